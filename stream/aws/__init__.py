@@ -1,0 +1,1 @@
+"""The wire: credentials, signing, clients, retry decisions."""

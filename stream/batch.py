@@ -1,0 +1,101 @@
+"""Records in memory and the words for where they stand in a shard.
+
+A *batch* is rows in memory. A *range* is the contiguous ``(after, last]`` stretch of one shard's sequence numbers; it is what a
+*unit*, the thing that commits together, is made of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import polars as pl
+
+SHARD: Final = "_shard"
+SEQUENCE: Final = "_sequence"
+SUBSEQUENCE: Final = "_subsequence"
+ARRIVAL: Final = "_arrival"
+PARTITION_KEY: Final = "_partition_key"
+DATA: Final = "_data"
+ROW: Final = "_row"
+OUTCOME: Final = "_outcome"
+
+LINEAGE: Final = (SHARD, SEQUENCE, SUBSEQUENCE, ARRIVAL)
+"""Columns that say where a row came from; every stage carries them along and no stage may write them."""
+
+RAW_SCHEMA: Final = pl.Schema(
+    {
+        SEQUENCE: pl.String(),
+        SUBSEQUENCE: pl.UInt32(),
+        ARRIVAL: pl.Datetime("ms", "UTC"),
+        PARTITION_KEY: pl.String(),
+        DATA: pl.Binary(),
+        OUTCOME: pl.UInt8(),
+    }
+)
+"""What a source delivers, one row per user record. ``_sequence`` is the decimal text the service sent. ``_outcome`` is
+``Outcome.PENDING`` except where the source itself settled the record (a KPL user record outside the shard's hash range)."""
+
+
+class Outcome(IntEnum):
+    """What became of one record; every record read ends in exactly one of these, and never in ``PENDING``."""
+
+    PENDING = 0
+    WRITTEN = 1
+    FILTERED = 2
+    DEDUPLICATED = 3
+    DEAD_LETTERED = 4
+    OUT_OF_RANGE = 5
+    EXPIRED_GAP = 6
+
+    @property
+    def label(self) -> str:
+        """Lower-case name, as written in ledgers, manifests and metric labels."""
+        return self.name.lower()
+
+
+ORIGIN: Final = 0
+"""The position before a shard's first record. Kinesis sequence numbers are positive."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SeqRange:
+    """The records of one shard with ``after < sequence number <= last``; never empty, so ``after < last`` always holds."""
+
+    after: int
+    last: int
+
+    def __post_init__(self) -> None:
+        if not ORIGIN <= self.after < self.last:
+            msg = f"a range needs 0 <= after < last, got after={self.after}, last={self.last}"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Raw records of one shard in stream order.
+
+    ``frame`` has exactly ``RAW_SCHEMA``; ``payload_bytes`` is the sum of the lengths of ``_data``.
+    """
+
+    frame: pl.DataFrame
+    payload_bytes: int
+
+    @property
+    def rows(self) -> int:
+        """Number of user records."""
+        return self.frame.height
+
+    @staticmethod
+    def empty() -> Batch:
+        """A batch without rows."""
+        return Batch(RAW_SCHEMA.to_frame(), 0)
+
+    @staticmethod
+    def concat(batches: list[Batch]) -> Batch:
+        """The rows of ``batches``, in that order, in one contiguous frame."""
+        if not batches:
+            return Batch.empty()
+        frame = pl.concat([batch.frame for batch in batches], rechunk=True)
+        return Batch(frame, sum(batch.payload_bytes for batch in batches))

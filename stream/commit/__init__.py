@@ -1,0 +1,1 @@
+"""Exactly once: the commit log and the protocol that writes it."""

@@ -1,0 +1,267 @@
+"""The seams: what each room needs from the others, as Protocols. Read this page first.
+
+No room imports a neighbour; each sees the Protocols below, and ``worker/service.py`` hands in what fits them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+import polars as pl
+
+from stream.batch import Batch
+from stream.events import Event
+
+Emit: TypeAlias = Callable[[Event], None]
+"""Tell the world that something happened. Never blocks, never raises, may be called from any thread."""
+
+
+class Clock(Protocol):
+    """Time, handed in so that tests own it."""
+
+    def now(self) -> datetime:
+        """Wall-clock time, UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after ``seconds``."""
+        ...
+
+
+# --- records in -----------------------------------------------------------------------------------------------------------
+
+
+class StartKind(StrEnum):
+    """Where an unread shard begins."""
+
+    TRIM_HORIZON = "trim_horizon"
+    LATEST = "latest"
+    AT_TIMESTAMP = "at_timestamp"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A start position; ``timestamp`` (UTC) is set exactly for ``AT_TIMESTAMP``."""
+
+    kind: StartKind
+    timestamp: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One shard as the service lists it. The hash range is inclusive on both ends; ``parents`` has 0, 1 or 2 ids."""
+
+    stream: str
+    shard_id: str
+    parents: tuple[str, ...] = ()
+    first_hash: int = 0
+    last_hash: int = 2**128 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer of the source.
+
+    ``position`` is the greatest sequence number read so far in this shard, also when the page has no rows. ``held`` is the
+    number of bytes of the byte budget that this page occupies; whoever drops the page gives them back. After a page with
+    ``ended`` set there is no further page, and ``children`` lists the shards that continue.
+    """
+
+    batch: Batch
+    position: int
+    behind_ms: int
+    held: int
+    ended: bool = False
+    children: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """Shards of one stream and the records in them."""
+
+    async def shards(self) -> list[Shard]:
+        """All shards the service still knows, open or closed."""
+        ...
+
+    def read(self, shard: Shard, after: int, start: Start, until: int | None = None) -> AsyncIterator[Page]:
+        """Pages of ``shard`` in order, beginning behind sequence number ``after``.
+
+        With ``after == ORIGIN`` reading begins at ``start`` instead. With ``until``, no row behind it is delivered and the
+        iterator ends once ``position`` has reached it; without, it ends only with the shard. An idle shard yields pages
+        without rows about once a second. A page never splits a KPL aggregate.
+
+        Raises:
+            Fatal: stream missing, access denied.
+            Halted: ``after`` or ``until`` lies before what the stream still holds.
+        """
+        ...
+
+
+# --- the engine -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Transformed:
+    """What the chain made of one batch of n records.
+
+    ``frame``: the rows to write, in stream order, with the lineage columns and ``_row`` (UInt32, the index of the input record).
+    ``settled``: one row per input record that is *not* in ``frame``: ``_row`` UInt32, ``outcome`` UInt8, ``stage`` String,
+    ``reason`` String, ascending by ``_row``. Together they name each of the n records exactly once.
+    """
+
+    frame: pl.DataFrame
+    settled: pl.DataFrame
+    records: int
+    stage_rows: tuple[tuple[str, int, int, float], ...] = ()
+    """Per stage: name, rows in, rows out, seconds of CPU-bound work."""
+
+
+class Chain(Protocol):
+    """Decoder and stages of one pipeline definition, ready to run. Pure: equal batches give equal frames."""
+
+    def run(self, batch: Batch, shard_id: str) -> Transformed:
+        """Decode ``batch`` and run every stage over it. Never raises for bad data; called from worker threads."""
+        ...
+
+
+# --- batches out ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """One object to write: where, the bytes, and what the manifest will say of them.
+
+    ``sink`` names the target as the manifest does; ``key`` is relative to that target's root and holds a digest of ``body``, so
+    that writing it twice changes nothing.
+    """
+
+    sink: str
+    key: str
+    body: bytes
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A sink's files for one unit and where each row went.
+
+    ``placement`` has the columns ``_row`` UInt32, ``file`` UInt16 (index into ``files``), ``line`` UInt32 (0-based row inside the
+    file), one row per row of the encoded frame.
+    """
+
+    files: tuple[OutputFile, ...]
+    placement: pl.DataFrame
+
+
+class Sink(Protocol):
+    """Turns rows into files, purely. The same frame and unit name always give the same keys and bytes."""
+
+    @property
+    def name(self) -> str:
+        """Unique within the pipeline."""
+        ...
+
+    def encode(self, frame: pl.DataFrame, unit: str) -> Encoded:
+        """Files for ``frame`` (as in ``Transformed.frame``); ``unit`` is the file-name stem that commit/naming.py gives."""
+        ...
+
+
+# --- where things are kept --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object's content and the tag that a conditional replace must name."""
+
+    body: bytes
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """A listed object."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
+class ObjectStore(Protocol):
+    """Objects under one root (a bucket prefix, a directory, memory), with compare-and-swap.
+
+    Every method raises ``Retryable`` when the outcome is unknown (time-out, reset, 5xx: the write may have happened) and
+    ``Fatal`` when the target or the permission is missing.
+    """
+
+    @property
+    def url(self) -> str:
+        """The root, as a person would write it."""
+        ...
+
+    async def create(self, key: str, body: bytes) -> str | None:
+        """Write ``key`` if it does not exist and return its tag; None if it exists (nothing is written)."""
+        ...
+
+    async def replace(self, key: str, body: bytes, etag: str) -> str | None:
+        """Write ``key`` if its tag is ``etag`` and return the new tag; None if it is not (nothing is written)."""
+        ...
+
+    async def put(self, key: str, body: bytes) -> None:
+        """Write ``key`` whatever is there."""
+        ...
+
+    async def get(self, key: str) -> Stored | None:
+        """The object, or None."""
+        ...
+
+    def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Objects whose key starts with ``prefix`` and sorts behind ``after``, in ascending order of key."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove ``key``; fine if it is not there."""
+        ...
+
+
+# --- leases ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A hint where the commit log's sealed part ends: it may lag, never lead.
+
+    ``position`` is a sequence number, or None for a shard that has ended; ``subsequence`` the index of the last user record of
+    it; ``unit_after`` where the unit that ends there begins, so that the log can be entered without listing it.
+    """
+
+    position: int | None
+    subsequence: int
+    unit_after: int
+
+
+class Checkpoints(Protocol):
+    """Where checkpoints are kept, one per shard."""
+
+    async def read(self, shard: Shard) -> Checkpoint | None:
+        """The stored checkpoint, or None where there is none."""
+        ...
+
+    async def advance(self, shard: Shard, checkpoint: Checkpoint) -> None:
+        """Store ``checkpoint``.
+
+        Raises:
+            LeaseLost: the shard belongs to another worker now; nothing was stored.
+        """
+        ...
+
+
+Secrets: TypeAlias = Mapping[str, bytes]
+"""Resolved secrets by reference name; never logged, never part of a pipeline definition."""

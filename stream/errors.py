@@ -1,0 +1,50 @@
+"""Every exception of this package, sorted by what the loop must do about it.
+
+    StreamError
+    ├── DefinitionError   the pipeline file or the command is wrong: stop before anything is read (exit code 2)
+    ├── Retryable         try the same call again after a pause; nothing is known to have happened
+    ├── LeaseLost         another worker has this shard: end the shard's task, keep the process
+    ├── Superseded        another worker committed this unit differently: go on from where the log now ends
+    ├── Halted            this shard must not go on by itself: park it, keep the others, raise the alarm
+    └── Fatal             nothing in this process can go on: a missing stream, bucket or permission (exit code 1)
+
+A bad *record* is never an exception outside a stage: it is a row with the outcome ``dead_lettered``.
+"""
+
+from __future__ import annotations
+
+
+class StreamError(Exception):
+    """Base of all errors raised on purpose. The message says what, where, which value, what is allowed, what to do."""
+
+
+class DefinitionError(StreamError):
+    """What the user asked for cannot be run as written."""
+
+
+class Retryable(StreamError):
+    """The far side may answer differently if asked again; ``retry_after`` is its own wish in seconds, or None."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class LeaseLost(StreamError):
+    """This worker no longer holds the shard's lease; nothing it committed is in doubt."""
+
+
+class Superseded(StreamError):
+    """The commit log ends elsewhere than this worker thought; ``position`` is where to go on (a sequence number)."""
+
+    def __init__(self, message: str, *, position: int) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class Halted(StreamError):
+    """The shard stops at a safe point: nothing is lost, nothing further is consumed until a person acts."""
+
+
+class Fatal(StreamError):
+    """The process cannot do its job; restarting it without a change would fail the same way."""

@@ -1,0 +1,187 @@
+"""Every movement and mishap, as a frozen dataclass. A room emits these and nothing else: counters and logs are made from them.
+
+No event carries record data, partition keys or secrets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events; ``stream`` and ``shard`` say where."""
+
+    stream: str
+    shard: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageReceived(Event):
+    """GetRecords answered. ``records`` counts Kinesis records, ``user_records`` what de-aggregation made of them."""
+
+    records: int
+    user_records: int
+    payload_bytes: int
+    behind_ms: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PollRepeated(Event):
+    """A poll gave nothing and is made again after ``wait`` seconds; ``why``: throttled, expired_iterator, error."""
+
+    why: str
+    detail: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetWaited(Event):
+    """A reader stood still for ``seconds`` because the byte budget was used up."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnitCut(Event):
+    """A unit's bounds are fixed; ``trigger``: rows, bytes, age, pressure, shard_end, drain."""
+
+    after: int
+    last: int
+    trigger: str
+    records: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageApplied(Event):
+    """One stage ran over one unit."""
+
+    stage: str
+    rows_in: int
+    rows_out: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsRejected(Event):
+    """Records of one unit went to the dead letters, for one reason at one stage."""
+
+    stage: str
+    reason: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class IntentCreated(Event):
+    """The unit's manifest exists; nobody else can commit this range differently now."""
+
+    after: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class IntentAdopted(Event):
+    """This worker completes or takes over a manifest that another one created."""
+
+    after: int
+    last: int
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileWritten(Event):
+    """One object of a unit is in place."""
+
+    sink: str
+    rows: int
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSealed(Event):
+    """The unit is committed. ``outcomes`` maps outcome label to records; ages in seconds since arrival in the stream."""
+
+    after: int
+    last: int
+    outcomes: tuple[tuple[str, int], ...]
+    oldest_age: float
+    newest_age: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed(Event):
+    """The hint moved up."""
+
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryFinished(Event):
+    """The log was followed from the checkpoint to its end."""
+
+    position: int
+    units_followed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeftoversRemoved(Event):
+    """Files that no sealed manifest lists were taken back."""
+
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallRepeated(Event):
+    """A storage or coordination call is made again after ``wait`` seconds because its outcome is unknown."""
+
+    call: str
+    detail: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStarted(Event):
+    """Reading begins behind ``position``."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEnded(Event):
+    """The shard is read to its end and its last unit is sealed."""
+
+    children: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReleased(Event):
+    """This worker stops working on the shard at a safe point; ``why``: drain, lease_lost."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardHalted(Event):
+    """The shard stands still until a person acts."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted(Event):
+    """The worker process is up; ``shard`` is empty."""
+
+    worker: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStarted(Event):
+    """A signal asked for the end; ``shard`` is empty."""
+
+    deadline: float

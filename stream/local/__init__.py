@@ -1,0 +1,1 @@
+"""AWS without AWS, for laptops and tests."""

@@ -1,0 +1,1 @@
+"""A Kinesis emulator that speaks the real protocol."""

@@ -1,0 +1,1 @@
+"""What the user asked for: the definition file as typed, checked values."""

@@ -1,0 +1,1 @@
+"""Batches out: rows to files, purely."""

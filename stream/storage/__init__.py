@@ -1,0 +1,1 @@
+"""Objects with compare-and-swap: S3, a directory, memory."""

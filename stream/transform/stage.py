@@ -1,0 +1,97 @@
+"""The contract of a stage: one frozen, validated config class whose ``bind`` gives a pure function from rows to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from stream.batch import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A stage shown at work: it is a test and the reference page in one."""
+
+    config: Any
+    given: list[dict[str, Any]]
+    expect: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What stages may use besides the rows; fetched beforehand, so that running a chain needs no I/O.
+
+    ``tables``: reference tables by URL as written in the definition. ``secrets``: bytes by reference name. ``functions``:
+    user functions by import path.
+    """
+
+    tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    functions: Mapping[str, Callable[[pl.DataFrame], pl.DataFrame]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a stage did to a frame.
+
+    ``frame``: the rows that go on, in the order in which they came, lineage columns and ``_row`` untouched. ``rejects``: rows
+    that cannot go on, as ``_row`` UInt32 and ``reason`` String (a code such as ``cast_failed:dep_time``, never a value). Rows in
+    neither were dropped on purpose and get the stage's ``drops`` outcome.
+    """
+
+    frame: pl.DataFrame
+    rejects: pl.DataFrame | None = None
+
+
+BoundStage: TypeAlias = Callable[[pl.DataFrame], Applied]
+
+
+class SchemaMismatch(ValueError):
+    """The stage cannot work on the columns it is given; ``path`` leads to the offending option inside the stage's config."""
+
+    def __init__(self, path: tuple[str | int, ...], message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+        self.message = message
+        self.hint = hint
+
+
+class StageConfig(BaseModel):
+    """Base of all stages. A subclass names itself, declares its options as fields, and gives one runnable example."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    example: ClassVar[Example]
+    row_wise: ClassVar[bool] = True
+    """Whether running the stage over two halves gives the same rows as running it over the whole."""
+    drops: ClassVar[Outcome] = Outcome.FILTERED
+    """The outcome of rows that the stage leaves out without a reason."""
+
+    def table_urls(self) -> tuple[str, ...]:
+        """Reference tables to load before ``bind``."""
+        return ()
+
+    def secret_names(self) -> tuple[str, ...]:
+        """References of secrets to resolve before ``bind``, such as ``env:MASK_KEY``."""
+        return ()
+
+    def function_paths(self) -> tuple[str, ...]:
+        """Import paths of user functions to load before ``bind``."""
+        return ()
+
+    def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
+        """Columns and types behind this stage, given those before it (lineage and ``_row`` included).
+
+        Raises:
+            SchemaMismatch: a column is missing or has a type the stage cannot take.
+        """
+        raise NotImplementedError
+
+    def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:
+        """A function over frames of exactly ``schema``: pure, thread-safe, free of clocks, dice and I/O."""
+        raise NotImplementedError

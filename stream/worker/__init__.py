@@ -1,0 +1,1 @@
+"""The data plane, assembled; the only place where rooms meet."""
