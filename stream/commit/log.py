@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from stream.commit import naming
-from stream.commit.manifest import Kind, Manifest, Pinned, State, decode, encode
+from stream.commit.manifest import Kind, Manifest, State, decode, decode_start, encode, encode_start, pinned
 from stream.contracts import Clock, ObjectStore, Shard, Start, StartKind
 from stream.errors import Halted
 
@@ -42,11 +42,24 @@ class CommitLog:
         """Change the unit's manifest if nobody else has; its new tag, or None."""
         return await self.store.replace(naming.manifest_key(shard.stream, shard.shard_id, after), body, etag)
 
-    async def pin_start(self, shard: Shard, start: Start) -> tuple[Pinned, Entry]:
-        """Where the shard's chain starts, for ever: what the first worker to ask was told, whoever asks later.
+    async def pin_start(self, stream: str, start: Start) -> Start:
+        """Where the whole stream starts, for ever: what the first worker to ask was told, whoever asks later.
 
-        ``latest`` becomes the timestamp of the first asking, so that two workers that start together agree.
+        ``latest`` becomes the timestamp of the first asking. A shard that appears later then starts there too, which is before its first
+        record, so a reshard loses nothing.
         """
+        key = naming.start_key(stream)
+        stored = await self.store.get(key)
+        if stored is None:
+            await self.store.create(key, encode_start(self._resolve(start)))
+            stored = await self.store.get(key)
+        if stored is None:
+            msg = f"{self.store.url}: object {key} was created and cannot be read back"
+            raise Halted(msg)
+        return decode_start(stored.body, key)
+
+    async def open_chain(self, shard: Shard, start: Start) -> Entry:
+        """The first link of the shard's chain, created if nobody has; ``start`` is recorded in it."""
         key = naming.genesis_key(shard.stream, shard.shard_id)
         entry = await self._read(key)
         if entry is None:
@@ -56,17 +69,17 @@ class CommitLog:
                 application=self.application,
                 stream=shard.stream,
                 shard=shard.shard_id,
-                start=self._pin(start),
+                start=pinned(start),
                 parents=shard.parents,
                 worker=self._worker,
                 created_at=self._clock.now().isoformat(),
             )
             await self.store.create(key, encode(genesis))
             entry = await self._read(key)
-        if entry is None or entry.manifest.start is None:
-            msg = f"{self.store.url}: object {key} was created and cannot be read back as a start position"
+        if entry is None:
+            msg = f"{self.store.url}: object {key} was created and cannot be read back"
             raise Halted(msg)
-        return entry.manifest.start, entry
+        return entry
 
     async def chain(self, stream: str, shard_id: str) -> AsyncIterator[Entry]:
         """Every unit of a shard from the first on, as the manifests link them; stops at an intent or where no unit has begun."""
@@ -84,10 +97,8 @@ class CommitLog:
         keys = [info.key async for info in self.store.list(prefix) if info.key.endswith("/genesis.json")]
         return sorted(key.removeprefix(prefix).removesuffix("/genesis.json") for key in keys)
 
-    def _pin(self, start: Start) -> Pinned:
-        if start.kind is StartKind.LATEST:
-            return Pinned(StartKind.AT_TIMESTAMP, self._clock.now().isoformat())
-        return Pinned(start.kind, start.timestamp.isoformat() if start.timestamp else None)
+    def _resolve(self, start: Start) -> Start:
+        return Start(StartKind.AT_TIMESTAMP, self._clock.now()) if start.kind is StartKind.LATEST else start
 
     async def _read(self, key: str) -> Entry | None:
         stored = await self.store.get(key)

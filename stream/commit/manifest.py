@@ -6,6 +6,7 @@ they do not fit the integers of JSON readers. The bytes are canonical: equal man
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -13,7 +14,7 @@ import msgspec
 
 from stream.batch import ORIGIN, SeqRange
 from stream.commit.naming import sha256_hex
-from stream.contracts import OutputFile
+from stream.contracts import OutputFile, Start, StartKind
 from stream.errors import Halted
 
 FORMAT: Final = 1
@@ -109,6 +110,26 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     def same_content(self, other: Manifest) -> bool:
         """Whether both commit the same range to the same files; who does it, and when, does not matter."""
         return (self.kind, self.last, self.files, self.outcomes) == (other.kind, other.last, other.files, other.outcomes)
+
+
+def pinned(start: Start) -> Pinned:
+    """``start`` as manifests hold it."""
+    return Pinned(start.kind, start.timestamp.isoformat() if start.timestamp else None)
+
+
+def encode_start(start: Start) -> bytes:
+    """Canonical JSON of a start position."""
+    return _ENCODER.encode(pinned(start))
+
+
+def decode_start(body: bytes, key: str) -> Start:
+    """The start position in ``body``; raises ``Halted`` if it is none, naming ``key``."""
+    try:
+        stored = msgspec.json.decode(body, type=Pinned)
+        return Start(StartKind(stored.kind), datetime.fromisoformat(stored.timestamp) if stored.timestamp else None)
+    except (msgspec.MsgspecError, ValueError) as error:
+        msg = f"object {key} is not a readable start position: {error}; restore its previous version, nothing is read until then"
+        raise Halted(msg) from error
 
 
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")

@@ -34,6 +34,11 @@ def genesis_key(stream: str, shard_id: str) -> str:
     return f"{shard_prefix(stream, shard_id)}genesis.json"
 
 
+def start_key(stream: str) -> str:
+    """Where the stream's start position is pinned."""
+    return f"starts/{stream}.json"
+
+
 def pipeline_key(digest: str) -> str:
     """A pipeline definition as it was when units were committed with it."""
     return f"pipelines/{digest}.yaml"

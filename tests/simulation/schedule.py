@@ -140,7 +140,7 @@ async def worker(world: World, name: str, shard_id: str, version: Version) -> No
         pinned = version.definition if world.mutant == "unpinned" else int(manifest.pipeline)
         return render(records, shard_id, manifest.span, Version(pinned, version.build), manifest.previous)
 
-    _, genesis = await repeat("pin", shard, lambda: log.pin_start(shard, Start(StartKind.TRIM_HORIZON)))
+    genesis = await repeat("open chain", shard, lambda: log.open_chain(shard, Start(StartKind.TRIM_HORIZON)))
     head = await recover(log, committer, world.checkpoints, shard, genesis, render_again, clock, NOTHING)
     while not head.ended:
         remaining = records.behind(head.position)
