@@ -44,6 +44,11 @@ def pipeline_key(digest: str) -> str:
     return f"pipelines/{digest}.yaml"
 
 
+def tables_key(digest: str) -> str:
+    """Which reference tables, by content, a recorded definition was run with."""
+    return f"pipelines/{digest}.tables.json"
+
+
 def reference_key(sha256: str) -> str:
     """A reference table as it was when units were committed with it."""
     return f"reference/{sha256}"
