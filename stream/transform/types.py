@@ -160,14 +160,20 @@ class _Parser:
     def expect(self, mark: str, where: str) -> None:
         found = self.peek()
         if found != mark:
-            raise self.error(f"expected {mark!r} {where}, found {found!r}" if found else f"expected {mark!r} {where}, found the end")
+            raise self.error(
+                f"expected {mark!r} {where}, found {found!r}" if found else f"expected {mark!r} {where}, found the end"
+            )
         self.at += 1
 
     def word(self, pattern: str, what: str) -> str:
         self.peek()
         match = re.compile(pattern).match(self.text, self.at)
         if match is None:
-            raise self.error(f"expected {what}, found {self.text[self.at :][:1]!r}" if self.text[self.at :] else f"expected {what}, found the end")
+            raise self.error(
+                f"expected {what}, found {self.text[self.at :][:1]!r}"
+                if self.text[self.at :]
+                else f"expected {what}, found the end"
+            )
         self.at = match.end()
         return match.group()
 
@@ -188,7 +194,9 @@ class _Parser:
             return Type(name, Kind.PLAIN, *_PLAIN[name])
         if name in _SECOND_STEP:
             if name == "json" and depth:
-                raise self.error("json can only be the type of a whole column", "use string, list<...> or object{...} here", start)
+                raise self.error(
+                    "json can only be the type of a whole column", "use string, list<...> or object{...} here", start
+                )
             return Type(name, *_SECOND_STEP[name])
         if name == "timestamp":
             return self.timestamp()
@@ -222,7 +230,9 @@ class _Parser:
         scale = int(self.word(r"[0-9]{1,3}", "the number of digits behind the point"))
         self.expect(")", "to close decimal")
         if not 1 <= precision <= 38 or scale > precision:
-            raise self.error(f"decimal({precision},{scale}) needs 1 <= digits <= 38 and digits behind the point <= digits", at=start)
+            raise self.error(
+                f"decimal({precision},{scale}) needs 1 <= digits <= 38 and digits behind the point <= digits", at=start
+            )
         return Type(f"decimal({precision},{scale})", Kind.DECIMAL, pl.Decimal(precision, scale), pa.decimal128(precision, scale))
 
     def object(self, depth: int) -> Type:
@@ -302,7 +312,9 @@ def _parse_fields(mapping: Mapping[str, Any], path: tuple[str | int, ...], depth
             parser = _Parser(value, here)
             parsed = parser.whole()
             if depth and parsed.kind is Kind.JSON:
-                raise SchemaMismatch(here, "json can only be the type of a whole column", "use string, list<...> or object{...} here")
+                raise SchemaMismatch(
+                    here, "json can only be the type of a whole column", "use string, list<...> or object{...} here"
+                )
             yield name, parsed
         else:
             raise SchemaMismatch(here, f"expected a type such as `int64?`, got {value!r}", f"known types: {', '.join(NAMES)}")

@@ -56,7 +56,9 @@ class Json(DecoderConfig):
         columns = dict(schema.polars())
         if self.unknown is Unknown.CAPTURE:
             if EXTRA in columns:
-                raise SchemaMismatch((EXTRA,), f"column {EXTRA!r} is where unknown fields are captured", "give the column another name")
+                raise SchemaMismatch(
+                    (EXTRA,), f"column {EXTRA!r} is where unknown fields are captured", "give the column another name"
+                )
             columns[EXTRA] = pl.String()
         return pl.Schema(columns)
 
@@ -75,7 +77,9 @@ class Json(DecoderConfig):
                 accepted.append(good)
                 rejects.append(bad)
             if not accepted:
-                return Applied(frame.select(SYSTEM).with_columns(pl.lit(None, dtype).alias(name) for name, dtype in declared.items()))
+                return Applied(
+                    frame.select(SYSTEM).with_columns(pl.lit(None, dtype).alias(name) for name, dtype in declared.items())
+                )
             return Applied(pl.concat(accepted), pl.concat(rejects))
 
         return decode
