@@ -21,6 +21,7 @@ _SAMPLE_ROWS: Final = 4096
 _DICTIONARY_SHARE: Final = 8
 """A column gets a dictionary when its first rows hold at most one distinct value per this many rows."""
 _TOLERANCE: Final = 1.25
+_AS_TEXT: Final = frozenset({pl.Categorical, pl.Enum, pl.Int128, pl.UInt128})
 
 
 class Format(StrEnum):
@@ -109,13 +110,15 @@ def parquet(frame: pl.DataFrame, compression: Compression = Compression.ZSTD, le
 
 
 def _plain(frame: pl.DataFrame) -> list[pl.Expr]:
-    names = [name for name, dtype in frame.schema.items() if dtype in {pl.Categorical, pl.Enum, pl.Int128, pl.UInt128}]
+    names = [name for name, dtype in frame.schema.items() if dtype.base_type() in _AS_TEXT]
     return [pl.col(name).cast(pl.String) for name in names]
 
 
 def _repetitive(frame: pl.DataFrame) -> list[str]:
     head = frame.head(_SAMPLE_ROWS)
-    flat = [name for name, dtype in frame.schema.items() if not dtype.is_nested() and dtype not in {pl.Boolean, pl.Null}]
+    flat = [
+        name for name, dtype in frame.schema.items() if not dtype.is_nested() and dtype.base_type() not in {pl.Boolean, pl.Null}
+    ]
     return [name for name in flat if head[name].n_unique() * _DICTIONARY_SHARE <= head.height]
 
 

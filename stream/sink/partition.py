@@ -120,7 +120,7 @@ class Partitioning:
             except pl.exceptions.PolarsError as error:
                 message = f"partition column '{column.name}' cannot be computed: {_first_line(error)}"
                 raise SinkMismatch(column.path, message) from error
-            if dtype.is_nested() or dtype in {pl.Binary, pl.Duration, pl.Object, pl.Null}:
+            if dtype.is_nested() or dtype.base_type() in {pl.Binary, pl.Duration, pl.Object, pl.Null}:
                 message = f"partition column '{column.name}' has type {dtype}, which has no unambiguous text"
                 raise SinkMismatch(column.path, message, "allowed: text, numbers, booleans, dates, times")
 
