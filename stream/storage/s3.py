@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -129,8 +128,7 @@ class S3Store:
     async def delete(self, key: str) -> None:
         """Remove ``key``; fine if it is not there."""
         check_key(key, self._url)
-        with suppress(FileNotFoundError):
-            await self._call("s3:DeleteObject", key, obstore.delete_async(self._store, key))
+        await self._call("s3:DeleteObject", key, self._delete(key))
 
     async def _get(self, key: str) -> Stored | None:
         try:
@@ -140,6 +138,13 @@ class S3Store:
                 raise
             return None
         return Stored(bytes(await found.bytes_async()), self._etag(key, found.meta["e_tag"]))
+
+    async def _delete(self, key: str) -> None:
+        try:
+            await obstore.delete_async(self._store, key)
+        except FileNotFoundError as error:
+            if _names_missing_bucket(error):
+                raise
 
     async def _write_if(self, key: str, body: bytes, mode: Any) -> str | None:
         try:
@@ -160,10 +165,8 @@ class S3Store:
     async def _call(self, action: str, key: str, call: Awaitable[_T]) -> _T:
         try:
             return await call
-        except (AlreadyExistsError, PreconditionError):
-            raise
         except (BaseError, OSError) as error:
-            if isinstance(error, FileNotFoundError) and not _names_missing_bucket(error):
+            if isinstance(error, (AlreadyExistsError, PreconditionError)) and not _names_missing_bucket(error):
                 raise
             raise self._translate(action, key, error) from error
 

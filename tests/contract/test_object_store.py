@@ -56,6 +56,16 @@ async def keys(store: ObjectStore, prefix: str = "", after: str = "") -> list[st
     return [info.key async for info in store.list(prefix, after)]
 
 
+def every_call(store: ObjectStore, key: str) -> list[Callable[[], Coroutine[Any, Any, object]]]:
+    return [
+        lambda: store.create(key, b""),
+        lambda: store.put(key, b""),
+        lambda: store.replace(key, b"", '"tag"'),
+        lambda: store.get(key),
+        lambda: store.delete(key),
+    ]
+
+
 def test_create_writes_once_and_keeps_the_first(run: Run) -> None:
     async def body(store: ObjectStore) -> None:
         tag = await store.create("a/b", b"first")
@@ -159,15 +169,9 @@ def test_odd_keys_are_kept_apart_and_come_back(run: Run) -> None:
 @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", ".", "a/../b", "./a", "a\nb", "a\0b", "x" * 1025, "\ud800"])
 def test_unusable_keys_are_refused_before_anything_is_written(run: Run, key: str) -> None:
     async def body(store: ObjectStore) -> None:
-        for call in (
-            store.create(key, b""),
-            store.put(key, b""),
-            store.replace(key, b"", "t"),
-            store.get(key),
-            store.delete(key),
-        ):
+        for call in every_call(store, key):
             with pytest.raises(Fatal, match="cannot be used"):
-                await call
+                await call()
         assert await keys(store) == []
 
     run(body)
@@ -311,17 +315,11 @@ def test_processes_share_a_directory_without_losing_a_write(tmp_path: Path) -> N
 def test_a_missing_bucket_is_fatal_and_names_it(moto_url: str, aws_env: None) -> None:
     async def main() -> None:
         store = open_store("s3://not-there/p", AwsSession(region="us-east-1", endpoints={"s3": moto_url}))
-        calls = [
-            store.create("k", b""),
-            store.put("k", b""),
-            store.get("k"),
-            store.delete("k"),
-            store.replace("k", b"", '"t"'),
-            keys(store),
-        ]
-        for call in calls:
+        for call in every_call(store, "k"):
             with pytest.raises(Fatal, match="bucket of s3://not-there/p does not exist"):
-                await call
+                await call()
+        with pytest.raises(Fatal, match="bucket of s3://not-there/p does not exist"):
+            await keys(store)
 
     asyncio.run(main())
 
