@@ -1,6 +1,8 @@
 """Misbehaviour by script: which call goes wrong, how, and how often.
 
-A fault is written as a JSON object, e.g. ``{"operation": "GetRecords", "action": "throttle", "times": 3}``; a script is a list of them. For each call the first fault that fits it and is not used up is taken.
+A fault is written as a JSON object, such as
+``{"operation": "GetRecords", "action": "throttle", "times": 3}``; a script is a list of
+them. For each call the first fault that fits it and is not used up is taken.
 """
 
 from __future__ import annotations

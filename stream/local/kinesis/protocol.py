@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 import cbor2
 import orjson
 
-from stream.local.kinesis.errors import ApiError, malformed
+from stream.local.kinesis.errors import ApiError, malformed, unreadable
 
 TARGET_PREFIX: Final = "Kinesis_20131202."
 
@@ -131,13 +131,11 @@ def decode(body: bytes, wire: Wire) -> Params:
     try:
         members = cbor2.loads(body, semantic_decoders={1: _cbor_timestamp}) if wire is Wire.CBOR else orjson.loads(body)
     except (orjson.JSONDecodeError, cbor2.CBORDecodeError) as error:
-        code = "SerializationException"
         message = f"cannot read the request body as {wire}: {error}"
-        raise ApiError(code, message) from error
+        raise unreadable(message) from error
     if not isinstance(members, dict):
-        code = "SerializationException"
         message = f"the request body must be a structure, got {type(members).__name__}"
-        raise ApiError(code, message)
+        raise unreadable(message)
     return Params(members)
 
 
@@ -170,10 +168,10 @@ def blob(value: object) -> tuple[bytes, int]:
             text = value.encode("ascii")
             return text, len(binascii.a2b_base64(text, strict_mode=True))
     except (binascii.Error, UnicodeEncodeError) as error:
-        code = "SerializationException"
         message = f"Data is not base64: {error}"
-        raise ApiError(code, message) from error
-    raise _wrong_type("Data", value, "base64 text or a byte string")
+        raise unreadable(message) from error
+    message = f"member Data must be base64 text or a byte string, got {type(value).__name__}"
+    raise unreadable(message)
 
 
 def _encode_records(reply: Records, wire: Wire) -> bytes:
@@ -214,4 +212,4 @@ def _missing(name: str) -> ApiError:
 
 
 def _wrong_type(name: str, value: object, wanted: str) -> ApiError:
-    return ApiError("SerializationException", f"member {name} must be {wanted}, got {type(value).__name__}")
+    return unreadable(f"member {name} must be {wanted}, got {type(value).__name__}")

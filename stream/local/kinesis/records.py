@@ -48,8 +48,8 @@ def put_records(state: State, call: Call) -> Members:
     items = call.params.items("Records")
     if not 1 <= len(items) <= MAX_PUT_RECORDS:
         message = (
-            f"1 validation error detected: Value of length {len(items)} at 'records' failed to satisfy constraint: Member must have "
-            f"length between 1 and {MAX_PUT_RECORDS}"
+            f"1 validation error detected: Value of length {len(items)} at 'records' failed to satisfy constraint: "
+            f"Member must have length between 1 and {MAX_PUT_RECORDS}"
         )
         raise malformed(message)
     entries = [_entry(stream, Params(item)) for item in items]
@@ -102,7 +102,7 @@ def position(shard: Shard, params: Params, type_name: str, sequence_name: str, n
     kind = params.text(type_name)
     find = _POSITIONS.get(kind)
     if find is None:
-        message = f"1 validation error detected: Value '{kind}' at '{type_name}' failed to satisfy constraint: one of {', '.join(_POSITIONS)}"
+        message = f"1 validation error detected: Value '{kind}' at '{type_name}' must be one of {', '.join(_POSITIONS)}"
         raise malformed(message)
     return find(shard, params, sequence_name, now_ms)
 
@@ -171,8 +171,8 @@ def _entry(stream: Stream, params: Params) -> _Entry:
     size = data_size + len(raw_key)
     if data_size > stream.max_record_bytes:
         message = (
-            f"1 validation error detected: Value at 'data' has {data_size} bytes; stream {stream.name} allows {stream.max_record_bytes} "
-            "(UpdateMaxRecordSize raises that up to 10240 KiB)"
+            f"1 validation error detected: Value at 'data' has {data_size} bytes; stream {stream.name} allows "
+            f"{stream.max_record_bytes} (UpdateMaxRecordSize raises that up to 10240 KiB)"
         )
         raise malformed(message)
     if params.has("ExplicitHashKey"):

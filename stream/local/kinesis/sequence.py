@@ -15,8 +15,8 @@ As 47 hexadecimal digits, most significant first (the layout that kinesalite dec
     1       version, always 2
     ======  ==========================================================
 
-The shard's second comes first and a child's is later than its parents' (``shards.py`` sees to that), so every number of a child is
-greater than every number of its parents; inside a shard the counter alone decides. No number says how many records lie between
+The shard's second comes first and a child's is later than its parents' (``shards.py`` sees to that), so every number of a child
+is greater than every number of its parents; inside a shard the counter alone decides. No number says how many records lie between
 two others, and neighbours differ by about 2^80: nothing may be computed from them but their order.
 """
 

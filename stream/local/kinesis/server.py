@@ -1,7 +1,7 @@
 """The emulator on a port: HTTP/1.1 on loopback, unsigned or signed by anybody.
 
-``POST /`` is the service. ``GET /_health`` answers when it is ready. ``/_faults`` is the script of misbehaviour: ``POST`` a JSON list to append,
-``GET`` what is still to come, ``DELETE`` to clear.
+``POST /`` is the service. ``GET /_health`` answers when it is ready. ``/_faults`` is the script of misbehaviour: ``POST`` a
+JSON list to append, ``GET`` what is still to come, ``DELETE`` to clear.
 """
 
 from __future__ import annotations

@@ -34,9 +34,9 @@ class Page:
 class Shard:
     """A shard and its log.
 
-    ``second`` is the creation second that the sequence numbers carry. ``_sizes[i]`` is the number of payload and key bytes ever put
-    up to and including record i, so that a page's size is a difference. The lists are parallel; ``_sequences`` and ``_arrivals``
-    ascend.
+    ``second`` is the creation second that the sequence numbers carry. ``_sizes[i]`` is the number of payload and key bytes
+    ever put up to and including record i, so that a page's size is a difference. The lists are parallel; ``_sequences`` and
+    ``_arrivals`` ascend.
     """
 
     index: int

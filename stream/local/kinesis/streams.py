@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from stream.local.kinesis.errors import ApiError, in_use, invalid, not_found
+from stream.local.kinesis.errors import in_use, invalid, not_found, over_limit
 from stream.local.kinesis.listing import shard_members
 from stream.local.kinesis.model import MAX_RETENTION_HOURS, Consumer, Stream
 from stream.local.kinesis.protocol import Members, Params, Timestamp
@@ -142,7 +142,7 @@ def register_consumer(state: State, call: Call) -> Members:
         raise in_use(message)
     if len(stream.consumers) >= MAX_CONSUMERS:
         message = f"Stream {stream.name} has {MAX_CONSUMERS} consumers already."
-        raise ApiError("LimitExceededException", message)
+        raise over_limit(message)
     arn = f"{stream.arn}/consumer/{name}:{call.now_ms // 1000}"
     consumer = Consumer(name, arn, call.now_ms, call.now_ms + state.settings.transition_ms)
     stream.consumers[name] = consumer
@@ -195,9 +195,7 @@ def _set_retention(state: State, call: Call, allowed: Callable[[int, int], bool]
     stream = state.changing(call)
     hours = call.params.integer("RetentionPeriodHours", 24, MAX_RETENTION_HOURS)
     if not allowed(hours, stream.retention_hours):
-        message = (
-            f"Requested retention period ({hours} hours) for stream {stream.name} must be {words} {stream.retention_hours} hours."
-        )
+        message = f"Retention period of {hours} hours for stream {stream.name} must be {words} {stream.retention_hours} hours."
         raise invalid(message)
     stream.retention_hours = hours
     state.account.touch(stream, "UPDATING", call.now_ms)

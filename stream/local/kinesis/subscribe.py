@@ -71,7 +71,7 @@ class Subscriptions:
         shard = stream.shard(call.params.text("ShardId"))
         where = call.params.structure("StartingPosition")
         if where is None:
-            message = "StartingPosition is required: Type is AT_SEQUENCE_NUMBER, AFTER_SEQUENCE_NUMBER, AT_TIMESTAMP, TRIM_HORIZON or LATEST."
+            message = "StartingPosition is required, with a Type and, for some types, a SequenceNumber or Timestamp."
             raise invalid(message)
         after = position(shard, where, "Type", "SequenceNumber", call.now_ms)
         key = (consumer.arn, shard.shard_id)

@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -51,11 +51,12 @@ class Tokens:
             raise invalid(message)
         stream, stream_ms, shard_id, after, made_ms = content
         if now_ms - made_ms > life_ms:
-            message = (
-                f"Iterator expired. The iterator was created at time {made_ms} ms while right now it is {now_ms} ms which is further in "
-                f"the future than the tolerated delay of {life_ms} milliseconds."
+            age = now_ms - made_ms
+            code, message = (
+                "ExpiredIteratorException",
+                f"Iterator expired: {age} ms old, lives {life_ms} ms; get a new one.",
             )
-            raise ApiError("ExpiredIteratorException", message)
+            raise ApiError(code, message)
         return Iterator(stream, stream_ms, shard_id, int(after), made_ms)
 
     def page(self, content: dict[str, object], now_ms: int) -> str:
@@ -74,22 +75,26 @@ class Tokens:
             raise invalid(message)
         page, made_ms = content
         if now_ms - made_ms > 300_000:
-            message = f"NextToken was created at time {made_ms} ms and has expired at {made_ms + 300_000} ms."
-            raise ApiError("ExpiredNextTokenException", message)
-        return dict(page)
+            code, message = (
+                "ExpiredNextTokenException",
+                f"NextToken expired at {made_ms + 300_000} ms; list again.",
+            )
+            raise ApiError(code, message)
+        contents: dict[str, str] = page
+        return contents
 
     def _seal(self, content: object, padding: int) -> str:
         body = orjson.dumps(content).ljust(padding)
         return base64.b64encode(self._digest(body) + body).decode()
 
-    def _open(self, token: str) -> list[object] | None:
+    def _open(self, token: str) -> list[Any] | None:
         try:
             sealed = base64.b64decode(token, validate=True)
         except (binascii.Error, ValueError):
             return None
         if self._digest(sealed[_DIGEST:]) != sealed[:_DIGEST]:
             return None
-        content: list[object] = orjson.loads(sealed[_DIGEST:])
+        content: list[Any] = orjson.loads(sealed[_DIGEST:])
         return content
 
     def _digest(self, body: bytes) -> bytes:
