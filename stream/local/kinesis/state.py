@@ -1,0 +1,99 @@
+"""What an operation works on: the account with its streams, and the call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stream.local.kinesis.errors import invalid, not_found
+from stream.local.kinesis.faults import Fault
+from stream.local.kinesis.limits import Limiter
+from stream.local.kinesis.model import Account, Settings, Stream
+from stream.local.kinesis.protocol import Members, Params
+from stream.local.kinesis.shards import Shard
+from stream.local.kinesis.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: its members, when it came (Unix milliseconds), and the fault that its operation must act out, if any."""
+
+    params: Params
+    now_ms: int
+    fault: Fault | None = None
+
+
+@dataclass(slots=True)
+class State:
+    """Everything that outlives a request. Equal settings, seeds, times and calls give equal replies."""
+
+    settings: Settings
+    seed: int = 0
+    account: Account = field(init=False)
+    tokens: Tokens = field(init=False)
+    limiter: Limiter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.account = Account(self.settings)
+        self.tokens = Tokens(self.seed)
+        self.limiter = Limiter(enabled=self.settings.throttle)
+
+    def stream(self, call: Call) -> Stream:
+        """The stream that the call names.
+
+        Raises:
+            ApiError: none named, or it does not exist.
+        """
+        return self.account.find(stream_name(call.params), call.now_ms)
+
+    def changing(self, call: Call) -> Stream:
+        """The stream that the call names, which must be ``ACTIVE``.
+
+        Raises:
+            ApiError: none named, it does not exist, or it is busy.
+        """
+        return self.account.changing(stream_name(call.params), call.now_ms)
+
+    def serving(self, call: Call) -> Stream:
+        """The stream that the call names, which must already and still serve records.
+
+        Raises:
+            ApiError: none named, it does not exist, or it is being created or deleted.
+        """
+        stream = self.stream(call)
+        status = stream.status(call.now_ms)
+        if status in {"CREATING", "DELETING"}:
+            message = f"Stream {stream.name} under account {self.settings.account} not found: it is {status}."
+            raise not_found(message)
+        return stream
+
+
+def stream_name(params: Params) -> str:
+    """The stream's name from ``StreamName``, ``StreamARN`` or ``ConsumerARN``.
+
+    Raises:
+        ApiError: none of them is given, or the ARN is not one of a stream.
+    """
+    if params.has("StreamName"):
+        return params.text("StreamName")
+    arn = params.text_or("StreamARN", "") or params.text_or("ConsumerARN", "")
+    if not arn:
+        message = "Either StreamName or StreamARN should be provided."
+        raise invalid(message)
+    _, found, path = arn.partition(":stream/")
+    if not arn.startswith("arn:") or not found or not path:
+        message = f"'{arn}' is not the ARN of a stream: arn:aws:kinesis:<region>:<account>:stream/<name> is expected."
+        raise invalid(message)
+    return path.split("/")[0]
+
+
+def hash_range(shard: Shard) -> Members:
+    """A shard's ``HashKeyRange``."""
+    return {"StartingHashKey": str(shard.first_hash), "EndingHashKey": str(shard.last_hash)}
+
+
+def child_shards(shard: Shard) -> list[Members]:
+    """``ChildShards`` of a closed shard."""
+    return [
+        {"ShardId": child.shard_id, "ParentShards": list(child.parents), "HashKeyRange": hash_range(child)}
+        for child in shard.children
+    ]

@@ -1,0 +1,66 @@
+"""S3, DynamoDB, SNS and STS on this machine: the moto server in a process of its own, on loopback.
+
+As ``python -m stream.local.moto`` it is that process. Its state is in memory and ends with it. What it does not do: throttle,
+refuse wrong checksums, read stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import orjson
+
+from stream.local.process import Helper, helper
+
+
+@contextmanager
+def moto(port: int = 0, *, log: Path | None = None) -> Iterator[Helper]:
+    """Run the moto server until the context ends; port 0 picks a free one. It is ready when the context begins.
+
+    Raises:
+        Fatal: it did not start, for instance because the port is taken or moto is not installed.
+    """
+    with helper("stream.local.moto", ["--port", str(port)], log=log) as process:
+        yield process
+
+
+def main() -> None:
+    """Serve until SIGTERM, SIGINT, or, with ``--tied``, until standard input closes."""
+    from moto.server import ThreadedMotoServer
+
+    parser = argparse.ArgumentParser(prog="python -m stream.local.moto", description="S3, DynamoDB, SNS and STS on this machine")
+    parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
+    parser.add_argument("--tied", action="store_true", help="end when standard input closes")
+    arguments = parser.parse_args()
+    done = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        done.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    server = ThreadedMotoServer("127.0.0.1", arguments.port, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    sys.stdout.buffer.write(orjson.dumps({"url": f"http://{host}:{port}"}) + b"\n")
+    sys.stdout.buffer.flush()
+    if arguments.tied:
+        threading.Thread(target=_wait_for_end_of_input, args=[done], daemon=True).start()
+    done.wait()
+    server.stop()
+
+
+def _wait_for_end_of_input(done: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    done.set()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""All of AWS that the service needs, on this machine: Kinesis from our emulator, the rest from moto, each in its own process."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from stream.local.moto import moto
+from stream.local.process import Helper, helper
+
+MOTO_SERVICES: Final = ("S3", "DYNAMODB", "SNS", "STS")
+
+
+class LocalAws:
+    """Context manager: processes run from ``__enter__`` to ``__exit__`` and are ready in between.
+
+    Args:
+        kinesis_port: 0 picks a free one; likewise ``moto_port``.
+        region: what ARNs and the environment say.
+        throttle: enforce the service's rates per shard.
+        transition_ms: how long streams stay ``CREATING`` or ``UPDATING``.
+        logs: directory, created if missing, for the processes' logs; None keeps them only until the end.
+    """
+
+    def __init__(
+        self,
+        kinesis_port: int = 0,
+        moto_port: int = 0,
+        *,
+        region: str = "us-east-1",
+        throttle: bool = False,
+        transition_ms: int = 0,
+        logs: Path | None = None,
+    ) -> None:
+        self._kinesis_arguments = [f"--port={kinesis_port}", f"--region={region}", f"--transition-ms={transition_ms}"]
+        self._kinesis_arguments.append("--throttle=real" if throttle else "--throttle=off")
+        self._moto_port = moto_port
+        self._region = region
+        self._logs = logs
+        self._stack = ExitStack()
+        self._kinesis: Helper | None = None
+        self._moto: Helper | None = None
+
+    def __enter__(self) -> Self:
+        """Start both.
+
+        Raises:
+            Fatal: one of them did not start; neither is left running.
+        """
+        if self._logs is not None:
+            self._logs.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            log = self._logs / "kinesis.log" if self._logs else None
+            self._kinesis = stack.enter_context(helper("stream.local.kinesis", self._kinesis_arguments, log=log))
+            self._moto = stack.enter_context(moto(self._moto_port, log=self._logs / "moto.log" if self._logs else None))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop both."""
+        self._stack.__exit__(kind, error, trace)
+        self._kinesis = self._moto = None
+
+    @property
+    def kinesis(self) -> Helper:
+        """The Kinesis emulator; ``POST <url>/_faults`` makes it misbehave."""
+        return _running(self._kinesis)
+
+    @property
+    def moto(self) -> Helper:
+        """The server of everything else."""
+        return _running(self._moto)
+
+    def environment(self) -> dict[str, str]:
+        """Variables with which unmodified AWS clients, ours or any other, talk to this machine only."""
+        return {
+            "AWS_ENDPOINT_URL_KINESIS": self.kinesis.url,
+            **{f"AWS_ENDPOINT_URL_{service}": self.moto.url for service in MOTO_SERVICES},
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": self._region,
+            "AWS_DEFAULT_REGION": self._region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+def _running(process: Helper | None) -> Helper:
+    if process is None:
+        message = "LocalAws is not running: use it inside its `with` block"
+        raise RuntimeError(message)
+    return process
