@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stream.contracts import Start, StartKind
 from stream.pipeline.components import canonical_name
@@ -27,6 +27,7 @@ from stream.pipeline.values import (
     StreamName,
     fail_at,
 )
+from stream.sink.objects import ObjectsSinkConfig
 from stream.transform.decode import Unknown
 from stream.transform.stage import SchemaMismatch
 from stream.transform.types import RecordSchema, parse_schema
@@ -137,6 +138,12 @@ class Rejects(Part):
     min_records: Count = Field(default=1000, description="Units with fewer records never stop a shard.")
 
 
+def _some(sinks: tuple[ObjectsSinkConfig, ...]) -> tuple[ObjectsSinkConfig, ...]:
+    if not sinks:
+        fail_at((), "bad_value", "a pipeline needs at least one sink", "add `- s3: {url: s3://bucket/prefix/}`")
+    return sinks
+
+
 class Pipeline(Part):
     """One pipeline: a source, a chain of stages, sinks, and the place where its state is kept.
 
@@ -146,7 +153,7 @@ class Pipeline(Part):
     application: ApplicationName = Field(description="Names the state, so that several pipelines can share a place for it.")
     source: Source = Field(description="Where records come from.")
     stages: tuple[Stage, ...] = Field(default=(), description="Run in this order over every batch.")
-    sinks: tuple[Sink, ...] = Field(min_length=1, description="Where rows go; each gets all of them.")
+    sinks: Annotated[tuple[Sink, ...], AfterValidator(_some)] = Field(description="Where rows go; each gets all of them.")
     state: Location = Field(description="Commit log and recorded definitions: s3://bucket/prefix/ or file:./directory.")
     coordination: Coordination = Field(default=Coordination.LOCAL, description="Who decides which worker reads which shard.")
     flush: Flush = Field(default=Flush(), description="When a unit ends.")
