@@ -16,7 +16,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from stream.pipeline import components
-from stream.pipeline.findings import START, Finding, Path, Position, Severity, near_miss
+from stream.pipeline.findings import START, Finding, Path, Severity, near_miss
 from stream.pipeline.flow import check_flow
 from stream.pipeline.load import Document, load
 from stream.pipeline.model import Pipeline
@@ -24,6 +24,14 @@ from stream.pipeline.values import plain_message
 
 _AT_KEY: Final = frozenset({"unknown_key", "unknown_stage", "unknown_decoder", "unknown_sink", "bad_stage"})
 """Codes about a name, which is a key wherever it is not a value by itself."""
+
+_EXPECTED: Final = {
+    "model_type": "expected options, each as `name: value`",
+    "dict_type": "expected a mapping, each entry as `name: value`",
+    "tuple_type": "expected a list, each item behind a dash",
+    "list_type": "expected a list, each item behind a dash",
+}
+"""The library's own words for these name Python types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +73,20 @@ def check_content(content: bytes, file: str, base: FilePath, env: Mapping[str, s
             findings += shape_findings(document, error)
         else:
             findings += check_flow(pipeline, document, base, env)
-    findings = _settle(findings)
+    findings = _settle(findings, {(each.line, each.column) for each in document.findings})
     errors = any(finding.severity is Severity.ERROR for finding in findings)
     return CheckResult(tuple(findings), None if errors else pipeline)
 
 
-def _settle(findings: Iterable[Finding]) -> list[Finding]:
-    """In the order of the file, one finding per place and code."""
-    first: dict[tuple[int, int, str], Finding] = {}
+def _settle(findings: Iterable[Finding], unread: set[tuple[int, int]]) -> list[Finding]:
+    """In the order of the file, without what only follows from a value that could not be read in the first place."""
+    first: dict[tuple[int, int, str, str], Finding] = {}
     for finding in findings:
-        first.setdefault((finding.line, finding.column, finding.code), finding)
-    # Where a value could not be read at all, what comes of it is no news.
-    unread = {
-        (each.line, each.column)
-        for each in first.values()
-        if each.code in {"env_unset", "bad_interpolation", "secret_interpolated"}
-    }
-    kept = [each for each in first.values() if each.code != "bad_value" or (each.line, each.column) not in unread]
-    return sorted(kept)
+        # A value that fits none of several forms fails once for each; the first says enough.
+        several = finding.code == "bad_value"
+        if not several or (finding.line, finding.column) not in unread:
+            first.setdefault((finding.line, finding.column, finding.code, "" if several else finding.message), finding)
+    return sorted(first.values())
 
 
 def shape_findings(document: Document, error: ValidationError) -> Iterator[Finding]:
@@ -90,14 +94,9 @@ def shape_findings(document: Document, error: ValidationError) -> Iterator[Findi
     for line in error.errors(include_url=False):
         path = _known_path(document, line["loc"])
         code, message, hint = _words(line, path, document)
-        at = _position(document, path, code)
+        named = code == "missing_key" or (code in _AT_KEY and path == line["loc"])
+        at = document.key_position(path) if named else document.value_position(path)
         yield Finding(document.file, at.line, at.column, code, message, hint)
-
-
-def _position(document: Document, path: Path, code: str) -> Position:
-    if code in _AT_KEY or code == "missing_key":
-        return document.key_position(path)
-    return document.value_position(path)
 
 
 def _known_path(document: Document, loc: Path) -> Path:
@@ -120,11 +119,12 @@ def _words(line: Any, path: Path, document: Document) -> tuple[str, str, str]:
         return "unknown_key", f"there is no option `{loc[-1]}` here", hint
     if line["type"] == "missing":
         description = _fields(_model_at(loc[:-1])).get(str(loc[-1]), "")
-        return "missing_key", f"`{loc[-1]}` is missing", description
+        where = ".".join(str(part) for part in path)
+        return "missing_key", f"`{loc[-1]}` is missing" + (f" in `{where}`" if where else ""), description
     hint = _empty_hint(path, document) or str(getattr(line.get("ctx", {}).get("error"), "hint", ""))
     if line["type"] == "string_type" and isinstance(line.get("input"), int | float):
         hint = hint or "put the value between quotes"
-    return "bad_value", plain_message(line), hint
+    return "bad_value", _EXPECTED.get(line["type"]) or plain_message(line), hint
 
 
 def _empty_hint(path: Path, document: Document) -> str:

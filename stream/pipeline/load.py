@@ -146,7 +146,9 @@ def _compose(text: str, report: _Report) -> _Node:
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
-    return " ".join(part for part in (error.problem, error.context) if part).replace("\n", " ") or "this is not YAML"
+    text = " ".join(part for part in (error.problem, error.context) if part).replace("\n", " ")
+    begin = error.context_mark
+    return f"{text} that begins at {begin.line + 1}:{begin.column + 1}" if begin else text or "this is not YAML"
 
 
 def _syntax_hint(line: str, error: yaml.MarkedYAMLError) -> str:

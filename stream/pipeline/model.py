@@ -26,6 +26,8 @@ from stream.pipeline.values import (
     StartPosition,
     StreamName,
     fail_at,
+    fail_with,
+    problem,
 )
 from stream.sink.objects import ObjectsSinkConfig
 from stream.transform.decode import Unknown
@@ -85,11 +87,14 @@ class Source(Part):
     @field_validator("fields")
     @classmethod
     def _readable(cls, fields: dict[str, Any] | None) -> dict[str, Any] | None:
+        problems = []
         for name, text in (fields or {}).items():
             try:
                 parse_schema({name: text})
             except SchemaMismatch as error:
-                fail_at(error.path, "bad_schema", error.message, error.hint)
+                problems.append((error.path, problem("bad_schema", error.message, error.hint)))
+        if problems:
+            fail_with(problems)
         return fields
 
     @model_validator(mode="after")
@@ -165,7 +170,8 @@ class Pipeline(Part):
     def _agree(self) -> Self:
         if self.flush.bytes > self.memory.budget:
             message = f"a unit of {self.flush.bytes} bytes does not fit into the memory budget of {self.memory.budget}"
-            fail_at(("flush", "bytes"), "flush_over_budget", message, "lower flush.bytes or raise memory.budget")
+            place = ("flush", "bytes") if "bytes" in self.flush.model_fields_set else ("memory", "budget")
+            fail_at(place, "flush_over_budget", message, "lower flush.bytes or raise memory.budget")
         names: set[str] = set()
         for index, sink in enumerate(self.sinks):
             if sink.name in names:

@@ -26,6 +26,9 @@ _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html"""
 
 
+_TITLE: Final = "pipeline"
+
+
 def problem(code: str, message: str, hint: str = "") -> PydanticCustomError:
     """An error that a finding shows under ``code`` with ``message`` and ``hint`` as they are."""
     return PydanticCustomError("finding", "{message}", {"code": code, "message": message, "hint": hint})
@@ -37,8 +40,17 @@ def fail_at(path: Path, code: str, message: str, hint: str = "") -> NoReturn:
     Raises:
         ValidationError: always.
     """
-    detail = InitErrorDetails(type=problem(code, message, hint), loc=path, input=None)
-    raise ValidationError.from_exception_data(code, [detail])
+    fail_with([(path, problem(code, message, hint))])
+
+
+def fail_with(problems: Iterable[tuple[Path, PydanticCustomError]]) -> NoReturn:
+    """Raise, from inside a validator, several errors, each with its path below the value being validated.
+
+    Raises:
+        ValidationError: always.
+    """
+    details = [InitErrorDetails(type=each, loc=path, input=None) for path, each in problems]
+    raise ValidationError.from_exception_data(_TITLE, details)
 
 
 def _duration(value: Any) -> timedelta:
@@ -188,11 +200,8 @@ def _configured(config: type[Config], name: str, options: Any) -> Config:
     try:
         return config.model_validate({} if options is None else options)
     except ValidationError as error:
-        details = [
-            InitErrorDetails(type=_as_problem(line), loc=(name, *line["loc"], *_deeper(line)), input=None)
-            for line in error.errors(include_url=False, include_input=False)
-        ]
-        raise ValidationError.from_exception_data(name, details) from error
+        lines = error.errors(include_url=False, include_input=False)
+        fail_with([((name, *line["loc"], *_deeper(line)), _as_problem(line)) for line in lines])
 
 
 def _deeper(line: Any) -> Path:
