@@ -36,14 +36,21 @@ _FORMATS: Final[Mapping[str, Callable[[Any], pl.DataFrame]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """``resources`` for a chain, and the SHA-256 (hex) of each table's content by URL, for the pipeline's digest."""
+    """``resources`` for a chain; each table's content as stored, and its SHA-256 (hex) for the pipeline's digest, by URL."""
 
     resources: Resources = field(default_factory=Resources)
     digests: Mapping[str, str] = field(default_factory=dict)
+    contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
-async def fetch_resources(pipeline: Pipeline, base: Path, env: Mapping[str, str], read: Reader | None = None) -> Fetched:
-    """Everything that the pipeline's stages ask for.
+async def fetch_resources(
+    pipeline: Pipeline,
+    base: Path,
+    env: Mapping[str, str],
+    read: Reader | None = None,
+    given: Mapping[str, bytes] | None = None,
+) -> Fetched:
+    """Everything that the pipeline's stages ask for; tables whose content is ``given``, by URL, are not fetched.
 
     Tables are Parquet, CSV or NDJSON (by suffix), at an ``s3://`` URL (read by ``read``), ``package:name/path`` (a file inside an
     installed package), ``file:path`` or a bare path; relative paths begin at ``base``, the pipeline file's directory.
@@ -52,20 +59,26 @@ async def fetch_resources(pipeline: Pipeline, base: Path, env: Mapping[str, str]
         DefinitionError: something is missing or unreadable; the message names every such thing.
     """
     tables: dict[str, pl.DataFrame] = {}
-    digests: dict[str, str] = {}
+    contents: dict[str, bytes] = {}
     problems: list[str] = []
     for url in _distinct(stage.table_urls() for stage in pipeline.stages):
         try:
-            content = await (_read_remote(url, read) if is_remote(url) else asyncio.to_thread(read_local, url, base))
-            tables[url] = await asyncio.to_thread(parse_table, url, content)
-            digests[url] = hashlib.sha256(content).hexdigest()
+            contents[url] = await _content(url, base, read, given or {})
+            tables[url] = await asyncio.to_thread(parse_table, url, contents[url])
         except DefinitionError as error:
             problems.append(str(error))
     secrets = _gather(pipeline, StageConfig.secret_names, lambda name: resolve_secret(name, env, base), problems)
     functions = _gather(pipeline, StageConfig.function_paths, load_function, problems)
     if problems:
         raise DefinitionError("\n".join(problems))
-    return Fetched(Resources(tables=tables, secrets=secrets, functions=functions), digests)
+    digests = {url: hashlib.sha256(content).hexdigest() for url, content in contents.items()}
+    return Fetched(Resources(tables=tables, secrets=secrets, functions=functions), digests, contents)
+
+
+async def _content(url: str, base: Path, read: Reader | None, given: Mapping[str, bytes]) -> bytes:
+    if url in given:
+        return given[url]
+    return await (_read_remote(url, read) if is_remote(url) else asyncio.to_thread(read_local, url, base))
 
 
 def _gather(

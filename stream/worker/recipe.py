@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import msgspec
 import polars as pl
 
 from stream.audit import ledger
@@ -100,14 +101,12 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
 
 def with_previous(unit: RenderedUnit, previous: str, worker: str, now: datetime) -> RenderedUnit:
     """The unit as the link behind ``previous``, stamped with who commits it and when."""
-    import msgspec.structs
-
     manifest = msgspec.structs.replace(unit.manifest, previous=previous, worker=worker, created_at=now.isoformat())
     return replace(unit, manifest=manifest)
 
 
-def _files(placed: Sequence[Encoded] | object) -> list[OutputFile]:
-    return [file for encoded in placed for file in encoded.files]  # type: ignore[attr-defined]
+def _files(placed: Iterable[Encoded]) -> list[OutputFile]:
+    return [file for encoded in placed for file in encoded.files]
 
 
 def _outcomes(transformed: Transformed) -> dict[str, int]:
