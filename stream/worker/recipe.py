@@ -11,7 +11,7 @@ import msgspec
 import polars as pl
 
 from stream.audit import ledger
-from stream.batch import ARRIVAL, SEQUENCE, SUBSEQUENCE, Batch, Outcome, SeqRange
+from stream.batch import ARRIVAL, ROW, SEQUENCE, SUBSEQUENCE, Batch, Outcome, SeqRange
 from stream.commit.committer import RenderedUnit
 from stream.commit.manifest import FileEntry, Kind, Manifest, State
 from stream.commit.naming import unit_name
@@ -110,7 +110,7 @@ def _files(placed: Iterable[Encoded]) -> list[OutputFile]:
 
 
 def _outcomes(transformed: Transformed) -> dict[str, int]:
-    counts = Counter({Outcome.WRITTEN.label: transformed.frame.height})
+    counts = Counter({Outcome.WRITTEN.label: transformed.frame[ROW].n_unique()})
     for value, count in transformed.settled.group_by("outcome").len().iter_rows():
         counts[Outcome(value).label] += count
     return {label: count for label, count in sorted(counts.items()) if count}
