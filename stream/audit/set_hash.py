@@ -110,12 +110,20 @@ def _limbs(sequences: pl.Series) -> list[Any]:
     ends = [*starts[1:], width]
     try:
         return [
-            _word(int(least[start:end])) if least[:end] == greatest[:end] else _column(sequences.str.slice(start, end - start))
+            _word(_number(least[start:end]))
+            if least[:end] == greatest[:end]
+            else _column(sequences.str.slice(start, end - start))
             for start, end in zip(starts, ends, strict=True)
         ]
     except (pl.exceptions.PolarsError, ValueError) as error:
         msg = f"sequence numbers are decimal digits only; these lie between {least!r} and {greatest!r}"
         raise ValueError(msg) from error
+
+
+def _number(digits: str) -> int:
+    if not (digits.isascii() and digits.isdigit()):
+        raise ValueError(digits)
+    return int(digits)
 
 
 def _largest(lengths: pl.Series) -> int:

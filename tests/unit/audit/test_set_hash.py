@@ -105,7 +105,7 @@ def test_hex_reads_back():
         SetHash.parse("12")
 
 
-@pytest.mark.parametrize("sequences", [["12", "1x"], ["", "a"], ["12", None], ["-5", "12"]])
+@pytest.mark.parametrize("sequences", [["12", "1x"], ["", "a"], ["12", None], ["-5", "12"], ["1_0", "1_0"], ["", ""]])
 def test_what_is_no_sequence_number_is_refused(sequences):
     with pytest.raises(ValueError, match="sequence number"):
         SetHash.of(pl.Series(sequences, dtype=pl.String), pl.Series([0, 0], dtype=pl.UInt32))
