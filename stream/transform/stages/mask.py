@@ -23,7 +23,10 @@ class Method(StrEnum):
 
 
 class Mask(StageConfig):
-    """Hide values: `keyed_hash` keeps them joinable (equal values stay equal), `redact` keeps nothing, `truncate` a prefix. Null stays null."""
+    """Hide values: `keyed_hash` keeps them joinable, `redact` keeps nothing, `truncate` keeps a prefix.
+
+    Equal values under one key have equal digests, in every column and pipeline. Null stays null.
+    """
 
     name: ClassVar[str] = "mask"
     example: ClassVar[Example] = Example(
