@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.resources
 import io
+import operator
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,11 +191,11 @@ def load_function(path: str) -> UserFunction:
         DefinitionError: malformed path, the import fails, or what is there is not callable.
     """
     module_name, colon, name = path.partition(":")
-    if not colon or not name.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
+    if not colon or not all(part.isidentifier() for part in (*module_name.split("."), *name.split("."))):
         msg = f"{path!r} is not an import path; write package.module:function"
         raise DefinitionError(msg)
     try:
-        found = getattr(importlib.import_module(module_name), name)
+        found = operator.attrgetter(name)(importlib.import_module(module_name))
     except (ImportError, AttributeError, SyntaxError) as error:
         msg = f"the function {path} cannot be imported: {error}"
         raise DefinitionError(msg) from error
