@@ -118,7 +118,7 @@ def read_local(url: str, base: Path) -> bytes:
             raise DefinitionError(msg)
         return path.read_bytes()
     except FileNotFoundError as error:
-        msg = f"there is no table {url}: no file {path}"
+        msg = f"there is no table {url}: no file {path} (relative paths begin at the pipeline file's directory)"
         raise DefinitionError(msg) from error
     except OSError as error:
         msg = f"the table {url} cannot be read: {error}"
