@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -20,6 +21,9 @@ from stream.transform.types import SYSTEM_SCHEMA
 
 _STAND_IN: Final = b"a secret that is not set here"
 """Lets a stage be typed where the real secret is absent, as on a build server; nothing is ever computed with it."""
+
+_KEEPS_COLUMNS: Final = frozenset({"filter", "mask"})
+"""Stages behind which the columns are those before, also where the stage itself is wrong."""
 
 
 def check_flow(pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str]) -> Iterator[Finding]:
@@ -85,8 +89,7 @@ class _Flow:
         try:
             tables[url] = parse_table(url, read_local(url, self._base))
         except DefinitionError as error:
-            hint = "relative paths begin at the directory of the pipeline file"
-            self._add(self._where(index, url), "bad_table", str(error), hint)
+            self._add(self._where(index, url), "bad_table", str(error))
 
     def _secret(self, index: int, name: str, secrets: dict[str, bytes]) -> None:
         try:
@@ -124,16 +127,16 @@ class _Flow:
             behind = stage.output(schema, resources)
             stage.bind(schema, resources)
         except SchemaMismatch as error:
-            self._add((*path, *error.path), "schema_mismatch", error.message, error.hint)
-            if stage.name == "filter":
-                return schema
-            self._blind(index, "its columns are not known")
-            return None
+            for each in _mismatches(stage, schema, resources, error):
+                self._add((*path, *each.path), "schema_mismatch", each.message, each.hint)
         except (DefinitionError, pl.exceptions.PolarsError, ValueError) as error:
             self._add(path, "bad_stage_options", str(error).split("\n", 1)[0])
-            self._blind(index, "its columns are not known")
-            return None
-        return behind
+        else:
+            return behind
+        if stage.name in _KEEPS_COLUMNS:
+            return schema
+        self._blind(index, "they are not known while the stage is wrong")
+        return None
 
     def into_sinks(self, schema: pl.Schema) -> None:
         """Ask each sink whether it can write the columns of the last stage."""
@@ -145,11 +148,7 @@ class _Flow:
                 self._add(path, "schema_mismatch", error.message, error.hint)
 
     def _blind(self, index: int, why: str) -> None:
-        if index + 1 < len(self._pipeline.stages):
-            rest = f"the stages behind stage {index + 1} and the sinks are"
-        else:
-            rest = "the sinks are"
-        message = f"{rest} not checked against their columns: {why}"
+        message = f"what comes behind this stage is not checked against its columns: {why}"
         self._add(self._stage_path(index), "not_checked", message, severity=Severity.NOTE)
 
     def _stage_path(self, index: int) -> Path:
@@ -174,8 +173,61 @@ class _Flow:
             # A stage names its options in full; the file may use a shorthand that lacks some of the words.
             if (*known, part) in self._document.values:
                 known = (*known, part)
-        at = self._document.key_position(known) if severity is Severity.NOTE else self._document.value_position(known)
+        at = self._document.key_position(known) if code == "not_checked" else self._document.value_position(known)
         return Finding(self._document.file, at.line, at.column, code, message, hint, severity)
+
+
+def _mismatches(stage: StageConfig, schema: pl.Schema, resources: Resources, error: SchemaMismatch) -> Iterator[SchemaMismatch]:
+    """``error``, and those that show once what it complains about is taken out of the stage's options; each with its own path."""
+    removed: list[Path] = []
+    rest: StageConfig | None = stage
+    while rest is not None:
+        # An entry that uses a removed one is not wrong by itself.
+        if not _uses(rest, error.path, [path[-1] for path in removed]):
+            yield SchemaMismatch(_original(error.path, removed), error.message, error.hint)
+        rest = _without(rest, error.path)
+        removed.append(error.path)
+        try:
+            if rest is not None:
+                rest.output(schema, resources)
+                return
+        except SchemaMismatch as another:
+            error = another
+
+
+def _uses(stage: StageConfig, path: Path, names: list[str | int]) -> bool:
+    text: Any = stage.model_dump(mode="json", by_alias=True)
+    for part in path:
+        text = text[part] if isinstance(text, dict) and part in text else None
+    return isinstance(text, str) and any(re.search(rf"\b{re.escape(name)}\b", text) for name in names if isinstance(name, str))
+
+
+def _without(stage: StageConfig, path: Path) -> StageConfig | None:
+    """The stage without the entry at ``path``, or None where it cannot be without."""
+    options = stage.model_dump(mode="json", by_alias=True)
+    inside: Any = options
+    for part in path[:-1]:
+        inside = inside[part] if isinstance(inside, dict) and part in inside else None
+    if isinstance(inside, dict) and len(path) > 1:
+        inside.pop(path[-1], None)
+    elif isinstance(inside, list) and isinstance(path[-1], int) and path[-1] < len(inside):
+        del inside[path[-1]]
+    else:
+        return None
+    try:
+        rest = type(stage).model_validate(options)
+    except ValueError:
+        return None
+    return rest if rest != stage else None
+
+
+def _original(path: Path, removed: list[Path]) -> Path:
+    """Where ``path`` led before the entries at ``removed`` were taken out, one after the other."""
+    for gone in reversed(removed):
+        last, gone_last = path[-1:], gone[-1:]
+        if path[:-1] == gone[:-1] and isinstance(last[0], int) and isinstance(gone_last[0], int) and last[0] >= gone_last[0]:
+            path = (*path[:-1], last[0] + 1)
+    return path
 
 
 def _directory(url: str) -> str:

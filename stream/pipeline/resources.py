@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.resources
 import io
+import operator
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +131,7 @@ def read_local(url: str, base: Path) -> bytes:
             raise DefinitionError(msg)
         return path.read_bytes()
     except FileNotFoundError as error:
-        msg = f"there is no table {url}: no file {path}"
+        msg = f"there is no table {url}: no file {path} (relative paths begin at the pipeline file's directory)"
         raise DefinitionError(msg) from error
     except OSError as error:
         msg = f"the table {url} cannot be read: {error}"
@@ -203,11 +204,11 @@ def load_function(path: str) -> UserFunction:
         DefinitionError: malformed path, the import fails, or what is there is not callable.
     """
     module_name, colon, name = path.partition(":")
-    if not colon or not name.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
+    if not colon or not all(part.isidentifier() for part in (*module_name.split("."), *name.split("."))):
         msg = f"{path!r} is not an import path; write package.module:function"
         raise DefinitionError(msg)
     try:
-        found = getattr(importlib.import_module(module_name), name)
+        found = operator.attrgetter(name)(importlib.import_module(module_name))
     except (ImportError, AttributeError, SyntaxError) as error:
         msg = f"the function {path} cannot be imported: {error}"
         raise DefinitionError(msg) from error
