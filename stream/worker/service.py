@@ -14,6 +14,7 @@ import stream
 from stream import events
 from stream.contracts import Emit
 from stream.errors import Fatal
+from stream.metrics.catalog import LOOP_LAG
 from stream.metrics.logs import JsonLog
 from stream.metrics.process import register_process, watch_loop
 from stream.metrics.recorder import Recorder
@@ -44,7 +45,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             emit(events.WorkerStarted(supervisor.stream, "", parts.worker, stream.__version__))
             health.clear("worker")
             async with asyncio.TaskGroup() as group:
-                watching = group.create_task(watch_loop(options.clock, recorder.show_loop_lag))
+                watching = group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))
                 await _until_done(supervisor, options, emit)
                 watching.cancel()
     except ExceptionGroup as group_error:
