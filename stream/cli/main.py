@@ -8,6 +8,7 @@ import typer
 
 import stream
 from stream.cli.check import check
+from stream.cli.demo import demo
 from stream.cli.local import local
 from stream.cli.run import run
 
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, check, local):
+for command in (demo, run, check, local):
     app.command()(command)
 
 
