@@ -45,7 +45,13 @@ def rows(columns: dict[str, list[Any]], schema: dict[str, Any] | None = None) ->
     user = pl.DataFrame(columns, schema=schema)
     count = user.height
     system = pl.DataFrame(
-        {"_shard": ["s"] * count, "_sequence": [str(n) for n in range(count)], "_subsequence": [0] * count, "_arrival": range(count), "_row": range(count)},
+        {
+            "_shard": ["s"] * count,
+            "_sequence": [str(n) for n in range(count)],
+            "_subsequence": [0] * count,
+            "_arrival": range(count),
+            "_row": range(count),
+        },
         schema=SYSTEM_SCHEMA,
     )
     return pl.concat([system, user], how="horizontal")

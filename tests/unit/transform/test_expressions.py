@@ -5,10 +5,24 @@ from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, compile
 from stream.transform.stage import SchemaMismatch
 
 SCHEMA = pl.Schema(
-    {"a": pl.Int64(), "s": pl.String(), "f": pl.Float64(), "time_hour": pl.Datetime("us", "UTC"), "now": pl.Int64(), "_shard": pl.String()}
+    {
+        "a": pl.Int64(),
+        "s": pl.String(),
+        "f": pl.Float64(),
+        "time_hour": pl.Datetime("us", "UTC"),
+        "now": pl.Int64(),
+        "_shard": pl.String(),
+    }
 )
 FRAME = pl.DataFrame(
-    {"a": [1, None, 3], "s": ["x", "yy", None], "f": [1.26, 2.5, None], "time_hour": [0, 2_678_400_000_000, None], "now": [1, 2, 3], "_shard": ["s"] * 3},
+    {
+        "a": [1, None, 3],
+        "s": ["x", "yy", None],
+        "f": [1.26, 2.5, None],
+        "time_hour": [0, 2_678_400_000_000, None],
+        "now": [1, 2, 3],
+        "_shard": ["s"] * 3,
+    },
     schema=SCHEMA,
 )
 

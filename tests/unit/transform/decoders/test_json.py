@@ -1,4 +1,6 @@
-import polars as pl
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
 import pytest
 
 from stream.transform.decode import Unknown
@@ -115,19 +117,13 @@ def test_values_arrive_in_their_types():
     )
     frame, rejects = decode([record])
     assert not rejects
-    assert frame.select("a", "s", "f", "b", "j", pl.col("d", "day", "t", "e").cast(pl.String)).row(0) == (
-        -5,
-        "é",
-        0.5,
-        b"hi",
-        '{"k": [1, 2]}',
-        "1.50",
-        "2013-01-02",
-        "2012-12-31 22:00:00.000000+00:00" if "+" in str(frame["t"].cast(pl.String)[0]) else "2012-12-31 22:00:00.000000 UTC",
-        frame["e"].cast(pl.String)[0],
-    )
+    assert frame.select("a", "s", "f", "b", "j").row(0) == (-5, "é", 0.5, b"hi", '{"k": [1, 2]}')
+    assert frame["d"].to_list() == [Decimal("1.50")]
+    assert frame["day"].to_list() == [date(2013, 1, 2)]
+    assert frame["t"].to_list() == [datetime(2012, 12, 31, 22, tzinfo=UTC)]
+    assert frame["l"].to_list() == [[datetime(2013, 1, 1, tzinfo=UTC)]]
+    assert frame["o"].to_list() == [{"x": 1, "y": date(2013, 1, 3)}]
     assert frame["e"].to_physical().to_list() == [1000]
-    assert str(frame["o"][0]["y"]) == "2013-01-03"
 
 
 def test_unknown_fields_are_ignored_refused_or_captured():
@@ -146,7 +142,7 @@ def test_windows_keep_order_across_their_seams():
     frame, rejects = decode(records, schema=schema)
     assert frame["n"].to_list() == [n for n in range(len(records)) if n % 1000]
     assert frame["_row"].to_list() == frame["n"].to_list()
-    assert rejects == {n: "json_syntax" for n in range(0, len(records), 1000)}
+    assert rejects == dict.fromkeys(range(0, len(records), 1000), "json_syntax")
 
 
 def test_many_refusals_of_arrow_alone_stay_linear():
