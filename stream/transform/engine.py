@@ -1,24 +1,26 @@
 """The chain: a decoder and stages compiled into one pure function from a batch to rows and settled records.
 
-Why pure. A unit that was begun and not finished is begun again by whoever holds the shard next, and must come out byte for byte the
-same, or a second copy of the data is born. So nothing in this room reads a clock, rolls dice, asks the network or lets the order of a
-hash table through; reference tables, secrets and user functions come in as values, and the timer that measures stages is handed in
-and feeds nothing but ``stage_rows``.
+Why pure. A unit that was begun and not finished is begun again by whoever holds the shard next, and must come out byte for byte
+the same, or a second copy of the data is born. So nothing in this room reads a clock, rolls dice, asks the network or lets the
+order of a hash table through; reference tables, secrets and user functions come in as values, and the timer that measures
+stages is handed in and feeds nothing but ``stage_rows``.
 
-Why conservation. "Every record read ends in exactly one recorded outcome" is a promise about code that is not written yet: the next
-stage, and the user's own function. It can therefore not rest on stages being right. Each row carries ``_row``, the index of its
-record in the batch; after every step the engine compares the ``_row`` values that went in with those that came out and those that
-were rejected. What is in neither was dropped on purpose and is settled with the stage's ``drops`` outcome. A ``_row`` from nowhere, one
-twice, one out of order, a changed lineage column or another schema than declared is a fault of the stage and not of the data:
-the shard halts at a safe point with the stage's name, since dead-lettering good data would hide the fault and going on would spread it.
+Why conservation. "Every record read ends in exactly one recorded outcome" is a promise about code that is not written yet: the
+next stage, and the user's own function. It can therefore not rest on stages being right. Each row carries ``_row``, the index
+of its record in the batch; after every step the engine compares the ``_row`` values that went in with those that came out and
+those that were rejected. What is in neither was dropped on purpose and is settled with the stage's ``drops`` outcome. A
+``_row`` from nowhere, one twice, one out of order, a changed lineage column or another schema than declared is a fault of the
+stage and not of the data: the shard halts at a safe point with the stage's name, since dead-lettering good data would hide the
+fault and going on would spread it.
 
-How bad rows are isolated. Stages reject what they can see by a mask, vectorized. What they cannot foresee raises, and an exception
-names no row. A row-wise stage gives the same rows whether run over the whole or over halves, so the frame is halved until what still
-raises is one row: about 2 log2(n) runs per bad row, none if all is well. A stage that is not row-wise cannot be asked that way; its whole
-frame is rejected, and the breaker above decides whether to go on. Running out of memory is never the fault of a row and passes through.
+How bad rows are isolated. Stages reject what they can see by a mask, vectorized. What they cannot foresee raises, and an
+exception names no row. A row-wise stage gives the same rows whether run over the whole or over halves, so the frame is halved
+until what still raises is one row: about 2 log2(n) runs per bad row, none if all is well. A stage that is not row-wise cannot
+be asked that way; its whole frame is rejected, and the breaker above decides whether to go on. Running out of memory is never
+the fault of a row and passes through.
 
-A record is whole. Where a decoder makes many rows of one record, a record with one rejected row is rejected with all of them, and is
-dropped only when all its rows are.
+A record is whole. Where a decoder makes many rows of one record, a record with one rejected row is rejected with all of them,
+and is dropped only when all its rows are.
 """
 
 from __future__ import annotations
@@ -165,45 +167,50 @@ def _declared(step: Step, frame: pl.DataFrame) -> pl.DataFrame:
     extra = [name for name in found if name not in step.output]
     wrong = [f"{name} is {found[name]}, declared {kind}" for name, kind in step.output.items() if found.get(name, kind) != kind]
     told = [f"missing: {', '.join(lacks)}"] * bool(lacks) + [f"not declared: {', '.join(extra)}"] * bool(extra) + wrong
-    raise Halted(
-        f"stage {step.name!r} gave other columns than it declares ({'; '.join(told)}); correct the stage or its `adds` option"
-    )
+    msg = f"stage {step.name!r} gave other columns than it declares ({'; '.join(told)}); correct the stage or its `adds` option"
+    raise Halted(msg)
 
 
 def _checked_rejects(step: Step, before: pl.DataFrame, rejects: pl.DataFrame | None) -> pl.DataFrame:
     if rejects is None or rejects.is_empty():
         return _REJECTS.to_frame()
     if rejects.schema != _REJECTS:
-        raise Halted(f"stage {step.name!r} gave rejects with columns {dict(rejects.schema)}; they must be {dict(_REJECTS)}")
+        msg = f"stage {step.name!r} gave rejects with columns {dict(rejects.schema)}; they must be {dict(_REJECTS)}"
+        raise Halted(msg)
     if step.unique:
         if rejects[ROW].n_unique() != rejects.height:
-            raise Halted(f"stage {step.name!r} rejected the same row twice; each row may end once")
+            msg = f"stage {step.name!r} rejected the same row twice; each row may end once"
+            raise Halted(msg)
     else:
         rejects = rejects.unique(ROW, keep="first", maintain_order=True)
     if not rejects[ROW].is_in(before[ROW].implode()).all():
-        raise Halted(f"stage {step.name!r} rejected rows that it was not given; `_row` must come from its input")
+        msg = f"stage {step.name!r} rejected rows that it was not given; `_row` must come from its input"
+        raise Halted(msg)
     return rejects
 
 
 def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> None:
     rows = after[ROW]
     if rows.null_count():
-        raise Halted(f"stage {step.name!r} gave {rows.null_count()} rows without `_row`; rows may be dropped, never added")
+        msg = f"stage {step.name!r} gave {rows.null_count()} rows without `_row`; rows may be dropped, never added"
+        raise Halted(msg)
     steps = rows.diff(null_behavior="drop") if rows.dtype.is_signed_integer() else rows.cast(pl.Int64).diff(null_behavior="drop")
     if (steps < 0).any() or (step.unique and (steps == 0).any()):
-        raise Halted(
-            f"stage {step.name!r} doubled or reordered rows; `_row` must keep rising, rows may be dropped but never repeated"
-        )
+        msg = f"stage {step.name!r} doubled or reordered rows; `_row` must keep rising, rows may be dropped but never repeated"
+        raise Halted(msg)
     source = before if after.height == before.height else before.filter(pl.col(ROW).is_in(rows.implode()))
     if rows.n_unique() != source[ROW].n_unique() or not rows.is_in(before[ROW].implode()).all():
-        raise Halted(f"stage {step.name!r} gave rows that it was not given; `_row` must come from its input")
+        msg = f"stage {step.name!r} gave rows that it was not given; `_row` must come from its input"
+        raise Halted(msg)
     if rejects.height and rows.is_in(rejects[ROW].implode()).any():
-        raise Halted(f"stage {step.name!r} both kept and rejected a row; each row may end once")
+        msg = f"stage {step.name!r} both kept and rejected a row; each row may end once"
+        raise Halted(msg)
     origin = source.select(SYSTEM) if step.unique else source.select(SYSTEM).unique(ROW, keep="first", maintain_order=True)
     lineage = after.select(SYSTEM) if step.unique else after.select(SYSTEM).unique(maintain_order=True)
     changed = [name for name in LINEAGE if not origin[name].equals(lineage[name], null_equal=True)]
     if changed:
-        raise Halted(f"stage {step.name!r} changed the lineage column {changed[0]!r}; these columns may be read, never written")
+        msg = f"stage {step.name!r} changed the lineage column {changed[0]!r}; these columns may be read, never written"
+        raise Halted(msg)
 
 
 def _settled(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:

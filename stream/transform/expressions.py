@@ -1,7 +1,7 @@
 """Expressions of a definition: Polars SQL over the columns of one row, checked before any record is read.
 
-Nothing is evaluated as Python. Only functions of one row's values are allowed, so that an expression gives the same wherever a batch is
-cut; aggregates, window functions, sub-queries, clocks and dice are refused by name.
+Nothing is evaluated as Python. Only functions of one row's values are allowed, so that an expression gives the same wherever a
+batch is cut; aggregates, window functions, sub-queries, clocks and dice are refused by name.
 """
 
 from __future__ import annotations
@@ -18,33 +18,31 @@ from stream.transform.types import near
 
 FUNCTIONS: Final = frozenset(
     """
-    abs acos acosd array_contains array_get array_length array_reverse array_to_string array_upper array_lower asin asind atan atan2
-    atan2d atand bit_and bit_count bit_length bit_or bit_xor cbrt ceil ceiling char_length character_length coalesce concat concat_ws
-    cos cosd cot cotd date_part day degrees div ends_with exp extract floor greatest hour if ifnull initcap least left
-    length ln log log10 log1p log2 lower ltrim mod month nullif octet_length pi position pow power radians regexp_like replace
-    reverse right round rtrim sign sin sind split_part sqrt starts_with strftime strpos strptime substr substring substr tan tand
-    trim trunc truncate upper year cast try_cast
-    """.split()
+    abs acos acosd array_contains array_get array_length array_reverse array_to_string array_upper array_lower asin asind atan
+    atan2 atan2d atand bit_and bit_count bit_length bit_or bit_xor cbrt ceil ceiling char_length character_length coalesce
+    concat concat_ws cos cosd cot cotd date_part day degrees div ends_with exp extract floor greatest hour if ifnull initcap
+    least left length ln log log10 log1p log2 lower ltrim mod month nullif octet_length pi position pow power radians
+    regexp_like replace reverse right round rtrim sign sin sind split_part sqrt starts_with strftime strpos strptime substr
+    substring substr tan tand trim trunc truncate upper year cast try_cast
+    """.split()  # noqa: SIM905 - a list of names reads better as a paragraph
 )
 """Functions of one row's values, as Polars SQL names them."""
 
 IMPURE: Final = frozenset(
-    "now random rand uuid current_date current_time current_timestamp localtime localtimestamp today getdate sysdate".split()
+    "now random rand uuid current_date current_time current_timestamp localtime localtimestamp today getdate sysdate".split()  # noqa: SIM905
 )
 """What depends on when or how often it is asked."""
 
 ACROSS_ROWS: Final = frozenset(
     """
-    array_agg avg corr count covar covar_pop covar_samp first first_value lag last last_value lead max mean median min quantile_cont
-    quantile_disc quantile rank dense_rank row_number std stddev stddev_samp stdev string_agg sum unnest var var_samp variance
-    explode group_concat any_value
-    """.split()
+    array_agg avg corr count covar covar_pop covar_samp first first_value lag last last_value lead max mean median min
+    quantile_cont quantile_disc quantile rank dense_rank row_number std stddev stddev_samp stdev string_agg sum unnest var
+    var_samp variance explode group_concat any_value
+    """.split()  # noqa: SIM905 - a list of names reads better as a paragraph
 )
 """What looks at more than one row."""
 
-_CLAUSES: Final = frozenset(
-    "and or not in case when then else between like ilike is distinct from values any all on end by".split()
-)
+_CLAUSES: Final = frozenset({"and", "or", "not", "in", "when", "then", "else", "between", "like", "ilike", "from", "any", "all"})
 _FORBIDDEN_WORDS: Final = frozenset({"over", "select", "exists"})
 _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|([A-Za-z_][A-Za-z0-9_]*)(\s*\()?|;", re.DOTALL)
 
@@ -53,8 +51,8 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
     """The Polars expression that ``text`` means over ``schema``, and the type of its result.
 
     Raises:
-        SchemaMismatch: with ``path``; syntax error, unknown column or function, something that looks beyond one row or at the clock,
-            or types that do not go together.
+        SchemaMismatch: with ``path``; syntax error, unknown column or function, types that do not go together, or something
+            that looks beyond one row or at the clock.
     """
     if not text.strip():
         raise SchemaMismatch(path, "the expression is empty", "write a Polars SQL expression such as `dep_delay - arr_delay`")

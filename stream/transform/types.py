@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import polars as pl
 import pyarrow as pa
@@ -124,9 +124,9 @@ NAMES: Final = (*_PLAIN, *_SECOND_STEP, "timestamp", "decimal", "list", "object"
 """Every word that can begin a type."""
 
 ALIASES: Final = {
-    "str": "string", "text": "string", "varchar": "string", "int": "int64", "integer": "int64", "bigint": "int64", "long": "int64",
-    "float": "float64", "double": "float64", "real": "float32", "number": "float64", "boolean": "bool", "datetime": "timestamp",
-    "bytes": "binary", "array": "list", "struct": "object", "map": "object", "numeric": "decimal",
+    "str": "string", "text": "string", "varchar": "string", "int": "int64", "integer": "int64", "bigint": "int64", "long":
+    "int64", "float": "float64", "double": "float64", "real": "float32", "number": "float64", "boolean": "bool", "datetime":
+    "timestamp", "bytes": "binary", "array": "list", "struct": "object", "map": "object", "numeric": "decimal",
 }  # fmt: skip
 """Words from other systems and what they are called here; only for hints, so that each type has one name."""
 
@@ -145,12 +145,12 @@ class _Parser:
     def whole(self) -> Type:
         parsed = self.type(0)
         if self.peek():
-            raise self.error(f"unexpected {self.text[self.at :]!r} after {self.text[: self.at].strip()!r}")
+            self.fail(f"unexpected {self.text[self.at :]!r} after {self.text[: self.at].strip()!r}")
         return parsed
 
-    def error(self, problem: str, hint: str = "", at: int | None = None) -> SchemaMismatch:
+    def fail(self, problem: str, hint: str = "", at: int | None = None) -> NoReturn:
         where = self.at if at is None else at
-        return SchemaMismatch(self.path, f"type {self.text!r}, character {where + 1}: {problem}", hint)
+        raise SchemaMismatch(self.path, f"type {self.text!r}, character {where + 1}: {problem}", hint)
 
     def peek(self) -> str:
         while self.at < len(self.text) and self.text[self.at].isspace():
@@ -160,16 +160,14 @@ class _Parser:
     def expect(self, mark: str, where: str) -> None:
         found = self.peek()
         if found != mark:
-            raise self.error(
-                f"expected {mark!r} {where}, found {found!r}" if found else f"expected {mark!r} {where}, found the end"
-            )
+            self.fail(f"expected {mark!r} {where}, found {found!r}" if found else f"expected {mark!r} {where}, found the end")
         self.at += 1
 
     def word(self, pattern: str, what: str) -> str:
         self.peek()
         match = re.compile(pattern).match(self.text, self.at)
         if match is None:
-            raise self.error(
+            self.fail(
                 f"expected {what}, found {self.text[self.at :][:1]!r}"
                 if self.text[self.at :]
                 else f"expected {what}, found the end"
@@ -179,7 +177,7 @@ class _Parser:
 
     def type(self, depth: int) -> Type:
         if depth > MAX_NESTING:
-            raise self.error(f"more than {MAX_NESTING} types inside each other")
+            self.fail(f"more than {MAX_NESTING} types inside each other")
         self.peek()
         start = self.at
         name = self.word(r"[A-Za-z_][A-Za-z0-9_]*", "a type")
@@ -194,35 +192,31 @@ class _Parser:
             return Type(name, Kind.PLAIN, *_PLAIN[name])
         if name in _SECOND_STEP:
             if name == "json" and depth:
-                raise self.error(
-                    "json can only be the type of a whole column", "use string, list<...> or object{...} here", start
-                )
+                self.fail("json can only be the type of a whole column", "use string, list<...> or object{...} here", start)
             return Type(name, *_SECOND_STEP[name])
-        if name == "timestamp":
-            return self.timestamp()
-        if name == "decimal":
-            return self.decimal()
-        if name == "list":
-            self.expect("<", "after list")
-            item = self.type(depth + 1)
-            self.expect(">", "to close list")
-            return _list_of(item)
-        if name == "object":
-            return self.object(depth)
-        raise self.error(f"unknown type {name!r}; known: {', '.join(NAMES)}", near(name.lower(), NAMES, ALIASES), start)
+        compound = {"timestamp": self.timestamp, "decimal": self.decimal, "list": self.list, "object": self.object}
+        if name not in compound:
+            self.fail(f"unknown type {name!r}; known: {', '.join(NAMES)}", near(name.lower(), NAMES, ALIASES), start)
+        return compound[name](depth)
 
-    def timestamp(self) -> Type:
+    def list(self, depth: int) -> Type:
+        self.expect("<", "after list")
+        item = self.type(depth + 1)
+        self.expect(">", "to close list")
+        return _list_of(item)
+
+    def timestamp(self, _depth: int) -> Type:
         if self.peek() != "(":
             return Type("timestamp", Kind.TIMESTAMP, TIMESTAMP, pa.string())
         self.at += 1
         start = self.at
         unit = self.word(r"[A-Za-z]+", "a unit (s, ms, us)")
         if unit not in _UNITS:
-            raise self.error(f"unknown unit {unit!r}; known: s, ms, us", at=start)
+            self.fail(f"unknown unit {unit!r}; known: s, ms, us", at=start)
         self.expect(")", "after the unit")
         return Type(f"timestamp({unit})", Kind.EPOCH, TIMESTAMP, pa.int64(), unit=_UNITS[unit])
 
-    def decimal(self) -> Type:
+    def decimal(self, _depth: int) -> Type:
         self.expect("(", "after decimal, as in decimal(12,2)")
         start = self.at
         precision = int(self.word(r"[0-9]{1,3}", "the number of digits"))
@@ -230,9 +224,7 @@ class _Parser:
         scale = int(self.word(r"[0-9]{1,3}", "the number of digits behind the point"))
         self.expect(")", "to close decimal")
         if not 1 <= precision <= 38 or scale > precision:
-            raise self.error(
-                f"decimal({precision},{scale}) needs 1 <= digits <= 38 and digits behind the point <= digits", at=start
-            )
+            self.fail(f"decimal({precision},{scale}) needs 1 <= digits <= 38 and digits behind the point <= digits", at=start)
         return Type(f"decimal({precision},{scale})", Kind.DECIMAL, pl.Decimal(precision, scale), pa.decimal128(precision, scale))
 
     def object(self, depth: int) -> Type:
@@ -243,7 +235,7 @@ class _Parser:
             start = self.at
             name = self.word(r"[^\s:,{}<>?]+", "a field name")
             if name in fields:
-                raise self.error(f"field {name!r} stands here twice", at=start)
+                self.fail(f"field {name!r} stands here twice", at=start)
             self.expect(":", f"after the field name {name!r}")
             fields[name] = self.type(depth + 1)
             if self.peek() != ",":

@@ -18,7 +18,7 @@ from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
 from stream.transform.types import SYSTEM, Kind, RecordSchema
 
 EXTRA: Final = "_extra"
-"""Column of ``unknown: capture``: the fields that the schema does not name, as one JSON object in text; null where there are none."""
+"""Column of ``unknown: capture``: the fields that the schema does not name, as one JSON object in text, or null."""
 
 MISSING_FIELD: Final = "missing_field"
 
@@ -41,7 +41,7 @@ class Json(DecoderConfig):
 
     unknown: Unknown = Field(
         default=Unknown.IGNORE,
-        description="Fields that the schema does not name: ignore them, reject the record, or capture them as JSON text in `_extra`.",
+        description="Fields that the schema does not name: ignore them, reject the record, or capture them as text in `_extra`.",
     )
 
     @model_validator(mode="before")

@@ -4,14 +4,15 @@ The columns come from Arrow's JSON reader, which reads a stream of documents and
 therefore wrapped as one line, ``{"r":`` record ``}`` newline. Why no row can shift:
 
 * A line holds at least one document. If it did not, a document would run on across ``}`` newline ``{``; inside a string the raw
-  newline is an error, outside of strings no JSON text has ``}`` followed by ``{``. So n lines that parse give n documents or more,
-  and exactly n only if each line is exactly one.
-* That one document may still hold more than the record: ``1},"r":{`` cannot, because of the count, but ``{},"q":{}`` can. So msgspec
+  newline is an error, outside of strings no JSON text has ``}`` followed by ``{``. So n lines that parse give n documents or
+  more, and exactly n only if each line is exactly one.
+* That one document may still hold more than the record: ``1},"r":{`` cannot, because of the count, but ``{},"q":{}`` can. So
+msgspec
   reads the same lines as objects whose only member is ``r``, an object. It is also the stricter reader (``NaN`` is no JSON).
 
-A record is accepted if and only if it is valid UTF-8, not too deep, accepted by msgspec's reading and by Arrow's. Each of the four
-looks at one record only, so a record fares the same in any company, and how a window is searched for bad rows is a matter of
-speed alone: first everything at once, and only if that fails each record by msgspec, which catches nearly all at a few
+A record is accepted if and only if it is valid UTF-8, not too deep, accepted by msgspec's reading and by Arrow's. Each of the
+four looks at one record only, so a record fares the same in any company, and how a window is searched for bad rows is a matter
+of speed alone: first everything at once, and only if that fails each record by msgspec, which catches nearly all at a few
 microseconds each, and what is left by Arrow, whose complaints name a row or else are found by halving.
 """
 
@@ -31,7 +32,7 @@ import pyarrow.json as pj
 from stream.transform.types import Kind, RecordSchema, Type
 
 MAX_DEPTH: Final = 128
-"""Brackets that may be open at once. Far below Python's recursion limit, so that the verdict does not depend on the caller's stack."""
+"""Brackets that may be open at once; far below Python's recursion limit, lest the verdict depend on the caller's stack."""
 
 EMPTY: Final = "empty_record"
 INVALID_UTF8: Final = "invalid_utf8"
@@ -145,8 +146,7 @@ class Reader:
         return f"{WRONG_TYPE}:{max(named, key=len)}" if named else WRONG_TYPE
 
     def _halve(self, records: pa.LargeBinaryArray, index: list[int], reasons: dict[int, str]) -> list[pl.DataFrame]:
-        """Read ``records``, adding to ``reasons`` (under ``index``) those that Arrow refuses. Each byte is read at most twice where
-        Arrow names the row, and once more per halving where it does not."""
+        """Read ``records``; those that Arrow refuses are added to ``reasons``, under their number in ``index``."""
         parts = []
         whole, starts = _join(records), _starts(records)
         todo = [(0, len(records))] if len(records) else []
@@ -163,7 +163,7 @@ class Reader:
                 continue
             named = _ROW.search(message)
             if named:
-                # What follows a bad row is cut in two: where one is bad more are, and a reader set up for much costs more to fail.
+                # What follows a bad row is cut in two: where one is bad more are, and failing costs by what is handed over.
                 bad = low + int(named.group(1))
                 cuts = [low, bad, bad + 1, (bad + 1 + high) // 2, high]
             else:
@@ -208,7 +208,7 @@ def _starts(records: pa.LargeBinaryArray) -> list[int]:
 
 def _any_deep(records: pa.LargeBinaryArray, text: bytes) -> bool:
     """Whether one of ``records``, valid UTF-8 and ``text`` when joined, is too deep."""
-    # Flat objects have two opening brackets per line, and only what exceeds that can be nesting; so they are never looked at singly.
+    # Flat objects have two opening brackets per line; only what exceeds that can be nesting, so they are not looked at singly.
     if text.count(b"{") + text.count(b"[") - 2 * len(records) < MAX_DEPTH:
         return False
     brackets = pl.Series(records).cast(pl.String).str.count_matches(r"[\[{]")

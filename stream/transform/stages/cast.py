@@ -27,7 +27,10 @@ class OnError(StrEnum):
 
 
 class Cast(StageConfig):
-    """Change the types of columns. A value that would be lost or altered (`"x"` or `1.5` as int64, 300 as int8) rejects its row."""
+    """Change the types of columns.
+
+    A value that would be lost or altered (`"x"` or `1.5` as int64, 300 as int8) rejects its row with `cast_failed:<column>`.
+    """
 
     name: ClassVar[str] = "cast"
     example: ClassVar[Example] = Example(

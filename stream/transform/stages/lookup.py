@@ -29,7 +29,10 @@ class Missing(StrEnum):
 
 
 class Lookup(StageConfig):
-    """Join each row with the one row of a reference table that has its key. Rows keep their order and number; a null key finds nothing."""
+    """Join each row with the one row of a reference table that has its key.
+
+    Rows keep their order and number; a null key finds nothing. The reason of a reject is `lookup_missing:<key columns>`.
+    """
 
     name: ClassVar[str] = "lookup"
     example: ClassVar[Example] = Example(
@@ -88,7 +91,7 @@ class Lookup(StageConfig):
         return table.schema[name]
 
     def _prepared(self, schema: pl.Schema, table: pl.DataFrame) -> pl.DataFrame:
-        """Key columns in the types of the rows, taken columns under their new names, and a mark; without rows that no key can find."""
+        """Key columns in the types of the rows, taken columns under their new names, and a mark of presence."""
         keys = []
         for at, (left, right) in enumerate(self.on.items()):
             want, have = schema[left], table.schema[right]

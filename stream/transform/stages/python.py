@@ -9,6 +9,7 @@ import polars as pl
 from polars.exceptions import PanicException
 from pydantic import Field, field_validator, model_validator
 
+from stream.errors import Halted
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_system
 from stream.transform.types import parse_type
@@ -17,9 +18,10 @@ from stream.transform.types import parse_type
 class Python(StageConfig):
     """Call a function with the frame of rows; it returns the frame to go on with.
 
-    The function may add, replace and drop columns and drop rows (their outcome is `filtered`). It must not add, double or reorder rows
-    or change lineage columns, must treat each row by itself, and must give the same for the same input: no clock, no dice, no network.
-    Where it raises, it is called again on smaller parts, and the rows that make it raise are rejected with `stage_error:<exception>`.
+    The function may add, replace and drop columns and drop rows (their outcome is `filtered`). It must not add, double or
+    reorder rows or change lineage columns, must treat each row by itself, and must give the same for the same input: no clock,
+    no dice, no network. Where it raises, it is called again on smaller parts, and the rows that make it raise are rejected with
+    `stage_error:<exception>`.
     """
 
     name: ClassVar[str] = "python"
@@ -32,8 +34,8 @@ class Python(StageConfig):
     function: str = Field(description="Import path, `package.module:function`.", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
     adds: Mapping[str, str] | None = Field(
         default=None,
-        description="Type by name of the columns that it adds or replaces, all others staying. Without it, the function is called once on "
-        "an empty frame, and the columns that it returns are its declaration.",
+        description="Type by name of the columns that it adds or replaces, all others staying. Without it, the function is "
+        "called once on an empty frame, and the columns that it returns are its declaration.",
     )
 
     @model_validator(mode="before")
@@ -61,13 +63,14 @@ class Python(StageConfig):
                 refuse_system(name, ("adds", name))
             return pl.Schema({**schema, **{name: parse_type(text).polars for name, text in self.adds.items()}})
         try:
-            result = resources.functions[self.function](schema.to_frame())
-        except (Exception, PanicException) as error:  # noqa: BLE001 - the user's code may raise anything
+            return _frame(self.function, resources.functions[self.function](schema.to_frame())).schema
+        except Halted as error:
+            raise SchemaMismatch(("function",), str(error)) from error
+        except (Exception, PanicException) as error:  # the user's code may raise anything
             message = f"{self.function} raised {type(error).__name__} on an empty frame: {error}"
             raise SchemaMismatch(
                 ("function",), message, "let it accept a frame without rows, or declare its columns under `adds`"
             ) from error
-        return _frame(self.function, result).schema
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:  # noqa: ARG002
         """A function that calls the user's with a copy, so that what others hold stays as it is."""
@@ -81,6 +84,6 @@ class Python(StageConfig):
 
 def _frame(path: str, result: object) -> pl.DataFrame:
     if not isinstance(result, pl.DataFrame):
-        message = f"{path} returned {type(result).__name__}, it must return a polars DataFrame"
-        raise SchemaMismatch(("function",), message, "end the function with `return frame`")
+        msg = f"{path} returned {type(result).__name__}, it must return a polars DataFrame; end it with `return frame`"
+        raise Halted(msg)
     return result
