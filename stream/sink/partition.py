@@ -15,6 +15,7 @@ share a directory, and no value can leave the sink's prefix. The encoding of one
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -37,6 +38,11 @@ MAX_PATH_BYTES: Final = 500
 """Leaves room for the sink's prefix and the file name inside the 1,024 bytes of an S3 key."""
 _KEPT_BYTES: Final = 88
 _MAX_FAILURES: Final = 1024
+
+_QUOTED: Final = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"")
+_WORD: Final = re.compile(r"[a-z_]+")
+_CLOCK_WORDS: Final = {"now", "current_timestamp", "current_date", "current_time", "localtimestamp", "localtime"}
+"""Polars puts the time of parsing in their place, as a constant."""
 
 Entry: TypeAlias = str | dict[str, str]
 
@@ -191,10 +197,21 @@ def _column(index: int, entry: Entry) -> _Column:
     except pl.exceptions.PolarsError as error:
         message = f"partition column '{name}': cannot read the expression {text!r}: {_first_line(error)}"
         raise SinkMismatch(path, message, "write one SQL expression such as strftime(_arrival, '%Y-%m-%d')") from error
-    if not source.meta.is_row_separable():
+    words = set(_WORD.findall(_QUOTED.sub(" ", text.lower())))
+    if words & _CLOCK_WORDS:
+        message = f"partition column '{name}': {text!r} depends on when it runs"
+        raise SinkMismatch(path, message, "a rewrite must find the same partition; use _arrival, the time of arrival")
+    if "over" in words or not _row_by_row(source):
         message = f"partition column '{name}': {text!r} looks at more than one row"
         raise SinkMismatch(path, message, "a partition is decided row by row; compute aggregates in a stage")
     return _Column(name, source, path)
+
+
+def _row_by_row(source: pl.Expr) -> bool:
+    """Whether each row's value depends on that row alone, or on none."""
+    facts = source.meta
+    constant = facts.is_scalar() and not facts.root_names()
+    return facts.is_row_separable() and (facts.is_length_preserving() or constant)
 
 
 def _only(index: int, entry: Mapping[str, str]) -> tuple[str, str]:

@@ -164,3 +164,14 @@ def test_columns_without_a_representation_are_found_before_any_row_is_read(form,
 def test_a_frame_without_columns_to_write_is_refused():
     with pytest.raises(SinkMismatch, match="no column is left"):
         ObjectsSinkConfig(url="s3://b/", lineage=False).check(pl.Schema({ROW: pl.UInt32()}))
+
+
+def test_hive_readers_find_the_values_again(tmp_path):
+    values = ["a", "..", "__x", "a/b", "é ~", "%2E", None, "."]
+    encoded = sink(partition_by=[{"part": "k"}]).encode(rows(pl.DataFrame({"k": values, "v": range(len(values))})), UNIT)
+    for file in encoded.files:
+        path = tmp_path / file.key
+        path.parent.mkdir()
+        path.write_bytes(file.body)
+    read = pl.scan_parquet(tmp_path, hive_partitioning=True).sort("v").select("k", "part").collect()
+    assert read["part"].to_list() == read["k"].to_list() == values

@@ -138,6 +138,13 @@ def test_rows_share_a_path_exactly_if_they_share_their_values(pairs):
     [
         ([{"d": "strftime("}], (0, "d"), "cannot read the expression"),
         ([{"d": "MAX(n)"}], (0, "d"), "more than one row"),
+        ([{"d": "ROW_NUMBER() OVER ()"}], (0, "d"), "more than one row"),
+        ([{"d": "RANK() OVER (ORDER BY n)"}], (0, "d"), "more than one row"),
+        ([{"d": "SUM(n) over ()"}], (0, "d"), "more than one row"),
+        ([{"d": "UNNEST(n)"}], (0, "d"), "more than one row"),
+        ([{"d": "CURRENT_DATE"}], (0, "d"), "depends on when it runs"),
+        ([{"d": "strftime(Now(), '%Y')"}], (0, "d"), "depends on when it runs"),
+        ([{"d": "COALESCE(t, current_timestamp)"}], (0, "d"), "depends on when it runs"),
         (["n", "n"], (1,), "listed twice"),
         ([{"a": "n", "b": "n"}], (0,), "one name and one expression"),
         (["^.*$"], (0,), "pattern"),
@@ -162,6 +169,12 @@ def test_what_cannot_be_read_is_refused_with_its_place(entries, path, says):
 def test_check_finds_what_the_columns_do_not_allow(entry, says):
     with pytest.raises(SinkMismatch, match=says):
         Partitioning([entry]).check(pl.Schema({"n": pl.Int64(), "raw": pl.Binary(), "span": pl.Duration("us")}))
+
+
+@pytest.mark.parametrize("expression", ["'now'", "CASE WHEN n > 1 THEN 'over' ELSE 'current_date' END", '"now"', "snow"])
+def test_words_inside_quotes_and_names_are_no_functions(expression):
+    frame = pl.DataFrame({"n": [1, 2], "now": [1, 2], "snow": [3, 4]})
+    assert len(paths_of(Partitioning([{"d": expression}]), frame)) == 2
 
 
 def test_check_accepts_what_can_be_computed():
