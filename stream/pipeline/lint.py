@@ -25,6 +25,9 @@ from stream.pipeline.values import plain_message
 _AT_KEY: Final = frozenset({"unknown_key", "unknown_stage", "unknown_decoder", "unknown_sink", "bad_stage"})
 """Codes about a name, which is a key wherever it is not a value by itself."""
 
+_AT_PARENT: Final = frozenset({"missing_key", "not_checked"})
+"""Codes that say nothing about the value where they stand."""
+
 _EXPECTED: Final = {
     "model_type": "expected options, each as `name: value`",
     "dict_type": "expected a mapping, each entry as `name: value`",
@@ -64,28 +67,29 @@ def check(path: FilePath, env: Mapping[str, str]) -> CheckResult:
 def check_content(content: bytes, file: str, base: FilePath, env: Mapping[str, str]) -> CheckResult:
     """Check the text of a pipeline file; ``file`` is how findings call it, relative paths in it begin at ``base``."""
     document = load(content, file, env)
-    findings = list(document.findings)
+    later: list[Finding] = []
     pipeline = None
     if document.data is not None:
         try:
             pipeline = Pipeline.model_validate(document.data)
         except ValidationError as error:
-            findings += shape_findings(document, error)
+            later += shape_findings(document, error)
         else:
-            findings += check_flow(pipeline, document, base, env)
-    findings = _settle(findings, {(each.line, each.column) for each in document.findings})
+            later += check_flow(pipeline, document, base, env)
+    findings = _settle(document, later)
     errors = any(finding.severity is Severity.ERROR for finding in findings)
     return CheckResult(tuple(findings), None if errors else pipeline)
 
 
-def _settle(findings: Iterable[Finding], unread: set[tuple[int, int]]) -> list[Finding]:
-    """In the order of the file, without what only follows from a value that could not be read in the first place."""
+def _settle(document: Document, later: Iterable[Finding]) -> list[Finding]:
+    """All findings in the order of the file, without what only follows from a value that could not be read in the first place."""
+    unread = {(each.line, each.column) for each in document.findings}
+    kept = [each for each in later if (each.line, each.column) not in unread or each.code in _AT_PARENT]
     first: dict[tuple[int, int, str, str], Finding] = {}
-    for finding in findings:
+    for finding in (*document.findings, *kept):
         # A value that fits none of several forms fails once for each; the first says enough.
-        several = finding.code == "bad_value"
-        if not several or (finding.line, finding.column) not in unread:
-            first.setdefault((finding.line, finding.column, finding.code, "" if several else finding.message), finding)
+        words = "" if finding.code == "bad_value" else finding.message
+        first.setdefault((finding.line, finding.column, finding.code, words), finding)
     return sorted(first.values())
 
 

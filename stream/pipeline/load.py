@@ -78,6 +78,32 @@ class _Stop(Exception):
     """Reading further makes no sense; the reason has been reported."""
 
 
+class _Loader(yaml.SafeLoader):
+    """A parser that takes ``{a: int64?}`` and ``{a: ${NAME}}`` for what they look like.
+
+    Between braces PyYAML ends an unquoted value at ``?``, which YAML 1.2 does not, and at every brace. The scanner only looks
+    ahead through ``peek`` and takes the text itself from the buffer, so what it is shown here can hide such a character from it.
+    """
+
+    _in_plain = False
+
+    def scan_plain(self) -> Any:
+        self._in_plain = True
+        try:
+            return super().scan_plain()
+        finally:
+            self._in_plain = False
+
+    def peek(self, index: int = 0) -> str:
+        character: str = super().peek(index)
+        if not self._in_plain or character not in "?{}":
+            return character
+        before = self.buffer[self.pointer : self.pointer + index]
+        if character == "?" or (character == "{" and before.endswith("$")):
+            return "_"
+        return "_" if character == "}" and before.rfind("${") > before.rfind("}") else character
+
+
 def load(content: bytes, file: str, env: Mapping[str, str]) -> Document:
     """Read a pipeline file.
 
@@ -124,7 +150,7 @@ def _compose(text: str, report: _Report) -> _Node:
     """The document as a tree in which aliases share nodes; the nesting of the text itself is bounded here."""
     builder = _Builder(report)
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for event in yaml.parse(text, Loader=_Loader):
             builder.take(event)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -155,8 +181,6 @@ def _syntax_hint(line: str, error: yaml.MarkedYAMLError) -> str:
     problem = _problem(error)
     if "\\t" in problem or "\t" in line[: len(line) - len(line.lstrip())]:
         return "indent with blanks, not tabs"
-    if "${" in line and ("{" in line.replace("${", "") or "[" in line):
-        return "inside { } and [ ], put a value with ${...} between quotes"
     if "mapping values are not allowed" in problem:
         return "put a value with `: ` in it between quotes, and check the indentation"
     if "%" in problem or "`" in problem or "@" in problem:

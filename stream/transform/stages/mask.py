@@ -32,7 +32,7 @@ class Mask(StageConfig):
     example: ClassVar[Example] = Example(
         config={"columns": ["tailnum"], "method": "keyed_hash", "key": {"env": "MASK_KEY"}, "length": 16},
         given=[{"tailnum": "N14228", "flight": 1545}, {"tailnum": None, "flight": 1}],
-        expect=[{"tailnum": "8f3aad1f1be3f4d2", "flight": 1545}, {"tailnum": None, "flight": 1}],
+        expect=[{"tailnum": "64ad958c36ae5eec", "flight": 1545}, {"tailnum": None, "flight": 1}],
     )
 
     columns: tuple[str, ...] = Field(description="Text columns to hide.", min_length=1)

@@ -47,6 +47,20 @@ def test_references_are_typed_only_where_nothing_is_quoted():
     assert (data, findings) == ({"a": 7, "b": "7", "c": 5, "d": "", "e": "x 7\n"}, [])
 
 
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ("{a: int64?, b: string?}", {"a": "int64?", "b": "string?"}),
+        ("[x?, ? y]", ["x?", {"y": None}]),
+        ("{a: {b: ${N}}, c: [${N}, s3://${N}/${M:-m}/x]}", {"a": {"b": 7}, "c": [7, "s3://7/m/x"]}),
+        ("{a: list<string?>?}", {"a": "list<string?>?"}),
+        ("[a ? b, {c: $}]", ["a ? b", {"c": "$"}]),
+    ],
+)
+def test_question_marks_and_references_between_braces(text, data):
+    assert read(f"v: {text}", {"N": "7"}) == ({"v": data}, [])
+
+
 def test_an_environment_value_cannot_add_structure():
     assert read("a: ${X}", {"X": "1\nb: [2]"})[0] == {"a": "1\nb: [2]"}
 
