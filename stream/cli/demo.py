@@ -145,7 +145,8 @@ class Demo:
                     self.tell(f"SIGKILL to worker 1 (pid {first.pid}) after {self.sealed:,} records were committed")
                 async with self._worker(environment, 2) as second:
                     self.tell(f"worker 2 (pid {second.pid}) takes over")
-                    await until(lambda: producing.done() or second.returncode is not None)
+                    started = self.folder / "logs" / "worker-2.log"
+                    await until(lambda: second.returncode is not None or (producing.done() and b"worker_started" in started.read_bytes()))
                     produced = await producing
                     bars.update(put, completed=produced.records, total=produced.records)
                     bars.update(sealed, total=produced.records)

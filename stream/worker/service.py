@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 
@@ -23,6 +24,8 @@ from stream.pipeline.model import Pipeline
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.supervisor import Supervisor
 
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
 
 async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     """Read, transform, commit, until SIGTERM or SIGINT; then seal what is in hand and return.
@@ -38,6 +41,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     draining = asyncio.Event()
     try:
         async with AsyncExitStack() as stack:
+            stack.enter_context(_signals(draining))
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
             parts, start = await assemble(pipeline, options, emit, draining, stack)
             recorder.watch_buffer(lambda: parts.budget.held, parts.budget.limit)
@@ -46,7 +50,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             health.clear("worker")
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))
-                await _until_done(supervisor, options, emit)
+                await _until_done(supervisor, options.drain_seconds, emit)
                 watching.cancel()
     except ExceptionGroup as group_error:
         raise group_error.exceptions[0] from group_error
@@ -58,37 +62,39 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         raise Fatal(msg)
 
 
-async def _until_done(supervisor: Supervisor, options: WorkerOptions, emit: Emit) -> None:
+async def _until_done(supervisor: Supervisor, seconds: float, emit: Emit) -> None:
     """Run the supervisor; a signal starts the drain, and the drain has a deadline."""
     loop, draining = asyncio.get_running_loop(), supervisor.parts.draining
     try:
-        async with asyncio.timeout(None) as deadline:
+        async with asyncio.TaskGroup() as group, asyncio.timeout(None) as deadline:
 
-            def drain() -> None:
-                if not draining.is_set():
-                    emit(events.DrainStarted(supervisor.stream, "", options.drain_seconds))
-                    deadline.reschedule(loop.time() + options.drain_seconds)
-                    draining.set()
-                    supervisor.changed.set()
+            async def watch() -> None:
+                await draining.wait()
+                emit(events.DrainStarted(supervisor.stream, "", seconds))
+                deadline.reschedule(loop.time() + seconds)
+                supervisor.changed.set()
 
-            with _signals(loop, drain):
-                await supervisor.run()
+            watching = group.create_task(watch())
+            await supervisor.run()
+            watching.cancel()
     except TimeoutError:
         msg = (
-            f"units in hand were not sealed within {options.drain_seconds:g} s of the signal; nothing is lost, the next worker finishes "
-            "them. Allow a longer drain, or look at what the last log lines wait for."
+            f"units in hand were not sealed within {seconds:g} s of the signal; nothing is lost, the next worker finishes them. Allow a "
+            "longer drain, or look at what the last log lines wait for."
         )
         raise Fatal(msg) from None
 
 
 @contextmanager
-def _signals(loop: asyncio.AbstractEventLoop, drain: object) -> Iterator[None]:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, drain)  # type: ignore[arg-type]
+def _signals(draining: asyncio.Event) -> Iterator[None]:
+    """Until the context ends, SIGTERM and SIGINT ask for the drain, from the first moment on."""
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, draining.set)
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _SIGNALS:
             loop.remove_signal_handler(number)
 
 
