@@ -160,7 +160,7 @@ class Demo:
     async def _worker(self, environment: Mapping[str, str], number: int) -> AsyncIterator[asyncio.subprocess.Process]:
         """A worker process of the pipeline; killed at the end if it still runs."""
         log = self.folder / "logs" / f"worker-{number}.log"
-        extra = {"MASK_KEY": self.mask_key, "FLUSH_AGE": "2s", "FLUSH_BYTES": "8MiB", "METRICS_PORT": "0", "STREAM": STREAM}
+        extra = {"MASK_KEY": self.mask_key, "FLUSH_AGE": "1s", "FLUSH_BYTES": "4MiB", "METRICS_PORT": "0", "STREAM": STREAM}
         with log.open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "stream", "run", str(self.folder / "pipeline.yaml")),
@@ -185,7 +185,7 @@ class Demo:
         findings = await asyncio.to_thread(
             judge,
             self.folder / BUCKET / "flights",
-            self.folder / BUCKET / "_stream",
+            self.folder / BUCKET / "_stream" / STREAM / "ledger",
             rows=produced.flights,
             broken=produced.broken,
             mask_key=self.mask_key.encode(),

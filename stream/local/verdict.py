@@ -52,15 +52,15 @@ class Finding:
         return bool(self.expected == self.found)
 
 
-def judge(lake: Path, state: Path, *, rows: int, broken: int, mask_key: bytes) -> list[Finding]:
-    """Compare the files under ``lake`` and the ledger under ``state`` with the first ``rows`` published flights in order of time."""
+def judge(lake: Path, ledger: Path, *, rows: int, broken: int, mask_key: bytes) -> list[Finding]:
+    """Compare the files under ``lake`` and the segments under ``ledger`` with the first ``rows`` published flights in order of time."""
     with duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'")
         _load_source(db, rows, mask_key)
         has_data = any(lake.rglob("*.parquet"))
         data = f"read_parquet('{lake}/**/*.parquet', hive_partitioning = true)" if has_data else "(SELECT * FROM expected LIMIT 0)"
         db.execute(f"CREATE TEMP VIEW written AS SELECT * FROM {data}")  # noqa: S608 - a path of our own making
-        db.execute(f"CREATE TEMP VIEW ledger AS SELECT * FROM read_parquet('{state}/**/ledger/**/*.parquet')")  # noqa: S608
+        db.execute(f"CREATE TEMP VIEW ledger AS SELECT * FROM read_parquet('{ledger}/**/*.parquet')")  # noqa: S608
         expected = _one(db, "SELECT count(*) FROM expected")
         return [
             Finding("rows in the lake", expected, _one(db, "SELECT count(*) FROM written")),
