@@ -84,7 +84,7 @@ class Type:
             return self.item.converts
         if self.kind is Kind.OBJECT:
             return any(inner.converts for _, inner in self.fields)
-        return self.kind not in {Kind.PLAIN, Kind.DECIMAL}
+        return self.kind is not Kind.PLAIN
 
 
 @dataclass(frozen=True, slots=True)

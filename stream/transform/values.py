@@ -5,6 +5,7 @@ That is why no format is ever inferred from a column, and why every reader here 
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Final
 
 import polars as pl
@@ -19,6 +20,9 @@ _FORMATS: Final = (
     "%Y-%m-%dT%H:%M%#z",
     "%Y-%m-%dT%H:%M",
 )
+MAX_DIGITS: Final = 38
+"""Digits of the widest decimal; one of this width cannot hold too many, Arrow refuses them itself."""
+
 _YEAR_1_US: Final = -62_135_596_800_000_000
 _YEAR_9999_END_US: Final = 253_402_300_799_999_999
 
@@ -72,6 +76,10 @@ def read(wire: pl.Expr, kind: Type) -> pl.Expr:  # noqa: PLR0911 - one per kind
         case Kind.FLOAT32:
             narrow = wire.cast(pl.Float32)
             return pl.when(narrow.is_finite()).then(narrow)
+        case Kind.DECIMAL if kind.wire.precision < MAX_DIGITS:
+            # Arrow counts the digits that are written, not those that the scale adds: 100 passes as decimal(4,2).
+            limit = pl.lit(Decimal(10) ** (kind.wire.precision - kind.wire.scale), pl.Decimal(MAX_DIGITS, kind.wire.scale))
+            return pl.when((wire < limit) & (wire > -limit)).then(wire)
         case Kind.LIST if kind.converts and kind.item is not None:
             return wire.list.eval(read(pl.element(), kind.item))
         case Kind.OBJECT if kind.converts:

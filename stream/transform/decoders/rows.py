@@ -19,8 +19,10 @@ microseconds each, and what is left by Arrow, whose complaints name a row or els
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -46,6 +48,7 @@ WRONG_TYPE: Final = "wrong_type"
 _OPEN: Final = b'{"r":'
 _CLOSE: Final = b"}\n"
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
+_TWICE: Final = re.compile(r"Column\(/r/([^/]+)\) was specified twice")
 _ROW: Final = re.compile(r" in row (\d+)$")
 
 
@@ -70,6 +73,11 @@ class Reader:
         self._wire = pa.schema(wire)
         self._frame = pl.DataFrame(pa.table([pa.array([], field.type) for field in wire], schema=self._wire)).schema
         self._typed = msgspec.json.Decoder(_struct("Record", schema.fields, strict=strict))
+        self._decimals = [
+            (f"f{index}", name, kind.wire.precision, kind.wire.scale)
+            for index, (name, kind) in enumerate(schema)
+            if kind.kind is Kind.DECIMAL
+        ]
         self._any = msgspec.json.Decoder(_Anything)
         shape = self._typed.type if strict else _Anything
         line = msgspec.defstruct("Line", [("r", shape)], forbid_unknown_fields=True, gc=False)
@@ -115,7 +123,7 @@ class Reader:
         frame = pl.concat(parts) if parts else self._frame.to_frame()
         return Window(frame, sorted(reasons.items()))
 
-    def _verdict(self, record: bytes) -> str | None:
+    def _verdict(self, record: bytes) -> str | None:  # noqa: PLR0911 - one per reason
         if not record.strip(b" \t\r\n"):
             return EMPTY
         try:
@@ -125,11 +133,14 @@ class Reader:
         if _too_deep(record):
             return TOO_DEEP
         try:
-            self._typed.decode(record)
+            decoded = self._typed.decode(record)
         except msgspec.ValidationError as error:
             return self._typed_reason(record, str(error))
         except msgspec.DecodeError:
             return SYNTAX
+        for member, name, precision, scale in self._decimals:
+            if not _fits(getattr(decoded, member), precision, scale):
+                return f"{WRONG_TYPE}:{name}"
         return None
 
     def _typed_reason(self, record: bytes, message: str) -> str:
@@ -145,7 +156,9 @@ class Reader:
         named = [name for name in self._names if path == name or path.startswith((name + ".", name + "["))]
         return f"{WRONG_TYPE}:{max(named, key=len)}" if named else WRONG_TYPE
 
-    def _halve(self, records: pa.LargeBinaryArray, index: list[int], reasons: dict[int, str]) -> list[pl.DataFrame]:
+    def _halve(
+        self, records: pa.LargeBinaryArray, index: list[int], reasons: dict[int, str], scanned: tuple[str, ...] = ()
+    ) -> list[pl.DataFrame]:
         """Read ``records``; those that Arrow refuses are added to ``reasons``, under their number in ``index``."""
         parts = []
         whole, starts = _join(records), _starts(records)
@@ -161,6 +174,11 @@ class Reader:
             if high - low == 1:
                 reasons[index[low]] = self._arrow_reason(buffer, message)
                 continue
+            twice = _TWICE.search(message)
+            if twice and twice.group(1) not in scanned:
+                kept = self._without_repeats(records, twice.group(1), low, index, reasons)
+                rest = records.take(pa.array(kept, pa.int64()))
+                return parts + self._halve(rest, [index[at] for at in kept], reasons, (*scanned, twice.group(1)))
             named = _ROW.search(message)
             if named:
                 # What follows a bad row is cut in two: where one is bad more are, and failing costs by what is handed over.
@@ -170,6 +188,26 @@ class Reader:
                 cuts = [low, (low + high) // 2, high]
             todo += [(start, end) for start, end in reversed(list(itertools.pairwise(cuts))) if start < end]
         return parts
+
+    @staticmethod
+    def _without_repeats(
+        records: pa.LargeBinaryArray, name: str, low: int, index: list[int], reasons: dict[int, str]
+    ) -> list[int]:
+        """Which of ``records`` from ``low`` on do not name column ``name`` twice; the others are added to ``reasons``.
+
+        Where one record repeats a field all of its producer's do, and Arrow tells of them one by one, at a millisecond each.
+        """
+        kept = []
+        key = f'"{name}"'.encode()
+        for at in range(low, len(records)):
+            record = records[at].as_py()
+            if record.count(key) > 1:
+                names = json.loads(record, object_pairs_hook=_names, parse_int=str, parse_float=str)
+                if names.count(name) > 1:
+                    reasons[index[at]] = DUPLICATE_FIELD
+                    continue
+            kept.append(at)
+        return kept
 
     def _arrow_reason(self, buffer: pa.Buffer, message: str) -> str:
         if "specified twice" in message:
@@ -198,6 +236,10 @@ def _join(records: pa.LargeBinaryArray) -> pa.Buffer:
     bounds = memoryview(offsets).cast("q")
     first, last = bounds[lines.offset], bounds[lines.offset + len(lines)]
     return data.slice(first, last - first)
+
+
+def _names(pairs: list[tuple[str, Any]]) -> list[str]:
+    return [name for name, _ in pairs]
 
 
 def _starts(records: pa.LargeBinaryArray) -> list[int]:
@@ -229,6 +271,17 @@ def _too_deep(record: bytes) -> bool:
     return False
 
 
+def _fits(value: Decimal | None, precision: int, scale: int) -> bool:
+    """False only for what Arrow refuses too: more digits before or behind the point than there is room for."""
+    if not value:
+        return True
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):
+        return False
+    trailing = len(digits) - len("".join(map(str, digits)).rstrip("0"))
+    return exponent + trailing >= -scale and value.adjusted() < precision
+
+
 def _struct(name: str, fields: tuple[tuple[str, Type], ...], *, strict: bool) -> type[msgspec.Struct]:
     """A msgspec type that refuses nothing which Arrow would accept: types only, everything optional."""
     members = [(f"f{index}", _hint(kind, strict=strict), None) for index, (_, kind) in enumerate(fields)]
@@ -245,7 +298,7 @@ def _hint(kind: Type, *, strict: bool) -> Any:
         case Kind.OBJECT:
             return _struct("Object", kind.fields, strict=strict) | None
         case Kind.DECIMAL:
-            return str | int | float | None
+            return Decimal | None
         case _:
             return _scalar(kind.wire)
 

@@ -5,13 +5,13 @@ from stream.batch import Batch, Outcome
 from stream.errors import Halted
 from stream.transform.decode import DecoderConfig
 from stream.transform.decoders.json import Json
-from stream.transform.engine import SETTLED_SCHEMA, compile_chain
+from stream.transform.engine import SETTLED_SCHEMA, Step, advance, compile_chain
 from stream.transform.stage import Applied, Resources, SchemaMismatch
 from stream.transform.stages.derive import Derive
 from stream.transform.stages.filter import Filter
 from stream.transform.stages.python import Python
 from stream.transform.types import SYSTEM, parse_schema
-from tests.frames import batch, ticks, user
+from tests.frames import batch, rows, ticks, user
 
 SCHEMA = parse_schema({"n": "int64"})
 RECORDS = [b'{"n":%d}' % n for n in range(10)]
@@ -174,3 +174,22 @@ def test_a_record_of_many_rows_ends_as_a_whole():
     assert user(got.frame) == [{"letter": "a"}, {"letter": "b"}, {"letter": "e"}]
     assert got.frame["_row"].to_list() == [0, 0, 3]
     assert got.settled.select("_row", "stage", "reason").rows() == [(1, "decode", "loud"), (2, "1:filter", "filtered")]
+
+
+@pytest.mark.parametrize(
+    ("kept", "rejected", "says"),
+    [
+        ([0, 1, 2], [2], "both kept and rejected"),
+        ([0], [1, 1], "rejected the same row twice"),
+        ([0], [7], "rejected rows that it was not given"),
+    ],
+)
+def test_rejects_are_held_to_the_same_account(kept, rejected, says):
+    frame = rows({"n": [0, 1, 2]})
+    rejects = pl.DataFrame({"_row": rejected, "reason": ["why"] * len(rejected)}, schema={"_row": pl.UInt32, "reason": pl.String})
+    step = Step("1:it", lambda frame: Applied(frame.filter(pl.col("n").is_in(kept)), rejects), frame.schema)
+    with pytest.raises(Halted, match=says):
+        advance(step, frame)
+    wrong = Step("1:it", lambda frame: Applied(frame, rejects.select("_row")), frame.schema)
+    with pytest.raises(Halted, match="gave rejects with columns"):
+        advance(wrong, frame)
