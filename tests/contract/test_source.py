@@ -250,6 +250,30 @@ def test_a_closed_shard_ends_with_its_children(aws_env: None) -> None:
     run(aws_env, body)
 
 
+def test_until_inside_the_last_page_of_a_closed_shard_does_not_end_the_shard(aws_env: None) -> None:
+    async def body(world: World) -> None:
+        sequences = world.fake.put(S0, *BODIES[:3])
+        world.fake.shards[S0].closed = True
+        world.fake.shards[S0].children = (S1,)
+        [page] = await take(world, world.source.read(Shard("s", S0), ORIGIN, HORIZON, until=sequences[1]), never)
+        assert (page.batch.rows, page.position, page.ended, page.children) == (2, sequences[1], False, ())
+
+    run(aws_env, body)
+
+
+def test_a_page_out_of_order_halts(aws_env: None) -> None:
+    async def body(world: World) -> None:
+        world.fake.put(S0, *BODIES[:4])
+        records = world.fake.shards[S0].records
+        records[1], records[2] = records[2], records[1]
+        world.fake.page = 4
+        with pytest.raises(Halted, match="out of order"):
+            await take(world, world.source.read(Shard("s", S0), ORIGIN, HORIZON), never)
+        assert world.budget.held == 0
+
+    run(aws_env, body)
+
+
 def test_children_come_from_the_list_of_shards_where_the_answer_names_none(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, b"x")
