@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -80,3 +83,31 @@ def test_listing_a_root_that_was_never_written_is_empty_and_writes_nothing(tmp_p
 
     asyncio.run(main())
     assert not (tmp_path / "later").exists()
+
+
+class MeetingStore(DirectoryStore):
+    """Lets several creates reach the decisive step at the same moment."""
+
+    def __init__(self, root: Path, parties: int) -> None:
+        super().__init__(root, fsync=False)
+        self._barrier = threading.Barrier(parties, timeout=10)
+
+    @contextmanager
+    def _written_aside(self, path: Path, body: bytes) -> Iterator[Path]:
+        with super()._written_aside(path, body) as aside:
+            self._barrier.wait()
+            yield aside
+
+
+def test_creates_that_collide_leave_one_winner_and_its_bytes(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = MeetingStore(tmp_path, 4)
+        for number in range(100):
+            bodies = [f"{number} {i}".encode() for i in range(4)]
+            tags = await asyncio.gather(*(store.create(f"k/{number}", body) for body in bodies))
+            [winner] = [i for i, tag in enumerate(tags) if tag is not None]
+            found = await store.get(f"k/{number}")
+            assert found is not None
+            assert found.body == bodies[winner]
+
+    asyncio.run(main())
