@@ -19,7 +19,8 @@ from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.exceptions import BotoCoreError
 
-from stream.errors import DefinitionError, Fatal, Retryable
+from stream.aws.errors import AwsFatal, AwsRetryable
+from stream.errors import DefinitionError
 
 _CONFIG: Final[dict[str, Any]] = {"connect_timeout": 5, "read_timeout": 30, "tcp_keepalive": True, "max_pool_connections": 50}
 
@@ -96,8 +97,8 @@ class AwsSession:
         """Keys valid now, refreshed when they are about to expire.
 
         Raises:
-            Fatal: no provider has any.
-            Retryable: a provider did not answer.
+            AwsFatal: no provider has any.
+            AwsRetryable: a provider did not answer.
         """
         try:
             found = await self._session.get_credentials()
@@ -107,11 +108,11 @@ class AwsSession:
                     "the container endpoint (EKS Pod Identity, ECS) and instance metadata. Give the pod a role, "
                     "or set AWS_PROFILE or AWS_ACCESS_KEY_ID."
                 )
-                raise Fatal(msg)
+                raise AwsFatal(msg, code="NoCredentials")
             frozen = await found.get_frozen_credentials()
         except BotoCoreError as error:
             msg = f"AWS credentials could not be had: {error}"
-            raise Retryable(msg) from error
+            raise AwsRetryable(msg, code="CredentialsUnavailable") from error
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
     def client(self, service: str, *, retries: int = 0) -> AbstractAsyncContextManager[Any]:

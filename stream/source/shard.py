@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import polars as pl
 
@@ -46,7 +47,7 @@ class Hold:
         self._budget = budget
         self._size = size
 
-    def __enter__(self) -> Hold:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -89,6 +90,7 @@ class ShardReader:
         self._resuming = after != ORIGIN
         self._failures = 0
         self._suspicions = 0
+        self._childless = 0
 
     async def pages(self) -> AsyncIterator[Page]:
         """Pages in order; closing or cancelling gives back what the budget lent for a page that was not delivered."""
@@ -118,9 +120,7 @@ class ShardReader:
             await self._repeat(error)
             return None
         except AwsFatal as error:
-            if error.code != NOT_FOUND:
-                raise
-            await self._missing(error)
+            await self._refused(error)
             return None
         self._failures = 0
         return page
@@ -142,8 +142,8 @@ class ShardReader:
         self._pace.answered(now, records=raw.frame.height, behind_ms=raw.behind_ms)
         return _Answer(raw, self._trimmed(raw.frame), now - begin)
 
-    async def _page(self, answer: _Answer, hold: Hold) -> Page | None:
-        """The page that an answer makes, with the position moved up; None where the shard's end is not certain yet."""
+    async def _page(self, answer: _Answer, hold: Hold) -> Page:
+        """The page that an answer makes, with the position moved up."""
         raw, frame = answer.raw, answer.frame
         await self._check_horizon(raw, frame)
         whole = raw.frame.height == 0 or self._until is None or int(raw.frame.item(-1, SEQUENCE)) <= self._until
@@ -181,8 +181,12 @@ class ShardReader:
         """The rows behind the position and not behind ``until``."""
         if frame.height == 0:
             return frame
-        numbers = [int(text) for text in frame.get_column(SEQUENCE)]
-        if any(left >= right for left, right in zip(numbers, numbers[1:], strict=False)):
+        column = frame.get_column(SEQUENCE)
+        first, last = int(column[0]), int(column[-1])
+        if first > self._position and (self._until is None or last <= self._until) and _ascending(column):
+            return frame
+        numbers = [int(text) for text in column]
+        if any(left >= right for left, right in pairwise(numbers)):
             msg = f"{self._where()}: the service sent records out of order behind {self._position}. Report it with this number."
             raise Halted(msg)
         known = sum(1 for number in numbers if number <= self._position)
@@ -236,8 +240,15 @@ class ShardReader:
         self._source.emit(PollRepeated(self._shard.stream, self._shard.shard_id, why, str(error), wait))
         await self._source.clock.sleep(wait)
 
-    async def _missing(self, error: AwsFatal) -> None:
-        """ResourceNotFound speaks of the stream or of the shard: raises what follows, or returns to try again."""
+    async def _refused(self, error: AwsFatal) -> None:
+        """Raise what a refusal means for this shard, or return where another iterator may help."""
+        if error.code == INVALID_ARGUMENT and self._iterator is not None:
+            self._iterator = None
+            await self._repeat(AwsRetryable(str(error), code=error.code))
+            return
+        if error.code != NOT_FOUND:
+            raise error
+        # ResourceNotFound speaks of the stream or of the shard; asking for the shards fails if it is the stream.
         known = await self._source.shards()
         if all(shard.shard_id != self._shard.shard_id for shard in known):
             raise Halted(await self._lost("the service no longer knows the shard, so its records have expired")) from error
@@ -252,13 +263,13 @@ class ShardReader:
         children = tuple(shard.shard_id for shard in listed if self._shard.shard_id in shard.parents)
         if children:
             return children
-        self._suspicions += 1
-        if self._suspicions < _PATIENCE:
+        self._childless += 1
+        if self._childless < _PATIENCE:
             msg = f"{self._where()}: the service says that the shard has ended but names no shard that continues it"
             raise AwsRetryable(msg, code="EndWithoutChildren")
         msg = (
-            f"{self._where()}: the shard has ended behind {self._position}, but no shard continues it. All records up to there were "
-            "read. Check in the list of shards whether the stream was deleted and made again."
+            f"{self._where()}: the shard has ended behind {self._position}, but no shard continues it. All records up to "
+            "there were read. Check in the list of shards whether the stream was deleted and made again."
         )
         raise Halted(msg)
 
@@ -311,13 +322,15 @@ class ShardReader:
     async def _lost(self, finding: str) -> str:
         retention = await self._source.retention()
         return (
-            f"{self._where()}: reading cannot go on behind {self._position}: {finding}. The stream keeps records for {retention} "
-            "(region and endpoint: "
-            + self._source.client.place
-            + "). Records may be missing from there on, or the stream was made "
-            "again under the same name. Raise the retention if reading fell behind; then record the gap and start the shard again "
-            "at its trim horizon."
+            f"{self._where()} ({self._source.client.place}): reading cannot go on behind {self._position}: {finding}. The stream "
+            f"keeps records for {retention}: some may have expired unread, or the stream was made again under the same name. "
+            "Raise the retention if reading fell behind; then record the gap and start the shard again at its trim horizon."
         )
 
     def _where(self) -> str:
         return f"shard {self._shard.shard_id} of stream {self._shard.stream}"
+
+
+def _ascending(texts: pl.Series) -> bool:
+    """Whether decimal texts are of one length and rise, which makes them rise as numbers too; False says nothing."""
+    return texts.str.len_bytes().n_unique() == 1 and bool((texts.slice(1) > texts.slice(0, len(texts) - 1)).all())

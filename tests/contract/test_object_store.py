@@ -277,7 +277,7 @@ async def main():
     store = DirectoryStore(Path(sys.argv[1]), fsync=False)
     sys.stdin.readline()
     created = 0
-    for i in range(100):
+    for i in range(1000):
         created += await store.create(f"made/{i}", sys.argv[2].encode()) is not None
     added = 0
     while added < 50:
@@ -306,7 +306,7 @@ def test_processes_share_a_directory_without_losing_a_write(tmp_path: Path) -> N
         worker.stdin.flush()
     created = [int(worker.communicate()[0]) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0, 0]
-    assert sum(created) == 100
+    assert sum(created) == 1000
     counter = asyncio.run(DirectoryStore(tmp_path).get("counter"))
     assert counter is not None
     assert counter.body == b"150"
