@@ -1,0 +1,56 @@
+"""The same behaviours, asked of our emulator and of npm kinesis-local, so that ours does not drift into what we wish Kinesis were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+pytest.register_assert_rewrite("tests.contract.behaviours")
+
+from tests.contract.behaviours import BEHAVIOURS  # noqa: E402 - registered for plain asserts with good messages first
+from tests.contract.peers import Peer, emulator, kinesis_local  # noqa: E402
+
+DIFFERENCES: dict[str, str] = {
+    "a_forged_iterator_is_the_callers_fault": "answers with status 500; the service says InvalidArgumentException",
+    "a_sequence_number_that_was_never_given_is_refused": "makes an iterator for any number",
+    "a_split_point_outside_the_shard_is_refused": "accepts the hash keys 0 and 2^128-1, which leave an empty shard",
+    "a_subscription_pushes_records_and_ends_with_the_children": "sends no initial-response event, on which botocore insists",
+    "an_explicit_hash_key_overrides_the_partition_key": "divides 2^128-1 keys, not 2^128: key 2^127-1 falls to the second of two shards",
+    "at_trim_horizon_lists_the_shards_that_were_open_first": "lists all shards, as for FROM_TRIM_HORIZON",
+    "cbor_carries_blobs_as_bytes_and_moments_as_milliseconds": "answers CBOR with base64 text for blobs and no tag on timestamps",
+    "consumers_come_and_go": "keeps a deregistered consumer, DELETING",
+    "more_than_500_records_are_refused": "stores them",
+    "only_closed_shards_have_an_ending_sequence_number": "ends every closed shard at 2^63-1, below its first record",
+    "the_shard_count_doubles_and_halves": "divides 2^128-1 keys, as above",
+}
+"""Behaviours that kinesis-local is known not to have, and what it does instead. Asserted, so that the table cannot rot."""
+
+
+@pytest.fixture(scope="module")
+def ours() -> Iterator[Peer]:
+    with emulator() as peer:
+        yield peer
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Iterator[Peer]:
+    with kinesis_local() as peer:
+        yield peer
+
+
+@pytest.mark.parametrize("name", BEHAVIOURS)
+def test_emulator(ours: Peer, name: str) -> None:
+    BEHAVIOURS[name](ours)
+
+
+@pytest.mark.parametrize("name", sorted(BEHAVIOURS.keys() - DIFFERENCES.keys()))
+def test_kinesis_local(theirs: Peer, name: str) -> None:
+    BEHAVIOURS[name](theirs)
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_kinesis_local_still_differs(theirs: Peer, name: str) -> None:
+    with pytest.raises((AssertionError, ClientError, BotoCoreError, pytest.fail.Exception)):
+        BEHAVIOURS[name](theirs)
