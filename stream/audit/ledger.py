@@ -125,9 +125,7 @@ class Segment:
         return found
 
 
-def encode_segment(
-    unit: UnitFacts, batch: Batch, transformed: Transformed, placed: Mapping[str, Encoded], stem: str
-) -> OutputFile:
+def encode_segment(unit: UnitFacts, batch: Batch, transformed: Transformed, placed: Mapping[str, Encoded], stem: str) -> OutputFile:
     """The unit's segment, named ``<stem>.<sha16>.parquet`` for the target ``ledger``.
 
     ``placed`` holds what each sink made of the unit, by sink name and in the pipeline's order, dead letters included.

@@ -110,9 +110,7 @@ def _limbs(sequences: pl.Series) -> list[Any]:
     ends = [*starts[1:], width]
     try:
         return [
-            _word(_number(least[start:end]))
-            if least[:end] == greatest[:end]
-            else _column(sequences.str.slice(start, end - start))
+            _word(_number(least[start:end])) if least[:end] == greatest[:end] else _column(sequences.str.slice(start, end - start))
             for start, end in zip(starts, ends, strict=True)
         ]
     except (pl.exceptions.PolarsError, ValueError) as error:

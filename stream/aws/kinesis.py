@@ -28,9 +28,7 @@ from stream.errors import Fatal
 
 MAX_RECORDS: Final = 10_000
 """Largest ``Limit`` of GetRecords (Kinesis API reference)."""
-RECORD_SCHEMA: Final = pl.Schema(
-    {SEQUENCE: pl.String(), ARRIVAL: pl.Datetime("ms", "UTC"), PARTITION_KEY: pl.String(), DATA: pl.Binary()}
-)
+RECORD_SCHEMA: Final = pl.Schema({SEQUENCE: pl.String(), ARRIVAL: pl.Datetime("ms", "UTC"), PARTITION_KEY: pl.String(), DATA: pl.Binary()})
 _TARGET: Final = "Kinesis_20131202."
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=120, sock_connect=5, sock_read=30)
 _PARSE_ASIDE: Final = 256 * 1024

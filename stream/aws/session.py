@@ -45,9 +45,7 @@ class AwsSession:
     ``AWS_ENDPOINT_URL_<SERVICE>``, ``AWS_ENDPOINT_URL`` and the profile.
     """
 
-    def __init__(
-        self, *, region: str | None = None, profile: str | None = None, endpoints: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, *, region: str | None = None, profile: str | None = None, endpoints: Mapping[str, str] | None = None) -> None:
         self._profile = profile
         self._region = region
         self._endpoints = dict(endpoints or {})

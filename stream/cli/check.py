@@ -22,13 +22,9 @@ EXIT_FINDINGS = 1
 
 
 def check(
-    files: Annotated[
-        list[Path], typer.Argument(help="Pipeline files.", exists=True, dir_okay=False, readable=True, show_default=False)
-    ],
+    files: Annotated[list[Path], typer.Argument(help="Pipeline files.", exists=True, dir_okay=False, readable=True, show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    resolved: Annotated[
-        bool, typer.Option("--resolved", help="Print each good pipeline with defaults and environment filled in.")
-    ] = False,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Print each good pipeline with defaults and environment filled in.")] = False,
 ) -> None:
     """Check pipeline files: syntax, options, names, and columns through every stage to the sinks.
 

@@ -132,9 +132,7 @@ class Demo:
                     bars.update(sealed, completed=self.sealed)
 
             async with asyncio.TaskGroup() as group:
-                producing = group.create_task(
-                    asyncio.to_thread(produce, endpoint, region, STREAM, self.flights, self.seed, heard)
-                )
+                producing = group.create_task(asyncio.to_thread(produce, endpoint, region, STREAM, self.flights, self.seed, heard))
                 async with self._worker(environment, 1) as first:
                     await until(lambda: self.put > SPLIT_AT * rows or first.returncode is not None)
                     parent, children = await asyncio.to_thread(errands.split_widest_shard, STREAM)

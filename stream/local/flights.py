@@ -60,9 +60,7 @@ def flights_table() -> pl.DataFrame:
         return pl.read_parquet(path).sort("time_hour", "origin", "carrier", "flight", maintain_order=True)
 
 
-def produce(
-    endpoint: str, region: str, stream: str, flights: pl.DataFrame, seed: int, progress: Callable[[int], None]
-) -> Produced:
+def produce(endpoint: str, region: str, stream: str, flights: pl.DataFrame, seed: int, progress: Callable[[int], None]) -> Produced:
     """Put all ``flights`` and some broken records into ``stream``; ``progress`` hears the user records put so far.
 
     Equal seeds put equal records in equal order.
@@ -138,5 +136,3 @@ def _put(client: Any, stream: str, entries: list[dict[str, Any]]) -> None:
         answer = client.put_records(StreamName=stream, Records=entries)
         failed = [result.get("ErrorCode") is not None for result in answer["Records"]]
         entries = [entry for entry, again in zip(entries, failed, strict=True) if again]
-
-

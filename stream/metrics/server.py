@@ -92,9 +92,7 @@ class MetricsServer:
         self._runner = runner
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Stop listening; answers under way get one second."""
         if self._runner is not None:
             await self._runner.cleanup()

@@ -118,9 +118,7 @@ def load(content: bytes, file: str, env: Mapping[str, str]) -> Document:
         root = _compose(_text(content, report), report)
         data = _Converter(report, env, keys, values).convert(root, ())
         if not isinstance(data, dict):
-            report.add(
-                root.position, "not_a_mapping", "a pipeline file is a mapping of keys to values", "begin with `application: NAME`"
-            )
+            report.add(root.position, "not_a_mapping", "a pipeline file is a mapping of keys to values", "begin with `application: NAME`")
             data = None
     except _Stop:
         data = None
@@ -135,9 +133,7 @@ def _text(content: bytes, report: _Report) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = content[: error.start].decode("utf-8", "replace")
-        report.add(
-            _position_behind(before), "not_utf8", f"byte 0x{content[error.start]:02x} is not UTF-8", "save the file as UTF-8"
-        )
+        report.add(_position_behind(before), "not_utf8", f"byte 0x{content[error.start]:02x} is not UTF-8", "save the file as UTF-8")
         raise _Stop from error
     return text
 
@@ -268,9 +264,7 @@ class _Converter:
         self._values[path] = node.position
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            self._report.add(
-                node.position, "too_many_nodes", f"the file stands for more than {MAX_NODES} values", "use fewer aliases"
-            )
+            self._report.add(node.position, "too_many_nodes", f"the file stands for more than {MAX_NODES} values", "use fewer aliases")
             raise _Stop
         if len(path) > MAX_DEPTH:
             self._report.add(node.position, "too_deep", f"more than {MAX_DEPTH} levels of nesting, aliases followed")

@@ -170,9 +170,7 @@ StartPosition: TypeAlias = Annotated[Start, PlainValidator(_start), PlainSeriali
 Config = TypeVar("Config", bound=BaseModel)
 
 
-def _component(
-    what: str, find: Callable[[str], type[Config] | None], names: Callable[[], Iterable[str]]
-) -> Callable[[Any], BaseModel]:
+def _component(what: str, find: Callable[[str], type[Config] | None], names: Callable[[], Iterable[str]]) -> Callable[[Any], BaseModel]:
     """A validator of ``name`` or ``{name: options}``."""
 
     def validate(value: Any) -> BaseModel:

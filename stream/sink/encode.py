@@ -116,9 +116,7 @@ def _plain(frame: pl.DataFrame) -> list[pl.Expr]:
 
 def _repetitive(frame: pl.DataFrame) -> list[str]:
     head = frame.head(_SAMPLE_ROWS)
-    flat = [
-        name for name, dtype in frame.schema.items() if not dtype.is_nested() and dtype.base_type() not in {pl.Boolean, pl.Null}
-    ]
+    flat = [name for name, dtype in frame.schema.items() if not dtype.is_nested() and dtype.base_type() not in {pl.Boolean, pl.Null}]
     return [name for name in flat if head[name].n_unique() * _DICTIONARY_SHARE <= head.height]
 
 

@@ -175,9 +175,7 @@ class S3Store:
         if _names_missing_bucket(error):
             return Fatal(f"the bucket of {self._url} does not exist: create it, or correct the URL ({detail})")
         if isinstance(error, _DENIED):
-            return Fatal(
-                f"{action} on {key!r} under {self._url} was refused: allow it to the role in use, on that prefix ({detail})"
-            )
+            return Fatal(f"{action} on {key!r} under {self._url} was refused: allow it to the role in use, on that prefix ({detail})")
         if isinstance(error, _FATAL):
             return Fatal(f"{action} on {key!r} under {self._url} cannot work: {detail}")
         return Retryable(f"{action} on {key!r} under {self._url} failed: {detail}")

@@ -150,9 +150,7 @@ def _isolate(step: Step, frame: pl.DataFrame) -> Applied:
             bad.append(applied.rejects)
     if len(good) == 1 and not bad:
         return Applied(good[0])
-    return Applied(
-        pl.concat([_declared(step, part) for part in good]) if good else step.output.to_frame(), pl.concat(bad) if bad else None
-    )
+    return Applied(pl.concat([_declared(step, part) for part in good]) if good else step.output.to_frame(), pl.concat(bad) if bad else None)
 
 
 def _code(error: BaseException) -> str:

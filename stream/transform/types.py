@@ -167,11 +167,7 @@ class _Parser:
         self.peek()
         match = re.compile(pattern).match(self.text, self.at)
         if match is None:
-            self.fail(
-                f"expected {what}, found {self.text[self.at :][:1]!r}"
-                if self.text[self.at :]
-                else f"expected {what}, found the end"
-            )
+            self.fail(f"expected {what}, found {self.text[self.at :][:1]!r}" if self.text[self.at :] else f"expected {what}, found the end")
         self.at = match.end()
         return match.group()
 
@@ -304,9 +300,7 @@ def _parse_fields(mapping: Mapping[str, Any], path: tuple[str | int, ...], depth
             parser = _Parser(value, here)
             parsed = parser.whole()
             if depth and parsed.kind is Kind.JSON:
-                raise SchemaMismatch(
-                    here, "json can only be the type of a whole column", "use string, list<...> or object{...} here"
-                )
+                raise SchemaMismatch(here, "json can only be the type of a whole column", "use string, list<...> or object{...} here")
             yield name, parsed
         else:
             raise SchemaMismatch(here, f"expected a type such as `int64?`, got {value!r}", f"known types: {', '.join(NAMES)}")

@@ -37,11 +37,7 @@ def timestamps(text: pl.Series) -> pl.Series:
         rest = pl.select(pl.when(left).then(text)).to_series()
         quick = pl.select(pl.coalesce(quick, _timestamps_any(rest))).to_series()
     micros = quick.to_physical()
-    return (
-        pl.select(pl.when(micros.is_between(_YEAR_1_US, _YEAR_9999_END_US)).then(quick).cast(TIMESTAMP))
-        .to_series()
-        .alias(text.name)
-    )
+    return pl.select(pl.when(micros.is_between(_YEAR_1_US, _YEAR_9999_END_US)).then(quick).cast(TIMESTAMP)).to_series().alias(text.name)
 
 
 def _timestamps_any(text: pl.Series) -> pl.Series:

@@ -86,9 +86,7 @@ async def assemble(
     kinesis, clock, name = pipeline.source.kinesis, options.clock, worker_id(options.clock)
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
     state = PrefixedStore(open_store(_located(pipeline.state, options.base), session), f"{pipeline.application}/")
-    stores: dict[str, ObjectStore] = {
-        config.name: open_store(_located(config.url, options.base), session) for config in pipeline.sinks
-    }
+    stores: dict[str, ObjectStore] = {config.name: open_store(_located(config.url, options.base), session) for config in pipeline.sinks}
     if reserved := {rejects.NAME, ledger.NAME} & stores.keys():
         msg = f"a sink is called {sorted(reserved)[0]!r}; that name belongs to the service, give the sink another `name`"
         raise DefinitionError(msg)
@@ -166,5 +164,3 @@ def _in_threads(pool: ThreadPoolExecutor) -> Callable[[Recipe, CutUnit], Awaitab
         return await asyncio.get_running_loop().run_in_executor(pool, cook, recipe, cut)
 
     return run
-
-

@@ -70,9 +70,7 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
     transformed = recipe.chain.run(cut.batch, cut.shard.shard_id)
     placed = {sink.name: sink.encode(transformed.frame, stem) for sink in recipe.sinks}
     placed[rejects.NAME] = rejects.encode(transformed.settled, cut.batch, cut.shard.shard_id, folder)
-    facts = ledger.UnitFacts(
-        recipe.application, cut.shard.stream, cut.shard.shard_id, cut.span.after, cut.span.last, recipe.digest
-    )
+    facts = ledger.UnitFacts(recipe.application, cut.shard.stream, cut.shard.shard_id, cut.span.after, cut.span.last, recipe.digest)
     segment = ledger.encode_segment(facts, cut.batch, transformed, placed, folder)
     files = (*_files(placed.values()), segment)
     oldest, newest = _arrivals(cut.batch)

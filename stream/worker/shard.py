@@ -38,9 +38,7 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
         return await parts.render_again(shard, start, manifest)
 
     while True:
-        head = await recover(
-            parts.log, parts.committer, parts.checkpoints, shard, genesis, render_again, parts.clock, parts.emit
-        )
+        head = await recover(parts.log, parts.committer, parts.checkpoints, shard, genesis, render_again, parts.clock, parts.emit)
         parts.emit(events.ShardStarted(shard.stream, shard.shard_id, head.position))
         try:
             if not head.ended:
@@ -95,9 +93,7 @@ class _Following:
                 if page.batch.rows or position > after:
                     batches.append(page.batch)
                     since = filling.since if filling else self.parts.clock.monotonic()
-                    filling = cut.Filling(
-                        sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since
-                    )
+                    filling = cut.Filling(sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since)
             around = cut.Circumstances(
                 ended=page is not None and page.ended,
                 draining=self.parts.draining.is_set(),
@@ -134,9 +130,7 @@ class _Following:
     async def _cook(self, unit: CutUnit) -> None:
         where = (self.shard.stream, self.shard.shard_id)
         span = unit.span
-        self.parts.emit(
-            events.UnitCut(*where, span.after, span.last, unit.trigger, unit.batch.rows, unit.batch.payload_bytes)
-        )
+        self.parts.emit(events.UnitCut(*where, span.after, span.last, unit.trigger, unit.batch.rows, unit.batch.payload_bytes))
         cooked = await self.parts.cook(self.parts.recipe, unit)
         for stage, rows_in, rows_out, seconds in cooked.stage_rows:
             self.parts.emit(events.StageApplied(*where, stage, rows_in, rows_out, seconds))

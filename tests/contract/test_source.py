@@ -41,9 +41,7 @@ class World:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-def run(
-    aws_env: None, body: Callable[[World], Awaitable[None]], *, limit: int = 2**26, settings: ReadSettings | None = None
-) -> None:
+def run(aws_env: None, body: Callable[[World], Awaitable[None]], *, limit: int = 2**26, settings: ReadSettings | None = None) -> None:
     async def main() -> None:
         clock = JumpingClock()
         async with serving(FakeKinesis(clock)) as fake:
@@ -51,9 +49,7 @@ def run(
             async with open_kinesis(session) as client:
                 events: list[Event] = []
                 budget = ByteBudget(limit)
-                source = KinesisSource(
-                    client, "s", budget=budget, clock=clock, emit=events.append, settings=settings, dice=lambda: 0.5
-                )
+                source = KinesisSource(client, "s", budget=budget, clock=clock, emit=events.append, settings=settings, dice=lambda: 0.5)
                 await body(World(fake, source, budget, clock, events))
 
     asyncio.run(asyncio.wait_for(main(), 20))

@@ -18,16 +18,12 @@ def example(stage):
 
 
 def step(config, frame):
-    return Step(
-        "1:it", config.bind(frame.schema, RESOURCES), config.output(frame.schema, RESOURCES), config.row_wise, config.drops
-    )
+    return Step("1:it", config.bind(frame.schema, RESOURCES), config.output(frame.schema, RESOURCES), config.row_wise, config.drops)
 
 
 def plain(frame):
     """The user's columns with times as ISO-8601 text."""
-    texts = [
-        pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%SZ") for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)
-    ]
+    texts = [pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%SZ") for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
     return frame.with_columns(texts).drop(list(SYSTEM_SCHEMA)).to_dicts()
 
 

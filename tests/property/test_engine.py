@@ -60,9 +60,7 @@ likely = st.fixed_dictionaries(
 documents = st.one_of(likely, likely, st.dictionaries(st.sampled_from(list("asftdloz")), anything), anything).map(
     lambda value: json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
 )
-mutilated = st.tuples(documents, st.integers(0, 60), st.binary(max_size=2)).map(
-    lambda it: it[0][: it[1]] + it[2] + it[0][it[1] :]
-)
+mutilated = st.tuples(documents, st.integers(0, 60), st.binary(max_size=2)).map(lambda it: it[0][: it[1]] + it[2] + it[0][it[1] :])
 fragments = st.lists(
     st.sampled_from(
         [b"{", b"}", b"[", b"]", b",", b":", b'"r"', b'"a"', b"1", b'"', b"\\", b"\n", b" ", b'{"a":1,"o":{}}', b"NaN", b"\xc3"]
@@ -94,9 +92,7 @@ def test_every_record_ends_once_in_order_and_the_same_way_twice(given_records, u
     assert got.frame.equals(again.frame)
     assert got.settled.equals(again.settled)
     lineage = given_batch.frame.with_row_index("_row").select("_row", "_sequence", "_arrival").cast({"_row": pl.UInt32})
-    assert got.frame.select("_row", "_sequence", "_arrival").equals(
-        lineage.filter(pl.col("_row").is_in(got.frame["_row"].implode()))
-    )
+    assert got.frame.select("_row", "_sequence", "_arrival").equals(lineage.filter(pl.col("_row").is_in(got.frame["_row"].implode())))
 
 
 @settings(max_examples=60, deadline=None, print_blob=True)

@@ -56,9 +56,7 @@ class Json(DecoderConfig):
         columns = dict(schema.polars())
         if self.unknown is Unknown.CAPTURE:
             if EXTRA in columns:
-                raise SchemaMismatch(
-                    (EXTRA,), f"column {EXTRA!r} is where unknown fields are captured", "give the column another name"
-                )
+                raise SchemaMismatch((EXTRA,), f"column {EXTRA!r} is where unknown fields are captured", "give the column another name")
             columns[EXTRA] = pl.String()
         return pl.Schema(columns)
 
@@ -77,9 +75,7 @@ class Json(DecoderConfig):
                 accepted.append(good)
                 rejects.append(bad)
             if not accepted:
-                return Applied(
-                    frame.select(SYSTEM).with_columns(pl.lit(None, dtype).alias(name) for name, dtype in declared.items())
-                )
+                return Applied(frame.select(SYSTEM).with_columns(pl.lit(None, dtype).alias(name) for name, dtype in declared.items()))
             return Applied(pl.concat(accepted), pl.concat(rejects))
 
         return decode
@@ -97,9 +93,7 @@ def _windows(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
         yield frame[start:]
 
 
-def _decode_window(
-    window: pl.DataFrame, reader: Reader, members: _Members, schema: RecordSchema
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _decode_window(window: pl.DataFrame, reader: Reader, members: _Members, schema: RecordSchema) -> tuple[pl.DataFrame, pl.DataFrame]:
     records = window[DATA].to_arrow(compat_level=pl.CompatLevel.oldest())
     read = reader.read(records)
     head = window.select(SYSTEM)

@@ -23,9 +23,7 @@ class Raw(DecoderConfig):
     def output(self, schema: RecordSchema | None) -> pl.Schema:
         """``data`` and ``partition_key``; a schema has no meaning for bytes."""
         if schema is not None:
-            raise SchemaMismatch(
-                (), "decoder raw takes no schema: it gives the columns data and partition_key", "remove `schema`"
-            )
+            raise SchemaMismatch((), "decoder raw takes no schema: it gives the columns data and partition_key", "remove `schema`")
         return pl.Schema({"data": pl.Binary(), "partition_key": pl.String()})
 
     def bind(self, schema: RecordSchema | None) -> BoundStage:  # noqa: ARG002

@@ -190,9 +190,7 @@ class Reader:
         return parts
 
     @staticmethod
-    def _without_repeats(
-        records: pa.LargeBinaryArray, name: str, low: int, index: list[int], reasons: dict[int, str]
-    ) -> list[int]:
+    def _without_repeats(records: pa.LargeBinaryArray, name: str, low: int, index: list[int], reasons: dict[int, str]) -> list[int]:
         """Which of ``records`` from ``low`` on do not name column ``name`` twice; the others are added to ``reasons``.
 
         Where one record repeats a field all of its producer's do, and Arrow tells of them one by one, at a millisecond each.

@@ -64,9 +64,7 @@ class Cast(StageConfig):
             try:
                 pl.Schema({name: source}).to_frame().select(_converted(name, source, target))
             except PolarsError as error:
-                raise SchemaMismatch(
-                    path, f"{source} cannot become {text}: {error}", "derive a column of another type first"
-                ) from error
+                raise SchemaMismatch(path, f"{source} cannot become {text}: {error}", "derive a column of another type first") from error
         return pl.Schema(found)
 
     @staticmethod

@@ -48,6 +48,4 @@ def refuse_clash(names: Iterable[str], schema: pl.Schema, path: tuple[str | int,
     for name in names:
         refuse_system(name, path)
         if name in schema:
-            raise SchemaMismatch(
-                path, f"column {name!r} exists already", "give the new column another name, or drop the old one before"
-            )
+            raise SchemaMismatch(path, f"column {name!r} exists already", "give the new column another name, or drop the old one before")

@@ -39,9 +39,7 @@ class Rename(StageConfig):
         names = [self.columns.get(name, name) for name in schema]
         for old, new in self.columns.items():
             if names.count(new) > 1:
-                raise SchemaMismatch(
-                    ("columns", old), f"two columns would be named {new!r}", "choose another name, or rename both"
-                )
+                raise SchemaMismatch(("columns", old), f"two columns would be named {new!r}", "choose another name, or rename both")
         return pl.Schema(dict(zip(names, schema.values(), strict=True)))
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:  # noqa: ARG002

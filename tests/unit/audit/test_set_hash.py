@@ -7,9 +7,7 @@ from stream.audit.set_hash import SetHash
 
 WORD = 2**64
 RECORD = st.tuples(st.integers(0, 10**56), st.integers(0, 2**32 - 1))
-REAL = st.tuples(
-    st.integers(0, 10**20).map(lambda n: 49590338271490256608559692538361571095921575989136588898 + n), st.integers(0, 3)
-)
+REAL = st.tuples(st.integers(0, 10**20).map(lambda n: 49590338271490256608559692538361571095921575989136588898 + n), st.integers(0, 3))
 
 
 def fold(records, mix, offset):

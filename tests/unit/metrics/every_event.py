@@ -6,11 +6,7 @@ import typing
 from stream import events
 
 CLASSES = sorted(
-    (
-        kind
-        for kind in vars(events).values()
-        if isinstance(kind, type) and issubclass(kind, events.Event) and kind is not events.Event
-    ),
+    (kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, events.Event) and kind is not events.Event),
     key=lambda kind: kind.__name__,
 )
 

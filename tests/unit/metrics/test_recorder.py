@@ -24,11 +24,7 @@ def recorder(registry):
 
 
 def series(registry):
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in registry.collect()
-        for sample in family.samples
-    }
+    return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in registry.collect() for sample in family.samples}
 
 
 def test_every_event_class_is_counted():

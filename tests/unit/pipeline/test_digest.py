@@ -93,9 +93,7 @@ def test_the_order_of_stages_counts(tmp_path):
 
 def test_tables_and_build_count(tmp_path):
     definition = pipeline(WRITTEN, tmp_path)
-    digests = {
-        digest(definition, *case) for case in [({}, "1"), ({}, "2"), ({"t": "00"}, "1"), ({"t": "01"}, "1"), ({"u": "00"}, "1")]
-    }
+    digests = {digest(definition, *case) for case in [({}, "1"), ({}, "2"), ({"t": "00"}, "1"), ({"t": "01"}, "1"), ({"u": "00"}, "1")]}
     assert len(digests) == 5
     assert digest(definition, {"a": "1", "b": "2"}) == digest(definition, {"b": "2", "a": "1"})
 

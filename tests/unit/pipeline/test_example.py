@@ -35,9 +35,7 @@ def batch(flights):
 def test_each_flight_that_departed_comes_out_with_what_the_tables_know(flights):
     pipeline = check(PATH, ENV).pipeline
     fetched = asyncio.run(fetch_resources(pipeline, PATH.parent, ENV))
-    chain = compile_chain(
-        pipeline.source.decode, pipeline.source.record_schema(), pipeline.stages, fetched.resources, lambda: 0.0
-    )
+    chain = compile_chain(pipeline.source.decode, pipeline.source.record_schema(), pipeline.stages, fetched.resources, lambda: 0.0)
     result = chain.run(batch(flights), "shardId-000000000000")
     departed = flights.filter(pl.col("dep_time").is_not_null())
     assert set(result.settled["reason"]) == {"filtered"}

@@ -6,10 +6,7 @@ from stream.pipeline.findings import Finding, near_miss
 
 
 def test_a_finding_is_one_clickable_line():
-    assert (
-        Finding("p.yaml", 3, 7, "bad_value", "no such\nthing", "use this").render()
-        == "p.yaml:3:7 bad_value no such thing - use this"
-    )
+    assert Finding("p.yaml", 3, 7, "bad_value", "no such\nthing", "use this").render() == "p.yaml:3:7 bad_value no such thing - use this"
     assert Finding("p.yaml", 3, 7, "bad_value", "wrong").render() == "p.yaml:3:7 bad_value wrong"
 
 

@@ -40,9 +40,7 @@ def designed(tmp_path, monkeypatch):
     weather.write_parquet(tmp_path / "reference" / "weather.parquet")
     (tmp_path / "my_company").mkdir()
     (tmp_path / "my_company" / "__init__.py").touch()
-    (tmp_path / "my_company" / "flights.py").write_text(
-        "def score(frame):\n    return frame.with_columns(score=frame['made_up'] * 2)\n"
-    )
+    (tmp_path / "my_company" / "flights.py").write_text("def score(frame):\n    return frame.with_columns(score=frame['made_up'] * 2)\n")
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "pipeline.yaml"
     path.write_text(DESIGNED)

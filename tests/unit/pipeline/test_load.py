@@ -22,9 +22,7 @@ def test_plain_data_and_where_it_stands():
     assert document.key_position(("a",)) == Position(1, 1)
 
 
-@pytest.mark.parametrize(
-    "word", ["on", "off", "yes", "no", "Yes", "2026-01-01", "12:30:45", "1_000", "0b11", "y", "=", "0777x", "1e", "+"]
-)
+@pytest.mark.parametrize("word", ["on", "off", "yes", "no", "Yes", "2026-01-01", "12:30:45", "1_000", "0b11", "y", "=", "0777x", "1e", "+"])
 def test_words_that_older_yaml_takes_for_something_else_stay_text(word):
     assert read(f"{word}: {word}") == ({word: word}, [])
 

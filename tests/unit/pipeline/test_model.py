@@ -52,9 +52,7 @@ def test_start_positions(written, start):
     assert model(source=source(kinesis={"stream": "s", "start": written})).source.kinesis.start == start
 
 
-@pytest.mark.parametrize(
-    "written", ["TRIM_HORIZON", 5, None, {"at_timestamp": "yesterday"}, {"at_timestamp": 1}, {"at": "x"}, ["latest"]]
-)
+@pytest.mark.parametrize("written", ["TRIM_HORIZON", 5, None, {"at_timestamp": "yesterday"}, {"at_timestamp": 1}, {"at": "x"}, ["latest"]])
 def test_what_is_no_start_position(written):
     with pytest.raises(ValidationError):
         model(source=source(kinesis={"stream": "s", "start": written}))

@@ -152,9 +152,7 @@ def test_secrets_that_cannot_be_had(name, says, tmp_path):
 
 def test_functions(tmp_path, monkeypatch):
     (tmp_path / "broken_score.py").write_text("def score(:\n")
-    (tmp_path / "fine_score.py").write_text(
-        "class Model:\n    @staticmethod\n    def score(frame):\n        return 1\nlimit = 5\n"
-    )
+    (tmp_path / "fine_score.py").write_text("class Model:\n    @staticmethod\n    def score(frame):\n        return 1\nlimit = 5\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert load_function("fine_score:Model.score")(TABLE) == 1
     for path, says in [
