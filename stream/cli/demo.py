@@ -32,8 +32,10 @@ from stream.local.verdict import Finding, judge
 STREAM: Final = "flights"
 BUCKET: Final = "lake"
 SPLIT_AT: Final = 0.3
-KILL_AT: Final = 0.4
-"""Shares of the records: put before a shard is split, committed before the worker is killed."""
+KILL_AT: Final = 0.3
+KILL_BEFORE: Final = 0.7
+"""Shares of the records: put before a shard is split; committed before the worker is killed, as soon as a unit is seen half-done, and
+at the latest."""
 
 LOOK_SECONDS: Final = 0.25
 SETTLE_SECONDS: Final = 120.0
@@ -124,9 +126,9 @@ class Demo:
             put = bars.add_task("put into Kinesis", total=rows)
             sealed = bars.add_task("committed to S3", total=rows)
 
-            async def until(reached: Callable[[], bool]) -> None:
+            async def until(reached: Callable[[], bool], every: float = LOOK_SECONDS) -> None:
                 while not reached():
-                    await self.clock.sleep(LOOK_SECONDS)
+                    await self.clock.sleep(every)
                     self.sealed = await asyncio.to_thread(reader.sealed_records)
                     bars.update(put, completed=self.put)
                     bars.update(sealed, completed=self.sealed)
@@ -138,9 +140,11 @@ class Demo:
                     parent, children = await asyncio.to_thread(errands.split_widest_shard, STREAM)
                     self.tell(f"split {parent} into {' and '.join(children)} after {self.put:,} records were put")
                     await until(lambda: self.sealed > KILL_AT * rows or first.returncode is not None)
+                    await until(lambda: reader.unfinished > 0 or self.sealed > KILL_BEFORE * rows or first.returncode is not None, 0.0)
                     first.send_signal(signal.SIGKILL)
                     await first.wait()
-                    self.tell(f"SIGKILL to worker 1 (pid {first.pid}) after {self.sealed:,} records were committed")
+                    half_done = f", {reader.unfinished} of its units half-done" if reader.unfinished else ""
+                    self.tell(f"SIGKILL to worker 1 (pid {first.pid}) after {self.sealed:,} records were committed{half_done}")
                 async with self._worker(environment, 2) as second:
                     self.tell(f"worker 2 (pid {second.pid}) takes over")
                     started = self.folder / "logs" / "worker-2.log"
@@ -194,10 +198,11 @@ class Demo:
         self.console.print(verdict)
         lake = self.folder / BUCKET / "flights"
         self.console.print(f"\nThe files are in {lake}, the workers' logs in {self.folder / 'logs'}. Try next:", soft_wrap=True)
+        command = Path(sys.argv[0]).name if shutil.which(Path(sys.argv[0]).name) else sys.argv[0]
         for line in (
-            f"duckdb -c \"FROM '{lake}/**/*.parquet' LIMIT 10\"",
-            f"stream check {self.folder / 'pipeline.yaml'}",
-            "stream demo --seed 2 --shards 8 --rows 100000",
+            f'{sys.executable} -c "import duckdb; duckdb.sql(\\"FROM \'{lake}/**/*.parquet\' LIMIT 10\\").show()"',
+            f"MASK_KEY=secret {command} check {self.folder / 'pipeline.yaml'}",
+            f"{command} demo --seed 2 --shards 8 --rows 100000",
         ):
             self.console.print(f"  {line}", soft_wrap=True)
         return good

@@ -7,20 +7,27 @@ from stream.local.aws import Errands
 
 
 class LogReader:
-    """Counts the records of sealed units. A sealed manifest never changes, so each is read once. Blocking."""
+    """Counts the records of sealed units. A sealed manifest never changes, so each is read once. Blocking.
+
+    ``unfinished``: units that had been begun and not sealed at the last look.
+    """
 
     def __init__(self, errands: Errands, bucket: str, prefix: str) -> None:
         self._errands = errands
         self._bucket = bucket
         self._prefix = prefix
         self._records: dict[str, int] = {}
+        self.unfinished = 0
 
     def sealed_records(self) -> int:
         """Records in sealed units by now."""
+        self.unfinished = 0
         for key in self._errands.keys(self._bucket, self._prefix):
             if key in self._records:
                 continue
             manifest = decode(self._errands.body(self._bucket, key), key)
             if manifest.sealed:
                 self._records[key] = manifest.records if manifest.kind is Kind.UNIT else 0
+            else:
+                self.unfinished += 1
         return sum(self._records.values())
