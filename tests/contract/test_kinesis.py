@@ -8,10 +8,12 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-pytest.register_assert_rewrite("tests.contract.behaviours")
+pytest.register_assert_rewrite("tests.contract.registry", "tests.contract.records", "tests.contract.streams")
 
-from tests.contract.behaviours import BEHAVIOURS  # noqa: E402 - registered for plain asserts with good messages first
+import tests.contract.records  # noqa: E402 - imported after the line above, so that plain asserts explain themselves
+import tests.contract.streams  # noqa: E402, F401 - as above; importing fills the list
 from tests.contract.peers import Peer, emulator, kinesis_local  # noqa: E402
+from tests.contract.registry import BEHAVIOURS  # noqa: E402
 
 DIFFERENCES: dict[str, str] = {
     "a_forged_iterator_is_the_callers_fault": "answers with status 500; the service says InvalidArgumentException",
