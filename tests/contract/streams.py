@@ -325,9 +325,7 @@ def a_subscription_pushes_records_and_ends_with_the_children(peer: Peer) -> None
 def _cbor(peer: Peer, operation: str, members: dict[str, Any]) -> tuple[int, str, Any]:
     headers = {"Content-Type": "application/x-amz-cbor-1.1", "X-Amz-Target": f"Kinesis_20131202.{operation}"}
     # kinesis-local looks for the shape of a signature, though not for a true one.
-    headers["Authorization"] = (
-        "AWS4-HMAC-SHA256 Credential=t/20200101/us-east-1/kinesis/aws4_request, SignedHeaders=h, Signature=s"
-    )
+    headers["Authorization"] = "AWS4-HMAC-SHA256 Credential=t/20200101/us-east-1/kinesis/aws4_request, SignedHeaders=h, Signature=s"
     headers["X-Amz-Date"] = "20200101T000000Z"
     request = urllib.request.Request(peer.url, cbor2.dumps(members), headers)  # noqa: S310 - loopback
     opener = urllib.request.build_opener(_KeepErrors)

@@ -34,9 +34,7 @@ def list_shards(state: State, call: Call) -> Members:
     reply: Members = {"Shards": [shard_members(shard) for shard in shards[:limit]]}
     if len(shards) > limit:
         rest = " ".join(shard.shard_id for shard in shards[limit:])
-        reply["NextToken"] = state.tokens.page(
-            {"stream": stream.name, "behind": shards[limit - 1].shard_id, "listed": rest}, call.now_ms
-        )
+        reply["NextToken"] = state.tokens.page({"stream": stream.name, "behind": shards[limit - 1].shard_id, "listed": rest}, call.now_ms)
     return reply
 
 

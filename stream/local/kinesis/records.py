@@ -57,10 +57,7 @@ def put_records(state: State, call: Call) -> Members:
         message = f"Records size exceeds {MAX_PUT_BYTES // 1024 // 1024} MB limit"
         raise invalid(message)
     every = call.fault.every if call.fault is not None and call.fault.action is Action.FAIL_RECORDS else 0
-    replies = [
-        _FAILED if every and index % every == 0 else _put(state, call.now_ms, stream, entry)
-        for index, entry in enumerate(entries)
-    ]
+    replies = [_FAILED if every and index % every == 0 else _put(state, call.now_ms, stream, entry) for index, entry in enumerate(entries)]
     failed = sum("ErrorCode" in reply for reply in replies)
     return {"FailedRecordCount": failed, "Records": replies, "EncryptionType": "NONE"}
 
@@ -125,9 +122,7 @@ def _at_timestamp(shard: Shard, params: Params, name: str, now_ms: int) -> int:
     del name
     moment = params.moment("Timestamp")
     if moment > now_ms:
-        message = (
-            f"The timestampInMillis parameter cannot be greater than the currentTimestampInMillis: {moment} is after {now_ms}."
-        )
+        message = f"The timestampInMillis parameter cannot be greater than the currentTimestampInMillis: {moment} is after {now_ms}."
         raise invalid(message)
     return shard.before_timestamp(moment)
 

@@ -50,13 +50,7 @@ class Parts:
 
 def base(shard_second: int, shard_index: int) -> int:
     """The digits that every number of one shard shares; add counter and second with ``number``."""
-    return (
-        _HEAD
-        | shard_second << _SHARD_SECOND_BIT
-        | (shard_index & 15) << _NIBBLE_BIT
-        | (shard_index & 0xFFFFFFFF) << _INDEX_BIT
-        | _TAIL
-    )
+    return _HEAD | shard_second << _SHARD_SECOND_BIT | (shard_index & 15) << _NIBBLE_BIT | (shard_index & 0xFFFFFFFF) << _INDEX_BIT | _TAIL
 
 
 def number(shard_base: int, counter: int, second: int) -> int:

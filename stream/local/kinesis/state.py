@@ -93,7 +93,4 @@ def hash_range(shard: Shard) -> Members:
 
 def child_shards(shard: Shard) -> list[Members]:
     """``ChildShards`` of a closed shard."""
-    return [
-        {"ShardId": child.shard_id, "ParentShards": list(child.parents), "HashKeyRange": hash_range(child)}
-        for child in shard.children
-    ]
+    return [{"ShardId": child.shard_id, "ParentShards": list(child.parents), "HashKeyRange": hash_range(child)} for child in shard.children]

@@ -1,1 +1,18 @@
 """The built-in stages, one file each."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stream.transform.stage import StageConfig
+from stream.transform.stages.cast import Cast
+from stream.transform.stages.derive import Derive
+from stream.transform.stages.filter import Filter
+from stream.transform.stages.lookup import Lookup
+from stream.transform.stages.mask import Mask
+from stream.transform.stages.python import Python
+from stream.transform.stages.rename import Rename
+from stream.transform.stages.select import Select
+
+STAGES: Final[tuple[type[StageConfig], ...]] = (Cast, Derive, Filter, Lookup, Mask, Python, Rename, Select)
+"""Every stage; a new one is a file here and a line there."""

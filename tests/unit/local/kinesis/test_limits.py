@@ -46,9 +46,7 @@ def test_a_shard_over_its_write_rate_fails_its_records_only() -> None:
     records = [{"Data": bytes(MIB // 4), "PartitionKey": "k", "ExplicitHashKey": "0"} for _ in range(6)]
     records.append({"Data": b"x", "PartitionKey": "k", "ExplicitHashKey": str(HALF)})
     reply = kinesis("PutRecords", StreamName="s", Records=records)
-    assert [record.get("ErrorCode") for record in reply["Records"]] == [None] * 4 + [
-        "ProvisionedThroughputExceededException"
-    ] * 2 + [None]
+    assert [record.get("ErrorCode") for record in reply["Records"]] == [None] * 4 + ["ProvisionedThroughputExceededException"] * 2 + [None]
     assert reply["FailedRecordCount"] == 2
 
 

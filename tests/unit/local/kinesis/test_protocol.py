@@ -17,9 +17,7 @@ MOMENTS = st.integers(0, 2**42)
 def test_a_moment_is_fractional_seconds_in_json_and_tagged_milliseconds_in_cbor(ms: int) -> None:
     reply = {"At": Timestamp(ms)}
     assert orjson.loads(encode(reply, Wire.JSON)) == {"At": ms / 1000}
-    assert cbor2.loads(encode(reply, Wire.CBOR), semantic_decoders={1: lambda value, _: ("tagged", value)}) == {
-        "At": ("tagged", ms)
-    }
+    assert cbor2.loads(encode(reply, Wire.CBOR), semantic_decoders={1: lambda value, _: ("tagged", value)}) == {"At": ("tagged", ms)}
 
 
 @given(MOMENTS)

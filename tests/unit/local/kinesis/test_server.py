@@ -41,9 +41,7 @@ def test_an_error_fault_is_seen_by_the_client_and_nothing_is_applied(emulator: R
 
 
 @pytest.mark.parametrize(("action", "stored"), [(Action.CLOSE_BEFORE_REPLY, []), (Action.CLOSE_AFTER_APPLY, [b"x"])])
-def test_a_closed_connection_leaves_the_caller_in_the_dark(
-    emulator: Running, peer: Peer, action: Action, stored: list[bytes]
-) -> None:
+def test_a_closed_connection_leaves_the_caller_in_the_dark(emulator: Running, peer: Peer, action: Action, stored: list[bytes]) -> None:
     name = peer.stream()
     emulator.faults.add(Fault(action, operation="PutRecord", stream=name))
     with pytest.raises(ConnectionClosedError):

@@ -1,0 +1,5 @@
+"""``python -m stream``."""
+
+from stream.cli.main import app
+
+app()

@@ -1,0 +1,266 @@
+"""One row per record read: what became of it, and where it lies now. A segment belongs to its unit and commits with it.
+
+A segment is a Parquet file with the columns
+
+    seq         text     decimal sequence number
+    sub         UInt32   index of the user record inside its KPL aggregate
+    arrival_ms  Int64    approximate arrival in the stream, milliseconds since 1970 UTC
+    outcome     text     label of ``Outcome``
+    stage       text     who settled it; null for written records
+    reason      text     why; null where there is nothing to say
+    rows        Int32    rows that the chain made of it: 0 unless written
+    bytes       Int32    length of its payload
+    dest_<i>    UInt32   for the i-th target of the header: index into the header's objects; null if not there
+    row_<i>     Int32    its first row inside that object, counted from 0
+
+and a header, JSON in the file's metadata under ``stream.ledger``. Equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stream.audit.set_hash import SetHash
+from stream.batch import ARRIVAL, DATA, ROW, SEQUENCE, SUBSEQUENCE, Batch, Outcome
+from stream.contracts import Encoded, OutputFile, Transformed
+
+NAME: Final = "ledger"
+"""The segment's sink name in manifests and metrics."""
+VERSION: Final = 1
+_KEY: Final = b"stream.ledger"
+_COLUMNS: Final = ("seq", "sub", "arrival_ms", "outcome", "stage", "reason", "rows", "bytes")
+_LABELS: Final = {outcome.value: outcome.label for outcome in Outcome}
+
+
+class LedgerObject(msgspec.Struct, frozen=True):
+    """An object that holds rows of the unit; ``key`` is relative to the target's root."""
+
+    sink: str
+    key: str
+    rows: int
+    size: int
+    sha256: str
+
+
+class UnitFacts(msgspec.Struct, frozen=True):
+    """Which unit a segment tells of: the records with ``after < sequence number <= last`` of one shard.
+
+    ``pipeline`` is the digest of the definition that ran.
+    """
+
+    application: str
+    stream: str
+    shard: str
+    after: int
+    last: int
+    pipeline: str
+
+
+class Header(msgspec.Struct, frozen=True):
+    """What a segment says as a whole. ``outcomes`` maps labels to records; ``targets`` names what ``dest_<i>`` stands for.
+
+    Positions are decimal text, for readers whose JSON numbers are floats.
+    """
+
+    version: int
+    application: str
+    stream: str
+    shard: str
+    after: str
+    last: str
+    pipeline: str
+    records: int
+    outcomes: dict[str, int]
+    targets: tuple[str, ...]
+    objects: tuple[LedgerObject, ...]
+    set_hash: str
+
+
+class SegmentError(ValueError):
+    """The bytes are no ledger segment this version can read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment in memory; ``frame`` has one row per record in stream order."""
+
+    header: Header
+    frame: pl.DataFrame
+
+    def problems(self) -> list[str]:
+        """Everything in which the rows and the header disagree; empty for a segment as it was written."""
+        header, frame = self.header, self.frame
+        found: list[str] = []
+        if frame.height != header.records:
+            found.append(f"{frame.height} rows, but the header says {header.records} records")
+        if _counts(frame["outcome"]) != header.outcomes:
+            found.append(f"outcomes are {_counts(frame['outcome'])}, but the header says {header.outcomes}")
+        if SetHash.of(frame["seq"], frame["sub"]).hex != header.set_hash:
+            found.append("the set hash of the rows is not the header's")
+        digits = max(len(header.after), len(header.last), int(frame["seq"].str.len_bytes().max() or 0))  # type: ignore[arg-type]
+        place = frame.select(pl.col("seq").str.pad_start(digits, "0"), "sub")
+        if not _strictly_ascending(place):
+            found.append("the records are not in strictly ascending order")
+        bounds = pl.lit(header.after.zfill(digits)), pl.lit(header.last.zfill(digits))
+        outside = place.filter(~pl.col("seq").is_between(*bounds, closed="right"))
+        if not outside.is_empty():
+            found.append(f"{outside.height} records lie outside of ({header.after}, {header.last}]")
+        return found + self._lost_destinations()
+
+    def _lost_destinations(self) -> list[str]:
+        found = []
+        for index, target in enumerate(self.header.targets):
+            used = self.frame[f"dest_{index}"].drop_nulls().unique()
+            wrong = [at for at in used if at >= len(self.header.objects) or self.header.objects[at].sink != target]
+            if wrong:
+                found.append(f"dest_{index} points at objects {wrong}, which are not of {target}")
+        return found
+
+
+def encode_segment(unit: UnitFacts, batch: Batch, transformed: Transformed, placed: Mapping[str, Encoded], stem: str) -> OutputFile:
+    """The unit's segment, named ``<stem>.<sha16>.parquet`` for the target ``ledger``.
+
+    ``placed`` holds what each sink made of the unit, by sink name and in the pipeline's order, dead letters included.
+
+    Raises:
+        ValueError: ``transformed`` does not name each record of ``batch`` exactly once.
+    """
+    facts = _facts(batch, transformed)
+    objects: list[LedgerObject] = []
+    columns = [facts]
+    for index, (target, encoded) in enumerate(placed.items()):
+        columns.append(_destinations(facts.height, index, encoded.placement, len(objects)))
+        objects += [LedgerObject(target, file.key, file.rows, len(file.body), file.sha256) for file in encoded.files]
+    header = Header(
+        version=VERSION,
+        application=unit.application,
+        stream=unit.stream,
+        shard=unit.shard,
+        after=str(unit.after),
+        last=str(unit.last),
+        pipeline=unit.pipeline,
+        records=batch.rows,
+        outcomes=_counts(facts["outcome"]),
+        targets=tuple(placed),
+        objects=tuple(objects),
+        set_hash=SetHash.of(facts["seq"], facts["sub"]).hex,
+    )
+    body = _write(pl.concat(columns, how="horizontal"), header)
+    digest = hashlib.sha256(body).hexdigest()
+    return OutputFile(NAME, f"{stem}.{digest[:16]}.parquet", body, batch.rows, digest)
+
+
+def read_segment(body: bytes) -> Segment:
+    """The segment that ``encode_segment`` wrote.
+
+    Raises:
+        SegmentError: not Parquet, no header, other columns, or a later version.
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(body))
+        header, frame = _header(file.metadata.metadata or {}), pl.from_arrow(file.read())
+    except (pa.ArrowInvalid, OSError) as error:
+        msg = f"a ledger segment is a Parquet file, these {len(body)} bytes are not: {error}"
+        raise SegmentError(msg) from error
+    wanted = [*_COLUMNS, *(f"{column}_{index}" for index in range(len(header.targets)) for column in ("dest", "row"))]
+    if not isinstance(frame, pl.DataFrame) or frame.columns != wanted:
+        msg = f"the ledger segment should have the columns {', '.join(wanted)}; it has {', '.join(file.schema.names)}"
+        raise SegmentError(msg)
+    return Segment(header, frame)
+
+
+def _header(metadata: Mapping[bytes, bytes]) -> Header:
+    text = metadata.get(_KEY)
+    if text is None:
+        msg = f"this Parquet file is no ledger segment: its metadata has no {_KEY.decode()!r}"
+        raise SegmentError(msg)
+    try:
+        version = msgspec.json.decode(text, type=dict[str, Any]).get("version")
+        if version != VERSION:
+            msg = f"ledger segment version {version} cannot be read by this build, which knows {VERSION}; use a newer build"
+            raise SegmentError(msg)
+        return msgspec.json.decode(text, type=Header)
+    except msgspec.DecodeError as error:
+        msg = f"the header of the ledger segment cannot be read: {error}"
+        raise SegmentError(msg) from error
+
+
+def _facts(batch: Batch, transformed: Transformed) -> pl.DataFrame:
+    """Every column but destinations, one row per record of the batch."""
+    runs = transformed.frame[ROW].sort().rle().struct.unnest()
+    written = runs.select(
+        pl.col("value").cast(pl.UInt32).alias(ROW),
+        pl.lit(Outcome.WRITTEN.value, pl.UInt8).alias("outcome"),
+        pl.lit(None, pl.String).alias("stage"),
+        pl.lit(None, pl.String).alias("reason"),
+        pl.col("len").cast(pl.Int32).alias("rows"),
+    )
+    settled = transformed.settled.select(ROW, "outcome", "stage", "reason", pl.lit(0, pl.Int32).alias("rows"))
+    ends = pl.concat([written, settled]).sort(ROW)
+    if not ends[ROW].equals(pl.int_range(batch.rows, dtype=pl.UInt32, eager=True)):
+        known = f"{written.height} written and {settled.height} settled ones"
+        msg = f"{batch.rows} records were read, but {known} do not name each of them once"
+        raise ValueError(msg)
+    read = batch.frame.select(
+        pl.col(SEQUENCE).alias("seq"),
+        pl.col(SUBSEQUENCE).alias("sub"),
+        pl.col(ARRIVAL).dt.epoch("ms").alias("arrival_ms"),
+        pl.col(DATA).bin.size().cast(pl.Int32).alias("bytes"),
+    )
+    label = pl.col("outcome").replace_strict(_LABELS, return_dtype=pl.Enum(_LABELS.values()))
+    settled_as = ends.select(label, "stage", "reason", "rows")
+    return pl.concat([read.drop("bytes"), settled_as, read.select("bytes")], how="horizontal")
+
+
+def _destinations(records: int, index: int, placement: pl.DataFrame, first: int) -> pl.DataFrame:
+    """``dest_<index>`` and ``row_<index>``: where the first row of each record lies."""
+    first_rows = placement if placement[ROW].is_sorted() else placement.sort(ROW, "file", "line")
+    if placement[ROW].n_unique() < placement.height:
+        first_rows = first_rows.unique(ROW, keep="first", maintain_order=True)
+    located = first_rows.select(
+        ROW, (pl.col("file").cast(pl.UInt32) + first).alias(f"dest_{index}"), pl.col("line").cast(pl.Int32).alias(f"row_{index}")
+    )
+    if located.height == records:
+        return located.drop(ROW)
+    every = pl.int_range(records, dtype=pl.UInt32, eager=True).to_frame(ROW)
+    return every.join(located, on=ROW, how="left", maintain_order="left").drop(ROW)
+
+
+def _write(frame: pl.DataFrame, header: Header) -> bytes:
+    targets = range(len(header.targets))
+    delta = ["sub", "arrival_ms", "bytes", *(f"row_{index}" for index in targets)]
+    out = pa.BufferOutputStream()
+    table = frame.with_columns(pl.col("outcome").cast(pl.String)).rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+    with pq.ParquetWriter(
+        out,
+        table.schema,
+        version="2.6",
+        data_page_version="1.0",
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=["outcome", "stage", "reason", "rows", *(f"dest_{index}" for index in targets)],
+        column_encoding={"seq": "DELTA_BYTE_ARRAY", **dict.fromkeys(delta, "DELTA_BINARY_PACKED")},
+        store_schema=False,
+    ) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({_KEY: msgspec.json.encode(header, order="sorted")})
+    body: bytes = out.getvalue().to_pybytes()
+    return body
+
+
+def _counts(outcomes: pl.Series) -> dict[str, int]:
+    return dict(sorted(outcomes.value_counts().cast({"outcome": pl.String}).iter_rows()))
+
+
+def _strictly_ascending(place: pl.DataFrame) -> bool:
+    before, after = place.head(-1), place.slice(1).rename({"seq": "seq_", "sub": "sub_"})
+    ordered = (pl.col("seq") < pl.col("seq_")) | ((pl.col("seq") == pl.col("seq_")) & (pl.col("sub") < pl.col("sub_")))
+    return bool(pl.concat([before, after], how="horizontal").select(ordered.all()).item())

@@ -1,0 +1,170 @@
+"""AWS's errors in this package's words: may the call be made again, and if not, who must do what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+import aiohttp
+from botocore.exceptions import BotoCoreError, ClientError
+
+from stream.errors import Fatal, Retryable
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What was asked of AWS: ``action`` as IAM names it, ``resource`` as a person would, ``place`` region and endpoint."""
+
+    action: str
+    resource: str
+    place: str
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.action} on {self.resource} ({self.place})"
+
+
+class AwsRetryable(Retryable):
+    """The same call may succeed later; ``code`` is AWS's own word for what happened."""
+
+    def __init__(self, message: str, *, code: str, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.code = code
+
+
+class AwsFatal(Fatal):
+    """The same call would fail again; ``code`` is AWS's own word for what happened."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Kind(Enum):
+    """Errors by what must happen next."""
+
+    RETRY = auto()
+    THROTTLED = auto()
+    DENIED = auto()
+    CREDENTIALS = auto()
+    NOT_FOUND = auto()
+    ENCRYPTION = auto()
+    REFUSED = auto()
+
+
+EXPIRED_ITERATOR: Final = "ExpiredIteratorException"
+INVALID_ARGUMENT: Final = "InvalidArgumentException"
+NOT_FOUND: Final = "ResourceNotFoundException"
+EXPIRED_TOKEN: Final = "ExpiredNextTokenException"  # noqa: S105 - AWS's name of an error
+CONNECTION: Final = "ConnectionError"
+"""Our code for a call without an answer."""
+
+_KINDS: Final[dict[str, Kind]] = {
+    **dict.fromkeys(
+        (
+            "ProvisionedThroughputExceededException",
+            "LimitExceededException",
+            "ThrottlingException",
+            "Throttling",
+            "ThrottledException",
+            "RequestLimitExceeded",
+            "TooManyRequestsException",
+            "RequestThrottled",
+            "SlowDown",
+            "KMSThrottlingException",
+        ),
+        Kind.THROTTLED,
+    ),
+    **dict.fromkeys(
+        (
+            "InternalFailure",
+            "InternalFailureException",
+            "InternalServerError",
+            "ServiceUnavailable",
+            "RequestTimeout",
+            "RequestTimeoutException",
+            "ResourceInUseException",
+            "ExpiredToken",
+            "ExpiredTokenException",
+            EXPIRED_ITERATOR,
+            EXPIRED_TOKEN,
+            CONNECTION,
+        ),
+        Kind.RETRY,
+    ),
+    **dict.fromkeys(("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "NotAuthorized"), Kind.DENIED),
+    **dict.fromkeys(
+        (
+            "UnrecognizedClientException",
+            "InvalidClientTokenId",
+            "MissingAuthenticationToken",
+            "MissingAuthenticationTokenException",
+            "InvalidSignatureException",
+            "SignatureDoesNotMatch",
+            "IncompleteSignature",
+            "IncompleteSignatureException",
+            "RequestExpired",
+            "OptInRequired",
+        ),
+        Kind.CREDENTIALS,
+    ),
+    **dict.fromkeys((NOT_FOUND, "NoSuchBucket"), Kind.NOT_FOUND),
+    **dict.fromkeys(
+        (
+            "KMSAccessDeniedException",
+            "KMSDisabledException",
+            "KMSInvalidStateException",
+            "KMSNotFoundException",
+            "KMSOptInRequired",
+        ),
+        Kind.ENCRYPTION,
+    ),
+}
+
+
+def classify(code: str, status: int = 0) -> Kind:
+    """What an error ``code`` calls for; a code nobody listed is judged by the HTTP ``status``."""
+    if (kind := _KINDS.get(code)) is not None:
+        return kind
+    if status == 429:
+        return Kind.THROTTLED
+    return Kind.RETRY if status >= 500 or status == 408 else Kind.REFUSED
+
+
+def explain(call: Call, code: str, message: str, status: int = 0) -> AwsRetryable | AwsFatal:
+    """The exception to raise for an error answer."""
+    kind = classify(code, status)
+    answer = f"{code}: {message}" if message else code
+    if kind in {Kind.RETRY, Kind.THROTTLED}:
+        return AwsRetryable(f"{call} failed: {answer}", code=code)
+    remedy = {
+        Kind.DENIED: f"allow {call.action} on {call.resource} to the role in use",
+        Kind.CREDENTIALS: "check the credentials in use, their region, and this machine's clock",
+        Kind.NOT_FOUND: "check the name, the region and the endpoint, or create it",
+        Kind.ENCRYPTION: "enable the stream's KMS key and allow kms:Decrypt on it to the role in use",
+        Kind.REFUSED: "the request itself is not acceptable; correct the configuration it was made from",
+    }[kind]
+    return AwsFatal(f"{call} was refused: {answer}. Remedy: {remedy}.", code=code)
+
+
+def is_throttle(error: AwsRetryable) -> bool:
+    """Whether the far side asked for fewer calls."""
+    return classify(error.code) is Kind.THROTTLED
+
+
+def translate(call: Call, error: Exception) -> AwsRetryable | AwsFatal:
+    """The exception to raise for what a client library raised while making ``call``.
+
+    Raises:
+        TypeError: ``error`` is none that a client library raises; it is a defect of this package, and chained.
+    """
+    if isinstance(error, ClientError):
+        said = error.response.get("Error", {})
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return explain(call, said.get("Code", "Unknown"), said.get("Message", ""), status)
+    if isinstance(error, (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError)):
+        detail = str(error) or type(error).__name__
+        return AwsRetryable(f"{call} had no answer: {detail}", code=CONNECTION)
+    msg = f"{type(error).__name__} is no error of an AWS client"
+    raise TypeError(msg) from error

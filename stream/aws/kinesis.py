@@ -1,0 +1,301 @@
+"""Kinesis over its JSON protocol: botocore finds endpoint and credentials and signs, aiohttp carries, msgspec parses.
+
+botocore's own response parser would take longer over a page of records than everything else that happens to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+import aiohttp
+import msgspec
+import polars as pl
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials as BotocoreCredentials
+
+from stream.aws.errors import AwsRetryable, Call, explain, translate
+from stream.aws.session import AwsSession
+from stream.batch import ARRIVAL, DATA, PARTITION_KEY, SEQUENCE
+from stream.contracts import Shard
+from stream.errors import Fatal
+
+MAX_RECORDS: Final = 10_000
+"""Largest ``Limit`` of GetRecords (Kinesis API reference)."""
+RECORD_SCHEMA: Final = pl.Schema({SEQUENCE: pl.String(), ARRIVAL: pl.Datetime("ms", "UTC"), PARTITION_KEY: pl.String(), DATA: pl.Binary()})
+_TARGET: Final = "Kinesis_20131202."
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=120, sock_connect=5, sock_read=30)
+_PARSE_ASIDE: Final = 256 * 1024
+"""Bodies above this size are parsed in a thread: their parsing would keep the event loop for milliseconds."""
+_S = TypeVar("_S", bound=msgspec.Struct)
+
+
+class IteratorKind(StrEnum):
+    """ShardIteratorType of the Kinesis API."""
+
+    AFTER = "AFTER_SEQUENCE_NUMBER"
+    AT = "AT_SEQUENCE_NUMBER"
+    TRIM_HORIZON = "TRIM_HORIZON"
+    LATEST = "LATEST"
+    AT_TIMESTAMP = "AT_TIMESTAMP"
+
+
+@dataclass(frozen=True, slots=True)
+class IteratorAt:
+    """Where a shard iterator begins; ``sequence`` goes with AFTER and AT, ``timestamp`` with AT_TIMESTAMP."""
+
+    kind: IteratorKind
+    sequence: str | None = None
+    timestamp: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RawPage:
+    """One GetRecords answer: ``frame`` has ``RECORD_SCHEMA``, one row per Kinesis record, in order.
+
+    ``next_iterator`` is None once a closed shard is read to its end; ``children`` then names the shards that continue.
+    """
+
+    frame: pl.DataFrame
+    next_iterator: str | None
+    behind_ms: int
+    children: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSummary:
+    """What DescribeStreamSummary tells."""
+
+    arn: str
+    status: str
+    retention: timedelta
+    open_shards: int
+
+
+class _Record(msgspec.Struct, gc=False):
+    SequenceNumber: str
+    Data: bytes
+    PartitionKey: str
+    ApproximateArrivalTimestamp: float
+
+
+class _ChildShard(msgspec.Struct, gc=False):
+    ShardId: str
+
+
+class _Records(msgspec.Struct):
+    Records: list[_Record]
+    NextShardIterator: str | None = None
+    MillisBehindLatest: int | None = None
+    ChildShards: list[_ChildShard] | None = None
+
+
+class _HashRange(msgspec.Struct):
+    StartingHashKey: str
+    EndingHashKey: str
+
+
+class _Shard(msgspec.Struct):
+    ShardId: str
+    HashKeyRange: _HashRange
+    ParentShardId: str | None = None
+    AdjacentParentShardId: str | None = None
+
+
+class _Shards(msgspec.Struct):
+    Shards: list[_Shard]
+    NextToken: str | None = None
+
+
+class _Iterator(msgspec.Struct):
+    ShardIterator: str
+
+
+class _Summary(msgspec.Struct):
+    StreamARN: str
+    StreamStatus: str
+    RetentionPeriodHours: int
+    OpenShardCount: int
+
+
+class _Described(msgspec.Struct):
+    StreamDescriptionSummary: _Summary
+
+
+class _Refusal(msgspec.Struct, rename={"type": "__type"}):
+    type: str = ""
+    message: str = ""
+    Message: str = ""
+
+
+_RECORDS: Final = msgspec.json.Decoder(_Records)
+
+
+def parse_get_records(body: bytes) -> RawPage:
+    """The columns of a GetRecords answer.
+
+    Raises:
+        msgspec.DecodeError: ``body`` is not such an answer.
+    """
+    answer = _RECORDS.decode(body)
+    records = answer.Records
+    seconds = pl.Series(ARRIVAL, [record.ApproximateArrivalTimestamp for record in records], pl.Float64)
+    frame = pl.DataFrame(
+        {
+            SEQUENCE: pl.Series([record.SequenceNumber for record in records], dtype=pl.String),
+            ARRIVAL: (seconds * 1000).round().cast(pl.Int64).cast(pl.Datetime("ms", "UTC")),
+            PARTITION_KEY: pl.Series([record.PartitionKey for record in records], dtype=pl.String),
+            DATA: pl.Series([record.Data for record in records], dtype=pl.Binary),
+        },
+        schema=RECORD_SCHEMA,
+    )
+    children = tuple(child.ShardId for child in answer.ChildShards or ())
+    return RawPage(frame, answer.NextShardIterator, answer.MillisBehindLatest or 0, children)
+
+
+def stream_name(stream: str) -> str:
+    """The name of a stream given by name or by ARN."""
+    return stream.rpartition("/")[2] if stream.startswith("arn:") else stream
+
+
+class KinesisClient:
+    """Kinesis calls, each made once: whoever calls decides about another attempt.
+
+    ``stream`` is a stream's name or ARN throughout. Every call raises ``AwsRetryable`` or ``AwsFatal``.
+    """
+
+    def __init__(self, session: AwsSession, http: aiohttp.ClientSession) -> None:
+        self._session = session
+        self._http = http
+        self._region = session.region
+        self._url = session.endpoint("kinesis").rstrip("/") + "/"
+
+    @property
+    def place(self) -> str:
+        """Region and endpoint, for messages."""
+        return f"region {self._region}, endpoint {self._url}"
+
+    async def list_shards(self, stream: str) -> list[Shard]:
+        """All shards the service knows of, open and closed, ordered by id."""
+        request: dict[str, Any] = {**_target(stream), "MaxResults": 1000}
+        found: list[_Shard] = []
+        while True:
+            answer = await self._ask("ListShards", stream, request, _Shards)
+            found += answer.Shards
+            if answer.NextToken is None:
+                break
+            request = {"NextToken": answer.NextToken, "MaxResults": 1000}
+        name = stream_name(stream)
+        return sorted((_shard(name, shard) for shard in found), key=lambda shard: shard.shard_id)
+
+    async def describe_stream_summary(self, stream: str) -> StreamSummary:
+        """Retention, status and size of ``stream``."""
+        answer = await self._ask("DescribeStreamSummary", stream, _target(stream), _Described)
+        summary = answer.StreamDescriptionSummary
+        retention = timedelta(hours=summary.RetentionPeriodHours)
+        return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, summary.OpenShardCount)
+
+    async def get_shard_iterator(self, stream: str, shard_id: str, at: IteratorAt) -> str:
+        """An iterator, valid for five minutes."""
+        request: dict[str, Any] = {**_target(stream), "ShardId": shard_id, "ShardIteratorType": at.kind.value}
+        if at.sequence is not None:
+            request["StartingSequenceNumber"] = at.sequence
+        if at.timestamp is not None:
+            request["Timestamp"] = at.timestamp.timestamp()
+        return (await self._ask("GetShardIterator", stream, request, _Iterator)).ShardIterator
+
+    async def get_records(self, stream: str, iterator: str, limit: int = MAX_RECORDS) -> RawPage:
+        """Up to ``limit`` records from ``iterator`` on; no records does not mean that there are none further on."""
+        request: dict[str, Any] = {"ShardIterator": iterator, "Limit": limit}
+        if stream.startswith("arn:"):
+            request["StreamARN"] = stream
+        operation = "GetRecords"
+        body = await self._send(operation, stream, request)
+        try:
+            return await asyncio.to_thread(parse_get_records, body) if len(body) > _PARSE_ASIDE else parse_get_records(body)
+        except msgspec.DecodeError as error:
+            raise self._unreadable(operation, stream, error) from error
+
+    async def _ask(self, operation: str, stream: str, request: Mapping[str, Any], answer: type[_S]) -> _S:
+        body = await self._send(operation, stream, request)
+        try:
+            return msgspec.json.decode(body, type=answer)
+        except msgspec.DecodeError as error:
+            raise self._unreadable(operation, stream, error) from error
+
+    async def _send(self, operation: str, stream: str, request: Mapping[str, Any]) -> bytes:
+        call = self._call(operation, stream)
+        body = msgspec.json.encode(request)
+        headers = await self._signed(operation, body)
+        try:
+            async with self._http.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
+                answer = await response.read()
+                status, named = response.status, response.headers.get("x-amzn-ErrorType", "")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise translate(call, error) from error
+        if status != 200:
+            raise explain(call, *_refusal(answer, named), status)
+        return answer
+
+    async def _signed(self, operation: str, body: bytes) -> dict[str, str]:
+        keys = await self._session.credentials()
+        request = AWSRequest(
+            "POST",
+            self._url,
+            {
+                "Content-Type": "application/x-amz-json-1.1",
+                "X-Amz-Target": _TARGET + operation,
+                # Payloads are mostly compressed or small; inflating costs more CPU than the network within a region.
+                "Accept-Encoding": "identity",
+            },
+            body,
+        )
+        SigV4Auth(BotocoreCredentials(keys.access_key, keys.secret_key, keys.token), "kinesis", self._region).add_auth(request)
+        return dict(request.headers.items())
+
+    def _call(self, operation: str, stream: str) -> Call:
+        resource = stream if stream.startswith("arn:") else f"stream {stream}"
+        return Call(f"kinesis:{operation}", resource, self.place)
+
+    def _unreadable(self, operation: str, stream: str, error: msgspec.DecodeError) -> AwsRetryable:
+        msg = f"{self._call(operation, stream)} gave an answer that is not as documented: {error}"
+        return AwsRetryable(msg, code="UnreadableAnswer")
+
+
+@asynccontextmanager
+async def open_kinesis(session: AwsSession) -> AsyncIterator[KinesisClient]:
+    """A client whose connections are kept for reuse until the context ends."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60)
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=_TIMEOUT, trust_env=True, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+    ) as http:
+        yield KinesisClient(session, http)
+
+
+def _target(stream: str) -> dict[str, str]:
+    return {"StreamARN": stream} if stream.startswith("arn:") else {"StreamName": stream}
+
+
+def _shard(stream: str, shard: _Shard) -> Shard:
+    parents = tuple(parent for parent in (shard.ParentShardId, shard.AdjacentParentShardId) if parent)
+    try:
+        first, last = int(shard.HashKeyRange.StartingHashKey), int(shard.HashKeyRange.EndingHashKey)
+    except ValueError as error:
+        msg = f"shard {shard.ShardId} of {stream} has a hash range that is no pair of numbers: {shard.HashKeyRange}"
+        raise Fatal(msg) from error
+    return Shard(stream, shard.ShardId, parents, first, last)
+
+
+def _refusal(body: bytes, named: str) -> tuple[str, str]:
+    try:
+        said = msgspec.json.decode(body, type=_Refusal)
+    except msgspec.DecodeError:
+        return named.partition(":")[0] or "Unknown", body[:200].decode("utf-8", "replace")
+    code = (said.type or named).rpartition("#")[2].partition(":")[0]
+    return code or "Unknown", said.message or said.Message

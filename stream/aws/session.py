@@ -1,0 +1,135 @@
+"""The one place that makes AWS credentials, endpoints and clients.
+
+Everything is resolved by botocore's own chains, so environment variables, profiles, IRSA, Pod Identity and SSO behave as they do
+in every other AWS tool.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiobotocore.session
+import botocore.session
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.configprovider import ConfiguredEndpointProvider
+from botocore.exceptions import BotoCoreError
+
+from stream.aws.errors import AwsFatal, AwsRetryable
+from stream.errors import DefinitionError
+
+_CONFIG: Final[dict[str, Any]] = {"connect_timeout": 5, "read_timeout": 30, "tcp_keepalive": True, "max_pool_connections": 50}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """Keys that are valid now; ask again before each use, since they change."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+
+    def __repr__(self) -> str:
+        """Never the secret."""
+        return f"Credentials(access_key=...{self.access_key[-4:]})"
+
+
+class AwsSession:
+    """Region, endpoints and refreshed credentials of one process.
+
+    ``endpoints`` maps service names as botocore spells them (``kinesis``, ``s3``, ``dynamodb``) to URLs and wins over
+    ``AWS_ENDPOINT_URL_<SERVICE>``, ``AWS_ENDPOINT_URL`` and the profile.
+    """
+
+    def __init__(self, *, region: str | None = None, profile: str | None = None, endpoints: Mapping[str, str] | None = None) -> None:
+        self._profile = profile
+        self._region = region
+        self._endpoints = dict(endpoints or {})
+        self._session: Any = aiobotocore.session.AioSession(profile=profile)
+
+    @property
+    def region(self) -> str:
+        """The region in use.
+
+        Raises:
+            DefinitionError: none is configured anywhere.
+        """
+        region = self._region or self._setting("region") or os.environ.get("AWS_REGION")
+        if not region:
+            msg = "no AWS region is set: set AWS_REGION or AWS_DEFAULT_REGION, or `region` in the AWS profile"
+            raise DefinitionError(msg)
+        return str(region)
+
+    def endpoint_override(self, service: str) -> str | None:
+        """The endpoint URL somebody configured for ``service``, or None where AWS's own applies."""
+        if service in self._endpoints:
+            return self._endpoints[service]
+        try:
+            found = ConfiguredEndpointProvider(
+                full_config=self._session.full_config,
+                scoped_config=self._session.get_scoped_config(),
+                client_name=service,
+                environ=dict(os.environ),
+            ).provide()
+        except BotoCoreError as error:
+            raise _unusable(error) from error
+        return None if found is None else str(found)
+
+    def endpoint(self, service: str) -> str:
+        """The endpoint URL to call ``service`` at, by botocore's rules for partitions, FIPS and dual stack."""
+        if (override := self.endpoint_override(service)) is not None:
+            return override
+        try:
+            # botocore tells endpoints only through a client; an unsigned one needs no credentials and makes no call.
+            session = botocore.session.Session(profile=self._profile)
+            client = session.create_client(service, region_name=self.region, config=Config(signature_version=UNSIGNED))
+        except BotoCoreError as error:
+            raise _unusable(error) from error
+        return str(client.meta.endpoint_url)
+
+    async def credentials(self) -> Credentials:
+        """Keys valid now, refreshed when they are about to expire.
+
+        Raises:
+            AwsFatal: no provider has any.
+            AwsRetryable: a provider did not answer.
+        """
+        try:
+            found = await self._session.get_credentials()
+            if found is None:
+                msg = (
+                    "no AWS credentials found: looked at the environment, the AWS profile, web identity (IRSA), "
+                    "the container endpoint (EKS Pod Identity, ECS) and instance metadata. Give the pod a role, "
+                    "or set AWS_PROFILE or AWS_ACCESS_KEY_ID."
+                )
+                raise AwsFatal(msg, code="NoCredentials")
+            frozen = await found.get_frozen_credentials()
+        except BotoCoreError as error:
+            msg = f"AWS credentials could not be had: {error}"
+            raise AwsRetryable(msg, code="CredentialsUnavailable") from error
+        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+
+    def client(self, service: str, *, retries: int = 0) -> AbstractAsyncContextManager[Any]:
+        """An aiobotocore client to enter with ``async with``; botocore itself repeats a failed call up to ``retries`` times.
+
+        The default of none fits conditional writes: a hidden repeat would meet its own first attempt.
+        """
+        config = Config(retries={"mode": "standard", "total_max_attempts": retries + 1}, **_CONFIG)
+        made: AbstractAsyncContextManager[Any] = self._session.create_client(
+            service, region_name=self.region, endpoint_url=self.endpoint_override(service), config=config
+        )
+        return made
+
+    def _setting(self, name: str) -> Any:
+        try:
+            return self._session.get_config_variable(name)
+        except BotoCoreError as error:
+            raise _unusable(error) from error
+
+
+def _unusable(error: BotoCoreError) -> DefinitionError:
+    return DefinitionError(f"the AWS configuration cannot be used: {error}. Check AWS_PROFILE and the AWS config file.")

@@ -1,0 +1,90 @@
+"""``stream check``: say everything that is wrong with pipeline files, and run nothing."""
+
+from __future__ import annotations
+
+import json as json_text
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from stream.pipeline.digest import canonical_text
+from stream.pipeline.findings import Finding, Severity
+from stream.pipeline.lint import CheckResult
+from stream.pipeline.lint import check as check_file
+
+EXIT_OK = 0
+EXIT_FINDINGS = 1
+
+
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Pipeline files.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Print each good pipeline with defaults and environment filled in.")] = False,
+) -> None:
+    """Check pipeline files: syntax, options, names, and columns through every stage to the sinks.
+
+    Nothing is read over the network and nothing is run. Exit code 0: all can be run (there may be notes); 1: at least one cannot;
+    2: wrong usage.
+    """
+    results = {file: check_file(file, os.environ) for file in files}
+    if json:
+        sys.stdout.write(json_text.dumps(_as_json(results, resolved=resolved), indent=2) + "\n")
+    else:
+        _show(results, resolved=resolved)
+    raise typer.Exit(EXIT_OK if all(result.ok for result in results.values()) else EXIT_FINDINGS)
+
+
+def _as_json(results: dict[Path, CheckResult], *, resolved: bool) -> dict[str, Any]:
+    files = []
+    for file, result in results.items():
+        entry: dict[str, Any] = {"file": str(file), "ok": result.ok, "findings": [_finding(each) for each in result.findings]}
+        if resolved:
+            entry["resolved"] = canonical_text(result.pipeline) if result.pipeline else None
+        files.append(entry)
+    return {"ok": all(result.ok for result in results.values()), "files": files}
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "file": finding.file,
+        "line": finding.line,
+        "column": finding.column,
+        "severity": finding.severity.value,
+        "code": finding.code,
+        "message": finding.message,
+        "hint": finding.hint,
+    }
+
+
+def _show(results: dict[Path, CheckResult], *, resolved: bool) -> None:
+    """Findings to stdout, unless that is where the resolved pipelines go; colour only where a person looks on."""
+    out = Console(soft_wrap=True, highlight=False, stderr=resolved)
+    for file, result in results.items():
+        for finding in result.findings:
+            out.print(_line(finding, colour=out.is_terminal))
+        if result.pipeline is not None:
+            if resolved:
+                sys.stdout.write(canonical_text(result.pipeline))
+            out.print(_verdict(file, result))
+
+
+def _line(finding: Finding, *, colour: bool) -> Text:
+    text = Text(finding.render())
+    if colour:
+        text.highlight_words([finding.code], "red" if finding.severity is Severity.ERROR else "yellow")
+        text.stylize("bold", 0, len(f"{finding.file}:{finding.line}:{finding.column}"))
+    return text
+
+
+def _verdict(file: Path, result: CheckResult) -> Text:
+    pipeline = result.pipeline
+    if pipeline is None:
+        return Text("")
+    stages = f"{len(pipeline.stages)} stage{'' if len(pipeline.stages) == 1 else 's'}"
+    sinks = f"{len(pipeline.sinks)} sink{'' if len(pipeline.sinks) == 1 else 's'}"
+    return Text(f"{file}: ok, {pipeline.application}: {pipeline.source.kinesis.stream}, {stages}, {sinks}")

@@ -1,0 +1,231 @@
+"""Carries out the protocol's instructions against the log, the targets and the checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from stream import events
+from stream.commit import protocol
+from stream.commit.log import CommitLog, Entry
+from stream.commit.manifest import FileEntry, Kind, Manifest, State, digest, encode
+from stream.commit.naming import sha256_hex
+from stream.commit.repeat import Repeater
+from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, OutputFile, Shard
+from stream.errors import Halted, Retryable
+
+CONCURRENT_WRITES: Final = 8
+"""Files of one unit written at once: S3 answers a PUT in tens of milliseconds, and a unit rarely has more than a few files."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedUnit:
+    """A unit's intent together with the bytes of every file that it lists."""
+
+    manifest: Manifest
+    files: tuple[OutputFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a shard's sealed chain ends.
+
+    ``position``: the last committed sequence number; ``previous``: digest of the manifest that ends there; ``ended``: the shard is read
+    to its end, and ``children`` continue it.
+    """
+
+    position: int
+    previous: str
+    ended: bool = False
+    children: tuple[str, ...] = ()
+
+
+Renderer: TypeAlias = Callable[[Manifest], Awaitable[RenderedUnit]]
+"""Re-reads an intent's range and runs the definition it names; raises ``Halted`` if the stream no longer holds the range."""
+
+Concurrently: TypeAlias = Callable[[Sequence[Coroutine[Any, Any, None]]], Awaitable[None]]
+
+
+async def in_task_group(calls: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run ``calls`` side by side, a few at a time; the first error ends them all and is raised as it is."""
+    slots = asyncio.Semaphore(CONCURRENT_WRITES)
+
+    async def one(call: Coroutine[Any, Any, None]) -> None:
+        async with slots:
+            await call
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for call in calls:
+                group.create_task(one(call))
+    except ExceptionGroup as group_error:
+        raise group_error.exceptions[0] from None
+
+
+class Committer:
+    """Commits units of any shard. ``stores`` has one object store for every sink name that manifests use."""
+
+    def __init__(
+        self,
+        log: CommitLog,
+        stores: Mapping[str, ObjectStore],
+        checkpoints: Checkpoints,
+        clock: Clock,
+        emit: Emit,
+        worker: str,
+        concurrently: Concurrently = in_task_group,
+    ) -> None:
+        self._log = log
+        self._stores = stores
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._emit = emit
+        self._worker = worker
+        self._concurrently = concurrently
+        self._repeat = Repeater(clock, emit)
+
+    async def commit(self, shard: Shard, unit: RenderedUnit, render: Renderer) -> Entry:
+        """Commit ``unit``, or complete what another worker began at the same position; returns the sealed entry.
+
+        The returned manifest may be another worker's: go on from *its* ``last``.
+        """
+        entry = await self._run(shard, int(unit.manifest.after), unit, render)
+        if entry is None:
+            msg = "the protocol finished a unit of our own without a manifest"
+            raise protocol.InvalidTransition(msg)
+        await self.checkpoint(shard, entry.manifest)
+        return entry
+
+    async def complete(self, shard: Shard, after: int, render: Renderer) -> Entry | None:
+        """Complete the unit that starts behind ``after`` if one has begun there; the sealed entry, or None."""
+        return await self._run(shard, after, None, render)
+
+    async def end(self, shard: Shard, head: Head, children: tuple[str, ...]) -> Head:
+        """Write the manifest that says the shard is read to its end; whoever asks later finds the same children."""
+        manifest = Manifest(
+            kind=Kind.END,
+            state=State.SEALED,
+            application=self._log.application,
+            stream=shard.stream,
+            shard=shard.shard_id,
+            after=str(head.position),
+            previous=head.previous,
+            children=tuple(sorted(children)),
+            worker=self._worker,
+            created_at=self._clock.now().isoformat(),
+        )
+        await self._repeat("create end of shard", shard, lambda: self._log.create(shard, manifest))
+        entry = await self._repeat("read end of shard", shard, lambda: self._log.read(shard, head.position))
+        if entry is None or entry.manifest.kind is not Kind.END:
+            msg = (
+                f"{shard.stream}/{shard.shard_id} has ended at {head.position}, yet the commit log goes on from there; "
+                "compare the stream with `stream audit verify` before anything else is read"
+            )
+            raise Halted(msg)
+        await self.checkpoint(shard, entry.manifest)
+        return Head(head.position, digest(entry.body), ended=True, children=entry.manifest.children)
+
+    async def checkpoint(self, shard: Shard, manifest: Manifest) -> None:
+        """Move the hint up to the end of ``manifest``; raises ``LeaseLost`` if the shard is another worker's now."""
+        position = None if manifest.kind is Kind.END else manifest.span.last
+        hint = Checkpoint(position, manifest.subsequence, int(manifest.after))
+        await self._repeat("checkpoint", shard, lambda: self._checkpoints.advance(shard, hint))
+        self._emit(events.Checkpointed(shard.stream, shard.shard_id, position))
+
+    async def _run(self, shard: Shard, after: int, own: RenderedUnit | None, render: Renderer) -> Entry | None:
+        work = _Work(shard, after, render, {FileEntry.of(file): file for file in own.files} if own else {})
+        state, todo = protocol.begin(own.manifest if own else None)
+        while not isinstance(todo, protocol.Finish):
+            state, todo = protocol.advance(state, await self._carry_out(todo, work))
+        return work.entry if todo.manifest is not None else None
+
+    async def _carry_out(self, todo: protocol.Instruction, work: _Work) -> protocol.Event:  # noqa: PLR0911 - one case per instruction
+        match todo:
+            case protocol.Look():
+                return await self._look(work)
+            case protocol.Create(manifest):
+                return await self._create(work, manifest)
+            case protocol.Replace(manifest, etag):
+                return await self._replace(work, manifest, etag)
+            case protocol.Verify(files):
+                return protocol.Verified(await self._all_in_place(work.shard, files))
+            case protocol.Render(manifest):
+                self._emit(events.IntentAdopted(work.shard.stream, work.shard.shard_id, work.after, manifest.span.last, "render"))
+                rendered = await work.render(manifest)
+                work.bodies.update({FileEntry.of(file): file for file in rendered.files})
+                return protocol.Rendered(rendered.manifest)
+            case protocol.Write(files):
+                await self._concurrently([self._write(work.shard, work.bodies[entry]) for entry in files])
+                return protocol.Written()
+            case protocol.Delete(files):
+                await self._concurrently([self._delete(work.shard, entry) for entry in files])
+                self._emit(events.LeftoversRemoved(work.shard.stream, work.shard.shard_id, len(files)))
+                return protocol.Deleted()
+            case protocol.Finish():
+                msg = "Finish is not carried out"
+                raise protocol.InvalidTransition(msg)
+
+    async def _look(self, work: _Work) -> protocol.Event:
+        entry = await self._repeat("read manifest", work.shard, lambda: self._log.read(work.shard, work.after))
+        if entry is None:
+            return protocol.Absent()
+        work.entry = entry
+        return protocol.Found(entry.manifest, entry.etag)
+
+    async def _create(self, work: _Work, manifest: Manifest) -> protocol.Event:
+        try:
+            etag = await self._log.create(work.shard, manifest)
+        except Retryable as error:
+            return await self._unknown(work.shard, "create intent", error)
+        if etag is None:
+            return protocol.Refused()
+        self._emit(events.IntentCreated(work.shard.stream, work.shard.shard_id, work.after, manifest.span.last))
+        return protocol.Created(etag)
+
+    async def _replace(self, work: _Work, manifest: Manifest, etag: str) -> protocol.Event:
+        stamp = {"sealed_by": self._worker, "sealed_at": self._clock.now().isoformat()} if manifest.sealed else {}
+        stamped = msgspec.structs.replace(manifest, **stamp)
+        body = encode(stamped)
+        try:
+            new = await self._log.replace(work.shard, body, work.after, etag)
+        except Retryable as error:
+            return await self._unknown(work.shard, "seal" if manifest.sealed else "amend intent", error)
+        if new is None:
+            return protocol.Refused()
+        work.entry = Entry(stamped, body, new)
+        return protocol.Replaced(new)
+
+    async def _unknown(self, shard: Shard, call: str, error: Retryable) -> protocol.Event:
+        await self._repeat.pause(call, shard, error)
+        return protocol.Unknown()
+
+    async def _all_in_place(self, shard: Shard, files: Sequence[FileEntry]) -> bool:
+        for entry in files:
+            stored = await self._repeat("read file", shard, lambda e=entry: self._stores[e.sink].get(e.key))  # type: ignore[misc]
+            if stored is None or len(stored.body) != entry.size or sha256_hex(stored.body) != entry.sha256:
+                return False
+        return True
+
+    async def _write(self, shard: Shard, file: OutputFile) -> None:
+        begun = self._clock.monotonic()
+        await self._repeat(f"write to {file.sink}", shard, lambda: self._stores[file.sink].put(file.key, file.body))
+        seconds = self._clock.monotonic() - begun
+        self._emit(events.FileWritten(shard.stream, shard.shard_id, file.sink, file.rows, len(file.body), seconds))
+
+    async def _delete(self, shard: Shard, entry: FileEntry) -> None:
+        await self._repeat(f"remove from {entry.sink}", shard, lambda: self._stores[entry.sink].delete(entry.key))
+
+
+class _Work:
+    """One unit while it is being carried out: the bytes at hand and the manifest as last seen in the log."""
+
+    def __init__(self, shard: Shard, after: int, render: Renderer, bodies: dict[FileEntry, OutputFile]) -> None:
+        self.shard = shard
+        self.after = after
+        self.render = render
+        self.bodies = bodies
+        self.entry: Entry | None = None

@@ -1,0 +1,105 @@
+"""The chain of manifests of one application in an object store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from stream.commit import naming
+from stream.commit.manifest import Kind, Manifest, State, decode, decode_start, encode, encode_start, pinned
+from stream.contracts import Clock, ObjectStore, Shard, Start, StartKind
+from stream.errors import Halted
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A manifest as it lies in the store, with its bytes and the tag a replace must name."""
+
+    manifest: Manifest
+    body: bytes
+    etag: str
+
+
+class CommitLog:
+    """Reads and writes manifests. Holds no state: two instances over one store see the same log."""
+
+    def __init__(self, store: ObjectStore, application: str, clock: Clock, worker: str) -> None:
+        self.store = store
+        self.application = application
+        self._clock = clock
+        self._worker = worker
+
+    async def read(self, shard: Shard, after: int) -> Entry | None:
+        """The manifest of the unit that starts behind ``after``, or None where no unit has begun."""
+        return await self._read(naming.manifest_key(shard.stream, shard.shard_id, after))
+
+    async def create(self, shard: Shard, manifest: Manifest) -> str | None:
+        """Begin a unit; its tag, or None if one has begun there already."""
+        key = naming.manifest_key(shard.stream, shard.shard_id, int(manifest.after))
+        return await self.store.create(key, encode(manifest))
+
+    async def replace(self, shard: Shard, body: bytes, after: int, etag: str) -> str | None:
+        """Change the unit's manifest if nobody else has; its new tag, or None."""
+        return await self.store.replace(naming.manifest_key(shard.stream, shard.shard_id, after), body, etag)
+
+    async def pin_start(self, stream: str, start: Start) -> Start:
+        """Where the whole stream starts, for ever: what the first worker to ask was told, whoever asks later.
+
+        ``latest`` becomes the timestamp of the first asking. A shard that appears later then starts there too, which is before its first
+        record, so a reshard loses nothing.
+        """
+        key = naming.start_key(stream)
+        stored = await self.store.get(key)
+        if stored is None:
+            await self.store.create(key, encode_start(self._resolve(start)))
+            stored = await self.store.get(key)
+        if stored is None:
+            msg = f"{self.store.url}: object {key} was created and cannot be read back"
+            raise Halted(msg)
+        return decode_start(stored.body, key)
+
+    async def open_chain(self, shard: Shard, start: Start) -> Entry:
+        """The first link of the shard's chain, created if nobody has; ``start`` is recorded in it."""
+        key = naming.genesis_key(shard.stream, shard.shard_id)
+        entry = await self._read(key)
+        if entry is None:
+            genesis = Manifest(
+                kind=Kind.GENESIS,
+                state=State.SEALED,
+                application=self.application,
+                stream=shard.stream,
+                shard=shard.shard_id,
+                start=pinned(start),
+                parents=shard.parents,
+                worker=self._worker,
+                created_at=self._clock.now().isoformat(),
+            )
+            await self.store.create(key, encode(genesis))
+            entry = await self._read(key)
+        if entry is None:
+            msg = f"{self.store.url}: object {key} was created and cannot be read back"
+            raise Halted(msg)
+        return entry
+
+    async def chain(self, stream: str, shard_id: str) -> AsyncIterator[Entry]:
+        """Every unit of a shard from the first on, as the manifests link them; stops at an intent or where no unit has begun."""
+        shard = Shard(stream, shard_id)
+        after = 0
+        while (entry := await self.read(shard, after)) is not None:
+            yield entry
+            if not entry.manifest.sealed or entry.manifest.last is None:
+                return
+            after = int(entry.manifest.last)
+
+    async def shards(self, stream: str) -> list[str]:
+        """Ids of all shards that have a chain, ascending."""
+        prefix = f"commits/{stream}/"
+        keys = [info.key async for info in self.store.list(prefix) if info.key.endswith("/genesis.json")]
+        return sorted(key.removeprefix(prefix).removesuffix("/genesis.json") for key in keys)
+
+    def _resolve(self, start: Start) -> Start:
+        return Start(StartKind.AT_TIMESTAMP, self._clock.now()) if start.kind is StartKind.LATEST else start
+
+    async def _read(self, key: str) -> Entry | None:
+        stored = await self.store.get(key)
+        return None if stored is None else Entry(decode(stored.body, key), stored.body, stored.etag)

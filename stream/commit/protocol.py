@@ -1,0 +1,289 @@
+"""How one unit is committed exactly once: a pure state machine, events in, one instruction out.
+
+Why it exists. A lease says who *should* work on a shard. A paused worker wakes up after its lease is gone and still writes, so no
+lease can say who *does*. Correctness therefore rests on one object per unit, the manifest at the unit's start position, and on two
+properties of the store: a create that fails if the object exists, and a replace that fails if the object has changed. With them, any
+number of workers may believe they own the shard, run different versions, stop anywhere and lose any reply:
+
+* whoever creates the manifest fixes the range and the files of the unit; everyone else adopts it (*intent*);
+* files are named by their content, so writing one twice changes nothing, and writing a different one never overwrites;
+* the manifest becomes *sealed*, by compare-and-swap, only after all its files are in place, and never changes again;
+* a worker that cannot reproduce the recorded bytes (another build, a changed table) replaces the intent's file list by its own, by
+  compare-and-swap and only while it is an intent (*amend*), writes its files, seals, and only then deletes what it superseded;
+* a worker whose replace was refused looks again, and takes back those of its own files that the sealed manifest does not list.
+
+A reply that never came is not a failure: the machine looks again and finds either its own work or somebody else's.
+
+What was rejected. Fencing by lease counter alone (covers the lease row, not the objects). KCL's prepared checkpoint alone (loses or
+doubles data once two versions run side by side, because both write under the same keys). Multipart uploads left open until the
+checkpoint (orphans, and nothing to prove afterwards). A transaction coordinator (an engine to operate).
+
+The machine has one outstanding instruction at a time. ``begin`` gives the first, ``advance`` the next for each event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import TypeAlias
+
+import msgspec
+
+from stream.commit.manifest import FileEntry, Manifest, State
+
+# --- instructions: what the committer must do next --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Read the manifest at the unit's start: ``Found`` or ``Absent``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create the manifest if there is none: ``Created``, ``Refused`` or ``Unknown``."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Check that every file is in place with its size and checksum: ``Verified``."""
+
+    files: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Render:
+    """Re-read the manifest's range and run the definition that it names: ``Rendered``."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Write the files, whose bytes this worker holds: ``Written``."""
+
+    files: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Replace the manifest if its tag is still ``etag``: ``Replaced``, ``Refused`` or ``Unknown``."""
+
+    manifest: Manifest
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove the files: ``Deleted``."""
+
+    files: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end. ``manifest`` is sealed, or None if nobody has begun a unit here."""
+
+    manifest: Manifest | None
+
+
+Instruction: TypeAlias = Look | Create | Verify | Render | Write | Replace | Delete | Finish
+
+# --- events: what came of it ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The manifest as it is now, and its tag."""
+
+    manifest: Manifest
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """There is no manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The manifest is ours; its tag."""
+
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """The replacement is in place; its tag."""
+
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Somebody else was there first; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """No reply: the write may have happened, may still happen, or may never happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Whether every file is in place."""
+
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """An intent with what this worker made of the recorded range; it holds the bytes of ``manifest.files``."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """All files are in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """All files are gone."""
+
+
+Event: TypeAlias = Found | Absent | Created | Replaced | Refused | Unknown | Verified | Rendered | Written | Deleted
+
+
+class Phase(Enum):
+    """Which answer the machine is waiting for."""
+
+    LOOKING = auto()
+    CREATING = auto()
+    VERIFYING = auto()
+    RENDERING = auto()
+    AMENDING = auto()
+    WRITING = auto()
+    SEALING = auto()
+    CLEANING = auto()
+    FINISHED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Where the commit of one unit stands in one worker.
+
+    ``own``: content whose bytes this worker holds. ``current`` and ``etag``: the manifest in the log as last seen. ``written``: files
+    this worker may have put, which it takes back if the sealed manifest does not list them.
+    """
+
+    phase: Phase
+    own: Manifest | None = None
+    current: Manifest | None = None
+    etag: str = ""
+    written: frozenset[FileEntry] = frozenset()
+
+    def contradiction(self) -> str | None:
+        """What is wrong with this state in itself, or None; simulations ask after each step."""
+        holding = {Phase.WRITING, Phase.SEALING, Phase.AMENDING, Phase.VERIFYING, Phase.RENDERING}
+        if self.phase in holding and (self.current is None or self.current.sealed or not self.etag):
+            return f"{self.phase} needs an intent and its tag"
+        if self.phase is Phase.WRITING and (self.own is None or self.current is None or not self.own.same_content(self.current)):
+            return "only files whose bytes are held may be written"
+        if self.phase is Phase.CLEANING and (self.current is None or not self.current.sealed):
+            return "nothing may be removed before the manifest is sealed"
+        return None
+
+
+class InvalidTransition(Exception):
+    """An event that the phase cannot answer; it means that the committer is wrong."""
+
+
+def begin(own: Manifest | None) -> tuple[Unit, Instruction]:
+    """Start: with ``own``, commit that intent; without, only complete what another worker may have left here."""
+    if own is None:
+        return Unit(Phase.LOOKING), Look()
+    return Unit(Phase.CREATING, own=own), Create(own)
+
+
+def advance(unit: Unit, event: Event) -> tuple[Unit, Instruction]:  # noqa: C901, PLR0911 - one case per line of the transition table
+    """The next state and instruction.
+
+    Raises:
+        InvalidTransition: the event does not answer the outstanding instruction.
+    """
+    match unit.phase, event:
+        case (Phase.CREATING, Created(etag)) if unit.own is not None:
+            return _write(unit, unit.own, etag)
+        case (Phase.CREATING | Phase.AMENDING | Phase.SEALING, Refused() | Unknown()):
+            return replace(unit, phase=Phase.LOOKING), Look()
+        case (Phase.LOOKING, Absent()):
+            return begin(unit.own) if unit.own is not None else _finish(unit, None)
+        case (Phase.LOOKING, Found(manifest, etag)):
+            return _found(unit, manifest, etag)
+        case (Phase.VERIFYING, Verified(complete)) if unit.current is not None:
+            if complete:
+                return _seal(unit, unit.current)
+            return replace(unit, phase=Phase.RENDERING), Render(unit.current)
+        case (Phase.RENDERING, Rendered(manifest)) if unit.current is not None:
+            return _rendered(replace(unit, own=manifest), manifest, unit.current)
+        case (Phase.AMENDING, Replaced(etag)) if unit.own is not None:
+            return _write(unit, unit.own, etag)
+        case (Phase.WRITING, Written()) if unit.current is not None:
+            return _seal(unit, unit.current)
+        case (Phase.SEALING, Replaced(_)) if unit.current is not None:
+            return _settle(unit, sealed(unit.current))
+        case (Phase.CLEANING, Deleted()):
+            return _finish(unit, unit.current)
+        case _:
+            msg = f"{event!r} does not answer {unit!r}"
+            raise InvalidTransition(msg)
+
+
+def sealed(intent: Manifest) -> Manifest:
+    """The same manifest, final."""
+    return msgspec.structs.replace(intent, state=State.SEALED)
+
+
+def leftovers(manifest: Manifest, written: frozenset[FileEntry] = frozenset()) -> tuple[FileEntry, ...]:
+    """Files that the sealed ``manifest`` replaced or that ``written`` put beside it; they belong to nobody."""
+    return tuple(sorted((written | set(manifest.superseded)) - set(manifest.files)))
+
+
+def _found(unit: Unit, manifest: Manifest, etag: str) -> tuple[Unit, Instruction]:
+    if manifest.sealed:
+        return _settle(unit, manifest)
+    if unit.own is not None and unit.own.same_content(manifest):
+        return _write(unit, manifest, etag)
+    return replace(unit, phase=Phase.VERIFYING, current=manifest, etag=etag), Verify(manifest.files)
+
+
+def _rendered(unit: Unit, own: Manifest, current: Manifest) -> tuple[Unit, Instruction]:
+    if own.same_content(current):
+        return _write(unit, current, unit.etag)
+    superseded = tuple(sorted({*current.superseded, *current.files} - set(own.files)))
+    amended = msgspec.structs.replace(own, superseded=superseded, previous=current.previous)
+    return replace(unit, phase=Phase.AMENDING, own=amended), Replace(amended, unit.etag)
+
+
+def _write(unit: Unit, manifest: Manifest, etag: str) -> tuple[Unit, Instruction]:
+    written = unit.written | set(manifest.files)
+    return replace(unit, phase=Phase.WRITING, current=manifest, etag=etag, written=written), Write(manifest.files)
+
+
+def _seal(unit: Unit, intent: Manifest) -> tuple[Unit, Instruction]:
+    return replace(unit, phase=Phase.SEALING), Replace(sealed(intent), unit.etag)
+
+
+def _settle(unit: Unit, manifest: Manifest) -> tuple[Unit, Instruction]:
+    extra = leftovers(manifest, unit.written)
+    if not extra:
+        return _finish(unit, manifest)
+    return replace(unit, phase=Phase.CLEANING, current=manifest), Delete(extra)
+
+
+def _finish(unit: Unit, manifest: Manifest | None) -> tuple[Unit, Instruction]:
+    return replace(unit, phase=Phase.FINISHED), Finish(manifest)

@@ -1,0 +1,86 @@
+"""What to do on taking a shard: follow its chain to the end, and finish what somebody left half done."""
+
+from __future__ import annotations
+
+from stream import events
+from stream.batch import ORIGIN
+from stream.commit.committer import Committer, Head, Renderer
+from stream.commit.log import CommitLog, Entry
+from stream.commit.manifest import Kind, Manifest, digest
+from stream.commit.repeat import Repeater
+from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, Shard
+from stream.errors import Halted
+
+
+async def entry_point(log: CommitLog, shard: Shard, checkpoint: Checkpoint | None, genesis: Entry) -> Head:
+    """A sealed place to follow the chain from: where the checkpoint says a unit ended if the log agrees, else the start.
+
+    A checkpoint is only a hint; one that the log does not confirm costs a longer walk and nothing else.
+    """
+    start = Head(ORIGIN, digest(genesis.body))
+    if checkpoint is None:
+        return start
+    entry = await log.read(shard, checkpoint.unit_after)
+    if entry is None or not entry.manifest.sealed:
+        return start
+    if entry.manifest.kind is Kind.END:
+        return Head(checkpoint.unit_after, digest(entry.body), ended=True, children=entry.manifest.children)
+    if entry.manifest.span.last != checkpoint.position:
+        return start
+    return Head(entry.manifest.span.last, digest(entry.body))
+
+
+async def recover(
+    log: CommitLog,
+    committer: Committer,
+    checkpoints: Checkpoints,
+    shard: Shard,
+    genesis: Entry,
+    render: Renderer,
+    clock: Clock,
+    emit: Emit,
+) -> Head:
+    """The end of the shard's sealed chain, after completing an intent that stands there.
+
+    Raises:
+        Halted: the checkpoint lies beyond the end of the chain, so somebody else has processed records that the log does not know.
+        LeaseLost: the shard is another worker's.
+    """
+    begun = clock.monotonic()
+    repeat = Repeater(clock, emit)
+    checkpoint = await repeat("read checkpoint", shard, lambda: checkpoints.read(shard))
+    head = await repeat("read manifest", shard, lambda: entry_point(log, shard, checkpoint, genesis))
+    followed = 0
+    last: Manifest | None = None
+    while not head.ended and (entry := await committer.complete(shard, head.position, render)) is not None:
+        head = _step(head, entry)
+        last = entry.manifest
+        followed += 1
+    _refuse_unknown_progress(shard, checkpoint, head)
+    if last is not None and not head.ended:
+        await committer.checkpoint(shard, last)
+    emit(events.RecoveryFinished(shard.stream, shard.shard_id, head.position, followed, clock.monotonic() - begun))
+    return head
+
+
+def _step(head: Head, entry: Entry) -> Head:
+    if entry.manifest.previous != head.previous:
+        msg = (
+            f"the commit log of {entry.manifest.stream}/{entry.manifest.shard} is broken behind {head.position}: the manifest there "
+            f"names the predecessor {entry.manifest.previous[:12]}, the sealed one is {head.previous[:12]}; an object was edited or "
+            "restored by hand. Restore the original version; nothing is read until then."
+        )
+        raise Halted(msg)
+    if entry.manifest.kind is Kind.END:
+        return Head(head.position, digest(entry.body), ended=True, children=entry.manifest.children)
+    return Head(entry.manifest.span.last, digest(entry.body))
+
+
+def _refuse_unknown_progress(shard: Shard, checkpoint: Checkpoint | None, head: Head) -> None:
+    if checkpoint is not None and checkpoint.position is not None and checkpoint.position > head.position:
+        msg = (
+            f"the checkpoint of {shard.stream}/{shard.shard_id} stands at {checkpoint.position}, beyond the end of the commit log at "
+            f"{head.position}: another application moved it, or the log lost objects. Set the checkpoint back to {head.position}, or "
+            "restore the log; nothing is read until then."
+        )
+        raise Halted(msg)

@@ -1,0 +1,40 @@
+"""Calls that may be made again: what to do when no reply came."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from stream import events
+from stream.contracts import Clock, Emit, Shard
+from stream.errors import Retryable
+
+T = TypeVar("T")
+
+FIRST_WAIT: Final = 0.2
+LONGEST_WAIT: Final = 20.0
+"""Seconds between repeated calls, doubled each time from the first to the longest: an hour's outage of S3 costs 180 calls a shard."""
+
+
+class Repeater:
+    """Makes idempotent calls until their outcome is known, and tells the world each time it has to wait."""
+
+    def __init__(self, clock: Clock, emit: Emit) -> None:
+        self._clock = clock
+        self._emit = emit
+
+    async def __call__(self, call: str, shard: Shard, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The result of ``attempt``, made as often as it raises ``Retryable``; any other error is raised as it is."""
+        wait = FIRST_WAIT
+        while True:
+            try:
+                return await attempt()
+            except Retryable as error:
+                await self.pause(call, shard, error, wait)
+                wait = min(2 * wait, LONGEST_WAIT)
+
+    async def pause(self, call: str, shard: Shard, error: Retryable, wait: float = FIRST_WAIT) -> None:
+        """Wait as long as the far side asked for, or ``wait`` seconds."""
+        seconds = error.retry_after or wait
+        self._emit(events.CallRepeated(shard.stream, shard.shard_id, call, str(error), seconds))
+        await self._clock.sleep(seconds)

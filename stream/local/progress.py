@@ -1,0 +1,26 @@
+"""How far a pipeline has come, read from outside: from its commit log and nothing else."""
+
+from __future__ import annotations
+
+from stream.commit.manifest import Kind, decode
+from stream.local.aws import Errands
+
+
+class LogReader:
+    """Counts the records of sealed units. A sealed manifest never changes, so each is read once. Blocking."""
+
+    def __init__(self, errands: Errands, bucket: str, prefix: str) -> None:
+        self._errands = errands
+        self._bucket = bucket
+        self._prefix = prefix
+        self._records: dict[str, int] = {}
+
+    def sealed_records(self) -> int:
+        """Records in sealed units by now."""
+        for key in self._errands.keys(self._bucket, self._prefix):
+            if key in self._records:
+                continue
+            manifest = decode(self._errands.body(self._bucket, key), key)
+            if manifest.sealed:
+                self._records[key] = manifest.records if manifest.kind is Kind.UNIT else 0
+        return sum(self._records.values())

@@ -1,0 +1,108 @@
+"""Every metric once. Labels are few and bounded: never a sequence number, a key, or an object name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Kind(StrEnum):
+    """How a metric moves."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""Durations of calls and computations, as the OpenTelemetry conventions advise for messaging."""
+AGES: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+"""From arrival in the stream to commit."""
+ROWS: Final = (1.0, 10.0, 100.0, 1e3, 1e4, 5e4, 1e5, 5e5, 1e6)
+BYTES: Final = tuple(float(2**power) for power in range(12, 30, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric's full definition; ``unit`` is the base unit its values have, empty for plain counts and flags."""
+
+    name: str
+    kind: Kind
+    unit: str
+    labels: tuple[str, ...]
+    help: str
+    buckets: tuple[float, ...] = ()
+
+
+def _counter(name: str, labels: tuple[str, ...], text: str, unit: str = "") -> Metric:
+    return Metric(f"kst_{name}_total", Kind.COUNTER, unit, labels, text)
+
+
+def _gauge(name: str, labels: tuple[str, ...], text: str, unit: str = "") -> Metric:
+    return Metric(f"kst_{name}", Kind.GAUGE, unit, labels, text)
+
+
+def _histogram(name: str, labels: tuple[str, ...], buckets: tuple[float, ...], text: str) -> Metric:
+    unit = {"seconds": "seconds", "bytes": "bytes"}.get(name.rsplit("_", 1)[-1], "")
+    return Metric(f"kst_{name}", Kind.HISTOGRAM, unit, labels, text, buckets)
+
+
+_STREAM: Final = ("stream",)
+_SHARD: Final = ("stream", "shard")
+
+SOURCE_RECORDS = _counter("source_records", _STREAM, "Kinesis records received.")
+SOURCE_USER_RECORDS = _counter("source_user_records", _STREAM, "User records after KPL de-aggregation.")
+SOURCE_BYTES = _counter("source_bytes", _STREAM, "Payload bytes received.", "bytes")
+SOURCE_POLLS = _counter("source_polls", (*_STREAM, "result"), "Polls: ok, empty, throttled, expired_iterator, error.")
+SOURCE_POLL_SECONDS = _histogram("source_poll_seconds", _STREAM, SECONDS, "Time one GetRecords took.")
+SOURCE_POLL_WAIT = _counter("source_poll_wait_seconds", _STREAM, "Time waited before polls were repeated.", "seconds")
+BEHIND_LATEST = _gauge("source_behind_latest_seconds", _SHARD, "How far reading is behind the tip of the shard.", "seconds")
+BACKPRESSURE = _counter("backpressure_seconds", _STREAM, "Time readers stood still for want of memory budget.", "seconds")
+BUFFER_BYTES = _gauge("buffer_bytes", (), "Bytes of the memory budget in use.", "bytes")
+BUFFER_LIMIT_BYTES = _gauge("buffer_limit_bytes", (), "Size of the memory budget.", "bytes")
+
+UNITS_CUT = _counter("units_cut", (*_STREAM, "trigger"), "Units cut: rows, bytes, age, pressure, shard_end, drain.")
+UNIT_RECORDS = _histogram("unit_records", _STREAM, ROWS, "User records in one unit.")
+UNIT_BYTES = _histogram("unit_bytes", _STREAM, BYTES, "Payload bytes in one unit.")
+UNITS_SEALED = _counter("units_sealed", _STREAM, "Units committed.")
+UNIT_SECONDS = _histogram("unit_seconds", _STREAM, (*SECONDS, 30.0, 60.0), "Time from the cut of a unit to its commit.")
+INTENTS = _counter("intents", (*_STREAM, "how"), "Manifests: created here, or adopted from another worker and how.")
+RECORDS = _counter("records", (*_STREAM, "outcome"), "Committed user records by outcome.")
+RECORD_AGE = _histogram(
+    "record_age_at_commit_seconds", (*_STREAM, "record"), AGES, "Age of a unit's oldest and newest record at its commit."
+)
+SEALED_TIMESTAMP = _gauge("shard_sealed_timestamp_seconds", _SHARD, "When the shard's last unit was committed.", "seconds")
+
+STAGE_RECORDS_IN = _counter("stage_records_in", (*_STREAM, "stage"), "Rows that entered the stage.")
+STAGE_RECORDS_OUT = _counter("stage_records_out", (*_STREAM, "stage"), "Rows that left the stage.")
+STAGE_SECONDS = _histogram("stage_seconds", (*_STREAM, "stage"), SECONDS, "Time one stage took for one unit.")
+DLQ_RECORDS = _counter("dlq_records", (*_STREAM, "stage", "reason"), "Records sent to the dead letters.")
+
+SINK_OBJECTS = _counter("sink_objects", (*_STREAM, "sink"), "Objects written.")
+SINK_RECORDS = _counter("sink_records", (*_STREAM, "sink"), "Rows written.")
+SINK_BYTES = _counter("sink_bytes", (*_STREAM, "sink"), "Encoded bytes written.", "bytes")
+SINK_PUT_SECONDS = _histogram("sink_put_seconds", (*_STREAM, "sink"), (*SECONDS, 30.0, 60.0), "Time one object took.")
+LEFTOVERS = _counter("leftovers_removed", _STREAM, "Files taken back because no committed unit lists them.")
+CALLS_REPEATED = _counter("calls_repeated", ("call",), "Storage and coordination calls made again.")
+CALL_WAIT = _counter("call_wait_seconds", ("call",), "Time waited before calls were made again.", "seconds")
+
+CHECKPOINTS = _counter("checkpoints", _STREAM, "Checkpoints stored.")
+RECOVERIES = _counter("recoveries", _STREAM, "Times the commit log was followed to its end.")
+RECOVERY_UNITS = _counter("recovery_units", _STREAM, "Units found committed behind a checkpoint.")
+RECOVERY_SECONDS = _histogram("recovery_seconds", _STREAM, (*SECONDS, 30.0, 60.0, 300.0), "Time a recovery took.")
+LEASES_HELD = _gauge("leases_held", _STREAM, "Shards this worker is reading.")
+SHARDS_STARTED = _counter("shards_started", _STREAM, "Shards taken up.")
+SHARDS_ENDED = _counter("shards_ended", _STREAM, "Shards read to their end.")
+SHARDS_RELEASED = _counter("shards_released", (*_STREAM, "why"), "Shards given up: drain, lease_lost.")
+SHARD_HALTED = _gauge("shard_halted", _SHARD, "1 while the shard stands still until a person acts.")
+
+BUILD_INFO = _gauge("build_info", ("version", "worker"), "Always 1; the labels say what runs.")
+DRAINING = _gauge("draining", (), "1 once a signal has asked for the end.")
+LOOP_LAG = _gauge("event_loop_lag_seconds", (), "How much later than asked the event loop woke up.", "seconds")
+
+CATALOG: Final[tuple[Metric, ...]] = tuple(value for value in list(vars().values()) if isinstance(value, Metric))
+"""All of the above, in their order."""
+
+PER_SHARD: Final[tuple[Metric, ...]] = tuple(metric for metric in CATALOG if "shard" in metric.labels)
+"""Metrics whose series go away with the shard."""

@@ -1,0 +1,148 @@
+"""Events to JSON lines. No line holds record data, because no event does."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+import orjson
+
+from stream import events as ev
+from stream.contracts import Clock
+
+QUIET_SECONDS: Final = 30.0
+"""Noisy classes get one line in this time per shard and cause; the next line says how many events it stands for besides."""
+
+MAX_TEXT: Final = 500
+_MAX_CAUSES: Final = 4096
+_SAFE_INTEGER: Final = 2**53 - 1
+
+
+class Level(IntEnum):
+    """Severities, as ``logging`` numbers them."""
+
+    DEBUG = 10
+    INFO = 20
+    WARNING = 30
+    ERROR = 40
+
+
+LEVELS: Final[dict[type[ev.Event], Level]] = {
+    ev.PageReceived: Level.DEBUG,
+    ev.PollRepeated: Level.WARNING,
+    ev.BudgetWaited: Level.INFO,
+    ev.UnitCut: Level.DEBUG,
+    ev.StageApplied: Level.DEBUG,
+    ev.RecordsRejected: Level.WARNING,
+    ev.IntentCreated: Level.DEBUG,
+    ev.IntentAdopted: Level.INFO,
+    ev.FileWritten: Level.DEBUG,
+    ev.UnitSealed: Level.INFO,
+    ev.Checkpointed: Level.DEBUG,
+    ev.RecoveryFinished: Level.INFO,
+    ev.LeftoversRemoved: Level.INFO,
+    ev.CallRepeated: Level.WARNING,
+    ev.ShardStarted: Level.INFO,
+    ev.ShardEnded: Level.INFO,
+    ev.ShardReleased: Level.INFO,
+    ev.ShardHalted: Level.ERROR,
+    ev.WorkerStarted: Level.INFO,
+    ev.DrainStarted: Level.INFO,
+}
+
+NOISY: Final[dict[type[ev.Event], tuple[str, ...]]] = {
+    ev.PollRepeated: ("why",),
+    ev.BudgetWaited: (),
+    ev.RecordsRejected: ("stage", "reason"),
+    ev.CallRepeated: ("call",),
+}
+"""Classes that may come many times a second, with the fields that tell their causes apart."""
+
+
+@dataclass(slots=True)
+class _Cause:
+    written: float
+    last: ev.Event
+    held_back: int = 0
+
+
+class JsonLog:
+    """An ``Emit`` that hands JSON lines, each ending in a newline, to ``write``. Callable from any thread; never raises.
+
+    Integers beyond 2**53, such as sequence numbers, are written as text.
+    """
+
+    def __init__(self, write: Callable[[bytes], object], clock: Clock, level: Level = Level.INFO) -> None:
+        self._write = write
+        self._clock = clock
+        self._level = level
+        self._causes: dict[tuple[object, ...], _Cause] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, event: ev.Event) -> None:
+        """Write ``event``, unless its level is too low or it repeats what was just said."""
+        if LEVELS.get(type(event), Level.INFO) < self._level:
+            return
+        with self._lock:
+            repeats = self._repeats(event)
+            if repeats is not None:
+                self._line(event, repeats)
+
+    def flush(self) -> None:
+        """Write what was held back, such as before the process ends."""
+        with self._lock:
+            for cause in self._causes.values():
+                if cause.held_back:
+                    self._line(cause.last, cause.held_back - 1)
+            self._causes.clear()
+
+    def _repeats(self, event: ev.Event) -> int | None:
+        """How many earlier events the line for this one stands for besides; None if it is held back."""
+        fields = NOISY.get(type(event))
+        if fields is None:
+            return 0
+        key = (type(event), event.stream, event.shard, *(getattr(event, name) for name in fields))
+        now = self._clock.monotonic()
+        known = self._causes.get(key)
+        if known is not None and now - known.written < QUIET_SECONDS:
+            known.held_back += 1
+            known.last = event
+            return None
+        if len(self._causes) >= _MAX_CAUSES:
+            self._causes = {key: cause for key, cause in self._causes.items() if now - cause.written < QUIET_SECONDS}
+        self._causes[key] = _Cause(now, event)
+        return known.held_back if known is not None else 0
+
+    def _line(self, event: ev.Event, repeats: int) -> None:
+        line = render(event) | ({"repeated": repeats} if repeats else {})
+        stamped = {"time": self._clock.now().isoformat(timespec="milliseconds")} | line
+        with contextlib.suppress(OSError, ValueError):
+            self._write(orjson.dumps(stamped, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def render(event: ev.Event) -> dict[str, Any]:
+    """The line for ``event`` without its time: level, event name in snake case, and the event's fields; empty places left out."""
+    level = LEVELS.get(type(event), Level.INFO)
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
+    fields = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
+    return {"level": level.name.lower(), "event": name} | {key: value for key, value in fields.items() if value != ""}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return value if abs(value) <= _SAFE_INTEGER else str(value)
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, tuple):
+        pairs = bool(value) and all(isinstance(item, tuple) for item in value)
+        return {str(key): _plain(item) for key, item in value} if pairs else [_plain(item) for item in value]
+    text = str(value)
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."

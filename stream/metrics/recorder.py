@@ -1,0 +1,238 @@
+"""Events to Prometheus: what is counted for each event, in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from stream import events as ev
+from stream.contracts import Clock
+from stream.metrics import catalog as m
+from stream.metrics.catalog import CATALOG, PER_SHARD, Kind, Metric
+
+MAX_REASONS: Final = 200
+"""Series of ``kst_dlq_records_total`` per recorder; further (stage, reason) pairs count as reason ``other``."""
+OTHER: Final = "other"
+
+
+class Recorder:
+    """An ``Emit`` that keeps the metrics of ``catalog.py`` in ``registry``.
+
+    Callable from any thread. Series of a shard exist from its ``ShardStarted`` to its ``ShardReleased`` or ``ShardEnded``.
+    """
+
+    def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
+        self._clock = clock
+        self._metrics: dict[str, Any] = {metric.name: _instrument(metric, registry) for metric in CATALOG}
+        self._held: set[tuple[str, str]] = set()
+        self._reasons: set[tuple[str, str, str]] = set()
+        self._lock = threading.Lock()
+
+    def __call__(self, event: ev.Event) -> None:
+        """Count ``event``; events of unknown classes are let through."""
+        count = COUNTED.get(type(event))
+        if count is not None:
+            count(self, event)
+
+    def watch_buffer(self, held: Callable[[], int], limit: int) -> None:
+        """Show what ``held`` returns, in bytes, whenever somebody looks at the metrics."""
+        self._metrics[m.BUFFER_BYTES.name].set_function(held)
+        self.set(m.BUFFER_LIMIT_BYTES, limit)
+
+    def now(self) -> float:
+        """Wall-clock time in seconds since 1970."""
+        return self._clock.now().timestamp()
+
+    def add(self, metric: Metric, amount: float, *labels: str) -> None:
+        """Move a counter up; it never goes down, whatever ``amount`` says."""
+        self._series(metric, labels).inc(max(0, amount))
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """Set a gauge."""
+        self._series(metric, labels).set(value)
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """Add an observation to a histogram."""
+        self._series(metric, labels).observe(value)
+
+    def set_shard(self, metric: Metric, value: float, event: ev.Event) -> None:
+        """Set a gauge of the event's shard, unless the shard is not held any more."""
+        with self._lock:
+            if (event.stream, event.shard) in self._held:
+                self.set(metric, value, event.stream, event.shard)
+
+    def hold(self, event: ev.Event) -> None:
+        """The event's shard is being read from now on."""
+        with self._lock:
+            self._held.add((event.stream, event.shard))
+            self._show_held(event.stream)
+            self.set(m.SHARD_HALTED, 0, event.stream, event.shard)
+
+    def let_go(self, event: ev.Event) -> None:
+        """The event's shard is somebody else's, or nobody's: its series go away."""
+        with self._lock:
+            self._held.discard((event.stream, event.shard))
+            self._show_held(event.stream)
+            for metric in PER_SHARD:
+                with contextlib.suppress(KeyError):
+                    self._metrics[metric.name].remove(event.stream, event.shard)
+
+    def bounded_reason(self, stream: str, stage: str, reason: str) -> str:
+        """``reason``, or ``other`` once too many different ones were seen."""
+        with self._lock:
+            if (stream, stage, reason) not in self._reasons and len(self._reasons) >= MAX_REASONS:
+                return OTHER
+            self._reasons.add((stream, stage, reason))
+            return reason
+
+    def _show_held(self, stream: str) -> None:
+        self.set(m.LEASES_HELD, sum(1 for held, _ in self._held if held == stream), stream)
+
+    def _series(self, metric: Metric, labels: tuple[str, ...]) -> Any:
+        instrument = self._metrics[metric.name]
+        return instrument.labels(*labels) if labels else instrument
+
+
+def _instrument(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    match metric.kind:
+        case Kind.COUNTER:
+            return Counter(metric.name, metric.help, metric.labels, registry=registry)
+        case Kind.GAUGE:
+            return Gauge(metric.name, metric.help, metric.labels, registry=registry)
+        case Kind.HISTOGRAM:
+            return Histogram(metric.name, metric.help, metric.labels, registry=registry, buckets=metric.buckets)
+
+
+def _page_received(r: Recorder, e: ev.PageReceived) -> None:
+    r.add(m.SOURCE_RECORDS, e.records, e.stream)
+    r.add(m.SOURCE_USER_RECORDS, e.user_records, e.stream)
+    r.add(m.SOURCE_BYTES, e.payload_bytes, e.stream)
+    r.add(m.SOURCE_POLLS, 1, e.stream, "ok" if e.records else "empty")
+    r.observe(m.SOURCE_POLL_SECONDS, e.seconds, e.stream)
+    r.set_shard(m.BEHIND_LATEST, e.behind_ms / 1000, e)
+
+
+def _poll_repeated(r: Recorder, e: ev.PollRepeated) -> None:
+    r.add(m.SOURCE_POLLS, 1, e.stream, e.why)
+    r.add(m.SOURCE_POLL_WAIT, e.wait, e.stream)
+
+
+def _budget_waited(r: Recorder, e: ev.BudgetWaited) -> None:
+    r.add(m.BACKPRESSURE, e.seconds, e.stream)
+
+
+def _unit_cut(r: Recorder, e: ev.UnitCut) -> None:
+    r.add(m.UNITS_CUT, 1, e.stream, e.trigger)
+    r.observe(m.UNIT_RECORDS, e.records, e.stream)
+    r.observe(m.UNIT_BYTES, e.payload_bytes, e.stream)
+
+
+def _stage_applied(r: Recorder, e: ev.StageApplied) -> None:
+    r.add(m.STAGE_RECORDS_IN, e.rows_in, e.stream, e.stage)
+    r.add(m.STAGE_RECORDS_OUT, e.rows_out, e.stream, e.stage)
+    r.observe(m.STAGE_SECONDS, e.seconds, e.stream, e.stage)
+
+
+def _records_rejected(r: Recorder, e: ev.RecordsRejected) -> None:
+    r.add(m.DLQ_RECORDS, e.records, e.stream, e.stage, r.bounded_reason(e.stream, e.stage, e.reason))
+
+
+def _intent_created(r: Recorder, e: ev.IntentCreated) -> None:
+    r.add(m.INTENTS, 1, e.stream, "created")
+
+
+def _intent_adopted(r: Recorder, e: ev.IntentAdopted) -> None:
+    r.add(m.INTENTS, 1, e.stream, e.how)
+
+
+def _file_written(r: Recorder, e: ev.FileWritten) -> None:
+    r.add(m.SINK_OBJECTS, 1, e.stream, e.sink)
+    r.add(m.SINK_RECORDS, e.rows, e.stream, e.sink)
+    r.add(m.SINK_BYTES, e.size, e.stream, e.sink)
+    r.observe(m.SINK_PUT_SECONDS, e.seconds, e.stream, e.sink)
+
+
+def _unit_sealed(r: Recorder, e: ev.UnitSealed) -> None:
+    r.add(m.UNITS_SEALED, 1, e.stream)
+    r.observe(m.UNIT_SECONDS, e.seconds, e.stream)
+    r.observe(m.RECORD_AGE, e.oldest_age, e.stream, "oldest")
+    r.observe(m.RECORD_AGE, e.newest_age, e.stream, "newest")
+    for outcome, records in e.outcomes:
+        r.add(m.RECORDS, records, e.stream, outcome)
+    r.set_shard(m.SEALED_TIMESTAMP, r.now(), e)
+
+
+def _checkpointed(r: Recorder, e: ev.Checkpointed) -> None:
+    r.add(m.CHECKPOINTS, 1, e.stream)
+
+
+def _recovery_finished(r: Recorder, e: ev.RecoveryFinished) -> None:
+    r.add(m.RECOVERIES, 1, e.stream)
+    r.add(m.RECOVERY_UNITS, e.units_followed, e.stream)
+    r.observe(m.RECOVERY_SECONDS, e.seconds, e.stream)
+
+
+def _leftovers_removed(r: Recorder, e: ev.LeftoversRemoved) -> None:
+    r.add(m.LEFTOVERS, e.files, e.stream)
+
+
+def _call_repeated(r: Recorder, e: ev.CallRepeated) -> None:
+    r.add(m.CALLS_REPEATED, 1, e.call)
+    r.add(m.CALL_WAIT, e.wait, e.call)
+
+
+def _shard_started(r: Recorder, e: ev.ShardStarted) -> None:
+    r.add(m.SHARDS_STARTED, 1, e.stream)
+    r.hold(e)
+
+
+def _shard_ended(r: Recorder, e: ev.ShardEnded) -> None:
+    r.add(m.SHARDS_ENDED, 1, e.stream)
+    r.let_go(e)
+
+
+def _shard_released(r: Recorder, e: ev.ShardReleased) -> None:
+    r.add(m.SHARDS_RELEASED, 1, e.stream, e.why)
+    r.let_go(e)
+
+
+def _shard_halted(r: Recorder, e: ev.ShardHalted) -> None:
+    r.hold(e)
+    r.set_shard(m.SHARD_HALTED, 1, e)
+
+
+def _worker_started(r: Recorder, e: ev.WorkerStarted) -> None:
+    r.set(m.BUILD_INFO, 1, e.version, e.worker)
+
+
+def _drain_started(r: Recorder, _: ev.DrainStarted) -> None:
+    r.set(m.DRAINING, 1)
+
+
+COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
+    ev.PageReceived: _page_received,
+    ev.PollRepeated: _poll_repeated,
+    ev.BudgetWaited: _budget_waited,
+    ev.UnitCut: _unit_cut,
+    ev.StageApplied: _stage_applied,
+    ev.RecordsRejected: _records_rejected,
+    ev.IntentCreated: _intent_created,
+    ev.IntentAdopted: _intent_adopted,
+    ev.FileWritten: _file_written,
+    ev.UnitSealed: _unit_sealed,
+    ev.Checkpointed: _checkpointed,
+    ev.RecoveryFinished: _recovery_finished,
+    ev.LeftoversRemoved: _leftovers_removed,
+    ev.CallRepeated: _call_repeated,
+    ev.ShardStarted: _shard_started,
+    ev.ShardEnded: _shard_ended,
+    ev.ShardReleased: _shard_released,
+    ev.ShardHalted: _shard_halted,
+    ev.WorkerStarted: _worker_started,
+    ev.DrainStarted: _drain_started,
+}
+"""What is counted for each event class."""

@@ -1,0 +1,76 @@
+"""The canonical text of a pipeline, and the digest that tells whether two definitions make the same rows.
+
+A manifest names the digest of the definition that made its rows, and the canonical text is what is recorded under it: with
+environment references replaced, shorthand forms and defaults written out, and secrets as the references they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import yaml
+
+from stream.errors import DefinitionError
+from stream.pipeline.load import load, resolve
+from stream.pipeline.model import Pipeline
+
+_DIGEST_HEX: Final = 32
+_PLACE: Final = frozenset({"start", "region", "endpoint"})
+"""Options of the stream that say where and from when to read: a unit's range says which records it holds."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes each value out where it stands, and quotes every text that the loader would take for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the signature is PyYAML's
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    escaped = value.replace("${", "$${")
+    plain = escaped.isascii() and escaped.isprintable() and isinstance(resolve(escaped), str)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", escaped, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _text)
+
+
+def canonical_text(pipeline: Pipeline) -> str:
+    """YAML that loads back to an equal pipeline, the same for equal pipelines. Holds no secret."""
+    data = pipeline.model_dump(mode="json", by_alias=True)
+    dumped: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=False, width=1_000_000)
+    return dumped
+
+
+def read_canonical(text: str) -> Pipeline:
+    """The pipeline of which ``text`` is the canonical text; no environment and no file is looked at.
+
+    Raises:
+        DefinitionError: ``text`` is not a pipeline that this version understands.
+    """
+    document = load(text.encode(), "recorded definition", {})
+    if document.findings:
+        raise DefinitionError(document.findings[0].render())
+    try:
+        return Pipeline.model_validate(document.data)
+    except ValueError as error:
+        msg = f"the recorded definition is not one that this version understands: {error}"
+        raise DefinitionError(msg) from error
+
+
+def pipeline_digest(pipeline: Pipeline, tables: Mapping[str, str], build: str) -> str:
+    """32 hex digits, equal for definitions that make the same rows and files.
+
+    ``tables`` maps each reference table's URL to the SHA-256 (hex) of its content; ``build`` names the version of the code. When
+    units end, what may be held in memory, where metrics and state are kept, and where reading starts have no part in it.
+    """
+    data = pipeline.model_dump(mode="json", by_alias=True, include={"application", "source", "stages", "sinks"})
+    kinesis = {key: value for key, value in data["source"]["kinesis"].items() if key not in _PLACE}
+    data["source"] = {**data["source"], "kinesis": kinesis}
+    content = {"pipeline": data, "tables": dict(sorted(tables.items())), "build": build}
+    # Keys keep their order: it is the order of columns, and derived columns may build on those before them.
+    encoded = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(encoded.encode()).hexdigest()[:_DIGEST_HEX]

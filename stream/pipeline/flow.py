@@ -1,0 +1,245 @@
+"""Columns and their types on their way from the decoder through every stage to every sink, before any record is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
+from typing import Any, Final
+
+import polars as pl
+
+from stream.errors import DefinitionError
+from stream.pipeline.components import canonical_name
+from stream.pipeline.findings import Finding, Path, Severity
+from stream.pipeline.load import Document
+from stream.pipeline.model import Pipeline
+from stream.pipeline.resources import UserFunction, is_remote, load_function, parse_table, read_local, resolve_secret
+from stream.sink.partition import SinkMismatch
+from stream.transform.stage import Resources, SchemaMismatch, StageConfig
+from stream.transform.types import SYSTEM_SCHEMA
+
+_STAND_IN: Final = b"a secret that is not set here"
+"""Lets a stage be typed where the real secret is absent, as on a build server; nothing is ever computed with it."""
+
+_KEEPS_COLUMNS: Final = frozenset({"filter", "mask"})
+"""Stages behind which the columns are those before, also where the stage itself is wrong."""
+
+
+def check_flow(pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str]) -> Iterator[Finding]:
+    """Findings about what a pipeline refers to, and about columns that a stage or a sink needs and does not get.
+
+    Behind a stage whose columns cannot be known nothing is typed; a note says where that begins.
+    """
+    flow = _Flow(pipeline, document, base, env)
+    yield from flow.places()
+    resources = flow.resources()
+    schema = flow.decoded()
+    for index, stage in enumerate(pipeline.stages):
+        if schema is None:
+            break
+        schema = flow.through(index, stage, schema, resources)
+    if schema is not None:
+        flow.into_sinks(schema)
+    yield from flow.findings
+
+
+class _Flow:
+    """Collects findings on the way."""
+
+    def __init__(self, pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str]) -> None:
+        self._pipeline = pipeline
+        self._document = document
+        self._base = base
+        self._env = env
+        self.findings: list[Finding] = []
+
+    def places(self) -> Iterator[Finding]:
+        """State and sinks that would see each other's objects."""
+        urls: dict[str, int] = {}
+        state = _directory(self._pipeline.state)
+        for index, sink in enumerate(self._pipeline.sinks):
+            path = ("sinks", index, self._sink_key(index), "url")
+            url = _directory(sink.url)
+            if url in urls:
+                message = f"the sinks {urls[url]} and {index} both write to {sink.url}"
+                yield self._finding(path, "same_place", message, "give each sink a prefix of its own")
+            urls.setdefault(url, index)
+            if state.startswith(url):
+                hint = f"keep it beside {sink.url}, not inside"
+                yield self._finding(("state",), "state_inside_sink", f"who reads {sink.url} would read the state as data", hint)
+
+    def resources(self) -> Resources:
+        """What can be had of what the stages ask for; the rest are findings."""
+        tables: dict[str, pl.DataFrame] = {}
+        secrets: dict[str, bytes] = {}
+        functions: dict[str, UserFunction] = {}
+        for index, stage in enumerate(self._pipeline.stages):
+            for url in stage.table_urls():
+                self._table(index, url, tables)
+            for name in stage.secret_names():
+                self._secret(index, name, secrets)
+            for name in stage.function_paths():
+                self._function(index, name, functions)
+        return Resources(tables=tables, secrets=secrets, functions=functions)
+
+    def _table(self, index: int, url: str, tables: dict[str, pl.DataFrame]) -> None:
+        if url in tables or is_remote(url):
+            return
+        try:
+            tables[url] = parse_table(url, read_local(url, self._base))
+        except DefinitionError as error:
+            self._add(self._where(index, url), "bad_table", str(error))
+
+    def _secret(self, index: int, name: str, secrets: dict[str, bytes]) -> None:
+        try:
+            secrets[name] = resolve_secret(name, self._env, self._base)
+        except DefinitionError as error:
+            secrets[name] = _STAND_IN
+            path = self._where(index, name.partition(":")[2])
+            self._add(path, "secret_unset", str(error), "the pipeline cannot run without it", Severity.NOTE)
+
+    def _function(self, index: int, name: str, functions: dict[str, UserFunction]) -> None:
+        try:
+            functions[name] = load_function(name)
+        except DefinitionError as error:
+            self._add(self._where(index, name), "bad_function", str(error), "is its package installed here?")
+
+    def decoded(self) -> pl.Schema | None:
+        """Columns behind the decoder, or None."""
+        source = self._pipeline.source
+        try:
+            columns = source.decode.output(source.record_schema())
+        except SchemaMismatch as error:
+            self._add(("source", "schema", *error.path), "bad_schema", error.message, error.hint)
+            return None
+        return pl.Schema({**SYSTEM_SCHEMA, **columns})
+
+    def through(self, index: int, stage: StageConfig, schema: pl.Schema, resources: Resources) -> pl.Schema | None:
+        """Columns behind one stage, or None where they cannot be known."""
+        path = self._stage_path(index)
+        absent = [url for url in stage.table_urls() if url not in resources.tables]
+        absent += [name for name in stage.function_paths() if name not in resources.functions]
+        if absent:
+            self._blind(index, f"{absent[0]} was not read")
+            return None
+        try:
+            behind = stage.output(schema, resources)
+            stage.bind(schema, resources)
+        except SchemaMismatch as error:
+            for each in _mismatches(stage, schema, resources, error):
+                self._add((*path, *each.path), "schema_mismatch", each.message, each.hint)
+        except (DefinitionError, pl.exceptions.PolarsError, ValueError) as error:
+            self._add(path, "bad_stage_options", str(error).split("\n", 1)[0])
+        else:
+            return behind
+        if stage.name in _KEEPS_COLUMNS:
+            return schema
+        self._blind(index, "they are not known while the stage is wrong")
+        return None
+
+    def into_sinks(self, schema: pl.Schema) -> None:
+        """Ask each sink whether it can write the columns of the last stage."""
+        for index, sink in enumerate(self._pipeline.sinks):
+            try:
+                sink.check(schema)
+            except SinkMismatch as error:
+                path = ("sinks", index, self._sink_key(index), *error.path)
+                self._add(path, "schema_mismatch", error.message, error.hint)
+
+    def _blind(self, index: int, why: str) -> None:
+        message = f"what comes behind this stage is not checked against its columns: {why}"
+        self._add(self._stage_path(index), "not_checked", message, severity=Severity.NOTE)
+
+    def _stage_path(self, index: int) -> Path:
+        return ("stages", index, canonical_name(self._pipeline.stages[index]))
+
+    def _sink_key(self, index: int) -> str:
+        """The word that the file uses for the sink: there is more than one for the same."""
+        entry = self._document.data["sinks"][index]
+        return next(iter(entry)) if isinstance(entry, dict) else ""
+
+    def _where(self, index: int, text: str) -> Path:
+        """The path of ``text`` inside a stage's options, wherever the stage keeps it."""
+        start: Path = ("stages", index)
+        return next(_paths_of(self._document.data["stages"][index], text, start), self._stage_path(index))
+
+    def _add(self, path: Path, code: str, message: str, hint: str = "", severity: Severity = Severity.ERROR) -> None:
+        self.findings.append(self._finding(path, code, message, hint, severity))
+
+    def _finding(self, path: Path, code: str, message: str, hint: str = "", severity: Severity = Severity.ERROR) -> Finding:
+        known: Path = ()
+        for part in path:
+            # A stage names its options in full; the file may use a shorthand that lacks some of the words.
+            if (*known, part) in self._document.values:
+                known = (*known, part)
+        at = self._document.key_position(known) if code == "not_checked" else self._document.value_position(known)
+        return Finding(self._document.file, at.line, at.column, code, message, hint, severity)
+
+
+def _mismatches(stage: StageConfig, schema: pl.Schema, resources: Resources, error: SchemaMismatch) -> Iterator[SchemaMismatch]:
+    """``error``, and those that show once what it complains about is taken out of the stage's options; each with its own path."""
+    removed: list[Path] = []
+    rest: StageConfig | None = stage
+    while rest is not None:
+        # An entry that uses a removed one is not wrong by itself.
+        if not _uses(rest, error.path, [path[-1] for path in removed]):
+            yield SchemaMismatch(_original(error.path, removed), error.message, error.hint)
+        rest = _without(rest, error.path)
+        removed.append(error.path)
+        try:
+            if rest is not None:
+                rest.output(schema, resources)
+                return
+        except SchemaMismatch as another:
+            error = another
+
+
+def _uses(stage: StageConfig, path: Path, names: list[str | int]) -> bool:
+    text: Any = stage.model_dump(mode="json", by_alias=True)
+    for part in path:
+        text = text[part] if isinstance(text, dict) and part in text else None
+    return isinstance(text, str) and any(re.search(rf"\b{re.escape(name)}\b", text) for name in names if isinstance(name, str))
+
+
+def _without(stage: StageConfig, path: Path) -> StageConfig | None:
+    """The stage without the entry at ``path``, or None where it cannot be without."""
+    options = stage.model_dump(mode="json", by_alias=True)
+    inside: Any = options
+    for part in path[:-1]:
+        inside = inside[part] if isinstance(inside, dict) and part in inside else None
+    if isinstance(inside, dict) and len(path) > 1:
+        inside.pop(path[-1], None)
+    elif isinstance(inside, list) and isinstance(path[-1], int) and path[-1] < len(inside):
+        del inside[path[-1]]
+    else:
+        return None
+    try:
+        rest = type(stage).model_validate(options)
+    except ValueError:
+        return None
+    return rest if rest != stage else None
+
+
+def _original(path: Path, removed: list[Path]) -> Path:
+    """Where ``path`` led before the entries at ``removed`` were taken out, one after the other."""
+    for gone in reversed(removed):
+        last, gone_last = path[-1:], gone[-1:]
+        if path[:-1] == gone[:-1] and isinstance(last[0], int) and isinstance(gone_last[0], int) and last[0] >= gone_last[0]:
+            path = (*path[:-1], last[0] + 1)
+    return path
+
+
+def _directory(url: str) -> str:
+    return url if url.endswith("/") else url + "/"
+
+
+def _paths_of(value: Any, text: str, path: Path) -> Iterator[Path]:
+    if value == text:
+        yield path
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _paths_of(inner, text, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _paths_of(inner, text, (*path, index))

@@ -1,0 +1,181 @@
+"""The pipeline file as frozen models: what may be written, what it means, what is assumed where nothing is written."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from stream.contracts import Start, StartKind
+from stream.pipeline.components import canonical_name
+from stream.pipeline.units import parse_duration, parse_size
+from stream.pipeline.values import (
+    ApplicationName,
+    Count,
+    Decoder,
+    Duration,
+    Endpoint,
+    Location,
+    Port,
+    Ratio,
+    Region,
+    Sink,
+    Size,
+    Stage,
+    StartPosition,
+    StreamName,
+    fail_at,
+    fail_with,
+    problem,
+)
+from stream.sink.objects import ObjectsSinkConfig
+from stream.transform.decode import Unknown
+from stream.transform.stage import SchemaMismatch
+from stream.transform.types import RecordSchema, parse_schema
+
+
+class Part(BaseModel):
+    """Base of all parts of a pipeline: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
+
+
+class KplOutOfRange(StrEnum):
+    """What happens to a KPL user record whose hash key lies outside the shard that carried it."""
+
+    DROP = "drop"
+    KEEP = "keep"
+
+
+class Coordination(StrEnum):
+    """Who decides which worker reads which shard."""
+
+    LOCAL = "local"
+
+
+class KinesisSource(Part):
+    """One Kinesis stream."""
+
+    stream: StreamName = Field(description="Name of the stream.")
+    start: StartPosition = Field(
+        default=Start(StartKind.TRIM_HORIZON),
+        description="Where a shard begins that was never read: trim_horizon, latest, or {at_timestamp: 2026-01-01T00:00:00Z}.",
+    )
+    region: Region | None = Field(default=None, description="AWS region; the environment's where not given.")
+    endpoint: Endpoint | None = Field(default=None, description="URL of the service, for an emulator or a VPC endpoint.")
+    kpl_out_of_range: KplOutOfRange = Field(
+        default=KplOutOfRange.DROP,
+        description="KPL user records outside the shard's hash range: drop (another shard has them after a reshard) or keep.",
+    )
+
+
+class Source(Part):
+    """Where records come from and how their bytes become columns."""
+
+    kinesis: KinesisSource = Field(description="The stream to read.")
+    decode: Decoder = Field(default="json", validate_default=True, description="Decoder: a name, or {name: options}.")
+    fields: dict[str, Any] | None = Field(
+        default=None,
+        alias="schema",
+        description="Columns of a record, `name: type`; `?` behind a type means that it may be null.",
+    )
+    unknown: Unknown | None = Field(
+        default=None, description="Fields that the schema does not name: ignore, reject or capture. Same as the decoder's option."
+    )
+
+    @field_validator("fields")
+    @classmethod
+    def _readable(cls, fields: dict[str, Any] | None) -> dict[str, Any] | None:
+        problems = []
+        for name, text in (fields or {}).items():
+            try:
+                parse_schema({name: text})
+            except SchemaMismatch as error:
+                problems.append((error.path, problem("bad_schema", error.message, error.hint)))
+        if problems:
+            fail_with(problems)
+        return fields
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> Self:
+        """``unknown`` and the decoder's own option agree, wherever it was written, so that equal meanings are equal models."""
+        own = getattr(self.decode, "unknown", None)
+        if self.unknown is None or self.unknown == own:
+            return self if self.unknown == own else self.model_copy(update={"unknown": own})
+        name = canonical_name(self.decode)
+        if own is None:
+            fail_at(("unknown",), "bad_value", f"the decoder `{name}` has no policy for unknown fields", "remove this line")
+        if "unknown" in self.decode.model_fields_set:
+            fail_at(("unknown",), "bad_value", f"`unknown` is {self.unknown} here and {own} in decode.{name}", "keep one of them")
+        return self.model_copy(update={"decode": self.decode.model_copy(update={"unknown": self.unknown})})
+
+    def record_schema(self) -> RecordSchema | None:
+        """The columns of a record, or None where the file names none."""
+        return None if self.fields is None else parse_schema(self.fields)
+
+
+class Flush(Part):
+    """When a unit ends, whichever comes first. Larger units mean fewer files, smaller ones less delay."""
+
+    age: Duration = Field(default=parse_duration("60s"), description="Since the unit's first record was received.")
+    bytes: Size = Field(default=parse_size("64MiB"), description="Record bytes as received.")
+    rows: Count = Field(default=500_000, description="Records.")
+
+
+class Memory(Part):
+    """How much one worker process may hold."""
+
+    budget: Size = Field(default=parse_size("256MiB"), description="Record bytes fetched and not yet committed.")
+
+
+class Metrics(Part):
+    """Where /metrics, /healthz and /readyz are served."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 in a pod.")
+    port: Port = Field(default=9464, description="TCP port; 0 takes a free one.")
+
+
+class Rejects(Part):
+    """When dead letters stop a shard: a large share of them says that the pipeline is wrong, not the data."""
+
+    max_ratio: Ratio = Field(default=0.5, description="Share of a unit's records above which the shard stops.")
+    min_records: Count = Field(default=1000, description="Units with fewer records never stop a shard.")
+
+
+def _some(sinks: tuple[ObjectsSinkConfig, ...]) -> tuple[ObjectsSinkConfig, ...]:
+    if not sinks:
+        fail_at((), "bad_value", "a pipeline needs at least one sink", "add `- s3: {url: s3://bucket/prefix/}`")
+    return sinks
+
+
+class Pipeline(Part):
+    """One pipeline: a source, a chain of stages, sinks, and the place where its state is kept.
+
+    Two pipelines are equal when they do the same; the order of keys, shorthand forms and defaults written out do not matter.
+    """
+
+    application: ApplicationName = Field(description="Names the state, so that several pipelines can share a place for it.")
+    source: Source = Field(description="Where records come from.")
+    stages: tuple[Stage, ...] = Field(default=(), description="Run in this order over every batch.")
+    sinks: Annotated[tuple[Sink, ...], AfterValidator(_some)] = Field(description="Where rows go; each gets all of them.")
+    state: Location = Field(description="Commit log and recorded definitions: s3://bucket/prefix/ or file:./directory.")
+    coordination: Coordination = Field(default=Coordination.LOCAL, description="Who decides which worker reads which shard.")
+    flush: Flush = Field(default=Flush(), description="When a unit ends.")
+    rejects: Rejects = Field(default=Rejects(), description="When dead letters stop a shard.")
+    memory: Memory = Field(default=Memory(), description="How much a worker may hold.")
+    metrics: Metrics = Field(default=Metrics(), description="Where metrics are served.")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.flush.bytes > self.memory.budget:
+            message = f"a unit of {self.flush.bytes} bytes does not fit into the memory budget of {self.memory.budget}"
+            place = ("flush", "bytes") if "bytes" in self.flush.model_fields_set else ("memory", "budget")
+            fail_at(place, "flush_over_budget", message, "lower flush.bytes or raise memory.budget")
+        names: set[str] = set()
+        for index, sink in enumerate(self.sinks):
+            if sink.name in names:
+                message = f"two sinks are called `{sink.name}`"
+                fail_at(("sinks", index), "duplicate_sink", message, "give one of them another `name`")
+            names.add(sink.name)
+        return self

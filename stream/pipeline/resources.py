@@ -1,0 +1,218 @@
+"""What stages need besides rows, fetched before the chain runs: reference tables, secrets, user functions."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import importlib.resources
+import io
+import operator
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import polars as pl
+
+from stream.errors import DefinitionError
+from stream.pipeline.model import Pipeline
+from stream.transform.stage import Resources, StageConfig
+
+Reader: TypeAlias = Callable[[str], Awaitable[bytes]]
+"""Reads the object at an ``s3://`` URL; raises ``stream.errors.StreamError`` where it cannot."""
+
+UserFunction: TypeAlias = Callable[[pl.DataFrame], pl.DataFrame]
+
+MAX_TABLE_BYTES: Final = 256 * 1024 * 1024
+"""As stored. A table lies in every worker's memory, unpacked, for as long as the worker lives."""
+
+_FORMATS: Final[Mapping[str, Callable[[Any], pl.DataFrame]]] = {
+    ".parquet": pl.read_parquet,
+    ".csv": lambda source: pl.read_csv(source, infer_schema_length=None),
+    ".ndjson": lambda source: pl.read_ndjson(source, infer_schema_length=None),
+    ".jsonl": lambda source: pl.read_ndjson(source, infer_schema_length=None),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """``resources`` for a chain; each table's content as stored, and its SHA-256 (hex) for the pipeline's digest, by URL."""
+
+    resources: Resources = field(default_factory=Resources)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+async def fetch_resources(
+    pipeline: Pipeline,
+    base: Path,
+    env: Mapping[str, str],
+    read: Reader | None = None,
+    given: Mapping[str, bytes] | None = None,
+) -> Fetched:
+    """Everything that the pipeline's stages ask for; tables whose content is ``given``, by URL, are not fetched.
+
+    Tables are Parquet, CSV or NDJSON (by suffix), at an ``s3://`` URL (read by ``read``), ``package:name/path`` (a file inside an
+    installed package), ``file:path`` or a bare path; relative paths begin at ``base``, the pipeline file's directory.
+
+    Raises:
+        DefinitionError: something is missing or unreadable; the message names every such thing.
+    """
+    tables: dict[str, pl.DataFrame] = {}
+    contents: dict[str, bytes] = {}
+    problems: list[str] = []
+    for url in _distinct(stage.table_urls() for stage in pipeline.stages):
+        try:
+            contents[url] = await _content(url, base, read, given or {})
+            tables[url] = await asyncio.to_thread(parse_table, url, contents[url])
+        except DefinitionError as error:
+            problems.append(str(error))
+    secrets = _gather(pipeline, StageConfig.secret_names, lambda name: resolve_secret(name, env, base), problems)
+    functions = _gather(pipeline, StageConfig.function_paths, load_function, problems)
+    if problems:
+        raise DefinitionError("\n".join(problems))
+    digests = {url: hashlib.sha256(content).hexdigest() for url, content in contents.items()}
+    return Fetched(Resources(tables=tables, secrets=secrets, functions=functions), digests, contents)
+
+
+async def _content(url: str, base: Path, read: Reader | None, given: Mapping[str, bytes]) -> bytes:
+    if url in given:
+        return given[url]
+    return await (_read_remote(url, read) if is_remote(url) else asyncio.to_thread(read_local, url, base))
+
+
+def _gather(
+    pipeline: Pipeline, ask: Callable[[StageConfig], tuple[str, ...]], find: Callable[[str], Any], problems: list[str]
+) -> dict[str, Any]:
+    found = {}
+    for name in _distinct(getattr(stage, ask.__name__)() for stage in pipeline.stages):
+        try:
+            found[name] = find(name)
+        except DefinitionError as error:
+            problems.append(str(error))
+    return found
+
+
+def _distinct(groups: Iterable[tuple[str, ...]]) -> list[str]:
+    return list(dict.fromkeys(name for group in groups for name in group))
+
+
+def is_remote(url: str) -> bool:
+    """Whether ``url`` can only be read over the network."""
+    return url.startswith("s3://")
+
+
+async def _read_remote(url: str, read: Reader | None) -> bytes:
+    if read is None:
+        msg = f"the table {url} lies on S3, which this command does not read; use a local copy"
+        raise DefinitionError(msg)
+    return _bounded(url, await read(url))
+
+
+def _bounded(url: str, content: bytes) -> bytes:
+    if len(content) > MAX_TABLE_BYTES:
+        msg = f"the table {url} has {len(content)} bytes; at most {MAX_TABLE_BYTES} are loaded"
+        raise DefinitionError(msg)
+    return content
+
+
+def read_local(url: str, base: Path) -> bytes:
+    """The content of a table in a file or in an installed package; blocking.
+
+    Raises:
+        DefinitionError: no such file, not readable, or too large.
+    """
+    path = _package_path(url) if url.startswith("package:") else base / url.removeprefix("file://").removeprefix("file:")
+    try:
+        size = path.stat().st_size
+        if size > MAX_TABLE_BYTES:
+            msg = f"the table {url} has {size} bytes; at most {MAX_TABLE_BYTES} are loaded"
+            raise DefinitionError(msg)
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        msg = f"there is no table {url}: no file {path} (relative paths begin at the pipeline file's directory)"
+        raise DefinitionError(msg) from error
+    except OSError as error:
+        msg = f"the table {url} cannot be read: {error}"
+        raise DefinitionError(msg) from error
+
+
+def _package_path(url: str) -> Path:
+    package, _, inside = url.removeprefix("package:").partition("/")
+    try:
+        found = importlib.resources.files(package).joinpath(inside)
+    except (ModuleNotFoundError, ValueError, TypeError) as error:
+        msg = f"there is no table {url}: no package `{package}` is installed; write package:name/path/inside"
+        raise DefinitionError(msg) from error
+    return Path(str(found))
+
+
+def parse_table(url: str, content: bytes) -> pl.DataFrame:
+    """The table in ``content``, in the format that the suffix of ``url`` names. Rows keep their order.
+
+    Raises:
+        DefinitionError: unknown suffix, or the content is not in that format.
+    """
+    suffix = Path(url).suffix.lower()
+    if suffix not in _FORMATS:
+        msg = f"the table {url} has the unknown suffix {suffix!r}; allowed: {', '.join(_FORMATS)}"
+        raise DefinitionError(msg)
+    try:
+        return _FORMATS[suffix](io.BytesIO(content))
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0]
+        msg = f"the table {url} cannot be read as {suffix[1:]}: {reason}"
+        raise DefinitionError(msg) from error
+
+
+def resolve_secret(name: str, env: Mapping[str, str], base: Path) -> bytes:
+    """The bytes that ``env:NAME`` or ``file:path`` refers to; of a file, without the line break at its end.
+
+    Raises:
+        DefinitionError: unset, unreadable or empty; the message never holds any part of the secret.
+    """
+    kind, _, where = name.partition(":")
+    if kind == "env":
+        if where not in env:
+            msg = f"the secret {name} is not set: there is no environment variable {where}"
+            raise DefinitionError(msg)
+        value = env[where].encode("utf-8", "surrogateescape")
+    elif kind == "file":
+        value = _secret_file(name, base / where)
+    else:
+        msg = f"{name!r} refers to no secret; write {{env: NAME}} or {{file: path}}"
+        raise DefinitionError(msg)
+    if not value:
+        msg = f"the secret {name} is empty"
+        raise DefinitionError(msg)
+    return value
+
+
+def _secret_file(name: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes().removesuffix(b"\n").removesuffix(b"\r")
+    except OSError as error:
+        msg = f"the secret {name} cannot be read: {error.strerror}"
+        raise DefinitionError(msg) from error
+
+
+def load_function(path: str) -> UserFunction:
+    """The callable at import path ``package.module:function``.
+
+    Raises:
+        DefinitionError: malformed path, the import fails, or what is there is not callable.
+    """
+    module_name, colon, name = path.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module_name.split("."), *name.split("."))):
+        msg = f"{path!r} is not an import path; write package.module:function"
+        raise DefinitionError(msg)
+    try:
+        found = operator.attrgetter(name)(importlib.import_module(module_name))
+    except (ImportError, AttributeError, SyntaxError) as error:
+        msg = f"the function {path} cannot be imported: {error}"
+        raise DefinitionError(msg) from error
+    if not callable(found):
+        msg = f"{path} is not a function"
+        raise DefinitionError(msg)
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,241 @@
+"""Types of single values in a pipeline file: durations, sizes, places, names, start positions, components.
+
+Each takes what YAML gives and serialises to what YAML would give again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, NoReturn, TypeAlias, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from stream.contracts import Start, StartKind
+from stream.errors import DefinitionError
+from stream.pipeline import components
+from stream.pipeline.findings import Path, near_miss
+from stream.pipeline.units import format_duration, parse_duration, parse_size
+from stream.sink.objects import ObjectsSinkConfig
+from stream.transform.decode import DecoderConfig
+from stream.transform.stage import StageConfig
+
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+"""https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html"""
+
+
+_TITLE: Final = "pipeline"
+
+
+def problem(code: str, message: str, hint: str = "") -> PydanticCustomError:
+    """An error that a finding shows under ``code`` with ``message`` and ``hint`` as they are."""
+    return PydanticCustomError("finding", "{message}", {"code": code, "message": message, "hint": hint})
+
+
+def fail_at(path: Path, code: str, message: str, hint: str = "") -> NoReturn:
+    """Raise, from inside a validator, an error about the value at ``path`` below the one being validated.
+
+    Raises:
+        ValidationError: always.
+    """
+    fail_with([(path, problem(code, message, hint))])
+
+
+def fail_with(problems: Iterable[tuple[Path, PydanticCustomError]]) -> NoReturn:
+    """Raise, from inside a validator, several errors, each with its path below the value being validated.
+
+    Raises:
+        ValidationError: always.
+    """
+    details = [InitErrorDetails(type=each, loc=path, input=None) for path, each in problems]
+    raise ValidationError.from_exception_data(_TITLE, details)
+
+
+def _duration(value: Any) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    if not isinstance(value, str):
+        example = f"{value}s" if isinstance(value, int) and not isinstance(value, bool) else "60s"
+        message = f"a duration needs a unit, got {value!r}"
+        fail_at((), "bad_value", message, f"write {example} (units: d, h, m, s, ms)")
+    return parse_duration(value)
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        message = f"{value!r} is not a size"
+        fail_at((), "bad_value", message, "write one like 64MiB, 10MB or 4096")
+    return parse_size(str(value))
+
+
+def _positive_duration(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        msg = "a duration here must be longer than zero"
+        raise ValueError(msg)
+    return value
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        message = f"{str(value).lower()} is not a number"
+        fail_at((), "bad_value", message)
+    return value
+
+
+Duration: TypeAlias = Annotated[
+    timedelta, PlainValidator(_duration), AfterValidator(_positive_duration), PlainSerializer(format_duration, return_type=str)
+]
+Size: TypeAlias = Annotated[int, BeforeValidator(_size), Field(ge=1)]
+Count: TypeAlias = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+Port: TypeAlias = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=65_535)]
+Ratio: TypeAlias = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)]
+
+
+def _named(what: str, pattern: str) -> Callable[[str], str]:
+    compiled = re.compile(pattern)
+
+    def validate(value: str) -> str:
+        if compiled.fullmatch(value) is None:
+            message = f"{value!r} cannot name {what}"
+            fail_at((), "bad_name", message, f"allowed: {pattern}")
+        return value
+
+    return validate
+
+
+ApplicationName: TypeAlias = Annotated[str, AfterValidator(_named("an application", r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"))]
+StreamName: TypeAlias = Annotated[str, AfterValidator(_named("a Kinesis stream", r"[a-zA-Z0-9_.-]{1,128}"))]
+"""https://docs.aws.amazon.com/kinesis/latest/APIReference/API_CreateStream.html"""
+Region: TypeAlias = Annotated[str, AfterValidator(_named("an AWS region", r"[a-z]{2}(-[a-z]+)+-[0-9]"))]
+Endpoint: TypeAlias = Annotated[str, AfterValidator(_named("an endpoint", r"https?://[^\s/?#]+/?"))]
+
+
+def _location(value: str) -> str:
+    scheme, colon, rest = value.partition(":")
+    if scheme == "s3" and colon:
+        bucket = rest.removeprefix("//").partition("/")[0]
+        if not rest.startswith("//") or _BUCKET.fullmatch(bucket) is None:
+            message = f"{value!r} names no bucket"
+            fail_at((), "bad_location", message, "write s3://bucket/prefix/")
+        return value
+    if scheme == "memory" and colon:
+        return value
+    if scheme == "file" and rest and (not rest.startswith("//") or rest.startswith("///")):
+        return value
+    message = f"{value!r} is not a place to keep objects"
+    fail_at((), "bad_location", message, "write s3://bucket/prefix/ or file:./directory")
+
+
+Location: TypeAlias = Annotated[str, AfterValidator(_location)]
+"""``s3://bucket/prefix/``, ``file:`` and a directory, or ``memory:`` for what need not outlive the process."""
+
+
+def _start(value: Any) -> Start:
+    if isinstance(value, Start):
+        return value
+    if isinstance(value, str) and value in {StartKind.TRIM_HORIZON, StartKind.LATEST}:
+        return Start(StartKind(value))
+    if isinstance(value, dict) and list(value) == [StartKind.AT_TIMESTAMP.value]:
+        return Start(StartKind.AT_TIMESTAMP, _timestamp(value[StartKind.AT_TIMESTAMP.value]))
+    hint = "write trim_horizon, latest, or {at_timestamp: 2026-01-01T00:00:00Z}"
+    message = f"{value!r} is not a start position"
+    fail_at((), "bad_value", message, hint)
+
+
+def _timestamp(value: Any) -> datetime:
+    hint = "write one like 2026-01-01T00:00:00Z"
+    try:
+        parsed = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        parsed = None
+    if parsed is None:
+        message = f"{value!r} is not a point in time"
+        fail_at((), "bad_value", message, hint)
+    if parsed.tzinfo is None:
+        message = f"{value!r} has no time zone"
+        fail_at((), "bad_value", message, hint)
+    return parsed.astimezone(UTC)
+
+
+def _start_text(start: Start) -> Any:
+    if start.timestamp is None:
+        return start.kind.value
+    return {start.kind.value: start.timestamp.isoformat().replace("+00:00", "Z")}
+
+
+StartPosition: TypeAlias = Annotated[Start, PlainValidator(_start), PlainSerializer(_start_text)]
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def _component(what: str, find: Callable[[str], type[Config] | None], names: Callable[[], Iterable[str]]) -> Callable[[Any], BaseModel]:
+    """A validator of ``name`` or ``{name: options}``."""
+
+    def validate(value: Any) -> BaseModel:
+        if isinstance(value, BaseModel):
+            return value
+        if isinstance(value, str):
+            value = {value: None}
+        if not isinstance(value, dict) or len(value) != 1:
+            got = f"a mapping with the keys {', '.join(map(str, value))}" if isinstance(value, dict) else repr(value)
+            message = f"a {what} is one name with its options, got {got}"
+            fail_at((), "bad_component", message, "write `name: options`, options indented deeper than the name")
+        ((name, options),) = value.items()
+        try:
+            config = find(name)
+        except DefinitionError as error:
+            fail_at((name,), f"bad_{what}", str(error))
+        if config is None:
+            fail_at((name,), f"unknown_{what}", f"there is no {what} `{name}`", near_miss(name, names()))
+        return _configured(config, name, options)
+
+    return validate
+
+
+def _configured(config: type[Config], name: str, options: Any) -> Config:
+    try:
+        return config.model_validate({} if options is None else options)
+    except ValidationError as error:
+        lines = error.errors(include_url=False, include_input=False)
+        fail_with([((name, *line["loc"], *_deeper(line)), _as_problem(line)) for line in lines])
+
+
+def _deeper(line: Any) -> Path:
+    """Where below its field an error of ours says that the problem is."""
+    path: Path = getattr(line.get("ctx", {}).get("error"), "path", ())
+    return path
+
+
+def _as_problem(line: Any) -> PydanticCustomError:
+    context = line.get("ctx", {})
+    if line["type"] == "finding":
+        return problem(context["code"], context["message"], context["hint"])
+    if line["type"] in {"missing", "extra_forbidden"}:
+        return PydanticCustomError(line["type"], line["msg"])
+    return problem("bad_value", plain_message(line), str(getattr(context.get("error"), "hint", "")))
+
+
+def plain_message(line: Any) -> str:
+    """What a line of a validation error says, without the library's own preamble."""
+    error = line.get("ctx", {}).get("error")
+    text = str(getattr(error, "message", error)) if error is not None else line["msg"]
+    return text[:1].lower() + text[1:] if text.startswith("Input should") else text
+
+
+def _dump(component: BaseModel) -> dict[str, Any]:
+    return {components.canonical_name(component): component.model_dump(mode="json", by_alias=True)}
+
+
+Stage: TypeAlias = Annotated[
+    StageConfig, PlainValidator(_component("stage", components.stage_class, components.stage_names)), PlainSerializer(_dump)
+]
+Decoder: TypeAlias = Annotated[
+    DecoderConfig,
+    PlainValidator(_component("decoder", components.DECODERS.get, lambda: components.DECODERS)),
+    PlainSerializer(_dump),
+]
+Sink: TypeAlias = Annotated[
+    ObjectsSinkConfig, PlainValidator(_component("sink", components.SINKS.get, lambda: components.SINKS)), PlainSerializer(_dump)
+]

@@ -1,0 +1,135 @@
+"""Rows to bytes: equal rows give equal bytes, whatever buffers they lie in."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import polars as pl
+import polars.selectors as cs
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROW_GROUP_ROWS: Final = 250_000
+"""Rows per Parquet row group: some 10 MB of typical events, which engines read as one task."""
+
+_SAMPLE_ROWS: Final = 4096
+_DICTIONARY_SHARE: Final = 8
+"""A column gets a dictionary when its first rows hold at most one distinct value per this many rows."""
+_TOLERANCE: Final = 1.25
+_AS_TEXT: Final = frozenset({pl.Categorical, pl.Enum, pl.Int128, pl.UInt128})
+
+
+class Format(StrEnum):
+    """File formats a sink can write."""
+
+    PARQUET = "parquet"
+    NDJSON = "ndjson"
+
+
+class Compression(StrEnum):
+    """Codecs; ``snappy`` exists only inside Parquet."""
+
+    ZSTD = "zstd"
+    GZIP = "gzip"
+    SNAPPY = "snappy"
+    NONE = "none"
+
+
+DEFAULT_LEVELS: Final = {Compression.ZSTD: 1, Compression.GZIP: 5}
+LEVELS: Final = {Compression.ZSTD: range(1, 23), Compression.GZIP: range(1, 10)}
+_SUFFIX: Final = {Compression.ZSTD: ".zst", Compression.GZIP: ".gz", Compression.NONE: ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """A file format with its options; ``level`` None means the codec's default here."""
+
+    format: Format = Format.PARQUET
+    compression: Compression = Compression.ZSTD
+    level: int | None = None
+
+    @property
+    def extension(self) -> str:
+        """Ending of the files' names, with its dot."""
+        return ".parquet" if self.format is Format.PARQUET else ".ndjson" + _SUFFIX[self.compression]
+
+    def encode(self, frame: pl.DataFrame) -> bytes:
+        """One complete file with the rows of ``frame`` in their order.
+
+        The bytes depend on the values, the column names and types, and the versions of polars and pyarrow; nothing else.
+        """
+        level = self.level if self.level is not None else DEFAULT_LEVELS.get(self.compression)
+        if self.format is Format.PARQUET:
+            return parquet(frame, self.compression, level)
+        return _pack(_ndjson(frame), self.compression, level)
+
+    def encode_split(self, frame: pl.DataFrame, target: int) -> Iterator[tuple[int, bytes]]:
+        """Files of about ``target`` encoded bytes that together hold ``frame``, as (rows, bytes), in order of the rows.
+
+        A file exceeds the target by more than a quarter only if it holds a single row.
+        """
+        body = self.encode(frame)
+        files = min(frame.height, -(-len(body) // target))
+        if files <= 1 or len(body) <= target * _TOLERANCE:
+            yield frame.height, body
+            return
+        del body
+        rows = -(-frame.height // files)
+        for start in range(0, frame.height, rows):
+            yield from self.encode_split(frame.slice(start, rows), target)
+
+
+def parquet(frame: pl.DataFrame, compression: Compression = Compression.ZSTD, level: int | None = 1) -> bytes:
+    """A Parquet file (format 2.6, data page v1). Categories become text and 128-bit integers decimal text.
+
+    Column order and types are those of ``frame``. Only columns with few distinct values get a dictionary.
+    """
+    frame = frame.with_columns(_plain(frame)).rechunk()
+    # The Arrow schema in the file is what tells a duration from an integer; without one, text goes over without a copy.
+    durations = any(isinstance(dtype, pl.Duration) for dtype in frame.dtypes)
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest() if durations else pl.CompatLevel.newest())
+    out = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        out,
+        version="2.6",
+        data_page_version="1.0",
+        row_group_size=ROW_GROUP_ROWS,
+        compression=compression.value,
+        compression_level=level,
+        use_dictionary=_repetitive(frame),
+        store_schema=durations,
+    )
+    body: bytes = out.getvalue().to_pybytes()
+    return body
+
+
+def _plain(frame: pl.DataFrame) -> list[pl.Expr]:
+    names = [name for name, dtype in frame.schema.items() if dtype.base_type() in _AS_TEXT]
+    return [pl.col(name).cast(pl.String) for name in names]
+
+
+def _repetitive(frame: pl.DataFrame) -> list[str]:
+    head = frame.head(_SAMPLE_ROWS)
+    flat = [name for name, dtype in frame.schema.items() if not dtype.is_nested() and dtype.base_type() not in {pl.Boolean, pl.Null}]
+    return [name for name in flat if head[name].n_unique() * _DICTIONARY_SHARE <= head.height]
+
+
+def _ndjson(frame: pl.DataFrame) -> bytes:
+    out = io.BytesIO()
+    frame.with_columns(cs.binary().bin.encode("base64")).rechunk().write_ndjson(out)
+    return out.getvalue()
+
+
+def _pack(body: bytes, compression: Compression, level: int | None) -> bytes:
+    if compression is Compression.GZIP:
+        return gzip.compress(body, compresslevel=level or DEFAULT_LEVELS[compression], mtime=0)
+    if compression is Compression.ZSTD:
+        packed: bytes = pa.Codec("zstd", compression_level=level).compress(body, asbytes=True)
+        return packed
+    return body

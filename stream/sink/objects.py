@@ -1,0 +1,204 @@
+"""Rows to content-named objects: Parquet or NDJSON under a prefix, partitioned row by row."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Final, Self
+
+import polars as pl
+from polars.datatypes import DataTypeClass
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from stream.batch import LINEAGE, ROW
+from stream.contracts import Encoded, OutputFile
+from stream.sink.encode import DEFAULT_LEVELS, LEVELS, Compression, Encoder, Format
+from stream.sink.partition import Entry, Partitioning, SinkMismatch
+
+MAX_KEY_BYTES: Final = 1024
+MAX_PREFIX_BYTES: Final = 200
+_UNITS: Final = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SIZE: Final = re.compile(r"(\d+)\s*([A-Za-z]*)")
+_SAFE_KEY: Final = re.compile(r"[A-Za-z0-9._%=/-]+")
+PLACEMENT: Final = pl.Schema({ROW: pl.UInt32(), "file": pl.UInt16(), "line": pl.UInt32()})
+
+
+def _size(value: object) -> object:
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or match[2] not in _UNITS:
+        return value
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _entries(value: object) -> object:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [{name: expression} for name, expression in value.items()]
+    return value
+
+
+class ObjectsSinkConfig(BaseModel):
+    """Files in an S3 prefix or a local directory, each row exactly once.
+
+    ``partition_by`` takes column names and named SQL expressions: ``[origin, {day: "strftime(_arrival, '%Y-%m-%d')"}]``.
+    ``file_bytes`` bounds the encoded size of one file; ``lineage`` adds the columns that say where each row came from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ClassVar[str] = "s3"
+
+    url: str = Field(description="Where the files go: s3://bucket/prefix/ or file:directory.")
+    name: str = Field(default="s3", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="Name in manifests and metrics.")
+    format: Format = Field(default=Format.PARQUET, description="parquet or ndjson.")
+    compression: Compression | None = Field(default=None, description="zstd for Parquet and gzip for NDJSON unless given.")
+    compression_level: int | None = Field(default=None, description="zstd 1 to 22 (default 1), gzip 1 to 9 (default 5).")
+    partition_by: Annotated[tuple[Entry, ...], BeforeValidator(_entries)] = Field(
+        default=(), max_length=8, description="Columns, or names with SQL expressions, that make up the path."
+    )
+    max_partitions: int = Field(default=512, ge=1, le=10_000, description="Per unit; rows of further ones share __overflow__.")
+    file_bytes: Annotated[int, BeforeValidator(_size), Field(ge=64 * 1024)] = Field(
+        default=128 * 2**20, description="Size of one file, compressed, such as 128MiB."
+    )
+    lineage: bool = Field(default=True, description="Write _shard, _sequence, _subsequence and _arrival.")
+
+    @field_validator("url")
+    @classmethod
+    def _known_place(cls, value: str) -> str:
+        if not re.match(r"s3://[^/\s]+(/|$)|file:.|memory:", value):
+            msg = f"{value!r} is no place for files; write s3://bucket/prefix/ or file:directory"
+            raise ValueError(msg)
+        if value.startswith("s3://") and len(value.encode()) > MAX_PREFIX_BYTES:
+            msg = f"the prefix is {len(value.encode())} bytes long, at most {MAX_PREFIX_BYTES} are allowed; keys must fit 1,024"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("partition_by")
+    @classmethod
+    def _readable(cls, value: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        Partitioning(value)
+        return value
+
+    @model_validator(mode="after")
+    def _codec_fits(self) -> Self:
+        codec = self.codec
+        if self.format is Format.NDJSON and codec is Compression.SNAPPY:
+            msg = "snappy exists only inside Parquet; NDJSON takes gzip, zstd or none"
+            raise ValueError(msg)
+        levels = LEVELS.get(codec)
+        if self.compression_level is not None and (levels is None or self.compression_level not in levels):
+            allowed = f"{levels.start} to {levels.stop - 1}" if levels else "no level at all"
+            msg = f"compression_level {self.compression_level} does not fit {codec}, which takes {allowed}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def codec(self) -> Compression:
+        """The compression in force."""
+        return self.compression or (Compression.ZSTD if self.format is Format.PARQUET else Compression.GZIP)
+
+    def check(self, schema: pl.Schema) -> None:
+        """Make sure that rows of ``schema`` (lineage and ``_row`` included) can be written.
+
+        Raises:
+            SinkMismatch: a partition column cannot be computed or a column has no representation in the format.
+        """
+        try:
+            Partitioning(self.partition_by).check(schema)
+        except SinkMismatch as error:
+            raise SinkMismatch(("partition_by", *error.path), error.message, error.hint) from error
+        columns = self.columns(schema)
+        if not columns:
+            raise SinkMismatch((), "no column is left to write", "let a column through, or switch lineage on")
+        for name in columns:
+            self._check_column(name, schema[name])
+
+    def columns(self, schema: pl.Schema) -> list[str]:
+        """The columns of the files: those of ``schema`` in order, then lineage; never ``_row``."""
+        lineage = [name for name in LINEAGE if name in schema] if self.lineage else []
+        return [name for name in schema.names() if name != ROW and name not in LINEAGE] + lineage
+
+    def _check_column(self, name: str, dtype: pl.DataType) -> None:
+        inner = _leaves(dtype)
+        if pl.Object in inner:
+            raise SinkMismatch((), f"column '{name}' holds Python objects", "give it a type in a stage")
+        wide = {pl.Int128, pl.UInt128, pl.Categorical, pl.Enum} if self.format is Format.PARQUET else {pl.Binary}
+        if dtype.is_nested() and inner & wide:
+            message = f"column '{name}' of type {dtype} has no representation in {self.format}"
+            raise SinkMismatch((), message, "cast the inner values to text in a stage")
+
+
+def _leaves(dtype: DataTypeClass | pl.DataType) -> set[DataTypeClass]:
+    if isinstance(dtype, pl.Struct):
+        return {leaf for field in dtype.fields for leaf in _leaves(field.dtype)}
+    if isinstance(dtype, pl.List | pl.Array):
+        return _leaves(dtype.inner)
+    return {dtype.base_type()}
+
+
+class ObjectsSink:
+    """``contracts.Sink`` over files named ``<partition>/<unit>.<part>.<sha16>.<ext>``, relative to the config's url."""
+
+    def __init__(self, config: ObjectsSinkConfig) -> None:
+        self.config = config
+        self._partitions = Partitioning(config.partition_by, config.max_partitions)
+        self._encoder = Encoder(config.format, config.codec, config.compression_level or DEFAULT_LEVELS.get(config.codec))
+
+    @property
+    def name(self) -> str:
+        """Unique within the pipeline."""
+        return self.config.name
+
+    def encode(self, frame: pl.DataFrame, unit: str) -> Encoded:
+        """Files for ``frame``, each with its rows in the frame's order; nothing for a frame without rows.
+
+        Raises:
+            SinkMismatch: the frame has a column that the format cannot hold.
+        """
+        self.config.check(frame.schema)
+        columns = self.config.columns(frame.schema)
+        assigned = self._partitions.assign(frame)
+        files: list[OutputFile] = []
+        placed: list[pl.DataFrame] = []
+        for path, rows in _groups(frame, assigned.codes, assigned.paths):
+            start = 0
+            for part, (height, body) in enumerate(self._encoder.encode_split(rows.select(columns), self.config.file_bytes)):
+                placed.append(_placement(rows[ROW].slice(start, height), len(files)))
+                files.append(self._file(path, unit, part, height, body))
+                start += height
+        return Encoded(tuple(files), pl.concat([PLACEMENT.to_frame(), *placed], rechunk=True))
+
+    def _file(self, path: str, unit: str, part: int, rows: int, body: bytes) -> OutputFile:
+        digest = hashlib.sha256(body).hexdigest()
+        stem = f"{unit}.{part}.{digest[:16]}{self._encoder.extension}"
+        return OutputFile(self.name, checked_key(f"{path}/{stem}" if path else stem), body, rows, digest)
+
+
+def checked_key(key: str) -> str:
+    """``key``, which is certain to stay below its root and within an S3 key's length with any allowed prefix.
+
+    Raises:
+        ValueError: it would not; the names it was made of are broken.
+    """
+    limit = MAX_KEY_BYTES - MAX_PREFIX_BYTES
+    if not _SAFE_KEY.fullmatch(key) or {"", ".", ".."} & set(key.split("/")) or len(key) > limit:
+        msg = f"{key!r} is no key inside a sink: segments of [A-Za-z0-9._%=-], none of them dots only, at most {limit} bytes"
+        raise ValueError(msg)
+    return key
+
+
+def _groups(frame: pl.DataFrame, codes: pl.Series, paths: tuple[str, ...]) -> Iterator[tuple[str, pl.DataFrame]]:
+    if len(paths) == 1:
+        yield paths[0], frame
+        return
+    order = codes.to_frame("code").with_row_index("row").sort("code", maintain_order=True)
+    start = 0
+    for code, height in order["code"].rle().struct.unnest().select("value", "len").iter_rows():
+        yield paths[code], frame[order["row"].slice(start, height)]
+        start += height
+
+
+def _placement(rows: pl.Series, file: int) -> pl.DataFrame:
+    lines = pl.int_range(rows.len(), dtype=pl.UInt32, eager=True)
+    return pl.DataFrame({ROW: rows, "line": lines}).select(ROW, pl.lit(file, pl.UInt16).alias("file"), "line")

@@ -1,0 +1,225 @@
+"""Which partition each row belongs to, and what its directory is called.
+
+The path is evaluated per row, never per batch, and its text is an injective image of the row's values: two different values never
+share a directory, and no value can leave the sink's prefix. The encoding of one value:
+
+    null                        ``__HIVE_DEFAULT_PARTITION__``
+    empty text                  ``__EMPTY__``
+    letters, digits, ``.``, ``_``, ``-``  themselves
+    any other UTF-8 byte        ``%XX``
+    text beginning with ``__``  its first byte as ``%5F``, so that it never equals a token of this module
+    ``.`` and ``..``            ``%2E`` and ``%2E.``
+    longer than 120 bytes       the beginning, ``__sha256-`` and 40 hex digits: longer than any other encoding, so it equals none
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+from urllib.parse import quote
+
+import polars as pl
+
+from stream.errors import DefinitionError
+
+NULL: Final = "__HIVE_DEFAULT_PARTITION__"
+"""Hive's own name for null; Spark, Trino, Athena and DuckDB read it back as null."""
+EMPTY: Final = "__EMPTY__"
+OVERFLOW: Final = "__overflow__"
+"""Rows of partitions beyond the bound."""
+INVALID: Final = "__invalid__"
+"""Rows for which the expression has no value, such as text that a CAST cannot read."""
+
+MAX_VALUE_BYTES: Final = 120
+MAX_PATH_BYTES: Final = 500
+"""Leaves room for the sink's prefix and the file name inside the 1,024 bytes of an S3 key."""
+_KEPT_BYTES: Final = 88
+_MAX_FAILURES: Final = 1024
+
+_QUOTED: Final = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"")
+_WORD: Final = re.compile(r"[a-z_]+")
+_CLOCK_WORDS: Final = {"now", "current_timestamp", "current_date", "current_time", "localtimestamp", "localtime"}
+"""Polars puts the time of parsing in their place, as a constant."""
+
+Entry: TypeAlias = str | dict[str, str]
+
+
+class SinkMismatch(DefinitionError, ValueError):
+    """The sink cannot write the columns it is given; ``path`` leads to the offending option inside the sink's config."""
+
+    def __init__(self, path: tuple[str | int, ...], message: str, hint: str = "") -> None:
+        super().__init__(f"{message} - {hint}" if hint else message)
+        self.path = path
+        self.message = message
+        self.hint = hint
+
+
+def encode_value(value: str | None) -> str:
+    """The directory name for one value, different for different values: 1 to 137 characters of [A-Za-z0-9._%-]."""
+    if value is None:
+        return NULL
+    if not value:
+        return EMPTY
+    text = quote(value, safe="").replace("~", "%7E")
+    if text.startswith("__"):
+        text = "%5F" + text[1:]
+    if text in {".", ".."}:
+        text = "%2E" + text[1:]
+    if len(text) <= MAX_VALUE_BYTES:
+        return text
+    head = text[:_KEPT_BYTES]
+    cut = head.rfind("%", _KEPT_BYTES - 2)
+    digest = hashlib.sha256(value.encode()).hexdigest()[:40]
+    return f"{head if cut < 0 else head[:cut]}__sha256-{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Where the rows of one frame go: row i belongs to ``paths[codes[i]]``.
+
+    ``codes`` is UInt32 of the frame's height; ``paths`` are distinct directories without a leading or trailing slash, numbered in
+    order of first appearance.
+    """
+
+    codes: pl.Series
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    name: str
+    source: pl.Expr
+    path: tuple[str | int, ...]
+
+
+class Partitioning:
+    """Partition columns, ready to evaluate. ``entries`` are column names or one-key mappings of a name to an SQL expression.
+
+    Raises:
+        SinkMismatch: an expression does not parse, does not work row by row, or two entries have one name.
+    """
+
+    def __init__(self, entries: Sequence[Entry], limit: int = 512) -> None:
+        self.limit = limit
+        self._columns = tuple(_column(index, entry) for index, entry in enumerate(entries))
+        names = [column.name for column in self._columns]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise SinkMismatch((index,), f"partition column '{name}' is listed twice", "remove one of them")
+
+    def check(self, schema: pl.Schema) -> None:
+        """Make sure that every partition column can be computed from columns of ``schema``.
+
+        Raises:
+            SinkMismatch: a column is missing, an expression fails to type, or its type has no unambiguous text.
+        """
+        rows = pl.LazyFrame(schema=schema)
+        for column in self._columns:
+            try:
+                dtype = rows.select(column.source.alias(column.name)).collect_schema()[column.name]
+            except pl.exceptions.ColumnNotFoundError as error:
+                message = f"partition column '{column.name}' needs a column that is not there: {_first_line(error)}"
+                raise SinkMismatch(column.path, message, "columns here: " + ", ".join(schema.names())) from error
+            except pl.exceptions.PolarsError as error:
+                message = f"partition column '{column.name}' cannot be computed: {_first_line(error)}"
+                raise SinkMismatch(column.path, message) from error
+            if dtype.is_nested() or dtype.base_type() in {pl.Binary, pl.Duration, pl.Object, pl.Null}:
+                message = f"partition column '{column.name}' has type {dtype}, which has no unambiguous text"
+                raise SinkMismatch(column.path, message, "allowed: text, numbers, booleans, dates, times")
+
+    def assign(self, frame: pl.DataFrame) -> Assignment:
+        """The partition of every row.
+
+        Never raises for data: rows whose expression fails go to ``__invalid__``. They are found by halving the frame; once
+        1,024 pieces have failed, the pieces that still fail go there as they are.
+        """
+        if not self._columns:
+            return Assignment(pl.zeros(frame.height, pl.UInt32, eager=True), ("",) if frame.height else ())
+        values = self._evaluate(frame)
+        distinct = values.unique(maintain_order=True).with_row_index("code")
+        codes = values.join(distinct, on=values.columns, how="left", nulls_equal=True, maintain_order="left")["code"]
+        return self._bounded(codes, distinct.head(self.limit).drop("code"), distinct.height)
+
+    def _bounded(self, codes: pl.Series, distinct: pl.DataFrame, total: int) -> Assignment:
+        numbers: dict[str, int] = {}
+        index = [numbers.setdefault(self._path(row), len(numbers)) for row in distinct.iter_rows()]
+        if total > len(index):
+            beyond = numbers.setdefault(self._everywhere(OVERFLOW), len(numbers))
+            index.extend([beyond] * (total - len(index)))
+        if len(numbers) == total:
+            return Assignment(codes, tuple(numbers))
+        return Assignment(pl.Series(index, dtype=pl.UInt32).gather(codes), tuple(numbers))
+
+    def _path(self, row: tuple[object, ...]) -> str:
+        *values, valid = row
+        if not valid:
+            return self._everywhere(INVALID)
+        texts = [value if isinstance(value, str) else None for value in values]
+        parts = [f"{encode_value(c.name)}={encode_value(text)}" for c, text in zip(self._columns, texts, strict=True)]
+        path = "/".join(parts)
+        return path if len(path) <= MAX_PATH_BYTES else self._everywhere(OVERFLOW)
+
+    def _everywhere(self, token: str) -> str:
+        return "/".join(f"{encode_value(column.name)}={token}" for column in self._columns)
+
+    def _evaluate(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Values as text in columns "0", "1", ... and a last column ``valid``; failing rows are found by halving."""
+        names = [str(index) for index in range(len(self._columns))]
+        wanted = [column.source.cast(pl.String).alias(name) for column, name in zip(self._columns, names, strict=True)]
+        nothing = pl.DataFrame(schema={**dict.fromkeys(names, pl.String), "valid": pl.Boolean})
+        waiting, done, failures = [frame], [], 0
+        while waiting:
+            piece = waiting.pop()
+            try:
+                done.append(piece.with_columns(wanted).select(*names, valid=pl.lit(value=True)))
+            except pl.exceptions.PolarsError:
+                failures += 1
+                if piece.height <= 1 or failures > _MAX_FAILURES:
+                    done.append(nothing.clear(piece.height))
+                else:
+                    half = piece.height // 2
+                    waiting += [piece.slice(half), piece.head(half)]
+        return pl.concat(done)
+
+
+def _column(index: int, entry: Entry) -> _Column:
+    if isinstance(entry, str):
+        if entry.startswith("^") and entry.endswith("$"):
+            raise SinkMismatch((index,), f"partition column '{entry}' reads as a pattern", "rename the column in a stage")
+        return _Column(entry, pl.col(entry), (index,))
+    name, text = _only(index, entry)
+    path = (index, name)
+    try:
+        source = pl.sql_expr(text)
+    except pl.exceptions.PolarsError as error:
+        message = f"partition column '{name}': cannot read the expression {text!r}: {_first_line(error)}"
+        raise SinkMismatch(path, message, "write one SQL expression such as strftime(_arrival, '%Y-%m-%d')") from error
+    words = set(_WORD.findall(_QUOTED.sub(" ", text.lower())))
+    if words & _CLOCK_WORDS:
+        message = f"partition column '{name}': {text!r} depends on when it runs"
+        raise SinkMismatch(path, message, "a rewrite must find the same partition; use _arrival, the time of arrival")
+    if "over" in words or not _row_by_row(source):
+        message = f"partition column '{name}': {text!r} looks at more than one row"
+        raise SinkMismatch(path, message, "a partition is decided row by row; compute aggregates in a stage")
+    return _Column(name, source, path)
+
+
+def _row_by_row(source: pl.Expr) -> bool:
+    """Whether each row's value depends on that row alone, or on none."""
+    facts = source.meta
+    constant = facts.is_scalar() and not facts.root_names()
+    return facts.is_row_separable() and (facts.is_length_preserving() or constant)
+
+
+def _only(index: int, entry: Mapping[str, str]) -> tuple[str, str]:
+    if len(entry) != 1:
+        message = f"a partition entry has one name and one expression, got {len(entry)} names"
+        raise SinkMismatch((index,), message, "write one list item per partition column")
+    return next(iter(entry.items()))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]

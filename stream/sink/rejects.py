@@ -1,0 +1,64 @@
+"""Dead letters: what could not be processed, as it came, with the stage and the reason that refused it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import polars as pl
+
+from stream.batch import ARRIVAL, DATA, PARTITION_KEY, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
+from stream.contracts import Encoded, OutputFile
+from stream.sink.encode import parquet
+from stream.sink.objects import PLACEMENT, checked_key
+
+NAME: Final = "rejects"
+"""The sink's name in manifests, ledgers and metrics."""
+
+SCHEMA: Final = pl.Schema(
+    {
+        SHARD: pl.String(),
+        SEQUENCE: pl.String(),
+        SUBSEQUENCE: pl.UInt32(),
+        ARRIVAL: pl.Datetime("ms", "UTC"),
+        PARTITION_KEY: pl.String(),
+        "stage": pl.String(),
+        "reason": pl.String(),
+        "fingerprint": pl.String(),
+        DATA: pl.Binary(),
+    }
+)
+"""Columns of a rejects file. ``_data`` holds the record's bytes untouched, so that a redrive can send them again."""
+
+
+def fingerprint(stage: str, reason: str) -> str:
+    """16 hex digits that are equal for records refused by one stage for one reason, across units and streams."""
+    return hashlib.sha256(f"{stage}\0{reason}".encode()).hexdigest()[:16]
+
+
+def encode(settled: pl.DataFrame, batch: Batch, shard_id: str, unit: str) -> Encoded:
+    """The unit's dead letters as one Parquet file ``<unit>.<sha16>.parquet``, or no file if there are none.
+
+    ``settled`` is ``Transformed.settled`` of ``batch``; its rows with other outcomes are left out. Lines are in stream order.
+    """
+    refused = settled.filter(pl.col("outcome") == Outcome.DEAD_LETTERED).sort(ROW)
+    if refused.is_empty():
+        return Encoded((), PLACEMENT.to_frame())
+    causes = refused.select("stage", "reason").unique(maintain_order=True)
+    marks = [fingerprint(stage or "", reason or "") for stage, reason in causes.iter_rows()]
+    marked = refused.join(
+        causes.with_columns(fingerprint=pl.Series(marks, dtype=pl.String)),
+        on=["stage", "reason"],
+        how="left",
+        nulls_equal=True,
+        maintain_order="left",
+    )
+    frame = batch.frame[refused[ROW]].with_columns(
+        pl.lit(shard_id).alias(SHARD), *marked.select("stage", "reason", "fingerprint").get_columns()
+    )
+    body = parquet(frame.select(SCHEMA.names()))
+    digest = hashlib.sha256(body).hexdigest()
+    file = OutputFile(NAME, checked_key(f"{unit}.{digest[:16]}.parquet"), body, frame.height, digest)
+    lines = pl.int_range(frame.height, dtype=pl.UInt32, eager=True)
+    placement = pl.DataFrame({ROW: refused[ROW], "file": pl.zeros(frame.height, pl.UInt16, eager=True), "line": lines})
+    return Encoded((file,), placement.match_to_schema(PLACEMENT))

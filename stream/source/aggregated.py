@@ -1,0 +1,224 @@
+"""KPL aggregates: one Kinesis record that holds many user records.
+
+The format is the Kinesis Producer Library's (aggregation-format.md of awslabs/amazon-kinesis-producer): four magic bytes, a
+protobuf ``AggregatedRecord``, and the MD5 of that protobuf. Whatever does not fit it exactly is an ordinary record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import polars as pl
+
+from stream.batch import ARRIVAL, DATA, OUTCOME, PARTITION_KEY, RAW_SCHEMA, SEQUENCE, SUBSEQUENCE, Outcome
+
+MAGIC: Final = b"\xf3\x89\x9a\xc2"
+MAX_USER_RECORDS: Final = 500_000
+MAX_USER_BYTES: Final = 64 * 2**20
+"""An aggregate that would become more than this is left as it is: its few bytes may name one long partition key very often."""
+_DIGEST: Final = 16
+_HASHES: Final = 2**128
+_INDEX: Final = "_index"
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_EXPANDED: Final = pl.Schema(
+    {
+        _INDEX: pl.UInt32(),
+        SUBSEQUENCE: pl.UInt32(),
+        PARTITION_KEY: pl.String(),
+        DATA: pl.Binary(),
+        OUTCOME: pl.UInt8(),
+    }
+)
+
+
+class OutOfRange(StrEnum):
+    """What to do with a user record whose hash key lies outside the shard that delivered it.
+
+    After a reshard the KPL sends such records again to the right shard, so taking them here too would double them (``DROP``).
+    Producers that aggregate in other ways may not send them again (``KEEP``).
+    """
+
+    DROP = "drop"
+    KEEP = "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class HashRange:
+    """A shard's hash keys, inclusive on both ends, and what to do with others."""
+
+    first: int = 0
+    last: int = _HASHES - 1
+    policy: OutOfRange = OutOfRange.DROP
+
+    def outcome(self, partition_key: str, explicit_hash: int | None) -> Outcome:
+        """``PENDING`` for a user record to go on with, ``OUT_OF_RANGE`` for one to leave out."""
+        if self.policy is OutOfRange.KEEP or (explicit_hash is None and self.first == 0 and self.last == _HASHES - 1):
+            return Outcome.PENDING
+        digest = hashlib.md5(partition_key.encode(), usedforsecurity=False).digest()
+        position = int.from_bytes(digest) if explicit_hash is None else explicit_hash
+        return Outcome.PENDING if self.first <= position <= self.last else Outcome.OUT_OF_RANGE
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """One record inside an aggregate; ``explicit_hash`` is None where the partition key's MD5 decides."""
+
+    partition_key: str
+    explicit_hash: int | None
+    data: bytes
+
+
+def expand(frame: pl.DataFrame, hashes: HashRange) -> pl.DataFrame:
+    """User records of a page, in order, with ``RAW_SCHEMA``.
+
+    ``frame`` has ``_sequence``, ``_arrival``, ``_partition_key``, ``_data``, one row per Kinesis record. Each user record of an
+    aggregate gets the aggregate's sequence number and arrival, and its own place in the aggregate as ``_subsequence``.
+    """
+    marked = frame.get_column(DATA).bin.starts_with(MAGIC)
+    found = {index: records for index in marked.arg_true() if (records := user_records(frame.item(index, DATA))) is not None}
+    if not found:
+        added = (pl.lit(0, pl.UInt32).alias(SUBSEQUENCE), pl.lit(int(Outcome.PENDING), pl.UInt8).alias(OUTCOME))
+        return frame.with_columns(*added).select(RAW_SCHEMA.names())
+    return _interleave(frame, _columns(found, hashes))
+
+
+def user_records(data: bytes) -> list[UserRecord] | None:
+    """The user records of an aggregate; None if ``data`` is not a KPL aggregate, is damaged, is empty or exceeds the limits."""
+    if len(data) <= len(MAGIC) + _DIGEST or not data.startswith(MAGIC):
+        return None
+    message = data[len(MAGIC) : -_DIGEST]
+    if hashlib.md5(message, usedforsecurity=False).digest() != data[-_DIGEST:]:
+        return None
+    try:
+        return _parse(message)
+    except _Malformed:
+        return None
+
+
+def _columns(found: dict[int, list[UserRecord]], hashes: HashRange) -> pl.DataFrame:
+    pairs = list(found.items())
+    flat = [record for _, records in pairs for record in records]
+    return pl.DataFrame(
+        {
+            _INDEX: [index for index, records in pairs for _ in records],
+            SUBSEQUENCE: [number for _, records in pairs for number in range(len(records))],
+            PARTITION_KEY: [record.partition_key for record in flat],
+            DATA: [record.data for record in flat],
+            OUTCOME: [int(hashes.outcome(record.partition_key, record.explicit_hash)) for record in flat],
+        },
+        schema=_EXPANDED,
+    )
+
+
+def _interleave(frame: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
+    indexed = frame.with_row_index(_INDEX)
+    ordinary = indexed.filter(~pl.col(_INDEX).is_in(users.get_column(_INDEX).unique().implode())).select(
+        _INDEX,
+        pl.lit(0, pl.UInt32).alias(SUBSEQUENCE),
+        PARTITION_KEY,
+        DATA,
+        pl.lit(int(Outcome.PENDING), pl.UInt8).alias(OUTCOME),
+    )
+    merged = pl.concat([ordinary, users]).sort(_INDEX, SUBSEQUENCE)
+    origin = frame.select(SEQUENCE, ARRIVAL)[merged.get_column(_INDEX)]
+    return merged.with_columns(origin.get_columns()).select(RAW_SCHEMA.names())
+
+
+class _Malformed(Exception):
+    """The bytes are not the message they should be."""
+
+
+def _parse(message: bytes) -> list[UserRecord] | None:
+    keys: list[bytes] = []
+    hashes: list[bytes] = []
+    records: list[bytes] = []
+    tables = {1: keys, 2: hashes, 3: records}
+    for field, value in _fields(message):
+        if field in tables:
+            if isinstance(value, int):
+                raise _Malformed
+            tables[field].append(value)
+            if len(records) > MAX_USER_RECORDS:
+                return None
+    names = [_text(key) for key in keys]
+    numbers = [_number(key) for key in hashes]
+    made = []
+    size = 0
+    for record in records:
+        user = _record(record, names, numbers)
+        size += len(user.data) + len(user.partition_key)
+        if size > MAX_USER_BYTES:
+            return None
+        made.append(user)
+    return made or None
+
+
+def _record(message: bytes, names: list[str], numbers: list[int]) -> UserRecord:
+    indexes: dict[int, int] = {}
+    data: bytes | None = None
+    for field, value in _fields(message):
+        if field == 3 and not isinstance(value, int):
+            data = value
+        elif field in {1, 2} and isinstance(value, int):
+            indexes[field] = value
+        elif field in {1, 2, 3}:
+            raise _Malformed
+    if data is None or 1 not in indexes:
+        raise _Malformed
+    if indexes[1] >= len(names) or (2 in indexes and indexes[2] >= len(numbers)):
+        raise _Malformed
+    return UserRecord(names[indexes[1]], numbers[indexes[2]] if 2 in indexes else None, data)
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Field numbers and values of a protobuf message; fixed-width fields come as their bytes."""
+    position, end = 0, len(message)
+    while position < end:
+        tag, position = _varint(message, position)
+        field, wire = tag >> 3, tag & 7
+        if field == 0:
+            raise _Malformed
+        if wire == _VARINT:
+            value, position = _varint(message, position)
+            yield field, value
+            continue
+        if wire == _BYTES:
+            size, position = _varint(message, position)
+        elif wire in {_FIXED64, _FIXED32}:
+            size = 8 if wire == _FIXED64 else 4
+        else:
+            raise _Malformed
+        if size > end - position:
+            raise _Malformed
+        yield field, message[position : position + size]
+        position += size
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(message):
+            raise _Malformed
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise _Malformed
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise _Malformed from error
+
+
+def _number(value: bytes) -> int:
+    if not (value.isdigit() and len(value) <= 39):
+        raise _Malformed
+    return int(value)

@@ -1,0 +1,81 @@
+"""How fast one shard is polled and how much is asked for: small machines without I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from stream.aws.kinesis import MAX_RECORDS
+from stream.source.aggregated import OutOfRange
+
+MAX_PAGE_BYTES: Final = 10 * 2**20
+"""Most that one GetRecords call returns (Kinesis API reference)."""
+_FIRST_ESTIMATE: Final = 2**20
+_SMALLEST_ESTIMATE: Final = 64 * 2**10
+_FIRST_RECORD_BYTES: Final = 1024
+_DECAY: Final = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSettings:
+    """How shards are read.
+
+    ``calls_per_second`` stays below the 5 GetRecords calls a second that all readers of a shard share. Between polls of a shard
+    that is read to its tip lie ``idle_first`` seconds, growing to ``idle_last``.
+    """
+
+    limit: int = MAX_RECORDS
+    calls_per_second: float = 4.5
+    idle_first: float = 0.2
+    idle_last: float = 1.0
+    kpl_out_of_range: OutOfRange = OutOfRange.DROP
+
+
+class Pace:
+    """When the next poll of a shard is due."""
+
+    def __init__(self, settings: ReadSettings) -> None:
+        self._settings = settings
+        self._free_at = 0.0
+        self._due_at = 0.0
+        self._idle = settings.idle_first
+
+    def wait(self, now: float) -> float:
+        """Seconds from ``now`` (monotonic) until a poll may be made."""
+        return max(0.0, self._due_at - now)
+
+    def polled(self, now: float) -> None:
+        """A poll was sent at ``now``: the next one is due after the shard's share of the call limit."""
+        self._free_at = max(self._free_at, now) + 1.0 / self._settings.calls_per_second
+        self._due_at = self._free_at
+
+    def answered(self, now: float, *, records: int, behind_ms: int) -> None:
+        """An answer came at ``now``: at the tip of the stream, and only there, polling slows down."""
+        if records or behind_ms:
+            self._idle = self._settings.idle_first
+        if behind_ms == 0:
+            self._due_at = max(self._free_at, now + self._idle)
+        if not records and behind_ms == 0:
+            self._idle = min(self._idle * 1.5, self._settings.idle_last)
+
+
+class Appetite:
+    """How many bytes the next page may bring and how many records to ask for, learned from the pages before."""
+
+    def __init__(self, limit: int = MAX_RECORDS) -> None:
+        self._limit = limit
+        self._page = float(_FIRST_ESTIMATE)
+        self._record = float(_FIRST_RECORD_BYTES)
+
+    def ask(self, share: int) -> tuple[int, int]:
+        """Bytes to reserve and records to ask for where ``share`` bytes of the budget belong to this shard."""
+        fitting = int(share / self._record)
+        limit = max(1, min(self._limit, fitting))
+        return int(min(self._page, limit * self._record * 2, MAX_PAGE_BYTES)) or 1, limit
+
+    def learn(self, records: int, size: int) -> None:
+        """A page of ``records`` records held ``size`` bytes."""
+        self._page = min(max(float(size), self._page * _DECAY, _SMALLEST_ESTIMATE), MAX_PAGE_BYTES)
+        if records:
+            mean = size / records
+            self._record = max(1.0, mean, self._record * _DECAY + mean * (1 - _DECAY))

@@ -1,0 +1,336 @@
+"""One shard read from a position: polls, waits, repeats, and never passes a record twice.
+
+A *position* is the greatest sequence number seen. Iterators expire, calls fail and pages may come again; what is delivered is
+always what lies behind the position, so none of that shows in the pages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+import polars as pl
+
+from stream.aws.errors import EXPIRED_ITERATOR, INVALID_ARGUMENT, NOT_FOUND, AwsFatal, AwsRetryable, is_throttle
+from stream.aws.kinesis import IteratorAt, IteratorKind, RawPage
+from stream.aws.retry import FOR_EVER, THROTTLED, Wait, decide
+from stream.batch import ARRIVAL, DATA, ORIGIN, SEQUENCE, Batch
+from stream.budget import ByteBudget
+from stream.contracts import Page, Shard, Start, StartKind
+from stream.errors import Halted
+from stream.events import BudgetWaited, PageReceived, PollRepeated
+from stream.source.aggregated import HashRange, expand
+from stream.source.pace import Appetite, Pace
+
+if TYPE_CHECKING:
+    from stream.source.kinesis import KinesisSource
+
+_EXPAND_ASIDE: Final = 256 * 1024
+"""Pages above this size are expanded in a thread, to keep the event loop free."""
+_SHORTEST_RETENTION: Final = timedelta(hours=24)
+_NEAR_HORIZON: Final = timedelta(minutes=5)
+_PATIENCE: Final = 5
+"""Equal answers in a row before a suspicion counts as a finding."""
+_LATEST_SLACK: Final = timedelta(seconds=5)
+"""How far clocks may differ where LATEST must be replaced by the time of the first call."""
+
+
+class Hold:
+    """Bytes of the budget: given back when the ``with`` block ends, unless they were handed on."""
+
+    def __init__(self, budget: ByteBudget, size: int) -> None:
+        self._budget = budget
+        self._size = size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._size:
+            self._budget.release(self._size)
+
+    def settle(self, actual: int) -> None:
+        """Hold ``actual`` bytes from now on."""
+        self._budget.adjust(self._size, actual)
+        self._size = actual
+
+    def hand_on(self) -> int:
+        """Somebody else gives the bytes back from now on; tells how many there are."""
+        size, self._size = self._size, 0
+        return size
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    raw: RawPage
+    frame: pl.DataFrame
+    seconds: float
+
+
+class ShardReader:
+    """Reads one shard once; see ``contracts.Source.read`` for what ``pages`` delivers."""
+
+    def __init__(self, source: KinesisSource, shard: Shard, after: int, start: Start, until: int | None) -> None:
+        self._source = source
+        self._shard = shard
+        self._start = start
+        self._until = until
+        self._position = after
+        self._position_text = str(after)
+        self._hashes = HashRange(shard.first_hash, shard.last_hash, source.settings.kpl_out_of_range)
+        self._pace = Pace(source.settings)
+        self._appetite = Appetite(source.settings.limit)
+        self._iterator: str | None = None
+        self._latest_since: datetime | None = None
+        self._resuming = after != ORIGIN
+        self._failures = 0
+        self._suspicions = 0
+        self._childless = 0
+
+    async def pages(self) -> AsyncIterator[Page]:
+        """Pages in order; closing or cancelling gives back what the budget lent for a page that was not delivered."""
+        self._source.readers += 1
+        try:
+            while self._until is None or self._position < self._until:
+                page = await self._attempt()
+                if page is None:
+                    continue
+                yield page
+                if page.ended:
+                    return
+        finally:
+            self._source.readers -= 1
+
+    async def _attempt(self) -> Page | None:
+        """The next page, or None if the call has to be made again; waits as long as either takes."""
+        source = self._source
+        try:
+            if self._iterator is None:
+                self._iterator = await self._new_iterator()
+            await source.clock.sleep(self._pace.wait(source.clock.monotonic()))
+            size, limit = self._appetite.ask(source.budget.limit // max(1, source.readers))
+            with await self._reserve(size) as hold:
+                page = await self._page(await self._fetch(self._iterator, limit), hold)
+        except AwsRetryable as error:
+            await self._repeat(error)
+            return None
+        except AwsFatal as error:
+            await self._refused(error)
+            return None
+        self._failures = 0
+        return page
+
+    async def _reserve(self, size: int) -> Hold:
+        clock = self._source.clock
+        begin = clock.monotonic()
+        await self._source.budget.acquire(size)
+        if (waited := clock.monotonic() - begin) > 0.001:
+            self._source.emit(BudgetWaited(self._shard.stream, self._shard.shard_id, waited))
+        return Hold(self._source.budget, size)
+
+    async def _fetch(self, iterator: str, limit: int) -> _Answer:
+        source = self._source
+        begin = source.clock.monotonic()
+        self._pace.polled(begin)
+        raw = await source.client.get_records(source.stream, iterator, limit)
+        now = source.clock.monotonic()
+        self._pace.answered(now, records=raw.frame.height, behind_ms=raw.behind_ms)
+        return _Answer(raw, self._trimmed(raw.frame), now - begin)
+
+    async def _page(self, answer: _Answer, hold: Hold) -> Page:
+        """The page that an answer makes, with the position moved up."""
+        raw, frame = answer.raw, answer.frame
+        await self._check_horizon(raw, frame)
+        whole = raw.frame.height == 0 or self._until is None or int(raw.frame.item(-1, SEQUENCE)) <= self._until
+        ended = raw.next_iterator is None and whole
+        children = await self._children(raw) if ended else ()
+        batch = await self._batch(frame)
+        size = 0 if batch.rows == 0 else max(batch.payload_bytes, int(batch.frame.estimated_size()))
+        self._appetite.learn(frame.height, size)
+        hold.settle(size)
+        self._iterator = raw.next_iterator
+        self._move_up(raw, frame)
+        self._source.emit(
+            PageReceived(
+                self._shard.stream,
+                self._shard.shard_id,
+                frame.height,
+                batch.rows,
+                batch.payload_bytes,
+                raw.behind_ms,
+                answer.seconds,
+            )
+        )
+        return Page(batch, self._position, raw.behind_ms, hold.hand_on(), ended, children)
+
+    async def _batch(self, frame: pl.DataFrame) -> Batch:
+        if frame.height == 0:
+            return Batch.empty()
+        if frame.estimated_size() > _EXPAND_ASIDE:
+            expanded = await asyncio.to_thread(expand, frame, self._hashes)
+        else:
+            expanded = expand(frame, self._hashes)
+        return Batch(expanded, int(expanded.get_column(DATA).bin.size().sum()))
+
+    def _trimmed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The rows behind the position and not behind ``until``."""
+        if frame.height == 0:
+            return frame
+        column = frame.get_column(SEQUENCE)
+        first, last = int(column[0]), int(column[-1])
+        if first > self._position and (self._until is None or last <= self._until) and _ascending(column):
+            return frame
+        numbers = [int(text) for text in column]
+        if any(left >= right for left, right in pairwise(numbers)):
+            msg = f"{self._where()}: the service sent records out of order behind {self._position}. Report it with this number."
+            raise Halted(msg)
+        known = sum(1 for number in numbers if number <= self._position)
+        beyond = 0 if self._until is None else sum(1 for number in numbers if number > self._until)
+        return frame.slice(known, max(0, frame.height - known - beyond))
+
+    def _move_up(self, raw: RawPage, frame: pl.DataFrame) -> None:
+        if frame.height:
+            self._resuming = False
+            self._position_text = str(frame.item(-1, SEQUENCE))
+            self._position = int(self._position_text)
+        if self._until is not None and raw.frame.height and int(raw.frame.item(-1, SEQUENCE)) > self._until:
+            self._position, self._position_text = self._until, str(self._until)
+
+    # --- where to begin ---------------------------------------------------------------------------------------------------
+
+    async def _new_iterator(self) -> str:
+        source = self._source
+        try:
+            return await source.client.get_shard_iterator(source.stream, self._shard.shard_id, self._beginning())
+        except AwsFatal as error:
+            if error.code == INVALID_ARGUMENT and self._position != ORIGIN:
+                raise Halted(await self._lost(f"the service does not accept that position ({error})")) from error
+            raise
+
+    def _beginning(self) -> IteratorAt:
+        if self._position != ORIGIN:
+            return IteratorAt(IteratorKind.AFTER, sequence=self._position_text)
+        if self._start.kind is StartKind.TRIM_HORIZON:
+            return IteratorAt(IteratorKind.TRIM_HORIZON)
+        if self._start.kind is StartKind.AT_TIMESTAMP:
+            return IteratorAt(IteratorKind.AT_TIMESTAMP, timestamp=self._start.timestamp)
+        if self._latest_since is None:
+            self._latest_since = self._source.clock.now() - _LATEST_SLACK
+            return IteratorAt(IteratorKind.LATEST)
+        # A second LATEST would skip what arrived since the first one.
+        return IteratorAt(IteratorKind.AT_TIMESTAMP, timestamp=self._latest_since)
+
+    # --- what can go wrong ------------------------------------------------------------------------------------------------
+
+    async def _repeat(self, error: AwsRetryable) -> None:
+        if error.code == EXPIRED_ITERATOR:
+            self._iterator = None
+        throttled = is_throttle(error)
+        self._failures += 1
+        step = decide(error, self._failures, self._source.dice(), THROTTLED if throttled else FOR_EVER)
+        # The first new iterator after an expiry needs no pause: nothing was overloaded.
+        fresh = error.code == EXPIRED_ITERATOR and self._failures == 1
+        wait = step.seconds if isinstance(step, Wait) and not fresh else 0.0
+        why = "throttled" if throttled else "expired_iterator" if error.code == EXPIRED_ITERATOR else "error"
+        self._source.emit(PollRepeated(self._shard.stream, self._shard.shard_id, why, str(error), wait))
+        await self._source.clock.sleep(wait)
+
+    async def _refused(self, error: AwsFatal) -> None:
+        """Raise what a refusal means for this shard, or return where another iterator may help."""
+        if error.code == INVALID_ARGUMENT and self._iterator is not None:
+            self._iterator = None
+            await self._repeat(AwsRetryable(str(error), code=error.code))
+            return
+        if error.code != NOT_FOUND:
+            raise error
+        # ResourceNotFound speaks of the stream or of the shard; asking for the shards fails if it is the stream.
+        known = await self._source.shards()
+        if all(shard.shard_id != self._shard.shard_id for shard in known):
+            raise Halted(await self._lost("the service no longer knows the shard, so its records have expired")) from error
+        self._iterator = None
+        await self._repeat(AwsRetryable(str(error), code=error.code))
+
+    async def _children(self, raw: RawPage) -> tuple[str, ...]:
+        """The shards that continue this one, from the answer itself or else from the list of shards."""
+        if raw.children:
+            return tuple(sorted(raw.children))
+        listed = await self._source.shards()
+        children = tuple(shard.shard_id for shard in listed if self._shard.shard_id in shard.parents)
+        if children:
+            return children
+        self._childless += 1
+        if self._childless < _PATIENCE:
+            msg = f"{self._where()}: the service says that the shard has ended but names no shard that continues it"
+            raise AwsRetryable(msg, code="EndWithoutChildren")
+        msg = (
+            f"{self._where()}: the shard has ended behind {self._position}, but no shard continues it. All records up to "
+            "there were read. Check in the list of shards whether the stream was deleted and made again."
+        )
+        raise Halted(msg)
+
+    async def _check_horizon(self, raw: RawPage, frame: pl.DataFrame) -> None:
+        """Find out whether records between the position and this answer have expired unread.
+
+        Kinesis does not say so: an iterator behind an expired record starts at the oldest record it still holds, or stays behind
+        the retention without bringing any.
+        """
+        if raw.frame.height:
+            self._suspicions = 0
+            if self._resuming and frame.height:
+                await self._check_first(frame)
+            return
+        if self._until is not None and raw.behind_ms == 0 and raw.next_iterator is not None:
+            finding = f"the shard holds nothing more up to {self._until}, which was read from it before"
+        elif self._position != ORIGIN and await self._beyond_retention(timedelta(milliseconds=raw.behind_ms)):
+            finding = "reading stands still further back than the stream's retention"
+        else:
+            if raw.next_iterator is not None:
+                self._suspicions = 0
+            return
+        self._suspicions += 1
+        if self._suspicions >= _PATIENCE:
+            raise Halted(await self._lost(finding))
+
+    async def _check_first(self, frame: pl.DataFrame) -> None:
+        age = self._source.clock.now() - frame.item(0, ARRIVAL).astimezone(UTC)
+        if not await self._beyond_retention(age + _NEAR_HORIZON):
+            return
+        if not await self._held():
+            raise Halted(await self._lost("that record has expired, and reading would go on with the oldest one left"))
+
+    async def _beyond_retention(self, age: timedelta) -> bool:
+        return age >= _SHORTEST_RETENTION and age >= await self._source.retention()
+
+    async def _held(self) -> bool:
+        """Whether the stream still has the record at the position."""
+        source = self._source
+        at = IteratorAt(IteratorKind.AT, sequence=self._position_text)
+        try:
+            iterator = await source.client.get_shard_iterator(source.stream, self._shard.shard_id, at)
+            found = (await source.client.get_records(source.stream, iterator, 1)).frame
+        except AwsFatal as error:
+            if error.code == INVALID_ARGUMENT:
+                return False
+            raise
+        return found.height > 0 and int(found.item(0, SEQUENCE)) == self._position
+
+    async def _lost(self, finding: str) -> str:
+        retention = await self._source.retention()
+        return (
+            f"{self._where()} ({self._source.client.place}): reading cannot go on behind {self._position}: {finding}. The stream "
+            f"keeps records for {retention}: some may have expired unread, or the stream was made again under the same name. "
+            "Raise the retention if reading fell behind; then record the gap and start the shard again at its trim horizon."
+        )
+
+    def _where(self) -> str:
+        return f"shard {self._shard.shard_id} of stream {self._shard.stream}"
+
+
+def _ascending(texts: pl.Series) -> bool:
+    """Whether decimal texts are of one length and rise, which makes them rise as numbers too; False says nothing."""
+    return texts.str.len_bytes().n_unique() == 1 and bool((texts.slice(1) > texts.slice(0, len(texts) - 1)).all())

@@ -1,0 +1,39 @@
+"""Which keys every store takes: the strictest store decides, so that a pipeline tried on a laptop also works on S3."""
+
+from __future__ import annotations
+
+from stream.errors import Fatal
+
+MAX_KEY_BYTES = 1024
+"""S3's limit for a key in UTF-8, prefix included."""
+
+
+def check_key(key: str, root: str) -> None:
+    """Refuse a key that some store could not hold or would rewrite.
+
+    Raises:
+        Fatal: ``key`` is empty or too long, has an empty, ``.`` or ``..`` segment, or a control character.
+    """
+    if problem := _problem(key):
+        msg = (
+            f"the object key {key!r} under {root} cannot be used: {problem}. A key is 1 to {MAX_KEY_BYTES} bytes of UTF-8, "
+            "made of segments separated by single slashes. Percent-encode the value that was put into the key."
+        )
+        raise Fatal(msg)
+
+
+def _problem(key: str) -> str | None:
+    if not key:
+        return "it is empty"
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        return "it holds a lone surrogate, which has no UTF-8 form"
+    if size > MAX_KEY_BYTES:
+        return f"it has {size} bytes"
+    for segment in key.split("/"):
+        if segment in {"", ".", ".."}:
+            return f"it has the segment {segment!r}"
+    if any(character < " " or character == "\x7f" for character in key):
+        return "it holds a control character"
+    return None

@@ -1,0 +1,70 @@
+"""From a URL in a pipeline definition to a store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from stream.aws.session import AwsSession
+from stream.contracts import ObjectStore
+from stream.errors import DefinitionError, Fatal
+from stream.storage.directory import DirectoryStore
+from stream.storage.keys import check_key
+from stream.storage.memory import MemoryStore
+from stream.storage.s3 import S3Store
+
+FORMS: Final = "s3://bucket/prefix, file:./directory, file:///absolute/directory, memory:"
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+def open_store(url: str, session: AwsSession | None = None) -> ObjectStore:
+    """The store at ``url``; nothing is read or written yet.
+
+    ``session`` is needed for ``s3:`` only. A path in a ``file:`` URL is taken literally, without percent-decoding, and relative
+    to the working directory. Every ``memory:`` store is a new, empty one.
+
+    Raises:
+        DefinitionError: ``url`` is none of ``FORMS``, or the region is not known.
+    """
+    scheme, colon, rest = url.partition(":")
+    if not colon:
+        raise _refused(url, "it has no scheme")
+    if scheme == "memory":
+        return MemoryStore(url=url)
+    if scheme == "file":
+        return _open_directory(url, rest)
+    if scheme == "s3":
+        return _open_s3(url, rest, session)
+    raise _refused(url, f"the scheme {scheme!r} is not known")
+
+
+def _open_directory(url: str, rest: str) -> DirectoryStore:
+    if rest.startswith("//") and not rest.startswith("///"):
+        host = rest[2:].partition("/")[0]
+        raise _refused(url, f"{host!r} stands where a host would; for a relative path write file:./...")
+    path = rest[2:] if rest.startswith("///") else rest
+    if not path or "\0" in path:
+        raise _refused(url, "the path is empty" if not path else "the path holds a NUL character")
+    return DirectoryStore(Path(path), url=url)
+
+
+def _open_s3(url: str, rest: str, session: AwsSession | None) -> S3Store:
+    if not rest.startswith("//"):
+        raise _refused(url, "two slashes must follow s3:")
+    bucket, _, prefix = rest[2:].partition("/")
+    prefix = prefix.removesuffix("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise _refused(url, f"{bucket!r} is no bucket name (3 to 63 of a-z 0-9 . -)")
+    if prefix:
+        try:
+            check_key(prefix, f"s3://{bucket}")
+        except Fatal as error:
+            raise _refused(url, str(error)) from error
+    if session is None:
+        raise _refused(url, "no AWS session is at hand; this command works with local stores only")
+    return S3Store(bucket, prefix, session)
+
+
+def _refused(url: str, why: str) -> DefinitionError:
+    return DefinitionError(f"the URL {url!r} names no store: {why}. Allowed forms: {FORMS}.")

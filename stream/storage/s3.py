@@ -1,0 +1,197 @@
+"""Objects in an S3 bucket, or in anything that speaks S3 with conditional writes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    InvalidPathError,
+    NotSupportedError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+    UnknownConfigurationKeyError,
+)
+from obstore.store import S3Store as RawStore
+
+from stream.aws.session import AwsSession
+from stream.clock import SystemClock
+from stream.contracts import ObjectInfo, Stored
+from stream.errors import Fatal, Retryable
+from stream.storage.keys import check_key
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
+
+_LIST_CHUNK: Final = 1000
+_FATAL: Final = (InvalidPathError, NotSupportedError, UnknownConfigurationKeyError)
+_DENIED: Final = (PermissionDeniedError, UnauthenticatedError)
+_CREDENTIAL_LIFE: Final = timedelta(minutes=5)
+"""How long obstore may keep credentials: shorter than the 10 minutes before expiry at which botocore insists on new ones."""
+_READ_RETRIES: Final[RetryConfig] = {
+    "max_retries": 3,
+    "retry_timeout": timedelta(seconds=20),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
+}
+_NO_RETRIES: Final[RetryConfig] = {"max_retries": 0}
+"""A conditional write that is repeated after a lost reply meets its own first attempt and looks like a defeat. Only the caller
+can tell the two apart, by reading what is there; so it must hear of the lost reply."""
+_T = TypeVar("_T")
+
+
+class S3Store:
+    """An ``ObjectStore`` over ``s3://bucket/prefix``, with tags that are S3's ETags.
+
+    Needs a general purpose bucket: directory buckets do not list in order of key.
+    """
+
+    def __init__(self, bucket: str, prefix: str, session: AwsSession) -> None:
+        self._url = f"s3://{bucket}/{prefix}"
+        endpoint = session.endpoint_override("s3")
+        settings: S3Config = {"region": session.region, "disable_bulk_delete": True}
+        if endpoint is not None:
+            settings["endpoint"] = endpoint
+        client: ClientConfig = {
+            "connect_timeout": "5s",
+            "timeout": "60s",
+            "allow_http": endpoint is not None and endpoint.startswith("http://"),
+        }
+        clock = SystemClock()
+
+        async def credentials() -> S3Credential:
+            frozen = await session.credentials()
+            return {
+                "access_key_id": frozen.access_key,
+                "secret_access_key": frozen.secret_key,
+                "token": frozen.token,
+                "expires_at": clock.now() + _CREDENTIAL_LIFE,
+            }
+
+        def store(retries: RetryConfig) -> Any:
+            return RawStore(
+                bucket,
+                prefix=prefix or None,
+                config=settings,
+                client_options=client,
+                retry_config=retries,
+                credential_provider=credentials,
+            )
+
+        self._store = store(_READ_RETRIES)
+        self._conditional = store(_NO_RETRIES)
+
+    @property
+    def url(self) -> str:
+        """The root, as a person would write it."""
+        return self._url
+
+    async def create(self, key: str, body: bytes) -> str | None:
+        """Write ``key`` if it does not exist and return its tag; None if it exists."""
+        check_key(key, self._url)
+        return await self._write_if(key, body, "create")
+
+    async def replace(self, key: str, body: bytes, etag: str) -> str | None:
+        """Write ``key`` if its tag is ``etag`` and return the new tag; None if it is not."""
+        check_key(key, self._url)
+        return await self._write_if(key, body, {"e_tag": etag})
+
+    async def put(self, key: str, body: bytes) -> None:
+        """Write ``key`` whatever is there."""
+        check_key(key, self._url)
+        await self._call("s3:PutObject", key, obstore.put_async(self._store, key, body, mode="overwrite"))
+
+    async def get(self, key: str) -> Stored | None:
+        """The object, or None."""
+        check_key(key, self._url)
+        return await self._call("s3:GetObject", key, self._get(key))
+
+    async def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Objects whose key starts with ``prefix`` and sorts behind ``after``, in ascending order of key."""
+        directory = prefix.rpartition("/")[0] or None
+        pages = obstore.list(self._store, directory, offset=_offset(after), chunk_size=_LIST_CHUNK).__aiter__()
+        last = ""
+        while (page := await self._call("s3:ListBucket", prefix, _next(pages))) is not None:
+            for item in page:
+                key: str = item["path"]
+                if key <= last:
+                    msg = f"{self._url} lists {key!r} behind {last!r}: keys must come in order. Use a general purpose bucket."
+                    raise Fatal(msg)
+                last = key
+                if key.startswith(prefix) and key > after:
+                    yield ObjectInfo(key, item["size"], item["last_modified"])
+
+    async def delete(self, key: str) -> None:
+        """Remove ``key``; fine if it is not there."""
+        check_key(key, self._url)
+        await self._call("s3:DeleteObject", key, self._delete(key))
+
+    async def _get(self, key: str) -> Stored | None:
+        try:
+            found = await obstore.get_async(self._store, key)
+        except FileNotFoundError as error:
+            if _names_missing_bucket(error):
+                raise
+            return None
+        return Stored(bytes(await found.bytes_async()), self._etag(key, found.meta["e_tag"]))
+
+    async def _delete(self, key: str) -> None:
+        try:
+            await obstore.delete_async(self._store, key)
+        except FileNotFoundError as error:
+            if _names_missing_bucket(error):
+                raise
+
+    async def _write_if(self, key: str, body: bytes, mode: Any) -> str | None:
+        try:
+            done = await self._call("s3:PutObject", key, obstore.put_async(self._conditional, key, body, mode=mode))
+        except (AlreadyExistsError, PreconditionError) as error:
+            if "409 Conflict" in str(error):
+                msg = f"s3:PutObject of {key!r} under {self._url} met another write of the same key; whose was kept is not known"
+                raise Retryable(msg) from error
+            return None
+        return self._etag(key, done["e_tag"])
+
+    def _etag(self, key: str, etag: str | None) -> str:
+        if etag is None:
+            msg = f"{self._url} gave no ETag for {key!r}: conditional writes need one. Use a store that supports If-Match."
+            raise Fatal(msg)
+        return etag
+
+    async def _call(self, action: str, key: str, call: Awaitable[_T]) -> _T:
+        try:
+            return await call
+        except (BaseError, OSError) as error:
+            if isinstance(error, (AlreadyExistsError, PreconditionError)) and not _names_missing_bucket(error):
+                raise
+            raise self._translate(action, key, error) from error
+
+    def _translate(self, action: str, key: str, error: Exception) -> Fatal | Retryable:
+        detail = " ".join(str(error).split("Debug source:")[0].split())[:500]
+        if _names_missing_bucket(error):
+            return Fatal(f"the bucket of {self._url} does not exist: create it, or correct the URL ({detail})")
+        if isinstance(error, _DENIED):
+            return Fatal(f"{action} on {key!r} under {self._url} was refused: allow it to the role in use, on that prefix ({detail})")
+        if isinstance(error, _FATAL):
+            return Fatal(f"{action} on {key!r} under {self._url} cannot work: {detail}")
+        return Retryable(f"{action} on {key!r} under {self._url} failed: {detail}")
+
+
+async def _next(pages: Any) -> Any:
+    try:
+        return await anext(pages)
+    except StopAsyncIteration:
+        return None
+
+
+def _offset(after: str) -> str | None:
+    # A trailing slash would be refused as a path; without it a few more keys come, which the caller's filter removes.
+    return after.strip("/") or None
+
+
+def _names_missing_bucket(error: Exception) -> bool:
+    return "<Code>NoSuchBucket</Code>" in str(error)

@@ -1,0 +1,13 @@
+"""The built-in decoders, one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from stream.transform.decode import DecoderConfig
+from stream.transform.decoders.json import Json
+from stream.transform.decoders.raw import Raw
+
+DECODERS: Final[Mapping[str, type[DecoderConfig]]] = {decoder.name: decoder for decoder in (Json, Raw)}
+"""Every decoder by the name it has in a definition."""

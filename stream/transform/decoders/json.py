@@ -1,0 +1,164 @@
+"""One JSON object per record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Final
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from stream.batch import DATA
+from stream.transform import values
+from stream.transform.decode import DecoderConfig, Unknown
+from stream.transform.decoders.rows import WRONG_TYPE, Reader
+from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
+from stream.transform.types import SYSTEM, Kind, RecordSchema
+
+EXTRA: Final = "_extra"
+"""Column of ``unknown: capture``: the fields that the schema does not name, as one JSON object in text, or null."""
+
+MISSING_FIELD: Final = "missing_field"
+
+WINDOW_ROWS: Final = 8192
+"""Records read in one go; where one of them is bad, this many are looked at singly."""
+WINDOW_BYTES: Final = 8 * 1024 * 1024
+"""Payload bytes after which a window ends early; a single larger record is a window of its own."""
+
+
+class Json(DecoderConfig):
+    """Read each record as one JSON object and its members as typed columns.
+
+    Reasons: ``empty_record``, ``invalid_utf8``, ``json_syntax``, ``json_too_deep`` (more than 128 levels), ``json_not_object``,
+    ``duplicate_field`` (of a column), ``unknown_field``, ``wrong_type:<column>``, ``missing_field:<column>`` (absent or null).
+    Numbers are strict: ``1.0`` and ``"1"`` are no integers.
+    """
+
+    name: ClassVar[str] = "json"
+    example: ClassVar[Example] = Example(config={}, given=[{"_data": '{"a": 1, "b": "x"}'}], expect=[{"a": 1, "b": "x"}])
+
+    unknown: Unknown = Field(
+        default=Unknown.IGNORE,
+        description="Fields that the schema does not name: ignore them, reject the record, or capture them as text in `_extra`.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_options(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    def output(self, schema: RecordSchema | None) -> pl.Schema:
+        """The schema's columns in the order written, then ``_extra`` if unknown fields are captured."""
+        if schema is None:
+            raise SchemaMismatch((), "decoder json needs a schema", "list the columns under `schema`, such as `carrier: string`")
+        columns = dict(schema.polars())
+        if self.unknown is Unknown.CAPTURE:
+            if EXTRA in columns:
+                raise SchemaMismatch((EXTRA,), f"column {EXTRA!r} is where unknown fields are captured", "give the column another name")
+            columns[EXTRA] = pl.String()
+        return pl.Schema(columns)
+
+    def bind(self, schema: RecordSchema | None) -> BoundStage:
+        """A function that reads windows of records and puts the columns together."""
+        declared = self.output(schema)
+        assert schema is not None  # noqa: S101 - output() has refused None
+        reader = Reader(schema, strict=self.unknown is Unknown.REJECT)
+        members = _Members(schema, capture=self.unknown is Unknown.CAPTURE)
+
+        def decode(frame: pl.DataFrame) -> Applied:
+            accepted: list[pl.DataFrame] = []
+            rejects: list[pl.DataFrame] = []
+            for window in _windows(frame):
+                good, bad = _decode_window(window, reader, members, schema)
+                accepted.append(good)
+                rejects.append(bad)
+            if not accepted:
+                return Applied(frame.select(SYSTEM).with_columns(pl.lit(None, dtype).alias(name) for name, dtype in declared.items()))
+            return Applied(pl.concat(accepted), pl.concat(rejects))
+
+        return decode
+
+
+def _windows(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    sizes = frame[DATA].bin.size().to_list()
+    start = held = 0
+    for index, size in enumerate(sizes):
+        if index > start and (index - start >= WINDOW_ROWS or held + size > WINDOW_BYTES):
+            yield frame[start:index]
+            start, held = index, 0
+        held += size
+    if start < len(sizes):
+        yield frame[start:]
+
+
+def _decode_window(window: pl.DataFrame, reader: Reader, members: _Members, schema: RecordSchema) -> tuple[pl.DataFrame, pl.DataFrame]:
+    records = window[DATA].to_arrow(compat_level=pl.CompatLevel.oldest())
+    read = reader.read(records)
+    head = window.select(SYSTEM)
+    rejects = [_rejects(head, [index for index, _ in read.rejects], [reason for _, reason in read.rejects])]
+    if read.rejects:
+        bad = {index for index, _ in read.rejects}
+        kept = [index for index in range(window.height) if index not in bad]
+        head, records = head[kept], records.take(pa.array(kept, pa.int64()))
+    wire = read.frame.with_columns(members.columns(records)) if members.wanted else read.frame
+    columns, reasons = _convert(wire, schema)
+    frame = pl.concat([head, columns], how="horizontal")
+    if reasons is not None:
+        refused = reasons.is_not_null()
+        rejects.append(frame.filter(refused).select("_row", reasons.filter(refused).alias("reason")))
+        frame = frame.filter(~refused)
+    return frame, pl.concat(rejects).sort("_row")
+
+
+def _rejects(head: pl.DataFrame, index: list[int], reasons: list[str]) -> pl.DataFrame:
+    return head[index].select("_row", pl.Series("reason", reasons, pl.String()))
+
+
+def _convert(wire: pl.DataFrame, schema: RecordSchema) -> tuple[pl.DataFrame, pl.Series | None]:
+    """Wire types to declared types, and per row the first column's reason to refuse it; None where no row has one."""
+    columns = [values.read(pl.col(name), kind).alias(name) for name, kind in schema]
+    checks: list[tuple[str, pl.Expr]] = []
+    for name, kind in schema:
+        if kind.converts and kind.kind is not Kind.JSON:
+            checks.append((f"{WRONG_TYPE}:{name}", values.unreadable(pl.col(name), kind)))
+        if values.may_lack(kind):
+            checks.append((f"{MISSING_FIELD}:{name}", values.lacking(pl.col(name), kind)))
+    frame = wire.select(*columns, *([EXTRA] if EXTRA in wire.columns else []))
+    marks = wire.select(check.alias(str(at)) for at, (_, check) in enumerate(checks))
+    found = [at for at in range(len(checks)) if marks[str(at)].any()]
+    if not found:
+        return frame, None
+    reason = pl.coalesce(pl.when(pl.col(str(at))).then(pl.lit(checks[at][0])) for at in found)
+    return frame, marks.select(reason.alias("reason")).to_series()
+
+
+class _Members:
+    """Takes members out of accepted records as the text they were: ``json`` columns and what no column names."""
+
+    def __init__(self, schema: RecordSchema, *, capture: bool) -> None:
+        self._json = [name for name, kind in schema if kind.kind is Kind.JSON]
+        self._known = frozenset(name for name, _ in schema)
+        self._capture = capture
+        self.wanted = capture or bool(self._json)
+        self._decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+    def columns(self, records: pa.LargeBinaryArray) -> list[pl.Series]:
+        """One String column per ``json`` column and ``_extra``; JSON's null is null."""
+        objects = [self._decoder.decode(record) for record in records.to_pylist()]
+        found = [pl.Series(name, [_text(each.get(name)) for each in objects], pl.String()) for name in self._json]
+        if self._capture:
+            found.append(pl.Series(EXTRA, [self._extra(each) for each in objects], pl.String()))
+        return found
+
+    def _extra(self, members: dict[str, msgspec.Raw]) -> str | None:
+        rest = {name: value for name, value in members.items() if name not in self._known}
+        return msgspec.json.encode(rest).decode() if rest else None
+
+
+def _text(value: msgspec.Raw | None) -> str | None:
+    if value is None:
+        return None
+    text = bytes(value).decode()
+    return None if text == "null" else text

@@ -1,0 +1,314 @@
+"""Windows of JSON records to Arrow columns, with a verdict for each record that depends on that record alone.
+
+The columns come from Arrow's JSON reader, which reads a stream of documents and knows nothing of record bounds. Each record is
+therefore wrapped as one line, ``{"r":`` record ``}`` newline. Why no row can shift:
+
+* A line holds at least one document. If it did not, a document would run on across ``}`` newline ``{``; inside a string the raw
+  newline is an error, outside of strings no JSON text has ``}`` followed by ``{``. So n lines that parse give n documents or
+  more, and exactly n only if each line is exactly one.
+* That one document may still hold more than the record: ``1},"r":{`` cannot, because of the count, but ``{},"q":{}`` can. So
+msgspec
+  reads the same lines as objects whose only member is ``r``, an object. It is also the stricter reader (``NaN`` is no JSON).
+
+A record is accepted if and only if it is valid UTF-8, not too deep, accepted by msgspec's reading and by Arrow's. Each of the
+four looks at one record only, so a record fares the same in any company, and how a window is searched for bad rows is a matter
+of speed alone: first everything at once, and only if that fails each record by msgspec, which catches nearly all at a few
+microseconds each, and what is left by Arrow, whose complaints name a row or else are found by halving.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, Final
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+
+from stream.transform.types import Kind, RecordSchema, Type
+
+MAX_DEPTH: Final = 128
+"""Brackets that may be open at once; far below Python's recursion limit, lest the verdict depend on the caller's stack."""
+
+EMPTY: Final = "empty_record"
+INVALID_UTF8: Final = "invalid_utf8"
+TOO_DEEP: Final = "json_too_deep"
+SYNTAX: Final = "json_syntax"
+NOT_OBJECT: Final = "json_not_object"
+UNKNOWN_FIELD: Final = "unknown_field"
+DUPLICATE_FIELD: Final = "duplicate_field"
+WRONG_TYPE: Final = "wrong_type"
+
+_OPEN: Final = b'{"r":'
+_CLOSE: Final = b"}\n"
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
+_TWICE: Final = re.compile(r"Column\(/r/([^/]+)\) was specified twice")
+_ROW: Final = re.compile(r" in row (\d+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The accepted records as one frame of wire types, and ``(index, reason)`` of the others, ascending."""
+
+    frame: pl.DataFrame
+    rejects: list[tuple[int, str]]
+
+
+class _Anything(msgspec.Struct, gc=False):
+    """An object with any members."""
+
+
+class Reader:
+    """Reads windows of records for one schema; ``strict`` refuses fields that the schema does not name, at every level."""
+
+    def __init__(self, schema: RecordSchema, *, strict: bool) -> None:
+        self._names = [name for name, _ in schema]
+        wire = [pa.field(name, kind.wire) for name, kind in schema if kind.kind is not Kind.JSON]
+        self._wire = pa.schema(wire)
+        self._frame = pl.DataFrame(pa.table([pa.array([], field.type) for field in wire], schema=self._wire)).schema
+        self._typed = msgspec.json.Decoder(_struct("Record", schema.fields, strict=strict))
+        self._decimals = [
+            (f"f{index}", name, kind.wire.precision, kind.wire.scale)
+            for index, (name, kind) in enumerate(schema)
+            if kind.kind is Kind.DECIMAL
+        ]
+        self._any = msgspec.json.Decoder(_Anything)
+        shape = self._typed.type if strict else _Anything
+        line = msgspec.defstruct("Line", [("r", shape)], forbid_unknown_fields=True, gc=False)
+        self._lines: msgspec.json.Decoder[Any] = msgspec.json.Decoder(line)
+
+    def read(self, records: pa.LargeBinaryArray) -> Window:
+        """Read ``records``; never raises for what they hold."""
+        try:
+            return Window(self._whole(records), [])
+        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError, pa.ArrowInvalid, _Uneven):
+            return self._sift(records)
+
+    def _whole(self, records: pa.LargeBinaryArray) -> pl.DataFrame:
+        buffer = _join(records)
+        text = buffer.to_pybytes()
+        text.decode("utf-8")
+        if _any_deep(records, text) or len(self._lines.decode_lines(text)) != len(records):
+            raise _Uneven
+        return self._columns(buffer, len(records), self._wire)
+
+    @staticmethod
+    def _columns(buffer: pa.Buffer, rows: int, wire: pa.Schema) -> pl.DataFrame:
+        explicit = pa.schema([pa.field("r", pa.struct(list(wire)))])
+        table = pj.read_json(
+            pa.BufferReader(buffer),
+            read_options=pj.ReadOptions(use_threads=False, block_size=len(buffer) + 1),
+            parse_options=pj.ParseOptions(explicit_schema=explicit, unexpected_field_behavior="ignore"),
+        )
+        if table.num_rows != rows:
+            raise _Uneven
+        if not len(wire):
+            return pl.DataFrame(height=rows)
+        return pl.DataFrame(pa.Table.from_batches(pa.RecordBatch.from_struct_array(chunk) for chunk in table.column("r").chunks))
+
+    def _sift(self, records: pa.LargeBinaryArray) -> Window:
+        reasons: dict[int, str] = {}
+        for index, record in enumerate(records.to_pylist()):
+            reason = self._verdict(record)
+            if reason is not None:
+                reasons[index] = reason
+        kept = [index for index in range(len(records)) if index not in reasons]
+        parts = self._halve(records.take(pa.array(kept, pa.int64())), kept, reasons)
+        frame = pl.concat(parts) if parts else self._frame.to_frame()
+        return Window(frame, sorted(reasons.items()))
+
+    def _verdict(self, record: bytes) -> str | None:  # noqa: PLR0911 - one per reason
+        if not record.strip(b" \t\r\n"):
+            return EMPTY
+        try:
+            record.decode("utf-8")
+        except UnicodeDecodeError:
+            return INVALID_UTF8
+        if _too_deep(record):
+            return TOO_DEEP
+        try:
+            decoded = self._typed.decode(record)
+        except msgspec.ValidationError as error:
+            return self._typed_reason(record, str(error))
+        except msgspec.DecodeError:
+            return SYNTAX
+        for member, name, precision, scale in self._decimals:
+            if not _fits(getattr(decoded, member), precision, scale):
+                return f"{WRONG_TYPE}:{name}"
+        return None
+
+    def _typed_reason(self, record: bytes, message: str) -> str:
+        try:
+            self._any.decode(record)
+        except msgspec.ValidationError:
+            return NOT_OBJECT
+        except msgspec.DecodeError:
+            return SYNTAX
+        if "unknown field" in message:
+            return UNKNOWN_FIELD
+        path = message.rpartition("`$.")[2].removesuffix("`")
+        named = [name for name in self._names if path == name or path.startswith((name + ".", name + "["))]
+        return f"{WRONG_TYPE}:{max(named, key=len)}" if named else WRONG_TYPE
+
+    def _halve(
+        self, records: pa.LargeBinaryArray, index: list[int], reasons: dict[int, str], scanned: tuple[str, ...] = ()
+    ) -> list[pl.DataFrame]:
+        """Read ``records``; those that Arrow refuses are added to ``reasons``, under their number in ``index``."""
+        parts = []
+        whole, starts = _join(records), _starts(records)
+        todo = [(0, len(records))] if len(records) else []
+        while todo:
+            low, high = todo.pop()
+            buffer = whole.slice(starts[low], starts[high] - starts[low])
+            try:
+                parts.append(self._columns(buffer, high - low, self._wire))
+                continue
+            except pa.ArrowInvalid as error:
+                message = str(error)
+            if high - low == 1:
+                reasons[index[low]] = self._arrow_reason(buffer, message)
+                continue
+            twice = _TWICE.search(message)
+            if twice and twice.group(1) not in scanned:
+                kept = self._without_repeats(records, twice.group(1), low, index, reasons)
+                rest = records.take(pa.array(kept, pa.int64()))
+                return parts + self._halve(rest, [index[at] for at in kept], reasons, (*scanned, twice.group(1)))
+            named = _ROW.search(message)
+            if named:
+                # What follows a bad row is cut in two: where one is bad more are, and failing costs by what is handed over.
+                bad = low + int(named.group(1))
+                cuts = [low, bad, bad + 1, (bad + 1 + high) // 2, high]
+            else:
+                cuts = [low, (low + high) // 2, high]
+            todo += [(start, end) for start, end in reversed(list(itertools.pairwise(cuts))) if start < end]
+        return parts
+
+    @staticmethod
+    def _without_repeats(records: pa.LargeBinaryArray, name: str, low: int, index: list[int], reasons: dict[int, str]) -> list[int]:
+        """Which of ``records`` from ``low`` on do not name column ``name`` twice; the others are added to ``reasons``.
+
+        Where one record repeats a field all of its producer's do, and Arrow tells of them one by one, at a millisecond each.
+        """
+        kept = []
+        key = f'"{name}"'.encode()
+        for at in range(low, len(records)):
+            record = records[at].as_py()
+            if record.count(key) > 1:
+                names = json.loads(record, object_pairs_hook=_names, parse_int=str, parse_float=str)
+                if names.count(name) > 1:
+                    reasons[index[at]] = DUPLICATE_FIELD
+                    continue
+            kept.append(at)
+        return kept
+
+    def _arrow_reason(self, buffer: pa.Buffer, message: str) -> str:
+        if "specified twice" in message:
+            return DUPLICATE_FIELD
+        if _ROW.search(message) and "Column(" not in message:
+            return SYNTAX
+        for field in self._wire:
+            try:
+                self._columns(buffer, 1, pa.schema([field]))
+            except pa.ArrowInvalid:
+                return f"{WRONG_TYPE}:{field.name}"
+        return SYNTAX
+
+
+class _Uneven(Exception):
+    """The window is not one document per record, or holds one that is too deep."""
+
+
+def _join(records: pa.LargeBinaryArray) -> pa.Buffer:
+    """All records as wrapped lines in one buffer."""
+    ends = [pa.scalar(text, records.type) for text in (_OPEN, _CLOSE, b"")]
+    lines = pc.binary_join_element_wise(ends[0], records, ends[1], ends[2])
+    if not len(lines):
+        return pa.py_buffer(b"")
+    _, offsets, data = lines.buffers()
+    bounds = memoryview(offsets).cast("q")
+    first, last = bounds[lines.offset], bounds[lines.offset + len(lines)]
+    return data.slice(first, last - first)
+
+
+def _names(pairs: list[tuple[str, Any]]) -> list[str]:
+    return [name for name, _ in pairs]
+
+
+def _starts(records: pa.LargeBinaryArray) -> list[int]:
+    """Where each line begins in the joined buffer, and where the last one ends."""
+    sizes = pc.binary_length(records).to_pylist()
+    return list(itertools.accumulate((size + len(_OPEN) + len(_CLOSE) for size in sizes), initial=0))
+
+
+def _any_deep(records: pa.LargeBinaryArray, text: bytes) -> bool:
+    """Whether one of ``records``, valid UTF-8 and ``text`` when joined, is too deep."""
+    # Flat objects have two opening brackets per line; only what exceeds that can be nesting, so they are not looked at singly.
+    if text.count(b"{") + text.count(b"[") - 2 * len(records) < MAX_DEPTH:
+        return False
+    brackets = pl.Series(records).cast(pl.String).str.count_matches(r"[\[{]")
+    return any(_too_deep(records[index].as_py()) for index in (brackets > MAX_DEPTH).arg_true())
+
+
+def _too_deep(record: bytes) -> bool:
+    if record.count(b"{") + record.count(b"[") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for match in _TOKEN.finditer(record):
+        if match.lastindex == 1:
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif match.lastindex == 2:
+            depth -= 1
+    return False
+
+
+def _fits(value: Decimal | None, precision: int, scale: int) -> bool:
+    """False only for what Arrow refuses too: more digits before or behind the point than there is room for."""
+    if not value:
+        return True
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):
+        return False
+    trailing = len(digits) - len("".join(map(str, digits)).rstrip("0"))
+    return exponent + trailing >= -scale and value.adjusted() < precision
+
+
+def _struct(name: str, fields: tuple[tuple[str, Type], ...], *, strict: bool) -> type[msgspec.Struct]:
+    """A msgspec type that refuses nothing which Arrow would accept: types only, everything optional."""
+    members = [(f"f{index}", _hint(kind, strict=strict), None) for index, (_, kind) in enumerate(fields)]
+    names = {f"f{index}": field for index, (field, _) in enumerate(fields)}
+    return msgspec.defstruct(name, members, rename=names, forbid_unknown_fields=strict, gc=False)
+
+
+def _hint(kind: Type, *, strict: bool) -> Any:
+    match kind.kind:
+        case Kind.JSON:
+            return msgspec.Raw
+        case Kind.LIST if kind.item is not None:
+            return list[_hint(kind.item, strict=strict)] | None  # type: ignore[misc]
+        case Kind.OBJECT:
+            return _struct("Object", kind.fields, strict=strict) | None
+        case Kind.DECIMAL:
+            return Decimal | None
+        case _:
+            return _scalar(kind.wire)
+
+
+def _scalar(wire: pa.DataType) -> Any:
+    if pa.types.is_boolean(wire):
+        return bool | None
+    if pa.types.is_floating(wire):
+        return float | None
+    if not pa.types.is_integer(wire):
+        return str | None
+    if pa.types.is_unsigned_integer(wire):
+        most = 2**wire.bit_width - 1 if wire.bit_width < 64 else None
+        return Annotated[int, msgspec.Meta(ge=0, le=most)] | None
+    return Annotated[int, msgspec.Meta(ge=-(2 ** (wire.bit_width - 1)), le=2 ** (wire.bit_width - 1) - 1)] | None

@@ -1,0 +1,277 @@
+"""The chain: a decoder and stages compiled into one pure function from a batch to rows and settled records.
+
+Why pure. A unit that was begun and not finished is begun again by whoever holds the shard next, and must come out byte for byte
+the same, or a second copy of the data is born. So nothing in this room reads a clock, rolls dice, asks the network or lets the
+order of a hash table through; reference tables, secrets and user functions come in as values, and the timer that measures
+stages is handed in and feeds nothing but ``stage_rows``.
+
+Why conservation. "Every record read ends in exactly one recorded outcome" is a promise about code that is not written yet: the
+next stage, and the user's own function. It can therefore not rest on stages being right. Each row carries ``_row``, the index
+of its record in the batch; after every step the engine compares the ``_row`` values that went in with those that came out and
+those that were rejected. What is in neither was dropped on purpose and is settled with the stage's ``drops`` outcome. A
+``_row`` from nowhere, one twice, one out of order, a changed lineage column or another schema than declared is a fault of the
+stage and not of the data: the shard halts at a safe point with the stage's name, since dead-lettering good data would hide the
+fault and going on would spread it.
+
+How bad rows are isolated. Stages reject what they can see by a mask, vectorized. What they cannot foresee raises, and an
+exception names no row. A row-wise stage gives the same rows whether run over the whole or over halves, so the frame is halved
+until what still raises is one row: about 2 log2(n) runs per bad row, none if all is well. A stage that is not row-wise cannot
+be asked that way; its whole frame is rejected, and the breaker above decides whether to go on. Running out of memory is never
+the fault of a row and passes through.
+
+A record is whole. Where a decoder makes many rows of one record, a record with one rejected row is rejected with all of them,
+and is dropped only when all its rows are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+from polars.exceptions import PanicException
+
+from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SHARD, Batch, Outcome
+from stream.contracts import Transformed
+from stream.errors import Halted, StreamError
+from stream.transform.decode import DecoderConfig
+from stream.transform.stage import Applied, BoundStage, Resources, SchemaMismatch, StageConfig
+from stream.transform.types import RESERVED, SYSTEM, SYSTEM_SCHEMA, RecordSchema
+
+SETTLED_SCHEMA: Final = pl.Schema({ROW: pl.UInt32(), "outcome": pl.UInt8(), "stage": pl.String(), "reason": pl.String()})
+"""Columns of ``Transformed.settled``."""
+
+SOURCE: Final = "source"
+DECODE: Final = "decode"
+OUT_OF_RANGE: Final = "kpl_out_of_range"
+STAGE_ERROR: Final = "stage_error"
+
+_REJECTS: Final = pl.Schema({ROW: pl.UInt32(), "reason": pl.String()})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One bound stage (or the decoder) and what the engine must know to check it."""
+
+    name: str
+    run: BoundStage
+    output: pl.Schema
+    row_wise: bool = True
+    drops: Outcome = Outcome.FILTERED
+    unique: bool = True
+
+
+class CompiledChain:
+    """A ``contracts.Chain``: equal batches give equal frames. Thread-safe; holds no state between runs."""
+
+    def __init__(self, steps: tuple[Step, ...], timer: Callable[[], float]) -> None:
+        self._steps = steps
+        self._timer = timer
+
+    @property
+    def output_schema(self) -> pl.Schema:
+        """Columns and types of ``Transformed.frame``: the system columns, then the user's."""
+        return self._steps[-1].output
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """``decode``, then each stage as ``<place, from 1>:<kind>``, as they appear in outcomes, metrics and the audit."""
+        return tuple(step.name for step in self._steps)
+
+    @property
+    def schemas(self) -> tuple[tuple[str, pl.Schema], ...]:
+        """Name of each step and the schema behind it."""
+        return tuple((step.name, step.output) for step in self._steps)
+
+    def run(self, batch: Batch, shard_id: str) -> Transformed:
+        """Decode ``batch`` and run every stage over it.
+
+        Raises:
+            Halted: a stage invented, doubled, reordered or relabelled rows, or gave other columns than it declared.
+        """
+        raw = batch.frame.with_row_index(ROW).with_columns(pl.lit(shard_id).alias(SHARD), pl.col(ROW).cast(pl.UInt32))
+        frame = raw.select(*SYSTEM, *(name for name in RAW_SCHEMA if name not in SYSTEM))
+        pending = pl.col(OUTCOME) == Outcome.PENDING
+        settled = [_settled_by_source(frame.filter(~pending))]
+        frame = frame.filter(pending).drop(OUTCOME)
+        rows: list[tuple[str, int, int, float]] = []
+        for step in self._steps:
+            began = self._timer()
+            after, gone = advance(step, frame)
+            rows.append((step.name, frame.height, after.height, self._timer() - began))
+            settled.append(gone)
+            frame = after
+        return Transformed(frame, pl.concat(settled).sort(ROW), batch.rows, tuple(rows))
+
+
+def _settled_by_source(frame: pl.DataFrame) -> pl.DataFrame:
+    reason = pl.when(pl.col(OUTCOME) == Outcome.OUT_OF_RANGE).then(pl.lit(OUT_OF_RANGE)).otherwise(pl.lit(SOURCE))
+    return frame.select(ROW, pl.col(OUTCOME).alias("outcome"), pl.lit(SOURCE).alias("stage"), reason.alias("reason"))
+
+
+def advance(step: Step, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Run one step: the rows that go on, and a row of ``SETTLED_SCHEMA`` for every record that does not.
+
+    Raises:
+        Halted: the step broke conservation or its declared schema.
+    """
+    if frame.is_empty():
+        return step.output.to_frame(), SETTLED_SCHEMA.to_frame()
+    applied = _isolate(step, frame)
+    after = _declared(step, applied.frame)
+    rejects = _checked_rejects(step, frame, applied.rejects)
+    if not step.unique:
+        after = after.join(rejects.select(ROW), on=ROW, how="anti", maintain_order="left")
+    _check_rows(step, frame, after, rejects)
+    return after, _settled(step, frame, after, rejects)
+
+
+def _isolate(step: Step, frame: pl.DataFrame) -> Applied:
+    """Run the step; rows on which it raises become rejects."""
+    good: list[pl.DataFrame] = []
+    bad: list[pl.DataFrame] = []
+    todo = [frame]
+    while todo:
+        part = todo.pop()
+        try:
+            applied = step.run(part)
+        except (StreamError, MemoryError):
+            raise
+        except (Exception, PanicException) as error:  # noqa: BLE001 - a stage may be the user's own code and raise anything
+            if step.row_wise and part.height > 1:
+                half = part.height // 2
+                todo += [part[half:], part[:half]]
+            else:
+                bad.append(part.select(pl.col(ROW).unique(maintain_order=True), pl.lit(_code(error)).alias("reason")))
+            continue
+        good.append(applied.frame)
+        if applied.rejects is not None:
+            bad.append(applied.rejects)
+    if len(good) == 1 and not bad:
+        return Applied(good[0])
+    return Applied(pl.concat([_declared(step, part) for part in good]) if good else step.output.to_frame(), pl.concat(bad) if bad else None)
+
+
+def _code(error: BaseException) -> str:
+    return f"{STAGE_ERROR}:{type(error).__name__}"
+
+
+def _declared(step: Step, frame: pl.DataFrame) -> pl.DataFrame:
+    found = dict(frame.schema)
+    if found == dict(step.output):
+        return frame if frame.columns == list(step.output) else frame.select(list(step.output))
+    lacks = [name for name in step.output if name not in found]
+    extra = [name for name in found if name not in step.output]
+    wrong = [f"{name} is {found[name]}, declared {kind}" for name, kind in step.output.items() if found.get(name, kind) != kind]
+    told = [f"missing: {', '.join(lacks)}"] * bool(lacks) + [f"not declared: {', '.join(extra)}"] * bool(extra) + wrong
+    msg = f"stage {step.name!r} gave other columns than it declares ({'; '.join(told)}); correct the stage or its `adds` option"
+    raise Halted(msg)
+
+
+def _checked_rejects(step: Step, before: pl.DataFrame, rejects: pl.DataFrame | None) -> pl.DataFrame:
+    if rejects is None or rejects.is_empty():
+        return _REJECTS.to_frame()
+    if rejects.schema != _REJECTS:
+        msg = f"stage {step.name!r} gave rejects with columns {dict(rejects.schema)}; they must be {dict(_REJECTS)}"
+        raise Halted(msg)
+    if step.unique:
+        if rejects[ROW].n_unique() != rejects.height:
+            msg = f"stage {step.name!r} rejected the same row twice; each row may end once"
+            raise Halted(msg)
+    else:
+        rejects = rejects.unique(ROW, keep="first", maintain_order=True)
+    if not rejects[ROW].is_in(before[ROW].implode()).all():
+        msg = f"stage {step.name!r} rejected rows that it was not given; `_row` must come from its input"
+        raise Halted(msg)
+    return rejects
+
+
+def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> None:
+    rows = after[ROW]
+    if rows.null_count():
+        msg = f"stage {step.name!r} gave {rows.null_count()} rows without `_row`; rows may be dropped, never added"
+        raise Halted(msg)
+    steps = rows.diff(null_behavior="drop") if rows.dtype.is_signed_integer() else rows.cast(pl.Int64).diff(null_behavior="drop")
+    if (steps < 0).any() or (step.unique and (steps == 0).any()):
+        msg = f"stage {step.name!r} doubled or reordered rows; `_row` must keep rising, rows may be dropped but never repeated"
+        raise Halted(msg)
+    source = before if after.height == before.height else before.filter(pl.col(ROW).is_in(rows.implode()))
+    if rows.n_unique() != source[ROW].n_unique() or not rows.is_in(before[ROW].implode()).all():
+        msg = f"stage {step.name!r} gave rows that it was not given; `_row` must come from its input"
+        raise Halted(msg)
+    if rejects.height and rows.is_in(rejects[ROW].implode()).any():
+        msg = f"stage {step.name!r} both kept and rejected a row; each row may end once"
+        raise Halted(msg)
+    origin = source.select(SYSTEM) if step.unique else source.select(SYSTEM).unique(ROW, keep="first", maintain_order=True)
+    lineage = after.select(SYSTEM) if step.unique else after.select(SYSTEM).unique(maintain_order=True)
+    changed = [name for name in LINEAGE if not origin[name].equals(lineage[name], null_equal=True)]
+    if changed:
+        msg = f"stage {step.name!r} changed the lineage column {changed[0]!r}; these columns may be read, never written"
+        raise Halted(msg)
+
+
+def _settled(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
+    dead = rejects.select(
+        ROW,
+        pl.lit(int(Outcome.DEAD_LETTERED), pl.UInt8).alias("outcome"),
+        pl.lit(step.name).alias("stage"),
+        "reason",
+    )
+    if step.unique and before.height == after.height + rejects.height:
+        return dead
+    rows = before.select(pl.col(ROW).unique(maintain_order=True))
+    left = rows.join(after.select(ROW), on=ROW, how="anti", maintain_order="left")
+    dropped = left.join(rejects.select(ROW), on=ROW, how="anti", maintain_order="left").select(
+        ROW,
+        pl.lit(int(step.drops), pl.UInt8).alias("outcome"),
+        pl.lit(step.name).alias("stage"),
+        pl.lit(step.drops.label).alias("reason"),
+    )
+    return pl.concat([dead, dropped])
+
+
+def compile_chain(
+    decoder: DecoderConfig,
+    schema: RecordSchema | None,
+    stages: Sequence[StageConfig],
+    resources: Resources,
+    timer: Callable[[], float],
+) -> CompiledChain:
+    """Check every stage against the columns before it and bind it.
+
+    ``timer`` gives seconds on any clock that does not go back; only ``stage_rows`` depends on it.
+
+    Raises:
+        SchemaMismatch: ``path`` begins with ``("source", "schema")`` or ``("stages", <index from 0>, <stage name>)``.
+    """
+    steps = [_decode_step(decoder, schema)]
+    unique = not decoder.expands
+    for index, stage in enumerate(stages):
+        before = steps[-1].output
+        try:
+            after = stage.output(before, resources)
+            _check_system(before, after)
+            bound = stage.bind(before, resources)
+        except SchemaMismatch as error:
+            raise SchemaMismatch(("stages", index, stage.name, *error.path), error.message, error.hint) from error
+        steps.append(Step(f"{index + 1}:{stage.name}", bound, after, type(stage).row_wise and unique, stage.drops, unique))
+    return CompiledChain(tuple(steps), timer)
+
+
+def _decode_step(decoder: DecoderConfig, schema: RecordSchema | None) -> Step:
+    try:
+        columns = decoder.output(schema)
+        bound = decoder.bind(schema)
+    except SchemaMismatch as error:
+        raise SchemaMismatch(("source", "schema", *error.path), error.message, error.hint) from error
+    return Step(DECODE, bound, pl.Schema({**SYSTEM_SCHEMA, **columns}), unique=not decoder.expands)
+
+
+def _check_system(before: pl.Schema, after: pl.Schema) -> None:
+    for name in SYSTEM:
+        if after.get(name) != before[name]:
+            raise SchemaMismatch((), f"column {name!r} must stay as it is", "leave the lineage columns out of this stage")
+    for name in after:
+        if name in RESERVED and name not in SYSTEM:
+            raise SchemaMismatch((), f"column {name!r} is reserved for the service", "give the column another name")

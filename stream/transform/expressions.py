@@ -1,0 +1,119 @@
+"""Expressions of a definition: Polars SQL over the columns of one row, checked before any record is read.
+
+Nothing is evaluated as Python. Only functions of one row's values are allowed, so that an expression gives the same wherever a
+batch is cut; aggregates, window functions, sub-queries, clocks and dice are refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import polars as pl
+from polars.exceptions import PanicException, PolarsError
+
+from stream.transform.stage import SchemaMismatch
+from stream.transform.types import near
+
+FUNCTIONS: Final = frozenset(
+    """
+    abs acos acosd array_contains array_get array_length array_reverse array_to_string array_upper array_lower asin asind atan
+    atan2 atan2d atand bit_and bit_count bit_length bit_or bit_xor cbrt ceil ceiling char_length character_length coalesce
+    concat concat_ws cos cosd cot cotd date_part day degrees div ends_with exp extract floor greatest hour if ifnull initcap
+    least left length ln log log10 log1p log2 lower ltrim mod month nullif octet_length pi position pow power radians
+    regexp_like replace reverse right round rtrim sign sin sind split_part sqrt starts_with strftime strpos strptime substr
+    substring substr tan tand trim trunc truncate upper year cast try_cast
+    """.split()  # noqa: SIM905 - a list of names reads better as a paragraph
+)
+"""Functions of one row's values, as Polars SQL names them."""
+
+IMPURE: Final = frozenset(
+    "now random rand uuid current_date current_time current_timestamp localtime localtimestamp today getdate sysdate".split()  # noqa: SIM905
+)
+"""What depends on when or how often it is asked."""
+
+ACROSS_ROWS: Final = frozenset(
+    """
+    array_agg avg corr count covar covar_pop covar_samp first first_value lag last last_value lead max mean median min
+    quantile_cont quantile_disc quantile rank dense_rank row_number std stddev stddev_samp stdev string_agg sum unnest var
+    var_samp variance explode group_concat any_value
+    """.split()  # noqa: SIM905 - a list of names reads better as a paragraph
+)
+"""What looks at more than one row."""
+
+_CLAUSES: Final = frozenset({"and", "or", "not", "in", "when", "then", "else", "between", "like", "ilike", "from", "any", "all"})
+_FORBIDDEN_WORDS: Final = frozenset({"over", "select", "exists"})
+_TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|([A-Za-z_][A-Za-z0-9_]*)(\s*\()?|;", re.DOTALL)
+
+
+def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...] = ()) -> tuple[pl.Expr, pl.DataType]:
+    """The Polars expression that ``text`` means over ``schema``, and the type of its result.
+
+    Raises:
+        SchemaMismatch: with ``path``; syntax error, unknown column or function, types that do not go together, or something
+            that looks beyond one row or at the clock.
+    """
+    if not text.strip():
+        raise SchemaMismatch(path, "the expression is empty", "write a Polars SQL expression such as `dep_delay - arr_delay`")
+    for problem, hint in _problems(text, schema):
+        raise SchemaMismatch(path, f"{_quoted(text)}: {problem}", hint)
+    try:
+        expression = pl.sql_expr(text)
+    except (PolarsError, PanicException) as error:
+        raise SchemaMismatch(
+            path, f"{_quoted(text)} is no expression: {_first_line(error)}", "check commas, brackets and quotes"
+        ) from error
+    for name in expression.meta.root_names():
+        if name not in schema:
+            position = text.find(name) + 1
+            known = ", ".join(schema)
+            hint = near(name, list(schema)) or "text is written in single quotes, columns without"
+            raise SchemaMismatch(path, f"{_quoted(text)}, character {position}: no column {name!r}; there are: {known}", hint)
+    try:
+        result = pl.LazyFrame(schema=schema).select(expression.alias("result")).collect_schema()["result"]
+        schema.to_frame().select(expression.alias("result"))
+    except (PolarsError, PanicException) as error:
+        types = ", ".join(f"{name} {schema[name]}" for name in expression.meta.root_names())
+        hint = f"the columns are: {types}" if types else ""
+        raise SchemaMismatch(path, f"{_quoted(text)} does not fit its columns: {_first_line(error)}", hint) from error
+    return expression, result
+
+
+def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
+    """What is refused before Polars sees it, as (problem, hint)."""
+    for match in _TOKEN.finditer(text):
+        if match.group() == ";":
+            yield f"character {match.start() + 1}: unexpected ';'", "an option holds one expression"
+        if match.group(1) is None:
+            continue
+        word, called = match.group(1).lower(), match.group(2) is not None
+        at = f"character {match.start() + 1}"
+        if word in IMPURE and (called or match.group(1) not in schema):
+            yield (
+                f"{at}: {word} gives another answer each time",
+                "use the column _arrival for the time a record reached the stream",
+            )
+        elif word in _FORBIDDEN_WORDS and match.group(1) not in schema:
+            yield f"{at}: {word.upper()} looks at more than one row", "an expression may use the values of one row only"
+        elif called and word in ACROSS_ROWS:
+            yield f"{at}: {word} looks at more than one row", "an expression may use the values of one row only"
+        elif called and word in FUNCTIONS and word != "pi" and re.match(r"\s*\)", text[match.end() :]):
+            yield f"{at}: {word}() needs a value", f"write what it works on inside the brackets, as in {word}(column)"
+        elif called and word not in FUNCTIONS and word not in _CLAUSES and not _is_type(word):
+            hint = near(word, sorted(FUNCTIONS)) or f"known functions: {', '.join(sorted(FUNCTIONS))}"
+            yield f"{at}: unknown function {word!r}", hint
+
+
+def _is_type(word: str) -> bool:
+    """Whether ``word`` names a SQL type that takes arguments, as in ``CAST(x AS DECIMAL(12, 2))``."""
+    return word in {"decimal", "numeric", "dec", "varchar", "char", "character", "float", "array"}
+
+
+def _quoted(text: str) -> str:
+    shown = " ".join(text.split())
+    return f"`{shown if len(shown) <= 80 else shown[:77] + '...'}`"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

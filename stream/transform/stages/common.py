@@ -1,0 +1,51 @@
+"""Checks that several stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from stream.transform.stage import SchemaMismatch
+from stream.transform.types import RESERVED, SYSTEM, near
+
+
+def user_columns(schema: pl.Schema) -> list[str]:
+    """The columns that stages may write."""
+    return [name for name in schema if name not in SYSTEM]
+
+
+def require(name: str, schema: pl.Schema, path: tuple[str | int, ...]) -> pl.DataType:
+    """The type of user column ``name``.
+
+    Raises:
+        SchemaMismatch: there is no such column, or it is one of the system's.
+    """
+    refuse_system(name, path)
+    if name not in schema:
+        known = user_columns(schema)
+        raise SchemaMismatch(path, f"no column {name!r}; there are: {', '.join(known)}", near(name, known))
+    return schema[name]
+
+
+def refuse_system(name: str, path: tuple[str | int, ...]) -> None:
+    """Refuse to write a column that belongs to the service.
+
+    Raises:
+        SchemaMismatch: ``name`` is one of them.
+    """
+    if name in RESERVED:
+        message = f"column {name!r} belongs to the service: it may be read in expressions and is always kept, but never written"
+        raise SchemaMismatch(path, message, "use another name")
+
+
+def refuse_clash(names: Iterable[str], schema: pl.Schema, path: tuple[str | int, ...]) -> None:
+    """Refuse names that are taken.
+
+    Raises:
+        SchemaMismatch: a column of that name exists.
+    """
+    for name in names:
+        refuse_system(name, path)
+        if name in schema:
+            raise SchemaMismatch(path, f"column {name!r} exists already", "give the new column another name, or drop the old one before")

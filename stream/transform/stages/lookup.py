@@ -1,0 +1,137 @@
+"""Add columns from a reference table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, Final
+
+import polars as pl
+from polars.exceptions import PolarsError
+from pydantic import Field, field_validator
+
+from stream.batch import ROW
+from stream.errors import Halted
+from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
+from stream.transform.stages.common import refuse_clash, require
+from stream.transform.types import near
+
+LOOKUP_MISSING: Final = "lookup_missing"
+_FOUND: Final = "_lookup_found"
+_KEY: Final = "_lookup_key_"
+
+
+class Missing(StrEnum):
+    """What becomes of a row whose key is not in the table."""
+
+    NULL = "null"
+    REJECT = "reject"
+
+
+class Lookup(StageConfig):
+    """Join each row with the one row of a reference table that has its key.
+
+    Rows keep their order and number; a null key finds nothing. The reason of a reject is `lookup_missing:<key columns>`.
+    """
+
+    name: ClassVar[str] = "lookup"
+    example: ClassVar[Example] = Example(
+        config={"table": "reference/airlines.parquet", "on": "carrier", "take": {"airline": "name"}},
+        given=[{"carrier": "UA", "flight": 1545}, {"carrier": "ZZ", "flight": 1}],
+        expect=[
+            {"carrier": "UA", "flight": 1545, "airline": "United Air Lines Inc."},
+            {"carrier": "ZZ", "flight": 1, "airline": None},
+        ],
+    )
+
+    table: str = Field(description="URL or path of the table (Parquet, CSV or NDJSON).")
+    on: Mapping[str, str] = Field(description="Key: a column, a list of columns, or `{column: table column}`.", min_length=1)
+    take: Mapping[str, str] = Field(description="Columns to add: a list, or `{new name: table column}`.", min_length=1)
+    missing: Missing = Field(default=Missing.NULL, description="No such key in the table: `null` values, or `reject` the row.")
+
+    @field_validator("on", "take", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {value: value}
+        if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
+            return {name: name for name in value}
+        return value
+
+    @field_validator("missing", mode="before")
+    @classmethod
+    def _null(cls, value: Any) -> Any:
+        return Missing.NULL if value is None else value  # YAML reads a bare `null` as nothing
+
+    def table_urls(self) -> tuple[str, ...]:
+        """The one table."""
+        return (self.table,)
+
+    def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
+        """The columns before, then those taken."""
+        table = self._table(resources)
+        for left, right in self.on.items():
+            require(left, schema, ("on", left))
+            self._column(right, table, ("on", left))
+        refuse_clash(self.take, schema, ("take",))
+        taken = {name: self._column(right, table, ("take", name)) for name, right in self.take.items()}
+        self._prepared(schema, table)
+        return pl.Schema({**schema, **taken})
+
+    def _table(self, resources: Resources) -> pl.DataFrame:
+        if self.table not in resources.tables:
+            known = ", ".join(resources.tables) or "none"
+            raise SchemaMismatch(("table",), f"table {self.table!r} is not loaded; loaded: {known}", "check that the file exists")
+        return resources.tables[self.table]
+
+    def _column(self, name: str, table: pl.DataFrame, path: tuple[str | int, ...]) -> pl.DataType:
+        if name not in table.columns:
+            message = f"table {self.table!r} has no column {name!r}; it has: {', '.join(table.columns)}"
+            raise SchemaMismatch(path, message, near(name, table.columns))
+        return table.schema[name]
+
+    def _prepared(self, schema: pl.Schema, table: pl.DataFrame) -> pl.DataFrame:
+        """Key columns in the types of the rows, taken columns under their new names, and a mark of presence."""
+        keys = []
+        for at, (left, right) in enumerate(self.on.items()):
+            want, have = schema[left], table.schema[right]
+            if not (want == have or (want.is_integer() and have.is_integer()) or (want.is_temporal() and have.is_temporal())):
+                message = f"key {left!r} is {want}, but {right!r} of table {self.table!r} is {have}"
+                raise SchemaMismatch(("on", left), message, "cast the column before the lookup")
+            try:
+                keys.append(table[right].cast(want).alias(f"{_KEY}{at}"))
+            except PolarsError as error:
+                message = f"{right!r} of table {self.table!r} ({have}) does not fit key {left!r} ({want}): {error}"
+                raise SchemaMismatch(("on", left), message, "cast the column to the table's type before the lookup") from error
+        taken = [table[right].alias(name) for name, right in self.take.items()]
+        prepared = pl.DataFrame([*keys, *taken]).with_columns(pl.lit(value=True).alias(_FOUND))
+        names = [key.name for key in keys]
+        prepared = prepared.drop_nulls(names)
+        doubled = prepared.select(names).is_duplicated()
+        if doubled.any():
+            first = prepared.filter(doubled).row(0, named=True)
+            shown = ", ".join(f"{right}={first[f'{_KEY}{at}']!r}" for at, right in enumerate(self.on.values()))
+            message = f"table {self.table!r} has more than one row for the key {shown} ({doubled.sum()} such rows)"
+            raise SchemaMismatch(("on",), message, "a lookup needs one row per key: add a column to the key, or clean the table")
+        return prepared
+
+    def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:
+        """A function that joins."""
+        table = self._prepared(schema, self._table(resources))
+        left = list(self.on)
+        right = [f"{_KEY}{at}" for at in range(len(left))]
+        reject = self.missing is Missing.REJECT
+        reason = pl.lit(f"{LOOKUP_MISSING}:{','.join(left)}").alias("reason")
+
+        def apply(frame: pl.DataFrame) -> Applied:
+            joined = frame.join(table, left_on=left, right_on=right, how="left", maintain_order="left")
+            if joined.height != frame.height:
+                msg = f"lookup in {self.table!r} made {joined.height} rows of {frame.height}"
+                raise Halted(msg)
+            found = joined[_FOUND].is_not_null()
+            joined = joined.drop(_FOUND)
+            if not reject or found.all():
+                return Applied(joined)
+            return Applied(joined.filter(found), joined.filter(~found).select(ROW, reason))
+
+        return apply

@@ -1,0 +1,108 @@
+"""Hide values."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+import polars as pl
+from pydantic import Field, field_validator, model_validator
+
+from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
+from stream.transform.stages.common import require
+
+
+class Method(StrEnum):
+    """How a value is hidden."""
+
+    KEYED_HASH = "keyed_hash"
+    REDACT = "redact"
+    TRUNCATE = "truncate"
+
+
+class Mask(StageConfig):
+    """Hide values: `keyed_hash` keeps them joinable, `redact` keeps nothing, `truncate` keeps a prefix.
+
+    Equal values under one key have equal digests, in every column and pipeline. Null stays null.
+    """
+
+    name: ClassVar[str] = "mask"
+    example: ClassVar[Example] = Example(
+        config={"columns": ["tailnum"], "method": "keyed_hash", "key": {"env": "MASK_KEY"}, "length": 16},
+        given=[{"tailnum": "N14228", "flight": 1545}, {"tailnum": None, "flight": 1}],
+        expect=[{"tailnum": "64ad958c36ae5eec", "flight": 1545}, {"tailnum": None, "flight": 1}],
+    )
+
+    columns: tuple[str, ...] = Field(description="Text columns to hide.", min_length=1)
+    method: Method = Field(description="`keyed_hash` (HMAC-SHA256 in hex), `redact` or `truncate`.")
+    key: str | None = Field(default=None, description="Secret of `keyed_hash`: `{env: NAME}`.")
+    length: int = Field(default=32, ge=8, le=64, description="Hex digits of `keyed_hash` to keep, 4 bits each.")
+    keep: int = Field(default=0, ge=0, description="Characters that `truncate` keeps.")
+    text: str = Field(default="***", description="What `redact` writes instead.")
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _reference(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and len(value) == 1:
+            kind, name = next(iter(value.items()))
+            return f"{kind}:{name}"
+        if isinstance(value, str) and ":" not in value:
+            msg = "a key is given by reference, such as {env: MASK_KEY}, never as text"
+            raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _needs(self) -> Self:
+        if (self.method is Method.KEYED_HASH) != (self.key is not None):
+            msg = "mask needs a key for keyed_hash and takes none otherwise"
+            raise ValueError(msg)
+        if self.method is Method.TRUNCATE and not self.keep:
+            msg = "truncate needs keep, the number of characters to keep (to keep none, use redact)"
+            raise ValueError(msg)
+        return self
+
+    def secret_names(self) -> tuple[str, ...]:
+        """The key's reference, if there is one."""
+        return (self.key,) if self.key is not None else ()
+
+    def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
+        """The columns as they are."""
+        for at, name in enumerate(self.columns):
+            found = require(name, schema, ("columns", at))
+            if found != pl.String():
+                message = f"column {name!r} is {found}; only text can be hidden"
+                raise SchemaMismatch(("columns", at), message, f"cast it to string first: `cast: {{{name}: string}}`")
+        if self.key is not None and not resources.secrets.get(self.key):
+            raise SchemaMismatch(("key",), f"secret {self.key!r} is missing or empty", "set it where the worker runs")
+        return schema
+
+    def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:  # noqa: ARG002
+        """A function that hides."""
+        hide = self._hiding(resources)
+        columns = self.columns
+
+        def apply(frame: pl.DataFrame) -> Applied:
+            return Applied(frame.with_columns(hide(frame[name]) for name in columns))
+
+        return apply
+
+    def _hiding(self, resources: Resources) -> Callable[[pl.Series], pl.Series]:
+        if self.method is Method.KEYED_HASH:
+            secret, length = resources.secrets[self.key or ""], self.length
+
+            def digest(column: pl.Series) -> pl.Series:
+                values = column.drop_nulls().unique(maintain_order=True)
+                digests = [hmac.digest(secret, value.encode(), "sha256").hex()[:length] for value in values]
+                return column.replace_strict(values, pl.Series(digests, dtype=pl.String), default=None, return_dtype=pl.String)
+
+            return digest
+        if self.method is Method.TRUNCATE:
+            return lambda column: column.str.head(self.keep)
+        return lambda column: pl.select(pl.when(column.is_not_null()).then(pl.lit(self.text)).alias(column.name)).to_series()

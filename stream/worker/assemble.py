@@ -1,0 +1,166 @@
+"""Builds the parts of a worker from a pipeline, and asks for everything it needs before the first record is read."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import platform
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from stream.audit import ledger
+from stream.aws.kinesis import open_kinesis
+from stream.aws.session import AwsSession
+from stream.budget import ByteBudget
+from stream.clock import SystemClock
+from stream.commit.committer import Committer
+from stream.commit.cut import Limits
+from stream.commit.log import CommitLog
+from stream.commit.repeat import Repeater
+from stream.contracts import Clock, Emit, ObjectStore, Shard, Start
+from stream.errors import DefinitionError
+from stream.lease.checkpoints import StoredCheckpoints
+from stream.pipeline.model import Pipeline
+from stream.pipeline.resources import fetch_resources
+from stream.sink import rejects
+from stream.source.aggregated import OutOfRange
+from stream.source.kinesis import KinesisSource
+from stream.source.pace import ReadSettings
+from stream.storage.open import open_store
+from stream.storage.prefixed import PrefixedStore
+from stream.worker.definitions import Definitions
+from stream.worker.parts import Breaker, Parts
+from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
+from stream.worker.reread import Rereader
+
+READING_SHARE: Final = 0.5
+"""Of the memory budget that records may occupy between the socket and the seal; the rest is for what cooking makes of them."""
+
+UNIT_SHARE: Final = 1 / 16
+"""Of the memory budget that one unit may reach: on two cores two units are cooked at once, each taking a few times its bytes."""
+
+REREADING_SHARE: Final = 1 / 16
+"""Of the memory budget, beside the above, for re-reading ranges: it must never wait for bytes that wait for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What is a matter of this process and not of the pipeline.
+
+    ``base``: where relative paths of the pipeline begin. ``env``: for secrets. ``drain_seconds``: after a signal, how long units in hand
+    may take to be sealed. ``threads``: for decoding, transforming and encoding. ``listeners`` hear every event.
+    """
+
+    base: Path
+    env: Mapping[str, str]
+    drain_seconds: float
+    threads: int
+    listeners: tuple[Emit, ...] = ()
+    clock: Clock = field(default_factory=SystemClock)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def worker_id(clock: Clock) -> str:
+    """Tells this process from every other one: host, process id, and when it came up."""
+    return f"{platform.node()}/{os.getpid()}-{int(clock.now().timestamp())}"
+
+
+async def assemble(
+    pipeline: Pipeline, options: WorkerOptions, emit: Emit, draining: asyncio.Event, stack: AsyncExitStack
+) -> tuple[Parts, Start]:
+    """The parts of a worker and the stream's pinned start; connections live as long as ``stack``.
+
+    Raises:
+        Fatal: the stream, a bucket or a permission is missing; nothing has been read.
+        DefinitionError: a table, a secret or a function is missing.
+    """
+    kinesis, clock, name = pipeline.source.kinesis, options.clock, worker_id(options.clock)
+    session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
+    state = PrefixedStore(open_store(_located(pipeline.state, options.base), session), f"{pipeline.application}/")
+    stores: dict[str, ObjectStore] = {config.name: open_store(_located(config.url, options.base), session) for config in pipeline.sinks}
+    if reserved := {rejects.NAME, ledger.NAME} & stores.keys():
+        msg = f"a sink is called {sorted(reserved)[0]!r}; that name belongs to the service, give the sink another `name`"
+        raise DefinitionError(msg)
+    stores[rejects.NAME] = PrefixedStore(state, "rejects/")
+    stores[ledger.NAME] = PrefixedStore(state, "ledger/v1/")
+    client = await stack.enter_async_context(open_kinesis(session))
+    settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
+
+    def source(budget: ByteBudget) -> KinesisSource:
+        return KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=emit, settings=settings)
+
+    budget = ByteBudget(int(pipeline.memory.budget * READING_SHARE))
+    repeat, nowhere = Repeater(clock, emit), Shard(kinesis.stream, "")
+    await client.describe_stream_summary(kinesis.stream)
+    for store in (*stores.values(), state):
+        await repeat("look at", nowhere, functools.partial(_look, store))
+    fetched = await fetch_resources(pipeline, options.base, options.env, functools.partial(_read_object, session))
+    definitions = Definitions(state, options.base, options.env, clock)
+    recipe = await repeat("record definition", nowhere, lambda: definitions.record(pipeline, fetched))
+    log = CommitLog(state, pipeline.application, clock, name)
+    start = await repeat("pin start", nowhere, lambda: log.pin_start(kinesis.stream, kinesis.start))
+    checkpoints = StoredCheckpoints(state)
+    cook_in_thread = _in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "cook")))
+    rereader = Rereader(source(ByteBudget(int(pipeline.memory.budget * REREADING_SHARE))), definitions, cook_in_thread, repeat)
+    parts = Parts(
+        worker=name,
+        source=source(budget),
+        log=log,
+        committer=Committer(log, stores, checkpoints, clock, emit, name),
+        checkpoints=checkpoints,
+        recipe=recipe,
+        cook=cook_in_thread,
+        render_again=rereader.render,
+        limits=_limits(pipeline),
+        breaker=Breaker(pipeline.rejects.max_ratio, pipeline.rejects.min_records),
+        budget=budget,
+        draining=draining,
+        clock=clock,
+        emit=emit,
+        repeat=repeat,
+    )
+    return parts, start
+
+
+def _limits(pipeline: Pipeline) -> Limits:
+    """The pipeline's flush settings, with a unit no larger than memory allows."""
+    flush = pipeline.flush
+    return Limits(flush.rows, min(flush.bytes, int(pipeline.memory.budget * UNIT_SHARE)), flush.age.total_seconds())
+
+
+def _located(url: str, base: Path) -> str:
+    """``url`` with a relative ``file:`` path made absolute, beginning at ``base``."""
+    scheme, _, path = url.partition(":")
+    if scheme != "file" or path.startswith("//"):
+        return url
+    return f"file:{(base / path).absolute()}"
+
+
+async def _look(store: ObjectStore) -> None:
+    async for _ in store.list("_preflight/"):
+        return
+
+
+async def _read_object(session: AwsSession, url: str) -> bytes:
+    folder, _, key = url.rpartition("/")
+    stored = await open_store(folder, session).get(key)
+    if stored is None:
+        msg = f"there is no object {url}"
+        raise DefinitionError(msg)
+    return stored.body
+
+
+def _in_threads(pool: ThreadPoolExecutor) -> Callable[[Recipe, CutUnit], Awaitable[Cooked]]:
+    async def run(recipe: Recipe, cut: CutUnit) -> Cooked:
+        return await asyncio.get_running_loop().run_in_executor(pool, cook, recipe, cut)
+
+    return run

@@ -1,0 +1,85 @@
+"""Pipeline definitions compiled to recipes, and kept beside the log so that any worker can finish what another began."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+import stream
+from stream.commit.naming import pipeline_key, reference_key, tables_key
+from stream.contracts import Clock, ObjectStore, Sink
+from stream.errors import Halted
+from stream.pipeline.digest import canonical_text, pipeline_digest, read_canonical
+from stream.pipeline.model import Pipeline
+from stream.pipeline.resources import Fetched, fetch_resources
+from stream.sink.objects import ObjectsSink
+from stream.transform.engine import compile_chain
+from stream.worker.recipe import Recipe
+
+BUILD: Final = stream.__version__
+
+
+class Definitions:
+    """Recipes by digest. Local tables begin at ``base``; ``env`` resolves secrets, for recorded definitions too."""
+
+    def __init__(self, store: ObjectStore, base: Path, env: Mapping[str, str], clock: Clock) -> None:
+        self._store = store
+        self._base = base
+        self._env = env
+        self._clock = clock
+        self._recipes: dict[str, Recipe] = {}
+
+    async def record(self, pipeline: Pipeline, fetched: Fetched) -> Recipe:
+        """The recipe of ``pipeline``; before this returns, the log holds everything that is needed to run it again.
+
+        Secrets are not recorded: whoever recovers a unit has to have them.
+        """
+        digest = pipeline_digest(pipeline, fetched.digests, BUILD)
+        for url, sha256 in fetched.digests.items():
+            await self._store.create(reference_key(sha256), fetched.contents[url])
+        await self._store.create(tables_key(digest), msgspec.json.encode(dict(fetched.digests), order="sorted"))
+        await self._store.create(pipeline_key(digest), canonical_text(pipeline).encode())
+        return self._compile(pipeline, fetched, digest)
+
+    async def recorded(self, digest: str) -> Recipe:
+        """The recipe that ``digest`` names, from memory or from the log.
+
+        Raises:
+            Halted: the log does not hold it, or this build does not understand it.
+        """
+        if digest in self._recipes:
+            return self._recipes[digest]
+        text, tables = await self._store.get(pipeline_key(digest)), await self._store.get(tables_key(digest))
+        if text is None or tables is None:
+            msg = (
+                f"an unfinished unit was begun with pipeline definition {digest}, which {self._store.url} does not hold; "
+                f"restore {pipeline_key(digest)} and {tables_key(digest)}, nothing is read until then"
+            )
+            raise Halted(msg)
+        pipeline = read_canonical(text.body.decode())
+        contents = {}
+        for url, sha256 in msgspec.json.decode(tables.body, type=dict[str, str]).items():
+            stored = await self._store.get(reference_key(sha256))
+            if stored is None:
+                msg = f"reference table {url} of pipeline definition {digest} is missing: restore {reference_key(sha256)}"
+                raise Halted(msg)
+            contents[url] = stored.body
+        fetched = await fetch_resources(pipeline, self._base, self._env, given=contents)
+        return self._compile(pipeline, fetched, digest)
+
+    def _compile(self, pipeline: Pipeline, fetched: Fetched, digest: str) -> Recipe:
+        chain = compile_chain(
+            pipeline.source.decode,
+            pipeline.source.record_schema(),
+            pipeline.stages,
+            fetched.resources,
+            self._clock.monotonic,
+        )
+        sinks: tuple[Sink, ...] = tuple(ObjectsSink(config) for config in pipeline.sinks)
+        for config in pipeline.sinks:
+            config.check(chain.output_schema)
+        self._recipes[digest] = Recipe(pipeline.application, digest, BUILD, chain, sinks)
+        return self._recipes[digest]

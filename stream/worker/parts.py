@@ -1,0 +1,83 @@
+"""What a shard's task works with, put together once per worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from stream.budget import ByteBudget
+from stream.commit.committer import Committer, RenderedUnit
+from stream.commit.cut import Limits
+from stream.commit.log import CommitLog
+from stream.commit.manifest import Manifest
+from stream.commit.repeat import Repeater
+from stream.contracts import Checkpoints, Clock, Emit, Shard, Source, Start
+from stream.errors import Fatal, Halted, LeaseLost, Superseded
+from stream.worker.recipe import Cooked, CutUnit, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """A unit with at least ``min_records`` records of which more than ``max_ratio`` are dead letters stops its shard."""
+
+    max_ratio: float
+    min_records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The collaborators of every shard task of one worker.
+
+    ``cook`` runs ``recipe.cook`` off the event loop. ``render_again`` re-reads an intent's range and cooks it with the definition that
+    the intent names.
+    """
+
+    worker: str
+    source: Source
+    log: CommitLog
+    committer: Committer
+    checkpoints: Checkpoints
+    recipe: Recipe
+    cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]]
+    render_again: Callable[[Shard, Start, Manifest], Awaitable[RenderedUnit]]
+    limits: Limits
+    breaker: Breaker
+    budget: ByteBudget
+    draining: asyncio.Event
+    clock: Clock
+    emit: Emit
+    repeat: Repeater
+
+
+_BY_WEIGHT: Final = (Fatal, Halted, LeaseLost, Superseded)
+
+
+def weightiest(group: ExceptionGroup[Exception]) -> Exception:
+    """Of errors that ended tasks together, the one that decides what happens next; one that nobody foresaw weighs most."""
+    leaves = [leaf for error in group.exceptions for leaf in ([weightiest(error)] if isinstance(error, ExceptionGroup) else [error])]
+    foreseen = {kind: error for kind in reversed(_BY_WEIGHT) for error in leaves if isinstance(error, kind)}
+    unforeseen = [error for error in leaves if not isinstance(error, _BY_WEIGHT)]
+    return unforeseen[0] if unforeseen else foreseen[min(foreseen, key=_BY_WEIGHT.index)]
+
+
+class Held:
+    """The part of the byte budget that one shard occupies; whatever way its task ends, all of it is given back."""
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self._bytes = 0
+
+    def add(self, size: int) -> None:
+        """A page came that occupies ``size`` bytes already acquired."""
+        self._bytes += size
+
+    def release(self, size: int) -> None:
+        """Give ``size`` bytes back."""
+        self._bytes -= size
+        self._budget.release(size)
+
+    def release_all(self) -> None:
+        """Give back what is left."""
+        self.release(self._bytes)

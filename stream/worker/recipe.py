@@ -1,0 +1,129 @@
+"""A pipeline definition made ready to run, and what it makes of one unit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import msgspec
+import polars as pl
+
+from stream.audit import ledger
+from stream.batch import ARRIVAL, ROW, SEQUENCE, SUBSEQUENCE, Batch, Outcome, SeqRange
+from stream.commit.committer import RenderedUnit
+from stream.commit.manifest import FileEntry, Kind, Manifest, State
+from stream.commit.naming import unit_name
+from stream.contracts import Chain, Encoded, OutputFile, Shard, Sink, Transformed
+from stream.sink import rejects
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One definition, compiled. ``digest`` names it in the log; equal recipes make equal units of equal records."""
+
+    application: str
+    digest: str
+    build: str
+    chain: Chain
+    sinks: tuple[Sink, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CutUnit:
+    """The records of one range, not yet transformed."""
+
+    shard: Shard
+    span: SeqRange
+    batch: Batch
+    trigger: str
+    held: int = 0
+    """Bytes of the budget that these records occupy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cooked:
+    """A rendered unit and what the world wants to know about how it came about."""
+
+    unit: RenderedUnit
+    stage_rows: tuple[tuple[str, int, int, float], ...]
+    rejected: tuple[tuple[str, str, int], ...]
+    """Stage, reason and number of records, for dead letters."""
+    oldest: datetime | None
+    newest: datetime | None
+
+    @property
+    def dead_letters(self) -> int:
+        """Records of this unit that went to the dead letters."""
+        return self.unit.manifest.outcomes.get(Outcome.DEAD_LETTERED.label, 0)
+
+
+def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
+    """Run the chain over the unit and encode every file of it, in memory.
+
+    Pure: the same recipe and records give the same keys and bytes, on any machine with the same build. Files lie under
+    ``<stream>/<shard>/`` for ledger and rejects, and where the sink puts them for data.
+    """
+    stem = unit_name(cut.shard.shard_id, cut.span)
+    folder = f"{cut.shard.stream}/{cut.shard.shard_id}/{stem}"
+    transformed = recipe.chain.run(cut.batch, cut.shard.shard_id)
+    placed = {sink.name: sink.encode(transformed.frame, stem) for sink in recipe.sinks}
+    placed[rejects.NAME] = rejects.encode(transformed.settled, cut.batch, cut.shard.shard_id, folder)
+    facts = ledger.UnitFacts(recipe.application, cut.shard.stream, cut.shard.shard_id, cut.span.after, cut.span.last, recipe.digest)
+    segment = ledger.encode_segment(facts, cut.batch, transformed, placed, folder)
+    files = (*_files(placed.values()), segment)
+    oldest, newest = _arrivals(cut.batch)
+    manifest = Manifest(
+        kind=Kind.UNIT,
+        state=State.INTENT,
+        application=recipe.application,
+        stream=cut.shard.stream,
+        shard=cut.shard.shard_id,
+        pipeline=recipe.digest,
+        build=recipe.build,
+        after=str(cut.span.after),
+        last=str(cut.span.last),
+        subsequence=_last_subsequence(cut.batch, cut.span.last),
+        records=cut.batch.rows,
+        payload_bytes=cut.batch.payload_bytes,
+        outcomes=_outcomes(transformed),
+        files=tuple(FileEntry.of(file) for file in files),
+        trigger=cut.trigger,
+        first_arrival=oldest.isoformat() if oldest else "",
+        last_arrival=newest.isoformat() if newest else "",
+    )
+    rejected = _rejected(transformed.settled)
+    return Cooked(RenderedUnit(manifest, files), transformed.stage_rows, rejected, oldest, newest)
+
+
+def with_previous(unit: RenderedUnit, previous: str, worker: str, now: datetime) -> RenderedUnit:
+    """The unit as the link behind ``previous``, stamped with who commits it and when."""
+    manifest = msgspec.structs.replace(unit.manifest, previous=previous, worker=worker, created_at=now.isoformat())
+    return replace(unit, manifest=manifest)
+
+
+def _files(placed: Iterable[Encoded]) -> list[OutputFile]:
+    return [file for encoded in placed for file in encoded.files]
+
+
+def _outcomes(transformed: Transformed) -> dict[str, int]:
+    counts = Counter({Outcome.WRITTEN.label: transformed.frame[ROW].n_unique()})
+    for value, count in transformed.settled.group_by("outcome").len().iter_rows():
+        counts[Outcome(value).label] += count
+    return {label: count for label, count in sorted(counts.items()) if count}
+
+
+def _rejected(settled: pl.DataFrame) -> tuple[tuple[str, str, int], ...]:
+    dead = settled.filter(pl.col("outcome") == Outcome.DEAD_LETTERED)
+    return tuple(sorted(dead.group_by("stage", "reason").len().iter_rows()))
+
+
+def _last_subsequence(batch: Batch, last: int) -> int:
+    if batch.rows == 0 or int(batch.frame[SEQUENCE][-1]) != last:
+        return 0
+    return int(batch.frame[SUBSEQUENCE][-1])
+
+
+def _arrivals(batch: Batch) -> tuple[datetime | None, datetime | None]:
+    return batch.frame[ARRIVAL].min(), batch.frame[ARRIVAL].max()  # type: ignore[return-value]

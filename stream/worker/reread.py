@@ -1,0 +1,68 @@
+"""Reads a range again and makes of it what the recorded definition makes: how a unit is finished that somebody else began."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+
+import msgspec
+
+from stream.batch import Batch
+from stream.commit.committer import RenderedUnit
+from stream.commit.manifest import Manifest
+from stream.commit.repeat import Repeater
+from stream.contracts import Shard, Start
+from stream.errors import Halted
+from stream.source.kinesis import KinesisSource
+from stream.worker.definitions import Definitions
+from stream.worker.recipe import Cooked, CutUnit, Recipe
+
+
+class Rereader:
+    """Renders recorded ranges; its source has a byte budget of its own, so that it never waits for readers that wait for it."""
+
+    def __init__(
+        self,
+        source: KinesisSource,
+        definitions: Definitions,
+        cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]],
+        repeat: Repeater,
+    ) -> None:
+        self._source = source
+        self._definitions = definitions
+        self._cook = cook
+        self._repeat = repeat
+
+    async def render(self, shard: Shard, start: Start, manifest: Manifest) -> RenderedUnit:
+        """The unit that ``manifest`` intends, as this build makes it; the same bytes if this build can reproduce them.
+
+        Raises:
+            Halted: the stream no longer holds the range, or the log no longer holds the definition.
+        """
+        recipe = await self._repeat("read definition", shard, lambda: self._definitions.recorded(manifest.pipeline))
+        batch = await self._read(shard, start, manifest)
+        cooked = await self._cook(recipe, CutUnit(shard, manifest.span, batch, manifest.trigger))
+        again = msgspec.structs.replace(
+            cooked.unit.manifest,
+            previous=manifest.previous,
+            worker=manifest.worker,
+            created_at=manifest.created_at,
+        )
+        return RenderedUnit(again, cooked.unit.files)
+
+    async def _read(self, shard: Shard, start: Start, manifest: Manifest) -> Batch:
+        batches, position = [], manifest.span.after
+        async with aclosing(self._source.read(shard, manifest.span.after, start, manifest.span.last)) as pages:  # type: ignore[type-var]
+            async for page in pages:
+                batches.append(page.batch)
+                position = page.position
+                self._source.budget.release(page.held)
+        batch = Batch.concat(batches)
+        if position != manifest.span.last or batch.rows != manifest.records:
+            msg = (
+                f"{shard.stream}/{shard.shard_id}: an unfinished unit covers {manifest.records} records up to {manifest.last}, but reading "
+                f"the range again gave {batch.rows} records up to {position}; the stream has lost records or is another one of that name. "
+                "Compare the stream's creation time with the log; nothing more is read until then."
+            )
+            raise Halted(msg)
+        return batch

@@ -1,0 +1,129 @@
+"""One worker process: runs a pipeline until a signal, drains, and says how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+import stream
+from stream import events
+from stream.contracts import Emit
+from stream.errors import Fatal
+from stream.metrics.catalog import LOOP_LAG
+from stream.metrics.logs import JsonLog
+from stream.metrics.process import register_process, watch_loop
+from stream.metrics.recorder import Recorder
+from stream.metrics.server import Health, MetricsServer
+from stream.pipeline.model import Pipeline
+from stream.worker.assemble import WorkerOptions, assemble
+from stream.worker.supervisor import Supervisor
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
+    """Read, transform, commit, until SIGTERM or SIGINT; then seal what is in hand and return.
+
+    Raises:
+        Fatal: something that this process needs is missing, or no shard can go on; what is sealed stays, nothing else is visible.
+        DefinitionError: the pipeline asks for something that cannot be had.
+    """
+    registry, health = CollectorRegistry(), Health()
+    recorder, log = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock)
+    emit = _to_all(recorder, log, _HealthListener(health), *options.listeners)
+    register_process(registry)
+    draining = asyncio.Event()
+    try:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(_signals(draining))
+            await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
+            parts, start = await assemble(pipeline, options, emit, draining, stack)
+            recorder.watch_buffer(lambda: parts.budget.held, parts.budget.limit)
+            supervisor = Supervisor(pipeline.source.kinesis.stream, start, parts)
+            emit(events.WorkerStarted(supervisor.stream, "", parts.worker, stream.__version__))
+            health.clear("worker")
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))
+                await _until_done(supervisor, options.drain_seconds, emit)
+                watching.cancel()
+    except ExceptionGroup as group_error:
+        raise group_error.exceptions[0] from group_error
+    finally:
+        log.flush()
+    if supervisor.halted:
+        reasons = "\n".join(f"  {shard}: {reason}" for shard, reason in sorted(supervisor.halted.items()))
+        msg = f"{len(supervisor.halted)} shard(s) of {supervisor.stream} stand still:\n{reasons}"
+        raise Fatal(msg)
+
+
+async def _until_done(supervisor: Supervisor, seconds: float, emit: Emit) -> None:
+    """Run the supervisor; a signal starts the drain, and the drain has a deadline."""
+    loop, draining = asyncio.get_running_loop(), supervisor.parts.draining
+    try:
+        async with asyncio.TaskGroup() as group, asyncio.timeout(None) as deadline:
+
+            async def watch() -> None:
+                await draining.wait()
+                emit(events.DrainStarted(supervisor.stream, "", seconds))
+                deadline.reschedule(loop.time() + seconds)
+                supervisor.changed.set()
+
+            watching = group.create_task(watch())
+            await supervisor.run()
+            watching.cancel()
+    except TimeoutError:
+        msg = (
+            f"units in hand were not sealed within {seconds:g} s of the signal; nothing is lost, the next worker finishes them. Allow a "
+            "longer drain, or look at what the last log lines wait for."
+        )
+        raise Fatal(msg) from None
+
+
+@contextmanager
+def _signals(draining: asyncio.Event) -> Iterator[None]:
+    """Until the context ends, SIGTERM and SIGINT ask for the drain, from the first moment on."""
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, draining.set)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+class _HealthListener:
+    """Keeps readiness in step with the shards: a parked shard is an obstacle that a person has to see."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def __call__(self, event: events.Event) -> None:
+        match event:
+            case events.ShardHalted(_, shard, reason):
+                self._health.block(f"shard {shard}", reason)
+            case events.ShardStarted(_, shard, _):
+                self._health.clear(f"shard {shard}")
+            case events.DrainStarted():
+                self._health.block("worker", "draining")
+            case _:
+                pass
+
+
+def _to_all(*listeners: Emit) -> Emit:
+    def emit(event: events.Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return emit
+
+
+def _to_stderr(line: bytes) -> None:
+    sys.stderr.buffer.write(line)
+    sys.stderr.buffer.flush()

@@ -1,0 +1,179 @@
+"""One shard from lease to commit, on one screen.
+
+Three tasks side by side: ``fetch`` reads pages, ``prepare`` cuts units and cooks them off the event loop, ``commit`` seals them in
+order. While one unit is being committed, the next is being cooked and the one after it is being read; the byte budget bounds all three.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+from stream import events
+from stream.batch import Batch, SeqRange
+from stream.commit import cut
+from stream.commit.committer import Head, RenderedUnit
+from stream.commit.manifest import Manifest, digest
+from stream.commit.recovery import recover
+from stream.contracts import Page, Shard, Start
+from stream.errors import Halted, Superseded
+from stream.worker.parts import Held, Parts, weightiest
+from stream.worker.recipe import Cooked, CutUnit, with_previous
+
+NUDGE = 0.25
+"""Seconds after which a unit that is being filled looks around for drain and memory pressure."""
+
+
+async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...] | None:
+    """Work on ``shard`` until it ends (its children) or the worker drains (None); everything read by then is sealed.
+
+    Raises:
+        Halted: the shard must not go on by itself.
+        LeaseLost: the shard is another worker's.
+        Fatal: the process cannot go on.
+    """
+    genesis = await parts.repeat("open chain", shard, lambda: parts.log.open_chain(shard, start))
+
+    async def render_again(manifest: Manifest) -> RenderedUnit:
+        return await parts.render_again(shard, start, manifest)
+
+    while True:
+        head = await recover(parts.log, parts.committer, parts.checkpoints, shard, genesis, render_again, parts.clock, parts.emit)
+        parts.emit(events.ShardStarted(shard.stream, shard.shard_id, head.position))
+        try:
+            if not head.ended:
+                head = await _Following(shard, start, parts, head).run()
+        except Superseded:
+            continue
+        if not head.ended:
+            parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "drain"))
+            return None
+        parts.emit(events.ShardEnded(shard.stream, shard.shard_id, head.children))
+        return head.children
+
+
+class _Following:
+    """The ordinary course behind one recovered head."""
+
+    def __init__(self, shard: Shard, start: Start, parts: Parts, head: Head) -> None:
+        self.shard = shard
+        self.start = start
+        self.parts = parts
+        self.head = head
+        self.held = Held(parts.budget)
+        self.pages: asyncio.Queue[Page] = asyncio.Queue(maxsize=1)
+        self.cooked: asyncio.Queue[tuple[Cooked, CutUnit] | Page | None] = asyncio.Queue(maxsize=1)
+
+    async def run(self) -> Head:
+        """The head after the shard's end or the drain."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                fetching = group.create_task(self.fetch())
+                group.create_task(self.prepare(fetching))
+                group.create_task(self.commit())
+        except ExceptionGroup as group_error:
+            raise weightiest(group_error) from group_error
+        finally:
+            self.held.release_all()
+        return self.head
+
+    async def fetch(self) -> None:
+        async with aclosing(self.parts.source.read(self.shard, self.head.position, self.start)) as pages:  # type: ignore[type-var]
+            async for page in pages:
+                self.held.add(page.held)
+                await self.pages.put(page)
+
+    async def prepare(self, fetching: asyncio.Task[None]) -> None:
+        after, filling, batches, held = self.head.position, None, [], 0
+        position = after
+        while True:
+            page = await self._next_page(cut.patience(filling, self.parts.limits, self.parts.clock.monotonic(), NUDGE))
+            if page is not None:
+                position, held = page.position, held + page.held
+                if page.batch.rows or position > after:
+                    batches.append(page.batch)
+                    since = filling.since if filling else self.parts.clock.monotonic()
+                    filling = cut.Filling(sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since)
+            around = cut.Circumstances(
+                ended=page is not None and page.ended,
+                draining=self.parts.draining.is_set(),
+                pressure=self.parts.budget.pressure.is_set(),
+            )
+            why = cut.trigger(filling, self.parts.limits, self.parts.clock.monotonic(), around)
+            if why is not None and position > after:
+                unit = CutUnit(self.shard, SeqRange(after, position), Batch.concat(batches), why, held)
+                await self._cook(unit)
+                after, filling, batches, held = position, None, [], 0
+            if around.ended:
+                await self.cooked.put(page)
+                return
+            if around.draining:
+                fetching.cancel()
+                await self.cooked.put(None)
+                return
+
+    async def commit(self) -> None:
+        while isinstance(item := await self.cooked.get(), tuple):
+            cooked, unit = item
+            await self._seal(cooked, unit)
+            self.held.release(unit.held)
+        if item is not None:
+            self.head = await self.parts.committer.end(self.shard, self.head, item.children)
+
+    async def _next_page(self, patience: float) -> Page | None:
+        try:
+            async with asyncio.timeout(patience):
+                return await self.pages.get()
+        except TimeoutError:
+            return None
+
+    async def _cook(self, unit: CutUnit) -> None:
+        where = (self.shard.stream, self.shard.shard_id)
+        span = unit.span
+        self.parts.emit(events.UnitCut(*where, span.after, span.last, unit.trigger, unit.batch.rows, unit.batch.payload_bytes))
+        cooked = await self.parts.cook(self.parts.recipe, unit)
+        for stage, rows_in, rows_out, seconds in cooked.stage_rows:
+            self.parts.emit(events.StageApplied(*where, stage, rows_in, rows_out, seconds))
+        for stage, reason, records in cooked.rejected:
+            self.parts.emit(events.RecordsRejected(*where, stage, reason, records))
+        self._refuse_flood(cooked)
+        await self.cooked.put((cooked, unit))
+
+    async def _seal(self, cooked: Cooked, unit: CutUnit) -> None:
+        parts, begun = self.parts, self.parts.clock.monotonic()
+        own = with_previous(cooked.unit, self.head.previous, parts.worker, parts.clock.now())
+
+        async def render_again(manifest: Manifest) -> RenderedUnit:
+            return await parts.render_again(self.shard, self.start, manifest)
+
+        entry = await parts.committer.commit(self.shard, own, render_again)
+        self.head = Head(entry.manifest.span.last, digest(entry.body))
+        now = parts.clock.now()
+        parts.emit(
+            events.UnitSealed(
+                self.shard.stream,
+                self.shard.shard_id,
+                unit.span.after,
+                entry.manifest.span.last,
+                tuple(sorted(entry.manifest.outcomes.items())),
+                (now - cooked.oldest).total_seconds() if cooked.oldest else 0.0,
+                (now - cooked.newest).total_seconds() if cooked.newest else 0.0,
+                parts.clock.monotonic() - begun,
+            )
+        )
+        if entry.manifest.span.last != unit.span.last:
+            msg = f"{self.shard.stream}/{self.shard.shard_id}: another worker cut the unit behind {unit.span.after} elsewhere"
+            raise Superseded(msg, position=entry.manifest.span.last)
+
+    def _refuse_flood(self, cooked: Cooked) -> None:
+        manifest, breaker = cooked.unit.manifest, self.parts.breaker
+        if manifest.records < breaker.min_records or cooked.dead_letters <= breaker.max_ratio * manifest.records:
+            return
+        worst = max(cooked.rejected, key=lambda row: row[2])
+        msg = (
+            f"{self.shard.stream}/{self.shard.shard_id}: {cooked.dead_letters} of {manifest.records} records behind {manifest.after} "
+            f"would go to the dead letters, most of them ({worst[2]}) at stage `{worst[0]}` with reason `{worst[1]}`; that says that "
+            "the pipeline is wrong, not the data. Nothing of this unit was written. Correct the pipeline, or raise rejects.max_ratio "
+            f"(now {breaker.max_ratio})."
+        )
+        raise Halted(msg)

@@ -1,0 +1,184 @@
+"""A few shards behind the real Kinesis JSON protocol, with scripted answers: just enough to try the source."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aiohttp import web
+
+BASE = 49590338271490256608559692538361571095921575989136588898
+FULL = 2**128 - 1
+
+
+class JumpingClock:
+    """Time that passes at once whenever somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+        self.pauses: list[float] = []
+
+    def now(self) -> datetime:
+        return datetime(2026, 5, 1, tzinfo=UTC) + timedelta(seconds=self.passed)
+
+    def monotonic(self) -> float:
+        return self.passed
+
+    async def sleep(self, seconds: float) -> None:
+        self.passed += seconds
+        self.pauses.append(seconds)
+        await _Turn()
+
+
+class _Turn:
+    def __await__(self) -> Any:
+        yield
+
+
+@dataclass
+class FakeRecord:
+    sequence: int
+    data: bytes
+    key: str
+    arrival: float
+
+
+@dataclass
+class FakeShard:
+    records: list[FakeRecord] = field(default_factory=list)
+    parents: tuple[str, ...] = ()
+    closed: bool = False
+    children: tuple[str, ...] = ()
+    first: int = 0
+    last: int = FULL
+
+
+@dataclass
+class FakeKinesis:
+    clock: JumpingClock
+    shards: dict[str, FakeShard] = field(default_factory=dict)
+    faults: deque[tuple[str, int, str]] = field(default_factory=deque)
+    """Operation, status, code: each is given once, to the next call of that operation; status 0 cuts the connection."""
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    page: int = 3
+    behind: int | None = None
+    repeat_pages: bool = False
+    url: str = ""
+
+    def put(self, shard_id: str, *bodies: bytes, key: str = "k", age: float = 0.0) -> list[int]:
+        shard = self.shards.setdefault(shard_id, FakeShard())
+        arrival = self.clock.now().timestamp() - age
+        made = []
+        for body in bodies:
+            sequence = BASE + 1000 * len(shard.records) + 7
+            if shard.records:
+                sequence = shard.records[-1].sequence + 1000
+            shard.records.append(FakeRecord(sequence, body, key, arrival))
+            made.append(sequence)
+        return made
+
+    def calls(self, operation: str) -> list[dict[str, Any]]:
+        return [request for name, request in self.asked if name == operation]
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        operation = request.headers["X-Amz-Target"].partition(".")[2]
+        body = json.loads(await request.read())
+        self.asked.append((operation, body))
+        self.headers.append(dict(request.headers))
+        if self.faults and self.faults[0][0] == operation:
+            _, status, code = self.faults.popleft()
+            if status == 0:
+                assert request.transport is not None
+                request.transport.close()
+            return _refuse(status or 500, code)
+        answer = getattr(self, operation)(body)
+        if isinstance(answer, web.Response):
+            return answer
+        return web.json_response(answer, content_type="application/x-amz-json-1.1")
+
+    def ListShards(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        names = sorted(self.shards)
+        start = int(body.get("NextToken", 0))
+        chosen = []
+        for name in names[start : start + 2]:
+            shard = self.shards[name]
+            entry = {"ShardId": name, "HashKeyRange": {"StartingHashKey": str(shard.first), "EndingHashKey": str(shard.last)}}
+            entry |= dict(zip(("ParentShardId", "AdjacentParentShardId"), shard.parents, strict=False))
+            chosen.append(entry)
+        return {"Shards": chosen} | ({"NextToken": str(start + 2)} if start + 2 < len(names) else {})
+
+    def DescribeStreamSummary(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        summary = {
+            "StreamARN": "arn:aws:kinesis:eu-west-1:1:stream/s",
+            "StreamStatus": "ACTIVE",
+            "RetentionPeriodHours": 24,
+            "OpenShardCount": 1,
+        }
+        return {"StreamDescriptionSummary": summary}
+
+    def GetShardIterator(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        shard = self.shards.get(body["ShardId"])
+        if shard is None:
+            return _refuse(400, "ResourceNotFoundException")
+        kind = body["ShardIteratorType"]
+        numbers = [record.sequence for record in shard.records]
+        if kind.endswith("SEQUENCE_NUMBER"):
+            given = int(body["StartingSequenceNumber"])
+            index = sum(1 for number in numbers if number < given or (kind.startswith("AFTER") and number == given))
+        elif kind == "AT_TIMESTAMP":
+            index = sum(1 for record in shard.records if record.arrival < body["Timestamp"])
+        else:
+            index = 0 if kind == "TRIM_HORIZON" else len(numbers)
+        return {"ShardIterator": f"{body['ShardId']}/{index}"}
+
+    def GetRecords(self, body: dict[str, Any]) -> Any:  # noqa: N802
+        shard_id, _, text = body["ShardIterator"].rpartition("/")
+        shard, index = self.shards[shard_id], int(text)
+        if self.repeat_pages and index:
+            index -= 1
+        chosen = shard.records[index : index + min(self.page, body["Limit"])]
+        following = index + len(chosen)
+        left = len(shard.records) - following
+        answer: dict[str, Any] = {
+            "Records": [
+                {
+                    "SequenceNumber": str(record.sequence),
+                    "Data": base64.b64encode(record.data).decode(),
+                    "PartitionKey": record.key,
+                    "ApproximateArrivalTimestamp": record.arrival,
+                }
+                for record in chosen
+            ],
+            "MillisBehindLatest": self.behind if self.behind is not None else 1000 * left,
+        }
+        if shard.closed and not left:
+            answer["ChildShards"] = [{"ShardId": name, "ParentShards": [shard_id]} for name in shard.children]
+            answer["NextShardIterator"] = None
+        else:
+            answer["NextShardIterator"] = f"{shard_id}/{following}"
+        return answer
+
+
+def _refuse(status: int, code: str) -> web.Response:
+    return web.json_response({"__type": f"com.amazonaws.kinesis.v20131202#{code}", "message": "as scripted"}, status=status)
+
+
+@asynccontextmanager
+async def serving(fake: FakeKinesis) -> AsyncIterator[FakeKinesis]:
+    runner = web.ServerRunner(web.Server(fake.handle))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    fake.url = f"http://{host}:{port}"
+    try:
+        yield fake
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,123 @@
+"""What the S3 store makes of answers that moto never gives, over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from stream.aws.session import AwsSession
+from stream.contracts import ObjectStore
+from stream.errors import Fatal, Retryable
+from stream.storage.open import open_store
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+async def with_s3(handler: Handler, use: Callable[[ObjectStore], Awaitable[None]]) -> int:
+    """Runs ``use`` against an S3 that answers by ``handler``; returns how many requests came."""
+    seen = 0
+
+    async def counted(request: web.Request) -> web.StreamResponse:
+        nonlocal seen
+        seen += 1
+        return await handler(request)
+
+    runner = web.ServerRunner(web.Server(counted))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    try:
+        await use(open_store("s3://bucket/p", AwsSession(region="us-east-1", endpoints={"s3": f"http://{host}:{port}"})))
+    finally:
+        await runner.cleanup()
+    return seen
+
+
+def failing(status: int, code: str) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        return web.Response(status=status, text=f"<Error><Code>{code}</Code><Message>why not</Message></Error>")
+
+    return handler
+
+
+@pytest.mark.parametrize(("status", "code"), [(500, "InternalError"), (503, "SlowDown"), (409, "ConditionalRequestConflict")])
+def test_a_conditional_write_of_unknown_outcome_is_retryable_and_sent_once(aws_env: None, status: int, code: str) -> None:
+    async def use(store: ObjectStore) -> None:
+        with pytest.raises(Retryable, match="s3:PutObject"):
+            await store.create("k", b"body")
+        with pytest.raises(Retryable, match="s3:PutObject"):
+            await store.replace("k", b"body", '"tag"')
+
+    assert asyncio.run(with_s3(failing(status, code), use)) == 2
+
+
+def test_a_lost_reply_to_a_conditional_write_is_retryable_and_not_a_defeat(aws_env: None) -> None:
+    async def hang_up(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    async def use(store: ObjectStore) -> None:
+        with pytest.raises(Retryable, match="s3:PutObject"):
+            await store.create("k", b"body")
+
+    assert asyncio.run(with_s3(hang_up, use)) == 1
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (403, "SignatureDoesNotMatch")])
+def test_a_refusal_is_fatal_and_names_the_action(aws_env: None, status: int, code: str) -> None:
+    async def use(store: ObjectStore) -> None:
+        for action, call in (
+            ("s3:PutObject", store.create("k", b"")),
+            ("s3:GetObject", store.get("k")),
+            ("s3:DeleteObject", store.delete("k")),
+        ):
+            with pytest.raises(Fatal, match=f"{action} on 'k' under s3://bucket/p was refused"):
+                await call
+
+    assert asyncio.run(with_s3(failing(status, code), use)) == 3
+
+
+def test_a_write_without_an_etag_is_fatal(aws_env: None) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        return web.Response()
+
+    async def use(store: ObjectStore) -> None:
+        with pytest.raises((Fatal, Retryable)):
+            await store.create("k", b"")
+
+    asyncio.run(with_s3(handler, use))
+
+
+def test_a_listing_out_of_order_is_fatal(aws_env: None) -> None:
+    def entry(key: str) -> str:
+        return f"<Contents><Key>p/{key}</Key><Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(text=f"<ListBucketResult><IsTruncated>false</IsTruncated>{entry('b')}{entry('a')}</ListBucketResult>")
+
+    async def use(store: ObjectStore) -> None:
+        with pytest.raises(Fatal, match="general purpose bucket"):
+            assert [info async for info in store.list("")]
+
+    asyncio.run(with_s3(handler, use))
+
+
+def test_reading_without_credentials_is_fatal_and_says_where_it_looked(monkeypatch: pytest.MonkeyPatch, aws_env: None) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "nowhere")
+
+    async def use(store: ObjectStore) -> None:
+        with pytest.raises(Fatal, match="Give the pod a role"):
+            await store.get("k")
+
+    assert asyncio.run(with_s3(failing(500, "never"), use)) == 0

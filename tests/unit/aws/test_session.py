@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from stream.aws.errors import AwsFatal
+from stream.aws.session import AwsSession
+from stream.errors import DefinitionError
+
+SHOWN_NEVER = "never-shown"
+
+
+@pytest.fixture(autouse=True)
+def _no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (
+        "AWS_PROFILE",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_DYNAMODB"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+def test_the_region_comes_from_argument_environment_or_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match="AWS_REGION"):
+        assert AwsSession().region
+    (tmp_path / "config").write_text("[profile p]\nregion = eu-north-1\n")
+    assert AwsSession(profile="p").region == "eu-north-1"
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert AwsSession().region == "eu-west-1"
+    assert AwsSession(region="eu-west-2").region == "eu-west-2"
+
+
+def test_a_profile_that_is_missing_is_a_definition_error() -> None:
+    with pytest.raises(DefinitionError, match=r"\(nobody\)"):
+        assert AwsSession(profile="nobody").region
+
+
+def test_endpoints_are_overridden_for_one_service_or_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert AwsSession(region="eu-west-1").endpoint_override("s3") is None
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:2")
+    session = AwsSession(region="eu-west-1", endpoints={"dynamodb": "http://127.0.0.1:3"})
+    assert [session.endpoint_override(name) for name in ("s3", "kinesis", "dynamodb")] == [
+        "http://127.0.0.1:1",
+        "http://127.0.0.1:2",
+        "http://127.0.0.1:3",
+    ]
+    assert session.endpoint("kinesis") == "http://127.0.0.1:2"
+
+
+@pytest.mark.parametrize(
+    ("region", "url"),
+    [
+        ("eu-west-1", "https://kinesis.eu-west-1.amazonaws.com"),
+        ("cn-north-1", "https://kinesis.cn-north-1.amazonaws.com.cn"),
+    ],
+)
+def test_endpoints_follow_the_partition(region: str, url: str) -> None:
+    assert AwsSession(region=region).endpoint("kinesis") == url
+
+
+def test_credentials_come_from_the_profile_and_do_not_show(tmp_path: Path) -> None:
+    (tmp_path / "credentials").write_text(f"[default]\naws_access_key_id = AKIA1234\naws_secret_access_key = {SHOWN_NEVER}\n")
+    found = asyncio.run(AwsSession(region="eu-west-1").credentials())
+    assert (found.access_key, found.secret_key, found.token) == ("AKIA1234", SHOWN_NEVER, None)
+    assert SHOWN_NEVER not in repr(found)
+    assert SHOWN_NEVER not in f"{found}"
+
+
+def test_no_credentials_is_fatal_and_says_where_it_looked() -> None:
+    with pytest.raises(AwsFatal, match="web identity"):
+        asyncio.run(AwsSession(region="eu-west-1").credentials())

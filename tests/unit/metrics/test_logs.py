@@ -1,0 +1,124 @@
+import json
+
+import pytest
+
+from stream import events as ev
+from stream.contracts import Emit
+from stream.metrics.logs import LEVELS, MAX_TEXT, NOISY, QUIET_SECONDS, JsonLog, Level, render
+from tests.unit.metrics.every_event import CLASSES, FixedClock, sample
+
+
+@pytest.fixture
+def clock():
+    return FixedClock()
+
+
+@pytest.fixture
+def lines():
+    return []
+
+
+@pytest.fixture
+def log(lines, clock):
+    return JsonLog(lambda line: lines.append(json.loads(line)), clock, Level.DEBUG)
+
+
+def throttled(shard="shardId-1", why="throttled"):
+    return ev.PollRepeated("events", shard, why, "slow down", 1.0)
+
+
+def test_every_event_class_has_a_level():
+    assert set(LEVELS) == set(CLASSES)
+    assert set(NOISY) <= set(CLASSES)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_event_is_one_line_with_time_level_and_place(kind, log, lines):
+    log(sample(kind))
+    (line,) = lines
+    assert list(line)[:3] == ["time", "level", "event"]
+    assert line["time"] == "1970-01-01T00:16:40.000+00:00"
+    assert line["level"] == LEVELS[kind].name.lower()
+    assert (line["stream"], line["shard"]) == ("events", "shardId-1")
+
+
+def test_lines_end_in_a_newline_and_hold_no_other():
+    raw = []
+    JsonLog(raw.append, FixedClock())(ev.ShardHalted("events", "s", "two\nlines"))
+    assert raw[0].endswith(b"}\n")
+    assert raw[0].count(b"\n") == 1
+
+
+def test_fields_are_written_so_that_any_json_reader_keeps_them():
+    assert render(ev.UnitSealed("events", "s", 2**185, 5, (("written", 3),), 1.23456789, 0.0, 0.1)) == {
+        "level": "info",
+        "event": "unit_sealed",
+        "stream": "events",
+        "shard": "s",
+        "after": str(2**185),
+        "last": 5,
+        "outcomes": {"written": 3},
+        "oldest_age": 1.234568,
+        "newest_age": 0.0,
+        "seconds": 0.1,
+    }
+    assert render(ev.ShardEnded("events", "s", ("a", "b")))["children"] == ["a", "b"]
+    assert render(ev.Checkpointed("events", "s", None))["position"] is None
+    assert "shard" not in render(ev.DrainStarted("events", "", 30.0))
+    assert len(render(ev.CallRepeated("events", "s", "PutObject", "x" * 10_000, 1.0))["detail"]) == MAX_TEXT + 3
+
+
+def test_lower_levels_are_left_out(lines, clock):
+    log = JsonLog(lambda line: lines.append(json.loads(line)), clock, Level.WARNING)
+    emit: Emit = log
+    for kind in CLASSES:
+        emit(sample(kind))
+    assert {line["level"] for line in lines} == {"warning", "error"}
+
+
+def test_repeats_are_held_back_and_counted_by_the_next_line(log, lines, clock):
+    for _ in range(5):
+        log(throttled())
+    assert len(lines) == 1
+    clock.seconds += QUIET_SECONDS
+    log(throttled())
+    assert [line.get("repeated") for line in lines] == [None, 4]
+
+
+def test_other_shards_and_other_causes_have_their_own_lines(log, lines):
+    for shard in ("a", "b"):
+        for why in ("throttled", "error"):
+            log(throttled(shard, why))
+    assert len(lines) == 4
+
+
+def test_flush_tells_what_was_held_back_and_only_that(log, lines):
+    for wait in (1.0, 2.0, 3.0):
+        log(ev.PollRepeated("events", "s", "error", "reset", wait))
+    log(throttled())
+    log.flush()
+    assert [(line["wait"], line.get("repeated")) for line in lines] == [(1.0, None), (1.0, None), (3.0, 1)]
+    log.flush()
+    assert len(lines) == 3
+
+
+def test_causes_are_forgotten_when_they_are_many_and_old(log, lines, clock):
+    for number in range(5000):
+        log(throttled(f"s{number}"))
+        clock.seconds += 1
+    assert len(log._causes) < 5000
+    assert len(lines) == 5000
+
+
+def test_quiet_events_are_never_held_back(log, lines):
+    for _ in range(3):
+        log(ev.ShardStarted("events", "s", 1))
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError("gone"), ValueError("I/O operation on closed file")])
+def test_a_broken_pipe_stops_nobody(error):
+    def write(line):
+        raise error
+
+    JsonLog(write, FixedClock())(ev.ShardStarted("events", "s", 1))

@@ -1,0 +1,128 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from stream import events as ev
+from stream.contracts import Emit
+from stream.metrics.catalog import BUFFER_BYTES, BUFFER_LIMIT_BYTES, CATALOG, LOOP_LAG
+from stream.metrics.recorder import COUNTED, MAX_REASONS, Recorder
+from tests.unit.metrics.every_event import CLASSES, FixedClock, sample
+
+WHERE = {"stream": "events", "shard": "shardId-1"}
+STREAM = {"stream": "events"}
+
+
+@pytest.fixture
+def registry():
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def recorder(registry):
+    return Recorder(registry, FixedClock())
+
+
+def series(registry):
+    return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in registry.collect() for sample in family.samples}
+
+
+def test_every_event_class_is_counted():
+    assert set(COUNTED) == set(CLASSES)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_event_leaves_a_trace(kind, registry, recorder):
+    recorder(ev.ShardStarted("events", "shardId-1", 0))
+    before = series(registry)
+    recorder(sample(kind))
+    assert series(registry) != before
+
+
+def test_every_metric_is_moved_by_something(registry, recorder):
+    recorder(ev.ShardStarted("events", "shardId-1", 0))
+    for kind in CLASSES:
+        if kind not in {ev.ShardEnded, ev.ShardReleased}:
+            recorder(sample(kind))
+    recorder.watch_buffer(lambda: 5, 10)
+    recorder.set(LOOP_LAG, 0.1)
+    held = series(registry)
+    for kind in (ev.ShardEnded, ev.ShardReleased):
+        recorder(sample(kind))
+    seen = {name.removesuffix("_count") for name, labels in held | series(registry)}
+    assert {metric.name for metric in CATALOG} <= seen
+    assert registry.get_sample_value(BUFFER_BYTES.name) == 5
+    assert registry.get_sample_value(BUFFER_LIMIT_BYTES.name) == 10
+
+
+def test_a_page_counts_records_bytes_and_lag(registry, recorder):
+    emit: Emit = recorder
+    emit(ev.ShardStarted("events", "shardId-1", 0))
+    emit(ev.PageReceived("events", "shardId-1", 10, 25, 4096, 1500, 0.02))
+    emit(ev.PageReceived("events", "shardId-1", 0, 0, 0, 0, 0.02))
+    assert registry.get_sample_value("kst_source_records_total", STREAM) == 10
+    assert registry.get_sample_value("kst_source_user_records_total", STREAM) == 25
+    assert registry.get_sample_value("kst_source_bytes_total", STREAM) == 4096
+    assert registry.get_sample_value("kst_source_polls_total", STREAM | {"result": "empty"}) == 1
+    assert registry.get_sample_value("kst_source_behind_latest_seconds", WHERE) == 0
+
+
+def test_a_sealed_unit_counts_its_records_by_outcome(registry, recorder):
+    recorder(ev.ShardStarted("events", "shardId-1", 0))
+    recorder(ev.UnitSealed("events", "shardId-1", 1, 9, (("written", 7), ("filtered", 2)), 42.0, 3.0, 0.5))
+    assert registry.get_sample_value("kst_records_total", STREAM | {"outcome": "filtered"}) == 2
+    assert registry.get_sample_value("kst_record_age_at_commit_seconds_sum", STREAM | {"record": "oldest"}) == 42
+    assert registry.get_sample_value("kst_shard_sealed_timestamp_seconds", WHERE) == 1000
+
+
+@pytest.mark.parametrize("end", [ev.ShardReleased("events", "shardId-1", "drain"), ev.ShardEnded("events", "shardId-1", ())])
+def test_no_series_of_a_shard_outlives_it(end, registry, recorder):
+    """One round per kind of event, then the end, then stragglers that were under way."""
+    recorder(ev.ShardStarted("events", "shardId-1", 0))
+    stragglers = [sample(kind) for kind in CLASSES if kind not in {ev.ShardStarted, ev.ShardHalted}]
+    for event in stragglers[:5]:
+        recorder(event)
+    recorder(ev.ShardHalted("events", "shardId-1", "gap"))
+    assert b'shard="shardId-1"' in generate_latest(registry)
+    recorder(end)
+    for event in stragglers:
+        recorder(event)
+    assert b'shard="shardId-1"' not in generate_latest(registry)
+
+
+def test_held_shards_are_counted_per_stream(registry, recorder):
+    for shard in ("a", "b"):
+        recorder(ev.ShardStarted("events", shard, 0))
+    recorder(ev.ShardStarted("events", "a", 0))
+    assert registry.get_sample_value("kst_leases_held", STREAM) == 2
+    recorder(ev.ShardReleased("events", "a", "lease_lost"))
+    assert registry.get_sample_value("kst_leases_held", STREAM) == 1
+
+
+def test_a_halt_shows_until_the_shard_starts_again(registry, recorder):
+    recorder(ev.ShardHalted("events", "shardId-1", "gap"))
+    assert registry.get_sample_value("kst_shard_halted", WHERE) == 1
+    recorder(ev.ShardStarted("events", "shardId-1", 0))
+    assert registry.get_sample_value("kst_shard_halted", WHERE) == 0
+
+
+def test_reasons_without_end_share_one_series(registry, recorder):
+    for number in range(MAX_REASONS + 50):
+        recorder(ev.RecordsRejected("events", "shardId-1", "python", f"reason-{number}", 1))
+    recorder(ev.RecordsRejected("events", "shardId-1", "python", "reason-0", 1))
+    family = STREAM | {"stage": "python"}
+    assert registry.get_sample_value("kst_dlq_records_total", family | {"reason": "other"}) == 50
+    assert registry.get_sample_value("kst_dlq_records_total", family | {"reason": "reason-0"}) == 2
+    assert sum(name == "kst_dlq_records_total" for name, _ in series(registry)) == MAX_REASONS + 1
+
+
+def test_events_from_many_threads_are_all_counted(registry, recorder):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: recorder(ev.Checkpointed("events", "shardId-1", 1)), range(800)))
+    assert registry.get_sample_value("kst_checkpoints_total", STREAM) == 800
+
+
+def test_neither_strangers_nor_nonsense_raise(registry, recorder):
+    recorder(ev.Event("events", "shardId-1"))
+    recorder(ev.BudgetWaited("events", "shardId-1", -1.0))
+    assert registry.get_sample_value("kst_backpressure_seconds_total", STREAM) == 0

@@ -1,0 +1,125 @@
+import asyncio
+import socket
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry
+
+from stream import events as ev
+from stream.errors import Fatal
+from stream.metrics.recorder import Recorder
+from stream.metrics.server import Health, MetricsServer
+from tests.unit.metrics.every_event import FixedClock
+
+
+def ask(paths, *, health=None, registry=None, headers=None):
+    async def run():
+        async with (
+            MetricsServer(registry or CollectorRegistry(), health or Health(), port=0) as server,
+            aiohttp.ClientSession(headers=headers) as session,
+        ):
+            host, port = server.address
+            answers = []
+            for path in paths:
+                async with session.get(f"http://{host}:{port}{path}") as answer:
+                    answers.append((answer.status, answer.headers["Content-Type"], await answer.text()))
+            return answers
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def registry():
+    registry = CollectorRegistry()
+    Recorder(registry, FixedClock())(ev.Checkpointed("events", "shardId-1", 1))
+    return registry
+
+
+def test_metrics_are_served_as_text(registry):
+    ((status, kind, text),) = ask(["/metrics"], registry=registry)
+    assert status == 200
+    assert kind.startswith("text/plain")
+    assert 'kst_checkpoints_total{stream="events"} 1.0' in text
+
+
+def test_openmetrics_is_served_to_who_asks_for_it(registry):
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    ((status, kind, text),) = ask(["/metrics"], registry=registry, headers=accept)
+    assert status == 200
+    assert kind.startswith("application/openmetrics-text")
+    assert text.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/openmetrics-text; version=none", "text/plain; version=", ";;;,,,", "text/plain; escaping=x"]
+)
+def test_an_odd_accept_header_is_no_error(registry, accept):
+    ((status, _, text),) = ask(["/metrics"], registry=registry, headers={"Accept": accept})
+    assert status == 200
+    assert "kst_checkpoints" in text
+
+
+def test_a_starting_worker_is_alive_and_not_ready():
+    (alive, ready) = ask(["/healthz", "/readyz"])
+    assert (alive[0], ready[0]) == (200, 503)
+    assert ready[2] == '{"ok":false,"obstacles":{"worker":"starting"}}'
+
+
+def test_a_worker_without_obstacles_is_ready():
+    health = Health()
+    health.clear("worker")
+    assert [answer[0] for answer in ask(["/healthz", "/readyz"], health=health)] == [200, 200]
+
+
+def test_an_obstacle_blocks_until_it_is_cleared():
+    health = Health()
+    health.clear("worker")
+    health.block("sink:s3", "bucket does not answer")
+    ((status, _, text),) = ask(["/readyz"], health=health)
+    assert status == 503
+    assert "bucket does not answer" in text
+    health.clear("sink:s3")
+    assert health.ready
+
+
+def test_a_fault_ends_life_and_readiness():
+    health = Health()
+    health.clear("worker")
+    health.fault = "shard task died"
+    answers = ask(["/healthz", "/readyz"], health=health)
+    assert [answer[0] for answer in answers] == [503, 503]
+    assert all("shard task died" in answer[2] for answer in answers)
+
+
+def test_there_is_nothing_else_and_nothing_can_be_changed():
+    async def run():
+        async with MetricsServer(CollectorRegistry(), Health(), port=0) as server, aiohttp.ClientSession() as session:
+            host, port = server.address
+            assert host == "127.0.0.1"
+            async with session.get(f"http://{host}:{port}/") as answer:
+                first = answer.status
+            async with session.post(f"http://{host}:{port}/healthz") as answer:
+                return first, answer.status
+
+    assert asyncio.run(run()) == (404, 405)
+
+
+def test_a_taken_port_is_fatal_and_says_what_to_change():
+    async def run(port):
+        async with MetricsServer(CollectorRegistry(), Health(), port=port):
+            raise AssertionError("it must not open")
+
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(Fatal, match=r"metrics\.port"):
+        asyncio.run(run(taken.getsockname()[1]))
+
+
+def test_after_closing_nobody_listens_and_the_port_is_free():
+    async def run():
+        async with MetricsServer(CollectorRegistry(), Health(), port=0) as server:
+            port = server.address[1]
+        with pytest.raises(RuntimeError, match="not open"):
+            _ = server.address
+        async with MetricsServer(CollectorRegistry(), Health(), port=port) as again:
+            assert again.address[1] == port
+
+    asyncio.run(run())

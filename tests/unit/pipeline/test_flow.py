@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from stream.pipeline.findings import Severity
+from stream.pipeline.lint import check_content
+from tests.unit.pipeline.definitions import least
+
+
+def findings(tmp_path, *stages, **changes):
+    text = yaml.safe_dump(least(stages=list(stages), **changes), sort_keys=False, width=1000)
+    return check_content(text.encode(), "p.yaml", tmp_path, {}).findings
+
+
+def words(found):
+    return [each.message.split(";")[0] for each in found if each.severity is Severity.ERROR]
+
+
+def test_a_column_made_by_one_stage_may_be_used_by_the_next_and_by_the_sink(tmp_path):
+    sinks = [{"s3": {"url": "s3://lake/x/", "partition_by": ["late"]}}]
+    assert findings(tmp_path, {"derive": {"late": "delay > 15"}}, {"filter": "late"}, {"select": ["late"]}, sinks=sinks) == ()
+
+
+@pytest.mark.parametrize(
+    ("stage", "lost"),
+    [({"select": ["carrier"]}, "delay"), ({"select": {"drop": ["delay"]}}, "delay"), ({"rename": {"delay": "minutes"}}, "delay")],
+)
+def test_a_column_that_is_gone_cannot_be_used(tmp_path, stage, lost):
+    assert findings(tmp_path, {"filter": f"{lost} > 5"}, stage) == ()
+    (message,) = words(findings(tmp_path, stage, {"filter": f"{lost} > 5"}))
+    assert f"no column '{lost}'" in message
+
+
+def test_a_stage_that_cannot_change_columns_does_not_end_the_check(tmp_path):
+    mask = {"mask": {"columns": ["nobody"], "method": "redact"}}
+    found = findings(tmp_path, {"filter": "nothing > 5"}, mask, {"derive": {"x": "nowhere + 1"}})
+    assert len(words(found)) == 3
+
+
+def test_behind_a_stage_that_can_a_note_says_that_nothing_is_checked(tmp_path):
+    found = findings(tmp_path, {"derive": {"x": "nowhere + 1"}}, {"filter": "nothing > 5"}, {"filter": "x > 5"})
+    assert len(words(found)) == 1
+    assert [each.code for each in found if each.severity is Severity.NOTE] == ["not_checked"]
+
+
+def test_all_that_is_wrong_in_one_stage_is_said_but_not_what_follows_from_it(tmp_path):
+    found = findings(tmp_path, {"derive": {"a": "nowhere + 1", "b": "a + 1", "c": "nothing + 1", "d": "delay + 1"}})
+    assert [message.split("'")[1] for message in words(found)] == ["nowhere", "nothing"]
+
+
+def test_each_sink_is_asked(tmp_path):
+    sinks = [{"s3": {"url": f"s3://lake/{name}/", "name": name, "partition_by": [name]}} for name in ("carrier", "nobody")]
+    (finding,) = findings(tmp_path, sinks=sinks)
+    assert "'nobody'" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("state", "clean"),
+    [
+        ("s3://lake/_stream/", True),
+        ("s3://lake/flights", False),
+        ("s3://lake/flights/x/", False),
+        ("s3://lake/flights_state", True),
+    ],
+)
+def test_state_lies_beside_the_data(tmp_path, state, clean):
+    codes = [each.code for each in findings(tmp_path, state=state)]
+    assert codes == ([] if clean else ["state_inside_sink"])

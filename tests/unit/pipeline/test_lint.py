@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from stream.pipeline.findings import Severity
+from stream.pipeline.lint import check, check_content
+from tests.unit.pipeline.definitions import DESIGNED, EXAMPLES
+
+CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.yaml"))
+
+
+def expected(text):
+    lines = [line.removeprefix("# expect: ") for line in text.splitlines() if line.startswith("# expect: ")]
+    return sorted(tuple(line.split(" ")) for line in lines)
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_each_wrong_file_gives_exactly_the_findings_it_names(path):
+    text = path.read_text()
+    result = check(path, {})
+    assert expected(text), "every file of the corpus names its findings"
+    assert sorted((f"{each.line}:{each.column}", each.code) for each in result.findings) == expected(text)
+    assert not result.ok
+
+
+def test_the_corpus_is_there():
+    assert len(CORPUS) >= 30
+
+
+@pytest.fixture
+def designed(tmp_path, monkeypatch):
+    """The designed pipeline with the tables and the module that it names, as a file."""
+    (tmp_path / "reference").mkdir()
+    pl.DataFrame({"carrier": ["UA"], "name": ["United"]}).write_parquet(tmp_path / "reference" / "airlines.parquet")
+    hour = pl.Series("time_hour", ["2013-01-01T10:00:00Z"]).str.to_datetime(time_unit="us", time_zone="UTC")
+    weather = pl.DataFrame({"origin": ["EWR"], "time_hour": hour, "temp": [39.0], "wind_speed": [12.7], "visib": [10.0]})
+    weather.write_parquet(tmp_path / "reference" / "weather.parquet")
+    (tmp_path / "my_company").mkdir()
+    (tmp_path / "my_company" / "__init__.py").touch()
+    (tmp_path / "my_company" / "flights.py").write_text("def score(frame):\n    return frame.with_columns(score=frame['made_up'] * 2)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(DESIGNED)
+    return path
+
+
+def test_the_designed_pipeline_is_clean(designed):
+    result = check(designed, {"MASK_KEY": "k"})
+    assert result.findings == ()
+    assert len(result.pipeline.stages) == 6
+
+
+def test_a_column_is_followed_to_the_sink(designed):
+    designed.write_text(DESIGNED.replace("month: strftime", "year_month: strftime"))
+    (finding,) = check(designed, {"MASK_KEY": "k"}).findings
+    assert (finding.line, finding.column, finding.code) == (23, 67, "schema_mismatch")
+    assert "month" in finding.message
+
+
+def test_the_example_is_clean():
+    assert check(EXAMPLES / "flights" / "pipeline.yaml", {"MASK_KEY": "k"}).findings == ()
+
+
+def test_a_missing_secret_is_a_note(designed):
+    result = check(designed, {})
+    assert [(each.code, each.severity) for each in result.findings] == [("secret_unset", Severity.NOTE)]
+    assert result.ok
+
+
+def test_a_remote_table_ends_the_check_of_columns_with_a_note(designed):
+    designed.write_text(DESIGNED.replace("reference/weather", "s3://lake/weather").replace("made_up: dep", "made_up: depp"))
+    codes = [each.code for each in check(designed, {"MASK_KEY": "k"}).findings]
+    assert codes == ["not_checked", "schema_mismatch"]
+    designed.write_text(DESIGNED.replace("reference/weather", "s3://lake/weather"))
+    result = check(designed, {"MASK_KEY": "k"})
+    assert [each.code for each in result.findings] == ["not_checked"]
+    assert result.ok
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    result = check(tmp_path / "none.yaml", {})
+    assert [each.code for each in result.findings] == ["unreadable"]
+    assert not result.ok
+
+
+@pytest.mark.parametrize("keep", range(0, len(DESIGNED), 23))
+def test_a_file_cut_off_anywhere_gives_findings_and_never_raises(keep, tmp_path):
+    result = check_content(DESIGNED[:keep].encode(), "p.yaml", tmp_path, {})
+    assert result.findings
+
+
+def test_findings_come_in_the_order_of_the_file():
+    findings = check(CORPUS[0].parent / "unknown_keys_everywhere.yaml", {}).findings
+    assert [(each.line, each.column) for each in findings] == sorted((each.line, each.column) for each in findings)
+
+
+def test_hints_name_what_was_meant():
+    findings = check(CORPUS[0].parent / "unknown_keys_everywhere.yaml", {}).findings
+    assert [each.hint for each in findings if each.code == "unknown_key"] == [
+        "did you mean `stream`?",
+        "did you mean `schema`?",
+        "did you mean `partition_by`?",
+        "did you mean `coordination`?",
+    ]

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.pipeline.findings import Position
+from stream.pipeline.load import MAX_BYTES, load, resolve
+
+
+def read(text, env=None):
+    document = load(text.encode() if isinstance(text, str) else text, "p.yaml", env or {})
+    return document.data, [(each.line, each.column, each.code) for each in document.findings]
+
+
+def test_plain_data_and_where_it_stands():
+    document = load(b"a: 1\nb:\n  - x: [2, 'three']\n", "p.yaml", {})
+    assert document.data == {"a": 1, "b": [{"x": [2, "three"]}]}
+    assert document.keys["b", 0, "x"] == Position(3, 5)
+    assert document.values["b", 0, "x", 1] == Position(3, 12)
+    assert document.value_position(("b", 0, "y")) == Position(3, 5)
+    assert document.key_position(("a",)) == Position(1, 1)
+
+
+@pytest.mark.parametrize("word", ["on", "off", "yes", "no", "Yes", "2026-01-01", "12:30:45", "1_000", "0b11", "y", "=", "0777x", "1e", "+"])
+def test_words_that_older_yaml_takes_for_something_else_stay_text(word):
+    assert read(f"{word}: {word}") == ({word: word}, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True), ("False", False), ("null", None), ("~", None), ("", None), ("12", 12), ("-3", -3),
+        ("010", 10), ("0x1F", 31), ("0o17", 15), ("1.5", 1.5), ("1e3", 1000.0), (".5", 0.5), (".inf", float("inf")),
+        ("-.inf", float("-inf")), ("truE", "truE"),
+    ],
+)  # fmt: skip
+def test_scalars_of_the_core_schema(text, value):
+    assert resolve(text) == value
+    assert type(resolve(text)) is type(value)
+
+
+def test_references_are_typed_only_where_nothing_is_quoted():
+    data, findings = read("a: ${N}\nb: '${N}'\nc: ${M:-5}\nd: ${E}\ne: |\n  x ${N}\n", {"N": "7", "E": ""})
+    assert (data, findings) == ({"a": 7, "b": "7", "c": 5, "d": "", "e": "x 7\n"}, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ("{a: int64?, b: string?}", {"a": "int64?", "b": "string?"}),
+        ("[x?, ? y]", ["x?", {"y": None}]),
+        ("{a: {b: ${N}}, c: [${N}, s3://${N}/${M:-m}/x]}", {"a": {"b": 7}, "c": [7, "s3://7/m/x"]}),
+        ("{a: list<string?>?}", {"a": "list<string?>?"}),
+        ("[a ? b, {c: $}]", ["a ? b", {"c": "$"}]),
+    ],
+)
+def test_question_marks_and_references_between_braces(text, data):
+    assert read(f"v: {text}", {"N": "7"}) == ({"v": data}, [])
+
+
+def test_an_environment_value_cannot_add_structure():
+    assert read("a: ${X}", {"X": "1\nb: [2]"})[0] == {"a": "1\nb: [2]"}
+
+
+def test_aliases_share_a_value_and_its_place():
+    document = load(b"a: &x {p: 1}\nb: *x\n", "p.yaml", {})
+    assert document.data == {"a": {"p": 1}, "b": {"p": 1}}
+    assert document.values["b", "p"] == Position(1, 11)
+
+
+def test_every_problem_of_one_file_is_found():
+    _, findings = read("a: 1\na: 2\n? [k]\n: 3\nb: !x 1\nc: ${NOPE}\n<<: {d: 1}\ne: *none\n")
+    assert sorted(findings) == [
+        (2, 1, "duplicate_key"),
+        (3, 3, "bad_key"),
+        (5, 4, "custom_tag"),
+        (6, 4, "env_unset"),
+        (7, 1, "merge_key"),
+        (8, 4, "unknown_alias"),
+    ]
+
+
+def test_a_large_file_is_not_parsed():
+    assert read(b"a: " + b"x" * MAX_BYTES) == (None, [(1, 1, "too_large")])
+
+
+def test_aliases_inside_aliases_count_as_depth():
+    lines = ["a0: &a0 " + "[" * 20 + "]" * 20, "a1: " + "[" * 20 + "*a0" + "]" * 20]
+    assert read("\n".join(lines))[1][0][2] == "too_deep"
+
+
+def test_bytes_that_are_not_utf8():
+    assert read(b"a: b\nc: \xff\n") == (None, [(2, 4, "not_utf8")])
+
+
+def test_a_byte_order_mark_is_no_content():
+    assert read(b"\xef\xbb\xbfa: 1") == ({"a": 1}, [])
+
+
+def test_an_error_at_the_end_points_to_what_was_never_closed():
+    assert read("a: 1\nb: 'text\n\n\n") == (None, [(2, 4, "syntax")])
+
+
+@given(st.one_of(st.text(), st.text(alphabet="ab:- []{}&*!|>'\"#\n\t$%@`?,<")))
+def test_no_text_makes_it_raise(text):
+    document = load(text.encode("utf-8", "surrogatepass"), "p.yaml", {})
+    assert document.findings or isinstance(document.data, dict)
+    assert all(each.line >= 1 and each.column >= 1 for each in document.findings)

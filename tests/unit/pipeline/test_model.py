@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import ValidationError
+
+from stream.contracts import Start, StartKind
+from stream.pipeline.model import Pipeline
+from stream.transform.decode import Unknown
+from tests.unit.pipeline.definitions import least
+
+
+def model(**changes):
+    return Pipeline.model_validate(least(**changes))
+
+
+def source(**changes):
+    return least()["source"] | changes
+
+
+def test_defaults():
+    pipeline = model()
+    assert pipeline.flush.age == timedelta(seconds=60)
+    assert (pipeline.flush.bytes, pipeline.flush.rows) == (64 * 2**20, 500_000)
+    assert pipeline.memory.budget == 256 * 2**20
+    assert pipeline.source.kinesis.start == Start(StartKind.TRIM_HORIZON)
+    assert pipeline.source.decode.name == "json"
+    assert pipeline.metrics.host == "127.0.0.1"
+    assert pipeline.stages == ()
+
+
+def test_units():
+    pipeline = model(flush={"age": "1h30m", "bytes": 4096, "rows": 5}, memory={"budget": "10MB"})
+    assert pipeline.flush.age == timedelta(minutes=90)
+    assert (pipeline.flush.bytes, pipeline.memory.budget) == (4096, 10**7)
+
+
+@pytest.mark.parametrize(
+    ("written", "start"),
+    [
+        ("trim_horizon", Start(StartKind.TRIM_HORIZON)),
+        ("latest", Start(StartKind.LATEST)),
+        ({"at_timestamp": "2026-01-01T01:00:00+01:00"}, Start(StartKind.AT_TIMESTAMP, datetime(2026, 1, 1, tzinfo=UTC))),
+        (
+            {"at_timestamp": "2026-01-01T00:00:00.5Z"},
+            Start(StartKind.AT_TIMESTAMP, datetime(2026, 1, 1, 0, 0, 0, 500_000, tzinfo=UTC)),
+        ),
+    ],
+)
+def test_start_positions(written, start):
+    assert model(source=source(kinesis={"stream": "s", "start": written})).source.kinesis.start == start
+
+
+@pytest.mark.parametrize("written", ["TRIM_HORIZON", 5, None, {"at_timestamp": "yesterday"}, {"at_timestamp": 1}, {"at": "x"}, ["latest"]])
+def test_what_is_no_start_position(written):
+    with pytest.raises(ValidationError):
+        model(source=source(kinesis={"stream": "s", "start": written}))
+
+
+def test_equal_meanings_are_equal_models():
+    short = model(source=source(unknown="capture"))
+    long = model(source=source(decode={"json": {"unknown": "capture"}}))
+    assert short == long
+    assert short.source.unknown is Unknown.CAPTURE
+    assert short.source.decode.unknown is Unknown.CAPTURE
+    assert model(sinks=[{"files": {"url": "s3://lake/flights/"}}]) == model()
+    assert model(stages=[{"select": ["carrier"]}]) == model(stages=[{"select": {"keep": ["carrier"]}}])
+
+
+def test_the_same_policy_may_be_written_twice():
+    assert model(source=source(unknown="reject", decode={"json": {"unknown": "reject"}})).source.unknown is Unknown.REJECT
+
+
+def test_a_decoder_without_a_policy_takes_none():
+    raw = {"kinesis": {"stream": "s"}, "decode": "raw"}
+    assert model(source=raw).source.record_schema() is None
+    with pytest.raises(ValidationError, match="has no policy for unknown fields"):
+        model(source=raw | {"unknown": "ignore"})
+
+
+def test_a_pipeline_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        model().application = "other"
+
+
+def test_every_option_says_what_it_means():
+    waiting = [Pipeline]
+    while waiting:
+        part = waiting.pop()
+        for name, field in part.model_fields.items():
+            assert field.description, f"{part.__name__}.{name}"
+            if isinstance(field.annotation, type) and hasattr(field.annotation, "model_fields"):
+                waiting.append(field.annotation)

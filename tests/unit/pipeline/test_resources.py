@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+
+import polars as pl
+import pytest
+
+from stream.errors import DefinitionError, Fatal
+from stream.pipeline.model import Pipeline
+from stream.pipeline.resources import MAX_TABLE_BYTES, fetch_resources, load_function, parse_table, read_local, resolve_secret
+
+TABLE = pl.DataFrame({"carrier": ["UA", "AA"], "name": ["United", "American"]})
+
+
+def parquet():
+    buffer = io.BytesIO()
+    TABLE.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def pipeline(*stages):
+    return Pipeline.model_validate(
+        {
+            "application": "a",
+            "source": {"kinesis": {"stream": "s"}, "schema": {"carrier": "string"}},
+            "stages": list(stages),
+            "sinks": [{"s3": {"url": "s3://lake/x/"}}],
+            "state": "s3://lake/_stream/",
+        }
+    )
+
+
+def lookup(url):
+    return {"lookup": {"table": url, "on": "carrier", "take": ["name"]}}
+
+
+def fetch(definition, base, env=None, read=None):
+    return asyncio.run(fetch_resources(definition, base, env or {}, read))
+
+
+def test_everything_a_pipeline_needs_is_there_under_the_name_it_uses(tmp_path, monkeypatch):
+    (tmp_path / "t.parquet").write_bytes(parquet())
+    (tmp_path / "my_score.py").write_text("def score(frame):\n    return frame\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = []
+
+    async def remote(url):
+        asked.append(url)
+        return b"carrier,name\nUA,United\nAA,American\n"
+
+    mask = {"mask": {"columns": ["carrier"], "method": "keyed_hash", "key": {"env": "MASK_KEY"}}}
+    definition = pipeline(lookup("t.parquet"), lookup("t.parquet"), lookup("s3://lake/t.csv"), mask, {"python": "my_score:score"})
+    fetched = fetch(definition, tmp_path, {"MASK_KEY": "k"}, remote)
+    assert asked == ["s3://lake/t.csv"]
+    assert fetched.resources.tables["t.parquet"].equals(TABLE)
+    assert fetched.resources.tables["s3://lake/t.csv"].equals(TABLE)
+    assert fetched.digests["t.parquet"] == hashlib.sha256(parquet()).hexdigest()
+    assert fetched.resources.secrets == {"env:MASK_KEY": b"k"}
+    assert fetched.resources.functions["my_score:score"](TABLE) is TABLE
+
+
+def test_everything_missing_is_named_at_once(tmp_path):
+    mask = {"mask": {"columns": ["carrier"], "method": "keyed_hash", "key": {"env": "MASK_KEY"}}}
+    definition = pipeline(lookup("none.csv"), lookup("s3://lake/t.csv"), mask, {"python": "no_such_module_here:score"})
+    with pytest.raises(DefinitionError) as caught:
+        fetch(definition, tmp_path)
+    for word in ("none.csv", "s3://lake/t.csv", "MASK_KEY", "no_such_module_here"):
+        assert word in str(caught.value)
+
+
+def test_a_failing_store_is_not_taken_for_a_wrong_definition(tmp_path):
+    async def denied(url):
+        raise Fatal("access denied")
+
+    with pytest.raises(Fatal):
+        fetch(pipeline(lookup("s3://lake/t.csv")), tmp_path, read=denied)
+
+
+@pytest.mark.parametrize(
+    ("url", "content"),
+    [
+        ("x/t.csv", b"carrier,name\nUA,United\nAA,American\n"),
+        ("x/t.ndjson", b'{"carrier":"UA","name":"United"}\n{"carrier":"AA","name":"American"}\n'),
+        ("x/T.PARQUET", parquet()),
+    ],
+)
+def test_table_formats(url, content):
+    assert parse_table(url, content).equals(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("t.xlsx", "unknown suffix '.xlsx'"), ("t.parquet", "cannot be read as parquet"), ("t", "unknown suffix ''")],
+)
+def test_tables_that_cannot_be_read(url, says):
+    with pytest.raises(DefinitionError, match=says):
+        parse_table(url, b"\x00garbage")
+
+
+def test_where_local_tables_lie(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"x")
+    assert read_local("t.csv", tmp_path) == b"x"
+    assert read_local("./t.csv", tmp_path) == b"x"
+    assert read_local("file:t.csv", tmp_path) == b"x"
+    assert read_local(f"file://{tmp_path}/t.csv", tmp_path / "other") == b"x"
+    assert read_local("package:stream.data/nycflights13/airlines.parquet", tmp_path)[:4] == b"PAR1"
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("none.csv", "no file"),
+        (".", "cannot be read"),
+        ("package:no_such_package/t.csv", "no package `no_such_package`"),
+        ("package:/t.csv", "no package"),
+    ],
+)
+def test_local_tables_that_are_not_there(url, says, tmp_path):
+    with pytest.raises(DefinitionError, match=says):
+        read_local(url, tmp_path)
+
+
+def test_a_huge_table_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "t.csv").open("wb") as file:
+        file.truncate(MAX_TABLE_BYTES + 1)
+    with pytest.raises(DefinitionError, match="at most"):
+        read_local("t.csv", tmp_path)
+
+
+def test_secrets(tmp_path):
+    (tmp_path / "key").write_bytes(b"from a file\r\n")
+    assert resolve_secret("env:K", {"K": "v"}, tmp_path) == b"v"
+    assert resolve_secret("file:key", {}, tmp_path) == b"from a file"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("env:K", "not set"),
+        ("env:EMPTY", "empty"),
+        ("file:none", "cannot be read"),
+        ("vault:k", "refers to no secret"),
+        ("plain", "refers to no secret"),
+    ],
+)
+def test_secrets_that_cannot_be_had(name, says, tmp_path):
+    with pytest.raises(DefinitionError, match=says):
+        resolve_secret(name, {"EMPTY": ""}, tmp_path)
+
+
+def test_functions(tmp_path, monkeypatch):
+    (tmp_path / "broken_score.py").write_text("def score(:\n")
+    (tmp_path / "fine_score.py").write_text("class Model:\n    @staticmethod\n    def score(frame):\n        return 1\nlimit = 5\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_function("fine_score:Model.score")(TABLE) == 1
+    for path, says in [
+        ("fine_score", "not an import path"),
+        ("fine score:x", "not an import path"),
+        ("fine_score:none", "cannot be imported"),
+        ("fine_score:limit", "not a function"),
+        ("broken_score:score", "cannot be imported"),
+        ("no_such_score:score", "cannot be imported"),
+    ]:
+        with pytest.raises(DefinitionError, match=says):
+            load_function(path)

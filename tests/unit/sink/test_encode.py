@@ -1,0 +1,112 @@
+import gzip
+import io
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from stream.sink.encode import Compression, Encoder, Format, parquet
+
+EVERY_TYPE = pl.DataFrame(
+    {
+        "text": ["a", None, ""],
+        "number": [1, 2, None],
+        "big": [2**64 - 1, 0, 1],
+        "real": [1.5, float("nan"), None],
+        "flag": [True, None, False],
+        "raw": [b"\xff\x00", b"", None],
+        "day": [date(2013, 1, 1), None, date(1970, 1, 1)],
+        "when": [datetime(2013, 1, 1, 5, tzinfo=UTC)] * 3,
+        "naive": [datetime.fromisoformat("2013-01-01T05:00:00.000123")] * 3,
+        "span": [timedelta(seconds=1), None, timedelta(days=-1)],
+        "list": [["a", None], [], None],
+        "struct": [{"x": 1, "y": "z"}, None, {"x": None, "y": ""}],
+        "money": pl.Series(["1.50", None, "-2.25"]).cast(pl.Decimal(10, 2)),
+    },
+    schema_overrides={"big": pl.UInt64},
+)
+
+
+def test_parquet_reads_back_as_the_frame_it_was():
+    assert_frame_equal(pl.read_parquet(parquet(EVERY_TYPE)), EVERY_TYPE)
+
+
+def test_parquet_without_durations_carries_no_writer_specific_schema():
+    body = parquet(EVERY_TYPE.drop("span"))
+    assert pq.read_metadata(pa.BufferReader(body)).metadata is None
+    assert_frame_equal(pl.read_parquet(body), EVERY_TYPE.drop("span"))
+
+
+def test_categories_and_wide_integers_become_text():
+    frame = pl.DataFrame({"c": pl.Series(["x", "y"], dtype=pl.Categorical), "w": pl.Series([2**70, -1], dtype=pl.Int128)})
+    assert pl.read_parquet(parquet(frame)).rows() == [("x", str(2**70)), ("y", "-1")]
+
+
+def test_bytes_do_not_depend_on_how_the_rows_lie_in_memory():
+    whole = pl.concat([EVERY_TYPE] * 50)
+    pieces = pl.concat([whole.slice(start, 7) for start in range(0, whole.height, 7)], rechunk=False)
+    gathered = pl.concat([whole, whole])[list(range(whole.height))]
+    for encoder in (Encoder(), Encoder(Format.NDJSON, Compression.GZIP), Encoder(Format.NDJSON, Compression.ZSTD)):
+        assert encoder.encode(pieces) == encoder.encode(whole) == encoder.encode(gathered)
+
+
+def test_categories_in_another_order_give_the_same_bytes():
+    one = pl.DataFrame({"c": pl.Series(["b", "a"], dtype=pl.Enum(["a", "b"]))})
+    other = pl.DataFrame({"c": pl.Series(["b", "a"], dtype=pl.Enum(["b", "a"]))})
+    assert parquet(one) == parquet(other)
+
+
+def test_only_repetitive_columns_get_a_dictionary():
+    frame = pl.DataFrame({"id": [f"id-{row}" for row in range(5000)], "kind": ["a", "b"] * 2500})
+    group = pq.read_metadata(pa.BufferReader(parquet(frame))).row_group(0)
+    assert [group.column(index).has_dictionary_page for index in range(2)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("compression", "unpack", "ending"),
+    [
+        (Compression.GZIP, gzip.decompress, ".ndjson.gz"),
+        (Compression.ZSTD, lambda body: pa.input_stream(pa.BufferReader(body), compression="zstd").read(), ".ndjson.zst"),
+        (Compression.NONE, bytes, ".ndjson"),
+    ],
+)
+def test_ndjson_reads_back_line_by_line(compression, unpack, ending):
+    encoder = Encoder(Format.NDJSON, compression)
+    frame = EVERY_TYPE.select("text", "number", "big", "flag", "list", "struct")
+    read = pl.read_ndjson(io.BytesIO(unpack(encoder.encode(frame))), schema=frame.schema)
+    assert_frame_equal(read, frame)
+    assert encoder.extension == ending
+
+
+def test_ndjson_holds_bytes_as_base64_and_times_as_iso_text():
+    body = Encoder(Format.NDJSON, Compression.NONE).encode(EVERY_TYPE.select("raw", "when").head(1))
+    assert body == b'{"raw":"/wA=","when":"2013-01-01T05:00:00+00:00"}\n'
+
+
+def test_gzip_holds_no_time_of_day():
+    body = Encoder(Format.NDJSON, Compression.GZIP).encode(EVERY_TYPE.select("text"))
+    assert body[4:8] == b"\0\0\0\0"
+
+
+def noise(rows):
+    return pl.DataFrame({"n": range(rows), "t": [f"{row * 2654435761 % 2**32:x}" for row in range(rows)]})
+
+
+@given(st.integers(1, 3000), st.integers(200, 20_000))
+@settings(max_examples=40, deadline=None)
+def test_split_files_hold_all_rows_in_order_and_keep_to_the_target(rows, target):
+    frame, encoder = noise(rows), Encoder(Format.NDJSON, Compression.GZIP)
+    files = list(encoder.encode_split(frame, target))
+    assert sum(height for height, _ in files) == rows
+    read = b"".join(gzip.decompress(body) for _, body in files)
+    assert_frame_equal(pl.read_ndjson(io.BytesIO(read)), frame)
+    assert all(height == 1 or len(body) <= target * 1.25 for height, body in files)
+
+
+def test_a_file_within_the_target_is_not_split():
+    assert len(list(Encoder().encode_split(noise(1000), 2**20))) == 1

@@ -1,0 +1,177 @@
+import gzip
+import io
+import json
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+from pydantic import ValidationError
+
+from stream.batch import LINEAGE, ROW, SEQUENCE
+from stream.contracts import Sink
+from stream.sink.objects import ObjectsSink, ObjectsSinkConfig, checked_key
+from stream.sink.partition import SinkMismatch
+from tests.unit.sink.frames import rows, sequence
+
+UNIT = "shardId-000000000003-1-9"
+
+
+def sink(**options):
+    return ObjectsSink(ObjectsSinkConfig(url="s3://lake/flights/", **options))
+
+
+def read(file):
+    if file.key.endswith(".parquet"):
+        return pl.read_parquet(file.body)
+    return pl.read_ndjson(io.BytesIO(gzip.decompress(file.body)))
+
+
+def test_it_is_a_sink():
+    made: Sink = sink(name="lake")
+    assert made.name == "lake"
+
+
+def test_names_say_partition_unit_part_and_digest():
+    encoded = sink(partition_by=["k"]).encode(rows(pl.DataFrame({"k": ["a", "b", "a"]})), UNIT)
+    assert [file.key for file in encoded.files] == [
+        f"k=a/{UNIT}.0.{encoded.files[0].sha256[:16]}.parquet",
+        f"k=b/{UNIT}.0.{encoded.files[1].sha256[:16]}.parquet",
+    ]
+    assert [(file.sink, file.rows) for file in encoded.files] == [("s3", 2), ("s3", 1)]
+
+
+def test_no_rows_no_files():
+    encoded = sink().encode(rows(pl.DataFrame({"k": []}, schema={"k": pl.String})), UNIT)
+    assert encoded.files == ()
+    assert encoded.placement.height == 0
+
+
+def test_lineage_is_written_behind_the_columns_unless_switched_off_and_the_row_number_never():
+    frame = rows(pl.DataFrame({"k": ["a"]}))
+    assert read(sink().encode(frame, UNIT).files[0]).columns == ["k", *LINEAGE]
+    assert read(sink(lineage=False).encode(frame, UNIT).files[0]).columns == ["k"]
+
+
+def test_the_same_rows_give_the_same_files_however_they_lie_in_memory():
+    frame = rows(pl.DataFrame({"k": ["a", "b", "c", "a"] * 20, "v": range(80)}))
+    pieces = pl.concat([frame.slice(start, 9) for start in range(0, 80, 9)], rechunk=False)
+    maker = sink(partition_by=["k"])
+    assert maker.encode(pieces, UNIT).files == sink(partition_by=["k"]).encode(frame, UNIT).files
+
+
+KEYS = st.none() | st.sampled_from(["a", "b", "", "../x", "c/d"])
+
+
+@given(
+    st.lists(st.tuples(KEYS, st.integers(1, 3)), max_size=60),
+    st.sampled_from(["parquet", "ndjson"]),
+    st.sampled_from([("k",), (), ({"x": "LOWER(k)"},)]),
+    st.integers(1, 4),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_row_is_where_the_placement_says_and_nothing_is_lost_doubled_or_reordered(records, form, partition_by, limit):
+    numbers = [number for number, (_, copies) in enumerate(records) for _ in range(copies)]
+    keys = [records[number][0] for number in numbers]
+    frame = rows(pl.DataFrame({"k": keys, "at": range(len(keys))}, schema={"k": pl.String, "at": pl.Int64}), numbers)
+    encoded = sink(format=form, partition_by=partition_by, max_partitions=limit).encode(frame, UNIT)
+    files = [read(file) for file in encoded.files]
+    assert [file.rows for file in encoded.files] == [body.height for body in files]
+    assert sorted(at for body in files for at in body["at"]) == list(range(len(keys)))
+    assert all(body["at"].is_sorted() for body in files)
+    assert encoded.placement.height == len(keys)
+    for row, file, line in encoded.placement.iter_rows():
+        assert files[file][SEQUENCE][line] == sequence(row)
+
+
+def test_splitting_numbers_the_parts_and_placement_follows():
+    size = 30_000
+    frame = rows(pl.DataFrame({"v": [f"{row * 2654435761 % 2**32:x}" for row in range(size)]}))
+    encoded = sink(file_bytes="64KiB", partition_by=[]).encode(frame, UNIT)
+    assert len(encoded.files) > 2
+    assert [file.key.split(".")[1] for file in encoded.files] == [str(part) for part in range(len(encoded.files))]
+    assert_frame_equal(pl.concat([read(file) for file in encoded.files]), frame.drop(ROW))
+    assert encoded.placement[ROW].to_list() == list(range(size))
+    assert encoded.placement.filter(pl.col("file") == 1)["line"].to_list() == list(range(encoded.files[1].rows))
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
+@settings(max_examples=100, deadline=None)
+def test_no_record_can_leave_the_prefix(value):
+    frame = rows(pl.DataFrame({"k": [value]}))
+    (file,) = sink(partition_by=["k"]).encode(frame, UNIT).files
+    assert checked_key(file.key) == file.key
+    assert file.key.count("/") == 1
+
+
+@pytest.mark.parametrize("key", ["/x", "a//b", "../x", "a/./b", "", "a b", "x" * 900, "é"])
+def test_broken_keys_are_refused(key):
+    with pytest.raises(ValueError, match="no key inside a sink"):
+        checked_key(key)
+
+
+def test_ndjson_lines_are_plain_objects():
+    (file,) = sink(format="ndjson").encode(rows(pl.DataFrame({"k": ["a"], "v": [1.5]})), UNIT).files
+    line = json.loads(gzip.decompress(file.body))
+    assert (line["k"], line["v"], line[SEQUENCE]) == ("a", 1.5, sequence(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"url": "lake"}, "no place for files"),
+        ({"url": "s3://"}, "no place for files"),
+        ({"url": "s3://lake/" + "x" * 200}, "at most 200"),
+        ({"format": "orc"}, "parquet"),
+        ({"format": "ndjson", "compression": "snappy"}, "only inside Parquet"),
+        ({"compression_level": 23}, "1 to 22"),
+        ({"compression": "none", "compression_level": 1}, "no level"),
+        ({"partition_by": {"d": "MAX(x)"}}, "more than one row"),
+        ({"file_bytes": "12 parsecs"}, "integer"),
+        ({"file_bytes": 10}, "greater than or equal"),
+        ({"colour": "red"}, "Extra inputs"),
+        ({"name": "Not A Name"}, "pattern"),
+    ],
+)
+def test_wrong_options_are_refused_with_what_is_allowed(options, says):
+    with pytest.raises(ValidationError, match=says):
+        ObjectsSinkConfig(**{"url": "s3://lake/", **options})
+
+
+def test_a_definition_survives_being_written_down_and_read_again():
+    config = ObjectsSinkConfig(url="file:out", partition_by={"day": "strftime(_arrival, '%Y')"}, file_bytes="64MiB")
+    assert config.file_bytes == 64 * 2**20
+    assert ObjectsSinkConfig(**json.loads(config.model_dump_json())) == config
+
+
+def test_check_names_the_option_at_fault():
+    schema = rows(pl.DataFrame({"k": ["a"]})).schema
+    with pytest.raises(SinkMismatch, match="gone") as caught:
+        ObjectsSinkConfig(url="s3://b/", partition_by=["k", "gone"]).check(schema)
+    assert caught.value.path == ("partition_by", 1)
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype"),
+    [("ndjson", pl.List(pl.Binary)), ("parquet", pl.Struct({"a": pl.Int128})), ("parquet", pl.Object())],
+)
+def test_columns_without_a_representation_are_found_before_any_row_is_read(form, dtype):
+    with pytest.raises(SinkMismatch, match="column 'x'"):
+        ObjectsSinkConfig(url="s3://b/", format=form).check(pl.Schema({"x": dtype}))
+
+
+def test_a_frame_without_columns_to_write_is_refused():
+    with pytest.raises(SinkMismatch, match="no column is left"):
+        ObjectsSinkConfig(url="s3://b/", lineage=False).check(pl.Schema({ROW: pl.UInt32()}))
+
+
+def test_hive_readers_find_the_values_again(tmp_path):
+    values = ["a", "..", "__x", "a/b", "é ~", "%2E", None, "."]
+    encoded = sink(partition_by=[{"part": "k"}]).encode(rows(pl.DataFrame({"k": values, "v": range(len(values))})), UNIT)
+    for file in encoded.files:
+        path = tmp_path / file.key
+        path.parent.mkdir()
+        path.write_bytes(file.body)
+    read = pl.scan_parquet(tmp_path, hive_partitioning=True).sort("v").select("k", "part").collect()
+    assert read["part"].to_list() == read["k"].to_list() == values

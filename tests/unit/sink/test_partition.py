@@ -1,0 +1,181 @@
+from urllib.parse import unquote
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.sink.partition import EMPTY, INVALID, MAX_PATH_BYTES, NULL, OVERFLOW, Partitioning, SinkMismatch, encode_value
+
+NASTY = [
+    "../x",
+    "",
+    "..",
+    ".",
+    "__HIVE_DEFAULT_PARTITION__",
+    "__EMPTY__",
+    "__overflow__",
+    "a/b",
+    "a=b",
+    "\x00",
+    "\u202e",
+    "%2E",
+    "~",
+    "é",
+]
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200) | st.sampled_from(NASTY)
+LONG_TEXT = st.integers(100, 2000).flatmap(lambda size: st.sampled_from("aé%/").map(lambda char: char * size))
+VALUE = st.none() | ANY_TEXT | LONG_TEXT
+
+
+@given(VALUE)
+@settings(max_examples=300)
+def test_a_directory_name_is_one_harmless_segment(value):
+    name = encode_value(value)
+    assert name
+    assert len(name) <= 137
+    assert set(name) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-%")
+    assert name not in {".", ".."}
+
+
+@given(st.lists(VALUE, unique=True, min_size=2, max_size=20))
+@settings(max_examples=200)
+def test_different_values_have_different_names(values):
+    assert len({encode_value(value) for value in values}) == len(values)
+
+
+@given(ANY_TEXT.filter(lambda text: 0 < len(text.encode()) <= 40))
+def test_short_values_read_back_by_percent_decoding(value):
+    assert unquote(encode_value(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (None, NULL),
+        ("", EMPTY),
+        (NULL, "%5F_HIVE_DEFAULT_PARTITION__"),
+        ("..", "%2E."),
+        (".", "%2E"),
+        ("2013-01", "2013-01"),
+        ("../x", "..%2Fx"),
+        ("a b~", "a%20b%7E"),
+    ],
+)
+def test_known_names(value, name):
+    assert encode_value(value) == name
+
+
+def test_long_values_that_differ_only_at_their_end_stay_apart():
+    one, other = encode_value("x" * 2000 + "a"), encode_value("x" * 2000 + "b")
+    assert one != other
+    assert one.startswith("x" * 88 + "__sha256-")
+
+
+@pytest.mark.parametrize("lead", [85, 86, 87, 88])
+def test_truncation_never_leaves_half_an_escape(lead):
+    name = encode_value("x" * lead + "é" * 50)
+    assert "%" not in unquote(name, errors="replace").replace("\ufffd", "")
+
+
+def paths_of(partitioning, frame):
+    assigned = partitioning.assign(frame)
+    return [assigned.paths[code] for code in assigned.codes]
+
+
+def test_the_path_is_evaluated_per_row_and_not_per_batch():
+    frame = pl.DataFrame({"tenant": ["a", "b", "a", None]})
+    assert paths_of(Partitioning(["tenant"]), frame) == ["tenant=a", "tenant=b", "tenant=a", f"tenant={NULL}"]
+
+
+def test_columns_and_expressions_combine():
+    frame = pl.DataFrame({"n": [1, 12], "Ort am See": ["x", "y"]})
+    partitioning = Partitioning(["Ort am See", {"big": "n > 10"}])
+    assert paths_of(partitioning, frame) == ["Ort%20am%20See=x/big=false", "Ort%20am%20See=y/big=true"]
+
+
+def test_partitions_beyond_the_bound_share_one_directory_that_no_value_can_name():
+    frame = pl.DataFrame({"k": ["a", "b", OVERFLOW, "c", "d", "a"]})
+    found = paths_of(Partitioning(["k"], limit=3), frame)
+    assert found == ["k=a", "k=b", "k=%5F_overflow__", f"k={OVERFLOW}", f"k={OVERFLOW}", "k=a"]
+
+
+def test_exactly_the_bound_does_not_overflow():
+    assert paths_of(Partitioning(["k"], limit=2), pl.DataFrame({"k": ["a", "b"]})) == ["k=a", "k=b"]
+
+
+def test_a_row_without_a_value_goes_to_its_own_directory_and_takes_no_other_row_along():
+    frame = pl.DataFrame({"t": ["1", "x", "3", "4", "oops", "6"]})
+    found = paths_of(Partitioning([{"n": "CAST(t AS INT)"}]), frame)
+    assert found == ["n=1", f"n={INVALID}", "n=3", "n=4", f"n={INVALID}", "n=6"]
+
+
+def test_paths_too_long_for_a_key_overflow():
+    names = [f"c{index}" for index in range(5)]
+    frame = pl.DataFrame({name: ["é" * 200, "a"] for name in names})
+    found = paths_of(Partitioning(names), frame)
+    assert found[0] == "/".join(f"{name}={OVERFLOW}" for name in names)
+    assert len(found[1]) <= MAX_PATH_BYTES
+
+
+def test_no_columns_means_no_directory():
+    assert paths_of(Partitioning([]), pl.DataFrame({"k": [1, 2]})) == ["", ""]
+
+
+@given(st.lists(st.tuples(VALUE, VALUE), min_size=1, max_size=30))
+@settings(max_examples=100)
+def test_rows_share_a_path_exactly_if_they_share_their_values(pairs):
+    frame = pl.DataFrame(pairs, schema={"a": pl.String, "b": pl.String}, orient="row")
+    found = paths_of(Partitioning(["a", "b"]), frame)
+    overflow = f"a={OVERFLOW}/b={OVERFLOW}"
+    for one, path in zip(pairs, found, strict=True):
+        for other, other_path in zip(pairs, found, strict=True):
+            assert (one == other) == (path == other_path) or overflow in {path, other_path}
+
+
+@pytest.mark.parametrize(
+    ("entries", "path", "says"),
+    [
+        ([{"d": "strftime("}], (0, "d"), "cannot read the expression"),
+        ([{"d": "MAX(n)"}], (0, "d"), "more than one row"),
+        ([{"d": "ROW_NUMBER() OVER ()"}], (0, "d"), "more than one row"),
+        ([{"d": "RANK() OVER (ORDER BY n)"}], (0, "d"), "more than one row"),
+        ([{"d": "SUM(n) over ()"}], (0, "d"), "more than one row"),
+        ([{"d": "UNNEST(n)"}], (0, "d"), "more than one row"),
+        ([{"d": "CURRENT_DATE"}], (0, "d"), "depends on when it runs"),
+        ([{"d": "strftime(Now(), '%Y')"}], (0, "d"), "depends on when it runs"),
+        ([{"d": "COALESCE(t, current_timestamp)"}], (0, "d"), "depends on when it runs"),
+        (["n", "n"], (1,), "listed twice"),
+        ([{"a": "n", "b": "n"}], (0,), "one name and one expression"),
+        (["^.*$"], (0,), "pattern"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_its_place(entries, path, says):
+    with pytest.raises(SinkMismatch, match=says) as caught:
+        Partitioning(entries)
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("gone", "columns here: n, raw, span"),
+        ({"d": "gone + 1"}, "not there"),
+        ("raw", "no unambiguous text"),
+        ("span", "no unambiguous text"),
+        ({"d": "n + raw"}, "cannot be computed"),
+    ],
+)
+def test_check_finds_what_the_columns_do_not_allow(entry, says):
+    with pytest.raises(SinkMismatch, match=says):
+        Partitioning([entry]).check(pl.Schema({"n": pl.Int64(), "raw": pl.Binary(), "span": pl.Duration("us")}))
+
+
+@pytest.mark.parametrize("expression", ["'now'", "CASE WHEN n > 1 THEN 'over' ELSE 'current_date' END", '"now"', "snow"])
+def test_words_inside_quotes_and_names_are_no_functions(expression):
+    frame = pl.DataFrame({"n": [1, 2], "now": [1, 2], "snow": [3, 4]})
+    assert len(paths_of(Partitioning([{"d": expression}]), frame)) == 2
+
+
+def test_check_accepts_what_can_be_computed():
+    Partitioning(["n", {"day": "strftime(t, '%Y')"}]).check(pl.Schema({"n": pl.Int64(), "t": pl.Datetime("us", "UTC")}))

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.source.pace import MAX_PAGE_BYTES, Appetite, Pace, ReadSettings
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0, 1000]), st.floats(0, 0.5)), min_size=20, max_size=60))
+def test_no_second_ever_sees_more_than_five_calls(answers: list[tuple[int, int, float]]) -> None:
+    pace, now, calls = Pace(ReadSettings()), 0.0, []
+    for records, behind, seconds in answers:
+        now += pace.wait(now)
+        calls.append(now)
+        pace.polled(now)
+        now += seconds
+        pace.answered(now, records=records, behind_ms=behind)
+    for index, begin in enumerate(calls):
+        assert sum(1 for call in calls[index:] if call < begin + 1.0 - 1e-9) <= 5
+
+
+def test_polling_slows_down_only_at_the_tip_and_recovers_at_once() -> None:
+    pace, now = Pace(ReadSettings()), 0.0
+    waits = []
+    for records, behind in [(5, 0), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0), (3, 0), (0, 9), (0, 9)]:
+        pace.polled(now)
+        pace.answered(now, records=records, behind_ms=behind)
+        waits.append(round(pace.wait(now), 3))
+        now += pace.wait(now)
+    shortest = round(1 / 4.5, 3)
+    assert waits == [shortest, shortest, 0.3, 0.45, 0.675, 1.0, 1.0, shortest, shortest, shortest]
+
+
+def test_a_slow_answer_uses_up_the_wait_for_the_call_limit() -> None:
+    pace = Pace(ReadSettings())
+    pace.polled(10.0)
+    pace.answered(10.9, records=5, behind_ms=1)
+    assert pace.wait(10.9) == 0.0
+
+
+def test_the_estimate_follows_the_pages_within_its_bounds() -> None:
+    appetite = Appetite()
+    assert appetite.ask(2**30)[0] == 2**20
+    appetite.learn(10_000, 9 * 2**20)
+    assert appetite.ask(2**30)[0] == 9 * 2**20
+    appetite.learn(3, 40 * 2**20)
+    assert appetite.ask(2**30)[0] == MAX_PAGE_BYTES
+    for _ in range(60):
+        appetite.learn(0, 0)
+    assert appetite.ask(2**30)[0] == 64 * 2**10
+
+
+@given(st.integers(1, 10_000), st.integers(0, 10 * 2**20), st.integers(1, 2**30))
+def test_fewer_records_are_asked_for_when_the_share_is_small(records: int, size: int, share: int) -> None:
+    appetite = Appetite()
+    for _ in range(30):
+        appetite.learn(records, size)
+    reserve, limit = appetite.ask(share)
+    assert 1 <= limit <= 10_000
+    assert reserve >= 1
+    assert limit == 1 or limit * size / records <= share * 1.1

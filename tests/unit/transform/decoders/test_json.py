@@ -1,0 +1,198 @@
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pytest
+
+from stream.transform.decode import Unknown
+from stream.transform.decoders.json import WINDOW_ROWS, Json
+from stream.transform.stage import SchemaMismatch
+from stream.transform.types import parse_schema
+from tests.frames import raw_frame, user
+
+SCHEMA = parse_schema(
+    {
+        "a": "int64",
+        "s": "string?",
+        "f": "float32?",
+        "t": "timestamp?",
+        "e": "timestamp(ms)?",
+        "d": "decimal(6,2)?",
+        "b": "binary?",
+        "day": "date?",
+        "l": "list<timestamp>?",
+        "o": {"x": "int8", "y": "date?"},
+        "j": "json?",
+    }
+)
+GOOD = b'{"a":1,"o":{"x":1}}'
+
+
+def decode(records, unknown=Unknown.IGNORE, schema=SCHEMA):
+    applied = Json(unknown=unknown).bind(schema)(raw_frame(records))
+    return applied.frame, {} if applied.rejects is None else dict(applied.rejects.iter_rows())
+
+
+def reason(record, unknown=Unknown.IGNORE):
+    """The verdict on ``record`` alone and between good ones, which must be the same; None if it is accepted."""
+    _, alone = decode([record], unknown)
+    frame, among = decode([GOOD, record, GOOD], unknown)
+    assert alone.get(0) == among.get(1)
+    assert set(among) <= {1}
+    assert frame["_row"].to_list() == [row for row in (0, 1, 2) if row not in among]
+    return among.get(1)
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (b"", "empty_record"),
+        (b" \r\n\t", "empty_record"),
+        (b"null", "json_not_object"),
+        (b"[1]", "json_not_object"),
+        (b"3", "json_not_object"),
+        (b'{"a":1,"o":{"x":1}', "json_syntax"),
+        (b'{"a":1,"o":{"x":1}}}', "json_syntax"),
+        (GOOD + GOOD, "json_syntax"),
+        (GOOD + b"\n" + GOOD, "json_syntax"),
+        (GOOD + b',"q":1', "json_syntax"),
+        (GOOD + b',"r":{}', "json_syntax"),
+        (GOOD + b'}\n{"r":' + GOOD, "json_syntax"),
+        (b'{"a":1,"o":{"x":1},"s":"a\nb"}', "json_syntax"),
+        (b'{"a":1,"o":{"x":1},"s":"\\ud800"}', "json_syntax"),
+        (b'{"a":1,"o":{"x":1},"z":NaN}', "json_syntax"),
+        (b'{"a":1,"o":{"x":1},"z":1e400}', "json_syntax"),
+        (b"\xef\xbb\xbf" + GOOD, "json_syntax"),
+        (b'{"a":1,"o":{"x":1},"z":"\xff"}', "invalid_utf8"),
+        (b'{"a":1,"a":2,"o":{"x":1}}', "duplicate_field"),
+        (b'{"o":{"x":1}}', "missing_field:a"),
+        (b'{"a":null,"o":{"x":1}}', "missing_field:a"),
+        (b'{"a":1,"o":{}}', "missing_field:o"),
+        (b'{"a":1}', "missing_field:o"),
+        (b'{"a":1,"o":{"x":1},"l":[null]}', "missing_field:l"),
+        (b'{"a":1.0,"o":{"x":1}}', "wrong_type:a"),
+        (b'{"a":"1","o":{"x":1}}', "wrong_type:a"),
+        (b'{"a":true,"o":{"x":1}}', "wrong_type:a"),
+        (b'{"a":9223372036854775808,"o":{"x":1}}', "wrong_type:a"),
+        (b'{"a":1,"o":{"x":128}}', "wrong_type:o"),
+        (b'{"a":1,"o":[]}', "wrong_type:o"),
+        (b'{"a":1,"o":{"x":1,"y":"2013-13-01"}}', "wrong_type:o"),
+        (b'{"a":1,"o":{"x":1},"t":"soon"}', "wrong_type:t"),
+        (b'{"a":1,"o":{"x":1},"e":99999999999999999}', "wrong_type:e"),
+        (b'{"a":1,"o":{"x":1},"d":1.005}', "wrong_type:d"),
+        (b'{"a":1,"o":{"x":1},"d":"x"}', "wrong_type:d"),
+        (b'{"a":1,"o":{"x":1},"f":1e39}', "wrong_type:f"),
+        (b'{"a":1,"o":{"x":1},"b":"*"}', "wrong_type:b"),
+        (b'{"a":1,"o":{"x":1},"day":"2013-02-30"}', "wrong_type:day"),
+        (b'{"a":1,"o":{"x":1},"l":["x"]}', "wrong_type:l"),
+        (b'{\n"a": 1,\r\n "o": {"x": 1}\n}\n', None),
+        (b'{"z":1,"z":2,"a":1,"o":{"x":1}}', None),
+        (b'{"\\u0061":1,"o":{"x":1}}', None),
+    ],
+)
+def test_each_record_gets_its_own_verdict(record, expected):
+    assert reason(record) == expected
+
+
+def test_depth_has_one_limit_whatever_stands_around_it():
+    def nested(depth):
+        return b'{"a":1,"o":{"x":1},"z":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+
+    assert reason(nested(128)) is None
+    assert reason(nested(129)) == "json_too_deep"
+    assert reason(b'{"z":' + b"[" * 1_000_000) == "json_too_deep"
+    assert reason(b'{"a":1,"o":{"x":1},"s":"' + b"[" * 1000 + b'"}') is None
+
+
+def test_a_record_of_ten_mebibytes_is_read():
+    big = b'{"a":1,"o":{"x":1},"s":"' + b"x" * (10 * 1024 * 1024) + b'"}'
+    frame, rejects = decode([GOOD, big, GOOD])
+    assert not rejects
+    assert frame["s"].str.len_bytes().to_list() == [None, 10 * 1024 * 1024, None]
+
+
+def test_values_arrive_in_their_types():
+    record = (
+        b'{"a":-5,"s":"\\u00e9","f":0.5,"t":"2013-01-01T00:00:00+02:00","e":1,"d":"1.5","b":"aGk=","day":"2013-01-02",'
+        b'"l":["2013-01-01"],"o":{"x":1,"y":"2013-01-03"},"j":{"k": [1, 2]}}'
+    )
+    frame, rejects = decode([record])
+    assert not rejects
+    assert frame.select("a", "s", "f", "b", "j").row(0) == (-5, "é", 0.5, b"hi", '{"k": [1, 2]}')
+    assert frame["d"].to_list() == [Decimal("1.50")]
+    assert frame["day"].to_list() == [date(2013, 1, 2)]
+    assert frame["t"].to_list() == [datetime(2012, 12, 31, 22, tzinfo=UTC)]
+    assert frame["l"].to_list() == [[datetime(2013, 1, 1, tzinfo=UTC)]]
+    assert frame["o"].to_list() == [{"x": 1, "y": date(2013, 1, 3)}]
+    assert frame["e"].to_physical().to_list() == [1000]
+
+
+def test_unknown_fields_are_ignored_refused_or_captured():
+    record = b'{"a":1,"o":{"x":1},"z":{"deep": [1]},"y":"q"}'
+    assert reason(record) is None
+    assert reason(record, Unknown.REJECT) == "unknown_field"
+    assert reason(b'{"a":1,"o":{"x":1,"zz":1}}', Unknown.REJECT) == "unknown_field"
+    frame, rejects = decode([record, GOOD], Unknown.CAPTURE)
+    assert not rejects
+    assert frame["_extra"].to_list() == ['{"z":{"deep": [1]},"y":"q"}', None]
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        (b"99.99", True),
+        (b"-99.99", True),
+        (b"1.500", True),
+        (b"1500e-3", True),
+        (b"0.000", True),
+        (b'"1e1"', True),
+        (b"100", False),
+        (b"-100", False),
+        (b"1e2", False),
+        (b"1.555", False),
+        (b'"NaN"', False),
+        (b'" 1"', False),
+    ],
+)
+def test_a_decimal_has_room_or_is_refused_in_any_company(text, fits):
+    schema = parse_schema({"d": "decimal(4,2)"})
+    expected = {} if fits else {0: "wrong_type:d"}
+    assert decode([b'{"d":' + text + b"}"], schema=schema)[1] == expected
+    assert decode([b'{"d":' + text + b"}", b"bad"], schema=schema)[1] == {**expected, 1: "json_syntax"}
+
+
+def test_windows_keep_order_across_their_seams():
+    schema = parse_schema({"n": "int64"})
+    records = [b'{"n":%d}' % n if n % 1000 else b"bad" for n in range(2 * WINDOW_ROWS + 7)]
+    frame, rejects = decode(records, schema=schema)
+    assert frame["n"].to_list() == [n for n in range(len(records)) if n % 1000]
+    assert frame["_row"].to_list() == frame["n"].to_list()
+    assert rejects == dict.fromkeys(range(0, len(records), 1000), "json_syntax")
+
+
+def test_repeated_fields_are_found_among_many_however_they_are_written():
+    schema = parse_schema({"n": "int64", "m": "int64?"})
+    bad = [b'{"n":1,"n":2}', b'{"n":1,"m":1,"m":2}', b'{"n":1,"\\u006e":2}']
+    records = [bad[n // 2 % 3] if n % 2 else b'{"n":1}' for n in range(120)]
+    frame, rejects = decode(records, schema=schema)
+    assert frame["_row"].to_list() == list(range(0, 120, 2))
+    assert set(rejects.values()) == {"duplicate_field"}
+
+
+def test_a_schema_of_json_columns_alone_still_checks_the_records():
+    schema = parse_schema({"j": "json"})
+    frame, rejects = decode([b'{"j":[1]}', b'{"j":1}}{"r":{"j":2}', b"{}", b'{"j":null}'], schema=schema)
+    assert user(frame) == [{"j": "[1]"}]
+    assert rejects == {1: "json_syntax", 2: "missing_field:j", 3: "missing_field:j"}
+
+
+def test_a_schema_is_needed_and_extra_is_reserved_for_capture():
+    with pytest.raises(SchemaMismatch, match="needs a schema"):
+        Json().output(None)
+    with pytest.raises(SchemaMismatch, match="captured"):
+        Json(unknown=Unknown.CAPTURE).output(parse_schema({"_extra": "string"}))
+
+
+def test_no_records_give_the_declared_columns():
+    frame, rejects = decode([])
+    assert not rejects
+    assert dict(frame.schema) == {**raw_frame([]).select(frame.columns[:5]).schema, **Json().output(SCHEMA)}

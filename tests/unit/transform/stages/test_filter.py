@@ -1,0 +1,18 @@
+import pytest
+
+from stream.transform.stage import SchemaMismatch
+from stream.transform.stages.filter import Filter
+from tests.frames import RESOURCES, apply, rows
+
+
+def test_null_is_not_true():
+    assert apply(Filter.model_validate("a > 1"), rows({"a": [1, None, 2]})) == ([{"a": 2}], {})
+
+
+def test_lineage_can_be_asked():
+    assert apply(Filter.model_validate({"where": "_sequence = '1'"}), rows({"a": [5, 6]})) == ([{"a": 6}], {})
+
+
+def test_a_condition_must_be_true_or_false():
+    with pytest.raises(SchemaMismatch, match="gives Int64, a filter needs true or false"):
+        Filter.model_validate("a + 1").output(rows({"a": [1]}).schema, RESOURCES)

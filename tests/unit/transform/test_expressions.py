@@ -1,0 +1,85 @@
+import polars as pl
+import pytest
+
+from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, compile_expression
+from stream.transform.stage import SchemaMismatch
+
+SCHEMA = pl.Schema(
+    {
+        "a": pl.Int64(),
+        "s": pl.String(),
+        "f": pl.Float64(),
+        "time_hour": pl.Datetime("us", "UTC"),
+        "now": pl.Int64(),
+        "_shard": pl.String(),
+    }
+)
+FRAME = pl.DataFrame(
+    {
+        "a": [1, None, 3],
+        "s": ["x", "yy", None],
+        "f": [1.26, 2.5, None],
+        "time_hour": [0, 2_678_400_000_000, None],
+        "now": [1, 2, 3],
+        "_shard": ["s"] * 3,
+    },
+    schema=SCHEMA,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "expected"),
+    [
+        ("strftime(time_hour, '%Y-%m')", pl.String(), ["1970-01", "1970-02", None]),
+        ("a IS NOT NULL", pl.Boolean(), [True, False, True]),
+        ("a * 2 + 1", pl.Int64(), [3, None, 7]),
+        ("CASE WHEN a > 1 THEN 'big' ELSE s END", pl.String(), ["x", "yy", "big"]),
+        ("s LIKE 'y%'", pl.Boolean(), [False, True, None]),
+        ("COALESCE(a, 0)", pl.Int64(), [1, 0, 3]),
+        ("ROUND(f, 1)", pl.Float64(), [1.3, 2.5, None]),
+        ("CAST(a AS VARCHAR)", pl.String(), ["1", None, "3"]),
+        ("a IN (1, 2) AND NOT (s = 'now()')", pl.Boolean(), [True, None, False]),
+        ("now + 1", pl.Int64(), [2, 3, 4]),
+        ("_shard || '/' || s", pl.String(), ["s/x", "s/yy", None]),
+        ('"a" -- sum(a) is a comment', pl.Int64(), [1, None, 3]),
+    ],
+)
+def test_expressions_mean_what_sql_says(text, kind, expected):
+    expression, result = compile_expression(text, SCHEMA)
+    assert result == kind
+    assert FRAME.select(expression.alias("r"))["r"].to_list() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "hint"),
+    [
+        ("dep_tme + 1", "character 1: no column 'dep_tme'", "single quotes"),
+        ("1 + time_hou", "character 5: no column 'time_hou'", "time_hour"),
+        ("uper(s)", "character 1: unknown function 'uper'", "upper"),
+        ("a +", "is no expression", "brackets"),
+        ("sum(a)", "sum looks at more than one row", "one row"),
+        ("row_number() OVER (ORDER BY a)", "more than one row", "one row"),
+        ("(SELECT 1)", "SELECT looks at more than one row", ""),
+        ("random()", "another answer each time", "_arrival"),
+        ("a > current_timestamp", "another answer each time", "_arrival"),
+        ("now()", "another answer each time", ""),
+        ("a; a", "unexpected ';'", ""),
+        ("a, s", "is no expression", ""),
+        ("greatest()", "greatest() needs a value", ""),
+        ("strftime(s, '%Y')", "does not fit its columns", "s String"),
+        ("time_hour > '2013'", "does not fit its columns", "time_hour"),
+        ("  ", "is empty", ""),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_a_hint(text, says, hint):
+    with pytest.raises(SchemaMismatch) as caught:
+        compile_expression(text, SCHEMA, ("where",))
+    assert says in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.path == ("where",)
+
+
+def test_the_three_lists_of_functions_do_not_overlap():
+    assert not FUNCTIONS & IMPURE
+    assert not FUNCTIONS & ACROSS_ROWS
+    assert not IMPURE & ACROSS_ROWS
