@@ -25,7 +25,7 @@ from stream.commit.repeat import Repeater
 from stream.contracts import Clock, Emit, ObjectStore, Shard, Start
 from stream.errors import DefinitionError
 from stream.lease.checkpoints import StoredCheckpoints
-from stream.pipeline.model import Pipeline
+from stream.pipeline.model import OnExpired, Pipeline
 from stream.pipeline.resources import fetch_resources
 from stream.sink import rejects
 from stream.source.aggregated import OutOfRange
@@ -110,7 +110,13 @@ async def assemble(
     start = await repeat("pin start", nowhere, lambda: log.pin_start(kinesis.stream, kinesis.start))
     checkpoints = StoredCheckpoints(state)
     cook_in_thread = _in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "cook")))
-    rereader = Rereader(source(ByteBudget(int(pipeline.memory.budget * REREADING_SHARE))), definitions, cook_in_thread, repeat)
+    rereader = Rereader(
+        source(ByteBudget(int(pipeline.memory.budget * REREADING_SHARE))),
+        definitions,
+        cook_in_thread,
+        repeat,
+        admit_gaps=kinesis.on_expired is OnExpired.GAP,
+    )
     parts = Parts(
         worker=name,
         source=source(budget),
@@ -122,6 +128,7 @@ async def assemble(
         render_again=rereader.render,
         limits=_limits(pipeline),
         breaker=Breaker(pipeline.rejects.max_ratio, pipeline.rejects.min_records),
+        admit_gaps=kinesis.on_expired is OnExpired.GAP,
         budget=budget,
         draining=draining,
         clock=clock,
