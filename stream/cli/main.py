@@ -1,27 +1,43 @@
-"""The ``stream`` command."""
+"""The ``stream`` command. Each verb lives in a file of its own, which is imported when the verb is asked for."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import importlib
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 import stream
-from stream.cli.check import check
-from stream.cli.demo import demo
-from stream.cli.local import local
-from stream.cli.run import run
+
+VERBS: Final = ("demo", "run", "check", "local")
+"""In the order of the help text; ``stream.cli.<verb>`` holds a function of that name."""
+
+
+class Verbs(TyperGroup):
+    """Imports a verb's module only when it is needed: a worker should not wait for what the demo imports."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the signature is the library's
+        """Names of all verbs."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - the signature is the library's
+        """The verb, or None if there is none of that name."""
+        if cmd_name not in VERBS:
+            return None
+        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=app.info.context_settings)
+        single.command(cmd_name)(getattr(importlib.import_module(f"stream.cli.{cmd_name}"), cmd_name))
+        return typer.main.get_command(single)
+
 
 app = typer.Typer(
     name="stream",
-    help="Kinesis to S3, exactly once, with a record of what became of every record.",
+    cls=Verbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, run, check, local):
-    app.command()(command)
 
 
 def _version(value: bool) -> None:
