@@ -10,6 +10,7 @@ import inspect
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,15 @@ from stream.contracts import Start
 from stream.metrics.catalog import CATALOG
 from stream.metrics.logs import LEVELS, render
 from stream.pipeline.components import DECODERS, SINKS, STAGES
+from stream.pipeline.lint import check
 from stream.pipeline.model import Pipeline
 from stream.pipeline.units import format_duration
 from tests.unit.metrics.every_event import CLASSES, sample
 
 ROOT = Path(__file__).parents[2]
+WRONG = re.compile(r"(```yaml wrong\n(.*?)```\n\n```text findings\n).*?(```)", re.DOTALL)
+"""A pipeline with mistakes, and what ``stream check`` says of it."""
+
 BLOCK = re.compile(r"(<!-- generated: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -182,8 +187,17 @@ def pages() -> list[Path]:
     return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
+def findings(pipeline: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "pipeline.yaml")
+        path.write_text(pipeline)
+        lines = [dataclasses.replace(finding, file="pipeline.yaml").render() for finding in check(path, {}).findings]
+    return "".join(f"{line}\n" for line in lines)
+
+
 def regenerated(text: str) -> str:
-    return BLOCK.sub(lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n\n{match[3]}", text)
+    made = BLOCK.sub(lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n\n{match[3]}", text)
+    return WRONG.sub(lambda match: f"{match[1]}{findings(match[2])}{match[3]}", made)
 
 
 if __name__ == "__main__":
