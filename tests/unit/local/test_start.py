@@ -15,5 +15,7 @@ def test_a_missing_package_is_named_with_the_remedy(monkeypatch):
 
 def test_the_command_line_needs_none_of_the_packages_for_local_runs():
     hidden = "; ".join(f"sys.modules[{name!r}] = None" for name in NEEDED)
-    done = subprocess.run([sys.executable, "-c", f"import sys; {hidden}; import stream.cli.main"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {hidden}; import stream.cli.main"], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
