@@ -90,16 +90,19 @@ class Source(Protocol):
         """All shards the service still knows, open or closed."""
         ...
 
-    def read(self, shard: Shard, after: int, start: Start, until: int | None = None) -> AsyncIterator[Page]:
+    def read(
+        self, shard: Shard, after: int, start: Start, until: int | None = None, complete_until: datetime | None = None
+    ) -> AsyncIterator[Page]:
         """Pages of ``shard`` in order, beginning behind sequence number ``after``.
 
         With ``after == ORIGIN`` reading begins at ``start`` instead. With ``until``, no row behind it is delivered and the
         iterator ends once ``position`` has reached it; without, it ends only with the shard. An idle shard yields pages
-        without rows about once a second. A page never splits a KPL aggregate.
+        without rows about once a second. A page never splits a KPL aggregate. ``complete_until`` says that everything that had arrived
+        by then lies at or before ``after``; without it, a record that is gone from the stream makes what followed it doubtful.
 
         Raises:
             Fatal: stream missing, access denied.
-            Halted: ``after`` or ``until`` lies before what the stream still holds.
+            Expired: records behind ``after`` may be gone from the stream.
         """
         ...
 
@@ -239,12 +242,14 @@ class Checkpoint:
     """A hint where the commit log's sealed part ends: it may lag, never lead.
 
     ``position`` is a sequence number, or None for a shard that has ended; ``subsequence`` the index of the last user record of
-    it; ``unit_after`` where the unit that ends there begins, so that the log can be entered without listing it.
+    it; ``unit_after`` where the unit that ends there begins, so that the log can be entered without listing it. ``tip``: everything
+    that had arrived by then is committed, which on a quiet shard is much later than the last record.
     """
 
     position: int | None
     subsequence: int
     unit_after: int
+    tip: datetime | None = None
 
 
 class Checkpoints(Protocol):

@@ -6,6 +6,7 @@
     ├── LeaseLost         another worker has this shard: end the shard's task, keep the process
     ├── Superseded        another worker committed this unit differently: go on from where the log now ends
     ├── Halted            this shard must not go on by itself: park it, keep the others, raise the alarm
+    │   └── Expired       records were lost in the stream before they were read: record the gap, or park
     └── Fatal             nothing in this process can go on: a missing stream, bucket or permission (exit code 1)
 
 A bad *record* is never an exception outside a stage: it is a row with the outcome ``dead_lettered``.
@@ -44,6 +45,10 @@ class Superseded(StreamError):
 
 class Halted(StreamError):
     """The shard stops at a safe point: nothing is lost, nothing further is consumed until a person acts."""
+
+
+class Expired(Halted):
+    """The stream no longer holds records behind the shard's position; going on means admitting a gap."""
 
 
 class Fatal(StreamError):

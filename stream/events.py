@@ -166,6 +166,15 @@ class ShardReleased(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RecordsExpired(Event):
+    """Records behind ``after`` and not behind ``last`` were lost in the stream before they were read; the log says so now."""
+
+    after: int
+    last: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ShardHalted(Event):
     """The shard stands still until a person acts."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -35,13 +36,31 @@ class Head:
     """Where a shard's sealed chain ends.
 
     ``position``: the last committed sequence number; ``previous``: digest of the manifest that ends there; ``ended``: the shard is read
-    to its end, and ``children`` continue it.
+    to its end, and ``children`` continue it. ``checkpoint``: the hint that leads here. ``complete_until``: everything that had arrived
+    in the shard by then is committed; None where nothing is known.
     """
 
     position: int
     previous: str
     ended: bool = False
     children: tuple[str, ...] = ()
+    checkpoint: Checkpoint | None = None
+    complete_until: datetime | None = None
+
+
+def head_behind(entry: Entry) -> Head:
+    """The head that a sealed unit, gap or end leaves."""
+    manifest, link = entry.manifest, digest(entry.body)
+    if manifest.kind is Kind.END:
+        return Head(int(manifest.after), link, True, manifest.children, checkpoint_of(manifest))
+    complete_until = datetime.fromisoformat(manifest.last_arrival) if manifest.last_arrival else None
+    return Head(manifest.span.last, link, checkpoint=checkpoint_of(manifest), complete_until=complete_until)
+
+
+def checkpoint_of(manifest: Manifest) -> Checkpoint:
+    """The hint that leads behind ``manifest``."""
+    position = None if manifest.kind is Kind.END else manifest.span.last
+    return Checkpoint(position, manifest.subsequence, int(manifest.after))
 
 
 Renderer: TypeAlias = Callable[[Manifest], Awaitable[RenderedUnit]]
@@ -104,7 +123,7 @@ class Committer:
         """Complete the unit that starts behind ``after`` if one has begun there; the sealed entry, or None."""
         return await self._run(shard, after, None, render)
 
-    async def end(self, shard: Shard, head: Head, children: tuple[str, ...]) -> Head:
+    async def end(self, shard: Shard, head: Head, children: tuple[str, ...], trigger: str = "shard_end") -> Head:
         """Write the manifest that says the shard is read to its end; whoever asks later finds the same children."""
         manifest = Manifest(
             kind=Kind.END,
@@ -115,6 +134,7 @@ class Committer:
             after=str(head.position),
             previous=head.previous,
             children=tuple(sorted(children)),
+            trigger=trigger,
             worker=self._worker,
             created_at=self._clock.now().isoformat(),
         )
@@ -127,14 +147,21 @@ class Committer:
             )
             raise Halted(msg)
         await self.checkpoint(shard, entry.manifest)
-        return Head(head.position, digest(entry.body), ended=True, children=entry.manifest.children)
+        return head_behind(entry)
 
     async def checkpoint(self, shard: Shard, manifest: Manifest) -> None:
         """Move the hint up to the end of ``manifest``; raises ``LeaseLost`` if the shard is another worker's now."""
-        position = None if manifest.kind is Kind.END else manifest.span.last
-        hint = Checkpoint(position, manifest.subsequence, int(manifest.after))
+        hint = checkpoint_of(manifest)
         await self._repeat("checkpoint", shard, lambda: self._checkpoints.advance(shard, hint))
-        self._emit(events.Checkpointed(shard.stream, shard.shard_id, position))
+        self._emit(events.Checkpointed(shard.stream, shard.shard_id, hint.position))
+
+    async def note_tip(self, shard: Shard, head: Head, tip: datetime) -> Head:
+        """Record that everything that had arrived by ``tip`` is committed; without it, nobody could tell later."""
+        if head.checkpoint is None:
+            return head
+        hint = replace(head.checkpoint, tip=tip)
+        await self._repeat("note tip", shard, lambda: self._checkpoints.advance(shard, hint))
+        return replace(head, checkpoint=hint, complete_until=tip)
 
     async def _run(self, shard: Shard, after: int, own: RenderedUnit | None, render: Renderer) -> Entry | None:
         work = _Work(shard, after, render, {FileEntry.of(file): file for file in own.files} if own else {})

@@ -21,10 +21,11 @@ FORMAT: Final = 1
 
 
 class Kind(StrEnum):
-    """What a link of the chain stands for."""
+    """What a link of the chain stands for; ``GAP``: records of that range expired in the stream before anybody committed them."""
 
     GENESIS = "genesis"
     UNIT = "unit"
+    GAP = "gap"
     END = "end"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from stream import events
 from stream.batch import ORIGIN
-from stream.commit.committer import Committer, Head, Renderer
+from stream.commit.committer import Committer, Head, Renderer, head_behind
 from stream.commit.log import CommitLog, Entry
 from stream.commit.manifest import Kind, Manifest, digest
 from stream.commit.repeat import Repeater
@@ -24,10 +26,11 @@ async def entry_point(log: CommitLog, shard: Shard, checkpoint: Checkpoint | Non
     if entry is None or not entry.manifest.sealed:
         return start
     if entry.manifest.kind is Kind.END:
-        return Head(checkpoint.unit_after, digest(entry.body), ended=True, children=entry.manifest.children)
+        return head_behind(entry)
     if entry.manifest.span.last != checkpoint.position:
         return start
-    return Head(entry.manifest.span.last, digest(entry.body))
+    head = head_behind(entry)
+    return replace(head, checkpoint=checkpoint, complete_until=checkpoint.tip or head.complete_until)
 
 
 async def recover(
@@ -71,9 +74,7 @@ def _step(head: Head, entry: Entry) -> Head:
             "restored by hand. Restore the original version; nothing is read until then."
         )
         raise Halted(msg)
-    if entry.manifest.kind is Kind.END:
-        return Head(head.position, digest(entry.body), ended=True, children=entry.manifest.children)
-    return Head(entry.manifest.span.last, digest(entry.body))
+    return head_behind(entry)
 
 
 def _refuse_unknown_progress(shard: Shard, checkpoint: Checkpoint | None, head: Head) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -13,6 +14,7 @@ class _Row(msgspec.Struct, frozen=True):
     position: str | None
     subsequence: int
     unit_after: str
+    tip: str | None = None
 
 
 _DECODER: Final = msgspec.json.Decoder(_Row)
@@ -32,14 +34,16 @@ class StoredCheckpoints:
         try:
             row = _DECODER.decode(stored.body)
             position = None if row.position is None else int(row.position)
-            return Checkpoint(position, row.subsequence, int(row.unit_after))
+            tip = datetime.fromisoformat(row.tip) if row.tip else None
+            return Checkpoint(position, row.subsequence, int(row.unit_after), tip)
         except (msgspec.MsgspecError, ValueError):
             return None
 
     async def advance(self, shard: Shard, checkpoint: Checkpoint) -> None:
         """Store ``checkpoint``, whatever was there."""
         position = None if checkpoint.position is None else str(checkpoint.position)
-        row = _Row(position, checkpoint.subsequence, str(checkpoint.unit_after))
+        tip = checkpoint.tip.isoformat() if checkpoint.tip else None
+        row = _Row(position, checkpoint.subsequence, str(checkpoint.unit_after), tip)
         await self._store.put(_key(shard), msgspec.json.encode(row))
 
 

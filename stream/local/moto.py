@@ -33,7 +33,8 @@ def moto(port: int = 0, *, log: Path | None = None) -> Iterator[Helper]:
 
 def main() -> None:
     """Serve until SIGTERM, SIGINT, or, with ``--tied``, until standard input closes."""
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
 
     parser = argparse.ArgumentParser(prog="python -m stream.local.moto", description="S3, DynamoDB, SNS and STS on this machine")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
@@ -46,15 +47,15 @@ def main() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    server = ThreadedMotoServer("127.0.0.1", arguments.port, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    sys.stdout.buffer.write(orjson.dumps({"url": f"http://{host}:{port}"}) + b"\n")
+    # Not moto's own server class: that one waits for ever when its port is taken.
+    application = DomainDispatcherApplication(create_backend_app)
+    server = make_server("127.0.0.1", arguments.port, application, threaded=True, request_handler=MotoRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdout.buffer.write(orjson.dumps({"url": f"http://127.0.0.1:{server.port}"}) + b"\n")
     sys.stdout.buffer.flush()
     if arguments.tied:
         threading.Thread(target=_wait_for_end_of_input, args=[done], daemon=True).start()
     done.wait()
-    server.stop()
 
 
 def _wait_for_end_of_input(done: threading.Event) -> None:

@@ -61,14 +61,14 @@ def helper(module: str, arguments: Sequence[str] = (), *, log: Path | None = Non
 
 def _first_line(process: subprocess.Popen[bytes], module: str, log: Path) -> str:
     output = process.stdout
-    line = b""
+    line, silent = b"", True
     if output is not None:
         with DefaultSelector() as selector:
             selector.register(output, EVENT_READ)
-            line = output.readline() if selector.select(READY_SECONDS) else b""
+            silent = not selector.select(READY_SECONDS)
+            line = b"" if silent else output.readline()
     if not line:
-        status = process.poll()
-        fate = "has not said where it listens" if status is None else f"ended with status {status}"
+        fate = "has not said where it listens" if silent else f"ended with status {process.wait(_STOP_SECONDS)}"
         end = log.read_text(errors="replace")[-2000:]
         message = f"helper process {module} {fate} after at most {READY_SECONDS:.0f} s; the end of its log:\n{end}"
         raise Fatal(message)

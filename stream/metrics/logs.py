@@ -52,6 +52,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.ShardEnded: Level.INFO,
     ev.ShardReleased: Level.INFO,
     ev.ShardHalted: Level.ERROR,
+    ev.RecordsExpired: Level.ERROR,
     ev.WorkerStarted: Level.INFO,
     ev.DrainStarted: Level.INFO,
 }

@@ -205,6 +205,10 @@ def _shard_halted(r: Recorder, e: ev.ShardHalted) -> None:
     r.set_shard(m.SHARD_HALTED, 1, e)
 
 
+def _records_expired(r: Recorder, e: ev.RecordsExpired) -> None:
+    r.add(m.GAPS, 1, e.stream)
+
+
 def _worker_started(r: Recorder, e: ev.WorkerStarted) -> None:
     r.set(m.BUILD_INFO, 1, e.version, e.worker)
 
@@ -232,6 +236,7 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.ShardEnded: _shard_ended,
     ev.ShardReleased: _shard_released,
     ev.ShardHalted: _shard_halted,
+    ev.RecordsExpired: _records_expired,
     ev.WorkerStarted: _worker_started,
     ev.DrainStarted: _drain_started,
 }

@@ -48,6 +48,13 @@ class KplOutOfRange(StrEnum):
     KEEP = "keep"
 
 
+class OnExpired(StrEnum):
+    """What happens when records expired in the stream before they were read."""
+
+    GAP = "gap"
+    HALT = "halt"
+
+
 class Coordination(StrEnum):
     """Who decides which worker reads which shard."""
 
@@ -67,6 +74,10 @@ class KinesisSource(Part):
     kpl_out_of_range: KplOutOfRange = Field(
         default=KplOutOfRange.DROP,
         description="KPL user records outside the shard's hash range: drop (another shard has them after a reshard) or keep.",
+    )
+    on_expired: OnExpired = Field(
+        default=OnExpired.GAP,
+        description="Records that expired unread: gap (record it in the commit log, raise an alarm, go on) or halt the shard.",
     )
 
 

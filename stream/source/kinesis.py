@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from stream.aws.errors import AwsRetryable
 from stream.aws.kinesis import KinesisClient, stream_name
@@ -72,6 +72,8 @@ class KinesisSource:
             self._retention = (await self.client.describe_stream_summary(self.stream)).retention
         return self._retention
 
-    def read(self, shard: Shard, after: int, start: Start, until: int | None = None) -> AsyncIterator[Page]:
+    def read(
+        self, shard: Shard, after: int, start: Start, until: int | None = None, complete_until: datetime | None = None
+    ) -> AsyncIterator[Page]:
         """Pages of ``shard``, as ``contracts.Source.read`` promises."""
-        return ShardReader(self, shard, after, start, until).pages()
+        return ShardReader(self, shard, after, start, until, complete_until).pages()

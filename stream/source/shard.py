@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -19,10 +19,10 @@ import polars as pl
 from stream.aws.errors import EXPIRED_ITERATOR, INVALID_ARGUMENT, NOT_FOUND, AwsFatal, AwsRetryable, is_throttle
 from stream.aws.kinesis import IteratorAt, IteratorKind, RawPage
 from stream.aws.retry import FOR_EVER, THROTTLED, Wait, decide
-from stream.batch import ARRIVAL, DATA, ORIGIN, SEQUENCE, Batch
+from stream.batch import DATA, ORIGIN, SEQUENCE, Batch
 from stream.budget import ByteBudget
 from stream.contracts import Page, Shard, Start, StartKind
-from stream.errors import Halted
+from stream.errors import Expired, Halted
 from stream.events import BudgetWaited, PageReceived, PollRepeated
 from stream.source.aggregated import HashRange, expand
 from stream.source.pace import Appetite, Pace
@@ -38,6 +38,9 @@ _PATIENCE: Final = 5
 """Equal answers in a row before a suspicion counts as a finding."""
 _LATEST_SLACK: Final = timedelta(seconds=5)
 """How far clocks may differ where LATEST must be replaced by the time of the first call."""
+
+
+_FROM_THE_OLDEST: Final = IteratorAt(IteratorKind.TRIM_HORIZON)
 
 
 class Hold:
@@ -75,11 +78,20 @@ class _Answer:
 class ShardReader:
     """Reads one shard once; see ``contracts.Source.read`` for what ``pages`` delivers."""
 
-    def __init__(self, source: KinesisSource, shard: Shard, after: int, start: Start, until: int | None) -> None:
+    def __init__(
+        self,
+        source: KinesisSource,
+        shard: Shard,
+        after: int,
+        start: Start,
+        until: int | None,
+        complete_until: datetime | None = None,
+    ) -> None:
         self._source = source
         self._shard = shard
         self._start = start
         self._until = until
+        self._complete_until = complete_until
         self._position = after
         self._position_text = str(after)
         self._hashes = HashRange(shard.first_hash, shard.last_hash, source.settings.kpl_out_of_range)
@@ -208,9 +220,11 @@ class ShardReader:
         try:
             return await source.client.get_shard_iterator(source.stream, self._shard.shard_id, self._beginning())
         except AwsFatal as error:
-            if error.code == INVALID_ARGUMENT and self._position != ORIGIN:
-                raise Halted(await self._lost(f"the service does not accept that position ({error})")) from error
-            raise
+            if error.code != INVALID_ARGUMENT or self._position == ORIGIN:
+                raise
+            if await self._oldest() == self._position + 1:
+                return await source.client.get_shard_iterator(source.stream, self._shard.shard_id, _FROM_THE_OLDEST)
+            raise Expired(await self._lost(f"the service does not accept that position ({error})")) from error
 
     def _beginning(self) -> IteratorAt:
         if self._position != ORIGIN:
@@ -251,7 +265,7 @@ class ShardReader:
         # ResourceNotFound speaks of the stream or of the shard; asking for the shards fails if it is the stream.
         known = await self._source.shards()
         if all(shard.shard_id != self._shard.shard_id for shard in known):
-            raise Halted(await self._lost("the service no longer knows the shard, so its records have expired")) from error
+            raise Expired(await self._lost("the service no longer knows the shard, so its records have expired")) from error
         self._iterator = None
         await self._repeat(AwsRetryable(str(error), code=error.code))
 
@@ -294,14 +308,16 @@ class ShardReader:
             return
         self._suspicions += 1
         if self._suspicions >= _PATIENCE:
-            raise Halted(await self._lost(finding))
+            raise Expired(await self._lost(finding))
 
     async def _check_first(self, frame: pl.DataFrame) -> None:
-        age = self._source.clock.now() - frame.item(0, ARRIVAL).astimezone(UTC)
-        if not await self._beyond_retention(age + _NEAR_HORIZON):
+        if int(frame.item(0, SEQUENCE)) == self._position + 1:
+            return
+        since = self._complete_until
+        if since is not None and not await self._beyond_retention(self._source.clock.now() - since + _NEAR_HORIZON):
             return
         if not await self._held():
-            raise Halted(await self._lost("that record has expired, and reading would go on with the oldest one left"))
+            raise Expired(await self._lost("that record has expired, and so may have others before the oldest one left"))
 
     async def _beyond_retention(self, age: timedelta) -> bool:
         return age >= _SHORTEST_RETENTION and age >= await self._source.retention()
@@ -319,12 +335,19 @@ class ShardReader:
             raise
         return found.height > 0 and int(found.item(0, SEQUENCE)) == self._position
 
+    async def _oldest(self) -> int | None:
+        """The first record that the shard still holds, if one call shows it: a recorded gap ends right before it."""
+        source = self._source
+        iterator = await source.client.get_shard_iterator(source.stream, self._shard.shard_id, _FROM_THE_OLDEST)
+        found = (await source.client.get_records(source.stream, iterator, 1)).frame
+        return int(found.item(0, SEQUENCE)) if found.height else None
+
     async def _lost(self, finding: str) -> str:
         retention = await self._source.retention()
         return (
             f"{self._where()} ({self._source.client.place}): reading cannot go on behind {self._position}: {finding}. The stream "
             f"keeps records for {retention}: some may have expired unread, or the stream was made again under the same name. "
-            "Raise the retention if reading fell behind; then record the gap and start the shard again at its trim horizon."
+            "Raise the retention if reading fell behind. With source.kinesis.on_expired: gap the worker records the gap and goes on."
         )
 
     def _where(self) -> str:

@@ -25,7 +25,7 @@ from stream.commit.repeat import Repeater
 from stream.contracts import Clock, Emit, ObjectStore, Shard, Start
 from stream.errors import DefinitionError
 from stream.lease.checkpoints import StoredCheckpoints
-from stream.pipeline.model import Pipeline
+from stream.pipeline.model import OnExpired, Pipeline
 from stream.pipeline.resources import fetch_resources
 from stream.sink import rejects
 from stream.source.aggregated import OutOfRange
@@ -86,12 +86,7 @@ async def assemble(
     kinesis, clock, name = pipeline.source.kinesis, options.clock, worker_id(options.clock)
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
     state = PrefixedStore(open_store(_located(pipeline.state, options.base), session), f"{pipeline.application}/")
-    stores: dict[str, ObjectStore] = {config.name: open_store(_located(config.url, options.base), session) for config in pipeline.sinks}
-    if reserved := {rejects.NAME, ledger.NAME} & stores.keys():
-        msg = f"a sink is called {sorted(reserved)[0]!r}; that name belongs to the service, give the sink another `name`"
-        raise DefinitionError(msg)
-    stores[rejects.NAME] = PrefixedStore(state, "rejects/")
-    stores[ledger.NAME] = PrefixedStore(state, "ledger/v1/")
+    stores = _stores(pipeline, options.base, session, state)
     client = await stack.enter_async_context(open_kinesis(session))
     settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
 
@@ -110,7 +105,13 @@ async def assemble(
     start = await repeat("pin start", nowhere, lambda: log.pin_start(kinesis.stream, kinesis.start))
     checkpoints = StoredCheckpoints(state)
     cook_in_thread = _in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "cook")))
-    rereader = Rereader(source(ByteBudget(int(pipeline.memory.budget * REREADING_SHARE))), definitions, cook_in_thread, repeat)
+    rereader = Rereader(
+        source(ByteBudget(int(pipeline.memory.budget * REREADING_SHARE))),
+        definitions,
+        cook_in_thread,
+        repeat,
+        admit_gaps=kinesis.on_expired is OnExpired.GAP,
+    )
     parts = Parts(
         worker=name,
         source=source(budget),
@@ -122,6 +123,7 @@ async def assemble(
         render_again=rereader.render,
         limits=_limits(pipeline),
         breaker=Breaker(pipeline.rejects.max_ratio, pipeline.rejects.min_records),
+        admit_gaps=kinesis.on_expired is OnExpired.GAP,
         budget=budget,
         draining=draining,
         clock=clock,
@@ -129,6 +131,15 @@ async def assemble(
         repeat=repeat,
     )
     return parts, start
+
+
+def _stores(pipeline: Pipeline, base: Path, session: AwsSession, state: ObjectStore) -> dict[str, ObjectStore]:
+    """One store for every sink name that manifests use."""
+    stores: dict[str, ObjectStore] = {config.name: open_store(_located(config.url, base), session) for config in pipeline.sinks}
+    if reserved := {rejects.NAME, ledger.NAME} & stores.keys():
+        msg = f"a sink is called {sorted(reserved)[0]!r}; that name belongs to the service, give the sink another `name`"
+        raise DefinitionError(msg)
+    return stores | {rejects.NAME: PrefixedStore(state, "rejects/"), ledger.NAME: PrefixedStore(state, "ledger/v1/")}
 
 
 def _limits(pipeline: Pipeline) -> Limits:

@@ -31,7 +31,7 @@ class Parts:
     """The collaborators of every shard task of one worker.
 
     ``cook`` runs ``recipe.cook`` off the event loop. ``render_again`` re-reads an intent's range and cooks it with the definition that
-    the intent names.
+    the intent names. ``admit_gaps``: records that expired unread become a recorded gap; otherwise their shard halts.
     """
 
     worker: str
@@ -44,6 +44,7 @@ class Parts:
     render_again: Callable[[Shard, Start, Manifest], Awaitable[RenderedUnit]]
     limits: Limits
     breaker: Breaker
+    admit_gaps: bool
     budget: ByteBudget
     draining: asyncio.Event
     clock: Clock

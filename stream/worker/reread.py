@@ -12,9 +12,10 @@ from stream.commit.committer import RenderedUnit
 from stream.commit.manifest import Manifest
 from stream.commit.repeat import Repeater
 from stream.contracts import Shard, Start
-from stream.errors import Halted
+from stream.errors import Expired, Halted
 from stream.source.kinesis import KinesisSource
 from stream.worker.definitions import Definitions
+from stream.worker.gap import gap_instead_of
 from stream.worker.recipe import Cooked, CutUnit, Recipe
 
 
@@ -27,20 +28,31 @@ class Rereader:
         definitions: Definitions,
         cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]],
         repeat: Repeater,
+        *,
+        admit_gaps: bool,
     ) -> None:
         self._source = source
         self._definitions = definitions
         self._cook = cook
         self._repeat = repeat
+        self._admit_gaps = admit_gaps
 
     async def render(self, shard: Shard, start: Start, manifest: Manifest) -> RenderedUnit:
         """The unit that ``manifest`` intends, as this build makes it; the same bytes if this build can reproduce them.
 
+        If the stream no longer holds the range and gaps are admitted, a gap in its place: files of the intent that are already there
+        are taken back, so that the log never lists half a unit.
+
         Raises:
             Halted: the stream no longer holds the range, or the log no longer holds the definition.
         """
+        try:
+            batch = await self._read(shard, start, manifest)
+        except Expired:
+            if not self._admit_gaps:
+                raise
+            return RenderedUnit(gap_instead_of(manifest), ())
         recipe = await self._repeat("read definition", shard, lambda: self._definitions.recorded(manifest.pipeline))
-        batch = await self._read(shard, start, manifest)
         cooked = await self._cook(recipe, CutUnit(shard, manifest.span, batch, manifest.trigger))
         again = msgspec.structs.replace(
             cooked.unit.manifest,

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from datetime import timedelta
 
 from stream import events
 from stream.batch import Batch, SeqRange
 from stream.commit import cut
-from stream.commit.committer import Head, RenderedUnit
-from stream.commit.manifest import Manifest, digest
+from stream.commit.committer import Head, RenderedUnit, head_behind
+from stream.commit.manifest import Manifest
 from stream.commit.recovery import recover
 from stream.contracts import Page, Shard, Start
-from stream.errors import Halted, Superseded
+from stream.errors import Expired, Halted, Superseded
+from stream.worker.gap import record_gap
 from stream.worker.parts import Held, Parts, weightiest
 from stream.worker.recipe import Cooked, CutUnit, with_previous
 
 NUDGE = 0.25
 """Seconds after which a unit that is being filled looks around for drain and memory pressure."""
+
+TIP_EVERY = timedelta(hours=1)
+TIP_SLACK = timedelta(minutes=1)
+"""How often a quiet shard is said to be read to its tip, and by how much the service's clock may lag behind ours."""
 
 
 async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...] | None:
@@ -37,13 +43,21 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
     async def render_again(manifest: Manifest) -> RenderedUnit:
         return await parts.render_again(shard, start, manifest)
 
+    lost: Expired | None = None
     while True:
         head = await recover(parts.log, parts.committer, parts.checkpoints, shard, genesis, render_again, parts.clock, parts.emit)
         parts.emit(events.ShardStarted(shard.stream, shard.shard_id, head.position))
         try:
+            if lost is not None and not head.ended:
+                head, lost = await record_gap(shard, head, parts, render_again, lost), None
             if not head.ended:
                 head = await _Following(shard, start, parts, head).run()
         except Superseded:
+            continue
+        except Expired as error:
+            if not parts.admit_gaps:
+                raise
+            lost = error
             continue
         if not head.ended:
             parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "drain"))
@@ -78,7 +92,9 @@ class _Following:
         return self.head
 
     async def fetch(self) -> None:
-        async with aclosing(self.parts.source.read(self.shard, self.head.position, self.start)) as pages:  # type: ignore[type-var]
+        head = self.head
+        pages = self.parts.source.read(self.shard, head.position, self.start, complete_until=head.complete_until)
+        async with aclosing(pages):  # type: ignore[type-var]
             async for page in pages:
                 self.held.add(page.held)
                 await self.pages.put(page)
@@ -90,6 +106,8 @@ class _Following:
             page = await self._next_page(cut.patience(filling, self.parts.limits, self.parts.clock.monotonic(), NUDGE))
             if page is not None:
                 position, held = page.position, held + page.held
+                if page.behind_ms == 0 and position == after:
+                    await self.note_tip(position)
                 if page.batch.rows or position > after:
                     batches.append(page.batch)
                     since = filling.since if filling else self.parts.clock.monotonic()
@@ -120,6 +138,12 @@ class _Following:
         if item is not None:
             self.head = await self.parts.committer.end(self.shard, self.head, item.children)
 
+    async def note_tip(self, position: int) -> None:
+        """On a quiet shard, say now and then that nothing is missing: when its last record has expired, nobody could tell any more."""
+        now, known = self.parts.clock.now() - TIP_SLACK, self.head.complete_until
+        if self.head.position == position and known is not None and now - known > TIP_EVERY:
+            self.head = await self.parts.committer.note_tip(self.shard, self.head, now)
+
     async def _next_page(self, patience: float) -> Page | None:
         try:
             async with asyncio.timeout(patience):
@@ -147,7 +171,7 @@ class _Following:
             return await parts.render_again(self.shard, self.start, manifest)
 
         entry = await parts.committer.commit(self.shard, own, render_again)
-        self.head = Head(entry.manifest.span.last, digest(entry.body))
+        self.head = head_behind(entry)
         now = parts.clock.now()
         parts.emit(
             events.UnitSealed(

@@ -85,7 +85,7 @@ def client(url: str) -> Iterator[Any]:
         endpoint_url=url,
         region_name="us-east-1",
         aws_access_key_id="test",
-        aws_secret_access_key="test",
+        aws_secret_access_key="test",  # noqa: S106 - nobody checks it
         config=Config(retries={"total_max_attempts": 1}, read_timeout=20, inject_host_prefix=False),
     )
     try:

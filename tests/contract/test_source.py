@@ -106,9 +106,19 @@ def test_reading_resumes_behind_a_sequence_number(aws_env: None) -> None:
         sequences = world.fake.put(S0, *BODIES)
         pages = await take(world, world.source.read(Shard("s", S0), sequences[3], HORIZON), having(6))
         assert rows(pages) == BODIES[4:]
-        [request] = world.fake.calls("GetShardIterator")
+        request = world.fake.calls("GetShardIterator")[0]
         assert request["ShardIteratorType"] == "AFTER_SEQUENCE_NUMBER"
         assert request["StartingSequenceNumber"] == str(sequences[3])
+
+    run(aws_env, body)
+
+
+def test_what_is_known_to_be_complete_is_not_asked_for_again(aws_env: None) -> None:
+    async def body(world: World) -> None:
+        sequences = world.fake.put(S0, *BODIES)
+        known = world.clock.now()
+        await take(world, world.source.read(Shard("s", S0), sequences[3], HORIZON, complete_until=known), having(6))
+        assert [request["ShardIteratorType"] for request in world.fake.calls("GetShardIterator")] == ["AFTER_SEQUENCE_NUMBER"]
 
     run(aws_env, body)
 
@@ -411,7 +421,7 @@ def test_an_expired_position_halts_when_the_service_refuses_it(aws_env: None) ->
     async def body(world: World) -> None:
         [sequence] = world.fake.put(S0, b"x")
         world.fake.faults.append(("GetShardIterator", 400, "InvalidArgumentException"))
-        with pytest.raises(Halted, match=f"{S0}.*region eu-west-1.*behind {sequence}.*1 day, 0:00:00.*trim horizon"):
+        with pytest.raises(Halted, match=f"{S0}.*region eu-west-1.*behind {sequence}.*1 day, 0:00:00.*on_expired: gap"):
             await take(world, world.source.read(Shard("s", S0), sequence, HORIZON), never)
 
     run(aws_env, body)

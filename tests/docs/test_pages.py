@@ -141,7 +141,7 @@ def halting_functions():
         for node in ast.walk(ast.parse(module.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 raised = [each.exc.func.id for each in ast.walk(node) if isinstance(each, ast.Raise) and called(each)]
-                if "Halted" in raised:
+                if {"Halted", "Expired"} & set(raised):
                     yield f"{module.relative_to(ROOT)}:{node.name}", node
 
 

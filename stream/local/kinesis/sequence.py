@@ -1,6 +1,7 @@
 """Sequence numbers laid out like the service's own: 186 bits, 56 decimal digits, about 4.9e55.
 
-As 47 hexadecimal digits, most significant first (the layout that kinesalite decodes from real numbers):
+As 47 hexadecimal digits, most significant first (kinesalite's reading, which also fits the number in AWS
+Lambda's documentation):
 
     ======  ==========================================================
     digits  meaning

@@ -1,10 +1,107 @@
+import json
+import os
+import select
+import signal
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
 from stream.errors import Fatal
+from stream.local.moto import moto
+from stream.local.process import helper
 from stream.local.start import NEEDED, LocalAws
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[LocalAws]:
+    with LocalAws() as started:
+        yield started
+
+
+def _client(aws: LocalAws, service: str) -> Any:
+    environment = aws.environment()
+    return closing(
+        boto3.client(
+            service,
+            endpoint_url=environment[f"AWS_ENDPOINT_URL_{service.upper()}"],
+            region_name=environment["AWS_REGION"],
+            aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        )
+    )
+
+
+def test_every_service_answers(aws: LocalAws) -> None:
+    with _client(aws, "kinesis") as kinesis, _client(aws, "sts") as sts:
+        kinesis.create_stream(StreamName="flights", ShardCount=1)
+        summary = kinesis.describe_stream_summary(StreamName="flights")["StreamDescriptionSummary"]
+        assert summary["StreamARN"].split(":")[4] == sts.get_caller_identity()["Account"]
+    with _client(aws, "s3") as s3, _client(aws, "dynamodb") as dynamodb, _client(aws, "sns") as sns:
+        s3.create_bucket(Bucket="lake")
+        s3.put_object(Bucket="lake", Key="a", Body=b"x", IfNoneMatch="*")
+        assert dynamodb.list_tables()["TableNames"] == []
+        assert sns.list_topics()["Topics"] == []
+
+
+def test_everything_is_on_loopback(aws: LocalAws) -> None:
+    urls = [value for name, value in aws.environment().items() if name.startswith("AWS_ENDPOINT_URL_")]
+    assert len(urls) == 5
+    assert all(url.startswith("http://127.0.0.1:") for url in urls)
+
+
+def test_faults_reach_the_emulators_process(aws: LocalAws) -> None:
+    script = json.dumps([{"operation": "ListStreams", "action": "error", "code": "InvalidArgumentException", "status": 400}])
+    with urllib.request.urlopen(f"{aws.kinesis.url}/_faults", script.encode()) as reply:  # noqa: S310 - loopback
+        assert json.load(reply) == {"added": 1}
+    with _client(aws, "kinesis") as kinesis, pytest.raises(kinesis.exceptions.InvalidArgumentException):
+        kinesis.list_streams()
+
+
+def test_nothing_is_left_running() -> None:
+    with LocalAws() as aws:
+        pids = [aws.kinesis.pid, aws.moto.pid]
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    with pytest.raises(RuntimeError, match="not running"):
+        aws.environment()
+
+
+def test_a_taken_port_is_explained(aws: LocalAws, tmp_path: Path) -> None:
+    port = aws.kinesis.url.rsplit(":", 1)[1]
+    log = tmp_path / "log"
+    explained = pytest.raises(Fatal, match=r"(?s)stream\.local\.kinesis ended with status 1.*address already in use")
+    with explained, helper("stream.local.kinesis", [f"--port={port}"], log=log):
+        pass
+    assert "address already in use" in log.read_text()
+    with pytest.raises(Fatal, match=r"stream\.local\.moto ended"), moto(int(port)):
+        pass
+
+
+def test_a_helper_ends_with_whoever_started_it() -> None:
+    """The starter is killed outright; the helper notices that its standard input closed."""
+    program = (
+        "import sys; from stream.local.process import helper\n"
+        "with helper('stream.local.kinesis') as h: sys.stdout.write(f'{h.pid}\\n'); sys.stdout.flush(); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as starter:
+        assert starter.stdout is not None
+        pid = int(starter.stdout.readline())
+        end = os.pidfd_open(pid)
+        starter.send_signal(signal.SIGKILL)
+    try:
+        assert select.select([end], [], [], 20)[0], "the helper is still running"
+    finally:
+        os.close(end)
 
 
 def test_a_missing_package_is_named_with_the_remedy(monkeypatch):

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,7 +55,7 @@ def test_open_shards_tile_the_hash_space_whatever_was_split_and_merged(steps: li
     bounds = [(shard.first_hash, shard.last_hash) for shard in stream.open_shards]
     assert bounds[0][0] == 0
     assert bounds[-1][1] == HASH_KEYS - 1
-    assert all(left[1] + 1 == right[0] and left[0] <= left[1] for left, right in zip(bounds, bounds[1:], strict=False))
+    assert all(left[1] + 1 == right[0] and left[0] <= left[1] for left, right in pairwise(bounds))
 
 
 @settings(max_examples=60, deadline=None)

@@ -36,7 +36,7 @@ def test_a_record_of_ten_mebibytes_where_allowed(kinesis: Kinesis) -> None:
 
 
 def test_a_timestamp_in_the_future_is_refused(kinesis: Kinesis) -> None:
-    with pytest.raises(ApiError, match="in the future|greater than"):
+    with pytest.raises(ApiError, match=r"in the future|greater than"):
         kinesis.iterator("AT_TIMESTAMP", Timestamp=kinesis.now_ms / 1000 + 1)
 
 

@@ -1,0 +1,69 @@
+"""Records that expired in the stream before they were committed: the log says so, and reading goes on behind them."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Final
+
+import msgspec
+
+from stream import events
+from stream.batch import ARRIVAL, ORIGIN, SEQUENCE, Outcome
+from stream.commit.committer import Head, RenderedUnit, Renderer, head_behind
+from stream.commit.manifest import Kind, Manifest, State
+from stream.contracts import Page, Shard, Start, StartKind
+from stream.errors import Expired
+from stream.worker.parts import Parts
+
+EXPIRED: Final = "expired"
+
+
+def gap_instead_of(intent: Manifest) -> Manifest:
+    """The link that says that the records of ``intent`` are lost; it lists no files."""
+    return msgspec.structs.replace(
+        intent, kind=Kind.GAP, state=State.INTENT, files=(), superseded=(), outcomes={Outcome.EXPIRED_GAP.label: intent.records}
+    )
+
+
+async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, reason: Expired) -> Head:
+    """Commit a gap from ``head`` up to right before the oldest record that the shard still holds; the head behind it.
+
+    How many records were lost is not known: sequence numbers are not dense. A closed shard that holds nothing any more ends here. While
+    an open one holds nothing, this waits for the record that shows where the gap ends; if the worker drains meanwhile, ``head`` stays.
+    """
+    page = await _oldest(shard, parts)
+    if page is None:
+        return head
+    if not page.batch.rows:
+        parts.emit(events.RecordsExpired(shard.stream, shard.shard_id, head.position, head.position, str(reason)))
+        return await parts.committer.end(shard, head, page.children, trigger=EXPIRED)
+    manifest = Manifest(
+        kind=Kind.GAP,
+        state=State.INTENT,
+        application=parts.log.application,
+        stream=shard.stream,
+        shard=shard.shard_id,
+        after=str(head.position),
+        last=str(int(page.batch.frame[SEQUENCE][0]) - 1),
+        outcomes={Outcome.EXPIRED_GAP.label: 0},
+        previous=head.previous,
+        trigger=EXPIRED,
+        last_arrival=page.batch.frame[ARRIVAL][0].isoformat(),
+        worker=parts.worker,
+        created_at=parts.clock.now().isoformat(),
+    )
+    entry = await parts.committer.commit(shard, RenderedUnit(manifest, ()), render)
+    parts.emit(events.RecordsExpired(shard.stream, shard.shard_id, head.position, entry.manifest.span.last, str(reason)))
+    return head_behind(entry)
+
+
+async def _oldest(shard: Shard, parts: Parts) -> Page | None:
+    """The first page with a record, or the last one of a closed shard without any; None if the worker drains."""
+    async with aclosing(parts.source.read(shard, ORIGIN, Start(StartKind.TRIM_HORIZON))) as pages:  # type: ignore[type-var]
+        async for page in pages:
+            parts.budget.release(page.held)
+            if page.batch.rows or page.ended:
+                return page
+            if parts.draining.is_set():
+                break
+    return None

@@ -1,0 +1,157 @@
+"""Records that expire in the stream before they are read: a whole worker against the emulator, time in the test's hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from stream import events
+from stream.clock import SystemClock
+from stream.commit.manifest import Kind, Manifest, decode
+from stream.errors import Fatal
+from stream.local.kinesis.server import running
+from stream.pipeline.lint import check_content
+from stream.worker.assemble import WorkerOptions
+from stream.worker.service import run_worker
+
+PIPELINE = """
+application: app
+source:
+  kinesis: {{stream: numbers, endpoint: "{url}", on_expired: {on_expired}}}
+  schema: {{n: int64}}
+sinks: [s3: {{url: "file:lake"}}]
+state: file:state
+flush: {{age: 100ms}}
+metrics: {{port: 0}}
+"""
+
+
+class ShiftedClock(SystemClock):
+    """The machine's clock, some hours ahead."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+
+class Stage:
+    """A stream with one shard and a worker that can be run again and again."""
+
+    def __init__(self, client: Any, url: str, clock: ShiftedClock, folder: Path) -> None:
+        self.client = client
+        self.url = url
+        self.clock = clock
+        self.folder = folder
+        client.create_stream(StreamName="numbers", ShardCount=1)
+
+    def put(self, numbers: range) -> None:
+        for n in numbers:
+            self.client.put_record(StreamName="numbers", Data=json.dumps({"n": n}).encode(), PartitionKey="k")
+
+    def work(self, until: Callable[[events.Event], bool], on_expired: str = "gap") -> list[events.Event]:
+        """Run a worker; it is told to stop by a signal once ``until`` holds for an event."""
+        heard: list[events.Event] = []
+
+        def listen(event: events.Event) -> None:
+            heard.append(event)
+            if until(event):
+                signal.raise_signal(signal.SIGTERM)
+
+        text = PIPELINE.format(url=self.url, on_expired=on_expired).encode()
+        result = check_content(text, "pipeline.yaml", self.folder, {})
+        assert result.pipeline is not None, result.findings
+        options = WorkerOptions(self.folder, os.environ, 20.0, 1, (listen,), self.clock)
+        asyncio.run(run_worker(result.pipeline, options))
+        return heard
+
+    def manifests(self) -> list[Manifest]:
+        files = sorted((self.folder / "state" / "app" / "commits").rglob("0*.json"))
+        return [decode(file.read_bytes(), file.name) for file in files]
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    clock = ShiftedClock()
+    with running(clock=clock) as emulator:
+        client = boto3.client("kinesis", endpoint_url=emulator.url, region_name="us-east-1")
+        yield Stage(client, emulator.url, clock, tmp_path)
+        client.close()
+
+
+def sealed(records: int) -> Callable[[events.Event], bool]:
+    return lambda event: isinstance(event, events.UnitSealed) and sum(count for _, count in event.outcomes) >= records
+
+
+def test_a_gap_is_recorded_and_reading_goes_on_behind_it(stage: Stage) -> None:
+    stage.put(range(5))
+    stage.work(sealed(5))
+    stage.put(range(5, 8))
+    stage.clock.ahead = timedelta(hours=30)
+    stage.put(range(8, 12))
+
+    heard = stage.work(sealed(4))
+
+    assert [type(event) for event in heard if isinstance(event, events.RecordsExpired)] == [events.RecordsExpired]
+    kinds = [(manifest.kind, manifest.records) for manifest in stage.manifests()]
+    assert kinds == [(Kind.UNIT, 5), (Kind.GAP, 0), (Kind.UNIT, 4)]
+    assert all(left.last == right.after for left, right in zip(stage.manifests(), stage.manifests()[1:], strict=False))
+
+
+def test_a_worker_that_starts_behind_a_recorded_gap_goes_on_there(stage: Stage) -> None:
+    stage.put(range(5))
+    stage.work(sealed(5))
+    stage.clock.ahead = timedelta(hours=30)
+    stage.put(range(8, 12))
+    stage.work(lambda event: isinstance(event, events.RecordsExpired))
+
+    heard = stage.work(lambda event: sealed(4)(event) or len(stage.manifests()) > 2)
+
+    assert not [event for event in heard if isinstance(event, events.RecordsExpired)]
+    assert sum(manifest.records for manifest in stage.manifests()) == 9
+
+
+def test_the_shard_halts_where_gaps_are_not_admitted(stage: Stage) -> None:
+    stage.put(range(5))
+    stage.work(sealed(5))
+    stage.put(range(5, 8))
+    stage.clock.ahead = timedelta(hours=30)
+    stage.put(range(8, 12))
+
+    with pytest.raises(Fatal, match=r"reading cannot go on behind .*on_expired: gap"):
+        stage.work(sealed(4), on_expired="halt")
+
+    assert [manifest.kind for manifest in stage.manifests()] == [Kind.UNIT]
+
+
+def test_a_quiet_shard_whose_last_record_expired_is_no_gap(stage: Stage) -> None:
+    stage.put(range(5))
+    stage.work(sealed(5))
+    stage.clock.ahead = timedelta(hours=20)
+    polls = 0
+
+    def tip_noted(event: events.Event) -> bool:
+        nonlocal polls
+        polls += isinstance(event, events.PageReceived)
+        return polls > 2
+
+    stage.work(tip_noted)
+    stage.clock.ahead = timedelta(hours=40)
+    stage.put(range(5, 9))
+
+    heard = stage.work(sealed(4))
+
+    assert not [event for event in heard if isinstance(event, events.RecordsExpired)]
+    assert [manifest.kind for manifest in stage.manifests()] == [Kind.UNIT, Kind.UNIT]
