@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 WORKERS ?= $(shell nproc)
 
-.PHONY: help demo test check bench lock clean install
+.PHONY: help demo test check bench docs lock clean install
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ check: install ## Check format, lint, types and import contracts
 
 bench: install ## Measure; prints ratios, asserts nothing
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+docs: install ## Rewrite the tables in the documentation that are made from the code
+	@$(BIN)/python -m tests.docs.generate
 
 lock: install ## Rewrite the locked requirements from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --all-extras pyproject.toml requirements/build.in -o requirements/dev.txt

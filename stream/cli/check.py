@@ -28,8 +28,9 @@ def check(
 ) -> None:
     """Check pipeline files: syntax, options, names, and columns through every stage to the sinks.
 
-    Nothing is read over the network and nothing is run. Exit code 0: all can be run (there may be notes); 1: at least one cannot;
-    2: wrong usage.
+    Nothing is read over the network and nothing is run.
+
+    Exit code 0: all can be run (there may be notes); 1: at least one cannot; 2: wrong usage.
     """
     results = {file: check_file(file, os.environ) for file in files}
     if json:

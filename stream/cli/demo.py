@@ -53,7 +53,9 @@ def demo(
 ) -> None:
     """Send a year of flights through Kinesis to Parquet on S3, all on this machine; kill the worker half-way; check every record.
 
-    Needs no AWS account and no Docker. Exit code 0: every check held; 1: one did not, or something did not start.
+    Needs no AWS account and no Docker.
+
+    Exit code 0: every check held; 1: one did not, or something did not start.
     """
     _prepare(folder)
     show = Demo(folder.absolute(), flights_table().head(rows), shards, seed)

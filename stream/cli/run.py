@@ -30,8 +30,9 @@ def run(
 ) -> None:
     """Run a pipeline: read every shard, transform, commit, until SIGTERM or Ctrl-C; then seal what is in hand.
 
-    Events are JSON lines on standard error; metrics are served as the pipeline says. Exit code 0: drained; 1: it could not go on;
-    2: the pipeline file is wrong, and nothing was read.
+    Events are JSON lines on standard error; metrics are served as the pipeline says.
+
+    Exit code 0: drained; 1: it could not go on; 2: the pipeline file is wrong, and nothing was read.
     """
     run_pipeline(file, drain=drain, threads=threads)
 

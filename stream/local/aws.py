@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import boto3
-
 from stream.errors import Fatal
 
 
@@ -15,6 +13,8 @@ class Errands:
     """Clients for the services that ``environment`` (of ``LocalAws``) points to; a context manager that closes them."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
+        import boto3
+
         self._session = boto3.Session(
             aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],

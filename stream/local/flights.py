@@ -13,7 +13,6 @@ from importlib.resources import as_file, files
 from random import Random
 from typing import Any, Final
 
-import boto3
 import polars as pl
 from botocore.config import Config
 
@@ -65,6 +64,8 @@ def produce(endpoint: str, region: str, stream: str, flights: pl.DataFrame, seed
 
     Equal seeds put equal records in equal order.
     """
+    import boto3
+
     dice = Random(seed)  # noqa: S311 - repeatable on purpose
     config = Config(retries={"mode": "standard", "max_attempts": 8})
     client = boto3.client(

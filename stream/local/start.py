@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from stream.errors import Fatal
 from stream.local.moto import moto
 from stream.local.process import Helper, helper
+
+NEEDED: Final = ("boto3", "cbor2", "duckdb", "moto")
+"""Packages of the extra ``local``: `stream run` works without them."""
 
 MOTO_SERVICES: Final = ("S3", "DYNAMODB", "SNS", "STS")
 
@@ -47,8 +52,11 @@ class LocalAws:
         """Start both.
 
         Raises:
-            Fatal: one of them did not start; neither is left running.
+            Fatal: one of them did not start, or a package that they need is not installed; neither is left running.
         """
+        if missing := [name for name in NEEDED if find_spec(name) is None]:
+            msg = f"AWS on this machine needs {', '.join(missing)}; install kinesis-stream[local]"
+            raise Fatal(msg)
         if self._logs is not None:
             self._logs.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import duckdb
+if TYPE_CHECKING:
+    import duckdb
 
 DATA_COLUMNS: Final = (
     "year, month, day, dep_time, dep_delay, arr_delay, carrier, flight, tailnum, origin, dest, distance, time_hour, departure_month, "
@@ -54,6 +55,8 @@ class Finding:
 
 def judge(lake: Path, ledger: Path, *, rows: int, broken: int, mask_key: bytes) -> list[Finding]:
     """Compare the files under ``lake`` and the segments under ``ledger`` with the first ``rows`` published flights in order of time."""
+    import duckdb
+
     with duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'")
         _load_source(db, rows, mask_key)

@@ -86,12 +86,7 @@ async def assemble(
     kinesis, clock, name = pipeline.source.kinesis, options.clock, worker_id(options.clock)
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
     state = PrefixedStore(open_store(_located(pipeline.state, options.base), session), f"{pipeline.application}/")
-    stores: dict[str, ObjectStore] = {config.name: open_store(_located(config.url, options.base), session) for config in pipeline.sinks}
-    if reserved := {rejects.NAME, ledger.NAME} & stores.keys():
-        msg = f"a sink is called {sorted(reserved)[0]!r}; that name belongs to the service, give the sink another `name`"
-        raise DefinitionError(msg)
-    stores[rejects.NAME] = PrefixedStore(state, "rejects/")
-    stores[ledger.NAME] = PrefixedStore(state, "ledger/v1/")
+    stores = _stores(pipeline, options.base, session, state)
     client = await stack.enter_async_context(open_kinesis(session))
     settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
 
@@ -136,6 +131,15 @@ async def assemble(
         repeat=repeat,
     )
     return parts, start
+
+
+def _stores(pipeline: Pipeline, base: Path, session: AwsSession, state: ObjectStore) -> dict[str, ObjectStore]:
+    """One store for every sink name that manifests use."""
+    stores: dict[str, ObjectStore] = {config.name: open_store(_located(config.url, base), session) for config in pipeline.sinks}
+    if reserved := {rejects.NAME, ledger.NAME} & stores.keys():
+        msg = f"a sink is called {sorted(reserved)[0]!r}; that name belongs to the service, give the sink another `name`"
+        raise DefinitionError(msg)
+    return stores | {rejects.NAME: PrefixedStore(state, "rejects/"), ledger.NAME: PrefixedStore(state, "ledger/v1/")}
 
 
 def _limits(pipeline: Pipeline) -> Limits:

@@ -16,7 +16,7 @@ import pytest
 from stream.errors import Fatal
 from stream.local.moto import moto
 from stream.local.process import helper
-from stream.local.start import LocalAws
+from stream.local.start import NEEDED, LocalAws
 
 ROOT = Path(__file__).parents[3]
 
@@ -102,3 +102,17 @@ def test_a_helper_ends_with_whoever_started_it() -> None:
         assert select.select([end], [], [], 20)[0], "the helper is still running"
     finally:
         os.close(end)
+
+
+def test_a_missing_package_is_named_with_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "moto", None)
+    with pytest.raises(Fatal, match=r"needs moto; install kinesis-stream\[local\]"), LocalAws():
+        pass
+
+
+def test_the_command_line_needs_none_of_the_packages_for_local_runs():
+    hidden = "; ".join(f"sys.modules[{name!r}] = None" for name in NEEDED)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {hidden}; import stream.cli.main"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,175 @@
+"""What the pages name exists, what they show works, and what they claim is held by a test."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from stream.pipeline.findings import Severity
+from stream.pipeline.lint import check
+from tests.docs.generate import ROOT, pages
+
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+PATH = re.compile(r"`((?:stream|tests|docs|examples|requirements|benchmarks|deploy)/[\w./-]*)`")
+TEST_ID = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
+ROOMS = {path.name for path in (ROOT / "stream").iterdir() if path.is_dir()} | {"deploy", "docs", "benchmarks"}
+
+
+def named(page):
+    return str(page.relative_to(ROOT))
+
+
+def fences(info):
+    return [pytest.param(match[2], id=f"{named(page)}-{number}") for page in pages() for number, match in enumerate(shown(page, info))]
+
+
+def shown(page, info):
+    return [match for match in FENCE.finditer(page.read_text()) if match[1] == info]
+
+
+def prose(page):
+    """A page without its fenced blocks."""
+    return FENCE.sub("", page.read_text())
+
+
+def anchors(page):
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.replace("`", "")).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", pages(), ids=named)
+def test_every_link_leads_somewhere(page):
+    dead = []
+    for target in LINK.findall(prose(page)):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        place = (page.parent / path).resolve() if path else page
+        if not place.exists() or (anchor and anchor not in anchors(place)):
+            dead.append(target)
+    assert dead == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=named)
+def test_every_path_that_is_named_exists(page):
+    assert [path for path in PATH.findall(prose(page)) if not (ROOT / path).exists()] == []
+
+
+def test_every_test_that_is_named_exists():
+    missing = []
+    for page in pages():
+        for path, name in TEST_ID.findall(page.read_text()):
+            tree = ast.parse((ROOT / path).read_text()) if (ROOT / path).exists() else ast.Module([], [])
+            if name not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}:
+                missing.append(f"{path}::{name}")
+    assert missing == []
+
+
+def test_every_promise_is_held_by_a_test():
+    sections = re.split(r"^## ", (ROOT / "docs" / "guarantees.md").read_text(), flags=re.MULTILINE)[1:]
+    assert [section[:3] for section in sections] == [f"P{number}:" for number in range(1, 8)]
+    assert [section[:2] for section in sections if not TEST_ID.search(section.partition("Held by")[2])] == []
+
+
+@pytest.mark.parametrize("text", fences("yaml pipeline"))
+def test_a_pipeline_that_is_shown_is_clean(text, tmp_path):
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(text)
+    result = check(file, {"MASK_KEY": "any"})
+    assert [finding.render() for finding in result.findings if finding.severity is Severity.ERROR] == []
+    assert result.pipeline is not None
+
+
+def test_no_yaml_is_shown_that_nothing_checks():
+    assert [named(page) for page in pages() if shown(page, "yaml")] == []
+
+
+@pytest.mark.parametrize("text", fences("sh runnable"))
+def test_a_command_that_is_shown_runs(text):
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        command = [sys.executable, "-m", *words] if words[0] == "stream" else words
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+
+
+def test_the_readme_is_one_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_every_line_of_the_changelog_begins_with_its_room():
+    lines = re.findall(r"^- (\w+):", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    items = re.findall(r"^- ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert len(lines) == len(items)
+    assert set(lines) <= ROOMS
+
+
+def test_every_dependency_has_its_page():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(each for name in extras if name != "dev" for each in extras[name])]
+    names = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in wanted} - {"kinesis-stream"}
+    written = {re.sub(r"^\d{4}-", "", path.stem) for path in (ROOT / "docs" / "decisions").glob("0*.md")}
+    assert names <= written
+    index = (ROOT / "docs" / "decisions" / "README.md").read_text()
+    assert [path.name for path in (ROOT / "docs" / "decisions").glob("0*.md") if f"]({path.name})" not in index] == []
+
+
+@pytest.mark.parametrize("name", ["add-a-stage", "add-a-sink"])
+def test_the_change_that_is_shown_still_applies(name):
+    done = subprocess.run(["git", "apply", "--check", f"docs/examples/{name}.diff"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def strings(node):
+    """The literal text in ``node``; what an f-string fills in is a blank."""
+    return " ".join(
+        "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in each.values)
+        for each in ast.walk(node)
+        if isinstance(each, ast.JoinedStr)
+    ) + " ".join(each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str))
+
+
+def halting_functions():
+    for module in sorted((ROOT / "stream").rglob("*.py")):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                raised = [each.exc.func.id for each in ast.walk(node) if isinstance(each, ast.Raise) and called(each)]
+                if {"Halted", "Expired"} & set(raised):
+                    yield f"{module.relative_to(ROOT)}:{node.name}", node
+
+
+def called(statement):
+    return isinstance(statement.exc, ast.Call) and isinstance(statement.exc.func, ast.Name)
+
+
+def runbook():
+    section = (ROOT / "docs" / "operate.md").read_text().partition("## When a shard is halted")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return [phrase for row in rows for phrase in re.findall(r"`([^`]+)`", row)]
+
+
+def test_the_runbook_names_texts_that_exist():
+    whole = "\n".join(strings(ast.parse(path.read_text())) for path in sorted((ROOT / "stream").rglob("*.py")))
+    assert [phrase for phrase in runbook() if phrase not in whole] == []
+
+
+def test_every_reason_to_halt_is_in_the_runbook():
+    phrases = runbook()
+    found = dict(halting_functions())
+    assert len(found) > 10
+    unknown = [
+        where for where, node in found.items() if not any(phrase in strings(node) for phrase in phrases) and "_lost" not in ast.dump(node)
+    ]
+    assert unknown == []
+
+
+def test_pages_are_found():
+    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= {path.name for path in pages()}
+    assert Path(ROOT / "docs" / "guarantees.md") in pages()

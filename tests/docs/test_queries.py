@@ -1,0 +1,74 @@
+"""The queries that the pages show run over what a worker writes, and find it."""
+
+import contextlib
+import re
+
+import duckdb
+import msgspec
+import pytest
+
+from stream.batch import SeqRange
+from stream.commit.manifest import State, encode
+from stream.commit.naming import manifest_key
+from stream.contracts import Shard
+from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
+from stream.transform.decoders.json import Json
+from stream.transform.engine import compile_chain
+from stream.transform.stage import Resources
+from stream.transform.types import parse_schema
+from stream.worker.recipe import CutUnit, Recipe, cook
+from tests.docs.generate import pages
+from tests.docs.test_pages import shown
+from tests.frames import batch
+
+QUERIES = [match[2] for page in pages() for match in shown(page, "sql")]
+ROOTS = {"s3": "flights/", "rejects": "_stream/flights/rejects/", "ledger": "_stream/flights/ledger/v1/"}
+
+
+def unit():
+    chain = compile_chain(Json(), parse_schema({"carrier": "string"}), (), Resources(), lambda: 0.0)
+    sink = ObjectsSink(ObjectsSinkConfig(url="s3://lake/flights/", partition_by=("carrier",)))
+    records = batch([b'{"carrier": "UA"}', b'{"carrier": "AA"}', b"{"])
+    span = SeqRange(0, 10**20 + 2)
+    return cook(Recipe("flights", "d", "b", chain, (sink,)), CutUnit(Shard("flights", "shardId-000000000000"), span, records, "rows")).unit
+
+
+@pytest.fixture
+def lake(tmp_path):
+    made = unit()
+    sealed = msgspec.structs.replace(made.manifest, state=State.SEALED)
+    objects = {f"lake/{ROOTS[file.sink]}{file.key}": file.body for file in made.files}
+    objects["lake/_stream/flights/" + manifest_key("flights", "shardId-000000000000", 0)] = encode(sealed)
+    for key, body in objects.items():
+        path = tmp_path / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+    with contextlib.chdir(tmp_path), duckdb.connect() as db:
+        yield db
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=lambda query: re.sub(r"\W+", "-", query)[:40])
+def test_a_query_that_is_shown_runs(lake, query):
+    lake.execute(query).fetchall()
+
+
+def query(*words):
+    (found,) = [query for query in QUERIES if all(word in query for word in words)]
+    return found
+
+
+def test_the_strict_reader_finds_the_files_of_the_sink(lake):
+    keys = [key for (key,) in lake.execute(query("unnest(files)")).fetchall()]
+    assert sorted(key.partition("/")[0] for key in keys) == ["carrier=AA", "carrier=UA"]
+
+
+def test_the_ledger_tells_where_a_record_went(lake):
+    asked = re.sub(r"'\d{50,}'", f"'{10**20 + 1}'", query("WHERE seq = "))
+    ((outcome, stage, reason, target, row, _),) = lake.execute(asked).fetchall()
+    assert (outcome, stage, reason, row) == ("written", None, None, 0)
+    assert target is not None
+
+
+def test_the_dead_letters_can_be_counted_by_cause(lake):
+    ((stage, reason, count, data),) = lake.execute(query("rejects")).fetchall()
+    assert (stage, reason, count, data) == ("decode", "json_syntax", 1, b"{")

@@ -1,0 +1,38 @@
+"""Modules that fit a reading and functions that fit a screen."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import stream
+
+ROOT = Path(stream.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+MAX_MODULE_LINES = 400
+MAX_FUNCTION_LINES = 50
+
+
+def ids(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=ids)
+def test_a_module_fits_a_reading(module):
+    lines = len(module.read_text().splitlines())
+    assert lines <= MAX_MODULE_LINES, f"{module} has {lines} lines; move what has its own subject to a module of its own"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=ids)
+def test_a_function_fits_a_screen(module):
+    functions = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = {f"{each.name}:{each.lineno}": size for each in functions if (size := lines_of(each)) > MAX_FUNCTION_LINES}
+    assert not long
+
+
+def lines_of(function):
+    """Lines of code from ``def`` to the end, without the docstring."""
+    last = function.end_lineno
+    first = function.body[0]
+    is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    return last - function.lineno + 1 - (first.end_lineno - first.lineno + 1 if is_docstring else 0)
