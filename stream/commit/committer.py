@@ -118,7 +118,8 @@ class Committer:
             worker=self._worker,
             created_at=self._clock.now().isoformat(),
         )
-        await self._repeat("create end of shard", shard, lambda: self._log.create(shard, manifest))
+        if await self._repeat("create end of shard", shard, lambda: self._log.create(shard, manifest)) is not None:
+            self._emit(events.ManifestSealed(shard.stream, shard.shard_id, head.position, None))
         entry = await self._repeat("read end of shard", shard, lambda: self._log.read(shard, head.position))
         if entry is None or entry.manifest.kind is not Kind.END:
             msg = (
@@ -197,6 +198,11 @@ class Committer:
         if new is None:
             return protocol.Refused()
         work.entry = Entry(stamped, body, new)
+        where = (work.shard.stream, work.shard.shard_id, work.after)
+        if stamped.sealed:
+            self._emit(events.ManifestSealed(*where, stamped.span.last))
+        else:
+            self._emit(events.IntentAmended(*where, stamped.span.last, len(stamped.superseded)))
         return protocol.Replaced(new)
 
     async def _unknown(self, shard: Shard, call: str, error: Retryable) -> protocol.Event:
