@@ -23,7 +23,9 @@ from stream.cli.run import run_pipeline
 from stream.contracts import Emit
 
 POINTS: Final = {
-    name: kind for name, kind in vars(events).items() if isinstance(kind, type) and issubclass(kind, events.Event) and kind is not events.Event
+    name: kind
+    for name, kind in vars(events).items()
+    if isinstance(kind, type) and issubclass(kind, events.Event) and kind is not events.Event
 }
 """Every crash point by name."""
 

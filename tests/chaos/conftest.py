@@ -61,7 +61,16 @@ def make_world(kinesis_url: str, tmp_path: Path, request: pytest.FixtureRequest)
             world = World(folder, kinesis, f"s{number}", kinesis_url, environment, seed)
             if s3:
                 url = request.getfixturevalue("s3_url")
-                world = World(folder, kinesis, f"s{number}", kinesis_url, environment | {"AWS_ENDPOINT_URL_S3": url}, seed, client("s3", url), f"b-{number}")
+                world = World(
+                    folder,
+                    kinesis,
+                    f"s{number}",
+                    kinesis_url,
+                    environment | {"AWS_ENDPOINT_URL_S3": url},
+                    seed,
+                    client("s3", url),
+                    f"b-{number}",
+                )
                 stack.callback(world.s3.close)
                 world.s3.create_bucket(Bucket=world.bucket)
             stack.callback(lambda: [worker.end() for worker in world.workers])

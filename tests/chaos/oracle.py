@@ -103,7 +103,9 @@ class Oracle:
                 listed |= self._unit(shard, manifest, inside, verdict)
             if self.whole:
                 verdict.expect(done == len(records), f"{shard.shard_id}: {done} of {len(records)} records are committed")
-                verdict.expect((shard.shard_id in ends) == shard.closed, f"{shard.shard_id}: closed {shard.closed}, end {shard.shard_id in ends}")
+                verdict.expect(
+                    (shard.shard_id in ends) == shard.closed, f"{shard.shard_id}: closed {shard.closed}, end {shard.shard_id in ends}"
+                )
         self._files(listed, verdict)
         self._order_of_shards(ends, verdict)
         places = Counter((row["_shard"], row["_sequence"], row["_subsequence"]) for row in verdict.rows)
@@ -150,7 +152,9 @@ class Oracle:
         expected = [definition.outcome(record) for record in inside]
         counts = Counter(outcome for outcome, _ in expected)
         verdict.outcomes += counts
-        verdict.expect(manifest.get("outcomes", {}) == dict(counts), f"{where}: outcomes {manifest.get('outcomes')}, expected {dict(counts)}")
+        verdict.expect(
+            manifest.get("outcomes", {}) == dict(counts), f"{where}: outcomes {manifest.get('outcomes')}, expected {dict(counts)}"
+        )
         verdict.expect(manifest.get("records", 0) == len(inside), f"{where}: {manifest.get('records')} records, expected {len(inside)}")
         wanted = {record_place(shard, record): row for record, (_, row) in zip(inside, expected, strict=True) if row is not None}
         refused = [record for record, (outcome, _) in zip(inside, expected, strict=True) if outcome == "dead_lettered"]
