@@ -44,7 +44,7 @@ def read(data: bytes) -> dict[str, Any] | None:
     """A record of the schema {id: int64, kind: string, value: int64?, note: string?}, or None where it is not one."""
     try:
         row = json.loads(data.decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict) or type(row.get("id")) is not int or not isinstance(row.get("kind"), str):
         return None
