@@ -91,6 +91,15 @@ class IntentAdopted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class IntentAmended(Event):
+    """An adopted intent names this worker's files now; its earlier ones, ``superseded`` in number, go once it is sealed."""
+
+    after: int
+    last: int
+    superseded: int
+
+
+@dataclass(frozen=True, slots=True)
 class FileWritten(Event):
     """One object of a unit is in place."""
 
@@ -98,6 +107,14 @@ class FileWritten(Event):
     rows: int
     size: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestSealed(Event):
+    """A link of the chain is final, by this worker's hand; ``last`` None: it says that the shard has ended."""
+
+    after: int
+    last: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,8 @@ class Committer:
             worker=self._worker,
             created_at=self._clock.now().isoformat(),
         )
-        await self._repeat("create end of shard", shard, lambda: self._log.create(shard, manifest))
+        if await self._repeat("create end of shard", shard, lambda: self._log.create(shard, manifest)) is not None:
+            self._emit(events.ManifestSealed(shard.stream, shard.shard_id, head.position, None))
         entry = await self._repeat("read end of shard", shard, lambda: self._log.read(shard, head.position))
         if entry is None or entry.manifest.kind is not Kind.END:
             msg = (
@@ -224,6 +225,11 @@ class Committer:
         if new is None:
             return protocol.Refused()
         work.entry = Entry(stamped, body, new)
+        where = (work.shard.stream, work.shard.shard_id, work.after)
+        if stamped.sealed:
+            self._emit(events.ManifestSealed(*where, stamped.span.last))
+        else:
+            self._emit(events.IntentAmended(*where, stamped.span.last, len(stamped.superseded)))
         return protocol.Replaced(new)
 
     async def _unknown(self, shard: Shard, call: str, error: Retryable) -> protocol.Event:
@@ -232,19 +238,30 @@ class Committer:
 
     async def _all_in_place(self, shard: Shard, files: Sequence[FileEntry]) -> bool:
         for entry in files:
-            stored = await self._repeat("read file", shard, lambda e=entry: self._stores[e.sink].get(e.key))  # type: ignore[misc]
+            stored = await self._repeat("read file", shard, lambda e=entry: self._store(shard, e.sink).get(e.key))  # type: ignore[misc]
             if stored is None or len(stored.body) != entry.size or sha256_hex(stored.body) != entry.sha256:
                 return False
         return True
 
     async def _write(self, shard: Shard, file: OutputFile) -> None:
         begun = self._clock.monotonic()
-        await self._repeat(f"write to {file.sink}", shard, lambda: self._stores[file.sink].put(file.key, file.body))
+        await self._repeat(f"write to {file.sink}", shard, lambda: self._store(shard, file.sink).put(file.key, file.body))
         seconds = self._clock.monotonic() - begun
         self._emit(events.FileWritten(shard.stream, shard.shard_id, file.sink, file.rows, len(file.body), seconds))
 
     async def _delete(self, shard: Shard, entry: FileEntry) -> None:
-        await self._repeat(f"remove from {entry.sink}", shard, lambda: self._stores[entry.sink].delete(entry.key))
+        await self._repeat(f"remove from {entry.sink}", shard, lambda: self._store(shard, entry.sink).delete(entry.key))
+
+    def _store(self, shard: Shard, sink: str) -> ObjectStore:
+        store = self._stores.get(sink)
+        if store is None:
+            msg = (
+                f"{shard.stream}/{shard.shard_id}: an unfinished unit writes to the sink `{sink}`, which this pipeline does not have (it has "
+                f"{', '.join(sorted(self._stores))}). Give a sink that name, or run the pipeline of before until the unit is sealed; "
+                "nothing is read until then."
+            )
+            raise Halted(msg)
+        return store
 
 
 class _Work:

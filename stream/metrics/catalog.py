@@ -66,8 +66,9 @@ UNITS_CUT = _counter("units_cut", (*_STREAM, "trigger"), "Units cut: rows, bytes
 UNIT_RECORDS = _histogram("unit_records", _STREAM, ROWS, "User records in one unit.")
 UNIT_BYTES = _histogram("unit_bytes", _STREAM, BYTES, "Payload bytes in one unit.")
 UNITS_SEALED = _counter("units_sealed", _STREAM, "Units committed.")
+MANIFESTS_SEALED = _counter("manifests_sealed", _STREAM, "Links of the commit log made final here, ends of shards included.")
 UNIT_SECONDS = _histogram("unit_seconds", _STREAM, (*SECONDS, 30.0, 60.0), "Time from the cut of a unit to its commit.")
-INTENTS = _counter("intents", (*_STREAM, "how"), "Manifests: created here, or adopted from another worker and how.")
+INTENTS = _counter("intents", (*_STREAM, "how"), "Manifests: created here, adopted from another worker and how, or amended.")
 RECORDS = _counter("records", (*_STREAM, "outcome"), "Committed user records by outcome.")
 RECORD_AGE = _histogram(
     "record_age_at_commit_seconds", (*_STREAM, "record"), AGES, "Age of a unit's oldest and newest record at its commit."

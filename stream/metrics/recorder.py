@@ -149,11 +149,19 @@ def _intent_adopted(r: Recorder, e: ev.IntentAdopted) -> None:
     r.add(m.INTENTS, 1, e.stream, e.how)
 
 
+def _intent_amended(r: Recorder, e: ev.IntentAmended) -> None:
+    r.add(m.INTENTS, 1, e.stream, "amended")
+
+
 def _file_written(r: Recorder, e: ev.FileWritten) -> None:
     r.add(m.SINK_OBJECTS, 1, e.stream, e.sink)
     r.add(m.SINK_RECORDS, e.rows, e.stream, e.sink)
     r.add(m.SINK_BYTES, e.size, e.stream, e.sink)
     r.observe(m.SINK_PUT_SECONDS, e.seconds, e.stream, e.sink)
+
+
+def _manifest_sealed(r: Recorder, e: ev.ManifestSealed) -> None:
+    r.add(m.MANIFESTS_SEALED, 1, e.stream)
 
 
 def _unit_sealed(r: Recorder, e: ev.UnitSealed) -> None:
@@ -226,7 +234,9 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.RecordsRejected: _records_rejected,
     ev.IntentCreated: _intent_created,
     ev.IntentAdopted: _intent_adopted,
+    ev.IntentAmended: _intent_amended,
     ev.FileWritten: _file_written,
+    ev.ManifestSealed: _manifest_sealed,
     ev.UnitSealed: _unit_sealed,
     ev.Checkpointed: _checkpointed,
     ev.RecoveryFinished: _recovery_finished,

@@ -104,17 +104,22 @@ class DirectoryStore:
         return _tag(body)
 
     def _replace(self, path: Path, body: bytes, etag: str) -> str | None:
-        with self._locked(path):
-            current = _read(path)
-            if current is None or _tag(current) != etag:
-                return None
-            self._rename_over(path, body)
+        with self._written_aside(path, body) as aside:
+            with self._locked(path):
+                current = _read(path)
+                if current is None or _tag(current) != etag:
+                    return None
+                aside.rename(path)
+            self._sync_directory(path.parent)
         return _tag(body)
 
     def _put(self, path: Path, body: bytes) -> None:
-        # Unlocked, a put could fall between the comparison and the rename of a replace and be lost without a trace.
-        with self._locked(path):
-            self._rename_over(path, body)
+        with self._written_aside(path, body) as aside:
+            # Unlocked, a put could fall between the comparison and the rename of a replace and be lost without a trace. A process
+            # frozen while it holds the lock stops all others, so nothing that takes time is done under it.
+            with self._locked(path):
+                aside.rename(path)
+            self._sync_directory(path.parent)
 
     def _delete(self, path: Path) -> None:
         try:
@@ -125,11 +130,6 @@ class DirectoryStore:
             return
         with self._locked(path):
             path.unlink(missing_ok=True)
-            self._sync_directory(path.parent)
-
-    def _rename_over(self, path: Path, body: bytes) -> None:
-        with self._written_aside(path, body) as aside:
-            aside.rename(path)
             self._sync_directory(path.parent)
 
     @contextmanager

@@ -174,7 +174,7 @@ class S3Store:
         detail = " ".join(str(error).split("Debug source:")[0].split())[:500]
         if _names_missing_bucket(error):
             return Fatal(f"the bucket of {self._url} does not exist: create it, or correct the URL ({detail})")
-        if isinstance(error, _DENIED):
+        if isinstance(error, _DENIED) or _says_forbidden(error):
             return Fatal(f"{action} on {key!r} under {self._url} was refused: allow it to the role in use, on that prefix ({detail})")
         if isinstance(error, _FATAL):
             return Fatal(f"{action} on {key!r} under {self._url} cannot work: {detail}")
@@ -195,3 +195,8 @@ def _offset(after: str) -> str | None:
 
 def _names_missing_bucket(error: Exception) -> bool:
     return "<Code>NoSuchBucket</Code>" in str(error)
+
+
+def _says_forbidden(error: Exception) -> bool:
+    # A refused listing comes as a general error; only its text tells the status.
+    return "status code: 403" in str(error)

@@ -66,7 +66,7 @@ async def _until_done(supervisor: Supervisor, seconds: float, emit: Emit) -> Non
     """Run the supervisor; a signal starts the drain, and the drain has a deadline."""
     loop, draining = asyncio.get_running_loop(), supervisor.parts.draining
     try:
-        async with asyncio.TaskGroup() as group, asyncio.timeout(None) as deadline:
+        async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as group:
 
             async def watch() -> None:
                 await draining.wait()

@@ -1,0 +1,80 @@
+"""Where a pipeline starts, and how it goes on after things changed while nobody looked."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from tests.chaos.truth import read_stream
+
+
+def test_latest_starts_behind_what_is_there_and_every_restart_goes_on_from_there(world):
+    world.produce(200)
+    path = world.pipeline(start="latest")
+    before = {(shard, each.sequence) for shard, truth in read_stream(world.client, world.stream).items() for each in truth.records}
+    first = world.start(path)
+    first.until(lambda: first.said().count("shard_started") == 2)
+    world.put_so_far = 0
+    pinned = datetime.fromisoformat(json.loads(world.objects()[f"state/chaos/starts/{world.stream}.json"])["timestamp"])
+    assert abs((datetime.now(UTC) - pinned).total_seconds()) < 60
+    world.produce(100)
+    first.until(world.committed)
+    assert first.drain() == 0
+    world.produce(100)
+    world.split()
+    world.produce(100)
+    world.finish(path)
+    verdict = world.exact(begins=lambda record: all(record.sequence != sequence for _, sequence in before))
+    assert sum(verdict.outcomes.values()) == world.put_so_far
+
+
+def test_a_timestamp_starts_at_the_first_record_that_is_not_older(world):
+    world.produce(150)
+    old = {each.sequence for truth in read_stream(world.client, world.stream).values() for each in truth.records}
+    last_old = _last_arrival(world)
+    while datetime.now(UTC).timestamp() * 1000 < last_old + 5:
+        pass
+    moment = datetime.now(UTC)
+    world.put_so_far = 0
+    world.produce(150)
+    world.finish(world.pipeline(start="{at_timestamp: '" + moment.isoformat(timespec="milliseconds") + "'}"))
+    world.exact(begins=lambda record: record.sequence not in old)
+
+
+def _last_arrival(world):
+    latest = 0.0
+    for shard_id in read_stream(world.client, world.stream):
+        iterator = world.client.get_shard_iterator(StreamName=world.stream, ShardId=shard_id, ShardIteratorType="TRIM_HORIZON")
+        records = world.client.get_records(ShardIterator=iterator["ShardIterator"])["Records"]
+        latest = max([latest, *(each["ApproximateArrivalTimestamp"].timestamp() * 1000 for each in records)])
+    return latest
+
+
+def test_reshards_while_no_worker_runs(world):
+    world.produce(150)
+    path = world.pipeline()
+    world.finish(path)
+    for change in (world.split, world.merge, world.split, world.merge, world.merge):
+        change()
+        world.produce(80)
+    world.finish(path)
+    world.exact()
+
+
+def test_a_shard_closes_without_a_record_more_while_no_worker_runs(world):
+    world.produce(150)
+    path = world.pipeline()
+    world.finish(path)
+    world.split()
+    world.finish(path)
+    world.finish(path)
+    world.exact()
+
+
+def test_a_stream_without_records(world):
+    worker = world.start(world.pipeline())
+    worker.until(lambda: worker.said().count("shard_started") == 2)
+    world.split()
+    worker.until(world.committed)
+    assert worker.drain() == 0
+    world.exact(whole=False)

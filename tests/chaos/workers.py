@@ -1,0 +1,90 @@
+"""Worker processes, forked from one that has already imported everything: real processes, real signals, quick to start."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import connection, get_context
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+_CONTEXT = get_context("forkserver")
+_PATIENCE = 40.0
+"""Seconds after which a process that should have done something is taken for stuck."""
+
+
+def prepare() -> None:
+    """Import the service once for all workers to come."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    _CONTEXT.set_forkserver_preload(["stream.testing.crash", "tests.chaos.workers"])
+
+
+def _enter(arguments: Sequence[str], environment: Mapping[str, str], log: str) -> None:
+    from stream.testing.crash import main
+
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update(environment)
+    main(arguments)
+
+
+class Worker:
+    """One process; ``log`` is what it wrote to standard error."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        self._process: Any = _CONTEXT.Process(target=_enter, args=(list(arguments), dict(environment), str(log)))
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        return int(self._process.pid)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Return once ``condition`` holds; it is looked at again whenever a moment has passed or the process has ended."""
+        for _ in range(int(_PATIENCE / 0.03)):
+            if condition():
+                return
+            if connection.wait([self._process.sentinel], timeout=0.03):
+                assert condition(), f"the worker ended with {self.exit()}:\n{self.said()}"
+                return
+        raise AssertionError(f"the worker is stuck:\n{self.said()}")
+
+    def signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def exit(self) -> int:
+        """The exit code, minus the signal's number if one killed it."""
+        self._process.join(_PATIENCE)
+        assert self._process.exitcode is not None, f"the worker does not end:\n{self.said()}"
+        return int(self._process.exitcode)
+
+    def drain(self) -> int:
+        """SIGTERM, and what came of it."""
+        self.signal(signal.SIGTERM)
+        return self.exit()
+
+    def until_frozen(self) -> None:
+        """Return once the process is stopped."""
+        self.until(lambda: (Path("/proc") / str(self.pid) / "stat").read_text().rpartition(")")[2].split()[0] == "T")
+
+    def end(self) -> None:
+        """Make sure that nothing is left of it."""
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+
+def clean(text: str) -> bool:
+    """Whether standard error shows no traceback."""
+    return "Traceback (most recent call last)" not in text
