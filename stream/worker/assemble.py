@@ -105,13 +105,8 @@ async def assemble(
     start = await repeat("pin start", nowhere, lambda: log.pin_start(kinesis.stream, kinesis.start))
     checkpoints = StoredCheckpoints(state)
     cook_in_thread = _in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "cook")))
-    rereader = Rereader(
-        source(ByteBudget(int(pipeline.memory.budget * REREADING_SHARE))),
-        definitions,
-        cook_in_thread,
-        repeat,
-        admit_gaps=kinesis.on_expired is OnExpired.GAP,
-    )
+    admit_gaps, rereading = kinesis.on_expired is OnExpired.GAP, source(ByteBudget(int(pipeline.memory.budget * REREADING_SHARE)))
+    rereader = Rereader(rereading, definitions, cook_in_thread, repeat, admit_gaps=admit_gaps)
     parts = Parts(
         worker=name,
         source=source(budget),
@@ -123,7 +118,7 @@ async def assemble(
         render_again=rereader.render,
         limits=_limits(pipeline),
         breaker=Breaker(pipeline.rejects.max_ratio, pipeline.rejects.min_records),
-        admit_gaps=kinesis.on_expired is OnExpired.GAP,
+        admit_gaps=admit_gaps,
         budget=budget,
         draining=draining,
         clock=clock,

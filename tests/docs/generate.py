@@ -58,12 +58,11 @@ def command_line() -> str:
 
 
 def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    inner = getattr(command, "commands", None)
-    if not inner:
+    if not hasattr(command, "list_commands"):
         yield path, command
         return
-    for name, each in inner.items():
-        yield from _commands(each, (*path, name))
+    for name in command.list_commands(None):
+        yield from _commands(command.get_command(None, name), (*path, name))
 
 
 def _argument(argument: Any) -> str:

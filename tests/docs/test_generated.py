@@ -1,7 +1,9 @@
 """Tables made from the code say what the code says now."""
 
 import pytest
+import typer.main
 
+from stream.cli.main import app
 from stream.metrics.catalog import CATALOG
 from stream.pipeline.components import DECODERS, SINKS, STAGES
 from tests.docs.generate import BLOCK, ROOT, TABLES, pages, regenerated, table
@@ -20,6 +22,9 @@ def test_every_table_stands_on_some_page():
 
 
 def test_nothing_is_left_out_of_the_tables():
+    verbs = typer.main.get_command(app).list_commands(None)
+    assert len(verbs) >= 4
+    assert [verb for verb in verbs if f"### `stream {verb}" not in TABLES["commands"]()] == []
     assert [name for name in STAGES if f"### {name}\n" not in TABLES["stages"]()] == []
     assert [name for name in DECODERS if f"### {name}\n" not in TABLES["decoders"]()] == []
     assert [name for name in SINKS if name not in TABLES["sinks"]()] == []
