@@ -25,6 +25,9 @@ from stream.worker.recipe import Cooked, CutUnit, with_previous
 NUDGE = 0.25
 """Seconds after which a unit that is being filled looks around for drain and memory pressure."""
 
+SPARED_SHARE = 0.25
+"""Of the largest unit: below it, memory pressure alone does not end a unit while pages come."""
+
 TIP_EVERY = timedelta(hours=1)
 TIP_SLACK = timedelta(minutes=1)
 """How often a quiet shard is said to be read to its tip, and by how much the service's clock may lag behind ours."""
@@ -115,7 +118,7 @@ class _Following:
             around = cut.Circumstances(
                 ended=page is not None and page.ended,
                 draining=self.parts.draining.is_set(),
-                pressure=self.parts.budget.pressure.is_set(),
+                pressure=self._pressed(held, page),
             )
             why = cut.trigger(filling, self.parts.limits, self.parts.clock.monotonic(), around)
             if why is not None and position > after:
@@ -137,6 +140,14 @@ class _Following:
             self.held.release(unit.held)
         if item is not None:
             self.head = await self.parts.committer.end(self.shard, self.head, item.children)
+
+    def _pressed(self, held: int, page: Page | None) -> bool:
+        """Whether to give up what is being filled because readers wait for memory.
+
+        A unit that is still small is spared as long as pages come, or a fleet of shards that are far behind would write nothing but tiny
+        files. Once none has come for a while this shard may be among those that wait, and somebody has to give way.
+        """
+        return self.parts.budget.pressure.is_set() and (page is None or held >= self.parts.limits.payload_bytes * SPARED_SHARE)
 
     async def note_tip(self, position: int) -> None:
         """On a quiet shard, say now and then that nothing is missing: when its last record has expired, nobody could tell any more."""
