@@ -257,8 +257,8 @@ class Committer:
         if store is None:
             msg = (
                 f"{shard.stream}/{shard.shard_id}: an unfinished unit writes to the sink `{sink}`, which this pipeline does not have "
-                f"(it has {', '.join(sorted(self._stores))}). Give a sink that name, or run the pipeline of before until the unit is sealed; "
-                "nothing is read until then."
+                f"(it has {', '.join(sorted(self._stores))}). Give a sink that name, or run the pipeline of before until the unit is "
+                "sealed; nothing is read until then."
             )
             raise Halted(msg)
         return store
