@@ -38,8 +38,6 @@ class CutUnit:
     span: SeqRange
     batch: Batch
     trigger: str
-    held: int = 0
-    """Bytes of the budget that these records occupy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from stream.metrics.process import register_process, watch_loop
 from stream.metrics.recorder import Recorder
 from stream.metrics.server import Health, MetricsServer
 from stream.pipeline.model import Pipeline
+from stream.worker.allocators import give_memory_back
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.supervisor import Supervisor
 
@@ -34,6 +35,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         Fatal: something that this process needs is missing, or no shard can go on; what is sealed stays, nothing else is visible.
         DefinitionError: the pipeline asks for something that cannot be had.
     """
+    give_memory_back()
     registry, health = CollectorRegistry(), Health()
     recorder, log = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock)
     emit = _to_all(recorder, log, _HealthListener(health), *options.listeners)

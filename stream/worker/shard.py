@@ -79,7 +79,7 @@ class _Following:
         self.head = head
         self.held = Held(parts.budget)
         self.pages: asyncio.Queue[Page] = asyncio.Queue(maxsize=1)
-        self.cooked: asyncio.Queue[tuple[Cooked, CutUnit] | Page | None] = asyncio.Queue(maxsize=1)
+        self.cooked: asyncio.Queue[tuple[Cooked, int] | Page | None] = asyncio.Queue(maxsize=1)
 
     async def run(self) -> Head:
         """The head after the shard's end or the drain."""
@@ -122,9 +122,14 @@ class _Following:
             )
             why = cut.trigger(filling, self.parts.limits, self.parts.clock.monotonic(), around)
             if why is not None and position > after:
-                unit = CutUnit(self.shard, SeqRange(after, position), Batch.concat(batches), why, held)
-                await self._cook(unit)
-                after, filling, batches, held = position, None, [], 0
+                span, raw = SeqRange(after, position), Batch.concat(batches)
+                after, filling, batches, page = position, None, [], page if around.ended else None
+                cooked = await self._cook(span, raw, why)
+                # Only what is counted in the byte budget may stay: from here on the raw records are of no use.
+                del raw
+                await self.cooked.put((cooked, held))
+                del cooked
+                held = 0
             if around.ended:
                 await self.cooked.put(page)
                 return
@@ -135,9 +140,10 @@ class _Following:
 
     async def commit(self) -> None:
         while isinstance(item := await self.cooked.get(), tuple):
-            cooked, unit = item
-            await self._seal(cooked, unit)
-            self.held.release(unit.held)
+            cooked, held = item
+            await self._seal(cooked)
+            self.held.release(held)
+            del item, cooked
         if item is not None:
             self.head = await self.parts.committer.end(self.shard, self.head, item.children)
 
@@ -162,19 +168,18 @@ class _Following:
         except TimeoutError:
             return None
 
-    async def _cook(self, unit: CutUnit) -> None:
+    async def _cook(self, span: SeqRange, raw: Batch, why: cut.Trigger) -> Cooked:
         where = (self.shard.stream, self.shard.shard_id)
-        span = unit.span
-        self.parts.emit(events.UnitCut(*where, span.after, span.last, unit.trigger, unit.batch.rows, unit.batch.payload_bytes))
-        cooked = await self.parts.cook(self.parts.recipe, unit)
+        self.parts.emit(events.UnitCut(*where, span.after, span.last, why, raw.rows, raw.payload_bytes))
+        cooked = await self.parts.cook(self.parts.recipe, CutUnit(self.shard, span, raw, why))
         for stage, rows_in, rows_out, seconds in cooked.stage_rows:
             self.parts.emit(events.StageApplied(*where, stage, rows_in, rows_out, seconds))
         for stage, reason, records in cooked.rejected:
             self.parts.emit(events.RecordsRejected(*where, stage, reason, records))
         self._refuse_flood(cooked)
-        await self.cooked.put((cooked, unit))
+        return cooked
 
-    async def _seal(self, cooked: Cooked, unit: CutUnit) -> None:
+    async def _seal(self, cooked: Cooked) -> None:
         parts, begun = self.parts, self.parts.clock.monotonic()
         own = with_previous(cooked.unit, self.head.previous, parts.worker, parts.clock.now())
 
@@ -188,7 +193,7 @@ class _Following:
             events.UnitSealed(
                 self.shard.stream,
                 self.shard.shard_id,
-                unit.span.after,
+                own.manifest.span.after,
                 entry.manifest.span.last,
                 tuple(sorted(entry.manifest.outcomes.items())),
                 (now - cooked.oldest).total_seconds() if cooked.oldest else 0.0,
@@ -196,8 +201,8 @@ class _Following:
                 parts.clock.monotonic() - begun,
             )
         )
-        if entry.manifest.span.last != unit.span.last:
-            msg = f"{self.shard.stream}/{self.shard.shard_id}: another worker cut the unit behind {unit.span.after} elsewhere"
+        if entry.manifest.span.last != own.manifest.span.last:
+            msg = f"{self.shard.stream}/{self.shard.shard_id}: another worker cut the unit behind {own.manifest.after} elsewhere"
             raise Superseded(msg, position=entry.manifest.span.last)
 
     def _refuse_flood(self, cooked: Cooked) -> None:

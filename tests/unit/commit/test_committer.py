@@ -1,0 +1,198 @@
+"""The committer, the log and recovery over a store in memory."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from stream import events
+from stream.clock import SystemClock
+from stream.commit.committer import Committer, Head, RenderedUnit
+from stream.commit.log import CommitLog
+from stream.commit.manifest import Kind, digest
+from stream.commit.recovery import recover
+from stream.contracts import Checkpoint, Start, StartKind
+from stream.errors import Halted
+from stream.lease.checkpoints import StoredCheckpoints
+from stream.storage.memory import MemoryStore
+from tests.unit.commit.manifests import SHARD, file, unit
+
+START = Start(StartKind.TRIM_HORIZON)
+
+
+class Bench:
+    def __init__(self, sinks=("s3",)):
+        self.state, self.lake, self.told = MemoryStore(), MemoryStore(), []
+        self.checkpoints = StoredCheckpoints(self.state)
+        self.log = CommitLog(self.state, "app", SystemClock(), "me")
+        self.committer = Committer(self.log, dict.fromkeys(sinks, self.lake), self.checkpoints, SystemClock(), self.told.append, "me")
+
+    async def keys(self):
+        return [info.key async for info in self.lake.list("")]
+
+    async def recover(self, render):
+        genesis = await self.log.open_chain(SHARD, START)
+        return await recover(
+            self.log, self.committer, self.checkpoints, SHARD, genesis, render, SystemClock(), self.told.append
+        )
+
+    async def chain(self, *bounds):
+        """Commit units with these ends, and tell the head."""
+        previous, after = digest((await self.log.open_chain(SHARD, START)).body), 0
+        for last in bounds:
+            entry = await self.committer.commit(SHARD, unit(file(f"f{last}"), after=after, last=last, previous=previous), never)
+            previous, after = digest(entry.body), last
+        return Head(after, previous)
+
+
+async def never(manifest):
+    raise AssertionError(f"nothing should be rendered again: {manifest}")
+
+
+def rendering(made):
+    async def render(manifest):
+        fields = {"previous": manifest.previous, "after": manifest.after, "last": manifest.last}
+        return RenderedUnit(msgspec.structs.replace(made.manifest, **fields), made.files)
+
+    return render
+
+
+def run(test):
+    asyncio.run(test())
+
+
+def test_a_unit_is_written_sealed_and_checkpointed_in_this_order():
+    async def test():
+        b = Bench()
+        head = await b.chain(10)
+        assert head.position == 10
+        kinds = [type(event) for event in b.told]
+        assert kinds == [events.IntentCreated, events.FileWritten, events.ManifestSealed, events.Checkpointed]
+        assert await b.checkpoints.read(SHARD) == Checkpoint(10, 0, 0)
+        assert (await b.log.read(SHARD, 0)).manifest.sealed
+
+    run(test)
+
+
+def test_recovery_goes_on_where_the_checkpoint_says_if_the_log_agrees():
+    async def test():
+        b = Bench()
+        head = await b.chain(10, 20, 30)
+        assert await b.recover(never) == head
+        assert b.told[-1].units_followed == 0
+        await b.checkpoints.advance(SHARD, Checkpoint(15, 0, 10))
+        assert await b.recover(never) == head
+        assert b.told[-1].units_followed == 3
+
+    run(test)
+
+
+def test_recovery_seals_an_intent_whose_files_are_in_place():
+    async def test():
+        b = Bench()
+        head = await b.chain(10)
+        left = unit(file("left"), after=10, last=20, previous=head.previous)
+        await b.log.create(SHARD, left.manifest)
+        for each in left.files:
+            await b.lake.put(each.key, each.body)
+        assert (await b.recover(never)).position == 20
+
+    run(test)
+
+
+def test_recovery_replaces_what_it_cannot_make_again_and_takes_the_old_files_back():
+    async def test():
+        b = Bench()
+        head = await b.chain(10)
+        kept, lost, new = file("kept"), file("lost", b"lost"), file("new")
+        await b.log.create(SHARD, unit(kept, lost, after=10, last=20, previous=head.previous).manifest)
+        await b.lake.put(kept.key, kept.body)
+        assert (await b.recover(rendering(unit(new)))).position == 20
+        assert sorted(await b.keys()) == sorted([file("f10").key, new.key])
+        assert events.IntentAmended("events", "shardId-1", 10, 20, 2) in b.told
+        assert any(isinstance(event, events.LeftoversRemoved) and event.files == 2 for event in b.told)
+
+    run(test)
+
+
+def test_a_link_that_was_edited_stops_the_shard():
+    async def test():
+        b = Bench()
+        await b.chain(10, 20)
+        entry = await b.log.read(SHARD, 0)
+        await b.log.replace(SHARD, entry.body.replace(b'"me"', b'"you"'), 0, entry.etag)
+        await b.checkpoints.advance(SHARD, Checkpoint(1, 0, 5))
+        with pytest.raises(Halted, match="was edited or restored by hand"):
+            await b.recover(never)
+
+    run(test)
+
+
+def test_a_checkpoint_beyond_the_log_stops_the_shard():
+    async def test():
+        b = Bench()
+        await b.chain(10)
+        await b.checkpoints.advance(SHARD, Checkpoint(99, 0, 50))
+        with pytest.raises(Halted, match="beyond the end of the commit log at 10"):
+            await b.recover(never)
+
+    run(test)
+
+
+def test_the_end_of_a_shard_is_written_once_and_found_again():
+    async def test():
+        b = Bench()
+        head = await b.chain(10)
+        ended = await b.committer.end(SHARD, head, ("b", "a"))
+        assert (ended.ended, ended.children) == (True, ("a", "b"))
+        assert await b.committer.end(SHARD, head, ("b", "a")) == ended
+        assert await b.recover(never) == ended
+        assert await b.checkpoints.read(SHARD) == Checkpoint(None, 0, 10)
+        assert [event.last for event in b.told if isinstance(event, events.ManifestSealed)] == [10, None]
+
+    run(test)
+
+
+def test_an_end_where_the_log_goes_on_stops_the_shard():
+    async def test():
+        b = Bench()
+        await b.chain(10, 20)
+        genesis = await b.log.open_chain(SHARD, START)
+        with pytest.raises(Halted, match="the commit log goes on from there"):
+            await b.committer.end(SHARD, Head(0, digest(genesis.body)), ("a",))
+
+    run(test)
+
+
+def test_a_unit_for_a_sink_that_is_not_there_stops_the_shard_and_names_it():
+    async def test():
+        b = Bench(sinks=("other",))
+        genesis = await b.log.open_chain(SHARD, START)
+        await b.log.create(SHARD, unit(file("x"), previous=digest(genesis.body)).manifest)
+        with pytest.raises(Halted, match="sink `s3`"):
+            await b.recover(never)
+
+    run(test)
+
+
+def test_a_start_is_pinned_once():
+    async def test():
+        b = Bench()
+        pinned = await b.log.pin_start("events", Start(StartKind.LATEST))
+        assert pinned.kind is StartKind.AT_TIMESTAMP
+        assert await b.log.pin_start("events", START) == pinned
+        genesis = await b.log.open_chain(SHARD, pinned)
+        assert (await b.log.open_chain(SHARD, START)).body == genesis.body
+        assert genesis.manifest.kind is Kind.GENESIS
+        assert await b.log.shards("events") == ["shardId-1"]
+
+    run(test)
+
+
+def test_the_chain_is_every_unit_in_order():
+    async def test():
+        b = Bench()
+        await b.chain(10, 20, 30)
+        assert [entry.manifest.span.last async for entry in b.log.chain("events", "shardId-1")] == [10, 20, 30]
+
+    run(test)

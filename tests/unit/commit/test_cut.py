@@ -1,0 +1,30 @@
+import pytest
+
+from stream.commit.cut import Circumstances, Filling, Limits, Trigger, patience, trigger
+
+LIMITS = Limits(rows=100, payload_bytes=1000, age_seconds=60)
+SMALL = Filling(rows=1, payload_bytes=1, since=10.0)
+
+
+@pytest.mark.parametrize(
+    ("filling", "now", "around", "why"),
+    [
+        (None, 1e9, Circumstances(ended=True, draining=True, pressure=True), None),
+        (SMALL, 10.0, Circumstances(), None),
+        (SMALL, 69.9, Circumstances(), None),
+        (SMALL, 70.0, Circumstances(), Trigger.AGE),
+        (Filling(99, 999, 10.0), 10.0, Circumstances(), None),
+        (Filling(100, 1, 10.0), 10.0, Circumstances(), Trigger.ROWS),
+        (Filling(1, 1000, 10.0), 10.0, Circumstances(), Trigger.BYTES),
+        (SMALL, 10.0, Circumstances(pressure=True), Trigger.PRESSURE),
+        (SMALL, 10.0, Circumstances(draining=True, pressure=True), Trigger.DRAIN),
+        (Filling(100, 1000, 10.0), 99.0, Circumstances(ended=True, draining=True, pressure=True), Trigger.SHARD_END),
+    ],
+)
+def test_why_a_unit_ends(filling, now, around, why):
+    assert trigger(filling, LIMITS, now, around) is why
+
+
+@pytest.mark.parametrize(("filling", "now", "seconds"), [(None, 0.0, 0.25), (SMALL, 10.0, 0.25), (SMALL, 69.9, 0.1), (SMALL, 90.0, 0.0)])
+def test_how_long_to_wait_for_the_next_page(filling, now, seconds):
+    assert patience(filling, LIMITS, now, 0.25) == pytest.approx(seconds)

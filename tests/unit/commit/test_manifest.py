@@ -1,0 +1,76 @@
+from datetime import UTC
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.batch import SeqRange
+from stream.commit.manifest import FileEntry, Kind, Manifest, State, decode, decode_start, digest, encode, encode_start
+from stream.contracts import Start, StartKind
+from stream.errors import Halted
+
+TEXT = st.text(max_size=20)
+FILES = st.lists(st.builds(FileEntry, TEXT, TEXT, st.integers(0, 2**40), st.integers(0, 2**31), TEXT), max_size=3).map(tuple)
+MANIFESTS = st.builds(
+    Manifest,
+    st.sampled_from(Kind),
+    st.sampled_from(State),
+    TEXT,
+    TEXT,
+    TEXT,
+    after=st.integers(0, 2**186).map(str),
+    last=st.none() | st.integers(0, 2**186).map(str),
+    records=st.integers(0, 2**31),
+    outcomes=st.dictionaries(st.sampled_from(["written", "filtered"]), st.integers(1, 9)),
+    files=FILES,
+    superseded=FILES,
+    previous=TEXT,
+    children=st.lists(TEXT, max_size=2).map(tuple),
+)
+
+
+@given(MANIFESTS)
+def test_a_manifest_comes_back_and_equal_ones_have_equal_bytes(manifest):
+    body = encode(manifest)
+    assert decode(body, "key") == manifest
+    assert encode(decode(body, "key")) == body
+
+
+@given(MANIFESTS, MANIFESTS)
+def test_the_link_tells_different_manifests_apart(one, other):
+    assert (digest(encode(one)) == digest(encode(other))) == (one == other)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[1]", b'{"kind":"unit","state":"later","application":"","stream":"","shard":""}', b"\xff", b'{"kind":1}']
+)
+def test_what_is_no_manifest_stops_the_shard_and_names_the_object(body):
+    with pytest.raises(Halted, match=r"commits/x\.json"):
+        decode(body, "commits/x.json")
+
+
+def test_a_later_format_is_for_a_newer_build():
+    body = encode(msgspec.structs.replace(Manifest(Kind.UNIT, State.INTENT, "a", "s", "h"), format=2))
+    with pytest.raises(Halted, match="run the newer build"):
+        decode(body, "k")
+
+
+def test_only_units_have_a_range():
+    assert Manifest(Kind.UNIT, State.INTENT, "a", "s", "h", after="1", last="2").span == SeqRange(1, 2)
+    with pytest.raises(ValueError, match="has no range"):
+        _ = Manifest(Kind.END, State.SEALED, "a", "s", "h").span
+
+
+MOMENTS = st.datetimes(timezones=st.just(UTC)).map(lambda moment: Start(StartKind.AT_TIMESTAMP, moment))
+
+
+@given(st.sampled_from([Start(StartKind.TRIM_HORIZON), Start(StartKind.LATEST)]) | MOMENTS)
+def test_a_start_comes_back(start):
+    assert decode_start(encode_start(start), "k") == start
+
+
+@pytest.mark.parametrize("body", [b"", b'{"kind": "sometime"}', b'{"kind": "at_timestamp", "timestamp": "noon"}'])
+def test_a_start_that_cannot_be_read_halts(body):
+    with pytest.raises(Halted, match="starts/events"):
+        decode_start(body, "starts/events")

@@ -1,0 +1,106 @@
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.budget import ByteBudget
+
+
+async def settle():
+    """Let every task that can go on do so."""
+    for _ in range(5):
+        await asyncio.get_running_loop().run_in_executor(None, lambda: None)
+
+
+def test_a_request_beyond_the_whole_budget_passes_when_nothing_else_is_held():
+    async def run():
+        budget = ByteBudget(10)
+        await budget.acquire(100)
+        assert budget.held == 100
+
+    asyncio.run(run())
+
+
+def test_waiters_are_served_in_order_and_waiting_is_pressure():
+    async def run():
+        budget, served = ByteBudget(10), []
+
+        async def take(size):
+            await budget.acquire(size)
+            served.append(size)
+
+        await budget.acquire(8)
+        assert not budget.pressure.is_set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(take(5))
+            group.create_task(take(1))
+            await settle()
+            assert served == []
+            assert budget.pressure.is_set()
+            budget.release(8)
+        assert served == [5, 1]
+        assert not budget.pressure.is_set()
+
+    asyncio.run(run())
+
+
+def test_an_estimate_that_was_too_high_lets_the_next_in():
+    async def run():
+        budget = ByteBudget(10)
+        await budget.acquire(10)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(budget.acquire(4))
+            await settle()
+            budget.adjust(10, 3)
+        assert budget.held == 7
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("granted", [False, True])
+def test_a_cancelled_wait_leaves_the_budget_as_it_was(granted):
+    async def run():
+        budget = ByteBudget(10)
+        await budget.acquire(10)
+        async with asyncio.TaskGroup() as group:
+            first, second = group.create_task(budget.acquire(6)), group.create_task(budget.acquire(2))
+            await settle()
+            if granted:
+                budget.release(10)
+            first.cancel()
+            await settle()
+            if not granted:
+                budget.release(10)
+            await second
+        assert budget.held == 2
+        assert not budget.pressure.is_set()
+
+    asyncio.run(run())
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), st.booleans()), max_size=20))
+def test_whatever_is_asked_and_cancelled_everything_comes_back(requests):
+    async def run():
+        budget = ByteBudget(10)
+
+        async def use(size):
+            await budget.acquire(size)
+            assert budget.held <= 10 or budget.held == size
+            await asyncio.get_running_loop().run_in_executor(None, lambda: None)
+            budget.release(size)
+
+        async with asyncio.TaskGroup() as group:
+            for size, cancelled in requests:
+                task = group.create_task(use(size))
+                if cancelled:
+                    asyncio.get_running_loop().call_soon(_cancel_waiting, task, budget)
+        assert budget.held == 0
+        assert not budget.pressure.is_set()
+
+    asyncio.run(run())
+
+
+def _cancel_waiting(task, budget):
+    if budget.pressure.is_set() and not task.done() and task.get_coro().cr_frame.f_locals.get("size", 0) > 10 - budget.held:
+        task.cancel()
