@@ -85,9 +85,10 @@ def measure(path: Path, url: str, records: int) -> tuple[float, float]:
     """Peak memory in MiB and seconds until ``records`` are sealed."""
     log = path.with_name("log")
     begun = time.monotonic()
-    with log.open("wb") as errors, subprocess.Popen(
-        [sys.executable, "-m", "stream", "run", str(path)], stderr=errors, env=environment(url)
-    ) as worker:
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen([sys.executable, "-m", "stream", "run", str(path)], stderr=errors, env=environment(url)) as worker,
+    ):
         while worker.poll() is None and sealed(log) < records:
             _pause(worker, 0.5)
         seconds = time.monotonic() - begun

@@ -83,7 +83,23 @@ def test_a_pipeline_that_rejects_everything_stops_and_leaves_no_file(make_world)
     assert world.sealed_units() == 0
 
 
-VALUES = ["../x", "..", ".", "", "x" * 2000, "x" * 1999 + "y", "a/b", "a%2Fb", "\x00\x1f\x7f", "größer ✓ 🚀", "__EMPTY__", "a=b", "%", " ", "\\"]
+VALUES = [
+    "../x",
+    "..",
+    ".",
+    "",
+    "x" * 2000,
+    "x" * 1999 + "y",
+    "a/b",
+    "a%2Fb",
+    "\x00\x1f\x7f",
+    "größer ✓ 🚀",
+    "__EMPTY__",
+    "a=b",
+    "%",
+    " ",
+    "\\",
+]
 
 
 def test_partition_values_of_any_kind_stay_inside_and_apart(make_world):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 
+from stream.clock import SystemClock
 from tests.chaos.truth import read_stream
 
 
@@ -16,7 +17,7 @@ def test_latest_starts_behind_what_is_there_and_every_restart_goes_on_from_there
     first.until(lambda: first.said().count("shard_started") == 2)
     world.put_so_far = 0
     pinned = datetime.fromisoformat(json.loads(world.objects()[f"state/chaos/starts/{world.stream}.json"])["timestamp"])
-    assert abs((datetime.now(UTC) - pinned).total_seconds()) < 60
+    assert abs((SystemClock().now() - pinned).total_seconds()) < 60
     world.produce(100)
     first.until(world.committed)
     assert first.drain() == 0
@@ -32,9 +33,9 @@ def test_a_timestamp_starts_at_the_first_record_that_is_not_older(world):
     world.produce(150)
     old = {each.sequence for truth in read_stream(world.client, world.stream).values() for each in truth.records}
     last_old = _last_arrival(world)
-    while datetime.now(UTC).timestamp() * 1000 < last_old + 5:
+    while SystemClock().now().timestamp() * 1000 < last_old + 5:
         pass
-    moment = datetime.now(UTC)
+    moment = SystemClock().now()
     world.put_so_far = 0
     world.produce(150)
     world.finish(world.pipeline(start="{at_timestamp: '" + moment.isoformat(timespec="milliseconds") + "'}"))

@@ -32,9 +32,7 @@ class Bench:
 
     async def recover(self, render):
         genesis = await self.log.open_chain(SHARD, START)
-        return await recover(
-            self.log, self.committer, self.checkpoints, SHARD, genesis, render, SystemClock(), self.told.append
-        )
+        return await recover(self.log, self.committer, self.checkpoints, SHARD, genesis, render, SystemClock(), self.told.append)
 
     async def chain(self, *bounds):
         """Commit units with these ends, and tell the head."""
