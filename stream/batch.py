@@ -90,7 +90,7 @@ class Batch:
     @staticmethod
     def empty() -> Batch:
         """A batch without rows."""
-        return Batch(RAW_SCHEMA.to_frame(), 0)
+        return _EMPTY
 
     @staticmethod
     def concat(batches: list[Batch]) -> Batch:
@@ -99,3 +99,6 @@ class Batch:
             return Batch.empty()
         frame = pl.concat([batch.frame for batch in batches], rechunk=True)
         return Batch(frame, sum(batch.payload_bytes for batch in batches))
+
+
+_EMPTY: Final = Batch(RAW_SCHEMA.to_frame(), 0)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -135,6 +137,7 @@ class _Refusal(msgspec.Struct, rename={"type": "__type"}):
 
 
 _RECORDS: Final = msgspec.json.Decoder(_Records)
+_NO_RECORDS: Final = RECORD_SCHEMA.to_frame()
 
 
 def parse_get_records(body: bytes) -> RawPage:
@@ -145,6 +148,9 @@ def parse_get_records(body: bytes) -> RawPage:
     """
     answer = _RECORDS.decode(body)
     records = answer.Records
+    children = tuple(child.ShardId for child in answer.ChildShards or ())
+    if not records:
+        return RawPage(_NO_RECORDS, answer.NextShardIterator, answer.MillisBehindLatest or 0, children)
     seconds = pl.Series(ARRIVAL, [record.ApproximateArrivalTimestamp for record in records], pl.Float64)
     frame = pl.DataFrame(
         {
@@ -155,7 +161,6 @@ def parse_get_records(body: bytes) -> RawPage:
         },
         schema=RECORD_SCHEMA,
     )
-    children = tuple(child.ShardId for child in answer.ChildShards or ())
     return RawPage(frame, answer.NextShardIterator, answer.MillisBehindLatest or 0, children)
 
 
@@ -175,6 +180,8 @@ class KinesisClient:
         self._http = http
         self._region = session.region
         self._url = session.endpoint("kinesis").rstrip("/") + "/"
+        # Looked up once: aiohttp's own trust_env reads the environment and ~/.netrc in a thread before every call.
+        self._proxy = proxy_for(self._url)
 
     @property
     def place(self) -> str:
@@ -234,7 +241,7 @@ class KinesisClient:
         body = msgspec.json.encode(request)
         headers = await self._signed(operation, body)
         try:
-            async with self._http.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
+            async with self._http.post(self._url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy) as response:
                 answer = await response.read()
                 status, named = response.status, response.headers.get("x-amzn-ErrorType", "")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -273,9 +280,15 @@ async def open_kinesis(session: AwsSession) -> AsyncIterator[KinesisClient]:
     """A client whose connections are kept for reuse until the context ends."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60)
     async with aiohttp.ClientSession(
-        connector=connector, timeout=_TIMEOUT, trust_env=True, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+        connector=connector, timeout=_TIMEOUT, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
     ) as http:
         yield KinesisClient(session, http)
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment (``HTTPS_PROXY``, ``NO_PROXY``, ...) names for ``url``, or None."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
 def _target(stream: str) -> dict[str, str]:
