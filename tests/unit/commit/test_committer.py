@@ -59,6 +59,10 @@ def run(test):
     asyncio.run(test())
 
 
+def place(head):
+    return head.position, head.previous, head.ended
+
+
 def test_a_unit_is_written_sealed_and_checkpointed_in_this_order():
     async def test():
         b = Bench()
@@ -76,10 +80,10 @@ def test_recovery_goes_on_where_the_checkpoint_says_if_the_log_agrees():
     async def test():
         b = Bench()
         head = await b.chain(10, 20, 30)
-        assert await b.recover(never) == head
+        assert place(await b.recover(never)) == place(head)
         assert b.told[-1].units_followed == 0
         await b.checkpoints.advance(SHARD, Checkpoint(15, 0, 10))
-        assert await b.recover(never) == head
+        assert place(await b.recover(never)) == place(head)
         assert b.told[-1].units_followed == 3
 
     run(test)
