@@ -17,12 +17,9 @@ from stream.transform.decoders.nested import read_payloads
 from stream.transform.decoders.rows import EMPTY, TOO_DEEP, too_deep
 from stream.transform.stage import Applied, BoundStage, SchemaMismatch
 from stream.transform.types import SYSTEM, TIMESTAMP, RecordSchema
+from stream.transform.values import FIRST_US, LAST_US
 
 BAD_ENVELOPE: Final = "bad_envelope"
-
-_FIRST_US: Final = -62_135_596_800_000_000
-_LAST_US: Final = 253_402_300_799_999_999
-"""Years 1 to 9999, in microseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ def checked_micros(micros: int) -> int:
     Raises:
         BadEnvelopeError: it is not.
     """
-    if not _FIRST_US <= micros <= _LAST_US:
+    if not FIRST_US <= micros <= LAST_US:
         raise BadEnvelopeError
     return micros
 

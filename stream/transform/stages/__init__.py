@@ -13,6 +13,7 @@ from stream.transform.stages.filter import Filter
 from stream.transform.stages.flatten import Flatten
 from stream.transform.stages.lookup import Lookup
 from stream.transform.stages.mask import Mask
+from stream.transform.stages.parse import Parse
 from stream.transform.stages.python import Python
 from stream.transform.stages.rename import Rename
 from stream.transform.stages.select import Select
@@ -27,6 +28,7 @@ STAGES: Final[tuple[type[StageConfig], ...]] = (
     Flatten,
     Lookup,
     Mask,
+    Parse,
     Python,
     Rename,
     Select,
