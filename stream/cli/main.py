@@ -11,6 +11,7 @@ from stream.cli.check import check
 from stream.cli.demo import demo
 from stream.cli.local import local
 from stream.cli.run import run
+from stream.cli.test import run_cases
 
 app = typer.Typer(
     name="stream",
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 for command in (demo, run, check, local):
     app.command()(command)
+app.command("test")(run_cases)
 
 
 def _version(value: bool) -> None:
