@@ -113,7 +113,7 @@ class Trial:
 
     def _parts(self, case: Case, batch: Batch, whole: Transformed) -> Iterator[str]:
         """Where every stage looks at single rows, where a unit is cut must not matter."""
-        if not all(stage.row_wise for stage in self._pipeline.stages):
+        if not all(stage.divisible() for stage in self._pipeline.stages):
             return
         half = (batch.rows + 1) // 2
         parts = [self._chain.run(Batch(batch.frame[start : start + half], 0), SHARD_ID) for start in (0, half)]

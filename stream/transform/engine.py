@@ -277,7 +277,7 @@ def compile_chain(
         except SchemaMismatch as error:
             raise SchemaMismatch(("stages", index, stage.name, *error.path), error.message, error.hint) from error
         unique = unique and not stage.expands
-        steps.append(Step(f"{index + 1}:{stage.name}", bound, after, stage.row_wise, stage.drops, unique, stage.expands))
+        steps.append(Step(f"{index + 1}:{stage.name}", bound, after, stage.divisible(), stage.drops, unique, stage.expands))
     return CompiledChain(tuple(steps), timer)
 
 

@@ -87,6 +87,10 @@ class StageConfig(BaseModel):
         """Import paths of user functions to load before ``bind``."""
         return ()
 
+    def divisible(self) -> bool:
+        """Whether this stage, with its options, is row-wise; most are or are not whatever their options."""
+        return self.row_wise
+
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
         """Columns and types behind this stage, given those before it (lineage and ``_row`` included).
 

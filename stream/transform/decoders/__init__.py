@@ -8,9 +8,13 @@ from typing import Final
 from stream.transform.decode import DecoderConfig
 from stream.transform.decoders.cloudwatch_logs import CloudwatchLogs
 from stream.transform.decoders.csv import Csv
+from stream.transform.decoders.dms import Dms
+from stream.transform.decoders.dynamodb_stream import DynamodbStream
 from stream.transform.decoders.json import Json
 from stream.transform.decoders.json_lines import JsonLines
 from stream.transform.decoders.raw import Raw
 
-DECODERS: Final[Mapping[str, type[DecoderConfig]]] = {decoder.name: decoder for decoder in (CloudwatchLogs, Csv, Json, JsonLines, Raw)}
+DECODERS: Final[Mapping[str, type[DecoderConfig]]] = {
+    decoder.name: decoder for decoder in (CloudwatchLogs, Csv, Dms, DynamodbStream, Json, JsonLines, Raw)
+}
 """Every decoder by the name it has in a definition."""

@@ -17,6 +17,7 @@ from stream.transform.stages.parse import Parse
 from stream.transform.stages.python import Python
 from stream.transform.stages.rename import Rename
 from stream.transform.stages.select import Select
+from stream.transform.stages.sql import Sql
 from stream.transform.stages.validate import Validate
 
 STAGES: Final[tuple[type[StageConfig], ...]] = (
@@ -32,6 +33,7 @@ STAGES: Final[tuple[type[StageConfig], ...]] = (
     Python,
     Rename,
     Select,
+    Sql,
     Validate,
 )
 """Every stage; a new one is a file here and a line there."""
