@@ -132,7 +132,7 @@ class _Flow:
             decoder.bound(source.record_schema())
         except SchemaMismatch as error:
             within: Path = ("schema", *error.path)
-            if error.path and error.path[0] in type(source.decode).model_fields:
+            if error.path and ("source", *within[:2]) not in self._document.values:
                 within = ("decode", canonical_name(source.decode), *error.path)
             self._add(("source", *within), "bad_schema", error.message, error.hint)
             return None

@@ -83,7 +83,7 @@ def test_twice_is_the_same_and_the_input_stays(decoder):
 def test_records_can_be_compressed(decoder):
 
     config, schema, records = example(decoder)
-    packed = decoder.model_validate({**config.model_dump(mode="json"), "compression": "gzip"})
+    packed = decoder.model_validate({**config.model_dump(mode="json", by_alias=True), "compression": "gzip"})
     plain_again = packed.bound(schema)(raw_frame([gzip.compress(record) for record in records]))
     assert plain(plain_again.frame) == decoder.example.expect
 

@@ -45,7 +45,7 @@ def fates(got):
 def test_any_record_ends_once_and_as_if_alone(name, packed, changes):
     config, schema, records = example(DECODERS[name])
     if packed:
-        config = DECODERS[name].model_validate({**config.model_dump(mode="json"), "compression": "gzip"})
+        config = DECODERS[name].model_validate({**config.model_dump(mode="json", by_alias=True), "compression": "gzip"})
         records = [gzip.compress(record, mtime=0) for record in records]
     chain = compile_chain(config, schema, [], Resources(), ticks())
     given_records = [bent(records[at % len(records)], change) for at, change in enumerate(changes)]

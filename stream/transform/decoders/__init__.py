@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from stream.transform.decode import DecoderConfig
+from stream.transform.decoders.avro import Avro
 from stream.transform.decoders.cloudwatch_logs import CloudwatchLogs
 from stream.transform.decoders.csv import Csv
 from stream.transform.decoders.dms import Dms
@@ -15,6 +16,6 @@ from stream.transform.decoders.json_lines import JsonLines
 from stream.transform.decoders.raw import Raw
 
 DECODERS: Final[Mapping[str, type[DecoderConfig]]] = {
-    decoder.name: decoder for decoder in (CloudwatchLogs, Csv, Dms, DynamodbStream, Json, JsonLines, Raw)
+    decoder.name: decoder for decoder in (Avro, CloudwatchLogs, Csv, Dms, DynamodbStream, Json, JsonLines, Raw)
 }
 """Every decoder by the name it has in a definition."""
