@@ -90,7 +90,7 @@ class _Flow:
         if is_remote(url):
             return
         try:
-            files[url] = read_local(url, self._base)
+            files[url] = read_local(url, self._base, "file")
         except DefinitionError as error:
             start: Path = ("source", "decode")
             self._add(next(_paths_of(self._document.data["source"].get("decode"), url, start), start), "bad_file", str(error))

@@ -123,8 +123,8 @@ def _bounded(url: str, content: bytes) -> bytes:
     return content
 
 
-def read_local(url: str, base: Path) -> bytes:
-    """The content of a table in a file or in an installed package; blocking.
+def read_local(url: str, base: Path, what: str = "table") -> bytes:
+    """The content of a table, or of ``what`` else, in a file or in an installed package; blocking.
 
     Raises:
         DefinitionError: no such file, not readable, or too large.
@@ -133,14 +133,14 @@ def read_local(url: str, base: Path) -> bytes:
     try:
         size = path.stat().st_size
         if size > MAX_TABLE_BYTES:
-            msg = f"the table {url} has {size} bytes; at most {MAX_TABLE_BYTES} are loaded"
+            msg = f"the {what} {url} has {size} bytes; at most {MAX_TABLE_BYTES} are loaded"
             raise DefinitionError(msg)
         return path.read_bytes()
     except FileNotFoundError as error:
-        msg = f"there is no table {url}: no file {path} (relative paths begin at the pipeline file's directory)"
+        msg = f"there is no {what} {url}: no file {path} (relative paths begin at the pipeline file's directory)"
         raise DefinitionError(msg) from error
     except OSError as error:
-        msg = f"the table {url} cannot be read: {error}"
+        msg = f"the {what} {url} cannot be read: {error}"
         raise DefinitionError(msg) from error
 
 

@@ -13,9 +13,10 @@ from stream.transform.decoders.dms import Dms
 from stream.transform.decoders.dynamodb_stream import DynamodbStream
 from stream.transform.decoders.json import Json
 from stream.transform.decoders.json_lines import JsonLines
+from stream.transform.decoders.protobuf import Protobuf
 from stream.transform.decoders.raw import Raw
 
 DECODERS: Final[Mapping[str, type[DecoderConfig]]] = {
-    decoder.name: decoder for decoder in (Avro, CloudwatchLogs, Csv, Dms, DynamodbStream, Json, JsonLines, Raw)
+    decoder.name: decoder for decoder in (Avro, CloudwatchLogs, Csv, Dms, DynamodbStream, Json, JsonLines, Protobuf, Raw)
 }
 """Every decoder by the name it has in a definition."""
