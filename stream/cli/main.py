@@ -10,8 +10,16 @@ from typer.core import TyperGroup
 
 import stream
 
-VERBS: Final = ("demo", "run", "check", "local")
-"""In the order of the help text; ``stream.cli.<verb>`` holds a function of that name."""
+VERBS: Final = {
+    "demo": "demo:demo",
+    "run": "run:run",
+    "check": "check:check",
+    "test": "test:run_cases",
+    "trace": "trace:trace",
+    "audit": "audit:app",
+    "local": "local:local",
+}
+"""In the order of the help text: where in ``stream.cli`` the verb's function, or the application of its own verbs, is."""
 
 
 class Verbs(TyperGroup):
@@ -25,8 +33,12 @@ class Verbs(TyperGroup):
         """The verb, or None if there is none of that name."""
         if cmd_name not in VERBS:
             return None
+        module, _, name = VERBS[cmd_name].partition(":")
+        verb = getattr(importlib.import_module(f"stream.cli.{module}"), name)
+        if isinstance(verb, typer.Typer):
+            return typer.main.get_command(verb)
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=app.info.context_settings)
-        single.command(cmd_name)(getattr(importlib.import_module(f"stream.cli.{cmd_name}"), cmd_name))
+        single.command(cmd_name)(verb)
         return typer.main.get_command(single)
 
 

@@ -22,7 +22,7 @@ from stream.transform.types import SYSTEM_SCHEMA
 _STAND_IN: Final = b"a secret that is not set here"
 """Lets a stage be typed where the real secret is absent, as on a build server; nothing is ever computed with it."""
 
-_KEEPS_COLUMNS: Final = frozenset({"filter", "mask"})
+_KEEPS_COLUMNS: Final = frozenset({"dedupe", "filter", "mask"})
 """Stages behind which the columns are those before, also where the stage itself is wrong."""
 
 
@@ -34,7 +34,7 @@ def check_flow(pipeline: Pipeline, document: Document, base: FilePath, env: Mapp
     flow = _Flow(pipeline, document, base, env)
     yield from flow.places()
     resources = flow.resources()
-    schema = flow.decoded()
+    schema = flow.decoded(resources)
     for index, stage in enumerate(pipeline.stages):
         if schema is None:
             break
@@ -74,6 +74,9 @@ class _Flow:
         tables: dict[str, pl.DataFrame] = {}
         secrets: dict[str, bytes] = {}
         functions: dict[str, UserFunction] = {}
+        files: dict[str, bytes] = {}
+        for url in self._pipeline.source.decode.file_urls():
+            self._file(url, files)
         for index, stage in enumerate(self._pipeline.stages):
             for url in stage.table_urls():
                 self._table(index, url, tables)
@@ -81,7 +84,16 @@ class _Flow:
                 self._secret(index, name, secrets)
             for name in stage.function_paths():
                 self._function(index, name, functions)
-        return Resources(tables=tables, secrets=secrets, functions=functions)
+        return Resources(tables=tables, secrets=secrets, functions=functions, files=files)
+
+    def _file(self, url: str, files: dict[str, bytes]) -> None:
+        if is_remote(url):
+            return
+        try:
+            files[url] = read_local(url, self._base, "file")
+        except DefinitionError as error:
+            start: Path = ("source", "decode")
+            self._add(next(_paths_of(self._document.data["source"].get("decode"), url, start), start), "bad_file", str(error))
 
     def _table(self, index: int, url: str, tables: dict[str, pl.DataFrame]) -> None:
         if url in tables or is_remote(url):
@@ -105,13 +117,24 @@ class _Flow:
         except DefinitionError as error:
             self._add(self._where(index, name), "bad_function", str(error), "is its package installed here?")
 
-    def decoded(self) -> pl.Schema | None:
+    def decoded(self, resources: Resources) -> pl.Schema | None:
         """Columns behind the decoder, or None."""
         source = self._pipeline.source
+        absent = [url for url in source.decode.file_urls() if url not in resources.files]
+        if absent:
+            if is_remote(absent[0]):
+                message = f"no column is checked: {absent[0]} was not read"
+                self._add(("source", "decode"), "not_checked", message, severity=Severity.NOTE)
+            return None
         try:
-            columns = source.decode.output(source.record_schema())
+            decoder = source.decode.resolved(resources)
+            columns = decoder.output(source.record_schema())
+            decoder.bound(source.record_schema())
         except SchemaMismatch as error:
-            self._add(("source", "schema", *error.path), "bad_schema", error.message, error.hint)
+            within: Path = ("schema", *error.path)
+            if error.path and ("source", *within[:2]) not in self._document.values:
+                within = ("decode", canonical_name(source.decode), *error.path)
+            self._add(("source", *within), "bad_schema", error.message, error.hint)
             return None
         return pl.Schema({**SYSTEM_SCHEMA, **columns})
 

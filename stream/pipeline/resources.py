@@ -1,4 +1,4 @@
-"""What stages need besides rows, fetched before the chain runs: reference tables, secrets, user functions."""
+"""What decoder and stages need besides rows, fetched before the chain runs: files, reference tables, secrets, user functions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FORMATS: Final[Mapping[str, Callable[[Any], pl.DataFrame]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """``resources`` for a chain; each table's content as stored, and its SHA-256 (hex) for the pipeline's digest, by URL."""
+    """``resources`` for a chain; each table's or file's content as stored, and its SHA-256 for the pipeline's digest, by URL."""
 
     resources: Resources = field(default_factory=Resources)
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ async def fetch_resources(
     read: Reader | None = None,
     given: Mapping[str, bytes] | None = None,
 ) -> Fetched:
-    """Everything that the pipeline's stages ask for; tables whose content is ``given``, by URL, are not fetched.
+    """Everything that the pipeline's decoder and stages ask for; tables and files whose content is ``given``, by URL, are not fetched.
 
     Tables are Parquet, CSV or NDJSON (by suffix), at an ``s3://`` URL (read by ``read``), ``package:name/path`` (a file inside an
     installed package), ``file:path`` or a bare path; relative paths begin at ``base``, the pipeline file's directory.
@@ -61,6 +61,7 @@ async def fetch_resources(
     """
     tables: dict[str, pl.DataFrame] = {}
     contents: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     problems: list[str] = []
     for url in _distinct(stage.table_urls() for stage in pipeline.stages):
         try:
@@ -68,12 +69,17 @@ async def fetch_resources(
             tables[url] = await asyncio.to_thread(parse_table, url, contents[url])
         except DefinitionError as error:
             problems.append(str(error))
+    for url in pipeline.source.decode.file_urls():
+        try:
+            contents[url] = files[url] = await _content(url, base, read, given or {})
+        except DefinitionError as error:
+            problems.append(str(error))
     secrets = _gather(pipeline, StageConfig.secret_names, lambda name: resolve_secret(name, env, base), problems)
     functions = _gather(pipeline, StageConfig.function_paths, load_function, problems)
     if problems:
         raise DefinitionError("\n".join(problems))
     digests = {url: hashlib.sha256(content).hexdigest() for url, content in contents.items()}
-    return Fetched(Resources(tables=tables, secrets=secrets, functions=functions), digests, contents)
+    return Fetched(Resources(tables=tables, secrets=secrets, functions=functions, files=files), digests, contents)
 
 
 async def _content(url: str, base: Path, read: Reader | None, given: Mapping[str, bytes]) -> bytes:
@@ -117,8 +123,8 @@ def _bounded(url: str, content: bytes) -> bytes:
     return content
 
 
-def read_local(url: str, base: Path) -> bytes:
-    """The content of a table in a file or in an installed package; blocking.
+def read_local(url: str, base: Path, what: str = "table") -> bytes:
+    """The content of a table, or of ``what`` else, in a file or in an installed package; blocking.
 
     Raises:
         DefinitionError: no such file, not readable, or too large.
@@ -127,14 +133,14 @@ def read_local(url: str, base: Path) -> bytes:
     try:
         size = path.stat().st_size
         if size > MAX_TABLE_BYTES:
-            msg = f"the table {url} has {size} bytes; at most {MAX_TABLE_BYTES} are loaded"
+            msg = f"the {what} {url} has {size} bytes; at most {MAX_TABLE_BYTES} are loaded"
             raise DefinitionError(msg)
         return path.read_bytes()
     except FileNotFoundError as error:
-        msg = f"there is no table {url}: no file {path} (relative paths begin at the pipeline file's directory)"
+        msg = f"there is no {what} {url}: no file {path} (relative paths begin at the pipeline file's directory)"
         raise DefinitionError(msg) from error
     except OSError as error:
-        msg = f"the table {url} cannot be read: {error}"
+        msg = f"the {what} {url} cannot be read: {error}"
         raise DefinitionError(msg) from error
 
 

@@ -12,9 +12,10 @@ from enum import StrEnum
 from typing import ClassVar
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from stream.transform.stage import BoundStage, Example
+from stream.transform.decompress import Codec, Compression, decompressing
+from stream.transform.stage import BoundStage, Example, Resources
 from stream.transform.types import RecordSchema
 
 
@@ -37,6 +38,22 @@ class DecoderConfig(BaseModel):
     expands: ClassVar[bool] = False
     """Whether one record may hold any number of rows."""
 
+    compression: Compression | None = Field(
+        default=None, description="How each record is compressed: gzip, zstd, snappy, or {codec, max_bytes, max_ratio}."
+    )
+
+    def file_urls(self) -> tuple[str, ...]:
+        """Files to load before ``resolved``, such as a schema that is kept outside of the definition."""
+        return ()
+
+    def resolved(self, resources: Resources) -> DecoderConfig:  # noqa: ARG002 - only decoders with files use it
+        """This decoder with the content of its files in place of their URLs; itself if it has none.
+
+        Raises:
+            SchemaMismatch: a file is not among ``resources`` or does not hold what it should.
+        """
+        return self
+
     def output(self, schema: RecordSchema | None) -> pl.Schema:
         """Columns that decoding gives, without the system columns.
 
@@ -48,3 +65,10 @@ class DecoderConfig(BaseModel):
     def bind(self, schema: RecordSchema | None) -> BoundStage:
         """A pure, thread-safe function over raw frames; ``output`` has accepted ``schema``."""
         raise NotImplementedError
+
+    def bound(self, schema: RecordSchema | None) -> BoundStage:
+        """``bind``, over records that are decompressed first where ``compression`` says so."""
+        bare = self.bind(schema)
+        if self.compression is None or self.compression.codec is Codec.NONE:
+            return bare
+        return decompressing(self.compression, bare)

@@ -19,8 +19,9 @@ until what still raises is one row: about 2 log2(n) runs per bad row, none if al
 be asked that way; its whole frame is rejected, and the breaker above decides whether to go on. Running out of memory is never
 the fault of a row and passes through.
 
-A record is whole. Where a decoder makes many rows of one record, a record with one rejected row is rejected with all of them,
-and is dropped only when all its rows are.
+A record is whole. Where a decoder or a stage makes many rows of one record, a record with one rejected row is rejected with all of
+them, and is dropped only when all its rows are. Frames are halved between records, never inside one, and no step but one that
+says so may give more rows of a record than it was given.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ class Step:
     row_wise: bool = True
     drops: Outcome = Outcome.FILTERED
     unique: bool = True
+    """Whether each record has one row at most behind this step."""
+    expands: bool = False
+    """Whether the step may make several rows of one."""
 
 
 class CompiledChain:
@@ -139,8 +143,8 @@ def _isolate(step: Step, frame: pl.DataFrame) -> Applied:
         except (StreamError, MemoryError):
             raise
         except (Exception, PanicException) as error:  # noqa: BLE001 - a stage may be the user's own code and raise anything
-            if step.row_wise and part.height > 1:
-                half = part.height // 2
+            half = _middle(part) if step.row_wise else 0
+            if half:
                 todo += [part[half:], part[:half]]
             else:
                 bad.append(part.select(pl.col(ROW).unique(maintain_order=True), pl.lit(_code(error)).alias("reason")))
@@ -151,6 +155,15 @@ def _isolate(step: Step, frame: pl.DataFrame) -> Applied:
     if len(good) == 1 and not bad:
         return Applied(good[0])
     return Applied(pl.concat([_declared(step, part) for part in good]) if good else step.output.to_frame(), pl.concat(bad) if bad else None)
+
+
+def _middle(frame: pl.DataFrame) -> int:
+    """Where to cut ``frame`` in two without cutting a record; 0 where it holds but one."""
+    rows = frame[ROW]
+    if rows[0] == rows[-1]:
+        return 0
+    half = int(rows.search_sorted(rows[frame.height // 2], side="left"))
+    return half or int(rows.search_sorted(rows[0], side="right"))
 
 
 def _code(error: BaseException) -> str:
@@ -196,7 +209,10 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
     if (steps < 0).any() or (step.unique and (steps == 0).any()):
         msg = f"stage {step.name!r} doubled or reordered rows; `_row` must keep rising, rows may be dropped but never repeated"
         raise Halted(msg)
-    source = before if after.height == before.height else before.filter(pl.col(ROW).is_in(rows.implode()))
+    if not step.unique and not step.expands and _grew(before[ROW], rows):
+        msg = f"stage {step.name!r} gave more rows of a record than it was given; rows may be dropped, never added"
+        raise Halted(msg)
+    source = before if step.unique and after.height == before.height else before.filter(pl.col(ROW).is_in(rows.implode()))
     if rows.n_unique() != source[ROW].n_unique() or not rows.is_in(before[ROW].implode()).all():
         msg = f"stage {step.name!r} gave rows that it was not given; `_row` must come from its input"
         raise Halted(msg)
@@ -209,6 +225,11 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
     if changed:
         msg = f"stage {step.name!r} changed the lineage column {changed[0]!r}; these columns may be read, never written"
         raise Halted(msg)
+
+
+def _grew(before: pl.Series, after: pl.Series) -> bool:
+    counts = [rows.rle().struct.unnest().select(pl.col("value").alias(ROW), "len") for rows in (before, after)]
+    return not counts[1].join(counts[0], on=ROW).filter(pl.col("len") > pl.col("len_right")).is_empty()
 
 
 def _settled(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
@@ -245,7 +266,7 @@ def compile_chain(
     Raises:
         SchemaMismatch: ``path`` begins with ``("source", "schema")`` or ``("stages", <index from 0>, <stage name>)``.
     """
-    steps = [_decode_step(decoder, schema)]
+    steps = [_decode_step(decoder, schema, resources)]
     unique = not decoder.expands
     for index, stage in enumerate(stages):
         before = steps[-1].output
@@ -255,17 +276,19 @@ def compile_chain(
             bound = stage.bind(before, resources)
         except SchemaMismatch as error:
             raise SchemaMismatch(("stages", index, stage.name, *error.path), error.message, error.hint) from error
-        steps.append(Step(f"{index + 1}:{stage.name}", bound, after, type(stage).row_wise and unique, stage.drops, unique))
+        unique = unique and not stage.expands
+        steps.append(Step(f"{index + 1}:{stage.name}", bound, after, stage.divisible(), stage.drops, unique, stage.expands))
     return CompiledChain(tuple(steps), timer)
 
 
-def _decode_step(decoder: DecoderConfig, schema: RecordSchema | None) -> Step:
+def _decode_step(decoder: DecoderConfig, schema: RecordSchema | None, resources: Resources) -> Step:
     try:
-        columns = decoder.output(schema)
-        bound = decoder.bind(schema)
+        resolved = decoder.resolved(resources)
+        columns = resolved.output(schema)
+        bound = resolved.bound(schema)
     except SchemaMismatch as error:
         raise SchemaMismatch(("source", "schema", *error.path), error.message, error.hint) from error
-    return Step(DECODE, bound, pl.Schema({**SYSTEM_SCHEMA, **columns}), unique=not decoder.expands)
+    return Step(DECODE, bound, pl.Schema({**SYSTEM_SCHEMA, **columns}), unique=not decoder.expands, expands=decoder.expands)
 
 
 def _check_system(before: pl.Schema, after: pl.Schema) -> None:

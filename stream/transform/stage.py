@@ -26,12 +26,13 @@ class Resources:
     """What stages may use besides the rows; fetched beforehand, so that running a chain needs no I/O.
 
     ``tables``: reference tables by URL as written in the definition. ``secrets``: bytes by reference name. ``functions``:
-    user functions by import path.
+    user functions by import path. ``files``: content of a decoder's files by URL as written in the definition.
     """
 
     tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     functions: Mapping[str, Callable[[pl.DataFrame], pl.DataFrame]] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class StageConfig(BaseModel):
     example: ClassVar[Example]
     row_wise: ClassVar[bool] = True
     """Whether running the stage over two halves gives the same rows as running it over the whole."""
+    expands: ClassVar[bool] = False
+    """Whether one row may become any number of rows; they repeat its ``_row``, stand together and keep their order."""
     drops: ClassVar[Outcome] = Outcome.FILTERED
     """The outcome of rows that the stage leaves out without a reason."""
 
@@ -83,6 +86,10 @@ class StageConfig(BaseModel):
     def function_paths(self) -> tuple[str, ...]:
         """Import paths of user functions to load before ``bind``."""
         return ()
+
+    def divisible(self) -> bool:
+        """Whether this stage, with its options, is row-wise; most are or are not whatever their options."""
+        return self.row_wise
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
         """Columns and types behind this stage, given those before it (lineage and ``_row`` included).

@@ -23,8 +23,9 @@ _FORMATS: Final = (
 MAX_DIGITS: Final = 38
 """Digits of the widest decimal; one of this width cannot hold too many, Arrow refuses them itself."""
 
-_YEAR_1_US: Final = -62_135_596_800_000_000
-_YEAR_9999_END_US: Final = 253_402_300_799_999_999
+FIRST_US: Final = -62_135_596_800_000_000
+LAST_US: Final = 253_402_300_799_999_999
+"""Years 1 to 9999 in microseconds since 1970: what every reader of the files can show."""
 
 
 def timestamps(text: pl.Series) -> pl.Series:
@@ -37,7 +38,7 @@ def timestamps(text: pl.Series) -> pl.Series:
         rest = pl.select(pl.when(left).then(text)).to_series()
         quick = pl.select(pl.coalesce(quick, _timestamps_any(rest))).to_series()
     micros = quick.to_physical()
-    return pl.select(pl.when(micros.is_between(_YEAR_1_US, _YEAR_9999_END_US)).then(quick).cast(TIMESTAMP)).to_series().alias(text.name)
+    return pl.select(pl.when(micros.is_between(FIRST_US, LAST_US)).then(quick).cast(TIMESTAMP)).to_series().alias(text.name)
 
 
 def _timestamps_any(text: pl.Series) -> pl.Series:
@@ -54,7 +55,7 @@ def _timestamp(text: pl.Expr) -> pl.Expr:
 
 
 def _epoch(ticks: pl.Expr, unit: int) -> pl.Expr:
-    fits = ticks.is_between(_YEAR_1_US // unit, _YEAR_9999_END_US // unit)
+    fits = ticks.is_between(FIRST_US // unit, LAST_US // unit)
     return (pl.when(fits).then(ticks) * unit).cast(TIMESTAMP)
 
 

@@ -130,7 +130,7 @@ class Reader:
             record.decode("utf-8")
         except UnicodeDecodeError:
             return INVALID_UTF8
-        if _too_deep(record):
+        if too_deep(record):
             return TOO_DEEP
         try:
             decoded = self._typed.decode(record)
@@ -252,10 +252,11 @@ def _any_deep(records: pa.LargeBinaryArray, text: bytes) -> bool:
     if text.count(b"{") + text.count(b"[") - 2 * len(records) < MAX_DEPTH:
         return False
     brackets = pl.Series(records).cast(pl.String).str.count_matches(r"[\[{]")
-    return any(_too_deep(records[index].as_py()) for index in (brackets > MAX_DEPTH).arg_true())
+    return any(too_deep(records[index].as_py()) for index in (brackets > MAX_DEPTH).arg_true())
 
 
-def _too_deep(record: bytes) -> bool:
+def too_deep(record: bytes) -> bool:
+    """Whether more than ``MAX_DEPTH`` brackets are open at once; strings are passed over, and the rest need not be JSON."""
     if record.count(b"{") + record.count(b"[") <= MAX_DEPTH:
         return False
     depth = 0

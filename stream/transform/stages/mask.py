@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import polars as pl
 from pydantic import Field, field_validator, model_validator
@@ -20,12 +20,19 @@ class Method(StrEnum):
     KEYED_HASH = "keyed_hash"
     REDACT = "redact"
     TRUNCATE = "truncate"
+    KEEP_LAST = "keep_last"
+
+
+_HIDDEN: Final = r"[^\s\p{P}]"
+"""What `keep_last` hides; blanks and punctuation are the format and stay."""
+_MOST_KEPT: Final = 64
 
 
 class Mask(StageConfig):
-    """Hide values: `keyed_hash` keeps them joinable, `redact` keeps nothing, `truncate` keeps a prefix.
+    """Hide values: `keyed_hash` keeps them joinable, `redact` keeps nothing, `truncate` keeps a prefix, `keep_last` format and end.
 
-    Equal values under one key have equal digests, in every column and pipeline. Null stays null.
+    Equal values under one key have equal digests, in every column and pipeline. Null stays null. `keep_last: 4` makes
+    `****-****-1234` of `4111-1111-1234`; a value with nothing but its last 4 is hidden whole.
     """
 
     name: ClassVar[str] = "mask"
@@ -36,11 +43,22 @@ class Mask(StageConfig):
     )
 
     columns: tuple[str, ...] = Field(description="Text columns to hide.", min_length=1)
-    method: Method = Field(description="`keyed_hash` (HMAC-SHA256 in hex), `redact` or `truncate`.")
+    method: Method = Field(description="`keyed_hash` (HMAC-SHA256 in hex), `redact`, `truncate` or `keep_last`.")
     key: str | None = Field(default=None, description="Secret of `keyed_hash`: `{env: NAME}`.")
     length: int = Field(default=32, ge=8, le=64, description="Hex digits of `keyed_hash` to keep, 4 bits each.")
-    keep: int = Field(default=0, ge=0, description="Characters that `truncate` keeps.")
+    keep: int = Field(default=0, ge=0, description="Characters that `truncate` and `keep_last` keep; `keep_last: 4` says both.")
     text: str = Field(default="***", description="What `redact` writes instead.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "keep_last" in value and not {"method", "keep"} & value.keys():
+            return {
+                "method": Method.KEEP_LAST,
+                "keep": value["keep_last"],
+                **{key: each for key, each in value.items() if key != "keep_last"},
+            }
+        return value
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -63,8 +81,11 @@ class Mask(StageConfig):
         if (self.method is Method.KEYED_HASH) != (self.key is not None):
             msg = "mask needs a key for keyed_hash and takes none otherwise"
             raise ValueError(msg)
-        if self.method is Method.TRUNCATE and not self.keep:
-            msg = "truncate needs keep, the number of characters to keep (to keep none, use redact)"
+        if self.method in {Method.TRUNCATE, Method.KEEP_LAST} and not self.keep:
+            msg = f"{self.method} needs keep, the number of characters to keep (to keep none, use redact)"
+            raise ValueError(msg)
+        if self.method is Method.KEEP_LAST and self.keep > _MOST_KEPT:
+            msg = f"keep_last keeps at most {_MOST_KEPT} characters, got {self.keep}"
             raise ValueError(msg)
         return self
 
@@ -105,4 +126,14 @@ class Mask(StageConfig):
             return digest
         if self.method is Method.TRUNCATE:
             return lambda column: column.str.head(self.keep)
+        if self.method is Method.KEEP_LAST:
+            return self._keep_last
         return lambda column: pl.select(pl.when(column.is_not_null()).then(pl.lit(self.text)).alias(column.name)).to_series()
+
+    def _keep_last(self, column: pl.Series) -> pl.Series:
+        value = pl.col(column.name)
+        end = value.str.extract(rf"((?:{_HIDDEN}[\s\p{{P}}]*){{{self.keep}}})$").str.len_chars().fill_null(0)
+        head = value.str.slice(0, value.str.len_chars() - end)
+        short = head.str.count_matches(_HIDDEN) == 0
+        hidden = head.str.replace_all(_HIDDEN, "*") + value.str.slice(value.str.len_chars() - end)
+        return column.to_frame().select(pl.when(short).then(value.str.replace_all(_HIDDEN, "*")).otherwise(hidden)).to_series()

@@ -47,3 +47,27 @@ def test_what_cannot_be_hidden(column, key, says):
     stage = Mask.model_validate({"columns": column, "method": "keyed_hash", "key": key})
     with pytest.raises(SchemaMismatch, match=says):
         stage.output(rows({"a": ["x"], "n": [1]}).schema, SECRETS)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("4111-1111-1111-1234", "****-****-****-1234"),
+        ("4111 1111 1111 12-34.", "**** **** **** 12-34."),
+        ("1234", "****"),
+        ("12-34", "**-**"),
+        ("12", "**"),
+        ("", ""),
+        ("éa€bcde", "***bcde"),
+        (None, None),
+    ],
+)
+def test_keep_last_keeps_the_format_and_never_a_whole_value(value, shown):
+    got, _ = apply(Mask.model_validate({"columns": ["a"], "keep_last": 4}), rows({"a": [value, "99999"]}))
+    assert [row["a"] for row in got] == [shown, "*9999"]
+
+
+@pytest.mark.parametrize("config", [{"keep_last": 0}, {"keep_last": 65}, {"keep_last": 4, "method": "redact"}])
+def test_keep_last_needs_a_sensible_number_and_stands_alone(config):
+    with pytest.raises(ValidationError):
+        Mask.model_validate({"columns": ["a"], **config})

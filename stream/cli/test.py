@@ -1,0 +1,94 @@
+"""``stream test``: put the cases beside a pipeline to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stream.errors import DefinitionError
+from stream.pipeline.cases import CaseFile, beside, read_cases, stand_ins
+from stream.pipeline.findings import Finding
+from stream.pipeline.lint import check as check_file
+from stream.pipeline.resources import fetch_resources
+from stream.pipeline.trial import Trial, Verdict
+
+EXIT_OK = 0
+EXIT_DIFFERENT = 1
+EXIT_DEFINITION = 2
+
+
+def run_cases(
+    file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    cases: Annotated[
+        Path | None, typer.Option("--cases", help="File of cases.", show_default="<name>.test.yaml beside the pipeline file")
+    ] = None,
+    update: Annotated[bool, typer.Option("--update", help="Write golden files anew from what comes out.")] = False,
+    only: Annotated[str, typer.Option("--only", help="Run the cases whose name holds this text.", show_default=False)] = "",
+) -> None:
+    """Run a pipeline's cases: given records, expected rows, rejects and partitions. Nothing is read over the network.
+
+    Exit code 0: all cases hold; 1: at least one does not; 2: the pipeline or the file of cases is wrong, or no case was run.
+    """
+    path = cases or beside(file)
+    read = read_cases(path, os.environ)
+    if read.cases is None:
+        _refuse(read.findings)
+        raise typer.Exit(EXIT_DEFINITION)
+    chosen = [case for case in read.cases.cases if only in case.name]
+    if not chosen:
+        typer.echo(f"error: no case of {path} has {only!r} in its name", err=True)
+        raise typer.Exit(EXIT_DEFINITION)
+    try:
+        trial = _trial(file, read.cases, path.parent)
+    except DefinitionError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_DEFINITION) from error
+    verdicts = [trial.judge(case) for case in chosen]
+    if update:
+        for verdict in verdicts:
+            _write_golden(verdict, path.parent)
+        verdicts = [trial.judge(case) for case in chosen]
+    _show(verdicts)
+    raise typer.Exit(EXIT_DIFFERENT if any(verdict.differences for verdict in verdicts) else EXIT_OK)
+
+
+def _refuse(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        typer.echo(finding.render(), err=True)
+
+
+def _trial(file: Path, cases: CaseFile, base: Path) -> Trial:
+    env = {**os.environ, **cases.env}
+    result = check_file(file, env)
+    if result.pipeline is None:
+        _refuse(result.findings)
+        raise typer.Exit(EXIT_DEFINITION)
+    fetched = asyncio.run(fetch_resources(result.pipeline, file.parent, env, given=stand_ins(cases, base)))
+    return Trial(result.pipeline, fetched.resources, base)
+
+
+def _write_golden(verdict: Verdict, base: Path) -> None:
+    expect = verdict.case.expect
+    if verdict.golden is None or expect is None or expect.golden is None:
+        return
+    path = base / expect.golden
+    content = verdict.golden.encode()
+    if not path.exists() or path.read_bytes() != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        typer.echo(f"wrote {path}")
+
+
+def _show(verdicts: Sequence[Verdict]) -> None:
+    for verdict in verdicts:
+        mark = typer.style("FAIL", fg="red") if verdict.differences else typer.style("ok  ", fg="green")
+        typer.echo(f"{mark} {verdict.case.name}")
+        for difference in verdict.differences:
+            typer.echo(f"     {difference}")
+    failed = sum(1 for verdict in verdicts if verdict.differences)
+    typer.echo(f"{len(verdicts)} case{'' if len(verdicts) == 1 else 's'}, {failed} failed")

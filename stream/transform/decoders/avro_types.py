@@ -1,0 +1,145 @@
+"""Avro schemas as Polars types, and Avro values as theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import polars as pl
+
+from stream.transform.stage import SchemaMismatch
+from stream.transform.types import TIMESTAMP
+
+_PRIMITIVE: Final[Mapping[str, pl.DataType]] = {
+    "boolean": pl.Boolean(),
+    "int": pl.Int32(),
+    "long": pl.Int64(),
+    "float": pl.Float32(),
+    "double": pl.Float64(),
+    "bytes": pl.Binary(),
+    "string": pl.String(),
+    "enum": pl.String(),
+    "fixed": pl.Binary(),
+}
+_LOGICAL: Final[Mapping[str, pl.DataType]] = {
+    "date": pl.Date(),
+    "timestamp-millis": TIMESTAMP,
+    "timestamp-micros": TIMESTAMP,
+    "uuid": pl.String(),
+}
+_LIMITS: Final[Mapping[pl.DataType, int]] = {pl.Int32(): 2**31, pl.Int64(): 2**63}
+MAX_DEPTH: Final = 32
+
+
+def columns_of(schema: Any) -> dict[str, pl.DataType]:
+    """Columns of a parsed record schema that ``check_schema`` accepted."""
+    return {field["name"]: _type(field["type"]) for field in schema["fields"]}
+
+
+def check_schema(schema: Any, path: tuple[str | int, ...]) -> None:
+    """Make sure that a parsed schema is one of records whose data are bounded by their bytes.
+
+    Raises:
+        SchemaMismatch: no record; a union of more than a type and null; a type that names itself; a list of items that take no bytes, of
+            which a few bytes could claim billions.
+    """
+    if not isinstance(schema, dict) or schema.get("type") != "record":
+        raise SchemaMismatch(path, "the Avro schema is not one of records", "its type must be `record`, whose fields become the columns")
+    _check(schema, path, 0)
+
+
+def _check(schema: Any, path: tuple[str | int, ...], depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise SchemaMismatch(path, f"the Avro schema has more than {MAX_DEPTH} types inside each other", "make it flatter")
+    if isinstance(schema, list):
+        others = [each for each in schema if each != "null"]
+        if len(others) != 1:
+            raise SchemaMismatch(path, f"the union {schema} has no single type", "a union may have one type besides null")
+        _check(others[0], path, depth + 1)
+        return
+    if isinstance(schema, str):
+        if schema not in _PRIMITIVE and schema != "null":
+            raise SchemaMismatch(
+                path, f"the Avro type {schema!r} is used by its name", "write it out where it is used; it may not hold itself"
+            )
+        return
+    for field in schema.get("fields", ()):
+        _check(field["type"], path, depth + 1)
+    for inner in (schema.get("items"), schema.get("values")):
+        if inner is not None:
+            _check(inner, path, depth + 1)
+    if schema["type"] == "array" and _least(schema["items"]) == 0:
+        raise SchemaMismatch(path, "the Avro schema has an array of items that take no bytes", "give the items content")
+
+
+def _least(schema: Any) -> int:
+    """Bytes that a value takes at least, up to 1."""
+    kind = schema if isinstance(schema, str | list) else schema["type"]
+    if kind == "record":
+        return max((_least(field["type"]) for field in schema["fields"]), default=0)
+    if kind == "fixed":
+        return min(int(schema["size"]), 1)
+    return 0 if kind == "null" else 1
+
+
+def _type(schema: Any) -> pl.DataType:  # noqa: PLR0911 - one per kind
+    if isinstance(schema, list):
+        return _type(next(each for each in schema if each != "null"))
+    if isinstance(schema, str):
+        return _PRIMITIVE.get(schema, pl.Null())
+    kind, logical = schema["type"], schema.get("logicalType")
+    if logical == "decimal":
+        return pl.Decimal(schema["precision"], schema.get("scale", 0))
+    if logical in _LOGICAL:
+        return _LOGICAL[logical]
+    if kind == "record":
+        return pl.Struct([pl.Field(field["name"], _type(field["type"])) for field in schema["fields"]])
+    if kind == "array":
+        return pl.List(_type(schema["items"]))
+    if kind == "map":
+        return pl.List(pl.Struct([pl.Field("key", pl.String()), pl.Field("value", _type(schema["values"]))]))
+    return _PRIMITIVE[kind]
+
+
+def value_of(value: Any, kind: Any) -> Any:
+    """``value``, as fastavro gives it, as Polars takes it for ``kind``.
+
+    Raises:
+        ValueError: a value that the type cannot hold, such as a decimal with too many digits or a time beyond the year 9999.
+    """
+    if value is None:
+        return None
+    if isinstance(kind, pl.Struct):
+        return {field.name: value_of(value[field.name], field.dtype) for field in kind.fields}
+    if isinstance(kind, pl.List):
+        items = [{"key": key, "value": each} for key, each in sorted(value.items())] if isinstance(value, dict) else value
+        return [value_of(each, kind.inner) for each in items]
+    if isinstance(value, Decimal) and isinstance(kind, pl.Decimal):
+        if value.adjusted() >= (kind.precision or 38) - kind.scale:
+            msg = "too many digits"
+            raise ValueError(msg)
+        return value
+    if isinstance(value, UUID):
+        return str(value)
+    return _scalar(value, kind)
+
+
+def _scalar(value: Any, kind: Any) -> Any:
+    if kind == TIMESTAMP:
+        if not isinstance(value, datetime):
+            msg = "a time out of range"
+            raise ValueError(msg)
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    if kind == pl.Date() and not isinstance(value, date):
+        msg = "a date out of range"
+        raise ValueError(msg)
+    if isinstance(value, int) and kind in _LIMITS and not -_LIMITS[kind] <= value < _LIMITS[kind]:
+        msg = "a number out of range"
+        raise ValueError(msg)
+    if kind == pl.Binary() and not isinstance(value, bytes):
+        msg = "no bytes"
+        raise ValueError(msg)
+    return value

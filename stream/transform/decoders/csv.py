@@ -1,0 +1,177 @@
+"""Lines of separated values."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from typing import Any, ClassVar, Final
+
+import polars as pl
+from pydantic import Field, field_validator, model_validator
+
+from stream.batch import DATA, ROW
+from stream.transform.decode import DecoderConfig, Unknown
+from stream.transform.decoders.nested import rejected
+from stream.transform.decoders.rows import DUPLICATE_FIELD, EMPTY, INVALID_UTF8, UNKNOWN_FIELD
+from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
+from stream.transform.texts import MISSING_FIELD, check_text_type, typed
+from stream.transform.types import SYSTEM, SYSTEM_SCHEMA, Kind, RecordSchema
+
+SYNTAX: Final = "csv_syntax"
+FIELDS: Final = "csv_fields"
+
+_LINE_END: Final = re.compile(r"\r\n|\n|\r")
+
+
+class _BadRecordError(Exception):
+    """The record cannot be split into fields; the argument is the reason."""
+
+
+class Csv(DecoderConfig):
+    """Read each line of a record as separated values, in the order of the schema or as a header line says.
+
+    Reasons: ``empty_record``, ``invalid_utf8``, ``csv_syntax`` (quotes; a quoted field beyond 131,072 characters), ``csv_fields``
+    (their number), ``unknown_field`` and ``duplicate_field`` (in a header), ``missing_field:<column>``, ``wrong_type:<column>``. A
+    record with one bad line is rejected as a whole.
+    """
+
+    name: ClassVar[str] = "csv"
+    expands: ClassVar[bool] = True
+    example: ClassVar[Example] = Example(
+        config={}, given=[{"_data": '1,x\n2,"y, z"\n'}], expect=[{"a": 1, "b": "x"}, {"a": 2, "b": "y, z"}]
+    )
+
+    delimiter: str = Field(default=",", min_length=1, max_length=1, description="The character between two values.")
+    quote: str = Field(default='"', min_length=1, max_length=1, description="The character around values that hold others; doubled inside.")
+    header: bool = Field(default=False, description="Whether the first line of each record names its columns.")
+    null: tuple[str, ...] = Field(
+        default=("",), description="Texts that mean null; empty text stays text in a `string` that may not be null."
+    )
+    unknown: Unknown = Field(default=Unknown.IGNORE, description="Columns of a header that the schema does not name: ignore or reject.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_options(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    @field_validator("null", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("unknown")
+    @classmethod
+    def _no_capture(cls, value: Unknown) -> Unknown:
+        if value is Unknown.CAPTURE:
+            msg = "csv has no place for unknown columns; allowed: ignore, reject"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("delimiter", "quote")
+    @classmethod
+    def _one_byte(cls, value: str) -> str:
+        if not value.isascii() or value in "\r\n\0":
+            msg = f"{value!r} cannot separate values; use a single ASCII character that is no line break"
+            raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _different(self) -> Csv:
+        if self.delimiter == self.quote:
+            msg = f"delimiter and quote are both {self.quote!r}"
+            raise ValueError(msg)
+        return self
+
+    def output(self, schema: RecordSchema | None) -> pl.Schema:
+        """The schema's columns in the order written."""
+        if schema is None:
+            raise SchemaMismatch((), "decoder csv needs a schema", "list the columns under `schema`, in the order of the values")
+        for name, kind in schema:
+            check_text_type(kind, (name,))
+        return schema.polars()
+
+    def bind(self, schema: RecordSchema | None) -> BoundStage:
+        """A function that splits record by record and converts all rows at once."""
+        self.output(schema)
+        assert schema is not None  # noqa: S101 - output() has refused None
+        names = [name for name, _ in schema]
+
+        def decode(frame: pl.DataFrame) -> Applied:
+            reasons: dict[int, str] = {}
+            parents: list[int] = []
+            rows: list[list[str]] = []
+            for at, record in enumerate(frame[DATA].to_list()):
+                try:
+                    found = self._rows(record, names)
+                except _BadRecordError as error:
+                    reasons[at] = str(error)
+                    continue
+                parents += [at] * len(found)
+                rows += found
+            text = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row") if rows else _nothing(names)
+            columns, bad = typed(text.with_columns(self._nulls(schema)), schema)
+            head = frame.select(SYSTEM)[parents] if parents else SYSTEM_SCHEMA.to_frame()
+            good = pl.concat([head, columns], how="horizontal")
+            parts = [rejected(frame, reasons)]
+            if bad is not None:
+                refused = bad.is_not_null()
+                wrong = good.select(ROW, bad).filter(refused)
+                parts.append(wrong.unique(ROW, keep="first", maintain_order=True))
+                good = good.filter(~refused)
+            return Applied(good, pl.concat(parts).sort(ROW, maintain_order=True))
+
+        return decode
+
+    def _nulls(self, schema: RecordSchema) -> list[pl.Expr]:
+        changed = []
+        for name, kind in schema:
+            text = kind.kind is Kind.PLAIN and kind.polars == pl.String() and not kind.nullable
+            words = [word for word in self.null if word or not text]
+            if words:
+                changed.append(pl.when(~pl.col(name).is_in(words)).then(pl.col(name)).alias(name))
+        return changed
+
+    def _rows(self, record: bytes, names: list[str]) -> list[list[str]]:
+        """The record's lines, each with one text per column.
+
+        Raises:
+            _BadRecordError: with the reason.
+        """
+        try:
+            lines = self._split(record.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise _BadRecordError(INVALID_UTF8) from error
+        except csv.Error as error:
+            raise _BadRecordError(SYNTAX) from error
+        if not lines:
+            raise _BadRecordError(EMPTY)
+        if not self.header:
+            if any(len(line) != len(names) for line in lines):
+                raise _BadRecordError(FIELDS)
+            return lines
+        places = self._places(lines[0], names)
+        if any(len(line) != len(lines[0]) for line in lines):
+            raise _BadRecordError(FIELDS)
+        return [[line[place] for place in places] for line in lines[1:]]
+
+    def _split(self, text: str) -> list[list[str]]:
+        if self.quote not in text:
+            return [line.split(self.delimiter) for line in _LINE_END.split(text) if line]
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter, quotechar=self.quote, strict=True)
+        return [line for line in reader if line]
+
+    def _places(self, header: list[str], names: list[str]) -> list[int]:
+        if len(set(header)) != len(header):
+            raise _BadRecordError(DUPLICATE_FIELD)
+        if self.unknown is Unknown.REJECT and set(header) - set(names):
+            raise _BadRecordError(UNKNOWN_FIELD)
+        for name in names:
+            if name not in header:
+                reason = f"{MISSING_FIELD}:{name}"
+                raise _BadRecordError(reason)
+        return [header.index(name) for name in names]
+
+
+def _nothing(names: list[str]) -> pl.DataFrame:
+    return pl.DataFrame(schema=dict.fromkeys(names, pl.String))

@@ -1,0 +1,112 @@
+"""Changes of a DynamoDB table as it sends them to a Kinesis stream."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, ClassVar, Final
+
+import msgspec
+import polars as pl
+from pydantic import Field
+
+from stream.transform.decoders.envelope import BadEnvelopeError, Envelope, Payload, checked_micros
+from stream.transform.stage import Example
+from stream.transform.types import TIMESTAMP
+
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+
+class _Change(msgspec.Struct, rename="pascal"):
+    approximate_creation_date_time: int
+    keys: dict[str, dict[str, Any]]
+    new_image: dict[str, dict[str, Any]] | None = None
+    old_image: dict[str, dict[str, Any]] | None = None
+    approximate_creation_date_time_precision: str = "MILLISECOND"
+
+
+class _Document(msgspec.Struct, rename="camel"):
+    """https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/kds.html."""
+
+    event_name: str
+    table_name: str
+    dynamodb: _Change
+    event_id: str = msgspec.field(name="eventID", default="")
+
+
+_DECODER: Final = msgspec.json.Decoder(_Document)
+_TICKS: Final[Mapping[str, int]] = {"MILLISECOND": 1000, "MICROSECOND": 1}
+
+
+class Image(StrEnum):
+    """Which state of an item becomes columns."""
+
+    NEW = "new"
+    OLD = "old"
+
+
+class DynamodbStream(Envelope):
+    """Read changes of a DynamoDB table, one row each: what happened, and with a schema the item's attributes as columns.
+
+    Where a change has no such image (a removed item has no new one) the columns are those of its keys, so all others should be nullable.
+    Numbers are read as JSON numbers, binary as base64, sets as lists. Reasons: ``bad_envelope``, ``json_too_deep``, and those of ``json``.
+    """
+
+    name: ClassVar[str] = "dynamodb_stream"
+    example: ClassVar[Example] = Example(
+        config={},
+        given=[
+            {
+                "_data": '{"eventID": "e1", "eventName": "MODIFY", "tableName": "flights", "dynamodb": {"ApproximateCreationDateTime": '
+                '1357020000000, "Keys": {"a": {"N": "1"}}, "NewImage": {"a": {"N": "1"}, "b": {"S": "x"}}}}'
+            }
+        ],
+        expect=[
+            {"event_id": "e1", "event_name": "MODIFY", "table_name": "flights", "changed_at": "2013-01-01T06:00:00Z", "a": 1, "b": "x"}
+        ],
+    )
+    head: ClassVar[pl.Schema] = pl.Schema(
+        {"event_id": pl.String(), "event_name": pl.String(), "table_name": pl.String(), "changed_at": TIMESTAMP}
+    )
+    body: ClassVar[str] = "item"
+
+    image: Image = Field(default=Image.NEW, description="Which state of the item: `new`, or `old` as before the change.")
+
+    def open(self, record: bytes) -> Sequence[Payload]:
+        """The change as plain JSON."""
+        document = _DECODER.decode(record)
+        change = document.dynamodb
+        ticks = _TICKS.get(change.approximate_creation_date_time_precision)
+        if ticks is None or document.event_name not in {"INSERT", "MODIFY", "REMOVE"}:
+            raise BadEnvelopeError
+        image = change.new_image if self.image is Image.NEW else change.old_image
+        item = {name: _plain(value) for name, value in (image or change.keys).items()}
+        micros = checked_micros(change.approximate_creation_date_time * ticks)
+        return [Payload((document.event_id, document.event_name, document.table_name, micros), msgspec.json.encode(item))]
+
+
+def _plain(attribute: Any) -> Any:  # noqa: PLR0911 - one per kind
+    """An AttributeValue, such as ``{"N": "5"}``, as what it stands for.
+
+    Raises:
+        BadEnvelopeError: it is none.
+    """
+    if not isinstance(attribute, dict) or len(attribute) != 1:
+        raise BadEnvelopeError
+    ((kind, value),) = attribute.items()
+    if kind == "N" and isinstance(value, str) and _NUMBER.fullmatch(value):
+        return msgspec.Raw(value.encode())
+    if kind in {"S", "B"} and isinstance(value, str):
+        return value
+    if kind == "BOOL" and isinstance(value, bool):
+        return value
+    if kind == "NULL":
+        return None
+    if kind == "M" and isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if kind == "L" and isinstance(value, list):
+        return [_plain(each) for each in value]
+    if kind in {"SS", "NS", "BS"} and isinstance(value, list):
+        return [_plain({kind[0]: each}) for each in value]
+    raise BadEnvelopeError

@@ -1,0 +1,135 @@
+"""What decoders of envelopes share: a JSON document around one or more payloads, with columns of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+import msgspec
+import polars as pl
+from pydantic import Field, model_validator
+
+from stream.batch import DATA
+from stream.transform.decode import DecoderConfig, Unknown
+from stream.transform.decoders.json import Json
+from stream.transform.decoders.nested import read_payloads
+from stream.transform.decoders.rows import EMPTY, TOO_DEEP, too_deep
+from stream.transform.stage import Applied, BoundStage, SchemaMismatch
+from stream.transform.types import SYSTEM, TIMESTAMP, RecordSchema
+from stream.transform.values import FIRST_US, LAST_US
+
+BAD_ENVELOPE: Final = "bad_envelope"
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """One payload and the values of the envelope's columns for its row."""
+
+    values: tuple[Any, ...]
+    data: bytes
+
+
+class BadEnvelopeError(ValueError):
+    """The record is not the envelope that it should be."""
+
+
+def checked_micros(micros: int) -> int:
+    """``micros`` since 1970, if that is a time between the years 1 and 9999.
+
+    Raises:
+        BadEnvelopeError: it is not.
+    """
+    if not FIRST_US <= micros <= LAST_US:
+        raise BadEnvelopeError
+    return micros
+
+
+class Envelope(DecoderConfig):
+    """Base of decoders that open an envelope. The payload is read as JSON if there is a schema, and kept as text if not."""
+
+    head: ClassVar[pl.Schema]
+    """Columns of the envelope."""
+    body: ClassVar[str]
+    """Column of the payload's text where there is no schema."""
+
+    unknown: Unknown = Field(
+        default=Unknown.IGNORE,
+        description="Fields of the payload that the schema does not name: ignore them, reject the record, or capture them in `_extra`.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_options(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    def open(self, record: bytes) -> Sequence[Payload]:
+        """The payloads of a record; none if the record is of no interest, and then it is filtered.
+
+        Raises:
+            BadEnvelopeError, msgspec.MsgspecError: it is no such envelope.
+        """
+        raise NotImplementedError
+
+    def output(self, schema: RecordSchema | None) -> pl.Schema:
+        """The envelope's columns, then the schema's or the payload as text."""
+        columns = dict(self.head)
+        inner = {self.body: pl.String()} if schema is None else dict(Json(unknown=self.unknown).output(schema))
+        for name, kind in inner.items():
+            if name in columns:
+                message = f"column {name!r} is one that decoder {self.name} gives by itself: {', '.join(self.head)}"
+                raise SchemaMismatch((name,), message, "such a field of the payload cannot be read under its name; leave it out")
+            columns[name] = kind
+        return pl.Schema(columns)
+
+    def bind(self, schema: RecordSchema | None) -> BoundStage:
+        """A function that opens record by record and reads all payloads at once."""
+        declared = list(self.output(schema))
+        read = _as_text(self.body) if schema is None else Json(unknown=self.unknown).bind(schema)
+
+        def decode(frame: pl.DataFrame) -> Applied:
+            parents: list[int] = []
+            payloads: list[Payload] = []
+            reasons: dict[int, str] = {}
+            for at, record in enumerate(frame[DATA].to_list()):
+                found = self._opened(record)
+                if isinstance(found, str):
+                    reasons[at] = found
+                    continue
+                parents += [at] * len(found)
+                payloads += found
+            rows = [payload.values for payload in payloads]
+            head = pl.DataFrame(rows, schema=_wire(self.head), orient="row") if rows else _wire(self.head).to_frame()
+            head = head.cast(self.head)
+
+            def inner(opened: pl.DataFrame) -> Applied:
+                applied = read(opened)
+                kept = head[applied.frame["_row"]]
+                frame = pl.concat([applied.frame.select(SYSTEM), kept, applied.frame.drop(SYSTEM)], how="horizontal")
+                return Applied(frame.select(*SYSTEM, *declared), applied.rejects)
+
+            return read_payloads(frame, parents, [payload.data for payload in payloads], inner, reasons)
+
+        return decode
+
+    def _opened(self, record: bytes) -> Sequence[Payload] | str:
+        if not record.strip(b" \t\r\n"):
+            return EMPTY
+        if too_deep(record):
+            return TOO_DEEP
+        try:
+            return self.open(record)
+        except (BadEnvelopeError, msgspec.MsgspecError, UnicodeDecodeError):
+            return BAD_ENVELOPE
+
+
+def _wire(schema: pl.Schema) -> pl.Schema:
+    """Times as the microseconds that ``open`` gives."""
+    return pl.Schema({name: pl.Int64() if kind == TIMESTAMP else kind for name, kind in schema.items()})
+
+
+def _as_text(column: str) -> BoundStage:
+    def read(frame: pl.DataFrame) -> Applied:
+        return Applied(frame.select(*SYSTEM, pl.col(DATA).cast(pl.String).alias(column)))
+
+    return read

@@ -1,0 +1,126 @@
+"""Compressed records to plain ones, with a bound on what comes out: a few bytes can stand for gigabytes."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, Final
+
+import polars as pl
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stream.batch import DATA, ROW
+from stream.transform.stage import Applied, BoundStage
+
+BAD_COMPRESSION: Final = "bad_compression"
+TOO_LARGE: Final = "decompressed_too_large"
+
+_GZIP: Final = zlib.MAX_WBITS | 16
+
+
+class Codec(StrEnum):
+    """How records are compressed."""
+
+    GZIP = "gzip"
+    ZSTD = "zstd"
+    SNAPPY = "snappy"
+    NONE = "none"
+
+
+class Compression(BaseModel):
+    """How each record is compressed, and how much may come out of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    codec: Codec = Field(description="`gzip`, `zstd`, `snappy` (the raw block format, not the framed one) or `none`.")
+    max_bytes: int = Field(default=64 * 1024 * 1024, ge=1, description="Bytes that one record may become; more is a dead letter.")
+    max_ratio: int = Field(default=1000, ge=1, description="How many times its own size one record may become; more is a dead letter.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return {"codec": value} if isinstance(value, str) else value
+
+
+class _TooLargeError(Exception):
+    """More would come out than is allowed."""
+
+
+def _gunzip(data: bytes, limit: int) -> bytes:
+    """All members of a gzip file, as RFC 1952 says."""
+    parts: list[bytes] = []
+    left, rest = limit, data
+    while rest or not parts:
+        member = zlib.decompressobj(_GZIP)
+        part = member.decompress(rest, left + 1)
+        if len(part) > left:
+            raise _TooLargeError
+        if not member.eof:
+            msg = "the stream ends before its end mark"
+            raise zlib.error(msg)
+        parts.append(part)
+        left, rest = left - len(part), member.unused_data
+    return b"".join(parts)
+
+
+def _unzstd(data: bytes, limit: int) -> bytes:
+    with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
+        if not data:
+            msg = "an empty record is no zstd frame"
+            raise OSError(msg)
+        plain: bytes = stream.read(limit + 1)
+    if len(plain) > limit:
+        raise _TooLargeError
+    return plain
+
+
+def _unsnap(data: bytes, limit: int) -> bytes:
+    """One raw block: the size as a varint of at most 5 bytes, then the elements."""
+    size = 0
+    for at, byte in enumerate(data[:5]):
+        size |= (byte & 0x7F) << (7 * at)
+        if byte < 0x80:
+            break
+    else:
+        msg = "the size in front cannot be read"
+        raise OSError(msg)
+    if size > limit:
+        raise _TooLargeError
+    plain: bytes = pa.decompress(data, decompressed_size=size, codec="snappy", asbytes=True)
+    return plain
+
+
+_READERS: Final[Mapping[Codec, Callable[[bytes, int], bytes]]] = {Codec.GZIP: _gunzip, Codec.ZSTD: _unzstd, Codec.SNAPPY: _unsnap}
+
+
+def decompress(data: bytes, compression: Compression) -> bytes | str:
+    """The plain bytes, or the reason why there are none: ``bad_compression`` or ``decompressed_too_large``."""
+    if compression.codec is Codec.NONE:
+        return data
+    limit = min(compression.max_bytes, compression.max_ratio * len(data))
+    try:
+        return _READERS[compression.codec](data, limit)
+    except _TooLargeError:
+        return TOO_LARGE
+    except (zlib.error, OSError, pa.ArrowInvalid, EOFError):
+        return BAD_COMPRESSION
+
+
+def decompressing(compression: Compression, inner: BoundStage) -> BoundStage:
+    """``inner`` over plain records; those that cannot be decompressed are rejects."""
+
+    def apply(frame: pl.DataFrame) -> Applied:
+        plain = [decompress(data, compression) for data in frame[DATA].to_list()]
+        good = [at for at, data in enumerate(plain) if isinstance(data, bytes)]
+        bad = {at: reason for at, reason in enumerate(plain) if isinstance(reason, str)}
+        readable = frame[good].with_columns(pl.Series(DATA, [plain[at] for at in good], pl.Binary()))
+        applied = inner(readable)
+        if not bad:
+            return applied
+        refused = pl.DataFrame({ROW: frame[ROW][list(bad)], "reason": list(bad.values())}, schema={ROW: pl.UInt32(), "reason": pl.String()})
+        rejects = refused if applied.rejects is None else pl.concat([refused, applied.rejects]).sort(ROW, maintain_order=True)
+        return Applied(applied.frame, rejects)
+
+    return apply

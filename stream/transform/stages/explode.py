@@ -1,0 +1,95 @@
+"""One row per item of a list."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import polars as pl
+from pydantic import Field, field_validator, model_validator
+
+from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
+from stream.transform.stages.common import refuse_clash, refuse_system, require
+
+
+class Empty(StrEnum):
+    """What becomes of a row whose list is null or has no items."""
+
+    DROP = "drop"
+    NULL = "null"
+
+
+class Explode(StageConfig):
+    """Make one row of each item of a list, with all other columns repeated.
+
+    The rows of a record stay together in the order of the list. From here on a record is whole: if one of its rows is rejected, all
+    are. A record none of whose rows is left has the outcome `filtered`.
+    """
+
+    name: ClassVar[str] = "explode"
+    expands: ClassVar[bool] = True
+    example: ClassVar[Example] = Example(
+        config={"column": "stops", "into": "stop", "index": "leg"},
+        given=[{"flight": 1545, "stops": ["EWR", "IAH"]}, {"flight": 1, "stops": []}, {"flight": 2, "stops": ["JFK"]}],
+        expect=[
+            {"flight": 1545, "stop": "EWR", "leg": 0},
+            {"flight": 1545, "stop": "IAH", "leg": 1},
+            {"flight": 2, "stop": "JFK", "leg": 0},
+        ],
+    )
+
+    column: str = Field(description="The list.")
+    into: str | None = Field(default=None, min_length=1, description="Name of the item's column; the list's own where not given.")
+    index: str | None = Field(default=None, min_length=1, description="Name of a column with the item's place in the list, from 0.")
+    empty: Empty = Field(default=Empty.DROP, description="A null or empty list: `drop` the row, or keep it with a `null` item.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return {"column": value} if isinstance(value, str) else value
+
+    @field_validator("empty", mode="before")
+    @classmethod
+    def _null(cls, value: Any) -> Any:
+        return Empty.NULL if value is None else value  # YAML reads a bare `null` as nothing
+
+    @property
+    def _item(self) -> str:
+        return self.into or self.column
+
+    def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
+        """The columns with the item in the place of its list, and the index behind them."""
+        found = require(self.column, schema, ("column",))
+        if not isinstance(found, pl.List):
+            message = f"column {self.column!r} is {found}, not a list"
+            raise SchemaMismatch(("column",), message, "an object is taken apart by `flatten`")
+        others = pl.Schema({name: kind for name, kind in schema.items() if name != self.column})
+        refuse_system(self._item, ("into",))
+        refuse_clash((self._item,), others, ("into",))
+        inner = found.inner if isinstance(found.inner, pl.DataType) else found.inner()
+        columns = {self._item if name == self.column else name: inner if name == self.column else kind for name, kind in schema.items()}
+        if self.index is not None:
+            refuse_clash((self.index,), pl.Schema(columns), ("index",))
+            columns[self.index] = pl.UInt32()
+        return pl.Schema(columns)
+
+    def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:  # noqa: ARG002
+        """A function that repeats rows."""
+        column, keep = self.column, self.empty is Empty.NULL
+        names = {column: self._item} if self._item != column else {}
+
+        def apply(frame: pl.DataFrame) -> Applied:
+            taken = [column]
+            if self.index is not None:
+                size = pl.col(column).list.len().fill_null(0)
+                frame = frame.with_columns(pl.int_ranges(0, size, dtype=pl.UInt32).alias(self.index))
+                taken.append(self.index)
+            if not keep:
+                frame = frame.filter(pl.col(column).list.len() > 0)
+            elif self.index is not None:
+                # Both lists must be equally long, and a null list and an empty one give one row each.
+                frame = frame.with_columns(pl.when(pl.col(self.index).list.len() > 0).then(pl.col(self.index)))
+                frame = frame.with_columns(pl.when(pl.col(column).list.len() > 0).then(pl.col(column)))
+            return Applied(frame.explode(taken, empty_as_null=keep, keep_nulls=keep).rename(names))
+
+        return apply

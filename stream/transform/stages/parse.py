@@ -1,0 +1,149 @@
+"""Take text apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, Final, Self
+
+import polars as pl
+from pydantic import Field, field_validator, model_validator
+
+from stream.batch import ROW
+from stream.transform import grok, parsers
+from stream.transform.parsers import Parser
+from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
+from stream.transform.stages.common import refuse_clash, require
+from stream.transform.types import near
+
+_WAYS: Final = ("regex", "grok", "timestamp", "url", "user_agent", "ip")
+
+
+class OnError(StrEnum):
+    """What becomes of a row whose text cannot be read."""
+
+    REJECT = "reject"
+    NULL = "null"
+
+
+class Parse(StageConfig):
+    """Read a text column as several columns, or as a time.
+
+    One of `regex` (a column per named group), `grok`, `timestamp`, `url`, `user_agent` or `ip` says how. Null gives null. Reasons are
+    `parse_failed:<column>` and, where a group has a type, `wrong_type:<group>`. Patterns are matched in linear time.
+    """
+
+    name: ClassVar[str] = "parse"
+    example: ClassVar[Example] = Example(
+        config={"column": "line", "grok": "^%{IP:client} %{WORD:verb} %{PATH:path} %{INT:status:int16}$", "keep": False},
+        given=[{"line": "192.0.2.7 GET /index.html 200"}, {"line": None}, {"line": "garbage"}],
+        expect=[
+            {"client": "192.0.2.7", "verb": "GET", "path": "/index.html", "status": 200},
+            {"client": None, "verb": None, "path": None, "status": None},
+        ],
+    )
+
+    column: str = Field(description="The text.")
+    regex: str | None = Field(default=None, description="Regular expression with named groups, `(?P<name>...)`; anchor it with ^ and $.")
+    grok: str | None = Field(default=None, description="Pattern of named patterns, `%{IP:client} %{NUMBER:took:float64}`.")
+    patterns: Mapping[str, str] = Field(default={}, description="Named patterns of your own for `grok`.")
+    types: Mapping[str, str] = Field(default={}, description="Types by group, as in a schema; string where not given.")
+    timestamp: tuple[str, ...] | None = Field(default=None, min_length=1, description="Formats as in strftime; the first that fits counts.")
+    timezone: str = Field(default="UTC", min_length=1, description="Zone of times whose text has no offset, such as Europe/Berlin.")
+    url: tuple[str, ...] | None = Field(default=None, min_length=1, description=f"Parts of a URL: {', '.join(parsers.URL_PARTS)}; or true.")
+    user_agent: bool = Field(default=False, description="Browser, version, os and device of a User-Agent header; a rough guess.")
+    ip: bool = Field(default=False, description="Version, kind and network of an IP address.")
+    into: str | None = Field(
+        default=None, min_length=1, description="Column for `timestamp`; for `url`, `user_agent` and `ip` what columns begin with."
+    )
+    keep: bool = Field(default=True, description="Whether the text stays.")
+    on_error: OnError = Field(default=OnError.REJECT, description="`reject` the row, or set what could not be read to `null`.")
+
+    @field_validator("timestamp", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _all_parts(cls, value: Any) -> Any:
+        if value is True:
+            return parsers.URL_PARTS
+        return None if value is False else [value] if isinstance(value, str) else value
+
+    @field_validator("url")
+    @classmethod
+    def _known_parts(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for part in value or ():
+            if part not in parsers.URL_PARTS:
+                msg = f"{part!r} is no part of a URL; there are: {', '.join(parsers.URL_PARTS)} {near(part, parsers.URL_PARTS)}".strip()
+                raise ValueError(msg)
+        return value
+
+    @field_validator("on_error", mode="before")
+    @classmethod
+    def _null(cls, value: Any) -> Any:
+        return OnError.NULL if value is None else value  # YAML reads a bare `null` as nothing
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        given = [way for way in _WAYS if getattr(self, way)]
+        if len(given) != 1:
+            msg = f"parse needs exactly one of {', '.join(_WAYS)}; got {', '.join(given) or 'none'}"
+            raise ValueError(msg)
+        fits = {
+            "patterns": {"grok"},
+            "types": {"regex", "grok"},
+            "timezone": {"timestamp"},
+            "into": {"timestamp", "url", "user_agent", "ip"},
+        }
+        for option, ways in fits.items():
+            if (
+                option in self.model_fields_set
+                and getattr(self, option) != type(self).model_fields[option].default
+                and given[0] not in ways
+            ):
+                msg = f"{option} has no meaning for {given[0]}, only for {' and '.join(sorted(ways))}"
+                raise ValueError(msg)
+        return self
+
+    def _parser(self) -> Parser:
+        prefix = f"{self.column}_" if self.into is None else self.into
+        if self.regex is not None:
+            return parsers.regex(self.regex, self.types, self.column, ("regex",))
+        if self.grok is not None:
+            pattern, types = grok.expand(self.grok, self.patterns, ("grok",))
+            return parsers.regex(pattern, {**types, **self.types}, self.column, ("grok",))
+        if self.timestamp is not None:
+            return parsers.timestamp(self.timestamp, self.timezone, self.into or self.column, self.column)
+        if self.url is not None:
+            return parsers.url(prefix, self.url, self.column)
+        return parsers.user_agent(prefix, self.column) if self.user_agent else parsers.ip(prefix, self.column)
+
+    def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
+        """The columns before, without the text if it does not stay, then those read; a time may take the text's place."""
+        found = require(self.column, schema, ("column",))
+        if found != pl.String():
+            raise SchemaMismatch(("column",), f"column {self.column!r} is {found}; only text can be parsed", "cast it to string first")
+        columns = self._parser().columns
+        stays = {name: kind for name, kind in schema.items() if name != self.column or (self.keep and name not in columns)}
+        refuse_clash(columns, pl.Schema(stays), ("into",) if self.into is not None else ("column",))
+        if list(columns) == [self.column]:
+            return pl.Schema({**schema, **columns})
+        return pl.Schema({**stays, **columns})
+
+    def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:
+        """A function that reads the whole column at once."""
+        parser, column = self._parser(), self.column
+        behind = list(self.output(schema, resources))
+        reject = self.on_error is OnError.REJECT
+
+        def apply(frame: pl.DataFrame) -> Applied:
+            columns, reason = parser.read(frame[column])
+            done = frame.with_columns(columns).select(behind)
+            bad = reason.is_not_null()
+            if not reject or not bad.any():
+                return Applied(done)
+            return Applied(done.filter(~bad), done.select(ROW, reason).filter(bad))
+
+        return apply

@@ -1,0 +1,161 @@
+"""A query over the batch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final
+
+import polars as pl
+from polars.exceptions import PanicException, PolarsError
+from pydantic import Field, field_validator, model_validator
+
+from stream.batch import ROW
+from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE
+from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
+from stream.transform.stages.common import refuse_system
+from stream.transform.types import SYSTEM, near
+
+BATCH: Final = ("batch", "self")
+"""What the rows are called in a query."""
+
+_COMMENT: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_TOKEN: Final = re.compile(r"'(?:[^']|'')*'|(?:([A-Za-z_][A-Za-z0-9_]*)|\"((?:[^\"]|\"\")*)\")(\s*\()?|;", re.DOTALL)
+_CLAUSES: Final = frozenset(
+    """
+    select from where join on using in over by as exists values filter and or not union all any except exclude intersect with having
+    when then else case between like distinct partition order group qualify window rename decimal numeric varchar char float array if
+    """.split()  # noqa: SIM905 - a list of names reads better as a paragraph
+)
+"""Words that may stand before a bracket without being a function."""
+
+_UNORDERED: Final = frozenset({"limit", "offset", "fetch", "top", "tablesample", "sample"})
+_BEYOND_ONE_ROW: Final = frozenset(
+    "join over distinct group having union intersect except with order exists qualify window unnest".split()  # noqa: SIM905
+)
+
+
+class Sql(StageConfig):
+    """Run a Polars SQL query over the rows, which are called `batch`, and over reference tables.
+
+    The result must have `_row` as it is in `batch` (`SELECT *` has it): that is how each row is known to belong to its record. Rows may be
+    left out, never doubled; they come out in the order of the stream whatever the query says, with their lineage. A query with joins,
+    groups or windows sees one unit at a time, so what it computes depends on where units end; if it fails, the unit's rows are rejected.
+    """
+
+    name: ClassVar[str] = "sql"
+    row_wise: ClassVar[bool] = False
+    example: ClassVar[Example] = Example(
+        config={
+            "query": "SELECT b.*, a.name AS airline FROM batch b LEFT JOIN airlines a ON a.carrier = b.carrier WHERE b.flight > 0",
+            "tables": {"airlines": "reference/airlines.parquet"},
+        },
+        given=[{"carrier": "UA", "flight": 1545}, {"carrier": "ZZ", "flight": 1}, {"carrier": "AA", "flight": 0}],
+        expect=[{"carrier": "UA", "flight": 1545, "airline": "United Air Lines Inc."}, {"carrier": "ZZ", "flight": 1, "airline": None}],
+    )
+
+    query: str = Field(min_length=1, description="One SELECT over `batch`, whose result keeps `_row`.")
+    tables: Mapping[str, str] = Field(default={}, description="Reference tables by the name they have in the query, each a URL or path.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return {"query": value} if isinstance(value, str) else value
+
+    @field_validator("tables")
+    @classmethod
+    def _table_names(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        for name in value:
+            if name.lower() in BATCH or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                msg = f"{name!r} cannot name a table; use a word other than batch and self"
+                raise ValueError(msg)
+        return value
+
+    def table_urls(self) -> tuple[str, ...]:
+        """The tables, each once."""
+        return tuple(dict.fromkeys(self.tables.values()))
+
+    def divisible(self) -> bool:
+        """Whether the query plainly looks at one row at a time."""
+        words = [word.lower() for word, _, _ in _words(self.query)]
+        called = {word.lower() for word, is_called, _ in _words(self.query) if is_called}
+        return not (called & ACROSS_ROWS or _BEYOND_ONE_ROW & set(words) or words.count("select") > 1 or self.tables)
+
+    def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
+        """The system columns, then the query's in its order."""
+        for problem, hint in _problems(self.query, schema):
+            raise SchemaMismatch(("query",), problem, hint)
+        try:
+            result = self._run(schema.to_frame(), self._given(resources)).schema
+        except (PolarsError, PanicException) as error:
+            said = str(error).strip().split("\n", 1)[0]
+            message = f"the query does not fit its columns: {said}"
+            raise SchemaMismatch(("query",), message, f"`batch` has: {', '.join(schema)}") from error
+        if result.get(ROW) != schema[ROW]:
+            message = "the result has no `_row`, so its rows belong to no record"
+            raise SchemaMismatch(("query",), message, "select `_row` as it is, or `*`; a group may take MIN(_row) AS _row")
+        for name in result:
+            if name not in SYSTEM:
+                refuse_system(name, ("query",))
+        return pl.Schema({**{name: schema[name] for name in SYSTEM}, **{name: kind for name, kind in result.items() if name not in SYSTEM}})
+
+    def _given(self, resources: Resources) -> dict[str, pl.DataFrame]:
+        for name, url in self.tables.items():
+            if url not in resources.tables:
+                raise SchemaMismatch(("tables", name), f"table {url!r} is not loaded", "check that the file exists")
+        return {name: resources.tables[url] for name, url in self.tables.items()}
+
+    def _run(self, frame: pl.DataFrame, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+        with pl.SQLContext(frames={**tables, **dict.fromkeys(BATCH, frame)}, eager=True) as context:
+            result: pl.DataFrame = context.execute(self.query)
+        return result
+
+    def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:
+        """A function that queries, restores the order of the stream, and puts the lineage back."""
+        tables = self._given(resources)
+        names = list(self.output(schema, resources))
+        user = [name for name in names if name not in SYSTEM]
+        ordered = self.divisible()
+
+        def apply(frame: pl.DataFrame) -> Applied:
+            result = self._run(frame, tables).select(ROW, *user)
+            origin = frame.select(SYSTEM).unique(ROW, keep="first", maintain_order=True)
+            # A join promises no order among the rows of one record; their values do, so that a repeated unit is the same.
+            several = not ordered and origin.height != frame.height
+            result = result.sort(ROW, *(user if several else ()), maintain_order=True)
+            return Applied(result.join(origin, on=ROW, how="left", maintain_order="left").select(names))
+
+        return apply
+
+
+def _bare(query: str) -> str:
+    """The query with blanks in place of comments."""
+    return _COMMENT.sub(lambda match: match.group() if match.group()[0] in "'\"" else " " * len(match.group()), query)
+
+
+def _words(query: str) -> Iterator[tuple[str, bool, int]]:
+    """Each word outside of quoted text and comments, whether a bracket follows, and where it stands, from 1."""
+    for match in _TOKEN.finditer(_bare(query)):
+        word = match.group(1) or match.group(2)
+        if word is not None:
+            yield word, match.group(3) is not None, match.start() + 1
+
+
+def _problems(query: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
+    words = list(_words(query))
+    if not words or words[0][0].lower() not in {"select", "with"}:
+        yield "a query begins with SELECT or WITH", "write one SELECT over `batch`"
+    if any(match.group() == ";" for match in _TOKEN.finditer(_bare(query))):
+        yield "a query is one statement, without ';'", "remove the semicolon"
+    allowed = FUNCTIONS | ACROSS_ROWS
+    for word, called, at in words:
+        name = word.lower()
+        if name in IMPURE and (called or word not in schema):
+            yield f"character {at}: {name} gives another answer each time", "use the column _arrival for the time a record arrived"
+        elif name in _UNORDERED and word not in schema:
+            yield (
+                f"character {at}: {name.upper()} picks rows by an order that is not fixed",
+                "filter, or use ROW_NUMBER() OVER (... ORDER BY ...)",
+            )
+        elif called and name not in allowed and name not in _CLAUSES:
+            yield f"character {at}: unknown function {word!r}", near(name, sorted(allowed)) or f"known: {', '.join(sorted(allowed))}"

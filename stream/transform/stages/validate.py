@@ -1,0 +1,182 @@
+"""Hold rows to a contract."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, Final, Self
+
+import polars as pl
+from polars.exceptions import PolarsError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from stream.batch import ROW
+from stream.transform.expressions import compile_expression
+from stream.transform.patterns import check_pattern
+from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
+from stream.transform.stages.common import refuse_clash, require
+from stream.transform.values import timestamps
+
+INVALID: Final = "invalid"
+
+
+class To(StrEnum):
+    """Where the finding about a row goes."""
+
+    REJECTS = "rejects"
+    COLUMN = "column"
+
+
+class Rules(BaseModel):
+    """What the values of one column promise. A null breaks no rule but `null: false`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    null: bool = Field(default=True, description="Whether the value may be null.")
+    min: int | float | str | None = Field(default=None, description="Smallest value; text for dates and times.")
+    max: int | float | str | None = Field(default=None, description="Largest value; text for dates and times.")
+    one_of: tuple[int | float | bool | str, ...] | None = Field(default=None, min_length=1, description="All values there are.")
+    matches: str | None = Field(default=None, description="Regular expression that text contains; anchor it with ^ and $.")
+    min_length: int | None = Field(default=None, ge=0, description="Fewest characters of a text, or items of a list.")
+    max_length: int | None = Field(default=None, ge=0, description="Most characters of a text, or items of a list.")
+
+
+class Validate(StageConfig):
+    """Reject rows that break a contract, or name the broken rules in a column.
+
+    Reasons are `invalid:<column>:<rule>` and `invalid:<condition's name>`; the first broken rule counts. A condition that is null is
+    not broken, as in SQL. Patterns are matched in linear time: no look-around, no back-references.
+    """
+
+    name: ClassVar[str] = "validate"
+    example: ClassVar[Example] = Example(
+        config={"columns": {"carrier": {"matches": "^[A-Z0-9]{2}$"}, "delay": {"min": -60, "max": 2000}}, "to": "column"},
+        given=[{"carrier": "UA", "delay": 5}, {"carrier": "united", "delay": 9999}, {"carrier": "AA", "delay": None}],
+        expect=[
+            {"carrier": "UA", "delay": 5, "violations": []},
+            {"carrier": "united", "delay": 9999, "violations": ["invalid:carrier:matches", "invalid:delay:max"]},
+            {"carrier": "AA", "delay": None, "violations": []},
+        ],
+    )
+
+    columns: Mapping[str, Rules] = Field(default={}, description="Rules by column.")
+    where: Mapping[str, str] = Field(default={}, description="Conditions over one row by name, such as `in_order: dep < arr`.")
+    to: To = Field(default=To.REJECTS, description="`rejects`, or `column`: keep the row and list what it breaks.")
+    column: str = Field(default="violations", min_length=1, description="Name of that column, a list of text.")
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.columns and not self.where:
+            msg = "validate needs rules under `columns` or conditions under `where`"
+            raise ValueError(msg)
+        return self
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
+        """The columns as they are, and the list of violations if that is asked for."""
+        for _ in self._checks(schema):
+            pass
+        if self.to is To.REJECTS:
+            return schema
+        refuse_clash((self.column,), schema, ("column",))
+        return pl.Schema({**schema, self.column: pl.List(pl.String)})
+
+    def _checks(self, schema: pl.Schema) -> Iterator[tuple[str, pl.Expr]]:
+        """Each rule's reason and an expression that is true where it is broken, and else false or null."""
+        for name, rules in self.columns.items():
+            dtype = require(name, schema, ("columns", name))
+            for rule, broken in _broken(name, dtype, rules):
+                try:
+                    schema.to_frame().select(broken.alias("broken"))
+                except PolarsError as error:
+                    message = f"rule {rule} does not fit column {name!r} ({dtype}): {str(error).splitlines()[0]}"
+                    raise SchemaMismatch(("columns", name, rule), message, "see which rules go with which type") from error
+                yield f"{INVALID}:{name}:{rule}", broken
+        for name, text in self.where.items():
+            condition, dtype = compile_expression(text, schema, ("where", name))
+            if dtype != pl.Boolean():
+                message = f"`{text}` gives {dtype}, a condition is true or false"
+                raise SchemaMismatch(("where", name), message, "compare it with something, as in `x > 0`")
+            yield f"{INVALID}:{name}", ~condition
+
+    def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:  # noqa: ARG002
+        """A function that evaluates all rules at once."""
+        found = [pl.when(broken.fill_null(value=False)).then(pl.lit(reason)) for reason, broken in self._checks(schema)]
+        every = pl.concat_list(found).list.drop_nulls().alias(self.column)
+        first = pl.coalesce(found).alias("reason")
+
+        def mark(frame: pl.DataFrame) -> Applied:
+            return Applied(frame.with_columns(every))
+
+        def reject(frame: pl.DataFrame) -> Applied:
+            reason = frame.select(first).to_series()
+            bad = reason.is_not_null()
+            if not bad.any():
+                return Applied(frame)
+            return Applied(frame.filter(~bad), frame.select(ROW, reason).filter(bad))
+
+        return mark if self.to is To.COLUMN else reject
+
+
+def _broken(name: str, dtype: pl.DataType, rules: Rules) -> Iterator[tuple[str, pl.Expr]]:
+    column, path = pl.col(name), ("columns", name)
+    if not rules.null:
+        yield "null", column.is_null()
+    # No order puts a NaN between two bounds, though Polars sorts it behind all numbers.
+    odd = column.is_nan() if dtype.is_float() else pl.lit(value=False)
+    if rules.min is not None:
+        yield "min", (column < _bound(rules.min, dtype, (*path, "min"))) | odd
+    if rules.max is not None:
+        yield "max", (column > _bound(rules.max, dtype, (*path, "max"))) | odd
+    if rules.one_of is not None:
+        yield "one_of", ~column.is_in(_values(rules.one_of, dtype, (*path, "one_of")).implode())
+    if rules.matches is not None:
+        _text_only(dtype, (*path, "matches"))
+        check_pattern(rules.matches, (*path, "matches"))
+        yield "matches", ~column.str.contains(rules.matches)
+    size = _size(column, dtype) if rules.min_length is not None or rules.max_length is not None else None
+    if size is None and (rules.min_length is not None or rules.max_length is not None):
+        message = f"column {name!r} is {dtype}; only texts and lists have a length"
+        raise SchemaMismatch((*path, "min_length" if rules.min_length is not None else "max_length"), message, "use min and max")
+    if size is not None and rules.min_length is not None:
+        yield "min_length", size < rules.min_length
+    if size is not None and rules.max_length is not None:
+        yield "max_length", size > rules.max_length
+
+
+def _size(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
+    if dtype == pl.String():
+        return column.str.len_chars()
+    return column.list.len() if isinstance(dtype, pl.List) else None
+
+
+def _bound(value: float | str, dtype: pl.DataType, path: tuple[str | int, ...]) -> pl.Expr:
+    if dtype.is_numeric() and not isinstance(value, str) and not math.isnan(value):
+        return pl.lit(value)
+    if isinstance(value, str) and dtype == pl.String():
+        return pl.lit(value)
+    if isinstance(value, str) and dtype.is_temporal() and dtype not in {pl.Time(), pl.Duration()}:
+        moment = timestamps(pl.Series([value]))
+        if moment[0] is not None:
+            aware = isinstance(dtype, pl.Datetime) and dtype.time_zone is not None
+            return pl.lit(moment if aware else moment.dt.replace_time_zone(None)).first().cast(dtype)
+    message = f"{value!r} is no bound for a column of type {dtype}"
+    raise SchemaMismatch(path, message, "numbers for numbers, text for text, and text such as 2026-01-01T00:00:00Z for dates and times")
+
+
+def _values(values: tuple[int | float | bool | str, ...], dtype: pl.DataType, path: tuple[str | int, ...]) -> pl.Series:
+    try:
+        return pl.Series(values, dtype=dtype, strict=True)
+    except (PolarsError, TypeError, OverflowError) as error:
+        message = f"not all of {list(values)} are values of type {dtype}"
+        raise SchemaMismatch(path, message, "write values of the column's type; quotes make text of a number") from error
+
+
+def _text_only(dtype: pl.DataType, path: tuple[str | int, ...]) -> None:
+    if dtype != pl.String():
+        raise SchemaMismatch(path, f"column {path[1]!r} is {dtype}; only text matches a pattern", "use min, max or one_of")

@@ -1,0 +1,69 @@
+"""Plain text to typed values, for formats that know nothing but text; what cannot be read is null, value by value."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from stream.transform import values
+from stream.transform.stage import SchemaMismatch
+from stream.transform.types import Kind, RecordSchema, Type
+
+WRONG_TYPE: Final = "wrong_type"
+MISSING_FIELD: Final = "missing_field"
+
+_WHOLE: Final = r"^[+-]?[0-9]+$"
+_NUMBER: Final = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+
+
+def check_text_type(kind: Type, path: tuple[str | int, ...]) -> None:
+    """Make sure that a text can be read as ``kind``.
+
+    Raises:
+        SchemaMismatch: json, lists and objects have no form in plain text.
+    """
+    if kind.kind in {Kind.JSON, Kind.LIST, Kind.OBJECT}:
+        raise SchemaMismatch(path, f"text cannot be read as {kind.text}", "use string, a number, bool, date, timestamp or binary")
+
+
+def from_text(text: pl.Expr, kind: Type) -> pl.Expr:  # noqa: PLR0911 - one per kind
+    """``text`` as ``kind.polars``; null where it cannot be read.
+
+    Numbers are decimal, without blanks or separators between digits; bool is ``true`` or ``false`` in any case.
+    """
+    whole = pl.when(text.str.contains(_WHOLE)).then(text)
+    number = pl.when(text.str.contains(_NUMBER)).then(text)
+    match kind.kind:
+        case Kind.TIMESTAMP | Kind.DATE | Kind.BINARY:
+            return values.read(text, kind)
+        case Kind.EPOCH:
+            return values.read(whole.cast(pl.Int64, strict=False), kind)
+        case Kind.FLOAT32:
+            return values.read(number.cast(pl.Float64, strict=False), kind)
+        case Kind.DECIMAL:
+            scale = kind.wire.scale
+            exact = rf"^[+-]?[0-9]+(?:\.[0-9]{{0,{scale}}}0*)?$" if scale else r"^[+-]?[0-9]+(?:\.0*)?$"
+            return pl.when(text.str.contains(exact)).then(text).cast(kind.polars, strict=False)
+    if kind.polars == pl.Boolean():
+        lower = text.str.to_lowercase()
+        return pl.when(lower == "true").then(pl.lit(value=True)).when(lower == "false").then(pl.lit(value=False))
+    if kind.polars.is_integer():
+        return whole.cast(kind.polars, strict=False)
+    if kind.polars.is_float():
+        read = number.cast(kind.polars, strict=False)
+        return pl.when(read.is_finite()).then(read)
+    return text
+
+
+def typed(frame: pl.DataFrame, schema: RecordSchema) -> tuple[pl.DataFrame, pl.Series | None]:
+    """Text columns named as in ``schema`` to its types, and per row the first reason to refuse it; None where no row has one."""
+    done = frame.select(from_text(pl.col(name), kind).alias(name) for name, kind in schema)
+    marks: list[pl.Expr] = []
+    for name, kind in schema:
+        lost = frame[name].is_not_null() & done[name].is_null()
+        if lost.any():
+            marks.append(pl.when(lost).then(pl.lit(f"{WRONG_TYPE}:{name}")))
+        if not kind.nullable and frame[name].null_count():
+            marks.append(pl.when(frame[name].is_null()).then(pl.lit(f"{MISSING_FIELD}:{name}")))
+    return done, pl.select(pl.coalesce(marks).alias("reason")).to_series() if marks else None

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import itertools
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import polars as pl
+import pytest
+
+from stream.pipeline.cases import Case
+from stream.pipeline.model import Pipeline
+from stream.pipeline.trial import Trial, plain, same
+from stream.transform.stage import Resources
+from tests.unit.pipeline.definitions import least
+
+SCHEMA = {"carrier": "string", "delay": "int64?", "at": "timestamp?"}
+
+
+def trial(tmp_path, stages=(), functions=None, decode="json", schema=SCHEMA, **sink):
+    changes = {"source": {"kinesis": {"stream": "s"}, "decode": decode, "schema": schema}, "stages": list(stages)}
+    sinks = [{"files": {"url": "file:./out", **sink}}]
+    pipeline = Pipeline.model_validate(least(**changes, sinks=sinks))
+    return Trial(pipeline, Resources(functions=functions or {}), tmp_path)
+
+
+def case(given, **expect):
+    return Case.model_validate({"name": "c", "given": given, "expect": expect})
+
+
+FLIGHT = {"json": {"carrier": "UA", "delay": 5, "at": "2013-01-01T05:00:00-05:00"}}
+
+
+@pytest.mark.parametrize(
+    ("expect", "differences"),
+    [
+        ({"rows": [{"carrier": "UA", "at": "2013-01-01T10:00:00Z"}]}, []),
+        ({"rows": [{"at": "2013-01-01T11:00:00+01:00"}], "outcomes": {"written": 1, "filtered": 0}}, []),
+        (
+            {"rows": [{"carrier": "AA", "delay": 6}]},
+            ['row 1: column \'carrier\': expected "AA", got "UA"', "row 1: column 'delay': expected 6, got 5"],
+        ),
+        ({"rows": [{"delay": "5"}]}, ["row 1: column 'delay': expected \"5\", got 5"]),
+        ({"rows": []}, ["rows: expected 0, got 1", "row 1 was not expected:"]),
+        ({"rows": [{}, {"carrier": "x"}]}, ["rows: expected 2, got 1", "row 2 is not there:"]),
+        ({"rows": [{"dely": 5}]}, ["row 1: there is no column 'dely'; there are:"]),
+        ({"outcomes": {"written": 2}}, ['outcomes: expected {"written": 2}, got {"written": 1}']),
+        ({"rejects": [{"record": 1}]}, ["record 1 should be rejected, and is not"]),
+        ({"partitions": ["carrier=UA"]}, []),
+        ({"partitions": {"files": ["carrier=UA"]}}, ["partitions: there is no sink 'files'; there are:"]),
+        ({"partitions": ["carrier=AA"]}, ["partitions of main: expected but not there: ['carrier=AA']; not expected: ['carrier=UA']"]),
+    ],
+)
+def test_each_difference_is_said(tmp_path, expect, differences):
+    made = trial(tmp_path, partition_by=["carrier"])
+    name = made._sinks[0].name
+    got = made.judge(case([FLIGHT], **expect)).differences
+    assert len(got) == len(differences)
+    for found, wanted in zip(got, differences, strict=True):
+        assert found.startswith(wanted.replace("of main", f"of {name}"))
+
+
+def test_dead_letters_are_never_passed_over(tmp_path):
+    made = trial(tmp_path, [{"cast": {"delay": "int8"}}])
+    given = [FLIGHT, "{", {"json": {"carrier": "UA", "delay": 999}}]
+    assert made.judge(case(given, rows=[{"delay": 5}])).differences == (
+        "record 2 was rejected by 'decode' with the reason 'json_syntax'",
+        "record 3 was rejected by '1:cast' with the reason 'cast_failed:delay'",
+    )
+    named = [{"record": 2, "reason": "json_syntax"}, {"record": 3, "stage": "1:cast"}]
+    assert made.judge(case(given, rejects=named)).differences == ()
+    wrong = [{"record": 2, "reason": "x"}, {"record": 3, "stage": "decode"}]
+    assert len(made.judge(case(given, rejects=wrong)).differences) == 2
+
+
+def test_a_golden_file_holds_rows_and_rejects(tmp_path):
+    made = trial(tmp_path)
+    golden = case([FLIGHT, "{"], golden="g.ndjson")
+    missing = made.judge(golden)
+    assert "write it with --update" in missing.differences[0]
+    assert [list(json.loads(line)) for line in missing.golden.splitlines()] == [["row"], ["reject"]]
+    (tmp_path / "g.ndjson").write_text(missing.golden)
+    assert made.judge(golden).differences == ()
+    (tmp_path / "g.ndjson").write_text(missing.golden.replace('"UA"', '"AA"').replace("json_syntax", "x"))
+    assert [each.split(":")[0] for each in made.judge(golden).differences] == ["row 1", "rejects"]
+    (tmp_path / "g.ndjson").write_text("no json")
+    assert "is not one" in made.judge(golden).differences[0]
+
+
+def test_a_stage_that_breaks_conservation_is_a_difference(tmp_path):
+    made = trial(tmp_path, [{"python": "f:f"}], {"f:f": lambda frame: frame[::-1]})
+    (difference,) = made.judge(case([FLIGHT, FLIGHT], rows=[])).differences
+    assert difference.startswith("the shard would stop: stage '1:python' doubled or reordered")
+
+
+ANY = Case.model_validate({"name": "any", "rows": "any", "count": 60, "seed": 3})
+
+
+@pytest.mark.parametrize(
+    ("decode", "schema"),
+    [
+        ("json", SCHEMA),
+        ("json_lines", SCHEMA),
+        ("csv", SCHEMA),
+        ({"csv": {"header": True, "delimiter": ";"}}, SCHEMA),
+        ({"json": {"compression": "gzip"}}, SCHEMA),
+        ("cloudwatch_logs", {"a": "int64", "b": "string"}),
+        (
+            "json",
+            {
+                "l": "list<decimal(9,3)>",
+                "o": "object{x: timestamp(ms)?, y: date}",
+                "f": "float32",
+                "b": "binary?",
+                "j": "json?",
+                "u": "uint64",
+            },
+        ),
+    ],
+)
+def test_made_up_records_end_once_and_some_are_good_and_some_are_bad(tmp_path, decode, schema):
+    made = trial(tmp_path, decode=decode, schema=schema)
+    assert made.judge(ANY).differences == ()
+
+
+def test_made_up_records_are_good_and_bad_and_the_same_for_one_seed():
+    from stream.pipeline.anything import made_up
+    from stream.transform.decoders.json import Json
+    from stream.transform.types import parse_schema
+    from tests.frames import raw_frame
+
+    schema = parse_schema(SCHEMA)
+    records = made_up(Json(), schema, 300, 1)
+    assert records == made_up(Json(), schema, 300, 1) != made_up(Json(), schema, 300, 2)
+    applied = Json().bind(schema)(raw_frame(records))
+    assert applied.frame.height > 200
+    assert applied.rejects.height > 10
+
+
+def test_a_stage_that_rolls_dice_is_found(tmp_path):
+    counter = itertools.count()
+    made = trial(tmp_path, [{"python": "f:f"}], {"f:f": lambda frame: frame.with_columns(delay=pl.lit(next(counter), pl.Int64))})
+    (difference,) = made.judge(ANY).differences
+    assert "different rows when run again" in difference
+
+
+def test_a_stage_that_looks_at_its_neighbours_is_found(tmp_path):
+    made = trial(tmp_path, [{"python": "f:f"}], {"f:f": lambda frame: frame.with_columns(delay=pl.int_range(pl.len(), dtype=pl.Int64))})
+    (difference,) = made.judge(ANY).differences
+    assert "looks at more than one row" in difference
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (datetime(2013, 1, 1, tzinfo=UTC), "2013-01-01T00:00:00Z"),
+        (datetime(2013, 1, 1), "2013-01-01T00:00:00"),  # noqa: DTZ001
+        (date(2013, 1, 1), "2013-01-01"),
+        (Decimal("1E+2"), "100"),
+        (b"x", "eA=="),
+        ({"a": [b"x"]}, {"a": ["eA=="]}),
+        (True, True),
+    ],
+)
+def test_values_in_plain_words(value, shown):
+    assert plain(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("wanted", "got", "equal"),
+    [
+        (1, 1.0, True),
+        (1, True, False),
+        ("1", 1, False),
+        (None, None, True),
+        (None, "", False),
+        (float("nan"), float("nan"), True),
+        ({"a": 1}, {"a": 1}, True),
+        ({"a": 1}, {"a": 1, "b": 2}, False),
+        ([1], [1, 2], False),
+        ("2013-01-01 00:00:00", "2013-01-01T00:00:00Z", True),
+        ("x", "2013-01-01T00:00:00Z", False),
+    ],
+)
+def test_when_values_are_the_same(wanted, got, equal):
+    assert same(wanted, got) is equal

@@ -1,0 +1,121 @@
+import polars as pl
+import pytest
+from pydantic import ValidationError
+
+from stream.errors import Halted
+from stream.transform.decoders.json import Json
+from stream.transform.decoders.json_lines import JsonLines
+from stream.transform.engine import compile_chain
+from stream.transform.stage import Resources, SchemaMismatch
+from stream.transform.stages.sql import Sql
+from stream.transform.types import parse_schema
+from tests.frames import apply, batch, rows, ticks
+
+FRAME = rows({"k": ["b", "a", "b"], "n": [1, 2, 3]})
+SCHEMA = parse_schema({"k": "string", "n": "int64"})
+RECORDS = [b'{"k":"b","n":1}', b'{"k":"a","n":2}', b'{"k":"b","n":3}']
+
+
+def sql(query, **tables):
+    return Sql(query=query, tables={name: name for name in tables})
+
+
+def chain(query, decoder=None, **tables):
+    return compile_chain(decoder or Json(), SCHEMA, [sql(query, **tables)], Resources(tables=tables), ticks())
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("SELECT * FROM batch WHERE n > 1", [{"k": "a", "n": 2}, {"k": "b", "n": 3}]),
+        ("SELECT _row, n * 2 AS m FROM self", [{"m": 2}, {"m": 4}, {"m": 6}]),
+        ("SELECT * FROM batch ORDER BY n DESC", [{"k": "b", "n": 1}, {"k": "a", "n": 2}, {"k": "b", "n": 3}]),
+        ("SELECT MIN(_row) AS _row, k, SUM(n) AS s FROM batch GROUP BY k", [{"k": "b", "s": 4}, {"k": "a", "s": 2}]),
+        ("WITH x AS (SELECT * FROM batch) SELECT *, 'a; now()' AS t FROM x -- now();", None),
+        ("SELECT *, SUM(n) OVER (PARTITION BY k) AS s FROM batch", None),
+    ],
+)
+def test_rows_come_in_stream_order_with_their_lineage(query, expected):
+    got, rejects = apply(sql(query), FRAME)
+    assert len(got) == 3 if expected is None else got == expected
+    assert not rejects
+
+
+def test_what_the_query_leaves_out_is_filtered_and_lineage_comes_back():
+    got = chain("SELECT _row, n FROM batch WHERE k = 'b'").run(batch(RECORDS), "shard-1")
+    assert got.frame.columns == ["_shard", "_sequence", "_subsequence", "_arrival", "_row", "n"]
+    assert got.frame["_sequence"].to_list() == [str(10**20), str(10**20 + 2)]
+    assert got.settled.select("_row", "reason").rows() == [(1, "filtered")]
+
+
+def test_a_join_that_doubles_rows_stops_the_shard():
+    table = pl.DataFrame({"k": ["b", "b"], "x": [1, 2]})
+    with pytest.raises(Halted, match="doubled"):
+        chain("SELECT b.*, t.x FROM batch b JOIN t ON b.k = t.k", t=table).run(batch(RECORDS), "s")
+
+
+def test_a_join_inside_records_of_several_rows():
+    table = pl.DataFrame({"k": ["a", "b"], "x": [1, 2]})
+    compiled = chain("SELECT b.*, t.x FROM batch b JOIN t ON b.k = t.k", JsonLines(), t=table)
+    got = compiled.run(batch([b"\n".join(reversed(RECORDS)), RECORDS[1]]), "s")
+    assert got.frame.select("_row", "k", "n", "x").rows() == [(0, "a", 2, 1), (0, "b", 1, 2), (0, "b", 3, 2), (1, "a", 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("query", "divisible"),
+    [
+        ("SELECT * FROM batch WHERE UPPER(k) = 'B'", True),
+        ("SELECT *, 'group by' AS x FROM batch", True),
+        ("SELECT * FROM batch b JOIN batch c ON b._row = c._row", False),
+        ("SELECT *, COUNT(*) OVER () AS c FROM batch", False),
+        ("SELECT * FROM batch WHERE n = (SELECT MAX(n) FROM batch)", False),
+        ("SELECT DISTINCT * FROM batch", False),
+    ],
+)
+def test_only_plain_queries_are_divisible(query, divisible):
+    assert sql(query).divisible() is divisible
+
+
+def test_a_row_on_which_a_plain_query_fails_is_the_only_one_rejected():
+    records = [b'{"k":"1","n":1}', b'{"k":"x","n":2}', b'{"k":"3","n":3}']
+    plain = chain("SELECT _row, CAST(k AS BIGINT) AS i FROM batch").run(batch(records), "s")
+    assert plain.frame["i"].to_list() == [1, 3]
+    assert plain.settled["reason"].to_list() == ["stage_error:InvalidOperationError"]
+    whole = chain("SELECT _row, CAST(k AS BIGINT) AS i, COUNT(*) OVER () AS c FROM batch").run(batch(records), "s")
+    assert whole.settled.height == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("SELECT n FROM batch", "no `_row`"),
+        ("SELECT k, SUM(n) FROM batch GROUP BY k", "no `_row`"),
+        ("SELECT CAST(_row AS BIGINT) AS _row FROM batch", "no `_row`"),
+        ("SELECT *, n AS _data FROM batch", "belongs to the service"),
+        ("SELECT * FROM batch LIMIT 5", "LIMIT picks rows"),
+        ("SELECT *, NOW() AS t FROM batch", "another answer"),
+        ("SELECT *, CURRENT_DATE AS t FROM batch", "another answer"),
+        ("SELECT * FROM read_csv('x.csv')", "unknown function 'read_csv'"),
+        ("SELECT * FROM read_csv/* */('x.csv')", "unknown function 'read_csv'"),
+        ("SELECT * FROM \"read_csv\"('x.csv')", "unknown function 'read_csv'"),
+        ("SELECT UPER(k) AS u, _row FROM batch", "unknown function 'UPER'"),
+        ("DROP TABLE batch", "begins with SELECT"),
+        ("SELECT * FROM batch; SELECT 1", "one statement"),
+        ("SELECT nothing, _row FROM batch", "does not fit"),
+        ("SELECT * FROM other", "does not fit"),
+        ("SELECT * FROM 'x.csv'", "does not fit"),
+        ("SELECT FROM WHERE", "does not fit"),
+    ],
+)
+def test_what_is_refused_before_anything_is_read(query, says):
+    with pytest.raises(SchemaMismatch, match=says) as caught:
+        sql(query).output(FRAME.schema, Resources())
+    assert caught.value.path == ("query",)
+
+
+def test_tables_must_be_there_and_well_named():
+    with pytest.raises(SchemaMismatch, match="is not loaded"):
+        Sql(query="SELECT * FROM batch", tables={"t": "t.csv"}).output(FRAME.schema, Resources())
+    for name in ("batch", "Self", "a b"):
+        with pytest.raises(ValidationError):
+            Sql(query="SELECT * FROM batch", tables={name: "t.csv"})

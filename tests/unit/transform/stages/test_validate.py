@@ -1,0 +1,83 @@
+from datetime import UTC, date, datetime
+
+import pytest
+from pydantic import ValidationError
+
+from stream.transform.stage import Resources, SchemaMismatch
+from stream.transform.stages.validate import Validate
+from tests.frames import apply, rows
+
+
+def reasons(columns, rules, **options):
+    return apply(Validate.model_validate({"columns": rules, **options}), rows(columns))
+
+
+@pytest.mark.parametrize(
+    ("values", "rules", "bad"),
+    [
+        ([1, 5, 9, None], {"min": 2, "max": 8}, {0: "min", 2: "max"}),
+        ([1.0, float("nan"), None], {"min": 0}, {1: "min"}),
+        ([1.0, float("inf")], {"max": 1e300}, {1: "max"}),
+        (["a", None], {"null": False}, {1: "null"}),
+        (["EWR", "LAX", None], {"one_of": ["EWR", "JFK"]}, {1: "one_of"}),
+        ([1, 2], {"one_of": [1]}, {1: "one_of"}),
+        (["ab", "abc", "é"], {"matches": "^.{2}$"}, {1: "matches", 2: "matches"}),
+        (["éé", "", "abc"], {"min_length": 1, "max_length": 2}, {1: "min_length", 2: "max_length"}),
+        ([[1], []], {"min_length": 1}, {1: "min_length"}),
+        ([date(2013, 1, 1), date(2012, 1, 1)], {"min": "2013-01-01"}, {1: "min"}),
+        ([datetime(2013, 1, 1, tzinfo=UTC), datetime(2014, 1, 1, tzinfo=UTC)], {"max": "2013-06-01T00:00:00Z"}, {1: "max"}),
+        ([datetime(2013, 1, 1), datetime(2014, 1, 1)], {"max": "2013-06-01"}, {1: "max"}),  # noqa: DTZ001
+        (["b", "a"], {"min": "b"}, {1: "min"}),
+    ],
+)
+def test_each_rule_finds_its_rows(values, rules, bad):
+    got, rejects = reasons({"v": values}, {"v": rules})
+    assert rejects == {row: f"invalid:v:{rule}" for row, rule in bad.items()}
+    assert len(got) == len(values) - len(bad)
+
+
+def test_conditions_over_several_columns():
+    stage = Validate.model_validate({"where": {"in_order": "a < b"}})
+    got, rejects = apply(stage, rows({"a": [1, 2, None], "b": [2, 1, 1]}))
+    assert rejects == {1: "invalid:in_order"}
+    assert len(got) == 2
+
+
+def test_the_first_broken_rule_is_the_reason_and_the_column_has_all():
+    rules = {"a": {"min": 5}, "b": {"null": False}}
+    assert reasons({"a": [1], "b": [None]}, rules)[1] == {0: "invalid:a:min"}
+    got, rejects = reasons({"a": [1, 9], "b": [None, "x"]}, rules, to="column", column="why")
+    assert [row["why"] for row in got] == [["invalid:a:min", "invalid:b:null"], []]
+    assert not rejects
+
+
+@pytest.mark.parametrize(
+    ("rules", "path", "says"),
+    [
+        ({"x": {"min": 1}}, ("columns", "x"), "no column 'x'"),
+        ({"s": {"min": 1}}, ("columns", "s", "min"), "is no bound"),
+        ({"n": {"max": "9"}}, ("columns", "n", "max"), "is no bound"),
+        ({"d": {"min": "yesterday"}}, ("columns", "d", "min"), "is no bound"),
+        ({"n": {"matches": "x"}}, ("columns", "n", "matches"), "only text"),
+        ({"s": {"matches": "(?=x)"}}, ("columns", "s", "matches"), "no regular expression: look-around, inc"),
+        ({"s": {"matches": "x" * 5000}}, ("columns", "s", "matches"), "at most 4096"),
+        ({"n": {"one_of": ["1"]}}, ("columns", "n", "one_of"), "values of type"),
+        ({"n": {"min_length": 1}}, ("columns", "n", "min_length"), "have a length"),
+    ],
+)
+def test_rules_that_do_not_fit_are_refused_with_their_place(rules, path, says):
+    frame = rows({"s": ["x"], "n": [1], "d": [date(2013, 1, 1)]})
+    with pytest.raises(SchemaMismatch, match=says) as caught:
+        Validate.model_validate({"columns": rules}).output(frame.schema, Resources())
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize("config", [{}, {"columns": {"a": {"mni": 1}}}, {"columns": {"a": {"one_of": []}}}, {"where": {}}])
+def test_empty_or_misspelt_options_are_refused(config):
+    with pytest.raises(ValidationError):
+        Validate.model_validate(config)
+
+
+def test_a_condition_must_be_true_or_false():
+    with pytest.raises(SchemaMismatch, match="a condition is true or false"):
+        Validate.model_validate({"where": {"w": "n + 1"}}).output(rows({"n": [1]}).schema, Resources())
