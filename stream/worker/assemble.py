@@ -85,8 +85,8 @@ async def assemble(
     """
     kinesis, clock, name = pipeline.source.kinesis, options.clock, worker_id(options.clock)
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
-    state = PrefixedStore(open_store(_located(pipeline.state, options.base), session), f"{pipeline.application}/")
-    stores: dict[str, ObjectStore] = {config.name: open_store(_located(config.url, options.base), session) for config in pipeline.sinks}
+    state = PrefixedStore(open_store(located(pipeline.state, options.base), session), f"{pipeline.application}/")
+    stores: dict[str, ObjectStore] = {config.name: open_store(located(config.url, options.base), session) for config in pipeline.sinks}
     if reserved := {rejects.NAME, ledger.NAME} & stores.keys():
         msg = f"a sink is called {sorted(reserved)[0]!r}; that name belongs to the service, give the sink another `name`"
         raise DefinitionError(msg)
@@ -137,7 +137,7 @@ def _limits(pipeline: Pipeline) -> Limits:
     return Limits(flush.rows, min(flush.bytes, int(pipeline.memory.budget * UNIT_SHARE)), flush.age.total_seconds())
 
 
-def _located(url: str, base: Path) -> str:
+def located(url: str, base: Path) -> str:
     """``url`` with a relative ``file:`` path made absolute, beginning at ``base``."""
     scheme, _, path = url.partition(":")
     if scheme != "file" or path.startswith("//"):
