@@ -52,6 +52,12 @@ class Stray:
     ours: bool = False
 
 
+def unit_of(key: str) -> tuple[str, int] | None:
+    """Shard and start of the unit that a file of ours belongs to by its name, or None for another name."""
+    match = _NAME.fullmatch(key)
+    return None if match is None else (match["shard"], int(match["after"]))
+
+
 async def list_files(areas: Iterable[Area]) -> dict[str, tuple[str, str]]:
     """Every file of ``areas`` by URL, with its sink and key; of areas that overlap, the first one names it."""
     found: dict[str, tuple[str, str]] = {}

@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 import stream
+from stream.cli.audit import app as audit
 from stream.cli.check import check
 from stream.cli.demo import demo
 from stream.cli.local import local
 from stream.cli.run import run
+from stream.cli.trace import trace
 
 app = typer.Typer(
     name="stream",
@@ -20,8 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, run, check, local):
+for command in (demo, run, check, local, trace):
     app.command()(command)
+app.add_typer(audit)
 
 
 def _version(value: bool) -> None:
