@@ -23,6 +23,7 @@ from stream.errors import StreamError
 from stream.pipeline.lint import check as check_file
 from stream.pipeline.model import Pipeline
 from stream.worker.auditing import open_evidence
+from stream.worker.exporting import export_range, open_export
 
 EXIT_FAILED = 1
 EXIT_UNKNOWN = 2
@@ -89,6 +90,29 @@ def ls(file: File, json: AsJson = False) -> None:
         sys.stdout.write(msgspec.json.encode(report.shards).decode() + "\n")
     else:
         Console(highlight=False).print(_shards(report))
+
+
+@app.command()
+def export(
+    file: File,
+    shard: Annotated[str | None, typer.Option(help="Only this shard.")] = None,
+    after: Annotated[str, typer.Option("--from", help="Only units with records behind this sequence number.")] = "0",
+    last: Annotated[str | None, typer.Option("--to", help="Only units with records up to this sequence number.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Collector; the pipeline's where not given.")] = None,
+) -> None:
+    """Send the spans of sealed units to a collector, again or for the first time; ids and bytes are the same every time.
+
+    The worker's cursors stay where they are. Exit code 0: sent; 2: it could not be done.
+    """
+    bounds = _sequence(after, "--from"), None if last is None else _sequence(last, "--to")
+
+    async def run(pipeline: Pipeline) -> tuple[int, int]:
+        async with AsyncExitStack() as stack:
+            exporter, units, shards = await open_export(pipeline, endpoint, file.parent, os.environ, stack)
+            return await export_range(exporter, units, [shard] if shard else shards, *bounds)
+
+    units, items = carry_out(file, run)
+    typer.echo(f"{units:,} units exported, {items:,} spans accepted")
 
 
 def carry_out(file: Path, run: Callable[[Pipeline], Coroutine[Any, Any, T]]) -> T:

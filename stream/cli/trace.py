@@ -19,9 +19,9 @@ from stream.cli.audit import AsJson, File, carry_out
 from stream.clock import SystemClock
 from stream.commit.log import CommitLog
 from stream.pipeline.model import Pipeline
-from stream.worker.assemble import located
 from stream.worker.auditing import Stores, open_source
 from stream.worker.definitions import Definitions
+from stream.worker.places import located
 from stream.worker.tracing import Step, Tracer, read_unit, replay
 
 EXIT_NOT_FOUND = 1

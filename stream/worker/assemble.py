@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from stream.audit import ledger
+from stream.audit.export import Exporter, Mode
 from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
 from stream.budget import ByteBudget
@@ -22,7 +23,7 @@ from stream.commit.committer import Committer
 from stream.commit.cut import Limits
 from stream.commit.log import CommitLog
 from stream.commit.repeat import Repeater
-from stream.contracts import Clock, Emit, ObjectStore, Shard, Start
+from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard, Start
 from stream.errors import DefinitionError
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.model import Pipeline
@@ -33,8 +34,11 @@ from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
+from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
-from stream.worker.parts import Breaker, Parts
+from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
+from stream.worker.parts import Breaker, Parts, to_all
+from stream.worker.places import located
 from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
 from stream.worker.reread import Rereader
 
@@ -108,7 +112,14 @@ async def assemble(
     recipe = await repeat("record definition", nowhere, lambda: definitions.record(pipeline, fetched))
     log = CommitLog(state, pipeline.application, clock, name)
     start = await repeat("pin start", nowhere, lambda: log.pin_start(kinesis.stream, kinesis.start))
-    checkpoints = StoredCheckpoints(state)
+    checkpoints: Checkpoints = StoredCheckpoints(state)
+    export = None
+    if (otlp := pipeline.audit.otlp) is not None:
+        areas = Stores(state, stores).areas(located(pipeline.state, options.base), kinesis.stream)
+        units = LogUnits(log, kinesis.stream, areas, stores[ledger.NAME])
+        sender = await open_sender(otlp, options.env, options.base, clock, emit, stack)
+        export = ExportTask(Exporter(units, state, sender, shape_of(otlp), clock, emit, kinesis.stream), clock, emit, kinesis.stream)
+        checkpoints = WaitingCheckpoints(checkpoints, export) if otlp.mode is Mode.STRICT else checkpoints
     cook_in_thread = _in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "cook")))
     rereader = Rereader(source(ByteBudget(int(pipeline.memory.budget * REREADING_SHARE))), definitions, cook_in_thread, repeat)
     parts = Parts(
@@ -125,8 +136,9 @@ async def assemble(
         budget=budget,
         draining=draining,
         clock=clock,
-        emit=emit,
+        emit=emit if export is None else to_all(emit, export),
         repeat=repeat,
+        export=export,
     )
     return parts, start
 
@@ -135,14 +147,6 @@ def _limits(pipeline: Pipeline) -> Limits:
     """The pipeline's flush settings, with a unit no larger than memory allows."""
     flush = pipeline.flush
     return Limits(flush.rows, min(flush.bytes, int(pipeline.memory.budget * UNIT_SHARE)), flush.age.total_seconds())
-
-
-def located(url: str, base: Path) -> str:
-    """``url`` with a relative ``file:`` path made absolute, beginning at ``base``."""
-    scheme, _, path = url.partition(":")
-    if scheme != "file" or path.startswith("//"):
-        return url
-    return f"file:{(base / path).absolute()}"
 
 
 async def _look(store: ObjectStore) -> None:

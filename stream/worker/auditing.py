@@ -34,7 +34,7 @@ from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
-from stream.worker.assemble import located
+from stream.worker.places import located
 
 READ_AT_ONCE: Final = 16
 """Manifests fetched side by side."""
