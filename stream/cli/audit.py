@@ -151,7 +151,7 @@ def show(report: Report, console: Console) -> None:
     words = {
         Verdict.OK: f"[bold green]All {report.records:,} records are accounted for, once.[/]",
         Verdict.UNKNOWN: "[bold yellow]Nothing is wrong that could be checked; something could not be.[/]",
-        Verdict.FAILED: f"[bold red]{len(report.findings)} findings: the log does not prove what it says.[/]",
+        Verdict.FAILED: f"[bold red]{len(report.findings)} finding(s): the log does not prove what it says.[/]",
     }
     console.print(words[report.verdict])
 
