@@ -162,6 +162,31 @@ class CallRepeated(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SpansExported(Event):
+    """One unit's spans reached the collector, which ``rejected`` some; ``parked`` ones it refused for good."""
+
+    accepted: int
+    rejected: int
+    parked: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRefused(Event):
+    """The collector did not take ``items`` spans and must not be asked again; ``detail`` is its own word."""
+
+    status: int
+    items: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportLagged(Event):
+    """How long the oldest sealed unit of the shard has been waiting for its export; 0 when none waits."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ShardStarted(Event):
     """Reading begins behind ``position``."""
 

@@ -8,6 +8,8 @@ A segment is a Parquet file with the columns
     outcome     text     label of ``Outcome``
     stage       text     who settled it; null for written records
     reason      text     why; null where there is nothing to say
+    trace_id    text     the producer's trace, 32 hex digits; null where the record carries none
+    parent_id   text     the producer's span, 16 hex digits; null with ``trace_id``
     rows        Int32    rows that the chain made of it: 0 unless written
     bytes       Int32    length of its payload
     dest_<i>    UInt32   for the i-th target of the header: index into the header's objects; null if not there
@@ -19,7 +21,7 @@ and a header, JSON in the file's metadata under ``stream.ledger``. Equal inputs 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +30,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stream.audit import context
 from stream.audit.set_hash import SetHash
 from stream.batch import ARRIVAL, DATA, ROW, SEQUENCE, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Encoded, OutputFile, Transformed
@@ -36,7 +39,7 @@ NAME: Final = "ledger"
 """The segment's sink name in manifests and metrics."""
 VERSION: Final = 1
 _KEY: Final = b"stream.ledger"
-_COLUMNS: Final = ("seq", "sub", "arrival_ms", "outcome", "stage", "reason", "rows", "bytes")
+_COLUMNS: Final = ("seq", "sub", "arrival_ms", "outcome", "stage", "reason", "trace_id", "parent_id", "rows", "bytes")
 _LABELS: Final = {outcome.value: outcome.label for outcome in Outcome}
 
 
@@ -125,15 +128,23 @@ class Segment:
         return found
 
 
-def encode_segment(unit: UnitFacts, batch: Batch, transformed: Transformed, placed: Mapping[str, Encoded], stem: str) -> OutputFile:
+def encode_segment(
+    unit: UnitFacts,
+    batch: Batch,
+    transformed: Transformed,
+    placed: Mapping[str, Encoded],
+    stem: str,
+    paths: Sequence[str] = context.DEFAULT_PATHS,
+) -> OutputFile:
     """The unit's segment, named ``<stem>.<sha16>.parquet`` for the target ``ledger``.
 
-    ``placed`` holds what each sink made of the unit, by sink name and in the pipeline's order, dead letters included.
+    ``placed`` holds what each sink made of the unit, by sink name and in the pipeline's order, dead letters included. ``paths`` lead to the
+    producer's trace context inside a payload.
 
     Raises:
         ValueError: ``transformed`` does not name each record of ``batch`` exactly once.
     """
-    facts = _facts(batch, transformed)
+    facts = _facts(batch, transformed, paths)
     objects: list[LedgerObject] = []
     columns = [facts]
     for index, (target, encoded) in enumerate(placed.items()):
@@ -193,7 +204,7 @@ def _header(metadata: Mapping[bytes, bytes]) -> Header:
         raise SegmentError(msg) from error
 
 
-def _facts(batch: Batch, transformed: Transformed) -> pl.DataFrame:
+def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> pl.DataFrame:
     """Every column but destinations, one row per record of the batch."""
     runs = transformed.frame[ROW].sort().rle().struct.unnest()
     written = runs.select(
@@ -216,8 +227,9 @@ def _facts(batch: Batch, transformed: Transformed) -> pl.DataFrame:
         pl.col(DATA).bin.size().cast(pl.Int32).alias("bytes"),
     )
     label = pl.col("outcome").replace_strict(_LABELS, return_dtype=pl.Enum(_LABELS.values()))
-    settled_as = ends.select(label, "stage", "reason", "rows")
-    return pl.concat([read.drop("bytes"), settled_as, read.select("bytes")], how="horizontal")
+    settled_as = ends.select(label, "stage", "reason")
+    producer = context.extract(batch.frame[DATA], paths)
+    return pl.concat([read.drop("bytes"), settled_as, producer, ends.select("rows"), read.select("bytes")], how="horizontal")
 
 
 def _destinations(records: int, index: int, placement: pl.DataFrame, first: int) -> pl.DataFrame:

@@ -13,7 +13,7 @@ import msgspec
 from stream import events
 from stream.commit import protocol
 from stream.commit.log import CommitLog, Entry
-from stream.commit.manifest import FileEntry, Kind, Manifest, State, digest, encode
+from stream.commit.manifest import FileEntry, Kind, Manifest, State, digest, encode, with_seal
 from stream.commit.naming import sha256_hex
 from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, OutputFile, Shard
@@ -138,7 +138,7 @@ class Committer:
             worker=self._worker,
             created_at=self._clock.now().isoformat(),
         )
-        if await self._repeat("create end of shard", shard, lambda: self._log.create(shard, manifest)) is not None:
+        if await self._repeat("create end of shard", shard, lambda: self._log.create(shard, with_seal(manifest))) is not None:
             self._emit(events.ManifestSealed(shard.stream, shard.shard_id, head.position, None))
         entry = await self._repeat("read end of shard", shard, lambda: self._log.read(shard, head.position))
         if entry is None or entry.manifest.kind is not Kind.END:
@@ -215,8 +215,10 @@ class Committer:
         return protocol.Created(etag)
 
     async def _replace(self, work: _Work, manifest: Manifest, etag: str) -> protocol.Event:
-        stamp = {"sealed_by": self._worker, "sealed_at": self._clock.now().isoformat()} if manifest.sealed else {}
-        stamped = msgspec.structs.replace(manifest, **stamp)
+        stamped = manifest
+        if manifest.sealed:
+            now = self._clock.now().isoformat()
+            stamped = with_seal(msgspec.structs.replace(manifest, sealed_by=self._worker, sealed_at=now))
         body = encode(stamped)
         try:
             new = await self._log.replace(work.shard, body, work.after, etag)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from stream.commit import naming
-from stream.commit.manifest import Kind, Manifest, State, decode, decode_start, encode, encode_start, pinned
+from stream.commit.manifest import Kind, Manifest, State, decode, decode_start, encode, encode_start, pinned, with_seal
 from stream.contracts import Clock, ObjectStore, Shard, Start, StartKind
 from stream.errors import Halted
 
@@ -74,7 +74,7 @@ class CommitLog:
                 worker=self._worker,
                 created_at=self._clock.now().isoformat(),
             )
-            await self.store.create(key, encode(genesis))
+            await self.store.create(key, encode(with_seal(genesis)))
             entry = await self._read(key)
         if entry is None:
             msg = f"{self.store.url}: object {key} was created and cannot be read back"

@@ -58,13 +58,24 @@ class Pinned(msgspec.Struct, frozen=True):
     timestamp: str | None = None
 
 
+class StageRun(msgspec.Struct, frozen=True):
+    """What one stage did to the unit: rows in and out, and the microseconds it took the worker that began the unit."""
+
+    name: str
+    rows_in: int
+    rows_out: int
+    micros: int
+
+
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     """One link of a shard's chain.
 
     ``after`` and ``last`` bound the range ``(after, last]``; genesis and end manifests have no ``last``. ``subsequence`` is the
     index of the last user record inside the Kinesis record ``last``. ``outcomes`` sums to ``records``. ``previous`` is the SHA-256
     of the bytes of the sealed manifest before this one, so that the chain cannot be edited unnoticed. ``superseded`` lists files
-    of an earlier content of this intent that the sealed manifest does not contain. Times are ISO 8601, UTC.
+    of an earlier content of this intent that the sealed manifest does not contain. ``seal`` is set with the state ``sealed``: the SHA-256
+    of the manifest's bytes without it, so that the last link, which no later one names yet, cannot be edited unnoticed either. Times are
+    ISO 8601, UTC.
     """
 
     kind: Kind
@@ -93,6 +104,8 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     created_at: str = ""
     sealed_by: str = ""
     sealed_at: str = ""
+    stages: tuple[StageRun, ...] = ()
+    seal: str = ""
     format: int = FORMAT
 
     @property
@@ -160,6 +173,11 @@ def decode(body: bytes, key: str) -> Manifest:
         msg = f"commit log object {key} has format {manifest.format}, this build reads {FORMAT}; run the newer build"
         raise Halted(msg)
     return manifest
+
+
+def with_seal(manifest: Manifest) -> Manifest:
+    """``manifest`` with the checksum over itself that every sealed manifest carries."""
+    return msgspec.structs.replace(manifest, seal=sha256_hex(encode(msgspec.structs.replace(manifest, seal=""))))
 
 
 def digest(body: bytes) -> str:

@@ -88,6 +88,10 @@ LEFTOVERS = _counter("leftovers_removed", _STREAM, "Files taken back because no 
 CALLS_REPEATED = _counter("calls_repeated", ("call",), "Storage and coordination calls made again.")
 CALL_WAIT = _counter("call_wait_seconds", ("call",), "Time waited before calls were made again.", "seconds")
 
+AUDIT_SPANS = _counter("audit_spans", (*_STREAM, "result"), "Spans and log records exported: accepted, rejected, parked.")
+AUDIT_REFUSALS = _counter("audit_refusals", (*_STREAM, "status"), "Answers with which a collector refused spans, by HTTP status.")
+AUDIT_EXPORT_LAG = _gauge("audit_export_lag_seconds", _SHARD, "How long the oldest unit that is not exported has waited.", "seconds")
+
 CHECKPOINTS = _counter("checkpoints", _STREAM, "Checkpoints stored.")
 RECOVERIES = _counter("recoveries", _STREAM, "Times the commit log was followed to its end.")
 RECOVERY_UNITS = _counter("recovery_units", _STREAM, "Units found committed behind a checkpoint.")

@@ -50,6 +50,9 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.RecoveryFinished: Level.INFO,
     ev.LeftoversRemoved: Level.INFO,
     ev.CallRepeated: Level.WARNING,
+    ev.SpansExported: Level.DEBUG,
+    ev.ExportRefused: Level.WARNING,
+    ev.ExportLagged: Level.DEBUG,
     ev.ShardStarted: Level.INFO,
     ev.ShardEnded: Level.INFO,
     ev.ShardReleased: Level.INFO,
@@ -64,6 +67,7 @@ NOISY: Final[dict[type[ev.Event], tuple[str, ...]]] = {
     ev.BudgetWaited: (),
     ev.RecordsRejected: ("stage", "reason"),
     ev.CallRepeated: ("call",),
+    ev.ExportRefused: ("status",),
 }
 """Classes that may come many times a second, with the fields that tell their causes apart."""
 

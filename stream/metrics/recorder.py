@@ -193,6 +193,19 @@ def _call_repeated(r: Recorder, e: ev.CallRepeated) -> None:
     r.add(m.CALL_WAIT, e.wait, e.call)
 
 
+def _spans_exported(r: Recorder, e: ev.SpansExported) -> None:
+    for result, items in (("accepted", e.accepted), ("rejected", e.rejected), ("parked", e.parked)):
+        r.add(m.AUDIT_SPANS, items, e.stream, result)
+
+
+def _export_refused(r: Recorder, e: ev.ExportRefused) -> None:
+    r.add(m.AUDIT_REFUSALS, 1, e.stream, str(e.status))
+
+
+def _export_lagged(r: Recorder, e: ev.ExportLagged) -> None:
+    r.set_shard(m.AUDIT_EXPORT_LAG, e.seconds, e)
+
+
 def _shard_started(r: Recorder, e: ev.ShardStarted) -> None:
     r.add(m.SHARDS_STARTED, 1, e.stream)
     r.hold(e)
@@ -242,6 +255,9 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.RecoveryFinished: _recovery_finished,
     ev.LeftoversRemoved: _leftovers_removed,
     ev.CallRepeated: _call_repeated,
+    ev.SpansExported: _spans_exported,
+    ev.ExportRefused: _export_refused,
+    ev.ExportLagged: _export_lagged,
     ev.ShardStarted: _shard_started,
     ev.ShardEnded: _shard_ended,
     ev.ShardReleased: _shard_released,

@@ -7,11 +7,14 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from stream.audit.export import Compression, Mode
+from stream.audit.spans import Signal, Tier, Trust
 from stream.contracts import Start, StartKind
 from stream.pipeline.components import canonical_name
 from stream.pipeline.units import parse_duration, parse_size
 from stream.pipeline.values import (
     ApplicationName,
+    CollectorUrl,
     Count,
     Decoder,
     Duration,
@@ -20,6 +23,7 @@ from stream.pipeline.values import (
     Port,
     Ratio,
     Region,
+    SecretReference,
     Sink,
     Size,
     Stage,
@@ -147,6 +151,29 @@ class Metrics(Part):
     port: Port = Field(default=9464, description="TCP port; 0 takes a free one.")
 
 
+class Otlp(Part):
+    """Spans of every record and unit, sent to an OpenTelemetry collector by OTLP/HTTP once units are sealed."""
+
+    endpoint: CollectorUrl = Field(description="Base URL of the collector, such as http://127.0.0.1:4318; /v1/traces is appended.")
+    headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
+    compression: Compression = Field(default=Compression.GZIP, description="gzip, zstd (a third of the CPU time) or none.")
+    mode: Mode = Field(
+        default=Mode.LEDGER,
+        description="ledger: the collector may lag; strict: checkpoints wait for it; best_effort: each request is tried once.",
+    )
+    signal: Signal = Field(default=Signal.SPANS, description="What a record becomes: spans, logs or both.")
+    tier: Tier = Field(default=Tier.FULL, description="full, anomalies (all but written records), or sample (those and one in `sample`).")
+    sample: Count = Field(default=100, description="With `tier: sample`: one written record in this many.")
+    trust_producer_context: Trust = Field(default=Trust.LINK, description="What a producer's trace context becomes: link, parent, ignore.")
+    request_bytes: Size = Field(default=parse_size("3584KiB"), description="Largest request before compression.")
+
+
+class Audit(Part):
+    """What is told of every record besides the ledger, which is always written."""
+
+    otlp: Otlp | None = Field(default=None, description="Where spans go; nowhere if not given.")
+
+
 class Rejects(Part):
     """When dead letters stop a shard: a large share of them says that the pipeline is wrong, not the data."""
 
@@ -176,6 +203,7 @@ class Pipeline(Part):
     rejects: Rejects = Field(default=Rejects(), description="When dead letters stop a shard.")
     memory: Memory = Field(default=Memory(), description="How much a worker may hold.")
     metrics: Metrics = Field(default=Metrics(), description="Where metrics are served.")
+    audit: Audit = Field(default=Audit(), description="Where spans of every record are sent.")
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -111,6 +111,21 @@ StreamName: TypeAlias = Annotated[str, AfterValidator(_named("a Kinesis stream",
 Region: TypeAlias = Annotated[str, AfterValidator(_named("an AWS region", r"[a-z]{2}(-[a-z]+)+-[0-9]"))]
 Endpoint: TypeAlias = Annotated[str, AfterValidator(_named("an endpoint", r"https?://[^\s/?#]+/?"))]
 
+CollectorUrl: TypeAlias = Annotated[str, AfterValidator(_named("a collector", r"https?://[^\s?#@]+"))]
+
+
+def _secret_reference(value: Any) -> str:
+    if isinstance(value, dict) and len(value) == 1:
+        ((kind, name),) = value.items()
+        value = f"{kind}:{name}"
+    if not isinstance(value, str) or value.partition(":")[0] not in {"env", "file"} or not value.partition(":")[2]:
+        fail_at((), "bad_value", "a secret is given by reference, never as text", "write {env: NAME} or {file: path}")
+    return value
+
+
+SecretReference: TypeAlias = Annotated[str, PlainValidator(_secret_reference)]
+"""``env:NAME`` or ``file:path``."""
+
 
 def _location(value: str) -> str:
     scheme, colon, rest = value.partition(":")

@@ -26,7 +26,7 @@ says so may give more rows of a record than it was given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -94,19 +94,30 @@ class CompiledChain:
         Raises:
             Halted: a stage invented, doubled, reordered or relabelled rows, or gave other columns than it declared.
         """
-        raw = batch.frame.with_row_index(ROW).with_columns(pl.lit(shard_id).alias(SHARD), pl.col(ROW).cast(pl.UInt32))
-        frame = raw.select(*SYSTEM, *(name for name in RAW_SCHEMA if name not in SYSTEM))
-        pending = pl.col(OUTCOME) == Outcome.PENDING
-        settled = [_settled_by_source(frame.filter(~pending))]
-        frame = frame.filter(pending).drop(OUTCOME)
-        rows: list[tuple[str, int, int, float]] = []
-        for step in self._steps:
-            began = self._timer()
-            after, gone = advance(step, frame)
-            rows.append((step.name, frame.height, after.height, self._timer() - began))
+        settled, rows = [], []
+        for name, before, after, gone, seconds in self.walk(batch, shard_id):
+            if name != SOURCE:
+                rows.append((name, before, after.height, seconds))
             settled.append(gone)
             frame = after
         return Transformed(frame, pl.concat(settled).sort(ROW), batch.rows, tuple(rows))
+
+    def walk(self, batch: Batch, shard_id: str) -> Iterator[tuple[str, int, pl.DataFrame, pl.DataFrame, float]]:
+        """Step by step: name, rows in, the frame behind the step, what it settled, and seconds; the first step is ``source``.
+
+        Raises:
+            Halted: as ``run``.
+        """
+        raw = batch.frame.with_row_index(ROW).with_columns(pl.lit(shard_id).alias(SHARD), pl.col(ROW).cast(pl.UInt32))
+        frame = raw.select(*SYSTEM, *(name for name in RAW_SCHEMA if name not in SYSTEM))
+        pending = pl.col(OUTCOME) == Outcome.PENDING
+        gone = _settled_by_source(frame.filter(~pending))
+        frame = frame.filter(pending).drop(OUTCOME)
+        yield SOURCE, batch.rows, frame, gone, 0.0
+        for step in self._steps:
+            began, before = self._timer(), frame.height
+            frame, gone = advance(step, frame)
+            yield step.name, before, frame, gone, self._timer() - began
 
 
 def _settled_by_source(frame: pl.DataFrame) -> pl.DataFrame:

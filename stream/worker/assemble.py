@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from stream.audit import ledger
+from stream.audit.export import Exporter, Mode
 from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
 from stream.budget import ByteBudget
@@ -22,7 +23,7 @@ from stream.commit.committer import Committer
 from stream.commit.cut import Limits
 from stream.commit.log import CommitLog
 from stream.commit.repeat import Repeater
-from stream.contracts import Clock, Emit, ObjectStore, Shard, Start
+from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard, Start
 from stream.errors import DefinitionError
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.model import OnExpired, Pipeline
@@ -33,8 +34,11 @@ from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
+from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
-from stream.worker.parts import Breaker, Parts
+from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
+from stream.worker.parts import Breaker, Parts, to_all
+from stream.worker.places import located
 from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
 from stream.worker.reread import Rereader
 
@@ -85,7 +89,7 @@ async def assemble(
     """
     kinesis, clock, name = pipeline.source.kinesis, options.clock, worker_id(options.clock)
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
-    state = PrefixedStore(open_store(_located(pipeline.state, options.base), session), f"{pipeline.application}/")
+    state = PrefixedStore(open_store(located(pipeline.state, options.base), session), f"{pipeline.application}/")
     stores = _stores(pipeline, options.base, session, state)
     client = await stack.enter_async_context(open_kinesis(session))
     settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
@@ -103,7 +107,10 @@ async def assemble(
     recipe = await repeat("record definition", nowhere, lambda: definitions.record(pipeline, fetched))
     log = CommitLog(state, pipeline.application, clock, name)
     start = await repeat("pin start", nowhere, lambda: log.pin_start(kinesis.stream, kinesis.start))
-    checkpoints = StoredCheckpoints(state)
+    export = await _export(pipeline, options, log, state, stores, emit, stack)
+    checkpoints: Checkpoints = StoredCheckpoints(state)
+    if export is not None and pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT:
+        checkpoints = WaitingCheckpoints(checkpoints, export)
     cook_in_thread = _in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "cook")))
     admit_gaps, rereading = kinesis.on_expired is OnExpired.GAP, source(ByteBudget(int(pipeline.memory.budget * REREADING_SHARE)))
     rereader = Rereader(rereading, definitions, cook_in_thread, repeat, admit_gaps=admit_gaps)
@@ -122,15 +129,35 @@ async def assemble(
         budget=budget,
         draining=draining,
         clock=clock,
-        emit=emit,
+        emit=emit if export is None else to_all(emit, export),
         repeat=repeat,
+        export=export,
     )
     return parts, start
 
 
+async def _export(
+    pipeline: Pipeline,
+    options: WorkerOptions,
+    log: CommitLog,
+    state: ObjectStore,
+    stores: dict[str, ObjectStore],
+    emit: Emit,
+    stack: AsyncExitStack,
+) -> ExportTask | None:
+    """The task that sends sealed units to a collector, if the pipeline names one."""
+    otlp, stream, clock = pipeline.audit.otlp, pipeline.source.kinesis.stream, options.clock
+    if otlp is None:
+        return None
+    areas = Stores(state, stores).areas(located(pipeline.state, options.base), stream)
+    units = LogUnits(log, stream, areas, stores[ledger.NAME])
+    sender = await open_sender(otlp, options.env, options.base, clock, emit, stack)
+    return ExportTask(Exporter(units, state, sender, shape_of(otlp), clock, emit, stream), clock, emit, stream)
+
+
 def _stores(pipeline: Pipeline, base: Path, session: AwsSession, state: ObjectStore) -> dict[str, ObjectStore]:
     """One store for every sink name that manifests use."""
-    stores: dict[str, ObjectStore] = {config.name: open_store(_located(config.url, base), session) for config in pipeline.sinks}
+    stores: dict[str, ObjectStore] = {config.name: open_store(located(config.url, base), session) for config in pipeline.sinks}
     if reserved := {rejects.NAME, ledger.NAME} & stores.keys():
         msg = f"a sink is called {sorted(reserved)[0]!r}; that name belongs to the service, give the sink another `name`"
         raise DefinitionError(msg)
@@ -141,14 +168,6 @@ def _limits(pipeline: Pipeline) -> Limits:
     """The pipeline's flush settings, with a unit no larger than memory allows."""
     flush = pipeline.flush
     return Limits(flush.rows, min(flush.bytes, int(pipeline.memory.budget * UNIT_SHARE)), flush.age.total_seconds())
-
-
-def _located(url: str, base: Path) -> str:
-    """``url`` with a relative ``file:`` path made absolute, beginning at ``base``."""
-    scheme, _, path = url.partition(":")
-    if scheme != "file" or path.startswith("//"):
-        return url
-    return f"file:{(base / path).absolute()}"
 
 
 async def _look(store: ObjectStore) -> None:

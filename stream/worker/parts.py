@@ -15,6 +15,8 @@ from stream.commit.manifest import Manifest
 from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoints, Clock, Emit, Shard, Source, Start
 from stream.errors import Fatal, Halted, LeaseLost, Superseded
+from stream.events import Event
+from stream.worker.exporting import ExportTask
 from stream.worker.recipe import Cooked, CutUnit, Recipe
 
 
@@ -50,6 +52,7 @@ class Parts:
     clock: Clock
     emit: Emit
     repeat: Repeater
+    export: ExportTask | None = None
 
 
 _BY_WEIGHT: Final = (Fatal, Halted, LeaseLost, Superseded)
@@ -82,3 +85,13 @@ class Held:
     def release_all(self) -> None:
         """Give back what is left."""
         self.release(self._bytes)
+
+
+def to_all(*listeners: Emit) -> Emit:
+    """One ``Emit`` that tells each of ``listeners``."""
+
+    def emit(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return emit

@@ -13,7 +13,7 @@ import polars as pl
 from stream.audit import ledger
 from stream.batch import ARRIVAL, ROW, SEQUENCE, SUBSEQUENCE, Batch, Outcome, SeqRange
 from stream.commit.committer import RenderedUnit
-from stream.commit.manifest import FileEntry, Kind, Manifest, State
+from stream.commit.manifest import FileEntry, Kind, Manifest, StageRun, State
 from stream.commit.naming import unit_name
 from stream.contracts import Chain, Encoded, OutputFile, Shard, Sink, Transformed
 from stream.sink import rejects
@@ -90,6 +90,7 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
         trigger=cut.trigger,
         first_arrival=oldest.isoformat() if oldest else "",
         last_arrival=newest.isoformat() if newest else "",
+        stages=tuple(StageRun(name, into, out, round(seconds * 1e6)) for name, into, out, seconds in transformed.stage_rows),
     )
     rejected = _rejected(transformed.settled)
     return Cooked(RenderedUnit(manifest, files), transformed.stage_rows, rejected, oldest, newest)

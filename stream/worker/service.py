@@ -23,6 +23,7 @@ from stream.metrics.server import Health, MetricsServer
 from stream.pipeline.model import Pipeline
 from stream.worker.allocators import give_memory_back
 from stream.worker.assemble import WorkerOptions, assemble
+from stream.worker.parts import to_all
 from stream.worker.supervisor import Supervisor
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -38,7 +39,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     give_memory_back()
     registry, health = CollectorRegistry(), Health()
     recorder, log = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock)
-    emit = _to_all(recorder, log, _HealthListener(health), *options.listeners)
+    emit = to_all(recorder, log, _HealthListener(health), *options.listeners)
     register_process(registry)
     draining = asyncio.Event()
     try:
@@ -52,8 +53,12 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             health.clear("worker")
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))
+                exporting = group.create_task(parts.export.run()) if parts.export else None
                 await _until_done(supervisor, options.drain_seconds, emit)
                 watching.cancel()
+                if parts.export and exporting:
+                    exporting.cancel()
+                    await parts.export.finish()
     except ExceptionGroup as group_error:
         raise group_error.exceptions[0] from group_error
     finally:
@@ -116,14 +121,6 @@ class _HealthListener:
                 self._health.block("worker", "draining")
             case _:
                 pass
-
-
-def _to_all(*listeners: Emit) -> Emit:
-    def emit(event: events.Event) -> None:
-        for listener in listeners:
-            listener(event)
-
-    return emit
 
 
 def _to_stderr(line: bytes) -> None:

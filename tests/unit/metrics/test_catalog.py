@@ -5,6 +5,7 @@ import pytest
 from stream.metrics.catalog import CATALOG, PER_SHARD, Kind
 
 BOUNDED = {
+    "status",
     "stream",
     "shard",
     "result",

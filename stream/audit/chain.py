@@ -1,0 +1,270 @@
+"""The links of a shard's chain as plain values, and what can be wrong with them. Pure: everything was read before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from stream.audit.ledger import NAME as LEDGER
+from stream.audit.ledger import LedgerObject, Segment
+from stream.audit.report import Check, Finding, Verdict
+from stream.batch import ORIGIN
+
+
+class LinkKind(StrEnum):
+    """What a link of the chain stands for."""
+
+    GENESIS = "genesis"
+    UNIT = "unit"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """Name, rows in, rows out and microseconds of one stage over one unit."""
+
+    name: str
+    rows_in: int
+    rows_out: int
+    micros: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One manifest. ``position`` is what its key says (None for genesis), ``digest`` the SHA-256 of its bytes.
+
+    ``damage`` says how its bytes differ from what was sealed, or is empty. ``start`` is the pinned start as text.
+    """
+
+    key: str
+    kind: LinkKind
+    sealed: bool
+    digest: str
+    position: int | None = None
+    application: str = ""
+    stream: str = ""
+    shard: str = ""
+    after: int = ORIGIN
+    last: int | None = None
+    subsequence: int = 0
+    records: int = 0
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    files: tuple[LedgerObject, ...] = ()
+    superseded: tuple[LedgerObject, ...] = ()
+    stages: tuple[StageRun, ...] = ()
+    previous: str = ""
+    pipeline: str = ""
+    start: str = ""
+    parents: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
+    trigger: str = ""
+    first_arrival: str = ""
+    last_arrival: str = ""
+    worker: str = ""
+    created_at: str = ""
+    sealed_by: str = ""
+    sealed_at: str = ""
+    damage: str = ""
+
+    @property
+    def bounds(self) -> tuple[str, str]:
+        """``after`` and ``last`` as findings name them."""
+        return str(self.after), "" if self.last is None else str(self.last)
+
+    @property
+    def ledger(self) -> LedgerObject | None:
+        """The unit's ledger segment."""
+        return next((file for file in self.files if file.sink == LEDGER), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLog:
+    """Everything that lies in one shard's folder: readable links, and other objects with what is wrong with each."""
+
+    stream: str
+    shard: str
+    links: tuple[Link, ...]
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCheckpoint:
+    """A checkpoint as it is stored; ``position`` is None for a shard that has ended. ``problem`` is set if it cannot be read."""
+
+    position: int | None
+    subsequence: int = 0
+    unit_after: int = ORIGIN
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """The sealed units from the start on, the end if there is one, and an intent that stands behind them."""
+
+    units: tuple[Link, ...]
+    end: Link | None
+    intent: Link | None
+
+    @property
+    def head(self) -> int:
+        """The last committed sequence number."""
+        return self.units[-1].last or ORIGIN if self.units else ORIGIN
+
+
+def follow(log: ShardLog) -> tuple[Followed, list[Finding]]:
+    """Follow the chain as workers do, and say what is wrong with it and with links that it does not reach."""
+    findings = [_finding(log, Check.CHAIN, why, key=key) for key, why in log.unreadable]
+    for link in log.links:
+        findings += _own_faults(log, link)
+    genesis = next((link for link in log.links if link.kind is LinkKind.GENESIS), None)
+    if genesis is None:
+        findings.append(_finding(log, Check.CHAIN, "the chain has no genesis manifest, so nothing says where it started"))
+    by_start: dict[int, Link] = {link.position: link for link in log.links if link.position is not None}
+    units: list[Link] = []
+    end = intent = None
+    position, previous = ORIGIN, genesis.digest if genesis else None
+    while position in by_start:
+        link = by_start.pop(position)
+        if not link.sealed:
+            intent = link
+            break
+        if previous is not None and link.previous != previous:
+            why = f"names {link.previous[:12] or 'nothing'} as its predecessor, the manifest before it has {previous[:12]}: one was edited"
+            findings.append(_finding(log, Check.SEAL, why, link))
+        if link.last is None:
+            end = link
+            break
+        units.append(link)
+        position, previous = link.last, link.digest
+    findings += _unreached(log, by_start, position)
+    return Followed(tuple(units), end, intent), findings
+
+
+def _own_faults(log: ShardLog, link: Link) -> Iterator[Finding]:
+    if link.damage:
+        yield _finding(log, Check.SEAL, link.damage, link)
+    if (link.stream, link.shard) != (log.stream, log.shard):
+        yield _finding(log, Check.CHAIN, f"is a manifest of {link.stream}/{link.shard}", link)
+    if link.position is not None and link.position != link.after:
+        yield _finding(log, Check.CHAIN, f"lies at position {link.position} but starts behind {link.after}: it was moved or copied", link)
+    if (link.position is None) != (link.kind is LinkKind.GENESIS):
+        yield _finding(log, Check.CHAIN, f"a {link.kind} manifest lies where another kind belongs", link)
+    if link.kind is LinkKind.UNIT and (link.last is None or link.last <= link.after):
+        yield _finding(log, Check.CHAIN, "the range is empty", link)
+    if link.kind is LinkKind.UNIT and sum(link.outcomes.values()) != link.records:
+        why = f"{link.records} records were read, the outcomes sum up to {sum(link.outcomes.values())}"
+        yield _finding(log, Check.CONSERVATION, why, link)
+
+
+def _unreached(log: ShardLog, left: Mapping[int, Link], position: int) -> Iterator[Finding]:
+    """Links behind the end of the chain mean that a link is missing; others overlap units of the chain."""
+    rest = sorted(left.items())
+    beyond = [start for start, _ in rest if start > position]
+    if beyond:
+        first = beyond[0]
+        why = f"the manifest behind {position} is missing: {len(beyond)} further manifests, the first behind {first}, cannot be reached"
+        yield Finding(log.shard, Check.CHAIN, Verdict.FAILED, why, str(position), str(first))
+    for start, link in rest:
+        if start < position:
+            yield _finding(log, Check.CHAIN, "overlaps units of the chain; no other manifest leads to it", link)
+
+
+def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | None) -> list[Finding]:
+    """Compare the hint with the chain. One unit behind is what a crash between seal and checkpoint leaves: that is ``unknown``."""
+    head, units = chain.head, chain.units
+    ended = chain.end is not None
+
+    def bad(why: str, verdict: Verdict = Verdict.FAILED) -> list[Finding]:
+        return [Finding(log.shard, Check.CHECKPOINT, verdict, why, *(units[-1].bounds if units else (str(ORIGIN), "")))]
+
+    if stored is None:
+        if not units and not ended:
+            return []
+        only = len(units) + ended == 1
+        why = f"there is no checkpoint, though the log is sealed up to {head}"
+        crash = "; a crash behind the very first seal leaves this, and the next run mends it"
+        return bad(why + crash, Verdict.UNKNOWN) if only else bad(why)
+    if stored.problem:
+        return bad(stored.problem)
+    last = chain.end or (units[-1] if units else None)
+    if last is not None and _agrees(stored, last):
+        return []
+    before = units[-1] if ended and units else units[-2] if len(units) > 1 else None
+    if before is not None and _agrees(stored, before):
+        why = (
+            f"the checkpoint stands one unit behind the head {head}; a crash between seal and checkpoint leaves this, the next run mends it"
+        )
+        return bad(why, Verdict.UNKNOWN)
+    shown = "the shard's end" if stored.position is None else str(stored.position)
+    where = "beyond" if stored.position is None or stored.position > head else "not at"
+    return bad(f"the checkpoint (position {shown}, unit behind {stored.unit_after}) is {where} the end of the sealed chain, {head}")
+
+
+def _agrees(stored: StoredCheckpoint, link: Link) -> bool:
+    return (stored.position, stored.subsequence, stored.unit_after) == (link.last, link.subsequence, link.after)
+
+
+def check_family(chains: Mapping[str, tuple[Link | None, Followed]], start: str | None) -> list[Finding]:
+    """Between shards: one pinned start, and no child has a unit before each of its parents that the log knows has ended."""
+    findings = []
+    for shard, (genesis, chain) in sorted(chains.items()):
+        if genesis is None:
+            continue
+        if start is not None and genesis.start != start:
+            why = f"the chain starts at {genesis.start}, the stream's pinned start is {start}"
+            findings.append(Finding(shard, Check.CHAIN, Verdict.FAILED, why, object=genesis.key))
+        for parent in genesis.parents:
+            known = chains.get(parent)
+            if known is not None and known[1].end is None:
+                why = (
+                    f"the chain goes on though its parent {parent} has not ended"
+                    if chain.units
+                    else f"opened before its parent {parent} ended"
+                )
+                findings.append(Finding(shard, Check.CHAIN, Verdict.FAILED, why, object=genesis.key))
+    return findings
+
+
+def check_unit(link: Link, segment: Segment) -> list[Finding]:
+    """Whether the unit's manifest and its ledger segment tell the same, and the segment is whole in itself."""
+    header = segment.header
+    problems = segment.problems()
+    stated = {
+        "application": (header.application, link.application),
+        "stream": (header.stream, link.stream),
+        "shard": (header.shard, link.shard),
+        "after": (header.after, str(link.after)),
+        "last": (header.last, str(link.last)),
+        "pipeline": (header.pipeline, link.pipeline),
+        "records": (header.records, link.records),
+        "outcomes": (dict(header.outcomes), dict(link.outcomes)),
+        "files": (_sorted(header.objects), _sorted(file for file in link.files if file.sink != LEDGER)),
+    }
+    problems += [f"the ledger's {name} are not the manifest's" for name, (there, here) in stated.items() if there != here]
+    problems += _lost_rows(segment)
+    ledger = link.ledger
+    return [
+        Finding(link.shard, Check.CONSERVATION, Verdict.FAILED, why, *link.bounds, object=ledger.key if ledger else link.key)
+        for why in problems
+    ]
+
+
+def _sorted(files: Iterable[LedgerObject]) -> list[tuple[str, str, int, int, str]]:
+    return sorted((file.sink, file.key, file.rows, file.size, file.sha256) for file in files)
+
+
+def _lost_rows(segment: Segment) -> list[str]:
+    """Rows per target, by the ledger's records and by its object list."""
+    found = []
+    for index, target in enumerate(segment.header.targets):
+        there = segment.frame.filter(segment.frame[f"dest_{index}"].is_not_null())
+        by_record = int(there["rows"].clip(lower_bound=1).sum())
+        by_object = sum(item.rows for item in segment.header.objects if item.sink == target)
+        if by_record != by_object:
+            found.append(f"the ledger places {by_record} rows in {target}, whose objects hold {by_object}")
+    return found
+
+
+def _finding(log: ShardLog, check: Check, why: str, link: Link | None = None, key: str = "") -> Finding:
+    return Finding(log.shard, check, Verdict.FAILED, why, *(link.bounds if link else ("", "")), object=link.key if link else key)

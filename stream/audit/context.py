@@ -1,0 +1,70 @@
+"""Trace context that producers put into their records, taken out for whole batches at once.
+
+A Kinesis record has no headers. What is found is untrusted input: it is kept as data, and never decides what is recorded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import polars as pl
+
+DEFAULT_PATHS: Final = ("$.traceparent", "$._otel.traceparent", "$.metadata.traceparent", "$._datadog.traceparent")
+"""Where producers put it: beside the data (also CloudEvents' attribute), in an envelope, in Datadog's."""
+
+PATH: Final = re.compile(r"\$(\.[A-Za-z_][A-Za-z0-9_-]*){1,8}")
+"""Paths that are allowed: names behind dots."""
+
+_TRACEPARENT: Final = r"^(?:[0-9a-e][0-9a-f]|f[0-9a-e])-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?$"
+"""W3C Trace Context level 1: version (not ff), trace id, parent id, flags; later versions may append to it."""
+
+COLUMNS: Final = pl.Schema({"trace_id": pl.String(), "parent_id": pl.String()})
+
+
+def extract(payloads: pl.Series, paths: Sequence[str]) -> pl.DataFrame:
+    """Trace id and parent id (lower-case hex) of each of ``payloads`` (Binary), null where there is none or it is malformed.
+
+    The first of ``paths`` that leads to text counts. Payloads without the last name of a path are not parsed.
+    """
+    empty = pl.DataFrame({name: pl.repeat(None, payloads.len(), dtype=kind, eager=True) for name, kind in COLUMNS.items()})
+    names = sorted({path.rpartition(".")[2] for path in paths})
+    hits = pl.Series([False]).new_from_index(0, payloads.len())
+    for name in names:
+        hits = hits | payloads.bin.contains(f'"{name}"'.encode())
+    at = hits.arg_true()
+    if at.is_empty():
+        return empty
+    text = _text(payloads.gather(at))
+    parent = pl.Series("parent", [None], dtype=pl.String).new_from_index(0, at.len())
+    for path in paths:
+        left = parent.is_null().arg_true()
+        if left.is_empty():
+            break
+        parent = parent.scatter(left, text.gather(left).str.json_path_match(path))
+    found = parent.to_frame("parent").select(
+        pl.col("parent").str.extract(_TRACEPARENT, 1).alias("trace_id"),
+        pl.col("parent").str.extract(_TRACEPARENT, 2).alias("parent_id"),
+    )
+    valid = (pl.col("trace_id") != "0" * 32) & (pl.col("parent_id") != "0" * 16)
+    found = found.select(pl.when(valid).then(pl.col(name)).alias(name) for name in COLUMNS)
+    if at.len() == payloads.len():
+        return found
+    places = pl.int_range(payloads.len(), dtype=pl.UInt32, eager=True).to_frame("at")
+    return places.join(found.with_columns(at=at.cast(pl.UInt32)), on="at", how="left", maintain_order="left").select(*COLUMNS)
+
+
+def _text(payloads: pl.Series) -> pl.Series:
+    """Payloads as text, null where they are none. One that is not UTF-8 fails the whole cast, so then each is looked at."""
+    try:
+        return payloads.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        return pl.Series([_decoded(payload) for payload in payloads], dtype=pl.String)
+
+
+def _decoded(payload: bytes | None) -> str | None:
+    try:
+        return None if payload is None else payload.decode()
+    except UnicodeDecodeError:
+        return None

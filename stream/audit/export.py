@@ -1,0 +1,265 @@
+"""Sends the spans of sealed units to a collector, unit by unit, from a cursor that is kept beside the log.
+
+A collector that is down costs lag and nothing else: what is to be sent lies in the log. What was sent twice, because the process died
+before the cursor was stored, has the same ids and bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Final, Protocol
+
+import msgspec
+import pyarrow as pa
+
+from stream import events
+from stream.audit.chain import Link, LinkKind
+from stream.audit.ledger import Segment
+from stream.audit.spans import Request, Shape, requests, split
+from stream.batch import ORIGIN
+from stream.contracts import Clock, Emit, ObjectStore
+
+FIRST_WAIT: Final = 1.0
+LONGEST_WAIT: Final = 60.0
+"""Seconds between attempts, doubled from the first to the longest, each spread by half: a dead collector is asked once a minute."""
+
+RETRYABLE: Final = frozenset({429, 502, 503, 504})
+"""https://opentelemetry.io/docs/specs/otlp/#failures-1: these and lost connections are tried again, no other answer ever is."""
+
+TOO_LARGE: Final = 413
+
+
+class Mode(StrEnum):
+    """``ledger``: the collector may lag behind. ``strict``: checkpoints wait for it. ``best_effort``: each request is tried once."""
+
+    LEDGER = "ledger"
+    STRICT = "strict"
+    BEST_EFFORT = "best_effort"
+
+
+class Compression(StrEnum):
+    """Content encoding of requests; every collector takes gzip."""
+
+    GZIP = "gzip"
+    ZSTD = "zstd"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a collector said; ``status`` 0 stands for no answer at all, with the reason in ``detail``."""
+
+    status: int
+    body: bytes = b""
+    retry_after: str = ""
+    detail: str = ""
+
+
+class Collector(Protocol):
+    """Where requests go."""
+
+    async def send(self, path: str, body: bytes, encoding: str) -> Answer:
+        """Post ``body`` to ``path``; never raises for what the far side or the network does."""
+        ...
+
+
+class Units(Protocol):
+    """Sealed units as the log has them."""
+
+    async def read(self, shard: str, after: int) -> tuple[Link, Segment | None, Mapping[tuple[str, str], str]] | None:
+        """The sealed link that starts behind ``after``, its ledger if it is a unit, URLs of its files; None where none is sealed yet."""
+        ...
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """How far one shard is exported, and what became of what was sent. ``position`` is decimal text."""
+
+    position: str = str(ORIGIN)
+    ended: bool = False
+    accepted: int = 0
+    rejected: int = 0
+    parked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Spans or log records by what became of them."""
+
+    accepted: int = 0
+    rejected: int = 0
+    parked: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        """Both together."""
+        return Tally(self.accepted + other.accepted, self.rejected + other.rejected, self.parked + other.parked)
+
+
+def compress(body: bytes, compression: Compression) -> bytes:
+    """``body`` at the cheapest level."""
+    if compression is Compression.NONE:
+        return body
+    packed: bytes = pa.Codec(compression.value, compression_level=1).compress(body, asbytes=True)
+    return packed
+
+
+def rejected_items(body: bytes) -> tuple[int, str]:
+    """``partial_success`` of a collector's answer: how many items it rejected, and why; (0, "") for an answer without.
+
+    An answer that is no protobuf counts as one without: the status said that the request was accepted.
+    """
+    try:
+        for number, value in _fields(body):
+            if number == 1 and isinstance(value, bytes):
+                inner = dict(_fields(value))
+                count, why = inner.get(1, 0), inner.get(2, b"")
+                return (count if isinstance(count, int) else 0), (why.decode(errors="replace") if isinstance(why, bytes) else "")
+    except IndexError:
+        return 0, ""
+    return 0, ""
+
+
+def _fields(body: bytes) -> list[tuple[int, int | bytes]]:
+    found: list[tuple[int, int | bytes]] = []
+    at = 0
+    while at < len(body):
+        key, at = _varint(body, at)
+        value, at = _varint(body, at)
+        if key & 7 == 0:
+            found.append((key >> 3, value))
+        elif key & 7 == 2 and at + value <= len(body):
+            found.append((key >> 3, body[at : at + value]))
+            at += value
+        else:
+            raise IndexError(at)
+    return found
+
+
+def _varint(body: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        digit = body[at]
+        value |= (digit & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if digit < 0x80:
+            return value, at
+
+
+def wanted_pause(retry_after: str, now: datetime) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for, as a number or as a date; None if it says nothing that can be read."""
+    if retry_after.strip().isdigit():
+        return float(retry_after)
+    try:
+        return max(0.0, (parsedate_to_datetime(retry_after) - now).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+class Sender:
+    """Delivers single requests by the rules of OTLP/HTTP."""
+
+    def __init__(
+        self, collector: Collector, clock: Clock, emit: Emit, dice: Callable[[], float], compression: Compression, *, once: bool = False
+    ) -> None:
+        self._collector = collector
+        self._clock = clock
+        self._emit = emit
+        self._dice = dice
+        self._compression = compression
+        self._once = once
+
+    async def deliver(self, request: Request, stream: str, shard: str) -> Tally:
+        """Send until the collector has decided; a request that is too large is halved, one that it refuses is given up."""
+        body = await asyncio.to_thread(compress, request.body, self._compression)
+        encoding = "" if self._compression is Compression.NONE else self._compression.value
+        wait = FIRST_WAIT
+        while True:
+            answer = await self._collector.send(request.path, body, encoding)
+            if answer.status == TOO_LARGE and (halves := split(request)):
+                return await self.deliver(halves[0], stream, shard) + await self.deliver(halves[1], stream, shard)
+            if 200 <= answer.status < 300:
+                rejected, why = rejected_items(answer.body)
+                rejected = min(rejected, request.items)
+                if rejected or why:
+                    self._emit(events.ExportRefused(stream, shard, answer.status, rejected, why))
+                return Tally(request.items - rejected, rejected)
+            if (answer.status and answer.status not in RETRYABLE) or self._once:
+                self._emit(events.ExportRefused(stream, shard, answer.status, request.items, answer.detail))
+                return Tally(parked=request.items)
+            pause = wanted_pause(answer.retry_after, self._clock.now()) if answer.retry_after else None
+            seconds = pause if pause is not None else wait * (0.5 + self._dice() / 2)
+            self._emit(events.CallRepeated(stream, shard, "export spans", f"{answer.status} {answer.detail}".strip(), seconds))
+            await self._clock.sleep(seconds)
+            wait = min(2 * wait, LONGEST_WAIT)
+
+
+class Exporter:
+    """Exports the units of any shard in order. One shard is worked on by one caller at a time."""
+
+    def __init__(self, units: Units, store: ObjectStore, sender: Sender, shape: Shape, clock: Clock, emit: Emit, stream: str) -> None:
+        self._units = units
+        self._store = store
+        self._sender = sender
+        self._shape = shape
+        self._clock = clock
+        self._emit = emit
+        self._stream = stream
+
+    async def cursor(self, shard: str) -> Cursor:
+        """The stored cursor; one that cannot be read starts again at the beginning, which only sends spans again."""
+        stored = await self._store.get(_key(self._stream, shard))
+        if stored is None:
+            return Cursor()
+        try:
+            return msgspec.json.decode(stored.body, type=Cursor)
+        except msgspec.MsgspecError:
+            return Cursor()
+
+    async def step(self, shard: str, cursor: Cursor) -> Cursor | None:
+        """Export the unit at ``cursor`` and store where it ends; None if there is none yet."""
+        if cursor.ended:
+            return None
+        found = await self._units.read(shard, int(cursor.position))
+        if found is None:
+            return None
+        link, segment, urls = found
+        if link.kind is LinkKind.END or link.last is None or segment is None:
+            after = msgspec.structs.replace(cursor, ended=True)
+        else:
+            self._lag(shard, link)
+            tally = await self.export(link, segment, urls)
+            after = Cursor(
+                str(link.last), False, cursor.accepted + tally.accepted, cursor.rejected + tally.rejected, cursor.parked + tally.parked
+            )
+            self._emit(events.SpansExported(self._stream, shard, tally.accepted, tally.rejected, tally.parked))
+        await self._store.put(_key(self._stream, shard), msgspec.json.encode(after))
+        return after
+
+    async def export(self, link: Link, segment: Segment, urls: Mapping[tuple[str, str], str]) -> Tally:
+        """Send one unit, whatever was sent before; each request that was given up leaves a note that names it."""
+        tally, made = Tally(), requests(link, segment, urls, self._shape)
+        number = 0
+        while (request := await asyncio.to_thread(next, made, None)) is not None:
+            sent = await self._sender.deliver(request, self._stream, link.shard)
+            if sent.parked:
+                note = {"shard": link.shard, "after": str(link.after), "last": str(link.last), "request": number, "items": sent.parked}
+                key = f"export/{self._stream}/parked/{link.shard}/{link.after:060d}-{number:06d}.json"
+                await self._store.put(key, msgspec.json.encode(note))
+            tally, number = tally + sent, number + 1
+        return tally
+
+    def caught_up(self, shard: str) -> None:
+        """Say that nothing is left to export for now."""
+        self._emit(events.ExportLagged(self._stream, shard, 0.0))
+
+    def _lag(self, shard: str, link: Link) -> None:
+        seconds = (self._clock.now() - datetime.fromisoformat(link.sealed_at)).total_seconds()
+        self._emit(events.ExportLagged(self._stream, shard, max(0.0, seconds)))
+
+
+def _key(stream: str, shard: str) -> str:
+    return f"export/{stream}/{shard}.json"

@@ -1,0 +1,100 @@
+"""Trace and span ids that anyone computes again: from what a record is, never from when or by whom it was exported.
+
+    record   trace = H(stream, shard, sequence, sub)          span = H(trace, application)
+    unit     trace = H(application, stream, shard, after, last)   span = H(trace, what, ordinal)
+
+Two applications on one stream share a record's trace, each with a span of its own. H for records is the two-lane fold of
+``set_hash`` with a seed of BLAKE2b over the names; for units, BLAKE2b itself. The ids hold no key and nothing of the payload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+_LIMB: Final = 18
+_GROUPS: Final = 4
+"""Always as many, so that a record's ids do not depend on the numbers beside it; sequence numbers have at most 60 digits."""
+_POWERS: Final = np.array([10**place for place in range(_LIMB - 1, -1, -1)], np.uint64)
+_LANES: Final = (
+    ((30, 27, 31), (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)),
+    ((33, 33, 33), (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53)),
+)
+_SUB: Final = 0x9E3779B97F4A7C15
+
+
+def unit_trace(application: str, stream: str, shard: str, after: int, last: int | None) -> bytes:
+    """16 bytes."""
+    return _digest("unit", application, stream, shard, str(after), str(last))
+
+
+def unit_span(trace: bytes, what: str, ordinal: int = 0) -> bytes:
+    """8 bytes, different for everything that happened to one unit."""
+    return _digest("span", trace.hex(), what, str(ordinal))[:8]
+
+
+def record_ids(frame: pl.DataFrame, stream: str, shard: str, application: str) -> tuple[Any, Any]:
+    """Trace ids and span ids of ledger rows (``seq``, ``sub``): arrays of uint8 with 16 and 8 columns."""
+    seed = np.frombuffer(_digest("record", stream, shard), "<u8")
+    own = np.frombuffer(_digest("application", application), "<u8")
+    limbs = _limbs(frame["seq"])
+    sub = frame["sub"].cast(pl.UInt64).to_numpy()
+    lanes = []
+    for lane, begin in zip(_LANES, seed, strict=True):
+        mixed = _mix(np.full(frame.height, begin, np.uint64), lane)
+        for limb in limbs:
+            mixed = _mix(mixed ^ limb, lane)
+        lanes.append(_mix(mixed ^ (sub + np.uint64(_SUB)), lane))
+    low, high = lanes
+    # All-zero ids are invalid; one in 2**64 records shares the id of a neighbour instead.
+    low[low == 0] = 1
+    span = _mix(low ^ _mix(high ^ own[0], _LANES[0]) ^ own[1], _LANES[1])
+    span[span == 0] = 1
+    return np.stack((low, high), axis=1).view(np.uint8), span.view(np.uint8).reshape(-1, 8)
+
+
+def hex_ids(frame: pl.DataFrame, stream: str, shard: str, application: str) -> dict[tuple[str, int], tuple[str, str]]:
+    """Trace id and span id in hex by sequence number and sub-sequence number; for a few rows."""
+    traces, spans = record_ids(frame, stream, shard, application)
+    keys = frame.select("seq", "sub").iter_rows()
+    return {key: (bytes(trace).hex(), bytes(span).hex()) for key, trace, span in zip(keys, traces, spans, strict=True)}
+
+
+def _digest(*parts: str) -> bytes:
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16, person=b"kst.audit").digest()
+
+
+def characters(texts: pl.Series) -> Any:
+    """ASCII texts of one length as a uint8 array with a row for each."""
+    array = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+    return np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]].reshape(len(array), -1)
+
+
+def _limbs(sequences: pl.Series) -> list[Any]:
+    """The digits in four groups of 18, least significant first; a group in which all agree is a single number."""
+    if sequences.is_empty():
+        return []
+    if (sequences.str.len_bytes() != len(sequences[0])).any():
+        sequences = sequences.str.pad_start(_GROUPS * _LIMB, "0")
+    digits = characters(sequences)
+    width = digits.shape[1]
+    limbs: list[Any] = []
+    for group in range(_GROUPS):
+        end = max(0, width - group * _LIMB)
+        part = digits[:, max(0, end - _LIMB) : end]
+        if (part == part[0]).all():
+            limbs.append(np.uint64(int(part[0].tobytes() or b"0")))
+        else:
+            limbs.append((part - np.uint8(48)).astype(np.uint64) @ _POWERS[_LIMB - part.shape[1] :])
+    return limbs
+
+
+def _mix(values: Any, lane: tuple[tuple[int, int, int], tuple[int, int]]) -> Any:
+    shifts, factors = lane
+    for shift, factor in zip(shifts, factors, strict=False):
+        values = (values ^ (values >> np.uint64(shift))) * np.uint64(factor)
+    return values ^ (values >> np.uint64(shifts[2]))

@@ -1,0 +1,169 @@
+"""Files of sealed units: is each in place with its bytes, rows and records, and is there any that no unit lists?"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stream.audit.chain import Link
+from stream.audit.ledger import LedgerObject, Segment
+from stream.audit.report import Check, Finding, Verdict
+from stream.batch import SEQUENCE, SUBSEQUENCE
+from stream.contracts import ObjectStore
+
+_NAME: Final = re.compile(r"(?:.*/)?(?P<shard>[A-Za-z0-9_.-]+)-(?P<after>\d+)-(?P<last>\d+)(?:\.\d+)?\.(?P<sha>[0-9a-f]{16})\.[a-z.]+")
+"""File names as sinks make them: ``<shard>-<after>-<last>[.<part>].<sha16>.<extension>``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Where files of the target ``sink`` lie, and nothing else but what lies in or below one of ``foreign`` (URLs).
+
+    ``prefix`` narrows the listing; keys of files are relative to ``store``.
+    """
+
+    sink: str
+    store: ObjectStore
+    prefix: str = ""
+    foreign: tuple[str, ...] = ()
+
+    def url_of(self, key: str) -> str:
+        """The file as a person would name it, unique over all areas."""
+        return f"{self.store.url.removesuffix('/')}/{key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A file that no manifest lists; ``ours``: its name says that it was made for a sealed unit of this log."""
+
+    sink: str
+    key: str
+    url: str
+    shard: str = ""
+    after: str = ""
+    last: str = ""
+    ours: bool = False
+
+
+def unit_of(key: str) -> tuple[str, int] | None:
+    """Shard and start of the unit that a file of ours belongs to by its name, or None for another name."""
+    match = _NAME.fullmatch(key)
+    return None if match is None else (match["shard"], int(match["after"]))
+
+
+async def list_files(areas: Iterable[Area]) -> dict[str, tuple[str, str]]:
+    """Every file of ``areas`` by URL, with its sink and key; of areas that overlap, the first one names it."""
+    found: dict[str, tuple[str, str]] = {}
+    for area in areas:
+        foreign = tuple(f"{url.removesuffix('/')}/" for url in area.foreign)
+        async for info in area.store.list(area.prefix):
+            url = area.url_of(info.key)
+            if not url.startswith(foreign):
+                found.setdefault(url, (area.sink, info.key))
+    return found
+
+
+def strays(files: Mapping[str, tuple[str, str]], links: Sequence[Link], areas: Mapping[str, Area]) -> list[Stray]:
+    """The ``files`` that none of ``links`` lists, by URL."""
+    listed = {
+        areas[file.sink].url_of(file.key)
+        for link in links
+        for file in (*link.files, *(() if link.sealed else link.superseded))
+        if file.sink in areas
+    }
+    sealed = {(link.shard, str(link.after), str(link.last)) for link in links if link.sealed}
+    return [_stray(*files[url], url, sealed) for url in sorted(files.keys() - listed)]
+
+
+def _stray(sink: str, key: str, url: str, sealed: set[tuple[str, str, str]]) -> Stray:
+    match = _NAME.fullmatch(key)
+    if match is None or (match["shard"], match["after"], match["last"]) not in sealed:
+        return Stray(sink, key, url)
+    return Stray(sink, key, url, match["shard"], match["after"], match["last"], ours=True)
+
+
+def stray_findings(found: Iterable[Stray]) -> list[Finding]:
+    """What each stray means for a reader who lists the prefix."""
+    return [
+        Finding(
+            each.shard,
+            Check.OBJECTS,
+            Verdict.FAILED,
+            "no manifest lists this file, a reader of the whole prefix sees it; "
+            + ("it was made for a sealed unit, --repair removes it" if each.ours else "its name is none of this log's units: look at it"),
+            each.after,
+            each.last,
+            each.url,
+        )
+        for each in found
+    ]
+
+
+def check_file(link: Link, file: LedgerObject, url: str, body: bytes | None) -> list[Finding]:
+    """Whether ``body`` is what the manifest says was written."""
+
+    def bad(why: str) -> list[Finding]:
+        return [Finding(link.shard, Check.OBJECTS, Verdict.FAILED, why, *link.bounds, object=url)]
+
+    if body is None:
+        return bad(f"the file is missing; the manifest says {file.rows} rows in {file.size} bytes")
+    if len(body) != file.size:
+        return bad(f"the file has {len(body)} bytes, the manifest says {file.size}")
+    found = hashlib.sha256(body).hexdigest()
+    if found != file.sha256:
+        return bad(f"the file's SHA-256 is {found[:16]}..., the manifest says {file.sha256[:16]}...: its content was changed")
+    return []
+
+
+def check_rows(link: Link, segment: Segment, place: int, url: str, body: bytes) -> list[Finding]:
+    """Whether the Parquet file that is the ledger's object number ``place`` holds the records that the ledger places there, line by line.
+
+    A file without lineage columns can only be counted.
+    """
+    item = segment.header.objects[place]
+
+    def bad(why: str) -> list[Finding]:
+        return [Finding(link.shard, Check.OBJECTS, Verdict.FAILED, why, *link.bounds, object=url)]
+
+    try:
+        file = pq.ParquetFile(pa.BufferReader(body))
+        rows = file.metadata.num_rows
+        lineage = _lineage(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        return bad(f"the file is not readable Parquet: {error}")
+    if rows != item.rows:
+        return bad(f"the file has {rows} rows, the ledger says {item.rows}")
+    if lineage is None:
+        return []
+    why = _misplaced(lineage, segment, place)
+    return bad(why) if why else []
+
+
+def _misplaced(lineage: pl.DataFrame, segment: Segment, place: int) -> str:
+    """In what the lineage columns of a file disagree with the ledger; empty if they agree."""
+    column = segment.header.targets.index(segment.header.objects[place].sink)
+    told = segment.frame.filter(pl.col(f"dest_{column}") == place).select("seq", "sub", pl.col(f"row_{column}").alias("row"))
+    if told.is_empty():
+        return ""
+    if int(told["row"].max()) >= lineage.height:  # type: ignore[arg-type]
+        return "the ledger names rows behind the end of the file"
+    there = lineage[told["row"].cast(pl.UInt32)]
+    wrong = told.filter((there[SEQUENCE] != told["seq"]) | (there[SUBSEQUENCE].cast(pl.UInt32) != told["sub"]))
+    if wrong.is_empty():
+        return ""
+    first = wrong.row(0, named=True)
+    return f"{wrong.height} rows are of other records than the ledger says, the first is row {first['row']} (record {first['seq']})"
+
+
+def _lineage(file: Any) -> pl.DataFrame | None:
+    if not {SEQUENCE, SUBSEQUENCE} <= set(file.schema_arrow.names):
+        return None
+    frame = pl.from_arrow(file.read(columns=[SEQUENCE, SUBSEQUENCE]))
+    return frame if isinstance(frame, pl.DataFrame) else None

@@ -1,0 +1,104 @@
+"""What an audit found, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+
+class Check(StrEnum):
+    """The proof's obligations, each by the question that it answers."""
+
+    CHAIN = "chain"
+    """Does every unit begin where the one before it ended, from the pinned start on, children behind their parents?"""
+    CONSERVATION = "conservation"
+    """Does every record read have exactly one outcome, and do manifest, ledger and files tell the same numbers?"""
+    CHECKPOINT = "checkpoint"
+    """Does the checkpoint stand where the sealed chain ends?"""
+    OBJECTS = "objects"
+    """Is every file of every unit in place, with its bytes, rows and records, and no other file beside them?"""
+    SOURCE = "source"
+    """Does the stream, read again, hold exactly the records that the ledger names?"""
+    SEAL = "seal"
+    """Is every manifest as it was when it was sealed?"""
+
+
+class Verdict(StrEnum):
+    """``failed`` is certain; ``unknown`` means that the question was asked and could not be answered."""
+
+    OK = "ok"
+    UNKNOWN = "unknown"
+    FAILED = "failed"
+
+
+EXIT: Final = {Verdict.OK: 0, Verdict.FAILED: 1, Verdict.UNKNOWN: 2}
+"""Exit codes of ``stream audit verify``."""
+
+
+class Finding(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+    """One thing that is not as it should be.
+
+    ``after`` and ``last`` bound the range concerned, as decimal text, empty where there is none; ``object`` is a URL or a key.
+    """
+
+    shard: str
+    check: Check
+    verdict: Verdict
+    message: str
+    after: str = ""
+    last: str = ""
+    object: str = ""
+
+
+class ShardSummary(msgspec.Struct, frozen=True):
+    """One shard's sealed chain: from where to where, how much, and the set hash of all its records (None if not every ledger was read).
+
+    ``ended``: the shard was read to its end. ``open_unit``: a unit has begun behind the last sealed one.
+    """
+
+    shard: str
+    units: int
+    records: int
+    outcomes: dict[str, int]
+    last: str
+    ended: bool
+    open_unit: bool
+    set_hash: str | None
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The outcome of one verification. ``checked`` counts what each check looked at; a check that is missing was not asked for."""
+
+    application: str
+    stream: str
+    started_at: str
+    finished_at: str
+    shards: tuple[ShardSummary, ...]
+    checked: dict[Check, int]
+    findings: tuple[Finding, ...]
+    leftovers: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    verdict: Verdict = Verdict.OK
+
+    @property
+    def records(self) -> int:
+        """Records in sealed units."""
+        return sum(shard.records for shard in self.shards)
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """Records in sealed units by outcome label."""
+        total: dict[str, int] = {}
+        for shard in self.shards:
+            for label, count in shard.outcomes.items():
+                total[label] = total.get(label, 0) + count
+        return dict(sorted(total.items()))
+
+
+def verdict(findings: Iterable[Finding]) -> Verdict:
+    """The worst of ``findings``; ``ok`` if there are none."""
+    found = {finding.verdict for finding in findings}
+    return next((each for each in (Verdict.FAILED, Verdict.UNKNOWN) if each in found), Verdict.OK)

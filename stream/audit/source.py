@@ -1,0 +1,94 @@
+"""The independent witness: the stream, read again, holds exactly the records that the ledger names."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import polars as pl
+
+from stream.audit.chain import Link
+from stream.audit.report import Check, Finding, Verdict
+from stream.audit.set_hash import SetHash
+from stream.batch import SEQUENCE, SUBSEQUENCE
+from stream.errors import Halted
+
+_DIGITS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """Records of one shard in stream order: ``frame`` has ``_sequence`` and ``_subsequence``; ``position`` is the last one read."""
+
+    frame: pl.DataFrame
+    position: int
+
+
+async def check_source(
+    units: Sequence[Link],
+    hashes: Mapping[int, SetHash],
+    records: AsyncIterator[Reread] | None,
+    horizon: datetime | None,
+    read: Callable[[int], None],
+) -> list[Finding]:
+    """Compare number and set hash of each of ``units`` (of one shard, ascending) with the stream.
+
+    ``hashes``: of units whose ledger could be read, by start. A unit that does not agree but began before ``horizon`` is ``unknown``: the
+    stream may have dropped its records since.
+    """
+    if records is None:
+        return [_finding(unit, "the stream does not have this shard any more", Verdict.UNKNOWN) for unit in units]
+    counts, sums = [0] * len(units), [SetHash()] * len(units)
+    starts = [unit.after for unit in units]
+    problem = ""
+    seen = 0
+    try:
+        async with aclosing(records) as pages:  # type: ignore[type-var]
+            async for page in pages:
+                seen += page.frame.height
+                for index, rows in _by_unit(page.frame, units, starts):
+                    counts[index] += rows.height
+                    sums[index] += SetHash.of(rows[SEQUENCE], rows[SUBSEQUENCE])
+                read(seen)
+    except Halted as error:
+        problem = f": {error}"
+    findings = []
+    for index, unit in enumerate(units):
+        if counts[index] == unit.records and sums[index] == hashes.get(unit.after, sums[index]):
+            continue
+        if problem or _gone(unit, horizon):
+            why = f"the stream does not hold all of these records any more, they cannot be compared{problem}"
+            findings.append(_finding(unit, why, Verdict.UNKNOWN))
+            continue
+        why = f"the stream holds {counts[index]} records in this range, the log says {unit.records}"
+        if counts[index] == unit.records:
+            why = f"the stream holds {counts[index]} records in this range, as many as the log says, but other ones"
+        findings.append(_finding(unit, why, Verdict.FAILED))
+    return findings
+
+
+def _by_unit(frame: pl.DataFrame, units: Sequence[Link], starts: Sequence[int]) -> list[tuple[int, pl.DataFrame]]:
+    """The rows of ``frame`` that lie in each unit that has some."""
+    if frame.is_empty():
+        return []
+    place = frame[SEQUENCE].str.pad_start(_DIGITS, "0")
+    first, last = int(frame[SEQUENCE][0]), int(frame[SEQUENCE][-1])
+    found = []
+    for index in range(max(0, bisect_right(starts, first - 1) - 1), bisect_right(starts, last - 1)):
+        low, high = (str(bound).zfill(_DIGITS) for bound in (units[index].after, units[index].last))
+        rows = frame.filter(place.is_between(pl.lit(low), pl.lit(high), closed="right"))
+        if not rows.is_empty():
+            found.append((index, rows))
+    return found
+
+
+def _gone(unit: Link, horizon: datetime | None) -> bool:
+    return horizon is None or (bool(unit.first_arrival) and datetime.fromisoformat(unit.first_arrival) < horizon)
+
+
+def _finding(unit: Link, why: str, verdict: Verdict) -> Finding:
+    return Finding(unit.shard, Check.SOURCE, verdict, why, *unit.bounds)

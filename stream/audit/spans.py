@@ -1,0 +1,360 @@
+"""OTLP requests for one sealed unit: a span (or log record) for each record, and spans for what happened to the unit.
+
+Everything is computed from the manifest and the ledger segment, so that exporting a unit again gives the same bytes. Records of one
+outcome, reason and destination differ in a few fields of fixed width only; each such group is encoded at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from stream.audit import ids, wire
+from stream.audit.chain import Link
+from stream.audit.ledger import NAME as LEDGER
+from stream.audit.ledger import Segment
+from stream.audit.wire import Piece
+from stream.batch import Outcome
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
+SCOPE: Final = "stream.audit"
+SYSTEM: Final = "aws.kinesis"
+"""The semantic conventions know no value for Kinesis; this follows their ``aws.sns``."""
+
+AT_ONCE: Final = 2048
+"""Records encoded together: enough to make the cost of each call small, little enough to stay in the processor's cache."""
+
+_INTERNAL, _CLIENT, _CONSUMER = 1, 3, 5
+_ERROR: Final = 2
+_INFO, _WARN = 9, 13
+_SAMPLED: Final = 1
+_BAD: Final = {Outcome.DEAD_LETTERED.label, Outcome.EXPIRED_GAP.label}
+
+
+class Signal(StrEnum):
+    """What a record becomes."""
+
+    SPANS = "spans"
+    LOGS = "logs"
+    BOTH = "both"
+
+
+class Tier(StrEnum):
+    """Which records are sent; the ledger holds all of them whatever is sent."""
+
+    FULL = "full"
+    ANOMALIES = "anomalies"
+    SAMPLE = "sample"
+
+
+class Trust(StrEnum):
+    """What a producer's trace context does to a record's span: a link, its parent, or nothing."""
+
+    LINK = "link"
+    PARENT = "parent"
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How units become requests. ``request_bytes`` bounds a request before compression; ``sample`` keeps one record in that many."""
+
+    signal: Signal = Signal.SPANS
+    tier: Tier = Tier.FULL
+    trust: Trust = Trust.LINK
+    sample: int = 100
+    request_bytes: int = 3_670_016
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One export request, not compressed. ``path`` is ``/v1/traces`` or ``/v1/logs``; ``items`` counts spans or log records."""
+
+    path: str
+    body: bytes
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    rows: Any
+
+
+def requests(unit: Link, segment: Segment, urls: Mapping[tuple[str, str], str], shape: Shape) -> Iterator[Request]:
+    """The unit's requests in a fixed order, each within ``shape.request_bytes`` unless a single span is larger.
+
+    ``urls`` has the URL of each of the unit's files by sink and key.
+    """
+    frame = _chosen(segment, unit, shape)
+    if shape.signal is not Signal.LOGS:
+        spans = chain(_unit_spans(unit, urls), _record_blocks(frame, unit, segment, urls, shape, logs=False))
+        yield from _packed("/v1/traces", _preamble(unit, urls), spans, shape.request_bytes)
+    if shape.signal is not Signal.SPANS:
+        blocks = _record_blocks(frame, unit, segment, urls, shape, logs=True)
+        yield from _packed("/v1/logs", _preamble(unit, urls), blocks, shape.request_bytes)
+
+
+def split(request: Request) -> list[Request]:
+    """The request as two halves, or nothing if it holds a single item."""
+    preamble, items = _unpacked(request.body)
+    if len(items) < 2:
+        return []
+    half = len(items) // 2
+    return [Request(request.path, _wrapped(preamble, b"".join(part)), len(part)) for part in (items[:half], items[half:])]
+
+
+def _chosen(segment: Segment, unit: Link, shape: Shape) -> pl.DataFrame:
+    """The records to send."""
+    frame = segment.frame
+    anomaly = pl.col("outcome").cast(pl.String) != Outcome.WRITTEN.label
+    if shape.tier is Tier.ANOMALIES:
+        return frame.filter(anomaly)
+    if shape.tier is Tier.SAMPLE:
+        _, spans = ids.record_ids(frame, unit.stream, unit.shard, unit.application)
+        lot = pl.Series(spans.view("<u8")[:, 0]) % shape.sample == 0
+        return frame.filter(anomaly | lot)
+    return frame
+
+
+def _record_blocks(
+    frame: pl.DataFrame, unit: Link, segment: Segment, urls: Mapping[tuple[str, str], str], shape: Shape, *, logs: bool
+) -> Iterator[_Block]:
+    targets = range(len(segment.header.targets))
+    keys = ["outcome", "stage", "reason", *(f"dest_{index}" for index in targets), "_width", "_produced"]
+    message_id = pl.when(pl.col("sub") > 0).then(pl.concat_str("seq", pl.lit(":"), pl.col("sub").cast(pl.String))).otherwise(pl.col("seq"))
+    named = frame.with_columns(outcome=pl.col("outcome").cast(pl.String), _id=message_id).with_columns(
+        _width=pl.col("_id").str.len_bytes(), _produced=pl.col("trace_id").is_not_null() & (shape.trust is not Trust.IGNORE)
+    )
+    for _, rows in sorted(named.group_by(keys, maintain_order=True), key=lambda group: repr(group[0])):
+        for part in rows.iter_slices(AT_ONCE):
+            group = _Group(part, unit, segment, urls, shape)
+            yield _Block(wire.rows(wire.message(2, group.log() if logs else group.span()), part.height))
+
+
+class _Group:
+    """Records that differ in numbers and ids only."""
+
+    def __init__(self, rows: pl.DataFrame, unit: Link, segment: Segment, urls: Mapping[tuple[str, str], str], shape: Shape) -> None:
+        self.rows = rows
+        self.unit = unit
+        self.segment = segment
+        self.urls = urls
+        self.shape = shape
+        self.first = rows.row(0, named=True)
+        self.outcome: str = self.first["outcome"]
+        self.produced: bool = self.first["_produced"]
+        self.traces, self.spans = ids.record_ids(rows, unit.stream, unit.shard, unit.application)
+
+    def span(self) -> list[Piece]:
+        """Pieces of a ``Span``."""
+        pieces = [*self._trace(1), *_bytes(2, self.spans)]
+        as_parent = self.produced and self.shape.trust is Trust.PARENT
+        if as_parent:
+            pieces += _bytes(4, _unhex(self.rows["parent_id"]))
+        start = self._arrival()
+        end = np.maximum(start, np.uint64(_nanos(self.unit.sealed_at)))
+        pieces += [wire.text(5, f"process {self.unit.stream}"), wire.number(6, _CONSUMER)]
+        pieces += [*wire.fixed64(7, start), *wire.fixed64(8, end), *self._attributes(9)]
+        if self.produced:
+            link = [*_bytes(1, _unhex(self.rows["trace_id"])), *_bytes(2, _unhex(self.rows["parent_id"]))]
+            pieces += wire.message(13, link)
+        trace = _unit_trace(self.unit)
+        pieces += wire.message(13, [*_bytes(1, trace), *_bytes(2, ids.unit_span(trace, "unit"))])
+        if self.outcome in _BAD:
+            pieces += wire.message(15, [wire.number(3, _ERROR)])
+        return [*pieces, wire.fixed32(16, _SAMPLED)]
+
+    def log(self) -> list[Piece]:
+        """Pieces of a ``LogRecord``."""
+        bad = self.outcome in _BAD
+        pieces = [*wire.fixed64(1, _nanos(self.unit.sealed_at)), wire.number(2, _WARN if bad else _INFO)]
+        pieces += [wire.text(3, "WARN" if bad else "INFO"), *self._attributes(6), wire.fixed32(8, _SAMPLED), *self._trace(9)]
+        pieces += [*_bytes(10, self.spans), *wire.fixed64(11, _nanos(self.unit.sealed_at))]
+        return [*pieces, wire.text(12, "kst.record.settled")]
+
+    def _attributes(self, field: int) -> list[Piece]:
+        first, rows = self.first, self.rows
+        pieces: list[Piece] = [
+            wire.attribute(field, "messaging.system", SYSTEM),
+            wire.attribute(field, "messaging.operation.name", "process"),
+            wire.attribute(field, "messaging.operation.type", "process"),
+            *wire.attribute_of_texts(field, "messaging.message.id", ids.characters(rows["_id"])),
+            *wire.attribute_of_numbers(field, "messaging.message.body.size", rows["bytes"].to_numpy()),
+            wire.attribute(field, "kst.outcome", self.outcome),
+        ]
+        if first["stage"] is not None:
+            pieces.append(wire.attribute(field, "kst.stage", first["stage"]))
+        if first["reason"] is not None:
+            pieces.append(wire.attribute(field, "kst.reason", first["reason"]))
+            if self.outcome in _BAD:
+                pieces.append(wire.attribute(field, "error.type", first["reason"].partition(":")[0]))
+        if rows["rows"].max() != 0:
+            pieces += wire.attribute_of_numbers(field, "kst.dest.rows", rows["rows"].to_numpy())
+        return pieces + self._destinations(field)
+
+    def _destinations(self, field: int) -> list[Piece]:
+        pieces: list[Piece] = []
+        places = 0
+        for index in range(len(self.segment.header.targets)):
+            place = self.first[f"dest_{index}"]
+            if place is None:
+                continue
+            places += 1
+            item = self.segment.header.objects[place]
+            name = "kst.dest" if places == 1 else f"kst.dest.{places}"
+            pieces.append(wire.attribute(field, f"{name}.uri", self.urls.get((item.sink, item.key), item.key)))
+            pieces += wire.attribute_of_numbers(field, f"{name}.row", self.rows[f"row_{index}"].to_numpy())
+        return pieces
+
+    def _trace(self, field: int) -> list[Piece]:
+        if self.produced and self.shape.trust is Trust.PARENT:
+            return _bytes(field, _unhex(self.rows["trace_id"]))
+        return _bytes(field, self.traces)
+
+    def _arrival(self) -> Any:
+        return self.rows["arrival_ms"].to_numpy().astype(np.uint64) * np.uint64(1_000_000)
+
+
+def _unit_spans(unit: Link, urls: Mapping[tuple[str, str], str]) -> Iterator[_Block]:
+    """The unit itself, its stages, its writes, and the settlement of its range; times of writes are those of intent and seal."""
+    trace = _unit_trace(unit)
+    root = ids.unit_span(trace, "unit")
+    created, sealed = _nanos(unit.created_at), max(_nanos(unit.sealed_at), _nanos(unit.created_at))
+    begun = created - sum(stage.micros for stage in unit.stages) * 1000
+    counts = [wire.attribute(9, f"kst.unit.{label}", count) for label, count in sorted(unit.outcomes.items())]
+    bounds = [wire.attribute(9, "kst.unit.trigger", unit.trigger), wire.attribute(9, "messaging.batch.message_count", unit.records)]
+    yield _one(trace, root, None, f"poll {unit.stream}", _CLIENT, (begun, sealed), [*_operation("poll", "receive"), *bounds, *counts])
+    at = begun
+    for ordinal, stage in enumerate(unit.stages):
+        end = at + stage.micros * 1000
+        attributes = [wire.attribute(9, "kst.stage", stage.name), wire.attribute(9, "kst.stage.rows_in", stage.rows_in)]
+        attributes.append(wire.attribute(9, "kst.stage.rows_out", stage.rows_out))
+        own = ids.unit_span(trace, "stage", ordinal)
+        yield _one(trace, own, root, f"transform {stage.name}", _INTERNAL, (at, end), attributes)
+        at = end
+    for ordinal, file in enumerate(unit.files):
+        attributes = [wire.attribute(9, "kst.sink", file.sink), wire.attribute(9, "kst.dest.rows", file.rows)]
+        attributes += [wire.attribute(9, "kst.dest.bytes", file.size), wire.attribute(9, "kst.dest.sha256", file.sha256)]
+        attributes.append(wire.attribute(9, "kst.dest.uri", urls.get((file.sink, file.key), file.key)))
+        yield _one(trace, ids.unit_span(trace, "write", ordinal), root, f"write {file.sink}", _CLIENT, (created, sealed), attributes)
+    settled = [*_operation("checkpoint", "settle"), wire.attribute(9, "kst.unit.last", str(unit.last))]
+    own = ids.unit_span(trace, "checkpoint")
+    yield _one(trace, own, root, f"checkpoint {unit.stream}", _CLIENT, (sealed, sealed), settled)
+
+
+def _one(trace: bytes, own: bytes, parent: bytes | None, name: str, kind: int, times: tuple[int, int], attributes: list[bytes]) -> _Block:
+    pieces = [*_bytes(1, trace), *_bytes(2, own), *(_bytes(4, parent) if parent else []), wire.text(5, name), wire.number(6, kind)]
+    pieces += [*wire.fixed64(7, times[0]), *wire.fixed64(8, times[1]), *attributes, wire.fixed32(16, _SAMPLED)]
+    return _Block(wire.rows(wire.message(2, pieces), 1))
+
+
+def _operation(name: str, kind: str) -> list[bytes]:
+    names = (("messaging.system", SYSTEM), ("messaging.operation.name", name), ("messaging.operation.type", kind))
+    return [wire.attribute(9, key, value) for key, value in names]
+
+
+def _preamble(unit: Link, urls: Mapping[tuple[str, str], str]) -> tuple[bytes, bytes]:
+    """The resource, and the scope with what all spans of the unit have in common."""
+    ledger = next((urls.get((file.sink, file.key), file.key) for file in unit.files if file.sink == LEDGER), "")
+    resource = [wire.attribute(1, "service.name", unit.application), wire.attribute(1, "service.namespace", "stream")]
+    shared: dict[str, str | int] = {
+        "messaging.system": SYSTEM,
+        "messaging.destination.name": unit.stream,
+        "messaging.destination.partition.id": unit.shard,
+        "messaging.consumer.group.name": unit.application,
+        "kst.pipeline.name": unit.application,
+        "kst.pipeline.version": unit.pipeline,
+        "kst.unit.after_seq": str(unit.after),
+        "kst.unit.last_seq": str(unit.last),
+        "kst.unit.records": unit.records,
+        "kst.ledger.uri": ledger,
+        "messaging.client.id": unit.worker,
+    }
+    scope = [wire.text(1, SCOPE), *(wire.attribute(3, key, value) for key, value in shared.items())]
+    return b"".join(wire.message(1, resource)), b"".join(wire.message(1, scope))
+
+
+def _packed(path: str, preamble: tuple[bytes, bytes], blocks: Iterable[_Block], limit: int) -> Iterator[Request]:
+    """Blocks dealt out to requests of at most ``limit`` bytes."""
+    room = limit - len(preamble[0]) - len(preamble[1]) - len(SCHEMA_URL) - 64
+    parts: list[Any] = []
+    size = items = 0
+    for block in blocks:
+        rows = block.rows
+        while len(rows):
+            take = min(len(rows), max(1 if not items else 0, (room - size) // rows.shape[1]))
+            if take:
+                parts.append(rows[:take].reshape(-1))
+                size += take * rows.shape[1]
+                items += take
+                rows = rows[take:]
+            if len(rows):
+                yield Request(path, _wrapped(preamble, b"".join(memoryview(part) for part in parts)), items)
+                parts, size, items = [], 0, 0
+    if items:
+        yield Request(path, _wrapped(preamble, b"".join(memoryview(part) for part in parts)), items)
+
+
+def _wrapped(preamble: tuple[bytes, bytes], items: bytes) -> bytes:
+    """``ExportTraceServiceRequest`` or ``ExportLogsServiceRequest`` around encoded items: the two have the same field numbers."""
+    resource, scope = preamble
+    url = wire.text(3, SCHEMA_URL)
+    inner = wire.prefixed(2, len(scope) + len(items) + len(url))
+    outer = wire.prefixed(1, len(resource) + len(inner) + len(scope) + len(items) + 2 * len(url))
+    return b"".join((outer, resource, inner, scope, items, url, url))
+
+
+def _unpacked(body: bytes) -> tuple[tuple[bytes, bytes], list[bytes]]:
+    """The inverse of ``_wrapped``, items apart; reads what this module wrote and nothing else."""
+    _, at = _length(body, 0)
+    end, start = _length(body, at)
+    resource = body[at : start + end]
+    _, at = _length(body, start + end)
+    end, start = _length(body, at)
+    scope = body[at : start + end]
+    items = []
+    at = start + end
+    while body[at] == 2 << 3 | 2:
+        size, start = _length(body, at)
+        items.append(body[at : start + size])
+        at = start + size
+    return (resource, scope), items
+
+
+def _length(body: bytes, at: int) -> tuple[int, int]:
+    """The length that follows the one-byte key at ``at``, and where the content starts."""
+    size = shift = 0
+    at += 1
+    while True:
+        digit = body[at]
+        size |= (digit & 0x7F) << shift
+        shift += 7
+        at += 1
+        if digit < 0x80:
+            return size, at
+
+
+def _bytes(field: int, value: Any) -> list[Piece]:
+    return wire.message(field, [value])
+
+
+def _unhex(texts: pl.Series) -> Any:
+    return np.frombuffer(bytes.fromhex("".join(texts.to_list())), np.uint8).reshape(texts.len(), -1)
+
+
+def _unit_trace(unit: Link) -> bytes:
+    return ids.unit_trace(unit.application, unit.stream, unit.shard, unit.after, unit.last)
+
+
+def _nanos(text: str) -> int:
+    """Nanoseconds since 1970; float arithmetic would lose microseconds."""
+    moment = datetime.fromisoformat(text)
+    whole = moment.replace(microsecond=0)
+    return int(whole.timestamp()) * 1_000_000_000 + moment.microsecond * 1000

@@ -1,0 +1,137 @@
+"""Where one record is, and where the record of one row came from, by its unit's ledger segment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import polars as pl
+
+from stream.audit.chain import Link
+from stream.audit.ledger import Segment
+from stream.audit.objects import Area
+from stream.errors import DefinitionError
+
+_WANTED: Final = re.compile(r"(?:(?P<shard>[A-Za-z_.-][A-Za-z0-9_.-]*):)?(?P<seq>\d{1,60})(?::(?P<sub>\d{1,10}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A record to look for; a shard or a sub-sequence number of None stands for any."""
+
+    sequence: int
+    subsequence: int | None = None
+    shard: str | None = None
+
+    @staticmethod
+    def parse(text: str) -> Wanted:
+        """``[<shard>:]<sequence>[:<sub>]``, as ``messaging.message.id`` and the lineage columns write it.
+
+        Raises:
+            DefinitionError: ``text`` is no such key.
+        """
+        match = _WANTED.fullmatch(text.strip())
+        if match is None:
+            msg = f"{text!r} names no record; write its sequence number, or <shard>:<sequence>:<sub> as spans and lineage columns have them"
+            raise DefinitionError(msg)
+        return Wanted(int(match["seq"]), None if match["sub"] is None else int(match["sub"]), match["shard"])
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A file and the first row of it that holds the record, counted from 0."""
+
+    sink: str
+    url: str
+    row: int
+
+
+class Fate(msgspec.Struct, frozen=True):
+    """What became of one record, and in which unit."""
+
+    stream: str
+    shard: str
+    sequence: str
+    subsequence: int
+    outcome: str
+    stage: str | None
+    reason: str | None
+    arrival_ms: int
+    payload_bytes: int
+    rows: int
+    places: tuple[Place, ...]
+    trace_id: str
+    span_id: str
+    producer_trace_id: str | None
+    producer_span_id: str | None
+    unit_after: str
+    unit_last: str
+    unit_records: int
+    pipeline: str
+    worker: str
+    created_at: str
+    sealed_by: str
+    sealed_at: str
+    ledger: str
+
+
+def find(segment: Segment, wanted: Wanted) -> pl.DataFrame:
+    """The ledger rows of the records that ``wanted`` names: one, none, or several of a KPL aggregate."""
+    rows = segment.frame.with_row_index("at").filter(pl.col("seq") == str(wanted.sequence))
+    return rows if wanted.subsequence is None else rows.filter(pl.col("sub") == wanted.subsequence)
+
+
+def record_at(segment: Segment, sink: str, key: str, row: int) -> pl.DataFrame:
+    """The ledger row of the record whose rows include row number ``row`` (from 0) of an object; empty where there is none."""
+    place = next((index for index, item in enumerate(segment.header.objects) if (item.sink, item.key) == (sink, key)), None)
+    if place is None or sink not in segment.header.targets or not 0 <= row < segment.header.objects[place].rows:
+        return segment.frame.with_row_index("at").clear()
+    column = segment.header.targets.index(sink)
+    there = segment.frame.with_row_index("at").filter((pl.col(f"dest_{column}") == place) & (pl.col(f"row_{column}") <= row))
+    return there.sort(f"row_{column}").tail(1)
+
+
+def fates(
+    rows: pl.DataFrame, segment: Segment, unit: Link, areas: Mapping[str, Area], ids: Mapping[tuple[str, int], tuple[str, str]]
+) -> list[Fate]:
+    """The ledger ``rows`` in words; ``ids`` has trace id and span id of each record as they are exported."""
+    found = []
+    ledger = unit.ledger
+    for row in rows.iter_rows(named=True):
+        places = [
+            Place(target, areas[target].url_of(segment.header.objects[row[f"dest_{index}"]].key), row[f"row_{index}"])
+            for index, target in enumerate(segment.header.targets)
+            if row[f"dest_{index}"] is not None and target in areas
+        ]
+        trace_id, span_id = ids[row["seq"], row["sub"]]
+        found.append(
+            Fate(
+                stream=unit.stream,
+                shard=unit.shard,
+                sequence=row["seq"],
+                subsequence=row["sub"],
+                outcome=row["outcome"],
+                stage=row["stage"],
+                reason=row["reason"],
+                arrival_ms=row["arrival_ms"],
+                payload_bytes=row["bytes"],
+                rows=row["rows"],
+                places=tuple(places),
+                trace_id=trace_id,
+                span_id=span_id,
+                producer_trace_id=row["trace_id"],
+                producer_span_id=row["parent_id"],
+                unit_after=str(unit.after),
+                unit_last=str(unit.last),
+                unit_records=unit.records,
+                pipeline=unit.pipeline,
+                worker=unit.worker,
+                created_at=unit.created_at,
+                sealed_by=unit.sealed_by,
+                sealed_at=unit.sealed_at,
+                ledger=areas["ledger"].url_of(ledger.key) if ledger else "",
+            )
+        )
+    return found

@@ -1,0 +1,298 @@
+"""The proof, from outside: that every record between the start and the head of each shard ended once, where the log says.
+
+Nothing is taken from the service: manifests, ledger, files, checkpoints and, while it still has them, the stream's own records are
+read again and compared with each other. Any one of them that was lost, doubled, moved or edited disagrees with another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol, TypeAlias
+
+from stream.audit import chain, objects
+from stream.audit.chain import Followed, Link, LinkKind, ShardLog, StoredCheckpoint
+from stream.audit.ledger import NAME as LEDGER
+from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
+from stream.audit.objects import Area
+from stream.audit.report import Check, Finding, Report, ShardSummary, Verdict, verdict
+from stream.audit.set_hash import SetHash
+from stream.audit.source import Reread, check_source
+from stream.contracts import Clock
+
+AT_ONCE: Final = 8
+"""Units looked at side by side: reading is what takes the time, and each holds its files in memory meanwhile."""
+
+LOOKS: Final = 3
+"""A shard that is being worked on is looked at again while its log or checkpoint moves under the verifier."""
+
+Told: TypeAlias = Callable[[str, int, int], None]
+"""What is being done, how many are done, of how many."""
+
+
+class Evidence(Protocol):
+    """What the verifier may look at. ``horizon``: records that arrived earlier may have left the stream; None without a stream."""
+
+    application: str
+    stream: str
+    areas: Mapping[str, Area]
+    horizon: datetime | None
+
+    async def shards(self) -> list[str]:
+        """Ids of all shards that have a folder in the log."""
+        ...
+
+    async def log(self, shard: str) -> ShardLog:
+        """Everything in that folder."""
+        ...
+
+    async def checkpoint(self, shard: str) -> StoredCheckpoint | None:
+        """The checkpoint, or None where there is none."""
+        ...
+
+    async def stray_checkpoints(self, shards: Sequence[str]) -> list[str]:
+        """Names of stored checkpoints that belong to none of ``shards``."""
+        ...
+
+    async def pinned_start(self) -> str | None:
+        """The stream's pinned start, as ``Link.start`` would show it."""
+        ...
+
+    def reread(self, shard: str, until: int) -> AsyncIterator[Reread] | None:
+        """The records of ``shard`` from its start up to ``until``, from the stream; None if the stream has no such shard any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What to verify. The chain is always checked as a whole; files and records only of units that overlap ``(after, last]``.
+
+    ``contents``: read the files, not only their names and sizes. ``source``: read the stream again.
+    """
+
+    shard: str | None = None
+    after: int = 0
+    last: int | None = None
+    contents: bool = True
+    source: bool = True
+
+    def takes(self, unit: Link) -> bool:
+        """Whether the unit's files and records are to be looked at."""
+        return (unit.last or 0) > self.after and (self.last is None or unit.after < self.last)
+
+
+@dataclass(slots=True)
+class _State:
+    findings: list[Finding] = field(default_factory=list)
+    checked: Counter[Check] = field(default_factory=Counter)
+    hashes: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Set hash of each unit whose ledger could be read, by shard and start."""
+
+
+class Verifier:
+    """One verification of one application's log of one stream."""
+
+    def __init__(self, evidence: Evidence, scope: Scope, clock: Clock, told: Told = lambda _what, _done, _total: None) -> None:
+        self._evidence = evidence
+        self._scope = scope
+        self._clock = clock
+        self._told = told
+        self._state = _State()
+
+    async def run(self, *, repair: bool = False) -> Report:
+        """Check everything in scope; with ``repair``, then remove the leftovers that are certainly this log's.
+
+        Raises:
+            Fatal: a store cannot be read at all.
+            Retryable: a store went on failing.
+        """
+        evidence, state = self._evidence, self._state
+        started = self._clock.now().isoformat()
+        files = await objects.list_files(evidence.areas.values())  # before the log: whatever is listed had its intent by then
+        shards = await evidence.shards()
+        logs = {shard: await self._shard(shard) for shard in shards}
+        links = [link for log, _ in logs.values() for link in log.links]
+        state.findings += chain.check_family(
+            {shard: (_genesis(log), done) for shard, (log, done) in logs.items()}, await self._start(shards)
+        )
+        for name in await evidence.stray_checkpoints(shards):
+            state.findings.append(Finding("", Check.CHECKPOINT, Verdict.FAILED, "a checkpoint of a shard that has no log", object=name))
+        chosen = [shard for shard in shards if self._scope.shard in {None, shard}]
+        units = [unit for shard in chosen for unit in logs[shard][1].units if self._scope.takes(unit)]
+        await self._all_units(units, files)
+        found = objects.strays(files, links, evidence.areas)
+        state.findings += objects.stray_findings(found)
+        state.checked[Check.OBJECTS] += len(files)
+        if self._scope.source:
+            await self._all_sources(chosen, units, logs)
+        removed = await self._remove(found) if repair else ()
+        return self._report(started, {shard: logs[shard] for shard in chosen}, found, removed)
+
+    async def _start(self, shards: Sequence[str]) -> str | None:
+        start = await self._evidence.pinned_start()
+        if start is None and shards:
+            self._state.findings.append(Finding("", Check.CHAIN, Verdict.FAILED, "the stream's pinned start is missing from the log"))
+        return start
+
+    async def _shard(self, shard: str) -> tuple[ShardLog, Followed]:
+        seen: tuple[int, StoredCheckpoint | None] | None = None
+        for _ in range(LOOKS):
+            log = await self._evidence.log(shard)
+            stored = await self._evidence.checkpoint(shard)
+            followed, findings = chain.follow(log)
+            findings += chain.check_checkpoint(log, followed, stored)
+            if not findings or (followed.head, stored) == seen:
+                break
+            seen = (followed.head, stored)
+        self._state.findings += findings
+        self._state.checked.update({Check.CHAIN: len(log.links), Check.SEAL: len(log.links), Check.CHECKPOINT: 1})
+        return log, followed
+
+    async def _all_units(self, units: Sequence[Link], files: Mapping[str, tuple[str, str]]) -> None:
+        done = 0
+
+        async def one(unit: Link) -> None:
+            nonlocal done
+            await (self._unit(unit) if self._scope.contents else self._presence(unit, files))
+            done += 1
+            self._told("units", done, len(units))
+
+        await _a_few_at_once([one(unit) for unit in units])
+
+    async def _presence(self, unit: Link, files: Mapping[str, tuple[str, str]]) -> None:
+        for file in unit.files:
+            area = self._evidence.areas.get(file.sink)
+            url = area.url_of(file.key) if area else f"{file.sink}:{file.key}"
+            if url not in files:
+                self._state.findings += objects.check_file(unit, file, url, None)
+
+    async def _unit(self, unit: Link) -> None:
+        segment = await self._segment(unit)
+        for file in unit.files:
+            if file.sink == LEDGER:
+                continue
+            body, url = await self._body(unit, file)
+            if body is not None and segment is not None and file.key.endswith(".parquet"):
+                place = next((n for n, item in enumerate(segment.header.objects) if (item.sink, item.key) == (file.sink, file.key)), None)
+                if place is not None:
+                    self._state.findings += objects.check_rows(unit, segment, place, url, body)
+
+    async def _segment(self, unit: Link) -> Segment | None:
+        ledger = unit.ledger
+        if ledger is None:
+            self._state.findings.append(self._failed(unit, Check.CONSERVATION, "the manifest lists no ledger segment", unit.key))
+            return None
+        body, url = await self._body(unit, ledger)
+        if body is None:
+            return None
+        try:
+            segment = read_segment(body)
+        except SegmentError as error:
+            self._state.findings.append(self._failed(unit, Check.CONSERVATION, str(error), url))
+            return None
+        self._state.checked[Check.CONSERVATION] += segment.frame.height
+        self._state.findings += chain.check_unit(unit, segment)
+        self._state.hashes[unit.shard, unit.after] = segment.header.set_hash
+        return segment
+
+    async def _body(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str]:
+        """The bytes of a file if they are what the manifest says, and its URL."""
+        area = self._evidence.areas.get(file.sink)
+        if area is None:
+            why = f"the pipeline has no sink {file.sink!r} now, so its files cannot be looked at; verify with the pipeline file that had it"
+            self._state.findings.append(Finding(unit.shard, Check.OBJECTS, Verdict.UNKNOWN, why, *unit.bounds, object=file.key))
+            return None, ""
+        stored = await area.store.get(file.key)
+        body, url = stored.body if stored else None, area.url_of(file.key)
+        wrong = objects.check_file(unit, file, url, body)
+        self._state.findings += wrong
+        return (None if wrong else body), url
+
+    async def _all_sources(self, shards: Sequence[str], units: Sequence[Link], logs: Mapping[str, tuple[ShardLog, Followed]]) -> None:
+        total, done = sum(unit.records for unit in units), 0
+        for shard in shards:
+            own = [unit for unit in units if unit.shard == shard]
+            if not own:
+                continue
+            records = self._evidence.reread(shard, logs[shard][1].head)
+            hashes = {start: SetHash.parse(text) for (name, start), text in self._state.hashes.items() if name == shard}
+
+            def read(count: int, before: int = done) -> None:
+                self._told("records re-read", min(total, before + count), total)
+
+            self._state.findings += await check_source(own, hashes, records, self._evidence.horizon, read)
+            done += sum(unit.records for unit in own)
+            self._state.checked[Check.SOURCE] += sum(unit.records for unit in own)
+
+    async def _remove(self, found: Sequence[objects.Stray]) -> tuple[str, ...]:
+        removed = []
+        for stray in found:
+            if stray.ours:
+                await self._evidence.areas[stray.sink].store.delete(stray.key)
+                removed.append(stray.url)
+        self._state.findings = [each for each in self._state.findings if each.object not in removed]
+        return tuple(removed)
+
+    def _failed(self, unit: Link, check: Check, why: str, key: str) -> Finding:
+        return Finding(unit.shard, check, Verdict.FAILED, why, *unit.bounds, object=key)
+
+    def _report(
+        self, started: str, logs: Mapping[str, tuple[ShardLog, Followed]], found: Sequence[objects.Stray], removed: tuple[str, ...]
+    ) -> Report:
+        findings = tuple(sorted(set(self._state.findings)))
+        return Report(
+            application=self._evidence.application,
+            stream=self._evidence.stream,
+            started_at=started,
+            finished_at=self._clock.now().isoformat(),
+            shards=tuple(self._summary(log, done) for log, done in logs.values()),
+            checked=dict(sorted(self._state.checked.items())),
+            findings=findings,
+            leftovers=tuple(stray.url for stray in found if stray.ours and stray.url not in removed),
+            removed=removed,
+            verdict=verdict(findings),
+        )
+
+    def _summary(self, log: ShardLog, done: Followed) -> ShardSummary:
+        outcomes: Counter[str] = Counter()
+        for unit in done.units:
+            outcomes.update(unit.outcomes)
+        hashes = [self._state.hashes.get((log.shard, unit.after)) for unit in done.units]
+        whole = sum((SetHash.parse(each) for each in hashes if each), SetHash())
+        return ShardSummary(
+            shard=log.shard,
+            units=len(done.units),
+            records=sum(unit.records for unit in done.units),
+            outcomes=dict(sorted(outcomes.items())),
+            last=str(done.head),
+            ended=done.end is not None,
+            open_unit=done.intent is not None,
+            set_hash=whole.hex if all(hashes) else None,
+        )
+
+
+def _genesis(log: ShardLog) -> Link | None:
+    return next((link for link in log.links if link.kind is LinkKind.GENESIS), None)
+
+
+async def _a_few_at_once(calls: Sequence[Coroutine[Any, Any, None]]) -> None:
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(call: Coroutine[Any, Any, None]) -> None:
+        async with slots:
+            await call
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for call in calls:
+                group.create_task(one(call))
+    except ExceptionGroup as group_error:
+        raise group_error.exceptions[0] from None
+
+
+def horizon(now: datetime, retention: timedelta) -> datetime:
+    """Records that arrived before this may have left the stream; an hour is allowed for clocks and for arrival times being approximate."""
+    return now - retention + timedelta(hours=1)

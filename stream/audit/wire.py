@@ -1,0 +1,114 @@
+"""Protobuf by hand, for many messages of one shape at once.
+
+A message is a list of pieces, each either bytes that all rows share or an array with one row of bytes for each message. All messages of
+a list have the same length, so every length prefix is shared too, and encoding is a handful of array assignments for any number of rows.
+Numbers that differ are written as varints padded to five bytes, which every protobuf reader accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Piece: TypeAlias = Any
+"""``bytes``, or a uint8 array of shape (rows, width)."""
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def varint(value: int) -> bytes:
+    """The shortest form of ``value``, which is not negative."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def width(pieces: Iterable[Piece]) -> int:
+    """Bytes in one message."""
+    return sum(len(piece) if isinstance(piece, bytes) else piece.shape[1] for piece in pieces)
+
+
+def message(field: int, pieces: Sequence[Piece]) -> list[Piece]:
+    """A nested message, text or bytes as field number ``field``."""
+    return [varint(field << 3 | _BYTES) + varint(width(pieces)), *pieces]
+
+
+def text(field: int, value: str) -> bytes:
+    """A string that all rows share."""
+    encoded = value.encode()
+    return varint(field << 3 | _BYTES) + varint(len(encoded)) + encoded
+
+
+def number(field: int, value: int) -> bytes:
+    """A varint that all rows share."""
+    return varint(field << 3 | _VARINT) + varint(value)
+
+
+def numbers(field: int, values: Any) -> list[Piece]:
+    """A varint for each row; ``values`` lie in 0 .. 2**35 - 1."""
+    wide = np.asarray(values, np.uint64)
+    out = np.empty((len(wide), 5), np.uint8)
+    for place in range(5):
+        digit = (wide >> np.uint64(7 * place)) & np.uint64(0x7F)
+        out[:, place] = digit | np.uint64(0x80 if place < 4 else 0)
+    return [varint(field << 3 | _VARINT), out]
+
+
+def fixed64(field: int, values: Any) -> list[Piece]:
+    """A fixed64 for each row, or one that all share if ``values`` is an int."""
+    key = varint(field << 3 | _FIXED64)
+    if isinstance(values, int):
+        return [key + values.to_bytes(8, "little")]
+    return [key, np.ascontiguousarray(values, "<u8").view(np.uint8).reshape(-1, 8)]
+
+
+def fixed32(field: int, value: int) -> bytes:
+    """A fixed32 that all rows share."""
+    return varint(field << 3 | _FIXED32) + value.to_bytes(4, "little")
+
+
+def attribute(field: int, key: str, value: str | int) -> bytes:
+    """A ``KeyValue`` that all rows share."""
+    any_value = text(1, value) if isinstance(value, str) else number(3, value)
+    return b"".join(message(field, [text(1, key), *message(2, [any_value])]))
+
+
+def attribute_of_texts(field: int, key: str, texts: Any) -> list[Piece]:
+    """A ``KeyValue`` with a text of equal length for each row."""
+    return message(field, [text(1, key), *message(2, message(1, [texts]))])
+
+
+def attribute_of_numbers(field: int, key: str, values: Any) -> list[Piece]:
+    """A ``KeyValue`` with an integer for each row."""
+    return message(field, [text(1, key), *message(2, numbers(3, values))])
+
+
+def rows(pieces: Sequence[Piece], count: int) -> Any:
+    """The messages, one a row: a uint8 array of shape (count, width)."""
+    shape = np.concatenate(
+        [np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else np.zeros(piece.shape[1], np.uint8) for piece in pieces]
+    )
+    out = np.empty((count, len(shape)), np.uint8)
+    out[:] = shape
+    at = 0
+    for piece in pieces:
+        end = at + (len(piece) if isinstance(piece, bytes) else piece.shape[1])
+        if not isinstance(piece, bytes):
+            out[:, at:end] = piece
+        at = end
+    return out
+
+
+def joined(*parts: bytes) -> bytes:
+    """``parts`` one after the other."""
+    return b"".join(parts)
+
+
+def prefixed(field: int, size: int) -> bytes:
+    """Key and length of a nested message of ``size`` bytes."""
+    return varint(field << 3 | _BYTES) + varint(size)

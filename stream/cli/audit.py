@@ -1,0 +1,177 @@
+"""``stream audit``: the proof that every record is accounted for once, and what the log holds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from stream.audit.report import EXIT, Report, Verdict
+from stream.audit.verify import Scope, Verifier
+from stream.clock import SystemClock
+from stream.errors import StreamError
+from stream.pipeline.lint import check as check_file
+from stream.pipeline.model import Pipeline
+from stream.worker.auditing import open_evidence
+from stream.worker.exporting import export_range, open_export
+
+EXIT_FAILED = 1
+EXIT_UNKNOWN = 2
+
+T = TypeVar("T")
+
+File = Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+app = typer.Typer(name="audit", help="Prove, list and export what became of every record.", no_args_is_help=True)
+
+
+@app.command()
+def verify(
+    file: File,
+    shard: Annotated[str | None, typer.Option(help="Only this shard.")] = None,
+    after: Annotated[str, typer.Option("--from", help="Only units with records behind this sequence number.")] = "0",
+    last: Annotated[str | None, typer.Option("--to", help="Only units with records up to this sequence number.")] = None,
+    contents: Annotated[bool, typer.Option("--contents/--names-only", help="Read every file, or only see that it is there.")] = True,
+    source: Annotated[bool, typer.Option("--source/--no-source", help="Read the stream again and compare.")] = True,
+    repair: Annotated[bool, typer.Option("--repair", help="Remove files that were made for sealed units and that none lists.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Prove from outside that every record read is accounted for exactly once.
+
+    Six checks: chain, conservation, checkpoint, objects, source, seal. Exit code 0: all hold; 1: one does not; 2: none failed, but one
+    could not be answered, or the command was wrong.
+    """
+    scope = Scope(shard, _sequence(after, "--from"), None if last is None else _sequence(last, "--to"), contents, source)
+    console = Console(stderr=True, highlight=False)
+
+    async def run(pipeline: Pipeline, told: Callable[[str, int, int], None]) -> Report:
+        async with AsyncExitStack() as stack:
+            evidence, _ = await open_evidence(pipeline, file.parent, SystemClock(), stack, with_stream=source)
+            return await Verifier(evidence, scope, SystemClock(), told).run(repair=repair)
+
+    with _bars(console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def told(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        report = carry_out(file, lambda pipeline: run(pipeline, told))
+    if json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
+    else:
+        show(report, Console(highlight=False, soft_wrap=True))
+    raise typer.Exit(EXIT[report.verdict])
+
+
+@app.command()
+def ls(file: File, json: AsJson = False) -> None:
+    """List the shards in the log: units, records and outcomes of each. Nothing but manifests is read."""
+
+    async def run(pipeline: Pipeline) -> Report:
+        async with AsyncExitStack() as stack:
+            evidence, _ = await open_evidence(pipeline, file.parent, SystemClock(), stack, with_stream=False)
+            return await Verifier(evidence, Scope(contents=False, source=False), SystemClock()).run()
+
+    report = carry_out(file, run)
+    if json:
+        sys.stdout.write(msgspec.json.encode(report.shards).decode() + "\n")
+    else:
+        Console(highlight=False).print(_shards(report))
+
+
+@app.command()
+def export(
+    file: File,
+    shard: Annotated[str | None, typer.Option(help="Only this shard.")] = None,
+    after: Annotated[str, typer.Option("--from", help="Only units with records behind this sequence number.")] = "0",
+    last: Annotated[str | None, typer.Option("--to", help="Only units with records up to this sequence number.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Collector; the pipeline's where not given.")] = None,
+) -> None:
+    """Send the spans of sealed units to a collector, again or for the first time; ids and bytes are the same every time.
+
+    The worker's cursors stay where they are. Exit code 0: sent; 2: it could not be done.
+    """
+    bounds = _sequence(after, "--from"), None if last is None else _sequence(last, "--to")
+
+    async def run(pipeline: Pipeline) -> tuple[int, int]:
+        async with AsyncExitStack() as stack:
+            exporter, units, shards = await open_export(pipeline, endpoint, file.parent, os.environ, stack)
+            return await export_range(exporter, units, [shard] if shard else shards, *bounds)
+
+    units, items = carry_out(file, run)
+    typer.echo(f"{units:,} units exported, {items:,} spans accepted")
+
+
+def carry_out(file: Path, run: Callable[[Pipeline], Coroutine[Any, Any, T]]) -> T:
+    """What ``run`` gives for the checked pipeline in ``file``; ends the process with 2 where it cannot be known."""
+    result = check_file(file, os.environ)
+    if result.pipeline is None:
+        for finding in result.findings:
+            typer.echo(finding.render(), err=True)
+        raise typer.Exit(EXIT_UNKNOWN)
+    try:
+        return asyncio.run(run(result.pipeline))
+    except StreamError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_UNKNOWN) from error
+    except ExceptionGroup as group:
+        _, rest = group.split(StreamError)
+        if rest is not None:
+            raise
+        for each in group.exceptions:
+            typer.echo(f"error: {each}", err=True)
+        raise typer.Exit(EXIT_UNKNOWN) from group
+
+
+def show(report: Report, console: Console) -> None:
+    """The report for a person."""
+    console.print(_shards(report))
+    for finding in report.findings:
+        colour = "red" if finding.verdict is Verdict.FAILED else "yellow"
+        bounds = f" ({finding.after}, {finding.last}]" if finding.after else ""
+        console.print(f"[bold {colour}]{finding.verdict}[/] {finding.check} {finding.shard}{bounds}")
+        console.print(f"  {finding.message}" + (f"\n  {finding.object}" if finding.object else ""), markup=False)
+    for url in report.removed:
+        console.print(f"removed {url}", markup=False)
+    asked = ", ".join(f"{check} {count:,}" for check, count in report.checked.items())
+    console.print(f"looked at: {asked}")
+    words = {
+        Verdict.OK: f"[bold green]All {report.records:,} records are accounted for, once.[/]",
+        Verdict.UNKNOWN: "[bold yellow]Nothing is wrong that could be checked; something could not be.[/]",
+        Verdict.FAILED: f"[bold red]{len(report.findings)} finding(s): the log does not prove what it says.[/]",
+    }
+    console.print(words[report.verdict])
+
+
+def _shards(report: Report) -> Table:
+    table = Table("shard", "units", "records", "outcomes", "state", title=f"{report.application} on {report.stream}", title_justify="left")
+    for shard in report.shards:
+        outcomes = ", ".join(f"{label} {count:,}" for label, count in shard.outcomes.items())
+        state = "ended" if shard.ended else "unit in flight" if shard.open_unit else "open"
+        table.add_row(shard.shard, f"{shard.units:,}", f"{shard.records:,}", outcomes, state)
+    return table
+
+
+def _bars(console: Console) -> Progress:
+    columns = (TextColumn("{task.description:18}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _sequence(text: str, option: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 60):
+        msg = f"{option} {text}: a sequence number is up to 60 decimal digits"
+        raise typer.BadParameter(msg)
+    return int(text)

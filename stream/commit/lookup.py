@@ -1,0 +1,72 @@
+"""Finding units and shards in a long log with few listings. A store lists keys upwards only; a unit's key is where it *starts*."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Final
+
+from stream.batch import ORIGIN
+from stream.commit.naming import SEQUENCE_DIGITS, manifest_key, shard_prefix
+from stream.contracts import ObjectStore
+
+PAGE: Final = 1000
+"""Keys that S3 gives in one answer: looking at fewer costs as much."""
+
+_SUFFIX: Final = ".json"
+
+
+def position_of(key: str, prefix: str) -> int | None:
+    """Behind which sequence number the unit with the manifest ``key`` starts; None if ``key`` is no such thing below ``prefix``."""
+    name = key.removeprefix(prefix).removesuffix(_SUFFIX)
+    whole = key == f"{prefix}{name}{_SUFFIX}" and len(name) == SEQUENCE_DIGITS
+    return int(name) if whole and name.isascii() and name.isdigit() else None
+
+
+async def unit_start(store: ObjectStore, stream: str, shard_id: str, sequence: int) -> int | None:
+    """Where the unit starts that would hold ``sequence``: the greatest start below it, or None where there is none.
+
+    Bisects the interval that can hold the start: each listing either ends the search, lifts the lower end to a start that exists, or
+    halves the interval. With starts spread over time that is about log2(units / 1000) listings.
+    """
+    prefix = shard_prefix(stream, shard_id)
+    best, low, high = None, ORIGIN, sequence
+    while low < high:
+        middle = (low + high) // 2
+        starts, more = await _starts(store, prefix, manifest_key(stream, shard_id, middle - 1) if middle > ORIGIN else "")
+        below = [start for start in starts if start < sequence]
+        if not below:
+            high = middle
+            continue
+        best, low = below[-1], below[-1] + 1
+        if len(below) < len(starts) or not more:
+            break
+    return best
+
+
+async def shards_of(store: ObjectStore, stream: str) -> AsyncIterator[str]:
+    """Ids of all shards that have a chain, ascending: one listing for each, however long the chains are."""
+    prefix, after = f"commits/{stream}/", ""
+    while True:
+        async with aclosing(store.list(prefix, after)) as found:  # type: ignore[type-var]
+            first = await anext(found, None)
+        if first is None:
+            return
+        shard_id = first.key.removeprefix(prefix).partition("/")[0]
+        yield shard_id
+        after = f"{prefix}{shard_id}0"  # the first key that sorts behind every "<shard>/..."
+
+
+async def _starts(store: ObjectStore, prefix: str, after: str) -> tuple[list[int], bool]:
+    """Starts of up to ``PAGE`` units behind the key ``after``, ascending, and whether there may be more."""
+    starts: list[int] = []
+    seen = 0
+    async with aclosing(store.list(prefix, after)) as listing:  # type: ignore[type-var]
+        async for info in listing:
+            seen += 1
+            start = position_of(info.key, prefix)
+            if start is not None:
+                starts.append(start)
+            if seen >= PAGE:
+                return starts, True
+    return starts, False

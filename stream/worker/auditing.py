@@ -1,0 +1,249 @@
+"""A pipeline's log, files and stream, opened for reading: what audit commands work with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from stream.audit import ledger
+from stream.audit.chain import Link, LinkKind, ShardLog, StageRun, StoredCheckpoint
+from stream.audit.ledger import LedgerObject
+from stream.audit.objects import Area
+from stream.audit.source import Reread
+from stream.audit.verify import horizon
+from stream.aws.kinesis import open_kinesis
+from stream.aws.session import AwsSession
+from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
+from stream.budget import ByteBudget
+from stream.commit.log import CommitLog
+from stream.commit.lookup import position_of, shards_of
+from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, encode, pinned, with_seal
+from stream.commit.naming import genesis_key, shard_prefix, start_key
+from stream.contracts import Checkpoints, Clock, ObjectStore, Shard, Source, Start, StartKind
+from stream.errors import Halted
+from stream.lease.checkpoints import StoredCheckpoints
+from stream.pipeline.model import Pipeline
+from stream.sink import rejects
+from stream.source.aggregated import OutOfRange
+from stream.source.kinesis import KinesisSource
+from stream.source.pace import ReadSettings
+from stream.storage.open import open_store
+from stream.storage.prefixed import PrefixedStore
+from stream.worker.places import located
+
+READ_AT_ONCE: Final = 16
+"""Manifests fetched side by side."""
+
+BUDGET: Final = 64 * 2**20
+"""Bytes that re-reading a stream may hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where one pipeline keeps things. ``targets``: every sink by name, ledger and rejects included."""
+
+    state: ObjectStore
+    targets: Mapping[str, ObjectStore]
+
+    @staticmethod
+    def open(pipeline: Pipeline, base: Path, session: AwsSession) -> Stores:
+        """Nothing is read yet; relative paths begin at ``base``."""
+        state = PrefixedStore(open_store(located(pipeline.state, base), session), f"{pipeline.application}/")
+        targets: dict[str, ObjectStore] = {config.name: open_store(located(config.url, base), session) for config in pipeline.sinks}
+        targets[rejects.NAME] = PrefixedStore(state, "rejects/")
+        targets[ledger.NAME] = PrefixedStore(state, "ledger/v1/")
+        return Stores(state, targets)
+
+    def areas(self, state_url: str, stream: str) -> dict[str, Area]:
+        """Where files of each target lie. The state may lie below a sink's prefix; it is none of that sink's files."""
+        own = {rejects.NAME, ledger.NAME}
+        return {
+            name: Area(name, store, f"{stream}/" if name in own else "", () if name in own else (state_url,))
+            for name, store in self.targets.items()
+        }
+
+
+def link_of(key: str, body: bytes, position: int | None) -> Link:
+    """The manifest with the bytes ``body`` that lies at ``key``, as the audit sees it.
+
+    Raises:
+        Halted: it is no manifest.
+    """
+    manifest = decode(body, key)
+    return Link(
+        key=key,
+        kind=LinkKind(manifest.kind.value),
+        sealed=manifest.sealed,
+        digest=digest(body),
+        position=position,
+        application=manifest.application,
+        stream=manifest.stream,
+        shard=manifest.shard,
+        after=int(manifest.after),
+        last=None if manifest.last is None else int(manifest.last),
+        subsequence=manifest.subsequence,
+        records=manifest.records,
+        outcomes=manifest.outcomes,
+        files=_files(manifest.files),
+        superseded=_files(manifest.superseded),
+        stages=tuple(StageRun(run.name, run.rows_in, run.rows_out, run.micros) for run in manifest.stages),
+        previous=manifest.previous,
+        pipeline=manifest.pipeline,
+        start=str(manifest.start.timestamp or manifest.start.kind) if manifest.start else "",
+        parents=manifest.parents,
+        children=manifest.children,
+        trigger=manifest.trigger,
+        first_arrival=manifest.first_arrival,
+        last_arrival=manifest.last_arrival,
+        worker=manifest.worker,
+        created_at=manifest.created_at,
+        sealed_by=manifest.sealed_by,
+        sealed_at=manifest.sealed_at,
+        damage=_damage(manifest, body),
+    )
+
+
+def _files(entries: Sequence[FileEntry]) -> tuple[LedgerObject, ...]:
+    return tuple(LedgerObject(entry.sink, entry.key, entry.rows, entry.size, entry.sha256) for entry in entries)
+
+
+def _damage(manifest: Manifest, body: bytes) -> str:
+    if encode(manifest) != body:
+        return "the manifest is not in the form in which the service writes it: it was edited"
+    if manifest.sealed and with_seal(manifest).seal != manifest.seal:
+        return "the manifest's seal does not fit its content: it was edited after it was sealed"
+    if not manifest.sealed and manifest.seal:
+        return "the manifest carries a seal and calls itself an intent: it was edited"
+    return ""
+
+
+class StoredEvidence:
+    """``audit.verify.Evidence`` over a pipeline's stores; with a ``source``, over the stream too.
+
+    ``shards`` of the stream as the source lists them, by id; ``start`` where reading it again begins.
+    """
+
+    def __init__(
+        self,
+        log: CommitLog,
+        areas: Mapping[str, Area],
+        checkpoints: Checkpoints,
+        stream: str,
+        source: Source | None = None,
+        oldest: datetime | None = None,
+    ) -> None:
+        self.application = log.application
+        self.stream = stream
+        self.areas = areas
+        self.horizon = oldest
+        self._log = log
+        self._checkpoints = checkpoints
+        self._source = source
+        self._listed: dict[str, Shard] = {}
+        self._start = Start(StartKind.TRIM_HORIZON)
+
+    async def shards(self) -> list[str]:
+        """See ``audit.verify.Evidence``."""
+        if self._source is not None:
+            self._listed = {shard.shard_id: shard for shard in await self._source.shards()}
+        return [shard_id async for shard_id in shards_of(self._log.store, self.stream)]
+
+    async def log(self, shard: str) -> ShardLog:
+        """See ``audit.verify.Evidence``."""
+        prefix = shard_prefix(self.stream, shard)
+        slots = asyncio.Semaphore(READ_AT_ONCE)
+        links: dict[str, Link] = {}
+        unreadable: dict[str, str] = {}
+
+        async def read(key: str) -> None:
+            position = position_of(key, prefix)
+            if position is None and key != genesis_key(self.stream, shard):
+                unreadable[key] = "no manifest has this name: the object was put here by somebody else"
+                return
+            async with slots:
+                stored = await self._log.store.get(key)
+            try:
+                if stored is not None:
+                    links[key] = link_of(key, stored.body, position)
+            except (Halted, ValueError) as error:
+                unreadable[key] = str(error)
+
+        async with asyncio.TaskGroup() as group:
+            async for info in self._log.store.list(prefix):
+                group.create_task(read(info.key))
+        return ShardLog(self.stream, shard, tuple(links[key] for key in sorted(links)), tuple(sorted(unreadable.items())))
+
+    async def checkpoint(self, shard: str) -> StoredCheckpoint | None:
+        """See ``audit.verify.Evidence``."""
+        stored = await self._checkpoints.read(Shard(self.stream, shard))
+        if stored is not None:
+            return StoredCheckpoint(stored.position, stored.subsequence, stored.unit_after)
+        if await self._log.store.get(f"checkpoints/{self.stream}/{shard}.json") is not None:
+            return StoredCheckpoint(None, problem="the stored checkpoint cannot be read: it was edited")
+        return None
+
+    async def stray_checkpoints(self, shards: Sequence[str]) -> list[str]:
+        """See ``audit.verify.Evidence``."""
+        prefix = f"checkpoints/{self.stream}/"
+        known = {f"{prefix}{shard}.json" for shard in shards}
+        return [info.key async for info in self._log.store.list(prefix) if info.key not in known]
+
+    async def pinned_start(self) -> str | None:
+        """See ``audit.verify.Evidence``."""
+        key = start_key(self.stream)
+        stored = await self._log.store.get(key)
+        if stored is None:
+            return None
+        try:
+            self._start = decode_start(stored.body, key)
+        except Halted as error:
+            return str(error)
+        recorded = pinned(self._start)
+        return str(recorded.timestamp or recorded.kind)
+
+    def reread(self, shard: str, until: int) -> AsyncIterator[Reread] | None:
+        """See ``audit.verify.Evidence``."""
+        if self._source is None or shard not in self._listed:
+            return None
+        return self._reread(self._source, self._listed[shard], until)
+
+    async def _reread(self, source: Source, shard: Shard, until: int) -> AsyncIterator[Reread]:
+        async with aclosing(source.read(shard, ORIGIN, self._start, until)) as pages:  # type: ignore[type-var]
+            async for page in pages:
+                yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
+                if isinstance(source, KinesisSource):
+                    source.budget.release(page.held)
+
+
+async def open_evidence(
+    pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, *, with_stream: bool
+) -> tuple[StoredEvidence, Stores]:
+    """The evidence about ``pipeline``; connections live as long as ``stack``.
+
+    Raises:
+        Fatal: the stream was asked for and is missing, or may not be read.
+    """
+    kinesis = pipeline.source.kinesis
+    session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
+    stores = Stores.open(pipeline, base, session)
+    source, oldest = None, None
+    if with_stream:
+        source = await open_source(pipeline, session, clock, stack)
+        oldest = horizon(clock.now(), await source.retention())
+    log = CommitLog(stores.state, pipeline.application, clock, "audit")
+    areas = stores.areas(located(pipeline.state, base), kinesis.stream)
+    return StoredEvidence(log, areas, StoredCheckpoints(stores.state), kinesis.stream, source, oldest), stores
+
+
+async def open_source(pipeline: Pipeline, session: AwsSession, clock: Clock, stack: AsyncExitStack) -> KinesisSource:
+    """The pipeline's stream for reading again, with a byte budget of its own; it tells nobody what happens."""
+    kinesis = pipeline.source.kinesis
+    client = await stack.enter_async_context(open_kinesis(session))
+    settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
+    budget = ByteBudget(BUDGET)
+    return KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=lambda _event: None, settings=settings)

@@ -1,0 +1,200 @@
+"""A small application whose units were sealed by the real parts, and the stream that it read: what audits are tried on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from stream.batch import RAW_SCHEMA, Batch, SeqRange
+from stream.commit.committer import Committer, Head
+from stream.commit.log import CommitLog
+from stream.commit.manifest import Manifest, digest
+from stream.contracts import Checkpoint, Page, Shard, Start, StartKind
+from stream.lease.checkpoints import StoredCheckpoints
+from stream.pipeline.lint import check_content
+from stream.pipeline.model import Pipeline
+from stream.pipeline.resources import fetch_resources
+from stream.storage.memory import MemoryStore
+from stream.storage.prefixed import PrefixedStore
+from stream.worker.auditing import StoredEvidence, Stores
+from stream.worker.definitions import Definitions
+from stream.worker.recipe import CutUnit, cook, with_previous
+
+BEGIN = 49590338271490256608559692538361571095921575989136588898
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+START = Start(StartKind.TRIM_HORIZON)
+
+PIPELINE = """\
+application: flights
+source:
+  kinesis: {stream: events}
+  schema: {n: int64, kind: string}
+stages:
+  - filter: n % 5 <> 0
+  - derive: {twice: n * 2}
+sinks:
+  - s3: {url: "file:./lake", partition_by: [kind]}
+state: "file:./state"
+"""
+
+
+class StillClock:
+    """Time that moves only when it is told to."""
+
+    def __init__(self, now: datetime = NOON) -> None:
+        self.time = now
+
+    def now(self) -> datetime:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time.timestamp()
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+def records(shard: int, first: int, count: int, payload=None) -> pl.DataFrame:
+    """Raw records ``first``, ``first + 1``, ... of a shard, every 13th of them no JSON."""
+    rows = []
+    for n in range(first, first + count):
+        body = json.dumps({"n": n, "kind": "ab"[n % 2]}).encode() if payload is None else payload(n)
+        if payload is None and n % 13 == 12:
+            body = b"{broken"
+        rows.append((str(sequence(shard, n)), 0, NOON + timedelta(milliseconds=n), f"key-{n}", body, 0))
+    return pl.DataFrame(rows, schema=RAW_SCHEMA, orient="row")
+
+
+def sequence(shard: int, n: int) -> int:
+    return BEGIN + shard * 2**4 + n * 2**8
+
+
+def shard_id(shard: int) -> str:
+    return f"shardId-{shard:012d}"
+
+
+@dataclass
+class StreamOfRecords:
+    """A ``contracts.Source`` over records in memory."""
+
+    frames: dict[str, pl.DataFrame] = field(default_factory=dict)
+    page_rows: int = 7
+
+    async def shards(self):
+        return [Shard("events", name) for name in sorted(self.frames)]
+
+    async def read(self, shard, after, start, until=None):
+        frame = self.frames[shard.shard_id]
+        frame = frame.filter(pl.col("_sequence").str.zfill(60) > str(after).zfill(60))
+        position = after
+        for at in range(0, frame.height, self.page_rows):
+            page = frame.slice(at, self.page_rows)
+            if until is not None:
+                page = page.filter(pl.col("_sequence").str.zfill(60) <= str(until).zfill(60))
+            if page.is_empty():
+                return
+            position = int(page["_sequence"][-1])
+            yield Page(Batch(page, 0), position, 0, 0)
+
+
+@dataclass
+class Sealed:
+    """The application: its stores, its stream, and what was committed."""
+
+    pipeline: Pipeline
+    stores: Stores
+    root: object
+    clock: StillClock = field(default_factory=StillClock)
+    source: StreamOfRecords = field(default_factory=StreamOfRecords)
+    heads: dict[str, Head] = field(default_factory=dict)
+    recipe: object = None
+
+    @staticmethod
+    async def open(*, state=None, lake=None, text: str = PIPELINE, base: Path = Path(), env=None) -> Sealed:
+        result = check_content(text.encode(), "pipeline.yaml", base, env or {})
+        assert result.pipeline is not None, [finding.render() for finding in result.findings]
+        root = state or MemoryStore(url="memory:state")
+        inner = PrefixedStore(root, f"{result.pipeline.application}/")
+        targets = {"s3": lake or MemoryStore(url="memory:lake")}
+        targets |= {"rejects": PrefixedStore(inner, "rejects/"), "ledger": PrefixedStore(inner, "ledger/v1/")}
+        sealed = Sealed(result.pipeline, Stores(inner, targets), root)
+        fetched = await fetch_resources(result.pipeline, base, env or {})
+        sealed.recipe = await Definitions(inner, base, env or {}, sealed.clock).record(result.pipeline, fetched)
+        await sealed.log.pin_start("events", START)
+        return sealed
+
+    @property
+    def log(self) -> CommitLog:
+        return CommitLog(self.stores.state, self.pipeline.application, self.clock, "worker-1")
+
+    @property
+    def committer(self) -> Committer:
+        return Committer(self.log, self.stores.targets, StoredCheckpoints(self.stores.state), self.clock, lambda event: None, "worker-1")
+
+    async def unit(self, shard: int, first: int, count: int, payload=None) -> Manifest:
+        """Commit one more unit of ``shard``; its records join the stream."""
+        name = shard_id(shard)
+        where = Shard("events", name)
+        if name not in self.heads:
+            genesis = await self.log.open_chain(where, START)
+            self.heads[name] = Head(0, digest(genesis.body))
+        frame = records(shard, first, count, payload)
+        self.source.frames[name] = pl.concat([self.source.frames.get(name, frame.clear()), frame])
+        head = self.heads[name]
+        span = SeqRange(head.position, int(frame["_sequence"][-1]))
+        batch = Batch(frame, int(frame["_data"].bin.size().sum()))
+        cooked = cook(self.recipe, CutUnit(where, span, batch, "rows"))
+        self.clock.time += timedelta(seconds=1)
+        own = with_previous(cooked.unit, head.previous, "worker-1", self.clock.now())
+        self.clock.time += timedelta(milliseconds=250)
+        entry = await self.committer.commit(where, own, None)
+        self.heads[name] = Head(span.last, digest(entry.body))
+        return entry.manifest
+
+    async def end(self, shard: int, children=()) -> None:
+        name = shard_id(shard)
+        self.heads[name] = await self.committer.end(Shard("events", name), self.heads[name], tuple(children))
+
+    def copy(self) -> Sealed:
+        """The same application over copies of its stores, which must be in memory."""
+        root, lake = MemoryStore(url=self.root.url), MemoryStore(url=self.stores.targets["s3"].url)
+        root._objects, lake._objects = dict(self.root._objects), dict(self.stores.targets["s3"]._objects)
+        inner = PrefixedStore(root, f"{self.pipeline.application}/")
+        targets = {"s3": lake, "rejects": PrefixedStore(inner, "rejects/"), "ledger": PrefixedStore(inner, "ledger/v1/")}
+        clock, source = StillClock(self.clock.time), StreamOfRecords(dict(self.source.frames))
+        return Sealed(self.pipeline, Stores(inner, targets), root, clock, source, dict(self.heads), self.recipe)
+
+    def evidence(self, *, source: bool = True) -> StoredEvidence:
+        oldest = NOON - timedelta(hours=1) if source else None
+        areas = self.stores.areas(self.root.url, "events")
+        checkpoints = StoredCheckpoints(self.stores.state)
+        return StoredEvidence(self.log, areas, checkpoints, "events", self.source if source else None, oldest)
+
+
+_MADE: list[Sealed] = []
+
+
+async def three_units(**options) -> Sealed:
+    """Two shards: three units of 40 records in the first, two of 25 and the end in the second. Made once, then copied."""
+    if options:
+        return await _three_units(**options)
+    if not _MADE:
+        _MADE.append(await _three_units())
+    return _MADE[0].copy()
+
+
+async def _three_units(**options) -> Sealed:
+    sealed = await Sealed.open(**options)
+    for first in (1, 41, 81):
+        await sealed.unit(0, first, 40)
+    await sealed.unit(1, 1, 25)
+    await sealed.unit(1, 26, 25)
+    await sealed.end(1, [shard_id(2), shard_id(3)])
+    return sealed
+
+
+__all__ = ["NOON", "START", "Checkpoint", "Sealed", "StillClock", "StreamOfRecords", "records", "sequence", "shard_id", "three_units"]

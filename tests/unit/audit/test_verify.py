@@ -1,0 +1,291 @@
+"""Every single deleted, doubled, moved or edited object must be found, with its shard."""
+
+import asyncio
+import json
+
+import msgspec
+import polars as pl
+import pytest
+
+from stream.audit.report import EXIT, Check, Verdict
+from stream.audit.verify import Scope, Verifier
+from stream.commit.manifest import State, decode, encode, with_seal
+from stream.errors import Halted
+from tests.sealed import Sealed, StillClock, sequence, shard_id, three_units
+
+KINDS = {
+    "data file": ("lake", ""),
+    "ledger file": ("state", "flights/ledger/"),
+    "rejects file": ("state", "flights/rejects/"),
+    "manifest": ("state", "flights/commits/"),
+    "checkpoint": ("state", "flights/checkpoints/"),
+}
+
+
+def verify(sealed, scope=None, repair=False):
+    return asyncio.run(Verifier(sealed.evidence(), scope or Scope(), StillClock()).run(repair=repair))
+
+
+def store_of(sealed, kind):
+    place, prefix = KINDS[kind]
+    return (sealed.stores.targets["s3"] if place == "lake" else sealed.root), prefix
+
+
+async def keys(store, prefix):
+    return [info.key async for info in store.list(prefix)]
+
+
+def objects(kind):
+    """Keys of all objects of one kind in the little application: the same every time."""
+
+    async def collect():
+        sealed = await three_units()
+        return await keys(*store_of(sealed, kind))
+
+    return asyncio.run(collect())
+
+
+OBJECTS = [(kind, key) for kind in KINDS for key in objects(kind)]
+
+
+async def deleted(store, key):
+    await store.delete(key)
+
+
+async def doubled(store, key):
+    stem, dot, suffix = key.rpartition(".")
+    await store.put(f"{stem}-copy{dot}{suffix}", (await store.get(key)).body)
+
+
+async def moved(store, key):
+    folder, _, name = key.rpartition("/")
+    await store.put(f"{folder}/moved-{name}", (await store.get(key)).body)
+    await store.delete(key)
+
+
+async def edited(store, key):
+    body = (await store.get(key)).body
+    at = len(body) * 2 // 3
+    await store.put(key, body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :])
+
+
+async def cut_short(store, key):
+    await store.put(key, (await store.get(key)).body[:-1])
+
+
+def test_there_are_objects_of_every_kind():
+    counts = {kind: sum(1 for each, _ in OBJECTS if each == kind) for kind in KINDS}
+    assert counts["data file"] == 10
+    assert counts["ledger file"] == 5
+    assert counts["manifest"] == 8
+    assert counts["checkpoint"] == 2
+    assert counts["rejects file"] >= 4
+
+
+@pytest.mark.parametrize("tamper", [deleted, doubled, moved, edited, cut_short])
+@pytest.mark.parametrize(("kind", "key"), OBJECTS, ids=lambda value: value.split("/")[-1][-48:])
+def test_every_tamper_is_found(kind, key, tamper):
+    async def run():
+        sealed = await three_units()
+        store, _ = store_of(sealed, kind)
+        await tamper(store, key)
+        return await Verifier(sealed.evidence(), Scope(source=False), StillClock()).run()
+
+    report = asyncio.run(run())
+    assert report.verdict is Verdict.FAILED
+    shard = next(shard_id(n) for n in range(2) if shard_id(n) in key)
+    assert any(shard in {finding.shard, *finding.object.split("/")} or shard in finding.object for finding in report.findings)
+
+
+def test_a_sound_log_has_no_findings_and_sums_up():
+    report = verify(asyncio.run(three_units()))
+    assert report.findings == ()
+    assert EXIT[report.verdict] == 0
+    assert report.records == 170
+    assert sum(report.outcomes.values()) == 170
+    assert [(shard.units, shard.ended) for shard in report.shards] == [(3, False), (2, True)]
+    assert report.checked[Check.SOURCE] == 170
+    assert report.checked[Check.CONSERVATION] == 170
+
+
+@pytest.mark.parametrize("field", ["worker", "created_at", "records", "last", "pipeline", "trigger", "subsequence"])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_any_field_of_any_manifest(field, which):
+    async def run():
+        sealed = await three_units()
+        key = (await keys(sealed.root, f"flights/commits/events/{shard_id(0)}/0"))[which]
+        manifest = decode((await sealed.root.get(key)).body, key)
+        value = getattr(manifest, field)
+        changed = value + 1 if isinstance(value, int) else str(int(value) - 1) if field == "last" else value + "x"
+        await sealed.root.put(key, encode(msgspec.structs.replace(manifest, **{field: changed})))
+        return await Verifier(sealed.evidence(), Scope(), StillClock()).run()
+
+    report = asyncio.run(run())
+    assert any(finding.check is Check.SEAL and finding.shard == shard_id(0) and finding.after for finding in report.findings)
+
+
+def test_an_edit_that_is_sealed_again_breaks_the_next_link():
+    async def run():
+        sealed = await three_units()
+        key = (await keys(sealed.root, f"flights/commits/events/{shard_id(0)}/0"))[1]
+        manifest = decode((await sealed.root.get(key)).body, key)
+        await sealed.root.put(key, encode(with_seal(msgspec.structs.replace(manifest, worker="nobody"))))
+        return await Verifier(sealed.evidence(), Scope(), StillClock()).run()
+
+    assert [finding.check for finding in asyncio.run(run()).findings] == [Check.SEAL]
+
+
+@pytest.mark.parametrize("change", ["lost", "doubled", "other"])
+def test_the_stream_is_the_witness(change):
+    sealed = asyncio.run(three_units())
+    frame = sealed.source.frames[shard_id(0)]
+    if change == "lost":
+        changed = pl.concat([frame[:50], frame[51:]])
+    elif change == "doubled":
+        changed = pl.concat([frame[:50], frame[49:]])
+    else:
+        changed = frame.with_columns(
+            _sequence=pl.when(pl.int_range(pl.len()) == 50).then(pl.lit(str(sequence(0, 51) + 1))).otherwise("_sequence")
+        )
+    sealed.source.frames[shard_id(0)] = changed
+    report = verify(sealed)
+    assert [(finding.check, finding.after) for finding in report.findings] == [(Check.SOURCE, str(sequence(0, 40)))]
+    assert verify(sealed, Scope(source=False)).findings == ()
+
+
+def test_what_the_stream_dropped_by_age_is_unknown_not_wrong():
+    sealed = asyncio.run(three_units())
+    sealed.source.frames[shard_id(0)] = sealed.source.frames[shard_id(0)][60:]
+    evidence = sealed.evidence()
+    evidence.horizon = sealed.clock.now()
+    report = asyncio.run(Verifier(evidence, Scope(), StillClock()).run())
+    assert {finding.verdict for finding in report.findings} == {Verdict.UNKNOWN}
+    assert EXIT[report.verdict] == 2
+
+
+def test_a_shard_that_the_stream_forgot_is_unknown():
+    sealed = asyncio.run(three_units())
+    del sealed.source.frames[shard_id(1)]
+    report = verify(sealed)
+    assert {(finding.shard, finding.verdict) for finding in report.findings} == {(shard_id(1), Verdict.UNKNOWN)}
+
+
+def test_a_checkpoint_one_unit_behind_may_be_a_crash():
+    async def run():
+        sealed = await three_units()
+        key = f"flights/checkpoints/events/{shard_id(0)}.json"
+        row = {"position": str(sequence(0, 80)), "subsequence": 0, "unit_after": str(sequence(0, 40))}
+        await sealed.root.put(key, json.dumps(row).encode())
+        return sealed
+
+    report = verify(asyncio.run(run()))
+    assert [(finding.check, finding.verdict) for finding in report.findings] == [(Check.CHECKPOINT, Verdict.UNKNOWN)]
+
+
+def test_a_record_that_its_row_does_not_carry():
+    """The ledger, the manifest and all checksums agree with each other, and the file holds other records than they say."""
+
+    async def run():
+        sealed = await three_units()
+        swapped = sealed.recipe.sinks[0]
+
+        class Swapping:
+            name = swapped.name
+
+            def encode(self, frame, unit):
+                encoded = swapped.encode(frame, unit)
+                placement = encoded.placement
+                first = placement.filter(pl.col("file") == 0)
+                turned = first.with_columns(line=pl.col("line").reverse())
+                return type(encoded)(encoded.files, pl.concat([turned, placement.filter(pl.col("file") > 0)]))
+
+        sealed.recipe = type(sealed.recipe)(
+            sealed.recipe.application, sealed.recipe.digest, sealed.recipe.build, sealed.recipe.chain, (Swapping(),)
+        )
+        await sealed.unit(0, 121, 40)
+        return sealed
+
+    report = verify(asyncio.run(run()))
+    assert [finding.check for finding in report.findings] == [Check.OBJECTS]
+    assert "other records" in report.findings[0].message
+
+
+def test_repair_removes_what_was_made_for_sealed_units_and_nothing_else():
+    async def run():
+        sealed = await three_units()
+        lake = sealed.stores.targets["s3"]
+        listed = await keys(lake, "")
+        stem, _, rest = listed[0].rpartition(".0.")
+        leftover = f"{stem}.0.{'0' * 16}.{rest.partition('.')[2]}"
+        foreign = [f"kind=a/other-{n}.parquet" for n in range(2)] + [listed[0].replace("-000000000000-", "-000000000009-")]
+        for key in (leftover, *foreign):
+            await lake.put(key, b"x")
+        report = await Verifier(sealed.evidence(), Scope(), StillClock()).run(repair=True)
+        return report, await keys(lake, ""), listed, foreign, leftover
+
+    report, after, listed, foreign, leftover = asyncio.run(run())
+    assert sorted(after) == sorted([*listed, *foreign])
+    assert [url.endswith(leftover) for url in report.removed] == [True]
+    assert {finding.object.removeprefix("memory:lake/") for finding in report.findings} == set(foreign)
+
+
+def test_files_of_a_unit_that_is_being_written_are_no_leftovers():
+    async def run():
+        sealed = await three_units()
+        key = (await keys(sealed.root, f"flights/commits/events/{shard_id(0)}/0"))[-1]
+        sealed_manifest = decode((await sealed.root.get(key)).body, key)
+        intent = msgspec.structs.replace(sealed_manifest, state=State.INTENT, sealed_by="", sealed_at="", seal="")
+        await sealed.root.put(key, encode(intent))
+        row = {"position": str(sequence(0, 80)), "subsequence": 0, "unit_after": str(sequence(0, 40))}
+        await sealed.root.put(f"flights/checkpoints/events/{shard_id(0)}.json", json.dumps(row).encode())
+        return await Verifier(sealed.evidence(), Scope(), StillClock()).run(repair=True)
+
+    report = asyncio.run(run())
+    assert report.findings == ()
+    assert report.removed == ()
+    assert report.shards[0].open_unit
+
+
+def test_a_child_that_began_before_its_parent_ended():
+    async def run():
+        sealed = await three_units()
+        from stream.commit.log import CommitLog
+        from stream.contracts import Shard, Start, StartKind
+
+        log = CommitLog(sealed.stores.state, "flights", sealed.clock, "w")
+        await log.open_chain(Shard("events", shard_id(7), (shard_id(0),)), Start(StartKind.TRIM_HORIZON))
+        return sealed
+
+    report = verify(asyncio.run(run()), Scope(source=False))
+    assert [(finding.shard, finding.check) for finding in report.findings] == [(shard_id(7), Check.CHAIN)]
+
+
+def test_only_units_in_range_are_read():
+    async def run():
+        sealed = await three_units()
+        for info in await keys(sealed.stores.targets["s3"], ""):
+            if f"-{sequence(0, 40)}-" in info:
+                await edited(sealed.stores.targets["s3"], info)
+        return sealed
+
+    sealed = asyncio.run(run())
+    assert verify(sealed, Scope(shard=shard_id(1))).findings == ()
+    assert verify(sealed, Scope(after=sequence(0, 80))).findings == ()
+    assert len(verify(sealed, Scope(after=sequence(0, 79))).findings) == 2
+    assert verify(sealed, Scope(contents=False, source=False)).findings == ()
+
+
+def test_a_stream_that_cannot_be_read_is_unknown():
+    sealed = asyncio.run(three_units())
+
+    async def refuse(shard, after, start, until=None):
+        raise Halted("records before the checkpoint are gone")
+        yield
+
+    sealed.source.read = refuse
+    report = verify(sealed)
+    assert {finding.verdict for finding in report.findings} == {Verdict.UNKNOWN}
+
+
+def test_a_new_application_is_sound():
+    assert verify(asyncio.run(Sealed.open())).findings == ()

@@ -1,0 +1,80 @@
+import asyncio
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from stream.cli.main import app
+from stream.storage.directory import DirectoryStore
+from tests.sealed import PIPELINE, sequence, shard_id, three_units
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "pipeline.yaml").write_text(PIPELINE)
+    stores = {name: DirectoryStore(tmp_path / name, url=f"file:{tmp_path / name}", fsync=False) for name in ("state", "lake")}
+    asyncio.run(three_units(state=stores["state"], lake=stores["lake"], base=tmp_path))
+    return tmp_path
+
+
+def run(folder, *arguments):
+    words = [str(folder / "pipeline.yaml") if each == "FILE" else each for each in arguments]
+    return CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+
+
+def test_a_sound_log(folder):
+    result = run(folder, "audit", "verify", "FILE", "--no-source")
+    assert result.exit_code == 0, result.output
+    assert "All 170 records are accounted for, once." in result.stdout
+    assert shard_id(1) in result.stdout
+
+
+def test_a_finding_is_named_and_gives_exit_code_one(folder):
+    victim = next((folder / "lake").rglob("*.parquet"))
+    victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+    result = run(folder, "audit", "verify", "FILE", "--no-source", "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert report["verdict"] == "failed"
+    assert [finding["object"].endswith(victim.name) for finding in report["findings"]] == [True]
+    assert run(folder, "audit", "verify", "FILE", "--no-source", "--names-only").exit_code == 0
+
+
+def test_repair(folder):
+    listed = next((folder / "lake").rglob("*.parquet"))
+    leftover = listed.with_name(listed.name.replace(listed.name.split(".")[-2], "0" * 16))
+    leftover.write_bytes(b"x")
+    assert run(folder, "audit", "verify", "FILE", "--no-source").exit_code == 1
+    repaired = run(folder, "audit", "verify", "FILE", "--no-source", "--repair")
+    assert repaired.exit_code == 0
+    assert f"removed file:{leftover}" in repaired.stdout
+    assert not leftover.exists()
+    assert listed.exists()
+
+
+def test_ls(folder):
+    result = run(folder, "audit", "ls", "FILE", "--json")
+    assert [(each["units"], each["records"]) for each in json.loads(result.stdout)] == [(3, 120), (2, 50)]
+    assert "ended" in run(folder, "audit", "ls", "FILE").stdout
+
+
+def test_trace_and_back(folder):
+    result = run(folder, "trace", "FILE", str(sequence(0, 44)), "--json")
+    assert result.exit_code == 0
+    (fate,) = json.loads(result.stdout)
+    assert fate["outcome"] == "written"
+    place = fate["places"][0]
+    back = run(folder, "trace", "FILE", "--object", place["url"], "--row", str(place["row"]), "--json")
+    assert json.loads(back.stdout) == [fate]
+    shown = run(folder, "trace", "FILE", str(sequence(0, 45))).stdout
+    assert "1:filter" in shown
+    assert "filtered" in shown
+
+
+def test_what_cannot_be_found_or_is_wrong(folder):
+    assert run(folder, "trace", "FILE", "7").exit_code == 1
+    assert run(folder, "trace", "FILE", "seven").exit_code == 2
+    assert run(folder, "trace", "FILE").exit_code == 2
+    assert run(folder, "audit", "verify", "FILE", "--from", "x").exit_code == 2
+    (folder / "pipeline.yaml").write_text("application: 7\n")
+    assert run(folder, "audit", "verify", "FILE").exit_code == 2

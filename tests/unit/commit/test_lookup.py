@@ -1,0 +1,85 @@
+import asyncio
+import bisect
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.commit.lookup import position_of, shards_of, unit_start
+from stream.commit.naming import genesis_key, manifest_key, shard_prefix
+from stream.contracts import ObjectInfo
+from tests.sealed import NOON
+
+SHARD = "shardId-000000000000"
+FIRST = 49590338271490256608559692538361571095921575989136588898
+
+
+class Listing:
+    """A store that only lists, in pages as S3 does, and counts them."""
+
+    def __init__(self, keys):
+        self.keys = sorted(keys)
+        self.pages = 0
+
+    async def list(self, prefix, after=""):
+        at = max(bisect.bisect_left(self.keys, prefix), bisect.bisect_right(self.keys, after))
+        while at < len(self.keys) and self.keys[at].startswith(prefix):
+            self.pages += 1
+            for key in self.keys[at : at + 1000]:
+                if key.startswith(prefix):
+                    yield ObjectInfo(key, 1, NOON)
+            at += 1000
+
+
+def listing(starts, shard=SHARD):
+    return Listing([manifest_key("events", shard, start) for start in starts] + [genesis_key("events", shard)])
+
+
+def find(store, sequence):
+    return asyncio.run(unit_start(store, "events", SHARD, sequence))
+
+
+@given(st.lists(st.integers(0, 10**57), max_size=30, unique=True), st.integers(1, 10**57))
+@settings(max_examples=100, deadline=None)
+def test_the_greatest_start_below(starts, sequence):
+    assert find(listing(starts), sequence) == max((start for start in starts if start < sequence), default=None)
+
+
+@given(st.lists(st.integers(0, 40), max_size=20, unique=True), st.integers(1, 45))
+@settings(max_examples=100, deadline=None)
+def test_the_greatest_start_below_among_neighbours(starts, sequence):
+    assert find(listing(starts), sequence) == max((start for start in starts if start < sequence), default=None)
+
+
+def test_a_hundred_thousand_units_take_few_listings():
+    starts = [0] + [FIRST + n * 10**33 + n % 7 for n in range(100_000)]
+    for wanted in (1, 500, 33_333, 77_777, 99_999):
+        store = listing(starts)
+        assert find(store, starts[wanted] + 5) == starts[wanted]
+        assert store.pages <= 12
+    assert find(listing(starts), 10**59) == starts[-1]
+    assert find(listing(starts), FIRST) == 0
+
+
+def test_units_that_come_in_bursts_take_few_listings():
+    starts = sorted({0, *(FIRST + n * 10**45 + m for n in range(50) for m in range(2000))})
+    store = listing(starts)
+    assert find(store, FIRST + 25 * 10**45 + 1001) == FIRST + 25 * 10**45 + 1000
+    assert store.pages <= 60
+
+
+def test_shards_are_listed_without_their_units():
+    keys = [key for n in range(5) for key in listing(range(3000), f"shardId-{n:012d}").keys]
+    store = Listing([*keys, "commits/other/shardId-1/genesis.json"])
+
+    async def collect():
+        return [shard async for shard in shards_of(store, "events")]
+
+    assert asyncio.run(collect()) == [f"shardId-{n:012d}" for n in range(5)]
+    assert store.pages <= 6
+
+
+def test_positions_are_read_from_keys_of_that_form_only():
+    prefix = shard_prefix("events", SHARD)
+    assert position_of(manifest_key("events", SHARD, 7), prefix) == 7
+    for wrong in (genesis_key("events", SHARD), f"{prefix}7.json", manifest_key("events", "shardId-1", 7), prefix + "٣" * 60 + ".json"):
+        assert position_of(wrong, prefix) is None

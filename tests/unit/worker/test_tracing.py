@@ -1,0 +1,103 @@
+import asyncio
+
+import polars as pl
+import pytest
+
+from stream.audit.trace import Wanted
+from stream.errors import DefinitionError, Halted
+from stream.worker.tracing import Tracer, read_unit, replay
+from tests.sealed import sequence, shard_id, three_units
+
+
+@pytest.fixture
+def sealed():
+    return asyncio.run(three_units())
+
+
+def tracer(sealed):
+    return Tracer(sealed.log, "events", sealed.stores.areas(sealed.root.url, "events"))
+
+
+def find(sealed, text):
+    return [fate for _, fate in asyncio.run(tracer(sealed).find(Wanted.parse(text)))]
+
+
+@pytest.mark.parametrize("n", range(1, 121))
+def test_every_record_is_found_with_its_fate(sealed, n):
+    (fate,) = find(sealed, str(sequence(0, n)))
+    assert (fate.shard, fate.sequence) == (shard_id(0), str(sequence(0, n)))
+    expected = "dead_lettered" if n % 13 == 12 else "filtered" if n % 5 == 0 else "written"
+    assert fate.outcome == expected
+    assert (fate.unit_after, fate.unit_last) == (
+        str(sequence(0, (n - 1) // 40 * 40)) if n > 40 else "0",
+        str(sequence(0, ((n - 1) // 40 + 1) * 40)),
+    )
+    assert len(fate.places) == (0 if expected == "filtered" else 1)
+    assert fate.worker == "worker-1"
+
+
+def test_a_file_and_a_row_lead_back_to_the_record(sealed):
+    for _, fate in asyncio.run(tracer(sealed).find(Wanted(sequence(1, 31)))):
+        (place,) = fate.places
+        ((_, back),) = asyncio.run(tracer(sealed).find_row(place.url, place.row))
+        assert back == fate
+    assert asyncio.run(tracer(sealed).find_row(place.url, 10_000)) == []
+
+
+def test_rows_agree_with_the_file(sealed):
+    (fate,) = find(sealed, str(sequence(0, 44)))
+    body = asyncio.run(sealed.stores.targets["s3"].get(fate.places[0].url.removeprefix("memory:lake/"))).body
+    assert pl.read_parquet(body).row(fate.places[0].row, named=True)["n"] == 44
+
+
+def test_the_shard_and_the_subsequence_narrow(sealed):
+    number = sequence(0, 44)
+    assert len(find(sealed, f"{shard_id(0)}:{number}:0")) == 1
+    assert find(sealed, f"{shard_id(1)}:{number}") == []
+    assert find(sealed, f"{number}:1") == []
+
+
+@pytest.mark.parametrize("number", [1, sequence(0, 44) + 1, sequence(0, 1000), 10**59])
+def test_a_number_that_was_never_read_is_not_found(sealed, number):
+    assert find(sealed, str(number)) == []
+
+
+@pytest.mark.parametrize("text", ["", "x", "1:2:3:4", "1" * 61, "-5", "4 5"])
+def test_what_is_no_record(text):
+    with pytest.raises(DefinitionError, match="names no record"):
+        Wanted.parse(text)
+
+
+def test_a_foreign_file_is_refused(sealed):
+    with pytest.raises(DefinitionError, match="none of this pipeline's targets"):
+        asyncio.run(tracer(sealed).find_row("s3://elsewhere/x.parquet", 0))
+    with pytest.raises(DefinitionError, match="no name that this service gives"):
+        asyncio.run(tracer(sealed).find_row("memory:lake/kind=a/x.parquet", 0))
+
+
+def steps(sealed, n):
+    ((link, fate),) = asyncio.run(tracer(sealed).find(Wanted(sequence(0, n))))
+    return replay(sealed.recipe, asyncio.run(read_unit(sealed.source, link)), link, fate)
+
+
+def test_the_record_is_shown_behind_every_stage(sealed):
+    way = steps(sealed, 44)
+    assert [step.name for step in way] == ["source", "decode", "1:filter", "2:derive"]
+    assert way[0].rows[0]["_data"] == b'{"n": 44, "kind": "a"}'
+    assert "twice" not in way[2].rows[0]
+    assert way[3].rows[0]["twice"] == 88
+
+
+def test_the_way_ends_where_the_record_ended(sealed):
+    assert [(step.name, step.ended) for step in steps(sealed, 45)][-1] == ("1:filter", "filtered: filtered")
+    assert steps(sealed, 12)[-1].name == "decode"
+    assert steps(sealed, 12)[-1].ended.startswith("dead_lettered: json")
+
+
+def test_a_unit_that_the_stream_dropped_cannot_be_shown(sealed):
+    sealed.source.frames[shard_id(0)] = sealed.source.frames[shard_id(0)][45:]
+    with pytest.raises(Halted, match="dropped by age"):
+        steps(sealed, 44)
+    del sealed.source.frames[shard_id(0)]
+    with pytest.raises(Halted, match="no shard"):
+        steps(sealed, 44)
