@@ -17,6 +17,7 @@ class LinkKind(StrEnum):
 
     GENESIS = "genesis"
     UNIT = "unit"
+    GAP = "gap"
     END = "end"
 
 
@@ -150,7 +151,7 @@ def _own_faults(log: ShardLog, link: Link) -> Iterator[Finding]:
         yield _finding(log, Check.CHAIN, f"lies at position {link.position} but starts behind {link.after}: it was moved or copied", link)
     if (link.position is None) != (link.kind is LinkKind.GENESIS):
         yield _finding(log, Check.CHAIN, f"a {link.kind} manifest lies where another kind belongs", link)
-    if link.kind is LinkKind.UNIT and (link.last is None or link.last <= link.after):
+    if link.kind in {LinkKind.UNIT, LinkKind.GAP} and (link.last is None or link.last <= link.after):
         yield _finding(log, Check.CHAIN, "the range is empty", link)
     if link.kind is LinkKind.UNIT and sum(link.outcomes.values()) != link.records:
         why = f"{link.records} records were read, the outcomes sum up to {sum(link.outcomes.values())}"
@@ -168,6 +169,12 @@ def _unreached(log: ShardLog, left: Mapping[int, Link], position: int) -> Iterat
     for start, link in rest:
         if start < position:
             yield _finding(log, Check.CHAIN, "overlaps units of the chain; no other manifest leads to it", link)
+
+
+def gap_findings(links: Iterable[Link]) -> list[Finding]:
+    """Records that the stream lost before they were read: the log admits it, and nobody can tell any more how many there were."""
+    why = "records of this range expired in the stream before they were read; how many there were, if any, can no longer be found out"
+    return [Finding(link.shard, Check.CHAIN, Verdict.UNKNOWN, why, *link.bounds, object=link.key) for link in links]
 
 
 def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | None) -> list[Finding]:

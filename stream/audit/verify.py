@@ -121,7 +121,9 @@ class Verifier:
         for name in await evidence.stray_checkpoints(shards):
             state.findings.append(Finding("", Check.CHECKPOINT, Verdict.FAILED, "a checkpoint of a shard that has no log", object=name))
         chosen = [shard for shard in shards if self._scope.shard in {None, shard}]
-        units = [unit for shard in chosen for unit in logs[shard][1].units if self._scope.takes(unit)]
+        taken = [link for shard in chosen for link in logs[shard][1].units if self._scope.takes(link)]
+        units = [link for link in taken if link.kind is LinkKind.UNIT]
+        state.findings += chain.gap_findings(link for link in taken if link.kind is LinkKind.GAP)
         await self._all_units(units, files)
         found = objects.strays(files, links, evidence.areas)
         state.findings += objects.stray_findings(found)
