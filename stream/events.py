@@ -83,7 +83,7 @@ class IntentCreated(Event):
 
 @dataclass(frozen=True, slots=True)
 class IntentAdopted(Event):
-    """This worker completes or takes over a manifest that another one created."""
+    """This worker completes a manifest that another one created; ``how``: in_place (its files were there), render (made again)."""
 
     after: int
     last: int

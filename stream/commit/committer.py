@@ -180,9 +180,12 @@ class Committer:
             case protocol.Replace(manifest, etag):
                 return await self._replace(work, manifest, etag)
             case protocol.Verify(files):
-                return protocol.Verified(await self._all_in_place(work.shard, files))
+                complete = await self._all_in_place(work.shard, files)
+                if complete and work.entry is not None:
+                    self._adopted(work, work.entry.manifest, "in_place")
+                return protocol.Verified(complete)
             case protocol.Render(manifest):
-                self._emit(events.IntentAdopted(work.shard.stream, work.shard.shard_id, work.after, manifest.span.last, "render"))
+                self._adopted(work, manifest, "render")
                 rendered = await work.render(manifest)
                 work.bodies.update({FileEntry.of(file): file for file in rendered.files})
                 return protocol.Rendered(rendered.manifest)
@@ -196,6 +199,9 @@ class Committer:
             case protocol.Finish():
                 msg = "Finish is not carried out"
                 raise protocol.InvalidTransition(msg)
+
+    def _adopted(self, work: _Work, manifest: Manifest, how: str) -> None:
+        self._emit(events.IntentAdopted(work.shard.stream, work.shard.shard_id, work.after, manifest.span.last, how))
 
     async def _look(self, work: _Work) -> protocol.Event:
         entry = await self._repeat("read manifest", work.shard, lambda: self._log.read(work.shard, work.after))
