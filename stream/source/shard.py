@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 import polars as pl
 
@@ -24,11 +24,9 @@ from stream.budget import ByteBudget
 from stream.contracts import Page, Shard, Start, StartKind
 from stream.errors import Expired, Halted
 from stream.events import BudgetWaited, PageReceived, PollRepeated
+from stream.source.access import StreamAccess
 from stream.source.aggregated import HashRange, expand
 from stream.source.pace import Appetite, Pace
-
-if TYPE_CHECKING:
-    from stream.source.kinesis import KinesisSource
 
 _EXPAND_ASIDE: Final = 256 * 1024
 """Pages above this size are expanded in a thread, to keep the event loop free."""
@@ -38,7 +36,6 @@ _PATIENCE: Final = 5
 """Equal answers in a row before a suspicion counts as a finding."""
 _LATEST_SLACK: Final = timedelta(seconds=5)
 """How far clocks may differ where LATEST must be replaced by the time of the first call."""
-
 
 _FROM_THE_OLDEST: Final = IteratorAt(IteratorKind.TRIM_HORIZON)
 
@@ -80,7 +77,7 @@ class ShardReader:
 
     def __init__(
         self,
-        source: KinesisSource,
+        source: StreamAccess,
         shard: Shard,
         after: int,
         start: Start,

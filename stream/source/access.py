@@ -1,0 +1,72 @@
+"""What the readers of one stream share: client, byte budget, clock, and what is asked about the stream as a whole."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import timedelta
+
+from stream.aws.errors import AwsRetryable
+from stream.aws.kinesis import KinesisClient, stream_name
+from stream.aws.retry import A_FEW_TIMES, GiveUp, decide
+from stream.budget import ByteBudget
+from stream.contracts import Clock, Emit, Shard
+from stream.events import PollRepeated
+from stream.source.pace import ReadSettings
+
+_dice = secrets.SystemRandom().random
+
+
+class StreamAccess:
+    """One stream, given by name or ARN, and what all readers of its shards share.
+
+    All readers take their bytes from ``budget``, from before a page is fetched until whoever got the page gives them back.
+    ``dice`` gives numbers in [0, 1) that spread out repeated calls.
+    """
+
+    def __init__(
+        self,
+        client: KinesisClient,
+        stream: str,
+        *,
+        budget: ByteBudget,
+        clock: Clock,
+        emit: Emit,
+        settings: ReadSettings | None = None,
+        dice: Callable[[], float] = _dice,
+    ) -> None:
+        self.client = client
+        self.stream = stream
+        self.budget = budget
+        self.clock = clock
+        self.emit = emit
+        self.settings = settings or ReadSettings()
+        self.dice = dice
+        self.readers = 0
+        """Shards being read now: they share the budget."""
+        self._retention: timedelta | None = None
+
+    async def shards(self) -> list[Shard]:
+        """All shards the service still knows, open or closed, ordered by id; asks up to eight times.
+
+        Raises:
+            Fatal: stream missing, access denied.
+            Retryable: the service went on failing.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self.client.list_shards(self.stream)
+            except AwsRetryable as error:
+                step = decide(error, attempt, self.dice(), A_FEW_TIMES)
+                if isinstance(step, GiveUp):
+                    raise
+                self.emit(PollRepeated(stream_name(self.stream), "", "error", str(error), step.seconds))
+                await self.clock.sleep(step.seconds)
+
+    async def retention(self) -> timedelta:
+        """How long the stream keeps records; asked for once."""
+        if self._retention is None:
+            self._retention = (await self.client.describe_stream_summary(self.stream)).retention
+        return self._retention
