@@ -166,7 +166,7 @@ class Committer:
 
     async def _run(self, shard: Shard, after: int, own: RenderedUnit | None, render: Renderer) -> Entry | None:
         work = _Work(shard, after, render, {FileEntry.of(file): file for file in own.files} if own else {})
-        state, todo = protocol.begin(own.manifest if own else None)
+        state, todo = protocol.begin(self._with_targets(own.manifest) if own else None)
         while not isinstance(todo, protocol.Finish):
             state, todo = protocol.advance(state, await self._carry_out(todo, work))
         return work.entry if todo.manifest is not None else None
@@ -188,7 +188,7 @@ class Committer:
                 self._adopted(work, manifest, "render")
                 rendered = await work.render(manifest)
                 work.bodies.update({FileEntry.of(file): file for file in rendered.files})
-                return protocol.Rendered(rendered.manifest)
+                return protocol.Rendered(self._with_targets(rendered.manifest))
             case protocol.Write(files):
                 await self._concurrently([self._write(work.shard, work.bodies[entry]) for entry in files])
                 return protocol.Written()
@@ -208,7 +208,24 @@ class Committer:
         if entry is None:
             return protocol.Absent()
         work.entry = entry
+        if not entry.manifest.sealed:
+            self._refuse_moved_targets(work.shard, entry.manifest)
         return protocol.Found(entry.manifest, entry.etag)
+
+    def _with_targets(self, manifest: Manifest) -> Manifest:
+        sinks = sorted({entry.sink for entry in manifest.files if entry.sink in self._stores})
+        return msgspec.structs.replace(manifest, targets={sink: self._stores[sink].url for sink in sinks})
+
+    def _refuse_moved_targets(self, shard: Shard, intent: Manifest) -> None:
+        for sink, url in intent.targets.items():
+            store = self._stores.get(sink)
+            if store is not None and store.url != url:
+                msg = (
+                    f"{shard.stream}/{shard.shard_id}: an unfinished unit writes to the sink `{sink}` at {url}, which is at {store.url} "
+                    "now. Give the new place another sink `name`, or run the pipeline of before until the unit is sealed; nothing is "
+                    "read until then."
+                )
+                raise Halted(msg)
 
     async def _create(self, work: _Work, manifest: Manifest) -> protocol.Event:
         try:

@@ -73,9 +73,9 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     ``after`` and ``last`` bound the range ``(after, last]``; genesis and end manifests have no ``last``. ``subsequence`` is the
     index of the last user record inside the Kinesis record ``last``. ``outcomes`` sums to ``records``. ``previous`` is the SHA-256
     of the bytes of the sealed manifest before this one, so that the chain cannot be edited unnoticed. ``superseded`` lists files
-    of an earlier content of this intent that the sealed manifest does not contain. ``seal`` is set with the state ``sealed``: the SHA-256
-    of the manifest's bytes without it, so that the last link, which no later one names yet, cannot be edited unnoticed either. Times are
-    ISO 8601, UTC.
+    of an earlier content of this intent that the sealed manifest does not contain. ``targets`` maps each sink's name to its URL at
+    that time. ``seal`` is set with the state ``sealed``: the SHA-256 of the manifest's bytes without it, so that the last link, which
+    no later one names yet, cannot be edited unnoticed either. Times are ISO 8601, UTC.
     """
 
     kind: Kind
@@ -93,6 +93,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     outcomes: dict[str, int] = {}
     files: tuple[FileEntry, ...] = ()
     superseded: tuple[FileEntry, ...] = ()
+    targets: dict[str, str] = {}
     previous: str = ""
     start: Pinned | None = None
     parents: tuple[str, ...] = ()

@@ -198,3 +198,27 @@ def test_the_chain_is_every_unit_in_order():
         assert [entry.manifest.span.last async for entry in b.log.chain("events", "shardId-1")] == [10, 20, 30]
 
     run(test)
+
+
+def test_an_intent_whose_sink_has_moved_halts_before_anything_is_written_elsewhere():
+    async def test():
+        b = Bench()
+        head = await b.chain(10)
+        left = unit(file("left"), after=10, last=20, previous=head.previous).manifest
+        moved = msgspec.structs.replace(left, targets={left.files[0].sink: "s3://elsewhere/lake"})
+        await b.log.create(SHARD, moved)
+        with pytest.raises(Halted, match=r"s3://elsewhere/lake.*another sink `name`"):
+            await b.recover(never)
+
+    run(test)
+
+
+def test_a_sealed_manifest_says_where_its_files_are():
+    async def test():
+        b = Bench()
+        await b.chain(10)
+        manifest = (await b.log.read(SHARD, 0)).manifest
+        assert set(manifest.targets) == {entry.sink for entry in manifest.files}
+        assert manifest.targets[manifest.files[0].sink] == b.lake.url
+
+    run(test)
