@@ -253,7 +253,7 @@ class Exporter:
         return tally
 
     def caught_up(self, shard: str) -> None:
-        """Say that nothing is left to export for now."""
+        """Say that every sealed unit of ``shard`` is exported."""
         self._emit(events.ExportLagged(self._stream, shard, 0.0))
 
     def _lag(self, shard: str, link: Link) -> None:
