@@ -13,13 +13,15 @@ from typing import Any
 
 import boto3
 import pytest
+from typer.testing import CliRunner
 
 from stream import events
+from stream.cli.main import app
 from stream.clock import SystemClock
 from stream.commit.manifest import Kind, Manifest, decode
 from stream.errors import Fatal
 from stream.local.kinesis.server import running
-from stream.pipeline.lint import check_content
+from stream.pipeline.lint import check
 from stream.worker.assemble import WorkerOptions
 from stream.worker.service import run_worker
 
@@ -68,8 +70,9 @@ class Stage:
             if until(event):
                 signal.raise_signal(signal.SIGTERM)
 
-        text = PIPELINE.format(url=self.url, on_expired=on_expired).encode()
-        result = check_content(text, "pipeline.yaml", self.folder, {})
+        file = self.folder / "pipeline.yaml"
+        file.write_text(PIPELINE.format(url=self.url, on_expired=on_expired))
+        result = check(file, {})
         assert result.pipeline is not None, result.findings
         options = WorkerOptions(self.folder, os.environ, 20.0, 1, (listen,), self.clock)
         asyncio.run(run_worker(result.pipeline, options))
@@ -107,6 +110,9 @@ def test_a_gap_is_recorded_and_reading_goes_on_behind_it(stage: Stage) -> None:
     assert [type(event) for event in heard if isinstance(event, events.RecordsExpired)] == [events.RecordsExpired]
     kinds = [(manifest.kind, manifest.records) for manifest in stage.manifests()]
     assert kinds == [(Kind.UNIT, 5), (Kind.GAP, 0), (Kind.UNIT, 4)]
+    verdict = CliRunner().invoke(app, ["audit", "verify", "--no-source", str(stage.folder / "pipeline.yaml")])
+    assert verdict.exit_code == 2, verdict.output
+    assert "expired in the stream before they were read" in verdict.output
     assert all(left.last == right.after for left, right in zip(stage.manifests(), stage.manifests()[1:], strict=False))
 
 
