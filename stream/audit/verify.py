@@ -6,12 +6,11 @@ read again and compared with each other. Any one of them that was lost, doubled,
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from stream.audit import chain, objects
 from stream.audit.chain import Followed, Link, LinkKind, ShardLog, StoredCheckpoint
@@ -22,6 +21,7 @@ from stream.audit.report import Check, Finding, Report, ShardSummary, Verdict, v
 from stream.audit.set_hash import SetHash
 from stream.audit.source import Reread, check_source
 from stream.contracts import Clock
+from stream.together import a_few_at_once
 
 AT_ONCE: Final = 8
 """Units looked at side by side: reading is what takes the time, and each holds its files in memory meanwhile."""
@@ -162,7 +162,7 @@ class Verifier:
             done += 1
             self._told("units", done, len(units))
 
-        await _a_few_at_once([one(unit) for unit in units])
+        await a_few_at_once([one(unit) for unit in units], AT_ONCE)
 
     async def _presence(self, unit: Link, files: Mapping[str, tuple[str, str]]) -> None:
         for file in unit.files:
@@ -278,21 +278,6 @@ class Verifier:
 
 def _genesis(log: ShardLog) -> Link | None:
     return next((link for link in log.links if link.kind is LinkKind.GENESIS), None)
-
-
-async def _a_few_at_once(calls: Sequence[Coroutine[Any, Any, None]]) -> None:
-    slots = asyncio.Semaphore(AT_ONCE)
-
-    async def one(call: Coroutine[Any, Any, None]) -> None:
-        async with slots:
-            await call
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for call in calls:
-                group.create_task(one(call))
-    except ExceptionGroup as group_error:
-        raise group_error.exceptions[0] from None
 
 
 def horizon(now: datetime, retention: timedelta) -> datetime:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +17,7 @@ from stream.commit.naming import sha256_hex
 from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, OutputFile, Shard
 from stream.errors import Halted, Retryable
+from stream.together import a_few_at_once
 
 CONCURRENT_WRITES: Final = 8
 """Files of one unit written at once: S3 answers a PUT in tens of milliseconds, and a unit rarely has more than a few files."""
@@ -71,18 +71,7 @@ Concurrently: TypeAlias = Callable[[Sequence[Coroutine[Any, Any, None]]], Awaita
 
 async def in_task_group(calls: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Run ``calls`` side by side, a few at a time; the first error ends them all and is raised as it is."""
-    slots = asyncio.Semaphore(CONCURRENT_WRITES)
-
-    async def one(call: Coroutine[Any, Any, None]) -> None:
-        async with slots:
-            await call
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for call in calls:
-                group.create_task(one(call))
-    except ExceptionGroup as group_error:
-        raise group_error.exceptions[0] from None
+    await a_few_at_once(calls, CONCURRENT_WRITES)
 
 
 class Committer:
