@@ -101,6 +101,7 @@ class Lease:
     entity_type: str | None = None
     progress: Progress | None = None
     operation: str = ""
+    signed: str | None = None
     unknown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -172,6 +173,7 @@ def decode(item: Item) -> Lease:
             shard_id=take("shardId", "S"),
             entity_type=take("entityType", "S"),
             operation=take("sxOp", "S") or "",
+            signed=take("sxOwner", "S"),
             progress=_progress(take),
             unknown=rest,
         )
@@ -200,6 +202,7 @@ def encode(lease: Lease) -> dict[str, dict[str, Any]]:
         "shardId": lease.shard_id,
         "entityType": lease.entity_type,
         "sxOp": lease.operation or None,
+        "sxOwner": lease.signed,
     }
     item |= {name: {"S": text} for name, text in texts.items() if text is not None}
     sets = {"parentShardId": lease.parents, "childShardIds": lease.children}
