@@ -22,7 +22,6 @@ from stream.errors import StreamError
 
 CONDITION_FAILED: Final = "ConditionalCheckFailedException"
 TABLE_MISSING: Final = "ResourceNotFoundException"
-TABLE_EXISTS: Final = "ResourceInUseException"
 
 _TARGET: Final = "DynamoDB_20120810."
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=5, sock_connect=2)

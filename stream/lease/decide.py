@@ -53,7 +53,7 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """``failover``: seconds. ``max_steal`` leases are taken from others in one round, if ``steal``. ``tenure``: seconds that a lease stays."""
+    """``failover``: seconds. In one round ``max_steal`` leases are taken from others, if ``steal``. ``tenure``: seconds a lease stays."""
 
     failover: float
     max_leases: int = 2**31

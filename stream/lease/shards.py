@@ -119,8 +119,8 @@ _UNREAD: Final = {TRIM_HORIZON, AT_TIMESTAMP, LATEST}
 def holes(leases: Iterable[Lease]) -> list[tuple[int, int]]:
     """Hash ranges, inclusive, for which no lease that has not ended is there: records with such keys are read by nobody.
 
-    Overlaps are fine, parents and children overlap after each reshard. Rows without a range (KCL before 2.3) make the question unanswerable:
-    then there are none.
+    Overlaps are fine, parents and children overlap after each reshard. With rows that have no range (KCL before 2.3) nobody can tell: then
+    there are none.
     """
     open_leases = [lease for lease in leases if not lease.ended]
     if any(lease.hash_range is None for lease in open_leases):

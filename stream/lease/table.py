@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from stream import events
-from stream.aws.dynamodb import TABLE_EXISTS, TABLE_MISSING, ConditionFailed, DynamoDb, Item
+from stream.aws.dynamodb import TABLE_MISSING, ConditionFailed, DynamoDb, Item
 from stream.aws.errors import AwsFatal, AwsRetryable
 from stream.contracts import Clock, Emit
 from stream.errors import Fatal
@@ -110,9 +110,8 @@ class LeaseTable:
                     "BillingMode": "PAY_PER_REQUEST",
                 },
             )
-        except AwsRetryable as error:
-            if error.code == TABLE_EXISTS:
-                return False
+        except AwsRetryable:
+            # Among them that somebody else creates it right now; DescribeTable tells.
             return False
         return True
 
@@ -241,7 +240,8 @@ class LeaseTable:
         """Remove the row of an ended shard; False if it has changed meanwhile."""
         request = {
             "Key": {"leaseKey": {"S": lease.key}},
-            "ConditionExpression": "leaseCounter = :counter AND checkpoint = :checkpoint",
+            "ConditionExpression": "leaseCounter = :counter AND #checkpoint = :checkpoint",
+            "ExpressionAttributeNames": {"#checkpoint": "checkpoint"},
             "ExpressionAttributeValues": {":counter": {"N": str(lease.counter)}, ":checkpoint": {"S": lease.checkpoint.text}},
         }
         return await self._write("delete", "DeleteItem", lease.key, request, "")
@@ -253,9 +253,7 @@ class LeaseTable:
         done = await self._write(what, "UpdateItem", lease.key, request, mark, until)
         return replace(after, operation=mark) if done else None
 
-    async def _write(  # noqa: PLR0913 - one place for what all writes have in common
-        self, what: str, operation: str, key: str, request: Mapping[str, Any], mark: str, until: float = math.inf
-    ) -> bool:
+    async def _write(self, what: str, operation: str, key: str, request: Mapping[str, Any], mark: str, until: float = math.inf) -> bool:
         """Write until the outcome is known: True if it is in place, False if the row does not allow it."""
         while True:
             try:
@@ -304,23 +302,25 @@ class _Update:
 
     def request(self, lease: Lease) -> dict[str, Any]:
         """The call: conditional on the counter, on the owner, and on a hand-off being where it was."""
-        values = {":counter": {"N": str(lease.counter)}}
-        expression = "SET " + ", ".join(f"{name} = :s{at}" for at, name in enumerate(self._set))
-        values |= {f":s{at}": value for at, value in enumerate(self._set.values())}
+        values: dict[str, dict[str, Any]] = {":counter": {"N": str(lease.counter)}}
+        expression = "SET " + ", ".join(f"#{name} = :{name}" for name in self._set)
+        values |= {f":{name}": value for name, value in self._set.items()}
         if self._add:
-            expression += " ADD " + ", ".join(f"{name} :a{at}" for at, name in enumerate(self._add))
-            values |= {f":a{at}": {"N": str(number)} for at, number in enumerate(self._add.values())}
+            expression += " ADD " + ", ".join(f"#{name} :{name}" for name in self._add)
+            values |= {f":{name}": {"N": str(number)} for name, number in self._add.items()}
         if self._remove:
-            expression += " REMOVE " + ", ".join(self._remove)
-        conditions = ["leaseCounter = :counter"]
+            expression += " REMOVE " + ", ".join(f"#{name}" for name in self._remove)
+        conditions = ["#leaseCounter = :counter"]
         for name, holder in (("leaseOwner", lease.owner), ("checkpointOwner", lease.checkpoint_owner)):
-            conditions.append(f"attribute_not_exists({name})" if holder is None else f"{name} = :{name}")
+            conditions.append(f"attribute_not_exists(#{name})" if holder is None else f"#{name} = :old{name}")
             if holder is not None:
-                values[f":{name}"] = {"S": holder}
+                values[f":old{name}"] = {"S": holder}
+        names = {*self._set, *self._add, *self._remove, "leaseOwner", "checkpointOwner"}
         return {
             "Key": {"leaseKey": {"S": lease.key}},
             "UpdateExpression": expression,
             "ConditionExpression": " AND ".join(conditions),
+            "ExpressionAttributeNames": {f"#{name}": name for name in sorted(names)},
             "ExpressionAttributeValues": values,
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
