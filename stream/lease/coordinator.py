@@ -16,6 +16,7 @@ from stream.contracts import Clock, Emit, Shard
 from stream.errors import Retryable
 from stream.lease import decide
 from stream.lease.decide import Seen, Take
+from stream.lease.fleet import refuse_foreign_fleet
 from stream.lease.holding import Holdings
 from stream.lease.rows import SHARD_END, ExtendedSequenceNumber, Lease
 from stream.lease.settings import Balance, LeasedStream, LeaseSettings
@@ -81,9 +82,15 @@ class Coordinator:
         mine = (held.lease for held in self.holdings.held.values() if held.stream == stream)
         return {lease.shard for lease in mine if not lease.ended and unblocked(lease, leases)}
 
-    def holds(self, stream: str, shard_id: str) -> bool:
-        """Whether this worker has the shard's lease."""
-        return self.streams[stream].key(shard_id) in self.holdings.held
+    def finished_elsewhere(self, stream: str, shard_id: str) -> list[str]:
+        """Ids of the shard's parents that another application has read to the end, which the commit log may not know yet."""
+        leases = self.leases(stream)
+        parents = leases[shard_id].parents if shard_id in leases else frozenset()
+        return sorted(each for each in parents if each in leases and leases[each].ended and leases[each].foreign is not None)
+
+    def held(self, stream: str) -> set[str]:
+        """Ids of all shards whose lease this worker has."""
+        return {held.lease.shard for held in self.holdings.held.values() if held.stream == stream}
 
     def leases(self, stream: str) -> dict[str, Lease]:
         """The stream's leases by shard id, as last seen; its own as they are."""
@@ -102,6 +109,11 @@ class Coordinator:
         if avoid:
             self._avoided.add(key)
         await self.holdings.release(key)
+
+    async def done(self, stream: str, shard_id: str) -> None:
+        """The shard is read to its end: by KCL's rules its lease is kept until its row goes, by ours it counts for nobody."""
+        if not self._as_kcl():
+            await self.release(stream, shard_id)
 
     def stop_taking(self) -> None:
         """Take no lease any more; those that are held go on being renewed."""
@@ -139,13 +151,17 @@ class Coordinator:
         Raises:
             Fatal: the table is missing, or belongs to a fleet that this worker must not join.
         """
-        await self.table.open(create=self.settings.create_table)
+        await refuse_foreign_fleet(self.table, self._clock)
         await self.look()
         await self.sync()
         await self.look()
 
     async def run(self) -> None:
-        """Renew, look and tidy until cancelled."""
+        """Renew, look and tidy until cancelled.
+
+        Raises:
+            Fatal: the table cannot be used any more, or the fleet on it has changed to rules that this worker must not mix with.
+        """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renewing())
             group.create_task(self._expiring())
@@ -209,6 +225,7 @@ class Coordinator:
     async def _syncing(self) -> None:
         while True:
             await self._clock.sleep(self.settings.sync)
+            await refuse_foreign_fleet(self.table, self._clock)
             try:
                 await self.sync()
             except Retryable as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Final
 
-from stream.aws.dynamodb import DynamoDb
 from stream.aws.errors import AwsFatal, AwsRetryable
 from stream.contracts import Clock
 from stream.errors import Fatal
@@ -42,7 +41,7 @@ def refusal(table: str, version: str | None) -> str | None:
     )
 
 
-async def fleet_version(client: DynamoDb, table: LeaseTable, clock: Clock) -> str | None:
+async def fleet_version(table: LeaseTable, clock: Clock) -> str | None:
     """``cv`` of the fleet on ``table``: KCL 3.0 to 3.4 keep it in ``<table>-CoordinatorState``, 3.5 in the lease table itself."""
     own = await table.item(MIGRATION)
     if own is not None:
@@ -51,7 +50,7 @@ async def fleet_version(client: DynamoDb, table: LeaseTable, clock: Clock) -> st
     while True:
         try:
             request = {"Key": {"key": {"S": MIGRATION}}, "ConsistentRead": True}
-            answer = await client.call("GetItem", f"{table.name}-CoordinatorState", request)
+            answer = await table.client.call("GetItem", f"{table.name}-CoordinatorState", request)
         except AwsRetryable as error:
             await clock.sleep(error.retry_after or RETRY_SECONDS)
             continue
@@ -61,13 +60,13 @@ async def fleet_version(client: DynamoDb, table: LeaseTable, clock: Clock) -> st
         return _text(answer["Item"]) if "Item" in answer else None
 
 
-async def refuse_foreign_fleet(client: DynamoDb, table: LeaseTable, clock: Clock) -> None:
+async def refuse_foreign_fleet(table: LeaseTable, clock: Clock) -> None:
     """Check that leases of ``table`` may be taken.
 
     Raises:
         Fatal: they are assigned by the leader of a KCL 3.x fleet, or by rules that this build does not know.
     """
-    if (why := refusal(table.name, await fleet_version(client, table, clock))) is not None:
+    if (why := refusal(table.name, await fleet_version(table, clock))) is not None:
         raise Fatal(why)
 
 

@@ -26,12 +26,15 @@ class Balance(StrEnum):
     KCL = "kcl"
 
 
+UNLIMITED: Final = 2**31
+
+
 @dataclass(frozen=True, slots=True)
 class LeaseSettings:
     """``failover``: seconds without a sign of life after which a lease may be taken. ``look``: seconds between looks for free leases."""
 
     failover: float = 10.0
-    max_leases: int = 2**31
+    max_leases: int = UNLIMITED
     balance: Balance = Balance.EVEN
     look: float = 1.0
     sync: float = 30.0

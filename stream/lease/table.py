@@ -49,7 +49,7 @@ class LeaseTable:
 
     def __init__(self, client: DynamoDb, name: str, clock: Clock, emit: Emit, marks: Callable[[], str]) -> None:
         self.name = name
-        self._client = client
+        self.client = client
         self._clock = clock
         self._emit = emit
         self._marks = marks
@@ -69,7 +69,7 @@ class LeaseTable:
         while (found := await self._describe()) is None or found["TableStatus"] not in {"ACTIVE", "UPDATING"}:
             if found is None and not create:
                 msg = (
-                    f"the lease table {self.name} does not exist ({self._client.place}). Create it with the string hash key `leaseKey`, "
+                    f"the lease table {self.name} does not exist ({self.client.place}). Create it with the string hash key `leaseKey`, "
                     "or allow its creation with coordination.native.create_table"
                 )
                 raise Fatal(msg)
@@ -101,7 +101,7 @@ class LeaseTable:
 
     async def _create(self) -> bool:
         try:
-            await self._client.call(
+            await self.client.call(
                 "CreateTable",
                 self.name,
                 {
@@ -257,7 +257,7 @@ class LeaseTable:
         """Write until the outcome is known: True if it is in place, False if the row does not allow it."""
         while True:
             try:
-                await self._client.call(operation, self.name, request)
+                await self.client.call(operation, self.name, request)
             except AwsRetryable as error:
                 if self._clock.monotonic() >= until:
                     raise
@@ -274,7 +274,7 @@ class LeaseTable:
         """A read, made again until it is answered."""
         while True:
             try:
-                return await self._client.call(operation, self.name, request)
+                return await self.client.call(operation, self.name, request)
             except AwsRetryable as error:
                 self._emit(events.CallRepeated("", "", f"lease {operation}", str(error), RETRY_SECONDS))
                 await self._clock.sleep(error.retry_after or RETRY_SECONDS)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from stream.audit.export import Compression, Mode
 from stream.audit.spans import Signal, Tier, Trust
@@ -29,6 +40,7 @@ from stream.pipeline.values import (
     Stage,
     StartPosition,
     StreamName,
+    TableName,
     fail_at,
     fail_with,
     problem,
@@ -59,16 +71,95 @@ class OnExpired(StrEnum):
     HALT = "halt"
 
 
-class Coordination(StrEnum):
-    """Who decides which worker reads which shard."""
+class LocalCoordination(Part):
+    """One worker reads all shards; checkpoints lie beside the commit log."""
 
-    LOCAL = "local"
+
+class LeaseBalance(StrEnum):
+    """How leases are spread over workers."""
+
+    EVEN = "even"
+    KCL = "kcl"
+
+
+class NativeCoordination(Part):
+    """Any number of workers share the shards by leases in DynamoDB, in rows that Java KCL 2.x reads and writes too."""
+
+    table: TableName | None = Field(default=None, description="Lease table; the application's name where not given, as with KCL.")
+    failover: Duration = Field(
+        default=parse_duration("10s"), description="Without a sign of life for this long, a worker loses its leases to the others."
+    )
+    look: Duration = Field(
+        default=parse_duration("1s"), description="Between looks for leases that were given up; longer for large tables, to read less."
+    )
+    max_leases: Count | None = Field(default=None, description="Most leases that one worker takes; no limit where not given.")
+    balance: LeaseBalance = Field(
+        default=LeaseBalance.EVEN,
+        description="even: by traffic, without ended shards; kcl: exactly as KCL 2.x, which applies anyway while its workers hold some.",
+    )
+    create_table: bool = Field(default=True, description="Create the table if it is missing, billed on demand.")
+    region: Region | None = Field(default=None, description="AWS region of the table; the environment's where not given.")
+    endpoint: Endpoint | None = Field(default=None, description="URL of DynamoDB, for an emulator or a VPC endpoint.")
+
+
+class Coordination(Part):
+    """Who decides which worker reads which shard: exactly one of these."""
+
+    local: LocalCoordination | None = Field(default=None, description="One worker reads all shards.")
+    native: NativeCoordination | None = Field(default=None, description="Workers share the shards by leases in DynamoDB.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """A kind of coordination by its name alone means all its defaults."""
+        if isinstance(value, str):
+            if value not in cls.model_fields:
+                message = f"`{value}` is no kind of coordination"
+                fail_at((), "bad_value", message, f"write one of {', '.join(cls.model_fields)}")
+            return {value: {}}
+        return (
+            {key: {} if options is None and key in cls.model_fields else options for key, options in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(given := [name for name in type(self).model_fields if getattr(self, name) is not None]) != 1:
+            message = f"{' and '.join(given) if given else 'none'} given; workers are coordinated in one way"
+            fail_at((), "bad_value", message, f"write one of {', '.join(type(self).model_fields)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _shortest(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Only the kind that is used, by its name alone where it has no options, so that definitions stay as they were."""
+        written = {key: value for key, value in handler(self).items() if value is not None}
+        return next(iter(written)) if not any(written.values()) else written
+
+
+class StreamEntry(Part):
+    """One of several streams."""
+
+    stream: StreamName = Field(description="Name of the stream.")
+    start: StartPosition | None = Field(default=None, description="Where its shards begin that were never read.")
+
+
+def _entry(value: Any) -> Any:
+    return {"stream": value} if isinstance(value, str) else value
 
 
 class KinesisSource(Part):
-    """One Kinesis stream."""
+    """One Kinesis stream, or several that are read alike.
 
-    stream: StreamName = Field(description="Name of the stream.")
+    After validation either ``stream`` is named, or ``streams`` lists several with a start each and ``stream`` is empty.
+    """
+
+    stream: StreamName = Field(default="", description="Name of the stream; this or `streams` is required.")
+    streams: tuple[Annotated[StreamEntry, BeforeValidator(_entry)], ...] = Field(
+        default=(),
+        validate_default=True,
+        description="Several streams for one worker: names, or {stream: name, start: position} for a start of its own.",
+    )
     start: StartPosition = Field(
         default=Start(StartKind.TRIM_HORIZON),
         description="Where a shard begins that was never read: trim_horizon, latest, or {at_timestamp: 2026-01-01T00:00:00Z}.",
@@ -84,11 +175,48 @@ class KinesisSource(Part):
         description="Records that expired unread: gap (record it in the commit log, raise an alarm, go on) or halt the shard.",
     )
 
+    @field_validator("streams")
+    @classmethod
+    def _named_once(cls, entries: tuple[StreamEntry, ...], info: ValidationInfo) -> tuple[StreamEntry, ...]:
+        one = info.data.get("stream")
+        if one == "" and not entries:
+            fail_at((), "missing_key", "no stream is named", "add `stream: NAME`, or `streams: [NAME, ...]`")
+        if one and entries:
+            fail_at((), "bad_value", "both `stream` and `streams` are given", "name every stream in `streams`")
+        names = [entry.stream for entry in entries]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                fail_at((index,), "duplicate_stream", f"the stream `{name}` is listed twice", "remove one of the two")
+        return entries
+
+    @model_validator(mode="after")
+    def _each_with_its_start(self) -> Self:
+        if all(entry.start is not None for entry in self.streams):
+            return self
+        resolved = [entry.model_copy(update={"start": entry.start or self.start}) for entry in self.streams]
+        return self.model_copy(update={"streams": tuple(resolved)})
+
+    @model_serializer(mode="wrap")
+    def _without_the_other(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of ``stream`` and ``streams`` only the one that is used, so that a definition with one stream is written as it always was."""
+        return {key: value for key, value in handler(self).items() if value or key not in {"stream", "streams"}}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every stream, in the order of the file."""
+        return tuple(entry.stream for entry in self.streams) if self.streams else (self.stream,)
+
+    def each(self) -> tuple[KinesisSource, ...]:
+        """The same source for each stream by itself: ``stream`` is that stream's name and ``start`` its start."""
+        if not self.streams:
+            return (self,)
+        return tuple(self.model_copy(update={"stream": entry.stream, "start": entry.start}) for entry in self.streams)
+
 
 class Source(Part):
     """Where records come from and how their bytes become columns."""
 
-    kinesis: KinesisSource = Field(description="The stream to read.")
+    kinesis: KinesisSource = Field(description="The stream or streams to read.")
     decode: Decoder = Field(default="json", validate_default=True, description="Decoder: a name, or {name: options}.")
     fields: dict[str, Any] | None = Field(
         default=None,
@@ -198,12 +326,20 @@ class Pipeline(Part):
     stages: tuple[Stage, ...] = Field(default=(), description="Run in this order over every batch.")
     sinks: Annotated[tuple[Sink, ...], AfterValidator(_some)] = Field(description="Where rows go; each gets all of them.")
     state: Location = Field(description="Commit log and recorded definitions: s3://bucket/prefix/ or file:./directory.")
-    coordination: Coordination = Field(default=Coordination.LOCAL, description="Who decides which worker reads which shard.")
+    coordination: Coordination = Field(
+        default=Coordination(local=LocalCoordination()),
+        description="Who decides which worker reads which shard: local, native, or {native: options}.",
+    )
     flush: Flush = Field(default=Flush(), description="When a unit ends.")
     rejects: Rejects = Field(default=Rejects(), description="When dead letters stop a shard.")
     memory: Memory = Field(default=Memory(), description="How much a worker may hold.")
     metrics: Metrics = Field(default=Metrics(), description="Where metrics are served.")
     audit: Audit = Field(default=Audit(), description="Where spans of every record are sent.")
+
+    def each(self) -> tuple[Pipeline, ...]:
+        """This pipeline for each of its streams by itself: ``source.kinesis.stream`` and ``.start`` are that stream's."""
+        narrowed = [self.source.model_copy(update={"kinesis": kinesis}) for kinesis in self.source.kinesis.each()]
+        return tuple(self.model_copy(update={"source": source}) for source in narrowed)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -17,6 +17,7 @@ from stream.contracts import Checkpoints, Clock, Emit, Shard, Source, Start
 from stream.errors import Fatal, Halted, LeaseLost, Superseded
 from stream.events import Event
 from stream.worker.exporting import ExportTask
+from stream.worker.leasing import Leases
 from stream.worker.recipe import Cooked, CutUnit, Recipe
 
 
@@ -33,7 +34,8 @@ class Parts:
     """The collaborators of every shard task of one worker.
 
     ``cook`` runs ``recipe.cook`` off the event loop. ``render_again`` re-reads an intent's range and cooks it with the definition that
-    the intent names. ``admit_gaps``: records that expired unread become a recorded gap; otherwise their shard halts.
+    the intent names. ``leases``: who says which shards are this worker's; None if all are. ``admit_gaps``: records that expired unread
+    become a recorded gap; otherwise their shard halts.
     """
 
     worker: str
@@ -53,6 +55,16 @@ class Parts:
     emit: Emit
     repeat: Repeater
     export: ExportTask | None = None
+    leases: Leases | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamParts:
+    """One stream of a worker: its name, its pinned start, and what the tasks of its shards work with."""
+
+    stream: str
+    start: Start
+    parts: Parts
 
 
 _BY_WEIGHT: Final = (Fatal, Halted, LeaseLost, Superseded)
