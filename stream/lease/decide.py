@@ -121,7 +121,7 @@ def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> 
     Every worker works out the same moves for the whole fleet and carries out its own, so that two never want the same lease for long.
     Free leases go to the least loaded, heaviest first; one that nobody took for a failover time goes to whoever sees it. A lease moves
     from the most to the least loaded only if that evens out more than ``HYSTERESIS`` of the mean, and not within ``tenure`` of its last
-    move, unless the receiver has none.
+    move, unless the receiver came without any.
     """
     rows = sorted((row for row in seen.values() if not row.lease.ended), key=lambda row: row.lease.key)
     free = [row for row in rows if is_available(row, now, rules.failover)]
@@ -148,6 +148,7 @@ def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> 
 def _moves_to(me: str, held: dict[str, dict[str, Seen]], load: dict[str, float], now: float, rules: Rules) -> list[Seen]:
     """Carry out in thought all moves that are worth it; the leases among them that come to ``me``."""
     mean = sum(load.values()) / len(load)
+    newcomers = {worker for worker, leases in held.items() if not leases}
     mine: list[Seen] = []
     moved: set[str] = set()
     for _ in range(sum(map(len, held.values()))):
@@ -155,7 +156,7 @@ def _moves_to(me: str, held: dict[str, dict[str, Seen]], load: dict[str, float],
         poor = min(load, key=lambda name: (load[name], name))
         gap, movable = load[rich] - load[poor], []
         for key, row in held[rich].items():
-            settled = now - row.since >= rules.tenure or not held[poor]
+            settled = now - row.since >= rules.tenure or poor in newcomers
             gain = min(_weight(row), gap - _weight(row))
             if key not in moved and settled and gain > 0 and gain >= HYSTERESIS * mean:
                 movable.append((gain, key))
