@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from stream.batch import ORIGIN
 from stream.cli.audit import AsJson, File, carry_out
@@ -114,7 +114,7 @@ def skip_shard(
 def table_of(views: list[LeaseView]) -> Table:
     """The leases for a person."""
     several = len({view.stream for view in views}) > 1
-    table = Table("shard", "owner", "checkpoint", "behind", "last renewal", "KB/s")
+    table = Table(*(Column(name, overflow="fold") for name in ("shard", "owner", "checkpoint", "behind", "last renewal", "KB/s")))
     for view in views:
         behind = "" if view.behind_seconds is None else f"{view.behind_seconds:,.0f} s"
         rate = "" if view.kilobytes_per_second is None else f"{view.kilobytes_per_second:,.1f}"

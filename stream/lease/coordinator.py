@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from stream import events
 from stream.contracts import Clock, Emit, Shard
-from stream.errors import Retryable
+from stream.errors import LeaseLost, Retryable
 from stream.lease import decide
 from stream.lease.decide import Seen, Take
 from stream.lease.fleet import refuse_foreign_fleet
@@ -39,6 +39,9 @@ TENURE: Final = 6.0
 
 MOMENT: Final = 0.02
 """Seconds below which the renewing loop does not wake up again."""
+
+SEIZE_ATTEMPTS: Final = 10
+"""Its owner writes the row a few times in a failover time: one of so many attempts meets nobody."""
 
 T = TypeVar("T")
 
@@ -114,6 +117,25 @@ class Coordinator:
         """The shard is read to its end: by KCL's rules its lease is kept until its row goes, by ours it counts for nobody."""
         if not self._as_kcl():
             await self.release(stream, shard_id)
+
+    async def seize(self, stream: str, shard_id: str) -> Lease | None:
+        """Take the lease from whoever has it, once, whatever the rules say; the lease as it was, None if there is none.
+
+        Raises:
+            LeaseLost: others keep changing the row.
+        """
+        key = self.streams[stream].key(shard_id)
+        for _ in range(SEIZE_ATTEMPTS):
+            lease = await self.table.get(key)
+            if lease is None:
+                return None
+            asked = self._clock.monotonic()
+            taken = await self.table.take(lease, self.me)
+            if taken is not None:
+                self.holdings.add(stream, taken, asked)
+                return lease
+        msg = f"the lease {key} in table {self.table.name} changes faster than it can be taken; ask again"
+        raise LeaseLost(msg)
 
     def stop_taking(self) -> None:
         """Take no lease any more; those that are held go on being renewed."""

@@ -22,7 +22,10 @@ LEASE_WEIGHT: Final = 32.0
 """KB/s that a lease weighs besides its traffic: polling an idle shard costs too, and small rates must not move leases about."""
 
 HYSTERESIS: Final = 0.1
-"""Share of the mean load that a move must even out; below, leases would wander for nothing."""
+"""Share of the mean load by which two workers may differ; below, leases would wander for nothing."""
+
+MARGIN: Final = 1.25
+"""How many times its own weight the difference must be that a lease is moved for: rates are never twice the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +122,9 @@ def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> 
     """What this worker takes so that traffic, not the number of rows, is spread evenly; ended shards do not count.
 
     Every worker works out the same moves for the whole fleet and carries out its own, so that two never want the same lease for long.
-    Free leases go to the least loaded, heaviest first; one that nobody took for a failover time goes to whoever sees it. A lease moves
-    from the most to the least loaded only if that evens out more than ``HYSTERESIS`` of the mean, and not within ``tenure`` of its last
-    move, unless the receiver came without any.
+    Free leases go to the least loaded, heaviest first; one that nobody took for a few failover times goes to whoever sees it. A lease moves
+    from the most to the least loaded only if they differ by more than ``HYSTERESIS`` of the mean and by clearly more than it weighs, and
+    not within ``tenure`` of its last move, unless the receiver came without any.
     """
     rows = sorted((row for row in seen.values() if not row.lease.ended), key=lambda row: row.lease.key)
     free = [row for row in rows if is_available(row, now, rules.failover)]
@@ -157,9 +160,9 @@ def _moves_to(me: str, held: dict[str, dict[str, Seen]], load: dict[str, float],
         gap, movable = load[rich] - load[poor], []
         for key, row in held[rich].items():
             settled = now - row.since >= rules.tenure or poor in newcomers
-            gain = min(_weight(row), gap - _weight(row))
-            if key not in moved and settled and gain > 0 and gain >= HYSTERESIS * mean:
-                movable.append((gain, key))
+            weight = _weight(row)
+            if key not in moved and settled and gap > HYSTERESIS * mean and gap >= MARGIN * weight:
+                movable.append((min(weight, gap - weight), key))
         if not movable:
             break
         _, key = max(movable)

@@ -112,10 +112,17 @@ class Holdings:
             self.drop(key, "released")
 
     def refresh(self, row: Lease) -> None:
-        """Take over what others wrote beside the counter, such as children; a row that is being written is left alone."""
+        """Take over what others wrote beside the counter, such as children; a row that is being written is left alone.
+
+        A row that has moved on under another owner was taken from this worker: the next renewal would fail.
+        """
         held = self.held.get(row.key)
-        if held is not None and not held.lock.locked() and row.counter == held.lease.counter:
+        if held is None or held.lock.locked():
+            return
+        if row.counter == held.lease.counter:
             held.lease = row
+        elif row.counter > held.lease.counter and row.owner != held.lease.owner:
+            self.drop(row.key, "lost")
 
     def _written(self, key: str, held: Held, after: Lease | None, asked: float) -> None:
         if after is None:

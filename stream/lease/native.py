@@ -44,6 +44,27 @@ class LeaseCheckpoints:
         await self._coordinator.holdings.checkpoint(key, shown, progress_of(checkpoint, shown))
 
 
+class TableCheckpoints:
+    """The same rows for who only looks, such as an audit; ``prefix`` comes before shard ids in lease keys."""
+
+    def __init__(self, table: LeaseTable, prefix: str) -> None:
+        self._table = table
+        self._prefix = prefix
+
+    async def read(self, shard: Shard) -> Checkpoint | None:
+        """As ``LeaseCheckpoints.read``."""
+        return await read_checkpoint(self._table, f"{self._prefix}{shard.shard_id}")
+
+    async def advance(self, shard: Shard, checkpoint: Checkpoint) -> None:
+        """Never.
+
+        Raises:
+            LeaseLost: always.
+        """
+        msg = f"{shard.stream}/{shard.shard_id} is only looked at; {checkpoint} was not stored"
+        raise LeaseLost(msg)
+
+
 async def read_checkpoint(table: LeaseTable, key: str) -> Checkpoint | None:
     """The checkpoint in the row ``key`` as it is now; None where there is no readable one."""
     try:

@@ -82,7 +82,8 @@ class Lease:
     """One lease. ``key`` is the shard id, in a table of several streams ``account:stream:epoch:shardId``.
 
     ``owner`` None: nobody's. ``checkpoint_owner``: during a graceful hand-off of KCL 3.x the worker that may still checkpoint; ``owner`` is
-    then the next one. ``hash_range`` is inclusive. ``operation`` marks the last write of this service. ``unknown`` holds all else.
+    then the next one. ``hash_range`` is inclusive. ``operation`` marks the last write of this service, ``signed`` the last owner that was
+    one of its workers, ``renewed`` when it last wrote (ISO 8601; for people, nothing is ever decided by it). ``unknown`` holds all else.
     """
 
     key: str
@@ -102,6 +103,7 @@ class Lease:
     progress: Progress | None = None
     operation: str = ""
     signed: str | None = None
+    renewed: str | None = None
     unknown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -174,6 +176,7 @@ def decode(item: Item) -> Lease:
             entity_type=take("entityType", "S"),
             operation=take("sxOp", "S") or "",
             signed=take("sxOwner", "S"),
+            renewed=take("sxRenewed", "S"),
             progress=_progress(take),
             unknown=rest,
         )
@@ -203,6 +206,7 @@ def encode(lease: Lease) -> dict[str, dict[str, Any]]:
         "entityType": lease.entity_type,
         "sxOp": lease.operation or None,
         "sxOwner": lease.signed,
+        "sxRenewed": lease.renewed,
     }
     item |= {name: {"S": text} for name, text in texts.items() if text is not None}
     sets = {"parentShardId": lease.parents, "childShardIds": lease.children}

@@ -248,10 +248,11 @@ class LeaseTable:
 
     async def _update(self, what: str, lease: Lease, update: _Update, after: Lease, until: float = math.inf) -> Lease | None:
         mark = self._marks()
-        update.set("leaseCounter", {"N": str(after.counter)}).set("sxOp", {"S": mark})
+        now = self._clock.now().isoformat(timespec="milliseconds")
+        update.set("leaseCounter", {"N": str(after.counter)}).set("sxOp", {"S": mark}).set("sxRenewed", {"S": now})
         request = update.request(lease)
         done = await self._write(what, "UpdateItem", lease.key, request, mark, until)
-        return replace(after, operation=mark) if done else None
+        return replace(after, operation=mark, renewed=now) if done else None
 
     async def _write(self, what: str, operation: str, key: str, request: Mapping[str, Any], mark: str, until: float = math.inf) -> bool:
         """Write until the outcome is known: True if it is in place, False if the row does not allow it."""

@@ -61,7 +61,8 @@ class WorkerOptions:
     """What is a matter of this process and not of the pipeline.
 
     ``base``: where relative paths of the pipeline begin. ``env``: for secrets. ``drain_seconds``: after a signal, how long units in hand
-    may take to be sealed. ``threads``: for decoding, transforming and encoding. ``listeners`` hear every event.
+    may take to be sealed. ``threads``: for decoding, transforming and encoding. ``listeners`` hear every event. ``leases``: an
+    operator's, to be used instead of a worker's own.
     """
 
     base: Path
@@ -69,6 +70,7 @@ class WorkerOptions:
     drain_seconds: float
     threads: int
     listeners: tuple[Emit, ...] = ()
+    leases: Coordinator | None = None
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -144,7 +146,7 @@ async def assemble(
         repeat=repeat,
         emit=emit,
         draining=draining,
-        leases=None if native is None else await open_leases(pipeline, native, client, name, clock, emit, stack),
+        leases=await open_leases(pipeline, native, client, name, clock, emit, stack) if native and not options.leases else options.leases,
     )
     return [await _stream_parts(one, shared) for one in kinesis.each()]
 

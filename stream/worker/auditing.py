@@ -27,6 +27,7 @@ from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_
 from stream.contracts import Checkpoints, Clock, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
 from stream.errors import Halted
 from stream.lease.checkpoints import StoredCheckpoints
+from stream.lease.native import TableCheckpoints
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.source.aggregated import OutOfRange
@@ -34,6 +35,7 @@ from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
+from stream.worker.leasing import key_prefix, open_table
 from stream.worker.places import located
 
 READ_AT_ONCE: Final = 16
@@ -138,11 +140,14 @@ class StoredEvidence:
         stream: str,
         source: Source | None = None,
         oldest: datetime | None = None,
+        *,
+        tidied: bool = False,
     ) -> None:
         self.application = log.application
         self.stream = stream
         self.areas = areas
         self.horizon = oldest
+        self.tidied = tidied
         self._log = log
         self._checkpoints = checkpoints
         self._source = source
@@ -264,7 +269,12 @@ async def open_evidence(
         oldest = horizon(clock.now(), await source.retention())
     log = CommitLog(stores.state, pipeline.application, clock, "audit")
     areas = stores.areas(located(pipeline.state, base), kinesis.stream)
-    return StoredEvidence(log, areas, StoredCheckpoints(stores.state), kinesis.stream, source, oldest), stores
+    native = pipeline.coordination.native
+    checkpoints: Checkpoints = StoredCheckpoints(stores.state)
+    if native is not None:
+        table = await open_table(pipeline, native, clock, lambda _event: None, stack)
+        checkpoints = TableCheckpoints(table, await key_prefix(pipeline, session, clock, stack))
+    return StoredEvidence(log, areas, checkpoints, kinesis.stream, source, oldest, tidied=native is not None), stores
 
 
 async def open_source(pipeline: Pipeline, session: AwsSession, clock: Clock, stack: AsyncExitStack) -> KinesisSource:

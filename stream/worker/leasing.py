@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from stream.aws.dynamodb import open_dynamodb
 from stream.aws.errors import AwsRetryable
-from stream.aws.kinesis import KinesisClient
+from stream.aws.kinesis import KinesisClient, open_kinesis
 from stream.aws.session import AwsSession
 from stream.contracts import Clock, Emit
 from stream.lease.coordinator import Coordinator
@@ -70,8 +70,17 @@ async def open_table(pipeline: Pipeline, options: NativeCoordination, clock: Clo
 
 async def leased_streams(pipeline: Pipeline, client: KinesisClient, clock: Clock) -> list[LeasedStream]:
     """The streams as the lease table knows them: one by its shard ids alone, several with account, name and creation before them."""
-    each = pipeline.source.kinesis.each()
-    return [await _leased(one, client, clock, several=len(each) > 1) for one in each]
+    several = bool(pipeline.source.kinesis.streams)
+    return [await _leased(one, client, clock, several=several) for one in pipeline.source.kinesis.each()]
+
+
+async def key_prefix(pipeline: Pipeline, session: AwsSession, clock: Clock, stack: AsyncExitStack) -> str:
+    """What comes before shard ids in lease keys of the one stream that ``pipeline``, narrowed to it, reads."""
+    kinesis = pipeline.source.kinesis
+    if not kinesis.streams:
+        return ""
+    client = await stack.enter_async_context(open_kinesis(session))
+    return (await _leased(kinesis, client, clock, several=True)).prefix
 
 
 async def _leased(kinesis: KinesisSource, client: KinesisClient, clock: Clock, *, several: bool) -> LeasedStream:
@@ -96,22 +105,39 @@ async def open_leases(
     emit: Emit,
     stack: AsyncExitStack,
 ) -> Coordinator:
-    """The coordinator, with its first leases taken.
+    """A worker's coordinator, with its first leases taken.
 
     Raises:
         Fatal: the table is missing, is no lease table, or belongs to a fleet that this worker must not join.
     """
+    coordinator = await coordinator_of(pipeline, options, client, me, clock, emit, stack)
+    await coordinator.table.open(create=options.create_table)
+    await coordinator.start()
+    return coordinator
+
+
+async def coordinator_of(
+    pipeline: Pipeline,
+    options: NativeCoordination,
+    client: KinesisClient,
+    me: str,
+    clock: Clock,
+    emit: Emit,
+    stack: AsyncExitStack,
+) -> Coordinator:
+    """A coordinator that has looked at nothing and taken nothing yet.
+
+    Raises:
+        Fatal: a stream is missing.
+    """
     table = await open_table(pipeline, options, clock, emit, stack)
-    await table.open(create=options.create_table)
     dice = Random(me)  # noqa: S311 - only spreads workers over leases
 
     def order(candidates: Sequence[Seen]) -> list[Seen]:
         return dice.sample(candidates, len(candidates))
 
     streams = await leased_streams(pipeline, client, clock)
-    coordinator = Coordinator(table, me, streams, settings_of(options), clock, emit, order)
-    await coordinator.start()
-    return coordinator
+    return Coordinator(table, me, streams, settings_of(options), clock, emit, order)
 
 
 def settings_of(options: NativeCoordination) -> LeaseSettings:
