@@ -19,6 +19,9 @@ from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, 
 from stream.errors import Halted, Retryable, Superseded
 from stream.together import a_few_at_once
 
+FOREIGN: Final = "foreign"
+"""Trigger of links about what another application did: it may be wrong about where our own workers stand."""
+
 CONCURRENT_WRITES: Final = 8
 """Files of one unit written at once: S3 answers a PUT in tens of milliseconds, and a unit rarely has more than a few files."""
 
@@ -149,8 +152,9 @@ class Committer:
         if await self._repeat("create end of shard", shard, lambda: self._log.create(shard, with_seal(manifest))) is not None:
             self._emit(events.ManifestSealed(shard.stream, shard.shard_id, head.position, None))
         entry = await self._repeat("read end of shard", shard, lambda: self._log.read(shard, head.position))
-        if entry is not None and entry.manifest.kind in {Kind.REWIND, Kind.SKIP}:
-            msg = f"{shard.stream}/{shard.shard_id}: an operator moved the shard at {head.position}"
+        moved = entry is not None and entry.manifest.kind in {Kind.REWIND, Kind.SKIP, Kind.FOREIGN}
+        if moved or (trigger == FOREIGN and entry is not None and entry.manifest.kind is not Kind.END):
+            msg = f"{shard.stream}/{shard.shard_id}: the chain goes on at {head.position} in a way that nobody knew who read to there"
             raise Superseded(msg, position=head.position)
         if entry is None or entry.manifest.kind is not Kind.END:
             msg = (

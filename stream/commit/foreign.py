@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Final
 
 from stream import events
-from stream.commit.committer import Committer, Head, RenderedUnit, Renderer, head_behind
+from stream.commit.committer import FOREIGN, Committer, Head, RenderedUnit, Renderer, head_behind
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Kind, Manifest, State
 from stream.contracts import Clock, Emit, Shard
-
-FOREIGN: Final = "foreign"
 
 
 async def admit_foreign(
@@ -29,6 +26,9 @@ async def admit_foreign(
 
     A checkpoint names a Kinesis record and the last user record of it that is done. The link ends right before that Kinesis record: the
     unit behind it reads it again and settles the user records that are done, so that an aggregate is taken over in its middle.
+
+    Raises:
+        Superseded: a worker of ours has gone on from ``head`` meanwhile; recover again.
     """
     reached = head.foreign
     if reached is None:
