@@ -14,7 +14,8 @@ from stream.pipeline.components import canonical_name
 from stream.pipeline.findings import Finding, Path, Severity
 from stream.pipeline.load import Document
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import UserFunction, is_remote, load_function, parse_table, read_local, resolve_secret
+from stream.pipeline.resources import UserFunction, is_remote, load_function, parse_table, read_local
+from stream.pipeline.secrets import is_managed, local_secret
 from stream.sink.partition import SinkMismatch
 from stream.transform.stage import Resources, SchemaMismatch, StageConfig
 from stream.transform.types import SYSTEM_SCHEMA
@@ -104,8 +105,11 @@ class _Flow:
             self._add(self._where(index, url), "bad_table", str(error))
 
     def _secret(self, index: int, name: str, secrets: dict[str, bytes]) -> None:
+        if is_managed(name):
+            secrets[name] = _STAND_IN
+            return
         try:
-            secrets[name] = resolve_secret(name, self._env, self._base)
+            secrets[name] = local_secret(name, self._env, self._base)
         except DefinitionError as error:
             secrets[name] = _STAND_IN
             path = self._where(index, name.partition(":")[2])

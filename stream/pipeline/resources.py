@@ -17,6 +17,7 @@ import polars as pl
 
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
+from stream.pipeline.secrets import SecretReader, find_secret
 from stream.transform.stage import Resources, StageConfig
 
 Reader: TypeAlias = Callable[[str], Awaitable[bytes]]
@@ -50,11 +51,13 @@ async def fetch_resources(
     env: Mapping[str, str],
     read: Reader | None = None,
     given: Mapping[str, bytes] | None = None,
+    managed: SecretReader | None = None,
 ) -> Fetched:
     """Everything that the pipeline's decoder and stages ask for; tables and files whose content is ``given``, by URL, are not fetched.
 
     Tables are Parquet, CSV or NDJSON (by suffix), at an ``s3://`` URL (read by ``read``), ``package:name/path`` (a file inside an
-    installed package), ``file:path`` or a bare path; relative paths begin at ``base``, the pipeline file's directory.
+    installed package), ``file:path`` or a bare path; relative paths begin at ``base``, the pipeline file's directory. ``managed`` reads
+    secrets of Secrets Manager.
 
     Raises:
         DefinitionError: something is missing or unreadable; the message names every such thing.
@@ -74,7 +77,12 @@ async def fetch_resources(
             contents[url] = files[url] = await _content(url, base, read, given or {})
         except DefinitionError as error:
             problems.append(str(error))
-    secrets = _gather(pipeline, StageConfig.secret_names, lambda name: resolve_secret(name, env, base), problems)
+    secrets: dict[str, bytes] = {}
+    for name in _distinct(stage.secret_names() for stage in pipeline.stages):
+        try:
+            secrets[name] = await find_secret(name, env, base, managed)
+        except DefinitionError as error:
+            problems.append(str(error))
     functions = _gather(pipeline, StageConfig.function_paths, load_function, problems)
     if problems:
         raise DefinitionError("\n".join(problems))
@@ -169,37 +177,6 @@ def parse_table(url: str, content: bytes) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         msg = f"the table {url} cannot be read as {suffix[1:]}: {reason}"
-        raise DefinitionError(msg) from error
-
-
-def resolve_secret(name: str, env: Mapping[str, str], base: Path) -> bytes:
-    """The bytes that ``env:NAME`` or ``file:path`` refers to; of a file, without the line break at its end.
-
-    Raises:
-        DefinitionError: unset, unreadable or empty; the message never holds any part of the secret.
-    """
-    kind, _, where = name.partition(":")
-    if kind == "env":
-        if where not in env:
-            msg = f"the secret {name} is not set: there is no environment variable {where}"
-            raise DefinitionError(msg)
-        value = env[where].encode("utf-8", "surrogateescape")
-    elif kind == "file":
-        value = _secret_file(name, base / where)
-    else:
-        msg = f"{name!r} refers to no secret; write {{env: NAME}} or {{file: path}}"
-        raise DefinitionError(msg)
-    if not value:
-        msg = f"the secret {name} is empty"
-        raise DefinitionError(msg)
-    return value
-
-
-def _secret_file(name: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes().removesuffix(b"\n").removesuffix(b"\r")
-    except OSError as error:
-        msg = f"the secret {name} cannot be read: {error.strerror}"
         raise DefinitionError(msg) from error
 
 

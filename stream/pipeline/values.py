@@ -20,7 +20,7 @@ from stream.pipeline.findings import Path, near_miss
 from stream.pipeline.units import format_duration, parse_duration, parse_size
 from stream.sink.objects import ObjectsSinkConfig
 from stream.transform.decode import DecoderConfig
-from stream.transform.stage import StageConfig
+from stream.transform.stage import StageConfig, secret_reference
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html"""
@@ -115,16 +115,15 @@ CollectorUrl: TypeAlias = Annotated[str, AfterValidator(_named("a collector", r"
 
 
 def _secret_reference(value: Any) -> str:
-    if isinstance(value, dict) and len(value) == 1:
-        ((kind, name),) = value.items()
-        value = f"{kind}:{name}"
-    if not isinstance(value, str) or value.partition(":")[0] not in {"env", "file"} or not value.partition(":")[2]:
-        fail_at((), "bad_value", "a secret is given by reference, never as text", "write {env: NAME} or {file: path}")
-    return value
+    try:
+        return secret_reference(value)
+    except ValueError:
+        hint = "write {env: NAME}, {file: path} or {secrets_manager: name}"
+        fail_at((), "bad_value", "a secret is given by reference, never as text", hint)
 
 
 SecretReference: TypeAlias = Annotated[str, PlainValidator(_secret_reference)]
-"""``env:NAME`` or ``file:path``."""
+"""``env:NAME``, ``file:path`` or ``secrets_manager:name``."""
 
 
 def _location(value: str) -> str:

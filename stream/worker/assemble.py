@@ -16,6 +16,7 @@ from typing import Final
 from stream.audit import ledger
 from stream.audit.export import Exporter, Mode
 from stream.aws.kinesis import open_kinesis
+from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.budget import ByteBudget
 from stream.clock import SystemClock
@@ -27,7 +28,8 @@ from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard, Start
 from stream.errors import DefinitionError
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.model import OnExpired, Pipeline
-from stream.pipeline.resources import fetch_resources
+from stream.pipeline.resources import Fetched, fetch_resources
+from stream.pipeline.secrets import SecretReader
 from stream.sink import rejects
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
@@ -102,12 +104,18 @@ async def assemble(
     await client.describe_stream_summary(kinesis.stream)
     for store in (*stores.values(), state):
         await repeat("look at", nowhere, functools.partial(_look, store))
-    fetched = await fetch_resources(pipeline, options.base, options.env, functools.partial(_read_object, session))
-    definitions = Definitions(state, options.base, options.env, clock)
+    managed = functools.partial(read_secret, session)
+    read = functools.partial(_read_object, session)
+
+    async def fetch() -> Fetched:
+        return await fetch_resources(pipeline, options.base, options.env, read, managed=managed)
+
+    fetched = await repeat("fetch tables and secrets", nowhere, fetch)
+    definitions = Definitions(state, options.base, options.env, clock, managed)
     recipe = await repeat("record definition", nowhere, lambda: definitions.record(pipeline, fetched))
     log = CommitLog(state, pipeline.application, clock, name)
     start = await repeat("pin start", nowhere, lambda: log.pin_start(kinesis.stream, kinesis.start))
-    export = await _export(pipeline, options, log, state, stores, emit, stack)
+    export = await _export(pipeline, options, log, (state, stores), managed, emit, stack)
     checkpoints: Checkpoints = StoredCheckpoints(state)
     if export is not None and pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT:
         checkpoints = WaitingCheckpoints(checkpoints, export)
@@ -140,18 +148,19 @@ async def _export(
     pipeline: Pipeline,
     options: WorkerOptions,
     log: CommitLog,
-    state: ObjectStore,
-    stores: dict[str, ObjectStore],
+    places: tuple[ObjectStore, dict[str, ObjectStore]],
+    managed: SecretReader,
     emit: Emit,
     stack: AsyncExitStack,
 ) -> ExportTask | None:
     """The task that sends sealed units to a collector, if the pipeline names one."""
     otlp, stream, clock = pipeline.audit.otlp, pipeline.source.kinesis.stream, options.clock
+    state, stores = places
     if otlp is None:
         return None
     areas = Stores(state, stores).areas(located(pipeline.state, options.base), stream)
     units = LogUnits(log, stream, areas, stores[ledger.NAME])
-    sender = await open_sender(otlp, options.env, options.base, clock, emit, stack)
+    sender = await open_sender(otlp, options.env, options.base, clock, emit, stack, managed)
     return ExportTask(Exporter(units, state, sender, shape_of(otlp), clock, emit, stream), clock, emit, stream)
 
 

@@ -15,6 +15,7 @@ from stream.errors import Halted
 from stream.pipeline.digest import canonical_text, pipeline_digest, read_canonical
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
+from stream.pipeline.secrets import SecretReader
 from stream.sink.objects import ObjectsSink
 from stream.transform.engine import compile_chain
 from stream.worker.recipe import Recipe
@@ -23,13 +24,14 @@ BUILD: Final = stream.__version__
 
 
 class Definitions:
-    """Recipes by digest. Local tables begin at ``base``; ``env`` resolves secrets, for recorded definitions too."""
+    """Recipes by digest. Local tables begin at ``base``; ``env`` and ``managed`` resolve secrets, for recorded definitions too."""
 
-    def __init__(self, store: ObjectStore, base: Path, env: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, store: ObjectStore, base: Path, env: Mapping[str, str], clock: Clock, managed: SecretReader | None = None) -> None:
         self._store = store
         self._base = base
         self._env = env
         self._clock = clock
+        self._managed = managed
         self._recipes: dict[str, Recipe] = {}
 
     async def record(self, pipeline: Pipeline, fetched: Fetched) -> Recipe:
@@ -67,7 +69,7 @@ class Definitions:
                 msg = f"reference table {url} of pipeline definition {digest} is missing: restore {reference_key(sha256)}"
                 raise Halted(msg)
             contents[url] = stored.body
-        fetched = await fetch_resources(pipeline, self._base, self._env, given=contents)
+        fetched = await fetch_resources(pipeline, self._base, self._env, given=contents, managed=self._managed)
         return self._compile(pipeline, fetched, digest)
 
     def _compile(self, pipeline: Pipeline, fetched: Fetched, digest: str) -> Recipe:
