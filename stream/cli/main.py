@@ -15,6 +15,7 @@ VERBS: Final = {
     "run": "run:run",
     "check": "check:check",
     "test": "test:run_cases",
+    "explain": "explain:explain",
     "trace": "trace:trace",
     "audit": "audit:app",
     "local": "local:local",

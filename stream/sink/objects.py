@@ -150,6 +150,12 @@ class ObjectsSink:
         """Unique within the pipeline."""
         return self.config.name
 
+    def key_pattern(self, unit: str) -> str:
+        """What keys of a unit's files look like; values that only rows have stand in angle brackets."""
+        names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in self.config.partition_by]
+        folders = "".join(f"{name}=<{name}>/" for name in names)
+        return f"{folders}{unit}.<part>.<digest>{self._encoder.extension}"
+
     def encode(self, frame: pl.DataFrame, unit: str) -> Encoded:
         """Files for ``frame``, each with its rows in the frame's order; nothing for a frame without rows.
 

@@ -27,6 +27,7 @@ from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard, Start
 from stream.errors import DefinitionError
 from stream.lease.checkpoints import StoredCheckpoints
+from stream.pipeline.limits import READING_SHARE, unit_bytes
 from stream.pipeline.model import OnExpired, Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
 from stream.pipeline.secrets import SecretReader
@@ -43,12 +44,6 @@ from stream.worker.parts import Breaker, Parts, to_all
 from stream.worker.places import located
 from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
 from stream.worker.reread import Rereader
-
-READING_SHARE: Final = 0.5
-"""Of the memory budget that records may occupy between the socket and the seal; the rest is for what cooking makes of them."""
-
-UNIT_SHARE: Final = 1 / 16
-"""Of the memory budget that one unit may reach: on two cores two units are cooked at once, each taking a few times its bytes."""
 
 REREADING_SHARE: Final = 1 / 16
 """Of the memory budget, beside the above, for re-reading ranges: it must never wait for bytes that wait for it."""
@@ -176,7 +171,7 @@ def _stores(pipeline: Pipeline, base: Path, session: AwsSession, state: ObjectSt
 def _limits(pipeline: Pipeline) -> Limits:
     """The pipeline's flush settings, with a unit no larger than memory allows."""
     flush = pipeline.flush
-    return Limits(flush.rows, min(flush.bytes, int(pipeline.memory.budget * UNIT_SHARE)), flush.age.total_seconds())
+    return Limits(flush.rows, unit_bytes(pipeline), flush.age.total_seconds())
 
 
 async def _look(store: ObjectStore) -> None:
