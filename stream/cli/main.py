@@ -16,6 +16,8 @@ VERBS: Final = {
     "check": "check:check",
     "test": "test:run_cases",
     "explain": "explain:explain",
+    "preview": "preview:preview",
+    "diff": "diff:diff",
     "trace": "trace:trace",
     "audit": "audit:app",
     "local": "local:local",

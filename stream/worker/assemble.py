@@ -41,7 +41,7 @@ from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
 from stream.worker.parts import Breaker, Parts, to_all
-from stream.worker.places import located
+from stream.worker.places import located, read_object
 from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
 from stream.worker.reread import Rereader
 
@@ -100,7 +100,7 @@ async def assemble(
     for store in (*stores.values(), state):
         await repeat("look at", nowhere, functools.partial(_look, store))
     managed = functools.partial(read_secret, session)
-    read = functools.partial(_read_object, session)
+    read = functools.partial(read_object, session)
 
     async def fetch() -> Fetched:
         return await fetch_resources(pipeline, options.base, options.env, read, managed=managed)
@@ -177,15 +177,6 @@ def _limits(pipeline: Pipeline) -> Limits:
 async def _look(store: ObjectStore) -> None:
     async for _ in store.list("_preflight/"):
         return
-
-
-async def _read_object(session: AwsSession, url: str) -> bytes:
-    folder, _, key = url.rpartition("/")
-    stored = await open_store(folder, session).get(key)
-    if stored is None:
-        msg = f"there is no object {url}"
-        raise DefinitionError(msg)
-    return stored.body
 
 
 def _in_threads(pool: ThreadPoolExecutor) -> Callable[[Recipe, CutUnit], Awaitable[Cooked]]:
