@@ -82,13 +82,10 @@ def _show_stage(stage: Stage, console: Console) -> None:
     console.print(Text.assemble((stage.name, "bold cyan"), f"  {stage.rows_in:,} rows in, {stage.rows_out:,} out{lost}"))
     for reason, count in stage.reasons.items():
         console.print(f"  {count:,} x {reason}")
-    for each in stage.passed:
-        line = "; ".join(_differences(stage, each)) or "as before"
-        console.print(f"  record {each.record}: {line}")
-    for gone in stage.ended:
-        console.print(
-            f"  record {gone.record}: {gone.outcome}" + (f", {gone.reason}" if gone.reason != gone.outcome else ""), style="yellow"
-        )
+    told = [(each.record, "; ".join(_differences(stage, each)) or "as before", "") for each in stage.passed]
+    told += [(each.record, ", ".join(dict.fromkeys((each.outcome, each.reason))), "yellow") for each in stage.ended]
+    for record, line, style in sorted(told, key=lambda each: each[0]):
+        console.print(f"  record {record}: {line}", style=style)
 
 
 def _differences(stage: Stage, row: Passed) -> list[str]:
