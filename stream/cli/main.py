@@ -18,6 +18,7 @@ VERBS: Final = {
     "explain": "explain:explain",
     "preview": "preview:preview",
     "diff": "diff:diff",
+    "schema": "schema:schema",
     "trace": "trace:trace",
     "audit": "audit:app",
     "local": "local:local",

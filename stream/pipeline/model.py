@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from stream.audit.export import Compression, Mode
 from stream.audit.spans import Signal, Tier, Trust
@@ -90,7 +90,7 @@ class Source(Part):
 
     kinesis: KinesisSource = Field(description="The stream to read.")
     decode: Decoder = Field(default="json", validate_default=True, description="Decoder: a name, or {name: options}.")
-    fields: dict[str, Any] | None = Field(
+    fields: Annotated[dict[str, Any] | None, WithJsonSchema({"x-is": "columns"})] = Field(
         default=None,
         alias="schema",
         description="Columns of a record, `name: type`; `?` behind a type means that it may be null.",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, NoReturn, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from stream.contracts import Start, StartKind
@@ -85,9 +85,15 @@ def _no_bool(value: Any) -> Any:
 
 
 Duration: TypeAlias = Annotated[
-    timedelta, PlainValidator(_duration), AfterValidator(_positive_duration), PlainSerializer(format_duration, return_type=str)
+    timedelta,
+    PlainValidator(_duration),
+    AfterValidator(_positive_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["500ms", "60s", "5m", "1h30m", "2d"]}),
 ]
-Size: TypeAlias = Annotated[int, BeforeValidator(_size), Field(ge=1)]
+Size: TypeAlias = Annotated[
+    int, BeforeValidator(_size), Field(ge=1), WithJsonSchema({"type": ["string", "integer"], "examples": ["64MiB", "10MB", 4096]})
+]
 Count: TypeAlias = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 Port: TypeAlias = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=65_535)]
 Ratio: TypeAlias = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)]
@@ -122,7 +128,7 @@ def _secret_reference(value: Any) -> str:
         fail_at((), "bad_value", "a secret is given by reference, never as text", hint)
 
 
-SecretReference: TypeAlias = Annotated[str, PlainValidator(_secret_reference)]
+SecretReference: TypeAlias = Annotated[str, PlainValidator(_secret_reference), WithJsonSchema({"x-is": "secret"})]
 """``env:NAME``, ``file:path`` or ``secrets_manager:name``."""
 
 
@@ -179,7 +185,13 @@ def _start_text(start: Start) -> Any:
     return {start.kind.value: start.timestamp.isoformat().replace("+00:00", "Z")}
 
 
-StartPosition: TypeAlias = Annotated[Start, PlainValidator(_start), PlainSerializer(_start_text)]
+_START_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"enum": [StartKind.TRIM_HORIZON.value, StartKind.LATEST.value]},
+        {"type": "object", "properties": {"at_timestamp": {"type": "string"}}, "required": ["at_timestamp"], "additionalProperties": False},
+    ]
+}
+StartPosition: TypeAlias = Annotated[Start, PlainValidator(_start), PlainSerializer(_start_text), WithJsonSchema(_START_SCHEMA)]
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -243,13 +255,20 @@ def _dump(component: BaseModel) -> dict[str, Any]:
 
 
 Stage: TypeAlias = Annotated[
-    StageConfig, PlainValidator(_component("stage", components.stage_class, components.stage_names)), PlainSerializer(_dump)
+    StageConfig,
+    PlainValidator(_component("stage", components.stage_class, components.stage_names)),
+    PlainSerializer(_dump),
+    WithJsonSchema({"x-is": "stage"}),
 ]
 Decoder: TypeAlias = Annotated[
     DecoderConfig,
     PlainValidator(_component("decoder", components.DECODERS.get, lambda: components.DECODERS)),
     PlainSerializer(_dump),
+    WithJsonSchema({"x-is": "decoder"}),
 ]
 Sink: TypeAlias = Annotated[
-    ObjectsSinkConfig, PlainValidator(_component("sink", components.SINKS.get, lambda: components.SINKS)), PlainSerializer(_dump)
+    ObjectsSinkConfig,
+    PlainValidator(_component("sink", components.SINKS.get, lambda: components.SINKS)),
+    PlainSerializer(_dump),
+    WithJsonSchema({"x-is": "sink"}),
 ]

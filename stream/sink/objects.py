@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 import polars as pl
 from polars.datatypes import DataTypeClass
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from stream.batch import LINEAGE, ROW
 from stream.contracts import Encoded, OutputFile
@@ -58,7 +58,7 @@ class ObjectsSinkConfig(BaseModel):
         default=(), max_length=8, description="Columns, or names with SQL expressions, that make up the path."
     )
     max_partitions: int = Field(default=512, ge=1, le=10_000, description="Per unit; rows of further ones share __overflow__.")
-    file_bytes: Annotated[int, BeforeValidator(_size), Field(ge=64 * 1024)] = Field(
+    file_bytes: Annotated[int, BeforeValidator(_size), Field(ge=64 * 1024), WithJsonSchema({"type": ["string", "integer"]})] = Field(
         default=128 * 2**20, description="Size of one file, compressed, such as 128MiB."
     )
     lineage: bool = Field(default=True, description="Write _shard, _sequence, _subsequence and _arrival.")
