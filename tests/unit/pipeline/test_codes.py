@@ -19,7 +19,7 @@ def words(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in GIVERS:
             yield from (each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str))
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) and node.targets[0].elts[0].id == "code":
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) and getattr(node.targets[0].elts[0], "id", "") == "code":
             yield from (each.value for each in getattr(node.value, "elts", [])[:1] if isinstance(each, ast.Constant))
 
 
