@@ -108,7 +108,7 @@ def _heading(console: Console, text: str) -> None:
 def _show_plan(pipeline: Pipeline, laid_out: Plan, console: Console) -> None:
     kinesis = pipeline.source.kinesis
     console.print(
-        f"{pipeline.application}: stream {kinesis.stream} from {kinesis.start.timestamp or kinesis.start.kind.value}", style="bold"
+        f"{pipeline.application}: {', '.join(kinesis.names)} from {kinesis.start.timestamp or kinesis.start.kind.value}", style="bold"
     )
     for stop in laid_out.stops:
         _show_stop(stop, console)

@@ -39,7 +39,7 @@ def sample_of(pipeline: Pipeline, count: int, file: Path | None, since: str | No
         msg = f"--since: {error}"
         raise DefinitionError(msg) from error
     batch = asyncio.run(read_sample(pipeline, count, back, SystemClock()))
-    return batch, f"{batch.rows:,} records of the stream {pipeline.source.kinesis.stream}"
+    return batch, f"{batch.rows:,} records of {', '.join(pipeline.source.kinesis.names)}"
 
 
 def chain_of(pipeline: Pipeline, file: Path) -> CompiledChain:

@@ -51,9 +51,9 @@ def needed(pipeline: Pipeline, account: Account | None = None) -> tuple[Access, 
     """
     where = account or Account()
     kinesis = pipeline.source.kinesis
-    stream = kinesis.stream if kinesis.stream.startswith("arn:") else _arn(where, kinesis.region, "kinesis", f"stream/{kinesis.stream}")
+    streams = tuple(_arn(where, kinesis.region, "kinesis", f"stream/{name}") for name in kinesis.names)
     return (
-        Access("kinesis", READ_STREAM, (stream,), "read the stream"),
+        Access("kinesis", READ_STREAM, streams, "read the stream"),
         *_places(pipeline, where),
         *_tables(pipeline, where),
         *_secrets(pipeline, where),

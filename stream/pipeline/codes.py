@@ -22,6 +22,7 @@ CODES: Final[Mapping[str, str]] = {
     "bad_value": "A value is of the wrong type or outside of what is allowed.",
     "custom_tag": "YAML tags such as `!!python/object` are not allowed.",
     "duplicate_key": "A key stands twice in one mapping.",
+    "duplicate_stream": "A stream is listed twice.",
     "duplicate_sink": "Two sinks have the same name.",
     "empty_file": "The file has no content.",
     "env_unset": "An environment variable without a default is not set.",

@@ -168,9 +168,11 @@ def _drops(stage: StageConfig) -> str:
 
 
 def _keys(pipeline: Pipeline) -> Iterator[Keys]:
+    names = pipeline.source.kinesis.names
+    stream, before = (names[0], "") if len(names) == 1 else ("<stream>", "<stream>.")
     for config in pipeline.sinks:
-        yield Keys(f"data of {config.name}", _joined(config.url, ObjectsSink(config).key_pattern(_UNIT)))
-    stream, state = pipeline.source.kinesis.stream, _joined(pipeline.state, pipeline.application)
+        yield Keys(f"data of {config.name}", _joined(config.url, ObjectsSink(config).key_pattern(f"{before}{_UNIT}")))
+    state = _joined(pipeline.state, pipeline.application)
     yield Keys("manifest", f"{state}/commits/{stream}/{_SHARD}/<after, {SEQUENCE_DIGITS} digits>.json")
     yield Keys("checkpoint", f"{state}/checkpoints/{stream}/{_SHARD}.json")
     yield Keys("ledger", f"{state}/ledger/v1/{stream}/{_SHARD}/{_UNIT}.<digest>.parquet")

@@ -46,6 +46,7 @@ _FORMS: Final[Mapping[tuple[str, str], tuple[dict[str, Any], ...]]] = {
     ("Lookup", "take"): (_TEXT, _TEXTS),
     ("Enrich", "on"): (_TEXT, _TEXTS),
     ("Enrich", "take"): (_TEXT, _TEXTS),
+    ("KinesisSource", "streams"): ({"type": "array", "items": {"anyOf": [_TEXT, {"$ref": f"{_DEFS}StreamEntry"}]}},),
     ("Parse", "url"): ({"type": "boolean"},),
     ("Validate", "columns"): ({"type": "null"},),
     ("ObjectsSinkConfig", "partition_by"): (_NAMED,),
@@ -110,7 +111,7 @@ def _relaxed(model: str, body: dict[str, Any], defined: Mapping[str, Any]) -> di
         return _loose(body)
     properties = {}
     for name, value in body["properties"].items():
-        described = {key: value[key] for key in ("description", "default") if key in value}
+        described = {key: value[key] for key in ("description", "default") if key in value and isinstance(value[key], str | int | float)}
         bare = {key: each for key, each in value.items() if key not in {"description", "default", "title"}}
         forms = [*_forms(bare, defined), *_FORMS.get((model.rpartition("__")[2], name), ())]
         properties[name] = {**described, **(forms[0] if len(forms) == 1 else {"anyOf": forms})}

@@ -50,19 +50,20 @@ async def read_sample(pipeline: Pipeline, count: int, since: timedelta | None, c
     """
     start = Start(StartKind.TRIM_HORIZON) if since is None else Start(StartKind.AT_TIMESTAMP, clock.now() - since)
     async with AsyncExitStack() as stack:
-        source = await open_source(pipeline, session_of(pipeline), clock, stack)
-        shards = await source.shards()
+        readers: list[tuple[KinesisSource, Shard]] = []
+        for one in pipeline.each():
+            source = await open_source(one, session_of(pipeline), clock, stack)
+            readers += [(source, shard) for shard in await source.shards()]
         batches: list[Batch] = []
         left = count
-        for at, shard in enumerate(shards):
-            share = -(-left // (len(shards) - at))
-            batch = await _read(source, shard, start, share)
+        for at, (source, shard) in enumerate(readers):
+            batch = await _read(source, shard, start, -(-left // (len(readers) - at)))
             batches.append(batch)
             left -= batch.rows
     sample = Batch.concat(batches)
     if not sample.rows:
         where = "now" if since is None else f"from {since} ago on"
-        msg = f"the stream {pipeline.source.kinesis.stream} holds no record {where}; ask for older ones, or give a file by --sample"
+        msg = f"{', '.join(pipeline.source.kinesis.names)}: there is no record {where}; ask for older ones, or give a file by --sample"
         raise DefinitionError(msg)
     return sample
 

@@ -62,7 +62,7 @@ def test_every_shard_gives_its_share(client: Any, url: str) -> None:
 
 def test_an_empty_stream_and_one_that_is_not_there(client: Any, url: str) -> None:
     filled(client, "empty", 0)
-    with pytest.raises(DefinitionError, match="holds no record"):
+    with pytest.raises(DefinitionError, match="there is no record"):
         sample(url, "empty", 10)
     with pytest.raises(Fatal):
         sample(url, "nowhere", 10)
@@ -77,5 +77,5 @@ def test_the_command_shows_live_records_and_leaves_nothing(client: Any, url: str
     )
     result = CliRunner().invoke(app, ["preview", str(file), "--records", "3"])
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("3 records of the stream live\ndecode  3 rows in, 3 out\n")
+    assert result.stdout.startswith("3 records of live\ndecode  3 rows in, 3 out\n")
     assert [path.name for path in tmp_path.iterdir()] == ["p.yaml"]

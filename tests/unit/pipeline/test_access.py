@@ -72,3 +72,11 @@ def test_secrets_by_name_and_by_arn():
 def test_the_stream_may_say_its_region():
     source = {**least()["source"], "kinesis": {"stream": "flights", "region": "us-west-2"}}
     assert access(source=source)[0].resources == ("arn:aws:kinesis:us-west-2:111122223333:stream/flights",)
+
+
+def test_several_streams_are_named_one_by_one():
+    source = {**least()["source"], "kinesis": {"streams": ["a", "b"]}}
+    assert access(source=source)[0].resources == (
+        "arn:aws:kinesis:eu-west-1:111122223333:stream/a",
+        "arn:aws:kinesis:eu-west-1:111122223333:stream/b",
+    )
