@@ -13,6 +13,7 @@ import stream
 VERBS: Final = {
     "demo": "demo:demo",
     "run": "run:run",
+    "init": "init:init",
     "check": "check:check",
     "test": "test:run_cases",
     "explain": "explain:explain",

@@ -49,7 +49,7 @@ _FORMS: Final[Mapping[tuple[str, str], tuple[dict[str, Any], ...]]] = {
     ("KinesisSource", "streams"): ({"type": "array", "items": {"anyOf": [_TEXT, {"$ref": f"{_DEFS}StreamEntry"}]}},),
     ("Parse", "url"): ({"type": "boolean"},),
     ("Validate", "columns"): ({"type": "null"},),
-    ("ObjectsSinkConfig", "partition_by"): (_NAMED,),
+    ("ObjectsSinkConfig", "partition_by"): (_TEXT, _NAMED),
 }
 """What an option takes besides what its type says."""
 

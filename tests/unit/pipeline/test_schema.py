@@ -18,7 +18,7 @@ SCHEMA = json_schema()
 WHOLE = jsonschema.Draft7Validator(SCHEMA)
 SHAPES = {
     "compression_codec", "compression_option", "coordination", "decoder_option", "decoder_unknown", "dedupe_across_units",
-    "duration_without_unit", "mask_method", "missing_keys", "missing_stream", "number_as_name", "port_out_of_range",
+    "duration_without_unit", "mask_method", "missing_keys", "number_as_name", "port_out_of_range",
     "rows_a_boolean", "rows_not_a_number", "sink_format", "sink_unknown", "stage_two_names", "stage_unknown", "start_word",
     "unknown_key_nested", "unknown_key_top", "unknown_keys_everywhere", "validate_unknown_rule",
 }  # fmt: skip
