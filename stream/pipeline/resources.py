@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 import polars as pl
 
 from stream.errors import DefinitionError
+from stream.pipeline.databases import is_database, read_database
 from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader, find_secret
 from stream.transform.stage import Resources, StageConfig
@@ -132,11 +133,13 @@ def _bounded(url: str, content: bytes) -> bytes:
 
 
 def read_local(url: str, base: Path, what: str = "table") -> bytes:
-    """The content of a table, or of ``what`` else, in a file or in an installed package; blocking.
+    """The content of a table, or of ``what`` else, in a file, an installed package or a database; blocking.
 
     Raises:
         DefinitionError: no such file, not readable, or too large.
     """
+    if is_database(url):
+        return _bounded(url, read_database(url, base))
     path = _package_path(url) if url.startswith("package:") else base / url.removeprefix("file://").removeprefix("file:")
     try:
         size = path.stat().st_size
@@ -168,7 +171,7 @@ def parse_table(url: str, content: bytes) -> pl.DataFrame:
     Raises:
         DefinitionError: unknown suffix, or the content is not in that format.
     """
-    suffix = Path(url).suffix.lower()
+    suffix = ".parquet" if is_database(url) else Path(url).suffix.lower()
     if suffix not in _FORMATS:
         msg = f"the table {url} has the unknown suffix {suffix!r}; allowed: {', '.join(_FORMATS)}"
         raise DefinitionError(msg)

@@ -99,6 +99,10 @@ class StageConfig(BaseModel):
         """Reference tables to load before ``bind``."""
         return ()
 
+    def refresh_seconds(self) -> float | None:
+        """How long what ``table_urls`` name is good for before it is read again; None: for as long as the worker lives."""
+        return None
+
     def secret_names(self) -> tuple[str, ...]:
         """References of secrets to resolve before ``bind``, such as ``env:MASK_KEY``."""
         return ()

@@ -44,6 +44,7 @@ from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, op
 from stream.worker.parts import Breaker, Parts, StreamParts, to_all
 from stream.worker.places import located, read_object
 from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
+from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
 from stream.worker.reread import Rereader
 
 REREADING_SHARE: Final = 1 / 16
@@ -87,7 +88,8 @@ class _Shared:
     state: ObjectStore
     stores: dict[str, ObjectStore]
     definitions: Definitions
-    recipe: Recipe
+    current: CurrentRecipe
+    refresher: Refresher | None
     cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]]
     budget: ByteBudget
     rereading: ByteBudget
@@ -121,11 +123,12 @@ async def assemble(
     managed = functools.partial(read_secret, session)
     read = functools.partial(read_object, session)
 
-    async def fetch() -> Fetched:
-        return await fetch_resources(pipeline, options.base, options.env, read, managed=managed)
+    async def fetch(given: Mapping[str, bytes]) -> Fetched:
+        return await fetch_resources(pipeline, options.base, options.env, read, given, managed)
 
-    fetched = await repeat("fetch tables and secrets", nowhere, fetch)
+    fetched = await repeat("fetch tables and secrets", nowhere, lambda: fetch({}))
     definitions = Definitions(state, options.base, options.env, clock, managed)
+    current = CurrentRecipe(await repeat("record definition", nowhere, lambda: definitions.record(pipeline, fetched)))
     shared = _Shared(
         pipeline=pipeline,
         options=options,
@@ -134,7 +137,8 @@ async def assemble(
         state=state,
         stores=stores,
         definitions=definitions,
-        recipe=await repeat("record definition", nowhere, lambda: definitions.record(pipeline, fetched)),
+        current=current,
+        refresher=Refresher(pipeline, fetched, fetch, definitions, current, clock, emit) if intervals(pipeline) else None,
         cook=_in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "cook"))),
         budget=ByteBudget(int(pipeline.memory.budget * READING_SHARE)),
         rereading=ByteBudget(int(pipeline.memory.budget * REREADING_SHARE)),
@@ -168,7 +172,7 @@ async def _stream_parts(kinesis: KinesisOptions, shared: _Shared) -> StreamParts
         log=log,
         committer=Committer(log, shared.stores, checkpoints, clock, emit, shared.worker),
         checkpoints=checkpoints,
-        recipe=shared.recipe,
+        current=shared.current,
         cook=shared.cook,
         render_again=rereader.render,
         limits=_limits(pipeline),
@@ -180,6 +184,7 @@ async def _stream_parts(kinesis: KinesisOptions, shared: _Shared) -> StreamParts
         emit=emit if export is None else to_all(emit, export),
         repeat=shared.repeat,
         export=export,
+        refresher=shared.refresher,
     )
     return StreamParts(kinesis.stream, start, parts)
 

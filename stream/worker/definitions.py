@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,9 @@ from stream.transform.engine import compile_chain
 from stream.worker.recipe import Recipe
 
 BUILD: Final = stream.__version__
+
+KEPT: Final = 8
+"""Compiled definitions in memory, each with its reference tables; an older one is read from the log again where it is asked for."""
 
 
 class Definitions:
@@ -44,7 +48,7 @@ class Definitions:
             await self._store.create(reference_key(sha256), fetched.contents[url])
         await self._store.create(tables_key(digest), msgspec.json.encode(dict(fetched.digests), order="sorted"))
         await self._store.create(pipeline_key(digest), canonical_text(pipeline).encode())
-        return self._compile(pipeline, fetched, digest)
+        return await asyncio.to_thread(self._compile, pipeline, fetched, digest)
 
     async def recorded(self, digest: str) -> Recipe:
         """The recipe that ``digest`` names, from memory or from the log.
@@ -70,7 +74,7 @@ class Definitions:
                 raise Halted(msg)
             contents[url] = stored.body
         fetched = await fetch_resources(pipeline, self._base, self._env, given=contents, managed=self._managed)
-        return self._compile(pipeline, fetched, digest)
+        return await asyncio.to_thread(self._compile, pipeline, fetched, digest)
 
     def _compile(self, pipeline: Pipeline, fetched: Fetched, digest: str) -> Recipe:
         chain = compile_chain(
@@ -83,5 +87,7 @@ class Definitions:
         sinks: tuple[Sink, ...] = tuple(ObjectsSink(config) for config in pipeline.sinks)
         for config in pipeline.sinks:
             config.check(chain.output_schema)
+        while len(self._recipes) >= KEPT:
+            del self._recipes[next(iter(self._recipes))]
         self._recipes[digest] = Recipe(pipeline.application, digest, BUILD, chain, sinks, bool(pipeline.source.kinesis.streams))
         return self._recipes[digest]
