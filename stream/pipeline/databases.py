@@ -64,6 +64,7 @@ def _column(name: str, values: list[Any], place: str) -> pl.Series:
     if kinds == {int, float}:
         kinds = {float}
     if len(kinds) > 1:
-        msg = f"the column {name!r} of the database {place} mixes {' and '.join(sorted(_WORDS[kind] for kind in kinds))}; CAST it in the query"
+        mixed = " and ".join(sorted(_WORDS[kind] for kind in kinds))
+        msg = f"the column {name!r} of the database {place} mixes {mixed}; CAST it in the query"
         raise DefinitionError(msg)
     return pl.Series(name, values, dtype=_TYPES[kinds.pop() if kinds else str], strict=False)

@@ -28,8 +28,8 @@ def test_the_result_of_the_query_is_the_table(base):
 
 
 def test_equal_rows_are_equal_bytes_in_whatever_order_they_come(base):
-    bodies = {read_database("sqlite:fleet.db#SELECT * FROM planes ORDER BY tail " + order, base) for order in ("ASC", "DESC")}
-    assert len(bodies) == 1
+    ascending = read_database("sqlite:fleet.db#SELECT * FROM planes ORDER BY tail ASC", base)
+    assert read_database("sqlite:fleet.db#SELECT * FROM planes ORDER BY tail DESC", base) == ascending
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,6 @@ def test_what_cannot_be_read_says_why(base, url, says):
 
 
 def test_numbers_of_two_kinds_are_one_column_and_no_rows_are_text(base):
-    url = "sqlite:fleet.db#SELECT seats AS n, NULL AS nothing FROM planes UNION ALL SELECT 1.5, NULL"
+    url = "sqlite:fleet.db#SELECT seats AS n, NULL AS empty FROM planes UNION ALL SELECT 1.5, NULL"
     frame = parse_table(url, read_local(url, base))
     assert [str(kind) for kind in frame.dtypes] == ["Float64", "String"]
