@@ -63,8 +63,8 @@ def _show(found: Difference, source: str, key: list[str], console: Console) -> N
         kind = " -> ".join(filter(None, (change.before, change.after)))
         console.print(f"{_MARKS[change.kind]} column {change.column} {kind}")
     for moved in found.moved:
-        examples = f" (records {', '.join(map(str, moved.examples))})" if moved.examples else ""
-        console.print(f"{moved.records:,} records: {moved.before} -> {moved.after}{examples}")
+        examples = f", such as {', '.join(map(str, moved.examples))}" if moved.examples else ""
+        console.print(f"{moved.records:,} record{'' if moved.records == 1 else 's'}{examples}: {moved.before} -> {moved.after}")
     if found.only_old or found.only_new:
         console.print(f"rows that only the old one writes: {found.only_old:,}; only the new one: {found.only_new:,}")
     for column in found.columns:

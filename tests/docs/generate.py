@@ -26,7 +26,7 @@ from stream.pipeline.components import DECODERS, SINKS, STAGES
 from stream.pipeline.lint import check
 from stream.pipeline.model import Pipeline
 from stream.pipeline.schema import json_schema
-from tests.docs import reference
+from tests.docs import reference, transcripts
 from tests.docs.reference import overview
 from tests.docs.tables import default_text, table
 from tests.unit.metrics.every_event import CLASSES, sample
@@ -152,7 +152,8 @@ def findings(pipeline: str) -> str:
 
 def regenerated(text: str) -> str:
     made = BLOCK.sub(lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n\n{match[3]}", text)
-    return WRONG.sub(lambda match: f"{match[1]}{findings(match[2])}{match[3]}", made)
+    made = WRONG.sub(lambda match: f"{match[1]}{findings(match[2])}{match[3]}", made)
+    return transcripts.BLOCK.sub(lambda match: f"{match[1]}{transcripts.transcript(match[2], ROOT)}{match[3]}", made)
 
 
 if __name__ == "__main__":
