@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -38,10 +38,10 @@ class Enrich(Lookup):
     query: str | None = Field(default=None, min_length=1, description="With a database: the SELECT that gives the table.")
     refresh: str = Field(default="5m", description="How long a version is good for, such as 30s, 10m or 1h.")
 
-    @field_validator("refresh")
+    @field_validator("refresh", mode="before")
     @classmethod
-    def _duration(cls, value: str) -> str:
-        if _DURATION.fullmatch(value) is None:
+    def _duration(cls, value: Any) -> Any:
+        if not isinstance(value, str) or _DURATION.fullmatch(value) is None:
             msg = f"{value!r} is no duration; write a whole number and one of s, m, h, d, such as 10m"
             raise ValueError(msg)
         return value
