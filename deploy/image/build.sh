@@ -21,9 +21,9 @@ store=(--root "$work/storage" --runroot "$work/run")
 if ! buildah "${store[@]}" inspect --type image localhost/python:debian >/dev/null 2>&1; then
     # shellcheck disable=SC1091
     . /etc/os-release
-    mirror=$(grep -rhoP '^(URIs:|deb(\s+\[.*?\])?)\s+\Khttps?://\S+' /etc/apt/sources.list /etc/apt/sources.list.d/ 2>/dev/null \
-        | { grep -v security || true; } | sed -n 1p)
-    if [ -z "$mirror" ]; then echo "no Debian mirror is named in /etc/apt/sources.list or /etc/apt/sources.list.d" >&2; exit 1; fi
+    # shellcheck disable=SC2016 # the variable is apt's
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' "Codename: $VERSION_CODENAME" 'Label: Debian' 'Created-By: Packages' | sed -n 1p)
+    if [ -z "$mirror" ]; then echo "apt knows no Debian mirror of $VERSION_CODENAME; run apt-get update" >&2; exit 1; fi
     rm -rf "$work/rootfs"
     debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv "$VERSION_CODENAME" "$work/rootfs" "$mirror" \
         >"$work/debootstrap.log" 2>&1 || { tail -5 "$work/debootstrap.log" >&2; exit 1; }
