@@ -38,7 +38,7 @@ fi
 
 # Where this machine gets packages and whom it trusts holds inside the build too, and stays out of the image.
 volumes=()
-for path in /etc/ssl/certs /etc/pip.conf; do
+for path in /etc/ssl/certs/ca-certificates.crt /etc/pip.conf; do
     if [ -e "$path" ]; then volumes+=(-v "$path:$path:ro"); fi
 done
 for target in "$@"; do
