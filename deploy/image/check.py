@@ -91,10 +91,10 @@ def look_into(storage: Storage, work: Path) -> Path:
     say("ok: structure of the image")
     trivy = [str(BIN / "trivy"), "image", "--quiet", "--skip-version-check", "--scanners", "", "--format", "cyclonedx"]
     run([*trivy, "--input", str(archive), "--output", str(bill)])
-    named = {(each["name"], each.get("version")) for each in json.loads(bill.read_text())["components"]}
+    named = {each["name"].lower().replace("_", "-") for each in json.loads(bill.read_text())["components"]}
     locked = {line.split("==")[0] for line in Path("requirements/run.txt").read_text().splitlines() if "==" in line and "; " not in line}
-    missing = locked - {name for name, _ in named}
-    insist(not missing, f"the bill of materials ({bill}, {len(named)} components) has every locked requirement {sorted(missing) or ''}")
+    missing = sorted(locked - named)
+    insist(not missing, f"every locked requirement is among the {len(named)} components of {bill.name}; missing: {missing or 'none'}")
     return archive
 
 
