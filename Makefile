@@ -36,7 +36,7 @@ check: install ## Check format, lint, types and import contracts
 
 chart-check: install ## Render the Helm chart over a matrix of values and check every object; needs Node.js and 64-bit Linux on x86
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
-	@mkdir -p .make/chart && cp deploy/eks/check/package.json deploy/eks/check/package-lock.json .make/chart/ && cd .make/chart && npm ci --silent --no-audit --no-fund
+	@mkdir -p .make/chart && cp deploy/eks/check/package*.json deploy/eks/check/crds.mjs .make/chart/ && cd .make/chart && npm ci --silent --no-audit --no-fund
 	@$(BIN)/python -m pytest -q deploy/eks/check $(ARGS)
 
 image-check: install ## Build the image without Docker, look into it, and run the demo's pipeline in it; needs root on Debian
