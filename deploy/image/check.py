@@ -87,6 +87,19 @@ def lint() -> None:
     trivy = [str(BIN / "trivy"), "config", "--skip-check-update", "--skip-version-check", "--quiet", "--exit-code", "1"]
     run([*trivy, "--ignorefile", str(HERE / "trivyignore"), "Dockerfile"])
     say("ok: hadolint and trivy find nothing in the Dockerfile")
+    for machine in ("x86_64", "aarch64"):
+        wanted = [
+            "--python-version",
+            "3.13",
+            "--python-platform",
+            f"{machine}-manylinux_2_28",
+            "--only-binary",
+            ":all:",
+            "--require-hashes",
+        ]
+        locked = ["-r", "requirements/run.txt", "-r", "requirements/kcl.txt"]
+        run([str(BIN / "uv"), "pip", "install", "--quiet", "--dry-run", "--target", ".make/image/none", *wanted, *locked])
+        say(f"ok: every locked requirement is a wheel on {machine}")
 
 
 def look_into(storage: Storage, work: Path) -> Path:

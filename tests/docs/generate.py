@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -170,6 +171,22 @@ def sinks() -> str:
     return "\n\n".join(parts)
 
 
+def values() -> str:
+    """The values of the Helm chart: meaning from its schema, defaults from its values."""
+    chart = ROOT / "deploy" / "eks" / "chart"
+    schema, given = json.loads((chart / "values.schema.json").read_text()), yaml.safe_load((chart / "values.yaml").read_text())
+    return table(("value", "meaning", "default"), _values(schema, given, ""))
+
+
+def _values(schema: dict[str, Any], given: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, part in schema["properties"].items():
+        if "properties" in part and "description" not in part:
+            yield from _values(part, given[name], f"{prefix}{name}.")
+        elif name in given:
+            shown = json.dumps(given[name], ensure_ascii=False)
+            yield f"`{prefix}{name}`", part["description"], "" if given[name] in ("", {}, []) else f"`{shown}`"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": command_line,
     "metrics": metrics,
@@ -178,6 +195,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "decoders": decoders,
     "options": options,
     "sinks": sinks,
+    "values": values,
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from chart import (
     NATIVE,
     ROOT,
     SCALED,
+    leaves,
     objects,
     one,
     pod,
@@ -346,6 +348,35 @@ def test_rules_and_dashboards_lie_there_as_they_are_written(tmp_path):
 
 def test_nothing_custom_is_made_unless_asked_for():
     assert {each["kind"] for each in objects({})} == {"ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount"}
+
+
+# --- what the documentation shows ---------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "eks.md").read_text()
+
+
+@pytest.mark.parametrize("shown", re.findall(r"^```yaml values\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
+def test_the_values_that_are_shown_make_a_release(shown):
+    assert one("Deployment", yaml.safe_load(shown))["metadata"]["name"] == "flights-stream"
+
+
+def test_the_command_that_is_shown_names_what_exists():
+    (command,) = re.findall(r"^helm .*$", PAGE, re.MULTILINE)
+    words = shlex.split(command)
+    assert (ROOT / words[words.index("flights") + 1]) == CHART
+    with helm_python.Chart.load(str(CHART)) as chart:
+        keys = set(leaves(chart.values))
+    assert [given for given in re.findall(r"--set\S* ([\w.]+)=", command) if tuple(given.split(".")) not in keys] == []
+
+
+def test_every_trust_policy_that_is_shown_names_one_service_account_exactly():
+    policies = [json.loads(each) for each in re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)]
+    assert len(policies) == 2
+    for policy in policies:
+        (statement,) = policy["Statement"]
+        assert list(statement["Condition"]) == ["StringEquals"]
+        assert "flights-stream" in json.dumps(statement["Condition"])
+        assert "*" not in json.dumps(policy)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------------
