@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -110,6 +111,16 @@ def test_the_trust_is_for_one_service_account():
     assert {"aws:RequestTag/kubernetes-namespace", "aws:RequestTag/kubernetes-service-account"} <= set(
         statement["Condition"]["StringEquals"]
     )
+
+
+def test_the_command_that_is_shown_gives_parameters_that_exist():
+    page = (ROOT / "docs" / "eks.md").read_text()
+    (command,) = re.findall(r"^aws cloudformation deploy .*?(?<!\\)$", page, re.DOTALL | re.MULTILINE)
+    words = shlex.split(command)
+    assert ROOT / words[words.index("--template-file") + 1] == TEMPLATE
+    given = {word.partition("=")[0] for word in words[words.index("--parameter-overrides") + 1 :]}
+    assert "Application" in given
+    assert given <= set(yaml.load(TEMPLATE.read_text(), Loader)["Parameters"])  # noqa: S506 - as above
 
 
 @pytest.fixture(scope="module")
