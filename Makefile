@@ -58,5 +58,5 @@ lock: install ## Rewrite the locked requirements from pyproject.toml
 	echo 'uv' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header - -o requirements/installer.txt
 
 clean: ## Remove everything that the targets made
-	! mountpoint -q .make/image/storage/overlay || umount .make/image/storage/overlay
+	findmnt --raw --noheadings --output TARGET | grep "^$(CURDIR)/.make/" | sort --reverse | xargs --no-run-if-empty umount
 	rm -rf $(VENV) .make .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules demo-output
