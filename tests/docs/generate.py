@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
+import yaml
 from pydantic import BaseModel
 
 from stream import events
@@ -120,6 +121,22 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]
             yield f"`{key}`", field.description or "", default_text(field)
 
 
+def values() -> str:
+    """The values of the Helm chart: meaning from its schema, defaults from its values."""
+    chart = ROOT / "deploy" / "eks" / "chart"
+    schema, given = json.loads((chart / "values.schema.json").read_text()), yaml.safe_load((chart / "values.yaml").read_text())
+    return table(("value", "meaning", "default"), _values(schema, given, ""))
+
+
+def _values(schema: dict[str, Any], given: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, part in schema["properties"].items():
+        if "properties" in part and "description" not in part:
+            yield from _values(part, given[name], f"{prefix}{name}.")
+        elif name in given:
+            shown = json.dumps(given[name], ensure_ascii=False)
+            yield f"`{prefix}{name}`", part["description"], "" if given[name] in ("", {}, []) else f"`{shown}`"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": command_line,
     "metrics": metrics,
@@ -128,6 +145,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "decoders": decoders,
     "options": options,
     "sinks": sinks,
+    "values": values,
 }
 
 
