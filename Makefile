@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 WORKERS ?= $(shell nproc)
 
-.PHONY: help demo test check bench docs lock clean install
+.PHONY: help demo test check bench localstack docs lock clean install
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,12 +37,16 @@ check: install ## Check format, lint, types and import contracts
 bench: install ## Measure; prints ratios, asserts nothing
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
+localstack: install ## Run the system tests against LocalStack, which is installed for it
+	@tests/localstack/run.sh $(abspath $(BIN))/python $(ARGS)
+
 docs: install ## Rewrite the tables in the documentation that are made from the code
 	@$(BIN)/python -m tests.docs.generate
 
 lock: install ## Rewrite the locked requirements from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --all-extras pyproject.toml requirements/build.in -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header pyproject.toml -o requirements/run.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.13 --no-emit-index-url --no-header requirements/localstack.in -o requirements/localstack.txt
 	echo 'uv' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header - -o requirements/installer.txt
 
 clean: ## Remove everything that the targets made
