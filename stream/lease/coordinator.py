@@ -339,10 +339,10 @@ class Coordinator:
 
     def _audit(self, stream: str, leases: Mapping[str, Lease]) -> None:
         found = tuple(holes(leases.values())) if leases else ()
-        before, looks = self._hole_looks.get(stream, ((), 0))
-        looks = looks + 1 if found == before else 1
+        before, before_looks = self._hole_looks.get(stream, ((), 0))
+        looks = before_looks + 1 if found == before else 1
         self._hole_looks[stream] = (found, looks)
-        if looks == HOLE_LOOKS or (not found and before):
+        if (found and looks == HOLE_LOOKS) or (not found and before and before_looks >= HOLE_LOOKS):
             self._emit(events.LeaseHoles(stream, "", len(found), str(found[0][0]) if found else ""))
 
     def _stream_of(self, key: str) -> str:

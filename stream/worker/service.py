@@ -56,6 +56,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
                 aside += [group.create_task(export.run()) for export in exports]
                 aside += [group.create_task(leases.run())] if leases is not None else []
+                if (refresher := each[0].parts.refresher) is not None:
+                    aside.append(group.create_task(refresher.run()))
                 await streams.run(options.drain_seconds)
                 if leases is not None:
                     await leases.leave()
