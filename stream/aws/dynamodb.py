@@ -1,4 +1,4 @@
-"""DynamoDB over its JSON protocol: botocore finds endpoint and credentials and signs, aiohttp carries, msgspec parses.
+"""DynamoDB over its JSON protocol: botocore finds endpoint and credentials, aiohttp carries, msgspec parses.
 
 Calls are made once. A hidden repeat of a conditional write would meet its own first attempt and call it somebody else's.
 """
@@ -11,13 +11,12 @@ from typing import Any, Final
 
 import aiohttp
 import msgspec
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials as BotocoreCredentials
 
 from stream.aws.errors import AwsFatal, AwsRetryable, Call, explain, translate
 from stream.aws.kinesis import proxy_for
 from stream.aws.session import AwsSession
+from stream.aws.signing import Signer
+from stream.contracts import Clock
 from stream.errors import StreamError
 
 CONDITION_FAILED: Final = "ConditionalCheckFailedException"
@@ -48,11 +47,13 @@ class _Refusal(msgspec.Struct, rename={"type": "__type"}):
 class DynamoDb:
     """DynamoDB calls; rows as the wire has them, ``{name: {type: value}}``."""
 
-    def __init__(self, session: AwsSession, http: aiohttp.ClientSession) -> None:
+    def __init__(self, session: AwsSession, http: aiohttp.ClientSession, clock: Clock) -> None:
         self._session = session
         self._http = http
+        self._clock = clock
         self._region = session.region
         self._url = session.endpoint("dynamodb").rstrip("/") + "/"
+        self._signer = Signer("dynamodb", self._region, self._url)
         self._proxy = proxy_for(self._url)
 
     @property
@@ -71,7 +72,8 @@ class DynamoDb:
         call = Call(f"dynamodb:{operation}", f"table {table}", self.place)
         body = msgspec.json.encode({"TableName": table, **request})
         try:
-            headers = await self._signed(operation, body)
+            headers = self._signer.headers(await self._session.credentials(), _TARGET + operation, body, self._clock.now())
+            headers["accept-encoding"] = "identity"
             async with self._http.post(self._url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy) as response:
                 answer, status = await response.read(), response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -85,21 +87,14 @@ class DynamoDb:
             raise AwsRetryable(msg, code="UnreadableAnswer") from error
         return decoded
 
-    async def _signed(self, operation: str, body: bytes) -> dict[str, str]:
-        keys = await self._session.credentials()
-        headers = {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": _TARGET + operation, "Accept-Encoding": "identity"}
-        request = AWSRequest("POST", self._url, headers, body)
-        SigV4Auth(BotocoreCredentials(keys.access_key, keys.secret_key, keys.token), "dynamodb", self._region).add_auth(request)
-        return dict(request.headers.items())
-
 
 @asynccontextmanager
-async def open_dynamodb(session: AwsSession) -> AsyncIterator[DynamoDb]:
+async def open_dynamodb(session: AwsSession, clock: Clock) -> AsyncIterator[DynamoDb]:
     """A client whose connections are kept for reuse until the context ends."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60)
     jar = aiohttp.DummyCookieJar()
     async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False, cookie_jar=jar) as http:
-        yield DynamoDb(session, http)
+        yield DynamoDb(session, http, clock)
 
 
 def _refused(call: Call, body: bytes, status: int) -> ConditionFailed | AwsRetryable | AwsFatal:

@@ -353,4 +353,10 @@ class Coordinator:
             listener()
 
     async def _each(self, call: Callable[[T], Coroutine[Any, Any, None]], items: Sequence[T]) -> None:
-        await a_few_at_once([call(item) for item in items], AT_ONCE)
+        waiting = iter(items)
+
+        async def lane() -> None:
+            for item in waiting:
+                await call(item)
+
+        await a_few_at_once([lane() for _ in range(min(AT_ONCE, len(items)))], AT_ONCE)

@@ -64,7 +64,7 @@ class Leases(Protocol):
 async def open_table(pipeline: Pipeline, options: NativeCoordination, clock: Clock, emit: Emit, stack: AsyncExitStack) -> LeaseTable:
     """The pipeline's lease table, not looked at yet; connections live as long as ``stack``."""
     session = AwsSession(region=options.region, endpoints={"dynamodb": options.endpoint} if options.endpoint else None)
-    client = await stack.enter_async_context(open_dynamodb(session))
+    client = await stack.enter_async_context(open_dynamodb(session, clock))
     return LeaseTable(client, options.table or pipeline.application, clock, emit, lambda: secrets.token_urlsafe(MARK_BYTES))
 
 

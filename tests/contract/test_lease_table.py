@@ -56,7 +56,7 @@ def against(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
                     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
                         monkeypatch.setenv(name, "test")
                     session = AwsSession(region="us-east-1", endpoints={"dynamodb": request.getfixturevalue("moto_url")})
-                    client: Any = await stack.enter_async_context(open_dynamodb(session))
+                    client: Any = await stack.enter_async_context(open_dynamodb(session, SystemClock()))
                 else:
                     client = MemoryDynamo()
                     client.page = 500
