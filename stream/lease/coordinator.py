@@ -22,7 +22,6 @@ from stream.lease.rows import SHARD_END, ExtendedSequenceNumber, Lease
 from stream.lease.settings import Balance, LeasedStream, LeaseSettings
 from stream.lease.shards import children_of, holes, missing_leases, new_lease, removable, unblocked
 from stream.lease.table import LeaseTable
-from stream.together import a_few_at_once
 
 AT_ONCE: Final = 20
 """Writes of different rows side by side, as many as KCL's renewal threads."""
@@ -359,4 +358,9 @@ class Coordinator:
             for item in waiting:
                 await call(item)
 
-        await a_few_at_once([lane() for _ in range(min(AT_ONCE, len(items)))], AT_ONCE)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(AT_ONCE, len(items))):
+                    group.create_task(lane())
+        except ExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
