@@ -123,7 +123,7 @@ async def assemble(
     client = await stack.enter_async_context(open_kinesis(session))
     repeat, nowhere = Repeater(clock, emit), Shard(kinesis.names[0], "")
     for name in kinesis.names:
-        await client.describe_stream_summary(name)
+        await repeat("look at", Shard(name, ""), functools.partial(client.describe_stream_summary, name))
     for store in (*stores.values(), state):
         await repeat("look at", nowhere, functools.partial(_look, store))
     native, name = pipeline.coordination.native, worker_id(clock)
