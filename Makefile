@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help demo test check bench localstack chart-check image-check docs lock clean install
+.PHONY: help demo test check bench fleet kcl-interop localstack chart-check image-check docs lock clean install
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,12 @@ bench: install ## Measure; prints ratios, asserts nothing
 
 localstack: install ## Run the system tests against LocalStack, which is installed for it
 	@tests/localstack/run.sh $(abspath $(BIN))/python $(ARGS)
+
+fleet: install ## Run a fleet under kills, freezes, reshards and failing AWS; FLEET_SEED=1 FLEET_SECONDS=120 choose another run
+	@$(BIN)/python -m pytest -q -o python_files='campaign_*.py' tests/fleet $(ARGS)
+
+kcl-interop: install ## Run workers beside those of the real Java KCL, on one lease table (Java, Node.js)
+	@tests/interop/run.sh $(abspath $(BIN))/python $(ARGS)
 
 docs: install ## Rewrite the tables in the documentation that are made from the code
 	@$(BIN)/python -m tests.docs.generate

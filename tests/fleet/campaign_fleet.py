@@ -1,6 +1,6 @@
 """A fleet under everything that a bad hour brings, judged by what lies in the stream and in the bucket.
 
-``FLEET_SEED`` and ``FLEET_SECONDS`` choose another run; the seed settles the records, the plan and the fate of every request.
+``FLEET_SEED``, ``FLEET_SECONDS`` and ``FLEET_FAILOVER`` choose another run. The seed settles records, plan and each request's fate.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from tests.fleet.plan import draw
 SEED = int(os.environ.get("FLEET_SEED", "1"))
 SECONDS = float(os.environ.get("FLEET_SECONDS", "120"))
 PATIENCE = 240.0
+"""Seconds in good weather without a unit committed, after which the fleet is taken for stuck."""
+
 SIZE = "  - derive: {size: \"CASE WHEN value > 75 THEN 'large' ELSE 'medium' END\"}"
 
 
@@ -45,15 +47,15 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         world = World(tmp_path, kinesis, "fleet", kinesis_url, environment, SEED, s3, "fleet")
         stack.callback(lambda: [worker.end() for worker in world.workers])
         versions = [
-            world.pipeline("old", age="1s"),
-            world.pipeline("new", age="1s", keep=LARGE.mark, partition="size", stages=SIZE),
+            world.pipeline("old", age="3s"),
+            world.pipeline("new", age="3s", keep=LARGE.mark, partition="size", stages=SIZE),
         ]
         for path in versions:
             path.write_text(path.read_text() + NATIVE.format(table="fleet", failover=FAILOVER))
         yield Fleet(world, versions, proxy.url, SEED)
 
 
-@pytest.mark.timeout(3 * SECONDS + 2 * PATIENCE + 120)
+@pytest.mark.timeout(10 * SECONDS + 4 * PATIENCE)
 def test_nothing_is_lost_doubled_or_out_of_order(fleet: Fleet, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     world, versions = fleet.world, (KNOWN, LARGE)
     fleet.live_through(draw(SEED, SECONDS, FAILOVER), SECONDS)

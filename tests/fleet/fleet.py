@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -19,16 +20,21 @@ from tests.chaos.workers import Worker, clean
 from tests.chaos.world import World
 from tests.fleet.plan import Step, weather
 
-FAILOVER = 3.0
+FAILOVER = float(os.environ.get("FLEET_FAILOVER", "4"))
+"""Seconds: short, so that much happens in little time, and yet long enough for a machine with two busy cores."""
+
 WORKERS = 4
-MOST_WORKERS = 6
+MOST_WORKERS = 5
 SHARDS = (12, 20)
 """Open shards stay between these."""
 
-TICK = 0.25
+TICK = 0.5
+SETTLERS = 2
+"""Workers that stay to finish the work; the fewer, the less they stand in each other's way on a small machine."""
+
 NATIVE = """
 coordination:
-  native: {{table: {table}, failover: {failover:g}s, look: 300ms}}
+  native: {{table: {table}, failover: {failover:g}s, look: 500ms}}
 """
 
 
@@ -102,26 +108,36 @@ class Fleet:
         self.members.append(Member(self.world.start(path, "--drain", "120")))
 
     def settle(self, patience: float) -> None:
-        """Good weather and no more records: everything must be committed, and every worker must end in good order."""
+        """Good weather and no more records: everything must be committed, and every worker must end in good order.
+
+        Between two units that are committed, ``patience`` seconds may pass: how fast the machine is says nothing about the fleet.
+        """
         self._control({})
         for member in self.members:
             self._thaw(member)
         self.joins.clear()
-        if not [member for member in self.members if not member.due]:
+        while len(staying := [member for member in self.members if not member.due]) < SETTLERS:
             self.join()
-        begun = monotonic()
+        self._dismiss(staying[SETTLERS:])
+        last, before = monotonic(), self.progress()
         while not self.committed():
-            assert monotonic() - begun < patience, f"not everything is committed after {patience} s of good weather: {self._gaps()}"
+            if (now := self.progress()) > before:
+                last, before = monotonic(), now
+            assert monotonic() - last < patience, f"seed {self.seed}: nothing was committed in {patience} s of good weather: {self._gaps()}"
             self._look_after_members()
             self._wait(1.0)
-        for member in self.members:
+        self._dismiss(self.members)
+        begun = monotonic()
+        while self.members:
+            assert monotonic() - begun < patience, f"seed {self.seed}: workers do not end: {self._gaps()}"
+            self._look_after_members()
+            self._wait()
+
+    def _dismiss(self, members: list[Member]) -> None:
+        for member in members:
             if not member.due:
                 member.worker.signal(signal.SIGTERM)
                 member.due = "end"
-        while self.members:
-            assert monotonic() - begun < 2 * patience, "workers do not end"
-            self._look_after_members()
-            self._wait()
 
     # --- what befalls it --------------------------------------------------------------------------------------------------
 
@@ -176,8 +192,10 @@ class Fleet:
             code = member.worker.ended()
             if code is None:
                 continue
-            expected = {"": None, "end": 0, "die": -signal.SIGKILL}[member.due]
             said = member.worker.said()
+            # SIGTERM can be faster than the first lines of a process, which then has nothing to drain.
+            early = member.due == "end" and code == -signal.SIGTERM and not said
+            expected = {"": None, "end": code if early else 0, "die": -signal.SIGKILL}[member.due]
             assert code == expected, f"seed {self.seed}: a worker ended with {code}, expected {expected}:\n{said[-6000:]}"
             assert clean(said), f"seed {self.seed}: {said[-6000:]}"
             assert '"event":"shard_halted"' not in said, f"seed {self.seed}: {said[-6000:]}"
@@ -193,10 +211,14 @@ class Fleet:
         for key, manifest in self._unknown_manifests():
             if manifest["state"] == "sealed":
                 self.sealed[key] = manifest
-        records = sum(manifest.get("records", 0) for manifest in self.sealed.values())
-        ends = sum(manifest["kind"] == "end" for manifest in self.sealed.values())
+        records, ends = self.progress()
         closed = sum("EndingSequenceNumber" in each["SequenceNumberRange"] for each in self.world.shards())
         return records >= self.world.put_so_far and ends >= closed
+
+    def progress(self) -> tuple[int, int]:
+        """Records and ends of shards that are known to be committed."""
+        sealed = self.sealed.values()
+        return sum(manifest.get("records", 0) for manifest in sealed), sum(manifest["kind"] == "end" for manifest in sealed)
 
     def _unknown_manifests(self) -> Iterator[tuple[str, dict[str, Any]]]:
         world = self.world
@@ -207,7 +229,7 @@ class Fleet:
             yield from zip(keys, map(json.loads, bodies), strict=True)
 
     def _gaps(self) -> str:
-        records = sum(manifest.get("records", 0) for manifest in self.sealed.values())
+        records, _ = self.progress()
         logs = [member.worker.said()[-1500:] for member in self.members]
         return f"{records} of {self.world.put_so_far} records; " + "\n---\n".join(logs)
 

@@ -43,7 +43,8 @@ class Beside:
             users = 1 if world.dice.random() < 0.5 else world.dice.randrange(2, 5)
             key = f"k{world.dice.randrange(1000)}"
             rows = [
-                json.dumps({"id": world.put_so_far + made + at, "kind": world.dice.choice("ab"), "value": 1}).encode() for at in range(users)
+                json.dumps({"id": world.put_so_far + made + at, "kind": world.dice.choice("ab"), "value": 1}).encode()
+                for at in range(users)
             ]
             data = rows[0] if users == 1 else aggregate([UserRecord(key, None, row) for row in rows])
             entries.append({"Data": data, "PartitionKey": key})

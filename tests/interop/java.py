@@ -19,7 +19,10 @@ CHILD = Path(__file__).with_name("child.py")
 PATIENCE = 180.0
 """Seconds; on an empty lease table the KCL waits up to half a minute before it makes rows."""
 
-CREDENTIALS = {"2.5.8": "AWSCredentialsProvider = DefaultAWSCredentialsProviderChain", "3.1.3": "AwsCredentialsProvider = DefaultCredentialsProvider"}
+CREDENTIALS = {
+    "2.5.8": "AWSCredentialsProvider = DefaultAWSCredentialsProviderChain",
+    "3.1.3": "AwsCredentialsProvider = DefaultCredentialsProvider",
+}
 PROPERTIES = """
 executableName = {python} {child} {notes}
 applicationName = {application}
