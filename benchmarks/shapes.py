@@ -73,7 +73,12 @@ def orders(count: int, seed: int = 2) -> Iterator[bytes]:
 
 def _order(dice: Random, number: int) -> dict[str, Any]:
     lines = [
-        {"sku": f"SKU-{dice.randrange(10**6):06d}", "quantity": dice.randrange(1, 6), "price": round(dice.uniform(1, 400), 2), "gift": False}
+        {
+            "sku": f"SKU-{dice.randrange(10**6):06d}",
+            "quantity": dice.randrange(1, 6),
+            "price": round(dice.uniform(1, 400), 2),
+            "gift": False,
+        }
         for _ in range(dice.randrange(2, 8))
     ]
     city = dice.choice(_CITIES)
