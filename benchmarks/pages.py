@@ -1,4 +1,4 @@
-"""GetRecords answers as bytes, the way the service writes them, for a replay server and for timing steps."""
+"""Records as GetRecords answers write them, for the replay server and for timing steps."""
 
 from __future__ import annotations
 
@@ -15,29 +15,20 @@ PAGE_RECORDS: Final = 10_000
 """Most that one answer holds (Kinesis API reference)."""
 
 
-def records_json(lines: Iterable[bytes], shard: int, first: int) -> bytes:
-    """The text between the brackets of ``Records``; ``first`` counts records of the shard."""
-    shard_base = base(ARRIVED - 3600, shard)
-    members = []
-    for at, line in enumerate(lines, first):
-        second = ARRIVED + at // 1000
-        sequence = number(shard_base, at + 1, second)
-        data = base64.b64encode(line).decode()
-        members.append(
-            f'{{"SequenceNumber":"{sequence}","ApproximateArrivalTimestamp":{second}.{at % 1000:03},'
-            f'"Data":"{data}","PartitionKey":"user-{at * 7919 % 100_000}","EncryptionType":"NONE"}}'
-        )
-    return ",".join(members).encode()
+def record_json(line: bytes, shard: int, at: int) -> bytes:
+    """The ``at``-th record of a shard, as it stands between the brackets of ``Records``."""
+    second = ARRIVED + at // 1000
+    sequence = number(base(ARRIVED - 3600, shard), at + 1, second)
+    return (
+        f'{{"SequenceNumber":"{sequence}","ApproximateArrivalTimestamp":{second}.{at % 1000:03},'
+        f'"Data":"{base64.b64encode(line).decode()}","PartitionKey":"user-{at * 7919 % 100_000}"}}'
+    ).encode()
 
 
-def pages(lines: Iterable[bytes], shard: int, records: int = PAGE_RECORDS) -> Iterator[bytes]:
-    """``lines`` in answers of ``records`` each, without the members around ``Records``."""
+def answers(lines: Iterable[bytes], shard: int = 0, records: int = PAGE_RECORDS) -> Iterator[bytes]:
+    """``lines`` as whole answers of ``records`` each."""
     source, first = iter(lines), 0
     while chunk := list(islice(source, records)):
-        yield records_json(chunk, shard, first)
+        text = b",".join(record_json(line, shard, at) for at, line in enumerate(chunk, first))
         first += len(chunk)
-
-
-def body(records: bytes, next_iterator: str, behind_ms: int) -> bytes:
-    """One whole answer."""
-    return b'{"Records":[%b],"NextShardIterator":"%b","MillisBehindLatest":%d}' % (records, next_iterator.encode(), behind_ms)
+        yield b'{"Records":[%b],"NextShardIterator":"next","MillisBehindLatest":60000}' % text

@@ -117,7 +117,7 @@ _CLICK_SCHEMA: Final = (
     "{event_id: string, ts: timestamp, user_id: int64, session: string, page: string, url: string, country: string, device: string, "
     "browser: string, width: int64, height: int64, dwell_ms: int64?, scroll: float64, returning: bool}"
 )
-_CLICK_STAGES: Final = "[{filter: dwell_ms IS NOT NULL}, {derive: {area: width * height, seconds: dwell_ms / 1000.0}}]"
+_CLICK_STAGES: Final = "[{filter: dwell_ms IS NOT NULL}, {derive: {area: width * height, slow: dwell_ms > 30000}}]"
 _ADDRESS: Final = "object{name: string, street: string, city: string, zip: string, country: string}"
 
 SHAPES: Final = {
