@@ -30,10 +30,14 @@ source:
 stages: {stages}
 sinks: [s3: {{url: "file:lake"}}]
 state: file:state
-flush: {{age: {age}}}
+flush: {{age: {age}, rows: {rows}}}
 memory: {{budget: {budget}}}
 metrics: {{port: 0}}
 """
+
+
+ROWS_A_UNIT: Final = 50_000
+"""As many as the peers put into a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def environment(url: str) -> dict[str, str]:
 def service(job: Job, *, budget: str = "256MiB", age: str = "10s", options: tuple[str, ...] = ()) -> Used:
     """This service: until everything is sealed, then drained."""
     age = "1s" if job.stream == SMALL else age
-    text = PIPELINE.format(stream=job.stream, schema=job.shape.schema, stages=job.shape.stages, budget=budget, age=age)
+    text = PIPELINE.format(stream=job.stream, schema=job.shape.schema, stages=job.shape.stages, budget=budget, age=age, rows=ROWS_A_UNIT)
     (job.folder / "pipeline.yaml").write_text(text)
     command = [sys.executable, "-m", "stream", "run", str(job.folder / "pipeline.yaml"), *options]
 
