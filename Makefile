@@ -34,8 +34,9 @@ check: install ## Check format, lint, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install ## Measure; prints ratios, asserts nothing
-	@$(BIN)/python benchmarks/run.py $(ARGS)
+bench: install ## Measure beside other consumers; prints ratios, writes .make/bench.json and .make/bench.svg
+	@mkdir -p .make
+	@$(BIN)/python benchmarks/run.py --json .make/bench.json --svg .make/bench.svg $(ARGS)
 
 docs: install ## Rewrite the tables in the documentation that are made from the code
 	@$(BIN)/python -m tests.docs.generate

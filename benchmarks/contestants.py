@@ -63,7 +63,12 @@ class Job:
 def environment(url: str) -> dict[str, str]:
     """Credentials that the replay server does not look at, and where to find it."""
     keys = {"AWS_ACCESS_KEY_ID": "t", "AWS_SECRET_ACCESS_KEY": "t", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
-    return {**os.environ, **keys, "AWS_ENDPOINT_URL_KINESIS": url, "PYTHONPATH": str(ROOT)}
+    return {
+        **os.environ,
+        **keys,
+        "AWS_ENDPOINT_URL_KINESIS": url,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+    }
 
 
 def service(job: Job, *, budget: str = "256MiB", age: str = "10s", options: tuple[str, ...] = ()) -> Used:
@@ -120,7 +125,9 @@ def _run(command: list[str], job: Job, attend: Callable[[subprocess.Popen[bytes]
         watch = threading.Thread(target=_watch, args=(process, peak))
         watch.start()
         attend(process)
-        errors = process.stderr.read() if process.stderr is not None and not process.stderr.closed and attend.__name__ == "<lambda>" else b""
+        errors = (
+            process.stderr.read() if process.stderr is not None and not process.stderr.closed and attend.__name__ == "<lambda>" else b""
+        )
         process.wait()
         wall = _seconds() - begun
         watch.join()

@@ -2,8 +2,8 @@
 
 ``python benchmarks/replay.py --shape click --records 50000 --shards 4`` prints ``{"url": ...}`` and serves two streams until its standard
 input closes: ``bench``, with so many records on every shard, and ``small``, with ``SMALL_RECORDS``. Every shard of a stream holds the same
-records under the same sequence numbers. With ``--rate`` so many records a second become visible on each shard, with their real arrival time.
-It speaks JSON 1.1 over HTTP/1.1 to any client; what a client does not need for reading is not there.
+records under the same sequence numbers. With ``--rate`` so many records a second become visible on each shard, with their real time of
+arrival. It speaks JSON 1.1 over HTTP/1.1 to any client; what a client does not need for reading is not there.
 """
 
 from __future__ import annotations

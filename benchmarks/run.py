@@ -76,7 +76,9 @@ def compete(shape: Shape, options: argparse.Namespace, names: list[str]) -> dict
     return report(shape, options, runs, server["payload"] * options.shards, outputs[names[0]])
 
 
-def report(shape: Shape, options: argparse.Namespace, runs: dict[str, list[tuple[Used, Used]]], payload: int, output: str) -> dict[str, Any]:
+def report(
+    shape: Shape, options: argparse.Namespace, runs: dict[str, list[tuple[Used, Used]]], payload: int, output: str
+) -> dict[str, Any]:
     records = options.records * options.shards
     print(f"\n{shape.name}: {records:,} records of {payload / records:.0f} B on {options.shards} shards; same output from all: {output}")
     print(f"  {'':22}{'MB/CPU-s':>10}{'spread':>18}{'records/CPU-s':>15}{'MB/s':>8}{'RSS MiB':>9}{'start-up s':>11}{'ratio':>8}")

@@ -138,7 +138,8 @@ SHAPES: Final = {
             "{year: int64, month: int64, day: int64, dep_time: int64?, sched_dep_time: int64, dep_delay: int64?, arr_time: int64?, "
             "sched_arr_time: int64, arr_delay: int64?, carrier: string, flight: int64, tailnum: string?, origin: string, dest: string, "
             "air_time: int64?, distance: int64, hour: int64, minute: int64, time_hour: timestamp}",
-            "[{filter: dep_time IS NOT NULL}, {derive: {departure_month: \"strftime(time_hour, '%Y-%m')\", made_up: dep_delay - arr_delay}}]",
+            "[{filter: dep_time IS NOT NULL}, "
+            "{derive: {departure_month: \"strftime(time_hour, '%Y-%m')\", made_up: dep_delay - arr_delay}}]",
         ),
         Shape("dirty", dirty, _CLICK_SCHEMA, _CLICK_STAGES),
     )

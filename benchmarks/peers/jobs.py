@@ -95,7 +95,9 @@ class PolarsWriter:
         rows = frame.lazy()
         if self.shape == "order":
             when = col("placed_at").str.to_datetime(zulu, time_unit="us", time_zone="UTC")
-            return rows.filter(col("channel") != "test").with_columns(when, cents=col("total") * 100.0, urgent=col("priority") > 2).collect()
+            return (
+                rows.filter(col("channel") != "test").with_columns(when, cents=col("total") * 100.0, urgent=col("priority") > 2).collect()
+            )
         if self.shape == "flights":
             when = col("time_hour").str.to_datetime(zulu, time_unit="us", time_zone="UTC")
             month = col("time_hour").dt.strftime("%Y-%m")

@@ -32,7 +32,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from stream.transform.decoders.native import native_reader
 from stream.transform.types import Kind, RecordSchema, Type
 
 MAX_DEPTH: Final = 128
@@ -47,7 +46,6 @@ UNKNOWN_FIELD: Final = "unknown_field"
 DUPLICATE_FIELD: Final = "duplicate_field"
 WRONG_TYPE: Final = "wrong_type"
 
-_INDEX: Final = "_index"
 _OPEN: Final = b'{"r":'
 _CLOSE: Final = b"}\n"
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
@@ -70,12 +68,9 @@ class _Anything(msgspec.Struct, gc=False):
 
 
 class Reader:
-    """Reads windows of records for one schema; ``strict`` refuses fields that the schema does not name, at every level.
+    """Reads windows of records for one schema; ``strict`` refuses fields that the schema does not name, at every level."""
 
-    ``native``: let the compiled reader do what it can, if it is installed; the results are the same.
-    """
-
-    def __init__(self, schema: RecordSchema, *, strict: bool, native: bool = True) -> None:
+    def __init__(self, schema: RecordSchema, *, strict: bool) -> None:
         self._names = [name for name, _ in schema]
         wire = [pa.field(name, kind.wire) for name, kind in schema if kind.kind is not Kind.JSON]
         self._wire = pa.schema(wire)
@@ -89,25 +84,10 @@ class Reader:
         self._any = msgspec.json.Decoder(_Anything)
         shape = self._typed.type if strict else _Anything
         line = msgspec.defstruct("Line", [("r", shape)], forbid_unknown_fields=True, gc=False)
-        self._native = native_reader(schema, strict=strict) if native else None
         self._lines: msgspec.json.Decoder[Any] = msgspec.json.Decoder(line)
 
     def read(self, records: pa.LargeBinaryArray) -> Window:
         """Read ``records``; never raises for what they hold."""
-        done = self._native.read(records) if self._native else None
-        if done is None:
-            return self._read(records)
-        frame, bad = done
-        left = np.flatnonzero(bad)
-        if not len(left):
-            return Window(frame, [])
-        rest = self._read(records.take(pa.array(left)))
-        refused = {at for at, _ in rest.rejects}
-        accepted = pl.Series([int(at) for number, at in enumerate(left) if number not in refused], dtype=pl.UInt32)
-        parts = [frame.with_row_index(_INDEX).filter(pl.Series(~bad)), rest.frame.insert_column(0, accepted.alias(_INDEX))]
-        return Window(pl.concat(parts).sort(_INDEX).drop(_INDEX), [(int(left[at]), reason) for at, reason in rest.rejects])
-
-    def _read(self, records: pa.LargeBinaryArray) -> Window:
         try:
             return Window(self._whole(records), [])
         except (UnicodeDecodeError, msgspec.DecodeError, RecursionError, pa.ArrowInvalid, _Uneven):
