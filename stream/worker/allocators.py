@@ -1,12 +1,15 @@
-"""Memory that is freed goes back to the system, so that what a process occupies follows the byte budget."""
+"""Memory that is freed goes back to the system now and then, so that what a process occupies follows the byte budget."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 from typing import Final
 
 import pyarrow as pa
+
+from stream.contracts import Clock
 
 _ARENA_MAX: Final = -8
 _MMAP_THRESHOLD: Final = -3
@@ -21,11 +24,14 @@ _KEPT: Final = 128 * 2**20
 """Free bytes at the top of the heap that are kept for the next unit."""
 
 
-def give_memory_back() -> None:
-    """Make glibc and Arrow keep little of what was freed; call it before threads are started.
+TRIM_SECONDS: Final = 10.0
+"""Between two times of giving back what is free inside the heap: rare enough that clearing those pages again costs nothing to speak of."""
 
-    Two arenas instead of eight per core keep the holes few; what is measured with it is in docs/performance.md. Does nothing where the C
-    library is another one.
+
+def prepare_allocators() -> None:
+    """Make glibc and Arrow reuse what was freed, on few heaps; call it before threads are started.
+
+    What it brings and takes is in docs/performance.md. Does nothing where the C library is another one.
     """
     pa.set_memory_pool(pa.system_memory_pool())
     with contextlib.suppress(AttributeError, OSError, TypeError):
@@ -33,3 +39,16 @@ def give_memory_back() -> None:
         mallopt(_ARENA_MAX, _ARENAS)
         mallopt(_MMAP_THRESHOLD, _MAPPED)
         mallopt(_TRIM_THRESHOLD, _KEPT)
+
+
+def give_memory_back() -> None:
+    """Return to the system whatever whole pages are free inside the heap, holes included; takes milliseconds."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+async def keep_giving_back(clock: Clock) -> None:
+    """Give memory back every ``TRIM_SECONDS``, off the event loop, until cancelled."""
+    while True:
+        await clock.sleep(TRIM_SECONDS)
+        await asyncio.to_thread(give_memory_back)
