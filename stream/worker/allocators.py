@@ -19,7 +19,7 @@ _TRIM_THRESHOLD: Final = -1
 _ARENAS: Final = 2
 _MAPPED: Final = 32 * 2**20
 """Bytes above which an allocation is mapped singly and unmapped when freed; the most that glibc takes. Pages, windows and files stay below
-it: mapping each anew makes the kernel clear every page of them again, which was a quarter of all CPU time with 256 KiB here."""
+it: mapping each anew costs page faults, and with 256 KiB here the kernel took about a quarter of the CPU time of cooking."""
 _KEPT: Final = 128 * 2**20
 """Free bytes at the top of the heap that are kept for the next unit."""
 
