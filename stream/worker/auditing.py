@@ -19,7 +19,7 @@ from stream.audit.verify import horizon
 from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
-from stream.budget import ByteBudget
+from stream.budget import ByteBudget, Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import position_of, shards_of
 from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, encode, pinned, with_seal
@@ -216,7 +216,7 @@ class StoredEvidence:
         async with aclosing(source.read(shard, ORIGIN, self._start, until)) as pages:  # type: ignore[type-var]
             async for page in pages:
                 yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
-                if isinstance(source, KinesisSource):
+                if isinstance(source, Lending):
                     source.budget.release(page.held)
 
 
