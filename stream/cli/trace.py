@@ -29,7 +29,7 @@ EXIT_NOT_FOUND = 1
 
 def trace(
     file: File,
-    record: Annotated[str | None, typer.Argument(help="[<shard>:]<sequence>[:<sub>] of the record.", show_default=False)] = None,
+    record: Annotated[str | None, typer.Argument(help="[[<stream>/]<shard>:]<sequence>[:<sub>] of the record.", show_default=False)] = None,
     target: Annotated[str | None, typer.Option("--object", help="Instead: a file of a sink, by URL or key...")] = None,
     row: Annotated[int, typer.Option("--row", help="...and a row of it, counted from 0.", min=0)] = 0,
     steps: Annotated[bool, typer.Option("--show", help="Read the record again and show it behind each stage, as recorded.")] = False,
@@ -44,12 +44,17 @@ def trace(
         raise typer.BadParameter(msg)
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
+        wanted = None if target is not None else Wanted.parse(record or "")
+        streams = [one for one in pipeline.each() if wanted is None or wanted.stream in {None, one.source.kinesis.stream}]
+        return [found for one in streams for found in await look(one, wanted)]
+
+    async def look(pipeline: Pipeline, wanted: Wanted | None) -> list[tuple[Fate, list[Step]]]:
         clock, kinesis = SystemClock(), pipeline.source.kinesis
         session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
         stores = Stores.open(pipeline, file.parent, session)
         log = CommitLog(stores.state, pipeline.application, clock, "trace")
         tracer = Tracer(log, kinesis.stream, stores.areas(located(pipeline.state, file.parent), kinesis.stream))
-        found = await (tracer.find_row(target, row) if target is not None else tracer.find(Wanted.parse(record or "")))
+        found = await (tracer.find_row(target or "", row) if wanted is None else tracer.find(wanted))
         shown: list[tuple[Fate, list[Step]]] = [(fate, []) for _, fate in found]
         if steps and found:
             async with AsyncExitStack() as stack:
@@ -77,6 +82,7 @@ def trace(
 def _show(fate: Fate, way: list[Step], console: Console) -> None:
     arrived = datetime.fromtimestamp(fate.arrival_ms / 1000, UTC).isoformat(timespec="milliseconds")
     lines = {
+        "stream": fate.stream,
         "record": f"{fate.shard}:{fate.sequence}:{fate.subsequence}",
         "outcome": fate.outcome,
         "stage": fate.stage,

@@ -74,6 +74,9 @@ def pipeline_digest(pipeline: Pipeline, tables: Mapping[str, str], build: str) -
     for kind, places in _PLACES.items():
         if kind in data["source"]:
             data["source"] = {**data["source"], kind: {key: value for key, value in data["source"][kind].items() if key not in places}}
+    kinesis = data["source"].get("kinesis", {})
+    if "streams" in kinesis:
+        kinesis["streams"] = sorted(entry["stream"] for entry in kinesis["streams"])
     content = {"pipeline": data, "tables": dict(sorted(tables.items())), "build": build}
     # Keys keep their order: it is the order of columns, and derived columns may build on those before them.
     encoded = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
