@@ -109,6 +109,23 @@ class Source(Protocol):
         ...
 
 
+class LendingSource(Source, Protocol):
+    """A source whose pages hold bytes of ``budget``."""
+
+    @property
+    def budget(self) -> Budget:
+        """Where whoever drops a page gives its ``held`` bytes back."""
+        ...
+
+
+class Budget(Protocol):
+    """Bytes that may be held at once."""
+
+    def release(self, size: int) -> None:
+        """Give ``size`` bytes back."""
+        ...
+
+
 # --- the engine -----------------------------------------------------------------------------------------------------------
 
 

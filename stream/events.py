@@ -202,7 +202,7 @@ class ShardEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class ShardReleased(Event):
-    """This worker stops working on the shard at a safe point; ``why``: drain, lease_lost."""
+    """This worker stops working on the shard at a safe point; ``why``: drain, caught_up, lease_lost."""
 
     why: str
 

@@ -73,5 +73,5 @@ class Claims(Generic[ClaimT]):
         try:
             return msgspec.json.decode(body, type=self._kind)
         except msgspec.MsgspecError as error:
-            msg = f"the claim {key} under {self._store.url} is not readable: {error}; restore its previous version, nothing is read until then"
+            msg = f"the claim {key} under {self._store.url} is not readable: {error}; restore its previous version first"
             raise Halted(msg) from error

@@ -33,7 +33,8 @@ class Parts:
     """The collaborators of every shard task of one worker.
 
     ``cook`` runs ``recipe.cook`` off the event loop. ``render_again`` re-reads an intent's range and cooks it with the definition that
-    the intent names. ``admit_gaps``: records that expired unread become a recorded gap; otherwise their shard halts.
+    the intent names. ``admit_gaps``: records that expired unread become a recorded gap; otherwise their shard halts. ``once``: the source
+    pauses or ends, and then the work is done.
     """
 
     worker: str
@@ -53,6 +54,7 @@ class Parts:
     emit: Emit
     repeat: Repeater
     export: ExportTask | None = None
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
             lost = error
             continue
         if not head.ended:
-            parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "drain"))
+            parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "drain" if parts.draining.is_set() else "caught_up"))
             return None
         parts.emit(events.ShardEnded(shard.stream, shard.shard_id, head.children))
         return head.children
@@ -117,7 +117,7 @@ class _Following:
                     filling = cut.Filling(sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since)
             around = cut.Circumstances(
                 ended=page is not None and page.ended,
-                draining=self.parts.draining.is_set(),
+                draining=self.parts.draining.is_set() or (page is not None and page.paused),
                 pressure=self._pressed(held, page),
             )
             why = cut.trigger(filling, self.parts.limits, self.parts.clock.monotonic(), around)

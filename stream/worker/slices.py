@@ -91,7 +91,7 @@ def fresh(listed: Iterable[ObjectInfo], known: Iterable[PinnedObject], where: st
             found.append(PinnedObject(info.key, info.size, info.version, info.modified.isoformat()))
         elif (seen.size, seen.version) != (info.size, info.version):
             msg = (
-                f"the object {info.key} under {where} is not the one that was listed before ({seen.size} bytes, modified {seen.modified}; now "
+                f"the object {info.key} under {where} is not the one that was listed ({seen.size} bytes, modified {seen.modified}; now "
                 f"{info.size} bytes, modified {info.modified.isoformat()}): it was changed since. Put that version back, "
                 "give the new one another key, or begin again in another --namespace."
             )
