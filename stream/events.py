@@ -28,6 +28,13 @@ class PageReceived(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PartOpened(Event):
+    """A shard of a source that ends is read: so many ``pieces`` (objects, files of dead letters) make it up."""
+
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
 class PollRepeated(Event):
     """A poll gave nothing and is made again after ``wait`` seconds; ``why``: throttled, expired_iterator, error."""
 

@@ -35,6 +35,7 @@ class Level(IntEnum):
 
 LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.PageReceived: Level.DEBUG,
+    ev.PartOpened: Level.INFO,
     ev.PollRepeated: Level.WARNING,
     ev.BudgetWaited: Level.INFO,
     ev.UnitCut: Level.DEBUG,

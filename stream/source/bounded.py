@@ -18,7 +18,7 @@ import polars as pl
 from stream.batch import DATA, OUTCOME, SEQUENCE, SUBSEQUENCE, Batch, Outcome
 from stream.budget import ByteBudget
 from stream.contracts import Clock, Emit, Page, Shard, Start
-from stream.events import BudgetWaited, PageReceived
+from stream.events import BudgetWaited, PageReceived, PartOpened
 from stream.source.shard import Hold
 
 ROWS_PER_PIECE: Final = 10**12
@@ -96,6 +96,8 @@ class BoundedSource:
         """Pages of ``shard``, as ``contracts.Source.read`` promises."""
         pieces, position = self._parts[shard.shard_id].pieces, after
         piece, behind = max(1, place_of(after)[0]), place_of(after)[1]
+        if until is None:
+            self._emit(PartOpened(shard.stream, shard.shard_id, len(pieces)))
         while piece <= len(pieces) and (until is None or position < until):
             async with aclosing(pieces[piece - 1].blocks(behind)) as blocks:  # type: ignore[type-var]
                 while (until is None or position < until) and (page := await self._page(shard, piece, blocks, until)) is not None:

@@ -26,6 +26,9 @@ from stream.storage.open import open_store
 from stream.worker.dead_letters import DeadLetters, chain_name
 from stream.worker.slices import Slices, Window
 
+BACKFILL: Final = "backfill"
+"""First part of the name of a chain that holds a stretch of time of a stream."""
+
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
 
 MakeSource: TypeAlias = Callable[[ByteBudget], Awaitable[LendingSource]]
@@ -129,7 +132,7 @@ async def _kinesis(options: KinesisOptions, client: KinesisClient, around: Surro
     if begin is not None:
         refuse_lost(begin, now, summary.retention, options.stream)
         start, until = Start(StartKind.AT_TIMESTAMP, begin), end or now
-        chain = f"backfill.{options.stream}.{_stamp(begin)}-{_stamp(until)}"
+        chain = f"{BACKFILL}.{options.stream}.{_stamp(begin)}-{_stamp(until)}"
         if not reading.disjoint:
             await _refuse_doubles(options, until, around)
 
