@@ -231,6 +231,14 @@ class ShardHalted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class NotificationFailed(Event):
+    """Nobody could be told by ``channel`` (sns, webhook) that the shard has halted; it is in the log only."""
+
+    channel: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted(Event):
     """The worker process is up; ``shard`` is empty."""
 

@@ -28,9 +28,12 @@ from stream.worker.assemble import WorkerOptions, usable_cores, worker_id
 from stream.worker.auditing import Stores
 from stream.worker.dead_letters import FILE, LINE, STATE, DeadLetters, picked, place_of, top
 from stream.worker.evidence import session_of
+from stream.worker.places import located
 from stream.worker.reading import Reading
 
 EXIT_NOT_FOUND = 1
+PIPED_WIDTH = 240
+"""Columns where no terminal says how many there are: wide enough for a record's name."""
 
 Where = Annotated[
     str | None,
@@ -56,7 +59,7 @@ def top_causes(file: File, where: Where = None, stream: Stream = None, json: AsJ
         table.add_row(
             *counts, row["cause"], row["stage"], row["reason"], row["fingerprint"], *(_time(row[name]) for name in ("first", "last"))
         )
-    Console(highlight=False).print(table)
+    _console().print(table)
     return None
 
 
@@ -70,7 +73,7 @@ def listing(file: File, where: Where = None, limit: Limit = 50, stream: Stream =
     table = Table("record", "arrived", "stage", "reason", "attempt", "state")
     for row in shown.iter_rows(named=True):
         table.add_row(_name(row), _time(row[ARRIVAL]), row["stage"], row["reason"], str(row[ATTEMPT]), row[STATE])
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     console.print(table)
     if found.height > shown.height:
         console.print(f"{found.height - shown.height:,} more; see --limit and --where")
@@ -92,7 +95,7 @@ def show(
     found = place_of(_table(file, stream, None, contents=True), wanted.shard, str(wanted.sequence), wanted.subsequence)
     if json:
         _as_json(found.with_columns(pl.col(DATA).bin.encode("base64")))
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     for row in () if json else found.iter_rows(named=True):
         lines = {
             "record": _name(row),
@@ -140,7 +143,7 @@ def redrive(  # noqa: PLR0917 - options of a command are given by name
         return
 
     async def claim(old: Pipeline) -> list[tuple[str, int, int]]:
-        _same_log(old, fixed)
+        _same_log(old, file.parent, fixed, base)
         claimed = []
         for one in chosen(old, stream):
             done = await _letters(one, file.parent).redrive(where, limit, worker_id(SystemClock()))
@@ -161,7 +164,7 @@ def redrive(  # noqa: PLR0917 - options of a command are given by name
         raise typer.Exit(end.code)
 
 
-def _same_log(old: Pipeline, new: Pipeline) -> None:
+def _same_log(old: Pipeline, old_base: Path, new: Pipeline, new_base: Path) -> None:
     """Make sure that both files write to one log, or the letters would be claimed in one and read in another.
 
     Raises:
@@ -169,7 +172,7 @@ def _same_log(old: Pipeline, new: Pipeline) -> None:
     """
     for name, one, other in (
         ("application", old.application, new.application),
-        ("state", old.state, new.state),
+        ("state", located(old.state, old_base), located(new.state, new_base)),
         ("source.kinesis", old.source.kinesis.names, new.source.kinesis.names),
     ):
         if one != other:
@@ -192,6 +195,11 @@ def _table(file: Path, stream: str | None, where: str | None, *, contents: bool 
         return picked(table, where)
     except DefinitionError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _console() -> Console:
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
 def _name(row: dict[str, Any]) -> str:

@@ -59,6 +59,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.ShardReleased: Level.INFO,
     ev.ShardHalted: Level.ERROR,
     ev.RecordsExpired: Level.ERROR,
+    ev.NotificationFailed: Level.ERROR,
     ev.WorkerStarted: Level.INFO,
     ev.DrainStarted: Level.INFO,
 }

@@ -31,9 +31,10 @@ from stream.sink import rejects
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
+from stream.worker.breaker import Breaker
 from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
-from stream.worker.parts import Breaker, Parts, StreamParts, to_all
+from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.places import located
 from stream.worker.reading import Opened, Reading, Surroundings, open_reading
 from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
@@ -160,7 +161,7 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
         cook=shared.cook,
         render_again=rereader.render,
         limits=_limits(pipeline),
-        breaker=Breaker(pipeline.rejects.max_ratio, pipeline.rejects.min_records),
+        breaker=Breaker(pipeline.rejects.max_ratio, pipeline.rejects.min_records, pipeline.rejects.window.total_seconds()),
         admit_gaps=admit_gaps,
         budget=shared.budget,
         draining=shared.draining,

@@ -16,16 +16,9 @@ from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoints, Clock, Emit, Shard, Source, Start
 from stream.errors import Fatal, Halted, LeaseLost, Superseded
 from stream.events import Event
+from stream.worker.breaker import Breaker
 from stream.worker.exporting import ExportTask
 from stream.worker.recipe import Cooked, CutUnit, Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class Breaker:
-    """A unit with at least ``min_records`` records of which more than ``max_ratio`` are dead letters stops its shard."""
-
-    max_ratio: float
-    min_records: int
 
 
 @dataclass(frozen=True, slots=True)

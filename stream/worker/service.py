@@ -22,6 +22,7 @@ from stream.metrics.server import Health, MetricsServer
 from stream.pipeline.model import Pipeline
 from stream.worker.allocators import give_memory_back
 from stream.worker.assemble import WorkerOptions, assemble
+from stream.worker.notifying import open_notifier
 from stream.worker.parts import to_all, weightiest
 from stream.worker.several import Streams
 
@@ -45,6 +46,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         async with AsyncExitStack() as stack:
             stack.enter_context(_signals(draining))
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
+            told = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
+            emit = to_all(emit, told) if told else emit
             each = await assemble(pipeline, options, emit, draining, stack)
             budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
             recorder.watch_buffer(lambda: budget.held, budget.limit)
@@ -54,7 +57,10 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             async with asyncio.TaskGroup() as group:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
                 aside += [group.create_task(export.run()) for export in exports]
+                aside += [group.create_task(told.run())] if told else []
                 await streams.run(options.drain_seconds)
+                if told:
+                    await told.finish()
                 for task in aside:
                     task.cancel()
                 await asyncio.gather(*(export.finish() for export in exports))
