@@ -144,7 +144,7 @@ def with_state(table: pl.DataFrame, claims: Sequence[Redrive], budget: RedriveBu
         orient="row",
     ).with_columns(pl.lit(value=True).alias("taken"))
     spent = (pl.col(ATTEMPT) >= _bound(table, {name: each.attempts for name, each in budget.stages.items()}, budget.attempts)) | (
-        (pl.lit(now) - pl.col(ARRIVAL)).dt.total_seconds()
+        (pl.lit(now) - pl.col(ARRIVAL)).dt.total_milliseconds() / 1000
         > _bound(
             table,
             {name: each.age.total_seconds() if each.age else None for name, each in budget.stages.items()},
