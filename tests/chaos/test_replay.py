@@ -7,12 +7,14 @@ import json
 import os
 import time
 from datetime import UTC, datetime
+from importlib.resources import files
 
 import polars as pl
 import pytest
 
 from stream.cli.run import carry_out
 from stream.clock import SystemClock
+from stream.local.flights import flights_table
 from stream.pipeline.lint import check
 from stream.worker.assemble import WorkerOptions
 from stream.worker.auditing import Stores
@@ -21,6 +23,8 @@ from stream.worker.dead_letters import DeadLetters
 from stream.worker.evidence import session_of
 from stream.worker.reading import Reading
 from stream.worker.slices import Window
+from tests.backfill_check import backfill
+from tests.backfill_check import rows as flat
 
 POINTS = ["IntentCreated", "FileWritten:1", "FileWritten:3", "ManifestSealed:1", "Checkpointed:1"]
 
@@ -32,8 +36,8 @@ def pipeline_at(path):
 
 
 def rows(world, lake="lake"):
-    files = sorted((world.folder / lake).rglob("*.parquet"))
-    return pl.concat([pl.read_parquet(path, hive_partitioning=False) for path in files]).sort(pl.all()) if files else pl.DataFrame()
+    found = sorted((world.folder / lake).rglob("*.parquet"))
+    return pl.concat([pl.read_parquet(path, hive_partitioning=False) for path in found]).sort(pl.all()) if found else pl.DataFrame()
 
 
 def ids(world, lake="lake"):
@@ -168,3 +172,17 @@ def test_a_unit_of_two_sinks_is_whole_in_both_whenever_its_worker_dies(make_worl
     for manifest in world.manifests():
         if manifest["kind"] == "unit":
             assert {"s3", "other"} <= {file["sink"] for file in manifest["files"]}
+
+
+def test_flights_from_objects_are_the_flights_from_the_stream_row_by_row(world, tmp_path, monkeypatch):
+    flights = flights_table().head(1500)
+    world.put_all(flights.write_ndjson().encode().splitlines())
+    path = world.folder / "flights.yaml"
+    path.write_text((files("stream.data") / "flights.yaml").read_text())
+    settings = {"LAKE": "file:./lake", "STATE": "file:./state", "METRICS_PORT": "0", "MASK_KEY": "k", "STREAM": world.stream}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert run(world, path, Reading(once=True), monkeypatch).code == 0
+    lake = backfill(flights, tmp_path / "objects", "k")
+    assert flat(world.folder / "lake").height > 1400
+    assert flat(world.folder / "lake").equals(flat(lake))
