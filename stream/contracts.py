@@ -73,7 +73,7 @@ class Page:
     ``position`` is the greatest sequence number read so far in this shard, also when the page has no rows. ``held`` is the
     number of bytes of the byte budget that this page occupies; whoever drops the page gives them back. After a page with
     ``ended`` set there is no further page, and ``children`` lists the shards that continue. After one with ``paused`` there is none
-    either, although the shard goes on: whoever reads wanted no more than this for now.
+    either, although the shard goes on: whoever reads wanted no more than this.
     """
 
     batch: Batch

@@ -137,7 +137,8 @@ async def assemble(
     )
     base_url = functools.partial(located, base=options.base)
     around = Surroundings(pipeline, options.reading, session, state, stores[rejects.NAME], base_url, shared.worker, clock, emit)
-    return [await _stream_parts(each, shared) for each in await open_reading(around, stack)]
+    opened = await repeat("open source", nowhere, lambda: open_reading(around, stack))
+    return [await _stream_parts(each, shared) for each in opened]
 
 
 async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
