@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 import polars as pl
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
 from stream.audit.trace import Wanted
+from stream.cli.main import app
 from stream.cli.trace import _found
 from stream.clock import SystemClock
 from stream.commit.log import CommitLog
@@ -261,3 +263,34 @@ def test_a_trace_follows_a_record_through_its_attempts(place):
         ("dlq.archive", "written", 2),
     ]
     assert {fate.first_read for fate in fates[1:]} == {f"{first['_shard']}:{first['_sequence']}:0"}
+
+
+@pytest.mark.parametrize("form", ["lines", "copy"])
+def test_a_manifest_says_which_objects_are_read_and_all_of_them_must_be_there(place, form):
+    for number in range(3):
+        place.lines(f"{number}.json", range(number * 10, number * 10 + 10))
+    urls = ["file:./in/0.json", "file:./in/2.json"]
+    text = "\n".join(urls) if form == "lines" else json.dumps({"entries": [{"url": url, "mandatory": True} for url in urls]})
+    (place.folder / "list").write_text(text)
+    s3 = ', manifest: "file:./list"'
+    assert place.run(s3=s3).code == 0
+    assert written(place).equals(truth([*range(10), *range(20, 30)]))
+    (place.folder / "list").write_text(text.replace("2.json", "9.json"))
+    end = place.run(s3=s3)
+    assert end.code == 2
+    assert "9.json" in end.error
+    (place.folder / "list").unlink()
+    assert place.run(s3=s3).code == 2
+
+
+def test_the_backfill_command_ends_and_does_nothing_the_second_time(place):
+    place.lines("1.json", range(30))
+    file, result = place.file(), place.folder / "said.json"
+    arguments = ["backfill", str(file), "--from", "2020-01-01", "--to", "2100-01-01", "--namespace", "try", "--result", str(result)]
+    for records in (30, 0):
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+        assert json.loads(result.read_text())["records"] == records
+    assert written(place, "lake-try").equals(truth(range(30)))
+    assert CliRunner().invoke(app, ["backfill", str(file), "--from", "2026-02-01", "--to", "2026-01-01"]).exit_code == 2
+    assert CliRunner().invoke(app, ["backfill", str(file), "--from", "soon", "--to", "2026-01-01"]).exit_code == 2
