@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvloop
@@ -35,6 +36,12 @@ def run(
     threads: Threads = None,
     once: Annotated[bool, typer.Option("--once", help="End when everything is read that is there now.")] = False,
     result: ResultFile = None,
+    metrics_host: Annotated[
+        str | None, typer.Option(help="Address for metrics and probes; 0.0.0.0 in a pod.", show_default="the pipeline's")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port for metrics and probes; 0 takes a free one.", min=0, max=65535, show_default="the pipeline's")
+    ] = None,
 ) -> None:
     """Run a pipeline: read every shard, transform, commit, until SIGTERM or Ctrl-C; then seal what is in hand.
 
@@ -43,7 +50,8 @@ def run(
 
     Exit code 0: drained or done; 1: it could not go on; 2: the pipeline file is wrong, and nothing was read.
     """
-    run_pipeline(file, drain=drain, threads=threads, reading=Reading(once=once), result=result)
+    served = {name: given for name, given in (("host", metrics_host), ("port", metrics_port)) if given is not None}
+    run_pipeline(file, drain=drain, threads=threads, reading=Reading(once=once), result=result, served=served)
 
 
 def run_pipeline(
@@ -54,11 +62,16 @@ def run_pipeline(
     listeners: tuple[Emit, ...] = (),
     reading: Reading | None = None,
     result: Path | None = None,
+    served: Mapping[str, Any] | None = None,
 ) -> None:
-    """Check ``file`` and run it; ends the process by ``typer.Exit`` unless it drained in good order."""
+    """Check ``file`` and run it; ends the process by ``typer.Exit`` unless it drained in good order.
+
+    ``served``: ``host`` and ``port`` of the metrics, in place of the pipeline's. ``result``: where a document goes that says what was done.
+    """
     pipeline = load_pipeline(file)
+    metrics = pipeline.metrics.model_copy(update=served)
     options = WorkerOptions(file.parent, os.environ, drain, threads or usable_cores(), listeners, reading=reading or Reading())
-    end = carry_out(pipeline, options, result)
+    end = carry_out(pipeline.model_copy(update={"metrics": metrics}), options, result)
     if end.code:
         typer.echo(f"error: {end.error}", err=True)
         raise typer.Exit(end.code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json as json_text
 import os
 import sys
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from stream.audit.chain import Link
 from stream.audit.trace import Fate, Wanted
+from stream.aws.secrets import read_secret
 from stream.cli.audit import AsJson, File, carry_out
 from stream.clock import SystemClock
 from stream.commit.claims import Claims
@@ -63,7 +65,7 @@ def trace(
         if not steps:
             return [(fate, []) for _, fate in found]
         shown: list[tuple[Fate, list[Step]]] = []
-        definitions = Definitions(stores.state, file.parent, os.environ, clock)
+        definitions = Definitions(stores.state, file.parent, os.environ, clock, functools.partial(read_secret, session_of(pipeline)))
         for link, fate in found:
             async with AsyncExitStack() as stack:
                 source, _ = await open_source(pipeline, file.parent, clock, stack, link.stream)

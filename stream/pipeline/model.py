@@ -11,6 +11,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_serializer,
     model_validator,
@@ -154,7 +155,7 @@ class Source(Part):
     kinesis: KinesisSource = Field(description="The stream or streams to read; this or `s3` is required.")
     s3: ObjectsSource | None = Field(default=None, description="Objects to read instead of a stream, once: see docs/replay.md.")
     decode: Decoder = Field(default="json", validate_default=True, description="Decoder: a name, or {name: options}.")
-    fields: dict[str, Any] | None = Field(
+    fields: Annotated[dict[str, Any] | None, WithJsonSchema({"x-is": "columns"})] = Field(
         default=None,
         alias="schema",
         description="Columns of a record, `name: type`; `?` behind a type means that it may be null.",

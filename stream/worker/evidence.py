@@ -88,5 +88,16 @@ async def open_source(pipeline: Pipeline, base: Path, clock: Clock, stack: Async
     return (source if chain == kinesis.stream else ReadUntil(source, clock.now(), clock, end=True, name=chain)), oldest
 
 
+async def open_sample(pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack) -> LendingSource:
+    """The source of ``pipeline``, which reads one stream, for looking at some of its records; of objects all that are there now."""
+    config = pipeline.source.s3
+    if config is None:
+        source, _ = await open_source(pipeline, base, clock, stack, pipeline.source.kinesis.stream)
+        return source
+    session, stores = session_of(pipeline), Stores.open(pipeline, base, session_of(pipeline))
+    slices = Slices(pipeline, config, open_store(located(config.url, base), session), stores.state, "sample", clock)
+    return await slices.peek(ByteBudget(BUDGET), _silent)
+
+
 def _silent(_event: Event) -> None:
     """Whoever looks only must not be counted as a reader."""

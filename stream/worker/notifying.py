@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ import aiohttp
 import msgspec
 
 from stream import events
+from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.aws.sns import publish
 from stream.contracts import Clock, Emit
 from stream.errors import Fatal, Retryable, StreamError
 from stream.pipeline.replay import Notify
-from stream.pipeline.resources import resolve_secret
+from stream.pipeline.secrets import find_secret
 
 ATTEMPTS: Final = 8
 FIRST_WAIT: Final = 1.0
@@ -131,7 +133,8 @@ async def open_notifier(
         session = AwsSession(region=config.region or config.sns.split(":")[3])
         channels.append(Channel("sns", _topic(session, config.sns)))
     if config.webhook is not None:
-        headers = {name: resolve_secret(reference, env, base).decode() for name, reference in config.headers.items()}
+        managed = functools.partial(read_secret, AwsSession(region=config.region))
+        headers = {name: (await find_secret(reference, env, base, managed)).decode() for name, reference in config.headers.items()}
         client = await stack.enter_async_context(aiohttp.ClientSession(timeout=_TIMEOUT))
         channels.append(Channel("webhook", _webhook(client, config.webhook, headers)))
     return Notifier(application, tuple(channels), clock, emit) if channels else None

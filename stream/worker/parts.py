@@ -19,6 +19,7 @@ from stream.events import Event
 from stream.worker.breaker import Breaker
 from stream.worker.exporting import ExportTask
 from stream.worker.recipe import Cooked, CutUnit, Recipe
+from stream.worker.refreshing import CurrentRecipe, Refresher
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Parts:
     log: CommitLog
     committer: Committer
     checkpoints: Checkpoints
-    recipe: Recipe
+    current: CurrentRecipe
     cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]]
     render_again: Callable[[Shard, Start, Manifest], Awaitable[RenderedUnit]]
     limits: Limits
@@ -48,6 +49,12 @@ class Parts:
     repeat: Repeater
     export: ExportTask | None = None
     once: bool = False
+    refresher: Refresher | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """What a unit that is cooked now is made with."""
+        return self.current.now
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from typing import Final
 
@@ -58,6 +58,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
                 aside += [group.create_task(export.run()) for export in exports]
                 aside += [group.create_task(told.run())] if told else []
+                if (refresher := each[0].parts.refresher) is not None:
+                    aside.append(group.create_task(refresher.run()))
                 await streams.run(options.drain_seconds)
                 if told:
                     await told.finish()
@@ -69,9 +71,12 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     finally:
         log.flush()
     if streams.halted:
-        reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(streams.halted.items()))
-        msg = f"{len(streams.halted)} shard(s) or stream(s) stand still:\n{reasons}"
-        raise Fatal(msg)
+        raise _standing_still(streams.halted)
+
+
+def _standing_still(halted: Mapping[str, str]) -> Fatal:
+    reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(halted.items()))
+    return Fatal(f"{len(halted)} shard(s) or stream(s) stand still:\n{reasons}")
 
 
 @contextmanager

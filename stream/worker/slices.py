@@ -147,6 +147,12 @@ class Slices:
 
         return await self.claims.claim(choose)
 
+    async def peek(self, budget: ByteBudget, emit: Emit) -> BoundedSource:
+        """Every object that is there now, chosen or not; nothing is pinned by looking."""
+        objects = fresh([info async for info in self.store.list("") if info.size], (), self.store.url)
+        parts = parts_of(0, objects, split(objects, self.config.shards), self.store, layout_of(self.pipeline, self.config))
+        return BoundedSource(self.config.name, parts, budget=budget, clock=self.clock, emit=emit)
+
     async def source(self, budget: ByteBudget, emit: Emit) -> BoundedSource:
         """Every slice that has been chosen so far."""
         layout = layout_of(self.pipeline, self.config)

@@ -294,3 +294,15 @@ def test_the_backfill_command_ends_and_does_nothing_the_second_time(place):
     assert written(place, "lake-try").equals(truth(range(30)))
     assert CliRunner().invoke(app, ["backfill", str(file), "--from", "2026-02-01", "--to", "2026-01-01"]).exit_code == 2
     assert CliRunner().invoke(app, ["backfill", str(file), "--from", "soon", "--to", "2026-01-01"]).exit_code == 2
+
+
+def test_a_look_at_objects_chooses_none_of_them(place):
+    place.lines("1.json.gz", range(30), pack=gzip.compress)
+    done = CliRunner().invoke(app, ["preview", str(place.file()), "--records", "5"])
+    assert done.exit_code == 0, done.output
+    assert "5 records of archive" in done.output
+    assert not (place.folder / "state").exists()
+    done = CliRunner().invoke(app, ["explain", str(place.file())])
+    assert done.exit_code == 0, done.output
+    assert "archive (ndjson) below file:./in" in done.output
+    assert "kinesis" not in done.output.lower()
