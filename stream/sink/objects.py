@@ -39,14 +39,31 @@ def _entries(value: object) -> object:
     return value
 
 
-class ObjectsSinkConfig(BaseModel):
+class SinkConfig(BaseModel):
+    """What every sink says: where its files go and what it is called."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ClassVar[str] = ""
+
+    url: str
+    name: str
+
+    def check(self, schema: pl.Schema) -> None:
+        """Make sure that rows of ``schema`` (lineage and ``_row`` included) can be written.
+
+        Raises:
+            SinkMismatch: they cannot; its path leads to the option at fault.
+        """
+        raise NotImplementedError
+
+
+class ObjectsSinkConfig(SinkConfig):
     """Files in an S3 prefix or a local directory, each row exactly once.
 
     ``partition_by`` takes column names and named SQL expressions: ``[origin, {day: "strftime(_arrival, '%Y-%m-%d')"}]``.
     ``file_bytes`` bounds the encoded size of one file; ``lineage`` adds the columns that say where each row came from.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     kind: ClassVar[str] = "s3"
 
     url: str = Field(description="Where the files go: s3://bucket/prefix/ or file:directory.")

@@ -37,6 +37,7 @@ from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
+from stream.worker.loaders import open_loaders
 from stream.worker.parts import Breaker, Parts, to_all
 from stream.worker.places import located
 from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
@@ -132,6 +133,7 @@ async def assemble(
         emit=emit if export is None else to_all(emit, export),
         repeat=repeat,
         export=export,
+        loaders=await open_loaders(pipeline, session, log, stores, definitions, (name, clock, emit), stack),
     )
     return parts, start
 

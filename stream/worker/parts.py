@@ -17,6 +17,7 @@ from stream.contracts import Checkpoints, Clock, Emit, Shard, Source, Start
 from stream.errors import Fatal, Halted, LeaseLost, Superseded
 from stream.events import Event
 from stream.worker.exporting import ExportTask
+from stream.worker.loading import Loader
 from stream.worker.recipe import Cooked, CutUnit, Recipe
 
 
@@ -53,6 +54,7 @@ class Parts:
     emit: Emit
     repeat: Repeater
     export: ExportTask | None = None
+    loaders: tuple[Loader, ...] = ()
 
 
 _BY_WEIGHT: Final = (Fatal, Halted, LeaseLost, Superseded)

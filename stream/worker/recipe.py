@@ -17,6 +17,7 @@ from stream.commit.manifest import FileEntry, Kind, Manifest, StageRun, State
 from stream.commit.naming import unit_name
 from stream.contracts import Chain, Encoded, OutputFile, Shard, Sink, Transformed
 from stream.sink import rejects
+from stream.sink.choosy import accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
     """
     stem = unit_name(cut.shard.shard_id, cut.span)
     folder = f"{cut.shard.stream}/{cut.shard.shard_id}/{stem}"
-    transformed = recipe.chain.run(cut.batch, cut.shard.shard_id)
+    transformed = accepted(recipe.chain.run(cut.batch, cut.shard.shard_id), recipe.sinks)
     placed = {sink.name: sink.encode(transformed.frame, stem) for sink in recipe.sinks}
     placed[rejects.NAME] = rejects.encode(transformed.settled, cut.batch, cut.shard.shard_id, folder)
     facts = ledger.UnitFacts(recipe.application, cut.shard.stream, cut.shard.shard_id, cut.span.after, cut.span.last, recipe.digest)

@@ -54,8 +54,12 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))
                 exporting = group.create_task(parts.export.run()) if parts.export else None
+                loading = [group.create_task(loader.run()) for loader in parts.loaders]
                 await _until_done(supervisor, options.drain_seconds, emit)
-                watching.cancel()
+                for task in (watching, *loading):
+                    task.cancel()
+                for loader in parts.loaders:
+                    await loader.finish()
                 if parts.export and exporting:
                     exporting.cancel()
                     await parts.export.finish()
