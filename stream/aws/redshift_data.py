@@ -123,7 +123,7 @@ class _Described(msgspec.Struct):
 
 class _ColumnMetadata(msgspec.Struct):
     name: str = ""
-    typeName: str = ""
+    type_name: str = msgspec.field(name="typeName", default="")
     length: int = 0
     precision: int = 0
 
@@ -177,7 +177,7 @@ class RedshiftDataClient:
             page = await self._ask("GetStatementResult", request, _Page)
             rows += [tuple(_value(field) for field in record) for record in page.Records]
             if not page.NextToken:
-                columns = tuple(ColumnInfo(each.name, each.typeName, each.length or each.precision) for each in page.ColumnMetadata)
+                columns = tuple(ColumnInfo(each.name, each.type_name, each.length or each.precision) for each in page.ColumnMetadata)
                 return Result(columns, tuple(rows))
             request = {"Id": statement_id, "NextToken": page.NextToken}
 

@@ -120,7 +120,8 @@ def _column(plain: str, name: str, dtype: pl.DataType, wanted: str | None) -> Co
 
 
 def _bytes_of(dtype: pl.DataType) -> int:
-    return {pl.Int8: 2, pl.UInt8: 2, pl.Int16: 2, pl.UInt16: 4, pl.Int32: 4}.get(dtype.base_type(), 8)
+    widths: dict[DataTypeClass, int] = {pl.Int8: 2, pl.UInt8: 2, pl.Int16: 2, pl.UInt16: 4, pl.Int32: 4}
+    return widths.get(dtype.base_type(), 8)
 
 
 def _staged(name: str, dtype: pl.DataType) -> tuple[str, int]:
@@ -157,6 +158,14 @@ _PLAIN: Final[dict[DataTypeClass, str]] = {
 }
 
 
+_AS: Final[dict[DataTypeClass, pl.DataType]] = {
+    **dict.fromkeys((pl.Int8, pl.Int16, pl.UInt8, pl.UInt16), pl.Int32()),
+    pl.UInt32: pl.Int64(),
+    pl.UInt64: pl.Decimal(20, 0),
+    **dict.fromkeys((pl.Categorical, pl.Enum, pl.Null), pl.String()),
+}
+
+
 def _leaves(dtype: DataTypeClass | pl.DataType) -> set[DataTypeClass]:
     if isinstance(dtype, pl.Struct):
         return {leaf for field in dtype.fields for leaf in _leaves(field.dtype)}
@@ -168,14 +177,8 @@ def _leaves(dtype: DataTypeClass | pl.DataType) -> set[DataTypeClass]:
 def staged_column(name: str, dtype: pl.DataType) -> pl.Expr:
     """The column ``name`` in the type in which it is staged; timestamps are UTC without a zone."""
     column, base = pl.col(name), dtype.base_type()
-    if base in {pl.Int8, pl.Int16, pl.UInt8, pl.UInt16}:
-        return column.cast(pl.Int32)
-    if base == pl.UInt32:
-        return column.cast(pl.Int64)
-    if base == pl.UInt64:
-        return column.cast(pl.Decimal(20, 0))
-    if base in {pl.Categorical, pl.Enum, pl.Null}:
-        return column.cast(pl.String)
+    if base in _AS:
+        return column.cast(_AS[base])
     if isinstance(dtype, pl.Datetime):
         plain = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if dtype.time_zone else column
         return plain.cast(pl.Datetime("us"))

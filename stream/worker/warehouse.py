@@ -149,7 +149,8 @@ class RedshiftWarehouse:
         if done.status != "FINISHED":
             failure = Failure.TRANSIENT if done.status == "ABORTED" else sql.judge(None, done.error)
             if failure is Failure.TRANSIENT:
-                raise Retryable(f"{done.status}: {done.error}")
+                msg = f"statement {statement[:200]} {done.status}: {done.error}"
+                raise Retryable(msg)
             msg = f"{done.error} (statement: {statement[:200]})"
             raise LoadFailed(msg, Failure.SETUP)
         if not statement.startswith("SELECT"):
