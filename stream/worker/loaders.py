@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
@@ -41,7 +42,8 @@ async def open_loaders(
         database = Database(config.database, config.cluster, config.workgroup, config.db_user, config.secret_arn)
         client = await stack.enter_async_context(open_redshift_data(session, database))
         whose, state = Whose(pipeline.application, stream), LoadState(log.store, config.name)
-        warehouse = RedshiftWarehouse(client, config, whose, stores[config.name], clock, worker)
+        # Names of objects are derived; a client token is the opposite: it must never be one that the API has seen.
+        warehouse = RedshiftWarehouse(client, config, whose, stores[config.name], clock, f"{worker}/{secrets.token_hex(16)}")
         parts = LoaderParts(
             config=config,
             stream=stream,

@@ -61,17 +61,20 @@ class Warehouse(Protocol):
 
 
 class RedshiftWarehouse:
-    """``Warehouse`` over the Data API. ``staging``: the store at the sink's URL, where manifests for COPY are put."""
+    """``Warehouse`` over the Data API.
+
+    ``staging``: the store at the sink's URL, where manifests for COPY are put. ``nonce`` is used by no other warehouse, ever.
+    """
 
     def __init__(
-        self, client: RedshiftDataClient, config: RedshiftSinkConfig, whose: Whose, staging: ObjectStore, clock: Clock, worker: str
+        self, client: RedshiftDataClient, config: RedshiftSinkConfig, whose: Whose, staging: ObjectStore, clock: Clock, nonce: str
     ) -> None:
         self._client = client
         self._config = config
         self._whose = whose
         self._staging = staging
         self._clock = clock
-        self._worker = worker
+        self._nonce = nonce
         self._calls = 0
         self._ledger_is_there = False
 
@@ -177,7 +180,7 @@ class RedshiftWarehouse:
     def _token(self, text: str) -> str:
         """Different for every attempt to run something: the API answers a token it knows with the old statement, failed or not."""
         self._calls += 1
-        return hashlib.sha256(f"{self._worker}/{self._calls}/{text}".encode()).hexdigest()
+        return hashlib.sha256(f"{self._nonce}/{self._calls}/{text}".encode()).hexdigest()
 
 
 def _positions(result: Result) -> dict[str, int]:

@@ -106,7 +106,10 @@ class World:
 
     def load(self, *, leased: bool = True, worker: str = "tester", steps: int = 1) -> bool:
         """Let a loader of this process take so many steps; whether the last went through."""
-        return asyncio.run(self._load(leased, worker, steps))
+        went = asyncio.run(self._load(leased, worker, steps))
+        if not went:
+            print(self.heard[-3:])
+        return went
 
     async def _load(self, leased: bool, worker: str, steps: int) -> bool:
         async with AsyncExitStack() as stack:

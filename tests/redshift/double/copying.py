@@ -75,7 +75,9 @@ async def _copy_file(connection: Any, copy: Copy, columns: Any, url: str, body: 
     for field, column in zip(table.schema, columns, strict=True):
         kind, _, size = re.sub(r"\)$", "", column["kind"]).partition("(")
         if not FITS[kind](field.type) or (kind == "jsonb" and not copy.nested):
-            raise LoadError(url, 0, column["attname"], f"incompatible Parquet schema: {column['attname']} {column['kind']} and {field.type}")
+            raise LoadError(
+                url, 0, column["attname"], f"incompatible Parquet schema: {column['attname']} {column['kind']} and {field.type}"
+            )
         values.append(_values(table[field.name].to_pylist(), kind, size, url, column["attname"]))
     name = copy.table.strip('"')
     await connection.copy_records_to_table(name, records=list(zip(*values, strict=True)), columns=[column["attname"] for column in columns])

@@ -11,15 +11,15 @@ STEPS = ("LOCK", "CREATE TEMP", "INSERT", "SELECT", "COPY", "DELETE", "DROP", "C
 
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
 _REFUSED = {
-    "ON CONFLICT": "syntax error at or near \"ON\"",
-    "RETURNING": "syntax error at or near \"RETURNING\"",
-    "ARRAY[": "Function \"array\" with brackets not supported",
-    "SERIAL": "Column type \"serial\" not supported",
-    "CREATE INDEX": "SQL command \"create index\" not supported",
-    "CREATE UNIQUE INDEX": "SQL command \"create index\" not supported",
-    "JSONB": "Column type \"jsonb\" not supported",
-    "BYTEA": "Column type \"bytea\" not supported",
-    "TEXT[]": "Column type \"text[]\" not supported",
+    "ON CONFLICT": 'syntax error at or near "ON"',
+    "RETURNING": 'syntax error at or near "RETURNING"',
+    "ARRAY[": 'Function "array" with brackets not supported',
+    "SERIAL": 'Column type "serial" not supported',
+    "CREATE INDEX": 'SQL command "create index" not supported',
+    "CREATE UNIQUE INDEX": 'SQL command "create index" not supported',
+    "JSONB": 'Column type "jsonb" not supported',
+    "BYTEA": 'Column type "bytea" not supported',
+    "TEXT[]": 'Column type "text[]" not supported',
     "GENERATE_SERIES": "Specified types or functions not supported on Redshift tables",
     "TRUNCATE": "the double refuses TRUNCATE: it would commit the transaction",
     "MERGE": "the double does not know MERGE",
@@ -51,7 +51,7 @@ def translated(sql: str) -> str | Copy:
     if _TRANSACTION.match(sql):
         raise Refused("ERROR: transaction commands are not allowed in a batch")
     for words, why in _REFUSED.items():
-        if re.search(rf"(?<![A-Z_]){re.escape(words)}", upper):
+        if re.search(rf"(?<![A-Z_]){re.escape(words)}(?![A-Z])", upper):
             raise Refused(f"ERROR: {why}")
     if "\\" in sql:
         raise Refused("the double refuses backslashes: Redshift reads them as escapes inside a text, PostgreSQL does not")
