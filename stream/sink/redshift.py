@@ -161,6 +161,11 @@ class RedshiftSinkConfig(SinkConfig):
         return check_name(schema or "public"), check_name(table)
 
     @property
+    def place(self) -> tuple[str | None, str | None, str]:
+        """The database: cluster, workgroup, name."""
+        return self.cluster, self.workgroup, self.database
+
+    @property
     def ledger(self) -> tuple[str, str]:
         """Schema and name of the load ledger: one for each table, so that loads of different tables never wait for each other."""
         schema, table = self.target
@@ -196,6 +201,8 @@ class RedshiftSinkConfig(SinkConfig):
 
 
 LEDGER_SUFFIX: Final = "__loads"
+COPY_MANIFESTS: Final = "_loads/"
+"""Folder at the staging place for the manifests that COPY is given."""
 
 
 class RedshiftSink:
@@ -263,4 +270,4 @@ def _is_json(value: str | None) -> bool:
     return True
 
 
-__all__ = ["LEDGER_SUFFIX", "SEQUENCE", "BadName", "Evolve", "RedshiftSink", "RedshiftSinkConfig", "Write"]
+__all__ = ["COPY_MANIFESTS", "LEDGER_SUFFIX", "SEQUENCE", "BadName", "Evolve", "RedshiftSink", "RedshiftSinkConfig", "Write"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -29,11 +29,13 @@ from stream.errors import Halted
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
+from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
+from stream.worker.loadlog import LoadState
 from stream.worker.places import located
 
 READ_AT_ONCE: Final = 16
@@ -63,9 +65,13 @@ class Stores:
         """Where files of each target lie. The state may lie below a sink's prefix; it is none of that sink's files."""
         own = {rejects.NAME, ledger.NAME}
         return {
-            name: Area(name, store, f"{stream}/" if name in own else "", () if name in own else (state_url,))
+            name: Area(name, store, f"{stream}/" if name in own else "", () if name in own else self._foreign(store, state_url))
             for name, store in self.targets.items()
         }
+
+    @staticmethod
+    def _foreign(store: ObjectStore, state_url: str) -> tuple[str, ...]:
+        return state_url, f"{store.url.removesuffix('/')}/{COPY_MANIFESTS}"
 
 
 def link_of(key: str, body: bytes, position: int | None) -> Link:
@@ -237,6 +243,9 @@ async def open_evidence(
         oldest = horizon(clock.now(), await source.retention())
     log = CommitLog(stores.state, pipeline.application, clock, "audit")
     areas = stores.areas(located(pipeline.state, base), kinesis.stream)
+    for config in pipeline.sinks:
+        if isinstance(config, RedshiftSinkConfig):
+            areas[config.name] = replace(areas[config.name], removed=await LoadState(stores.state, config.name).removed())
     return StoredEvidence(log, areas, StoredCheckpoints(stores.state), kinesis.stream, source, oldest), stores
 
 

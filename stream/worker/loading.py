@@ -15,7 +15,7 @@ from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import Fatal, Halted, Retryable
 from stream.lease.loader import LoaderLease
 from stream.sink.loads import Link, Load, choose, is_quiet, remaining
-from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
 from stream.sink.redshift_sql import Failure
 from stream.sink.redshift_types import Layout
 from stream.worker.loadlog import LoadLog, LoadState, Parked
@@ -221,7 +221,7 @@ class Loader:
         removed = await parts.state.removed()
         for shard, last in sorted((await parts.warehouse.positions_before(cutoff)).items()):
             await self._remove(shard, removed.get(shard, 0), last)
-        async for info in parts.staging.list("_loads/"):
+        async for info in parts.staging.list(COPY_MANIFESTS):
             if parts.clock.now() - info.modified > timedelta(days=1):
                 await parts.staging.delete(info.key)
 
@@ -235,3 +235,28 @@ class Loader:
             for key in keys:
                 await parts.staging.delete(key)
             position = end
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one shard is loaded. ``since``: when the first unit that waits was sealed; ``parked``: why, or empty."""
+
+    shard: str
+    loaded: int
+    units: int
+    rows: int
+    since: str
+    parked: str
+
+
+async def standing(parts: LoaderParts) -> list[Standing]:
+    """Where every shard stands, ascending, without loading anything; raises as ``Loader.step`` does."""
+    positions, parked = await parts.warehouse.positions(), await parts.state.parked()
+    waiting = await parts.log.look(dict.fromkeys(await parts.log.shards(), ()), positions, set())
+    rows = []
+    for shard, links in sorted(waiting.items()):
+        full = [link for link in links if link.files]
+        since = full[0].sealed_at if full else ""
+        why = parked[shard].reason if shard in parked else ""
+        rows.append(Standing(shard, positions.get(shard, 0), len(full), sum(link.rows for link in full), since, why))
+    return rows

@@ -12,7 +12,7 @@ from stream.contracts import Clock, ObjectStore
 from stream.errors import Retryable, StreamError
 from stream.sink import redshift_sql as sql
 from stream.sink.loads import Load
-from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
 from stream.sink.redshift_sql import Failure, Found, Step, Whose
 from stream.sink.redshift_types import Layout
 
@@ -103,7 +103,7 @@ class RedshiftWarehouse:
 
     async def load(self, load: Load) -> None:
         """See ``Warehouse``; the manifest for COPY is named by content and goes once the load is done."""
-        key = f"_loads/{sql.load_id(self._whose, self._config, load)}.manifest"
+        key = f"{COPY_MANIFESTS}{sql.load_id(self._whose, self._config, load)}.manifest"
         url = f"{self._staging.url.removesuffix('/')}/{key}"
         try:
             statements = sql.load_statements(self._config, self._whose, load, url, self._clock.now())

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from tests.redshift.double.server import SERIALIZABLE, SNAPSHOT
 from tests.redshift.faults import COMMITS, LOST_REPLIES, REQUESTS, STATEMENTS, Once, Storm
 from tests.redshift.loader import LoaderProcess
 from tests.redshift.world import UPSERT, World
@@ -53,6 +54,26 @@ def test_a_loader_that_is_killed_leaves_nothing_half_done_or_twice(make_world, r
         process.close()
     assert fault.happened.is_set()
     REPORT[f"kill at {point}"] += 1
+    world.load_until_done()
+    world.assert_exactly_once()
+
+
+@pytest.mark.parametrize(("step", "occurrence"), [("CREATE TEMP", 2), ("CREATE TEMP", 3), ("DELETE", 1), ("INSERT", 2), ("INSERT", 3)])
+def test_a_loader_that_is_killed_inside_an_upsert(make_world, redshift, step, occurrence):
+    world = one_more_loaded(make_world, UPSERT)
+    process = None
+
+    def kill():
+        process.kill()
+        return ""
+
+    redshift.hook = Once(f"statement:{step}", kill, occurrence=occurrence)
+    process = LoaderProcess(world.text, Path(), world.environment(), "victim")
+    try:
+        assert process.wait(PATIENCE) == -9
+    finally:
+        process.close()
+    REPORT[f"kill at statement:{step} {occurrence}"] += 1
     world.load_until_done()
     world.assert_exactly_once()
 
@@ -126,6 +147,7 @@ def test_two_loaders_without_a_lease_in_a_storm(make_world, redshift, options, s
     storm = Storm(dice, dice.randrange(1, 10), lambda: dice.choice(processes).kill())
     processes += [LoaderProcess(world.text, Path(), world.environment(), f"loader-{n}", leased=False) for n in range(2)]
     redshift.hook, redshift.forget_tokens = storm, dice.random() < 0.3
+    redshift.isolation = dice.choice([SNAPSHOT, SERIALIZABLE])
     try:
         for _ in range(int(PATIENCE / 0.2)):
             processes[0].wait(0.1)

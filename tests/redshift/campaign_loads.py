@@ -1,6 +1,6 @@
 """Loads in good order: against the double, through the real client."""
 
-from tests.redshift.world import UPSERT, shard_id
+from tests.redshift.world import UPSERT
 
 
 def test_every_sealed_row_is_in_the_table_once(world):

@@ -13,7 +13,7 @@ import pytest
 
 from stream.local.moto import moto
 from tests.redshift.double.postgres import postgres
-from tests.redshift.double.server import Double, running_double
+from tests.redshift.double.server import SNAPSHOT, Double, running_double
 from tests.redshift.loader import prepare
 from tests.redshift.world import World
 
@@ -59,6 +59,7 @@ def make_world(redshift: Double, s3: Any, request: pytest.FixtureRequest) -> Ite
     yield make
     redshift.hook = lambda point: ""
     redshift.forget_tokens = False
+    redshift.isolation = SNAPSHOT
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Sealed units, the table that they are loaded into, and what should be in it."""
 
+# ruff: noqa: S608 - the names of tables are our own
 from __future__ import annotations
 
 import asyncio
@@ -8,6 +9,7 @@ import json
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -106,10 +108,7 @@ class World:
 
     def load(self, *, leased: bool = True, worker: str = "tester", steps: int = 1) -> bool:
         """Let a loader of this process take so many steps; whether the last went through."""
-        went = asyncio.run(self._load(leased, worker, steps))
-        if not went:
-            print(self.heard[-3:])
-        return went
+        return asyncio.run(self._load(leased, worker, steps))
 
     async def _load(self, leased: bool, worker: str, steps: int) -> bool:
         async with AsyncExitStack() as stack:
@@ -179,7 +178,7 @@ class World:
         assert self.table_rows() == self.expected()
         columns = '"after", "last", shard, "rows"'
         rows = self.query(f'SELECT {columns} FROM "{self.table}__loads" ORDER BY shard, "after"')
-        for before, after in zip(rows, rows[1:], strict=False):
+        for before, after in pairwise(rows):
             assert before[2] != after[2] or before[1] == after[0], "the load ledger has a gap or an overlap"
         assert sum(row[3] for row in rows) == self.sealed_rows().height
 

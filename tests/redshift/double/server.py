@@ -23,6 +23,8 @@ from tests.redshift.double.dialect import MAX_STATEMENT_BYTES, MAX_STATEMENTS, T
 
 Hook = Callable[[str], str]
 PAGE = 100
+SNAPSHOT, SERIALIZABLE = "repeatable_read", "serializable"
+"""Redshift's two isolation levels of a database; SNAPSHOT is what CREATE DATABASE gives, and it lets concurrent inserts pass."""
 
 _SET_UP = """
 CREATE FUNCTION json_parse(text) RETURNS jsonb LANGUAGE sql IMMUTABLE AS 'SELECT $1::jsonb';
@@ -59,6 +61,7 @@ class Double:
         self.statements: dict[str, int] = {}
         self.batches: list[int] = []
         self.forget_tokens = False
+        self.isolation = SNAPSHOT
         self._socket = socket
         self._s3 = s3
         self._numbers = itertools.count(1)
@@ -161,7 +164,7 @@ class Double:
         running.subs = [{"Id": f"{running.id}:{n}", "Status": "SUBMITTED"} for n, _ in enumerate(running.sqls, 1)]
         connection = await self.connect()
         try:
-            async with connection.transaction(isolation="serializable"):
+            async with connection.transaction(isolation=self.isolation):
                 for number, sql in enumerate(running.sqls):
                     await self._one(connection, running, number, sql)
                 if running.batch and (told := self.hook("commit:before")):
