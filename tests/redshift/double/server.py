@@ -2,12 +2,13 @@
 
 Faults come from a hook: it is told each point by name and answers what shall happen there. Points: ``<Operation>:begin``,
 ``<Operation>:reply`` (for an execute: once the statements have come to their end), ``statement:<step>`` before each statement of a
-batch, ``commit:before``, ``commit:after``. Answers: nothing; ``drop`` the connection; ``busy``; inside a batch ``abort`` or ``1023``.
+batch, ``commit:before``, ``commit:after``. Inside a batch the answer may be awaited. Answers: nothing; ``drop`` the connection; ``busy``; inside a batch ``abort`` or ``1023``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from aiohttp import web
 from tests.redshift.double.copying import LoadError, run_copy
 from tests.redshift.double.dialect import MAX_STATEMENT_BYTES, MAX_STATEMENTS, TYPE_NAMES, Copy, Refused, step_of, translated
 
-Hook = Callable[[str], str]
+Hook = Callable[[str], Any]
 PAGE = 100
 SNAPSHOT, SERIALIZABLE = "repeatable_read", "serializable"
 """Redshift's two isolation levels of a database; SNAPSHOT is what CREATE DATABASE gives, and it lets concurrent inserts pass."""
@@ -167,7 +168,7 @@ class Double:
             async with connection.transaction(isolation=self.isolation):
                 for number, sql in enumerate(running.sqls):
                     await self._one(connection, running, number, sql)
-                if running.batch and (told := self.hook("commit:before")):
+                if running.batch and (told := await self._at("commit:before")):
                     _misbehave(told)
             running.status = "FINISHED"
             if running.batch:
@@ -187,12 +188,16 @@ class Double:
             running.done.set()
             await connection.close()
 
+    async def _at(self, point: str) -> str:
+        told = self.hook(point)
+        return await told if inspect.isawaitable(told) else told
+
     async def _one(self, connection: Any, running: Running, number: int, sql: str) -> None:
         sub = running.subs[number]
         sub |= {"Status": "STARTED", "RedshiftQueryId": next(self._numbers)}
         step = step_of(sql)
         self.statements[step] = self.statements.get(step, 0) + 1
-        if running.batch and (told := self.hook(f"statement:{step}")):
+        if running.batch and (told := await self._at(f"statement:{step}")):
             _misbehave(told)
         ready = translated(sql)
         if isinstance(ready, Copy):
