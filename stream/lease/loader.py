@@ -7,6 +7,7 @@ What keeps them apart is the load ledger, which the transaction of a load locks 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from enum import Enum, auto
 from typing import Final
 
 import msgspec
@@ -15,6 +16,14 @@ from stream.contracts import Clock, ObjectStore
 
 LIFE: Final = timedelta(seconds=120)
 """How long a loader that died keeps others waiting; it is renewed before each load and each look at the log."""
+
+
+class Hold(Enum):
+    """What came of asking for the lease. ``ANEW``: another worker may have loaded since this one last had it."""
+
+    NO = auto()
+    ANEW = auto()
+    KEPT = auto()
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -36,16 +45,18 @@ class LoaderLease:
         self._worker = worker
         self._clock = clock
 
-    async def take(self) -> bool:
-        """Take or renew the lease; whether this worker has it now. An object that cannot be read is taken over."""
+    async def take(self) -> Hold:
+        """Take or renew the lease. An object that cannot be read is taken over."""
         body = msgspec.json.encode(Claim(self._worker, self._clock.now() + LIFE))
         stored = await self._store.get(self._key)
         if stored is None:
-            return await self._store.create(self._key, body) is not None
+            return Hold.NO if await self._store.create(self._key, body) is None else Hold.ANEW
         claim = _read(stored.body)
-        if claim is not None and claim.holder != self._worker and claim.until > self._clock.now():
-            return False
-        return await self._store.replace(self._key, body, stored.etag) is not None
+        valid = claim is not None and claim.until > self._clock.now()
+        own = claim is not None and claim.holder == self._worker
+        if (valid and not own) or await self._store.replace(self._key, body, stored.etag) is None:
+            return Hold.NO
+        return Hold.KEPT if own else Hold.ANEW
 
     async def give_up(self) -> None:
         """Let another worker have it at once; nothing happens where this one does not have it."""

@@ -13,7 +13,7 @@ from typing import Final
 from stream import events
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import Fatal, Halted, Retryable
-from stream.lease.loader import LoaderLease
+from stream.lease.loader import Hold, LoaderLease
 from stream.sink.loads import Link, Load, choose, is_quiet, remaining
 from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
 from stream.sink.redshift_sql import Failure
@@ -103,19 +103,23 @@ class Loader:
         parts = self.parts
         if is_quiet(parts.config.quiet, parts.clock.now()):
             return
-        if not await parts.lease.take():
-            self._forget()
+        if not await self._is_loader():
             return
         await self._look()
         self._told_waiting()
         while (load := choose(self._loadable(), parts.config.units)) is not None:
-            if not await parts.lease.take():
-                self._forget()
-                return
             await self._load(load)
+            if not await self._is_loader():
+                return
             await self._look()
             self._told_waiting()
         await self._tidy()
+
+    async def _is_loader(self) -> bool:
+        hold = await self.parts.lease.take()
+        if hold is not Hold.KEPT:
+            self._forget()
+        return hold is not Hold.NO
 
     def _forget(self) -> None:
         """Everything is read again: the ledger, the log, what is parked, the table's columns."""

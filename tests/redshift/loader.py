@@ -15,6 +15,7 @@ from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.commit.log import CommitLog
 from stream.contracts import Emit
+from stream.lease.loader import Hold
 from stream.pipeline.lint import check_content
 from stream.testing.crash import CrashAt, Point
 from stream.worker.auditing import Stores
@@ -28,8 +29,8 @@ CONTEXT = get_context("forkserver")
 class Always:
     """A lease that anybody has: what is promised must hold without one."""
 
-    async def take(self) -> bool:
-        return True
+    async def take(self) -> Hold:
+        return Hold.KEPT
 
     async def give_up(self) -> None:
         """Nothing to give."""

@@ -2,7 +2,8 @@
 
 Faults come from a hook: it is told each point by name and answers what shall happen there. Points: ``<Operation>:begin``,
 ``<Operation>:reply`` (for an execute: once the statements have come to their end), ``statement:<step>`` before each statement of a
-batch, ``commit:before``, ``commit:after``. Inside a batch the answer may be awaited. Answers: nothing; ``drop`` the connection; ``busy``; inside a batch ``abort`` or ``1023``.
+batch, ``commit:before``, ``commit:after``. Answers: nothing; ``drop`` the connection; ``busy``; inside a batch ``abort`` or ``1023``,
+and there the answer may be awaited.
 """
 
 from __future__ import annotations
