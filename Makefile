@@ -7,7 +7,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 WORKERS ?= $(shell nproc)
 
-.PHONY: help demo test check bench docs lock clean install
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends postgresql >/dev/null
+
+.PHONY: help demo test redshift check bench docs lock clean install
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +30,10 @@ demo: install ## Run the flights pipeline on local AWS, kill its worker half-way
 
 test: install ## Run the whole suite
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+
+redshift: install ## Test loads on a Redshift double; installs PostgreSQL where it is missing (Debian, as root or by sudo)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(APT) || { $(SUDO) apt-get -qq update && $(APT); }
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -o python_files='campaign_*.py' tests/redshift $(ARGS)
 
 check: install ## Check format, lint, types and import contracts
 	$(BIN)/ruff format --check .
