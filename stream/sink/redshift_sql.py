@@ -277,16 +277,17 @@ def evolve(config: RedshiftSinkConfig, layout: Layout, found: Sequence[Found]) -
                 statements.append(addition)
             else:
                 problems.append(f"there is no column {column.name}, and `evolve: halt` adds none; run: {addition}")
-        elif problem := _misfit(column, there[column.name]):
+        elif problem := _misfit(column, there[column.name], config.types.get(column.name, column.type)):
             problems.append(problem)
     return Evolution(tuple(statements), tuple(problems))
 
 
-def _misfit(column: Column, found: Found) -> str:
-    base, _, size = column.type.partition("(")
+def _misfit(column: Column, found: Found, now: str) -> str:
+    """``now``: the type that the pipeline of today gives the column. Units sealed before may have a wider one, whose values may fit."""
+    base, size = column.type.partition("(")[0], now.partition("(")[2]
     if found.type.lower() not in _FAMILIES[base]:
         return f"column {found.name} is {found.type} in the table and {column.type} in the pipeline; cast it in a stage, or use `types`"
-    if base in {"varchar", "varbyte"} and 0 < found.length < int(size.removesuffix(")")):
+    if base in {"varchar", "varbyte"} and 0 < found.length < int(size.removesuffix(")") or 0):
         return (
             f"column {found.name} is {base}({found.length}) in the table and {column.type} in the pipeline; write "
             f"`types: {{{check_name(found.name)}: {base}({found.length})}}`, or widen the table's column"

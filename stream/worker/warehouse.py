@@ -21,6 +21,8 @@ T = TypeVar("T")
 CALLS: Final = 6
 """Attempts of one call whose outcome is unknown before the whole load is looked at again; the pauses add up to six seconds."""
 FIRST_PAUSE: Final = 0.2
+POLL_PAUSE: Final = 0.2
+"""Seconds between looks at a statement, beside the wait that the API itself makes."""
 
 
 class LoadFailed(StreamError):
@@ -165,6 +167,7 @@ class RedshiftWarehouse:
             found = await self._repeated(lambda: self._client.describe(statement_id))
             if found.done:
                 return found
+            await self._clock.sleep(POLL_PAUSE)
 
     async def _repeated(self, call: Callable[[], Awaitable[T]]) -> T:
         """What ``call`` gives; it is idempotent, so it is made again a few times where no answer came."""

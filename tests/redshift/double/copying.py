@@ -68,7 +68,10 @@ async def _object(s3: Any, url: str) -> bytes:
 
 
 async def _copy_file(connection: Any, copy: Copy, columns: Any, url: str, body: bytes) -> int:
-    table = pq.read_table(io.BytesIO(body))
+    try:
+        table = pq.read_table(io.BytesIO(body))
+    except (pa.ArrowException, OSError) as error:
+        raise LoadError(url, 0, "", f"not a readable Parquet file: {error}") from error
     if table.num_columns != len(columns):
         raise Refused(f"ERROR: Unmatched number of columns between table and file. Table {len(columns)}, file {table.num_columns}")
     values = []

@@ -176,7 +176,7 @@ class Double:
                 self.hook("commit:after")
         except Aborted:
             running.status = "ABORTED"
-        except (Refused, asyncpg.PostgresError) as error:
+        except (Refused, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             running.status, running.error = "FAILED", _words(error)
             if isinstance(error, LoadError):
                 await self._note(running, error)
