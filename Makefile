@@ -10,7 +10,7 @@ WORKERS ?= $(shell nproc)
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends postgresql >/dev/null
 
-.PHONY: help demo test redshift check bench docs lock clean install
+.PHONY: help demo test check chart-check image-check bench docs lock clean install
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,15 @@ check: install ## Check format, lint, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+chart-check: install ## Render the Helm chart over a matrix of values and check every object; needs Node.js and 64-bit Linux on x86
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
+	@mkdir -p .make/chart && cp deploy/eks/check/package*.json deploy/eks/check/crds.mjs .make/chart/ && cd .make/chart && npm ci --silent --no-audit --no-fund
+	@$(BIN)/python -m pytest -q deploy/eks/check $(ARGS)
+
+image-check: install ## Build the image without Docker, look into it, and run the demo's pipeline in it; needs root on Debian
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
+	@$(BIN)/python deploy/image/check.py
+
 bench: install ## Measure; prints ratios, asserts nothing
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
@@ -50,7 +59,11 @@ docs: install ## Rewrite the tables in the documentation that are made from the 
 lock: install ## Rewrite the locked requirements from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --all-extras pyproject.toml requirements/build.in -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header pyproject.toml -o requirements/run.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header requirements/build.in -o requirements/build.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -c requirements/run.txt requirements/kcl.in -o requirements/kcl.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -c requirements/dev.txt requirements/deploy.in -o requirements/deploy.txt
 	echo 'uv' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header - -o requirements/installer.txt
 
 clean: ## Remove everything that the targets made
+	findmnt --raw --noheadings --output TARGET | grep "^$(CURDIR)/.make/" | sort --reverse | xargs --no-run-if-empty umount
 	rm -rf $(VENV) .make .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules demo-output

@@ -90,8 +90,11 @@ async def _open(pipeline: Pipeline, base: Path, sink: str | None, stack: AsyncEx
     stores = Stores.open(pipeline, base, session)
     log = CommitLog(stores.state, pipeline.application, clock, "loads")
     definitions = Definitions(stores.state, base, os.environ, clock)
-    loaders = await open_loaders(pipeline, session, log, stores.targets, definitions, ("loads", clock, lambda _: None), stack)
-    chosen = [loader for loader in loaders if sink in {None, loader.parts.config.name}]
+    who = ("loads", clock, lambda _: None)
+    chosen: list[Loader] = []
+    for stream in pipeline.source.kinesis.names:
+        loaders = await open_loaders(pipeline, stream, session, log, stores.targets, definitions, who, stack)
+        chosen += [loader for loader in loaders if sink in {None, loader.parts.config.name}]
     if not chosen:
         msg = "the pipeline loads no table" if sink is None else f"the pipeline loads no table by a sink called {sink!r}"
         raise DefinitionError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json as json_text
 import os
 import sys
@@ -14,6 +15,7 @@ import typer
 from rich.console import Console
 
 from stream.audit.trace import Fate, Wanted
+from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.cli.audit import AsJson, File, carry_out
 from stream.clock import SystemClock
@@ -29,7 +31,7 @@ EXIT_NOT_FOUND = 1
 
 def trace(
     file: File,
-    record: Annotated[str | None, typer.Argument(help="[<shard>:]<sequence>[:<sub>] of the record.", show_default=False)] = None,
+    record: Annotated[str | None, typer.Argument(help="[[<stream>/]<shard>:]<sequence>[:<sub>] of the record.", show_default=False)] = None,
     target: Annotated[str | None, typer.Option("--object", help="Instead: a file of a sink, by URL or key...")] = None,
     row: Annotated[int, typer.Option("--row", help="...and a row of it, counted from 0.", min=0)] = 0,
     steps: Annotated[bool, typer.Option("--show", help="Read the record again and show it behind each stage, as recorded.")] = False,
@@ -44,17 +46,22 @@ def trace(
         raise typer.BadParameter(msg)
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
+        wanted = None if target is not None else Wanted.parse(record or "")
+        streams = [one for one in pipeline.each() if wanted is None or wanted.stream in {None, one.source.kinesis.stream}]
+        return [found for one in streams for found in await look(one, wanted)]
+
+    async def look(pipeline: Pipeline, wanted: Wanted | None) -> list[tuple[Fate, list[Step]]]:
         clock, kinesis = SystemClock(), pipeline.source.kinesis
         session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
         stores = Stores.open(pipeline, file.parent, session)
         log = CommitLog(stores.state, pipeline.application, clock, "trace")
         tracer = Tracer(log, kinesis.stream, stores.areas(located(pipeline.state, file.parent), kinesis.stream))
-        found = await (tracer.find_row(target, row) if target is not None else tracer.find(Wanted.parse(record or "")))
+        found = await (tracer.find_row(target or "", row) if wanted is None else tracer.find(wanted))
         shown: list[tuple[Fate, list[Step]]] = [(fate, []) for _, fate in found]
         if steps and found:
             async with AsyncExitStack() as stack:
                 source = await open_source(pipeline, session, clock, stack)
-                definitions = Definitions(stores.state, file.parent, os.environ, clock)
+                definitions = Definitions(stores.state, file.parent, os.environ, clock, functools.partial(read_secret, session))
                 shown = [
                     (fate, list(replay(await definitions.recorded(link.pipeline), await read_unit(source, link), link, fate)))
                     for link, fate in found
@@ -77,6 +84,7 @@ def trace(
 def _show(fate: Fate, way: list[Step], console: Console) -> None:
     arrived = datetime.fromtimestamp(fate.arrival_ms / 1000, UTC).isoformat(timespec="milliseconds")
     lines = {
+        "stream": fate.stream,
         "record": f"{fate.shard}:{fate.sequence}:{fate.subsequence}",
         "outcome": fate.outcome,
         "stage": fate.stage,

@@ -100,6 +100,8 @@ LOAD_AGE = _histogram("load_age_seconds", (*_STREAM, "sink"), AGES, "From the se
 LOAD_WAITING = _gauge("load_units_waiting", (*_STREAM, "sink"), "Sealed units with rows that the loader sees waiting.")
 LOAD_LAG = _gauge("load_lag_seconds", (*_STREAM, "sink"), "How long the oldest of them has waited.", "seconds")
 LOAD_PARKED = _gauge("load_parked_shards", (*_STREAM, "sink"), "Shards whose units are not loaded until a person acts.")
+REFERENCE_REFRESHES = _counter("reference_refreshes", ("result",), "Times reference tables were read again: changed, same, failed.")
+REFERENCE_AGE = _gauge("reference_age_seconds", (), "Time since all refreshing reference tables were last known to be current.", "seconds")
 
 CHECKPOINTS = _counter("checkpoints", _STREAM, "Checkpoints stored.")
 RECOVERIES = _counter("recoveries", _STREAM, "Times the commit log was followed to its end.")

@@ -228,6 +228,16 @@ def _load_parked(r: Recorder, e: ev.LoadParked) -> None:
     r.add(m.LOADS, 1, e.stream, e.sink, "parked")
 
 
+def _reference_refreshed(r: Recorder, e: ev.ReferenceRefreshed) -> None:
+    r.add(m.REFERENCE_REFRESHES, 1, "changed" if e.changed else "same")
+    r.set(m.REFERENCE_AGE, e.age)
+
+
+def _reference_refresh_failed(r: Recorder, e: ev.ReferenceRefreshFailed) -> None:
+    r.add(m.REFERENCE_REFRESHES, 1, "failed")
+    r.set(m.REFERENCE_AGE, e.age)
+
+
 def _shard_started(r: Recorder, e: ev.ShardStarted) -> None:
     r.add(m.SHARDS_STARTED, 1, e.stream)
     r.hold(e)
@@ -284,6 +294,8 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.LoadsWaiting: _loads_waiting,
     ev.LoadRefused: _load_refused,
     ev.LoadParked: _load_parked,
+    ev.ReferenceRefreshed: _reference_refreshed,
+    ev.ReferenceRefreshFailed: _reference_refresh_failed,
     ev.ShardStarted: _shard_started,
     ev.ShardEnded: _shard_ended,
     ev.ShardReleased: _shard_released,

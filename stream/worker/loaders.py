@@ -22,26 +22,26 @@ from stream.worker.warehouse import RedshiftWarehouse
 
 async def open_loaders(
     pipeline: Pipeline,
+    stream: str,
     session: AwsSession,
     log: CommitLog,
     stores: Mapping[str, ObjectStore],
     definitions: Definitions,
-    shared: tuple[str, Clock, Emit],
+    who: tuple[str, Clock, Emit],
     stack: AsyncExitStack,
 ) -> tuple[Loader, ...]:
-    """One loader for each sink that is a table; connections live as long as ``stack``, nothing is asked yet.
+    """One loader for each sink that is a table, for the units of one stream; connections live as long as ``stack``, nothing is asked yet.
 
-    ``shared``: the worker's name, the clock, and who hears of what happens.
+    ``who``: the worker's name, the clock, and who hears of what happens.
     """
-    worker, clock, emit = shared
-    stream = pipeline.source.kinesis.stream
+    worker, clock, emit = who
     loaders = []
     for config in pipeline.sinks:
         if not isinstance(config, RedshiftSinkConfig):
             continue
         database = Database(config.database, config.cluster, config.workgroup, config.db_user, config.secret_arn)
         client = await stack.enter_async_context(open_redshift_data(session, database))
-        whose, state = Whose(pipeline.application, stream), LoadState(log.store, config.name)
+        whose, state = Whose(pipeline.application, stream), LoadState(log.store, config.name, stream)
         # Names of objects are derived; a client token is the opposite: it must never be one that the API has seen.
         warehouse = RedshiftWarehouse(client, config, whose, stores[config.name], clock, f"{worker}/{secrets.token_hex(16)}")
         parts = LoaderParts(

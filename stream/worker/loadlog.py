@@ -31,10 +31,13 @@ Layouts: TypeAlias = Callable[[str], Awaitable[Layout | None]]
 
 def recorded_layouts(definitions: Definitions, sink: str) -> Layouts:
     """Layouts of the sink called ``sink``, from recorded definitions; raises ``Halted`` where one cannot be had."""
+    known: dict[str, Layout | None] = {}
 
     async def layout(digest: str) -> Layout | None:
-        recipe = await definitions.recorded(digest)
-        return next((each.layout for each in recipe.sinks if isinstance(each, RedshiftSink) and each.name == sink), None)
+        if digest not in known:
+            recipe = await definitions.recorded(digest)
+            known[digest] = next((each.layout for each in recipe.sinks if isinstance(each, RedshiftSink) and each.name == sink), None)
+        return known[digest]
 
     return layout
 
@@ -52,11 +55,11 @@ class _Position(msgspec.Struct, frozen=True):
 
 
 class LoadState:
-    """Small objects about the loads of one sink in the state store, under ``loads/<sink>/``."""
+    """Small objects about the loads of one sink from one stream in the state store, under ``loads/<sink>/<stream>/``."""
 
-    def __init__(self, store: ObjectStore, sink: str) -> None:
+    def __init__(self, store: ObjectStore, sink: str, stream: str) -> None:
         self.store = store
-        self.root = f"loads/{sink}/"
+        self.root = f"loads/{sink}/{stream}/"
 
     async def parked(self) -> dict[str, Parked]:
         """Parked shards; an object that cannot be read parks its shard too."""

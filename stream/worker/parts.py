@@ -19,6 +19,7 @@ from stream.events import Event
 from stream.worker.exporting import ExportTask
 from stream.worker.loading import Loader
 from stream.worker.recipe import Cooked, CutUnit, Recipe
+from stream.worker.refreshing import CurrentRecipe, Refresher
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Parts:
     log: CommitLog
     committer: Committer
     checkpoints: Checkpoints
-    recipe: Recipe
+    current: CurrentRecipe
     cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]]
     render_again: Callable[[Shard, Start, Manifest], Awaitable[RenderedUnit]]
     limits: Limits
@@ -54,6 +55,21 @@ class Parts:
     emit: Emit
     repeat: Repeater
     export: ExportTask | None = None
+    refresher: Refresher | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """What a unit that is cooked now is made with."""
+        return self.current.now
+
+
+@dataclass(frozen=True, slots=True)
+class StreamParts:
+    """One stream of a worker: its name, its pinned start, and what the tasks of its shards work with."""
+
+    stream: str
+    start: Start
+    parts: Parts
     loaders: tuple[Loader, ...] = ()
 
 

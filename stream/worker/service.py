@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 
 import stream
 from stream import events
-from stream.contracts import Emit
 from stream.errors import Fatal
 from stream.metrics.catalog import LOOP_LAG
 from stream.metrics.logs import JsonLog
@@ -23,8 +22,8 @@ from stream.metrics.server import Health, MetricsServer
 from stream.pipeline.model import Pipeline
 from stream.worker.allocators import give_memory_back
 from stream.worker.assemble import WorkerOptions, assemble
-from stream.worker.parts import to_all
-from stream.worker.supervisor import Supervisor
+from stream.worker.parts import to_all, weightiest
+from stream.worker.several import Streams
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -46,54 +45,31 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         async with AsyncExitStack() as stack:
             stack.enter_context(_signals(draining))
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
-            parts, start = await assemble(pipeline, options, emit, draining, stack)
-            recorder.watch_buffer(lambda: parts.budget.held, parts.budget.limit)
-            supervisor = Supervisor(pipeline.source.kinesis.stream, start, parts)
-            emit(events.WorkerStarted(supervisor.stream, "", parts.worker, stream.__version__))
+            each = await assemble(pipeline, options, emit, draining, stack)
+            budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
+            recorder.watch_buffer(lambda: budget.held, budget.limit)
+            streams = Streams(each, draining, emit)
+            emit(events.WorkerStarted(streams.names, "", each[0].parts.worker, stream.__version__))
             health.clear("worker")
             async with asyncio.TaskGroup() as group:
-                watching = group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))
-                exporting = group.create_task(parts.export.run()) if parts.export else None
-                loading = [group.create_task(loader.run()) for loader in parts.loaders]
-                await _until_done(supervisor, options.drain_seconds, emit)
-                for task in (watching, *loading):
+                aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
+                aside += [group.create_task(export.run()) for export in exports]
+                loaders = [loader for one in each for loader in one.loaders]
+                aside += [group.create_task(loader.run()) for loader in loaders]
+                if (refresher := each[0].parts.refresher) is not None:
+                    aside.append(group.create_task(refresher.run()))
+                await streams.run(options.drain_seconds)
+                for task in aside:
                     task.cancel()
-                for loader in parts.loaders:
-                    await loader.finish()
-                if parts.export and exporting:
-                    exporting.cancel()
-                    await parts.export.finish()
+                await asyncio.gather(*(one.finish() for one in (*exports, *loaders)))
     except ExceptionGroup as group_error:
-        raise group_error.exceptions[0] from group_error
+        raise weightiest(group_error) from group_error
     finally:
         log.flush()
-    if supervisor.halted:
-        reasons = "\n".join(f"  {shard}: {reason}" for shard, reason in sorted(supervisor.halted.items()))
-        msg = f"{len(supervisor.halted)} shard(s) of {supervisor.stream} stand still:\n{reasons}"
+    if streams.halted:
+        reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(streams.halted.items()))
+        msg = f"{len(streams.halted)} shard(s) or stream(s) stand still:\n{reasons}"
         raise Fatal(msg)
-
-
-async def _until_done(supervisor: Supervisor, seconds: float, emit: Emit) -> None:
-    """Run the supervisor; a signal starts the drain, and the drain has a deadline."""
-    loop, draining = asyncio.get_running_loop(), supervisor.parts.draining
-    try:
-        async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as group:
-
-            async def watch() -> None:
-                await draining.wait()
-                emit(events.DrainStarted(supervisor.stream, "", seconds))
-                deadline.reschedule(loop.time() + seconds)
-                supervisor.changed.set()
-
-            watching = group.create_task(watch())
-            await supervisor.run()
-            watching.cancel()
-    except TimeoutError:
-        msg = (
-            f"units in hand were not sealed within {seconds:g} s of the signal; nothing is lost, the next worker finishes them. Allow a "
-            "longer drain, or look at what the last log lines wait for."
-        )
-        raise Fatal(msg) from None
 
 
 @contextmanager
@@ -117,10 +93,10 @@ class _HealthListener:
 
     def __call__(self, event: events.Event) -> None:
         match event:
-            case events.ShardHalted(_, shard, reason):
-                self._health.block(f"shard {shard}", reason)
-            case events.ShardStarted(_, shard, _):
-                self._health.clear(f"shard {shard}")
+            case events.ShardHalted(stream, shard, reason):
+                self._health.block(f"shard {stream}/{shard}" if shard else f"stream {stream}", reason)
+            case events.ShardStarted(stream, shard, _):
+                self._health.clear(f"shard {stream}/{shard}")
             case events.DrainStarted():
                 self._health.block("worker", "draining")
             case _:

@@ -66,9 +66,9 @@ class Tracer:
             DefinitionError: ``url`` is no file of this pipeline.
         """
         sink, key = self._target(url)
-        name = unit_of(key)
+        name = unit_of(key, self._stream)
         if name is None:
-            msg = f"{url} has no name that this service gives; it is <shard>-<after>-<last>.<part>.<digest>.<extension>"
+            msg = f"{url} has no name that this service gives; it is [<stream>.]<shard>-<after>-<last>.<part>.<digest>.<extension>"
             raise DefinitionError(msg)
         link = await self._link(*name)
         if link is None or not link.sealed or (sink, key) not in {(file.sink, file.key) for file in link.files}:
@@ -146,7 +146,7 @@ def replay(recipe: Recipe, batch: Batch, link: Link, fate: Fate) -> Sequence[Ste
     is_it = (pl.col(SEQUENCE) == fate.sequence) & (pl.col(SUBSEQUENCE) == fate.subsequence)
     row = batch.frame.with_row_index(ROW).filter(is_it)[ROW]
     steps = []
-    for name, _, after, gone, _ in chain.walk(batch, link.shard):
+    for name, _, after, gone, _ in chain.walk(batch, recipe.label(link.stream, link.shard)):
         rows = after.filter(pl.col(ROW).is_in(row.implode())).drop(ROW)
         end = gone.filter(pl.col(ROW).is_in(row.implode()))
         ended = "" if end.is_empty() else f"{fate.outcome}: {end['reason'][0]}"

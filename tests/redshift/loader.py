@@ -44,7 +44,7 @@ async def open_loader(text: str, base: Path, worker: str, emit: Emit, stack: Asy
     stores = Stores.open(pipeline, base, session)
     log = CommitLog(stores.state, pipeline.application, clock, worker)
     definitions = Definitions(stores.state, base, {}, clock)
-    (loader,) = await open_loaders(pipeline, session, log, stores.targets, definitions, (worker, clock, emit), stack)
+    (loader,) = await open_loaders(pipeline, "events", session, log, stores.targets, definitions, (worker, clock, emit), stack)
     if not leased:
         loader.parts = _without_lease(loader)
     return loader

@@ -73,7 +73,7 @@ class Rig:
 
     def loader(self, worker="one"):
         (config,) = self.sealed.pipeline.sinks
-        state, log = LoadState(self.sealed.stores.state, "redshift"), self.sealed.log
+        state, log = LoadState(self.sealed.stores.state, "redshift", "events"), self.sealed.log
         definitions = Definitions(self.sealed.stores.state, Path(), {}, self.sealed.clock)
         parts = LoaderParts(
             config=config,
