@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, Self
 
 import msgspec
 import polars as pl
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
 
 from stream.batch import LINEAGE, ROW, SEQUENCE
 from stream.contracts import Encoded
@@ -22,9 +22,9 @@ MAX_ROW_BYTES: Final = 4 * 2**20
 """Largest input row of COPY (Amazon Redshift Developer Guide, COPY)."""
 MAX_UNITS: Final = 1_000
 """Units in one load: their ledger rows have to fit into a few statements of 100 KB."""
-FILE_BYTES: Final = 128 * 2**20
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION: Final = {"type": "string", "pattern": r"^\d{1,6}\s*[smhd]$"}
 _WINDOW: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 _STAGING: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.=-]+)*/?")
 _KEY_TYPES: Final = {pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime, pl.Decimal}
@@ -46,7 +46,7 @@ def _duration_text(value: timedelta) -> str:
     return f"{seconds // _UNITS[unit]}{unit}"
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_duration_text, return_type=str)]
+Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_duration_text, return_type=str), WithJsonSchema(_DURATION)]
 
 
 class Write(StrEnum):
@@ -67,7 +67,7 @@ class RedshiftSinkConfig(SinkConfig):
     """Rows in a table of Amazon Redshift, each exactly once.
 
     Files are staged on S3 like those of any sink; one loader of the fleet copies sealed units into the table, many at a time, in one
-    transaction with their rows in a load ledger. Statements go through the Redshift Data API. See [redshift.md](redshift.md).
+    transaction with their rows in a load ledger. Statements go through the Redshift Data API. See [Loading Redshift](../../redshift.md).
     """
 
     kind: ClassVar[str] = "redshift"
@@ -211,7 +211,7 @@ class RedshiftSink:
     def __init__(self, config: RedshiftSinkConfig, schema: pl.Schema) -> None:
         self.config = config
         self.layout = config.layout(schema)
-        files = ObjectsSinkConfig(url=config.url, name=config.name, file_bytes=FILE_BYTES, lineage=config.lineage)
+        files = ObjectsSinkConfig(url=config.url, name=config.name, lineage=config.lineage)
         self._files = ObjectsSink(files)
         self._limits = {column.name: column for column in self.layout.columns}
 

@@ -61,7 +61,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 await streams.run(options.drain_seconds)
                 for task in aside:
                     task.cancel()
-                await asyncio.gather(*(one.finish() for one in (*exports, *loaders)))
+                await asyncio.gather(*(export.finish() for export in exports), *(loader.finish() for loader in loaders))
     except ExceptionGroup as group_error:
         raise weightiest(group_error) from group_error
     finally:
