@@ -14,8 +14,16 @@ import msgspec
 
 from stream.contracts import Clock, ObjectStore
 
-LIFE: Final = timedelta(seconds=120)
-"""How long a loader that died keeps others waiting; it is renewed before each load and each look at the log."""
+SLACK: Final = timedelta(seconds=10)
+"""For the calls of one look at the log."""
+
+
+def life_for(every: timedelta) -> timedelta:
+    """How long a loader that died keeps others waiting, if a living one renews its lease each ``every`` and after each load.
+
+    A load that takes longer may lose the lease meanwhile, which costs another loader a transaction that fails.
+    """
+    return 2 * every + SLACK
 
 
 class Hold(Enum):
@@ -39,15 +47,16 @@ _DECODER: Final = msgspec.json.Decoder(Claim)
 class LoaderLease:
     """The lease at ``key`` of ``store``, as one worker sees it."""
 
-    def __init__(self, store: ObjectStore, key: str, worker: str, clock: Clock) -> None:
+    def __init__(self, store: ObjectStore, key: str, worker: str, clock: Clock, life: timedelta) -> None:
         self._store = store
         self._key = key
         self._worker = worker
         self._clock = clock
+        self._life = life
 
     async def take(self) -> Hold:
         """Take or renew the lease. An object that cannot be read is taken over."""
-        body = msgspec.json.encode(Claim(self._worker, self._clock.now() + LIFE))
+        body = msgspec.json.encode(Claim(self._worker, self._clock.now() + self._life))
         stored = await self._store.get(self._key)
         if stored is None:
             return Hold.NO if await self._store.create(self._key, body) is None else Hold.ANEW

@@ -96,7 +96,7 @@ class RedshiftSinkConfig(SinkConfig):
     create: bool = Field(default=True, description="Create the table if it is missing.")
     evolve: Evolve = Field(default=Evolve.ADD, description="Columns that the table lacks: add them, or halt loading.")
     types: dict[str, str] = Field(
-        default_factory=dict, description="Types by column: varchar(n), varbyte(n), super (text that is JSON), timestamptz, smallint, ..."
+        default={}, description="Types by column: varchar(n), varbyte(n), super (text that is JSON), timestamptz, smallint, ..."
     )
     lineage: bool = Field(default=True, description="Write _shard, _sequence, _subsequence and _arrival; needed for upserts.")
     units: Annotated[int, Field(ge=1, le=MAX_UNITS)] = Field(default=200, description="Most units in one load.")

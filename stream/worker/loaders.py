@@ -10,7 +10,7 @@ from stream.aws.redshift_data import Database, open_redshift_data
 from stream.aws.session import AwsSession
 from stream.commit.log import CommitLog
 from stream.contracts import Clock, Emit, ObjectStore
-from stream.lease.loader import LoaderLease
+from stream.lease.loader import LoaderLease, life_for
 from stream.pipeline.model import Pipeline
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.sink.redshift_sql import Whose
@@ -51,7 +51,7 @@ async def open_loaders(
             state=state,
             warehouse=warehouse,
             staging=stores[config.name],
-            lease=LoaderLease(log.store, f"{state.root}lease.json", worker, clock),
+            lease=LoaderLease(log.store, f"{state.root}lease.json", worker, clock, life_for(config.every)),
             clock=clock,
             emit=emit,
         )

@@ -1,14 +1,17 @@
 import asyncio
 from datetime import timedelta
 
-from stream.lease.loader import LIFE, Hold, LoaderLease
+from stream.lease.loader import Hold, LoaderLease, life_for
 from stream.storage.memory import MemoryStore
 from tests.sealed import StillClock
 
 
+LIFE = life_for(timedelta(seconds=60))
+
+
 def fleet(clock):
     store = MemoryStore()
-    return store, *(LoaderLease(store, "lease.json", name, clock) for name in ("one", "two"))
+    return store, *(LoaderLease(store, "lease.json", name, clock, LIFE) for name in ("one", "two"))
 
 
 def test_one_has_it_until_it_is_over():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stream import events
 from stream.errors import Retryable
-from stream.lease.loader import LIFE, Hold, LoaderLease
+from stream.lease.loader import Hold, LoaderLease, life_for
 from stream.sink.redshift_sql import Failure
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
@@ -24,6 +24,7 @@ from stream.worker.warehouse import LoadFailed
 from tests.contract.warehouse import MemoryWarehouse
 from tests.sealed import Sealed, shard_id
 
+LIFE = life_for(timedelta(seconds=60))
 PIPELINE = """\
 application: flights
 source:
@@ -82,7 +83,7 @@ class Rig:
             state=state,
             warehouse=self.warehouse,
             staging=self.staging,
-            lease=LoaderLease(self.sealed.stores.state, f"{state.root}lease.json", worker, self.sealed.clock),
+            lease=LoaderLease(self.sealed.stores.state, f"{state.root}lease.json", worker, self.sealed.clock, LIFE),
             clock=self.sealed.clock,
             emit=self.heard.append,
         )
