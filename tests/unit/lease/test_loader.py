@@ -5,7 +5,6 @@ from stream.lease.loader import Hold, LoaderLease, life_for
 from stream.storage.memory import MemoryStore
 from tests.sealed import StillClock
 
-
 LIFE = life_for(timedelta(seconds=60))
 
 
