@@ -35,6 +35,7 @@ class Level(IntEnum):
 
 LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.PageReceived: Level.DEBUG,
+    ev.PartOpened: Level.INFO,
     ev.PollRepeated: Level.WARNING,
     ev.BudgetWaited: Level.INFO,
     ev.UnitCut: Level.DEBUG,
@@ -55,11 +56,16 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.ReferenceRefreshed: Level.INFO,
     ev.ReferenceRefreshFailed: Level.WARNING,
     ev.ExportLagged: Level.DEBUG,
+    ev.UnitsLoaded: Level.INFO,
+    ev.LoadsWaiting: Level.DEBUG,
+    ev.LoadRefused: Level.WARNING,
+    ev.LoadParked: Level.ERROR,
     ev.ShardStarted: Level.INFO,
     ev.ShardEnded: Level.INFO,
     ev.ShardReleased: Level.INFO,
     ev.ShardHalted: Level.ERROR,
     ev.RecordsExpired: Level.ERROR,
+    ev.NotificationFailed: Level.ERROR,
     ev.WorkerStarted: Level.INFO,
     ev.DrainStarted: Level.INFO,
 }
