@@ -28,6 +28,13 @@ class PageReceived(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PartOpened(Event):
+    """A shard of a source that ends is read: so many ``pieces`` (objects, files of dead letters) make it up."""
+
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
 class PollRepeated(Event):
     """A poll gave nothing and is made again after ``wait`` seconds; ``why``: throttled, expired_iterator, error."""
 
@@ -187,6 +194,47 @@ class ExportLagged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class UnitsLoaded(Event):
+    """Sealed units are in the table of ``sink``; ``lag``: seconds since the first of them was sealed; ``shard`` is empty."""
+
+    sink: str
+    units: int
+    rows: int
+    size: int
+    lag: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadsWaiting(Event):
+    """Units with rows that the loader of ``sink`` sees waiting, the age of the oldest in seconds, and how many shards are parked."""
+
+    sink: str
+    units: int
+    age: float
+    parked: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRefused(Event):
+    """Loading into ``sink`` did not go through and is tried again after ``wait`` seconds; ``kind``: transient, setup, unexpected."""
+
+    sink: str
+    kind: str
+    detail: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadParked(Event):
+    """The units of one shard are not loaded into ``sink`` until a person acts; they stay staged, and the shard is read on."""
+
+    sink: str
+    after: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReferenceRefreshed(Event):
     """Reference tables were read again; ``changed`` of them count from the next unit on. ``age``: seconds since all were known to be good.
 
@@ -222,7 +270,7 @@ class ShardEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class ShardReleased(Event):
-    """This worker stops working on the shard at a safe point; ``why``: drain, lease_lost, given_up."""
+    """This worker stops working on the shard at a safe point; ``why``: drain, caught_up, lease_lost."""
 
     why: str
 
@@ -241,6 +289,14 @@ class ShardHalted(Event):
     """The shard stands still until a person acts."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationFailed(Event):
+    """Nobody could be told by ``channel`` (sns, webhook) that the shard has halted; it is in the log only."""
+
+    channel: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,14 @@ AUDIT_SPANS = _counter("audit_spans", (*_STREAM, "result"), "Spans and log recor
 AUDIT_REFUSALS = _counter("audit_refusals", (*_STREAM, "status"), "Answers with which a collector refused spans, by HTTP status.")
 AUDIT_EXPORT_LAG = _gauge("audit_export_lag_seconds", _SHARD, "How long the oldest unit that is not exported has waited.", "seconds")
 
+LOADS = _counter("loads", (*_STREAM, "sink", "result"), "Loads: done, transient, setup, unexpected, parked.")
+LOAD_UNITS = _counter("load_units", (*_STREAM, "sink"), "Sealed units loaded into the sink's table.")
+LOAD_RECORDS = _counter("load_records", (*_STREAM, "sink"), "Rows loaded into the sink's table.")
+LOAD_SECONDS = _histogram("load_seconds", (*_STREAM, "sink"), (*SECONDS, 30.0, 60.0, 300.0), "Time one load took.")
+LOAD_AGE = _histogram("load_age_seconds", (*_STREAM, "sink"), AGES, "From the seal of a load's first unit to its end.")
+LOAD_WAITING = _gauge("load_units_waiting", (*_STREAM, "sink"), "Sealed units with rows that the loader sees waiting.")
+LOAD_LAG = _gauge("load_lag_seconds", (*_STREAM, "sink"), "How long the oldest of them has waited.", "seconds")
+LOAD_PARKED = _gauge("load_parked_shards", (*_STREAM, "sink"), "Shards whose units are not loaded until a person acts.")
 REFERENCE_REFRESHES = _counter("reference_refreshes", ("result",), "Times reference tables were read again: changed, same, failed.")
 REFERENCE_AGE = _gauge("reference_age_seconds", (), "Time since all refreshing reference tables were last known to be current.", "seconds")
 
@@ -114,7 +122,11 @@ FOREIGN_RANGES = _counter("foreign_ranges", _STREAM, "Ranges that another applic
 REWINDS = _counter("rewinds", _STREAM, "Rewound shards taken up again.")
 SHARDS_STARTED = _counter("shards_started", _STREAM, "Shards taken up.")
 SHARDS_ENDED = _counter("shards_ended", _STREAM, "Shards read to their end.")
-SHARDS_RELEASED = _counter("shards_released", (*_STREAM, "why"), "Shards given up: drain, lease_lost, given_up.")
+SHARDS_RELEASED = _counter("shards_released", (*_STREAM, "why"), "Shards given up: drain, caught_up, lease_lost.")
+PARTS_OPENED = _counter("source_parts_opened", _STREAM, "Shards of sources that end (objects, dead letters) whose reading began.")
+NOTIFICATIONS_FAILED = _counter(
+    "notifications_failed", (*_STREAM, "call"), "Times that nobody could be told of a halted shard, by way of telling."
+)
 GAPS = _counter("expired_gaps", _STREAM, "Times that records expired in the stream before they were read; the log has a gap.")
 SHARD_HALTED = _gauge("shard_halted", _SHARD, "1 while the shard stands still until a person acts.")
 

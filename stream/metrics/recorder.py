@@ -206,6 +206,28 @@ def _export_lagged(r: Recorder, e: ev.ExportLagged) -> None:
     r.set_shard(m.AUDIT_EXPORT_LAG, e.seconds, e)
 
 
+def _units_loaded(r: Recorder, e: ev.UnitsLoaded) -> None:
+    r.add(m.LOADS, 1, e.stream, e.sink, "done")
+    r.add(m.LOAD_UNITS, e.units, e.stream, e.sink)
+    r.add(m.LOAD_RECORDS, e.rows, e.stream, e.sink)
+    r.observe(m.LOAD_SECONDS, e.seconds, e.stream, e.sink)
+    r.observe(m.LOAD_AGE, e.lag, e.stream, e.sink)
+
+
+def _loads_waiting(r: Recorder, e: ev.LoadsWaiting) -> None:
+    r.set(m.LOAD_WAITING, e.units, e.stream, e.sink)
+    r.set(m.LOAD_LAG, e.age, e.stream, e.sink)
+    r.set(m.LOAD_PARKED, e.parked, e.stream, e.sink)
+
+
+def _load_refused(r: Recorder, e: ev.LoadRefused) -> None:
+    r.add(m.LOADS, 1, e.stream, e.sink, e.kind)
+
+
+def _load_parked(r: Recorder, e: ev.LoadParked) -> None:
+    r.add(m.LOADS, 1, e.stream, e.sink, "parked")
+
+
 def _reference_refreshed(r: Recorder, e: ev.ReferenceRefreshed) -> None:
     r.add(m.REFERENCE_REFRESHES, 1, "changed" if e.changed else "same")
     r.set(m.REFERENCE_AGE, e.age)
@@ -238,6 +260,14 @@ def _shard_halted(r: Recorder, e: ev.ShardHalted) -> None:
 
 def _records_expired(r: Recorder, e: ev.RecordsExpired) -> None:
     r.add(m.GAPS, 1, e.stream)
+
+
+def _part_opened(r: Recorder, e: ev.PartOpened) -> None:
+    r.add(m.PARTS_OPENED, 1, e.stream)
+
+
+def _notification_failed(r: Recorder, e: ev.NotificationFailed) -> None:
+    r.add(m.NOTIFICATIONS_FAILED, 1, e.stream, e.channel)
 
 
 def _worker_started(r: Recorder, e: ev.WorkerStarted) -> None:
@@ -317,6 +347,10 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.SpansExported: _spans_exported,
     ev.ExportRefused: _export_refused,
     ev.ExportLagged: _export_lagged,
+    ev.UnitsLoaded: _units_loaded,
+    ev.LoadsWaiting: _loads_waiting,
+    ev.LoadRefused: _load_refused,
+    ev.LoadParked: _load_parked,
     ev.ReferenceRefreshed: _reference_refreshed,
     ev.ReferenceRefreshFailed: _reference_refresh_failed,
     ev.ShardStarted: _shard_started,
@@ -324,6 +358,8 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.ShardReleased: _shard_released,
     ev.ShardHalted: _shard_halted,
     ev.RecordsExpired: _records_expired,
+    ev.PartOpened: _part_opened,
+    ev.NotificationFailed: _notification_failed,
     ev.WorkerStarted: _worker_started,
     ev.DrainStarted: _drain_started,
     ev.LeaseTaken: _lease_taken,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,34 +15,24 @@ from stream.audit.chain import Link, LinkKind, ShardLog, StageRun, StoredCheckpo
 from stream.audit.ledger import LedgerObject
 from stream.audit.objects import Area, stream_of, unit_of
 from stream.audit.source import Reread
-from stream.audit.verify import horizon
-from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
-from stream.budget import ByteBudget
+from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import position_of, shards_of, streams_of
 from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, encode, pinned, with_seal
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
-from stream.contracts import Checkpoints, Clock, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
+from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
 from stream.errors import Halted
-from stream.lease.checkpoints import StoredCheckpoints
-from stream.lease.native import TableCheckpoints
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
-from stream.source.aggregated import OutOfRange
-from stream.source.kinesis import KinesisSource
-from stream.source.pace import ReadSettings
+from stream.sink.redshift import COPY_MANIFESTS
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
-from stream.worker.leasing import key_prefix, open_table
 from stream.worker.places import located
 
 READ_AT_ONCE: Final = 16
 """Manifests fetched side by side."""
-
-BUDGET: Final = 64 * 2**20
-"""Bytes that re-reading a stream may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +55,13 @@ class Stores:
         """Where files of each target lie. The state may lie below a sink's prefix; it is none of that sink's files."""
         own = {rejects.NAME, ledger.NAME}
         return {
-            name: Area(name, store, f"{stream}/" if name in own else "", () if name in own else (state_url,))
+            name: Area(name, store, f"{stream}/" if name in own else "", () if name in own else self._foreign(store, state_url))
             for name, store in self.targets.items()
         }
+
+    @staticmethod
+    def _foreign(store: ObjectStore, state_url: str) -> tuple[str, ...]:
+        return state_url, f"{store.url.removesuffix('/')}/{COPY_MANIFESTS}"
 
 
 def link_of(key: str, body: bytes, position: int | None) -> Link:
@@ -248,39 +242,5 @@ class StoredEvidence:
         async with aclosing(source.read(shard, ORIGIN, self._start, until)) as pages:  # type: ignore[type-var]
             async for page in pages:
                 yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
-                if isinstance(source, KinesisSource):
+                if isinstance(source, Lending):
                     source.budget.release(page.held)
-
-
-async def open_evidence(
-    pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, *, with_stream: bool
-) -> tuple[StoredEvidence, Stores]:
-    """The evidence about ``pipeline``, which reads one stream; connections live as long as ``stack``.
-
-    Raises:
-        Fatal: the stream was asked for and is missing, or may not be read.
-    """
-    kinesis = pipeline.source.kinesis
-    session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
-    stores = Stores.open(pipeline, base, session)
-    source, oldest = None, None
-    if with_stream:
-        source = await open_source(pipeline, session, clock, stack)
-        oldest = horizon(clock.now(), await source.retention())
-    log = CommitLog(stores.state, pipeline.application, clock, "audit")
-    areas = stores.areas(located(pipeline.state, base), kinesis.stream)
-    native = pipeline.coordination.native
-    checkpoints: Checkpoints = StoredCheckpoints(stores.state)
-    if native is not None:
-        table = await open_table(pipeline, native, clock, lambda _event: None, stack)
-        checkpoints = TableCheckpoints(table, await key_prefix(pipeline, session, clock, stack))
-    return StoredEvidence(log, areas, checkpoints, kinesis.stream, source, oldest, tidied=native is not None), stores
-
-
-async def open_source(pipeline: Pipeline, session: AwsSession, clock: Clock, stack: AsyncExitStack) -> KinesisSource:
-    """The pipeline's stream for reading again, with a byte budget of its own; it tells nobody what happens."""
-    kinesis = pipeline.source.kinesis
-    client = await stack.enter_async_context(open_kinesis(session))
-    settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
-    budget = ByteBudget(BUDGET)
-    return KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=lambda _event: None, settings=settings)

@@ -99,7 +99,7 @@ async def _leased(kinesis: KinesisSource, client: KinesisClient, clock: Clock, *
 async def open_leases(
     pipeline: Pipeline,
     options: NativeCoordination,
-    client: KinesisClient,
+    kinesis: AwsSession,
     me: str,
     clock: Clock,
     emit: Emit,
@@ -110,7 +110,7 @@ async def open_leases(
     Raises:
         Fatal: the table is missing, is no lease table, or belongs to a fleet that this worker must not join.
     """
-    coordinator = await coordinator_of(pipeline, options, client, me, clock, emit, stack)
+    coordinator = await coordinator_of(pipeline, options, kinesis, me, clock, emit, stack)
     await coordinator.table.open(create=options.create_table)
     await coordinator.start()
     return coordinator
@@ -119,7 +119,7 @@ async def open_leases(
 async def coordinator_of(
     pipeline: Pipeline,
     options: NativeCoordination,
-    client: KinesisClient,
+    kinesis: AwsSession,
     me: str,
     clock: Clock,
     emit: Emit,
@@ -136,6 +136,7 @@ async def coordinator_of(
     def order(candidates: Sequence[Seen]) -> list[Seen]:
         return dice.sample(candidates, len(candidates))
 
+    client = await stack.enter_async_context(open_kinesis(kinesis))
     streams = await leased_streams(pipeline, client, clock)
     return Coordinator(table, me, streams, settings_of(options), clock, emit, order)
 
