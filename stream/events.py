@@ -312,3 +312,92 @@ class DrainStarted(Event):
     """A signal asked for the end; ``shard`` is empty."""
 
     deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTaken(Event):
+    """This worker has the shard's lease now; ``why``: free, expired, stolen, own. ``previous``: the owner before, or empty."""
+
+    why: str
+    previous: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseDropped(Event):
+    """This worker has the shard's lease no longer; ``why``: released, lost, expired, vanished."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseVanished(Event):
+    """Somebody deleted the row of a lease that this worker holds; it is made again, and the commit log says where to go on."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseCreated(Event):
+    """A shard without a lease row got one that begins at ``checkpoint``."""
+
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseDeleted(Event):
+    """The row of an ended shard was removed, since nobody needs it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseWritten(Event):
+    """One write to the lease table: take, renew, checkpoint, release, create, delete."""
+
+    operation: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesScanned(Event):
+    """The lease table was looked at; ``size`` in bytes."""
+
+    leases: int
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRowUnreadable(Event):
+    """A row of the lease table is passed over because it is no lease as KCL writes it."""
+
+    table: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseHoles(Event):
+    """How many parts of the stream's hash range no lease covers, as seen several times in a row; ``first`` begins the first."""
+
+    holes: int
+    first: str
+
+
+@dataclass(frozen=True, slots=True)
+class MixedFleet(Event):
+    """Workers of another application hold leases, so leases are balanced by KCL's rules while they do."""
+
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignProgress(Event):
+    """Another application processed the records behind ``after`` up to ``last`` (None: to the shard's end); the log says so now."""
+
+    after: int
+    last: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRewound(Event):
+    """An operator rewound the shard: records behind ``position`` are processed again, as ``generation`` of its chain."""
+
+    position: int
+    generation: int

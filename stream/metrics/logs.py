@@ -68,6 +68,18 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.NotificationFailed: Level.ERROR,
     ev.WorkerStarted: Level.INFO,
     ev.DrainStarted: Level.INFO,
+    ev.LeaseTaken: Level.INFO,
+    ev.LeaseDropped: Level.INFO,
+    ev.LeaseVanished: Level.ERROR,
+    ev.LeaseCreated: Level.INFO,
+    ev.LeaseDeleted: Level.INFO,
+    ev.LeaseWritten: Level.DEBUG,
+    ev.LeasesScanned: Level.DEBUG,
+    ev.LeaseRowUnreadable: Level.WARNING,
+    ev.LeaseHoles: Level.ERROR,
+    ev.MixedFleet: Level.WARNING,
+    ev.ForeignProgress: Level.WARNING,
+    ev.ShardRewound: Level.WARNING,
 }
 
 NOISY: Final[dict[type[ev.Event], tuple[str, ...]]] = {
@@ -76,6 +88,7 @@ NOISY: Final[dict[type[ev.Event], tuple[str, ...]]] = {
     ev.RecordsRejected: ("stage", "reason"),
     ev.CallRepeated: ("call",),
     ev.ExportRefused: ("status",),
+    ev.LeaseRowUnreadable: ("detail",),
 }
 """Classes that may come many times a second, with the fields that tell their causes apart."""
 

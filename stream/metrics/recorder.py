@@ -278,6 +278,55 @@ def _drain_started(r: Recorder, _: ev.DrainStarted) -> None:
     r.set(m.DRAINING, 1)
 
 
+def _lease_taken(r: Recorder, e: ev.LeaseTaken) -> None:
+    r.add(m.LEASES_TAKEN, 1, e.stream, e.why)
+
+
+def _lease_dropped(r: Recorder, e: ev.LeaseDropped) -> None:
+    r.add(m.LEASES_DROPPED, 1, e.stream, e.why)
+
+
+def _lease_vanished(r: Recorder, e: ev.LeaseVanished) -> None:
+    r.add(m.LEASE_ROWS_VANISHED, 1, e.stream)
+
+
+def _lease_created(r: Recorder, e: ev.LeaseCreated) -> None:
+    r.add(m.LEASE_ROWS, 1, e.stream, "created")
+
+
+def _lease_deleted(r: Recorder, e: ev.LeaseDeleted) -> None:
+    r.add(m.LEASE_ROWS, 1, e.stream, "deleted")
+
+
+def _lease_written(r: Recorder, e: ev.LeaseWritten) -> None:
+    r.add(m.LEASE_WRITES, 1, e.operation)
+
+
+def _leases_scanned(r: Recorder, e: ev.LeasesScanned) -> None:
+    r.add(m.LEASE_SCANS, 1)
+    r.add(m.LEASE_SCAN_BYTES, e.size)
+
+
+def _lease_row_unreadable(r: Recorder, _: ev.LeaseRowUnreadable) -> None:
+    r.add(m.LEASE_ROWS_UNREADABLE, 1)
+
+
+def _lease_holes(r: Recorder, e: ev.LeaseHoles) -> None:
+    r.set(m.LEASE_HOLES, e.holes, e.stream)
+
+
+def _mixed_fleet(r: Recorder, e: ev.MixedFleet) -> None:
+    r.set(m.FOREIGN_OWNERS, e.workers)
+
+
+def _foreign_progress(r: Recorder, e: ev.ForeignProgress) -> None:
+    r.add(m.FOREIGN_RANGES, 1, e.stream)
+
+
+def _shard_rewound(r: Recorder, e: ev.ShardRewound) -> None:
+    r.add(m.REWINDS, 1, e.stream)
+
+
 COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.PageReceived: _page_received,
     ev.PollRepeated: _poll_repeated,
@@ -313,5 +362,17 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.NotificationFailed: _notification_failed,
     ev.WorkerStarted: _worker_started,
     ev.DrainStarted: _drain_started,
+    ev.LeaseTaken: _lease_taken,
+    ev.LeaseDropped: _lease_dropped,
+    ev.LeaseVanished: _lease_vanished,
+    ev.LeaseCreated: _lease_created,
+    ev.LeaseDeleted: _lease_deleted,
+    ev.LeaseWritten: _lease_written,
+    ev.LeasesScanned: _leases_scanned,
+    ev.LeaseRowUnreadable: _lease_row_unreadable,
+    ev.LeaseHoles: _lease_holes,
+    ev.MixedFleet: _mixed_fleet,
+    ev.ForeignProgress: _foreign_progress,
+    ev.ShardRewound: _shard_rewound,
 }
 """What is counted for each event class."""

@@ -17,6 +17,14 @@ from stream.sink.redshift import RedshiftSinkConfig
 
 READ_STREAM: Final = ("kinesis:DescribeStreamSummary", "kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards")
 OBJECTS: Final = ("s3:DeleteObject", "s3:GetObject", "s3:PutObject")
+LEASES: Final = (
+    "dynamodb:DeleteItem",
+    "dynamodb:DescribeTable",
+    "dynamodb:GetItem",
+    "dynamodb:PutItem",
+    "dynamodb:Scan",
+    "dynamodb:UpdateItem",
+)
 EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
 FOLLOW: Final = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult")
 LIST: Final = ("s3:ListBucket",)
@@ -59,6 +67,7 @@ def needed(pipeline: Pipeline, account: Account | None = None) -> tuple[Access, 
         *_tables(pipeline, where),
         *_warehouses(pipeline, where),
         *_secrets(pipeline, where),
+        *_leases(pipeline, where),
         *_others(pipeline, where),
     )
 
@@ -144,6 +153,17 @@ def _secrets(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         # A secret's ARN ends in six characters that its name does not tell.
         resource = name if name.startswith("arn:") else _arn(where, None, "secretsmanager", f"secret:{name}-??????")
         yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (resource,), "read a secret")
+
+
+def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+    native = pipeline.coordination.native
+    if native is None:
+        return
+    table = _arn(where, native.region, "dynamodb", f"table/{native.table or pipeline.application}")
+    yield Access("dynamodb", LEASES, (table,), "share the shards with other workers")
+    yield Access("dynamodb", ("dynamodb:GetItem",), (f"{table}-CoordinatorState",), "see whether KCL 3.x owns the lease table")
+    if native.create_table:
+        yield Access("dynamodb", ("dynamodb:CreateTable",), (table,), "create the lease table")
 
 
 def _arn(where: Account, region: str | None, service: str, name: str) -> str:

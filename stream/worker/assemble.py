@@ -26,6 +26,8 @@ from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Fatal
 from stream.lease.checkpoints import StoredCheckpoints
+from stream.lease.coordinator import Coordinator
+from stream.lease.native import LeaseCheckpoints
 from stream.pipeline.limits import READING_SHARE, unit_bytes
 from stream.pipeline.model import OnExpired, Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
@@ -37,6 +39,7 @@ from stream.worker.auditing import Stores
 from stream.worker.breaker import Breaker
 from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
+from stream.worker.leasing import open_leases
 from stream.worker.loaders import open_loaders
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.places import located, read_object
@@ -55,7 +58,7 @@ class WorkerOptions:
 
     ``base``: where relative paths of the pipeline begin. ``env``: for secrets. ``drain_seconds``: after a signal, how long units in hand
     may take to be sealed. ``threads``: for decoding, transforming and encoding. ``listeners`` hear every event. ``reading``: how much of
-    its source the pipeline reads.
+    its source the pipeline reads. ``leases``: an operator's, to be used instead of a worker's own.
     """
 
     base: Path
@@ -65,6 +68,7 @@ class WorkerOptions:
     listeners: tuple[Emit, ...] = ()
     clock: Clock = field(default_factory=SystemClock)
     reading: Reading = field(default_factory=Reading)
+    leases: Coordinator | None = None
 
 
 def usable_cores() -> int:
@@ -96,6 +100,7 @@ class _Shared:
     repeat: Repeater
     emit: Emit
     draining: asyncio.Event
+    leases: Coordinator | None
 
 
 async def assemble(
@@ -117,6 +122,10 @@ async def assemble(
     await require(pipeline.requires, options.base, session)
     for store in (*stores.values(), state):
         await repeat("look at", nowhere, functools.partial(_look, store))
+    name, leases = worker_id(clock), options.leases
+    if leases is None and pipeline.coordination.native is not None and options.reading == Reading() and pipeline.source.s3 is None:
+        leases = await open_leases(pipeline, pipeline.coordination.native, session, name, clock, emit, stack)
+    hear = emit if leases is None else to_all(emit, leases.count)
     managed = functools.partial(read_secret, session)
     read = functools.partial(read_object, session)
 
@@ -129,7 +138,7 @@ async def assemble(
     shared = _Shared(
         pipeline=pipeline,
         options=options,
-        worker=worker_id(clock),
+        worker=name,
         state=state,
         stores=stores,
         definitions=definitions,
@@ -142,9 +151,10 @@ async def assemble(
         repeat=repeat,
         emit=emit,
         draining=draining,
+        leases=leases,
     )
     base_url = functools.partial(located, base=options.base)
-    around = Surroundings(pipeline, options.reading, session, state, stores[rejects.NAME], base_url, shared.worker, clock, emit)
+    around = Surroundings(pipeline, options.reading, session, state, stores[rejects.NAME], base_url, name, clock, hear)
     opened = await repeat("open source", nowhere, lambda: open_reading(around, stack))
     each = [await _stream_parts(one, shared) for one in opened]
     who = (shared.worker, clock, emit)
@@ -160,7 +170,8 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
     log = CommitLog(shared.state, pipeline.application, clock, shared.worker)
     start = await shared.repeat("pin start", Shard(opened.chain, ""), lambda: log.pin_start(opened.chain, opened.start))
     export = _export(opened.chain, shared, log)
-    checkpoints: Checkpoints = StoredCheckpoints(shared.state)
+    leases = None if opened.finite else shared.leases
+    checkpoints: Checkpoints = StoredCheckpoints(shared.state) if leases is None else LeaseCheckpoints(leases)
     if export is not None and pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT:
         checkpoints = WaitingCheckpoints(checkpoints, export)
     admit_gaps = pipeline.source.kinesis.on_expired is OnExpired.GAP and shared.options.reading.window.begin is None
@@ -183,6 +194,7 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
         emit=emit if export is None else to_all(emit, export),
         repeat=shared.repeat,
         export=export,
+        leases=leases,
         once=opened.finite,
         refresher=shared.refresher,
     )

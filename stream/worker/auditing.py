@@ -22,7 +22,7 @@ from stream.commit.log import CommitLog
 from stream.commit.lookup import position_of, shards_of, streams_of
 from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, encode, pinned, with_seal
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
-from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind
+from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
 from stream.errors import Halted
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
@@ -100,6 +100,8 @@ def link_of(key: str, body: bytes, position: int | None) -> Link:
         created_at=manifest.created_at,
         sealed_by=manifest.sealed_by,
         sealed_at=manifest.sealed_at,
+        target=None if manifest.target is None else int(manifest.target),
+        note=manifest.note,
         damage=_damage(manifest, body),
     )
 
@@ -132,11 +134,14 @@ class StoredEvidence:
         stream: str,
         source: Source | None = None,
         oldest: datetime | None = None,
+        *,
+        tidied: bool = False,
     ) -> None:
         self.application = log.application
         self.stream = stream
         self.areas = areas
         self.horizon = oldest
+        self.tidied = tidied
         self._log = log
         self._checkpoints = checkpoints
         self._source = source
@@ -177,7 +182,10 @@ class StoredEvidence:
 
     async def checkpoint(self, shard: str) -> StoredCheckpoint | None:
         """See ``audit.verify.Evidence``."""
-        stored = await self._checkpoints.read(Shard(self.stream, shard))
+        shard_id, generation = shard_of_chain(shard)
+        stored = await self._checkpoints.read(Shard(self.stream, shard_id))
+        if stored is not None and stored.generation != generation:
+            return None
         if stored is not None:
             return StoredCheckpoint(stored.position, stored.subsequence, stored.unit_after)
         if await self._log.store.get(f"checkpoints/{self.stream}/{shard}.json") is not None:
@@ -187,7 +195,7 @@ class StoredEvidence:
     async def stray_checkpoints(self, shards: Sequence[str]) -> list[str]:
         """See ``audit.verify.Evidence``."""
         prefix = f"checkpoints/{self.stream}/"
-        known = {f"{prefix}{shard}.json" for shard in shards}
+        known = {f"{prefix}{shard_of_chain(shard)[0]}.json" for shard in shards}
         return [info.key async for info in self._log.store.list(prefix) if info.key not in known]
 
     async def of_another_stream(self, sink: str, key: str) -> bool:
@@ -225,9 +233,10 @@ class StoredEvidence:
 
     def reread(self, shard: str, until: int) -> AsyncIterator[Reread] | None:
         """See ``audit.verify.Evidence``."""
-        if self._source is None or shard not in self._listed:
+        shard_id = shard_of_chain(shard)[0]
+        if self._source is None or shard_id not in self._listed:
             return None
-        return self._reread(self._source, self._listed[shard], until)
+        return self._reread(self._source, self._listed[shard_id], until)
 
     async def _reread(self, source: Source, shard: Shard, until: int) -> AsyncIterator[Reread]:
         async with aclosing(source.read(shard, ORIGIN, self._start, until)) as pages:  # type: ignore[type-var]

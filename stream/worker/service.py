@@ -50,6 +50,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             emit = to_all(emit, told) if told else emit
             each = await assemble(pipeline, options, emit, draining, stack)
             budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
+            leases = each[0].parts.leases
             recorder.watch_buffer(lambda: budget.held, budget.limit)
             streams = Streams(each, draining, emit)
             emit(events.WorkerStarted(streams.names, "", each[0].parts.worker, stream.__version__))
@@ -59,11 +60,14 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 aside.append(group.create_task(keep_giving_back(options.clock)))
                 aside += [group.create_task(export.run()) for export in exports]
                 aside += [group.create_task(told.run())] if told else []
+                aside += [group.create_task(leases.run())] if leases is not None else []
                 loaders = [loader for one in each for loader in one.loaders]
                 aside += [group.create_task(loader.run()) for loader in loaders]
                 if (refresher := each[0].parts.refresher) is not None:
                     aside.append(group.create_task(refresher.run()))
                 await streams.run(options.drain_seconds)
+                if leases is not None:
+                    await leases.leave()
                 if told:
                     await told.finish()
                 for task in aside:
