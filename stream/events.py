@@ -180,6 +180,24 @@ class ExportRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ExportHalted(Event):
+    """Spans of this shard stand still until somebody mends ``reason``; tried again after ``wait`` seconds. ``status``: HTTP, or 0.
+
+    ``blocking``: checkpoints wait for it, so that the shard stands still as well.
+    """
+
+    status: int
+    reason: str
+    wait: float
+    blocking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResumed(Event):
+    """Spans of this shard are exported again, from where they stood."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExportLagged(Event):
     """How long the oldest sealed unit of the shard has been waiting for its export; 0 when none waits."""
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from stream.batch import RAW_SCHEMA, Batch, SeqRange
-from stream.commit.committer import Committer, Head
+from stream.commit.committer import Committer, Head, RenderedUnit
 from stream.commit.log import CommitLog
-from stream.commit.manifest import Manifest, digest
+from stream.commit.manifest import Kind, Manifest, State, digest
 from stream.contracts import Checkpoint, Page, Shard, Start, StartKind
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.lint import check_content
@@ -153,6 +153,29 @@ class Sealed:
         self.clock.time += timedelta(milliseconds=250)
         entry = await self.committer.commit(where, own, None)
         self.heads[name] = Head(span.last, digest(entry.body))
+        return entry.manifest
+
+    async def gap(self, shard: int, last: int) -> Manifest:
+        """Commit a gap up to record ``last``, which expired unread."""
+        name = shard_id(shard)
+        head = self.heads[name]
+        where = Shard("events", name)
+        manifest = Manifest(
+            Kind.GAP,
+            State.INTENT,
+            self.pipeline.application,
+            "events",
+            name,
+            after=str(head.position),
+            last=str(sequence(shard, last)),
+            outcomes={"expired_gap": 0},
+            previous=head.previous,
+            trigger="expired",
+            worker="worker-1",
+            created_at=self.clock.now().isoformat(),
+        )
+        entry = await self.committer.commit(where, RenderedUnit(manifest, ()), None)
+        self.heads[name] = Head(sequence(shard, last), digest(entry.body))
         return entry.manifest
 
     async def end(self, shard: int, children=()) -> None:

@@ -91,6 +91,7 @@ CALL_WAIT = _counter("call_wait_seconds", ("call",), "Time waited before calls w
 AUDIT_SPANS = _counter("audit_spans", (*_STREAM, "result"), "Spans and log records exported: accepted, rejected, parked.")
 AUDIT_REFUSALS = _counter("audit_refusals", (*_STREAM, "status"), "Answers with which a collector refused spans, by HTTP status.")
 AUDIT_EXPORT_LAG = _gauge("audit_export_lag_seconds", _SHARD, "How long the oldest unit that is not exported has waited.", "seconds")
+AUDIT_EXPORT_HALTED = _gauge("audit_export_halted", _SHARD, "1 while the collector takes no spans of the shard and somebody must act.")
 
 CHECKPOINTS = _counter("checkpoints", _STREAM, "Checkpoints stored.")
 RECOVERIES = _counter("recoveries", _STREAM, "Times the commit log was followed to its end.")

@@ -52,6 +52,8 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.CallRepeated: Level.WARNING,
     ev.SpansExported: Level.DEBUG,
     ev.ExportRefused: Level.WARNING,
+    ev.ExportHalted: Level.ERROR,
+    ev.ExportResumed: Level.INFO,
     ev.ExportLagged: Level.DEBUG,
     ev.ShardStarted: Level.INFO,
     ev.ShardEnded: Level.INFO,

@@ -202,6 +202,14 @@ def _export_refused(r: Recorder, e: ev.ExportRefused) -> None:
     r.add(m.AUDIT_REFUSALS, 1, e.stream, str(e.status))
 
 
+def _export_halted(r: Recorder, e: ev.ExportHalted) -> None:
+    r.set_shard(m.AUDIT_EXPORT_HALTED, 1, e)
+
+
+def _export_resumed(r: Recorder, e: ev.ExportResumed) -> None:
+    r.set_shard(m.AUDIT_EXPORT_HALTED, 0, e)
+
+
 def _export_lagged(r: Recorder, e: ev.ExportLagged) -> None:
     r.set_shard(m.AUDIT_EXPORT_LAG, e.seconds, e)
 
@@ -257,6 +265,8 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.CallRepeated: _call_repeated,
     ev.SpansExported: _spans_exported,
     ev.ExportRefused: _export_refused,
+    ev.ExportHalted: _export_halted,
+    ev.ExportResumed: _export_resumed,
     ev.ExportLagged: _export_lagged,
     ev.ShardStarted: _shard_started,
     ev.ShardEnded: _shard_ended,

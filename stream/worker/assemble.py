@@ -152,7 +152,8 @@ async def _export(
     areas = Stores(state, stores).areas(located(pipeline.state, options.base), stream)
     units = LogUnits(log, stream, areas, stores[ledger.NAME])
     sender = await open_sender(otlp, options.env, options.base, clock, emit, stack)
-    return ExportTask(Exporter(units, state, sender, shape_of(otlp), clock, emit, stream), clock, emit, stream)
+    exporter = Exporter(units, state, sender, shape_of(otlp), clock, emit, stream)
+    return ExportTask(exporter, clock, emit, stream, strict=otlp.mode is Mode.STRICT)
 
 
 def _stores(pipeline: Pipeline, base: Path, session: AwsSession, state: ObjectStore) -> dict[str, ObjectStore]:

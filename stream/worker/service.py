@@ -117,6 +117,10 @@ class _HealthListener:
                 self._health.block(f"shard {shard}", reason)
             case events.ShardStarted(_, shard, _):
                 self._health.clear(f"shard {shard}")
+            case events.ExportHalted(_, shard, _, reason, _, True):
+                self._health.block(f"export {shard}", reason)
+            case events.ExportResumed(_, shard):
+                self._health.clear(f"export {shard}")
             case events.DrainStarted():
                 self._health.block("worker", "draining")
             case _:

@@ -62,7 +62,7 @@ def decoded(units, shape=WHOLE):
     spans = []
     for unit, segment, urls in units:
         for request in requests(unit, segment, urls, shape):
-            message = ExportTraceServiceRequest.FromString(request.body)
+            message = ExportTraceServiceRequest.FromString(bytes(request.body))
             (resource,) = message.resource_spans
             (scope,) = resource.scope_spans
             assert len(scope.spans) == request.items
@@ -143,10 +143,12 @@ def test_halves_of_a_request_hold_all_of_it(plain):
     (request,) = requests(*plain[0], Shape())
     parts = split(request)
     assert [part.items for part in parts] == [request.items // 2, request.items - request.items // 2]
-    spans = [span for part in parts for span in ExportTraceServiceRequest.FromString(part.body).resource_spans[0].scope_spans[0].spans]
-    assert spans == list(ExportTraceServiceRequest.FromString(request.body).resource_spans[0].scope_spans[0].spans)
-    whole = ExportTraceServiceRequest.FromString(request.body).resource_spans[0]
-    half = ExportTraceServiceRequest.FromString(parts[1].body).resource_spans[0]
+    spans = [
+        span for part in parts for span in ExportTraceServiceRequest.FromString(bytes(part.body)).resource_spans[0].scope_spans[0].spans
+    ]
+    assert spans == list(ExportTraceServiceRequest.FromString(bytes(request.body)).resource_spans[0].scope_spans[0].spans)
+    whole = ExportTraceServiceRequest.FromString(bytes(request.body)).resource_spans[0]
+    half = ExportTraceServiceRequest.FromString(bytes(parts[1].body)).resource_spans[0]
     assert (half.resource, half.scope_spans[0].scope, half.schema_url) == (whole.resource, whole.scope_spans[0].scope, whole.schema_url)
     single = [request for request in requests(*plain[0], Shape(request_bytes=1)) if request.items == 1]
     assert split(single[0]) == []
@@ -170,7 +172,7 @@ def test_logs_tell_the_same(produced):
     records = []
     for request in requests(unit, segment, urls, Shape(signal=Signal.LOGS)):
         assert request.path == "/v1/logs"
-        records += ExportLogsServiceRequest.FromString(request.body).resource_logs[0].scope_logs[0].log_records
+        records += ExportLogsServiceRequest.FromString(bytes(request.body)).resource_logs[0].scope_logs[0].log_records
     spans = of_records(decoded(produced))
     assert {(record.trace_id, record.span_id) for record in records} == {(span.trace_id, span.span_id) for span in spans}
     assert {record.event_name for record in records} == {"kst.record.settled"}
