@@ -13,6 +13,7 @@ import msgspec
 import typer
 from rich.console import Console
 
+from stream.audit.criteria import Criterion
 from stream.audit.trace import Fate, Wanted
 from stream.aws.session import AwsSession
 from stream.cli.audit import AsJson, File, carry_out
@@ -22,26 +23,35 @@ from stream.pipeline.model import Pipeline
 from stream.worker.auditing import Stores, open_source
 from stream.worker.definitions import Definitions
 from stream.worker.places import located
-from stream.worker.tracing import Step, Tracer, read_unit, replay
+from stream.worker.tracing import Searched, Step, Tracer, read_unit, replay
 
 EXIT_NOT_FOUND = 1
 
 
 def trace(
     file: File,
-    record: Annotated[str | None, typer.Argument(help="[<shard>:]<sequence>[:<sub>] of the record.", show_default=False)] = None,
+    record: Annotated[
+        list[str] | None,
+        typer.Argument(help="[<shard>:]<sequence>[:<sub>], or `message` and column=value.", show_default=False),
+    ] = None,
     target: Annotated[str | None, typer.Option("--object", help="Instead: a file of a sink, by URL or key...")] = None,
     row: Annotated[int, typer.Option("--row", help="...and a row of it, counted from 0.", min=0)] = 0,
+    units: Annotated[int, typer.Option(help="How many of each shard's newest units a search looks through.", min=1, max=900)] = 200,
     steps: Annotated[bool, typer.Option("--show", help="Read the record again and show it behind each stage, as recorded.")] = False,
     json: AsJson = False,
 ) -> None:
     """Say what became of a record: its outcome, stage and reason, its file and row, its unit, worker, times and trace.
 
+    `message order_id=4711` searches the newest units by a column of the files, or by trace_id, parent_id, outcome, stage or reason.
     --show prints record data. Exit code 0: found; 1: no sealed unit holds it; 2: it could not be looked up.
     """
-    if (record is None) == (target is None):
-        msg = "name a record by its sequence number, or a row by --object and --row"
+    words = [word for word in record or [] if word != "message"]
+    if len(words) != (target is None):
+        msg = "name a record by its sequence number or by `message column=value`, or a row by --object and --row"
         raise typer.BadParameter(msg)
+    by_value = bool(words) and ("=" in words[0] or len(record or []) > 1)
+
+    looked: list[Searched] = []
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
         clock, kinesis = SystemClock(), pipeline.source.kinesis
@@ -49,7 +59,11 @@ def trace(
         stores = Stores.open(pipeline, file.parent, session)
         log = CommitLog(stores.state, pipeline.application, clock, "trace")
         tracer = Tracer(log, kinesis.stream, stores.areas(located(pipeline.state, file.parent), kinesis.stream))
-        found = await (tracer.find_row(target, row) if target is not None else tracer.find(Wanted.parse(record or "")))
+        if by_value:
+            found, searched = await tracer.search(Criterion.parse(words[0]), units)
+            looked.append(searched)
+        else:
+            found = await (tracer.find_row(target, row) if target is not None else tracer.find(Wanted.parse(words[0])))
         shown: list[tuple[Fate, list[Step]]] = [(fate, []) for _, fate in found]
         if steps and found:
             async with AsyncExitStack() as stack:
@@ -70,8 +84,14 @@ def trace(
         for fate, way in found:
             _show(fate, way, console)
         if not found:
-            console.print("No sealed unit holds this record: it was never read, or its unit is not committed yet.")
+            console.print(_not_found(looked))
     raise typer.Exit(0 if found else EXIT_NOT_FOUND)
+
+
+def _not_found(looked: list[Searched]) -> str:
+    if not looked:
+        return "No sealed unit holds this record: it was never read, or its unit is not committed yet."
+    return f"None of the newest {looked[0].units} units holds such a record; --units looks further back, a sequence number finds any."
 
 
 def _show(fate: Fate, way: list[Step], console: Console) -> None:

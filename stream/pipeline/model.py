@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from stream.audit.context import DEFAULT_PATHS
 from stream.audit.export import Compression, Mode
 from stream.audit.spans import Signal, Tier, Trust
 from stream.contracts import Start, StartKind
@@ -29,6 +30,7 @@ from stream.pipeline.values import (
     Stage,
     StartPosition,
     StreamName,
+    TracePath,
     fail_at,
     fail_with,
     problem,
@@ -172,6 +174,11 @@ class Audit(Part):
     """What is told of every record besides the ledger, which is always written."""
 
     otlp: Otlp | None = Field(default=None, description="Where spans go; nowhere if not given.")
+    trace_context: tuple[TracePath, ...] = Field(
+        default=DEFAULT_PATHS,
+        max_length=16,
+        description="Where JSON records carry a W3C `traceparent`; the first path that leads to a well-formed one counts. `[]`: none.",
+    )
 
 
 class Rejects(Part):

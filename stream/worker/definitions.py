@@ -81,5 +81,5 @@ class Definitions:
         sinks: tuple[Sink, ...] = tuple(ObjectsSink(config) for config in pipeline.sinks)
         for config in pipeline.sinks:
             config.check(chain.output_schema)
-        self._recipes[digest] = Recipe(pipeline.application, digest, BUILD, chain, sinks)
+        self._recipes[digest] = Recipe(pipeline.application, digest, BUILD, chain, sinks, pipeline.audit.trace_context)
         return self._recipes[digest]

@@ -11,6 +11,7 @@ import msgspec
 import polars as pl
 
 from stream.audit import ledger
+from stream.audit.context import DEFAULT_PATHS
 from stream.batch import ARRIVAL, ROW, SEQUENCE, SUBSEQUENCE, Batch, Outcome, SeqRange
 from stream.commit.committer import RenderedUnit
 from stream.commit.manifest import FileEntry, Kind, Manifest, StageRun, State
@@ -21,13 +22,17 @@ from stream.sink import rejects
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One definition, compiled. ``digest`` names it in the log; equal recipes make equal units of equal records."""
+    """One definition, compiled. ``digest`` names it in the log; equal recipes make equal units of equal records.
+
+    ``trace_paths`` lead to the producer's trace context inside a record.
+    """
 
     application: str
     digest: str
     build: str
     chain: Chain
     sinks: tuple[Sink, ...]
+    trace_paths: tuple[str, ...] = DEFAULT_PATHS
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
     placed = {sink.name: sink.encode(transformed.frame, stem) for sink in recipe.sinks}
     placed[rejects.NAME] = rejects.encode(transformed.settled, cut.batch, cut.shard.shard_id, folder)
     facts = ledger.UnitFacts(recipe.application, cut.shard.stream, cut.shard.shard_id, cut.span.after, cut.span.last, recipe.digest)
-    segment = ledger.encode_segment(facts, cut.batch, transformed, placed, folder)
+    segment = ledger.encode_segment(facts, cut.batch, transformed, placed, folder, recipe.trace_paths)
     files = (*_files(placed.values()), segment)
     oldest, newest = _arrivals(cut.batch)
     manifest = Manifest(

@@ -15,7 +15,7 @@ from stream.audit.context import DEFAULT_PATHS, extract
 from stream.audit.ids import hex_ids
 from stream.audit.ledger import read_segment
 from stream.audit.spans import Shape, Signal, Tier, Trust, requests, split
-from tests.sealed import Sealed, sequence, shard_id, three_units
+from tests.sealed import PIPELINE, Sealed, sequence, shard_id, three_units
 
 WHOLE = Shape()
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -246,6 +246,34 @@ def test_producers_context(record, found):
         made = extract(pl.Series(batch, dtype=pl.Binary), DEFAULT_PATHS)
         assert made.row(batch.index(body)) == ((TRACE, PARENT) if found else (None, None))
         assert made["trace_id"].null_count() == len(batch) - found
+
+
+@pytest.mark.parametrize(
+    ("paths", "found"),
+    [
+        (("$.a.b", "$.c"), "1" * 32),
+        (("$.c", "$.a.b"), "2" * 32),
+        (("$.x", "$.c"), "2" * 32),
+        ((), None),
+    ],
+)
+def test_the_first_configured_path_that_leads_to_text_counts(paths, found):
+    record = json.dumps({"a": {"b": f"00-{'1' * 32}-{PARENT}-00"}, "c": f"00-{'2' * 32}-{PARENT}-01", "x": 7}).encode()
+    assert extract(pl.Series([record], dtype=pl.Binary), paths).row(0) == (found, PARENT if found else None)
+
+
+def test_configured_paths_reach_the_ledger_of_a_running_pipeline():
+    async def ledger_of(text):
+        sealed = await Sealed.open(text=text)
+        await sealed.unit(0, 1, 3, lambda n: json.dumps({"n": n, "kind": "a", "tp": GOOD}).encode())
+        ((_, segment, _),) = await _units(sealed)
+        return segment.frame["trace_id"].to_list(), sealed.recipe.digest
+
+    plain, usual = asyncio.run(ledger_of(PIPELINE))
+    own, other = asyncio.run(ledger_of(PIPELINE + "audit: {trace_context: [$.tp]}\n"))
+    default = asyncio.run(ledger_of(PIPELINE + "audit: {}\n"))[1]
+    assert (plain, own) == ([None] * 3, [TRACE] * 3)
+    assert usual == default != other
 
 
 def test_shards_do_not_share_ids(plain):
