@@ -205,6 +205,13 @@ class ExportLagged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TelemetryFailed(Event):
+    """Spans of the worker's own operations did not reach their collector, in the SDK's words; ``shard`` is empty."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class ShardStarted(Event):
     """Reading begins behind ``position``."""
 

@@ -71,6 +71,13 @@ class Compression(StrEnum):
     NONE = "none"
 
 
+class Destinations(StrEnum):
+    """How spans name files. Keys hold the values of partition columns; ``digest`` names a file by its SHA-256 alone."""
+
+    FULL = "full"
+    DIGEST = "digest"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a collector said; ``status`` 0 stands for no answer at all, with the reason in ``detail``."""

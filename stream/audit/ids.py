@@ -35,6 +35,11 @@ def unit_span(trace: bytes, what: str, ordinal: int = 0) -> bytes:
     return _digest("span", trace.hex(), what, str(ordinal))[:8]
 
 
+def operation_trace(*parts: str) -> bytes:
+    """16 bytes for what belongs to no unit."""
+    return _digest("operation", *parts)
+
+
 def record_ids(frame: pl.DataFrame, stream: str, shard: str, application: str) -> tuple[Any, Any]:
     """Trace ids and span ids of ledger rows (``seq``, ``sub``): arrays of uint8 with 16 and 8 columns."""
     seed = np.frombuffer(_digest("record", stream, shard), "<u8")

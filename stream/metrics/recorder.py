@@ -214,6 +214,10 @@ def _export_lagged(r: Recorder, e: ev.ExportLagged) -> None:
     r.set_shard(m.AUDIT_EXPORT_LAG, e.seconds, e)
 
 
+def _telemetry_failed(r: Recorder, _: ev.TelemetryFailed) -> None:
+    r.add(m.TELEMETRY_FAILURES, 1)
+
+
 def _shard_started(r: Recorder, e: ev.ShardStarted) -> None:
     r.add(m.SHARDS_STARTED, 1, e.stream)
     r.hold(e)
@@ -268,6 +272,7 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.ExportHalted: _export_halted,
     ev.ExportResumed: _export_resumed,
     ev.ExportLagged: _export_lagged,
+    ev.TelemetryFailed: _telemetry_failed,
     ev.ShardStarted: _shard_started,
     ev.ShardEnded: _shard_ended,
     ev.ShardReleased: _shard_released,

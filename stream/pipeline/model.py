@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stream.audit.context import DEFAULT_PATHS
-from stream.audit.export import Compression, Mode
+from stream.audit.export import Compression, Destinations, Mode
 from stream.audit.spans import Signal, Tier, Trust
 from stream.contracts import Start, StartKind
 from stream.pipeline.components import canonical_name
@@ -167,7 +167,19 @@ class Otlp(Part):
     tier: Tier = Field(default=Tier.FULL, description="full, anomalies (all but written records), or sample (those and one in `sample`).")
     sample: Count = Field(default=100, description="With `tier: sample`: one written record in this many.")
     trust_producer_context: Trust = Field(default=Trust.LINK, description="What a producer's trace context becomes: link, parent, ignore.")
+    destinations: Destinations = Field(
+        default=Destinations.FULL,
+        description="How spans name files: full (URLs, which hold the values of partition columns) or digest (SHA-256 only).",
+    )
     request_bytes: Size = Field(default=parse_size("3584KiB"), description="Largest request before compression.")
+
+
+class Telemetry(Part):
+    """Spans of the worker's own operations, by OTLP/HTTP; they may be dropped, unlike spans of records. Needs the extra `telemetry`."""
+
+    endpoint: CollectorUrl = Field(description="Base URL of the collector, such as http://127.0.0.1:4318; /v1/traces is appended.")
+    headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
+    queue: Count = Field(default=2048, le=65_536, description="Spans that may wait; further ones are dropped and counted.")
 
 
 class Audit(Part):
@@ -211,6 +223,7 @@ class Pipeline(Part):
     memory: Memory = Field(default=Memory(), description="How much a worker may hold.")
     metrics: Metrics = Field(default=Metrics(), description="Where metrics are served.")
     audit: Audit = Field(default=Audit(), description="Where spans of every record are sent.")
+    telemetry: Telemetry | None = Field(default=None, description="Where spans of the worker's own operations go; nowhere if not given.")
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -57,7 +57,8 @@ class WorkerOptions:
     """What is a matter of this process and not of the pipeline.
 
     ``base``: where relative paths of the pipeline begin. ``env``: for secrets. ``drain_seconds``: after a signal, how long units in hand
-    may take to be sealed. ``threads``: for decoding, transforming and encoding. ``listeners`` hear every event.
+    may take to be sealed. ``threads``: for decoding, transforming and encoding. ``listeners`` hear every event. ``worker``: what this
+    process is called in manifests and spans; made up from host, process and time where empty.
     """
 
     base: Path
@@ -66,6 +67,7 @@ class WorkerOptions:
     threads: int
     listeners: tuple[Emit, ...] = ()
     clock: Clock = field(default_factory=SystemClock)
+    worker: str = ""
 
 
 def usable_cores() -> int:
@@ -87,7 +89,7 @@ async def assemble(
         Fatal: the stream, a bucket or a permission is missing; nothing has been read.
         DefinitionError: a table, a secret or a function is missing.
     """
-    kinesis, clock, name = pipeline.source.kinesis, options.clock, worker_id(options.clock)
+    kinesis, clock, name = pipeline.source.kinesis, options.clock, options.worker or worker_id(options.clock)
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
     state = PrefixedStore(open_store(located(pipeline.state, options.base), session), f"{pipeline.application}/")
     stores = _stores(pipeline, options.base, session, state)
@@ -150,7 +152,7 @@ async def _export(
     if otlp is None:
         return None
     areas = Stores(state, stores).areas(located(pipeline.state, options.base), stream)
-    units = LogUnits(log, stream, areas, stores[ledger.NAME])
+    units = LogUnits(log, stream, areas, stores[ledger.NAME], otlp.destinations)
     sender = await open_sender(otlp, options.env, options.base, clock, emit, stack)
     exporter = Exporter(units, state, sender, shape_of(otlp), clock, emit, stream)
     return ExportTask(exporter, clock, emit, stream, strict=otlp.mode is Mode.STRICT)

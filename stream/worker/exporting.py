@@ -15,8 +15,9 @@ import aiohttp
 
 from stream import events
 from stream.audit.chain import Link, LinkKind
-from stream.audit.export import FIRST_PROBE, LONGEST_PROBE, Answer, Cursor, Exporter, Mode, Refused, Sender
-from stream.audit.ledger import Segment, SegmentError, read_segment
+from stream.audit.export import FIRST_PROBE, LONGEST_PROBE, Answer, Cursor, Destinations, Exporter, Mode, Refused, Sender
+from stream.audit.ledger import NAME as LEDGER
+from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
 from stream.audit.objects import Area
 from stream.audit.spans import Shape
 from stream.aws.session import AwsSession
@@ -28,6 +29,7 @@ from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, 
 from stream.errors import DefinitionError, Halted, LeaseLost, Retryable, StreamError
 from stream.pipeline.model import Otlp, Pipeline
 from stream.pipeline.resources import resolve_secret
+from stream.sink.rejects import NAME as REJECTS
 from stream.together import a_few_at_once
 from stream.worker.auditing import Stores, link_of
 from stream.worker.places import located
@@ -74,11 +76,14 @@ class HttpCollector:
 class LogUnits:
     """``audit.export.Units`` over the commit log and the ledger."""
 
-    def __init__(self, log: CommitLog, stream: str, areas: Mapping[str, Area], ledger: ObjectStore) -> None:
+    def __init__(
+        self, log: CommitLog, stream: str, areas: Mapping[str, Area], ledger: ObjectStore, naming: Destinations = Destinations.FULL
+    ) -> None:
         self._log = log
         self._stream = stream
         self._areas = areas
         self._ledger = ledger
+        self._naming = naming
 
     async def read(self, shard: str, after: int) -> tuple[Link, Segment | None, Mapping[tuple[str, str], str]] | None:
         """See ``audit.export.Units``; raises ``Halted`` where a sealed unit has no readable ledger."""
@@ -89,7 +94,7 @@ class LogUnits:
         link = link_of(key, stored.body, after)
         if not link.sealed:
             return None
-        urls = {(file.sink, file.key): self._areas[file.sink].url_of(file.key) for file in link.files if file.sink in self._areas}
+        urls = {(file.sink, file.key): self._name(file) for file in link.files if file.sink in self._areas}
         if link.kind is not LinkKind.UNIT:
             return link, None, urls
         body = await self._ledger.get(link.ledger.key) if link.ledger else None
@@ -101,6 +106,12 @@ class LogUnits:
             why = str(error)
         msg = f"the ledger of {shard} behind {after} cannot be exported: {why}; `stream audit verify` says what else is wrong"
         raise Halted(msg)
+
+    def _name(self, file: LedgerObject) -> str:
+        """Ledger and rejects lie where stream, shard and range say, so their URLs tell nothing of a record."""
+        if self._naming is Destinations.DIGEST and file.sink not in {LEDGER, REJECTS}:
+            return f"sha256:{file.sha256}"
+        return self._areas[file.sink].url_of(file.key)
 
 
 async def open_sender(otlp: Otlp, env: Mapping[str, str], base: Path, clock: Clock, emit: Emit, stack: AsyncExitStack) -> Sender:
@@ -301,7 +312,9 @@ async def open_export(
         otlp = otlp.model_copy(update={"endpoint": endpoint})
     stores = Stores.open(pipeline, base, AwsSession(region=kinesis.region))
     log = CommitLog(stores.state, pipeline.application, clock, "export")
-    units = LogUnits(log, kinesis.stream, stores.areas(located(pipeline.state, base), kinesis.stream), stores.targets["ledger"])
+    units = LogUnits(
+        log, kinesis.stream, stores.areas(located(pipeline.state, base), kinesis.stream), stores.targets["ledger"], otlp.destinations
+    )
     sender = await open_sender(otlp, env, base, clock, _nobody, stack)
     shards = [shard async for shard in shards_of(stores.state, kinesis.stream)]
     return Exporter(units, stores.state, sender, shape_of(otlp), clock, _nobody, kinesis.stream), units, shards

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
 import stream
 from stream import events
+from stream.audit.operations import Operations
 from stream.contracts import Emit
 from stream.errors import Fatal
-from stream.metrics.catalog import LOOP_LAG
+from stream.metrics.catalog import LOOP_LAG, TELEMETRY_SPANS
 from stream.metrics.logs import JsonLog
 from stream.metrics.process import register_process, watch_loop
 from stream.metrics.recorder import Recorder
 from stream.metrics.server import Health, MetricsServer
 from stream.pipeline.model import Pipeline
 from stream.worker.allocators import give_memory_back
-from stream.worker.assemble import WorkerOptions, assemble
+from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.parts import to_all
 from stream.worker.supervisor import Supervisor
+from stream.worker.telemetry import Narrator, spans_to_collector
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -38,15 +42,20 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     """
     give_memory_back()
     registry, health = CollectorRegistry(), Health()
-    recorder, log = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock)
-    emit = to_all(recorder, log, _HealthListener(health), *options.listeners)
+    recorder, log, name = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock), worker_id(options.clock)
+    narrator = Narrator(Operations(pipeline.application, name, options.clock), log)
+    emit = to_all(recorder, narrator, _HealthListener(health), *options.listeners)
     register_process(registry)
     draining = asyncio.Event()
     try:
         async with AsyncExitStack() as stack:
             stack.enter_context(_signals(draining))
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
-            parts, start = await assemble(pipeline, options, emit, draining, stack)
+            if pipeline.telemetry is not None:
+                told = functools.partial(_count_spans, recorder)
+                to_collector = spans_to_collector(pipeline.telemetry, pipeline.application, name, options.env, options.base, emit, told)
+                narrator.sender = await stack.enter_async_context(to_collector)
+            parts, start = await assemble(pipeline, replace(options, worker=name), emit, draining, stack)
             recorder.watch_buffer(lambda: parts.budget.held, parts.budget.limit)
             supervisor = Supervisor(pipeline.source.kinesis.stream, start, parts)
             emit(events.WorkerStarted(supervisor.stream, "", parts.worker, stream.__version__))
@@ -125,6 +134,10 @@ class _HealthListener:
                 self._health.block("worker", "draining")
             case _:
                 pass
+
+
+def _count_spans(recorder: Recorder, result: str, spans: int) -> None:
+    recorder.add(TELEMETRY_SPANS, spans, result)
 
 
 def _to_stderr(line: bytes) -> None:
