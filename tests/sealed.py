@@ -112,6 +112,14 @@ class Sealed:
     source: StreamOfRecords = field(default_factory=StreamOfRecords)
     heads: dict[str, Head] = field(default_factory=dict)
     recipe: object = None
+    places: dict[str, object] = field(default_factory=dict)
+    """Stores by URL, of sinks that have moved."""
+
+    def move(self, place: str) -> None:
+        """From now on the sink writes to ``place``."""
+        lake = self.stores.targets["s3"]
+        self.places[lake.url] = lake
+        self.stores = Stores(self.stores.state, {**self.stores.targets, "s3": MemoryStore(url=place)})
 
     @staticmethod
     async def open(*, state=None, lake=None, text: str = PIPELINE, base: Path = Path(), env=None) -> Sealed:
@@ -195,7 +203,7 @@ class Sealed:
         oldest = NOON - timedelta(hours=1) if source else None
         areas = self.stores.areas(self.root.url, "events")
         checkpoints = StoredCheckpoints(self.stores.state)
-        return StoredEvidence(self.log, areas, checkpoints, "events", self.source if source else None, oldest)
+        return StoredEvidence(self.log, areas, checkpoints, "events", self.source if source else None, oldest, self.places.__getitem__)
 
 
 _MADE: list[Sealed] = []

@@ -35,7 +35,8 @@ class StageRun:
 class Link:
     """One manifest. ``position`` is what its key says (None for genesis), ``digest`` the SHA-256 of its bytes.
 
-    ``damage`` says how its bytes differ from what was sealed, or is empty. ``start`` is the pinned start as text.
+    ``damage`` says how its bytes differ from what was sealed, or is empty. ``start`` is the pinned start as text. ``targets``: each sink's
+    URL at that time, where the manifest says it.
     """
 
     key: str
@@ -53,6 +54,7 @@ class Link:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     files: tuple[LedgerObject, ...] = ()
     superseded: tuple[LedgerObject, ...] = ()
+    targets: Mapping[str, str] = field(default_factory=dict)
     stages: tuple[StageRun, ...] = ()
     previous: str = ""
     pipeline: str = ""

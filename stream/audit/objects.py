@@ -18,6 +18,8 @@ from stream.audit.report import Check, Finding, Verdict
 from stream.batch import SEQUENCE, SUBSEQUENCE
 from stream.contracts import ObjectStore
 
+_WITH_THE_LOG: Final = frozenset({"ledger", "rejects"})
+
 _NAME: Final = re.compile(r"(?:.*/)?(?P<shard>[A-Za-z0-9_.-]+)-(?P<after>\d+)-(?P<last>\d+)(?:\.\d+)?\.(?P<sha>[0-9a-f]{16})\.[a-z.]+")
 """File names as sinks make them: ``<shard>-<after>-<last>[.<part>].<sha16>.<extension>``."""
 
@@ -50,6 +52,22 @@ class Stray:
     after: str = ""
     last: str = ""
     ours: bool = False
+
+
+def former_place(unit: Link, sink: str, areas: Mapping[str, Area]) -> str | None:
+    """Where the sink was when ``unit`` was sealed, if that is not where it is now. Ledger and rejects move with the log itself."""
+    url, area = unit.targets.get(sink), areas.get(sink)
+    if url is None or sink in _WITH_THE_LOG or (area is not None and area.store.url == url):
+        return None
+    return url
+
+
+def url_in(unit: Link, sink: str, key: str, areas: Mapping[str, Area]) -> str:
+    """The URL of a file of ``unit`` as it was written; its key alone where nobody knows."""
+    former = former_place(unit, sink, areas)
+    if former is not None:
+        return f"{former.removesuffix('/')}/{key}"
+    return areas[sink].url_of(key) if sink in areas else key
 
 
 def unit_of(key: str) -> tuple[str, int] | None:

@@ -57,6 +57,10 @@ class Evidence(Protocol):
         """Names of stored checkpoints that belong to none of ``shards``."""
         ...
 
+    async def read_file(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str] | None:
+        """The bytes of a file of ``unit`` (None: not there) and its URL; None if nobody knows where its sink is or was."""
+        ...
+
     async def pinned_start(self) -> str | None:
         """The stream's pinned start, as ``Link.start`` would show it."""
         ...
@@ -165,9 +169,12 @@ class Verifier:
         await a_few_at_once([one(unit) for unit in units], AT_ONCE)
 
     async def _presence(self, unit: Link, files: Mapping[str, tuple[str, str]]) -> None:
+        areas = self._evidence.areas
         for file in unit.files:
-            area = self._evidence.areas.get(file.sink)
-            url = area.url_of(file.key) if area else f"{file.sink}:{file.key}"
+            if file.sink not in areas or objects.former_place(unit, file.sink, areas) is not None:
+                await self._body(unit, file)  # that place is not listed: somebody else may use it by now
+                continue
+            url = areas[file.sink].url_of(file.key)
             if url not in files:
                 self._state.findings += objects.check_file(unit, file, url, None)
 
@@ -202,13 +209,12 @@ class Verifier:
 
     async def _body(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str]:
         """The bytes of a file if they are what the manifest says, and its URL."""
-        area = self._evidence.areas.get(file.sink)
-        if area is None:
+        found = await self._evidence.read_file(unit, file)
+        if found is None:
             why = f"the pipeline has no sink {file.sink!r} now, so its files cannot be looked at; verify with the pipeline file that had it"
             self._state.findings.append(Finding(unit.shard, Check.OBJECTS, Verdict.UNKNOWN, why, *unit.bounds, object=file.key))
             return None, ""
-        stored = await area.store.get(file.key)
-        body, url = stored.body if stored else None, area.url_of(file.key)
+        body, url = found
         wrong = objects.check_file(unit, file, url, body)
         self._state.findings += wrong
         return (None if wrong else body), url

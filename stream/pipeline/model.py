@@ -174,6 +174,17 @@ class Otlp(Part):
     request_bytes: Size = Field(default=parse_size("3584KiB"), description="Largest request before compression.")
 
 
+class Lineage(Part):
+    """OpenLineage events of each run of a worker, with a facet that leads to the ledger."""
+
+    url: CollectorUrl | None = Field(
+        default=None, description="Where events are posted, such as http://marquez:5000/api/v1/lineage; beside the log if not given."
+    )
+    headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
+    interval: Duration = Field(default=parse_duration("5m"), description="Between two RUNNING events.")
+    namespace: str = Field(default="kinesis-stream", min_length=1, max_length=200, description="Namespace of the job.")
+
+
 class Telemetry(Part):
     """Spans of the worker's own operations, by OTLP/HTTP; they may be dropped, unlike spans of records. Needs the extra `telemetry`."""
 
@@ -186,6 +197,7 @@ class Audit(Part):
     """What is told of every record besides the ledger, which is always written."""
 
     otlp: Otlp | None = Field(default=None, description="Where spans go; nowhere if not given.")
+    lineage: Lineage | None = Field(default=None, description="OpenLineage events; none if not given, `{}` keeps them beside the log.")
     trace_context: tuple[TracePath, ...] = Field(
         default=DEFAULT_PATHS,
         max_length=16,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from stream.audit import ledger
 from stream.audit.chain import Link, LinkKind, ShardLog, StageRun, StoredCheckpoint
 from stream.audit.ledger import LedgerObject
-from stream.audit.objects import Area
+from stream.audit.objects import Area, former_place, url_in
 from stream.audit.source import Reread
 from stream.audit.verify import horizon
 from stream.aws.kinesis import open_kinesis
@@ -91,6 +92,7 @@ def link_of(key: str, body: bytes, position: int | None) -> Link:
         outcomes=manifest.outcomes,
         files=_files(manifest.files),
         superseded=_files(manifest.superseded),
+        targets=manifest.targets,
         stages=tuple(StageRun(run.name, run.rows_in, run.rows_out, run.micros) for run in manifest.stages),
         previous=manifest.previous,
         pipeline=manifest.pipeline,
@@ -125,7 +127,7 @@ def _damage(manifest: Manifest, body: bytes) -> str:
 class StoredEvidence:
     """``audit.verify.Evidence`` over a pipeline's stores; with a ``source``, over the stream too.
 
-    ``shards`` of the stream as the source lists them, by id; ``start`` where reading it again begins.
+    ``open_place`` opens the URLs at which sinks were when older units were sealed.
     """
 
     def __init__(
@@ -136,6 +138,7 @@ class StoredEvidence:
         stream: str,
         source: Source | None = None,
         oldest: datetime | None = None,
+        open_place: Callable[[str], ObjectStore] | None = None,
     ) -> None:
         self.application = log.application
         self.stream = stream
@@ -144,6 +147,8 @@ class StoredEvidence:
         self._log = log
         self._checkpoints = checkpoints
         self._source = source
+        self._open = open_place
+        self._former: dict[str, ObjectStore] = {}
         self._listed: dict[str, Shard] = {}
         self._start = Start(StartKind.TRIM_HORIZON)
 
@@ -206,6 +211,19 @@ class StoredEvidence:
         recorded = pinned(self._start)
         return str(recorded.timestamp or recorded.kind)
 
+    async def read_file(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str] | None:
+        """See ``audit.verify.Evidence``; what was moved together with everything else is found where the pipeline is now."""
+        area, former = self.areas.get(file.sink), former_place(unit, file.sink, self.areas)
+        if former is not None and self._open is not None:
+            store = self._former.setdefault(former, self._open(former))
+            stored = await store.get(file.key)
+            if stored is not None or area is None:
+                return stored.body if stored else None, f"{former.removesuffix('/')}/{file.key}"
+        if area is None:
+            return None
+        stored = await area.store.get(file.key)
+        return stored.body if stored else None, url_in(unit, file.sink, file.key, self.areas) if stored is None else area.url_of(file.key)
+
     def reread(self, shard: str, until: int) -> AsyncIterator[Reread] | None:
         """See ``audit.verify.Evidence``."""
         if self._source is None or shard not in self._listed:
@@ -237,7 +255,9 @@ async def open_evidence(
         oldest = horizon(clock.now(), await source.retention())
     log = CommitLog(stores.state, pipeline.application, clock, "audit")
     areas = stores.areas(located(pipeline.state, base), kinesis.stream)
-    return StoredEvidence(log, areas, StoredCheckpoints(stores.state), kinesis.stream, source, oldest), stores
+    return StoredEvidence(
+        log, areas, StoredCheckpoints(stores.state), kinesis.stream, source, oldest, partial(open_store, session=session)
+    ), stores
 
 
 async def open_source(pipeline: Pipeline, session: AwsSession, clock: Clock, stack: AsyncExitStack) -> KinesisSource:

@@ -18,7 +18,7 @@ from stream.audit.chain import Link, LinkKind
 from stream.audit.export import FIRST_PROBE, LONGEST_PROBE, Answer, Cursor, Destinations, Exporter, Mode, Refused, Sender
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
-from stream.audit.objects import Area
+from stream.audit.objects import Area, url_in
 from stream.audit.spans import Shape
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
@@ -94,7 +94,7 @@ class LogUnits:
         link = link_of(key, stored.body, after)
         if not link.sealed:
             return None
-        urls = {(file.sink, file.key): self._name(file) for file in link.files if file.sink in self._areas}
+        urls = {(file.sink, file.key): self._name(link, file) for file in link.files}
         if link.kind is not LinkKind.UNIT:
             return link, None, urls
         body = await self._ledger.get(link.ledger.key) if link.ledger else None
@@ -107,11 +107,11 @@ class LogUnits:
         msg = f"the ledger of {shard} behind {after} cannot be exported: {why}; `stream audit verify` says what else is wrong"
         raise Halted(msg)
 
-    def _name(self, file: LedgerObject) -> str:
+    def _name(self, unit: Link, file: LedgerObject) -> str:
         """Ledger and rejects lie where stream, shard and range say, so their URLs tell nothing of a record."""
         if self._naming is Destinations.DIGEST and file.sink not in {LEDGER, REJECTS}:
             return f"sha256:{file.sha256}"
-        return self._areas[file.sink].url_of(file.key)
+        return url_in(unit, file.sink, file.key, self._areas)
 
 
 async def open_sender(otlp: Otlp, env: Mapping[str, str], base: Path, clock: Clock, emit: Emit, stack: AsyncExitStack) -> Sender:

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 import stream
 from stream import events
+from stream.audit.lineage import RunTotals
 from stream.audit.operations import Operations
 from stream.contracts import Emit
 from stream.errors import Fatal
@@ -26,6 +27,7 @@ from stream.metrics.server import Health, MetricsServer
 from stream.pipeline.model import Pipeline
 from stream.worker.allocators import give_memory_back
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
+from stream.worker.lineage import open_reporter
 from stream.worker.parts import to_all
 from stream.worker.supervisor import Supervisor
 from stream.worker.telemetry import Narrator, spans_to_collector
@@ -44,7 +46,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     registry, health = CollectorRegistry(), Health()
     recorder, log, name = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock), worker_id(options.clock)
     narrator = Narrator(Operations(pipeline.application, name, options.clock), log)
-    emit = to_all(recorder, narrator, _HealthListener(health), *options.listeners)
+    totals = RunTotals()
+    emit = to_all(recorder, narrator, totals, _HealthListener(health), *options.listeners)
     register_process(registry)
     draining = asyncio.Event()
     try:
@@ -56,6 +59,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 to_collector = spans_to_collector(pipeline.telemetry, pipeline.application, name, options.env, options.base, emit, told)
                 narrator.sender = await stack.enter_async_context(to_collector)
             parts, start = await assemble(pipeline, replace(options, worker=name), emit, draining, stack)
+            reporter = await open_reporter(pipeline, parts, totals, options.env, options.base, stack)
             recorder.watch_buffer(lambda: parts.budget.held, parts.budget.limit)
             supervisor = Supervisor(pipeline.source.kinesis.stream, start, parts)
             emit(events.WorkerStarted(supervisor.stream, "", parts.worker, stream.__version__))
@@ -63,8 +67,11 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))
                 exporting = group.create_task(parts.export.run()) if parts.export else None
+                reporting = group.create_task(reporter.run()) if reporter else None
                 await _until_done(supervisor, options.drain_seconds, emit)
                 watching.cancel()
+                if reporting:
+                    reporting.cancel()
                 if parts.export and exporting:
                     exporting.cancel()
                     await parts.export.finish()

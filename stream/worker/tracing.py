@@ -15,7 +15,7 @@ from stream.audit.chain import Link
 from stream.audit.criteria import LEDGER_COLUMNS, Criterion, in_file, in_segment
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment, read_segment
-from stream.audit.objects import Area, unit_of
+from stream.audit.objects import Area, unit_of, url_in
 from stream.audit.trace import Fate, Wanted, fates, find, record_at
 from stream.batch import ORIGIN, ROW, SEQUENCE, SUBSEQUENCE, Batch
 from stream.commit.log import CommitLog
@@ -83,16 +83,17 @@ class Tracer:
         Raises:
             DefinitionError: ``url`` is no file of this pipeline.
         """
-        sink, key = self._target(url)
-        name = unit_of(key)
-        if name is None:
-            msg = f"{url} has no name that this service gives; it is <shard>-<after>-<last>.<part>.<digest>.<extension>"
-            raise DefinitionError(msg)
-        link = await self._link(*name)
-        if link is None or not link.sealed or (sink, key) not in {(file.sink, file.key) for file in link.files}:
+        name = unit_of(url)
+        link = await self._link(*name) if name is not None else None
+        file = next((each for each in link.files if url in {each.key, self._url(link, each)}), None) if link is not None else None
+        if link is None or file is None or not link.sealed or file.sink == LEDGER:
+            self._refuse_foreign(url)
+            if name is None:
+                msg = f"{url} has no name that this service gives; it is <shard>-<after>-<last>.<part>.<digest>.<extension>"
+                raise DefinitionError(msg)
             return []
         segment = await self._segment(link)
-        return self._fates(record_at(segment, sink, key, row), segment, link)
+        return self._fates(record_at(segment, file.sink, file.key, row), segment, link)
 
     async def search(self, criterion: Criterion, units: int) -> tuple[list[tuple[Link, Fate]], Searched]:
         """Records that meet ``criterion`` among the newest ``units`` of each shard, newest unit first.
@@ -145,16 +146,14 @@ class Tracer:
         rows_of = [record_at(segment, file.sink, file.key, row) for file, rows in hits for row in rows]
         return self._fates(pl.concat(rows_of).unique("at", maintain_order=True), segment, link)
 
-    def _target(self, url: str) -> tuple[str, str]:
-        for sink, area in self._areas.items():
-            root = area.url_of("")
-            if sink != LEDGER and url.startswith(root):
-                return sink, url.removeprefix(root)
-        if "://" not in url and not url.startswith(("file:", "/")):
-            return next(sink for sink in self._areas if sink != LEDGER), url
-        known = ", ".join(area.url_of("") for sink, area in self._areas.items() if sink != LEDGER)
-        msg = f"{url} lies in none of this pipeline's targets: {known}"
-        raise DefinitionError(msg)
+    def _url(self, link: Link, file: LedgerObject) -> str:
+        return url_in(link, file.sink, file.key, self._areas)
+
+    def _refuse_foreign(self, url: str) -> None:
+        roots = [area.url_of("") for sink, area in self._areas.items() if sink != LEDGER]
+        if not url.startswith(tuple(roots)) and ("://" in url or url.startswith(("file:", "/"))):
+            msg = f"{url} lies in none of this pipeline's targets: {', '.join(roots)}"
+            raise DefinitionError(msg)
 
     def _fates(self, rows: pl.DataFrame, segment: Segment, link: Link) -> list[tuple[Link, Fate]]:
         known = ids.hex_ids(rows, link.stream, link.shard, link.application)

@@ -287,5 +287,34 @@ def test_a_stream_that_cannot_be_read_is_unknown():
     assert {finding.verdict for finding in report.findings} == {Verdict.UNKNOWN}
 
 
+@pytest.mark.parametrize("contents", [True, False])
+def test_units_are_looked_for_where_the_sink_was_when_they_were_sealed(contents):
+    async def run(tamper):
+        sealed = await three_units()
+        sealed.move("memory:elsewhere")
+        await sealed.unit(0, 121, 40)
+        former = sealed.places["memory:lake"]
+        if tamper:
+            await former.delete(next(iter(await keys(former, ""))))
+        return await Verifier(sealed.evidence(), Scope(contents=contents), StillClock()).run()
+
+    assert asyncio.run(run(tamper=False)).findings == ()
+    (finding,) = asyncio.run(run(tamper=True)).findings
+    assert (finding.check, finding.verdict, finding.shard) == (Check.OBJECTS, Verdict.FAILED, shard_id(0))
+    assert finding.object.startswith("memory:lake/")
+
+
+def test_files_that_were_moved_together_with_the_sink_are_found_there():
+    async def run():
+        sealed = await three_units()
+        sealed.move("memory:elsewhere")
+        for key in await keys(sealed.places["memory:lake"], ""):
+            await sealed.stores.targets["s3"].put(key, (await sealed.places["memory:lake"].get(key)).body)
+            await sealed.places["memory:lake"].delete(key)
+        return await Verifier(sealed.evidence(), Scope(), StillClock()).run()
+
+    assert asyncio.run(run()).findings == ()
+
+
 def test_a_new_application_is_sound():
     assert verify(asyncio.run(Sealed.open())).findings == ()

@@ -71,6 +71,18 @@ def test_what_is_no_record(text):
         Wanted.parse(text)
 
 
+def test_a_record_stays_where_it_was_written_when_the_sink_moves(sealed):
+    (before,) = find(sealed, str(sequence(0, 44)))
+    sealed.move("memory:elsewhere")
+    asyncio.run(sealed.unit(0, 121, 40))
+    (fate,) = find(sealed, str(sequence(0, 44)))
+    assert fate == before
+    assert fate.places[0].url.startswith("memory:lake/")
+    assert find(sealed, str(sequence(0, 124)))[0].places[0].url.startswith("memory:elsewhere/")
+    ((_, back),) = asyncio.run(tracer(sealed).find_row(fate.places[0].url, fate.places[0].row))
+    assert back == fate
+
+
 def test_a_foreign_file_is_refused(sealed):
     with pytest.raises(DefinitionError, match="none of this pipeline's targets"):
         asyncio.run(tracer(sealed).find_row("s3://elsewhere/x.parquet", 0))
