@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment
 from stream.audit.report import Check, Finding, Verdict
 from stream.batch import ORIGIN
+
+_POSITION: Final = re.compile(r"\d{60}")
 
 
 class LinkKind(StrEnum):
@@ -122,7 +126,8 @@ def follow(log: ShardLog) -> tuple[Followed, list[Finding]]:
         findings += _own_faults(log, link)
     genesis = next((link for link in log.links if link.kind is LinkKind.GENESIS), None)
     if genesis is None:
-        findings.append(_finding(log, Check.CHAIN, "the chain has no genesis manifest, so nothing says where it started"))
+        why = "the chain has no genesis manifest, so nothing says where it started"
+        findings.append(Finding(log.shard, Check.CHAIN, Verdict.FAILED, why, str(ORIGIN)))
     by_start: dict[int, Link] = {link.position: link for link in log.links if link.position is not None}
     units: list[Link] = []
     end = intent = None
@@ -276,4 +281,7 @@ def _lost_rows(segment: Segment) -> list[str]:
 
 
 def _finding(log: ShardLog, check: Check, why: str, link: Link | None = None, key: str = "") -> Finding:
-    return Finding(log.shard, check, Verdict.FAILED, why, *(link.bounds if link else ("", "")), object=link.key if link else key)
+    """About ``link``, or about an object of the shard's folder whose name says at best where its range begins."""
+    position = _POSITION.search(key)
+    bounds = link.bounds if link else (str(int(position[0])) if position else str(ORIGIN), "")
+    return Finding(log.shard, check, Verdict.FAILED, why, *bounds, object=link.key if link else key)

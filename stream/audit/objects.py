@@ -24,6 +24,10 @@ _NAME: Final = re.compile(r"(?:.*/)?(?P<shard>[A-Za-z0-9_.-]+)-(?P<after>\d+)-(?
 """File names as sinks make them: ``<shard>-<after>-<last>[.<part>].<sha16>.<extension>``."""
 
 
+_LIKE: Final = re.compile(r"(shardId-\d{12})-(\d+)-(\d+)")
+"""What is left of such a name in one that somebody has changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Area:
     """Where files of the target ``sink`` lie, and nothing else but what lies in or below one of ``foreign`` (URLs).
@@ -103,7 +107,9 @@ def strays(files: Mapping[str, tuple[str, str]], links: Sequence[Link], areas: M
 def _stray(sink: str, key: str, url: str, sealed: set[tuple[str, str, str]]) -> Stray:
     match = _NAME.fullmatch(key)
     if match is None or (match["shard"], match["after"], match["last"]) not in sealed:
-        return Stray(sink, key, url)
+        like = _LIKE.search(key)
+        shard, after, last = like.groups() if like else ("", "", "")
+        return Stray(sink, key, url, shard, after, last)
     return Stray(sink, key, url, match["shard"], match["after"], match["last"], ours=True)
 
 

@@ -123,7 +123,9 @@ class Verifier:
             {shard: (_genesis(log), done) for shard, (log, done) in logs.items()}, await self._start(shards)
         )
         for name in await evidence.stray_checkpoints(shards):
-            state.findings.append(Finding("", Check.CHECKPOINT, Verdict.FAILED, "a checkpoint of a shard that has no log", object=name))
+            shard = next((each for each in shards if each in name), "")
+            why = "a checkpoint of a shard that has no log"
+            state.findings.append(Finding(shard, Check.CHECKPOINT, Verdict.FAILED, why, "0" if shard else "", object=name))
         chosen = [shard for shard in shards if self._scope.shard in {None, shard}]
         taken = [link for shard in chosen for link in logs[shard][1].units if self._scope.takes(link)]
         units = [link for link in taken if link.kind is LinkKind.UNIT]

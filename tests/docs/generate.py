@@ -5,6 +5,7 @@ A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; a test
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
 import json
@@ -29,6 +30,7 @@ from stream.pipeline.components import DECODERS, SINKS, STAGES
 from stream.pipeline.lint import check
 from stream.pipeline.model import Pipeline
 from stream.pipeline.units import format_duration
+from tests.unit.audit.tampering import CASES, report_on
 from tests.unit.metrics.every_event import CLASSES, sample
 
 ROOT = Path(__file__).parents[2]
@@ -170,6 +172,17 @@ def sinks() -> str:
     return "\n\n".join(parts)
 
 
+def tampers() -> str:
+    """Every tamper of the table tried on a little sound log, and which checks found it; nothing is asked of the stream."""
+    rows = []
+    for name, tamper in CASES.items():
+        found = asyncio.run(report_on(tamper)).findings
+        checks = ", ".join(f"`{check}`" for check in sorted({finding.check.value for finding in found}))
+        where = next((finding for finding in found if finding.shard and finding.after), None)
+        rows.append((name, checks or "nothing: only the stream knows", "shard and range" if where else ""))
+    return table(("what was done", "found by", "named"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": command_line,
     "metrics": metrics,
@@ -178,6 +191,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "decoders": decoders,
     "options": options,
     "sinks": sinks,
+    "tampers": tampers,
 }
 
 
