@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.chaos.workers import Worker, prepare
 from tests.unit.worker.rotel_agent import agent
 
 RECORDS = int(os.environ.get("AUDIT_CHECK_RECORDS", "3000"))
+KILLS = ("IntentCreated:1", "SpansExported:1", "FileWritten:2", "Checkpointed:1")
 PIPELINE = """
 application: flights
 source:
@@ -64,6 +66,9 @@ class Run:
         found = [decode(body, name) for name, body in self.manifests()]
         return sum(manifest.records for manifest in found if manifest.sealed)
 
+    def more_than(self, records: int) -> bool:
+        return self.sealed() > records
+
     def units(self) -> Iterator[tuple[Any, Any]]:
         for name, body in self.manifests():
             link = link_of(name, body, int(name.removesuffix(".json")))
@@ -79,34 +84,47 @@ class Run:
         return found
 
 
+class Flights:
+    """A stream, and as many flights for it as shares: every worker finds new ones."""
+
+    def __init__(self, client: Any, url: str) -> None:
+        self.client = client
+        self.url = url
+        client.create_stream(StreamName="flights", ShardCount=2)
+        self.lines = flights_table().head(RECORDS).write_ndjson().encode().splitlines()
+        self.lines[7::100] = [b"{broken" + str(n).encode() for n in range(len(self.lines[7::100]))]
+
+    def put(self, share: int) -> None:
+        lines = self.lines[share :: len(KILLS) + 1]
+        for start in range(0, len(lines), 500):
+            entries = [{"Data": line, "PartitionKey": str(start + n)} for n, line in enumerate(lines[start : start + 500])]
+            assert self.client.put_records(StreamName="flights", Records=entries)["FailedRecordCount"] == 0
+
+
 @pytest.fixture
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[Flights]:
     for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
     prepare()
     with running() as found:
         client = boto3.client("kinesis", endpoint_url=found.url, region_name="us-east-1")
-        client.create_stream(StreamName="flights", ShardCount=2)
-        lines = flights_table().head(RECORDS).write_ndjson().encode().splitlines()
-        lines[7::100] = [b"{broken" + str(n).encode() for n in range(len(lines[7::100]))]
-        for start in range(0, len(lines), 500):
-            entries = [{"Data": line, "PartitionKey": str(start + n)} for n, line in enumerate(lines[start : start + 500])]
-            assert client.put_records(StreamName="flights", Records=entries)["FailedRecordCount"] == 0
-        yield found
+        yield Flights(client, found.url)
         client.close()
 
 
 def test_rotel_receives_one_span_for_each_record_through_kills_and_re_exports(
-    emulator: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stream: Flights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with agent(tmp_path) as collector:
-        run = Run(tmp_path, emulator.url, collector.http)
+        run = Run(tmp_path, stream.url, collector.http)
         try:
-            for point in ("IntentCreated:3", "SpansExported:1", "SpansExported:4", "Checkpointed:2"):
+            for share, point in enumerate(KILLS):
+                stream.put(share)
                 assert run.worker("--at", point).exit() == -9
+            stream.put(len(KILLS))
             last = run.worker()
-            while run.sealed() < RECORDS:
-                last.until(lambda before=run.sealed(): run.sealed() > before)
+            while (before := run.sealed()) < RECORDS:
+                last.until(functools.partial(run.more_than, before))
             assert last.drain() == 0, last.said()
         finally:
             for worker in run.workers:
@@ -123,13 +141,14 @@ def test_rotel_receives_one_span_for_each_record_through_kills_and_re_exports(
     assert received.total() > RECORDS
 
 
-def test_rotel_takes_the_same_requests_over_grpc(emulator: Any, tmp_path: Path) -> None:
+def test_rotel_takes_the_same_requests_over_grpc(stream: Flights, tmp_path: Path) -> None:
     """We send over HTTP; the bytes are those of the gRPC service, too."""
     with agent(tmp_path) as collector:
-        run = Run(tmp_path, emulator.url, collector.http)
+        run = Run(tmp_path, stream.url, collector.http)
+        stream.put(0)
         worker = run.worker()
         try:
-            worker.until(lambda: run.sealed() >= min(RECORDS, 2000))
+            worker.until(lambda: run.sealed() >= len(stream.lines[:: len(KILLS) + 1]))
             assert worker.drain() == 0, worker.said()
         finally:
             worker.end()
