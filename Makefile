@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 WORKERS ?= $(shell nproc)
 
-.PHONY: help demo test check bench docs lock clean install
+.PHONY: help demo test check audit-check bench docs lock clean install
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ check: install ## Check format, lint, types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit-check: install ## Send the demo's 336,776 records through kills to rotel: one span for each, shown
+	@AUDIT_CHECK_RECORDS=336776 $(BIN)/python -m pytest -q tests/integration/test_rotel.py -k kill $(ARGS)
 
 bench: install ## Measure; prints ratios, asserts nothing
 	@$(BIN)/python benchmarks/run.py $(ARGS)
