@@ -16,6 +16,8 @@ class ByteBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
+        self.readers = 0
+        """Shards being read now, of whatever stream: they share the budget."""
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self.pressure = asyncio.Event()
         """Set while somebody waits: whoever holds buffered bytes should commit them now."""

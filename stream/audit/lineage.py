@@ -58,7 +58,7 @@ class LineageJob:
 
     namespace: str
     name: str
-    source: Dataset
+    sources: tuple[Dataset, ...]
     targets: tuple[Dataset, ...]
     ledger: str
     log: str
@@ -80,11 +80,18 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
-    """What the units that were sealed since the start of the run hold."""
+class Read:
+    """What came from one stream."""
 
     records: int = 0
     payload_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the units that were sealed since the start of the run hold: ``read`` by stream, ``written`` by sink."""
+
+    read: Mapping[str, Read] = field(default_factory=dict)
     units: int = 0
     outcomes: Mapping[str, int] = field(default_factory=dict)
     written: Mapping[str, Written] = field(default_factory=dict)
@@ -105,7 +112,8 @@ class RunTotals:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pending: dict[tuple[str, str], _Pending] = {}
-        self._records = self._bytes = self._units = 0
+        self._read: dict[str, Read] = {}
+        self._units = 0
         self._outcomes: Counter[str] = Counter()
         self._written: dict[str, Written] = {}
         self._halted: dict[str, str] = {}
@@ -121,17 +129,18 @@ class RunTotals:
                     where.written[event.sink] = where.written.get(event.sink, Written()) + Written(event.rows, event.size, 1)
                 case ev.UnitSealed():
                     self._units += 1
-                    self._bytes += where.payload_bytes.pop(event.after, 0)
-                    self._records += sum(count for _, count in event.outcomes)
+                    known, records = self._read.get(event.stream, Read()), sum(count for _, count in event.outcomes)
+                    size = where.payload_bytes.pop(event.after, 0)
+                    self._read[event.stream] = Read(known.records + records, known.payload_bytes + size)
                     self._outcomes.update(dict(event.outcomes))
                     self._take(where)
                 case ev.RecoveryFinished():
                     where.payload_bytes.clear()
                     self._take(where)
                 case ev.ShardStarted():
-                    self._halted.pop(event.shard, None)
+                    self._halted.pop(f"{event.stream}/{event.shard}", None)
                 case ev.ShardHalted():
-                    self._halted[event.shard] = event.reason
+                    self._halted[f"{event.stream}/{event.shard}"] = event.reason
                 case _:
                     pass
 
@@ -144,7 +153,7 @@ class RunTotals:
     def totals(self) -> Totals:
         """As of now."""
         with self._lock:
-            return Totals(self._records, self._bytes, self._units, dict(sorted(self._outcomes.items())), dict(self._written))
+            return Totals(dict(self._read), self._units, dict(sorted(self._outcomes.items())), dict(self._written))
 
     @property
     def trouble(self) -> str:
@@ -153,9 +162,9 @@ class RunTotals:
             return "; ".join(f"{shard}: {reason}" for shard, reason in sorted(self._halted.items()))
 
 
-def run_id(application: str, stream: str, worker: str) -> str:
-    """The run's UUID, the same whenever it is asked for: of one worker process on one stream."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PRODUCER}/{application}/{stream}/{worker}"))
+def run_id(application: str, worker: str) -> str:
+    """The run's UUID, the same whenever it is asked for: of one worker process on one application."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PRODUCER}/{application}/{worker}"))
 
 
 def stream_dataset(stream: str, region: str | None, endpoint: str | None, fields: Sequence[tuple[str, str]]) -> Dataset:
@@ -189,7 +198,6 @@ def run_event(job: LineageJob, run: str, state: RunState, clock: Clock, totals: 
     }
     if state is RunState.FAIL:
         run_facets["errorMessage"] = _facet("errorMessage", message=error[:_MAX_MESSAGE], programmingLanguage="PYTHON")
-    statistics = _facet("inputStatistics", rowCount=totals.records, size=totals.payload_bytes)
     kind = _facet("jobType", processingType="STREAMING", integration="KINESIS_STREAM", jobType="PIPELINE")
     return {
         "eventType": state.value,
@@ -198,9 +206,14 @@ def run_event(job: LineageJob, run: str, state: RunState, clock: Clock, totals: 
         "schemaURL": _EVENT,
         "run": {"runId": run, "facets": run_facets},
         "job": {"namespace": job.namespace, "name": job.name, "facets": {"jobType": kind}},
-        "inputs": [{**_dataset(job.source), "inputFacets": {"inputStatistics": statistics}}],
+        "inputs": [_source(source, totals.read.get(source.name, Read())) for source in job.sources],
         "outputs": [_target(target, totals.written.get(target.sink, Written())) for target in job.targets],
     }
+
+
+def _source(source: Dataset, read: Read) -> dict[str, Any]:
+    statistics = _facet("inputStatistics", rowCount=read.records, size=read.payload_bytes)
+    return {**_dataset(source), "inputFacets": {"inputStatistics": statistics}}
 
 
 def _target(target: Dataset, written: Written) -> dict[str, Any]:

@@ -20,8 +20,10 @@ from stream.contracts import ObjectStore
 
 _WITH_THE_LOG: Final = frozenset({"ledger", "rejects"})
 
-_NAME: Final = re.compile(r"(?:.*/)?(?P<shard>[A-Za-z0-9_.-]+)-(?P<after>\d+)-(?P<last>\d+)(?:\.\d+)?\.(?P<sha>[0-9a-f]{16})\.[a-z.]+")
-"""File names as sinks make them: ``<shard>-<after>-<last>[.<part>].<sha16>.<extension>``."""
+_NAME: Final = re.compile(
+    r"(?:.*/)?(?P<label>[A-Za-z0-9_.-]+)-(?P<after>\d{1,60})-(?P<last>\d{1,60})(?:\.\d+)?\.(?P<sha>[0-9a-f]{16})\.[a-z.]+"
+)
+"""File names as sinks make them: ``[<stream>.]<shard>-<after>-<last>[.<part>].<sha16>.<extension>``."""
 
 
 _LIKE: Final = re.compile(r"(shardId-\d{12})-(\d+)-(\d+)")
@@ -74,10 +76,21 @@ def url_in(unit: Link, sink: str, key: str, areas: Mapping[str, Area]) -> str:
     return areas[sink].url_of(key) if sink in areas else key
 
 
-def unit_of(key: str) -> tuple[str, int] | None:
-    """Shard and start of the unit that a file of ours belongs to by its name, or None for another name."""
+def unit_of(key: str, stream: str) -> tuple[str, int] | None:
+    """Shard and start of the unit of ``stream`` that a file of ours belongs to by its name, or None for another name.
+
+    Names that do not begin with the stream's are those of a pipeline that reads one stream only.
+    """
     match = _NAME.fullmatch(key)
-    return None if match is None else (match["shard"], int(match["after"]))
+    return None if match is None else (match["label"].removeprefix(f"{stream}."), int(match["after"]))
+
+
+def stream_of(key: str, streams: Iterable[str]) -> str | None:
+    """Which of ``streams`` the name of a file of ours begins with; None if it names no stream, or is none of ours."""
+    match = _NAME.fullmatch(key)
+    if match is None:
+        return None
+    return max((stream for stream in streams if match["label"].startswith(f"{stream}.")), key=len, default=None)
 
 
 async def list_files(areas: Iterable[Area]) -> dict[str, tuple[str, str]]:
@@ -92,8 +105,8 @@ async def list_files(areas: Iterable[Area]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def strays(files: Mapping[str, tuple[str, str]], links: Sequence[Link], areas: Mapping[str, Area]) -> list[Stray]:
-    """The ``files`` that none of ``links`` lists, by URL."""
+def strays(files: Mapping[str, tuple[str, str]], links: Sequence[Link], areas: Mapping[str, Area], stream: str) -> list[Stray]:
+    """The ``files`` that none of ``links``, which are all of ``stream``, lists, by URL."""
     listed = {
         areas[file.sink].url_of(file.key)
         for link in links
@@ -101,16 +114,17 @@ def strays(files: Mapping[str, tuple[str, str]], links: Sequence[Link], areas: M
         if file.sink in areas
     }
     sealed = {(link.shard, str(link.after), str(link.last)) for link in links if link.sealed}
-    return [_stray(*files[url], url, sealed) for url in sorted(files.keys() - listed)]
+    return [_stray(*files[url], url, stream, sealed) for url in sorted(files.keys() - listed)]
 
 
-def _stray(sink: str, key: str, url: str, sealed: set[tuple[str, str, str]]) -> Stray:
+def _stray(sink: str, key: str, url: str, stream: str, sealed: set[tuple[str, str, str]]) -> Stray:
     match = _NAME.fullmatch(key)
-    if match is None or (match["shard"], match["after"], match["last"]) not in sealed:
+    shard = match["label"].removeprefix(f"{stream}.") if match else ""
+    if match is None or (shard, match["after"], match["last"]) not in sealed:
         like = _LIKE.search(key)
-        shard, after, last = like.groups() if like else ("", "", "")
-        return Stray(sink, key, url, shard, after, last)
-    return Stray(sink, key, url, match["shard"], match["after"], match["last"], ours=True)
+        named, after, last = like.groups() if like else ("", "", "")
+        return Stray(sink, key, url, named, after, last)
+    return Stray(sink, key, url, shard, match["after"], match["last"], ours=True)
 
 
 def stray_findings(found: Iterable[Stray]) -> list[Finding]:

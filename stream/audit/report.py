@@ -100,5 +100,10 @@ class Report(msgspec.Struct, frozen=True):
 
 def verdict(findings: Iterable[Finding]) -> Verdict:
     """The worst of ``findings``; ``ok`` if there are none."""
-    found = {finding.verdict for finding in findings}
+    return worst(finding.verdict for finding in findings)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst of ``verdicts``; ``ok`` if there are none."""
+    found = set(verdicts)
     return next((each for each in (Verdict.FAILED, Verdict.UNKNOWN) if each in found), Verdict.OK)

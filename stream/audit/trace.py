@@ -15,20 +15,23 @@ from stream.audit.ledger import Segment
 from stream.audit.objects import Area, url_in
 from stream.errors import DefinitionError
 
-_WANTED: Final = re.compile(r"(?:(?P<shard>[A-Za-z_.-][A-Za-z0-9_.-]*):)?(?P<seq>\d{1,60})(?::(?P<sub>\d{1,10}))?")
+_WANTED: Final = re.compile(
+    r"(?:(?:(?P<stream>[A-Za-z0-9_.-]+)/)?(?P<shard>[A-Za-z_.-][A-Za-z0-9_.-]*):)?(?P<seq>\d{1,60})(?::(?P<sub>\d{1,10}))?"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A record to look for; a shard or a sub-sequence number of None stands for any."""
+    """A record to look for; a shard, a stream or a sub-sequence number of None stands for any."""
 
     sequence: int
     subsequence: int | None = None
     shard: str | None = None
+    stream: str | None = None
 
     @staticmethod
     def parse(text: str) -> Wanted:
-        """``[<shard>:]<sequence>[:<sub>]``, as ``messaging.message.id`` and the lineage columns write it.
+        """``[[<stream>/]<shard>:]<sequence>[:<sub>]``, as ``messaging.message.id`` and the lineage columns write it.
 
         Raises:
             DefinitionError: ``text`` is no such key.
@@ -37,7 +40,7 @@ class Wanted:
         if match is None:
             msg = f"{text!r} names no record; write its sequence number, or <shard>:<sequence>:<sub> as spans and lineage columns have them"
             raise DefinitionError(msg)
-        return Wanted(int(match["seq"]), None if match["sub"] is None else int(match["sub"]), match["shard"])
+        return Wanted(int(match["seq"]), None if match["sub"] is None else int(match["sub"]), match["shard"], match["stream"])
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -61,6 +61,10 @@ class Evidence(Protocol):
         """The bytes of a file of ``unit`` (None: not there) and its URL; None if nobody knows where its sink is or was."""
         ...
 
+    async def of_another_stream(self, sink: str, key: str) -> bool:
+        """Whether a file that no manifest of this stream lists is one of another stream of the same application."""
+        ...
+
     async def pinned_start(self) -> str | None:
         """The stream's pinned start, as ``Link.start`` would show it."""
         ...
@@ -131,13 +135,25 @@ class Verifier:
         units = [link for link in taken if link.kind is LinkKind.UNIT]
         state.findings += chain.gap_findings(link for link in taken if link.kind is LinkKind.GAP)
         await self._all_units(units, files)
-        found = objects.strays(files, links, evidence.areas)
+        found = await self._strays(files, links)
         state.findings += objects.stray_findings(found)
         state.checked[Check.OBJECTS] += len(files)
         if self._scope.source:
             await self._all_sources(chosen, units, logs)
         removed = await self._remove(found) if repair else ()
         return self._report(started, {shard: logs[shard] for shard in chosen}, found, removed)
+
+    async def _strays(self, files: Mapping[str, tuple[str, str]], links: Sequence[Link]) -> list[objects.Stray]:
+        """Files that no manifest lists, of any stream of the application: several streams may write to one place."""
+        found = objects.strays(files, links, self._evidence.areas, self._evidence.stream)
+        elsewhere: set[str] = set()
+
+        async def look(stray: objects.Stray) -> None:
+            if await self._evidence.of_another_stream(stray.sink, stray.key):
+                elsewhere.add(stray.url)
+
+        await a_few_at_once([look(stray) for stray in found], AT_ONCE)
+        return [stray for stray in found if stray.url not in elsewhere]
 
     async def _start(self, shards: Sequence[str]) -> str | None:
         start = await self._evidence.pinned_start()

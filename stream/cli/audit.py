@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from stream.audit.report import EXIT, Report, Verdict
+from stream.audit.report import EXIT, Report, Verdict, worst
 from stream.audit.verify import Scope, Verifier
 from stream.clock import SystemClock
-from stream.errors import StreamError
+from stream.errors import DefinitionError, StreamError
 from stream.pipeline.lint import check as check_file
 from stream.pipeline.model import Pipeline
 from stream.worker.auditing import open_evidence
@@ -31,13 +31,14 @@ EXIT_UNKNOWN = 2
 T = TypeVar("T")
 
 File = Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)]
+Stream = Annotated[str | None, typer.Option("--stream", help="Only this stream, where the pipeline reads several.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 app = typer.Typer(name="audit", help="Prove, list and export what became of every record.", no_args_is_help=True)
 
 
 @app.command()
-def verify(
+def verify(  # noqa: PLR0917 - options of a command are given by name
     file: File,
     shard: Annotated[str | None, typer.Option(help="Only this shard.")] = None,
     after: Annotated[str, typer.Option("--from", help="Only units with records behind this sequence number.")] = "0",
@@ -45,20 +46,24 @@ def verify(
     contents: Annotated[bool, typer.Option("--contents/--names-only", help="Read every file, or only see that it is there.")] = True,
     source: Annotated[bool, typer.Option("--source/--no-source", help="Read the stream again and compare.")] = True,
     repair: Annotated[bool, typer.Option("--repair", help="Remove files that were made for sealed units and that none lists.")] = False,
+    stream: Stream = None,
     json: AsJson = False,
 ) -> None:
     """Prove from outside that every record read is accounted for exactly once.
 
     Six checks: chain, conservation, checkpoint, objects, source, seal. Exit code 0: all hold; 1: one does not; 2: none failed, but one
-    could not be answered, or the command was wrong.
+    could not be answered, or the command was wrong. With several streams each has a report of its own, and --json gives a list of them.
     """
     scope = Scope(shard, _sequence(after, "--from"), None if last is None else _sequence(last, "--to"), contents, source)
     console = Console(stderr=True, highlight=False)
 
-    async def run(pipeline: Pipeline, told: Callable[[str, int, int], None]) -> Report:
-        async with AsyncExitStack() as stack:
-            evidence, _ = await open_evidence(pipeline, file.parent, SystemClock(), stack, with_stream=source)
-            return await Verifier(evidence, scope, SystemClock(), told).run(repair=repair)
+    async def run(pipeline: Pipeline, told: Callable[[str, int, int], None]) -> list[Report]:
+        reports = []
+        for one in chosen(pipeline, stream):
+            async with AsyncExitStack() as stack:
+                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=source)
+                reports.append(await Verifier(evidence, scope, SystemClock(), told).run(repair=repair))
+        return reports
 
     with _bars(console) as bars:
         tasks: dict[str, TaskID] = {}
@@ -68,28 +73,34 @@ def verify(
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)
 
-        report = carry_out(file, lambda pipeline: run(pipeline, told))
+        reports = carry_out(file, lambda pipeline: run(pipeline, told))
     if json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(_one_or_all(reports)), indent=2).decode() + "\n")
     else:
-        show(report, Console(highlight=False, soft_wrap=True))
-    raise typer.Exit(EXIT[report.verdict])
+        for report in reports:
+            show(report, Console(highlight=False, soft_wrap=True))
+    raise typer.Exit(EXIT[worst(report.verdict for report in reports)])
 
 
 @app.command()
-def ls(file: File, json: AsJson = False) -> None:
+def ls(file: File, stream: Stream = None, json: AsJson = False) -> None:
     """List the shards in the log: units, records and outcomes of each. Nothing but manifests is read."""
 
-    async def run(pipeline: Pipeline) -> Report:
-        async with AsyncExitStack() as stack:
-            evidence, _ = await open_evidence(pipeline, file.parent, SystemClock(), stack, with_stream=False)
-            return await Verifier(evidence, Scope(contents=False, source=False), SystemClock()).run()
+    async def run(pipeline: Pipeline) -> list[Report]:
+        reports = []
+        for one in chosen(pipeline, stream):
+            async with AsyncExitStack() as stack:
+                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=False)
+                reports.append(await Verifier(evidence, Scope(contents=False, source=False), SystemClock()).run())
+        return reports
 
-    report = carry_out(file, run)
+    reports = carry_out(file, run)
     if json:
-        sys.stdout.write(msgspec.json.encode(report.shards).decode() + "\n")
+        shards = {report.stream: report.shards for report in reports}
+        sys.stdout.write(msgspec.json.encode(shards if len(shards) > 1 else reports[0].shards).decode() + "\n")
     else:
-        Console(highlight=False).print(_shards(report))
+        for report in reports:
+            Console(highlight=False).print(_shards(report))
 
 
 @app.command()
@@ -99,6 +110,7 @@ def export(
     after: Annotated[str, typer.Option("--from", help="Only units with records behind this sequence number.")] = "0",
     last: Annotated[str | None, typer.Option("--to", help="Only units with records up to this sequence number.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Collector; the pipeline's where not given.")] = None,
+    stream: Stream = None,
 ) -> None:
     """Send the spans of sealed units to a collector, again or for the first time; ids and bytes are the same every time.
 
@@ -107,12 +119,32 @@ def export(
     bounds = _sequence(after, "--from"), None if last is None else _sequence(last, "--to")
 
     async def run(pipeline: Pipeline) -> tuple[int, int]:
-        async with AsyncExitStack() as stack:
-            exporter, units, shards = await open_export(pipeline, endpoint, file.parent, os.environ, stack)
-            return await export_range(exporter, units, [shard] if shard else shards, *bounds)
+        sent = []
+        for one in chosen(pipeline, stream):
+            async with AsyncExitStack() as stack:
+                exporter, units, shards = await open_export(one, endpoint, file.parent, os.environ, stack)
+                sent.append(await export_range(exporter, units, [shard] if shard else shards, *bounds))
+        return sum(units for units, _ in sent), sum(items for _, items in sent)
 
     units, items = carry_out(file, run)
     typer.echo(f"{units:,} units exported, {items:,} spans accepted")
+
+
+def chosen(pipeline: Pipeline, stream: str | None) -> list[Pipeline]:
+    """``pipeline`` for each of its streams, or only for the one that was named.
+
+    Raises:
+        DefinitionError: the pipeline reads no such stream.
+    """
+    found = [one for one in pipeline.each() if stream in {None, one.source.kinesis.stream}]
+    if not found:
+        msg = f"--stream {stream}: the pipeline reads {', '.join(pipeline.source.kinesis.names)}"
+        raise DefinitionError(msg)
+    return found
+
+
+def _one_or_all(reports: Sequence[Report]) -> Report | Sequence[Report]:
+    return reports[0] if len(reports) == 1 else reports
 
 
 def carry_out(file: Path, run: Callable[[Pipeline], Coroutine[Any, Any, T]]) -> T:

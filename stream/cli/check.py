@@ -88,4 +88,4 @@ def _verdict(file: Path, result: CheckResult) -> Text:
         return Text("")
     stages = f"{len(pipeline.stages)} stage{'' if len(pipeline.stages) == 1 else 's'}"
     sinks = f"{len(pipeline.sinks)} sink{'' if len(pipeline.sinks) == 1 else 's'}"
-    return Text(f"{file}: ok, {pipeline.application}: {pipeline.source.kinesis.stream}, {stages}, {sinks}")
+    return Text(f"{file}: ok, {pipeline.application}: {', '.join(pipeline.source.kinesis.names)}, {stages}, {sinks}")

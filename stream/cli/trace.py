@@ -32,7 +32,7 @@ def trace(
     file: File,
     record: Annotated[
         list[str] | None,
-        typer.Argument(help="[<shard>:]<sequence>[:<sub>], or `message` and column=value.", show_default=False),
+        typer.Argument(help="[[<stream>/]<shard>:]<sequence>[:<sub>], or `message` and column=value.", show_default=False),
     ] = None,
     target: Annotated[str | None, typer.Option("--object", help="Instead: a file of a sink, by URL or key...")] = None,
     row: Annotated[int, typer.Option("--row", help="...and a row of it, counted from 0.", min=0)] = 0,
@@ -54,6 +54,11 @@ def trace(
     looked: list[Searched] = []
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
+        wanted = None if target is not None or by_value else Wanted.parse(words[0])
+        streams = [one for one in pipeline.each() if wanted is None or wanted.stream in {None, one.source.kinesis.stream}]
+        return [found for one in streams for found in await look(one, wanted)]
+
+    async def look(pipeline: Pipeline, wanted: Wanted | None) -> list[tuple[Fate, list[Step]]]:
         clock, kinesis = SystemClock(), pipeline.source.kinesis
         session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
         stores = Stores.open(pipeline, file.parent, session)
@@ -63,7 +68,7 @@ def trace(
             found, searched = await tracer.search(Criterion.parse(words[0]), units)
             looked.append(searched)
         else:
-            found = await (tracer.find_row(target, row) if target is not None else tracer.find(Wanted.parse(words[0])))
+            found = await (tracer.find_row(target or "", row) if wanted is None else tracer.find(wanted))
         shown: list[tuple[Fate, list[Step]]] = [(fate, []) for _, fate in found]
         if steps and found:
             async with AsyncExitStack() as stack:
@@ -91,12 +96,14 @@ def trace(
 def _not_found(looked: list[Searched]) -> str:
     if not looked:
         return "No sealed unit holds this record: it was never read, or its unit is not committed yet."
-    return f"None of the newest {looked[0].units} units holds such a record; --units looks further back, a sequence number finds any."
+    units = sum(each.units for each in looked)
+    return f"None of the newest {units} units holds such a record; --units looks further back, a sequence number finds any."
 
 
 def _show(fate: Fate, way: list[Step], console: Console) -> None:
     arrived = datetime.fromtimestamp(fate.arrival_ms / 1000, UTC).isoformat(timespec="milliseconds")
     lines = {
+        "stream": fate.stream,
         "record": f"{fate.shard}:{fate.sequence}:{fate.subsequence}",
         "outcome": fate.outcome,
         "stage": fate.stage,

@@ -80,6 +80,19 @@ async def shards_of(store: ObjectStore, stream: str) -> AsyncIterator[str]:
         after = f"{prefix}{shard_id}0"  # the first key that sorts behind every "<shard>/..."
 
 
+async def streams_of(store: ObjectStore) -> AsyncIterator[str]:
+    """Names of all streams of which the application has a log, in the order of the store: one listing for each."""
+    prefix, after = "commits/", ""
+    while True:
+        async with aclosing(store.list(prefix, after)) as found:  # type: ignore[type-var]
+            first = await anext(found, None)
+        if first is None:
+            return
+        stream = first.key.removeprefix(prefix).partition("/")[0]
+        yield stream
+        after = f"{prefix}{stream}0"  # the first key that sorts behind every "<stream>/..."
+
+
 async def _starts(store: ObjectStore, prefix: str, after: str) -> tuple[list[int], bool]:
     """Starts of up to ``PAGE`` units behind the key ``after``, ascending, and whether there may be more."""
     starts: list[int] = []

@@ -11,9 +11,9 @@ SEQUENCE_DIGITS: Final = 60
 """Zero-padding that makes keys sort like numbers. Kinesis sequence numbers have 56 digits and stay below 2**186 (57 digits)."""
 
 
-def unit_name(shard_id: str, span: SeqRange) -> str:
-    """Stem of every file of one unit: ``<shard>-<after>-<last>``."""
-    return f"{shard_id}-{span.after}-{span.last}"
+def unit_name(shard_id: str, span: SeqRange, stream: str = "") -> str:
+    """Stem of every file of one unit: ``<shard>-<after>-<last>``, with ``<stream>.`` before it where several streams share a place."""
+    return f"{stream}.{shard_id}-{span.after}-{span.last}" if stream else f"{shard_id}-{span.after}-{span.last}"
 
 
 def shard_prefix(stream: str, shard_id: str) -> str:

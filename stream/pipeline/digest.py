@@ -71,6 +71,8 @@ def pipeline_digest(pipeline: Pipeline, tables: Mapping[str, str], build: str) -
     """
     data = pipeline.model_dump(mode="json", by_alias=True, include={"application", "source", "stages", "sinks"})
     kinesis = {key: value for key, value in data["source"]["kinesis"].items() if key not in _PLACE}
+    if "streams" in kinesis:
+        kinesis["streams"] = sorted(entry["stream"] for entry in kinesis["streams"])
     data["source"] = {**data["source"], "kinesis": kinesis}
     content: dict[str, Any] = {"pipeline": data, "tables": dict(sorted(tables.items())), "build": build}
     if pipeline.audit.trace_context != DEFAULT_PATHS:

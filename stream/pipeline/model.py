@@ -5,7 +5,18 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from stream.audit.context import DEFAULT_PATHS
 from stream.audit.export import Compression, Destinations, Mode
@@ -67,10 +78,29 @@ class Coordination(StrEnum):
     LOCAL = "local"
 
 
-class KinesisSource(Part):
-    """One Kinesis stream."""
+class StreamEntry(Part):
+    """One of several streams."""
 
     stream: StreamName = Field(description="Name of the stream.")
+    start: StartPosition | None = Field(default=None, description="Where its shards begin that were never read.")
+
+
+def _entry(value: Any) -> Any:
+    return {"stream": value} if isinstance(value, str) else value
+
+
+class KinesisSource(Part):
+    """One Kinesis stream, or several that are read alike.
+
+    After validation either ``stream`` is named, or ``streams`` lists several with a start each and ``stream`` is empty.
+    """
+
+    stream: StreamName = Field(default="", description="Name of the stream; this or `streams` is required.")
+    streams: tuple[Annotated[StreamEntry, BeforeValidator(_entry)], ...] = Field(
+        default=(),
+        validate_default=True,
+        description="Several streams for one worker: names, or {stream: name, start: position} for a start of its own.",
+    )
     start: StartPosition = Field(
         default=Start(StartKind.TRIM_HORIZON),
         description="Where a shard begins that was never read: trim_horizon, latest, or {at_timestamp: 2026-01-01T00:00:00Z}.",
@@ -86,11 +116,48 @@ class KinesisSource(Part):
         description="Records that expired unread: gap (record it in the commit log, raise an alarm, go on) or halt the shard.",
     )
 
+    @field_validator("streams")
+    @classmethod
+    def _named_once(cls, entries: tuple[StreamEntry, ...], info: ValidationInfo) -> tuple[StreamEntry, ...]:
+        one = info.data.get("stream")
+        if one == "" and not entries:
+            fail_at((), "missing_key", "no stream is named", "add `stream: NAME`, or `streams: [NAME, ...]`")
+        if one and entries:
+            fail_at((), "bad_value", "both `stream` and `streams` are given", "name every stream in `streams`")
+        names = [entry.stream for entry in entries]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                fail_at((index,), "duplicate_stream", f"the stream `{name}` is listed twice", "remove one of the two")
+        return entries
+
+    @model_validator(mode="after")
+    def _each_with_its_start(self) -> Self:
+        if all(entry.start is not None for entry in self.streams):
+            return self
+        resolved = [entry.model_copy(update={"start": entry.start or self.start}) for entry in self.streams]
+        return self.model_copy(update={"streams": tuple(resolved)})
+
+    @model_serializer(mode="wrap")
+    def _without_the_other(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of ``stream`` and ``streams`` only the one that is used, so that a definition with one stream is written as it always was."""
+        return {key: value for key, value in handler(self).items() if value or key not in {"stream", "streams"}}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every stream, in the order of the file."""
+        return tuple(entry.stream for entry in self.streams) if self.streams else (self.stream,)
+
+    def each(self) -> tuple[KinesisSource, ...]:
+        """The same source for each stream by itself: ``stream`` is that stream's name and ``start`` its start."""
+        if not self.streams:
+            return (self,)
+        return tuple(self.model_copy(update={"stream": entry.stream, "start": entry.start}) for entry in self.streams)
+
 
 class Source(Part):
     """Where records come from and how their bytes become columns."""
 
-    kinesis: KinesisSource = Field(description="The stream to read.")
+    kinesis: KinesisSource = Field(description="The stream or streams to read.")
     decode: Decoder = Field(default="json", validate_default=True, description="Decoder: a name, or {name: options}.")
     fields: dict[str, Any] | None = Field(
         default=None,
@@ -236,6 +303,11 @@ class Pipeline(Part):
     metrics: Metrics = Field(default=Metrics(), description="Where metrics are served.")
     audit: Audit = Field(default=Audit(), description="Where spans of every record are sent.")
     telemetry: Telemetry | None = Field(default=None, description="Where spans of the worker's own operations go; nowhere if not given.")
+
+    def each(self) -> tuple[Pipeline, ...]:
+        """This pipeline for each of its streams by itself: ``source.kinesis.stream`` and ``.start`` are that stream's."""
+        narrowed = [self.source.model_copy(update={"kinesis": kinesis}) for kinesis in self.source.kinesis.each()]
+        return tuple(self.model_copy(update={"source": source}) for source in narrowed)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

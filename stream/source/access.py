@@ -42,8 +42,6 @@ class StreamAccess:
         self.emit = emit
         self.settings = settings or ReadSettings()
         self.dice = dice
-        self.readers = 0
-        """Shards being read now: they share the budget."""
         self._retention: timedelta | None = None
 
     async def shards(self) -> list[Shard]:

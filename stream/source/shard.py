@@ -103,7 +103,7 @@ class ShardReader:
 
     async def pages(self) -> AsyncIterator[Page]:
         """Pages in order; closing or cancelling gives back what the budget lent for a page that was not delivered."""
-        self._source.readers += 1
+        self._source.budget.readers += 1
         try:
             while self._until is None or self._position < self._until:
                 page = await self._attempt()
@@ -113,7 +113,7 @@ class ShardReader:
                 if page.ended:
                     return
         finally:
-            self._source.readers -= 1
+            self._source.budget.readers -= 1
 
     async def _attempt(self) -> Page | None:
         """The next page, or None if the call has to be made again; waits as long as either takes."""
@@ -122,7 +122,7 @@ class ShardReader:
             if self._iterator is None:
                 self._iterator = await self._new_iterator()
             await source.clock.sleep(self._pace.wait(source.clock.monotonic()))
-            size, limit = self._appetite.ask(source.budget.limit // max(1, source.readers))
+            size, limit = self._appetite.ask(source.budget.limit // max(1, source.budget.readers))
             with await self._reserve(size) as hold:
                 page = await self._page(await self._fetch(self._iterator, limit), hold)
         except AwsRetryable as error:

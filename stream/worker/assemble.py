@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from stream.audit import ledger
-from stream.audit.export import Exporter, Mode
-from stream.aws.kinesis import open_kinesis
+from stream.audit.export import Exporter, Mode, Sender
+from stream.aws.kinesis import KinesisClient, open_kinesis
 from stream.aws.session import AwsSession
 from stream.budget import ByteBudget
 from stream.clock import SystemClock
@@ -23,9 +23,10 @@ from stream.commit.committer import Committer
 from stream.commit.cut import Limits
 from stream.commit.log import CommitLog
 from stream.commit.repeat import Repeater
-from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard, Start
+from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError
 from stream.lease.checkpoints import StoredCheckpoints
+from stream.pipeline.model import KinesisSource as KinesisOptions
 from stream.pipeline.model import OnExpired, Pipeline
 from stream.pipeline.resources import fetch_resources
 from stream.sink import rejects
@@ -37,7 +38,7 @@ from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
-from stream.worker.parts import Breaker, Parts, to_all
+from stream.worker.parts import Breaker, Parts, StreamParts, to_all
 from stream.worker.places import located
 from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
 from stream.worker.reread import Rereader
@@ -80,82 +81,122 @@ def worker_id(clock: Clock) -> str:
     return f"{platform.node()}/{os.getpid()}-{int(clock.now().timestamp())}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all streams of one worker have in common."""
+
+    pipeline: Pipeline
+    options: WorkerOptions
+    worker: str
+    client: KinesisClient
+    state: ObjectStore
+    stores: dict[str, ObjectStore]
+    definitions: Definitions
+    recipe: Recipe
+    cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]]
+    budget: ByteBudget
+    rereading: ByteBudget
+    sender: Sender | None
+    repeat: Repeater
+    emit: Emit
+    draining: asyncio.Event
+
+
 async def assemble(
     pipeline: Pipeline, options: WorkerOptions, emit: Emit, draining: asyncio.Event, stack: AsyncExitStack
-) -> tuple[Parts, Start]:
-    """The parts of a worker and the stream's pinned start; connections live as long as ``stack``.
+) -> list[StreamParts]:
+    """The parts of a worker for each stream of the pipeline; connections live as long as ``stack``.
+
+    Streams share the client, memory budget, threads, stores and definitions; each has its own source, start and export.
 
     Raises:
-        Fatal: the stream, a bucket or a permission is missing; nothing has been read.
+        Fatal: a stream, a bucket or a permission is missing; nothing has been read.
         DefinitionError: a table, a secret or a function is missing.
     """
-    kinesis, clock, name = pipeline.source.kinesis, options.clock, options.worker or worker_id(options.clock)
+    kinesis, clock = pipeline.source.kinesis, options.clock
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
     state = PrefixedStore(open_store(located(pipeline.state, options.base), session), f"{pipeline.application}/")
     stores = _stores(pipeline, options.base, session, state)
     client = await stack.enter_async_context(open_kinesis(session))
-    settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
-
-    def source(budget: ByteBudget) -> KinesisSource:
-        return KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=emit, settings=settings)
-
-    budget = ByteBudget(int(pipeline.memory.budget * READING_SHARE))
-    repeat, nowhere = Repeater(clock, emit), Shard(kinesis.stream, "")
-    await client.describe_stream_summary(kinesis.stream)
+    repeat, nowhere = Repeater(clock, emit), Shard(kinesis.names[0], "")
+    for name in kinesis.names:
+        await client.describe_stream_summary(name)
     for store in (*stores.values(), state):
         await repeat("look at", nowhere, functools.partial(_look, store))
     fetched = await fetch_resources(pipeline, options.base, options.env, functools.partial(_read_object, session))
     definitions = Definitions(state, options.base, options.env, clock)
-    recipe = await repeat("record definition", nowhere, lambda: definitions.record(pipeline, fetched))
-    log = CommitLog(state, pipeline.application, clock, name)
-    start = await repeat("pin start", nowhere, lambda: log.pin_start(kinesis.stream, kinesis.start))
-    export = await _export(pipeline, options, log, state, stores, emit, stack)
-    checkpoints: Checkpoints = StoredCheckpoints(state)
+    shared = _Shared(
+        pipeline=pipeline,
+        options=options,
+        worker=options.worker or worker_id(clock),
+        client=client,
+        state=state,
+        stores=stores,
+        definitions=definitions,
+        recipe=await repeat("record definition", nowhere, lambda: definitions.record(pipeline, fetched)),
+        cook=_in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "cook"))),
+        budget=ByteBudget(int(pipeline.memory.budget * READING_SHARE)),
+        rereading=ByteBudget(int(pipeline.memory.budget * REREADING_SHARE)),
+        sender=await _sender(pipeline, options, emit, stack),
+        repeat=repeat,
+        emit=emit,
+        draining=draining,
+    )
+    return [await _stream_parts(one, shared) for one in kinesis.each()]
+
+
+async def _stream_parts(kinesis: KinesisOptions, shared: _Shared) -> StreamParts:
+    """``kinesis`` names one stream."""
+    pipeline, clock, emit = shared.pipeline, shared.options.clock, shared.emit
+    log = CommitLog(shared.state, pipeline.application, clock, shared.worker)
+    start = await shared.repeat("pin start", Shard(kinesis.stream, ""), lambda: log.pin_start(kinesis.stream, kinesis.start))
+    export = _export(kinesis.stream, shared, log)
+    checkpoints: Checkpoints = StoredCheckpoints(shared.state)
     if export is not None and pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT:
         checkpoints = WaitingCheckpoints(checkpoints, export)
-    cook_in_thread = _in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "cook")))
-    admit_gaps, rereading = kinesis.on_expired is OnExpired.GAP, source(ByteBudget(int(pipeline.memory.budget * REREADING_SHARE)))
-    rereader = Rereader(rereading, definitions, cook_in_thread, repeat, admit_gaps=admit_gaps)
+    settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
+
+    def source(budget: ByteBudget) -> KinesisSource:
+        return KinesisSource(shared.client, kinesis.stream, budget=budget, clock=clock, emit=emit, settings=settings)
+
+    admit_gaps = kinesis.on_expired is OnExpired.GAP
+    rereader = Rereader(source(shared.rereading), shared.definitions, shared.cook, shared.repeat, admit_gaps=admit_gaps)
     parts = Parts(
-        worker=name,
-        source=source(budget),
+        worker=shared.worker,
+        source=source(shared.budget),
         log=log,
-        committer=Committer(log, stores, checkpoints, clock, emit, name),
+        committer=Committer(log, shared.stores, checkpoints, clock, emit, shared.worker),
         checkpoints=checkpoints,
-        recipe=recipe,
-        cook=cook_in_thread,
+        recipe=shared.recipe,
+        cook=shared.cook,
         render_again=rereader.render,
         limits=_limits(pipeline),
         breaker=Breaker(pipeline.rejects.max_ratio, pipeline.rejects.min_records),
         admit_gaps=admit_gaps,
-        budget=budget,
-        draining=draining,
+        budget=shared.budget,
+        draining=shared.draining,
         clock=clock,
         emit=emit if export is None else to_all(emit, export),
-        repeat=repeat,
+        repeat=shared.repeat,
         export=export,
     )
-    return parts, start
+    return StreamParts(kinesis.stream, start, parts)
 
 
-async def _export(
-    pipeline: Pipeline,
-    options: WorkerOptions,
-    log: CommitLog,
-    state: ObjectStore,
-    stores: dict[str, ObjectStore],
-    emit: Emit,
-    stack: AsyncExitStack,
-) -> ExportTask | None:
-    """The task that sends sealed units to a collector, if the pipeline names one."""
-    otlp, stream, clock = pipeline.audit.otlp, pipeline.source.kinesis.stream, options.clock
-    if otlp is None:
+async def _sender(pipeline: Pipeline, options: WorkerOptions, emit: Emit, stack: AsyncExitStack) -> Sender | None:
+    otlp = pipeline.audit.otlp
+    return None if otlp is None else await open_sender(otlp, options.env, options.base, options.clock, emit, stack)
+
+
+def _export(stream: str, shared: _Shared, log: CommitLog) -> ExportTask | None:
+    """The task that sends sealed units of one stream to a collector, if the pipeline names one."""
+    otlp, clock = shared.pipeline.audit.otlp, shared.options.clock
+    if otlp is None or shared.sender is None:
         return None
-    areas = Stores(state, stores).areas(located(pipeline.state, options.base), stream)
-    units = LogUnits(log, stream, areas, stores[ledger.NAME], otlp.destinations)
-    sender = await open_sender(otlp, options.env, options.base, clock, emit, stack)
-    exporter = Exporter(units, state, sender, shape_of(otlp), clock, emit, stream)
-    return ExportTask(exporter, clock, emit, stream, strict=otlp.mode is Mode.STRICT)
+    areas = Stores(shared.state, shared.stores).areas(located(shared.pipeline.state, shared.options.base), stream)
+    units = LogUnits(log, stream, areas, shared.stores[ledger.NAME], otlp.destinations)
+    exporter = Exporter(units, shared.state, shared.sender, shape_of(otlp), clock, shared.emit, stream)
+    return ExportTask(exporter, clock, shared.emit, stream, strict=otlp.mode is Mode.STRICT)
 
 
 def _stores(pipeline: Pipeline, base: Path, session: AwsSession, state: ObjectStore) -> dict[str, ObjectStore]:

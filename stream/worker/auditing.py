@@ -14,7 +14,7 @@ from typing import Final
 from stream.audit import ledger
 from stream.audit.chain import Link, LinkKind, ShardLog, StageRun, StoredCheckpoint
 from stream.audit.ledger import LedgerObject
-from stream.audit.objects import Area, former_place, url_in
+from stream.audit.objects import Area, former_place, stream_of, unit_of, url_in
 from stream.audit.source import Reread
 from stream.audit.verify import horizon
 from stream.aws.kinesis import open_kinesis
@@ -22,9 +22,9 @@ from stream.aws.session import AwsSession
 from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
 from stream.budget import ByteBudget
 from stream.commit.log import CommitLog
-from stream.commit.lookup import position_of, shards_of
+from stream.commit.lookup import position_of, shards_of, streams_of
 from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, encode, pinned, with_seal
-from stream.commit.naming import genesis_key, shard_prefix, start_key
+from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
 from stream.contracts import Checkpoints, Clock, ObjectStore, Shard, Source, Start, StartKind
 from stream.errors import Halted
 from stream.lease.checkpoints import StoredCheckpoints
@@ -150,6 +150,7 @@ class StoredEvidence:
         self._open = open_place
         self._former: dict[str, ObjectStore] = {}
         self._listed: dict[str, Shard] = {}
+        self._streams: list[str] | None = None
         self._start = Start(StartKind.TRIM_HORIZON)
 
     async def shards(self) -> list[str]:
@@ -198,6 +199,26 @@ class StoredEvidence:
         known = {f"{prefix}{shard}.json" for shard in shards}
         return [info.key async for info in self._log.store.list(prefix) if info.key not in known]
 
+    async def of_another_stream(self, sink: str, key: str) -> bool:
+        """See ``audit.verify.Evidence``. A file whose name begins with a stream's is that stream's; for others its log is asked."""
+        if self._streams is None:
+            self._streams = [stream async for stream in streams_of(self._log.store)]
+        named = stream_of(key, self._streams)
+        if named is not None:
+            return named != self.stream
+        for stream in self._streams:
+            unit = unit_of(key, stream)
+            if unit is not None and stream != self.stream and (sink, key) in await self._files_of(manifest_key(stream, *unit)):
+                return True
+        return False
+
+    async def _files_of(self, key: str) -> set[tuple[str, str]]:
+        stored = await self._log.store.get(key)
+        try:
+            return {(file.sink, file.key) for file in decode(stored.body, key).files} if stored else set()
+        except Halted:  # the verification of its own stream says so
+            return set()
+
     async def pinned_start(self) -> str | None:
         """See ``audit.verify.Evidence``."""
         key = start_key(self.stream)
@@ -241,7 +262,7 @@ class StoredEvidence:
 async def open_evidence(
     pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, *, with_stream: bool
 ) -> tuple[StoredEvidence, Stores]:
-    """The evidence about ``pipeline``; connections live as long as ``stack``.
+    """The evidence about ``pipeline``, which reads one stream; connections live as long as ``stack``.
 
     Raises:
         Fatal: the stream was asked for and is missing, or may not be read.

@@ -81,5 +81,6 @@ class Definitions:
         sinks: tuple[Sink, ...] = tuple(ObjectsSink(config) for config in pipeline.sinks)
         for config in pipeline.sinks:
             config.check(chain.output_schema)
-        self._recipes[digest] = Recipe(pipeline.application, digest, BUILD, chain, sinks, pipeline.audit.trace_context)
+        several, paths = bool(pipeline.source.kinesis.streams), pipeline.audit.trace_context
+        self._recipes[digest] = Recipe(pipeline.application, digest, BUILD, chain, sinks, several, paths)
         return self._recipes[digest]

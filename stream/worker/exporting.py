@@ -298,7 +298,7 @@ class WaitingCheckpoints:
 async def open_export(
     pipeline: Pipeline, endpoint: str | None, base: Path, env: Mapping[str, str], stack: AsyncExitStack
 ) -> tuple[Exporter, LogUnits, list[str]]:
-    """An exporter of ``pipeline``'s log to ``endpoint`` or the pipeline's own collector, and the shards in the log.
+    """An exporter to ``endpoint`` or the pipeline's own collector, and the shards in the log of ``pipeline``, which reads one stream.
 
     Raises:
         DefinitionError: there is no endpoint.

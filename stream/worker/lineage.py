@@ -114,7 +114,7 @@ class Reporter:
         return True
 
     def _failed(self, why: str) -> None:
-        self._emit(events.CallRepeated(self._job.source.name, "", "report lineage", why, 0.0))
+        self._emit(events.CallRepeated(self._job.sources[0].name, "", "report lineage", why, 0.0))
 
 
 def job_of(pipeline: Pipeline, lineage: Lineage, parts: Parts, state: ObjectStore, base: Path) -> LineageJob:
@@ -130,10 +130,10 @@ def job_of(pipeline: Pipeline, lineage: Lineage, parts: Parts, state: ObjectStor
     return LineageJob(
         namespace=lineage.namespace,
         name=pipeline.application,
-        source=stream_dataset(kinesis.stream, kinesis.region, kinesis.endpoint, read),
+        sources=tuple(stream_dataset(name, kinesis.region, kinesis.endpoint, read) for name in kinesis.names),
         targets=tuple(targets),
-        ledger=f"{state.url}ledger/v1/{kinesis.stream}/",
-        log=f"{state.url}commits/{kinesis.stream}/",
+        ledger=f"{state.url}ledger/v1/",
+        log=f"{state.url}commits/",
         pipeline=parts.recipe.digest,
         build=stream.__version__,
     )
@@ -147,12 +147,12 @@ async def open_reporter(
     Raises:
         DefinitionError: a header's secret is missing.
     """
-    lineage, name = pipeline.audit.lineage, pipeline.source.kinesis.stream
+    lineage = pipeline.audit.lineage
     if lineage is None:
         return None
     state = parts.log.store
-    run = run_id(pipeline.application, name, parts.worker)
-    kept = PrefixedStore(state, f"lineage/{name}/")
+    run = run_id(pipeline.application, parts.worker)
+    kept = PrefixedStore(state, "lineage/")
     reporter = Reporter(job_of(pipeline, lineage, parts, state, base), run, totals, kept, parts.clock, parts.emit, lineage.interval)
     if lineage.url is not None:
         headers = {key: resolve_secret(reference, env, base).decode() for key, reference in lineage.headers.items()}

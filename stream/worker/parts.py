@@ -55,6 +55,15 @@ class Parts:
     export: ExportTask | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StreamParts:
+    """One stream of a worker: its name, its pinned start, and what the tasks of its shards work with."""
+
+    stream: str
+    start: Start
+    parts: Parts
+
+
 _BY_WEIGHT: Final = (Fatal, Halted, LeaseLost, Superseded)
 
 

@@ -24,6 +24,7 @@ from stream.sink import rejects
 class Recipe:
     """One definition, compiled. ``digest`` names it in the log; equal recipes make equal units of equal records.
 
+    ``several``: rows of several streams share the sinks, so file names and the column ``_shard`` name the stream too.
     ``trace_paths`` lead to the producer's trace context inside a record.
     """
 
@@ -32,7 +33,12 @@ class Recipe:
     build: str
     chain: Chain
     sinks: tuple[Sink, ...]
+    several: bool = False
     trace_paths: tuple[str, ...] = DEFAULT_PATHS
+
+    def label(self, stream: str, shard_id: str) -> str:
+        """What the column ``_shard`` holds in rows of that shard."""
+        return f"{stream}/{shard_id}" if self.several else shard_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +74,12 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
     Pure: the same recipe and records give the same keys and bytes, on any machine with the same build. Files lie under
     ``<stream>/<shard>/`` for ledger and rejects, and where the sink puts them for data.
     """
-    stem = unit_name(cut.shard.shard_id, cut.span)
+    stem, label = unit_name(cut.shard.shard_id, cut.span), recipe.label(cut.shard.stream, cut.shard.shard_id)
     folder = f"{cut.shard.stream}/{cut.shard.shard_id}/{stem}"
-    transformed = recipe.chain.run(cut.batch, cut.shard.shard_id)
-    placed = {sink.name: sink.encode(transformed.frame, stem) for sink in recipe.sinks}
-    placed[rejects.NAME] = rejects.encode(transformed.settled, cut.batch, cut.shard.shard_id, folder)
+    shared = unit_name(cut.shard.shard_id, cut.span, cut.shard.stream) if recipe.several else stem
+    transformed = recipe.chain.run(cut.batch, label)
+    placed = {sink.name: sink.encode(transformed.frame, shared) for sink in recipe.sinks}
+    placed[rejects.NAME] = rejects.encode(transformed.settled, cut.batch, label, folder)
     facts = ledger.UnitFacts(recipe.application, cut.shard.stream, cut.shard.shard_id, cut.span.after, cut.span.last, recipe.digest)
     segment = ledger.encode_segment(facts, cut.batch, transformed, placed, folder, recipe.trace_paths)
     files = (*_files(placed.values()), segment)

@@ -17,7 +17,6 @@ import stream
 from stream import events
 from stream.audit.lineage import RunTotals
 from stream.audit.operations import Operations
-from stream.contracts import Emit
 from stream.errors import Fatal
 from stream.metrics.catalog import LOOP_LAG, TELEMETRY_SPANS
 from stream.metrics.logs import JsonLog
@@ -28,8 +27,8 @@ from stream.pipeline.model import Pipeline
 from stream.worker.allocators import give_memory_back
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.lineage import open_reporter
-from stream.worker.parts import to_all
-from stream.worker.supervisor import Supervisor
+from stream.worker.parts import to_all, weightiest
+from stream.worker.several import Streams
 from stream.worker.telemetry import Narrator, spans_to_collector
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -58,54 +57,29 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 told = functools.partial(_count_spans, recorder)
                 to_collector = spans_to_collector(pipeline.telemetry, pipeline.application, name, options.env, options.base, emit, told)
                 narrator.sender = await stack.enter_async_context(to_collector)
-            parts, start = await assemble(pipeline, replace(options, worker=name), emit, draining, stack)
-            reporter = await open_reporter(pipeline, parts, totals, options.env, options.base, stack)
-            recorder.watch_buffer(lambda: parts.budget.held, parts.budget.limit)
-            supervisor = Supervisor(pipeline.source.kinesis.stream, start, parts)
-            emit(events.WorkerStarted(supervisor.stream, "", parts.worker, stream.__version__))
+            each = await assemble(pipeline, replace(options, worker=name), emit, draining, stack)
+            budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
+            reporter = await open_reporter(pipeline, each[0].parts, totals, options.env, options.base, stack)
+            recorder.watch_buffer(lambda: budget.held, budget.limit)
+            streams = Streams(each, draining, emit)
+            emit(events.WorkerStarted(streams.names, "", each[0].parts.worker, stream.__version__))
             health.clear("worker")
             async with asyncio.TaskGroup() as group:
-                watching = group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))
-                exporting = group.create_task(parts.export.run()) if parts.export else None
-                reporting = group.create_task(reporter.run()) if reporter else None
-                await _until_done(supervisor, options.drain_seconds, emit)
-                watching.cancel()
-                if reporting:
-                    reporting.cancel()
-                if parts.export and exporting:
-                    exporting.cancel()
-                    await parts.export.finish()
+                aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
+                aside += [group.create_task(export.run()) for export in exports]
+                aside += [group.create_task(reporter.run())] if reporter else []
+                await streams.run(options.drain_seconds)
+                for task in aside:
+                    task.cancel()
+                await asyncio.gather(*(export.finish() for export in exports))
     except ExceptionGroup as group_error:
-        raise group_error.exceptions[0] from group_error
+        raise weightiest(group_error) from group_error
     finally:
         log.flush()
-    if supervisor.halted:
-        reasons = "\n".join(f"  {shard}: {reason}" for shard, reason in sorted(supervisor.halted.items()))
-        msg = f"{len(supervisor.halted)} shard(s) of {supervisor.stream} stand still:\n{reasons}"
+    if streams.halted:
+        reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(streams.halted.items()))
+        msg = f"{len(streams.halted)} shard(s) or stream(s) stand still:\n{reasons}"
         raise Fatal(msg)
-
-
-async def _until_done(supervisor: Supervisor, seconds: float, emit: Emit) -> None:
-    """Run the supervisor; a signal starts the drain, and the drain has a deadline."""
-    loop, draining = asyncio.get_running_loop(), supervisor.parts.draining
-    try:
-        async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as group:
-
-            async def watch() -> None:
-                await draining.wait()
-                emit(events.DrainStarted(supervisor.stream, "", seconds))
-                deadline.reschedule(loop.time() + seconds)
-                supervisor.changed.set()
-
-            watching = group.create_task(watch())
-            await supervisor.run()
-            watching.cancel()
-    except TimeoutError:
-        msg = (
-            f"units in hand were not sealed within {seconds:g} s of the signal; nothing is lost, the next worker finishes them. Allow a "
-            "longer drain, or look at what the last log lines wait for."
-        )
-        raise Fatal(msg) from None
 
 
 @contextmanager
@@ -129,14 +103,14 @@ class _HealthListener:
 
     def __call__(self, event: events.Event) -> None:
         match event:
-            case events.ShardHalted(_, shard, reason):
-                self._health.block(f"shard {shard}", reason)
-            case events.ShardStarted(_, shard, _):
-                self._health.clear(f"shard {shard}")
-            case events.ExportHalted(_, shard, _, reason, _, True):
-                self._health.block(f"export {shard}", reason)
-            case events.ExportResumed(_, shard):
-                self._health.clear(f"export {shard}")
+            case events.ShardHalted(stream, shard, reason):
+                self._health.block(f"shard {stream}/{shard}" if shard else f"stream {stream}", reason)
+            case events.ShardStarted(stream, shard, _):
+                self._health.clear(f"shard {stream}/{shard}")
+            case events.ExportHalted(stream, shard, _, reason, _, True):
+                self._health.block(f"export {stream}/{shard}", reason)
+            case events.ExportResumed(stream, shard):
+                self._health.clear(f"export {stream}/{shard}")
             case events.DrainStarted():
                 self._health.block("worker", "draining")
             case _:

@@ -45,7 +45,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 while not self.parts.draining.is_set():
                     self.changed.clear()
-                    for shard in ready(await self.parts.source.shards(), self.ended, self.started):
+                    for shard in ready(await self._listed(), self.ended, self.started):
                         self.started.add(shard.shard_id)
                         self.active.add(shard.shard_id)
                         group.create_task(self._work(shard))
@@ -54,6 +54,14 @@ class Supervisor:
                     await self._wait()
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from group_error
+
+    async def _listed(self) -> list[Shard]:
+        """The stream's shards; none while they cannot be listed, which must not stop those that are being read."""
+        try:
+            return await self.parts.source.shards()
+        except Retryable as error:
+            self.parts.emit(events.CallRepeated(self.stream, "", "list shards", str(error), SYNC_SECONDS))
+            return []
 
     async def _wait(self) -> None:
         try:

@@ -83,13 +83,13 @@ class Tracer:
         Raises:
             DefinitionError: ``url`` is no file of this pipeline.
         """
-        name = unit_of(url)
+        name = unit_of(url, self._stream)
         link = await self._link(*name) if name is not None else None
         file = next((each for each in link.files if url in {each.key, self._url(link, each)}), None) if link is not None else None
         if link is None or file is None or not link.sealed or file.sink == LEDGER:
             self._refuse_foreign(url)
             if name is None:
-                msg = f"{url} has no name that this service gives; it is <shard>-<after>-<last>.<part>.<digest>.<extension>"
+                msg = f"{url} has no name that this service gives; it is [<stream>.]<shard>-<after>-<last>.<part>.<digest>.<extension>"
                 raise DefinitionError(msg)
             return []
         segment = await self._segment(link)
@@ -214,7 +214,7 @@ def replay(recipe: Recipe, batch: Batch, link: Link, fate: Fate) -> Sequence[Ste
     is_it = (pl.col(SEQUENCE) == fate.sequence) & (pl.col(SUBSEQUENCE) == fate.subsequence)
     row = batch.frame.with_row_index(ROW).filter(is_it)[ROW]
     steps = []
-    for name, _, after, gone, _ in chain.walk(batch, link.shard):
+    for name, _, after, gone, _ in chain.walk(batch, recipe.label(link.stream, link.shard)):
         rows = after.filter(pl.col(ROW).is_in(row.implode())).drop(ROW)
         end = gone.filter(pl.col(ROW).is_in(row.implode()))
         ended = "" if end.is_empty() else f"{fate.outcome}: {end['reason'][0]}"

@@ -180,7 +180,8 @@ class Oracle:
         return listed
 
     def _data(self, where: str, key: str, rows: list[Any], wanted: dict[Place, Any], definition: Definition, verdict: Judgement) -> None:
-        places = [(row["_shard"], int(row["_sequence"]), row["_subsequence"]) for row in rows]
+        named = f"{self.stream}/"  # where several streams share the lake
+        places = [(row["_shard"].removeprefix(named), int(row["_sequence"]), row["_subsequence"]) for row in rows]
         verdict.expect(places == sorted(places), f"{where}: {key} is out of order")
         verdict.rows += rows
         for place, row in zip(places, rows, strict=True):

@@ -377,14 +377,14 @@ def test_closing_or_cancelling_a_reader_leaves_nothing_in_the_budget(aws_env: No
         with pytest.raises(asyncio.CancelledError):
             await task
         assert world.budget.held == 0
-        assert world.source.readers == 0
+        assert world.source.budget.readers == 0
 
         answer.set()
         pages = world.source.read(Shard("s", S0), ORIGIN, HORIZON)
         page = await anext(pages)
         await cast("Any", pages).aclose()
         assert world.budget.held == page.held > 0
-        assert world.source.readers == 0
+        assert world.source.budget.readers == 0
 
     run(aws_env, body)
 

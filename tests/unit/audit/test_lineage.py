@@ -13,7 +13,7 @@ from openlineage.client.generated.schema_dataset import SchemaDatasetFacet, Sche
 from openlineage.client.serde import Serde
 
 from stream import events
-from stream.audit.lineage import LineageJob, RunState, RunTotals, place_dataset, run_event, run_id, stream_dataset
+from stream.audit.lineage import LineageJob, Read, RunState, RunTotals, place_dataset, run_event, run_id, stream_dataset
 from tests.sealed import StillClock
 
 CLASSES = {
@@ -27,7 +27,7 @@ CLASSES = {
 JOB = LineageJob(
     namespace="prod",
     name="flights",
-    source=stream_dataset("events", "eu-west-1", None, [("n", "Int64")]),
+    sources=(stream_dataset("events", "eu-west-1", None, [("n", "Int64")]), stream_dataset("more", "eu-west-1", None, [])),
     targets=(place_dataset("s3://lake/flights/", "s3", [("n", "Int64"), ("kind", "String")]),),
     ledger="s3://lake/_stream/flights/ledger/v1/events/",
     log="s3://lake/_stream/flights/commits/events/",
@@ -96,13 +96,13 @@ def totals():
 
 def test_what_a_run_committed():
     found = totals().totals
-    assert (found.records, found.payload_bytes, found.units, found.outcomes) == (5, 500, 1, {"filtered": 1, "written": 4})
+    assert (found.read, found.units, found.outcomes) == ({"events": Read(5, 500)}, 1, {"filtered": 1, "written": 4})
     assert (found.written["s3"].rows, found.written["s3"].size, found.written["s3"].files) == (4, 321, 1)
 
 
 @pytest.mark.parametrize("state", list(RunState))
 def test_events_are_openlineages(state):
-    event = run_event(JOB, run_id("flights", "events", "host/1-2"), state, StillClock(), totals().totals, "out of luck")
+    event = run_event(JOB, run_id("flights", "host/1-2"), state, StillClock(), totals().totals, "out of luck")
     assert_official(event)
     assert event["inputs"][0]["namespace"] == "kinesis://eu-west-1"
     assert event["inputs"][0]["inputFacets"]["inputStatistics"]["rowCount"] == 5
@@ -113,7 +113,7 @@ def test_events_are_openlineages(state):
 
 
 def test_a_deviation_would_show():
-    event = run_event(JOB, run_id("flights", "events", "w"), RunState.START, StillClock(), totals().totals)
+    event = run_event(JOB, run_id("flights", "w"), RunState.START, StillClock(), totals().totals)
     event["run"]["facets"]["processing_engine"]["_schemaURL"] = "https://openlineage.io/other"
     with pytest.raises(AssertionError):
         assert_official(event)
@@ -123,7 +123,7 @@ def test_a_deviation_would_show():
 
 
 def test_the_run_has_one_id_for_one_worker():
-    assert run_id("a", "s", "w") == run_id("a", "s", "w") != run_id("a", "s", "x")
+    assert run_id("a", "w") == run_id("a", "w") != run_id("a", "x")
 
 
 @pytest.mark.parametrize(
@@ -143,6 +143,6 @@ def test_names_of_places(url, namespace, name):
 def test_a_shard_that_stands_still_is_trouble_until_it_goes_on():
     heard = RunTotals()
     heard(events.ShardHalted("events", "s-1", "broken"))
-    assert heard.trouble == "s-1: broken"
+    assert heard.trouble == "events/s-1: broken"
     heard(events.ShardStarted("events", "s-1", 0))
     assert heard.trouble == ""

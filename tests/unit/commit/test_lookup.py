@@ -4,7 +4,7 @@ import bisect
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.commit.lookup import last_starts, position_of, shards_of, unit_start
+from stream.commit.lookup import last_starts, position_of, shards_of, streams_of, unit_start
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix
 from stream.contracts import ObjectInfo
 from tests.sealed import NOON
@@ -75,6 +75,17 @@ def test_shards_are_listed_without_their_units():
         return [shard async for shard in shards_of(store, "events")]
 
     assert asyncio.run(collect()) == [f"shardId-{n:012d}" for n in range(5)]
+    assert store.pages <= 6
+
+
+def test_streams_are_listed_without_their_shards_whatever_their_names_begin_with():
+    names = ["a", "a-b", "a.b", "a0", "ab"]
+    store = Listing(sorted(f"commits/{name}/shardId-{n:012d}/genesis.json" for name in names for n in range(20)))
+
+    async def collect():
+        return [stream async for stream in streams_of(store)]
+
+    assert sorted(asyncio.run(collect())) == names
     assert store.pages <= 6
 
 

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from stream.contracts import Start, StartKind
+from stream.pipeline.digest import canonical_text, read_canonical
 from stream.pipeline.model import Pipeline
 from stream.transform.decode import Unknown
 from tests.unit.pipeline.definitions import least
@@ -92,3 +93,33 @@ def test_every_option_says_what_it_means():
             assert field.description, f"{part.__name__}.{name}"
             if isinstance(field.annotation, type) and hasattr(field.annotation, "model_fields"):
                 waiting.append(field.annotation)
+
+
+def test_several_streams_each_have_a_start():
+    made = model(source=source(kinesis={"streams": ["a", {"stream": "b", "start": "latest"}], "start": "trim_horizon"}))
+    assert made.source.kinesis.names == ("a", "b")
+    narrowed = [(one.source.kinesis.stream, one.source.kinesis.start.kind) for one in made.each()]
+    assert narrowed == [("a", StartKind.TRIM_HORIZON), ("b", StartKind.LATEST)]
+    assert model(source=source(kinesis={"stream": "a"})).each()[0].source.kinesis.stream == "a"
+
+
+@pytest.mark.parametrize(
+    ("kinesis", "code"),
+    [
+        ({"start": "latest"}, "missing_key"),
+        ({"stream": "a", "streams": ["b"]}, "bad_value"),
+        ({"streams": ["a", "b", "a"]}, "duplicate_stream"),
+        ({"streams": []}, "missing_key"),
+        ({"streams": ["no/name"]}, "bad_name"),
+    ],
+)
+def test_streams_are_named_once(kinesis, code):
+    with pytest.raises(ValidationError) as raised:
+        model(source=source(kinesis=kinesis))
+    assert [error["ctx"]["code"] for error in raised.value.errors()] == [code]
+
+
+def test_a_pipeline_with_several_streams_survives_its_own_text():
+    made = model(source=source(kinesis={"streams": ["a", {"stream": "b", "start": "latest"}]}))
+    assert read_canonical(canonical_text(made)) == made
+    assert "streams" not in canonical_text(model(source=source(kinesis={"stream": "a"})))

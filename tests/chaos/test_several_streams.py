@@ -1,0 +1,133 @@
+"""Two streams in one worker, one lake and one state for both."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from stream.cli.main import app
+
+
+@pytest.fixture
+def two(world):
+    """The same folder seen as the home of each stream, and a pipeline that reads both."""
+    other = replace(world, stream=f"{world.stream}.b", seed=world.seed + 1)
+    other.client.create_stream(StreamName=other.stream, ShardCount=1)
+    path = world.pipeline()
+    listed = f"{{streams: [{world.stream}, {{stream: {other.stream}, start: trim_horizon}}],"
+    path.write_text(path.read_text().replace(f"{{stream: {world.stream},", listed))
+    return world, other, path
+
+
+def exact(*worlds):
+    outcomes = [world.exact(leftovers=True).outcomes for world in worlds]
+    assert [sum(each.values()) for each in outcomes] == [world.put_so_far for world in worlds]
+
+
+def verified(world, path, *options):
+    result = CliRunner().invoke(app, ["audit", "verify", str(path), "--json", *options], env={**world.environment, "COLUMNS": "200"})
+    return result.exit_code, json.loads(result.stdout)
+
+
+def test_both_are_committed_and_a_drain_covers_both(two):
+    left, right, path = two
+    left.produce(200)
+    right.produce(150)
+    worker = left.start(path)
+    worker.until(lambda: left.committed() and right.committed())
+    left.split()
+    right.split()
+    left.produce(100)
+    right.produce(120)
+    worker.until(lambda: left.committed() and right.committed())
+    assert worker.drain() == 0, worker.said()
+    exact(left, right)
+    code, reports = verified(left, path)
+    assert (code, [(each["stream"], each["verdict"]) for each in reports]) == (0, [(left.stream, "ok"), (right.stream, "ok")])
+    assert [sum(shard["records"] for shard in each["shards"]) for each in reports] == [left.put_so_far, right.put_so_far]
+
+
+def test_a_crash_between_intent_and_seal_is_finished_for_both(two):
+    left, right, path = two
+    left.produce(200)
+    right.produce(200)
+    left.crash(path, "IntentCreated:3")
+    worker = left.start(path)
+    worker.until(lambda: left.committed() and right.committed())
+    assert worker.drain() == 0, worker.said()
+    exact(left, right)
+    assert verified(left, path)[0] == 0
+
+
+def test_a_stream_that_goes_away_does_not_stop_the_other(two):
+    left, right, path = two
+    left.produce(100)
+    right.produce(100)
+    worker = left.start(path)
+    worker.until(lambda: left.committed() and right.committed())
+    right.client.delete_stream(StreamName=right.stream)
+    worker.until(lambda: "shard_halted" in worker.said())
+    left.produce(100)
+    worker.until(left.committed)
+    worker.signal(signal.SIGTERM)
+    assert worker.exit() == 1
+    assert right.stream in worker.said().splitlines()[-1]
+    left.exact(leftovers=True)
+
+
+def test_what_one_stream_left_over_is_not_taken_for_the_others(two):
+    left, right, path = two
+    left.produce(100)
+    right.produce(100)
+    worker = left.start(path)
+    worker.until(lambda: left.committed() and right.committed())
+    assert worker.drain() == 0, worker.said()
+    listed = next(each for each in (left.folder / "lake").rglob("*.parquet") if each.name.startswith(f"{right.stream}."))
+    leftover = listed.with_name(listed.name.replace(listed.name.split(".")[-2], "0" * 16))
+    leftover.write_bytes(b"x")
+    code, reports = verified(left, path, "--no-source")
+    assert (code, [len(each["findings"]) for each in reports]) == (1, [0, 1])
+    code, reports = verified(left, path, "--no-source", "--repair")
+    assert (code, [len(each["removed"]) for each in reports]) == (0, [0, 1])
+    assert listed.exists()
+    assert not leftover.exists()
+
+
+def test_a_pipeline_that_gets_a_second_stream_goes_on(world):
+    world.produce(150)
+    path = world.pipeline()
+    world.finish(path)
+    other = replace(world, stream=f"{world.stream}-b", put_so_far=0)
+    other.client.create_stream(StreamName=other.stream, ShardCount=1)
+    path.write_text(path.read_text().replace(f"{{stream: {world.stream},", f"{{streams: [{other.stream}, {world.stream}],"))
+    world.produce(100)
+    other.produce(50)
+    worker = world.start(path)
+    worker.until(lambda: world.committed() and other.committed())
+    assert worker.drain() == 0, worker.said()
+    exact(world, other)
+    code, reports = verified(world, path)
+    assert (code, [each["verdict"] for each in reports]) == (0, ["ok", "ok"])
+
+
+def test_a_record_is_traced_in_either_stream(two):
+    left, right, path = two
+    left.produce(30)
+    right.produce(30)
+    worker = left.start(path)
+    worker.until(lambda: left.committed() and right.committed())
+    assert worker.drain() == 0, worker.said()
+    for world in (left, right):
+        manifest = next(each for each in world.manifests() if each["kind"] == "unit")
+        wanted = f"{world.stream}/{manifest['shard']}:{manifest['last']}"
+        result = CliRunner().invoke(app, ["trace", str(path), wanted, "--json"], env=dict(world.environment))
+        assert result.exit_code == 0, result.output
+        assert {fate["stream"] for fate in json.loads(result.stdout)} == {world.stream}
+        file = next((each for each in manifest["files"] if each["sink"] == "s3"), None)
+        if file is not None:
+            named = CliRunner().invoke(app, ["trace", str(path), "--object", file["key"], "--json"], env=dict(world.environment))
+            assert {fate["stream"] for fate in json.loads(named.stdout)} == {world.stream}
