@@ -5,14 +5,17 @@ from __future__ import annotations
 import json as json_text
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
 
+from stream.audit.chain import Link
 from stream.audit.criteria import Criterion
 from stream.audit.trace import Fate, Wanted
 from stream.aws.session import AwsSession
@@ -56,29 +59,16 @@ def trace(
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
         wanted = None if target is not None or by_value else Wanted.parse(words[0])
         streams = [one for one in pipeline.each() if wanted is None or wanted.stream in {None, one.source.kinesis.stream}]
-        return [found for one in streams for found in await look(one, wanted)]
-
-    async def look(pipeline: Pipeline, wanted: Wanted | None) -> list[tuple[Fate, list[Step]]]:
-        clock, kinesis = SystemClock(), pipeline.source.kinesis
-        session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
-        stores = Stores.open(pipeline, file.parent, session)
-        log = CommitLog(stores.state, pipeline.application, clock, "trace")
-        tracer = Tracer(log, kinesis.stream, stores.areas(located(pipeline.state, file.parent), kinesis.stream))
-        if by_value:
-            found, searched = await tracer.search(Criterion.parse(words[0]), units)
-            looked.append(searched)
-        else:
-            found = await (tracer.find_row(target or "", row) if wanted is None else tracer.find(wanted))
-        shown: list[tuple[Fate, list[Step]]] = [(fate, []) for _, fate in found]
-        if steps and found:
-            async with AsyncExitStack() as stack:
-                source = await open_source(pipeline, session, clock, stack)
-                definitions = Definitions(stores.state, file.parent, os.environ, clock)
-                shown = [
-                    (fate, list(replay(await definitions.recorded(link.pipeline), await read_unit(source, link), link, fate)))
-                    for link, fate in found
-                ]
-        return shown
+        found = []
+        for one in streams:
+            place = _Place(one, file.parent)
+            if by_value:
+                rows, searched = await place.tracer.search(Criterion.parse(words[0]), units)
+                looked.append(searched)
+            else:
+                rows = await (place.tracer.find_row(target or "", row) if wanted is None else place.tracer.find(wanted))
+            found += await place.shown(rows) if steps and rows else [(fate, []) for _, fate in rows]
+        return found
 
     found = carry_out(file, run)
     if json:
@@ -91,6 +81,30 @@ def trace(
         if not found:
             console.print(_not_found(looked))
     raise typer.Exit(0 if found else EXIT_NOT_FOUND)
+
+
+class _Place:
+    """Where one stream's records are looked up."""
+
+    def __init__(self, pipeline: Pipeline, base: Path) -> None:
+        kinesis = pipeline.source.kinesis
+        self._pipeline = pipeline
+        self._base = base
+        self._clock = SystemClock()
+        self._session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
+        self._stores = Stores.open(pipeline, base, self._session)
+        log = CommitLog(self._stores.state, pipeline.application, self._clock, "trace")
+        self.tracer = Tracer(log, kinesis.stream, self._stores.areas(located(pipeline.state, base), kinesis.stream))
+
+    async def shown(self, found: Sequence[tuple[Link, Fate]]) -> list[tuple[Fate, list[Step]]]:
+        """Each record with its way through the stages of the definition that its unit was committed with."""
+        definitions = Definitions(self._stores.state, self._base, os.environ, self._clock)
+        async with AsyncExitStack() as stack:
+            source = await open_source(self._pipeline, self._session, self._clock, stack)
+            return [
+                (fate, list(replay(await definitions.recorded(link.pipeline), await read_unit(source, link), link, fate)))
+                for link, fate in found
+            ]
 
 
 def _not_found(looked: list[Searched]) -> str:
