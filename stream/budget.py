@@ -37,7 +37,9 @@ class ByteBudget:
             if granted.done() and not granted.cancelled():
                 self.release(size)
             else:
-                self._waiting.remove(entry)
+                # A release between the cancellation and this moment has passed the entry over already.
+                if entry in self._waiting:
+                    self._waiting.remove(entry)
                 self._grant()
             raise
 

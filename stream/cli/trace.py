@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json as json_text
 import os
 import sys
@@ -18,6 +19,7 @@ from rich.console import Console
 from stream.audit.chain import Link
 from stream.audit.criteria import Criterion
 from stream.audit.trace import Fate, Wanted
+from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.cli.audit import AsJson, File, carry_out
 from stream.clock import SystemClock
@@ -98,7 +100,8 @@ class _Place:
 
     async def shown(self, found: Sequence[tuple[Link, Fate]]) -> list[tuple[Fate, list[Step]]]:
         """Each record with its way through the stages of the definition that its unit was committed with."""
-        definitions = Definitions(self._stores.state, self._base, os.environ, self._clock)
+        managed = functools.partial(read_secret, self._session)
+        definitions = Definitions(self._stores.state, self._base, os.environ, self._clock, managed)
         async with AsyncExitStack() as stack:
             source = await open_source(self._pipeline, self._session, self._clock, stack)
             return [

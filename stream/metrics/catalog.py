@@ -95,6 +95,9 @@ AUDIT_EXPORT_HALTED = _gauge("audit_export_halted", _SHARD, "1 while the collect
 TELEMETRY_SPANS = _counter("telemetry_spans", ("result",), "Spans of the worker's own operations: exported, failed, dropped.")
 TELEMETRY_FAILURES = _counter("telemetry_failures", (), "Complaints of the OpenTelemetry SDK about its collector.")
 
+REFERENCE_REFRESHES = _counter("reference_refreshes", ("result",), "Times reference tables were read again: changed, same, failed.")
+REFERENCE_AGE = _gauge("reference_age_seconds", (), "Time since all refreshing reference tables were last known to be current.", "seconds")
+
 CHECKPOINTS = _counter("checkpoints", _STREAM, "Checkpoints stored.")
 RECOVERIES = _counter("recoveries", _STREAM, "Times the commit log was followed to its end.")
 RECOVERY_UNITS = _counter("recovery_units", _STREAM, "Units found committed behind a checkpoint.")

@@ -56,6 +56,8 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.ExportRefused: Level.WARNING,
     ev.ExportHalted: Level.ERROR,
     ev.ExportResumed: Level.INFO,
+    ev.ReferenceRefreshed: Level.INFO,
+    ev.ReferenceRefreshFailed: Level.WARNING,
     ev.ExportLagged: Level.DEBUG,
     ev.TelemetryFailed: Level.WARNING,
     ev.ShardStarted: Level.INFO,

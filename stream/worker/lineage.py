@@ -21,7 +21,7 @@ from stream.batch import LINEAGE
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import StreamError
 from stream.pipeline.model import Lineage, Pipeline
-from stream.pipeline.resources import resolve_secret
+from stream.pipeline.secrets import SecretReader, find_secret
 from stream.storage.prefixed import PrefixedStore
 from stream.transform.engine import CompiledChain
 from stream.worker.parts import Parts
@@ -140,7 +140,7 @@ def job_of(pipeline: Pipeline, lineage: Lineage, parts: Parts, state: ObjectStor
 
 
 async def open_reporter(
-    pipeline: Pipeline, parts: Parts, totals: RunTotals, env: Mapping[str, str], base: Path, stack: AsyncExitStack
+    pipeline: Pipeline, parts: Parts, totals: RunTotals, env: Mapping[str, str], base: Path, managed: SecretReader, stack: AsyncExitStack
 ) -> Reporter | None:
     """The reporter of this run if the pipeline wants one; how the run ended is told when ``stack`` closes.
 
@@ -155,7 +155,7 @@ async def open_reporter(
     kept = PrefixedStore(state, "lineage/")
     reporter = Reporter(job_of(pipeline, lineage, parts, state, base), run, totals, kept, parts.clock, parts.emit, lineage.interval)
     if lineage.url is not None:
-        headers = {key: resolve_secret(reference, env, base).decode() for key, reference in lineage.headers.items()}
+        headers = {key: (await find_secret(reference, env, base, managed)).decode() for key, reference in lineage.headers.items()}
         client = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=TIMEOUT), headers={"content-type": "application/json", **headers}
         )

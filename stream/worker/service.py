@@ -17,6 +17,8 @@ import stream
 from stream import events
 from stream.audit.lineage import RunTotals
 from stream.audit.operations import Operations
+from stream.aws.secrets import read_secret
+from stream.aws.session import AwsSession
 from stream.errors import Fatal
 from stream.metrics.catalog import LOOP_LAG, TELEMETRY_SPANS
 from stream.metrics.logs import JsonLog
@@ -53,13 +55,16 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         async with AsyncExitStack() as stack:
             stack.enter_context(_signals(draining))
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
+            managed = functools.partial(read_secret, AwsSession(region=pipeline.source.kinesis.region))
             if pipeline.telemetry is not None:
                 told = functools.partial(_count_spans, recorder)
-                to_collector = spans_to_collector(pipeline.telemetry, pipeline.application, name, options.env, options.base, emit, told)
+                to_collector = spans_to_collector(
+                    pipeline.telemetry, (pipeline.application, name), options.env, options.base, managed, emit, told
+                )
                 narrator.sender = await stack.enter_async_context(to_collector)
             each = await assemble(pipeline, replace(options, worker=name), emit, draining, stack)
             budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
-            reporter = await open_reporter(pipeline, each[0].parts, totals, options.env, options.base, stack)
+            reporter = await open_reporter(pipeline, each[0].parts, totals, options.env, options.base, managed, stack)
             recorder.watch_buffer(lambda: budget.held, budget.limit)
             streams = Streams(each, draining, emit)
             emit(events.WorkerStarted(streams.names, "", each[0].parts.worker, stream.__version__))
@@ -68,6 +73,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
                 aside += [group.create_task(export.run()) for export in exports]
                 aside += [group.create_task(reporter.run())] if reporter else []
+                if (refresher := each[0].parts.refresher) is not None:
+                    aside.append(group.create_task(refresher.run()))
                 await streams.run(options.drain_seconds)
                 for task in aside:
                     task.cancel()

@@ -16,7 +16,7 @@ from stream.audit.operations import CLIENT, Operation, Operations, Told
 from stream.contracts import Emit
 from stream.errors import DefinitionError
 from stream.pipeline.model import Telemetry
-from stream.pipeline.resources import resolve_secret
+from stream.pipeline.secrets import SecretReader, find_secret
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -83,9 +83,11 @@ class SpanQueue:
 
 @asynccontextmanager
 async def spans_to_collector(
-    telemetry: Telemetry, application: str, worker: str, env: Mapping[str, str], base: Path, emit: Emit, count: Count
+    telemetry: Telemetry, names: tuple[str, str], env: Mapping[str, str], base: Path, managed: SecretReader, emit: Emit, count: Count
 ) -> AsyncIterator[SpanQueue]:
     """A queue whose spans go to the collector while the context is open; at its end the last ones get a few seconds.
+
+    ``names``: application and worker.
 
     Raises:
         DefinitionError: the SDK is not installed, or a header's secret is missing.
@@ -112,12 +114,12 @@ async def spans_to_collector(
         def shutdown(self) -> None:
             exporter.shutdown()
 
-    headers = {name: resolve_secret(reference, env, base).decode() for name, reference in telemetry.headers.items()}
+    headers = {name: (await find_secret(reference, env, base, managed)).decode() for name, reference in telemetry.headers.items()}
     url = f"{telemetry.endpoint.rstrip('/')}/v1/traces"
     exporter: Any = OTLPSpanExporter(endpoint=url, headers=headers, timeout=EXPORT_SECONDS, compression=Compression.Gzip)
     # One more than the limit, so that the SDK's own way of dropping, which tells nobody, never comes into play.
     processor: Any = BatchSpanProcessor(Counting(), max_queue_size=telemetry.queue + 1, max_export_batch_size=min(512, telemetry.queue))
-    queue = SpanQueue(processor, _builder(application, worker), telemetry.queue, count)
+    queue = SpanQueue(processor, _builder(*names), telemetry.queue, count)
     heard = _Heard(emit)
     logger = logging.getLogger("opentelemetry")
     propagated, logger.propagate = logger.propagate, False
