@@ -206,9 +206,16 @@ def run_event(job: LineageJob, run: str, state: RunState, clock: Clock, totals: 
         "schemaURL": _EVENT,
         "run": {"runId": run, "facets": run_facets},
         "job": {"namespace": job.namespace, "name": job.name, "facets": {"jobType": kind}},
-        "inputs": [_source(source, totals.read.get(source.name, Read())) for source in job.sources],
+        "inputs": [_source(source, _read_from(source, job, totals)) for source in job.sources],
         "outputs": [_target(target, totals.written.get(target.sink, Written())) for target in job.targets],
     }
+
+
+def _read_from(source: Dataset, job: LineageJob, totals: Totals) -> Read:
+    """A single source has everything: what it is called in the log need not be what it is called outside."""
+    if len(job.sources) > 1:
+        return totals.read.get(source.name, Read())
+    return Read(sum(read.records for read in totals.read.values()), sum(read.payload_bytes for read in totals.read.values()))
 
 
 def _source(source: Dataset, read: Read) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import functools
 import json as json_text
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,13 +20,17 @@ from stream.audit.chain import Link
 from stream.audit.criteria import Criterion
 from stream.audit.trace import Fate, Wanted
 from stream.aws.secrets import read_secret
-from stream.aws.session import AwsSession
 from stream.cli.audit import AsJson, File, carry_out
 from stream.clock import SystemClock
+from stream.commit.claims import Claims
 from stream.commit.log import CommitLog
 from stream.pipeline.model import Pipeline
-from stream.worker.auditing import Stores, open_source
+from stream.sink.rejects import NAME as REJECTS
+from stream.worker.auditing import Stores
+from stream.worker.dead_letters import Redrive, chain_name
 from stream.worker.definitions import Definitions
+from stream.worker.evidence import chains_of, open_source, session_of
+from stream.worker.following import attempts
 from stream.worker.places import located
 from stream.worker.tracing import Searched, Step, Tracer, read_unit, replay
 
@@ -61,16 +65,24 @@ def trace(
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
         wanted = None if target is not None or by_value else Wanted.parse(words[0])
         streams = [one for one in pipeline.each() if wanted is None or wanted.stream in {None, one.source.kinesis.stream}]
-        found = []
-        for one in streams:
-            place = _Place(one, file.parent)
-            if by_value:
-                rows, searched = await place.tracer.search(Criterion.parse(words[0]), units)
-                looked.append(searched)
-            else:
-                rows = await (place.tracer.find_row(target or "", row) if wanted is None else place.tracer.find(wanted))
-            found += await place.shown(rows) if steps and rows else [(fate, []) for _, fate in rows]
-        return found
+        return [found for one in streams for found in await look(one, wanted)]
+
+    async def look(pipeline: Pipeline, wanted: Wanted | None) -> list[tuple[Fate, list[Step]]]:
+        clock = SystemClock()
+        stores = Stores.open(pipeline, file.parent, session_of(pipeline))
+        log = CommitLog(stores.state, pipeline.application, clock, "trace")
+        asked = Search(Criterion.parse(words[0]), units, looked) if by_value else wanted or Row(target or "", row)
+        found = await _found(pipeline, file.parent, log, asked)
+        if not steps:
+            return [(fate, []) for _, fate in found]
+        shown: list[tuple[Fate, list[Step]]] = []
+        definitions = Definitions(stores.state, file.parent, os.environ, clock, functools.partial(read_secret, session_of(pipeline)))
+        for link, fate in found:
+            async with AsyncExitStack() as stack:
+                source, _ = await open_source(pipeline, file.parent, clock, stack, link.stream)
+                recipe = await definitions.recorded(link.pipeline)
+                shown.append((fate, list(replay(recipe, await read_unit(source, link), link, fate))))
+        return shown
 
     found = carry_out(file, run)
     if json:
@@ -85,29 +97,48 @@ def trace(
     raise typer.Exit(0 if found else EXIT_NOT_FOUND)
 
 
-class _Place:
-    """Where one stream's records are looked up."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a file."""
 
-    def __init__(self, pipeline: Pipeline, base: Path) -> None:
-        kinesis = pipeline.source.kinesis
-        self._pipeline = pipeline
-        self._base = base
-        self._clock = SystemClock()
-        self._session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
-        self._stores = Stores.open(pipeline, base, self._session)
-        log = CommitLog(self._stores.state, pipeline.application, self._clock, "trace")
-        self.tracer = Tracer(log, kinesis.stream, self._stores.areas(located(pipeline.state, base), kinesis.stream))
+    target: str
+    row: int
 
-    async def shown(self, found: Sequence[tuple[Link, Fate]]) -> list[tuple[Fate, list[Step]]]:
-        """Each record with its way through the stages of the definition that its unit was committed with."""
-        managed = functools.partial(read_secret, self._session)
-        definitions = Definitions(self._stores.state, self._base, os.environ, self._clock, managed)
-        async with AsyncExitStack() as stack:
-            source = await open_source(self._pipeline, self._session, self._clock, stack)
-            return [
-                (fate, list(replay(await definitions.recorded(link.pipeline), await read_unit(source, link), link, fate)))
-                for link, fate in found
-            ]
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A value in a column of the newest ``units``; ``looked`` takes what was looked at."""
+
+    criterion: Criterion
+    units: int
+    looked: list[Searched]
+
+
+async def _ask(tracer: Tracer, wanted: Wanted | Row | Search) -> list[tuple[Link, Fate]]:
+    match wanted:
+        case Row(target, row):
+            return await tracer.find_row(target, row)
+        case Search(criterion, units, looked):
+            found, searched = await tracer.search(criterion, units)
+            looked.append(searched)
+            return found
+        case _:
+            return await tracer.find(wanted)
+
+
+async def _found(pipeline: Pipeline, base: Path, log: CommitLog, wanted: Wanted | Row | Search) -> list[tuple[Link, Fate]]:
+    """In the stream's own chain and in those of its redrives and backfills, with every later attempt behind the first."""
+    stores, place = Stores.open(pipeline, base, session_of(pipeline)), located(pipeline.state, base)
+    tracers = {chain: Tracer(log, chain, stores.areas(place, chain)) for chain in await chains_of(pipeline, base)}
+    found: list[tuple[Link, Fate]] = []
+    for tracer in tracers.values():
+        found += await _ask(tracer, wanted)
+    redrives = chain_name(pipeline.source.kinesis.stream)
+    if redrives not in tracers:
+        return found
+    claims = await Claims(stores.state, redrives, Redrive).all()
+    rejected = stores.areas(place, redrives)[REJECTS]
+    return found + [each for _, fate in found for each in await attempts(fate, rejected, tracers[redrives], claims)]
 
 
 def _not_found(looked: list[Searched]) -> str:
@@ -122,6 +153,7 @@ def _show(fate: Fate, way: list[Step], console: Console) -> None:
     lines = {
         "stream": fate.stream,
         "record": f"{fate.shard}:{fate.sequence}:{fate.subsequence}",
+        "attempt": f"{fate.attempts_before + 1}, first read as {fate.first_read}" if fate.first_read else None,
         "outcome": fate.outcome,
         "stage": fate.stage,
         "reason": fate.reason,

@@ -24,7 +24,7 @@ def references(pipeline: Pipeline) -> tuple[str, ...]:
     receivers = (pipeline.audit.otlp, pipeline.audit.lineage, pipeline.telemetry)
     names = [name for stage in pipeline.stages for name in stage.secret_names()]
     headers = [name for receiver in receivers if receiver is not None for name in receiver.headers.values()]
-    return tuple(dict.fromkeys([*names, *headers]))
+    return tuple(dict.fromkeys([*names, *headers, *pipeline.notify.headers.values()]))
 
 
 def is_managed(name: str) -> bool:

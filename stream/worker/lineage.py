@@ -123,6 +123,9 @@ def job_of(pipeline: Pipeline, lineage: Lineage, parts: Parts, state: ObjectStor
     written = chain.output_schema if isinstance(chain, CompiledChain) else pl.Schema()
     schema = pipeline.source.record_schema()
     read = [(name, str(kind)) for name, kind in schema.polars().items()] if schema else []
+    sources = tuple(stream_dataset(name, kinesis.region, kinesis.endpoint, read) for name in kinesis.names)
+    if pipeline.source.s3 is not None:
+        sources = (place_dataset(located(pipeline.source.s3.url, base), "", read),)
     targets = []
     for sink in pipeline.sinks:
         columns = [(name, str(written[name])) for name in sink.columns(written) if name not in LINEAGE]
@@ -130,7 +133,7 @@ def job_of(pipeline: Pipeline, lineage: Lineage, parts: Parts, state: ObjectStor
     return LineageJob(
         namespace=lineage.namespace,
         name=pipeline.application,
-        sources=tuple(stream_dataset(name, kinesis.region, kinesis.endpoint, read) for name in kinesis.names),
+        sources=sources,
         targets=tuple(targets),
         ledger=f"{state.url}ledger/v1/",
         log=f"{state.url}commits/",

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from typing import Final
@@ -19,6 +19,7 @@ from stream.audit.lineage import RunTotals
 from stream.audit.operations import Operations
 from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
+from stream.contracts import Emit
 from stream.errors import Fatal
 from stream.metrics.catalog import LOOP_LAG, TELEMETRY_SPANS
 from stream.metrics.logs import JsonLog
@@ -26,12 +27,14 @@ from stream.metrics.process import register_process, watch_loop
 from stream.metrics.recorder import Recorder
 from stream.metrics.server import Health, MetricsServer
 from stream.pipeline.model import Pipeline
+from stream.pipeline.secrets import SecretReader
 from stream.worker.allocators import give_memory_back
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.lineage import open_reporter
+from stream.worker.notifying import open_notifier
 from stream.worker.parts import to_all, weightiest
 from stream.worker.several import Streams
-from stream.worker.telemetry import Narrator, spans_to_collector
+from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -56,12 +59,9 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             stack.enter_context(_signals(draining))
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
             managed = functools.partial(read_secret, AwsSession(region=pipeline.source.kinesis.region))
-            if pipeline.telemetry is not None:
-                told = functools.partial(_count_spans, recorder)
-                to_collector = spans_to_collector(
-                    pipeline.telemetry, (pipeline.application, name), options.env, options.base, managed, emit, told
-                )
-                narrator.sender = await stack.enter_async_context(to_collector)
+            narrator.sender = await _span_queue(pipeline, options, name, managed, emit, recorder, stack)
+            told = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
+            emit = to_all(emit, told) if told else emit
             each = await assemble(pipeline, replace(options, worker=name), emit, draining, stack)
             budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
             reporter = await open_reporter(pipeline, each[0].parts, totals, options.env, options.base, managed, stack)
@@ -73,9 +73,12 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
                 aside += [group.create_task(export.run()) for export in exports]
                 aside += [group.create_task(reporter.run())] if reporter else []
+                aside += [group.create_task(told.run())] if told else []
                 if (refresher := each[0].parts.refresher) is not None:
                     aside.append(group.create_task(refresher.run()))
                 await streams.run(options.drain_seconds)
+                if told:
+                    await told.finish()
                 for task in aside:
                     task.cancel()
                 await asyncio.gather(*(export.finish() for export in exports))
@@ -84,9 +87,12 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     finally:
         log.flush()
     if streams.halted:
-        reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(streams.halted.items()))
-        msg = f"{len(streams.halted)} shard(s) or stream(s) stand still:\n{reasons}"
-        raise Fatal(msg)
+        raise _standing_still(streams.halted)
+
+
+def _standing_still(halted: Mapping[str, str]) -> Fatal:
+    reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(halted.items()))
+    return Fatal(f"{len(halted)} shard(s) or stream(s) stand still:\n{reasons}")
 
 
 @contextmanager
@@ -124,8 +130,19 @@ class _HealthListener:
                 pass
 
 
-def _count_spans(recorder: Recorder, result: str, spans: int) -> None:
-    recorder.add(TELEMETRY_SPANS, spans, result)
+async def _span_queue(
+    pipeline: Pipeline, options: WorkerOptions, name: str, managed: SecretReader, emit: Emit, recorder: Recorder, stack: AsyncExitStack
+) -> SpanQueue | None:
+    """Where spans of this worker's operations go, if the pipeline wants them."""
+    if pipeline.telemetry is None:
+        return None
+
+    def count(result: str, spans: int) -> None:
+        recorder.add(TELEMETRY_SPANS, spans, result)
+
+    names = pipeline.application, name
+    queue = spans_to_collector(pipeline.telemetry, names, options.env, options.base, managed, emit, count)
+    return await stack.enter_async_context(queue)
 
 
 def _to_stderr(line: bytes) -> None:

@@ -18,6 +18,7 @@ from stream.audit.ledger import LedgerObject, Segment, read_segment
 from stream.audit.objects import Area, unit_of, url_in
 from stream.audit.trace import Fate, Wanted, fates, find, record_at
 from stream.batch import ORIGIN, ROW, SEQUENCE, SUBSEQUENCE, Batch
+from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import last_starts, shards_of, unit_start
 from stream.commit.naming import SEQUENCE_DIGITS, manifest_key
@@ -25,7 +26,6 @@ from stream.contracts import Shard, Source, Start, StartKind
 from stream.errors import DefinitionError, Halted
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.sink.rejects import NAME as REJECTS
-from stream.source.kinesis import KinesisSource
 from stream.together import a_few_at_once
 from stream.transform.engine import CompiledChain
 from stream.worker.auditing import link_of
@@ -190,7 +190,7 @@ async def read_unit(source: Source, link: Link) -> Batch:
     async with aclosing(source.read(shard, link.after, Start(StartKind.TRIM_HORIZON), link.last)) as pages:  # type: ignore[type-var]
         async for page in pages:
             frames.append(page.batch)
-            if isinstance(source, KinesisSource):
+            if isinstance(source, Lending):
                 source.budget.release(page.held)
     batch = Batch.concat(frames)
     if batch.rows != link.records:
