@@ -63,26 +63,14 @@ def trace(
     looked: list[Searched] = []
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
-        wanted = None if target is not None or by_value else Wanted.parse(words[0])
-        streams = [one for one in pipeline.each() if wanted is None or wanted.stream in {None, one.source.kinesis.stream}]
-        return [found for one in streams for found in await look(one, wanted)]
-
-    async def look(pipeline: Pipeline, wanted: Wanted | None) -> list[tuple[Fate, list[Step]]]:
-        clock = SystemClock()
-        stores = Stores.open(pipeline, file.parent, session_of(pipeline))
-        log = CommitLog(stores.state, pipeline.application, clock, "trace")
-        asked = Search(Criterion.parse(words[0]), units, looked) if by_value else wanted or Row(target or "", row)
-        found = await _found(pipeline, file.parent, log, asked)
-        if not steps:
-            return [(fate, []) for _, fate in found]
-        shown: list[tuple[Fate, list[Step]]] = []
-        definitions = Definitions(stores.state, file.parent, os.environ, clock, functools.partial(read_secret, session_of(pipeline)))
-        for link, fate in found:
-            async with AsyncExitStack() as stack:
-                source, _ = await open_source(pipeline, file.parent, clock, stack, link.stream)
-                recipe = await definitions.recorded(link.pipeline)
-                shown.append((fate, list(replay(recipe, await read_unit(source, link), link, fate))))
-        return shown
+        asked: Wanted | Row | Search
+        if target is not None:
+            asked = Row(target, row)
+        else:
+            asked = Search(Criterion.parse(words[0]), units, looked) if by_value else Wanted.parse(words[0])
+        named = asked.stream if isinstance(asked, Wanted) else None
+        streams = [one for one in pipeline.each() if named in {None, one.source.kinesis.stream}]
+        return [found for one in streams for found in await _look(one, file.parent, asked, steps=steps)]
 
     found = carry_out(file, run)
     if json:
@@ -112,6 +100,23 @@ class Search:
     criterion: Criterion
     units: int
     looked: list[Searched]
+
+
+async def _look(pipeline: Pipeline, base: Path, asked: Wanted | Row | Search, *, steps: bool) -> list[tuple[Fate, list[Step]]]:
+    """What one stream's log says, with ``steps`` each record's way through the definition that its unit was committed with."""
+    clock, session = SystemClock(), session_of(pipeline)
+    stores = Stores.open(pipeline, base, session)
+    found = await _found(pipeline, base, CommitLog(stores.state, pipeline.application, clock, "trace"), asked)
+    if not steps:
+        return [(fate, []) for _, fate in found]
+    shown: list[tuple[Fate, list[Step]]] = []
+    definitions = Definitions(stores.state, base, os.environ, clock, functools.partial(read_secret, session))
+    for link, fate in found:
+        async with AsyncExitStack() as stack:
+            source, _ = await open_source(pipeline, base, clock, stack, link.stream)
+            recipe = await definitions.recorded(link.pipeline)
+            shown.append((fate, list(replay(recipe, await read_unit(source, link), link, fate))))
+    return shown
 
 
 async def _ask(tracer: Tracer, wanted: Wanted | Row | Search) -> list[tuple[Link, Fate]]:
