@@ -193,7 +193,7 @@ class Verifier:
                 await self._body(unit, file)  # that place is not listed: somebody else may use it by now
                 continue
             url = areas[file.sink].url_of(file.key)
-            if url not in files:
+            if url not in files and not areas[file.sink].may_be_gone(unit):
                 self._state.findings += objects.check_file(unit, file, url, None)
 
     async def _unit(self, unit: Link) -> None:
@@ -233,6 +233,9 @@ class Verifier:
             self._state.findings.append(Finding(unit.shard, Check.OBJECTS, Verdict.UNKNOWN, why, *unit.bounds, object=file.key))
             return None, ""
         body, url = found
+        area = self._evidence.areas.get(file.sink)
+        if body is None and area is not None and area.may_be_gone(unit):
+            return None, url
         wrong = objects.check_file(unit, file, url, body)
         self._state.findings += wrong
         return (None if wrong else body), url

@@ -95,6 +95,14 @@ AUDIT_EXPORT_HALTED = _gauge("audit_export_halted", _SHARD, "1 while the collect
 TELEMETRY_SPANS = _counter("telemetry_spans", ("result",), "Spans of the worker's own operations: exported, failed, dropped.")
 TELEMETRY_FAILURES = _counter("telemetry_failures", (), "Complaints of the OpenTelemetry SDK about its collector.")
 
+LOADS = _counter("loads", (*_STREAM, "sink", "result"), "Loads: done, transient, setup, unexpected, parked.")
+LOAD_UNITS = _counter("load_units", (*_STREAM, "sink"), "Sealed units loaded into the sink's table.")
+LOAD_RECORDS = _counter("load_records", (*_STREAM, "sink"), "Rows loaded into the sink's table.")
+LOAD_SECONDS = _histogram("load_seconds", (*_STREAM, "sink"), (*SECONDS, 30.0, 60.0, 300.0), "Time one load took.")
+LOAD_AGE = _histogram("load_age_seconds", (*_STREAM, "sink"), AGES, "From the seal of a load's first unit to its end.")
+LOAD_WAITING = _gauge("load_units_waiting", (*_STREAM, "sink"), "Sealed units with rows that the loader sees waiting.")
+LOAD_LAG = _gauge("load_lag_seconds", (*_STREAM, "sink"), "How long the oldest of them has waited.", "seconds")
+LOAD_PARKED = _gauge("load_parked_shards", (*_STREAM, "sink"), "Shards whose units are not loaded until a person acts.")
 REFERENCE_REFRESHES = _counter("reference_refreshes", ("result",), "Times reference tables were read again: changed, same, failed.")
 REFERENCE_AGE = _gauge("reference_age_seconds", (), "Time since all refreshing reference tables were last known to be current.", "seconds")
 

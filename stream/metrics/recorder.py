@@ -218,6 +218,28 @@ def _telemetry_failed(r: Recorder, _: ev.TelemetryFailed) -> None:
     r.add(m.TELEMETRY_FAILURES, 1)
 
 
+def _units_loaded(r: Recorder, e: ev.UnitsLoaded) -> None:
+    r.add(m.LOADS, 1, e.stream, e.sink, "done")
+    r.add(m.LOAD_UNITS, e.units, e.stream, e.sink)
+    r.add(m.LOAD_RECORDS, e.rows, e.stream, e.sink)
+    r.observe(m.LOAD_SECONDS, e.seconds, e.stream, e.sink)
+    r.observe(m.LOAD_AGE, e.lag, e.stream, e.sink)
+
+
+def _loads_waiting(r: Recorder, e: ev.LoadsWaiting) -> None:
+    r.set(m.LOAD_WAITING, e.units, e.stream, e.sink)
+    r.set(m.LOAD_LAG, e.age, e.stream, e.sink)
+    r.set(m.LOAD_PARKED, e.parked, e.stream, e.sink)
+
+
+def _load_refused(r: Recorder, e: ev.LoadRefused) -> None:
+    r.add(m.LOADS, 1, e.stream, e.sink, e.kind)
+
+
+def _load_parked(r: Recorder, e: ev.LoadParked) -> None:
+    r.add(m.LOADS, 1, e.stream, e.sink, "parked")
+
+
 def _reference_refreshed(r: Recorder, e: ev.ReferenceRefreshed) -> None:
     r.add(m.REFERENCE_REFRESHES, 1, "changed" if e.changed else "same")
     r.set(m.REFERENCE_AGE, e.age)
@@ -291,6 +313,10 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.ExportResumed: _export_resumed,
     ev.ExportLagged: _export_lagged,
     ev.TelemetryFailed: _telemetry_failed,
+    ev.UnitsLoaded: _units_loaded,
+    ev.LoadsWaiting: _loads_waiting,
+    ev.LoadRefused: _load_refused,
+    ev.LoadParked: _load_parked,
     ev.ReferenceRefreshed: _reference_refreshed,
     ev.ReferenceRefreshFailed: _reference_refresh_failed,
     ev.ShardStarted: _shard_started,

@@ -18,6 +18,7 @@ from stream.errors import Fatal, Halted, LeaseLost, Superseded
 from stream.events import Event
 from stream.worker.breaker import Breaker
 from stream.worker.exporting import ExportTask
+from stream.worker.loading import Loader
 from stream.worker.recipe import Cooked, CutUnit, Recipe
 from stream.worker.refreshing import CurrentRecipe, Refresher
 
@@ -64,6 +65,7 @@ class StreamParts:
     stream: str
     start: Start
     parts: Parts
+    loaders: tuple[Loader, ...] = ()
 
 
 _BY_WEIGHT: Final = (Fatal, Halted, LeaseLost, Superseded)

@@ -74,6 +74,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 aside += [group.create_task(export.run()) for export in exports]
                 aside += [group.create_task(reporter.run())] if reporter else []
                 aside += [group.create_task(told.run())] if told else []
+                loaders = [loader for one in each for loader in one.loaders]
+                aside += [group.create_task(loader.run()) for loader in loaders]
                 if (refresher := each[0].parts.refresher) is not None:
                     aside.append(group.create_task(refresher.run()))
                 await streams.run(options.drain_seconds)
@@ -81,7 +83,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                     await told.finish()
                 for task in aside:
                     task.cancel()
-                await asyncio.gather(*(export.finish() for export in exports))
+                await asyncio.gather(*(export.finish() for export in exports), *(loader.finish() for loader in loaders))
     except ExceptionGroup as group_error:
         raise weightiest(group_error) from group_error
     finally:
