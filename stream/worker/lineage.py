@@ -17,7 +17,7 @@ import polars as pl
 import stream
 from stream import events
 from stream.audit.lineage import LineageJob, RunState, RunTotals, place_dataset, run_event, run_id, stream_dataset
-from stream.batch import LINEAGE
+from stream.batch import LINEAGE, ROW
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import StreamError
 from stream.pipeline.model import Lineage, Pipeline
@@ -128,7 +128,7 @@ def job_of(pipeline: Pipeline, lineage: Lineage, parts: Parts, state: ObjectStor
         sources = (place_dataset(located(pipeline.source.s3.url, base), "", read),)
     targets = []
     for sink in pipeline.sinks:
-        columns = [(name, str(written[name])) for name in sink.columns(written) if name not in LINEAGE]
+        columns = [(name, str(written[name])) for name in written.names() if name not in {*LINEAGE, ROW}]
         targets.append(place_dataset(located(sink.url, base), sink.name, columns))
     return LineageJob(
         namespace=lineage.namespace,
