@@ -28,7 +28,7 @@ from stream.metrics.recorder import Recorder
 from stream.metrics.server import Health, MetricsServer
 from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader
-from stream.worker.allocators import give_memory_back
+from stream.worker.allocators import keep_giving_back, prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.lineage import open_reporter
 from stream.worker.notifying import open_notifier
@@ -46,7 +46,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         Fatal: something that this process needs is missing, or no shard can go on; what is sealed stays, nothing else is visible.
         DefinitionError: the pipeline asks for something that cannot be had.
     """
-    give_memory_back()
+    prepare_allocators()
     registry, health = CollectorRegistry(), Health()
     recorder, log, name = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock), worker_id(options.clock)
     narrator = Narrator(Operations(pipeline.application, name, options.clock), log)
@@ -71,13 +71,10 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             health.clear("worker")
             async with asyncio.TaskGroup() as group:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
-                aside += [group.create_task(export.run()) for export in exports]
-                aside += [group.create_task(reporter.run())] if reporter else []
-                aside += [group.create_task(told.run())] if told else []
+                aside.append(group.create_task(keep_giving_back(options.clock)))
                 loaders = [loader for one in each for loader in one.loaders]
-                aside += [group.create_task(loader.run()) for loader in loaders]
-                if (refresher := each[0].parts.refresher) is not None:
-                    aside.append(group.create_task(refresher.run()))
+                beside = (*exports, *loaders, reporter, told, each[0].parts.refresher)
+                aside += [group.create_task(one.run()) for one in beside if one is not None]
                 await streams.run(options.drain_seconds)
                 if told:
                     await told.finish()
