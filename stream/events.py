@@ -187,10 +187,35 @@ class ExportRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ExportHalted(Event):
+    """Spans of this shard stand still until somebody mends ``reason``; tried again after ``wait`` seconds. ``status``: HTTP, or 0.
+
+    ``blocking``: checkpoints wait for it, so that the shard stands still as well.
+    """
+
+    status: int
+    reason: str
+    wait: float
+    blocking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResumed(Event):
+    """Spans of this shard are exported again, from where they stood."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExportLagged(Event):
     """How long the oldest sealed unit of the shard has been waiting for its export; 0 when none waits."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryFailed(Event):
+    """Spans of the worker's own operations did not reach their collector, in the SDK's words; ``shard`` is empty."""
+
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,9 @@ CALL_WAIT = _counter("call_wait_seconds", ("call",), "Time waited before calls w
 AUDIT_SPANS = _counter("audit_spans", (*_STREAM, "result"), "Spans and log records exported: accepted, rejected, parked.")
 AUDIT_REFUSALS = _counter("audit_refusals", (*_STREAM, "status"), "Answers with which a collector refused spans, by HTTP status.")
 AUDIT_EXPORT_LAG = _gauge("audit_export_lag_seconds", _SHARD, "How long the oldest unit that is not exported has waited.", "seconds")
+AUDIT_EXPORT_HALTED = _gauge("audit_export_halted", _SHARD, "1 while the collector takes no spans of the shard and somebody must act.")
+TELEMETRY_SPANS = _counter("telemetry_spans", ("result",), "Spans of the worker's own operations: exported, failed, dropped.")
+TELEMETRY_FAILURES = _counter("telemetry_failures", (), "Complaints of the OpenTelemetry SDK about its collector.")
 
 LOADS = _counter("loads", (*_STREAM, "sink", "result"), "Loads: done, transient, setup, unexpected, parked.")
 LOAD_UNITS = _counter("load_units", (*_STREAM, "sink"), "Sealed units loaded into the sink's table.")

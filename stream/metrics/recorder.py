@@ -202,8 +202,20 @@ def _export_refused(r: Recorder, e: ev.ExportRefused) -> None:
     r.add(m.AUDIT_REFUSALS, 1, e.stream, str(e.status))
 
 
+def _export_halted(r: Recorder, e: ev.ExportHalted) -> None:
+    r.set_shard(m.AUDIT_EXPORT_HALTED, 1, e)
+
+
+def _export_resumed(r: Recorder, e: ev.ExportResumed) -> None:
+    r.set_shard(m.AUDIT_EXPORT_HALTED, 0, e)
+
+
 def _export_lagged(r: Recorder, e: ev.ExportLagged) -> None:
     r.set_shard(m.AUDIT_EXPORT_LAG, e.seconds, e)
+
+
+def _telemetry_failed(r: Recorder, _: ev.TelemetryFailed) -> None:
+    r.add(m.TELEMETRY_FAILURES, 1)
 
 
 def _units_loaded(r: Recorder, e: ev.UnitsLoaded) -> None:
@@ -346,7 +358,10 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.CallRepeated: _call_repeated,
     ev.SpansExported: _spans_exported,
     ev.ExportRefused: _export_refused,
+    ev.ExportHalted: _export_halted,
+    ev.ExportResumed: _export_resumed,
     ev.ExportLagged: _export_lagged,
+    ev.TelemetryFailed: _telemetry_failed,
     ev.UnitsLoaded: _units_loaded,
     ev.LoadsWaiting: _loads_waiting,
     ev.LoadRefused: _load_refused,

@@ -17,7 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from stream.audit.export import Compression, Mode
+from stream.audit.context import DEFAULT_PATHS
+from stream.audit.export import Compression, Destinations, Mode
 from stream.audit.spans import Signal, Tier, Trust
 from stream.contracts import Start, StartKind
 from stream.pipeline.components import canonical_name
@@ -41,6 +42,7 @@ from stream.pipeline.values import (
     StartPosition,
     StreamName,
     TableName,
+    TracePath,
     fail_at,
     fail_with,
     problem,
@@ -305,13 +307,42 @@ class Otlp(Part):
     tier: Tier = Field(default=Tier.FULL, description="full, anomalies (all but written records), or sample (those and one in `sample`).")
     sample: Count = Field(default=100, description="With `tier: sample`: one written record in this many.")
     trust_producer_context: Trust = Field(default=Trust.LINK, description="What a producer's trace context becomes: link, parent, ignore.")
+    destinations: Destinations = Field(
+        default=Destinations.FULL,
+        description="How spans name files: full (URLs, which hold the values of partition columns) or digest (SHA-256 only).",
+    )
     request_bytes: Size = Field(default=parse_size("3584KiB"), description="Largest request before compression.")
+
+
+class Lineage(Part):
+    """OpenLineage events of each run of a worker, with a facet that leads to the ledger."""
+
+    url: CollectorUrl | None = Field(
+        default=None, description="Where events are posted, such as http://marquez:5000/api/v1/lineage; beside the log if not given."
+    )
+    headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
+    interval: Duration = Field(default=parse_duration("5m"), description="Between two RUNNING events.")
+    namespace: str = Field(default="kinesis-stream", min_length=1, max_length=200, description="Namespace of the job.")
+
+
+class Telemetry(Part):
+    """Spans of the worker's own operations, by OTLP/HTTP; they may be dropped, unlike spans of records. Needs the extra `telemetry`."""
+
+    endpoint: CollectorUrl = Field(description="Base URL of the collector, such as http://127.0.0.1:4318; /v1/traces is appended.")
+    headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
+    queue: Count = Field(default=2048, le=65_536, description="Spans that may wait; further ones are dropped and counted.")
 
 
 class Audit(Part):
     """What is told of every record besides the ledger, which is always written."""
 
     otlp: Otlp | None = Field(default=None, description="Where spans go; nowhere if not given.")
+    lineage: Lineage | None = Field(default=None, description="OpenLineage events; none if not given, `{}` keeps them beside the log.")
+    trace_context: tuple[TracePath, ...] = Field(
+        default=DEFAULT_PATHS,
+        max_length=16,
+        description="Where JSON records carry a W3C `traceparent`; the first path that leads to a well-formed one counts. `[]`: none.",
+    )
 
 
 class Rejects(Part):
@@ -351,6 +382,7 @@ class Pipeline(Part):
     memory: Memory = Field(default=Memory(), description="How much a worker may hold.")
     metrics: Metrics = Field(default=Metrics(), description="Where metrics are served.")
     audit: Audit = Field(default=Audit(), description="Where spans of every record are sent.")
+    telemetry: Telemetry | None = Field(default=None, description="Where spans of the worker's own operations go; nowhere if not given.")
     notify: Notify = Field(default=Notify(), description="Who is told when a shard halts.")
     requires: tuple[Location, ...] = Field(
         default=(), description="Objects that must be there before anything is read, such as s3://bucket/2026-01-01/_SUCCESS."

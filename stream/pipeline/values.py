@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, NoReturn, TypeAlias, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from stream.audit.context import PATH
 from stream.contracts import Start, StartKind
 from stream.errors import DefinitionError
 from stream.pipeline import components
@@ -120,6 +121,17 @@ Region: TypeAlias = Annotated[str, AfterValidator(_named("an AWS region", r"[a-z
 Endpoint: TypeAlias = Annotated[str, AfterValidator(_named("an endpoint", r"https?://[^\s/?#]+/?"))]
 
 CollectorUrl: TypeAlias = Annotated[str, AfterValidator(_named("a collector", r"https?://[^\s?#@]+"))]
+
+
+def _trace_path(value: str) -> str:
+    if PATH.fullmatch(value) is None:
+        message = f"{value!r} leads to no field of a record"
+        fail_at((), "bad_value", message, "write names behind dots from the root, such as $.traceparent or $.metadata.traceparent")
+    return value
+
+
+TracePath: TypeAlias = Annotated[str, AfterValidator(_trace_path)]
+"""Where in a JSON record the producer's ``traceparent`` stands."""
 
 
 def _secret_reference(value: Any) -> str:

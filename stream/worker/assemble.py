@@ -58,7 +58,8 @@ class WorkerOptions:
 
     ``base``: where relative paths of the pipeline begin. ``env``: for secrets. ``drain_seconds``: after a signal, how long units in hand
     may take to be sealed. ``threads``: for decoding, transforming and encoding. ``listeners`` hear every event. ``reading``: how much of
-    its source the pipeline reads. ``leases``: an operator's, to be used instead of a worker's own.
+    its source the pipeline reads. ``leases``: an operator's, to be used instead of a worker's own. ``worker``: its name
+    in manifests, leases and spans; made up where empty.
     """
 
     base: Path
@@ -69,6 +70,7 @@ class WorkerOptions:
     clock: Clock = field(default_factory=SystemClock)
     reading: Reading = field(default_factory=Reading)
     leases: Coordinator | None = None
+    worker: str = ""
 
 
 def usable_cores() -> int:
@@ -122,7 +124,7 @@ async def assemble(
     await require(pipeline.requires, options.base, session)
     for store in (*stores.values(), state):
         await repeat("look at", nowhere, functools.partial(_look, store))
-    name, leases = worker_id(clock), options.leases
+    name, leases = options.worker or worker_id(clock), options.leases
     if leases is None and pipeline.coordination.native is not None and options.reading == Reading() and pipeline.source.s3 is None:
         leases = await open_leases(pipeline, pipeline.coordination.native, session, name, clock, emit, stack)
     hear = emit if leases is None else to_all(emit, leases.count)
@@ -212,9 +214,9 @@ def _export(stream: str, shared: _Shared, log: CommitLog) -> ExportTask | None:
     if otlp is None or shared.sender is None:
         return None
     areas = Stores(shared.state, shared.stores).areas(located(shared.pipeline.state, shared.options.base), stream)
-    units = LogUnits(log, stream, areas, shared.stores[ledger.NAME])
+    units = LogUnits(log, stream, areas, shared.stores[ledger.NAME], otlp.destinations)
     exporter = Exporter(units, shared.state, shared.sender, shape_of(otlp), clock, shared.emit, stream)
-    return ExportTask(exporter, clock, shared.emit, stream)
+    return ExportTask(exporter, clock, shared.emit, stream, strict=otlp.mode is Mode.STRICT)
 
 
 def _stores(pipeline: Pipeline, base: Path, session: AwsSession, state: ObjectStore) -> dict[str, ObjectStore]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from typing import Final
 from stream.audit import ledger
 from stream.audit.chain import Link, LinkKind, ShardLog, StageRun, StoredCheckpoint
 from stream.audit.ledger import LedgerObject
-from stream.audit.objects import Area, stream_of, unit_of
+from stream.audit.objects import Area, former_place, stream_of, unit_of, url_in
 from stream.audit.source import Reread
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
@@ -87,6 +87,7 @@ def link_of(key: str, body: bytes, position: int | None) -> Link:
         outcomes=manifest.outcomes,
         files=_files(manifest.files),
         superseded=_files(manifest.superseded),
+        targets=manifest.targets,
         stages=tuple(StageRun(run.name, run.rows_in, run.rows_out, run.micros) for run in manifest.stages),
         previous=manifest.previous,
         pipeline=manifest.pipeline,
@@ -123,7 +124,7 @@ def _damage(manifest: Manifest, body: bytes) -> str:
 class StoredEvidence:
     """``audit.verify.Evidence`` over a pipeline's stores; with a ``source``, over the stream too.
 
-    ``shards`` of the stream as the source lists them, by id; ``start`` where reading it again begins.
+    ``open_place`` opens the URLs at which sinks were when older units were sealed.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class StoredEvidence:
         stream: str,
         source: Source | None = None,
         oldest: datetime | None = None,
+        open_place: Callable[[str], ObjectStore] | None = None,
         *,
         tidied: bool = False,
     ) -> None:
@@ -145,6 +147,8 @@ class StoredEvidence:
         self._log = log
         self._checkpoints = checkpoints
         self._source = source
+        self._open = open_place
+        self._former: dict[str, ObjectStore] = {}
         self._listed: dict[str, Shard] = {}
         self._streams: list[str] | None = None
         self._start = Start(StartKind.TRIM_HORIZON)
@@ -230,6 +234,19 @@ class StoredEvidence:
             return str(error)
         recorded = pinned(self._start)
         return str(recorded.timestamp or recorded.kind)
+
+    async def read_file(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str] | None:
+        """See ``audit.verify.Evidence``; what was moved together with everything else is found where the pipeline is now."""
+        area, former = self.areas.get(file.sink), former_place(unit, file.sink, self.areas)
+        if former is not None and self._open is not None:
+            store = self._former.setdefault(former, self._open(former))
+            stored = await store.get(file.key)
+            if stored is not None or area is None:
+                return stored.body if stored else None, f"{former.removesuffix('/')}/{file.key}"
+        if area is None:
+            return None
+        stored = await area.store.get(file.key)
+        return stored.body if stored else None, url_in(unit, file.sink, file.key, self.areas) if stored is None else area.url_of(file.key)
 
     def reread(self, shard: str, until: int) -> AsyncIterator[Reread] | None:
         """See ``audit.verify.Evidence``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -77,7 +78,8 @@ async def open_evidence(
     if native is not None and name == pipeline.source.kinesis.stream:
         table = await open_table(pipeline, native, clock, _silent, stack)
         checkpoints = TableCheckpoints(table, await key_prefix(pipeline, session, clock, stack))
-    return StoredEvidence(log, areas, checkpoints, name, source, oldest, tidied=native is not None), stores
+    open_place = partial(open_store, session=session)
+    return StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=native is not None), stores
 
 
 async def open_source(pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, chain: str) -> tuple[LendingSource, datetime]:
