@@ -54,8 +54,9 @@ image-check: install ## Build the image without Docker, look into it, and run th
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 	@$(BIN)/python deploy/image/check.py
 
-bench: install ## Measure; prints ratios, asserts nothing
-	@$(BIN)/python benchmarks/run.py $(ARGS)
+bench: install ## Measure beside other consumers; prints ratios, writes .make/bench.json and .make/bench.svg
+	@mkdir -p .make
+	@$(BIN)/python benchmarks/run.py --json .make/bench.json --svg .make/bench.svg $(ARGS)
 
 localstack: install ## Run the system tests against LocalStack, which is installed for it
 	@tests/localstack/run.sh $(abspath $(BIN))/python $(ARGS)

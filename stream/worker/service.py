@@ -20,7 +20,7 @@ from stream.metrics.process import register_process, watch_loop
 from stream.metrics.recorder import Recorder
 from stream.metrics.server import Health, MetricsServer
 from stream.pipeline.model import Pipeline
-from stream.worker.allocators import give_memory_back
+from stream.worker.allocators import keep_giving_back, prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.notifying import open_notifier
 from stream.worker.parts import to_all, weightiest
@@ -36,7 +36,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         Fatal: something that this process needs is missing, or no shard can go on; what is sealed stays, nothing else is visible.
         DefinitionError: the pipeline asks for something that cannot be had.
     """
-    give_memory_back()
+    prepare_allocators()
     registry, health = CollectorRegistry(), Health()
     recorder, log = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock)
     emit = to_all(recorder, log, _HealthListener(health), *options.listeners)
@@ -57,6 +57,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             health.clear("worker")
             async with asyncio.TaskGroup() as group:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
+                aside.append(group.create_task(keep_giving_back(options.clock)))
                 aside += [group.create_task(export.run()) for export in exports]
                 aside += [group.create_task(told.run())] if told else []
                 aside += [group.create_task(leases.run())] if leases is not None else []
