@@ -369,11 +369,6 @@ class LeaseCreated(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseDeleted(Event):
-    """The row of an ended shard was removed, since nobody needs it any more."""
-
-
-@dataclass(frozen=True, slots=True)
 class LeaseWritten(Event):
     """One write to the lease table: take, renew, checkpoint, release, create, delete."""
 

@@ -77,7 +77,6 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.LeaseDropped: Level.INFO,
     ev.LeaseVanished: Level.ERROR,
     ev.LeaseCreated: Level.INFO,
-    ev.LeaseDeleted: Level.INFO,
     ev.LeaseWritten: Level.DEBUG,
     ev.LeasesScanned: Level.DEBUG,
     ev.LeaseRowUnreadable: Level.WARNING,

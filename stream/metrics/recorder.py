@@ -303,11 +303,7 @@ def _lease_vanished(r: Recorder, e: ev.LeaseVanished) -> None:
 
 
 def _lease_created(r: Recorder, e: ev.LeaseCreated) -> None:
-    r.add(m.LEASE_ROWS, 1, e.stream, "created")
-
-
-def _lease_deleted(r: Recorder, e: ev.LeaseDeleted) -> None:
-    r.add(m.LEASE_ROWS, 1, e.stream, "deleted")
+    r.add(m.LEASE_ROWS, 1, e.stream)
 
 
 def _lease_written(r: Recorder, e: ev.LeaseWritten) -> None:
@@ -381,7 +377,6 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.LeaseDropped: _lease_dropped,
     ev.LeaseVanished: _lease_vanished,
     ev.LeaseCreated: _lease_created,
-    ev.LeaseDeleted: _lease_deleted,
     ev.LeaseWritten: _lease_written,
     ev.LeasesScanned: _leases_scanned,
     ev.LeaseRowUnreadable: _lease_row_unreadable,

@@ -124,9 +124,8 @@ async def assemble(
     await require(pipeline.requires, options.base, session)
     for store in (*stores.values(), state):
         await repeat("look at", nowhere, functools.partial(_look, store))
-    name, leases = options.worker or worker_id(clock), options.leases
-    if leases is None and pipeline.coordination.native is not None and options.reading == Reading() and pipeline.source.s3 is None:
-        leases = await open_leases(pipeline, pipeline.coordination.native, session, name, clock, emit, stack)
+    name = options.worker or worker_id(clock)
+    leases = options.leases or await _leases(pipeline, options, session, name, emit, stack)
     hear = emit if leases is None else to_all(emit, leases.count)
     managed = functools.partial(read_secret, session)
     read = functools.partial(read_object, session)
@@ -201,6 +200,16 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
         refresher=shared.refresher,
     )
     return StreamParts(opened.chain, start, parts)
+
+
+async def _leases(
+    pipeline: Pipeline, options: WorkerOptions, session: AwsSession, name: str, emit: Emit, stack: AsyncExitStack
+) -> Coordinator | None:
+    """Leases, where workers share shards: those of a stream that is read without end. What ends by itself is one worker's."""
+    native = pipeline.coordination.native
+    if native is None or options.reading != Reading() or pipeline.source.s3 is not None:
+        return None
+    return await open_leases(pipeline, native, session, name, options.clock, emit, stack)
 
 
 async def _sender(pipeline: Pipeline, options: WorkerOptions, managed: SecretReader, emit: Emit, stack: AsyncExitStack) -> Sender | None:
