@@ -37,7 +37,9 @@ class ByteBudget:
             if granted.done() and not granted.cancelled():
                 self.release(size)
             else:
-                self._waiting.remove(entry)
+                # Another wait that was cancelled together with this one may have taken both out of the line.
+                if entry in self._waiting:
+                    self._waiting.remove(entry)
                 self._grant()
             raise
 

@@ -36,6 +36,8 @@ class Level(IntEnum):
 LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.PageReceived: Level.DEBUG,
     ev.PollRepeated: Level.WARNING,
+    ev.SubscriptionEnded: Level.INFO,
+    ev.RetrievalChanged: Level.WARNING,
     ev.BudgetWaited: Level.INFO,
     ev.UnitCut: Level.DEBUG,
     ev.StageApplied: Level.DEBUG,
@@ -64,6 +66,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
 
 NOISY: Final[dict[type[ev.Event], tuple[str, ...]]] = {
     ev.PollRepeated: ("why",),
+    ev.SubscriptionEnded: ("why",),
     ev.BudgetWaited: (),
     ev.RecordsRejected: ("stage", "reason"),
     ev.CallRepeated: ("call",),

@@ -18,8 +18,8 @@ from stream.pipeline.load import load, resolve
 from stream.pipeline.model import Pipeline
 
 _DIGEST_HEX: Final = 32
-_PLACE: Final = frozenset({"start", "region", "endpoint", "on_expired"})
-"""Options of the stream that say where and from when to read: a unit's range says which records it holds."""
+_PLACE: Final = frozenset({"start", "region", "endpoint", "on_expired", "retrieval", "consumer"})
+"""Options of the stream that say where, how and from when to read: a unit's range says which records it holds."""
 
 
 class _Dumper(yaml.SafeDumper):

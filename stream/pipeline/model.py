@@ -26,6 +26,7 @@ from stream.pipeline.units import parse_duration, parse_size
 from stream.pipeline.values import (
     ApplicationName,
     CollectorUrl,
+    ConsumerName,
     Count,
     Decoder,
     Duration,
@@ -70,6 +71,13 @@ class OnExpired(StrEnum):
     HALT = "halt"
 
 
+class Retrieval(StrEnum):
+    """How records are fetched."""
+
+    POLLING = "polling"
+    FAN_OUT = "fan_out"
+
+
 class Coordination(StrEnum):
     """Who decides which worker reads which shard."""
 
@@ -102,6 +110,13 @@ class KinesisSource(Part):
     start: StartPosition = Field(
         default=Start(StartKind.TRIM_HORIZON),
         description="Where a shard begins that was never read: trim_horizon, latest, or {at_timestamp: 2026-01-01T00:00:00Z}.",
+    )
+    retrieval: Retrieval = Field(
+        default=Retrieval.POLLING,
+        description="polling (shares 2 MB/s of a shard with every other reader) or fan_out (2 MB/s of its own, costs extra).",
+    )
+    consumer: ConsumerName | None = Field(
+        default=None, description="With `retrieval: fan_out`: name of the registered consumer; the application's where not given."
     )
     region: Region | None = Field(default=None, description="AWS region; the environment's where not given.")
     endpoint: Endpoint | None = Field(default=None, description="URL of the service, for an emulator or a VPC endpoint.")
@@ -138,7 +153,8 @@ class KinesisSource(Part):
     @model_serializer(mode="wrap")
     def _without_the_other(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Of ``stream`` and ``streams`` only the one that is used, so that a definition with one stream is written as it always was."""
-        return {key: value for key, value in handler(self).items() if value or key not in {"stream", "streams"}}
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if value or key not in {"stream", "streams"}}
 
     @property
     def names(self) -> tuple[str, ...]:

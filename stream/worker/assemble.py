@@ -27,12 +27,12 @@ from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.model import KinesisSource as KinesisOptions
-from stream.pipeline.model import OnExpired, Pipeline
+from stream.pipeline.model import OnExpired, Pipeline, Retrieval
 from stream.pipeline.resources import fetch_resources
 from stream.sink import rejects
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
-from stream.source.pace import ReadSettings
+from stream.source.pace import FanOut, ReadSettings
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
@@ -152,7 +152,7 @@ async def _stream_parts(kinesis: KinesisOptions, shared: _Shared) -> StreamParts
     checkpoints: Checkpoints = StoredCheckpoints(shared.state)
     if export is not None and pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT:
         checkpoints = WaitingCheckpoints(checkpoints, export)
-    settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
+    settings = _settings(kinesis, pipeline.application)
 
     def source(budget: ByteBudget) -> KinesisSource:
         return KinesisSource(shared.client, kinesis.stream, budget=budget, clock=clock, emit=emit, settings=settings)
@@ -179,6 +179,11 @@ async def _stream_parts(kinesis: KinesisOptions, shared: _Shared) -> StreamParts
         export=export,
     )
     return StreamParts(kinesis.stream, start, parts)
+
+
+def _settings(kinesis: KinesisOptions, application: str) -> ReadSettings:
+    fan_out = FanOut(kinesis.consumer or application) if kinesis.retrieval is Retrieval.FAN_OUT else None
+    return ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value), fan_out=fan_out)
 
 
 async def _sender(pipeline: Pipeline, options: WorkerOptions, emit: Emit, stack: AsyncExitStack) -> Sender | None:
