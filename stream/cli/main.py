@@ -17,6 +17,7 @@ VERBS: Final = {
     "test": "test:run_cases",
     "trace": "trace:trace",
     "audit": "audit:app",
+    "kcl": "kcl:app",
     "local": "local:local",
 }
 """In the order of the help text: where in ``stream.cli`` the verb's function, or the application of its own verbs, is."""

@@ -13,7 +13,7 @@ import uvloop
 from stream.contracts import Emit
 from stream.errors import DefinitionError, StreamError
 from stream.pipeline.lint import check as check_file
-from stream.pipeline.model import Pipeline
+from stream.pipeline.model import Coordination, Pipeline
 from stream.worker.assemble import WorkerOptions, usable_cores
 from stream.worker.service import run_worker
 
@@ -45,6 +45,9 @@ def run_pipeline(file: Path, *, drain: float, threads: int | None, listeners: tu
     if result.pipeline is None:
         raise typer.Exit(EXIT_DEFINITION)
     try:
+        if result.pipeline.coordination is Coordination.KCL:
+            msg = "with coordination: kcl the KCL's daemon runs the pipeline: use `stream kcl daemon`"
+            raise DefinitionError(msg)
         _run(result.pipeline, file.parent, drain, threads, listeners)
     except DefinitionError as error:
         typer.echo(f"error: {error}", err=True)

@@ -82,6 +82,7 @@ class Coordination(StrEnum):
     """Who decides which worker reads which shard."""
 
     LOCAL = "local"
+    KCL = "kcl"
 
 
 class StreamEntry(Part):

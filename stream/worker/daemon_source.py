@@ -1,0 +1,122 @@
+"""Records that the KCL's daemon delivers, as a source: with what our own reading of the stream must add so that the promises are the same.
+
+The daemon says neither where its first record of a tenure joins on to our log nor which shards continue one that has ended, and its
+way of opening KPL aggregates drops records after a split that ours keeps. For these three our own client reads the range again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime
+
+from stream.batch import ARRIVAL, DATA, ORIGIN, SEQUENCE, SUBSEQUENCE, Batch
+from stream.budget import ByteBudget
+from stream.contracts import Emit, Page, Shard, Source, Start
+from stream.errors import Halted
+from stream.events import PageReceived
+
+ALWAYS_BEHIND_MS = 1
+"""The daemon buffers: that it has caught up does not say that everything which has arrived by now is delivered."""
+
+
+class DaemonSource:
+    """``contracts.Source`` of one shard; ``deliver`` and ``end`` are called by whoever listens to the daemon."""
+
+    def __init__(self, own: Source, budget: ByteBudget, emit: Emit) -> None:
+        self._own = own
+        self._budget = budget
+        self._emit = emit
+        self._delivered: asyncio.Queue[tuple[Batch, int, int] | None] = asyncio.Queue(maxsize=1)
+
+    async def deliver(self, batch: Batch, behind_ms: int) -> None:
+        """Hand a batch on; returns once there is room for it."""
+        size = 0 if batch.rows == 0 else max(batch.payload_bytes, int(batch.frame.estimated_size()))
+        await self._budget.acquire(size)
+        try:
+            await self._delivered.put((batch, behind_ms, size))
+        except asyncio.CancelledError:
+            self._budget.release(size)
+            raise
+
+    async def end(self) -> None:
+        """The shard has ended: nothing more will be delivered."""
+        await self._delivered.put(None)
+
+    async def shards(self) -> list[Shard]:
+        """See ``contracts.Source``."""
+        return await self._own.shards()
+
+    async def read(
+        self, shard: Shard, after: int, start: Start, until: int | None = None, complete_until: datetime | None = None
+    ) -> AsyncIterator[Page]:
+        """See ``contracts.Source``; only without ``until``. What an earlier call took and did not hand on is read again by our own client.
+
+        Raises:
+            Halted: the daemon's records are out of order.
+        """
+        if until is not None:
+            msg = "ranges with an end are read by the stream's own source"
+            raise ValueError(msg)
+        position, joined = after, False
+        while (item := await self._delivered.get()) is not None:
+            delivered, behind_ms, size = item
+            batch = _wanted(delivered, position, start)
+            if batch.rows == 0:
+                self._budget.release(size)
+                yield Page(batch, position, max(behind_ms, ALWAYS_BEHIND_MS), 0)
+                continue
+            numbers = batch.frame[SEQUENCE]
+            self._told(shard, batch, behind_ms)
+            aggregated = bool((batch.frame[SUBSEQUENCE] > 0).any())
+            if aggregated:
+                self._budget.release(size)
+            if aggregated or not joined:
+                known = complete_until if position == after else None
+                async for page in self._again(shard, position, start, int(numbers[-1]) if aggregated else int(numbers[0]) - 1, known):
+                    position = page.position
+                    yield page
+            joined, position = True, int(numbers[-1])
+            if not aggregated:
+                yield Page(batch, position, max(behind_ms, ALWAYS_BEHIND_MS), size)
+        async with aclosing(self._own.read(shard, position, start, complete_until=complete_until)) as rest:  # type: ignore[type-var]
+            async for page in rest:
+                yield page
+
+    async def _again(self, shard: Shard, position: int, start: Start, until: int, known: datetime | None) -> AsyncIterator[Page]:
+        """The records in ``(position, until]`` as our own client reads them; where the daemon joins on, there are none."""
+        if until <= position:
+            return
+        async with aclosing(self._own.read(shard, position, start, until, known)) as pages:  # type: ignore[type-var]
+            async for page in pages:
+                if page.batch.rows:
+                    # ``until`` need not be the number of a record, and what is committed must end at one.
+                    yield replace(page, position=int(page.batch.frame[SEQUENCE][-1]), behind_ms=max(page.behind_ms, ALWAYS_BEHIND_MS))
+                else:
+                    self._budget.release(page.held)
+
+    def _told(self, shard: Shard, batch: Batch, behind_ms: int) -> None:
+        records = batch.frame[SEQUENCE].n_unique()
+        self._emit(PageReceived(shard.stream, shard.shard_id, records, batch.rows, batch.payload_bytes, behind_ms, 0.0))
+
+
+def _wanted(batch: Batch, position: int, start: Start) -> Batch:
+    """The rows behind ``position`` and not before ``start``: the daemon begins at its own checkpoint, which may lag our log.
+
+    Raises:
+        Halted: the rows are out of order.
+    """
+    numbers = [int(text) for text in batch.frame[SEQUENCE]]
+    if numbers != sorted(numbers):
+        msg = f"the MultiLangDaemon delivered records out of order behind {position}; report it with this number"
+        raise Halted(msg)
+    known = sum(1 for number in numbers if number <= position)
+    if position == ORIGIN and start.timestamp is not None and batch.rows:
+        young = batch.frame[ARRIVAL] >= start.timestamp
+        known = int(young.arg_max() or 0) if young.any() else batch.rows
+    if known == 0:
+        return batch
+    frame = batch.frame.slice(known)
+    return Batch(frame, int(frame[DATA].bin.size().sum()))
