@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 
-from stream.batch import ARRIVAL, DATA, ORIGIN, SEQUENCE, SUBSEQUENCE, Batch
+from stream.batch import ARRIVAL, DATA, ORIGIN, OUTCOME, SEQUENCE, SUBSEQUENCE, Batch, Outcome
 from stream.budget import ByteBudget
 from stream.contracts import Emit, Page, Shard, Source, Start
 from stream.errors import Halted
@@ -22,6 +22,10 @@ ALWAYS_BEHIND_MS = 1
 """The daemon buffers: that it has caught up does not say that everything which has arrived by now is delivered."""
 
 
+LOOK_AFTER = 10
+"""Empty deliveries in a row, about a second each, after which our own client looks for aggregates of which the KCL delivers nothing."""
+
+
 class DaemonSource:
     """``contracts.Source`` of one shard; ``deliver`` and ``end`` are called by whoever listens to the daemon."""
 
@@ -29,6 +33,8 @@ class DaemonSource:
         self._own = own
         self._budget = budget
         self._emit = emit
+        self._aggregates = False
+        """Whether aggregates were seen: of some the KCL delivers nothing, so from then on our own client reads every range again."""
         self._delivered: asyncio.Queue[tuple[Batch, int, int] | None] = asyncio.Queue(maxsize=1)
 
     async def deliver(self, batch: Batch, behind_ms: int) -> None:
@@ -60,46 +66,56 @@ class DaemonSource:
         if until is not None:
             msg = "ranges with an end are read by the stream's own source"
             raise ValueError(msg)
-        position, joined = after, False
+        position, joined, quiet = after, False, 0
         while (item := await self._delivered.get()) is not None:
             delivered, behind_ms, size = item
             batch = _wanted(delivered, position, start)
-            if batch.rows == 0:
+            quiet = 0 if batch.rows else quiet + 1
+            known = complete_until if position == after else None
+            own = batch.rows > 0 and (not joined or self._aggregates or _aggregated(batch))
+            if own or batch.rows == 0:
                 self._budget.release(size)
-                yield Page(batch, position, max(behind_ms, ALWAYS_BEHIND_MS), 0)
-                continue
-            numbers = batch.frame[SEQUENCE]
-            self._told(shard, batch, behind_ms)
-            aggregated = bool((batch.frame[SUBSEQUENCE] > 0).any())
-            if aggregated:
-                self._budget.release(size)
-            if aggregated or not joined:
-                known = complete_until if position == after else None
-                async for page in self._again(shard, position, start, int(numbers[-1]) if aggregated else int(numbers[0]) - 1, known):
+            if own:
+                until, joined = int(batch.frame[SEQUENCE][-1]), True
+                async for page in self._again(shard, position, start, until, known):
+                    self._aggregates = self._aggregates or _aggregated(page.batch)
                     position = page.position
                     yield page
-            joined, position = True, int(numbers[-1])
-            if not aggregated:
+                position = until
+            elif batch.rows:
+                self._told(shard, batch, behind_ms)
+                position = int(batch.frame[SEQUENCE][-1])
                 yield Page(batch, position, max(behind_ms, ALWAYS_BEHIND_MS), size)
+            elif self._aggregates and quiet % LOOK_AFTER == 0:
+                async for page in self._again(shard, position, start, None, known):
+                    position = page.position
+                    yield page
+            else:
+                yield Page(batch, position, max(behind_ms, ALWAYS_BEHIND_MS), 0)
         async with aclosing(self._own.read(shard, position, start, complete_until=complete_until)) as rest:  # type: ignore[type-var]
             async for page in rest:
                 yield page
 
-    async def _again(self, shard: Shard, position: int, start: Start, until: int, known: datetime | None) -> AsyncIterator[Page]:
-        """The records in ``(position, until]`` as our own client reads them; where the daemon joins on, there are none."""
-        if until <= position:
-            return
+    async def _again(self, shard: Shard, position: int, start: Start, until: int | None, known: datetime | None) -> AsyncIterator[Page]:
+        """The records in ``(position, until]``, or up to the tip of the shard, as our own client reads them."""
         async with aclosing(self._own.read(shard, position, start, until, known)) as pages:  # type: ignore[type-var]
             async for page in pages:
                 if page.batch.rows:
                     # ``until`` need not be the number of a record, and what is committed must end at one.
-                    yield replace(page, position=int(page.batch.frame[SEQUENCE][-1]), behind_ms=max(page.behind_ms, ALWAYS_BEHIND_MS))
+                    last = int(page.batch.frame[SEQUENCE][-1])
+                    yield replace(page, position=last, behind_ms=max(page.behind_ms, ALWAYS_BEHIND_MS), ended=False)
                 else:
                     self._budget.release(page.held)
+                if until is None and (page.behind_ms == 0 or page.ended):
+                    return
 
     def _told(self, shard: Shard, batch: Batch, behind_ms: int) -> None:
         records = batch.frame[SEQUENCE].n_unique()
         self._emit(PageReceived(shard.stream, shard.shard_id, records, batch.rows, batch.payload_bytes, behind_ms, 0.0))
+
+
+def _aggregated(batch: Batch) -> bool:
+    return bool(((batch.frame[SUBSEQUENCE] > 0) | (batch.frame[OUTCOME] != Outcome.PENDING)).any())
 
 
 def _wanted(batch: Batch, position: int, start: Start) -> Batch:

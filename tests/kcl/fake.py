@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ class FakeDaemon:
             command, cwd=ROOT, env={"PATH": "", **environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._err
         )
 
-    def __enter__(self) -> FakeDaemon:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
