@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from functools import cached_property
 
+from stream.budget import ByteBudget
 from stream.contracts import Page, Shard, Start
 from stream.source.access import StreamAccess
 from stream.source.consumer import Consumer
@@ -27,6 +28,12 @@ class KinesisSource(StreamAccess):
         if settings is not None and until is None:
             return FanOutReader(self, self._consumer, settings, shard, after, start, complete_until).pages()
         return ShardReader(self, shard, after, start, until, complete_until).pages()
+
+    def beside(self, budget: ByteBudget) -> KinesisSource:
+        """The same stream read with another budget, for readers that must not wait for those of this one."""
+        return KinesisSource(
+            self.client, self.stream, budget=budget, clock=self.clock, emit=self.emit, settings=self.settings, dice=self.dice
+        )
 
     @cached_property
     def _consumer(self) -> Consumer:

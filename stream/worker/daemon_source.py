@@ -14,13 +14,17 @@ from datetime import datetime
 
 from stream.batch import ARRIVAL, DATA, ORIGIN, OUTCOME, SEQUENCE, SUBSEQUENCE, Batch, Outcome
 from stream.budget import ByteBudget
-from stream.contracts import Emit, Page, Shard, Source, Start
+from stream.contracts import Emit, Page, Shard, Start
 from stream.errors import Halted
 from stream.events import PageReceived
+from stream.source.kinesis import KinesisSource
 
 ALWAYS_BEHIND_MS = 1
 """The daemon buffers: that it has caught up does not say that everything which has arrived by now is delivered."""
 
+
+OWN_PART = 8
+"""Of the reading budget, beside it, for what our own client reads again: one page at a time, which counts as read once it is handed on."""
 
 LOOK_AFTER = 10
 """Empty deliveries in a row, about a second each, after which our own client looks for aggregates of which the KCL delivers nothing."""
@@ -29,8 +33,9 @@ LOOK_AFTER = 10
 class DaemonSource:
     """``contracts.Source`` of one shard; ``deliver`` and ``end`` are called by whoever listens to the daemon."""
 
-    def __init__(self, own: Source, budget: ByteBudget, emit: Emit) -> None:
-        self._own = own
+    def __init__(self, own: KinesisSource, budget: ByteBudget, emit: Emit) -> None:
+        # A budget of its own: what is delivered holds bytes of ``budget`` until it is our client's turn, and would wait for itself.
+        self._own = own.beside(ByteBudget(max(1, budget.limit // OWN_PART)))
         self._budget = budget
         self._emit = emit
         self._aggregates = False
@@ -94,7 +99,7 @@ class DaemonSource:
                 yield Page(batch, position, max(behind_ms, ALWAYS_BEHIND_MS), 0)
         async with aclosing(self._own.read(shard, position, start, complete_until=complete_until)) as rest:  # type: ignore[type-var]
             async for page in rest:
-                yield page
+                yield self._counted(page)
 
     async def _again(self, shard: Shard, position: int, start: Start, until: int | None, known: datetime | None) -> AsyncIterator[Page]:
         """The records in ``(position, until]``, or up to the tip of the shard, as our own client reads them."""
@@ -103,11 +108,16 @@ class DaemonSource:
                 if page.batch.rows:
                     # ``until`` need not be the number of a record, and what is committed must end at one.
                     last = int(page.batch.frame[SEQUENCE][-1])
-                    yield replace(page, position=last, behind_ms=max(page.behind_ms, ALWAYS_BEHIND_MS), ended=False)
+                    yield replace(self._counted(page), position=last, behind_ms=max(page.behind_ms, ALWAYS_BEHIND_MS), ended=False)
                 else:
-                    self._budget.release(page.held)
+                    self._own.budget.release(page.held)
                 if until is None and (page.behind_ms == 0 or page.ended):
                     return
+
+    def _counted(self, page: Page) -> Page:
+        self._own.budget.release(page.held)
+        self._budget.adjust(0, page.held)
+        return page
 
     def _told(self, shard: Shard, batch: Batch, behind_ms: int) -> None:
         records = batch.frame[SEQUENCE].n_unique()

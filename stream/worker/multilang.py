@@ -24,6 +24,7 @@ from stream.errors import DefinitionError, Fatal, Halted, LeaseLost, Retryable
 from stream.lease import multilang as ml
 from stream.metrics.logs import JsonLog
 from stream.pipeline.model import Pipeline, Retrieval
+from stream.source.kinesis import KinesisSource
 from stream.worker.allocators import give_memory_back
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.daemon_source import DaemonSource
@@ -84,11 +85,16 @@ class Progress:
 
     def due(self) -> tuple[str, int] | None:
         """The last delivered record that is committed, if that is news."""
-        found = None
-        while self._delivered and self._delivered[0][0] <= self._committed:
-            _, sequence, subsequence = self._delivered.popleft()
-            found = sequence, subsequence
-        return found
+        while len(self._delivered) > 1 and self._delivered[1][0] <= self._committed:
+            self._delivered.popleft()
+        if not self._delivered or self._delivered[0][0] > self._committed:
+            return None
+        _, sequence, subsequence = self._delivered[0]
+        return sequence, subsequence
+
+    def told(self) -> None:
+        """The daemon has taken what was due."""
+        self._delivered.popleft()
 
 
 class Child:
@@ -97,6 +103,9 @@ class Child:
     def __init__(self, daemon: Daemon, stream: StreamParts, progress: Progress, emit: Emit, drain_seconds: float) -> None:
         self._daemon = daemon
         self._start = stream.start
+        if not isinstance(stream.parts.source, KinesisSource):
+            msg = "the daemon's shards are those of a Kinesis stream"
+            raise Fatal(msg)
         self._source = DaemonSource(stream.parts.source, stream.parts.budget, emit)
         self._parts = replace(stream.parts, source=self._source)
         self._stream = stream.stream
@@ -168,10 +177,11 @@ class Child:
             stopped.cancel()
 
     async def _checkpoint(self) -> None:
-        if (due := self._progress.due()) is not None:
-            await self._ask(*due)
+        if (due := self._progress.due()) is not None and await self._ask(*due):
+            self._progress.told()
 
-    async def _ask(self, sequence: str | None, subsequence: int | None) -> None:
+    async def _ask(self, sequence: str | None, subsequence: int | None) -> bool:
+        """Whether the daemon has taken the checkpoint; if not, it is asked again with its next request."""
         self._daemon.send(ml.checkpoint(sequence, subsequence))
         answer = await self._daemon.receive()
         if not isinstance(answer, ml.CheckpointDone):
@@ -179,6 +189,7 @@ class Child:
             raise Fatal(msg)
         if answer.error is not None and answer.error not in _GONE:
             self._emit(events.CallRepeated(self._stream, "", "daemon checkpoint", answer.error, 0.0))
+        return answer.error is None
 
     async def _work(self, shard: Shard) -> None:
         try:
