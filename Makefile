@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 WORKERS ?= $(shell nproc)
+COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help demo test check bench docs lock clean install
+.PHONY: help demo test check bench localstack chart-check image-check docs lock clean install
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,16 +35,33 @@ check: install ## Check format, lint, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+chart-check: install ## Render the Helm chart over a matrix of values and check every object; needs Node.js and 64-bit Linux on x86
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
+	@mkdir -p .make/chart && cp deploy/eks/check/package*.json deploy/eks/check/crds.mjs .make/chart/ && cd .make/chart && npm ci --silent --no-audit --no-fund
+	@$(BIN)/python -m pytest -q deploy/eks/check $(ARGS)
+
+image-check: install ## Build the image without Docker, look into it, and run the demo's pipeline in it; needs root on Debian
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
+	@$(BIN)/python deploy/image/check.py
+
 bench: install ## Measure; prints ratios, asserts nothing
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+localstack: install ## Run the system tests against LocalStack, which is installed for it
+	@tests/localstack/run.sh $(abspath $(BIN))/python $(ARGS)
 
 docs: install ## Rewrite the tables in the documentation that are made from the code
 	@$(BIN)/python -m tests.docs.generate
 
 lock: install ## Rewrite the locked requirements from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --all-extras pyproject.toml requirements/build.in -o requirements/dev.txt
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header pyproject.toml -o requirements/run.txt
-	echo 'uv' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header - -o requirements/installer.txt
+	$(COMPILE) --universal --python-version 3.11 --all-extras pyproject.toml requirements/build.in -o requirements/dev.txt
+	$(COMPILE) --universal --python-version 3.11 pyproject.toml -o requirements/run.txt
+	$(COMPILE) --universal --python-version 3.11 requirements/build.in -o requirements/build.txt
+	$(COMPILE) --universal --python-version 3.11 -c requirements/run.txt requirements/kcl.in -o requirements/kcl.txt
+	$(COMPILE) --universal --python-version 3.11 -c requirements/dev.txt requirements/deploy.in -o requirements/deploy.txt
+	$(COMPILE) --python-version 3.13 requirements/localstack.in -o requirements/localstack.txt
+	echo 'uv' | $(COMPILE) --universal - -o requirements/installer.txt
 
 clean: ## Remove everything that the targets made
+	findmnt --raw --noheadings --output TARGET | grep "^$(CURDIR)/.make/" | sort --reverse | xargs --no-run-if-empty umount
 	rm -rf $(VENV) .make .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules demo-output

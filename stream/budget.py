@@ -37,7 +37,7 @@ class ByteBudget:
             if granted.done() and not granted.cancelled():
                 self.release(size)
             else:
-                # Another wait that was cancelled together with this one may have taken both out of the line.
+                # A release between the cancellation and this moment has passed the entry over already.
                 if entry in self._waiting:
                     self._waiting.remove(entry)
                 self._grant()

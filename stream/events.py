@@ -204,6 +204,26 @@ class ExportLagged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceRefreshed(Event):
+    """Reference tables were read again; ``changed`` of them count from the next unit on. ``age``: seconds since all were known to be good.
+
+    ``definition``: digest of the definition in use now. ``shard`` is empty.
+    """
+
+    changed: int
+    definition: str
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceRefreshFailed(Event):
+    """Reference tables could not be read again, or not be used; those in hand, ``age`` seconds old, stay. ``shard`` is empty."""
+
+    detail: str
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
 class ShardStarted(Event):
     """Reading begins behind ``position``."""
 

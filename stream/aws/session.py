@@ -51,6 +51,10 @@ class AwsSession:
         self._endpoints = dict(endpoints or {})
         self._session: Any = aiobotocore.session.AioSession(profile=profile)
 
+    def elsewhere(self, region: str) -> AwsSession:
+        """The same credentials and endpoints in another region."""
+        return AwsSession(region=region, profile=self._profile, endpoints=self._endpoints)
+
     @property
     def region(self) -> str:
         """The region in use.

@@ -8,8 +8,8 @@ import secrets
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +27,7 @@ from stream.local.aws import Errands
 from stream.local.flights import Produced, flights_table, produce
 from stream.local.progress import LogReader
 from stream.local.start import LocalAws
+from stream.local.start import environment as environment_for
 from stream.local.verdict import Finding, judge
 
 STREAM: Final = "flights"
@@ -50,6 +51,9 @@ def demo(
     shards: Annotated[int, typer.Option(help="Shards of the stream.", min=1, max=32)] = 4,
     seed: Annotated[int, typer.Option(help="Decides the order of records and which are broken.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Leave local AWS running at the end, until Ctrl-C.")] = False,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Use what answers for all of AWS there, such as LocalStack, instead of starting local AWS.")
+    ] = None,
 ) -> None:
     """Send a year of flights through Kinesis to Parquet on S3, all on this machine; kill the worker half-way; check every record.
 
@@ -58,7 +62,8 @@ def demo(
     Exit code 0: every check held; 1: one did not, or something did not start.
     """
     _prepare(folder)
-    show = Demo(folder.absolute(), flights_table().head(rows), shards, seed)
+    (folder / "logs").mkdir()
+    show = Demo(folder.absolute(), flights_table().head(rows), shards, seed, endpoint)
     try:
         good = asyncio.run(show.run(keep=keep))
     except* StreamError as group:
@@ -86,6 +91,7 @@ class Demo:
     flights: pl.DataFrame
     shards: int
     seed: int
+    endpoint: str | None = None
     console: Console = field(default_factory=lambda: Console(highlight=False))
     clock: SystemClock = field(default_factory=SystemClock)
     mask_key: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -95,9 +101,8 @@ class Demo:
     async def run(self, *, keep: bool) -> bool:
         """Whether every check held."""
         begun = self.clock.monotonic()
-        with LocalAws(logs=self.folder / "logs") as aws:
-            environment = aws.environment()
-            self.tell(f"local AWS is up: Kinesis at {aws.kinesis.url}, S3 at {aws.moto.url}")
+        with self._aws() as environment:
+            self.tell(f"Kinesis is at {environment['AWS_ENDPOINT_URL_KINESIS']}, S3 at {environment['AWS_ENDPOINT_URL_S3']}")
             shutil.copy(str(files("stream.data") / "flights.yaml"), self.folder / "pipeline.yaml")
             with Errands(environment) as errands:
                 await asyncio.to_thread(errands.create_bucket, BUCKET)
@@ -110,6 +115,15 @@ class Demo:
             if keep:
                 await self._stay(environment)
         return good
+
+    @contextmanager
+    def _aws(self) -> Iterator[dict[str, str]]:
+        """The variables that lead to AWS, local or elsewhere."""
+        if self.endpoint is not None:
+            yield environment_for(self.endpoint, self.endpoint)
+            return
+        with LocalAws(logs=self.folder / "logs") as aws:
+            yield aws.environment()
 
     def tell(self, text: str) -> None:
         """Say what just happened."""
@@ -210,7 +224,7 @@ class Demo:
         return good
 
     async def _stay(self, environment: Mapping[str, str]) -> None:
-        self.console.print("\nLocal AWS goes on until Ctrl-C. Point any AWS client at it with:")
+        self.console.print("\nAWS goes on until Ctrl-C. Point any AWS client at it with:")
         for name, value in environment.items():
             self.console.print(f"  export {name}={value}", soft_wrap=True)
         stop = asyncio.Event()

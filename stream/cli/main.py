@@ -13,8 +13,13 @@ import stream
 VERBS: Final = {
     "demo": "demo:demo",
     "run": "run:run",
+    "init": "init:init",
     "check": "check:check",
     "test": "test:run_cases",
+    "explain": "explain:explain",
+    "preview": "preview:preview",
+    "diff": "diff:diff",
+    "schema": "schema:schema",
     "trace": "trace:trace",
     "audit": "audit:app",
     "kcl": "kcl:app",

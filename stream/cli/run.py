@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvloop
@@ -27,6 +28,12 @@ def run(
     threads: Annotated[
         int | None, typer.Option(help="Threads for decoding, transforming, encoding.", min=1, show_default="one per core")
     ] = None,
+    metrics_host: Annotated[
+        str | None, typer.Option(help="Address for metrics and probes; 0.0.0.0 in a pod.", show_default="the pipeline's")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port for metrics and probes; 0 takes a free one.", min=0, max=65535, show_default="the pipeline's")
+    ] = None,
 ) -> None:
     """Run a pipeline: read every shard, transform, commit, until SIGTERM or Ctrl-C; then seal what is in hand.
 
@@ -34,11 +41,17 @@ def run(
 
     Exit code 0: drained; 1: it could not go on; 2: the pipeline file is wrong, and nothing was read.
     """
-    run_pipeline(file, drain=drain, threads=threads)
+    served = {name: given for name, given in (("host", metrics_host), ("port", metrics_port)) if given is not None}
+    run_pipeline(file, drain=drain, threads=threads, served=served)
 
 
-def run_pipeline(file: Path, *, drain: float, threads: int | None, listeners: tuple[Emit, ...] = ()) -> None:
-    """Check ``file`` and run it; ends the process by ``typer.Exit`` unless it drained in good order."""
+def run_pipeline(
+    file: Path, *, drain: float, threads: int | None, listeners: tuple[Emit, ...] = (), served: Mapping[str, Any] | None = None
+) -> None:
+    """Check ``file`` and run it; ends the process by ``typer.Exit`` unless it drained in good order.
+
+    ``served``: ``host`` and ``port`` of the metrics, in place of the pipeline's.
+    """
     result = check_file(file, os.environ)
     for finding in result.findings:
         typer.echo(finding.render(), err=True)
@@ -48,7 +61,8 @@ def run_pipeline(file: Path, *, drain: float, threads: int | None, listeners: tu
         if result.pipeline.coordination is Coordination.KCL:
             msg = "with coordination: kcl the KCL's daemon runs the pipeline: use `stream kcl daemon`"
             raise DefinitionError(msg)
-        _run(result.pipeline, file.parent, drain, threads, listeners)
+        metrics = result.pipeline.metrics.model_copy(update=served)
+        _run(result.pipeline.model_copy(update={"metrics": metrics}), file.parent, drain, threads, listeners)
     except DefinitionError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_DEFINITION) from error

@@ -68,7 +68,14 @@ def _trial(file: Path, cases: CaseFile, base: Path) -> Trial:
     if result.pipeline is None:
         _refuse(result.findings)
         raise typer.Exit(EXIT_DEFINITION)
-    fetched = asyncio.run(fetch_resources(result.pipeline, file.parent, env, given=stand_ins(cases, base)))
+
+    async def managed(name: str) -> bytes:
+        if name not in cases.secrets:
+            msg = f"the cases give no secret {name!r}; write secrets: {{{name}: any text}} beside `cases`"
+            raise DefinitionError(msg)
+        return cases.secrets[name].encode()
+
+    fetched = asyncio.run(fetch_resources(result.pipeline, file.parent, env, given=stand_ins(cases, base), managed=managed))
     return Trial(result.pipeline, fetched.resources, base)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json as json_text
 import os
 import sys
@@ -14,6 +15,7 @@ import typer
 from rich.console import Console
 
 from stream.audit.trace import Fate, Wanted
+from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.cli.audit import AsJson, File, carry_out
 from stream.clock import SystemClock
@@ -59,7 +61,7 @@ def trace(
         if steps and found:
             async with AsyncExitStack() as stack:
                 source = await open_source(pipeline, session, clock, stack)
-                definitions = Definitions(stores.state, file.parent, os.environ, clock)
+                definitions = Definitions(stores.state, file.parent, os.environ, clock, functools.partial(read_secret, session))
                 shown = [
                     (fate, list(replay(await definitions.recorded(link.pipeline), await read_unit(source, link), link, fate)))
                     for link, fate in found

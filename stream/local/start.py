@@ -83,15 +83,20 @@ class LocalAws:
 
     def environment(self) -> dict[str, str]:
         """Variables with which unmodified AWS clients, ours or any other, talk to this machine only."""
-        return {
-            "AWS_ENDPOINT_URL_KINESIS": self.kinesis.url,
-            **{f"AWS_ENDPOINT_URL_{service}": self.moto.url for service in MOTO_SERVICES},
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": self._region,
-            "AWS_DEFAULT_REGION": self._region,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return environment(self.kinesis.url, self.moto.url, self._region)
+
+
+def environment(kinesis: str, others: str, region: str = "us-east-1") -> dict[str, str]:
+    """Variables that point AWS clients to Kinesis at the one URL and to everything else at the other, with keys that emulators take."""
+    return {
+        "AWS_ENDPOINT_URL_KINESIS": kinesis,
+        **{f"AWS_ENDPOINT_URL_{service}": others for service in MOTO_SERVICES},
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
 
 
 def _running(process: Helper | None) -> Helper:

@@ -94,6 +94,9 @@ AUDIT_SPANS = _counter("audit_spans", (*_STREAM, "result"), "Spans and log recor
 AUDIT_REFUSALS = _counter("audit_refusals", (*_STREAM, "status"), "Answers with which a collector refused spans, by HTTP status.")
 AUDIT_EXPORT_LAG = _gauge("audit_export_lag_seconds", _SHARD, "How long the oldest unit that is not exported has waited.", "seconds")
 
+REFERENCE_REFRESHES = _counter("reference_refreshes", ("result",), "Times reference tables were read again: changed, same, failed.")
+REFERENCE_AGE = _gauge("reference_age_seconds", (), "Time since all refreshing reference tables were last known to be current.", "seconds")
+
 CHECKPOINTS = _counter("checkpoints", _STREAM, "Checkpoints stored.")
 RECOVERIES = _counter("recoveries", _STREAM, "Times the commit log was followed to its end.")
 RECOVERY_UNITS = _counter("recovery_units", _STREAM, "Units found committed behind a checkpoint.")

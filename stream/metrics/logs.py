@@ -54,6 +54,8 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.CallRepeated: Level.WARNING,
     ev.SpansExported: Level.DEBUG,
     ev.ExportRefused: Level.WARNING,
+    ev.ReferenceRefreshed: Level.INFO,
+    ev.ReferenceRefreshFailed: Level.WARNING,
     ev.ExportLagged: Level.DEBUG,
     ev.ShardStarted: Level.INFO,
     ev.ShardEnded: Level.INFO,

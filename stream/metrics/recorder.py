@@ -215,6 +215,16 @@ def _export_lagged(r: Recorder, e: ev.ExportLagged) -> None:
     r.set_shard(m.AUDIT_EXPORT_LAG, e.seconds, e)
 
 
+def _reference_refreshed(r: Recorder, e: ev.ReferenceRefreshed) -> None:
+    r.add(m.REFERENCE_REFRESHES, 1, "changed" if e.changed else "same")
+    r.set(m.REFERENCE_AGE, e.age)
+
+
+def _reference_refresh_failed(r: Recorder, e: ev.ReferenceRefreshFailed) -> None:
+    r.add(m.REFERENCE_REFRESHES, 1, "failed")
+    r.set(m.REFERENCE_AGE, e.age)
+
+
 def _shard_started(r: Recorder, e: ev.ShardStarted) -> None:
     r.add(m.SHARDS_STARTED, 1, e.stream)
     r.hold(e)
@@ -269,6 +279,8 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.SpansExported: _spans_exported,
     ev.ExportRefused: _export_refused,
     ev.ExportLagged: _export_lagged,
+    ev.ReferenceRefreshed: _reference_refreshed,
+    ev.ReferenceRefreshFailed: _reference_refresh_failed,
     ev.ShardStarted: _shard_started,
     ev.ShardEnded: _shard_ended,
     ev.ShardReleased: _shard_released,

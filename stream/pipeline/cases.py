@@ -152,6 +152,7 @@ class CaseFile(Part):
     """A file of cases."""
 
     env: dict[str, str] = Field(default={}, description="What ${NAME} in the pipeline and secrets stand for.")
+    secrets: dict[str, str] = Field(default={}, description="What secrets of Secrets Manager stand for, by name as in the pipeline.")
     tables: dict[str, str] = Field(default={}, description="Local files in place of tables or schemas at these URLs.")
     cases: tuple[Case, ...] = Field(description="The cases.")
 

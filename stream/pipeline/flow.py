@@ -14,13 +14,18 @@ from stream.pipeline.components import canonical_name
 from stream.pipeline.findings import Finding, Path, Severity
 from stream.pipeline.load import Document
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import UserFunction, is_remote, load_function, parse_table, read_local, resolve_secret
+from stream.pipeline.resources import UserFunction, is_remote, load_function, parse_table, read_local
+from stream.pipeline.secrets import is_managed, local_secret
 from stream.sink.partition import SinkMismatch
 from stream.transform.stage import Resources, SchemaMismatch, StageConfig
+from stream.transform.stages.rename import Rename
 from stream.transform.types import SYSTEM_SCHEMA
 
 _STAND_IN: Final = b"a secret that is not set here"
 """Lets a stage be typed where the real secret is absent, as on a build server; nothing is ever computed with it."""
+
+_NO_COLUMN: Final = re.compile(r"(?:no column|partition column) '([^']+)'")
+"""How stages and sinks say that they lack a column."""
 
 _KEEPS_COLUMNS: Final = frozenset({"dedupe", "filter", "mask"})
 """Stages behind which the columns are those before, also where the stage itself is wrong."""
@@ -53,6 +58,8 @@ class _Flow:
         self._base = base
         self._env = env
         self.findings: list[Finding] = []
+        self._taken: dict[str, str] = {}
+        """Columns that a stage has taken away, and what to say of it."""
 
     def places(self) -> Iterator[Finding]:
         """State and sinks that would see each other's objects."""
@@ -104,8 +111,11 @@ class _Flow:
             self._add(self._where(index, url), "bad_table", str(error))
 
     def _secret(self, index: int, name: str, secrets: dict[str, bytes]) -> None:
+        if is_managed(name):
+            secrets[name] = _STAND_IN
+            return
         try:
-            secrets[name] = resolve_secret(name, self._env, self._base)
+            secrets[name] = local_secret(name, self._env, self._base)
         except DefinitionError as error:
             secrets[name] = _STAND_IN
             path = self._where(index, name.partition(":")[2])
@@ -155,11 +165,21 @@ class _Flow:
         except (DefinitionError, pl.exceptions.PolarsError, ValueError) as error:
             self._add(path, "bad_stage_options", str(error).split("\n", 1)[0])
         else:
+            self._note_taken(index, stage, schema, behind)
             return behind
         if stage.name in _KEEPS_COLUMNS:
             return schema
         self._blind(index, "they are not known while the stage is wrong")
         return None
+
+    def _note_taken(self, index: int, stage: StageConfig, before: pl.Schema, after: pl.Schema) -> None:
+        for name in after:
+            self._taken.pop(name, None)
+        for name in before:
+            if name not in after:
+                new = stage.columns.get(name) if isinstance(stage, Rename) else None
+                done = f"renames it to `{new}`" if new else "takes it away"
+                self._taken[name] = f"stage {index + 1}, `{canonical_name(stage)}`, {done}"
 
     def into_sinks(self, schema: pl.Schema) -> None:
         """Ask each sink whether it can write the columns of the last stage."""
@@ -185,9 +205,15 @@ class _Flow:
     def _where(self, index: int, text: str) -> Path:
         """The path of ``text`` inside a stage's options, wherever the stage keeps it."""
         start: Path = ("stages", index)
-        return next(_paths_of(self._document.data["stages"][index], text, start), self._stage_path(index))
+        found = _paths_of(self._document.data["stages"][index], text, start)
+        # Behind a database's name stands its query, which the file has in an option of its own.
+        of_database = _paths_of(self._document.data["stages"][index], text.partition("#")[0], start)
+        return next(found, next(of_database, self._stage_path(index)))
 
     def _add(self, path: Path, code: str, message: str, hint: str = "", severity: Severity = Severity.ERROR) -> None:
+        missing = _NO_COLUMN.search(message)
+        if missing is not None and missing[1] in self._taken:
+            hint = self._taken[missing[1]]
         self.findings.append(self._finding(path, code, message, hint, severity))
 
     def _finding(self, path: Path, code: str, message: str, hint: str = "", severity: Severity = Severity.ERROR) -> Finding:

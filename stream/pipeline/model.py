@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_serializer,
     model_validator,
@@ -174,7 +175,7 @@ class Source(Part):
 
     kinesis: KinesisSource = Field(description="The stream or streams to read.")
     decode: Decoder = Field(default="json", validate_default=True, description="Decoder: a name, or {name: options}.")
-    fields: dict[str, Any] | None = Field(
+    fields: Annotated[dict[str, Any] | None, WithJsonSchema({"x-is": "columns"})] = Field(
         default=None,
         alias="schema",
         description="Columns of a record, `name: type`; `?` behind a type means that it may be null.",

@@ -16,7 +16,9 @@ from typing import Any, Final, TypeAlias
 import polars as pl
 
 from stream.errors import DefinitionError
+from stream.pipeline.databases import is_database, read_database
 from stream.pipeline.model import Pipeline
+from stream.pipeline.secrets import SecretReader, find_secret
 from stream.transform.stage import Resources, StageConfig
 
 Reader: TypeAlias = Callable[[str], Awaitable[bytes]]
@@ -50,11 +52,13 @@ async def fetch_resources(
     env: Mapping[str, str],
     read: Reader | None = None,
     given: Mapping[str, bytes] | None = None,
+    managed: SecretReader | None = None,
 ) -> Fetched:
     """Everything that the pipeline's decoder and stages ask for; tables and files whose content is ``given``, by URL, are not fetched.
 
     Tables are Parquet, CSV or NDJSON (by suffix), at an ``s3://`` URL (read by ``read``), ``package:name/path`` (a file inside an
-    installed package), ``file:path`` or a bare path; relative paths begin at ``base``, the pipeline file's directory.
+    installed package), ``file:path`` or a bare path; relative paths begin at ``base``, the pipeline file's directory. ``managed`` reads
+    secrets of Secrets Manager.
 
     Raises:
         DefinitionError: something is missing or unreadable; the message names every such thing.
@@ -74,7 +78,12 @@ async def fetch_resources(
             contents[url] = files[url] = await _content(url, base, read, given or {})
         except DefinitionError as error:
             problems.append(str(error))
-    secrets = _gather(pipeline, StageConfig.secret_names, lambda name: resolve_secret(name, env, base), problems)
+    secrets: dict[str, bytes] = {}
+    for name in _distinct(stage.secret_names() for stage in pipeline.stages):
+        try:
+            secrets[name] = await find_secret(name, env, base, managed)
+        except DefinitionError as error:
+            problems.append(str(error))
     functions = _gather(pipeline, StageConfig.function_paths, load_function, problems)
     if problems:
         raise DefinitionError("\n".join(problems))
@@ -124,11 +133,13 @@ def _bounded(url: str, content: bytes) -> bytes:
 
 
 def read_local(url: str, base: Path, what: str = "table") -> bytes:
-    """The content of a table, or of ``what`` else, in a file or in an installed package; blocking.
+    """The content of a table, or of ``what`` else, in a file, an installed package or a database; blocking.
 
     Raises:
         DefinitionError: no such file, not readable, or too large.
     """
+    if is_database(url):
+        return _bounded(url, read_database(url, base))
     path = _package_path(url) if url.startswith("package:") else base / url.removeprefix("file://").removeprefix("file:")
     try:
         size = path.stat().st_size
@@ -160,7 +171,7 @@ def parse_table(url: str, content: bytes) -> pl.DataFrame:
     Raises:
         DefinitionError: unknown suffix, or the content is not in that format.
     """
-    suffix = Path(url).suffix.lower()
+    suffix = ".parquet" if is_database(url) else Path(url).suffix.lower()
     if suffix not in _FORMATS:
         msg = f"the table {url} has the unknown suffix {suffix!r}; allowed: {', '.join(_FORMATS)}"
         raise DefinitionError(msg)
@@ -169,37 +180,6 @@ def parse_table(url: str, content: bytes) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         msg = f"the table {url} cannot be read as {suffix[1:]}: {reason}"
-        raise DefinitionError(msg) from error
-
-
-def resolve_secret(name: str, env: Mapping[str, str], base: Path) -> bytes:
-    """The bytes that ``env:NAME`` or ``file:path`` refers to; of a file, without the line break at its end.
-
-    Raises:
-        DefinitionError: unset, unreadable or empty; the message never holds any part of the secret.
-    """
-    kind, _, where = name.partition(":")
-    if kind == "env":
-        if where not in env:
-            msg = f"the secret {name} is not set: there is no environment variable {where}"
-            raise DefinitionError(msg)
-        value = env[where].encode("utf-8", "surrogateescape")
-    elif kind == "file":
-        value = _secret_file(name, base / where)
-    else:
-        msg = f"{name!r} refers to no secret; write {{env: NAME}} or {{file: path}}"
-        raise DefinitionError(msg)
-    if not value:
-        msg = f"the secret {name} is empty"
-        raise DefinitionError(msg)
-    return value
-
-
-def _secret_file(name: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes().removesuffix(b"\n").removesuffix(b"\r")
-    except OSError as error:
-        msg = f"the secret {name} cannot be read: {error.strerror}"
         raise DefinitionError(msg) from error
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, NoReturn, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from stream.contracts import Start, StartKind
@@ -20,7 +20,7 @@ from stream.pipeline.findings import Path, near_miss
 from stream.pipeline.units import format_duration, parse_duration, parse_size
 from stream.sink.objects import ObjectsSinkConfig
 from stream.transform.decode import DecoderConfig
-from stream.transform.stage import StageConfig
+from stream.transform.stage import StageConfig, secret_reference
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html"""
@@ -85,9 +85,15 @@ def _no_bool(value: Any) -> Any:
 
 
 Duration: TypeAlias = Annotated[
-    timedelta, PlainValidator(_duration), AfterValidator(_positive_duration), PlainSerializer(format_duration, return_type=str)
+    timedelta,
+    PlainValidator(_duration),
+    AfterValidator(_positive_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["500ms", "60s", "5m", "1h30m", "2d"]}),
 ]
-Size: TypeAlias = Annotated[int, BeforeValidator(_size), Field(ge=1)]
+Size: TypeAlias = Annotated[
+    int, BeforeValidator(_size), Field(ge=1), WithJsonSchema({"type": ["string", "integer"], "examples": ["64MiB", "10MB", 4096]})
+]
 Count: TypeAlias = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 Port: TypeAlias = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=65_535)]
 Ratio: TypeAlias = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)]
@@ -116,16 +122,15 @@ CollectorUrl: TypeAlias = Annotated[str, AfterValidator(_named("a collector", r"
 
 
 def _secret_reference(value: Any) -> str:
-    if isinstance(value, dict) and len(value) == 1:
-        ((kind, name),) = value.items()
-        value = f"{kind}:{name}"
-    if not isinstance(value, str) or value.partition(":")[0] not in {"env", "file"} or not value.partition(":")[2]:
-        fail_at((), "bad_value", "a secret is given by reference, never as text", "write {env: NAME} or {file: path}")
-    return value
+    try:
+        return secret_reference(value)
+    except ValueError:
+        hint = "write {env: NAME}, {file: path} or {secrets_manager: name}"
+        fail_at((), "bad_value", "a secret is given by reference, never as text", hint)
 
 
-SecretReference: TypeAlias = Annotated[str, PlainValidator(_secret_reference)]
-"""``env:NAME`` or ``file:path``."""
+SecretReference: TypeAlias = Annotated[str, PlainValidator(_secret_reference), WithJsonSchema({"x-is": "secret"})]
+"""``env:NAME``, ``file:path`` or ``secrets_manager:name``."""
 
 
 def _location(value: str) -> str:
@@ -181,7 +186,13 @@ def _start_text(start: Start) -> Any:
     return {start.kind.value: start.timestamp.isoformat().replace("+00:00", "Z")}
 
 
-StartPosition: TypeAlias = Annotated[Start, PlainValidator(_start), PlainSerializer(_start_text)]
+_START_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"enum": [StartKind.TRIM_HORIZON.value, StartKind.LATEST.value]},
+        {"type": "object", "properties": {"at_timestamp": {"type": "string"}}, "required": ["at_timestamp"], "additionalProperties": False},
+    ]
+}
+StartPosition: TypeAlias = Annotated[Start, PlainValidator(_start), PlainSerializer(_start_text), WithJsonSchema(_START_SCHEMA)]
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -245,13 +256,20 @@ def _dump(component: BaseModel) -> dict[str, Any]:
 
 
 Stage: TypeAlias = Annotated[
-    StageConfig, PlainValidator(_component("stage", components.stage_class, components.stage_names)), PlainSerializer(_dump)
+    StageConfig,
+    PlainValidator(_component("stage", components.stage_class, components.stage_names)),
+    PlainSerializer(_dump),
+    WithJsonSchema({"x-is": "stage"}),
 ]
 Decoder: TypeAlias = Annotated[
     DecoderConfig,
     PlainValidator(_component("decoder", components.DECODERS.get, lambda: components.DECODERS)),
     PlainSerializer(_dump),
+    WithJsonSchema({"x-is": "decoder"}),
 ]
 Sink: TypeAlias = Annotated[
-    ObjectsSinkConfig, PlainValidator(_component("sink", components.SINKS.get, lambda: components.SINKS)), PlainSerializer(_dump)
+    ObjectsSinkConfig,
+    PlainValidator(_component("sink", components.SINKS.get, lambda: components.SINKS)),
+    PlainSerializer(_dump),
+    WithJsonSchema({"x-is": "sink"}),
 ]

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Final, Self
 
 import polars as pl
 from polars.datatypes import DataTypeClass
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from stream.batch import LINEAGE, ROW
 from stream.contracts import Encoded, OutputFile
@@ -58,7 +58,7 @@ class ObjectsSinkConfig(BaseModel):
         default=(), max_length=8, description="Columns, or names with SQL expressions, that make up the path."
     )
     max_partitions: int = Field(default=512, ge=1, le=10_000, description="Per unit; rows of further ones share __overflow__.")
-    file_bytes: Annotated[int, BeforeValidator(_size), Field(ge=64 * 1024)] = Field(
+    file_bytes: Annotated[int, BeforeValidator(_size), Field(ge=64 * 1024), WithJsonSchema({"type": ["string", "integer"]})] = Field(
         default=128 * 2**20, description="Size of one file, compressed, such as 128MiB."
     )
     lineage: bool = Field(default=True, description="Write _shard, _sequence, _subsequence and _arrival.")
@@ -149,6 +149,12 @@ class ObjectsSink:
     def name(self) -> str:
         """Unique within the pipeline."""
         return self.config.name
+
+    def key_pattern(self, unit: str) -> str:
+        """What keys of a unit's files look like; values that only rows have stand in angle brackets."""
+        names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in self.config.partition_by]
+        folders = "".join(f"{name}=<{name}>/" for name in names)
+        return f"{folders}{unit}.<part>.<digest>{self._encoder.extension}"
 
     def encode(self, frame: pl.DataFrame, unit: str) -> Encoded:
         """Files for ``frame``, each with its rows in the frame's order; nothing for a frame without rows.

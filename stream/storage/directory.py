@@ -1,19 +1,28 @@
 """Objects as files in a local directory, with the same compare-and-swap that S3 offers.
 
 Writes go to a file aside that is then linked (create) or renamed (replace, put) into place, so a reader sees a whole object or
-none. ``<root>/.stream`` holds those files and the locks; it is no part of the objects.
+none, and an object never changes in place. ``<root>/.stream`` holds those files and the claims; it is no part of the objects.
+
+There are no locks: a process that is frozen or killed at any point stops nobody. Whoever replaces a version first puts up a *claim*
+on it, a symbolic link that exists once and names the file to come. From then on everybody can complete the claim, and the
+file that it names can be renamed into place only once:
+
+- Only the holder of the claim on the current version can end that version, so a claim put up while its version is current is met by
+  its own file and no other. It is taken down only after that, so no second one on that version can count.
+- A claim on a version that had ended before is found out by looking at the object *after* reading the claim; it leads to nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
+import stat
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -35,14 +44,14 @@ _T = TypeVar("_T")
 class DirectoryStore:
     """An ``ObjectStore`` over the directory ``root``, shared by any number of threads and processes of one machine.
 
-    With ``fsync`` (the default) an acknowledged write survives a power cut. Locking needs a local file system: NFS without
-    ``flock`` is not supported.
+    With ``fsync`` (the default) an acknowledged write survives a power cut. The file system must have hard and symbolic links and times
+    in nanoseconds, as the local ones of Linux do. A ``delete`` is not ordered against a ``replace`` of the same key at the same moment.
     """
 
     def __init__(self, root: Path, *, fsync: bool = True, url: str | None = None) -> None:
         self._root = root.absolute()
         self._aside = self._root / _RESERVED / "aside"
-        self._locks = self._root / _RESERVED / "locks"
+        self._claims = self._root / _RESERVED / "claims"
         self._fsync = fsync
         self._url = url or f"file://{self._root}"
 
@@ -65,8 +74,7 @@ class DirectoryStore:
 
     async def get(self, key: str) -> Stored | None:
         """The object, or None."""
-        body = await self._run(_read, self._path(key))
-        return None if body is None else Stored(body, _tag(body))
+        return await self._run(_read, self._path(key))
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
         """Objects whose key starts with ``prefix`` and sorts behind ``after``, in ascending order of key."""
@@ -82,7 +90,7 @@ class DirectoryStore:
     def _path(self, key: str) -> Path:
         check_key(key, self._url)
         if key.split("/", 1)[0] == _RESERVED:
-            msg = f"the object key {key!r} under {self._url} is reserved: the store's own locks are there. Use another key."
+            msg = f"the object key {key!r} under {self._url} is reserved: the store's own files are there. Use another key."
             raise Fatal(msg)
         return self._root / key
 
@@ -95,45 +103,77 @@ class DirectoryStore:
     def _create(self, path: Path, body: bytes) -> str | None:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a key must not also be the prefix of other keys", str(path))
-        with self._written_aside(path, body) as aside:
-            try:
-                os.link(aside, path)
-            except FileExistsError:
-                return None
+        aside = self._written_aside(path, body)
+        try:
+            os.link(aside, path)
             self._sync_directory(path.parent)
-        return _tag(body)
+            return _tag(aside.stat())
+        except FileExistsError:
+            return None
+        finally:
+            aside.unlink()
 
     def _replace(self, path: Path, body: bytes, etag: str) -> str | None:
-        with self._written_aside(path, body) as aside:
-            with self._locked(path):
-                current = _read(path)
-                if current is None or _tag(current) != etag:
-                    return None
-                aside.rename(path)
-            self._sync_directory(path.parent)
-        return _tag(body)
+        if _tag_at(path) != etag:
+            return None
+        aside = self._written_aside(path, body)
+        tag = _tag(aside.stat())
+        try:
+            self._claim(path, etag).symlink_to(aside.name)
+        except FileExistsError:
+            aside.unlink()
+            self._complete(path, etag)
+            return None
+        # Others may put the file in place from here on, so only what proves that the claim came too late may remove it.
+        self._complete(path, etag)
+        if aside.exists():
+            aside.unlink()
+            return None
+        return tag
 
     def _put(self, path: Path, body: bytes) -> None:
-        with self._written_aside(path, body) as aside:
-            # Unlocked, a put could fall between the comparison and the rename of a replace and be lost without a trace. A process
-            # frozen while it holds the lock stops all others, so nothing that takes time is done under it.
-            with self._locked(path):
-                aside.rename(path)
-            self._sync_directory(path.parent)
+        while True:
+            current = _tag_at(path)
+            done = self._create(path, body) if current is None else self._replace(path, body, current)
+            if done is not None:
+                return
+
+    def _complete(self, path: Path, tag: str) -> None:
+        """Afterwards version ``tag`` of ``path`` is not the current one and no claim on it is left; its successor is in place."""
+        claim = self._claim(path, tag)
+        try:
+            claimed = claim.readlink()
+        except FileNotFoundError:
+            return
+        if _tag_at(path) == tag:
+            self._install(self._aside / claimed, path)
+        self._sync_directory(path.parent)
+        if _tag_at(path) == tag:
+            msg = (
+                f"{path} cannot be replaced: the file {self._aside / claimed}, which was to be its next version, was removed from under "
+                f"{self._url}. Put it back, or remove {claim} while no worker runs on this store."
+            )
+            raise Fatal(msg)
+        claim.unlink(missing_ok=True)
+
+    def _install(self, aside: Path, path: Path) -> None:
+        with suppress(FileNotFoundError):
+            aside.rename(path)
+
+    def _claim(self, path: Path, tag: str) -> Path:
+        self._claims.mkdir(parents=True, exist_ok=True)
+        return self._claims / f"{hashlib.sha256(os.fsencode(path.relative_to(self._root))).hexdigest()}-{tag}"
 
     def _delete(self, path: Path) -> None:
         try:
             exists = path.is_file()
         except NotADirectoryError:
             exists = False
-        if not exists:
-            return
-        with self._locked(path):
+        if exists:
             path.unlink(missing_ok=True)
             self._sync_directory(path.parent)
 
-    @contextmanager
-    def _written_aside(self, path: Path, body: bytes) -> Iterator[Path]:
+    def _written_aside(self, path: Path, body: bytes) -> Path:
         self._aside.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = self._aside / f"{os.getpid()}-{secrets.token_hex(8)}"
@@ -141,20 +181,14 @@ class DirectoryStore:
             with aside.open("xb") as file:
                 file.write(body)
                 file.flush()
+                # The file system's own time stands still for milliseconds, in which an inode can be freed and used again.
+                os.utime(file.fileno(), ns=(now := time.time_ns(), now))
                 if self._fsync:
                     os.fsync(file.fileno())
-            yield aside
-        finally:
+        except OSError:
             aside.unlink(missing_ok=True)
-
-    @contextmanager
-    def _locked(self, path: Path) -> Iterator[None]:
-        self._locks.mkdir(parents=True, exist_ok=True)
-        # 256 files serve all keys: a lock file can never be removed safely, so one for each key would pile up.
-        name = hashlib.sha256(os.fsencode(path.relative_to(self._root))).hexdigest()[:2]
-        with (self._locks / name).open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            raise
+        return aside
 
     def _sync_directory(self, directory: Path) -> None:
         if not self._fsync:
@@ -166,17 +200,28 @@ class DirectoryStore:
             os.close(descriptor)
 
 
-def _read(path: Path) -> bytes | None:
+_ABSENT: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+def _read(path: Path) -> Stored | None:
     try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        with path.open("rb") as file:
+            return Stored(file.read(), _tag(os.fstat(file.fileno())))
+    except _ABSENT:
         return None
 
 
-def _tag(body: bytes) -> str:
-    # A tag made of the content comes back when the content comes back, as S3's does. Whoever compares and swaps must therefore
-    # never return to an earlier content; manifests cannot, since each state of a unit's manifest is written at most once.
-    return hashlib.sha256(body).hexdigest()
+def _tag_at(path: Path) -> str | None:
+    try:
+        status = path.stat()
+    except _ABSENT:
+        return None
+    return _tag(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def _tag(status: os.stat_result) -> str:
+    """Tells one write from every other, also of the same content: no two files ever have the same inode at the same nanosecond."""
+    return f"{status.st_ino:x}-{status.st_mtime_ns:x}"
 
 
 def _walk(directory: Path, base: str, prefix: str, after: str) -> Iterator[ObjectInfo]:

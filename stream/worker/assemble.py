@@ -16,6 +16,7 @@ from typing import Final
 from stream.audit import ledger
 from stream.audit.export import Exporter, Mode, Sender
 from stream.aws.kinesis import KinesisClient, open_kinesis
+from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.budget import ByteBudget
 from stream.clock import SystemClock
@@ -26,9 +27,11 @@ from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError
 from stream.lease.checkpoints import StoredCheckpoints
+from stream.pipeline.limits import READING_SHARE, unit_bytes
 from stream.pipeline.model import KinesisSource as KinesisOptions
 from stream.pipeline.model import OnExpired, Pipeline, Retrieval
-from stream.pipeline.resources import fetch_resources
+from stream.pipeline.resources import Fetched, fetch_resources
+from stream.pipeline.secrets import SecretReader
 from stream.sink import rejects
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
@@ -39,15 +42,10 @@ from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
 from stream.worker.parts import Breaker, Parts, StreamParts, to_all
-from stream.worker.places import located
+from stream.worker.places import located, read_object
 from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
+from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
 from stream.worker.reread import Rereader
-
-READING_SHARE: Final = 0.5
-"""Of the memory budget that records may occupy between the socket and the seal; the rest is for what cooking makes of them."""
-
-UNIT_SHARE: Final = 1 / 16
-"""Of the memory budget that one unit may reach: on two cores two units are cooked at once, each taking a few times its bytes."""
 
 REREADING_SHARE: Final = 1 / 16
 """Of the memory budget, beside the above, for re-reading ranges: it must never wait for bytes that wait for it."""
@@ -90,7 +88,8 @@ class _Shared:
     state: ObjectStore
     stores: dict[str, ObjectStore]
     definitions: Definitions
-    recipe: Recipe
+    current: CurrentRecipe
+    refresher: Refresher | None
     cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]]
     budget: ByteBudget
     rereading: ByteBudget
@@ -121,8 +120,15 @@ async def assemble(
         await client.describe_stream_summary(name)
     for store in (*stores.values(), state):
         await repeat("look at", nowhere, functools.partial(_look, store))
-    fetched = await fetch_resources(pipeline, options.base, options.env, functools.partial(_read_object, session))
-    definitions = Definitions(state, options.base, options.env, clock)
+    managed = functools.partial(read_secret, session)
+    read = functools.partial(read_object, session)
+
+    async def fetch(given: Mapping[str, bytes]) -> Fetched:
+        return await fetch_resources(pipeline, options.base, options.env, read, given, managed)
+
+    fetched = await repeat("fetch tables and secrets", nowhere, lambda: fetch({}))
+    definitions = Definitions(state, options.base, options.env, clock, managed)
+    current = CurrentRecipe(await repeat("record definition", nowhere, lambda: definitions.record(pipeline, fetched)))
     shared = _Shared(
         pipeline=pipeline,
         options=options,
@@ -131,11 +137,12 @@ async def assemble(
         state=state,
         stores=stores,
         definitions=definitions,
-        recipe=await repeat("record definition", nowhere, lambda: definitions.record(pipeline, fetched)),
+        current=current,
+        refresher=Refresher(pipeline, fetched, fetch, definitions, current, clock, emit) if intervals(pipeline) else None,
         cook=_in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "cook"))),
         budget=ByteBudget(int(pipeline.memory.budget * READING_SHARE)),
         rereading=ByteBudget(int(pipeline.memory.budget * REREADING_SHARE)),
-        sender=await _sender(pipeline, options, emit, stack),
+        sender=await _sender(pipeline, options, managed, emit, stack),
         repeat=repeat,
         emit=emit,
         draining=draining,
@@ -165,7 +172,7 @@ async def _stream_parts(kinesis: KinesisOptions, shared: _Shared) -> StreamParts
         log=log,
         committer=Committer(log, shared.stores, checkpoints, clock, emit, shared.worker),
         checkpoints=checkpoints,
-        recipe=shared.recipe,
+        current=shared.current,
         cook=shared.cook,
         render_again=rereader.render,
         limits=_limits(pipeline),
@@ -177,6 +184,7 @@ async def _stream_parts(kinesis: KinesisOptions, shared: _Shared) -> StreamParts
         emit=emit if export is None else to_all(emit, export),
         repeat=shared.repeat,
         export=export,
+        refresher=shared.refresher,
     )
     return StreamParts(kinesis.stream, start, parts)
 
@@ -186,9 +194,9 @@ def _settings(kinesis: KinesisOptions, application: str) -> ReadSettings:
     return ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value), fan_out=fan_out)
 
 
-async def _sender(pipeline: Pipeline, options: WorkerOptions, emit: Emit, stack: AsyncExitStack) -> Sender | None:
+async def _sender(pipeline: Pipeline, options: WorkerOptions, managed: SecretReader, emit: Emit, stack: AsyncExitStack) -> Sender | None:
     otlp = pipeline.audit.otlp
-    return None if otlp is None else await open_sender(otlp, options.env, options.base, options.clock, emit, stack)
+    return None if otlp is None else await open_sender(otlp, options.env, options.base, options.clock, emit, stack, managed)
 
 
 def _export(stream: str, shared: _Shared, log: CommitLog) -> ExportTask | None:
@@ -214,21 +222,12 @@ def _stores(pipeline: Pipeline, base: Path, session: AwsSession, state: ObjectSt
 def _limits(pipeline: Pipeline) -> Limits:
     """The pipeline's flush settings, with a unit no larger than memory allows."""
     flush = pipeline.flush
-    return Limits(flush.rows, min(flush.bytes, int(pipeline.memory.budget * UNIT_SHARE)), flush.age.total_seconds())
+    return Limits(flush.rows, unit_bytes(pipeline), flush.age.total_seconds())
 
 
 async def _look(store: ObjectStore) -> None:
     async for _ in store.list("_preflight/"):
         return
-
-
-async def _read_object(session: AwsSession, url: str) -> bytes:
-    folder, _, key = url.rpartition("/")
-    stored = await open_store(folder, session).get(key)
-    if stored is None:
-        msg = f"there is no object {url}"
-        raise DefinitionError(msg)
-    return stored.body
 
 
 def _in_threads(pool: ThreadPoolExecutor) -> Callable[[Recipe, CutUnit], Awaitable[Cooked]]:

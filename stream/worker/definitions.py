@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -15,21 +16,26 @@ from stream.errors import Halted
 from stream.pipeline.digest import canonical_text, pipeline_digest, read_canonical
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
+from stream.pipeline.secrets import SecretReader
 from stream.sink.objects import ObjectsSink
 from stream.transform.engine import compile_chain
 from stream.worker.recipe import Recipe
 
 BUILD: Final = stream.__version__
 
+KEPT: Final = 8
+"""Compiled definitions in memory, each with its reference tables; an older one is read from the log again where it is asked for."""
+
 
 class Definitions:
-    """Recipes by digest. Local tables begin at ``base``; ``env`` resolves secrets, for recorded definitions too."""
+    """Recipes by digest. Local tables begin at ``base``; ``env`` and ``managed`` resolve secrets, for recorded definitions too."""
 
-    def __init__(self, store: ObjectStore, base: Path, env: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, store: ObjectStore, base: Path, env: Mapping[str, str], clock: Clock, managed: SecretReader | None = None) -> None:
         self._store = store
         self._base = base
         self._env = env
         self._clock = clock
+        self._managed = managed
         self._recipes: dict[str, Recipe] = {}
 
     async def record(self, pipeline: Pipeline, fetched: Fetched) -> Recipe:
@@ -42,7 +48,7 @@ class Definitions:
             await self._store.create(reference_key(sha256), fetched.contents[url])
         await self._store.create(tables_key(digest), msgspec.json.encode(dict(fetched.digests), order="sorted"))
         await self._store.create(pipeline_key(digest), canonical_text(pipeline).encode())
-        return self._compile(pipeline, fetched, digest)
+        return await asyncio.to_thread(self._compile, pipeline, fetched, digest)
 
     async def recorded(self, digest: str) -> Recipe:
         """The recipe that ``digest`` names, from memory or from the log.
@@ -67,8 +73,8 @@ class Definitions:
                 msg = f"reference table {url} of pipeline definition {digest} is missing: restore {reference_key(sha256)}"
                 raise Halted(msg)
             contents[url] = stored.body
-        fetched = await fetch_resources(pipeline, self._base, self._env, given=contents)
-        return self._compile(pipeline, fetched, digest)
+        fetched = await fetch_resources(pipeline, self._base, self._env, given=contents, managed=self._managed)
+        return await asyncio.to_thread(self._compile, pipeline, fetched, digest)
 
     def _compile(self, pipeline: Pipeline, fetched: Fetched, digest: str) -> Recipe:
         chain = compile_chain(
@@ -81,5 +87,7 @@ class Definitions:
         sinks: tuple[Sink, ...] = tuple(ObjectsSink(config) for config in pipeline.sinks)
         for config in pipeline.sinks:
             config.check(chain.output_schema)
+        while len(self._recipes) >= KEPT:
+            del self._recipes[next(iter(self._recipes))]
         self._recipes[digest] = Recipe(pipeline.application, digest, BUILD, chain, sinks, bool(pipeline.source.kinesis.streams))
         return self._recipes[digest]

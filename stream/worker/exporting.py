@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -17,6 +18,7 @@ from stream.audit.export import Answer, Cursor, Exporter, Mode, Sender
 from stream.audit.ledger import Segment, SegmentError, read_segment
 from stream.audit.objects import Area
 from stream.audit.spans import Shape
+from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.commit.log import CommitLog
@@ -25,7 +27,7 @@ from stream.commit.naming import manifest_key
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Halted, Retryable, StreamError
 from stream.pipeline.model import Otlp, Pipeline
-from stream.pipeline.resources import resolve_secret
+from stream.pipeline.secrets import SecretReader, find_secret
 from stream.worker.auditing import Stores, link_of
 from stream.worker.places import located
 
@@ -94,13 +96,15 @@ class LogUnits:
         raise Halted(msg)
 
 
-async def open_sender(otlp: Otlp, env: Mapping[str, str], base: Path, clock: Clock, emit: Emit, stack: AsyncExitStack) -> Sender:
-    """A sender to the pipeline's collector; its connections live as long as ``stack``.
+async def open_sender(
+    otlp: Otlp, env: Mapping[str, str], base: Path, clock: Clock, emit: Emit, stack: AsyncExitStack, managed: SecretReader | None = None
+) -> Sender:
+    """A sender to the pipeline's collector; its connections live as long as ``stack``. ``managed`` reads secrets of Secrets Manager.
 
     Raises:
         DefinitionError: a header's secret is missing.
     """
-    headers = {name: resolve_secret(reference, env, base).decode() for name, reference in otlp.headers.items()}
+    headers = {name: (await find_secret(reference, env, base, managed)).decode() for name, reference in otlp.headers.items()}
     session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)))
     collector = HttpCollector(session, otlp.endpoint, headers)
     return Sender(collector, clock, emit, _dice, otlp.compression, once=otlp.mode is Mode.BEST_EFFORT)
@@ -228,10 +232,11 @@ async def open_export(
         raise DefinitionError(msg)
     if endpoint:
         otlp = otlp.model_copy(update={"endpoint": endpoint})
-    stores = Stores.open(pipeline, base, AwsSession(region=kinesis.region))
+    session = AwsSession(region=kinesis.region)
+    stores = Stores.open(pipeline, base, session)
     log = CommitLog(stores.state, pipeline.application, clock, "export")
     units = LogUnits(log, kinesis.stream, stores.areas(located(pipeline.state, base), kinesis.stream), stores.targets["ledger"])
-    sender = await open_sender(otlp, env, base, clock, _nobody, stack)
+    sender = await open_sender(otlp, env, base, clock, _nobody, stack, functools.partial(read_secret, session))
     shards = [shard async for shard in shards_of(stores.state, kinesis.stream)]
     return Exporter(units, stores.state, sender, shape_of(otlp), clock, _nobody, kinesis.stream), units, shards
 

@@ -235,10 +235,11 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
             (stream,) = await assemble(polled(pipeline), options, emit, asyncio.Event(), stack)
             export = stream.parts.export
             async with asyncio.TaskGroup() as group:
-                exporting = group.create_task(export.run()) if export else None
+                aside = [group.create_task(part.run()) for part in (export, stream.parts.refresher) if part is not None]
                 await Child(Daemon(lines, pipe[1]), stream, progress, emit, options.drain_seconds).run()
-                if export and exporting:
-                    exporting.cancel()
+                for task in aside:
+                    task.cancel()
+                if export:
                     await export.finish()
     except ExceptionGroup as group_error:
         raise weightiest(group_error) from group_error

@@ -18,6 +18,7 @@ from stream.errors import Fatal, Halted, LeaseLost, Superseded
 from stream.events import Event
 from stream.worker.exporting import ExportTask
 from stream.worker.recipe import Cooked, CutUnit, Recipe
+from stream.worker.refreshing import CurrentRecipe, Refresher
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Parts:
     log: CommitLog
     committer: Committer
     checkpoints: Checkpoints
-    recipe: Recipe
+    current: CurrentRecipe
     cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]]
     render_again: Callable[[Shard, Start, Manifest], Awaitable[RenderedUnit]]
     limits: Limits
@@ -53,6 +54,12 @@ class Parts:
     emit: Emit
     repeat: Repeater
     export: ExportTask | None = None
+    refresher: Refresher | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """What a unit that is cooked now is made with."""
+        return self.current.now
 
 
 @dataclass(frozen=True, slots=True)

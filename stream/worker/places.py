@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stream.aws.session import AwsSession
+from stream.errors import DefinitionError
+from stream.storage.open import open_store
+
 
 def located(url: str, base: Path) -> str:
     """``url`` with a relative ``file:`` path made absolute, beginning at ``base``."""
@@ -11,3 +15,19 @@ def located(url: str, base: Path) -> str:
     if scheme != "file" or path.startswith("//"):
         return url
     return f"file:{(base / path).absolute()}"
+
+
+async def read_object(session: AwsSession, url: str) -> bytes:
+    """The object at an ``s3://`` URL.
+
+    Raises:
+        DefinitionError: there is none.
+        Fatal: the bucket is missing or may not be read.
+        Retryable: S3 did not answer.
+    """
+    folder, _, key = url.rpartition("/")
+    stored = await open_store(folder, session).get(key)
+    if stored is None:
+        msg = f"there is no object {url}"
+        raise DefinitionError(msg)
+    return stored.body

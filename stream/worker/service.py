@@ -54,6 +54,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             async with asyncio.TaskGroup() as group:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
                 aside += [group.create_task(export.run()) for export in exports]
+                if (refresher := each[0].parts.refresher) is not None:
+                    aside.append(group.create_task(refresher.run()))
                 await streams.run(options.drain_seconds)
                 for task in aside:
                     task.cancel()

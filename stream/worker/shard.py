@@ -18,15 +18,13 @@ from stream.commit.manifest import Manifest
 from stream.commit.recovery import recover
 from stream.contracts import Page, Shard, Start
 from stream.errors import Expired, Halted, Superseded
+from stream.pipeline.limits import SPARED_SHARE
 from stream.worker.gap import record_gap
 from stream.worker.parts import Held, Parts, weightiest
 from stream.worker.recipe import Cooked, CutUnit, with_previous
 
 NUDGE = 0.25
 """Seconds after which a unit that is being filled looks around for drain and memory pressure."""
-
-SPARED_SHARE = 0.25
-"""Of the largest unit: below it, memory pressure alone does not end a unit while pages come."""
 
 TIP_EVERY = timedelta(hours=1)
 TIP_SLACK = timedelta(minutes=1)

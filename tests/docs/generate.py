@@ -11,24 +11,25 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import typer.main
+import yaml
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from stream import events
 from stream.cli.main import app
-from stream.contracts import Start
 from stream.metrics.catalog import CATALOG
 from stream.metrics.logs import LEVELS, render
 from stream.pipeline.components import DECODERS, SINKS, STAGES
 from stream.pipeline.lint import check
 from stream.pipeline.model import Pipeline
-from stream.pipeline.units import format_duration
+from stream.pipeline.schema import json_schema
+from tests.docs import reference, transcripts
+from tests.docs.reference import overview
+from tests.docs.tables import default_text, table
 from tests.unit.metrics.every_event import CLASSES, sample
 
 ROOT = Path(__file__).parents[2]
@@ -36,12 +37,6 @@ WRONG = re.compile(r"(```yaml wrong\n(.*?)```\n\n```text findings\n).*?(```)", r
 """A pipeline with mistakes, and what ``stream check`` says of it."""
 
 BLOCK = re.compile(r"(<!-- generated: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [list(head), *(list(row) for row in rows)]
-    shown = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
-    return "\n".join([shown[0], "|" + "---|" * len(lines[0]), *shown[1:]])
 
 
 def command_line() -> str:
@@ -101,48 +96,15 @@ def log_lines() -> str:
 
 
 def stages() -> str:
-    return _components(sorted(STAGES.items()))
+    return overview("stages", STAGES, "reference/")
 
 
 def decoders() -> str:
-    return _components(DECODERS.items())
+    return overview("decoders", DECODERS, "reference/")
 
 
-def _components(named: Iterable[tuple[str, Any]]) -> str:
-    parts = []
-    for name, kind in named:
-        parts.append(f"### {name}\n\n{_unwrapped(kind.__doc__ or '')}")
-        if kind.model_fields:
-            parts.append(table(("option", "meaning", "default"), _options(kind)))
-        example = kind.example
-        shown = [f"`{name}: {json.dumps(example.config)}`" if example.config else f"`{name}`"]
-        shown += [f"in  {_plain(row)}" for row in example.given] + [f"out {_plain(row)}" for row in example.expect]
-        parts.append("\n".join([shown[0], "", "```text", *shown[1:], "```"]))
-    return "\n\n".join(parts)
-
-
-def _plain(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False, default=lambda value: value.decode())
-
-
-def _options(model: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
-    for name, field in model.model_fields.items():
-        yield f"`{field.alias or name}`", field.description or "", _default(field)
-
-
-def _default(field: FieldInfo) -> str:
-    value = field.get_default(call_default_factory=False)
-    if value is PydanticUndefined:
-        return "required"
-    if value in (None, (), ""):
-        return ""
-    if isinstance(value, Start):
-        return f"`{value.kind.value}`"
-    if hasattr(value, "total_seconds"):
-        return f"`{format_duration(value)}`"
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 2**20 and value % 2**20 == 0:
-        return f"`{value // 2**20}MiB`"
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+def sinks() -> str:
+    return overview("sinks", SINKS, "reference/")
 
 
 def options() -> str:
@@ -156,18 +118,23 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]
         if isinstance(inner, type) and issubclass(inner, BaseModel) and inner.__module__ == Pipeline.__module__:
             yield from _keys(inner, f"{key}.")
         else:
-            yield f"`{key}`", field.description or "", _default(field)
+            yield f"`{key}`", field.description or "", default_text(field)
 
 
-def sinks() -> str:
-    words: dict[type[BaseModel], list[str]] = {}
-    for name, kind in SINKS.items():
-        words.setdefault(kind, []).append(name)
-    parts = []
-    for kind, names in words.items():
-        parts.append(f"### {' or '.join(names)}\n\n{_unwrapped(kind.__doc__ or '')}")
-        parts.append(table(("option", "meaning", "default"), _options(kind)))
-    return "\n\n".join(parts)
+def values() -> str:
+    """The values of the Helm chart: meaning from its schema, defaults from its values."""
+    chart = ROOT / "deploy" / "eks" / "chart"
+    schema, given = json.loads((chart / "values.schema.json").read_text()), yaml.safe_load((chart / "values.yaml").read_text())
+    return table(("value", "meaning", "default"), _values(schema, given, ""))
+
+
+def _values(schema: dict[str, Any], given: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, part in schema["properties"].items():
+        if "properties" in part and "description" not in part:
+            yield from _values(part, given[name], f"{prefix}{name}.")
+        elif name in given:
+            shown = json.dumps(given[name], ensure_ascii=False)
+            yield f"`{prefix}{name}`", part["description"], "" if given[name] in ("", {}, []) else f"`{shown}`"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -178,7 +145,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "decoders": decoders,
     "options": options,
     "sinks": sinks,
+    "values": values,
 }
+
+
+def files() -> Iterator[tuple[str, str]]:
+    """Path and content of every file that is made from the code as a whole."""
+    yield "docs/pipeline.schema.json", json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    yield from reference.pages()
 
 
 def pages() -> list[Path]:
@@ -196,10 +170,20 @@ def findings(pipeline: str) -> str:
 
 def regenerated(text: str) -> str:
     made = BLOCK.sub(lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n\n{match[3]}", text)
-    return WRONG.sub(lambda match: f"{match[1]}{findings(match[2])}{match[3]}", made)
+    made = WRONG.sub(lambda match: f"{match[1]}{findings(match[2])}{match[3]}", made)
+    return transcripts.BLOCK.sub(lambda match: f"{match[1]}{transcripts.transcript(match[2], ROOT)}{match[3]}", made)
 
 
 if __name__ == "__main__":
+    made = dict(files())
+    for stale in sorted(set((ROOT / reference.FOLDER).rglob("*.md")) - {ROOT / name for name in made}):
+        stale.unlink()
+    for name, content in made.items():
+        path = ROOT / name
+        if not path.exists() or path.read_text() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+            sys.stdout.write(f"rewrote {name}\n")
     for page in pages():
         before = page.read_text()
         after = regenerated(before)

@@ -6,7 +6,8 @@ import typer.main
 from stream.cli.main import app
 from stream.metrics.catalog import CATALOG
 from stream.pipeline.components import DECODERS, SINKS, STAGES
-from tests.docs.generate import BLOCK, ROOT, TABLES, pages, regenerated, table
+from tests.docs.generate import BLOCK, ROOT, TABLES, files, pages, regenerated
+from tests.docs.tables import table
 from tests.unit.metrics.every_event import CLASSES
 
 
@@ -14,6 +15,14 @@ from tests.unit.metrics.every_event import CLASSES
 def test_a_page_says_what_the_code_says(page):
     text = page.read_text()
     assert text == regenerated(text), "run `make docs`"
+
+
+def test_every_file_that_is_made_from_the_code_is_current():
+    made = dict(files())
+    stale = [name for name, content in made.items() if not (ROOT / name).exists() or (ROOT / name).read_text() != content]
+    kept = {str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "reference").rglob("*.md")}
+    assert (stale, kept - set(made)) == ([], set()), "run `make docs`"
+    assert len(made) > len(STAGES) + len(DECODERS) + len(SINKS)
 
 
 def test_every_table_stands_on_some_page():
@@ -25,9 +34,8 @@ def test_nothing_is_left_out_of_the_tables():
     verbs = typer.main.get_command(app).list_commands(None)
     assert len(verbs) >= 4
     assert [verb for verb in verbs if f"### `stream {verb}" not in TABLES["commands"]()] == []
-    assert [name for name in STAGES if f"### {name}\n" not in TABLES["stages"]()] == []
-    assert [name for name in DECODERS if f"### {name}\n" not in TABLES["decoders"]()] == []
-    assert [name for name in SINKS if name not in TABLES["sinks"]()] == []
+    for kind, known in (("stages", STAGES), ("decoders", DECODERS), ("sinks", SINKS)):
+        assert [name for name in known if f"(reference/{kind}/{name}.md)" not in TABLES[kind]()] == []
     assert [each.name for each in CATALOG if f"`{each.name}`" not in TABLES["metrics"]()] == []
     assert TABLES["events"]().count("\n") == len(CLASSES) + 1
 

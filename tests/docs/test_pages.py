@@ -5,13 +5,16 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from stream.pipeline.components import DECODERS, SINKS, STAGES
 from stream.pipeline.findings import Severity
 from stream.pipeline.lint import check
+from stream.pipeline.load import load
 from tests.docs.generate import ROOT, pages
 
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -84,6 +87,18 @@ def test_a_pipeline_that_is_shown_is_clean(text, tmp_path):
     result = check(file, {"MASK_KEY": "any"})
     assert [finding.render() for finding in result.findings if finding.severity is Severity.ERROR] == []
     assert result.pipeline is not None
+
+
+@pytest.mark.parametrize("kind", ["stage", "decoder", "sink"])
+def test_a_component_that_is_shown_can_stand_in_a_pipeline(kind):
+    texts = [match[2] for page in pages() for match in shown(page, f"yaml {kind}")]
+    known = {"stage": STAGES, "decoder": DECODERS, "sink": SINKS}[kind]
+    assert len(texts) >= len(known)
+    for text in texts:
+        data = load(f"a:\n{textwrap.indent(text, '  ')}".encode(), "page", {}).data["a"]
+        entry = data["decode"] if kind == "decoder" else data[0]
+        ((name, options),) = entry.items() if isinstance(entry, dict) else ((entry, None),)
+        known[name].model_validate({} if options is None else options)
 
 
 def test_no_yaml_is_shown_that_nothing_checks():

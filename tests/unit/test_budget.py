@@ -95,6 +95,23 @@ def test_a_cancelled_wait_leaves_the_budget_as_it_was(granted):
     asyncio.run(run())
 
 
+def test_a_release_right_after_a_cancellation_meets_the_wait_before_it_has_ended():
+    async def run():
+        budget = ByteBudget(10)
+        await budget.acquire(10)
+        first, second = asyncio.ensure_future(budget.acquire(6)), asyncio.ensure_future(budget.acquire(2))
+        await settle()
+        first.cancel()
+        budget.release(10)
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await second
+        assert budget.held == 2
+        assert not budget.pressure.is_set()
+
+    asyncio.run(run())
+
+
 @given(st.lists(st.tuples(st.integers(1, 12), st.booleans()), max_size=20))
 def test_whatever_is_asked_and_cancelled_everything_comes_back(requests):
     async def run():

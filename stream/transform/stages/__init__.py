@@ -8,6 +8,7 @@ from stream.transform.stage import StageConfig
 from stream.transform.stages.cast import Cast
 from stream.transform.stages.dedupe import Dedupe
 from stream.transform.stages.derive import Derive
+from stream.transform.stages.enrich import Enrich
 from stream.transform.stages.explode import Explode
 from stream.transform.stages.filter import Filter
 from stream.transform.stages.flatten import Flatten
@@ -24,6 +25,7 @@ STAGES: Final[tuple[type[StageConfig], ...]] = (
     Cast,
     Dedupe,
     Derive,
+    Enrich,
     Explode,
     Filter,
     Flatten,

@@ -63,9 +63,14 @@ class Lookup(StageConfig):
     def _null(cls, value: Any) -> Any:
         return Missing.NULL if value is None else value  # YAML reads a bare `null` as nothing
 
+    @property
+    def url(self) -> str:
+        """The table's name among resources."""
+        return self.table
+
     def table_urls(self) -> tuple[str, ...]:
         """The one table."""
-        return (self.table,)
+        return (self.url,)
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
         """The columns before, then those taken."""
@@ -79,10 +84,10 @@ class Lookup(StageConfig):
         return pl.Schema({**schema, **taken})
 
     def _table(self, resources: Resources) -> pl.DataFrame:
-        if self.table not in resources.tables:
+        if self.url not in resources.tables:
             known = ", ".join(resources.tables) or "none"
             raise SchemaMismatch(("table",), f"table {self.table!r} is not loaded; loaded: {known}", "check that the file exists")
-        return resources.tables[self.table]
+        return resources.tables[self.url]
 
     def _column(self, name: str, table: pl.DataFrame, path: tuple[str | int, ...]) -> pl.DataType:
         if name not in table.columns:

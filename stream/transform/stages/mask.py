@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, Self
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
-from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
+from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig, secret_reference
 from stream.transform.stages.common import require
 
 
@@ -44,7 +44,7 @@ class Mask(StageConfig):
 
     columns: tuple[str, ...] = Field(description="Text columns to hide.", min_length=1)
     method: Method = Field(description="`keyed_hash` (HMAC-SHA256 in hex), `redact`, `truncate` or `keep_last`.")
-    key: str | None = Field(default=None, description="Secret of `keyed_hash`: `{env: NAME}`.")
+    key: str | None = Field(default=None, description="Secret of `keyed_hash`: `{env: NAME}`, `{file: path}` or `{secrets_manager: name}`.")
     length: int = Field(default=32, ge=8, le=64, description="Hex digits of `keyed_hash` to keep, 4 bits each.")
     keep: int = Field(default=0, ge=0, description="Characters that `truncate` and `keep_last` keep; `keep_last: 4` says both.")
     text: str = Field(default="***", description="What `redact` writes instead.")
@@ -68,13 +68,7 @@ class Mask(StageConfig):
     @field_validator("key", mode="before")
     @classmethod
     def _reference(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and len(value) == 1:
-            kind, name = next(iter(value.items()))
-            return f"{kind}:{name}"
-        if isinstance(value, str) and ":" not in value:
-            msg = "a key is given by reference, such as {env: MASK_KEY}, never as text"
-            raise ValueError(msg)
-        return value
+        return None if value is None else secret_reference(value)
 
     @model_validator(mode="after")
     def _needs(self) -> Self:

@@ -73,6 +73,18 @@ def test_json(run):
     assert set(answer["files"][1]["findings"][0]) == {"file", "line", "column", "severity", "code", "message", "hint"}
 
 
+def test_no_secret_is_printed_whatever_is_asked_for(run, tmp_path):
+    (tmp_path / "key").write_text("hidden-value")
+    stages = "stages:\n  - mask: {columns: [carrier], method: keyed_hash, key: {env: STREAM_KEY}}\n"
+    stages += "  - mask: {columns: [carrier], method: keyed_hash, key: {file: key}}\n"
+    (tmp_path / "good.yaml").write_text(GOOD + stages)
+    for options in ([], ["--json"], ["--resolved"], ["--json", "--resolved"]):
+        result = run("good.yaml", *options, STREAM_KEY="hidden-value")
+        assert result.exit_code == 0
+        assert "hidden-value" not in result.output
+    assert "env:STREAM_KEY" in result.stdout
+
+
 def test_resolved_prints_a_pipeline_that_can_be_piped_on(run):
     result = run("good.yaml", "--resolved", NAME="other")
     assert result.exit_code == 0

@@ -84,6 +84,16 @@ def test_a_missing_secret_is_an_error_and_the_cases_can_give_it(run, tmp_path):
     assert run(f"{case}\nenv: {{STREAM_TEST_KEY: k}}").exit_code == 0
 
 
+def test_a_secret_that_is_kept_elsewhere_has_a_stand_in(run, tmp_path):
+    stages = "stages:\n  - mask: {columns: [carrier], method: keyed_hash, key: {secrets_manager: prod/mask}}\n"
+    (tmp_path / "p.yaml").write_text(PIPELINE + stages)
+    case = "{name: c, given: [{json: {carrier: UA}}], expect: {outcomes: {written: 1}}}"
+    result = run(case)
+    assert result.exit_code == 2
+    assert "the cases give no secret 'prod/mask'" in result.stderr
+    assert run(f"{case}\nsecrets: {{prod/mask: k}}").exit_code == 0
+
+
 def test_cases_in_another_file(run, tmp_path):
     (tmp_path / "other.yaml").write_text(f"cases: [{GOOD}]")
     assert run(None, "--cases", str(tmp_path / "other.yaml")).exit_code == 0

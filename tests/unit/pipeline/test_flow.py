@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -67,3 +69,13 @@ def test_each_sink_is_asked(tmp_path):
 def test_state_lies_beside_the_data(tmp_path, state, clean):
     codes = [each.code for each in findings(tmp_path, state=state)]
     assert codes == ([] if clean else ["state_inside_sink"])
+
+
+def test_a_column_that_an_earlier_stage_took_away_is_said_to_be_gone():
+    text = (Path(__file__).parent / "corpus" / "partition_and_mask_after_rename.yaml").read_bytes()
+    hints = [each.hint for each in check_content(text, "p.yaml", Path(), {}).findings]
+    assert hints[0] == hints[2] == "stage 1, `rename`, renames it to `plane`"
+    dropped = (Path(__file__).parent / "corpus" / "column_dropped_earlier.yaml").read_bytes()
+    assert [each.hint for each in check_content(dropped, "p.yaml", Path(), {}).findings if each.hint] == [
+        "stage 1, `select`, takes it away"
+    ]

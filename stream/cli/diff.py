@@ -1,0 +1,78 @@
+"""``stream diff``: what another version of a pipeline would do differently. Writes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_text
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from stream.cli.explain import checked
+from stream.cli.preview import Generate, Sample, Since, value_text
+from stream.cli.samples import chain_of, sample_of
+from stream.clock import SystemClock
+from stream.errors import DefinitionError, StreamError
+from stream.pipeline.compare import Difference, compare
+from stream.transform.stage import SchemaMismatch
+
+EXIT_SAME = 0
+EXIT_DIFFERENT = 1
+EXIT_FAILED = 2
+
+_MARKS = {"added": "+", "removed": "-", "retyped": "~"}
+
+
+def diff(
+    old: Annotated[Path, typer.Argument(help="Pipeline file as it is.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    new: Annotated[Path, typer.Argument(help="Pipeline file to compare.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    *,
+    records: Annotated[int, typer.Option("--records", help="How many records to run.", min=1, max=1_000_000)] = 1000,
+    key: Annotated[list[str] | None, typer.Option("--key", help="Column that names a row in what is shown; may be repeated.")] = None,
+    show: Annotated[int, typer.Option("--show", help="Examples of each difference.", min=0)] = 3,
+    sample: Sample = None,
+    generate: Generate = None,
+    since: Since = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Run two pipelines over the same records, live ones of OLD unless told otherwise, and say what changes. Writes nothing.
+
+    It prints record data. Exit code 0: the same rows and rejects; 1: different ones; 2: they could not be compared.
+    """
+    pipelines = checked(old), checked(new)
+    try:
+        chains = chain_of(pipelines[0], old), chain_of(pipelines[1], new)
+        batch, source = sample_of(pipelines[0], records, sample, since, generate)
+        found = compare(*chains, batch, SystemClock().monotonic, key or (), show)
+    except (DefinitionError, SchemaMismatch, StreamError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from error
+    if json:
+        sys.stdout.write(json_text.dumps({"source": source, "same": found.same, **dataclasses.asdict(found)}, indent=2) + "\n")
+    else:
+        _show(found, source, key or [], Console(highlight=False, soft_wrap=True, markup=False, emoji=False))
+    raise typer.Exit(EXIT_SAME if found.same else EXIT_DIFFERENT)
+
+
+def _show(found: Difference, source: str, key: list[str], console: Console) -> None:
+    console.print(source, style="bold")
+    for change in found.schema:
+        kind = " -> ".join(filter(None, (change.before, change.after)))
+        console.print(f"{_MARKS[change.kind]} column {change.column} {kind}")
+    for moved in found.moved:
+        examples = f", such as {', '.join(map(str, moved.examples))}" if moved.examples else ""
+        console.print(f"{moved.records:,} record{'' if moved.records == 1 else 's'}{examples}: {moved.before} -> {moved.after}")
+    if found.only_old or found.only_new:
+        console.print(f"rows that only the old one writes: {found.only_old:,}; only the new one: {found.only_new:,}")
+    for column in found.columns:
+        console.print(f"column {column.name}: {column.rows:,} of {found.rows:,} rows differ")
+        for each in column.examples:
+            named = ", ".join(f"{name}={value_text(value)}" for name, value in zip(key, each.key, strict=True))
+            console.print(f"  record {each.record}{f' ({named})' if named else ''}: {value_text(each.before)} -> {value_text(each.after)}")
+    if found.same:
+        console.print(f"no difference: the same {found.rows:,} rows, the same outcomes and reasons")
+    rates = [f"{found.records / seconds:,.0f}" if seconds > 0 else "?" for seconds in found.seconds]
+    console.print(f"speed of decoder and stages on this sample and machine: {rates[0]} records/s before, {rates[1]} after")

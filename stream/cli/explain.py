@@ -1,0 +1,157 @@
+"""``stream explain``: the plan of a pipeline, what it needs of AWS, and what a rate would cost. Reads nothing over the network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_text
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+
+from stream.errors import DefinitionError
+from stream.pipeline.access import Account, needed
+from stream.pipeline.cost import Estimate, Outcome, Prices, Rate, estimate
+from stream.pipeline.lint import check as check_file
+from stream.pipeline.model import Pipeline
+from stream.pipeline.plan import Change, Plan, Stop, local_resources, plan
+from stream.transform.stage import SchemaMismatch
+
+EXIT_DEFINITION = 2
+
+_MARKS = {"added": "+", "removed": "-", "retyped": "~"}
+
+
+def explain(
+    file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    *,
+    records: Annotated[float | None, typer.Option("--records-per-second", help="Of the whole stream; with it, objects and cost.")] = None,
+    size: Annotated[float, typer.Option("--record-bytes", help="Mean size of a record.")] = 1024,
+    shards: Annotated[int, typer.Option("--shards", help="Shards of the stream.", min=1)] = 1,
+    ratio: Annotated[float, typer.Option("--output-ratio", help="Bytes of data files per byte received.", min=0.0)] = 1.0,
+    partitions: Annotated[float, typer.Option("--partitions", help="Partitions that one unit touches.", min=1.0)] = 1.0,
+    prices: Annotated[Path | None, typer.Option("--prices", help="YAML file with prices, such as `s3_gb_month: 0.0245`.")] = None,
+    account: Annotated[str, typer.Option("--account", help="AWS account, for ARNs.")] = "*",
+    region: Annotated[str, typer.Option("--region", help="AWS region, for ARNs.")] = "*",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Say what a pipeline will do: columns behind each stage, keys of its objects, AWS permissions, and with a rate objects and cost.
+
+    Nothing is read over the network and no secret is needed. Exit code 0: explained; 2: the pipeline file or an option is wrong.
+    """
+    try:
+        pipeline = checked(file)
+        laid_out = plan(pipeline, local_resources(pipeline, file.parent))
+        access = needed(pipeline, Account(account, region))
+        cost = None
+        if records is not None:
+            cost = estimate(pipeline, Rate(records, size, shards), Outcome(ratio, partitions), _prices(prices))
+    except (DefinitionError, SchemaMismatch) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_DEFINITION) from error
+    if json:
+        document = {
+            "application": pipeline.application,
+            "plan": dataclasses.asdict(laid_out),
+            "access": [dataclasses.asdict(each) for each in access],
+            "estimate": None if cost is None else {**dataclasses.asdict(cost), "dollars": cost.dollars},
+        }
+        sys.stdout.write(json_text.dumps(document, indent=2) + "\n")
+        return
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    _show_plan(pipeline, laid_out, console)
+    _heading(console, "AWS permissions")
+    for each in access:
+        within = f" where s3:prefix is {', '.join(each.prefixes)}" if each.prefixes else ""
+        console.print(f"  {', '.join(each.actions)} on {', '.join(each.resources)}{within}  ({each.why})")
+    if cost is not None:
+        _show_cost(cost, console)
+
+
+def checked(file: Path) -> Pipeline:
+    """The pipeline in ``file``; findings go to standard error.
+
+    Raises:
+        typer.Exit: it cannot be run.
+    """
+    result = check_file(file, os.environ)
+    for finding in result.findings:
+        typer.echo(finding.render(), err=True)
+    if result.pipeline is None:
+        raise typer.Exit(EXIT_DEFINITION)
+    return result.pipeline
+
+
+def _prices(file: Path | None) -> Prices:
+    if file is None:
+        return Prices()
+    try:
+        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        msg = f"the prices in {file} cannot be read: {error}"
+        raise DefinitionError(msg) from error
+    if not isinstance(given, dict):
+        msg = f"{file} holds no prices; write one per line, such as `s3_gb_month: 0.0245`"
+        raise DefinitionError(msg)
+    return Prices.of({str(name): value for name, value in given.items()})
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print()
+    console.print(text, style="bold")
+
+
+def _show_plan(pipeline: Pipeline, laid_out: Plan, console: Console) -> None:
+    kinesis = pipeline.source.kinesis
+    console.print(
+        f"{pipeline.application}: {', '.join(kinesis.names)} from {kinesis.start.timestamp or kinesis.start.kind.value}", style="bold"
+    )
+    for stop in laid_out.stops:
+        _show_stop(stop, console)
+    _heading(console, "Objects")
+    for keys in laid_out.keys:
+        console.print(f"  {keys.what}: {keys.url}")
+
+
+def _show_stop(stop: Stop, console: Console) -> None:
+    console.print(f"{stop.name}", style="bold cyan", end="")
+    console.print(f"  {stop.options}" if stop.options else "")
+    if stop.unknown:
+        console.print(f"    columns not known: {stop.unknown}")
+    elif stop.name == "decode" and stop.columns is not None:
+        console.print(f"    {', '.join(f'{name} {kind}' for name, kind in stop.columns)}")
+    elif stop.columns is not None:
+        told = [_change(each) for each in stop.changes] or ["columns as before"]
+        if stop.drops:
+            told.append(f"leaves rows out as {stop.drops}")
+        console.print(f"    {'; '.join(told)}")
+
+
+def _change(change: Change) -> str:
+    kind = f"{change.before} -> {change.after}" if change.kind == "retyped" else change.after
+    return f"{_MARKS[change.kind]} {change.column} {kind}".rstrip()
+
+
+def _show_cost(cost: Estimate, console: Console) -> None:
+    cut = cost.cuts
+    _heading(console, "A day at this rate (estimated)")
+    console.print(f"  a unit of one shard every {cut.seconds:,.1f} s, ended by {cut.trigger}: {cut.records:,.0f} records")
+    console.print(f"  {cost.units:,.0f} units, {cost.data_objects:,.0f} data files of {_size(cost.object_bytes)} at most")
+    console.print(f"  {cost.log_objects:,.0f} objects of commit log and ledger, {_size(cost.log_bytes)}")
+    _heading(console, "A month in US dollars (estimated; without the stream, networks and computers)")
+    for item in cost.items:
+        quantity = f"{_size(item.quantity)} a day" if item.unit == "bytes" else f"{item.quantity:,.0f} {item.unit} a day"
+        console.print(f"  {item.dollars:>10,.2f}  {item.what}: {quantity}")
+    console.print(f"  {cost.dollars:>10,.2f}  in all; each further month of keeping everything adds the storage again")
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:,.1f} {unit}" if unit != "B" else f"{size:,.0f} B"
+        size /= 1024
+    return f"{size:,.1f} TiB"

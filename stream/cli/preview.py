@@ -1,0 +1,113 @@
+"""``stream preview``: a sample before and after each stage. Writes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_text
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from stream.cli.explain import checked
+from stream.cli.samples import chain_of, sample_of
+from stream.errors import DefinitionError, StreamError
+from stream.pipeline.preview import Passed, Preview, Stage
+from stream.pipeline.preview import preview as run_preview
+from stream.transform.stage import SchemaMismatch
+
+EXIT_FAILED = 1
+EXIT_DEFINITION = 2
+MAX_VALUE: Final = 80
+"""Characters of one value that are shown; `--json` has all."""
+
+MAX_FOLDERS: Final = 10
+
+Sample = Annotated[
+    Path | None, typer.Option("--sample", help="File of records: one per line, or Parquet such as a file of dead letters.", exists=True)
+]
+Generate = Annotated[int | None, typer.Option("--generate", metavar="SEED", help="Make records up from the schema.", min=0)]
+Since = Annotated[str | None, typer.Option("--since", help="Of the live stream, records that arrived since so long ago, such as 5m.")]
+
+
+def preview(
+    file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    *,
+    records: Annotated[int, typer.Option("--records", help="How many records to run.", min=1, max=1_000_000)] = 100,
+    show: Annotated[int, typer.Option("--show", help="Of how many to show every step.", min=0)] = 3,
+    sample: Sample = None,
+    generate: Generate = None,
+    since: Since = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Run a pipeline over a few records, live ones unless told otherwise, and show them before and after each stage. Writes nothing.
+
+    It prints record data. Exit code 0: shown; 1: the stream could not be read, or a shard would stop; 2: the file or an option is wrong.
+    """
+    pipeline = checked(file)
+    try:
+        chain = chain_of(pipeline, file)
+        batch, source = sample_of(pipeline, records, sample, since, generate)
+        done = run_preview(chain, pipeline, batch, show)
+    except (DefinitionError, SchemaMismatch) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_DEFINITION) from error
+    except StreamError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from error
+    if json:
+        sys.stdout.write(json_text.dumps({"source": source, **dataclasses.asdict(done)}, indent=2) + "\n")
+    else:
+        _show(done, source, Console(highlight=False, soft_wrap=True, markup=False, emoji=False))
+
+
+def _show(done: Preview, source: str, console: Console) -> None:
+    console.print(source, style="bold")
+    for stage in done.stages:
+        _show_stage(stage, console)
+    for sink, folders in done.partitions.items():
+        console.print(f"sink {sink}", style="bold cyan")
+        for folder, rows in list(folders.items())[:MAX_FOLDERS]:
+            console.print(f"  {folder or '(no partition)'}  {rows:,} row{'' if rows == 1 else 's'}")
+        if len(folders) > MAX_FOLDERS:
+            console.print(f"  and {len(folders) - MAX_FOLDERS:,} more partitions")
+    console.print(f"nothing was written; the files would have {done.file_bytes:,} bytes for {done.payload_bytes:,} received", style="bold")
+
+
+def _show_stage(stage: Stage, console: Console) -> None:
+    lost = "".join(f", {count:,} {outcome}" for outcome, count in stage.outcomes.items())
+    console.print(Text.assemble((stage.name, "bold cyan"), f"  {stage.rows_in:,} rows in, {stage.rows_out:,} out{lost}"))
+    for reason, count in stage.reasons.items():
+        console.print(f"  {count:,} x {reason}")
+    told = [(each.record, "; ".join(_differences(stage, each)) or "as before", "") for each in stage.passed]
+    told += [(each.record, ", ".join(dict.fromkeys((each.outcome, each.reason))), "yellow") for each in stage.ended]
+    for record, line, style in sorted(told, key=lambda each: each[0]):
+        console.print(f"  record {record}: {line}", style=style)
+
+
+def _differences(stage: Stage, row: Passed) -> list[str]:
+    if stage.name == "decode":
+        payload = row.before.get("_data")
+        told = [] if payload is None else [f"{_cut(str(payload))} ->"]
+        return [" ".join([*told, ", ".join(f"{name}={value_text(value)}" for name, value in row.after.items())])]
+    if not row.before:
+        return ["one more row, " + ", ".join(f"{name}={value_text(value)}" for name, value in row.after.items())]
+    told = []
+    for name, value in row.after.items():
+        if name not in row.before:
+            told.append(f"+ {name}={value_text(value)}")
+        elif row.before[name] != value or type(row.before[name]) is not type(value):
+            told.append(f"{name}={value_text(row.before[name])} -> {value_text(value)}")
+    return told + [f"- {name}" for name in row.before if name not in row.after]
+
+
+def value_text(value: Any) -> str:
+    """A value as JSON, cut where it is long."""
+    return _cut(json_text.dumps(value, ensure_ascii=False))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + "..."

@@ -1,0 +1,28 @@
+"""``stream schema``: the pipeline file as a JSON Schema, for editors."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import typer
+
+from stream.errors import DefinitionError
+from stream.pipeline.schema import installed_stages, json_schema
+
+EXIT_DEFINITION = 2
+
+
+def schema() -> None:
+    """Print the JSON Schema of pipeline files, with the stages of packages that are installed here.
+
+    Point an editor to it by a first line `# yaml-language-server: $schema=pipeline.schema.json`.
+
+    Exit code 0: printed; 2: an installed package offers a stage that is none.
+    """
+    try:
+        made = json_schema(installed_stages())
+    except DefinitionError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_DEFINITION) from error
+    sys.stdout.write(json.dumps(made, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,103 @@
+"""Which AWS actions a pipeline needs, on which resources: pure, from the definition alone.
+
+Action names are those of the Service Authorization Reference
+(https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from stream.pipeline.model import Pipeline
+from stream.pipeline.resources import is_remote
+from stream.pipeline.secrets import SECRETS_MANAGER, references
+
+READ_STREAM: Final = ("kinesis:DescribeStreamSummary", "kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards")
+OBJECTS: Final = ("s3:DeleteObject", "s3:GetObject", "s3:PutObject")
+LIST: Final = ("s3:ListBucket",)
+"""Also what makes S3 say of a missing object that it is missing (404) instead of denied (403)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where a pipeline's resources live, as ARNs spell it; ``*`` stands for what the pipeline file does not say."""
+
+    number: str = "*"
+    region: str = "*"
+    partition: str = "aws"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Access:
+    """Actions that are needed on resources, and what for.
+
+    ``prefixes``: with ``s3:ListBucket``, the keys that are listed, as the condition ``s3:prefix`` takes them.
+    """
+
+    service: str
+    actions: tuple[str, ...]
+    resources: tuple[str, ...]
+    why: str
+    prefixes: tuple[str, ...] = ()
+
+
+def needed(pipeline: Pipeline, account: Account | None = None) -> tuple[Access, ...]:
+    """What a worker that runs ``pipeline`` must be allowed to do; nothing for places that are not on AWS.
+
+    Keys of KMS are not in a pipeline file: where the stream, a bucket or a secret is encrypted with a key of your own, ``kms:Decrypt``
+    on it is needed too, and ``kms:GenerateDataKey`` for a bucket that is written.
+    """
+    where = account or Account()
+    kinesis = pipeline.source.kinesis
+    streams = tuple(_arn(where, kinesis.region, "kinesis", f"stream/{name}") for name in kinesis.names)
+    return (
+        Access("kinesis", READ_STREAM, streams, "read the stream"),
+        *_places(pipeline, where),
+        *_tables(pipeline, where),
+        *_secrets(pipeline, where),
+    )
+
+
+def _places(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+    state = pipeline.state.rstrip("/") + f"/{pipeline.application}/"
+    for url, why in ((state, "keep the commit log"), *((sink.url, f"write the files of sink {sink.name}") for sink in pipeline.sinks)):
+        if is_remote(url):
+            bucket, prefix = _bucket(url)
+            prefix = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
+            yield Access("s3", OBJECTS, (f"{_s3(where, bucket)}/{prefix}*",), why)
+            yield Access("s3", LIST, (_s3(where, bucket),), why, (f"{prefix}*",))
+
+
+def _tables(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+    urls = [*(url for stage in pipeline.stages for url in stage.table_urls()), *pipeline.source.decode.file_urls()]
+    for url in _distinct(url for url in urls if is_remote(url)):
+        bucket, key = _bucket(url)
+        yield Access("s3", ("s3:GetObject",), (f"{_s3(where, bucket)}/{key}",), "read a reference table")
+        yield Access("s3", LIST, (_s3(where, bucket),), "read a reference table", (key,))
+
+
+def _secrets(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+    prefix = f"{SECRETS_MANAGER}:"
+    for name in _distinct(each.removeprefix(prefix).partition("#")[0] for each in references(pipeline) if each.startswith(prefix)):
+        # A secret's ARN ends in six characters that its name does not tell.
+        resource = name if name.startswith("arn:") else _arn(where, None, "secretsmanager", f"secret:{name}-??????")
+        yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (resource,), "read a secret")
+
+
+def _arn(where: Account, region: str | None, service: str, name: str) -> str:
+    return f"arn:{where.partition}:{service}:{region or where.region}:{where.number}:{name}"
+
+
+def _s3(where: Account, bucket: str) -> str:
+    return f"arn:{where.partition}:s3:::{bucket}"
+
+
+def _bucket(url: str) -> tuple[str, str]:
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

@@ -1,0 +1,53 @@
+"""The codes of findings and what they say. A code never changes its meaning; a new one is added here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+CODES: Final[Mapping[str, str]] = {
+    "bad_component": "A stage, decoder or sink is not one name with its options.",
+    "bad_decoder": "An installed package offers a decoder of that name that cannot be used.",
+    "bad_file": "A file that the decoder needs, such as an Avro schema, cannot be read.",
+    "bad_function": "The function of a `python` stage cannot be imported.",
+    "bad_interpolation": "`${...}` is written wrongly.",
+    "bad_key": "A key is a list or a mapping; keys are text.",
+    "bad_location": "A place for objects is neither `s3://bucket/prefix/` nor `file:directory`.",
+    "bad_name": "A name has characters that it may not have.",
+    "bad_schema": "A column's type is unknown or malformed, or the decoder cannot work with the columns.",
+    "bad_sink": "An installed package offers a sink of that name that cannot be used.",
+    "bad_stage": "An installed package offers a stage of that name that cannot be used.",
+    "bad_stage_options": "The options of a stage cannot work together.",
+    "bad_table": "A reference table is missing, of an unknown format, or unreadable.",
+    "bad_value": "A value is of the wrong type or outside of what is allowed.",
+    "custom_tag": "YAML tags such as `!!python/object` are not allowed.",
+    "duplicate_key": "A key stands twice in one mapping.",
+    "duplicate_stream": "A stream is listed twice.",
+    "duplicate_sink": "Two sinks have the same name.",
+    "empty_file": "The file has no content.",
+    "env_unset": "An environment variable without a default is not set.",
+    "flush_over_budget": "A unit of that size does not fit into the memory budget.",
+    "interpolated_key": "`${...}` stands in a key; it works in values only.",
+    "merge_key": "`<<` does not merge here.",
+    "missing_key": "An option that has no default is missing.",
+    "not_a_mapping": "The file is not a mapping of keys to values.",
+    "not_checked": "A note: what comes behind is not checked, and why.",
+    "not_utf8": "The file is not UTF-8.",
+    "recursive_alias": "A YAML alias stands inside what it refers to.",
+    "same_place": "Two sinks write to the same prefix.",
+    "schema_mismatch": "A stage or sink needs a column that is not there or has another type; expressions with the place inside them.",
+    "secret_interpolated": "`${...}` names a secret; secrets are given by reference where one is expected.",
+    "secret_unset": "A note: a secret cannot be found here, and the pipeline cannot run without it.",
+    "several_documents": "The file holds more than one YAML document.",
+    "state_inside_sink": "The state lies inside a sink's prefix, where readers would take it for data.",
+    "syntax": "The file is not YAML.",
+    "too_deep": "Mappings and lists are nested too deeply.",
+    "too_large": "The file is too large.",
+    "too_many_nodes": "The file stands for too many values, through aliases.",
+    "unknown_alias": "A YAML alias refers to nothing.",
+    "unknown_decoder": "There is no decoder of that name.",
+    "unknown_key": "There is no such option here.",
+    "unknown_sink": "There is no sink of that name.",
+    "unknown_stage": "There is no stage of that name.",
+    "unreadable": "The file cannot be read.",
+}

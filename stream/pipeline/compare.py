@@ -1,0 +1,163 @@
+"""Two pipelines over one sample: which records fare differently, which values change, which columns, and how fast each is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+
+from stream.batch import ROW, Batch, Outcome
+from stream.contracts import Transformed
+from stream.errors import DefinitionError
+from stream.pipeline.plan import Change, changes
+from stream.pipeline.trial import SHARD_ID, plain
+from stream.transform.engine import CompiledChain
+from stream.transform.types import SYSTEM
+
+RUNS: Final = 3
+"""Of each pipeline, for its speed; the fastest counts, since nothing but other work on the machine makes a run slower."""
+
+_NTH: Final = "_nth"
+_SIDE: Final = "\0new"
+"""Marks columns of the new side; no column of a pipeline can end so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Records with another outcome than before."""
+
+    before: str
+    after: str
+    records: int
+    examples: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """One value that is different; ``record`` from 1, ``key`` the values of the key columns."""
+
+    record: int
+    key: tuple[Any, ...]
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column in which values are different: in how many rows, and the first of them."""
+
+    name: str
+    rows: int
+    examples: tuple[Altered, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """``rows``: of both pipelines that belong together; ``only_old`` and ``only_new``: those that have no counterpart."""
+
+    records: int
+    schema: tuple[Change, ...]
+    moved: tuple[Moved, ...]
+    rows: int
+    only_old: int
+    only_new: int
+    columns: tuple[Column, ...]
+    seconds: tuple[float, float]
+
+    @property
+    def same(self) -> bool:
+        """Whether both write the same rows and refuse the same records for the same reasons."""
+        return not (self.schema or self.moved or self.only_old or self.only_new or self.columns)
+
+
+def compare(
+    old: CompiledChain, new: CompiledChain, batch: Batch, timer: Callable[[], float], key: Sequence[str] = (), examples: int = 3
+) -> Difference:
+    """Run both over ``batch``. Rows belong together that are the n-th of the same record; ``key`` columns name them for people.
+
+    Raises:
+        DefinitionError: a key column is in neither result.
+        Halted: a stage broke its contract.
+    """
+    seconds, done = [], []
+    for chain in (old, new):
+        took = []
+        for _ in range(RUNS):
+            began = timer()
+            result = chain.run(batch, SHARD_ID)
+            took.append(timer() - began)
+        seconds.append(min(took))
+        done.append(result)
+    first, second = done
+    schemas = [each.frame.drop(SYSTEM).schema for each in done]
+    for name in key:
+        if name not in schemas[0] and name not in schemas[1]:
+            msg = f"the key column {name!r} is in neither result; there are: {', '.join(dict.fromkeys([*schemas[0], *schemas[1]]))}"
+            raise DefinitionError(msg)
+    both = _together(first.frame, second.frame)
+    shared = [name for name in schemas[1] if name in schemas[0]]
+    return Difference(
+        records=batch.rows,
+        schema=tuple(changes(schemas[0], schemas[1])),
+        moved=tuple(_moved(first, second, examples)),
+        rows=both.height,
+        only_old=first.frame.height - both.height,
+        only_new=second.frame.height - both.height,
+        columns=tuple(column for name in shared if (column := _column(both, name, key, examples)) is not None),
+        seconds=(seconds[0], seconds[1]),
+    )
+
+
+def _together(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    sides = [_numbered(old), _numbered(new).rename(lambda name: name if name in {ROW, _NTH} else name + _SIDE)]
+    return sides[0].join(sides[1], on=[ROW, _NTH], how="inner", maintain_order="left")
+
+
+def _numbered(frame: pl.DataFrame) -> pl.DataFrame:
+    own = [name for name in SYSTEM if name != ROW]
+    return frame.drop(own).with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).over(ROW).alias(_NTH))
+
+
+def _column(both: pl.DataFrame, name: str, key: Sequence[str], examples: int) -> Column | None:
+    old, new = both[name], both[name + _SIDE]
+    if old.dtype == new.dtype:
+        different = old.ne_missing(new)
+    else:
+        # Of another type a value is the same if it reads the same.
+        pairs = zip(old.to_list(), new.to_list(), strict=True)
+        different = pl.Series([plain(before) != plain(after) for before, after in pairs], dtype=pl.Boolean)
+    rows = both.filter(different)
+    if rows.is_empty():
+        return None
+    shown = [
+        Altered(
+            row[ROW] + 1, tuple(plain(row.get(each, row.get(each + _SIDE))) for each in key), plain(row[name]), plain(row[name + _SIDE])
+        )
+        for row in rows.head(examples).to_dicts()
+    ]
+    return Column(name, rows.height, tuple(shown))
+
+
+def _moved(old: Transformed, new: Transformed, examples: int) -> list[Moved]:
+    fates = [_fates(each) for each in (old, new)]
+    counts: Counter[tuple[str, str]] = Counter()
+    first: dict[tuple[str, str], list[int]] = {}
+    for record in range(old.records):
+        pair = (fates[0][record], fates[1][record])
+        if pair[0] != pair[1]:
+            counts[pair] += 1
+            first.setdefault(pair, []).append(record + 1)
+    return [Moved(*pair, count, tuple(first[pair][:examples])) for pair, count in counts.most_common()]
+
+
+def _fates(done: Transformed) -> list[str]:
+    """What became of each record; of a dead letter with its reason, but not with the place of the stage, which may have moved."""
+    fates = [Outcome.WRITTEN.label] * done.records
+    for row, outcome, stage, reason in done.settled.select(ROW, "outcome", "stage", "reason").iter_rows():
+        label = Outcome(outcome).label
+        kind = stage.partition(":")[2] or stage
+        fates[row] = f"{label} by {kind}: {reason}" if outcome == Outcome.DEAD_LETTERED else label
+    return fates

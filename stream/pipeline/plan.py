@@ -1,0 +1,186 @@
+"""What a pipeline is going to do, said before it does it: columns behind each step, and names of the objects it will write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from stream.commit.naming import SEQUENCE_DIGITS, pipeline_key, reference_key
+from stream.pipeline.components import canonical_name
+from stream.pipeline.model import Pipeline
+from stream.pipeline.resources import is_remote, load_function, parse_table, read_local
+from stream.sink import rejects
+from stream.sink.objects import ObjectsSink
+from stream.transform.decode import DecoderConfig
+from stream.transform.engine import DECODE
+from stream.transform.stage import Resources, StageConfig
+from stream.transform.types import SYSTEM, SYSTEM_SCHEMA
+
+_STAND_IN: Final = b"a secret that is not needed here"
+_SHARD: Final = "shardId-000000000000"
+_UNIT: Final = f"{_SHARD}-<after>-<last>"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One column that is different behind a step: ``kind`` is added, removed or retyped; types as the schema language's readers know."""
+
+    kind: str
+    column: str
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One step. ``columns``: name and type behind it, lineage left out; None where they are not known, and ``unknown`` says why."""
+
+    name: str
+    options: str
+    columns: tuple[tuple[str, str], ...] | None
+    changes: tuple[Change, ...] = ()
+    drops: str = ""
+    unknown: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Where one kind of object will lie."""
+
+    what: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``stops`` begin with the decoder."""
+
+    stops: tuple[Stop, ...]
+    keys: tuple[Keys, ...]
+
+
+def local_resources(pipeline: Pipeline, base: Path) -> Resources:
+    """What the pipeline asks for as far as it lies on this machine; secrets are stand-ins that nothing may be computed with.
+
+    Raises:
+        DefinitionError: a local table, file or function cannot be had, which a check would have found.
+    """
+    urls = [url for stage in pipeline.stages for url in stage.table_urls() if not is_remote(url)]
+    return Resources(
+        tables={url: parse_table(url, read_local(url, base)) for url in urls},
+        secrets={name: _STAND_IN for stage in pipeline.stages for name in stage.secret_names()},
+        functions={name: load_function(name) for stage in pipeline.stages for name in stage.function_paths()},
+        files={url: read_local(url, base, "file") for url in pipeline.source.decode.file_urls() if not is_remote(url)},
+    )
+
+
+def plan(pipeline: Pipeline, resources: Resources) -> Plan:
+    """The plan of a pipeline that has no findings; where ``resources`` lack a table, what follows is not known.
+
+    Raises:
+        SchemaMismatch: the pipeline does have findings.
+    """
+    return Plan(tuple(_stops(pipeline, resources)), tuple(_keys(pipeline)))
+
+
+def _stops(pipeline: Pipeline, resources: Resources) -> Iterator[Stop]:
+    decoder = pipeline.source.decode
+    absent = [url for url in decoder.file_urls() if url not in resources.files]
+    options = _options(decoder)
+    if absent:
+        schema, unknown = None, f"{absent[0]} was not read"
+        yield Stop(DECODE, options, None, unknown=unknown)
+    else:
+        columns = decoder.resolved(resources).output(pipeline.source.record_schema())
+        schema, unknown = pl.Schema({**SYSTEM_SCHEMA, **columns}), ""
+        yield Stop(DECODE, options, _shown(schema))
+    for index, stage in enumerate(pipeline.stages):
+        name, options = f"{index + 1}:{canonical_name(stage)}", _options(stage)
+        lacking = [url for url in stage.table_urls() if url not in resources.tables]
+        if schema is None or lacking:
+            unknown = unknown or f"{lacking[0]} was not read"
+            schema = None
+            yield Stop(name, options, None, drops=_drops(stage), unknown=unknown)
+            continue
+        behind = stage.output(schema, resources)
+        yield Stop(name, options, _shown(behind), tuple(changes(schema, behind)), _drops(stage))
+        schema = behind
+
+
+def changes(before: pl.Schema, after: pl.Schema) -> Iterator[Change]:
+    """Columns that differ, in the order of ``after``, then those that are gone."""
+    for name, kind in after.items():
+        if name not in before:
+            yield Change("added", name, after=type_name(kind))
+        elif before[name] != kind:
+            yield Change("retyped", name, type_name(before[name]), type_name(kind))
+    for name, kind in before.items():
+        if name not in after:
+            yield Change("removed", name, before=type_name(kind))
+
+
+_NAMES: Final = {pl.String: "string", pl.Boolean: "bool", pl.Binary: "binary", pl.Date: "date"}
+
+
+def type_name(kind: pl.DataType) -> str:
+    """The type in the words of the schema language, as far as it has one."""
+    if isinstance(kind, pl.List):
+        return f"list<{type_name(_made(kind.inner))}>"
+    if isinstance(kind, pl.Struct):
+        return "object{" + ", ".join(f"{field.name}: {type_name(_made(field.dtype))}" for field in kind.fields) + "}"
+    if isinstance(kind, pl.Decimal):
+        return f"decimal({kind.precision},{kind.scale})"
+    if kind == pl.Datetime("us", "UTC"):
+        return "timestamp"
+    if kind.is_numeric():
+        return str(kind).lower()
+    return _NAMES.get(kind.base_type(), str(kind))
+
+
+def _made(kind: object) -> pl.DataType:
+    return kind if isinstance(kind, pl.DataType) else kind()  # type: ignore[operator]
+
+
+def _shown(schema: pl.Schema) -> tuple[tuple[str, str], ...]:
+    return tuple((name, type_name(kind)) for name, kind in schema.items() if name not in SYSTEM)
+
+
+def _options(part: StageConfig | DecoderConfig) -> str:
+    """What the file says of a step, without defaults, on one line."""
+    given = part.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    text = ", ".join(f"{name}: {_value(value)}" for name, value in given.items())
+    return f"{part.name} {text}".strip() if isinstance(part, DecoderConfig) else text
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict):
+        same = all(key == inner for key, inner in value.items())
+        return ", ".join(value) if same else "{" + ", ".join(f"{key}: {_value(inner)}" for key, inner in value.items()) + "}"
+    return ", ".join(map(_value, value)) if isinstance(value, list) else str(value)
+
+
+def _drops(stage: StageConfig) -> str:
+    return stage.drops.label if stage.name in {"filter", "dedupe", "sql", "explode"} else ""
+
+
+def _keys(pipeline: Pipeline) -> Iterator[Keys]:
+    names = pipeline.source.kinesis.names
+    stream, before = (names[0], "") if len(names) == 1 else ("<stream>", "<stream>.")
+    for config in pipeline.sinks:
+        yield Keys(f"data of {config.name}", _joined(config.url, ObjectsSink(config).key_pattern(f"{before}{_UNIT}")))
+    state = _joined(pipeline.state, pipeline.application)
+    yield Keys("manifest", f"{state}/commits/{stream}/{_SHARD}/<after, {SEQUENCE_DIGITS} digits>.json")
+    yield Keys("checkpoint", f"{state}/checkpoints/{stream}/{_SHARD}.json")
+    yield Keys("ledger", f"{state}/ledger/v1/{stream}/{_SHARD}/{_UNIT}.<digest>.parquet")
+    yield Keys("dead letters", f"{state}/{rejects.NAME}/{stream}/{_SHARD}/{_UNIT}.<digest>.parquet")
+    yield Keys("definition", f"{state}/{pipeline_key('<digest>')}")
+    if any(stage.table_urls() for stage in pipeline.stages):
+        yield Keys("reference table", f"{state}/{reference_key('<sha256>')}")
+
+
+def _joined(url: str, rest: str) -> str:
+    return f"{url.removesuffix('/')}/{rest}"

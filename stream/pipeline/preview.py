@@ -1,0 +1,138 @@
+"""A chain run over a sample, step by step: what each step makes of each record. Pure; nothing is written anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from stream.batch import DATA, PARTITION_KEY, ROW, Batch, Outcome
+from stream.pipeline.model import Pipeline
+from stream.pipeline.plan import Change, changes
+from stream.pipeline.trial import SHARD_ID, plain
+from stream.sink.objects import ObjectsSink
+from stream.transform.engine import SOURCE, CompiledChain
+from stream.transform.types import SYSTEM
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A record that goes no further."""
+
+    record: int
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A row before and behind a step; ``before`` is empty for further rows that a step makes of one record.
+
+    ``record`` counts from 1; values are as JSON can hold them.
+    """
+
+    record: int
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step over the sample. ``passed`` and ``ended`` tell of the records that are shown, the numbers of all."""
+
+    name: str
+    rows_in: int
+    rows_out: int
+    outcomes: Mapping[str, int]
+    reasons: Mapping[str, int]
+    changes: tuple[Change, ...]
+    passed: tuple[Passed, ...]
+    ended: tuple[Ended, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """All steps, and the directories of the files that each sink would write, with rows."""
+
+    records: int
+    payload_bytes: int
+    stages: tuple[Stage, ...]
+    partitions: Mapping[str, Mapping[str, int]]
+    file_bytes: int
+
+
+def preview(chain: CompiledChain, pipeline: Pipeline, batch: Batch, show: int) -> Preview:
+    """Run ``batch`` through ``chain``, telling of its first ``show`` records what happens to each.
+
+    Raises:
+        Halted: a stage broke its contract, for which a shard would stop.
+    """
+    stages = []
+    before = batch.frame.clear()
+    for name, rows_in, after, gone, _ in chain.walk(batch, SHARD_ID):
+        if name != SOURCE:
+            stages.append(_stage(name, rows_in, before, after, gone, show))
+        before = after
+    sinks = [ObjectsSink(config) for config in pipeline.sinks]
+    encoded = {sink.name: sink.encode(before, "preview") for sink in sinks}
+    partitions = {name: _by_directory([(file.key, file.rows) for file in each.files]) for name, each in encoded.items()}
+    size = sum(len(file.body) for each in encoded.values() for file in each.files)
+    return Preview(batch.rows, batch.payload_bytes, tuple(stages), partitions, size)
+
+
+def _by_directory(files: list[tuple[str, int]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for key, rows in files:
+        folder = key.rpartition("/")[0]
+        counts[folder] = counts.get(folder, 0) + rows
+    return dict(sorted(counts.items()))
+
+
+def _stage(name: str, rows_in: int, before: pl.DataFrame, after: pl.DataFrame, gone: pl.DataFrame, show: int) -> Stage:
+    outcomes = gone.group_by("outcome").len().sort("outcome")
+    reasons = (
+        gone.filter(pl.col("outcome") == Outcome.DEAD_LETTERED).group_by("reason").len().sort("len", "reason", descending=[True, False])
+    )
+    first = gone.filter(pl.col(ROW) < show).sort(ROW)
+    return Stage(
+        name=name,
+        rows_in=rows_in,
+        rows_out=after.height,
+        outcomes={Outcome(value).label: count for value, count in outcomes.iter_rows()},
+        reasons=dict(reasons.iter_rows()),
+        changes=tuple(changes(_user(before).schema, _user(after).schema)),
+        passed=tuple(_passed(before, after, show)),
+        ended=tuple(
+            Ended(row + 1, Outcome(outcome).label, reason) for row, outcome, reason in first.select(ROW, "outcome", "reason").iter_rows()
+        ),
+    )
+
+
+def _passed(before: pl.DataFrame, after: pl.DataFrame, show: int) -> Iterator[Passed]:
+    given: dict[int, list[dict[str, Any]]] = {}
+    for record, values in _rows(before, show):
+        given.setdefault(record, []).append(values)
+    made: dict[int, list[dict[str, Any]]] = {}
+    for record, values in _rows(after, show):
+        made.setdefault(record, []).append(values)
+    for record, rows in made.items():
+        # A step that neither adds nor drops rows of a record keeps their order.
+        matched = given.get(record, [])
+        for at, values in enumerate(rows):
+            yield Passed(record, matched[at] if at < len(matched) else {}, values)
+
+
+def _rows(frame: pl.DataFrame, show: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    shown = frame.filter(pl.col(ROW) < show) if ROW in frame.columns else frame.clear()
+    for record, values in zip(shown[ROW].to_list() if shown.height else [], _user(shown).to_dicts(), strict=True):
+        yield record + 1, {name: _payload(value) if name == DATA else plain(value) for name, value in values.items()}
+
+
+def _user(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.drop(*SYSTEM, PARTITION_KEY, strict=False)
+
+
+def _payload(value: bytes) -> str:
+    return value.decode("utf-8", "backslashreplace")

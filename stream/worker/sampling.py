@@ -1,0 +1,82 @@
+"""Records of the live stream to look at: read from every shard, written nowhere, no checkpoint moved."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, aclosing
+from datetime import timedelta
+from pathlib import Path
+
+from stream.aws.secrets import read_secret
+from stream.aws.session import AwsSession
+from stream.batch import ORIGIN, Batch
+from stream.contracts import Clock, Shard, Start, StartKind
+from stream.errors import DefinitionError
+from stream.pipeline.model import Pipeline
+from stream.pipeline.resources import Fetched, fetch_resources
+from stream.source.kinesis import KinesisSource
+from stream.worker.auditing import open_source
+from stream.worker.places import read_object
+
+
+def session_of(pipeline: Pipeline) -> AwsSession:
+    """The AWS session that the pipeline's own worker would have."""
+    kinesis = pipeline.source.kinesis
+    return AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
+
+
+async def resources_of(pipeline: Pipeline, base: Path, env: Mapping[str, str]) -> Fetched:
+    """Tables, files and secrets as a worker would fetch them, from wherever they lie.
+
+    Raises:
+        DefinitionError: one is missing.
+        Fatal: one may not be read.
+        Retryable: AWS did not answer.
+    """
+    session = session_of(pipeline)
+    read = functools.partial(read_object, session)
+    return await fetch_resources(pipeline, base, env, read, managed=functools.partial(read_secret, session))
+
+
+async def read_sample(pipeline: Pipeline, count: int, since: timedelta | None, clock: Clock) -> Batch:
+    """Up to ``count`` records, about as many from each shard that has some: the oldest kept, or those from ``since`` ago on.
+
+    Returns when there are so many, or when every shard was read up to now.
+
+    Raises:
+        DefinitionError: the stream holds no record there.
+        Fatal: there is no such stream, or it may not be read.
+    """
+    start = Start(StartKind.TRIM_HORIZON) if since is None else Start(StartKind.AT_TIMESTAMP, clock.now() - since)
+    async with AsyncExitStack() as stack:
+        readers: list[tuple[KinesisSource, Shard]] = []
+        for one in pipeline.each():
+            source = await open_source(one, session_of(pipeline), clock, stack)
+            readers += [(source, shard) for shard in await source.shards()]
+        batches: list[Batch] = []
+        left = count
+        for at, (source, shard) in enumerate(readers):
+            batch = await _read(source, shard, start, -(-left // (len(readers) - at)))
+            batches.append(batch)
+            left -= batch.rows
+    sample = Batch.concat(batches)
+    if not sample.rows:
+        where = "now" if since is None else f"from {since} ago on"
+        msg = f"{', '.join(pipeline.source.kinesis.names)}: there is no record {where}; ask for older ones, or give a file by --sample"
+        raise DefinitionError(msg)
+    return sample
+
+
+async def _read(source: KinesisSource, shard: Shard, start: Start, count: int) -> Batch:
+    batches, rows = [], 0
+    async with aclosing(source.read(shard, ORIGIN, start)) as pages:  # type: ignore[type-var]
+        async for page in pages:
+            batches.append(page.batch)
+            rows += page.batch.rows
+            source.budget.release(page.held)
+            if rows >= count or page.ended or page.behind_ms == 0:
+                break
+    whole = Batch.concat(batches)
+    frame = whole.frame.head(count)
+    return Batch(frame, int(frame["_data"].bin.size().sum()))

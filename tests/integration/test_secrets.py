@@ -1,0 +1,61 @@
+"""Secrets of Secrets Manager, from a real answer to a masked column; and that nothing ever shows them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import boto3
+import pytest
+
+from stream.aws.secrets import read_secret
+from stream.aws.session import AwsSession
+from stream.errors import Fatal, Retryable
+from stream.local.moto import moto
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with moto() as process:
+        yield process.url
+
+
+@pytest.fixture
+def session(url: str, monkeypatch: pytest.MonkeyPatch) -> AwsSession:
+    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    return AwsSession(region="us-east-1", endpoints={"secretsmanager": url})
+
+
+def client(url: str, region: str = "us-east-1") -> object:
+    return boto3.client("secretsmanager", endpoint_url=url, region_name=region)
+
+
+def test_text_and_bytes_by_name_and_by_arn(session: AwsSession, url: str) -> None:
+    at_home = client(url)
+    arn = at_home.create_secret(Name="prod/text", SecretString="the text")["ARN"]
+    at_home.create_secret(Name="prod/bytes", SecretBinary=b"\x00\xff")
+    assert asyncio.run(read_secret(session, "prod/text")) == b"the text"
+    assert asyncio.run(read_secret(session, arn)) == b"the text"
+    assert asyncio.run(read_secret(session, "prod/bytes")) == b"\x00\xff"
+    at_home.close()
+
+
+def test_an_arn_is_asked_for_in_its_own_region(session: AwsSession, url: str) -> None:
+    elsewhere = client(url, "eu-west-1")
+    arn = elsewhere.create_secret(Name="far/away", SecretString="x")["ARN"]
+    assert asyncio.run(read_secret(session, arn)) == b"x"
+    with pytest.raises(Fatal):
+        asyncio.run(read_secret(session, "far/away"))
+    elsewhere.close()
+
+
+def test_a_secret_that_is_not_there_says_what_was_asked(session: AwsSession) -> None:
+    with pytest.raises(Fatal, match=r"secretsmanager:GetSecretValue on prod/none \(us-east-1\).*check the name"):
+        asyncio.run(read_secret(session, "prod/none"))
+
+
+def test_no_answer_may_be_asked_for_again(session: AwsSession) -> None:
+    nobody = AwsSession(region="us-east-1", endpoints={"secretsmanager": "http://127.0.0.1:1"})
+    with pytest.raises(Retryable, match="no answer"):
+        asyncio.run(read_secret(nobody, "prod/text"))

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from stream.cli.main import app
+from tests.unit.pipeline.definitions import EXAMPLES
+
+FLIGHTS = str(EXAMPLES / "flights" / "pipeline.yaml")
+RATE = ("--records-per-second", "1000", "--record-bytes", "300", "--shards", "4")
+
+
+def run(*arguments, **env):
+    return CliRunner().invoke(app, ["explain", *arguments], env={"MASK_KEY": None, **env})
+
+
+def test_the_plan_the_permissions_and_the_cost():
+    result = run(FLIGHTS, *RATE)
+    assert result.exit_code == 0, result.stderr
+    assert "+ airline string" in result.stdout
+    assert "kinesis:GetRecords" in result.stdout
+    assert "ended by age: 15,000 records" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) > 200, "lines are not wrapped where nobody reads a terminal"
+
+
+def test_json_has_all_of_it():
+    result = run(FLIGHTS, *RATE, "--json", "--account", "111122223333", "--region", "eu-west-1")
+    document = json.loads(result.stdout)
+    assert [stop["name"] for stop in document["plan"]["stops"]][:3] == ["decode", "1:filter", "2:derive"]
+    assert document["access"][0]["resources"] == ["arn:aws:kinesis:eu-west-1:111122223333:stream/flights"]
+    assert document["estimate"]["cuts"]["trigger"] == "age"
+    assert document["estimate"]["dollars"] > 0
+
+
+def test_without_a_rate_there_is_no_cost():
+    assert json.loads(run(FLIGHTS, "--json").stdout)["estimate"] is None
+    assert "dollars" not in run(FLIGHTS).stdout
+
+
+def test_a_secret_is_never_shown():
+    result = run(FLIGHTS, MASK_KEY="hidden-value")
+    assert result.exit_code == 0
+    assert "hidden-value" not in result.stdout + result.stderr
+    assert "env:MASK_KEY" in result.stdout
+
+
+def test_own_prices(tmp_path):
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("s3_put_per_1000: 0\ns3_gb_month: 0\n")
+    assert json.loads(run(FLIGHTS, *RATE, "--json", "--prices", str(prices)).stdout)["estimate"]["dollars"] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [("s3_put: 1", "no price 's3_put'"), ("[1]", "holds no prices"), ("{", "cannot be read"), (None, "cannot be read")]
+)
+def test_prices_that_are_none(tmp_path, content, says):
+    prices = tmp_path / "prices.yaml"
+    if content is not None:
+        prices.write_text(content)
+    result = run(FLIGHTS, *RATE, "--prices", str(prices))
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_wrong_pipeline_gives_its_findings(tmp_path):
+    (tmp_path / "p.yaml").write_text("application: x\n")
+    result = run(str(tmp_path / "p.yaml"))
+    assert result.exit_code == 2
+    assert "p.yaml:1:1 missing_key" in result.stderr
+
+
+def test_a_rate_that_is_none():
+    result = run(FLIGHTS, "--records-per-second", "0")
+    assert result.exit_code == 2
+    assert "larger than 0" in result.stderr

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from stream.cli.main import app
+
+PIPELINE = """\
+application: flights
+source:
+  kinesis: {stream: flights}
+  schema: {carrier: string, delay: int64?}
+stages:
+  - filter: delay > 10
+  - derive: {late: delay > 25}
+  - mask: {columns: [carrier], method: keyed_hash, key: {env: STREAM_TEST_KEY}, length: 8}
+sinks:
+  - s3: {url: s3://lake/flights/, partition_by: [late]}
+state: s3://lake/_stream/
+"""
+RECORDS = b'{"carrier": "UA", "delay": 20}\n{\n{"carrier": "AA", "delay": 1}\n'
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "p.yaml").write_text(PIPELINE)
+    (tmp_path / "new.yaml").write_text(PIPELINE.replace("delay > 25", "delay > 15"))
+    (tmp_path / "s.ndjson").write_bytes(RECORDS)
+
+    def invoke(verb, *arguments, **env):
+        paths = [str(tmp_path / each) if each.endswith((".yaml", ".ndjson")) else each for each in arguments]
+        return CliRunner().invoke(app, [verb, *paths], env={"STREAM_TEST_KEY": "hidden-value", **env})
+
+    return invoke
+
+
+def test_a_sample_is_shown_step_by_step(run):
+    result = run("preview", "p.yaml", "--sample", "s.ndjson")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[1:] == [
+        "decode  3 rows in, 2 out, 1 dead_lettered",
+        "  1 x json_syntax",
+        '  record 1: {"carrier": "UA", "delay": 20} -> carrier="UA", delay=20',
+        "  record 2: dead_lettered, json_syntax",
+        '  record 3: {"carrier": "AA", "delay": 1} -> carrier="AA", delay=1',
+        "1:filter  2 rows in, 1 out, 1 filtered",
+        "  record 1: as before",
+        "  record 3: filtered",
+        "2:derive  1 rows in, 1 out",
+        "  record 1: + late=false",
+        "3:mask  1 rows in, 1 out",
+        '  record 1: carrier="UA" -> "76e2e4d2"',
+        "sink s3",
+        "  late=false  1 row",
+        lines[-1],
+    ]
+    assert lines[-1].startswith("nothing was written; the files would have ")
+    assert "hidden-value" not in result.output
+
+
+def test_json_has_the_rows(run):
+    document = json.loads(run("preview", "p.yaml", "--sample", "s.ndjson", "--json").stdout)
+    assert document["stages"][2]["passed"][0]["after"] == {"carrier": "UA", "delay": 20, "late": False}
+    assert document["partitions"] == {"s3": {"late=false": 1}}
+
+
+def test_made_up_records(run):
+    result = run("preview", "p.yaml", "--generate", "3", "--records", "40")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("40 records made up from the schema, seed 3\n")
+
+
+@pytest.mark.parametrize("more", [["--generate", "1"], ["--since", "5m"]])
+def test_records_from_two_places_are_refused(run, more):
+    result = run("preview", "p.yaml", "--sample", "s.ndjson", *more)
+    assert result.exit_code == 2
+    assert "--sample names the records" in result.stderr
+
+
+def test_a_secret_that_is_missing_is_named(run):
+    result = run("preview", "p.yaml", "--sample", "s.ndjson", STREAM_TEST_KEY=None)
+    assert result.exit_code == 2
+    assert "error: the secret env:STREAM_TEST_KEY is not set" in result.stderr
+
+
+def test_a_difference_is_told_by_column_and_key(run):
+    result = run("diff", "p.yaml", "new.yaml", "--sample", "s.ndjson", "--key", "delay")
+    assert result.exit_code == 1, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[1:-1] == ["column late: 1 of 1 rows differ", "  record 1 (delay=20): false -> true"]
+    assert lines[-1].startswith("speed of decoder and stages")
+
+
+def test_no_difference(run):
+    result = run("diff", "p.yaml", "p.yaml", "--sample", "s.ndjson")
+    assert result.exit_code == 0
+    assert "no difference: the same 1 rows, the same outcomes and reasons" in result.stdout
+
+
+def test_a_difference_as_json(run):
+    result = run("diff", "p.yaml", "new.yaml", "--sample", "s.ndjson", "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert document["same"] is False
+    assert document["columns"][0]["examples"] == [{"record": 1, "key": [], "before": False, "after": True}]
+
+
+def test_what_cannot_be_compared_is_another_exit_code(run):
+    assert run("diff", "p.yaml", "new.yaml", "--sample", "s.ndjson", "--key", "none").exit_code == 2
+    assert run("diff", "p.yaml", "none.yaml").exit_code == 2
+    assert run("diff", "p.yaml", "new.yaml", "--generate", "1", "--since", "x").exit_code == 2

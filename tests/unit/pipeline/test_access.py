@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+
+from stream.pipeline.access import Access, Account, needed
+from stream.pipeline.model import Pipeline
+from tests.unit.pipeline.definitions import least
+
+HERE = Account("111122223333", "eu-west-1")
+
+
+def access(**changes):
+    return needed(Pipeline.model_validate(least(**changes)), HERE)
+
+
+def test_the_least_pipeline_needs_its_stream_and_its_two_prefixes():
+    found = access()
+    assert found == (
+        Access(
+            "kinesis",
+            ("kinesis:DescribeStreamSummary", "kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards"),
+            ("arn:aws:kinesis:eu-west-1:111122223333:stream/flights",),
+            "read the stream",
+        ),
+        Access(
+            "s3",
+            ("s3:DeleteObject", "s3:GetObject", "s3:PutObject"),
+            ("arn:aws:s3:::lake/_stream/flights/*",),
+            "keep the commit log",
+        ),
+        Access("s3", ("s3:ListBucket",), ("arn:aws:s3:::lake",), "keep the commit log", ("_stream/flights/*",)),
+        Access("s3", ("s3:DeleteObject", "s3:GetObject", "s3:PutObject"), ("arn:aws:s3:::lake/flights/*",), "write the files of sink s3"),
+        Access("s3", ("s3:ListBucket",), ("arn:aws:s3:::lake",), "write the files of sink s3", ("flights/*",)),
+    )
+
+
+def test_what_is_on_this_machine_needs_nothing():
+    found = access(state="file:state", sinks=[{"files": {"url": "file:lake"}}])
+    assert [each.service for each in found] == ["kinesis"]
+
+
+@pytest.mark.parametrize(
+    ("url", "resource", "prefix"),
+    [("s3://lake", "arn:aws:s3:::lake/*", "*"), ("s3://lake/a/b", "arn:aws:s3:::lake/a/b/*", "a/b/*")],
+)
+def test_a_prefix_ends_where_the_sink_ends(url, resource, prefix):
+    *_, objects, listing = access(state="file:state", sinks=[{"s3": {"url": url}}])
+    assert objects.resources == (resource,)
+    assert listing.prefixes == (prefix,)
+
+
+def test_tables_are_read_and_nothing_else():
+    lookup = {"lookup": {"table": "s3://ref/a/t.parquet", "on": "carrier", "take": ["name"]}}
+    local = {"lookup": {"table": "t.parquet", "on": "carrier", "take": ["other"]}}
+    found = [each for each in access(stages=[lookup, lookup, local]) if each.why == "read a reference table"]
+    assert [(each.actions, each.resources) for each in found] == [
+        (("s3:GetObject",), ("arn:aws:s3:::ref/a/t.parquet",)),
+        (("s3:ListBucket",), ("arn:aws:s3:::ref",)),
+    ]
+
+
+def test_secrets_by_name_and_by_arn():
+    arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:prod/other-AbCdEf"
+    masks = [
+        {"mask": {"columns": ["carrier"], "method": "keyed_hash", "key": {"secrets_manager": name}}}
+        for name in ("prod/mask#key", "prod/mask#older", arn)
+    ]
+    found = [each.resources for each in access(stages=masks) if each.service == "secretsmanager"]
+    assert found == [("arn:aws:secretsmanager:eu-west-1:111122223333:secret:prod/mask-??????",), (arn,)]
+
+
+def test_the_stream_may_say_its_region():
+    source = {**least()["source"], "kinesis": {"stream": "flights", "region": "us-west-2"}}
+    assert access(source=source)[0].resources == ("arn:aws:kinesis:us-west-2:111122223333:stream/flights",)
+
+
+def test_several_streams_are_named_one_by_one():
+    source = {**least()["source"], "kinesis": {"streams": ["a", "b"]}}
+    assert access(source=source)[0].resources == (
+        "arn:aws:kinesis:eu-west-1:111122223333:stream/a",
+        "arn:aws:kinesis:eu-west-1:111122223333:stream/b",
+    )

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import pytest
+
+from stream.pipeline.components import DECODERS, SINKS, STAGES
+from stream.pipeline.digest import canonical_text
+from stream.pipeline.lint import check
+from stream.pipeline.load import load
+from stream.pipeline.model import Pipeline
+from stream.pipeline.schema import SHORT, installed_stages, json_schema
+from tests.unit.pipeline.definitions import DESIGNED, EXAMPLES, least
+from tests.unit.pipeline.test_lint import CORPUS
+
+SCHEMA = json_schema()
+WHOLE = jsonschema.Draft7Validator(SCHEMA)
+SHAPES = {
+    "compression_codec", "compression_option", "coordination", "decoder_option", "decoder_unknown", "dedupe_across_units",
+    "duration_without_unit", "mask_method", "missing_keys", "number_as_name", "port_out_of_range",
+    "rows_a_boolean", "rows_not_a_number", "sink_format", "sink_unknown", "stage_two_names", "stage_unknown", "start_word",
+    "unknown_key_nested", "unknown_key_top", "unknown_keys_everywhere", "validate_unknown_rule",
+}  # fmt: skip
+"""Wrong files whose shape alone shows it."""
+
+
+def part(name):
+    return jsonschema.Draft7Validator({"definitions": SCHEMA["definitions"], "$ref": f"#/definitions/{name}"})
+
+
+def errors(validator, value):
+    return [error.message for error in validator.iter_errors(json.loads(json.dumps(value)))]
+
+
+def data(text):
+    return load(text.encode(), "p.yaml", {}).data
+
+
+def test_it_is_a_schema():
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
+    dangling = {ref for ref in _refs(SCHEMA) if ref.removeprefix("#/definitions/") not in SCHEMA["definitions"]}
+    assert dangling == set()
+    assert "x-is" not in json.dumps(SCHEMA)
+
+
+def _refs(value):
+    if isinstance(value, dict):
+        yield from ([value["$ref"]] if isinstance(value.get("$ref"), str) else [])
+        for each in value.values():
+            yield from _refs(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _refs(each)
+
+
+@pytest.mark.parametrize("text", [DESIGNED, (EXAMPLES / "flights" / "pipeline.yaml").read_text()], ids=["designed", "flights"])
+def test_good_files_are_good(text):
+    raw = load(text.replace("${", "$${").encode(), "p.yaml", {}).data
+    assert errors(WHOLE, raw) == []
+
+
+def test_what_the_program_writes_itself_is_good():
+    pipeline = check(EXAMPLES / "flights" / "pipeline.yaml", {"MASK_KEY": "k"}).pipeline
+    assert errors(WHOLE, data(canonical_text(pipeline))) == []
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_example_of_a_stage_is_good_in_every_form(name):
+    stage = STAGES[name].model_validate(STAGES[name].example.config)
+    assert errors(part("stage"), {name: STAGES[name].example.config}) == []
+    assert errors(part("stage"), {name: stage.model_dump(mode="json", by_alias=True)}) == []
+    assert errors(part("stage"), {name: {"no_such_option": 1, "nor_this": [2]}}) != []
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_the_example_of_a_decoder_is_good(name):
+    assert errors(part("decoder"), {name: DECODERS[name].example.config}) == []
+    assert errors(part("decoder"), name) == []
+    assert errors(part("decoder"), {name: {"no_such_option": 1}}) != []
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"dedupe": ["carrier"]},
+        {"lookup": {"table": "t.csv", "on": ["a", "b"], "take": ["c"], "missing": None}},
+        {"mask": {"columns": "a", "keep_last": 4}},
+        {"mask": {"columns": ["a"], "method": "keyed_hash", "key": {"secrets_manager": "prod/mask#key"}}},
+        {"mask": {"columns": ["a"], "method": "${METHOD}"}},
+        {"parse": {"column": "u", "url": True}},
+        {"select": {"drop": ["a"]}},
+    ],
+)
+def test_forms_that_the_loader_takes(stage):
+    Pipeline.model_validate(least(stages=[json.loads(json.dumps(stage).replace("${METHOD}", "redact"))]))
+    assert errors(part("stage"), stage) == []
+
+
+def test_a_secret_is_a_reference():
+    assert errors(part("secret"), "the secret itself") != []
+
+
+@pytest.mark.parametrize("path", [path for path in CORPUS if path.stem in SHAPES], ids=lambda path: path.stem)
+def test_wrong_shapes_are_seen_in_the_editor(path):
+    raw = data(path.read_text())
+    assert raw is None or errors(WHOLE, raw) != []
+
+
+def test_every_name_is_offered_with_what_it_means():
+    for kind, known in (("stage", STAGES), ("sink", SINKS)):
+        offered = {
+            name: value["description"] for form in SCHEMA["definitions"][kind]["anyOf"] for name, value in form["properties"].items()
+        }
+        assert list(offered) == list(known)
+        assert all(offered.values())
+    assert set(SHORT) <= set(STAGES)
+
+
+def test_installed_stages_are_those_built_in_and_more():
+    assert set(STAGES) <= set(installed_stages())

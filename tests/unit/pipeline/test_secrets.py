@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from stream.errors import DefinitionError
+from stream.pipeline.model import Pipeline
+from stream.pipeline.secrets import find_secret, local_secret, references
+from tests.unit.pipeline.definitions import least
+
+SECRET = b'{"key": "hidden-value", "number": 5}'
+
+
+async def managed(name):
+    return {"prod/mask": SECRET, "prod/empty": b""}[name]
+
+
+def find(name, tmp_path):
+    return asyncio.run(find_secret(name, {"K": "v"}, tmp_path, managed))
+
+
+def test_secrets_of_every_kind(tmp_path):
+    assert find("env:K", tmp_path) == b"v"
+    assert find("secrets_manager:prod/mask", tmp_path) == SECRET
+    assert find("secrets_manager:prod/mask#key", tmp_path) == b"hidden-value"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("secrets_manager:prod/mask#none", "no JSON object with the text 'none'"),
+        ("secrets_manager:prod/mask#number", "no JSON object with the text 'number'"),
+        ("secrets_manager:prod/empty#key", "no JSON object"),
+        ("secrets_manager:prod/empty", "is empty"),
+    ],
+)
+def test_managed_secrets_that_are_of_no_use(name, says, tmp_path):
+    with pytest.raises(DefinitionError, match=says) as caught:
+        find(name, tmp_path)
+    assert "hidden-value" not in str(caught.value)
+
+
+def test_a_command_without_aws_says_so(tmp_path):
+    with pytest.raises(DefinitionError, match="this command does not read"):
+        asyncio.run(find_secret("secrets_manager:prod/mask", {}, tmp_path))
+
+
+def test_references_are_those_of_stages_and_headers():
+    mask = {"mask": {"columns": ["carrier"], "method": "keyed_hash", "key": {"secrets_manager": "prod/mask#key"}}}
+    otlp = {"endpoint": "http://127.0.0.1:4318", "headers": {"authorization": {"env": "TOKEN"}}}
+    pipeline = Pipeline.model_validate(least(stages=[mask, mask], audit={"otlp": otlp}))
+    assert references(pipeline) == ("secrets_manager:prod/mask#key", "env:TOKEN")
+
+
+def test_secrets(tmp_path):
+    (tmp_path / "key").write_bytes(b"from a file\r\n")
+    assert local_secret("env:K", {"K": "v"}, tmp_path) == b"v"
+    assert local_secret("file:key", {}, tmp_path) == b"from a file"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("env:K", "not set"),
+        ("env:EMPTY", "empty"),
+        ("file:none", "cannot be read"),
+        ("vault:k", "refers to no secret"),
+        ("plain", "refers to no secret"),
+    ],
+)
+def test_secrets_that_cannot_be_had(name, says, tmp_path):
+    with pytest.raises(DefinitionError, match=says):
+        local_secret(name, {"EMPTY": ""}, tmp_path)
