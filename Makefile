@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help demo test check bench localstack chart-check image-check docs lock clean install
+.PHONY: help demo test check bench localstack kcl chart-check image-check docs lock clean install
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,8 +53,11 @@ localstack: install ## Run the system tests against LocalStack, which is install
 docs: install ## Rewrite the tables in the documentation that are made from the code
 	@$(BIN)/python -m tests.docs.generate
 
+kcl: install ## Run a pipeline under the real MultiLangDaemon of the KCL (Java, Node.js)
+	@tests/kcl/run.sh $(abspath $(BIN))/python $(ARGS)
+
 lock: install ## Rewrite the locked requirements from pyproject.toml
-	$(COMPILE) --universal --python-version 3.11 --all-extras pyproject.toml requirements/build.in -o requirements/dev.txt
+	$(COMPILE) --universal --python-version 3.11 --extra dev --extra local pyproject.toml requirements/build.in -o requirements/dev.txt
 	$(COMPILE) --universal --python-version 3.11 pyproject.toml -o requirements/run.txt
 	$(COMPILE) --universal --python-version 3.11 requirements/build.in -o requirements/build.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/run.txt requirements/kcl.in -o requirements/kcl.txt

@@ -140,7 +140,7 @@ class FanOutReader(ShardReader):
         return self._beginning()
 
     async def _ended(self, error: AwsRetryable) -> None:
-        """What comes behind a subscription that broke or was refused for now."""
+        """What comes behind a subscription that broke, or that could not be had yet."""
         had = self._subscription is not None
         self._close()
         self._fruitless += 1
