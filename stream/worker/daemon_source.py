@@ -136,7 +136,7 @@ def _wanted(batch: Batch, position: int, start: Start) -> Batch:
     """
     numbers = [int(text) for text in batch.frame[SEQUENCE]]
     if numbers != sorted(numbers):
-        msg = f"the MultiLangDaemon delivered records out of order behind {position}; report it with this number"
+        msg = f"the MultiLangDaemon sent records out of order behind {position}. Report it with this number."
         raise Halted(msg)
     known = sum(1 for number in numbers if number <= position)
     if position == ORIGIN and start.timestamp is not None and batch.rows:
