@@ -42,12 +42,17 @@ app = typer.Typer(name="kcl", help="Run a pipeline under the KCL's MultiLangDaem
 
 
 @app.command("properties")
-def show_properties(file: File, stream: Stream = None, change: Changes = None) -> None:
+def show_properties(
+    file: File,
+    stream: Stream = None,
+    kcl: Annotated[int, typer.Option(help="Major version of the KCL.", min=2, max=3)] = 3,
+    change: Changes = None,
+) -> None:
     """Print the daemon's properties file for a pipeline.
 
     Exit code 0: printed; 2: the pipeline file or the command is wrong.
     """
-    typer.echo(_properties(file, stream, change), nl=False)
+    typer.echo(_properties(file, stream, change, kcl), nl=False)
 
 
 @app.command()
@@ -82,12 +87,12 @@ def daemon(
 
     Exit code: the daemon's; 2: the pipeline file is wrong, or Java or the jars are missing.
     """
-    text = _properties(file, stream, change)
     try:
         program, classes = _java(java), _jars(jars)
     except DefinitionError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_DEFINITION) from error
+    text = _properties(file, stream, change, 2 if any(classes.glob("amazon-kinesis-client-multilang-2.*.jar")) else 3)
     folder = Path(tempfile.mkdtemp(prefix="stream-kcl-"))
     (folder / "stream.properties").write_text(text)
     (folder / "logback.xml").write_text(LOGBACK)
@@ -95,14 +100,14 @@ def daemon(
     os.execv(program, [*command, "-p", "stream.properties"])  # noqa: S606 - the daemon is what was asked for
 
 
-def _properties(file: Path, stream: str | None, change: list[str] | None) -> str:
+def _properties(file: Path, stream: str | None, change: list[str] | None, kcl: int) -> str:
     try:
         pairs = [text.partition("=") for text in change or ()]
         if wrong := [key for key, sign, _ in pairs if not (key and sign)]:
             msg = f"--set {wrong[0]}: write key=value"
             raise DefinitionError(msg)
         changes = {key.strip(): value.strip() for key, _, value in pairs}
-        return properties(one_stream(_checked(file), stream), file, os.environ, changes)
+        return properties(one_stream(_checked(file), stream), file, os.environ, changes, kcl)
     except DefinitionError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_DEFINITION) from error

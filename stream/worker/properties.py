@@ -15,8 +15,17 @@ GRACE_MILLIS: Final = 25_000
 """For the last unit after SIGTERM; 0, the KCL's default, means that the child is never asked to drain."""
 
 
-def properties(pipeline: Pipeline, file: Path, env: Mapping[str, str], changes: Mapping[str, str]) -> str:
-    """The properties with which the daemon runs ``stream kcl run`` on ``file`` for each shard; ``changes`` replace or add some.
+CREDENTIALS: Final = {
+    2: {"AWSCredentialsProvider": "DefaultAWSCredentialsProviderChain"},
+    3: {"AwsCredentialsProvider": "DefaultCredentialsProvider"},
+}
+"""How each KCL names the provider, by its major version; neither takes the other's."""
+
+
+def properties(pipeline: Pipeline, file: Path, env: Mapping[str, str], changes: Mapping[str, str], kcl: int = 3) -> str:
+    """The properties with which a daemon of version ``kcl`` runs ``stream kcl run`` on ``file`` for each shard.
+
+    ``changes`` replace or add some.
 
     ``pipeline`` reads one stream. Endpoints come from the pipeline and from AWS_ENDPOINT_URL_KINESIS and _DYNAMODB in ``env``.
 
@@ -35,7 +44,7 @@ def properties(pipeline: Pipeline, file: Path, env: Mapping[str, str], changes: 
         "applicationName": f"{pipeline.application}-{kinesis.stream}" if kinesis.streams else pipeline.application,
         "streamName": kinesis.stream,
         "regionName": kinesis.region or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION"),
-        "AwsCredentialsProvider": "DefaultCredentialsProvider",
+        **CREDENTIALS[3 if kcl >= 3 else 2],
         "processingLanguage": f"python/{sys.version_info.major}.{sys.version_info.minor}",
         "kinesisEndpoint": kinesis.endpoint or env.get("AWS_ENDPOINT_URL_KINESIS"),
         "dynamoDBEndpoint": env.get("AWS_ENDPOINT_URL_DYNAMODB"),
