@@ -38,6 +38,7 @@ class DaemonSource:
         self._own = own.beside(ByteBudget(max(1, budget.limit // OWN_PART)))
         self._budget = budget
         self._emit = emit
+        self._over = False
         self._aggregates = False
         """Whether aggregates were seen: of some the KCL delivers nothing, so from then on our own client reads every range again."""
         self._delivered: asyncio.Queue[tuple[Batch, int, int] | None] = asyncio.Queue(maxsize=1)
@@ -72,7 +73,7 @@ class DaemonSource:
             msg = "ranges with an end are read by the stream's own source"
             raise ValueError(msg)
         position, joined, quiet = after, False, 0
-        while (item := await self._delivered.get()) is not None:
+        while (item := await self._next()) is not None:
             delivered, behind_ms, size = item
             batch = _wanted(delivered, position, start)
             quiet = 0 if batch.rows else quiet + 1
@@ -100,6 +101,14 @@ class DaemonSource:
         async with aclosing(self._own.read(shard, position, start, complete_until=complete_until)) as rest:  # type: ignore[type-var]
             async for page in rest:
                 yield self._counted(page)
+
+    async def _next(self) -> tuple[Batch, int, int] | None:
+        """The next delivery; None once the shard has ended, however often it is read after that."""
+        if self._over:
+            return None
+        item = await self._delivered.get()
+        self._over = item is None
+        return item
 
     async def _again(self, shard: Shard, position: int, start: Start, until: int | None, known: datetime | None) -> AsyncIterator[Page]:
         """The records in ``(position, until]``, or up to the tip of the shard, as our own client reads them."""

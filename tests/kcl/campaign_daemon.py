@@ -37,10 +37,10 @@ def world(services: dict[str, str], tmp_path: Path, version: str) -> Iterator[Wo
     kinesis.close()
 
 
-def leases(services: dict[str, str]) -> dict[str, Any]:
+def leases(services: dict[str, str], table: str) -> dict[str, Any]:
     dynamodb = client("dynamodb", services["AWS_ENDPOINT_URL_DYNAMODB"])
     try:
-        rows = dynamodb.scan(TableName="chaos")["Items"]
+        rows = dynamodb.scan(TableName=table)["Items"]
     finally:
         dynamodb.close()
     return {row["leaseKey"]["S"]: row["checkpoint"]["S"] for row in rows if "checkpoint" in row}
@@ -57,7 +57,7 @@ def settled(services: dict[str, str], world: World) -> bool:
             heads[manifest["shard"]] = "SHARD_END"
         elif manifest["kind"] == "unit" and heads.get(manifest["shard"]) != "SHARD_END":
             heads[manifest["shard"]] = str(max(int(heads.get(manifest["shard"], 0)), int(manifest["last"])))
-    found = leases(services)
+    found = leases(services, world.stream)
     return all(_followed(found.get(shard, ""), head) for shard, head in heads.items())
 
 
@@ -72,7 +72,7 @@ def test_a_stream_under_the_real_daemon(services, world, version):
     path.write_text(path.read_text() + "coordination: kcl\n")
     world.produce(300)
     log = world.folder / "daemon.log"
-    table = {"tableName": "chaos", "workerId": "w1"}
+    table = {"applicationName": world.stream, "workerId": "w1"}
     first = DaemonProcess(path, version, services, log, **table)
     try:
         first.until(world.committed)
