@@ -8,10 +8,13 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help demo test check bench localstack kcl chart-check image-check docs lock clean install
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends postgresql >/dev/null
+
+.PHONY: $(shell grep -hoE '^[a-z-]+:' $(MAKEFILE_LIST) | tr -d ':')
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: $(INSTALLED) ## Install the locked requirements and this project into .venv
 
@@ -26,8 +29,15 @@ $(INSTALLED): requirements/dev.txt requirements/installer.txt pyproject.toml
 demo: install ## Run the flights pipeline on local AWS, kill its worker half-way, check the result
 	@$(BIN)/stream demo $(ARGS)
 
+backfill-check: install ## Flights from objects against flights from a stream, row by row
+	@$(BIN)/python -m tests.backfill_check $(ARGS)
+
 test: install ## Run the whole suite
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+
+redshift: install ## Test loads on a Redshift double; installs PostgreSQL where it is missing (Debian, as root or by sudo)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(APT) || { $(SUDO) apt-get -qq update && $(APT); }
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -o python_files='campaign_*.py' tests/redshift $(ARGS)
 
 check: install ## Check format, lint, types and import contracts
 	$(BIN)/ruff format --check .
@@ -44,8 +54,9 @@ image-check: install ## Build the image without Docker, look into it, and run th
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 	@$(BIN)/python deploy/image/check.py
 
-bench: install ## Measure; prints ratios, asserts nothing
-	@$(BIN)/python benchmarks/run.py $(ARGS)
+bench: install ## Measure beside other consumers; prints ratios, writes .make/bench.json and .make/bench.svg
+	@mkdir -p .make
+	@$(BIN)/python benchmarks/run.py --json .make/bench.json --svg .make/bench.svg $(ARGS)
 
 localstack: install ## Run the system tests against LocalStack, which is installed for it
 	@tests/localstack/run.sh $(abspath $(BIN))/python $(ARGS)

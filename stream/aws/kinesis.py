@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -78,6 +78,7 @@ class StreamSummary:
     status: str
     retention: timedelta
     open_shards: int
+    created: datetime
 
 
 class _Record(msgspec.Struct, gc=False):
@@ -131,6 +132,7 @@ class _Summary(msgspec.Struct):
     StreamStatus: str
     RetentionPeriodHours: int
     OpenShardCount: int
+    StreamCreationTimestamp: float = 0.0
 
 
 class _Described(msgspec.Struct):
@@ -227,7 +229,8 @@ class KinesisClient:
         answer = await self.ask("DescribeStreamSummary", stream, _target(stream), _Described)
         summary = answer.StreamDescriptionSummary
         retention = timedelta(hours=summary.RetentionPeriodHours)
-        return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, summary.OpenShardCount)
+        created = datetime.fromtimestamp(summary.StreamCreationTimestamp, UTC)
+        return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, summary.OpenShardCount, created)
 
     async def get_shard_iterator(self, stream: str, shard_id: str, at: IteratorAt) -> str:
         """An iterator, valid for five minutes."""

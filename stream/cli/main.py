@@ -23,6 +23,10 @@ VERBS: Final = {
     "trace": "trace:trace",
     "audit": "audit:app",
     "kcl": "kcl:app",
+    "leases": "leases:app",
+    "dlq": "dlq:app",
+    "backfill": "backfill:backfill",
+    "loads": "loads:app",
     "local": "local:local",
 }
 """In the order of the help text: where in ``stream.cli`` the verb's function, or the application of its own verbs, is."""

@@ -35,6 +35,7 @@ class Level(IntEnum):
 
 LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.PageReceived: Level.DEBUG,
+    ev.PartOpened: Level.INFO,
     ev.PollRepeated: Level.WARNING,
     ev.SubscriptionEnded: Level.INFO,
     ev.RetrievalChanged: Level.WARNING,
@@ -57,13 +58,30 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.ReferenceRefreshed: Level.INFO,
     ev.ReferenceRefreshFailed: Level.WARNING,
     ev.ExportLagged: Level.DEBUG,
+    ev.UnitsLoaded: Level.INFO,
+    ev.LoadsWaiting: Level.DEBUG,
+    ev.LoadRefused: Level.WARNING,
+    ev.LoadParked: Level.ERROR,
     ev.ShardStarted: Level.INFO,
     ev.ShardEnded: Level.INFO,
     ev.ShardReleased: Level.INFO,
     ev.ShardHalted: Level.ERROR,
     ev.RecordsExpired: Level.ERROR,
+    ev.NotificationFailed: Level.ERROR,
     ev.WorkerStarted: Level.INFO,
     ev.DrainStarted: Level.INFO,
+    ev.LeaseTaken: Level.INFO,
+    ev.LeaseDropped: Level.INFO,
+    ev.LeaseVanished: Level.ERROR,
+    ev.LeaseCreated: Level.INFO,
+    ev.LeaseDeleted: Level.INFO,
+    ev.LeaseWritten: Level.DEBUG,
+    ev.LeasesScanned: Level.DEBUG,
+    ev.LeaseRowUnreadable: Level.WARNING,
+    ev.LeaseHoles: Level.ERROR,
+    ev.MixedFleet: Level.WARNING,
+    ev.ForeignProgress: Level.WARNING,
+    ev.ShardRewound: Level.WARNING,
 }
 
 NOISY: Final[dict[type[ev.Event], tuple[str, ...]]] = {
@@ -73,6 +91,7 @@ NOISY: Final[dict[type[ev.Event], tuple[str, ...]]] = {
     ev.RecordsRejected: ("stage", "reason"),
     ev.CallRepeated: ("call",),
     ev.ExportRefused: ("status",),
+    ev.LeaseRowUnreadable: ("detail",),
 }
 """Classes that may come many times a second, with the fields that tell their causes apart."""
 

@@ -18,7 +18,7 @@ from stream.errors import DefinitionError
 from stream.pipeline import components
 from stream.pipeline.findings import Path, near_miss
 from stream.pipeline.units import format_duration, parse_duration, parse_size
-from stream.sink.objects import ObjectsSinkConfig
+from stream.sink.objects import SinkConfig
 from stream.transform.decode import DecoderConfig
 from stream.transform.stage import StageConfig, secret_reference
 
@@ -115,6 +115,8 @@ ApplicationName: TypeAlias = Annotated[str, AfterValidator(_named("an applicatio
 StreamName: TypeAlias = Annotated[str, AfterValidator(_named("a Kinesis stream", r"[a-zA-Z0-9_.-]{1,128}"))]
 """https://docs.aws.amazon.com/kinesis/latest/APIReference/API_CreateStream.html"""
 ConsumerName: TypeAlias = Annotated[str, AfterValidator(_named("a registered consumer", r"[a-zA-Z0-9_.-]{1,128}"))]
+TableName: TypeAlias = Annotated[str, AfterValidator(_named("a DynamoDB table", r"[a-zA-Z0-9_.-]{3,255}"))]
+"""https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html"""
 Region: TypeAlias = Annotated[str, AfterValidator(_named("an AWS region", r"[a-z]{2}(-[a-z]+)+-[0-9]"))]
 Endpoint: TypeAlias = Annotated[str, AfterValidator(_named("an endpoint", r"https?://[^\s/?#]+/?"))]
 
@@ -268,7 +270,7 @@ Decoder: TypeAlias = Annotated[
     WithJsonSchema({"x-is": "decoder"}),
 ]
 Sink: TypeAlias = Annotated[
-    ObjectsSinkConfig,
+    SinkConfig,
     PlainValidator(_component("sink", components.SINKS.get, lambda: components.SINKS)),
     PlainSerializer(_dump),
     WithJsonSchema({"x-is": "sink"}),

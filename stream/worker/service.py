@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from typing import Final
 
@@ -20,8 +20,9 @@ from stream.metrics.process import register_process, watch_loop
 from stream.metrics.recorder import Recorder
 from stream.metrics.server import Health, MetricsServer
 from stream.pipeline.model import Pipeline
-from stream.worker.allocators import give_memory_back
+from stream.worker.allocators import keep_giving_back, prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble
+from stream.worker.notifying import open_notifier
 from stream.worker.parts import to_all, weightiest
 from stream.worker.several import Streams
 
@@ -35,7 +36,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         Fatal: something that this process needs is missing, or no shard can go on; what is sealed stays, nothing else is visible.
         DefinitionError: the pipeline asks for something that cannot be had.
     """
-    give_memory_back()
+    prepare_allocators()
     registry, health = CollectorRegistry(), Health()
     recorder, log = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock)
     emit = to_all(recorder, log, _HealthListener(health), *options.listeners)
@@ -45,29 +46,44 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         async with AsyncExitStack() as stack:
             stack.enter_context(_signals(draining))
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
+            told = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
+            emit = to_all(emit, told) if told else emit
             each = await assemble(pipeline, options, emit, draining, stack)
             budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
+            leases = each[0].parts.leases
             recorder.watch_buffer(lambda: budget.held, budget.limit)
             streams = Streams(each, draining, emit)
             emit(events.WorkerStarted(streams.names, "", each[0].parts.worker, stream.__version__))
             health.clear("worker")
             async with asyncio.TaskGroup() as group:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
+                aside.append(group.create_task(keep_giving_back(options.clock)))
                 aside += [group.create_task(export.run()) for export in exports]
+                aside += [group.create_task(told.run())] if told else []
+                aside += [group.create_task(leases.run())] if leases is not None else []
+                loaders = [loader for one in each for loader in one.loaders]
+                aside += [group.create_task(loader.run()) for loader in loaders]
                 if (refresher := each[0].parts.refresher) is not None:
                     aside.append(group.create_task(refresher.run()))
                 await streams.run(options.drain_seconds)
+                if leases is not None:
+                    await leases.leave()
+                if told:
+                    await told.finish()
                 for task in aside:
                     task.cancel()
-                await asyncio.gather(*(export.finish() for export in exports))
+                await asyncio.gather(*(export.finish() for export in exports), *(loader.finish() for loader in loaders))
     except ExceptionGroup as group_error:
         raise weightiest(group_error) from group_error
     finally:
         log.flush()
     if streams.halted:
-        reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(streams.halted.items()))
-        msg = f"{len(streams.halted)} shard(s) or stream(s) stand still:\n{reasons}"
-        raise Fatal(msg)
+        raise _standing_still(streams.halted)
+
+
+def _standing_still(halted: Mapping[str, str]) -> Fatal:
+    reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(halted.items()))
+    return Fatal(f"{len(halted)} shard(s) or stream(s) stand still:\n{reasons}")
 
 
 @contextmanager

@@ -16,12 +16,12 @@ from stream.audit.ledger import LedgerObject, Segment, read_segment
 from stream.audit.objects import Area, unit_of
 from stream.audit.trace import Fate, Wanted, fates, find, record_at
 from stream.batch import ROW, SEQUENCE, SUBSEQUENCE, Batch
+from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import shards_of, unit_start
 from stream.commit.naming import manifest_key
-from stream.contracts import Source, Start, StartKind
+from stream.contracts import Source, Start, StartKind, shard_of_chain
 from stream.errors import DefinitionError, Halted
-from stream.source.kinesis import KinesisSource
 from stream.transform.engine import CompiledChain
 from stream.worker.auditing import link_of
 from stream.worker.recipe import Recipe
@@ -114,7 +114,7 @@ async def read_unit(source: Source, link: Link) -> Batch:
         Halted: the stream does not hold them any more.
     """
     listed = {shard.shard_id: shard for shard in await source.shards()}
-    shard = listed.get(link.shard)
+    shard = listed.get(shard_of_chain(link.shard)[0])
     if shard is None:
         msg = f"the stream has no shard {link.shard} any more: its records were dropped by age and cannot be shown"
         raise Halted(msg)
@@ -122,7 +122,7 @@ async def read_unit(source: Source, link: Link) -> Batch:
     async with aclosing(source.read(shard, link.after, Start(StartKind.TRIM_HORIZON), link.last)) as pages:  # type: ignore[type-var]
         async for page in pages:
             frames.append(page.batch)
-            if isinstance(source, KinesisSource):
+            if isinstance(source, Lending):
                 source.budget.release(page.held)
     batch = Batch.concat(frames)
     if batch.rows != link.records:
@@ -146,7 +146,7 @@ def replay(recipe: Recipe, batch: Batch, link: Link, fate: Fate) -> Sequence[Ste
     is_it = (pl.col(SEQUENCE) == fate.sequence) & (pl.col(SUBSEQUENCE) == fate.subsequence)
     row = batch.frame.with_row_index(ROW).filter(is_it)[ROW]
     steps = []
-    for name, _, after, gone, _ in chain.walk(batch, recipe.label(link.stream, link.shard)):
+    for name, _, after, gone, _ in chain.walk(batch, recipe.label(link.stream, shard_of_chain(link.shard)[0])):
         rows = after.filter(pl.col(ROW).is_in(row.implode())).drop(ROW)
         end = gone.filter(pl.col(ROW).is_in(row.implode()))
         ended = "" if end.is_empty() else f"{fate.outcome}: {end['reason'][0]}"
