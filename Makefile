@@ -67,9 +67,12 @@ localstack: install ## Run the system tests against LocalStack, which is install
 docs: install ## Rewrite the tables in the documentation that are made from the code
 	@$(BIN)/python -m tests.docs.generate
 
+kcl: install ## Run a pipeline under the real MultiLangDaemon of the KCL (Java, Node.js)
+	@tests/kcl/run.sh $(abspath $(BIN))/python $(ARGS)
+
 lock: install ## Rewrite the locked requirements from pyproject.toml
-	$(COMPILE) --universal --python-version 3.11 --all-extras pyproject.toml requirements/build.in -o requirements/dev.txt
-	$(COMPILE) --universal --python-version 3.11 pyproject.toml -o requirements/run.txt
+	$(COMPILE) --universal --python-version 3.11 --extra dev --extra local pyproject.toml requirements/build.in -o requirements/dev.txt
+	$(COMPILE) --universal --python-version 3.11 --extra telemetry pyproject.toml -o requirements/run.txt
 	$(COMPILE) --universal --python-version 3.11 requirements/build.in -o requirements/build.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/run.txt requirements/kcl.in -o requirements/kcl.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/dev.txt requirements/deploy.in -o requirements/deploy.txt

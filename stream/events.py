@@ -18,7 +18,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class PageReceived(Event):
-    """GetRecords answered. ``records`` counts Kinesis records, ``user_records`` what de-aggregation made of them."""
+    """GetRecords answered, or records were pushed. ``records`` counts Kinesis records, ``user_records`` what came of them."""
 
     records: int
     user_records: int
@@ -41,6 +41,23 @@ class PollRepeated(Event):
     why: str
     detail: str
     wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionEnded(Event):
+    """Records are no longer pushed, and are again after ``wait`` seconds; ``why``: renewed, silence, budget, in_use, broken."""
+
+    why: str
+    detail: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalChanged(Event):
+    """The shard is read in another way from now on; ``to``: polling (because of ``why``), fan_out."""
+
+    to: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

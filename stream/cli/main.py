@@ -22,6 +22,7 @@ VERBS: Final = {
     "schema": "schema:schema",
     "trace": "trace:trace",
     "audit": "audit:app",
+    "kcl": "kcl:app",
     "leases": "leases:app",
     "dlq": "dlq:app",
     "backfill": "backfill:backfill",

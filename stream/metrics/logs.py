@@ -39,6 +39,8 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.PageReceived: Level.DEBUG,
     ev.PartOpened: Level.INFO,
     ev.PollRepeated: Level.WARNING,
+    ev.SubscriptionEnded: Level.INFO,
+    ev.RetrievalChanged: Level.WARNING,
     ev.BudgetWaited: Level.INFO,
     ev.UnitCut: Level.DEBUG,
     ev.StageApplied: Level.DEBUG,
@@ -88,6 +90,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
 
 NOISY: Final[dict[type[ev.Event], tuple[str, ...]]] = {
     ev.PollRepeated: ("why",),
+    ev.SubscriptionEnded: ("why",),
     ev.BudgetWaited: (),
     ev.RecordsRejected: ("stage", "reason"),
     ev.CallRepeated: ("call",),

@@ -121,6 +121,15 @@ def _poll_repeated(r: Recorder, e: ev.PollRepeated) -> None:
     r.add(m.SOURCE_POLL_WAIT, e.wait, e.stream)
 
 
+def _subscription_ended(r: Recorder, e: ev.SubscriptionEnded) -> None:
+    r.add(m.SOURCE_SUBSCRIPTIONS, 1, e.stream, e.why)
+    r.add(m.SOURCE_POLL_WAIT, e.wait, e.stream)
+
+
+def _retrieval_changed(r: Recorder, e: ev.RetrievalChanged) -> None:
+    r.set_shard(m.SOURCE_FALLBACK, float(e.to == "polling"), e)
+
+
 def _budget_waited(r: Recorder, e: ev.BudgetWaited) -> None:
     r.add(m.BACKPRESSURE, e.seconds, e.stream)
 
@@ -338,6 +347,8 @@ def _shard_rewound(r: Recorder, e: ev.ShardRewound) -> None:
 COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.PageReceived: _page_received,
     ev.PollRepeated: _poll_repeated,
+    ev.SubscriptionEnded: _subscription_ended,
+    ev.RetrievalChanged: _retrieval_changed,
     ev.BudgetWaited: _budget_waited,
     ev.UnitCut: _unit_cut,
     ev.StageApplied: _stage_applied,

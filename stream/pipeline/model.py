@@ -27,6 +27,7 @@ from stream.pipeline.units import parse_duration, parse_size
 from stream.pipeline.values import (
     ApplicationName,
     CollectorUrl,
+    ConsumerName,
     Count,
     Decoder,
     Duration,
@@ -67,8 +68,19 @@ class OnExpired(StrEnum):
     HALT = "halt"
 
 
+class Retrieval(StrEnum):
+    """How records are fetched."""
+
+    POLLING = "polling"
+    FAN_OUT = "fan_out"
+
+
 class LocalCoordination(Part):
     """One worker reads all shards; checkpoints lie beside the commit log."""
+
+
+class KclCoordination(Part):
+    """The KCL's MultiLangDaemon owns leases and retrieval, and starts a process of ours for each shard."""
 
 
 class LeaseBalance(StrEnum):
@@ -103,6 +115,7 @@ class Coordination(Part):
 
     local: LocalCoordination | None = Field(default=None, description="One worker reads all shards.")
     native: NativeCoordination | None = Field(default=None, description="Workers share the shards by leases in DynamoDB.")
+    kcl: KclCoordination | None = Field(default=None, description="The KCL's MultiLangDaemon; see `stream kcl`.")
 
     @model_validator(mode="before")
     @classmethod
@@ -160,6 +173,13 @@ class KinesisSource(Part):
         default=Start(StartKind.TRIM_HORIZON),
         description="Where a shard begins that was never read: trim_horizon, latest, or {at_timestamp: 2026-01-01T00:00:00Z}.",
     )
+    retrieval: Retrieval = Field(
+        default=Retrieval.POLLING,
+        description="polling (shares 2 MB/s of a shard with every other reader) or fan_out (2 MB/s of its own, costs extra).",
+    )
+    consumer: ConsumerName | None = Field(
+        default=None, description="With `retrieval: fan_out`: name of the registered consumer; the application's where not given."
+    )
     region: Region | None = Field(default=None, description="AWS region; the environment's where not given.")
     endpoint: Endpoint | None = Field(default=None, description="URL of the service, for an emulator or a VPC endpoint.")
     kpl_out_of_range: KplOutOfRange = Field(
@@ -195,7 +215,8 @@ class KinesisSource(Part):
     @model_serializer(mode="wrap")
     def _without_the_other(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Of ``stream`` and ``streams`` only the one that is used, so that a definition with one stream is written as it always was."""
-        return {key: value for key, value in handler(self).items() if value or key not in {"stream", "streams"}}
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if value or key not in {"stream", "streams"}}
 
     @property
     def names(self) -> tuple[str, ...]:
