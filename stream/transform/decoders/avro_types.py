@@ -51,7 +51,7 @@ def with_bounded_decimals(schema: Any) -> Any:
     return copy
 
 
-def _decimal(data: bytes, writer: Mapping[str, Any], _reader: Any = None) -> Decimal:
+def _decimal(data: Any, writer: Any, _reader: Any = None) -> Decimal:
     unscaled = int.from_bytes(data, "big", signed=True)
     if abs(unscaled) >= 10 ** writer["precision"]:
         msg = "too many digits"
@@ -95,8 +95,7 @@ def _check(schema: Any, path: tuple[str | int, ...], depth: int) -> None:
                 path, f"the Avro type {schema!r} is used by its name", "write it out where it is used; it may not hold itself"
             )
         return
-    if schema.get("logicalType") == "decimal" and not 1 <= schema.get("precision", 0) <= 38:
-        raise SchemaMismatch(path, f"the Avro decimal {schema} has no precision between 1 and 38", "say how many digits it has at most")
+    _check_decimal(schema, path)
     for field in schema.get("fields", ()):
         _check(field["type"], path, depth + 1)
     for inner in (schema.get("items"), schema.get("values")):
@@ -104,6 +103,11 @@ def _check(schema: Any, path: tuple[str | int, ...], depth: int) -> None:
             _check(inner, path, depth + 1)
     if schema["type"] == "array" and _least(schema["items"]) == 0:
         raise SchemaMismatch(path, "the Avro schema has an array of items that take no bytes", "give the items content")
+
+
+def _check_decimal(schema: Mapping[str, Any], path: tuple[str | int, ...]) -> None:
+    if schema.get("logicalType") == "decimal" and not 1 <= schema.get("precision", 0) <= 38:
+        raise SchemaMismatch(path, f"the Avro decimal {schema} has no precision between 1 and 38", "say how many digits it has at most")
 
 
 def _least(schema: Any) -> int:
