@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help demo test check bench localstack chart-check image-check docs lock clean install
+.PHONY: help demo test check fuzz bench localstack chart-check image-check docs lock clean install
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ chart-check: install ## Render the Helm chart over a matrix of values and check 
 image-check: install ## Build the image without Docker, look into it, and run the demo's pipeline in it; needs root on Debian
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 	@$(BIN)/python deploy/image/check.py
+
+fuzz: install ## Send a million bent records through each decoder; ARGS="--seed N" repeats a run
+	@$(BIN)/python -m tests.fuzz.decoders $(ARGS)
 
 bench: install ## Measure; prints ratios, asserts nothing
 	@$(BIN)/python benchmarks/run.py $(ARGS)
