@@ -25,7 +25,7 @@ SCHEMA: Final = parse_schema(
         "d": "decimal(6,2)?",
         "b": "binary?",
         "day": "date?",
-        "l": "list<timestamp>?",
+        "l": "list<timestamp?>?",
         "o": "object{x: int8?, y: date?}?",
         "j": "json?",
     }

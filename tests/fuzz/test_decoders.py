@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.fuzz.decoders import TARGETS, bent, fuzz, random
+from tests.frames import batch
+from tests.fuzz.decoders import TARGETS, bent, fuzz, random, target
 
 RECORDS = 20_000
 
@@ -18,3 +19,11 @@ def test_a_seed_gives_the_same_records_again():
     assert [bent(b'{"a": 1}', [b"x"], random.Random(n)) for n in range(50)] == [
         bent(b'{"a": 1}', [b"x"], random.Random(n)) for n in range(50)
     ]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_records_that_are_not_bent_are_read(name):
+    it = target(name)
+    got = it.chain.run(batch(it.records), "s")
+    assert set(got.settled["reason"]) <= {"filtered"}
+    assert got.frame.height
