@@ -37,7 +37,7 @@ class Csv(DecoderConfig):
     """
 
     name: ClassVar[str] = "csv"
-    window_bytes: ClassVar[int | None] = 1024 * 1024
+    window_bytes: ClassVar[int | None] = 4 * 1024 * 1024
     expands: ClassVar[bool] = True
     example: ClassVar[Example] = Example(
         config={}, given=[{"_data": '1,x\n2,"y, z"\n'}], expect=[{"a": 1, "b": "x"}, {"a": 2, "b": "y, z"}]

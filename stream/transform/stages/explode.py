@@ -13,6 +13,8 @@ from stream.transform.stage import Applied, BoundStage, Example, Resources, Sche
 from stream.transform.stages.common import refuse_clash, refuse_system, require
 
 TOO_MANY: Final = "too_many_rows"
+MOST_ITEMS: Final = 100
+"""Items of other lists that are repeated for each row allowed: 80 MB of whole numbers where a record may become 100,000 rows."""
 
 
 class Empty(StrEnum):
@@ -27,7 +29,7 @@ class Explode(StageConfig):
 
     The rows of a record stay together in the order of the list. From here on a record is whole: if one of its rows is rejected, all
     are. A record none of whose rows is left has the outcome `filtered`. One that would become more than `max_rows` rows, in this stage
-    and those before it together, is rejected with `too_many_rows:<column>`.
+    and those before it together, or repeat more than 100 times as many items of other lists, is rejected with `too_many_rows:<column>`.
     """
 
     name: ClassVar[str] = "explode"
@@ -85,20 +87,23 @@ class Explode(StageConfig):
         names = {column: self._item} if self._item != column else {}
 
         limit, reason = self.max_rows, pl.lit(f"{TOO_MANY}:{column}").alias("reason")
-        size = pl.col(column).list.len().fill_null(0)
+        made = pl.max_horizontal(pl.col(column).list.len().fill_null(0).cast(pl.UInt64), int(keep))
+        others = [pl.col(name).list.len().fill_null(0) for name, kind in schema.items() if isinstance(kind, pl.List) and name != column]
+        repeated = made * pl.sum_horizontal(pl.lit(0, pl.UInt64), *others)
+        sizes = [made.sum().alias("rows"), repeated.sum().alias("items")]
+        large = (pl.col("rows") > limit) | (pl.col("items") > limit * MOST_ITEMS)
 
         def apply(frame: pl.DataFrame) -> Applied:
-            # Two lists of a record multiply, so a few kilobytes could become billions of rows; counted before any is made.
-            made = pl.max_horizontal(size.cast(pl.UInt64), int(keep)).sum()
-            if frame.select(made).item() <= limit:
+            # Two lists of a record multiply, so a few kilobytes could become billions of items; counted before any is made.
+            if frame.select(sizes).filter(large).is_empty():
                 return Applied(explode(frame))
-            rows = frame.group_by(ROW, maintain_order=True).agg(made.alias("rows"))
-            large = rows.filter(pl.col("rows") > limit).select(ROW, reason)
-            return Applied(explode(frame.join(large, on=ROW, how="anti", maintain_order="left")), large)
+            refused = frame.group_by(ROW, maintain_order=True).agg(sizes).filter(large).select(ROW, reason)
+            return Applied(explode(frame.join(refused, on=ROW, how="anti", maintain_order="left")), refused)
 
         def explode(frame: pl.DataFrame) -> pl.DataFrame:
             taken = [column]
             if self.index is not None:
+                size = pl.col(column).list.len().fill_null(0)
                 frame = frame.with_columns(pl.int_ranges(0, size, dtype=pl.UInt32).alias(self.index))
                 taken.append(self.index)
             if not keep:
