@@ -57,6 +57,9 @@ image-check: install ## Build the image without Docker, look into it, and run th
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 	@$(BIN)/python deploy/image/check.py
 
+fuzz: install ## Send a million bent records through each decoder; ARGS="--seed N" repeats a run
+	@$(BIN)/python -m tests.fuzz.decoders $(ARGS)
+
 bench: install ## Measure beside other consumers; prints ratios, writes .make/bench.json and .make/bench.svg
 	@mkdir -p .make
 	@$(BIN)/python benchmarks/run.py --json .make/bench.json --svg .make/bench.svg $(ARGS)

@@ -51,7 +51,7 @@ from stream.pipeline.values import (
 from stream.sink.objects import SinkConfig
 from stream.transform.decode import Unknown
 from stream.transform.stage import SchemaMismatch
-from stream.transform.types import RecordSchema, parse_schema
+from stream.transform.types import RecordSchema, parse_schema, widened
 
 
 class KplOutOfRange(StrEnum):
@@ -247,6 +247,11 @@ class Source(Part):
     unknown: Unknown | None = Field(
         default=None, description="Fields that the schema does not name: ignore, reject or capture. Same as the decoder's option."
     )
+    widen: bool = Field(
+        default=False,
+        description="Read each column in the widest type of its family (int64, float64, decimal(38,s)), so that values which outgrow "
+        "the schema are no dead letters.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -278,6 +283,8 @@ class Source(Part):
     @model_validator(mode="after")
     def _one_policy(self) -> Self:
         """``unknown`` and the decoder's own option agree, wherever it was written, so that equal meanings are equal models."""
+        if self.widen and self.fields is None:
+            fail_at(("widen",), "bad_value", "there is no schema whose types could be widened", "remove this line")
         own = getattr(self.decode, "unknown", None)
         if self.unknown is None or self.unknown == own:
             return self if self.unknown == own else self.model_copy(update={"unknown": own})
@@ -290,7 +297,10 @@ class Source(Part):
 
     def record_schema(self) -> RecordSchema | None:
         """The columns of a record, or None where the file names none."""
-        return None if self.fields is None else parse_schema(self.fields)
+        if self.fields is None:
+            return None
+        schema = parse_schema(self.fields)
+        return widened(schema) if self.widen else schema
 
 
 class Flush(Part):
