@@ -60,14 +60,11 @@ def main() -> None:
             used, after = cpu_seconds(worker.pid) - cpu, counters(port)
             worker.send_signal(signal.SIGTERM)
     grown = {name: after[name] - counted.get(name, 0.0) for name in after}
-    intervals = given.seconds / (given.failover / 3)
+    each = grown["writes"] / given.shards / (given.seconds / (given.failover / 3))
+    looks = max(1.0, grown["scans"])
     print(f"{given.shards} idle leases: {100 * used / given.seconds:.1f} % of a core over {given.seconds:.0f} s")
-    print(
-        f"writes: {grown['writes'] / given.shards / intervals:.2f} per lease and renewal interval ({grown['writes'] / given.seconds:.0f} a second)"
-    )
-    print(
-        f"looks: one each {given.seconds / max(1.0, grown['scans']):.1f} s, {grown['bytes'] / max(1.0, grown['scans']) / 1024:.0f} KiB each"
-    )
+    print(f"writes: {each:.2f} per lease and renewal interval, {grown['writes'] / given.seconds:.0f} a second")
+    print(f"looks: one each {given.seconds / looks:.1f} s, {grown['bytes'] / looks / 1024:.0f} KiB each")
 
 
 def free_port() -> int:

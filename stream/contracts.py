@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 import polars as pl
 
@@ -91,7 +91,8 @@ class Page:
 
     ``position`` is the greatest sequence number read so far in this shard, also when the page has no rows. ``held`` is the
     number of bytes of the byte budget that this page occupies; whoever drops the page gives them back. After a page with
-    ``ended`` set there is no further page, and ``children`` lists the shards that continue.
+    ``ended`` set there is no further page, and ``children`` lists the shards that continue. After one with ``paused`` there is none
+    either, although the shard goes on: whoever reads wanted no more than this.
     """
 
     batch: Batch
@@ -100,6 +101,7 @@ class Page:
     held: int
     ended: bool = False
     children: tuple[str, ...] = ()
+    paused: bool = False
 
 
 class Source(Protocol):
@@ -116,13 +118,31 @@ class Source(Protocol):
 
         With ``after == ORIGIN`` reading begins at ``start`` instead. With ``until``, no row behind it is delivered and the
         iterator ends once ``position`` has reached it; without, it ends only with the shard. An idle shard yields pages
-        without rows about once a second. A page never splits a KPL aggregate. ``complete_until`` says that everything that had arrived
-        by then lies at or before ``after``; without it, a record that is gone from the stream makes what followed it doubtful.
+        without rows: about once a second where it is polled, every few seconds where records are pushed. A page never splits a KPL
+        aggregate. ``complete_until`` says that everything that had arrived by then lies at or before ``after``; without it, a record
+        that is gone from the stream makes what followed it doubtful.
 
         Raises:
             Fatal: stream missing, access denied.
             Expired: records behind ``after`` may be gone from the stream.
         """
+        ...
+
+
+class LendingSource(Source, Protocol):
+    """A source whose pages hold bytes of ``budget``."""
+
+    @property
+    def budget(self) -> Budget:
+        """Where whoever drops a page gives its ``held`` bytes back."""
+        ...
+
+
+class Budget(Protocol):
+    """Bytes that may be held at once."""
+
+    def release(self, size: int) -> None:
+        """Give ``size`` bytes back."""
         ...
 
 
@@ -196,6 +216,20 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
+class Choosy(Protocol):
+    """A sink that cannot take every row. A record with such a row becomes a dead letter for all sinks, so that they agree."""
+
+    @property
+    def name(self) -> str:
+        """As of ``Sink``."""
+        ...
+
+    def refused(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Records of ``frame`` that the sink cannot take: ``_row`` UInt32, ``reason`` String, one row for each, ascending. Pure."""
+        ...
+
+
 # --- where things are kept --------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +248,8 @@ class ObjectInfo:
     key: str
     size: int
     modified: datetime
+    version: str = ""
+    """Changes whenever the content does; for ``RangedStore.read_range``, not the tag that ``replace`` wants."""
 
 
 class ObjectStore(Protocol):
@@ -250,6 +286,14 @@ class ObjectStore(Protocol):
 
     async def delete(self, key: str) -> None:
         """Remove ``key``; fine if it is not there."""
+        ...
+
+
+class RangedStore(ObjectStore, Protocol):
+    """A store whose objects can be read in parts, each part certain to be of the same version."""
+
+    async def read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:
+        """Bytes ``[start, end)`` of ``key`` as it was listed with ``version``; None if it is gone or has another version now."""
         ...
 
 

@@ -18,7 +18,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class PageReceived(Event):
-    """GetRecords answered. ``records`` counts Kinesis records, ``user_records`` what de-aggregation made of them."""
+    """GetRecords answered, or records were pushed. ``records`` counts Kinesis records, ``user_records`` what came of them."""
 
     records: int
     user_records: int
@@ -28,12 +28,36 @@ class PageReceived(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PartOpened(Event):
+    """A shard of a source that ends is read: so many ``pieces`` (objects, files of dead letters) make it up."""
+
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
 class PollRepeated(Event):
     """A poll gave nothing and is made again after ``wait`` seconds; ``why``: throttled, expired_iterator, error."""
 
     why: str
     detail: str
     wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionEnded(Event):
+    """Records are no longer pushed, and are again after ``wait`` seconds; ``why``: renewed, silence, budget, in_use, broken."""
+
+    why: str
+    detail: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalChanged(Event):
+    """The shard is read in another way from now on; ``to``: polling (because of ``why``), fan_out."""
+
+    to: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +204,76 @@ class ExportRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ExportHalted(Event):
+    """Spans of this shard stand still until somebody mends ``reason``; tried again after ``wait`` seconds. ``status``: HTTP, or 0.
+
+    ``blocking``: checkpoints wait for it, so that the shard stands still as well.
+    """
+
+    status: int
+    reason: str
+    wait: float
+    blocking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResumed(Event):
+    """Spans of this shard are exported again, from where they stood."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExportLagged(Event):
     """How long the oldest sealed unit of the shard has been waiting for its export; 0 when none waits."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryFailed(Event):
+    """Spans of the worker's own operations did not reach their collector, in the SDK's words; ``shard`` is empty."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnitsLoaded(Event):
+    """Sealed units are in the table of ``sink``; ``lag``: seconds since the first of them was sealed; ``shard`` is empty."""
+
+    sink: str
+    units: int
+    rows: int
+    size: int
+    lag: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadsWaiting(Event):
+    """Units with rows that the loader of ``sink`` sees waiting, the age of the oldest in seconds, and how many shards are parked."""
+
+    sink: str
+    units: int
+    age: float
+    parked: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRefused(Event):
+    """Loading into ``sink`` did not go through and is tried again after ``wait`` seconds; ``kind``: transient, setup, unexpected."""
+
+    sink: str
+    kind: str
+    detail: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadParked(Event):
+    """The units of one shard are not loaded into ``sink`` until a person acts; they stay staged, and the shard is read on."""
+
+    sink: str
+    after: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +312,7 @@ class ShardEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class ShardReleased(Event):
-    """This worker stops working on the shard at a safe point; ``why``: drain, lease_lost, given_up."""
+    """This worker stops working on the shard at a safe point; ``why``: drain, caught_up, lease_lost."""
 
     why: str
 
@@ -241,6 +331,14 @@ class ShardHalted(Event):
     """The shard stands still until a person acts."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationFailed(Event):
+    """Nobody could be told by ``channel`` (sns, webhook) that the shard has halted; it is in the log only."""
+
+    channel: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,11 +383,6 @@ class LeaseCreated(Event):
     """A shard without a lease row got one that begins at ``checkpoint``."""
 
     checkpoint: str
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseDeleted(Event):
-    """The row of an ended shard was removed, since nobody needs it any more."""
 
 
 @dataclass(frozen=True, slots=True)

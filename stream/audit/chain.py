@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,6 +13,8 @@ from stream.audit.ledger import LedgerObject, Segment
 from stream.audit.report import Check, Finding, Verdict
 from stream.batch import ORIGIN
 from stream.contracts import Shard, shard_of_chain
+
+_POSITION: Final = re.compile(r"\d{60}")
 
 
 class LinkKind(StrEnum):
@@ -45,7 +48,7 @@ class Link:
     """One manifest. ``position`` is what its key says (None for genesis), ``digest`` the SHA-256 of its bytes.
 
     ``shard`` is the chain's name, ``target`` where a rewind goes back to. ``damage`` says how its bytes differ from what was sealed, or is
-    empty. ``start`` is the pinned start as text.
+    empty. ``start`` is the pinned start as text. ``targets``: each sink's URL at that time, where the manifest says it.
     """
 
     key: str
@@ -63,6 +66,7 @@ class Link:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     files: tuple[LedgerObject, ...] = ()
     superseded: tuple[LedgerObject, ...] = ()
+    targets: Mapping[str, str] = field(default_factory=dict)
     stages: tuple[StageRun, ...] = ()
     previous: str = ""
     pipeline: str = ""
@@ -137,7 +141,8 @@ def follow(log: ShardLog) -> tuple[Followed, list[Finding]]:
         findings += _own_faults(log, link)
     genesis = next((link for link in log.links if link.kind is LinkKind.GENESIS), None)
     if genesis is None:
-        findings.append(_finding(log, Check.CHAIN, "the chain has no genesis manifest, so nothing says where it started"))
+        why = "the chain has no genesis manifest, so nothing says where it started"
+        findings.append(Finding(log.shard, Check.CHAIN, Verdict.FAILED, why, str(ORIGIN)))
     by_start: dict[int, Link] = {link.position: link for link in log.links if link.position is not None}
     units: list[Link] = []
     end = intent = rewind = None
@@ -344,4 +349,7 @@ def _lost_rows(segment: Segment) -> list[str]:
 
 
 def _finding(log: ShardLog, check: Check, why: str, link: Link | None = None, key: str = "") -> Finding:
-    return Finding(log.shard, check, Verdict.FAILED, why, *(link.bounds if link else ("", "")), object=link.key if link else key)
+    """About ``link``, or about an object of the shard's folder whose name says at best where its range begins."""
+    position = _POSITION.search(key)
+    bounds = link.bounds if link else (str(int(position[0])) if position else str(ORIGIN), "")
+    return Finding(log.shard, check, Verdict.FAILED, why, *bounds, object=link.key if link else key)

@@ -61,6 +61,10 @@ class Evidence(Protocol):
         """Names of stored checkpoints that belong to none of ``shards``."""
         ...
 
+    async def read_file(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str] | None:
+        """The bytes of a file of ``unit`` (None: not there) and its URL; None if nobody knows where its sink is or was."""
+        ...
+
     async def of_another_stream(self, sink: str, key: str) -> bool:
         """Whether a file that no manifest of this stream lists is one of another stream of the same application."""
         ...
@@ -127,7 +131,9 @@ class Verifier:
             {shard: (_genesis(log), done) for shard, (log, done) in logs.items()}, await self._start(shards)
         )
         for name in await evidence.stray_checkpoints(shards):
-            state.findings.append(Finding("", Check.CHECKPOINT, Verdict.FAILED, "a checkpoint of a shard that has no log", object=name))
+            shard = next((each for each in shards if each in name), "")
+            why = "a checkpoint of a shard that has no log"
+            state.findings.append(Finding(shard, Check.CHECKPOINT, Verdict.FAILED, why, "0" if shard else "", object=name))
         chosen = [shard for shard in shards if self._scope.shard in {None, shard}]
         gone = chain.superseded({shard: done for shard, (_, done) in logs.items()})
         logs = {shard: (log, _without(gone, done)) for shard, (log, done) in logs.items()}
@@ -192,10 +198,13 @@ class Verifier:
         await a_few_at_once([one(unit) for unit in units], AT_ONCE)
 
     async def _presence(self, unit: Link, files: Mapping[str, tuple[str, str]]) -> None:
+        areas = self._evidence.areas
         for file in unit.files:
-            area = self._evidence.areas.get(file.sink)
-            url = area.url_of(file.key) if area else f"{file.sink}:{file.key}"
-            if url not in files:
+            if file.sink not in areas or objects.former_place(unit, file.sink, areas) is not None:
+                await self._body(unit, file)  # that place is not listed: somebody else may use it by now
+                continue
+            url = areas[file.sink].url_of(file.key)
+            if url not in files and not areas[file.sink].may_be_gone(unit):
                 self._state.findings += objects.check_file(unit, file, url, None)
 
     async def _unit(self, unit: Link) -> None:
@@ -229,13 +238,15 @@ class Verifier:
 
     async def _body(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str]:
         """The bytes of a file if they are what the manifest says, and its URL."""
-        area = self._evidence.areas.get(file.sink)
-        if area is None:
+        found = await self._evidence.read_file(unit, file)
+        if found is None:
             why = f"the pipeline has no sink {file.sink!r} now, so its files cannot be looked at; verify with the pipeline file that had it"
             self._state.findings.append(Finding(unit.shard, Check.OBJECTS, Verdict.UNKNOWN, why, *unit.bounds, object=file.key))
             return None, ""
-        stored = await area.store.get(file.key)
-        body, url = stored.body if stored else None, area.url_of(file.key)
+        body, url = found
+        area = self._evidence.areas.get(file.sink)
+        if body is None and area is not None and area.may_be_gone(unit):
+            return None, url
         wrong = objects.check_file(unit, file, url, body)
         self._state.findings += wrong
         return (None if wrong else body), url

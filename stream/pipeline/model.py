@@ -7,9 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
@@ -19,14 +17,17 @@ from pydantic import (
     model_validator,
 )
 
-from stream.audit.export import Compression, Mode
+from stream.audit.context import DEFAULT_PATHS
+from stream.audit.export import Compression, Destinations, Mode
 from stream.audit.spans import Signal, Tier, Trust
 from stream.contracts import Start, StartKind
 from stream.pipeline.components import canonical_name
+from stream.pipeline.replay import DEFAULT_NAME, Notify, ObjectsSource, Part, RedriveBudget
 from stream.pipeline.units import parse_duration, parse_size
 from stream.pipeline.values import (
     ApplicationName,
     CollectorUrl,
+    ConsumerName,
     Count,
     Decoder,
     Duration,
@@ -42,20 +43,15 @@ from stream.pipeline.values import (
     StartPosition,
     StreamName,
     TableName,
+    TracePath,
     fail_at,
     fail_with,
     problem,
 )
-from stream.sink.objects import ObjectsSinkConfig
+from stream.sink.objects import SinkConfig
 from stream.transform.decode import Unknown
 from stream.transform.stage import SchemaMismatch
-from stream.transform.types import RecordSchema, parse_schema
-
-
-class Part(BaseModel):
-    """Base of all parts of a pipeline: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
+from stream.transform.types import RecordSchema, parse_schema, widened
 
 
 class KplOutOfRange(StrEnum):
@@ -72,8 +68,19 @@ class OnExpired(StrEnum):
     HALT = "halt"
 
 
+class Retrieval(StrEnum):
+    """How records are fetched."""
+
+    POLLING = "polling"
+    FAN_OUT = "fan_out"
+
+
 class LocalCoordination(Part):
     """One worker reads all shards; checkpoints lie beside the commit log."""
+
+
+class KclCoordination(Part):
+    """The KCL's MultiLangDaemon owns leases and retrieval, and starts a process of ours for each shard."""
 
 
 class LeaseBalance(StrEnum):
@@ -108,6 +115,7 @@ class Coordination(Part):
 
     local: LocalCoordination | None = Field(default=None, description="One worker reads all shards.")
     native: NativeCoordination | None = Field(default=None, description="Workers share the shards by leases in DynamoDB.")
+    kcl: KclCoordination | None = Field(default=None, description="The KCL's MultiLangDaemon; see `stream kcl`.")
 
     @model_validator(mode="before")
     @classmethod
@@ -165,6 +173,13 @@ class KinesisSource(Part):
         default=Start(StartKind.TRIM_HORIZON),
         description="Where a shard begins that was never read: trim_horizon, latest, or {at_timestamp: 2026-01-01T00:00:00Z}.",
     )
+    retrieval: Retrieval = Field(
+        default=Retrieval.POLLING,
+        description="polling (shares 2 MB/s of a shard with every other reader) or fan_out (2 MB/s of its own, costs extra).",
+    )
+    consumer: ConsumerName | None = Field(
+        default=None, description="With `retrieval: fan_out`: name of the registered consumer; the application's where not given."
+    )
     region: Region | None = Field(default=None, description="AWS region; the environment's where not given.")
     endpoint: Endpoint | None = Field(default=None, description="URL of the service, for an emulator or a VPC endpoint.")
     kpl_out_of_range: KplOutOfRange = Field(
@@ -200,7 +215,8 @@ class KinesisSource(Part):
     @model_serializer(mode="wrap")
     def _without_the_other(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Of ``stream`` and ``streams`` only the one that is used, so that a definition with one stream is written as it always was."""
-        return {key: value for key, value in handler(self).items() if value or key not in {"stream", "streams"}}
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if value or key not in {"stream", "streams"}}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -215,9 +231,13 @@ class KinesisSource(Part):
 
 
 class Source(Part):
-    """Where records come from and how their bytes become columns."""
+    """Where records come from and how their bytes become columns.
 
-    kinesis: KinesisSource = Field(description="The stream or streams to read.")
+    Where ``s3`` is given, ``kinesis`` only carries the name under which the commit log keeps what was read.
+    """
+
+    kinesis: KinesisSource = Field(description="The stream or streams to read; this or `s3` is required.")
+    s3: ObjectsSource | None = Field(default=None, description="Objects to read instead of a stream, once: see docs/replay.md.")
     decode: Decoder = Field(default="json", validate_default=True, description="Decoder: a name, or {name: options}.")
     fields: Annotated[dict[str, Any] | None, WithJsonSchema({"x-is": "columns"})] = Field(
         default=None,
@@ -227,6 +247,25 @@ class Source(Part):
     unknown: Unknown | None = Field(
         default=None, description="Fields that the schema does not name: ignore, reject or capture. Same as the decoder's option."
     )
+    widen: bool = Field(
+        default=False,
+        description="Read each column in the widest type of its family (int64, float64, decimal(38,s)), so that values which outgrow "
+        "the schema are no dead letters.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("s3"), dict):
+            return value
+        if "kinesis" in value:
+            fail_at(("kinesis",), "bad_value", "both `kinesis` and `s3` are given", "a pipeline has one source; keep one of them")
+        return {**value, "kinesis": {"stream": value["s3"].get("name", DEFAULT_NAME)}}
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if key != ("s3" if self.s3 is None else "kinesis")}
 
     @field_validator("fields")
     @classmethod
@@ -244,6 +283,8 @@ class Source(Part):
     @model_validator(mode="after")
     def _one_policy(self) -> Self:
         """``unknown`` and the decoder's own option agree, wherever it was written, so that equal meanings are equal models."""
+        if self.widen and self.fields is None:
+            fail_at(("widen",), "bad_value", "there is no schema whose types could be widened", "remove this line")
         own = getattr(self.decode, "unknown", None)
         if self.unknown is None or self.unknown == own:
             return self if self.unknown == own else self.model_copy(update={"unknown": own})
@@ -256,7 +297,10 @@ class Source(Part):
 
     def record_schema(self) -> RecordSchema | None:
         """The columns of a record, or None where the file names none."""
-        return None if self.fields is None else parse_schema(self.fields)
+        if self.fields is None:
+            return None
+        schema = parse_schema(self.fields)
+        return widened(schema) if self.widen else schema
 
 
 class Flush(Part):
@@ -294,23 +338,56 @@ class Otlp(Part):
     tier: Tier = Field(default=Tier.FULL, description="full, anomalies (all but written records), or sample (those and one in `sample`).")
     sample: Count = Field(default=100, description="With `tier: sample`: one written record in this many.")
     trust_producer_context: Trust = Field(default=Trust.LINK, description="What a producer's trace context becomes: link, parent, ignore.")
+    destinations: Destinations = Field(
+        default=Destinations.FULL,
+        description="How spans name files: full (URLs, which hold the values of partition columns) or digest (SHA-256 only).",
+    )
     request_bytes: Size = Field(default=parse_size("3584KiB"), description="Largest request before compression.")
+
+
+class Lineage(Part):
+    """OpenLineage events of each run of a worker, with a facet that leads to the ledger."""
+
+    url: CollectorUrl | None = Field(
+        default=None, description="Where events are posted, such as http://marquez:5000/api/v1/lineage; beside the log if not given."
+    )
+    headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
+    interval: Duration = Field(default=parse_duration("5m"), description="Between two RUNNING events.")
+    namespace: str = Field(default="kinesis-stream", min_length=1, max_length=200, description="Namespace of the job.")
+
+
+class Telemetry(Part):
+    """Spans of the worker's own operations, by OTLP/HTTP; they may be dropped, unlike spans of records. Needs the extra `telemetry`."""
+
+    endpoint: CollectorUrl = Field(description="Base URL of the collector, such as http://127.0.0.1:4318; /v1/traces is appended.")
+    headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
+    queue: Count = Field(default=2048, le=65_536, description="Spans that may wait; further ones are dropped and counted.")
 
 
 class Audit(Part):
     """What is told of every record besides the ledger, which is always written."""
 
     otlp: Otlp | None = Field(default=None, description="Where spans go; nowhere if not given.")
+    lineage: Lineage | None = Field(default=None, description="OpenLineage events; none if not given, `{}` keeps them beside the log.")
+    trace_context: tuple[TracePath, ...] = Field(
+        default=DEFAULT_PATHS,
+        max_length=16,
+        description="Where JSON records carry a W3C `traceparent`; the first path that leads to a well-formed one counts. `[]`: none.",
+    )
 
 
 class Rejects(Part):
     """When dead letters stop a shard: a large share of them says that the pipeline is wrong, not the data."""
 
-    max_ratio: Ratio = Field(default=0.5, description="Share of a unit's records above which the shard stops.")
-    min_records: Count = Field(default=1000, description="Units with fewer records never stop a shard.")
+    max_ratio: Ratio = Field(default=0.5, description="Share of the records, of a unit or of the window, above which the shard stops.")
+    min_records: Count = Field(default=1000, description="Fewer records, in the unit and in the window, never stop a shard.")
+    window: Duration = Field(
+        default=parse_duration("5m"), description="Units cut in this time count together, so that small ones are judged too."
+    )
+    redrive: RedriveBudget = Field(default=RedriveBudget(), description="How often and how long dead letters may be sent through again.")
 
 
-def _some(sinks: tuple[ObjectsSinkConfig, ...]) -> tuple[ObjectsSinkConfig, ...]:
+def _some(sinks: tuple[SinkConfig, ...]) -> tuple[SinkConfig, ...]:
     if not sinks:
         fail_at((), "bad_value", "a pipeline needs at least one sink", "add `- s3: {url: s3://bucket/prefix/}`")
     return sinks
@@ -336,6 +413,11 @@ class Pipeline(Part):
     memory: Memory = Field(default=Memory(), description="How much a worker may hold.")
     metrics: Metrics = Field(default=Metrics(), description="Where metrics are served.")
     audit: Audit = Field(default=Audit(), description="Where spans of every record are sent.")
+    telemetry: Telemetry | None = Field(default=None, description="Where spans of the worker's own operations go; nowhere if not given.")
+    notify: Notify = Field(default=Notify(), description="Who is told when a shard halts.")
+    requires: tuple[Location, ...] = Field(
+        default=(), description="Objects that must be there before anything is read, such as s3://bucket/2026-01-01/_SUCCESS."
+    )
 
     def each(self) -> tuple[Pipeline, ...]:
         """This pipeline for each of its streams by itself: ``source.kinesis.stream`` and ``.start`` are that stream's."""
@@ -348,6 +430,8 @@ class Pipeline(Part):
             message = f"a unit of {self.flush.bytes} bytes does not fit into the memory budget of {self.memory.budget}"
             place = ("flush", "bytes") if "bytes" in self.flush.model_fields_set else ("memory", "budget")
             fail_at(place, "flush_over_budget", message, "lower flush.bytes or raise memory.budget")
+        if problem_ := self.source.s3 and self.source.s3.misfit(canonical_name(self.source.decode)):
+            fail_at(("source", "s3", "format"), "bad_value", *problem_)
         names: set[str] = set()
         for index, sink in enumerate(self.sinks):
             if sink.name in names:

@@ -98,7 +98,7 @@ async def _leased(kinesis: KinesisSource, client: KinesisClient, repeat: Repeate
 async def open_leases(
     pipeline: Pipeline,
     options: NativeCoordination,
-    client: KinesisClient,
+    kinesis: AwsSession,
     me: str,
     clock: Clock,
     emit: Emit,
@@ -109,7 +109,7 @@ async def open_leases(
     Raises:
         Fatal: the table is missing, is no lease table, or belongs to a fleet that this worker must not join.
     """
-    coordinator = await coordinator_of(pipeline, options, client, me, clock, emit, stack)
+    coordinator = await coordinator_of(pipeline, options, kinesis, me, clock, emit, stack)
     await coordinator.table.open(create=options.create_table)
     await coordinator.start()
     return coordinator
@@ -118,7 +118,7 @@ async def open_leases(
 async def coordinator_of(
     pipeline: Pipeline,
     options: NativeCoordination,
-    client: KinesisClient,
+    kinesis: AwsSession,
     me: str,
     clock: Clock,
     emit: Emit,
@@ -135,6 +135,7 @@ async def coordinator_of(
     def order(candidates: Sequence[Seen]) -> list[Seen]:
         return dice.sample(candidates, len(candidates))
 
+    client = await stack.enter_async_context(open_kinesis(kinesis))
     streams = await leased_streams(pipeline, client, Repeater(clock, emit))
     return Coordinator(table, me, streams, settings_of(options), clock, emit, order)
 

@@ -30,6 +30,7 @@ from stream.errors import DefinitionError
 from stream.lease.coordinator import Coordinator
 from stream.lease.rows import Lease
 from stream.pipeline.model import Pipeline
+from stream.sink.redshift import RedshiftSinkConfig
 from stream.source.kinesis import KinesisSource
 from stream.together import a_few_at_once
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
@@ -122,9 +123,12 @@ async def rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, no
     """Process the shard again from the unit on that holds the record ``wanted`` (``ORIGIN``: from its start), taking back what it made.
 
     Raises:
-        DefinitionError: no unit holds it, or the shard has ended.
+        DefinitionError: no unit holds it, the shard has ended, or a sink loads a table, from which nothing is taken back.
         Halted: the shard's log needs a person first.
     """
+    if loaded := [config.name for config in pipeline.sinks if isinstance(config, RedshiftSinkConfig)]:
+        msg = f"rows of the sink `{loaded[0]}` are loaded into a table, from which a rewind cannot take them back; nothing was changed"
+        raise DefinitionError(msg)
     async with _operation(pipeline, stream, shard_id, base, env) as (parts, shard, head):
         known = await history(parts.log, shard)
         target = ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)
@@ -162,9 +166,8 @@ async def _coordinator(pipeline: Pipeline, clock: Clock) -> AsyncIterator[tuple[
         raise DefinitionError(msg)
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(open_kinesis(session))
         me = f"{OPERATOR}{worker_id(clock)}"
-        coordinator = await coordinator_of(pipeline, native, client, me, clock, lambda _event: None, stack)
+        coordinator = await coordinator_of(pipeline, native, session, me, clock, lambda _event: None, stack)
         await coordinator.table.open(create=False)
         yield coordinator, session
 

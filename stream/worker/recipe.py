@@ -11,12 +11,14 @@ import msgspec
 import polars as pl
 
 from stream.audit import ledger
+from stream.audit.context import DEFAULT_PATHS
 from stream.batch import ARRIVAL, OUTCOME, ROW, SEQUENCE, SUBSEQUENCE, Batch, Outcome, SeqRange
 from stream.commit.committer import RenderedUnit
 from stream.commit.manifest import FileEntry, Kind, Manifest, StageRun, State
 from stream.commit.naming import unit_name
 from stream.contracts import Chain, Encoded, OutputFile, Shard, Sink, Transformed
 from stream.sink import rejects
+from stream.sink.choosy import accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Recipe:
     """One definition, compiled. ``digest`` names it in the log; equal recipes make equal units of equal records.
 
     ``several``: rows of several streams share the sinks, so file names and the column ``_shard`` name the stream too.
+    ``trace_paths`` lead to the producer's trace context inside a record.
     """
 
     application: str
@@ -32,6 +35,7 @@ class Recipe:
     chain: Chain
     sinks: tuple[Sink, ...]
     several: bool = False
+    trace_paths: tuple[str, ...] = DEFAULT_PATHS
 
     def label(self, stream: str, shard_id: str) -> str:
         """What the column ``_shard`` holds in rows of that shard."""
@@ -79,11 +83,11 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
     stem, label = unit_name(cut.shard.chain, cut.span), recipe.label(cut.shard.stream, cut.shard.shard_id)
     folder = f"{cut.shard.stream}/{cut.shard.chain}/{stem}"
     shared = unit_name(cut.shard.chain, cut.span, cut.shard.stream) if recipe.several else stem
-    transformed = recipe.chain.run(cut.batch, label)
+    transformed = accepted(recipe.chain.run(cut.batch, label), recipe.sinks)
     placed = {sink.name: sink.encode(transformed.frame, shared) for sink in recipe.sinks}
     placed[rejects.NAME] = rejects.encode(transformed.settled, cut.batch, label, folder)
     facts = ledger.UnitFacts(recipe.application, cut.shard.stream, cut.shard.chain, cut.span.after, cut.span.last, recipe.digest)
-    segment = ledger.encode_segment(facts, cut.batch, transformed, placed, folder)
+    segment = ledger.encode_segment(facts, cut.batch, transformed, placed, folder, recipe.trace_paths)
     files = (*_files(placed.values()), segment)
     oldest, newest = _arrivals(cut.batch)
     manifest = Manifest(

@@ -39,7 +39,9 @@ class Supervisor:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Until the worker drains, or every shard that is not finished is halted; under leases only until it drains.
+        """Until the worker drains, or every shard that is not finished is halted.
+
+        Under leases only until it drains; with ``parts.once``, until each shard has paused or ended.
 
         Raises:
             Fatal: the process cannot go on; shards that work are cancelled at their next step, which loses nothing.
@@ -56,7 +58,7 @@ class Supervisor:
                         self.started.add(shard.shard_id)
                         self.active.add(shard.shard_id)
                         self.tasks[shard.shard_id] = group.create_task(self._work(shard))
-                    if self.halted and not self.active and leases is None:
+                    if (self.halted or self.parts.once) and not self.active and leases is None:
                         return
                     await self._wait()
                 if leases is not None:
@@ -89,6 +91,8 @@ class Supervisor:
         try:
             return await self.parts.source.shards()
         except Retryable as error:
+            if self.parts.once and not self.active:
+                return await self.parts.repeat("list shards", Shard(self.stream, ""), self.parts.source.shards)
             self.parts.emit(events.CallRepeated(self.stream, "", "list shards", str(error), SYNC_SECONDS))
             return []
 

@@ -34,6 +34,7 @@ class Stream:
     told: list = field(default_factory=list)
     order: list = field(default_factory=list)
     leases: None = None
+    once: bool = False
 
     @property
     def source(self):
