@@ -35,6 +35,8 @@ class Beside:
     table: str
     path: Path
     java: list[JavaWorker] = field(default_factory=list)
+    known: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """Every row that was seen so far, as it was last, by table and lease key: ours are removed soon after their shard has ended."""
 
     def produce(self, count: int) -> None:
         """``count`` user records, a part of them in aggregates whose records all belong where the aggregate goes."""
@@ -68,7 +70,9 @@ class Beside:
     def rows(self, table: str | None = None) -> dict[str, dict[str, Any]]:
         """Lease rows as DynamoDB has them, by lease key."""
         items = self.dynamodb.scan(TableName=table or self.table, ConsistentRead=True)["Items"]
-        return {row["leaseKey"]["S"]: row for row in items}
+        found = {row["leaseKey"]["S"]: row for row in items}
+        self.known.setdefault(table or self.table, {}).update(found)
+        return found
 
     def owners(self) -> Counter[str]:
         """How many open shards ``java``, ``ours`` and ``nobody`` have."""

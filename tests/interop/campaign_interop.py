@@ -86,7 +86,7 @@ def test_a_fleet_of_both_kinds_and_takeover_in_both_directions(make: MakeBeside,
     settle(beside)
     beside.produce(60)
     until(mine, beside.complete)
-    until(mine, lambda: len(beside.rows()) >= 7 and set(beside.owners()) == {"java", "ours"})
+    until(mine, lambda: set(beside.owners()) == {"java", "ours"} and len(beside.known[beside.table]) == 7)
     assert beside.doubled() == {}
 
     beside.produce(40)
@@ -146,12 +146,12 @@ def test_rows_are_the_kcls_attribute_by_attribute_and_a_fleet_of_3_x_is_refused(
     world.split()
     settle(beside)
     beside.produce(60)
-    java.until(lambda: len(set(beside.noted())) >= 120 and _ended(beside, theirs))
-    until(mine, lambda: len(beside.lake()) == 120 and _ended(beside, "own"))
+    count = world.put_so_far
+    java.until(lambda: _both_ended(beside, theirs) and len(set(beside.noted())) == len(set(beside.lake())) == count)
     until(mine, lambda: _followed(beside, "own") and _followed(beside, theirs))
-    assert {key: comparable(row) for key, row in beside.rows("own").items()} == {
-        key: comparable(row) for key, row in beside.rows(theirs).items()
-    }
+    of_ours, of_java = ({key: comparable(row) for key, row in beside.known[table].items()} for table in ("own", theirs))
+    assert of_ours == of_java
+    assert len(beside.lake()) == count
 
     refused = world.start(ours(world, theirs))
     assert refused.exit() == 1
@@ -174,9 +174,13 @@ def comparable(row: dict[str, dict[str, str | list[str]]]) -> dict[str, object]:
     return {name: value for name, value in found.items() if name not in OWN_BUSINESS | {"throughputKBps"}}
 
 
-def _ended(beside: Beside, table: str) -> bool:
-    rows = beside.rows(table)
-    return len(rows) == 4 and sum(row["checkpoint"]["S"] == "SHARD_END" for row in rows.values()) == 1
+def _both_ended(beside: Beside, theirs: str) -> bool:
+    """Whether each table was seen with the rows of all four shards, and the end of the one that was split."""
+    tables = ("own", theirs)
+    for table in tables:
+        beside.rows(table)
+    ends = [[row["checkpoint"]["S"] for row in beside.known[table].values()] for table in tables]
+    return all(len(each) == 4 and each.count("SHARD_END") == 1 for each in ends)
 
 
 def _followed(beside: Beside, table: str) -> bool:
