@@ -47,8 +47,8 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         world = World(tmp_path, kinesis, "fleet", kinesis_url, environment, SEED, s3, "fleet")
         stack.callback(lambda: [worker.end() for worker in world.workers])
         versions = [
-            world.pipeline("old", age="3s"),
-            world.pipeline("new", age="3s", keep=LARGE.mark, partition="size", stages=SIZE),
+            world.pipeline("old", age="1s", budget="8MiB"),
+            world.pipeline("new", age="1s", budget="8MiB", keep=LARGE.mark, partition="size", stages=SIZE),
         ]
         for path in versions:
             path.write_text(path.read_text() + NATIVE.format(table="fleet", failover=FAILOVER))

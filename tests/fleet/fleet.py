@@ -20,7 +20,7 @@ from tests.chaos.workers import Worker, clean
 from tests.chaos.world import World
 from tests.fleet.plan import Step, weather
 
-FAILOVER = float(os.environ.get("FLEET_FAILOVER", "4"))
+FAILOVER = float(os.environ.get("FLEET_FAILOVER", "6"))
 """Seconds: short, so that much happens in little time, and yet long enough for a machine with two busy cores."""
 
 WORKERS = 4
@@ -76,7 +76,7 @@ class Fleet:
         self._weather()
         waiting = list(steps)
         while (now := monotonic() - begun) < seconds:
-            self.world.produce(self.dice.randrange(10, 40))
+            self.world.produce(self.dice.randrange(5, 30))
             while waiting and waiting[0].at <= now:
                 self.befall(waiting.pop(0), now)
             self._pass_time(now)
