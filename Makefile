@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help demo test check bench localstack chart-check image-check docs lock clean install
+.PHONY: help demo test check bench localstack chart-check iam-check dashboards-check image-check docs lock clean install
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,14 @@ chart-check: install ## Render the Helm chart over a matrix of values and check 
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 	@mkdir -p .make/chart && cp deploy/eks/check/package*.json deploy/eks/check/crds.mjs .make/chart/ && cd .make/chart && npm ci --silent --no-audit --no-fund
 	@$(BIN)/python -m pytest -q deploy/eks/check $(ARGS)
+
+iam-check: install ## Judge the IAM policies by an evaluator that is not ours; needs Node.js
+	@mkdir -p .make/iam && cp deploy/eks/iam/package*.json deploy/eks/iam/iam.mjs .make/iam/ && cd .make/iam && npm ci --silent --no-audit --no-fund
+	@$(BIN)/python -m pytest -q deploy/eks/iam $(ARGS)
+
+dashboards-check: install ## Test alerts with promtool, and every panel with Prometheus against a running pipeline; needs root on Debian
+	@deploy/eks/monitoring/tools.sh
+	@$(BIN)/python -m pytest -q deploy/eks/monitoring $(ARGS)
 
 image-check: install ## Build the image without Docker, look into it, and run the demo's pipeline in it; needs root on Debian
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
