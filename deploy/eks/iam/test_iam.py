@@ -124,7 +124,7 @@ class Loader(yaml.SafeLoader):
 
 
 def resolve(loader, tag, node):
-    if tag == "GetAtt" or tag == "Ref":
+    if tag in {"GetAtt", "Ref"}:
         return VALUES.get(loader.construct_scalar(node), tag)
     if tag == "Sub":
         text = loader.construct_scalar(node)
