@@ -8,10 +8,10 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help demo test check bench localstack chart-check iam-check dashboards-check image-check docs lock clean install
+.PHONY: help demo test backfill-check check bench localstack chart-check iam-check dashboards-check image-check docs lock clean install
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: $(INSTALLED) ## Install the locked requirements and this project into .venv
 
@@ -25,6 +25,9 @@ $(INSTALLED): requirements/dev.txt requirements/installer.txt pyproject.toml
 
 demo: install ## Run the flights pipeline on local AWS, kill its worker half-way, check the result
 	@$(BIN)/stream demo $(ARGS)
+
+backfill-check: install ## Flights from objects against flights from a stream, row by row
+	@$(BIN)/python -m tests.backfill_check $(ARGS)
 
 test: install ## Run the whole suite
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)

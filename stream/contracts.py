@@ -72,7 +72,8 @@ class Page:
 
     ``position`` is the greatest sequence number read so far in this shard, also when the page has no rows. ``held`` is the
     number of bytes of the byte budget that this page occupies; whoever drops the page gives them back. After a page with
-    ``ended`` set there is no further page, and ``children`` lists the shards that continue.
+    ``ended`` set there is no further page, and ``children`` lists the shards that continue. After one with ``paused`` there is none
+    either, although the shard goes on: whoever reads wanted no more than this.
     """
 
     batch: Batch
@@ -81,6 +82,7 @@ class Page:
     held: int
     ended: bool = False
     children: tuple[str, ...] = ()
+    paused: bool = False
 
 
 class Source(Protocol):
@@ -104,6 +106,23 @@ class Source(Protocol):
             Fatal: stream missing, access denied.
             Expired: records behind ``after`` may be gone from the stream.
         """
+        ...
+
+
+class LendingSource(Source, Protocol):
+    """A source whose pages hold bytes of ``budget``."""
+
+    @property
+    def budget(self) -> Budget:
+        """Where whoever drops a page gives its ``held`` bytes back."""
+        ...
+
+
+class Budget(Protocol):
+    """Bytes that may be held at once."""
+
+    def release(self, size: int) -> None:
+        """Give ``size`` bytes back."""
         ...
 
 
@@ -195,6 +214,8 @@ class ObjectInfo:
     key: str
     size: int
     modified: datetime
+    version: str = ""
+    """Changes whenever the content does; for ``RangedStore.read_range``, not the tag that ``replace`` wants."""
 
 
 class ObjectStore(Protocol):
@@ -231,6 +252,14 @@ class ObjectStore(Protocol):
 
     async def delete(self, key: str) -> None:
         """Remove ``key``; fine if it is not there."""
+        ...
+
+
+class RangedStore(ObjectStore, Protocol):
+    """A store whose objects can be read in parts, each part certain to be of the same version."""
+
+    async def read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:
+        """Bytes ``[start, end)`` of ``key`` as it was listed with ``version``; None if it is gone or has another version now."""
         ...
 
 

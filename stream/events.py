@@ -28,6 +28,13 @@ class PageReceived(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PartOpened(Event):
+    """A shard of a source that ends is read: so many ``pieces`` (objects, files of dead letters) make it up."""
+
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
 class PollRepeated(Event):
     """A poll gave nothing and is made again after ``wait`` seconds; ``why``: throttled, expired_iterator, error."""
 
@@ -222,7 +229,7 @@ class ShardEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class ShardReleased(Event):
-    """This worker stops working on the shard at a safe point; ``why``: drain, lease_lost."""
+    """This worker stops working on the shard at a safe point; ``why``: drain, caught_up, lease_lost."""
 
     why: str
 
@@ -241,6 +248,14 @@ class ShardHalted(Event):
     """The shard stands still until a person acts."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationFailed(Event):
+    """Nobody could be told by ``channel`` (sns, webhook) that the shard has halted; it is in the log only."""
+
+    channel: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)

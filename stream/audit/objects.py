@@ -163,7 +163,10 @@ def check_rows(link: Link, segment: Segment, place: int, url: str, body: bytes) 
 def _misplaced(lineage: pl.DataFrame, segment: Segment, place: int) -> str:
     """In what the lineage columns of a file disagree with the ledger; empty if they agree."""
     column = segment.header.targets.index(segment.header.objects[place].sink)
-    told = segment.frame.filter(pl.col(f"dest_{column}") == place).select("seq", "sub", pl.col(f"row_{column}").alias("row"))
+    seq, sub = ("first_seq", "first_sub") if segment.header.again else ("seq", "sub")
+    told = segment.frame.filter(pl.col(f"dest_{column}") == place).select(
+        pl.col(seq).alias("seq"), pl.col(sub).alias("sub"), pl.col(f"row_{column}").alias("row")
+    )
     if told.is_empty():
         return ""
     if int(told["row"].max()) >= lineage.height:  # type: ignore[arg-type]

@@ -78,6 +78,10 @@ class Fate(msgspec.Struct, frozen=True):
     sealed_by: str
     sealed_at: str
     ledger: str
+    first_read: str | None = None
+    """``<shard>:<sequence>:<sub>`` where the record was read first, if this is a later attempt..."""
+    attempts_before: int = 0
+    """...and how often it had been tried by then."""
 
 
 def find(segment: Segment, wanted: Wanted) -> pl.DataFrame:
@@ -135,6 +139,8 @@ def fates(
                 sealed_by=unit.sealed_by,
                 sealed_at=unit.sealed_at,
                 ledger=areas["ledger"].url_of(ledger.key) if ledger else "",
+                first_read=f"{row['first_shard']}:{row['first_seq']}:{row['first_sub']}" if segment.header.again else None,
+                attempts_before=row["attempt"] if segment.header.again else 0,
             )
         )
     return found

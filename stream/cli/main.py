@@ -24,6 +24,8 @@ VERBS: Final = {
     "schema": "schema:schema",
     "trace": "trace:trace",
     "audit": "audit:app",
+    "dlq": "dlq:app",
+    "backfill": "backfill:backfill",
     "local": "local:local",
 }
 """In the order of the help text: where in ``stream.cli`` the verb's function, or the application of its own verbs, is."""

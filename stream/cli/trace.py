@@ -7,22 +7,29 @@ import json as json_text
 import os
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
 
+from stream.audit.chain import Link
 from stream.audit.trace import Fate, Wanted
 from stream.aws.secrets import read_secret
-from stream.aws.session import AwsSession
 from stream.cli.audit import AsJson, File, carry_out
 from stream.clock import SystemClock
+from stream.commit.claims import Claims
 from stream.commit.log import CommitLog
 from stream.pipeline.model import Pipeline
-from stream.worker.auditing import Stores, open_source
+from stream.sink.rejects import NAME as REJECTS
+from stream.worker.auditing import Stores
+from stream.worker.dead_letters import Redrive, chain_name
 from stream.worker.definitions import Definitions
+from stream.worker.evidence import chains_of, open_source, session_of
+from stream.worker.following import attempts
 from stream.worker.places import located
 from stream.worker.tracing import Step, Tracer, read_unit, replay
 
@@ -51,21 +58,19 @@ def trace(
         return [found for one in streams for found in await look(one, wanted)]
 
     async def look(pipeline: Pipeline, wanted: Wanted | None) -> list[tuple[Fate, list[Step]]]:
-        clock, kinesis = SystemClock(), pipeline.source.kinesis
-        session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
-        stores = Stores.open(pipeline, file.parent, session)
+        clock = SystemClock()
+        stores = Stores.open(pipeline, file.parent, session_of(pipeline))
         log = CommitLog(stores.state, pipeline.application, clock, "trace")
-        tracer = Tracer(log, kinesis.stream, stores.areas(located(pipeline.state, file.parent), kinesis.stream))
-        found = await (tracer.find_row(target or "", row) if wanted is None else tracer.find(wanted))
-        shown: list[tuple[Fate, list[Step]]] = [(fate, []) for _, fate in found]
-        if steps and found:
+        found = await _found(pipeline, file.parent, log, wanted or Row(target or "", row))
+        if not steps:
+            return [(fate, []) for _, fate in found]
+        shown: list[tuple[Fate, list[Step]]] = []
+        definitions = Definitions(stores.state, file.parent, os.environ, clock, functools.partial(read_secret, session_of(pipeline)))
+        for link, fate in found:
             async with AsyncExitStack() as stack:
-                source = await open_source(pipeline, session, clock, stack)
-                definitions = Definitions(stores.state, file.parent, os.environ, clock, functools.partial(read_secret, session))
-                shown = [
-                    (fate, list(replay(await definitions.recorded(link.pipeline), await read_unit(source, link), link, fate)))
-                    for link, fate in found
-                ]
+                source, _ = await open_source(pipeline, file.parent, clock, stack, link.stream)
+                recipe = await definitions.recorded(link.pipeline)
+                shown.append((fate, list(replay(recipe, await read_unit(source, link), link, fate))))
         return shown
 
     found = carry_out(file, run)
@@ -81,11 +86,35 @@ def trace(
     raise typer.Exit(0 if found else EXIT_NOT_FOUND)
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a file."""
+
+    target: str
+    row: int
+
+
+async def _found(pipeline: Pipeline, base: Path, log: CommitLog, wanted: Wanted | Row) -> list[tuple[Link, Fate]]:
+    """In the stream's own chain and in those of its redrives and backfills, with every later attempt behind the first."""
+    stores, place = Stores.open(pipeline, base, session_of(pipeline)), located(pipeline.state, base)
+    tracers = {chain: Tracer(log, chain, stores.areas(place, chain)) for chain in await chains_of(pipeline, base)}
+    found: list[tuple[Link, Fate]] = []
+    for tracer in tracers.values():
+        found += await (tracer.find_row(wanted.target, wanted.row) if isinstance(wanted, Row) else tracer.find(wanted))
+    redrives = chain_name(pipeline.source.kinesis.stream)
+    if redrives not in tracers:
+        return found
+    claims = await Claims(stores.state, redrives, Redrive).all()
+    rejected = stores.areas(place, redrives)[REJECTS]
+    return found + [each for _, fate in found for each in await attempts(fate, rejected, tracers[redrives], claims)]
+
+
 def _show(fate: Fate, way: list[Step], console: Console) -> None:
     arrived = datetime.fromtimestamp(fate.arrival_ms / 1000, UTC).isoformat(timespec="milliseconds")
     lines = {
         "stream": fate.stream,
         "record": f"{fate.shard}:{fate.sequence}:{fate.subsequence}",
+        "attempt": f"{fate.attempts_before + 1}, first read as {fate.first_read}" if fate.first_read else None,
         "outcome": fate.outcome,
         "stage": fate.stage,
         "reason": fate.reason,

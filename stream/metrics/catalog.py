@@ -102,7 +102,11 @@ RECOVERY_SECONDS = _histogram("recovery_seconds", _STREAM, (*SECONDS, 30.0, 60.0
 LEASES_HELD = _gauge("leases_held", _STREAM, "Shards this worker is reading.")
 SHARDS_STARTED = _counter("shards_started", _STREAM, "Shards taken up.")
 SHARDS_ENDED = _counter("shards_ended", _STREAM, "Shards read to their end.")
-SHARDS_RELEASED = _counter("shards_released", (*_STREAM, "why"), "Shards given up: drain, lease_lost.")
+SHARDS_RELEASED = _counter("shards_released", (*_STREAM, "why"), "Shards given up: drain, caught_up, lease_lost.")
+PARTS_OPENED = _counter("source_parts_opened", _STREAM, "Shards of sources that end (objects, dead letters) whose reading began.")
+NOTIFICATIONS_FAILED = _counter(
+    "notifications_failed", (*_STREAM, "call"), "Times that nobody could be told of a halted shard, by way of telling."
+)
 GAPS = _counter("expired_gaps", _STREAM, "Times that records expired in the stream before they were read; the log has a gap.")
 SHARD_HALTED = _gauge("shard_halted", _SHARD, "1 while the shard stands still until a person acts.")
 

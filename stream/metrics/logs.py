@@ -35,6 +35,7 @@ class Level(IntEnum):
 
 LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.PageReceived: Level.DEBUG,
+    ev.PartOpened: Level.INFO,
     ev.PollRepeated: Level.WARNING,
     ev.BudgetWaited: Level.INFO,
     ev.UnitCut: Level.DEBUG,
@@ -60,6 +61,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.ShardReleased: Level.INFO,
     ev.ShardHalted: Level.ERROR,
     ev.RecordsExpired: Level.ERROR,
+    ev.NotificationFailed: Level.ERROR,
     ev.WorkerStarted: Level.INFO,
     ev.DrainStarted: Level.INFO,
 }

@@ -240,6 +240,14 @@ def _records_expired(r: Recorder, e: ev.RecordsExpired) -> None:
     r.add(m.GAPS, 1, e.stream)
 
 
+def _part_opened(r: Recorder, e: ev.PartOpened) -> None:
+    r.add(m.PARTS_OPENED, 1, e.stream)
+
+
+def _notification_failed(r: Recorder, e: ev.NotificationFailed) -> None:
+    r.add(m.NOTIFICATIONS_FAILED, 1, e.stream, e.channel)
+
+
 def _worker_started(r: Recorder, e: ev.WorkerStarted) -> None:
     r.set(m.BUILD_INFO, 1, e.version, e.worker)
 
@@ -275,6 +283,8 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.ShardReleased: _shard_released,
     ev.ShardHalted: _shard_halted,
     ev.RecordsExpired: _records_expired,
+    ev.PartOpened: _part_opened,
+    ev.NotificationFailed: _notification_failed,
     ev.WorkerStarted: _worker_started,
     ev.DrainStarted: _drain_started,
 }

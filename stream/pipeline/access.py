@@ -50,14 +50,48 @@ def needed(pipeline: Pipeline, account: Account | None = None) -> tuple[Access, 
     on it is needed too, and ``kms:GenerateDataKey`` for a bucket that is written.
     """
     where = account or Account()
-    kinesis = pipeline.source.kinesis
-    streams = tuple(_arn(where, kinesis.region, "kinesis", f"stream/{name}") for name in kinesis.names)
     return (
-        Access("kinesis", READ_STREAM, streams, "read the stream"),
+        *_source(pipeline, where),
         *_places(pipeline, where),
         *_tables(pipeline, where),
         *_secrets(pipeline, where),
+        *_others(pipeline, where),
     )
+
+
+def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+    kinesis, objects = pipeline.source.kinesis, pipeline.source.s3
+    if objects is None:
+        streams = tuple(_arn(where, kinesis.region, "kinesis", f"stream/{name}") for name in kinesis.names)
+        yield Access("kinesis", READ_STREAM, streams, "read the stream")
+        return
+    yield from _below(objects.url, where, "read the source's objects")
+    if objects.manifest is not None and is_remote(objects.manifest):
+        yield from _one(objects.manifest, where, "read the source's manifest")
+
+
+def _others(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+    for url in _distinct(url for url in pipeline.requires if is_remote(url)):
+        bucket, key = _bucket(url)
+        yield Access("s3", LIST, (_s3(where, bucket),), "look for what is required", (key,))
+    if pipeline.notify.sns is not None:
+        yield Access("sns", ("sns:Publish",), (pipeline.notify.sns,), "tell of halted shards")
+
+
+def _below(url: str, where: Account, why: str) -> Iterator[Access]:
+    """Reading every object below ``url``."""
+    if is_remote(url):
+        bucket, prefix = _bucket(url)
+        prefix = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
+        yield Access("s3", ("s3:GetObject",), (f"{_s3(where, bucket)}/{prefix}*",), why)
+        yield Access("s3", LIST, (_s3(where, bucket),), why, (f"{prefix}*",))
+
+
+def _one(url: str, where: Account, why: str) -> Iterator[Access]:
+    """Reading the object at ``url``."""
+    bucket, key = _bucket(url)
+    yield Access("s3", ("s3:GetObject",), (f"{_s3(where, bucket)}/{key}",), why)
+    yield Access("s3", LIST, (_s3(where, bucket),), why, (key,))
 
 
 def _places(pipeline: Pipeline, where: Account) -> Iterator[Access]:
@@ -73,9 +107,7 @@ def _places(pipeline: Pipeline, where: Account) -> Iterator[Access]:
 def _tables(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     urls = [*(url for stage in pipeline.stages for url in stage.table_urls()), *pipeline.source.decode.file_urls()]
     for url in _distinct(url for url in urls if is_remote(url)):
-        bucket, key = _bucket(url)
-        yield Access("s3", ("s3:GetObject",), (f"{_s3(where, bucket)}/{key}",), "read a reference table")
-        yield Access("s3", LIST, (_s3(where, bucket),), "read a reference table", (key,))
+        yield from _one(url, where, "read a reference table")
 
 
 def _secrets(pipeline: Pipeline, where: Account) -> Iterator[Access]:

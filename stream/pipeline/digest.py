@@ -18,8 +18,11 @@ from stream.pipeline.load import load, resolve
 from stream.pipeline.model import Pipeline
 
 _DIGEST_HEX: Final = 32
-_PLACE: Final = frozenset({"start", "region", "endpoint", "on_expired"})
-"""Options of the stream that say where and from when to read: a unit's range says which records it holds."""
+_PLACES: Final = {
+    "kinesis": frozenset({"start", "region", "endpoint", "on_expired"}),
+    "s3": frozenset({"url", "manifest", "time", "shards"}),
+}
+"""Options of a source that say where and from when to read: a unit's range says which records it holds."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -68,10 +71,12 @@ def pipeline_digest(pipeline: Pipeline, tables: Mapping[str, str], build: str) -
     units end, what may be held in memory, where metrics and state are kept, and where reading starts have no part in it.
     """
     data = pipeline.model_dump(mode="json", by_alias=True, include={"application", "source", "stages", "sinks"})
-    kinesis = {key: value for key, value in data["source"]["kinesis"].items() if key not in _PLACE}
+    for kind, places in _PLACES.items():
+        if kind in data["source"]:
+            data["source"] = {**data["source"], kind: {key: value for key, value in data["source"][kind].items() if key not in places}}
+    kinesis = data["source"].get("kinesis", {})
     if "streams" in kinesis:
         kinesis["streams"] = sorted(entry["stream"] for entry in kinesis["streams"])
-    data["source"] = {**data["source"], "kinesis": kinesis}
     content = {"pipeline": data, "tables": dict(sorted(tables.items())), "build": build}
     # Keys keep their order: it is the order of columns, and derived columns may build on those before them.
     encoded = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

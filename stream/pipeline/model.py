@@ -7,9 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
@@ -23,6 +21,7 @@ from stream.audit.export import Compression, Mode
 from stream.audit.spans import Signal, Tier, Trust
 from stream.contracts import Start, StartKind
 from stream.pipeline.components import canonical_name
+from stream.pipeline.replay import DEFAULT_NAME, Notify, ObjectsSource, Part, RedriveBudget
 from stream.pipeline.units import parse_duration, parse_size
 from stream.pipeline.values import (
     ApplicationName,
@@ -49,12 +48,6 @@ from stream.sink.objects import ObjectsSinkConfig
 from stream.transform.decode import Unknown
 from stream.transform.stage import SchemaMismatch
 from stream.transform.types import RecordSchema, parse_schema
-
-
-class Part(BaseModel):
-    """Base of all parts of a pipeline: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
 
 
 class KplOutOfRange(StrEnum):
@@ -154,9 +147,13 @@ class KinesisSource(Part):
 
 
 class Source(Part):
-    """Where records come from and how their bytes become columns."""
+    """Where records come from and how their bytes become columns.
 
-    kinesis: KinesisSource = Field(description="The stream or streams to read.")
+    Where ``s3`` is given, ``kinesis`` only carries the name under which the commit log keeps what was read.
+    """
+
+    kinesis: KinesisSource = Field(description="The stream or streams to read; this or `s3` is required.")
+    s3: ObjectsSource | None = Field(default=None, description="Objects to read instead of a stream, once: see docs/replay.md.")
     decode: Decoder = Field(default="json", validate_default=True, description="Decoder: a name, or {name: options}.")
     fields: Annotated[dict[str, Any] | None, WithJsonSchema({"x-is": "columns"})] = Field(
         default=None,
@@ -166,6 +163,20 @@ class Source(Part):
     unknown: Unknown | None = Field(
         default=None, description="Fields that the schema does not name: ignore, reject or capture. Same as the decoder's option."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("s3"), dict):
+            return value
+        if "kinesis" in value:
+            fail_at(("kinesis",), "bad_value", "both `kinesis` and `s3` are given", "a pipeline has one source; keep one of them")
+        return {**value, "kinesis": {"stream": value["s3"].get("name", DEFAULT_NAME)}}
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if key != ("s3" if self.s3 is None else "kinesis")}
 
     @field_validator("fields")
     @classmethod
@@ -245,8 +256,12 @@ class Audit(Part):
 class Rejects(Part):
     """When dead letters stop a shard: a large share of them says that the pipeline is wrong, not the data."""
 
-    max_ratio: Ratio = Field(default=0.5, description="Share of a unit's records above which the shard stops.")
-    min_records: Count = Field(default=1000, description="Units with fewer records never stop a shard.")
+    max_ratio: Ratio = Field(default=0.5, description="Share of the records, of a unit or of the window, above which the shard stops.")
+    min_records: Count = Field(default=1000, description="Fewer records, in the unit and in the window, never stop a shard.")
+    window: Duration = Field(
+        default=parse_duration("5m"), description="Units cut in this time count together, so that small ones are judged too."
+    )
+    redrive: RedriveBudget = Field(default=RedriveBudget(), description="How often and how long dead letters may be sent through again.")
 
 
 def _some(sinks: tuple[ObjectsSinkConfig, ...]) -> tuple[ObjectsSinkConfig, ...]:
@@ -272,6 +287,10 @@ class Pipeline(Part):
     memory: Memory = Field(default=Memory(), description="How much a worker may hold.")
     metrics: Metrics = Field(default=Metrics(), description="Where metrics are served.")
     audit: Audit = Field(default=Audit(), description="Where spans of every record are sent.")
+    notify: Notify = Field(default=Notify(), description="Who is told when a shard halts.")
+    requires: tuple[Location, ...] = Field(
+        default=(), description="Objects that must be there before anything is read, such as s3://bucket/2026-01-01/_SUCCESS."
+    )
 
     def each(self) -> tuple[Pipeline, ...]:
         """This pipeline for each of its streams by itself: ``source.kinesis.stream`` and ``.start`` are that stream's."""
@@ -284,6 +303,8 @@ class Pipeline(Part):
             message = f"a unit of {self.flush.bytes} bytes does not fit into the memory budget of {self.memory.budget}"
             place = ("flush", "bytes") if "bytes" in self.flush.model_fields_set else ("memory", "budget")
             fail_at(place, "flush_over_budget", message, "lower flush.bytes or raise memory.budget")
+        if problem_ := self.source.s3 and self.source.s3.misfit(canonical_name(self.source.decode)):
+            fail_at(("source", "s3", "format"), "bad_value", *problem_)
         names: set[str] = set()
         for index, sink in enumerate(self.sinks):
             if sink.name in names:

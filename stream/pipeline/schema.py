@@ -68,6 +68,7 @@ def json_schema(stages: Mapping[str, type[BaseModel]] | None = None) -> dict[str
     definitions["sink"] = _component(SINKS, at, {})
     definitions["columns"] = _columns()
     _mask(definitions)
+    _source(definitions["Source"])
     top = definitions.pop(at[Pipeline].removeprefix(_DEFS))
     return {"$schema": DIALECT, "title": "A pipeline of `stream`", **top, "definitions": dict(sorted(definitions.items()))}
 
@@ -101,6 +102,12 @@ def _component(
 
 def _first_paragraph(model: type[BaseModel]) -> str:
     return " ".join(inspect.cleandoc(model.__doc__ or "").split("\n\n")[0].split()).replace("``", "`")
+
+
+def _source(definition: dict[str, Any]) -> None:
+    """Exactly one of the sources is named; the model fills in the other one's name by itself."""
+    del definition["required"]
+    definition["oneOf"] = [{"required": ["kinesis"]}, {"required": ["s3"]}]
 
 
 def _relaxed(model: str, body: dict[str, Any], defined: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def references(pipeline: Pipeline) -> tuple[str, ...]:
     """Every secret that the pipeline refers to, once each, in the order of the file."""
     otlp = pipeline.audit.otlp
     names = [name for stage in pipeline.stages for name in stage.secret_names()]
-    return tuple(dict.fromkeys([*names, *(otlp.headers.values() if otlp else ())]))
+    return tuple(dict.fromkeys([*names, *(otlp.headers.values() if otlp else ()), *pipeline.notify.headers.values()]))
 
 
 def is_managed(name: str) -> bool:

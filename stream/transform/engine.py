@@ -33,7 +33,7 @@ from typing import Final
 import polars as pl
 from polars.exceptions import PanicException
 
-from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SHARD, Batch, Outcome
+from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Transformed
 from stream.errors import Halted, StreamError
 from stream.transform.decode import DecoderConfig
@@ -109,6 +109,8 @@ class CompiledChain:
             Halted: as ``run``.
         """
         raw = batch.frame.with_row_index(ROW).with_columns(pl.lit(shard_id).alias(SHARD), pl.col(ROW).cast(pl.UInt32))
+        if batch.first_read is not None:
+            raw = raw.with_columns(batch.first_read.select(SHARD, SEQUENCE, SUBSEQUENCE).get_columns())
         frame = raw.select(*SYSTEM, *(name for name in RAW_SCHEMA if name not in SYSTEM))
         pending = pl.col(OUTCOME) == Outcome.PENDING
         gone = _settled_by_source(frame.filter(~pending))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,32 +15,23 @@ from stream.audit.chain import Link, LinkKind, ShardLog, StageRun, StoredCheckpo
 from stream.audit.ledger import LedgerObject
 from stream.audit.objects import Area, stream_of, unit_of
 from stream.audit.source import Reread
-from stream.audit.verify import horizon
-from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
-from stream.budget import ByteBudget
+from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import position_of, shards_of, streams_of
 from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, encode, pinned, with_seal
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
-from stream.contracts import Checkpoints, Clock, ObjectStore, Shard, Source, Start, StartKind
+from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind
 from stream.errors import Halted
-from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
-from stream.source.aggregated import OutOfRange
-from stream.source.kinesis import KinesisSource
-from stream.source.pace import ReadSettings
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.places import located
 
 READ_AT_ONCE: Final = 16
 """Manifests fetched side by side."""
-
-BUDGET: Final = 64 * 2**20
-"""Bytes that re-reading a stream may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,34 +228,5 @@ class StoredEvidence:
         async with aclosing(source.read(shard, ORIGIN, self._start, until)) as pages:  # type: ignore[type-var]
             async for page in pages:
                 yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
-                if isinstance(source, KinesisSource):
+                if isinstance(source, Lending):
                     source.budget.release(page.held)
-
-
-async def open_evidence(
-    pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, *, with_stream: bool
-) -> tuple[StoredEvidence, Stores]:
-    """The evidence about ``pipeline``, which reads one stream; connections live as long as ``stack``.
-
-    Raises:
-        Fatal: the stream was asked for and is missing, or may not be read.
-    """
-    kinesis = pipeline.source.kinesis
-    session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
-    stores = Stores.open(pipeline, base, session)
-    source, oldest = None, None
-    if with_stream:
-        source = await open_source(pipeline, session, clock, stack)
-        oldest = horizon(clock.now(), await source.retention())
-    log = CommitLog(stores.state, pipeline.application, clock, "audit")
-    areas = stores.areas(located(pipeline.state, base), kinesis.stream)
-    return StoredEvidence(log, areas, StoredCheckpoints(stores.state), kinesis.stream, source, oldest), stores
-
-
-async def open_source(pipeline: Pipeline, session: AwsSession, clock: Clock, stack: AsyncExitStack) -> KinesisSource:
-    """The pipeline's stream for reading again, with a byte budget of its own; it tells nobody what happens."""
-    kinesis = pipeline.source.kinesis
-    client = await stack.enter_async_context(open_kinesis(session))
-    settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
-    budget = ByteBudget(BUDGET)
-    return KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=lambda _event: None, settings=settings)

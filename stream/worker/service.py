@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from typing import Final
 
@@ -22,6 +22,7 @@ from stream.metrics.server import Health, MetricsServer
 from stream.pipeline.model import Pipeline
 from stream.worker.allocators import give_memory_back
 from stream.worker.assemble import WorkerOptions, assemble
+from stream.worker.notifying import open_notifier
 from stream.worker.parts import to_all, weightiest
 from stream.worker.several import Streams
 
@@ -45,6 +46,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         async with AsyncExitStack() as stack:
             stack.enter_context(_signals(draining))
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
+            told = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
+            emit = to_all(emit, told) if told else emit
             each = await assemble(pipeline, options, emit, draining, stack)
             budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
             recorder.watch_buffer(lambda: budget.held, budget.limit)
@@ -54,9 +57,12 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             async with asyncio.TaskGroup() as group:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
                 aside += [group.create_task(export.run()) for export in exports]
+                aside += [group.create_task(told.run())] if told else []
                 if (refresher := each[0].parts.refresher) is not None:
                     aside.append(group.create_task(refresher.run()))
                 await streams.run(options.drain_seconds)
+                if told:
+                    await told.finish()
                 for task in aside:
                     task.cancel()
                 await asyncio.gather(*(export.finish() for export in exports))
@@ -65,9 +71,12 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     finally:
         log.flush()
     if streams.halted:
-        reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(streams.halted.items()))
-        msg = f"{len(streams.halted)} shard(s) or stream(s) stand still:\n{reasons}"
-        raise Fatal(msg)
+        raise _standing_still(streams.halted)
+
+
+def _standing_still(halted: Mapping[str, str]) -> Fatal:
+    reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(halted.items()))
+    return Fatal(f"{len(halted)} shard(s) or stream(s) stand still:\n{reasons}")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from stream.commit.recovery import recover
 from stream.contracts import Page, Shard, Start
 from stream.errors import Expired, Halted, Superseded
 from stream.pipeline.limits import SPARED_SHARE
+from stream.worker.breaker import Flood
 from stream.worker.gap import record_gap
 from stream.worker.parts import Held, Parts, weightiest
 from stream.worker.recipe import Cooked, CutUnit, with_previous
@@ -61,7 +62,7 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
             lost = error
             continue
         if not head.ended:
-            parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "drain"))
+            parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "drain" if parts.draining.is_set() else "caught_up"))
             return None
         parts.emit(events.ShardEnded(shard.stream, shard.shard_id, head.children))
         return head.children
@@ -76,6 +77,7 @@ class _Following:
         self.parts = parts
         self.head = head
         self.held = Held(parts.budget)
+        self.flood = Flood(parts.breaker)
         self.pages: asyncio.Queue[Page] = asyncio.Queue(maxsize=1)
         self.cooked: asyncio.Queue[tuple[Cooked, int] | Page | None] = asyncio.Queue(maxsize=1)
 
@@ -115,7 +117,7 @@ class _Following:
                     filling = cut.Filling(sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since)
             around = cut.Circumstances(
                 ended=page is not None and page.ended,
-                draining=self.parts.draining.is_set(),
+                draining=self.parts.draining.is_set() or (page is not None and page.paused),
                 pressure=self._pressed(held, page),
             )
             why = cut.trigger(filling, self.parts.limits, self.parts.clock.monotonic(), around)
@@ -204,14 +206,15 @@ class _Following:
             raise Superseded(msg, position=entry.manifest.span.last)
 
     def _refuse_flood(self, cooked: Cooked) -> None:
-        manifest, breaker = cooked.unit.manifest, self.parts.breaker
-        if manifest.records < breaker.min_records or cooked.dead_letters <= breaker.max_ratio * manifest.records:
+        manifest = cooked.unit.manifest
+        too_much = self.flood.trips(self.parts.clock.monotonic(), manifest.records, cooked.dead_letters)
+        if too_much is None:
             return
         worst = max(cooked.rejected, key=lambda row: row[2])
         msg = (
-            f"{self.shard.stream}/{self.shard.shard_id}: {cooked.dead_letters} of {manifest.records} records behind {manifest.after} "
+            f"{self.shard.stream}/{self.shard.shard_id}: {too_much} behind {manifest.after} "
             f"would go to the dead letters, most of them ({worst[2]}) at stage `{worst[0]}` with reason `{worst[1]}`; that says that "
             "the pipeline is wrong, not the data. Nothing of this unit was written. Correct the pipeline, or raise rejects.max_ratio "
-            f"(now {breaker.max_ratio})."
+            f"(now {self.parts.breaker.max_ratio})."
         )
         raise Halted(msg)

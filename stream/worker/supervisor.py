@@ -36,7 +36,7 @@ class Supervisor:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Until the worker drains, or every shard that is not finished is halted.
+        """Until the worker drains, or every shard that is not finished is halted; with ``parts.once``, until each has paused or ended.
 
         Raises:
             Fatal: the process cannot go on; shards that work are cancelled at their next step, which loses nothing.
@@ -49,7 +49,7 @@ class Supervisor:
                         self.started.add(shard.shard_id)
                         self.active.add(shard.shard_id)
                         group.create_task(self._work(shard))
-                    if self.halted and not self.active:
+                    if (self.halted or self.parts.once) and not self.active:
                         return
                     await self._wait()
         except ExceptionGroup as group_error:
@@ -60,6 +60,8 @@ class Supervisor:
         try:
             return await self.parts.source.shards()
         except Retryable as error:
+            if self.parts.once and not self.active:
+                return await self.parts.repeat("list shards", Shard(self.stream, ""), self.parts.source.shards)
             self.parts.emit(events.CallRepeated(self.stream, "", "list shards", str(error), SYNC_SECONDS))
             return []
 

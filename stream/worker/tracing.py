@@ -16,12 +16,12 @@ from stream.audit.ledger import LedgerObject, Segment, read_segment
 from stream.audit.objects import Area, unit_of
 from stream.audit.trace import Fate, Wanted, fates, find, record_at
 from stream.batch import ROW, SEQUENCE, SUBSEQUENCE, Batch
+from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import shards_of, unit_start
 from stream.commit.naming import manifest_key
 from stream.contracts import Source, Start, StartKind
 from stream.errors import DefinitionError, Halted
-from stream.source.kinesis import KinesisSource
 from stream.transform.engine import CompiledChain
 from stream.worker.auditing import link_of
 from stream.worker.recipe import Recipe
@@ -122,7 +122,7 @@ async def read_unit(source: Source, link: Link) -> Batch:
     async with aclosing(source.read(shard, link.after, Start(StartKind.TRIM_HORIZON), link.last)) as pages:  # type: ignore[type-var]
         async for page in pages:
             frames.append(page.batch)
-            if isinstance(source, KinesisSource):
+            if isinstance(source, Lending):
                 source.budget.release(page.held)
     batch = Batch.concat(frames)
     if batch.rows != link.records:

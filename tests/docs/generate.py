@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import tempfile
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from stream.metrics.logs import LEVELS, render
 from stream.pipeline.components import DECODERS, SINKS, STAGES
 from stream.pipeline.lint import check
 from stream.pipeline.model import Pipeline
+from stream.pipeline.replay import Part
 from stream.pipeline.schema import json_schema
 from tests.docs import reference, transcripts
 from tests.docs.reference import overview
@@ -115,8 +117,9 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
         inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and inner.__module__ == Pipeline.__module__:
-            yield from _keys(inner, f"{key}.")
+        parts = [each for each in (inner, *typing.get_args(inner)) if isinstance(each, type) and issubclass(each, Part)]
+        if parts and typing.get_origin(inner) is not tuple:
+            yield from _keys(parts[0], f"{key}.<name>." if typing.get_origin(inner) is dict else f"{key}.")
         else:
             yield f"`{key}`", field.description or "", default_text(field)
 

@@ -80,3 +80,20 @@ def test_several_streams_are_named_one_by_one():
         "arn:aws:kinesis:eu-west-1:111122223333:stream/a",
         "arn:aws:kinesis:eu-west-1:111122223333:stream/b",
     )
+
+
+def test_a_pipeline_over_objects_reads_them_and_no_stream():
+    data = least(requires=["s3://bucket/in/_SUCCESS"], notify={"sns": "arn:aws:sns:eu-west-1:123456789012:alarms"})
+    data["source"] = {"s3": {"url": "s3://archive/in", "manifest": "s3://lists/today"}, "schema": data["source"]["schema"]}
+    found = {
+        (each.service, action, resource)
+        for each in needed(Pipeline.model_validate(data))
+        for action in each.actions
+        for resource in each.resources
+    }
+    assert ("s3", "s3:GetObject", "arn:aws:s3:::archive/in/*") in found
+    assert ("s3", "s3:GetObject", "arn:aws:s3:::lists/today") in found
+    assert ("sns", "sns:Publish", "arn:aws:sns:eu-west-1:123456789012:alarms") in found
+    assert not [each for each in found if each[0] == "kinesis" or (each[1] == "s3:PutObject" and "archive" in each[2])]
+    listed = [each.prefixes for each in needed(Pipeline.model_validate(data)) if each.why == "look for what is required"]
+    assert listed == [("in/_SUCCESS",)]

@@ -33,6 +33,7 @@ class Stream:
     clock: Clock = field(default_factory=Clock)
     told: list = field(default_factory=list)
     order: list = field(default_factory=list)
+    once: bool = False
 
     @property
     def source(self):
