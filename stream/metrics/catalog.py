@@ -109,7 +109,13 @@ NOTIFICATIONS_FAILED = _counter(
 )
 GAPS = _counter("expired_gaps", _STREAM, "Times that records expired in the stream before they were read; the log has a gap.")
 SHARD_HALTED = _gauge("shard_halted", _SHARD, "1 while the shard stands still until a person acts.")
+SHARD_STALLED = _gauge(
+    "shard_stalled", _SHARD, "1 while nothing moves in the shard and nothing explains it; the process is not alive then."
+)
 
+CREDENTIALS_EXPIRE = _gauge(
+    "credentials_expire_timestamp_seconds", (), "When the AWS credentials in use end; 0 if they do not, or there are none.", "seconds"
+)
 BUILD_INFO = _gauge("build_info", ("version", "worker"), "Always 1; the labels say what runs.")
 DRAINING = _gauge("draining", (), "1 once a signal has asked for the end.")
 LOOP_LAG = _gauge("event_loop_lag_seconds", (), "How much later than asked the event loop woke up.", "seconds")

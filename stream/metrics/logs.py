@@ -60,6 +60,8 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.ShardEnded: Level.INFO,
     ev.ShardReleased: Level.INFO,
     ev.ShardHalted: Level.ERROR,
+    ev.ShardStalled: Level.ERROR,
+    ev.CredentialsRenewed: Level.INFO,
     ev.RecordsExpired: Level.ERROR,
     ev.NotificationFailed: Level.ERROR,
     ev.WorkerStarted: Level.INFO,

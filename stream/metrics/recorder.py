@@ -71,6 +71,7 @@ class Recorder:
             self._held.add((event.stream, event.shard))
             self._show_held(event.stream)
             self.set(m.SHARD_HALTED, 0, event.stream, event.shard)
+            self.set(m.SHARD_STALLED, 0, event.stream, event.shard)
 
     def let_go(self, event: ev.Event) -> None:
         """The event's shard is somebody else's, or nobody's: its series go away."""
@@ -236,6 +237,14 @@ def _shard_halted(r: Recorder, e: ev.ShardHalted) -> None:
     r.set_shard(m.SHARD_HALTED, 1, e)
 
 
+def _shard_stalled(r: Recorder, e: ev.ShardStalled) -> None:
+    r.set_shard(m.SHARD_STALLED, 1, e)
+
+
+def _credentials_renewed(r: Recorder, e: ev.CredentialsRenewed) -> None:
+    r.set(m.CREDENTIALS_EXPIRE, e.expires)
+
+
 def _records_expired(r: Recorder, e: ev.RecordsExpired) -> None:
     r.add(m.GAPS, 1, e.stream)
 
@@ -282,6 +291,8 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.ShardEnded: _shard_ended,
     ev.ShardReleased: _shard_released,
     ev.ShardHalted: _shard_halted,
+    ev.ShardStalled: _shard_stalled,
+    ev.CredentialsRenewed: _credentials_renewed,
     ev.RecordsExpired: _records_expired,
     ev.PartOpened: _part_opened,
     ev.NotificationFailed: _notification_failed,

@@ -98,9 +98,9 @@ def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*",
     if used_keys := sorted(keys):
         suffix = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
         used = [f"{service}.{region}.{suffix}" for service in ("dynamodb", "kinesis", "s3", "secretsmanager") if _uses(needs, service)]
-        actions = ["kms:Decrypt", "kms:GenerateDataKey"] if _writes(needs) else ["kms:Decrypt"]
+        uses = ["kms:Decrypt", "kms:GenerateDataKey"] if _writes(needs) else ["kms:Decrypt"]
         via = {"StringLike" if region == "*" else "StringEquals": {"kms:ViaService": used}}
-        statements.append({"Sid": "Keys", "Effect": "Allow", "Action": actions, "Resource": used_keys, "Condition": via})
+        statements.append({"Sid": "Keys", "Effect": "Allow", "Action": uses, "Resource": used_keys, "Condition": via})
     return {"Version": VERSION, "Statement": statements}
 
 

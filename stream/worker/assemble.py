@@ -26,6 +26,7 @@ from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Fatal
 from stream.lease.checkpoints import StoredCheckpoints
+from stream.pipeline.access import needed
 from stream.pipeline.limits import READING_SHARE, unit_bytes
 from stream.pipeline.model import OnExpired, Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
@@ -35,6 +36,7 @@ from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
 from stream.worker.breaker import Breaker
+from stream.worker.credentials import CredentialKeeper
 from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
 from stream.worker.parts import Parts, StreamParts, to_all
@@ -88,6 +90,7 @@ class _Shared:
     definitions: Definitions
     current: CurrentRecipe
     refresher: Refresher | None
+    keeper: CredentialKeeper | None
     cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]]
     budget: ByteBudget
     rereading: ByteBudget
@@ -134,6 +137,7 @@ async def assemble(
         definitions=definitions,
         current=current,
         refresher=Refresher(pipeline, fetched, fetch, definitions, current, clock, emit) if intervals(pipeline) else None,
+        keeper=CredentialKeeper(session, clock, emit) if needed(pipeline) else None,
         cook=_in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "cook"))),
         budget=ByteBudget(int(pipeline.memory.budget * READING_SHARE)),
         rereading=ByteBudget(int(pipeline.memory.budget * REREADING_SHARE)),
@@ -179,6 +183,7 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
         export=export,
         once=opened.finite,
         refresher=shared.refresher,
+        keeper=shared.keeper,
     )
     return StreamParts(opened.chain, start, parts)
 

@@ -17,6 +17,7 @@ from stream.contracts import Checkpoints, Clock, Emit, Shard, Source, Start
 from stream.errors import Fatal, Halted, LeaseLost, Superseded
 from stream.events import Event
 from stream.worker.breaker import Breaker
+from stream.worker.credentials import CredentialKeeper
 from stream.worker.exporting import ExportTask
 from stream.worker.recipe import Cooked, CutUnit, Recipe
 from stream.worker.refreshing import CurrentRecipe, Refresher
@@ -50,6 +51,7 @@ class Parts:
     export: ExportTask | None = None
     once: bool = False
     refresher: Refresher | None = None
+    keeper: CredentialKeeper | None = None
 
     @property
     def recipe(self) -> Recipe:

@@ -19,6 +19,7 @@ from stream.metrics.logs import JsonLog
 from stream.metrics.process import register_process, watch_loop
 from stream.metrics.recorder import Recorder
 from stream.metrics.server import Health, MetricsServer
+from stream.metrics.stall import StallWatch, watch_stalls
 from stream.pipeline.model import Pipeline
 from stream.worker.allocators import give_memory_back
 from stream.worker.assemble import WorkerOptions, assemble
@@ -39,7 +40,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     give_memory_back()
     registry, health = CollectorRegistry(), Health()
     recorder, log = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock)
-    emit = to_all(recorder, log, _HealthListener(health), *options.listeners)
+    stalls = StallWatch(options.clock)
+    emit = to_all(recorder, log, _HealthListener(health), stalls, *options.listeners)
     register_process(registry)
     draining = asyncio.Event()
     try:
@@ -56,7 +58,9 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             health.clear("worker")
             async with asyncio.TaskGroup() as group:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
+                aside.append(group.create_task(watch_stalls(stalls, options.clock, lambda *where: emit(events.ShardStalled(*where)))))
                 aside += [group.create_task(export.run()) for export in exports]
+                aside += [group.create_task(keeper.run()) for keeper in [each[0].parts.keeper] if keeper]
                 aside += [group.create_task(told.run())] if told else []
                 if (refresher := each[0].parts.refresher) is not None:
                     aside.append(group.create_task(refresher.run()))
@@ -104,6 +108,8 @@ class _HealthListener:
                 self._health.block(f"shard {stream}/{shard}" if shard else f"stream {stream}", reason)
             case events.ShardStarted(stream, shard, _):
                 self._health.clear(f"shard {stream}/{shard}")
+            case events.ShardStalled(stream, shard, seconds):
+                self._health.fault = f"shard {stream}/{shard} has not moved for {seconds:.0f} s, and nothing is known to hold it up"
             case events.DrainStarted():
                 self._health.block("worker", "draining")
             case _:
