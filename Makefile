@@ -8,7 +8,10 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help demo test backfill-check check bench localstack chart-check iam-check dashboards-check image-check docs lock clean install
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends postgresql >/dev/null
+
+.PHONY: $(shell grep -hoE '^[a-z-]+:' $(MAKEFILE_LIST) | tr -d ':')
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +34,10 @@ backfill-check: install ## Flights from objects against flights from a stream, r
 
 test: install ## Run the whole suite
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+
+redshift: install ## Test loads on a Redshift double; installs PostgreSQL where it is missing (Debian, as root or by sudo)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(APT) || { $(SUDO) apt-get -qq update && $(APT); }
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -o python_files='campaign_*.py' tests/redshift $(ARGS)
 
 check: install ## Check format, lint, types and import contracts
 	$(BIN)/ruff format --check .
@@ -55,8 +62,9 @@ image-check: install ## Build the image without Docker, look into it, and run th
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 	@$(BIN)/python deploy/image/check.py
 
-bench: install ## Measure; prints ratios, asserts nothing
-	@$(BIN)/python benchmarks/run.py $(ARGS)
+bench: install ## Measure beside other consumers; prints ratios, writes .make/bench.json and .make/bench.svg
+	@mkdir -p .make
+	@$(BIN)/python benchmarks/run.py --json .make/bench.json --svg .make/bench.svg $(ARGS)
 
 localstack: install ## Run the system tests against LocalStack, which is installed for it
 	@tests/localstack/run.sh $(abspath $(BIN))/python $(ARGS)

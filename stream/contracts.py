@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import polars as pl
 
@@ -193,6 +193,20 @@ class Sink(Protocol):
 
     def encode(self, frame: pl.DataFrame, unit: str) -> Encoded:
         """Files for ``frame`` (as in ``Transformed.frame``); ``unit`` is the file-name stem that commit/naming.py gives."""
+        ...
+
+
+@runtime_checkable
+class Choosy(Protocol):
+    """A sink that cannot take every row. A record with such a row becomes a dead letter for all sinks, so that they agree."""
+
+    @property
+    def name(self) -> str:
+        """As of ``Sink``."""
+        ...
+
+    def refused(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Records of ``frame`` that the sink cannot take: ``_row`` UInt32, ``reason`` String, one row for each, ascending. Pure."""
         ...
 
 

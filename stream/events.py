@@ -194,6 +194,47 @@ class ExportLagged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class UnitsLoaded(Event):
+    """Sealed units are in the table of ``sink``; ``lag``: seconds since the first of them was sealed; ``shard`` is empty."""
+
+    sink: str
+    units: int
+    rows: int
+    size: int
+    lag: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadsWaiting(Event):
+    """Units with rows that the loader of ``sink`` sees waiting, the age of the oldest in seconds, and how many shards are parked."""
+
+    sink: str
+    units: int
+    age: float
+    parked: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRefused(Event):
+    """Loading into ``sink`` did not go through and is tried again after ``wait`` seconds; ``kind``: transient, setup, unexpected."""
+
+    sink: str
+    kind: str
+    detail: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadParked(Event):
+    """The units of one shard are not loaded into ``sink`` until a person acts; they stay staged, and the shard is read on."""
+
+    sink: str
+    after: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReferenceRefreshed(Event):
     """Reference tables were read again; ``changed`` of them count from the next unit on. ``age``: seconds since all were known to be good.
 
@@ -256,6 +297,14 @@ class NotificationFailed(Event):
 
     channel: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDescribed(Event):
+    """The stream keeps records for ``retention`` seconds and has so many open shards; `shard` is empty."""
+
+    retention: float
+    open_shards: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import polars as pl
@@ -28,13 +28,19 @@ _NAME: Final = re.compile(
 class Area:
     """Where files of the target ``sink`` lie, and nothing else but what lies in or below one of ``foreign`` (URLs).
 
-    ``prefix`` narrows the listing; keys of files are relative to ``store``.
+    ``prefix`` narrows the listing; keys of files are relative to ``store``. ``removed`` says by shard up to which sequence number the
+    files may have been taken away on purpose, because what was staged in them has been loaded elsewhere.
     """
 
     sink: str
     store: ObjectStore
     prefix: str = ""
     foreign: tuple[str, ...] = ()
+    removed: Mapping[str, int] = field(default_factory=dict)
+
+    def may_be_gone(self, link: Link) -> bool:
+        """Whether the files of ``link`` need not be there any more."""
+        return link.last is not None and link.last <= self.removed.get(link.shard, 0)
 
     def url_of(self, key: str) -> str:
         """The file as a person would name it, unique over all areas."""

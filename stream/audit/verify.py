@@ -184,7 +184,7 @@ class Verifier:
         for file in unit.files:
             area = self._evidence.areas.get(file.sink)
             url = area.url_of(file.key) if area else f"{file.sink}:{file.key}"
-            if url not in files:
+            if url not in files and not (area and area.may_be_gone(unit)):
                 self._state.findings += objects.check_file(unit, file, url, None)
 
     async def _unit(self, unit: Link) -> None:
@@ -225,6 +225,8 @@ class Verifier:
             return None, ""
         stored = await area.store.get(file.key)
         body, url = stored.body if stored else None, area.url_of(file.key)
+        if body is None and area.may_be_gone(unit):
+            return None, url
         wrong = objects.check_file(unit, file, url, body)
         self._state.findings += wrong
         return (None if wrong else body), url

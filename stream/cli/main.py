@@ -26,6 +26,7 @@ VERBS: Final = {
     "audit": "audit:app",
     "dlq": "dlq:app",
     "backfill": "backfill:backfill",
+    "loads": "loads:app",
     "local": "local:local",
 }
 """In the order of the help text: where in ``stream.cli`` the verb's function, or the application of its own verbs, is."""

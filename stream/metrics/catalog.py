@@ -58,6 +58,8 @@ SOURCE_POLLS = _counter("source_polls", (*_STREAM, "result"), "Polls: ok, empty,
 SOURCE_POLL_SECONDS = _histogram("source_poll_seconds", _STREAM, SECONDS, "Time one GetRecords took.")
 SOURCE_POLL_WAIT = _counter("source_poll_wait_seconds", _STREAM, "Time waited before polls were repeated.", "seconds")
 BEHIND_LATEST = _gauge("source_behind_latest_seconds", _SHARD, "How far reading is behind the tip of the shard.", "seconds")
+RETENTION = _gauge("source_retention_seconds", _STREAM, "How long the stream keeps records; what is further behind is lost.", "seconds")
+OPEN_SHARDS = _gauge("source_open_shards", _STREAM, "Open shards of the stream.")
 BACKPRESSURE = _counter("backpressure_seconds", _STREAM, "Time readers stood still for want of memory budget.", "seconds")
 BUFFER_BYTES = _gauge("buffer_bytes", (), "Bytes of the memory budget in use.", "bytes")
 BUFFER_LIMIT_BYTES = _gauge("buffer_limit_bytes", (), "Size of the memory budget.", "bytes")
@@ -92,6 +94,14 @@ AUDIT_SPANS = _counter("audit_spans", (*_STREAM, "result"), "Spans and log recor
 AUDIT_REFUSALS = _counter("audit_refusals", (*_STREAM, "status"), "Answers with which a collector refused spans, by HTTP status.")
 AUDIT_EXPORT_LAG = _gauge("audit_export_lag_seconds", _SHARD, "How long the oldest unit that is not exported has waited.", "seconds")
 
+LOADS = _counter("loads", (*_STREAM, "sink", "result"), "Loads: done, transient, setup, unexpected, parked.")
+LOAD_UNITS = _counter("load_units", (*_STREAM, "sink"), "Sealed units loaded into the sink's table.")
+LOAD_RECORDS = _counter("load_records", (*_STREAM, "sink"), "Rows loaded into the sink's table.")
+LOAD_SECONDS = _histogram("load_seconds", (*_STREAM, "sink"), (*SECONDS, 30.0, 60.0, 300.0), "Time one load took.")
+LOAD_AGE = _histogram("load_age_seconds", (*_STREAM, "sink"), AGES, "From the seal of a load's first unit to its end.")
+LOAD_WAITING = _gauge("load_units_waiting", (*_STREAM, "sink"), "Sealed units with rows that the loader sees waiting.")
+LOAD_LAG = _gauge("load_lag_seconds", (*_STREAM, "sink"), "How long the oldest of them has waited.", "seconds")
+LOAD_PARKED = _gauge("load_parked_shards", (*_STREAM, "sink"), "Shards whose units are not loaded until a person acts.")
 REFERENCE_REFRESHES = _counter("reference_refreshes", ("result",), "Times reference tables were read again: changed, same, failed.")
 REFERENCE_AGE = _gauge("reference_age_seconds", (), "Time since all refreshing reference tables were last known to be current.", "seconds")
 

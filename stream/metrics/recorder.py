@@ -10,6 +10,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from stream import events as ev
+from stream.batch import Outcome
 from stream.contracts import Clock
 from stream.metrics import catalog as m
 from stream.metrics.catalog import CATALOG, PER_SHARD, Kind, Metric
@@ -207,6 +208,28 @@ def _export_lagged(r: Recorder, e: ev.ExportLagged) -> None:
     r.set_shard(m.AUDIT_EXPORT_LAG, e.seconds, e)
 
 
+def _units_loaded(r: Recorder, e: ev.UnitsLoaded) -> None:
+    r.add(m.LOADS, 1, e.stream, e.sink, "done")
+    r.add(m.LOAD_UNITS, e.units, e.stream, e.sink)
+    r.add(m.LOAD_RECORDS, e.rows, e.stream, e.sink)
+    r.observe(m.LOAD_SECONDS, e.seconds, e.stream, e.sink)
+    r.observe(m.LOAD_AGE, e.lag, e.stream, e.sink)
+
+
+def _loads_waiting(r: Recorder, e: ev.LoadsWaiting) -> None:
+    r.set(m.LOAD_WAITING, e.units, e.stream, e.sink)
+    r.set(m.LOAD_LAG, e.age, e.stream, e.sink)
+    r.set(m.LOAD_PARKED, e.parked, e.stream, e.sink)
+
+
+def _load_refused(r: Recorder, e: ev.LoadRefused) -> None:
+    r.add(m.LOADS, 1, e.stream, e.sink, e.kind)
+
+
+def _load_parked(r: Recorder, e: ev.LoadParked) -> None:
+    r.add(m.LOADS, 1, e.stream, e.sink, "parked")
+
+
 def _reference_refreshed(r: Recorder, e: ev.ReferenceRefreshed) -> None:
     r.add(m.REFERENCE_REFRESHES, 1, "changed" if e.changed else "same")
     r.set(m.REFERENCE_AGE, e.age)
@@ -219,6 +242,13 @@ def _reference_refresh_failed(r: Recorder, e: ev.ReferenceRefreshFailed) -> None
 
 def _shard_started(r: Recorder, e: ev.ShardStarted) -> None:
     r.add(m.SHARDS_STARTED, 1, e.stream)
+    # A counter that begins at one has no increase: what alerts ask for must be there before the first time.
+    r.add(m.GAPS, 0, e.stream)
+    for outcome in Outcome:
+        if outcome is not Outcome.PENDING:
+            r.add(m.RECORDS, 0, e.stream, outcome.label)
+    for result in ("ok", "empty", "throttled", "expired_iterator", "error"):
+        r.add(m.SOURCE_POLLS, 0, e.stream, result)
     r.hold(e)
 
 
@@ -235,6 +265,11 @@ def _shard_released(r: Recorder, e: ev.ShardReleased) -> None:
 def _shard_halted(r: Recorder, e: ev.ShardHalted) -> None:
     r.hold(e)
     r.set_shard(m.SHARD_HALTED, 1, e)
+
+
+def _stream_described(r: Recorder, e: ev.StreamDescribed) -> None:
+    r.set(m.RETENTION, e.retention, e.stream)
+    r.set(m.OPEN_SHARDS, e.open_shards, e.stream)
 
 
 def _shard_stalled(r: Recorder, e: ev.ShardStalled) -> None:
@@ -285,12 +320,17 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.SpansExported: _spans_exported,
     ev.ExportRefused: _export_refused,
     ev.ExportLagged: _export_lagged,
+    ev.UnitsLoaded: _units_loaded,
+    ev.LoadsWaiting: _loads_waiting,
+    ev.LoadRefused: _load_refused,
+    ev.LoadParked: _load_parked,
     ev.ReferenceRefreshed: _reference_refreshed,
     ev.ReferenceRefreshFailed: _reference_refresh_failed,
     ev.ShardStarted: _shard_started,
     ev.ShardEnded: _shard_ended,
     ev.ShardReleased: _shard_released,
     ev.ShardHalted: _shard_halted,
+    ev.StreamDescribed: _stream_described,
     ev.ShardStalled: _shard_stalled,
     ev.CredentialsRenewed: _credentials_renewed,
     ev.RecordsExpired: _records_expired,

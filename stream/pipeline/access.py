@@ -13,9 +13,12 @@ from typing import Final
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import is_remote
 from stream.pipeline.secrets import SECRETS_MANAGER, references
+from stream.sink.redshift import RedshiftSinkConfig
 
 READ_STREAM: Final = ("kinesis:DescribeStreamSummary", "kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards")
 OBJECTS: Final = ("s3:DeleteObject", "s3:GetObject", "s3:PutObject")
+EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
+FOLLOW: Final = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult")
 LIST: Final = ("s3:ListBucket",)
 """Also what makes S3 say of a missing object that it is missing (404) instead of denied (403)."""
 
@@ -54,6 +57,7 @@ def needed(pipeline: Pipeline, account: Account | None = None) -> tuple[Access, 
         *_source(pipeline, where),
         *_places(pipeline, where),
         *_tables(pipeline, where),
+        *_warehouses(pipeline, where),
         *_secrets(pipeline, where),
         *_others(pipeline, where),
     )
@@ -102,6 +106,30 @@ def _places(pipeline: Pipeline, where: Account) -> Iterator[Access]:
             prefix = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
             yield Access("s3", OBJECTS, (f"{_s3(where, bucket)}/{prefix}*",), why)
             yield Access("s3", LIST, (_s3(where, bucket),), why, (f"{prefix}*",))
+
+
+def _warehouses(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+    region = pipeline.source.kinesis.region
+    for sink in pipeline.sinks:
+        if not isinstance(sink, RedshiftSinkConfig):
+            continue
+        why = f"load the table of sink {sink.name}"
+        # A statement's id and a workgroup's are not known beforehand.
+        yield Access("redshift-data", FOLLOW, ("*",), why)
+        cluster = _arn(where, region, "redshift", f"cluster:{sink.cluster}") if sink.cluster else ""
+        workgroup = _arn(where, region, "redshift-serverless", "workgroup/*")
+        yield Access("redshift-data", EXECUTE, (cluster or workgroup,), why)
+        if sink.secret_arn is not None:
+            yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (sink.secret_arn,), why)
+        elif sink.db_user is not None:
+            names = (f"dbname:{sink.cluster}/{sink.database}", f"dbuser:{sink.cluster}/{sink.db_user}")
+            arns = tuple(_arn(where, region, "redshift", name) for name in names)
+            yield Access("redshift", ("redshift:GetClusterCredentials",), arns, why)
+        elif sink.cluster is not None:
+            name = _arn(where, region, "redshift", f"dbname:{sink.cluster}/{sink.database}")
+            yield Access("redshift", ("redshift:GetClusterCredentialsWithIAM",), (name,), why)
+        else:
+            yield Access("redshift-serverless", ("redshift-serverless:GetCredentials",), (workgroup,), why)
 
 
 def _tables(pipeline: Pipeline, where: Account) -> Iterator[Access]:

@@ -205,11 +205,10 @@ def lease_writes(shards: int, failover: float = FAILOVER_SECONDS) -> float:
 
 
 def _files(pipeline: Pipeline, index: int, cut: Cuts, became: Outcome) -> float:
-    """Data files of one unit in one sink; a partition that grows beyond ``file_bytes`` is split."""
-    sink = pipeline.sinks[index]
+    """Data files of one unit in one sink."""
     # A unit cannot touch more partitions than it has records.
-    partitions = min(became.partitions if sink.partition_by else 1.0, max(1.0, cut.records), float(sink.max_partitions))
-    return max(partitions, math.ceil(cut.payload_bytes * became.output_ratio / sink.file_bytes))
+    partitions = min(became.partitions, max(1.0, cut.records))
+    return pipeline.sinks[index].most_files(partitions, cut.payload_bytes * became.output_ratio)
 
 
 def _requests(a_day: float, per_1000: float) -> float:

@@ -44,7 +44,7 @@ from stream.pipeline.values import (
     fail_with,
     problem,
 )
-from stream.sink.objects import ObjectsSinkConfig
+from stream.sink.objects import SinkConfig
 from stream.transform.decode import Unknown
 from stream.transform.stage import SchemaMismatch
 from stream.transform.types import RecordSchema, parse_schema
@@ -264,7 +264,7 @@ class Rejects(Part):
     redrive: RedriveBudget = Field(default=RedriveBudget(), description="How often and how long dead letters may be sent through again.")
 
 
-def _some(sinks: tuple[ObjectsSinkConfig, ...]) -> tuple[ObjectsSinkConfig, ...]:
+def _some(sinks: tuple[SinkConfig, ...]) -> tuple[SinkConfig, ...]:
     if not sinks:
         fail_at((), "bad_value", "a pipeline needs at least one sink", "add `- s3: {url: s3://bucket/prefix/}`")
     return sinks

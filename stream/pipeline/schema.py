@@ -50,6 +50,7 @@ _FORMS: Final[Mapping[tuple[str, str], tuple[dict[str, Any], ...]]] = {
     ("Parse", "url"): ({"type": "boolean"},),
     ("Validate", "columns"): ({"type": "null"},),
     ("ObjectsSinkConfig", "partition_by"): (_TEXT, _NAMED),
+    ("RedshiftSinkConfig", "quiet"): (_TEXT,),
 }
 """What an option takes besides what its type says."""
 

@@ -18,7 +18,7 @@ from stream.errors import DefinitionError
 from stream.pipeline import components
 from stream.pipeline.findings import Path, near_miss
 from stream.pipeline.units import format_duration, parse_duration, parse_size
-from stream.sink.objects import ObjectsSinkConfig
+from stream.sink.objects import SinkConfig
 from stream.transform.decode import DecoderConfig
 from stream.transform.stage import StageConfig, secret_reference
 
@@ -267,7 +267,7 @@ Decoder: TypeAlias = Annotated[
     WithJsonSchema({"x-is": "decoder"}),
 ]
 Sink: TypeAlias = Annotated[
-    ObjectsSinkConfig,
+    SinkConfig,
     PlainValidator(_component("sink", components.SINKS.get, lambda: components.SINKS)),
     PlainSerializer(_dump),
     WithJsonSchema({"x-is": "sink"}),

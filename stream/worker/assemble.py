@@ -9,7 +9,7 @@ import platform
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +39,7 @@ from stream.worker.breaker import Breaker
 from stream.worker.credentials import CredentialKeeper
 from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
+from stream.worker.loaders import open_loaders
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.places import located, read_object
 from stream.worker.reading import Opened, Reading, Surroundings, open_reading
@@ -149,7 +150,12 @@ async def assemble(
     base_url = functools.partial(located, base=options.base)
     around = Surroundings(pipeline, options.reading, session, state, stores[rejects.NAME], base_url, shared.worker, clock, emit)
     opened = await repeat("open source", nowhere, lambda: open_reading(around, stack))
-    return [await _stream_parts(each, shared) for each in opened]
+    each = [await _stream_parts(one, shared) for one in opened]
+    who = (shared.worker, clock, emit)
+    return [
+        replace(one, loaders=await open_loaders(pipeline, one.stream, session, one.parts.log, stores, definitions, who, stack))
+        for one in each
+    ]
 
 
 async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:

@@ -26,6 +26,7 @@ from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, Sta
 from stream.errors import Halted
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
+from stream.sink.redshift import COPY_MANIFESTS
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.places import located
@@ -54,9 +55,13 @@ class Stores:
         """Where files of each target lie. The state may lie below a sink's prefix; it is none of that sink's files."""
         own = {rejects.NAME, ledger.NAME}
         return {
-            name: Area(name, store, f"{stream}/" if name in own else "", () if name in own else (state_url,))
+            name: Area(name, store, f"{stream}/" if name in own else "", () if name in own else self._foreign(store, state_url))
             for name, store in self.targets.items()
         }
+
+    @staticmethod
+    def _foreign(store: ObjectStore, state_url: str) -> tuple[str, ...]:
+        return state_url, f"{store.url.removesuffix('/')}/{COPY_MANIFESTS}"
 
 
 def link_of(key: str, body: bytes, position: int | None) -> Link:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from stream.events import Event
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
+from stream.sink.redshift import RedshiftSinkConfig
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
@@ -25,6 +27,7 @@ from stream.source.until import ReadUntil
 from stream.storage.open import open_store
 from stream.worker.auditing import StoredEvidence, Stores
 from stream.worker.dead_letters import DeadLetters, chain_name
+from stream.worker.loadlog import LoadState
 from stream.worker.places import located
 from stream.worker.reading import BACKFILL
 from stream.worker.slices import Slices
@@ -64,6 +67,9 @@ async def open_evidence(
         source, oldest = await open_source(pipeline, base, clock, stack, name)
     log = CommitLog(stores.state, pipeline.application, clock, "audit")
     areas = stores.areas(located(pipeline.state, base), name)
+    for config in pipeline.sinks:
+        if isinstance(config, RedshiftSinkConfig):
+            areas[config.name] = replace(areas[config.name], removed=await LoadState(stores.state, config.name, name).removed())
     return StoredEvidence(log, areas, StoredCheckpoints(stores.state), name, source, oldest), stores
 
 

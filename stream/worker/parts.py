@@ -19,6 +19,7 @@ from stream.events import Event
 from stream.worker.breaker import Breaker
 from stream.worker.credentials import CredentialKeeper
 from stream.worker.exporting import ExportTask
+from stream.worker.loading import Loader
 from stream.worker.recipe import Cooked, CutUnit, Recipe
 from stream.worker.refreshing import CurrentRecipe, Refresher
 
@@ -66,6 +67,7 @@ class StreamParts:
     stream: str
     start: Start
     parts: Parts
+    loaders: tuple[Loader, ...] = ()
 
 
 _BY_WEIGHT: Final = (Fatal, Halted, LeaseLost, Superseded)

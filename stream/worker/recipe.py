@@ -17,6 +17,7 @@ from stream.commit.manifest import FileEntry, Kind, Manifest, StageRun, State
 from stream.commit.naming import unit_name
 from stream.contracts import Chain, Encoded, OutputFile, Shard, Sink, Transformed
 from stream.sink import rejects
+from stream.sink.choosy import accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
     stem, label = unit_name(cut.shard.shard_id, cut.span), recipe.label(cut.shard.stream, cut.shard.shard_id)
     folder = f"{cut.shard.stream}/{cut.shard.shard_id}/{stem}"
     shared = unit_name(cut.shard.shard_id, cut.span, cut.shard.stream) if recipe.several else stem
-    transformed = recipe.chain.run(cut.batch, label)
+    transformed = accepted(recipe.chain.run(cut.batch, label), recipe.sinks)
     placed = {sink.name: sink.encode(transformed.frame, shared) for sink in recipe.sinks}
     placed[rejects.NAME] = rejects.encode(transformed.settled, cut.batch, label, folder)
     facts = ledger.UnitFacts(recipe.application, cut.shard.stream, cut.shard.shard_id, cut.span.after, cut.span.last, recipe.digest)

@@ -21,7 +21,7 @@ from stream.metrics.recorder import Recorder
 from stream.metrics.server import Health, MetricsServer
 from stream.metrics.stall import StallWatch, watch_stalls
 from stream.pipeline.model import Pipeline
-from stream.worker.allocators import give_memory_back
+from stream.worker.allocators import keep_giving_back, prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.notifying import open_notifier
 from stream.worker.parts import to_all, weightiest
@@ -37,7 +37,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         Fatal: something that this process needs is missing, or no shard can go on; what is sealed stays, nothing else is visible.
         DefinitionError: the pipeline asks for something that cannot be had.
     """
-    give_memory_back()
+    prepare_allocators()
     registry, health = CollectorRegistry(), Health()
     recorder, log = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock)
     stalls = StallWatch(options.clock)
@@ -59,9 +59,12 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             async with asyncio.TaskGroup() as group:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
                 aside.append(group.create_task(watch_stalls(stalls, options.clock, lambda *where: emit(events.ShardStalled(*where)))))
+                aside.append(group.create_task(keep_giving_back(options.clock)))
                 aside += [group.create_task(export.run()) for export in exports]
                 aside += [group.create_task(keeper.run()) for keeper in [each[0].parts.keeper] if keeper]
                 aside += [group.create_task(told.run())] if told else []
+                loaders = [loader for one in each for loader in one.loaders]
+                aside += [group.create_task(loader.run()) for loader in loaders]
                 if (refresher := each[0].parts.refresher) is not None:
                     aside.append(group.create_task(refresher.run()))
                 await streams.run(options.drain_seconds)
@@ -69,7 +72,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                     await told.finish()
                 for task in aside:
                     task.cancel()
-                await asyncio.gather(*(export.finish() for export in exports))
+                await asyncio.gather(*(export.finish() for export in exports), *(loader.finish() for loader in loaders))
     except ExceptionGroup as group_error:
         raise weightiest(group_error) from group_error
     finally:
