@@ -87,7 +87,7 @@ def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*",
     statements: list[Document] = []
     for number, (service, actions, resources, prefixes) in enumerate(_merged(needs), 1):
         statement: Document = {
-            "Sid": f"{''.join(part.capitalize() for part in service.split('-'))}N{number}",
+            "Sid": f"{service.title().replace('-', '')}Statement{number}",
             "Effect": "Allow",
             "Action": list(actions),
             "Resource": resources,

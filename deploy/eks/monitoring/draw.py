@@ -93,7 +93,7 @@ def draw(prometheus, picture):
 
 
 def main():
-    with tempfile.TemporaryDirectory() as folder, demo(Path(folder), rows=60_000) as prometheus:
+    with tempfile.TemporaryDirectory() as folder, demo(Path(folder)) as prometheus:
         Event().wait(SECONDS + 20)
         draw(prometheus, Path(sys.argv[1]))
 

@@ -138,8 +138,8 @@ def pipeline_at(folder, collector):
 
 
 @contextmanager
-def demo(folder, rows=20_000, shards=2):
-    """Prometheus, watching a worker that reads ``rows`` flights, put a few at a time in a thread for as long as the context lasts."""
+def demo(folder, shards=2):
+    """Prometheus, watching a worker that reads flights, which a thread puts a few at a time for as long as the context lasts."""
     with ExitStack() as stack:
         aws = stack.enter_context(LocalAws())
         errands = stack.enter_context(Errands(aws.environment()))
@@ -162,9 +162,9 @@ def demo(folder, rows=20_000, shards=2):
         def load():
             table, at = flights_table(), 0
             where = aws.environment()
-            while not over.is_set() and at < rows:
+            while not over.is_set():
                 produce(where["AWS_ENDPOINT_URL_KINESIS"], where["AWS_REGION"], "flights", table.slice(at, 500), 1, lambda _: None)
-                at += 500
+                at = (at + 500) % len(table)
                 over.wait(1.0)
 
         thread = threading.Thread(target=load)

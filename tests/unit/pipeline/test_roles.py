@@ -73,6 +73,22 @@ def test_backfill_reads_no_stream():
     assert actions == {"s3:DeleteObject", "s3:GetObject", "s3:PutObject", "s3:ListBucket"}
 
 
+def test_redshift_reads_the_staged_files_and_nothing_else():
+    sink = {
+        "staging": "s3://lake/_staging/",
+        "table": "t",
+        "database": "dev",
+        "workgroup": "analytics",
+        "iam_role": "arn:aws:iam::111122223333:role/copy",
+    }
+    source = {**least()["source"], "schema": {"carrier": "string"}}
+    made = document(Role.REDSHIFT_COPY, source=source, stages=[], sinks=[{"redshift": sink}])
+    assert allows(made, "s3:GetObject", "arn:aws:s3:::lake/_staging/a")
+    assert allows(made, "s3:ListBucket", "arn:aws:s3:::lake", "_staging/a")
+    assert not allows(made, "s3:PutObject", "arn:aws:s3:::lake/_staging/a")
+    assert not allows(made, "s3:GetObject", "arn:aws:s3:::lake/_stream/a")
+
+
 def test_a_pipeline_without_redshift_has_no_role_for_it():
     assert accesses(Pipeline.model_validate(least()), Role.REDSHIFT_COPY, HERE) == ()
 
