@@ -58,6 +58,11 @@ dashboards-check: install ## Test alerts with promtool, and every panel with Pro
 	@deploy/eks/monitoring/tools.sh
 	@$(BIN)/python -m pytest -q deploy/eks/monitoring $(ARGS)
 
+dashboard-picture: install ## Draw the dashboard while a pipeline runs, into docs/images; needs root on Debian
+	@deploy/eks/monitoring/tools.sh
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
+	@$(BIN)/python -m deploy.eks.monitoring.draw docs/images/dashboard.png
+
 image-check: install ## Build the image without Docker, look into it, and run the demo's pipeline in it; needs root on Debian
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 	@$(BIN)/python deploy/image/check.py

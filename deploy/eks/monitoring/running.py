@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Event
 from time import monotonic, time
 
+import boto3
 import yaml
 
 from stream.local.aws import Errands
@@ -26,6 +27,7 @@ from stream.local.start import LocalAws
 ROOT = Path(__file__).parents[3]
 LABELS = {"namespace": "data", "pod": "flights-stream-0"}
 PATIENCE = 240
+BROKEN = b'{"carrier": '
 LIFE = timedelta(hours=6)
 
 
@@ -162,7 +164,11 @@ def demo(folder, shards=2):
         def load():
             table, at = flights_table(), 0
             where = aws.environment()
+            keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": where["AWS_REGION"]}
+            client = boto3.client("kinesis", endpoint_url=where["AWS_ENDPOINT_URL_KINESIS"], **keys)
+            stack.callback(client.close)
             while not over.is_set():
+                client.put_records(StreamName="flights", Records=[{"Data": BROKEN, "PartitionKey": str(key)} for key in range(at, at + 3)])
                 produce(where["AWS_ENDPOINT_URL_KINESIS"], where["AWS_REGION"], "flights", table.slice(at, 500), 1, lambda _: None)
                 at = (at + 500) % len(table)
                 over.wait(1.0)
