@@ -45,6 +45,9 @@ check: install ## Check format, lint, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+audit-check: install ## Send the demo's 336,776 records through kills to rotel: one span for each, shown
+	@AUDIT_CHECK_RECORDS=336776 $(BIN)/python -m pytest -q tests/integration/test_rotel.py -k kill $(ARGS)
+
 chart-check: install ## Render the Helm chart over a matrix of values and check every object; needs Node.js and 64-bit Linux on x86
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 	@mkdir -p .make/chart && cp deploy/eks/check/package*.json deploy/eks/check/crds.mjs .make/chart/ && cd .make/chart && npm ci --silent --no-audit --no-fund
@@ -67,6 +70,9 @@ image-check: install ## Build the image without Docker, look into it, and run th
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 	@$(BIN)/python deploy/image/check.py
 
+fuzz: install ## Send a million bent records through each decoder; ARGS="--seed N" repeats a run
+	@$(BIN)/python -m tests.fuzz.decoders $(ARGS)
+
 bench: install ## Measure beside other consumers; prints ratios, writes .make/bench.json and .make/bench.svg
 	@mkdir -p .make
 	@$(BIN)/python benchmarks/run.py --json .make/bench.json --svg .make/bench.svg $(ARGS)
@@ -77,9 +83,12 @@ localstack: install ## Run the system tests against LocalStack, which is install
 docs: install ## Rewrite the tables in the documentation that are made from the code
 	@$(BIN)/python -m tests.docs.generate
 
+kcl: install ## Run a pipeline under the real MultiLangDaemon of the KCL (Java, Node.js)
+	@tests/kcl/run.sh $(abspath $(BIN))/python $(ARGS)
+
 lock: install ## Rewrite the locked requirements from pyproject.toml
-	$(COMPILE) --universal --python-version 3.11 --all-extras pyproject.toml requirements/build.in -o requirements/dev.txt
-	$(COMPILE) --universal --python-version 3.11 pyproject.toml -o requirements/run.txt
+	$(COMPILE) --universal --python-version 3.11 --extra dev --extra local pyproject.toml requirements/build.in -o requirements/dev.txt
+	$(COMPILE) --universal --python-version 3.11 --extra telemetry pyproject.toml -o requirements/run.txt
 	$(COMPILE) --universal --python-version 3.11 requirements/build.in -o requirements/build.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/run.txt requirements/kcl.in -o requirements/kcl.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/dev.txt requirements/deploy.in -o requirements/deploy.txt

@@ -54,6 +54,7 @@ class Outcome(IntEnum):
     DEAD_LETTERED = 4
     OUT_OF_RANGE = 5
     EXPIRED_GAP = 6
+    FOREIGN = 7
 
     @property
     def label(self) -> str:

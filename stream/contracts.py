@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 import polars as pl
 
@@ -57,13 +57,32 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One shard as the service lists it. The hash range is inclusive on both ends; ``parents`` has 0, 1 or 2 ids."""
+    """One shard as the service lists it. The hash range is inclusive on both ends; ``parents`` has 0, 1 or 2 ids.
+
+    ``generation`` counts how often it was rewound: each time its chain in the commit log begins anew, under the name ``chain``.
+    """
 
     stream: str
     shard_id: str
     parents: tuple[str, ...] = ()
     first_hash: int = 0
     last_hash: int = 2**128 - 1
+    generation: int = 0
+
+    @property
+    def chain(self) -> str:
+        """The name of its chain in the commit log and in file names: the shard id, behind a rewind with the generation."""
+        return f"{self.shard_id}{GENERATION_MARK}{self.generation}" if self.generation else self.shard_id
+
+
+GENERATION_MARK: Final = "_r"
+"""Between shard id and generation in the name of a chain; shard ids are ``shardId-`` and digits."""
+
+
+def shard_of_chain(chain: str) -> tuple[str, int]:
+    """Shard id and generation of a chain's name."""
+    shard_id, mark, generation = chain.rpartition(GENERATION_MARK)
+    return (shard_id, int(generation)) if mark and generation.isdigit() else (chain, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +118,9 @@ class Source(Protocol):
 
         With ``after == ORIGIN`` reading begins at ``start`` instead. With ``until``, no row behind it is delivered and the
         iterator ends once ``position`` has reached it; without, it ends only with the shard. An idle shard yields pages
-        without rows about once a second. A page never splits a KPL aggregate. ``complete_until`` says that everything that had arrived
-        by then lies at or before ``after``; without it, a record that is gone from the stream makes what followed it doubtful.
+        without rows: about once a second where it is polled, every few seconds where records are pushed. A page never splits a KPL
+        aggregate. ``complete_until`` says that everything that had arrived by then lies at or before ``after``; without it, a record
+        that is gone from the stream makes what followed it doubtful.
 
         Raises:
             Fatal: stream missing, access denied.
@@ -281,18 +301,31 @@ class RangedStore(ObjectStore, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """How far another application says that it has processed a shard: all up to user record ``subsequence`` of ``position``; None: all."""
+
+    position: int | None
+    subsequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A hint where the commit log's sealed part ends: it may lag, never lead.
 
     ``position`` is a sequence number, or None for a shard that has ended; ``subsequence`` the index of the last user record of
     it; ``unit_after`` where the unit that ends there begins, so that the log can be entered without listing it. ``tip``: everything
-    that had arrived by then is committed, which on a quiet shard is much later than the last record.
+    that had arrived by then is committed, which on a quiet shard is much later than the last record. ``record``: a record has the
+    sequence number ``position``; the end of a gap is nobody's. ``generation``: of the chain it belongs to. ``foreign``: what another
+    application has written over it, such as a Java KCL that shares the lease table; None where the log alone says what is done.
     """
 
     position: int | None
     subsequence: int
     unit_after: int
     tip: datetime | None = None
+    record: bool = True
+    generation: int = 0
+    foreign: Reached | None = None
 
 
 class Checkpoints(Protocol):

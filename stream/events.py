@@ -18,7 +18,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class PageReceived(Event):
-    """GetRecords answered. ``records`` counts Kinesis records, ``user_records`` what de-aggregation made of them."""
+    """GetRecords answered, or records were pushed. ``records`` counts Kinesis records, ``user_records`` what came of them."""
 
     records: int
     user_records: int
@@ -41,6 +41,23 @@ class PollRepeated(Event):
     why: str
     detail: str
     wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionEnded(Event):
+    """Records are no longer pushed, and are again after ``wait`` seconds; ``why``: renewed, silence, budget, in_use, broken."""
+
+    why: str
+    detail: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalChanged(Event):
+    """The shard is read in another way from now on; ``to``: polling (because of ``why``), fan_out."""
+
+    to: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +204,35 @@ class ExportRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ExportHalted(Event):
+    """Spans of this shard stand still until somebody mends ``reason``; tried again after ``wait`` seconds. ``status``: HTTP, or 0.
+
+    ``blocking``: checkpoints wait for it, so that the shard stands still as well.
+    """
+
+    status: int
+    reason: str
+    wait: float
+    blocking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResumed(Event):
+    """Spans of this shard are exported again, from where they stood."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExportLagged(Event):
     """How long the oldest sealed unit of the shard has been waiting for its export; 0 when none waits."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryFailed(Event):
+    """Spans of the worker's own operations did not reach their collector, in the SDK's words; ``shard`` is empty."""
+
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,3 +377,87 @@ class DrainStarted(Event):
     """A signal asked for the end; ``shard`` is empty."""
 
     deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTaken(Event):
+    """This worker has the shard's lease now; ``why``: free, expired, stolen, own. ``previous``: the owner before, or empty."""
+
+    why: str
+    previous: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseDropped(Event):
+    """This worker has the shard's lease no longer; ``why``: released, lost, expired, vanished."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseVanished(Event):
+    """Somebody deleted the row of a lease that this worker holds; it is made again, and the commit log says where to go on."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseCreated(Event):
+    """A shard without a lease row got one that begins at ``checkpoint``."""
+
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseWritten(Event):
+    """One write to the lease table: take, renew, checkpoint, release, create, delete."""
+
+    operation: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesScanned(Event):
+    """The lease table was looked at; ``size`` in bytes."""
+
+    leases: int
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRowUnreadable(Event):
+    """A row of the lease table is passed over because it is no lease as KCL writes it."""
+
+    table: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseHoles(Event):
+    """How many parts of the stream's hash range no lease covers, as seen several times in a row; ``first`` begins the first."""
+
+    holes: int
+    first: str
+
+
+@dataclass(frozen=True, slots=True)
+class MixedFleet(Event):
+    """Workers of another application hold leases, so leases are balanced by KCL's rules while they do."""
+
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignProgress(Event):
+    """Another application processed the records behind ``after`` up to ``last`` (None: to the shard's end); the log says so now."""
+
+    after: int
+    last: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRewound(Event):
+    """An operator rewound the shard: records behind ``position`` are processed again, as ``generation`` of its chain."""
+
+    position: int
+    generation: int

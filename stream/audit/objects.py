@@ -18,10 +18,16 @@ from stream.audit.report import Check, Finding, Verdict
 from stream.batch import SEQUENCE, SUBSEQUENCE
 from stream.contracts import ObjectStore
 
+_WITH_THE_LOG: Final = frozenset({"ledger", "rejects"})
+
 _NAME: Final = re.compile(
     r"(?:.*/)?(?P<label>[A-Za-z0-9_.-]+)-(?P<after>\d{1,60})-(?P<last>\d{1,60})(?:\.\d+)?\.(?P<sha>[0-9a-f]{16})\.[a-z.]+"
 )
 """File names as sinks make them: ``[<stream>.]<shard>-<after>-<last>[.<part>].<sha16>.<extension>``."""
+
+
+_LIKE: Final = re.compile(r"(shardId-\d{12})-(\d+)-(\d+)")
+"""What is left of such a name in one that somebody has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,22 @@ class Stray:
     after: str = ""
     last: str = ""
     ours: bool = False
+
+
+def former_place(unit: Link, sink: str, areas: Mapping[str, Area]) -> str | None:
+    """Where the sink was when ``unit`` was sealed, if that is not where it is now. Ledger and rejects move with the log itself."""
+    url, area = unit.targets.get(sink), areas.get(sink)
+    if url is None or sink in _WITH_THE_LOG or (area is not None and area.store.url == url):
+        return None
+    return url
+
+
+def url_in(unit: Link, sink: str, key: str, areas: Mapping[str, Area]) -> str:
+    """The URL of a file of ``unit`` as it was written; its key alone where nobody knows."""
+    former = former_place(unit, sink, areas)
+    if former is not None:
+        return f"{former.removesuffix('/')}/{key}"
+    return areas[sink].url_of(key) if sink in areas else key
 
 
 def unit_of(key: str, stream: str) -> tuple[str, int] | None:
@@ -105,7 +127,9 @@ def _stray(sink: str, key: str, url: str, stream: str, sealed: set[tuple[str, st
     match = _NAME.fullmatch(key)
     shard = match["label"].removeprefix(f"{stream}.") if match else ""
     if match is None or (shard, match["after"], match["last"]) not in sealed:
-        return Stray(sink, key, url)
+        like = _LIKE.search(key)
+        named, after, last = like.groups() if like else ("", "", "")
+        return Stray(sink, key, url, named, after, last)
     return Stray(sink, key, url, shard, match["after"], match["last"], ours=True)
 
 

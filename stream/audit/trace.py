@@ -12,7 +12,7 @@ import polars as pl
 
 from stream.audit.chain import Link
 from stream.audit.ledger import Segment
-from stream.audit.objects import Area
+from stream.audit.objects import Area, url_in
 from stream.errors import DefinitionError
 
 _WANTED: Final = re.compile(
@@ -108,9 +108,9 @@ def fates(
     ledger = unit.ledger
     for row in rows.iter_rows(named=True):
         places = [
-            Place(target, areas[target].url_of(segment.header.objects[row[f"dest_{index}"]].key), row[f"row_{index}"])
+            Place(target, url_in(unit, target, segment.header.objects[row[f"dest_{index}"]].key, areas), row[f"row_{index}"])
             for index, target in enumerate(segment.header.targets)
-            if row[f"dest_{index}"] is not None and target in areas
+            if row[f"dest_{index}"] is not None
         ]
         trace_id, span_id = ids[row["seq"], row["sub"]]
         found.append(

@@ -173,7 +173,7 @@ def show(report: Report, console: Console) -> None:
     """The report for a person."""
     console.print(_shards(report))
     for finding in report.findings:
-        colour = "red" if finding.verdict is Verdict.FAILED else "yellow"
+        colour = {Verdict.FAILED: "red", Verdict.UNKNOWN: "yellow", Verdict.OK: "cyan"}[finding.verdict]
         bounds = f" ({finding.after}, {finding.last}]" if finding.after else ""
         console.print(f"[bold {colour}]{finding.verdict}[/] {finding.check} {finding.shard}{bounds}")
         console.print(f"  {finding.message}" + (f"\n  {finding.object}" if finding.object else ""), markup=False)
@@ -181,10 +181,11 @@ def show(report: Report, console: Console) -> None:
         console.print(f"removed {url}", markup=False)
     asked = ", ".join(f"{check} {count:,}" for check, count in report.checked.items())
     console.print(f"looked at: {asked}")
+    failed = sum(finding.verdict is Verdict.FAILED for finding in report.findings)
     words = {
         Verdict.OK: f"[bold green]All {report.records:,} records are accounted for, once.[/]",
         Verdict.UNKNOWN: "[bold yellow]Nothing is wrong that could be checked; something could not be.[/]",
-        Verdict.FAILED: f"[bold red]{len(report.findings)} finding(s): the log does not prove what it says.[/]",
+        Verdict.FAILED: f"[bold red]{failed} finding(s): the log does not prove what it says.[/]",
     }
     console.print(words[report.verdict])
 

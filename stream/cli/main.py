@@ -24,6 +24,8 @@ VERBS: Final = {
     "schema": "schema:schema",
     "trace": "trace:trace",
     "audit": "audit:app",
+    "kcl": "kcl:app",
+    "leases": "leases:app",
     "dlq": "dlq:app",
     "backfill": "backfill:backfill",
     "loads": "loads:app",

@@ -10,13 +10,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from stream.pipeline.model import Pipeline
+from stream.pipeline.model import Pipeline, Retrieval
 from stream.pipeline.resources import is_remote
 from stream.pipeline.secrets import SECRETS_MANAGER, references
 from stream.sink.redshift import RedshiftSinkConfig
 
 READ_STREAM: Final = ("kinesis:DescribeStreamSummary", "kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards")
+CONSUMER: Final = ("kinesis:DescribeStreamConsumer", "kinesis:RegisterStreamConsumer")
+SUBSCRIBE: Final = ("kinesis:SubscribeToShard",)
 OBJECTS: Final = ("s3:DeleteObject", "s3:GetObject", "s3:PutObject")
+LEASES: Final = (
+    "dynamodb:DeleteItem",
+    "dynamodb:DescribeTable",
+    "dynamodb:GetItem",
+    "dynamodb:PutItem",
+    "dynamodb:Scan",
+    "dynamodb:UpdateItem",
+)
 EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
 FOLLOW: Final = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult")
 LIST: Final = ("s3:ListBucket",)
@@ -59,6 +69,7 @@ def needed(pipeline: Pipeline, account: Account | None = None) -> tuple[Access, 
         *_tables(pipeline, where),
         *_warehouses(pipeline, where),
         *_secrets(pipeline, where),
+        *_leases(pipeline, where),
         *_others(pipeline, where),
     )
 
@@ -68,6 +79,10 @@ def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     if objects is None:
         streams = tuple(_arn(where, kinesis.region, "kinesis", f"stream/{name}") for name in kinesis.names)
         yield Access("kinesis", READ_STREAM, streams, "read the stream")
+        if kinesis.retrieval is Retrieval.FAN_OUT:
+            consumers = tuple(f"{stream}/consumer/*" for stream in streams)
+            yield Access("kinesis", CONSUMER, streams, "register the consumer of enhanced fan-out")
+            yield Access("kinesis", SUBSCRIBE, consumers, "subscribe to shards")
         return
     yield from _below(objects.url, where, "read the source's objects")
     if objects.manifest is not None and is_remote(objects.manifest):
@@ -144,6 +159,17 @@ def _secrets(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         # A secret's ARN ends in six characters that its name does not tell.
         resource = name if name.startswith("arn:") else _arn(where, None, "secretsmanager", f"secret:{name}-??????")
         yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (resource,), "read a secret")
+
+
+def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+    native = pipeline.coordination.native
+    if native is None:
+        return
+    table = _arn(where, native.region, "dynamodb", f"table/{native.table or pipeline.application}")
+    yield Access("dynamodb", LEASES, (table,), "share the shards with other workers")
+    yield Access("dynamodb", ("dynamodb:GetItem",), (f"{table}-CoordinatorState",), "see whether KCL 3.x owns the lease table")
+    if native.create_table:
+        yield Access("dynamodb", ("dynamodb:CreateTable",), (table,), "create the lease table")
 
 
 def _arn(where: Account, region: str | None, service: str, name: str) -> str:

@@ -193,8 +193,8 @@ def _bill(pipeline: Pipeline, rate: Rate, price: Prices, day: _Day) -> list[Item
         puts = day.units * (LOG_PUTS + day.own_files)
         items.append(Item("S3 PUT of commit log and ledger", puts, "requests", _requests(puts, price.s3_put_per_1000)))
         items.append(Item("S3 storage of commit log and ledger", day.log_bytes, "bytes", _storage(day.log_bytes, price)))
-    if pipeline.coordination.value != "local":
-        writes = lease_writes(rate.shards) + day.units
+    if (native := pipeline.coordination.native) is not None:
+        writes = lease_writes(rate.shards, native.failover.total_seconds()) + day.units
         items.append(Item("DynamoDB writes of leases", writes, "requests", writes * MONTH_DAYS * price.dynamodb_write_per_million / 1e6))
     return items
 

@@ -17,7 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from stream.audit.export import Compression, Mode
+from stream.audit.context import DEFAULT_PATHS
+from stream.audit.export import Compression, Destinations, Mode
 from stream.audit.spans import Signal, Tier, Trust
 from stream.contracts import Start, StartKind
 from stream.pipeline.components import canonical_name
@@ -26,6 +27,7 @@ from stream.pipeline.units import parse_duration, parse_size
 from stream.pipeline.values import (
     ApplicationName,
     CollectorUrl,
+    ConsumerName,
     Count,
     Decoder,
     Duration,
@@ -40,6 +42,8 @@ from stream.pipeline.values import (
     Stage,
     StartPosition,
     StreamName,
+    TableName,
+    TracePath,
     fail_at,
     fail_with,
     problem,
@@ -47,7 +51,7 @@ from stream.pipeline.values import (
 from stream.sink.objects import SinkConfig
 from stream.transform.decode import Unknown
 from stream.transform.stage import SchemaMismatch
-from stream.transform.types import RecordSchema, parse_schema
+from stream.transform.types import RecordSchema, parse_schema, widened
 
 
 class KplOutOfRange(StrEnum):
@@ -64,10 +68,82 @@ class OnExpired(StrEnum):
     HALT = "halt"
 
 
-class Coordination(StrEnum):
-    """Who decides which worker reads which shard."""
+class Retrieval(StrEnum):
+    """How records are fetched."""
 
-    LOCAL = "local"
+    POLLING = "polling"
+    FAN_OUT = "fan_out"
+
+
+class LocalCoordination(Part):
+    """One worker reads all shards; checkpoints lie beside the commit log."""
+
+
+class KclCoordination(Part):
+    """The KCL's MultiLangDaemon owns leases and retrieval, and starts a process of ours for each shard."""
+
+
+class LeaseBalance(StrEnum):
+    """How leases are spread over workers."""
+
+    EVEN = "even"
+    KCL = "kcl"
+
+
+class NativeCoordination(Part):
+    """Any number of workers share the shards by leases in DynamoDB, in rows that Java KCL 2.x reads and writes too."""
+
+    table: TableName | None = Field(default=None, description="Lease table; the application's name where not given, as with KCL.")
+    failover: Duration = Field(
+        default=parse_duration("10s"), description="Without a sign of life for this long, a worker loses its leases to the others."
+    )
+    look: Duration = Field(
+        default=parse_duration("1s"), description="Between looks for leases that were given up; longer for large tables, to read less."
+    )
+    max_leases: Count | None = Field(default=None, description="Most leases that one worker takes; no limit where not given.")
+    balance: LeaseBalance = Field(
+        default=LeaseBalance.EVEN,
+        description="even: by traffic, without ended shards; kcl: exactly as KCL 2.x, which applies anyway while its workers hold some.",
+    )
+    create_table: bool = Field(default=True, description="Create the table if it is missing, billed on demand.")
+    region: Region | None = Field(default=None, description="AWS region of the table; the environment's where not given.")
+    endpoint: Endpoint | None = Field(default=None, description="URL of DynamoDB, for an emulator or a VPC endpoint.")
+
+
+class Coordination(Part):
+    """Who decides which worker reads which shard: exactly one of these."""
+
+    local: LocalCoordination | None = Field(default=None, description="One worker reads all shards.")
+    native: NativeCoordination | None = Field(default=None, description="Workers share the shards by leases in DynamoDB.")
+    kcl: KclCoordination | None = Field(default=None, description="The KCL's MultiLangDaemon; see `stream kcl`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """A kind of coordination by its name alone means all its defaults."""
+        if isinstance(value, str):
+            if value not in cls.model_fields:
+                message = f"`{value}` is no kind of coordination"
+                fail_at((), "bad_value", message, f"write one of {', '.join(cls.model_fields)}")
+            return {value: {}}
+        return (
+            {key: {} if options is None and key in cls.model_fields else options for key, options in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(given := [name for name in type(self).model_fields if getattr(self, name) is not None]) != 1:
+            message = f"{' and '.join(given) if given else 'none'} given; workers are coordinated in one way"
+            fail_at((), "bad_value", message, f"write one of {', '.join(type(self).model_fields)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _shortest(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Only the kind that is used, by its name alone where it has no options, so that definitions stay as they were."""
+        written = {key: value for key, value in handler(self).items() if value is not None}
+        return next(iter(written)) if not any(written.values()) else written
 
 
 class StreamEntry(Part):
@@ -96,6 +172,13 @@ class KinesisSource(Part):
     start: StartPosition = Field(
         default=Start(StartKind.TRIM_HORIZON),
         description="Where a shard begins that was never read: trim_horizon, latest, or {at_timestamp: 2026-01-01T00:00:00Z}.",
+    )
+    retrieval: Retrieval = Field(
+        default=Retrieval.POLLING,
+        description="polling (shares 2 MB/s of a shard with every other reader) or fan_out (2 MB/s of its own, costs extra).",
+    )
+    consumer: ConsumerName | None = Field(
+        default=None, description="With `retrieval: fan_out`: name of the registered consumer; the application's where not given."
     )
     region: Region | None = Field(default=None, description="AWS region; the environment's where not given.")
     endpoint: Endpoint | None = Field(default=None, description="URL of the service, for an emulator or a VPC endpoint.")
@@ -132,7 +215,8 @@ class KinesisSource(Part):
     @model_serializer(mode="wrap")
     def _without_the_other(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Of ``stream`` and ``streams`` only the one that is used, so that a definition with one stream is written as it always was."""
-        return {key: value for key, value in handler(self).items() if value or key not in {"stream", "streams"}}
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if value or key not in {"stream", "streams"}}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -162,6 +246,11 @@ class Source(Part):
     )
     unknown: Unknown | None = Field(
         default=None, description="Fields that the schema does not name: ignore, reject or capture. Same as the decoder's option."
+    )
+    widen: bool = Field(
+        default=False,
+        description="Read each column in the widest type of its family (int64, float64, decimal(38,s)), so that values which outgrow "
+        "the schema are no dead letters.",
     )
 
     @model_validator(mode="before")
@@ -194,6 +283,8 @@ class Source(Part):
     @model_validator(mode="after")
     def _one_policy(self) -> Self:
         """``unknown`` and the decoder's own option agree, wherever it was written, so that equal meanings are equal models."""
+        if self.widen and self.fields is None:
+            fail_at(("widen",), "bad_value", "there is no schema whose types could be widened", "remove this line")
         own = getattr(self.decode, "unknown", None)
         if self.unknown is None or self.unknown == own:
             return self if self.unknown == own else self.model_copy(update={"unknown": own})
@@ -206,7 +297,10 @@ class Source(Part):
 
     def record_schema(self) -> RecordSchema | None:
         """The columns of a record, or None where the file names none."""
-        return None if self.fields is None else parse_schema(self.fields)
+        if self.fields is None:
+            return None
+        schema = parse_schema(self.fields)
+        return widened(schema) if self.widen else schema
 
 
 class Flush(Part):
@@ -244,13 +338,42 @@ class Otlp(Part):
     tier: Tier = Field(default=Tier.FULL, description="full, anomalies (all but written records), or sample (those and one in `sample`).")
     sample: Count = Field(default=100, description="With `tier: sample`: one written record in this many.")
     trust_producer_context: Trust = Field(default=Trust.LINK, description="What a producer's trace context becomes: link, parent, ignore.")
+    destinations: Destinations = Field(
+        default=Destinations.FULL,
+        description="How spans name files: full (URLs, which hold the values of partition columns) or digest (SHA-256 only).",
+    )
     request_bytes: Size = Field(default=parse_size("3584KiB"), description="Largest request before compression.")
+
+
+class Lineage(Part):
+    """OpenLineage events of each run of a worker, with a facet that leads to the ledger."""
+
+    url: CollectorUrl | None = Field(
+        default=None, description="Where events are posted, such as http://marquez:5000/api/v1/lineage; beside the log if not given."
+    )
+    headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
+    interval: Duration = Field(default=parse_duration("5m"), description="Between two RUNNING events.")
+    namespace: str = Field(default="kinesis-stream", min_length=1, max_length=200, description="Namespace of the job.")
+
+
+class Telemetry(Part):
+    """Spans of the worker's own operations, by OTLP/HTTP; they may be dropped, unlike spans of records. Needs the extra `telemetry`."""
+
+    endpoint: CollectorUrl = Field(description="Base URL of the collector, such as http://127.0.0.1:4318; /v1/traces is appended.")
+    headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
+    queue: Count = Field(default=2048, le=65_536, description="Spans that may wait; further ones are dropped and counted.")
 
 
 class Audit(Part):
     """What is told of every record besides the ledger, which is always written."""
 
     otlp: Otlp | None = Field(default=None, description="Where spans go; nowhere if not given.")
+    lineage: Lineage | None = Field(default=None, description="OpenLineage events; none if not given, `{}` keeps them beside the log.")
+    trace_context: tuple[TracePath, ...] = Field(
+        default=DEFAULT_PATHS,
+        max_length=16,
+        description="Where JSON records carry a W3C `traceparent`; the first path that leads to a well-formed one counts. `[]`: none.",
+    )
 
 
 class Rejects(Part):
@@ -281,12 +404,16 @@ class Pipeline(Part):
     stages: tuple[Stage, ...] = Field(default=(), description="Run in this order over every batch.")
     sinks: Annotated[tuple[Sink, ...], AfterValidator(_some)] = Field(description="Where rows go; each gets all of them.")
     state: Location = Field(description="Commit log and recorded definitions: s3://bucket/prefix/ or file:./directory.")
-    coordination: Coordination = Field(default=Coordination.LOCAL, description="Who decides which worker reads which shard.")
+    coordination: Coordination = Field(
+        default=Coordination(local=LocalCoordination()),
+        description="Who decides which worker reads which shard: local, native, or {native: options}.",
+    )
     flush: Flush = Field(default=Flush(), description="When a unit ends.")
     rejects: Rejects = Field(default=Rejects(), description="When dead letters stop a shard.")
     memory: Memory = Field(default=Memory(), description="How much a worker may hold.")
     metrics: Metrics = Field(default=Metrics(), description="Where metrics are served.")
     audit: Audit = Field(default=Audit(), description="Where spans of every record are sent.")
+    telemetry: Telemetry | None = Field(default=None, description="Where spans of the worker's own operations go; nowhere if not given.")
     notify: Notify = Field(default=Notify(), description="Who is told when a shard halts.")
     requires: tuple[Location, ...] = Field(
         default=(), description="Objects that must be there before anything is read, such as s3://bucket/2026-01-01/_SUCCESS."

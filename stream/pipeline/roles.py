@@ -72,13 +72,13 @@ def accesses(pipeline: Pipeline, role: Role, account: Account) -> tuple[Access, 
     needs = needed(pipeline, account)
     match role:
         case Role.WORKER:
-            return needs
+            return tuple(each for each in needs if not _makes(each))
         case Role.BOOTSTRAP:
             return tuple(_made(needs))
         case Role.REDSHIFT_COPY:
             return tuple(_copied(pipeline, needs))
         case Role.BACKFILL:
-            return tuple(each for each in needs if each.service != "kinesis")
+            return tuple(each for each in needs if each.service != "kinesis" and not _makes(each))
 
 
 def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*", partition: str = "aws") -> Document:
@@ -156,9 +156,19 @@ def _made(needs: Iterable[Access]) -> Iterator[Access]:
     for each in needs:
         if each.service in _BOOTSTRAP:
             whole = (resource.partition("/")[0] if each.service == "s3" else resource for resource in each.resources)
-            found.setdefault(each.service, set()).update(resource for resource in whole if "/index/" not in resource)
+            found.setdefault(each.service, set()).update(resource for resource in whole if not _found(resource))
     for service, resources in found.items():
         yield Access(service, _BOOTSTRAP[service], tuple(sorted(resources)), "make what workers need")
+
+
+def _makes(access: Access) -> bool:
+    """Whether this is the making of a table, which a worker does only where nobody did before."""
+    return "dynamodb:CreateTable" in access.actions
+
+
+def _found(resource: str) -> bool:
+    """Whether this is something that AWS or KCL makes."""
+    return "/consumer/" in resource or resource.endswith("-CoordinatorState")
 
 
 def _copied(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:

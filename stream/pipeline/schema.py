@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from stream.pipeline.components import DECODERS, SINKS, STAGES, stage_class, stage_names
-from stream.pipeline.model import Pipeline
+from stream.pipeline.model import Coordination, Pipeline
 from stream.transform.types import NAMES
 
 DIALECT: Final = "http://json-schema.org/draft-07/schema#"
@@ -47,6 +47,7 @@ _FORMS: Final[Mapping[tuple[str, str], tuple[dict[str, Any], ...]]] = {
     ("Enrich", "on"): (_TEXT, _TEXTS),
     ("Enrich", "take"): (_TEXT, _TEXTS),
     ("KinesisSource", "streams"): ({"type": "array", "items": {"anyOf": [_TEXT, {"$ref": f"{_DEFS}StreamEntry"}]}},),
+    ("Pipeline", "coordination"): ({"enum": list(Coordination.model_fields)},),
     ("Parse", "url"): ({"type": "boolean"},),
     ("Validate", "columns"): ({"type": "null"},),
     ("ObjectsSinkConfig", "partition_by"): (_TEXT, _NAMED),

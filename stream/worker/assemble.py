@@ -26,6 +26,8 @@ from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Fatal
 from stream.lease.checkpoints import StoredCheckpoints
+from stream.lease.coordinator import Coordinator
+from stream.lease.native import LeaseCheckpoints
 from stream.pipeline.access import needed
 from stream.pipeline.limits import READING_SHARE, unit_bytes
 from stream.pipeline.model import OnExpired, Pipeline
@@ -39,6 +41,7 @@ from stream.worker.breaker import Breaker
 from stream.worker.credentials import CredentialKeeper
 from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
+from stream.worker.leasing import open_leases
 from stream.worker.loaders import open_loaders
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.places import located, read_object
@@ -57,7 +60,8 @@ class WorkerOptions:
 
     ``base``: where relative paths of the pipeline begin. ``env``: for secrets. ``drain_seconds``: after a signal, how long units in hand
     may take to be sealed. ``threads``: for decoding, transforming and encoding. ``listeners`` hear every event. ``reading``: how much of
-    its source the pipeline reads.
+    its source the pipeline reads. ``leases``: an operator's, to be used instead of a worker's own. ``worker``: its name
+    in manifests, leases and spans; made up where empty.
     """
 
     base: Path
@@ -67,6 +71,8 @@ class WorkerOptions:
     listeners: tuple[Emit, ...] = ()
     clock: Clock = field(default_factory=SystemClock)
     reading: Reading = field(default_factory=Reading)
+    leases: Coordinator | None = None
+    worker: str = ""
 
 
 def usable_cores() -> int:
@@ -99,6 +105,7 @@ class _Shared:
     repeat: Repeater
     emit: Emit
     draining: asyncio.Event
+    leases: Coordinator | None
 
 
 async def assemble(
@@ -120,6 +127,9 @@ async def assemble(
     await require(pipeline.requires, options.base, session)
     for store in (*stores.values(), state):
         await repeat("look at", nowhere, functools.partial(_look, store))
+    name = options.worker or worker_id(clock)
+    leases = options.leases or await _leases(pipeline, options, session, name, emit, stack)
+    hear = emit if leases is None else to_all(emit, leases.count)
     managed = functools.partial(read_secret, session)
     read = functools.partial(read_object, session)
 
@@ -132,7 +142,7 @@ async def assemble(
     shared = _Shared(
         pipeline=pipeline,
         options=options,
-        worker=worker_id(clock),
+        worker=name,
         state=state,
         stores=stores,
         definitions=definitions,
@@ -146,9 +156,10 @@ async def assemble(
         repeat=repeat,
         emit=emit,
         draining=draining,
+        leases=leases,
     )
     base_url = functools.partial(located, base=options.base)
-    around = Surroundings(pipeline, options.reading, session, state, stores[rejects.NAME], base_url, shared.worker, clock, emit)
+    around = Surroundings(pipeline, options.reading, session, state, stores[rejects.NAME], base_url, name, clock, hear)
     opened = await repeat("open source", nowhere, lambda: open_reading(around, stack))
     each = [await _stream_parts(one, shared) for one in opened]
     who = (shared.worker, clock, emit)
@@ -164,7 +175,8 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
     log = CommitLog(shared.state, pipeline.application, clock, shared.worker)
     start = await shared.repeat("pin start", Shard(opened.chain, ""), lambda: log.pin_start(opened.chain, opened.start))
     export = _export(opened.chain, shared, log)
-    checkpoints: Checkpoints = StoredCheckpoints(shared.state)
+    leases = None if opened.finite else shared.leases
+    checkpoints: Checkpoints = StoredCheckpoints(shared.state) if leases is None else LeaseCheckpoints(leases)
     if export is not None and pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT:
         checkpoints = WaitingCheckpoints(checkpoints, export)
     admit_gaps = pipeline.source.kinesis.on_expired is OnExpired.GAP and shared.options.reading.window.begin is None
@@ -187,11 +199,22 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
         emit=emit if export is None else to_all(emit, export),
         repeat=shared.repeat,
         export=export,
+        leases=leases,
         once=opened.finite,
         refresher=shared.refresher,
         keeper=shared.keeper,
     )
     return StreamParts(opened.chain, start, parts)
+
+
+async def _leases(
+    pipeline: Pipeline, options: WorkerOptions, session: AwsSession, name: str, emit: Emit, stack: AsyncExitStack
+) -> Coordinator | None:
+    """Leases, where workers share shards: those of a stream that is read without end. What ends by itself is one worker's."""
+    native = pipeline.coordination.native
+    if native is None or options.reading != Reading() or pipeline.source.s3 is not None:
+        return None
+    return await open_leases(pipeline, native, session, name, options.clock, emit, stack)
 
 
 async def _sender(pipeline: Pipeline, options: WorkerOptions, managed: SecretReader, emit: Emit, stack: AsyncExitStack) -> Sender | None:
@@ -205,9 +228,9 @@ def _export(stream: str, shared: _Shared, log: CommitLog) -> ExportTask | None:
     if otlp is None or shared.sender is None:
         return None
     areas = Stores(shared.state, shared.stores).areas(located(shared.pipeline.state, shared.options.base), stream)
-    units = LogUnits(log, stream, areas, shared.stores[ledger.NAME])
+    units = LogUnits(log, stream, areas, shared.stores[ledger.NAME], otlp.destinations)
     exporter = Exporter(units, shared.state, shared.sender, shape_of(otlp), clock, shared.emit, stream)
-    return ExportTask(exporter, clock, shared.emit, stream)
+    return ExportTask(exporter, clock, shared.emit, stream, strict=otlp.mode is Mode.STRICT)
 
 
 def _stores(pipeline: Pipeline, base: Path, session: AwsSession, state: ObjectStore) -> dict[str, ObjectStore]:

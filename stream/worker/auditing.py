@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from typing import Final
 from stream.audit import ledger
 from stream.audit.chain import Link, LinkKind, ShardLog, StageRun, StoredCheckpoint
 from stream.audit.ledger import LedgerObject
-from stream.audit.objects import Area, stream_of, unit_of
+from stream.audit.objects import Area, former_place, stream_of, unit_of, url_in
 from stream.audit.source import Reread
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
@@ -22,7 +22,7 @@ from stream.commit.log import CommitLog
 from stream.commit.lookup import position_of, shards_of, streams_of
 from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, encode, pinned, with_seal
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
-from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind
+from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
 from stream.errors import Halted
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
@@ -87,6 +87,7 @@ def link_of(key: str, body: bytes, position: int | None) -> Link:
         outcomes=manifest.outcomes,
         files=_files(manifest.files),
         superseded=_files(manifest.superseded),
+        targets=manifest.targets,
         stages=tuple(StageRun(run.name, run.rows_in, run.rows_out, run.micros) for run in manifest.stages),
         previous=manifest.previous,
         pipeline=manifest.pipeline,
@@ -100,6 +101,8 @@ def link_of(key: str, body: bytes, position: int | None) -> Link:
         created_at=manifest.created_at,
         sealed_by=manifest.sealed_by,
         sealed_at=manifest.sealed_at,
+        target=None if manifest.target is None else int(manifest.target),
+        note=manifest.note,
         damage=_damage(manifest, body),
     )
 
@@ -121,7 +124,7 @@ def _damage(manifest: Manifest, body: bytes) -> str:
 class StoredEvidence:
     """``audit.verify.Evidence`` over a pipeline's stores; with a ``source``, over the stream too.
 
-    ``shards`` of the stream as the source lists them, by id; ``start`` where reading it again begins.
+    ``open_place`` opens the URLs at which sinks were when older units were sealed.
     """
 
     def __init__(
@@ -132,14 +135,20 @@ class StoredEvidence:
         stream: str,
         source: Source | None = None,
         oldest: datetime | None = None,
+        open_place: Callable[[str], ObjectStore] | None = None,
+        *,
+        tidied: bool = False,
     ) -> None:
         self.application = log.application
         self.stream = stream
         self.areas = areas
         self.horizon = oldest
+        self.tidied = tidied
         self._log = log
         self._checkpoints = checkpoints
         self._source = source
+        self._open = open_place
+        self._former: dict[str, ObjectStore] = {}
         self._listed: dict[str, Shard] = {}
         self._streams: list[str] | None = None
         self._start = Start(StartKind.TRIM_HORIZON)
@@ -177,7 +186,10 @@ class StoredEvidence:
 
     async def checkpoint(self, shard: str) -> StoredCheckpoint | None:
         """See ``audit.verify.Evidence``."""
-        stored = await self._checkpoints.read(Shard(self.stream, shard))
+        shard_id, generation = shard_of_chain(shard)
+        stored = await self._checkpoints.read(Shard(self.stream, shard_id))
+        if stored is not None and stored.generation != generation:
+            return None
         if stored is not None:
             return StoredCheckpoint(stored.position, stored.subsequence, stored.unit_after)
         if await self._log.store.get(f"checkpoints/{self.stream}/{shard}.json") is not None:
@@ -187,7 +199,7 @@ class StoredEvidence:
     async def stray_checkpoints(self, shards: Sequence[str]) -> list[str]:
         """See ``audit.verify.Evidence``."""
         prefix = f"checkpoints/{self.stream}/"
-        known = {f"{prefix}{shard}.json" for shard in shards}
+        known = {f"{prefix}{shard_of_chain(shard)[0]}.json" for shard in shards}
         return [info.key async for info in self._log.store.list(prefix) if info.key not in known]
 
     async def of_another_stream(self, sink: str, key: str) -> bool:
@@ -223,11 +235,25 @@ class StoredEvidence:
         recorded = pinned(self._start)
         return str(recorded.timestamp or recorded.kind)
 
+    async def read_file(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str] | None:
+        """See ``audit.verify.Evidence``; what was moved together with everything else is found where the pipeline is now."""
+        area, former = self.areas.get(file.sink), former_place(unit, file.sink, self.areas)
+        if former is not None and self._open is not None:
+            store = self._former.setdefault(former, self._open(former))
+            stored = await store.get(file.key)
+            if stored is not None or area is None:
+                return stored.body if stored else None, f"{former.removesuffix('/')}/{file.key}"
+        if area is None:
+            return None
+        stored = await area.store.get(file.key)
+        return stored.body if stored else None, url_in(unit, file.sink, file.key, self.areas) if stored is None else area.url_of(file.key)
+
     def reread(self, shard: str, until: int) -> AsyncIterator[Reread] | None:
         """See ``audit.verify.Evidence``."""
-        if self._source is None or shard not in self._listed:
+        shard_id = shard_of_chain(shard)[0]
+        if self._source is None or shard_id not in self._listed:
             return None
-        return self._reread(self._source, self._listed[shard], until)
+        return self._reread(self._source, self._listed[shard_id], until)
 
     async def _reread(self, source: Source, shard: Shard, until: int) -> AsyncIterator[Reread]:
         async with aclosing(source.read(shard, ORIGIN, self._start, until)) as pages:  # type: ignore[type-var]

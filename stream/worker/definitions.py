@@ -87,5 +87,6 @@ class Definitions:
         sinks = tuple(make_sink(config, chain.output_schema) for config in pipeline.sinks)
         while len(self._recipes) >= KEPT:
             del self._recipes[next(iter(self._recipes))]
-        self._recipes[digest] = Recipe(pipeline.application, digest, BUILD, chain, sinks, bool(pipeline.source.kinesis.streams))
+        several, paths = bool(pipeline.source.kinesis.streams), pipeline.audit.trace_context
+        self._recipes[digest] = Recipe(pipeline.application, digest, BUILD, chain, sinks, several, paths)
         return self._recipes[digest]

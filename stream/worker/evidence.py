@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +15,10 @@ from stream.aws.session import AwsSession
 from stream.budget import ByteBudget
 from stream.commit.log import CommitLog
 from stream.commit.lookup import streams_of
-from stream.contracts import Clock, LendingSource
+from stream.contracts import Checkpoints, Clock, LendingSource
 from stream.events import Event
 from stream.lease.checkpoints import StoredCheckpoints
+from stream.lease.native import TableCheckpoints
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.sink.redshift import RedshiftSinkConfig
@@ -27,6 +29,7 @@ from stream.source.until import ReadUntil
 from stream.storage.open import open_store
 from stream.worker.auditing import StoredEvidence, Stores
 from stream.worker.dead_letters import DeadLetters, chain_name
+from stream.worker.leasing import key_prefix, open_table
 from stream.worker.loadlog import LoadState
 from stream.worker.places import located
 from stream.worker.reading import BACKFILL
@@ -70,7 +73,13 @@ async def open_evidence(
     for config in pipeline.sinks:
         if isinstance(config, RedshiftSinkConfig):
             areas[config.name] = replace(areas[config.name], removed=await LoadState(stores.state, config.name, name).removed())
-    return StoredEvidence(log, areas, StoredCheckpoints(stores.state), name, source, oldest), stores
+    native = pipeline.coordination.native
+    checkpoints: Checkpoints = StoredCheckpoints(stores.state)
+    if native is not None and name == pipeline.source.kinesis.stream:
+        table = await open_table(pipeline, native, clock, _silent, stack)
+        checkpoints = TableCheckpoints(table, await key_prefix(pipeline, session, clock, stack))
+    open_place = partial(open_store, session=session)
+    return StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=native is not None), stores
 
 
 async def open_source(pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, chain: str) -> tuple[LendingSource, datetime]:

@@ -19,6 +19,7 @@ from stream.events import Event
 from stream.worker.breaker import Breaker
 from stream.worker.credentials import CredentialKeeper
 from stream.worker.exporting import ExportTask
+from stream.worker.leasing import Leases
 from stream.worker.loading import Loader
 from stream.worker.recipe import Cooked, CutUnit, Recipe
 from stream.worker.refreshing import CurrentRecipe, Refresher
@@ -29,8 +30,8 @@ class Parts:
     """The collaborators of every shard task of one worker.
 
     ``cook`` runs ``recipe.cook`` off the event loop. ``render_again`` re-reads an intent's range and cooks it with the definition that
-    the intent names. ``admit_gaps``: records that expired unread become a recorded gap; otherwise their shard halts. ``once``: the source
-    pauses or ends, and then the work is done.
+    the intent names. ``leases``: who says which shards are this worker's; None if all are. ``admit_gaps``: records that expired unread
+    become a recorded gap; otherwise their shard halts. ``once``: the source pauses or ends, and then the work is done.
     """
 
     worker: str
@@ -50,6 +51,7 @@ class Parts:
     emit: Emit
     repeat: Repeater
     export: ExportTask | None = None
+    leases: Leases | None = None
     once: bool = False
     refresher: Refresher | None = None
     keeper: CredentialKeeper | None = None

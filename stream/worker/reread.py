@@ -52,7 +52,7 @@ class Rereader:
                 raise
             return RenderedUnit(gap_instead_of(manifest), ())
         recipe = await self._repeat("read definition", shard, lambda: self._definitions.recorded(manifest.pipeline))
-        cooked = await self._cook(recipe, CutUnit(shard, manifest.span, batch, manifest.trigger))
+        cooked = await self._cook(recipe, CutUnit(shard, manifest.span, batch, manifest.trigger, manifest.foreign_subsequence))
         again = msgspec.structs.replace(
             cooked.unit.manifest,
             previous=manifest.previous,

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
 import stream
 from stream import events
+from stream.audit.lineage import RunTotals
+from stream.audit.operations import Operations
+from stream.aws.secrets import read_secret
+from stream.aws.session import AwsSession
+from stream.contracts import Emit
 from stream.errors import Fatal
-from stream.metrics.catalog import LOOP_LAG
+from stream.metrics.catalog import LOOP_LAG, TELEMETRY_SPANS
 from stream.metrics.logs import JsonLog
 from stream.metrics.process import register_process, watch_loop
 from stream.metrics.recorder import Recorder
 from stream.metrics.server import Health, MetricsServer
 from stream.metrics.stall import StallWatch, watch_stalls
 from stream.pipeline.model import Pipeline
+from stream.pipeline.secrets import SecretReader
 from stream.worker.allocators import keep_giving_back, prepare_allocators
-from stream.worker.assemble import WorkerOptions, assemble
+from stream.worker.assemble import WorkerOptions, assemble, worker_id
+from stream.worker.lineage import open_reporter
 from stream.worker.notifying import open_notifier
 from stream.worker.parts import to_all, weightiest
 from stream.worker.several import Streams
+from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -39,19 +49,25 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     """
     prepare_allocators()
     registry, health = CollectorRegistry(), Health()
-    recorder, log = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock)
+    recorder, log, name = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock), worker_id(options.clock)
+    narrator = Narrator(Operations(pipeline.application, name, options.clock), log)
+    totals = RunTotals()
     stalls = StallWatch(options.clock)
-    emit = to_all(recorder, log, _HealthListener(health), stalls, *options.listeners)
+    emit = to_all(recorder, narrator, totals, stalls, _HealthListener(health), *options.listeners)
     register_process(registry)
     draining = asyncio.Event()
     try:
         async with AsyncExitStack() as stack:
             stack.enter_context(_signals(draining))
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
+            managed = functools.partial(read_secret, AwsSession(region=pipeline.source.kinesis.region))
+            narrator.sender = await _span_queue(pipeline, options, name, managed, emit, recorder, stack)
             told = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
             emit = to_all(emit, told) if told else emit
-            each = await assemble(pipeline, options, emit, draining, stack)
+            each = await assemble(pipeline, replace(options, worker=name), emit, draining, stack)
             budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
+            leases = each[0].parts.leases
+            reporter = await open_reporter(pipeline, each[0].parts, totals, options.env, options.base, managed, stack)
             recorder.watch_buffer(lambda: budget.held, budget.limit)
             streams = Streams(each, draining, emit)
             emit(events.WorkerStarted(streams.names, "", each[0].parts.worker, stream.__version__))
@@ -60,14 +76,12 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
                 aside.append(group.create_task(watch_stalls(stalls, options.clock, lambda *where: emit(events.ShardStalled(*where)))))
                 aside.append(group.create_task(keep_giving_back(options.clock)))
-                aside += [group.create_task(export.run()) for export in exports]
-                aside += [group.create_task(keeper.run()) for keeper in [each[0].parts.keeper] if keeper]
-                aside += [group.create_task(told.run())] if told else []
                 loaders = [loader for one in each for loader in one.loaders]
-                aside += [group.create_task(loader.run()) for loader in loaders]
-                if (refresher := each[0].parts.refresher) is not None:
-                    aside.append(group.create_task(refresher.run()))
+                beside = (*exports, *loaders, reporter, told, leases, each[0].parts.refresher, each[0].parts.keeper)
+                aside += [group.create_task(one.run()) for one in beside if one is not None]
                 await streams.run(options.drain_seconds)
+                if leases is not None:
+                    await leases.leave()
                 if told:
                     await told.finish()
                 for task in aside:
@@ -113,10 +127,29 @@ class _HealthListener:
                 self._health.clear(f"shard {stream}/{shard}")
             case events.ShardStalled(stream, shard, seconds):
                 self._health.fault = f"shard {stream}/{shard} has not moved for {seconds:.0f} s, and nothing is known to hold it up"
+            case events.ExportHalted(stream, shard, _, reason, _, True):
+                self._health.block(f"export {stream}/{shard}", reason)
+            case events.ExportResumed(stream, shard):
+                self._health.clear(f"export {stream}/{shard}")
             case events.DrainStarted():
                 self._health.block("worker", "draining")
             case _:
                 pass
+
+
+async def _span_queue(
+    pipeline: Pipeline, options: WorkerOptions, name: str, managed: SecretReader, emit: Emit, recorder: Recorder, stack: AsyncExitStack
+) -> SpanQueue | None:
+    """Where spans of this worker's operations go, if the pipeline wants them."""
+    if pipeline.telemetry is None:
+        return None
+
+    def count(result: str, spans: int) -> None:
+        recorder.add(TELEMETRY_SPANS, spans, result)
+
+    names = pipeline.application, name
+    queue = spans_to_collector(pipeline.telemetry, names, options.env, options.base, managed, emit, count)
+    return await stack.enter_async_context(queue)
 
 
 def _to_stderr(line: bytes) -> None:

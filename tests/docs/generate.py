@@ -5,6 +5,7 @@ A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; a test
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
 import json
@@ -33,6 +34,7 @@ from stream.pipeline.schema import json_schema
 from tests.docs import reference, transcripts
 from tests.docs.reference import overview
 from tests.docs.tables import default_text, table
+from tests.unit.audit.tampering import CASES, report_on
 from tests.unit.metrics.every_event import CLASSES, sample
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +143,17 @@ def _values(schema: dict[str, Any], given: dict[str, Any], prefix: str) -> Itera
             yield f"`{prefix}{name}`", part["description"], "" if given[name] in ("", {}, []) else f"`{shown}`"
 
 
+def tampers() -> str:
+    """Every tamper of the table tried on a little sound log, and which checks found it; nothing is asked of the stream."""
+    rows = []
+    for name, tamper in CASES.items():
+        found = asyncio.run(report_on(tamper)).findings
+        checks = ", ".join(f"`{check}`" for check in sorted({finding.check.value for finding in found}))
+        where = next((finding for finding in found if finding.shard and finding.after), None)
+        rows.append((name, checks or "nothing: only the stream knows", "shard and range" if where else ""))
+    return table(("what was done", "found by", "named"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": command_line,
     "metrics": metrics,
@@ -149,6 +162,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "decoders": decoders,
     "options": options,
     "sinks": sinks,
+    "tampers": tampers,
     "values": values,
 }
 

@@ -37,6 +37,7 @@ class Csv(DecoderConfig):
     """
 
     name: ClassVar[str] = "csv"
+    window_bytes: ClassVar[int | None] = 4 * 1024 * 1024
     expands: ClassVar[bool] = True
     example: ClassVar[Example] = Example(
         config={}, given=[{"_data": '1,x\n2,"y, z"\n'}], expect=[{"a": 1, "b": "x"}, {"a": 2, "b": "y, z"}]
@@ -166,11 +167,12 @@ class Csv(DecoderConfig):
             raise _BadRecordError(DUPLICATE_FIELD)
         if self.unknown is Unknown.REJECT and set(header) - set(names):
             raise _BadRecordError(UNKNOWN_FIELD)
+        places = {name: place for place, name in enumerate(header)}
         for name in names:
-            if name not in header:
+            if name not in places:
                 reason = f"{MISSING_FIELD}:{name}"
                 raise _BadRecordError(reason)
-        return [header.index(name) for name in names]
+        return [places[name] for name in names]
 
 
 def _nothing(names: list[str]) -> pl.DataFrame:

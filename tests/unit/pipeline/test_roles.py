@@ -68,6 +68,15 @@ def test_bootstrap_makes_what_workers_find_and_reads_no_record():
     assert not allows(worker, "kinesis:CreateStream", "arn:aws:kinesis:eu-west-1:111122223333:stream/flights")
 
 
+def test_the_lease_table_is_made_by_bootstrap_and_used_by_the_worker():
+    worker, bootstrap = (document(role, coordination="native") for role in (Role.WORKER, Role.BOOTSTRAP))
+    table = "arn:aws:dynamodb:eu-west-1:111122223333:table/flights"
+    assert [allows(each, "dynamodb:CreateTable", table) for each in (worker, bootstrap)] == [False, True]
+    assert [allows(each, "dynamodb:UpdateItem", table) for each in (worker, bootstrap)] == [True, False]
+    assert [allows(each, "dynamodb:GetItem", f"{table}-CoordinatorState") for each in (worker, bootstrap)] == [True, False]
+    assert not allows(bootstrap, "dynamodb:CreateTable", f"{table}-CoordinatorState")
+
+
 def test_backfill_reads_no_stream():
     actions = {action for each in document(Role.BACKFILL)["Statement"] for action in each["Action"]}
     assert actions == {"s3:DeleteObject", "s3:GetObject", "s3:PutObject", "s3:ListBucket"}

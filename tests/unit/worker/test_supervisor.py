@@ -33,6 +33,7 @@ class Stream:
     clock: Clock = field(default_factory=Clock)
     told: list = field(default_factory=list)
     order: list = field(default_factory=list)
+    leases: None = None
     once: bool = False
 
     @property
