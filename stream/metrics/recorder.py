@@ -10,10 +10,10 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from stream import events as ev
-from stream.batch import Outcome
 from stream.contracts import Clock
 from stream.metrics import catalog as m
 from stream.metrics.catalog import CATALOG, PER_SHARD, Kind, Metric
+from stream.metrics.vitals import VITALS, begin_counts
 
 MAX_REASONS: Final = 200
 """Series of ``kst_dlq_records_total`` per recorder; further (stage, reason) pairs count as reason ``other``."""
@@ -263,13 +263,7 @@ def _reference_refresh_failed(r: Recorder, e: ev.ReferenceRefreshFailed) -> None
 
 def _shard_started(r: Recorder, e: ev.ShardStarted) -> None:
     r.add(m.SHARDS_STARTED, 1, e.stream)
-    # A counter that begins at one has no increase: what alerts ask for must be there before the first time.
-    r.add(m.GAPS, 0, e.stream)
-    for outcome in Outcome:
-        if outcome is not Outcome.PENDING:
-            r.add(m.RECORDS, 0, e.stream, outcome.label)
-    for result in ("ok", "empty", "throttled", "expired_iterator", "error"):
-        r.add(m.SOURCE_POLLS, 0, e.stream, result)
+    begin_counts(r, e.stream)
     r.hold(e)
 
 
@@ -286,19 +280,6 @@ def _shard_released(r: Recorder, e: ev.ShardReleased) -> None:
 def _shard_halted(r: Recorder, e: ev.ShardHalted) -> None:
     r.hold(e)
     r.set_shard(m.SHARD_HALTED, 1, e)
-
-
-def _stream_described(r: Recorder, e: ev.StreamDescribed) -> None:
-    r.set(m.RETENTION, e.retention, e.stream)
-    r.set(m.OPEN_SHARDS, e.open_shards, e.stream)
-
-
-def _shard_stalled(r: Recorder, e: ev.ShardStalled) -> None:
-    r.set_shard(m.SHARD_STALLED, 1, e)
-
-
-def _credentials_renewed(r: Recorder, e: ev.CredentialsRenewed) -> None:
-    r.set(m.CREDENTIALS_EXPIRE, e.expires)
 
 
 def _records_expired(r: Recorder, e: ev.RecordsExpired) -> None:
@@ -401,9 +382,6 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.ShardEnded: _shard_ended,
     ev.ShardReleased: _shard_released,
     ev.ShardHalted: _shard_halted,
-    ev.StreamDescribed: _stream_described,
-    ev.ShardStalled: _shard_stalled,
-    ev.CredentialsRenewed: _credentials_renewed,
     ev.RecordsExpired: _records_expired,
     ev.PartOpened: _part_opened,
     ev.NotificationFailed: _notification_failed,
@@ -420,5 +398,6 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.MixedFleet: _mixed_fleet,
     ev.ForeignProgress: _foreign_progress,
     ev.ShardRewound: _shard_rewound,
+    **VITALS,
 }
 """What is counted for each event class."""

@@ -161,8 +161,7 @@ async def assemble(
     base_url = functools.partial(located, base=options.base)
     around = Surroundings(pipeline, options.reading, session, state, stores[rejects.NAME], base_url, name, clock, hear)
     opened = await repeat("open source", nowhere, lambda: open_reading(around, stack))
-    each = [await _stream_parts(one, shared) for one in opened]
-    who = (shared.worker, clock, emit)
+    each, who = [await _stream_parts(one, shared) for one in opened], (name, clock, emit)
     return [
         replace(one, loaders=await open_loaders(pipeline, one.stream, session, one.parts.log, stores, definitions, who, stack))
         for one in each
