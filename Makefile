@@ -8,10 +8,13 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help demo test check fuzz bench localstack chart-check image-check docs lock clean install
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends postgresql >/dev/null
+
+.PHONY: $(shell grep -hoE '^[a-z-]+:' $(MAKEFILE_LIST) | tr -d ':')
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: $(INSTALLED) ## Install the locked requirements and this project into .venv
 
@@ -26,14 +29,24 @@ $(INSTALLED): requirements/dev.txt requirements/installer.txt pyproject.toml
 demo: install ## Run the flights pipeline on local AWS, kill its worker half-way, check the result
 	@$(BIN)/stream demo $(ARGS)
 
+backfill-check: install ## Flights from objects against flights from a stream, row by row
+	@$(BIN)/python -m tests.backfill_check $(ARGS)
+
 test: install ## Run the whole suite
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+
+redshift: install ## Test loads on a Redshift double; installs PostgreSQL where it is missing (Debian, as root or by sudo)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(APT) || { $(SUDO) apt-get -qq update && $(APT); }
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -o python_files='campaign_*.py' tests/redshift $(ARGS)
 
 check: install ## Check format, lint, types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit-check: install ## Send the demo's 336,776 records through kills to rotel: one span for each, shown
+	@AUDIT_CHECK_RECORDS=336776 $(BIN)/python -m pytest -q tests/integration/test_rotel.py -k kill $(ARGS)
 
 chart-check: install ## Render the Helm chart over a matrix of values and check every object; needs Node.js and 64-bit Linux on x86
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
@@ -47,8 +60,9 @@ image-check: install ## Build the image without Docker, look into it, and run th
 fuzz: install ## Send a million bent records through each decoder; ARGS="--seed N" repeats a run
 	@$(BIN)/python -m tests.fuzz.decoders $(ARGS)
 
-bench: install ## Measure; prints ratios, asserts nothing
-	@$(BIN)/python benchmarks/run.py $(ARGS)
+bench: install ## Measure beside other consumers; prints ratios, writes .make/bench.json and .make/bench.svg
+	@mkdir -p .make
+	@$(BIN)/python benchmarks/run.py --json .make/bench.json --svg .make/bench.svg $(ARGS)
 
 localstack: install ## Run the system tests against LocalStack, which is installed for it
 	@tests/localstack/run.sh $(abspath $(BIN))/python $(ARGS)
@@ -56,9 +70,12 @@ localstack: install ## Run the system tests against LocalStack, which is install
 docs: install ## Rewrite the tables in the documentation that are made from the code
 	@$(BIN)/python -m tests.docs.generate
 
+kcl: install ## Run a pipeline under the real MultiLangDaemon of the KCL (Java, Node.js)
+	@tests/kcl/run.sh $(abspath $(BIN))/python $(ARGS)
+
 lock: install ## Rewrite the locked requirements from pyproject.toml
-	$(COMPILE) --universal --python-version 3.11 --all-extras pyproject.toml requirements/build.in -o requirements/dev.txt
-	$(COMPILE) --universal --python-version 3.11 pyproject.toml -o requirements/run.txt
+	$(COMPILE) --universal --python-version 3.11 --extra dev --extra local pyproject.toml requirements/build.in -o requirements/dev.txt
+	$(COMPILE) --universal --python-version 3.11 --extra telemetry pyproject.toml -o requirements/run.txt
 	$(COMPILE) --universal --python-version 3.11 requirements/build.in -o requirements/build.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/run.txt requirements/kcl.in -o requirements/kcl.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/dev.txt requirements/deploy.in -o requirements/deploy.txt

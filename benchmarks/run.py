@@ -1,8 +1,11 @@
-"""End to end, side by side in one run: this service (commit log, ledger, lineage on) and the usual aiobotocore loop.
+"""End to end, side by side: this service (commit log, ledger and lineage on) and consumers of the usual kinds.
 
-Both read the same records from the same emulator, do the same work, and write Parquet to a directory; their rows are compared before
-a figure counts. Reported is CPU time of the whole process, start-up included, as megabytes of payload per CPU second; runs alternate.
-Machines differ and are noisy: quote the ratio, not the figures.
+``python benchmarks/run.py [--shapes click,order] [--records 50000] [--shards 4] [--runs 5] [--json FILE] [--svg FILE]``
+
+All read the same records from a replay server in a process of its own, do the same work and write Parquet to a directory; all rows of
+their outputs are compared before a figure counts. A figure is megabytes of payload per second of CPU time, user and system, of the whole
+process, less what the same process takes for a stream of a few hundred records: start-up is not what is compared. Runs alternate, so that
+a slow minute hits all; the median counts, and the spread is shown. Machines differ: quote ratios.
 """
 
 from __future__ import annotations
@@ -11,143 +14,124 @@ import argparse
 import json
 import os
 import platform
-import resource
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 import duckdb
+from chart import bars
+from contestants import CONTESTANTS, Job, Used, environment, interpreter
+from replay import BENCH, SMALL, SMALL_RECORDS
+from shapes import SHAPES, Shape
 
-from stream.local.aws import Errands
-from stream.local.flights import flights_table
-from stream.local.start import LocalAws
-
-BENCH, SMALL = "bench", "small"
-SMALL_ROWS = 1000
-PIPELINE = """
-application: bench
-source:
-  kinesis: {stream: "${STREAM}"}
-  schema: {year: int64, month: int64, day: int64, dep_time: int64?, sched_dep_time: int64, dep_delay: int64?, arr_time: int64?,
-           sched_arr_time: int64, arr_delay: int64?, carrier: string, flight: int64, tailnum: string?, origin: string, dest: string,
-           air_time: int64?, distance: int64, hour: int64, minute: int64, time_hour: timestamp}
-stages:
-  - filter: dep_time IS NOT NULL
-  - derive: {departure_month: "strftime(time_hour, '%Y-%m')", made_up: dep_delay - arr_delay}
-sinks: [s3: {url: "file:lake"}]
-state: file:state
-flush: {age: 5s}
-metrics: {port: 0}
-"""
+BASE: Final = "aiobotocore loop"
 
 
-def fill(environment: dict[str, str], stream: str, rows: int) -> int:
-    """Put ``rows`` flights into ``stream``, plain records; the payload in bytes."""
-    import boto3
-
-    client = boto3.client("kinesis", endpoint_url=environment["AWS_ENDPOINT_URL_KINESIS"], region_name="us-east-1")
-    lines = flights_table().head(rows).write_ndjson().encode().splitlines()
-    for start in range(0, len(lines), 500):
-        chunk = lines[start : start + 500]
-        client.put_records(StreamName=stream, Records=[{"Data": line, "PartitionKey": str(start + n)} for n, line in enumerate(chunk)])
-    client.close()
-    return sum(map(len, lines))
-
-
-def run_service(environment: dict[str, str], stream: str, records: int, folder: Path) -> dict[str, float]:
-    (folder / "pipeline.yaml").write_text(PIPELINE)
-    command = [sys.executable, "-m", "stream", "run", str(folder / "pipeline.yaml")]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with subprocess.Popen(command, env={**os.environ, **environment, "STREAM": stream}, stderr=subprocess.PIPE) as process:
-        done = 0
-        assert process.stderr is not None
-        for line in process.stderr:
-            event = json.loads(line)
-            if event["event"] == "unit_sealed":
-                done += sum(event["outcomes"].values())
-            if done >= records:
-                break
-        process.send_signal(signal.SIGTERM)
-        threading.Thread(target=process.stderr.read).start()
-        process.wait()
-    return _used(before)
-
-
-def run_peer(environment: dict[str, str], stream: str, _: int, folder: Path) -> dict[str, float]:
-    (folder / "lake").mkdir()
-    peer = Path(__file__).with_name("peer_aiobotocore.py")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    arguments = [environment["AWS_ENDPOINT_URL_KINESIS"], stream, str(folder / "lake")]
-    subprocess.run([sys.executable, str(peer), *arguments], env={**os.environ, **environment}, check=True)
-    return _used(before)
-
-
-def _used(before: resource.struct_rusage) -> dict[str, float]:
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {"cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
+@contextmanager
+def replay(shape: Shape, records: int, shards: int, rate: float = 0.0) -> Iterator[dict[str, Any]]:
+    """The replay server in its own process: its address and the payload bytes of one shard."""
+    script = str(Path(__file__).with_name("replay.py"))
+    arguments = ["--shape", shape.name, "--records", str(records), "--shards", str(shards), "--rate", str(rate)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, script, *arguments], env=environment(""), **pipes) as process:  # type: ignore[call-overload]
+        yield json.loads(process.stdout.readline())
+        process.stdin.close()
 
 
 def rows_of(folder: Path) -> str:
+    """How many rows an output has, and a checksum of them all that does not depend on their order."""
     files = f"read_parquet('{folder}/lake/**/*.parquet', hive_partitioning = false)"
-    count, checksum = duckdb.sql(f"SELECT count(*), bit_xor(hash(rows)) FROM (SELECT {columns(files)} FROM {files}) AS rows").fetchall()[0]  # noqa: S608
-    return f"{count} rows, {checksum}"
+    query = f"SELECT count(*), sum(hash(rows)::HUGEINT) FROM (SELECT {_columns(files)} FROM {files}) AS rows"  # noqa: S608
+    count, checksum = duckdb.sql(query).fetchall()[0]
+    return f"{count:,} rows, checksum {checksum}"
 
 
-def columns(files: str) -> str:
+def _columns(files: str) -> str:
     names = [row[0] for row in duckdb.sql(f"DESCRIBE SELECT * FROM {files}").fetchall()]  # noqa: S608
     return ", ".join(sorted(f'CAST("{name}" AS VARCHAR) AS "{name}"' for name in names if not name.startswith("_")))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=336_776)
-    parser.add_argument("--runs", type=int, default=3)
+def compete(shape: Shape, options: argparse.Namespace, names: list[str]) -> dict[str, Any]:
+    """One table: every contestant, ``options.runs`` times in turn."""
+    runs: dict[str, list[tuple[Used, Used]]] = {name: [] for name in names}
+    outputs: dict[str, str] = {}
+    with replay(shape, options.records, options.shards) as server, tempfile.TemporaryDirectory() as scratch:
+        for number in range(options.runs):
+            for name in names:
+                used = []
+                for stream, records in ((BENCH, options.records), (SMALL, SMALL_RECORDS)):
+                    folder = Path(scratch, f"{number}-{names.index(name)}-{stream}")
+                    folder.mkdir()
+                    used.append(CONTESTANTS[name](Job(shape, server["url"], stream, records * options.shards, folder)))
+                    if stream == BENCH:
+                        outputs[name] = rows_of(folder)
+                runs[name].append((used[0], used[1]))
+            if len(set(outputs.values())) != 1:
+                sys.exit(f"{shape.name}: the outputs differ, so no figure counts: {json.dumps(outputs, indent=2)}")
+    return report(shape, options, runs, server["payload"] * options.shards, outputs[names[0]])
+
+
+def report(
+    shape: Shape, options: argparse.Namespace, runs: dict[str, list[tuple[Used, Used]]], payload: int, output: str
+) -> dict[str, Any]:
+    records = options.records * options.shards
+    print(f"\n{shape.name}: {records:,} records of {payload / records:.0f} B on {options.shards} shards; same output from all: {output}")
+    print(f"  {'':22}{'MB/CPU-s':>10}{'spread':>18}{'records/CPU-s':>15}{'MB/s':>8}{'RSS MiB':>9}{'start-up s':>11}{'ratio':>8}")
+    speeds = {name: [payload / 1e6 / (whole.cpu - small.cpu) for whole, small in pairs] for name, pairs in runs.items()}
+    base = median(speeds[BASE]) if BASE in speeds else float("nan")
+    table: dict[str, Any] = {}
+    for name, pairs in runs.items():
+        middle = median(speeds[name])
+        rate = payload / 1e6 / median(whole.wall - small.wall for whole, small in pairs)
+        row = {
+            "mb_per_cpu_second": speeds[name],
+            "median": middle,
+            "ratio": middle / base,
+            "records_per_cpu_second": middle * 1e6 / (payload / records),
+            "mb_per_second": rate,
+            "peak_rss_mib": median(whole.rss for whole, _ in pairs),
+            "start_up_cpu_seconds": median(small.cpu for _, small in pairs),
+        }
+        spread = f"[{min(speeds[name]):.1f} .. {max(speeds[name]):.1f}]"
+        print(f"  {name:22}{middle:10.1f}{spread:>18}{row['records_per_cpu_second']:15,.0f}{rate:8.0f}{row['peak_rss_mib']:9.0f}"
+              f"{row['start_up_cpu_seconds']:11.2f}{row['ratio']:7.2f}x")  # fmt: skip
+        table[name] = row
+    return {"records": records, "payload_bytes": payload, "shards": options.shards, "output": output, "contestants": table}
+
+
+def machine() -> dict[str, Any]:
+    """Where the figures were made."""
+    model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?")
+    return {"platform": platform.platform(), "cpu": model, "cores": os.cpu_count(), "python": platform.python_version()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", default="click,order,flights,dirty")
+    parser.add_argument("--records", type=int, default=50_000, help="on each shard")
+    parser.add_argument("--shards", type=int, default=4)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", default=",".join(CONTESTANTS), help="contestants, separated by commas")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--svg", type=Path)
     options = parser.parse_args()
     duckdb.sql("SET TimeZone = 'UTC'")
-    figures: dict[str, list[float]] = {"stream": [], "aiobotocore loop": []}
-    with LocalAws() as aws, tempfile.TemporaryDirectory() as scratch:
-        environment = aws.environment()
-        os.environ.update(environment)
-        with Errands(environment) as errands:
-            for stream in (BENCH, SMALL):
-                errands.create_stream(stream, 4)
-        payload = fill(environment, BENCH, options.rows) / 1e6
-        fill(environment, SMALL, SMALL_ROWS)
-        for number in range(options.runs):
-            results = {}
-            for name, run in (("stream", run_service), ("aiobotocore loop", run_peer)):
-                folders = [Path(scratch, f"{number}-{name.split()[0]}-{stream}") for stream in (BENCH, SMALL)]
-                for folder in folders:
-                    folder.mkdir()
-                whole = run(environment, BENCH, options.rows, folders[0])["cpu"]
-                start_up = run(environment, SMALL, SMALL_ROWS, folders[1])["cpu"]
-                figures[name].append(payload / (whole - start_up))
-                results[name] = rows_of(folders[0])
-            if len(set(results.values())) != 1:
-                print(f"the outputs differ, so no figure counts: {results}")
-                return 1
-    return report(figures, payload, results["stream"], options)
-
-
-def report(figures: dict[str, list[float]], payload: float, output: str, options: argparse.Namespace) -> int:
-    print(f"{options.rows:,} records, {payload:.0f} MB of payload, {options.runs} alternating runs; same output: {output}")
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    base = median(figures["aiobotocore loop"])
-    summary: dict[str, Any] = {}
-    for name, values in figures.items():
-        middle = median(values)
-        print(f"{name:18} {middle:7.1f} MB/CPU-s  [{min(values):.1f} .. {max(values):.1f}]   {middle / base:5.2f}x")
-        summary[name] = {"median": middle, "runs": values, "ratio": middle / base}
+    names = options.only.split(",")
+    for lock in ("aws", "capo") if len(names) > 1 else ():
+        interpreter(lock)
+    where = machine()
+    print(f"{where['cpu']}, {where['cores']} cores, {where['platform']}, Python {where['python']}; {options.runs} alternating runs")
+    tables = {name: compete(SHAPES[name], options, names) for name in options.shapes.split(",")}
     if options.json:
-        options.json.write_text(json.dumps(summary, indent=2))
-    return 0
+        options.json.write_text(json.dumps({"machine": where, "shapes": tables}, indent=2) + "\n")
+    if options.svg:
+        options.svg.write_text(bars(tables))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

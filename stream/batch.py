@@ -24,6 +24,8 @@ OUTCOME: Final = "_outcome"
 LINEAGE: Final = (SHARD, SEQUENCE, SUBSEQUENCE, ARRIVAL)
 """Columns that say where a row came from; every stage carries them along and no stage may write them."""
 
+ATTEMPT: Final = "_attempt"
+
 RAW_SCHEMA: Final = pl.Schema(
     {
         SEQUENCE: pl.String(),
@@ -38,6 +40,10 @@ RAW_SCHEMA: Final = pl.Schema(
 ``Outcome.PENDING`` except where the source itself settled the record (a KPL user record outside the shard's hash range)."""
 
 
+FIRST_READ: Final = pl.Schema({SHARD: pl.String(), SEQUENCE: pl.String(), SUBSEQUENCE: pl.UInt32(), ATTEMPT: pl.UInt16()})
+"""Where a record that is read a second time was read first, and how often it has been tried before."""
+
+
 class Outcome(IntEnum):
     """What became of one record; every record read ends in exactly one of these, and never in ``PENDING``."""
 
@@ -48,6 +54,7 @@ class Outcome(IntEnum):
     DEAD_LETTERED = 4
     OUT_OF_RANGE = 5
     EXPIRED_GAP = 6
+    FOREIGN = 7
 
     @property
     def label(self) -> str:
@@ -76,11 +83,14 @@ class SeqRange:
 class Batch:
     """Raw records of one shard in stream order.
 
-    ``frame`` has exactly ``RAW_SCHEMA``; ``payload_bytes`` is the sum of the lengths of ``_data``.
+    ``frame`` has exactly ``RAW_SCHEMA``; ``payload_bytes`` is the sum of the lengths of ``_data``. ``first_read``, for records that are
+    read again from somewhere else (dead letters), has ``FIRST_READ``, row by row as ``frame``: ``frame`` then says where the records
+    lie in what is read now, which the commit log counts by, and ``first_read`` is the lineage that their rows carry on.
     """
 
     frame: pl.DataFrame
     payload_bytes: int
+    first_read: pl.DataFrame | None = None
 
     @property
     def rows(self) -> int:
@@ -98,7 +108,9 @@ class Batch:
         if not batches:
             return Batch.empty()
         frame = pl.concat([batch.frame for batch in batches], rechunk=True)
-        return Batch(frame, sum(batch.payload_bytes for batch in batches))
+        origins = [batch.first_read for batch in batches if batch.first_read is not None]
+        first_read = pl.concat(origins, rechunk=True) if origins else None
+        return Batch(frame, sum(batch.payload_bytes for batch in batches), first_read)
 
 
 _EMPTY: Final = Batch(RAW_SCHEMA.to_frame(), 0)

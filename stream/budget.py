@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Lending(Protocol):
+    """A source whose pages hold bytes of a budget, to be given back by whoever drops a page."""
+
+    budget: ByteBudget
 
 
 class ByteBudget:

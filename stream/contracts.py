@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 import polars as pl
 
@@ -57,13 +57,32 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One shard as the service lists it. The hash range is inclusive on both ends; ``parents`` has 0, 1 or 2 ids."""
+    """One shard as the service lists it. The hash range is inclusive on both ends; ``parents`` has 0, 1 or 2 ids.
+
+    ``generation`` counts how often it was rewound: each time its chain in the commit log begins anew, under the name ``chain``.
+    """
 
     stream: str
     shard_id: str
     parents: tuple[str, ...] = ()
     first_hash: int = 0
     last_hash: int = 2**128 - 1
+    generation: int = 0
+
+    @property
+    def chain(self) -> str:
+        """The name of its chain in the commit log and in file names: the shard id, behind a rewind with the generation."""
+        return f"{self.shard_id}{GENERATION_MARK}{self.generation}" if self.generation else self.shard_id
+
+
+GENERATION_MARK: Final = "_r"
+"""Between shard id and generation in the name of a chain; shard ids are ``shardId-`` and digits."""
+
+
+def shard_of_chain(chain: str) -> tuple[str, int]:
+    """Shard id and generation of a chain's name."""
+    shard_id, mark, generation = chain.rpartition(GENERATION_MARK)
+    return (shard_id, int(generation)) if mark and generation.isdigit() else (chain, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +91,8 @@ class Page:
 
     ``position`` is the greatest sequence number read so far in this shard, also when the page has no rows. ``held`` is the
     number of bytes of the byte budget that this page occupies; whoever drops the page gives them back. After a page with
-    ``ended`` set there is no further page, and ``children`` lists the shards that continue.
+    ``ended`` set there is no further page, and ``children`` lists the shards that continue. After one with ``paused`` there is none
+    either, although the shard goes on: whoever reads wanted no more than this.
     """
 
     batch: Batch
@@ -81,6 +101,7 @@ class Page:
     held: int
     ended: bool = False
     children: tuple[str, ...] = ()
+    paused: bool = False
 
 
 class Source(Protocol):
@@ -97,13 +118,31 @@ class Source(Protocol):
 
         With ``after == ORIGIN`` reading begins at ``start`` instead. With ``until``, no row behind it is delivered and the
         iterator ends once ``position`` has reached it; without, it ends only with the shard. An idle shard yields pages
-        without rows about once a second. A page never splits a KPL aggregate. ``complete_until`` says that everything that had arrived
-        by then lies at or before ``after``; without it, a record that is gone from the stream makes what followed it doubtful.
+        without rows: about once a second where it is polled, every few seconds where records are pushed. A page never splits a KPL
+        aggregate. ``complete_until`` says that everything that had arrived by then lies at or before ``after``; without it, a record
+        that is gone from the stream makes what followed it doubtful.
 
         Raises:
             Fatal: stream missing, access denied.
             Expired: records behind ``after`` may be gone from the stream.
         """
+        ...
+
+
+class LendingSource(Source, Protocol):
+    """A source whose pages hold bytes of ``budget``."""
+
+    @property
+    def budget(self) -> Budget:
+        """Where whoever drops a page gives its ``held`` bytes back."""
+        ...
+
+
+class Budget(Protocol):
+    """Bytes that may be held at once."""
+
+    def release(self, size: int) -> None:
+        """Give ``size`` bytes back."""
         ...
 
 
@@ -177,6 +216,20 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
+class Choosy(Protocol):
+    """A sink that cannot take every row. A record with such a row becomes a dead letter for all sinks, so that they agree."""
+
+    @property
+    def name(self) -> str:
+        """As of ``Sink``."""
+        ...
+
+    def refused(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Records of ``frame`` that the sink cannot take: ``_row`` UInt32, ``reason`` String, one row for each, ascending. Pure."""
+        ...
+
+
 # --- where things are kept --------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +248,8 @@ class ObjectInfo:
     key: str
     size: int
     modified: datetime
+    version: str = ""
+    """Changes whenever the content does; for ``RangedStore.read_range``, not the tag that ``replace`` wants."""
 
 
 class ObjectStore(Protocol):
@@ -234,7 +289,23 @@ class ObjectStore(Protocol):
         ...
 
 
+class RangedStore(ObjectStore, Protocol):
+    """A store whose objects can be read in parts, each part certain to be of the same version."""
+
+    async def read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:
+        """Bytes ``[start, end)`` of ``key`` as it was listed with ``version``; None if it is gone or has another version now."""
+        ...
+
+
 # --- leases ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far another application says that it has processed a shard: all up to user record ``subsequence`` of ``position``; None: all."""
+
+    position: int | None
+    subsequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,13 +314,18 @@ class Checkpoint:
 
     ``position`` is a sequence number, or None for a shard that has ended; ``subsequence`` the index of the last user record of
     it; ``unit_after`` where the unit that ends there begins, so that the log can be entered without listing it. ``tip``: everything
-    that had arrived by then is committed, which on a quiet shard is much later than the last record.
+    that had arrived by then is committed, which on a quiet shard is much later than the last record. ``record``: a record has the
+    sequence number ``position``; the end of a gap is nobody's. ``generation``: of the chain it belongs to. ``foreign``: what another
+    application has written over it, such as a Java KCL that shares the lease table; None where the log alone says what is done.
     """
 
     position: int | None
     subsequence: int
     unit_after: int
     tip: datetime | None = None
+    record: bool = True
+    generation: int = 0
+    foreign: Reached | None = None
 
 
 class Checkpoints(Protocol):

@@ -18,7 +18,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class PageReceived(Event):
-    """GetRecords answered. ``records`` counts Kinesis records, ``user_records`` what de-aggregation made of them."""
+    """GetRecords answered, or records were pushed. ``records`` counts Kinesis records, ``user_records`` what came of them."""
 
     records: int
     user_records: int
@@ -28,12 +28,36 @@ class PageReceived(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PartOpened(Event):
+    """A shard of a source that ends is read: so many ``pieces`` (objects, files of dead letters) make it up."""
+
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
 class PollRepeated(Event):
     """A poll gave nothing and is made again after ``wait`` seconds; ``why``: throttled, expired_iterator, error."""
 
     why: str
     detail: str
     wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionEnded(Event):
+    """Records are no longer pushed, and are again after ``wait`` seconds; ``why``: renewed, silence, budget, in_use, broken."""
+
+    why: str
+    detail: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalChanged(Event):
+    """The shard is read in another way from now on; ``to``: polling (because of ``why``), fan_out."""
+
+    to: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +204,76 @@ class ExportRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ExportHalted(Event):
+    """Spans of this shard stand still until somebody mends ``reason``; tried again after ``wait`` seconds. ``status``: HTTP, or 0.
+
+    ``blocking``: checkpoints wait for it, so that the shard stands still as well.
+    """
+
+    status: int
+    reason: str
+    wait: float
+    blocking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResumed(Event):
+    """Spans of this shard are exported again, from where they stood."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExportLagged(Event):
     """How long the oldest sealed unit of the shard has been waiting for its export; 0 when none waits."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryFailed(Event):
+    """Spans of the worker's own operations did not reach their collector, in the SDK's words; ``shard`` is empty."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnitsLoaded(Event):
+    """Sealed units are in the table of ``sink``; ``lag``: seconds since the first of them was sealed; ``shard`` is empty."""
+
+    sink: str
+    units: int
+    rows: int
+    size: int
+    lag: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadsWaiting(Event):
+    """Units with rows that the loader of ``sink`` sees waiting, the age of the oldest in seconds, and how many shards are parked."""
+
+    sink: str
+    units: int
+    age: float
+    parked: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRefused(Event):
+    """Loading into ``sink`` did not go through and is tried again after ``wait`` seconds; ``kind``: transient, setup, unexpected."""
+
+    sink: str
+    kind: str
+    detail: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadParked(Event):
+    """The units of one shard are not loaded into ``sink`` until a person acts; they stay staged, and the shard is read on."""
+
+    sink: str
+    after: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +312,7 @@ class ShardEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class ShardReleased(Event):
-    """This worker stops working on the shard at a safe point; ``why``: drain, lease_lost."""
+    """This worker stops working on the shard at a safe point; ``why``: drain, caught_up, lease_lost."""
 
     why: str
 
@@ -244,6 +334,14 @@ class ShardHalted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class NotificationFailed(Event):
+    """Nobody could be told by ``channel`` (sns, webhook) that the shard has halted; it is in the log only."""
+
+    channel: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted(Event):
     """The worker process is up; ``shard`` is empty."""
 
@@ -256,3 +354,87 @@ class DrainStarted(Event):
     """A signal asked for the end; ``shard`` is empty."""
 
     deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTaken(Event):
+    """This worker has the shard's lease now; ``why``: free, expired, stolen, own. ``previous``: the owner before, or empty."""
+
+    why: str
+    previous: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseDropped(Event):
+    """This worker has the shard's lease no longer; ``why``: released, lost, expired, vanished."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseVanished(Event):
+    """Somebody deleted the row of a lease that this worker holds; it is made again, and the commit log says where to go on."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseCreated(Event):
+    """A shard without a lease row got one that begins at ``checkpoint``."""
+
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseWritten(Event):
+    """One write to the lease table: take, renew, checkpoint, release, create, delete."""
+
+    operation: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesScanned(Event):
+    """The lease table was looked at; ``size`` in bytes."""
+
+    leases: int
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRowUnreadable(Event):
+    """A row of the lease table is passed over because it is no lease as KCL writes it."""
+
+    table: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseHoles(Event):
+    """How many parts of the stream's hash range no lease covers, as seen several times in a row; ``first`` begins the first."""
+
+    holes: int
+    first: str
+
+
+@dataclass(frozen=True, slots=True)
+class MixedFleet(Event):
+    """Workers of another application hold leases, so leases are balanced by KCL's rules while they do."""
+
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignProgress(Event):
+    """Another application processed the records behind ``after`` up to ``last`` (None: to the shard's end); the log says so now."""
+
+    after: int
+    last: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRewound(Event):
+    """An operator rewound the shard: records behind ``position`` are processed again, as ``generation`` of its chain."""
+
+    position: int
+    generation: int

@@ -10,9 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from stream.batch import RAW_SCHEMA, Batch, SeqRange
-from stream.commit.committer import Committer, Head
+from stream.commit.committer import Committer, Head, RenderedUnit
 from stream.commit.log import CommitLog
-from stream.commit.manifest import Manifest, digest
+from stream.commit.manifest import Kind, Manifest, State, digest
 from stream.contracts import Checkpoint, Page, Shard, Start, StartKind
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.lint import check_content
@@ -112,6 +112,14 @@ class Sealed:
     source: StreamOfRecords = field(default_factory=StreamOfRecords)
     heads: dict[str, Head] = field(default_factory=dict)
     recipe: object = None
+    places: dict[str, object] = field(default_factory=dict)
+    """Stores by URL, of sinks that have moved."""
+
+    def move(self, place: str) -> None:
+        """From now on the sink writes to ``place``."""
+        lake = self.stores.targets["s3"]
+        self.places[lake.url] = lake
+        self.stores = Stores(self.stores.state, {**self.stores.targets, "s3": MemoryStore(url=place)})
 
     @staticmethod
     async def open(*, state=None, lake=None, text: str = PIPELINE, base: Path = Path(), env=None) -> Sealed:
@@ -155,6 +163,29 @@ class Sealed:
         self.heads[name] = Head(span.last, digest(entry.body))
         return entry.manifest
 
+    async def gap(self, shard: int, last: int) -> Manifest:
+        """Commit a gap up to record ``last``, which expired unread."""
+        name = shard_id(shard)
+        head = self.heads[name]
+        where = Shard("events", name)
+        manifest = Manifest(
+            Kind.GAP,
+            State.INTENT,
+            self.pipeline.application,
+            "events",
+            name,
+            after=str(head.position),
+            last=str(sequence(shard, last)),
+            outcomes={"expired_gap": 0},
+            previous=head.previous,
+            trigger="expired",
+            worker="worker-1",
+            created_at=self.clock.now().isoformat(),
+        )
+        entry = await self.committer.commit(where, RenderedUnit(manifest, ()), None)
+        self.heads[name] = Head(sequence(shard, last), digest(entry.body))
+        return entry.manifest
+
     async def end(self, shard: int, children=()) -> None:
         name = shard_id(shard)
         self.heads[name] = await self.committer.end(Shard("events", name), self.heads[name], tuple(children))
@@ -172,7 +203,7 @@ class Sealed:
         oldest = NOON - timedelta(hours=1) if source else None
         areas = self.stores.areas(self.root.url, "events")
         checkpoints = StoredCheckpoints(self.stores.state)
-        return StoredEvidence(self.log, areas, checkpoints, "events", self.source if source else None, oldest)
+        return StoredEvidence(self.log, areas, checkpoints, "events", self.source if source else None, oldest, self.places.__getitem__)
 
 
 _MADE: list[Sealed] = []

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment
 from stream.audit.report import Check, Finding, Verdict
 from stream.batch import ORIGIN
+from stream.contracts import Shard, shard_of_chain
+
+_POSITION: Final = re.compile(r"\d{60}")
 
 
 class LinkKind(StrEnum):
@@ -18,7 +23,14 @@ class LinkKind(StrEnum):
     GENESIS = "genesis"
     UNIT = "unit"
     GAP = "gap"
+    FOREIGN = "foreign"
+    SKIP = "skip"
+    REWIND = "rewind"
     END = "end"
+
+
+RANGES: Final = frozenset({LinkKind.UNIT, LinkKind.GAP, LinkKind.FOREIGN, LinkKind.SKIP})
+"""Links that stand for a range of records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +47,8 @@ class StageRun:
 class Link:
     """One manifest. ``position`` is what its key says (None for genesis), ``digest`` the SHA-256 of its bytes.
 
-    ``damage`` says how its bytes differ from what was sealed, or is empty. ``start`` is the pinned start as text.
+    ``shard`` is the chain's name, ``target`` where a rewind goes back to. ``damage`` says how its bytes differ from what was sealed, or is
+    empty. ``start`` is the pinned start as text. ``targets``: each sink's URL at that time, where the manifest says it.
     """
 
     key: str
@@ -53,6 +66,7 @@ class Link:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     files: tuple[LedgerObject, ...] = ()
     superseded: tuple[LedgerObject, ...] = ()
+    targets: Mapping[str, str] = field(default_factory=dict)
     stages: tuple[StageRun, ...] = ()
     previous: str = ""
     pipeline: str = ""
@@ -66,6 +80,8 @@ class Link:
     created_at: str = ""
     sealed_by: str = ""
     sealed_at: str = ""
+    target: int | None = None
+    note: str = ""
     damage: str = ""
 
     @property
@@ -101,16 +117,21 @@ class StoredCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """The sealed units from the start on, the end if there is one, and an intent that stands behind them."""
+    """The sealed links with a range from the start on, the end if there is one, and an intent that stands behind them.
+
+    ``start``: where the chain begins, which behind a rewind is where it went back to. ``rewind``: the link at which the chain was left.
+    """
 
     units: tuple[Link, ...]
     end: Link | None
     intent: Link | None
+    start: int = ORIGIN
+    rewind: Link | None = None
 
     @property
     def head(self) -> int:
         """The last committed sequence number."""
-        return self.units[-1].last or ORIGIN if self.units else ORIGIN
+        return self.units[-1].last or ORIGIN if self.units else self.start
 
 
 def follow(log: ShardLog) -> tuple[Followed, list[Finding]]:
@@ -120,11 +141,13 @@ def follow(log: ShardLog) -> tuple[Followed, list[Finding]]:
         findings += _own_faults(log, link)
     genesis = next((link for link in log.links if link.kind is LinkKind.GENESIS), None)
     if genesis is None:
-        findings.append(_finding(log, Check.CHAIN, "the chain has no genesis manifest, so nothing says where it started"))
+        why = "the chain has no genesis manifest, so nothing says where it started"
+        findings.append(Finding(log.shard, Check.CHAIN, Verdict.FAILED, why, str(ORIGIN)))
     by_start: dict[int, Link] = {link.position: link for link in log.links if link.position is not None}
     units: list[Link] = []
-    end = intent = None
-    position, previous = ORIGIN, genesis.digest if genesis else None
+    end = intent = rewind = None
+    start = genesis.after if genesis else ORIGIN
+    position, previous = start, genesis.digest if genesis else None
     while position in by_start:
         link = by_start.pop(position)
         if not link.sealed:
@@ -133,13 +156,16 @@ def follow(log: ShardLog) -> tuple[Followed, list[Finding]]:
         if previous is not None and link.previous != previous:
             why = f"names {link.previous[:12] or 'nothing'} as its predecessor, the manifest before it has {previous[:12]}: one was edited"
             findings.append(_finding(log, Check.SEAL, why, link))
+        if link.kind is LinkKind.REWIND:
+            rewind = link
+            break
         if link.last is None:
             end = link
             break
         units.append(link)
         position, previous = link.last, link.digest
     findings += _unreached(log, by_start, position)
-    return Followed(tuple(units), end, intent), findings
+    return Followed(tuple(units), end, intent, start, rewind), findings
 
 
 def _own_faults(log: ShardLog, link: Link) -> Iterator[Finding]:
@@ -151,7 +177,7 @@ def _own_faults(log: ShardLog, link: Link) -> Iterator[Finding]:
         yield _finding(log, Check.CHAIN, f"lies at position {link.position} but starts behind {link.after}: it was moved or copied", link)
     if (link.position is None) != (link.kind is LinkKind.GENESIS):
         yield _finding(log, Check.CHAIN, f"a {link.kind} manifest lies where another kind belongs", link)
-    if link.kind in {LinkKind.UNIT, LinkKind.GAP} and (link.last is None or link.last <= link.after):
+    if link.kind in RANGES and (link.last is None or link.last <= link.after):
         yield _finding(log, Check.CHAIN, "the range is empty", link)
     if link.kind is LinkKind.UNIT and sum(link.outcomes.values()) != link.records:
         why = f"{link.records} records were read, the outcomes sum up to {sum(link.outcomes.values())}"
@@ -177,17 +203,51 @@ def gap_findings(links: Iterable[Link]) -> list[Finding]:
     return [Finding(link.shard, Check.CHAIN, Verdict.UNKNOWN, why, *link.bounds, object=link.key) for link in links]
 
 
+def notes(links: Iterable[Link]) -> list[Finding]:
+    """What the log says of records that were not processed here or not for good: none of it is damage, all of it was decided."""
+    words = {
+        LinkKind.FOREIGN: "another application on the same leases processed the records of this range",
+        LinkKind.SKIP: "an operator decided that the records of this range are not processed",
+        LinkKind.REWIND: "an operator went back from here; the units behind the target were taken back and processed again",
+    }
+    found = []
+    for link in links:
+        why = words.get(link.kind)
+        if link.kind is LinkKind.END and link.trigger == "foreign":
+            why = "another application on the same leases processed the rest of the shard"
+        if why is not None:
+            bounds = (str(link.target), str(link.after)) if link.target is not None else link.bounds
+            said = f" ({link.worker}{': ' if link.note else ''}{link.note})"
+            found.append(Finding(link.shard, Check.CHAIN, Verdict.OK, why + said, *bounds, object=link.key))
+    return found
+
+
+def superseded(chains: Mapping[str, Followed]) -> set[tuple[str, int]]:
+    """Chain and start of every unit that a rewind took back, over all generations of every shard."""
+    gone: set[tuple[str, int]] = set()
+    counting: dict[str, list[Link]] = {}
+    for name, chain in sorted(chains.items(), key=lambda entry: shard_of_chain(entry[0])):
+        links = counting.setdefault(shard_of_chain(name)[0], [])
+        links += chain.units
+        target = chain.rewind.target if chain.rewind is not None else None
+        if target is not None:
+            gone |= {(link.shard, link.after) for link in links if (link.last or 0) > target}
+            links[:] = [link for link in links if (link.last or 0) <= target]
+    return gone
+
+
 def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | None) -> list[Finding]:
     """Compare the hint with the chain. One unit behind is what a crash between seal and checkpoint leaves: that is ``unknown``."""
     head, units = chain.head, chain.units
     ended = chain.end is not None
+    at_start = not units and not ended and (stored is None or (not stored.problem and stored.position == chain.start))
+    if at_start or chain.rewind is not None:  # behind a rewind the checkpoint speaks of the next generation
+        return []
 
     def bad(why: str, verdict: Verdict = Verdict.FAILED) -> list[Finding]:
         return [Finding(log.shard, Check.CHECKPOINT, verdict, why, *(units[-1].bounds if units else (str(ORIGIN), "")))]
 
     if stored is None:
-        if not units and not ended:
-            return []
         only = len(units) + ended == 1
         why = f"there is no checkpoint, though the log is sealed up to {head}"
         crash = "; a crash behind the very first seal leaves this, and the next run mends it"
@@ -215,15 +275,17 @@ def _agrees(stored: StoredCheckpoint, link: Link) -> bool:
 def check_family(chains: Mapping[str, tuple[Link | None, Followed]], start: str | None) -> list[Finding]:
     """Between shards: one pinned start, and no child has a unit before each of its parents that the log knows has ended."""
     findings = []
+    newest = {shard_of_chain(name)[0]: done for name, (_, done) in sorted(chains.items(), key=lambda entry: shard_of_chain(entry[0]))}
     for shard, (genesis, chain) in sorted(chains.items()):
         if genesis is None:
             continue
+        findings += _check_generation(shard, genesis, chains)
         if start is not None and genesis.start != start:
             why = f"the chain starts at {genesis.start}, the stream's pinned start is {start}"
             findings.append(Finding(shard, Check.CHAIN, Verdict.FAILED, why, object=genesis.key))
         for parent in genesis.parents:
-            known = chains.get(parent)
-            if known is not None and known[1].end is None:
+            known = newest.get(parent)
+            if known is not None and known.end is None:
                 why = (
                     f"the chain goes on though its parent {parent} has not ended"
                     if chain.units
@@ -231,6 +293,19 @@ def check_family(chains: Mapping[str, tuple[Link | None, Followed]], start: str 
                 )
                 findings.append(Finding(shard, Check.CHAIN, Verdict.FAILED, why, object=genesis.key))
     return findings
+
+
+def _check_generation(name: str, genesis: Link, chains: Mapping[str, tuple[Link | None, Followed]]) -> list[Finding]:
+    """Whether a chain behind a rewind begins where that rewind went back to."""
+    shard_id, generation = shard_of_chain(name)
+    if not generation:
+        return []
+    before = chains.get(Shard("", shard_id, generation=generation - 1).chain)
+    rewind = before[1].rewind if before is not None else None
+    if rewind is not None and (rewind.target, rewind.digest) == (genesis.after, genesis.previous):
+        return []
+    why = "the chain claims to follow a rewind, and no rewind of the generation before leads to it"
+    return [Finding(name, Check.CHAIN, Verdict.FAILED, why, object=genesis.key)]
 
 
 def check_unit(link: Link, segment: Segment) -> list[Finding]:
@@ -274,4 +349,7 @@ def _lost_rows(segment: Segment) -> list[str]:
 
 
 def _finding(log: ShardLog, check: Check, why: str, link: Link | None = None, key: str = "") -> Finding:
-    return Finding(log.shard, check, Verdict.FAILED, why, *(link.bounds if link else ("", "")), object=link.key if link else key)
+    """About ``link``, or about an object of the shard's folder whose name says at best where its range begins."""
+    position = _POSITION.search(key)
+    bounds = link.bounds if link else (str(int(position[0])) if position else str(ORIGIN), "")
+    return Finding(log.shard, check, Verdict.FAILED, why, *bounds, object=link.key if link else key)

@@ -26,33 +26,37 @@ COLUMNS: Final = pl.Schema({"trace_id": pl.String(), "parent_id": pl.String()})
 def extract(payloads: pl.Series, paths: Sequence[str]) -> pl.DataFrame:
     """Trace id and parent id (lower-case hex) of each of ``payloads`` (Binary), null where there is none or it is malformed.
 
-    The first of ``paths`` that leads to text counts. Payloads without the last name of a path are not parsed.
+    The first of ``paths`` that leads to a well-formed one counts. Payloads without the last name of a path are not parsed; without
+    paths, none is.
     """
-    empty = pl.DataFrame({name: pl.repeat(None, payloads.len(), dtype=kind, eager=True) for name, kind in COLUMNS.items()})
-    names = sorted({path.rpartition(".")[2] for path in paths})
     hits = pl.Series([False]).new_from_index(0, payloads.len())
-    for name in names:
+    for name in sorted({path.rpartition(".")[2] for path in paths}):
         hits = hits | payloads.bin.contains(f'"{name}"'.encode())
     at = hits.arg_true()
     if at.is_empty():
-        return empty
+        return pl.DataFrame({name: pl.repeat(None, payloads.len(), dtype=kind, eager=True) for name, kind in COLUMNS.items()})
     text = _text(payloads.gather(at))
-    parent = pl.Series("parent", [None], dtype=pl.String).new_from_index(0, at.len())
+    found = pl.DataFrame({name: pl.repeat(None, at.len(), dtype=kind, eager=True) for name, kind in COLUMNS.items()})
     for path in paths:
-        left = parent.is_null().arg_true()
+        left = found["trace_id"].is_null().arg_true()
         if left.is_empty():
             break
-        parent = parent.scatter(left, text.gather(left).str.json_path_match(path))
-    found = parent.to_frame("parent").select(
-        pl.col("parent").str.extract(_TRACEPARENT, 1).alias("trace_id"),
-        pl.col("parent").str.extract(_TRACEPARENT, 2).alias("parent_id"),
-    )
-    valid = (pl.col("trace_id") != "0" * 32) & (pl.col("parent_id") != "0" * 16)
-    found = found.select(pl.when(valid).then(pl.col(name)).alias(name) for name in COLUMNS)
+        more = _well_formed(text.gather(left).str.json_path_match(path))
+        found = found.with_columns(found[name].scatter(left, more[name]) for name in COLUMNS)
     if at.len() == payloads.len():
         return found
     places = pl.int_range(payloads.len(), dtype=pl.UInt32, eager=True).to_frame("at")
     return places.join(found.with_columns(at=at.cast(pl.UInt32)), on="at", how="left", maintain_order="left").select(*COLUMNS)
+
+
+def _well_formed(texts: pl.Series) -> pl.DataFrame:
+    """The two ids of each text, null for texts that are no ``traceparent``."""
+    found = texts.to_frame("parent").select(
+        pl.col("parent").str.extract(_TRACEPARENT, 1).alias("trace_id"),
+        pl.col("parent").str.extract(_TRACEPARENT, 2).alias("parent_id"),
+    )
+    valid = (pl.col("trace_id") != "0" * 32) & (pl.col("parent_id") != "0" * 16)
+    return found.select(pl.when(valid).then(pl.col(name)).alias(name) for name in COLUMNS)
 
 
 def _text(payloads: pl.Series) -> pl.Series:

@@ -16,13 +16,15 @@ from typing import Final, Protocol
 
 import msgspec
 import pyarrow as pa
+from isal import igzip
 
 from stream import events
-from stream.audit.chain import Link, LinkKind
+from stream.audit.chain import Link
 from stream.audit.ledger import Segment
-from stream.audit.spans import Request, Shape, requests, split
+from stream.audit.spans import Request, Shape, gap_requests, requests, split
 from stream.batch import ORIGIN
 from stream.contracts import Clock, Emit, ObjectStore
+from stream.errors import Halted
 
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 60.0
@@ -32,6 +34,25 @@ RETRYABLE: Final = frozenset({429, 502, 503, 504})
 """https://opentelemetry.io/docs/specs/otlp/#failures-1: these and lost connections are tried again, no other answer ever is."""
 
 TOO_LARGE: Final = 413
+
+VERDICTS: Final = frozenset({400, TOO_LARGE, 422})
+"""Answers about this one request: another one may pass. Every other refusal (no such path, no permission, a broken collector) would
+meet all that follow, too: then the export halts and nothing is given up."""
+
+FIRST_PROBE: Final = 10.0
+LONGEST_PROBE: Final = 300.0
+"""Seconds after which a halted export looks whether somebody has mended it, doubled from the first to the longest."""
+
+LONGEST_PAUSE: Final = 3600.0
+"""Seconds; a collector that asks for more is asked again after this."""
+
+
+class Refused(Halted):
+    """The collector takes nothing from us as things stand; ``status`` is its answer, 0 if the trouble is on our side."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Mode(StrEnum):
@@ -48,6 +69,13 @@ class Compression(StrEnum):
     GZIP = "gzip"
     ZSTD = "zstd"
     NONE = "none"
+
+
+class Destinations(StrEnum):
+    """How spans name files. Keys hold the values of partition columns; ``digest`` names a file by its SHA-256 alone."""
+
+    FULL = "full"
+    DIGEST = "digest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +127,14 @@ class Tally:
         return Tally(self.accepted + other.accepted, self.rejected + other.rejected, self.parked + other.parked)
 
 
-def compress(body: bytes, compression: Compression) -> bytes:
+def compress(body: bytes | bytearray, compression: Compression) -> bytes:
     """``body`` at the cheapest level."""
-    if compression is Compression.NONE:
-        return body
-    packed: bytes = pa.Codec(compression.value, compression_level=1).compress(body, asbytes=True)
-    return packed
+    if compression is Compression.GZIP:
+        return igzip.compress(body, compresslevel=1)
+    if compression is Compression.ZSTD:
+        packed: bytes = pa.Codec("zstd", compression_level=1).compress(body, asbytes=True)
+        return packed
+    return bytes(body)
 
 
 def rejected_items(body: bytes) -> tuple[int, str]:
@@ -173,7 +203,11 @@ class Sender:
         self._once = once
 
     async def deliver(self, request: Request, stream: str, shard: str) -> Tally:
-        """Send until the collector has decided; a request that is too large is halved, one that it refuses is given up."""
+        """Send until the collector has decided; a request that is too large is halved, one that is not valid is given up.
+
+        Raises:
+            Refused: the collector would refuse any other request, too; nothing was given up. Not with ``once``.
+        """
         body = await asyncio.to_thread(compress, request.body, self._compression)
         encoding = "" if self._compression is Compression.NONE else self._compression.value
         wait = FIRST_WAIT
@@ -187,11 +221,14 @@ class Sender:
                 if rejected or why:
                     self._emit(events.ExportRefused(stream, shard, answer.status, rejected, why))
                 return Tally(request.items - rejected, rejected)
-            if (answer.status and answer.status not in RETRYABLE) or self._once:
+            if answer.status in VERDICTS or self._once:
                 self._emit(events.ExportRefused(stream, shard, answer.status, request.items, answer.detail))
                 return Tally(parked=request.items)
+            if answer.status and answer.status not in RETRYABLE:
+                msg = f"the collector answers {answer.status} {answer.detail} to {request.path}: check audit.otlp.endpoint and its headers"
+                raise Refused(msg, answer.status)
             pause = wanted_pause(answer.retry_after, self._clock.now()) if answer.retry_after else None
-            seconds = pause if pause is not None else wait * (0.5 + self._dice() / 2)
+            seconds = min(pause, LONGEST_PAUSE) if pause is not None else wait * (0.5 + self._dice() / 2)
             self._emit(events.CallRepeated(stream, shard, "export spans", f"{answer.status} {answer.detail}".strip(), seconds))
             await self._clock.sleep(seconds)
             wait = min(2 * wait, LONGEST_WAIT)
@@ -208,6 +245,7 @@ class Exporter:
         self._clock = clock
         self._emit = emit
         self._stream = stream
+        self._waiting: dict[str, datetime] = {}
 
     async def cursor(self, shard: str) -> Cursor:
         """The stored cursor; one that cannot be read starts again at the beginning, which only sends spans again."""
@@ -220,17 +258,24 @@ class Exporter:
             return Cursor()
 
     async def step(self, shard: str, cursor: Cursor) -> Cursor | None:
-        """Export the unit at ``cursor`` and store where it ends; None if there is none yet."""
+        """Export the link at ``cursor`` and store where it ends; None if there is none yet.
+
+        Raises:
+            Refused: the collector takes nothing; the cursor stays.
+        """
         if cursor.ended:
             return None
         found = await self._units.read(shard, int(cursor.position))
         if found is None:
+            self._waiting.pop(shard, None)
             return None
         link, segment, urls = found
-        if link.kind is LinkKind.END or link.last is None or segment is None:
+        if link.last is None:
             after = msgspec.structs.replace(cursor, ended=True)
+            self._waiting.pop(shard, None)
         else:
-            self._lag(shard, link)
+            self._waiting[shard] = datetime.fromisoformat(link.sealed_at)
+            self.tell_lag()
             tally = await self.export(link, segment, urls)
             after = Cursor(
                 str(link.last), False, cursor.accepted + tally.accepted, cursor.rejected + tally.rejected, cursor.parked + tally.parked
@@ -239,9 +284,9 @@ class Exporter:
         await self._store.put(_key(self._stream, shard), msgspec.json.encode(after))
         return after
 
-    async def export(self, link: Link, segment: Segment, urls: Mapping[tuple[str, str], str]) -> Tally:
-        """Send one unit, whatever was sent before; each request that was given up leaves a note that names it."""
-        tally, made = Tally(), requests(link, segment, urls, self._shape)
+    async def export(self, link: Link, segment: Segment | None, urls: Mapping[tuple[str, str], str]) -> Tally:
+        """Send one unit or gap, whatever was sent before; each request that was given up leaves a note that names it."""
+        tally, made = Tally(), gap_requests(link, self._shape) if segment is None else requests(link, segment, urls, self._shape)
         number = 0
         while (request := await asyncio.to_thread(next, made, None)) is not None:
             sent = await self._sender.deliver(request, self._stream, link.shard)
@@ -256,9 +301,11 @@ class Exporter:
         """Say that every sealed unit of ``shard`` is exported."""
         self._emit(events.ExportLagged(self._stream, shard, 0.0))
 
-    def _lag(self, shard: str, link: Link) -> None:
-        seconds = (self._clock.now() - datetime.fromisoformat(link.sealed_at)).total_seconds()
-        self._emit(events.ExportLagged(self._stream, shard, max(0.0, seconds)))
+    def tell_lag(self) -> None:
+        """Say how long the unit in hand of each shard has been waiting: an outage must show while it lasts."""
+        now = self._clock.now()
+        for shard, since in self._waiting.items():
+            self._emit(events.ExportLagged(self._stream, shard, max(0.0, (now - since).total_seconds())))
 
 
 def _key(stream: str, shard: str) -> str:

@@ -18,7 +18,6 @@ import polars as pl
 _LIMB: Final = 18
 _GROUPS: Final = 4
 """Always as many, so that a record's ids do not depend on the numbers beside it; sequence numbers have at most 60 digits."""
-_POWERS: Final = np.array([10**place for place in range(_LIMB - 1, -1, -1)], np.uint64)
 _LANES: Final = (
     ((30, 27, 31), (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)),
     ((33, 33, 33), (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53)),
@@ -34,6 +33,11 @@ def unit_trace(application: str, stream: str, shard: str, after: int, last: int 
 def unit_span(trace: bytes, what: str, ordinal: int = 0) -> bytes:
     """8 bytes, different for everything that happened to one unit."""
     return _digest("span", trace.hex(), what, str(ordinal))[:8]
+
+
+def operation_trace(*parts: str) -> bytes:
+    """16 bytes for what belongs to no unit."""
+    return _digest("operation", *parts)
 
 
 def record_ids(frame: pl.DataFrame, stream: str, shard: str, application: str) -> tuple[Any, Any]:
@@ -75,21 +79,20 @@ def characters(texts: pl.Series) -> Any:
 
 
 def _limbs(sequences: pl.Series) -> list[Any]:
-    """The digits in four groups of 18, least significant first; a group in which all agree is a single number."""
+    """The digits in four groups of 18, least significant first; a group in which all agree, as upper ones do, is a single number."""
     if sequences.is_empty():
         return []
     if (sequences.str.len_bytes() != len(sequences[0])).any():
         sequences = sequences.str.pad_start(_GROUPS * _LIMB, "0")
-    digits = characters(sequences)
-    width = digits.shape[1]
+    least, greatest = str(sequences.min()), str(sequences.max())
     limbs: list[Any] = []
     for group in range(_GROUPS):
-        end = max(0, width - group * _LIMB)
-        part = digits[:, max(0, end - _LIMB) : end]
-        if (part == part[0]).all():
-            limbs.append(np.uint64(int(part[0].tobytes() or b"0")))
+        end = max(0, len(least) - group * _LIMB)
+        start = max(0, end - _LIMB)
+        if least[:end] == greatest[:end]:
+            limbs.append(np.uint64(int(least[start:end] or "0")))
         else:
-            limbs.append((part - np.uint8(48)).astype(np.uint64) @ _POWERS[_LIMB - part.shape[1] :])
+            limbs.append(sequences.str.slice(start, end - start).cast(pl.UInt64).to_numpy())
     return limbs
 
 

@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 from stream.audit import context
 from stream.audit.set_hash import SetHash
-from stream.batch import ARRIVAL, DATA, ROW, SEQUENCE, SUBSEQUENCE, Batch, Outcome
+from stream.batch import ARRIVAL, ATTEMPT, DATA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Encoded, OutputFile, Transformed
 
 NAME: Final = "ledger"
@@ -40,6 +40,7 @@ NAME: Final = "ledger"
 VERSION: Final = 1
 _KEY: Final = b"stream.ledger"
 _COLUMNS: Final = ("seq", "sub", "arrival_ms", "outcome", "stage", "reason", "trace_id", "parent_id", "rows", "bytes")
+_FIRST_READ: Final = {SHARD: "first_shard", SEQUENCE: "first_seq", SUBSEQUENCE: "first_sub", ATTEMPT: "attempt"}
 _LABELS: Final = {outcome.value: outcome.label for outcome in Outcome}
 
 
@@ -67,8 +68,11 @@ class UnitFacts(msgspec.Struct, frozen=True):
     pipeline: str
 
 
-class Header(msgspec.Struct, frozen=True):
+class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a segment says as a whole. ``outcomes`` maps labels to records; ``targets`` names what ``dest_<i>`` stands for.
+
+    ``again``: the records had been read before from elsewhere; columns ``first_shard``, ``first_seq``, ``first_sub`` say where, and
+    ``attempt`` how often they had been tried.
 
     Positions are decimal text, for readers whose JSON numbers are floats.
     """
@@ -85,6 +89,7 @@ class Header(msgspec.Struct, frozen=True):
     targets: tuple[str, ...]
     objects: tuple[LedgerObject, ...]
     set_hash: str
+    again: bool = False
 
 
 class SegmentError(ValueError):
@@ -163,7 +168,10 @@ def encode_segment(
         targets=tuple(placed),
         objects=tuple(objects),
         set_hash=SetHash.of(facts["seq"], facts["sub"]).hex,
+        again=batch.first_read is not None,
     )
+    if batch.first_read is not None:
+        columns.insert(1, batch.first_read.rename(_FIRST_READ))
     body = _write(pl.concat(columns, how="horizontal"), header)
     digest = hashlib.sha256(body).hexdigest()
     return OutputFile(NAME, f"{stem}.{digest[:16]}.parquet", body, batch.rows, digest)
@@ -181,7 +189,8 @@ def read_segment(body: bytes) -> Segment:
     except (pa.ArrowInvalid, OSError) as error:
         msg = f"a ledger segment is a Parquet file, these {len(body)} bytes are not: {error}"
         raise SegmentError(msg) from error
-    wanted = [*_COLUMNS, *(f"{column}_{index}" for index in range(len(header.targets)) for column in ("dest", "row"))]
+    first = tuple(_FIRST_READ.values()) if header.again else ()
+    wanted = [*_COLUMNS, *first, *(f"{column}_{index}" for index in range(len(header.targets)) for column in ("dest", "row"))]
     if not isinstance(frame, pl.DataFrame) or frame.columns != wanted:
         msg = f"the ledger segment should have the columns {', '.join(wanted)}; it has {', '.join(file.schema.names)}"
         raise SegmentError(msg)
@@ -248,6 +257,7 @@ def _destinations(records: int, index: int, placement: pl.DataFrame, first: int)
 
 def _write(frame: pl.DataFrame, header: Header) -> bytes:
     targets = range(len(header.targets))
+    first = ["first_shard", "attempt"] if header.again else []
     delta = ["sub", "arrival_ms", "bytes", *(f"row_{index}" for index in targets)]
     out = pa.BufferOutputStream()
     table = frame.with_columns(pl.col("outcome").cast(pl.String)).rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
@@ -258,7 +268,7 @@ def _write(frame: pl.DataFrame, header: Header) -> bytes:
         data_page_version="1.0",
         compression="zstd",
         compression_level=1,
-        use_dictionary=["outcome", "stage", "reason", "rows", *(f"dest_{index}" for index in targets)],
+        use_dictionary=["outcome", "stage", "reason", "rows", *first, *(f"dest_{index}" for index in targets)],
         column_encoding={"seq": "DELTA_BYTE_ARRAY", **dict.fromkeys(delta, "DELTA_BINARY_PACKED")},
         store_schema=False,
     ) as writer:

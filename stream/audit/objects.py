@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import polars as pl
@@ -18,23 +18,35 @@ from stream.audit.report import Check, Finding, Verdict
 from stream.batch import SEQUENCE, SUBSEQUENCE
 from stream.contracts import ObjectStore
 
+_WITH_THE_LOG: Final = frozenset({"ledger", "rejects"})
+
 _NAME: Final = re.compile(
     r"(?:.*/)?(?P<label>[A-Za-z0-9_.-]+)-(?P<after>\d{1,60})-(?P<last>\d{1,60})(?:\.\d+)?\.(?P<sha>[0-9a-f]{16})\.[a-z.]+"
 )
 """File names as sinks make them: ``[<stream>.]<shard>-<after>-<last>[.<part>].<sha16>.<extension>``."""
 
 
+_LIKE: Final = re.compile(r"(shardId-\d{12})-(\d+)-(\d+)")
+"""What is left of such a name in one that somebody has changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Area:
     """Where files of the target ``sink`` lie, and nothing else but what lies in or below one of ``foreign`` (URLs).
 
-    ``prefix`` narrows the listing; keys of files are relative to ``store``.
+    ``prefix`` narrows the listing; keys of files are relative to ``store``. ``removed`` says by shard up to which sequence number the
+    files may have been taken away on purpose, because what was staged in them has been loaded elsewhere.
     """
 
     sink: str
     store: ObjectStore
     prefix: str = ""
     foreign: tuple[str, ...] = ()
+    removed: Mapping[str, int] = field(default_factory=dict)
+
+    def may_be_gone(self, link: Link) -> bool:
+        """Whether the files of ``link`` need not be there any more."""
+        return link.last is not None and link.last <= self.removed.get(link.shard, 0)
 
     def url_of(self, key: str) -> str:
         """The file as a person would name it, unique over all areas."""
@@ -52,6 +64,22 @@ class Stray:
     after: str = ""
     last: str = ""
     ours: bool = False
+
+
+def former_place(unit: Link, sink: str, areas: Mapping[str, Area]) -> str | None:
+    """Where the sink was when ``unit`` was sealed, if that is not where it is now. Ledger and rejects move with the log itself."""
+    url, area = unit.targets.get(sink), areas.get(sink)
+    if url is None or sink in _WITH_THE_LOG or (area is not None and area.store.url == url):
+        return None
+    return url
+
+
+def url_in(unit: Link, sink: str, key: str, areas: Mapping[str, Area]) -> str:
+    """The URL of a file of ``unit`` as it was written; its key alone where nobody knows."""
+    former = former_place(unit, sink, areas)
+    if former is not None:
+        return f"{former.removesuffix('/')}/{key}"
+    return areas[sink].url_of(key) if sink in areas else key
 
 
 def unit_of(key: str, stream: str) -> tuple[str, int] | None:
@@ -99,7 +127,9 @@ def _stray(sink: str, key: str, url: str, stream: str, sealed: set[tuple[str, st
     match = _NAME.fullmatch(key)
     shard = match["label"].removeprefix(f"{stream}.") if match else ""
     if match is None or (shard, match["after"], match["last"]) not in sealed:
-        return Stray(sink, key, url)
+        like = _LIKE.search(key)
+        named, after, last = like.groups() if like else ("", "", "")
+        return Stray(sink, key, url, named, after, last)
     return Stray(sink, key, url, shard, match["after"], match["last"], ours=True)
 
 
@@ -163,7 +193,10 @@ def check_rows(link: Link, segment: Segment, place: int, url: str, body: bytes) 
 def _misplaced(lineage: pl.DataFrame, segment: Segment, place: int) -> str:
     """In what the lineage columns of a file disagree with the ledger; empty if they agree."""
     column = segment.header.targets.index(segment.header.objects[place].sink)
-    told = segment.frame.filter(pl.col(f"dest_{column}") == place).select("seq", "sub", pl.col(f"row_{column}").alias("row"))
+    seq, sub = ("first_seq", "first_sub") if segment.header.again else ("seq", "sub")
+    told = segment.frame.filter(pl.col(f"dest_{column}") == place).select(
+        pl.col(seq).alias("seq"), pl.col(sub).alias("sub"), pl.col(f"row_{column}").alias("row")
+    )
     if told.is_empty():
         return ""
     if int(told["row"].max()) >= lineage.height:  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ SCOPE: Final = "stream.audit"
 SYSTEM: Final = "aws.kinesis"
 """The semantic conventions know no value for Kinesis; this follows their ``aws.sns``."""
 
-AT_ONCE: Final = 2048
+AT_ONCE: Final = 4096
 """Records encoded together: enough to make the cost of each call small, little enough to stay in the processor's cache."""
 
 _INTERNAL, _CLIENT, _CONSUMER = 1, 3, 5
@@ -78,13 +78,16 @@ class Request:
     """One export request, not compressed. ``path`` is ``/v1/traces`` or ``/v1/logs``; ``items`` counts spans or log records."""
 
     path: str
-    body: bytes
+    body: bytearray
     items: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    rows: Any
+    """``count`` messages of one width."""
+
+    pieces: list[Piece]
+    count: int
 
 
 def requests(unit: Link, segment: Segment, urls: Mapping[tuple[str, str], str], shape: Shape) -> Iterator[Request]:
@@ -101,13 +104,26 @@ def requests(unit: Link, segment: Segment, urls: Mapping[tuple[str, str], str], 
         yield from _packed("/v1/logs", _preamble(unit, urls), blocks, shape.request_bytes)
 
 
+def gap_requests(gap: Link, shape: Shape) -> Iterator[Request]:
+    """A span for a range whose records expired unread, so that a trace store shows the hole too; nothing where only logs are sent."""
+    if shape.signal is Signal.LOGS:
+        return
+    trace, moment = _unit_trace(gap), _nanos(gap.sealed_at)
+    told = [wire.attribute(9, "kst.outcome", Outcome.EXPIRED_GAP.label), wire.attribute(9, "error.type", Outcome.EXPIRED_GAP.label)]
+    span = _one(trace, ids.unit_span(trace, "unit"), None, f"gap {gap.stream}", _CLIENT, (moment, moment), [*told, _failed()])
+    yield from _packed("/v1/traces", _preamble(gap, {}), [span], shape.request_bytes)
+
+
 def split(request: Request) -> list[Request]:
     """The request as two halves, or nothing if it holds a single item."""
     preamble, items = _unpacked(request.body)
     if len(items) < 2:
         return []
-    half = len(items) // 2
-    return [Request(request.path, _wrapped(preamble, b"".join(part)), len(part)) for part in (items[:half], items[half:])]
+    halves = []
+    for part in (items[: len(items) // 2], items[len(items) // 2 :]):
+        head, tail = _around(preamble, sum(map(len, part)))
+        halves.append(Request(request.path, bytearray(b"").join((head, *part, tail)), len(part)))
+    return halves
 
 
 def _chosen(segment: Segment, unit: Link, shape: Shape) -> pl.DataFrame:
@@ -135,7 +151,7 @@ def _record_blocks(
     for _, rows in sorted(named.group_by(keys, maintain_order=True), key=lambda group: repr(group[0])):
         for part in rows.iter_slices(AT_ONCE):
             group = _Group(part, unit, segment, urls, shape)
-            yield _Block(wire.rows(wire.message(2, group.log() if logs else group.span()), part.height))
+            yield _Block(wire.message(2, group.log() if logs else group.span()), part.height)
 
 
 class _Group:
@@ -168,7 +184,7 @@ class _Group:
         trace = _unit_trace(self.unit)
         pieces += wire.message(13, [*_bytes(1, trace), *_bytes(2, ids.unit_span(trace, "unit"))])
         if self.outcome in _BAD:
-            pieces += wire.message(15, [wire.number(3, _ERROR)])
+            pieces.append(_failed())
         return [*pieces, wire.fixed32(16, _SAMPLED)]
 
     def log(self) -> list[Piece]:
@@ -252,7 +268,12 @@ def _unit_spans(unit: Link, urls: Mapping[tuple[str, str], str]) -> Iterator[_Bl
 def _one(trace: bytes, own: bytes, parent: bytes | None, name: str, kind: int, times: tuple[int, int], attributes: list[bytes]) -> _Block:
     pieces = [*_bytes(1, trace), *_bytes(2, own), *(_bytes(4, parent) if parent else []), wire.text(5, name), wire.number(6, kind)]
     pieces += [*wire.fixed64(7, times[0]), *wire.fixed64(8, times[1]), *attributes, wire.fixed32(16, _SAMPLED)]
-    return _Block(wire.rows(wire.message(2, pieces), 1))
+    return _Block(wire.message(2, pieces), 1)
+
+
+def _failed() -> bytes:
+    """``Span.status`` of what went wrong."""
+    return b"".join(wire.message(15, [wire.number(3, _ERROR)]))
 
 
 def _operation(name: str, kind: str) -> list[bytes]:
@@ -284,51 +305,65 @@ def _preamble(unit: Link, urls: Mapping[tuple[str, str], str]) -> tuple[bytes, b
 def _packed(path: str, preamble: tuple[bytes, bytes], blocks: Iterable[_Block], limit: int) -> Iterator[Request]:
     """Blocks dealt out to requests of at most ``limit`` bytes."""
     room = limit - len(preamble[0]) - len(preamble[1]) - len(SCHEMA_URL) - 64
-    parts: list[Any] = []
+    parts: list[_Block] = []
     size = items = 0
     for block in blocks:
-        rows = block.rows
-        while len(rows):
-            take = min(len(rows), max(1 if not items else 0, (room - size) // rows.shape[1]))
+        width, done = wire.width(block.pieces), 0
+        while done < block.count:
+            take = min(block.count - done, max(1 if not items else 0, (room - size) // width))
             if take:
-                parts.append(rows[:take].reshape(-1))
-                size += take * rows.shape[1]
-                items += take
-                rows = rows[take:]
-            if len(rows):
-                yield Request(path, _wrapped(preamble, b"".join(memoryview(part) for part in parts)), items)
+                parts.append(_Block(wire.part(block.pieces, done, done + take), take))
+                size, items, done = size + take * width, items + take, done + take
+            if done < block.count:
+                yield Request(path, _rendered(preamble, parts, size), items)
                 parts, size, items = [], 0, 0
     if items:
-        yield Request(path, _wrapped(preamble, b"".join(memoryview(part) for part in parts)), items)
+        yield Request(path, _rendered(preamble, parts, size), items)
 
 
-def _wrapped(preamble: tuple[bytes, bytes], items: bytes) -> bytes:
-    """``ExportTraceServiceRequest`` or ``ExportLogsServiceRequest`` around encoded items: the two have the same field numbers."""
+def _rendered(preamble: tuple[bytes, bytes], parts: Iterable[_Block], size: int) -> bytearray:
+    """The request with the items of ``parts``, written straight to where they belong: copying them is what would take the time."""
+    head, tail = _around(preamble, size)
+    body = bytearray(len(head) + size + len(tail))
+    body[: len(head)], body[len(head) + size :] = head, tail
+    room, at = np.frombuffer(body, np.uint8), len(head)
+    for block in parts:
+        end = at + block.count * wire.width(block.pieces)
+        wire.write(room[at:end].reshape(block.count, -1), block.pieces)
+        at = end
+    return body
+
+
+def _around(preamble: tuple[bytes, bytes], size: int) -> tuple[bytes, bytes]:
+    """What stands before and behind ``size`` bytes of items in an ``ExportTraceServiceRequest`` or ``ExportLogsServiceRequest``.
+
+    The two have the same field numbers.
+    """
     resource, scope = preamble
     url = wire.text(3, SCHEMA_URL)
-    inner = wire.prefixed(2, len(scope) + len(items) + len(url))
-    outer = wire.prefixed(1, len(resource) + len(inner) + len(scope) + len(items) + 2 * len(url))
-    return b"".join((outer, resource, inner, scope, items, url, url))
+    inner = wire.prefixed(2, len(scope) + size + len(url))
+    outer = wire.prefixed(1, len(resource) + len(inner) + len(scope) + size + 2 * len(url))
+    return outer + resource + inner + scope, url + url
 
 
-def _unpacked(body: bytes) -> tuple[tuple[bytes, bytes], list[bytes]]:
-    """The inverse of ``_wrapped``, items apart; reads what this module wrote and nothing else."""
+def _unpacked(body: bytearray) -> tuple[tuple[bytes, bytes], list[bytes]]:
+    """The inverse of ``_rendered``, items apart; reads what this module wrote and nothing else."""
     _, at = _length(body, 0)
     end, start = _length(body, at)
-    resource = body[at : start + end]
+    resource = bytes(body[at : start + end])
     _, at = _length(body, start + end)
     end, start = _length(body, at)
-    scope = body[at : start + end]
+    scope = bytes(body[at : start + end])
     items = []
     at = start + end
     while body[at] == 2 << 3 | 2:
         size, start = _length(body, at)
-        items.append(body[at : start + size])
+        items.append(bytes(body[at : start + size]))
         at = start + size
     return (resource, scope), items
 
 
-def _length(body: bytes, at: int) -> tuple[int, int]:
+def _length(body: bytearray, at: int) -> tuple[int, int]:
     """The length that follows the one-byte key at ``at``, and where the content starts."""
     size = shift = 0
     at += 1

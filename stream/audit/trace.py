@@ -12,7 +12,7 @@ import polars as pl
 
 from stream.audit.chain import Link
 from stream.audit.ledger import Segment
-from stream.audit.objects import Area
+from stream.audit.objects import Area, url_in
 from stream.errors import DefinitionError
 
 _WANTED: Final = re.compile(
@@ -78,6 +78,10 @@ class Fate(msgspec.Struct, frozen=True):
     sealed_by: str
     sealed_at: str
     ledger: str
+    first_read: str | None = None
+    """``<shard>:<sequence>:<sub>`` where the record was read first, if this is a later attempt..."""
+    attempts_before: int = 0
+    """...and how often it had been tried by then."""
 
 
 def find(segment: Segment, wanted: Wanted) -> pl.DataFrame:
@@ -104,9 +108,9 @@ def fates(
     ledger = unit.ledger
     for row in rows.iter_rows(named=True):
         places = [
-            Place(target, areas[target].url_of(segment.header.objects[row[f"dest_{index}"]].key), row[f"row_{index}"])
+            Place(target, url_in(unit, target, segment.header.objects[row[f"dest_{index}"]].key, areas), row[f"row_{index}"])
             for index, target in enumerate(segment.header.targets)
-            if row[f"dest_{index}"] is not None and target in areas
+            if row[f"dest_{index}"] is not None
         ]
         trace_id, span_id = ids[row["seq"], row["sub"]]
         found.append(
@@ -135,6 +139,8 @@ def fates(
                 sealed_by=unit.sealed_by,
                 sealed_at=unit.sealed_at,
                 ledger=areas["ledger"].url_of(ledger.key) if ledger else "",
+                first_read=f"{row['first_shard']}:{row['first_seq']}:{row['first_sub']}" if segment.header.again else None,
+                attempts_before=row["attempt"] if segment.header.again else 0,
             )
         )
     return found

@@ -7,8 +7,8 @@ read again and compared with each other. Any one of them that was lost, doubled,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol, TypeAlias
 
@@ -34,12 +34,16 @@ Told: TypeAlias = Callable[[str, int, int], None]
 
 
 class Evidence(Protocol):
-    """What the verifier may look at. ``horizon``: records that arrived earlier may have left the stream; None without a stream."""
+    """What the verifier may look at. ``horizon``: records that arrived earlier may have left the stream; None without a stream.
+
+    ``tidied``: checkpoints of ended shards are removed once nobody needs them.
+    """
 
     application: str
     stream: str
     areas: Mapping[str, Area]
     horizon: datetime | None
+    tidied: bool
 
     async def shards(self) -> list[str]:
         """Ids of all shards that have a folder in the log."""
@@ -55,6 +59,10 @@ class Evidence(Protocol):
 
     async def stray_checkpoints(self, shards: Sequence[str]) -> list[str]:
         """Names of stored checkpoints that belong to none of ``shards``."""
+        ...
+
+    async def read_file(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str] | None:
+        """The bytes of a file of ``unit`` (None: not there) and its URL; None if nobody knows where its sink is or was."""
         ...
 
     async def of_another_stream(self, sink: str, key: str) -> bool:
@@ -123,9 +131,16 @@ class Verifier:
             {shard: (_genesis(log), done) for shard, (log, done) in logs.items()}, await self._start(shards)
         )
         for name in await evidence.stray_checkpoints(shards):
-            state.findings.append(Finding("", Check.CHECKPOINT, Verdict.FAILED, "a checkpoint of a shard that has no log", object=name))
+            shard = next((each for each in shards if each in name), "")
+            why = "a checkpoint of a shard that has no log"
+            state.findings.append(Finding(shard, Check.CHECKPOINT, Verdict.FAILED, why, "0" if shard else "", object=name))
         chosen = [shard for shard in shards if self._scope.shard in {None, shard}]
+        gone = chain.superseded({shard: done for shard, (_, done) in logs.items()})
+        logs = {shard: (log, _without(gone, done)) for shard, (log, done) in logs.items()}
+        links = [_taken_back(link) if (link.shard, link.after) in gone and link.kind is LinkKind.UNIT else link for link in links]
         taken = [link for shard in chosen for link in logs[shard][1].units if self._scope.takes(link)]
+        ends = [end for shard in chosen for end in (logs[shard][1].end, logs[shard][1].rewind) if end is not None]
+        state.findings += chain.notes([*taken, *ends])
         units = [link for link in taken if link.kind is LinkKind.UNIT]
         state.findings += chain.gap_findings(link for link in taken if link.kind is LinkKind.GAP)
         await self._all_units(units, files)
@@ -156,12 +171,14 @@ class Verifier:
         return start
 
     async def _shard(self, shard: str) -> tuple[ShardLog, Followed]:
+        evidence = self._evidence
         seen: tuple[int, StoredCheckpoint | None] | None = None
         for _ in range(LOOKS):
             log = await self._evidence.log(shard)
             stored = await self._evidence.checkpoint(shard)
             followed, findings = chain.follow(log)
-            findings += chain.check_checkpoint(log, followed, stored)
+            if not (evidence.tidied and stored is None and followed.end is not None):
+                findings += chain.check_checkpoint(log, followed, stored)
             if not findings or (followed.head, stored) == seen:
                 break
             seen = (followed.head, stored)
@@ -181,10 +198,13 @@ class Verifier:
         await a_few_at_once([one(unit) for unit in units], AT_ONCE)
 
     async def _presence(self, unit: Link, files: Mapping[str, tuple[str, str]]) -> None:
+        areas = self._evidence.areas
         for file in unit.files:
-            area = self._evidence.areas.get(file.sink)
-            url = area.url_of(file.key) if area else f"{file.sink}:{file.key}"
-            if url not in files:
+            if file.sink not in areas or objects.former_place(unit, file.sink, areas) is not None:
+                await self._body(unit, file)  # that place is not listed: somebody else may use it by now
+                continue
+            url = areas[file.sink].url_of(file.key)
+            if url not in files and not areas[file.sink].may_be_gone(unit):
                 self._state.findings += objects.check_file(unit, file, url, None)
 
     async def _unit(self, unit: Link) -> None:
@@ -218,13 +238,15 @@ class Verifier:
 
     async def _body(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str]:
         """The bytes of a file if they are what the manifest says, and its URL."""
-        area = self._evidence.areas.get(file.sink)
-        if area is None:
+        found = await self._evidence.read_file(unit, file)
+        if found is None:
             why = f"the pipeline has no sink {file.sink!r} now, so its files cannot be looked at; verify with the pipeline file that had it"
             self._state.findings.append(Finding(unit.shard, Check.OBJECTS, Verdict.UNKNOWN, why, *unit.bounds, object=file.key))
             return None, ""
-        stored = await area.store.get(file.key)
-        body, url = stored.body if stored else None, area.url_of(file.key)
+        body, url = found
+        area = self._evidence.areas.get(file.sink)
+        if body is None and area is not None and area.may_be_gone(unit):
+            return None, url
         wrong = objects.check_file(unit, file, url, body)
         self._state.findings += wrong
         return (None if wrong else body), url
@@ -290,6 +312,15 @@ class Verifier:
             open_unit=done.intent is not None,
             set_hash=whole.hex if all(hashes) else None,
         )
+
+
+def _without(gone: Container[tuple[str, int]], done: Followed) -> Followed:
+    return replace(done, units=tuple(link for link in done.units if (link.shard, link.after) not in gone))
+
+
+def _taken_back(link: Link) -> Link:
+    """The unit as a rewind leaves it: its ledger segment tells what had become of the records, its other files are gone."""
+    return replace(link, files=tuple(file for file in link.files if file.sink == LEDGER))
 
 
 def _genesis(log: ShardLog) -> Link | None:

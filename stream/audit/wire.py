@@ -90,23 +90,27 @@ def attribute_of_numbers(field: int, key: str, values: Any) -> list[Piece]:
 
 def rows(pieces: Sequence[Piece], count: int) -> Any:
     """The messages, one a row: a uint8 array of shape (count, width)."""
-    shape = np.concatenate(
+    out = np.empty((count, width(pieces)), np.uint8)
+    write(out, pieces)
+    return out
+
+
+def write(out: Any, pieces: Sequence[Piece]) -> None:
+    """Put the messages into ``out``, a uint8 array with a row for each and as many columns as they have bytes."""
+    out[:] = np.concatenate(
         [np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else np.zeros(piece.shape[1], np.uint8) for piece in pieces]
     )
-    out = np.empty((count, len(shape)), np.uint8)
-    out[:] = shape
     at = 0
     for piece in pieces:
         end = at + (len(piece) if isinstance(piece, bytes) else piece.shape[1])
         if not isinstance(piece, bytes):
             out[:, at:end] = piece
         at = end
-    return out
 
 
-def joined(*parts: bytes) -> bytes:
-    """``parts`` one after the other."""
-    return b"".join(parts)
+def part(pieces: Sequence[Piece], start: int, end: int) -> list[Piece]:
+    """The messages number ``start`` to ``end`` of those that ``pieces`` describe."""
+    return [piece if isinstance(piece, bytes) or len(piece) == 1 else piece[start:end] for piece in pieces]
 
 
 def prefixed(field: int, size: int) -> bytes:

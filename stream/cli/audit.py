@@ -22,7 +22,7 @@ from stream.clock import SystemClock
 from stream.errors import DefinitionError, StreamError
 from stream.pipeline.lint import check as check_file
 from stream.pipeline.model import Pipeline
-from stream.worker.auditing import open_evidence
+from stream.worker.evidence import chains_of, open_evidence
 from stream.worker.exporting import export_range, open_export
 
 EXIT_FAILED = 1
@@ -52,16 +52,17 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
     """Prove from outside that every record read is accounted for exactly once.
 
     Six checks: chain, conservation, checkpoint, objects, source, seal. Exit code 0: all hold; 1: one does not; 2: none failed, but one
-    could not be answered, or the command was wrong. With several streams each has a report of its own, and --json gives a list of them.
+    could not be answered, or the command was wrong. With several streams, and with redrives and
+    backfills, each has a report of its own, and --json gives a list of them.
     """
     scope = Scope(shard, _sequence(after, "--from"), None if last is None else _sequence(last, "--to"), contents, source)
     console = Console(stderr=True, highlight=False)
 
     async def run(pipeline: Pipeline, told: Callable[[str, int, int], None]) -> list[Report]:
         reports = []
-        for one in chosen(pipeline, stream):
+        for one, chain in await _chains(pipeline, stream, file.parent):
             async with AsyncExitStack() as stack:
-                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=source)
+                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=source, chain=chain)
                 reports.append(await Verifier(evidence, scope, SystemClock(), told).run(repair=repair))
         return reports
 
@@ -88,9 +89,9 @@ def ls(file: File, stream: Stream = None, json: AsJson = False) -> None:
 
     async def run(pipeline: Pipeline) -> list[Report]:
         reports = []
-        for one in chosen(pipeline, stream):
+        for one, chain in await _chains(pipeline, stream, file.parent):
             async with AsyncExitStack() as stack:
-                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=False)
+                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=False, chain=chain)
                 reports.append(await Verifier(evidence, Scope(contents=False, source=False), SystemClock()).run())
         return reports
 
@@ -172,7 +173,7 @@ def show(report: Report, console: Console) -> None:
     """The report for a person."""
     console.print(_shards(report))
     for finding in report.findings:
-        colour = "red" if finding.verdict is Verdict.FAILED else "yellow"
+        colour = {Verdict.FAILED: "red", Verdict.UNKNOWN: "yellow", Verdict.OK: "cyan"}[finding.verdict]
         bounds = f" ({finding.after}, {finding.last}]" if finding.after else ""
         console.print(f"[bold {colour}]{finding.verdict}[/] {finding.check} {finding.shard}{bounds}")
         console.print(f"  {finding.message}" + (f"\n  {finding.object}" if finding.object else ""), markup=False)
@@ -180,10 +181,11 @@ def show(report: Report, console: Console) -> None:
         console.print(f"removed {url}", markup=False)
     asked = ", ".join(f"{check} {count:,}" for check, count in report.checked.items())
     console.print(f"looked at: {asked}")
+    failed = sum(finding.verdict is Verdict.FAILED for finding in report.findings)
     words = {
         Verdict.OK: f"[bold green]All {report.records:,} records are accounted for, once.[/]",
         Verdict.UNKNOWN: "[bold yellow]Nothing is wrong that could be checked; something could not be.[/]",
-        Verdict.FAILED: f"[bold red]{len(report.findings)} finding(s): the log does not prove what it says.[/]",
+        Verdict.FAILED: f"[bold red]{failed} finding(s): the log does not prove what it says.[/]",
     }
     console.print(words[report.verdict])
 
@@ -200,6 +202,11 @@ def _shards(report: Report) -> Table:
 def _bars(console: Console) -> Progress:
     columns = (TextColumn("{task.description:18}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+async def _chains(pipeline: Pipeline, stream: str | None, base: Path) -> list[tuple[Pipeline, str]]:
+    """Every chain of the chosen streams, with the pipeline narrowed to its stream."""
+    return [(one, chain) for one in chosen(pipeline, stream) for chain in await chains_of(one, base)]
 
 
 def _sequence(text: str, option: str) -> int:

@@ -45,7 +45,7 @@ def diff(
     pipelines = checked(old), checked(new)
     try:
         chains = chain_of(pipelines[0], old), chain_of(pipelines[1], new)
-        batch, source = sample_of(pipelines[0], records, sample, since, generate)
+        batch, source = sample_of(pipelines[0], records, sample, since, generate, old.parent)
         found = compare(*chains, batch, SystemClock().monotonic, key or (), show)
     except (DefinitionError, SchemaMismatch, StreamError) as error:
         typer.echo(f"error: {error}", err=True)

@@ -106,10 +106,9 @@ def _heading(console: Console, text: str) -> None:
 
 
 def _show_plan(pipeline: Pipeline, laid_out: Plan, console: Console) -> None:
-    kinesis = pipeline.source.kinesis
-    console.print(
-        f"{pipeline.application}: {', '.join(kinesis.names)} from {kinesis.start.timestamp or kinesis.start.kind.value}", style="bold"
-    )
+    kinesis, objects = pipeline.source.kinesis, pipeline.source.s3
+    begins = f"from {kinesis.start.timestamp or kinesis.start.kind.value}" if objects is None else f"({objects.format}) below {objects.url}"
+    console.print(f"{pipeline.application}: {', '.join(kinesis.names)} {begins}", style="bold")
     for stop in laid_out.stops:
         _show_stop(stop, console)
     _heading(console, "Objects")

@@ -22,6 +22,11 @@ VERBS: Final = {
     "schema": "schema:schema",
     "trace": "trace:trace",
     "audit": "audit:app",
+    "kcl": "kcl:app",
+    "leases": "leases:app",
+    "dlq": "dlq:app",
+    "backfill": "backfill:backfill",
+    "loads": "loads:app",
     "local": "local:local",
 }
 """In the order of the help text: where in ``stream.cli`` the verb's function, or the application of its own verbs, is."""

@@ -50,7 +50,7 @@ def preview(
     pipeline = checked(file)
     try:
         chain = chain_of(pipeline, file)
-        batch, source = sample_of(pipeline, records, sample, since, generate)
+        batch, source = sample_of(pipeline, records, sample, since, generate, file.parent)
         done = run_preview(chain, pipeline, batch, show)
     except (DefinitionError, SchemaMismatch) as error:
         typer.echo(f"error: {error}", err=True)

@@ -1,33 +1,41 @@
-"""``stream run``: a worker for one pipeline, until it is told to stop."""
+"""``stream run``: a worker for one pipeline, until it is told to stop, or until everything is read."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import uvloop
 
+from stream.clock import SystemClock
 from stream.contracts import Emit
 from stream.errors import DefinitionError, StreamError
 from stream.pipeline.lint import check as check_file
 from stream.pipeline.model import Pipeline
 from stream.worker.assemble import WorkerOptions, usable_cores
+from stream.worker.reading import Reading
+from stream.worker.result import ResultListener, write_result
 from stream.worker.service import run_worker
 
 EXIT_FATAL = 1
 EXIT_DEFINITION = 2
 
+Drain = Annotated[float, typer.Option(help="Seconds that units in hand may take to be sealed after SIGTERM.", min=0.0)]
+Threads = Annotated[int | None, typer.Option(help="Threads for decoding, transforming, encoding.", min=1, show_default="one per core")]
+ResultFile = Annotated[Path | None, typer.Option("--result", help="Write a JSON document there that says what was done.", dir_okay=False)]
+
 
 def run(
     file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
-    drain: Annotated[float, typer.Option(help="Seconds that units in hand may take to be sealed after SIGTERM.", min=0.0)] = 25.0,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads for decoding, transforming, encoding.", min=1, show_default="one per core")
-    ] = None,
+    drain: Drain = 25.0,
+    threads: Threads = None,
+    once: Annotated[bool, typer.Option("--once", help="End when everything is read that is there now.")] = False,
+    result: ResultFile = None,
     metrics_host: Annotated[
         str | None, typer.Option(help="Address for metrics and probes; 0.0.0.0 in a pod.", show_default="the pipeline's")
     ] = None,
@@ -37,38 +45,71 @@ def run(
 ) -> None:
     """Run a pipeline: read every shard, transform, commit, until SIGTERM or Ctrl-C; then seal what is in hand.
 
-    Events are JSON lines on standard error; metrics are served as the pipeline says.
+    A source that ends (`source.s3`) ends the run, and so does --once. Events are JSON lines on standard error; metrics are served as the
+    pipeline says.
 
-    Exit code 0: drained; 1: it could not go on; 2: the pipeline file is wrong, and nothing was read.
+    Exit code 0: drained or done; 1: it could not go on; 2: the pipeline file is wrong, and nothing was read.
     """
     served = {name: given for name, given in (("host", metrics_host), ("port", metrics_port)) if given is not None}
-    run_pipeline(file, drain=drain, threads=threads, served=served)
+    run_pipeline(file, drain=drain, threads=threads, reading=Reading(once=once), result=result, served=served)
 
 
 def run_pipeline(
-    file: Path, *, drain: float, threads: int | None, listeners: tuple[Emit, ...] = (), served: Mapping[str, Any] | None = None
+    file: Path,
+    *,
+    drain: float,
+    threads: int | None,
+    listeners: tuple[Emit, ...] = (),
+    reading: Reading | None = None,
+    result: Path | None = None,
+    served: Mapping[str, Any] | None = None,
 ) -> None:
     """Check ``file`` and run it; ends the process by ``typer.Exit`` unless it drained in good order.
 
-    ``served``: ``host`` and ``port`` of the metrics, in place of the pipeline's.
+    ``served``: ``host`` and ``port`` of the metrics, in place of the pipeline's. ``result``: where a document goes that says what was done.
     """
-    result = check_file(file, os.environ)
-    for finding in result.findings:
+    pipeline = load_pipeline(file)
+    metrics = pipeline.metrics.model_copy(update=served)
+    options = WorkerOptions(file.parent, os.environ, drain, threads or usable_cores(), listeners, reading=reading or Reading())
+    end = carry_out(pipeline.model_copy(update={"metrics": metrics}), options, result)
+    if end.code:
+        typer.echo(f"error: {end.error}", err=True)
+        raise typer.Exit(end.code)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a run ended."""
+
+    code: int
+    error: str = ""
+
+
+def load_pipeline(file: Path) -> Pipeline:
+    """The pipeline in ``file``, findings told; ends the process by ``typer.Exit`` if it cannot be run."""
+    checked = check_file(file, os.environ)
+    for finding in checked.findings:
         typer.echo(finding.render(), err=True)
-    if result.pipeline is None:
+    if checked.pipeline is None:
         raise typer.Exit(EXIT_DEFINITION)
+    return checked.pipeline
+
+
+def carry_out(pipeline: Pipeline, options: WorkerOptions, result: Path | None) -> End:
+    """Run ``pipeline`` to its end and write the result file, whatever the end is."""
+    told = ResultListener(pipeline.application, SystemClock())
+    heard = replace(options, listeners=(*options.listeners, told))
+    end = End(0)
     try:
-        metrics = result.pipeline.metrics.model_copy(update=served)
-        _run(result.pipeline.model_copy(update={"metrics": metrics}), file.parent, drain, threads, listeners)
+        if pipeline.coordination.kcl is not None and options.reading == Reading():
+            msg = "with coordination: kcl the KCL's daemon runs the pipeline: use `stream kcl daemon`"
+            raise DefinitionError(msg)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_worker(pipeline, heard))
     except DefinitionError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(EXIT_DEFINITION) from error
+        end = End(EXIT_DEFINITION, str(error))
     except StreamError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(EXIT_FATAL) from error
-
-
-def _run(pipeline: Pipeline, base: Path, drain: float, threads: int | None, listeners: tuple[Emit, ...]) -> None:
-    options = WorkerOptions(base, os.environ, drain, threads or usable_cores(), listeners)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run_worker(pipeline, options))
+        end = End(EXIT_FATAL, str(error))
+    if result is not None:
+        write_result(result, told.result(end.code, end.error))
+    return end

@@ -16,8 +16,10 @@ from stream.transform.engine import CompiledChain, compile_chain
 from stream.worker.sampling import read_sample, resources_of
 
 
-def sample_of(pipeline: Pipeline, count: int, file: Path | None, since: str | None, seed: int | None) -> tuple[Batch, str]:
-    """Records to try, and in words where they are from: a file, made up by ``seed``, or else the live stream.
+def sample_of(pipeline: Pipeline, count: int, file: Path | None, since: str | None, seed: int | None, base: Path) -> tuple[Batch, str]:
+    """Records to try, and in words where they are from: a file, made up by ``seed``, or else its source.
+
+    ``base``: where relative paths of the pipeline begin.
 
     Raises:
         StreamError: they cannot be had.
@@ -38,7 +40,7 @@ def sample_of(pipeline: Pipeline, count: int, file: Path | None, since: str | No
     except ValueError as error:
         msg = f"--since: {error}"
         raise DefinitionError(msg) from error
-    batch = asyncio.run(read_sample(pipeline, count, back, SystemClock()))
+    batch = asyncio.run(read_sample(pipeline, base, count, back, SystemClock()))
     return batch, f"{batch.rows:,} records of {', '.join(pipeline.source.kinesis.names)}"
 
 

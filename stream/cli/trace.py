@@ -7,66 +7,70 @@ import json as json_text
 import os
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
 
+from stream.audit.chain import Link
+from stream.audit.criteria import Criterion
 from stream.audit.trace import Fate, Wanted
 from stream.aws.secrets import read_secret
-from stream.aws.session import AwsSession
 from stream.cli.audit import AsJson, File, carry_out
 from stream.clock import SystemClock
+from stream.commit.claims import Claims
 from stream.commit.log import CommitLog
 from stream.pipeline.model import Pipeline
-from stream.worker.auditing import Stores, open_source
+from stream.sink.rejects import NAME as REJECTS
+from stream.worker.auditing import Stores
+from stream.worker.dead_letters import Redrive, chain_name
 from stream.worker.definitions import Definitions
+from stream.worker.evidence import chains_of, open_source, session_of
+from stream.worker.following import attempts
 from stream.worker.places import located
-from stream.worker.tracing import Step, Tracer, read_unit, replay
+from stream.worker.tracing import Searched, Step, Tracer, read_unit, replay
 
 EXIT_NOT_FOUND = 1
 
 
 def trace(
     file: File,
-    record: Annotated[str | None, typer.Argument(help="[[<stream>/]<shard>:]<sequence>[:<sub>] of the record.", show_default=False)] = None,
+    record: Annotated[
+        list[str] | None,
+        typer.Argument(help="[[<stream>/]<shard>:]<sequence>[:<sub>], or `message` and column=value.", show_default=False),
+    ] = None,
     target: Annotated[str | None, typer.Option("--object", help="Instead: a file of a sink, by URL or key...")] = None,
     row: Annotated[int, typer.Option("--row", help="...and a row of it, counted from 0.", min=0)] = 0,
+    units: Annotated[int, typer.Option(help="How many of each shard's newest units a search looks through.", min=1, max=900)] = 200,
     steps: Annotated[bool, typer.Option("--show", help="Read the record again and show it behind each stage, as recorded.")] = False,
     json: AsJson = False,
 ) -> None:
     """Say what became of a record: its outcome, stage and reason, its file and row, its unit, worker, times and trace.
 
+    `message order_id=4711` searches the newest units by a column of the files, or by trace_id, parent_id, outcome, stage or reason.
     --show prints record data. Exit code 0: found; 1: no sealed unit holds it; 2: it could not be looked up.
     """
-    if (record is None) == (target is None):
-        msg = "name a record by its sequence number, or a row by --object and --row"
+    words = [word for word in record or [] if word != "message"]
+    if len(words) != (target is None):
+        msg = "name a record by its sequence number or by `message column=value`, or a row by --object and --row"
         raise typer.BadParameter(msg)
+    by_value = bool(words) and ("=" in words[0] or len(record or []) > 1)
+
+    looked: list[Searched] = []
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
-        wanted = None if target is not None else Wanted.parse(record or "")
-        streams = [one for one in pipeline.each() if wanted is None or wanted.stream in {None, one.source.kinesis.stream}]
-        return [found for one in streams for found in await look(one, wanted)]
-
-    async def look(pipeline: Pipeline, wanted: Wanted | None) -> list[tuple[Fate, list[Step]]]:
-        clock, kinesis = SystemClock(), pipeline.source.kinesis
-        session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
-        stores = Stores.open(pipeline, file.parent, session)
-        log = CommitLog(stores.state, pipeline.application, clock, "trace")
-        tracer = Tracer(log, kinesis.stream, stores.areas(located(pipeline.state, file.parent), kinesis.stream))
-        found = await (tracer.find_row(target or "", row) if wanted is None else tracer.find(wanted))
-        shown: list[tuple[Fate, list[Step]]] = [(fate, []) for _, fate in found]
-        if steps and found:
-            async with AsyncExitStack() as stack:
-                source = await open_source(pipeline, session, clock, stack)
-                definitions = Definitions(stores.state, file.parent, os.environ, clock, functools.partial(read_secret, session))
-                shown = [
-                    (fate, list(replay(await definitions.recorded(link.pipeline), await read_unit(source, link), link, fate)))
-                    for link, fate in found
-                ]
-        return shown
+        asked: Wanted | Row | Search
+        if target is not None:
+            asked = Row(target, row)
+        else:
+            asked = Search(Criterion.parse(words[0]), units, looked) if by_value else Wanted.parse(words[0])
+        named = asked.stream if isinstance(asked, Wanted) else None
+        streams = [one for one in pipeline.each() if named in {None, one.source.kinesis.stream}]
+        return [found for one in streams for found in await _look(one, file.parent, asked, steps=steps)]
 
     found = carry_out(file, run)
     if json:
@@ -77,8 +81,76 @@ def trace(
         for fate, way in found:
             _show(fate, way, console)
         if not found:
-            console.print("No sealed unit holds this record: it was never read, or its unit is not committed yet.")
+            console.print(_not_found(looked))
     raise typer.Exit(0 if found else EXIT_NOT_FOUND)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a file."""
+
+    target: str
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A value in a column of the newest ``units``; ``looked`` takes what was looked at."""
+
+    criterion: Criterion
+    units: int
+    looked: list[Searched]
+
+
+async def _look(pipeline: Pipeline, base: Path, asked: Wanted | Row | Search, *, steps: bool) -> list[tuple[Fate, list[Step]]]:
+    """What one stream's log says, with ``steps`` each record's way through the definition that its unit was committed with."""
+    clock, session = SystemClock(), session_of(pipeline)
+    stores = Stores.open(pipeline, base, session)
+    found = await _found(pipeline, base, CommitLog(stores.state, pipeline.application, clock, "trace"), asked)
+    if not steps:
+        return [(fate, []) for _, fate in found]
+    shown: list[tuple[Fate, list[Step]]] = []
+    definitions = Definitions(stores.state, base, os.environ, clock, functools.partial(read_secret, session))
+    for link, fate in found:
+        async with AsyncExitStack() as stack:
+            source, _ = await open_source(pipeline, base, clock, stack, link.stream)
+            recipe = await definitions.recorded(link.pipeline)
+            shown.append((fate, list(replay(recipe, await read_unit(source, link), link, fate))))
+    return shown
+
+
+async def _ask(tracer: Tracer, wanted: Wanted | Row | Search) -> list[tuple[Link, Fate]]:
+    match wanted:
+        case Row(target, row):
+            return await tracer.find_row(target, row)
+        case Search(criterion, units, looked):
+            found, searched = await tracer.search(criterion, units)
+            looked.append(searched)
+            return found
+        case _:
+            return await tracer.find(wanted)
+
+
+async def _found(pipeline: Pipeline, base: Path, log: CommitLog, wanted: Wanted | Row | Search) -> list[tuple[Link, Fate]]:
+    """In the stream's own chain and in those of its redrives and backfills, with every later attempt behind the first."""
+    stores, place = Stores.open(pipeline, base, session_of(pipeline)), located(pipeline.state, base)
+    tracers = {chain: Tracer(log, chain, stores.areas(place, chain)) for chain in await chains_of(pipeline, base)}
+    found: list[tuple[Link, Fate]] = []
+    for tracer in tracers.values():
+        found += await _ask(tracer, wanted)
+    redrives = chain_name(pipeline.source.kinesis.stream)
+    if redrives not in tracers:
+        return found
+    claims = await Claims(stores.state, redrives, Redrive).all()
+    rejected = stores.areas(place, redrives)[REJECTS]
+    return found + [each for _, fate in found for each in await attempts(fate, rejected, tracers[redrives], claims)]
+
+
+def _not_found(looked: list[Searched]) -> str:
+    if not looked:
+        return "No sealed unit holds this record: it was never read, or its unit is not committed yet."
+    units = sum(each.units for each in looked)
+    return f"None of the newest {units} units holds such a record; --units looks further back, a sequence number finds any."
 
 
 def _show(fate: Fate, way: list[Step], console: Console) -> None:
@@ -86,6 +158,7 @@ def _show(fate: Fate, way: list[Step], console: Console) -> None:
     lines = {
         "stream": fate.stream,
         "record": f"{fate.shard}:{fate.sequence}:{fate.subsequence}",
+        "attempt": f"{fate.attempts_before + 1}, first read as {fate.first_read}" if fate.first_read else None,
         "outcome": fate.outcome,
         "stage": fate.stage,
         "reason": fate.reason,

@@ -15,9 +15,12 @@ from stream.commit.log import CommitLog, Entry
 from stream.commit.manifest import FileEntry, Kind, Manifest, State, digest, encode, with_seal
 from stream.commit.naming import sha256_hex
 from stream.commit.repeat import Repeater
-from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, OutputFile, Shard
-from stream.errors import Halted, Retryable
+from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, OutputFile, Reached, Shard, shard_of_chain
+from stream.errors import Halted, Retryable, Superseded
 from stream.together import a_few_at_once
+
+FOREIGN: Final = "foreign"
+"""Trigger of links about what another application did: it may be wrong about where our own workers stand."""
 
 CONCURRENT_WRITES: Final = 8
 """Files of one unit written at once: S3 answers a PUT in tens of milliseconds, and a unit rarely has more than a few files."""
@@ -37,7 +40,9 @@ class Head:
 
     ``position``: the last committed sequence number; ``previous``: digest of the manifest that ends there; ``ended``: the shard is read
     to its end, and ``children`` continue it. ``checkpoint``: the hint that leads here. ``complete_until``: everything that had arrived
-    in the shard by then is committed; None where nothing is known.
+    in the shard by then is committed; None where nothing is known. ``target``: an operator went back to there, so the shard goes on in
+    the chain of its next generation. ``foreign``: another application has processed more than the log knows. ``foreign_subsequence``: of
+    the Kinesis record behind ``position``, it has processed the user records up to this index.
     """
 
     position: int
@@ -46,21 +51,38 @@ class Head:
     children: tuple[str, ...] = ()
     checkpoint: Checkpoint | None = None
     complete_until: datetime | None = None
+    target: int | None = None
+    foreign: Reached | None = None
+    foreign_subsequence: int = -1
+
+    @property
+    def open(self) -> bool:
+        """Whether further units may follow in this chain."""
+        return not self.ended and self.target is None
 
 
 def head_behind(entry: Entry) -> Head:
-    """The head that a sealed unit, gap or end leaves."""
+    """The head that a sealed link leaves."""
     manifest, link = entry.manifest, digest(entry.body)
     if manifest.kind is Kind.END:
         return Head(int(manifest.after), link, True, manifest.children, checkpoint_of(manifest))
+    if manifest.target is not None:
+        return Head(int(manifest.after), link, checkpoint=checkpoint_of(manifest), target=int(manifest.target))
     complete_until = datetime.fromisoformat(manifest.last_arrival) if manifest.last_arrival else None
-    return Head(manifest.span.last, link, checkpoint=checkpoint_of(manifest), complete_until=complete_until)
+    skipped = manifest.foreign_subsequence if manifest.kind is Kind.FOREIGN else -1
+    hint = checkpoint_of(manifest)
+    return Head(manifest.span.last, link, checkpoint=hint, complete_until=complete_until, foreign_subsequence=skipped)
 
 
 def checkpoint_of(manifest: Manifest) -> Checkpoint:
-    """The hint that leads behind ``manifest``."""
-    position = None if manifest.kind is Kind.END else manifest.span.last
-    return Checkpoint(position, manifest.subsequence, int(manifest.after))
+    """The hint that leads behind ``manifest``; behind a rewind, into the next generation."""
+    generation = shard_of_chain(manifest.shard)[1]
+    if manifest.target is not None:
+        position = int(manifest.target)
+        return Checkpoint(position, manifest.subsequence, position, generation=generation + 1)
+    position_or_end = None if manifest.kind is Kind.END else manifest.span.last
+    record = manifest.kind in {Kind.UNIT, Kind.END}
+    return Checkpoint(position_or_end, manifest.subsequence, int(manifest.after), record=record, generation=generation)
 
 
 Renderer: TypeAlias = Callable[[Manifest], Awaitable[RenderedUnit]]
@@ -119,7 +141,7 @@ class Committer:
             state=State.SEALED,
             application=self._log.application,
             stream=shard.stream,
-            shard=shard.shard_id,
+            shard=shard.chain,
             after=str(head.position),
             previous=head.previous,
             children=tuple(sorted(children)),
@@ -130,6 +152,10 @@ class Committer:
         if await self._repeat("create end of shard", shard, lambda: self._log.create(shard, with_seal(manifest))) is not None:
             self._emit(events.ManifestSealed(shard.stream, shard.shard_id, head.position, None))
         entry = await self._repeat("read end of shard", shard, lambda: self._log.read(shard, head.position))
+        moved = entry is not None and entry.manifest.kind in {Kind.REWIND, Kind.SKIP, Kind.FOREIGN}
+        if moved or (trigger == FOREIGN and entry is not None and entry.manifest.kind is not Kind.END):
+            msg = f"{shard.stream}/{shard.shard_id}: the chain goes on at {head.position} in a way that nobody knew who read to there"
+            raise Superseded(msg, position=head.position)
         if entry is None or entry.manifest.kind is not Kind.END:
             msg = (
                 f"{shard.stream}/{shard.shard_id} has ended at {head.position}, yet the commit log goes on from there; "
@@ -190,7 +216,7 @@ class Committer:
                 raise protocol.InvalidTransition(msg)
 
     def _adopted(self, work: _Work, manifest: Manifest, how: str) -> None:
-        self._emit(events.IntentAdopted(work.shard.stream, work.shard.shard_id, work.after, manifest.span.last, how))
+        self._emit(events.IntentAdopted(work.shard.stream, work.shard.shard_id, work.after, manifest.reach, how))
 
     async def _look(self, work: _Work) -> protocol.Event:
         entry = await self._repeat("read manifest", work.shard, lambda: self._log.read(work.shard, work.after))
@@ -223,7 +249,7 @@ class Committer:
             return await self._unknown(work.shard, "create intent", error)
         if etag is None:
             return protocol.Refused()
-        self._emit(events.IntentCreated(work.shard.stream, work.shard.shard_id, work.after, manifest.span.last))
+        self._emit(events.IntentCreated(work.shard.stream, work.shard.shard_id, work.after, manifest.reach))
         return protocol.Created(etag)
 
     async def _replace(self, work: _Work, manifest: Manifest, etag: str) -> protocol.Event:
@@ -241,9 +267,9 @@ class Committer:
         work.entry = Entry(stamped, body, new)
         where = (work.shard.stream, work.shard.shard_id, work.after)
         if stamped.sealed:
-            self._emit(events.ManifestSealed(*where, stamped.span.last))
+            self._emit(events.ManifestSealed(*where, stamped.reach))
         else:
-            self._emit(events.IntentAmended(*where, stamped.span.last, len(stamped.superseded)))
+            self._emit(events.IntentAmended(*where, stamped.reach, len(stamped.superseded)))
         return protocol.Replaced(new)
 
     async def _unknown(self, shard: Shard, call: str, error: Retryable) -> protocol.Event:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from stream.batch import ORIGIN
 from stream.commit import naming
 from stream.commit.manifest import Kind, Manifest, State, decode, decode_start, encode, encode_start, pinned, with_seal
-from stream.contracts import Clock, ObjectStore, Shard, Start, StartKind
+from stream.contracts import Clock, ObjectStore, Shard, Start, StartKind, shard_of_chain
 from stream.errors import Halted
 
 
@@ -27,20 +28,20 @@ class CommitLog:
         self.store = store
         self.application = application
         self._clock = clock
-        self._worker = worker
+        self.worker = worker
 
     async def read(self, shard: Shard, after: int) -> Entry | None:
         """The manifest of the unit that starts behind ``after``, or None where no unit has begun."""
-        return await self._read(naming.manifest_key(shard.stream, shard.shard_id, after))
+        return await self._read(naming.manifest_key(shard.stream, shard.chain, after))
 
     async def create(self, shard: Shard, manifest: Manifest) -> str | None:
         """Begin a unit; its tag, or None if one has begun there already."""
-        key = naming.manifest_key(shard.stream, shard.shard_id, int(manifest.after))
+        key = naming.manifest_key(shard.stream, shard.chain, int(manifest.after))
         return await self.store.create(key, encode(manifest))
 
     async def replace(self, shard: Shard, body: bytes, after: int, etag: str) -> str | None:
         """Change the unit's manifest if nobody else has; its new tag, or None."""
-        return await self.store.replace(naming.manifest_key(shard.stream, shard.shard_id, after), body, etag)
+        return await self.store.replace(naming.manifest_key(shard.stream, shard.chain, after), body, etag)
 
     async def pin_start(self, stream: str, start: Start) -> Start:
         """Where the whole stream starts, for ever: what the first worker to ask was told, whoever asks later.
@@ -58,9 +59,16 @@ class CommitLog:
             raise Halted(msg)
         return decode_start(stored.body, key)
 
-    async def open_chain(self, shard: Shard, start: Start) -> Entry:
-        """The first link of the shard's chain, created if nobody has; ``start`` is recorded in it."""
-        key = naming.genesis_key(shard.stream, shard.shard_id)
+    async def genesis(self, shard: Shard) -> Entry | None:
+        """The first link of the shard's chain, or None if nobody has opened it."""
+        return await self._read(naming.genesis_key(shard.stream, shard.chain))
+
+    async def open_chain(self, shard: Shard, start: Start, after: int = ORIGIN, previous: str = "") -> Entry:
+        """The first link of the shard's chain, created if nobody has; ``start`` is recorded in it.
+
+        Behind a rewind the chain begins behind ``after``, and ``previous`` is the digest of the rewind that leads to it.
+        """
+        key = naming.genesis_key(shard.stream, shard.chain)
         entry = await self._read(key)
         if entry is None:
             genesis = Manifest(
@@ -68,10 +76,12 @@ class CommitLog:
                 state=State.SEALED,
                 application=self.application,
                 stream=shard.stream,
-                shard=shard.shard_id,
+                shard=shard.chain,
+                after=str(after),
+                previous=previous,
                 start=pinned(start),
                 parents=shard.parents,
-                worker=self._worker,
+                worker=self.worker,
                 created_at=self._clock.now().isoformat(),
             )
             await self.store.create(key, encode(with_seal(genesis)))
@@ -81,10 +91,12 @@ class CommitLog:
             raise Halted(msg)
         return entry
 
-    async def chain(self, stream: str, shard_id: str) -> AsyncIterator[Entry]:
-        """Every unit of a shard from the first on, as the manifests link them; stops at an intent or where no unit has begun."""
-        shard = Shard(stream, shard_id)
-        after = 0
+    async def chain(self, stream: str, name: str) -> AsyncIterator[Entry]:
+        """Every link of the chain ``name`` behind its genesis, as they follow; stops at an intent or where no unit has begun."""
+        shard_id, generation = shard_of_chain(name)
+        shard = Shard(stream, shard_id, generation=generation)
+        genesis = await self.genesis(shard) if generation else None
+        after = ORIGIN if genesis is None else int(genesis.manifest.after)
         while (entry := await self.read(shard, after)) is not None:
             yield entry
             if not entry.manifest.sealed or entry.manifest.last is None:
@@ -92,7 +104,7 @@ class CommitLog:
             after = int(entry.manifest.last)
 
     async def shards(self, stream: str) -> list[str]:
-        """Ids of all shards that have a chain, ascending."""
+        """Names of all chains, ascending; the first of a shard is called as the shard."""
         prefix = f"commits/{stream}/"
         keys = [info.key async for info in self.store.list(prefix) if info.key.endswith("/genesis.json")]
         return sorted(key.removeprefix(prefix).removesuffix("/genesis.json") for key in keys)

@@ -44,6 +44,29 @@ async def unit_start(store: ObjectStore, stream: str, shard_id: str, sequence: i
     return best
 
 
+async def last_starts(store: ObjectStore, stream: str, shard_id: str, count: int, near: int) -> list[int]:
+    """Where the newest ``count`` (fewer than ``PAGE``) units of a shard start, ascending; all of them if there are fewer.
+
+    ``near`` is a position near the newest start: the closer, the fewer listings it takes, log2(units / 1000) and some at best.
+    """
+    prefix = shard_prefix(stream, shard_id)
+    starts, more = await _starts(store, prefix, "")
+    low, high = starts[-1] if starts else ORIGIN, near + 1
+    while more:
+        middle = (low + high) // 2
+        found, further = await _starts(store, prefix, manifest_key(stream, shard_id, middle))
+        if further:
+            starts, low = found, found[-1]
+            high = high if low < high else 10**SEQUENCE_DIGITS  # ``near`` was none: the log has moved on
+            continue
+        if len(found) >= count:
+            return found[-count:]
+        high = middle
+        following, more = await _starts(store, prefix, manifest_key(stream, shard_id, low))
+        starts, low = ([*starts, *following], low) if not more else (following, following[-1])
+    return starts[-count:]
+
+
 async def shards_of(store: ObjectStore, stream: str) -> AsyncIterator[str]:
     """Ids of all shards that have a chain, ascending: one listing for each, however long the chains are."""
     prefix, after = f"commits/{stream}/", ""

@@ -21,11 +21,19 @@ FORMAT: Final = 1
 
 
 class Kind(StrEnum):
-    """What a link of the chain stands for; ``GAP``: records of that range expired in the stream before anybody committed them."""
+    """What a link of the chain stands for.
+
+    ``GAP``: records of that range expired in the stream before anybody committed them. ``FOREIGN``: another application, such as a Java
+    KCL on the same lease table, processed them. ``SKIP``: an operator decided that nobody processes them. ``REWIND``: the last link of a
+    chain from which an operator went back; the shard goes on in the chain of its next generation.
+    """
 
     GENESIS = "genesis"
     UNIT = "unit"
     GAP = "gap"
+    FOREIGN = "foreign"
+    SKIP = "skip"
+    REWIND = "rewind"
     END = "end"
 
 
@@ -70,12 +78,17 @@ class StageRun(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     """One link of a shard's chain.
 
-    ``after`` and ``last`` bound the range ``(after, last]``; genesis and end manifests have no ``last``. ``subsequence`` is the
+    ``after`` and ``last`` bound the range ``(after, last]``; genesis, rewind and end manifests have no ``last``. ``subsequence`` is the
     index of the last user record inside the Kinesis record ``last``. ``outcomes`` sums to ``records``. ``previous`` is the SHA-256
     of the bytes of the sealed manifest before this one, so that the chain cannot be edited unnoticed. ``superseded`` lists files
     of an earlier content of this intent that the sealed manifest does not contain. ``targets`` maps each sink's name to its URL at
     that time. ``seal`` is set with the state ``sealed``: the SHA-256 of the manifest's bytes without it, so that the last link, which
     no later one names yet, cannot be edited unnoticed either. Times are ISO 8601, UTC.
+
+    ``shard`` is the name of the chain: the shard id, behind a rewind with the generation. A rewind goes back to ``target``; its
+    ``superseded`` are the files that are taken back with it. ``foreign_subsequence``: of the Kinesis record that follows
+    ``after`` (of a foreign link: ``last``), the user records up to this index were processed by another application; -1: none.
+    ``note``: the operator's own words.
     """
 
     kind: Kind
@@ -107,7 +120,15 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     sealed_at: str = ""
     stages: tuple[StageRun, ...] = ()
     seal: str = ""
+    target: str | None = None
+    foreign_subsequence: int = -1
+    note: str = ""
     format: int = FORMAT
+
+    @property
+    def reach(self) -> int:
+        """Up to where the chain is decided by this link: the end of its range, or where it begins if it has none."""
+        return int(self.after if self.last is None else self.last)
 
     @property
     def span(self) -> SeqRange:

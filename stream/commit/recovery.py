@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stream import events
-from stream.batch import ORIGIN
 from stream.commit.committer import Committer, Head, Renderer, head_behind
 from stream.commit.log import CommitLog, Entry
 from stream.commit.manifest import Kind, Manifest, digest
 from stream.commit.repeat import Repeater
-from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, Shard
+from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, Reached, Shard
 from stream.errors import Halted
 
 
@@ -19,13 +18,13 @@ async def entry_point(log: CommitLog, shard: Shard, checkpoint: Checkpoint | Non
 
     A checkpoint is only a hint; one that the log does not confirm costs a longer walk and nothing else.
     """
-    start = Head(ORIGIN, digest(genesis.body))
-    if checkpoint is None:
+    start = Head(int(genesis.manifest.after), digest(genesis.body))
+    if checkpoint is None or checkpoint.generation != shard.generation:
         return start
     entry = await log.read(shard, checkpoint.unit_after)
     if entry is None or not entry.manifest.sealed:
         return start
-    if entry.manifest.kind is Kind.END:
+    if entry.manifest.kind in {Kind.END, Kind.REWIND}:
         return head_behind(entry)
     if entry.manifest.span.last != checkpoint.position:
         return start
@@ -45,6 +44,8 @@ async def recover(
 ) -> Head:
     """The end of the shard's sealed chain, after completing an intent that stands there.
 
+    ``foreign`` is set in it if the checkpoint says that another application has gone further; the checkpoint then stays as it is.
+
     Raises:
         Halted: the checkpoint lies beyond the end of the chain, so somebody else has processed records that the log does not know.
         LeaseLost: the shard is another worker's.
@@ -55,15 +56,24 @@ async def recover(
     head = await repeat("read manifest", shard, lambda: entry_point(log, shard, checkpoint, genesis))
     followed = 0
     last: Manifest | None = None
-    while not head.ended and (entry := await committer.complete(shard, head.position, render)) is not None:
+    while head.open and (entry := await committer.complete(shard, head.position, render)) is not None:
         head = _step(head, entry)
         last = entry.manifest
         followed += 1
     _refuse_unknown_progress(shard, checkpoint, head)
-    if last is not None and not head.ended:
+    foreign = unknown_to(head, checkpoint)
+    if last is not None and not head.ended and foreign is None:
         await committer.checkpoint(shard, last)
     emit(events.RecoveryFinished(shard.stream, shard.shard_id, head.position, followed, clock.monotonic() - begun))
-    return head
+    return replace(head, foreign=foreign)
+
+
+def unknown_to(head: Head, checkpoint: Checkpoint | None) -> Reached | None:
+    """How far another application has come, if that is further than the log."""
+    reached = None if checkpoint is None else checkpoint.foreign
+    if reached is None or not head.open:
+        return None
+    return reached if reached.position is None or reached.position > head.position else None
 
 
 def _step(head: Head, entry: Entry) -> Head:
@@ -78,7 +88,9 @@ def _step(head: Head, entry: Entry) -> Head:
 
 
 def _refuse_unknown_progress(shard: Shard, checkpoint: Checkpoint | None, head: Head) -> None:
-    if checkpoint is not None and checkpoint.position is not None and checkpoint.position > head.position:
+    if checkpoint is None or checkpoint.generation != shard.generation or not head.open:
+        return
+    if checkpoint.position is not None and checkpoint.position > head.position:
         msg = (
             f"the checkpoint of {shard.stream}/{shard.shard_id} stands at {checkpoint.position}, beyond the end of the commit log at "
             f"{head.position}: another application moved it, or the log lost objects. Set the checkpoint back to {head.position}, or "

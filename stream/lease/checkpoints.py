@@ -10,11 +10,13 @@ import msgspec
 from stream.contracts import Checkpoint, ObjectStore, Shard
 
 
-class _Row(msgspec.Struct, frozen=True):
+class _Row(msgspec.Struct, frozen=True, omit_defaults=True):
     position: str | None
     subsequence: int
     unit_after: str
     tip: str | None = None
+    record: bool = True
+    generation: int = 0
 
 
 _DECODER: Final = msgspec.json.Decoder(_Row)
@@ -35,7 +37,7 @@ class StoredCheckpoints:
             row = _DECODER.decode(stored.body)
             position = None if row.position is None else int(row.position)
             tip = datetime.fromisoformat(row.tip) if row.tip else None
-            return Checkpoint(position, row.subsequence, int(row.unit_after), tip)
+            return Checkpoint(position, row.subsequence, int(row.unit_after), tip, row.record, row.generation)
         except (msgspec.MsgspecError, ValueError):
             return None
 
@@ -43,7 +45,7 @@ class StoredCheckpoints:
         """Store ``checkpoint``, whatever was there."""
         position = None if checkpoint.position is None else str(checkpoint.position)
         tip = checkpoint.tip.isoformat() if checkpoint.tip else None
-        row = _Row(position, checkpoint.subsequence, str(checkpoint.unit_after), tip)
+        row = _Row(position, checkpoint.subsequence, str(checkpoint.unit_after), tip, checkpoint.record, checkpoint.generation)
         await self._store.put(_key(shard), msgspec.json.encode(row))
 
 

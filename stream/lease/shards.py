@@ -1,10 +1,15 @@
-"""The shard graph: which shards may be read when, so that children follow their parents."""
+"""The shard graph: which shards may be read when, and which lease rows there have to be. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
 
-from stream.contracts import Shard
+from stream.contracts import Shard, StartKind
+from stream.lease.rows import AT_TIMESTAMP, LATEST, TRIM_HORIZON, ExtendedSequenceNumber, Lease
+
+SENTINELS: Final = {StartKind.TRIM_HORIZON: TRIM_HORIZON, StartKind.LATEST: LATEST, StartKind.AT_TIMESTAMP: AT_TIMESTAMP}
+HASH_KEYS: Final = 2**128
 
 
 def ready(shards: Iterable[Shard], ended: Collection[str], started: Collection[str]) -> list[Shard]:
@@ -25,3 +30,104 @@ def ready(shards: Iterable[Shard], ended: Collection[str], started: Collection[s
 def children_of(shards: Iterable[Shard], shard_id: str) -> list[Shard]:
     """The shards that continue ``shard_id``: two after a split, one after a merge, none while it is open; ordered by id."""
     return sorted((shard for shard in shards if shard_id in shard.parents), key=lambda shard: shard.shard_id)
+
+
+def unblocked(lease: Lease, leases: Mapping[str, Lease]) -> bool:
+    """Whether the shard of ``lease`` may be read: each parent that has a lease has ended. ``leases`` by shard id."""
+    return all(leases[parent].ended for parent in lease.parents if parent in leases)
+
+
+def missing_leases(shards: Iterable[Shard], leases: Mapping[str, Lease], start: StartKind) -> list[tuple[Shard, str]]:
+    """Shards that need a lease row now, and the sentinel it begins with. ``leases`` by shard id.
+
+    As KCL's ``HierarchicalShardSyncer``: from every open shard without a lease upwards. A shard that continues a leased one gets its row
+    when its parents end; ancestors beside them that nobody has are filled in. Without any lease above, rows are made for the oldest
+    shards, or with ``latest`` for the open one itself. A parent that ended without rows for its children lost them to a crash: they are
+    made here. Children begin at ``TRIM_HORIZON`` whatever ``start`` says, or what came between split and now would be lost.
+    """
+    graph = {shard.shard_id: shard for shard in shards}
+    continued = {parent for shard in graph.values() for parent in shard.parents}
+    below = _Below(graph, leases)
+    found: dict[str, str] = {}
+
+    def cover(shard_id: str) -> None:
+        if shard_id in leases or shard_id in found:
+            return
+        parents = [parent for parent in graph[shard_id].parents if parent in graph]
+        if not parents:
+            found[shard_id] = SENTINELS[start]
+        elif all(parent in leases and leases[parent].ended for parent in parents):
+            found[shard_id] = TRIM_HORIZON
+        elif start is not StartKind.LATEST or any(below.a_lease(parent) for parent in parents):
+            for parent in parents:
+                cover(parent)
+        else:
+            found[shard_id] = LATEST
+
+    for shard_id in sorted(graph.keys() - continued - leases.keys()):
+        cover(shard_id)
+    return [(graph[shard_id], found[shard_id]) for shard_id in sorted(found)]
+
+
+class _Below:
+    """Whether a shard or one of its ancestors has a lease; each is asked once."""
+
+    def __init__(self, graph: Mapping[str, Shard], leases: Collection[str]) -> None:
+        self._graph = graph
+        self._leases = leases
+        self._known: dict[str, bool] = {}
+
+    def a_lease(self, shard_id: str) -> bool:
+        if shard_id not in self._known:
+            parents = self._graph[shard_id].parents if shard_id in self._graph else ()
+            self._known[shard_id] = shard_id in self._leases or any(self.a_lease(parent) for parent in parents)
+        return self._known[shard_id]
+
+
+def new_lease(key: str, shard: Shard, sentinel: str, *, stream_name: str | None = None) -> Lease:
+    """A row as KCL creates it: nobody's, counter 0."""
+    return Lease(
+        key=key,
+        checkpoint=ExtendedSequenceNumber(sentinel),
+        parents=frozenset(shard.parents),
+        hash_range=(shard.first_hash, shard.last_hash),
+        stream_name=stream_name,
+        shard_id=shard.shard_id if stream_name else None,
+    )
+
+
+def removable(leases: Mapping[str, Lease], listed: Collection[str]) -> list[Lease]:
+    """Rows of ended shards that nobody needs any more. ``leases`` by shard id, ``listed`` the shards that the service knows.
+
+    As KCL's ``LeaseCleanupManager``: every child has a row and has left its beginning, and the rows of its own parents are gone, so that a
+    child is never started before its parents and never again from the beginning. A shard that the service has forgotten goes at once.
+    """
+    found = []
+    for shard_id, lease in sorted(leases.items()):
+        if not lease.ended:
+            continue
+        children = lease.children | {other.shard for other in leases.values() if shard_id in other.parents}
+        begun = children and all(child in leases and leases[child].checkpoint.text not in _UNREAD for child in children)
+        if shard_id not in listed or (begun and not any(parent in leases for parent in lease.parents)):
+            found.append(lease)
+    return found
+
+
+_UNREAD: Final = {TRIM_HORIZON, AT_TIMESTAMP, LATEST}
+
+
+def holes(leases: Iterable[Lease]) -> list[tuple[int, int]]:
+    """Hash ranges, inclusive, for which no lease that has not ended is there: records with such keys are read by nobody.
+
+    Overlaps are fine, parents and children overlap after each reshard. With rows that have no range (KCL before 2.3) nobody can tell: then
+    there are none.
+    """
+    open_leases = [lease for lease in leases if not lease.ended]
+    if any(lease.hash_range is None for lease in open_leases):
+        return []
+    found, position = [], 0
+    for first, last in sorted(lease.hash_range for lease in open_leases if lease.hash_range is not None):
+        if first > position:
+            found.append((position, first - 1))
+        position = max(position, last + 1)
+    return found if position >= HASH_KEYS else [*found, (position, HASH_KEYS - 1)]

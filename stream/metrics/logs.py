@@ -6,9 +6,10 @@ import contextlib
 import dataclasses
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -19,6 +20,7 @@ from stream.contracts import Clock
 QUIET_SECONDS: Final = 30.0
 """Noisy classes get one line in this time per shard and cause; the next line says how many events it stands for besides."""
 
+NO_CONTEXT: Final[Mapping[str, str]] = MappingProxyType({})
 MAX_TEXT: Final = 500
 _MAX_CAUSES: Final = 4096
 _SAFE_INTEGER: Final = 2**53 - 1
@@ -35,7 +37,10 @@ class Level(IntEnum):
 
 LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.PageReceived: Level.DEBUG,
+    ev.PartOpened: Level.INFO,
     ev.PollRepeated: Level.WARNING,
+    ev.SubscriptionEnded: Level.INFO,
+    ev.RetrievalChanged: Level.WARNING,
     ev.BudgetWaited: Level.INFO,
     ev.UnitCut: Level.DEBUG,
     ev.StageApplied: Level.DEBUG,
@@ -52,24 +57,46 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.CallRepeated: Level.WARNING,
     ev.SpansExported: Level.DEBUG,
     ev.ExportRefused: Level.WARNING,
+    ev.ExportHalted: Level.ERROR,
+    ev.ExportResumed: Level.INFO,
     ev.ReferenceRefreshed: Level.INFO,
     ev.ReferenceRefreshFailed: Level.WARNING,
     ev.ExportLagged: Level.DEBUG,
+    ev.TelemetryFailed: Level.WARNING,
+    ev.UnitsLoaded: Level.INFO,
+    ev.LoadsWaiting: Level.DEBUG,
+    ev.LoadRefused: Level.WARNING,
+    ev.LoadParked: Level.ERROR,
     ev.ShardStarted: Level.INFO,
     ev.ShardEnded: Level.INFO,
     ev.ShardReleased: Level.INFO,
     ev.ShardHalted: Level.ERROR,
     ev.RecordsExpired: Level.ERROR,
+    ev.NotificationFailed: Level.ERROR,
     ev.WorkerStarted: Level.INFO,
     ev.DrainStarted: Level.INFO,
+    ev.LeaseTaken: Level.INFO,
+    ev.LeaseDropped: Level.INFO,
+    ev.LeaseVanished: Level.ERROR,
+    ev.LeaseCreated: Level.INFO,
+    ev.LeaseWritten: Level.DEBUG,
+    ev.LeasesScanned: Level.DEBUG,
+    ev.LeaseRowUnreadable: Level.WARNING,
+    ev.LeaseHoles: Level.ERROR,
+    ev.MixedFleet: Level.WARNING,
+    ev.ForeignProgress: Level.WARNING,
+    ev.ShardRewound: Level.WARNING,
 }
 
 NOISY: Final[dict[type[ev.Event], tuple[str, ...]]] = {
     ev.PollRepeated: ("why",),
+    ev.SubscriptionEnded: ("why",),
     ev.BudgetWaited: (),
     ev.RecordsRejected: ("stage", "reason"),
     ev.CallRepeated: ("call",),
     ev.ExportRefused: ("status",),
+    ev.LeaseRowUnreadable: ("detail",),
+    ev.TelemetryFailed: (),
 }
 """Classes that may come many times a second, with the fields that tell their causes apart."""
 
@@ -78,6 +105,7 @@ NOISY: Final[dict[type[ev.Event], tuple[str, ...]]] = {
 class _Cause:
     written: float
     last: ev.Event
+    context: Mapping[str, str]
     held_back: int = 0
 
 
@@ -94,24 +122,24 @@ class JsonLog:
         self._causes: dict[tuple[object, ...], _Cause] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, event: ev.Event) -> None:
-        """Write ``event``, unless its level is too low or it repeats what was just said."""
+    def __call__(self, event: ev.Event, context: Mapping[str, str] = NO_CONTEXT) -> None:
+        """Write ``event``, unless its level is too low or it repeats what was just said; ``context`` joins its line."""
         if LEVELS.get(type(event), Level.INFO) < self._level:
             return
         with self._lock:
-            repeats = self._repeats(event)
+            repeats = self._repeats(event, context)
             if repeats is not None:
-                self._line(event, repeats)
+                self._line(event, context, repeats)
 
     def flush(self) -> None:
         """Write what was held back, such as before the process ends."""
         with self._lock:
             for cause in self._causes.values():
                 if cause.held_back:
-                    self._line(cause.last, cause.held_back - 1)
+                    self._line(cause.last, cause.context, cause.held_back - 1)
             self._causes.clear()
 
-    def _repeats(self, event: ev.Event) -> int | None:
+    def _repeats(self, event: ev.Event, context: Mapping[str, str]) -> int | None:
         """How many earlier events the line for this one stands for besides; None if it is held back."""
         fields = NOISY.get(type(event))
         if fields is None:
@@ -121,15 +149,15 @@ class JsonLog:
         known = self._causes.get(key)
         if known is not None and now - known.written < QUIET_SECONDS:
             known.held_back += 1
-            known.last = event
+            known.last, known.context = event, context
             return None
         if len(self._causes) >= _MAX_CAUSES:
             self._causes = {key: cause for key, cause in self._causes.items() if now - cause.written < QUIET_SECONDS}
-        self._causes[key] = _Cause(now, event)
+        self._causes[key] = _Cause(now, event, context)
         return known.held_back if known is not None else 0
 
-    def _line(self, event: ev.Event, repeats: int) -> None:
-        line = render(event) | ({"repeated": repeats} if repeats else {})
+    def _line(self, event: ev.Event, context: Mapping[str, str], repeats: int) -> None:
+        line = render(event) | ({"repeated": repeats} if repeats else {}) | dict(context)
         stamped = {"time": self._clock.now().isoformat(timespec="milliseconds")} | line
         with contextlib.suppress(OSError, ValueError):
             self._write(orjson.dumps(stamped, option=orjson.OPT_APPEND_NEWLINE))

@@ -121,6 +121,15 @@ def _poll_repeated(r: Recorder, e: ev.PollRepeated) -> None:
     r.add(m.SOURCE_POLL_WAIT, e.wait, e.stream)
 
 
+def _subscription_ended(r: Recorder, e: ev.SubscriptionEnded) -> None:
+    r.add(m.SOURCE_SUBSCRIPTIONS, 1, e.stream, e.why)
+    r.add(m.SOURCE_POLL_WAIT, e.wait, e.stream)
+
+
+def _retrieval_changed(r: Recorder, e: ev.RetrievalChanged) -> None:
+    r.set_shard(m.SOURCE_FALLBACK, float(e.to == "polling"), e)
+
+
 def _budget_waited(r: Recorder, e: ev.BudgetWaited) -> None:
     r.add(m.BACKPRESSURE, e.seconds, e.stream)
 
@@ -202,8 +211,42 @@ def _export_refused(r: Recorder, e: ev.ExportRefused) -> None:
     r.add(m.AUDIT_REFUSALS, 1, e.stream, str(e.status))
 
 
+def _export_halted(r: Recorder, e: ev.ExportHalted) -> None:
+    r.set_shard(m.AUDIT_EXPORT_HALTED, 1, e)
+
+
+def _export_resumed(r: Recorder, e: ev.ExportResumed) -> None:
+    r.set_shard(m.AUDIT_EXPORT_HALTED, 0, e)
+
+
 def _export_lagged(r: Recorder, e: ev.ExportLagged) -> None:
     r.set_shard(m.AUDIT_EXPORT_LAG, e.seconds, e)
+
+
+def _telemetry_failed(r: Recorder, _: ev.TelemetryFailed) -> None:
+    r.add(m.TELEMETRY_FAILURES, 1)
+
+
+def _units_loaded(r: Recorder, e: ev.UnitsLoaded) -> None:
+    r.add(m.LOADS, 1, e.stream, e.sink, "done")
+    r.add(m.LOAD_UNITS, e.units, e.stream, e.sink)
+    r.add(m.LOAD_RECORDS, e.rows, e.stream, e.sink)
+    r.observe(m.LOAD_SECONDS, e.seconds, e.stream, e.sink)
+    r.observe(m.LOAD_AGE, e.lag, e.stream, e.sink)
+
+
+def _loads_waiting(r: Recorder, e: ev.LoadsWaiting) -> None:
+    r.set(m.LOAD_WAITING, e.units, e.stream, e.sink)
+    r.set(m.LOAD_LAG, e.age, e.stream, e.sink)
+    r.set(m.LOAD_PARKED, e.parked, e.stream, e.sink)
+
+
+def _load_refused(r: Recorder, e: ev.LoadRefused) -> None:
+    r.add(m.LOADS, 1, e.stream, e.sink, e.kind)
+
+
+def _load_parked(r: Recorder, e: ev.LoadParked) -> None:
+    r.add(m.LOADS, 1, e.stream, e.sink, "parked")
 
 
 def _reference_refreshed(r: Recorder, e: ev.ReferenceRefreshed) -> None:
@@ -240,6 +283,14 @@ def _records_expired(r: Recorder, e: ev.RecordsExpired) -> None:
     r.add(m.GAPS, 1, e.stream)
 
 
+def _part_opened(r: Recorder, e: ev.PartOpened) -> None:
+    r.add(m.PARTS_OPENED, 1, e.stream)
+
+
+def _notification_failed(r: Recorder, e: ev.NotificationFailed) -> None:
+    r.add(m.NOTIFICATIONS_FAILED, 1, e.stream, e.channel)
+
+
 def _worker_started(r: Recorder, e: ev.WorkerStarted) -> None:
     r.set(m.BUILD_INFO, 1, e.version, e.worker)
 
@@ -248,9 +299,56 @@ def _drain_started(r: Recorder, _: ev.DrainStarted) -> None:
     r.set(m.DRAINING, 1)
 
 
+def _lease_taken(r: Recorder, e: ev.LeaseTaken) -> None:
+    r.add(m.LEASES_TAKEN, 1, e.stream, e.why)
+
+
+def _lease_dropped(r: Recorder, e: ev.LeaseDropped) -> None:
+    r.add(m.LEASES_DROPPED, 1, e.stream, e.why)
+
+
+def _lease_vanished(r: Recorder, e: ev.LeaseVanished) -> None:
+    r.add(m.LEASE_ROWS_VANISHED, 1, e.stream)
+
+
+def _lease_created(r: Recorder, e: ev.LeaseCreated) -> None:
+    r.add(m.LEASE_ROWS, 1, e.stream)
+
+
+def _lease_written(r: Recorder, e: ev.LeaseWritten) -> None:
+    r.add(m.LEASE_WRITES, 1, e.operation)
+
+
+def _leases_scanned(r: Recorder, e: ev.LeasesScanned) -> None:
+    r.add(m.LEASE_SCANS, 1)
+    r.add(m.LEASE_SCAN_BYTES, e.size)
+
+
+def _lease_row_unreadable(r: Recorder, _: ev.LeaseRowUnreadable) -> None:
+    r.add(m.LEASE_ROWS_UNREADABLE, 1)
+
+
+def _lease_holes(r: Recorder, e: ev.LeaseHoles) -> None:
+    r.set(m.LEASE_HOLES, e.holes, e.stream)
+
+
+def _mixed_fleet(r: Recorder, e: ev.MixedFleet) -> None:
+    r.set(m.FOREIGN_OWNERS, e.workers)
+
+
+def _foreign_progress(r: Recorder, e: ev.ForeignProgress) -> None:
+    r.add(m.FOREIGN_RANGES, 1, e.stream)
+
+
+def _shard_rewound(r: Recorder, e: ev.ShardRewound) -> None:
+    r.add(m.REWINDS, 1, e.stream)
+
+
 COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.PageReceived: _page_received,
     ev.PollRepeated: _poll_repeated,
+    ev.SubscriptionEnded: _subscription_ended,
+    ev.RetrievalChanged: _retrieval_changed,
     ev.BudgetWaited: _budget_waited,
     ev.UnitCut: _unit_cut,
     ev.StageApplied: _stage_applied,
@@ -267,7 +365,14 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.CallRepeated: _call_repeated,
     ev.SpansExported: _spans_exported,
     ev.ExportRefused: _export_refused,
+    ev.ExportHalted: _export_halted,
+    ev.ExportResumed: _export_resumed,
     ev.ExportLagged: _export_lagged,
+    ev.TelemetryFailed: _telemetry_failed,
+    ev.UnitsLoaded: _units_loaded,
+    ev.LoadsWaiting: _loads_waiting,
+    ev.LoadRefused: _load_refused,
+    ev.LoadParked: _load_parked,
     ev.ReferenceRefreshed: _reference_refreshed,
     ev.ReferenceRefreshFailed: _reference_refresh_failed,
     ev.ShardStarted: _shard_started,
@@ -275,7 +380,20 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.ShardReleased: _shard_released,
     ev.ShardHalted: _shard_halted,
     ev.RecordsExpired: _records_expired,
+    ev.PartOpened: _part_opened,
+    ev.NotificationFailed: _notification_failed,
     ev.WorkerStarted: _worker_started,
     ev.DrainStarted: _drain_started,
+    ev.LeaseTaken: _lease_taken,
+    ev.LeaseDropped: _lease_dropped,
+    ev.LeaseVanished: _lease_vanished,
+    ev.LeaseCreated: _lease_created,
+    ev.LeaseWritten: _lease_written,
+    ev.LeasesScanned: _leases_scanned,
+    ev.LeaseRowUnreadable: _lease_row_unreadable,
+    ev.LeaseHoles: _lease_holes,
+    ev.MixedFleet: _mixed_fleet,
+    ev.ForeignProgress: _foreign_progress,
+    ev.ShardRewound: _shard_rewound,
 }
 """What is counted for each event class."""

@@ -10,12 +10,25 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from stream.pipeline.model import Pipeline
+from stream.pipeline.model import Pipeline, Retrieval
 from stream.pipeline.resources import is_remote
 from stream.pipeline.secrets import SECRETS_MANAGER, references
+from stream.sink.redshift import RedshiftSinkConfig
 
 READ_STREAM: Final = ("kinesis:DescribeStreamSummary", "kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards")
+CONSUMER: Final = ("kinesis:DescribeStreamConsumer", "kinesis:RegisterStreamConsumer")
+SUBSCRIBE: Final = ("kinesis:SubscribeToShard",)
 OBJECTS: Final = ("s3:DeleteObject", "s3:GetObject", "s3:PutObject")
+LEASES: Final = (
+    "dynamodb:DeleteItem",
+    "dynamodb:DescribeTable",
+    "dynamodb:GetItem",
+    "dynamodb:PutItem",
+    "dynamodb:Scan",
+    "dynamodb:UpdateItem",
+)
+EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
+FOLLOW: Final = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult")
 LIST: Final = ("s3:ListBucket",)
 """Also what makes S3 say of a missing object that it is missing (404) instead of denied (403)."""
 
@@ -50,14 +63,54 @@ def needed(pipeline: Pipeline, account: Account | None = None) -> tuple[Access, 
     on it is needed too, and ``kms:GenerateDataKey`` for a bucket that is written.
     """
     where = account or Account()
-    kinesis = pipeline.source.kinesis
-    streams = tuple(_arn(where, kinesis.region, "kinesis", f"stream/{name}") for name in kinesis.names)
     return (
-        Access("kinesis", READ_STREAM, streams, "read the stream"),
+        *_source(pipeline, where),
         *_places(pipeline, where),
         *_tables(pipeline, where),
+        *_warehouses(pipeline, where),
         *_secrets(pipeline, where),
+        *_leases(pipeline, where),
+        *_others(pipeline, where),
     )
+
+
+def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+    kinesis, objects = pipeline.source.kinesis, pipeline.source.s3
+    if objects is None:
+        streams = tuple(_arn(where, kinesis.region, "kinesis", f"stream/{name}") for name in kinesis.names)
+        yield Access("kinesis", READ_STREAM, streams, "read the stream")
+        if kinesis.retrieval is Retrieval.FAN_OUT:
+            consumers = tuple(f"{stream}/consumer/*" for stream in streams)
+            yield Access("kinesis", CONSUMER, streams, "register the consumer of enhanced fan-out")
+            yield Access("kinesis", SUBSCRIBE, consumers, "subscribe to shards")
+        return
+    yield from _below(objects.url, where, "read the source's objects")
+    if objects.manifest is not None and is_remote(objects.manifest):
+        yield from _one(objects.manifest, where, "read the source's manifest")
+
+
+def _others(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+    for url in _distinct(url for url in pipeline.requires if is_remote(url)):
+        bucket, key = _bucket(url)
+        yield Access("s3", LIST, (_s3(where, bucket),), "look for what is required", (key,))
+    if pipeline.notify.sns is not None:
+        yield Access("sns", ("sns:Publish",), (pipeline.notify.sns,), "tell of halted shards")
+
+
+def _below(url: str, where: Account, why: str) -> Iterator[Access]:
+    """Reading every object below ``url``."""
+    if is_remote(url):
+        bucket, prefix = _bucket(url)
+        prefix = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
+        yield Access("s3", ("s3:GetObject",), (f"{_s3(where, bucket)}/{prefix}*",), why)
+        yield Access("s3", LIST, (_s3(where, bucket),), why, (f"{prefix}*",))
+
+
+def _one(url: str, where: Account, why: str) -> Iterator[Access]:
+    """Reading the object at ``url``."""
+    bucket, key = _bucket(url)
+    yield Access("s3", ("s3:GetObject",), (f"{_s3(where, bucket)}/{key}",), why)
+    yield Access("s3", LIST, (_s3(where, bucket),), why, (key,))
 
 
 def _places(pipeline: Pipeline, where: Account) -> Iterator[Access]:
@@ -70,12 +123,34 @@ def _places(pipeline: Pipeline, where: Account) -> Iterator[Access]:
             yield Access("s3", LIST, (_s3(where, bucket),), why, (f"{prefix}*",))
 
 
+def _warehouses(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+    region = pipeline.source.kinesis.region
+    for sink in pipeline.sinks:
+        if not isinstance(sink, RedshiftSinkConfig):
+            continue
+        why = f"load the table of sink {sink.name}"
+        # A statement's id and a workgroup's are not known beforehand.
+        yield Access("redshift-data", FOLLOW, ("*",), why)
+        cluster = _arn(where, region, "redshift", f"cluster:{sink.cluster}") if sink.cluster else ""
+        workgroup = _arn(where, region, "redshift-serverless", "workgroup/*")
+        yield Access("redshift-data", EXECUTE, (cluster or workgroup,), why)
+        if sink.secret_arn is not None:
+            yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (sink.secret_arn,), why)
+        elif sink.db_user is not None:
+            names = (f"dbname:{sink.cluster}/{sink.database}", f"dbuser:{sink.cluster}/{sink.db_user}")
+            arns = tuple(_arn(where, region, "redshift", name) for name in names)
+            yield Access("redshift", ("redshift:GetClusterCredentials",), arns, why)
+        elif sink.cluster is not None:
+            name = _arn(where, region, "redshift", f"dbname:{sink.cluster}/{sink.database}")
+            yield Access("redshift", ("redshift:GetClusterCredentialsWithIAM",), (name,), why)
+        else:
+            yield Access("redshift-serverless", ("redshift-serverless:GetCredentials",), (workgroup,), why)
+
+
 def _tables(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     urls = [*(url for stage in pipeline.stages for url in stage.table_urls()), *pipeline.source.decode.file_urls()]
     for url in _distinct(url for url in urls if is_remote(url)):
-        bucket, key = _bucket(url)
-        yield Access("s3", ("s3:GetObject",), (f"{_s3(where, bucket)}/{key}",), "read a reference table")
-        yield Access("s3", LIST, (_s3(where, bucket),), "read a reference table", (key,))
+        yield from _one(url, where, "read a reference table")
 
 
 def _secrets(pipeline: Pipeline, where: Account) -> Iterator[Access]:
@@ -84,6 +159,17 @@ def _secrets(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         # A secret's ARN ends in six characters that its name does not tell.
         resource = name if name.startswith("arn:") else _arn(where, None, "secretsmanager", f"secret:{name}-??????")
         yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (resource,), "read a secret")
+
+
+def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+    native = pipeline.coordination.native
+    if native is None:
+        return
+    table = _arn(where, native.region, "dynamodb", f"table/{native.table or pipeline.application}")
+    yield Access("dynamodb", LEASES, (table,), "share the shards with other workers")
+    yield Access("dynamodb", ("dynamodb:GetItem",), (f"{table}-CoordinatorState",), "see whether KCL 3.x owns the lease table")
+    if native.create_table:
+        yield Access("dynamodb", ("dynamodb:CreateTable",), (table,), "create the lease table")
 
 
 def _arn(where: Account, region: str | None, service: str, name: str) -> str:

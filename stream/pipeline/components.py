@@ -11,21 +11,26 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Final
 
+import polars as pl
 from pydantic import BaseModel
 
+from stream.contracts import Sink
 from stream.errors import DefinitionError
-from stream.sink.objects import ObjectsSinkConfig
+from stream.sink.objects import ObjectsSink, ObjectsSinkConfig, SinkConfig
+from stream.sink.redshift import RedshiftSink, RedshiftSinkConfig
 from stream.transform.decode import DecoderConfig
 from stream.transform.decoders import DECODERS
 from stream.transform.stage import StageConfig
 from stream.transform.stages import STAGES as STAGE_CLASSES
 
-__all__ = ["DECODERS", "ENTRY_POINT_GROUP", "SINKS", "STAGES", "canonical_name", "stage_class", "stage_names"]
+__all__ = ["DECODERS", "ENTRY_POINT_GROUP", "SINKS", "STAGES", "canonical_name", "make_sink", "stage_class", "stage_names"]
 
 ENTRY_POINT_GROUP: Final = "stream.stages"
 
 STAGES: Final[Mapping[str, type[StageConfig]]] = MappingProxyType({stage.name: stage for stage in STAGE_CLASSES})
-SINKS: Final[Mapping[str, type[ObjectsSinkConfig]]] = MappingProxyType({"s3": ObjectsSinkConfig, "files": ObjectsSinkConfig})
+SINKS: Final[Mapping[str, type[SinkConfig]]] = MappingProxyType(
+    {"s3": ObjectsSinkConfig, "files": ObjectsSinkConfig, "redshift": RedshiftSinkConfig}
+)
 """``s3`` and ``files`` are two words for one sink, whose URL says where the objects go. The first is the canonical one."""
 
 
@@ -61,6 +66,21 @@ def _load(point: EntryPoint) -> type[StageConfig]:
         msg = f"{where} does not lead to a subclass of StageConfig with the name `{point.name}`"
         raise DefinitionError(msg)
     return loaded
+
+
+def make_sink(config: SinkConfig, schema: pl.Schema) -> Sink:
+    """The sink that ``config`` describes, for frames of ``schema``.
+
+    Raises:
+        SinkMismatch: it cannot write such frames.
+    """
+    config.check(schema)
+    if isinstance(config, RedshiftSinkConfig):
+        return RedshiftSink(config, schema)
+    if isinstance(config, ObjectsSinkConfig):
+        return ObjectsSink(config)
+    msg = f"there is no sink for {type(config).__qualname__}"
+    raise DefinitionError(msg)
 
 
 def canonical_name(component: BaseModel) -> str:

@@ -193,8 +193,8 @@ def _bill(pipeline: Pipeline, rate: Rate, price: Prices, day: _Day) -> list[Item
         puts = day.units * (LOG_PUTS + day.own_files)
         items.append(Item("S3 PUT of commit log and ledger", puts, "requests", _requests(puts, price.s3_put_per_1000)))
         items.append(Item("S3 storage of commit log and ledger", day.log_bytes, "bytes", _storage(day.log_bytes, price)))
-    if pipeline.coordination.value != "local":
-        writes = lease_writes(rate.shards) + day.units
+    if (native := pipeline.coordination.native) is not None:
+        writes = lease_writes(rate.shards, native.failover.total_seconds()) + day.units
         items.append(Item("DynamoDB writes of leases", writes, "requests", writes * MONTH_DAYS * price.dynamodb_write_per_million / 1e6))
     return items
 
@@ -205,11 +205,10 @@ def lease_writes(shards: int, failover: float = FAILOVER_SECONDS) -> float:
 
 
 def _files(pipeline: Pipeline, index: int, cut: Cuts, became: Outcome) -> float:
-    """Data files of one unit in one sink; a partition that grows beyond ``file_bytes`` is split."""
-    sink = pipeline.sinks[index]
+    """Data files of one unit in one sink."""
     # A unit cannot touch more partitions than it has records.
-    partitions = min(became.partitions if sink.partition_by else 1.0, max(1.0, cut.records), float(sink.max_partitions))
-    return max(partitions, math.ceil(cut.payload_bytes * became.output_ratio / sink.file_bytes))
+    partitions = min(became.partitions, max(1.0, cut.records))
+    return pipeline.sinks[index].most_files(partitions, cut.payload_bytes * became.output_ratio)
 
 
 def _requests(a_day: float, per_1000: float) -> float:

@@ -13,13 +13,17 @@ from typing import Any, Final
 
 import yaml
 
+from stream.audit.context import DEFAULT_PATHS
 from stream.errors import DefinitionError
 from stream.pipeline.load import load, resolve
 from stream.pipeline.model import Pipeline
 
 _DIGEST_HEX: Final = 32
-_PLACE: Final = frozenset({"start", "region", "endpoint", "on_expired"})
-"""Options of the stream that say where and from when to read: a unit's range says which records it holds."""
+_PLACES: Final = {
+    "kinesis": frozenset({"start", "region", "endpoint", "on_expired", "retrieval", "consumer"}),
+    "s3": frozenset({"url", "manifest", "time", "shards"}),
+}
+"""Options of a source that say where, how and from when to read: a unit's range says which records it holds."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -65,14 +69,19 @@ def pipeline_digest(pipeline: Pipeline, tables: Mapping[str, str], build: str) -
     """32 hex digits, equal for definitions that make the same rows and files.
 
     ``tables`` maps each reference table's URL to the SHA-256 (hex) of its content; ``build`` names the version of the code. When
-    units end, what may be held in memory, where metrics and state are kept, and where reading starts have no part in it.
+    units end, what may be held in memory, where metrics and state are kept, where spans go, and where reading starts have no part in it.
+    Where records carry their trace context has: the ledger is one of the files.
     """
     data = pipeline.model_dump(mode="json", by_alias=True, include={"application", "source", "stages", "sinks"})
-    kinesis = {key: value for key, value in data["source"]["kinesis"].items() if key not in _PLACE}
+    for kind, places in _PLACES.items():
+        if kind in data["source"]:
+            data["source"] = {**data["source"], kind: {key: value for key, value in data["source"][kind].items() if key not in places}}
+    kinesis = data["source"].get("kinesis", {})
     if "streams" in kinesis:
         kinesis["streams"] = sorted(entry["stream"] for entry in kinesis["streams"])
-    data["source"] = {**data["source"], "kinesis": kinesis}
-    content = {"pipeline": data, "tables": dict(sorted(tables.items())), "build": build}
+    content: dict[str, Any] = {"pipeline": data, "tables": dict(sorted(tables.items())), "build": build}
+    if pipeline.audit.trace_context != DEFAULT_PATHS:
+        content["trace_context"] = list(pipeline.audit.trace_context)
     # Keys keep their order: it is the order of columns, and derived columns may build on those before them.
     encoded = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(encoded.encode()).hexdigest()[:_DIGEST_HEX]

@@ -16,7 +16,9 @@ from stream.pipeline.load import Document
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import UserFunction, is_remote, load_function, parse_table, read_local
 from stream.pipeline.secrets import is_managed, local_secret
+from stream.sink.objects import SinkConfig
 from stream.sink.partition import SinkMismatch
+from stream.sink.redshift import RedshiftSinkConfig
 from stream.transform.stage import Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.rename import Rename
 from stream.transform.types import SYSTEM_SCHEMA
@@ -72,9 +74,19 @@ class _Flow:
                 message = f"the sinks {urls[url]} and {index} both write to {sink.url}"
                 yield self._finding(path, "same_place", message, "give each sink a prefix of its own")
             urls.setdefault(url, index)
+            yield from self._same_table(index, sink)
             if state.startswith(url):
                 hint = f"keep it beside {sink.url}, not inside"
                 yield self._finding(("state",), "state_inside_sink", f"who reads {sink.url} would read the state as data", hint)
+
+    def _same_table(self, index: int, sink: SinkConfig) -> Iterator[Finding]:
+        if not isinstance(sink, RedshiftSinkConfig):
+            return
+        for other, before in enumerate(self._pipeline.sinks[:index]):
+            if isinstance(before, RedshiftSinkConfig) and (before.place, before.target) == (sink.place, sink.target):
+                path = ("sinks", index, self._sink_key(index), "table")
+                message = f"the sinks {other} and {index} both load the table {sink.table}, and share its load ledger"
+                yield self._finding(path, "same_place", message, "give each sink a table of its own")
 
     def resources(self) -> Resources:
         """What can be had of what the stages ask for; the rest are findings."""

@@ -7,9 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
@@ -19,14 +17,17 @@ from pydantic import (
     model_validator,
 )
 
-from stream.audit.export import Compression, Mode
+from stream.audit.context import DEFAULT_PATHS
+from stream.audit.export import Compression, Destinations, Mode
 from stream.audit.spans import Signal, Tier, Trust
 from stream.contracts import Start, StartKind
 from stream.pipeline.components import canonical_name
+from stream.pipeline.replay import DEFAULT_NAME, Notify, ObjectsSource, Part, RedriveBudget
 from stream.pipeline.units import parse_duration, parse_size
 from stream.pipeline.values import (
     ApplicationName,
     CollectorUrl,
+    ConsumerName,
     Count,
     Decoder,
     Duration,
@@ -41,20 +42,16 @@ from stream.pipeline.values import (
     Stage,
     StartPosition,
     StreamName,
+    TableName,
+    TracePath,
     fail_at,
     fail_with,
     problem,
 )
-from stream.sink.objects import ObjectsSinkConfig
+from stream.sink.objects import SinkConfig
 from stream.transform.decode import Unknown
 from stream.transform.stage import SchemaMismatch
 from stream.transform.types import RecordSchema, parse_schema, widened
-
-
-class Part(BaseModel):
-    """Base of all parts of a pipeline: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
 
 
 class KplOutOfRange(StrEnum):
@@ -71,10 +68,82 @@ class OnExpired(StrEnum):
     HALT = "halt"
 
 
-class Coordination(StrEnum):
-    """Who decides which worker reads which shard."""
+class Retrieval(StrEnum):
+    """How records are fetched."""
 
-    LOCAL = "local"
+    POLLING = "polling"
+    FAN_OUT = "fan_out"
+
+
+class LocalCoordination(Part):
+    """One worker reads all shards; checkpoints lie beside the commit log."""
+
+
+class KclCoordination(Part):
+    """The KCL's MultiLangDaemon owns leases and retrieval, and starts a process of ours for each shard."""
+
+
+class LeaseBalance(StrEnum):
+    """How leases are spread over workers."""
+
+    EVEN = "even"
+    KCL = "kcl"
+
+
+class NativeCoordination(Part):
+    """Any number of workers share the shards by leases in DynamoDB, in rows that Java KCL 2.x reads and writes too."""
+
+    table: TableName | None = Field(default=None, description="Lease table; the application's name where not given, as with KCL.")
+    failover: Duration = Field(
+        default=parse_duration("10s"), description="Without a sign of life for this long, a worker loses its leases to the others."
+    )
+    look: Duration = Field(
+        default=parse_duration("1s"), description="Between looks for leases that were given up; longer for large tables, to read less."
+    )
+    max_leases: Count | None = Field(default=None, description="Most leases that one worker takes; no limit where not given.")
+    balance: LeaseBalance = Field(
+        default=LeaseBalance.EVEN,
+        description="even: by traffic, without ended shards; kcl: exactly as KCL 2.x, which applies anyway while its workers hold some.",
+    )
+    create_table: bool = Field(default=True, description="Create the table if it is missing, billed on demand.")
+    region: Region | None = Field(default=None, description="AWS region of the table; the environment's where not given.")
+    endpoint: Endpoint | None = Field(default=None, description="URL of DynamoDB, for an emulator or a VPC endpoint.")
+
+
+class Coordination(Part):
+    """Who decides which worker reads which shard: exactly one of these."""
+
+    local: LocalCoordination | None = Field(default=None, description="One worker reads all shards.")
+    native: NativeCoordination | None = Field(default=None, description="Workers share the shards by leases in DynamoDB.")
+    kcl: KclCoordination | None = Field(default=None, description="The KCL's MultiLangDaemon; see `stream kcl`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """A kind of coordination by its name alone means all its defaults."""
+        if isinstance(value, str):
+            if value not in cls.model_fields:
+                message = f"`{value}` is no kind of coordination"
+                fail_at((), "bad_value", message, f"write one of {', '.join(cls.model_fields)}")
+            return {value: {}}
+        return (
+            {key: {} if options is None and key in cls.model_fields else options for key, options in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(given := [name for name in type(self).model_fields if getattr(self, name) is not None]) != 1:
+            message = f"{' and '.join(given) if given else 'none'} given; workers are coordinated in one way"
+            fail_at((), "bad_value", message, f"write one of {', '.join(type(self).model_fields)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _shortest(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Only the kind that is used, by its name alone where it has no options, so that definitions stay as they were."""
+        written = {key: value for key, value in handler(self).items() if value is not None}
+        return next(iter(written)) if not any(written.values()) else written
 
 
 class StreamEntry(Part):
@@ -103,6 +172,13 @@ class KinesisSource(Part):
     start: StartPosition = Field(
         default=Start(StartKind.TRIM_HORIZON),
         description="Where a shard begins that was never read: trim_horizon, latest, or {at_timestamp: 2026-01-01T00:00:00Z}.",
+    )
+    retrieval: Retrieval = Field(
+        default=Retrieval.POLLING,
+        description="polling (shares 2 MB/s of a shard with every other reader) or fan_out (2 MB/s of its own, costs extra).",
+    )
+    consumer: ConsumerName | None = Field(
+        default=None, description="With `retrieval: fan_out`: name of the registered consumer; the application's where not given."
     )
     region: Region | None = Field(default=None, description="AWS region; the environment's where not given.")
     endpoint: Endpoint | None = Field(default=None, description="URL of the service, for an emulator or a VPC endpoint.")
@@ -139,7 +215,8 @@ class KinesisSource(Part):
     @model_serializer(mode="wrap")
     def _without_the_other(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Of ``stream`` and ``streams`` only the one that is used, so that a definition with one stream is written as it always was."""
-        return {key: value for key, value in handler(self).items() if value or key not in {"stream", "streams"}}
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if value or key not in {"stream", "streams"}}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -154,9 +231,13 @@ class KinesisSource(Part):
 
 
 class Source(Part):
-    """Where records come from and how their bytes become columns."""
+    """Where records come from and how their bytes become columns.
 
-    kinesis: KinesisSource = Field(description="The stream or streams to read.")
+    Where ``s3`` is given, ``kinesis`` only carries the name under which the commit log keeps what was read.
+    """
+
+    kinesis: KinesisSource = Field(description="The stream or streams to read; this or `s3` is required.")
+    s3: ObjectsSource | None = Field(default=None, description="Objects to read instead of a stream, once: see docs/replay.md.")
     decode: Decoder = Field(default="json", validate_default=True, description="Decoder: a name, or {name: options}.")
     fields: Annotated[dict[str, Any] | None, WithJsonSchema({"x-is": "columns"})] = Field(
         default=None,
@@ -166,12 +247,25 @@ class Source(Part):
     unknown: Unknown | None = Field(
         default=None, description="Fields that the schema does not name: ignore, reject or capture. Same as the decoder's option."
     )
-
     widen: bool = Field(
         default=False,
         description="Read each column in the widest type of its family (int64, float64, decimal(38,s)), so that values which outgrow "
         "the schema are no dead letters.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("s3"), dict):
+            return value
+        if "kinesis" in value:
+            fail_at(("kinesis",), "bad_value", "both `kinesis` and `s3` are given", "a pipeline has one source; keep one of them")
+        return {**value, "kinesis": {"stream": value["s3"].get("name", DEFAULT_NAME)}}
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if key != ("s3" if self.s3 is None else "kinesis")}
 
     @field_validator("fields")
     @classmethod
@@ -244,23 +338,56 @@ class Otlp(Part):
     tier: Tier = Field(default=Tier.FULL, description="full, anomalies (all but written records), or sample (those and one in `sample`).")
     sample: Count = Field(default=100, description="With `tier: sample`: one written record in this many.")
     trust_producer_context: Trust = Field(default=Trust.LINK, description="What a producer's trace context becomes: link, parent, ignore.")
+    destinations: Destinations = Field(
+        default=Destinations.FULL,
+        description="How spans name files: full (URLs, which hold the values of partition columns) or digest (SHA-256 only).",
+    )
     request_bytes: Size = Field(default=parse_size("3584KiB"), description="Largest request before compression.")
+
+
+class Lineage(Part):
+    """OpenLineage events of each run of a worker, with a facet that leads to the ledger."""
+
+    url: CollectorUrl | None = Field(
+        default=None, description="Where events are posted, such as http://marquez:5000/api/v1/lineage; beside the log if not given."
+    )
+    headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
+    interval: Duration = Field(default=parse_duration("5m"), description="Between two RUNNING events.")
+    namespace: str = Field(default="kinesis-stream", min_length=1, max_length=200, description="Namespace of the job.")
+
+
+class Telemetry(Part):
+    """Spans of the worker's own operations, by OTLP/HTTP; they may be dropped, unlike spans of records. Needs the extra `telemetry`."""
+
+    endpoint: CollectorUrl = Field(description="Base URL of the collector, such as http://127.0.0.1:4318; /v1/traces is appended.")
+    headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
+    queue: Count = Field(default=2048, le=65_536, description="Spans that may wait; further ones are dropped and counted.")
 
 
 class Audit(Part):
     """What is told of every record besides the ledger, which is always written."""
 
     otlp: Otlp | None = Field(default=None, description="Where spans go; nowhere if not given.")
+    lineage: Lineage | None = Field(default=None, description="OpenLineage events; none if not given, `{}` keeps them beside the log.")
+    trace_context: tuple[TracePath, ...] = Field(
+        default=DEFAULT_PATHS,
+        max_length=16,
+        description="Where JSON records carry a W3C `traceparent`; the first path that leads to a well-formed one counts. `[]`: none.",
+    )
 
 
 class Rejects(Part):
     """When dead letters stop a shard: a large share of them says that the pipeline is wrong, not the data."""
 
-    max_ratio: Ratio = Field(default=0.5, description="Share of a unit's records above which the shard stops.")
-    min_records: Count = Field(default=1000, description="Units with fewer records never stop a shard.")
+    max_ratio: Ratio = Field(default=0.5, description="Share of the records, of a unit or of the window, above which the shard stops.")
+    min_records: Count = Field(default=1000, description="Fewer records, in the unit and in the window, never stop a shard.")
+    window: Duration = Field(
+        default=parse_duration("5m"), description="Units cut in this time count together, so that small ones are judged too."
+    )
+    redrive: RedriveBudget = Field(default=RedriveBudget(), description="How often and how long dead letters may be sent through again.")
 
 
-def _some(sinks: tuple[ObjectsSinkConfig, ...]) -> tuple[ObjectsSinkConfig, ...]:
+def _some(sinks: tuple[SinkConfig, ...]) -> tuple[SinkConfig, ...]:
     if not sinks:
         fail_at((), "bad_value", "a pipeline needs at least one sink", "add `- s3: {url: s3://bucket/prefix/}`")
     return sinks
@@ -277,12 +404,20 @@ class Pipeline(Part):
     stages: tuple[Stage, ...] = Field(default=(), description="Run in this order over every batch.")
     sinks: Annotated[tuple[Sink, ...], AfterValidator(_some)] = Field(description="Where rows go; each gets all of them.")
     state: Location = Field(description="Commit log and recorded definitions: s3://bucket/prefix/ or file:./directory.")
-    coordination: Coordination = Field(default=Coordination.LOCAL, description="Who decides which worker reads which shard.")
+    coordination: Coordination = Field(
+        default=Coordination(local=LocalCoordination()),
+        description="Who decides which worker reads which shard: local, native, or {native: options}.",
+    )
     flush: Flush = Field(default=Flush(), description="When a unit ends.")
     rejects: Rejects = Field(default=Rejects(), description="When dead letters stop a shard.")
     memory: Memory = Field(default=Memory(), description="How much a worker may hold.")
     metrics: Metrics = Field(default=Metrics(), description="Where metrics are served.")
     audit: Audit = Field(default=Audit(), description="Where spans of every record are sent.")
+    telemetry: Telemetry | None = Field(default=None, description="Where spans of the worker's own operations go; nowhere if not given.")
+    notify: Notify = Field(default=Notify(), description="Who is told when a shard halts.")
+    requires: tuple[Location, ...] = Field(
+        default=(), description="Objects that must be there before anything is read, such as s3://bucket/2026-01-01/_SUCCESS."
+    )
 
     def each(self) -> tuple[Pipeline, ...]:
         """This pipeline for each of its streams by itself: ``source.kinesis.stream`` and ``.start`` are that stream's."""
@@ -295,6 +430,8 @@ class Pipeline(Part):
             message = f"a unit of {self.flush.bytes} bytes does not fit into the memory budget of {self.memory.budget}"
             place = ("flush", "bytes") if "bytes" in self.flush.model_fields_set else ("memory", "budget")
             fail_at(place, "flush_over_budget", message, "lower flush.bytes or raise memory.budget")
+        if problem_ := self.source.s3 and self.source.s3.misfit(canonical_name(self.source.decode)):
+            fail_at(("source", "s3", "format"), "bad_value", *problem_)
         names: set[str] = set()
         for index, sink in enumerate(self.sinks):
             if sink.name in names:

@@ -14,7 +14,6 @@ from stream.pipeline.components import canonical_name
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import is_remote, load_function, parse_table, read_local
 from stream.sink import rejects
-from stream.sink.objects import ObjectsSink
 from stream.transform.decode import DecoderConfig
 from stream.transform.engine import DECODE
 from stream.transform.stage import Resources, StageConfig
@@ -171,7 +170,7 @@ def _keys(pipeline: Pipeline) -> Iterator[Keys]:
     names = pipeline.source.kinesis.names
     stream, before = (names[0], "") if len(names) == 1 else ("<stream>", "<stream>.")
     for config in pipeline.sinks:
-        yield Keys(f"data of {config.name}", _joined(config.url, ObjectsSink(config).key_pattern(f"{before}{_UNIT}")))
+        yield Keys(f"data of {config.name}", _joined(config.url, config.key_pattern(f"{before}{_UNIT}")))
     state = _joined(pipeline.state, pipeline.application)
     yield Keys("manifest", f"{state}/commits/{stream}/{_SHARD}/<after, {SEQUENCE_DIGITS} digits>.json")
     yield Keys("checkpoint", f"{state}/checkpoints/{stream}/{_SHARD}.json")

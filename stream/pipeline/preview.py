@@ -9,10 +9,10 @@ from typing import Any
 import polars as pl
 
 from stream.batch import DATA, PARTITION_KEY, ROW, Batch, Outcome
+from stream.pipeline.components import make_sink
 from stream.pipeline.model import Pipeline
 from stream.pipeline.plan import Change, changes
 from stream.pipeline.trial import SHARD_ID, plain
-from stream.sink.objects import ObjectsSink
 from stream.transform.engine import SOURCE, CompiledChain
 from stream.transform.types import SYSTEM
 
@@ -75,7 +75,7 @@ def preview(chain: CompiledChain, pipeline: Pipeline, batch: Batch, show: int) -
         if name != SOURCE:
             stages.append(_stage(name, rows_in, before, after, gone, show))
         before = after
-    sinks = [ObjectsSink(config) for config in pipeline.sinks]
+    sinks = [make_sink(config, chain.output_schema) for config in pipeline.sinks]
     encoded = {sink.name: sink.encode(before, "preview") for sink in sinks}
     partitions = {name: _by_directory([(file.key, file.rows) for file in each.files]) for name, each in encoded.items()}
     size = sum(len(file.body) for each in encoded.values() for file in each.files)

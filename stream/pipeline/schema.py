@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from stream.pipeline.components import DECODERS, SINKS, STAGES, stage_class, stage_names
-from stream.pipeline.model import Pipeline
+from stream.pipeline.model import Coordination, Pipeline
 from stream.transform.types import NAMES
 
 DIALECT: Final = "http://json-schema.org/draft-07/schema#"
@@ -47,9 +47,11 @@ _FORMS: Final[Mapping[tuple[str, str], tuple[dict[str, Any], ...]]] = {
     ("Enrich", "on"): (_TEXT, _TEXTS),
     ("Enrich", "take"): (_TEXT, _TEXTS),
     ("KinesisSource", "streams"): ({"type": "array", "items": {"anyOf": [_TEXT, {"$ref": f"{_DEFS}StreamEntry"}]}},),
+    ("Pipeline", "coordination"): ({"enum": list(Coordination.model_fields)},),
     ("Parse", "url"): ({"type": "boolean"},),
     ("Validate", "columns"): ({"type": "null"},),
     ("ObjectsSinkConfig", "partition_by"): (_TEXT, _NAMED),
+    ("RedshiftSinkConfig", "quiet"): (_TEXT,),
 }
 """What an option takes besides what its type says."""
 
@@ -68,6 +70,7 @@ def json_schema(stages: Mapping[str, type[BaseModel]] | None = None) -> dict[str
     definitions["sink"] = _component(SINKS, at, {})
     definitions["columns"] = _columns()
     _mask(definitions)
+    _source(definitions["Source"])
     top = definitions.pop(at[Pipeline].removeprefix(_DEFS))
     return {"$schema": DIALECT, "title": "A pipeline of `stream`", **top, "definitions": dict(sorted(definitions.items()))}
 
@@ -101,6 +104,12 @@ def _component(
 
 def _first_paragraph(model: type[BaseModel]) -> str:
     return " ".join(inspect.cleandoc(model.__doc__ or "").split("\n\n")[0].split()).replace("``", "`")
+
+
+def _source(definition: dict[str, Any]) -> None:
+    """Exactly one of the sources is named; the model fills in the other one's name by itself."""
+    del definition["required"]
+    definition["oneOf"] = [{"required": ["kinesis"]}, {"required": ["s3"]}]
 
 
 def _relaxed(model: str, body: dict[str, Any], defined: Mapping[str, Any]) -> dict[str, Any]:

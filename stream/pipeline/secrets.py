@@ -21,9 +21,10 @@ SecretReader: TypeAlias = Callable[[str], Awaitable[bytes]]
 
 def references(pipeline: Pipeline) -> tuple[str, ...]:
     """Every secret that the pipeline refers to, once each, in the order of the file."""
-    otlp = pipeline.audit.otlp
+    receivers = (pipeline.audit.otlp, pipeline.audit.lineage, pipeline.telemetry)
     names = [name for stage in pipeline.stages for name in stage.secret_names()]
-    return tuple(dict.fromkeys([*names, *(otlp.headers.values() if otlp else ())]))
+    headers = [name for receiver in receivers if receiver is not None for name in receiver.headers.values()]
+    return tuple(dict.fromkeys([*names, *headers, *pipeline.notify.headers.values()]))
 
 
 def is_managed(name: str) -> bool:

@@ -15,12 +15,13 @@ from typing import Any, Final
 import polars as pl
 
 from stream.batch import ARRIVAL, DATA, OUTCOME, PARTITION_KEY, RAW_SCHEMA, ROW, SEQUENCE, SUBSEQUENCE, Batch, Outcome
-from stream.contracts import Transformed
+from stream.contracts import Sink, Transformed
 from stream.errors import StreamError
 from stream.pipeline.anything import made_up
 from stream.pipeline.cases import Case, Expect, Record
+from stream.pipeline.components import make_sink
 from stream.pipeline.model import Pipeline
-from stream.sink.objects import ObjectsSink
+from stream.sink.choosy import accepted
 from stream.transform.engine import compile_chain
 from stream.transform.stage import Resources
 from stream.transform.types import SYSTEM
@@ -47,7 +48,7 @@ class Trial:
         source = pipeline.source
         self._chain = compile_chain(source.decode, source.record_schema(), pipeline.stages, resources, lambda: 0.0)
         self._pipeline = pipeline
-        self._sinks = [ObjectsSink(config) for config in pipeline.sinks]
+        self._sinks = [make_sink(config, self._chain.output_schema) for config in pipeline.sinks]
         self._base = base
 
     def judge(self, case: Case) -> Verdict:
@@ -55,7 +56,7 @@ class Trial:
         try:
             if case.given is None or case.expect is None:
                 return Verdict(case, tuple(self._properties(case)))
-            done = self._chain.run(batch_of(case.given), SHARD_ID)
+            done = accepted(self._chain.run(batch_of(case.given), SHARD_ID), self._sinks)
             found = list(self._differences(case.expect, done))
         except StreamError as error:
             return Verdict(case, (f"the shard would stop: {error}",))
@@ -88,14 +89,14 @@ class Trial:
                 yield f"partitions of {name}: expected but not there: {missing or 'none'}; not expected: {extra or 'none'}"
 
     @staticmethod
-    def _partitions(sink: ObjectsSink, frame: pl.DataFrame) -> list[str]:
+    def _partitions(sink: Sink, frame: pl.DataFrame) -> list[str]:
         return sorted({file.key.rpartition("/")[0] for file in sink.encode(frame, "case").files})
 
     def _properties(self, case: Case) -> Iterator[str]:
         """What must hold for any records, said of the first that breaks it."""
         source = self._pipeline.source
         batch = batch_of((), made_up(source.decode, source.record_schema(), case.count, case.seed))
-        first, second = self._chain.run(batch, SHARD_ID), self._chain.run(batch, SHARD_ID)
+        first, second = (accepted(self._chain.run(batch, SHARD_ID), self._sinks) for _ in range(2))
         ended = Counter([*first.frame[ROW].unique().to_list(), *first.settled[ROW].to_list()])
         for row in range(batch.rows):
             if ended[row] != 1:

@@ -13,12 +13,13 @@ from typing import Annotated, Any, Final, NoReturn, TypeAlias, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from stream.audit.context import PATH
 from stream.contracts import Start, StartKind
 from stream.errors import DefinitionError
 from stream.pipeline import components
 from stream.pipeline.findings import Path, near_miss
 from stream.pipeline.units import format_duration, parse_duration, parse_size
-from stream.sink.objects import ObjectsSinkConfig
+from stream.sink.objects import SinkConfig
 from stream.transform.decode import DecoderConfig
 from stream.transform.stage import StageConfig, secret_reference
 
@@ -114,10 +115,24 @@ def _named(what: str, pattern: str) -> Callable[[str], str]:
 ApplicationName: TypeAlias = Annotated[str, AfterValidator(_named("an application", r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"))]
 StreamName: TypeAlias = Annotated[str, AfterValidator(_named("a Kinesis stream", r"[a-zA-Z0-9_.-]{1,128}"))]
 """https://docs.aws.amazon.com/kinesis/latest/APIReference/API_CreateStream.html"""
+ConsumerName: TypeAlias = Annotated[str, AfterValidator(_named("a registered consumer", r"[a-zA-Z0-9_.-]{1,128}"))]
+TableName: TypeAlias = Annotated[str, AfterValidator(_named("a DynamoDB table", r"[a-zA-Z0-9_.-]{3,255}"))]
+"""https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html"""
 Region: TypeAlias = Annotated[str, AfterValidator(_named("an AWS region", r"[a-z]{2}(-[a-z]+)+-[0-9]"))]
 Endpoint: TypeAlias = Annotated[str, AfterValidator(_named("an endpoint", r"https?://[^\s/?#]+/?"))]
 
 CollectorUrl: TypeAlias = Annotated[str, AfterValidator(_named("a collector", r"https?://[^\s?#@]+"))]
+
+
+def _trace_path(value: str) -> str:
+    if PATH.fullmatch(value) is None:
+        message = f"{value!r} leads to no field of a record"
+        fail_at((), "bad_value", message, "write names behind dots from the root, such as $.traceparent or $.metadata.traceparent")
+    return value
+
+
+TracePath: TypeAlias = Annotated[str, AfterValidator(_trace_path)]
+"""Where in a JSON record the producer's ``traceparent`` stands."""
 
 
 def _secret_reference(value: Any) -> str:
@@ -267,7 +282,7 @@ Decoder: TypeAlias = Annotated[
     WithJsonSchema({"x-is": "decoder"}),
 ]
 Sink: TypeAlias = Annotated[
-    ObjectsSinkConfig,
+    SinkConfig,
     PlainValidator(_component("sink", components.SINKS.get, lambda: components.SINKS)),
     PlainSerializer(_dump),
     WithJsonSchema({"x-is": "sink"}),

@@ -92,7 +92,7 @@ def parquet(frame: pl.DataFrame, compression: Compression = Compression.ZSTD, le
     frame = frame.with_columns(_plain(frame)).rechunk()
     # The Arrow schema in the file is what tells a duration from an integer; without one, text goes over without a copy.
     durations = any(isinstance(dtype, pl.Duration) for dtype in frame.dtypes)
-    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest() if durations else pl.CompatLevel.newest())
+    table = pa.table([_arrow(column, views=not durations) for column in frame], names=frame.columns)
     out = pa.BufferOutputStream()
     pq.write_table(
         table,
@@ -107,6 +107,12 @@ def parquet(frame: pl.DataFrame, compression: Compression = Compression.ZSTD, le
     )
     body: bytes = out.getvalue().to_pybytes()
     return body
+
+
+def _arrow(column: pl.Series, *, views: bool) -> pa.Array:
+    # Arrow cannot cut views of text out of lists, which its Parquet writer does with every list.
+    views = views and not column.dtype.is_nested()
+    return column.to_arrow(compat_level=pl.CompatLevel.newest() if views else pl.CompatLevel.oldest())
 
 
 def _plain(frame: pl.DataFrame) -> list[pl.Expr]:

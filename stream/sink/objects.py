@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Final, Self
@@ -18,6 +19,7 @@ from stream.sink.partition import Entry, Partitioning, SinkMismatch
 
 MAX_KEY_BYTES: Final = 1024
 MAX_PREFIX_BYTES: Final = 200
+DEFAULT_FILE_BYTES: Final = 128 * 2**20
 _UNITS: Final = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SIZE: Final = re.compile(r"(\d+)\s*([A-Za-z]*)")
 _SAFE_KEY: Final = re.compile(r"[A-Za-z0-9._%=/-]+")
@@ -39,14 +41,39 @@ def _entries(value: object) -> object:
     return value
 
 
-class ObjectsSinkConfig(BaseModel):
+class SinkConfig(BaseModel):
+    """What every sink says: where its files go and what it is called."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ClassVar[str] = ""
+
+    url: str
+    name: str
+
+    def check(self, schema: pl.Schema) -> None:
+        """Make sure that rows of ``schema`` (lineage and ``_row`` included) can be written.
+
+        Raises:
+            SinkMismatch: they cannot; its path leads to the option at fault.
+        """
+        raise NotImplementedError
+
+    def key_pattern(self, unit: str) -> str:
+        """What keys of a unit's files look like; values that only rows have stand in angle brackets."""
+        return f"{unit}.<part>.<digest>.parquet"
+
+    def most_files(self, partitions: float, encoded_bytes: float) -> float:  # noqa: ARG002 - for sinks with partitions
+        """Files of one unit that touches so many partitions and has so many bytes once encoded."""
+        return max(1.0, math.ceil(encoded_bytes / DEFAULT_FILE_BYTES))
+
+
+class ObjectsSinkConfig(SinkConfig):
     """Files in an S3 prefix or a local directory, each row exactly once.
 
     ``partition_by`` takes column names and named SQL expressions: ``[origin, {day: "strftime(_arrival, '%Y-%m-%d')"}]``.
     ``file_bytes`` bounds the encoded size of one file; ``lineage`` adds the columns that say where each row came from.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     kind: ClassVar[str] = "s3"
 
     url: str = Field(description="Where the files go: s3://bucket/prefix/ or file:directory.")
@@ -59,7 +86,7 @@ class ObjectsSinkConfig(BaseModel):
     )
     max_partitions: int = Field(default=512, ge=1, le=10_000, description="Per unit; rows of further ones share __overflow__.")
     file_bytes: Annotated[int, BeforeValidator(_size), Field(ge=64 * 1024), WithJsonSchema({"type": ["string", "integer"]})] = Field(
-        default=128 * 2**20, description="Size of one file, compressed, such as 128MiB."
+        default=DEFAULT_FILE_BYTES, description="Size of one file, compressed, such as 128MiB."
     )
     lineage: bool = Field(default=True, description="Write _shard, _sequence, _subsequence and _arrival.")
 
@@ -119,6 +146,17 @@ class ObjectsSinkConfig(BaseModel):
         lineage = [name for name in LINEAGE if name in schema] if self.lineage else []
         return [name for name in schema.names() if name != ROW and name not in LINEAGE] + lineage
 
+    def key_pattern(self, unit: str) -> str:
+        """See ``SinkConfig``."""
+        names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in self.partition_by]
+        folders = "".join(f"{name}=<{name}>/" for name in names)
+        return f"{folders}{unit}.<part>.<digest>{Encoder(self.format, self.codec).extension}"
+
+    def most_files(self, partitions: float, encoded_bytes: float) -> float:
+        """See ``SinkConfig``; a partition that grows beyond ``file_bytes`` is split."""
+        touched = min(partitions if self.partition_by else 1.0, float(self.max_partitions))
+        return max(touched, math.ceil(encoded_bytes / self.file_bytes))
+
     def _check_column(self, name: str, dtype: pl.DataType) -> None:
         inner = _leaves(dtype)
         if pl.Object in inner:
@@ -151,10 +189,8 @@ class ObjectsSink:
         return self.config.name
 
     def key_pattern(self, unit: str) -> str:
-        """What keys of a unit's files look like; values that only rows have stand in angle brackets."""
-        names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in self.config.partition_by]
-        folders = "".join(f"{name}=<{name}>/" for name in names)
-        return f"{folders}{unit}.<part>.<digest>{self._encoder.extension}"
+        """See ``SinkConfig``."""
+        return self.config.key_pattern(unit)
 
     def encode(self, frame: pl.DataFrame, unit: str) -> Encoded:
         """Files for ``frame``, each with its rows in the frame's order; nothing for a frame without rows.

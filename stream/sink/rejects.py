@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from enum import StrEnum
 from typing import Final
 
 import polars as pl
 
-from stream.batch import ARRIVAL, DATA, PARTITION_KEY, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
+from stream.batch import ARRIVAL, ATTEMPT, DATA, PARTITION_KEY, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Encoded, OutputFile
 from stream.sink.encode import parquet
 from stream.sink.objects import PLACEMENT, checked_key
@@ -25,10 +26,38 @@ SCHEMA: Final = pl.Schema(
         "stage": pl.String(),
         "reason": pl.String(),
         "fingerprint": pl.String(),
+        "cause": pl.String(),
+        ATTEMPT: pl.UInt16(),
         DATA: pl.Binary(),
     }
 )
-"""Columns of a rejects file. ``_data`` holds the record's bytes untouched, so that a redrive can send them again."""
+"""Columns of a rejects file. ``_data`` holds the record's bytes untouched, so that a redrive can send them again; ``_attempt`` says how
+often the record has been tried, this time included."""
+
+DECODE: Final = "decode"
+STAGE_ERROR: Final = "stage_error"
+
+
+class Cause(StrEnum):
+    """What kind of thing refused a record."""
+
+    DECODE = "decode"
+    VALIDATION = "validation"
+    STAGE_ERROR = "stage_error"
+    STAGE = "stage"
+    SINK = "sink"
+
+
+def cause_of(stage: str, reason: str) -> Cause:
+    """The kind of refusal, from the stage's name (``<place>:<kind>``, ``decode``, or a sink's name) and the reason code."""
+    if stage == DECODE:
+        return Cause.DECODE
+    if reason.partition(":")[0] == STAGE_ERROR:
+        return Cause.STAGE_ERROR
+    place, colon, kind = stage.partition(":")
+    if not (colon and place.isdigit()):
+        return Cause.SINK
+    return Cause.VALIDATION if kind == "validate" else Cause.STAGE
 
 
 def fingerprint(stage: str, reason: str) -> str:
@@ -39,23 +68,30 @@ def fingerprint(stage: str, reason: str) -> str:
 def encode(settled: pl.DataFrame, batch: Batch, shard_id: str, unit: str) -> Encoded:
     """The unit's dead letters as one Parquet file ``<unit>.<sha16>.parquet``, or no file if there are none.
 
-    ``settled`` is ``Transformed.settled`` of ``batch``; its rows with other outcomes are left out. Lines are in stream order.
+    ``settled`` is ``Transformed.settled`` of ``batch``; its rows with other outcomes are left out. Lines are in stream order. Records
+    that were read again keep the place where they were read first.
     """
     refused = settled.filter(pl.col("outcome") == Outcome.DEAD_LETTERED).sort(ROW)
     if refused.is_empty():
         return Encoded((), PLACEMENT.to_frame())
     causes = refused.select("stage", "reason").unique(maintain_order=True)
     marks = [fingerprint(stage or "", reason or "") for stage, reason in causes.iter_rows()]
+    kinds = [cause_of(stage or "", reason or "").value for stage, reason in causes.iter_rows()]
     marked = refused.join(
-        causes.with_columns(fingerprint=pl.Series(marks, dtype=pl.String)),
+        causes.with_columns(fingerprint=pl.Series(marks, dtype=pl.String), cause=pl.Series(kinds, dtype=pl.String)),
         on=["stage", "reason"],
         how="left",
         nulls_equal=True,
         maintain_order="left",
     )
     frame = batch.frame[refused[ROW]].with_columns(
-        pl.lit(shard_id).alias(SHARD), *marked.select("stage", "reason", "fingerprint").get_columns()
+        pl.lit(shard_id).alias(SHARD),
+        pl.lit(1, pl.UInt16).alias(ATTEMPT),
+        *marked.select("stage", "reason", "fingerprint", "cause").get_columns(),
     )
+    if batch.first_read is not None:
+        first = batch.first_read[refused[ROW]]
+        frame = frame.with_columns(first.select(SHARD, SEQUENCE, SUBSEQUENCE).get_columns()).with_columns(first[ATTEMPT] + 1)
     body = parquet(frame.select(SCHEMA.names()))
     digest = hashlib.sha256(body).hexdigest()
     file = OutputFile(NAME, checked_key(f"{unit}.{digest[:16]}.parquet"), body, frame.height, digest)

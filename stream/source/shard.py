@@ -37,8 +37,6 @@ _PATIENCE: Final = 5
 _LATEST_SLACK: Final = timedelta(seconds=5)
 """How far clocks may differ where LATEST must be replaced by the time of the first call."""
 
-_FROM_THE_OLDEST: Final = IteratorAt(IteratorKind.TRIM_HORIZON)
-
 
 class Hold:
     """Bytes of the budget: given back when the ``with`` block ends, unless they were handed on."""
@@ -149,7 +147,10 @@ class ShardReader:
         raw = await source.client.get_records(source.stream, iterator, limit)
         now = source.clock.monotonic()
         self._pace.answered(now, records=raw.frame.height, behind_ms=raw.behind_ms)
-        return _Answer(raw, self._trimmed(raw.frame), now - begin)
+        return self._answer(raw, now - begin)
+
+    def _answer(self, raw: RawPage, seconds: float) -> _Answer:
+        return _Answer(raw, self._trimmed(raw.frame), seconds)
 
     async def _page(self, answer: _Answer, hold: Hold) -> Page:
         """The page that an answer makes, with the position moved up."""
@@ -219,9 +220,24 @@ class ShardReader:
         except AwsFatal as error:
             if error.code != INVALID_ARGUMENT or self._position == ORIGIN:
                 raise
-            if await self._oldest() == self._position + 1:
-                return await source.client.get_shard_iterator(source.stream, self._shard.shard_id, _FROM_THE_OLDEST)
+            if (iterator := await self._iterator_at(self._position + 1)) is not None:
+                return iterator
             raise Expired(await self._lost(f"the service does not accept that position ({error})")) from error
+
+    async def _iterator_at(self, sequence: int) -> str | None:
+        """An iterator at that record, or None if the stream has no such record.
+
+        A recorded gap, or what another application did, ends right before a record, at nobody's number.
+        """
+        source, at = self._source, IteratorAt(IteratorKind.AT, sequence=str(sequence))
+        try:
+            iterator = await source.client.get_shard_iterator(source.stream, self._shard.shard_id, at)
+            found = (await source.client.get_records(source.stream, iterator, 1)).frame
+        except AwsFatal as error:
+            if error.code != INVALID_ARGUMENT:
+                raise
+            return None
+        return iterator if found.height > 0 and int(found.item(0, SEQUENCE)) == sequence else None
 
     def _beginning(self) -> IteratorAt:
         if self._position != ORIGIN:
@@ -321,23 +337,7 @@ class ShardReader:
 
     async def _held(self) -> bool:
         """Whether the stream still has the record at the position."""
-        source = self._source
-        at = IteratorAt(IteratorKind.AT, sequence=self._position_text)
-        try:
-            iterator = await source.client.get_shard_iterator(source.stream, self._shard.shard_id, at)
-            found = (await source.client.get_records(source.stream, iterator, 1)).frame
-        except AwsFatal as error:
-            if error.code == INVALID_ARGUMENT:
-                return False
-            raise
-        return found.height > 0 and int(found.item(0, SEQUENCE)) == self._position
-
-    async def _oldest(self) -> int | None:
-        """The first record that the shard still holds, if one call shows it: a recorded gap ends right before it."""
-        source = self._source
-        iterator = await source.client.get_shard_iterator(source.stream, self._shard.shard_id, _FROM_THE_OLDEST)
-        found = (await source.client.get_records(source.stream, iterator, 1)).frame
-        return int(found.item(0, SEQUENCE)) if found.height else None
+        return await self._iterator_at(self._position) is not None
 
     async def _lost(self, finding: str) -> str:
         retention = await self._source.retention()

@@ -64,7 +64,13 @@ class MemoryStore:
         with self._lock:
             chosen = [(key, item) for key, item in self._objects.items() if key.startswith(prefix) and key > after]
         for key, item in sorted(chosen, key=lambda pair: pair[0]):
-            yield ObjectInfo(key, len(item.body), item.modified)
+            yield ObjectInfo(key, len(item.body), item.modified, str(item.version))
+
+    async def read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:
+        """Bytes ``[start, end)`` of ``key`` as it was listed with ``version``; None if it is gone or has another version now."""
+        check_key(key, self._url)
+        found = self._objects.get(key)
+        return None if found is None or str(found.version) != version else found.body[start:end]
 
     async def delete(self, key: str) -> None:
         """Remove ``key``; fine if it is not there."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from stream.aws.session import AwsSession
-from stream.contracts import ObjectStore
+from stream.contracts import RangedStore
 from stream.errors import DefinitionError, Fatal
 from stream.storage.directory import DirectoryStore
 from stream.storage.keys import check_key
@@ -18,7 +18,7 @@ FORMS: Final = "s3://bucket/prefix, file:./directory, file:///absolute/directory
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
-def open_store(url: str, session: AwsSession | None = None) -> ObjectStore:
+def open_store(url: str, session: AwsSession | None = None) -> RangedStore:
     """The store at ``url``; nothing is read or written yet.
 
     ``session`` is needed for ``s3:`` only. A path in a ``file:`` URL is taken literally, without percent-decoding, and relative

@@ -123,7 +123,15 @@ class S3Store:
                     raise Fatal(msg)
                 last = key
                 if key.startswith(prefix) and key > after:
-                    yield ObjectInfo(key, item["size"], item["last_modified"])
+                    yield ObjectInfo(key, item["size"], item["last_modified"], str(item.get("e_tag") or ""))
+
+    async def read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:
+        """Bytes ``[start, end)`` of ``key`` as it was listed with ``version``; None if it is gone or has another version now."""
+        check_key(key, self._url)
+        try:
+            return await self._call("s3:GetObject", key, self._read_range(key, start, end, version))
+        except PreconditionError:
+            return None
 
     async def delete(self, key: str) -> None:
         """Remove ``key``; fine if it is not there."""
@@ -138,6 +146,16 @@ class S3Store:
                 raise
             return None
         return Stored(bytes(await found.bytes_async()), self._etag(key, found.meta["e_tag"]))
+
+    async def _read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:
+        options: Any = {"range": (start, end), "if_match": version}
+        try:
+            found = await obstore.get_async(self._store, key, options=options)
+        except FileNotFoundError as error:
+            if _names_missing_bucket(error):
+                raise
+            return None
+        return bytes(await found.bytes_async())
 
     async def _delete(self, key: str) -> None:
         try:

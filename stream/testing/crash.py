@@ -21,6 +21,7 @@ import typer
 from stream import events
 from stream.cli.run import run_pipeline
 from stream.contracts import Emit
+from stream.worker.reading import Reading
 
 POINTS: Final = {
     name: kind
@@ -87,12 +88,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--signal", choices=sorted(_SIGNALS), default="KILL", help="what happens there")
     parser.add_argument("--drain", type=float, default=25.0, help="as of `stream run`")
     parser.add_argument("--threads", type=int, default=None, help="as of `stream run`")
+    parser.add_argument("--once", action="store_true", help="as of `stream run`")
+    parser.add_argument("--letters", action="store_true", help="read what `stream dlq redrive` has claimed")
     parser.add_argument("file", type=Path)
     given = parser.parse_args(arguments)
     number = _SIGNALS[given.signal]
     listeners: tuple[Emit, ...] = (CrashAt(given.at, lambda: os.kill(os.getpid(), number)),) if given.at else ()
     try:
-        run_pipeline(given.file, drain=given.drain, threads=given.threads, listeners=listeners)
+        reading = Reading(once=given.once, letters=given.letters)
+        run_pipeline(given.file, drain=given.drain, threads=given.threads, listeners=listeners, reading=reading)
     except typer.Exit as end:
         raise SystemExit(end.exit_code) from end
 

@@ -30,10 +30,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import polars as pl
 from polars.exceptions import PanicException
 
-from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SHARD, Batch, Outcome
+from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Transformed
 from stream.errors import Halted, StreamError
 from stream.transform.decode import DecoderConfig
@@ -109,6 +110,8 @@ class CompiledChain:
             Halted: as ``run``.
         """
         raw = batch.frame.with_row_index(ROW).with_columns(pl.lit(shard_id).alias(SHARD), pl.col(ROW).cast(pl.UInt32))
+        if batch.first_read is not None:
+            raw = raw.with_columns(batch.first_read.select(SHARD, SEQUENCE, SUBSEQUENCE).get_columns())
         frame = raw.select(*SYSTEM, *(name for name in RAW_SCHEMA if name not in SYSTEM))
         pending = pl.col(OUTCOME) == Outcome.PENDING
         gone = _settled_by_source(frame.filter(~pending))
@@ -216,26 +219,40 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
     if rows.null_count():
         msg = f"stage {step.name!r} gave {rows.null_count()} rows without `_row`; rows may be dropped, never added"
         raise Halted(msg)
-    steps = rows.diff(null_behavior="drop") if rows.dtype.is_signed_integer() else rows.cast(pl.Int64).diff(null_behavior="drop")
-    if (steps < 0).any() or (step.unique and (steps == 0).any()):
+    first, second = rows.slice(0, max(0, after.height - 1)), rows.slice(1)
+    if not (second > first if step.unique else second >= first).all():
         msg = f"stage {step.name!r} doubled or reordered rows; `_row` must keep rising, rows may be dropped but never repeated"
         raise Halted(msg)
     if not step.unique and not step.expands and _grew(before[ROW], rows):
         msg = f"stage {step.name!r} gave more rows of a record than it was given; rows may be dropped, never added"
         raise Halted(msg)
-    source = before if step.unique and after.height == before.height else before.filter(pl.col(ROW).is_in(rows.implode()))
-    if rows.n_unique() != source[ROW].n_unique() or not rows.is_in(before[ROW].implode()).all():
-        msg = f"stage {step.name!r} gave rows that it was not given; `_row` must come from its input"
-        raise Halted(msg)
+    source = before if rows.equals(before[ROW]) else before.select(LINEAGE)[_places(step, before[ROW], rows)]
     if rejects.height and rows.is_in(rejects[ROW].implode()).any():
         msg = f"stage {step.name!r} both kept and rejected a row; each row may end once"
         raise Halted(msg)
-    origin = source.select(SYSTEM) if step.unique else source.select(SYSTEM).unique(ROW, keep="first", maintain_order=True)
-    lineage = after.select(SYSTEM) if step.unique else after.select(SYSTEM).unique(maintain_order=True)
-    changed = [name for name in LINEAGE if not origin[name].equals(lineage[name], null_equal=True)]
+    changed = [name for name in LINEAGE if not source[name].equals(after[name], null_equal=True)]
     if changed:
         msg = f"stage {step.name!r} changed the lineage column {changed[0]!r}; these columns may be read, never written"
         raise Halted(msg)
+
+
+def _places(step: Step, before: pl.Series, rows: pl.Series) -> pl.Series:
+    """Where in ``before`` the first row of the record of each of ``rows`` stands; both ascend.
+
+    Raises:
+        Halted: one of ``rows`` is not among ``before``.
+    """
+    if rows.is_empty():
+        return rows
+    given, kept = before.to_numpy(), rows.to_numpy()
+    if given[0] <= kept[0] and kept[-1] <= given[-1]:
+        place = np.zeros(int(given[-1] - given[0]) + 1, np.uint32)
+        place[(given - given[0])[::-1]] = np.arange(len(given), dtype=np.uint32)[::-1]
+        places = place[kept - given[0]]
+        if (given[places] == kept).all():
+            return pl.Series(places)
+    msg = f"stage {step.name!r} gave rows that it was not given; `_row` must come from its input"
+    raise Halted(msg)
 
 
 def _grew(before: pl.Series, after: pl.Series) -> bool:
@@ -252,9 +269,12 @@ def _settled(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.
     )
     if step.unique and before.height == after.height + rejects.height:
         return dead
-    rows = before.select(pl.col(ROW).unique(maintain_order=True))
-    left = rows.join(after.select(ROW), on=ROW, how="anti", maintain_order="left")
-    dropped = left.join(rejects.select(ROW), on=ROW, how="anti", maintain_order="left").select(
+    rows = before.select(ROW if step.unique else pl.col(ROW).unique(maintain_order=True))
+    given = rows[ROW].to_numpy()
+    left = np.ones(int(given[-1] - given[0]) + 1, np.bool_)
+    for ended in (after[ROW], rejects[ROW]):
+        left[ended.to_numpy() - given[0]] = False
+    dropped = rows.filter(pl.Series(left[given - given[0]])).select(
         ROW,
         pl.lit(int(step.drops), pl.UInt8).alias("outcome"),
         pl.lit(step.name).alias("stage"),

@@ -1,12 +1,15 @@
-"""Memory that is freed goes back to the system, so that what a process occupies follows the byte budget."""
+"""Memory that is freed goes back to the system now and then, so that what a process occupies follows the byte budget."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 from typing import Final
 
 import pyarrow as pa
+
+from stream.contracts import Clock
 
 _ARENA_MAX: Final = -8
 _MMAP_THRESHOLD: Final = -3
@@ -14,20 +17,38 @@ _TRIM_THRESHOLD: Final = -1
 """Numbers of glibc's malloc.h."""
 
 _ARENAS: Final = 2
-_LARGE: Final = 256 * 1024
-"""Bytes above which an allocation is mapped singly and unmapped when freed. Left alone, glibc raises this to 32 MiB after the first large
-block is freed, and pages, units and files then leave holes in the heap that no other size fits."""
+_MAPPED: Final = 32 * 2**20
+"""Bytes above which an allocation is mapped singly and unmapped when freed; the most that glibc takes. Pages, windows and files stay below
+it: mapping each anew costs page faults, and with 256 KiB here the kernel took about a quarter of the CPU time of cooking."""
+_KEPT: Final = 128 * 2**20
+"""Free bytes at the top of the heap that are kept for the next unit."""
 
 
-def give_memory_back() -> None:
-    """Make glibc and Arrow keep little of what was freed; call it before threads are started.
+TRIM_SECONDS: Final = 10.0
+"""Between two times of giving back what is free inside the heap: rare enough that clearing those pages again costs nothing to speak of."""
 
-    Measured with a budget of 256 MiB, far behind on 4 shards: a quarter less memory at the peak, about a tenth less throughput. Does
-    nothing where the C library is another one.
+
+def prepare_allocators() -> None:
+    """Make glibc and Arrow reuse what was freed, on few heaps; call it before threads are started.
+
+    What it brings and takes is in docs/performance.md. Does nothing where the C library is another one.
     """
     pa.set_memory_pool(pa.system_memory_pool())
     with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_ARENA_MAX, _ARENAS)
-        mallopt(_MMAP_THRESHOLD, _LARGE)
-        mallopt(_TRIM_THRESHOLD, _LARGE)
+        mallopt(_MMAP_THRESHOLD, _MAPPED)
+        mallopt(_TRIM_THRESHOLD, _KEPT)
+
+
+def give_memory_back() -> None:
+    """Return to the system whatever whole pages are free inside the heap, holes included; takes milliseconds."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+async def keep_giving_back(clock: Clock) -> None:
+    """Give memory back every ``TRIM_SECONDS``, off the event loop, until cancelled."""
+    while True:
+        await clock.sleep(TRIM_SECONDS)
+        await asyncio.to_thread(give_memory_back)

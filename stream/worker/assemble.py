@@ -9,13 +9,12 @@ import platform
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from stream.audit import ledger
 from stream.audit.export import Exporter, Mode, Sender
-from stream.aws.kinesis import KinesisClient, open_kinesis
 from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.budget import ByteBudget
@@ -25,24 +24,26 @@ from stream.commit.cut import Limits
 from stream.commit.log import CommitLog
 from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard
-from stream.errors import DefinitionError
+from stream.errors import DefinitionError, Fatal
 from stream.lease.checkpoints import StoredCheckpoints
+from stream.lease.coordinator import Coordinator
+from stream.lease.native import LeaseCheckpoints
 from stream.pipeline.limits import READING_SHARE, unit_bytes
-from stream.pipeline.model import KinesisSource as KinesisOptions
 from stream.pipeline.model import OnExpired, Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
 from stream.pipeline.secrets import SecretReader
 from stream.sink import rejects
-from stream.source.aggregated import OutOfRange
-from stream.source.kinesis import KinesisSource
-from stream.source.pace import ReadSettings
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
+from stream.worker.breaker import Breaker
 from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
-from stream.worker.parts import Breaker, Parts, StreamParts, to_all
+from stream.worker.leasing import open_leases
+from stream.worker.loaders import open_loaders
+from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.places import located, read_object
+from stream.worker.reading import Opened, Reading, Surroundings, open_reading
 from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
 from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
 from stream.worker.reread import Rereader
@@ -56,7 +57,9 @@ class WorkerOptions:
     """What is a matter of this process and not of the pipeline.
 
     ``base``: where relative paths of the pipeline begin. ``env``: for secrets. ``drain_seconds``: after a signal, how long units in hand
-    may take to be sealed. ``threads``: for decoding, transforming and encoding. ``listeners`` hear every event.
+    may take to be sealed. ``threads``: for decoding, transforming and encoding. ``listeners`` hear every event. ``reading``: how much of
+    its source the pipeline reads. ``leases``: an operator's, to be used instead of a worker's own. ``worker``: its name
+    in manifests, leases and spans; made up where empty.
     """
 
     base: Path
@@ -65,6 +68,9 @@ class WorkerOptions:
     threads: int
     listeners: tuple[Emit, ...] = ()
     clock: Clock = field(default_factory=SystemClock)
+    reading: Reading = field(default_factory=Reading)
+    leases: Coordinator | None = None
+    worker: str = ""
 
 
 def usable_cores() -> int:
@@ -84,7 +90,6 @@ class _Shared:
     pipeline: Pipeline
     options: WorkerOptions
     worker: str
-    client: KinesisClient
     state: ObjectStore
     stores: dict[str, ObjectStore]
     definitions: Definitions
@@ -97,6 +102,7 @@ class _Shared:
     repeat: Repeater
     emit: Emit
     draining: asyncio.Event
+    leases: Coordinator | None
 
 
 async def assemble(
@@ -114,12 +120,13 @@ async def assemble(
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
     state = PrefixedStore(open_store(located(pipeline.state, options.base), session), f"{pipeline.application}/")
     stores = _stores(pipeline, options.base, session, state)
-    client = await stack.enter_async_context(open_kinesis(session))
     repeat, nowhere = Repeater(clock, emit), Shard(kinesis.names[0], "")
-    for name in kinesis.names:
-        await client.describe_stream_summary(name)
+    await require(pipeline.requires, options.base, session)
     for store in (*stores.values(), state):
         await repeat("look at", nowhere, functools.partial(_look, store))
+    name = options.worker or worker_id(clock)
+    leases = options.leases or await _leases(pipeline, options, session, name, emit, stack)
+    hear = emit if leases is None else to_all(emit, leases.count)
     managed = functools.partial(read_secret, session)
     read = functools.partial(read_object, session)
 
@@ -132,8 +139,7 @@ async def assemble(
     shared = _Shared(
         pipeline=pipeline,
         options=options,
-        worker=worker_id(clock),
-        client=client,
+        worker=name,
         state=state,
         stores=stores,
         definitions=definitions,
@@ -146,29 +152,34 @@ async def assemble(
         repeat=repeat,
         emit=emit,
         draining=draining,
+        leases=leases,
     )
-    return [await _stream_parts(one, shared) for one in kinesis.each()]
+    base_url = functools.partial(located, base=options.base)
+    around = Surroundings(pipeline, options.reading, session, state, stores[rejects.NAME], base_url, name, clock, hear)
+    opened = await repeat("open source", nowhere, lambda: open_reading(around, stack))
+    each = [await _stream_parts(one, shared) for one in opened]
+    who = (shared.worker, clock, emit)
+    return [
+        replace(one, loaders=await open_loaders(pipeline, one.stream, session, one.parts.log, stores, definitions, who, stack))
+        for one in each
+    ]
 
 
-async def _stream_parts(kinesis: KinesisOptions, shared: _Shared) -> StreamParts:
-    """``kinesis`` names one stream."""
+async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
+    """The parts for one stream, or for what is read in its stead."""
     pipeline, clock, emit = shared.pipeline, shared.options.clock, shared.emit
     log = CommitLog(shared.state, pipeline.application, clock, shared.worker)
-    start = await shared.repeat("pin start", Shard(kinesis.stream, ""), lambda: log.pin_start(kinesis.stream, kinesis.start))
-    export = _export(kinesis.stream, shared, log)
-    checkpoints: Checkpoints = StoredCheckpoints(shared.state)
+    start = await shared.repeat("pin start", Shard(opened.chain, ""), lambda: log.pin_start(opened.chain, opened.start))
+    export = _export(opened.chain, shared, log)
+    leases = None if opened.finite else shared.leases
+    checkpoints: Checkpoints = StoredCheckpoints(shared.state) if leases is None else LeaseCheckpoints(leases)
     if export is not None and pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT:
         checkpoints = WaitingCheckpoints(checkpoints, export)
-    settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
-
-    def source(budget: ByteBudget) -> KinesisSource:
-        return KinesisSource(shared.client, kinesis.stream, budget=budget, clock=clock, emit=emit, settings=settings)
-
-    admit_gaps = kinesis.on_expired is OnExpired.GAP
-    rereader = Rereader(source(shared.rereading), shared.definitions, shared.cook, shared.repeat, admit_gaps=admit_gaps)
+    admit_gaps = pipeline.source.kinesis.on_expired is OnExpired.GAP and shared.options.reading.window.begin is None
+    rereader = Rereader(await opened.make(shared.rereading), shared.definitions, shared.cook, shared.repeat, admit_gaps=admit_gaps)
     parts = Parts(
         worker=shared.worker,
-        source=source(shared.budget),
+        source=await opened.make(shared.budget),
         log=log,
         committer=Committer(log, shared.stores, checkpoints, clock, emit, shared.worker),
         checkpoints=checkpoints,
@@ -176,7 +187,7 @@ async def _stream_parts(kinesis: KinesisOptions, shared: _Shared) -> StreamParts
         cook=shared.cook,
         render_again=rereader.render,
         limits=_limits(pipeline),
-        breaker=Breaker(pipeline.rejects.max_ratio, pipeline.rejects.min_records),
+        breaker=Breaker(pipeline.rejects.max_ratio, pipeline.rejects.min_records, pipeline.rejects.window.total_seconds()),
         admit_gaps=admit_gaps,
         budget=shared.budget,
         draining=shared.draining,
@@ -184,9 +195,21 @@ async def _stream_parts(kinesis: KinesisOptions, shared: _Shared) -> StreamParts
         emit=emit if export is None else to_all(emit, export),
         repeat=shared.repeat,
         export=export,
+        leases=leases,
+        once=opened.finite,
         refresher=shared.refresher,
     )
-    return StreamParts(kinesis.stream, start, parts)
+    return StreamParts(opened.chain, start, parts)
+
+
+async def _leases(
+    pipeline: Pipeline, options: WorkerOptions, session: AwsSession, name: str, emit: Emit, stack: AsyncExitStack
+) -> Coordinator | None:
+    """Leases, where workers share shards: those of a stream that is read without end. What ends by itself is one worker's."""
+    native = pipeline.coordination.native
+    if native is None or options.reading != Reading() or pipeline.source.s3 is not None:
+        return None
+    return await open_leases(pipeline, native, session, name, options.clock, emit, stack)
 
 
 async def _sender(pipeline: Pipeline, options: WorkerOptions, managed: SecretReader, emit: Emit, stack: AsyncExitStack) -> Sender | None:
@@ -200,9 +223,9 @@ def _export(stream: str, shared: _Shared, log: CommitLog) -> ExportTask | None:
     if otlp is None or shared.sender is None:
         return None
     areas = Stores(shared.state, shared.stores).areas(located(shared.pipeline.state, shared.options.base), stream)
-    units = LogUnits(log, stream, areas, shared.stores[ledger.NAME])
+    units = LogUnits(log, stream, areas, shared.stores[ledger.NAME], otlp.destinations)
     exporter = Exporter(units, shared.state, shared.sender, shape_of(otlp), clock, shared.emit, stream)
-    return ExportTask(exporter, clock, shared.emit, stream)
+    return ExportTask(exporter, clock, shared.emit, stream, strict=otlp.mode is Mode.STRICT)
 
 
 def _stores(pipeline: Pipeline, base: Path, session: AwsSession, state: ObjectStore) -> dict[str, ObjectStore]:
@@ -218,6 +241,19 @@ def _limits(pipeline: Pipeline) -> Limits:
     """The pipeline's flush settings, with a unit no larger than memory allows."""
     flush = pipeline.flush
     return Limits(flush.rows, unit_bytes(pipeline), flush.age.total_seconds())
+
+
+async def require(urls: tuple[str, ...], base: Path, session: AwsSession) -> None:
+    """Make sure that there is an object at each of ``urls``, or below it where it ends in a slash.
+
+    Raises:
+        Fatal: there is none; nothing has been read.
+    """
+    for url in urls:
+        folder, _, key = located(url, base).rpartition("/")
+        if not [info async for info in open_store(folder, session).list(key) if not key or info.key == key][:1]:
+            msg = f"there is no object {url}, which the pipeline requires before anything is read: run again once it is there"
+            raise Fatal(msg)
 
 
 async def _look(store: ObjectStore) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,34 +13,26 @@ from typing import Final
 from stream.audit import ledger
 from stream.audit.chain import Link, LinkKind, ShardLog, StageRun, StoredCheckpoint
 from stream.audit.ledger import LedgerObject
-from stream.audit.objects import Area, stream_of, unit_of
+from stream.audit.objects import Area, former_place, stream_of, unit_of, url_in
 from stream.audit.source import Reread
-from stream.audit.verify import horizon
-from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
-from stream.budget import ByteBudget
+from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import position_of, shards_of, streams_of
 from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, encode, pinned, with_seal
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
-from stream.contracts import Checkpoints, Clock, ObjectStore, Shard, Source, Start, StartKind
+from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
 from stream.errors import Halted
-from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
-from stream.source.aggregated import OutOfRange
-from stream.source.kinesis import KinesisSource
-from stream.source.pace import ReadSettings
+from stream.sink.redshift import COPY_MANIFESTS
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.places import located
 
 READ_AT_ONCE: Final = 16
 """Manifests fetched side by side."""
-
-BUDGET: Final = 64 * 2**20
-"""Bytes that re-reading a stream may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +55,13 @@ class Stores:
         """Where files of each target lie. The state may lie below a sink's prefix; it is none of that sink's files."""
         own = {rejects.NAME, ledger.NAME}
         return {
-            name: Area(name, store, f"{stream}/" if name in own else "", () if name in own else (state_url,))
+            name: Area(name, store, f"{stream}/" if name in own else "", () if name in own else self._foreign(store, state_url))
             for name, store in self.targets.items()
         }
+
+    @staticmethod
+    def _foreign(store: ObjectStore, state_url: str) -> tuple[str, ...]:
+        return state_url, f"{store.url.removesuffix('/')}/{COPY_MANIFESTS}"
 
 
 def link_of(key: str, body: bytes, position: int | None) -> Link:
@@ -91,6 +87,7 @@ def link_of(key: str, body: bytes, position: int | None) -> Link:
         outcomes=manifest.outcomes,
         files=_files(manifest.files),
         superseded=_files(manifest.superseded),
+        targets=manifest.targets,
         stages=tuple(StageRun(run.name, run.rows_in, run.rows_out, run.micros) for run in manifest.stages),
         previous=manifest.previous,
         pipeline=manifest.pipeline,
@@ -104,6 +101,8 @@ def link_of(key: str, body: bytes, position: int | None) -> Link:
         created_at=manifest.created_at,
         sealed_by=manifest.sealed_by,
         sealed_at=manifest.sealed_at,
+        target=None if manifest.target is None else int(manifest.target),
+        note=manifest.note,
         damage=_damage(manifest, body),
     )
 
@@ -125,7 +124,7 @@ def _damage(manifest: Manifest, body: bytes) -> str:
 class StoredEvidence:
     """``audit.verify.Evidence`` over a pipeline's stores; with a ``source``, over the stream too.
 
-    ``shards`` of the stream as the source lists them, by id; ``start`` where reading it again begins.
+    ``open_place`` opens the URLs at which sinks were when older units were sealed.
     """
 
     def __init__(
@@ -136,14 +135,20 @@ class StoredEvidence:
         stream: str,
         source: Source | None = None,
         oldest: datetime | None = None,
+        open_place: Callable[[str], ObjectStore] | None = None,
+        *,
+        tidied: bool = False,
     ) -> None:
         self.application = log.application
         self.stream = stream
         self.areas = areas
         self.horizon = oldest
+        self.tidied = tidied
         self._log = log
         self._checkpoints = checkpoints
         self._source = source
+        self._open = open_place
+        self._former: dict[str, ObjectStore] = {}
         self._listed: dict[str, Shard] = {}
         self._streams: list[str] | None = None
         self._start = Start(StartKind.TRIM_HORIZON)
@@ -181,7 +186,10 @@ class StoredEvidence:
 
     async def checkpoint(self, shard: str) -> StoredCheckpoint | None:
         """See ``audit.verify.Evidence``."""
-        stored = await self._checkpoints.read(Shard(self.stream, shard))
+        shard_id, generation = shard_of_chain(shard)
+        stored = await self._checkpoints.read(Shard(self.stream, shard_id))
+        if stored is not None and stored.generation != generation:
+            return None
         if stored is not None:
             return StoredCheckpoint(stored.position, stored.subsequence, stored.unit_after)
         if await self._log.store.get(f"checkpoints/{self.stream}/{shard}.json") is not None:
@@ -191,7 +199,7 @@ class StoredEvidence:
     async def stray_checkpoints(self, shards: Sequence[str]) -> list[str]:
         """See ``audit.verify.Evidence``."""
         prefix = f"checkpoints/{self.stream}/"
-        known = {f"{prefix}{shard}.json" for shard in shards}
+        known = {f"{prefix}{shard_of_chain(shard)[0]}.json" for shard in shards}
         return [info.key async for info in self._log.store.list(prefix) if info.key not in known]
 
     async def of_another_stream(self, sink: str, key: str) -> bool:
@@ -227,44 +235,29 @@ class StoredEvidence:
         recorded = pinned(self._start)
         return str(recorded.timestamp or recorded.kind)
 
+    async def read_file(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str] | None:
+        """See ``audit.verify.Evidence``; what was moved together with everything else is found where the pipeline is now."""
+        area, former = self.areas.get(file.sink), former_place(unit, file.sink, self.areas)
+        if former is not None and self._open is not None:
+            store = self._former.setdefault(former, self._open(former))
+            stored = await store.get(file.key)
+            if stored is not None or area is None:
+                return stored.body if stored else None, f"{former.removesuffix('/')}/{file.key}"
+        if area is None:
+            return None
+        stored = await area.store.get(file.key)
+        return stored.body if stored else None, url_in(unit, file.sink, file.key, self.areas) if stored is None else area.url_of(file.key)
+
     def reread(self, shard: str, until: int) -> AsyncIterator[Reread] | None:
         """See ``audit.verify.Evidence``."""
-        if self._source is None or shard not in self._listed:
+        shard_id = shard_of_chain(shard)[0]
+        if self._source is None or shard_id not in self._listed:
             return None
-        return self._reread(self._source, self._listed[shard], until)
+        return self._reread(self._source, self._listed[shard_id], until)
 
     async def _reread(self, source: Source, shard: Shard, until: int) -> AsyncIterator[Reread]:
         async with aclosing(source.read(shard, ORIGIN, self._start, until)) as pages:  # type: ignore[type-var]
             async for page in pages:
                 yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
-                if isinstance(source, KinesisSource):
+                if isinstance(source, Lending):
                     source.budget.release(page.held)
-
-
-async def open_evidence(
-    pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, *, with_stream: bool
-) -> tuple[StoredEvidence, Stores]:
-    """The evidence about ``pipeline``, which reads one stream; connections live as long as ``stack``.
-
-    Raises:
-        Fatal: the stream was asked for and is missing, or may not be read.
-    """
-    kinesis = pipeline.source.kinesis
-    session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
-    stores = Stores.open(pipeline, base, session)
-    source, oldest = None, None
-    if with_stream:
-        source = await open_source(pipeline, session, clock, stack)
-        oldest = horizon(clock.now(), await source.retention())
-    log = CommitLog(stores.state, pipeline.application, clock, "audit")
-    areas = stores.areas(located(pipeline.state, base), kinesis.stream)
-    return StoredEvidence(log, areas, StoredCheckpoints(stores.state), kinesis.stream, source, oldest), stores
-
-
-async def open_source(pipeline: Pipeline, session: AwsSession, clock: Clock, stack: AsyncExitStack) -> KinesisSource:
-    """The pipeline's stream for reading again, with a byte budget of its own; it tells nobody what happens."""
-    kinesis = pipeline.source.kinesis
-    client = await stack.enter_async_context(open_kinesis(session))
-    settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
-    budget = ByteBudget(BUDGET)
-    return KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=lambda _event: None, settings=settings)

@@ -11,13 +11,13 @@ import msgspec
 
 import stream
 from stream.commit.naming import pipeline_key, reference_key, tables_key
-from stream.contracts import Clock, ObjectStore, Sink
+from stream.contracts import Clock, ObjectStore
 from stream.errors import Halted
+from stream.pipeline.components import make_sink
 from stream.pipeline.digest import canonical_text, pipeline_digest, read_canonical
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
 from stream.pipeline.secrets import SecretReader
-from stream.sink.objects import ObjectsSink
 from stream.transform.engine import compile_chain
 from stream.worker.recipe import Recipe
 
@@ -84,10 +84,9 @@ class Definitions:
             fetched.resources,
             self._clock.monotonic,
         )
-        sinks: tuple[Sink, ...] = tuple(ObjectsSink(config) for config in pipeline.sinks)
-        for config in pipeline.sinks:
-            config.check(chain.output_schema)
+        sinks = tuple(make_sink(config, chain.output_schema) for config in pipeline.sinks)
         while len(self._recipes) >= KEPT:
             del self._recipes[next(iter(self._recipes))]
-        self._recipes[digest] = Recipe(pipeline.application, digest, BUILD, chain, sinks, bool(pipeline.source.kinesis.streams))
+        several, paths = bool(pipeline.source.kinesis.streams), pipeline.audit.trace_context
+        self._recipes[digest] = Recipe(pipeline.application, digest, BUILD, chain, sinks, several, paths)
         return self._recipes[digest]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import secrets
+import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +16,10 @@ import aiohttp
 
 from stream import events
 from stream.audit.chain import Link, LinkKind
-from stream.audit.export import Answer, Cursor, Exporter, Mode, Sender
-from stream.audit.ledger import Segment, SegmentError, read_segment
-from stream.audit.objects import Area
+from stream.audit.export import FIRST_PROBE, LONGEST_PROBE, Answer, Cursor, Destinations, Exporter, Mode, Refused, Sender
+from stream.audit.ledger import NAME as LEDGER
+from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
+from stream.audit.objects import Area, url_in
 from stream.audit.spans import Shape
 from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
@@ -25,9 +28,11 @@ from stream.commit.log import CommitLog
 from stream.commit.lookup import shards_of
 from stream.commit.naming import manifest_key
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, Shard
-from stream.errors import DefinitionError, Halted, Retryable, StreamError
+from stream.errors import DefinitionError, Halted, LeaseLost, Retryable, StreamError
 from stream.pipeline.model import Otlp, Pipeline
 from stream.pipeline.secrets import SecretReader, find_secret
+from stream.sink.rejects import NAME as REJECTS
+from stream.together import a_few_at_once
 from stream.worker.auditing import Stores, link_of
 from stream.worker.places import located
 
@@ -36,6 +41,12 @@ TIMEOUT: Final = 30.0
 
 LOOK_SECONDS: Final = 1.0
 """Between looks at a shard's log where nothing was sealed in between."""
+
+LAG_SECONDS: Final = 5.0
+"""Between two reports of how long units have been waiting for a collector."""
+
+SHARDS_AT_ONCE: Final = 4
+"""Shards whose spans are encoded and sent side by side: enough to hide the collector's answering time."""
 
 FINISH_SECONDS: Final = 5.0
 """After the last unit is sealed; a drain must not hang on a collector."""
@@ -67,11 +78,14 @@ class HttpCollector:
 class LogUnits:
     """``audit.export.Units`` over the commit log and the ledger."""
 
-    def __init__(self, log: CommitLog, stream: str, areas: Mapping[str, Area], ledger: ObjectStore) -> None:
+    def __init__(
+        self, log: CommitLog, stream: str, areas: Mapping[str, Area], ledger: ObjectStore, naming: Destinations = Destinations.FULL
+    ) -> None:
         self._log = log
         self._stream = stream
         self._areas = areas
         self._ledger = ledger
+        self._naming = naming
 
     async def read(self, shard: str, after: int) -> tuple[Link, Segment | None, Mapping[tuple[str, str], str]] | None:
         """See ``audit.export.Units``; raises ``Halted`` where a sealed unit has no readable ledger."""
@@ -82,10 +96,10 @@ class LogUnits:
         link = link_of(key, stored.body, after)
         if not link.sealed:
             return None
-        urls = {(file.sink, file.key): self._areas[file.sink].url_of(file.key) for file in link.files if file.sink in self._areas}
-        if link.kind is LinkKind.END or link.ledger is None:
+        urls = {(file.sink, file.key): self._name(link, file) for file in link.files}
+        if link.kind is not LinkKind.UNIT:
             return link, None, urls
-        body = await self._ledger.get(link.ledger.key)
+        body = await self._ledger.get(link.ledger.key) if link.ledger else None
         try:
             if body is not None:
                 return link, await asyncio.to_thread(read_segment, body.body), urls
@@ -94,6 +108,12 @@ class LogUnits:
             why = str(error)
         msg = f"the ledger of {shard} behind {after} cannot be exported: {why}; `stream audit verify` says what else is wrong"
         raise Halted(msg)
+
+    def _name(self, unit: Link, file: LedgerObject) -> str:
+        """Ledger and rejects lie where stream, shard and range say, so their URLs tell nothing of a record."""
+        if self._naming is Destinations.DIGEST and file.sink not in {LEDGER, REJECTS}:
+            return f"sha256:{file.sha256}"
+        return url_in(unit, file.sink, file.key, self._areas)
 
 
 async def open_sender(
@@ -115,89 +135,151 @@ def shape_of(otlp: Otlp) -> Shape:
     return Shape(otlp.signal, otlp.tier, otlp.trust_producer_context, otlp.sample, otlp.request_bytes)
 
 
-class ExportTask:
-    """Exports the shards that this worker has, as their units are sealed. An ``Emit``: it hears which those are."""
+@dataclass(slots=True)
+class _Way:
+    """One shard's export: how far it is, and whether it stands still. ``cursor`` None: not read yet."""
 
-    def __init__(self, exporter: Exporter, clock: Clock, emit: Emit, stream: str) -> None:
+    cursor: Cursor | None = None
+    probe: float = FIRST_PROBE
+    halted: bool = False
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def reached(self, position: int | None) -> bool:
+        """Whether everything up to ``position`` (None: the end of the shard) is exported."""
+        cursor = self.cursor
+        return cursor is not None and (cursor.ended or (position is not None and int(cursor.position) >= position))
+
+
+class ExportTask:
+    """Exports the shards that this worker has, as their units are sealed. An ``Emit``: it hears which those are.
+
+    ``strict`` says that checkpoints wait, which makes a halted export an obstacle to readiness.
+    """
+
+    def __init__(self, exporter: Exporter, clock: Clock, emit: Emit, stream: str, *, strict: bool = False) -> None:
         self._exporter = exporter
         self._clock = clock
         self._emit = emit
         self._stream = stream
-        self._shards: dict[str, Cursor | None] = {}
-        self._news = asyncio.Event()
-        self._moved = asyncio.Condition()
+        self._strict = strict
+        self._ways: dict[str, _Way] = {}
+        self._new = asyncio.Event()
+        self._slots = asyncio.Semaphore(SHARDS_AT_ONCE)
         self._loop = asyncio.get_running_loop()
 
     def __call__(self, event: events.Event) -> None:
         """Take note of shards that start, move and go away."""
         match event:
-            case events.ShardStarted(_, shard, _):
-                self._loop.call_soon_threadsafe(self._shards.setdefault, shard, None)
+            case events.ShardStarted(_, shard, _) | events.UnitSealed(_, shard) | events.ShardEnded(_, shard, _):
+                self._loop.call_soon_threadsafe(self._look_at, shard)
             case events.ShardReleased(_, shard, "lease_lost"):
-                self._loop.call_soon_threadsafe(self._shards.pop, shard, None)
-            case events.UnitSealed() | events.ShardEnded():
-                pass
+                self._loop.call_soon_threadsafe(self._forget, shard)
             case _:
                 return
-        self._loop.call_soon_threadsafe(self._news.set)
+
+    def _look_at(self, shard: str) -> _Way:
+        way = self._ways.setdefault(shard, _Way())
+        way.news.set()
+        self._new.set()
+        return way
+
+    def _forget(self, shard: str) -> None:
+        way = self._ways.pop(shard, None)
+        if way is not None:
+            way.moved.set()
 
     async def run(self) -> None:
         """Export until cancelled. What goes wrong is told and tried again; it never ends the worker."""
-        while True:
-            self._news.clear()
-            if not await self.catch_up():
-                try:
-                    async with asyncio.timeout(LOOK_SECONDS):
-                        await self._news.wait()
-                except TimeoutError:
-                    continue
+        followed: dict[str, _Way] = {}
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_lag())
+            while True:
+                self._new.clear()
+                for shard, way in self._ways.items():
+                    if followed.get(shard) is not way:
+                        followed[shard] = way
+                        group.create_task(self._follow(shard, way))
+                await self._new.wait()
 
     async def finish(self) -> None:
         """Export what is left, for a few seconds at most; what remains is the next worker's. Call it when ``run`` has been cancelled."""
+
+        async def rest(shard: str, way: _Way) -> None:
+            while not way.halted and await self._attempt(shard, way):
+                pass
+
         try:
             async with asyncio.timeout(FINISH_SECONDS):
-                while await self.catch_up():
-                    pass
+                await a_few_at_once([rest(shard, way) for shard, way in self._ways.items()], SHARDS_AT_ONCE)
         except TimeoutError:
             return
 
-    async def catch_up(self) -> bool:
-        """Export one unit of each shard that has one; whether any had."""
-        any_had = False
-        for shard in list(self._shards):
-            try:
-                any_had = await self._step(shard) or any_had
-            except (Halted, Retryable) as error:
-                self._emit(events.CallRepeated(self._stream, shard, "export unit", str(error), LOOK_SECONDS))
-            except StreamError:
-                raise
-            except Exception as error:  # noqa: BLE001 - what is wrong with the spans of one unit must not take the worker down
-                self._emit(events.ExportRefused(self._stream, shard, 0, 0, f"unexpected {type(error).__name__}: {error}"))
-                self._shards.pop(shard, None)
-        return any_had
+    async def _follow(self, shard: str, way: _Way) -> None:
+        while self._ways.get(shard) is way:
+            way.news.clear()
+            if await self._attempt(shard, way):
+                continue
+            if way.halted:
+                await self._clock.sleep(way.probe)
+                way.probe = min(2 * way.probe, LONGEST_PROBE)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await way.news.wait()
 
-    async def _step(self, shard: str) -> bool:
-        cursor = self._shards[shard] or await self._exporter.cursor(shard)
+    async def _attempt(self, shard: str, way: _Way) -> bool:
+        """Export one unit of ``shard``; whether there was one and it is done."""
+        try:
+            async with self._slots:
+                return await self._step(shard, way)
+        except Retryable as error:
+            self._emit(events.CallRepeated(self._stream, shard, "export unit", str(error), LOOK_SECONDS))
+        except StreamError as error:
+            self._halt(shard, way, error.status if isinstance(error, Refused) else 0, str(error))
+        except Exception as error:  # noqa: BLE001 - what is wrong with the spans of one unit must not take the worker down
+            # Its own words may quote a record; where it happened does not.
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            self._halt(shard, way, 0, f"unexpected {type(error).__name__} in {Path(at.filename).name}:{at.lineno}; please report it")
+        return False
+
+    async def _step(self, shard: str, way: _Way) -> bool:
+        cursor = way.cursor or await self._exporter.cursor(shard)
         after = await self._exporter.step(shard, cursor)
-        async with self._moved:
-            if shard in self._shards:
-                self._shards[shard] = after or cursor
-            self._moved.notify_all()
+        if way.halted:
+            way.halted, way.probe = False, FIRST_PROBE
+            self._emit(events.ExportResumed(self._stream, shard))
+        way.cursor = after or cursor
+        way.moved.set()
         if after is None:
             self._exporter.caught_up(shard)
         return after is not None
 
+    def _halt(self, shard: str, way: _Way, status: int, reason: str) -> None:
+        way.halted = True
+        self._emit(events.ExportHalted(self._stream, shard, status, reason, way.probe, self._strict))
+
+    async def _tell_lag(self) -> None:
+        never = asyncio.Event()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAG_SECONDS):
+                    await never.wait()
+            self._exporter.tell_lag()
+
     async def exported(self, shard: str, position: int | None) -> None:
-        """Return once everything up to ``position`` (None: the shard's end) is exported."""
-        self._shards.setdefault(shard, None)
-        self._news.set()
+        """Return once everything up to ``position`` (None: the shard's end) is exported.
 
-        def reached() -> bool:
-            cursor = self._shards.get(shard)
-            return cursor is not None and (cursor.ended or (position is not None and int(cursor.position) >= position))
-
-        async with self._moved:
-            await self._moved.wait_for(reached)
+        Raises:
+            LeaseLost: the shard is not this worker's any more, so nobody here exports it.
+        """
+        way = self._look_at(shard)
+        while not way.reached(position):
+            if self._ways.get(shard) is not way:
+                msg = f"{self._stream}/{shard} went to another worker while its checkpoint waited for the collector"
+                raise LeaseLost(msg)
+            way.moved.clear()
+            await way.moved.wait()
 
 
 class WaitingCheckpoints:
@@ -235,7 +317,8 @@ async def open_export(
     session = AwsSession(region=kinesis.region)
     stores = Stores.open(pipeline, base, session)
     log = CommitLog(stores.state, pipeline.application, clock, "export")
-    units = LogUnits(log, kinesis.stream, stores.areas(located(pipeline.state, base), kinesis.stream), stores.targets["ledger"])
+    areas = stores.areas(located(pipeline.state, base), kinesis.stream)
+    units = LogUnits(log, kinesis.stream, areas, stores.targets[LEDGER], otlp.destinations)
     sender = await open_sender(otlp, env, base, clock, _nobody, stack, functools.partial(read_secret, session))
     shards = [shard async for shard in shards_of(stores.state, kinesis.stream)]
     return Exporter(units, stores.state, sender, shape_of(otlp), clock, _nobody, kinesis.stream), units, shards
@@ -252,7 +335,7 @@ async def export_range(exporter: Exporter, units: LogUnits, shards: Sequence[str
         position = 0
         while (found := await units.read(shard, position)) is not None:
             link, segment, urls = found
-            if link.last is None or segment is None or (last is not None and link.after >= last):
+            if link.last is None or (last is not None and link.after >= last):
                 break
             if link.last > after:
                 accepted += (await exporter.export(link, segment, urls)).accepted

@@ -42,7 +42,7 @@ async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, r
         state=State.INTENT,
         application=parts.log.application,
         stream=shard.stream,
-        shard=shard.shard_id,
+        shard=shard.chain,
         after=str(head.position),
         last=str(int(page.batch.frame[SEQUENCE][0]) - 1),
         outcomes={Outcome.EXPIRED_GAP.label: 0},

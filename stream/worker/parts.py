@@ -16,17 +16,12 @@ from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoints, Clock, Emit, Shard, Source, Start
 from stream.errors import Fatal, Halted, LeaseLost, Superseded
 from stream.events import Event
+from stream.worker.breaker import Breaker
 from stream.worker.exporting import ExportTask
+from stream.worker.leasing import Leases
+from stream.worker.loading import Loader
 from stream.worker.recipe import Cooked, CutUnit, Recipe
 from stream.worker.refreshing import CurrentRecipe, Refresher
-
-
-@dataclass(frozen=True, slots=True)
-class Breaker:
-    """A unit with at least ``min_records`` records of which more than ``max_ratio`` are dead letters stops its shard."""
-
-    max_ratio: float
-    min_records: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +29,8 @@ class Parts:
     """The collaborators of every shard task of one worker.
 
     ``cook`` runs ``recipe.cook`` off the event loop. ``render_again`` re-reads an intent's range and cooks it with the definition that
-    the intent names. ``admit_gaps``: records that expired unread become a recorded gap; otherwise their shard halts.
+    the intent names. ``leases``: who says which shards are this worker's; None if all are. ``admit_gaps``: records that expired unread
+    become a recorded gap; otherwise their shard halts. ``once``: the source pauses or ends, and then the work is done.
     """
 
     worker: str
@@ -54,6 +50,8 @@ class Parts:
     emit: Emit
     repeat: Repeater
     export: ExportTask | None = None
+    leases: Leases | None = None
+    once: bool = False
     refresher: Refresher | None = None
 
     @property
@@ -69,6 +67,7 @@ class StreamParts:
     stream: str
     start: Start
     parts: Parts
+    loaders: tuple[Loader, ...] = ()
 
 
 _BY_WEIGHT: Final = (Fatal, Halted, LeaseLost, Superseded)

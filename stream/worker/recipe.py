@@ -11,12 +11,14 @@ import msgspec
 import polars as pl
 
 from stream.audit import ledger
-from stream.batch import ARRIVAL, ROW, SEQUENCE, SUBSEQUENCE, Batch, Outcome, SeqRange
+from stream.audit.context import DEFAULT_PATHS
+from stream.batch import ARRIVAL, OUTCOME, ROW, SEQUENCE, SUBSEQUENCE, Batch, Outcome, SeqRange
 from stream.commit.committer import RenderedUnit
 from stream.commit.manifest import FileEntry, Kind, Manifest, StageRun, State
 from stream.commit.naming import unit_name
 from stream.contracts import Chain, Encoded, OutputFile, Shard, Sink, Transformed
 from stream.sink import rejects
+from stream.sink.choosy import accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Recipe:
     """One definition, compiled. ``digest`` names it in the log; equal recipes make equal units of equal records.
 
     ``several``: rows of several streams share the sinks, so file names and the column ``_shard`` name the stream too.
+    ``trace_paths`` lead to the producer's trace context inside a record.
     """
 
     application: str
@@ -32,6 +35,7 @@ class Recipe:
     chain: Chain
     sinks: tuple[Sink, ...]
     several: bool = False
+    trace_paths: tuple[str, ...] = DEFAULT_PATHS
 
     def label(self, stream: str, shard_id: str) -> str:
         """What the column ``_shard`` holds in rows of that shard."""
@@ -40,12 +44,16 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class CutUnit:
-    """The records of one range, not yet transformed."""
+    """The records of one range, not yet transformed.
+
+    ``foreign_subsequence``: of the range's first Kinesis record, another application has processed the user records up to this index.
+    """
 
     shard: Shard
     span: SeqRange
     batch: Batch
     trigger: str
+    foreign_subsequence: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +79,15 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
     Pure: the same recipe and records give the same keys and bytes, on any machine with the same build. Files lie under
     ``<stream>/<shard>/`` for ledger and rejects, and where the sink puts them for data.
     """
-    stem, label = unit_name(cut.shard.shard_id, cut.span), recipe.label(cut.shard.stream, cut.shard.shard_id)
-    folder = f"{cut.shard.stream}/{cut.shard.shard_id}/{stem}"
-    shared = unit_name(cut.shard.shard_id, cut.span, cut.shard.stream) if recipe.several else stem
-    transformed = recipe.chain.run(cut.batch, label)
+    cut = without_foreign(cut)
+    stem, label = unit_name(cut.shard.chain, cut.span), recipe.label(cut.shard.stream, cut.shard.shard_id)
+    folder = f"{cut.shard.stream}/{cut.shard.chain}/{stem}"
+    shared = unit_name(cut.shard.chain, cut.span, cut.shard.stream) if recipe.several else stem
+    transformed = accepted(recipe.chain.run(cut.batch, label), recipe.sinks)
     placed = {sink.name: sink.encode(transformed.frame, shared) for sink in recipe.sinks}
     placed[rejects.NAME] = rejects.encode(transformed.settled, cut.batch, label, folder)
-    facts = ledger.UnitFacts(recipe.application, cut.shard.stream, cut.shard.shard_id, cut.span.after, cut.span.last, recipe.digest)
-    segment = ledger.encode_segment(facts, cut.batch, transformed, placed, folder)
+    facts = ledger.UnitFacts(recipe.application, cut.shard.stream, cut.shard.chain, cut.span.after, cut.span.last, recipe.digest)
+    segment = ledger.encode_segment(facts, cut.batch, transformed, placed, folder, recipe.trace_paths)
     files = (*_files(placed.values()), segment)
     oldest, newest = _arrivals(cut.batch)
     manifest = Manifest(
@@ -86,7 +95,7 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
         state=State.INTENT,
         application=recipe.application,
         stream=cut.shard.stream,
-        shard=cut.shard.shard_id,
+        shard=cut.shard.chain,
         pipeline=recipe.digest,
         build=recipe.build,
         after=str(cut.span.after),
@@ -97,12 +106,22 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
         outcomes=_outcomes(transformed),
         files=tuple(FileEntry.of(file) for file in files),
         trigger=cut.trigger,
+        foreign_subsequence=cut.foreign_subsequence,
         first_arrival=oldest.isoformat() if oldest else "",
         last_arrival=newest.isoformat() if newest else "",
         stages=tuple(StageRun(name, into, out, round(seconds * 1e6)) for name, into, out, seconds in transformed.stage_rows),
     )
     rejected = _rejected(transformed.settled)
     return Cooked(RenderedUnit(manifest, files), transformed.stage_rows, rejected, oldest, newest)
+
+
+def without_foreign(cut: CutUnit) -> CutUnit:
+    """The unit with the user records settled that another application has processed, so that no stage sees them."""
+    if cut.foreign_subsequence < 0:
+        return cut
+    done = (pl.col(SEQUENCE) == str(cut.span.after + 1)) & (pl.col(SUBSEQUENCE) <= cut.foreign_subsequence)
+    settled = pl.when(done).then(pl.lit(int(Outcome.FOREIGN), pl.UInt8)).otherwise(pl.col(OUTCOME)).alias(OUTCOME)
+    return replace(cut, batch=replace(cut.batch, frame=cut.batch.frame.with_columns(settled)))
 
 
 def with_previous(unit: RenderedUnit, previous: str, worker: str, now: datetime) -> RenderedUnit:

@@ -11,9 +11,8 @@ from stream.batch import Batch
 from stream.commit.committer import RenderedUnit
 from stream.commit.manifest import Manifest
 from stream.commit.repeat import Repeater
-from stream.contracts import Shard, Start
+from stream.contracts import LendingSource, Shard, Start
 from stream.errors import Expired, Halted
-from stream.source.kinesis import KinesisSource
 from stream.worker.definitions import Definitions
 from stream.worker.gap import gap_instead_of
 from stream.worker.recipe import Cooked, CutUnit, Recipe
@@ -24,7 +23,7 @@ class Rereader:
 
     def __init__(
         self,
-        source: KinesisSource,
+        source: LendingSource,
         definitions: Definitions,
         cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]],
         repeat: Repeater,
@@ -53,7 +52,7 @@ class Rereader:
                 raise
             return RenderedUnit(gap_instead_of(manifest), ())
         recipe = await self._repeat("read definition", shard, lambda: self._definitions.recorded(manifest.pipeline))
-        cooked = await self._cook(recipe, CutUnit(shard, manifest.span, batch, manifest.trigger))
+        cooked = await self._cook(recipe, CutUnit(shard, manifest.span, batch, manifest.trigger, manifest.foreign_subsequence))
         again = msgspec.structs.replace(
             cooked.unit.manifest,
             previous=manifest.previous,

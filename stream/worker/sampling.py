@@ -9,21 +9,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from stream.aws.secrets import read_secret
-from stream.aws.session import AwsSession
 from stream.batch import ORIGIN, Batch
-from stream.contracts import Clock, Shard, Start, StartKind
+from stream.contracts import Clock, LendingSource, Shard, Start, StartKind
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
-from stream.source.kinesis import KinesisSource
-from stream.worker.auditing import open_source
+from stream.worker.evidence import open_sample, session_of
 from stream.worker.places import read_object
-
-
-def session_of(pipeline: Pipeline) -> AwsSession:
-    """The AWS session that the pipeline's own worker would have."""
-    kinesis = pipeline.source.kinesis
-    return AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
 
 
 async def resources_of(pipeline: Pipeline, base: Path, env: Mapping[str, str]) -> Fetched:
@@ -39,7 +31,7 @@ async def resources_of(pipeline: Pipeline, base: Path, env: Mapping[str, str]) -
     return await fetch_resources(pipeline, base, env, read, managed=functools.partial(read_secret, session))
 
 
-async def read_sample(pipeline: Pipeline, count: int, since: timedelta | None, clock: Clock) -> Batch:
+async def read_sample(pipeline: Pipeline, base: Path, count: int, since: timedelta | None, clock: Clock) -> Batch:
     """Up to ``count`` records, about as many from each shard that has some: the oldest kept, or those from ``since`` ago on.
 
     Returns when there are so many, or when every shard was read up to now.
@@ -50,9 +42,9 @@ async def read_sample(pipeline: Pipeline, count: int, since: timedelta | None, c
     """
     start = Start(StartKind.TRIM_HORIZON) if since is None else Start(StartKind.AT_TIMESTAMP, clock.now() - since)
     async with AsyncExitStack() as stack:
-        readers: list[tuple[KinesisSource, Shard]] = []
+        readers: list[tuple[LendingSource, Shard]] = []
         for one in pipeline.each():
-            source = await open_source(one, session_of(pipeline), clock, stack)
+            source = await open_sample(one, base, clock, stack)
             readers += [(source, shard) for shard in await source.shards()]
         batches: list[Batch] = []
         left = count
@@ -68,7 +60,7 @@ async def read_sample(pipeline: Pipeline, count: int, since: timedelta | None, c
     return sample
 
 
-async def _read(source: KinesisSource, shard: Shard, start: Start, count: int) -> Batch:
+async def _read(source: LendingSource, shard: Shard, start: Start, count: int) -> Batch:
     batches, rows = [], 0
     async with aclosing(source.read(shard, ORIGIN, start)) as pages:  # type: ignore[type-var]
         async for page in pages:

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
 import stream
 from stream import events
+from stream.audit.lineage import RunTotals
+from stream.audit.operations import Operations
+from stream.aws.secrets import read_secret
+from stream.aws.session import AwsSession
+from stream.contracts import Emit
 from stream.errors import Fatal
-from stream.metrics.catalog import LOOP_LAG
+from stream.metrics.catalog import LOOP_LAG, TELEMETRY_SPANS
 from stream.metrics.logs import JsonLog
 from stream.metrics.process import register_process, watch_loop
 from stream.metrics.recorder import Recorder
 from stream.metrics.server import Health, MetricsServer
 from stream.pipeline.model import Pipeline
-from stream.worker.allocators import give_memory_back
-from stream.worker.assemble import WorkerOptions, assemble
+from stream.pipeline.secrets import SecretReader
+from stream.worker.allocators import keep_giving_back, prepare_allocators
+from stream.worker.assemble import WorkerOptions, assemble, worker_id
+from stream.worker.lineage import open_reporter
+from stream.worker.notifying import open_notifier
 from stream.worker.parts import to_all, weightiest
 from stream.worker.several import Streams
+from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -35,39 +46,55 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         Fatal: something that this process needs is missing, or no shard can go on; what is sealed stays, nothing else is visible.
         DefinitionError: the pipeline asks for something that cannot be had.
     """
-    give_memory_back()
+    prepare_allocators()
     registry, health = CollectorRegistry(), Health()
-    recorder, log = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock)
-    emit = to_all(recorder, log, _HealthListener(health), *options.listeners)
+    recorder, log, name = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock), worker_id(options.clock)
+    narrator = Narrator(Operations(pipeline.application, name, options.clock), log)
+    totals = RunTotals()
+    emit = to_all(recorder, narrator, totals, _HealthListener(health), *options.listeners)
     register_process(registry)
     draining = asyncio.Event()
     try:
         async with AsyncExitStack() as stack:
             stack.enter_context(_signals(draining))
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
-            each = await assemble(pipeline, options, emit, draining, stack)
+            managed = functools.partial(read_secret, AwsSession(region=pipeline.source.kinesis.region))
+            narrator.sender = await _span_queue(pipeline, options, name, managed, emit, recorder, stack)
+            told = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
+            emit = to_all(emit, told) if told else emit
+            each = await assemble(pipeline, replace(options, worker=name), emit, draining, stack)
             budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
+            leases = each[0].parts.leases
+            reporter = await open_reporter(pipeline, each[0].parts, totals, options.env, options.base, managed, stack)
             recorder.watch_buffer(lambda: budget.held, budget.limit)
             streams = Streams(each, draining, emit)
             emit(events.WorkerStarted(streams.names, "", each[0].parts.worker, stream.__version__))
             health.clear("worker")
             async with asyncio.TaskGroup() as group:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
-                aside += [group.create_task(export.run()) for export in exports]
-                if (refresher := each[0].parts.refresher) is not None:
-                    aside.append(group.create_task(refresher.run()))
+                aside.append(group.create_task(keep_giving_back(options.clock)))
+                loaders = [loader for one in each for loader in one.loaders]
+                beside = (*exports, *loaders, reporter, told, leases, each[0].parts.refresher)
+                aside += [group.create_task(one.run()) for one in beside if one is not None]
                 await streams.run(options.drain_seconds)
+                if leases is not None:
+                    await leases.leave()
+                if told:
+                    await told.finish()
                 for task in aside:
                     task.cancel()
-                await asyncio.gather(*(export.finish() for export in exports))
+                await asyncio.gather(*(export.finish() for export in exports), *(loader.finish() for loader in loaders))
     except ExceptionGroup as group_error:
         raise weightiest(group_error) from group_error
     finally:
         log.flush()
     if streams.halted:
-        reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(streams.halted.items()))
-        msg = f"{len(streams.halted)} shard(s) or stream(s) stand still:\n{reasons}"
-        raise Fatal(msg)
+        raise _standing_still(streams.halted)
+
+
+def _standing_still(halted: Mapping[str, str]) -> Fatal:
+    reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(halted.items()))
+    return Fatal(f"{len(halted)} shard(s) or stream(s) stand still:\n{reasons}")
 
 
 @contextmanager
@@ -95,10 +122,29 @@ class _HealthListener:
                 self._health.block(f"shard {stream}/{shard}" if shard else f"stream {stream}", reason)
             case events.ShardStarted(stream, shard, _):
                 self._health.clear(f"shard {stream}/{shard}")
+            case events.ExportHalted(stream, shard, _, reason, _, True):
+                self._health.block(f"export {stream}/{shard}", reason)
+            case events.ExportResumed(stream, shard):
+                self._health.clear(f"export {stream}/{shard}")
             case events.DrainStarted():
                 self._health.block("worker", "draining")
             case _:
                 pass
+
+
+async def _span_queue(
+    pipeline: Pipeline, options: WorkerOptions, name: str, managed: SecretReader, emit: Emit, recorder: Recorder, stack: AsyncExitStack
+) -> SpanQueue | None:
+    """Where spans of this worker's operations go, if the pipeline wants them."""
+    if pipeline.telemetry is None:
+        return None
+
+    def count(result: str, spans: int) -> None:
+        recorder.add(TELEMETRY_SPANS, spans, result)
+
+    names = pipeline.application, name
+    queue = spans_to_collector(pipeline.telemetry, names, options.env, options.base, managed, emit, count)
+    return await stack.enter_async_context(queue)
 
 
 def _to_stderr(line: bytes) -> None:

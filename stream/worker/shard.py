@@ -13,13 +13,15 @@ from datetime import timedelta
 from stream import events
 from stream.batch import Batch, SeqRange
 from stream.commit import cut
-from stream.commit.committer import Head, RenderedUnit, head_behind
+from stream.commit.committer import Head, RenderedUnit, Renderer, head_behind
 from stream.commit.manifest import Manifest
 from stream.commit.recovery import recover
 from stream.contracts import Page, Shard, Start
 from stream.errors import Expired, Halted, Superseded
 from stream.pipeline.limits import SPARED_SHARE
+from stream.worker.breaker import Flood
 from stream.worker.gap import record_gap
+from stream.worker.generations import admit_foreign_progress, open_newest, open_next
 from stream.worker.parts import Held, Parts, weightiest
 from stream.worker.recipe import Cooked, CutUnit, with_previous
 
@@ -39,7 +41,7 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
         LeaseLost: the shard is another worker's.
         Fatal: the process cannot go on.
     """
-    genesis = await parts.repeat("open chain", shard, lambda: parts.log.open_chain(shard, start))
+    shard, genesis = await open_newest(shard, start, parts)
 
     async def render_again(manifest: Manifest) -> RenderedUnit:
         return await parts.render_again(shard, start, manifest)
@@ -47,12 +49,12 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
     lost: Expired | None = None
     while True:
         head = await recover(parts.log, parts.committer, parts.checkpoints, shard, genesis, render_again, parts.clock, parts.emit)
-        parts.emit(events.ShardStarted(shard.stream, shard.shard_id, head.position))
+        if head.target is not None:
+            shard, genesis = await open_next(shard, start, parts, head)
+            continue
+        gap, lost = lost, None
         try:
-            if lost is not None and not head.ended:
-                head, lost = await record_gap(shard, head, parts, render_again, lost), None
-            if not head.ended:
-                head = await _Following(shard, start, parts, head).run()
+            head = await _go_on(shard, start, parts, head, gap, render_again)
         except Superseded:
             continue
         except Expired as error:
@@ -60,11 +62,22 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
                 raise
             lost = error
             continue
+        if head.target is not None:
+            continue
         if not head.ended:
-            parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "drain"))
+            parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "drain" if parts.draining.is_set() else "caught_up"))
             return None
         parts.emit(events.ShardEnded(shard.stream, shard.shard_id, head.children))
         return head.children
+
+
+async def _go_on(shard: Shard, start: Start, parts: Parts, head: Head, gap: Expired | None, render: Renderer) -> Head:
+    """The head after the shard's end or the drain, from a recovered one; ``gap`` tells of records that are to be given up first."""
+    head = await admit_foreign_progress(shard, head, parts, render)
+    parts.emit(events.ShardStarted(shard.stream, shard.shard_id, head.position))
+    if gap is not None and head.open:
+        head = await record_gap(shard, head, parts, render, gap)
+    return await _Following(shard, start, parts, head).run() if head.open else head
 
 
 class _Following:
@@ -76,6 +89,7 @@ class _Following:
         self.parts = parts
         self.head = head
         self.held = Held(parts.budget)
+        self.flood = Flood(parts.breaker)
         self.pages: asyncio.Queue[Page] = asyncio.Queue(maxsize=1)
         self.cooked: asyncio.Queue[tuple[Cooked, int] | Page | None] = asyncio.Queue(maxsize=1)
 
@@ -102,7 +116,7 @@ class _Following:
 
     async def prepare(self, fetching: asyncio.Task[None]) -> None:
         after, filling, batches, held = self.head.position, None, [], 0
-        position = after
+        position, first = after, True
         while True:
             page = await self._next_page(cut.patience(filling, self.parts.limits, self.parts.clock.monotonic(), NUDGE))
             if page is not None:
@@ -115,14 +129,16 @@ class _Following:
                     filling = cut.Filling(sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since)
             around = cut.Circumstances(
                 ended=page is not None and page.ended,
-                draining=self.parts.draining.is_set(),
+                draining=self.parts.draining.is_set() or (page is not None and page.paused),
                 pressure=self._pressed(held, page),
             )
             why = cut.trigger(filling, self.parts.limits, self.parts.clock.monotonic(), around)
             if why is not None and position > after:
                 span, raw = SeqRange(after, position), Batch.concat(batches)
+                begun_elsewhere = self.head.foreign_subsequence if first else -1
+                first = False
                 after, filling, batches, page = position, None, [], page if around.ended else None
-                cooked = await self._cook(span, raw, why)
+                cooked = await self._cook(CutUnit(self.shard, span, raw, why, begun_elsewhere))
                 # Only what is counted in the byte budget may stay: from here on the raw records are of no use.
                 del raw
                 await self.cooked.put((cooked, held))
@@ -166,10 +182,10 @@ class _Following:
         except TimeoutError:
             return None
 
-    async def _cook(self, span: SeqRange, raw: Batch, why: cut.Trigger) -> Cooked:
+    async def _cook(self, unit: CutUnit) -> Cooked:
         where = (self.shard.stream, self.shard.shard_id)
-        self.parts.emit(events.UnitCut(*where, span.after, span.last, why, raw.rows, raw.payload_bytes))
-        cooked = await self.parts.cook(self.parts.recipe, CutUnit(self.shard, span, raw, why))
+        self.parts.emit(events.UnitCut(*where, unit.span.after, unit.span.last, unit.trigger, unit.batch.rows, unit.batch.payload_bytes))
+        cooked = await self.parts.cook(self.parts.recipe, unit)
         for stage, rows_in, rows_out, seconds in cooked.stage_rows:
             self.parts.emit(events.StageApplied(*where, stage, rows_in, rows_out, seconds))
         for stage, reason, records in cooked.rejected:
@@ -186,6 +202,9 @@ class _Following:
 
         entry = await parts.committer.commit(self.shard, own, render_again)
         self.head = head_behind(entry)
+        if not self.head.open:
+            msg = f"{self.shard.stream}/{self.shard.shard_id}: the chain ends at {own.manifest.after}, an operator went back from there"
+            raise Superseded(msg, position=self.head.position)
         now = parts.clock.now()
         parts.emit(
             events.UnitSealed(
@@ -204,14 +223,15 @@ class _Following:
             raise Superseded(msg, position=entry.manifest.span.last)
 
     def _refuse_flood(self, cooked: Cooked) -> None:
-        manifest, breaker = cooked.unit.manifest, self.parts.breaker
-        if manifest.records < breaker.min_records or cooked.dead_letters <= breaker.max_ratio * manifest.records:
+        manifest = cooked.unit.manifest
+        too_much = self.flood.trips(self.parts.clock.monotonic(), manifest.records, cooked.dead_letters)
+        if too_much is None:
             return
         worst = max(cooked.rejected, key=lambda row: row[2])
         msg = (
-            f"{self.shard.stream}/{self.shard.shard_id}: {cooked.dead_letters} of {manifest.records} records behind {manifest.after} "
+            f"{self.shard.stream}/{self.shard.shard_id}: {too_much} behind {manifest.after} "
             f"would go to the dead letters, most of them ({worst[2]}) at stage `{worst[0]}` with reason `{worst[1]}`; that says that "
             "the pipeline is wrong, not the data. Nothing of this unit was written. Correct the pipeline, or raise rejects.max_ratio "
-            f"(now {breaker.max_ratio})."
+            f"(now {self.parts.breaker.max_ratio})."
         )
         raise Halted(msg)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,33 +34,65 @@ class Supervisor:
     started: set[str] = field(default_factory=set)
     active: set[str] = field(default_factory=set)
     halted: dict[str, str] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Until the worker drains, or every shard that is not finished is halted.
 
+        Under leases only until it drains; with ``parts.once``, until each shard has paused or ended.
+
         Raises:
             Fatal: the process cannot go on; shards that work are cancelled at their next step, which loses nothing.
         """
+        leases = self.parts.leases
+        if leases is not None:
+            leases.listeners.append(self.changed.set)
         try:
             async with asyncio.TaskGroup() as group:
                 while not self.parts.draining.is_set():
                     self.changed.clear()
-                    for shard in ready(await self._listed(), self.ended, self.started):
+                    self._stop_lost()
+                    for shard in await self._startable():
                         self.started.add(shard.shard_id)
                         self.active.add(shard.shard_id)
-                        group.create_task(self._work(shard))
-                    if self.halted and not self.active:
+                        self.tasks[shard.shard_id] = group.create_task(self._work(shard))
+                    if (self.halted or self.parts.once) and not self.active and leases is None:
                         return
                     await self._wait()
+                if leases is not None:
+                    leases.stop_taking()
+                    await asyncio.gather(*(leases.release(self.stream, idle) for idle in leases.held(self.stream) - self.active))
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from group_error
+
+    async def _startable(self) -> list[Shard]:
+        """Shards to start on now."""
+        if self.parts.leases is None:
+            return ready(await self._listed(), self.ended, self.started)
+        wanted = self.parts.leases.runnable(self.stream) - self.started
+        if not wanted:
+            return []
+        listed = {shard.shard_id: shard for shard in await self._listed()}
+        # A leased shard that the service has forgotten is started too: its end, and what was lost, belong into the log.
+        return [listed.get(shard_id, Shard(self.stream, shard_id)) for shard_id in sorted(wanted)] if listed else []
+
+    def _stop_lost(self) -> None:
+        """Stop at once what works on shards that are another worker's now. That may happen anywhere: the commit log bears it."""
+        if self.parts.leases is None:
+            return
+        for shard_id in self.active - self.parts.leases.held(self.stream) - self.lost:
+            self.lost.add(shard_id)
+            self.tasks[shard_id].cancel()
 
     async def _listed(self) -> list[Shard]:
         """The stream's shards; none while they cannot be listed, which must not stop those that are being read."""
         try:
             return await self.parts.source.shards()
         except Retryable as error:
+            if self.parts.once and not self.active:
+                return await self.parts.repeat("list shards", Shard(self.stream, ""), self.parts.source.shards)
             self.parts.emit(events.CallRepeated(self.stream, "", "list shards", str(error), SYNC_SECONDS))
             return []
 
@@ -72,14 +105,19 @@ class Supervisor:
 
     async def _work(self, shard: Shard) -> None:
         try:
-            if await run_shard(shard, self.start, self.parts) is not None:
-                self.ended.add(shard.shard_id)
+            await self._close_parents(shard)
+            ended = await run_shard(shard, self.start, self.parts) is not None
+            await self._finish(shard, ended=ended)
+        except asyncio.CancelledError:
+            if shard.shard_id not in self.lost:
+                raise
+            self._let_go(shard)
         except Fatal:
             raise
         except Halted as error:
             self._park(shard, str(error))
         except LeaseLost:
-            self.parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "lease_lost"))
+            self._let_go(shard)
         except Retryable as error:
             self.parts.emit(events.CallRepeated(shard.stream, shard.shard_id, "run shard", str(error), RESTART_SECONDS))
             await self.parts.clock.sleep(RESTART_SECONDS)
@@ -87,9 +125,31 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one shard must not take the others down
             where = "".join(traceback.format_exception(error)[-3:])
             self._park(shard, f"unexpected {type(error).__name__}: {error}; please report it with this trace: {where}")
+            if self.parts.leases is not None:
+                await self.parts.leases.release(self.stream, shard.shard_id, avoid=True)
         finally:
             self.active.discard(shard.shard_id)
             self.changed.set()
+
+    async def _close_parents(self, shard: Shard) -> None:
+        """Write the end of parents that another application has finished into the log, so that the order of chains is the shards'."""
+        for parent in self.parts.leases.finished_elsewhere(self.stream, shard.shard_id) if self.parts.leases is not None else ():
+            # The parent's lease is not this worker's, and its row says already what the log says now.
+            with suppress(LeaseLost):
+                await run_shard(Shard(self.stream, parent), self.start, self.parts)
+
+    async def _finish(self, shard: Shard, *, ended: bool) -> None:
+        """The shard's task came to its end, or to the drain; either way somebody else need not wait for its lease."""
+        if ended:
+            self.ended.add(shard.shard_id)
+        if self.parts.leases is not None:
+            await (self.parts.leases.done if ended else self.parts.leases.release)(self.stream, shard.shard_id)
+
+    def _let_go(self, shard: Shard) -> None:
+        """The shard is another worker's; it is taken up again if its lease ever comes back."""
+        self.lost.discard(shard.shard_id)
+        self.started.discard(shard.shard_id)
+        self.parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "lease_lost"))
 
     def _park(self, shard: Shard, reason: str) -> None:
         self.halted[shard.shard_id] = reason

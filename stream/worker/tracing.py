@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
 from stream.audit import ids
 from stream.audit.chain import Link
+from stream.audit.criteria import LEDGER_COLUMNS, Criterion, in_file, in_segment
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment, read_segment
-from stream.audit.objects import Area, unit_of
+from stream.audit.objects import Area, unit_of, url_in
 from stream.audit.trace import Fate, Wanted, fates, find, record_at
-from stream.batch import ROW, SEQUENCE, SUBSEQUENCE, Batch
+from stream.batch import ORIGIN, ROW, SEQUENCE, SUBSEQUENCE, Batch
+from stream.budget import Lending
 from stream.commit.log import CommitLog
-from stream.commit.lookup import shards_of, unit_start
-from stream.commit.naming import manifest_key
-from stream.contracts import Source, Start, StartKind
+from stream.commit.lookup import last_starts, shards_of, unit_start
+from stream.commit.naming import SEQUENCE_DIGITS, manifest_key
+from stream.contracts import Shard, Source, Start, StartKind, shard_of_chain
 from stream.errors import DefinitionError, Halted
-from stream.source.kinesis import KinesisSource
+from stream.lease.checkpoints import StoredCheckpoints
+from stream.sink.rejects import NAME as REJECTS
+from stream.together import a_few_at_once
 from stream.transform.engine import CompiledChain
 from stream.worker.auditing import link_of
 from stream.worker.recipe import Recipe
+
+SEARCHED_AT_ONCE: Final = 8
+"""Units whose files are fetched side by side in a search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +44,21 @@ class Step:
     ended: str = ""
 
 
+@dataclass(slots=True)
+class Searched:
+    """What a search has looked at."""
+
+    units: int = 0
+    files: int = 0
+    files_with_column: int = 0
+
+
 class Tracer:
     """Finds records of one stream in one application's log."""
 
     def __init__(self, log: CommitLog, stream: str, areas: Mapping[str, Area]) -> None:
         self._log = log
+        self._checkpoints = StoredCheckpoints(log.store)
         self._stream = stream
         self._areas = areas
 
@@ -65,27 +83,77 @@ class Tracer:
         Raises:
             DefinitionError: ``url`` is no file of this pipeline.
         """
-        sink, key = self._target(url)
-        name = unit_of(key, self._stream)
-        if name is None:
-            msg = f"{url} has no name that this service gives; it is [<stream>.]<shard>-<after>-<last>.<part>.<digest>.<extension>"
-            raise DefinitionError(msg)
-        link = await self._link(*name)
-        if link is None or not link.sealed or (sink, key) not in {(file.sink, file.key) for file in link.files}:
+        name = unit_of(url, self._stream)
+        link = await self._link(*name) if name is not None else None
+        file = next((each for each in link.files if url in {each.key, self._url(link, each)}), None) if link is not None else None
+        if link is None or file is None or not link.sealed or file.sink == LEDGER:
+            self._refuse_foreign(url)
+            if name is None:
+                msg = f"{url} has no name that this service gives; it is [<stream>.]<shard>-<after>-<last>.<part>.<digest>.<extension>"
+                raise DefinitionError(msg)
             return []
         segment = await self._segment(link)
-        return self._fates(record_at(segment, sink, key, row), segment, link)
+        return self._fates(record_at(segment, file.sink, file.key, row), segment, link)
 
-    def _target(self, url: str) -> tuple[str, str]:
-        for sink, area in self._areas.items():
-            root = area.url_of("")
-            if sink != LEDGER and url.startswith(root):
-                return sink, url.removeprefix(root)
-        if "://" not in url and not url.startswith(("file:", "/")):
-            return next(sink for sink in self._areas if sink != LEDGER), url
-        known = ", ".join(area.url_of("") for sink, area in self._areas.items() if sink != LEDGER)
-        msg = f"{url} lies in none of this pipeline's targets: {known}"
-        raise DefinitionError(msg)
+    async def search(self, criterion: Criterion, units: int) -> tuple[list[tuple[Link, Fate]], Searched]:
+        """Records that meet ``criterion`` among the newest ``units`` of each shard, newest unit first.
+
+        Columns of the ledger find every record; those of data files find written ones, since what was filtered out is in no file.
+
+        Raises:
+            DefinitionError: no file that was looked at has the column.
+        """
+        found: dict[tuple[str, str, int], tuple[Link, Fate]] = {}
+        searched = Searched()
+        for shard in [each async for each in shards_of(self._log.store, self._stream)]:
+            near = await self._checkpoints.read(Shard(self._stream, shard))
+            position = near.unit_after if near is not None else 10**SEQUENCE_DIGITS - 1
+            ended = near is not None and near.position is None  # the last link is the shard's end then
+            starts = await last_starts(self._log.store, self._stream, shard, units + ended, max(ORIGIN, position))
+
+            async def one(start: int, shard: str = shard) -> None:
+                for link, fate in await self._search_unit(shard, start, criterion, searched):
+                    found[fate.shard, fate.sequence, fate.subsequence] = link, fate
+
+            await a_few_at_once([one(start) for start in reversed(starts)], SEARCHED_AT_ONCE)
+        if searched.files and not searched.files_with_column:
+            msg = f"none of {searched.files} files has a column {criterion.column!r}; the ledger has {', '.join(LEDGER_COLUMNS)}"
+            raise DefinitionError(msg)
+        newest_first = sorted(found.items(), key=lambda item: (int(item[0][1]), item[0][2]), reverse=True)
+        return [each for _, each in newest_first], searched
+
+    async def _search_unit(self, shard: str, start: int, criterion: Criterion, searched: Searched) -> list[tuple[Link, Fate]]:
+        link = await self._link(shard, start)
+        if link is None or not link.sealed or link.ledger is None:
+            return []
+        searched.units += 1
+        if criterion.in_ledger:
+            segment = await self._segment(link)
+            return self._fates(in_segment(segment, criterion), segment, link)
+        hits: list[tuple[LedgerObject, list[int]]] = []
+        for file in link.files:
+            if file.sink in {LEDGER, REJECTS} or file.sink not in self._areas:
+                continue
+            stored = await self._areas[file.sink].store.get(file.key)
+            rows = None if stored is None else await asyncio.to_thread(in_file, file.key, stored.body, criterion)
+            searched.files += 1
+            searched.files_with_column += rows is not None
+            if rows:
+                hits.append((file, rows))
+        if not hits:
+            return []
+        segment = await self._segment(link)
+        rows_of = [record_at(segment, file.sink, file.key, row) for file, rows in hits for row in rows]
+        return self._fates(pl.concat(rows_of).unique("at", maintain_order=True), segment, link)
+
+    def _url(self, link: Link, file: LedgerObject) -> str:
+        return url_in(link, file.sink, file.key, self._areas)
+
+    def _refuse_foreign(self, url: str) -> None:
+        roots = [area.url_of("") for sink, area in self._areas.items() if sink != LEDGER]
+        if not url.startswith(tuple(roots)) and ("://" in url or url.startswith(("file:", "/"))):
+            msg = f"{url} lies in none of this pipeline's targets: {', '.join(roots)}"
+            raise DefinitionError(msg)
 
     def _fates(self, rows: pl.DataFrame, segment: Segment, link: Link) -> list[tuple[Link, Fate]]:
         known = ids.hex_ids(rows, link.stream, link.shard, link.application)
@@ -114,7 +182,7 @@ async def read_unit(source: Source, link: Link) -> Batch:
         Halted: the stream does not hold them any more.
     """
     listed = {shard.shard_id: shard for shard in await source.shards()}
-    shard = listed.get(link.shard)
+    shard = listed.get(shard_of_chain(link.shard)[0])
     if shard is None:
         msg = f"the stream has no shard {link.shard} any more: its records were dropped by age and cannot be shown"
         raise Halted(msg)
@@ -122,7 +190,7 @@ async def read_unit(source: Source, link: Link) -> Batch:
     async with aclosing(source.read(shard, link.after, Start(StartKind.TRIM_HORIZON), link.last)) as pages:  # type: ignore[type-var]
         async for page in pages:
             frames.append(page.batch)
-            if isinstance(source, KinesisSource):
+            if isinstance(source, Lending):
                 source.budget.release(page.held)
     batch = Batch.concat(frames)
     if batch.rows != link.records:
@@ -146,7 +214,7 @@ def replay(recipe: Recipe, batch: Batch, link: Link, fate: Fate) -> Sequence[Ste
     is_it = (pl.col(SEQUENCE) == fate.sequence) & (pl.col(SUBSEQUENCE) == fate.subsequence)
     row = batch.frame.with_row_index(ROW).filter(is_it)[ROW]
     steps = []
-    for name, _, after, gone, _ in chain.walk(batch, recipe.label(link.stream, link.shard)):
+    for name, _, after, gone, _ in chain.walk(batch, recipe.label(link.stream, shard_of_chain(link.shard)[0])):
         rows = after.filter(pl.col(ROW).is_in(row.implode())).drop(ROW)
         end = gone.filter(pl.col(ROW).is_in(row.implode()))
         ended = "" if end.is_empty() else f"{fate.outcome}: {end['reason'][0]}"

@@ -364,3 +364,18 @@ def test_file_urls_open_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert len(await keys(open_store("file:./here"))) == 4
 
     asyncio.run(main())
+
+
+def test_a_range_is_read_of_the_version_that_was_listed_and_of_no_other(run: Run) -> None:
+    async def body(store: Any) -> None:
+        await store.put("x", b"0123456789")
+        (info,) = [each async for each in store.list("")]
+        assert await store.read_range("x", 2, 5, info.version) == b"234"
+        assert await store.read_range("x", 8, 10, info.version) == b"89"
+        assert await store.read_range("gone", 0, 1, info.version) is None
+        await store.put("x", b"another content")
+        assert await store.read_range("x", 2, 5, info.version) is None
+        (changed,) = [each async for each in store.list("")]
+        assert changed.version != info.version
+
+    run(body)

@@ -5,12 +5,14 @@ A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; a test
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
 import json
 import re
 import sys
 import tempfile
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,12 @@ from stream.metrics.logs import LEVELS, render
 from stream.pipeline.components import DECODERS, SINKS, STAGES
 from stream.pipeline.lint import check
 from stream.pipeline.model import Pipeline
+from stream.pipeline.replay import Part
 from stream.pipeline.schema import json_schema
 from tests.docs import reference, transcripts
 from tests.docs.reference import overview
 from tests.docs.tables import default_text, table
+from tests.unit.audit.tampering import CASES, report_on
 from tests.unit.metrics.every_event import CLASSES, sample
 
 ROOT = Path(__file__).parents[2]
@@ -115,8 +119,9 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
         inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and inner.__module__ == Pipeline.__module__:
-            yield from _keys(inner, f"{key}.")
+        parts = [each for each in (inner, *typing.get_args(inner)) if isinstance(each, type) and issubclass(each, Part)]
+        if parts and typing.get_origin(inner) is not tuple:
+            yield from _keys(parts[0], f"{key}.<name>." if typing.get_origin(inner) is dict else f"{key}.")
         else:
             yield f"`{key}`", field.description or "", default_text(field)
 
@@ -137,6 +142,17 @@ def _values(schema: dict[str, Any], given: dict[str, Any], prefix: str) -> Itera
             yield f"`{prefix}{name}`", part["description"], "" if given[name] in ("", {}, []) else f"`{shown}`"
 
 
+def tampers() -> str:
+    """Every tamper of the table tried on a little sound log, and which checks found it; nothing is asked of the stream."""
+    rows = []
+    for name, tamper in CASES.items():
+        found = asyncio.run(report_on(tamper)).findings
+        checks = ", ".join(f"`{check}`" for check in sorted({finding.check.value for finding in found}))
+        where = next((finding for finding in found if finding.shard and finding.after), None)
+        rows.append((name, checks or "nothing: only the stream knows", "shard and range" if where else ""))
+    return table(("what was done", "found by", "named"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": command_line,
     "metrics": metrics,
@@ -145,6 +161,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "decoders": decoders,
     "options": options,
     "sinks": sinks,
+    "tampers": tampers,
     "values": values,
 }
 

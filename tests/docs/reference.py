@@ -17,6 +17,8 @@ from stream.pipeline.components import DECODERS, SINKS, STAGES
 from stream.pipeline.schema import json_schema
 from stream.pipeline.trial import plain
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
+from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.redshift_sql import create_target
 from stream.transform.decode import DecoderConfig
 from stream.transform.stage import StageConfig
 from stream.transform.types import SYSTEM, parse_schema
@@ -77,6 +79,8 @@ def page(kind: str, name: str, model: type[BaseModel]) -> str:
         parts += ["## Example", *_example(name, model)]
     elif model is ObjectsSinkConfig:
         parts += ["## Example", *_sink(name)]
+    elif model is RedshiftSinkConfig:
+        parts += ["## Example", *_table_sink(name)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -162,6 +166,23 @@ def _json(row: Mapping[str, Any]) -> str:
     return json.dumps(
         {name: value.decode() if isinstance(value, bytes) else plain(value) for name, value in row.items()}, ensure_ascii=False
     )
+
+
+def _table_sink(name: str) -> Iterator[str]:
+    options = {
+        "staging": "s3://lake/_staging/flights/",
+        "table": "analytics.flights",
+        "database": "dev",
+        "workgroup": "analytics",
+        "iam_role": "arn:aws:iam::123456789012:role/redshift-copy",
+        "mode": "upsert",
+        "keys": ["carrier"],
+        "types": {"carrier": "varchar(3)"},
+    }
+    yield f"```yaml sink\n{yaml.safe_dump([{name: options}], sort_keys=False)}```"
+    config = RedshiftSinkConfig.model_validate(options)
+    yield "The table that is made for the columns `carrier` and `delay`:"
+    yield f"```text\n{create_target(config, config.layout(rows(SINK_ROWS).schema))}\n```"
 
 
 def _sink(name: str) -> Iterator[str]:

@@ -49,7 +49,7 @@ def pipeline(url: str, stream: str) -> Pipeline:
 
 
 def sample(url: str, stream: str, count: int, since: timedelta | None = None) -> list[int]:
-    batch = asyncio.run(read_sample(pipeline(url, stream), count, since, SystemClock()))
+    batch = asyncio.run(read_sample(pipeline(url, stream), Path(), count, since, SystemClock()))
     return sorted(json.loads(record)["delay"] for record in batch.frame["_data"])
 
 

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
+
+import msgspec
 
 from stream.batch import ORIGIN, SeqRange
 from stream.commit import protocol
-from stream.commit.committer import Committer, Head, RenderedUnit
+from stream.commit.committer import Committer, Head, RenderedUnit, head_behind
+from stream.commit.foreign import admit_foreign
 from stream.commit.log import CommitLog
 from stream.commit.manifest import FileEntry, Kind, Manifest, State, decode, digest
 from stream.commit.naming import genesis_key, manifest_key, sha256_hex, unit_name
 from stream.commit.recovery import recover
 from stream.commit.repeat import Repeater
-from stream.contracts import OutputFile, Shard, Start, StartKind
+from stream.commit.rewind import effective, history, rewind_link, skip_link
+from stream.contracts import Checkpoint, OutputFile, Reached, Shard, Start, StartKind, shard_of_chain
+from stream.errors import LeaseLost, Superseded
 from tests.simulation.world import (
     FATES,
     Call,
@@ -50,6 +57,8 @@ class World:
     checkpoints: SimCheckpoints = field(default_factory=SimCheckpoints)
     processes: list[Process] = field(default_factory=list)
     started: int = 0
+    moving: bool = False
+    moved: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
 
     def start(self, shard_id: str, version: Version) -> Process:
@@ -60,8 +69,29 @@ class World:
         process.advance(None)
         return process
 
+    def operate(self, shard_id: str, version: Version) -> None:
+        """An operator begins to move the shard."""
+        self.started += 1
+        self.moved["operator"] += 1
+        process = Process(f"o{self.started}", operator(self, f"o{self.started}", shard_id, version))
+        self.processes.append(process)
+        process.advance(None)
+
+    def foreign(self, shard_id: str) -> None:
+        """A Java KCL on the same lease checkpoints somewhere in the shard, perhaps inside an aggregate, perhaps its end."""
+        records = self.shards[shard_id]
+        row = self.checkpoints.rows.get(shard_id) or Checkpoint(ORIGIN, 0, ORIGIN)
+        ahead = records.behind(row.position or ORIGIN)
+        if row.position is None or not ahead:
+            return
+        self.moved["foreign"] += 1
+        which = self.chooser.pick(len(ahead) + 1, "foreign")
+        reached = Reached(None, 0) if which == len(ahead) else Reached(ahead[which], self.chooser.pick(records.sizes[ahead[which]], "sub"))
+        self.checkpoints.rows[shard_id] = replace(row, foreign=reached)
+
     def ended(self, shard_id: str) -> bool:
-        return any(f"/{shard_id}/" in key and b'"kind":"end"' in body for key, body in self.log_objects.bodies.items())
+        ends = (key.split("/")[2] for key, body in self.log_objects.bodies.items() if b'"kind":"end"' in body)
+        return any(shard_of_chain(chain)[0] == shard_id for chain in ends)
 
     def children(self, shard_id: str) -> tuple[str, ...]:
         return tuple(sorted(child for child, parents in self.parents.items() if shard_id in parents))
@@ -120,8 +150,49 @@ class MutantCommitter(Committer):
         return protocol.Rendered(manifest)
 
 
-async def worker(world: World, name: str, shard_id: str, version: Version) -> None:
-    """What worker/shard.py does, with a toy stream and a toy transform around the production commit code."""
+@dataclass
+class Bench:
+    """What a worker or an operator works with: the production log and committer over the world's stores."""
+
+    log: CommitLog
+    committer: Committer
+    repeat: Repeater
+    world: World
+    shard_id: str
+    version: Version
+
+    def shard(self, generation: int = 0) -> Shard:
+        return Shard(STREAM, self.shard_id, self.world.parents.get(self.shard_id, ()), generation=generation)
+
+    async def render_again(self, manifest: Manifest) -> RenderedUnit:
+        await Call("read_stream")
+        pinned = self.version.definition if self.world.mutant == "unpinned" else int(manifest.pipeline)
+        version = Version(pinned, self.version.build)
+        return render(self.world.shards[self.shard_id], manifest, version)
+
+    async def children(self) -> tuple[str, ...]:
+        return self.world.children(self.shard_id)
+
+    async def recovered(self) -> tuple[Shard, Head]:
+        """The newest generation and its head, with what other applications did recorded."""
+        shard, start = self.shard(), Start(StartKind.TRIM_HORIZON)
+        genesis = await self.repeat("open chain", shard, lambda: self.log.open_chain(shard, start))
+        while True:
+            tools = (self.world.checkpoints, shard, genesis, self.render_again, SimClock(), NOTHING)
+            head = await recover(self.log, self.committer, *tools)
+            if head.target is None:
+                try:
+                    tools = (self.children, self.render_again, SimClock(), NOTHING)
+                    head = await admit_foreign(self.log, self.committer, shard, head, *tools)
+                except Superseded:
+                    continue
+            if head.target is None:
+                return shard, head
+            shard = self.shard(shard.generation + 1)
+            genesis = await self.repeat("open chain", shard, partial(self.log.open_chain, shard, start, head.target, head.previous))
+
+
+def bench(world: World, name: str, shard_id: str, version: Version) -> Bench:
     clock = SimClock()
     log_store = SimStore(world.log_objects, "sim:log", create_only=world.mutant != "no_create_only")
     data_store = SimStore(world.data_objects, "sim:data")
@@ -131,61 +202,98 @@ async def worker(world: World, name: str, shard_id: str, version: Version) -> No
     committer = kind(log, stores, world.checkpoints, clock, NOTHING, name, lambda calls: one_by_one(world, calls))
     if isinstance(committer, MutantCommitter):
         committer.mutant = world.mutant
-    repeat = Repeater(clock, NOTHING)
-    shard = Shard(STREAM, shard_id, world.parents.get(shard_id, ()))
+    return Bench(log, committer, Repeater(clock, NOTHING), world, shard_id, version)
+
+
+async def worker(world: World, name: str, shard_id: str, version: Version) -> None:
+    """What worker/shard.py does, with a toy stream and a toy transform around the production commit code."""
+    tools = bench(world, name, shard_id, version)
     records = world.shards[shard_id]
-
-    async def render_again(manifest: Manifest) -> RenderedUnit:
-        await Call("read_stream")
-        pinned = version.definition if world.mutant == "unpinned" else int(manifest.pipeline)
-        return render(records, shard_id, manifest.span, Version(pinned, version.build), manifest.previous)
-
-    genesis = await repeat("open chain", shard, lambda: log.open_chain(shard, Start(StartKind.TRIM_HORIZON)))
-    head = await recover(log, committer, world.checkpoints, shard, genesis, render_again, clock, NOTHING)
-    while not head.ended:
-        remaining = records.behind(head.position)
-        if not remaining:
-            head = await committer.end(shard, head, world.children(shard_id))
-            break
-        last = remaining[world.chooser.pick(min(3, len(remaining)), "cut")]
-        span = SeqRange(head.position, last)
-        unit = render(records, shard_id, span, version, head.previous, split=world.mutant == "cut_inside_aggregate")
-        if world.mutant == "checkpoint_before_write":
-            await committer.checkpoint(shard, unit.manifest)
-        entry = await committer.commit(shard, unit, render_again)
-        head = Head(entry.manifest.span.last, digest(entry.body))
+    while True:
+        shard, head = await tools.recovered()
+        with suppress(Superseded):
+            while head.open:
+                remaining = records.behind(head.position)
+                if not remaining:
+                    head = await tools.committer.end(shard, head, world.children(shard_id))
+                    break
+                last = remaining[world.chooser.pick(min(3, len(remaining)), "cut")]
+                frame = blank(shard.chain, SeqRange(head.position, last), head.previous, head.foreign_subsequence)
+                unit = render(records, frame, version, split=world.mutant == "cut_inside_aggregate")
+                if world.mutant == "checkpoint_before_write":
+                    await tools.committer.checkpoint(shard, unit.manifest)
+                head = head_behind(await tools.committer.commit(shard, unit, tools.render_again))
+        if head.ended:
+            return
 
 
-def render(records: Records, shard_id: str, span: SeqRange, version: Version, previous: str, *, split: bool = False) -> RenderedUnit:
-    """The toy transform: rows to partitions ``a`` and ``b``, a ledger of what became of each, all named by content."""
-    rows = records.within(span.after, span.last)
-    if split and len(rows) > 1 and rows[-1][1] > 0:
-        rows = rows[:-1]
-    fates = {row: treat(row, version.definition, version.build) for row in rows}
-    files = []
-    for partition in ("a", "b"):
-        chosen = [row for row in rows if fates[row] == partition]
-        if chosen:
-            files.append(_file("data", f"{partition}/{unit_name(shard_id, span)}", body_of(chosen), len(chosen)))
-    ledger = json.dumps([[*row, fate] for row, fate in sorted(fates.items())]).encode()
-    files.append(_file("ledger", f"ledger/{unit_name(shard_id, span)}", ledger, len(rows)))
-    outcomes = Counter("filtered" if fate == "filtered" else "written" for fate in fates.values())
-    manifest = Manifest(
+async def operator(world: World, name: str, shard_id: str, version: Version) -> None:
+    """What an operator does: bring the chain to its head, then go back or pass over, unless somebody is faster."""
+
+    async def never(_manifest: Manifest) -> RenderedUnit:
+        raise LeaseLost("a unit is in the way")
+
+    tools = bench(world, name, shard_id, version)
+    shard, head = await tools.recovered()
+    if head.ended:
+        return
+    known = await tools.repeat("read history", shard, lambda: history(tools.log, shard))
+    behind = world.shards[shard_id].behind(head.position)
+    if world.chooser.pick(3, "operation") == 0 and behind:
+        link = skip_link(tools.log, shard, head, behind[world.chooser.pick(min(2, len(behind)), "skip")], "", "")
+    else:
+        targets = sorted({ORIGIN, *(each.reach for each in known.links)} - {head.position})
+        if not targets or known.shard != replace(shard, parents=known.shard.parents) or known.head != head.position:
+            return
+        link = rewind_link(tools.log, known, head, targets[world.chooser.pick(len(targets), "target")], "", "")
+    await tools.committer.commit(shard, RenderedUnit(link, ()), never)
+
+
+def blank(chain: str, span: SeqRange, previous: str, foreign_subsequence: int = -1) -> Manifest:
+    """A unit's manifest before anything was made of its records."""
+    return Manifest(
         kind=Kind.UNIT,
         state=State.INTENT,
         application="app",
         stream=STREAM,
-        shard=shard_id,
-        pipeline=str(version.definition),
-        build=str(version.build),
+        shard=chain,
         after=str(span.after),
         last=str(span.last),
+        previous=previous,
+        foreign_subsequence=foreign_subsequence,
+    )
+
+
+def render(records: Records, frame: Manifest, version: Version, *, split: bool = False) -> RenderedUnit:
+    """The toy transform: rows to partitions ``a`` and ``b``, a ledger of what became of each, all named by content."""
+    span, name = frame.span, unit_name(frame.shard, frame.span)
+    rows = records.within(span.after, span.last)
+    if split and len(rows) > 1 and rows[-1][1] > 0:
+        rows = rows[:-1]
+    foreign = {row for row in rows if row[0] == span.after + 1 and row[1] <= frame.foreign_subsequence}
+    fates = {row: "foreign" if row in foreign else treat(row, version.definition, version.build) for row in rows}
+    files = []
+    for partition in ("a", "b"):
+        chosen = [row for row in rows if fates[row] == partition]
+        if chosen:
+            files.append(_file("data", f"{partition}/{name}", body_of(chosen), len(chosen)))
+    ledger = json.dumps([[*row, fate] for row, fate in sorted(fates.items())]).encode()
+    files.append(_file("ledger", f"ledger/{name}", ledger, len(rows)))
+    outcomes = Counter(fate if fate in UNWRITTEN else "written" for fate in fates.values())
+    manifest = msgspec.structs.replace(
+        frame,
+        state=State.INTENT,
+        pipeline=str(version.definition),
+        build=str(version.build),
         records=len(rows),
         outcomes=dict(sorted(outcomes.items())),
         files=tuple(FileEntry.of(file) for file in files),
-        previous=previous,
+        superseded=(),
     )
     return RenderedUnit(manifest, tuple(files))
+
+
+UNWRITTEN = ("filtered", "foreign")
 
 
 def _file(sink: str, stem: str, body: bytes, rows: int) -> OutputFile:
@@ -225,6 +333,12 @@ def _disturb(world: World, versions: Sequence[Version]) -> None:
         world.processes.pop(world.chooser.pick(len(world.processes), "victim")).kill()
     elif choice == 3:
         world.chooser.pick(2, "late") and _deliver_late_write(world)
+    elif choice in {4, 5} and world.moving and (ready := [shard for shard in _ready(world) if not world.ended(shard)]):
+        shard = ready[world.chooser.pick(len(ready), "shard")]
+        if choice == 4:
+            world.operate(shard, versions[world.chooser.pick(len(versions), "version")])
+        else:
+            world.foreign(shard)
 
 
 def _go_on(world: World, *, faults: bool) -> bool:
@@ -274,26 +388,52 @@ def judge(world: World, *, strict_listing: bool) -> int:
     found = dict(manifests(world.log_objects))
     listed: set[str] = set()
     for shard, records in world.shards.items():
-        position, previous = ORIGIN, digest(world.log_objects.bodies[genesis_key(STREAM, shard)])
         seen: list[tuple[int, int]] = []
-        while True:
-            key = manifest_key(STREAM, shard, position)
-            assert key in found, f"P1: chain of {shard} is cut at {position}"
-            manifest = found.pop(key)
-            assert manifest.sealed or world.mutant == "no_seal", f"P1: {key} was never sealed"
-            assert manifest.previous == previous or world.mutant == "no_seal", f"{key} does not continue its predecessor"
-            previous = digest(world.log_objects.bodies[key])
-            if manifest.kind is Kind.END:
-                break
-            seen += _judge_unit(world, manifest, records)
-            listed |= {entry.key for entry in manifest.files}
-            position = manifest.span.last
+        for manifest in _judge_chains(world, shard, found, listed):
+            if manifest.kind is Kind.UNIT:
+                seen += _judge_unit(world, manifest, records)
+                listed |= {entry.key for entry in manifest.files}
+            elif manifest.kind is Kind.END:
+                assert world.moved or manifest.trigger != "foreign"
+                seen += records.within(int(manifest.after), 10**9) if manifest.trigger == "foreign" else []
+            else:
+                assert not manifest.files
+                assert world.moved, f"{shard} has a {manifest.kind} link that nobody asked for"
+                seen += records.within(manifest.span.after, manifest.span.last)
         assert seen == records.within(ORIGIN, 10**9), f"P1/P2: {shard} delivered {seen}"
     assert not [key for key in found if not key.endswith("genesis.json")], f"manifests outside every chain: {found}"
     _judge_order_of_shards(world)
     extra = set(world.data_objects.bodies) - listed
     assert not (strict_listing and extra), f"P2: files beside the log: {sorted(extra)}"
     return len(extra)
+
+
+def _judge_chains(world: World, shard: str, found: dict[str, Manifest], listed: set[str]) -> tuple[Manifest, ...]:
+    """Follow every generation of a shard; what counts in the end. Ledgers of what was taken back stay, and are ``listed``."""
+    links: tuple[Manifest, ...] = ()
+    position, generation, expected = ORIGIN, 0, None
+    while True:
+        name = Shard(STREAM, shard, generation=generation).chain
+        genesis = found[genesis_key(STREAM, name)]
+        assert int(genesis.after) == position
+        assert expected is None or genesis.previous == expected, f"{name} does not continue the rewind that leads to it"
+        previous, chain = digest(world.log_objects.bodies[genesis_key(STREAM, name)]), []
+        while True:
+            key = manifest_key(STREAM, name, position)
+            assert key in found, f"P1: chain of {name} is cut at {position}"
+            manifest = found.pop(key)
+            assert manifest.sealed or world.mutant == "no_seal", f"P1: {key} was never sealed"
+            assert manifest.previous == previous or world.mutant == "no_seal", f"{key} does not continue its predecessor"
+            previous = digest(world.log_objects.bodies[key])
+            chain.append(manifest)
+            listed |= {entry.key for entry in manifest.files if entry.sink == "ledger"}
+            if manifest.last is None:
+                break
+            position = manifest.reach
+        links = effective(chain, links)
+        if manifest.target is None:
+            return (*links, manifest)
+        position, generation, expected = int(manifest.target), generation + 1, previous
 
 
 def _judge_unit(world: World, manifest: Manifest, records: Records) -> list[tuple[int, int]]:
@@ -308,7 +448,7 @@ def _judge_unit(world: World, manifest: Manifest, records: Records) -> list[tupl
     for entry in manifest.files:
         if entry.sink == "data":
             assert bodies[entry.key] == sorted(bodies[entry.key]), f"P3: order inside {entry.key}"
-    recorded = sorted(row for row, fate in ledger.items() if fate != "filtered")
+    recorded = sorted(row for row, fate in ledger.items() if fate not in UNWRITTEN)
     assert sorted(written) == recorded, "P4: the ledger does not say what is in the data"
     assert len(written) == len(set(written)), "P2: a record twice in one unit"
     return sorted(ledger)
@@ -319,5 +459,9 @@ def _judge_order_of_shards(world: World) -> None:
     for child, parents in world.parents.items():
         first = created.index(genesis_key(STREAM, child))
         for parent in parents:
-            ends = [key for key, manifest in manifests(world.log_objects) if manifest.kind is Kind.END and manifest.shard == parent]
+            ends = [key for key, manifest in manifests(world.log_objects) if _is_end_of(manifest, parent)]
             assert created.index(ends[0]) < first, f"P3: {child} began before {parent} had ended"
+
+
+def _is_end_of(manifest: Manifest, shard_id: str) -> bool:
+    return manifest.kind is Kind.END and shard_of_chain(manifest.shard)[0] == shard_id

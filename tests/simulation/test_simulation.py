@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from random import Random
 
 import pytest
 
 from stream.errors import Halted
-from tests.simulation.schedule import World, judge, run_schedule
+from tests.simulation.schedule import World, judge, manifests, run_schedule
 from tests.simulation.world import Records, SeededChooser, Version
 
 SEEDS = int(os.environ.get("STREAM_SIMULATION_SEEDS", "20000"))
@@ -72,6 +73,26 @@ def test_every_schedule_commits_each_record_once(batch: int) -> None:
     # Only a file that arrives after its worker died and its replacement was cleaned up may stay: found by `audit verify`, never read by
     # whoever follows manifests.
     assert leftovers <= 0.05 * SEEDS / BATCHES
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_rewinds_skips_and_foreign_workers_leave_every_chain_whole(batch: int) -> None:
+    """Operators and a Java KCL on the same leases come at any moment; whatever they do is in the log, and each record counts once."""
+    moved: Counter[str] = Counter()
+    for seed in range(batch, SEEDS // 4, BATCHES):
+        try:
+            world, versions = build(seed)
+            world.moving = True
+            run_schedule(world, versions, steps=Random(seed + 1).randrange(20, 160))
+            judge(world, strict_listing=False)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {error!r}") from error
+        finally:
+            for process in world.processes:
+                process.kill()
+        moved += world.moved
+        moved += Counter(manifest.kind.value for _, manifest in manifests(world.log_objects))
+    assert min(moved[kind] for kind in ("rewind", "skip", "foreign", "operator")) > 0
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)

@@ -82,15 +82,13 @@ class Json(DecoderConfig):
 
 
 def _windows(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    sizes = frame[DATA].bin.size().to_list()
+    ends = frame[DATA].bin.size().cast(pl.Int64).cum_sum().to_numpy()
     start = held = 0
-    for index, size in enumerate(sizes):
-        if index > start and (index - start >= WINDOW_ROWS or held + size > WINDOW_BYTES):
-            yield frame[start:index]
-            start, held = index, 0
-        held += size
-    if start < len(sizes):
-        yield frame[start:]
+    while start < frame.height:
+        full = int(ends.searchsorted(held + WINDOW_BYTES, side="right"))
+        end = max(start + 1, min(start + WINDOW_ROWS, full))
+        yield frame[start:end]
+        start, held = end, int(ends[end - 1])
 
 
 def _decode_window(window: pl.DataFrame, reader: Reader, members: _Members, schema: RecordSchema) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -26,6 +26,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Final
 
 import msgspec
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,6 +49,8 @@ WRONG_TYPE: Final = "wrong_type"
 _OPEN: Final = b'{"r":'
 _CLOSE: Final = b"}\n"
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
+_BRACE: Final = np.uint8(ord("{"))
+_BRACKET_BIT: Final = np.uint8(ord("{") ^ ord("["))
 _TWICE: Final = re.compile(r"Column\(/r/([^/]+)\) was specified twice")
 _ROW: Final = re.compile(r" in row (\d+)$")
 
@@ -91,10 +94,9 @@ class Reader:
             return self._sift(records)
 
     def _whole(self, records: pa.LargeBinaryArray) -> pl.DataFrame:
+        texts = records.cast(pa.large_string())
         buffer = _join(records)
-        text = buffer.to_pybytes()
-        text.decode("utf-8")
-        if _any_deep(records, text) or len(self._lines.decode_lines(text)) != len(records):
+        if _any_deep(texts, buffer) or len(self._lines.decode_lines(memoryview(buffer))) != len(records):
             raise _Uneven
         return self._columns(buffer, len(records), self._wire)
 
@@ -246,13 +248,19 @@ def _starts(records: pa.LargeBinaryArray) -> list[int]:
     return list(itertools.accumulate((size + len(_OPEN) + len(_CLOSE) for size in sizes), initial=0))
 
 
-def _any_deep(records: pa.LargeBinaryArray, text: bytes) -> bool:
-    """Whether one of ``records``, valid UTF-8 and ``text`` when joined, is too deep."""
+def _any_deep(texts: pa.LargeStringArray, joined: pa.Buffer) -> bool:
+    """Whether one of ``texts``, which ``joined`` holds as lines, is too deep."""
+    codes = np.frombuffer(joined, np.uint8)
+    # One bit is all that lies between [ and {, so one comparison finds both.
+    opening = np.count_nonzero((codes | _BRACKET_BIT) == _BRACE)
     # Flat objects have two opening brackets per line; only what exceeds that can be nesting, so they are not looked at singly.
-    if text.count(b"{") + text.count(b"[") - 2 * len(records) < MAX_DEPTH:
+    if opening - 2 * len(texts) < MAX_DEPTH:
         return False
-    brackets = pl.Series(records).cast(pl.String).str.count_matches(r"[\[{]")
-    return any(too_deep(records[index].as_py()) for index in (brackets > MAX_DEPTH).arg_true())
+    longest = pc.max(pc.binary_length(texts)).as_py()
+    if longest <= MAX_DEPTH:
+        return False
+    brackets = pl.Series(texts).str.count_matches(r"[\[{]")
+    return any(too_deep(texts[index].as_py().encode()) for index in (brackets > MAX_DEPTH).arg_true())
 
 
 def too_deep(record: bytes) -> bool:

@@ -7,9 +7,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
 from stream import events
-from stream.audit.export import Answer, Compression, Cursor, Exporter, Sender, compress, rejected_items, wanted_pause
+from stream.audit.export import Answer, Compression, Cursor, Exporter, Refused, Sender, compress, rejected_items, wanted_pause
 from stream.audit.spans import Request, Shape
 from stream.contracts import Checkpoint, Shard
+from stream.errors import Fatal, LeaseLost, Retryable
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, export_range
 from tests.sealed import NOON, Sealed, StillClock, sequence, shard_id, three_units
 
@@ -27,6 +28,7 @@ class Counting:
         self.answers = list(answers)
         self.limit = limit
         self.spans = Counter()
+        self.names = Counter()
         self.calls = 0
 
     async def send(self, path, body, encoding):
@@ -37,6 +39,7 @@ class Counting:
         if answer.status == 200:
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
                 self.spans.update((span.trace_id, span.span_id) for scope in resource.scope_spans for span in scope.spans)
+                self.names.update(span.name for scope in resource.scope_spans for span in scope.spans)
         return answer
 
 
@@ -89,8 +92,8 @@ def test_what_is_tried_again_and_how_long_it_waits(status):
     assert sum(isinstance(event, events.CallRepeated) for event in heard) == 4
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 415, 500, 501])
-def test_what_is_never_tried_again_is_parked(status):
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_request_that_is_not_valid_is_parked_and_the_next_one_sent(status):
     collector = Counting([Answer(status)])
     sealed, exporter, heard, waited = exported(collector)
     assert waited == 0
@@ -100,6 +103,24 @@ def test_what_is_never_tried_again_is_parked(status):
     notes = [key for key in sealed.root._objects if "/parked/" in key]
     assert len(notes) == 1
     assert shard_id(0) in notes[0]
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 404, 405, 415, 500, 501])
+def test_what_would_meet_every_request_gives_up_nothing(status):
+    async def run():
+        sealed, collector = await three_units(), Counting([OK, Answer(status, detail="Nope")])
+        exporter, _, _ = parts(sealed, collector)
+        with pytest.raises(Refused, match=f"{status} Nope") as caught:
+            await export_all(exporter)
+        at = await exporter.cursor(shard_id(0))
+        notes = [key for key in sealed.root._objects if "/parked/" in key]
+        await export_all(exporter)
+        return caught.value.status, at, notes, collector
+
+    found, at, notes, collector = asyncio.run(run())
+    assert (found, at.position, notes) == (status, str(sequence(0, 40)), [])
+    assert len(collector.spans) == 170 + EXTRA
+    assert set(collector.spans.values()) == {1}
 
 
 def test_a_partial_success_is_counted_and_not_repeated():
@@ -189,18 +210,36 @@ def test_a_range_is_exported_again():
     assert len(collector.spans) == items
 
 
+class Checkpoints:
+    """Notes what had reached the collector when a checkpoint moved."""
+
+    def __init__(self, collector):
+        self.collector = collector
+        self.stored = []
+
+    async def read(self, shard):
+        return None
+
+    async def advance(self, shard, checkpoint):
+        self.stored.append((checkpoint.position, len(self.collector.spans)))
+
+
+async def task_of(sealed, collector, *, strict=True):
+    exporter, _, heard = parts(sealed, collector)
+    task = ExportTask(exporter, sealed.clock, heard.append, "events", strict=strict)
+    return task, WaitingCheckpoints(Checkpoints(collector), task), heard, exporter
+
+
+async def stop(running):
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 def test_the_task_follows_the_worker_and_checkpoints_wait_for_it():
     async def run():
         sealed, collector = await Sealed.open(), Counting([Answer(503)] * 3)
-        exporter, _, heard = parts(sealed, collector)
-        task = ExportTask(exporter, sealed.clock, heard.append, "events")
-        stored = []
-
-        class Checkpoints:
-            async def advance(self, shard, checkpoint):
-                stored.append((checkpoint.position, len(collector.spans)))
-
-        waiting = WaitingCheckpoints(Checkpoints(), task)
+        task, waiting, _, _ = await task_of(sealed, collector)
         task(events.ShardStarted("events", shard_id(0), 0))
         running = asyncio.ensure_future(task.run())
         await sealed.unit(0, 1, 10)
@@ -208,14 +247,151 @@ def test_the_task_follows_the_worker_and_checkpoints_wait_for_it():
         await sealed.unit(0, 11, 10)
         task(events.UnitSealed("events", shard_id(0), 0, 0, (), 0.0, 0.0, 0.0))
         await waiting.advance(Shard("events", shard_id(0)), Checkpoint(sequence(0, 20), 0, 0))
-        running.cancel()
+        await stop(running)
         await task.finish()
-        return stored, collector
+        return waiting._checkpoints.stored, collector
 
     stored, collector = asyncio.run(run())
     assert [position for position, _ in stored] == [sequence(0, 10), sequence(0, 20)]
     assert stored[0][1] >= 10
     assert stored[1][1] == len(collector.spans)
+
+
+class Failing(Counting):
+    """A collector at which something breaks that nobody foresaw, so many times."""
+
+    def __init__(self, error, times):
+        super().__init__()
+        self.error = error
+        self.times = times
+
+    async def send(self, path, body, encoding):
+        if self.times:
+            self.times -= 1
+            raise self.error
+        return await super().send(path, body, encoding)
+
+
+@pytest.mark.parametrize(
+    "collector",
+    [
+        Counting([Answer(401)] * 7),
+        Counting([Answer(404), Answer(503), Answer(500)]),
+        Failing(ZeroDivisionError("TAGGED"), 3),
+        Failing(Fatal("may not write"), 2),
+        Failing(Retryable("store is slow"), 2),
+    ],
+    ids=["token", "mixed", "unforeseen", "fatal", "retryable"],
+)
+def test_whatever_stops_an_export_it_raises_the_alarm_and_goes_on_once_it_is_mended(collector):
+    """In strict mode a checkpoint waits meanwhile: it must neither be forgotten nor let through."""
+
+    async def run():
+        sealed = await three_units()
+        task, waiting, heard, exporter = await task_of(sealed, collector)
+        task(events.ShardStarted("events", shard_id(0), 0))
+        running = asyncio.ensure_future(task.run())
+        async with asyncio.timeout(60):
+            await waiting.advance(Shard("events", shard_id(0)), Checkpoint(sequence(0, 120), 0, sequence(0, 80)))
+        await stop(running)
+        return waiting._checkpoints.stored, heard, await exporter.cursor(shard_id(0))
+
+    stored, heard, cursor = asyncio.run(run())
+    assert stored == [(sequence(0, 120), 120 + 27)]
+    assert cursor == Cursor(str(sequence(0, 120)), accepted=120 + 27)
+    halts = [event for event in heard if isinstance(event, events.ExportHalted)]
+    resumes = [event for event in heard if isinstance(event, events.ExportResumed)]
+    assert bool(halts) == bool(resumes) == (not isinstance(getattr(collector, "error", None), Retryable))
+    assert all(event.blocking and "TAGGED" not in event.reason for event in halts)
+    assert [event.wait for event in halts] == [10, 20, 40, 80, 160, 300, 300][: len(halts)]
+
+
+def test_one_shard_that_cannot_be_exported_does_not_hold_up_the_others():
+    async def run():
+        sealed, collector = await three_units(), Counting()
+        ledgers = sealed.stores.targets["ledger"]
+        victim = await anext(info.key async for info in ledgers.list(f"events/{shard_id(1)}/"))
+        await ledgers.delete(victim)
+        task, waiting, heard, _ = await task_of(sealed, collector, strict=False)
+
+        sleeping = asyncio.Event()
+
+        async def sleep(seconds):
+            sleeping.set()
+            await asyncio.Event().wait()
+
+        sealed.clock.sleep = sleep
+        for shard in (1, 0):
+            task(events.ShardStarted("events", shard_id(shard), 0))
+        running = asyncio.ensure_future(task.run())
+        async with asyncio.timeout(60):
+            await sleeping.wait()
+            await waiting.advance(Shard("events", shard_id(0)), Checkpoint(sequence(0, 120), 0, 0))
+        await stop(running)
+        await task.finish()
+        return heard, collector
+
+    heard, collector = asyncio.run(run())
+    (halt,) = [event for event in heard if isinstance(event, events.ExportHalted)]
+    assert (halt.shard, halt.status, halt.blocking) == (shard_id(1), 0, False)
+    assert "missing" in halt.reason
+    assert len(collector.spans) == 120 + 27
+
+
+def test_a_lease_that_went_away_ends_the_wait():
+    async def run():
+        sealed, collector = await Sealed.open(), Counting()
+        task, waiting, _, _ = await task_of(sealed, collector)
+        running = asyncio.ensure_future(task.run())
+        where = Shard("events", shard_id(0))
+        asking = asyncio.ensure_future(waiting.advance(where, Checkpoint(sequence(0, 10), 0, 0)))
+        while shard_id(0) not in task._ways:
+            await asyncio.wait([asking], timeout=0.01)
+        task(events.ShardReleased("events", shard_id(0), "lease_lost"))
+        try:
+            async with asyncio.timeout(60):
+                with pytest.raises(LeaseLost):
+                    await asking
+        finally:
+            await stop(running)
+
+    asyncio.run(run())
+
+
+def test_lag_shows_while_the_collector_is_down():
+    async def run():
+        sealed = await three_units()
+        collector = Counting([Answer(401)])
+        exporter, _, heard = parts(sealed, collector)
+        with pytest.raises(Refused):
+            await exporter.step(shard_id(0), Cursor())
+        sealed.clock.time += timedelta(hours=2)
+        exporter.tell_lag()
+        return heard
+
+    assert [event.seconds > 7000 for event in asyncio.run(run()) if isinstance(event, events.ExportLagged)] == [False, True]
+
+
+def test_an_export_goes_on_behind_a_gap_and_tells_of_it():
+    async def run():
+        sealed, collector = await Sealed.open(), Counting()
+        await sealed.unit(0, 1, 10)
+        await sealed.gap(0, 20)
+        await sealed.unit(0, 21, 10)
+        exporter, units, _ = parts(sealed, collector)
+        await export_all(exporter, [0])
+        again = Counting()
+        other, units, _ = parts(sealed, again)
+        done = await export_range(other, units, [shard_id(0)], 0, None)
+        return collector, await exporter.cursor(shard_id(0)), done, again
+
+    collector, cursor, done, again = asyncio.run(run())
+    assert cursor.position == str(sequence(0, 30))
+    assert not cursor.ended
+    assert len(collector.spans) == cursor.accepted == done[1]
+    assert done[0] == 3
+    assert again.spans == collector.spans
+    assert collector.names["gap events"] == 1
 
 
 @pytest.mark.parametrize(
@@ -252,7 +428,8 @@ def test_compression(compression):
 def test_a_single_item_that_is_too_large_is_given_up():
     heard = []
     sender = Sender(Counting(limit=0), StillClock(), heard.append, lambda: 0.0, Compression.NONE)
-    from stream.audit.spans import _wrapped
+    from stream.audit.spans import _around
 
-    request = Request("/v1/traces", _wrapped((b"\x0a\x00", b"\x0a\x00"), b"\x12\x02\x2a\x00"), 1)
+    head, tail = _around((b"\x0a\x00", b"\x0a\x00"), 4)
+    request = Request("/v1/traces", bytearray(head + b"\x12\x02\x2a\x00" + tail), 1)
     assert asyncio.run(sender.deliver(request, "events", "s")).parked == 1

@@ -15,7 +15,7 @@ from stream.audit.context import DEFAULT_PATHS, extract
 from stream.audit.ids import hex_ids
 from stream.audit.ledger import read_segment
 from stream.audit.spans import Shape, Signal, Tier, Trust, requests, split
-from tests.sealed import Sealed, sequence, shard_id, three_units
+from tests.sealed import PIPELINE, Sealed, sequence, shard_id, three_units
 
 WHOLE = Shape()
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -62,7 +62,7 @@ def decoded(units, shape=WHOLE):
     spans = []
     for unit, segment, urls in units:
         for request in requests(unit, segment, urls, shape):
-            message = ExportTraceServiceRequest.FromString(request.body)
+            message = ExportTraceServiceRequest.FromString(bytes(request.body))
             (resource,) = message.resource_spans
             (scope,) = resource.scope_spans
             assert len(scope.spans) == request.items
@@ -143,10 +143,12 @@ def test_halves_of_a_request_hold_all_of_it(plain):
     (request,) = requests(*plain[0], Shape())
     parts = split(request)
     assert [part.items for part in parts] == [request.items // 2, request.items - request.items // 2]
-    spans = [span for part in parts for span in ExportTraceServiceRequest.FromString(part.body).resource_spans[0].scope_spans[0].spans]
-    assert spans == list(ExportTraceServiceRequest.FromString(request.body).resource_spans[0].scope_spans[0].spans)
-    whole = ExportTraceServiceRequest.FromString(request.body).resource_spans[0]
-    half = ExportTraceServiceRequest.FromString(parts[1].body).resource_spans[0]
+    spans = [
+        span for part in parts for span in ExportTraceServiceRequest.FromString(bytes(part.body)).resource_spans[0].scope_spans[0].spans
+    ]
+    assert spans == list(ExportTraceServiceRequest.FromString(bytes(request.body)).resource_spans[0].scope_spans[0].spans)
+    whole = ExportTraceServiceRequest.FromString(bytes(request.body)).resource_spans[0]
+    half = ExportTraceServiceRequest.FromString(bytes(parts[1].body)).resource_spans[0]
     assert (half.resource, half.scope_spans[0].scope, half.schema_url) == (whole.resource, whole.scope_spans[0].scope, whole.schema_url)
     single = [request for request in requests(*plain[0], Shape(request_bytes=1)) if request.items == 1]
     assert split(single[0]) == []
@@ -170,7 +172,7 @@ def test_logs_tell_the_same(produced):
     records = []
     for request in requests(unit, segment, urls, Shape(signal=Signal.LOGS)):
         assert request.path == "/v1/logs"
-        records += ExportLogsServiceRequest.FromString(request.body).resource_logs[0].scope_logs[0].log_records
+        records += ExportLogsServiceRequest.FromString(bytes(request.body)).resource_logs[0].scope_logs[0].log_records
     spans = of_records(decoded(produced))
     assert {(record.trace_id, record.span_id) for record in records} == {(span.trace_id, span.span_id) for span in spans}
     assert {record.event_name for record in records} == {"kst.record.settled"}
@@ -244,6 +246,34 @@ def test_producers_context(record, found):
         made = extract(pl.Series(batch, dtype=pl.Binary), DEFAULT_PATHS)
         assert made.row(batch.index(body)) == ((TRACE, PARENT) if found else (None, None))
         assert made["trace_id"].null_count() == len(batch) - found
+
+
+@pytest.mark.parametrize(
+    ("paths", "found"),
+    [
+        (("$.a.b", "$.c"), "1" * 32),
+        (("$.c", "$.a.b"), "2" * 32),
+        (("$.x", "$.c"), "2" * 32),
+        ((), None),
+    ],
+)
+def test_the_first_configured_path_that_leads_to_text_counts(paths, found):
+    record = json.dumps({"a": {"b": f"00-{'1' * 32}-{PARENT}-00"}, "c": f"00-{'2' * 32}-{PARENT}-01", "x": 7}).encode()
+    assert extract(pl.Series([record], dtype=pl.Binary), paths).row(0) == (found, PARENT if found else None)
+
+
+def test_configured_paths_reach_the_ledger_of_a_running_pipeline():
+    async def ledger_of(text):
+        sealed = await Sealed.open(text=text)
+        await sealed.unit(0, 1, 3, lambda n: json.dumps({"n": n, "kind": "a", "tp": GOOD}).encode())
+        ((_, segment, _),) = await _units(sealed)
+        return segment.frame["trace_id"].to_list(), sealed.recipe.digest
+
+    plain, usual = asyncio.run(ledger_of(PIPELINE))
+    own, other = asyncio.run(ledger_of(PIPELINE + "audit: {trace_context: [$.tp]}\n"))
+    default = asyncio.run(ledger_of(PIPELINE + "audit: {}\n"))[1]
+    assert (plain, own) == ([None] * 3, [TRACE] * 3)
+    assert usual == default != other
 
 
 def test_shards_do_not_share_ids(plain):

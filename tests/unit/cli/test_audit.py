@@ -71,6 +71,17 @@ def test_trace_and_back(folder):
     assert "filtered" in shown
 
 
+def test_trace_by_a_value(folder):
+    found = json.loads(run(folder, "trace", "FILE", "message", "n=44", "--json").stdout)
+    assert [fate["shard"] for fate in found] == [shard_id(1), shard_id(0)]
+    assert json.loads(run(folder, "trace", "FILE", "n=44", "--json").stdout) == found
+    missing = run(folder, "trace", "FILE", "message", "n=4711")
+    assert missing.exit_code == 1
+    assert "None of the newest 5 units" in missing.stdout
+    assert run(folder, "trace", "FILE", "message", "order=1").exit_code == 2
+    assert run(folder, "trace", "FILE", "message", "44").exit_code == 2
+
+
 def test_what_cannot_be_found_or_is_wrong(folder):
     assert run(folder, "trace", "FILE", "7").exit_code == 1
     assert run(folder, "trace", "FILE", "seven").exit_code == 2

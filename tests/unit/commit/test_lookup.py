@@ -4,7 +4,7 @@ import bisect
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.commit.lookup import position_of, shards_of, streams_of, unit_start
+from stream.commit.lookup import last_starts, position_of, shards_of, streams_of, unit_start
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix
 from stream.contracts import ObjectInfo
 from tests.sealed import NOON
@@ -94,3 +94,24 @@ def test_positions_are_read_from_keys_of_that_form_only():
     assert position_of(manifest_key("events", SHARD, 7), prefix) == 7
     for wrong in (genesis_key("events", SHARD), f"{prefix}7.json", manifest_key("events", "shardId-1", 7), prefix + "٣" * 60 + ".json"):
         assert position_of(wrong, prefix) is None
+
+
+def newest(store, count, near):
+    return asyncio.run(last_starts(store, "events", SHARD, count, near))
+
+
+@given(st.lists(st.integers(0, 10**57), max_size=30, unique=True), st.integers(1, 40))
+@settings(max_examples=100, deadline=None)
+def test_the_newest_starts(starts, count):
+    assert newest(listing(starts), count, max(starts, default=0)) == sorted(starts)[-count:]
+
+
+def test_the_newest_of_a_hundred_thousand_units_take_few_listings():
+    starts = [0] + [FIRST + n * 10**33 + n % 7 for n in range(100_000)]
+    for length in (500, 1000, 1001, 1999, 2000, 3500, 100_001):
+        for count in (1, 200, 999):
+            store = listing(starts[:length])
+            assert newest(store, count, starts[length - 1] + 10**32) == starts[:length][-count:]
+            assert store.pages <= 30
+    for near in (0, FIRST, starts[50_000], 10**60 - 1):
+        assert newest(listing(starts), 999, near) == starts[-999:]

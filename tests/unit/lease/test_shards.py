@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import random
+from random import Random
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.contracts import Shard
-from stream.lease.shards import children_of, ready
+from stream.contracts import Shard, StartKind
+from stream.lease.rows import encode
+from stream.lease.shards import children_of, holes, missing_leases, new_lease, ready, removable, unblocked
+from tests.unit.lease.tables import lease
 
 
 def named(number: int) -> str:
@@ -81,3 +85,133 @@ def test_children_are_found_by_either_parent() -> None:
     assert ids(children_of(shards, "a")) == ["c", "d"]
     assert ids(children_of(shards, "b")) == ["c"]
     assert children_of(shards, "d") == []
+
+
+# --- lease rows -----------------------------------------------------------------------------------------------------------
+
+# The graph of KCL's HierarchicalShardSyncer: 0+1 became 6, 2+3 became 7, 6+7 became 8; 4 is open since ever; 5 became 9 and 10.
+KCL_GRAPH = [
+    *(Shard("s", str(number)) for number in range(6)),
+    Shard("s", "6", ("0", "1")),
+    Shard("s", "7", ("2", "3")),
+    Shard("s", "8", ("6", "7")),
+    Shard("s", "9", ("5",)),
+    Shard("s", "10", ("5",)),
+]
+
+
+def rows(*shards):
+    return {shard: lease(shard) for shard in shards}
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (StartKind.LATEST, {"6": "LATEST"}),
+        (StartKind.TRIM_HORIZON, {"0": "TRIM_HORIZON", "1": "TRIM_HORIZON"}),
+        (StartKind.AT_TIMESTAMP, {"0": "AT_TIMESTAMP", "1": "AT_TIMESTAMP"}),
+    ],
+)
+def test_the_example_of_kcls_documentation(start, expected):
+    found = missing_leases(KCL_GRAPH, rows("4", "5", "7"), start)
+    assert {shard.shard_id: sentinel for shard, sentinel in found} == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [(StartKind.LATEST, {"4", "8", "9", "10"}), (StartKind.TRIM_HORIZON, {"0", "1", "2", "3", "4", "5"})],
+)
+def test_an_empty_table(start, expected):
+    assert {shard.shard_id for shard, _ in missing_leases(KCL_GRAPH, {}, start)} == expected
+
+
+def test_children_that_a_crash_left_without_rows_begin_at_the_beginning():
+    ended = {"5": lease("5", checkpoint="SHARD_END"), **rows("4", "7", "6")}
+    found = missing_leases(KCL_GRAPH, ended, StartKind.LATEST)
+    assert {shard.shard_id: sentinel for shard, sentinel in found} == {"9": "TRIM_HORIZON", "10": "TRIM_HORIZON"}
+
+
+def test_a_row_is_made_as_kcl_makes_it():
+    made = new_lease("7", Shard("s", "7", ("2", "3"), 5, 9), "TRIM_HORIZON")
+    assert encode(made) == {
+        "leaseKey": {"S": "7"},
+        "checkpoint": {"S": "TRIM_HORIZON"},
+        "checkpointSubSequenceNumber": {"N": "0"},
+        "leaseCounter": {"N": "0"},
+        "ownerSwitchesSinceCheckpoint": {"N": "0"},
+        "parentShardId": {"SS": ["2", "3"]},
+        "startingHashKey": {"S": "5"},
+        "endingHashKey": {"S": "9"},
+    }
+    several = new_lease("1:s:2:7", Shard("s", "7"), "LATEST", stream_name="1:s:2")
+    assert (several.stream_name, several.shard_id) == ("1:s:2", "7")
+
+
+def test_a_child_waits_for_every_parent_that_has_a_row():
+    child = lease("6", parents=frozenset({"0", "1"}))
+    assert unblocked(child, {})
+    assert not unblocked(child, rows("0"))
+    assert not unblocked(child, {"0": lease("0", checkpoint="SHARD_END"), "1": lease("1")})
+    assert unblocked(child, {"0": lease("0", checkpoint="SHARD_END"), "1": lease("1", checkpoint="SHARD_END")})
+
+
+def removed(leases, listed=("0", "1", "2")):
+    return [each.key for each in removable(leases, listed)]
+
+
+def test_an_ended_shards_row_goes_once_its_children_have_begun():
+    ended = lease("0", checkpoint="SHARD_END", children=frozenset({"1", "2"}))
+    assert removed({"0": ended}) == []
+    assert removed({"0": ended, "1": lease("1", checkpoint="5")}) == []
+    assert removed({"0": ended, "1": lease("1", checkpoint="5"), "2": lease("2")}) == []
+    assert removed({"0": ended, "1": lease("1", checkpoint="5"), "2": lease("2", checkpoint="6")}) == ["0"]
+
+
+def test_no_row_goes_before_its_parents_and_none_that_has_not_ended():
+    middle = lease("1", checkpoint="SHARD_END", parents=frozenset({"0"}), children=frozenset({"2"}))
+    begun = lease("2", checkpoint="9")
+    assert removed({"0": lease("0"), "1": middle, "2": begun}) == []
+    assert removed({"1": middle, "2": begun}) == ["1"]
+    assert removed({"1": middle, "2": lease("2")}, listed=("2",)) == ["1"]
+    assert removed({"2": begun}, listed=()) == []
+
+
+def test_holes_in_the_hash_range():
+    top = 2**128 - 1
+
+    def ranged(*ranges, checkpoint="5"):
+        return [lease(str(each), checkpoint=checkpoint, hash_range=each) for each in ranges]
+
+    assert holes(ranged((0, top))) == []
+    assert holes(ranged((0, 9), (5, top))) == []
+    assert holes(ranged((0, 9), (11, top))) == [(10, 10)]
+    assert holes(ranged((1, 9))) == [(0, 0), (10, top)]
+    assert holes([*ranged((0, 9)), *ranged((10, top), checkpoint="SHARD_END")]) == [(10, top)]
+    assert holes([lease("x")]) == []
+
+
+@given(st.integers(0, 2**32), st.integers(0, 25), st.sampled_from(list(StartKind)))
+@settings(max_examples=150, deadline=None)
+def test_whatever_rows_are_lost_the_open_shards_are_covered_again(seed, reshards, start):
+    """A random history of splits and merges, random rows kept: after one sync the rows cover the whole hash range."""
+    dice = Random(seed)
+    shards, leaves = [Shard("s", "0", (), 0, 2**128 - 1)], ["0"]
+    by_id = {"0": shards[0]}
+    for number in range(reshards):
+        leaf = by_id[leaves.pop(dice.randrange(len(leaves)))]
+        neighbours = [by_id[each] for each in leaves if by_id[each].first_hash == leaf.last_hash + 1]
+        if neighbours and dice.random() < 0.4:
+            leaves.remove(neighbours[0].shard_id)
+            made = [Shard("s", f"m{number}", (leaf.shard_id, neighbours[0].shard_id), leaf.first_hash, neighbours[0].last_hash)]
+        else:
+            middle = (leaf.first_hash + leaf.last_hash) // 2
+            bounds = ((leaf.first_hash, middle), (middle + 1, leaf.last_hash))
+            made = [Shard("s", f"{side}{number}", (leaf.shard_id,), *bound) for side, bound in zip("ab", bounds, strict=True)]
+        for shard in made:
+            by_id[shard.shard_id] = shard
+            leaves.append(shard.shard_id)
+    kept = {each: lease(each, hash_range=(by_id[each].first_hash, by_id[each].last_hash)) for each in by_id if dice.random() < 0.3}
+    made = {shard.shard_id: new_lease(shard.shard_id, shard, sentinel) for shard, sentinel in missing_leases(by_id.values(), kept, start)}
+    assert not made.keys() & kept.keys()
+    assert holes((kept | made).values()) == []
+    assert missing_leases(by_id.values(), kept | made, start) == []

@@ -14,6 +14,7 @@ SAMPLES = {
     str: "text",
     int: 7,
     float: 0.5,
+    bool: True,
     int | None: 2**185,
     tuple[str, ...]: ("one", "two"),
     tuple[tuple[str, int], ...]: (("written", 3),),

@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from stream import events as ev
 from stream.contracts import Emit
-from stream.metrics.catalog import BUFFER_BYTES, BUFFER_LIMIT_BYTES, CATALOG, LOOP_LAG
+from stream.metrics.catalog import BUFFER_BYTES, BUFFER_LIMIT_BYTES, CATALOG, LOOP_LAG, TELEMETRY_SPANS
 from stream.metrics.recorder import COUNTED, MAX_REASONS, Recorder
 from tests.unit.metrics.every_event import CLASSES, FixedClock, sample
 
@@ -46,6 +46,7 @@ def test_every_metric_is_moved_by_something(registry, recorder):
             recorder(sample(kind))
     recorder.watch_buffer(lambda: 5, 10)
     recorder.set(LOOP_LAG, 0.1)
+    recorder.add(TELEMETRY_SPANS, 1, "exported")
     held = series(registry)
     for kind in (ev.ShardEnded, ev.ShardReleased):
         recorder(sample(kind))

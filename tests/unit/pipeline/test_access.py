@@ -80,3 +80,30 @@ def test_several_streams_are_named_one_by_one():
         "arn:aws:kinesis:eu-west-1:111122223333:stream/a",
         "arn:aws:kinesis:eu-west-1:111122223333:stream/b",
     )
+
+
+def test_leases_need_their_table_and_its_creation_only_where_it_may_be_created():
+    table = "arn:aws:dynamodb:eu-west-1:111122223333:table/flights"
+    found = [each for each in access(coordination="native") if each.service == "dynamodb"]
+    assert {each.resources for each in found} == {(table,), (f"{table}-CoordinatorState",)}
+    assert any("dynamodb:CreateTable" in each.actions for each in found)
+    given = [each for each in access(coordination={"native": {"table": "t-1", "create_table": False}}) if each.service == "dynamodb"]
+    assert not any("dynamodb:CreateTable" in each.actions for each in given)
+    assert given[0].resources == ("arn:aws:dynamodb:eu-west-1:111122223333:table/t-1",)
+
+
+def test_a_pipeline_over_objects_reads_them_and_no_stream():
+    data = least(requires=["s3://bucket/in/_SUCCESS"], notify={"sns": "arn:aws:sns:eu-west-1:123456789012:alarms"})
+    data["source"] = {"s3": {"url": "s3://archive/in", "manifest": "s3://lists/today"}, "schema": data["source"]["schema"]}
+    found = {
+        (each.service, action, resource)
+        for each in needed(Pipeline.model_validate(data))
+        for action in each.actions
+        for resource in each.resources
+    }
+    assert ("s3", "s3:GetObject", "arn:aws:s3:::archive/in/*") in found
+    assert ("s3", "s3:GetObject", "arn:aws:s3:::lists/today") in found
+    assert ("sns", "sns:Publish", "arn:aws:sns:eu-west-1:123456789012:alarms") in found
+    assert not [each for each in found if each[0] == "kinesis" or (each[1] == "s3:PutObject" and "archive" in each[2])]
+    listed = [each.prefixes for each in needed(Pipeline.model_validate(data)) if each.why == "look for what is required"]
+    assert listed == [("in/_SUCCESS",)]

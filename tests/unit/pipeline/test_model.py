@@ -123,3 +123,22 @@ def test_a_pipeline_with_several_streams_survives_its_own_text():
     made = model(source=source(kinesis={"streams": ["a", {"stream": "b", "start": "latest"}]}))
     assert read_canonical(canonical_text(made)) == made
     assert "streams" not in canonical_text(model(source=source(kinesis={"stream": "a"})))
+
+
+@pytest.mark.parametrize("given", ["native", {"native": None}, {"native": {}}, {"native": {"failover": "10s", "balance": "even"}}])
+def test_coordination_by_name_means_all_defaults(given):
+    pipeline = Pipeline.model_validate(least(coordination=given))
+    assert pipeline == Pipeline.model_validate(least(coordination="native"))
+    assert read_canonical(canonical_text(pipeline)) == pipeline
+
+
+def test_local_coordination_is_written_as_it_always_was():
+    assert "\ncoordination: local\n" in canonical_text(Pipeline.model_validate(least()))
+
+
+@pytest.mark.parametrize(
+    "given", ["dynamo", {}, {"native": {}, "local": {}}, {"native": {"failover": "0s"}}, {"native": {"no": 1}}, 7, None]
+)
+def test_coordination_is_one_known_kind(given):
+    with pytest.raises(ValidationError):
+        Pipeline.model_validate(least(coordination=given))

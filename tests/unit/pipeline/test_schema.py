@@ -119,3 +119,11 @@ def test_every_name_is_offered_with_what_it_means():
 
 def test_installed_stages_are_those_built_in_and_more():
     assert set(STAGES) <= set(installed_stages())
+
+
+def test_a_source_is_a_stream_or_objects_and_never_both():
+    objects, stream = {"s3": {"url": "s3://bucket/in/"}}, {"kinesis": {"stream": "flights"}}
+    assert errors(part("Source"), objects) == []
+    assert errors(part("Source"), stream) == []
+    assert errors(part("Source"), objects | stream)
+    assert errors(part("Source"), {"decode": "json"})

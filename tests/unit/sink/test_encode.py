@@ -110,3 +110,12 @@ def test_split_files_hold_all_rows_in_order_and_keep_to_the_target(rows, target)
 
 def test_a_file_within_the_target_is_not_split():
     assert len(list(Encoder().encode_split(noise(1000), 2**20))) == 1
+
+
+def test_lists_of_objects_with_text_are_written() -> None:
+    lines = [[{"sku": "a text that is longer than a view holds", "price": 1.5}], [], None, [{"sku": "b", "price": None}] * 3]
+    frame = pl.DataFrame({"lines": lines, "tags": [["x", None], None, [], ["y"]]})
+
+    read = pl.read_parquet(parquet(frame[1:]))
+
+    assert read.equals(frame[1:])

@@ -1,16 +1,10 @@
 """Against a real receiver over HTTP, and against a real collector."""
 
 import asyncio
-import os
-import re
-import socket
-import subprocess
-import time
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-import rotel
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -21,6 +15,7 @@ from stream.errors import DefinitionError
 from stream.pipeline.model import Otlp
 from stream.worker.exporting import LogUnits, export_range, open_sender
 from tests.sealed import shard_id, three_units
+from tests.unit.worker.rotel_agent import agent
 
 
 async def export_to(endpoint, compression, **options):
@@ -68,36 +63,11 @@ def test_a_header_without_its_secret_is_a_definition_error():
         asyncio.run(export_to("http://127.0.0.1:9", "gzip", headers={"authorization": {"env": "MISSING"}}))
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextmanager
-def collector(folder):
-    program = Path(rotel.__file__).with_name("rotel-agent")
-    port, output = free_port(), folder / "spans.txt"
-    command = [str(program), "start", "--debug-log", "traces", "--debug-log-verbosity", "detailed", "--exporter", "blackhole"]
-    command += ["--otlp-grpc-endpoint", f"127.0.0.1:{free_port()}", "--otlp-http-endpoint", f"127.0.0.1:{port}"]
-    with output.open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]})
-        try:
-            deadline = time.monotonic() + 20
-            while process.poll() is None and time.monotonic() < deadline:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-            yield f"http://127.0.0.1:{port}", output
-        finally:
-            process.terminate()
-            process.wait()
-
-
 @pytest.mark.parametrize("compression", ["gzip", "none"])
 def test_a_real_collector_takes_every_span(tmp_path, compression):
-    with collector(tmp_path) as (endpoint, output):
-        (units, items), heard = asyncio.run(export_to(endpoint, compression))
+    with agent(tmp_path) as collector:
+        (units, items), heard = asyncio.run(export_to(collector.http, compression))
+        records = collector.drain()
     assert heard == []
     assert (units, items) == (5, 215)
-    assert len(set(re.findall(rb"messaging.message.id.{0,40}?(\d{50,60})", output.read_bytes()))) == 170
+    assert len(records) == records.total() == 170

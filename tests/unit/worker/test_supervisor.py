@@ -33,6 +33,8 @@ class Stream:
     clock: Clock = field(default_factory=Clock)
     told: list = field(default_factory=list)
     order: list = field(default_factory=list)
+    leases: None = None
+    once: bool = False
 
     @property
     def source(self):

@@ -1,12 +1,15 @@
 import asyncio
+import dataclasses
 
 import polars as pl
 import pytest
 
+from stream.audit.criteria import Criterion
 from stream.audit.trace import Wanted
+from stream.commit.log import CommitLog
 from stream.errors import DefinitionError, Halted
 from stream.worker.tracing import Tracer, read_unit, replay
-from tests.sealed import sequence, shard_id, three_units
+from tests.sealed import BEGIN, sequence, shard_id, three_units
 
 
 @pytest.fixture
@@ -68,11 +71,98 @@ def test_what_is_no_record(text):
         Wanted.parse(text)
 
 
+def test_a_record_stays_where_it_was_written_when_the_sink_moves(sealed):
+    (before,) = find(sealed, str(sequence(0, 44)))
+    sealed.move("memory:elsewhere")
+    asyncio.run(sealed.unit(0, 121, 40))
+    (fate,) = find(sealed, str(sequence(0, 44)))
+    assert fate == before
+    assert fate.places[0].url.startswith("memory:lake/")
+    assert find(sealed, str(sequence(0, 124)))[0].places[0].url.startswith("memory:elsewhere/")
+    ((_, back),) = asyncio.run(tracer(sealed).find_row(fate.places[0].url, fate.places[0].row))
+    assert back == fate
+
+
 def test_a_foreign_file_is_refused(sealed):
     with pytest.raises(DefinitionError, match="none of this pipeline's targets"):
         asyncio.run(tracer(sealed).find_row("s3://elsewhere/x.parquet", 0))
     with pytest.raises(DefinitionError, match="no name that this service gives"):
         asyncio.run(tracer(sealed).find_row("memory:lake/kind=a/x.parquet", 0))
+
+
+def search(sealed, text, units=200):
+    found, searched = asyncio.run(tracer(sealed).search(Criterion.parse(text), units))
+    return [fate for _, fate in found], searched
+
+
+def test_a_value_in_a_column_leads_to_the_records(sealed):
+    found, searched = search(sealed, "n=44")
+    assert [(fate.shard, fate.sequence, fate.outcome) for fate in found] == [
+        (shard, str(sequence(number, 44)), "written") for number, shard in ((0, shard_id(0)), (1, shard_id(1)))
+    ][::-1]
+    assert searched.units == 5
+    assert search(sealed, "twice=88")[0] == found
+    assert search(sealed, "n=45")[0] == []
+
+
+def test_the_ledger_answers_for_records_that_no_file_holds(sealed):
+    found, searched = search(sealed, "outcome=filtered")
+    assert len(found) == 22 + 9
+    assert searched.files == 0
+    (fate,) = find(sealed, str(sequence(0, 12)))
+    assert fate in search(sealed, f"reason={fate.reason}")[0]
+
+
+def test_a_search_looks_at_the_newest_units_only(sealed):
+    assert [fate.sequence for fate in search(sealed, "n=44", units=1)[0]] == [str(sequence(1, 44))]
+    assert search(sealed, "n=44", units=2)[1].units == 4
+
+
+def test_a_column_that_no_file_has(sealed):
+    with pytest.raises(DefinitionError, match="has a column 'order'"):
+        search(sealed, "order=44")
+
+
+class Counting:
+    """A store that counts what is asked of it and how many bytes it gives."""
+
+    def __init__(self, store):
+        self.store = store
+        self.listed = self.read = 0
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    async def get(self, key):
+        self.read += 1
+        return await self.store.get(key)
+
+    async def list(self, prefix, after=""):
+        keys = 0
+        async for info in self.store.list(prefix, after):
+            if keys % 1000 == 0:
+                self.listed += 1
+            keys += 1
+            yield info
+
+
+def test_in_a_log_of_a_hundred_thousand_units_few_objects_are_looked_at(sealed):
+    """Calls are counted, since time would depend on the machine: S3 answers each in some tens of milliseconds."""
+    prefix = f"flights/commits/events/{shard_id(0)}/"
+    before = [BEGIN - n * 2**80 for n in range(1, 60_000)]
+    behind = [sequence(0, 120) + n * 2**80 for n in range(1, 40_000)]
+    template = next(iter(sealed.root._objects.values()))
+    for start in (*before, *behind):
+        sealed.root._objects[f"{prefix}{start:060d}.json"] = template
+    store = Counting(sealed.stores.state)
+    areas = sealed.stores.areas(sealed.root.url, "events")
+    ledger = Counting(areas["ledger"].store)
+    areas["ledger"] = dataclasses.replace(areas["ledger"], store=ledger)
+    log = CommitLog(store, "flights", sealed.clock, "trace")
+    ((_, fate),) = asyncio.run(Tracer(log, "events", areas).find(Wanted(sequence(0, 44), 0, shard_id(0))))
+    assert fate.sequence == str(sequence(0, 44))
+    assert (store.read, ledger.read) == (1, 1)
+    assert store.listed <= 20
 
 
 def steps(sealed, n):

@@ -1,0 +1,165 @@
+"""Who is measured, and how each is run: a process of its own whose CPU time is what it used, children included."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from replay import SMALL
+from shapes import Shape
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parent
+PIPELINE: Final = """
+application: bench
+source:
+  kinesis: {{stream: "{stream}"}}
+  schema: {schema}
+stages: {stages}
+sinks: [s3: {{url: "file:lake"}}]
+state: file:state
+flush: {{age: {age}, rows: {rows}}}
+memory: {{budget: {budget}}}
+metrics: {{port: 0}}
+"""
+
+
+ROWS_A_UNIT: Final = 50_000
+"""As many as the peers put into a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What one run took: CPU seconds, wall seconds, most memory in MiB."""
+
+    cpu: float
+    wall: float
+    rss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to read, and where its output goes (``lake`` below ``folder``)."""
+
+    shape: Shape
+    url: str
+    stream: str
+    records: int
+    folder: Path
+
+
+def environment(url: str) -> dict[str, str]:
+    """Credentials that the replay server does not look at, and where to find it."""
+    keys = {"AWS_ACCESS_KEY_ID": "t", "AWS_SECRET_ACCESS_KEY": "t", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
+    return {
+        **os.environ,
+        **keys,
+        "AWS_ENDPOINT_URL_KINESIS": url,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+    }
+
+
+def service(job: Job, *, budget: str = "256MiB", age: str = "10s", options: tuple[str, ...] = ()) -> Used:
+    """This service: until everything is sealed, then drained."""
+    age = "1s" if job.stream == SMALL else age
+    text = PIPELINE.format(stream=job.stream, schema=job.shape.schema, stages=job.shape.stages, budget=budget, age=age, rows=ROWS_A_UNIT)
+    (job.folder / "pipeline.yaml").write_text(text)
+    command = [sys.executable, "-m", "stream", "run", str(job.folder / "pipeline.yaml"), *options]
+
+    def until_sealed(process: subprocess.Popen[bytes]) -> None:
+        done = 0
+        assert process.stderr is not None
+        for line in process.stderr:
+            event = json.loads(line)
+            done += sum(event["outcomes"].values()) if event["event"] == "unit_sealed" else 0
+            if done >= job.records:
+                break
+        process.send_signal(signal.SIGTERM)
+        threading.Thread(target=process.stderr.read).start()
+
+    return _run(command, job, until_sealed)
+
+
+def peer(client: str, work: str, lock: str) -> Callable[[Job], Used]:
+    """A loop of ``peers/consume.py`` in the environment that ``peers/<lock>.txt`` locks."""
+
+    def run(job: Job) -> Used:
+        (job.folder / "lake").mkdir()
+        arguments = [client, work, job.shape.name, job.url, job.stream, str(job.folder / "lake")]
+        return _run([str(interpreter(lock)), str(HERE / "peers" / "consume.py"), *arguments], job, lambda _: None)
+
+    return run
+
+
+def interpreter(lock: str) -> Path:
+    """The Python of a peer's environment, made on first use with exactly the versions in its lock file."""
+    wanted = HERE / "peers" / f"{lock}.txt"
+    folder = ROOT / ".make" / "peers" / f"{lock}-{hashlib.sha256(wanted.read_bytes()).hexdigest()[:12]}"
+    python = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])) or sys.exit("uv is not there")
+        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], check=True)
+        install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), "--require-hashes", "-r", str(wanted)]
+        subprocess.run(install, check=True)
+        (folder / "complete").touch()
+    return python
+
+
+def _run(command: list[str], job: Job, attend: Callable[[subprocess.Popen[bytes]], None]) -> Used:
+    """Run ``command`` under GNU-time-like accounting: memory is read before it ends, CPU from what the kernel charges us for it."""
+    before, peak = resource.getrusage(resource.RUSAGE_CHILDREN), [0.0]
+    begun = _seconds()
+    with subprocess.Popen(command, env=environment(job.url), stderr=subprocess.PIPE) as process:
+        watch = threading.Thread(target=_watch, args=(process, peak))
+        watch.start()
+        attend(process)
+        errors = (
+            process.stderr.read() if process.stderr is not None and not process.stderr.closed and attend.__name__ == "<lambda>" else b""
+        )
+        process.wait()
+        wall = _seconds() - begun
+        watch.join()
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{errors.decode()[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Used(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall, peak[0])
+
+
+def _watch(process: subprocess.Popen[bytes], peak: list[float]) -> None:
+    while process.poll() is None:
+        try:
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc", str(process.pid), "status").read_text())
+        except OSError:
+            return
+        peak[0] = max(peak[0], int(found[1]) / 1024 if found else 0.0)
+        try:
+            process.wait(0.05)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _seconds() -> float:
+    import time
+
+    return time.monotonic()
+
+
+CONTESTANTS: Final[dict[str, Callable[[Job], Used]]] = {
+    "stream": service,
+    "aiobotocore loop": peer("aiobotocore", "dict", "aws"),
+    "boto3 + Polars": peer("boto3", "polars", "aws"),
+    "capo-kinesis loop": peer("capo", "dict", "capo"),
+    "capo-kinesis + Polars": peer("capo", "polars", "capo"),
+}

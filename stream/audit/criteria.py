@@ -1,0 +1,89 @@
+"""Finding records by what they hold: one column of a ledger segment or of a data file against one value."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+import pyarrow as pa
+
+from stream.audit.ledger import Segment
+from stream.errors import DefinitionError
+
+LEDGER_COLUMNS: Final = ("trace_id", "parent_id", "outcome", "stage", "reason")
+"""Answered by the ledger alone, for records that no file holds, too."""
+
+_AT: Final = "_found_at"
+_CRITERION: Final = re.compile(r"([^=]+)=(.*)", re.DOTALL)
+_PACKED: Final = {".gz": "gzip", ".zst": "zstd"}
+_TRUTH: Final = {"true": True, "false": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """``column`` holds ``value``, written as text."""
+
+    column: str
+    value: str
+
+    @staticmethod
+    def parse(text: str) -> Criterion:
+        """``column=value``.
+
+        Raises:
+            DefinitionError: ``text`` is no such thing.
+        """
+        match = _CRITERION.fullmatch(text)
+        if match is None:
+            msg = f"{text!r} is no search for a record; write column=value, such as order_id=4711"
+            raise DefinitionError(msg)
+        return Criterion(match[1].strip(), match[2])
+
+    @property
+    def in_ledger(self) -> bool:
+        """Whether ledger segments answer it."""
+        return self.column in LEDGER_COLUMNS
+
+
+def in_segment(segment: Segment, criterion: Criterion) -> pl.DataFrame:
+    """The ledger rows that meet ``criterion``, which is about one of ``LEDGER_COLUMNS``."""
+    return segment.frame.with_row_index("at").filter(pl.col(criterion.column).cast(pl.String) == criterion.value)
+
+
+def in_file(key: str, body: bytes, criterion: Criterion) -> list[int] | None:
+    """The rows, from 0, of the data file ``key`` that meet ``criterion``; None if it has no such column.
+
+    Row groups whose statistics exclude the value are not decoded, nor is any other column. A value that the column's type cannot hold
+    is in no row.
+    """
+    rows = pl.scan_parquet(io.BytesIO(body)) if key.endswith(".parquet") else _lines(key, body)
+    dtype = rows.collect_schema().get(criterion.column)
+    if dtype is None:
+        return None
+    value = _as(dtype, criterion.value)
+    if value is None:
+        return []
+    found = rows.with_row_index(_AT).filter(pl.col(criterion.column) == pl.lit(value, dtype)).select(_AT).collect()
+    return found[_AT].to_list()
+
+
+def _lines(key: str, body: bytes) -> pl.LazyFrame:
+    packed = _PACKED.get(key[key.rfind(".") :])
+    plain = pa.input_stream(pa.BufferReader(body), compression=packed).read() if packed else body
+    return pl.read_ndjson(io.BytesIO(plain), infer_schema_length=None).lazy()
+
+
+def _as(dtype: pl.DataType, text: str) -> object:
+    """``text`` as a value of ``dtype``; None where it is none."""
+    if dtype == pl.Boolean:
+        return _TRUTH.get(text.lower())
+    column = pl.Series([text], dtype=pl.String)
+    try:
+        if isinstance(dtype, pl.Datetime):
+            return column.str.to_datetime(time_unit=dtype.time_unit, time_zone=dtype.time_zone, strict=False)[0]
+        return column.cast(dtype, strict=False)[0]
+    except pl.exceptions.PolarsError:
+        return None

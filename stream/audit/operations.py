@@ -1,0 +1,237 @@
+"""What the worker itself is doing, as spans: derived from its events, in the traces that records' spans link to.
+
+A unit's operations stand in the unit's trace, so that a trace store shows them beside the spans of its records, and a log line that
+carries the trace id leads there. What belongs to no unit stands in the trace of the worker's hold on the shard. Nothing here is part of
+the proof; a span that is dropped costs a picture, not a record.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from stream import events as ev
+from stream.audit.ids import operation_trace, unit_span, unit_trace
+from stream.contracts import Clock
+
+CLIENT: Final = "client"
+INTERNAL: Final = "internal"
+
+_BEHIND: Final = 64
+"""Units that may be cut and not yet sealed in one shard before the oldest is forgotten; there are three at most while all goes well."""
+
+_AFTERWARDS: Final = (ev.SpansExported, ev.ExportRefused, ev.ExportHalted, ev.ExportResumed, ev.ExportLagged)
+"""What may still be told of a shard when the worker holds it no more."""
+
+Attributes: TypeAlias = Mapping[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One span. Times are nanoseconds since 1970; ``error`` is empty where nothing went wrong, else its class."""
+
+    name: str
+    kind: str
+    trace: bytes
+    span: bytes
+    parent: bytes | None
+    start: int
+    end: int
+    attributes: Attributes
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one event meant: the span that a log line about it should name, in hex, and the spans that it ended."""
+
+    trace: str
+    span: str
+    ended: tuple[Operation, ...] = ()
+
+
+@dataclass(slots=True)
+class _Unit:
+    after: int
+    last: int
+    trace: bytes
+    root: bytes
+    begun: int
+    moment: int
+    """Where the next operation without a duration of its own begins."""
+    attributes: dict[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Hold:
+    """A worker's hold on one shard; ``units`` are cut and not yet sealed, oldest first. ``parent``: its span, if it will have one."""
+
+    trace: bytes
+    parent: bytes | None
+    root: bytes
+    begun: int
+    units: deque[_Unit] = field(default_factory=lambda: deque(maxlen=_BEHIND))
+
+
+class Operations:
+    """Follows the events of one worker. Callable from any thread; each event is to be told once, in its order."""
+
+    def __init__(self, application: str, worker: str, clock: Clock) -> None:
+        self._application = application
+        self._worker = worker
+        self._clock = clock
+        self._holds: dict[tuple[str, str], _Hold] = {}
+        self._number = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, event: ev.Event) -> Told:
+        """Take note of ``event``."""
+        with self._lock:
+            self._number += 1
+            now = int(self._clock.now().timestamp() * 1e9)
+            hold = self._holds.get((event.stream, event.shard)) or self._begin(event, now)
+            return self._told(event, hold, now)
+
+    def _told(self, event: ev.Event, hold: _Hold, now: int) -> Told:  # noqa: PLR0911 - one case per kind of event
+        match event:
+            case ev.UnitCut():
+                cut: dict[str, str | int] = {"kst.unit.trigger": event.trigger, "kst.unit.records": event.records}
+                hold.units.append(self._unit(event, event.last, now, cut))
+                return _names(hold.units[-1])
+            case ev.StageApplied() | ev.RecordsRejected():
+                return self._cooked(event, hold, now)
+            case ev.IntentCreated() | ev.IntentAdopted() | ev.IntentAmended() | ev.ManifestSealed() | ev.UnitSealed():
+                return self._committed(event, hold, now)
+            case ev.FileWritten() | ev.Checkpointed() if hold.units:
+                return self._stored(event, hold.units[0], now)
+            case ev.CallRepeated() if hold.units:
+                return _names(hold.units[0])
+            case ev.PageReceived() | ev.PollRepeated():
+                return self._polled(event, hold, now)
+            case _:
+                return self._lease(event, hold, now)
+
+    def _cooked(self, event: ev.StageApplied | ev.RecordsRejected, hold: _Hold, now: int) -> Told:
+        """Stages are told together once all have run: laid end to end from the cut on, they stand where they ran."""
+        if not hold.units:
+            return Told(hold.trace.hex(), hold.root.hex())
+        unit = hold.units[-1]
+        if isinstance(event, ev.RecordsRejected):
+            return _names(unit)
+        attributes: Attributes = {"kst.stage": event.stage, "kst.stage.rows_in": event.rows_in, "kst.stage.rows_out": event.rows_out}
+        end = min(now, unit.moment + int(event.seconds * 1e9))
+        done = self._below(unit, f"transform {event.stage}", INTERNAL, unit.moment, end, attributes)
+        unit.moment = end
+        return _of(done)
+
+    def _committed(self, event: ev.Event, hold: _Hold, now: int) -> Told:
+        after, last = getattr(event, "after"), getattr(event, "last")  # noqa: B009 - each of these events has them
+        unit = next((unit for unit in hold.units if unit.after == after), None)
+        if unit is None:
+            unit = self._unit(event, last, now, {})
+            if last is not None and not isinstance(event, ev.UnitSealed):
+                hold.units.appendleft(unit)  # another worker's intent, which this one completes
+        if isinstance(event, ev.ManifestSealed):
+            done = self._below(unit, f"seal {event.stream}", CLIENT, unit.moment, now, {})
+            unit.moment = now
+            return _of(done)
+        if isinstance(event, ev.UnitSealed):
+            hold.units = deque((each for each in hold.units if each.after > after), _BEHIND)
+            outcomes = {f"kst.unit.{label}": count for label, count in event.outcomes}
+            return _of(self._whole(unit, event.stream, now, outcomes))
+        unit.moment = now
+        return _names(unit)
+
+    def _stored(self, event: ev.FileWritten | ev.Checkpointed, unit: _Unit, now: int) -> Told:
+        if isinstance(event, ev.Checkpointed):
+            return _of(self._below(unit, f"checkpoint {event.stream}", CLIENT, unit.moment, now, {"messaging.operation.type": "settle"}))
+        attributes: Attributes = {"kst.sink": event.sink, "kst.dest.rows": event.rows, "kst.dest.bytes": event.size}
+        unit.moment = now
+        return _of(self._below(unit, f"write {event.sink}", CLIENT, now - int(event.seconds * 1e9), now, attributes))
+
+    def _polled(self, event: ev.PageReceived | ev.PollRepeated, hold: _Hold, now: int) -> Told:
+        """Polls that gave nothing are not told: an idle shard would fill the trace store with them."""
+        if isinstance(event, ev.PollRepeated):
+            failed = self._in(hold, f"get_records {event.stream}", now, now, {"kst.wait_ms": round(event.wait * 1000)}, event.why)
+            return _of(failed)
+        if not event.records:
+            return Told(hold.trace.hex(), hold.root.hex())
+        attributes: Attributes = {
+            "messaging.operation.type": "receive",
+            "messaging.batch.message_count": event.user_records,
+            "kst.source.records": event.records,
+            "kst.source.bytes": event.payload_bytes,
+            "kst.source.behind_ms": event.behind_ms,
+        }
+        return _of(self._in(hold, f"get_records {event.stream}", now - int(event.seconds * 1e9), now, attributes))
+
+    def _lease(self, event: ev.Event, hold: _Hold, now: int) -> Told:
+        where = event.stream, event.shard
+        match event:
+            case ev.ShardStarted():
+                return _of(self._in(hold, f"take shard {event.stream}", now, now, {"kst.unit.after_seq": str(event.position)}))
+            case ev.RecoveryFinished():
+                unfinished = tuple(self._whole(unit, event.stream, now, {}) for unit in hold.units)
+                hold.units.clear()
+                start, attributes = now - int(event.seconds * 1e9), {"kst.recovery.units": event.units_followed}
+                done = self._in(hold, f"recover shard {event.stream}", start, now, attributes)
+                return Told(done.trace.hex(), done.span.hex(), (*unfinished, done))
+            case ev.RecordsExpired():
+                return _of(self._in(hold, f"lose records {event.stream}", now, now, {}, "expired_gap"))
+            case ev.ExportHalted():
+                return _of(self._in(hold, f"halt export {event.stream}", now, now, {"http.response.status_code": event.status}, "export"))
+            case ev.ShardEnded() | ev.ShardReleased() | ev.ShardHalted():
+                self._holds.pop(where, None)
+                error = "halted" if isinstance(event, ev.ShardHalted) else ""
+                what: Attributes = {"kst.lease.end": event.why if isinstance(event, ev.ShardReleased) else error or "shard_end"}
+                attributes_of = {**self._shared(event), **what}
+                held = Operation(f"hold shard {event.stream}", INTERNAL, hold.trace, hold.root, None, hold.begun, now, attributes_of, error)
+                return _of(held)
+            case _:
+                return Told(hold.trace.hex(), hold.root.hex())
+
+    def _begin(self, event: ev.Event, now: int) -> _Hold:
+        """The hold that begins with ``event``. What is told of no shard, or after its end, has one that no span stands for."""
+        if not event.shard or isinstance(event, _AFTERWARDS):
+            trace = operation_trace(self._application, event.stream, event.shard, self._worker)
+            return _Hold(trace, None, unit_span(trace, "hold"), now)
+        trace = operation_trace(self._application, event.stream, event.shard, self._worker, str(self._number))
+        root = unit_span(trace, "hold")
+        hold = self._holds[event.stream, event.shard] = _Hold(trace, root, root, now)
+        return hold
+
+    def _unit(self, event: ev.Event, last: int | None, now: int, attributes: dict[str, str | int]) -> _Unit:
+        after: int = getattr(event, "after")  # noqa: B009 - events about units have it
+        trace = unit_trace(self._application, event.stream, event.shard, after, last)
+        root = unit_span(trace, f"commit by {self._worker}", self._number)
+        bounds = {"kst.unit.after_seq": str(after), "kst.unit.last_seq": str(last)}
+        return _Unit(after, last or after, trace, root, now, now, {**self._shared(event), **bounds, **attributes})
+
+    def _whole(self, unit: _Unit, stream: str, now: int, attributes: Attributes) -> Operation:
+        return Operation(f"commit {stream}", INTERNAL, unit.trace, unit.root, None, unit.begun, now, {**unit.attributes, **attributes})
+
+    def _below(self, unit: _Unit, name: str, kind: str, start: int, end: int, attributes: Attributes) -> Operation:
+        own = unit_span(unit.trace, f"{name} by {self._worker}", self._number)
+        return Operation(name, kind, unit.trace, own, unit.root, min(start, end), end, attributes)
+
+    def _in(self, hold: _Hold, name: str, start: int, end: int, attributes: Attributes, error: str = "") -> Operation:
+        own = unit_span(hold.trace, name, self._number)
+        return Operation(name, CLIENT, hold.trace, own, hold.parent, start, end, attributes, error)
+
+    def _shared(self, event: ev.Event) -> dict[str, str | int]:
+        return {
+            "messaging.destination.name": event.stream,
+            "messaging.destination.partition.id": event.shard,
+            "messaging.client.id": self._worker,
+        }
+
+
+def _names(unit: _Unit) -> Told:
+    return Told(unit.trace.hex(), unit.root.hex())
+
+
+def _of(done: Operation) -> Told:
+    return Told(done.trace.hex(), done.span.hex(), (done,))

@@ -1,0 +1,109 @@
+"""DynamoDB over its JSON protocol: botocore finds endpoint and credentials, aiohttp carries, msgspec parses.
+
+Calls are made once. A hidden repeat of a conditional write would meet its own first attempt and call it somebody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from stream.aws.errors import AwsFatal, AwsRetryable, Call, explain, translate
+from stream.aws.kinesis import proxy_for
+from stream.aws.session import AwsSession
+from stream.aws.signing import Signer
+from stream.contracts import Clock
+from stream.errors import StreamError
+
+CONDITION_FAILED: Final = "ConditionalCheckFailedException"
+TABLE_MISSING: Final = "ResourceNotFoundException"
+
+_TARGET: Final = "DynamoDB_20120810."
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=5, sock_connect=2)
+"""DynamoDB answers in milliseconds; an answer that takes longer must not outlive the lease that it is about."""
+
+Item = dict[str, dict[str, Any]]
+
+
+class ConditionFailed(StreamError):
+    """A conditional write did nothing; ``item`` is the row that stood in the way, None if there is none or the service did not say."""
+
+    def __init__(self, message: str, item: Item | None) -> None:
+        super().__init__(message)
+        self.item = item
+
+
+class _Refusal(msgspec.Struct, rename={"type": "__type"}):
+    type: str = ""
+    message: str = ""
+    Message: str = ""
+    Item: dict[str, dict[str, Any]] | None = None
+
+
+class DynamoDb:
+    """DynamoDB calls; rows as the wire has them, ``{name: {type: value}}``."""
+
+    def __init__(self, session: AwsSession, http: aiohttp.ClientSession, clock: Clock) -> None:
+        self._session = session
+        self._http = http
+        self._clock = clock
+        self._region = session.region
+        self._url = session.endpoint("dynamodb").rstrip("/") + "/"
+        self._signer = Signer("dynamodb", self._region, self._url)
+        self._proxy = proxy_for(self._url)
+
+    @property
+    def place(self) -> str:
+        """Region and endpoint, for messages."""
+        return f"region {self._region}, endpoint {self._url}"
+
+    async def call(self, operation: str, table: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to ``operation`` on ``table``.
+
+        Raises:
+            ConditionFailed: the request's condition does not hold; nothing was written.
+            AwsRetryable: throttled, or no answer: a write may have happened.
+            AwsFatal: refused for good.
+        """
+        call = Call(f"dynamodb:{operation}", f"table {table}", self.place)
+        body = msgspec.json.encode({"TableName": table, **request})
+        try:
+            headers = self._signer.headers(await self._session.credentials(), _TARGET + operation, body, self._clock.now())
+            headers["accept-encoding"] = "identity"
+            async with self._http.post(self._url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy) as response:
+                answer, status = await response.read(), response.status
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise translate(call, error) from error
+        if status != 200:
+            raise _refused(call, answer, status)
+        try:
+            decoded: dict[str, Any] = msgspec.json.decode(answer)
+        except msgspec.DecodeError as error:
+            msg = f"{call} gave an answer that is not as documented: {error}"
+            raise AwsRetryable(msg, code="UnreadableAnswer") from error
+        return decoded
+
+
+@asynccontextmanager
+async def open_dynamodb(session: AwsSession, clock: Clock) -> AsyncIterator[DynamoDb]:
+    """A client whose connections are kept for reuse until the context ends."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60)
+    jar = aiohttp.DummyCookieJar()
+    async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False, cookie_jar=jar) as http:
+        yield DynamoDb(session, http, clock)
+
+
+def _refused(call: Call, body: bytes, status: int) -> ConditionFailed | AwsRetryable | AwsFatal:
+    try:
+        said = msgspec.json.decode(body, type=_Refusal)
+    except msgspec.DecodeError:
+        return explain(call, "Unknown", body[:200].decode("utf-8", "replace"), status)
+    code = said.type.rpartition("#")[2] or "Unknown"
+    message = said.message or said.Message
+    if code == CONDITION_FAILED:
+        return ConditionFailed(f"{call}: {message}", said.Item)
+    return explain(call, code, message, status)

@@ -1,0 +1,132 @@
+"""``stream backfill``: a stretch of time from a stream or an archive, beside the live pipeline."""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import UTC, datetime
+from typing import Annotated, Self
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from stream import events
+from stream.cli.audit import File
+from stream.cli.run import EXIT_DEFINITION, Drain, ResultFile, Threads, carry_out, load_pipeline
+from stream.clock import SystemClock
+from stream.errors import DefinitionError
+from stream.pipeline.model import Pipeline
+from stream.source.bounded import place_of
+from stream.worker.assemble import WorkerOptions, usable_cores
+from stream.worker.backfill import in_namespace
+from stream.worker.reading import Reading
+from stream.worker.slices import Window
+
+
+def backfill(
+    file: File,
+    begin: Annotated[str, typer.Option("--from", help="First moment, as 2026-01-01T00:00:00Z or 2026-01-01.")],
+    end: Annotated[str, typer.Option("--to", help="First moment that is not taken any more.")],
+    namespace: Annotated[str | None, typer.Option(help="Log and output of its own, beside the live ones.")] = None,
+    drain: Drain = 25.0,
+    threads: Threads = None,
+    result: ResultFile = None,
+) -> None:
+    """Read what arrived from --from up to --to, from the stream or from the objects of `source.s3`, and end.
+
+    Runs beside the live pipeline; the same command again goes on where the last one stopped, and does nothing once all is done. Without
+    --namespace the rows join those of the live pipeline, and what that one writes itself is refused.
+
+    Exit code 0: done; 1: it could not go on, run it again; 2: the pipeline or the command is wrong, and nothing was read.
+    """
+    window = Window(_moment(begin, "--from"), _moment(end, "--to"))
+    if window.begin is None or window.end is None or window.begin >= window.end:
+        msg = f"--from {begin} must lie before --to {end}"
+        raise typer.BadParameter(msg)
+    pipeline = load_pipeline(file)
+    try:
+        apart = pipeline if namespace is None else in_namespace(pipeline, namespace)
+    except DefinitionError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_DEFINITION) from error
+    quiet = apart.model_copy(update={"metrics": apart.metrics.model_copy(update={"port": 0})})
+    with Bar(window, Console(stderr=True, highlight=False)) as bar:
+        reading = Reading(window=window, disjoint=namespace is not None)
+        options = WorkerOptions(file.parent, os.environ, drain, threads or usable_cores(), (bar,), reading=reading)
+        done = carry_out(quiet, options, result)
+    if done.code:
+        typer.echo(f"error: {done.error}", err=True)
+        raise typer.Exit(done.code)
+    typer.echo(f"{bar.records:,} records committed by this run; {_where(apart)}", err=True)
+
+
+class Bar:
+    """An ``Emit`` that shows how far a backfill is, and how long it may still take; nothing where nobody looks on.
+
+    Of objects it counts those that are read, of a stream the share of the time in each shard.
+    """
+
+    def __init__(self, window: Window, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(40), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self._bars = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._bars.add_task("backfill", total=1.0)
+        self._lock = threading.Lock()
+        self._window = window
+        self._weights: dict[tuple[str, str], int] = {}
+        self._shares: dict[tuple[str, str], float] = {}
+        self.records = 0
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    @property
+    def share(self) -> float:
+        """How much is done, from 0 to 1, as far as it is known."""
+        total = sum(self._weights.values())
+        return sum(self._shares.get(key, 0.0) * weight for key, weight in self._weights.items()) / total if total else 0.0
+
+    def __call__(self, event: events.Event) -> None:
+        """Move the bar on."""
+        key = (event.stream, event.shard)
+        with self._lock:
+            match event:
+                case events.ShardStarted():
+                    self._weights.setdefault(key, 1)
+                case events.PartOpened():
+                    self._weights[key] = event.pieces
+                case events.UnitSealed():
+                    self.records += sum(count for _, count in event.outcomes)
+                    self._shares[key] = self._reached(key, event)
+                case events.ShardEnded():
+                    self._shares[key] = 1.0
+                case _:
+                    return
+            self._bars.update(self._task, completed=self.share, description=f"{self.records:,} records")
+
+    def _reached(self, key: tuple[str, str], event: events.UnitSealed) -> float:
+        piece, _ = place_of(event.last)
+        if piece <= self._weights.get(key, 0):
+            return (piece - 1) / self._weights[key]
+        if self._window.begin is None or self._window.end is None:
+            return 0.0
+        newest = SystemClock().now().timestamp() - event.newest_age
+        begin, end = self._window.begin.timestamp(), self._window.end.timestamp()
+        return min(1.0, max(0.0, (newest - begin) / (end - begin)))
+
+
+def _moment(text: str, option: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        msg = f"{option} {text}: write a moment as 2026-01-01T00:00:00Z, or a date"
+        raise typer.BadParameter(msg) from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _where(pipeline: Pipeline) -> str:
+    return "rows are in " + ", ".join(sink.url for sink in pipeline.sinks)

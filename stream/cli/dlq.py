@@ -1,0 +1,214 @@
+"""``stream dlq``: dead letters counted, listed, shown, and sent through the pipeline again."""
+
+from __future__ import annotations
+
+import json as json_text
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stream.audit.trace import Wanted
+from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE
+from stream.cli.audit import AsJson, File, Stream, chosen
+from stream.cli.audit import carry_out as ask
+from stream.cli.run import Drain, ResultFile, Threads, carry_out, load_pipeline
+from stream.clock import SystemClock
+from stream.errors import DefinitionError
+from stream.pipeline.model import Pipeline
+from stream.sink import rejects
+from stream.worker.assemble import WorkerOptions, usable_cores, worker_id
+from stream.worker.auditing import Stores
+from stream.worker.dead_letters import FILE, LINE, STATE, DeadLetters, picked, place_of, top
+from stream.worker.evidence import session_of
+from stream.worker.places import located
+from stream.worker.reading import Reading
+
+EXIT_NOT_FOUND = 1
+PIPED_WIDTH = 240
+"""Columns where no terminal says how many there are: wide enough for a record's name."""
+
+Where = Annotated[
+    str | None,
+    typer.Option(
+        help="SQL condition on _shard, _sequence, _arrival, _partition_key, stage, reason, fingerprint, cause, _attempt, state.",
+        show_default="all",
+    ),
+]
+Limit = Annotated[int | None, typer.Option(help="At most so many.", min=1, show_default="all")]
+
+app = typer.Typer(name="dlq", help="Count, list, show and redrive dead letters.", no_args_is_help=True)
+
+
+@app.command("top")
+def top_causes(file: File, where: Where = None, stream: Stream = None, json: AsJson = False) -> None:
+    """Count dead letters by cause, most frequent first; `waiting` ones can be redriven."""
+    causes = top(_table(file, stream, where))
+    if json:
+        return _as_json(causes)
+    table = Table("records", "waiting", "cause", "stage", "reason", "fingerprint", "first", "last")
+    for row in causes.iter_rows(named=True):
+        counts = f"{row['records']:,}", f"{row['waiting']:,}"
+        table.add_row(
+            *counts, row["cause"], row["stage"], row["reason"], row["fingerprint"], *(_time(row[name]) for name in ("first", "last"))
+        )
+    _console().print(table)
+    return None
+
+
+@app.command("ls")
+def listing(file: File, where: Where = None, limit: Limit = 50, stream: Stream = None, json: AsJson = False) -> None:
+    """List dead letters without their content, an attempt each."""
+    found = _table(file, stream, where)
+    shown = found if limit is None else found.head(limit)
+    if json:
+        return _as_json(shown.drop(DATA))
+    table = Table("record", "arrived", "stage", "reason", "attempt", "state")
+    for row in shown.iter_rows(named=True):
+        table.add_row(_name(row), _time(row[ARRIVAL]), row["stage"], row["reason"], str(row[ATTEMPT]), row[STATE])
+    console = _console()
+    console.print(table)
+    if found.height > shown.height:
+        console.print(f"{found.height - shown.height:,} more; see --limit and --where")
+    return None
+
+
+@app.command()
+def show(
+    file: File,
+    record: Annotated[str, typer.Argument(help="[<shard>:]<sequence>[:<sub>] of the record.", show_default=False)],
+    stream: Stream = None,
+    json: AsJson = False,
+) -> None:
+    """Show one dead letter with its content, in every attempt. Prints record data.
+
+    Exit code 0: found; 1: no dead letter is of that record; 2: it could not be looked up.
+    """
+    wanted = Wanted.parse(record)
+    found = place_of(_table(file, stream, None, contents=True), wanted.shard, str(wanted.sequence), wanted.subsequence)
+    if json:
+        _as_json(found.with_columns(pl.col(DATA).bin.encode("base64")))
+    console = _console()
+    for row in () if json else found.iter_rows(named=True):
+        lines = {
+            "record": _name(row),
+            "arrived": _time(row[ARRIVAL]),
+            "stage": row["stage"],
+            "reason": row["reason"],
+            "cause": row["cause"],
+        }
+        lines |= {"attempt": row[ATTEMPT], "state": row[STATE], "file": f"{row[FILE]} row {row[LINE]}"}
+        lines |= {"content": row[DATA].decode(errors="backslashreplace")}
+        for name, value in lines.items():
+            console.print(f"[bold]{name:8}[/] ", end="")
+            console.print(str(value), markup=False)
+    if found.is_empty():
+        typer.echo("No dead letter in a sealed unit is of this record.", err=True)
+        raise typer.Exit(EXIT_NOT_FOUND)
+
+
+@app.command()
+def redrive(  # noqa: PLR0917 - options of a command are given by name
+    file: File,
+    where: Where = None,
+    pipeline: Annotated[
+        Path | None, typer.Option("--pipeline", help="Run this corrected file instead.", exists=True, dir_okay=False)
+    ] = None,
+    limit: Limit = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")] = False,
+    stream: Stream = None,
+    drain: Drain = 25.0,
+    threads: Threads = None,
+    result: ResultFile = None,
+) -> None:
+    """Send dead letters through the pipeline again, each once: whoever runs this at the same time takes others.
+
+    First finishes what an earlier redrive left undone. Records keep the lineage they had; what is refused again is a dead letter again,
+    with one more attempt. Safe beside a running worker.
+
+    Exit code 0: done; 1: it could not go on, run it again; 2: the pipeline or the command is wrong, and nothing was read.
+    """
+    fixed = load_pipeline(pipeline or file)
+    base = (pipeline or file).parent
+    if dry_run:
+        waiting = _table(file, stream, where).filter(pl.col(STATE) == "waiting").height
+        typer.echo(f"{min(waiting, limit or waiting):,} dead letters would be sent through again")
+        return
+
+    async def claim(old: Pipeline) -> list[tuple[str, int, int]]:
+        _same_log(old, file.parent, fixed, base)
+        claimed = []
+        for one in chosen(old, stream):
+            done = await _letters(one, file.parent).redrive(where, limit, worker_id(SystemClock()))
+            if done is not None:
+                claimed.append((one.source.kinesis.stream, *done))
+        return claimed
+
+    claimed = ask(file, claim)
+    for name, number, records in claimed:
+        typer.echo(f"redrive {number} of {name}: {records:,} dead letters", err=True)
+    if not claimed:
+        typer.echo("no dead letter waits; finishing earlier redrives, if any", err=True)
+    options = WorkerOptions(base, os.environ, drain, threads or usable_cores(), reading=Reading(letters=True))
+    quiet = fixed.model_copy(update={"metrics": fixed.metrics.model_copy(update={"port": 0})})
+    end = carry_out(quiet, options, result)
+    if end.code:
+        typer.echo(f"error: {end.error}", err=True)
+        raise typer.Exit(end.code)
+
+
+def _same_log(old: Pipeline, old_base: Path, new: Pipeline, new_base: Path) -> None:
+    """Make sure that both files write to one log, or the letters would be claimed in one and read in another.
+
+    Raises:
+        DefinitionError: they do not.
+    """
+    for name, one, other in (
+        ("application", old.application, new.application),
+        ("state", located(old.state, old_base), located(new.state, new_base)),
+        ("source.kinesis", old.source.kinesis.names, new.source.kinesis.names),
+    ):
+        if one != other:
+            msg = f"--pipeline has another `{name}` ({other}) than the pipeline whose dead letters these are ({one}): they must agree"
+            raise DefinitionError(msg)
+
+
+def _letters(pipeline: Pipeline, base: Path) -> DeadLetters:
+    stores = Stores.open(pipeline, base, session_of(pipeline))
+    return DeadLetters(pipeline.source.kinesis.stream, stores.state, stores.targets[rejects.NAME], pipeline.rejects.redrive, SystemClock())
+
+
+def _table(file: Path, stream: str | None, where: str | None, *, contents: bool = False) -> pl.DataFrame:
+    async def run(pipeline: Pipeline) -> pl.DataFrame:
+        return pl.concat([await _letters(one, file.parent).table(contents=contents) for one in chosen(pipeline, stream)])
+
+    read: Callable[[Pipeline], Any] = run
+    table: pl.DataFrame = ask(file, read)
+    try:
+        return picked(table, where)
+    except DefinitionError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _console() -> Console:
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row[SHARD]}:{row[SEQUENCE]}:{row[SUBSEQUENCE]}"
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
+
+
+def _as_json(table: pl.DataFrame) -> None:
+    sys.stdout.write(json_text.dumps(table.to_dicts(), indent=2, default=str) + "\n")

@@ -1,0 +1,148 @@
+"""``stream leases``: who reads which shard, and how an operator moves one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from stream.batch import ORIGIN
+from stream.cli.audit import AsJson, File, carry_out
+from stream.errors import DefinitionError
+from stream.pipeline.model import Pipeline
+from stream.worker.operating import Done, LeaseView, list_leases, preview_rewind, release_lease, rewind, skip
+
+ShardId = Annotated[str, typer.Argument(help="Shard, such as shardId-000000000000.", show_default=False)]
+StreamName = Annotated[str | None, typer.Option("--stream", help="Which stream, if the pipeline reads several.")]
+Note = Annotated[str, typer.Option("--note", help="Why; kept in the commit log for good.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+app = typer.Typer(name="leases", help="See who reads which shard; move a shard.", no_args_is_help=True)
+
+
+@app.command()
+def ls(
+    file: File,
+    lag: Annotated[bool, typer.Option("--lag/--no-lag", help="Ask each shard how far its checkpoint is behind.")] = True,
+    json: AsJson = False,
+) -> None:
+    """List the leases: owner, checkpoint, lag, and when one of our workers last renewed it.
+
+    Exit code 0: listed; 2: the table or the stream could not be read.
+    """
+    views = carry_out(file, lambda pipeline: list_leases(pipeline, lag=lag))
+    if json:
+        sys.stdout.write(msgspec.json.encode(views).decode() + "\n")
+    else:
+        Console(highlight=False).print(table_of(views))
+
+
+@app.command()
+def release(file: File, shard: ShardId, stream: StreamName = None, json: AsJson = False) -> None:
+    """Take a lease from its owner and free it: whoever the rules give it to takes it, which may be the same worker again."""
+
+    async def run(pipeline: Pipeline) -> str | None:
+        return await release_lease(pipeline, _stream(pipeline, stream), shard)
+
+    owner = carry_out(file, run)
+    _say({"shard": shard, "owner": owner}, f"{shard} was released; it was {owner or 'nobody'}'s", json)
+
+
+@app.command("rewind")
+def rewind_shard(
+    file: File,
+    shard: ShardId,
+    sequence: Annotated[str, typer.Argument(help="First record to process again, or `start`.", show_default=False)],
+    stream: StreamName = None,
+    note: Note = "",
+    yes: Yes = False,
+    json: AsJson = False,
+) -> None:
+    """Process a shard again from a record on, and take back what was made of it: data and dead letters, not the ledger.
+
+    Whole units go back: the one that holds the record, and all behind it. A link in the commit log says who did it, and why.
+
+    Exit code 0: done; 2: it could not be done, and nothing was changed.
+    """
+    wanted = ORIGIN if sequence == "start" else _sequence(sequence)
+    if not yes:
+        target, known = carry_out(file, lambda pipeline: preview_rewind(pipeline, _stream(pipeline, stream), shard, wanted, file.parent))
+        gone = [link for link in known.links if int(link.after) >= target]
+        files, records = sum(len(link.files) for link in gone), sum(link.records for link in gone)
+        typer.confirm(
+            f"{shard}: take back {len(gone)} unit(s), {records:,} records, up to {files} files, and process them again?", abort=True
+        )
+
+    async def run(pipeline: Pipeline) -> Done:
+        return await rewind(pipeline, _stream(pipeline, stream), shard, wanted, note, file.parent, os.environ)
+
+    done = carry_out(file, run)
+    facts = {"shard": shard, "position": str(done.position), "files": done.files}
+    _say(facts, f"{shard} goes on behind {done.position or 'its start'}; {done.files} files were taken back", json)
+
+
+@app.command("skip")
+def skip_shard(
+    file: File,
+    shard: ShardId,
+    sequence: Annotated[str, typer.Argument(help="Last record to pass over.", show_default=False)],
+    stream: StreamName = None,
+    note: Note = "",
+    yes: Yes = False,
+    json: AsJson = False,
+) -> None:
+    """Pass over all records of a shard that are not committed yet, up to and with the one named; nobody will process them.
+
+    Exit code 0: done; 2: it could not be done, and nothing was changed.
+    """
+    last = _sequence(sequence)
+    if not yes:
+        typer.confirm(f"{shard}: never process the records that are not committed yet, up to {last}?", abort=True)
+
+    async def run(pipeline: Pipeline) -> Done:
+        return await skip(pipeline, _stream(pipeline, stream), shard, last, note, file.parent, os.environ)
+
+    done = carry_out(file, run)
+    _say({"shard": shard, "position": str(done.position)}, f"{shard} goes on behind {done.position}", json)
+
+
+def table_of(views: list[LeaseView]) -> Table:
+    """The leases for a person."""
+    several = len({view.stream for view in views}) > 1
+    table = Table(*(Column(name, overflow="fold") for name in ("shard", "owner", "checkpoint", "behind", "last renewal", "KB/s")))
+    for view in views:
+        behind = "" if view.behind_seconds is None else f"{view.behind_seconds:,.0f} s"
+        rate = "" if view.kilobytes_per_second is None else f"{view.kilobytes_per_second:,.1f}"
+        place = view.position if view.position and view.position != view.checkpoint else view.checkpoint
+        name = f"{view.stream}/{view.shard}" if several else view.shard
+        shown = (
+            f"{place}{f':{view.subsequence}' if view.subsequence else ''}{f' (rewound {view.generation} times)' if view.generation else ''}"
+        )
+        table.add_row(name, view.owner or "-", shown, behind, view.renewed or "", rate)
+    return table
+
+
+def _say(facts: dict[str, object], text: str, json: bool) -> None:
+    typer.echo(msgspec.json.encode(facts).decode() if json else text)
+
+
+def _stream(pipeline: Pipeline, named: str | None) -> str:
+    names = pipeline.source.kinesis.names
+    if named is None and len(names) == 1:
+        return names[0]
+    if named not in names:
+        msg = f"name one of the pipeline's streams with --stream: {', '.join(names)}"
+        raise DefinitionError(msg)
+    return str(named)
+
+
+def _sequence(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < len(text) <= 60):
+        msg = f"{text}: a sequence number is up to 60 decimal digits"
+        raise typer.BadParameter(msg)
+    return int(text)

@@ -1,0 +1,125 @@
+"""``stream loads``: what waits for a table, what is parked, and letting it go on."""
+
+from __future__ import annotations
+
+import json as json_text
+import os
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stream.aws.session import AwsSession
+from stream.cli.audit import AsJson, File, carry_out
+from stream.clock import SystemClock
+from stream.commit.log import CommitLog
+from stream.errors import DefinitionError
+from stream.pipeline.model import Pipeline
+from stream.worker.auditing import Stores
+from stream.worker.definitions import Definitions
+from stream.worker.loaders import open_loaders
+from stream.worker.loading import Loader, Standing, standing
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Loads into Redshift: what waits, what is parked.")
+
+EXIT_WAITING = 1
+
+SinkName = Annotated[str | None, typer.Option("--sink", help="Name of the sink, where the pipeline loads more than one table.")]
+
+
+@app.command()
+def ls(file: File, sink: SinkName = None, json: AsJson = False) -> None:
+    """List, for each shard: how far it is loaded, what waits, and why it is parked.
+
+    Reads the load ledger in the table's schema and the commit log; loads nothing. Of a long backlog, the next 400 units of each shard are
+    counted.
+
+    Exit code 0: nothing is parked; 1: some shard is; 2: it could not be known.
+    """
+
+    async def run(pipeline: Pipeline) -> list[tuple[str, str, list[Standing]]]:
+        async with AsyncExitStack() as stack:
+            loaders = await _open(pipeline, file.parent, sink, stack)
+            return [(each.parts.config.name, await each.parts.lease.holder(), await standing(each.parts)) for each in loaders]
+
+    found = carry_out(file, run)
+    if json:
+        document = [{"sink": name, "loader": holder, "shards": [_plain(row) for row in rows]} for name, holder, rows in found]
+        sys.stdout.write(json_text.dumps(document, indent=2) + "\n")
+    else:
+        for name, holder, rows in found:
+            _show(name, holder, rows)
+    raise typer.Exit(EXIT_WAITING if any(row.parked for _, _, rows in found for row in rows) else 0)
+
+
+@app.command()
+def retry(
+    file: File,
+    shard: Annotated[str | None, typer.Option(help="Only this shard; all parked ones where not given.")] = None,
+    sink: SinkName = None,
+) -> None:
+    """Let parked shards be loaded again; the loader takes them up at its next look.
+
+    Exit code 0: done, or nothing was parked; 2: it could not be done.
+    """
+
+    async def run(pipeline: Pipeline) -> list[tuple[str, str]]:
+        async with AsyncExitStack() as stack:
+            released = []
+            for loader in await _open(pipeline, file.parent, sink, stack):
+                state = loader.parts.state
+                for parked in sorted(await state.parked()):
+                    if shard in {None, parked}:
+                        await state.release(parked)
+                        released.append((loader.parts.config.name, parked))
+            return released
+
+    released = carry_out(file, run)
+    for name, parked in released:
+        typer.echo(f"{name}: {parked} is loaded again")
+    if not released:
+        typer.echo("nothing is parked" if shard is None else f"{shard} is not parked")
+
+
+async def _open(pipeline: Pipeline, base: Path, sink: str | None, stack: AsyncExitStack) -> list[Loader]:
+    session, clock = AwsSession(region=pipeline.source.kinesis.region), SystemClock()
+    stores = Stores.open(pipeline, base, session)
+    log = CommitLog(stores.state, pipeline.application, clock, "loads")
+    definitions = Definitions(stores.state, base, os.environ, clock)
+    who = ("loads", clock, lambda _: None)
+    chosen: list[Loader] = []
+    for stream in pipeline.source.kinesis.names:
+        loaders = await open_loaders(pipeline, stream, session, log, stores.targets, definitions, who, stack)
+        chosen += [loader for loader in loaders if sink in {None, loader.parts.config.name}]
+    if not chosen:
+        msg = "the pipeline loads no table" if sink is None else f"the pipeline loads no table by a sink called {sink!r}"
+        raise DefinitionError(msg)
+    return chosen
+
+
+def _plain(row: Standing) -> dict[str, Any]:
+    return {
+        "shard": row.shard,
+        "loaded_up_to": str(row.loaded),
+        "units_waiting": row.units,
+        "rows_waiting": row.rows,
+        "waiting_since": row.since,
+        "parked": row.parked,
+    }
+
+
+def _show(name: str, holder: str, rows: list[Standing]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("shard", "loaded up to", "units waiting", "rows", "since", "state", title=f"{name}: loader {holder or 'none'}")
+    table.title_justify = "left"
+    for row in rows:
+        state = "parked" if row.parked else "waiting" if row.units else "loaded"
+        table.add_row(row.shard, str(row.loaded), f"{row.units:,}", f"{row.rows:,}", row.since, state)
+    console.print(table)
+    for row in rows:
+        if row.parked:
+            console.print(f"{row.shard}: {row.parked}", markup=False)

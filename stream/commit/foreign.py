@@ -1,0 +1,58 @@
+"""Records that another application processed, such as a Java KCL on the same lease table: the log says so, and goes on behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from stream import events
+from stream.commit.committer import FOREIGN, Committer, Head, RenderedUnit, Renderer, head_behind
+from stream.commit.log import CommitLog
+from stream.commit.manifest import Kind, Manifest, State
+from stream.contracts import Clock, Emit, Shard
+
+
+async def admit_foreign(
+    log: CommitLog,
+    committer: Committer,
+    shard: Shard,
+    head: Head,
+    children: Callable[[], Awaitable[tuple[str, ...]]],
+    render: Renderer,
+    clock: Clock,
+    emit: Emit,
+) -> Head:
+    """The head behind what ``head.foreign`` tells of, recorded in the log; ``head`` itself if it tells of nothing.
+
+    A checkpoint names a Kinesis record and the last user record of it that is done. The link ends right before that Kinesis record: the
+    unit behind it reads it again and settles the user records that are done, so that an aggregate is taken over in its middle.
+
+    Raises:
+        Superseded: a worker of ours has gone on from ``head`` meanwhile; recover again.
+    """
+    reached = head.foreign
+    if reached is None:
+        return head
+    if reached.position is None:
+        ended = await committer.end(shard, head, await children(), trigger=FOREIGN)
+        emit(events.ForeignProgress(shard.stream, shard.shard_id, head.position, None))
+        return ended
+    if reached.position - 1 == head.position:
+        return replace(head, foreign=None, foreign_subsequence=reached.subsequence)
+    manifest = Manifest(
+        kind=Kind.FOREIGN,
+        state=State.INTENT,
+        application=log.application,
+        stream=shard.stream,
+        shard=shard.chain,
+        after=str(head.position),
+        last=str(reached.position - 1),
+        previous=head.previous,
+        trigger=FOREIGN,
+        foreign_subsequence=reached.subsequence,
+        worker=log.worker,
+        created_at=clock.now().isoformat(),
+    )
+    entry = await committer.commit(shard, RenderedUnit(manifest, ()), render)
+    emit(events.ForeignProgress(shard.stream, shard.shard_id, head.position, entry.manifest.reach))
+    return head_behind(entry)

@@ -1,0 +1,137 @@
+"""Going back, and passing over: an operator's two ways to move a shard, as links of its chain.
+
+A rewind ends the chain with a link at its head, where the next unit would begin. So it is created or refused like any unit: a worker that
+is about to commit there loses, finds the link and follows it. The link names every file that is taken back; whoever seals it or meets it
+removes them. The shard goes on in the chain of its next generation, under another name, which its files carry too: what a frozen worker of
+the old generation writes or removes late can never touch a file of the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from stream.batch import ORIGIN
+from stream.commit.committer import Head
+from stream.commit.log import CommitLog
+from stream.commit.manifest import FileEntry, Kind, Manifest, State
+from stream.contracts import Shard
+from stream.errors import DefinitionError
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What counts now of all generations of one shard: ``links`` in order, each beginning where the one before it ends.
+
+    ``shard`` names the generation that units are committed to; ``start`` is where that chain begins.
+    """
+
+    shard: Shard
+    links: tuple[Manifest, ...]
+    end: Manifest | None = None
+    start: int = ORIGIN
+
+    @property
+    def head(self) -> int:
+        """The last committed sequence number."""
+        return self.links[-1].reach if self.links else ORIGIN
+
+
+def effective(chain: Iterable[Manifest], before: Sequence[Manifest] = ()) -> tuple[Manifest, ...]:
+    """The links that count after one more generation ``chain``, each sealed, of a shard of which ``before`` counted until then."""
+    links = list(before)
+    for manifest in chain:
+        if manifest.target is not None:
+            target = int(manifest.target)
+            links = [link for link in links if link.reach <= target]
+        elif manifest.kind is not Kind.END:
+            links.append(manifest)
+    return tuple(links)
+
+
+async def history(log: CommitLog, shard: Shard) -> History:
+    """All generations of ``shard``, read from the log."""
+    links: tuple[Manifest, ...] = ()
+    shard = replace(shard, generation=0)
+    start = ORIGIN
+    while True:
+        chain = [entry.manifest async for entry in log.chain(shard.stream, shard.chain) if entry.manifest.sealed]
+        links = effective(chain, links)
+        last = chain[-1] if chain else None
+        if last is None or last.target is None:
+            return History(shard, links, last if last is not None and last.kind is Kind.END else None, start)
+        start = int(last.target)
+        shard = replace(shard, generation=shard.generation + 1)
+
+
+def target_for(known: History, wanted: int) -> int:
+    """Where to go back to so that the record ``wanted`` is processed again: the end of the unit before the one that holds it.
+
+    Raises:
+        DefinitionError: no committed unit holds it, or the shard has ended.
+    """
+    if known.end is not None:
+        msg = (
+            f"{known.shard.stream}/{known.shard.shard_id} is read to its end and its children have begun; a rewind would put its records "
+            "behind theirs. Rewind shards that are open, or read the stream again with another application name"
+        )
+        raise DefinitionError(msg)
+    for link in known.links:
+        if link.reach >= wanted:
+            return int(link.after)
+    msg = f"{known.shard.stream}/{known.shard.shard_id} is committed up to {known.head}; nothing behind it can be processed again"
+    raise DefinitionError(msg)
+
+
+def rewind_link(log: CommitLog, known: History, head: Head, target: int, note: str, now: str) -> Manifest:
+    """The link that ends the chain of ``known`` at ``head`` and goes back to ``target``, the end of one of its links.
+
+    Ledger segments stay: they tell what had become of the records.
+    """
+    gone = [link for link in known.links if int(link.after) >= target]
+    at = next((link for link in known.links if link.reach == target), None)
+    return Manifest(
+        kind=Kind.REWIND,
+        state=State.INTENT,
+        application=log.application,
+        stream=known.shard.stream,
+        shard=known.shard.chain,
+        after=str(head.position),
+        target=str(target),
+        subsequence=at.subsequence if at is not None else 0,
+        superseded=_files(gone),
+        previous=head.previous,
+        trigger="operator",
+        note=note,
+        worker=log.worker,
+        created_at=now,
+    )
+
+
+def skip_link(log: CommitLog, shard: Shard, head: Head, last: int, note: str, now: str) -> Manifest:
+    """The link that says that nobody processes the records behind ``head`` up to ``last``."""
+    if last <= head.position:
+        msg = f"{shard.stream}/{shard.shard_id} is committed up to {head.position}; a skip must end behind that, not at {last}"
+        raise DefinitionError(msg)
+    return Manifest(
+        kind=Kind.SKIP,
+        state=State.INTENT,
+        application=log.application,
+        stream=shard.stream,
+        shard=shard.chain,
+        after=str(head.position),
+        last=str(last),
+        previous=head.previous,
+        trigger="operator",
+        note=note,
+        worker=log.worker,
+        created_at=now,
+    )
+
+
+def _files(links: Iterable[Manifest]) -> tuple[FileEntry, ...]:
+    return tuple(sorted({entry for link in links for entry in link.files if entry.sink != LEDGER}))
+
+
+LEDGER = "ledger"
+"""Name of the target that keeps what became of each record."""

@@ -1,0 +1,365 @@
+"""Keeps this worker's leases: takes, renews, looks after the table, and says which shards may be worked on.
+
+Everything that decides is in ``decide.py`` and ``shards.py``; here is when it is asked, and the table it is asked about. Correctness of the
+output never depends on anything here: the commit log holds for any lease behaviour at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+from stream import events
+from stream.contracts import Clock, Emit, Shard
+from stream.errors import LeaseLost, Retryable
+from stream.lease import decide
+from stream.lease.decide import Seen, Take
+from stream.lease.fleet import refuse_foreign_fleet
+from stream.lease.holding import Holdings
+from stream.lease.rows import SHARD_END, ExtendedSequenceNumber, Lease
+from stream.lease.settings import Balance, LeasedStream, LeaseSettings
+from stream.lease.shards import children_of, holes, missing_leases, new_lease, removable, unblocked
+from stream.lease.table import LeaseTable
+
+AT_ONCE: Final = 20
+"""Writes of different rows side by side, as many as KCL's renewal threads."""
+
+HOLE_LOOKS: Final = 3
+"""Equal findings in a row before a hole counts: rows are made one by one, and a scan may see half of them (KCL: three)."""
+
+STEALS: Final = 8
+"""Leases that an even balance moves to one worker in one round."""
+
+TENURE: Final = 6.0
+"""Failover times that a lease stays where it is once it has moved: each move costs the work in hand."""
+
+
+MOMENT: Final = 0.02
+"""Seconds below which the renewing loop does not wake up again."""
+
+SEIZE_ATTEMPTS: Final = 10
+"""Its owner writes the row a few times in a failover time: one of so many attempts meets nobody."""
+
+T = TypeVar("T")
+
+
+class Coordinator:
+    """The leases of one worker over one table and any number of streams. ``order`` shuffles candidates."""
+
+    def __init__(
+        self,
+        table: LeaseTable,
+        me: str,
+        streams: Sequence[LeasedStream],
+        settings: LeaseSettings,
+        clock: Clock,
+        emit: Emit,
+        order: decide.Order,
+    ) -> None:
+        self.me = me
+        self.table = table
+        self.settings = settings
+        self.streams = {each.stream: each for each in streams}
+        self.holdings = Holdings(table, settings, clock, emit, self._tell)
+        self.listeners: list[Callable[[], None]] = []
+        self._clock = clock
+        self._emit = emit
+        self._order = order
+        self._seen: dict[str, Seen] = {}
+        self._avoided: set[str] = set()
+        self._stolen_at = -settings.steal_every
+        self._size = 0
+        self._mixed = 0
+        self._hole_looks: dict[str, tuple[tuple[tuple[int, int], ...], int]] = {}
+        self._wake = asyncio.Event()
+        self._leaving = False
+
+    # --- what the worker asks ---------------------------------------------------------------------------------------------
+
+    def runnable(self, stream: str) -> set[str]:
+        """Ids of the stream's shards that this worker may read now: leased by it, not ended, their parents ended."""
+        leases = self.leases(stream)
+        mine = (held.lease for held in self.holdings.held.values() if held.stream == stream)
+        return {lease.shard for lease in mine if not lease.ended and unblocked(lease, leases)}
+
+    def finished_elsewhere(self, stream: str, shard_id: str) -> list[str]:
+        """Ids of the shard's parents that another application has read to the end, which the commit log may not know yet."""
+        leases = self.leases(stream)
+        parents = leases[shard_id].parents if shard_id in leases else frozenset()
+        return sorted(each for each in parents if each in leases and leases[each].ended and leases[each].foreign is not None)
+
+    def held(self, stream: str) -> set[str]:
+        """Ids of all shards whose lease this worker has."""
+        return {held.lease.shard for held in self.holdings.held.values() if held.stream == stream}
+
+    def leases(self, stream: str) -> dict[str, Lease]:
+        """The stream's leases by shard id, as last seen; its own as they are."""
+        owns = self.streams[stream].owns
+        found = {seen.lease.shard: seen.lease for seen in self._seen.values() if owns(seen.lease.key)}
+        return found | {held.lease.shard: held.lease for held in self.holdings.held.values() if held.stream == stream}
+
+    def count(self, event: events.Event) -> None:
+        """An ``Emit`` that learns how much traffic each shard has."""
+        if isinstance(event, events.PageReceived) and (leased := self.streams.get(event.stream)) is not None:
+            self.holdings.count(leased.key(event.shard), event.payload_bytes)
+
+    async def release(self, stream: str, shard_id: str, *, avoid: bool = False) -> None:
+        """Give the shard's lease up; with ``avoid``, never take it again in this process."""
+        key = self.streams[stream].key(shard_id)
+        if avoid:
+            self._avoided.add(key)
+        await self.holdings.release(key)
+
+    async def done(self, stream: str, shard_id: str) -> None:
+        """The shard is read to its end: by KCL's rules its lease is kept until its row goes, by ours it counts for nobody."""
+        if not self._as_kcl():
+            await self.release(stream, shard_id)
+
+    async def seize(self, stream: str, shard_id: str) -> Lease | None:
+        """Take the lease from whoever has it, once, whatever the rules say; the lease as it was, None if there is none.
+
+        Raises:
+            LeaseLost: others keep changing the row.
+        """
+        key = self.streams[stream].key(shard_id)
+        for _ in range(SEIZE_ATTEMPTS):
+            lease = await self.table.get(key)
+            if lease is None:
+                return None
+            asked = self._clock.monotonic()
+            taken = await self.table.take(lease, self.me)
+            if taken is not None:
+                self.holdings.add(stream, taken, asked)
+                return lease
+        msg = f"the lease {key} in table {self.table.name} changes faster than it can be taken; ask again"
+        raise LeaseLost(msg)
+
+    def stop_taking(self) -> None:
+        """Take no lease any more; those that are held go on being renewed."""
+        self._leaving = True
+
+    async def leave(self) -> None:
+        """Take nothing any more and give up all leases at once."""
+        self.stop_taking()
+        await self._each(self.holdings.release, list(self.holdings.held))
+
+    async def settle_end(self, stream: str, shard_id: str) -> None:
+        """Before a shard's end is written down: rows for the shards that continue it, and a note of who they are.
+
+        In KCL's order (``ShutdownTask``), so that a crash between any two steps leaves no shard that nobody reads.
+        """
+        leased = self.streams[stream]
+        key = leased.key(shard_id)
+        listed, leases = await leased.list_shards(), self.leases(stream)
+        if shard_id in leases:
+            leases[shard_id] = replace(leases[shard_id], checkpoint=ExtendedSequenceNumber(SHARD_END))
+        await self._create_missing(leased, listed, leases)
+        if children := frozenset(child.shard_id for child in children_of(listed, shard_id)):
+            await self.table.note_children(key, children)
+        self.look_now()
+
+    def look_now(self) -> None:
+        """Something has changed that a look at the table would show."""
+        self._wake.set()
+
+    # --- the course -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Make the rows that are missing and take what is free; after this, work can begin.
+
+        Raises:
+            Fatal: the table is missing, or belongs to a fleet that this worker must not join.
+        """
+        await refuse_foreign_fleet(self.table, self._clock)
+        await self.look()
+        await self.sync()
+        await self.look()
+
+    async def run(self) -> None:
+        """Renew, look and tidy until cancelled.
+
+        Raises:
+            Fatal: the table cannot be used any more, or the fleet on it has changed to rules that this worker must not mix with.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._renewing())
+            group.create_task(self._expiring())
+            group.create_task(self._looking())
+            group.create_task(self._syncing())
+
+    async def look(self) -> None:
+        """Scan the table, take what the rules give to this worker, and notice what is gone."""
+        begun = self._clock.monotonic()
+        scanned = await self.table.scan()
+        now = self._clock.monotonic()
+        self._size = scanned.size
+        self._emit(events.LeasesScanned("", "", len(scanned.leases), scanned.size, now - begun))
+        known = [lease for lease in scanned.leases if any(each.owns(lease.key) for each in self.streams.values())]
+        # Counters were read somewhere between: taking the earliest moment for "moved" would expire leases too early.
+        self._seen = decide.observe(self._seen, known, now)
+        for lease in known:
+            self.holdings.refresh(lease)
+        await self._notice_vanished({lease.key for lease in known}, begun)
+        if not self._leaving:
+            takes = self._decide(now)
+            if takes and now - begun > self.settings.renew_every / 2:
+                takes = await self._read_again(takes)
+            await self._each(self._take, takes)
+        self._tell()
+
+    async def sync(self) -> None:
+        """Make the lease rows that the shards of each stream need, remove those that nobody needs, and look for holes."""
+        for leased in self.streams.values():
+            listed = await leased.list_shards()
+            leases = self.leases(leased.stream)
+            await self._create_missing(leased, listed, leases)
+            for lease in removable(leases, {shard.shard_id for shard in listed}):
+                if self._idle(lease) and await self.table.delete(lease):
+                    self.holdings.drop(lease.key, "released")
+            self._audit(leased.stream, leases)
+
+    # --- loops ------------------------------------------------------------------------------------------------------------
+
+    async def _renewing(self) -> None:
+        every = self.settings.renew_every
+        while True:
+            now = self._clock.monotonic()
+            due = [key for key, held in self.holdings.held.items() if now >= held.renewed + every]
+            await self._each(self.holdings.renew, due)
+            upcoming = [held.renewed + every for held in self.holdings.held.values()]
+            now = self._clock.monotonic()
+            await self._clock.sleep(max(MOMENT, min([every, *(moment - now for moment in upcoming)])))
+
+    async def _expiring(self) -> None:
+        while True:
+            self.holdings.expire()
+            await self._clock.sleep(self.settings.renew_every / 4)
+
+    async def _looking(self) -> None:
+        while True:
+            await self._pause(self.settings.look_after(self._size))
+            await self.look()
+
+    async def _syncing(self) -> None:
+        while True:
+            await self._clock.sleep(self.settings.sync)
+            await refuse_foreign_fleet(self.table, self._clock)
+            try:
+                await self.sync()
+            except Retryable as error:
+                self._emit(events.CallRepeated("", "", "list shards", str(error), self.settings.sync))
+
+    async def _pause(self, seconds: float) -> None:
+        """Until ``seconds`` have passed, or somebody wants a look."""
+        waiting = asyncio.ensure_future(self._wake.wait())
+        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+        try:
+            await asyncio.wait((waiting, sleeping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (waiting, sleeping):
+                task.cancel()
+        self._wake.clear()
+
+    # --- steps ------------------------------------------------------------------------------------------------------------
+
+    async def _create_missing(self, leased: LeasedStream, listed: Sequence[Shard], leases: Mapping[str, Lease]) -> None:
+        for shard, sentinel in missing_leases(listed, leases, leased.start):
+            row = new_lease(leased.key(shard.shard_id), shard, sentinel, stream_name=leased.stream_name)
+            if await self.table.create(row):
+                self._emit(events.LeaseCreated(leased.stream, shard.shard_id, sentinel))
+
+    def _idle(self, lease: Lease) -> bool:
+        """Whether no other live worker has the lease: it tidies its own."""
+        seen = self._seen.get(lease.key)
+        available = seen is None or decide.is_available(seen, self._clock.monotonic(), self.settings.failover)
+        return lease.holder in {None, self.me} or available
+
+    def _decide(self, now: float) -> list[Take]:
+        steal = now - self._stolen_at >= self.settings.steal_every
+        if steal:
+            self._stolen_at = now
+        seen = {key: row for key, row in self._seen.items() if key not in self._avoided}
+        for key, held in self.holdings.held.items():
+            if key in seen:
+                seen[key] = Seen(held.lease, max(seen[key].changed, held.renewed), seen[key].since)
+        rules = decide.Rules(
+            failover=self.settings.failover,
+            max_leases=self.settings.max_leases,
+            max_steal=1 if self._as_kcl() else STEALS,
+            steal=steal,
+            tenure=TENURE * self.settings.failover,
+        )
+        if self._as_kcl():
+            takes = decide.take_as_kcl(seen, self.me, now, rules, self._order)
+        else:
+            takes = decide.take_evenly(seen, self.me, now, rules)
+        takes = decide.marked_as_stolen(takes, seen, now, self.settings.failover)
+        return [take for take in takes if take.lease.key not in self.holdings.held]
+
+    def _as_kcl(self) -> bool:
+        """Whether KCL's rules apply: by choice, or because its workers hold leases and two kinds of targets would fight."""
+        foreign = {seen.lease.owner for seen in self._seen.values() if seen.lease.owner not in {None, seen.lease.signed}}
+        if len(foreign) != self._mixed:
+            self._mixed = len(foreign)
+            self._emit(events.MixedFleet("", "", self._mixed))
+        return self.settings.balance is Balance.KCL or bool(foreign)
+
+    async def _take(self, take: Take) -> None:
+        asked = self._clock.monotonic()
+        taken = await self.table.take(take.lease, self.me)
+        if taken is None:
+            return
+        stream = self._stream_of(taken.key)
+        if self._leaving:
+            await self.table.release(taken)
+            return
+        self.holdings.add(stream, taken, asked)
+        self._emit(events.LeaseTaken(stream, taken.shard, take.why, take.lease.owner or ""))
+
+    async def _read_again(self, takes: Iterable[Take]) -> list[Take]:
+        """A long scan is old news: what was renewed since is left alone (KCL re-reads likewise before it steals)."""
+        fresh = []
+        for take in takes:
+            now = await self.table.get(take.lease.key)
+            if now is not None and (now.counter == take.lease.counter or take.why is decide.Why.STOLEN) and now.owner == take.lease.owner:
+                fresh.append(Take(now, take.why))
+        return fresh
+
+    async def _notice_vanished(self, there: set[str], begun: float) -> None:
+        missing = [key for key, held in self.holdings.held.items() if key not in there and held.renewed < begun - self.settings.look]
+        for key in missing:
+            held = self.holdings.held.get(key)
+            if held is not None and await self.table.get(key) is None:
+                self._emit(events.LeaseVanished(held.stream, held.lease.shard, key))
+                self.holdings.drop(key, "vanished")
+
+    def _audit(self, stream: str, leases: Mapping[str, Lease]) -> None:
+        found = tuple(holes(leases.values())) if leases else ()
+        before, before_looks = self._hole_looks.get(stream, ((), 0))
+        looks = before_looks + 1 if found == before else 1
+        self._hole_looks[stream] = (found, looks)
+        if (found and looks == HOLE_LOOKS) or (not found and before and before_looks >= HOLE_LOOKS):
+            self._emit(events.LeaseHoles(stream, "", len(found), str(found[0][0]) if found else ""))
+
+    def _stream_of(self, key: str) -> str:
+        return next(each.stream for each in self.streams.values() if each.owns(key))
+
+    def _tell(self) -> None:
+        for listener in self.listeners:
+            listener()
+
+    async def _each(self, call: Callable[[T], Coroutine[Any, Any, None]], items: Sequence[T]) -> None:
+        waiting = iter(items)
+
+        async def lane() -> None:
+            for item in waiting:
+                await call(item)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(AT_ONCE, len(items))):
+                    group.create_task(lane())
+        except ExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None

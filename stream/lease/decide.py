@@ -1,0 +1,205 @@
+"""Which leases to take: KCL 2.x's taker exactly, for fleets that are shared with it, and an even balance for fleets of our own. Pure.
+
+Each worker decides alone, from a scan of the table; whoever is second fails on the row's counter. No clock of another machine is ever read:
+a lease has expired when its counter has stood still for the failover time by the observer's own monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final, TypeAlias
+
+from stream.lease.rows import Lease
+
+VERY_OLD: Final = 3
+"""Failover times without movement after which KCL takes a lease whatever its target says (``BaseLeaseTaker``)."""
+
+LEASE_WEIGHT: Final = 32.0
+"""KB/s that a lease weighs besides its traffic: polling an idle shard costs too, and small rates must not move leases about."""
+
+HYSTERESIS: Final = 0.1
+"""Share of the mean load by which two workers may differ; below, leases would wander for nothing."""
+
+MARGIN: Final = 1.25
+"""How many times its own weight the difference must be that a lease is moved for: rates are never twice the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A lease as observed: ``changed`` when its counter was first seen at its value, ``since`` when its owner was, monotonic seconds."""
+
+    lease: Lease
+    changed: float
+    since: float
+
+
+class Why(StrEnum):
+    """Why a lease is to be taken."""
+
+    OWN = "own"
+    FREE = "free"
+    EXPIRED = "expired"
+    STOLEN = "stolen"
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Take this lease on the condition that its counter has not moved."""
+
+    lease: Lease
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """``failover``: seconds. In one round ``max_steal`` leases are taken from others, if ``steal``. ``tenure``: seconds a lease stays."""
+
+    failover: float
+    max_leases: int = 2**31
+    max_steal: int = 1
+    steal: bool = True
+    tenure: float = 0.0
+
+
+Order: TypeAlias = Callable[[Sequence[Seen]], list[Seen]]
+"""Puts candidates into a random order; the dice are the caller's."""
+
+
+def observe(before: Mapping[str, Seen], rows: Iterable[Lease], now: float) -> dict[str, Seen]:
+    """What is known after a scan at ``now``: an unowned row that is new counts as infinitely old, an owned one as fresh."""
+    seen: dict[str, Seen] = {}
+    for lease in rows:
+        known = before.get(lease.key)
+        if known is None:
+            fresh = now if lease.owner is not None else -math.inf
+            seen[lease.key] = Seen(lease, fresh, fresh)
+            continue
+        changed = known.changed if known.lease.counter == lease.counter else now
+        since = known.since if known.lease.owner == lease.owner else now
+        seen[lease.key] = Seen(lease, changed, since)
+    return seen
+
+
+def is_available(seen: Seen, now: float, failover: float) -> bool:
+    """Nobody's, or not renewed for longer than the failover time."""
+    return seen.lease.holder is None or now - seen.changed > failover
+
+
+def take_as_kcl(seen: Mapping[str, Seen], me: str, now: float, rules: Rules, order: Order) -> list[Take]:
+    """What KCL 2.x's ``LeaseTaker`` takes in one round; rows of ended shards count like any other."""
+    rows = list(seen.values())
+    free = [row for row in rows if is_available(row, now, rules.failover)]
+    counts = _counts(rows, free, me)
+    mine = counts[me]
+    old = [row for row in rows if row.changed < now - VERY_OLD * rules.failover]
+    if old:
+        return _takes(order(old)[: max(0, rules.max_leases - mine)], me)
+    target = 1 if len(counts) >= len(rows) else math.ceil(len(rows) / len(counts))
+    need = min(target, rules.max_leases) - mine
+    if need <= 0:
+        return []
+    if free:
+        return _takes(order(free)[:need], me)
+    return _takes(_steal_as_kcl(rows, counts, min(target, rules.max_leases), need, rules, order), me)
+
+
+def _steal_as_kcl(rows: Sequence[Seen], counts: Counter[str], target: int, need: int, rules: Rules, order: Order) -> list[Seen]:
+    victim, most = min(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    if not rules.steal or most < target:
+        return []
+    number = min(need, most - target)
+    if number == 0 and need > 1:
+        number = 1
+    candidates = [row for row in rows if row.lease.owner == victim]
+    return order(candidates)[: min(number, rules.max_steal)]
+
+
+def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> list[Take]:
+    """What this worker takes so that traffic, not the number of rows, is spread evenly; ended shards do not count.
+
+    Every worker works out the same moves for the whole fleet and carries out its own, so that two never want the same lease for long.
+    Free leases go to the least loaded, heaviest first; one that nobody took for a few failover times goes to whoever sees it. A lease moves
+    from the most to the least loaded only if they differ by more than ``HYSTERESIS`` of the mean and by clearly more than it weighs, and
+    not within ``tenure`` of its last move, unless the receiver came without any.
+    """
+    rows = sorted((row for row in seen.values() if not row.lease.ended), key=lambda row: row.lease.key)
+    free = [row for row in rows if is_available(row, now, rules.failover)]
+    taken = {row.lease.key for row in free}
+    held: dict[str, dict[str, Seen]] = {me: {}}
+    for row in rows:
+        if row.lease.key not in taken and (owner := row.lease.holder) is not None:
+            held.setdefault(owner, {})[row.lease.key] = row
+    mine: list[Seen] = []
+    load = {worker: sum(map(_weight, leases.values())) for worker, leases in held.items()}
+    for row in sorted(free, key=lambda row: (-_weight(row), row.lease.key)):
+        overdue = now - row.changed > VERY_OLD * rules.failover and row.changed != -math.inf
+        worker = me if overdue else min(load, key=lambda name: (load[name], name))
+        held[worker][row.lease.key] = row
+        load[worker] += _weight(row)
+        if worker == me:
+            mine.append(row)
+    if rules.steal and not free:
+        mine += _moves_to(me, held, load, now, rules)
+    own = sum(1 for row in rows if row.lease.holder == me and row.lease.key not in taken)
+    return _takes(mine[: max(0, rules.max_leases - own)], me)
+
+
+def _moves_to(me: str, held: dict[str, dict[str, Seen]], load: dict[str, float], now: float, rules: Rules) -> list[Seen]:
+    """Carry out in thought all moves that are worth it; the leases among them that come to ``me``."""
+    mean = sum(load.values()) / len(load)
+    newcomers = {worker for worker, leases in held.items() if not leases}
+    mine: list[Seen] = []
+    moved: set[str] = set()
+    for _ in range(sum(map(len, held.values()))):
+        rich = max(load, key=lambda name: (load[name], name))
+        poor = min(load, key=lambda name: (load[name], name))
+        gap, movable = load[rich] - load[poor], []
+        for key, row in held[rich].items():
+            settled = now - row.since >= rules.tenure or poor in newcomers
+            weight = _weight(row)
+            if key not in moved and settled and gap > HYSTERESIS * mean and gap >= MARGIN * weight:
+                movable.append((min(weight, gap - weight), key))
+        if not movable:
+            break
+        _, key = max(movable)
+        row = held[rich].pop(key)
+        held[poor][key] = row
+        load[rich] -= _weight(row)
+        load[poor] += _weight(row)
+        moved.add(key)
+        if poor == me:
+            mine.append(row)
+    return mine[: rules.max_steal]
+
+
+def _weight(row: Seen) -> float:
+    return LEASE_WEIGHT + (row.lease.throughput or 0.0)
+
+
+def _counts(rows: Sequence[Seen], free: Sequence[Seen], me: str) -> Counter[str]:
+    available = {row.lease.key for row in free}
+    counts = Counter({me: 0})
+    counts.update(row.lease.owner for row in rows if row.lease.key not in available and row.lease.owner is not None)
+    return counts
+
+
+def _takes(rows: Iterable[Seen], me: str) -> list[Take]:
+    return [Take(row.lease, _why(row.lease, me)) for row in rows]
+
+
+def _why(lease: Lease, me: str) -> Why:
+    if lease.owner is None:
+        return Why.FREE
+    return Why.OWN if lease.owner == me else Why.EXPIRED
+
+
+def marked_as_stolen(takes: Iterable[Take], seen: Mapping[str, Seen], now: float, failover: float) -> list[Take]:
+    """The same, with ``STOLEN`` where the owner still renews."""
+    return [
+        take if take.why is not Why.EXPIRED or is_available(seen[take.lease.key], now, failover) else replace(take, why=Why.STOLEN)
+        for take in takes
+    ]

@@ -1,0 +1,138 @@
+"""The leases that this worker holds: one writer for each row, so that a renewal and a checkpoint can never meet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from stream import events
+from stream.contracts import Clock, Emit
+from stream.errors import LeaseLost, Retryable
+from stream.lease.rows import ExtendedSequenceNumber, Lease, Progress
+from stream.lease.settings import LeaseSettings
+from stream.lease.table import LeaseTable
+
+
+@dataclass(slots=True)
+class Held:
+    """One lease. It may be used until ``until``, monotonic seconds, counted from before the last write of it was sent."""
+
+    stream: str
+    lease: Lease
+    until: float
+    renewed: float
+    seen_bytes: int = 0
+    rate: float | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Holdings:
+    """What this worker holds, by lease key. ``changed`` is called whenever a lease comes or goes."""
+
+    def __init__(self, table: LeaseTable, settings: LeaseSettings, clock: Clock, emit: Emit, changed: Callable[[], None]) -> None:
+        self._table = table
+        self._settings = settings
+        self._clock = clock
+        self._emit = emit
+        self._changed = changed
+        self.held: dict[str, Held] = {}
+
+    def add(self, stream: str, lease: Lease, asked: float) -> None:
+        """A lease was taken by a write that was sent at ``asked``."""
+        self.held[lease.key] = Held(stream, lease, asked + self._settings.failover, asked)
+        self._changed()
+
+    def drop(self, key: str, why: str) -> None:
+        """The lease is this worker's no longer; what works on its shard has to stop."""
+        held = self.held.pop(key, None)
+        if held is not None:
+            self._emit(events.LeaseDropped(held.stream, held.lease.shard, why))
+            self._changed()
+
+    def expire(self) -> None:
+        """Drop what could not be renewed in time: by now somebody else may have it."""
+        now = self._clock.monotonic()
+        for key in [key for key, held in self.held.items() if now > held.until]:
+            self.drop(key, "expired")
+
+    def count(self, key: str, size: int) -> None:
+        """Record bytes that came from the shard."""
+        if (held := self.held.get(key)) is not None:
+            held.seen_bytes += size
+
+    async def renew(self, key: str) -> None:
+        """Show the others that this worker lives, unless another write of the row has just done so."""
+        held = self.held.get(key)
+        if held is None:
+            return
+        async with held.lock:
+            asked = self._clock.monotonic()
+            if self.held.get(key) is not held or asked < held.renewed + self._settings.renew_every:
+                return
+            rate = self._rate(held, asked)
+            try:
+                after = await self._table.renew(held.lease, rate, held.until)
+            except Retryable:
+                self.drop(key, "expired")
+                return
+            self._written(key, held, after, asked)
+
+    async def checkpoint(self, key: str, checkpoint: ExtendedSequenceNumber, progress: Progress) -> None:
+        """Store a checkpoint; it counts as a renewal.
+
+        Raises:
+            LeaseLost: the lease is not this worker's, or is no longer; nothing was stored.
+        """
+        held = self.held.get(key)
+        if held is not None:
+            async with held.lock:
+                if self.held.get(key) is held:
+                    asked = self._clock.monotonic()
+                    after = await self._table.checkpoint(held.lease, checkpoint, progress, held.until)
+                    self._written(key, held, after, asked)
+                    if after is not None:
+                        return
+        msg = f"the lease {key} in table {self._table.name} is another worker's; this worker stops reading the shard, nothing is lost"
+        raise LeaseLost(msg)
+
+    async def release(self, key: str) -> None:
+        """Give the lease up now, so that another worker need not wait for its expiry."""
+        held = self.held.get(key)
+        if held is None:
+            return
+        async with held.lock:
+            if self.held.get(key) is not held:
+                return
+            try:
+                await self._table.release(held.lease, held.until)
+            except Retryable:
+                self.drop(key, "expired")
+                return
+            self.drop(key, "released")
+
+    def refresh(self, row: Lease) -> None:
+        """Take over what others wrote beside the counter, such as children; a row that is being written is left alone.
+
+        A row that has moved on under another owner was taken from this worker: the next renewal would fail.
+        """
+        held = self.held.get(row.key)
+        if held is None or held.lock.locked():
+            return
+        if row.counter == held.lease.counter:
+            held.lease = row
+        elif row.counter > held.lease.counter and row.owner != held.lease.owner:
+            self.drop(row.key, "lost")
+
+    def _written(self, key: str, held: Held, after: Lease | None, asked: float) -> None:
+        if after is None:
+            self.drop(key, "lost")
+            return
+        held.lease, held.renewed, held.until = after, asked, asked + self._settings.failover
+
+    def _rate(self, held: Held, now: float) -> float:
+        """KB/s as KCL 3.x keeps it: the mean of the last value and the last interval's."""
+        latest = held.seen_bytes / 1024 / max(now - held.renewed, 1e-3)
+        held.seen_bytes = 0
+        held.rate = latest if held.rate is None else (held.rate + latest) / 2
+        return held.rate

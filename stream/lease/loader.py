@@ -1,0 +1,88 @@
+"""Which worker of the fleet loads a table: one small object in the state store, changed by compare-and-swap only.
+
+The lease saves work and is not what keeps loads apart: two loaders at once, or a clock that is wrong, cost a transaction that fails.
+What keeps them apart is the load ledger, which the transaction of a load locks and reads.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Final
+
+import msgspec
+
+from stream.contracts import Clock, ObjectStore
+
+SLACK: Final = timedelta(seconds=10)
+"""For the calls of one look at the log."""
+
+
+def life_for(every: timedelta) -> timedelta:
+    """How long a loader that died keeps others waiting, if a living one renews its lease each ``every`` and after each load.
+
+    A load that takes longer may lose the lease meanwhile, which costs another loader a transaction that fails.
+    """
+    return 2 * every + SLACK
+
+
+class Hold(Enum):
+    """What came of asking for the lease. ``ANEW``: another worker may have loaded since this one last had it."""
+
+    NO = auto()
+    ANEW = auto()
+    KEPT = auto()
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Who loads, and until when (UTC); a time in the past: nobody."""
+
+    holder: str
+    until: datetime
+
+
+_DECODER: Final = msgspec.json.Decoder(Claim)
+
+
+class LoaderLease:
+    """The lease at ``key`` of ``store``, as one worker sees it."""
+
+    def __init__(self, store: ObjectStore, key: str, worker: str, clock: Clock, life: timedelta) -> None:
+        self._store = store
+        self._key = key
+        self._worker = worker
+        self._clock = clock
+        self._life = life
+
+    async def take(self) -> Hold:
+        """Take or renew the lease. An object that cannot be read is taken over."""
+        body = msgspec.json.encode(Claim(self._worker, self._clock.now() + self._life))
+        stored = await self._store.get(self._key)
+        if stored is None:
+            return Hold.NO if await self._store.create(self._key, body) is None else Hold.ANEW
+        claim = _read(stored.body)
+        valid = claim is not None and claim.until > self._clock.now()
+        own = claim is not None and claim.holder == self._worker
+        if (valid and not own) or await self._store.replace(self._key, body, stored.etag) is None:
+            return Hold.NO
+        return Hold.KEPT if own else Hold.ANEW
+
+    async def give_up(self) -> None:
+        """Let another worker have it at once; nothing happens where this one does not have it."""
+        stored = await self._store.get(self._key)
+        claim = _read(stored.body) if stored is not None else None
+        if stored is not None and claim is not None and claim.holder == self._worker:
+            await self._store.replace(self._key, msgspec.json.encode(Claim(self._worker, self._clock.now())), stored.etag)
+
+    async def holder(self) -> str:
+        """Who has it now; empty if nobody has."""
+        stored = await self._store.get(self._key)
+        claim = _read(stored.body) if stored is not None else None
+        return claim.holder if claim is not None and claim.until > self._clock.now() else ""
+
+
+def _read(body: bytes) -> Claim | None:
+    try:
+        return _DECODER.decode(body)
+    except msgspec.MsgspecError:
+        return None

@@ -1,0 +1,78 @@
+"""How leases are timed and spread, and which streams they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from stream.contracts import Shard, StartKind
+
+RENEWALS: Final = 3
+"""Renewals within one failover time (KCL: ``failoverTimeMillis / 3``), so that one lost call costs no lease."""
+
+READ_UNITS: Final = 5.0
+"""Read units a second that one worker may spend on looking at the table: 5 are 40 KiB, some 80 rows, each second."""
+
+READ_UNIT_BYTES: Final = 8192
+"""An eventually consistent read unit (DynamoDB developer guide)."""
+
+
+class Balance(StrEnum):
+    """How leases are spread: ``even`` by traffic, ``kcl`` exactly as KCL 2.x does, for fleets that are shared with it."""
+
+    EVEN = "even"
+    KCL = "kcl"
+
+
+UNLIMITED: Final = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSettings:
+    """``failover``: seconds without a sign of life after which a lease may be taken. ``look``: seconds between looks for free leases."""
+
+    failover: float = 10.0
+    max_leases: int = UNLIMITED
+    balance: Balance = Balance.EVEN
+    look: float = 1.0
+    sync: float = 30.0
+    create_table: bool = True
+
+    @property
+    def renew_every(self) -> float:
+        """Seconds between two signs of life of one lease."""
+        return self.failover / RENEWALS
+
+    @property
+    def steal_every(self) -> float:
+        """Seconds between rounds in which leases are taken from others (KCL's taker: twice the failover time)."""
+        return self.failover * 2
+
+    def look_after(self, size: int) -> float:
+        """Seconds until the next look at a table of ``size`` bytes."""
+        return max(self.look, size / READ_UNIT_BYTES / READ_UNITS)
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedStream:
+    """One stream whose shards are leased. ``prefix`` comes before the shard id in lease keys where a table holds several streams."""
+
+    stream: str
+    start: StartKind
+    list_shards: Callable[[], Awaitable[list[Shard]]]
+    prefix: str = ""
+
+    def key(self, shard_id: str) -> str:
+        """The lease key of a shard."""
+        return f"{self.prefix}{shard_id}"
+
+    @property
+    def stream_name(self) -> str | None:
+        """KCL's serialized identifier of the stream, None in a table of one stream."""
+        return self.prefix.removesuffix(":") or None
+
+    def owns(self, key: str) -> bool:
+        """Whether ``key`` is a lease of this stream; in a table of one stream all are."""
+        return key.startswith(self.prefix) if self.prefix else ":" not in key

@@ -1,0 +1,331 @@
+"""The lease table: every write conditional on the row's counter and its owner, and no reply ever taken for an answer.
+
+KCL conditions on the counter alone, and gives a lease up when the reply to a write that took effect is lost. Here each write carries a
+mark of its own (``sxOp``): if the repeat of a write fails because the counter has moved, and the row in the way bears that mark, the write
+was ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from stream import events
+from stream.aws.dynamodb import TABLE_MISSING, ConditionFailed, DynamoDb, Item
+from stream.aws.errors import AwsFatal, AwsRetryable
+from stream.contracts import Clock, Emit
+from stream.errors import Fatal
+from stream.lease.rows import (
+    PROGRESS_ATTRIBUTES,
+    ExtendedSequenceNumber,
+    Lease,
+    Progress,
+    RowProblem,
+    decode,
+    encode,
+    encode_progress,
+    is_lease,
+)
+
+RETRY_SECONDS: Final = 0.2
+"""Between attempts of one write; DynamoDB throttles by the second."""
+
+CREATE_SECONDS: Final = 120.0
+"""How long a table that is being created may take; 10 to 30 s are usual."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """One look at the whole table; ``size`` is what DynamoDB counts for it, in bytes, roughly."""
+
+    leases: tuple[Lease, ...]
+    size: int
+
+
+class LeaseTable:
+    """One lease table. ``marks`` gives a text that no other write ever bore; ``emit`` hears of rows that cannot be read."""
+
+    def __init__(self, client: DynamoDb, name: str, clock: Clock, emit: Emit, marks: Callable[[], str]) -> None:
+        self.name = name
+        self.client = client
+        self._clock = clock
+        self._emit = emit
+        self._marks = marks
+
+    # --- the table --------------------------------------------------------------------------------------------------------
+
+    async def open(self, *, create: bool) -> bool:
+        """Make sure that the table is there and usable; True if this call created it.
+
+        A table that exists needs no permission to create one.
+
+        Raises:
+            Fatal: it is missing and must not or cannot be created, or has another key.
+        """
+        created = False
+        deadline = self._clock.monotonic() + CREATE_SECONDS
+        while (found := await self._describe()) is None or found["TableStatus"] not in {"ACTIVE", "UPDATING"}:
+            if found is None and not create:
+                msg = (
+                    f"the lease table {self.name} does not exist ({self.client.place}). Create it with the string hash key `leaseKey`, "
+                    "or allow its creation with coordination.native.create_table"
+                )
+                raise Fatal(msg)
+            if found is None:
+                created = await self._create() or created
+            if self._clock.monotonic() > deadline:
+                msg = f"the lease table {self.name} is not usable after {CREATE_SECONDS:g} s; look at its status in DynamoDB"
+                raise Fatal(msg)
+            await self._clock.sleep(0.5 if created else RETRY_SECONDS)
+        keys = found["KeySchema"]
+        if [(key["AttributeName"], key["KeyType"]) for key in keys] != [("leaseKey", "HASH")]:
+            msg = f"the table {self.name} is no lease table: its key is {keys}, a lease table has the hash key `leaseKey` and no other"
+            raise Fatal(msg)
+        return created
+
+    async def exists(self) -> bool:
+        """Whether there is such a table."""
+        return await self._describe() is not None
+
+    async def _describe(self) -> dict[str, Any] | None:
+        try:
+            answer = await self._patiently("DescribeTable", {})
+        except AwsFatal as error:
+            if error.code == TABLE_MISSING:
+                return None
+            raise
+        described: dict[str, Any] = answer["Table"]
+        return described
+
+    async def _create(self) -> bool:
+        try:
+            await self.client.call(
+                "CreateTable",
+                self.name,
+                {
+                    "AttributeDefinitions": [{"AttributeName": "leaseKey", "AttributeType": "S"}],
+                    "KeySchema": [{"AttributeName": "leaseKey", "KeyType": "HASH"}],
+                    "BillingMode": "PAY_PER_REQUEST",
+                },
+            )
+        except AwsRetryable:
+            # Among them that somebody else creates it right now; DescribeTable tells.
+            return False
+        return True
+
+    # --- reading ----------------------------------------------------------------------------------------------------------
+
+    async def scan(self) -> Scanned:
+        """All leases, eventually consistent; rows that are none are passed over, damaged ones are told of and passed over."""
+        leases, size = [], 0
+        async for item in self._items():
+            size += _size(item)
+            if not is_lease(item):
+                if "entityType" not in item:
+                    self._emit(events.LeaseRowUnreadable("", "", self.name, f"row {item.get('leaseKey')} has no leaseCounter"))
+                continue
+            try:
+                leases.append(decode(item))
+            except RowProblem as error:
+                self._emit(events.LeaseRowUnreadable("", "", self.name, str(error)))
+        return Scanned(tuple(leases), size)
+
+    async def _items(self) -> AsyncIterator[Item]:
+        request: dict[str, Any] = {}
+        while True:
+            answer = await self._patiently("Scan", request)
+            for item in answer["Items"]:
+                yield item
+            if "LastEvaluatedKey" not in answer:
+                return
+            request = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    async def item(self, key: str) -> Item | None:
+        """The row as it is now, whatever it is."""
+        answer = await self._patiently("GetItem", {"Key": {"leaseKey": {"S": key}}, "ConsistentRead": True})
+        found: Item | None = answer.get("Item")
+        return found
+
+    async def get(self, key: str) -> Lease | None:
+        """The lease as it is now.
+
+        Raises:
+            RowProblem: the row cannot be read.
+        """
+        item = await self.item(key)
+        return None if item is None or not is_lease(item) else decode(item)
+
+    # --- writing ----------------------------------------------------------------------------------------------------------
+
+    async def create(self, lease: Lease) -> bool:
+        """Put the row if there is none; False if somebody else has."""
+        mark = self._marks()
+        request = {
+            "Item": encode(replace(lease, operation=mark)),
+            "ConditionExpression": "attribute_not_exists(leaseKey)",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        return await self._write("create", "PutItem", lease.key, request, mark)
+
+    async def take(self, lease: Lease, me: str) -> Lease | None:
+        """Become the owner if the row is as ``lease`` says; None if it is not, and nothing was written."""
+        update = _Update().set("leaseOwner", {"S": me}).set("sxOwner", {"S": me}).remove("checkpointOwner")
+        if lease.owner != me:
+            update.add("ownerSwitchesSinceCheckpoint", 1)
+        switches = lease.owner_switches + (lease.owner != me)
+        after = replace(lease, owner=me, signed=me, checkpoint_owner=None, counter=lease.counter + 1, owner_switches=switches)
+        return await self._update("take", lease, update, after)
+
+    async def renew(self, lease: Lease, throughput: float | None = None, until: float = math.inf) -> Lease | None:
+        """Show that the holder lives; None if the lease is not as ``lease`` says any more.
+
+        Raises:
+            Retryable: there was no answer by ``until``, monotonic seconds.
+        """
+        update = _Update()
+        if throughput is not None:
+            update.set("throughputKBps", {"N": f"{throughput:.6f}"})
+        after = replace(lease, counter=lease.counter + 1, throughput=lease.throughput if throughput is None else throughput)
+        return await self._update("renew", lease, update, after, until)
+
+    async def checkpoint(
+        self, lease: Lease, checkpoint: ExtendedSequenceNumber, progress: Progress, until: float = math.inf
+    ) -> Lease | None:
+        """Move the checkpoint; like KCL's, it drops a prepared one and counts as a renewal. None if the lease is another's.
+
+        Raises:
+            Retryable: there was no answer by ``until``, monotonic seconds.
+        """
+        update = _Update().set("checkpoint", {"S": checkpoint.text})
+        update.set("checkpointSubSequenceNumber", {"N": str(checkpoint.subsequence)})
+        update.set("ownerSwitchesSinceCheckpoint", {"N": "0"})
+        update.remove("pendingCheckpoint", "pendingCheckpointSubSequenceNumber", "pendingCheckpointState")
+        values = encode_progress(progress)
+        for name in PROGRESS_ATTRIBUTES:
+            if name in values:
+                update.set(name, values[name])
+            else:
+                update.remove(name)
+        after = replace(lease, counter=lease.counter + 1, checkpoint=checkpoint, progress=progress, pending=None, owner_switches=0)
+        return await self._update("checkpoint", lease, update, after, until)
+
+    async def release(self, lease: Lease, until: float = math.inf) -> Lease | None:
+        """Give the lease up, so that others need not wait for its expiry; None if it is another's.
+
+        Raises:
+            Retryable: there was no answer by ``until``, monotonic seconds.
+        """
+        after = replace(lease, owner=None, counter=lease.counter + 1)
+        return await self._update("release", lease, _Update().remove("leaseOwner"), after, until)
+
+    async def assign(self, lease: Lease, worker: str) -> Lease | None:
+        """End a graceful hand-off of KCL 3.x: the next owner has the lease from now on. None if the row has changed."""
+        update = _Update().set("leaseOwner", {"S": worker}).remove("checkpointOwner")
+        after = replace(lease, owner=worker, checkpoint_owner=None, counter=lease.counter + 1)
+        return await self._update("assign", lease, update, after)
+
+    async def note_children(self, key: str, children: frozenset[str]) -> None:
+        """Write down which shards continue this one; the counter is left alone. A row that is gone is not made again."""
+        request = {
+            "Key": {"leaseKey": {"S": key}},
+            "UpdateExpression": "SET childShardIds = :children",
+            "ConditionExpression": "attribute_exists(leaseKey)",
+            "ExpressionAttributeValues": {":children": {"SS": sorted(children)}},
+        }
+        await self._write("note children", "UpdateItem", key, request, "")
+
+    async def delete(self, lease: Lease) -> bool:
+        """Remove the row of an ended shard; False if it has changed meanwhile."""
+        request = {
+            "Key": {"leaseKey": {"S": lease.key}},
+            "ConditionExpression": "leaseCounter = :counter AND #checkpoint = :checkpoint",
+            "ExpressionAttributeNames": {"#checkpoint": "checkpoint"},
+            "ExpressionAttributeValues": {":counter": {"N": str(lease.counter)}, ":checkpoint": {"S": lease.checkpoint.text}},
+        }
+        return await self._write("delete", "DeleteItem", lease.key, request, "")
+
+    async def _update(self, what: str, lease: Lease, update: _Update, after: Lease, until: float = math.inf) -> Lease | None:
+        mark = self._marks()
+        now = self._clock.now().isoformat(timespec="milliseconds")
+        update.set("leaseCounter", {"N": str(after.counter)}).set("sxOp", {"S": mark}).set("sxRenewed", {"S": now})
+        request = update.request(lease)
+        done = await self._write(what, "UpdateItem", lease.key, request, mark, until)
+        return replace(after, operation=mark, renewed=now) if done else None
+
+    async def _write(self, what: str, operation: str, key: str, request: Mapping[str, Any], mark: str, until: float = math.inf) -> bool:
+        """Write until the outcome is known: True if it is in place, False if the row does not allow it."""
+        while True:
+            try:
+                await self.client.call(operation, self.name, request)
+            except AwsRetryable as error:
+                if self._clock.monotonic() >= until:
+                    raise
+                self._emit(events.CallRepeated("", key, f"lease {what}", str(error), RETRY_SECONDS))
+                await self._clock.sleep(error.retry_after or RETRY_SECONDS)
+            except ConditionFailed as error:
+                item = error.item if error.item is not None else await self.item(key)
+                return bool(mark) and item is not None and item.get("sxOp") == {"S": mark}
+            else:
+                self._emit(events.LeaseWritten("", key, what))
+                return True
+
+    async def _patiently(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A read, made again until it is answered."""
+        while True:
+            try:
+                return await self.client.call(operation, self.name, request)
+            except AwsRetryable as error:
+                self._emit(events.CallRepeated("", "", f"lease {operation}", str(error), RETRY_SECONDS))
+                await self._clock.sleep(error.retry_after or RETRY_SECONDS)
+
+
+class _Update:
+    """An UpdateExpression in the making."""
+
+    def __init__(self) -> None:
+        self._set: dict[str, dict[str, Any]] = {}
+        self._add: dict[str, int] = {}
+        self._remove: list[str] = []
+
+    def set(self, name: str, value: dict[str, Any]) -> _Update:
+        self._set[name] = value
+        return self
+
+    def add(self, name: str, number: int) -> _Update:
+        self._add[name] = number
+        return self
+
+    def remove(self, *names: str) -> _Update:
+        self._remove += names
+        return self
+
+    def request(self, lease: Lease) -> dict[str, Any]:
+        """The call: conditional on the counter, on the owner, and on a hand-off being where it was."""
+        values: dict[str, dict[str, Any]] = {":counter": {"N": str(lease.counter)}}
+        expression = "SET " + ", ".join(f"#{name} = :{name}" for name in self._set)
+        values |= {f":{name}": value for name, value in self._set.items()}
+        if self._add:
+            expression += " ADD " + ", ".join(f"#{name} :{name}" for name in self._add)
+            values |= {f":{name}": {"N": str(number)} for name, number in self._add.items()}
+        if self._remove:
+            expression += " REMOVE " + ", ".join(f"#{name}" for name in self._remove)
+        conditions = ["#leaseCounter = :counter"]
+        for name, holder in (("leaseOwner", lease.owner), ("checkpointOwner", lease.checkpoint_owner)):
+            conditions.append(f"attribute_not_exists(#{name})" if holder is None else f"#{name} = :old{name}")
+            if holder is not None:
+                values[f":old{name}"] = {"S": holder}
+        names = {*self._set, *self._add, *self._remove, "leaseOwner", "checkpointOwner"}
+        return {
+            "Key": {"leaseKey": {"S": lease.key}},
+            "UpdateExpression": expression,
+            "ConditionExpression": " AND ".join(conditions),
+            "ExpressionAttributeNames": {f"#{name}": name for name in sorted(names)},
+            "ExpressionAttributeValues": values,
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+
+
+def _size(item: Item) -> int:
+    return sum(len(name) + sum(len(str(part)) for part in value.values()) for name, value in item.items())

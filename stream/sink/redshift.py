@@ -1,0 +1,273 @@
+"""Rows to staged Parquet files that a loader copies into a Redshift table."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Final, Self
+
+import msgspec
+import polars as pl
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
+
+from stream.batch import LINEAGE, ROW, SEQUENCE
+from stream.contracts import Encoded
+from stream.sink.objects import ObjectsSink, ObjectsSinkConfig, SinkConfig
+from stream.sink.partition import SinkMismatch
+from stream.sink.redshift_names import BadName, check_name
+from stream.sink.redshift_types import LINE, Layout, layout_of, staged_column
+
+MAX_ROW_BYTES: Final = 4 * 2**20
+"""Largest input row of COPY (Amazon Redshift Developer Guide, COPY)."""
+MAX_UNITS: Final = 1_000
+"""Units in one load: their ledger rows have to fit into a few statements of 100 KB."""
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION: Final = {"type": "string", "pattern": r"^\d{1,6}\s*[smhd]$"}
+_WINDOW: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+_STAGING: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.=-]+)*/?")
+_KEY_TYPES: Final = {pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime, pl.Decimal}
+
+
+def _duration(value: object) -> object:
+    match = re.fullmatch(r"(\d{1,6})\s*([smhd])", value.strip()) if isinstance(value, str) else None
+    if match is not None:
+        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    if isinstance(value, timedelta):
+        return value
+    msg = f"{value!r} is no duration; write one like 60s, 5m, 12h or 7d"
+    raise ValueError(msg)
+
+
+def _duration_text(value: timedelta) -> str:
+    seconds = round(value.total_seconds())
+    unit = next(name for name, size in reversed(_UNITS.items()) if seconds % size == 0)
+    return f"{seconds // _UNITS[unit]}{unit}"
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_duration_text, return_type=str), WithJsonSchema(_DURATION)]
+
+
+class Write(StrEnum):
+    """How rows enter the table."""
+
+    APPEND = "append"
+    UPSERT = "upsert"
+
+
+class Evolve(StrEnum):
+    """What happens when the pipeline has columns that the table lacks."""
+
+    ADD = "add"
+    HALT = "halt"
+
+
+class RedshiftSinkConfig(SinkConfig):
+    """Rows in a table of Amazon Redshift, each exactly once.
+
+    Files are staged on S3 like those of any sink; one loader of the fleet copies sealed units into the table, many at a time, in one
+    transaction with their rows in a load ledger. Statements go through the Redshift Data API. See [Loading Redshift](../../redshift.md).
+    """
+
+    kind: ClassVar[str] = "redshift"
+
+    url: str = Field(alias="staging", description="Where files wait for the loader: s3://bucket/prefix/, in the region of the database.")
+    name: str = Field(default="redshift", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="Name in manifests and metrics.")
+    table: str = Field(description="`table` or `schema.table`; the schema is `public` unless given.")
+    database: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$-]{0,126}$", description="Database to connect to.")
+    workgroup: str | None = Field(default=None, pattern=r"^[a-z0-9-]{3,64}$", description="Redshift Serverless: the workgroup's name.")
+    cluster: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9-]{0,62}$", description="Provisioned: the cluster's identifier.")
+    db_user: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_:.@+/$-]{0,127}$",
+        description="With `cluster`: log in as; the role's own if not given.",
+    )
+    secret_arn: str | None = Field(
+        default=None,
+        pattern=r"^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@-]+$",
+        description="Log in by a stored secret.",
+    )
+    iam_role: str = Field(
+        pattern=r"^(default|arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+)$", description="Role by which COPY reads the files, or `default`."
+    )
+    mode: Write = Field(default=Write.APPEND, description="append, or upsert: the row with the last sequence number of a key stays.")
+    keys: tuple[str, ...] = Field(default=(), max_length=16, description="With `mode: upsert`: columns that tell rows apart, never null.")
+    create: bool = Field(default=True, description="Create the table if it is missing.")
+    evolve: Evolve = Field(default=Evolve.ADD, description="Columns that the table lacks: add them, or halt loading.")
+    types: dict[str, str] = Field(
+        default={}, description="Types by column: varchar(n), varbyte(n), super (text that is JSON), timestamptz, smallint, ..."
+    )
+    lineage: bool = Field(default=True, description="Write _shard, _sequence, _subsequence and _arrival; needed for upserts.")
+    units: Annotated[int, Field(ge=1, le=MAX_UNITS)] = Field(default=200, description="Most units in one load.")
+    every: Duration = Field(default=timedelta(seconds=60), description="Between looks for units to load.")
+    quiet: tuple[str, ...] = Field(default=(), max_length=24, description="Times of day, UTC, without loads: `22:00-02:30`.")
+    keep_staged: Duration = Field(default=timedelta(days=7), description="How long files stay after their load.")
+
+    @field_validator("url")
+    @classmethod
+    def _plain_place(cls, value: str) -> str:
+        if _STAGING.fullmatch(value) is None or {".", ".."} & set(value.split("/")) or len(value) > 200:
+            msg = f"{value!r} is no place to stage files; write s3://bucket/prefix/ with letters, digits and ! _ . = - in the prefix"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("table")
+    @classmethod
+    def _one_table(cls, value: str) -> str:
+        parts = value.split(".")
+        if len(parts) > 2:
+            msg = f"{value!r} is no table; write `table` or `schema.table`"
+            raise ValueError(msg)
+        for part in parts:
+            check_name(part)
+        check_name(parts[-1] + LEDGER_SUFFIX)
+        return value
+
+    @field_validator("quiet", mode="before")
+    @classmethod
+    def _windows(cls, value: Any) -> Any:
+        given = [value] if isinstance(value, str) else value
+        for each in given if isinstance(given, list | tuple) else ():
+            match = _WINDOW.fullmatch(each) if isinstance(each, str) else None
+            if match is None or match[1] + match[2] == match[3] + match[4]:
+                msg = f"{each!r} is no time of day; write one like 22:00-02:30 (UTC), between quotes"
+                raise ValueError(msg)
+        return given
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if (self.cluster is None) == (self.workgroup is None):
+            msg = "name the cluster (provisioned) or the workgroup (serverless), one of them"
+            raise ValueError(msg)
+        if self.db_user is not None and (self.workgroup is not None or self.secret_arn is not None):
+            msg = "`db_user` goes with `cluster` and without `secret_arn`"
+            raise ValueError(msg)
+        if (self.mode is Write.UPSERT) != bool(self.keys):
+            msg = "`mode: upsert` needs `keys`" if not self.keys else "`keys` are of use with `mode: upsert` only"
+            raise ValueError(msg)
+        if self.mode is Write.UPSERT and not self.lineage:
+            msg = "an upsert needs the lineage columns: they say which row is the last"
+            raise ValueError(msg)
+        if self.every < timedelta(seconds=1):
+            msg = "`every` is at least 1s"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """Schema and table, folded."""
+        schema, _, table = self.table.rpartition(".")
+        return check_name(schema or "public"), check_name(table)
+
+    @property
+    def place(self) -> tuple[str | None, str | None, str]:
+        """The database: cluster, workgroup, name."""
+        return self.cluster, self.workgroup, self.database
+
+    @property
+    def ledger(self) -> tuple[str, str]:
+        """Schema and name of the load ledger: one for each table, so that loads of different tables never wait for each other."""
+        schema, table = self.target
+        return schema, table + LEDGER_SUFFIX
+
+    def check(self, schema: pl.Schema) -> None:
+        """Make sure that rows of ``schema`` (lineage and ``_row`` included) have a place in a table.
+
+        Raises:
+            SinkMismatch: a column's name or type has none in Redshift, or a key is missing or of a type that cannot be one.
+        """
+        self.layout(schema)
+        for index, key in enumerate(self.keys):
+            dtype = schema.get(key)
+            if dtype is None or key in LINEAGE or key == ROW:
+                raise SinkMismatch(("keys", index), f"there is no column '{key}'", "columns here: " + ", ".join(self._user(schema)))
+            if not (dtype.is_integer() or dtype.base_type() in _KEY_TYPES):
+                raise SinkMismatch(("keys", index), f"column '{key}' of type {dtype} cannot be a key", "take text, whole numbers or times")
+
+    def layout(self, schema: pl.Schema) -> Layout:
+        """What staged files of ``schema`` look like; raises ``SinkMismatch`` as ``check`` does."""
+        if LINE in schema:
+            raise SinkMismatch((), f"the column name '{LINE}' belongs to this sink", "rename it in a stage")
+        staged: dict[str, pl.DataType] = {name: schema[name] for name in self._user(schema)}
+        if self.mode is Write.UPSERT:
+            staged[LINE] = pl.Int32()
+        staged |= {name: schema[name] for name in LINEAGE if self.lineage and name in schema}
+        return layout_of(staged, self.types)
+
+    @staticmethod
+    def _user(schema: pl.Schema) -> list[str]:
+        return [name for name in schema.names() if name != ROW and name not in LINEAGE]
+
+
+LEDGER_SUFFIX: Final = "__loads"
+COPY_MANIFESTS: Final = "_loads/"
+"""Folder at the staging place for the manifests that COPY is given."""
+
+
+class RedshiftSink:
+    """``contracts.Sink`` over staged files ``<unit>.<part>.<sha16>.parquet``; also ``contracts.Choosy``."""
+
+    def __init__(self, config: RedshiftSinkConfig, schema: pl.Schema) -> None:
+        self.config = config
+        self.layout = config.layout(schema)
+        files = ObjectsSinkConfig(url=config.url, name=config.name, lineage=config.lineage)
+        self._files = ObjectsSink(files)
+        self._limits = {column.name: column for column in self.layout.columns}
+
+    @property
+    def name(self) -> str:
+        """Unique within the pipeline."""
+        return self.config.name
+
+    def encode(self, frame: pl.DataFrame, unit: str) -> Encoded:
+        """See ``contracts.Sink``: files with the columns of ``layout``, in its order."""
+        schema = frame.schema
+        columns = [staged_column(name, schema[name]) for name in schema.names() if name != ROW]
+        staged = frame.select(ROW, *columns)
+        if self.config.mode is Write.UPSERT:
+            staged = staged.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).alias(LINE))
+        return self._files.encode(staged, unit)
+
+    def refused(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Records of ``frame`` that COPY would fail on: ``_row`` UInt32, ``reason`` String, one row for each, ascending.
+
+        Reasons: ``null_key``, ``text_too_long``, ``nul_character``, ``binary_too_long``, ``not_json``, ``row_too_large``.
+        """
+        tests: list[tuple[str, pl.Expr]] = [("null_key", pl.col(key).is_null()) for key in self.config.keys]
+        sizes = []
+        for name, dtype in frame.schema.items():
+            column = self._limits.get(name.lower())
+            if column is None or name == ROW or name in LINEAGE:
+                continue
+            if dtype == pl.String:
+                sizes.append(pl.col(name).str.len_bytes().fill_null(0).cast(pl.UInt64))
+                tests.append(("text_too_long", pl.col(name).str.len_bytes() > column.limit))
+                tests.append(("nul_character", pl.col(name).str.contains("\0", literal=True)))
+                if column.parse:
+                    tests.append(("not_json", pl.lit(pl.Series([not _is_json(value) for value in frame[name]], dtype=pl.Boolean))))
+            elif dtype == pl.Binary:
+                sizes.append(pl.col(name).bin.size().fill_null(0).cast(pl.UInt64))
+                tests.append(("binary_too_long", pl.col(name).bin.size() > column.limit))
+        if sizes:
+            tests.append(("row_too_large", pl.sum_horizontal(sizes) > MAX_ROW_BYTES))
+        return _first_reasons(frame, tests)
+
+
+def _first_reasons(frame: pl.DataFrame, tests: list[tuple[str, pl.Expr]]) -> pl.DataFrame:
+    reason = pl.coalesce([pl.when(test).then(pl.lit(why)) for why, test in tests]) if tests else pl.lit(None, pl.String)
+    told = frame.select(ROW, reason.cast(pl.String).alias("reason")).filter(pl.col("reason").is_not_null())
+    return told.unique(ROW, keep="first", maintain_order=True).sort(ROW)
+
+
+def _is_json(value: str | None) -> bool:
+    if value is None:
+        return True
+    try:
+        msgspec.json.decode(value)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return True
+
+
+__all__ = ["COPY_MANIFESTS", "LEDGER_SUFFIX", "SEQUENCE", "BadName", "Evolve", "RedshiftSink", "RedshiftSinkConfig", "Write"]

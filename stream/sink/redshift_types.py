@@ -1,0 +1,191 @@
+"""Columns on their way to Redshift: the Parquet type that COPY is given, and the type of the table's column.
+
+COPY from Parquet takes columns by position and insists on types (Amazon Redshift Developer Guide, "COPY from columnar data formats"),
+so rows are staged in a few types that both sides agree on, and a plain ``INSERT ... SELECT`` does the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+from polars.datatypes import DataTypeClass
+
+from stream.batch import SEQUENCE, SUBSEQUENCE
+from stream.sink.partition import SinkMismatch
+from stream.sink.redshift_names import SYSTEM_COLUMNS, BadName, check_name
+
+MAX_VARCHAR: Final = 65_535
+"""Bytes of the longest VARCHAR (Amazon Redshift Developer Guide, "Character types")."""
+MAX_VARBYTE: Final = 1_024_000
+MAX_COLUMNS: Final = 1_600
+LINE: Final = "_line"
+"""Staged for upserts only: the row's place in its unit, which orders rows that one record gave."""
+
+SEQUENCE_BYTES: Final = 60
+_WIDTHS: Final = {"_shard": 128, SEQUENCE: SEQUENCE_BYTES}
+_SIZED: Final = re.compile(r"(varchar|varbyte)\((\d{1,8})\)")
+_INTEGERS: Final = {"smallint": 2, "integer": 4, "bigint": 8}
+_BAD_INSIDE: Final = frozenset({pl.Binary, pl.Duration, pl.Time, pl.Object, pl.Int128, pl.UInt128, pl.Categorical, pl.Enum})
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. ``staged`` and ``type`` are Redshift types: of what COPY fills, and of the target. ``limit``: bytes, 0 for none.
+
+    ``target`` False: needed while loading only.
+    """
+
+    name: str
+    staged: str
+    type: str
+    limit: int = 0
+    parse: bool = False
+    target: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All columns of a staged file, in its order."""
+
+    columns: tuple[Column, ...]
+
+    @property
+    def target(self) -> tuple[Column, ...]:
+        """Those that the table has."""
+        return tuple(column for column in self.columns if column.target)
+
+    @property
+    def nested(self) -> bool:
+        """Whether COPY has to serialize nested values."""
+        return any(column.staged == "super" for column in self.columns)
+
+
+def layout_of(schema: Mapping[str, pl.DataType], types: Mapping[str, str]) -> Layout:
+    """The layout of files with ``schema`` (in that order), where ``types`` overrides the target's types by column.
+
+    Raises:
+        SinkMismatch: a name or type has no place in Redshift.
+    """
+    if len(schema) > MAX_COLUMNS:
+        raise SinkMismatch((), f"the table would have {len(schema)} columns, Redshift allows {MAX_COLUMNS}", "select fewer in a stage")
+    for name in types:
+        if name not in schema or name == LINE:
+            raise SinkMismatch(("types", name), f"there is no column '{name}'", "columns here: " + ", ".join(schema))
+    seen: dict[str, str] = {}
+    columns = []
+    for name, dtype in schema.items():
+        plain = _named(name)
+        if plain in seen:
+            message = f"the columns '{seen[plain]}' and '{name}' are one column in Redshift, which does not tell case"
+            raise SinkMismatch((), message, "rename one of them in a stage")
+        seen[plain] = name
+        columns.append(_column(plain, name, dtype, types.get(name)))
+    return Layout(tuple(columns))
+
+
+def _named(name: str) -> str:
+    try:
+        plain = check_name(name)
+    except BadName as error:
+        raise SinkMismatch((), f"column {error}", "rename it in a stage") from error
+    if plain in SYSTEM_COLUMNS:
+        raise SinkMismatch((), f"column '{name}' has the name of a system column of Redshift", "rename it in a stage")
+    return plain
+
+
+def _column(plain: str, name: str, dtype: pl.DataType, wanted: str | None) -> Column:
+    staged, limit = _staged(name, dtype)
+    if wanted is None:
+        return Column(plain, staged, staged, limit, target=name != LINE)
+    sized = _SIZED.fullmatch(wanted)
+    base, size = (sized[1], int(sized[2])) if sized else (wanted, 0)
+    if sized and staged.startswith(base) and 1 <= size <= (MAX_VARCHAR if base == "varchar" else MAX_VARBYTE):
+        return Column(plain, staged, wanted, size)
+    if base == "super" and staged.startswith("varchar"):
+        return Column(plain, staged, "super", limit, parse=True)
+    if staged == "timestamp" and base == "timestamptz":
+        return Column(plain, staged, wanted)
+    # Narrower integers only where every value of the column's own type fits.
+    if base in _INTEGERS and staged in _INTEGERS and _INTEGERS[base] >= _bytes_of(dtype):
+        return Column(plain, staged, wanted)
+    fits = ["varchar(n)", "super"] if staged.startswith("varchar") else ["varbyte(n)"] if staged.startswith("varbyte") else []
+    fits += ["timestamptz"] if staged == "timestamp" else []
+    fits += [each for each, size in _INTEGERS.items() if staged in _INTEGERS and size >= _bytes_of(dtype)]
+    allowed = ", ".join(fits) or f"only {staged}"
+    raise SinkMismatch(("types", name), f"column '{name}' of type {dtype} cannot be {wanted}", f"allowed: {allowed}")
+
+
+def _bytes_of(dtype: pl.DataType) -> int:
+    widths: dict[DataTypeClass, int] = {pl.Int8: 2, pl.UInt8: 2, pl.Int16: 2, pl.UInt16: 4, pl.Int32: 4}
+    return widths.get(dtype.base_type(), 8)
+
+
+def _staged(name: str, dtype: pl.DataType) -> tuple[str, int]:
+    """The staged type of a column and its limit in bytes."""
+    base = dtype.base_type()
+    if base in {pl.String, pl.Categorical, pl.Enum, pl.Null}:
+        width = _WIDTHS.get(name, MAX_VARCHAR)
+        return f"varchar({width})", width
+    if base == pl.Binary:
+        return f"varbyte({MAX_VARBYTE})", MAX_VARBYTE
+    if isinstance(dtype, pl.Datetime) and dtype.time_unit != "ns":
+        return "timestamp", 0
+    if isinstance(dtype, pl.Decimal) and dtype.precision is not None:
+        return f"decimal({dtype.precision},{dtype.scale})", 0
+    if dtype.is_nested():
+        bad = _leaves(dtype) & _BAD_INSIDE
+        if bad:
+            message = f"column '{name}' of type {dtype} cannot become SUPER because of the {', '.join(sorted(map(str, bad)))} inside"
+            raise SinkMismatch((), message, "cast the inner values to text in a stage")
+        return "super", 0
+    if base in _PLAIN:
+        return _PLAIN[base], 0
+    raise SinkMismatch((), f"column '{name}' of type {dtype} has no type in Redshift", "cast it to text or int64 in a stage")
+
+
+_PLAIN: Final[dict[DataTypeClass, str]] = {
+    pl.Boolean: "boolean",
+    **dict.fromkeys((pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16), "integer"),
+    **dict.fromkeys((pl.Int64, pl.UInt32), "bigint"),
+    pl.UInt64: "decimal(20,0)",
+    pl.Float32: "real",
+    pl.Float64: "double precision",
+    pl.Date: "date",
+}
+
+
+_AS: Final[dict[DataTypeClass, pl.DataType]] = {
+    **dict.fromkeys((pl.Int8, pl.Int16, pl.UInt8, pl.UInt16), pl.Int32()),
+    pl.UInt32: pl.Int64(),
+    pl.UInt64: pl.Decimal(20, 0),
+    **dict.fromkeys((pl.Categorical, pl.Enum, pl.Null), pl.String()),
+}
+
+
+def _leaves(dtype: DataTypeClass | pl.DataType) -> set[DataTypeClass]:
+    if isinstance(dtype, pl.Struct):
+        return {leaf for field in dtype.fields for leaf in _leaves(field.dtype)}
+    if isinstance(dtype, pl.List | pl.Array):
+        return _leaves(dtype.inner)
+    return {dtype.base_type()}
+
+
+def staged_column(name: str, dtype: pl.DataType) -> pl.Expr:
+    """The column ``name`` in the type in which it is staged; timestamps are UTC without a zone."""
+    column, base = pl.col(name), dtype.base_type()
+    if base in _AS:
+        return column.cast(_AS[base])
+    if isinstance(dtype, pl.Datetime):
+        plain = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if dtype.time_zone else column
+        return plain.cast(pl.Datetime("us"))
+    if isinstance(dtype, pl.Array):
+        return column.arr.to_list()
+    return column
+
+
+ORDER: Final = (SEQUENCE, SUBSEQUENCE, LINE)
+"""What decides which of several rows with one key is the last."""

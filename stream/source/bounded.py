@@ -1,0 +1,144 @@
+"""Sources that end: records lie in pieces (objects, files of dead letters) whose order and content are pinned before reading begins.
+
+Sequence numbers are made of places, so that the same record has the same number whenever it is read: record ``r`` (from 1) of the
+piece ``p`` (from 1) of a shard is ``p * 10**12 + r``. They rise in the order of reading, as those of a stream do, and therefore ranges,
+units, ledger and checkpoints work on them unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+import polars as pl
+
+from stream.batch import DATA, OUTCOME, SEQUENCE, SUBSEQUENCE, Batch, Outcome
+from stream.budget import ByteBudget
+from stream.contracts import Clock, Emit, Page, Shard, Start
+from stream.events import BudgetWaited, PageReceived, PartOpened
+from stream.source.shard import Hold
+
+ROWS_PER_PIECE: Final = 10**12
+"""Records that one piece may have: beyond what an object of 5 TB can hold in lines."""
+
+BLOCK_BYTES: Final = 2 * 2**20
+"""Record bytes that a piece gives at once, about what GetRecords gives; held in the byte budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some records of a piece, in its order.
+
+    ``numbers`` (UInt64): which records of the piece, ascending from 1. ``frame`` has ``RAW_SCHEMA`` without ``_sequence``,
+    ``_subsequence`` and ``_outcome``. ``first_read`` as in ``Batch``.
+    """
+
+    numbers: pl.Series
+    frame: pl.DataFrame
+    first_read: pl.DataFrame | None = None
+
+
+class Piece(Protocol):
+    """A part of a bounded source that is read from its beginning to its end."""
+
+    def blocks(self, behind: int) -> AsyncIterator[Block]:
+        """Blocks of about ``BLOCK_BYTES`` with the records whose number is above ``behind``.
+
+        Raises:
+            Halted: what was pinned is not there any more, or cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One shard of a bounded source: its pieces in reading order, never none."""
+
+    shard_id: str
+    pieces: Sequence[Piece]
+
+
+def sequence_of(piece: int, number: int) -> int:
+    """The sequence number of record ``number`` (from 1) of piece ``piece`` (from 1)."""
+    return piece * ROWS_PER_PIECE + number
+
+
+def place_of(sequence: int) -> tuple[int, int]:
+    """Piece and record number, both from 1, of a sequence number; ``(0, 0)`` for the position before the first record."""
+    return divmod(sequence, ROWS_PER_PIECE)
+
+
+class BoundedSource:
+    """``contracts.Source`` over parts that are known beforehand; every shard ends, and none has children."""
+
+    def __init__(self, stream: str, parts: Sequence[Part], *, budget: ByteBudget, clock: Clock, emit: Emit) -> None:
+        self.stream = stream
+        self.budget = budget
+        self._parts = {part.shard_id: part for part in parts}
+        self._clock = clock
+        self._emit = emit
+
+    async def shards(self) -> list[Shard]:
+        """All parts, ordered by id."""
+        return [Shard(self.stream, name) for name in sorted(self._parts)]
+
+    async def read(
+        self,
+        shard: Shard,
+        after: int,
+        start: Start,  # noqa: ARG002 - a bounded source begins at its beginning
+        until: int | None = None,
+        complete_until: datetime | None = None,  # noqa: ARG002 - nothing expires here
+    ) -> AsyncIterator[Page]:
+        """Pages of ``shard``, as ``contracts.Source.read`` promises."""
+        pieces, position = self._parts[shard.shard_id].pieces, after
+        piece, behind = max(1, place_of(after)[0]), place_of(after)[1]
+        if until is None:
+            self._emit(PartOpened(shard.stream, shard.shard_id, len(pieces)))
+        while piece <= len(pieces) and (until is None or position < until):
+            async with aclosing(pieces[piece - 1].blocks(behind)) as blocks:  # type: ignore[type-var]
+                while (until is None or position < until) and (page := await self._page(shard, piece, blocks, until)) is not None:
+                    position = page.position
+                    yield page
+            piece, behind = piece + 1, 0
+        if until is None:
+            yield Page(Batch.empty(), position, 0, 0, ended=True)
+
+    async def _page(self, shard: Shard, piece: int, blocks: AsyncIterator[Block], until: int | None) -> Page | None:
+        begun = self._clock.monotonic()
+        await self.budget.acquire(BLOCK_BYTES)
+        if (waited := self._clock.monotonic() - begun) > 0.001:
+            self._emit(BudgetWaited(shard.stream, shard.shard_id, waited))
+        with Hold(self.budget, BLOCK_BYTES) as hold:
+            begun = self._clock.monotonic()
+            block = await anext(blocks, None)
+            if block is None:
+                return None
+            batch = _batch(piece, block)
+            position = int(batch.frame[SEQUENCE][-1])
+            if until is not None and position > until:
+                batch, position = _up_to(batch, until), until
+            hold.settle(max(batch.payload_bytes, int(batch.frame.estimated_size())))
+            seconds = self._clock.monotonic() - begun
+            self._emit(PageReceived(shard.stream, shard.shard_id, batch.rows, batch.rows, batch.payload_bytes, 0, seconds))
+            return Page(batch, position, 0, hold.hand_on())
+
+
+def _batch(piece: int, block: Block) -> Batch:
+    frame = block.frame.select(
+        (block.numbers + piece * ROWS_PER_PIECE).cast(pl.String).alias(SEQUENCE),
+        pl.lit(0, pl.UInt32).alias(SUBSEQUENCE),
+        *(pl.col(name) for name in block.frame.columns),
+        pl.lit(int(Outcome.PENDING), pl.UInt8).alias(OUTCOME),
+    )
+    return Batch(frame, int(frame[DATA].bin.size().sum()), block.first_read)
+
+
+def _up_to(batch: Batch, until: int) -> Batch:
+    keep = batch.frame[SEQUENCE].cast(pl.UInt64) <= until
+    frame = batch.frame.filter(keep)
+    first = None if batch.first_read is None else batch.first_read.filter(keep)
+    return Batch(frame, int(frame[DATA].bin.size().sum()), first)

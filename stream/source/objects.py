@@ -1,0 +1,138 @@
+"""Objects in S3 or a directory as a source: listed once, pinned by size and version, cut into shards, read in parts."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, BinaryIO, Final, cast
+
+import msgspec
+import polars as pl
+
+from stream.batch import ARRIVAL, DATA, PARTITION_KEY
+from stream.contracts import RangedStore
+from stream.errors import Halted, Retryable
+from stream.source.bounded import BLOCK_BYTES, Block, Part
+from stream.source.texts import Chunk, Layout, chunks
+
+READ_AHEAD: Final = 4 * 2**20
+"""Bytes of one ranged read: large enough that S3's answer time does not count, small beside a memory budget."""
+
+
+class PinnedObject(msgspec.Struct, frozen=True):
+    """An object as it was when it was chosen; ``modified`` is ISO 8601, UTC."""
+
+    key: str
+    size: int
+    version: str
+    modified: str
+
+
+def split(objects: Sequence[PinnedObject], shards: int) -> list[tuple[int, int]]:
+    """Bounds ``[from, to)`` of at most ``shards`` runs of ``objects``, none empty, with about equal numbers of bytes."""
+    total = sum(item.size for item in objects)
+    bounds: list[tuple[int, int]] = []
+    begin, seen = 0, 0
+    for at, item in enumerate(objects, 1):
+        seen += item.size
+        left = shards - len(bounds)
+        if at == len(objects) or (left > 1 and seen * shards >= total * (len(bounds) + 1)):
+            bounds.append((begin, at))
+            begin = at
+    return bounds
+
+
+def shard_name(number: int, part: int) -> str:
+    """The id of a shard: which slice of the objects, and which run of it."""
+    return f"objects-{number:06d}-{part:04d}"
+
+
+def parts_of(
+    number: int, objects: Sequence[PinnedObject], bounds: Sequence[tuple[int, int]], store: RangedStore, layout: Layout
+) -> list[Part]:
+    """The shards of one slice."""
+    return [
+        Part(shard_name(number, part), [ObjectPiece(store, item, layout) for item in objects[begin:end]])
+        for part, (begin, end) in enumerate(bounds, 1)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPiece:
+    """One object; see ``bounded.Piece``. ``_arrival`` is when it was last modified, ``_partition_key`` its key."""
+
+    store: RangedStore
+    item: PinnedObject
+    layout: Layout
+
+    async def blocks(self, behind: int) -> AsyncIterator[Block]:
+        """See ``bounded.Piece``."""
+        if self.item.size == 0:
+            return
+        file = _RangedFile(self.store, self.item, asyncio.get_running_loop())
+        buffered = cast("BinaryIO", io.BufferedReader(file, READ_AHEAD))
+        found = chunks(self.layout, buffered, self.item.key, behind, BLOCK_BYTES)
+        while (chunk := await asyncio.to_thread(next, found, None)) is not None:
+            yield self._block(chunk)
+
+    def _block(self, chunk: Chunk) -> Block:
+        frame = pl.DataFrame(
+            {DATA: [body for _, body in chunk]},
+            schema={DATA: pl.Binary()},
+        ).select(
+            pl.lit(datetime.fromisoformat(self.item.modified)).dt.cast_time_unit("ms").alias(ARRIVAL),
+            pl.lit(self.item.key).alias(PARTITION_KEY),
+            DATA,
+        )
+        return Block(pl.Series([number for number, _ in chunk], dtype=pl.UInt64), frame)
+
+
+class _RangedFile(io.RawIOBase):
+    """A file for code that blocks in a thread: each read is a ranged read on the event loop, of one version of the object."""
+
+    def __init__(self, store: RangedStore, item: PinnedObject, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._store = store
+        self._item = item
+        self._loop = loop
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._item.size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._at + len(buffer), self._item.size)
+        if end <= self._at:
+            return 0
+        answer: Future[bytes] = asyncio.run_coroutine_threadsafe(self._range(self._at, end), self._loop)
+        body = answer.result()
+        buffer[: len(body)] = body
+        self._at += len(body)
+        return len(body)
+
+    async def _range(self, start: int, end: int) -> bytes:
+        body = await self._store.read_range(self._item.key, start, end, self._item.version)
+        if body is None:
+            msg = (
+                f"the object {self._item.key} under {self._store.url} is not the one that was listed ({self._item.size} bytes, modified "
+                f"{self._item.modified}): it was changed or removed since. Put that version back, or begin again in another --namespace."
+            )
+            raise Halted(msg)
+        if len(body) != end - start:
+            msg = f"{self._store.url} gave {len(body)} of {end - start} bytes of {self._item.key}"
+            raise Retryable(msg)
+        return body

@@ -1,0 +1,186 @@
+"""Records inside an object: lines, separated values, rows of Parquet; compressed or not, read in a bounded stretch of memory."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import BinaryIO, Final
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stream.errors import Halted
+
+MAX_RECORD_BYTES: Final = 64 * 2**20
+"""A longer line is no record of anybody's: Kinesis takes 10 MiB at most."""
+
+READ_BYTES: Final = 2**20
+PARQUET_ROWS: Final = 4096
+_SUFFIXES: Final = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
+
+
+class ObjectFormat(StrEnum):
+    """What an object holds."""
+
+    NDJSON = "ndjson"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+class ObjectCodec(StrEnum):
+    """How an object is compressed; ``AUTO`` goes by the name's ending: .gz, .zst, .bz2."""
+
+    AUTO = "auto"
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+    BZ2 = "bz2"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How records lie in an object.
+
+    ``header``: CSV objects begin with a line of names, which is put before each record, so that the decoder finds it there. ``quote``:
+    of CSV. ``column``: of Parquet, the one that holds whole records; each row becomes JSON where None.
+    """
+
+    format: ObjectFormat
+    codec: ObjectCodec = ObjectCodec.AUTO
+    header: bool = False
+    quote: str = '"'
+    column: str | None = None
+
+
+Chunk = list[tuple[int, bytes]]
+"""Records with their numbers, from 1: of lines the line's number."""
+
+
+def chunks(layout: Layout, file: BinaryIO, name: str, behind: int, size: int) -> Iterator[Chunk]:
+    """The records of ``file`` whose number is above ``behind``, about ``size`` bytes at a time; never an empty chunk.
+
+    Blank lines are passed over. ``name`` decides on ``ObjectCodec.AUTO`` and is named in errors. Blocks while it reads.
+
+    Raises:
+        Halted: the object is not what ``layout`` says.
+    """
+    read: Callable[[Layout, BinaryIO, str, int], Iterator[tuple[int, bytes]]] = _rows if layout.format is ObjectFormat.PARQUET else _lines
+    chunk: Chunk = []
+    held = 0
+    try:
+        for number, body in read(layout, file, name, behind):
+            chunk.append((number, body))
+            held += len(body)
+            if held >= size:
+                yield chunk
+                chunk, held = [], 0
+    except (pa.ArrowException, OSError, EOFError) as error:
+        what = f"{layout.format}, compression {_codec(layout, name) or 'none'}"
+        msg = (
+            f"the object {name} cannot be read as {what}: {error}. Correct source.s3.format or source.s3.compression, or put the whole "
+            "object back; nothing of it behind the last sealed unit has been read."
+        )
+        raise Halted(msg) from error
+    if chunk:
+        yield chunk
+
+
+def _codec(layout: Layout, name: str) -> str | None:
+    if layout.codec is ObjectCodec.AUTO:
+        return next((codec for suffix, codec in _SUFFIXES.items() if name.endswith(suffix)), None)
+    return None if layout.codec is ObjectCodec.NONE else layout.codec.value
+
+
+def _lines(layout: Layout, file: BinaryIO, name: str, behind: int) -> Iterator[tuple[int, bytes]]:
+    plain = _plain(layout, file, name)
+    joined = _joined(plain, layout.quote.encode(), name) if layout.format is ObjectFormat.CSV else plain
+    head = b""
+    for number, line in joined:
+        if not line.strip():
+            continue
+        if layout.header and not head:
+            head = line + b"\n"
+            continue
+        if number > behind:
+            yield number, head + line
+
+
+def _plain(layout: Layout, file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+    """Lines without their ends, numbered from 1."""
+    codec = _codec(layout, name)
+    source = pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) if codec else file
+    rest: list[bytes] = []
+    number, held = 0, 0
+    while piece := source.read(READ_BYTES):
+        first, *others = piece.split(b"\n")
+        rest.append(first)
+        held += len(first)
+        if held > MAX_RECORD_BYTES:
+            raise _too_long(name, number + 1)
+        for line in others:
+            number += 1
+            yield number, b"".join(rest).removesuffix(b"\r")
+            rest, held = [line], len(line)
+    if held:
+        yield number + 1, b"".join(rest).removesuffix(b"\r")
+
+
+def _joined(lines: Iterator[tuple[int, bytes]], quote: bytes, name: str) -> Iterator[tuple[int, bytes]]:
+    """Lines of separated values, each with those that follow inside quotes; numbered by the first."""
+    parts: list[bytes] = []
+    begun, quotes, held = 0, 0, 0
+    for number, line in lines:
+        begun = begun if parts else number
+        parts.append(line)
+        quotes += line.count(quote)
+        held += len(line)
+        if held > MAX_RECORD_BYTES:
+            raise _too_long(name, begun)
+        if quotes % 2 == 0:
+            yield begun, b"\n".join(parts)
+            parts, quotes, held = [], 0, 0
+    if parts:
+        yield begun, b"\n".join(parts)
+
+
+def _too_long(name: str, number: int) -> Halted:
+    return Halted(
+        f"the object {name} has a record of more than {MAX_RECORD_BYTES} bytes at line {number}: it is not what source.s3.format says, "
+        "or a quote is never closed. Correct the format, or leave the object out."
+    )
+
+
+def _rows(layout: Layout, file: BinaryIO, name: str, behind: int) -> Iterator[tuple[int, bytes]]:
+    parquet = pq.ParquetFile(file)
+    if layout.column is not None and layout.column not in parquet.schema_arrow.names:
+        names = ", ".join(parquet.schema_arrow.names)
+        msg = (
+            f"the object {name} cannot be read as records in the column {layout.column!r}: it has the columns {names}; see source.s3.column"
+        )
+        raise Halted(msg)
+    number = 0
+    for group in range(parquet.num_row_groups):
+        height = parquet.metadata.row_group(group).num_rows
+        if number + height <= behind:
+            number += height
+            continue
+        columns = None if layout.column is None else [layout.column]
+        for batch in parquet.iter_batches(PARQUET_ROWS, row_groups=[group], columns=columns):
+            for body in _bodies(batch, layout.column):
+                number += 1
+                if number > behind:
+                    yield number, body
+
+
+def _bodies(batch: pa.RecordBatch, column: str | None) -> Iterator[bytes]:
+    if column is not None:
+        for value in batch.column(0).to_pylist():
+            yield value.encode() if isinstance(value, str) else value or b""
+        return
+    frame = pl.from_arrow(batch)
+    out = io.BytesIO()
+    pl.DataFrame(frame).write_ndjson(out)
+    yield from out.getvalue().splitlines()

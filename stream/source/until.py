@@ -1,0 +1,87 @@
+"""A stream read up to a moment: what an ordinary worker reads without end, a run that has to finish reads until then."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+import polars as pl
+
+from stream.batch import ARRIVAL, DATA, SEQUENCE, Batch
+from stream.contracts import Clock, LendingSource, Page, Shard, Start
+from stream.errors import Halted
+
+CLOCK_SLACK: Final = timedelta(minutes=1)
+"""By how much the service's clock may lag behind ours: records that arrive later carry an earlier time at most by this."""
+
+
+class ReadUntil:
+    """``contracts.Source`` over another one, of which each shard is read up to ``moment``.
+
+    Two ways to stop. To *catch up* (``end`` False): the shard pauses once everything that had arrived by ``moment`` is read, at the end of
+    a page, and goes on from there the next time. To take a *time range* (``end`` True): the shard ends right before its first record that
+    arrived at ``moment`` or later, the same record whoever asks; a later reader that starts at the timestamp ``moment`` begins with it.
+    """
+
+    def __init__(self, inner: LendingSource, moment: datetime, clock: Clock, *, end: bool, name: str) -> None:
+        self.budget = inner.budget
+        self._inner = inner
+        self._moment = moment
+        self._clock = clock
+        self._end = end
+        self._name = name
+
+    async def shards(self) -> list[Shard]:
+        """All shards of the stream, under the name by which the log keeps this reading of it."""
+        return [replace(shard, stream=self._name) for shard in await self._inner.shards()]
+
+    async def read(
+        self, shard: Shard, after: int, start: Start, until: int | None = None, complete_until: datetime | None = None
+    ) -> AsyncIterator[Page]:
+        """Pages as ``contracts.Source.read`` promises, ending as the class says unless ``until`` is given."""
+        position = after
+        async with aclosing(self._inner.read(shard, after, start, until, complete_until)) as pages:  # type: ignore[type-var]
+            async for page in pages:
+                last = page if until is not None else await self._last(shard, page, position)
+                position = page.position
+                yield last or page
+                if last is not None and until is None:
+                    return
+
+    async def _last(self, shard: Shard, page: Page, position: int) -> Page | None:
+        """``page`` as the last one, or None if reading has to go on."""
+        if page.ended:
+            return page
+        arrived = page.batch.frame[ARRIVAL]
+        late = bool(page.batch.rows) and arrived.max() >= self._moment  # type: ignore[operator]
+        at_tip = page.behind_ms == 0
+        if not self._end:
+            return replace(page, paused=True) if late or at_tip else None
+        if not late:
+            return await self._ended(shard, page) if at_tip and self._clock.now() > self._moment + CLOCK_SLACK else None
+        first = (arrived >= self._moment).arg_true()[0]
+        frame = page.batch.frame.slice(0, first)
+        kept = Batch(frame, int(frame.select(pl.col(DATA).bin.size().sum()).item()))
+        return await self._ended(shard, replace(page, batch=kept, position=int(frame[SEQUENCE][-1]) if first else position))
+
+    async def _ended(self, shard: Shard, page: Page) -> Page:
+        children = tuple(each.shard_id for each in await self._inner.shards() if shard.shard_id in each.parents)
+        return replace(page, ended=True, children=children)
+
+
+def refuse_lost(begin: datetime, now: datetime, retention: timedelta, stream: str) -> None:
+    """Make sure that the stream can still hold every record that arrived at ``begin`` or later.
+
+    Raises:
+        Halted: it has dropped records by age since.
+    """
+    if begin < now - retention:
+        earliest = (now - retention + timedelta(minutes=5)).isoformat()
+        msg = (
+            f"the stream {stream} keeps records for {retention}: of what arrived at {begin.isoformat()} it has dropped some by age. Begin "
+            f"at {earliest} or later, or read an archive with source.s3."
+        )
+        raise Halted(msg)

@@ -1,0 +1,31 @@
+"""A pipeline set apart: the same definition with a log and outputs of its own, so that it can run beside the live one."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from stream.errors import DefinitionError
+from stream.pipeline.model import Pipeline
+
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+
+
+def in_namespace(pipeline: Pipeline, namespace: str) -> Pipeline:
+    """``pipeline`` with its own chains (application ``<application>.<namespace>``) and its files under ``<url>-<namespace>/``.
+
+    Raises:
+        DefinitionError: the name cannot be part of a key, or a sink is a whole bucket, which has no place beside it.
+    """
+    if _NAMESPACE.fullmatch(namespace) is None:
+        msg = f"--namespace {namespace!r}: a name is 1 to 40 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
+        raise DefinitionError(msg)
+    sinks = tuple(sink.model_copy(update={"url": _beside(sink.url, namespace)}) for sink in pipeline.sinks)
+    return pipeline.model_copy(update={"application": f"{pipeline.application}.{namespace}", "sinks": sinks})
+
+
+def _beside(url: str, namespace: str) -> str:
+    if re.fullmatch(r"s3://[^/]+/?|file:/*|memory:", url):
+        msg = f"the sink at {url} has no prefix, so there is no place beside it for --namespace {namespace}: give it one, as s3://bucket/prefix/"
+        raise DefinitionError(msg)
+    return f"{url.rstrip('/')}-{namespace}/"

@@ -1,0 +1,204 @@
+"""Dead letters of a pipeline: which there are, which may be sent through again, and the claims by which each is sent once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import msgspec
+import polars as pl
+
+from stream.audit.objects import unit_of
+from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE
+from stream.budget import ByteBudget
+from stream.commit.claims import Claims
+from stream.commit.manifest import decode
+from stream.commit.naming import manifest_key
+from stream.contracts import Clock, Emit, ObjectStore
+from stream.errors import DefinitionError
+from stream.pipeline.replay import RedriveBudget
+from stream.sink import rejects
+from stream.source.bounded import BoundedSource
+from stream.source.letters import ChosenRows, part_of, read_letters, runs_of
+from stream.transform.expressions import compile_expression
+from stream.transform.stage import SchemaMismatch
+
+READ_AT_ONCE: Final = 8
+FILE: Final = "file"
+LINE: Final = "line"
+STATE: Final = "state"
+
+WAITING: Final = "waiting"
+CLAIMED: Final = "redriven"
+EXHAUSTED: Final = "exhausted"
+
+SCHEMA: Final = pl.Schema({**rejects.SCHEMA, FILE: pl.String(), LINE: pl.UInt32(), STATE: pl.String()})
+"""Columns of the table: those of a rejects file, where the letter lies, and ``state``: waiting, redriven (sent through again), exhausted
+(its budget of attempts or age is used up)."""
+
+
+class Redrive(msgspec.Struct, frozen=True):
+    """Dead letters that are sent through again together. ``worker`` and ``claimed_at`` tell claims apart."""
+
+    files: tuple[ChosenRows, ...]
+    records: int
+    where: str
+    worker: str
+    claimed_at: str
+
+
+def chain_name(stream: str) -> str:
+    """Under which name the commit log keeps the redrives of ``stream``. Its shards have names that no stream's shards have."""
+    return f"dlq.{stream}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetters:
+    """The dead letters of one stream. ``state`` is the application's, ``store`` that of its rejects files."""
+
+    stream: str
+    state: ObjectStore
+    store: ObjectStore
+    budget: RedriveBudget
+    clock: Clock
+
+    @property
+    def claims(self) -> Claims[Redrive]:
+        """Redrives so far."""
+        return Claims(self.state, chain_name(self.stream), Redrive)
+
+    async def table(self, *, contents: bool = True) -> pl.DataFrame:
+        """Every dead letter in a sealed unit, with ``SCHEMA``, in the order of shards and places; those of redrives come last.
+
+        Without ``contents`` the records' bytes are left out (null).
+        """
+        keys = [key for stream in (self.stream, chain_name(self.stream)) for key in await self._sealed_files(stream)]
+        limit = asyncio.Semaphore(READ_AT_ONCE)
+
+        async def one(key: str) -> pl.DataFrame:
+            async with limit:
+                frame = await read_letters(self.store, key)
+            lines = pl.int_range(frame.height, dtype=pl.UInt32, eager=True).alias(LINE)
+            kept = frame if contents else frame.with_columns(pl.lit(None, pl.Binary).alias(DATA))
+            return kept.with_columns(pl.lit(key).alias(FILE), lines)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(key)) for key in keys]
+        empty = SCHEMA.to_frame().drop(STATE)
+        whole = pl.concat([empty, *(task.result().select(empty.columns) for task in tasks)])
+        return with_state(whole, await self.claims.all(), self.budget, self.clock.now())
+
+    async def redrive(self, where: str | None, limit: int | None, worker: str) -> tuple[int, int] | None:
+        """Claim the waiting letters that ``where`` (an SQL expression over the table) picks; number and records, None if there are none.
+
+        Letters that somebody else claims at the same moment are left to them.
+
+        Raises:
+            DefinitionError: ``where`` is no condition on the table's columns.
+        """
+        table = picked(await self.table(), where)
+
+        async def choose(known: list[Redrive]) -> Redrive | None:
+            now = self.clock.now()
+            waiting = with_state(table.drop(STATE), known, self.budget, now).filter(pl.col(STATE) == WAITING)
+            chosen = waiting if limit is None else waiting.head(limit)
+            if chosen.is_empty():
+                return None
+            groups = chosen.group_by(FILE, maintain_order=True).agg(pl.col(LINE).sort())
+            files = tuple(ChosenRows(key, runs_of(rows)) for key, rows in groups.iter_rows())
+            return Redrive(files, chosen.height, where or "", worker, now.isoformat())
+
+        number = await self.claims.claim(choose)
+        return None if number is None else (number, (await self.claims.all())[number - 1].records)
+
+    async def source(self, budget: ByteBudget, emit: Emit) -> BoundedSource:
+        """Every redrive so far, each as a shard."""
+        parts = [part_of(number, each.files, self.store) for number, each in enumerate(await self.claims.all(), 1)]
+        return BoundedSource(chain_name(self.stream), parts, budget=budget, clock=self.clock, emit=emit)
+
+    async def _sealed_files(self, stream: str) -> list[str]:
+        """Keys of rejects files that a sealed manifest lists."""
+        listed = [(info.key, unit_of(info.key, stream)) async for info in self.store.list(f"{stream}/")]
+        limit = asyncio.Semaphore(READ_AT_ONCE)
+
+        async def sealed(key: str, shard: str, after: int) -> bool:
+            place = manifest_key(stream, shard, after)
+            async with limit:
+                stored = await self.state.get(place)
+            manifest = None if stored is None else decode(stored.body, place)
+            return manifest is not None and manifest.sealed and any((file.sink, file.key) == (rejects.NAME, key) for file in manifest.files)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = {key: (group.create_task(sealed(key, *unit)), unit) for key, unit in listed if unit is not None}
+        return [key for key, (task, unit) in sorted(tasks.items(), key=lambda item: (item[1][1], item[0])) if task.result()]
+
+
+def with_state(table: pl.DataFrame, claims: Sequence[Redrive], budget: RedriveBudget, now: datetime) -> pl.DataFrame:
+    """``table`` with the column ``state``."""
+    taken = pl.DataFrame(
+        [(chosen.key, row) for claim in claims for chosen in claim.files for row in chosen.rows],
+        schema={FILE: pl.String(), LINE: pl.UInt32()},
+        orient="row",
+    ).with_columns(pl.lit(value=True).alias("taken"))
+    spent = (pl.col(ATTEMPT) >= _bound(table, {name: each.attempts for name, each in budget.stages.items()}, budget.attempts)) | (
+        (pl.lit(now) - pl.col(ARRIVAL)).dt.total_milliseconds() / 1000
+        > _bound(
+            table,
+            {name: each.age.total_seconds() if each.age else None for name, each in budget.stages.items()},
+            budget.age.total_seconds(),
+        )
+    )
+    state = pl.when(pl.col("taken")).then(pl.lit(CLAIMED)).when(spent).then(pl.lit(EXHAUSTED)).otherwise(pl.lit(WAITING))
+    joined = table.join(taken, on=[FILE, LINE], how="left", maintain_order="left")
+    return joined.with_columns(state.alias(STATE)).drop("taken")
+
+
+def _bound(table: pl.DataFrame, stages: Mapping[str, float | None], otherwise: float) -> pl.Series:
+    """Of each letter the bound of the stage or sink that refused it."""
+    return pl.Series([float(stages.get(stage) or otherwise) for stage in table["stage"]], dtype=pl.Float64)
+
+
+def picked(table: pl.DataFrame, where: str | None) -> pl.DataFrame:
+    """The rows of ``table`` for which the SQL expression ``where`` holds; all without one.
+
+    Raises:
+        DefinitionError: it is no condition on the table's columns.
+    """
+    if where is None:
+        return table
+    try:
+        condition, kind = compile_expression(where, table.schema)
+    except SchemaMismatch as error:
+        msg = f"--where: {error.message}" + (f" ({error.hint})" if error.hint else "")
+        raise DefinitionError(msg) from error
+    if kind != pl.Boolean:
+        msg = f"--where: `{where}` is {kind}, not a condition; compare it with something, as in reason = 'json_syntax'"
+        raise DefinitionError(msg)
+    return table.filter(condition)
+
+
+def top(table: pl.DataFrame) -> pl.DataFrame:
+    """The causes, most frequent first: ``fingerprint``, ``cause``, ``stage``, ``reason``, ``records``, ``waiting``, ``first``, ``last``."""
+    return (
+        table.group_by("fingerprint", "cause", "stage", "reason")
+        .agg(
+            pl.len().alias("records"),
+            (pl.col(STATE) == WAITING).sum().alias("waiting"),
+            pl.col(ARRIVAL).min().alias("first"),
+            pl.col(ARRIVAL).max().alias("last"),
+        )
+        .sort(["records", "fingerprint"], descending=[True, False])
+    )
+
+
+def place_of(letters: pl.DataFrame, shard: str | None, sequence: str, subsequence: int | None) -> pl.DataFrame:
+    """The letters of one record, an attempt each, in the order of the attempts."""
+    is_it = pl.col(SEQUENCE) == sequence
+    if shard is not None:
+        is_it &= pl.col(SHARD) == shard
+    if subsequence is not None:
+        is_it &= pl.col(SUBSEQUENCE) == subsequence
+    return letters.filter(is_it).sort(ATTEMPT, maintain_order=True)

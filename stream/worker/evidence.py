@@ -1,0 +1,118 @@
+"""Opens what audit commands look at: the log of one chain, its files, and its records as they can be read again."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from stream.audit.verify import horizon
+from stream.aws.kinesis import open_kinesis
+from stream.aws.session import AwsSession
+from stream.budget import ByteBudget
+from stream.commit.log import CommitLog
+from stream.commit.lookup import streams_of
+from stream.contracts import Checkpoints, Clock, LendingSource
+from stream.events import Event
+from stream.lease.checkpoints import StoredCheckpoints
+from stream.lease.native import TableCheckpoints
+from stream.pipeline.model import Pipeline
+from stream.sink import rejects
+from stream.sink.redshift import RedshiftSinkConfig
+from stream.source.aggregated import OutOfRange
+from stream.source.kinesis import KinesisSource
+from stream.source.pace import ReadSettings
+from stream.source.until import ReadUntil
+from stream.storage.open import open_store
+from stream.worker.auditing import StoredEvidence, Stores
+from stream.worker.dead_letters import DeadLetters, chain_name
+from stream.worker.leasing import key_prefix, open_table
+from stream.worker.loadlog import LoadState
+from stream.worker.places import located
+from stream.worker.reading import BACKFILL
+from stream.worker.slices import Slices
+
+BUDGET: Final = 64 * 2**20
+"""Bytes that re-reading a stream may hold."""
+
+_FOR_EVER: Final = datetime.min.replace(tzinfo=UTC)
+"""Since when what does not expire is complete."""
+
+
+def session_of(pipeline: Pipeline) -> AwsSession:
+    """The AWS session that ``pipeline`` asks for."""
+    kinesis = pipeline.source.kinesis
+    return AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
+
+
+async def chains_of(pipeline: Pipeline, base: Path) -> list[str]:
+    """Names of the chains of ``pipeline``, which reads one stream: the stream's own, then those of its redrives and backfills."""
+    stream, stores = pipeline.source.kinesis.stream, Stores.open(pipeline, base, session_of(pipeline))
+    known = [name async for name in streams_of(stores.state)]
+    return [stream, *(name for name in known if name == chain_name(stream) or name.startswith(f"{BACKFILL}.{stream}."))]
+
+
+async def open_evidence(
+    pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, *, with_stream: bool, chain: str | None = None
+) -> tuple[StoredEvidence, Stores]:
+    """The evidence about ``pipeline``, which reads one stream, or about its ``chain``; connections live as long as ``stack``.
+
+    Raises:
+        Fatal: the stream was asked for and is missing, or may not be read.
+    """
+    session = session_of(pipeline)
+    stores, name = Stores.open(pipeline, base, session), chain or pipeline.source.kinesis.stream
+    source, oldest = None, None
+    if with_stream:
+        source, oldest = await open_source(pipeline, base, clock, stack, name)
+    log = CommitLog(stores.state, pipeline.application, clock, "audit")
+    areas = stores.areas(located(pipeline.state, base), name)
+    for config in pipeline.sinks:
+        if isinstance(config, RedshiftSinkConfig):
+            areas[config.name] = replace(areas[config.name], removed=await LoadState(stores.state, config.name, name).removed())
+    native = pipeline.coordination.native
+    checkpoints: Checkpoints = StoredCheckpoints(stores.state)
+    if native is not None and name == pipeline.source.kinesis.stream:
+        table = await open_table(pipeline, native, clock, _silent, stack)
+        checkpoints = TableCheckpoints(table, await key_prefix(pipeline, session, clock, stack))
+    open_place = partial(open_store, session=session)
+    return StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=native is not None), stores
+
+
+async def open_source(pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, chain: str) -> tuple[LendingSource, datetime]:
+    """What ``chain`` was read from, for reading again, with a byte budget of its own; it tells nobody what happens.
+
+    Also since when it is complete: of records that arrived earlier some may be gone.
+    """
+    session, budget, kinesis = session_of(pipeline), ByteBudget(BUDGET), pipeline.source.kinesis
+    stores = Stores.open(pipeline, base, session)
+    if chain == chain_name(kinesis.stream):
+        letters = DeadLetters(kinesis.stream, stores.state, stores.targets[rejects.NAME], pipeline.rejects.redrive, clock)
+        return await letters.source(budget, _silent), _FOR_EVER
+    config = pipeline.source.s3
+    if config is not None:
+        slices = Slices(pipeline, config, open_store(located(config.url, base), session), stores.state, "audit", clock)
+        return await slices.source(budget, _silent), _FOR_EVER
+    client = await stack.enter_async_context(open_kinesis(session))
+    settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
+    source = KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=_silent, settings=settings)
+    oldest = horizon(clock.now(), await source.retention())
+    return (source if chain == kinesis.stream else ReadUntil(source, clock.now(), clock, end=True, name=chain)), oldest
+
+
+async def open_sample(pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack) -> LendingSource:
+    """The source of ``pipeline``, which reads one stream, for looking at some of its records; of objects all that are there now."""
+    config = pipeline.source.s3
+    if config is None:
+        source, _ = await open_source(pipeline, base, clock, stack, pipeline.source.kinesis.stream)
+        return source
+    session, stores = session_of(pipeline), Stores.open(pipeline, base, session_of(pipeline))
+    slices = Slices(pipeline, config, open_store(located(config.url, base), session), stores.state, "sample", clock)
+    return await slices.peek(ByteBudget(BUDGET), _silent)
+
+
+def _silent(_event: Event) -> None:
+    """Whoever looks only must not be counted as a reader."""

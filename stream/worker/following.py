@@ -1,0 +1,37 @@
+"""A record's way through its redrives: from a dead letter to the attempt that took it up, and so on to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stream.audit.chain import Link
+from stream.audit.objects import Area
+from stream.audit.trace import Fate, Wanted
+from stream.sink import rejects
+from stream.source.bounded import sequence_of
+from stream.source.letters import shard_name
+from stream.worker.dead_letters import Redrive
+from stream.worker.tracing import Tracer
+
+
+def taken_up(key: str, row: int, claims: Sequence[Redrive]) -> Wanted | None:
+    """Where the dead letter in row ``row`` of the rejects file ``key`` lies in the chain of redrives; None if none has claimed it."""
+    for number, claim in enumerate(claims, 1):
+        for piece, chosen in enumerate(claim.files, 1):
+            rows = chosen.rows if chosen.key == key else []
+            if row in rows:
+                return Wanted(sequence_of(piece, rows.index(row) + 1), 0, shard_name(number))
+    return None
+
+
+async def attempts(fate: Fate, rejected: Area, redrives: Tracer, claims: Sequence[Redrive]) -> list[tuple[Link, Fate]]:
+    """What became of the record with the fate ``fate`` in each later attempt, in their order."""
+    found: list[tuple[Link, Fate]] = []
+    last: Fate | None = fate
+    while last is not None:
+        place = next((place for place in last.places if place.sink == rejects.NAME), None)
+        wanted = None if place is None else taken_up(place.url.removeprefix(rejected.url_of("")), place.row, claims)
+        again = [] if wanted is None else await redrives.find(wanted)
+        found += again
+        last = again[0][1] if again else None
+    return found

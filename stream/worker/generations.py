@@ -1,0 +1,43 @@
+"""Which chain of a shard to work on, and what others did to it meanwhile: rewinds by operators, progress of foreign applications."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from stream import events
+from stream.commit.committer import Head, Renderer
+from stream.commit.foreign import admit_foreign
+from stream.commit.log import Entry
+from stream.contracts import Shard, Start
+from stream.lease.shards import children_of
+from stream.worker.parts import Parts
+
+
+async def open_newest(shard: Shard, start: Start, parts: Parts) -> tuple[Shard, Entry]:
+    """The chain that the checkpoint speaks of, or the shard's first where there is no such chain, and its first link."""
+    checkpoint = await parts.repeat("read checkpoint", shard, lambda: parts.checkpoints.read(shard))
+    if checkpoint is not None and checkpoint.generation:
+        hinted = replace(shard, generation=checkpoint.generation)
+        entry = await parts.repeat("read chain", shard, lambda: parts.log.genesis(hinted))
+        if entry is not None:
+            return hinted, entry
+    return shard, await parts.repeat("open chain", shard, lambda: parts.log.open_chain(shard, start))
+
+
+async def open_next(shard: Shard, start: Start, parts: Parts, head: Head) -> tuple[Shard, Entry]:
+    """The chain behind the rewind at which ``head`` stands, and its first link."""
+    following, target = replace(shard, generation=shard.generation + 1), head.target or 0
+    opening = lambda: parts.log.open_chain(following, start, target, head.previous)  # noqa: E731 - one call, made as often as needed
+    entry = await parts.repeat("open chain", shard, opening)
+    parts.emit(events.ShardRewound(shard.stream, shard.shard_id, target, following.generation))
+    return following, entry
+
+
+async def admit_foreign_progress(shard: Shard, head: Head, parts: Parts, render: Renderer) -> Head:
+    """``head``, or the head behind what another application has processed according to the checkpoint."""
+
+    async def children() -> tuple[str, ...]:
+        listed = await parts.repeat("list shards", shard, parts.source.shards)
+        return tuple(child.shard_id for child in children_of(listed, shard.shard_id))
+
+    return await admit_foreign(parts.log, parts.committer, shard, head, children, render, parts.clock, parts.emit)

@@ -1,0 +1,152 @@
+"""The leases of one worker, put together from a pipeline, and what its supervisors need of them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from random import Random
+from typing import Final, Protocol
+
+from stream.aws.dynamodb import open_dynamodb
+from stream.aws.errors import AwsRetryable
+from stream.aws.kinesis import KinesisClient, open_kinesis
+from stream.aws.session import AwsSession
+from stream.contracts import Clock, Emit
+from stream.lease.coordinator import Coordinator
+from stream.lease.decide import Seen
+from stream.lease.settings import UNLIMITED, Balance, LeasedStream, LeaseSettings
+from stream.lease.table import LeaseTable
+from stream.pipeline.model import KinesisSource, NativeCoordination, Pipeline
+
+MARK_BYTES: Final = 6
+"""Of randomness in the mark of each write: no two writes of one row, which are made one after the other, ever bear the same."""
+
+
+class Leases(Protocol):
+    """Which shards of a stream this worker may read, as it changes."""
+
+    listeners: list[Callable[[], None]]
+
+    def runnable(self, stream: str) -> set[str]:
+        """Ids of shards that may be read now."""
+        ...
+
+    def held(self, stream: str) -> set[str]:
+        """Ids of all shards that are this worker's, those that must wait included."""
+        ...
+
+    def finished_elsewhere(self, stream: str, shard_id: str) -> list[str]:
+        """Parents of the shard that another application has read to the end, which the log may not know yet."""
+        ...
+
+    async def release(self, stream: str, shard_id: str, *, avoid: bool = False) -> None:
+        """Give the shard up; with ``avoid``, for good."""
+        ...
+
+    async def done(self, stream: str, shard_id: str) -> None:
+        """The shard is read to its end."""
+        ...
+
+    def stop_taking(self) -> None:
+        """Take no further shards."""
+        ...
+
+    async def run(self) -> None:
+        """Keep the leases until cancelled; raises ``Fatal`` if that cannot be done."""
+        ...
+
+    async def leave(self) -> None:
+        """Give everything up at once."""
+        ...
+
+
+async def open_table(pipeline: Pipeline, options: NativeCoordination, clock: Clock, emit: Emit, stack: AsyncExitStack) -> LeaseTable:
+    """The pipeline's lease table, not looked at yet; connections live as long as ``stack``."""
+    session = AwsSession(region=options.region, endpoints={"dynamodb": options.endpoint} if options.endpoint else None)
+    client = await stack.enter_async_context(open_dynamodb(session, clock))
+    return LeaseTable(client, options.table or pipeline.application, clock, emit, lambda: secrets.token_urlsafe(MARK_BYTES))
+
+
+async def leased_streams(pipeline: Pipeline, client: KinesisClient, clock: Clock) -> list[LeasedStream]:
+    """The streams as the lease table knows them: one by its shard ids alone, several with account, name and creation before them."""
+    several = bool(pipeline.source.kinesis.streams)
+    return [await _leased(one, client, clock, several=several) for one in pipeline.source.kinesis.each()]
+
+
+async def key_prefix(pipeline: Pipeline, session: AwsSession, clock: Clock, stack: AsyncExitStack) -> str:
+    """What comes before shard ids in lease keys of the one stream that ``pipeline``, narrowed to it, reads."""
+    kinesis = pipeline.source.kinesis
+    if not kinesis.streams:
+        return ""
+    client = await stack.enter_async_context(open_kinesis(session))
+    return (await _leased(kinesis, client, clock, several=True)).prefix
+
+
+async def _leased(kinesis: KinesisSource, client: KinesisClient, clock: Clock, *, several: bool) -> LeasedStream:
+    prefix = ""
+    while several:
+        try:
+            summary = await client.describe_stream_summary(kinesis.stream)
+        except AwsRetryable as error:
+            await clock.sleep(error.retry_after or 1.0)
+            continue
+        prefix = f"{summary.arn.split(':')[4]}:{kinesis.stream}:{int(summary.created.timestamp())}:"
+        break
+    return LeasedStream(kinesis.stream, kinesis.start.kind, lambda: client.list_shards(kinesis.stream), prefix)
+
+
+async def open_leases(
+    pipeline: Pipeline,
+    options: NativeCoordination,
+    kinesis: AwsSession,
+    me: str,
+    clock: Clock,
+    emit: Emit,
+    stack: AsyncExitStack,
+) -> Coordinator:
+    """A worker's coordinator, with its first leases taken.
+
+    Raises:
+        Fatal: the table is missing, is no lease table, or belongs to a fleet that this worker must not join.
+    """
+    coordinator = await coordinator_of(pipeline, options, kinesis, me, clock, emit, stack)
+    await coordinator.table.open(create=options.create_table)
+    await coordinator.start()
+    return coordinator
+
+
+async def coordinator_of(
+    pipeline: Pipeline,
+    options: NativeCoordination,
+    kinesis: AwsSession,
+    me: str,
+    clock: Clock,
+    emit: Emit,
+    stack: AsyncExitStack,
+) -> Coordinator:
+    """A coordinator that has looked at nothing and taken nothing yet.
+
+    Raises:
+        Fatal: a stream is missing.
+    """
+    table = await open_table(pipeline, options, clock, emit, stack)
+    dice = Random(me)  # noqa: S311 - only spreads workers over leases
+
+    def order(candidates: Sequence[Seen]) -> list[Seen]:
+        return dice.sample(candidates, len(candidates))
+
+    client = await stack.enter_async_context(open_kinesis(kinesis))
+    streams = await leased_streams(pipeline, client, clock)
+    return Coordinator(table, me, streams, settings_of(options), clock, emit, order)
+
+
+def settings_of(options: NativeCoordination) -> LeaseSettings:
+    """The pipeline's options as the lease room takes them."""
+    return LeaseSettings(
+        failover=options.failover.total_seconds(),
+        max_leases=options.max_leases or UNLIMITED,
+        balance=Balance(options.balance.value),
+        look=options.look.total_seconds(),
+        create_table=options.create_table,
+    )

@@ -1,0 +1,166 @@
+"""OpenLineage events of one worker: posted to a URL, or kept beside the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+import orjson
+import polars as pl
+
+import stream
+from stream import events
+from stream.audit.lineage import LineageJob, RunState, RunTotals, place_dataset, run_event, run_id, stream_dataset
+from stream.batch import LINEAGE, ROW
+from stream.contracts import Clock, Emit, ObjectStore
+from stream.errors import StreamError
+from stream.pipeline.model import Lineage, Pipeline
+from stream.pipeline.secrets import SecretReader, find_secret
+from stream.storage.prefixed import PrefixedStore
+from stream.transform.engine import CompiledChain
+from stream.worker.parts import Parts
+from stream.worker.places import located
+
+TIMEOUT: Final = 10.0
+"""Seconds that the receiver may take over one event."""
+
+UNSENT: Final = 100
+"""Events that wait for a receiver that is down; then the oldest goes beside the log instead."""
+
+
+class Reporter:
+    """Tells one run. What the receiver does not take is tried again with the next event, and kept beside the log at the end."""
+
+    def __init__(
+        self, job: LineageJob, run: str, totals: RunTotals, store: ObjectStore, clock: Clock, emit: Emit, interval: timedelta
+    ) -> None:
+        self._job = job
+        self._interval = interval
+        self._begun = False
+        self._run = run
+        self._totals = totals
+        self._store = store
+        self._clock = clock
+        self._emit = emit
+        self._unsent: list[bytes] = []
+        self._number = 0
+        self._post: tuple[aiohttp.ClientSession, str] | None = None
+
+    def post_to(self, session: aiohttp.ClientSession, url: str) -> None:
+        """Send events to ``url`` instead of keeping them."""
+        self._post = session, url
+
+    async def run(self) -> None:
+        """START now, then RUNNING from time to time, until cancelled. Nothing that goes wrong here ends the worker."""
+        await self.tell(RunState.START)
+        never = asyncio.Event()
+        while True:
+            try:
+                async with asyncio.timeout(self._interval.total_seconds()):
+                    await never.wait()
+            except TimeoutError:
+                await self.tell(RunState.RUNNING)
+
+    async def tell(self, state: RunState, error: str = "") -> None:
+        """Send the event, and those before it that were not taken."""
+        self._begun = True
+        event: dict[str, Any] = run_event(self._job, self._run, state, self._clock, self._totals.totals, error)
+        self._unsent.append(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE))
+        if self._post is not None:
+            await self._send(*self._post)
+        keep = len(self._unsent) if self._post is None or state in {RunState.COMPLETE, RunState.FAIL} else len(self._unsent) - UNSENT
+        while keep > 0 and await self._keep(self._unsent[0]):
+            self._unsent.pop(0)
+            keep -= 1
+
+    async def __aenter__(self) -> Self:
+        """The run has begun; ``run`` says so."""
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """COMPLETE, or FAIL where an error ended the run or shards stand still."""
+        if not self._begun:
+            await self.tell(RunState.START)
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        trouble = self._totals.trouble or (str(error) if isinstance(error, StreamError) else type(error).__name__ if error else "")
+        await self.tell(RunState.FAIL if trouble else RunState.COMPLETE, trouble)
+
+    async def _send(self, session: aiohttp.ClientSession, url: str) -> None:
+        while self._unsent:
+            try:
+                async with session.post(url, data=self._unsent[0], allow_redirects=False) as answer:
+                    if answer.status >= 300:
+                        self._failed(f"{answer.status} {answer.reason} at {url}")
+                        return
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self._failed(f"{type(error).__name__} at {url}")
+                return
+            self._unsent.pop(0)
+
+    async def _keep(self, body: bytes) -> bool:
+        try:
+            await self._store.put(f"{self._run}/{self._number:06d}.ndjson", body)
+        except StreamError as error:
+            self._failed(str(error))
+            return False
+        self._number += 1
+        return True
+
+    def _failed(self, why: str) -> None:
+        self._emit(events.CallRepeated(self._job.sources[0].name, "", "report lineage", why, 0.0))
+
+
+def job_of(pipeline: Pipeline, lineage: Lineage, parts: Parts, state: ObjectStore, base: Path) -> LineageJob:
+    """The pipeline's names and columns."""
+    kinesis, chain = pipeline.source.kinesis, parts.recipe.chain
+    written = chain.output_schema if isinstance(chain, CompiledChain) else pl.Schema()
+    schema = pipeline.source.record_schema()
+    read = [(name, str(kind)) for name, kind in schema.polars().items()] if schema else []
+    sources = tuple(stream_dataset(name, kinesis.region, kinesis.endpoint, read) for name in kinesis.names)
+    if pipeline.source.s3 is not None:
+        sources = (place_dataset(located(pipeline.source.s3.url, base), "", read),)
+    targets = []
+    for sink in pipeline.sinks:
+        columns = [(name, str(written[name])) for name in written.names() if name not in {*LINEAGE, ROW}]
+        targets.append(place_dataset(located(sink.url, base), sink.name, columns))
+    return LineageJob(
+        namespace=lineage.namespace,
+        name=pipeline.application,
+        sources=sources,
+        targets=tuple(targets),
+        ledger=f"{state.url}ledger/v1/",
+        log=f"{state.url}commits/",
+        pipeline=parts.recipe.digest,
+        build=stream.__version__,
+    )
+
+
+async def open_reporter(
+    pipeline: Pipeline, parts: Parts, totals: RunTotals, env: Mapping[str, str], base: Path, managed: SecretReader, stack: AsyncExitStack
+) -> Reporter | None:
+    """The reporter of this run if the pipeline wants one; how the run ended is told when ``stack`` closes.
+
+    Raises:
+        DefinitionError: a header's secret is missing.
+    """
+    lineage = pipeline.audit.lineage
+    if lineage is None:
+        return None
+    state = parts.log.store
+    run = run_id(pipeline.application, parts.worker)
+    kept = PrefixedStore(state, "lineage/")
+    reporter = Reporter(job_of(pipeline, lineage, parts, state, base), run, totals, kept, parts.clock, parts.emit, lineage.interval)
+    if lineage.url is not None:
+        headers = {key: (await find_secret(reference, env, base, managed)).decode() for key, reference in lineage.headers.items()}
+        client = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT), headers={"content-type": "application/json", **headers}
+        )
+        reporter.post_to(await stack.enter_async_context(client), lineage.url)
+    return await stack.enter_async_context(reporter)

@@ -1,0 +1,59 @@
+"""Puts loaders together: for the worker, which loads all the time, and for commands about loads."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from stream.aws.redshift_data import Database, open_redshift_data
+from stream.aws.session import AwsSession
+from stream.commit.log import CommitLog
+from stream.contracts import Clock, Emit, ObjectStore
+from stream.lease.loader import LoaderLease, life_for
+from stream.pipeline.model import Pipeline
+from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.redshift_sql import Whose
+from stream.worker.definitions import Definitions
+from stream.worker.loading import Loader, LoaderParts
+from stream.worker.loadlog import LoadLog, LoadState, recorded_layouts
+from stream.worker.warehouse import RedshiftWarehouse
+
+
+async def open_loaders(
+    pipeline: Pipeline,
+    stream: str,
+    session: AwsSession,
+    log: CommitLog,
+    stores: Mapping[str, ObjectStore],
+    definitions: Definitions,
+    who: tuple[str, Clock, Emit],
+    stack: AsyncExitStack,
+) -> tuple[Loader, ...]:
+    """One loader for each sink that is a table, for the units of one stream; connections live as long as ``stack``, nothing is asked yet.
+
+    ``who``: the worker's name, the clock, and who hears of what happens.
+    """
+    worker, clock, emit = who
+    loaders = []
+    for config in pipeline.sinks:
+        if not isinstance(config, RedshiftSinkConfig):
+            continue
+        database = Database(config.database, config.cluster, config.workgroup, config.db_user, config.secret_arn)
+        client = await stack.enter_async_context(open_redshift_data(session, database))
+        whose, state = Whose(pipeline.application, stream), LoadState(log.store, config.name, stream)
+        # Names of objects are derived; a client token is the opposite: it must never be one that the API has seen.
+        warehouse = RedshiftWarehouse(client, config, whose, stores[config.name], clock, f"{worker}/{secrets.token_hex(16)}")
+        parts = LoaderParts(
+            config=config,
+            stream=stream,
+            log=LoadLog(log, stream, config.name, recorded_layouts(definitions, config.name)),
+            state=state,
+            warehouse=warehouse,
+            staging=stores[config.name],
+            lease=LoaderLease(log.store, f"{state.root}lease.json", worker, clock, life_for(config.every)),
+            clock=clock,
+            emit=emit,
+        )
+        loaders.append(Loader(parts))
+    return tuple(loaders)

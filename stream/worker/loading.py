@@ -1,0 +1,266 @@
+"""The loader: follows the commit log and brings sealed units into a table, many at a time, each once.
+
+It keeps nothing that matters: where each shard stands is in the load ledger, which changes in the same transaction as the table. So
+after anything whose outcome is unknown (a lost reply, a crash, another loader) it reads the ledger and goes on from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from stream import events
+from stream.contracts import Clock, Emit, ObjectStore
+from stream.errors import Fatal, Halted, Retryable
+from stream.lease.loader import Hold, LoaderLease
+from stream.sink.loads import Link, Load, choose, is_quiet, remaining
+from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
+from stream.sink.redshift_sql import Failure
+from stream.sink.redshift_types import Layout
+from stream.worker.loadlog import LoadLog, LoadState, Parked
+from stream.worker.warehouse import LoadFailed, Warehouse
+
+SHARDS_SECONDS: Final = 300.0
+"""Between listings of the shards: a new shard's first unit may wait this long. Every listing costs a request for each shard."""
+
+TIDY_SECONDS: Final = 3600.0
+"""Between looks for staged files that are old enough to go."""
+
+BAD_LOADS: Final = 3
+"""Times that a unit on its own has to fail before its shard is parked: what Redshift says in passing may not mean the data."""
+BAD_LOAD_PAUSE: Final = 1.0
+"""Seconds between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderParts:
+    """The collaborators of one loader. ``staging``: the store at the sink's URL."""
+
+    config: RedshiftSinkConfig
+    stream: str
+    log: LoadLog
+    state: LoadState
+    warehouse: Warehouse
+    staging: ObjectStore
+    lease: LoaderLease
+    clock: Clock
+    emit: Emit
+
+
+@dataclass(slots=True)
+class Loader:
+    """Loads one sink of one stream. ``step`` does what is to be done now; ``run`` does so for ever."""
+
+    parts: LoaderParts
+    positions: dict[str, int] | None = None
+    waiting: dict[str, tuple[Link, ...]] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    parked: dict[str, Parked] = field(default_factory=dict)
+    fitted: set[Layout] = field(default_factory=set)
+    listed_at: float | None = None
+    tidied_at: float | None = None
+    tidy: bool = True
+
+    async def run(self) -> None:
+        """Load until cancelled. What goes wrong is told and tried again at the next look; it never ends the worker."""
+        clock, config = self.parts.clock, self.parts.config
+        while True:
+            await self.attempt()
+            await clock.sleep(config.every.total_seconds())
+
+    async def attempt(self) -> bool:
+        """One ``step``; whether it went through. What went wrong has been told."""
+        try:
+            await self.step()
+        except (Retryable, LoadFailed, Halted, Fatal) as error:
+            self._forget()
+            transient = isinstance(error, Retryable) or (isinstance(error, LoadFailed) and error.failure is not Failure.SETUP)
+            self._emit_failure("transient" if transient else "setup", str(error))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with loading must not take reading and sealing down
+            self._forget()
+            self._emit_failure("unexpected", f"{type(error).__name__}: {error}")
+        else:
+            return True
+        return False
+
+    async def finish(self) -> None:
+        """Let another worker load at once. Call it when ``run`` has been cancelled."""
+        try:
+            await self.parts.lease.give_up()
+        except (Retryable, Fatal) as error:
+            self._emit_failure("transient", str(error))
+
+    async def step(self) -> None:
+        """Load all that is sealed now, if this worker is the loader and the time of day allows.
+
+        Raises:
+            LoadFailed: a load failed for a reason that concerns all units; nothing of it is in the table.
+            Retryable: the outcome of a call is unknown; forget and read the ledger.
+            Halted: the log cannot be understood.
+            Fatal: a permission or a place is missing.
+        """
+        parts = self.parts
+        if is_quiet(parts.config.quiet, parts.clock.now()):
+            return
+        if not await self._is_loader():
+            return
+        await self._look()
+        self._told_waiting()
+        while (load := choose(self._loadable(), parts.config.units)) is not None:
+            await self._load(load)
+            if not await self._is_loader():
+                return
+            await self._look()
+            self._told_waiting()
+        await self._tidy()
+
+    async def _is_loader(self) -> bool:
+        hold = await self.parts.lease.take()
+        if hold is not Hold.KEPT:
+            self._forget()
+        return hold is not Hold.NO
+
+    def _forget(self) -> None:
+        """Everything is read again: the ledger, the log, what is parked, the table's columns."""
+        self.positions, self.listed_at = None, None
+        self.waiting, self.ended, self.parked, self.fitted = {}, set(), {}, set()
+
+    async def _look(self) -> None:
+        parts = self.parts
+        now = parts.clock.monotonic()
+        if self.positions is None:
+            self.positions = await parts.warehouse.positions()
+        if self.listed_at is None or now - self.listed_at >= SHARDS_SECONDS:
+            self.waiting = {shard: self.waiting.get(shard, ()) for shard in await parts.log.shards()}
+            self.listed_at = now
+        self.parked = await parts.state.parked()
+        self.waiting = await parts.log.look(self.waiting, self.positions, self.ended)
+
+    def _loadable(self) -> dict[str, tuple[Link, ...]]:
+        return {shard: links for shard, links in self.waiting.items() if shard not in self.parked}
+
+    async def _load(self, load: Load) -> None:
+        """Bring ``load`` into the table, all of it but units that Redshift refuses, whose shards are parked."""
+        parts, begun = self.parts, self.parts.clock.monotonic()
+        try:
+            if load.layout is not None and load.layout not in self.fitted:
+                await parts.warehouse.fit(load.layout)
+                self.fitted.add(load.layout)
+            await parts.warehouse.load(load)
+        except LoadFailed as error:
+            if error.failure is not Failure.DATA:
+                raise
+            await self._isolate(load, error)
+            return
+        self._done(load, begun)
+
+    async def _isolate(self, load: Load, error: LoadFailed) -> None:
+        """Find out by halving which units make a load fail; the others are loaded."""
+        if len(load.links) > 1:
+            first, second = load.halves()
+            await self._load(first)
+            rest = second.without(self.parked.keys())
+            if rest.links:
+                await self._load(rest)
+            return
+        for _ in range(BAD_LOADS - 1):
+            await self.parts.clock.sleep(BAD_LOAD_PAUSE)
+            try:
+                await self.parts.warehouse.load(load)
+            except LoadFailed as again:
+                if again.failure is not Failure.DATA:
+                    raise
+                error = again
+            else:
+                self._done(load, self.parts.clock.monotonic())
+                return
+        await self._park(load.links[0], str(error))
+
+    async def _park(self, link: Link, why: str) -> None:
+        parts = self.parts
+        names = ", ".join(file.url for file in link.files) or "no file"
+        reason = (
+            f"the unit behind {link.after} ({names}) cannot be loaded: {why}. The other shards go on. Make it loadable (change the table, "
+            "or put the file back from a version of the bucket), then run `stream loads retry`."
+        )
+        self.parked[link.shard] = Parked(str(link.after), reason, parts.clock.now())
+        await parts.state.park(link.shard, self.parked[link.shard])
+        parts.emit(events.LoadParked(parts.stream, link.shard, parts.config.name, link.after, reason))
+
+    def _done(self, load: Load, begun: float) -> None:
+        parts = self.parts
+        units, seconds = sum(link.links for link in load.links), parts.clock.monotonic() - begun
+        lag = self._age(load.links)
+        parts.emit(events.UnitsLoaded(parts.stream, "", parts.config.name, units, load.rows, load.bytes, lag, seconds))
+        positions = self.positions if self.positions is not None else {}
+        for link in load.links:
+            positions[link.shard] = link.last
+        self.positions, self.waiting, self.tidy = positions, remaining(self.waiting, load), True
+
+    def _told_waiting(self) -> None:
+        """How much waits, and for how long the oldest of it has; of a backlog, the part that was looked at."""
+        parts = self.parts
+        links = [link for waiting in self.waiting.values() for link in waiting if link.files]
+        parts.emit(events.LoadsWaiting(parts.stream, "", parts.config.name, len(links), self._age(links), len(self.parked)))
+
+    def _age(self, links: list[Link] | tuple[Link, ...]) -> float:
+        """Seconds since the first of ``links`` was sealed; 0 if there is none."""
+        sealed = min((link.sealed_at for link in links if link.sealed_at), default="")
+        return max(0.0, (self.parts.clock.now() - datetime.fromisoformat(sealed)).total_seconds()) if sealed else 0.0
+
+    def _emit_failure(self, kind: str, detail: str) -> None:
+        parts = self.parts
+        parts.emit(events.LoadRefused(parts.stream, "", parts.config.name, kind, detail, parts.config.every.total_seconds()))
+
+    async def _tidy(self) -> None:
+        """Remove staged files whose load is older than ``keep_staged``, and manifests that a loader left behind."""
+        parts = self.parts
+        now = parts.clock.monotonic()
+        # Without a load since, nothing is asked: a query would wake a serverless workgroup that sleeps.
+        if not self.tidy or (self.tidied_at is not None and now - self.tidied_at < TIDY_SECONDS):
+            return
+        self.tidied_at, self.tidy = now, False
+        cutoff = parts.clock.now() - parts.config.keep_staged
+        removed = await parts.state.removed()
+        for shard, last in sorted((await parts.warehouse.positions_before(cutoff)).items()):
+            await self._remove(shard, removed.get(shard, 0), last)
+        async for info in parts.staging.list(COPY_MANIFESTS):
+            if parts.clock.now() - info.modified > timedelta(days=1):
+                await parts.staging.delete(info.key)
+
+    async def _remove(self, shard: str, position: int, last: int) -> None:
+        parts = self.parts
+        while position < last:
+            keys, end = await parts.log.keys_between(shard, position, last, parts.staging.url)
+            if end == position:
+                return
+            await parts.state.note_removed(shard, end)
+            for key in keys:
+                await parts.staging.delete(key)
+            position = end
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one shard is loaded. ``since``: when the first unit that waits was sealed; ``parked``: why, or empty."""
+
+    shard: str
+    loaded: int
+    units: int
+    rows: int
+    since: str
+    parked: str
+
+
+async def standing(parts: LoaderParts) -> list[Standing]:
+    """Where every shard stands, ascending, without loading anything; raises as ``Loader.step`` does."""
+    positions, parked = await parts.warehouse.positions(), await parts.state.parked()
+    waiting = await parts.log.look(dict.fromkeys(await parts.log.shards(), ()), positions, set())
+    rows = []
+    for shard, links in sorted(waiting.items()):
+        full = [link for link in links if link.files]
+        since = full[0].sealed_at if full else ""
+        why = parked[shard].reason if shard in parked else ""
+        rows.append(Standing(shard, positions.get(shard, 0), len(full), sum(link.rows for link in full), since, why))
+    return rows

@@ -1,0 +1,160 @@
+"""What a loader reads in the commit log and keeps beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Final, TypeAlias
+
+import msgspec
+
+from stream.batch import ORIGIN
+from stream.commit.log import CommitLog
+from stream.commit.lookup import shards_of
+from stream.commit.manifest import Kind, Manifest
+from stream.contracts import ObjectStore, Shard
+from stream.sink.loads import Link, StagedFile, joined
+from stream.sink.redshift import RedshiftSink
+from stream.sink.redshift_types import Layout
+from stream.together import a_few_at_once
+from stream.worker.definitions import Definitions
+
+AT_ONCE: Final = 16
+"""Shards whose manifests are read side by side."""
+
+LOOK_AHEAD: Final = 400
+"""Links of one shard that are read before any of them is loaded."""
+
+Layouts: TypeAlias = Callable[[str], Awaitable[Layout | None]]
+"""The layout of the staged files of a pipeline definition, by its digest."""
+
+
+def recorded_layouts(definitions: Definitions, sink: str) -> Layouts:
+    """Layouts of the sink called ``sink``, from recorded definitions; raises ``Halted`` where one cannot be had."""
+    known: dict[str, Layout | None] = {}
+
+    async def layout(digest: str) -> Layout | None:
+        if digest not in known:
+            recipe = await definitions.recorded(digest)
+            known[digest] = next((each.layout for each in recipe.sinks if isinstance(each, RedshiftSink) and each.name == sink), None)
+        return known[digest]
+
+    return layout
+
+
+class Parked(msgspec.Struct, frozen=True):
+    """Why a shard's units are not loaded until a person acts. ``after``: where the unit begins; decimal text."""
+
+    after: str
+    reason: str
+    since: datetime
+
+
+class _Position(msgspec.Struct, frozen=True):
+    position: str
+
+
+class LoadState:
+    """Small objects about the loads of one sink from one stream in the state store, under ``loads/<sink>/<stream>/``."""
+
+    def __init__(self, store: ObjectStore, sink: str, stream: str) -> None:
+        self.store = store
+        self.root = f"loads/{sink}/{stream}/"
+
+    async def parked(self) -> dict[str, Parked]:
+        """Parked shards; an object that cannot be read parks its shard too."""
+        found: dict[str, Parked] = {}
+        prefix = f"{self.root}parked/"
+        async for info in self.store.list(prefix):
+            stored = await self.store.get(info.key)
+            if stored is None:
+                continue
+            shard = info.key.removeprefix(prefix).removesuffix(".json")
+            try:
+                found[shard] = msgspec.json.decode(stored.body, type=Parked)
+            except msgspec.MsgspecError as error:
+                found[shard] = Parked("", f"the object {info.key} cannot be read: {error}", info.modified)
+        return found
+
+    async def park(self, shard: str, parked: Parked) -> None:
+        """Keep ``shard`` from being loaded, until ``release``."""
+        await self.store.put(f"{self.root}parked/{shard}.json", msgspec.json.encode(parked))
+
+    async def release(self, shard: str) -> None:
+        """Let ``shard`` be loaded again."""
+        await self.store.delete(f"{self.root}parked/{shard}.json")
+
+    async def removed(self) -> dict[str, int]:
+        """Up to which sequence number the staged files of each shard were removed after their load."""
+        found: dict[str, int] = {}
+        prefix = f"{self.root}removed/"
+        async for info in self.store.list(prefix):
+            stored = await self.store.get(info.key)
+            if stored is not None:
+                row = msgspec.json.decode(stored.body, type=_Position)
+                found[info.key.removeprefix(prefix).removesuffix(".json")] = int(row.position)
+        return found
+
+    async def note_removed(self, shard: str, position: int) -> None:
+        """Record that everything staged up to ``position`` may be gone; to be written before the files go."""
+        await self.store.put(f"{self.root}removed/{shard}.json", msgspec.json.encode(_Position(str(position))))
+
+
+class LoadLog:
+    """Follows the sealed links of every shard for one sink."""
+
+    def __init__(self, log: CommitLog, stream: str, sink: str, layouts: Layouts) -> None:
+        self._log = log
+        self._stream = stream
+        self._sink = sink
+        self._layouts = layouts
+
+    async def shards(self) -> list[str]:
+        """Every shard that has a chain."""
+        return [shard async for shard in shards_of(self._log.store, self._stream)]
+
+    async def look(
+        self, waiting: Mapping[str, tuple[Link, ...]], positions: Mapping[str, int], ended: set[str]
+    ) -> dict[str, tuple[Link, ...]]:
+        """``waiting`` with what was sealed behind it, a bounded number of links for each shard; shards at their end join ``ended``.
+
+        ``positions`` says where a shard goes on that has nothing waiting.
+        """
+        seen: dict[str, tuple[Link, ...]] = {}
+
+        async def one(shard: str) -> None:
+            links = waiting[shard]
+            while len(links) < LOOK_AHEAD:
+                position = links[-1].last if links else positions.get(shard, ORIGIN)
+                entry = await self._log.read(Shard(self._stream, shard), position)
+                if entry is None or not entry.manifest.sealed:
+                    break
+                if entry.manifest.kind is Kind.END:
+                    ended.add(shard)
+                    break
+                links = joined(links, await self.link(entry.manifest))
+            seen[shard] = links
+
+        await a_few_at_once([one(shard) for shard in waiting if shard not in ended], AT_ONCE)
+        return {shard: seen.get(shard, links) for shard, links in waiting.items()}
+
+    async def link(self, manifest: Manifest) -> Link:
+        """A sealed unit or gap as the loader sees it; files are where the manifest says the sink was then."""
+        span, root = manifest.span, manifest.targets.get(self._sink, "").removesuffix("/")
+        files = tuple(StagedFile(f"{root}/{file.key}", file.size, file.rows) for file in manifest.files if file.sink == self._sink)
+        layout = await self._layouts(manifest.pipeline) if files else None
+        return Link(manifest.shard, span.after, span.last, files, layout, manifest.sealed_at)
+
+    async def keys_between(self, shard: str, after: int, last: int, url: str) -> tuple[list[str], int]:
+        """Keys of the sink's files at ``url`` of units in ``(after, last]``, up to some hundred links, and where the last of them ends."""
+        keys: list[str] = []
+        root, position = url.removesuffix("/"), after
+        for _ in range(LOOK_AHEAD):
+            entry = await self._log.read(Shard(self._stream, shard), position)
+            if entry is None or not entry.manifest.sealed or entry.manifest.last is None or int(entry.manifest.last) > last:
+                break
+            manifest = entry.manifest
+            if manifest.targets.get(self._sink, "").removesuffix("/") == root:
+                keys += [file.key for file in manifest.files if file.sink == self._sink]
+            position = manifest.span.last
+        return keys, position

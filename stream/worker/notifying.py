@@ -1,0 +1,167 @@
+"""Tells people that a shard has halted: an SNS topic, a webhook, or both. Never holds up a shard."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import aiohttp
+import msgspec
+
+from stream import events
+from stream.aws.secrets import read_secret
+from stream.aws.session import AwsSession
+from stream.aws.sns import publish
+from stream.contracts import Clock, Emit
+from stream.errors import Fatal, Retryable, StreamError
+from stream.pipeline.replay import Notify
+from stream.pipeline.secrets import find_secret
+
+ATTEMPTS: Final = 8
+FIRST_WAIT: Final = 1.0
+"""Seconds before the second attempt, doubled each time: eight attempts take about two minutes."""
+
+FINISH_SECONDS: Final = 15.0
+"""What a process that ends spends on news that has not been told yet."""
+
+WAITING: Final = 1000
+"""News that may wait at once; further ones are only in the log."""
+
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=10)
+
+
+class News(msgspec.Struct, frozen=True):
+    """What a message says, as JSON."""
+
+    event: str
+    application: str
+    stream: str
+    shard: str
+    reason: str
+    time: str
+
+
+Tell: TypeAlias = Callable[[News], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One way to tell; ``tell`` raises ``Retryable`` or ``Fatal``."""
+
+    name: str
+    tell: Tell
+
+
+class Notifier:
+    """An ``Emit`` that hears of halted shards and tells each channel, in ``run``. Callable from any thread of the loop's process."""
+
+    def __init__(self, application: str, channels: tuple[Channel, ...], clock: Clock, emit: Emit) -> None:
+        self._application = application
+        self._channels = channels
+        self._clock = clock
+        self._emit = emit
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[News] = asyncio.Queue(WAITING)
+
+    def __call__(self, event: events.Event) -> None:
+        """Take note of ``event`` if it is of interest."""
+        match event:
+            case events.ShardHalted(stream, shard, reason):
+                news = News("shard_halted", self._application, stream, shard, reason, self._clock.now().isoformat())
+                self._loop.call_soon_threadsafe(self._put, news)
+            case _:
+                pass
+
+    async def run(self) -> None:
+        """Tell what comes, for ever."""
+        while True:
+            news = await self._queue.get()
+            try:
+                await asyncio.gather(*(self._tell(channel, news) for channel in self._channels))
+            finally:
+                self._queue.task_done()
+
+    async def finish(self) -> None:
+        """Return once everything is told, or after ``FINISH_SECONDS``; ``run`` must still be running."""
+        handed_over = asyncio.Event()
+        self._loop.call_soon_threadsafe(handed_over.set)  # runs behind what was handed over before
+        await handed_over.wait()
+        try:
+            async with asyncio.timeout(FINISH_SECONDS):
+                await self._queue.join()
+        except TimeoutError:
+            return
+
+    def _put(self, news: News) -> None:
+        if not self._queue.full():
+            self._queue.put_nowait(news)
+
+    async def _tell(self, channel: Channel, news: News) -> None:
+        wait = FIRST_WAIT
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                await channel.tell(news)
+            except Retryable as error:
+                if attempt == ATTEMPTS:
+                    self._emit(events.NotificationFailed(news.stream, news.shard, channel.name, str(error)))
+                    return
+                self._emit(events.CallRepeated(news.stream, news.shard, f"notify {channel.name}", str(error), wait))
+                await self._clock.sleep(wait)
+                wait *= 2
+            except StreamError as error:
+                self._emit(events.NotificationFailed(news.stream, news.shard, channel.name, str(error)))
+                return
+            else:
+                return
+
+
+async def open_notifier(
+    config: Notify, application: str, env: Mapping[str, str], base: Path, clock: Clock, emit: Emit, stack: AsyncExitStack
+) -> Notifier | None:
+    """The notifier that ``config`` asks for, None if it asks for none; connections live as long as ``stack``.
+
+    Raises:
+        DefinitionError: a secret for a header is missing.
+    """
+    channels = []
+    if config.sns is not None:
+        session = AwsSession(region=config.region or config.sns.split(":")[3])
+        channels.append(Channel("sns", _topic(session, config.sns)))
+    if config.webhook is not None:
+        managed = functools.partial(read_secret, AwsSession(region=config.region))
+        headers = {name: (await find_secret(reference, env, base, managed)).decode() for name, reference in config.headers.items()}
+        client = await stack.enter_async_context(aiohttp.ClientSession(timeout=_TIMEOUT))
+        channels.append(Channel("webhook", _webhook(client, config.webhook, headers)))
+    return Notifier(application, tuple(channels), clock, emit) if channels else None
+
+
+def _topic(session: AwsSession, topic: str) -> Tell:
+    async def tell(news: News) -> None:
+        subject = f"{news.application}: shard {news.shard or 'all'} of {news.stream} has halted"
+        await publish(session, topic, subject, msgspec.json.encode(news).decode())
+
+    return tell
+
+
+def _webhook(client: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> Tell:
+    async def tell(news: News) -> None:
+        sent = {"content-type": "application/json", **headers}
+        try:
+            async with client.post(url, data=msgspec.json.encode(news), headers=sent, allow_redirects=False) as answer:
+                status = answer.status
+        except (aiohttp.ClientError, TimeoutError) as error:
+            msg = f"the webhook of `notify` did not answer: {type(error).__name__}"
+            raise Retryable(msg) from error
+        if status == 429 or status >= 500:
+            msg = f"the webhook of `notify` answered {status}"
+            raise Retryable(msg)
+        if status >= 300:
+            msg = f"the webhook of `notify` refused the news with {status}; correct notify.webhook or its headers"
+            raise Fatal(msg)
+
+    return tell

@@ -1,0 +1,263 @@
+"""What an operator does to single shards: look at their leases, give one up, go back, pass over.
+
+Going back and passing over are links of the commit log, created where the next unit would begin, so a worker that still believes in its
+lease loses to them as to any other commit. The lease is taken first only so that no work is wasted meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from stream.aws.errors import INVALID_ARGUMENT, AwsFatal
+from stream.aws.kinesis import IteratorAt, IteratorKind, open_kinesis
+from stream.aws.session import AwsSession
+from stream.batch import ORIGIN
+from stream.clock import SystemClock
+from stream.commit.committer import Head, RenderedUnit
+from stream.commit.log import CommitLog
+from stream.commit.manifest import Manifest
+from stream.commit.recovery import recover
+from stream.commit.rewind import History, history, rewind_link, skip_link, target_for
+from stream.contracts import Clock, Shard
+from stream.errors import DefinitionError
+from stream.lease.coordinator import Coordinator
+from stream.lease.rows import Lease
+from stream.pipeline.model import Pipeline
+from stream.sink.redshift import RedshiftSinkConfig
+from stream.source.kinesis import KinesisSource
+from stream.together import a_few_at_once
+from stream.worker.assemble import WorkerOptions, assemble, worker_id
+from stream.worker.auditing import Stores
+from stream.worker.generations import open_newest, open_next
+from stream.worker.leasing import coordinator_of
+from stream.worker.parts import Parts, StreamParts
+
+OPERATOR: Final = "operator/"
+"""What an operator's name begins with, in lease rows and in the log."""
+
+LOOKS_AT_ONCE: Final = 8
+
+
+class LeaseView(msgspec.Struct, frozen=True):
+    """One lease as ``stream leases ls`` shows it. ``behind_seconds``: how far its checkpoint is behind the shard's tip, if it was asked."""
+
+    stream: str
+    shard: str
+    owner: str | None
+    checkpoint: str
+    subsequence: int
+    position: str | None
+    generation: int
+    counter: int
+    renewed: str | None
+    kilobytes_per_second: float | None
+    parents: list[str]
+    behind_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What an operation did: the link in the log, the position from which the shard goes on, and how many files it took back."""
+
+    manifest: Manifest
+    position: int
+    files: int
+
+
+def view_of(stream: str, lease: Lease) -> LeaseView:
+    """``lease`` for people and programs."""
+    progress = lease.progress
+    return LeaseView(
+        stream=stream,
+        shard=lease.shard,
+        owner=lease.owner,
+        checkpoint=lease.checkpoint.text,
+        subsequence=lease.checkpoint.subsequence,
+        position=None if progress is None or progress.position is None else str(progress.position),
+        generation=0 if progress is None else progress.generation,
+        counter=lease.counter,
+        renewed=lease.renewed,
+        kilobytes_per_second=lease.throughput,
+        parents=sorted(lease.parents),
+    )
+
+
+async def list_leases(pipeline: Pipeline, *, lag: bool, clock: Clock | None = None) -> list[LeaseView]:
+    """All leases of the pipeline's streams, by stream and shard; with ``lag``, each shard is asked how far its checkpoint is behind.
+
+    Raises:
+        DefinitionError: the pipeline has no leases.
+    """
+    async with _coordinator(pipeline, clock or SystemClock()) as (coordinator, session):
+        scanned = await coordinator.table.scan()
+        found = [
+            view_of(leased.stream, lease) for leased in coordinator.streams.values() for lease in scanned.leases if leased.owns(lease.key)
+        ]
+        behind = await _behind(found, session) if lag else {}
+        shown = [msgspec.structs.replace(view, behind_seconds=behind.get((view.stream, view.shard))) for view in found]
+        return sorted(shown, key=lambda view: (view.stream, view.shard))
+
+
+async def release_lease(pipeline: Pipeline, stream: str, shard_id: str) -> str | None:
+    """Take the lease from its owner and give it up: whom it belonged to.
+
+    Raises:
+        DefinitionError: there is no such lease.
+    """
+    async with _coordinator(pipeline, SystemClock()) as (coordinator, _):
+        before = await coordinator.seize(stream, shard_id)
+        if before is None:
+            raise DefinitionError(_no_lease(coordinator, stream, shard_id))
+        await coordinator.leave()
+        return before.owner
+
+
+async def rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, note: str, base: Path, env: Mapping[str, str]) -> Done:
+    """Process the shard again from the unit on that holds the record ``wanted`` (``ORIGIN``: from its start), taking back what it made.
+
+    Raises:
+        DefinitionError: no unit holds it, the shard has ended, or a sink loads a table, from which nothing is taken back.
+        Halted: the shard's log needs a person first.
+    """
+    if loaded := [config.name for config in pipeline.sinks if isinstance(config, RedshiftSinkConfig)]:
+        msg = f"rows of the sink `{loaded[0]}` are loaded into a table, from which a rewind cannot take them back; nothing was changed"
+        raise DefinitionError(msg)
+    async with _operation(pipeline, stream, shard_id, base, env) as (parts, shard, head):
+        known = await history(parts.log, shard)
+        target = ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)
+        link = rewind_link(parts.log, known, head, target, note, parts.clock.now().isoformat())
+        await _commit(parts, shard, link)
+        return Done(link, target, len(link.superseded))
+
+
+async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, base: Path) -> tuple[int, History]:
+    """Where ``rewind`` would go back to, and what counts now. Nothing is changed."""
+    session = AwsSession(region=pipeline.source.kinesis.region)
+    log = CommitLog(Stores.open(pipeline, base, session).state, pipeline.application, SystemClock(), OPERATOR)
+    known = await history(log, Shard(stream, shard_id))
+    return (ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)), known
+
+
+async def skip(pipeline: Pipeline, stream: str, shard_id: str, last: int, note: str, base: Path, env: Mapping[str, str]) -> Done:
+    """Pass over everything that is not committed yet up to the record ``last``.
+
+    Raises:
+        DefinitionError: ``last`` is committed already, or is no record of the shard.
+    """
+    async with _operation(pipeline, stream, shard_id, base, env) as (parts, shard, head):
+        link = skip_link(parts.log, shard, head, last, note, parts.clock.now().isoformat())
+        await _check_position(parts, shard, last)
+        await _commit(parts, shard, link)
+        return Done(link, last, 0)
+
+
+@asynccontextmanager
+async def _coordinator(pipeline: Pipeline, clock: Clock) -> AsyncIterator[tuple[Coordinator, AwsSession]]:
+    native, kinesis = pipeline.coordination.native, pipeline.source.kinesis
+    if native is None:
+        msg = "this pipeline has no leases: one worker reads all shards; leases come with `coordination: native`"
+        raise DefinitionError(msg)
+    session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
+    async with AsyncExitStack() as stack:
+        me = f"{OPERATOR}{worker_id(clock)}"
+        coordinator = await coordinator_of(pipeline, native, session, me, clock, lambda _event: None, stack)
+        await coordinator.table.open(create=False)
+        yield coordinator, session
+
+
+@asynccontextmanager
+async def _operation(
+    pipeline: Pipeline, stream: str, shard_id: str, base: Path, env: Mapping[str, str]
+) -> AsyncIterator[tuple[Parts, Shard, Head]]:
+    """The shard in its newest generation, its lease taken if there are leases, its chain complete up to the head."""
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        coordinator = None
+        if pipeline.coordination.native is not None:
+            coordinator, _ = await stack.enter_async_context(_coordinator(pipeline, clock))
+            if await coordinator.seize(stream, shard_id) is None:
+                raise DefinitionError(_no_lease(coordinator, stream, shard_id))
+            stack.push_async_callback(coordinator.leave)
+        options = WorkerOptions(base, env, drain_seconds=0.0, threads=1, leases=coordinator, clock=clock)
+        each = await assemble(pipeline, options, lambda _event: None, asyncio.Event(), stack)
+        one = next(one for one in each if one.stream == stream)
+        shard, head = await _recovered(one, await _known_shard(one, shard_id))
+        yield one.parts, shard, head
+
+
+async def _recovered(one: StreamParts, shard: Shard) -> tuple[Shard, Head]:
+    parts, start = one.parts, one.start
+    shard, genesis = await open_newest(shard, start, parts)
+
+    async def render_again(manifest: Manifest) -> RenderedUnit:
+        return await parts.render_again(shard, start, manifest)
+
+    while True:
+        head = await recover(parts.log, parts.committer, parts.checkpoints, shard, genesis, render_again, parts.clock, parts.emit)
+        if head.target is None:
+            return shard, head
+        shard, genesis = await open_next(shard, start, parts, head)
+
+
+async def _known_shard(one: StreamParts, shard_id: str) -> Shard:
+    listed = {shard.shard_id: shard for shard in await one.parts.source.shards()}
+    if shard_id in listed:
+        return listed[shard_id]
+    if await one.parts.log.genesis(Shard(one.stream, shard_id)) is None:
+        msg = f"neither the stream {one.stream} nor its commit log has a shard {shard_id}; there are: {', '.join(sorted(listed))}"
+        raise DefinitionError(msg)
+    return Shard(one.stream, shard_id)
+
+
+async def _commit(parts: Parts, shard: Shard, link: Manifest) -> None:
+    async def never(_manifest: Manifest) -> RenderedUnit:
+        msg = f"{shard.stream}/{shard.shard_id}: a worker has begun a unit meanwhile; it will finish it, then ask again"
+        raise DefinitionError(msg)
+
+    entry = await parts.committer.commit(shard, RenderedUnit(link, ()), never)
+    there = entry.manifest
+    if (there.kind, there.target, there.last) != (link.kind, link.target, link.last):
+        msg = f"{shard.stream}/{shard.shard_id}: a worker has committed up to {there.reach} meanwhile; nothing was changed, ask again"
+        raise DefinitionError(msg)
+
+
+async def _check_position(parts: Parts, shard: Shard, last: int) -> None:
+    if not isinstance(parts.source, KinesisSource):
+        return
+    at = IteratorAt(IteratorKind.AFTER, sequence=str(last))
+    try:
+        await parts.source.client.get_shard_iterator(shard.stream, shard.shard_id, at)
+    except AwsFatal as error:
+        if error.code != INVALID_ARGUMENT:
+            raise
+        msg = f"{last} is no sequence number of {shard.stream}/{shard.shard_id}, so reading could not go on behind it: {error}"
+        raise DefinitionError(msg) from error
+
+
+async def _behind(views: list[LeaseView], session: AwsSession) -> dict[tuple[str, str], float]:
+    found: dict[tuple[str, str], float] = {}
+    async with open_kinesis(session) as client:
+
+        async def look(view: LeaseView) -> None:
+            after = view.position or (view.checkpoint if view.checkpoint.isdigit() else "0")
+            at = IteratorAt(IteratorKind.TRIM_HORIZON) if after == "0" else IteratorAt(IteratorKind.AFTER, sequence=after)
+            try:
+                iterator = await client.get_shard_iterator(view.stream, view.shard, at)
+                found[view.stream, view.shard] = (await client.get_records(view.stream, iterator, 1)).behind_ms / 1000
+            except AwsFatal:
+                return  # the shard, or the place in it, is gone: there is nothing to be behind of
+
+        await a_few_at_once([look(view) for view in views if view.checkpoint != "SHARD_END"], LOOKS_AT_ONCE)
+    return found
+
+
+def _no_lease(coordinator: Coordinator, stream: str, shard_id: str) -> str:
+    key = coordinator.streams[stream].key(shard_id)
+    return f"the lease table {coordinator.table.name} has no lease {key}; `stream leases ls` shows which there are"

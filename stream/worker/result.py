@@ -1,0 +1,103 @@
+"""What a run that ends did, as one JSON document for whoever started it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from stream import events
+from stream.contracts import Clock
+
+
+class ShardResult(msgspec.Struct):
+    """How far one shard is; ``position`` is the last sequence number committed, as text. ``state``: open, ended, halted."""
+
+    stream: str
+    shard: str
+    position: str = "0"
+    units: int = 0
+    records: int = 0
+    state: str = "open"
+    reason: str = ""
+
+
+class Result(msgspec.Struct, frozen=True):
+    """Counts are of the units that this run committed. Times are ISO 8601, UTC; ``seconds`` is how long it took."""
+
+    application: str
+    exit_code: int
+    records: int
+    outcomes: dict[str, int]
+    units: int
+    shards: list[ShardResult]
+    started_at: str
+    finished_at: str
+    seconds: float
+    error: str = ""
+
+
+class ResultListener:
+    """An ``Emit`` that remembers what the result says. Callable from any thread."""
+
+    def __init__(self, application: str, clock: Clock) -> None:
+        self._application = application
+        self._clock = clock
+        self._started, self._begun = clock.now(), clock.monotonic()
+        self._outcomes: Counter[str] = Counter()
+        self._shards: dict[tuple[str, str], ShardResult] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def records(self) -> int:
+        """Records committed so far."""
+        return sum(self._outcomes.values())
+
+    def __call__(self, event: events.Event) -> None:
+        """Take in ``event``."""
+        with self._lock:
+            match event:
+                case events.UnitSealed():
+                    self._outcomes.update(dict(event.outcomes))
+                    shard = self._shard(event)
+                    shard.units += 1
+                    shard.records += sum(count for _, count in event.outcomes)
+                    shard.position = str(event.last)
+                case events.ShardStarted():
+                    self._shard(event).position = str(event.position)
+                case events.ShardEnded():
+                    self._shard(event).state = "ended"
+                case events.ShardHalted():
+                    shard = self._shard(event)
+                    shard.state, shard.reason = "halted", event.reason
+                case _:
+                    pass
+
+    def result(self, exit_code: int, error: str = "") -> Result:
+        """What happened so far."""
+        now, seconds = self._clock.now(), self._clock.monotonic() - self._begun
+        with self._lock:
+            return Result(
+                application=self._application,
+                exit_code=exit_code,
+                records=self.records,
+                outcomes=dict(sorted(self._outcomes.items())),
+                units=sum(shard.units for shard in self._shards.values()),
+                shards=[self._shards[key] for key in sorted(self._shards)],
+                started_at=self._started.isoformat(),
+                finished_at=now.isoformat(),
+                seconds=round(seconds, 3),
+                error=error,
+            )
+
+    def _shard(self, event: events.Event) -> ShardResult:
+        return self._shards.setdefault((event.stream, event.shard), ShardResult(event.stream, event.shard))
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Put the document at ``path`` in one step: whoever reads it sees all of it or none."""
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+    aside.replace(path)

@@ -1,0 +1,191 @@
+"""Which objects a pipeline reads: what is new below its URL becomes a slice, pinned in the state, read once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from stream.budget import ByteBudget
+from stream.commit.claims import Claims
+from stream.contracts import Clock, Emit, ObjectInfo, ObjectStore, RangedStore
+from stream.errors import DefinitionError, Halted
+from stream.pipeline.model import Pipeline
+from stream.pipeline.replay import ObjectsSource
+from stream.source.bounded import BoundedSource
+from stream.source.objects import PinnedObject, parts_of, split
+from stream.source.texts import Layout
+from stream.transform.decoders.csv import Csv
+
+MODIFIED: Final = "modified"
+_FIELDS: Final = {"%Y": r"(?P<Y>\d{4})", "%m": r"(?P<m>\d{2})", "%d": r"(?P<d>\d{2})", "%H": r"(?P<H>\d{2})", "%M": r"(?P<M>\d{2})"}
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """Objects that are read together; ``bounds`` cuts them into shards. ``worker`` and ``claimed_at`` tell claims apart."""
+
+    objects: tuple[PinnedObject, ...]
+    bounds: tuple[tuple[int, int], ...]
+    worker: str
+    claimed_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """From ``begin`` (included) to ``end`` (excluded); None is open."""
+
+    begin: datetime | None = None
+    end: datetime | None = None
+
+    def holds(self, moment: datetime) -> bool:
+        """Whether ``moment`` lies inside."""
+        return (self.begin is None or moment >= self.begin) and (self.end is None or moment < self.end)
+
+
+def key_times(pattern: str) -> re.Pattern[str]:
+    """What finds a time in a key, from a pattern such as ``%Y/%m/%d/%H``.
+
+    Raises:
+        DefinitionError: the pattern names no year or a field that keys cannot be searched for.
+    """
+    expression = re.escape(pattern)
+    for field, group in _FIELDS.items():
+        expression = expression.replace(re.escape(field), group, 1)
+    if "(?P<Y>" not in expression or "%" in expression:
+        msg = (
+            f"source.s3.time {pattern!r} names no time: write `modified`, or fields of {', '.join(_FIELDS)}, each once, with %Y among them"
+        )
+        raise DefinitionError(msg)
+    return re.compile(expression)
+
+
+def time_of(info: ObjectInfo, pattern: re.Pattern[str] | None) -> datetime | None:
+    """When the object belongs, by ``pattern`` in its key (UTC) or by when it was modified; None if its key holds no time."""
+    if pattern is None:
+        return info.modified
+    found = pattern.search(info.key)
+    if found is None:
+        return None
+    parts = {"m": 1, "d": 1, "H": 0, "M": 0} | {name: int(text) for name, text in found.groupdict().items()}
+    try:
+        return datetime(parts["Y"], parts["m"], parts["d"], parts["H"], parts["M"], tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def fresh(listed: Iterable[ObjectInfo], known: Iterable[PinnedObject], where: str) -> list[PinnedObject]:
+    """Those of ``listed`` that are not among ``known``.
+
+    Raises:
+        Halted: one of the known ones has another content now.
+    """
+    versions = {item.key: item for item in known}
+    found = []
+    for info in listed:
+        seen = versions.get(info.key)
+        if seen is None:
+            found.append(PinnedObject(info.key, info.size, info.version, info.modified.isoformat()))
+        elif (seen.size, seen.version) != (info.size, info.version):
+            msg = (
+                f"the object {info.key} under {where} is not the one that was listed ({seen.size} bytes, modified {seen.modified}; now "
+                f"{info.size} bytes, modified {info.modified.isoformat()}): it was changed since. Put that version back, "
+                "give the new one another key, or begin again in another --namespace."
+            )
+            raise Halted(msg)
+    return found
+
+
+def layout_of(pipeline: Pipeline, config: ObjectsSource) -> Layout:
+    """How records lie in the objects, from the source's options and the decoder's."""
+    decode = pipeline.source.decode
+    header, quote = (decode.header, decode.quote) if isinstance(decode, Csv) else (False, '"')
+    return Layout(config.format, config.compression, header, quote, config.column)
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """The slices of one pipeline. ``store`` holds the objects, ``state`` the claims."""
+
+    pipeline: Pipeline
+    config: ObjectsSource
+    store: RangedStore
+    state: ObjectStore
+    worker: str
+    clock: Clock
+
+    @property
+    def claims(self) -> Claims[Slice]:
+        """What has been chosen so far."""
+        return Claims(self.state, self.config.name, Slice)
+
+    async def take_up(self, window: Window, manifest: bytes | None) -> int | None:
+        """Choose the objects in ``window`` that were never chosen before; the number of their slice, None if there are none.
+
+        Raises:
+            Halted: an object that was chosen before has changed, or one that ``manifest`` lists is missing.
+            DefinitionError: ``manifest`` or the time pattern cannot be read.
+        """
+        pattern = None if self.config.time == MODIFIED else key_times(self.config.time)
+        listed = [info async for info in self.store.list("") if info.size]
+        if manifest is not None:
+            listed = _listed_in(manifest, listed, self.config)
+        inside = []
+        for info in listed:
+            moment = time_of(info, pattern)
+            if window == Window() or (moment is not None and window.holds(moment)):
+                inside.append(info)
+
+        async def choose(known: list[Slice]) -> Slice | None:
+            objects = fresh(inside, (item for earlier in known for item in earlier.objects), self.store.url)
+            if not objects:
+                return None
+            return Slice(tuple(objects), tuple(split(objects, self.config.shards)), self.worker, self.clock.now().isoformat())
+
+        return await self.claims.claim(choose)
+
+    async def peek(self, budget: ByteBudget, emit: Emit) -> BoundedSource:
+        """Every object that is there now, chosen or not; nothing is pinned by looking."""
+        objects = fresh([info async for info in self.store.list("") if info.size], (), self.store.url)
+        parts = parts_of(0, objects, split(objects, self.config.shards), self.store, layout_of(self.pipeline, self.config))
+        return BoundedSource(self.config.name, parts, budget=budget, clock=self.clock, emit=emit)
+
+    async def source(self, budget: ByteBudget, emit: Emit) -> BoundedSource:
+        """Every slice that has been chosen so far."""
+        layout = layout_of(self.pipeline, self.config)
+        parts = [
+            part
+            for number, each in enumerate(await self.claims.all(), 1)
+            for part in parts_of(number, each.objects, each.bounds, self.store, layout)
+        ]
+        return BoundedSource(self.config.name, parts, budget=budget, clock=self.clock, emit=emit)
+
+
+class _CopyEntry(msgspec.Struct):
+    url: str
+
+
+class _CopyManifest(msgspec.Struct):
+    entries: list[_CopyEntry]
+
+
+def _listed_in(manifest: bytes, listed: Sequence[ObjectInfo], config: ObjectsSource) -> list[ObjectInfo]:
+    """Those of ``listed`` that the manifest names; all of them must be there."""
+    try:
+        text = manifest.decode()
+        urls = (
+            [entry.url for entry in msgspec.json.decode(manifest, type=_CopyManifest).entries] if text.startswith("{") else text.split("\n")
+        )
+    except (UnicodeDecodeError, msgspec.MsgspecError) as error:
+        msg = f"the manifest {config.manifest} is neither a list of keys, one on each line, nor a COPY manifest: {error}"
+        raise DefinitionError(msg) from error
+    root = config.url.removesuffix("/") + "/"
+    wanted = {url.strip().removeprefix(root) for url in urls if url.strip()}
+    missing = sorted(wanted - {info.key for info in listed})
+    if missing:
+        msg = f"{len(missing)} object(s) that {config.manifest} lists are not below {config.url}, the first is {missing[0]}: put them there"
+        raise DefinitionError(msg)
+    return [info for info in listed if info.key in wanted]

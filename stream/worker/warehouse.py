@@ -1,0 +1,190 @@
+"""A Redshift table as the loader sees it: what is loaded, make it fit, load this."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final, Protocol, TypeVar
+
+from stream.aws.redshift_data import RedshiftDataClient, Result, Statement
+from stream.contracts import Clock, ObjectStore
+from stream.errors import Retryable, StreamError
+from stream.sink import redshift_sql as sql
+from stream.sink.loads import Load
+from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
+from stream.sink.redshift_sql import Failure, Found, Step, Whose
+from stream.sink.redshift_types import Layout
+
+T = TypeVar("T")
+
+CALLS: Final = 6
+"""Attempts of one call whose outcome is unknown before the whole load is looked at again; the pauses add up to six seconds."""
+FIRST_PAUSE: Final = 0.2
+POLL_PAUSE: Final = 0.2
+"""Seconds between looks at a statement, beside the wait that the API itself makes."""
+
+
+class LoadFailed(StreamError):
+    """Nothing of the load is in the table; ``failure`` says what that calls for."""
+
+    def __init__(self, message: str, failure: Failure) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+class Warehouse(Protocol):
+    """A table with its load ledger. Every method raises ``Retryable`` where the outcome is not known."""
+
+    async def positions(self) -> dict[str, int]:
+        """Up to which sequence number each shard is loaded, by the ledger; shards of which nothing is loaded are missing."""
+        ...
+
+    async def positions_before(self, cutoff: datetime) -> dict[str, int]:
+        """The same as it was at ``cutoff`` (UTC)."""
+        ...
+
+    async def fit(self, layout: Layout) -> None:
+        """Make sure that table and ledger exist and take rows of ``layout``.
+
+        Raises:
+            LoadFailed: they do not, and must not be changed; the message says what a person can do.
+        """
+        ...
+
+    async def load(self, load: Load) -> None:
+        """Load all of ``load``, or nothing.
+
+        Raises:
+            LoadFailed: nothing was loaded.
+            Retryable: all or nothing was loaded, or will be soon; ``positions`` tells.
+        """
+        ...
+
+
+class RedshiftWarehouse:
+    """``Warehouse`` over the Data API.
+
+    ``staging``: the store at the sink's URL, where manifests for COPY are put. ``nonce`` is used by no other warehouse, ever.
+    """
+
+    def __init__(
+        self, client: RedshiftDataClient, config: RedshiftSinkConfig, whose: Whose, staging: ObjectStore, clock: Clock, nonce: str
+    ) -> None:
+        self._client = client
+        self._config = config
+        self._whose = whose
+        self._staging = staging
+        self._clock = clock
+        self._nonce = nonce
+        self._calls = 0
+        self._ledger_is_there = False
+
+    async def positions(self) -> dict[str, int]:
+        """See ``Warehouse``."""
+        await self._have_ledger()
+        return _positions(await self._query(sql.positions(self._config, self._whose)))
+
+    async def positions_before(self, cutoff: datetime) -> dict[str, int]:
+        """See ``Warehouse``."""
+        await self._have_ledger()
+        return _positions(await self._query(sql.positions_before(self._config, self._whose, cutoff)))
+
+    async def fit(self, layout: Layout) -> None:
+        """See ``Warehouse``."""
+        await self._have_ledger()
+        if self._config.create:
+            await self._query(sql.create_target(self._config, layout))
+        found = (await self._query(sql.describe_target(self._config))).columns
+        change = sql.evolve(self._config, layout, [Found(column.name, column.type, column.length) for column in found])
+        if change.problems:
+            msg = f"the table {self._config.table} cannot take the pipeline's rows: {'; '.join(change.problems)}"
+            raise LoadFailed(msg, Failure.SETUP)
+        for statement in change.statements:
+            await self._query(statement)
+
+    async def load(self, load: Load) -> None:
+        """See ``Warehouse``; the manifest for COPY is named by content and goes once the load is done."""
+        key = f"{COPY_MANIFESTS}{sql.load_id(self._whose, self._config, load)}.manifest"
+        url = f"{self._staging.url.removesuffix('/')}/{key}"
+        try:
+            statements = sql.load_statements(self._config, self._whose, load, url, self._clock.now())
+        except ValueError as error:
+            raise LoadFailed(str(error), Failure.DATA if len(load.links) > 1 else Failure.SETUP) from error
+        if load.files:
+            await self._staging.put(key, sql.copy_manifest(load))
+        texts = [text for _, text in statements]
+        token = self._token("\n".join(texts))
+        batch = await self._repeated(lambda: self._client.batch_execute(texts, token))
+        done = await self._finished(batch)
+        if done.status != "FINISHED":
+            step = statements[done.failed][0] if 0 <= done.failed < len(statements) else None
+            raise await self._failed(step, done)
+        if load.files:
+            await self._staging.delete(key)
+
+    async def _failed(self, step: Step | None, done: Statement) -> LoadFailed | Retryable:
+        failure = Failure.TRANSIENT if done.status == "ABORTED" else sql.judge(step, done.error)
+        where = f"at step `{step}`" if step else "at an unknown step"
+        msg = f"load into {self._config.table} {done.status} {where}: {done.error}"
+        if failure is Failure.DATA and step is Step.COUNT:
+            msg = f"load into {self._config.table}: the staged files do not hold as many rows as their manifests say"
+        if failure is Failure.DATA and step is Step.COPY and done.query_id:
+            msg += await self._details(done.query_id)
+        return LoadFailed(msg, failure)
+
+    async def _details(self, query_id: int) -> str:
+        """What the system view of load errors adds; nothing if it cannot be read, for the load's own error says the main thing."""
+        try:
+            rows = (await self._query(sql.load_errors(query_id))).rows
+        except StreamError:
+            return ""
+        return "".join(f"; {file} row {line}, column {column}: {message}" for file, line, column, message in rows)
+
+    async def _have_ledger(self) -> None:
+        if not self._ledger_is_there:
+            await self._query(sql.create_ledger(self._config))
+            self._ledger_is_there = True
+
+    async def _query(self, statement: str) -> Result:
+        """Run one statement that may be run again."""
+        token = self._token(statement)
+        started = await self._repeated(lambda: self._client.execute(statement, token))
+        done = await self._finished(started)
+        if done.status != "FINISHED":
+            failure = Failure.TRANSIENT if done.status == "ABORTED" else sql.judge(None, done.error)
+            if failure is Failure.TRANSIENT:
+                msg = f"statement {statement[:200]} {done.status}: {done.error}"
+                raise Retryable(msg)
+            msg = f"{done.error} (statement: {statement[:200]})"
+            raise LoadFailed(msg, Failure.SETUP)
+        if not statement.startswith("SELECT"):
+            return Result((), ())
+        return await self._repeated(lambda: self._client.result(started))
+
+    async def _finished(self, statement_id: str) -> Statement:
+        while True:
+            found = await self._repeated(lambda: self._client.describe(statement_id))
+            if found.done:
+                return found
+            await self._clock.sleep(POLL_PAUSE)
+
+    async def _repeated(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What ``call`` gives; it is idempotent, so it is made again a few times where no answer came."""
+        pause = FIRST_PAUSE
+        for _ in range(CALLS - 1):
+            try:
+                return await call()
+            except Retryable as error:
+                await self._clock.sleep(error.retry_after or pause)
+                pause *= 2
+        return await call()
+
+    def _token(self, text: str) -> str:
+        """Different for every attempt to run something: the API answers a token it knows with the old statement, failed or not."""
+        self._calls += 1
+        return hashlib.sha256(f"{self._nonce}/{self._calls}/{text}".encode()).hexdigest()
+
+
+def _positions(result: Result) -> dict[str, int]:
+    return {str(shard): int(last) for shard, last in result.rows}

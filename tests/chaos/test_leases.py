@@ -1,0 +1,147 @@
+"""Real workers that share a stream by leases: they come, drain and die; an operator goes back; nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from stream.cli.main import app
+from tests.chaos.conftest import client
+from tests.chaos.workers import Worker
+from tests.chaos.world import World
+
+NATIVE = """
+coordination:
+  native: {{table: {table}, failover: 3s, look: 300ms, endpoint: "{url}", region: us-east-1}}
+"""
+
+
+class Fleet:
+    """Workers of one pipeline over one lease table."""
+
+    def __init__(self, world: World, url: str, dynamo: Any) -> None:
+        self.world = world
+        self.dynamo = dynamo
+        self.table = f"leases-{world.stream}"
+        self.path = world.pipeline()
+        self.path.write_text(self.path.read_text() + NATIVE.format(table=self.table, url=url))
+
+    def owners(self) -> dict[str, str | None]:
+        """Owners of open shards, by shard id."""
+        rows = self.dynamo.scan(TableName=self.table, ConsistentRead=True)["Items"]
+        open_rows = [row for row in rows if row["checkpoint"]["S"] != "SHARD_END"]
+        return {row["leaseKey"]["S"]: row.get("leaseOwner", {}).get("S") for row in open_rows}
+
+    def join(self) -> Worker:
+        worker = self.world.start(self.path)
+        worker.until(lambda: '"event":"lease_taken"' in worker.said())
+        return worker
+
+    def belongs_to(self, worker: Worker, shards: int) -> bool:
+        owners = self.owners()
+        return len(owners) == shards and all(owner is not None and f"/{worker.pid}-" in owner for owner in owners.values())
+
+
+@pytest.fixture
+def fleet(make_world: Callable[..., World], s3_url: str) -> Iterator[Fleet]:
+    dynamo = client("dynamodb", s3_url)
+    yield Fleet(make_world(4), s3_url, dynamo)
+    dynamo.close()
+
+
+def command(monkeypatch: pytest.MonkeyPatch, fleet: Fleet, *arguments: str) -> str:
+    for name, value in fleet.world.environment.items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_workers_share_hand_over_and_take_over(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = fleet.world
+    world.produce(300)
+    first = fleet.join()
+    first.until(world.committed)
+    second = fleet.join()
+    world.produce(300)
+    assert first.drain() == 0
+    second.until(lambda: fleet.belongs_to(second, 4))
+    world.split()
+    world.produce(300)
+    second.until(world.committed)
+    third = fleet.join()
+    second.signal(signal.SIGKILL)
+    world.produce(300)
+    third.until(world.committed)
+    third.until(lambda: fleet.belongs_to(third, 5))
+    world.exact()
+    assert third.drain() == 0
+    assert set(fleet.owners().values()) == {None}
+    command(monkeypatch, fleet, "audit", "verify", str(fleet.path))
+
+
+def test_an_operator_goes_back_and_the_worker_processes_again_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = fleet.world
+    world.produce(400)
+    worker = fleet.join()
+    worker.until(world.committed)
+    listed = json.loads(command(monkeypatch, fleet, "leases", "ls", str(fleet.path), "--json"))
+    assert {lease["shard"] for lease in listed} == set(fleet.owners())
+    shard = listed[0]["shard"]
+    before = {key for key in world.objects("lake/") if shard in key}
+    told = command(monkeypatch, fleet, "leases", "rewind", str(fleet.path), shard, "start", "--yes", "--note", "wrong rates")
+    assert "its start" in told
+    worker.until(lambda: f'"shard":"{shard}","position":0,"generation":1' in worker.said())
+    worker.until(lambda: any(f"{shard}_r1" in key for key in world.objects("lake/")))
+    report = command(monkeypatch, fleet, "leases", "release", str(fleet.path), shard, "--json")
+    assert f"/{worker.pid}-" in json.loads(report)["owner"]
+    worker.until(lambda: fleet.belongs_to(worker, 4))
+    assert worker.drain() == 0
+    assert before
+    assert not before & set(world.objects("lake/"))
+    report = command(monkeypatch, fleet, "audit", "verify", str(fleet.path))
+    assert "wrong rates" in report
+    assert f"All {world.put_so_far} records" in report.replace(",", "")
+
+
+def test_a_java_worker_went_further_and_the_log_says_so(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a KCL worker leaves: its own checkpoint, in the middle of an aggregate, and our attributes as they were."""
+    world = fleet.world
+    world.produce(200)
+    worker = fleet.join()
+    worker.until(world.committed)
+    assert worker.drain() == 0
+    world.produce(300)
+    shard = sorted(fleet.owners())[0]
+    iterator = world.client.get_shard_iterator(StreamName=world.stream, ShardId=shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
+    records = world.client.get_records(ShardIterator=iterator)["Records"]
+    reached = records[-3]["SequenceNumber"]
+    fleet.dynamo.update_item(
+        TableName=fleet.table,
+        Key={"leaseKey": {"S": shard}},
+        UpdateExpression="SET checkpoint = :c, checkpointSubSequenceNumber = :s ADD leaseCounter :one",
+        ExpressionAttributeValues={":c": {"S": reached}, ":s": {"N": "0"}, ":one": {"N": "1"}},
+    )
+    worker = fleet.join()
+    worker.until(lambda: '"event":"foreign_progress"' in worker.said())
+    worker.until(lambda: all(_position(world, each) for each in fleet.owners()))
+    assert worker.drain() == 0
+    foreign = [each for each in world.manifests() if each["kind"] == "foreign"]
+    assert [(each["shard"], each["last"]) for each in foreign] == [(shard, str(int(reached) - 1))]
+    behind = next(each for each in world.manifests() if each["shard"] == shard and each["after"] == foreign[0]["last"])
+    assert behind["outcomes"]["foreign"] == 1
+    report = command(monkeypatch, fleet, "audit", "verify", str(fleet.path))
+    assert "another application" in report
+
+
+def _position(world: World, shard: str) -> bool:
+    """Whether the log covers the last record that the shard holds."""
+    iterator = world.client.get_shard_iterator(StreamName=world.stream, ShardId=shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
+    last = world.client.get_records(ShardIterator=iterator)["Records"][-1]["SequenceNumber"]
+    sealed = [each for each in world.manifests() if each["shard"] == shard and each["state"] == "sealed" and each.get("last")]
+    return max((int(each["last"]) for each in sealed), default=0) >= int(last)

@@ -1,0 +1,111 @@
+"""Telling that a shard has halted: against moto's SNS and an HTTP server that fails on purpose."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import boto3
+import msgspec
+from aiohttp import web
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.sns import sns_backends
+
+from stream import events
+from stream.pipeline.replay import Notify
+from stream.worker.notifying import ATTEMPTS, News, open_notifier
+from tests.unit.metrics.every_event import FixedClock
+
+HALTED = events.ShardHalted("orders", "shardId-000000000001", "the größte of reasons")
+BASE = Path()
+
+
+async def told(config, told_events, env=None, clock=None):
+    heard = []
+    async with AsyncExitStack() as stack:
+        notifier = await open_notifier(config, "shop", env or {}, BASE, clock or FixedClock(), heard.append, stack)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(notifier.run())
+            for event in told_events:
+                notifier(event)
+            await notifier.finish()
+            running.cancel()
+    return heard
+
+
+def topic(moto_url, monkeypatch, name):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", moto_url)
+    client = boto3.client("sns", endpoint_url=moto_url, region_name="us-east-1")
+    arn = client.create_topic(Name=name)["TopicArn"]
+    client.close()
+    return arn
+
+
+def test_a_topic_gets_the_news_as_json_with_a_plain_subject(moto_url, aws_env, monkeypatch):
+    arn = topic(moto_url, monkeypatch, "alarms")
+    assert asyncio.run(told(Notify(sns=arn), [events.ShardEnded("orders", "s", ()), HALTED])) == []
+    sent = sns_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].topics[arn].sent_notifications
+    assert len(sent) == 1
+    _, message, subject, *_ = sent[0]
+    assert subject == "shop: shard shardId-000000000001 of orders has halted"
+    news = msgspec.json.decode(message, type=News)
+    assert (news.event, news.stream, news.shard, news.reason) == ("shard_halted", "orders", HALTED.shard, HALTED.reason)
+
+
+def test_a_topic_that_is_not_there_is_said_once_and_holds_nobody_up(moto_url, aws_env, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", moto_url)
+    heard = asyncio.run(told(Notify(sns=f"arn:aws:sns:us-east-1:{DEFAULT_ACCOUNT_ID}:gone"), [HALTED]))
+    assert [type(event) for event in heard] == [events.NotificationFailed]
+    assert heard[0].channel == "sns"
+
+
+class Webhook:
+    """Answers with ``statuses`` in turn, the last one for ever."""
+
+    def __init__(self, *statuses):
+        self.statuses = list(statuses)
+        self.got = []
+
+    async def answer(self, request):
+        self.got.append((request.headers.get("x-key"), await request.json()))
+        return web.Response(status=self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0])
+
+
+async def with_webhook(webhook, *given):
+    app = web.Application()
+    app.router.add_post("/hook", webhook.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = site._server.sockets[0].getsockname()[1]
+    try:
+        config = Notify(webhook=f"http://127.0.0.1:{port}/hook", headers={"x-key": "env:HOOK_KEY"})
+        return await told(config, given, {"HOOK_KEY": "secret"})
+    finally:
+        await runner.cleanup()
+
+
+def test_a_webhook_is_called_again_until_it_answers():
+    webhook = Webhook(500, 429, 204)
+    heard = asyncio.run(with_webhook(webhook, HALTED))
+    assert [type(event) for event in heard] == [events.CallRepeated, events.CallRepeated]
+    assert [key for key, _ in webhook.got] == ["secret"] * 3
+    assert webhook.got[-1][1]["reason"] == HALTED.reason
+    assert "secret" not in repr(heard)
+
+
+def test_a_webhook_that_refuses_or_stays_down_is_given_up_and_said():
+    refusing, down = Webhook(403), Webhook(503)
+    assert [type(event) for event in asyncio.run(with_webhook(refusing, HALTED))] == [events.NotificationFailed]
+    assert len(refusing.got) == 1
+    heard = asyncio.run(with_webhook(down, HALTED))
+    assert isinstance(heard[-1], events.NotificationFailed)
+    assert len(down.got) == ATTEMPTS
+
+
+def test_without_channels_there_is_nothing_to_run():
+    async def body():
+        async with AsyncExitStack() as stack:
+            return await open_notifier(Notify(), "shop", {}, BASE, FixedClock(), lambda _event: None, stack)
+
+    assert asyncio.run(body()) is None

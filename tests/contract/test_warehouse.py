@@ -1,0 +1,20 @@
+"""The table in memory keeps the promises that the real one keeps: ``make redshift`` runs the same behaviours against PostgreSQL."""
+
+import asyncio
+
+import pytest
+
+from stream.clock import SystemClock
+from stream.storage.memory import MemoryStore
+from tests.contract.warehouse import BEHAVIOURS, Bench, MemoryWarehouse, config
+
+
+@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=lambda each: each.__name__)
+def test_in_memory(behaviour):
+    staging = MemoryStore(url="s3://lake/staging/")
+    warehouse = MemoryWarehouse(staging, SystemClock())
+
+    async def count():
+        return len(warehouse.rows)
+
+    asyncio.run(behaviour(Bench(warehouse, config(), staging, count)))

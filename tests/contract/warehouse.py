@@ -1,0 +1,174 @@
+"""A table in memory that keeps the promises of ``worker.warehouse.Warehouse``, and the behaviours that it shares with the real one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from stream.contracts import ObjectStore
+from stream.sink.loads import Link, Load, StagedFile
+from stream.sink.redshift import RedshiftSink, RedshiftSinkConfig
+from stream.sink.redshift_sql import Failure
+from stream.sink.redshift_types import Layout
+from stream.worker.warehouse import LoadFailed, Warehouse
+from tests.frames import rows
+
+STAGING = "s3://{bucket}/staging/"
+
+
+def config(bucket: str = "lake", table: str = "events", **options: Any) -> RedshiftSinkConfig:
+    given = {"database": "dev", "workgroup": "analytics", "iam_role": "arn:aws:iam::123456789012:role/loader", "table": table}
+    return RedshiftSinkConfig.model_validate({"staging": STAGING.format(bucket=bucket), **given, **options})
+
+
+@dataclass
+class MemoryWarehouse:
+    """Rows and ledger in lists, all of a load or nothing. ``before`` and ``after`` are called around each load and may raise."""
+
+    staging: ObjectStore
+    clock: Any
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    ledger: list[tuple[str, int, int, datetime]] = field(default_factory=list)
+    loads: list[Load] = field(default_factory=list)
+    fitted: list[Layout] = field(default_factory=list)
+    before: Callable[[Load], None] = lambda load: None
+    after: Callable[[Load], None] = lambda load: None
+    asked: int = 0
+
+    async def positions(self) -> dict[str, int]:
+        self.asked += 1
+        return self._until(None)
+
+    async def positions_before(self, cutoff: datetime) -> dict[str, int]:
+        self.asked += 1
+        return self._until(cutoff)
+
+    def _until(self, cutoff: datetime | None) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for shard, _, last, at in self.ledger:
+            if cutoff is None or at < cutoff:
+                found[shard] = max(last, found.get(shard, 0))
+        return found
+
+    async def fit(self, layout: Layout) -> None:
+        self.fitted.append(layout)
+
+    async def load(self, load: Load) -> None:
+        self.before(load)
+        positions = self._until(None)
+        for link in load.links:
+            if positions.get(link.shard, 0) != link.after:
+                raise LoadFailed(f"{link.shard} is at {positions.get(link.shard, 0)}, not at {link.after}", Failure.RACE)
+            positions[link.shard] = link.last
+        added: list[dict[str, Any]] = []
+        for file in load.files:
+            stored = await self.staging.get(file.url.removeprefix(self.staging.url))
+            if stored is None or len(stored.body) != file.size:
+                raise LoadFailed(f"{file.url} is not as it was", Failure.DATA)
+            added += pl.read_parquet(io.BytesIO(stored.body)).to_dicts()
+        if len(added) != load.rows:
+            raise LoadFailed(f"{len(added)} rows instead of {load.rows}", Failure.DATA)
+        self.rows += added
+        self.ledger += [(link.shard, link.after, link.last, self.clock.now()) for link in load.links]
+        self.loads.append(load)
+        self.after(load)
+
+
+@dataclass
+class Bench:
+    """A warehouse and the staging place that it copies from. ``count`` tells the rows in its table."""
+
+    warehouse: Warehouse
+    config: RedshiftSinkConfig
+    staging: ObjectStore
+    count: Callable[[], Awaitable[int]]
+
+
+async def staged(bench: Bench, shard: str, after: int, last: int, count: int) -> Link:
+    """A link with one staged file of ``count`` rows, or none for none."""
+    frame = rows({"n": list(range(after, after + count)), "word": ['it\'s; "x" ü'] * count}, {"n": pl.Int64(), "word": pl.String()})
+    sink = RedshiftSink(bench.config, frame.schema)
+    encoded = sink.encode(frame, f"{shard}-{after}-{last}")
+    for file in encoded.files:
+        await bench.staging.put(file.key, file.body)
+    files = tuple(StagedFile(f"{bench.config.url}{file.key}", len(file.body), file.rows) for file in encoded.files)
+    return Link(shard, after, last, files, sink.layout if files else None, "2026-01-01T00:00:00+00:00")
+
+
+def load_of(*links: Link) -> Load:
+    return Load(links, next((link.layout for link in links if link.layout), None))
+
+
+async def goes_on_where_the_ledger_ends(bench: Bench) -> None:
+    assert await bench.warehouse.positions() == {}
+    first = load_of(await staged(bench, "a", 0, 10, 3), await staged(bench, "a", 10, 20, 0), await staged(bench, "b", 0, 7, 2))
+    await bench.warehouse.fit(first.layout)
+    await bench.warehouse.load(first)
+    assert await bench.warehouse.positions() == {"a": 20, "b": 7}
+    await bench.warehouse.load(load_of(await staged(bench, "a", 20, 30, 4)))
+    assert await bench.warehouse.positions() == {"a": 30, "b": 7}
+    assert await bench.count() == 9
+
+
+async def refuses_what_is_there_and_what_leaves_a_gap(bench: Bench) -> None:
+    load = load_of(await staged(bench, "a", 0, 10, 3))
+    await bench.warehouse.positions()
+    await bench.warehouse.fit(load.layout)
+    await bench.warehouse.load(load)
+    for wrong in (load, load_of(await staged(bench, "a", 11, 20, 1)), load_of(await staged(bench, "b", 5, 6, 1), *load.links)):
+        assert (await failure(bench, wrong)) is Failure.RACE
+    assert await bench.warehouse.positions() == {"a": 10}
+    assert await bench.count() == 3
+
+
+async def loads_all_or_nothing(bench: Bench) -> None:
+    good, bad = await staged(bench, "a", 0, 10, 3), await staged(bench, "b", 0, 10, 3)
+    await bench.staging.delete(bad.files[0].url.removeprefix(bench.config.url))
+    await bench.warehouse.positions()
+    await bench.warehouse.fit(good.layout)
+    assert (await failure(bench, load_of(good, bad))) is Failure.DATA
+    assert await bench.warehouse.positions() == {}
+    assert await bench.count() == 0
+    await bench.warehouse.load(load_of(good))
+    assert await bench.count() == 3
+
+
+async def counts_the_rows_that_it_copies(bench: Bench) -> None:
+    link = await staged(bench, "a", 0, 10, 3)
+    (file,) = link.files
+    wrong = Link("a", 0, 10, (StagedFile(file.url, file.size, 4),), link.layout)
+    await bench.warehouse.positions()
+    await bench.warehouse.fit(link.layout)
+    assert (await failure(bench, load_of(wrong))) is Failure.DATA
+    assert await bench.count() == 0
+
+
+async def knows_what_was_loaded_by_when(bench: Bench) -> None:
+    load = load_of(await staged(bench, "a", 0, 10, 1))
+    await bench.warehouse.positions()
+    await bench.warehouse.fit(load.layout)
+    await bench.warehouse.load(load)
+    assert await bench.warehouse.positions_before(datetime(2000, 1, 1, tzinfo=UTC)) == {}
+    assert await bench.warehouse.positions_before(datetime.now(UTC) + timedelta(days=1)) == {"a": 10}  # noqa: TID251 - the real clock
+
+
+async def failure(bench: Bench, load: Load) -> Failure:
+    try:
+        await bench.warehouse.load(load)
+    except LoadFailed as error:
+        return error.failure
+    raise AssertionError("the load went through")
+
+
+BEHAVIOURS = (
+    goes_on_where_the_ledger_ends,
+    refuses_what_is_there_and_what_leaves_a_gap,
+    loads_all_or_nothing,
+    counts_the_rows_that_it_copies,
+    knows_what_was_loaded_by_when,
+)

@@ -1,0 +1,42 @@
+"""The commands of docs/replay.md, run one after the other where the page's files are."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import polars as pl
+
+from tests.docs.generate import ROOT
+
+PAGE = (ROOT / "docs" / "replay.md").read_text()
+PIPELINES = re.findall(r"^```yaml pipeline\n# (\S+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+COMMANDS = [line for block in re.findall(r"^```sh replay\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()]
+
+
+def test_the_commands_of_the_page_do_what_it_says(tmp_path):
+    for name, text in PIPELINES:
+        (tmp_path / name).write_text(text)
+    (tmp_path / "in").mkdir()
+    lines = [json.dumps({"id": n, "value": None if n % 3 == 0 else n}) for n in range(1, 31)]
+    (tmp_path / "in" / "a.json").write_text("\n".join(lines))
+    said = {}
+    for line in COMMANDS:
+        done = subprocess.run(
+            [sys.executable, "-m", *shlex.split(line)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+        said[line.split(" ", 3)[1] + " " + line.split(" ", 3)[2]] = done.stdout
+    assert len(COMMANDS) == 8
+    assert re.search(r"10 +│ 10 +│ decode +│ decode +│ missing_field:value", said["dlq top"])
+    assert {row["state"] for row in json.loads(said["dlq ls"])} == {"redriven"}
+    assert "All 10 records are accounted for, once." in said["audit verify"]
+    assert "2, first read as objects-000001-0001:1000000000003:0" in said["trace fixed.yaml"]
+    lake = pl.concat([pl.read_parquet(path) for path in (tmp_path / "lake").rglob("*.parquet")])
+    assert sorted(lake["id"]) == list(range(1, 31))

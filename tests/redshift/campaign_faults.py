@@ -1,0 +1,169 @@
+"""The loader is killed, connections are dropped, replies are lost, transactions are aborted: every row is in the table once."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.redshift.double.server import SERIALIZABLE, SNAPSHOT
+from tests.redshift.faults import COMMITS, LOST_REPLIES, REQUESTS, STATEMENTS, Once, Storm
+from tests.redshift.loader import LoaderProcess
+from tests.redshift.world import UPSERT, World
+
+MODES = pytest.mark.parametrize("options", ["", UPSERT], ids=["append", "upsert"])
+SEEDS = range(int(os.environ.get("REDSHIFT_SEEDS", "24")))
+PATIENCE = 120.0
+REPORT: Counter[str] = Counter()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def report():
+    """What went wrong in all, for the record: REDSHIFT_REPORT names a file."""
+    yield
+    if path := os.environ.get("REDSHIFT_REPORT"):
+        Path(path).write_text(json.dumps(dict(sorted(REPORT.items())), indent=2) + "\n")
+
+
+def one_more_loaded(make_world, options) -> World:
+    """A world in which something is in the table already and more waits."""
+    world = make_world(options=options)
+    world.seal({0: 2, 1: 1})
+    assert world.load()
+    world.seal({0: 2, 1: 2, 2: 1})
+    return world
+
+
+@MODES
+@pytest.mark.parametrize("point", [*REQUESTS, *STATEMENTS, *COMMITS, "BatchExecuteStatement:reply", "DescribeStatement:reply"])
+def test_a_loader_that_is_killed_leaves_nothing_half_done_or_twice(make_world, redshift, options, point):
+    world = one_more_loaded(make_world, options)
+    process = None
+
+    def kill():
+        process.kill()
+        return ""
+
+    redshift.hook = fault = Once(point, kill)
+    process = LoaderProcess(world.text, Path(), world.environment(), "victim")
+    try:
+        assert process.wait(PATIENCE) == -9
+    finally:
+        process.close()
+    assert fault.happened.is_set()
+    REPORT[f"kill at {point}"] += 1
+    world.load_until_done()
+    world.assert_exactly_once()
+
+
+@pytest.mark.parametrize(("step", "occurrence"), [("CREATE TEMP", 2), ("CREATE TEMP", 3), ("DELETE", 1), ("INSERT", 2), ("INSERT", 3)])
+def test_a_loader_that_is_killed_inside_an_upsert(make_world, redshift, step, occurrence):
+    world = one_more_loaded(make_world, UPSERT)
+    process = None
+
+    def kill():
+        process.kill()
+        return ""
+
+    redshift.hook = Once(f"statement:{step}", kill, occurrence=occurrence)
+    process = LoaderProcess(world.text, Path(), world.environment(), "victim")
+    try:
+        assert process.wait(PATIENCE) == -9
+    finally:
+        process.close()
+    REPORT[f"kill at statement:{step} {occurrence}"] += 1
+    world.load_until_done()
+    world.assert_exactly_once()
+
+
+@MODES
+@pytest.mark.parametrize("at", ["LoadsWaiting:1", "UnitsLoaded:1", "LoadsWaiting:2"])
+def test_a_loader_that_dies_between_loads(make_world, options, at):
+    world = one_more_loaded(make_world, options)
+    process = LoaderProcess(world.text, Path(), world.environment(), "victim", at=at)
+    try:
+        assert process.wait(PATIENCE) == -9
+    finally:
+        process.close()
+    REPORT[f"kill at {at}"] += 1
+    world.load_until_done()
+    world.assert_exactly_once()
+
+
+@MODES
+@pytest.mark.parametrize("point", [*REQUESTS, *LOST_REPLIES])
+def test_a_connection_that_is_dropped(make_world, redshift, options, point):
+    world = one_more_loaded(make_world, options)
+    redshift.hook = fault = Once(point, lambda: "drop")
+    world.load_until_done()
+    assert fault.happened.is_set()
+    REPORT[f"drop at {point}"] += 1
+    world.assert_exactly_once()
+
+
+@MODES
+def test_the_reply_after_commit_is_lost_and_the_token_is_forgotten(make_world, redshift, options):
+    """The call is made again with a token that the API no longer knows: only the ledger keeps the rows from coming twice."""
+    world = one_more_loaded(make_world, options)
+    redshift.hook, redshift.forget_tokens = Once("BatchExecuteStatement:reply", lambda: "drop"), True
+    batches = len(redshift.batches)
+    world.load_until_done()
+    assert len(redshift.batches) > batches + 1
+    REPORT["drop at BatchExecuteStatement:reply, token forgotten"] += 1
+    world.assert_exactly_once()
+
+
+@MODES
+@pytest.mark.parametrize("told", ["abort", "1023"])
+@pytest.mark.parametrize("point", [*STATEMENTS, "commit:before"])
+def test_a_transaction_that_is_cut_off_is_made_again(make_world, redshift, options, point, told):
+    world = one_more_loaded(make_world, options)
+    redshift.hook = fault = Once(point, lambda: told)
+    assert not world.load()
+    assert fault.happened.is_set()
+    REPORT[f"{told} at {point}"] += 1
+    world.load_until_done()
+    world.assert_exactly_once()
+
+
+@MODES
+def test_a_busy_database_is_asked_again(make_world, redshift, options):
+    world = one_more_loaded(make_world, options)
+    redshift.hook = Once("BatchExecuteStatement:begin", lambda: "busy")
+    assert world.load()
+    world.assert_exactly_once()
+
+
+@MODES
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_loaders_without_a_lease_in_a_storm(make_world, redshift, options, seed):
+    """Nobody holds a lease, both load the same units at once, and one or both are killed at random points."""
+    dice = Random(seed)
+    world = make_world(options=options + f"      units: {dice.choice([1, 2, 3, 200])}\n", seed=seed)
+    world.seal({shard: dice.randrange(1, 4) for shard in range(dice.randrange(1, 4))}, rows=dice.choice([1, 5, 30]))
+    processes = []
+    storm = Storm(dice, dice.randrange(1, 10), lambda: dice.choice(processes).kill())
+    processes += [LoaderProcess(world.text, Path(), world.environment(), f"loader-{n}", leased=False) for n in range(2)]
+    redshift.hook, redshift.forget_tokens = storm, dice.random() < 0.3
+    redshift.isolation = dice.choice([SNAPSHOT, SERIALIZABLE])
+    try:
+        for _ in range(int(PATIENCE / 0.2)):
+            processes[0].wait(0.1)
+            processes[1].wait(0.1)
+            if not any(process.alive for process in processes) or _ledger(world) == world.heads():
+                break
+    finally:
+        for process in processes:
+            process.close()
+    REPORT.update(storm.done)
+    redshift.hook = lambda point: ""
+    world.load_until_done()
+    assert world.ledger() == world.heads()
+    world.assert_exactly_once()
+
+
+def _ledger(world):
+    there = world.query(f"SELECT to_regclass('{world.table}__loads') IS NOT NULL")[0][0]
+    return world.ledger() if there else {}

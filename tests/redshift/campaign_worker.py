@@ -1,0 +1,82 @@
+# ruff: noqa: S608 - the names of tables are our own
+"""The whole service: records put into a stream come out of a table, across a worker that is killed."""
+
+import json
+
+import boto3
+import pytest
+
+from stream.local.process import helper
+from tests.chaos.workers import Worker
+from tests.chaos.workers import prepare as prepare_workers
+from tests.redshift.conftest import KEYS
+
+PIPELINE = """\
+application: service
+source:
+  kinesis: {{stream: events}}
+  schema: {{n: int64, word: string}}
+sinks:
+  - redshift:
+      staging: s3://{bucket}/staging/
+      table: {table}
+      database: dev
+      cluster: main
+      db_user: loader
+      iam_role: default
+      every: 1s
+  - s3: {{url: "s3://{bucket}/lake/"}}
+flush: {{age: 150ms}}
+rejects: {{min_records: 100000}}
+metrics: {{port: 0}}
+state: s3://{bucket}/state/
+"""
+RECORDS = 600
+
+
+@pytest.fixture(scope="module")
+def kinesis(s3):
+    prepare_workers()
+    with helper("stream.local.kinesis") as process:
+        client = boto3.client("kinesis", endpoint_url=process.url)
+        yield process.url, client
+        client.close()
+
+
+def put(client, first, count):
+    entries = [
+        {"Data": json.dumps({"n": n, "word": "bad\0" if n % 50 == 0 else f"w{n}"}).encode(), "PartitionKey": f"k{n}"}
+        for n in range(first, first + count)
+    ]
+    assert client.put_records(StreamName="events", Records=entries)["FailedRecordCount"] == 0
+
+
+def test_records_come_out_of_the_table_once(world, kinesis, s3, tmp_path):
+    url, client = kinesis
+    client.create_stream(StreamName="events", ShardCount=2)
+    client.get_waiter("stream_exists").wait(StreamName="events")
+    pipeline = tmp_path / "pipeline.yaml"
+    pipeline.write_text(PIPELINE.format(bucket=world.bucket, table=world.table))
+    environment = {**KEYS, **world.environment(), "AWS_ENDPOINT_URL_KINESIS": url, "AWS_ENDPOINT_URL_S3": s3.meta.endpoint_url}
+    expected = [n for n in range(RECORDS) if n % 50]
+
+    def loaded():
+        there = world.query(f"SELECT to_regclass('{world.table}') IS NOT NULL")[0][0]
+        return [row[0] for row in world.query(f'SELECT n FROM "{world.table}" ORDER BY n')] if there else []
+
+    put(client, 0, RECORDS // 2)
+    first = Worker(["--at", "UnitsLoaded:1", str(pipeline)], environment, tmp_path / "first.log")
+    second = None
+    try:
+        assert first.exit() == -9, first.said()
+        put(client, RECORDS // 2, RECORDS // 2)
+        second = Worker([str(pipeline)], environment, tmp_path / "second.log")
+        second.until(lambda: loaded() == expected)
+        assert second.drain() == 0, second.said()
+        assert "Traceback" not in second.said()
+    finally:
+        for worker in filter(None, (first, second)):
+            worker.end()
+    assert loaded() == expected
+    said = [json.loads(line) for line in second.said().splitlines()]
+    assert {line["reason"] for line in said if line["event"] == "records_rejected"} == {"nul_character"}

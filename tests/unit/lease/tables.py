@@ -1,0 +1,164 @@
+"""A lease table in memory that answers as DynamoDB does, and rows to put into it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+from stream.aws.dynamodb import ConditionFailed
+from stream.aws.errors import AwsFatal, AwsRetryable
+from stream.lease.rows import ExtendedSequenceNumber, Lease
+from stream.lease.table import LeaseTable
+
+
+class FakeClock:
+    """Time that moves when everybody sleeps: ``run_until`` advances to the next sleeper."""
+
+    def __init__(self):
+        self.seconds = 1000.0
+        self._sleepers = []
+        self._numbers = count()
+
+    def now(self):
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
+
+    def monotonic(self):
+        return self.seconds
+
+    async def sleep(self, seconds):
+        done = asyncio.get_running_loop().create_future()
+        self._sleepers.append((self.seconds + max(seconds, 0.0), next(self._numbers), done))
+        await done
+
+    async def advance(self, seconds):
+        """Let ``seconds`` pass, waking sleepers in order; everything that is ready runs in between."""
+        end = self.seconds + seconds
+        await settle()
+        while True:
+            self._sleepers = [sleeper for sleeper in self._sleepers if not sleeper[2].done()]
+            due = min(self._sleepers, default=None)
+            if due is None or due[0] > end:
+                break
+            self._sleepers.remove(due)
+            self.seconds = max(self.seconds, due[0])
+            due[2].set_result(None)
+            await settle()
+        self.seconds = end
+        await settle()
+
+
+async def settle():
+    """Give every task that can go on the chance to."""
+    for _ in range(60):
+        await asyncio.sleep(0)  # noqa: TID251 - yields, takes no time
+
+
+class MemoryDynamo:
+    """One table. ``faults`` says of the next calls what becomes of them: lost_before, lost_after, throttled, or None."""
+
+    place = "memory"
+
+    def __init__(self):
+        self.items = {}
+        self.tables = set()
+        self.faults = []
+        self.page = 10**9
+        self.calls = []
+        self.denied = set()
+        self.old_item_returned = True
+        self.other = {}
+
+    async def call(self, operation, table, request):
+        self.calls.append(operation)
+        if operation in self.denied:
+            raise AwsFatal(f"{operation} is not allowed", code="AccessDeniedException")
+        fault = self.faults.pop(0) if self.faults else None
+        if fault == "lost_before":
+            raise AwsRetryable("no answer", code="ConnectionError")
+        if fault == "throttled":
+            raise AwsRetryable("slow down", code="ThrottlingException")
+        answer = getattr(self, operation)(table, deepcopy(request))
+        if fault == "lost_after":
+            raise AwsRetryable("no answer", code="ConnectionError")
+        return deepcopy(answer)
+
+    def DescribeTable(self, table, request):  # noqa: N802
+        if table not in self.tables:
+            raise AwsFatal("no table", code="ResourceNotFoundException")
+        return {"Table": {"TableStatus": "ACTIVE", "KeySchema": [{"AttributeName": "leaseKey", "KeyType": "HASH"}]}}
+
+    def CreateTable(self, table, request):  # noqa: N802
+        self.tables.add(table)
+        return {}
+
+    def GetItem(self, table, request):  # noqa: N802
+        if table.endswith("-CoordinatorState"):
+            if not self.other:
+                raise AwsFatal("no table", code="ResourceNotFoundException")
+            item = self.other.get(request["Key"]["key"]["S"])
+        else:
+            item = self.items.get(request["Key"]["leaseKey"]["S"])
+        return {} if item is None else {"Item": item}
+
+    def Scan(self, table, request):  # noqa: N802
+        keys = sorted(self.items)
+        start = request.get("ExclusiveStartKey", {}).get("leaseKey", {}).get("S", "")
+        rest = [key for key in keys if key > start]
+        chosen = rest[: self.page]
+        answer = {"Items": [self.items[key] for key in chosen]}
+        return answer | ({"LastEvaluatedKey": {"leaseKey": {"S": chosen[-1]}}} if len(rest) > len(chosen) else {})
+
+    def PutItem(self, table, request):  # noqa: N802
+        key = request["Item"]["leaseKey"]["S"]
+        self._check(key, request)
+        self.items[key] = request["Item"]
+        return {}
+
+    def DeleteItem(self, table, request):  # noqa: N802
+        key = request["Key"]["leaseKey"]["S"]
+        self._check(key, request)
+        del self.items[key]
+        return {}
+
+    def UpdateItem(self, table, request):  # noqa: N802
+        key = request["Key"]["leaseKey"]["S"]
+        self._check(key, request)
+        item = self.items[key]
+        values, names = request["ExpressionAttributeValues"], request.get("ExpressionAttributeNames", {})
+        for clause in re.findall(r"(?:SET|ADD|REMOVE) .*?(?= (?:SET|ADD|REMOVE) |$)", request["UpdateExpression"]):
+            verb, _, rest = clause.partition(" ")
+            for part in rest.split(", "):
+                name, _, value = part.replace(" = ", " ").partition(" ")
+                name = names.get(name, name)
+                if verb == "SET":
+                    item[name] = values[value]
+                elif verb == "ADD":
+                    item[name] = {"N": str(int(item.get(name, {"N": "0"})["N"]) + int(values[value]["N"]))}
+                else:
+                    item.pop(name, None)
+        return {}
+
+    def _check(self, key, request):
+        item, names = self.items.get(key), request.get("ExpressionAttributeNames", {})
+        for condition in request["ConditionExpression"].split(" AND "):
+            if (match := re.fullmatch(r"attribute_(not_)?exists\((.*)\)", condition)) is not None:
+                there = item is not None and names.get(match[2], match[2]) in item
+                holds = there != bool(match[1])
+            else:
+                name, _, value = condition.partition(" = ")
+                holds = item is not None and item.get(names.get(name, name)) == request["ExpressionAttributeValues"][value]
+            if not holds:
+                shown = deepcopy(item) if self.old_item_returned and "ReturnValuesOnConditionCheckFailure" in request else None
+                raise ConditionFailed("condition", shown)
+
+
+def lease(key="shardId-0", owner=None, counter=0, checkpoint="TRIM_HORIZON", **more):
+    return Lease(key, ExtendedSequenceNumber(checkpoint), counter, owner, **more)
+
+
+def table_on(dynamo, clock, told=None, name="app"):
+    marks = count()
+    return LeaseTable(dynamo, name, clock, (told if told is not None else []).append, lambda: f"{id(marks)}-{next(marks)}")

@@ -1,0 +1,386 @@
+"""Several coordinators over one table, on a clock that the test moves."""
+
+import asyncio
+from contextlib import suppress
+from random import Random
+
+import pytest
+
+from stream import events
+from stream.contracts import Checkpoint, Reached, Shard, StartKind
+from stream.errors import Fatal, LeaseLost
+from stream.lease.coordinator import Coordinator
+from stream.lease.native import LeaseCheckpoints
+from stream.lease.rows import decode, encode
+from stream.lease.settings import LeasedStream, LeaseSettings
+from tests.unit.lease.tables import FakeClock, MemoryDynamo, lease, settle, table_on
+
+TOP = 2**128 - 1
+
+
+class Fleet:
+    """``shards`` of one stream ``s``; workers by name."""
+
+    def __init__(self, shards, **options):
+        self.clock = FakeClock()
+        self.dynamo = MemoryDynamo()
+        self.dynamo.tables.add("app")
+        self.shards = list(shards)
+        self.settings = LeaseSettings(**options)
+        self.workers, self.tasks, self.told = {}, {}, {}
+
+    async def _list(self):
+        return list(self.shards)
+
+    def make(self, name):
+        told = self.told.setdefault(name, [])
+        dice = Random(name)
+        stream = LeasedStream("s", StartKind.TRIM_HORIZON, self._list)
+        worker = Coordinator(
+            table_on(self.dynamo, self.clock, told),
+            name,
+            [stream],
+            self.settings,
+            self.clock,
+            told.append,
+            lambda rows: dice.sample(rows, len(rows)),
+        )
+        self.workers[name] = worker
+        return worker
+
+    async def join(self, *names):
+        for name in names:
+            worker = self.make(name)
+            await worker.start()
+            self.tasks[name] = asyncio.ensure_future(worker.run())
+        await settle()
+
+    async def kill(self, name):
+        """Its row keeps its name, and nobody renews it."""
+        self.tasks[name].cancel()
+        with suppress(asyncio.CancelledError):
+            await self.tasks[name]
+        self.workers.pop(name)
+
+    async def leave(self, name):
+        await self.workers[name].leave()
+        await self.kill(name)
+
+    def holders(self):
+        """Shard ids by worker, as the workers believe."""
+        return {name: sorted(worker.held("s")) for name, worker in self.workers.items()}
+
+    def assert_alone(self):
+        held = [shard for shards in self.holders().values() for shard in shards]
+        assert len(held) == len(set(held)), self.holders()
+
+    def rows(self):
+        return {key: decode(item) for key, item in self.dynamo.items.items()}
+
+    async def end(self):
+        for name in list(self.workers):
+            await self.kill(name)
+
+
+def shards(count):
+    width = (TOP + 1) // count
+    return [Shard("s", f"shardId-{at:012}", (), at * width, TOP if at == count - 1 else (at + 1) * width - 1) for at in range(count)]
+
+
+def play(fleet_of, test):
+    async def body():
+        fleet = fleet_of()
+        try:
+            await test(fleet)
+        finally:
+            await fleet.end()
+
+    asyncio.run(asyncio.wait_for(body(), 120))
+
+
+def test_the_first_worker_has_everything_before_any_time_has_passed():
+    async def test(fleet):
+        before = fleet.clock.monotonic()
+        await fleet.join("a")
+        assert fleet.clock.monotonic() == before
+        assert len(fleet.workers["a"].runnable("s")) == 4
+
+    play(lambda: Fleet(shards(4)), test)
+
+
+@pytest.mark.parametrize("balance", ["even", "kcl"])
+def test_newcomers_get_their_share_and_nobody_works_twice(balance):
+    async def test(fleet):
+        await fleet.join("a", "b", "c", "d")
+        await fleet.clock.advance(60)
+        counts = sorted(len(held) for held in fleet.holders().values())
+        assert counts == [3, 3, 3, 3]
+        fleet.assert_alone()
+        taken = sum(isinstance(event, events.LeaseTaken) for told in fleet.told.values() for event in told)
+        await fleet.clock.advance(40)
+        assert taken == sum(isinstance(event, events.LeaseTaken) for told in fleet.told.values() for event in told)
+
+    play(lambda: Fleet(shards(12), balance=balance, failover=3.0), test)
+
+
+def test_what_is_given_up_is_taken_within_a_look():
+    async def test(fleet):
+        await fleet.join("a", "b")
+        await fleet.clock.advance(60)
+        await fleet.leave("a")
+        await fleet.clock.advance(1.1)
+        assert len(fleet.holders()["b"]) == 6
+
+    play(lambda: Fleet(shards(6)), test)
+
+
+def test_a_dead_workers_leases_are_taken_behind_the_failover_time_and_not_before():
+    async def test(fleet):
+        await fleet.join("a", "b")
+        await fleet.clock.advance(60)
+        mine = len(fleet.holders()["b"])
+        await fleet.kill("a")
+        await fleet.clock.advance(5)
+        assert len(fleet.holders()["b"]) == mine
+        await fleet.clock.advance(7.5)
+        assert len(fleet.holders()["b"]) == 6
+
+    play(lambda: Fleet(shards(6)), test)
+
+
+def test_never_two_holders_while_workers_come_go_and_die():
+    async def test(fleet):
+        dice = Random(7)
+        await fleet.join("w0")
+        for number in range(1, 20):
+            await fleet.clock.advance(dice.uniform(1.1, 15))  # whoever a lease was stolen from sees it in the next look
+            fleet.assert_alone()
+            choice = dice.randrange(3)
+            if choice == 0 or len(fleet.workers) < 2:
+                await fleet.join(f"w{number}")
+            elif choice == 1:
+                await fleet.leave(dice.choice(sorted(fleet.workers)))
+            else:
+                await fleet.kill(dice.choice(sorted(fleet.workers)))
+        await fleet.clock.advance(60)
+        assert sorted(shard for held in fleet.holders().values() for shard in held) == [shard.shard_id for shard in fleet.shards]
+
+    play(lambda: Fleet(shards(8)), test)
+
+
+def test_a_worker_that_cannot_reach_the_table_stops_before_another_may_start():
+    async def test(fleet):
+        await fleet.join("a")
+        real = fleet.dynamo.call
+
+        async def unreachable(operation, table, request):
+            fleet.dynamo.faults = ["lost_before"]
+            return await real(operation, table, request)
+
+        fleet.workers["a"].table.client = type("Cut", (), {"call": staticmethod(unreachable)})()
+        await fleet.clock.advance(9.9)
+        assert fleet.holders()["a"]
+        await fleet.clock.advance(1.2)
+        assert fleet.holders()["a"] == []
+        assert events.LeaseDropped("s", "shardId-000000000000", "expired") in fleet.told["a"]
+
+    play(lambda: Fleet(shards(2)), test)
+
+
+def test_a_lease_is_written_once_in_a_renewal_interval():
+    async def test(fleet):
+        await fleet.join("a")
+        await fleet.clock.advance(1)
+        fleet.told["a"].clear()
+        await fleet.clock.advance(100)
+        renewals = sum(isinstance(event, events.LeaseWritten) for event in fleet.told["a"])
+        assert 29 * 5 <= renewals <= 30 * 5
+
+    play(lambda: Fleet(shards(5)), test)
+
+
+def test_a_checkpoint_counts_as_a_renewal():
+    async def test(fleet):
+        await fleet.join("a")
+        checkpoints = LeaseCheckpoints(fleet.workers["a"])
+        fleet.told["a"].clear()
+        for number in range(1, 31):
+            await checkpoints.advance(fleet.shards[0], Checkpoint(number, 0, number - 1))
+            await fleet.clock.advance(1)
+        writes = [event.operation for event in fleet.told["a"] if isinstance(event, events.LeaseWritten)]
+        assert set(writes) == {"checkpoint"}
+        assert len(writes) == 30
+
+    play(lambda: Fleet(shards(1)), test)
+
+
+def test_the_end_of_a_shard_makes_rows_for_its_children_first():
+    async def test(fleet):
+        parent = fleet.shards[0]
+        await fleet.join("a")
+        middle = TOP // 2
+        fleet.shards += [Shard("s", "l", (parent.shard_id,), 0, middle), Shard("s", "r", (parent.shard_id,), middle + 1, TOP)]
+        worker = fleet.workers["a"]
+        assert worker.runnable("s") == {parent.shard_id}
+        await LeaseCheckpoints(worker).advance(parent, Checkpoint(None, 0, 50))
+        await worker.done("s", parent.shard_id)
+        rows = fleet.rows()
+        assert rows[parent.shard_id].checkpoint.text == "SHARD_END"
+        assert rows[parent.shard_id].children == {"l", "r"}
+        assert {rows["l"].checkpoint.text, rows["r"].checkpoint.text} == {"TRIM_HORIZON"}
+        await fleet.clock.advance(0.5)
+        assert worker.runnable("s") == {"l", "r"}
+        for child in ("l", "r"):
+            await LeaseCheckpoints(worker).advance(Shard("s", child), Checkpoint(60, 0, 50))
+        await fleet.clock.advance(61)
+        assert set(fleet.rows()) == {"l", "r"}
+
+    play(lambda: Fleet(shards(1)), test)
+
+
+def test_children_wait_while_a_parent_is_another_workers():
+    async def test(fleet):
+        fleet.shards.append(Shard("s", "child", (fleet.shards[0].shard_id,)))
+        fleet.dynamo.items = {
+            fleet.shards[0].shard_id: encode(lease(fleet.shards[0].shard_id, "java", 5, "77")),
+            "child": encode(lease("child", parents=frozenset({fleet.shards[0].shard_id}))),
+        }
+        await fleet.join("a")
+        await fleet.clock.advance(1.5)
+        assert fleet.workers["a"].held("s") == {"child"}
+        assert fleet.workers["a"].runnable("s") == set()
+
+    play(lambda: Fleet(shards(1)), test)
+
+
+def test_a_row_that_somebody_deleted_raises_the_alarm_and_is_made_again():
+    async def test(fleet):
+        await fleet.join("a")
+        await fleet.clock.advance(5)
+        del fleet.dynamo.items["shardId-000000000000"]
+        await fleet.clock.advance(5)
+        dropped = [event for event in fleet.told["a"] if isinstance(event, events.LeaseDropped | events.LeaseVanished)]
+        assert dropped
+        await fleet.clock.advance(40)
+        assert fleet.holders()["a"] == [shard.shard_id for shard in fleet.shards]
+
+    play(lambda: Fleet(shards(2)), test)
+
+
+def test_a_hole_in_the_hash_range_is_told_after_three_looks():
+    async def test(fleet):
+        fleet.shards = [Shard("s", "0", (), 0, TOP - 5)]
+        await fleet.join("a")
+        await fleet.clock.advance(45)
+        assert not [event for event in fleet.told["a"] if isinstance(event, events.LeaseHoles)]
+        await fleet.clock.advance(60)
+        assert events.LeaseHoles("s", "", 1, str(TOP - 4)) in fleet.told["a"]
+
+    play(lambda: Fleet([]), test)
+
+
+def test_beside_java_workers_kcls_rules_apply():
+    async def test(fleet):
+        fleet.dynamo.items = {f"s{at}": encode(lease(f"s{at}", "java", 5, "SHARD_END")) for at in range(4)}
+        fleet.shards = []
+        await fleet.join("a")
+        for _ in range(80):
+            await fleet.clock.advance(0.5)
+            for key in list(fleet.dynamo.items):  # the Java worker renews
+                row = decode(fleet.dynamo.items[key])
+                if row.owner == "java":
+                    fleet.dynamo.items[key]["leaseCounter"] = {"N": str(row.counter + 1)}
+        assert events.MixedFleet("", "", 1) in fleet.told["a"]
+        assert 1 <= len(fleet.holders()["a"]) <= 2  # by rows, ended ones included; a fleet of our own would take none
+
+    play(lambda: Fleet([]), test)
+
+
+@pytest.mark.parametrize("place", ["coordinator state", "lease table"])
+@pytest.mark.parametrize(
+    ("version", "refused"),
+    [
+        ("CLIENT_VERSION_2X", False),
+        ("CLIENT_VERSION_UPGRADE_FROM_2X", False),
+        ("CLIENT_VERSION_3X_WITH_ROLLBACK", True),
+        ("CLIENT_VERSION_3X", True),
+        ("CLIENT_VERSION_9", True),
+    ],
+)
+def test_a_fleet_with_a_leader_is_not_joined(place, version, refused):
+    async def test(fleet):
+        row = {"cv": {"S": version}}
+        if place == "lease table":
+            fleet.dynamo.items["Migration3.0"] = {"leaseKey": {"S": "Migration3.0"}, "entityType": {"S": "X"}, **row}
+        else:
+            fleet.dynamo.other["Migration3.0"] = {"key": {"S": "Migration3.0"}, **row}
+        if refused:
+            with pytest.raises(Fatal, match="lease table app"):
+                await fleet.join("a")
+            fleet.workers.clear()
+        else:
+            await fleet.join("a")
+            assert fleet.holders()["a"]
+
+    play(lambda: Fleet(shards(1)), test)
+
+
+def test_progress_comes_back_and_a_foreign_checkpoint_beside_it():
+    async def test(fleet):
+        shard = fleet.shards[0]
+        await fleet.join("a")
+        checkpoints = LeaseCheckpoints(fleet.workers["a"])
+        assert await checkpoints.read(shard) is None
+        gap = Checkpoint(200, 0, 100, record=False)
+        await checkpoints.advance(shard, Checkpoint(100, 2, 50))
+        await checkpoints.advance(shard, gap)
+        row = fleet.dynamo.items[shard.shard_id]
+        assert row["checkpoint"] == {"S": "100"}  # KCL reads at a record, never at the end of a gap
+        assert row["checkpointSubSequenceNumber"] == {"N": "2"}
+        assert await checkpoints.read(shard) == gap
+        await fleet.leave("a")
+        row |= {"checkpoint": {"S": "300"}, "checkpointSubSequenceNumber": {"N": "1"}}
+        await fleet.join("b")
+        read = await LeaseCheckpoints(fleet.workers["b"]).read(shard)
+        assert (read.position, read.foreign) == (200, Reached(300, 1))
+
+    play(lambda: Fleet(shards(1)), test)
+
+
+def test_a_checkpoint_of_a_lease_that_is_gone_is_refused():
+    async def test(fleet):
+        shard = fleet.shards[0]
+        await fleet.join("a")
+        fleet.dynamo.items[shard.shard_id] |= {"leaseOwner": {"S": "other"}, "leaseCounter": {"N": "9"}}
+        with pytest.raises(LeaseLost, match=shard.shard_id):
+            await LeaseCheckpoints(fleet.workers["a"]).advance(shard, Checkpoint(7, 0, 3))
+        assert fleet.holders()["a"] == []
+        assert fleet.rows()[shard.shard_id].checkpoint.text == "TRIM_HORIZON"
+
+    play(lambda: Fleet(shards(1)), test)
+
+
+def test_an_operator_takes_a_lease_from_a_worker_that_renews_it():
+    async def test(fleet):
+        await fleet.join("a")
+        operator = fleet.make("operator")
+        before = await operator.seize("s", fleet.shards[0].shard_id)
+        assert before.owner == "a"
+        fleet.workers.pop("operator")
+        await fleet.clock.advance(4)
+        assert fleet.holders()["a"] == []
+        await operator.leave()
+        await fleet.clock.advance(2)
+        assert len(fleet.holders()["a"]) == 1
+
+    play(lambda: Fleet(shards(1)), test)
+
+
+def test_a_thousand_leases_in_pages():
+    async def test(fleet):
+        fleet.dynamo.page = 90
+        await fleet.join("a")
+        assert len(fleet.workers["a"].runnable("s")) == 1000
+        assert fleet.settings.look_after(fleet.workers["a"]._size) > 5
+
+    play(lambda: Fleet(shards(1000)), test)

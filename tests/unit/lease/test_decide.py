@@ -1,0 +1,193 @@
+"""Who takes which lease: KCL 2.x's taker as its own tests have it, and the even balance under every fleet."""
+
+import math
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.lease.decide import Rules, Seen, Why, is_available, marked_as_stolen, observe, take_as_kcl, take_evenly
+from tests.unit.lease.tables import lease
+
+NOW = 1000.0
+FAILOVER = 10.0
+RULES = Rules(FAILOVER)
+
+
+def seen_of(*rows):
+    """Rows as ``(owner, seconds since the counter moved)``."""
+    made = [Seen(lease(f"shardId-{at}", owner), NOW - age, NOW - age) for at, (owner, age) in enumerate(rows)]
+    return {row.lease.key: row for row in made}
+
+
+def as_they_come(rows):
+    return sorted(rows, key=lambda row: row.lease.key)
+
+
+def kcl(rows, me="me", rules=RULES):
+    takes = take_as_kcl(seen_of(*rows), me, NOW, rules, as_they_come)
+    return [int(take.lease.key.removeprefix("shardId-")) for take in takes]
+
+
+FRESH = 1.0
+EXPIRED = 15.0
+VERY_OLD = 31.0
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "expected"),
+    [
+        ("expired leases are taken up to the target", [("a", FRESH), *[("b", EXPIRED)] * 4], [1, 2, 3]),
+        ("own expired leases are taken again", [("me", EXPIRED)], [0]),
+        ("a lease that is renewed is left alone", [("a", FRESH)], []),
+        ("very old ones are all taken, whatever the target", [("a", FRESH), ("b", VERY_OLD), ("b", VERY_OLD)], [1, 2]),
+        ("a new row that nobody owns is infinitely old", [("a", FRESH), (None, math.inf)], [1]),
+        ("no steal when off by one", [("me", FRESH), ("a", FRESH), ("a", FRESH)], []),
+        ("one is stolen from the most loaded", [("me", FRESH), ("a", FRESH), ("a", FRESH), ("a", FRESH)], [1]),
+        ("nothing is stolen while some are expired", [("a", FRESH), ("a", FRESH), ("a", FRESH), ("b", EXPIRED)], [3]),
+        ("more workers than leases: one each", [("a", FRESH), ("b", FRESH)], []),
+    ],
+)
+def test_kcl_takes(name, rows, expected):
+    assert kcl(rows) == expected, name
+
+
+def test_kcl_counts_ended_shards_like_any_other():
+    seen = seen_of(("a", FRESH), ("a", FRESH), ("me", FRESH), ("me", FRESH))
+    ended = {key: Seen(lease(key, row.lease.owner, checkpoint="SHARD_END"), row.changed, row.since) for key, row in seen.items()}
+    mixed = seen | {key: ended[key] for key in ("shardId-2", "shardId-3")}
+    assert take_as_kcl(mixed, "me", NOW, RULES, as_they_come) == []
+
+
+def test_kcl_never_takes_more_than_allowed():
+    assert kcl([(None, math.inf)] * 5, rules=Rules(FAILOVER, max_leases=2)) == [0, 1]
+    assert kcl([("a", EXPIRED)] * 5, rules=Rules(FAILOVER, max_leases=2)) == [0, 1]
+
+
+def test_kcl_steals_as_many_as_allowed_and_missing():
+    assert kcl([("a", FRESH)] * 6, rules=Rules(FAILOVER, max_steal=5)) == [0, 1, 2]
+    assert kcl([("a", FRESH)] * 6, rules=Rules(FAILOVER, steal=False)) == []
+
+
+def test_a_worker_that_needs_two_steals_one_from_a_worker_at_its_target():
+    # Five leases, three workers, target 2: `a` and `b` are at it or above, this worker has none.
+    assert kcl([("a", FRESH), ("a", FRESH), ("b", FRESH), ("b", FRESH)]) == [0]
+
+
+def test_time_counts_from_when_the_counter_moved_before_my_eyes():
+    first = observe({}, [lease("x", "a", 5), lease("y")], 100.0)
+    assert first["x"].changed == 100.0
+    assert first["y"].changed == -math.inf
+    assert is_available(first["y"], 100.0, FAILOVER)
+    again = observe(first, [lease("x", "a", 5)], 109.0)
+    assert not is_available(again["x"], 109.0, FAILOVER)
+    assert is_available(again["x"], 110.1, FAILOVER)
+    assert not is_available(observe(again, [lease("x", "a", 6)], 110.1)["x"], 119.0, FAILOVER)
+    assert observe(again, [lease("x", "b", 6)], 110.0)["x"].since == 110.0
+
+
+def test_a_lease_in_a_hand_off_is_its_present_owners():
+    handed = Seen(lease("x", "next", checkpoint_owner="present"), NOW, NOW)
+    assert not is_available(handed, NOW, FAILOVER)
+    assert take_evenly({"x": handed}, "me", NOW, RULES) == []
+
+
+def test_what_its_owner_still_renews_is_called_stolen():
+    rows = seen_of(("a", FRESH), ("a", FRESH), ("a", FRESH), (None, FRESH))
+    takes = take_as_kcl(rows, "me", NOW, RULES, as_they_come)
+    assert [take.why for take in marked_as_stolen(takes, rows, NOW, FAILOVER)] == [Why.FREE]
+    stolen = take_evenly(seen_of(("a", FRESH), ("a", FRESH)), "me", NOW, RULES)
+    assert [take.why for take in marked_as_stolen(stolen, rows, NOW, FAILOVER)] == [Why.STOLEN]
+
+
+def even(rows, me="me", rules=RULES):
+    return [take.lease.key for take in take_evenly(rows, me, NOW, rules)]
+
+
+def test_ended_shards_do_not_count_when_spread_evenly():
+    rows = {key: Seen(lease(key, "me", checkpoint="SHARD_END"), NOW, NOW) for key in ("e1", "e2", "e3")}
+    rows |= {key: Seen(lease(key, "a"), NOW, NOW) for key in ("x", "y")}
+    assert len(even(rows)) == 1
+
+
+def test_a_hot_lease_weighs_more_than_many_quiet_ones():
+    rows = {"hot": Seen(lease("hot", "a", throughput=5000.0), NOW, NOW - 999)}
+    rows |= {f"q{at}": Seen(lease(f"q{at}", "a", throughput=1.0), NOW, NOW - 999) for at in range(3)}
+    rows |= {f"m{at}": Seen(lease(f"m{at}", "me", throughput=1.0), NOW, NOW - 999) for at in range(2)}
+    assert "hot" not in even(rows)
+
+
+def test_a_lease_stays_for_its_tenure_unless_the_taker_has_none():
+    rows = {f"s{at}": Seen(lease(f"s{at}", "a"), NOW, NOW - 1) for at in range(6)}
+    rules = Rules(FAILOVER, max_steal=8, tenure=60.0)
+    assert len(even(rows, rules=rules)) == 3
+    rows |= {"mine": Seen(lease("mine", "me"), NOW, NOW - 1)}
+    assert even(rows, rules=rules) == []
+
+
+def test_low_rates_do_not_make_leases_wander():
+    rows = {f"s{at}": Seen(lease(f"s{at}", ("a", "me")[at % 2], throughput=3.0 * (at % 2)), NOW, NOW - 999) for at in range(8)}
+    assert even(rows) == even(rows, me="a") == []
+
+
+def test_a_free_lease_that_nobody_takes_is_taken_by_whoever_sees_it():
+    owned = {f"s{at}": Seen(lease(f"s{at}", "me"), NOW, NOW) for at in range(3)}
+    other = {"o": Seen(lease("o", "a"), NOW, NOW)}
+    assert even(owned | other | {"x": Seen(lease("x"), NOW - 1, NOW)}) == []
+    assert even(owned | other | {"x": Seen(lease("x"), NOW - 31, NOW)}) == ["x"]
+
+
+fleets = st.tuples(st.integers(1, 8), st.integers(0, 40), st.integers(0, 2**32))
+
+
+def play(workers, leases, seed, choose, rounds):
+    """Every worker decides from its own view in each round, in random order; the table refuses whoever is second. Moves per round."""
+    dice = Random(seed)
+    rows = {f"s{at:02}": lease(f"s{at:02}", throughput=dice.choice((0.0, 0.0, 10.0, 200.0))) for at in range(leases)}
+    views, moves, now = {worker: {} for worker in range(workers)}, [], 0.0
+    for _ in range(rounds):
+        now += 2 * FAILOVER
+        moved = 0
+        views = {worker: observe(view, rows.values(), now - dice.random()) for worker, view in views.items()}
+        for worker in dice.sample(sorted(views), workers):
+            for take in choose(views[worker], f"w{worker}", now, dice):
+                if rows[take.lease.key].counter == take.lease.counter:
+                    rows[take.lease.key] = lease(
+                        take.lease.key, f"w{worker}", take.lease.counter + 1, throughput=rows[take.lease.key].throughput
+                    )
+                    moved += 1
+        moves.append(moved)
+        for key, row in rows.items():
+            rows[key] = lease(key, row.owner, row.counter + 1, throughput=row.throughput)
+    return rows, moves
+
+
+@given(fleets)
+@settings(max_examples=60, deadline=None)
+def test_an_even_fleet_settles_and_then_nothing_moves(fleet):
+    workers, leases, seed = fleet
+    rules = Rules(FAILOVER, max_steal=8)
+    rows, moves = play(workers, leases, seed, lambda seen, me, now, _: take_evenly(seen, me, now, rules), 24)
+    assert all(row.owner is not None for row in rows.values())
+    assert moves[-6:] == [0] * 6
+    load = {f"w{worker}": 0.0 for worker in range(workers)}
+    for row in rows.values():
+        load[row.owner] += 32 + row.throughput
+    mean, heaviest = sum(load.values()) / workers, max((32 + row.throughput for row in rows.values()), default=0)
+    assert max(load.values()) - min(load.values()) <= max(1.25 * heaviest, 0.1 * mean) + 1e-6
+
+
+@given(fleets)
+@settings(max_examples=60, deadline=None)
+def test_a_fleet_by_kcls_rules_settles_with_nobody_above_the_target(fleet):
+    workers, leases, seed = fleet
+
+    def choose(seen, me, now, dice):
+        return take_as_kcl(seen, me, now, RULES, lambda rows: dice.sample(rows, len(rows)))
+
+    rows, _ = play(workers, leases, seed, choose, leases + 20)
+    assert all(row.owner is not None for row in rows.values())
+    counts = {f"w{worker}": sum(row.owner == f"w{worker}" for row in rows.values()) for worker in range(workers)}
+    target = 1 if workers >= leases else math.ceil(leases / workers)
+    assert max(counts.values()) <= target

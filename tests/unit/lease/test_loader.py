@@ -1,0 +1,50 @@
+import asyncio
+from datetime import timedelta
+
+from stream.lease.loader import Hold, LoaderLease, life_for
+from stream.storage.memory import MemoryStore
+from tests.sealed import StillClock
+
+LIFE = life_for(timedelta(seconds=60))
+
+
+def fleet(clock):
+    store = MemoryStore()
+    return store, *(LoaderLease(store, "lease.json", name, clock, LIFE) for name in ("one", "two"))
+
+
+def test_one_has_it_until_it_is_over():
+    async def run():
+        clock = StillClock()
+        _, one, two = fleet(clock)
+        held = [await one.take(), await one.take(), await two.take()]
+        clock.time += LIFE - timedelta(seconds=1)
+        held.append(await two.take())
+        clock.time += timedelta(seconds=2)
+        held += [await two.take(), await one.take()]
+        return held, await one.holder()
+
+    assert asyncio.run(run()) == ([Hold.ANEW, Hold.KEPT, Hold.NO, Hold.NO, Hold.ANEW, Hold.NO], "two")
+
+
+def test_given_up_it_is_free_at_once():
+    async def run():
+        _, one, two = fleet(StillClock())
+        await one.take()
+        await two.give_up()
+        assert await two.take() is Hold.NO
+        await one.give_up()
+        assert await one.holder() == ""
+        return await two.take()
+
+    assert asyncio.run(run()) is Hold.ANEW
+
+
+def test_an_object_that_cannot_be_read_is_taken_over():
+    async def run():
+        store, one, _ = fleet(StillClock())
+        await store.put("lease.json", b"{broken")
+        assert await one.holder() == ""
+        return await one.take(), await one.take()
+
+    assert asyncio.run(run()) == (Hold.ANEW, Hold.KEPT)

@@ -1,0 +1,189 @@
+"""The lease table under lost replies, throttling, pages and strangers."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from stream import events
+from stream.errors import Fatal, Retryable
+from stream.lease.rows import ExtendedSequenceNumber, Pending, Progress, decode, encode
+from tests.unit.lease.tables import FakeClock, MemoryDynamo, lease, settle, table_on
+
+
+def run(test):
+    async def body():
+        dynamo, clock = MemoryDynamo(), FakeClock()
+        dynamo.tables.add("app")
+        told = []
+        main = asyncio.ensure_future(test(table_on(dynamo, clock, told), dynamo, clock, told))
+        await settle()
+        while not main.done():
+            await clock.advance(0.5)
+        await main
+
+    asyncio.run(asyncio.wait_for(body(), 60))
+
+
+def put(dynamo, row):
+    dynamo.items[row.key] = encode(row)
+
+
+@pytest.mark.parametrize("fault", ["lost_before", "lost_after", "throttled"])
+@pytest.mark.parametrize("old_item_returned", [True, False])
+def test_a_write_whose_reply_is_lost_is_known_for_ours(fault, old_item_returned):
+    async def test(table, dynamo, clock, told):
+        dynamo.old_item_returned = old_item_returned
+        dynamo.faults = [fault]
+        assert await table.create(lease())
+        for operation in ("take", "renew", "checkpoint", "release"):
+            before = await table.get("shardId-0")
+            dynamo.faults = [fault]
+            calls = {
+                "take": lambda row: table.take(row, "me"),
+                "renew": table.renew,
+                "checkpoint": lambda row: table.checkpoint(
+                    row, ExtendedSequenceNumber("7"), Progress(7, 0, 3, ExtendedSequenceNumber("7"))
+                ),
+                "release": table.release,
+            }
+            after = await calls[operation](before)
+            assert after is not None, operation
+            assert after == await table.get("shardId-0"), operation
+            assert after.counter == before.counter + 1, operation
+
+    run(test)
+
+
+def test_who_comes_second_is_refused():
+    async def test(table, dynamo, clock, told):
+        await table.create(lease())
+        assert not await table.create(lease())
+        seen = await table.get("shardId-0")
+        assert await table.take(seen, "first") is not None
+        assert await table.take(seen, "second") is None
+        assert (await table.get("shardId-0")).owner == "first"
+
+    run(test)
+
+
+def test_a_row_that_was_deleted_and_made_again_does_not_match_by_its_counter_alone():
+    async def test(table, dynamo, clock, told):
+        put(dynamo, lease(owner="me", counter=3))
+        held = await table.get("shardId-0")
+        put(dynamo, lease(owner="other", counter=3))
+        assert await table.renew(held) is None
+        assert await table.checkpoint(held, ExtendedSequenceNumber("7"), Progress(7, 0, 3, ExtendedSequenceNumber("7"))) is None
+        assert await table.release(held) is None
+
+    run(test)
+
+
+def test_a_checkpoint_drops_what_was_prepared_and_keeps_what_is_unknown():
+    async def test(table, dynamo, clock, told):
+        pending = Pending(ExtendedSequenceNumber("9"), "AAEC")
+        row = lease(owner="me", counter=3, checkpoint="5", owner_switches=4, pending=pending, unknown={"theirs": {"S": "x"}})
+        put(dynamo, row)
+        own = ExtendedSequenceNumber("9", 2)
+        assert await table.checkpoint(row, own, Progress(9, 2, 5, own)) is not None
+        stored = decode(dynamo.items["shardId-0"])
+        assert (stored.checkpoint, stored.pending, stored.owner_switches, stored.counter) == (own, None, 0, 4)
+        assert stored.unknown == {"theirs": {"S": "x"}}
+        assert stored.progress == Progress(9, 2, 5, own)
+
+    run(test)
+
+
+def test_owner_switches_are_counted_as_kcl_counts_them():
+    async def test(table, dynamo, clock, told):
+        await table.create(lease())
+        first = await table.take(await table.get("shardId-0"), "a")
+        again = await table.take(first, "a")
+        other = await table.take(again, "b")
+        assert [first.owner_switches, again.owner_switches, other.owner_switches] == [1, 1, 2]
+        assert other == await table.get("shardId-0")
+
+    run(test)
+
+
+def test_released_means_nobodys_and_not_an_empty_name():
+    async def test(table, dynamo, clock, told):
+        put(dynamo, lease(owner="me"))
+        await table.release(lease(owner="me"))
+        assert "leaseOwner" not in dynamo.items["shardId-0"]
+
+    run(test)
+
+
+def test_a_renewal_gives_up_when_its_time_is_over():
+    async def test(table, dynamo, clock, told):
+        put(dynamo, lease(owner="me"))
+        dynamo.faults = ["throttled"] * 100
+        with pytest.raises(Retryable):
+            await table.renew(lease(owner="me"), until=clock.monotonic() + 2)
+        assert len(dynamo.faults) > 50
+
+    run(test)
+
+
+def test_strangers_in_the_table_are_passed_over():
+    async def test(table, dynamo, clock, told):
+        put(dynamo, lease("a"))
+        dynamo.items["Leader"] = {"leaseKey": {"S": "Leader"}, "entityType": {"S": "LEADER"}}
+        dynamo.items["odd"] = {"leaseKey": {"S": "odd"}}
+        dynamo.items["bad"] = encode(lease("bad")) | {"checkpoint": {"S": "?"}}
+        scanned = await table.scan()
+        assert [row.key for row in scanned.leases] == ["a"]
+        unreadable = [event.detail for event in told if isinstance(event, events.LeaseRowUnreadable)]
+        assert len(unreadable) == 2
+
+    run(test)
+
+
+def test_a_large_table_comes_in_pages():
+    async def test(table, dynamo, clock, told):
+        dynamo.page = 7
+        for number in range(100):
+            put(dynamo, lease(f"shardId-{number:03}"))
+        assert len((await table.scan()).leases) == 100
+        assert dynamo.calls.count("Scan") == 15
+
+    run(test)
+
+
+def test_an_existing_table_needs_no_permission_to_make_one():
+    async def test(table, dynamo, clock, told):
+        dynamo.denied = {"CreateTable"}
+        assert not await table.open(create=True)
+        dynamo.tables.clear()
+        with pytest.raises(Fatal, match="not allowed"):
+            await table.open(create=True)
+        dynamo.denied = set()
+        with pytest.raises(Fatal, match="does not exist"):
+            await table.open(create=False)
+        assert await table.open(create=True)
+
+    run(test)
+
+
+def test_only_the_row_that_was_seen_is_deleted():
+    async def test(table, dynamo, clock, told):
+        row = lease(checkpoint="SHARD_END", counter=3)
+        put(dynamo, row)
+        assert not await table.delete(replace(row, counter=2))
+        assert await table.delete(row)
+        assert not dynamo.items
+
+    run(test)
+
+
+def test_children_are_noted_without_moving_the_counter_and_never_make_a_row():
+    async def test(table, dynamo, clock, told):
+        put(dynamo, lease(counter=4))
+        await table.note_children("shardId-0", frozenset({"b", "a"}))
+        await table.note_children("gone", frozenset({"b"}))
+        stored = decode(dynamo.items["shardId-0"])
+        assert (stored.counter, stored.children) == (4, {"a", "b"})
+        assert list(dynamo.items) == ["shardId-0"]
+
+    run(test)

@@ -1,0 +1,77 @@
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.sink.loads import Link, Load, StagedFile, choose, is_quiet, joined, remaining
+from stream.sink.redshift_types import Column, Layout
+
+ONE, OTHER = (Layout((Column(name, "bigint", "bigint"),)) for name in ("a", "b"))
+
+
+def link(shard, after, *, full=True, layout=ONE, sealed="2026-01-01T00:00:00+00:00"):
+    files = (StagedFile(f"s3://b/{shard}-{after}", 100, 5),) if full else ()
+    return Link(shard, after, after + 1, files, layout if full else None, sealed)
+
+
+def test_nothing_with_rows_is_worth_no_transaction():
+    assert choose({}, 10) is None
+    assert choose({"a": (link("a", 0, full=False),)}, 10) is None
+
+
+def test_the_oldest_unit_decides_the_layout():
+    waiting = {"a": (link("a", 0, sealed="2"), link("a", 1, layout=OTHER, sealed="3")), "b": (link("b", 0, layout=OTHER, sealed="1"),)}
+    first = choose(waiting, 10)
+    assert [(each.shard, each.after) for each in first.links] == [("b", 0)]
+    second = choose(remaining(waiting, first), 10)
+    assert [(each.shard, each.after) for each in second.links] == [("a", 0)]
+    third = choose(remaining(remaining(waiting, first), second), 10)
+    assert [(each.shard, each.after) for each in third.links] == [("a", 1)]
+    assert third.layout == OTHER
+
+
+def test_neighbours_without_rows_are_one_row_of_the_ledger():
+    links = ()
+    for each in (link("a", 0, full=False), link("a", 1, full=False), link("a", 2), link("a", 3, full=False)):
+        links = joined(links, each)
+    assert [(each.after, each.last, each.links) for each in links] == [(0, 2, 2), (2, 3, 1), (3, 4, 1)]
+
+
+def test_a_load_says_what_is_in_it():
+    load = Load((link("a", 0), link("a", 1, full=False), link("b", 0)), ONE)
+    assert (load.rows, load.bytes, len(load.files)) == (10, 200, 2)
+    first, second = load.halves()
+    assert first.links + second.links == load.links
+    assert load.without({"a"}).links == (link("b", 0),)
+    assert load.without({"a", "b"}) == Load((), None)
+
+
+SHARDS = st.dictionaries(
+    st.sampled_from("abcd"), st.lists(st.tuples(st.booleans(), st.sampled_from([ONE, OTHER]), st.integers(1, 9)), max_size=8), max_size=4
+)
+
+
+@given(SHARDS, st.integers(1, 12))
+def test_loads_are_prefixes_of_shards_and_end_with_everything_loaded(shards, most):
+    waiting = {
+        shard: tuple(link(shard, at, full=full, layout=layout, sealed=f"{sealed}") for at, (full, layout, sealed) in enumerate(given_links))
+        for shard, given_links in shards.items()
+    }
+    while (load := choose(waiting, most)) is not None:
+        assert 1 <= len(load.links) <= most
+        assert {each.layout for each in load.links} <= {None, load.layout}
+        for shard, links in waiting.items():
+            mine = [each for each in load.links if each.shard == shard]
+            assert mine == list(links[: len(mine)])
+        waiting = remaining(waiting, load)
+    assert not any(each.files for links in waiting.values() for each in links)
+
+
+@pytest.mark.parametrize(
+    ("time", "quiet"),
+    [("21:59", False), ("22:00", True), ("23:59", True), ("00:00", True), ("02:29", True), ("02:30", False), ("12:15", True)],
+)
+def test_windows_may_go_over_midnight(time, quiet):
+    now = datetime.strptime(f"2026-01-01 {time}", "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
+    assert is_quiet(("22:00-02:30", "12:00-12:30"), now) is quiet

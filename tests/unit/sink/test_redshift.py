@@ -1,0 +1,254 @@
+import io
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import polars as pl
+import pytest
+from pydantic import ValidationError
+
+from stream.batch import ARRIVAL, LINEAGE, ROW
+from stream.contracts import Choosy, Transformed
+from stream.sink.choosy import accepted
+from stream.sink.partition import SinkMismatch
+from stream.sink.redshift import RedshiftSink, RedshiftSinkConfig
+from stream.sink.redshift_types import LINE, layout_of, staged_column
+from tests.contract.warehouse import config
+from tests.frames import rows
+
+EVERY = {
+    "flag": pl.Boolean(),
+    "tiny": pl.Int8(),
+    "small": pl.Int16(),
+    "mid": pl.Int32(),
+    "big": pl.Int64(),
+    "u8": pl.UInt8(),
+    "u16": pl.UInt16(),
+    "u32": pl.UInt32(),
+    "u64": pl.UInt64(),
+    "f32": pl.Float32(),
+    "f64": pl.Float64(),
+    "word": pl.String(),
+    "cat": pl.Categorical(),
+    "raw": pl.Binary(),
+    "day": pl.Date(),
+    "at": pl.Datetime("us", "UTC"),
+    "price": pl.Decimal(10, 2),
+    "items": pl.List(pl.Int64()),
+    "thing": pl.Struct({"a": pl.String(), "b": pl.List(pl.Float64())}),
+    "nothing": pl.Null(),
+}
+
+
+def test_every_type_of_the_engine_has_a_place():
+    layout = layout_of(EVERY, {})
+    assert {column.name: column.type for column in layout.columns} == {
+        "flag": "boolean",
+        "tiny": "integer",
+        "small": "integer",
+        "mid": "integer",
+        "big": "bigint",
+        "u8": "integer",
+        "u16": "integer",
+        "u32": "bigint",
+        "u64": "decimal(20,0)",
+        "f32": "real",
+        "f64": "double precision",
+        "word": "varchar(65535)",
+        "cat": "varchar(65535)",
+        "raw": "varbyte(1024000)",
+        "day": "date",
+        "at": "timestamp",
+        "price": "decimal(10,2)",
+        "items": "super",
+        "thing": "super",
+        "nothing": "varchar(65535)",
+    }
+    assert layout.nested
+
+
+def test_values_survive_the_way_into_the_staged_file():
+    columns = {
+        "tiny": pl.Series([-128, 127], dtype=pl.Int8),
+        "u64": pl.Series([2**64 - 1, None], dtype=pl.UInt64),
+        "at": pl.Series([datetime(2026, 1, 1, 12, tzinfo=UTC), None], dtype=pl.Datetime("ms", "Europe/Berlin")),
+        "price": pl.Series([Decimal("1.25"), None], dtype=pl.Decimal(10, 2)),
+        "day": pl.Series([date(2026, 1, 1), None]),
+        "thing": pl.Series([{"a": "x"}, None]),
+    }
+    frame = pl.DataFrame(columns)
+    staged = frame.select(staged_column(name, dtype) for name, dtype in frame.schema.items())
+    assert staged.schema["tiny"] == pl.Int32()
+    assert staged["u64"].to_list() == [Decimal(2**64 - 1), None]
+    assert staged["at"].to_list() == [datetime(2026, 1, 1, 12), None]  # noqa: DTZ001 - UTC without a zone is what COPY takes
+    assert staged.select("price", "day", "thing").equals(frame.select("price", "day", "thing"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted", "type_"),
+    [
+        (pl.String(), "varchar(20)", "varchar(20)"),
+        (pl.String(), "super", "super"),
+        (pl.Binary(), "varbyte(64)", "varbyte(64)"),
+        (pl.Datetime("us", "UTC"), "timestamptz", "timestamptz"),
+        (pl.Int16(), "smallint", "smallint"),
+        (pl.Int32(), "bigint", "bigint"),
+    ],
+)
+def test_types_can_be_overridden(dtype, wanted, type_):
+    (column,) = layout_of({"x": dtype}, {"x": wanted}).columns
+    assert column.type == type_
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted"),
+    [
+        (pl.Int64(), "smallint"),
+        (pl.UInt16(), "smallint"),
+        (pl.String(), "integer"),
+        (pl.String(), "varchar(0)"),
+        (pl.String(), "varchar(65536)"),
+        (pl.String(), "varchar(20); DROP TABLE x"),
+        (pl.Int64(), "super"),
+        (pl.Float64(), "real"),
+    ],
+)
+def test_an_override_that_would_lose_values_is_refused(dtype, wanted):
+    with pytest.raises(SinkMismatch, match="cannot be"):
+        layout_of({"x": dtype}, {"x": wanted})
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"a;b": pl.Int64()}, "cannot name"),
+        ({'a"': pl.Int64()}, "cannot name"),
+        ({"größe": pl.Int64()}, "cannot name"),
+        ({"xmin": pl.Int64()}, "system column"),
+        ({"A": pl.Int64(), "a": pl.Int64()}, "one column"),
+        ({"x": pl.Duration()}, "no type in Redshift"),
+        ({"x": pl.Time()}, "no type in Redshift"),
+        ({"x": pl.Datetime("ns")}, "no type in Redshift"),
+        ({"x": pl.Int128()}, "no type in Redshift"),
+        ({"x": pl.List(pl.Binary())}, "cannot become SUPER"),
+        ({f"c{n}": pl.Int64() for n in range(1601)}, "1601 columns"),
+    ],
+)
+def test_what_has_no_place_is_refused_with_a_reason(schema, words):
+    with pytest.raises(SinkMismatch, match=words):
+        layout_of(schema, {})
+
+
+SCHEMA = pl.Schema(
+    {**dict.fromkeys(LINEAGE, pl.String()), ARRIVAL: pl.Datetime("ms", "UTC"), ROW: pl.UInt32(), "n": pl.Int64(), "x": pl.Float64()}
+)
+
+
+def test_keys_must_be_columns_that_can_be_compared():
+    config(mode="upsert", keys=["n"]).check(SCHEMA)
+    for key, words in (("gone", "no column"), ("x", "cannot be a key"), ("_shard", "no column")):
+        with pytest.raises(SinkMismatch, match=words) as refusal:
+            config(mode="upsert", keys=["n", key]).check(SCHEMA)
+        assert refusal.value.path == ("keys", 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cluster": "main"}, "one of them"),
+        ({"workgroup": None}, "one of them"),
+        ({"db_user": "x"}, "db_user"),
+        ({"mode": "upsert"}, "needs `keys`"),
+        ({"keys": ["n"]}, "upsert"),
+        ({"mode": "upsert", "keys": ["n"], "lineage": False}, "lineage"),
+        ({"table": "a.b.c"}, "no table"),
+        ({"table": 'x"; DROP TABLE y'}, "cannot name"),
+        ({"table": "x" * 125}, "cannot name"),
+        ({"staging": "s3://lake/../x/"}, "no place to stage"),
+        ({"staging": "s3://lake/it's/"}, "no place to stage"),
+        ({"staging": "s3://lake/ü/"}, "no place to stage"),
+        ({"staging": "file:./x"}, "no place to stage"),
+        ({"iam_role": "arn:aws:iam::1:role/x' FORMAT"}, "pattern"),
+        ({"quiet": ["25:00-26:00"]}, "time of day"),
+        ({"quiet": "10:00-10:00"}, "time of day"),
+        ({"every": "0s"}, "at least 1s"),
+        ({"every": "soon"}, "no duration"),
+        ({"units": 1001}, "less than or equal"),
+        ({"database": "dev;"}, "pattern"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options, words):
+    with pytest.raises(ValidationError, match=words):
+        config(**options)
+
+
+def test_a_config_survives_its_own_text():
+    first = config(mode="upsert", keys=["n"], every="90s", keep_staged="36h", quiet=["22:00-02:30"], types={"n": "smallint"})
+    again = RedshiftSinkConfig.model_validate(first.model_dump(mode="json", by_alias=True))
+    assert again == first
+    assert (first.target, first.ledger) == (("public", "events"), ("public", "events__loads"))
+
+
+def sink(frame, **options):
+    return RedshiftSink(config(**options), frame.schema)
+
+
+def frame_of(**columns):
+    return rows(columns)
+
+
+def test_the_file_has_the_columns_of_the_layout_in_its_order():
+    frame = frame_of(n=[1, 2], word=["a", "b"])
+    made = sink(frame, mode="upsert", keys=["n"])
+    assert isinstance(made, Choosy)
+    (file,) = made.encode(frame, "unit").files
+    staged = pl.read_parquet(io.BytesIO(file.body))
+    assert staged.columns == [column.name for column in made.layout.columns] == ["n", "word", LINE, *LINEAGE]
+    assert staged[LINE].to_list() == [0, 1]
+    assert [column.name for column in made.layout.target] == ["n", "word", *LINEAGE]
+    assert made.encode(frame, "unit").files == made.encode(frame.clone(), "unit").files
+    assert made.encode(frame.clear(), "unit").files == ()
+
+
+def test_placement_leads_to_each_row():
+    frame = frame_of(n=[5, 6, 7])
+    encoded = sink(frame).encode(frame, "unit")
+    assert encoded.placement.rows() == [(0, 0, 0), (1, 0, 1), (2, 0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "reason"),
+    [
+        (None, {"mode": "upsert", "keys": ["word"]}, "null_key"),
+        ("x" * 21, {"types": {"word": "varchar(20)"}}, "text_too_long"),
+        ("ü" * 11, {"types": {"word": "varchar(20)"}}, "text_too_long"),
+        ("x" * 65_536, {}, "text_too_long"),
+        ("a\0b", {}, "nul_character"),
+        ("{broken", {"types": {"word": "super"}}, "not_json"),
+    ],
+)
+def test_a_record_that_copy_would_fail_on_is_refused(value, options, reason):
+    frame = rows({"word": ["1", value, "2"]}, {"word": pl.String()})
+    assert sink(frame, **options).refused(frame).rows() == [(1, reason)]
+
+
+def test_a_row_may_not_be_larger_than_copy_takes():
+    frame = rows({"a": [b"x", b"x" * 1_000_000], **{f"c{n}": [b"", b"x" * 900_000] for n in range(4)}})
+    assert sink(frame).refused(frame).rows() == [(1, "row_too_large")]
+    long = rows({"a": [b"x" * 1_024_001]})
+    assert sink(long).refused(long).rows() == [(0, "binary_too_long")]
+
+
+def test_what_copy_takes_is_not_refused():
+    frame = rows({"word": ["x" * 20, "ü" * 10, "", None, 'it\'s; "x"']}, {"word": pl.String()})
+    assert sink(frame, types={"word": "varchar(20)"}).refused(frame).is_empty()
+    json = rows({"word": ['{"a": [1]}', "null", None, '"x"']}, {"word": pl.String()})
+    assert sink(json, types={"word": "super"}).refused(json).is_empty()
+
+
+def test_a_record_of_several_rows_goes_as_a_whole():
+    frame = rows({"word": ["a", "b", "a\0", "c"]}).with_columns(pl.Series(ROW, [0, 1, 1, 3], dtype=pl.UInt32))
+    schema = {ROW: pl.UInt32(), "outcome": pl.UInt8(), "stage": pl.String(), "reason": pl.String()}
+    settled = pl.DataFrame([(2, 2, "filter", "")], schema=schema, orient="row")
+    done = accepted(Transformed(frame, settled, 4), [sink(frame)])
+    assert done.frame[ROW].to_list() == [0, 3]
+    assert done.settled.rows() == [(1, 4, "redshift", "nul_character"), (2, 2, "filter", "")]

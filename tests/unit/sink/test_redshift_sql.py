@@ -1,0 +1,155 @@
+# ruff: noqa: S608 - statements are compared
+import json
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+from stream.sink import redshift_sql as sql
+from stream.sink.loads import Link, Load, StagedFile
+from stream.sink.redshift_names import BadName
+from stream.sink.redshift_sql import Failure, Found, Step, Whose
+from stream.sink.redshift_types import layout_of
+from tests.contract.warehouse import config
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+WHOSE = Whose("app", "events")
+LAYOUT = layout_of({"n": pl.Int64(), "tags": pl.List(pl.String()), "_sequence": pl.String(), "_subsequence": pl.UInt32()}, {})
+BEGIN = 49590338271490256608559692538361571095921575989136588898
+
+
+def load(units=1, shards=1):
+    links = [
+        Link(f"shardId-{shard:012d}", BEGIN + n, BEGIN + n + 1, (StagedFile(f"s3://lake/staging/{shard}-{n}.parquet", 17, 3),), LAYOUT)
+        for shard in range(shards)
+        for n in range(units)
+    ]
+    return Load(tuple(links), LAYOUT)
+
+
+def statements(what, **options):
+    return sql.load_statements(config(**options), WHOSE, what, "s3://lake/staging/_loads/x.manifest", NOW)
+
+
+def test_a_load_locks_looks_copies_counts_moves_and_notes():
+    steps = [step for step, _ in statements(load())]
+    assert steps == [
+        Step.LOCK,
+        Step.LEDGER,
+        Step.LEDGER,
+        Step.IN_ORDER,
+        Step.STAGE,
+        Step.COPY,
+        Step.COUNT,
+        Step.MOVE,
+        Step.CLEAN,
+        Step.LEDGER,
+        Step.CLEAN,
+    ]
+
+
+def test_the_copy_is_of_a_manifest_into_a_table_of_its_own():
+    (copy,) = [text for step, text in statements(load()) if step is Step.COPY]
+    assert copy == (
+        "COPY \"stream_staged\" FROM 's3://lake/staging/_loads/x.manifest' IAM_ROLE 'arn:aws:iam::123456789012:role/loader' "
+        "FORMAT AS PARQUET MANIFEST SERIALIZETOJSON"
+    )
+    assert json.loads(sql.copy_manifest(load(units=2)))["entries"][1] == {
+        "url": "s3://lake/staging/0-1.parquet",
+        "mandatory": True,
+        "meta": {"content_length": 17},
+    }
+
+
+def test_columns_are_always_named():
+    moves = [text for step, text in statements(load()) if step is Step.MOVE]
+    names = '"n", "tags", "_sequence", "_subsequence"'
+    assert moves == [f'INSERT INTO "public"."events" ({names}) SELECT {names} FROM "stream_staged"']
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "upsert", "keys": ["n"]}])
+def test_two_hundred_units_of_any_number_of_shards_are_one_transaction(options):
+    one, many = statements(load(units=200), **options), statements(load(units=1, shards=200), **options)
+    assert len(one) == len(many) <= 16
+    assert max(len(text) for _, text in one + many) < sql.MAX_STATEMENT_BYTES
+
+
+def test_a_thousand_units_fit_still():
+    made = statements(load(units=1000))
+    assert len(made) <= sql.MAX_STATEMENTS
+    values = "".join(text for step, text in made if step is Step.LEDGER and "VALUES" in text)
+    assert values.count("TIMESTAMP") == 1000
+
+
+def test_too_many_columns_for_one_statement_is_said():
+    wide = layout_of({f"{'c' * 100}{n}": pl.Int64() for n in range(1000)}, {})
+    links = (Link("s", 0, 1, (StagedFile("s3://lake/x", 1, 1),), wide),)
+    with pytest.raises(ValueError, match="Lower `units`, or select fewer columns"):
+        statements(Load(links, wide))
+
+
+def test_a_load_without_files_is_the_ledger_only():
+    steps = [step for step, _ in statements(Load((Link("s", 0, 9, links=3),), None))]
+    assert Step.COPY not in steps
+    assert Step.MOVE not in steps
+    assert steps.count(Step.LEDGER) == 3
+
+
+def test_names_of_loads_come_from_what_is_loaded():
+    assert sql.load_id(WHOSE, config(), load()) == sql.load_id(WHOSE, config(units=7), load())
+    assert sql.load_id(WHOSE, config(), load()) != sql.load_id(WHOSE, config(table="other"), load())
+    assert sql.load_id(WHOSE, config(), load()) != sql.load_id(WHOSE, config(), load(units=2))
+
+
+def test_a_shard_id_with_a_quote_never_reaches_a_statement():
+    with pytest.raises(BadName):
+        statements(Load((Link("s'); DROP TABLE x; --", 0, 1),), None))
+    with pytest.raises(BadName):
+        sql.load_statements(config(), WHOSE, load(), "s3://lake/it's", NOW)
+
+
+FOUND = [Found("n", "int8", 0), Found("tags", "super", 0), Found("_sequence", "varchar", 60), Found("_subsequence", "int8", 0)]
+
+
+def test_a_table_that_fits_is_left_alone():
+    assert sql.evolve(config(), LAYOUT, FOUND) == sql.Evolution()
+    assert sql.evolve(config(), LAYOUT, [Found("mine", "timestamp", 0), *reversed(FOUND)]) == sql.Evolution()
+
+
+def test_a_missing_column_is_added_or_said():
+    added = sql.evolve(config(), LAYOUT, FOUND[1:])
+    assert added == sql.Evolution(('ALTER TABLE "public"."events" ADD COLUMN "n" bigint',))
+    (problem,) = sql.evolve(config(evolve="halt"), LAYOUT, FOUND[1:]).problems
+    assert 'run: ALTER TABLE "public"."events" ADD COLUMN "n" bigint' in problem
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (Found("n", "varchar", 10), "is varchar in the table and bigint"),
+        (Found("_sequence", "varchar", 20), "types: {_sequence: varchar(20)}"),
+    ],
+)
+def test_a_column_that_does_not_fit_is_never_changed(found, words):
+    others = [each for each in FOUND if each.name != found.name]
+    change = sql.evolve(config(), LAYOUT, [*others, found])
+    assert change.statements == ()
+    assert words in change.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "failure"),
+    [
+        (Step.IN_ORDER, "ERROR: division by zero", Failure.RACE),
+        (Step.COUNT, "ERROR: division by zero", Failure.DATA),
+        (Step.MOVE, "ERROR: 1023 DETAIL: Serializable isolation violation on table - 100211", Failure.TRANSIENT),
+        (Step.COPY, "ERROR: S3ServiceException: Please reduce your request rate, Status 503, Error SlowDown", Failure.TRANSIENT),
+        (Step.COPY, "ERROR: S3ServiceException: The specified key does not exist., Status 404", Failure.DATA),
+        (Step.COPY, "ERROR: S3ServiceException: Access Denied, Status 403", Failure.SETUP),
+        (Step.LOCK, "ERROR: permission denied for relation events__loads", Failure.SETUP),
+        (Step.COPY, "ERROR: Load into table 'x' failed. Check 'sys_load_error_detail'; file 1023503.parquet", Failure.DATA),
+        (None, "Query aborted by user", Failure.TRANSIENT),
+    ],
+)
+def test_a_failure_is_judged_by_its_step_and_words(step, error, failure):
+    assert sql.judge(step, error) is failure

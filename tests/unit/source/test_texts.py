@@ -1,0 +1,78 @@
+import gzip
+import io
+import json
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.errors import Halted
+from stream.source import texts
+from stream.source.texts import Layout, ObjectCodec, ObjectFormat, chunks
+
+NDJSON = Layout(ObjectFormat.NDJSON)
+
+
+def read(body, layout=NDJSON, name="x", behind=0, size=64):
+    return [record for chunk in chunks(layout, io.BytesIO(body), name, behind, size) for record in chunk]
+
+
+def test_a_record_is_a_line_with_its_number_whatever_ends_it():
+    assert read(b"a\nb\r\n\n  \nc") == [(1, b"a"), (2, b"b"), (5, b"c")]
+    assert read(b"a\n") == [(1, b"a")]
+    assert read(b"") == []
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda body: body.replace(b"\n", b"")), max_size=30), st.integers(0, 30), st.integers(1, 50))
+def test_reading_on_gives_what_reading_through_gives(lines, behind, size):
+    body = b"\n".join(lines)
+    whole = read(body, size=size)
+    assert read(body, behind=behind, size=size) == [record for record in whole if record[0] > behind]
+    assert [text for _, text in whole] == [line.removesuffix(b"\r") for line in lines if line.removesuffix(b"\r").strip()]
+
+
+def test_compression_goes_by_the_name_or_by_the_option():
+    packed = gzip.compress(b"a\n") + gzip.compress(b"b\n")
+    assert read(packed, name="x.gz") == [(1, b"a"), (2, b"b")]
+    assert read(packed, Layout(ObjectFormat.NDJSON, ObjectCodec.GZIP)) == [(1, b"a"), (2, b"b")]
+    assert read(b"a\n", Layout(ObjectFormat.NDJSON, ObjectCodec.NONE), name="x.gz") == [(1, b"a")]
+
+
+@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"a\n" * 5000, mtime=0)[:-20]], ids=["other", "cut"])
+def test_an_object_that_is_not_what_it_should_be_is_named(body):
+    with pytest.raises(Halted, match=r"the object x\.gz cannot be read as ndjson, compression gzip"):
+        read(body, name="x.gz")
+
+
+def test_a_line_without_end_halts_before_it_fills_the_memory(monkeypatch):
+    monkeypatch.setattr(texts, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(texts, "READ_BYTES", 50)
+    with pytest.raises(Halted, match="line 2"):
+        read(b"a\n" + b"x" * 500)
+    with pytest.raises(Halted, match="line 1"):
+        read(b'"' + b"x\n" * 500, Layout(ObjectFormat.CSV))
+
+
+def test_values_between_quotes_may_hold_line_ends_and_each_record_gets_the_header():
+    body = b'id,text\n1,"a\nb"\n\n2,c\n'
+    assert read(body, Layout(ObjectFormat.CSV, header=True)) == [(2, b'id,text\n1,"a\nb"'), (5, b"id,text\n2,c")]
+    assert read(body, Layout(ObjectFormat.CSV, header=True), behind=2) == [(5, b"id,text\n2,c")]
+
+
+def parquet(frame, **options):
+    out = io.BytesIO()
+    frame.write_parquet(out, **options)
+    return out.getvalue()
+
+
+def test_rows_of_parquet_are_json_or_what_a_column_holds():
+    frame = pl.DataFrame({"id": [1, 2, 3, 4, 5], "raw": [b"a", b"b", None, b"d", b"e"]})
+    found = read(parquet(frame.select("id"), row_group_size=2), Layout(ObjectFormat.PARQUET), behind=1)
+    assert [(number, json.loads(text)) for number, text in found] == [(n, {"id": n}) for n in (2, 3, 4, 5)]
+    column = Layout(ObjectFormat.PARQUET, column="raw")
+    assert read(parquet(frame, row_group_size=2), column, behind=2) == [(3, b""), (4, b"d"), (5, b"e")]
+    with pytest.raises(Halted, match=r"the columns id, raw.*source\.s3\.column"):
+        read(parquet(frame), Layout(ObjectFormat.PARQUET, column="row"))
+    with pytest.raises(Halted, match="cannot be read as parquet"):
+        read(b"PAR1....", Layout(ObjectFormat.PARQUET))

@@ -1,0 +1,73 @@
+"""rotel, a collector that nobody here wrote, handing on what it receives to a listener of ours that counts ids."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import rotel
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.integration.narration import Received, collector
+
+PATIENCE = 60.0
+
+
+@dataclass
+class Agent:
+    """``http`` and ``grpc``: where it listens. ``output``: what came out at its other end."""
+
+    http: str
+    grpc: str
+    output: Received
+    process: subprocess.Popen[bytes]
+    records: Counter[tuple[bytes, bytes]] = field(default_factory=Counter)
+
+    def drain(self) -> Counter[tuple[bytes, bytes]]:
+        """End the agent, which hands on everything first; how often each record span came out."""
+        self.process.terminate()
+        self.process.wait(PATIENCE)
+        for path, body in self.output.bodies:
+            assert path == "/v1/traces", path
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                for scope in resource.scope_spans:
+                    named = ((span.trace_id, span.span_id) for span in scope.spans if span.name.startswith("process "))
+                    self.records.update(named)
+        return self.records
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def agent(folder: Path) -> Iterator[Agent]:
+    program = Path(rotel.__file__).with_name("rotel-agent")
+    http, grpc, log = free_port(), free_port(), folder / "rotel.log"
+    with collector() as output, log.open("wb") as said:
+        command = [str(program), "start", "--exporter", "otlp", "--otlp-exporter-protocol", "http"]
+        command += ["--otlp-exporter-endpoint", output.url, "--pid-file", str(folder / "rotel.pid")]
+        command += ["--otlp-grpc-endpoint", f"127.0.0.1:{grpc}", "--otlp-http-endpoint", f"127.0.0.1:{http}"]
+        process = subprocess.Popen(command, stdout=said, stderr=said, env={"PATH": os.environ["PATH"]})
+        try:
+            waited = threading.Event()
+            for _ in range(int(PATIENCE / 0.05)):
+                with socket.socket() as probe:
+                    if process.poll() is not None or probe.connect_ex(("127.0.0.1", http)) == 0:
+                        break
+                waited.wait(0.05)
+            assert process.poll() is None, log.read_text()
+            yield Agent(f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}", output, process)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()

@@ -1,0 +1,398 @@
+"""The loader over a table in memory: units sealed by the real parts, nothing emulated but the database."""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream import events
+from stream.errors import Retryable
+from stream.lease.loader import Hold, LoaderLease, life_for
+from stream.sink.redshift_sql import Failure
+from stream.storage.memory import MemoryStore
+from stream.storage.prefixed import PrefixedStore
+from stream.worker.auditing import Stores
+from stream.worker.definitions import Definitions
+from stream.worker.loading import Loader, LoaderParts, standing
+from stream.worker.loadlog import LoadLog, LoadState, recorded_layouts
+from stream.worker.warehouse import LoadFailed
+from tests.contract.warehouse import MemoryWarehouse
+from tests.sealed import Sealed, shard_id
+
+LIFE = life_for(timedelta(seconds=60))
+PIPELINE = """\
+application: flights
+source:
+  kinesis: {{stream: events}}
+  schema: {{n: int64, kind: string}}
+stages:
+  - filter: n % 5 <> 0
+{stages}
+sinks:
+  - redshift:
+      staging: s3://lake/staging/
+      table: events
+      database: dev
+      workgroup: analytics
+      iam_role: default
+{options}
+state: "file:./state"
+"""
+
+
+class Rig:
+    """One application, its table, and as many loaders as a test makes."""
+
+    def __init__(self, sealed, staging):
+        self.sealed = sealed
+        self.staging = staging
+        self.warehouse = MemoryWarehouse(staging, sealed.clock)
+        self.heard = []
+
+    @staticmethod
+    async def open(options="", stages=""):
+        rig = Rig(await Rig.sealed_by(options, stages), MemoryStore(url="s3://lake/staging/"))
+        await rig.redefine(options, stages)
+        return rig
+
+    @staticmethod
+    async def sealed_by(options, stages, state=None):
+        return await Sealed.open(text=PIPELINE.format(options=options, stages=stages), state=state)
+
+    async def redefine(self, options="", stages=""):
+        again = await self.sealed_by(options, stages, self.sealed.root)
+        inner = PrefixedStore(again.root, "flights/")
+        own = {"rejects": PrefixedStore(inner, "rejects/"), "ledger": PrefixedStore(inner, "ledger/v1/")}
+        again.stores = Stores(inner, {"redshift": self.staging, **own})
+        again.heads, again.source, again.clock = self.sealed.heads, self.sealed.source, self.sealed.clock
+        self.sealed, self.warehouse.clock = again, again.clock
+
+    def loader(self, worker="one"):
+        (config,) = self.sealed.pipeline.sinks
+        state, log = LoadState(self.sealed.stores.state, "redshift", "events"), self.sealed.log
+        definitions = Definitions(self.sealed.stores.state, Path(), {}, self.sealed.clock)
+        parts = LoaderParts(
+            config=config,
+            stream="events",
+            log=LoadLog(log, "events", "redshift", recorded_layouts(definitions, "redshift")),
+            state=state,
+            warehouse=self.warehouse,
+            staging=self.staging,
+            lease=LoaderLease(self.sealed.stores.state, f"{state.root}lease.json", worker, self.sealed.clock, LIFE),
+            clock=self.sealed.clock,
+            emit=self.heard.append,
+        )
+        return Loader(parts)
+
+    def told(self, kind):
+        return [event for event in self.heard if isinstance(event, kind)]
+
+    def assert_exactly_once(self):
+        numbers = sorted((row["_shard"], row["_sequence"], row["_subsequence"]) for row in self.warehouse.rows)
+        assert len(numbers) == len(set(numbers))
+        expected = sum(frame.height - dropped(frame) for frame in self.sealed.source.frames.values())
+        assert len(numbers) == expected
+        assert self.warehouse._until(None) == {name: head.position for name, head in self.sealed.heads.items()}
+
+
+def dropped(frame):
+    """Records that are no JSON, or that the filter drops: by the numbers that tests/sealed.py gives out."""
+    import json
+
+    def kept(data):
+        try:
+            return json.loads(data)["n"] % 5 != 0
+        except ValueError:
+            return False
+
+    return sum(not kept(data) for data in frame["_data"])
+
+
+def test_every_sealed_unit_is_loaded_once_and_nothing_more_is_asked():
+    async def run():
+        rig = await Rig.open()
+        for shard, units in ((0, 3), (1, 2)):
+            for unit in range(units):
+                await rig.sealed.unit(shard, 1 + 20 * unit, 20)
+        await rig.sealed.end(1)
+        loader = rig.loader()
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+        asked = rig.warehouse.asked
+        for _ in range(3):
+            assert await loader.attempt()
+        assert (len(rig.warehouse.loads), rig.warehouse.asked) == (1, asked)
+        await rig.sealed.unit(0, 61, 20)
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+        assert loader.ended == {shard_id(1)}
+        return rig
+
+    rig = asyncio.run(run())
+    assert [event.units for event in rig.told(events.UnitsLoaded)] == [5, 1]
+    assert rig.told(events.LoadsWaiting)[-1] == events.LoadsWaiting("events", "", "redshift", 0, 0.0, 0)
+
+
+@pytest.mark.parametrize(("shards", "units"), [(1, 24), (24, 1)])
+def test_the_number_of_shards_costs_no_loads(shards, units):
+    async def run():
+        rig = await Rig.open(options="      units: 10")
+        for shard in range(shards):
+            for unit in range(units):
+                await rig.sealed.unit(shard, 1 + 3 * unit, 3)
+        assert await rig.loader().attempt()
+        rig.assert_exactly_once()
+        return len(rig.warehouse.loads), len(rig.warehouse.fitted), rig.warehouse.asked
+
+    assert asyncio.run(run()) == (3, 1, 2)
+
+
+def test_units_without_rows_move_the_position_and_cost_no_load():
+    async def run():
+        rig = await Rig.open()
+        for n in (5, 10, 15):
+            await rig.sealed.unit(0, n, 1)
+        loader = rig.loader()
+        assert await loader.attempt()
+        assert rig.warehouse.loads == []
+        await rig.sealed.unit(0, 16, 1)
+        await rig.sealed.unit(0, 20, 1)
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+        return [link.links for link in rig.warehouse.loads[0].links]
+
+    assert asyncio.run(run()) == [3, 1, 1]
+
+
+def test_units_of_another_definition_are_loads_of_their_own():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        await rig.redefine(stages="  - derive: {twice: n * 2}")
+        await rig.sealed.unit(0, 11, 10)
+        await rig.sealed.unit(1, 1, 10)
+        assert await rig.loader().attempt()
+        rig.assert_exactly_once()
+        return [[column.name for column in layout.columns] for layout in rig.warehouse.fitted]
+
+    first, second = asyncio.run(run())
+    assert second == [first[0], first[1], "twice", *first[2:]]
+
+
+def test_one_worker_loads_until_its_lease_is_over_or_given_up():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        one, two = rig.loader("one"), rig.loader("two")
+        assert await one.attempt()
+        await rig.sealed.unit(0, 11, 10)
+        assert await two.attempt()
+        assert len(rig.warehouse.loads) == 1
+        assert (await one.parts.lease.holder(), await two.parts.lease.holder()) == ("one", "one")
+        rig.sealed.clock.time += LIFE + timedelta(seconds=1)
+        assert await two.attempt()
+        assert len(rig.warehouse.loads) == 2
+        await two.finish()
+        await rig.sealed.unit(0, 21, 10)
+        assert await one.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_no_load_in_a_quiet_window():
+    async def run():
+        rig = await Rig.open(options='      quiet: ["11:30-12:30"]')
+        await rig.sealed.unit(0, 1, 10)
+        loader = rig.loader()
+        assert await loader.attempt()
+        assert rig.warehouse.loads == []
+        rig.sealed.clock.time += timedelta(minutes=31)
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_a_unit_that_cannot_be_loaded_parks_its_shard_alone():
+    async def run():
+        rig = await Rig.open()
+        for shard in range(3):
+            for unit in range(3):
+                await rig.sealed.unit(shard, 1 + 10 * unit, 10)
+        loader = rig.loader()
+        bad = (await loader.parts.log.look({shard_id(1): ()}, {}, set()))[shard_id(1)][1]
+        key = bad.files[0].url.removeprefix(rig.staging.url)
+        body = (await rig.staging.get(key)).body
+        await rig.staging.delete(key)
+        assert await loader.attempt()
+        parked = await loader.parts.state.parked()
+        loaded = rig.warehouse._until(None)
+        assert {shard: loaded[shard] for shard in (shard_id(0), shard_id(2))} == {
+            shard: rig.sealed.heads[shard].position for shard in (shard_id(0), shard_id(2))
+        }
+        assert loaded[shard_id(1)] == bad.after
+        assert list(parked) == [shard_id(1)]
+        assert parked[shard_id(1)].after == str(bad.after)
+        await rig.sealed.unit(0, 31, 10)
+        assert await loader.attempt()
+        (row,) = [row for row in await standing(loader.parts) if row.parked]
+        assert (row.shard, row.units) == (shard_id(1), 2)
+        await rig.staging.put(key, body)
+        await loader.parts.state.release(shard_id(1))
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+        return rig
+
+    rig = asyncio.run(run())
+    (event,) = rig.told(events.LoadParked)
+    assert event.shard == shard_id(1)
+    assert "stream loads retry" in event.reason
+    assert rig.told(events.LoadsWaiting)[-1].parked == 0
+
+
+def test_a_table_that_must_not_be_changed_is_told_and_asked_again():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        loader = rig.loader()
+
+        def refuse(load):
+            raise LoadFailed("permission denied for relation events", Failure.SETUP)
+
+        rig.warehouse.before = refuse
+        assert not await loader.attempt()
+        rig.warehouse.before = lambda load: None
+        assert await loader.attempt()
+        rig.assert_exactly_once()
+        return rig
+
+    (event,) = asyncio.run(run()).told(events.LoadRefused)
+    assert (event.kind, event.detail) == ("setup", "permission denied for relation events")
+
+
+def test_a_defect_is_told_and_ends_nothing():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+
+        def stumble(load):
+            raise ZeroDivisionError("oops")
+
+        rig.warehouse.before = stumble
+        assert not await rig.loader().attempt()
+        return rig
+
+    (event,) = asyncio.run(run()).told(events.LoadRefused)
+    assert (event.kind, event.detail) == ("unexpected", "ZeroDivisionError: oops")
+
+
+def test_staged_files_go_when_they_are_old_enough_and_the_audit_knows():
+    async def run():
+        rig = await Rig.open(options="      keep_staged: 1d")
+        await rig.sealed.unit(0, 1, 10)
+        loader = rig.loader()
+        assert await loader.attempt()
+        assert len([info async for info in rig.staging.list("")]) == 1
+        rig.sealed.clock.time += timedelta(days=1, hours=1)
+        await rig.sealed.unit(0, 11, 10)
+        assert await loader.attempt()
+        left = [info.key async for info in rig.staging.list("")]
+        removed = await loader.parts.state.removed()
+        area = replace(rig.sealed.stores.areas("memory:state", "events")["redshift"], removed=removed)
+        evidence = rig.sealed.evidence(source=False)
+        evidence.areas = {**evidence.areas, "redshift": area}
+        from stream.audit.verify import Scope, Verifier
+
+        report = await Verifier(evidence, Scope(), rig.sealed.clock).run()
+        return rig, left, removed, report
+
+    rig, left, removed, report = asyncio.run(run())
+    first, second = (load.links[0] for load in rig.warehouse.loads)
+    assert left == [second.files[0].url.removeprefix(rig.staging.url)]
+    assert removed == {shard_id(0): first.last}
+    assert [finding for finding in report.findings if finding.verdict == "failed"] == []
+
+
+TROUBLE = st.lists(st.sampled_from(["none", "before", "after", "transient", "race"]), max_size=12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(TROUBLE, st.integers(1, 4), st.integers(1, 3))
+def test_whatever_is_lost_every_row_is_there_once(trouble, units, loaders):
+    """Replies lost before and after the load, transactions that failed, and several loaders that think they are alone."""
+
+    async def run():
+        rig = await Rig.open(options=f"      units: {units}")
+        hooks = Trouble(list(trouble))
+        rig.warehouse.before, rig.warehouse.after = hooks.before, hooks.after
+        fleet = [rig.loader(f"w{n}") for n in range(loaders)]
+        for loader in fleet:
+            loader.parts = replace(loader.parts, lease=Anybody())
+        for turn in range(3 + len(trouble) + 2):
+            for shard in range(2) if turn < 3 else ():
+                await rig.sealed.unit(shard, 1 + 4 * turn, 4)
+            for loader in fleet:
+                await loader.attempt()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+class Trouble:
+    """What goes wrong at each load, in order; nothing once the list is used up."""
+
+    def __init__(self, queue):
+        self.queue = queue
+        self.now = "none"
+
+    def before(self, load):
+        self.now = self.queue.pop(0) if self.queue else "none"
+        if self.now == "before":
+            raise Retryable("no answer")
+        if self.now in {"transient", "race"}:
+            raise LoadFailed("1023", Failure(self.now))
+
+    def after(self, load):
+        if self.now == "after":
+            raise Retryable("no answer, and yet it is done")
+
+
+class Anybody:
+    """A lease that everybody has."""
+
+    async def take(self):
+        return Hold.KEPT
+
+
+def test_the_loop_goes_on_until_it_is_cancelled():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+        loader = rig.loader()
+        rounds = []
+
+        class Ticking:
+            def now(self):
+                return rig.sealed.clock.now()
+
+            def monotonic(self):
+                return rig.sealed.clock.monotonic()
+
+            async def sleep(self, seconds):
+                rounds.append(seconds)
+                if len(rounds) == 3:
+                    raise asyncio.CancelledError
+
+        loader.parts = replace(loader.parts, clock=Ticking())
+        with contextlib.suppress(asyncio.CancelledError):
+            await loader.run()
+        rig.assert_exactly_once()
+        return rounds
+
+    assert asyncio.run(run()) == [60.0, 60.0, 60.0]
