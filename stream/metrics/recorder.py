@@ -282,10 +282,6 @@ def _shard_halted(r: Recorder, e: ev.ShardHalted) -> None:
     r.set_shard(m.SHARD_HALTED, 1, e)
 
 
-def _records_expired(r: Recorder, e: ev.RecordsExpired) -> None:
-    r.add(m.GAPS, 1, e.stream)
-
-
 def _part_opened(r: Recorder, e: ev.PartOpened) -> None:
     r.add(m.PARTS_OPENED, 1, e.stream)
 
@@ -382,7 +378,6 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.ShardEnded: _shard_ended,
     ev.ShardReleased: _shard_released,
     ev.ShardHalted: _shard_halted,
-    ev.RecordsExpired: _records_expired,
     ev.PartOpened: _part_opened,
     ev.NotificationFailed: _notification_failed,
     ev.WorkerStarted: _worker_started,

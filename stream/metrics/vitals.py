@@ -21,6 +21,7 @@ def begin_counts(r: Recorder, stream: str) -> None:
             r.add(m.RECORDS, 0, stream, outcome.label)
     for result in ("ok", "empty", "throttled", "expired_iterator", "error"):
         r.add(m.SOURCE_POLLS, 0, stream, result)
+    r.add(m.SHARDS_RELEASED, 0, stream, "drain")
 
 
 def _stream_described(r: Recorder, e: ev.StreamDescribed) -> None:
@@ -36,9 +37,14 @@ def _credentials_renewed(r: Recorder, e: ev.CredentialsRenewed) -> None:
     r.set(m.CREDENTIALS_EXPIRE, e.expires)
 
 
+def _records_expired(r: Recorder, e: ev.RecordsExpired) -> None:
+    r.add(m.GAPS, 1, e.stream)
+
+
 VITALS: Final[dict[type[ev.Event], Callable[[Any, Any], None]]] = {
     ev.StreamDescribed: _stream_described,
     ev.ShardStalled: _shard_stalled,
     ev.CredentialsRenewed: _credentials_renewed,
+    ev.RecordsExpired: _records_expired,
 }
 """What is counted for each of these event classes."""
