@@ -53,6 +53,19 @@ chart-check: install ## Render the Helm chart over a matrix of values and check 
 	@mkdir -p .make/chart && cp deploy/eks/check/package*.json deploy/eks/check/crds.mjs .make/chart/ && cd .make/chart && npm ci --silent --no-audit --no-fund
 	@$(BIN)/python -m pytest -q deploy/eks/check $(ARGS)
 
+iam-check: install ## Judge the IAM policies by an evaluator that is not ours; needs Node.js
+	@mkdir -p .make/iam && cp deploy/eks/iam/package*.json deploy/eks/iam/iam.mjs .make/iam/ && cd .make/iam && npm ci --silent --no-audit --no-fund
+	@$(BIN)/python -m pytest -q deploy/eks/iam $(ARGS)
+
+dashboards-check: install ## Test alerts with promtool, and every panel with Prometheus against a running pipeline; needs root on Debian
+	@deploy/eks/monitoring/tools.sh
+	@$(BIN)/python -m pytest -q deploy/eks/monitoring $(ARGS)
+
+dashboard-picture: install ## Draw the dashboard while a pipeline runs, into docs/images; needs root on Debian
+	@deploy/eks/monitoring/tools.sh
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
+	@$(BIN)/python -m deploy.eks.monitoring.draw docs/images/dashboard.png
+
 image-check: install ## Build the image without Docker, look into it, and run the demo's pipeline in it; needs root on Debian
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 	@$(BIN)/python deploy/image/check.py

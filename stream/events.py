@@ -342,6 +342,29 @@ class NotificationFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StreamDescribed(Event):
+    """The stream keeps records for ``retention`` seconds and has so many open shards; `shard` is empty."""
+
+    retention: float
+    open_shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStalled(Event):
+    """Nothing has moved in the shard for ``seconds`` and nothing is known to hold it up; the process asks to be restarted."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsRenewed(Event):
+    """AWS credentials by ``method`` are good until ``expires``, seconds since 1970; 0: without an end. `shard` is empty."""
+
+    method: str
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted(Event):
     """The worker process is up; ``shard`` is empty."""
 

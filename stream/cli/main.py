@@ -17,6 +17,8 @@ VERBS: Final = {
     "check": "check:check",
     "test": "test:run_cases",
     "explain": "explain:explain",
+    "iam": "iam:iam",
+    "doctor": "doctor:doctor",
     "preview": "preview:preview",
     "diff": "diff:diff",
     "schema": "schema:schema",

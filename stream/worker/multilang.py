@@ -25,7 +25,7 @@ from stream.lease import multilang as ml
 from stream.metrics.logs import JsonLog
 from stream.pipeline.model import Pipeline, Retrieval
 from stream.source.kinesis import KinesisSource
-from stream.worker.allocators import give_memory_back
+from stream.worker.allocators import prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.daemon_source import DaemonSource
 from stream.worker.parts import StreamParts, to_all, weightiest
@@ -225,7 +225,7 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
         Fatal: something that this process needs is missing.
         DefinitionError: the pipeline asks for something that cannot be had.
     """
-    give_memory_back()
+    prepare_allocators()
     progress, log = Progress(), JsonLog(_to_stderr, options.clock)
     emit = to_all(log, progress, *options.listeners)
     try:

@@ -15,7 +15,7 @@ from stream.transform.decode import DecoderConfig, Unknown
 from stream.transform.decoders.nested import rejected
 from stream.transform.decoders.rows import DUPLICATE_FIELD, EMPTY, INVALID_UTF8, UNKNOWN_FIELD
 from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
-from stream.transform.texts import MISSING_FIELD, check_text_type, typed
+from stream.transform.texts import MISSING_FIELD, check_text_type, readers, typed
 from stream.transform.types import SYSTEM, SYSTEM_SCHEMA, Kind, RecordSchema
 
 SYNTAX: Final = "csv_syntax"
@@ -97,6 +97,7 @@ class Csv(DecoderConfig):
         self.output(schema)
         assert schema is not None  # noqa: S101 - output() has refused None
         names = [name for name, _ in schema]
+        nulls, reading = self._nulls(schema), readers(schema)
 
         def decode(frame: pl.DataFrame) -> Applied:
             reasons: dict[int, str] = {}
@@ -111,7 +112,7 @@ class Csv(DecoderConfig):
                 parents += [at] * len(found)
                 rows += found
             text = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row") if rows else _nothing(names)
-            columns, bad = typed(text.with_columns(self._nulls(schema)), schema)
+            columns, bad = typed(text.with_columns(nulls), schema, reading)
             head = frame.select(SYSTEM)[parents] if parents else SYSTEM_SCHEMA.to_frame()
             good = pl.concat([head, columns], how="horizontal")
             parts = [rejected(frame, reasons)]
