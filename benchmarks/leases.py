@@ -34,7 +34,7 @@ coordination:
 metrics: {{port: {port}}}
 state: "file:state/"
 """
-SETTLE = 30.0
+SETTLE = 60.0
 """Seconds until everything is leased and being read."""
 
 
