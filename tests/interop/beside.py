@@ -20,7 +20,7 @@ from tests.interop.java import JavaWorker
 
 NATIVE = """
 coordination:
-  native: {{table: {table}, failover: 3s, look: 300ms}}
+  native: {{table: {table}, failover: 6s, look: 300ms}}
 """
 Place = tuple[str, int, int]
 
@@ -88,9 +88,9 @@ class Beside:
             found += [(row["_shard"], int(row["_sequence"]), row["_subsequence"]) for row in rows]
         return found
 
-    def noted(self) -> list[Place]:
-        """Every record that Java's processors were given."""
-        return [place[:3] for worker in self.java for place in worker.records()]
+    def noted(self, what: str = "records") -> list[Place]:
+        """Every record that Java's processors were given, or have ``checkpointed``."""
+        return [place[:3] for worker in self.java for place in worker.records(what)]
 
     def truth(self) -> set[Place]:
         """Every record in the stream."""
@@ -103,8 +103,8 @@ class Beside:
         return len(there) >= self.world.put_so_far and self.truth() <= there
 
     def doubled(self) -> dict[Place, int]:
-        """Records that were processed more than once, by whomever."""
-        return {place: count for place, count in Counter(self.lake() + self.noted()).items() if count > 1}
+        """Records that were done more than once, by whomever; what Java was given and lost the lease of is not done."""
+        return {place: count for place, count in Counter(self.lake() + self.noted("checkpointed")).items() if count > 1}
 
 
 def shape(row: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A record processor for the real MultiLangDaemon: notes what it was given, and checkpoints it, as the KCL's own sample does.
 
-``python child.py FILE`` appends one JSON line for each batch to FILE before it asks for the checkpoint. Uses nothing of the service.
+``python child.py FILE`` appends one JSON line for each batch to FILE before it asks for the checkpoint, and one after it was done. Uses nothing of
+the service.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def main(path: str) -> None:
             elif action == "processRecords" and message["records"]:
                 records = [(each["sequenceNumber"], each.get("subSequenceNumber") or 0, each["data"]) for each in message["records"]]
                 notes.write(_note(shard, "records", records))
-                _checkpoint(*records[-1][:2])
+                if _checkpoint(*records[-1][:2]):
+                    notes.write(_note(shard, "checkpointed", records))
             elif action == "shardEnded":
                 notes.write(_note(shard, "ended", []))
                 _checkpoint(None, None)
@@ -38,12 +40,13 @@ def _note(shard: str, what: str, records: list[Any]) -> str:
     return json.dumps({"at": time.time(), "shard": shard, "what": what, "records": records}) + "\n"
 
 
-def _checkpoint(sequence: str | None, subsequence: int | None) -> None:
-    """Ask, and take the answer; an error means that the lease is gone, and the daemon says so next."""
+def _checkpoint(sequence: str | None, subsequence: int | None) -> bool:
+    """Ask, and whether it was done; an error means that the lease is gone, and the daemon says so next."""
     _say({"action": "checkpoint", "sequenceNumber": sequence, "subSequenceNumber": subsequence})
     for line in sys.stdin:
         if line.strip():
-            return
+            return not json.loads(line).get("error")
+    return False
 
 
 def _say(message: dict[str, Any]) -> None:

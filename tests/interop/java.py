@@ -52,7 +52,7 @@ class JavaWorker:
     """One daemon; everything it writes lies in ``folder``."""
 
     def __init__(
-        self, folder: Path, version: str, worker: str, environment: Mapping[str, str], stream: str, application: str, failover: int = 3000
+        self, folder: Path, version: str, worker: str, environment: Mapping[str, str], stream: str, application: str, failover: int = 6000
     ) -> None:
         self.notes = folder / f"{worker}.notes"
         self.log = folder / f"{worker}.log"
@@ -91,9 +91,9 @@ class JavaWorker:
         text = self.notes.read_text() if self.notes.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
-    def records(self) -> list[tuple[str, int, int, bytes]]:
-        """Shard, sequence number, sub-sequence number and data of everything that was given to them."""
-        noted = [(batch["shard"], each) for batch in self.batches() for each in batch["records"]]
+    def records(self, what: str = "records") -> list[tuple[str, int, int, bytes]]:
+        """Shard, sequence number, sub-sequence number and data of everything that was given to them, or was ``checkpointed`` by them."""
+        noted = [(batch["shard"], each) for batch in self.batches() if batch["what"] == what for each in batch["records"]]
         return [(shard, int(sequence), sub, base64.b64decode(data)) for shard, (sequence, sub, data) in noted]
 
     def until(self, condition: Callable[[], Any]) -> None:
