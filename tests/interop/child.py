@@ -1,7 +1,7 @@
 """A record processor for the real MultiLangDaemon: notes what it was given, and checkpoints it, as the KCL's own sample does.
 
-``python child.py FILE`` appends one JSON line for each batch to FILE before it asks for the checkpoint, and one after it was done. Uses nothing of
-the service.
+``python child.py FILE`` appends one JSON line for each batch to FILE before it asks for the checkpoint, and one after it was done.
+Uses nothing of the service.
 """
 
 from __future__ import annotations
