@@ -194,9 +194,7 @@ def report(
     for variant, values in figures.items():
         cpu, wall = median(cpu for cpu, _ in values), median(wall for _, wall in values)
         spread = f"[{min(cpu for cpu, _ in values):.2f} .. {max(cpu for cpu, _ in values):.2f}]"
-        print(
-            f"{variant:12} {cpu:6.2f} CPU-s {spread:16} {cpu / base - 1:+7.1%}   {records / wall:10,.0f} records/s   wall {wall:.2f} s"
-        )
+        print(f"{variant:12} {cpu:6.2f} CPU-s {spread:16} {cpu / base - 1:+7.1%}   {records / wall:10,.0f} records/s   wall {wall:.2f} s")
     seconds, count = by_sdk
     sdk_cost = seconds / count * records
     print(f"{'SDK spans':12} {sdk_cost:6.2f} CPU-s for the spans alone, from {count:,} of them: {(base + sdk_cost) / base - 1:+7.1%}")
