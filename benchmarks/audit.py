@@ -50,11 +50,14 @@ def worker(variant: str, file: Path) -> None:
     from stream.cli.run import run_pipeline
     from stream.contracts import OutputFile
 
-    def no_segment(_unit: Any, batch: Any, _done: Any, _placed: Any, stem: str, _paths: Any = ()) -> OutputFile:
+    def no_segment(_unit: Any, batch: Any, _done: Any, _placed: Any, _paths: Any = ()) -> Any:
+        return batch
+
+    def no_file(batch: Any, stem: str) -> OutputFile:
         return OutputFile(ledger.NAME, f"{stem}.{EMPTY[:16]}.parquet", b"", batch.rows, EMPTY)
 
     if variant == "off":
-        ledger.encode_segment = no_segment
+        ledger.make_segment, ledger.encode_segment = no_segment, no_file
     run_pipeline(file, drain=60.0, threads=None)
 
 
