@@ -57,7 +57,11 @@ SOURCE_BYTES = _counter("source_bytes", _STREAM, "Payload bytes received.", "byt
 SOURCE_POLLS = _counter("source_polls", (*_STREAM, "result"), "Polls: ok, empty, throttled, expired_iterator, error.")
 SOURCE_POLL_SECONDS = _histogram("source_poll_seconds", _STREAM, SECONDS, "Time one GetRecords took.")
 SOURCE_POLL_WAIT = _counter("source_poll_wait_seconds", _STREAM, "Time waited before polls were repeated.", "seconds")
+SOURCE_SUBSCRIPTIONS = _counter("source_subscriptions_ended", (*_STREAM, "why"), "Subscriptions: renewed, silence, budget, in_use, broken.")
+SOURCE_FALLBACK = _gauge("source_fan_out_fallback", _SHARD, "1 while a shard with fan-out is polled, because subscribing was refused.")
 BEHIND_LATEST = _gauge("source_behind_latest_seconds", _SHARD, "How far reading is behind the tip of the shard.", "seconds")
+RETENTION = _gauge("source_retention_seconds", _STREAM, "How long the stream keeps records; what is further behind is lost.", "seconds")
+OPEN_SHARDS = _gauge("source_open_shards", _STREAM, "Open shards of the stream.")
 BACKPRESSURE = _counter("backpressure_seconds", _STREAM, "Time readers stood still for want of memory budget.", "seconds")
 BUFFER_BYTES = _gauge("buffer_bytes", (), "Bytes of the memory budget in use.", "bytes")
 BUFFER_LIMIT_BYTES = _gauge("buffer_limit_bytes", (), "Size of the memory budget.", "bytes")
@@ -132,7 +136,13 @@ NOTIFICATIONS_FAILED = _counter(
 )
 GAPS = _counter("expired_gaps", _STREAM, "Times that records expired in the stream before they were read; the log has a gap.")
 SHARD_HALTED = _gauge("shard_halted", _SHARD, "1 while the shard stands still until a person acts.")
+SHARD_STALLED = _gauge(
+    "shard_stalled", _SHARD, "1 while nothing moves in the shard and nothing explains it; the process is not alive then."
+)
 
+CREDENTIALS_EXPIRE = _gauge(
+    "credentials_expire_timestamp_seconds", (), "When the AWS credentials in use end; 0 if they do not, or there are none.", "seconds"
+)
 BUILD_INFO = _gauge("build_info", ("version", "worker"), "Always 1; the labels say what runs.")
 DRAINING = _gauge("draining", (), "1 once a signal has asked for the end.")
 LOOP_LAG = _gauge("event_loop_lag_seconds", (), "How much later than asked the event loop woke up.", "seconds")

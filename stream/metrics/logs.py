@@ -39,6 +39,8 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.PageReceived: Level.DEBUG,
     ev.PartOpened: Level.INFO,
     ev.PollRepeated: Level.WARNING,
+    ev.SubscriptionEnded: Level.INFO,
+    ev.RetrievalChanged: Level.WARNING,
     ev.BudgetWaited: Level.INFO,
     ev.UnitCut: Level.DEBUG,
     ev.StageApplied: Level.DEBUG,
@@ -69,6 +71,9 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.ShardEnded: Level.INFO,
     ev.ShardReleased: Level.INFO,
     ev.ShardHalted: Level.ERROR,
+    ev.StreamDescribed: Level.DEBUG,
+    ev.ShardStalled: Level.ERROR,
+    ev.CredentialsRenewed: Level.INFO,
     ev.RecordsExpired: Level.ERROR,
     ev.NotificationFailed: Level.ERROR,
     ev.WorkerStarted: Level.INFO,
@@ -88,6 +93,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
 
 NOISY: Final[dict[type[ev.Event], tuple[str, ...]]] = {
     ev.PollRepeated: ("why",),
+    ev.SubscriptionEnded: ("why",),
     ev.BudgetWaited: (),
     ev.RecordsRejected: ("stage", "reason"),
     ev.CallRepeated: ("call",),

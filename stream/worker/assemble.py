@@ -28,6 +28,7 @@ from stream.errors import DefinitionError, Fatal
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.coordinator import Coordinator
 from stream.lease.native import LeaseCheckpoints
+from stream.pipeline.access import needed
 from stream.pipeline.limits import READING_SHARE, unit_bytes
 from stream.pipeline.model import OnExpired, Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
@@ -37,6 +38,7 @@ from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
 from stream.worker.breaker import Breaker
+from stream.worker.credentials import CredentialKeeper
 from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
 from stream.worker.leasing import open_leases
@@ -96,6 +98,7 @@ class _Shared:
     definitions: Definitions
     current: CurrentRecipe
     refresher: Refresher | None
+    keeper: CredentialKeeper | None
     cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]]
     budget: ByteBudget
     rereading: ByteBudget
@@ -146,6 +149,7 @@ async def assemble(
         definitions=definitions,
         current=current,
         refresher=Refresher(pipeline, fetched, fetch, definitions, current, clock, emit) if intervals(pipeline) else None,
+        keeper=CredentialKeeper(session, clock, emit) if needed(pipeline) else None,
         cook=_in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "cook"))),
         budget=ByteBudget(int(pipeline.memory.budget * READING_SHARE)),
         rereading=ByteBudget(int(pipeline.memory.budget * REREADING_SHARE)),
@@ -158,8 +162,7 @@ async def assemble(
     base_url = functools.partial(located, base=options.base)
     around = Surroundings(pipeline, options.reading, session, state, stores[rejects.NAME], base_url, name, clock, hear)
     opened = await repeat("open source", nowhere, lambda: open_reading(around, stack))
-    each = [await _stream_parts(one, shared) for one in opened]
-    who = (shared.worker, clock, emit)
+    each, who = [await _stream_parts(one, shared) for one in opened], (name, clock, emit)
     return [
         replace(one, loaders=await open_loaders(pipeline, one.stream, session, one.parts.log, stores, definitions, who, stack))
         for one in each
@@ -199,6 +202,7 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
         leases=leases,
         once=opened.finite,
         refresher=shared.refresher,
+        keeper=shared.keeper,
     )
     return StreamParts(opened.chain, start, parts)
 
