@@ -62,7 +62,8 @@ async def recover(
         followed += 1
     _refuse_unknown_progress(shard, checkpoint, head)
     foreign = unknown_to(head, checkpoint)
-    if last is not None and not head.ended and foreign is None:
+    if last is not None and foreign is None:
+        # An end too: without its checkpoint nobody would begin with the shards that continue this one.
         await committer.checkpoint(shard, last)
     emit(events.RecoveryFinished(shard.stream, shard.shard_id, head.position, followed, clock.monotonic() - begun))
     return replace(head, foreign=foreign)
