@@ -222,3 +222,20 @@ def test_a_sealed_manifest_says_where_its_files_are():
         assert manifest.targets[manifest.files[0].sink] == b.lake.url
 
     run(test)
+
+
+def test_an_end_whose_checkpoint_was_lost_is_checkpointed_by_who_recovers():
+    """Under leases the checkpoint is what lets the shards that continue this one begin."""
+
+    async def test():
+        b = Bench()
+        head = await b.chain(10)
+        before = await b.checkpoints.read(SHARD)
+        await b.committer.end(SHARD, head, ("shardId-000000000007",))
+        await b.checkpoints.advance(SHARD, before)
+        assert (await b.recover(never)).ended
+        stored = await b.checkpoints.read(SHARD)
+        assert stored is not None
+        assert stored.position is None
+
+    run(test)
