@@ -53,9 +53,25 @@ chart-check: install ## Render the Helm chart over a matrix of values and check 
 	@mkdir -p .make/chart && cp deploy/eks/check/package*.json deploy/eks/check/crds.mjs .make/chart/ && cd .make/chart && npm ci --silent --no-audit --no-fund
 	@$(BIN)/python -m pytest -q deploy/eks/check $(ARGS)
 
+iam-check: install ## Judge the IAM policies by an evaluator that is not ours; needs Node.js
+	@mkdir -p .make/iam && cp deploy/eks/iam/package*.json deploy/eks/iam/iam.mjs .make/iam/ && cd .make/iam && npm ci --silent --no-audit --no-fund
+	@$(BIN)/python -m pytest -q deploy/eks/iam $(ARGS)
+
+dashboards-check: install ## Test alerts with promtool, and every panel with Prometheus against a running pipeline; needs root on Debian
+	@deploy/eks/monitoring/tools.sh
+	@$(BIN)/python -m pytest -q deploy/eks/monitoring $(ARGS)
+
+dashboard-picture: install ## Draw the dashboard while a pipeline runs, into docs/images; needs root on Debian
+	@deploy/eks/monitoring/tools.sh
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
+	@$(BIN)/python -m deploy.eks.monitoring.draw docs/images/dashboard.png
+
 image-check: install ## Build the image without Docker, look into it, and run the demo's pipeline in it; needs root on Debian
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 	@$(BIN)/python deploy/image/check.py
+
+fuzz: install ## Send a million bent records through each decoder; ARGS="--seed N" repeats a run
+	@$(BIN)/python -m tests.fuzz.decoders $(ARGS)
 
 bench: install ## Measure beside other consumers; prints ratios, writes .make/bench.json and .make/bench.svg
 	@mkdir -p .make
@@ -67,9 +83,12 @@ localstack: install ## Run the system tests against LocalStack, which is install
 docs: install ## Rewrite the tables in the documentation that are made from the code
 	@$(BIN)/python -m tests.docs.generate
 
+kcl: install ## Run a pipeline under the real MultiLangDaemon of the KCL (Java, Node.js)
+	@tests/kcl/run.sh $(abspath $(BIN))/python $(ARGS)
+
 lock: install ## Rewrite the locked requirements from pyproject.toml
-	$(COMPILE) --universal --python-version 3.11 --all-extras pyproject.toml requirements/build.in -o requirements/dev.txt
-	$(COMPILE) --universal --python-version 3.11 pyproject.toml -o requirements/run.txt
+	$(COMPILE) --universal --python-version 3.11 --extra dev --extra local pyproject.toml requirements/build.in -o requirements/dev.txt
+	$(COMPILE) --universal --python-version 3.11 --extra telemetry pyproject.toml -o requirements/run.txt
 	$(COMPILE) --universal --python-version 3.11 requirements/build.in -o requirements/build.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/run.txt requirements/kcl.in -o requirements/kcl.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/dev.txt requirements/deploy.in -o requirements/deploy.txt

@@ -118,8 +118,9 @@ class Source(Protocol):
 
         With ``after == ORIGIN`` reading begins at ``start`` instead. With ``until``, no row behind it is delivered and the
         iterator ends once ``position`` has reached it; without, it ends only with the shard. An idle shard yields pages
-        without rows about once a second. A page never splits a KPL aggregate. ``complete_until`` says that everything that had arrived
-        by then lies at or before ``after``; without it, a record that is gone from the stream makes what followed it doubtful.
+        without rows: about once a second where it is polled, every few seconds where records are pushed. A page never splits a KPL
+        aggregate. ``complete_until`` says that everything that had arrived by then lies at or before ``after``; without it, a record
+        that is gone from the stream makes what followed it doubtful.
 
         Raises:
             Fatal: stream missing, access denied.

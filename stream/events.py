@@ -18,7 +18,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class PageReceived(Event):
-    """GetRecords answered. ``records`` counts Kinesis records, ``user_records`` what de-aggregation made of them."""
+    """GetRecords answered, or records were pushed. ``records`` counts Kinesis records, ``user_records`` what came of them."""
 
     records: int
     user_records: int
@@ -41,6 +41,23 @@ class PollRepeated(Event):
     why: str
     detail: str
     wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionEnded(Event):
+    """Records are no longer pushed, and are again after ``wait`` seconds; ``why``: renewed, silence, budget, in_use, broken."""
+
+    why: str
+    detail: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalChanged(Event):
+    """The shard is read in another way from now on; ``to``: polling (because of ``why``), fan_out."""
+
+    to: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +342,29 @@ class NotificationFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StreamDescribed(Event):
+    """The stream keeps records for ``retention`` seconds and has so many open shards; `shard` is empty."""
+
+    retention: float
+    open_shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStalled(Event):
+    """Nothing has moved in the shard for ``seconds`` and nothing is known to hold it up; the process asks to be restarted."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsRenewed(Event):
+    """AWS credentials by ``method`` are good until ``expires``, seconds since 1970; 0: without an end. `shard` is empty."""
+
+    method: str
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted(Event):
     """The worker process is up; ``shard`` is empty."""
 
@@ -366,11 +406,6 @@ class LeaseCreated(Event):
     """A shard without a lease row got one that begins at ``checkpoint``."""
 
     checkpoint: str
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseDeleted(Event):
-    """The row of an ended shard was removed, since nobody needs it any more."""
 
 
 @dataclass(frozen=True, slots=True)

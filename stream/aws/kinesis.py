@@ -99,6 +99,13 @@ class _Records(msgspec.Struct):
     ChildShards: list[_ChildShard] | None = None
 
 
+class _Event(msgspec.Struct):
+    Records: list[_Record]
+    ContinuationSequenceNumber: str | None = None
+    MillisBehindLatest: int | None = None
+    ChildShards: list[_ChildShard] | None = None
+
+
 class _HashRange(msgspec.Struct):
     StartingHashKey: str
     EndingHashKey: str
@@ -139,6 +146,7 @@ class _Refusal(msgspec.Struct, rename={"type": "__type"}):
 
 
 _RECORDS: Final = msgspec.json.Decoder(_Records)
+_EVENT: Final = msgspec.json.Decoder(_Event)
 _NO_RECORDS: Final = RECORD_SCHEMA.to_frame()
 
 
@@ -149,10 +157,23 @@ def parse_get_records(body: bytes) -> RawPage:
         msgspec.DecodeError: ``body`` is not such an answer.
     """
     answer = _RECORDS.decode(body)
-    records = answer.Records
-    children = tuple(child.ShardId for child in answer.ChildShards or ())
+    return _page(answer.Records, answer.NextShardIterator, answer.MillisBehindLatest, answer.ChildShards)
+
+
+def parse_event(body: bytes) -> RawPage:
+    """The columns of a SubscribeToShardEvent; ``next_iterator`` is the sequence number to continue behind.
+
+    Raises:
+        msgspec.DecodeError: ``body`` is not such an event.
+    """
+    event = _EVENT.decode(body)
+    return _page(event.Records, event.ContinuationSequenceNumber, event.MillisBehindLatest, event.ChildShards)
+
+
+def _page(records: list[_Record], following: str | None, behind_ms: int | None, child_shards: list[_ChildShard] | None) -> RawPage:
+    children = tuple(child.ShardId for child in child_shards or ())
     if not records:
-        return RawPage(_NO_RECORDS, answer.NextShardIterator, answer.MillisBehindLatest or 0, children)
+        return RawPage(_NO_RECORDS, following, behind_ms or 0, children)
     seconds = pl.Series(ARRIVAL, [record.ApproximateArrivalTimestamp for record in records], pl.Float64)
     frame = pl.DataFrame(
         {
@@ -163,7 +184,7 @@ def parse_get_records(body: bytes) -> RawPage:
         },
         schema=RECORD_SCHEMA,
     )
-    return RawPage(frame, answer.NextShardIterator, answer.MillisBehindLatest or 0, children)
+    return RawPage(frame, following, behind_ms or 0, children)
 
 
 def stream_name(stream: str) -> str:
@@ -195,7 +216,7 @@ class KinesisClient:
         request: dict[str, Any] = {**_target(stream), "MaxResults": 1000}
         found: list[_Shard] = []
         while True:
-            answer = await self._ask("ListShards", stream, request, _Shards)
+            answer = await self.ask("ListShards", stream, request, _Shards)
             found += answer.Shards
             if answer.NextToken is None:
                 break
@@ -205,7 +226,7 @@ class KinesisClient:
 
     async def describe_stream_summary(self, stream: str) -> StreamSummary:
         """Retention, status and size of ``stream``."""
-        answer = await self._ask("DescribeStreamSummary", stream, _target(stream), _Described)
+        answer = await self.ask("DescribeStreamSummary", stream, _target(stream), _Described)
         summary = answer.StreamDescriptionSummary
         retention = timedelta(hours=summary.RetentionPeriodHours)
         created = datetime.fromtimestamp(summary.StreamCreationTimestamp, UTC)
@@ -218,7 +239,7 @@ class KinesisClient:
             request["StartingSequenceNumber"] = at.sequence
         if at.timestamp is not None:
             request["Timestamp"] = at.timestamp.timestamp()
-        return (await self._ask("GetShardIterator", stream, request, _Iterator)).ShardIterator
+        return (await self.ask("GetShardIterator", stream, request, _Iterator)).ShardIterator
 
     async def get_records(self, stream: str, iterator: str, limit: int = MAX_RECORDS) -> RawPage:
         """Up to ``limit`` records from ``iterator`` on; no records does not mean that there are none further on."""
@@ -232,7 +253,8 @@ class KinesisClient:
         except msgspec.DecodeError as error:
             raise self._unreadable(operation, stream, error) from error
 
-    async def _ask(self, operation: str, stream: str, request: Mapping[str, Any], answer: type[_S]) -> _S:
+    async def ask(self, operation: str, stream: str, request: Mapping[str, Any], answer: type[_S]) -> _S:
+        """Make a call whose answer is small."""
         body = await self._send(operation, stream, request)
         try:
             return msgspec.json.decode(body, type=answer)
@@ -240,18 +262,31 @@ class KinesisClient:
             raise self._unreadable(operation, stream, error) from error
 
     async def _send(self, operation: str, stream: str, request: Mapping[str, Any]) -> bytes:
-        call = self._call(operation, stream)
+        response = await self.post(operation, stream, request)
+        try:
+            async with response:
+                return await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise translate(self.describe_call(operation, stream), error) from error
+
+    async def post(
+        self, operation: str, stream: str, request: Mapping[str, Any], timeout: aiohttp.ClientTimeout = _TIMEOUT
+    ) -> aiohttp.ClientResponse:
+        """The answer to a call once the service has accepted it; read or close it."""
+        call = self.describe_call(operation, stream)
         body = msgspec.json.encode(request)
         headers = await self._signed(operation, body)
         try:
-            async with self._http.post(self._url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy) as response:
-                answer = await response.read()
-                status, named = response.status, response.headers.get("x-amzn-ErrorType", "")
+            response = await self._http.post(
+                self._url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy, timeout=timeout
+            )
+            if response.status == 200:
+                return response
+            async with response:
+                answer, named = await response.read(), response.headers.get("x-amzn-ErrorType", "")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise translate(call, error) from error
-        if status != 200:
-            raise explain(call, *_refusal(answer, named), status)
-        return answer
+        raise explain(call, *refusal(answer, named), response.status)
 
     async def _signed(self, operation: str, body: bytes) -> dict[str, str]:
         keys = await self._session.credentials()
@@ -269,12 +304,13 @@ class KinesisClient:
         SigV4Auth(BotocoreCredentials(keys.access_key, keys.secret_key, keys.token), "kinesis", self._region).add_auth(request)
         return dict(request.headers.items())
 
-    def _call(self, operation: str, stream: str) -> Call:
+    def describe_call(self, operation: str, stream: str) -> Call:
+        """What is asked, for messages."""
         resource = stream if stream.startswith("arn:") else f"stream {stream}"
         return Call(f"kinesis:{operation}", resource, self.place)
 
     def _unreadable(self, operation: str, stream: str, error: msgspec.DecodeError) -> AwsRetryable:
-        msg = f"{self._call(operation, stream)} gave an answer that is not as documented: {error}"
+        msg = f"{self.describe_call(operation, stream)} gave an answer that is not as documented: {error}"
         return AwsRetryable(msg, code="UnreadableAnswer")
 
 
@@ -308,7 +344,8 @@ def _shard(stream: str, shard: _Shard) -> Shard:
     return Shard(stream, shard.ShardId, parents, first, last)
 
 
-def _refusal(body: bytes, named: str) -> tuple[str, str]:
+def refusal(body: bytes, named: str) -> tuple[str, str]:
+    """Code and message of an error answer; ``named`` is the code that stood outside of the body."""
     try:
         said = msgspec.json.decode(body, type=_Refusal)
     except msgspec.DecodeError:

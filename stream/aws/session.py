@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import aiobotocore.session
@@ -36,6 +37,14 @@ class Credentials:
     def __repr__(self) -> str:
         """Never the secret."""
         return f"Credentials(access_key=...{self.access_key[-4:]})"
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialLife:
+    """Where the credentials come from, as botocore calls it, and when they end; None: never, as far as anybody knows."""
+
+    method: str
+    expires: datetime | None
 
 
 class AwsSession:
@@ -112,10 +121,23 @@ class AwsSession:
                 )
                 raise AwsFatal(msg, code="NoCredentials")
             frozen = await found.get_frozen_credentials()
-        except BotoCoreError as error:
+        except (BotoCoreError, OSError, ValueError) as error:
+            # Besides its own errors botocore lets those of a token file through: missing, or with a line break inside.
             msg = f"AWS credentials could not be had: {error}"
             raise AwsRetryable(msg, code="CredentialsUnavailable") from error
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+
+    async def credential_life(self) -> CredentialLife:
+        """Of the credentials that ``credentials`` gave last.
+
+        Raises:
+            AwsFatal, AwsRetryable: as ``credentials``.
+        """
+        await self.credentials()
+        found = await self._session.get_credentials()
+        # botocore keeps the end to itself; it is the one thing about credentials that an operator must see.
+        expires = getattr(found, "_expiry_time", None)
+        return CredentialLife(str(found.method), expires if isinstance(expires, datetime) else None)
 
     def client(self, service: str, *, retries: int = 0) -> AbstractAsyncContextManager[Any]:
         """An aiobotocore client to enter with ``async with``; botocore itself repeats a failed call up to ``retries`` times.

@@ -101,6 +101,9 @@ def carry_out(pipeline: Pipeline, options: WorkerOptions, result: Path | None) -
     heard = replace(options, listeners=(*options.listeners, told))
     end = End(0)
     try:
+        if pipeline.coordination.kcl is not None and options.reading == Reading():
+            msg = "with coordination: kcl the KCL's daemon runs the pipeline: use `stream kcl daemon`"
+            raise DefinitionError(msg)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_worker(pipeline, heard))
     except DefinitionError as error:

@@ -218,7 +218,6 @@ class Coordinator:
             for lease in removable(leases, {shard.shard_id for shard in listed}):
                 if self._idle(lease) and await self.table.delete(lease):
                     self.holdings.drop(lease.key, "released")
-                    self._emit(events.LeaseDeleted(leased.stream, lease.shard))
             self._audit(leased.stream, leases)
 
     # --- loops ------------------------------------------------------------------------------------------------------------

@@ -57,7 +57,11 @@ SOURCE_BYTES = _counter("source_bytes", _STREAM, "Payload bytes received.", "byt
 SOURCE_POLLS = _counter("source_polls", (*_STREAM, "result"), "Polls: ok, empty, throttled, expired_iterator, error.")
 SOURCE_POLL_SECONDS = _histogram("source_poll_seconds", _STREAM, SECONDS, "Time one GetRecords took.")
 SOURCE_POLL_WAIT = _counter("source_poll_wait_seconds", _STREAM, "Time waited before polls were repeated.", "seconds")
+SOURCE_SUBSCRIPTIONS = _counter("source_subscriptions_ended", (*_STREAM, "why"), "Subscriptions: renewed, silence, budget, in_use, broken.")
+SOURCE_FALLBACK = _gauge("source_fan_out_fallback", _SHARD, "1 while a shard with fan-out is polled, because subscribing was refused.")
 BEHIND_LATEST = _gauge("source_behind_latest_seconds", _SHARD, "How far reading is behind the tip of the shard.", "seconds")
+RETENTION = _gauge("source_retention_seconds", _STREAM, "How long the stream keeps records; what is further behind is lost.", "seconds")
+OPEN_SHARDS = _gauge("source_open_shards", _STREAM, "Open shards of the stream.")
 BACKPRESSURE = _counter("backpressure_seconds", _STREAM, "Time readers stood still for want of memory budget.", "seconds")
 BUFFER_BYTES = _gauge("buffer_bytes", (), "Bytes of the memory budget in use.", "bytes")
 BUFFER_LIMIT_BYTES = _gauge("buffer_limit_bytes", (), "Size of the memory budget.", "bytes")
@@ -118,7 +122,7 @@ LEASE_SCANS = _counter("lease_scans", (), "Looks at the whole lease table.")
 LEASE_SCAN_BYTES = _counter("lease_scan_bytes", (), "Bytes of lease rows looked at; 8 KiB are one read unit.", "bytes")
 LEASE_ROWS_UNREADABLE = _counter("lease_rows_unreadable", (), "Lease rows passed over because they are not as KCL writes them.")
 LEASE_ROWS_VANISHED = _counter("lease_rows_vanished", _STREAM, "Rows of held leases that somebody deleted.")
-LEASE_ROWS = _counter("lease_rows_changed", (*_STREAM, "how"), "Lease rows created for shards that had none, deleted for ended ones.")
+LEASE_ROWS = _counter("lease_rows_created", _STREAM, "Lease rows made for shards that had none.")
 LEASE_HOLES = _gauge("lease_hash_range_holes", _STREAM, "Parts of the stream's hash range that no lease covers: records read by nobody.")
 FOREIGN_OWNERS = _gauge("lease_foreign_owners", (), "Workers of another application, such as a Java KCL, that hold leases.")
 FOREIGN_RANGES = _counter("foreign_ranges", _STREAM, "Ranges that another application processed; the log says so.")
@@ -132,7 +136,13 @@ NOTIFICATIONS_FAILED = _counter(
 )
 GAPS = _counter("expired_gaps", _STREAM, "Times that records expired in the stream before they were read; the log has a gap.")
 SHARD_HALTED = _gauge("shard_halted", _SHARD, "1 while the shard stands still until a person acts.")
+SHARD_STALLED = _gauge(
+    "shard_stalled", _SHARD, "1 while nothing moves in the shard and nothing explains it; the process is not alive then."
+)
 
+CREDENTIALS_EXPIRE = _gauge(
+    "credentials_expire_timestamp_seconds", (), "When the AWS credentials in use end; 0 if they do not, or there are none.", "seconds"
+)
 BUILD_INFO = _gauge("build_info", ("version", "worker"), "Always 1; the labels say what runs.")
 DRAINING = _gauge("draining", (), "1 once a signal has asked for the end.")
 LOOP_LAG = _gauge("event_loop_lag_seconds", (), "How much later than asked the event loop woke up.", "seconds")

@@ -13,6 +13,7 @@ from stream import events as ev
 from stream.contracts import Clock
 from stream.metrics import catalog as m
 from stream.metrics.catalog import CATALOG, PER_SHARD, Kind, Metric
+from stream.metrics.vitals import VITALS, begin_counts
 
 MAX_REASONS: Final = 200
 """Series of ``kst_dlq_records_total`` per recorder; further (stage, reason) pairs count as reason ``other``."""
@@ -71,6 +72,7 @@ class Recorder:
             self._held.add((event.stream, event.shard))
             self._show_held(event.stream)
             self.set(m.SHARD_HALTED, 0, event.stream, event.shard)
+            self.set(m.SHARD_STALLED, 0, event.stream, event.shard)
 
     def let_go(self, event: ev.Event) -> None:
         """The event's shard is somebody else's, or nobody's: its series go away."""
@@ -119,6 +121,15 @@ def _page_received(r: Recorder, e: ev.PageReceived) -> None:
 def _poll_repeated(r: Recorder, e: ev.PollRepeated) -> None:
     r.add(m.SOURCE_POLLS, 1, e.stream, e.why)
     r.add(m.SOURCE_POLL_WAIT, e.wait, e.stream)
+
+
+def _subscription_ended(r: Recorder, e: ev.SubscriptionEnded) -> None:
+    r.add(m.SOURCE_SUBSCRIPTIONS, 1, e.stream, e.why)
+    r.add(m.SOURCE_POLL_WAIT, e.wait, e.stream)
+
+
+def _retrieval_changed(r: Recorder, e: ev.RetrievalChanged) -> None:
+    r.set_shard(m.SOURCE_FALLBACK, float(e.to == "polling"), e)
 
 
 def _budget_waited(r: Recorder, e: ev.BudgetWaited) -> None:
@@ -252,6 +263,7 @@ def _reference_refresh_failed(r: Recorder, e: ev.ReferenceRefreshFailed) -> None
 
 def _shard_started(r: Recorder, e: ev.ShardStarted) -> None:
     r.add(m.SHARDS_STARTED, 1, e.stream)
+    begin_counts(r, e.stream)
     r.hold(e)
 
 
@@ -268,10 +280,6 @@ def _shard_released(r: Recorder, e: ev.ShardReleased) -> None:
 def _shard_halted(r: Recorder, e: ev.ShardHalted) -> None:
     r.hold(e)
     r.set_shard(m.SHARD_HALTED, 1, e)
-
-
-def _records_expired(r: Recorder, e: ev.RecordsExpired) -> None:
-    r.add(m.GAPS, 1, e.stream)
 
 
 def _part_opened(r: Recorder, e: ev.PartOpened) -> None:
@@ -303,11 +311,7 @@ def _lease_vanished(r: Recorder, e: ev.LeaseVanished) -> None:
 
 
 def _lease_created(r: Recorder, e: ev.LeaseCreated) -> None:
-    r.add(m.LEASE_ROWS, 1, e.stream, "created")
-
-
-def _lease_deleted(r: Recorder, e: ev.LeaseDeleted) -> None:
-    r.add(m.LEASE_ROWS, 1, e.stream, "deleted")
+    r.add(m.LEASE_ROWS, 1, e.stream)
 
 
 def _lease_written(r: Recorder, e: ev.LeaseWritten) -> None:
@@ -342,6 +346,8 @@ def _shard_rewound(r: Recorder, e: ev.ShardRewound) -> None:
 COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.PageReceived: _page_received,
     ev.PollRepeated: _poll_repeated,
+    ev.SubscriptionEnded: _subscription_ended,
+    ev.RetrievalChanged: _retrieval_changed,
     ev.BudgetWaited: _budget_waited,
     ev.UnitCut: _unit_cut,
     ev.StageApplied: _stage_applied,
@@ -372,7 +378,6 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.ShardEnded: _shard_ended,
     ev.ShardReleased: _shard_released,
     ev.ShardHalted: _shard_halted,
-    ev.RecordsExpired: _records_expired,
     ev.PartOpened: _part_opened,
     ev.NotificationFailed: _notification_failed,
     ev.WorkerStarted: _worker_started,
@@ -381,7 +386,6 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.LeaseDropped: _lease_dropped,
     ev.LeaseVanished: _lease_vanished,
     ev.LeaseCreated: _lease_created,
-    ev.LeaseDeleted: _lease_deleted,
     ev.LeaseWritten: _lease_written,
     ev.LeasesScanned: _leases_scanned,
     ev.LeaseRowUnreadable: _lease_row_unreadable,
@@ -389,5 +393,6 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.MixedFleet: _mixed_fleet,
     ev.ForeignProgress: _foreign_progress,
     ev.ShardRewound: _shard_rewound,
+    **VITALS,
 }
 """What is counted for each event class."""

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from stream.pipeline.model import Pipeline
+from stream.pipeline.model import Pipeline, Retrieval
 from stream.pipeline.resources import is_remote
 from stream.pipeline.secrets import SECRETS_MANAGER, references
 from stream.sink.redshift import RedshiftSinkConfig
 
 READ_STREAM: Final = ("kinesis:DescribeStreamSummary", "kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards")
+CONSUMER: Final = ("kinesis:DescribeStreamConsumer", "kinesis:RegisterStreamConsumer")
+SUBSCRIBE: Final = ("kinesis:SubscribeToShard",)
 OBJECTS: Final = ("s3:DeleteObject", "s3:GetObject", "s3:PutObject")
 LEASES: Final = (
     "dynamodb:DeleteItem",
@@ -77,6 +79,10 @@ def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     if objects is None:
         streams = tuple(_arn(where, kinesis.region, "kinesis", f"stream/{name}") for name in kinesis.names)
         yield Access("kinesis", READ_STREAM, streams, "read the stream")
+        if kinesis.retrieval is Retrieval.FAN_OUT:
+            consumers = tuple(f"{stream}/consumer/*" for stream in streams)
+            yield Access("kinesis", CONSUMER, streams, "register the consumer of enhanced fan-out")
+            yield Access("kinesis", SUBSCRIBE, consumers, "subscribe to shards")
         return
     yield from _below(objects.url, where, "read the source's objects")
     if objects.manifest is not None and is_remote(objects.manifest):

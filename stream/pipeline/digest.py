@@ -20,10 +20,10 @@ from stream.pipeline.model import Pipeline
 
 _DIGEST_HEX: Final = 32
 _PLACES: Final = {
-    "kinesis": frozenset({"start", "region", "endpoint", "on_expired"}),
+    "kinesis": frozenset({"start", "region", "endpoint", "on_expired", "retrieval", "consumer"}),
     "s3": frozenset({"url", "manifest", "time", "shards"}),
 }
-"""Options of a source that say where and from when to read: a unit's range says which records it holds."""
+"""Options of a source that say where, how and from when to read: a unit's range says which records it holds."""
 
 
 class _Dumper(yaml.SafeDumper):

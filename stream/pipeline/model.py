@@ -27,6 +27,7 @@ from stream.pipeline.units import parse_duration, parse_size
 from stream.pipeline.values import (
     ApplicationName,
     CollectorUrl,
+    ConsumerName,
     Count,
     Decoder,
     Duration,
@@ -50,7 +51,7 @@ from stream.pipeline.values import (
 from stream.sink.objects import SinkConfig
 from stream.transform.decode import Unknown
 from stream.transform.stage import SchemaMismatch
-from stream.transform.types import RecordSchema, parse_schema
+from stream.transform.types import RecordSchema, parse_schema, widened
 
 
 class KplOutOfRange(StrEnum):
@@ -67,8 +68,19 @@ class OnExpired(StrEnum):
     HALT = "halt"
 
 
+class Retrieval(StrEnum):
+    """How records are fetched."""
+
+    POLLING = "polling"
+    FAN_OUT = "fan_out"
+
+
 class LocalCoordination(Part):
     """One worker reads all shards; checkpoints lie beside the commit log."""
+
+
+class KclCoordination(Part):
+    """The KCL's MultiLangDaemon owns leases and retrieval, and starts a process of ours for each shard."""
 
 
 class LeaseBalance(StrEnum):
@@ -103,6 +115,7 @@ class Coordination(Part):
 
     local: LocalCoordination | None = Field(default=None, description="One worker reads all shards.")
     native: NativeCoordination | None = Field(default=None, description="Workers share the shards by leases in DynamoDB.")
+    kcl: KclCoordination | None = Field(default=None, description="The KCL's MultiLangDaemon; see `stream kcl`.")
 
     @model_validator(mode="before")
     @classmethod
@@ -160,6 +173,13 @@ class KinesisSource(Part):
         default=Start(StartKind.TRIM_HORIZON),
         description="Where a shard begins that was never read: trim_horizon, latest, or {at_timestamp: 2026-01-01T00:00:00Z}.",
     )
+    retrieval: Retrieval = Field(
+        default=Retrieval.POLLING,
+        description="polling (shares 2 MB/s of a shard with every other reader) or fan_out (2 MB/s of its own, costs extra).",
+    )
+    consumer: ConsumerName | None = Field(
+        default=None, description="With `retrieval: fan_out`: name of the registered consumer; the application's where not given."
+    )
     region: Region | None = Field(default=None, description="AWS region; the environment's where not given.")
     endpoint: Endpoint | None = Field(default=None, description="URL of the service, for an emulator or a VPC endpoint.")
     kpl_out_of_range: KplOutOfRange = Field(
@@ -195,7 +215,8 @@ class KinesisSource(Part):
     @model_serializer(mode="wrap")
     def _without_the_other(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Of ``stream`` and ``streams`` only the one that is used, so that a definition with one stream is written as it always was."""
-        return {key: value for key, value in handler(self).items() if value or key not in {"stream", "streams"}}
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if value or key not in {"stream", "streams"}}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -225,6 +246,11 @@ class Source(Part):
     )
     unknown: Unknown | None = Field(
         default=None, description="Fields that the schema does not name: ignore, reject or capture. Same as the decoder's option."
+    )
+    widen: bool = Field(
+        default=False,
+        description="Read each column in the widest type of its family (int64, float64, decimal(38,s)), so that values which outgrow "
+        "the schema are no dead letters.",
     )
 
     @model_validator(mode="before")
@@ -257,6 +283,8 @@ class Source(Part):
     @model_validator(mode="after")
     def _one_policy(self) -> Self:
         """``unknown`` and the decoder's own option agree, wherever it was written, so that equal meanings are equal models."""
+        if self.widen and self.fields is None:
+            fail_at(("widen",), "bad_value", "there is no schema whose types could be widened", "remove this line")
         own = getattr(self.decode, "unknown", None)
         if self.unknown is None or self.unknown == own:
             return self if self.unknown == own else self.model_copy(update={"unknown": own})
@@ -269,7 +297,10 @@ class Source(Part):
 
     def record_schema(self) -> RecordSchema | None:
         """The columns of a record, or None where the file names none."""
-        return None if self.fields is None else parse_schema(self.fields)
+        if self.fields is None:
+            return None
+        schema = parse_schema(self.fields)
+        return widened(schema) if self.widen else schema
 
 
 class Flush(Part):

@@ -115,6 +115,7 @@ def _named(what: str, pattern: str) -> Callable[[str], str]:
 ApplicationName: TypeAlias = Annotated[str, AfterValidator(_named("an application", r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"))]
 StreamName: TypeAlias = Annotated[str, AfterValidator(_named("a Kinesis stream", r"[a-zA-Z0-9_.-]{1,128}"))]
 """https://docs.aws.amazon.com/kinesis/latest/APIReference/API_CreateStream.html"""
+ConsumerName: TypeAlias = Annotated[str, AfterValidator(_named("a registered consumer", r"[a-zA-Z0-9_.-]{1,128}"))]
 TableName: TypeAlias = Annotated[str, AfterValidator(_named("a DynamoDB table", r"[a-zA-Z0-9_.-]{3,255}"))]
 """https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html"""
 Region: TypeAlias = Annotated[str, AfterValidator(_named("an AWS region", r"[a-z]{2}(-[a-z]+)+-[0-9]"))]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Final
 
 from stream.aws.errors import AwsRetryable
 from stream.aws.kinesis import KinesisClient, stream_name
 from stream.aws.retry import A_FEW_TIMES, GiveUp, decide
 from stream.budget import ByteBudget
 from stream.contracts import Clock, Emit, Shard
-from stream.events import PollRepeated
+from stream.events import PollRepeated, StreamDescribed
 from stream.source.pace import ReadSettings
+
+_DESCRIBE_SECONDS: Final = 600.0
+"""Between looks at the retention. DescribeStreamSummary allows 20 calls a second for a whole account."""
 
 _dice = secrets.SystemRandom().random
 
@@ -43,6 +48,7 @@ class StreamAccess:
         self.settings = settings or ReadSettings()
         self.dice = dice
         self._retention: timedelta | None = None
+        self._describe_at = clock.monotonic()
 
     async def shards(self) -> list[Shard]:
         """All shards the service still knows, open or closed, ordered by id; asks up to eight times.
@@ -51,6 +57,7 @@ class StreamAccess:
             Fatal: stream missing, access denied.
             Retryable: the service went on failing.
         """
+        await self._describe()
         attempt = 0
         while True:
             attempt += 1
@@ -62,6 +69,16 @@ class StreamAccess:
                     raise
                 self.emit(PollRepeated(stream_name(self.stream), "", "error", str(error), step.seconds))
                 await self.clock.sleep(step.seconds)
+
+    async def _describe(self) -> None:
+        """Tell now and then how long records stay; somebody may raise it because readers are behind."""
+        if self.clock.monotonic() < self._describe_at:
+            return
+        self._describe_at = self.clock.monotonic() + _DESCRIBE_SECONDS
+        with contextlib.suppress(AwsRetryable):
+            summary = await self.client.describe_stream_summary(self.stream)
+            self._retention = summary.retention
+            self.emit(StreamDescribed(stream_name(self.stream), "", summary.retention.total_seconds(), summary.open_shards))
 
     async def retention(self) -> timedelta:
         """How long the stream keeps records; asked for once."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime
+from functools import cached_property
 
+from stream.budget import ByteBudget
 from stream.contracts import Page, Shard, Start
 from stream.source.access import StreamAccess
+from stream.source.consumer import Consumer
+from stream.source.fan_out import FanOutReader
 from stream.source.shard import ShardReader
 
 
@@ -16,5 +20,24 @@ class KinesisSource(StreamAccess):
     def read(
         self, shard: Shard, after: int, start: Start, until: int | None = None, complete_until: datetime | None = None
     ) -> AsyncIterator[Page]:
-        """Pages of ``shard``, as ``contracts.Source.read`` promises."""
+        """Pages of ``shard``, as ``contracts.Source.read`` promises.
+
+        Ranges with an end are always polled: they are short, and a second subscription would end the one that follows the shard.
+        """
+        settings = self.settings.fan_out
+        if settings is not None and until is None:
+            return FanOutReader(self, self._consumer, settings, shard, after, start, complete_until).pages()
         return ShardReader(self, shard, after, start, until, complete_until).pages()
+
+    def beside(self, budget: ByteBudget) -> KinesisSource:
+        """The same stream read with another budget, for readers that must not wait for those of this one."""
+        return KinesisSource(
+            self.client, self.stream, budget=budget, clock=self.clock, emit=self.emit, settings=self.settings, dice=self.dice
+        )
+
+    @cached_property
+    def _consumer(self) -> Consumer:
+        if self.settings.fan_out is None:
+            msg = "only a source with fan_out has a consumer"
+            raise ValueError(msg)
+        return Consumer(self, self.settings.fan_out.consumer)

@@ -17,8 +17,24 @@ _DECAY: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
+class FanOut:
+    """How shards are subscribed to, by the registered consumer called ``consumer``.
+
+    ``resubscribe_seconds``: the service refuses a second subscription for so long after the first. ``silence_seconds``: a subscription
+    brings at least a heartbeat every few seconds; one that is silent for longer is dead. ``hold_seconds``: how long a message may wait
+    in the connection for room in memory. ``retry_seconds``: how long to poll before another try where subscribing is refused.
+    """
+
+    consumer: str
+    resubscribe_seconds: float = 5.0
+    silence_seconds: float = 30.0
+    hold_seconds: float = 5.0
+    retry_seconds: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
 class ReadSettings:
-    """How shards are read.
+    """How shards are read: polled, or with ``fan_out`` by subscription.
 
     ``calls_per_second`` stays below the 5 GetRecords calls a second that all readers of a shard share. Between polls of a shard
     that is read to its tip lie ``idle_first`` seconds, growing to ``idle_last``.
@@ -29,6 +45,7 @@ class ReadSettings:
     idle_first: float = 0.2
     idle_last: float = 1.0
     kpl_out_of_range: OutOfRange = OutOfRange.DROP
+    fan_out: FanOut | None = None
 
 
 class Pace:

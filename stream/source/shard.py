@@ -147,7 +147,10 @@ class ShardReader:
         raw = await source.client.get_records(source.stream, iterator, limit)
         now = source.clock.monotonic()
         self._pace.answered(now, records=raw.frame.height, behind_ms=raw.behind_ms)
-        return _Answer(raw, self._trimmed(raw.frame), now - begin)
+        return self._answer(raw, now - begin)
+
+    def _answer(self, raw: RawPage, seconds: float) -> _Answer:
+        return _Answer(raw, self._trimmed(raw.frame), seconds)
 
     async def _page(self, answer: _Answer, hold: Hold) -> Page:
         """The page that an answer makes, with the position moved up."""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from stream.transform.decompress import Codec, Compression, decompressing
 from stream.transform.stage import BoundStage, Example, Resources
 from stream.transform.types import RecordSchema
+from stream.transform.windows import windowed
 
 
 class Unknown(StrEnum):
@@ -37,6 +38,8 @@ class DecoderConfig(BaseModel):
     """``given`` has one row per record with the text under ``_data``; ``expect`` the decoded rows."""
     expands: ClassVar[bool] = False
     """Whether one record may hold any number of rows."""
+    window_bytes: ClassVar[int | None] = None
+    """Bytes of records to read in one go, where reading takes far more memory than the columns; None: the whole batch."""
 
     compression: Compression | None = Field(
         default=None, description="How each record is compressed: gzip, zstd, snappy, or {codec, max_bytes, max_ratio}."
@@ -69,6 +72,8 @@ class DecoderConfig(BaseModel):
     def bound(self, schema: RecordSchema | None) -> BoundStage:
         """``bind``, over records that are decompressed first where ``compression`` says so."""
         bare = self.bind(schema)
+        if self.window_bytes is not None:
+            bare = windowed(bare, self.window_bytes)
         if self.compression is None or self.compression.codec is Codec.NONE:
             return bare
         return decompressing(self.compression, bare)

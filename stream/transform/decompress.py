@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
@@ -13,11 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stream.batch import DATA, ROW
 from stream.transform.stage import Applied, BoundStage
+from stream.transform.windows import joined
 
 BAD_COMPRESSION: Final = "bad_compression"
 TOO_LARGE: Final = "decompressed_too_large"
 
 _GZIP: Final = zlib.MAX_WBITS | 16
+_FED: Final = 16 * 1024
+"""Bytes given to zlib at a time: it copies what follows the end of a member, so a record of many small members would cost the square."""
+_HELD: Final = 32 * 1024 * 1024
+"""Plain bytes that are decoded in one go; a unit may come to many times this, and is never held whole in plain form."""
 
 
 class Codec(StrEnum):
@@ -51,17 +56,22 @@ class _TooLargeError(Exception):
 def _gunzip(data: bytes, limit: int) -> bytes:
     """All members of a gzip file, as RFC 1952 says."""
     parts: list[bytes] = []
-    left, rest = limit, data
-    while rest or not parts:
-        member = zlib.decompressobj(_GZIP)
+    left, at, rest = limit, 0, b""
+    member = None
+    while rest or at < len(data) or member is None:
+        if member is None or member.eof:
+            member = zlib.decompressobj(_GZIP)
+        if not rest:
+            rest, at = data[at : at + _FED], at + _FED
         part = member.decompress(rest, left + 1)
-        if len(part) > left:
+        left -= len(part)
+        if left < 0:
             raise _TooLargeError
-        if not member.eof:
-            msg = "the stream ends before its end mark"
-            raise zlib.error(msg)
         parts.append(part)
-        left, rest = left - len(part), member.unused_data
+        rest = member.unused_data if member.eof else member.unconsumed_tail
+    if not member.eof:
+        msg = "the stream ends before its end mark"
+        raise zlib.error(msg)
     return b"".join(parts)
 
 
@@ -112,11 +122,8 @@ def decompressing(compression: Compression, inner: BoundStage) -> BoundStage:
     """``inner`` over plain records; those that cannot be decompressed are rejects."""
 
     def apply(frame: pl.DataFrame) -> Applied:
-        plain = [decompress(data, compression) for data in frame[DATA].to_list()]
-        good = [at for at, data in enumerate(plain) if isinstance(data, bytes)]
-        bad = {at: reason for at, reason in enumerate(plain) if isinstance(reason, str)}
-        readable = frame[good].with_columns(pl.Series(DATA, [plain[at] for at in good], pl.Binary()))
-        applied = inner(readable)
+        bad: dict[int, str] = {}
+        applied = joined(inner(part) for part in _readable(frame, compression, bad))
         if not bad:
             return applied
         refused = pl.DataFrame({ROW: frame[ROW][list(bad)], "reason": list(bad.values())}, schema={ROW: pl.UInt32(), "reason": pl.String()})
@@ -124,3 +131,22 @@ def decompressing(compression: Compression, inner: BoundStage) -> BoundStage:
         return Applied(applied.frame, rejects)
 
     return apply
+
+
+def _readable(frame: pl.DataFrame, compression: Compression, bad: dict[int, str]) -> Iterator[pl.DataFrame]:
+    """The records that can be decompressed, in parts of bounded size; the reasons of the others go to ``bad``, by place."""
+    good: list[int] = []
+    plain: list[bytes] = []
+    held = 0
+    for at, record in enumerate(frame[DATA].to_list()):
+        data = decompress(record, compression)
+        if isinstance(data, str):
+            bad[at] = data
+            continue
+        if good and held + len(data) > _HELD:
+            yield frame[good].with_columns(pl.Series(DATA, plain, pl.Binary()))
+            good, plain, held = [], [], 0
+        good.append(at)
+        plain.append(data)
+        held += len(data)
+    yield frame[good].with_columns(pl.Series(DATA, plain, pl.Binary()))

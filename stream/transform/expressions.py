@@ -13,6 +13,7 @@ from typing import Final
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
+from stream.transform.patterns import MAX_REPEATED, repetitions
 from stream.transform.stage import SchemaMismatch
 from stream.transform.types import near
 
@@ -45,6 +46,9 @@ ACROSS_ROWS: Final = frozenset(
 _CLAUSES: Final = frozenset({"and", "or", "not", "in", "when", "then", "else", "between", "like", "ilike", "from", "any", "all"})
 _FORBIDDEN_WORDS: Final = frozenset({"over", "select", "exists"})
 _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|([A-Za-z_][A-Za-z0-9_]*)(\s*\()?|;", re.DOTALL)
+
+_BY_PATTERN: Final = re.compile(r"~|\b(?:rlike|regexp|regexp_like)\b", re.IGNORECASE)
+"""What takes a regular expression."""
 
 
 def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...] = ()) -> tuple[pl.Expr, pl.DataType]:
@@ -82,7 +86,11 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
 
 def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
     """What is refused before Polars sees it, as (problem, hint)."""
+    by_pattern = _BY_PATTERN.search(text) is not None
     for match in _TOKEN.finditer(text):
+        if by_pattern and match.group().startswith("'") and repetitions(match.group()) > MAX_REPEATED:
+            problem = f"character {match.start() + 1}: counted repetitions that stand for more than {MAX_REPEATED} characters"
+            yield problem, "write * or + in place of a large {n}, and hold the length apart, as with char_length()"
         if match.group() == ";":
             yield f"character {match.start() + 1}: unexpected ';'", "an option holds one expression"
         if match.group(1) is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +16,7 @@ from stream.transform.types import TIMESTAMP, parse_type
 from stream.transform.values import FIRST_US, LAST_US
 
 PARSE_FAILED: Final = "parse_failed"
-_TEXT: Final = "text"
+TEXT: Final = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +28,30 @@ class Parser:
 
 
 def _evaluator(columns: Mapping[str, pl.Expr], failed: pl.Expr, name: str) -> Callable[[pl.Series], tuple[pl.DataFrame, pl.Series]]:
-    reason = pl.when(pl.col(_TEXT).is_not_null() & failed.fill_null(value=True)).then(pl.lit(f"{PARSE_FAILED}:{name}")).alias("reason")
+    reason = pl.when(pl.col(TEXT).is_not_null() & failed.fill_null(value=True)).then(pl.lit(f"{PARSE_FAILED}:{name}")).alias("reason")
     exprs = [value.alias(column) for column, value in columns.items()]
 
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-        frame = text.alias(_TEXT).to_frame()
+        frame = text.alias(TEXT).to_frame()
         return frame.select(exprs), frame.select(reason).to_series()
 
     return read
+
+
+Read = Callable[[pl.Series], tuple[pl.DataFrame, pl.Series]]
+
+
+def by_distinct(read: Read) -> Read:
+    """``read`` over the distinct values only, for what costs much a value and has few values."""
+
+    def apply(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
+        distinct = text.unique(maintain_order=True)
+        columns, reason = read(distinct)
+        table = columns.with_columns(distinct.alias(TEXT), reason.alias("reason"))
+        done = text.alias(TEXT).to_frame().join(table, on=TEXT, how="left", maintain_order="left", nulls_equal=True)
+        return done.select(columns.columns), done["reason"]
+
+    return apply
 
 
 def regex(pattern: str, types: Mapping[str, str], name: str, path: tuple[str | int, ...]) -> Parser:
@@ -85,7 +100,7 @@ def timestamp(formats: Sequence[str], zone: str, into: str, name: str) -> Parser
     for at, form in enumerate(formats):
         try:
             value = _moment(form, zone)
-            pl.DataFrame({_TEXT: ["x"]}).select(value)
+            pl.DataFrame({TEXT: ["x"]}).select(value)
         except PolarsError as error:
             said = str(error).splitlines()[0]
             path = ("timezone",) if "zone" in said else ("timestamp", at)
@@ -97,7 +112,7 @@ def timestamp(formats: Sequence[str], zone: str, into: str, name: str) -> Parser
 
 
 def _moment(form: str, zone: str) -> pl.Expr:
-    moment = pl.col(_TEXT).str.to_datetime(form, time_unit="us", strict=False)
+    moment = pl.col(TEXT).str.to_datetime(form, time_unit="us", strict=False)
     if not any(offset in form for offset in ("%z", "%:z", "%#z")):
         moment = moment.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
     moment = moment.dt.convert_time_zone("UTC")
@@ -114,12 +129,12 @@ _URL: Final = (
 
 def url(prefix: str, parts: Sequence[str], name: str) -> Parser:
     """Parts of an absolute or relative URL, percent-encoding untouched; host and scheme in lower case."""
-    groups = pl.col(_TEXT).str.extract_groups(_URL)
+    groups = pl.col(TEXT).str.extract_groups(_URL)
     every: dict[str, pl.Expr] = {part: groups.struct.field(part) for part in URL_PARTS}
     every["scheme"], every["host"] = every["scheme"].str.to_lowercase(), every["host"].str.to_lowercase()
     port = pl.when(every["port"] != "").then(every["port"])
     every["port"] = port.cast(pl.UInt16, strict=False)
-    failed = ~pl.col(_TEXT).str.contains(_URL) | (port.is_not_null() & every["port"].is_null())
+    failed = ~pl.col(TEXT).str.contains(_URL) | (port.is_not_null() & every["port"].is_null())
     kinds: dict[str, pl.DataType] = {f"{prefix}{part}": pl.UInt16() if part == "port" else pl.String() for part in parts}
     return Parser(kinds, _evaluator({f"{prefix}{part}": every[part] for part in parts}, failed, name))
 
@@ -155,7 +170,7 @@ _DEVICES: Final = (
 
 def user_agent(prefix: str, name: str) -> Parser:
     """``browser``, its major ``version``, ``os`` and ``device``, each null where unknown; good for counting, not for deciding."""
-    text = pl.col(_TEXT)
+    text = pl.col(TEXT)
     version = pl.coalesce(
         pl.when(_first_that_fits(_BROWSERS) == browser).then(text.str.extract(pattern, 1)) for browser, pattern in _BROWSERS
     )
@@ -166,51 +181,8 @@ def user_agent(prefix: str, name: str) -> Parser:
         f"{prefix}device": _first_that_fits(_DEVICES),
     }
     kinds: dict[str, pl.DataType] = {column: pl.Int32() if column.endswith("version") else pl.String() for column in columns}
-    return Parser(kinds, _evaluator(columns, pl.lit(value=False), name))
+    return Parser(kinds, by_distinct(_evaluator(columns, pl.lit(value=False), name)))
 
 
 def _first_that_fits(table: Sequence[tuple[str, str]]) -> pl.Expr:
-    return pl.coalesce(pl.when(pl.col(_TEXT).str.contains(pattern)).then(pl.lit(word)) for word, pattern in table)
-
-
-_KINDS: Final = tuple(
-    (kind, tuple(ipaddress.ip_network(network) for network in networks.split()))
-    for kind, networks in (
-        ("unspecified", "0.0.0.0/32 ::/128"),
-        ("loopback", "127.0.0.0/8 ::1/128"),
-        ("private", "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7"),
-        ("shared", "100.64.0.0/10"),
-        ("link_local", "169.254.0.0/16 fe80::/10"),
-        ("multicast", "224.0.0.0/4 ff00::/8"),
-        ("documentation", "192.0.2.0/24 198.51.100.0/24 203.0.113.0/24 2001:db8::/32"),
-        ("reserved", "0.0.0.0/8 192.0.0.0/24 198.18.0.0/15 240.0.0.0/4 ::ffff:0:0/96 64:ff9b:1::/48 100::/64 2001::/23"),
-    )
-)
-"""From IANA's registries of special-purpose addresses. Python has such a table too, but not the same one in each version."""
-
-
-def ip(prefix: str, name: str) -> Parser:
-    """``version`` (4 or 6), ``kind`` (global, private, loopback, ...) and ``network``, the /24 or /48 that the address lies in."""
-    kinds: dict[str, pl.DataType] = {f"{prefix}version": pl.Int8(), f"{prefix}kind": pl.String(), f"{prefix}network": pl.String()}
-
-    def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-        distinct = text.drop_nulls().unique(maintain_order=True)
-        found = pl.DataFrame([_address(value) for value in distinct], schema=list(kinds.items()), orient="row")
-        table = found.with_columns(distinct.alias(_TEXT))
-        joined = text.alias(_TEXT).to_frame().join(table, on=_TEXT, how="left", maintain_order="left")
-        failed = text.is_not_null() & joined[f"{prefix}version"].is_null()
-        return joined.drop(_TEXT), pl.select(pl.when(failed).then(pl.lit(f"{PARSE_FAILED}:{name}")).alias("reason")).to_series()
-
-    return Parser(kinds, read)
-
-
-def _address(text: str) -> tuple[int | None, str | None, str | None]:
-    try:
-        address = ipaddress.ip_address(text) if "%" not in text else None
-    except ValueError:
-        address = None
-    if address is None:
-        return None, None, None
-    kind = next((kind for kind, networks in _KINDS if any(address in network for network in networks)), "global")
-    network = ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False)
-    return address.version, kind, str(network)
+    return pl.coalesce(pl.when(pl.col(TEXT).str.contains(pattern)).then(pl.lit(word)) for word, pattern in table)

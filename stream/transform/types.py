@@ -304,3 +304,28 @@ def _parse_fields(mapping: Mapping[str, Any], path: tuple[str | int, ...], depth
             yield name, parsed
         else:
             raise SchemaMismatch(here, f"expected a type such as `int64?`, got {value!r}", f"known types: {', '.join(NAMES)}")
+
+
+def widened(schema: RecordSchema) -> RecordSchema:
+    """``schema`` with each number, also inside lists and objects, in the widest type of its family; all else as it is.
+
+    Whole numbers become int64, but uint64 stays, since neither holds the other; float32 becomes float64, decimal(p,s) decimal(38,s).
+    """
+    return RecordSchema(tuple((name, _widened(kind)) for name, kind in schema))
+
+
+def _widened(kind: Type) -> Type:
+    match kind.kind:
+        case Kind.PLAIN if kind.polars.is_integer() and kind.polars != pl.UInt64():
+            wide = parse_type("int64")
+        case Kind.FLOAT32:
+            wide = parse_type("float64")
+        case Kind.DECIMAL:
+            wide = parse_type(f"decimal(38,{kind.wire.scale})")
+        case Kind.LIST if kind.item is not None:
+            wide = _list_of(_widened(kind.item))
+        case Kind.OBJECT:
+            wide = _object_of(tuple((name, _widened(inner)) for name, inner in kind.fields))
+        case _:
+            return kind
+    return _nullable(wide) if kind.nullable else wide

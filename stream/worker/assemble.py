@@ -28,6 +28,7 @@ from stream.errors import DefinitionError, Fatal
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.coordinator import Coordinator
 from stream.lease.native import LeaseCheckpoints
+from stream.pipeline.access import needed
 from stream.pipeline.limits import READING_SHARE, unit_bytes
 from stream.pipeline.model import OnExpired, Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
@@ -37,6 +38,7 @@ from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
 from stream.worker.breaker import Breaker
+from stream.worker.credentials import CredentialKeeper
 from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
 from stream.worker.leasing import open_leases
@@ -95,6 +97,7 @@ class _Shared:
     definitions: Definitions
     current: CurrentRecipe
     refresher: Refresher | None
+    keeper: CredentialKeeper | None
     cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]]
     budget: ByteBudget
     rereading: ByteBudget
@@ -124,9 +127,8 @@ async def assemble(
     await require(pipeline.requires, options.base, session)
     for store in (*stores.values(), state):
         await repeat("look at", nowhere, functools.partial(_look, store))
-    name, leases = options.worker or worker_id(clock), options.leases
-    if leases is None and pipeline.coordination.native is not None and options.reading == Reading() and pipeline.source.s3 is None:
-        leases = await open_leases(pipeline, pipeline.coordination.native, session, name, clock, emit, stack)
+    name = options.worker or worker_id(clock)
+    leases = options.leases or await _leases(pipeline, options, session, name, emit, stack)
     hear = emit if leases is None else to_all(emit, leases.count)
     managed = functools.partial(read_secret, session)
     read = functools.partial(read_object, session)
@@ -146,6 +148,7 @@ async def assemble(
         definitions=definitions,
         current=current,
         refresher=Refresher(pipeline, fetched, fetch, definitions, current, clock, emit) if intervals(pipeline) else None,
+        keeper=CredentialKeeper(session, clock, emit) if needed(pipeline) else None,
         cook=_in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "cook"))),
         budget=ByteBudget(int(pipeline.memory.budget * READING_SHARE)),
         rereading=ByteBudget(int(pipeline.memory.budget * REREADING_SHARE)),
@@ -158,8 +161,7 @@ async def assemble(
     base_url = functools.partial(located, base=options.base)
     around = Surroundings(pipeline, options.reading, session, state, stores[rejects.NAME], base_url, name, clock, hear)
     opened = await repeat("open source", nowhere, lambda: open_reading(around, stack))
-    each = [await _stream_parts(one, shared) for one in opened]
-    who = (shared.worker, clock, emit)
+    each, who = [await _stream_parts(one, shared) for one in opened], (name, clock, emit)
     return [
         replace(one, loaders=await open_loaders(pipeline, one.stream, session, one.parts.log, stores, definitions, who, stack))
         for one in each
@@ -199,8 +201,19 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
         leases=leases,
         once=opened.finite,
         refresher=shared.refresher,
+        keeper=shared.keeper,
     )
     return StreamParts(opened.chain, start, parts)
+
+
+async def _leases(
+    pipeline: Pipeline, options: WorkerOptions, session: AwsSession, name: str, emit: Emit, stack: AsyncExitStack
+) -> Coordinator | None:
+    """Leases, where workers share shards: those of a stream that is read without end. What ends by itself is one worker's."""
+    native = pipeline.coordination.native
+    if native is None or options.reading != Reading() or pipeline.source.s3 is not None:
+        return None
+    return await open_leases(pipeline, native, session, name, options.clock, emit, stack)
 
 
 async def _sender(pipeline: Pipeline, options: WorkerOptions, managed: SecretReader, emit: Emit, stack: AsyncExitStack) -> Sender | None:

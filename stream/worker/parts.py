@@ -17,6 +17,7 @@ from stream.contracts import Checkpoints, Clock, Emit, Shard, Source, Start
 from stream.errors import Fatal, Halted, LeaseLost, Superseded
 from stream.events import Event
 from stream.worker.breaker import Breaker
+from stream.worker.credentials import CredentialKeeper
 from stream.worker.exporting import ExportTask
 from stream.worker.leasing import Leases
 from stream.worker.loading import Loader
@@ -53,6 +54,7 @@ class Parts:
     leases: Leases | None = None
     once: bool = False
     refresher: Refresher | None = None
+    keeper: CredentialKeeper | None = None
 
     @property
     def recipe(self) -> Recipe:

@@ -17,10 +17,10 @@ from stream.commit.naming import start_key
 from stream.contracts import Clock, Emit, LendingSource, ObjectStore, Start, StartKind
 from stream.errors import DefinitionError
 from stream.pipeline.model import KinesisSource as KinesisOptions
-from stream.pipeline.model import Pipeline
+from stream.pipeline.model import Pipeline, Retrieval
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
-from stream.source.pace import ReadSettings
+from stream.source.pace import FanOut, ReadSettings
 from stream.source.until import ReadUntil, refuse_lost
 from stream.storage.open import open_store
 from stream.worker.dead_letters import DeadLetters, chain_name
@@ -126,7 +126,6 @@ async def _manifest(around: Surroundings, url: str | None) -> bytes | None:
 async def _kinesis(options: KinesisOptions, client: KinesisClient, around: Surroundings) -> Opened:
     reading, now = around.reading, around.clock.now()
     summary = await client.describe_stream_summary(options.stream)
-    settings = ReadSettings(kpl_out_of_range=OutOfRange(options.kpl_out_of_range.value))
     begin, end = reading.window.begin, reading.window.end
     start, chain, until = options.start, options.stream, now if reading.once else None
     if begin is not None:
@@ -135,6 +134,9 @@ async def _kinesis(options: KinesisOptions, client: KinesisClient, around: Surro
         chain = f"{BACKFILL}.{options.stream}.{_stamp(begin)}-{_stamp(until)}"
         if not reading.disjoint:
             await _refuse_doubles(options, until, around)
+
+    fan_out = FanOut(options.consumer or around.pipeline.application) if options.retrieval is Retrieval.FAN_OUT and until is None else None
+    settings = ReadSettings(kpl_out_of_range=OutOfRange(options.kpl_out_of_range.value), fan_out=fan_out)
 
     async def make(budget: ByteBudget) -> LendingSource:
         source = KinesisSource(client, options.stream, budget=budget, clock=around.clock, emit=around.emit, settings=settings)

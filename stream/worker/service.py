@@ -26,6 +26,7 @@ from stream.metrics.logs import JsonLog
 from stream.metrics.process import register_process, watch_loop
 from stream.metrics.recorder import Recorder
 from stream.metrics.server import Health, MetricsServer
+from stream.metrics.stall import StallWatch, watch_stalls
 from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader
 from stream.worker.allocators import keep_giving_back, prepare_allocators
@@ -51,7 +52,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     recorder, log, name = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock), worker_id(options.clock)
     narrator = Narrator(Operations(pipeline.application, name, options.clock), log)
     totals = RunTotals()
-    emit = to_all(recorder, narrator, totals, _HealthListener(health), *options.listeners)
+    stalls = StallWatch(options.clock)
+    emit = to_all(recorder, narrator, totals, stalls, _HealthListener(health), *options.listeners)
     register_process(registry)
     draining = asyncio.Event()
     try:
@@ -72,9 +74,10 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             health.clear("worker")
             async with asyncio.TaskGroup() as group:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
+                aside.append(group.create_task(watch_stalls(stalls, options.clock, lambda *where: emit(events.ShardStalled(*where)))))
                 aside.append(group.create_task(keep_giving_back(options.clock)))
                 loaders = [loader for one in each for loader in one.loaders]
-                beside = (*exports, *loaders, reporter, told, leases, each[0].parts.refresher)
+                beside = (*exports, *loaders, reporter, told, leases, each[0].parts.refresher, each[0].parts.keeper)
                 aside += [group.create_task(one.run()) for one in beside if one is not None]
                 await streams.run(options.drain_seconds)
                 if leases is not None:
@@ -122,6 +125,8 @@ class _HealthListener:
                 self._health.block(f"shard {stream}/{shard}" if shard else f"stream {stream}", reason)
             case events.ShardStarted(stream, shard, _):
                 self._health.clear(f"shard {stream}/{shard}")
+            case events.ShardStalled(stream, shard, seconds):
+                self._health.fault = f"shard {stream}/{shard} has not moved for {seconds:.0f} s, and nothing is known to hold it up"
             case events.ExportHalted(stream, shard, _, reason, _, True):
                 self._health.block(f"export {stream}/{shard}", reason)
             case events.ExportResumed(stream, shard):

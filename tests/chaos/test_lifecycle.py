@@ -79,3 +79,20 @@ def test_a_stream_without_records(world):
     worker.until(world.committed)
     assert worker.drain() == 0
     world.exact(whole=False)
+
+
+def test_a_worker_to_which_records_are_pushed(world):
+    path = world.pipeline()
+    path.write_text(path.read_text().replace("start: trim_horizon}", "start: trim_horizon, retrieval: fan_out, consumer: mine}"))
+    world.produce(200)
+    world.misbehave({"action": "truncate", "operation": "SubscribeToShard", "times": 2})
+    worker = world.start(path)
+    worker.until(world.committed)
+    world.split()
+    world.produce(200)
+    worker.until(world.committed)
+    assert worker.drain() == 0, worker.said()
+    world.exact()
+    assert '"to":"polling"' not in worker.said()
+    arn = world.client.describe_stream_summary(StreamName=world.stream)["StreamDescriptionSummary"]["StreamARN"]
+    assert [each["ConsumerName"] for each in world.client.list_stream_consumers(StreamARN=arn)["Consumers"]] == ["mine"]

@@ -512,7 +512,7 @@ def test_requests_are_signed_for_the_region_and_ask_for_plain_bytes(aws_env: Non
     async def body(world: World) -> None:
         world.fake.shards[S0] = FakeShard()
         await world.source.shards()
-        [headers] = world.fake.headers
+        *_, headers = world.fake.headers
         assert "/eu-west-1/kinesis/aws4_request" in headers["Authorization"]
         assert headers["Accept-Encoding"] == "identity"
         assert headers["Content-Type"] == "application/x-amz-json-1.1"

@@ -1,102 +1,112 @@
-"""What every stage must do, run for each one that is built in."""
+"""What every stage must do, run for each one that is built in or installed."""
+
+from typing import ClassVar
 
 import polars as pl
 import pytest
 
-from stream.transform.engine import Step, advance
+from stream.pipeline.components import stage_class, stage_names
+from stream.testing import stages as contract
+from stream.testing.stages import STAGE_CHECKS
+from stream.transform.stage import Applied, Example, StageConfig
 from stream.transform.stages import STAGES
-from stream.transform.types import SYSTEM_SCHEMA
-from tests.frames import RESOURCES, rows
+from tests.frames import RESOURCES
 
-every_stage = pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-
-
-def example(stage):
-    config = stage.model_validate(stage.example.config)
-    given = stage.example.given
-    return config, rows({name: [row[name] for row in given] for name in given[0]})
+EVERY = [stage_class(name) for name in stage_names()]
 
 
-def step(config, frame):
-    return Step(
-        "1:it",
-        config.bind(frame.schema, RESOURCES),
-        config.output(frame.schema, RESOURCES),
-        config.row_wise,
-        config.drops,
-        not config.expands,
-        config.expands,
-    )
-
-
-def plain(frame):
-    """The user's columns with times as ISO-8601 text."""
-    texts = [pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%SZ") for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
-    return frame.with_columns(texts).drop(list(SYSTEM_SCHEMA)).to_dicts()
-
-
-@every_stage
-def test_the_example_holds(stage):
-    config, frame = example(stage)
-    after, _ = advance(step(config, frame), frame)
-    assert plain(after) == stage.example.expect
-
-
-@every_stage
-def test_the_output_is_as_declared_and_every_row_ends_once(stage):
-    config, frame = example(stage)
-    made = step(config, frame)
-    after, settled = advance(made, frame)
-    assert after.schema == made.output
-    assert list(after.columns) == list(made.output)
-    assert sorted([*after["_row"].unique(), *settled["_row"]]) == frame["_row"].to_list()
-
-
-@every_stage
-def test_an_empty_frame_gives_an_empty_frame_as_declared(stage):
-    config, frame = example(stage)
-    applied = step(config, frame).run(frame.clear())
-    assert applied.frame.is_empty()
-    assert applied.frame.schema == config.output(frame.schema, RESOURCES)
-    assert applied.rejects is None or applied.rejects.is_empty()
-
-
-@every_stage
-def test_nulls_alone_do_not_break_it(stage):
-    config, frame = example(stage)
-    empty = frame.with_columns(pl.lit(None, kind).alias(name) for name, kind in frame.schema.items() if name not in SYSTEM_SCHEMA)
-    after, settled = advance(step(config, frame), empty)
-    assert after["_row"].n_unique() + settled.height == frame.height
-    assert not settled["reason"].str.starts_with("stage_error").any()
-
-
-@every_stage
-def test_twice_is_the_same_and_the_input_stays(stage):
-    config, frame = example(stage)
-    before = frame.clone()
-    first, second = advance(step(config, frame), frame), advance(step(config, frame), frame)
-    assert first[0].equals(second[0])
-    assert first[1].equals(second[1])
-    assert frame.equals(before)
-
-
-@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage.row_wise], ids=lambda stage: stage.name)
-def test_a_row_wise_stage_gives_the_same_in_parts(stage):
-    config, frame = example(stage)
-    made = step(config, frame)
-    whole = advance(made, frame)
-    parts = [advance(made, frame[index : index + 1]) for index in range(frame.height)]
-    assert pl.concat([part[0] for part in parts]).equals(whole[0])
-    assert pl.concat([part[1] for part in parts]).sort("_row").equals(whole[1].sort("_row"))
-
-
-@every_stage
-def test_it_explains_itself(stage):
-    assert stage.__doc__
-    for name, field in stage.model_fields.items():
-        assert field.description, f"{stage.name}.{name} has no description"
+@pytest.mark.parametrize("check", STAGE_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("stage", EVERY, ids=lambda stage: stage.name)
+def test_the_contract_holds(stage, check):
+    check(stage, RESOURCES)
 
 
 def test_names_are_unique_and_sorted():
     names = [stage.name for stage in STAGES]
     assert names == sorted(set(names))
+
+
+class Wrong(StageConfig):
+    """A stage that its subclasses break, each in one way."""
+
+    name: ClassVar[str] = "wrong"
+    example: ClassVar[Example] = Example(config={}, given=[{"x": 1}, {"x": 2}], expect=[{"x": 1}, {"x": 2}])
+    runs: ClassVar[list[int]] = []
+
+    def output(self, schema, resources):
+        return schema
+
+    def bind(self, schema, resources):
+        return lambda frame: Applied(self.change(frame))
+
+    def change(self, frame):
+        return frame
+
+
+class Doubles(Wrong):
+    """x"""
+
+    def change(self, frame):
+        return frame.with_columns(pl.col("x") * 2)
+
+
+class Remembers(Wrong):
+    """x"""
+
+    def change(self, frame):
+        self.runs.append(1)
+        return frame.with_columns(pl.lit(len(self.runs), pl.Int64).alias("x"))
+
+
+class Sums(Wrong):
+    """x"""
+
+    def change(self, frame):
+        return frame.with_columns(pl.col("x").cum_sum())
+
+
+class Alters(Wrong):
+    """x"""
+
+    def change(self, frame):
+        if frame.height:
+            frame[0, "x"] = 9
+        return frame
+
+
+class Raises(Wrong):
+    """x"""
+
+    def change(self, frame):
+        if frame["x"].null_count():
+            raise ValueError
+        return frame
+
+
+class Adds(Wrong):
+    """x"""
+
+    def change(self, frame):
+        return frame if frame.height else frame.with_columns(pl.lit(1).alias("y"))
+
+
+class Silent(Wrong):
+    __doc__ = None
+
+
+@pytest.mark.parametrize(
+    ("stage", "check"),
+    [
+        (Doubles, contract.example_holds),
+        (Remembers, contract.twice_gives_the_same_bytes),
+        (Sums, contract.parts_give_what_the_whole_gives),
+        (Alters, contract.input_stays_as_it_is),
+        (Raises, contract.nulls_do_not_break_it),
+        (Adds, contract.no_rows_give_no_rows),
+        (Silent, contract.it_explains_itself),
+    ],
+    ids=lambda it: it.__name__,
+)
+def test_each_check_finds_what_it_is_for(stage, check):
+    with pytest.raises(AssertionError):
+        check(stage, RESOURCES)

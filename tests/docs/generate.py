@@ -21,6 +21,7 @@ import typer.main
 import yaml
 from pydantic import BaseModel
 
+from deploy.eks.monitoring import generate as monitoring
 from stream import events
 from stream.cli.main import app
 from stream.metrics.catalog import CATALOG
@@ -170,6 +171,7 @@ def files() -> Iterator[tuple[str, str]]:
     """Path and content of every file that is made from the code as a whole."""
     yield "docs/pipeline.schema.json", json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     yield from reference.pages()
+    yield from monitoring.files()
 
 
 def pages() -> list[Path]:

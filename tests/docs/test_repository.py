@@ -19,7 +19,7 @@ def texts():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
     for name in filter(None, listed):
         path = ROOT / name
-        if path.suffix != ".parquet" and path.is_file():
+        if path.suffix not in {".parquet", ".png"} and path.is_file():
             yield name, path.read_text()
 
 

@@ -45,6 +45,22 @@ def test_waiters_are_served_in_order_and_waiting_is_pressure():
     asyncio.run(run())
 
 
+def test_waits_that_are_cancelled_together_leave_the_budget_as_it_was():
+    async def run():
+        budget = ByteBudget(10)
+        await budget.acquire(10)
+        tasks = [asyncio.ensure_future(budget.acquire(5)) for _ in range(3)]
+        await settle()
+        for task in tasks:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(end) for end in ends] == [asyncio.CancelledError] * 3
+        assert budget.held == 10
+        assert not budget.pressure.is_set()
+
+    asyncio.run(run())
+
+
 def test_an_estimate_that_was_too_high_lets_the_next_in():
     async def run():
         budget = ByteBudget(10)

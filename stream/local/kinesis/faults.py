@@ -38,6 +38,8 @@ class Action(StrEnum):
     """GetRecords: the next iterator points to the same page again."""
     EMPTY_PAGE = "empty_page"
     """GetRecords: no records, though the shard has some; the lag is still reported."""
+    STALL = "stall"
+    """SubscribeToShard: after its first event the subscription says nothing more, and stays open."""
     FAIL_RECORDS = "fail_records"
     """PutRecords: every ``every``-th record, counted from the first, fails and is not stored."""
 

@@ -102,6 +102,9 @@ class Server:
                     await response.write(message[: len(message) // 2])
                     return _hang_up(request, response)
                 await response.write(message)
+                if fault is not None and fault.action is Action.STALL and b"SubscribeToShardEvent" in message:
+                    await self.subscriptions.silence(subscription)
+                    break
                 if fault is not None and fault.action is Action.CLOSE_AFTER_APPLY:
                     return _hang_up(request, response)
             await response.write_eof()

@@ -112,6 +112,12 @@ class Subscriptions:
             if not page.behind_ms:
                 await self._wait(changed, min(settings.heartbeat_ms / 1000, end - now))
 
+    async def silence(self, subscription: Subscription) -> None:
+        """Say nothing until another subscriber takes the channel, its five minutes are over, or the server ends."""
+        end = self.clock.monotonic() + self.state.settings.subscription_ms / 1000
+        while not self.closing and subscription.over is None and (left := end - self.clock.monotonic()) > 0:
+            await self._wait(self.pulse.next, left)
+
     def _look(self, subscription: Subscription) -> tuple[Shard, Page]:
         if subscription.over is not None:
             raise subscription.over

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from stream.batch import DATA
 from stream.transform.decode import DecoderConfig
-from stream.transform.decoders.avro_types import check_schema, columns_of, value_of
+from stream.transform.decoders.avro_types import check_schema, columns_of, value_of, with_bounded_decimals
 from stream.transform.decoders.nested import rejected
 from stream.transform.decoders.rows import EMPTY
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch
@@ -57,6 +57,7 @@ class Avro(DecoderConfig):
     """
 
     name: ClassVar[str] = "avro"
+    window_bytes: ClassVar[int | None] = 1024 * 1024
     example: ClassVar[Example] = Example(
         config={
             "schema": '{"type": "record", "name": "r", "fields": ['
@@ -119,7 +120,7 @@ class Avro(DecoderConfig):
                 (option,), f"the Avro schema cannot be read: {type(error).__name__}: {error}", "see avro.apache.org"
             ) from error
         check_schema(parsed, (option,))
-        return parsed
+        return fastavro.parse_schema(with_bounded_decimals(plain))
 
     def bind(self, schema: RecordSchema | None) -> BoundStage:
         """A function that reads datum by datum and makes the columns at once."""

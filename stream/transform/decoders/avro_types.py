@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any, Final
 from uuid import UUID
 
+import fastavro.read
 import polars as pl
 
 from stream.transform.stage import SchemaMismatch
@@ -30,8 +31,36 @@ _LOGICAL: Final[Mapping[str, pl.DataType]] = {
     "timestamp-micros": TIMESTAMP,
     "uuid": pl.String(),
 }
+_EXACT: Final = Context(prec=76)
 _LIMITS: Final[Mapping[pl.DataType, int]] = {pl.Int32(): 2**31, pl.Int64(): 2**63}
 MAX_DEPTH: Final = 32
+BOUNDED_DECIMAL: Final = "bounded-decimal"
+"""What decimals are called while they are read. fastavro's own reader takes time by the square of a number's length: a record of a
+megabyte would hold up its shard for a minute."""
+
+
+def with_bounded_decimals(schema: Any) -> Any:
+    """A copy of ``schema`` whose decimals are read in time that grows with their length."""
+    if isinstance(schema, list):
+        return [with_bounded_decimals(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    copy = {key: with_bounded_decimals(value) if key in {"type", "fields", "items", "values"} else value for key, value in schema.items()}
+    if schema.get("logicalType") == "decimal" and schema.get("type") in {"bytes", "fixed"}:
+        copy["logicalType"] = BOUNDED_DECIMAL
+    return copy
+
+
+def _decimal(data: Any, writer: Any, _reader: Any = None) -> Decimal:
+    unscaled = int.from_bytes(data, "big", signed=True)
+    if abs(unscaled) >= 10 ** writer["precision"]:
+        msg = "too many digits"
+        raise ValueError(msg)
+    return Decimal(unscaled).scaleb(-writer.get("scale", 0), _EXACT)
+
+
+for _kind in ("bytes", "fixed"):
+    fastavro.read.LOGICAL_READERS[f"{_kind}-{BOUNDED_DECIMAL}"] = _decimal
 
 
 def columns_of(schema: Any) -> dict[str, pl.DataType]:
@@ -66,6 +95,7 @@ def _check(schema: Any, path: tuple[str | int, ...], depth: int) -> None:
                 path, f"the Avro type {schema!r} is used by its name", "write it out where it is used; it may not hold itself"
             )
         return
+    _check_decimal(schema, path)
     for field in schema.get("fields", ()):
         _check(field["type"], path, depth + 1)
     for inner in (schema.get("items"), schema.get("values")):
@@ -73,6 +103,11 @@ def _check(schema: Any, path: tuple[str | int, ...], depth: int) -> None:
             _check(inner, path, depth + 1)
     if schema["type"] == "array" and _least(schema["items"]) == 0:
         raise SchemaMismatch(path, "the Avro schema has an array of items that take no bytes", "give the items content")
+
+
+def _check_decimal(schema: Mapping[str, Any], path: tuple[str | int, ...]) -> None:
+    if schema.get("logicalType") == "decimal" and not 1 <= schema.get("precision", 0) <= 38:
+        raise SchemaMismatch(path, f"the Avro decimal {schema} has no precision between 1 and 38", "say how many digits it has at most")
 
 
 def _least(schema: Any) -> int:
@@ -91,7 +126,7 @@ def _type(schema: Any) -> pl.DataType:  # noqa: PLR0911 - one per kind
     if isinstance(schema, str):
         return _PRIMITIVE.get(schema, pl.Null())
     kind, logical = schema["type"], schema.get("logicalType")
-    if logical == "decimal":
+    if logical in {"decimal", BOUNDED_DECIMAL}:
         return pl.Decimal(schema["precision"], schema.get("scale", 0))
     if logical in _LOGICAL:
         return _LOGICAL[logical]

@@ -15,7 +15,7 @@ from stream.transform.decode import DecoderConfig, Unknown
 from stream.transform.decoders.nested import rejected
 from stream.transform.decoders.rows import DUPLICATE_FIELD, EMPTY, INVALID_UTF8, UNKNOWN_FIELD
 from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
-from stream.transform.texts import MISSING_FIELD, check_text_type, typed
+from stream.transform.texts import MISSING_FIELD, check_text_type, readers, typed
 from stream.transform.types import SYSTEM, SYSTEM_SCHEMA, Kind, RecordSchema
 
 SYNTAX: Final = "csv_syntax"
@@ -37,6 +37,7 @@ class Csv(DecoderConfig):
     """
 
     name: ClassVar[str] = "csv"
+    window_bytes: ClassVar[int | None] = 4 * 1024 * 1024
     expands: ClassVar[bool] = True
     example: ClassVar[Example] = Example(
         config={}, given=[{"_data": '1,x\n2,"y, z"\n'}], expect=[{"a": 1, "b": "x"}, {"a": 2, "b": "y, z"}]
@@ -96,6 +97,7 @@ class Csv(DecoderConfig):
         self.output(schema)
         assert schema is not None  # noqa: S101 - output() has refused None
         names = [name for name, _ in schema]
+        nulls, reading = self._nulls(schema), readers(schema)
 
         def decode(frame: pl.DataFrame) -> Applied:
             reasons: dict[int, str] = {}
@@ -110,7 +112,7 @@ class Csv(DecoderConfig):
                 parents += [at] * len(found)
                 rows += found
             text = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row") if rows else _nothing(names)
-            columns, bad = typed(text.with_columns(self._nulls(schema)), schema)
+            columns, bad = typed(text.with_columns(nulls), schema, reading)
             head = frame.select(SYSTEM)[parents] if parents else SYSTEM_SCHEMA.to_frame()
             good = pl.concat([head, columns], how="horizontal")
             parts = [rejected(frame, reasons)]
@@ -166,11 +168,12 @@ class Csv(DecoderConfig):
             raise _BadRecordError(DUPLICATE_FIELD)
         if self.unknown is Unknown.REJECT and set(header) - set(names):
             raise _BadRecordError(UNKNOWN_FIELD)
+        places = {name: place for place, name in enumerate(header)}
         for name in names:
-            if name not in header:
+            if name not in places:
                 reason = f"{MISSING_FIELD}:{name}"
                 raise _BadRecordError(reason)
-        return [header.index(name) for name in names]
+        return [places[name] for name in names]
 
 
 def _nothing(names: list[str]) -> pl.DataFrame:

@@ -48,6 +48,7 @@ def checked_micros(micros: int) -> int:
 class Envelope(DecoderConfig):
     """Base of decoders that open an envelope. The payload is read as JSON if there is a schema, and kept as text if not."""
 
+    window_bytes: ClassVar[int | None] = 4 * 1024 * 1024
     head: ClassVar[pl.Schema]
     """Columns of the envelope."""
     body: ClassVar[str]

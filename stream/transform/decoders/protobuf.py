@@ -54,6 +54,7 @@ class Protobuf(DecoderConfig):
     """
 
     name: ClassVar[str] = "protobuf"
+    window_bytes: ClassVar[int | None] = 1024 * 1024
     example: ClassVar[Example] = Example(
         config={
             "message": "ex.R",

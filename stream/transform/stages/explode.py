@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
+from stream.batch import ROW
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_clash, refuse_system, require
+
+TOO_MANY: Final = "too_many_rows"
+MOST_ITEMS: Final = 100
+"""Items of other lists that are repeated for each row allowed: 80 MB of whole numbers where a record may become 100,000 rows."""
 
 
 class Empty(StrEnum):
@@ -23,7 +28,8 @@ class Explode(StageConfig):
     """Make one row of each item of a list, with all other columns repeated.
 
     The rows of a record stay together in the order of the list. From here on a record is whole: if one of its rows is rejected, all
-    are. A record none of whose rows is left has the outcome `filtered`.
+    are. A record none of whose rows is left has the outcome `filtered`. One that would become more than `max_rows` rows, in this stage
+    and those before it together, or repeat more than 100 times as many items of other lists, is rejected with `too_many_rows:<column>`.
     """
 
     name: ClassVar[str] = "explode"
@@ -42,6 +48,8 @@ class Explode(StageConfig):
     into: str | None = Field(default=None, min_length=1, description="Name of the item's column; the list's own where not given.")
     index: str | None = Field(default=None, min_length=1, description="Name of a column with the item's place in the list, from 0.")
     empty: Empty = Field(default=Empty.DROP, description="A null or empty list: `drop` the row, or keep it with a `null` item.")
+
+    max_rows: int = Field(default=100_000, ge=1, description="Rows that one record may become; more is a dead letter.")
 
     @model_validator(mode="before")
     @classmethod
@@ -78,7 +86,21 @@ class Explode(StageConfig):
         column, keep = self.column, self.empty is Empty.NULL
         names = {column: self._item} if self._item != column else {}
 
+        limit, reason = self.max_rows, pl.lit(f"{TOO_MANY}:{column}").alias("reason")
+        made = pl.max_horizontal(pl.col(column).list.len().fill_null(0).cast(pl.UInt64), int(keep))
+        others = [pl.col(name).list.len().fill_null(0) for name, kind in schema.items() if isinstance(kind, pl.List) and name != column]
+        repeated = made * pl.sum_horizontal(pl.lit(0, pl.UInt64), *others)
+        sizes = [made.sum().alias("rows"), repeated.sum().alias("items")]
+        large = (pl.col("rows") > limit) | (pl.col("items") > limit * MOST_ITEMS)
+
         def apply(frame: pl.DataFrame) -> Applied:
+            # Two lists of a record multiply, so a few kilobytes could become billions of items; counted before any is made.
+            if frame.select(sizes).filter(large).is_empty():
+                return Applied(explode(frame))
+            refused = frame.group_by(ROW, maintain_order=True).agg(sizes).filter(large).select(ROW, reason)
+            return Applied(explode(frame.join(refused, on=ROW, how="anti", maintain_order="left")), refused)
+
+        def explode(frame: pl.DataFrame) -> pl.DataFrame:
             taken = [column]
             if self.index is not None:
                 size = pl.col(column).list.len().fill_null(0)
@@ -90,6 +112,6 @@ class Explode(StageConfig):
                 # Both lists must be equally long, and a null list and an empty one give one row each.
                 frame = frame.with_columns(pl.when(pl.col(self.index).list.len() > 0).then(pl.col(self.index)))
                 frame = frame.with_columns(pl.when(pl.col(column).list.len() > 0).then(pl.col(column)))
-            return Applied(frame.explode(taken, empty_as_null=keep, keep_nulls=keep).rename(names))
+            return frame.explode(taken, empty_as_null=keep, keep_nulls=keep).rename(names)
 
         return apply

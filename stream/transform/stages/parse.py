@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stream.batch import ROW
 from stream.transform import grok, parsers
+from stream.transform.addresses import ip
 from stream.transform.parsers import Parser
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_clash, require
@@ -118,7 +119,7 @@ class Parse(StageConfig):
             return parsers.timestamp(self.timestamp, self.timezone, self.into or self.column, self.column)
         if self.url is not None:
             return parsers.url(prefix, self.url, self.column)
-        return parsers.user_agent(prefix, self.column) if self.user_agent else parsers.ip(prefix, self.column)
+        return parsers.user_agent(prefix, self.column) if self.user_agent else ip(prefix, self.column)
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
         """The columns before, without the text if it does not stay, then those read; a time may take the text's place."""

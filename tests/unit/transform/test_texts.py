@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from stream.transform.stage import SchemaMismatch
-from stream.transform.texts import check_text_type, from_text, typed
+from stream.transform.texts import check_text_type, from_text, readers, typed
 from stream.transform.types import parse_schema, parse_type
 
 
@@ -34,10 +34,10 @@ def test_each_kind_reads_what_it_should_and_nothing_else(kind, good, bad):
 
 def test_the_first_column_that_is_wrong_gives_the_reason():
     schema = parse_schema({"a": "int64", "b": "int64?"})
-    done, reasons = typed(pl.DataFrame({"a": ["1", None, "x", "2"], "b": ["1", "y", "y", None]}), schema)
+    done, reasons = typed(pl.DataFrame({"a": ["1", None, "x", "2"], "b": ["1", "y", "y", None]}), schema, readers(schema))
     assert done.rows() == [(1, 1), (None, None), (None, None), (2, None)]
     assert reasons.to_list() == [None, "missing_field:a", "wrong_type:a", None]
-    assert typed(pl.DataFrame({"a": ["1"], "b": [None]}, schema_overrides={"b": pl.String}), schema)[1] is None
+    assert typed(pl.DataFrame({"a": ["1"], "b": [None]}, schema_overrides={"b": pl.String}), schema, readers(schema))[1] is None
 
 
 @pytest.mark.parametrize("kind", ["json", "list<int64>", "object{a: int64}"])

@@ -1,0 +1,168 @@
+"""What `stream iam` prints, and the role of the template, judged by an evaluator of IAM that is not ours: everything needed is allowed,
+and every other action of the services, and every other resource, is not."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stream.pipeline.access import Account, needed
+from stream.pipeline.model import Pipeline
+from stream.pipeline.roles import Role, accesses, policy
+
+ROOT = Path(__file__).parents[3]
+TEMPLATE = ROOT / "deploy" / "eks" / "cloudformation" / "stream.yaml"
+INSTALLED = ROOT / ".make" / "iam"
+HERE = Account("111122223333", "eu-west-1")
+KEY = "arn:aws:kms:eu-west-1:111122223333:key/11111111-2222-3333-4444-555555555555"
+MASK = {"mask": {"columns": ["carrier"], "method": "keyed_hash", "key": {"secrets_manager": "prod/mask#key"}}}
+LOOKUP = {"lookup": {"table": "s3://reference/airlines.parquet", "on": "carrier", "take": ["name"]}}
+PIPELINE = Pipeline.model_validate(
+    {
+        "application": "flights",
+        "source": {"kinesis": {"streams": ["flights", "other"]}, "schema": {"carrier": "string"}},
+        "stages": [LOOKUP, MASK],
+        "sinks": [{"s3": {"url": "s3://lake/flights/"}}],
+        "state": "s3://state/_stream/",
+    }
+)
+ELSEWHERE = {
+    "kinesis": "arn:aws:kinesis:eu-west-1:111122223333:stream/private",
+    "s3": "arn:aws:s3:::private/a",
+    "secretsmanager": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:prod/other-AbCdEf",
+    "dynamodb": "arn:aws:dynamodb:eu-west-1:111122223333:table/private",
+    "kms": "arn:aws:kms:eu-west-1:111122223333:key/99999999-2222-3333-4444-555555555555",
+}
+
+
+def judge(document, requests, services=()):
+    """One result for each of ``requests``, (action, resource, context); and all actions of ``services``."""
+    asked = [{"action": action, "resource": resource, "account": HERE.number, "context": context} for action, resource, context in requests]
+    text = json.dumps({"policy": document, "requests": asked, "services": list(services)})
+    done = subprocess.run(["node", "iam.mjs"], cwd=INSTALLED, input=text, capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    assert len(answer["results"]) == len(requests)
+    return answer["results"], answer["actions"]
+
+
+def concrete(pattern):
+    """A resource that the pattern stands for."""
+    return pattern.replace("?", "x").replace("*", "x")
+
+
+def requests_of(needs):
+    return [
+        (action, concrete(resource), {"s3:prefix": concrete(each.prefixes[0])} if each.prefixes else {})
+        for each in needs
+        for action in each.actions
+        for resource in each.resources
+    ]
+
+
+@pytest.mark.parametrize("role", [Role.WORKER, Role.BACKFILL, Role.BOOTSTRAP])
+def test_everything_that_is_needed_is_allowed(role):
+    needs = accesses(PIPELINE, role, HERE)
+    asked = requests_of(needs)
+    results, _ = judge(policy(needs, [KEY], HERE.region), asked)
+    assert len(asked) >= 10
+    assert [(request, result) for request, result in zip(asked, results, strict=True) if result != "Allowed"] == []
+
+
+@pytest.mark.parametrize("role", [Role.WORKER, Role.BACKFILL, Role.BOOTSTRAP])
+def test_every_other_action_of_the_services_is_denied(role):
+    needs = accesses(PIPELINE, role, HERE)
+    document = policy(needs, [KEY], HERE.region)
+    _, actions = judge(document, [], ELSEWHERE)
+    wanted = {action for each in needs for action in each.actions} | {"kms:Decrypt", "kms:GenerateDataKey"}
+    others = [f"{service}:{name}" for service, names in actions.items() for name in names if f"{service}:{name}" not in wanted]
+    assert len(others) > 300
+    places = {each.service: concrete(each.resources[0]) for each in needs} | {"kms": KEY}
+    asked = [(action, places[service], {}) for action in others if (service := action.partition(":")[0]) in places]
+    results, _ = judge(document, asked)
+    # An action that does not take this kind of resource is an error of the request, which is no permission either.
+    assert [request for request, result in zip(asked, results, strict=True) if result == "Allowed"] == []
+    assert results.count("ImplicitlyDenied") > 50
+
+
+def test_what_is_allowed_is_allowed_there_only():
+    needs = needed(PIPELINE, HERE)
+    actions = sorted({action for each in needs for action in each.actions} | {"kms:Decrypt", "kms:GenerateDataKey"})
+    asked = [(action, ELSEWHERE[action.partition(":")[0]], {}) for action in actions if action != "s3:ListBucket"]
+    asked += [("s3:ListBucket", "arn:aws:s3:::private", {}), ("s3:ListBucket", "arn:aws:s3:::lake", {"s3:prefix": "private/"})]
+    asked += [("s3:ListBucket", "arn:aws:s3:::lake", {}), ("s3:PutObject", "arn:aws:s3:::reference/airlines.parquet", {})]
+    results, _ = judge(policy(needs, [KEY], HERE.region), asked)
+    assert set(results) == {"ImplicitlyDenied"}, list(zip(asked, results, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("via", "result"), [("s3.eu-west-1.amazonaws.com", "Allowed"), ("ec2.eu-west-1.amazonaws.com", "ImplicitlyDenied")]
+)
+def test_the_key_is_used_through_the_services_only(via, result):
+    document = policy(needed(PIPELINE, HERE), [KEY], HERE.region)
+    assert judge(document, [("kms:Decrypt", KEY, {"kms:ViaService": via})])[0] == [result]
+    assert judge(document, [("kms:Decrypt", KEY, {})])[0] == ["ImplicitlyDenied"]
+
+
+# --- the role of the template ---------------------------------------------------------------------------------------------------
+
+VALUES = {
+    "Application": "flights",
+    "AWS::Region": HERE.region,
+    "AWS::URLSuffix": "amazonaws.com",
+    "Stream.Arn": "arn:aws:kinesis:eu-west-1:111122223333:stream/flights",
+    "Leases.Arn": "arn:aws:dynamodb:eu-west-1:111122223333:table/flights",
+    "Lake.Arn": "arn:aws:s3:::lake",
+    "State.Arn": "arn:aws:s3:::state",
+    "Key.Arn": KEY,
+}
+
+
+class Loader(yaml.SafeLoader):
+    """Puts what CloudFormation would put in place of its functions; without a consumer."""
+
+
+def resolve(loader, tag, node):
+    if tag in {"GetAtt", "Ref"}:
+        return VALUES.get(loader.construct_scalar(node), tag)
+    if tag == "Sub":
+        text = loader.construct_scalar(node)
+        for name, value in VALUES.items():
+            text = text.replace(f"${{{name}}}", value)
+        return text
+    return None
+
+
+Loader.add_multi_constructor("!", resolve)
+
+
+def live():
+    made = yaml.load(TEMPLATE.read_text(), Loader)["Resources"]["WorkerRole"]["Properties"]["Policies"][0]["PolicyDocument"]  # noqa: S506
+    return {**made, "Statement": [each for each in made["Statement"] if "Sid" in each]}
+
+
+CREATED = PIPELINE.model_copy(
+    update={
+        "source": PIPELINE.source.model_copy(
+            update={"kinesis": PIPELINE.source.kinesis.model_copy(update={"stream": "flights", "streams": ()})}
+        ),
+        "stages": (),
+        "state": "s3://state/",
+    }
+)
+
+
+def test_the_role_of_the_template_is_enough_for_the_pipeline_that_it_is_made_for():
+    asked = requests_of(needed(CREATED, HERE))
+    results, _ = judge(live(), asked)
+    assert [(request, result) for request, result in zip(asked, results, strict=True) if result != "Allowed"] == []
+
+
+def test_the_role_of_the_template_allows_no_other_resource():
+    actions = sorted({action for each in live()["Statement"] for action in each["Action"]} - {"s3:ListBucket"})
+    asked = [(action, ELSEWHERE[action.partition(":")[0]], {}) for action in actions]
+    asked += [("s3:ListBucket", "arn:aws:s3:::private", {}), ("s3:ListBucket", "arn:aws:s3:::state", {"s3:prefix": "other/"})]
+    results, _ = judge(live(), asked)
+    assert len(asked) > 10
+    assert set(results) == {"ImplicitlyDenied"}, list(zip(asked, results, strict=True))

@@ -1,0 +1,235 @@
+"""Alert rules, from the metric catalogue. Each has a section in docs/operate.md that says what to do."""
+
+from dataclasses import dataclass
+
+from stream.metrics import catalog as m
+
+BY_STREAM = "namespace, stream"
+BY_SHARD = "namespace, stream, shard"
+BY_POD = "namespace, pod, instance"
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One rule; ``wait`` is how long ``expr`` must hold."""
+
+    name: str
+    expr: str
+    wait: str
+    severity: str
+    summary: str
+    description: str
+
+
+def rate(metric, window="5m", **labels):
+    return f"rate({metric.name}{matcher(labels)}[{window}])"
+
+
+def matcher(labels):
+    return "{" + ", ".join(f'{name}=~"{value}"' for name, value in labels.items()) + "}" if labels else ""
+
+
+BEHIND, RETENTION = f"max by ({BY_STREAM}) ({m.BEHIND_LATEST.name})", f"max by ({BY_STREAM}) ({m.RETENTION.name})"
+
+FULL = f"{m.BUFFER_BYTES.name} / {m.BUFFER_LIMIT_BYTES.name}"
+
+ALERTS = (
+    Alert(
+        "StreamShardHalted",
+        f"max by ({BY_SHARD}) ({m.SHARD_HALTED.name}) > 0",
+        "1m",
+        "critical",
+        "A shard stands still until a person acts",
+        "Shard {{ $labels.shard }} of {{ $labels.stream }} is halted; nothing of it is lost until its records expire.",
+    ),
+    Alert(
+        "StreamShardStalled",
+        f"max by ({BY_SHARD}) ({m.SHARD_STALLED.name}) > 0",
+        "5m",
+        "critical",
+        "Nothing moves in a shard, and restarting did not help",
+        "Shard {{ $labels.shard }} of {{ $labels.stream }} does not move though nothing is known to hold it up.",
+    ),
+    Alert(
+        "StreamRecordsExpired",
+        f"sum by ({BY_STREAM}) (increase({m.GAPS.name}[1h])) > 0",
+        "0m",
+        "critical",
+        "Records expired before they were read",
+        "Records of {{ $labels.stream }} are lost; the commit log says which range. More go every minute until the worker catches up.",
+    ),
+    Alert(
+        "StreamRetentionQuarterUsed",
+        f"{BEHIND} / {RETENTION} > 0.25",
+        "5m",
+        "critical",
+        "Reading is behind by a quarter of the retention",
+        "{{ $labels.stream }} has used {{ $value | humanizePercentage }} of its retention; at 100 % records are lost.",
+    ),
+    Alert(
+        "StreamBehind",
+        f"{BEHIND} > 300",
+        "15m",
+        "warning",
+        "Reading is behind",
+        "{{ $labels.stream }} is {{ $value | humanizeDuration }} behind the tip of its worst shard.",
+    ),
+    Alert(
+        "StreamNotSealing",
+        f"time() - max by ({BY_SHARD}) ({m.SEALED_TIMESTAMP.name}) > 900 and max by ({BY_SHARD}) ({m.BEHIND_LATEST.name}) > 60",
+        "5m",
+        "critical",
+        "Records come and nothing is committed",
+        "Shard {{ $labels.shard }} of {{ $labels.stream }} committed its last unit {{ $value | humanizeDuration }} ago and is behind.",
+    ),
+    Alert(
+        "StreamDeadLetters",
+        f"sum by ({BY_STREAM}) ({rate(m.RECORDS, outcome='dead_lettered')}) / sum by ({BY_STREAM}) ({rate(m.RECORDS)}) > 0.01",
+        "10m",
+        "warning",
+        "More than one record in a hundred is a dead letter",
+        "{{ $value | humanizePercentage }} of the records of {{ $labels.stream }} go to the dead letters.",
+    ),
+    Alert(
+        "StreamThrottled",
+        f"sum by ({BY_STREAM}) ({rate(m.SOURCE_POLLS, result='throttled')}) / sum by ({BY_STREAM}) ({rate(m.SOURCE_POLLS)}) > 0.1",
+        "15m",
+        "warning",
+        "Kinesis refuses reads",
+        "{{ $value | humanizePercentage }} of the polls of {{ $labels.stream }} are throttled: somebody else reads the same shards.",
+    ),
+    Alert(
+        "StreamMemoryBound",
+        f"sum by ({BY_POD}) ({rate(m.BACKPRESSURE)}) > 0.5 and max by ({BY_POD}) ({FULL}) > 0.9",
+        "15m",
+        "warning",
+        "Readers wait for memory",
+        "Readers in {{ $labels.pod }} stand still {{ $value | humanize }} s in every second for want of memory budget.",
+    ),
+    Alert(
+        "StreamCommitsSlow",
+        f"histogram_quantile(0.99, sum by ({BY_STREAM}, le) (rate({m.UNIT_SECONDS.name}_bucket[5m]))) > 30",
+        "15m",
+        "warning",
+        "Commits are slow",
+        "One unit in a hundred of {{ $labels.stream }} takes {{ $value | humanizeDuration }} or more to be committed.",
+    ),
+    Alert(
+        "StreamCallsRepeated",
+        f"sum by (namespace, call) ({rate(m.CALLS_REPEATED)}) > 0.2",
+        "10m",
+        "warning",
+        "Calls have to be made again and again",
+        "The call `{{ $labels.call }}` is repeated {{ $value | humanize }} times a second.",
+    ),
+    Alert(
+        "StreamAuditLag",
+        f"max by ({BY_STREAM}) ({m.AUDIT_EXPORT_LAG.name}) > 900",
+        "10m",
+        "warning",
+        "Spans are late",
+        "The oldest unit of {{ $labels.stream }} whose spans are not exported has waited {{ $value | humanizeDuration }}.",
+    ),
+    Alert(
+        "StreamAuditRefused",
+        f"sum by ({BY_STREAM}) ({rate(m.AUDIT_SPANS, '15m', result='rejected|parked')}) > 0",
+        "5m",
+        "warning",
+        "The collector refuses spans",
+        "The collector refuses spans of {{ $labels.stream }} for good; they are kept beside the commit log.",
+    ),
+    Alert(
+        "StreamLoadLag",
+        f"max by ({BY_STREAM}, sink) ({m.LOAD_LAG.name}) > 1800",
+        "10m",
+        "warning",
+        "Loads into the warehouse are late",
+        "The oldest unit of {{ $labels.stream }} that {{ $labels.sink }} has not loaded has waited {{ $value | humanizeDuration }}.",
+    ),
+    Alert(
+        "StreamLoadParked",
+        f"max by ({BY_STREAM}, sink) ({m.LOAD_PARKED.name}) > 0",
+        "5m",
+        "critical",
+        "Units are not loaded until a person acts",
+        "{{ $value }} shards of {{ $labels.stream }} are parked by the loader of {{ $labels.sink }}.",
+    ),
+    Alert(
+        "StreamReferenceStale",
+        f"sum by (namespace) ({rate(m.REFERENCE_REFRESHES, '30m', result='failed')}) > 0",
+        "30m",
+        "warning",
+        "Reference tables cannot be read again",
+        "Stages of the kind `enrich` go on with the tables that they have.",
+    ),
+    Alert(
+        "StreamShardChurn",
+        f"sum by ({BY_STREAM}) (increase({m.SHARDS_STARTED.name}[30m])) > 3 * clamp_min(sum by ({BY_STREAM}) ({m.LEASES_HELD.name}), 1)",
+        "15m",
+        "warning",
+        "Shards change hands all the time",
+        "Shards of {{ $labels.stream }} were taken up {{ $value | humanize }} times in half an hour.",
+    ),
+    Alert(
+        "StreamCredentialsEnd",
+        f"min by ({BY_POD}) (({m.CREDENTIALS_EXPIRE.name} > 0) - time()) < 480",
+        "1m",
+        "critical",
+        "AWS credentials are not renewed",
+        "The credentials of {{ $labels.pod }} end in {{ $value | humanizeDuration }}; they should have been renewed by now.",
+    ),
+    Alert(
+        "StreamLoopBlocked",
+        f"max by ({BY_POD}) ({m.LOOP_LAG.name}) > 5",
+        "5m",
+        "warning",
+        "The event loop is blocked",
+        "Something blocks the event loop of {{ $labels.pod }} for {{ $value | humanizeDuration }} at a time.",
+    ),
+    Alert(
+        "StreamRestarts",
+        f"changes(process_start_time_seconds[1h]) > 3 and on (instance) {m.BUILD_INFO.name}",
+        "0m",
+        "warning",
+        "A worker is restarted again and again",
+        "{{ $labels.instance }} was started {{ $value }} times in an hour.",
+    ),
+    Alert(
+        "StreamDown",
+        f"absent({m.BUILD_INFO.name})",
+        "10m",
+        "critical",
+        "No worker can be scraped",
+        "Prometheus sees no worker at all.",
+    ),
+)
+
+
+def anchor(alert):
+    """Of its section in the runbook."""
+    return alert.name.lower()
+
+
+def rules():
+    """What a rule file of Prometheus holds, and the `spec` of a PrometheusRule."""
+    return {
+        "groups": [
+            {
+                "name": "stream",
+                "rules": [
+                    {
+                        "alert": each.name,
+                        "expr": each.expr,
+                        "for": each.wait,
+                        "labels": {"severity": each.severity},
+                        "annotations": {
+                            "summary": each.summary,
+                            "description": each.description,
+                            "runbook": f"docs/operate.md#{anchor(each)}",
+                        },
+                    }
+                    for each in ALERTS
+                ],
+            }
+        ]
+    }

@@ -1,0 +1,265 @@
+"""The dashboard, from the metric catalogue: what an operator looks at first stands first."""
+
+from dataclasses import dataclass
+
+from stream.metrics import catalog as m
+
+WINDOW = "$__rate_interval"
+CHOSEN = 'namespace=~"$namespace", stream=~"$stream"'
+DEAD = 'outcome="dead_lettered"'
+HERE = 'namespace=~"$namespace"'
+
+
+@dataclass(frozen=True)
+class Panel:
+    """``queries`` are legends and expressions; ``needs`` names what must be configured for the panel to have data."""
+
+    title: str
+    unit: str
+    queries: tuple
+    description: str
+    kind: str = "timeseries"
+    needs: str = ""
+
+
+def of(metric, labels=CHOSEN, more=""):
+    return f"{metric.name}{{{labels}{', ' + more if more else ''}}}"
+
+
+def per_second(metric, by, more="", labels=CHOSEN):
+    return f"sum by ({by}) (rate({of(metric, labels, more)}[{WINDOW}]))"
+
+
+def quantile(metric, share, by="", more=""):
+    grouped = f"{by}, le" if by else "le"
+    return (
+        f"histogram_quantile({share}, sum by ({grouped}) (rate({metric.name}_bucket{{{CHOSEN}{', ' + more if more else ''}}}[{WINDOW}])))"
+    )
+
+
+ROWS = (
+    (
+        "Is anything lost, late or stuck",
+        (
+            Panel(
+                "Until records are lost",
+                "s",
+                (
+                    (
+                        "{{stream}}",
+                        f"min by (stream) ({of(m.RETENTION)} - on (namespace, instance, stream) group_right {of(m.BEHIND_LATEST)})",
+                    ),
+                ),
+                "Retention less the lag of the worst shard. At 0 records expire unread.",
+                "stat",
+            ),
+            Panel(
+                "Lag by retention",
+                "percentunit",
+                (("{{stream}}", f"max by (stream) ({of(m.BEHIND_LATEST)}) / max by (stream) ({of(m.RETENTION)})"),),
+                "How much of the retention is used up; the alert comes at a quarter.",
+                "stat",
+            ),
+            Panel("Halted shards", "none", (("halted", f"sum({of(m.SHARD_HALTED)})"),), "Each needs a person.", "stat"),
+            Panel(
+                "Gaps in a day",
+                "none",
+                (("{{stream}}", f"sum by (stream) (increase({of(m.GAPS)}[1d]))"),),
+                "Times that records expired unread.",
+                "stat",
+            ),
+            Panel("Behind the tip, worst shard", "s", (("{{stream}}", f"max by (stream) ({of(m.BEHIND_LATEST)})"),), "Of reading."),
+            Panel(
+                "Since the last commit, by shard",
+                "s",
+                (("{{shard}}", f"time() - max by (shard) ({of(m.SEALED_TIMESTAMP)})"),),
+                "Grows on a shard to which nothing is put, too.",
+            ),
+            Panel(
+                "Freshness: age of records at their commit",
+                "s",
+                (
+                    ("oldest of a unit, p99", quantile(m.RECORD_AGE, 0.99, more='record="oldest"')),
+                    ("newest of a unit, median", quantile(m.RECORD_AGE, 0.5, more='record="newest"')),
+                ),
+                "From arrival in the stream to the commit.",
+            ),
+        ),
+    ),
+    (
+        "Throughput and outcomes",
+        (
+            Panel("Records received", "rps", (("{{stream}}", per_second(m.SOURCE_USER_RECORDS, "stream")),), "After de-aggregation."),
+            Panel("Bytes received", "Bps", (("{{stream}}", per_second(m.SOURCE_BYTES, "stream")),), "Payload."),
+            Panel("Outcomes", "rps", (("{{outcome}}", per_second(m.RECORDS, "outcome")),), "Committed records by what became of them."),
+            Panel(
+                "Dead letters, share",
+                "percentunit",
+                (
+                    (
+                        "{{stream}}",
+                        f"{per_second(m.RECORDS, 'stream', more=DEAD)} / {per_second(m.RECORDS, 'stream')}",
+                    ),
+                ),
+                "Above `rejects.max_ratio` of a unit its shard halts.",
+            ),
+            Panel("Dead letters by cause", "rps", (("{{stage}}: {{reason}}", per_second(m.DLQ_RECORDS, "stage, reason")),), "Of rejects."),
+            Panel("Bytes written", "Bps", (("{{sink}}", per_second(m.SINK_BYTES, "sink")),), "Encoded."),
+        ),
+    ),
+    (
+        "Commits and shards",
+        (
+            Panel(
+                "Commit latency",
+                "s",
+                (("p50", quantile(m.UNIT_SECONDS, 0.5)), ("p99", quantile(m.UNIT_SECONDS, 0.99))),
+                "From the cut of a unit to its seal.",
+            ),
+            Panel("Units cut, by cause", "ops", (("{{trigger}}", per_second(m.UNITS_CUT, "trigger")),), "`pressure` means little memory."),
+            Panel(
+                "Shards taken up and given up",
+                "ops",
+                (
+                    ("taken up", f"sum(rate({of(m.SHARDS_STARTED)}[{WINDOW}]))"),
+                    ("given up: {{why}}", per_second(m.SHARDS_RELEASED, "why")),
+                ),
+                "Much of it means that leases wander.",
+            ),
+            Panel("Shards held", "none", (("{{pod}} {{instance}}", f"sum by (pod, instance) ({of(m.LEASES_HELD)})"),), "By worker."),
+            Panel("Time of one object", "s", (("p99 {{sink}}", quantile(m.SINK_PUT_SECONDS, 0.99, "sink")),), "PUT."),
+            Panel("Time of a stage, p99", "s", (("{{stage}}", quantile(m.STAGE_SECONDS, 0.99, "stage")),), "For one unit."),
+        ),
+    ),
+    (
+        "Kinesis, memory, process",
+        (
+            Panel("Polls by result", "ops", (("{{result}}", per_second(m.SOURCE_POLLS, "result")),), "`throttled`: another reader."),
+            Panel(
+                "Calls made again",
+                "ops",
+                (("{{call}}", per_second(m.CALLS_REPEATED, "call", labels=HERE)),),
+                "Storage and leases.",
+                needs="trouble",
+            ),
+            Panel(
+                "Memory budget in use",
+                "percentunit",
+                (("{{pod}} {{instance}}", f"{of(m.BUFFER_BYTES, HERE)} / {of(m.BUFFER_LIMIT_BYTES, HERE)}"),),
+                "At 1 readers wait.",
+            ),
+            Panel(
+                "Readers waiting for memory",
+                "none",
+                (("{{stream}}", per_second(m.BACKPRESSURE, "stream")),),
+                "Seconds a second.",
+                needs="pressure",
+            ),
+            Panel(
+                "Memory of the process",
+                "bytes",
+                (("{{pod}} {{instance}}", f"process_resident_memory_bytes{{{HERE}}} and on (instance) {of(m.BUILD_INFO, HERE)}"),),
+                "Resident.",
+            ),
+            Panel("Event loop late", "s", (("{{pod}} {{instance}}", of(m.LOOP_LAG, HERE)),), "Something blocks it where this grows."),
+            Panel(
+                "Credentials end in",
+                "s",
+                (("{{pod}} {{instance}}", f"({of(m.CREDENTIALS_EXPIRE, HERE)} > 0) - time()"),),
+                "Renewed at 15 minutes.",
+                needs="credentials that end",
+            ),
+        ),
+    ),
+    (
+        "Audit, loads, reference tables",
+        (
+            Panel("Spans", "rps", (("{{result}}", per_second(m.AUDIT_SPANS, "result")),), "Exported.", needs="collector"),
+            Panel("Audit lag", "s", (("{{stream}}", f"max by (stream) ({of(m.AUDIT_EXPORT_LAG)})"),), "Oldest unit.", needs="collector"),
+            Panel("Load lag", "s", (("{{sink}}", f"max by (sink) ({of(m.LOAD_LAG)})"),), "Oldest sealed unit.", needs="redshift"),
+            Panel("Age of reference tables", "s", (("{{pod}} {{instance}}", of(m.REFERENCE_AGE, HERE)),), "0 without `enrich`."),
+        ),
+    ),
+)
+
+
+def panels():
+    """Every panel, in its order."""
+    return [panel for _, row in ROWS for panel in row]
+
+
+def _variable(name, metric):
+    query = f"label_values({metric.name}, {name})"
+    return {
+        "name": name,
+        "type": "query",
+        "datasource": {"type": "prometheus", "uid": "${datasource}"},
+        "definition": query,
+        "query": {"query": query, "refId": name},
+        "refresh": 2,
+        "includeAll": True,
+        "multi": True,
+        "allValue": ".*",
+        "current": {"text": "All", "value": "$__all"},
+    }
+
+
+def _shown(panel, number, place):
+    data = {"type": "prometheus", "uid": "${datasource}"}
+    made = {
+        "id": number,
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.description,
+        "datasource": data,
+        "gridPos": place,
+        "fieldConfig": {
+            "defaults": {"unit": panel.unit, "min": 0} if panel.kind == "timeseries" else {"unit": panel.unit},
+            "overrides": [],
+        },
+        "targets": [
+            {"refId": chr(65 + at), "datasource": data, "expr": expr, "legendFormat": legend}
+            for at, (legend, expr) in enumerate(panel.queries)
+        ],
+    }
+    if panel.kind == "stat":
+        made["options"] = {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value", "graphMode": "area"}
+    return made
+
+
+def dashboard():
+    """What Grafana reads."""
+    shown, number, line = [], 0, 0
+    for title, row in ROWS:
+        number += 1
+        shown.append(
+            {"id": number, "type": "row", "title": title, "collapsed": False, "gridPos": {"h": 1, "w": 24, "x": 0, "y": line}, "panels": []}
+        )
+        line += 1
+        column, height = 0, 0
+        for panel in row:
+            number += 1
+            size = (6, 4) if panel.kind == "stat" else (8, 8)
+            if column + size[0] > 24:
+                column, line = 0, line + height
+            shown.append(_shown(panel, number, {"h": size[1], "w": size[0], "x": column, "y": line}))
+            column, height = column + size[0], size[1]
+        line += height
+    return {
+        "uid": "stream",
+        "title": "stream",
+        "tags": ["stream", "kinesis"],
+        "schemaVersion": 39,
+        "version": 1,
+        "editable": True,
+        "refresh": "30s",
+        "time": {"from": "now-3h", "to": "now"},
+        "templating": {
+            "list": [
+                {"name": "datasource", "type": "datasource", "query": "prometheus", "current": {}},
+                _variable("namespace", m.BUILD_INFO),
+                _variable("stream", m.LEASES_HELD),
+            ]
+        },
+        "panels": shown,
+    }

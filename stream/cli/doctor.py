@@ -1,0 +1,75 @@
+"""``stream doctor``: whether a worker of this pipeline would find everything that it needs, here and now."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json as json_text
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from stream.cli.explain import checked
+from stream.errors import StreamError
+from stream.worker.examination import PATIENCE, Finding, Surroundings, Verdict, examine
+
+EXIT_FAILED: Final = 1
+EXIT_DEFINITION: Final = 2
+_STYLES: Final = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.FAILED: "bold red"}
+
+
+def doctor(
+    file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    *,
+    role: Annotated[
+        str | None, typer.Option("--role", envvar="AWS_ROLE_ARN", help="ARN or name of the role that this must be.", show_default="any")
+    ] = None,
+    audience: Annotated[
+        str | None, typer.Option("--audience", help="Audience that the token must have.", show_default="what STS or Pod Identity takes")
+    ] = None,
+    service_account: Annotated[
+        str | None,
+        typer.Option(
+            "--service-account", envvar="STREAM_SERVICE_ACCOUNT", help="NAMESPACE:NAME that the token must be of.", show_default="any"
+        ),
+    ] = None,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one look may take.", min=0.1)] = PATIENCE,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Look at everything that a worker will need: token, credentials, role, clock, memory, streams, buckets, tables, secrets, collector.
+
+    Makes only calls that change nothing; what cannot be tried so is listed. Each finding has its remedy. As the preflight of a pod it
+    keeps a worker that could not work from starting.
+
+    Exit code 0: a worker can start (there may be notes); 1: at least one look failed; 2: the pipeline file is wrong.
+    """
+    pipeline = checked(file)
+    subject = None if service_account is None else f"system:serviceaccount:{service_account}"
+    around = Surroundings(file.parent, os.environ, role, audience, subject, patience=timeout)
+    try:
+        findings = asyncio.run(examine(pipeline, around))
+    except StreamError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from error
+    failed = sum(each.verdict is Verdict.FAILED for each in findings)
+    if json:
+        document = {"ok": not failed, "findings": [dataclasses.asdict(each) for each in findings]}
+        sys.stdout.write(json_text.dumps(document, indent=2) + "\n")
+    else:
+        _show(findings, failed)
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show(findings: list[Finding], failed: int) -> None:
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    for each in findings:
+        console.print(f"{each.verdict:<7}", style=_STYLES[each.verdict], end="")
+        console.print(f"{each.check:<12}{each.what}")
+        if each.remedy:
+            console.print(f"{'':<19}-> {each.remedy}")
+    console.print(f"{failed} of {len(findings)} looks failed" if failed else "a worker can start")

@@ -1,0 +1,97 @@
+"""``stream iam``: least-privilege policies and trust from the pipeline file, and how far a live policy is from them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stream.cli.explain import checked
+from stream.errors import DefinitionError
+from stream.pipeline.access import Account
+from stream.pipeline.grants import compare
+from stream.pipeline.roles import AUDIENCE, Role, ServiceAccount, accesses, partition_of, policy, trust
+
+EXIT_DIFFERENT = 1
+EXIT_DEFINITION = 2
+
+
+def iam(
+    file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    *,
+    account: Annotated[str, typer.Option("--account", help="AWS account, 12 digits.", show_default=False)],
+    region: Annotated[str, typer.Option("--region", help="AWS region of stream and tables.", show_default=False)],
+    role: Annotated[Role | None, typer.Option("--role", help="Print the policy of this role alone.", show_default="all of them")] = None,
+    trusted: Annotated[bool, typer.Option("--trust", help="With --role: print who may take it instead of what it may do.")] = False,
+    namespace: Annotated[str, typer.Option("--namespace", help="Kubernetes namespace of the pods.")] = "default",
+    service_account: Annotated[str, typer.Option("--service-account", help="Kubernetes service account of the pods.")] = "stream",
+    cluster: Annotated[str, typer.Option("--cluster", help="EKS cluster that Pod Identity must come from.", show_default="any")] = "",
+    issuer: Annotated[
+        str, typer.Option("--oidc-issuer", help="URL of the cluster's OIDC provider: trust by IRSA.", show_default="Pod Identity")
+    ] = "",
+    audience: Annotated[str, typer.Option("--audience", help="With --oidc-issuer: audience of the token.")] = AUDIENCE,
+    keys: Annotated[list[str] | None, typer.Option("--kms-key", help="ARN of a KMS key in use; may be repeated.")] = None,
+    live: Annotated[
+        Path | None, typer.Option("--diff", help="JSON of a live policy of the role: say what it lacks and what it has too much.")
+    ] = None,
+) -> None:
+    """Print least-privilege IAM policies of a pipeline, by role: bootstrap, worker, redshift-copy, backfill; and who may take each.
+
+    Nothing is read over the network. Exit code 0: printed, or the live policy is equal; 1: the live policy differs; 2: the pipeline
+    file or an option is wrong.
+    """
+    try:
+        pipeline = checked(file)
+        where = Account(_number(account), region, partition_of(region))
+        who = ServiceAccount(namespace, service_account, cluster, issuer, audience)
+        used = {each: needs for each in Role if (needs := accesses(pipeline, each, where))}
+        policies = {
+            each: policy(needs, keys or () if each is not Role.BOOTSTRAP else (), region, where.partition) for each, needs in used.items()
+        }
+        trusts = {each: trust(each, where, who) for each in used}
+        if role is not None and role not in used:
+            msg = f"this pipeline has no use for the role {role}; it needs {', '.join(used)}"
+            raise DefinitionError(msg)
+        if live is not None:
+            _differ(policies[role or Role.WORKER], _read(live), role or Role.WORKER)
+            return
+    except DefinitionError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_DEFINITION) from error
+    if role is not None:
+        _print(trusts[role] if trusted else policies[role])
+    else:
+        _print({each: {"policy": policies[each], "trust": trusts[each]} for each in used})
+
+
+def _differ(wanted: Any, live: Any, role: Role) -> None:
+    found = compare(wanted, live)
+    for sign, grants in (("-", found.missing), ("+", found.excess)):
+        for grant in grants:
+            typer.echo(f"{sign} {grant}")
+    if found:
+        typer.echo(f"{role}: {len(found.missing)} missing (-), {len(found.excess)} too much (+)", err=True)
+        raise typer.Exit(EXIT_DIFFERENT)
+    typer.echo(f"{role}: the live policy allows what is needed and nothing else")
+
+
+def _number(account: str) -> str:
+    if len(account) != 12 or not account.isdecimal():
+        msg = f"--account is {account!r}; an AWS account has 12 digits, `aws sts get-caller-identity` prints yours"
+        raise DefinitionError(msg)
+    return account
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        msg = f"{path} cannot be read as JSON: {error}"
+        raise DefinitionError(msg) from error
+
+
+def _print(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")

@@ -1,0 +1,141 @@
+"""``stream kcl``: the pipeline under the KCL's MultiLangDaemon, which owns leases and retrieval."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+import uvloop
+
+from stream.errors import DefinitionError, StreamError
+from stream.pipeline.lint import check as check_file
+from stream.pipeline.model import Pipeline
+from stream.worker.assemble import WorkerOptions, usable_cores
+from stream.worker.multilang import one_stream, protected_pipe, run_child
+from stream.worker.properties import GRACE_MILLIS, properties
+
+EXIT_FATAL: Final = 1
+EXIT_DEFINITION: Final = 2
+DRAIN_SECONDS: Final = GRACE_MILLIS / 1000 - 3.0
+"""Less than the daemon's grace, so that the last checkpoint still reaches it."""
+
+LOGBACK: Final = """<configuration>
+  <appender name="E" class="ch.qos.logback.core.ConsoleAppender">
+    <target>System.err</target>
+    <encoder><pattern>%d{ISO8601} %-5level %logger{20} %msg%n</pattern></encoder>
+  </appender>
+  <root level="INFO"><appender-ref ref="E"/></root>
+</configuration>
+"""
+
+File = Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)]
+Stream = Annotated[str | None, typer.Option("--stream", help="Which stream, where the pipeline reads several.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="A property to replace or add, as key=value; may be repeated.")]
+
+app = typer.Typer(name="kcl", help="Run a pipeline under the KCL's MultiLangDaemon.", no_args_is_help=True)
+
+
+@app.command("properties")
+def show_properties(
+    file: File,
+    stream: Stream = None,
+    kcl: Annotated[int, typer.Option(help="Major version of the KCL.", min=2, max=3)] = 3,
+    change: Changes = None,
+) -> None:
+    """Print the daemon's properties file for a pipeline.
+
+    Exit code 0: printed; 2: the pipeline file or the command is wrong.
+    """
+    typer.echo(_properties(file, stream, change, kcl), nl=False)
+
+
+@app.command()
+def run(file: File, stream: Stream = None) -> None:
+    """Serve one shard: what the daemon starts. Speaks its protocol on standard input and output; events go to standard error.
+
+    Exit code 0: the daemon closed the pipe; 1: it could not go on; 2: the pipeline file is wrong.
+    """
+    pipe = protected_pipe()
+    try:
+        pipeline = one_stream(_checked(file), stream)
+        options = WorkerOptions(file.parent, os.environ, DRAIN_SECONDS, usable_cores())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_child(pipeline, options, pipe))
+    except DefinitionError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_DEFINITION) from error
+    except StreamError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_FATAL) from error
+
+
+@app.command()
+def daemon(
+    file: File,
+    stream: Stream = None,
+    jars: Annotated[Path | None, typer.Option(help="Folder with the KCL's jars; those of amazon_kclpy where not given.")] = None,
+    java: Annotated[str, typer.Option(help="Java 8 or later.")] = "java",
+    change: Changes = None,
+) -> None:
+    """Become the MultiLangDaemon for a pipeline: this process is replaced by Java, so that signals reach it.
+
+    Exit code: the daemon's; 2: the pipeline file is wrong, or Java or the jars are missing.
+    """
+    try:
+        program, classes = _java(java), _jars(jars)
+    except DefinitionError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_DEFINITION) from error
+    text = _properties(file, stream, change, 2 if any(classes.glob("amazon-kinesis-client-multilang-2.*.jar")) else 3)
+    folder = Path(tempfile.mkdtemp(prefix="stream-kcl-"))
+    (folder / "stream.properties").write_text(text)
+    (folder / "logback.xml").write_text(LOGBACK)
+    command = [program, "-cp", f"{folder}:{classes}/*", "software.amazon.kinesis.multilang.MultiLangDaemon"]
+    os.execv(program, [*command, "-p", "stream.properties"])  # noqa: S606 - the daemon is what was asked for
+
+
+def _properties(file: Path, stream: str | None, change: list[str] | None, kcl: int) -> str:
+    try:
+        pairs = [text.partition("=") for text in change or ()]
+        if wrong := [key for key, sign, _ in pairs if not (key and sign)]:
+            msg = f"--set {wrong[0]}: write key=value"
+            raise DefinitionError(msg)
+        changes = {key.strip(): value.strip() for key, _, value in pairs}
+        return properties(one_stream(_checked(file), stream), file, os.environ, changes, kcl)
+    except DefinitionError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_DEFINITION) from error
+
+
+def _checked(file: Path) -> Pipeline:
+    result = check_file(file, os.environ)
+    for finding in result.findings:
+        typer.echo(finding.render(), err=True)
+    if result.pipeline is None:
+        raise typer.Exit(EXIT_DEFINITION)
+    return result.pipeline
+
+
+def _java(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        msg = f"there is no {name}; install Java 8 or later, or name it with --java"
+        raise DefinitionError(msg)
+    return found
+
+
+def _jars(folder: Path | None) -> Path:
+    if folder is None:
+        package = importlib.util.find_spec("amazon_kclpy")
+        folder = Path(package.origin).parent / "jars" if package is not None and package.origin else None
+    if folder is None or not any(folder.glob("amazon-kinesis-client-multilang-*.jar")):
+        place = folder or "amazon_kclpy, which is not installed"
+        msg = f"no jars of the KCL in {place}: install kinesis-stream[kcl], or name their folder with --jars"
+        raise DefinitionError(msg)
+    return folder.resolve()

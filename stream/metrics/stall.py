@@ -1,0 +1,86 @@
+"""Finds shards in which nothing moves although they are behind and nothing explains it: a hung connection, a lost task, a deadlock.
+
+A healthy shard gives a sign at least every few seconds, be it an empty page. What is known to hold shards up (a call that is made again,
+throttling, memory that is used up) excuses all of them: restarting a worker because S3 is away would only add load to it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from stream import events as ev
+from stream.contracts import Clock
+
+STALL_SECONDS: Final = 600.0
+"""Without movement before a shard counts as stalled: several times the longest single call (120 s) and the longest pause between two."""
+
+LOOK_SECONDS: Final = 15.0
+
+_EXCUSES: Final = (ev.CallRepeated, ev.PollRepeated, ev.BudgetWaited, ev.ExportRefused)
+_ENDS: Final = (ev.ShardEnded, ev.ShardReleased, ev.ShardHalted)
+
+
+class StallWatch:
+    """An ``Emit`` that remembers when each shard moved last. Callable from any thread.
+
+    A shard is watched from its ``ShardStarted`` to its end, release or halt; one in which nothing is waiting to be read or committed
+    moves with every page that says so.
+    """
+
+    def __init__(self, clock: Clock, after: float = STALL_SECONDS) -> None:
+        self._clock = clock
+        self._after = after
+        self._moved: dict[tuple[str, str], float] = {}
+        self._behind: dict[tuple[str, str], int] = {}
+        self._excused = float("-inf")
+        self._lock = threading.Lock()
+
+    def __call__(self, event: ev.Event) -> None:
+        """Take note of ``event``."""
+        now, where = self._clock.monotonic(), (event.stream, event.shard)
+        with self._lock:
+            if isinstance(event, _EXCUSES):
+                self._excused = now
+            elif isinstance(event, ev.ShardStarted):
+                self._moved[where] = now
+                self._behind.pop(where, None)
+            elif isinstance(event, _ENDS):
+                self._moved.pop(where, None)
+                self._behind.pop(where, None)
+            elif where in self._moved and self._moves(event, where):
+                self._moved[where] = now
+
+    def stalled(self) -> list[tuple[str, str, float]]:
+        """Stream, shard and seconds without movement of each shard that is stalled now, longest first."""
+        now = self._clock.monotonic()
+        with self._lock:
+            if now - self._excused < self._after:
+                return []
+            found = [(stream, shard, now - since) for (stream, shard), since in self._moved.items() if now - since >= self._after]
+        return sorted(found, key=lambda each: -each[2])
+
+    def _moves(self, event: ev.Event, where: tuple[str, str]) -> bool:
+        if isinstance(event, ev.ExportLagged | ev.SpansExported | ev.ShardStalled):
+            return False
+        if not isinstance(event, ev.PageReceived):
+            return True
+        # Empty pages on the way through a gap come with less and less delay; the same delay for ever is no movement.
+        best = self._behind.get(where)
+        nearer = event.records > 0 or event.behind_ms == 0 or best is None or event.behind_ms < best
+        if nearer:
+            self._behind[where] = event.behind_ms
+        return nearer
+
+
+async def watch_stalls(watch: StallWatch, clock: Clock, report: Callable[[str, str, float], None]) -> None:
+    """Report each stalled shard once, until cancelled."""
+    told: set[tuple[str, str]] = set()
+    while True:
+        await clock.sleep(LOOK_SECONDS)
+        stalled = watch.stalled()
+        for stream, shard, seconds in stalled:
+            if (stream, shard) not in told:
+                report(stream, shard, seconds)
+        told = {(stream, shard) for stream, shard, _ in stalled}

@@ -1,0 +1,50 @@
+"""Counts of what keeps a worker alive, and the counters that must be there before their first count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from stream import events as ev
+from stream.batch import Outcome
+from stream.metrics import catalog as m
+
+if TYPE_CHECKING:
+    from stream.metrics.recorder import Recorder
+
+
+def begin_counts(r: Recorder, stream: str) -> None:
+    """Show at zero what alerts ask for: a counter that begins at one has no increase."""
+    r.add(m.GAPS, 0, stream)
+    for outcome in Outcome:
+        if outcome is not Outcome.PENDING:
+            r.add(m.RECORDS, 0, stream, outcome.label)
+    for result in ("ok", "empty", "throttled", "expired_iterator", "error"):
+        r.add(m.SOURCE_POLLS, 0, stream, result)
+    r.add(m.SHARDS_RELEASED, 0, stream, "drain")
+
+
+def _stream_described(r: Recorder, e: ev.StreamDescribed) -> None:
+    r.set(m.RETENTION, e.retention, e.stream)
+    r.set(m.OPEN_SHARDS, e.open_shards, e.stream)
+
+
+def _shard_stalled(r: Recorder, e: ev.ShardStalled) -> None:
+    r.set_shard(m.SHARD_STALLED, 1, e)
+
+
+def _credentials_renewed(r: Recorder, e: ev.CredentialsRenewed) -> None:
+    r.set(m.CREDENTIALS_EXPIRE, e.expires)
+
+
+def _records_expired(r: Recorder, e: ev.RecordsExpired) -> None:
+    r.add(m.GAPS, 1, e.stream)
+
+
+VITALS: Final[dict[type[ev.Event], Callable[[Any, Any], None]]] = {
+    ev.StreamDescribed: _stream_described,
+    ev.ShardStalled: _shard_stalled,
+    ev.CredentialsRenewed: _credentials_renewed,
+    ev.RecordsExpired: _records_expired,
+}
+"""What is counted for each of these event classes."""

@@ -1,0 +1,195 @@
+"""Least-privilege IAM policies of a pipeline, split by role, and who may take each role: pure, from the definition alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from stream.errors import DefinitionError
+from stream.pipeline.access import LIST, Access, Account, needed
+from stream.pipeline.model import Pipeline
+from stream.pipeline.resources import is_remote
+
+Document: TypeAlias = dict[str, Any]
+"""A policy as IAM takes it."""
+
+VERSION: Final = "2012-10-17"
+AUDIENCE: Final = "sts.amazonaws.com"
+"""Of tokens that STS takes, as the identity webhook of EKS asks for them."""
+
+
+class Role(StrEnum):
+    """One for each job, so that none has the rights of another."""
+
+    BOOTSTRAP = "bootstrap"
+    WORKER = "worker"
+    REDSHIFT_COPY = "redshift-copy"
+    BACKFILL = "backfill"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccount:
+    """The Kubernetes service account whose pods take the roles of workers.
+
+    ``cluster`` is the name of the EKS cluster, for Pod Identity; with ``issuer``, the URL of the cluster's OIDC provider, the trust is
+    that of IRSA.
+    """
+
+    namespace: str
+    name: str
+    cluster: str = ""
+    issuer: str = ""
+    audience: str = AUDIENCE
+
+
+_BOOTSTRAP: Final[Mapping[str, tuple[str, ...]]] = {
+    "kinesis": (
+        "kinesis:AddTagsToStream",
+        "kinesis:CreateStream",
+        "kinesis:DescribeStreamSummary",
+        "kinesis:IncreaseStreamRetentionPeriod",
+        "kinesis:StartStreamEncryption",
+    ),
+    "s3": (
+        "s3:CreateBucket",
+        "s3:PutBucketOwnershipControls",
+        "s3:PutBucketPolicy",
+        "s3:PutBucketPublicAccessBlock",
+        "s3:PutBucketVersioning",
+        "s3:PutEncryptionConfiguration",
+        "s3:PutLifecycleConfiguration",
+    ),
+    "dynamodb": ("dynamodb:CreateTable", "dynamodb:DescribeTable", "dynamodb:TagResource", "dynamodb:UpdateContinuousBackups"),
+}
+"""What makes the resources that a worker finds ready, by the service of what the worker needs."""
+
+
+def accesses(pipeline: Pipeline, role: Role, account: Account) -> tuple[Access, ...]:
+    """What ``role`` must be allowed to do; nothing where the pipeline has no use for it."""
+    needs = needed(pipeline, account)
+    match role:
+        case Role.WORKER:
+            return tuple(each for each in needs if not _makes(each))
+        case Role.BOOTSTRAP:
+            return tuple(_made(needs))
+        case Role.REDSHIFT_COPY:
+            return tuple(_copied(pipeline, needs))
+        case Role.BACKFILL:
+            return tuple(each for each in needs if each.service != "kinesis" and not _makes(each))
+
+
+def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*", partition: str = "aws") -> Document:
+    """One document that allows ``needs`` and nothing else, and the use of the KMS ``keys`` (ARNs) through the services that need them."""
+    needs = tuple(needs)
+    statements: list[Document] = []
+    for number, (service, actions, resources, prefixes) in enumerate(_merged(needs), 1):
+        statement: Document = {
+            "Sid": f"{service.title().replace('-', '')}Statement{number}",
+            "Effect": "Allow",
+            "Action": list(actions),
+            "Resource": resources,
+        }
+        if prefixes:
+            statement["Condition"] = {"StringLike": {"s3:prefix": prefixes}}
+        statements.append(statement)
+    if used_keys := sorted(keys):
+        suffix = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
+        used = [f"{service}.{region}.{suffix}" for service in ("dynamodb", "kinesis", "s3", "secretsmanager") if _uses(needs, service)]
+        uses = ["kms:Decrypt", "kms:GenerateDataKey"] if _writes(needs) else ["kms:Decrypt"]
+        via = {"StringLike" if region == "*" else "StringEquals": {"kms:ViaService": used}}
+        statements.append({"Sid": "Keys", "Effect": "Allow", "Action": uses, "Resource": used_keys, "Condition": via})
+    return {"Version": VERSION, "Statement": statements}
+
+
+def trust(role: Role, account: Account, who: ServiceAccount) -> Document:
+    """Who may take ``role``: the pods of one service account, Redshift, or for ``bootstrap`` whom the account's own policies let.
+
+    Raises:
+        DefinitionError: the issuer is not an https URL.
+    """
+    if role is Role.REDSHIFT_COPY:
+        services = ["redshift.amazonaws.com", "redshift-serverless.amazonaws.com"]
+        return _trusted({"Service": services}, ["sts:AssumeRole"], {"aws:SourceAccount": account.number})
+    if role is Role.BOOTSTRAP:
+        return _trusted({"AWS": f"arn:{account.partition}:iam::{account.number}:root"}, ["sts:AssumeRole"], {})
+    if who.issuer:
+        parts = urlsplit(who.issuer)
+        if parts.scheme != "https" or not parts.hostname:
+            msg = f"the OIDC issuer {who.issuer!r} is no https URL; `aws eks describe-cluster` names it under identity.oidc.issuer"
+            raise DefinitionError(msg)
+        issuer = who.issuer.removeprefix("https://").rstrip("/")
+        provider = f"arn:{account.partition}:iam::{account.number}:oidc-provider/{issuer}"
+        # Equality on both: a pattern, or a missing subject, lets every pod of the cluster in.
+        subject = {f"{issuer}:aud": who.audience, f"{issuer}:sub": f"system:serviceaccount:{who.namespace}:{who.name}"}
+        return _trusted({"Federated": provider}, ["sts:AssumeRoleWithWebIdentity"], subject)
+    tags = {
+        "aws:SourceAccount": account.number,
+        "aws:RequestTag/kubernetes-namespace": who.namespace,
+        "aws:RequestTag/kubernetes-service-account": who.name,
+    }
+    if who.cluster:
+        tags["aws:RequestTag/eks-cluster-name"] = who.cluster
+    return _trusted({"Service": "pods.eks.amazonaws.com"}, ["sts:AssumeRole", "sts:TagSession"], tags)
+
+
+def partition_of(region: str) -> str:
+    """The partition that a region lies in, as ARNs name it."""
+    return next((name for prefix, name in (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov")) if region.startswith(prefix)), "aws")
+
+
+def _merged(needs: Iterable[Access]) -> Iterator[tuple[str, tuple[str, ...], list[str], list[str]]]:
+    """As few statements as say the same: listings by bucket, everything else by its actions."""
+    groups: dict[tuple[Any, ...], list[Access]] = {}
+    for each in needs:
+        groups.setdefault((each.service, each.actions, each.resources if each.prefixes else None), []).append(each)
+    for group in groups.values():
+        resources = {name for each in group for name in each.resources}
+        prefixes = {name for each in group for name in each.prefixes}
+        yield group[0].service, group[0].actions, sorted(resources), sorted(prefixes)
+
+
+def _made(needs: Iterable[Access]) -> Iterator[Access]:
+    found: dict[str, set[str]] = {}
+    for each in needs:
+        if each.service in _BOOTSTRAP:
+            whole = (resource.partition("/")[0] if each.service == "s3" else resource for resource in each.resources)
+            found.setdefault(each.service, set()).update(resource for resource in whole if not _found(resource))
+    for service, resources in found.items():
+        yield Access(service, _BOOTSTRAP[service], tuple(sorted(resources)), "make what workers need")
+
+
+def _makes(access: Access) -> bool:
+    """Whether this is the making of a table, which a worker does only where nobody did before."""
+    return "dynamodb:CreateTable" in access.actions
+
+
+def _found(resource: str) -> bool:
+    """Whether this is something that AWS or KCL makes."""
+    return "/consumer/" in resource or resource.endswith("-CoordinatorState")
+
+
+def _copied(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
+    """Redshift reads the staged files, and nothing else of the buckets."""
+    whys = {f"write the files of sink {sink.name}" for sink in pipeline.sinks if sink.kind == "redshift" and is_remote(sink.url)}
+    for each in needs:
+        if each.why in whys:
+            actions = LIST if each.actions == LIST else ("s3:GetObject",)
+            yield Access("s3", actions, each.resources, "let Redshift copy", each.prefixes)
+
+
+def _trusted(principal: Document, actions: list[str], equal: Mapping[str, str]) -> Document:
+    statement: Document = {"Effect": "Allow", "Principal": principal, "Action": actions}
+    if equal:
+        statement["Condition"] = {"StringEquals": dict(equal)}
+    return {"Version": VERSION, "Statement": [statement]}
+
+
+def _uses(needs: Iterable[Access], service: str) -> bool:
+    return any(each.service == service for each in needs)
+
+
+def _writes(needs: Iterable[Access]) -> bool:
+    return any(action in {"s3:PutObject", "dynamodb:PutItem"} for each in needs for action in each.actions)

@@ -1,0 +1,68 @@
+"""The registered consumer that all subscriptions of one stream use: found or made once, and waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from stream.aws.errors import NOT_FOUND, AwsFatal, AwsRetryable
+from stream.aws.fan_out import ACTIVE, Registered, describe_consumer, register_consumer
+from stream.source.access import StreamAccess
+
+_LOOK_SECONDS: Final = 1.0
+"""Between looks at a consumer that is being made; DescribeStreamConsumer allows 20 calls a second and stream."""
+_LOOKS: Final = 60
+IN_USE: Final = "ResourceInUseException"
+
+
+class Consumer:
+    """The consumer called ``name`` of one stream; it is never deregistered, for other workers may use it."""
+
+    def __init__(self, source: StreamAccess, name: str) -> None:
+        self._source = source
+        self._name = name
+        self._arn: str | None = None
+        self._asking = asyncio.Lock()
+
+    async def arn(self) -> str:
+        """The active consumer's ARN, registered now if there was none.
+
+        Raises:
+            AwsFatal: denied.
+            AwsRetryable: too many consumers, it does not become active, or the service fails.
+        """
+        async with self._asking:
+            if self._arn is None:
+                self._arn = await self._active()
+            return self._arn
+
+    def forget(self) -> None:
+        """The service says that there is no such consumer: look again at the next occasion."""
+        self._arn = None
+
+    async def _active(self) -> str:
+        source = self._source
+        stream_arn = source.stream
+        if not stream_arn.startswith("arn:"):
+            stream_arn = (await source.client.describe_stream_summary(stream_arn)).arn
+        for _ in range(_LOOKS):
+            found = await self._found(stream_arn)
+            if found.status == ACTIVE:
+                return found.arn
+            await source.clock.sleep(_LOOK_SECONDS)
+        msg = f"consumer {self._name} of {stream_arn} did not become {ACTIVE} within {_LOOKS * _LOOK_SECONDS:g} s, it is {found.status}"
+        raise AwsRetryable(msg, code="ConsumerNotActive")
+
+    async def _found(self, stream_arn: str) -> Registered:
+        client = self._source.client
+        try:
+            return await describe_consumer(client, stream_arn, self._name)
+        except AwsFatal as error:
+            if error.code != NOT_FOUND:
+                raise
+        try:
+            return await register_consumer(client, stream_arn, self._name)
+        except AwsRetryable as error:
+            if error.code != IN_USE:
+                raise
+        return await describe_consumer(client, stream_arn, self._name)

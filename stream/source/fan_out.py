@@ -1,0 +1,171 @@
+"""One shard by enhanced fan-out: records are pushed over a subscription, and polled while that cannot be had.
+
+What makes a page, where a shard ends, and how expired records are found is the same as in polling (``shard.py``). A subscription lives for
+five minutes; the next one begins behind the last event's continuation. Whatever is not understood about a refusal is left to polling, which
+knows what it means for the shard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import datetime
+from typing import Final
+
+from stream.aws.errors import NOT_FOUND, AwsFatal, AwsRetryable
+from stream.aws.fan_out import Subscription, subscribe
+from stream.aws.kinesis import IteratorAt, IteratorKind, RawPage
+from stream.aws.retry import FOR_EVER, THROTTLED, Wait, decide
+from stream.contracts import Page, Shard, Start
+from stream.events import RetrievalChanged, SubscriptionEnded
+from stream.source.access import StreamAccess
+from stream.source.consumer import IN_USE, Consumer
+from stream.source.pace import FanOut
+from stream.source.shard import Hold, ShardReader
+
+POLLING: Final = "polling"
+FAN_OUT: Final = "fan_out"
+_TRIES: Final = 5
+"""Subscriptions in a row that end without an event before the shard is polled for a while."""
+
+
+class FanOutReader(ShardReader):
+    """Reads one shard once; see ``contracts.Source.read`` for what ``pages`` delivers."""
+
+    def __init__(
+        self,
+        source: StreamAccess,
+        consumer: Consumer,
+        settings: FanOut,
+        shard: Shard,
+        after: int,
+        start: Start,
+        complete_until: datetime | None,
+    ) -> None:
+        super().__init__(source, shard, after, start, None, complete_until)
+        self._consumer = consumer
+        self._fan_out = settings
+        self._subscription: Subscription | None = None
+        self._continuation: str | None = None
+        self._subscribed_at: float | None = None
+        self._polling_until: float | None = None
+        self._fruitless = 0
+
+    async def pages(self) -> AsyncIterator[Page]:
+        """See ``ShardReader.pages``; ends the subscription too."""
+        try:
+            async with aclosing(super().pages()) as pages:  # type: ignore[type-var]
+                async for page in pages:
+                    yield page
+        finally:
+            self._close()
+
+    async def _attempt(self) -> Page | None:
+        if self._polling_until is not None:
+            if self._source.clock.monotonic() < self._polling_until:
+                return await super()._attempt()
+            self._change(FAN_OUT, "")
+        try:
+            page = await self._pushed()
+        except AwsRetryable as error:
+            await self._ended(error)
+            return None
+        except AwsFatal as error:
+            if error.code == NOT_FOUND:
+                self._consumer.forget()
+            self._change(POLLING, str(error))
+            return None
+        if page is not None:
+            self._fruitless = self._failures = 0
+        return page
+
+    async def _pushed(self) -> Page | None:
+        """The page of the next event; None where the subscription ended in good order or the message was none of records."""
+        subscription = self._subscription or await self._subscribe()
+        try:
+            async with asyncio.timeout(self._fan_out.silence_seconds):
+                size = await subscription.next_size()
+        except TimeoutError:
+            msg = f"{self._where()}: the subscription was silent for {self._fan_out.silence_seconds:g} s"
+            raise AwsRetryable(msg, code="Silence") from None
+        if size is None:
+            self._close()
+            self._source.emit(SubscriptionEnded(self._shard.stream, self._shard.shard_id, "renewed", "", 0.0))
+            return None
+        room = await self._room(size)
+        if room is None:
+            return None
+        with room as hold:
+            begin = self._source.clock.monotonic()
+            raw = await self._received(subscription, size)
+            if raw is None:
+                return None
+            page = await self._page(self._answer(raw, self._source.clock.monotonic() - begin), hold)
+            self._continuation = raw.next_iterator
+            return page
+
+    async def _received(self, subscription: Subscription, size: int) -> RawPage | None:
+        try:
+            async with asyncio.timeout(self._fan_out.silence_seconds):
+                return await subscription.next_page(size)
+        except TimeoutError:
+            msg = f"{self._where()}: the subscription stalled inside a message for {self._fan_out.silence_seconds:g} s"
+            raise AwsRetryable(msg, code="Silence") from None
+
+    async def _room(self, size: int) -> Hold | None:
+        """Room for the next message. None if memory stayed short: the subscription was given up, its records wait at the service."""
+        try:
+            async with asyncio.timeout(self._fan_out.hold_seconds):
+                return await self._reserve(size)
+        except TimeoutError:
+            self._close()
+        self._source.emit(SubscriptionEnded(self._shard.stream, self._shard.shard_id, "budget", "", 0.0))
+        with await self._reserve(size):
+            return None
+
+    async def _subscribe(self) -> Subscription:
+        source, last = self._source, self._subscribed_at
+        arn = await self._consumer.arn()
+        if last is not None:
+            await source.clock.sleep(max(0.0, last + self._fan_out.resubscribe_seconds - source.clock.monotonic()))
+        self._subscription = await subscribe(source.client, source.stream, arn, self._shard.shard_id, self._place())
+        self._subscribed_at = source.clock.monotonic()
+        return self._subscription
+
+    def _place(self) -> IteratorAt:
+        """Behind the last event, which on a quiet shard is much further than the last record."""
+        if self._continuation is not None:
+            return IteratorAt(IteratorKind.AFTER, sequence=self._continuation)
+        return self._beginning()
+
+    async def _ended(self, error: AwsRetryable) -> None:
+        """What comes behind a subscription that broke, or that could not be had yet."""
+        had = self._subscription is not None
+        self._close()
+        self._fruitless += 1
+        if (had and error.code == IN_USE) or self._fruitless >= _TRIES:
+            self._change(POLLING, str(error))
+            return
+        if error.code == IN_USE:
+            wait = self._fan_out.resubscribe_seconds * (1 + self._source.dice())
+        else:
+            step = decide(error, self._fruitless, self._source.dice(), FOR_EVER if had else THROTTLED)
+            wait = step.seconds if isinstance(step, Wait) else 0.0
+        why = "in_use" if error.code == IN_USE else "silence" if error.code == "Silence" else "broken"
+        self._source.emit(SubscriptionEnded(self._shard.stream, self._shard.shard_id, why, str(error), wait))
+        await self._source.clock.sleep(wait)
+
+    def _change(self, to: str, why: str) -> None:
+        """Go over to the other way of reading, at the same position."""
+        self._close()
+        self._fruitless = 0
+        self._iterator = self._continuation = None
+        now = self._source.clock.monotonic()
+        self._polling_until = now + self._fan_out.retry_seconds if to == POLLING else None
+        self._source.emit(RetrievalChanged(self._shard.stream, self._shard.shard_id, to, why))
+
+    def _close(self) -> None:
+        if self._subscription is not None:
+            self._subscription.close()
+            self._subscription = None

@@ -1,0 +1,142 @@
+"""The contract of a stage as checks that anybody's stage can be held to.
+
+    @pytest.mark.parametrize("check", STAGE_CHECKS, ids=lambda check: check.__name__)
+    def test_the_contract_holds(check):
+        check(MyStage, Resources())
+
+Each check takes the stage's class and the resources that its example needs, and raises AssertionError with what is wrong. All of
+them run the stage as the engine does, over its own example, so an example that shows every option at work is worth the most.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import polars as pl
+
+from stream.batch import ROW
+from stream.transform.engine import STAGE_ERROR, Step, advance
+from stream.transform.stage import Resources, StageConfig
+from stream.transform.types import SYSTEM, SYSTEM_SCHEMA
+
+StageCheck = Callable[[type[StageConfig], Resources], None]
+
+
+def frame_of(given: Sequence[dict[str, Any]], times: int = 1) -> pl.DataFrame:
+    """What a stage is given: the system columns, one record per row, and the columns of ``given``, all rows ``times`` over."""
+    columns = pl.DataFrame({name: [row[name] for row in given] for name in given[0]})
+    user = pl.concat([columns] * times, rechunk=True)
+    rows = range(user.height)
+    system = [["s"] * user.height, [str(10**20 + row) for row in rows], [0] * user.height, list(rows), list(rows)]
+    return pl.concat([pl.DataFrame(dict(zip(SYSTEM, system, strict=True)), schema=SYSTEM_SCHEMA), user], how="horizontal")
+
+
+def step_of(config: StageConfig, schema: pl.Schema, resources: Resources) -> Step:
+    """``config`` as a step of a chain whose columns so far are ``schema``."""
+    bound, output = config.bind(schema, resources), config.output(schema, resources)
+    return Step("1:it", bound, output, config.divisible(), config.drops, not config.expands, config.expands)
+
+
+def _example(stage: type[StageConfig], resources: Resources, times: int = 1) -> tuple[Step, pl.DataFrame]:
+    frame = frame_of(stage.example.given, times)
+    return step_of(stage.model_validate(stage.example.config), frame.schema, resources), frame
+
+
+def _hold(*, holds: bool, message: str) -> None:
+    if not holds:
+        raise AssertionError(message)
+
+
+def _bytes(*frames: pl.DataFrame) -> bytes:
+    """The frames as files: what counts is what is written, not how it lies in memory."""
+    buffer = io.BytesIO()
+    for frame in frames:
+        frame.write_parquet(buffer, row_group_size=1 << 20)
+    return buffer.getvalue()
+
+
+def example_holds(stage: type[StageConfig], resources: Resources) -> None:
+    """``example.given`` gives ``example.expect``; times as ISO-8601 text with a Z."""
+    step, frame = _example(stage, resources)
+    after = advance(step, frame)[0].drop(SYSTEM)
+    texts = [pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%SZ") for name, kind in after.schema.items() if isinstance(kind, pl.Datetime)]
+    found = after.with_columns(texts).to_dicts()
+    _hold(holds=found == stage.example.expect, message=f"the example gives {found}, not {stage.example.expect}")
+
+
+def output_is_as_declared_and_every_row_ends_once(stage: type[StageConfig], resources: Resources) -> None:
+    """The columns are those of ``output`` in that order; each record is behind the stage or settled, never both."""
+    step, frame = _example(stage, resources, times=3)
+    after, settled = advance(step, frame)
+    _hold(holds=list(after.schema.items()) == list(step.output.items()), message=f"{after.schema} is not {step.output}, as declared")
+    ended = sorted([*after[ROW].unique(), *settled[ROW]])
+    _hold(holds=ended == frame[ROW].to_list(), message=f"records {frame[ROW].to_list()} went in, {ended} ended")
+
+
+def no_rows_give_no_rows(stage: type[StageConfig], resources: Resources) -> None:
+    """An empty frame gives an empty frame with the declared columns."""
+    step, frame = _example(stage, resources)
+    applied = step.run(frame.clear())
+    _hold(holds=applied.frame.is_empty() and applied.frame.schema == step.output, message=f"no rows gave {applied.frame}")
+    _hold(holds=applied.rejects is None or applied.rejects.is_empty(), message=f"no rows gave rejects {applied.rejects}")
+
+
+def nulls_do_not_break_it(stage: type[StageConfig], resources: Resources) -> None:
+    """Where every value is null each record ends once, and nothing is raised."""
+    step, frame = _example(stage, resources)
+    nulls = frame.with_columns(pl.lit(None, kind).alias(name) for name, kind in frame.schema.items() if name not in SYSTEM)
+    after, settled = advance(step, nulls)
+    _hold(holds=after[ROW].n_unique() + settled.height == frame.height, message="a record of nulls did not end once")
+    raised = settled.filter(pl.col("reason").str.starts_with(STAGE_ERROR))["reason"].to_list()
+    _hold(holds=not raised, message=f"nulls made it raise: {raised}")
+
+
+def twice_gives_the_same_bytes(stage: type[StageConfig], resources: Resources) -> None:
+    """Two runs, and a run after binding again, give equal bytes."""
+    step, frame = _example(stage, resources, times=3)
+    again, _ = _example(stage, resources, times=3)
+    first, *others = (_bytes(*advance(each, frame)) for each in (step, step, again))
+    _hold(holds=all(first == other for other in others), message="equal rows gave other bytes the second time")
+
+
+def input_stays_as_it_is(stage: type[StageConfig], resources: Resources) -> None:
+    """The frame that was given holds the same afterwards."""
+    step, frame = _example(stage, resources)
+    before = _bytes(frame)
+    advance(step, frame)
+    _hold(holds=_bytes(frame) == before, message="the stage changed the frame that it was given")
+
+
+def parts_give_what_the_whole_gives(stage: type[StageConfig], resources: Resources) -> None:
+    """A row-wise stage gives the same wherever the frame is cut; one that is not must say ``row_wise = False``."""
+    step, frame = _example(stage, resources, times=3)
+    if not step.row_wise:
+        return
+    whole = [part.sort(ROW, maintain_order=True) for part in advance(step, frame)]
+    for cut in range(1, frame.height):
+        low, high = advance(step, frame[:cut]), advance(step, frame[cut:])
+        parts = [pl.concat(both).sort(ROW, maintain_order=True) for both in zip(low, high, strict=True)]
+        same = all(part.equals(other) for part, other in zip(parts, whole, strict=True))
+        _hold(holds=same, message=f"cut before row {cut} the stage gives other rows: is it row-wise?")
+
+
+def it_explains_itself(stage: type[StageConfig], resources: Resources) -> None:  # noqa: ARG001 - like the others
+    """The class has a docstring and each option a description: they are its reference page."""
+    _hold(holds=bool(stage.__doc__), message=f"{stage.__name__} has no docstring")
+    silent = [name for name, field in stage.model_fields.items() if not field.description]
+    _hold(holds=not silent, message=f"options without a description: {', '.join(silent)}")
+
+
+STAGE_CHECKS: Final[tuple[StageCheck, ...]] = (
+    example_holds,
+    output_is_as_declared_and_every_row_ends_once,
+    no_rows_give_no_rows,
+    nulls_do_not_break_it,
+    twice_gives_the_same_bytes,
+    input_stays_as_it_is,
+    parts_give_what_the_whole_gives,
+    it_explains_itself,
+)
+"""Every check; a stage that passes them all can be run."""

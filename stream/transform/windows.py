@@ -1,0 +1,45 @@
+"""Batches in parts of bounded size, for decoders that hold far more memory per byte while they read than their columns take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+import polars as pl
+
+from stream.batch import DATA
+from stream.transform.stage import Applied, BoundStage
+
+
+def cuts(sizes: Sequence[int], limit: int) -> list[int]:
+    """Where parts begin, and the end: each part is one record, or several of at most ``limit`` bytes together."""
+    found, held = [0], 0
+    for at, size in enumerate(sizes):
+        if at > found[-1] and held + size > limit:
+            found.append(at)
+            held = 0
+        held += size
+    return [*found, len(sizes)] if sizes else [0]
+
+
+def windowed(inner: BoundStage, limit: int) -> BoundStage:
+    """``inner`` over parts with at most ``limit`` bytes of records each; what becomes of a record must depend on that record alone."""
+
+    def apply(frame: pl.DataFrame) -> Applied:
+        sizes = frame[DATA].bin.size()
+        if int(sizes.sum()) <= limit:
+            return inner(frame)
+        return joined(inner(part) for part in _parts(frame, cuts(sizes.to_list(), limit)))
+
+    return apply
+
+
+def _parts(frame: pl.DataFrame, bounds: list[int]) -> Iterator[pl.DataFrame]:
+    return (frame[start:end] for start, end in pairwise(bounds))
+
+
+def joined(parts: Iterable[Applied]) -> Applied:
+    """The parts, at least one, as one."""
+    done = list(parts)
+    rejects = [part.rejects for part in done if part.rejects is not None]
+    return Applied(pl.concat([part.frame for part in done]), pl.concat(rejects) if rejects else None)

@@ -1,0 +1,216 @@
+"""What `stream doctor` looks at, and what it finds: everything that a worker of a pipeline will need, before it is needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from stream.audit.export import Mode
+from stream.aws.identity import AUDIENCES, SIGNATURE_LIFE, Caller, Problem, ask_caller, judge_caller, judge_claims, read_claims
+from stream.aws.session import AwsSession
+from stream.clock import SystemClock
+from stream.contracts import Clock
+from stream.errors import DefinitionError, StreamError
+from stream.pipeline.access import needed
+from stream.pipeline.model import Pipeline
+from stream.worker.probes import NOT_TRIED, Probe, probes
+
+PATIENCE: Final = 20.0
+"""Seconds that one look may take."""
+
+SKEW_NOTED: Final = timedelta(seconds=60)
+
+MEMORY_FACTOR: Final = 2
+"""Least memory of the process by its budget; measured peaks lie between 1.9 and 2.2 with the default budget (docs/operate.md)."""
+
+_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+class Verdict(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    NOTE = "note"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; ``remedy`` is empty where nothing is to be done."""
+
+    check: str
+    verdict: Verdict
+    what: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where a worker would run. ``role`` (ARN or name), ``audience`` and ``subject`` are what must be, where that is known.
+
+    ``limits`` are files that hold the memory limit in bytes or ``max``; the first that exists counts.
+    """
+
+    base: Path
+    env: Mapping[str, str]
+    role: str | None = None
+    audience: str | None = None
+    subject: str | None = None
+    limits: tuple[str, ...] = _LIMITS
+    patience: float = PATIENCE
+    clock: Clock = field(default_factory=SystemClock)
+
+
+async def examine(pipeline: Pipeline, around: Surroundings) -> list[Finding]:
+    """Look at everything; one thing that fails keeps nothing else from being looked at. Writes nothing, and reads no secret out loud."""
+    kinesis = pipeline.source.kinesis
+    session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
+    findings = [*_token(around), _memory(pipeline, around)]
+    if needed(pipeline):
+        credentials = await _credentials(session, around)
+        findings += credentials
+        if all(each.verdict is not Verdict.FAILED for each in credentials):
+            findings += await _identity(session, around)
+    for probe in probes(pipeline, session, around.base, around.env):
+        findings.append(await _tried(probe, around.patience))
+    findings += [await _collector(pipeline, around)] if pipeline.audit.otlp else []
+    findings += [
+        Finding("permission", Verdict.NOTE, f"{action} was not tried: {why}", "compare with `stream iam --diff`")
+        for action, why in NOT_TRIED.items()
+        if any(action in each.actions for each in needed(pipeline))
+    ]
+    return findings
+
+
+def _token(around: Surroundings) -> list[Finding]:
+    named = [(name, around.env[name]) for name in AUDIENCES if around.env.get(name)]
+    if not named:
+        return [Finding("token", Verdict.NOTE, "Kubernetes gave no token for AWS; other credentials are looked for", "")]
+    name, path = named[0]
+    findings = []
+    if around.env.get("AWS_ACCESS_KEY_ID"):
+        remedy = "remove AWS_ACCESS_KEY_ID from the environment of the pod"
+        findings.append(Finding("token", Verdict.FAILED, "keys in the environment go before the token, and never change", remedy))
+    try:
+        claims = read_claims(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, DefinitionError) as error:
+        remedy = "check the service account of the pod: its webhook mounts the token"
+        return [*findings, Finding("token", Verdict.FAILED, f"the token in {path} ({name}) cannot be read: {error}", remedy)]
+    audience = around.audience or AUDIENCES[name]
+    problems = judge_claims(claims, audience, around.subject, around.clock.now())
+    findings += _told("token", problems)
+    if not problems:
+        said = f"for {audience}, of {claims.subject}, until {claims.expires.isoformat()}"
+        findings.append(Finding("token", Verdict.OK, said))
+    return findings
+
+
+def _told(check: str, problems: list[Problem]) -> list[Finding]:
+    return [Finding(check, Verdict.FAILED if each.fatal else Verdict.NOTE, each.what, each.remedy) for each in problems]
+
+
+async def _credentials(session: AwsSession, around: Surroundings) -> list[Finding]:
+    try:
+        async with asyncio.timeout(around.patience):
+            await session.credentials()
+            life = await session.credential_life()
+    except (StreamError, TimeoutError) as error:
+        remedy = "give the pod a role; with Pod Identity, let the network policy through to 169.254.170.23 and fd00:ec2::23, port 80"
+        return [Finding("credentials", Verdict.FAILED, str(error) or "no answer", remedy)]
+    if life.method == "iam-role":
+        remedy = "associate a role with the service account, and set AWS_EC2_METADATA_DISABLED=true"
+        return [Finding("credentials", Verdict.FAILED, "they are those of the node, by instance metadata", remedy)]
+    until = f", until {life.expires.isoformat()}, renewed before" if life.expires else ", without an end"
+    return [Finding("credentials", Verdict.OK, f"by {life.method}{until}")]
+
+
+async def _identity(session: AwsSession, around: Surroundings) -> list[Finding]:
+    try:
+        async with asyncio.timeout(around.patience):
+            caller = await ask_caller(session, around.clock)
+    except (StreamError, TimeoutError) as error:
+        remedy = "STS must be reachable: by a VPC endpoint, or through port 443"
+        return [Finding("identity", Verdict.FAILED, str(error) or "STS does not answer", remedy)]
+    problems = judge_caller(caller, around.role)
+    findings = _told("identity", problems) or [Finding("identity", Verdict.OK, caller.arn)]
+    return [*findings, *_clock(caller, around)]
+
+
+def _clock(caller: Caller, around: Surroundings) -> list[Finding]:
+    if caller.time is None:
+        return []
+    skew = around.clock.now() - caller.time
+    said = f"{skew.total_seconds():+.0f} s beside AWS"
+    if abs(skew) > SIGNATURE_LIFE:
+        return [Finding("clock", Verdict.FAILED, said, "set the clock of the node: signatures are good for 300 s")]
+    if abs(skew) > SKEW_NOTED:
+        return [Finding("clock", Verdict.NOTE, said, "let the node follow the Amazon Time Sync Service")]
+    return [Finding("clock", Verdict.OK, said)]
+
+
+def _memory(pipeline: Pipeline, around: Surroundings) -> Finding:
+    budget = pipeline.memory.budget
+    limit = next((found for path in around.limits if (found := _limit(path)) is not None), None)
+    if limit is None:
+        return Finding("memory", Verdict.NOTE, "there is no limit", f"give the container {4 * budget >> 20} MiB")
+    said = f"limit {limit >> 20} MiB, memory.budget {budget >> 20} MiB"
+    if limit < MEMORY_FACTOR * budget:
+        return Finding("memory", Verdict.FAILED, said, f"lower memory.budget, or raise the limit to {4 * budget >> 20} MiB")
+    return Finding("memory", Verdict.OK, said)
+
+
+def _limit(path: str) -> int | None:
+    try:
+        text = Path(path).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    # Without a limit, version 1 of cgroups says nearly 2**63.
+    return int(text) if text.isdecimal() and int(text) < 2**60 else None
+
+
+async def _tried(probe: Probe, patience: float) -> Finding:
+    try:
+        async with asyncio.timeout(patience):
+            said = await probe.look()
+    except TimeoutError:
+        return Finding(
+            probe.check, Verdict.FAILED, f"{probe.what}: no answer in {patience:g} s", "check the network policy, endpoints and DNS"
+        )
+    except (StreamError, OSError) as error:
+        return Finding(probe.check, Verdict.FAILED, f"{probe.what}: {error}", probe.remedy)
+    return Finding(probe.check, Verdict.OK, f"{probe.what}: {said}")
+
+
+async def _collector(pipeline: Pipeline, around: Surroundings) -> Finding:
+    otlp = pipeline.audit.otlp
+    if otlp is None:
+        msg = "there is no collector to look at"
+        raise DefinitionError(msg)
+    said = await _reached(otlp.endpoint, around.patience)
+    if said is None:
+        return Finding("collector", Verdict.OK, f"{otlp.endpoint} answers")
+    # A collector that is away costs lag of the export and nothing else, unless checkpoints wait for it.
+    verdict = Verdict.FAILED if otlp.mode is Mode.STRICT else Verdict.NOTE
+    return Finding("collector", verdict, f"{otlp.endpoint}: {said}", "check the address, the collector, and the network policy")
+
+
+async def _reached(url: str, patience: float) -> str | None:
+    """Why nothing listens at ``url``; None if something does."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(patience):
+            _, writer = await asyncio.open_connection(parts.hostname, port)
+            writer.close()
+            await writer.wait_closed()
+    except TimeoutError:
+        return "no answer"
+    except OSError as error:
+        return str(error)
+    return None

@@ -1,0 +1,289 @@
+"""A worker for one shard as a child of the KCL's MultiLangDaemon, which owns leases and retrieval; the commit log is the same as ever.
+
+The daemon sends a request and waits. Records are handed to the shard's task as they come; the daemon's checkpoint follows what is sealed,
+with the next request, because it listens at no other time. A shard that must not go on takes its records and drops them, and its
+checkpoint stays: ending the process instead would end every shard of the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any, BinaryIO, Final
+
+from stream import events
+from stream.contracts import Emit, Shard
+from stream.errors import DefinitionError, Fatal, Halted, LeaseLost, Retryable
+from stream.lease import multilang as ml
+from stream.metrics.logs import JsonLog
+from stream.pipeline.model import Pipeline, Retrieval
+from stream.source.kinesis import KinesisSource
+from stream.worker.allocators import prepare_allocators
+from stream.worker.assemble import WorkerOptions, assemble
+from stream.worker.daemon_source import DaemonSource
+from stream.worker.parts import StreamParts, to_all, weightiest
+from stream.worker.shard import run_shard
+from stream.worker.supervisor import RESTART_SECONDS
+
+LINE_BYTES: Final = 256 * 2**20
+"""Longest line: GetRecords brings 10 MiB, which opened KPL aggregates and base64 can make several times as much."""
+
+_GONE: Final = frozenset({"ShutdownException", "LeaseLostException"})
+"""What the daemon answers to a checkpoint when the shard is another worker's."""
+
+
+class Daemon:
+    """The two ends of the pipe."""
+
+    def __init__(self, lines: asyncio.StreamReader, out: BinaryIO) -> None:
+        self._lines = lines
+        self._out = out
+
+    async def receive(self) -> ml.Message | None:
+        """The next message; None where the daemon has closed the pipe.
+
+        Raises:
+            Fatal: it is no known message.
+        """
+        while (line := await self._lines.readline()) and not line.strip():
+            pass
+        return ml.parse(line) if line else None
+
+    def send(self, line: bytes) -> None:
+        """Write a line, at once."""
+        self._out.write(line)
+        self._out.flush()
+
+
+class Progress:
+    """An ``Emit`` that knows up to where the shard is committed, and which delivered record the daemon may be told."""
+
+    def __init__(self) -> None:
+        self._committed = 0
+        self._delivered: deque[tuple[int, str, int]] = deque()
+
+    def __call__(self, event: events.Event) -> None:
+        """Take note of commits."""
+        match event:
+            case events.Checkpointed(_, _, int(position)) | events.RecoveryFinished(_, _, position, _, _):
+                self._committed = max(self._committed, position)
+            case _:
+                pass
+
+    def delivered(self, records: list[ml.Record]) -> None:
+        """The daemon delivered ``records``; it takes checkpoints up to the last of them."""
+        if records:
+            last = records[-1]
+            self._delivered.append((int(last.sequenceNumber), last.sequenceNumber, last.subSequenceNumber or 0))
+
+    def due(self) -> tuple[str, int] | None:
+        """The last delivered record that is committed, if that is news."""
+        while len(self._delivered) > 1 and self._delivered[1][0] <= self._committed:
+            self._delivered.popleft()
+        if not self._delivered or self._delivered[0][0] > self._committed:
+            return None
+        _, sequence, subsequence = self._delivered[0]
+        return sequence, subsequence
+
+    def told(self) -> None:
+        """The daemon has taken what was due."""
+        self._delivered.popleft()
+
+
+class Child:
+    """Serves one shard's requests from the first to the end of the pipe."""
+
+    def __init__(self, daemon: Daemon, stream: StreamParts, progress: Progress, emit: Emit, drain_seconds: float) -> None:
+        self._daemon = daemon
+        self._start = stream.start
+        if not isinstance(stream.parts.source, KinesisSource):
+            msg = "the daemon's shards are those of a Kinesis stream"
+            raise Fatal(msg)
+        self._source = DaemonSource(stream.parts.source, stream.parts.budget, emit)
+        self._parts = replace(stream.parts, source=self._source)
+        self._stream = stream.stream
+        self._progress = progress
+        self._emit = emit
+        self._drain_seconds = drain_seconds
+        self._stopped = asyncio.Event()
+        self._ended = False
+
+    async def run(self) -> None:
+        """Until the daemon closes the pipe.
+
+        Raises:
+            Fatal: the process cannot go on; the daemon notices that it is gone.
+        """
+        first = await self._daemon.receive()
+        if first is None:
+            return
+        if not isinstance(first, ml.Initialize):
+            msg = f"the MultiLangDaemon began with {type(first).__name__} instead of Initialize"
+            raise Fatal(msg)
+        listed = {shard.shard_id: shard for shard in await self._parts.source.shards()}
+        shard = listed.get(first.shardId, Shard(self._stream, first.shardId))
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(self._work(shard))
+            self._daemon.send(ml.done(first))
+            while (message := await self._daemon.receive()) is not None:
+                await self._answer(message, working)
+            working.cancel()
+
+    async def _answer(self, message: ml.Message, working: asyncio.Task[None]) -> None:
+        match message:
+            case ml.ProcessRecords(records, behind_ms):
+                await self._unless_stopped(self._source.deliver(ml.batch_of(records), behind_ms or 0))
+                self._progress.delivered(records)
+                await self._checkpoint()
+            case ml.ShardEnded() | ml.Shutdown("TERMINATE"):
+                await self._unless_stopped(self._source.end())
+                await self._stopped.wait()
+                if self._ended:
+                    await self._ask(None, None)
+            case ml.ShutdownRequested():
+                await self._drain(working)
+                await self._checkpoint()
+            case ml.LeaseLost() | ml.Shutdown():
+                working.cancel()
+                await self._stopped.wait()
+            case ml.Initialize() | ml.CheckpointDone():
+                msg = f"the MultiLangDaemon sent {type(message).__name__} where none was expected"
+                raise Fatal(msg)
+        self._daemon.send(ml.done(message))
+
+    async def _drain(self, working: asyncio.Task[None]) -> None:
+        self._emit(events.DrainStarted(self._stream, "", self._drain_seconds))
+        self._parts.draining.set()
+        try:
+            async with asyncio.timeout(self._drain_seconds):
+                await self._stopped.wait()
+        except TimeoutError:
+            working.cancel()
+            await self._stopped.wait()
+
+    async def _unless_stopped(self, delivery: Coroutine[Any, Any, None]) -> None:
+        """Wait for a delivery, but not if nobody takes it any more."""
+        async with asyncio.TaskGroup() as group:
+            delivering, stopped = group.create_task(delivery), group.create_task(self._stopped.wait())
+            await asyncio.wait([delivering, stopped], return_when=asyncio.FIRST_COMPLETED)
+            delivering.cancel()
+            stopped.cancel()
+
+    async def _checkpoint(self) -> None:
+        if (due := self._progress.due()) is not None and await self._ask(*due):
+            self._progress.told()
+
+    async def _ask(self, sequence: str | None, subsequence: int | None) -> bool:
+        """Whether the daemon has taken the checkpoint; if not, it is asked again with its next request."""
+        self._daemon.send(ml.checkpoint(sequence, subsequence))
+        answer = await self._daemon.receive()
+        if not isinstance(answer, ml.CheckpointDone):
+            msg = f"the MultiLangDaemon answered a checkpoint with {type(answer).__name__}"
+            raise Fatal(msg)
+        if answer.error is not None and answer.error not in _GONE:
+            self._emit(events.CallRepeated(self._stream, "", "daemon checkpoint", answer.error, 0.0))
+        return answer.error is None
+
+    async def _work(self, shard: Shard) -> None:
+        try:
+            while not await self._once(shard):
+                await self._parts.clock.sleep(RESTART_SECONDS)
+        finally:
+            self._stopped.set()
+
+    async def _once(self, shard: Shard) -> bool:
+        """Run the shard; whether that was all."""
+        where = (shard.stream, shard.shard_id)
+        try:
+            self._ended = await run_shard(shard, self._start, self._parts) is not None
+        except Retryable as error:
+            self._emit(events.CallRepeated(*where, "run shard", str(error), RESTART_SECONDS))
+            return False
+        except Fatal:
+            raise
+        except LeaseLost:
+            self._emit(events.ShardReleased(*where, "lease_lost"))
+        except Halted as error:
+            self._emit(events.ShardHalted(*where, str(error)))
+        except Exception as error:  # noqa: BLE001 - ending the process would end every shard of the daemon
+            trace = "".join(traceback.format_exception(error)[-3:])
+            self._emit(events.ShardHalted(*where, f"unexpected {type(error).__name__}: {error}; please report it with this trace: {trace}"))
+        return True
+
+
+async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[BinaryIO, BinaryIO]) -> None:
+    """Serve the daemon at the other end of ``pipe`` (in, out); ``pipeline`` reads one stream.
+
+    Raises:
+        Fatal: something that this process needs is missing.
+        DefinitionError: the pipeline asks for something that cannot be had.
+    """
+    prepare_allocators()
+    progress, log = Progress(), JsonLog(_to_stderr, options.clock)
+    emit = to_all(log, progress, *options.listeners)
+    try:
+        async with AsyncExitStack() as stack:
+            lines = asyncio.StreamReader(limit=LINE_BYTES)
+            await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), pipe[0])
+            (stream,) = await assemble(polled(pipeline), options, emit, asyncio.Event(), stack)
+            export = stream.parts.export
+            async with asyncio.TaskGroup() as group:
+                aside = [group.create_task(part.run()) for part in (export, stream.parts.refresher) if part is not None]
+                await Child(Daemon(lines, pipe[1]), stream, progress, emit, options.drain_seconds).run()
+                for task in aside:
+                    task.cancel()
+                if export:
+                    await export.finish()
+    except ExceptionGroup as group_error:
+        raise weightiest(group_error) from group_error
+    finally:
+        log.flush()
+
+
+def polled(pipeline: Pipeline) -> Pipeline:
+    """``pipeline`` with polling for what our own client reads again: subscriptions are the daemon's."""
+    kinesis = pipeline.source.kinesis
+    own = tuple(entry for entry in kinesis.streams if entry.stream == kinesis.stream)
+    name = "" if own else kinesis.stream
+    kinesis = kinesis.model_copy(update={"retrieval": Retrieval.POLLING, "streams": own, "stream": name})
+    return pipeline.model_copy(update={"source": pipeline.source.model_copy(update={"kinesis": kinesis})})
+
+
+def protected_pipe() -> tuple[BinaryIO, BinaryIO]:
+    """Standard input and output for the protocol alone: whatever else reads or prints gets nothing, and standard error.
+
+    Signals to end are the daemon's business: it asks for the end itself, and a group's signal must not end the child first.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    incoming, outgoing = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return os.fdopen(incoming, "rb", buffering=0), os.fdopen(outgoing, "wb", buffering=0)
+
+
+def one_stream(pipeline: Pipeline, stream: str | None) -> Pipeline:
+    """``pipeline`` for the stream that was named, or for its only one.
+
+    Raises:
+        DefinitionError: there is none of that name, or several and none was named.
+    """
+    found = [one for one in pipeline.each() if stream in {None, one.source.kinesis.stream}]
+    if len(found) != 1:
+        msg = f"a daemon reads one stream; name it with --stream: {', '.join(pipeline.source.kinesis.names)}"
+        raise DefinitionError(msg)
+    return found[0]
+
+
+def _to_stderr(line: bytes) -> None:
+    sys.stderr.buffer.write(line)
+    sys.stderr.buffer.flush()

@@ -1,0 +1,127 @@
+"""One look at each thing that a pipeline needs, by calls that a worker makes too and that change nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from stream.aws.kinesis import IteratorAt, IteratorKind, open_kinesis
+from stream.aws.secrets import read_secret
+from stream.aws.session import AwsSession
+from stream.errors import DefinitionError, Fatal
+from stream.pipeline.access import needed
+from stream.pipeline.model import Pipeline
+from stream.pipeline.resources import fetch_resources, is_remote
+from stream.pipeline.secrets import find_secret, references
+from stream.storage.open import open_store
+from stream.worker.places import located, read_object
+
+NOBODY: Final = '"00000000000000000000000000000000"'
+"""A tag that no object has: a replacement under this condition is allowed or denied, and never made."""
+
+PROBE_KEY: Final = "_preflight/doctor"
+
+NOT_TRIED: Final[Mapping[str, str]] = {
+    "s3:DeleteObject": "in a bucket with versions, deleting what is not there leaves a mark",
+    "sns:Publish": "somebody would be told",
+    "dynamodb:PutItem": "it would be seen as a lease",
+    "redshift-data:ExecuteStatement": "it would run",
+}
+"""Actions that cannot be tried without doing something, with the reason."""
+
+_LET: Final = "compare the role with `stream iam`; it prints what must be allowed, and --diff what is missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """``look`` says what it saw, or raises a ``StreamError``."""
+
+    check: str
+    what: str
+    look: Callable[[], Awaitable[str]]
+    remedy: str = _LET
+
+
+def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str, str]) -> Iterator[Probe]:
+    """One for each stream, place, table, secret, required object, and each other service that must be reached."""
+    if pipeline.source.s3 is None:
+        for name in pipeline.source.kinesis.names:
+            yield Probe("stream", name, functools.partial(_stream, session, name))
+    else:
+        yield Probe("source", pipeline.source.s3.url, functools.partial(_listed, session, located(pipeline.source.s3.url, base)))
+    state = f"{pipeline.state.rstrip('/')}/{pipeline.application}/"
+    for url in dict.fromkeys((state, *(sink.url for sink in pipeline.sinks))):
+        yield Probe("place", url, functools.partial(_place, session, located(url, base)))
+    yield Probe("tables", "reference tables, files and functions", functools.partial(_tables, pipeline, session, base, env))
+    managed = functools.partial(read_secret, session)
+    for name in references(pipeline):
+        yield Probe("secret", name, functools.partial(_secret, name, env, base, managed))
+    for url in pipeline.requires:
+        yield Probe("required", url, functools.partial(_required, session, url, base))
+    for service in sorted({each.service for each in needed(pipeline)} - {"kinesis", "s3", "secretsmanager"}):
+        yield Probe("reach", service, functools.partial(_reach, session, service), "check the network policy, VPC endpoints and DNS")
+
+
+async def _stream(session: AwsSession, name: str) -> str:
+    async with open_kinesis(session) as client:
+        summary = await client.describe_stream_summary(name)
+        if summary.status not in {"ACTIVE", "UPDATING"}:
+            msg = f"the stream is {summary.status}; only ACTIVE and UPDATING streams can be read"
+            raise Fatal(msg)
+        shards = await client.list_shards(name)
+        if shards:
+            iterator = await client.get_shard_iterator(name, shards[0].shard_id, IteratorAt(IteratorKind.LATEST))
+            await client.get_records(name, iterator, limit=1)
+    hours = summary.retention.total_seconds() / 3600
+    return f"{summary.status}, {len(shards)} shards known, records stay {hours:g} h; listed, described and read"
+
+
+async def _listed(session: AwsSession, url: str) -> str:
+    async for entry in open_store(url, session).list(""):
+        return f"can be listed; the first object is {entry.key}"
+    return "can be listed, and is empty"
+
+
+async def _place(session: AwsSession, url: str) -> str:
+    store = open_store(url, session)
+    async for _ in store.list("_preflight/"):
+        break
+    await store.get(PROBE_KEY)
+    if not is_remote(url):
+        return "can be listed and read"
+    await store.replace(PROBE_KEY, b"", NOBODY)
+    return "can be listed, read and written"
+
+
+async def _tables(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str, str]) -> str:
+    managed = functools.partial(read_secret, session)
+    found = await fetch_resources(pipeline, base, env, functools.partial(read_object, session), {}, managed)
+    return f"{len(found.digests)} read"
+
+
+async def _secret(name: str, env: Mapping[str, str], base: Path, managed: Callable[[str], Awaitable[bytes]]) -> str:
+    await find_secret(name, env, base, managed)
+    return "can be read"
+
+
+async def _required(session: AwsSession, url: str, base: Path) -> str:
+    folder, _, key = located(url, base).rpartition("/")
+    async for entry in open_store(folder, session).list(key):
+        if entry.key == key:
+            return "is there"
+    msg = "it is not there, and the worker will not begin without it"
+    raise DefinitionError(msg)
+
+
+async def _reach(session: AwsSession, service: str) -> str:
+    endpoint = session.endpoint(service)
+    parts = urlsplit(endpoint)
+    _, writer = await asyncio.open_connection(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+    writer.close()
+    await writer.wait_closed()
+    return f"{endpoint} answers"

@@ -1,0 +1,431 @@
+"""What a source promises, polled and pushed, against the emulator over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+
+from stream.aws.kinesis import open_kinesis
+from stream.aws.session import AwsSession
+from stream.batch import DATA, ORIGIN, SUBSEQUENCE
+from stream.budget import ByteBudget
+from stream.clock import SystemClock
+from stream.contracts import Page, Shard, Start, StartKind
+from stream.errors import Expired, Fatal
+from stream.events import Event, RetrievalChanged, SubscriptionEnded
+from stream.local.kinesis.faults import Action, Fault
+from stream.local.kinesis.model import Settings
+from stream.local.kinesis.server import Running, serve
+from stream.local.kpl import UserRecord, aggregate
+from stream.source.kinesis import KinesisSource
+from stream.source.pace import FanOut, ReadSettings
+
+HORIZON = Start(StartKind.TRIM_HORIZON)
+FIRST = "shardId-000000000000"
+QUICK = FanOut("reader", resubscribe_seconds=0.02, silence_seconds=30.0, hold_seconds=0.1, retry_seconds=30.0)
+EMULATOR = Settings(region="eu-west-1", resubscribe_ms=10, heartbeat_ms=50)
+BODIES = [f"record {number}".encode() for number in range(40)]
+
+
+class Moved(SystemClock):
+    """The time of day, and what was added to it."""
+
+    ahead = timedelta()
+
+    def now(self) -> Any:
+        return super().now() + self.ahead
+
+
+@dataclass
+class World:
+    client: Any
+    server: Running
+    source: KinesisSource
+    clock: Moved
+    events: list[Event] = field(default_factory=list)
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    async def ask(self, operation: str, **members: Any) -> dict[str, Any]:
+        async with await self.client.post(operation, "s", members) as answer:
+            return cast("dict[str, Any]", json.loads(await answer.read() or b"{}"))
+
+    async def put(self, *bodies: bytes) -> list[int]:
+        made = []
+        for body in bodies:
+            data = base64.b64encode(body).decode()
+            made.append(int((await self.ask("PutRecord", StreamName="s", Data=data, PartitionKey="k"))["SequenceNumber"]))
+        return made
+
+    def misbehave(self, action: Action, operation: str = "SubscribeToShard", **options: Any) -> None:
+        self.server.faults.add(Fault(action, operation, **options))
+
+
+@pytest.fixture(params=["polling", "fan_out"])
+def run(request: pytest.FixtureRequest, aws_env: None) -> Callable[..., None]:
+    def start(body: Callable[[World], Awaitable[None]], *, limit: int = 2**26, emulator: Settings = EMULATOR) -> None:
+        settings = ReadSettings(
+            idle_first=0.02, idle_last=0.05, calls_per_second=100, fan_out=QUICK if request.param == "fan_out" else None
+        )
+        asyncio.run(asyncio.wait_for(world(body, limit, emulator, settings), 60))
+
+    return start
+
+
+@pytest.fixture
+def pushed(aws_env: None) -> Callable[..., None]:
+    def start(body: Callable[[World], Awaitable[None]], *, limit: int = 2**26, emulator: Settings = EMULATOR, **changes: Any) -> None:
+        settings = ReadSettings(idle_first=0.02, idle_last=0.05, calls_per_second=100, fan_out=replace(QUICK, **changes))
+        asyncio.run(asyncio.wait_for(world(body, limit, emulator, settings), 60))
+
+    return start
+
+
+async def world(body: Callable[[World], Awaitable[None]], limit: int, emulator: Settings, settings: ReadSettings) -> None:
+    clock, events = Moved(), list[Event]()
+    async with serve(settings=emulator, clock=clock) as server:
+        session = AwsSession(region="eu-west-1", endpoints={"kinesis": server.url})
+        async with open_kinesis(session) as client:
+            source = KinesisSource(
+                client, "s", budget=ByteBudget(limit), clock=clock, emit=events.append, settings=settings, dice=lambda: 0.1
+            )
+            made = World(client, server, source, clock, events)
+            await made.ask("CreateStream", StreamName="s", ShardCount=1)
+            await body(made)
+            assert source.budget.held == 0
+            assert source.budget.readers == 0
+
+
+async def take(made: World, pages: AsyncIterator[Page], enough: Callable[[list[Page]], Any]) -> list[Page]:
+    taken: list[Page] = []
+    async with aclosing(cast("Any", pages)) as closing:
+        async for page in closing:
+            taken.append(page)
+            made.source.budget.release(page.held)
+            if await called(enough(taken)):
+                break
+    return taken
+
+
+async def called(answer: Any) -> Any:
+    return await answer if isinstance(answer, Awaitable) else answer
+
+
+def rows(pages: list[Page]) -> list[bytes]:
+    return [data for page in pages for data in page.batch.frame.get_column(DATA)]
+
+
+def having(count: int) -> Callable[[list[Page]], bool]:
+    return lambda pages: len(rows(pages)) >= count
+
+
+def never(pages: list[Page]) -> bool:
+    return False
+
+
+def read(made: World, after: int = ORIGIN, start: Start = HORIZON, **options: Any) -> AsyncIterator[Page]:
+    return made.source.read(Shard("s", FIRST), after, start, **options)
+
+
+def test_records_come_in_order_and_each_once(run):
+    async def body(made):
+        sequences = await made.put(*BODIES)
+        pages = await take(made, read(made), having(40))
+        assert rows(pages) == BODIES
+        assert pages[-1].position == sequences[-1]
+        assert pages[-1].behind_ms == 0
+
+    run(body)
+
+
+def test_reading_resumes_behind_a_sequence_number(run):
+    async def body(made):
+        sequences = await made.put(*BODIES)
+        pages = await take(made, read(made, sequences[11]), having(28))
+        assert rows(pages) == BODIES[12:]
+
+    run(body)
+
+
+def test_records_that_arrive_later_come_too(run):
+    async def body(made):
+        await made.put(*BODIES[:5])
+
+        async def more(pages):
+            if len(rows(pages)) == 5 and pages[-1].batch.rows:
+                await made.put(*BODIES[5:])
+            return len(rows(pages)) == 40
+
+        assert rows(await take(made, read(made), more)) == BODIES
+
+    run(body)
+
+
+def test_latest_begins_behind_what_is_there(run):
+    async def body(made):
+        await made.put(b"old")
+
+        async def more(pages):
+            if len(pages) == 1:
+                await made.put(b"new")
+            return bool(rows(pages))
+
+        assert rows(await take(made, read(made, start=Start(StartKind.LATEST)), more)) == [b"new"]
+
+    run(body)
+
+
+def test_a_timestamp_begins_at_the_first_record_that_is_not_older(run):
+    async def body(made):
+        await made.put(b"old")
+        made.clock.ahead += timedelta(seconds=10)
+        since = made.clock.now()
+        await made.put(b"new")
+        assert rows(await take(made, read(made, start=Start(StartKind.AT_TIMESTAMP, since)), having(1))) == [b"new"]
+
+    run(body)
+
+
+def test_an_idle_shard_yields_pages_without_rows(run):
+    async def body(made):
+        pages = await take(made, read(made), lambda taken: len(taken) == 3)
+        assert [(page.batch.rows, page.position, page.held, page.ended) for page in pages] == [(0, ORIGIN, 0, False)] * 3
+
+    run(body)
+
+
+def test_a_shard_that_is_split_ends_and_names_its_children(run):
+    async def body(made):
+        await made.put(*BODIES)
+        await made.ask("SplitShard", StreamName="s", ShardToSplit=FIRST, NewStartingHashKey=str(2**127))
+        pages = await take(made, read(made), never)
+        assert rows(pages) == BODIES
+        assert [page.ended for page in pages] == [False] * (len(pages) - 1) + [True]
+        assert pages[-1].children == ("shardId-000000000001", "shardId-000000000002")
+
+    run(body)
+
+
+def test_an_aggregate_is_opened(run):
+    async def body(made):
+        await made.put(b"plain", aggregate([UserRecord("a", None, b"one"), UserRecord("b", None, b"two")]))
+        pages = await take(made, read(made), having(3))
+        assert rows(pages) == [b"plain", b"one", b"two"]
+        assert [sub for page in pages for sub in page.batch.frame[SUBSEQUENCE]] == [0, 0, 1]
+
+    run(body)
+
+
+def test_a_range_ends_where_it_should(run):
+    async def body(made):
+        sequences = await made.put(*BODIES)
+        pages = await take(made, read(made, sequences[3], until=sequences[9]), never)
+        assert rows(pages) == BODIES[4:10]
+        assert pages[-1].position == sequences[9]
+        assert not made.of(SubscriptionEnded)
+
+    run(body)
+
+
+def test_records_that_expired_unread_are_noticed(run):
+    async def body(made):
+        sequences = await made.put(*BODIES[:3])
+        made.clock.ahead += timedelta(hours=30)
+        await made.put(b"later")
+        with pytest.raises(Expired):
+            await take(made, read(made, sequences[0]), never)
+
+    run(body)
+
+
+def test_a_stream_that_is_gone_is_fatal(run):
+    async def body(made):
+        await made.ask("DeleteStream", StreamName="s", EnforceConsumerDeletion=True)
+        with pytest.raises(Fatal, match="stream s"):
+            await take(made, read(made), never)
+
+    run(body)
+
+
+def test_memory_bounds_what_is_read(run):
+    async def body(made):
+        bodies = [bytes([number]) * 30_000 for number in range(30)]
+        await made.put(*bodies)
+        kept: list[Page] = []
+        most = 0
+        async with aclosing(cast("Any", read(made))) as pages:
+            async for page in pages:
+                kept.append(page)
+                most = max(most, made.source.budget.held)
+                if sum(each.held for each in kept) > 50_000 or page.behind_ms == 0:
+                    made.source.budget.release(sum(each.held for each in kept))
+                    kept = [replace(each, held=0) for each in kept]
+                if len(rows(kept)) == 30:
+                    break
+        assert rows(kept) == bodies
+
+    run(body, limit=200_000)
+
+
+# --- only pushed ----------------------------------------------------------------------------------------------------------
+
+
+def test_one_consumer_is_registered_and_used_again(pushed):
+    async def body(made):
+        await made.put(*BODIES)
+        for _ in range(2):
+            await take(made, read(made), having(40))
+        summary = await made.client.describe_stream_summary("s")
+        listed = await made.ask("ListStreamConsumers", StreamARN=summary.arn)
+        assert [each["ConsumerName"] for each in listed["Consumers"]] == ["reader"]
+        assert not made.of(RetrievalChanged)
+
+    pushed(body)
+
+
+def test_a_consumer_that_is_being_made_is_waited_for(pushed):
+    async def body(made):
+        made.clock.ahead += timedelta(seconds=1)
+        await made.put(*BODIES)
+        assert rows(await take(made, read(made), having(40))) == BODIES
+        assert not made.of(RetrievalChanged)
+
+    pushed(body, emulator=replace(EMULATOR, transition_ms=300))
+
+
+def test_a_subscription_is_renewed_behind_what_it_brought(pushed):
+    async def body(made):
+        await made.put(*BODIES[:10])
+
+        async def more(pages):
+            count = len(made.of(SubscriptionEnded))
+            if pages[-1].batch.rows == 0 and len(rows(pages)) < 40 and count * 10 >= len(rows(pages)):
+                await made.put(*BODIES[len(rows(pages)) : len(rows(pages)) + 10])
+            return len(rows(pages)) == 40
+
+        assert rows(await take(made, read(made), more)) == BODIES
+        assert {event.why for event in made.of(SubscriptionEnded)} == {"renewed"}
+
+    pushed(body, emulator=replace(EMULATOR, subscription_ms=150))
+
+
+@pytest.mark.parametrize("action", [Action.TRUNCATE, Action.CLOSE_BEFORE_REPLY, Action.CLOSE_AFTER_APPLY, Action.ERROR500, Action.THROTTLE])
+def test_a_subscription_that_breaks_is_made_again(pushed, action):
+    async def body(made):
+        await made.put(*BODIES)
+        made.misbehave(action, times=3)
+        assert rows(await take(made, read(made), having(40))) == BODIES
+        assert [event.why for event in made.of(SubscriptionEnded)] == ["broken"] * 3
+        assert not made.of(RetrievalChanged)
+
+    pushed(body)
+
+
+def test_one_that_falls_silent_is_given_up(pushed):
+    async def body(made):
+        await made.put(*BODIES[:3])
+        made.misbehave(Action.STALL)
+
+        async def more(pages):
+            if len(rows(pages)) == 3 and pages[-1].batch.rows:
+                await made.put(*BODIES[3:])
+            return len(rows(pages)) == 40
+
+        assert rows(await take(made, read(made), more)) == BODIES
+        assert "silence" in [event.why for event in made.of(SubscriptionEnded)]
+
+    pushed(body, silence_seconds=0.5)
+
+
+def test_one_that_cannot_be_had_yet_is_waited_for(pushed):
+    async def body(made):
+        await made.put(*BODIES)
+        made.misbehave(Action.ERROR, code="ResourceInUseException", status=400, times=2)
+        assert rows(await take(made, read(made), having(40))) == BODIES
+        assert [event.why for event in made.of(SubscriptionEnded)] == ["in_use"] * 2
+        assert all(QUICK.resubscribe_seconds <= event.wait for event in made.of(SubscriptionEnded))
+
+    pushed(body)
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        ("SubscribeToShard", "AccessDeniedException"),
+        ("RegisterStreamConsumer", "AccessDeniedException"),
+        ("RegisterStreamConsumer", "LimitExceededException"),
+        ("SubscribeToShard", "UnknownOperationException"),
+        ("SubscribeToShard", "InvalidArgumentException"),
+    ],
+)
+def test_where_subscribing_is_refused_the_shard_is_polled_until_another_try(pushed, operation, code):
+    async def body(made):
+        await made.put(*BODIES[:20])
+        made.misbehave(Action.ERROR, operation, code=code, status=400, times=5 if code == "LimitExceededException" else 1)
+
+        async def more(pages):
+            changes = [event.to for event in made.of(RetrievalChanged)]
+            if changes == ["polling", "fan_out"] and len(rows(pages)) == 20:
+                await made.put(*BODIES[20:])
+            return len(rows(pages)) == 40
+
+        assert rows(await take(made, read(made), more)) == BODIES
+        first, second = made.of(RetrievalChanged)
+        assert (first.to, second.to) == ("polling", "fan_out")
+        assert code in first.why
+
+    pushed(body, retry_seconds=0.2)
+
+
+def test_whoever_takes_the_subscription_over_is_not_fought(pushed):
+    async def body(made):
+        await made.put(*BODIES[:20])
+        rival = KinesisSource(
+            made.client,
+            "s",
+            budget=ByteBudget(2**20),
+            clock=made.clock,
+            emit=lambda _: None,
+            settings=made.source.settings,
+            dice=lambda: 0.1,
+        )
+        async with aclosing(cast("Any", rival.read(Shard("s", FIRST), ORIGIN, HORIZON))) as theirs:
+
+            async def more(pages):
+                if len(pages) == 1:
+                    await asyncio.wait_for(anext(theirs), 30)
+                    await made.put(*BODIES[20:])
+                return len(rows(pages)) == 40
+
+            assert rows(await take(made, read(made), more)) == BODIES
+        assert [event.to for event in made.of(RetrievalChanged)] == ["polling"]
+
+    pushed(body)
+
+
+def test_while_memory_is_short_nothing_is_held_in_the_connection(pushed):
+    async def body(made):
+        bodies = [bytes([number]) * 40_000 for number in range(4)]
+        await made.put(*bodies)
+        budget = made.source.budget
+        await budget.acquire(budget.limit)
+        async with asyncio.TaskGroup() as group, aclosing(cast("Any", read(made))) as pages:
+            first = group.create_task(anext(pages))
+            while not made.of(SubscriptionEnded):
+                await asyncio.wait([first], timeout=0.01)
+            assert [event.why for event in made.of(SubscriptionEnded)] == ["budget"]
+            budget.release(budget.limit)
+            page = await first
+            budget.release(page.held)
+            assert rows([page]) == bodies
+
+    pushed(body, limit=300_000)

@@ -1,0 +1,29 @@
+"""A short run of what `make fuzz` does with a million records each."""
+
+import pytest
+
+from tests.frames import batch
+from tests.fuzz.decoders import TARGETS, bent, fuzz, random, target
+
+RECORDS = 20_000
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_bent_records_crash_nothing_and_each_ends_once(name):
+    outcomes = fuzz(name, RECORDS, seed=1)
+    assert outcomes["decoded"] > RECORDS // 100
+    assert name == "raw" or outcomes.total() - outcomes["decoded"] > RECORDS // 10
+
+
+def test_a_seed_gives_the_same_records_again():
+    assert [bent(b'{"a": 1}', [b"x"], random.Random(n)) for n in range(50)] == [
+        bent(b'{"a": 1}', [b"x"], random.Random(n)) for n in range(50)
+    ]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_records_that_are_not_bent_are_read(name):
+    it = target(name)
+    got = it.chain.run(batch(it.records), "s")
+    assert set(got.settled["reason"]) <= {"filtered"}
+    assert got.frame.height

@@ -1,0 +1,289 @@
+"""The doctor against local AWS: everything in order, and each thing that can be wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from typer.testing import CliRunner
+
+from stream.aws.session import AwsSession
+from stream.cli.main import app
+from stream.clock import SystemClock
+from stream.local.aws import Errands
+from stream.local.start import LocalAws
+from stream.pipeline.lint import check
+from stream.worker.examination import Surroundings, Verdict, examine
+
+PIPELINE = """
+application: flights
+source:
+  kinesis: {{stream: {stream}}}
+  schema: {{carrier: string}}
+stages:
+  - mask: {{columns: carrier, method: keyed_hash, key: {{env: MASK_KEY}}}}
+sinks:
+  - s3: {{url: {lake}}}
+state: {state}
+memory: {{budget: 64MiB}}
+{more}
+"""
+SUBJECT = "system:serviceaccount:data:flights"
+
+
+@pytest.fixture(scope="module")
+def aws():
+    with LocalAws() as local, Errands(local.environment()) as errands:
+        errands.create_bucket("lake")
+        errands.create_stream("flights", 2)
+        yield local.environment()
+
+
+@pytest.fixture
+def clean(monkeypatch, tmp_path):
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "STREAM_SERVICE_ACCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+def pipeline(folder, stream="flights", lake="s3://lake/flights/", state="s3://lake/_stream/", more=""):
+    path = folder / "pipeline.yaml"
+    path.write_text(PIPELINE.format(stream=stream, lake=lake, state=state, more=more))
+    return path
+
+
+def run(path, env, *options):
+    return CliRunner().invoke(app, ["doctor", str(path), *options], env={**env, "MASK_KEY": "hidden-value"})
+
+
+def found(result):
+    return {(each["check"], each["verdict"]): each for each in json.loads(result.stdout)["findings"]}
+
+
+@pytest.mark.usefixtures("clean")
+def test_everything_is_in_order(aws, tmp_path):
+    result = run(pipeline(tmp_path), aws, "--json")
+    assert result.exit_code == 0, result.output
+    findings = json.loads(result.stdout)["findings"]
+    said = {each["check"]: each["what"] for each in findings if each["verdict"] == "ok"}
+    assert {"credentials", "identity", "clock", "stream", "place", "tables", "secret"} <= said.keys()
+    assert said["stream"].startswith("flights: ACTIVE, 2 shards known, records stay 24 h")
+    assert [each["what"] for each in findings if each["check"] == "place"] == [
+        "s3://lake/_stream/flights/: can be listed, read and written",
+        "s3://lake/flights/: can be listed, read and written",
+    ]
+    assert "s3:DeleteObject was not tried" in result.stdout
+    assert "hidden-value" not in result.output
+
+
+@pytest.mark.usefixtures("clean")
+def test_looking_leaves_nothing_behind(aws, tmp_path):
+    run(pipeline(tmp_path), aws)
+    with Errands(aws) as errands:
+        assert errands.keys("lake") == []
+
+
+@pytest.mark.usefixtures("clean")
+def test_for_people_it_ends_with_a_verdict(aws, tmp_path):
+    assert run(pipeline(tmp_path), aws).stdout.splitlines()[-1] == "a worker can start"
+
+
+@pytest.mark.parametrize(
+    ("changes", "check_name", "says"),
+    [
+        ({"stream": "gone"}, "stream", "gone: kinesis:DescribeStreamSummary"),
+        ({"lake": "s3://no-such-bucket/x/"}, "place", "no-such-bucket"),
+        ({"more": "requires: ['s3://lake/_SUCCESS']"}, "required", "it is not there"),
+    ],
+)
+@pytest.mark.usefixtures("clean")
+def test_what_is_missing_is_named_and_the_rest_is_looked_at_all_the_same(aws, tmp_path, changes, check_name, says):
+    result = run(pipeline(tmp_path, **changes), aws, "--json")
+    assert result.exit_code == 1
+    findings = found(result)
+    assert says in findings[check_name, "failed"]["what"]
+    assert findings[check_name, "failed"]["remedy"]
+    assert findings["secret", "ok"]
+    assert sum(verdict == "failed" for _, verdict in findings) == 1
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_secret_that_is_not_set(aws, tmp_path):
+    result = CliRunner().invoke(app, ["doctor", str(pipeline(tmp_path)), "--json"], env={**aws, "MASK_KEY": None})
+    assert result.exit_code == 1
+    assert "MASK_KEY" in found(result)["secret", "failed"]["what"]
+
+
+@pytest.mark.usefixtures("clean")
+def test_the_wrong_role(aws, tmp_path):
+    result = run(pipeline(tmp_path), aws, "--json", "--role", "arn:aws:iam::111122223333:role/flights-worker")
+    assert result.exit_code == 1
+    assert "not the role arn:aws:iam::111122223333:role/flights-worker" in found(result)["identity", "failed"]["what"]
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_collector_that_is_away_is_a_note_unless_checkpoints_wait_for_it(aws, tmp_path):
+    for mode, verdict, code in (("ledger", "note", 0), ("strict", "failed", 1)):
+        more = f"audit: {{otlp: {{endpoint: 'http://127.0.0.1:9', mode: {mode}}}}}"
+        result = run(pipeline(tmp_path, more=more), aws, "--json")
+        assert (result.exit_code, ("collector", verdict) in found(result)) == (code, True)
+
+
+def looked(path, env, monkeypatch, **around):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    made = check(path, {}).pipeline
+    return {(each.check, each.verdict): each for each in asyncio.run(examine(made, Surroundings(path.parent, env, **around)))}
+
+
+@pytest.mark.parametrize(
+    ("content", "verdict"),
+    [("67108864", Verdict.FAILED), ("268435456", Verdict.OK), ("max", Verdict.NOTE), (str(2**63 - 4096), Verdict.NOTE)],
+)
+@pytest.mark.usefixtures("clean")
+def test_the_memory_limit(tmp_path, monkeypatch, content, verdict):
+    limit = tmp_path / "memory.max"
+    limit.write_text(f"{content}\n")
+    path = pipeline(tmp_path, lake="file:lake", state="file:state")
+    env = {"MASK_KEY": "x", "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    assert ("memory", verdict) in looked(path, env, monkeypatch, limits=(str(tmp_path / "none"), str(limit)), patience=5)
+
+
+class Ahead(SystemClock):
+    def now(self):
+        return super().now() + timedelta(seconds=400)
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_clock_that_is_off(aws, tmp_path, monkeypatch):
+    findings = looked(pipeline(tmp_path), {**aws, "MASK_KEY": "x"}, monkeypatch, clock=Ahead())
+    assert "+400 s" in findings["clock", Verdict.FAILED].what or "+399 s" in findings["clock", Verdict.FAILED].what
+
+
+# --- Pod Identity -----------------------------------------------------------------------------------------------------------------
+
+
+def token(audience="pods.eks.amazonaws.com", lives=3600.0):
+    body = {"aud": [audience], "sub": SUBJECT, "iss": "https://issuer", "exp": datetime.now(UTC).timestamp() + lives}  # noqa: TID251
+    return "e30." + base64.urlsafe_b64encode(json.dumps(body).encode()).decode().rstrip("=") + ".c2ln"
+
+
+@contextmanager
+def agent(lives):
+    """The Pod Identity agent: credentials that live ``lives`` seconds, to whoever brings a token; counts its answers."""
+    answers = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            answers.append(self.headers.get("Authorization"))
+            ends = datetime.now(UTC) + timedelta(seconds=lives)  # noqa: TID251
+            keys = {"AccessKeyId": f"ASIA{len(answers)}", "SecretAccessKey": "s", "Token": "t"}
+            body = json.dumps({**keys, "AccountId": "123456789012", "Expiration": ends.strftime("%Y-%m-%dT%H:%M:%SZ")}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1/credentials", answers
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def pod(aws, clean, tmp_path, monkeypatch):
+    def enter(url, text):
+        (tmp_path / "token").write_text(text)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name, raising=False)
+        env = {name: value for name, value in aws.items() if "KEY" not in name}
+        return {
+            **env,
+            "MASK_KEY": "x",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": url,
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(tmp_path / "token"),
+        }
+
+    return enter
+
+
+def test_pod_identity_in_order(pod, tmp_path, monkeypatch):
+    with agent(lives=6 * 3600) as (url, answers):
+        findings = looked(pipeline(tmp_path), pod(url, token()), monkeypatch, subject=SUBJECT)
+    assert findings["token", Verdict.OK].what.startswith(f"for pods.eks.amazonaws.com, of {SUBJECT}, until ")
+    assert findings["credentials", Verdict.OK].what.startswith("by container-role, until ")
+    assert ("place", Verdict.OK) in findings
+    assert answers[0].startswith("e30.")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"audience": "sts.amazonaws.com"}, "is for sts.amazonaws.com, not for pods.eks.amazonaws.com"),
+        ({"lives": -60.0}, "expired at"),
+    ],
+)
+def test_a_token_that_cannot_work(pod, tmp_path, monkeypatch, given, says):
+    with agent(lives=6 * 3600) as (url, _):
+        findings = looked(pipeline(tmp_path), pod(url, token(**given)), monkeypatch)
+    assert says in findings["token", Verdict.FAILED].what
+
+
+def test_a_token_that_is_of_somebody_else_or_unreadable(pod, tmp_path, monkeypatch):
+    with agent(lives=6 * 3600) as (url, _):
+        env = pod(url, token())
+        assert ("token", Verdict.FAILED) in looked(pipeline(tmp_path), env, monkeypatch, subject="system:serviceaccount:data:other")
+        env["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] = str(tmp_path / "none")
+        findings = looked(pipeline(tmp_path), env, monkeypatch)
+    assert "cannot be read" in findings["token", Verdict.FAILED].what
+    assert ("credentials", Verdict.FAILED) in findings
+
+
+def test_keys_in_the_environment_go_before_the_token(pod, tmp_path, monkeypatch):
+    with agent(lives=6 * 3600) as (url, _):
+        env = {**pod(url, token()), "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        findings = looked(pipeline(tmp_path), env, monkeypatch)
+    assert "go before the token" in findings["token", Verdict.FAILED].what
+
+
+def test_an_agent_that_cannot_be_reached_is_told_with_the_network_policy_as_remedy(pod, tmp_path, monkeypatch):
+    findings = looked(pipeline(tmp_path), pod("http://127.0.0.1:9/v1/credentials", token()), monkeypatch)
+    assert "169.254.170.23" in findings["credentials", Verdict.FAILED].remedy
+    assert ("identity", Verdict.OK) not in findings
+
+
+def test_credentials_are_renewed_before_they_end(pod, monkeypatch):
+    """botocore renews within the last fifteen minutes, and insists within the last ten."""
+    with agent(lives=5 * 60) as (url, answers):
+        for name, value in pod(url, token()).items():
+            monkeypatch.setenv(name, value)
+        session = AwsSession()
+
+        async def twice():
+            first, second = await session.credentials(), await session.credentials()
+            life = await session.credential_life()
+            return first, second, life
+
+        first, second, life = asyncio.run(twice())
+        assert first.access_key != second.access_key
+        assert len(answers) >= 2
+        assert life.method == "container-role"
+        assert timedelta(minutes=4) < life.expires - SystemClock().now() < timedelta(minutes=6)

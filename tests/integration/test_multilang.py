@@ -1,0 +1,222 @@
+"""Our child under a scripted MultiLangDaemon: what it commits, and which checkpoints it asks for."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream.local.kinesis.server import running
+from stream.local.kpl import UserRecord, aggregate
+from stream.source.aggregated import user_records
+from tests.chaos.conftest import KEYS, client
+from tests.chaos.world import World
+from tests.kcl.fake import FakeDaemon, delivered
+
+SHARD = "shardId-000000000000"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with running() as server:
+        kinesis = client("kinesis", server.url)
+        kinesis.create_stream(StreamName="s", ShardCount=1)
+        yield World(tmp_path, kinesis, "s", server.url, KEYS | {"AWS_ENDPOINT_URL_KINESIS": server.url}, 7)
+        kinesis.close()
+
+
+@pytest.fixture
+def path(world: World) -> Path:
+    file = world.pipeline(age="50ms")
+    file.write_text(file.read_text() + "coordination: kcl\n")
+    return file
+
+
+def daemon(world: World, path: Path, shard: str = SHARD, sequence: str = "TRIM_HORIZON", subsequence: int = 0) -> FakeDaemon:
+    made = FakeDaemon(path, world.environment, world.folder / "child.log")
+    made.ask("initialize", shardId=shard, sequenceNumber=sequence, subSequenceNumber=subsequence)
+    return made
+
+
+def records(world: World, shard: str = SHARD) -> list[dict[str, Any]]:
+    """What a KCL delivers of the shard: aggregates opened."""
+    token = world.client.get_shard_iterator(StreamName="s", ShardId=shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
+    found = []
+    for raw in world.client.get_records(ShardIterator=token)["Records"]:
+        users = user_records(raw["Data"])
+        if users is None:
+            found.append(delivered(raw))
+        else:
+            found += [delivered(raw, at, user.data, user.partition_key) for at, user in enumerate(users)]
+    return found
+
+
+def until_committed(child: FakeDaemon, world: World) -> None:
+    """Go on asking with nothing, as the daemon does on a quiet shard, until everything is committed and the checkpoint has followed."""
+    for _ in range(500):
+        child.records([])
+        if world.committed() and child.checkpoints and child.checkpoints[-1][0] == last(world):
+            return
+    raise AssertionError(f"never committed:\n{child.said()}")
+
+
+def last(world: World) -> str:
+    return str(max(int(manifest["last"]) for manifest in world.manifests() if manifest["kind"] == "unit"))
+
+
+def test_records_are_committed_and_the_daemons_checkpoint_follows(world, path):
+    world.produce(200)
+    everything = records(world)
+    with daemon(world, path) as child:
+        assert child.records(everything[:80]) == []
+        child.records(everything[80:])
+        until_committed(child, world)
+        assert child.ask("shutdownRequested") == []
+        child.ask("leaseLost")
+        assert child.close() == 0
+    numbers = [int(sequence) for sequence, _ in child.checkpoints]
+    assert numbers == sorted(set(numbers))
+    final = everything[-1]
+    assert child.checkpoints[-1] == (final["sequenceNumber"], final["subSequenceNumber"])
+    world.exact()
+
+
+def test_the_end_of_a_shard_is_committed_before_it_is_confirmed(world, path):
+    world.produce(100)
+    world.split()
+    with daemon(world, path) as child:
+        child.records(records(world))
+        assert child.ask("shardEnded") == [(None, None)]
+        ends = [manifest for manifest in world.manifests() if manifest["kind"] == "end"]
+        assert [end["children"] for end in ends] == [["shardId-000000000001", "shardId-000000000002"]]
+        assert child.close() == 0
+    world.exact(whole=False)
+
+
+def test_a_request_to_shut_down_seals_what_is_in_hand_and_signals_do_not_disturb(world, path):
+    path.write_text(path.read_text().replace("age: 50ms", "age: 1h"))
+    world.produce(30)
+    everything = records(world)
+    with daemon(world, path) as child:
+        child.records(everything)
+        child.signal(signal.SIGTERM)
+        child.signal(signal.SIGINT)
+        assert child.ask("shutdownRequested") == [(everything[-1]["sequenceNumber"], everything[-1]["subSequenceNumber"])]
+        child.ask("leaseLost")
+        assert child.close() == 0
+    world.exact()
+
+
+def test_a_child_that_is_killed_is_followed_by_one_that_repeats_nothing(world, path):
+    world.produce(150)
+    everything = records(world)
+    half = everything[:70]
+    with daemon(world, path) as child:
+        child.records(half)
+        while not world.sealed_units():
+            child.records([])
+        child.kill()
+    with daemon(world, path) as child:
+        child.records(everything)
+        until_committed(child, world)
+        assert child.close() == 0
+    world.exact()
+
+
+def test_records_that_the_daemon_skipped_are_read_from_the_stream(world, path):
+    """A checkpoint of another application, or LATEST while the log begins at the horizon."""
+    world.produce(120)
+    everything = records(world)
+    with daemon(world, path, sequence=everything[60]["sequenceNumber"]) as child:
+        child.records([each for each in everything if int(each["sequenceNumber"]) > int(everything[60]["sequenceNumber"])])
+        until_committed(child, world)
+        assert child.close() == 0
+    world.exact()
+
+
+def test_what_the_kcl_drops_of_an_aggregate_is_not_lost(world, path):
+    """After a split the KCL drops an aggregate from the first record on that is another shard's."""
+    world.split()
+    left, right = "shardId-000000000001", "shardId-000000000002"
+    users = [UserRecord(f"k{number}", None, b'{"id": 1, "kind": "a", "value": 2}') for number in range(12)]
+    world.put([{"Data": aggregate(users), "PartitionKey": "k1"}, {"Data": b'{"id": 1, "kind": "b"}', "PartitionKey": "k1"}], 13)
+    shard = next(each for each in (left, right) if records(world, each))
+    kept = records(world, shard)
+    with daemon(world, path, shard) as child:
+        child.records([*kept[:2], kept[-1]])
+        until_committed_without_parent(child, world)
+        assert child.close() == 0
+    (unit,) = [manifest for manifest in world.manifests() if manifest["kind"] == "unit"]
+    assert unit["records"] == 13
+    assert unit["outcomes"]["out_of_range"] > 0
+
+
+def until_committed_without_parent(child: FakeDaemon, world: World) -> None:
+    for _ in range(20_000):
+        child.records([])
+        if world.sealed_units() and child.checkpoints:
+            return
+    raise AssertionError(f"never committed:\n{child.said()}")
+
+
+def test_a_lost_lease_ends_the_work_without_a_checkpoint(world, path):
+    path.write_text(path.read_text().replace("age: 50ms", "age: 1h"))
+    world.produce(30)
+    with daemon(world, path) as child:
+        child.records(records(world))
+        assert child.ask("leaseLost") == []
+        assert child.close() == 0
+        assert child.checkpoints == []
+    assert world.sealed_units() == 0
+
+
+def test_a_checkpoint_that_is_refused_is_asked_for_again(world, path):
+    world.produce(60)
+    everything = records(world)
+    with daemon(world, path) as child:
+        child.refuse = ["ThrottlingException"]
+        child.records(everything)
+        until_committed(child, world)
+        assert child.refuse == []
+        assert child.close() == 0
+    world.exact()
+
+
+def test_a_shard_that_halts_keeps_answering_and_confirms_nothing(world, path):
+    path.write_text(path.read_text().replace("min_records: 100000", "min_records: 1, max_ratio: 0.01").replace("min_records: 100_000", ""))
+    world.put_all([b"{"] * 20)
+    with daemon(world, path) as child:
+        child.records(records(world))
+        while "shard_halted" not in child.said():
+            child.records([])
+        for _ in range(3):
+            assert child.records([]) == []
+        assert child.ask("shardEnded") == []
+        assert child.ask("shutdownRequested") == []
+        assert child.close() == 0
+
+
+def test_what_a_library_prints_does_not_reach_the_daemon(world, path):
+    (world.folder / "noisy.py").write_text(
+        "print('import says hello')\n\n\ndef keep(frame):\n    print('so does the call')\n    return frame\n"
+    )
+    path.write_text(path.read_text().replace("sinks:", "  - python: noisy:keep\nsinks:"))
+    world.environment = {**world.environment, "PYTHONPATH": str(world.folder)}
+    world.produce(20)
+    with daemon(world, path) as child:
+        child.records(records(world))
+        until_committed(child, world)
+        assert child.close() == 0
+    assert "so does the call" in child.said()
+
+
+def test_a_line_that_is_no_message_ends_the_child_with_a_word(world, path):
+    with daemon(world, path) as child:
+        child.send({"action": "unheard of"})
+        assert child.receive() is None
+        assert child.exit() == 1
+        assert "no known message" in child.said()
+        assert "Traceback" not in child.said()

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from stream.cli.main import app
+from tests.unit.pipeline.definitions import EXAMPLES
+
+FLIGHTS = str(EXAMPLES / "flights" / "pipeline.yaml")
+HERE = ("--account", "111122223333", "--region", "eu-west-1")
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["iam", FLIGHTS, *arguments], env={"MASK_KEY": None})
+
+
+def test_every_role_with_its_policy_and_its_trust():
+    result = run(*HERE, "--namespace", "data", "--service-account", "flights")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert list(document) == ["bootstrap", "worker", "backfill"]
+    assert document["worker"]["policy"]["Statement"][0]["Resource"] == ["arn:aws:kinesis:eu-west-1:111122223333:stream/flights"]
+    assert "pods.eks.amazonaws.com" in json.dumps(document["worker"]["trust"])
+
+
+def test_one_role_alone_can_be_handed_to_aws():
+    assert json.loads(run(*HERE, "--role", "worker").stdout).keys() == {"Version", "Statement"}
+    made = run(*HERE, "--role", "worker", "--trust", "--oidc-issuer", "https://oidc.eks.eu-west-1.amazonaws.com/id/A", "--audience", "own")
+    (statement,) = json.loads(made.stdout)["Statement"]
+    assert statement["Condition"]["StringEquals"]["oidc.eks.eu-west-1.amazonaws.com/id/A:aud"] == "own"
+
+
+def test_a_live_policy_that_is_equal(tmp_path):
+    live = tmp_path / "live.json"
+    live.write_text(run(*HERE, "--role", "worker").stdout)
+    result = run(*HERE, "--diff", str(live))
+    assert (result.exit_code, result.stdout) == (0, "worker: the live policy allows what is needed and nothing else\n")
+
+
+def test_a_live_policy_that_differs(tmp_path):
+    document = json.loads(run(*HERE, "--role", "worker").stdout)
+    document["Statement"][0] |= {"Action": ["kinesis:*"], "Resource": "*"}
+    document["Statement"][1]["Action"].remove("s3:DeleteObject")
+    live = tmp_path / "live.json"
+    live.write_text(json.dumps(document))
+    result = run(*HERE, "--diff", str(live))
+    assert result.exit_code == 1
+    assert sorted(result.stdout.splitlines()) == [
+        "+ kinesis:* on *",
+        "- s3:DeleteObject on arn:aws:s3:::lake/_stream/flights/*",
+        "- s3:DeleteObject on arn:aws:s3:::lake/flights/*",
+    ]
+    assert "2 missing (-), 1 too much (+)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--account", "12", "--region", "eu-west-1"), "12 digits"),
+        ((*HERE, "--role", "redshift-copy"), "no use for the role redshift-copy"),
+        ((*HERE, "--oidc-issuer", "x"), "no https URL"),
+        ((*HERE, "--diff", "no-such-file"), "cannot be read as JSON"),
+    ],
+)
+def test_wrong_options(arguments, says):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr

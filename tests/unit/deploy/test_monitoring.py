@@ -1,0 +1,89 @@
+"""What dashboard and alerts ask for exists, and each alert has its runbook. What Prometheus says of them: `make dashboards-check`."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from deploy.eks.monitoring.alerts import ALERTS, anchor
+from deploy.eks.monitoring.panels import panels
+from stream.metrics.catalog import CATALOG, Kind
+from tests.docs.generate import ROOT
+from tests.docs.test_pages import anchors
+
+CHART = ROOT / "deploy" / "eks" / "chart"
+RUNBOOK = ROOT / "docs" / "operate.md"
+SUFFIXES = ("", "_bucket", "_sum", "_count")
+NAMES = {f"{metric.name}{suffix}" for metric in CATALOG for suffix in (SUFFIXES if metric.kind is Kind.HISTOGRAM else SUFFIXES[:1])}
+MUST_BE_SHOWN = (
+    "kst_source_retention_seconds",
+    "kst_source_behind_latest_seconds",
+    "kst_record_age_at_commit_seconds",
+    "kst_source_user_records_total",
+    "kst_records_total",
+    "kst_dlq_records_total",
+    "kst_shards_started_total",
+    "kst_unit_seconds",
+    "kst_audit_export_lag_seconds",
+    "kst_source_polls_total",
+    "kst_buffer_bytes",
+    "kst_expired_gaps_total",
+    "kst_credentials_expire_timestamp_seconds",
+)
+
+
+def asked(expr):
+    return set(re.findall(r"\bkst_\w+", expr))
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+def test_an_alert_has_its_section_in_the_runbook_and_asks_for_what_exists(alert):
+    assert anchor(alert) in anchors(RUNBOOK)
+    section = RUNBOOK.read_text().partition(f"\n### {alert.name}\n")[2].partition("\n#")[0]
+    assert len(re.findall(r"^\d\. ", section, re.MULTILINE)) >= 2
+    assert asked(alert.expr) <= NAMES
+    assert asked(alert.expr)
+    assert alert.severity in {"critical", "warning"}
+
+
+def test_the_runbook_has_no_section_of_an_alert_that_is_gone():
+    section = RUNBOOK.read_text().partition("\n## Alerts\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^### (\w+)$", section, re.MULTILINE)) == {alert.name for alert in ALERTS}
+
+
+def test_rules_name_their_runbook():
+    rules = [rule for group in yaml.safe_load((CHART / "rules" / "stream.yaml").read_text())["groups"] for rule in group["rules"]]
+    assert [rule["alert"] for rule in rules] == [alert.name for alert in ALERTS]
+    for rule in rules:
+        path, _, place = rule["annotations"]["runbook"].partition("#")
+        assert place in anchors(ROOT / path)
+
+
+@pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel.title)
+def test_a_panel_asks_for_what_exists_and_has_a_unit(panel):
+    for legend, expr in panel.queries:
+        assert asked(expr) <= NAMES
+        assert asked(expr)
+        assert legend
+    assert panel.unit
+    assert panel.description
+
+
+def test_the_dashboard_shows_what_an_operator_must_see():
+    shown = set().union(*(asked(expr) for panel in panels() for _, expr in panel.queries))
+    assert [name for name in MUST_BE_SHOWN if not any(f"{name}{suffix}" in shown for suffix in SUFFIXES)] == []
+
+
+def test_panels_lie_beside_each_other_and_choose_their_data_source():
+    drawn = json.loads((CHART / "dashboards" / "stream.json").read_text())["panels"]
+    taken = [
+        (each["gridPos"]["x"] + column, each["gridPos"]["y"] + line)
+        for each in drawn
+        for column in range(each["gridPos"]["w"])
+        for line in range(each["gridPos"]["h"])
+    ]
+    assert len(taken) == len(set(taken))
+    assert max(column for column, _ in taken) < 24
+    assert {each["datasource"]["uid"] for each in drawn if each["type"] != "row"} == {"${datasource}"}
+    assert len({each["id"] for each in drawn}) == len(drawn)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from stream import events as ev
+from stream.metrics.stall import STALL_SECONDS, StallWatch, watch_stalls
+from tests.unit.metrics.every_event import CLASSES, FixedClock, sample
+
+HERE = ("s", "shardId-1")
+LONG = STALL_SECONDS + 1
+
+
+def page(records=0, behind_ms=5000):
+    return ev.PageReceived(*HERE, records, records, 10, behind_ms, 0.1)
+
+
+class Watched:
+    def __init__(self):
+        self.clock = FixedClock()
+        self.watch = StallWatch(self.clock)
+        self.watch(ev.ShardStarted(*HERE, 0))
+
+    def later(self, seconds, *happened):
+        self.clock.seconds += seconds
+        for event in happened:
+            self.watch(event)
+        return [shard for _, shard, _ in self.watch.stalled()]
+
+
+def test_silence_is_a_stall_after_a_while_and_not_before():
+    watched = Watched()
+    assert watched.later(STALL_SECONDS - 1) == []
+    assert watched.later(1) == ["shardId-1"]
+    assert watched.later(0, page(records=3)) == []
+
+
+@pytest.mark.parametrize("event", [page(records=1), page(behind_ms=0), page(behind_ms=10), ev.UnitCut(*HERE, 0, 1, "age", 1, 1)])
+def test_movement_keeps_it_away(event):
+    watched = Watched()
+    watched.later(1, page(behind_ms=5000))
+    assert watched.later(STALL_SECONDS - 1, event) == []
+    assert watched.later(STALL_SECONDS - 1) == []
+
+
+def test_empty_pages_with_the_same_delay_are_no_movement():
+    watched = Watched()
+    for _ in range(int(STALL_SECONDS)):
+        found = watched.later(1, page(behind_ms=5000))
+    assert found == []
+    assert watched.later(1, page(behind_ms=5000)) == ["shardId-1"]
+
+
+def test_an_idle_shard_is_not_stalled():
+    watched = Watched()
+    for _ in range(10):
+        assert watched.later(STALL_SECONDS / 2, page(behind_ms=0)) == []
+
+
+@pytest.mark.parametrize(
+    "excuse",
+    [
+        ev.CallRepeated("s", "other", "put", "503", 1.0),
+        ev.PollRepeated("s", "other", "throttled", "", 1.0),
+        ev.BudgetWaited("other", "other", 1.0),
+    ],
+)
+def test_what_is_known_to_hold_shards_up_excuses_all_of_them(excuse):
+    watched = Watched()
+    assert watched.later(LONG, excuse) == []
+    assert watched.later(STALL_SECONDS - 1) == []
+    assert watched.later(1) == ["shardId-1"]
+
+
+@pytest.mark.parametrize("end", [ev.ShardEnded(*HERE, ()), ev.ShardReleased(*HERE, "drain"), ev.ShardHalted(*HERE, "why")])
+def test_a_shard_that_is_let_go_is_not_watched_any_more(end):
+    watched = Watched()
+    watched.later(1, end, ev.UnitSealed(*HERE, 0, 1, (), 0.0, 0.0, 0.0))
+    assert watched.later(LONG) == []
+
+
+def test_the_export_does_not_speak_for_the_shard():
+    watched = Watched()
+    assert watched.later(LONG, ev.ExportLagged(*HERE, 3.0)) == ["shardId-1"]
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_event_is_taken(kind):
+    StallWatch(FixedClock())(sample(kind))
+
+
+class Steps(FixedClock):
+    """Ends the task that sleeps after so many times."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    async def sleep(self, seconds):
+        if not self.steps:
+            raise asyncio.CancelledError
+        self.steps -= 1
+        self.seconds += seconds
+
+
+def test_each_stall_is_reported_once():
+    clock, seen = Steps(100), []
+    watch = StallWatch(clock)
+    watch(ev.ShardStarted(*HERE, 0))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(watch_stalls(watch, clock, lambda *told: seen.append(told)))
+    assert [(stream, shard) for stream, shard, _ in seen] == [HERE]
+    assert seen[0][2] == pytest.approx(STALL_SECONDS, abs=30)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import pytest
+
+from stream.errors import DefinitionError
+from stream.pipeline.access import Access, Account, needed
+from stream.pipeline.grants import allows
+from stream.pipeline.model import Pipeline
+from stream.pipeline.roles import Role, ServiceAccount, accesses, partition_of, policy, trust
+from tests.unit.pipeline.definitions import least
+
+HERE = Account("111122223333", "eu-west-1")
+POD = ServiceAccount("data", "flights-stream", "prod")
+KEY = "arn:aws:kms:eu-west-1:111122223333:key/1"
+
+
+def document(role=Role.WORKER, keys=(), **changes):
+    return policy(accesses(Pipeline.model_validate(least(**changes)), role, HERE), keys, HERE.region)
+
+
+def test_the_worker_may_do_what_it_needs_and_nothing_beside_it():
+    made = document()
+    for each in needed(Pipeline.model_validate(least()), HERE):
+        for action in each.actions:
+            for resource in each.resources:
+                assert allows(made, action, resource.replace("*", "x"), each.prefixes[0].replace("*", "x") if each.prefixes else None)
+    assert not allows(made, "kinesis:PutRecord", "arn:aws:kinesis:eu-west-1:111122223333:stream/flights")
+    assert not allows(made, "kinesis:GetRecords", "arn:aws:kinesis:eu-west-1:111122223333:stream/other")
+    assert not allows(made, "s3:GetObject", "arn:aws:s3:::lake/private/a")
+    assert not allows(made, "s3:ListBucket", "arn:aws:s3:::lake", "private/")
+    assert not allows(made, "s3:ListBucket", "arn:aws:s3:::lake")
+
+
+def test_one_statement_for_each_set_of_actions():
+    statements = document()["Statement"]
+    assert [each["Action"][0] for each in statements] == ["kinesis:DescribeStreamSummary", "s3:DeleteObject", "s3:ListBucket"]
+    assert statements[2]["Condition"] == {"StringLike": {"s3:prefix": ["_stream/flights/*", "flights/*"]}}
+    assert len({each["Sid"] for each in statements}) == 3
+    assert all(each["Sid"].isalnum() for each in statements)
+
+
+def test_listings_of_two_buckets_do_not_lend_each_other_prefixes():
+    made = document(state="s3://state/a/")
+    assert allows(made, "s3:ListBucket", "arn:aws:s3:::state", "a/flights/x")
+    assert not allows(made, "s3:ListBucket", "arn:aws:s3:::state", "flights/x")
+
+
+def test_keys_are_used_through_the_services_only():
+    (statement,) = [each for each in document(keys=[KEY])["Statement"] if each["Sid"] == "Keys"]
+    assert statement["Resource"] == [KEY]
+    assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+    assert statement["Condition"] == {"StringEquals": {"kms:ViaService": ["kinesis.eu-west-1.amazonaws.com", "s3.eu-west-1.amazonaws.com"]}}
+
+
+def test_a_reader_of_keys_cannot_encrypt():
+    reading = policy([Access("s3", ("s3:GetObject",), ("arn:aws:s3:::lake/*",), "read")], [KEY], "cn-north-1", "aws-cn")
+    assert reading["Statement"][-1]["Action"] == ["kms:Decrypt"]
+    assert reading["Statement"][-1]["Condition"] == {"StringEquals": {"kms:ViaService": ["s3.cn-north-1.amazonaws.com.cn"]}}
+
+
+def test_bootstrap_makes_what_workers_find_and_reads_no_record():
+    made = document(Role.BOOTSTRAP)
+    assert allows(made, "kinesis:CreateStream", "arn:aws:kinesis:eu-west-1:111122223333:stream/flights")
+    assert allows(made, "s3:CreateBucket", "arn:aws:s3:::lake")
+    assert not any(allows(made, action, "arn:aws:s3:::lake/a") for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"))
+    assert not allows(made, "kinesis:GetRecords", "arn:aws:kinesis:eu-west-1:111122223333:stream/flights")
+    worker = document()
+    assert not allows(worker, "kinesis:CreateStream", "arn:aws:kinesis:eu-west-1:111122223333:stream/flights")
+
+
+def test_the_lease_table_is_made_by_bootstrap_and_used_by_the_worker():
+    worker, bootstrap = (document(role, coordination="native") for role in (Role.WORKER, Role.BOOTSTRAP))
+    table = "arn:aws:dynamodb:eu-west-1:111122223333:table/flights"
+    assert [allows(each, "dynamodb:CreateTable", table) for each in (worker, bootstrap)] == [False, True]
+    assert [allows(each, "dynamodb:UpdateItem", table) for each in (worker, bootstrap)] == [True, False]
+    assert [allows(each, "dynamodb:GetItem", f"{table}-CoordinatorState") for each in (worker, bootstrap)] == [True, False]
+    assert not allows(bootstrap, "dynamodb:CreateTable", f"{table}-CoordinatorState")
+
+
+def test_backfill_reads_no_stream():
+    actions = {action for each in document(Role.BACKFILL)["Statement"] for action in each["Action"]}
+    assert actions == {"s3:DeleteObject", "s3:GetObject", "s3:PutObject", "s3:ListBucket"}
+
+
+def test_redshift_reads_the_staged_files_and_nothing_else():
+    sink = {
+        "staging": "s3://lake/_staging/",
+        "table": "t",
+        "database": "dev",
+        "workgroup": "analytics",
+        "iam_role": "arn:aws:iam::111122223333:role/copy",
+    }
+    source = {**least()["source"], "schema": {"carrier": "string"}}
+    made = document(Role.REDSHIFT_COPY, source=source, stages=[], sinks=[{"redshift": sink}])
+    assert allows(made, "s3:GetObject", "arn:aws:s3:::lake/_staging/a")
+    assert allows(made, "s3:ListBucket", "arn:aws:s3:::lake", "_staging/a")
+    assert not allows(made, "s3:PutObject", "arn:aws:s3:::lake/_staging/a")
+    assert not allows(made, "s3:GetObject", "arn:aws:s3:::lake/_stream/a")
+
+
+def test_a_pipeline_without_redshift_has_no_role_for_it():
+    assert accesses(Pipeline.model_validate(least()), Role.REDSHIFT_COPY, HERE) == ()
+
+
+def test_pod_identity_is_bound_to_one_service_account_of_one_cluster():
+    (statement,) = trust(Role.WORKER, HERE, POD)["Statement"]
+    assert statement["Principal"] == {"Service": "pods.eks.amazonaws.com"}
+    assert statement["Action"] == ["sts:AssumeRole", "sts:TagSession"]
+    assert statement["Condition"] == {
+        "StringEquals": {
+            "aws:SourceAccount": "111122223333",
+            "aws:RequestTag/kubernetes-namespace": "data",
+            "aws:RequestTag/kubernetes-service-account": "flights-stream",
+            "aws:RequestTag/eks-cluster-name": "prod",
+        }
+    }
+
+
+def admitted(document, claims):
+    """Whether STS would take a token with ``claims``: every StringEquals must name a claim of exactly that value."""
+    (statement,) = document["Statement"]
+    assert statement["Condition"].keys() == {"StringEquals"}
+    issuer = statement["Principal"]["Federated"].partition("oidc-provider/")[2]
+    return all(claims.get(key.removeprefix(f"{issuer}:")) == value for key, value in statement["Condition"]["StringEquals"].items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "let_in"),
+    [
+        ({}, True),
+        ({"aud": "vault"}, False),
+        ({"sub": "system:serviceaccount:data:other"}, False),
+        ({"sub": "system:serviceaccount:default:flights-stream"}, False),
+        ({"sub": "system:serviceaccount:data:flights-stream2"}, False),
+        ({"aud": None}, False),
+    ],
+)
+def test_irsa_takes_one_audience_and_one_subject(changes, let_in):
+    made = trust(Role.WORKER, HERE, ServiceAccount("data", "flights-stream", issuer="https://oidc.eks.eu-west-1.amazonaws.com/id/ABC/"))
+    assert made["Statement"][0]["Principal"]["Federated"].endswith("oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/ABC")
+    claims = {"aud": "sts.amazonaws.com", "sub": "system:serviceaccount:data:flights-stream"} | changes
+    assert admitted(made, claims) is let_in
+
+
+def test_an_issuer_that_is_no_url_is_refused():
+    with pytest.raises(DefinitionError, match="no https URL"):
+        trust(Role.WORKER, HERE, ServiceAccount("data", "s", issuer="http://x"))
+
+
+def test_redshift_takes_its_own_role_and_only_from_this_account():
+    (statement,) = trust(Role.REDSHIFT_COPY, HERE, POD)["Statement"]
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "111122223333"}}
+    assert "pods.eks.amazonaws.com" not in statement["Principal"]["Service"]
+
+
+@pytest.mark.parametrize(("region", "partition"), [("eu-west-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")])
+def test_a_region_lies_in_its_partition(region, partition):
+    assert partition_of(region) == partition

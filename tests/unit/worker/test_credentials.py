@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from stream import events
+from stream.aws.errors import AwsRetryable
+from stream.aws.session import AwsSession, CredentialLife
+from stream.worker.credentials import LOOK_SECONDS, CredentialKeeper
+from tests.unit.metrics.every_event import FixedClock
+
+FIRST, SECOND = (CredentialLife("container-role", datetime(2026, 11, 22, hour, tzinfo=UTC)) for hour in (6, 12))
+
+
+class Session(AwsSession):
+    """Gives what it is told to, one after the other, then ends the task."""
+
+    def __init__(self, *answers):
+        super().__init__(region="us-east-1")
+        self.answers = list(answers)
+
+    async def credential_life(self):
+        if not self.answers:
+            raise asyncio.CancelledError
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def kept(*answers):
+    seen, clock = [], FixedClock()
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(CredentialKeeper(Session(*answers), clock, seen.append).run())
+    assert clock.seconds == 1000.0 + LOOK_SECONDS * len(answers)
+    return seen
+
+
+def test_an_end_is_told_when_it_changes():
+    assert kept(FIRST, FIRST, SECOND) == [
+        events.CredentialsRenewed("", "", "container-role", FIRST.expires.timestamp()),
+        events.CredentialsRenewed("", "", "container-role", SECOND.expires.timestamp()),
+    ]
+
+
+def test_credentials_without_an_end():
+    assert kept(CredentialLife("env", None)) == [events.CredentialsRenewed("", "", "env", 0.0)]
+
+
+def test_a_renewal_that_fails_is_told_and_tried_again():
+    refused = AwsRetryable("no answer", code="CredentialsUnavailable")
+    assert kept(refused, FIRST) == [
+        events.CallRepeated("", "", "renew credentials", "no answer", LOOK_SECONDS),
+        events.CredentialsRenewed("", "", "container-role", FIRST.expires.timestamp()),
+    ]
