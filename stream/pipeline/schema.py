@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from stream.pipeline.components import DECODERS, SINKS, STAGES, stage_class, stage_names
-from stream.pipeline.model import Coordination, Pipeline
+from stream.pipeline.coordination import Coordination
+from stream.pipeline.model import Pipeline
 from stream.transform.types import NAMES
 
 DIALECT: Final = "http://json-schema.org/draft-07/schema#"

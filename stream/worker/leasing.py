@@ -17,7 +17,8 @@ from stream.lease.coordinator import Coordinator
 from stream.lease.decide import Seen
 from stream.lease.settings import UNLIMITED, Balance, LeasedStream, LeaseSettings
 from stream.lease.table import LeaseTable
-from stream.pipeline.model import KinesisSource, NativeCoordination, Pipeline
+from stream.pipeline.coordination import NativeCoordination
+from stream.pipeline.model import KinesisSource, Pipeline
 
 MARK_BYTES: Final = 6
 """Of randomness in the mark of each write: no two writes of one row, which are made one after the other, ever bear the same."""

@@ -1,0 +1,176 @@
+"""What happens to records and units between the source and the seal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stream.events.base import Event
+
+
+@dataclass(frozen=True, slots=True)
+class PageReceived(Event):
+    """GetRecords answered, or records were pushed. ``records`` counts Kinesis records, ``user_records`` what came of them."""
+
+    records: int
+    user_records: int
+    payload_bytes: int
+    behind_ms: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PartOpened(Event):
+    """A shard of a source that ends is read: so many ``pieces`` (objects, files of dead letters) make it up."""
+
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
+class PollRepeated(Event):
+    """A poll gave nothing and is made again after ``wait`` seconds; ``why``: throttled, expired_iterator, error."""
+
+    why: str
+    detail: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionEnded(Event):
+    """Records are no longer pushed, and are again after ``wait`` seconds; ``why``: renewed, silence, budget, in_use, broken."""
+
+    why: str
+    detail: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalChanged(Event):
+    """The shard is read in another way from now on; ``to``: polling (because of ``why``), fan_out."""
+
+    to: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetWaited(Event):
+    """A reader stood still for ``seconds`` because the byte budget was used up."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnitCut(Event):
+    """A unit's bounds are fixed; ``trigger``: rows, bytes, age, pressure, shard_end, drain."""
+
+    after: int
+    last: int
+    trigger: str
+    records: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageApplied(Event):
+    """One stage ran over one unit."""
+
+    stage: str
+    rows_in: int
+    rows_out: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsRejected(Event):
+    """Records of one unit went to the dead letters, for one reason at one stage."""
+
+    stage: str
+    reason: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class IntentCreated(Event):
+    """The unit's manifest exists; nobody else can commit this range differently now."""
+
+    after: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class IntentAdopted(Event):
+    """This worker completes a manifest that another one created; ``how``: in_place (its files were there), render (made again)."""
+
+    after: int
+    last: int
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class IntentAmended(Event):
+    """An adopted intent names this worker's files now; its earlier ones, ``superseded`` in number, go once it is sealed."""
+
+    after: int
+    last: int
+    superseded: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileWritten(Event):
+    """One object of a unit is in place."""
+
+    sink: str
+    rows: int
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestSealed(Event):
+    """A link of the chain is final, by this worker's hand; ``last`` None: it says that the shard has ended."""
+
+    after: int
+    last: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSealed(Event):
+    """The unit is committed. ``outcomes`` maps outcome label to records; ages in seconds since arrival in the stream."""
+
+    after: int
+    last: int
+    outcomes: tuple[tuple[str, int], ...]
+    oldest_age: float
+    newest_age: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed(Event):
+    """The hint moved up."""
+
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryFinished(Event):
+    """The log was followed from the checkpoint to its end."""
+
+    position: int
+    units_followed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeftoversRemoved(Event):
+    """Files that no sealed manifest lists were taken back."""
+
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallRepeated(Event):
+    """A storage or coordination call is made again after ``wait`` seconds because its outcome is unknown."""
+
+    call: str
+    detail: str
+    wait: float

@@ -1,0 +1,174 @@
+"""What happens to shards, workers and leases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stream.events.base import Event
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStarted(Event):
+    """Reading begins behind ``position``."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEnded(Event):
+    """The shard is read to its end and its last unit is sealed."""
+
+    children: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReleased(Event):
+    """This worker stops working on the shard at a safe point; ``why``: drain, caught_up, lease_lost."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsExpired(Event):
+    """Records behind ``after`` and not behind ``last`` were lost in the stream before they were read; the log says so now."""
+
+    after: int
+    last: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardHalted(Event):
+    """The shard stands still until a person acts."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationFailed(Event):
+    """Nobody could be told by ``channel`` (sns, webhook) that the shard has halted; it is in the log only."""
+
+    channel: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDescribed(Event):
+    """The stream keeps records for ``retention`` seconds and has so many open shards; `shard` is empty."""
+
+    retention: float
+    open_shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStalled(Event):
+    """Nothing has moved in the shard for ``seconds`` and nothing is known to hold it up; the process asks to be restarted."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsRenewed(Event):
+    """AWS credentials by ``method`` are good until ``expires``, seconds since 1970; 0: without an end. `shard` is empty."""
+
+    method: str
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted(Event):
+    """The worker process is up; ``shard`` is empty."""
+
+    worker: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStarted(Event):
+    """A signal asked for the end; ``shard`` is empty."""
+
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTaken(Event):
+    """This worker has the shard's lease now; ``why``: free, expired, stolen, own. ``previous``: the owner before, or empty."""
+
+    why: str
+    previous: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseDropped(Event):
+    """This worker has the shard's lease no longer; ``why``: released, lost, expired, vanished."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseVanished(Event):
+    """Somebody deleted the row of a lease that this worker holds; it is made again, and the commit log says where to go on."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseCreated(Event):
+    """A shard without a lease row got one that begins at ``checkpoint``."""
+
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseWritten(Event):
+    """One write to the lease table: take, renew, checkpoint, release, create, delete."""
+
+    operation: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesScanned(Event):
+    """The lease table was looked at; ``size`` in bytes."""
+
+    leases: int
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRowUnreadable(Event):
+    """A row of the lease table is passed over because it is no lease as KCL writes it."""
+
+    table: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseHoles(Event):
+    """How many parts of the stream's hash range no lease covers, as seen several times in a row; ``first`` begins the first."""
+
+    holes: int
+    first: str
+
+
+@dataclass(frozen=True, slots=True)
+class MixedFleet(Event):
+    """Workers of another application hold leases, so leases are balanced by KCL's rules while they do."""
+
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignProgress(Event):
+    """Another application processed the records behind ``after`` up to ``last`` (None: to the shard's end); the log says so now."""
+
+    after: int
+    last: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRewound(Event):
+    """An operator rewound the shard: records behind ``position`` are processed again, as ``generation`` of its chain."""
+
+    position: int
+    generation: int

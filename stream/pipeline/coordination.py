@@ -1,0 +1,83 @@
+"""Who decides which worker reads which shard, as the pipeline file says it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from stream.pipeline.replay import Part
+from stream.pipeline.units import parse_duration
+from stream.pipeline.values import Count, Duration, Endpoint, Region, TableName, fail_at
+
+
+class LocalCoordination(Part):
+    """One worker reads all shards; checkpoints lie beside the commit log."""
+
+
+class KclCoordination(Part):
+    """The KCL's MultiLangDaemon owns leases and retrieval, and starts a process of ours for each shard."""
+
+
+class LeaseBalance(StrEnum):
+    """How leases are spread over workers."""
+
+    EVEN = "even"
+    KCL = "kcl"
+
+
+class NativeCoordination(Part):
+    """Any number of workers share the shards by leases in DynamoDB, in rows that Java KCL 2.x reads and writes too."""
+
+    table: TableName | None = Field(default=None, description="Lease table; the application's name where not given, as with KCL.")
+    failover: Duration = Field(
+        default=parse_duration("10s"), description="Without a sign of life for this long, a worker loses its leases to the others."
+    )
+    look: Duration = Field(
+        default=parse_duration("1s"), description="Between looks for leases that were given up; longer for large tables, to read less."
+    )
+    max_leases: Count | None = Field(default=None, description="Most leases that one worker takes; no limit where not given.")
+    balance: LeaseBalance = Field(
+        default=LeaseBalance.EVEN,
+        description="even: by traffic, without ended shards; kcl: exactly as KCL 2.x, which applies anyway while its workers hold some.",
+    )
+    create_table: bool = Field(default=True, description="Create the table if it is missing, billed on demand.")
+    region: Region | None = Field(default=None, description="AWS region of the table; the environment's where not given.")
+    endpoint: Endpoint | None = Field(default=None, description="URL of DynamoDB, for an emulator or a VPC endpoint.")
+
+
+class Coordination(Part):
+    """Who decides which worker reads which shard: exactly one of these."""
+
+    local: LocalCoordination | None = Field(default=None, description="One worker reads all shards.")
+    native: NativeCoordination | None = Field(default=None, description="Workers share the shards by leases in DynamoDB.")
+    kcl: KclCoordination | None = Field(default=None, description="The KCL's MultiLangDaemon; see `stream kcl`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """A kind of coordination by its name alone means all its defaults."""
+        if isinstance(value, str):
+            if value not in cls.model_fields:
+                message = f"`{value}` is no kind of coordination"
+                fail_at((), "bad_value", message, f"write one of {', '.join(cls.model_fields)}")
+            return {value: {}}
+        return (
+            {key: {} if options is None and key in cls.model_fields else options for key, options in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(given := [name for name in type(self).model_fields if getattr(self, name) is not None]) != 1:
+            message = f"{' and '.join(given) if given else 'none'} given; workers are coordinated in one way"
+            fail_at((), "bad_value", message, f"write one of {', '.join(type(self).model_fields)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _shortest(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Only the kind that is used, by its name alone where it has no options, so that definitions stay as they were."""
+        written = {key: value for key, value in handler(self).items() if value is not None}
+        return next(iter(written)) if not any(written.values()) else written
