@@ -1,9 +1,11 @@
-"""What the audit costs: the same pipeline with no ledger, with the ledger, with the ledger and a span for each record sent to rotel, and
-what the OpenTelemetry SDK takes for the same spans.
+"""What the audit costs: the same pipeline with no ledger, with the ledger, and with the ledger and a span for each record sent to rotel;
+and what the OpenTelemetry SDK takes for the same spans.
+
+``python benchmarks/audit.py [--shape flights] [--records 50000] [--shards 4] [--runs 5]``
 
 The service has no switch for the ledger; "off" is this benchmark's own variant, in which segments are not made. Each variant runs in a
-process of its own over the same records; runs alternate, and what a small stream costs (start-up) is taken off. CPU seconds are those
-of the worker alone: rotel's are not counted. Machines differ and are noisy: quote the ratios.
+process of its own over the same records of a replay server; runs alternate, and what a small stream costs (start-up) is taken off. CPU
+seconds are those of the worker alone, user and system: rotel's are not counted. Machines differ and are noisy: quote the ratios.
 """
 
 from __future__ import annotations
@@ -14,28 +16,32 @@ import hashlib
 import json
 import os
 import platform
-import resource
-import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
-from benchmarks.run import PIPELINE, SMALL, SMALL_ROWS, fill
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from contestants import Job, Used, service
+from replay import BENCH, SMALL, SMALL_RECORDS
+from run import replay
+from shapes import SHAPES
+
 from stream.audit import spans
 from stream.audit.export import Compression, compress
 from stream.audit.ledger import read_segment
-from stream.local.aws import Errands
-from stream.local.start import LocalAws
 from stream.worker.auditing import link_of
 from tests.unit.worker.rotel_agent import free_port
 
-BENCH = "bench"
-EMPTY = hashlib.sha256().hexdigest()
-VARIANTS = ("off", "ledger", "ledger+otlp")
+EMPTY: Final = hashlib.sha256().hexdigest()
+VARIANTS: Final = ("off", "ledger", "ledger+otlp")
 
 
 def worker(variant: str, file: Path) -> None:
@@ -44,34 +50,42 @@ def worker(variant: str, file: Path) -> None:
     from stream.cli.run import run_pipeline
     from stream.contracts import OutputFile
 
-    def no_segment(_unit: Any, batch: Any, _done: Any, _placed: Any, stem: str, _paths: Any = ()) -> OutputFile:
+    def no_segment(_unit: Any, batch: Any, _done: Any, _placed: Any, _paths: Any = ()) -> Any:
+        return batch
+
+    def no_file(batch: Any, stem: str) -> OutputFile:
         return OutputFile(ledger.NAME, f"{stem}.{EMPTY[:16]}.parquet", b"", batch.rows, EMPTY)
 
     if variant == "off":
-        ledger.encode_segment = no_segment
+        ledger.make_segment, ledger.encode_segment = no_segment, no_file
     run_pipeline(file, drain=60.0, threads=None)
 
 
-def run(variant: str, environment: dict[str, str], stream: str, records: int, folder: Path, collector: str) -> tuple[float, float]:
-    """CPU seconds and wall seconds."""
-    folder.mkdir()
-    audit = f"audit: {{otlp: {{endpoint: '{collector}', mode: strict}}}}\n" if variant == "ledger+otlp" else ""
-    (folder / "pipeline.yaml").write_text(PIPELINE + audit)
-    command = [sys.executable, "-m", "benchmarks.audit", "--worker", variant, str(folder / "pipeline.yaml")]
-    before, begun, done = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic(), 0
-    with subprocess.Popen(command, env={**os.environ, **environment, "STREAM": stream}, stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            event = json.loads(line)
-            if event["event"] == "unit_sealed":
-                done += sum(event["outcomes"].values())
-            if done >= records:
-                break
-        wall = time.monotonic() - begun
-        process.send_signal(signal.SIGTERM)
-        process.stderr.read()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
+@contextmanager
+def collector(scratch: str) -> Iterator[str]:
+    """rotel, throwing away what it took; its address. ``strict`` below sees to it that it has taken everything."""
+    import rotel
+
+    program, port = Path(rotel.__file__).with_name("rotel-agent"), free_port()
+    command = [str(program), "start", "--exporter", "blackhole", "--otlp-http-endpoint", f"127.0.0.1:{port}"]
+    command += ["--otlp-grpc-endpoint", f"127.0.0.1:{free_port()}", "--pid-file", f"{scratch}/rotel.pid"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def run(variant: str, job: Job, endpoint: str) -> Used:
+    """One run of one variant; every record exported, if the variant does that."""
+    job.folder.mkdir()
+    exporting = variant == "ledger+otlp"
+    more = f"audit: {{otlp: {{endpoint: '{endpoint}', mode: strict}}}}\n" if exporting else ""
+    used = service(job, program=(str(Path(__file__).resolve()), "--worker", variant), more=more)
+    cursors = [json.loads(path.read_bytes()) for path in (job.folder / "state" / "bench" / "export" / job.stream).glob("*.json")]
+    if exporting and sum(cursor["accepted"] for cursor in cursors) < job.records:
+        sys.exit(f"not every span was accepted: {cursors}")
+    return used
 
 
 def segments(folder: Path) -> list[tuple[Any, Any, dict[tuple[str, str], str]]]:
@@ -133,41 +147,36 @@ def sdk(units: list[Any], limit: int) -> tuple[float, int]:
     return seconds, count
 
 
+def measure(options: argparse.Namespace, scratch: str) -> tuple[dict[str, list[tuple[float, float]]], float]:
+    """CPU and wall seconds of each run, start-up taken off, by variant; and megabytes of payload."""
+    figures: dict[str, list[tuple[float, float]]] = {variant: [] for variant in VARIANTS}
+    shape = SHAPES[options.shape]
+    with replay(shape, options.records, options.shards) as server, collector(scratch) as endpoint:
+        for number in range(options.runs):
+            for variant in VARIANTS:
+                name = f"{number}-{variant}"
+                job = partial(Job, shape, server["url"])
+                used = run(variant, job(BENCH, options.records * options.shards, Path(scratch, name)), endpoint)
+                least = run(variant, job(SMALL, SMALL_RECORDS * options.shards, Path(scratch, f"{name}-small")), endpoint)
+                figures[variant].append((used.cpu - least.cpu, used.wall - least.wall))
+    return figures, server["payload"] * options.shards / 1e6
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=336_776)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="flights")
+    parser.add_argument("--records", type=int, default=50_000, help="on each shard")
+    parser.add_argument("--shards", type=int, default=4)
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--sdk-spans", type=int, default=20_000)
-    parser.add_argument("--worker", nargs=2, metavar=("VARIANT", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", metavar="VARIANT", help=argparse.SUPPRESS)
+    parser.add_argument("file", nargs="?", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(options.worker[0], Path(options.worker[1]))
+        worker(options.worker, options.file)
         return 0
-    import rotel
-
-    program, port = Path(rotel.__file__).with_name("rotel-agent"), free_port()
-    command = [str(program), "start", "--exporter", "blackhole", "--otlp-http-endpoint", f"127.0.0.1:{port}"]
-    figures: dict[str, list[tuple[float, float]]] = {variant: [] for variant in VARIANTS}
-    with LocalAws() as aws, tempfile.TemporaryDirectory() as scratch:
-        environment = aws.environment()
-        os.environ.update(environment)
-        with Errands(environment) as errands:
-            for stream in (BENCH, SMALL):
-                errands.create_stream(stream, 4)
-        payload = fill(environment, BENCH, options.rows) / 1e6
-        fill(environment, SMALL, SMALL_ROWS)
-        command += ["--otlp-grpc-endpoint", f"127.0.0.1:{free_port()}", "--pid-file", f"{scratch}/rotel.pid"]
-        collecting = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            for number in range(options.runs):
-                for variant in VARIANTS:
-                    cpu, wall = run(variant, environment, BENCH, options.rows, Path(scratch, f"{number}-{variant}"), url)
-                    idle, least = run(variant, environment, SMALL, SMALL_ROWS, Path(scratch, f"{number}-{variant}-small"), url)
-                    figures[variant].append((cpu - idle, wall - least))
-        finally:
-            collecting.terminate()
-            collecting.wait()
+    with tempfile.TemporaryDirectory() as scratch:
+        figures, payload = measure(options, scratch)
         units = segments(Path(scratch, "0-ledger+otlp"))
         coded = min((encode(units) for _ in range(3)), key=lambda each: each[0] + each[1])
         by_sdk = sdk(units, options.sdk_spans)
@@ -181,17 +190,16 @@ def report(
     coded: tuple[float, float, int, int, int],
     by_sdk: tuple[float, int],
 ) -> int:
-    print(f"{options.rows:,} records, {payload:.0f} MB of payload, {options.runs} alternating runs")
+    records = options.records * options.shards
+    print(f"{records:,} records ({options.shape}), {payload:.0f} MB of payload, {options.runs} alternating runs")
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     base = median(cpu for cpu, _ in figures["off"])
     for variant, values in figures.items():
         cpu, wall = median(cpu for cpu, _ in values), median(wall for _, wall in values)
         spread = f"[{min(cpu for cpu, _ in values):.2f} .. {max(cpu for cpu, _ in values):.2f}]"
-        print(
-            f"{variant:12} {cpu:6.2f} CPU-s {spread:16} {cpu / base - 1:+7.1%}   {options.rows / wall:10,.0f} records/s   wall {wall:.2f} s"
-        )
+        print(f"{variant:12} {cpu:6.2f} CPU-s {spread:16} {cpu / base - 1:+7.1%}   {records / wall:10,.0f} records/s   wall {wall:.2f} s")
     seconds, count = by_sdk
-    sdk_cost = seconds / count * options.rows
+    sdk_cost = seconds / count * records
     print(f"{'SDK spans':12} {sdk_cost:6.2f} CPU-s for the spans alone, from {count:,} of them: {(base + sdk_cost) / base - 1:+7.1%}")
     coding, packing, items, raw, packed = coded
     print(f"encoding {items / coding / 1e6:.2f} M spans/CPU-s, with gzip {items / (coding + packing) / 1e6:.2f} M;", end=" ")

@@ -71,12 +71,20 @@ def environment(url: str) -> dict[str, str]:
     }
 
 
-def service(job: Job, *, budget: str = "256MiB", age: str = "10s", options: tuple[str, ...] = ()) -> Used:
-    """This service: until everything is sealed, then drained."""
+def service(
+    job: Job,
+    *,
+    budget: str = "256MiB",
+    age: str = "10s",
+    options: tuple[str, ...] = (),
+    program: tuple[str, ...] = ("-m", "stream", "run"),
+    more: str = "",
+) -> Used:
+    """This service: until everything is sealed, then drained. ``program`` takes the pipeline file, which ends with ``more``."""
     age = "1s" if job.stream == SMALL else age
     text = PIPELINE.format(stream=job.stream, schema=job.shape.schema, stages=job.shape.stages, budget=budget, age=age, rows=ROWS_A_UNIT)
-    (job.folder / "pipeline.yaml").write_text(text)
-    command = [sys.executable, "-m", "stream", "run", str(job.folder / "pipeline.yaml"), *options]
+    (job.folder / "pipeline.yaml").write_text(text + more)
+    command = [sys.executable, *program, str(job.folder / "pipeline.yaml"), *options]
 
     def until_sealed(process: subprocess.Popen[bytes]) -> None:
         done = 0

@@ -21,7 +21,8 @@ from isal import igzip
 from stream import events
 from stream.audit.chain import Link
 from stream.audit.ledger import Segment
-from stream.audit.spans import Request, Shape, gap_requests, requests, split
+from stream.audit.packing import Request, split
+from stream.audit.spans import Shape, gap_requests, requests
 from stream.batch import ORIGIN
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import Halted
@@ -127,7 +128,7 @@ class Tally:
         return Tally(self.accepted + other.accepted, self.rejected + other.rejected, self.parked + other.parked)
 
 
-def compress(body: bytes | bytearray, compression: Compression) -> bytes:
+def compress(body: bytes | memoryview, compression: Compression) -> bytes:
     """``body`` at the cheapest level."""
     if compression is Compression.GZIP:
         return igzip.compress(body, compresslevel=1)

@@ -45,17 +45,17 @@ def record_ids(frame: pl.DataFrame, stream: str, shard: str, application: str) -
     seed = np.frombuffer(_digest("record", stream, shard), "<u8")
     own = np.frombuffer(_digest("application", application), "<u8")
     limbs = _limbs(frame["seq"])
-    sub = frame["sub"].cast(pl.UInt64).to_numpy()
+    sub = frame["sub"].cast(pl.UInt64).to_numpy() + np.uint64(_SUB)
     lanes = []
     for lane, begin in zip(_LANES, seed, strict=True):
-        mixed = _mix(np.full(frame.height, begin, np.uint64), lane)
+        mixed = _mixed(begin, lane)
         for limb in limbs:
-            mixed = _mix(mixed ^ limb, lane)
-        lanes.append(_mix(mixed ^ (sub + np.uint64(_SUB)), lane))
+            mixed = _mixed(mixed ^ limb, lane)
+        lanes.append(_mixed(mixed ^ sub, lane))
     low, high = lanes
     # All-zero ids are invalid; one in 2**64 records shares the id of a neighbour instead.
     low[low == 0] = 1
-    span = _mix(low ^ _mix(high ^ own[0], _LANES[0]) ^ own[1], _LANES[1])
+    span = _mixed(low ^ _mixed(high ^ own[0], _LANES[0]) ^ own[1], _LANES[1])
     span[span == 0] = 1
     return np.stack((low, high), axis=1).view(np.uint8), span.view(np.uint8).reshape(-1, 8)
 
@@ -96,8 +96,14 @@ def _limbs(sequences: pl.Series) -> list[Any]:
     return limbs
 
 
-def _mix(values: Any, lane: tuple[tuple[int, int, int], tuple[int, int]]) -> Any:
+def _mixed(values: Any, lane: tuple[tuple[int, int, int], tuple[int, int]]) -> Any:
+    """M of one number (``np.uint64``), or of an array, which is overwritten."""
+    if isinstance(values, np.uint64):
+        return _mixed(np.array([values]), lane)[0]
     shifts, factors = lane
+    shifted = np.empty_like(values)
     for shift, factor in zip(shifts, factors, strict=False):
-        values = (values ^ (values >> np.uint64(shift))) * np.uint64(factor)
-    return values ^ (values >> np.uint64(shifts[2]))
+        values ^= np.right_shift(values, np.uint64(shift), out=shifted)
+        values *= np.uint64(factor)
+    values ^= np.right_shift(values, np.uint64(shifts[2]), out=shifted)
+    return values

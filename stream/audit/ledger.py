@@ -133,15 +133,10 @@ class Segment:
         return found
 
 
-def encode_segment(
-    unit: UnitFacts,
-    batch: Batch,
-    transformed: Transformed,
-    placed: Mapping[str, Encoded],
-    stem: str,
-    paths: Sequence[str] = context.DEFAULT_PATHS,
-) -> OutputFile:
-    """The unit's segment, named ``<stem>.<sha16>.parquet`` for the target ``ledger``.
+def make_segment(
+    unit: UnitFacts, batch: Batch, transformed: Transformed, placed: Mapping[str, Encoded], paths: Sequence[str] = context.DEFAULT_PATHS
+) -> Segment:
+    """The unit's segment.
 
     ``placed`` holds what each sink made of the unit, by sink name and in the pipeline's order, dead letters included. ``paths`` lead to the
     producer's trace context inside a payload.
@@ -172,9 +167,14 @@ def encode_segment(
     )
     if batch.first_read is not None:
         columns.insert(1, batch.first_read.rename(_FIRST_READ))
-    body = _write(pl.concat(columns, how="horizontal"), header)
+    return Segment(header, pl.concat(columns, how="horizontal").with_columns(pl.col("outcome").cast(pl.String)).rechunk())
+
+
+def encode_segment(segment: Segment, stem: str) -> OutputFile:
+    """The file of ``segment``, named ``<stem>.<sha16>.parquet`` for the target ``ledger``; ``read_segment`` gives an equal one."""
+    body = _write(segment.frame, segment.header)
     digest = hashlib.sha256(body).hexdigest()
-    return OutputFile(NAME, f"{stem}.{digest[:16]}.parquet", body, batch.rows, digest)
+    return OutputFile(NAME, f"{stem}.{digest[:16]}.parquet", body, segment.header.records, digest)
 
 
 def read_segment(body: bytes) -> Segment:
@@ -260,7 +260,7 @@ def _write(frame: pl.DataFrame, header: Header) -> bytes:
     first = ["first_shard", "attempt"] if header.again else []
     delta = ["sub", "arrival_ms", "bytes", *(f"row_{index}" for index in targets)]
     out = pa.BufferOutputStream()
-    table = frame.with_columns(pl.col("outcome").cast(pl.String)).rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+    table = frame.to_arrow(compat_level=pl.CompatLevel.newest())
     with pq.ParquetWriter(
         out,
         table.schema,

@@ -17,9 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
 LIMB_DIGITS: Final = 18
 _MODULUS: Final = 2**128
@@ -32,10 +31,13 @@ class _Lane:
     offset: int
 
     def mix(self, values: Any) -> Any:
-        """M over an Arrow array of uint64; ``pc.multiply`` wraps around by definition."""
+        """M over an array of uint64, which is overwritten; arithmetic on arrays wraps around."""
+        shifted = np.empty_like(values)
         for shift, factor in zip(self.shifts, self.factors, strict=False):
-            values = pc.multiply(_xor_shift(values, shift), _word(factor))
-        return _xor_shift(values, self.shifts[2])
+            values ^= np.right_shift(values, np.uint64(shift), out=shifted)
+            values *= np.uint64(factor)
+        values ^= np.right_shift(values, np.uint64(self.shifts[2]), out=shifted)
+        return values
 
 
 _LANES: Final = (
@@ -60,13 +62,13 @@ class SetHash:
         if sequences.is_empty():
             return SetHash()
         limbs = _limbs(sequences)
-        subs = subsequences.cast(pl.UInt64).to_arrow()
+        subs = subsequences.cast(pl.UInt64).to_numpy()
         total = 0
         for lane in _LANES:
-            mixed = lane.mix(limbs[0])
-            for limb in limbs[1:]:
-                mixed = lane.mix(pc.bit_wise_xor(mixed, limb))
-            mixed = lane.mix(pc.bit_wise_xor(mixed, pc.add(subs, _word(lane.offset))))
+            mixed = np.zeros(1, np.uint64)
+            for limb in limbs:
+                mixed = lane.mix(mixed ^ limb)
+            mixed = lane.mix(mixed ^ (subs + np.uint64(lane.offset)))
             total = (total << 64) + _exact_sum(mixed)
         return SetHash(total % _MODULUS)
 
@@ -97,7 +99,7 @@ class SetHash:
 
 
 def _limbs(sequences: pl.Series) -> list[Any]:
-    """Most significant first; a limb in which all rows agree, as a unit's upper ones do, is a scalar: folding it is free."""
+    """Most significant first; a limb in which all rows agree, as a unit's upper ones do, has one value: folding it is free."""
     if sequences.null_count():
         msg = "a record without a sequence number cannot be hashed"
         raise ValueError(msg)
@@ -110,7 +112,9 @@ def _limbs(sequences: pl.Series) -> list[Any]:
     ends = [*starts[1:], width]
     try:
         return [
-            _word(_number(least[start:end])) if least[:end] == greatest[:end] else _column(sequences.str.slice(start, end - start))
+            np.array([_number(least[start:end])], np.uint64)
+            if least[:end] == greatest[:end]
+            else _column(sequences.str.slice(start, end - start))
             for start, end in zip(starts, ends, strict=True)
         ]
     except (pl.exceptions.PolarsError, ValueError) as error:
@@ -130,19 +134,9 @@ def _largest(lengths: pl.Series) -> int:
 
 
 def _column(digits: pl.Series) -> Any:
-    return digits.cast(pl.UInt64).to_arrow()
-
-
-def _word(value: int) -> Any:
-    return pa.scalar(value, pa.uint64())
-
-
-def _xor_shift(values: Any, shift: int) -> Any:
-    return pc.bit_wise_xor(values, pc.shift_right(values, _word(shift)))
+    return digits.cast(pl.UInt64).to_numpy()
 
 
 def _exact_sum(values: Any) -> int:
     """Halves of 32 bits are summed apart, so that 2**32 rows cannot overflow."""
-    high = pc.sum(pc.shift_right(values, _word(32))).as_py()
-    low = pc.sum(pc.bit_wise_and(values, _word(2**32 - 1))).as_py()
-    return (int(high) << 32) + int(low)
+    return (int((values >> np.uint64(32)).sum()) << 32) + int((values & np.uint64(2**32 - 1)).sum())

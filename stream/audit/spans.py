@@ -6,7 +6,7 @@ outcome, reason and destination differ in a few fields of fixed width only; each
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -20,16 +20,16 @@ from stream.audit import ids, wire
 from stream.audit.chain import Link
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import Segment
+from stream.audit.packing import Block, Request, packed
 from stream.audit.wire import Piece
 from stream.batch import Outcome
 
-SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
 SCOPE: Final = "stream.audit"
 SYSTEM: Final = "aws.kinesis"
 """The semantic conventions know no value for Kinesis; this follows their ``aws.sns``."""
 
-AT_ONCE: Final = 4096
-"""Records encoded together: enough to make the cost of each call small, little enough to stay in the processor's cache."""
+AT_ONCE: Final = 65_536
+"""Records whose fields are encoded together: enough to make the cost of each call small; a record's fields take about 150 bytes."""
 
 _INTERNAL, _CLIENT, _CONSUMER = 1, 3, 5
 _ERROR: Final = 2
@@ -73,23 +73,6 @@ class Shape:
     request_bytes: int = 3_670_016
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One export request, not compressed. ``path`` is ``/v1/traces`` or ``/v1/logs``; ``items`` counts spans or log records."""
-
-    path: str
-    body: bytearray
-    items: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """``count`` messages of one width."""
-
-    pieces: list[Piece]
-    count: int
-
-
 def requests(unit: Link, segment: Segment, urls: Mapping[tuple[str, str], str], shape: Shape) -> Iterator[Request]:
     """The unit's requests in a fixed order, each within ``shape.request_bytes`` unless a single span is larger.
 
@@ -98,10 +81,10 @@ def requests(unit: Link, segment: Segment, urls: Mapping[tuple[str, str], str], 
     frame = _chosen(segment, unit, shape)
     if shape.signal is not Signal.LOGS:
         spans = chain(_unit_spans(unit, urls), _record_blocks(frame, unit, segment, urls, shape, logs=False))
-        yield from _packed("/v1/traces", _preamble(unit, urls), spans, shape.request_bytes)
+        yield from packed("/v1/traces", _preamble(unit, urls), spans, shape.request_bytes)
     if shape.signal is not Signal.SPANS:
         blocks = _record_blocks(frame, unit, segment, urls, shape, logs=True)
-        yield from _packed("/v1/logs", _preamble(unit, urls), blocks, shape.request_bytes)
+        yield from packed("/v1/logs", _preamble(unit, urls), blocks, shape.request_bytes)
 
 
 def gap_requests(gap: Link, shape: Shape) -> Iterator[Request]:
@@ -111,19 +94,7 @@ def gap_requests(gap: Link, shape: Shape) -> Iterator[Request]:
     trace, moment = _unit_trace(gap), _nanos(gap.sealed_at)
     told = [wire.attribute(9, "kst.outcome", Outcome.EXPIRED_GAP.label), wire.attribute(9, "error.type", Outcome.EXPIRED_GAP.label)]
     span = _one(trace, ids.unit_span(trace, "unit"), None, f"gap {gap.stream}", _CLIENT, (moment, moment), [*told, _failed()])
-    yield from _packed("/v1/traces", _preamble(gap, {}), [span], shape.request_bytes)
-
-
-def split(request: Request) -> list[Request]:
-    """The request as two halves, or nothing if it holds a single item."""
-    preamble, items = _unpacked(request.body)
-    if len(items) < 2:
-        return []
-    halves = []
-    for part in (items[: len(items) // 2], items[len(items) // 2 :]):
-        head, tail = _around(preamble, sum(map(len, part)))
-        halves.append(Request(request.path, bytearray(b"").join((head, *part, tail)), len(part)))
-    return halves
+    yield from packed("/v1/traces", _preamble(gap, {}), [span], shape.request_bytes)
 
 
 def _chosen(segment: Segment, unit: Link, shape: Shape) -> pl.DataFrame:
@@ -141,32 +112,66 @@ def _chosen(segment: Segment, unit: Link, shape: Shape) -> pl.DataFrame:
 
 def _record_blocks(
     frame: pl.DataFrame, unit: Link, segment: Segment, urls: Mapping[tuple[str, str], str], shape: Shape, *, logs: bool
-) -> Iterator[_Block]:
+) -> Iterator[Block]:
     targets = range(len(segment.header.targets))
     keys = ["outcome", "stage", "reason", *(f"dest_{index}" for index in targets), "_width", "_produced"]
-    message_id = pl.when(pl.col("sub") > 0).then(pl.concat_str("seq", pl.lit(":"), pl.col("sub").cast(pl.String))).otherwise(pl.col("seq"))
-    named = frame.with_columns(outcome=pl.col("outcome").cast(pl.String), _id=message_id).with_columns(
-        _width=pl.col("_id").str.len_bytes(), _produced=pl.col("trace_id").is_not_null() & (shape.trust is not Trust.IGNORE)
-    )
-    for _, rows in sorted(named.group_by(keys, maintain_order=True), key=lambda group: repr(group[0])):
-        for part in rows.iter_slices(AT_ONCE):
-            group = _Group(part, unit, segment, urls, shape)
-            yield _Block(wire.message(2, group.log() if logs else group.span()), part.height)
+    message_id = pl.col("seq")
+    if frame["sub"].max():
+        with_sub = pl.concat_str("seq", pl.lit(":"), pl.col("sub").cast(pl.String))
+        message_id = pl.when(pl.col("sub") > 0).then(with_sub).otherwise(message_id)
+    produced = pl.col("trace_id").is_not_null() & (shape.trust is not Trust.IGNORE)
+    named = frame.with_columns(message_id.alias("_id"), outcome=pl.col("outcome").cast(pl.String), _produced=produced)
+    named = named.with_columns(_width=pl.col("_id").str.len_bytes())
+    traces, spans = ids.record_ids(frame, unit.stream, unit.shard, unit.application)
+    numbers = named.select("_id", "arrival_ms", "bytes", "rows", "trace_id", "parent_id", *(f"row_{index}" for index in targets))
+    for first, places in _groups(named, keys):
+        for start in range(0, len(places), AT_ONCE):
+            at = places[start : start + AT_ONCE]
+            rows = numbers if len(at) == numbers.height else numbers[at]
+            group = _Group(first, rows, (traces[at], spans[at]), unit, segment, urls, shape)
+            yield Block(wire.message(2, group.log() if logs else group.span()), rows.height)
+
+
+def _groups(frame: pl.DataFrame, keys: list[str]) -> Iterator[tuple[dict[str, Any], Any]]:
+    """What rows have in common that agree in ``keys``, and where they stand, in an order that is the same every time.
+
+    Few columns differ within a unit as a rule: only those are looked at row by row.
+    """
+    if frame.is_empty():
+        return
+    same = frame.select(keys)
+    differ = same.select(pl.all().ne_missing(pl.all().first()).any()).row(0)
+    varying = [key for key, differs in zip(keys, differ, strict=True) if differs]
+    if not varying:
+        yield same.row(0, named=True), np.arange(frame.height)
+        return
+    places = same.select(*varying, _at=pl.int_range(pl.len(), dtype=pl.UInt32)).group_by(varying, maintain_order=True).agg("_at")
+    for at in sorted(places["_at"], key=lambda at: repr(same.row(at[0]))):
+        yield same.row(at[0], named=True), at.to_numpy()
 
 
 class _Group:
     """Records that differ in numbers and ids only."""
 
-    def __init__(self, rows: pl.DataFrame, unit: Link, segment: Segment, urls: Mapping[tuple[str, str], str], shape: Shape) -> None:
+    def __init__(
+        self,
+        first: Mapping[str, Any],
+        rows: pl.DataFrame,
+        own: tuple[Any, Any],
+        unit: Link,
+        segment: Segment,
+        urls: Mapping[tuple[str, str], str],
+        shape: Shape,
+    ) -> None:
         self.rows = rows
         self.unit = unit
         self.segment = segment
         self.urls = urls
         self.shape = shape
-        self.first = rows.row(0, named=True)
+        self.first = first
         self.outcome: str = self.first["outcome"]
         self.produced: bool = self.first["_produced"]
-        self.traces, self.spans = ids.record_ids(rows, unit.stream, unit.shard, unit.application)
+        self.traces, self.spans = own
 
     def span(self) -> list[Piece]:
         """Pieces of a ``Span``."""
@@ -238,7 +243,7 @@ class _Group:
         return self.rows["arrival_ms"].to_numpy().astype(np.uint64) * np.uint64(1_000_000)
 
 
-def _unit_spans(unit: Link, urls: Mapping[tuple[str, str], str]) -> Iterator[_Block]:
+def _unit_spans(unit: Link, urls: Mapping[tuple[str, str], str]) -> Iterator[Block]:
     """The unit itself, its stages, its writes, and the settlement of its range; times of writes are those of intent and seal."""
     trace = _unit_trace(unit)
     root = ids.unit_span(trace, "unit")
@@ -265,10 +270,10 @@ def _unit_spans(unit: Link, urls: Mapping[tuple[str, str], str]) -> Iterator[_Bl
     yield _one(trace, own, root, f"checkpoint {unit.stream}", _CLIENT, (sealed, sealed), settled)
 
 
-def _one(trace: bytes, own: bytes, parent: bytes | None, name: str, kind: int, times: tuple[int, int], attributes: list[bytes]) -> _Block:
+def _one(trace: bytes, own: bytes, parent: bytes | None, name: str, kind: int, times: tuple[int, int], attributes: list[bytes]) -> Block:
     pieces = [*_bytes(1, trace), *_bytes(2, own), *(_bytes(4, parent) if parent else []), wire.text(5, name), wire.number(6, kind)]
     pieces += [*wire.fixed64(7, times[0]), *wire.fixed64(8, times[1]), *attributes, wire.fixed32(16, _SAMPLED)]
-    return _Block(wire.message(2, pieces), 1)
+    return Block(wire.message(2, pieces), 1)
 
 
 def _failed() -> bytes:
@@ -300,80 +305,6 @@ def _preamble(unit: Link, urls: Mapping[tuple[str, str], str]) -> tuple[bytes, b
     }
     scope = [wire.text(1, SCOPE), *(wire.attribute(3, key, value) for key, value in shared.items())]
     return b"".join(wire.message(1, resource)), b"".join(wire.message(1, scope))
-
-
-def _packed(path: str, preamble: tuple[bytes, bytes], blocks: Iterable[_Block], limit: int) -> Iterator[Request]:
-    """Blocks dealt out to requests of at most ``limit`` bytes."""
-    room = limit - len(preamble[0]) - len(preamble[1]) - len(SCHEMA_URL) - 64
-    parts: list[_Block] = []
-    size = items = 0
-    for block in blocks:
-        width, done = wire.width(block.pieces), 0
-        while done < block.count:
-            take = min(block.count - done, max(1 if not items else 0, (room - size) // width))
-            if take:
-                parts.append(_Block(wire.part(block.pieces, done, done + take), take))
-                size, items, done = size + take * width, items + take, done + take
-            if done < block.count:
-                yield Request(path, _rendered(preamble, parts, size), items)
-                parts, size, items = [], 0, 0
-    if items:
-        yield Request(path, _rendered(preamble, parts, size), items)
-
-
-def _rendered(preamble: tuple[bytes, bytes], parts: Iterable[_Block], size: int) -> bytearray:
-    """The request with the items of ``parts``, written straight to where they belong: copying them is what would take the time."""
-    head, tail = _around(preamble, size)
-    body = bytearray(len(head) + size + len(tail))
-    body[: len(head)], body[len(head) + size :] = head, tail
-    room, at = np.frombuffer(body, np.uint8), len(head)
-    for block in parts:
-        end = at + block.count * wire.width(block.pieces)
-        wire.write(room[at:end].reshape(block.count, -1), block.pieces)
-        at = end
-    return body
-
-
-def _around(preamble: tuple[bytes, bytes], size: int) -> tuple[bytes, bytes]:
-    """What stands before and behind ``size`` bytes of items in an ``ExportTraceServiceRequest`` or ``ExportLogsServiceRequest``.
-
-    The two have the same field numbers.
-    """
-    resource, scope = preamble
-    url = wire.text(3, SCHEMA_URL)
-    inner = wire.prefixed(2, len(scope) + size + len(url))
-    outer = wire.prefixed(1, len(resource) + len(inner) + len(scope) + size + 2 * len(url))
-    return outer + resource + inner + scope, url + url
-
-
-def _unpacked(body: bytearray) -> tuple[tuple[bytes, bytes], list[bytes]]:
-    """The inverse of ``_rendered``, items apart; reads what this module wrote and nothing else."""
-    _, at = _length(body, 0)
-    end, start = _length(body, at)
-    resource = bytes(body[at : start + end])
-    _, at = _length(body, start + end)
-    end, start = _length(body, at)
-    scope = bytes(body[at : start + end])
-    items = []
-    at = start + end
-    while body[at] == 2 << 3 | 2:
-        size, start = _length(body, at)
-        items.append(bytes(body[at : start + size]))
-        at = start + size
-    return (resource, scope), items
-
-
-def _length(body: bytearray, at: int) -> tuple[int, int]:
-    """The length that follows the one-byte key at ``at``, and where the content starts."""
-    size = shift = 0
-    at += 1
-    while True:
-        digit = body[at]
-        size |= (digit & 0x7F) << shift
-        shift += 7
-        at += 1
-        if digit < 0x80:
-            return size, at
 
 
 def _bytes(field: int, value: Any) -> list[Piece]:

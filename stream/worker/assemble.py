@@ -46,6 +46,7 @@ from stream.worker.loaders import open_loaders
 from stream.worker.parts import Parts, StreamParts, to_all
 from stream.worker.places import located, read_object
 from stream.worker.reading import Opened, Reading, Surroundings, open_reading
+from stream.worker.recent import RECENT_SHARE, RecentSegments
 from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
 from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
 from stream.worker.reread import Rereader
@@ -227,9 +228,10 @@ def _export(stream: str, shared: _Shared, log: CommitLog) -> ExportTask | None:
     if otlp is None or shared.sender is None:
         return None
     areas = Stores(shared.state, shared.stores).areas(located(shared.pipeline.state, shared.options.base), stream)
-    units = LogUnits(log, stream, areas, shared.stores[ledger.NAME], otlp.destinations)
+    recent = RecentSegments(int(shared.pipeline.memory.budget * RECENT_SHARE))
+    units = LogUnits(log, stream, areas, shared.stores[ledger.NAME], otlp.destinations, recent)
     exporter = Exporter(units, shared.state, shared.sender, shape_of(otlp), clock, shared.emit, stream)
-    return ExportTask(exporter, clock, shared.emit, stream, strict=otlp.mode is Mode.STRICT)
+    return ExportTask(exporter, clock, shared.emit, stream, strict=otlp.mode is Mode.STRICT, recent=recent)
 
 
 def _stores(pipeline: Pipeline, base: Path, session: AwsSession, state: ObjectStore) -> dict[str, ObjectStore]:

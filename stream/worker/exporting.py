@@ -35,6 +35,7 @@ from stream.sink.rejects import NAME as REJECTS
 from stream.together import a_few_at_once
 from stream.worker.auditing import Stores, link_of
 from stream.worker.places import located
+from stream.worker.recent import RecentSegments
 
 TIMEOUT: Final = 30.0
 """Seconds that a collector may take over one request."""
@@ -79,13 +80,20 @@ class LogUnits:
     """``audit.export.Units`` over the commit log and the ledger."""
 
     def __init__(
-        self, log: CommitLog, stream: str, areas: Mapping[str, Area], ledger: ObjectStore, naming: Destinations = Destinations.FULL
+        self,
+        log: CommitLog,
+        stream: str,
+        areas: Mapping[str, Area],
+        ledger: ObjectStore,
+        naming: Destinations = Destinations.FULL,
+        recent: RecentSegments | None = None,
     ) -> None:
         self._log = log
         self._stream = stream
         self._areas = areas
         self._ledger = ledger
         self._naming = naming
+        self._recent = recent
 
     async def read(self, shard: str, after: int) -> tuple[Link, Segment | None, Mapping[tuple[str, str], str]] | None:
         """See ``audit.export.Units``; raises ``Halted`` where a sealed unit has no readable ledger."""
@@ -99,6 +107,8 @@ class LogUnits:
         urls = {(file.sink, file.key): self._name(link, file) for file in link.files}
         if link.kind is not LinkKind.UNIT:
             return link, None, urls
+        if self._recent is not None and link.ledger and (segment := self._recent.take(link.ledger.sha256)):
+            return link, segment, urls
         body = await self._ledger.get(link.ledger.key) if link.ledger else None
         try:
             if body is not None:
@@ -154,10 +164,14 @@ class _Way:
 class ExportTask:
     """Exports the shards that this worker has, as their units are sealed. An ``Emit``: it hears which those are.
 
-    ``strict`` says that checkpoints wait, which makes a halted export an obstacle to readiness.
+    ``strict`` says that checkpoints wait, which makes a halted export an obstacle to readiness. ``recent`` is where segments may be left of
+    units that are about to be sealed.
     """
 
-    def __init__(self, exporter: Exporter, clock: Clock, emit: Emit, stream: str, *, strict: bool = False) -> None:
+    def __init__(
+        self, exporter: Exporter, clock: Clock, emit: Emit, stream: str, *, strict: bool = False, recent: RecentSegments | None = None
+    ) -> None:
+        self.recent = recent or RecentSegments(0)
         self._exporter = exporter
         self._clock = clock
         self._emit = emit

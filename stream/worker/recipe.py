@@ -66,6 +66,8 @@ class Cooked:
     """Stage, reason and number of records, for dead letters."""
     oldest: datetime | None
     newest: datetime | None
+    segment: ledger.Segment | None = None
+    """What the last of the unit's files, its ledger, holds."""
 
     @property
     def dead_letters(self) -> int:
@@ -87,8 +89,8 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
     placed = {sink.name: sink.encode(transformed.frame, shared) for sink in recipe.sinks}
     placed[rejects.NAME] = rejects.encode(transformed.settled, cut.batch, label, folder)
     facts = ledger.UnitFacts(recipe.application, cut.shard.stream, cut.shard.chain, cut.span.after, cut.span.last, recipe.digest)
-    segment = ledger.encode_segment(facts, cut.batch, transformed, placed, folder, recipe.trace_paths)
-    files = (*_files(placed.values()), segment)
+    segment = ledger.make_segment(facts, cut.batch, transformed, placed, recipe.trace_paths)
+    files = (*_files(placed.values()), ledger.encode_segment(segment, folder))
     oldest, newest = _arrivals(cut.batch)
     manifest = Manifest(
         kind=Kind.UNIT,
@@ -112,7 +114,7 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
         stages=tuple(StageRun(name, into, out, round(seconds * 1e6)) for name, into, out, seconds in transformed.stage_rows),
     )
     rejected = _rejected(transformed.settled)
-    return Cooked(RenderedUnit(manifest, files), transformed.stage_rows, rejected, oldest, newest)
+    return Cooked(RenderedUnit(manifest, files), transformed.stage_rows, rejected, oldest, newest, segment)
 
 
 def without_foreign(cut: CutUnit) -> CutUnit:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 
 from stream import events
@@ -191,7 +192,9 @@ class _Following:
         for stage, reason, records in cooked.rejected:
             self.parts.emit(events.RecordsRejected(*where, stage, reason, records))
         self._refuse_flood(cooked)
-        return cooked
+        if self.parts.export is not None and cooked.segment is not None:
+            self.parts.export.recent.put(cooked.unit.files[-1].sha256, cooked.segment)
+        return replace(cooked, segment=None)
 
     async def _seal(self, cooked: Cooked) -> None:
         parts, begun = self.parts, self.parts.clock.monotonic()

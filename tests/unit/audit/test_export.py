@@ -428,8 +428,8 @@ def test_compression(compression):
 def test_a_single_item_that_is_too_large_is_given_up():
     heard = []
     sender = Sender(Counting(limit=0), StillClock(), heard.append, lambda: 0.0, Compression.NONE)
-    from stream.audit.spans import _around
+    from stream.audit.packing import _around
 
     head, tail = _around((b"\x0a\x00", b"\x0a\x00"), 4)
-    request = Request("/v1/traces", bytearray(head + b"\x12\x02\x2a\x00" + tail), 1)
+    request = Request("/v1/traces", memoryview(head + b"\x12\x02\x2a\x00" + tail), 1)
     assert asyncio.run(sender.deliver(request, "events", "s")).parked == 1

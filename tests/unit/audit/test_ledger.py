@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
-from stream.audit.ledger import Segment, SegmentError, UnitFacts, encode_segment, read_segment
+from stream.audit.ledger import Segment, SegmentError, UnitFacts, encode_segment, make_segment, read_segment
 from stream.audit.set_hash import SetHash
 from stream.batch import RAW_SCHEMA, ROW, Batch, Outcome
 from stream.contracts import Encoded, OutputFile, Transformed
@@ -69,7 +70,16 @@ ENDS = [
 def segment(ends=ENDS, files=2):
     made = transformed(ends)
     placed = {"lake": spread("lake", made.frame, files), "copy": spread("copy", made.frame, 1), "rejects": rejected(made.settled)}
-    return encode_segment(UNIT, batch(len(ends)), made, placed, "stem")
+    return encode_segment(make_segment(UNIT, batch(len(ends)), made, placed), "stem")
+
+
+def test_the_file_gives_back_the_segment_it_was_made_of():
+    made = transformed(ENDS)
+    placed = {"lake": spread("lake", made.frame, 2), "rejects": rejected(made.settled)}
+    whole = make_segment(UNIT, batch(len(ENDS)), made, placed)
+    read = read_segment(encode_segment(whole, "stem").body)
+    assert read.header == whole.header
+    assert_frame_equal(read.frame, whole.frame)
 
 
 def test_every_record_has_one_row_that_says_what_became_of_it():
@@ -139,12 +149,12 @@ def test_what_is_written_reads_back_without_problems(ends, files):
 )
 def test_a_record_without_an_outcome_or_with_two_is_refused(broken):
     with pytest.raises(ValueError, match="do not name each of them once"):
-        encode_segment(UNIT, batch(3), broken, {}, "stem")
+        make_segment(UNIT, batch(3), broken, {})
 
 
 def test_a_unit_without_sinks_still_has_a_ledger():
     made = transformed([1, 1])
-    read = read_segment(encode_segment(UNIT, batch(2), made, {}, "stem").body)
+    read = read_segment(encode_segment(make_segment(UNIT, batch(2), made, {}), "stem").body)
     assert read.problems() == []
     assert read.frame.columns[-1] == "bytes"
 

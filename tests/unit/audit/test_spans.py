@@ -14,7 +14,8 @@ from stream.audit import wire
 from stream.audit.context import DEFAULT_PATHS, extract
 from stream.audit.ids import hex_ids
 from stream.audit.ledger import read_segment
-from stream.audit.spans import Shape, Signal, Tier, Trust, requests, split
+from stream.audit.packing import split
+from stream.audit.spans import Shape, Signal, Tier, Trust, requests
 from tests.sealed import PIPELINE, Sealed, sequence, shard_id, three_units
 
 WHOLE = Shape()
