@@ -80,6 +80,12 @@ bench: install ## Measure beside other consumers; prints ratios, writes .make/be
 localstack: install ## Run the system tests against LocalStack, which is installed for it
 	@tests/localstack/run.sh $(abspath $(BIN))/python $(ARGS)
 
+fleet: install ## Run a fleet under kills, freezes, reshards and failing AWS; FLEET_SEED=1 FLEET_SECONDS=120 choose another run
+	@$(BIN)/python -m pytest -q -o python_files='campaign_*.py' tests/fleet $(ARGS)
+
+kcl-interop: install ## Run workers beside those of the real Java KCL, on one lease table (Java, Node.js)
+	@tests/interop/run.sh $(abspath $(BIN))/python $(ARGS)
+
 docs: install ## Rewrite the tables in the documentation that are made from the code
 	@$(BIN)/python -m tests.docs.generate
 

@@ -241,7 +241,7 @@ def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | 
     head, units = chain.head, chain.units
     ended = chain.end is not None
     at_start = not units and not ended and (stored is None or (not stored.problem and stored.position == chain.start))
-    if at_start or chain.rewind is not None:  # behind a rewind the checkpoint speaks of the next generation
+    if at_start or chain.rewind is not None or _ended_elsewhere(chain, stored):  # behind a rewind it speaks of the next generation
         return []
 
     def bad(why: str, verdict: Verdict = Verdict.FAILED) -> list[Finding]:
@@ -266,6 +266,13 @@ def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | 
     shown = "the shard's end" if stored.position is None else str(stored.position)
     where = "beyond" if stored.position is None or stored.position > head else "not at"
     return bad(f"the checkpoint (position {shown}, unit behind {stored.unit_after}) is {where} the end of the sealed chain, {head}")
+
+
+def _ended_elsewhere(chain: Followed, stored: StoredCheckpoint | None) -> bool:
+    """Whether another application read the shard to its end: then the end is in its own checkpoint, and ours stays where it was."""
+    if chain.end is None or chain.end.trigger != "foreign" or (stored is not None and stored.problem):
+        return False
+    return stored is None or (_agrees(stored, chain.units[-1]) if chain.units else stored.position == chain.start)
 
 
 def _agrees(stored: StoredCheckpoint, link: Link) -> bool:

@@ -218,16 +218,19 @@ class ShardReader:
         try:
             return await source.client.get_shard_iterator(source.stream, self._shard.shard_id, self._beginning())
         except AwsFatal as error:
-            if error.code != INVALID_ARGUMENT or self._position == ORIGIN:
+            if error.code not in {INVALID_ARGUMENT, NOT_FOUND} or self._position == ORIGIN:
                 raise
             if (iterator := await self._iterator_at(self._position + 1)) is not None:
                 return iterator
+            if error.code == NOT_FOUND:
+                raise
             raise Expired(await self._lost(f"the service does not accept that position ({error})")) from error
 
     async def _iterator_at(self, sequence: int) -> str | None:
         """An iterator at that record, or None if the stream has no such record.
 
-        A recorded gap, or what another application did, ends right before a record, at nobody's number.
+        A recorded gap, or what another application did, ends right before a record, at nobody's number. Kinesis refuses such a number
+        as an invalid argument, kinesis-local as a resource that it cannot find.
         """
         source, at = self._source, IteratorAt(IteratorKind.AT, sequence=str(sequence))
         try:

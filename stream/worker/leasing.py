@@ -9,10 +9,10 @@ from random import Random
 from typing import Final, Protocol
 
 from stream.aws.dynamodb import open_dynamodb
-from stream.aws.errors import AwsRetryable
 from stream.aws.kinesis import KinesisClient, open_kinesis
 from stream.aws.session import AwsSession
-from stream.contracts import Clock, Emit
+from stream.commit.repeat import Repeater
+from stream.contracts import Clock, Emit, Shard
 from stream.lease.coordinator import Coordinator
 from stream.lease.decide import Seen
 from stream.lease.settings import UNLIMITED, Balance, LeasedStream, LeaseSettings
@@ -69,10 +69,10 @@ async def open_table(pipeline: Pipeline, options: NativeCoordination, clock: Clo
     return LeaseTable(client, options.table or pipeline.application, clock, emit, lambda: secrets.token_urlsafe(MARK_BYTES))
 
 
-async def leased_streams(pipeline: Pipeline, client: KinesisClient, clock: Clock) -> list[LeasedStream]:
+async def leased_streams(pipeline: Pipeline, client: KinesisClient, repeat: Repeater) -> list[LeasedStream]:
     """The streams as the lease table knows them: one by its shard ids alone, several with account, name and creation before them."""
     several = bool(pipeline.source.kinesis.streams)
-    return [await _leased(one, client, clock, several=several) for one in pipeline.source.kinesis.each()]
+    return [await _leased(one, client, repeat, several=several) for one in pipeline.source.kinesis.each()]
 
 
 async def key_prefix(pipeline: Pipeline, session: AwsSession, clock: Clock, stack: AsyncExitStack) -> str:
@@ -81,20 +81,19 @@ async def key_prefix(pipeline: Pipeline, session: AwsSession, clock: Clock, stac
     if not kinesis.streams:
         return ""
     client = await stack.enter_async_context(open_kinesis(session))
-    return (await _leased(kinesis, client, clock, several=True)).prefix
+    return (await _leased(kinesis, client, Repeater(clock, lambda _: None), several=True)).prefix
 
 
-async def _leased(kinesis: KinesisSource, client: KinesisClient, clock: Clock, *, several: bool) -> LeasedStream:
-    prefix = ""
-    while several:
-        try:
-            summary = await client.describe_stream_summary(kinesis.stream)
-        except AwsRetryable as error:
-            await clock.sleep(error.retry_after or 1.0)
-            continue
-        prefix = f"{summary.arn.split(':')[4]}:{kinesis.stream}:{int(summary.created.timestamp())}:"
-        break
-    return LeasedStream(kinesis.stream, kinesis.start.kind, lambda: client.list_shards(kinesis.stream), prefix)
+async def _leased(kinesis: KinesisSource, client: KinesisClient, repeat: Repeater, *, several: bool) -> LeasedStream:
+    prefix, name, whole = "", kinesis.stream, Shard(kinesis.stream, "")
+    if several:
+        summary = await repeat("describe stream", whole, lambda: client.describe_stream_summary(name))
+        prefix = f"{summary.arn.split(':')[4]}:{name}:{int(summary.created.timestamp())}:"
+
+    async def list_shards() -> list[Shard]:
+        return await repeat("list shards", whole, lambda: client.list_shards(name))
+
+    return LeasedStream(name, kinesis.start.kind, list_shards, prefix)
 
 
 async def open_leases(
@@ -138,7 +137,7 @@ async def coordinator_of(
         return dice.sample(candidates, len(candidates))
 
     client = await stack.enter_async_context(open_kinesis(kinesis))
-    streams = await leased_streams(pipeline, client, clock)
+    streams = await leased_streams(pipeline, client, Repeater(clock, emit))
     return Coordinator(table, me, streams, settings_of(options), clock, emit, order)
 
 

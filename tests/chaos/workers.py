@@ -46,6 +46,16 @@ class Worker:
     def pid(self) -> int:
         return int(self._process.pid)
 
+    @property
+    def sentinel(self) -> int:
+        """To wait for its end with ``multiprocessing.connection.wait``."""
+        return int(self._process.sentinel)
+
+    def ended(self) -> int | None:
+        """The exit code, minus the signal's number if one killed it; None while it lives."""
+        code: int | None = self._process.exitcode
+        return code
+
     def until(self, condition: Callable[[], bool]) -> None:
         """Return once ``condition`` holds; it is looked at again whenever a moment has passed or the process has ended."""
         for _ in range(int(_PATIENCE / 0.03)):

@@ -90,20 +90,25 @@ class World:
         row = {"id": number, "kind": self.dice.choice("abc"), "value": value, "note": note}
         return json.dumps(row, ensure_ascii=False).encode()
 
-    def split(self) -> None:
-        """Split the first open shard in the middle of its hash range."""
-        shard = self._open()[0]
+    def split(self, which: int = 0) -> None:
+        """Split an open shard in the middle of its hash range: the first, or the one with so many before it."""
+        shard = self.open_shards()[which]
         middle = (int(shard["HashKeyRange"]["StartingHashKey"]) + int(shard["HashKeyRange"]["EndingHashKey"])) // 2
         self.client.split_shard(StreamName=self.stream, ShardToSplit=shard["ShardId"], NewStartingHashKey=str(middle))
 
-    def merge(self) -> None:
-        """Merge the first two open shards."""
-        left, right = self._open()[:2]
+    def merge(self, which: int = 0) -> None:
+        """Merge two open shards that touch: the first two, or those with so many before them."""
+        left, right = self.open_shards()[which : which + 2]
         self.client.merge_shards(StreamName=self.stream, ShardToMerge=left["ShardId"], AdjacentShardToMerge=right["ShardId"])
 
-    def _open(self) -> list[dict[str, Any]]:
-        shards = self.client.list_shards(StreamName=self.stream)["Shards"]
-        found = [shard for shard in shards if "EndingSequenceNumber" not in shard["SequenceNumberRange"]]
+    def shards(self) -> list[dict[str, Any]]:
+        """All shards as the service lists them."""
+        found: list[dict[str, Any]] = self.client.list_shards(StreamName=self.stream)["Shards"]
+        return found
+
+    def open_shards(self) -> list[dict[str, Any]]:
+        """Open shards in the order of their hash ranges."""
+        found = [shard for shard in self.shards() if "EndingSequenceNumber" not in shard["SequenceNumberRange"]]
         return sorted(found, key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))
 
     def misbehave(self, *faults: Mapping[str, Any]) -> None:
@@ -167,8 +172,7 @@ class World:
         manifests = self.manifests()
         records = sum(manifest.get("records", 0) for manifest in manifests if manifest["state"] == "sealed")
         ends = sum(manifest["kind"] == "end" for manifest in manifests)
-        shards = self.client.list_shards(StreamName=self.stream)["Shards"]
-        closed = sum("EndingSequenceNumber" in shard["SequenceNumberRange"] for shard in shards)
+        closed = sum("EndingSequenceNumber" in shard["SequenceNumberRange"] for shard in self.shards())
         return records >= self.put_so_far and ends >= closed
 
     def manifests(self) -> list[dict[str, Any]]:

@@ -427,6 +427,21 @@ def test_an_expired_position_halts_when_the_service_refuses_it(aws_env: None) ->
     run(aws_env, body)
 
 
+@pytest.mark.parametrize("code", ["InvalidArgumentException", "ResourceNotFoundException"])
+def test_a_position_right_before_a_record_is_asked_for_by_the_record(aws_env: None, code: str) -> None:
+    """A gap, or what another application did, ends at a number that is no record's; some implementations refuse it."""
+
+    async def body(world: World) -> None:
+        sequences = world.fake.put(S0, *BODIES)
+        world.fake.faults.append(("GetShardIterator", 400, code))
+        pages = await take(world, world.source.read(Shard("s", S0), sequences[4] - 1, HORIZON), having(6))
+        assert rows(pages) == BODIES[4:]
+        asked = world.fake.calls("GetShardIterator")[1]
+        assert (asked["ShardIteratorType"], asked["StartingSequenceNumber"]) == ("AT_SEQUENCE_NUMBER", str(sequences[4]))
+
+    run(aws_env, body)
+
+
 def test_an_expired_position_halts_when_reading_stays_behind_the_retention(aws_env: None) -> None:
     async def body(world: World) -> None:
         [sequence] = world.fake.put(S0, b"x")

@@ -1,0 +1,252 @@
+"""A fleet of real workers over one stream, and everything that a plan does to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from pathlib import Path
+from random import Random
+from time import monotonic
+from typing import Any
+from urllib.request import Request, urlopen
+
+from tests.chaos.workers import Worker, clean
+from tests.chaos.world import World
+from tests.fleet.plan import Step, weather
+
+FAILOVER = float(os.environ.get("FLEET_FAILOVER", "6"))
+"""Seconds: short, so that much happens in little time, and yet long enough for a machine with two busy cores."""
+
+WORKERS = 4
+MOST_WORKERS = 5
+SHARDS = (12, 20)
+"""Open shards stay between these."""
+
+TICK = 0.5
+SETTLERS = 2
+"""Workers that stay to finish the work; the fewer, the less they stand in each other's way on a small machine."""
+
+NATIVE = """
+coordination:
+  native: {{table: {table}, failover: {failover:g}s, look: 500ms}}
+"""
+
+
+@dataclass
+class Member:
+    """One worker process; ``due`` is what it still has to do: ``end`` behind SIGTERM, ``die`` behind SIGKILL."""
+
+    worker: Worker
+    frozen_until: float | None = None
+    due: str = ""
+
+
+@dataclass
+class Fleet:
+    """``paths``: one pipeline file for each version that runs side by side. ``control``: the proxy's own address."""
+
+    world: World
+    paths: list[Path]
+    control: str
+    seed: int
+    members: list[Member] = field(default_factory=list)
+    joins: list[float] = field(default_factory=list)
+    storm: tuple[str | None, float] = (None, 0.0)
+    outage: tuple[str | None, float] = (None, 0.0)
+    done: Counter[str] = field(default_factory=Counter)
+    sealed: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.dice = Random(f"{self.seed}:fleet")
+        self.born = 0
+
+    # --- the course -------------------------------------------------------------------------------------------------------
+
+    def live_through(self, steps: list[Step], seconds: float) -> None:
+        """Records without a pause, workers that come and go, and the steps of the plan at their time."""
+        begun = monotonic()
+        for _ in range(WORKERS):
+            self.join()
+        self._weather()
+        waiting = list(steps)
+        while (now := monotonic() - begun) < seconds:
+            self.world.produce(self.dice.randrange(5, 30))
+            while waiting and waiting[0].at <= now:
+                self.befall(waiting.pop(0), now)
+            self._pass_time(now)
+            self._wait()
+
+    def befall(self, step: Step, now: float) -> None:
+        """Let ``step`` happen, if there is something that it can happen to."""
+        match step.act:
+            case "kill" | "freeze" | "drain":
+                self._strike(step, now)
+            case "join":
+                if len(self.members) < MOST_WORKERS:
+                    self.join()
+            case "split" | "merge":
+                self._reshard(step)
+            case "storm":
+                self.storm = (_pick(["kinesis", "dynamodb", "s3"], step.choice), now + step.lasts)
+            case "outage":
+                self.outage = (_pick(["kinesis", "dynamodb", "s3"], step.choice), now + step.lasts)
+        if step.act in {"storm", "outage"}:
+            self.done[step.act] += 1
+            self._weather()
+
+    def join(self) -> None:
+        """A new worker of either version."""
+        path = self.paths[self.born % len(self.paths)]
+        self.born += 1
+        self.done["join"] += 1
+        self.members.append(Member(self.world.start(path, "--drain", "120")))
+
+    def settle(self, patience: float) -> None:
+        """Good weather and no more records: everything must be committed, and every worker must end in good order.
+
+        Between two units that are committed, ``patience`` seconds may pass: how fast the machine is says nothing about the fleet.
+        """
+        self._control({})
+        for member in self.members:
+            self._thaw(member)
+        self.joins.clear()
+        while len(staying := [member for member in self.members if not member.due]) < SETTLERS:
+            self.join()
+        self._dismiss(staying[SETTLERS:])
+        last, before = monotonic(), self.progress()
+        while not self.committed():
+            if (now := self.progress()) > before:
+                last, before = monotonic(), now
+            assert monotonic() - last < patience, f"seed {self.seed}: nothing was committed in {patience} s of good weather: {self._gaps()}"
+            self._look_after_members()
+            self._wait(1.0)
+        self._dismiss(self.members)
+        begun = monotonic()
+        while self.members:
+            assert monotonic() - begun < patience, f"seed {self.seed}: workers do not end: {self._gaps()}"
+            self._look_after_members()
+            self._wait()
+
+    def _dismiss(self, members: list[Member]) -> None:
+        for member in members:
+            if not member.due:
+                member.worker.signal(signal.SIGTERM)
+                member.due = "end"
+
+    # --- what befalls it --------------------------------------------------------------------------------------------------
+
+    def _strike(self, step: Step, now: float) -> None:
+        awake = [member for member in self.members if member.frozen_until is None and not member.due]
+        if not awake:
+            return
+        member = _pick(awake, step.choice)
+        self.done[step.act] += 1
+        if step.act == "freeze":
+            member.worker.signal(signal.SIGSTOP)
+            member.frozen_until = now + step.lasts
+            return
+        member.worker.signal(signal.SIGKILL if step.act == "kill" else signal.SIGTERM)
+        member.due = "die" if step.act == "kill" else "end"
+        if len([each for each in self.members if not each.due]) < WORKERS:
+            self.joins.append(now + step.lasts / 3)
+
+    def _reshard(self, step: Step) -> None:
+        count = len(self.world.open_shards())
+        if step.act == "split" and count < SHARDS[1]:
+            self.world.split(int(step.choice * count))
+        elif step.act == "merge" and count > SHARDS[0]:
+            self.world.merge(int(step.choice * (count - 1)))
+        else:
+            return
+        self.done[step.act] += 1
+
+    def _pass_time(self, now: float) -> None:
+        for member in self.members:
+            if member.frozen_until is not None and now >= member.frozen_until:
+                self._thaw(member)
+        if due := [at for at in self.joins if at <= now]:
+            self.joins = [at for at in self.joins if at > now]
+            for _ in due:
+                self.join()
+        blown_over = [name for name in ("storm", "outage") if getattr(self, name)[0] and now >= getattr(self, name)[1]]
+        for name in blown_over:
+            setattr(self, name, (None, 0.0))
+        if blown_over:
+            self._weather()
+        self._look_after_members()
+
+    def _thaw(self, member: Member) -> None:
+        if member.frozen_until is not None:
+            member.worker.signal(signal.SIGCONT)
+            member.frozen_until = None
+
+    def _look_after_members(self) -> None:
+        """Whoever has ended must have been told to."""
+        for member in list(self.members):
+            code = member.worker.ended()
+            if code is None:
+                continue
+            said = member.worker.said()
+            # SIGTERM can be faster than the first lines of a process, which then has nothing to drain.
+            early = member.due == "end" and code == -signal.SIGTERM and not said
+            expected = {"": None, "end": code if early else 0, "die": -signal.SIGKILL}[member.due]
+            assert code == expected, f"seed {self.seed}: a worker ended with {code}, expected {expected}:\n{said[-6000:]}"
+            assert clean(said), f"seed {self.seed}: {said[-6000:]}"
+            assert '"event":"shard_halted"' not in said, f"seed {self.seed}: {said[-6000:]}"
+            self.members.remove(member)
+
+    def _wait(self, seconds: float = TICK) -> None:
+        connection.wait([member.worker.sentinel for member in self.members], timeout=seconds)
+
+    # --- what is to be seen from outside ----------------------------------------------------------------------------------
+
+    def committed(self) -> bool:
+        """Whether the log covers every record put, and the end of every closed shard. Sealed manifests are read once."""
+        for key, manifest in self._unknown_manifests():
+            if manifest["state"] == "sealed":
+                self.sealed[key] = manifest
+        records, ends = self.progress()
+        closed = sum("EndingSequenceNumber" in each["SequenceNumberRange"] for each in self.world.shards())
+        return records >= self.world.put_so_far and ends >= closed
+
+    def progress(self) -> tuple[int, int]:
+        """Records and ends of shards that are known to be committed."""
+        sealed = self.sealed.values()
+        return sum(manifest.get("records", 0) for manifest in sealed), sum(manifest["kind"] == "end" for manifest in sealed)
+
+    def _unknown_manifests(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        world = self.world
+        pages = world.s3.get_paginator("list_objects_v2").paginate(Bucket=world.bucket, Prefix=f"state/chaos/commits/{world.stream}/")
+        keys = [entry["Key"] for page in pages for entry in page.get("Contents", []) if entry["Key"] not in self.sealed]
+        with ThreadPoolExecutor(8) as pool:
+            bodies = pool.map(lambda key: world.s3.get_object(Bucket=world.bucket, Key=key)["Body"].read(), keys)
+            yield from zip(keys, map(json.loads, bodies), strict=True)
+
+    def _gaps(self) -> str:
+        records, _ = self.progress()
+        logs = [member.worker.said()[-1500:] for member in self.members]
+        return f"{records} of {self.world.put_so_far} records; " + "\n---\n".join(logs)
+
+    def weather_so_far(self) -> Counter[str]:
+        """How many requests had which fate, by ``service.fate``."""
+        return Counter(self._call("GET"))
+
+    def _weather(self) -> None:
+        self._control(weather(self.storm[0], self.outage[0]))
+
+    def _control(self, forecast: dict[str, dict[str, float]]) -> None:
+        self._call("POST", json.dumps(forecast).encode())
+
+    def _call(self, method: str, body: bytes | None = None) -> Any:
+        with urlopen(Request(f"{self.control}/_weather", data=body, method=method)) as reply:  # noqa: S310 - loopback
+            return json.loads(reply.read())
+
+
+def _pick(choices: list[Any], choice: float) -> Any:
+    return choices[int(choice * len(choices))]

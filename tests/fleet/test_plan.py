@@ -1,0 +1,29 @@
+"""A plan is its seed's: played again it is the same, and every kind of misfortune comes in a long one."""
+
+from __future__ import annotations
+
+from tests.fleet.plan import SERVICES, WEIGHTS, draw, weather
+
+
+def test_a_seed_is_a_plan():
+    assert draw(7, 300.0, 3.0) == draw(7, 300.0, 3.0)
+    assert draw(7, 300.0, 3.0) != draw(8, 300.0, 3.0)
+
+
+def test_a_longer_run_begins_as_the_shorter_one():
+    short = draw(7, 100.0, 3.0)
+    assert draw(7, 300.0, 3.0)[: len(short)] == short
+
+
+def test_a_plan_has_everything_in_order_and_in_time():
+    steps = draw(1, 600.0, 3.0)
+    assert {step.act for step in steps} == set(WEIGHTS)
+    assert [step.at for step in steps] == sorted(step.at for step in steps)
+    assert steps[-1].at < 600.0
+    assert min(step.lasts for step in steps if step.act == "freeze") > 3.0
+
+
+def test_no_weather_asks_for_more_than_every_request():
+    for storm in (None, *SERVICES):
+        for outage in (None, *SERVICES):
+            assert max(sum(rates.values()) for rates in weather(storm, outage).values()) <= 1.0

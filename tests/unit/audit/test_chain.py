@@ -1,0 +1,29 @@
+"""Checkpoints beside another application on the same leases."""
+
+from __future__ import annotations
+
+import pytest
+
+from stream.audit.chain import Followed, Link, LinkKind, ShardLog, StoredCheckpoint, check_checkpoint
+
+LOG = ShardLog("s", "shardId-000000000000", (), ())
+UNIT = Link("u", LinkKind.UNIT, sealed=True, digest="d", last=7)
+
+
+def end(trigger, after=0):
+    return Link("e", LinkKind.END, sealed=True, digest="d", after=after, trigger=trigger)
+
+
+@pytest.mark.parametrize("stored", [None, StoredCheckpoint(0, 0, 0)])
+def test_what_another_application_ended_needs_no_checkpoint_of_ours(stored):
+    assert check_checkpoint(LOG, Followed((), end("foreign"), None), stored) == []
+
+
+def test_ours_stays_at_the_last_unit_where_another_application_went_on_to_the_end():
+    chain = Followed((UNIT,), end("foreign", 7), None)
+    assert check_checkpoint(LOG, chain, StoredCheckpoint(7, 0, 0)) == []
+    assert check_checkpoint(LOG, chain, StoredCheckpoint(5, 0, 0)) != []
+
+
+def test_what_we_ended_does():
+    assert check_checkpoint(LOG, Followed((), end("end"), None), StoredCheckpoint(0, 0, 0)) != []
