@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.request
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -300,9 +301,9 @@ def consumers_come_and_go(peer: Peer) -> None:
     described = peer.client.describe_stream_consumer(StreamARN=stream, ConsumerName="app")["ConsumerDescription"]
     assert (described["ConsumerARN"], described["StreamARN"]) == (arn, stream)
     peer.client.deregister_stream_consumer(ConsumerARN=arn)
-    for _ in range(200):
-        if not peer.client.list_stream_consumers(StreamARN=stream)["Consumers"]:
-            break
+    deadline = time.monotonic() + 60
+    while peer.client.list_stream_consumers(StreamARN=stream)["Consumers"] and time.monotonic() < deadline:
+        pass
     refused("ResourceNotFoundException", peer.client.describe_stream_consumer, ConsumerARN=arn)
 
 

@@ -23,7 +23,6 @@ DIFFERENCES: dict[str, str] = {
     "an_explicit_hash_key_overrides_the_partition_key": "divides 2^128-1 keys: key 2^127-1 is in the second of two shards",
     "at_trim_horizon_lists_the_shards_that_were_open_first": "lists all shards, as for FROM_TRIM_HORIZON",
     "cbor_carries_blobs_as_bytes_and_moments_as_milliseconds": "answers CBOR with base64 text for blobs and no tag on timestamps",
-    "consumers_come_and_go": "keeps a deregistered consumer, DELETING",
     "more_than_500_records_are_refused": "stores them",
     "only_closed_shards_have_an_ending_sequence_number": "ends every closed shard at 2^63-1, below its first record",
     "the_shard_count_doubles_and_halves": "divides 2^128-1 keys, as above",

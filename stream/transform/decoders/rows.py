@@ -51,6 +51,8 @@ _CLOSE: Final = b"}\n"
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
 _BRACE: Final = np.uint8(ord("{"))
 _BRACKET_BIT: Final = np.uint8(ord("{") ^ ord("["))
+_PIECE: Final = 64 * 1024
+"""Bytes that are looked at in one go; they and the marks on them stay in the processor's cache."""
 _TWICE: Final = re.compile(r"Column\(/r/([^/]+)\) was specified twice")
 _ROW: Final = re.compile(r" in row (\d+)$")
 
@@ -250,17 +252,28 @@ def _starts(records: pa.LargeBinaryArray) -> list[int]:
 
 def _any_deep(texts: pa.LargeStringArray, joined: pa.Buffer) -> bool:
     """Whether one of ``texts``, which ``joined`` holds as lines, is too deep."""
-    codes = np.frombuffer(joined, np.uint8)
-    # One bit is all that lies between [ and {, so one comparison finds both.
-    opening = np.count_nonzero((codes | _BRACKET_BIT) == _BRACE)
     # Flat objects have two opening brackets per line; only what exceeds that can be nesting, so they are not looked at singly.
-    if opening - 2 * len(texts) < MAX_DEPTH:
+    if _opening_brackets(joined) - 2 * len(texts) < MAX_DEPTH:
         return False
     longest = pc.max(pc.binary_length(texts)).as_py()
     if longest <= MAX_DEPTH:
         return False
     brackets = pl.Series(texts).str.count_matches(r"[\[{]")
     return any(too_deep(texts[index].as_py().encode()) for index in (brackets > MAX_DEPTH).arg_true())
+
+
+def _opening_brackets(text: pa.Buffer) -> int:
+    """How many ``[`` and ``{`` there are, piece by piece in one small array: arrays as large as ``text`` cost more than the counting."""
+    codes = np.frombuffer(text, np.uint8)
+    scratch = np.empty(min(_PIECE, len(codes)), np.uint8)
+    found = 0
+    for start in range(0, len(codes), _PIECE):
+        piece = codes[start : start + _PIECE]
+        marks = scratch[: len(piece)]
+        # One bit is all that lies between [ and {, so one comparison finds both.
+        np.bitwise_or(piece, _BRACKET_BIT, out=marks)
+        found += int(np.count_nonzero(np.equal(marks, _BRACE, out=marks.view(np.bool_))))
+    return found
 
 
 def too_deep(record: bytes) -> bool:

@@ -93,6 +93,15 @@ def test_each_record_gets_its_own_verdict(record, expected):
     assert reason(record) == expected
 
 
+@pytest.mark.parametrize("before", [65_400, 65_536, 200_000])
+def test_depth_is_looked_at_to_the_end_of_a_long_record(before):
+    def nested(depth):
+        return b'{"a":1,"o":{"x":1},"s":"' + b"." * before + b'","z":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+
+    assert reason(nested(128)) is None
+    assert reason(nested(129)) == "json_too_deep"
+
+
 def test_depth_has_one_limit_whatever_stands_around_it():
     def nested(depth):
         return b'{"a":1,"o":{"x":1},"z":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
