@@ -26,8 +26,11 @@ from stream.source.shard import Hold, ShardReader
 
 POLLING: Final = "polling"
 FAN_OUT: Final = "fan_out"
+_GOOD_SECONDS: Final = 60.0
+"""A subscription that breaks sooner and brings nothing but empty events is fruitless."""
+
 _TRIES: Final = 5
-"""Subscriptions in a row that end without an event before the shard is polled for a while."""
+"""Fruitless subscriptions in a row before the shard is polled for a while."""
 
 
 class FanOutReader(ShardReader):
@@ -76,9 +79,14 @@ class FanOutReader(ShardReader):
                 self._consumer.forget()
             self._change(POLLING, str(error))
             return None
-        if page is not None:
+        if page is not None and (page.batch.rows or page.ended or self._lasts()):
             self._fruitless = self._failures = 0
         return page
+
+    def _lasts(self) -> bool:
+        """Whether the subscription has stood long enough to count as good even where nothing arrives."""
+        since = self._subscribed_at
+        return since is not None and self._source.clock.monotonic() - since > _GOOD_SECONDS
 
     async def _pushed(self) -> Page | None:
         """The page of the next event; None where the subscription ended in good order or the message was none of records."""

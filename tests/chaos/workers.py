@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _CONTEXT = get_context("forkserver")
-_PATIENCE = 40.0
+_PATIENCE = 120.0
 """Seconds after which a process that should have done something is taken for stuck."""
 
 

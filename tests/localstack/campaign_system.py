@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.chaos.workers import ROOT
 from tests.chaos.world import World
@@ -54,3 +55,43 @@ def test_a_worker_killed_half_way_and_its_successor(make_world: MakeWorld) -> No
     world.produce(100)
     world.finish(path)
     world.exact()
+
+
+def test_fan_out_through_a_split(make_world: MakeWorld) -> None:
+    world = make_world(1)
+    path = world.pipeline(start="trim_horizon, retrieval: fan_out")
+    worker = world.start(path)
+    world.produce(200)
+    worker.until(world.committed)
+    assert "retrieval_changed" not in worker.said(), worker.said()
+    (consumer,) = world.client.list_stream_consumers(StreamARN=_arn(world))["Consumers"]
+    assert consumer["ConsumerName"] == "chaos"
+    # Its subscriptions to a shard that is closed break off and never say that it has ended: polling has to find out.
+    world.split()
+    world.client.get_waiter("stream_exists").wait(StreamName=world.stream, WaiterConfig={"Delay": 1})
+    world.produce(200)
+    worker.until(world.committed)
+    assert worker.drain() == 0
+    world.exact()
+
+
+def test_two_workers_under_leases_and_a_hand_over(make_world: MakeWorld, make_client: Callable[[str], Any]) -> None:
+    world = make_world(4)
+    path = world.pipeline()
+    path.write_text(path.read_text() + "coordination: native\n")
+    first, second = world.start(path), world.start(path)
+    world.produce(300)
+    second.until(world.committed)
+    assert first.drain() == 0
+    world.produce(200)
+    second.until(world.committed)
+    assert second.drain() == 0
+    rows = make_client("dynamodb").scan(TableName="chaos")["Items"]
+    assert len(rows) == 4
+    assert all("leaseOwner" not in row and int(row["leaseCounter"]["N"]) > 0 for row in rows)
+    world.exact()
+
+
+def _arn(world: World) -> str:
+    arn: str = world.client.describe_stream_summary(StreamName=world.stream)["StreamDescriptionSummary"]["StreamARN"]
+    return arn

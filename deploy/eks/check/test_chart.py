@@ -185,9 +185,9 @@ def test_the_preflight_sees_what_the_worker_sees():
     (preflight,) = pod(ALL)["initContainers"]
     made = worker(ALL)
     assert preflight["args"] == ["doctor", "/etc/stream/pipeline.yaml"]
-    assert [preflight[key] for key in ("image", "env", "envFrom", "volumeMounts")] == [
-        made[key] for key in ("image", "env", "envFrom", "volumeMounts")
-    ]
+    assert preflight["env"][0] == {"name": "STREAM_SERVICE_ACCOUNT", "value": "prod:flights-kinesis"}
+    assert preflight["env"][1:] == made["env"]
+    assert [preflight[key] for key in ("image", "envFrom", "volumeMounts")] == [made[key] for key in ("image", "envFrom", "volumeMounts")]
     assert "initContainers" not in pod({})
 
 
