@@ -84,13 +84,13 @@ fleet: install ## Run a fleet under kills, freezes, reshards and failing AWS; FL
 	@$(BIN)/python -m pytest -q -o python_files='campaign_*.py' tests/fleet $(ARGS)
 
 kcl-interop: install ## Run workers beside those of the real Java KCL, on one lease table (Java, Node.js)
-	@tests/interop/run.sh $(abspath $(BIN))/python $(ARGS)
+	@tests/kcl/run.sh $(abspath $(BIN))/python tests/interop $(ARGS)
 
 docs: install ## Rewrite the tables in the documentation that are made from the code
 	@$(BIN)/python -m tests.docs.generate
 
 kcl: install ## Run a pipeline under the real MultiLangDaemon of the KCL (Java, Node.js)
-	@tests/kcl/run.sh $(abspath $(BIN))/python $(ARGS)
+	@tests/kcl/run.sh $(abspath $(BIN))/python tests/kcl $(ARGS)
 
 lock: install ## Rewrite the locked requirements from pyproject.toml
 	$(COMPILE) --universal --python-version 3.11 --extra dev --extra local pyproject.toml requirements/build.in -o requirements/dev.txt
