@@ -61,6 +61,14 @@ class Parts:
         """What a unit that is cooked now is made with."""
         return self.current.now
 
+    def stops(self, shard: Shard) -> bool:
+        """Whether work on the shard has to come to a good end now: the worker drains, or another one is to have the shard."""
+        return self.draining.is_set() or self.hands_over(shard)
+
+    def hands_over(self, shard: Shard) -> bool:
+        """Whether another worker is to have the shard."""
+        return self.leases is not None and self.leases.wanted_elsewhere(shard.stream, shard.shard_id)
+
 
 @dataclass(frozen=True, slots=True)
 class StreamParts:

@@ -35,7 +35,7 @@ TIP_SLACK = timedelta(minutes=1)
 
 
 async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...] | None:
-    """Work on ``shard`` until it ends (its children) or the worker drains (None); everything read by then is sealed.
+    """Work on ``shard`` until it ends (its children), or has to stop here (None); everything read by then is sealed.
 
     Raises:
         Halted: the shard must not go on by itself.
@@ -66,7 +66,8 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
         if head.target is not None:
             continue
         if not head.ended:
-            parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "drain" if parts.draining.is_set() else "caught_up"))
+            why = "drain" if parts.draining.is_set() else "handed_over" if parts.hands_over(shard) else "caught_up"
+            parts.emit(events.ShardReleased(shard.stream, shard.shard_id, why))
             return None
         parts.emit(events.ShardEnded(shard.stream, shard.shard_id, head.children))
         return head.children
@@ -130,7 +131,7 @@ class _Following:
                     filling = cut.Filling(sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since)
             around = cut.Circumstances(
                 ended=page is not None and page.ended,
-                draining=self.parts.draining.is_set() or (page is not None and page.paused),
+                draining=self.parts.stops(self.shard) or (page is not None and page.paused),
                 pressure=self._pressed(held, page),
             )
             why = cut.trigger(filling, self.parts.limits, self.parts.clock.monotonic(), around)
