@@ -264,7 +264,7 @@ class Coordinator:
     async def _following(self) -> None:
         while True:
             await self._clock.sleep(self.follower.every)
-            await self.follower.look()
+            await self.follower.look(self._seen.values())
 
     async def _pause(self, seconds: float) -> None:
         """Until ``seconds`` have passed, or somebody wants a look."""

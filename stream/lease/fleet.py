@@ -30,7 +30,7 @@ OURS: Final = "sxVersion"
 """Attribute in which our workers' reports differ from those of the KCL, which passes over what it does not know."""
 
 ATTEMPTS: Final = 10
-"""Of a report, which the next one replaces, and of taking it back, which the leader does by itself within a minute."""
+"""Of what somebody waits for, and can do without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,16 @@ class FleetTables:
         duration = _text(item, "leaseDuration") or "0"
         return Leader(_text(item, "ownerName") or "", _text(item, "recordVersionNumber") or "", float(duration) / 1000)
 
-    async def members(self, charter: Charter) -> list[Member]:
-        """Every worker whose last report is there, whenever it was."""
+    async def members(self, charter: Charter, attempts: int | None = None) -> list[Member]:
+        """Every worker whose last report is there, whenever it was.
+
+        Raises:
+            AwsRetryable: there was no answer to so many ``attempts``.
+        """
         key, table = ("leaseKey", self._leases.name) if charter.single else ("wid", self._reports)
         return [
             Member(item[key]["S"], item["lut"]["N"], ours=OURS in item)
-            async for item in self._rows(table)
+            async for item in self._rows(table, attempts)
             if "lut" in item and item.get("entityType", {"S": "WORKER_METRIC_STATS"}).get("S") == "WORKER_METRIC_STATS"
         ]
 
@@ -83,6 +87,9 @@ class FleetTables:
         """Say that this worker is there, without figures, so that the leader goes by traffic.
 
         Only the ``first`` makes a row: of a later one that arrives behind ``withdraw`` nothing may come back.
+
+        Raises:
+            AwsRetryable: there was no answer; the next report will do.
         """
         table, key = self._place(charter, me)
         values: dict[str, Any] = {
@@ -104,7 +111,11 @@ class FleetTables:
             await self._patiently("UpdateItem", table, {name: request[name] for name in request if name != "ConditionExpression"}, ATTEMPTS)
 
     async def withdraw(self, charter: Charter, me: str) -> None:
-        """Take the report back, so that nothing more is assigned to this worker."""
+        """Take the report back, so that nothing more is assigned to this worker.
+
+        Raises:
+            AwsRetryable: there was no answer; the leader finds out by itself, within a minute.
+        """
         table, key = self._place(charter, me)
         await self._patiently("DeleteItem", table, {"Key": key}, ATTEMPTS)
 
@@ -121,10 +132,10 @@ class FleetTables:
         found: Item | None = answer.get("Item")
         return found
 
-    async def _rows(self, table: str) -> AsyncIterator[Item]:
+    async def _rows(self, table: str, attempts: int | None) -> AsyncIterator[Item]:
         request: dict[str, Any] = {}
         while True:
-            answer = await self._patiently("Scan", table, request)
+            answer = await self._patiently("Scan", table, request, attempts)
             for item in answer["Items"]:
                 yield item
             if "LastEvaluatedKey" not in answer:
@@ -132,7 +143,7 @@ class FleetTables:
             request = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     async def _patiently(self, operation: str, table: str, request: Mapping[str, Any], attempts: int | None = None) -> dict[str, Any]:
-        """A call that may be made twice, made again until it is answered; empty behind ``attempts`` without an answer."""
+        """A call that may be made twice, made again until it is answered, or ``attempts`` were made."""
         made = 0
         while True:
             try:
@@ -141,7 +152,7 @@ class FleetTables:
                 made += 1
                 self._emit(events.CallRepeated("", "", f"fleet {operation}", str(error), RETRY_SECONDS))
                 if made == attempts:
-                    return {}
+                    raise
                 await self._clock.sleep(error.retry_after or RETRY_SECONDS)
 
 

@@ -124,7 +124,16 @@ def leads(roster: Roster, now: float) -> bool:
     return leader is not None and heard is not None and now - heard.at < leader.duration
 
 
-def follows(version: str | None, roster: Roster, now: float) -> bool:
+def idlers(seen: Iterable[Seen], now: float, failover: float) -> set[str]:
+    """Workers that have leases and let every one of them expire: they do not live, whatever they reported last."""
+    owners: dict[str, bool] = {}
+    for row in seen:
+        if row.lease.holder is not None:
+            owners[row.lease.holder] = owners.get(row.lease.holder, True) and is_available(row, now, failover)
+    return {owner for owner, idle in owners.items() if idle}
+
+
+def follows(version: str | None, roster: Roster, idle: Collection[str], now: float) -> bool:
     """Whether leases are assigned to this worker, so that it must take none by itself.
 
     So it is in a 3.x fleet while somebody leads it, and while a worker of the KCL lives that will: between two leaders nobody assigns, and
@@ -132,7 +141,8 @@ def follows(version: str | None, roster: Roster, now: float) -> bool:
     """
     if version in _TAKERS:
         return False
-    return leads(roster, now) or any(alive(roster, name, now) for name, member in roster.members.items() if not member.ours)
+    kcl = (name for name, member in roster.members.items() if not member.ours)
+    return leads(roster, now) or any(alive(roster, name, now) and name not in idle for name in kcl)
 
 
 def assigned(leases: Iterable[Lease], me: str, held: Collection[str], avoided: Collection[str]) -> list[Lease]:
@@ -149,23 +159,13 @@ def wanted_elsewhere(lease: Lease, me: str) -> bool:
     return lease.checkpoint_owner == me and lease.owner is not None and lease.owner != me
 
 
-def heir(roster: Roster, seen: Iterable[Seen], given: Mapping[str, int], me: str, now: float, failover: float) -> str | None:
+def heir(roster: Roster, seen: Collection[Seen], given: Mapping[str, int], me: str, now: float, failover: float) -> str | None:
     """Whom a worker that leaves gives a lease to, None if there is nobody: as the leader would, to the least loaded that lives.
 
-    ``given``: what this worker has already given to whom. A worker whose leases all have expired does not live, whatever it reported last;
-    among equals one of ours comes first, since it looks more often.
+    ``given``: what this worker has already given to whom. Among equals one of ours comes first, since it looks more often.
     """
-    counts, working, owners = Counter(given), set[str](), set[str]()
-    for row in seen:
-        if row.lease.owner is not None and not row.lease.ended:
-            counts[row.lease.owner] += 1
-            owners.add(row.lease.owner)
-            if not is_available(row, now, failover):
-                working.add(row.lease.owner)
-    candidates = [
-        member
-        for name, member in roster.members.items()
-        if name != me and alive(roster, name, now) and (name in working or name not in owners)
-    ]
+    counts, idle = Counter(given), idlers(seen, now, failover)
+    counts.update(row.lease.owner for row in seen if row.lease.owner is not None and not row.lease.ended)
+    candidates = [member for name, member in roster.members.items() if name != me and alive(roster, name, now) and name not in idle]
     chosen = min(candidates, key=lambda member: (counts[member.worker], not member.ours, member.worker), default=None)
     return None if chosen is None else chosen.worker

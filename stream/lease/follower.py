@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from typing import Final
 
 from stream import events
+from stream.aws.errors import AwsRetryable
 from stream.contracts import Clock, Emit
 from stream.errors import Fatal
 from stream.lease import follow
 from stream.lease.decide import Seen
-from stream.lease.fleet import Charter, FleetTables
+from stream.lease.fleet import ATTEMPTS, Charter, FleetTables
 from stream.lease.follow import Roster
 from stream.lease.settings import LeaseSettings
 from stream.lease.table import LeaseTable
@@ -40,8 +42,8 @@ class Follower:
         self._given: Counter[str] = Counter()
         self._one = asyncio.Lock()
 
-    async def look(self) -> None:
-        """Find out whose rules hold, and report where workers do.
+    async def look(self, seen: Iterable[Seen] = ()) -> None:
+        """Find out whose rules hold, and report where workers do; ``seen``: the leases, as last looked at.
 
         Raises:
             Fatal: rules that this build does not know, or a table that this worker may not use.
@@ -57,18 +59,23 @@ class Follower:
         else:
             await self._withdraw()
             self._roster, self.every = Roster(), self._settings.sync
-        following = follow.follows(self._charter.version, self._roster, self._clock.monotonic())
+        now = self._clock.monotonic()
+        following = follow.follows(self._charter.version, self._roster, follow.idlers(seen, now, self._settings.failover), now)
         if following != self.following:
             self.following = following
             worker = self._roster.leader.worker if following and self._roster.leader is not None else ""
             self._emit(events.FleetLed("", "", following, worker))
 
     async def leave(self) -> None:
-        """Report no more, and take back what was: after this nothing more is assigned to this worker, or hardly anything."""
-        self._leaving = True
+        """Report no more, take back what was, and see who is there: after this hardly anything more is assigned to this worker."""
+        first, self._leaving = not self._leaving, True
         await self._withdraw()
+        if first and self.following:
+            with suppress(AwsRetryable):
+                members = await self._tables.members(self._charter, ATTEMPTS)
+                self._roster = follow.observe(self._roster, self._roster.leader, members, self._clock.monotonic())
 
-    def heir(self, seen: Iterable[Seen]) -> str | None:
+    def heir(self, seen: Collection[Seen]) -> str | None:
         """Whom the next lease goes to that this worker gives up, None if to nobody in particular."""
         if not (self.following and self._leaving):
             return None
@@ -81,11 +88,13 @@ class Follower:
     async def _report(self) -> None:
         async with self._one:
             if not self._leaving:
-                await self._tables.report(self._charter, self._me, first=not self._reported)
+                with suppress(AwsRetryable):
+                    await self._tables.report(self._charter, self._me, first=not self._reported)
                 self._reported = True
 
     async def _withdraw(self) -> None:
         async with self._one:
             if self._reported:
-                await self._tables.withdraw(self._charter, self._me)
+                with suppress(AwsRetryable):
+                    await self._tables.withdraw(self._charter, self._me)
                 self._reported = False

@@ -14,6 +14,7 @@ from stream.lease.follow import (
     assigned,
     follows,
     heir,
+    idlers,
     leads,
     observe,
     refusal,
@@ -52,15 +53,16 @@ def test_reports_are_for_fleets_that_ask_for_them(version, wanted):
 
 @pytest.mark.parametrize("version", [None, Version.INIT, Version.TWO, Version.UPGRADING])
 def test_before_3_x_holds_nobody_is_followed(version):
-    assert not follows(version, roster(JAVA, leader=Leader("java", "a", 120.0)), 1.0)
+    assert not follows(version, roster(JAVA, leader=Leader("java", "a", 120.0)), (), 1.0)
 
 
 @pytest.mark.parametrize("version", [Version.THREE, Version.THREE_WITH_ROLLBACK])
 def test_a_leader_or_who_may_become_one_is_followed(version):
-    assert follows(version, roster(leader=Leader("java", "a", 120.0)), 100.0)
-    assert follows(version, roster(JAVA), 1.0)
-    assert not follows(version, roster(OURS), 1.0)
-    assert not follows(version, roster(), 1.0)
+    assert follows(version, roster(leader=Leader("java", "a", 120.0)), {"java"}, 100.0)
+    assert follows(version, roster(JAVA), (), 1.0)
+    assert not follows(version, roster(JAVA), {"java"}, 1.0)
+    assert not follows(version, roster(OURS), (), 1.0)
+    assert not follows(version, roster(), (), 1.0)
 
 
 def test_a_leader_leads_while_its_lock_cannot_be_taken():
@@ -105,6 +107,12 @@ def test_the_least_loaded_living_worker_inherits():
     assert heir(roster(JAVA, OURS), rows, {"ours": 1}, "me", now, 10.0) == "ours"
     assert heir(roster(Member("me", "1", ours=True)), rows, {}, "me", now, 10.0) is None
     assert heir(roster(JAVA, at=-100.0), rows, {}, "me", now, 10.0) is None
+
+
+def test_who_lets_all_of_its_leases_expire_is_idle():
+    rows = [seen("a", "java", -20.0), seen("b", "java", -20.0), seen("c", "other", -20.0), seen("d", "other"), seen("e", None)]
+    assert idlers(rows, 0.0, 10.0) == {"java"}
+    assert idlers([Seen(lease("a", "next", checkpoint_owner="java"), 0.0, 0.0)], 0.0, 10.0) == set()
 
 
 def test_a_worker_that_lets_its_leases_expire_inherits_nothing():

@@ -191,6 +191,8 @@ def test_what_is_assigned_to_a_worker_that_leaves_goes_on_to_another():
         fleet.assign(ZERO, "a")
         await fleet.go_on(3)
         assert fleet.holders() == {"a": [], "b": [ZERO]}
+        await fleet.go_on(30)
+        assert fleet.dynamo.reports.keys() == {"java", "b"}
 
     play(Led, test)
 
@@ -231,9 +233,9 @@ def test_a_leader_that_ended_in_good_order_is_not_waited_for_as_long():
         fleet.alive = False
         del fleet.dynamo.other["Leader"]
         await fleet.join("a")
-        await fleet.go_on(40)
+        await fleet.go_on(9)
         assert fleet.holders()["a"] == []
-        await fleet.go_on(25)
+        await fleet.go_on(15)
         assert fleet.holders()["a"] == [ZERO, ONE]
 
     play(Led, test)
@@ -284,7 +286,7 @@ def test_a_withdrawal_that_is_never_answered_does_not_hold_up_the_drain():
         await fleet.join("a")
         fleet.dynamo.faults = ["lost_before"] * 1000
         leaving = asyncio.ensure_future(fleet.workers["a"].follower.leave())
-        await fleet.clock.advance(3)
+        await fleet.clock.advance(5)
         await settle()
         assert leaving.done()
         fleet.dynamo.faults.clear()
