@@ -16,7 +16,7 @@ from stream.aws.dynamodb import ConditionFailed, Item
 from stream.aws.errors import AwsFatal, AwsRetryable
 from stream.contracts import Clock, Emit
 from stream.lease.follow import Leader, Member
-from stream.lease.table import RETRY_SECONDS, LeaseTable
+from stream.lease.table import LeaseTable, again_after
 
 MIGRATION: Final = "Migration3.0"
 """Key of the row in which KCL 3.x keeps which version's rules the fleet follows."""
@@ -150,10 +150,11 @@ class FleetTables:
                 return await self._leases.client.call(operation, table, request)
             except AwsRetryable as error:
                 made += 1
-                self._emit(events.CallRepeated("", "", f"fleet {operation}", str(error), RETRY_SECONDS))
                 if made == attempts:
                     raise
-                await self._clock.sleep(error.retry_after or RETRY_SECONDS)
+                pause = again_after(error, made, table)
+                self._emit(events.CallRepeated("", "", f"fleet {operation}", str(error), pause))
+                await self._clock.sleep(pause)
 
 
 def _text(item: Item | None, name: str) -> str | None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any, Final, TypeAlias
 
 from stream import events
 from stream.aws.dynamodb import TABLE_MISSING, ConditionFailed, DynamoDb, Item
-from stream.aws.errors import AwsFatal, AwsRetryable
+from stream.aws.errors import AwsFatal, AwsRetryable, is_throttle
+from stream.aws.retry import Policy, Wait
+from stream.aws.retry import decide as decide_retry
 from stream.contracts import Clock, Emit
 from stream.errors import Fatal
 from stream.lease.rows import (
@@ -30,7 +33,10 @@ from stream.lease.rows import (
 )
 
 RETRY_SECONDS: Final = 0.2
-"""Between attempts of one write; DynamoDB throttles by the second."""
+"""Between attempts of one call that had no answer: a lease does not wait for long."""
+
+CROWDED: Final = Policy(base=0.4, cap=2.0)
+"""Behind a refusal for asking too much: a write comes about ten times in 10 s, and a fleet asks less the longer it is refused."""
 
 CREATE_SECONDS: Final = 120.0
 """How long a table that is being created may take; 10 to 30 s are usual."""
@@ -275,14 +281,15 @@ class LeaseTable:
         self, what: str, operation: str, key: str, request: Mapping[str, Any], mark: str, until: float = math.inf
     ) -> Item | None:
         """Write until the outcome is known: None if it is in place, else the row that does not allow it, empty if there is none."""
+        attempt = 0
         while True:
+            attempt += 1
             try:
                 await self.client.call(operation, self.name, request)
             except AwsRetryable as error:
                 if self._clock.monotonic() >= until:
                     raise
-                self._emit(events.CallRepeated("", key, f"lease {what}", str(error), RETRY_SECONDS))
-                await self._clock.sleep(error.retry_after or RETRY_SECONDS)
+                await self._wait(error, key, f"lease {what}", attempt, until)
             except ConditionFailed as error:
                 item = error.item if error.item is not None else await self.item(key)
                 return None if mark and item is not None and item.get("sxOp") == {"S": mark} else item or {}
@@ -292,12 +299,26 @@ class LeaseTable:
 
     async def _patiently(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """A read, made again until it is answered."""
+        attempt = 0
         while True:
+            attempt += 1
             try:
                 return await self.client.call(operation, self.name, request)
             except AwsRetryable as error:
-                self._emit(events.CallRepeated("", "", f"lease {operation}", str(error), RETRY_SECONDS))
-                await self._clock.sleep(error.retry_after or RETRY_SECONDS)
+                await self._wait(error, "", f"lease {operation}", attempt)
+
+    async def _wait(self, error: AwsRetryable, key: str, call: str, attempt: int, until: float = math.inf) -> None:
+        pause = again_after(error, attempt, self._marks())
+        self._emit(events.CallRepeated("", key, call, str(error), pause))
+        await self._clock.sleep(min(pause, max(0.0, until - self._clock.monotonic())))
+
+
+def again_after(error: AwsRetryable, attempt: int, dice: str) -> float:
+    """Seconds until the next attempt behind ``error`` in attempt number ``attempt``; ``dice``: a text that nobody else has."""
+    if not is_throttle(error):
+        return error.retry_after or RETRY_SECONDS
+    decision = decide_retry(error, attempt, Random(dice).random(), CROWDED)  # noqa: S311 - only spreads callers
+    return decision.seconds if isinstance(decision, Wait) else CROWDED.cap
 
 
 class _Update:

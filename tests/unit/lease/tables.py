@@ -59,7 +59,8 @@ async def settle():
 class MemoryDynamo:
     """A lease table, and what KCL 3.x keeps beside it: ``other``, its state, and ``reports``, of workers.
 
-    ``faults`` says of the next calls what becomes of them: lost_before, lost_after, throttled, or None.
+    ``faults`` says of the next calls what becomes of them: lost_before, lost_after, throttled, or None; while it is ``crowded``, all are
+    throttled.
     """
 
     place = "memory"
@@ -75,13 +76,14 @@ class MemoryDynamo:
         self.other = {}
         self.reports = {}
         self.requests = []
+        self.crowded = False
 
     async def call(self, operation, table, request):
         self.calls.append(operation)
         self.requests.append((operation, table, request))
         if operation in self.denied:
             raise AwsFatal(f"{operation} is not allowed", code="AccessDeniedException")
-        fault = self.faults.pop(0) if self.faults else None
+        fault = "throttled" if self.crowded else self.faults.pop(0) if self.faults else None
         if fault == "lost_before":
             raise AwsRetryable("no answer", code="ConnectionError")
         if fault == "throttled":
