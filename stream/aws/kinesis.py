@@ -1,4 +1,4 @@
-"""Kinesis over its JSON protocol: botocore finds endpoint and credentials and signs, aiohttp carries, msgspec parses.
+"""Kinesis over its JSON protocol: botocore finds endpoint and credentials, aiohttp carries, msgspec parses.
 
 botocore's own response parser would take longer over a page of records than everything else that happens to it.
 """
@@ -18,14 +18,13 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import msgspec
 import polars as pl
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials as BotocoreCredentials
 
 from stream.aws.errors import AwsRetryable, Call, explain, translate
 from stream.aws.session import AwsSession
+from stream.aws.signing import Signer
 from stream.batch import ARRIVAL, DATA, PARTITION_KEY, SEQUENCE
-from stream.contracts import Shard
+from stream.clock import SystemClock
+from stream.contracts import Clock, Shard
 from stream.errors import Fatal
 
 MAX_RECORDS: Final = 10_000
@@ -198,11 +197,13 @@ class KinesisClient:
     ``stream`` is a stream's name or ARN throughout. Every call raises ``AwsRetryable`` or ``AwsFatal``.
     """
 
-    def __init__(self, session: AwsSession, http: aiohttp.ClientSession) -> None:
+    def __init__(self, session: AwsSession, http: aiohttp.ClientSession, clock: Clock) -> None:
         self._session = session
         self._http = http
         self._region = session.region
         self._url = session.endpoint("kinesis").rstrip("/") + "/"
+        self._signer = Signer("kinesis", self._region, self._url, "1.1")
+        self._clock = clock
         # Looked up once: aiohttp's own trust_env reads the environment and ~/.netrc in a thread before every call.
         self._proxy = proxy_for(self._url)
 
@@ -289,20 +290,10 @@ class KinesisClient:
         raise explain(call, *refusal(answer, named), response.status)
 
     async def _signed(self, operation: str, body: bytes) -> dict[str, str]:
-        keys = await self._session.credentials()
-        request = AWSRequest(
-            "POST",
-            self._url,
-            {
-                "Content-Type": "application/x-amz-json-1.1",
-                "X-Amz-Target": _TARGET + operation,
-                # Payloads are mostly compressed or small; inflating costs more CPU than the network within a region.
-                "Accept-Encoding": "identity",
-            },
-            body,
-        )
-        SigV4Auth(BotocoreCredentials(keys.access_key, keys.secret_key, keys.token), "kinesis", self._region).add_auth(request)
-        return dict(request.headers.items())
+        headers = self._signer.headers(await self._session.credentials(), _TARGET + operation, body, self._clock.now())
+        # Payloads are mostly compressed or small; inflating costs more CPU than the network within a region.
+        headers["accept-encoding"] = "identity"
+        return headers
 
     def describe_call(self, operation: str, stream: str) -> Call:
         """What is asked, for messages."""
@@ -315,13 +306,13 @@ class KinesisClient:
 
 
 @asynccontextmanager
-async def open_kinesis(session: AwsSession) -> AsyncIterator[KinesisClient]:
+async def open_kinesis(session: AwsSession, clock: Clock | None = None) -> AsyncIterator[KinesisClient]:
     """A client whose connections are kept for reuse until the context ends."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60)
     async with aiohttp.ClientSession(
         connector=connector, timeout=_TIMEOUT, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
     ) as http:
-        yield KinesisClient(session, http)
+        yield KinesisClient(session, http, clock or SystemClock())
 
 
 def proxy_for(url: str) -> str | None:

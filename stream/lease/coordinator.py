@@ -36,8 +36,8 @@ TENURE: Final = 6.0
 """Failover times that a lease stays where it is once it has moved: each move costs the work in hand."""
 
 
-MOMENT: Final = 0.02
-"""Seconds below which the renewing loop does not wake up again."""
+TOGETHER: Final = 1 / 20
+"""Part of a renewal interval that a renewal may come late by, so that several are made each time the loop wakes up."""
 
 SEIZE_ATTEMPTS: Final = 10
 """Its owner writes the row a few times in a failover time: one of so many attempts meets nobody."""
@@ -240,7 +240,7 @@ class Coordinator:
             await self._each(self.holdings.renew, due)
             upcoming = [held.renewed + every for held in self.holdings.held.values()]
             now = self._clock.monotonic()
-            await self._clock.sleep(max(MOMENT, min([every, *(moment - now for moment in upcoming)])))
+            await self._clock.sleep(max(TOGETHER * every, min([every, *(moment - now for moment in upcoming)])))
 
     async def _expiring(self) -> None:
         while True:
