@@ -1,0 +1,217 @@
+"""Small HTTP calls to one endpoint over connections that are kept: what a POST takes, and nothing else.
+
+A worker with hundreds of leases makes some fifty calls a second while nothing happens; a client for all of HTTP takes several times the
+CPU time for each. Calls are made once: whether one that had no answer was carried out is for the caller to find out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final, cast
+from urllib.parse import urlsplit
+
+KEPT_SECONDS: Final = 20.0
+"""A connection that was idle for longer is not used again: the far side may be about to close it."""
+
+MAX_BYTES: Final = 64 * 2**20
+"""Of one answer; more than any call that is made here brings."""
+
+_HEAD_BYTES: Final = 64 * 2**10
+_END: Final = b"\r\n\r\n"
+
+
+class Wire:
+    """POST requests to ``url``. ``connect`` and ``total``: seconds for a new connection, and for a whole call."""
+
+    def __init__(self, url: str, *, connect: float, total: float) -> None:
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if secure else 80)
+        self._tls = ssl.create_default_context() if secure else None
+        self._line = f"POST {parts.path or '/'} HTTP/1.1\r\n"
+        self._connect = connect
+        self._total = total
+        self._idle: list[_Connection] = []
+        self._all: set[_Connection] = set()
+
+    async def post(self, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+        """Status and body of the answer; ``headers`` must name the host.
+
+        Raises:
+            OSError: the connection broke, or what came was not HTTP.
+            TimeoutError: there was no whole answer in time.
+        """
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        request = f"{self._line}{lines}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
+        async with asyncio.timeout(self._total):
+            connection = self._kept() or await self._new()
+            try:
+                status, answer = await connection.ask(request)
+            except BaseException:
+                # An answer that nobody waits for any more would be taken for that of the next call.
+                connection.close()
+                raise
+        if connection.usable:
+            self._idle.append(connection)
+        return status, answer
+
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in tuple(self._all):
+            connection.close()
+
+    def _kept(self) -> _Connection | None:
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and now - connection.rested < KEPT_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+    async def _new(self) -> _Connection:
+        async with asyncio.timeout(self._connect):
+            loop = asyncio.get_running_loop()
+            _, protocol = await loop.create_connection(lambda: _Connection(self._all), self._host, self._port, ssl=self._tls)
+        return protocol
+
+
+class _Connection(asyncio.Protocol):
+    """One request and its answer at a time."""
+
+    def __init__(self, every: set[_Connection]) -> None:
+        self._free = False
+        self.rested = 0.0
+        self._every = every
+        self._transport: asyncio.Transport | None = None
+        self._waiting: asyncio.Future[tuple[int, bytes]] | None = None
+        self._came = bytearray()
+
+    @property
+    def usable(self) -> bool:
+        """Open, and nothing is under way on it."""
+        return self._free and self._transport is not None and not self._transport.is_closing()
+
+    async def ask(self, request: bytes) -> tuple[int, bytes]:
+        """The answer to ``request``."""
+        if self._transport is None or self._transport.is_closing():
+            msg = "the connection was closed by the other side"
+            raise ConnectionResetError(msg)
+        self._free = False
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await self._waiting
+
+    def close(self) -> None:
+        """Close it, whatever is under way."""
+        self._free = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._every.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self._free = False
+        self._every.discard(self)
+        self._fail(ConnectionResetError(f"the connection broke before the whole answer was there: {exc or 'closed'}"))
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self._waiting is None or self._waiting.done():
+            # Nobody asked.
+            self.close()
+            return
+        self._came += data
+        try:
+            answer = parse(self._came)
+        except ValueError as error:
+            self._fail(OSError(f"the answer is no HTTP: {error}"))
+            self.close()
+            return
+        if answer is None:
+            return
+        status, body, keep = answer
+        self._came = bytearray()
+        self.rested = asyncio.get_running_loop().time()
+        self._free = keep
+        self._waiting.set_result((status, body))
+        if not keep:
+            self.close()
+
+    def _fail(self, error: Exception) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(error)
+
+
+def parse(came: bytearray) -> tuple[int, bytes, bool] | None:
+    """Status, body, and whether the connection may be used again; None while something is missing.
+
+    Raises:
+        ValueError: this is no answer of HTTP/1.1 with a length or in chunks, or it is too long.
+    """
+    end = came.find(_END)
+    if end < 0:
+        if len(came) > _HEAD_BYTES:
+            msg = f"a head of more than {_HEAD_BYTES} bytes"
+            raise ValueError(msg)
+        return None
+    first, *lines = bytes(came[:end]).split(b"\r\n")
+    if not first.startswith(b"HTTP/1.") or len(first) < 12:
+        msg = f"it begins with {first[:40]!r}"
+        raise ValueError(msg)
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+    status, keep = int(first[9:12]), headers.get(b"connection", b"").lower() != b"close" and first.startswith(b"HTTP/1.1")
+    begin = end + len(_END)
+    if 100 <= status < 200:
+        del came[:begin]
+        return parse(came)
+    if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
+        body = _unchunked(came, begin)
+        return None if body is None else (status, body, keep)
+    length = int(headers[b"content-length"]) if b"content-length" in headers else -1
+    if not 0 <= length <= MAX_BYTES:
+        msg = f"a body whose length is {headers.get(b'content-length', b'unknown').decode('latin-1')}"
+        raise ValueError(msg)
+    if len(came) < begin + length:
+        return None
+    # What comes behind the answer belongs to nobody.
+    return status, bytes(came[begin : begin + length]), keep and len(came) == begin + length
+
+
+def _unchunked(came: bytearray, begin: int) -> bytes | None:
+    parts: list[bytes] = []
+    while True:
+        line = came.find(b"\r\n", begin)
+        if line < 0:
+            return None
+        size = int(bytes(came[begin:line]).partition(b";")[0], 16)
+        if not 0 <= size <= MAX_BYTES:
+            msg = f"a chunk of {size} bytes"
+            raise ValueError(msg)
+        begin = line + 2
+        if size == 0:
+            # Trailers are passed over; an empty line ends them.
+            done = came.startswith(b"\r\n", begin) or came.find(_END, begin) >= 0
+            return b"".join(parts) if done else None
+        if len(came) < begin + size + 2:
+            return None
+        parts.append(bytes(came[begin : begin + size]))
+        begin += size + 2
+
+
+@asynccontextmanager
+async def open_wire(url: str, *, connect: float, total: float) -> AsyncIterator[Wire]:
+    """A ``Wire`` whose connections live as long as the context."""
+    wire = Wire(url, connect=connect, total=total)
+    try:
+        yield wire
+    finally:
+        wire.close()
