@@ -20,9 +20,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_composition_starts_a_data_api_that_answers_and_ends_in_good_order(s3: Any) -> None:
     service = yaml.safe_load((ROOT / "deploy" / "local" / "docker-compose.yml").read_text())["services"]["redshift"]
-    module = service["command"][1:3]
-    command = [sys.executable, *module, "--host", "127.0.0.1", "--port", "0"]
-    assert service["command"] == ["python", *module, "--host", command[-3].replace("127.0.0.1", "0.0.0.0"), "--port", "4567"]  # noqa: S104
+    assert service["command"] == ["python", "-m", "tests.redshift.double", "--host", "0.0.0.0", "--port", "4567"]  # noqa: S104
+    command = [sys.executable, "-m", "tests.redshift.double"]
     environment = {**os.environ, **KEYS, "AWS_ENDPOINT_URL": s3.meta.endpoint_url, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
