@@ -16,7 +16,7 @@ from stream.aws.errors import AwsFatal, AwsRetryable, Call, explain, translate
 from stream.aws.kinesis import proxy_for
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
-from stream.aws.wire import open_wire
+from stream.aws.wire import Answer, Patience, open_wire
 from stream.contracts import Clock
 from stream.errors import StreamError
 
@@ -24,11 +24,10 @@ CONDITION_FAILED: Final = "ConditionalCheckFailedException"
 TABLE_MISSING: Final = "ResourceNotFoundException"
 
 _TARGET: Final = "DynamoDB_20120810."
-_TOTAL: Final = 5.0
-_CONNECT: Final = 2.0
-"""Seconds. DynamoDB answers in milliseconds; an answer that takes longer must not outlive the lease that it is about."""
+_PATIENCE: Final = Patience(connect=2.0, total=5.0)
+"""DynamoDB answers in milliseconds; an answer that takes longer must not outlive the lease that it is about."""
 
-_Post = Callable[[Mapping[str, str], bytes], Awaitable[tuple[int, bytes]]]
+_Post = Callable[[Mapping[str, str], bytes], Awaitable[Answer]]
 
 Item = dict[str, dict[str, Any]]
 
@@ -77,7 +76,7 @@ class DynamoDb:
         try:
             headers = self._signer.headers(await self._session.credentials(), _TARGET + operation, body, self._clock.now())
             headers["accept-encoding"] = "identity"
-            status, answer = await self._post(headers, body)
+            status, answer, _ = await self._post(headers, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise translate(call, error) from error
         if status != 200:
@@ -95,16 +94,16 @@ async def open_dynamodb(session: AwsSession, clock: Clock) -> AsyncIterator[Dyna
     """A client whose connections are kept for reuse until the context ends."""
     url = session.endpoint("dynamodb").rstrip("/") + "/"
     if (proxy := proxy_for(url)) is None:
-        async with open_wire(url, connect=_CONNECT, total=_TOTAL) as wire:
+        async with open_wire(url, _PATIENCE) as wire:
             yield DynamoDb(session, url, wire.post, clock)
         return
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60)
-    timeout, jar = aiohttp.ClientTimeout(total=_TOTAL, sock_connect=_CONNECT), aiohttp.DummyCookieJar()
+    timeout, jar = aiohttp.ClientTimeout(total=_PATIENCE.total, sock_connect=_PATIENCE.connect), aiohttp.DummyCookieJar()
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=jar) as http:
 
-        async def post(headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+        async def post(headers: Mapping[str, str], body: bytes) -> Answer:
             async with http.post(url, data=body, headers=headers, allow_redirects=False, proxy=proxy) as response:
-                return response.status, await response.read()
+                return Answer(response.status, await response.read(), {})
 
         yield DynamoDb(session, url, post, clock)
 
