@@ -227,7 +227,7 @@ class KinesisClient:
         resource = stream if stream.startswith("arn:") else f"stream {stream}"
         return Call(f"kinesis:{operation}", resource, self.place)
 
-    def _unreadable(self, operation: str, stream: str, error: ValueError) -> AwsRetryable:
+    def _unreadable(self, operation: str, stream: str, error: Exception) -> AwsRetryable:
         msg = f"{self.describe_call(operation, stream)} gave an answer that is not as documented: {error}"
         return AwsRetryable(msg, code="UnreadableAnswer")
 
