@@ -56,7 +56,7 @@ class _Event(msgspec.Struct):
     ChildShards: list[_ChildShard] | None = None
 
 
-_S = TypeVar("_S")
+_T = TypeVar("_T")
 _RECORDS: Final = msgspec.json.Decoder(_Records)
 _EVENT: Final = msgspec.json.Decoder(_Event)
 _NO_RECORDS: Final = RECORD_SCHEMA.to_frame()
@@ -84,12 +84,11 @@ def parse_event(body: bytes, kernel: Any = native.KERNEL) -> RawPage:
     return _page(frame, event.Records, event.ContinuationSequenceNumber, event.MillisBehindLatest, event.ChildShards)
 
 
-def _decoded(decoder: msgspec.json.Decoder[_S], body: bytes) -> _S:
+def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     try:
         return decoder.decode(body)
     except UnicodeDecodeError as error:
-        msg = f"a text that is not UTF-8: {error}"
-        raise msgspec.DecodeError(msg) from error
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def _quick(body: bytes, kernel: Any) -> tuple[bytes, pl.DataFrame | None]:
