@@ -39,6 +39,7 @@ class Follower:
         self._roster = Roster()
         self._reported = False
         self._leaving = False
+        self._left = False
         self._given: Counter[str] = Counter()
         self._one = asyncio.Lock()
 
@@ -57,7 +58,8 @@ class Follower:
             self._roster = follow.observe(self._roster, leader, members, self._clock.monotonic())
             self.every = min(LOOK_SECONDS, self._settings.sync)
         else:
-            await self._withdraw()
+            async with self._one:
+                await self._withdraw()
             self._roster, self.every = Roster(), self._settings.sync
         now = self._clock.monotonic()
         following = follow.follows(self._charter.version, self._roster, follow.idlers(seen, now, self._settings.failover), now)
@@ -68,12 +70,16 @@ class Follower:
 
     async def leave(self) -> None:
         """Report no more, take back what was, and see who is there: after this hardly anything more is assigned to this worker."""
-        first, self._leaving = not self._leaving, True
-        await self._withdraw()
-        if first and self.following:
-            with suppress(AwsRetryable):
-                members = await self._tables.members(self._charter, ATTEMPTS)
-                self._roster = follow.observe(self._roster, self._roster.leader, members, self._clock.monotonic())
+        self._leaving = True
+        async with self._one:
+            if self._left:
+                return
+            await self._withdraw()
+            if self.following:
+                with suppress(AwsRetryable):
+                    members = await self._tables.members(self._charter, ATTEMPTS)
+                    self._roster = follow.observe(self._roster, self._roster.leader, members, self._clock.monotonic())
+            self._left = True
 
     def heir(self, seen: Collection[Seen]) -> str | None:
         """Whom the next lease goes to that this worker gives up, None if to nobody in particular."""
@@ -93,8 +99,7 @@ class Follower:
                 self._reported = True
 
     async def _withdraw(self) -> None:
-        async with self._one:
-            if self._reported:
-                with suppress(AwsRetryable):
-                    await self._tables.withdraw(self._charter, self._me)
-                self._reported = False
+        if self._reported:
+            with suppress(AwsRetryable):
+                await self._tables.withdraw(self._charter, self._me)
+            self._reported = False

@@ -63,6 +63,18 @@ class Led(Fleet):
         return row.get("leaseOwner", {}).get("S"), row.get("checkpointOwner", {}).get("S")
 
 
+class Unhurried:
+    """A table whose answers leave others time to go on."""
+
+    def __init__(self, dynamo):
+        self.place = dynamo.place
+        self._dynamo = dynamo
+
+    async def call(self, operation, table, request):
+        await asyncio.sleep(0)  # noqa: TID251 - yields, takes no time
+        return await self._dynamo.call(operation, table, request)
+
+
 def test_a_follower_reports_and_takes_nothing_by_itself():
     async def test(fleet):
         await fleet.join("a")
@@ -179,6 +191,28 @@ def test_who_leaves_takes_its_report_back_first_and_gives_its_leases_to_the_othe
         assert fleet.owner(ZERO) == ("b", None)
         await fleet.go_on(2)
         assert fleet.holders()["b"] == [ZERO]
+
+    play(Led, test)
+
+
+def test_who_came_only_just_now_inherits_too_whichever_shard_is_given_up_first():
+    async def test(fleet):
+        await fleet.join("a")
+        fleet.alive = False
+        del fleet.dynamo.reports["java"]
+        fleet.assign(ZERO, "a")
+        fleet.assign(ONE, "a")
+        await fleet.go_on(2)
+        await fleet.join("b")
+        worker = fleet.workers["a"]
+        worker.table.client = Unhurried(fleet.dynamo)
+
+        async def finish(shard_id):
+            await worker.stop_taking()
+            await worker.release("s", shard_id)
+
+        await asyncio.gather(finish(ZERO), finish(ONE))
+        assert fleet.owner(ZERO) == fleet.owner(ONE) == ("b", None)
 
     play(Led, test)
 
