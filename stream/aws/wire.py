@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, NamedTuple, cast
 from urllib.parse import urlsplit
-
-KEPT_SECONDS: Final = 20.0
-"""A connection that was idle for longer is not used again: the far side may be about to close it."""
 
 MAX_BYTES: Final = 64 * 2**20
 """Of one answer; more than any call that is made here brings."""
@@ -34,11 +32,15 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds: for a new connection, for a whole call, and, where it is given, without a byte of the answer."""
+    """Seconds: for a new connection, for a whole call, and, where it is given, without a byte of the answer.
+
+    ``kept``: a connection that was idle for longer is closed: the far side may be about to do so.
+    """
 
     connect: float
     total: float
     silence: float | None = None
+    kept: float = 20.0
 
 
 class Wire:
@@ -52,7 +54,7 @@ class Wire:
         self._tls = ssl.create_default_context() if secure else None
         self._line = f"POST {parts.path or '/'} HTTP/1.1\r\n"
         self._patience = patience
-        self._idle: list[_Connection] = []
+        self._idle: deque[_Connection] = deque()
         self._all: set[_Connection] = set()
 
     async def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -74,6 +76,7 @@ class Wire:
                 raise
         if connection.usable:
             self._idle.append(connection)
+        self._close_old()
         return answer
 
     def close(self) -> None:
@@ -82,13 +85,19 @@ class Wire:
             connection.close()
 
     def _kept(self) -> _Connection | None:
-        now = asyncio.get_running_loop().time()
+        self._close_old()
         while self._idle:
+            # The last one used: those that a rush needed and nobody needs now grow old.
             connection = self._idle.pop()
-            if connection.usable and now - connection.rested < KEPT_SECONDS:
+            if connection.usable:
                 return connection
             connection.close()
         return None
+
+    def _close_old(self) -> None:
+        oldest = asyncio.get_running_loop().time() - self._patience.kept
+        while self._idle and self._idle[0].rested < oldest:
+            self._idle.popleft().close()
 
     async def _new(self) -> _Connection:
         async with asyncio.timeout(self._patience.connect):

@@ -15,7 +15,7 @@ CHUNKED = b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;
 
 
 @asynccontextmanager
-async def server(*answers):
+async def server(*answers, kept=20.0):
     """Gives the n-th request the n-th answer, whatever connection it comes on; None: closes. ``seen`` holds connection and request."""
     seen, waiting, connections = [], list(answers), []
 
@@ -39,7 +39,7 @@ async def server(*answers):
 
     running = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = running.sockets[0].getsockname()[1]
-    async with open_wire(f"http://127.0.0.1:{port}/path/", Patience(connect=1.0, total=0.5, silence=0.3)) as wire:
+    async with open_wire(f"http://127.0.0.1:{port}/path/", Patience(connect=1.0, total=0.5, silence=0.3, kept=kept)) as wire:
         yield wire, seen, connections
     running.close()
     for writer in connections:
@@ -146,6 +146,22 @@ def test_a_connection_that_was_closed_while_idle_is_not_used_again():
             await asyncio.sleep(0)  # noqa: TID251 - the loop tells the client
             assert (await wire.post(HEADERS, b""))[:2] == (200, b"{}")
         assert [number for number, *_ in seen] == [1, 2]
+
+    run(body)
+
+
+def test_connections_that_a_rush_needed_are_closed_when_nobody_needs_them():
+    async def body():
+        async with server(OK, OK, OK, OK, kept=0.02) as (wire, seen, connections):
+            await asyncio.gather(wire.post(HEADERS, b"a"), wire.post(HEADERS, b"b"))
+            assert len(connections) == 2
+            old = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.05, old.set)
+            await old.wait()
+            await wire.post(HEADERS, b"c")
+            await asyncio.wait([asyncio.ensure_future(writer.wait_closed()) for writer in connections[:2]], timeout=5)
+            assert all(writer.is_closing() for writer in connections[:2])
+            assert [number for number, *_ in seen][2] == 3
 
     run(body)
 
