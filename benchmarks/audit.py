@@ -35,8 +35,9 @@ from run import replay
 from shapes import SHAPES
 
 from stream.audit import spans
-from stream.audit.export import Compression, compress
 from stream.audit.ledger import read_segment
+from stream.audit.packing import Compression, compressed
+from stream.audit.shape import Shape
 from stream.worker.auditing import link_of
 from tests.unit.worker.rotel_agent import free_port
 
@@ -105,11 +106,11 @@ def encode(units: list[Any]) -> tuple[float, float, int, int, int]:
     items = raw = packed = 0
     for unit in units:
         begun = time.process_time()
-        made = list(spans.requests(*unit, spans.Shape()))
+        made = list(spans.requests(*unit, Shape()))
         between = time.process_time()
-        packed += sum(len(compress(request.body, Compression.GZIP)) for request in made)
+        packed += sum(len(compressed(request, Compression.GZIP)) for request in made)
         coding, packing = coding + between - begun, packing + time.process_time() - between
-        items, raw = items + sum(request.items for request in made), raw + sum(len(request.body) for request in made)
+        items, raw = items + sum(request.items for request in made), raw + sum(request.size for request in made)
     return coding, packing, items, raw, packed
 
 

@@ -15,14 +15,13 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 import msgspec
-import pyarrow as pa
-from isal import igzip
 
 from stream import events
 from stream.audit.chain import Link
 from stream.audit.ledger import Segment
-from stream.audit.packing import Request, split
-from stream.audit.spans import Shape, gap_requests, requests
+from stream.audit.packing import Compression, Request, compressed, split
+from stream.audit.shape import Shape
+from stream.audit.spans import gap_requests, requests
 from stream.batch import ORIGIN
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import Halted
@@ -62,14 +61,6 @@ class Mode(StrEnum):
     LEDGER = "ledger"
     STRICT = "strict"
     BEST_EFFORT = "best_effort"
-
-
-class Compression(StrEnum):
-    """Content encoding of requests; every collector takes gzip."""
-
-    GZIP = "gzip"
-    ZSTD = "zstd"
-    NONE = "none"
 
 
 class Destinations(StrEnum):
@@ -126,16 +117,6 @@ class Tally:
     def __add__(self, other: Tally) -> Tally:
         """Both together."""
         return Tally(self.accepted + other.accepted, self.rejected + other.rejected, self.parked + other.parked)
-
-
-def compress(body: bytes | memoryview, compression: Compression) -> bytes:
-    """``body`` at the cheapest level."""
-    if compression is Compression.GZIP:
-        return igzip.compress(body, compresslevel=1)
-    if compression is Compression.ZSTD:
-        packed: bytes = pa.Codec("zstd", compression_level=1).compress(body, asbytes=True)
-        return packed
-    return bytes(body)
 
 
 def rejected_items(body: bytes) -> tuple[int, str]:
@@ -209,7 +190,7 @@ class Sender:
         Raises:
             Refused: the collector would refuse any other request, too; nothing was given up. Not with ``once``.
         """
-        body = await asyncio.to_thread(compress, request.body, self._compression)
+        body = await asyncio.to_thread(compressed, request, self._compression)
         encoding = "" if self._compression is Compression.NONE else self._compression.value
         wait = FIRST_WAIT
         while True:

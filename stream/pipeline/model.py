@@ -18,8 +18,9 @@ from pydantic import (
 )
 
 from stream.audit.context import DEFAULT_PATHS
-from stream.audit.export import Compression, Destinations, Mode
-from stream.audit.spans import Signal, Tier, Trust
+from stream.audit.export import Destinations, Mode
+from stream.audit.packing import Compression
+from stream.audit.shape import Signal, Tier, Trust
 from stream.contracts import Start, StartKind
 from stream.pipeline.components import canonical_name
 from stream.pipeline.coordination import Coordination, LocalCoordination

@@ -20,7 +20,7 @@ from stream.audit.export import FIRST_PROBE, LONGEST_PROBE, Answer, Cursor, Dest
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
 from stream.audit.objects import Area, url_in
-from stream.audit.spans import Shape
+from stream.audit.shape import Shape
 from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
