@@ -85,38 +85,75 @@ static inline uint32_t ahead(const messages_t *all, uint32_t sum) {
     return all->ahead[0][sum & 255] ^ all->ahead[1][sum >> 8 & 255] ^ all->ahead[2][sum >> 16 & 255] ^ all->ahead[3][sum >> 24];
 }
 
-/* Puts the message together in ``current``; what was there is ``previous`` now. */
-static inline void weave(messages_t *all, Py_ssize_t number) {
+/* Up to eight bytes as a number, the first one lowest. */
+static inline uint64_t load(const uint8_t *text, size_t size) {
+    uint64_t word = 0;
+    uint32_t low, high;
+    if (size >= 8)
+        memcpy(&word, text, 8);
+    else if (size >= 4) {
+        memcpy(&low, text, 4);
+        memcpy(&high, text + size - 4, 4);
+        word = low | (uint64_t)high << 8 * (size - 4);
+    } else
+        for (size_t place = 0; place < size; place++) word |= (uint64_t)text[place] << 8 * place;
+    return word;
+}
+
+static inline void store(uint8_t *text, size_t size, uint64_t word) {
+    if (size >= 8)
+        memcpy(text, &word, 8);
+    else
+        for (size_t place = 0; place < size; place++) text[place] = (uint8_t)(word >> 8 * place);
+}
+
+static inline const uint8_t *row_of(const messages_t *all, const field_t *field, Py_ssize_t number) {
     Py_ssize_t row = all->start + number;
     if (all->chosen.buf != NULL) row = ((const uint32_t *)all->chosen.buf)[row];
+    return (const uint8_t *)field->table.buf + row * field->stride;
+}
+
+static inline void turn(messages_t *all) {
     uint8_t *current = all->previous;
     all->previous = all->current;
     all->current = current;
+}
+
+/* Puts a message together in ``current``. */
+static void weave(messages_t *all, Py_ssize_t number) {
+    turn(all);
     for (Py_ssize_t index = 0; index < all->opened; index++) {
         const field_t *field = all->fields + index;
-        const uint8_t *from = (const uint8_t *)field->table.buf + row * field->stride;
-        uint8_t *to = current + field->offset;
-        size_t left = field->width;
-        for (; left >= 8; left -= 8, from += 8, to += 8) memcpy(to, from, 8);
-        for (; left; left--) *to++ = *from++;
+        if (field->width) memcpy(all->current + field->offset, row_of(all, field, number), field->width);
     }
 }
 
-/* The first bytes in which two fields differ, and where what differs ends; equal for equal fields. */
-static inline size_t differ_from(const uint8_t *one, const uint8_t *two, size_t width) {
-    size_t place = 0;
-    for (uint64_t a, b; place + 8 <= width; place += 8) {
-        memcpy(&a, one + place, 8);
-        memcpy(&b, two + place, 8);
-        if (a != b) return place + (size_t)(__builtin_ctzll(a ^ b) >> 3);
-    }
-    while (place < width && one[place] == two[place]) place++;
-    return place;
-}
+/* Puts a field into the message. Where it begins and ends to differ from the message before; ``first`` is the field's width if it does not. */
+typedef struct {
+    size_t first, end;
+} change_t;
 
-static inline size_t differ_until(const uint8_t *one, const uint8_t *two, size_t width) {
-    while (width && one[width - 1] == two[width - 1]) width--;
-    return width;
+static inline change_t put_field(const messages_t *all, const field_t *field, Py_ssize_t number, uint32_t *sum) {
+    const uint8_t *row = row_of(all, field, number), *then = all->previous + field->offset;
+    uint8_t *now = all->current + field->offset;
+    change_t change = {field->width, 0};
+    for (size_t place = 0; place < field->width; place += 8) {
+        size_t size = field->width - place;
+        uint64_t word = load(row + place, size), changed = word ^ load(then + place, size);
+        store(now + place, size, word);
+        if (!changed) continue;
+        if (change.first == field->width) change.first = place + (size_t)(__builtin_ctzll(changed) >> 3);
+        change.end = place + 8 - (size_t)(__builtin_clzll(changed) >> 3);
+        if (all->sums == NULL) continue;
+        const uint32_t(*sums)[2][16] = field->sums + place;
+        uint32_t even = 0, odd = 0;
+        for (int byte = 0; byte < 8; byte += 2, changed >>= 16) {
+            even ^= sums[byte][0][changed & 15] ^ sums[byte][1][changed >> 4 & 15];
+            odd ^= sums[byte + 1][0][changed >> 8 & 15] ^ sums[byte + 1][1][changed >> 12 & 15];
+        }
+        *sum ^= even ^ odd;
+    }
+    return change;
 }
 
 /* Where tokens go: to be counted, or to be written. */
@@ -157,27 +194,22 @@ static inline void repeated(sink_t *sink, const messages_t *all, size_t run, siz
 
 /* The next message behind ``run`` bytes that wait to be written as repeated: how many wait now. */
 static inline size_t follow(sink_t *goal, messages_t *all, Py_ssize_t number, size_t run, uint32_t *sum) {
-    sink_t sink = *goal; /* a copy of its own lives in registers */
-    weave(all, number);
+    sink_t sink = *goal; /* copies of its own live in registers */
+    uint32_t changed = 0;
     size_t place = 0;
+    turn(all);
     for (Py_ssize_t index = 0; index < all->opened; index++) {
         const field_t *field = all->fields + index;
-        const uint8_t *now = all->current + field->offset, *then = all->previous + field->offset;
-        size_t first = differ_from(now, then, field->width);
-        run += field->offset - place + first;
+        change_t change = put_field(all, field, number, &changed);
+        run += field->offset - place + change.first;
         place = field->offset + field->width;
-        if (first == field->width) continue;
-        size_t end = differ_until(now, then, field->width);
-        repeated(&sink, all, run, field->offset + first);
-        literals(&sink, now + first, end - first);
-        if (all->sums != NULL)
-            for (size_t byte = first; byte < end; byte++) {
-                unsigned change = now[byte] ^ then[byte];
-                *sum ^= field->sums[byte][0][change & 15] ^ field->sums[byte][1][change >> 4];
-            }
-        run = field->width - end;
+        if (change.first == field->width) continue;
+        repeated(&sink, all, run, field->offset + change.first);
+        literals(&sink, all->current + field->offset + change.first, change.end - change.first);
+        run = field->width - change.end;
     }
     *goal = sink;
+    *sum ^= changed;
     return run + all->width - place;
 }
 
@@ -314,7 +346,7 @@ static int messages_open(messages_t *all, PyObject *block) {
     size_t bytes = 0;
     for (Py_ssize_t index = 0; index < all->opened; index++) bytes += all->fields[index].width;
     all->current = malloc(2 * shared.size + 1);
-    if (all->count >= FEW && shared.size <= FARTHEST) all->sums = malloc((bytes + 1) * sizeof *all->sums);
+    if (all->count >= FEW && shared.size <= FARTHEST) all->sums = calloc(bytes + 8, sizeof *all->sums); /* and what eight bytes at once read behind */
     if (all->current == NULL || (all->sums == NULL && all->count >= FEW && shared.size <= FARTHEST)) {
         blob_free(&shared);
         return PyErr_NoMemory() != NULL;
