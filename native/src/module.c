@@ -29,6 +29,9 @@ static PyMethodDef methods[] = {
      "record_ids(views, buffers, subsequences, seeds) -> (traces, spans) or None\n\n"
      "Ids of records as stream/audit/ids.py defines them, 16 and 8 bytes each. ``seeds``: of the two lanes and of the application. None\n"
      "where a sequence number is not of 1 to 72 digits."},
+    {"delta_integers", kernel_delta_integers, METH_VARARGS,
+     "delta_integers(values, width) -> bytes\n\nIntegers of ``width`` (4 or 8) bytes as Parquet's DELTA_BINARY_PACKED."},
+    {"delta_texts", kernel_delta_texts, METH_VARARGS, "delta_texts(views, buffers) -> bytes\n\nThe texts as Parquet's DELTA_BYTE_ARRAY."},
     {"characters", kernel_characters, METH_VARARGS,
      "characters(views, buffers, width) -> bytes\n\nThe texts in rows of ``width`` bytes, cut or filled up with zeros."},
     {"set_hash", kernel_set_hash, METH_VARARGS,

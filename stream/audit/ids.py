@@ -82,8 +82,12 @@ def characters(texts: pl.Series, width: int) -> Any:
     """ASCII texts of at most ``width`` characters as a uint8 array with a row for each, filled up at their ends."""
     if KERNEL is not None:
         return np.frombuffer(KERNEL.characters(*views(texts), width), np.uint8).reshape(-1, width)
-    if (texts.str.len_bytes() != width).any():
-        texts = texts.str.pad_end(width, "\0")
+    lengths = texts.str.len_bytes()
+    if (lengths != width).any():
+        places, at = np.arange(width), lengths.to_numpy()
+        out = np.zeros((texts.len(), width), np.uint8)
+        out[places < at[:, None]] = np.frombuffer("".join(texts).encode(), np.uint8)
+        return out
     array = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
     offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
     return np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]].reshape(len(array), width)

@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stream.audit import context
+from stream.audit.columns import parquet
 from stream.audit.set_hash import SetHash
 from stream.batch import ARRIVAL, ATTEMPT, DATA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Encoded, OutputFile, Transformed
@@ -40,6 +41,7 @@ NAME: Final = "ledger"
 VERSION: Final = 1
 _KEY: Final = b"stream.ledger"
 _COLUMNS: Final = ("seq", "sub", "arrival_ms", "outcome", "stage", "reason", "trace_id", "parent_id", "rows", "bytes")
+_OF_FEW_KINDS: Final = ("outcome", "stage", "reason", "first_shard")
 _FIRST_READ: Final = {SHARD: "first_shard", SEQUENCE: "first_seq", SUBSEQUENCE: "first_sub", ATTEMPT: "attempt"}
 _LABELS: Final = {outcome.value: outcome.label for outcome in Outcome}
 
@@ -256,26 +258,7 @@ def _destinations(records: int, index: int, placement: pl.DataFrame, first: int)
 
 
 def _write(frame: pl.DataFrame, header: Header) -> bytes:
-    targets = range(len(header.targets))
-    first = ["first_shard", "attempt"] if header.again else []
-    delta = ["sub", "arrival_ms", "bytes", *(f"row_{index}" for index in targets)]
-    out = pa.BufferOutputStream()
-    table = frame.to_arrow(compat_level=pl.CompatLevel.newest())
-    with pq.ParquetWriter(
-        out,
-        table.schema,
-        version="2.6",
-        data_page_version="1.0",
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=["outcome", "stage", "reason", "rows", *first, *(f"dest_{index}" for index in targets)],
-        column_encoding={"seq": "DELTA_BYTE_ARRAY", **dict.fromkeys(delta, "DELTA_BINARY_PACKED")},
-        store_schema=False,
-    ) as writer:
-        writer.write_table(table)
-        writer.add_key_value_metadata({_KEY: msgspec.json.encode(header, order="sorted")})
-    body: bytes = out.getvalue().to_pybytes()
-    return body
+    return parquet(frame, _OF_FEW_KINDS, {_KEY: msgspec.json.encode(header, order="sorted")})
 
 
 def _counts(outcomes: pl.Series) -> dict[str, int]:
