@@ -127,6 +127,7 @@ PyObject *kernel_decode(PyObject *module, PyObject *const *args, Py_ssize_t coun
 PyObject *kernel_gzip(PyObject *module, PyObject *args);
 PyObject *kernel_delta_integers(PyObject *module, PyObject *args);
 PyObject *kernel_delta_texts(PyObject *module, PyObject *args);
+PyObject *kernel_find(PyObject *module, PyObject *args);
 PyObject *kernel_characters(PyObject *module, PyObject *args);
 PyObject *kernel_record_ids(PyObject *module, PyObject *args);
 PyObject *kernel_set_hash(PyObject *module, PyObject *args);

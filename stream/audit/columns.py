@@ -224,8 +224,9 @@ def delta_texts(texts: pl.Series) -> bytes | memoryview:
     table = characters(texts, width)
     prefixes = np.zeros(len(lengths), np.int32)
     prefixes[1:] = np.minimum(_agreeing(table), np.minimum(lengths[1:], lengths[:-1]))
-    place = np.arange(width, dtype=np.int32)
-    rests = table[(place >= prefixes[:, None]) & (place < lengths[:, None])]
+    small = np.uint8 if width <= 255 else np.int32
+    place = np.arange(width, dtype=small)
+    rests = table[(place >= prefixes.astype(small)[:, None]) & (place < lengths.astype(small)[:, None])]
     return b"".join((delta_integers(prefixes), delta_integers(lengths - prefixes), rests.tobytes()))
 
 

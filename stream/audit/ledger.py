@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +36,7 @@ from stream.audit.columns import parquet
 from stream.audit.set_hash import SetHash
 from stream.batch import ARRIVAL, ATTEMPT, DATA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Encoded, OutputFile, Transformed
+from stream.native import array, series
 
 NAME: Final = "ledger"
 """The segment's sink name in manifests and metrics."""
@@ -148,9 +150,9 @@ def make_segment(
     """
     facts = _facts(batch, transformed, paths)
     objects: list[LedgerObject] = []
-    columns = [facts]
+    columns: list[pl.Series] = []
     for index, (target, encoded) in enumerate(placed.items()):
-        columns.append(_destinations(facts.height, index, encoded.placement, len(objects)))
+        columns += _destinations(facts.height, index, encoded.placement, len(objects))
         objects += [LedgerObject(target, file.key, file.rows, len(file.body), file.sha256) for file in encoded.files]
     header = Header(
         version=VERSION,
@@ -167,9 +169,8 @@ def make_segment(
         set_hash=SetHash.of(facts["seq"], facts["sub"]).hex,
         again=batch.first_read is not None,
     )
-    if batch.first_read is not None:
-        columns.insert(1, batch.first_read.rename(_FIRST_READ))
-    return Segment(header, pl.concat(columns, how="horizontal").with_columns(pl.col("outcome").cast(pl.String)).rechunk())
+    again = batch.first_read.rename(_FIRST_READ).get_columns() if batch.first_read is not None else []
+    return Segment(header, facts.hstack([*again, *columns]).rechunk())
 
 
 def encode_segment(segment: Segment, stem: str) -> OutputFile:
@@ -217,44 +218,60 @@ def _header(metadata: Mapping[bytes, bytes]) -> Header:
 
 def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> pl.DataFrame:
     """Every column but destinations, one row per record of the batch."""
-    runs = transformed.frame[ROW].sort().rle().struct.unnest()
-    written = runs.select(
-        pl.col("value").cast(pl.UInt32).alias(ROW),
-        pl.lit(Outcome.WRITTEN.value, pl.UInt8).alias("outcome"),
-        pl.lit(None, pl.String).alias("stage"),
-        pl.lit(None, pl.String).alias("reason"),
-        pl.col("len").cast(pl.Int32).alias("rows"),
-    )
-    settled = transformed.settled.select(ROW, "outcome", "stage", "reason", pl.lit(0, pl.Int32).alias("rows"))
-    ends = pl.concat([written, settled]).sort(ROW)
-    if not ends[ROW].equals(pl.int_range(batch.rows, dtype=pl.UInt32, eager=True)):
-        known = f"{written.height} written and {settled.height} settled ones"
+    written = np.bincount(transformed.frame[ROW].to_numpy(), minlength=batch.rows)
+    places = transformed.settled[ROW].to_numpy()
+    ends = (written > 0) + np.bincount(places, minlength=len(written))
+    if len(ends) != batch.rows or (ends != 1).any():
+        known = f"{np.count_nonzero(written)} written and {len(places)} settled ones"
         msg = f"{batch.rows} records were read, but {known} do not name each of them once"
         raise ValueError(msg)
-    read = batch.frame.select(
-        pl.col(SEQUENCE).alias("seq"),
-        pl.col(SUBSEQUENCE).alias("sub"),
-        pl.col(ARRIVAL).dt.epoch("ms").alias("arrival_ms"),
-        pl.col(DATA).bin.size().cast(pl.Int32).alias("bytes"),
-    )
-    label = pl.col("outcome").replace_strict(_LABELS, return_dtype=pl.Enum(_LABELS.values()))
-    settled_as = ends.select(label, "stage", "reason")
-    producer = context.extract(batch.frame[DATA], paths)
-    return pl.concat([read.drop("bytes"), settled_as, producer, ends.select("rows"), read.select("bytes")], how="horizontal")
+    frame = batch.frame
+    read = [
+        frame[SEQUENCE].alias("seq"),
+        frame[SUBSEQUENCE].alias("sub"),
+        frame[ARRIVAL].dt.epoch("ms").alias("arrival_ms"),
+    ]
+    producer = context.extract(frame[DATA], paths)
+    rows = pl.Series("rows", written.astype(np.int32))
+    size = frame[DATA].bin.size().cast(pl.Int32).alias("bytes")
+    return pl.DataFrame([*read, *_fates(transformed.settled, places, batch.rows), *producer, rows, size])
 
 
-def _destinations(records: int, index: int, placement: pl.DataFrame, first: int) -> pl.DataFrame:
+def _fates(settled: pl.DataFrame, places: Any, records: int) -> list[pl.Series]:
+    """``outcome``, ``stage`` and ``reason`` of all records; ``places`` are those of ``settled``, and all others were written."""
+    columns = ("outcome", "stage", "reason")
+    written = pl.DataFrame([[Outcome.WRITTEN.value], [None], [None]], schema=settled.select(columns).schema)
+    kinds = pl.concat([written, settled.select(columns).unique(maintain_order=True)])
+    codes = np.zeros(records, np.uint32)
+    if kinds.height == 2:
+        codes[places] = 1
+    elif kinds.height > 2:
+        numbered = kinds.with_row_index("code")
+        codes[places] = settled.join(numbered[1:], on=columns, how="left", nulls_equal=True, maintain_order="left")["code"].to_numpy()
+    labelled = kinds.with_columns(pl.col("outcome").replace_strict(_LABELS, return_dtype=pl.String))
+    return labelled.select(pl.all().gather(pl.Series(codes))).get_columns()
+
+
+def _destinations(records: int, index: int, placement: pl.DataFrame, first: int) -> list[pl.Series]:
     """``dest_<index>`` and ``row_<index>``: where the first row of each record lies."""
-    first_rows = placement if placement[ROW].is_sorted() else placement.sort(ROW, "file", "line")
-    if placement[ROW].n_unique() < placement.height:
-        first_rows = first_rows.unique(ROW, keep="first", maintain_order=True)
-    located = first_rows.select(
-        ROW, (pl.col("file").cast(pl.UInt32) + first).alias(f"dest_{index}"), pl.col("line").cast(pl.Int32).alias(f"row_{index}")
-    )
-    if located.height == records:
-        return located.drop(ROW)
-    every = pl.int_range(records, dtype=pl.UInt32, eager=True).to_frame(ROW)
-    return every.join(located, on=ROW, how="left", maintain_order="left").drop(ROW)
+    at = placement[ROW].to_numpy()
+    if not (at[1:] > at[:-1]).all():
+        ordered = placement if placement[ROW].is_sorted() else placement.sort(ROW, "file", "line")
+        placement = ordered.unique(ROW, keep="first", maintain_order=True)
+        at = placement[ROW].to_numpy()
+    found = ((f"dest_{index}", placement["file"].cast(pl.UInt32) + first), (f"row_{index}", placement["line"].cast(pl.Int32)))
+    return [_spread(values, at, records).alias(name) for name, values in found]
+
+
+def _spread(values: pl.Series, at: Any, records: int) -> pl.Series:
+    """``values`` at the places ``at`` of a column, which is null elsewhere."""
+    if len(at) == records:
+        return values
+    full = np.zeros(records, values.to_numpy().dtype)
+    there = np.zeros(records, np.bool_)
+    full[at], there[at] = values.to_numpy(), True
+    kind = pa.uint32() if values.dtype == pl.UInt32() else pa.int32()
+    return series("", array(kind, records, np.packbits(there, bitorder="little"), full, nulls=records - len(at)))
 
 
 def _write(frame: pl.DataFrame, header: Header) -> bytes:
