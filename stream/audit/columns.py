@@ -8,9 +8,9 @@ miniblocks; data pages of version 1, with Zstandard at level 1 where that makes 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -38,6 +38,7 @@ _DATA_PAGE, _DICTIONARY_PAGE = 0, 2
 _OPTIONAL: Final = 1
 _UTF8, _UINT_16, _UINT_32 = 0, 12, 13
 _MAGIC: Final = b"PAR1"
+_ZSTANDARD: Final = pa.Codec("zstd", compression_level=1)
 _TYPES: Final[Mapping[Any, tuple[int, int | None, Struct | None]]] = {
     pl.String(): (_BYTE_ARRAY, _UTF8, Struct({1: Struct({})})),
     pl.UInt16(): (_INT32, _UINT_16, Struct({10: Struct({1: thrift.Byte(16), 2: False})})),
@@ -46,6 +47,13 @@ _TYPES: Final[Mapping[Any, tuple[int, int | None, Struct | None]]] = {
     pl.Int64(): (_INT64, None, None),
 }
 """Physical type, and the old and the new way to say what it stands for."""
+
+
+Words: TypeAlias = tuple[list[str], Any]
+"""Different texts in ascending order, and for each value its place there."""
+
+SMALL: Final = 128
+"""Bytes; a column that is no larger is not compressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +71,16 @@ class _Chunk:
     statistics: Struct
 
 
-def parquet(frame: pl.DataFrame, few: Collection[str], metadata: Mapping[bytes, bytes]) -> bytes:
-    """``frame`` as a Parquet file. Columns of texts named in ``few`` have few different ones. Equal frames give equal bytes."""
-    chunks = [_chunk(frame[name], few=name in few) for name in frame.columns] if frame.height else []
+def parquet(frame: pl.DataFrame, few: Mapping[str, Words | None], metadata: Mapping[bytes, bytes]) -> bytes:
+    """``frame`` as a Parquet file. Equal frames give equal bytes.
+
+    Columns of texts named in ``few`` have few different ones; what ``coded`` says of their values that are not null may be given.
+    """
+    chunks: list[_Chunk] = []
+    for name in frame.columns if frame.height else ():
+        column = frame[name]
+        present = column.drop_nulls() if column.null_count() else column
+        chunks.append(_chunk(column, present, (few[name] or coded(present)) if name in few else None))
     parts, at, groups = [_MAGIC], len(_MAGIC), []
     for chunk in chunks:
         groups.append(_column(chunk, at))
@@ -111,19 +126,18 @@ def _column(chunk: _Chunk, at: int) -> Struct:
     return Struct({2: I64(at), 3: Struct(meta)})
 
 
-def _chunk(column: pl.Series, *, few: bool) -> _Chunk:
-    present = column.drop_nulls() if column.null_count() else column
+def _chunk(column: pl.Series, present: pl.Series, words: Words | None) -> _Chunk:
     pages: list[tuple[bytes, Struct, int]] = []
     values: Any = b""
     if present.is_empty():
         encoding = _PLAIN
     elif column.dtype != pl.String():
         encoding, values = _DELTA_BINARY_PACKED, delta_integers(_signed(present))
-    elif few:
-        words, codes = coded(present)
-        encoding, values = _RLE_DICTIONARY, _by_dictionary(len(words), codes)
-        listed = b"".join(len(word).to_bytes(4, "little") + word for word in (text.encode() for text in words))
-        pages.append((listed, Struct({1: I32(len(words)), 2: I32(_PLAIN)}), _DICTIONARY_PAGE))
+    elif words is not None:
+        different, codes = words
+        encoding, values = _RLE_DICTIONARY, _by_dictionary(len(different), codes)
+        listed = b"".join(len(word).to_bytes(4, "little") + word for word in (text.encode() for text in different))
+        pages.append((listed, Struct({1: I32(len(different)), 2: I32(_PLAIN)}), _DICTIONARY_PAGE))
     else:
         encoding, values = _DELTA_BYTE_ARRAY, delta_texts(present)
     head = Struct({1: I32(column.len()), 2: I32(encoding), 3: I32(_RLE), 4: I32(_RLE)})
@@ -133,9 +147,9 @@ def _chunk(column: pl.Series, *, few: bool) -> _Chunk:
 
 def _laid_out(column: pl.Series, present: pl.Series, pages: list[tuple[bytes, Struct, int]], encoding: int) -> _Chunk:
     """The pages one behind the other, compressed if that makes them smaller."""
-    codec = pa.Codec("zstd", compression_level=1)
-    squeezed = [codec.compress(body, asbytes=True) for body, _, _ in pages]
-    smaller = sum(map(len, squeezed)) < sum(len(body) for body, _, _ in pages)
+    whole = sum(len(body) for body, _, _ in pages)
+    squeezed = [body if whole <= SMALL else _ZSTANDARD.compress(body, asbytes=True) for body, _, _ in pages]
+    smaller = sum(len(body) for body in squeezed) < whole
     parts: list[bytes] = []
     raw = data_at = 0
     for (body, own, kind), packed in zip(pages, squeezed, strict=True):
@@ -199,7 +213,7 @@ def _by_dictionary(words: int, codes: Any) -> bytes:
     return bytes([width]) + (varint(len(codes) << 1) + b"\0" if words == 1 else _packed(codes, width))
 
 
-def coded(texts: pl.Series) -> tuple[list[str], Any]:
+def coded(texts: pl.Series) -> Words:
     """The different texts in ascending order, and for each of ``texts`` its place there."""
     words: list[str] = []
     rest = texts
@@ -224,8 +238,8 @@ def delta_texts(texts: pl.Series) -> bytes | memoryview:
     table = characters(texts, width)
     prefixes = np.zeros(len(lengths), np.int32)
     prefixes[1:] = np.minimum(_agreeing(table), np.minimum(lengths[1:], lengths[:-1]))
-    small = np.uint8 if width <= 255 else np.int32
-    place = np.arange(width, dtype=small)
+    small: Any = np.uint8 if width <= 255 else np.int32
+    place: Any = np.arange(width, dtype=small)
     rests = table[(place >= prefixes.astype(small)[:, None]) & (place < lengths.astype(small)[:, None])]
     return b"".join((delta_integers(prefixes), delta_integers(lengths - prefixes), rests.tobytes()))
 

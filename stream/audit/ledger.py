@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -33,8 +33,9 @@ import pyarrow.parquet as pq
 
 from stream.audit import context
 from stream.audit.columns import parquet
+from stream.audit.fates import COLUMNS, Fates, fates_of
 from stream.audit.set_hash import SetHash
-from stream.batch import ARRIVAL, ATTEMPT, DATA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
+from stream.batch import ARRIVAL, ATTEMPT, DATA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch
 from stream.contracts import Encoded, OutputFile, Transformed
 from stream.native import array, series
 
@@ -43,9 +44,7 @@ NAME: Final = "ledger"
 VERSION: Final = 1
 _KEY: Final = b"stream.ledger"
 _COLUMNS: Final = ("seq", "sub", "arrival_ms", "outcome", "stage", "reason", "trace_id", "parent_id", "rows", "bytes")
-_OF_FEW_KINDS: Final = ("outcome", "stage", "reason", "first_shard")
 _FIRST_READ: Final = {SHARD: "first_shard", SEQUENCE: "first_seq", SUBSEQUENCE: "first_sub", ATTEMPT: "attempt"}
-_LABELS: Final = {outcome.value: outcome.label for outcome in Outcome}
 
 
 class LedgerObject(msgspec.Struct, frozen=True):
@@ -102,10 +101,11 @@ class SegmentError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment in memory; ``frame`` has one row per record in stream order."""
+    """A segment in memory; ``frame`` has one row per record in stream order. ``fates`` says some of it again, where it is known."""
 
     header: Header
     frame: pl.DataFrame
+    fates: Fates | None = field(default=None, compare=False, repr=False)
 
     def problems(self) -> list[str]:
         """Everything in which the rows and the header disagree; empty for a segment as it was written."""
@@ -148,7 +148,7 @@ def make_segment(
     Raises:
         ValueError: ``transformed`` does not name each record of ``batch`` exactly once.
     """
-    facts = _facts(batch, transformed, paths)
+    facts, fates = _facts(batch, transformed, paths)
     objects: list[LedgerObject] = []
     columns: list[pl.Series] = []
     for index, (target, encoded) in enumerate(placed.items()):
@@ -163,19 +163,19 @@ def make_segment(
         last=str(unit.last),
         pipeline=unit.pipeline,
         records=batch.rows,
-        outcomes=_counts(facts["outcome"]),
+        outcomes=fates.counts(),
         targets=tuple(placed),
         objects=tuple(objects),
         set_hash=SetHash.of(facts["seq"], facts["sub"]).hex,
         again=batch.first_read is not None,
     )
     again = batch.first_read.rename(_FIRST_READ).get_columns() if batch.first_read is not None else []
-    return Segment(header, facts.hstack([*again, *columns]).rechunk())
+    return Segment(header, facts.hstack([*again, *columns]), fates)
 
 
 def encode_segment(segment: Segment, stem: str) -> OutputFile:
     """The file of ``segment``, named ``<stem>.<sha16>.parquet`` for the target ``ledger``; ``read_segment`` gives an equal one."""
-    body = _write(segment.frame, segment.header)
+    body = _write(segment)
     digest = hashlib.sha256(body).hexdigest()
     return OutputFile(NAME, f"{stem}.{digest[:16]}.parquet", body, segment.header.records, digest)
 
@@ -216,7 +216,7 @@ def _header(metadata: Mapping[bytes, bytes]) -> Header:
         raise SegmentError(msg) from error
 
 
-def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> pl.DataFrame:
+def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> tuple[pl.DataFrame, Fates]:
     """Every column but destinations, one row per record of the batch."""
     written = np.bincount(transformed.frame[ROW].to_numpy(), minlength=batch.rows)
     places = transformed.settled[ROW].to_numpy()
@@ -231,25 +231,12 @@ def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> pl.D
         frame[SUBSEQUENCE].alias("sub"),
         frame[ARRIVAL].dt.epoch("ms").alias("arrival_ms"),
     ]
+    fates = fates_of(transformed.settled, batch.rows)
+    told = [fates.column(name) for name in COLUMNS]
     producer = context.extract(frame[DATA], paths)
     rows = pl.Series("rows", written.astype(np.int32))
     size = frame[DATA].bin.size().cast(pl.Int32).alias("bytes")
-    return pl.DataFrame([*read, *_fates(transformed.settled, places, batch.rows), *producer, rows, size])
-
-
-def _fates(settled: pl.DataFrame, places: Any, records: int) -> list[pl.Series]:
-    """``outcome``, ``stage`` and ``reason`` of all records; ``places`` are those of ``settled``, and all others were written."""
-    columns = ("outcome", "stage", "reason")
-    written = pl.DataFrame([[Outcome.WRITTEN.value], [None], [None]], schema=settled.select(columns).schema)
-    kinds = pl.concat([written, settled.select(columns).unique(maintain_order=True)])
-    codes = np.zeros(records, np.uint32)
-    if kinds.height == 2:
-        codes[places] = 1
-    elif kinds.height > 2:
-        numbered = kinds.with_row_index("code")
-        codes[places] = settled.join(numbered[1:], on=columns, how="left", nulls_equal=True, maintain_order="left")["code"].to_numpy()
-    labelled = kinds.with_columns(pl.col("outcome").replace_strict(_LABELS, return_dtype=pl.String))
-    return labelled.select(pl.all().gather(pl.Series(codes))).get_columns()
+    return pl.DataFrame([*read, *told, *producer, rows, size]), fates
 
 
 def _destinations(records: int, index: int, placement: pl.DataFrame, first: int) -> list[pl.Series]:
@@ -274,8 +261,9 @@ def _spread(values: pl.Series, at: Any, records: int) -> pl.Series:
     return series("", array(kind, records, np.packbits(there, bitorder="little"), full, nulls=records - len(at)))
 
 
-def _write(frame: pl.DataFrame, header: Header) -> bytes:
-    return parquet(frame, _OF_FEW_KINDS, {_KEY: msgspec.json.encode(header, order="sorted")})
+def _write(segment: Segment) -> bytes:
+    few = {name: segment.fates.coded(name) if segment.fates else None for name in COLUMNS}
+    return parquet(segment.frame, {**few, "first_shard": None}, {_KEY: msgspec.json.encode(segment.header, order="sorted")})
 
 
 def _counts(outcomes: pl.Series) -> dict[str, int]:

@@ -16,6 +16,7 @@ import polars as pl
 
 from stream.audit import ids, wire
 from stream.audit.chain import Link
+from stream.audit.fates import COLUMNS
 from stream.audit.ledger import Header, Segment
 from stream.audit.packing import Block
 from stream.audit.shape import Shape, Trust
@@ -43,9 +44,11 @@ def record_blocks(
     frame: pl.DataFrame, unit: Link, segment: Segment, urls: Mapping[tuple[str, str], str], shape: Shape, *, logs: bool
 ) -> Iterator[Block]:
     """The records of ``frame``, rows of ``segment``, as blocks of ``Span`` or ``LogRecord`` messages, each as field number 2."""
-    for part in frame.iter_slices(AT_ONCE):
-        columns = _Columns(part, unit, segment.header, shape)
-        for first, places in _groups(columns.keys):
+    codes = segment.fates.codes if segment.fates is not None and frame is segment.frame else None
+    for number, part in enumerate(frame.iter_slices(AT_ONCE)):
+        start = number * AT_ONCE
+        columns = _Columns(part, unit, segment.header, shape, None if codes is None else codes[start : start + part.height])
+        for first, places in columns.groups():
             group = _Group(first, columns, urls)
             chosen = None if len(places) == part.height else places
             yield Block(wire.message(2, group.log() if logs else group.span()), len(places), 0, chosen)
@@ -54,8 +57,9 @@ def record_blocks(
 class _Columns:
     """The fields of some records of a unit, a row for each record; made when they are first asked for."""
 
-    def __init__(self, frame: pl.DataFrame, unit: Link, header: Header, shape: Shape) -> None:
+    def __init__(self, frame: pl.DataFrame, unit: Link, header: Header, shape: Shape, fates: Any) -> None:
         self.frame = frame
+        self.fates = fates
         self.unit = unit
         self.header = header
         self.trust = shape.trust
@@ -67,15 +71,15 @@ class _Columns:
         self.root = unit_trace(unit)
         self._digits: dict[str, Any] = {}
 
-    @cached_property
-    def keys(self) -> pl.DataFrame:
-        """What records of one group have in common."""
+    def groups(self) -> list[tuple[dict[str, Any], Any]]:
+        """What records of a group have in common, and where they stand, in an order that is the same every time."""
         produced = pl.col("trace_id").is_not_null() & (self.trust is not Trust.IGNORE)
         places = [f"dest_{index}" for index in range(len(self.header.targets))]
         several = (pl.col("rows") > 0).alias("_rows")
-        return self.frame.select(
-            "outcome", "stage", "reason", *places, self.names.str.len_bytes().alias("_width"), several, _produced=produced
-        )
+        keys = self.frame.select(*COLUMNS, *places, self.names.str.len_bytes().alias("_width"), several, _produced=produced)
+        told = keys if self.fates is None else keys.drop(COLUMNS).with_columns(pl.Series("_fate", self.fates))
+        found = sorted(_alike(told), key=lambda at: repr(keys.row(at[0])))
+        return [(keys.row(at[0], named=True), at) for at in found]
 
     @cached_property
     def ids(self) -> tuple[Any, Any]:
@@ -114,14 +118,14 @@ def _unhex(texts: pl.Series, have: pl.Series, width: int) -> Any:
     return found
 
 
-def _groups(keys: pl.DataFrame) -> list[tuple[dict[str, Any], Any]]:
-    """What rows of ``keys`` have in common that are equal, and where they stand, in an order that is the same every time."""
+def _alike(keys: pl.DataFrame) -> list[Any]:
+    """Where rows stand that are equal."""
     differ = keys.select(pl.all().ne_missing(pl.all().first()).any()).row(0)
     varying = [name for name, differs in zip(keys.columns, differ, strict=True) if differs]
     if not varying:
-        return [(keys.row(0, named=True), np.arange(keys.height, dtype=np.uint32))]
+        return [np.arange(keys.height, dtype=np.uint32)]
     rest = keys.select(*varying, _at=pl.int_range(pl.len(), dtype=pl.UInt32))
-    found: list[Any] = []
+    found: list[pl.Series] = []
     for _ in range(LARGE_GROUPS):
         if rest.is_empty():
             break
@@ -130,7 +134,7 @@ def _groups(keys: pl.DataFrame) -> list[tuple[dict[str, Any], Any]]:
         found.append(rest["_at"].filter(same))
         rest = rest.filter(~same)
     found.extend(rest.group_by(varying, maintain_order=True).agg("_at")["_at"])
-    return [(keys.row(at[0], named=True), at.to_numpy()) for at in sorted(found, key=lambda at: repr(keys.row(at[0])))]
+    return [at.to_numpy() for at in found]
 
 
 class _Group:
