@@ -11,8 +11,13 @@ typedef struct {
     Py_buffer table;
     size_t offset, width;
     Py_ssize_t stride;
-    uint32_t (*sums)[2][16]; /* by byte of the field, its low and its high half: what they add to the sum of the message */
+    const uint64_t *factors; /* by word of eight bytes: what a change of it is multiplied by in the check sum */
 } field_t;
+
+/* Eight bytes of a message that are not those of the message before, and their factor. */
+typedef struct {
+    uint64_t bits, factor;
+} change_t;
 
 typedef struct {
     field_t *fields;
@@ -20,7 +25,10 @@ typedef struct {
     Py_buffer chosen; /* numbers of rows, uint32; without buffer: row after row */
     uint8_t *current, *previous;
     size_t width;
-    uint32_t (*sums)[2][16], ahead[4][256];
+    uint64_t *factors; /* by place of a word, if changes are to be told */
+    change_t *changes;
+    size_t changed;
+    uint32_t ahead[4][256];
     uint64_t matches[LONGEST + 1];
     uint8_t match_sizes[LONGEST + 1];
 } messages_t;
@@ -61,18 +69,40 @@ static void spread(const uint32_t *bits, int count, uint32_t *images) {
         for (int value = 0; value < 1 << bit; value++) images[1 << bit | value] = images[value] ^ bits[bit];
 }
 
-/* What each byte of each field adds to the sum of its message, and how a sum goes on over a message of zeros. */
+/* The check sum is what is left of the message, read as a polynomial, when it is divided by another one. A word adds its own polynomial
+   times a power of x, so the sum of a message follows from that of the message before and the words that changed: each times the
+   remainder of its power, without carries; what these products add up to is divided once, as a message of 16 bytes. Such a product
+   comes out divided by x, hence the power before. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define CARRYLESS __builtin_cpu_supports("pclmul")
+
+__attribute__((target("pclmul"))) static uint32_t changes_sum(const change_t *changes, size_t count) {
+    __m128i sum = _mm_setzero_si128();
+    for (size_t place = 0; place < count; place++) {
+        __m128i both = _mm_loadu_si128((const __m128i *)(const void *)(changes + place));
+        sum = _mm_xor_si128(sum, _mm_clmulepi64_si128(both, both, 0x10));
+    }
+    uint8_t left[16];
+    memcpy(left, &sum, sizeof left);
+    return crc(0, left, sizeof left);
+}
+#else
+#define CARRYLESS 0
+
+static uint32_t changes_sum(const change_t *changes, size_t count) {
+    (void)changes;
+    return (uint32_t)count;
+}
+#endif
+
+/* The factors of all words, and how a sum goes on over a message of zeros. */
 static void sums_prepare(messages_t *all) {
-    uint32_t bits[8], state[32];
-    for (int bit = 0; bit < 8; bit++) bits[bit] = crc_table[0][1 << bit];
-    size_t behind = 0;
-    for (Py_ssize_t index = all->opened - 1; index >= 0; index--) {
-        field_t *field = all->fields + index;
-        for (size_t place = field->width; place-- > 0;) {
-            for (; behind < all->width - 1 - field->offset - place; behind++)
-                for (int bit = 0; bit < 8; bit++) bits[bit] = crc_table[0][bits[bit] & 255] ^ bits[bit] >> 8;
-            for (int half = 0; half < 2; half++) spread(bits + 4 * half, 4, field->sums[place][half]);
-        }
+    uint32_t state[32], power = 0x80000000U; /* x to the 0; the highest power stands lowest */
+    for (int step = 0; step < 65; step++) power = power >> 31 ? (power ^ 0xEDB88320U) << 1 | 1 : power << 1;
+    for (size_t place = all->width; place-- > 0;) {
+        power = crc_table[0][power & 255] ^ power >> 8;
+        all->factors[place] = (uint64_t)power << 32;
     }
     for (int bit = 0; bit < 32; bit++) {
         state[bit] = (uint32_t)1 << bit;
@@ -131,29 +161,22 @@ static void weave(messages_t *all, Py_ssize_t number) {
 /* Puts a field into the message. Where it begins and ends to differ from the message before; ``first`` is the field's width if it does not. */
 typedef struct {
     size_t first, end;
-} change_t;
+} span_t;
 
-static inline change_t put_field(const messages_t *all, const field_t *field, Py_ssize_t number, uint32_t *sum) {
+static inline span_t put_field(const messages_t *all, const field_t *field, Py_ssize_t number, size_t *count) {
     const uint8_t *row = row_of(all, field, number), *then = all->previous + field->offset;
     uint8_t *now = all->current + field->offset;
-    change_t change = {field->width, 0};
+    span_t span = {field->width, 0};
     for (size_t place = 0; place < field->width; place += 8) {
         size_t size = field->width - place;
         uint64_t word = load(row + place, size), changed = word ^ load(then + place, size);
         store(now + place, size, word);
         if (!changed) continue;
-        if (change.first == field->width) change.first = place + (size_t)(__builtin_ctzll(changed) >> 3);
-        change.end = place + 8 - (size_t)(__builtin_clzll(changed) >> 3);
-        if (all->sums == NULL) continue;
-        const uint32_t(*sums)[2][16] = field->sums + place;
-        uint32_t even = 0, odd = 0;
-        for (int byte = 0; byte < 8; byte += 2, changed >>= 16) {
-            even ^= sums[byte][0][changed & 15] ^ sums[byte][1][changed >> 4 & 15];
-            odd ^= sums[byte + 1][0][changed >> 8 & 15] ^ sums[byte + 1][1][changed >> 12 & 15];
-        }
-        *sum ^= even ^ odd;
+        if (span.first == field->width) span.first = place + (size_t)(__builtin_ctzll(changed) >> 3);
+        span.end = place + 8 - (size_t)(__builtin_clzll(changed) >> 3);
+        if (field->factors != NULL) all->changes[(*count)++] = (change_t){changed, field->factors[place]};
     }
-    return change;
+    return span;
 }
 
 /* Where tokens go: to be counted, or to be written. */
@@ -193,23 +216,22 @@ static inline void repeated(sink_t *sink, const messages_t *all, size_t run, siz
 }
 
 /* The next message behind ``run`` bytes that wait to be written as repeated: how many wait now. */
-static inline size_t follow(sink_t *goal, messages_t *all, Py_ssize_t number, size_t run, uint32_t *sum) {
+static inline size_t follow(sink_t *goal, messages_t *all, Py_ssize_t number, size_t run) {
     sink_t sink = *goal; /* copies of its own live in registers */
-    uint32_t changed = 0;
-    size_t place = 0;
+    size_t place = 0, changed = 0;
     turn(all);
     for (Py_ssize_t index = 0; index < all->opened; index++) {
         const field_t *field = all->fields + index;
-        change_t change = put_field(all, field, number, &changed);
-        run += field->offset - place + change.first;
+        span_t span = put_field(all, field, number, &changed);
+        run += field->offset - place + span.first;
         place = field->offset + field->width;
-        if (change.first == field->width) continue;
-        repeated(&sink, all, run, field->offset + change.first);
-        literals(&sink, all->current + field->offset + change.first, change.end - change.first);
-        run = field->width - change.end;
+        if (span.first == field->width) continue;
+        repeated(&sink, all, run, field->offset + span.first);
+        literals(&sink, all->current + field->offset + span.first, span.end - span.first);
+        run = field->width - span.end;
     }
     *goal = sink;
-    *sum ^= changed;
+    all->changed = changed;
     return run + all->width - place;
 }
 
@@ -222,8 +244,7 @@ static void learn(messages_t *all, counts_t *counts) {
     sink.weight = (uint32_t)(all->count / known);
     sink.distance = distance_part(all->width);
     size_t run = 0;
-    uint32_t sum = 0;
-    for (Py_ssize_t number = 1; number < known; number++) run = follow(&sink, all, number, run, &sum);
+    for (Py_ssize_t number = 1; number < known; number++) run = follow(&sink, all, number, run);
     repeated(&sink, all, run, all->width);
 }
 
@@ -256,7 +277,7 @@ static inline int room(blob_t *blob, sink_t *sink, size_t bytes) {
 static int compress(messages_t *all, blob_t *blob, sink_t *sink, uint32_t *sum) {
     size_t run = 0;
     if (all->width <= FARTHEST) matches_prepare(all, sink->codes);
-    if (all->sums != NULL) sums_prepare(all);
+    if (all->factors != NULL) sums_prepare(all);
     if (!room(blob, sink, all->width)) return 0;
     weave(all, 0);
     literals(sink, all->current, all->width);
@@ -268,8 +289,12 @@ static int compress(messages_t *all, blob_t *blob, sink_t *sink, uint32_t *sum) 
             weave(all, number);
             literals(sink, all->current, all->width);
         } else
-            run = follow(sink, all, number, run, &message);
-        *sum = all->sums != NULL ? ahead(all, *sum) ^ message : crc(*sum, all->current, all->width);
+            run = follow(sink, all, number, run);
+        if (all->factors != NULL) {
+            message ^= changes_sum(all->changes, all->changed);
+            *sum = ahead(all, *sum) ^ message;
+        } else
+            *sum = crc(*sum, all->current, all->width);
     }
     if (!room(blob, sink, run / 32)) return 0;
     repeated(sink, all, run, all->width);
@@ -281,7 +306,8 @@ static void messages_close(messages_t *all) {
     if (all->chosen.obj != NULL) PyBuffer_Release(&all->chosen);
     free(all->fields);
     free(all->current < all->previous ? all->current : all->previous);
-    free(all->sums);
+    free(all->factors);
+    free(all->changes);
     memset(all, 0, sizeof *all);
 }
 
@@ -346,8 +372,12 @@ static int messages_open(messages_t *all, PyObject *block) {
     size_t bytes = 0;
     for (Py_ssize_t index = 0; index < all->opened; index++) bytes += all->fields[index].width;
     all->current = malloc(2 * shared.size + 1);
-    if (all->count >= FEW && shared.size <= FARTHEST) all->sums = calloc(bytes + 8, sizeof *all->sums); /* and what eight bytes at once read behind */
-    if (all->current == NULL || (all->sums == NULL && all->count >= FEW && shared.size <= FARTHEST)) {
+    int told = all->count >= FEW && shared.size <= FARTHEST && CARRYLESS;
+    if (told) {
+        all->factors = malloc((shared.size + 1) * sizeof *all->factors);
+        all->changes = malloc((bytes / 8 + (size_t)all->opened + 1) * sizeof *all->changes);
+    }
+    if (all->current == NULL || (told && (all->factors == NULL || all->changes == NULL))) {
         blob_free(&shared);
         return PyErr_NoMemory() != NULL;
     }
@@ -357,8 +387,7 @@ static int messages_open(messages_t *all, PyObject *block) {
         memcpy(all->previous, shared.data, shared.size);
     }
     blob_free(&shared);
-    for (Py_ssize_t index = 0, place = 0; index < all->opened && all->sums != NULL; place += (Py_ssize_t)all->fields[index++].width)
-        all->fields[index].sums = all->sums + place;
+    for (Py_ssize_t index = 0; index < all->opened && told; index++) all->fields[index].factors = all->factors + all->fields[index].offset;
     return all->width ? rows_check(all) : refuse("a message has one byte at least");
 }
 
