@@ -80,8 +80,9 @@ static void spread(const uint32_t *bits, int count, uint32_t *images) {
 __attribute__((target("pclmul"))) static uint32_t changes_sum(const change_t *changes, size_t count) {
     __m128i sum = _mm_setzero_si128();
     for (size_t place = 0; place < count; place++) {
-        __m128i both = _mm_loadu_si128((const __m128i *)(const void *)(changes + place));
-        sum = _mm_xor_si128(sum, _mm_clmulepi64_si128(both, both, 0x10));
+        __m128i bits = _mm_loadl_epi64((const __m128i *)(const void *)&changes[place].bits);
+        __m128i factor = _mm_loadl_epi64((const __m128i *)(const void *)&changes[place].factor);
+        sum = _mm_xor_si128(sum, _mm_clmulepi64_si128(bits, factor, 0));
     }
     uint8_t left[16];
     memcpy(left, &sum, sizeof left);
@@ -226,8 +227,12 @@ static inline size_t follow(sink_t *goal, messages_t *all, Py_ssize_t number, si
         run += field->offset - place + span.first;
         place = field->offset + field->width;
         if (span.first == field->width) continue;
-        repeated(&sink, all, run, field->offset + span.first);
-        literals(&sink, all->current + field->offset + span.first, span.end - span.first);
+        size_t begin = field->offset + span.first;
+        if (run < SHORTEST && run <= begin)
+            begin -= run;
+        else
+            repeated(&sink, all, run, begin);
+        literals(&sink, all->current + begin, field->offset + span.end - begin);
         run = field->width - span.end;
     }
     *goal = sink;
@@ -371,7 +376,7 @@ static int messages_open(messages_t *all, PyObject *block) {
     all->width = shared.size;
     size_t bytes = 0;
     for (Py_ssize_t index = 0; index < all->opened; index++) bytes += all->fields[index].width;
-    all->current = malloc(2 * shared.size + 1);
+    all->current = malloc(2 * shared.size + 8); /* and what is read behind the last message */
     int told = all->count >= FEW && shared.size <= FARTHEST && CARRYLESS;
     if (told) {
         all->factors = malloc((shared.size + 1) * sizeof *all->factors);
@@ -392,31 +397,31 @@ static int messages_open(messages_t *all, PyObject *block) {
 }
 
 /* The whole gzip member; 0 where there is no memory. */
-static int member(blob_t *blob, messages_t *blocks, Py_ssize_t count, const Py_buffer *head, const Py_buffer *tail) {
+static int member(blob_t *blob, messages_t *blocks, Py_ssize_t count, const blob_t *head, const blob_t *tail) {
     static const uint8_t MAGIC[10] = {0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 4, 0xFF};
     counts_t counts = {0};
     codes_t codes;
-    uint64_t size = (uint64_t)head->len + (uint64_t)tail->len;
+    uint64_t size = (uint64_t)head->size + (uint64_t)tail->size;
     counts.literals[END_OF_BLOCK] = 1;
     sink_t counting = {&counts, 1, {0, 0, 0}, {NULL, 0, 0}, NULL};
-    literals(&counting, head->buf, (size_t)head->len);
-    literals(&counting, tail->buf, (size_t)tail->len);
+    literals(&counting, head->data, head->size);
+    literals(&counting, tail->data, tail->size);
     for (Py_ssize_t index = 0; index < count; index++) {
         learn(blocks + index, &counts);
         size += blocks[index].width * (uint64_t)blocks[index].count;
     }
     codes_for(&counts, &codes);
-    if (!blob_reserve(blob, sizeof MAGIC + HEAD_BYTES + 2 * (size_t)head->len + 64)) return 0;
+    if (!blob_reserve(blob, sizeof MAGIC + HEAD_BYTES + 2 * head->size + 64)) return 0;
     memcpy(blob->data, MAGIC, sizeof MAGIC);
     sink_t sink = {NULL, 0, {0, 0, 0}, {blob->data + sizeof MAGIC, 0, 0}, &codes};
     bits_head(&sink.out, &codes);
-    literals(&sink, head->buf, (size_t)head->len);
-    uint32_t sum = crc(0xFFFFFFFFU, head->buf, (size_t)head->len);
+    literals(&sink, head->data, head->size);
+    uint32_t sum = crc(0xFFFFFFFFU, head->data, head->size);
     for (Py_ssize_t index = 0; index < count; index++)
         if (!compress(blocks + index, blob, &sink, &sum)) return 0;
-    if (!room(blob, &sink, (size_t)tail->len)) return 0;
-    literals(&sink, tail->buf, (size_t)tail->len);
-    sum = crc(sum, tail->buf, (size_t)tail->len) ^ 0xFFFFFFFFU;
+    if (!room(blob, &sink, tail->size)) return 0;
+    literals(&sink, tail->data, tail->size);
+    sum = crc(sum, tail->data, tail->size) ^ 0xFFFFFFFFU;
     bits_put(&sink.out, codes.literals[END_OF_BLOCK].bits, codes.literals[END_OF_BLOCK].size);
     if (sink.out.waiting) sink.out.at++;
     memcpy(sink.out.at, &sum, 4);
@@ -426,16 +431,25 @@ static int member(blob_t *blob, messages_t *blocks, Py_ssize_t count, const Py_b
     return 1;
 }
 
+/* With room for what is read behind. */
+static int copied(blob_t *to, const char *text, size_t size) {
+    if (!blob_resize(to, size + 8)) return 0;
+    memcpy(to->data, text, size);
+    to->size = size;
+    return 1;
+}
+
 PyObject *kernel_gzip(PyObject *module, PyObject *args) {
     (void)module;
-    Py_buffer head, tail;
+    const char *ends[2];
+    Py_ssize_t sizes[2];
     PyObject *list, *result = NULL;
-    blob_t blob = {0};
-    if (!PyArg_ParseTuple(args, "y*O!y*", &head, &PyTuple_Type, &list, &tail)) return NULL;
+    blob_t blob = {0}, head = {0}, tail = {0};
+    if (!PyArg_ParseTuple(args, "y#O!y#", &ends[0], &sizes[0], &PyTuple_Type, &list, &ends[1], &sizes[1])) return NULL;
     Py_ssize_t count = PyTuple_Size(list), opened = 0;
     messages_t *blocks = calloc((size_t)count + 1, sizeof *blocks);
     crc_prepare();
-    if (blocks == NULL) {
+    if (blocks == NULL || !copied(&head, ends[0], (size_t)sizes[0]) || !copied(&tail, ends[1], (size_t)sizes[1])) {
         PyErr_NoMemory();
         goto done;
     }
@@ -452,7 +466,7 @@ done:
     for (Py_ssize_t index = 0; index < opened; index++) messages_close(blocks + index);
     free(blocks);
     blob_free(&blob);
-    PyBuffer_Release(&head);
-    PyBuffer_Release(&tail);
+    blob_free(&head);
+    blob_free(&tail);
     return result;
 }

@@ -75,6 +75,12 @@ typedef struct {
     Py_buffer subsequences;
 } records_t;
 
+static inline int number_at(const records_t *records, Py_ssize_t row, sequence_t *number) {
+    size_t size;
+    const uint8_t *limit, *text = views_at(&records->sequences, row, &size, &limit);
+    return number_read(number, text, size);
+}
+
 static int records_open(records_t *records, PyObject *views, PyObject *buffers, PyObject *subsequences) {
     memset(records, 0, sizeof *records);
     if (!views_open(&records->sequences, views, buffers)) return 0;
@@ -94,25 +100,36 @@ static void records_close(records_t *records) {
     views_close(&records->sequences);
 }
 
+/* Records whose numbers are folded side by side: each fold waits for the one before, but not for those of other records. */
+enum { ABREAST = 4 };
+
 static int hash_all(const records_t *records, uint64_t *high, uint64_t *low) {
     static const uint64_t OFFSETS[LANES] = {0x9E3779B97F4A7C15U, 0xD1B54A32D192ED03U};
     const uint32_t *subsequences = records->subsequences.buf;
     sequence_t number = {{0}, NULL, 0, 0};
     lanes_t upper = {{0, 0}};
     *high = *low = 0;
-    for (Py_ssize_t row = 0; row < records->sequences.rows; row++) {
-        size_t size;
-        const uint8_t *limit, *text = views_at(&records->sequences, row, &size, &limit);
-        if (!number_read(&number, text, size)) return 0;
-        if (!number.same) {
-            upper = (lanes_t){{0, 0}};
-            for (int limb = LIMBS - 1; limb >= 2; limb--) fold(&upper, number.limbs[limb], number.limbs[limb]);
+    for (Py_ssize_t row = 0; row < records->sequences.rows; row += ABREAST) {
+        Py_ssize_t left = records->sequences.rows - row, abreast = left < ABREAST ? left : ABREAST;
+        uint64_t limbs[ABREAST][2] = {{0}};
+        lanes_t states[ABREAST];
+        for (Py_ssize_t place = 0; place < abreast; place++) {
+            if (!number_at(records, row + place, &number)) return 0;
+            if (!number.same) {
+                upper = (lanes_t){{0, 0}};
+                for (int limb = LIMBS - 1; limb >= 2; limb--) fold(&upper, number.limbs[limb], number.limbs[limb]);
+            }
+            states[place] = upper;
+            memcpy(limbs[place], number.limbs, sizeof limbs[place]);
         }
-        lanes_t state = upper;
-        for (int limb = 1; limb >= 0; limb--) fold(&state, number.limbs[limb], number.limbs[limb]);
-        fold(&state, subsequences[row] + OFFSETS[0], subsequences[row] + OFFSETS[1]);
-        *low += state.lanes[1];
-        *high += state.lanes[0] + (*low < state.lanes[1]);
+        for (int limb = 1; limb >= 0; limb--)
+            for (Py_ssize_t place = 0; place < abreast; place++) fold(states + place, limbs[place][limb], limbs[place][limb]);
+        for (Py_ssize_t place = 0; place < abreast; place++) {
+            uint64_t subsequence = subsequences[row + place];
+            fold(states + place, subsequence + OFFSETS[0], subsequence + OFFSETS[1]);
+            *low += states[place].lanes[1];
+            *high += states[place].lanes[0] + (*low < states[place].lanes[1]);
+        }
     }
     return 1;
 }
@@ -137,18 +154,26 @@ static int ids_all(const records_t *records, const unsigned long long *seeds, ui
     const uint32_t *subsequences = records->subsequences.buf;
     const lanes_t begin = {{mix0(seeds[0]), mix1(seeds[1])}};
     sequence_t number = {{0}, NULL, 0, 0};
-    for (Py_ssize_t row = 0; row < records->sequences.rows; row++) {
-        size_t size;
-        const uint8_t *limit, *text = views_at(&records->sequences, row, &size, &limit);
-        if (!number_read(&number, text, size)) return 0;
-        lanes_t state = begin;
-        for (int limb = 0; limb < LIMBS; limb++) fold(&state, number.limbs[limb], number.limbs[limb]);
-        fold(&state, subsequences[row] + OFFSET, subsequences[row] + OFFSET);
-        uint64_t low = state.lanes[0] + !state.lanes[0], high = state.lanes[1];
-        uint64_t span = mix1(low ^ mix0(high ^ seeds[2]) ^ seeds[3]);
-        traces[2 * row] = low;
-        traces[2 * row + 1] = high;
-        spans[row] = span + !span;
+    for (Py_ssize_t row = 0; row < records->sequences.rows; row += ABREAST) {
+        Py_ssize_t left = records->sequences.rows - row, abreast = left < ABREAST ? left : ABREAST;
+        uint64_t limbs[ABREAST][LIMBS];
+        lanes_t states[ABREAST];
+        for (Py_ssize_t place = 0; place < abreast; place++) {
+            if (!number_at(records, row + place, &number)) return 0;
+            states[place] = begin;
+            memcpy(limbs[place], number.limbs, sizeof number.limbs);
+        }
+        for (int limb = 0; limb < LIMBS; limb++)
+            for (Py_ssize_t place = 0; place < abreast; place++) fold(states + place, limbs[place][limb], limbs[place][limb]);
+        for (Py_ssize_t place = 0; place < abreast; place++) {
+            uint64_t subsequence = subsequences[row + place] + OFFSET;
+            fold(states + place, subsequence, subsequence);
+            uint64_t low = states[place].lanes[0] + !states[place].lanes[0], high = states[place].lanes[1];
+            uint64_t span = mix1(low ^ mix0(high ^ seeds[2]) ^ seeds[3]);
+            traces[2 * (row + place)] = low;
+            traces[2 * (row + place) + 1] = high;
+            spans[row + place] = span + !span;
+        }
     }
     return 1;
 }
