@@ -184,17 +184,23 @@ class Sender:
         self._compression = compression
         self._once = once
 
-    async def deliver(self, request: Request, stream: str, shard: str) -> Tally:
+    def packed(self, request: Request) -> bytes:
+        """The body as it is sent; takes milliseconds, so call it off the event loop."""
+        return compressed(request, self._compression)
+
+    async def deliver(self, request: Request, stream: str, shard: str, body: bytes | None = None) -> Tally:
         """Send until the collector has decided; a request that is too large is halved, one that is not valid is given up.
+
+        ``body`` is what ``packed`` made of the request, where that is there already.
 
         Raises:
             Refused: the collector would refuse any other request, too; nothing was given up. Not with ``once``.
         """
-        body = await asyncio.to_thread(compressed, request, self._compression)
+        packed = body or await asyncio.to_thread(self.packed, request)
         encoding = "" if self._compression is Compression.NONE else self._compression.value
         wait = FIRST_WAIT
         while True:
-            answer = await self._collector.send(request.path, body, encoding)
+            answer = await self._collector.send(request.path, packed, encoding)
             if answer.status == TOO_LARGE and (halves := split(request)):
                 return await self.deliver(halves[0], stream, shard) + await self.deliver(halves[1], stream, shard)
             if 200 <= answer.status < 300:
@@ -270,8 +276,14 @@ class Exporter:
         """Send one unit or gap, whatever was sent before; each request that was given up leaves a note that names it."""
         tally, made = Tally(), gap_requests(link, self._shape) if segment is None else requests(link, segment, urls, self._shape)
         number = 0
-        while (request := await asyncio.to_thread(next, made, None)) is not None:
-            sent = await self._sender.deliver(request, self._stream, link.shard)
+
+        def following() -> tuple[Request, bytes] | None:
+            request = next(made, None)
+            return None if request is None else (request, self._sender.packed(request))
+
+        while (parcel := await asyncio.to_thread(following)) is not None:
+            request, body = parcel
+            sent = await self._sender.deliver(request, self._stream, link.shard, body)
             if sent.parked:
                 note = {"shard": link.shard, "after": str(link.after), "last": str(link.last), "request": number, "items": sent.parked}
                 key = f"export/{self._stream}/parked/{link.shard}/{link.after:060d}-{number:06d}.json"
