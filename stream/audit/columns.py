@@ -1,7 +1,7 @@
-"""The little of Parquet that ledger segments are written in: one row group, one page for each column, nothing that depends on a library.
+"""The little of Parquet that ledger segments are written in: one row group, one page for each column.
 
-A segment's bytes name it, and whoever finishes the unit of a worker that died must come to the same ones. So they may not change with the
-version of a Parquet library, nor with whether the compiled kernel is there. What is used: optional columns; texts that rise, such as
+A segment's bytes name it, and whoever finishes the unit of a worker that died should come to the same ones. So they do not change with the
+version of a Parquet library, nor with whether the compiled kernel is there; of libraries, only Zstandard has a say. What is used: optional columns; texts that rise, such as
 sequence numbers, as DELTA_BYTE_ARRAY; texts of a few kinds by dictionary; integers as DELTA_BINARY_PACKED in blocks of 128 with four
 miniblocks; data pages of version 1, with Zstandard at level 1 where that makes a column smaller.
 """

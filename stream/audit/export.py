@@ -196,11 +196,12 @@ class Sender:
         Raises:
             Refused: the collector would refuse any other request, too; nothing was given up. Not with ``once``.
         """
-        packed = body or await asyncio.to_thread(self.packed, request)
+        if body is None:
+            body = await asyncio.to_thread(self.packed, request)
         encoding = "" if self._compression is Compression.NONE else self._compression.value
         wait = FIRST_WAIT
         while True:
-            answer = await self._collector.send(request.path, packed, encoding)
+            answer = await self._collector.send(request.path, body, encoding)
             if answer.status == TOO_LARGE and (halves := split(request)):
                 return await self.deliver(halves[0], stream, shard) + await self.deliver(halves[1], stream, shard)
             if 200 <= answer.status < 300:
