@@ -1,9 +1,11 @@
 """The little of Parquet that ledger segments are written in: one row group, one page for each column.
 
 A segment's bytes name it, and whoever finishes the unit of a worker that died should come to the same ones. So they do not change with the
-version of a Parquet library, nor with whether the compiled kernel is there; of libraries, only Zstandard has a say. What is used: optional columns; texts that rise, such as
-sequence numbers, as DELTA_BYTE_ARRAY; texts of a few kinds by dictionary; integers as DELTA_BINARY_PACKED in blocks of 128 with four
-miniblocks; data pages of version 1, with Zstandard at level 1 where that makes a column smaller.
+version of a Parquet library, nor with whether the compiled kernel is there; of libraries, only Zstandard has a say.
+
+What is used: optional columns; texts that rise, such as sequence numbers, as DELTA_BYTE_ARRAY; texts of a few kinds by dictionary; integers
+as DELTA_BINARY_PACKED in blocks of 128 with four miniblocks; data pages of version 1, with Zstandard at level 1 where that makes a column
+smaller.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import pyarrow as pa
 
 from stream.audit import thrift
 from stream.audit.ids import characters
+from stream.audit.inside import known, numbers
 from stream.audit.thrift import I32, I64, Struct, struct_list
 from stream.audit.wire import varint
 from stream.native import KERNEL, views
@@ -76,11 +79,7 @@ def parquet(frame: pl.DataFrame, few: Mapping[str, Words | None], metadata: Mapp
 
     Columns of texts named in ``few`` have few different ones; what ``coded`` says of their values that are not null may be given.
     """
-    chunks: list[_Chunk] = []
-    for name in frame.columns if frame.height else ():
-        column = frame[name]
-        present = column.drop_nulls() if column.null_count() else column
-        chunks.append(_chunk(column, present, (few[name] or coded(present)) if name in few else None))
+    chunks = [_chunk(frame[name], few.get(name), few=name in few) for name in frame.columns] if frame.height else []
     parts, at, groups = [_MAGIC], len(_MAGIC), []
     for chunk in chunks:
         groups.append(_column(chunk, at))
@@ -126,26 +125,38 @@ def _column(chunk: _Chunk, at: int) -> Struct:
     return Struct({2: I64(at), 3: Struct(meta)})
 
 
-def _chunk(column: pl.Series, present: pl.Series, words: Words | None) -> _Chunk:
+def _chunk(column: pl.Series, words: Words | None, *, few: bool) -> _Chunk:
+    there = known(column)
+    statistics: dict[int, Any] = {3: I64(column.null_count())}
     pages: list[tuple[bytes, Struct, int]] = []
     values: Any = b""
-    if present.is_empty():
+    if column.null_count() == column.len():
         encoding = _PLAIN
     elif column.dtype != pl.String():
-        encoding, values = _DELTA_BINARY_PACKED, delta_integers(_signed(present))
-    elif words is not None:
-        different, codes = words
+        integers = numbers(column) if there is None else numbers(column)[there]
+        encoding, values = _DELTA_BINARY_PACKED, delta_integers(_signed(integers))
+        statistics |= _bounds(integers)
+    elif few:
+        different, codes = words or coded(column.drop_nulls())
         encoding, values = _RLE_DICTIONARY, _by_dictionary(len(different), codes)
         listed = b"".join(len(word).to_bytes(4, "little") + word for word in (text.encode() for text in different))
         pages.append((listed, Struct({1: I32(len(different)), 2: I32(_PLAIN)}), _DICTIONARY_PAGE))
     else:
-        encoding, values = _DELTA_BYTE_ARRAY, delta_texts(present)
+        encoding, values = _DELTA_BYTE_ARRAY, delta_texts(column if there is None else column.drop_nulls())
     head = Struct({1: I32(column.len()), 2: I32(encoding), 3: I32(_RLE), 4: I32(_RLE)})
-    pages.append((b"".join((_levels(column), values)), head, _DATA_PAGE))
-    return _laid_out(column, present, pages, encoding)
+    pages.append((b"".join((_levels(column.len(), there), values)), head, _DATA_PAGE))
+    return _laid_out(column, pages, encoding, Struct(statistics))
 
 
-def _laid_out(column: pl.Series, present: pl.Series, pages: list[tuple[bytes, Struct, int]], encoding: int) -> _Chunk:
+def _bounds(integers: Any) -> dict[int, bytes]:
+    """Greatest and least value, by which engines skip files."""
+    bounds = np.array([integers.max(), integers.min()], integers.dtype)
+    if bounds.itemsize == 2:
+        bounds = bounds.astype(np.uint32)
+    return {5: bounds[:1].tobytes(), 6: bounds[1:].tobytes()}
+
+
+def _laid_out(column: pl.Series, pages: list[tuple[bytes, Struct, int]], encoding: int, statistics: Struct) -> _Chunk:
     """The pages one behind the other, compressed if that makes them smaller."""
     whole = sum(len(body) for body, _, _ in pages)
     squeezed = [body if whole <= SMALL else _ZSTANDARD.compress(body, asbytes=True) for body, _, _ in pages]
@@ -162,33 +173,19 @@ def _laid_out(column: pl.Series, present: pl.Series, pages: list[tuple[bytes, St
         raw += len(head) + len(body)
     encodings = (_RLE, encoding) if encoding != _RLE_DICTIONARY else (_PLAIN, _RLE, _RLE_DICTIONARY)
     codec_number = _ZSTD if smaller else _UNCOMPRESSED
-    statistics = _statistics(column, present)
     return _Chunk(column.name, column.dtype, b"".join(parts), data_at, codec_number, encodings, column.len(), raw, statistics)
 
 
-def _statistics(column: pl.Series, present: pl.Series) -> Struct:
-    """How many nulls; and bounds of numbers, by which engines skip files."""
-    found: dict[int, Any] = {3: I64(column.null_count())}
-    if column.dtype != pl.String() and not present.is_empty():
-        width = 8 if column.dtype == pl.Int64() else 4
-        signed = column.dtype.is_signed_integer()
-        found[5], found[6] = (int(bound).to_bytes(width, "little", signed=signed) for bound in (present.max(), present.min()))  # type: ignore[arg-type]
-    return Struct(found)
+def _signed(integers: Any) -> Any:
+    if integers.itemsize == 2:
+        integers = integers.astype(np.uint32)
+    return integers.view(np.int64 if integers.itemsize == 8 else np.int32)
 
 
-def _signed(values: pl.Series) -> Any:
-    if values.dtype == pl.UInt16():
-        values = values.cast(pl.UInt32)
-    numbers = values.to_numpy()
-    return numbers.view(np.int64 if numbers.itemsize == 8 else np.int32)
-
-
-def _levels(column: pl.Series) -> bytes:
+def _levels(rows: int, there: Any) -> bytes:
     """Definition levels: a bit for each row, 1 where there is a value; one run where all agree."""
-    if column.null_count() in {0, column.len()}:
-        runs = varint(column.len() << 1) + bytes([column.null_count() == 0])
-    else:
-        runs = _packed(column.is_not_null().to_numpy(), 1)
+    some = there is None or bool(there.any())
+    runs = varint(rows << 1) + bytes([some]) if there is None or not some else _packed(there, 1)
     return len(runs).to_bytes(4, "little") + runs
 
 

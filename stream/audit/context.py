@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from stream.audit.inside import nothing
 from stream.native import KERNEL, views
 
 DEFAULT_PATHS: Final = ("$.traceparent", "$._otel.traceparent", "$.metadata.traceparent", "$._datadog.traceparent")
@@ -34,7 +35,7 @@ def extract(payloads: pl.Series, paths: Sequence[str]) -> pl.DataFrame:
     """
     at = _holding(payloads, sorted({path.rpartition(".")[2] for path in paths}))
     if at.is_empty():
-        return pl.DataFrame({name: pl.repeat(None, payloads.len(), dtype=kind, eager=True) for name, kind in COLUMNS.items()})
+        return pl.DataFrame([nothing(name, payloads.len()) for name in COLUMNS])
     text = _text(payloads.gather(at))
     found = pl.DataFrame({name: pl.repeat(None, at.len(), dtype=kind, eager=True) for name, kind in COLUMNS.items()})
     for path in paths:

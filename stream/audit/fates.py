@@ -9,10 +9,14 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from stream.audit.inside import known
 from stream.batch import ROW, Outcome
 from stream.native import array, series
 
 COLUMNS: Final = ("outcome", "stage", "reason")
+ONE_BY_ONE: Final = 8
+"""Different rows that are looked for one by one; a few comparisons cost less than a table of hashes."""
+
 _LABELS: Final = {outcome.value: outcome.label for outcome in Outcome}
 _KINDS: Final = pl.Schema(dict.fromkeys(COLUMNS, pl.String()))
 
@@ -26,14 +30,15 @@ class Fates:
 
     def column(self, name: str) -> pl.Series:
         """``outcome``, ``stage`` or ``reason`` of each record."""
-        texts = self.kinds[name]
-        arrow = texts.fill_null("").to_arrow(compat_level=pl.CompatLevel.newest())
+        texts = self.kinds[name].to_list()
+        arrow = pa.array([text or "" for text in texts], pa.string_view())
         _, own, *data = arrow.buffers()
-        views = np.frombuffer(own, "V16", texts.len(), 16 * arrow.offset)[self.codes]
-        known = texts.is_not_null().to_numpy()[self.codes]
-        nulls = len(known) - int(np.count_nonzero(known))
-        validity = np.packbits(known, bitorder="little") if nulls else None
-        return series(name, array(pa.string_view(), len(self.codes), validity, views, *data, nulls=nulls))
+        told = np.frombuffer(own, "V16", len(texts))[self.codes]
+        if None not in texts:
+            return series(name, array(pa.string_view(), len(told), None, told, *data))
+        there = np.array([text is not None for text in texts])[self.codes]
+        nulls = len(there) - int(np.count_nonzero(there))
+        return series(name, array(pa.string_view(), len(told), np.packbits(there, bitorder="little"), told, *data, nulls=nulls))
 
     def coded(self, name: str) -> tuple[list[str], Any]:
         """The different texts of a column in ascending order, and the place of each record's that is not null."""
@@ -54,16 +59,44 @@ class Fates:
 
 def fates_of(settled: pl.DataFrame, records: int) -> Fates:
     """The fates of so many records: those of ``settled`` (``Transformed.settled``), and all others were written."""
-    kinds = settled.select(COLUMNS).unique(maintain_order=True)
-    labelled = kinds.select(pl.col("outcome").replace_strict(_LABELS, return_dtype=pl.String), "stage", "reason")
-    every, codes = labelled, np.zeros(records, np.uint16)
-    if settled.height < records:
-        every = pl.concat([pl.DataFrame([[Outcome.WRITTEN.label], [None], [None]], schema=_KINDS), labelled])
-    first = every.height - kinds.height
-    if kinds.height == 1:
-        codes[settled[ROW].to_numpy()] = first
-    elif kinds.height > 1:
-        numbered = kinds.with_row_index("code")
-        own = settled.select(COLUMNS).join(numbered, on=COLUMNS, how="left", nulls_equal=True, maintain_order="left")["code"]
-        codes[settled[ROW].to_numpy()] = own.to_numpy() + first
-    return Fates(every, codes)
+    kinds, own = told_apart(settled.select(COLUMNS))
+    labelled = [(_LABELS[outcome], stage, reason) for outcome, stage, reason in kinds]
+    written = [] if settled.height == records else [(Outcome.WRITTEN.label, None, None)]
+    codes = np.zeros(records, np.uint16)
+    if kinds:
+        codes[settled[ROW].to_numpy()] = own + len(written)
+    return Fates(pl.DataFrame([*written, *labelled], schema=_KINDS, orient="row"), codes)
+
+
+def told_apart(frame: pl.DataFrame) -> tuple[list[tuple[Any, ...]], Any]:
+    """The different rows of a frame in the order in which they first come, and for each row which of them it is (uint16)."""
+    kinds: list[tuple[Any, ...]] = []
+    codes, left = np.zeros(frame.height, np.uint16), np.arange(frame.height)
+    rest = frame.get_columns()
+    while len(left) and len(kinds) < ONE_BY_ONE:
+        first = tuple(column[0] for column in rest)
+        same = np.ones(len(left), np.bool_)
+        for column, value in zip(rest, first, strict=True):
+            there = known(column)
+            same &= _equal(column, value, there)
+        codes[left[same]] = len(kinds)
+        kinds.append(first)
+        if same.all():
+            return kinds, codes
+        others = pl.Series(~same)
+        left, rest = left[~same], [column.filter(others) for column in rest]
+    if len(left):
+        more = pl.DataFrame(rest).unique(maintain_order=True)
+        numbered = more.with_row_index("_code", len(kinds))
+        kinds += more.rows()
+        codes[left] = (
+            pl.DataFrame(rest).join(numbered, on=more.columns, how="left", nulls_equal=True, maintain_order="left")["_code"].to_numpy()
+        )
+    return kinds, codes
+
+
+def _equal(column: pl.Series, value: Any, there: Any) -> Any:
+    if value is None:
+        return np.zeros(column.len(), np.bool_) if there is None else ~there
+    equal = (column == value).fill_null(value=False) if there is not None else column == value
+    return equal.to_numpy()

@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 from stream.audit import context
 from stream.audit.columns import parquet
 from stream.audit.fates import COLUMNS, Fates, fates_of
+from stream.audit.inside import lengths
 from stream.audit.set_hash import SetHash
 from stream.batch import ARRIVAL, ATTEMPT, DATA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch
 from stream.contracts import Encoded, OutputFile, Transformed
@@ -229,13 +230,13 @@ def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> tupl
     read = [
         frame[SEQUENCE].alias("seq"),
         frame[SUBSEQUENCE].alias("sub"),
-        frame[ARRIVAL].dt.epoch("ms").alias("arrival_ms"),
+        frame[ARRIVAL].to_physical().alias("arrival_ms"),
     ]
     fates = fates_of(transformed.settled, batch.rows)
     told = [fates.column(name) for name in COLUMNS]
     producer = context.extract(frame[DATA], paths)
     rows = pl.Series("rows", written.astype(np.int32))
-    size = frame[DATA].bin.size().cast(pl.Int32).alias("bytes")
+    size = pl.Series("bytes", lengths(frame[DATA]).astype(np.int32))
     return pl.DataFrame([*read, *told, *producer, rows, size]), fates
 
 

@@ -16,7 +16,8 @@ import polars as pl
 
 from stream.audit import ids, wire
 from stream.audit.chain import Link
-from stream.audit.fates import COLUMNS
+from stream.audit.fates import COLUMNS, told_apart
+from stream.audit.inside import known, lengths, numbers
 from stream.audit.ledger import Header, Segment
 from stream.audit.packing import Block
 from stream.audit.shape import Shape, Trust
@@ -33,6 +34,9 @@ AT_ONCE: Final = 65_536
 
 LARGE_GROUPS: Final = 4
 """Groups that are looked for one by one, which is quick for those that hold most records and slow for many little ones."""
+
+MANY: Final = 2**40
+"""Products of counts that still fit into an integer when they are multiplied by another one."""
 
 _CONSUMER: Final = 5
 _ERROR: Final = 2
@@ -73,13 +77,35 @@ class _Columns:
 
     def groups(self) -> list[tuple[dict[str, Any], Any]]:
         """What records of a group have in common, and where they stand, in an order that is the same every time."""
-        produced = pl.col("trace_id").is_not_null() & (self.trust is not Trust.IGNORE)
-        places = [f"dest_{index}" for index in range(len(self.header.targets))]
-        several = (pl.col("rows") > 0).alias("_rows")
-        keys = self.frame.select(*COLUMNS, *places, self.names.str.len_bytes().alias("_width"), several, _produced=produced)
-        told = keys if self.fates is None else keys.drop(COLUMNS).with_columns(pl.Series("_fate", self.fates))
-        found = sorted(_alike(told), key=lambda at: repr(keys.row(at[0])))
-        return [(keys.row(at[0], named=True), at) for at in found]
+        frame, fates = self.frame, self.fates if self.fates is not None else told_apart(self.frame.select(COLUMNS))[1]
+        produced = known(frame["trace_id"]) if self.trust is not Trust.IGNORE and frame["trace_id"].null_count() < frame.height else None
+        own = {
+            "_width": self.widths,
+            "_rows": numbers(frame["rows"]) > 0,
+            "_produced": np.full(frame.height, self._all_produced) if produced is None else produced,
+        }
+        parts = [fates, *(_places(frame[name]) for name in self.destinations), *own.values()]
+        found = []
+        for at in alike(parts):
+            row = int(at[0])
+            first = {name: frame[name][row] for name in (*COLUMNS, *self.destinations)}
+            first |= {name: values[row].item() for name, values in own.items()}
+            found.append((first, at))
+        return sorted(found, key=lambda group: repr(tuple(group[0].values())))
+
+    @property
+    def _all_produced(self) -> bool:
+        return self.trust is not Trust.IGNORE and not self.frame["trace_id"].null_count()
+
+    @property
+    def destinations(self) -> list[str]:
+        """The columns that say in which file a record lies."""
+        return [f"dest_{index}" for index in range(len(self.header.targets))]
+
+    @cached_property
+    def widths(self) -> Any:
+        """Characters of each message id."""
+        return lengths(self.names)
 
     @cached_property
     def ids(self) -> tuple[Any, Any]:
@@ -89,8 +115,7 @@ class _Columns:
     @cached_property
     def message_ids(self) -> Any:
         """Sequence numbers, with the sub-sequence number where there is one, filled up to the length of the longest."""
-        width = self.names.str.len_bytes().max()
-        return ids.characters(self.names, width if isinstance(width, int) else 0)
+        return ids.characters(self.names, int(self.widths.max()))
 
     @cached_property
     def times(self) -> tuple[Any, Any]:
@@ -107,7 +132,7 @@ class _Columns:
     def digits(self, name: str) -> Any:
         """A column of integers."""
         if name not in self._digits:
-            self._digits[name] = wire.digits(self.frame[name].fill_null(0).to_numpy())
+            self._digits[name] = wire.digits(numbers(self.frame[name]))
         return self._digits[name]
 
 
@@ -118,23 +143,32 @@ def _unhex(texts: pl.Series, have: pl.Series, width: int) -> Any:
     return found
 
 
-def _alike(keys: pl.DataFrame) -> list[Any]:
-    """Where rows stand that are equal."""
-    differ = keys.select(pl.all().ne_missing(pl.all().first()).any()).row(0)
-    varying = [name for name, differs in zip(keys.columns, differ, strict=True) if differs]
-    if not varying:
-        return [np.arange(keys.height, dtype=np.uint32)]
-    rest = keys.select(*varying, _at=pl.int_range(pl.len(), dtype=pl.UInt32))
-    found: list[pl.Series] = []
+def _places(column: pl.Series) -> Any:
+    """Small numbers, 0 where there is none."""
+    there = known(column)
+    values = numbers(column).astype(np.int64) + 1
+    return values if there is None else np.where(there, values, 0)
+
+
+def alike(parts: list[Any]) -> list[Any]:
+    """Where rows stand that agree in all of ``parts``, which are small numbers that are not negative; each in ascending order (uint32)."""
+    keys, kinds = np.zeros(len(parts[0]), np.int64), 1
+    for values in parts:
+        most = int(values.max()) + 1
+        if kinds * most > MANY:
+            keys = np.unique(keys, return_inverse=True)[1]
+            kinds = len(keys)
+        if most > 1:
+            keys, kinds = keys * most + values, kinds * most
+    at, found = np.arange(len(keys), dtype=np.uint32), []
     for _ in range(LARGE_GROUPS):
-        if rest.is_empty():
-            break
-        first = rest.row(0, named=True)
-        same = rest.select(pl.all_horizontal(pl.col(name).eq_missing(pl.lit(first[name])) for name in varying)).to_series()
-        found.append(rest["_at"].filter(same))
-        rest = rest.filter(~same)
-    found.extend(rest.group_by(varying, maintain_order=True).agg("_at")["_at"])
-    return [at.to_numpy() for at in found]
+        same = keys == keys[0]
+        found.append(at[same])
+        at, keys = at[~same], keys[~same]
+        if not len(at):
+            return found
+    order = np.argsort(keys, kind="stable")
+    return [*found, *np.split(at[order], np.flatnonzero(np.diff(keys[order])) + 1)]
 
 
 class _Group:
