@@ -59,7 +59,7 @@ class Fates:
 
 def fates_of(settled: pl.DataFrame, records: int) -> Fates:
     """The fates of so many records: those of ``settled`` (``Transformed.settled``), and all others were written."""
-    kinds, own = told_apart(settled.select(COLUMNS))
+    kinds, own = told_apart([settled[name] for name in COLUMNS])
     labelled = [(_LABELS[outcome], stage, reason) for outcome, stage, reason in kinds]
     written = [] if settled.height == records else [(Outcome.WRITTEN.label, None, None)]
     codes = np.zeros(records, np.uint16)
@@ -68,11 +68,11 @@ def fates_of(settled: pl.DataFrame, records: int) -> Fates:
     return Fates(pl.DataFrame([*written, *labelled], schema=_KINDS, orient="row"), codes)
 
 
-def told_apart(frame: pl.DataFrame) -> tuple[list[tuple[Any, ...]], Any]:
-    """The different rows of a frame in the order in which they first come, and for each row which of them it is (uint16)."""
+def told_apart(columns: list[pl.Series]) -> tuple[list[tuple[Any, ...]], Any]:
+    """The different rows of some columns in the order in which they first come, and for each row which of them it is (uint16)."""
     kinds: list[tuple[Any, ...]] = []
-    codes, left = np.zeros(frame.height, np.uint16), np.arange(frame.height)
-    rest = frame.get_columns()
+    rest, rows = columns, len(columns[0])
+    codes, left = np.zeros(rows, np.uint16), np.arange(rows)
     while len(left) and len(kinds) < ONE_BY_ONE:
         first = tuple(column[0] for column in rest)
         same = np.ones(len(left), np.bool_)
@@ -86,12 +86,11 @@ def told_apart(frame: pl.DataFrame) -> tuple[list[tuple[Any, ...]], Any]:
         others = pl.Series(~same)
         left, rest = left[~same], [column.filter(others) for column in rest]
     if len(left):
-        more = pl.DataFrame(rest).unique(maintain_order=True)
+        frame = pl.DataFrame(rest)
+        more = frame.unique(maintain_order=True)
         numbered = more.with_row_index("_code", len(kinds))
         kinds += more.rows()
-        codes[left] = (
-            pl.DataFrame(rest).join(numbered, on=more.columns, how="left", nulls_equal=True, maintain_order="left")["_code"].to_numpy()
-        )
+        codes[left] = frame.join(numbered, on=more.columns, how="left", nulls_equal=True, maintain_order="left")["_code"].to_numpy()
     return kinds, codes
 
 

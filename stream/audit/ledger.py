@@ -230,7 +230,7 @@ def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> tupl
     read = [
         frame[SEQUENCE].alias("seq"),
         frame[SUBSEQUENCE].alias("sub"),
-        frame[ARRIVAL].to_physical().alias("arrival_ms"),
+        frame[ARRIVAL].cast(pl.Int64).alias("arrival_ms"),
     ]
     fates = fates_of(transformed.settled, batch.rows)
     told = [fates.column(name) for name in COLUMNS]

@@ -77,7 +77,7 @@ class _Columns:
 
     def groups(self) -> list[tuple[dict[str, Any], Any]]:
         """What records of a group have in common, and where they stand, in an order that is the same every time."""
-        frame, fates = self.frame, self.fates if self.fates is not None else told_apart(self.frame.select(COLUMNS))[1]
+        frame, fates = self.frame, self.fates if self.fates is not None else told_apart([self.frame[name] for name in COLUMNS])[1]
         produced = known(frame["trace_id"]) if self.trust is not Trust.IGNORE and frame["trace_id"].null_count() < frame.height else None
         own = {
             "_width": self.widths,
