@@ -121,13 +121,19 @@ class _Columns:
     def times(self) -> tuple[Any, Any]:
         """When records arrived, and when they were sealed, which is no earlier."""
         start = self.frame["arrival_ms"].to_numpy().astype(np.uint64) * np.uint64(1_000_000)
-        return wire.eight_bytes(start), wire.eight_bytes(np.maximum(start, np.uint64(self.sealed)))
+        end = self.sealed if start.max() <= self.sealed else wire.eight_bytes(np.maximum(start, np.uint64(self.sealed)))
+        return wire.eight_bytes(start), end
 
     @cached_property
     def producers(self) -> tuple[Any, Any]:
         """The producers' trace ids and span ids, zeros where there are none."""
         have = self.frame["trace_id"].is_not_null()
         return tuple(_unhex(self.frame[name], have, width) for name, width in (("trace_id", 16), ("parent_id", 8)))
+
+    @cached_property
+    def rows(self) -> Any:
+        """How many rows were made of a record of which some were: one as a rule, which all have in common then."""
+        return self.digits("rows") if int(self.frame["rows"].max() or 0) > 1 else wire.digits([1]).tobytes()  # type: ignore[arg-type]
 
     def digits(self, name: str) -> Any:
         """A column of integers."""
@@ -222,7 +228,7 @@ class _Group:
             if self.outcome in _BAD:
                 pieces.append(wire.attribute(field, "error.type", first["reason"].partition(":")[0]))
         if first["_rows"]:
-            pieces += wire.attribute_of_numbers(field, "kst.dest.rows", columns.digits("rows"))
+            pieces += wire.attribute_of_numbers(field, "kst.dest.rows", columns.rows)
         return pieces + self._destinations(field)
 
     def _destinations(self, field: int) -> list[Piece]:
