@@ -13,8 +13,6 @@ static inline uint8_t *varint(uint8_t *out, uint64_t value) {
 
 static inline uint64_t zigzag(int64_t value) { return (uint64_t)value << 1 ^ (uint64_t)(value >> 63); }
 
-static inline uint64_t low_bits(uint64_t value, unsigned bits) { return bits < 64 ? value & (((uint64_t)1 << bits) - 1) : value; }
-
 /* A miniblock's values in ``width`` bits each, the first one lowest. */
 static uint8_t *pack(uint8_t *out, const uint64_t *values, unsigned width) {
     uint64_t bits = 0;
@@ -51,7 +49,7 @@ static int delta_pack(blob_t *out, const void *values, size_t count, int wide) {
             deltas[place] = (uint64_t)delta;
             if (delta < least) least = delta;
         }
-        for (size_t place = 0; place < size; place++) deltas[place] = low_bits(deltas[place] - (uint64_t)least, wide ? 64 : 32);
+        for (size_t place = 0; place < size; place++) deltas[place] -= (uint64_t)least;
         memset(deltas + size, 0, (BLOCK - size) * sizeof *deltas);
         at = varint(at, zigzag(least));
         uint8_t *widths = at;
