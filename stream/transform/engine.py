@@ -38,6 +38,7 @@ from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUB
 from stream.contracts import Transformed
 from stream.errors import Halted, StreamError
 from stream.transform.decode import DecoderConfig
+from stream.transform.places import first_places
 from stream.transform.stage import Applied, BoundStage, Resources, SchemaMismatch, StageConfig
 from stream.transform.types import RESERVED, SYSTEM, SYSTEM_SCHEMA, RecordSchema
 
@@ -242,15 +243,9 @@ def _places(step: Step, before: pl.Series, rows: pl.Series) -> pl.Series:
     Raises:
         Halted: one of ``rows`` is not among ``before``.
     """
-    if rows.is_empty():
-        return rows
-    given, kept = before.to_numpy(), rows.to_numpy()
-    if given[0] <= kept[0] and kept[-1] <= given[-1]:
-        place = np.zeros(int(given[-1] - given[0]) + 1, np.uint32)
-        place[(given - given[0])[::-1]] = np.arange(len(given), dtype=np.uint32)[::-1]
-        places = place[kept - given[0]]
-        if (given[places] == kept).all():
-            return pl.Series(places)
+    places = first_places(before, rows)
+    if places is not None:
+        return places
     msg = f"stage {step.name!r} gave rows that it was not given; `_row` must come from its input"
     raise Halted(msg)
 

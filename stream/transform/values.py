@@ -6,7 +6,7 @@ That is why no format is ever inferred from a column, and why every reader here 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Final
+from typing import Final, cast
 
 import polars as pl
 
@@ -112,3 +112,12 @@ def lacking(wire: pl.Expr, kind: Type) -> pl.Expr:
     if kind.kind is Kind.OBJECT:
         found += [wire.is_not_null() & lacking(wire.struct.field(name), inner) for name, inner in kind.fields if may_lack(inner)]
     return pl.any_horizontal(found).fill_null(value=False)
+
+
+_FEW: Final = 2
+
+
+def repeats(values: pl.Series) -> bool:
+    """Whether values occur so often that finding the distinct ones costs less than doing something expensive to all."""
+    distinct = cast("int", values.approx_n_unique())
+    return distinct * _FEW <= len(values) - values.null_count()

@@ -10,7 +10,7 @@ import polars as pl
 from pydantic import Field, field_validator, model_validator
 
 from stream.batch import ROW
-from stream.transform import grok, parsers
+from stream.transform import grok, parsers, urls
 from stream.transform.addresses import ip
 from stream.transform.parsers import Parser
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
@@ -51,7 +51,7 @@ class Parse(StageConfig):
     types: Mapping[str, str] = Field(default={}, description="Types by group, as in a schema; string where not given.")
     timestamp: tuple[str, ...] | None = Field(default=None, min_length=1, description="Formats as in strftime; the first that fits counts.")
     timezone: str = Field(default="UTC", min_length=1, description="Zone of times whose text has no offset, such as Europe/Berlin.")
-    url: tuple[str, ...] | None = Field(default=None, min_length=1, description=f"Parts of a URL: {', '.join(parsers.URL_PARTS)}; or true.")
+    url: tuple[str, ...] | None = Field(default=None, min_length=1, description=f"Parts of a URL: {', '.join(urls.PARTS)}; or true.")
     user_agent: bool = Field(default=False, description="Browser, version, os and device of a User-Agent header; a rough guess.")
     ip: bool = Field(default=False, description="Version, kind and network of an IP address.")
     into: str | None = Field(
@@ -69,15 +69,15 @@ class Parse(StageConfig):
     @classmethod
     def _all_parts(cls, value: Any) -> Any:
         if value is True:
-            return parsers.URL_PARTS
+            return urls.PARTS
         return None if value is False else [value] if isinstance(value, str) else value
 
     @field_validator("url")
     @classmethod
     def _known_parts(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for part in value or ():
-            if part not in parsers.URL_PARTS:
-                msg = f"{part!r} is no part of a URL; there are: {', '.join(parsers.URL_PARTS)} {near(part, parsers.URL_PARTS)}".strip()
+            if part not in urls.PARTS:
+                msg = f"{part!r} is no part of a URL; there are: {', '.join(urls.PARTS)} {near(part, urls.PARTS)}".strip()
                 raise ValueError(msg)
         return value
 
@@ -118,7 +118,7 @@ class Parse(StageConfig):
         if self.timestamp is not None:
             return parsers.timestamp(self.timestamp, self.timezone, self.into or self.column, self.column)
         if self.url is not None:
-            return parsers.url(prefix, self.url, self.column)
+            return urls.url(prefix, self.url, self.column)
         return parsers.user_agent(prefix, self.column) if self.user_agent else ip(prefix, self.column)
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
