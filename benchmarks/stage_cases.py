@@ -136,7 +136,7 @@ def deriving() -> list[Case]:
         Case(
             "sql", "SELECT _row, i0, upper(s0) AS s FROM batch", lambda frame: frame.select("_row", "i0", s=pl.col("s0").str.to_uppercase())
         ),
-        Case("python", {"function": "f", "adds": {"d": "int64"}}, lambda frame: frame.with_columns(d=pl.col("i0") - pl.col("i1"))),
+        Case("python", {"function": "it:f", "adds": {"d": "int64"}}, lambda frame: frame.with_columns(d=pl.col("i0") - pl.col("i1"))),
         Case("parse", {"column": "iso", "timestamp": MOMENT, "into": "x"}, lambda frame: frame.with_columns(x=iso)),
     ]
 

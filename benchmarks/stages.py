@@ -41,7 +41,7 @@ def main(chosen: list[str]) -> None:
     others = wide(ROWS)
     tables = {"t": pl.DataFrame({"k": [f"N{key:05d}" for key in range(KEYS)], "v": range(KEYS)})}
     tables["n"] = pl.DataFrame({"i0": range(KEYS), "v": range(KEYS)})
-    functions = {"f": lambda frame: frame.with_columns(d=pl.col("i0") - pl.col("i1"))}
+    functions = {"it:f": lambda frame: frame.with_columns(d=pl.col("i0") - pl.col("i1"))}
     resources = Resources(tables=tables, secrets={"env:K": hashlib.sha256(b"k").digest()}, functions=functions)
     stages = {stage.name: stage for stage in STAGES}
     print(f"Polars {pl.__version__}, Python {sys.version.split()[0]}, {ROWS:,} rows, {ten.width - 5} columns\n")

@@ -13,7 +13,7 @@ from stream.transform.patterns import check_pattern
 from stream.transform.stage import SchemaMismatch
 from stream.transform.texts import WRONG_TYPE, check_text_type, from_text
 from stream.transform.types import TIMESTAMP, parse_type
-from stream.transform.values import FIRST_US, LAST_US, repeats
+from stream.transform.values import in_range, repeats
 
 PARSE_FAILED: Final = "parse_failed"
 TEXT: Final = "text"
@@ -115,12 +115,12 @@ def timestamp(formats: Sequence[str], zone: str, into: str, name: str) -> Parser
     failed = pl.lit(f"{PARSE_FAILED}:{name}")
 
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-        done = _in_range(text.alias(TEXT).to_frame().select(moments[0]).to_series())
+        done = in_range(text.alias(TEXT).to_frame().select(moments[0]).to_series())
         for moment in moments[1:]:
             left = (done.is_null() & text.is_not_null()).arg_true()
             if not len(left):
                 break
-            done = done.scatter(left, _in_range(text.gather(left).alias(TEXT).to_frame().select(moment).to_series()))
+            done = done.scatter(left, in_range(text.gather(left).alias(TEXT).to_frame().select(moment).to_series()))
         return done.alias(into).to_frame(), _reason(done.is_null() & text.is_not_null(), failed)
 
     return Parser({into: TIMESTAMP}, read)
@@ -143,14 +143,6 @@ def _moment(form: str, zone: str) -> pl.Expr:
         # No time is skipped or comes twice there, and to look for those takes four times as long as to read the text.
         return moment.dt.replace_time_zone("UTC")
     return moment.dt.replace_time_zone(zone, ambiguous="null", non_existent="null").dt.convert_time_zone("UTC")
-
-
-def _in_range(moments: pl.Series) -> pl.Series:
-    """``moments`` with null in place of those that not every reader can show."""
-    micros = moments.to_physical()
-    if not ((micros < FIRST_US) | (micros > LAST_US)).any():
-        return moments.cast(TIMESTAMP)
-    return pl.select(pl.when(micros.is_between(FIRST_US, LAST_US)).then(moments).cast(TIMESTAMP)).to_series()
 
 
 _BROWSERS: Final = (

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Final
+
 import numpy as np
 import polars as pl
+
+_MOST_PARTS: Final = 64
+"""Parts of a frame that lie apart in memory, from where on going from one to the next costs more than copying all once."""
 
 
 def first_places(given: pl.Series, kept: pl.Series) -> pl.Series | None:
@@ -18,6 +24,24 @@ def first_places(given: pl.Series, kept: pl.Series) -> pl.Series | None:
     place[(before - before[0])[::-1]] = np.arange(len(before), dtype=np.uint32)[::-1]
     places = place[after - before[0]]
     return pl.Series(places) if (before[places] == after).all() else None
+
+
+def among(few: pl.Series, rows: pl.Series) -> pl.Series:
+    """Which of ``few`` are among ``rows``, which ascend; neither has a null."""
+    if rows.is_empty():
+        return pl.repeat(False, len(few), dtype=pl.Boolean, eager=True)
+    places = rows.search_sorted(few, side="left").clip(0, len(rows) - 1)
+    return rows.gather(places) == few
+
+
+def without(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
+    """The rows of ``frame`` but for those at ``places``, which ascend; where these are few nothing is copied."""
+    if len(places) + frame.n_chunks() > _MOST_PARTS:
+        kept = np.ones(frame.height, np.bool_)
+        kept[places.to_numpy()] = False
+        return frame.filter(pl.Series(kept))
+    cuts = [-1, *places.to_list(), frame.height]
+    return pl.concat([frame[low + 1 : high] for low, high in pairwise(cuts) if low + 1 < high] or [frame.clear()])
 
 
 def one_each(rows: pl.Series) -> bool:

@@ -33,12 +33,18 @@ def timestamps(text: pl.Series) -> pl.Series:
     # The one format most producers write is tried alone first: it costs a tenth of the others together.
     quick = text.str.to_datetime(_SECONDS_ZULU, time_unit="us", time_zone="UTC", strict=False)
     quick = quick.to_frame().select(pl.when(text.str.len_bytes() == 20).then(pl.first())).to_series()
-    left = quick.is_null() & text.is_not_null()
-    if left.any():
-        rest = pl.select(pl.when(left).then(text)).to_series()
-        quick = pl.select(pl.coalesce(quick, _timestamps_any(rest))).to_series()
-    micros = quick.to_physical()
-    return pl.select(pl.when(micros.is_between(FIRST_US, LAST_US)).then(quick).cast(TIMESTAMP)).to_series().alias(text.name)
+    left = (quick.is_null() & text.is_not_null()).arg_true()
+    if len(left):
+        quick = quick.scatter(left, _timestamps_any(text.gather(left)))
+    return in_range(quick).alias(text.name)
+
+
+def in_range(moments: pl.Series) -> pl.Series:
+    """``moments`` in UTC, with null in place of those that not every reader of the files can show."""
+    micros = moments.to_physical()
+    if not ((micros < FIRST_US) | (micros > LAST_US)).any():
+        return moments.cast(TIMESTAMP)
+    return pl.select(pl.when(micros.is_between(FIRST_US, LAST_US)).then(moments).cast(TIMESTAMP)).to_series()
 
 
 def _timestamps_any(text: pl.Series) -> pl.Series:

@@ -9,12 +9,11 @@ from typing import Any, ClassVar, Final, Self
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
-from stream.batch import ROW
 from stream.transform import grok, parsers, urls
 from stream.transform.addresses import ip
 from stream.transform.parsers import Parser
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
-from stream.transform.stages.common import refuse_clash, require
+from stream.transform.stages.common import refuse_clash, rejecting, require
 from stream.transform.types import near
 
 _WAYS: Final = ("regex", "grok", "timestamp", "url", "user_agent", "ip")
@@ -142,9 +141,6 @@ class Parse(StageConfig):
         def apply(frame: pl.DataFrame) -> Applied:
             columns, reason = parser.read(frame[column])
             done = frame.with_columns(columns).select(behind)
-            bad = reason.is_not_null()
-            if not reject or not bad.any():
-                return Applied(done)
-            return Applied(done.filter(~bad), done.select(ROW, reason).filter(bad))
+            return rejecting(done, reason) if reject else Applied(done)
 
         return apply
