@@ -23,8 +23,7 @@ import itertools
 import json
 import re
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -34,7 +33,8 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from stream.transform.decoders.depth import any_deep, too_deep
-from stream.transform.types import Kind, RecordSchema, Type
+from stream.transform.decoders.shapes import fits, struct
+from stream.transform.types import Kind, RecordSchema
 
 EMPTY: Final = "empty_record"
 INVALID_UTF8: Final = "invalid_utf8"
@@ -77,7 +77,7 @@ class Reader:
         wire = [pa.field(name, kind.wire) for name, kind in schema if kind.kind is not Kind.JSON]
         self._wire = pa.schema(wire)
         self._frame = pl.DataFrame(pa.table([pa.array([], field.type) for field in wire], schema=self._wire)).schema
-        self._typed = msgspec.json.Decoder(_struct("Record", schema.fields, strict=strict))
+        self._typed = msgspec.json.Decoder(struct("Record", schema.fields, strict=strict))
         self._decimals = [
             (f"f{index}", name, kind.wire.precision, kind.wire.scale)
             for index, (name, kind) in enumerate(schema)
@@ -265,7 +265,7 @@ class Reader:
         except msgspec.DecodeError:
             return SYNTAX
         for member, name, precision, scale in self._decimals:
-            if not _fits(getattr(decoded, member), precision, scale):
+            if not fits(getattr(decoded, member), precision, scale):
                 return f"{WRONG_TYPE}:{name}"
         return None
 
@@ -383,48 +383,3 @@ def _starts(records: pa.LargeBinaryArray) -> list[int]:
 def _parsing(wire: pa.Schema) -> pj.ParseOptions:
     explicit = pa.schema([pa.field("r", pa.struct(list(wire)))])
     return pj.ParseOptions(explicit_schema=explicit, unexpected_field_behavior="ignore")
-
-
-def _fits(value: Decimal | None, precision: int, scale: int) -> bool:
-    """False only for what Arrow refuses too: more digits before or behind the point than there is room for."""
-    if not value:
-        return True
-    _, digits, exponent = value.as_tuple()
-    if not isinstance(exponent, int):
-        return False
-    trailing = len(digits) - len("".join(map(str, digits)).rstrip("0"))
-    return exponent + trailing >= -scale and value.adjusted() < precision
-
-
-def _struct(name: str, fields: tuple[tuple[str, Type], ...], *, strict: bool) -> type[msgspec.Struct]:
-    """A msgspec type that refuses nothing which Arrow would accept: types only, everything optional."""
-    members = [(f"f{index}", _hint(kind, strict=strict), None) for index, (_, kind) in enumerate(fields)]
-    names = {f"f{index}": field for index, (field, _) in enumerate(fields)}
-    return msgspec.defstruct(name, members, rename=names, forbid_unknown_fields=strict, gc=False)
-
-
-def _hint(kind: Type, *, strict: bool) -> Any:
-    match kind.kind:
-        case Kind.JSON:
-            return msgspec.Raw
-        case Kind.LIST if kind.item is not None:
-            return list[_hint(kind.item, strict=strict)] | None  # type: ignore[misc]
-        case Kind.OBJECT:
-            return _struct("Object", kind.fields, strict=strict) | None
-        case Kind.DECIMAL:
-            return Decimal | None
-        case _:
-            return _scalar(kind.wire)
-
-
-def _scalar(wire: pa.DataType) -> Any:
-    if pa.types.is_boolean(wire):
-        return bool | None
-    if pa.types.is_floating(wire):
-        return float | None
-    if not pa.types.is_integer(wire):
-        return str | None
-    if pa.types.is_unsigned_integer(wire):
-        most = 2**wire.bit_width - 1 if wire.bit_width < 64 else None
-        return Annotated[int, msgspec.Meta(ge=0, le=most)] | None
-    return Annotated[int, msgspec.Meta(ge=-(2 ** (wire.bit_width - 1)), le=2 ** (wire.bit_width - 1) - 1)] | None
