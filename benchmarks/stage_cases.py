@@ -14,6 +14,7 @@ KEYS: Final = 100_000
 MOMENT: Final = "%Y-%m-%dT%H:%M:%SZ"
 GROUPS: Final = "^(?P<a>.)(?P<b>[0-9]+)$"
 TYPED: Final = r"^(?P<host>\S+) (?P<verb>[A-Z]+) (?P<path>\S+) (?P<status>[0-9]{3}) (?P<size>[0-9]+)$"
+DAY: Final = r"^\d{4}-\d\d-\d\d$"
 CODE: Final = "^N[0-9]{5}$"
 LATE: Final = "2013-01-01T00:00:00Z"
 
@@ -94,13 +95,27 @@ def casting() -> list[Case]:
         Case("cast", {"num": "int64"}, _casts("num", pl.Int64)),
         Case("cast", {"price": "float64"}, _casts("price", pl.Float64), ("price",)),
         Case("cast", {"price": "decimal(9,2)"}, _casts("price", pl.Decimal(9, 2)), ("price",)),
-        Case("cast", {"flag": "bool"}, lambda frame: frame.with_columns(pl.col("flag").str.to_lowercase() == "true"), ("flag",)),
+        Case(
+            "cast",
+            {"flag": "bool"},
+            lambda frame: frame.with_columns(
+                pl.col("flag").str.to_lowercase().replace_strict({"true": True, "false": False}, default=None, return_dtype=pl.Boolean)
+            ),
+            ("flag",),
+        ),
         Case(
             "cast",
             {"iso": "timestamp"},
             lambda frame: frame.with_columns(pl.col("iso").str.to_datetime(MOMENT, time_unit="us", time_zone="UTC", strict=False)),
         ),
-        Case("cast", {"day": "date"}, lambda frame: frame.with_columns(pl.col("day").str.to_date("%Y-%m-%d", strict=False)), ("day",)),
+        Case(
+            "cast",
+            {"day": "date"},
+            lambda frame: frame.with_columns(
+                pl.when(pl.col("day").str.contains(DAY)).then(pl.col("day")).str.to_date("%Y-%m-%d", strict=False).alias("day")
+            ),
+            ("day",),
+        ),
         Case(
             "cast",
             {"epoch": "timestamp(ms)"},

@@ -31,7 +31,7 @@ from stream.batch import Outcome
 from stream.errors import DefinitionError
 from stream.pipeline.findings import START, Finding, near_miss
 from stream.pipeline.load import Document, load
-from stream.pipeline.values import plain_message
+from stream.pipeline.wording import worded
 
 SUFFIX: Final = ".test.yaml"
 _FORMS: Final = ("json", "text", "base64")
@@ -212,7 +212,7 @@ def _findings(document: Document, error: ValidationError) -> Iterator[Finding]:
         for part in loc:
             if (*path, part) in document.values:
                 path = (*path, part)
-        message, hint, code = plain_message(line), "", "bad_value"
+        (message, hint), code = worded(line), "bad_value"
         at = document.value_position(path)
         if line["type"] == "extra_forbidden":
             code, message, hint = "unknown_key", f"there is no option `{loc[-1]}` here", near_miss(str(loc[-1]), _options(loc))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from stream.pipeline.findings import Finding, Path, Severity
 from stream.pipeline.load import Document
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import UserFunction, is_remote, load_function, parse_table, read_local
+from stream.pipeline.salvage import Salvage
 from stream.pipeline.secrets import is_managed, local_secret
 from stream.sink.objects import SinkConfig
 from stream.sink.partition import SinkMismatch
@@ -33,21 +34,25 @@ _KEEPS_COLUMNS: Final = frozenset({"dedupe", "filter", "mask"})
 """Stages behind which the columns are those before, also where the stage itself is wrong."""
 
 
-def check_flow(pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str]) -> Iterator[Finding]:
+def check_flow(
+    pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str], part: Salvage | None = None
+) -> Iterator[Finding]:
     """Findings about what a pipeline refers to, and about columns that a stage or a sink needs and does not get.
 
-    Behind a stage whose columns cannot be known nothing is typed; a note says where that begins.
+    Behind a stage whose columns cannot be known nothing is typed; a note says where that begins. Where ``pipeline`` is only a ``part`` of
+    what the file has, nothing is said about its stand-ins.
     """
     flow = _Flow(pipeline, document, base, env)
-    yield from flow.places()
+    if part is None:
+        yield from flow.places()
     resources = flow.resources()
     schema = flow.decoded(resources)
     for index, stage in enumerate(pipeline.stages):
         if schema is None:
             break
         schema = flow.through(index, stage, schema, resources)
-    if schema is not None:
-        flow.into_sinks(schema)
+    if schema is not None and (part is None or part.stages == len(document.data.get("stages") or [])):
+        flow.into_sinks(schema, range(len(pipeline.sinks)) if part is None else part.sinks)
     yield from flow.findings
 
 
@@ -193,11 +198,11 @@ class _Flow:
                 done = f"renames it to `{new}`" if new else "takes it away"
                 self._taken[name] = f"stage {index + 1}, `{canonical_name(stage)}`, {done}"
 
-    def into_sinks(self, schema: pl.Schema) -> None:
-        """Ask each sink whether it can write the columns of the last stage."""
-        for index, sink in enumerate(self._pipeline.sinks):
+    def into_sinks(self, schema: pl.Schema, which: Collection[int]) -> None:
+        """Ask those sinks whether they can write the columns of the last stage."""
+        for index in sorted(which):
             try:
-                sink.check(schema)
+                self._pipeline.sinks[index].check(schema)
             except SinkMismatch as error:
                 path = ("sinks", index, self._sink_key(index), *error.path)
                 self._add(path, "schema_mismatch", error.message, error.hint)

@@ -76,8 +76,8 @@ class Parse(StageConfig):
     def _known_parts(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for part in value or ():
             if part not in urls.PARTS:
-                msg = f"{part!r} is no part of a URL; there are: {', '.join(urls.PARTS)} {near(part, urls.PARTS)}".strip()
-                raise ValueError(msg)
+                message = f"{part!r} is no part of a URL; there are: {', '.join(urls.PARTS)}"
+                raise SchemaMismatch(("url",), message, near(part, urls.PARTS))
         return value
 
     @field_validator("on_error", mode="before")
