@@ -22,7 +22,7 @@ from stream.sink.partition import SinkMismatch
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.transform.stage import Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.rename import Rename
-from stream.transform.types import SYSTEM_SCHEMA
+from stream.transform.types import RESERVED, SYSTEM_SCHEMA
 
 _STAND_IN: Final = b"a secret that is not set here"
 """Lets a stage be typed where the real secret is absent, as on a build server; nothing is ever computed with it."""
@@ -32,6 +32,10 @@ _NO_COLUMN: Final = re.compile(r"(?:no column|partition column) '([^']+)'")
 
 _KEEPS_COLUMNS: Final = frozenset({"dedupe", "filter", "mask"})
 """Stages behind which the columns are those before, also where the stage itself is wrong."""
+
+
+_ONE_BY_ONE: Final = frozenset({"cast", "derive", "rename", "select"})
+"""Stages that are a list of columns, of which one may be wrong and the others right."""
 
 
 def check_flow(
@@ -67,6 +71,8 @@ class _Flow:
         self.findings: list[Finding] = []
         self._taken: dict[str, str] = {}
         """Columns that a stage has taken away, and what to say of it."""
+        self._doubtful: set[str] = set()
+        """Columns that a wrong stage was to give; that they are not there is nobody else's fault."""
 
     def places(self) -> Iterator[Finding]:
         """State and sinks that would see each other's objects."""
@@ -177,8 +183,14 @@ class _Flow:
             behind = stage.output(schema, resources)
             stage.bind(schema, resources)
         except SchemaMismatch as error:
-            for each in _mismatches(stage, schema, resources, error):
+            removed: list[Path] = []
+            for each in _mismatches(stage, schema, resources, error, removed):
                 self._add((*path, *each.path), "schema_mismatch", each.message, each.hint)
+            rest = _behind_the_rest(stage, schema, resources, removed)
+            if rest is not None:
+                self._note_taken(index, stage, schema, rest)
+                self._doubtful |= {str(each[-1]) for each in removed} - RESERVED
+                return pl.Schema({name: kind for name, kind in rest.items() if name not in self._doubtful})
         except (DefinitionError, pl.exceptions.PolarsError, ValueError) as error:
             self._add(path, "bad_stage_options", str(error).split("\n", 1)[0])
         else:
@@ -190,6 +202,7 @@ class _Flow:
         return None
 
     def _note_taken(self, index: int, stage: StageConfig, before: pl.Schema, after: pl.Schema) -> None:
+        self._doubtful -= set(after)
         for name in after:
             self._taken.pop(name, None)
         for name in before:
@@ -229,6 +242,8 @@ class _Flow:
 
     def _add(self, path: Path, code: str, message: str, hint: str = "", severity: Severity = Severity.ERROR) -> None:
         missing = _NO_COLUMN.search(message)
+        if missing is not None and missing[1] in self._doubtful:
+            return
         if missing is not None and missing[1] in self._taken:
             hint = self._taken[missing[1]]
         self.findings.append(self._finding(path, code, message, hint, severity))
@@ -243,9 +258,13 @@ class _Flow:
         return Finding(self._document.file, at.line, at.column, code, message, hint, severity)
 
 
-def _mismatches(stage: StageConfig, schema: pl.Schema, resources: Resources, error: SchemaMismatch) -> Iterator[SchemaMismatch]:
-    """``error``, and those that show once what it complains about is taken out of the stage's options; each with its own path."""
-    removed: list[Path] = []
+def _mismatches(
+    stage: StageConfig, schema: pl.Schema, resources: Resources, error: SchemaMismatch, removed: list[Path]
+) -> Iterator[SchemaMismatch]:
+    """``error``, and those that show once what it complains about is taken out of the stage's options; each with its own path.
+
+    What was taken out is added to ``removed``, as it stood in what was left then.
+    """
     rest: StageConfig | None = stage
     while rest is not None:
         # An entry that uses a removed one is not wrong by itself.
@@ -259,6 +278,19 @@ def _mismatches(stage: StageConfig, schema: pl.Schema, resources: Resources, err
                 return
         except SchemaMismatch as another:
             error = another
+
+
+def _behind_the_rest(stage: StageConfig, schema: pl.Schema, resources: Resources, removed: list[Path]) -> pl.Schema | None:
+    """Columns behind the stage without what was ``removed``; None where they are not those of the stage but for a few."""
+    if stage.name not in _ONE_BY_ONE:
+        return None
+    rest: StageConfig | None = stage
+    for path in removed:
+        rest = _without(rest, path) if rest is not None else None
+    try:
+        return schema if rest is None else rest.output(schema, resources)
+    except SchemaMismatch:
+        return None
 
 
 def _uses(stage: StageConfig, path: Path, names: list[str | int]) -> bool:

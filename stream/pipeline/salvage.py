@@ -58,4 +58,4 @@ def _spoils_columns(path: Path) -> bool:
 
 
 def _stand_in(at: int) -> dict[str, Any]:
-    return {"files": {"url": f"file:stand-in/{at}"}}
+    return {"files": {"url": f"file:stand-in/{at}", "name": f"stand-in-{at}"}}
