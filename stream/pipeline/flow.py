@@ -11,7 +11,7 @@ import polars as pl
 
 from stream.errors import DefinitionError
 from stream.pipeline.components import canonical_name
-from stream.pipeline.findings import Finding, Path, Severity
+from stream.pipeline.findings import Finding, Path, Severity, near_miss
 from stream.pipeline.load import Document
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import UserFunction, is_remote, load_function, parse_table, read_local
@@ -27,7 +27,7 @@ from stream.transform.types import RESERVED, SYSTEM_SCHEMA
 _STAND_IN: Final = b"a secret that is not set here"
 """Lets a stage be typed where the real secret is absent, as on a build server; nothing is ever computed with it."""
 
-_NO_COLUMN: Final = re.compile(r"(?:no column|partition column) '([^']+)'")
+_NO_COLUMN: Final = re.compile(r"no column '([^']+)'")
 """How stages and sinks say that they lack a column."""
 
 _KEEPS_COLUMNS: Final = frozenset({"dedupe", "filter", "mask"})
@@ -218,7 +218,9 @@ class _Flow:
                 self._pipeline.sinks[index].check(schema)
             except SinkMismatch as error:
                 path = ("sinks", index, self._sink_key(index), *error.path)
-                self._add(path, "schema_mismatch", error.message, error.hint)
+                lacks = _NO_COLUMN.search(error.message)
+                near = near_miss(lacks[1], schema.names()) if lacks is not None else ""
+                self._add(path, "schema_mismatch", error.message, error.hint or (near if near.startswith("did") else ""))
 
     def _blind(self, index: int, why: str) -> None:
         message = f"what comes behind this stage is not checked against its columns: {why}"

@@ -16,6 +16,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from stream.pipeline import components
+from stream.pipeline.cases import SUFFIX
 from stream.pipeline.findings import START, Finding, Path, Severity, near_miss
 from stream.pipeline.flow import check_flow
 from stream.pipeline.load import Document, load
@@ -60,6 +61,11 @@ def check(path: FilePath, env: Mapping[str, str]) -> CheckResult:
 def check_content(content: bytes, file: str, base: FilePath, env: Mapping[str, str]) -> CheckResult:
     """Check the text of a pipeline file; ``file`` is how findings call it, relative paths in it begin at ``base``."""
     document = load(content, file, env)
+    if isinstance(document.data, Mapping) and "cases" in document.data and "source" not in document.data:
+        at = document.key_position(("cases",))
+        tested = FilePath(file.removesuffix(SUFFIX) + ".yaml" if file.endswith(SUFFIX) else "PIPELINE.yaml").name
+        message = "this is a file of cases, not a pipeline"
+        return CheckResult((Finding(file, at.line, at.column, "not_a_pipeline", message, f"run it with `stream test {tested}`"),), None)
     later: list[Finding] = []
     pipeline = None
     if document.data is not None:

@@ -99,6 +99,12 @@ def test_cases_in_another_file(run, tmp_path):
     assert run(None, "--cases", str(tmp_path / "other.yaml")).exit_code == 0
 
 
+def test_a_file_of_cases_leads_to_its_pipeline(run):
+    result = run(GOOD, pipeline="p.test.yaml")
+    assert result.exit_code == 0
+    assert result.stdout == "ok   good\n1 case, 0 failed\n"
+
+
 def test_the_example_holds():
     app = typer.Typer()
     app.command()(run_cases)
