@@ -1,6 +1,7 @@
 """What one bad row in 10,000 costs: each decoder, some stages, and a whole unit from records to Parquet; CPU time, best of seven.
 
-Prints a table and asserts nothing. ``STREAM_NATIVE=off`` measures the JSON decoder without the compiled kernel.
+Prints a table and asserts nothing; arguments choose decoders, or ``stages``.
+``STREAM_NATIVE=off`` measures the JSON decoder without the compiled kernel.
 """
 
 from __future__ import annotations
@@ -77,9 +78,11 @@ def flights() -> list[bytes]:
     return [json.dumps(each).encode() for each in made]
 
 
-def decoding() -> None:
+def decoding(chosen: Sequence[str]) -> None:
     given: dict[str, tuple[dict[str, Any], RecordSchema | None, list[bytes]]] = {**CORPUS, "json": ({}, FLIGHT, flights())}
     for name, (options, schema, good) in given.items():
+        if chosen and name not in chosen:
+            continue
         records = (good * (RECORDS // len(good) + 1))[: RECORDS if name == "json" else RECORDS // 5]
         chain = compile_chain(DECODERS[name].model_validate(options), schema, [], Resources(), time.perf_counter)
         bad = spoilt(records, lambda record: record[: len(record) // 2])
@@ -141,14 +144,15 @@ def whole() -> None:
     told("a unit", "decode, 4 stages, Parquet", RECORDS, alternating(lambda: run(units[0]), lambda: run(units[1])))
 
 
-def main() -> None:
+def main(chosen: Sequence[str]) -> None:
     kernel = "with" if KERNEL is not None else "without"
     print(f"Polars {pl.__version__}, Python {sys.version.split()[0]}, {kernel} the kernel, one row in {EVERY:,} bad\n")
     print("| what | how | clean, ns a record | with bad rows | ratio |\n|---|---|---|---|---|")
-    decoding()
-    staging()
-    whole()
+    decoding(chosen)
+    if not chosen or "stages" in chosen:
+        staging()
+        whole()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
