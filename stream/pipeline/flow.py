@@ -46,7 +46,7 @@ def check_flow(
     Behind a stage whose columns cannot be known nothing is typed; a note says where that begins. Where ``pipeline`` is only a ``part`` of
     what the file has, nothing is said about its stand-ins.
     """
-    flow = _Flow(pipeline, document, base, env)
+    flow = _Flow(pipeline, document, base, env, part.doubtful if part is not None else ())
     if part is None:
         yield from flow.places()
     resources = flow.resources()
@@ -63,7 +63,9 @@ def check_flow(
 class _Flow:
     """Collects findings on the way."""
 
-    def __init__(self, pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str], doubtful: Collection[str] = ()
+    ) -> None:
         self._pipeline = pipeline
         self._document = document
         self._base = base
@@ -71,8 +73,8 @@ class _Flow:
         self.findings: list[Finding] = []
         self._taken: dict[str, str] = {}
         """Columns that a stage has taken away, and what to say of it."""
-        self._doubtful: set[str] = set()
-        """Columns that a wrong stage was to give; that they are not there is nobody else's fault."""
+        self._doubtful = set(doubtful)
+        """Columns that the source or a stage would give if it were right; that they are not there is nobody else's fault."""
 
     def places(self) -> Iterator[Finding]:
         """State and sinks that would see each other's objects."""

@@ -21,11 +21,15 @@ _NEEDED: Mapping[str, Any] = {"application": "stand-in", "state": "file:stand-in
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
-    """``stages``: how many of the file's stages, from the first on, ``pipeline`` has. ``sinks``: which of its sinks are the file's."""
+    """``stages``: how many of the file's stages, from the first on, ``pipeline`` has. ``sinks``: which of its sinks are the file's.
+
+    ``doubtful``: columns that the file has and ``pipeline`` has not, since their types are wrong.
+    """
 
     pipeline: Pipeline
     stages: int
     sinks: frozenset[int]
+    doubtful: frozenset[str] = frozenset()
 
 
 def salvage(data: Any, wrong: Collection[Path]) -> Salvage | None:
@@ -40,21 +44,27 @@ def salvage(data: Any, wrong: Collection[Path]) -> Salvage | None:
     for path in wrong:
         if path[:2] == ("source", "kinesis"):
             rest["source"]["kinesis"] = {"stream": "stand-in"}
+        elif path[:2] == ("source", "schema"):
+            rest["source"]["schema"].pop(path[2], None)
         elif path[:1] not in {("stages",), ("sinks",)} or len(path) == 1:
             rest.pop(str(path[0]), None)
+    if rest.get("source", {}).get("schema") == {}:
+        return None
     rest = {**_NEEDED, **rest}
     if isinstance(stages, list):
         rest["stages"] = stages[:good]
     rest["sinks"] = [_stand_in(at) if at in bad else sink for at, sink in enumerate(rest["sinks"])] or [_stand_in(0)]
     try:
-        return Salvage(Pipeline.model_validate(rest), good, frozenset(range(given)) - bad)
+        doubtful = frozenset(str(path[2]) for path in wrong if path[:2] == ("source", "schema"))
+        return Salvage(Pipeline.model_validate(rest), good, frozenset(range(given)) - bad, doubtful)
     except ValidationError:
         return None
 
 
 def _spoils_columns(path: Path) -> bool:
     """Whether behind an error at ``path`` no column is known, or no part of the file can be taken out."""
-    return not path or (path[0] == "source" and path[1:2] != ("kinesis",))
+    of_one = path[1:2] == ("kinesis",) or (path[1:2] == ("schema",) and len(path) > 2)
+    return not path or (path[0] == "source" and not of_one)
 
 
 def _stand_in(at: int) -> dict[str, Any]:

@@ -41,8 +41,17 @@ def test_what_is_missing_gets_a_stand_in():
     assert salvage(kinesis, [("source", "kinesis", "start")]) is not None
 
 
+def test_a_column_of_a_wrong_type_is_in_doubt_and_no_other():
+    data = {**GOOD, "source": {**GOOD["source"], "schema": {"carrier": "string", "delay": "int46"}}}
+    found = salvage(data, [("source", "schema", "delay")])
+    assert found is not None
+    assert found.doubtful == {"delay"}
+    assert found.pipeline.source.record_schema() is not None
+
+
 def test_without_columns_nothing_is_left():
-    assert salvage(GOOD, [("source", "schema", "carrier")]) is None
+    assert salvage(GOOD, [("source", "schema", "carrier")]) is None  # the only one
+    assert salvage(GOOD, [("source", "schema")]) is None
     assert salvage(GOOD, [("source", "decode")]) is None
     assert salvage(GOOD, [("source",)]) is None
     assert salvage(GOOD, [()]) is None
