@@ -135,7 +135,7 @@ class Case(Part):
         default=None, description="`any`: made-up records of the schema, good and bad; each must end once, and the same way twice."
     )
     count: int = Field(default=200, ge=1, le=100_000, description="How many records to make up.")
-    seed: int = Field(default=1, ge=0, description="Decides which.")
+    seed: int = Field(default=1, ge=0, description="Another seed makes up other records.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

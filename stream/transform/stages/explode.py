@@ -45,7 +45,7 @@ class Explode(StageConfig):
         ],
     )
 
-    column: str = Field(description="The list.")
+    column: str = Field(description="List column to take apart.")
     into: str | None = Field(default=None, min_length=1, description="Name of the item's column; the list's own where not given.")
     index: str | None = Field(default=None, min_length=1, description="Name of a column with the item's place in the list, from 0.")
     empty: Empty = Field(default=Empty.DROP, description="A null or empty list: `drop` the row, or keep it with a `null` item.")

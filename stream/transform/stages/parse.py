@@ -43,7 +43,7 @@ class Parse(StageConfig):
         ],
     )
 
-    column: str = Field(description="The text.")
+    column: str = Field(description="Text column to read.")
     regex: str | None = Field(default=None, description="Regular expression with named groups, `(?P<name>...)`; anchor it with ^ and $.")
     grok: str | None = Field(default=None, description="Pattern of named patterns, `%{IP:client} %{NUMBER:took:float64}`.")
     patterns: Mapping[str, str] = Field(default={}, description="Named patterns of your own for `grok`.")
