@@ -70,7 +70,7 @@ async def fetch_resources(
     files: dict[str, bytes] = {}
     problems: list[str] = []
     secrets: dict[str, bytes] = {}
-    for name in _distinct(stage.secret_names() for stage in pipeline.stages):
+    for name in _distinct(_secrets(stage, given or {}) for stage in pipeline.stages):
         try:
             secrets[name] = await find_secret(name, env, base, managed)
         except DefinitionError as error:
@@ -94,6 +94,12 @@ async def fetch_resources(
         raise DefinitionError("\n".join(problems))
     digests = {url: hashlib.sha256(content).hexdigest() for url, content in contents.items()}
     return Fetched(Resources(tables=tables, secrets=secrets, functions=functions, files=files), digests, contents)
+
+
+def _secrets(stage: StageConfig, given: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Secrets of ``stage``, but for the login to a table that is not asked any more."""
+    logins = stage.table_logins()
+    return tuple(name for name in stage.secret_names() if name not in logins.values() or not logins.keys() <= given.keys())
 
 
 async def _content(url: str, base: Path, read: Reader | None, given: Mapping[str, bytes], login: bytes | None = None) -> bytes:
