@@ -40,6 +40,7 @@ _MOST_DIGITS: Final = 4
 _MASKS: Final = np.array([0, 0xF, 0xFF, 0xFFF, 0xFFFF], np.uint16)
 """By its length, what is left of a number of four digits."""
 _MOST_DECIMALS: Final = 3
+_MIXED: Final = np.uint8(255)
 _NONE: Final = (np.empty(0, np.int64), np.empty(0, np.uint8), pl.Series([], dtype=pl.String))
 _SMALL: Final = np.uint8(0x20)
 """The bit that makes a small letter."""
@@ -105,9 +106,9 @@ def _read_v4(text: pl.Series, bounds: Array, codes: Array) -> tuple[Array, Array
     dots = np.flatnonzero(is_dot)
     if not len(dots):
         return _NONE
-    digits = np.where(is_dot, np.uint8(0), codes - _ZERO)
-    before = np.searchsorted(dots, bounds)
-    fits = np.diff(before) == _OCTETS - 1
+    digits = codes - _ZERO
+    digits[dots] = 0
+    before, fits = _three_each(dots, bounds)
     begins = np.zeros(len(codes) + 1, np.bool_)
     begins[dots + 1] = begins[bounds] = True
     # A zero that begins an octet which goes on, and what is no digit.
@@ -133,6 +134,16 @@ def _read_v4(text: pl.Series, bounds: Array, codes: Array) -> tuple[Array, Array
     cut = pl.DataFrame({"text": given, "length": lengths})
     start = pl.col("text").cast(pl.Binary).bin.slice(0, "length").cast(pl.String)
     return rows, _kind_v4(number), cut.select(start + pl.lit(".0/24")).to_series()
+
+
+def _three_each(dots: Array, bounds: Array) -> tuple[Array, Array]:
+    """How many dots there are before each bound, and which values have three."""
+    count = len(bounds) - 1
+    # Most often all have three, which is seen from the first and the last of each.
+    if len(dots) == 3 * count and (dots[::3] >= bounds[:-1]).all() and (dots[2::3] < bounds[1:]).all():
+        return np.arange(0, len(dots) + 1, 3), np.ones(count, np.bool_)
+    before = np.searchsorted(dots, bounds)
+    return before, np.diff(before) == _OCTETS - 1
 
 
 def _numbers_before(digits: Array, stops: Array) -> Array:
@@ -163,9 +174,22 @@ def _steps() -> tuple[Array, Array]:
     return np.array(starts, np.uint32), np.array(kinds, np.uint8)
 
 
-def _kind_v4(number: Array) -> Array:
+@cache
+def _by_prefix() -> Array:
+    """By the first 16 bits, the kind of all addresses that begin so, or ``_MIXED``."""
     starts, kinds = _steps()
-    return kinds[np.searchsorted(starts, number, side="right") - 1]
+    firsts = np.arange(2**16, dtype=np.uint64) << np.uint64(16)
+    first, last = (np.searchsorted(starts, firsts + np.uint64(more), side="right") - 1 for more in (0, 2**16 - 1))
+    return np.where(first == last, kinds[first], _MIXED)
+
+
+def _kind_v4(number: Array) -> Array:
+    found = _by_prefix().take(number >> np.uint32(16))
+    mixed = np.flatnonzero(found == _MIXED)
+    if len(mixed):
+        starts, kinds = _steps()
+        found[mixed] = kinds[np.searchsorted(starts, number[mixed], side="right") - 1]
+    return found
 
 
 _NO_TEXT: Final = 2**16
