@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Annotated, Any, Final
 
 import typer
@@ -34,6 +35,11 @@ VERBS: Final = {
 """In the order of the help text: where in ``stream.cli`` the verb's function, or the application of its own verbs, is."""
 
 
+LIBRARIES: Final = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "1"}
+"""What libraries read when they are loaded, unless somebody has set it: one allocator in place of two that each keep their own peak, and
+no threads for linear algebra, of which there is none."""
+
+
 class Verbs(TyperGroup):
     """Imports a verb's module only when it is needed: a worker should not wait for what the demo imports."""
 
@@ -45,6 +51,8 @@ class Verbs(TyperGroup):
         """The verb, or None if there is none of that name."""
         if cmd_name not in VERBS:
             return None
+        for variable, value in LIBRARIES.items():
+            os.environ.setdefault(variable, value)
         module, _, name = VERBS[cmd_name].partition(":")
         verb = getattr(importlib.import_module(f"stream.cli.{module}"), name)
         if isinstance(verb, typer.Typer):
