@@ -29,8 +29,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from stream.batch import Outcome
 from stream.errors import DefinitionError
+from stream.pipeline.databases import as_table, is_database
 from stream.pipeline.findings import START, Finding, near_miss
 from stream.pipeline.load import Document, load
+from stream.pipeline.resources import parse_table
 from stream.pipeline.wording import worded
 
 SUFFIX: Final = ".test.yaml"
@@ -231,7 +233,7 @@ def _options(loc: tuple[str | int, ...]) -> list[str]:
 
 
 def stand_ins(cases: CaseFile, base: Path) -> dict[str, bytes]:
-    """Content of the files that stand in for tables, by the tables' URLs.
+    """Content of the files that stand in for tables, by the tables' URLs; for a database's of Parquet, CSV or NDJSON by their own suffix.
 
     Raises:
         DefinitionError: one cannot be read.
@@ -239,8 +241,9 @@ def stand_ins(cases: CaseFile, base: Path) -> dict[str, bytes]:
     contents = {}
     for url, file in cases.tables.items():
         try:
-            contents[url] = (base / file).read_bytes()
+            content = (base / file).read_bytes()
         except OSError as error:
             msg = f"the stand-in for {url} cannot be read: {base / file}: {error.strerror}"
             raise DefinitionError(msg) from error
+        contents[url] = as_table(parse_table(file, content)) if is_database(url) else content
     return contents
