@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
+INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml native/pyproject.toml native/setup.py native/src/* 2>/dev/null | sha256sum | cut -c1-16)
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
@@ -18,12 +18,14 @@ help: ## Show the targets
 
 install: $(INSTALLED) ## Install the locked requirements and this project into .venv
 
-$(INSTALLED): requirements/dev.txt requirements/installer.txt pyproject.toml
+$(INSTALLED): requirements/dev.txt requirements/installer.txt pyproject.toml $(wildcard native/src/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stream needs Python 3.11 or later; set PYTHON=/path/to/python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/installer.txt
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --reinstall ./native 2>$(VENV)/native.log \
+		|| echo 'The compiled kernel could not be built (see $(VENV)/native.log): all works without it, more slowly. It needs a C compiler and Python.h.'
 	@rm -f $(VENV)/.installed-* && touch $@
 
 demo: install ## Run the flights pipeline on local AWS, kill its worker half-way, check the result

@@ -11,7 +11,8 @@ import msgspec
 
 from stream.aws.errors import AwsRetryable, Call, explain, translate
 from stream.aws.eventstream import PRELUDE_BYTES, BrokenMessage, Message, message_bytes, parse_message
-from stream.aws.kinesis import IteratorAt, KinesisClient, RawPage, parse_event, refusal
+from stream.aws.kinesis import IteratorAt, KinesisClient, refusal
+from stream.aws.pages import RawPage, parse_event
 
 ACTIVE: Final = "ACTIVE"
 _OPERATION: Final = "SubscribeToShard"

@@ -17,20 +17,18 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
-import polars as pl
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
 
 from stream.aws.errors import AwsRetryable, Call, explain, translate
+from stream.aws.pages import RawPage, parse_get_records
 from stream.aws.session import AwsSession
-from stream.batch import ARRIVAL, DATA, PARTITION_KEY, SEQUENCE
 from stream.contracts import Shard
 from stream.errors import Fatal
 
 MAX_RECORDS: Final = 10_000
 """Largest ``Limit`` of GetRecords (Kinesis API reference)."""
-RECORD_SCHEMA: Final = pl.Schema({SEQUENCE: pl.String(), ARRIVAL: pl.Datetime("ms", "UTC"), PARTITION_KEY: pl.String(), DATA: pl.Binary()})
 _TARGET: Final = "Kinesis_20131202."
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=120, sock_connect=5, sock_read=30)
 _PARSE_ASIDE: Final = 256 * 1024
@@ -58,19 +56,6 @@ class IteratorAt:
 
 
 @dataclass(frozen=True, slots=True)
-class RawPage:
-    """One GetRecords answer: ``frame`` has ``RECORD_SCHEMA``, one row per Kinesis record, in order.
-
-    ``next_iterator`` is None once a closed shard is read to its end; ``children`` then names the shards that continue.
-    """
-
-    frame: pl.DataFrame
-    next_iterator: str | None
-    behind_ms: int
-    children: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class StreamSummary:
     """What DescribeStreamSummary tells."""
 
@@ -80,31 +65,6 @@ class StreamSummary:
     open_shards: int
     created: datetime
     encrypted: bool
-
-
-class _Record(msgspec.Struct, gc=False):
-    SequenceNumber: str
-    Data: bytes
-    PartitionKey: str
-    ApproximateArrivalTimestamp: float
-
-
-class _ChildShard(msgspec.Struct, gc=False):
-    ShardId: str
-
-
-class _Records(msgspec.Struct):
-    Records: list[_Record]
-    NextShardIterator: str | None = None
-    MillisBehindLatest: int | None = None
-    ChildShards: list[_ChildShard] | None = None
-
-
-class _Event(msgspec.Struct):
-    Records: list[_Record]
-    ContinuationSequenceNumber: str | None = None
-    MillisBehindLatest: int | None = None
-    ChildShards: list[_ChildShard] | None = None
 
 
 class _HashRange(msgspec.Struct):
@@ -145,48 +105,6 @@ class _Refusal(msgspec.Struct, rename={"type": "__type"}):
     type: str = ""
     message: str = ""
     Message: str = ""
-
-
-_RECORDS: Final = msgspec.json.Decoder(_Records)
-_EVENT: Final = msgspec.json.Decoder(_Event)
-_NO_RECORDS: Final = RECORD_SCHEMA.to_frame()
-
-
-def parse_get_records(body: bytes) -> RawPage:
-    """The columns of a GetRecords answer.
-
-    Raises:
-        msgspec.DecodeError: ``body`` is not such an answer.
-    """
-    answer = _RECORDS.decode(body)
-    return _page(answer.Records, answer.NextShardIterator, answer.MillisBehindLatest, answer.ChildShards)
-
-
-def parse_event(body: bytes) -> RawPage:
-    """The columns of a SubscribeToShardEvent; ``next_iterator`` is the sequence number to continue behind.
-
-    Raises:
-        msgspec.DecodeError: ``body`` is not such an event.
-    """
-    event = _EVENT.decode(body)
-    return _page(event.Records, event.ContinuationSequenceNumber, event.MillisBehindLatest, event.ChildShards)
-
-
-def _page(records: list[_Record], following: str | None, behind_ms: int | None, child_shards: list[_ChildShard] | None) -> RawPage:
-    children = tuple(child.ShardId for child in child_shards or ())
-    if not records:
-        return RawPage(_NO_RECORDS, following, behind_ms or 0, children)
-    seconds = pl.Series(ARRIVAL, [record.ApproximateArrivalTimestamp for record in records], pl.Float64)
-    frame = pl.DataFrame(
-        {
-            SEQUENCE: pl.Series([record.SequenceNumber for record in records], dtype=pl.String),
-            ARRIVAL: (seconds * 1000).round().cast(pl.Int64).cast(pl.Datetime("ms", "UTC")),
-            PARTITION_KEY: pl.Series([record.PartitionKey for record in records], dtype=pl.String),
-            DATA: pl.Series([record.Data for record in records], dtype=pl.Binary),
-        },
-        schema=RECORD_SCHEMA,
-    )
-    return RawPage(frame, following, behind_ms or 0, children)
 
 
 def stream_name(stream: str) -> str:

@@ -15,7 +15,8 @@ from typing import Final
 
 from stream.aws.errors import NOT_FOUND, AwsFatal, AwsRetryable
 from stream.aws.fan_out import Subscription, subscribe
-from stream.aws.kinesis import IteratorAt, IteratorKind, RawPage
+from stream.aws.kinesis import IteratorAt, IteratorKind
+from stream.aws.pages import RawPage
 from stream.aws.retry import FOR_EVER, THROTTLED, Wait, decide
 from stream.contracts import Page, Shard, Start
 from stream.events import RetrievalChanged, SubscriptionEnded

@@ -17,7 +17,8 @@ from typing import Final, Self
 import polars as pl
 
 from stream.aws.errors import EXPIRED_ITERATOR, INVALID_ARGUMENT, NOT_FOUND, AwsFatal, AwsRetryable, is_throttle
-from stream.aws.kinesis import IteratorAt, IteratorKind, RawPage
+from stream.aws.kinesis import IteratorAt, IteratorKind
+from stream.aws.pages import RawPage
 from stream.aws.retry import FOR_EVER, THROTTLED, Wait, decide
 from stream.batch import DATA, ORIGIN, SEQUENCE, Batch
 from stream.budget import ByteBudget

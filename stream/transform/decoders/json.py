@@ -10,9 +10,10 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from stream.batch import DATA
+from stream.batch import DATA, ROW
 from stream.transform import values
 from stream.transform.decode import DecoderConfig, Unknown
+from stream.transform.decoders.native import NativeReader, native_reader
 from stream.transform.decoders.rows import WRONG_TYPE, Reader
 from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
 from stream.transform.types import SYSTEM, Kind, RecordSchema
@@ -64,10 +65,12 @@ class Json(DecoderConfig):
         """A function that reads windows of records and puts the columns together."""
         declared = self.output(schema)
         assert schema is not None  # noqa: S101 - output() has refused None
-        reader = Reader(schema, strict=self.unknown is Unknown.REJECT)
-        members = _Members(schema, capture=self.unknown is Unknown.CAPTURE)
+        strict, capture = self.unknown is Unknown.REJECT, self.unknown is Unknown.CAPTURE
+        reader, members = Reader(schema, strict=strict), _Members(schema, capture=capture)
+        quick = native_reader(schema, strict=strict)
+        extra = _Members(schema, capture=True, json=False) if capture else None
 
-        def decode(frame: pl.DataFrame) -> Applied:
+        def ordinary(frame: pl.DataFrame) -> Applied:
             accepted: list[pl.DataFrame] = []
             rejects: list[pl.DataFrame] = []
             for window in _windows(frame):
@@ -78,7 +81,25 @@ class Json(DecoderConfig):
                 return Applied(frame.select(SYSTEM).with_columns(pl.lit(None, dtype).alias(name) for name, dtype in declared.items()))
             return Applied(pl.concat(accepted), pl.concat(rejects))
 
-        return decode
+        return ordinary if quick is None else _by_kernel(quick, extra, ordinary)
+
+
+def _by_kernel(quick: NativeReader, extra: _Members | None, ordinary: BoundStage) -> BoundStage:
+    """Reads with ``quick``, and in the ``ordinary`` way what it does not vouch for."""
+
+    def decode(frame: pl.DataFrame) -> Applied:
+        columns, marked = quick.read(frame[DATA])
+        if marked is not None:
+            other = ordinary(frame.filter(marked))
+            frame, columns = frame.filter(~marked), columns.filter(~marked)
+        read = frame.select(SYSTEM).hstack(columns)
+        if extra is not None:
+            read = read.hstack(extra.columns(frame[DATA].to_arrow(compat_level=pl.CompatLevel.oldest())))
+        if marked is None:
+            return Applied(read)
+        return Applied(pl.concat([read, other.frame]).sort(ROW) if other.frame.height else read, other.rejects)
+
+    return decode
 
 
 def _windows(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -135,8 +156,8 @@ def _convert(wire: pl.DataFrame, schema: RecordSchema) -> tuple[pl.DataFrame, pl
 class _Members:
     """Takes members out of accepted records as the text they were: ``json`` columns and what no column names."""
 
-    def __init__(self, schema: RecordSchema, *, capture: bool) -> None:
-        self._json = [name for name, kind in schema if kind.kind is Kind.JSON]
+    def __init__(self, schema: RecordSchema, *, capture: bool, json: bool = True) -> None:
+        self._json = [name for name, kind in schema if json and kind.kind is Kind.JSON]
         self._known = frozenset(name for name, _ in schema)
         self._capture = capture
         self.wanted = capture or bool(self._json)

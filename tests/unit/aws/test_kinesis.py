@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.aws.kinesis import RECORD_SCHEMA, parse_get_records, stream_name
+from stream.aws.kinesis import stream_name
+from stream.aws.pages import RECORD_SCHEMA, parse_get_records
 from stream.batch import ARRIVAL, DATA, PARTITION_KEY, SEQUENCE
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.aws.kinesis import RECORD_SCHEMA
+from stream.aws.pages import RECORD_SCHEMA
 from stream.batch import DATA, OUTCOME, PARTITION_KEY, RAW_SCHEMA, SEQUENCE, SUBSEQUENCE, Outcome
 from stream.source import aggregated
 from stream.source.aggregated import MAGIC, HashRange, OutOfRange, expand, user_records

@@ -1,0 +1,128 @@
+/* What the files of the kernel share: growing memory that Python can take over, Arrow's views, and how strings of JSON are read.
+
+   No function here raises for what the data hold. The kernel either vouches for a result or says that it does not, and then the caller
+   asks the ordinary path; so being strict costs time and never changes a result. All work is done without the interpreter's lock. */
+
+#ifndef STREAM_KERNEL_H
+#define STREAM_KERNEL_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Memory that grows. All zero is empty. ``failed`` stays set once memory ran out. */
+typedef struct {
+    uint8_t *data;
+    size_t size, room;
+    int failed;
+} blob_t;
+
+/* Room for ``more`` bytes behind ``size``; 0 where there is no memory. */
+int blob_reserve(blob_t *blob, size_t more);
+/* As many bytes in all, new ones zero; 0 where there is no memory. */
+int blob_resize(blob_t *blob, size_t size);
+void blob_free(blob_t *blob);
+/* A Python object with the buffer protocol that owns the memory from now on, ``size`` bytes of it; NULL and an exception if there is none. */
+PyObject *blob_take(blob_t *blob);
+
+/* An element of Arrow's BinaryView and Utf8View: up to INLINE bytes lie in it, longer ones in a buffer. */
+enum { INLINE = 12 };
+typedef struct {
+    uint32_t size;
+    uint8_t prefix[4];
+    uint32_t buffer;
+    uint32_t offset;
+} view_t;
+
+static inline void view_set(view_t *view, const uint8_t *text, size_t size, uint32_t buffer, size_t offset) {
+    uint8_t *start = (uint8_t *)view + sizeof view->size;
+    view->size = (uint32_t)size;
+    if (size <= INLINE) {
+        memset(start, 0, INLINE);
+        memcpy(start, text, size);
+    } else {
+        memcpy(start, text, sizeof view->prefix);
+        view->buffer = buffer;
+        view->offset = (uint32_t)offset;
+    }
+}
+
+/* A column of views as it comes from Python; ``buffers`` are what views refer to. */
+typedef struct {
+    Py_buffer views;
+    Py_buffer *buffers;
+    Py_ssize_t count;
+    const view_t *first;
+    Py_ssize_t rows;
+} views_t;
+
+/* From an object with 16 bytes a row and a tuple of buffers; 0 and an exception if they are not that or refer to what is not there. */
+int views_open(views_t *column, PyObject *views, PyObject *buffers);
+void views_close(views_t *column);
+
+static inline const uint8_t *views_at(const views_t *column, Py_ssize_t row, size_t *size, const uint8_t **limit) {
+    const view_t *view = column->first + row;
+    *size = view->size;
+    if (view->size <= INLINE) {
+        *limit = view->prefix + INLINE;
+        return view->prefix;
+    }
+    const Py_buffer *buffer = column->buffers + view->buffer;
+    *limit = (const uint8_t *)buffer->buf + buffer->len;
+    return (const uint8_t *)buffer->buf + view->offset;
+}
+
+/* A JSON text: where reading stands, where the text ends, and where memory ends, which may be further on. */
+typedef struct {
+    const uint8_t *at, *end, *limit;
+} text_t;
+
+/* A JSON string whose opening quote has been read. */
+typedef struct {
+    const uint8_t *begin, *close; /* between the quotes */
+    int escaped;                  /* holds a backslash */
+} string_t;
+
+/* Reads up to behind the closing quote; 0 unless the string is valid JSON and valid UTF-8. Surrogates must come in pairs. */
+int read_string(text_t *text, string_t *string);
+/* The meaning of an escaped string appended to ``out``; 0 where there is no memory. */
+int unescape(const string_t *string, blob_t *out);
+/* Behind any JSON value that all readers agree on; 0 for another one, or more than MAX_DEPTH levels. */
+int skip_value(text_t *text, int depth);
+enum { MAX_DEPTH = 100 };
+
+/* A number as JSON writes it: ``negative ? -digits * 10**exponent : ...``. */
+typedef struct {
+    const uint8_t *begin, *end;
+    uint64_t digits;
+    int negative, exponent;
+    int whole; /* neither point nor exponent */
+    int exact; /* ``digits`` and ``exponent`` are all there is */
+} number_t;
+
+/* Reads a number; 0 where none stands. */
+int read_number(text_t *text, number_t *number);
+/* The nearest double, as every reader rounds it; 0 where that is infinite or underflows. */
+int number_real(const number_t *number, double *real);
+
+static inline void blanks(text_t *text) {
+    while (text->at < text->end && (*text->at == ' ' || *text->at == '\t')) text->at++;
+}
+
+static inline int literal(text_t *text, const char *word, size_t size) {
+    if ((size_t)(text->end - text->at) < size || memcmp(text->at, word, size)) return 0;
+    text->at += size;
+    return 1;
+}
+
+/* Bytes of ``size`` characters of base64, which ``out`` has room for and 32 more; -1 unless they are canonical. */
+Py_ssize_t base64_decode(const uint8_t *text, size_t size, uint8_t *out);
+
+/* Functions of the module; see their docstrings in module.c. */
+PyObject *kernel_page(PyObject *module, PyObject *body);
+PyObject *kernel_plan(PyObject *module, PyObject *spec);
+PyObject *kernel_decode(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+#endif

@@ -1,0 +1,206 @@
+/* The records of a GetRecords answer as columns. */
+
+#include "kernel.h"
+
+#include <math.h>
+
+enum { SEQUENCE, ARRIVAL, PAYLOAD, KEY, ENCRYPTION, MEMBERS };
+
+static const struct {
+    const char *name;
+    size_t size;
+} NAMES[MEMBERS] = {
+    {"SequenceNumber\"", 15}, {"ApproximateArrivalTimestamp\"", 28}, {"Data\"", 5}, {"PartitionKey\"", 13}, {"EncryptionType\"", 15},
+};
+
+typedef struct {
+    blob_t sequences, keys, texts, arrivals, payloads, data;
+    Py_ssize_t rows;
+    int order[MEMBERS]; /* how the members of the last record followed each other */
+} page_t;
+
+/* Which member begins at ``at``, behind its quote: most likely the one that stood at this ``place`` of the record before. */
+static int member(page_t *page, const text_t *text, int place) {
+    size_t left = (size_t)(text->end - text->at);
+    int likely = place < MEMBERS ? page->order[place] : MEMBERS;
+    if (likely < MEMBERS && left >= NAMES[likely].size && !memcmp(text->at, NAMES[likely].name, NAMES[likely].size)) return likely;
+    for (int each = 0; each < MEMBERS; each++)
+        if (left >= NAMES[each].size && !memcmp(text->at, NAMES[each].name, NAMES[each].size)) {
+            if (place < MEMBERS) page->order[place] = each;
+            return each;
+        }
+    return MEMBERS;
+}
+
+static int read_text(page_t *page, text_t *text, blob_t *views) {
+    string_t string;
+    if (text->at >= text->end || *text->at++ != '"' || !read_string(text, &string)) return 0;
+    size_t size = (size_t)(string.close - string.begin), begin = page->texts.size;
+    if (string.escaped) {
+        if (!unescape(&string, &page->texts)) return 0;
+        size = page->texts.size - begin;
+        if (size <= INLINE) page->texts.size = begin;
+    } else if (size > INLINE) {
+        if (!blob_reserve(&page->texts, size)) return 0;
+        memcpy(page->texts.data + begin, string.begin, size);
+        page->texts.size += size;
+    }
+    if (page->texts.size > INT32_MAX || !blob_reserve(views, sizeof(view_t))) return 0;
+    view_set((view_t *)(views->data + views->size), string.escaped ? page->texts.data + begin : string.begin, size, 0, begin);
+    views->size += sizeof(view_t);
+    return 1;
+}
+
+static int read_payload(page_t *page, text_t *text) {
+    if (text->at >= text->end || *text->at++ != '"') return 0;
+    const uint8_t *close = memchr(text->at, '"', (size_t)(text->end - text->at));
+    size_t begin = page->data.size;
+    if (close == NULL || !blob_reserve(&page->payloads, sizeof(view_t))) return 0;
+    /* ``data`` has room for every payload of the answer from the start. */
+    Py_ssize_t size = base64_decode(text->at, (size_t)(close - text->at), page->data.data + begin);
+    if (size < 0 || begin + (size_t)size > INT32_MAX) return 0;
+    view_set((view_t *)(page->payloads.data + page->payloads.size), page->data.data + begin, (size_t)size, 0, begin);
+    page->payloads.size += sizeof(view_t);
+    page->data.size += (size_t)size;
+    text->at = close + 1;
+    return 1;
+}
+
+/* Seconds to milliseconds. What has more digits than milliseconds is rounded as the ordinary path rounds: a product of doubles, half to even. */
+static int read_arrival(page_t *page, text_t *text) {
+    number_t number;
+    double seconds, rounded;
+    if (!read_number(text, &number) || !number.exact || !number_real(&number, &seconds)) return 0;
+    if (!(seconds > -1e11 && seconds < 1e11) || !blob_reserve(&page->arrivals, sizeof(int64_t))) return 0;
+    rounded = rint(seconds * 1000);
+    if (fabs(fabs(seconds * 1000 - rounded) - 0.5) < 1e-3) return 0;
+    int64_t value = (int64_t)rounded;
+    memcpy(page->arrivals.data + page->arrivals.size, &value, sizeof value);
+    page->arrivals.size += sizeof value;
+    return 1;
+}
+
+static void all_blanks(text_t *text) {
+    while (text->at < text->end && (*text->at == ' ' || (*text->at >= '\t' && *text->at <= '\r' && *text->at != 11 && *text->at != 12))) text->at++;
+}
+
+static int read_record(page_t *page, text_t *text) {
+    string_t name;
+    unsigned seen = 0;
+    for (int place = 0;; place++) {
+        int found = MEMBERS, good = 0;
+        all_blanks(text);
+        if (text->at >= text->end || *text->at++ != '"') return 0;
+        found = member(page, text, place);
+        if (found < MEMBERS) text->at += NAMES[found].size;
+        else if (!read_string(text, &name) || name.escaped) return 0;
+        all_blanks(text);
+        if (text->at >= text->end || *text->at++ != ':') return 0;
+        all_blanks(text);
+        if (found < MEMBERS && seen >> found & 1) return 0;
+        seen |= 1u << found;
+        switch (found) {
+        case SEQUENCE: good = read_text(page, text, &page->sequences); break;
+        case KEY: good = read_text(page, text, &page->keys); break;
+        case PAYLOAD: good = read_payload(page, text); break;
+        case ARRIVAL: good = read_arrival(page, text); break;
+        default: good = skip_value(text, 3);
+        }
+        if (!good) return 0;
+        all_blanks(text);
+        if (text->at >= text->end) return 0;
+        if (*text->at == '}') break;
+        if (*text->at++ != ',') return 0;
+    }
+    text->at++;
+    page->rows++;
+    const unsigned needed = 1u << SEQUENCE | 1u << ARRIVAL | 1u << PAYLOAD | 1u << KEY;
+    return (seen & needed) == needed;
+}
+
+/* From behind ``[`` up to ``]``. */
+static int read_records(page_t *page, text_t *text) {
+    all_blanks(text);
+    if (text->at < text->end && *text->at == ']') return 1;
+    for (;;) {
+        all_blanks(text);
+        if (text->at >= text->end || *text->at++ != '{' || !read_record(page, text)) return 0;
+        all_blanks(text);
+        if (text->at >= text->end) return 0;
+        if (*text->at == ']') return 1;
+        if (*text->at++ != ',') return 0;
+    }
+}
+
+/* Where the records lie, read; 0 where the answer is not plain. */
+static int read_answer(page_t *page, text_t text, size_t *begin, size_t *end) {
+    static const char records[] = "Records\"";
+    const uint8_t *start = text.at;
+    string_t name;
+    int found = 0;
+    all_blanks(&text);
+    if (text.at >= text.end || *text.at++ != '{') return 0;
+    for (;;) {
+        int here;
+        all_blanks(&text);
+        if (text.at >= text.end || *text.at++ != '"') return 0;
+        here = (size_t)(text.end - text.at) >= sizeof records - 1 && !memcmp(text.at, records, sizeof records - 1);
+        if (!read_string(&text, &name) || name.escaped) return 0;
+        all_blanks(&text);
+        if (text.at >= text.end || *text.at++ != ':') return 0;
+        all_blanks(&text);
+        if (here) {
+            if (found++ || text.at >= text.end || *text.at++ != '[') return 0;
+            *begin = (size_t)(text.at - start);
+            if (!read_records(page, &text)) return 0;
+            *end = (size_t)(text.at - start);
+            text.at++;
+        } else if (!skip_value(&text, 1)) return 0;
+        all_blanks(&text);
+        if (text.at >= text.end) return 0;
+        if (*text.at == '}') break;
+        if (*text.at++ != ',') return 0;
+    }
+    text.at++;
+    all_blanks(&text);
+    return found && text.at == text.end;
+}
+
+PyObject *kernel_page(PyObject *module, PyObject *body) {
+    (void)module;
+    Py_buffer buffer;
+    page_t page;
+    PyObject *made = NULL, *parts[6] = {0};
+    size_t begin = 0, end = 0;
+    int good;
+    memset(&page, 0, sizeof page);
+    for (int place = 0; place < MEMBERS; place++) page.order[place] = MEMBERS;
+    if (PyObject_GetBuffer(body, &buffer, PyBUF_SIMPLE)) return NULL;
+    const uint8_t *text = buffer.buf;
+    Py_BEGIN_ALLOW_THREADS;
+    good = blob_reserve(&page.data, (size_t)buffer.len / 4 * 3 + 64) &&
+           read_answer(&page, (text_t){text, text + buffer.len, text + buffer.len}, &begin, &end);
+    /* Whoever reads the payloads reads them 16 bytes at a time. */
+    if (good) {
+        memset(page.data.data + page.data.size, 0, 16);
+        page.data.size += 16;
+    }
+    Py_END_ALLOW_THREADS;
+    PyBuffer_Release(&buffer);
+    blob_t *blobs[6] = {&page.sequences, &page.keys, &page.texts, &page.arrivals, &page.payloads, &page.data};
+    if (good) {
+        for (int part = 0; part < 6; part++)
+            if ((parts[part] = blob_take(blobs[part])) == NULL) good = -1;
+        if (good > 0)
+            made = Py_BuildValue("nnnOOOOOO", (Py_ssize_t)begin, (Py_ssize_t)end, page.rows, parts[0], parts[1], parts[2], parts[3], parts[4], parts[5]);
+        for (int part = 0; part < 6; part++) Py_XDECREF(parts[part]);
+    }
+    int failed = 0;
+    for (int part = 0; part < 6; part++) {
+        failed |= blobs[part]->failed;
+        blob_free(blobs[part]);
+    }
+    if (good < 0 || made != NULL) return made;
+    if (failed) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}

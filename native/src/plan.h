@@ -1,0 +1,40 @@
+/* The columns that decode() fills. */
+
+#ifndef STREAM_PLAN_H
+#define STREAM_PLAN_H
+
+#include "kernel.h"
+
+/* The numbers stand in stream/transform/decoders/native.py too. Kinds from LIST on have children. */
+enum kind {
+    TEXT, FLAG, INT8, INT16, INT32, INT64, UINT8, UINT16, UINT32, UINT64, FLOAT32, FLOAT64,
+    STAMP,  /* ISO 8601 text; microseconds */
+    EPOCH,  /* a whole number of ``unit`` microseconds; microseconds */
+    DAY,    /* text; days since 1970 */
+    BINARY, /* base64 text */
+    RAW,    /* any value, as the text it is */
+    LIST, OBJECT, KINDS
+};
+enum { MAX_FIELDS = 1024 };
+
+typedef struct {
+    int kind, required, strict, count;
+    int64_t unit;
+    uint8_t *token; /* the name and a closing quote */
+    size_t size;
+    uint64_t head, mask; /* its first bytes, up to eight, to tell names apart quickly */
+    Py_ssize_t first; /* of its children */
+} node_t;
+
+typedef struct {
+    node_t *nodes;
+    Py_ssize_t count;
+} plan_t;
+
+#define PLAN_NAME "stream_native.plan"
+
+/* Text as microseconds or days since 1970; 0 where it is not in the form that values.py reads, or where readers may differ. */
+int read_stamp(const uint8_t *text, size_t size, int64_t *micros);
+int read_day(const uint8_t *text, size_t size, int32_t *days);
+
+#endif

@@ -1,0 +1,121 @@
+"""Answers that hold records, as columns: what GetRecords gives and what SubscribeToShard sends.
+
+The compiled kernel reads answers of the plain kind, which is how the service writes them; msgspec reads all. Both give the same columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+
+from stream import native
+from stream.batch import ARRIVAL, DATA, PARTITION_KEY, SEQUENCE
+
+RECORD_SCHEMA: Final = pl.Schema({SEQUENCE: pl.String(), ARRIVAL: pl.Datetime("ms", "UTC"), PARTITION_KEY: pl.String(), DATA: pl.Binary()})
+
+
+@dataclass(frozen=True, slots=True)
+class RawPage:
+    """One GetRecords answer: ``frame`` has ``RECORD_SCHEMA``, one row per Kinesis record, in order.
+
+    ``next_iterator`` is None once a closed shard is read to its end; ``children`` then names the shards that continue.
+    """
+
+    frame: pl.DataFrame
+    next_iterator: str | None
+    behind_ms: int
+    children: tuple[str, ...] = ()
+
+
+class _Record(msgspec.Struct, gc=False):
+    SequenceNumber: str
+    Data: bytes
+    PartitionKey: str
+    ApproximateArrivalTimestamp: float
+
+
+class _ChildShard(msgspec.Struct, gc=False):
+    ShardId: str
+
+
+class _Records(msgspec.Struct):
+    Records: list[_Record]
+    NextShardIterator: str | None = None
+    MillisBehindLatest: int | None = None
+    ChildShards: list[_ChildShard] | None = None
+
+
+class _Event(msgspec.Struct):
+    Records: list[_Record]
+    ContinuationSequenceNumber: str | None = None
+    MillisBehindLatest: int | None = None
+    ChildShards: list[_ChildShard] | None = None
+
+
+_RECORDS: Final = msgspec.json.Decoder(_Records)
+_EVENT: Final = msgspec.json.Decoder(_Event)
+_NO_RECORDS: Final = RECORD_SCHEMA.to_frame()
+
+
+def parse_get_records(body: bytes, kernel: Any = native.KERNEL) -> RawPage:
+    """The columns of a GetRecords answer.
+
+    Raises:
+        msgspec.DecodeError: ``body`` is not such an answer.
+    """
+    quick, frame = _quick(body, kernel)
+    answer = _RECORDS.decode(quick)
+    return _page(frame, answer.Records, answer.NextShardIterator, answer.MillisBehindLatest, answer.ChildShards)
+
+
+def parse_event(body: bytes, kernel: Any = native.KERNEL) -> RawPage:
+    """The columns of a SubscribeToShardEvent; ``next_iterator`` is the sequence number to continue behind.
+
+    Raises:
+        msgspec.DecodeError: ``body`` is not such an event.
+    """
+    quick, frame = _quick(body, kernel)
+    event = _EVENT.decode(quick)
+    return _page(frame, event.Records, event.ContinuationSequenceNumber, event.MillisBehindLatest, event.ChildShards)
+
+
+def _quick(body: bytes, kernel: Any) -> tuple[bytes, pl.DataFrame | None]:
+    """What is left of ``body`` once the kernel has taken the records out, and those; or all of it and None."""
+    read = None if kernel is None else kernel.page(body)
+    if read is None:
+        return body, None
+    begin, end, rows, sequences, keys, texts, arrivals, payloads, data = read
+    columns = {
+        SEQUENCE: native.array(pa.string_view(), rows, None, sequences, texts),
+        ARRIVAL: native.array(pa.timestamp("ms", "UTC"), rows, None, arrivals),
+        PARTITION_KEY: native.array(pa.string_view(), rows, None, keys, texts),
+        DATA: native.array(pa.binary_view(), rows, None, payloads, data),
+    }
+    frame = pl.DataFrame([native.series(name, column) for name, column in columns.items()])
+    return body[:begin] + body[end:], frame
+
+
+def _page(
+    frame: pl.DataFrame | None, records: list[_Record], following: str | None, behind_ms: int | None, child_shards: list[_ChildShard] | None
+) -> RawPage:
+    children = tuple(child.ShardId for child in child_shards or ())
+    if frame is None:
+        frame = _frame(records) if records else _NO_RECORDS
+    return RawPage(frame, following, behind_ms or 0, children)
+
+
+def _frame(records: list[_Record]) -> pl.DataFrame:
+    seconds = pl.Series(ARRIVAL, [record.ApproximateArrivalTimestamp for record in records], pl.Float64)
+    return pl.DataFrame(
+        {
+            SEQUENCE: pl.Series([record.SequenceNumber for record in records], dtype=pl.String),
+            ARRIVAL: (seconds * 1000).round().cast(pl.Int64).cast(pl.Datetime("ms", "UTC")),
+            PARTITION_KEY: pl.Series([record.PartitionKey for record in records], dtype=pl.String),
+            DATA: pl.Series([record.Data for record in records], dtype=pl.Binary),
+        },
+        schema=RECORD_SCHEMA,
+    )

@@ -1,0 +1,55 @@
+"""The optional compiled inner loops, from the distribution ``kinesis-stream-native`` (folder ``native``).
+
+They change speed and nothing else: a function of the kernel either gives what the ordinary path gives or says that it does not know, and
+then the ordinary path is asked. Everything therefore works without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from typing import Any, Final
+
+import polars as pl
+import pyarrow as pa
+
+INTERFACE: Final = 1
+"""The number of the interface that this build knows; a kernel with another one is not used."""
+
+SWITCH: Final = "STREAM_NATIVE"
+"""Environment variable; ``off`` leaves the kernel alone even where it is installed."""
+
+
+def _load() -> Any:
+    if os.environ.get(SWITCH, "").lower() == "off":
+        return None
+    try:
+        package = importlib.import_module("stream_native")
+    except ImportError:
+        return None
+    return package._kernel if package.INTERFACE == INTERFACE else None  # noqa: SLF001 - made for this module
+
+
+KERNEL: Final[Any] = _load()
+"""The module of compiled functions, or None."""
+
+
+def array(kind: pa.DataType, rows: int, validity: Any, *buffers: Any, nulls: int = 0, children: Sequence[pa.Array] = ()) -> pa.Array:
+    """An Arrow array over memory that the kernel made, without a copy; ``validity`` may be None where nothing is null."""
+    wrapped = [
+        None if buffer is None else buffer if isinstance(buffer, pa.Buffer) else pa.py_buffer(buffer) for buffer in (validity, *buffers)
+    ]
+    return pa.Array.from_buffers(kind, rows, wrapped, null_count=nulls, children=list(children))
+
+
+def series(name: str, values: pa.Array) -> pl.Series:
+    """``values`` as a column, without a copy."""
+    return pl.Series(name, values)
+
+
+def views(column: pl.Series) -> tuple[pa.Buffer, tuple[pa.Buffer, ...]]:
+    """The views of a String or Binary column without nulls, 16 bytes for each row, and the buffers that they refer to."""
+    arrow = column.to_arrow(compat_level=pl.CompatLevel.newest())
+    _, own, *data = arrow.buffers()
+    return own.slice(16 * arrow.offset, 16 * len(arrow)), tuple(data)

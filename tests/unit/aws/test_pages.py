@@ -1,0 +1,116 @@
+"""The kernel and msgspec read the same answers, and give the same columns."""
+
+import base64
+import json
+
+import msgspec
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from stream import native
+from stream.aws.pages import RECORD_SCHEMA, RawPage, parse_event, parse_get_records
+
+blanks = st.sampled_from(["", "", "", " ", "\n", "\t", "\r\n "])
+datas = st.one_of(
+    st.binary(max_size=80).map(lambda data: json.dumps(base64.b64encode(data).decode())),
+    st.sampled_from(
+        ['""', '"Zg=="', '"Zh=="', '"Zg="', '"Zg"', '"Zm9v\\n"', '"Zm8\\u003d"', '"Z===" ', "null", "1", '"a-_b"', '"YQ==YQ=="']
+    ),
+    st.binary(min_size=200, max_size=300).map(lambda data: json.dumps(base64.b64encode(data).decode())),
+)
+keys = st.one_of(
+    st.text(max_size=20).map(json.dumps), st.text(max_size=20).map(lambda text: json.dumps(text, ensure_ascii=False)), st.just('"\\ud800"')
+)
+sequences = st.one_of(st.integers(0, 10**56).map(lambda number: f'"{number}"'), st.sampled_from(['"x"', "12", '""', "null"]))
+arrivals = st.one_of(
+    st.integers(0, 4 * 10**12).map(lambda ms: f"{ms // 1000}.{ms % 1000:03}"),
+    st.integers(10**12, 4 * 10**12).map(lambda ms: f"{ms / 10**12:.12f}E9"),
+    st.floats(0, 4e9).map(repr),
+    st.sampled_from(["0", "1795000000", "-1.5", "1e400", "01", "1795000000.0005", "null", '"1"']),
+)
+kinds = {"SequenceNumber": sequences, "Data": datas, "PartitionKey": keys, "ApproximateArrivalTimestamp": arrivals,
+         "EncryptionType": st.just('"KMS"'), "Other": st.sampled_from(['{"a":[1,"]}"]}', "[]", "nope"])}  # fmt: skip
+
+
+@st.composite
+def objects(draw: st.DrawFn, members: dict[str, st.SearchStrategy[str]], needed: tuple[str, ...] = ()) -> str:
+    names = draw(st.permutations(sorted(members)))
+    missing = draw(st.sets(st.sampled_from(sorted(members)), max_size=2)) if draw(st.integers(0, 9)) == 0 else {"Other", "EncryptionType"}
+    chosen = [name for name in names if name in needed or name not in missing]
+    if draw(st.integers(0, 19)) == 0:
+        chosen.append(draw(st.sampled_from(chosen or ["Other"])))
+    pairs = [f'{draw(blanks)}"{name}"{draw(blanks)}:{draw(blanks)}{draw(members[name])}{draw(blanks)}' for name in chosen]
+    return "{" + ",".join(pairs) + "}"
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> bytes:
+    records = ",".join(draw(st.lists(objects(kinds), max_size=5)))
+    members = {
+        "Records": st.just(f"[{draw(blanks)}{records}]"),
+        "NextShardIterator": st.sampled_from(['"next"', '"a\\"b"', "null"]),
+        "ContinuationSequenceNumber": st.just('"49"'),
+        "MillisBehindLatest": st.sampled_from(["0", "60000", "null"]),
+        "ChildShards": st.sampled_from(["[]", "null", '[{"ShardId":"shardId-000000000001","HashKeyRange":{"StartingHashKey":"0"}}]']),
+    }
+    text = draw(blanks) + draw(objects(members, ("Records",))) + draw(blanks)
+    whole = text.encode("utf-8", "surrogatepass")
+    if draw(st.integers(0, 4)):
+        return whole
+    at, byte = draw(st.integers(0, len(whole))), bytes([draw(st.integers(0, 255))])
+    return draw(
+        st.sampled_from([whole[:at] + byte + whole[at:], whole[:at] + whole[at + 1 :], whole[:at] + byte + whole[at + 1 :], whole[:at]])
+    )
+
+
+def read(body: bytes, *kernel: None) -> RawPage | str:
+    try:
+        return parse_get_records(body, *kernel)
+    except msgspec.DecodeError:
+        return "refused"
+
+
+@settings(max_examples=1000, deadline=None)
+@given(answers())
+@example(b'{"Records":[]}')
+@example(b'{"Records":[{"SequenceNumber":"1","ApproximateArrivalTimestamp":1.441215410867E9,"Data":"Zm9v","PartitionKey":"k"}]}')
+@example(b'{"Records":[],"Records":[{"SequenceNumber":"1","ApproximateArrivalTimestamp":1,"Data":"","PartitionKey":""}]}')
+@example(b'{"a":{"Records":[1]},"Records":[]}')
+def test_both_readers_give_the_same_page_or_refuse_together(body: bytes) -> None:
+    quick, sure = read(body), read(body, None)
+
+    if isinstance(quick, str) or isinstance(sure, str):
+        assert quick == sure
+        return
+    assert (quick.next_iterator, quick.behind_ms, quick.children) == (sure.next_iterator, sure.behind_ms, sure.children)
+    assert_frame_equal(quick.frame, sure.frame)
+    assert quick.frame.schema == RECORD_SCHEMA
+
+
+def test_an_event_of_a_subscription_is_read_likewise() -> None:
+    record = '{"SequenceNumber":"7","ApproximateArrivalTimestamp":1795000000.25,"Data":"Zm9v","PartitionKey":"k"}'
+    body = f'{{"Records":[{record}],"ContinuationSequenceNumber":"8","MillisBehindLatest":5}}'.encode()
+
+    quick, sure = parse_event(body), parse_event(body, None)
+
+    assert (quick.next_iterator, quick.behind_ms, quick.frame["_data"].to_list()) == ("8", 5, [b"foo"])
+    assert_frame_equal(quick.frame, sure.frame)
+
+
+def test_a_record_of_ten_mebibytes_is_read_whole() -> None:
+    data = bytes(range(256)) * 40_960
+    record = {"SequenceNumber": "1", "ApproximateArrivalTimestamp": 1.5, "Data": base64.b64encode(data).decode(), "PartitionKey": "k"}
+
+    page = parse_get_records(json.dumps({"Records": [record], "MillisBehindLatest": 0}).encode())
+
+    assert page.frame["_data"].to_list() == [data]
+
+
+def test_the_kernel_reads_what_the_service_writes() -> None:
+    record = (
+        b'{"SequenceNumber":"7","ApproximateArrivalTimestamp":1.441215410867E9,"Data":"Zm9v","PartitionKey":"k","EncryptionType":"KMS"}'
+    )
+    body = b'{"MillisBehindLatest":5,"NextShardIterator":"n","Records":[' + b",".join([record] * 9) + b"]}"
+
+    assert native.KERNEL is None or native.KERNEL.page(body)[2] == 9
