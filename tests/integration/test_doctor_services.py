@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +192,55 @@ def test_whoever_cannot_be_told_is_noted(aws: Aws, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert found(findings, "notify", f"{topic}-gone")["verdict"] == "note"
     assert found(findings, "notify", "127.0.0.1:9")["verdict"] == "note"
+
+
+@contextmanager
+def encrypted(records: list[dict[str, Any]]) -> Iterator[str]:
+    """Kinesis with one encrypted stream of one shard that holds ``records``."""
+    summary = {"StreamARN": "arn:aws:kinesis:us-east-1:123456789012:stream/flights", "StreamStatus": "ACTIVE", "EncryptionType": "KMS"}
+    shard = {"ShardId": "shardId-000000000000", "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": str(2**128 - 1)}}
+    answers = {
+        "DescribeStreamSummary": {"StreamDescriptionSummary": summary | {"RetentionPeriodHours": 24, "OpenShardCount": 1}},
+        "ListShards": {"Shards": [shard]},
+        "GetShardIterator": {"ShardIterator": "i"},
+        "GetRecords": {"Records": records, "MillisBehindLatest": 0, "NextShardIterator": "j"},
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.dumps(answers[self.headers["X-Amz-Target"].partition(".")[2]]).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+RECORD = {"SequenceNumber": "1", "Data": "", "PartitionKey": "k", "ApproximateArrivalTimestamp": 1.0}
+
+
+@pytest.mark.parametrize(("records", "untried"), [([], True), ([RECORD], False)])
+@pytest.mark.usefixtures("clean")
+def test_only_a_record_shows_that_the_key_of_a_stream_may_be_used(
+    aws: Aws, tmp_path: Path, records: list[dict[str, Any]], untried: bool
+) -> None:
+    env, *_, topic = aws
+    path = pipeline(tmp_path, topic)
+    path.write_text(path.read_text().replace(", retrieval: fan_out", ""))
+    with encrypted(records) as url:
+        result, findings = run(path, {**env, "AWS_ENDPOINT_URL_KINESIS": url})
+    assert result.exit_code == 0, result.output
+    assert ("kms:Decrypt" in found(findings, "stream", "flights")["what"]) is untried
