@@ -256,7 +256,7 @@ async def require(urls: tuple[str, ...], base: Path, session: AwsSession) -> Non
         Fatal: there is none; nothing has been read.
     """
     for url in urls:
-        if not await is_there(session, located(url, base)):
+        if not await is_there(session, url, base):
             msg = f"there is no object {url}, which the pipeline requires before anything is read: run again once it is there"
             raise Fatal(msg)
 

@@ -108,7 +108,7 @@ async def _secret(name: str, env: Mapping[str, str], base: Path, managed: Callab
 
 
 async def _required(session: AwsSession, url: str, base: Path) -> str:
-    if await is_there(session, located(url, base)):
+    if await is_there(session, url, base):
         return "is there"
     msg = "it is not there, and the worker will not begin without it"
     raise DefinitionError(msg)

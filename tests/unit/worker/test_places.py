@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from stream.aws.session import AwsSession
-from stream.worker.places import is_there, located
+from stream.worker.places import is_there
 
 
 @pytest.mark.parametrize(
@@ -25,4 +25,4 @@ def test_an_object_is_there_or_not_whatever_lies_beside_it(tmp_path, url, found)
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()
-    assert asyncio.run(is_there(AwsSession(), located(url, tmp_path))) is found
+    assert asyncio.run(is_there(AwsSession(), url, tmp_path)) is found
