@@ -121,9 +121,20 @@ def _plain(frame: pl.DataFrame) -> list[pl.Expr]:
 
 
 def _repetitive(frame: pl.DataFrame) -> list[str]:
-    head = frame.head(_SAMPLE_ROWS)
-    flat = [name for name, dtype in frame.schema.items() if not dtype.is_nested() and dtype.base_type() not in {pl.Boolean, pl.Null}]
-    return [name for name in flat if head[name].n_unique() * _DICTIONARY_SHARE <= head.height]
+    """Paths of the columns, as Parquet names what lies inside nested ones, whose first rows hold few distinct values."""
+    return [path for column in frame.head(_SAMPLE_ROWS) for path in _repeating(column, column.name)]
+
+
+def _repeating(column: pl.Series, path: str) -> Iterator[str]:
+    kind = column.dtype
+    if isinstance(kind, pl.Struct):
+        for field in kind.fields:
+            yield from _repeating(column.struct.field(field.name), f"{path}.{field.name}")
+    elif isinstance(kind, pl.List | pl.Array):
+        items = column.explode().head(_SAMPLE_ROWS)
+        yield from _repeating(items, f"{path}.list.element")
+    elif kind.base_type() not in {pl.Boolean, pl.Null} and column.n_unique() * _DICTIONARY_SHARE <= column.len():
+        yield path
 
 
 def _ndjson(frame: pl.DataFrame) -> bytes:

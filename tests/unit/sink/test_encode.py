@@ -61,6 +61,14 @@ def test_categories_in_another_order_give_the_same_bytes():
     assert parquet(one) == parquet(other)
 
 
+def test_what_repeats_inside_lists_and_structs_gets_a_dictionary_too():
+    rows = [{"who": {"name": f"n{at}", "city": "Lyon"}, "lines": [{"sku": f"s{at}", "count": at % 3}] * (at % 2)} for at in range(400)]
+    group = pq.read_metadata(pa.BufferReader(parquet(pl.DataFrame(rows)))).row_group(0)
+    columns = [group.column(index) for index in range(group.num_columns)]
+
+    assert [column.path_in_schema for column in columns if column.has_dictionary_page] == ["who.city", "lines.list.element.count"]
+
+
 def test_only_repetitive_columns_get_a_dictionary():
     frame = pl.DataFrame({"id": [f"id-{row}" for row in range(5000)], "kind": ["a", "b"] * 2500})
     group = pq.read_metadata(pa.BufferReader(parquet(frame))).row_group(0)
