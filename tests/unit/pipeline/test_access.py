@@ -133,4 +133,16 @@ def test_a_pipeline_over_objects_reads_them_and_no_stream():
     assert ("sns", "sns:Publish", "arn:aws:sns:eu-west-1:123456789012:alarms") in found
     assert not [each for each in found if each[0] == "kinesis" or (each[1] == "s3:PutObject" and "archive" in each[2])]
     listed = [each.prefixes for each in needed(Pipeline.model_validate(data)) if each.why == "look for what is required"]
-    assert listed == [("in/_SUCCESS",)]
+    assert listed == [("in/",)]
+
+
+def test_a_consumer_is_described_and_subscribed_to_by_its_own_name():
+    source = {**least()["source"], "kinesis": {"stream": "flights", "retrieval": "fan_out"}}
+    stream = "arn:aws:kinesis:eu-west-1:111122223333:stream/flights"
+    found = {(action, resource) for each in access(source=source) for action in each.actions for resource in each.resources}
+    assert ("kinesis:RegisterStreamConsumer", stream) in found
+    # IAM asks about the consumer, not the stream, even where the request names it by its stream.
+    for action in ("kinesis:DescribeStreamConsumer", "kinesis:SubscribeToShard"):
+        assert [resource for name, resource in found if name == action] == [f"{stream}/consumer/flights:*"]
+    source["kinesis"]["consumer"] = "other"
+    assert any(each.resources == (f"{stream}/consumer/other:*",) for each in access(source=source))
