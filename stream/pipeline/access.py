@@ -28,6 +28,7 @@ LEASES: Final = (
     "dynamodb:Scan",
     "dynamodb:UpdateItem",
 )
+REPORTS: Final = ("dynamodb:DeleteItem", "dynamodb:Scan", "dynamodb:UpdateItem")
 EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
 ASK: Final = ("redshift-data:ExecuteStatement",)
 FOLLOW: Final = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult")
@@ -181,7 +182,10 @@ def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         return
     table = _arn(where, native.region, "dynamodb", f"table/{native.table or pipeline.application}")
     yield Access("dynamodb", LEASES, (table,), "share the shards with other workers")
-    yield Access("dynamodb", ("dynamodb:GetItem",), (f"{table}-CoordinatorState",), "see whether KCL 3.x owns the lease table")
+    yield Access(
+        "dynamodb", ("dynamodb:GetItem",), (f"{table}-CoordinatorState",), "see whether KCL 3.x owns the lease table, and who leads"
+    )
+    yield Access("dynamodb", REPORTS, (f"{table}-WorkerMetricStats",), "report to the leader of a KCL 3.x fleet")
     if native.create_table:
         yield Access("dynamodb", ("dynamodb:CreateTable",), (table,), "create the lease table")
 

@@ -112,7 +112,7 @@ def test_several_streams_are_named_one_by_one():
 def test_leases_need_their_table_and_its_creation_only_where_it_may_be_created():
     table = "arn:aws:dynamodb:eu-west-1:111122223333:table/flights"
     found = [each for each in access(coordination="native") if each.service == "dynamodb"]
-    assert {each.resources for each in found} == {(table,), (f"{table}-CoordinatorState",)}
+    assert {each.resources for each in found} == {(table,), (f"{table}-CoordinatorState",), (f"{table}-WorkerMetricStats",)}
     assert any("dynamodb:CreateTable" in each.actions for each in found)
     given = [each for each in access(coordination={"native": {"table": "t-1", "create_table": False}}) if each.service == "dynamodb"]
     assert not any("dynamodb:CreateTable" in each.actions for each in given)
