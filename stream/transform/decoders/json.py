@@ -182,10 +182,12 @@ class _Converter:
     def convert(self, wire: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
         """The columns, and per row the first column's reason to refuse it; None where no row has one."""
         frame = wire.select(self._columns)
-        # A value that stands alone is lost only if there are more nulls than before; what is inside of others must be looked at.
-        sound = {at for name, at in self._lost if frame[name].null_count() == wire[name].null_count()}
-        marks = wire.select(check.alias(str(at)) for at, check in enumerate(self._checks) if at not in sound)
-        found = [at for at in range(len(self._checks)) if at not in sound and marks[str(at)].any()]
+        # A value that stands alone is lost where there is a null now and was none; what is inside of others must be looked at.
+        alone = {at: name for name, at in self._lost}
+        marks = wire.select(check.alias(str(at)) for at, check in enumerate(self._checks) if at not in alone)
+        lost = [(at, name) for at, name in alone.items() if frame[name].null_count() > wire[name].null_count()]
+        marks = marks.with_columns((wire[name].is_not_null() & frame[name].is_null()).alias(str(at)) for at, name in lost)
+        found = sorted(int(name) for name in marks.columns if marks[name].any())
         if not found:
             return frame, None
         reason = pl.coalesce(pl.when(pl.col(str(at))).then(pl.lit(self._reasons[at])) for at in found)
