@@ -16,7 +16,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import boto3
-from idle import cpu_seconds, rest
+from common import cpu_seconds
+from idle import rest
 from memory import environment
 
 from stream.local.moto import moto
