@@ -1,7 +1,7 @@
 """CPU time of a GetRecords call that returns nothing: ``python benchmarks/calls.py [--calls 3000] [--runs 5]``.
 
-In one process, against an empty page of the replay server, the pace taken away: a shard's whole reading path (budget, call, page, event), our
-bare call, and the same call of aiobotocore and boto3. Taken in turn; without TLS.
+In one process, against an empty page of the replay server, the pace taken away: a shard's whole reading path (budget, call, page, event),
+our bare call, and the same call of aiobotocore and boto3. Taken in turn; without TLS.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the replay server in a process of its own, processor pinning, where figures were made, and how they are kept."""
+"""What the benchmarks share: the replay server in a process of its own, pinning to processors, and how figures are shown and kept."""
 
 from __future__ import annotations
 

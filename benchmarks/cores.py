@@ -1,8 +1,8 @@
 """Two busy cores against one: ``python benchmarks/cores.py [--records 100000] [--shards 16] [--runs 3]``; needs two processors.
 
 The worker is pinned to one processor, or to two, and is given as many threads; wall time counts, from start to last seal, less that of a
-small stream. The replay server has the second processor for itself while the worker has one, and shares it while the worker has two: its
-own CPU time, which is shown as a share of one processor, is then missing to the worker, so the ratio is a little less than the worker's own.
+small stream. The replay server has the second processor for itself while the worker has one, and shares it while the worker has two. Its
+own CPU time, which is shown as a share of one processor, is then missing to the worker: the ratio is a little less than the worker's.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def main() -> None:
                 small = run(Job(shape, server["url"], SMALL, SMALL_RECORDS * given.shards, where.with_suffix(".small")), processors)
                 rates[count].append(total / (whole.wall - small.wall))
     ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
-    for count in rates:
-        print(f"{count} processor(s): {spread(rates[count], 0)} records/s; replay server {median(shares[count]):.0%} of one processor")
+    for count, measured in rates.items():
+        print(f"{count} processor(s): {spread(measured, 0)} records/s; replay server {median(shares[count]):.0%} of one processor")
     print(f"two against one: {spread(ratios, 2)}")
     keep(given.json, records=total, records_per_second=rates, server_share=shares, ratio=ratios)
 
