@@ -1,8 +1,9 @@
 """A large fleet, simulated: ``python benchmarks/scale.py [--shards 10000] [--workers 1000] [--start 60] [--kill 0.1] [--json FILE]``.
 
-Plays the deciding code (``stream/lease/decide.py``) for every worker over one table. Workers start over ``--start`` seconds; each looks at the
-table, takes, looks again, and goes on looking as often as the size of the table allows. Writes go out 20 side by side, and the table
-refuses whoever is second. When all is even, a share of the workers dies at once. Time is the simulation's own: the machine does not matter.
+Plays the deciding code (``stream/lease/decide.py``) for every worker over one table. Workers start over ``--start`` seconds; each looks
+at the table, takes, looks again, and goes on looking as often as the size of the table allows. Writes go out 20 side by side, and the
+table refuses whoever is second. When all is even, a share of the workers dies at once. Time is the simulation's own: the machine does not
+matter.
 
 Left out: renewals always succeed, replies always come, and a row that its owner renews counts as fresh for everybody.
 """
@@ -83,6 +84,7 @@ class Fleet:
         self.now = 0.0
         self.phase = Phase()
         self._free = shards
+        self._started = start
         self._died: float | None = None
         self._first_look: dict[str, float] = {}
         self._stole = dict.fromkeys(self.alive, -math.inf)
@@ -92,19 +94,20 @@ class Fleet:
             self._push(dice.random() * start, worker, again=True)
 
     def settle(self) -> Phase:
-        """Go on until nothing was taken for two whole rounds of looks."""
-        self.phase, begun, last = Phase(), self.now, self.now
-        while self.now < last + 2 * self.every:
+        """Go on until everybody has started and nothing was taken for two rounds in which leases may move."""
+        self.phase, begun, last = Phase(), self.now, max(self.now, self._started)
+        quiet = 2 * max(self.every, self.settings.steal_every)
+        while self.now < last + quiet:
             self.now, _, worker, takes, again = heapq.heappop(self._events)
             if worker not in self.alive:
                 continue
             if takes is None:
                 self._look(worker, again=again)
             elif self._write(worker, takes):
-                last = self.now
-                self.phase.seconds = last - begun
+                last = max(last, self.now)
+                self.phase.seconds = self.now - begun
                 if self._free == 0 and self.phase.idle == 0.0:
-                    self.phase.idle = last - begun
+                    self.phase.idle = self.now - begun
         held = Counter(seen.lease.owner for seen in self.seen.values())
         self.phase.most, self.phase.least = max(held.values()), min(held[worker] for worker in self.alive)
         return self.phase
@@ -179,19 +182,21 @@ def simulate(shards: int, workers: int, settings: LeaseSettings, start: float = 
 
 def told(figures: dict[str, Any]) -> str:
     """The figures as rows of a table."""
-    lines = [
-        f"{figures['shards']:,} leases, {figures['workers']:,} workers: a table of {figures['table_bytes'] / 2**20:.1f} MiB, "
-        f"a look each {figures['seconds_between_looks']:.0f} s",
-        "",
-        "| | start | recovery |",
-        "|---|---|---|",
-    ]
-    about = {"idle": "seconds until no lease is free", "seconds": "seconds until the last take", "looks": "looks", "writes": "writes to take",
-             "refused": "of which refused", "moved": "leases moved between living workers", "most": "most leases of a worker",
-             "least": "fewest leases of a worker"}  # fmt: skip
-    for name, words in about.items():
-        lines.append(f"| {words} | {figures['start'][name]:,.0f} | {figures['recovery'][name]:,.0f} |")
-    return "\n".join(lines)
+    size, every = figures["table_bytes"] / 2**20, figures["seconds_between_looks"]
+    head = f"{figures['shards']:,} leases, {figures['workers']:,} workers: a table of {size:.1f} MiB, a look each {every:.0f} s"
+    about = {
+        "idle": "seconds until no lease is free",
+        "seconds": "seconds until the last take",
+        "looks": "looks until nothing was taken for two rounds",
+        "writes": "writes to take leases",
+        "refused": "of which refused",
+        "moved": "leases that living workers gave to others",
+        "most": "most leases of a worker",
+        "least": "fewest leases of a worker",
+    }
+    start, recovery = figures["start"], figures["recovery"]
+    rows = [f"| {words} | {start[name]:,.0f} | {recovery[name]:,.0f} |" for name, words in about.items()]
+    return "\n".join([f"{head}; {figures['lost']:,} leases of workers that die", "", "| | start | recovery |", "|---|---|---|", *rows])
 
 
 def main() -> None:
