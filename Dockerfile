@@ -12,6 +12,8 @@ RUN python3 -m venv /opt/installer \
     && python3 -m venv --without-pip /opt/stream \
     && /opt/installer/bin/uv pip install --quiet --python /opt/stream/bin/python --compile-bytecode --only-binary :all: \
        --require-hashes -r requirements/run.txt
+COPY native native
+RUN native/install.sh /opt/installer/bin/python3 /opt/installer/bin/pip /build/wheels
 COPY pyproject.toml README.md LICENSE ./
 COPY stream stream
 RUN /opt/installer/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /build/wheels . \

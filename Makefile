@@ -8,6 +8,8 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
+SANITIZED := tests/unit/transform/decoders/test_native.py tests/unit/aws/test_pages.py tests/unit/audit/test_native.py
+
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends postgresql >/dev/null
 
@@ -24,7 +26,7 @@ $(INSTALLED): requirements/dev.txt requirements/installer.txt pyproject.toml $(w
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/installer.txt
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --reinstall ./native 2>$(VENV)/native.log \
+	@rm -rf native/build && $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --no-cache --reinstall ./native 2>$(VENV)/native.log \
 		|| echo 'The compiled kernel could not be built (see $(VENV)/native.log): all works without it, more slowly. It needs a C compiler and Python.h.'
 	@rm -f $(VENV)/.installed-* && touch $@
 
@@ -75,6 +77,13 @@ image-check: install ## Build the image without Docker, look into it, and run th
 fuzz: install ## Send a million bent records through each decoder; ARGS="--seed N" repeats a run
 	@$(BIN)/python -m tests.fuzz.decoders $(ARGS)
 
+native-check: install ## Compile the kernel with AddressSanitizer and UBSan, and hold it against the ordinary way; needs gcc
+	@rm -rf native/build .make/sanitized
+	@CFLAGS='-g -fsanitize=address,undefined -fno-sanitize-recover=all' $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation \
+		--no-cache --reinstall --target .make/sanitized ./native && rm -rf native/build
+	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=.make/sanitized \
+		$(BIN)/python -m pytest -q -p no:cacheprovider $(SANITIZED) $(ARGS)
+
 bench: install ## Measure beside other consumers; prints ratios, writes .make/bench.json and .make/bench.svg
 	@mkdir -p .make
 	@$(BIN)/python benchmarks/run.py --json .make/bench.json --svg .make/bench.svg $(ARGS)
@@ -96,7 +105,7 @@ kcl: install ## Run a pipeline under the real MultiLangDaemon of the KCL (Java, 
 
 lock: install ## Rewrite the locked requirements from pyproject.toml
 	$(COMPILE) --universal --python-version 3.11 --extra dev --extra local pyproject.toml requirements/build.in -o requirements/dev.txt
-	$(COMPILE) --universal --python-version 3.11 --extra telemetry pyproject.toml -o requirements/run.txt
+	$(COMPILE) --universal --python-version 3.11 --extra postgresql --extra telemetry pyproject.toml -o requirements/run.txt
 	$(COMPILE) --universal --python-version 3.11 requirements/build.in -o requirements/build.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/run.txt requirements/kcl.in -o requirements/kcl.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/dev.txt requirements/deploy.in -o requirements/deploy.txt

@@ -176,7 +176,7 @@ class KinesisClient:
         body = await self._send(operation, stream, request)
         try:
             return msgspec.json.decode(body, type=answer)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self._unreadable(operation, stream, error) from error
 
     async def _send(self, operation: str, stream: str, request: Mapping[str, Any]) -> bytes:
@@ -227,7 +227,7 @@ class KinesisClient:
         resource = stream if stream.startswith("arn:") else f"stream {stream}"
         return Call(f"kinesis:{operation}", resource, self.place)
 
-    def _unreadable(self, operation: str, stream: str, error: msgspec.DecodeError) -> AwsRetryable:
+    def _unreadable(self, operation: str, stream: str, error: Exception) -> AwsRetryable:
         msg = f"{self.describe_call(operation, stream)} gave an answer that is not as documented: {error}"
         return AwsRetryable(msg, code="UnreadableAnswer")
 
@@ -266,7 +266,7 @@ def refusal(body: bytes, named: str) -> tuple[str, str]:
     """Code and message of an error answer; ``named`` is the code that stood outside of the body."""
     try:
         said = msgspec.json.decode(body, type=_Refusal)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return named.partition(":")[0] or "Unknown", body[:200].decode("utf-8", "replace")
     code = (said.type or named).rpartition("#")[2].partition(":")[0]
     return code or "Unknown", said.message or said.Message

@@ -6,7 +6,7 @@ The compiled kernel reads answers of the plain kind, which is how the service wr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import polars as pl
@@ -56,6 +56,7 @@ class _Event(msgspec.Struct):
     ChildShards: list[_ChildShard] | None = None
 
 
+_T = TypeVar("_T")
 _RECORDS: Final = msgspec.json.Decoder(_Records)
 _EVENT: Final = msgspec.json.Decoder(_Event)
 _NO_RECORDS: Final = RECORD_SCHEMA.to_frame()
@@ -68,7 +69,7 @@ def parse_get_records(body: bytes, kernel: Any = native.KERNEL) -> RawPage:
         msgspec.DecodeError: ``body`` is not such an answer.
     """
     quick, frame = _quick(body, kernel)
-    answer = _RECORDS.decode(quick)
+    answer = _decoded(_RECORDS, quick)
     return _page(frame, answer.Records, answer.NextShardIterator, answer.MillisBehindLatest, answer.ChildShards)
 
 
@@ -79,8 +80,15 @@ def parse_event(body: bytes, kernel: Any = native.KERNEL) -> RawPage:
         msgspec.DecodeError: ``body`` is not such an event.
     """
     quick, frame = _quick(body, kernel)
-    event = _EVENT.decode(quick)
+    event = _decoded(_EVENT, quick)
     return _page(frame, event.Records, event.ContinuationSequenceNumber, event.MillisBehindLatest, event.ChildShards)
+
+
+def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
+    try:
+        return decoder.decode(body)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def _quick(body: bytes, kernel: Any) -> tuple[bytes, pl.DataFrame | None]:

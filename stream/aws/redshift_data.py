@@ -185,7 +185,7 @@ class RedshiftDataClient:
         body = await self._send(operation, msgspec.json.encode(request))
         try:
             return msgspec.json.decode(body, type=answer)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             msg = f"{self._call(operation)} gave an answer that is not as documented: {error}"
             raise AwsRetryable(msg, code="UnreadableAnswer") from error
 
@@ -219,7 +219,7 @@ def _value(field: dict[str, Any]) -> Any:
 def _explained(call: Call, body: bytes, named: str, status: int) -> AwsRetryable | AwsFatal:
     try:
         said = msgspec.json.decode(body, type=_Refusal)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         said = _Refusal(message=body[:200].decode("utf-8", "replace"))
     code = (said.type or named).rpartition("#")[2].partition(":")[0] or "Unknown"
     message = said.message or said.Message

@@ -21,7 +21,7 @@ FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PATH = re.compile(r"`((?:stream|tests|docs|examples|requirements|benchmarks|deploy)/[\w./-]*)`")
 TEST_ID = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
-ROOMS = {path.name for path in (ROOT / "stream").iterdir() if path.is_dir()} | {"deploy", "docs", "benchmarks"}
+ROOMS = {path.name for path in (ROOT / "stream").iterdir() if path.is_dir()} | {"deploy", "docs", "benchmarks", "native"}
 
 
 def named(page):
