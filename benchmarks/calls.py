@@ -1,7 +1,7 @@
 """CPU time of a GetRecords call that returns nothing: ``python benchmarks/calls.py [--calls 3000] [--runs 5]``.
 
 In one process, against an empty page of the replay server, the pace taken away: a shard's whole reading path (budget, call, page, event),
-our bare call, and the same call of aiobotocore and boto3. Taken in turn; without TLS.
+our bare call, and the same call of aiobotocore and boto3. Taken in turn, on the event loop of the service (uvloop), without TLS.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import aiobotocore.session
 import boto3
+import uvloop
 from common import keep, parser, replay, spread
 from contestants import environment
 from replay import SMALL, SMALL_RECORDS
@@ -28,7 +29,7 @@ from stream.contracts import Start, StartKind
 from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
 
-UNHURRIED = ReadSettings(calls_per_second=1e9, idle_first=0.0, idle_last=0.0)
+UNHURRIED = ReadSettings(calls_per_second=1e9, idle_first=0.0, idle_last=0.0, idle_polls=1e9)
 
 
 async def microseconds(call: Callable[[], Awaitable[Any]], calls: int) -> float:
@@ -82,8 +83,8 @@ def main() -> None:
     options.add_argument("--calls", type=int, default=3000)
     given = options.parse_args()
     os.environ.update(environment(""))
-    with replay(SHAPES["click"], SMALL_RECORDS, 1) as server:
-        took = asyncio.run(measure(server["url"], given.calls, given.runs))
+    with replay(SHAPES["click"], SMALL_RECORDS, 1) as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        took = runner.run(measure(server["url"], given.calls, given.runs))
     for name, values in took.items():
         print(f"{name:24}{spread(values, 0)} microseconds of CPU time a call")
     keep(given.json, calls=given.calls, microseconds=took)
