@@ -1,7 +1,7 @@
 """Two busy cores against one: ``python benchmarks/cores.py [--records 100000] [--shards 16] [--runs 3]``; needs two processors.
 
 The worker is pinned to one processor, or to two, and is given as many threads; wall time counts, from start to last seal, less that of a
-small stream. The replay server has the second processor for itself while the worker has one, and shares it while the worker has two. Its
+small stream; it runs with ``--once``, so that the last units do not wait for their age. The replay server has the second processor for itself while the worker has one, and shares it while the worker has two. Its
 own CPU time, which is shown as a share of one processor, is then missing to the worker: the ratio is a little less than the worker's.
 """
 
@@ -22,7 +22,7 @@ from shapes import SHAPES
 def run(job: Job, processors: list[int]) -> Used:
     job.folder.mkdir()
     with pinned(set(processors)):
-        return service(job, options=("--threads", str(len(processors))))
+        return service(job, options=("--once", "--threads", str(len(processors))))
 
 
 def main() -> None:
