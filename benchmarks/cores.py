@@ -1,8 +1,9 @@
 """Two busy cores against one: ``python benchmarks/cores.py [--records 100000] [--shards 16] [--runs 3]``; needs two processors.
 
-The worker is pinned to one processor, or to two, and is given as many threads; wall time counts, from start to last seal, less that of a
-small stream; it runs with ``--once``, so that the last units do not wait for their age. The replay server has the second processor for itself while the worker has one, and shares it while the worker has two. Its
-own CPU time, which is shown as a share of one processor, is then missing to the worker: the ratio is a little less than the worker's.
+The worker is pinned to one processor, or to two, and is given as many threads. Wall time counts, from start to last seal, less that of a
+small stream; it runs with ``--once``, so that the last units do not wait for their age. The replay server has the second processor for
+itself while the worker has one, and shares it while the worker has two. Its own CPU time, which is shown as a share of one processor, is
+then missing to the worker: the ratio is a little less than the worker's.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ def main() -> None:
                 whole = run(Job(shape, server["url"], BENCH, total, where), processors)
                 shares[count].append((cpu_seconds(server["pid"]) - served) / whole.wall)
                 small = run(Job(shape, server["url"], SMALL, SMALL_RECORDS * given.shards, where.with_suffix(".small")), processors)
+                if whole.wall <= small.wall:
+                    sys.exit(f"{total:,} records are too few: start-up took longer than all of the run; give more --records")
                 rates[count].append(total / (whole.wall - small.wall))
     ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
     for count, measured in rates.items():

@@ -1,6 +1,6 @@
 """Throughput and peak memory by number of shards: ``python benchmarks/shards.py [--shards 1,4,64,256] [--records 800000] [--runs 3]``.
 
-The records are spread over the shards, at least one page each. A worker asks a shard 4.5 times a second at most, for 10,000 records at
+The records are spread over the shards, at least 2,500 on each. A worker asks a shard 4.5 times a second at most, for 10,000 records at
 most, so one shard cannot bring more than 45,000 records a second: where that is what was reached, ``limit`` says calls, and CPU otherwise.
 Start-up, measured with a stream of 200 records a shard, is taken off CPU and wall time. The worker runs with ``--once``, so that the last
 units do not wait for their age.
