@@ -35,9 +35,9 @@ from typing import Any, Final
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from common import replay
 from contestants import Job, Used, service
 from replay import BENCH, SMALL, SMALL_RECORDS
-from run import replay
 from shapes import SHAPES
 
 from stream.audit import spans
