@@ -238,7 +238,7 @@ class Flush(Part):
 
     age: Duration = Field(default=parse_duration("60s"), description="Since the unit's first record was received.")
     bytes: Size = Field(default=parse_size("64MiB"), description="Record bytes as received.")
-    rows: Count = Field(default=500_000, description="Records.")
+    rows: Count = Field(default=500_000, description="Records after which a unit ends, such as 100000.")
 
 
 class Memory(Part):
