@@ -94,9 +94,10 @@ def test_what_cannot_be_found_or_is_wrong(folder):
 
 
 def test_a_row_that_no_unit_lists_is_said_to_be_that(folder):
-    result = run(folder, "trace", "FILE", "--object", "lake/none.parquet", "--row", "3")
-    assert result.exit_code == 1
-    assert "No sealed unit lists a file lake/none.parquet with a row 3: give the file's URL" in result.stdout
+    name = f"{shard_id(0)}-0-{sequence(0, 40)}.0.{'0' * 16}.parquet"
+    result = run(folder, "trace", "FILE", "--object", name, "--row", "3")
+    assert result.exit_code == 1, result.output
+    assert f"No sealed unit lists a file {name} with a row 3: give the file's URL" in result.stdout.replace("\n", "")
 
 
 def test_an_export_says_what_it_waits_for_and_what_was_not_taken(capsys):
