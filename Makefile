@@ -88,7 +88,8 @@ bench: install ## Measure beside other consumers; prints ratios, writes .make/be
 	@mkdir -p .make
 	@$(BIN)/python benchmarks/run.py --json .make/bench.json --svg .make/bench.svg $(ARGS)
 
-localstack: install ## Run the system tests against LocalStack, which is installed for it
+localstack: install ## Run the system tests and the commands of docs/operate.md against LocalStack, which is installed for it; needs root on Debian
+	@deploy/eks/monitoring/tools.sh
 	@tests/localstack/run.sh $(abspath $(BIN))/python $(ARGS)
 
 fleet: install ## Run a fleet under kills, freezes, reshards and failing AWS; FLEET_SEED=1 FLEET_SECONDS=120 choose another run

@@ -17,8 +17,8 @@ from stream.sink.redshift import RedshiftSinkConfig
 from stream.transform.stages.enrich import REDSHIFT, SERVERS, Warehouse, warehouse
 
 READ_STREAM: Final = ("kinesis:DescribeStreamSummary", "kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards")
-CONSUMER: Final = ("kinesis:DescribeStreamConsumer", "kinesis:RegisterStreamConsumer")
-SUBSCRIBE: Final = ("kinesis:SubscribeToShard",)
+REGISTER: Final = ("kinesis:RegisterStreamConsumer",)
+SUBSCRIBE: Final = ("kinesis:DescribeStreamConsumer", "kinesis:SubscribeToShard")
 OBJECTS: Final = ("s3:DeleteObject", "s3:GetObject", "s3:PutObject")
 LEASES: Final = (
     "dynamodb:DeleteItem",
@@ -28,6 +28,7 @@ LEASES: Final = (
     "dynamodb:Scan",
     "dynamodb:UpdateItem",
 )
+REPORTS: Final = ("dynamodb:DeleteItem", "dynamodb:Scan", "dynamodb:UpdateItem")
 EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
 ASK: Final = ("redshift-data:ExecuteStatement",)
 FOLLOW: Final = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult")
@@ -82,8 +83,9 @@ def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         streams = tuple(_arn(where, kinesis.region, "kinesis", f"stream/{name}") for name in kinesis.names)
         yield Access("kinesis", READ_STREAM, streams, "read the stream")
         if kinesis.retrieval is Retrieval.FAN_OUT:
-            consumers = tuple(f"{stream}/consumer/*" for stream in streams)
-            yield Access("kinesis", CONSUMER, streams, "register the consumer of enhanced fan-out")
+            # The ARN of a consumer ends in the second of its registration.
+            consumers = tuple(f"{stream}/consumer/{kinesis.consumer or pipeline.application}:*" for stream in streams)
+            yield Access("kinesis", REGISTER, streams, "register the consumer of enhanced fan-out")
             yield Access("kinesis", SUBSCRIBE, consumers, "subscribe to shards")
         return
     yield from _below(objects.url, where, "read the source's objects")
@@ -94,7 +96,8 @@ def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
 def _others(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     for url in _distinct(url for url in pipeline.requires if is_remote(url)):
         bucket, key = _bucket(url)
-        yield Access("s3", LIST, (_s3(where, bucket),), "look for what is required", (key,))
+        # S3 is asked for a list of the folder.
+        yield Access("s3", LIST, (_s3(where, bucket),), "look for what is required", (key[: key.rfind("/") + 1],))
     if pipeline.notify.sns is not None:
         yield Access("sns", ("sns:Publish",), (pipeline.notify.sns,), "tell of halted shards")
 
@@ -179,7 +182,10 @@ def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         return
     table = _arn(where, native.region, "dynamodb", f"table/{native.table or pipeline.application}")
     yield Access("dynamodb", LEASES, (table,), "share the shards with other workers")
-    yield Access("dynamodb", ("dynamodb:GetItem",), (f"{table}-CoordinatorState",), "see whether KCL 3.x owns the lease table")
+    yield Access(
+        "dynamodb", ("dynamodb:GetItem",), (f"{table}-CoordinatorState",), "see whether KCL 3.x owns the lease table, and who leads"
+    )
+    yield Access("dynamodb", REPORTS, (f"{table}-WorkerMetricStats",), "report to the leader of a KCL 3.x fleet")
     if native.create_table:
         yield Access("dynamodb", ("dynamodb:CreateTable",), (table,), "create the lease table")
 

@@ -100,9 +100,10 @@ class CompiledChain:
         for name, before, after, gone, seconds in self.walk(batch, shard_id):
             if name != SOURCE:
                 rows.append((name, before, after.height, seconds))
-            settled.append(gone)
+            settled += [gone] if gone.height else []
             frame = after
-        return Transformed(frame, pl.concat(settled).sort(ROW), batch.rows, tuple(rows))
+        ended = pl.concat(settled).sort(ROW) if settled else SETTLED_SCHEMA.to_frame()
+        return Transformed(frame, ended, batch.rows, tuple(rows))
 
     def walk(self, batch: Batch, shard_id: str) -> Iterator[tuple[str, int, pl.DataFrame, pl.DataFrame, float]]:
         """Step by step: name, rows in, the frame behind the step, what it settled, and seconds; the first step is ``source``.
@@ -110,13 +111,7 @@ class CompiledChain:
         Raises:
             Halted: as ``run``.
         """
-        raw = batch.frame.with_row_index(ROW).with_columns(pl.lit(shard_id).alias(SHARD), pl.col(ROW).cast(pl.UInt32))
-        if batch.first_read is not None:
-            raw = raw.with_columns(batch.first_read.select(SHARD, SEQUENCE, SUBSEQUENCE).get_columns())
-        frame = raw.select(*SYSTEM, *(name for name in RAW_SCHEMA if name not in SYSTEM))
-        pending = pl.col(OUTCOME) == Outcome.PENDING
-        gone = _settled_by_source(frame.filter(~pending))
-        frame = frame.filter(pending).drop(OUTCOME)
+        frame, gone = _begun(batch, shard_id)
         yield SOURCE, batch.rows, frame, gone, 0.0
         for step in self._steps:
             began, before = self._timer(), frame.height
@@ -124,9 +119,34 @@ class CompiledChain:
             yield step.name, before, frame, gone, self._timer() - began
 
 
-def _settled_by_source(frame: pl.DataFrame) -> pl.DataFrame:
-    reason = pl.when(pl.col(OUTCOME) == Outcome.OUT_OF_RANGE).then(pl.lit(OUT_OF_RANGE)).otherwise(pl.lit(SOURCE))
-    return frame.select(ROW, pl.col(OUTCOME).alias("outcome"), pl.lit(SOURCE).alias("stage"), reason.alias("reason"))
+def _begun(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The records that the chain is to work on, and those that the source has settled."""
+    count = batch.rows
+    columns = {column.name: column for column in batch.frame}
+    columns[SHARD] = _same(SHARD, shard_id, count)
+    columns[ROW] = pl.int_range(count, dtype=pl.UInt32, eager=True).alias(ROW)
+    if batch.first_read is not None:
+        columns |= {column.name: column for column in batch.first_read.select(SHARD, SEQUENCE, SUBSEQUENCE)}
+    frame = pl.DataFrame([columns[name] for name in (*SYSTEM, *(name for name in RAW_SCHEMA if name not in {*SYSTEM, OUTCOME}))])
+    outcome = columns[OUTCOME]
+    pending = outcome == Outcome.PENDING
+    if pending.all():
+        return frame, SETTLED_SCHEMA.to_frame()
+    known = outcome.filter(~pending)
+    reason = pl.select(pl.when(known == Outcome.OUT_OF_RANGE).then(pl.lit(OUT_OF_RANGE)).otherwise(pl.lit(SOURCE))).to_series()
+    return frame.filter(pending), _ended(columns[ROW].filter(~pending), known, SOURCE, reason)
+
+
+def _same(name: str, value: str, count: int) -> pl.Series:
+    return pl.Series(name, [value], pl.String()).new_from_index(0, count)
+
+
+def _ended(rows: pl.Series, outcome: pl.Series | Outcome, stage: str, reason: pl.Series | str) -> pl.DataFrame:
+    """Rows of ``SETTLED_SCHEMA``, put together without an expression: most steps of most units settle few records or none."""
+    count = len(rows)
+    outcomes = pl.Series([int(outcome)], dtype=pl.UInt8()).new_from_index(0, count) if isinstance(outcome, Outcome) else outcome
+    reasons = _same("reason", reason, count) if isinstance(reason, str) else reason
+    return pl.DataFrame([rows.alias(ROW), outcomes.alias("outcome"), _same("stage", stage, count), reasons.alias("reason")])
 
 
 def advance(step: Step, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -272,26 +292,16 @@ def _grew(before: pl.Series, after: pl.Series) -> bool:
 
 
 def _settled(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
-    dead = rejects.select(
-        ROW,
-        pl.lit(int(Outcome.DEAD_LETTERED), pl.UInt8).alias("outcome"),
-        pl.lit(step.name).alias("stage"),
-        "reason",
-    )
+    dead = _ended(rejects[ROW], Outcome.DEAD_LETTERED, step.name, rejects["reason"]) if rejects.height else SETTLED_SCHEMA.to_frame()
     if step.unique and before.height == after.height + rejects.height:
         return dead
-    rows = before.select(ROW if step.unique else pl.col(ROW).unique(maintain_order=True))
-    given = rows[ROW].to_numpy()
+    rows = before[ROW] if step.unique else before[ROW].unique(maintain_order=True)
+    given = rows.to_numpy()
     left = np.ones(int(given[-1] - given[0]) + 1, np.bool_)
     for ended in (after[ROW], rejects[ROW]):
         left[ended.to_numpy() - given[0]] = False
-    dropped = rows.filter(pl.Series(left[given - given[0]])).select(
-        ROW,
-        pl.lit(int(step.drops), pl.UInt8).alias("outcome"),
-        pl.lit(step.name).alias("stage"),
-        pl.lit(step.drops.label).alias("reason"),
-    )
-    return pl.concat([dead, dropped])
+    dropped = _ended(pl.Series(given[left[given - given[0]]]), step.drops, step.name, step.drops.label)
+    return pl.concat([dead, dropped]) if dead.height else dropped
 
 
 def compile_chain(

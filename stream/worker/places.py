@@ -35,3 +35,20 @@ async def read_object(session: AwsSession, url: str) -> bytes:
         msg = f"there is no object {url}"
         raise DefinitionError(msg)
     return stored.body
+
+
+async def is_there(session: AwsSession, url: str, base: Path) -> bool:
+    """Whether there is an object at ``url``, or below it where it ends in a slash. On S3 that asks for a list of its folder, from there on.
+
+    Raises:
+        Fatal: the bucket is missing or may not be listed.
+        Retryable: S3 did not answer.
+    """
+    folder, _, key = located(url.removesuffix("/"), base).rpartition("/")
+    if url.endswith("/"):
+        folder, key = f"{folder}/{key}", ""
+    # What sorts before the key is passed over by the service, however much it is.
+    async for info in open_store(folder, session).list(key, after=key[:-1]):
+        if not key or info.key == key:
+            return True
+    return False

@@ -112,7 +112,7 @@ def test_several_streams_are_named_one_by_one():
 def test_leases_need_their_table_and_its_creation_only_where_it_may_be_created():
     table = "arn:aws:dynamodb:eu-west-1:111122223333:table/flights"
     found = [each for each in access(coordination="native") if each.service == "dynamodb"]
-    assert {each.resources for each in found} == {(table,), (f"{table}-CoordinatorState",)}
+    assert {each.resources for each in found} == {(table,), (f"{table}-CoordinatorState",), (f"{table}-WorkerMetricStats",)}
     assert any("dynamodb:CreateTable" in each.actions for each in found)
     given = [each for each in access(coordination={"native": {"table": "t-1", "create_table": False}}) if each.service == "dynamodb"]
     assert not any("dynamodb:CreateTable" in each.actions for each in given)
@@ -133,4 +133,16 @@ def test_a_pipeline_over_objects_reads_them_and_no_stream():
     assert ("sns", "sns:Publish", "arn:aws:sns:eu-west-1:123456789012:alarms") in found
     assert not [each for each in found if each[0] == "kinesis" or (each[1] == "s3:PutObject" and "archive" in each[2])]
     listed = [each.prefixes for each in needed(Pipeline.model_validate(data)) if each.why == "look for what is required"]
-    assert listed == [("in/_SUCCESS",)]
+    assert listed == [("in/",)]
+
+
+def test_a_consumer_is_described_and_subscribed_to_by_its_own_name():
+    source = {**least()["source"], "kinesis": {"stream": "flights", "retrieval": "fan_out"}}
+    stream = "arn:aws:kinesis:eu-west-1:111122223333:stream/flights"
+    found = {(action, resource) for each in access(source=source) for action in each.actions for resource in each.resources}
+    assert ("kinesis:RegisterStreamConsumer", stream) in found
+    # IAM asks about the consumer, not the stream, even where the request names it by its stream.
+    for action in ("kinesis:DescribeStreamConsumer", "kinesis:SubscribeToShard"):
+        assert [resource for name, resource in found if name == action] == [f"{stream}/consumer/flights:*"]
+    source["kinesis"]["consumer"] = "other"
+    assert any(each.resources == (f"{stream}/consumer/other:*",) for each in access(source=source))
