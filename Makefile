@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
-SANITIZED := tests/unit/transform/decoders/test_native.py tests/unit/aws/test_pages.py
+SANITIZED := tests/unit/transform/decoders/test_native.py tests/unit/aws/test_pages.py tests/unit/audit/test_native.py
 
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends postgresql >/dev/null
@@ -106,7 +106,7 @@ kcl: install ## Run a pipeline under the real MultiLangDaemon of the KCL (Java, 
 
 lock: install ## Rewrite the locked requirements from pyproject.toml
 	$(COMPILE) --universal --python-version 3.11 --extra dev --extra local pyproject.toml requirements/build.in -o requirements/dev.txt
-	$(COMPILE) --universal --python-version 3.11 --extra telemetry pyproject.toml -o requirements/run.txt
+	$(COMPILE) --universal --python-version 3.11 --extra postgresql --extra telemetry pyproject.toml -o requirements/run.txt
 	$(COMPILE) --universal --python-version 3.11 requirements/build.in -o requirements/build.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/run.txt requirements/kcl.in -o requirements/kcl.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/dev.txt requirements/deploy.in -o requirements/deploy.txt

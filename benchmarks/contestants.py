@@ -79,8 +79,12 @@ def service(
     options: tuple[str, ...] = (),
     program: tuple[str, ...] = ("-m", "stream", "run"),
     more: str = "",
+    settled: Callable[[], object] = lambda: None,
 ) -> Used:
-    """This service: until everything is sealed, then drained. ``program`` takes the pipeline file, which ends with ``more``."""
+    """This service: until everything is sealed and ``settled`` has returned, then drained.
+
+    ``program`` takes the pipeline file, which ends with ``more``.
+    """
     age = "1s" if job.stream == SMALL else age
     text = PIPELINE.format(stream=job.stream, schema=job.shape.schema, stages=job.shape.stages, budget=budget, age=age, rows=ROWS_A_UNIT)
     (job.folder / "pipeline.yaml").write_text(text + more)
@@ -94,6 +98,7 @@ def service(
             done += sum(event["outcomes"].values()) if event["event"] == "unit_sealed" else 0
             if done >= job.records:
                 break
+        settled()
         process.send_signal(signal.SIGTERM)
         threading.Thread(target=process.stderr.read).start()
 

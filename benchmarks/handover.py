@@ -185,6 +185,12 @@ def told(kind: str, number: signal.Signals, waited: list[float]) -> str:
     return f"{kind:<12} {number.name}: {figures}, {len(waited)} shards"
 
 
+def keep(path: Path, run: dict[str, Any]) -> None:
+    """Add a run to ``path``."""
+    with path.open("a") as file:
+        file.write(json.dumps(run) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=4)
@@ -192,6 +198,8 @@ def main() -> None:
     parser.add_argument("--failover", type=int, default=10)
     parser.add_argument("--kcl", action="append", default=[], choices=["2.5.8", "3.1.3"])
     parser.add_argument("--only-kcl", action="store_true")
+    parser.add_argument("--signal", action="append", default=[], choices=["SIGTERM", "SIGKILL"], help="both where not given")
+    parser.add_argument("--json", type=Path, help="file to which one line is added for each kind and signal")
     parser.add_argument("--worker", nargs=2, metavar=("PIPELINE", "NOTES"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
@@ -202,13 +210,17 @@ def main() -> None:
         environment = {"AWS_ENDPOINT_URL_KINESIS": kinesis.url, "AWS_ENDPOINT_URL_DYNAMODB": dynamodb.url}
         environment |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
         for kind in [*([] if given.only_kcl else ["stream"]), *given.kcl]:
-            for number in (signal.SIGTERM, signal.SIGKILL):
+            for number in (signal.Signals[name] for name in given.signal or ("SIGTERM", "SIGKILL")):
                 bench = Bench(environment, given.shards, stack)
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 text = PIPELINE.format(application=bench.stream, stream=bench.stream, failover=given.failover)
                 (folder / "pipeline.yaml").write_text(text)
                 start = starter(kind, folder, environment, bench.stream, given.failover)
-                print(told(kind if kind == "stream" else f"KCL {kind}", number, bench.measure(start, given.rounds, number)), flush=True)
+                name = kind if kind == "stream" else f"KCL {kind}"
+                waited = bench.measure(start, given.rounds, number)
+                print(told(name, number, waited), flush=True)
+                if given.json:
+                    keep(given.json, {"kind": name, "signal": number.name, "failover": given.failover, "seconds": sorted(waited)})
 
 
 def starter(kind: str, folder: Path, environment: dict[str, str], stream: str, failover: int) -> Callable[[], Any]:

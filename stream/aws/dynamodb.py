@@ -1,11 +1,11 @@
-"""DynamoDB over its JSON protocol: botocore finds endpoint and credentials, aiohttp carries, msgspec parses.
+"""DynamoDB over its JSON protocol: botocore finds endpoint and credentials, msgspec parses.
 
 Calls are made once. A hidden repeat of a conditional write would meet its own first attempt and call it somebody else's.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from stream.aws.errors import AwsFatal, AwsRetryable, Call, explain, translate
 from stream.aws.kinesis import proxy_for
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
+from stream.aws.wire import Answer, Patience, open_wire
 from stream.contracts import Clock
 from stream.errors import StreamError
 
@@ -23,8 +24,10 @@ CONDITION_FAILED: Final = "ConditionalCheckFailedException"
 TABLE_MISSING: Final = "ResourceNotFoundException"
 
 _TARGET: Final = "DynamoDB_20120810."
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=5, sock_connect=2)
+_PATIENCE: Final = Patience(connect=2.0, total=5.0)
 """DynamoDB answers in milliseconds; an answer that takes longer must not outlive the lease that it is about."""
+
+_Post = Callable[[Mapping[str, str], bytes], Awaitable[Answer]]
 
 Item = dict[str, dict[str, Any]]
 
@@ -47,14 +50,13 @@ class _Refusal(msgspec.Struct, rename={"type": "__type"}):
 class DynamoDb:
     """DynamoDB calls; rows as the wire has them, ``{name: {type: value}}``."""
 
-    def __init__(self, session: AwsSession, http: aiohttp.ClientSession, clock: Clock) -> None:
+    def __init__(self, session: AwsSession, url: str, post: _Post, clock: Clock) -> None:
         self._session = session
-        self._http = http
+        self._post = post
         self._clock = clock
         self._region = session.region
-        self._url = session.endpoint("dynamodb").rstrip("/") + "/"
-        self._signer = Signer("dynamodb", self._region, self._url)
-        self._proxy = proxy_for(self._url)
+        self._url = url
+        self._signer = Signer("dynamodb", self._region, url)
 
     @property
     def place(self) -> str:
@@ -74,8 +76,7 @@ class DynamoDb:
         try:
             headers = self._signer.headers(await self._session.credentials(), _TARGET + operation, body, self._clock.now())
             headers["accept-encoding"] = "identity"
-            async with self._http.post(self._url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy) as response:
-                answer, status = await response.read(), response.status
+            status, answer, _ = await self._post(headers, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise translate(call, error) from error
         if status != 200:
@@ -91,10 +92,20 @@ class DynamoDb:
 @asynccontextmanager
 async def open_dynamodb(session: AwsSession, clock: Clock) -> AsyncIterator[DynamoDb]:
     """A client whose connections are kept for reuse until the context ends."""
+    url = session.endpoint("dynamodb").rstrip("/") + "/"
+    if (proxy := proxy_for(url)) is None:
+        async with open_wire(url, _PATIENCE) as wire:
+            yield DynamoDb(session, url, wire.post, clock)
+        return
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60)
-    jar = aiohttp.DummyCookieJar()
-    async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False, cookie_jar=jar) as http:
-        yield DynamoDb(session, http, clock)
+    timeout, jar = aiohttp.ClientTimeout(total=_PATIENCE.total, sock_connect=_PATIENCE.connect), aiohttp.DummyCookieJar()
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=jar) as http:
+
+        async def post(headers: Mapping[str, str], body: bytes) -> Answer:
+            async with http.post(url, data=body, headers=headers, allow_redirects=False, proxy=proxy) as response:
+                return Answer(response.status, await response.read(), {})
+
+        yield DynamoDb(session, url, post, clock)
 
 
 def _refused(call: Call, body: bytes, status: int) -> ConditionFailed | AwsRetryable | AwsFatal:

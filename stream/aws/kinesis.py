@@ -1,6 +1,7 @@
-"""Kinesis over its JSON protocol: botocore finds endpoint and credentials and signs, aiohttp carries, msgspec parses.
+"""Kinesis over its JSON protocol: botocore finds endpoint and credentials, msgspec parses.
 
-botocore's own response parser would take longer over a page of records than everything else that happens to it.
+What is pushed, and whatever has to go through a proxy, is carried by aiohttp. botocore's own response parser would take longer over a page
+of records than everything else that happens to it.
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials as BotocoreCredentials
 
 from stream.aws.errors import AwsRetryable, Call, explain, translate
 from stream.aws.pages import RawPage, parse_get_records
 from stream.aws.session import AwsSession
-from stream.contracts import Shard
+from stream.aws.signing import Signer
+from stream.aws.wire import Patience, Wire, open_wire
+from stream.clock import SystemClock
+from stream.contracts import Clock, Shard
 from stream.errors import Fatal
 
 MAX_RECORDS: Final = 10_000
 """Largest ``Limit`` of GetRecords (Kinesis API reference)."""
 _TARGET: Final = "Kinesis_20131202."
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=120, sock_connect=5, sock_read=30)
+_PATIENCE: Final = Patience(connect=5, total=120, silence=30)
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=_PATIENCE.total, sock_connect=_PATIENCE.connect, sock_read=_PATIENCE.silence)
 _PARSE_ASIDE: Final = 256 * 1024
 """Bodies above this size are parsed in a thread: their parsing would keep the event loop for milliseconds."""
 _S = TypeVar("_S", bound=msgspec.Struct)
@@ -118,11 +120,14 @@ class KinesisClient:
     ``stream`` is a stream's name or ARN throughout. Every call raises ``AwsRetryable`` or ``AwsFatal``.
     """
 
-    def __init__(self, session: AwsSession, http: aiohttp.ClientSession) -> None:
+    def __init__(self, session: AwsSession, url: str, http: aiohttp.ClientSession, wire: Wire, clock: Clock) -> None:
         self._session = session
         self._http = http
+        self._wire = wire
         self._region = session.region
-        self._url = session.endpoint("kinesis").rstrip("/") + "/"
+        self._url = url
+        self._signer = Signer("kinesis", self._region, self._url, "1.1")
+        self._clock = clock
         # Looked up once: aiohttp's own trust_env reads the environment and ~/.netrc in a thread before every call.
         self._proxy = proxy_for(self._url)
 
@@ -183,6 +188,20 @@ class KinesisClient:
             raise self._unreadable(operation, stream, error) from error
 
     async def _send(self, operation: str, stream: str, request: Mapping[str, Any]) -> bytes:
+        if self._proxy is not None:
+            return await self._send_by_proxy(operation, stream, request)
+        body = msgspec.json.encode(request)
+        headers = await self._signed(operation, body)
+        try:
+            status, answer, said = await self._wire.post(headers, body)
+        except (TimeoutError, OSError) as error:
+            raise translate(self.describe_call(operation, stream), error) from error
+        if status == 200:
+            return answer
+        named = said.get(b"x-amzn-errortype", b"").decode("latin-1")
+        raise explain(self.describe_call(operation, stream), *refusal(answer, named), status)
+
+    async def _send_by_proxy(self, operation: str, stream: str, request: Mapping[str, Any]) -> bytes:
         response = await self.post(operation, stream, request)
         try:
             async with response:
@@ -210,20 +229,10 @@ class KinesisClient:
         raise explain(call, *refusal(answer, named), response.status)
 
     async def _signed(self, operation: str, body: bytes) -> dict[str, str]:
-        keys = await self._session.credentials()
-        request = AWSRequest(
-            "POST",
-            self._url,
-            {
-                "Content-Type": "application/x-amz-json-1.1",
-                "X-Amz-Target": _TARGET + operation,
-                # Payloads are mostly compressed or small; inflating costs more CPU than the network within a region.
-                "Accept-Encoding": "identity",
-            },
-            body,
-        )
-        SigV4Auth(BotocoreCredentials(keys.access_key, keys.secret_key, keys.token), "kinesis", self._region).add_auth(request)
-        return dict(request.headers.items())
+        headers = self._signer.headers(await self._session.credentials(), _TARGET + operation, body, self._clock.now())
+        # Payloads are mostly compressed or small; inflating costs more CPU than the network within a region.
+        headers["accept-encoding"] = "identity"
+        return headers
 
     def describe_call(self, operation: str, stream: str) -> Call:
         """What is asked, for messages."""
@@ -236,13 +245,15 @@ class KinesisClient:
 
 
 @asynccontextmanager
-async def open_kinesis(session: AwsSession) -> AsyncIterator[KinesisClient]:
+async def open_kinesis(session: AwsSession, clock: Clock | None = None) -> AsyncIterator[KinesisClient]:
     """A client whose connections are kept for reuse until the context ends."""
+    url = session.endpoint("kinesis").rstrip("/") + "/"
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60)
-    async with aiohttp.ClientSession(
-        connector=connector, timeout=_TIMEOUT, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
-    ) as http:
-        yield KinesisClient(session, http)
+    async with (
+        aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()) as http,
+        open_wire(url, _PATIENCE) as wire,
+    ):
+        yield KinesisClient(session, url, http, wire, clock or SystemClock())
 
 
 def proxy_for(url: str) -> str | None:

@@ -18,26 +18,29 @@ ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
 
 class Signer:
-    """Signs POST requests to the root of one endpoint."""
+    """Signs POST requests to one endpoint; ``version`` is that of the JSON protocol."""
 
-    def __init__(self, service: str, region: str, url: str) -> None:
+    def __init__(self, service: str, region: str, url: str, version: str = "1.0") -> None:
+        self._type = f"application/x-amz-json-{version}"
         self._service = service
         self._region = region
         parts = urlsplit(url)
         default = {"https": 443, "http": 80}.get(parts.scheme)
-        self._host = parts.hostname or "" if parts.port in {None, default} else f"{parts.hostname}:{parts.port}"
+        name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+        self._host = name if parts.port in {None, default} else f"{name}:{parts.port}"
+        self._path = parts.path or "/"
         self._key: tuple[tuple[str, str, str], bytes] | None = None
 
     def headers(self, keys: Credentials, target: str, body: bytes, now: datetime) -> dict[str, str]:
         """All headers of a call to ``target`` with ``body`` at ``now`` (UTC)."""
         stamp = now.strftime("%Y%m%dT%H%M%SZ")
-        headers = {"content-type": "application/x-amz-json-1.0", "host": self._host, "x-amz-date": stamp}
+        headers = {"content-type": self._type, "host": self._host, "x-amz-date": stamp}
         if keys.token:
             headers["x-amz-security-token"] = keys.token
         headers["x-amz-target"] = target
         names = ";".join(headers)
         canonical = "\n".join(
-            ("POST", "/", "", *(f"{name}:{value}" for name, value in headers.items()), "", names, hashlib.sha256(body).hexdigest())
+            ("POST", self._path, "", *(f"{name}:{value}" for name, value in headers.items()), "", names, hashlib.sha256(body).hexdigest())
         )
         scope = f"{stamp[:8]}/{self._region}/{self._service}/aws4_request"
         text = f"{ALGORITHM}\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"

@@ -59,8 +59,8 @@ def trigger(filling: Filling | None, limits: Limits, now: float, around: Circums
     return next((why for why, true in conditions if true), None)
 
 
-def patience(filling: Filling | None, limits: Limits, now: float, idle: float) -> float:
-    """Seconds that may pass before ``trigger`` must be asked again without a new page; ``idle`` for an empty unit."""
+def patience(filling: Filling | None, limits: Limits, now: float, idle: float) -> float | None:
+    """Seconds, at most ``idle``, until ``trigger`` must be asked again without a new page; None for an empty unit: not at all."""
     if filling is None:
-        return idle
+        return None
     return max(0.0, min(idle, limits.age_seconds - (now - filling.since)))

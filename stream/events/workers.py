@@ -23,7 +23,7 @@ class ShardEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class ShardReleased(Event):
-    """This worker stops working on the shard at a safe point; ``why``: drain, caught_up, lease_lost."""
+    """This worker stops working on the shard at a safe point; ``why``: drain, caught_up, handed_over, lease_lost."""
 
     why: str
 
@@ -92,7 +92,7 @@ class DrainStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseTaken(Event):
-    """This worker has the shard's lease now; ``why``: free, expired, stolen, own. ``previous``: the owner before, or empty."""
+    """This worker has the shard's lease now; ``why``: free, expired, stolen, own, assigned. ``previous``: the owner before, or empty."""
 
     why: str
     previous: str
@@ -100,7 +100,7 @@ class LeaseTaken(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseDropped(Event):
-    """This worker has the shard's lease no longer; ``why``: released, lost, expired, vanished."""
+    """This worker has the shard's lease no longer; ``why``: released, handed_over, lost, expired, vanished."""
 
     why: str
 
@@ -121,7 +121,7 @@ class LeaseCreated(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseWritten(Event):
-    """One write to the lease table: take, renew, checkpoint, release, create, delete."""
+    """One write to the lease table: take, adopt, renew, checkpoint, release, assign, create, delete, note children."""
 
     operation: str
 
@@ -156,6 +156,21 @@ class MixedFleet(Event):
     """Workers of another application hold leases, so leases are balanced by KCL's rules while they do."""
 
     workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class FleetLed(Event):
+    """From now on the leader of a KCL 3.x fleet assigns leases to this worker (``led``), or it takes them itself. ``leader``: if known."""
+
+    led: bool
+    leader: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseWanted(Event):
+    """The leader of a KCL 3.x fleet wants the lease to go to ``worker``; what is in hand is sealed, then it goes."""
+
+    worker: str
 
 
 @dataclass(frozen=True, slots=True)

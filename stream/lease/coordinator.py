@@ -14,9 +14,9 @@ from typing import Any, Final, TypeVar
 from stream import events
 from stream.contracts import Clock, Emit, Shard
 from stream.errors import LeaseLost, Retryable
-from stream.lease import decide
+from stream.lease import decide, follow
 from stream.lease.decide import Seen, Take
-from stream.lease.fleet import refuse_foreign_fleet
+from stream.lease.follower import Follower
 from stream.lease.holding import Holdings
 from stream.lease.rows import SHARD_END, ExtendedSequenceNumber, Lease
 from stream.lease.settings import Balance, LeasedStream, LeaseSettings
@@ -36,8 +36,8 @@ TENURE: Final = 6.0
 """Failover times that a lease stays where it is once it has moved: each move costs the work in hand."""
 
 
-MOMENT: Final = 0.02
-"""Seconds below which the renewing loop does not wake up again."""
+TOGETHER: Final = 1 / 20
+"""Part of a renewal interval that a renewal may come late by, so that several are made each time the loop wakes up."""
 
 SEIZE_ATTEMPTS: Final = 10
 """Its owner writes the row a few times in a failover time: one of so many attempts meets nobody."""
@@ -62,7 +62,8 @@ class Coordinator:
         self.table = table
         self.settings = settings
         self.streams = {each.stream: each for each in streams}
-        self.holdings = Holdings(table, settings, clock, emit, self._tell)
+        self.holdings = Holdings(table, me, settings, clock, emit, self._tell)
+        self.follower = Follower(table, me, settings, clock, emit)
         self.listeners: list[Callable[[], None]] = []
         self._clock = clock
         self._emit = emit
@@ -105,12 +106,17 @@ class Coordinator:
         if isinstance(event, events.PageReceived) and (leased := self.streams.get(event.stream)) is not None:
             self.holdings.count(leased.key(event.shard), event.payload_bytes)
 
+    def wanted_elsewhere(self, stream: str, shard_id: str) -> bool:
+        """Whether work on the shard has to come to a good end now, because a leader gives its lease to another worker."""
+        held = self.holdings.held.get(self.streams[stream].key(shard_id))
+        return held is not None and held.wanted is not None
+
     async def release(self, stream: str, shard_id: str, *, avoid: bool = False) -> None:
-        """Give the shard's lease up; with ``avoid``, never take it again in this process."""
+        """Give the shard's lease up, to whom it is meant for; with ``avoid``, never take it again in this process."""
         key = self.streams[stream].key(shard_id)
         if avoid:
             self._avoided.add(key)
-        await self.holdings.release(key)
+        await self._give_up(key)
 
     async def done(self, stream: str, shard_id: str) -> None:
         """The shard is read to its end: by KCL's rules its lease is kept until its row goes, by ours it counts for nobody."""
@@ -136,14 +142,15 @@ class Coordinator:
         msg = f"the lease {key} in table {self.table.name} changes faster than it can be taken; ask again"
         raise LeaseLost(msg)
 
-    def stop_taking(self) -> None:
-        """Take no lease any more; those that are held go on being renewed."""
+    async def stop_taking(self) -> None:
+        """Take no lease any more, and have none assigned; those that are held go on being renewed."""
         self._leaving = True
+        await self.follower.leave()
 
     async def leave(self) -> None:
         """Take nothing any more and give up all leases at once."""
-        self.stop_taking()
-        await self._each(self.holdings.release, list(self.holdings.held))
+        await self.stop_taking()
+        await self._each(self._give_up, list(self.holdings.held))
 
     async def settle_end(self, stream: str, shard_id: str) -> None:
         """Before a shard's end is written down: rows for the shards that continue it, and a note of who they are.
@@ -172,7 +179,7 @@ class Coordinator:
         Raises:
             Fatal: the table is missing, or belongs to a fleet that this worker must not join.
         """
-        await refuse_foreign_fleet(self.table, self._clock)
+        await self.follower.look()
         await self.look()
         await self.sync()
         await self.look()
@@ -188,9 +195,10 @@ class Coordinator:
             group.create_task(self._expiring())
             group.create_task(self._looking())
             group.create_task(self._syncing())
+            group.create_task(self._following())
 
     async def look(self) -> None:
-        """Scan the table, take what the rules give to this worker, and notice what is gone."""
+        """Scan the table, take what the rules or the leader give to this worker, and notice what is gone."""
         begun = self._clock.monotonic()
         scanned = await self.table.scan()
         now = self._clock.monotonic()
@@ -202,7 +210,9 @@ class Coordinator:
         for lease in known:
             self.holdings.refresh(lease)
         await self._notice_vanished({lease.key for lease in known}, begun)
-        if not self._leaving:
+        if self.follower.following:
+            await self._each(self._adopt, follow.assigned(known, self.me, self.holdings.held, self._avoided))
+        elif not self._leaving:
             takes = self._decide(now)
             if takes and now - begun > self.settings.renew_every / 2:
                 takes = await self._read_again(takes)
@@ -230,11 +240,12 @@ class Coordinator:
             await self._each(self.holdings.renew, due)
             upcoming = [held.renewed + every for held in self.holdings.held.values()]
             now = self._clock.monotonic()
-            await self._clock.sleep(max(MOMENT, min([every, *(moment - now for moment in upcoming)])))
+            await self._clock.sleep(max(TOGETHER * every, min([every, *(moment - now for moment in upcoming)])))
 
     async def _expiring(self) -> None:
         while True:
             self.holdings.expire()
+            await self._each(self._give_up, self.holdings.overdue(follow.HAND_OFF_SECONDS))
             await self._clock.sleep(self.settings.renew_every / 4)
 
     async def _looking(self) -> None:
@@ -245,11 +256,15 @@ class Coordinator:
     async def _syncing(self) -> None:
         while True:
             await self._clock.sleep(self.settings.sync)
-            await refuse_foreign_fleet(self.table, self._clock)
             try:
                 await self.sync()
             except Retryable as error:
                 self._emit(events.CallRepeated("", "", "list shards", str(error), self.settings.sync))
+
+    async def _following(self) -> None:
+        while True:
+            await self._clock.sleep(self.follower.every)
+            await self.follower.look(self._seen.values())
 
     async def _pause(self, seconds: float) -> None:
         """Until ``seconds`` have passed, or somebody wants a look."""
@@ -299,12 +314,12 @@ class Coordinator:
         return [take for take in takes if take.lease.key not in self.holdings.held]
 
     def _as_kcl(self) -> bool:
-        """Whether KCL's rules apply: by choice, or because its workers hold leases and two kinds of targets would fight."""
+        """Whether KCL's rules apply: by choice, or because its workers lead, or hold leases and two kinds of targets would fight."""
         foreign = {seen.lease.owner for seen in self._seen.values() if seen.lease.owner not in {None, seen.lease.signed}}
         if len(foreign) != self._mixed:
             self._mixed = len(foreign)
             self._emit(events.MixedFleet("", "", self._mixed))
-        return self.settings.balance is Balance.KCL or bool(foreign)
+        return self.settings.balance is Balance.KCL or self.follower.following or bool(foreign)
 
     async def _take(self, take: Take) -> None:
         asked = self._clock.monotonic()
@@ -317,6 +332,21 @@ class Coordinator:
             return
         self.holdings.add(stream, taken, asked)
         self._emit(events.LeaseTaken(stream, taken.shard, take.why, take.lease.owner or ""))
+
+    async def _adopt(self, lease: Lease) -> None:
+        """Begin on a lease that was assigned to this worker; a scan may be old, so the row is asked once more (KCL likewise)."""
+        asked = self._clock.monotonic()
+        fresh = await self.table.get(lease.key)
+        if fresh is None or not follow.assigned([fresh], self.me, self.holdings.held, self._avoided):
+            return
+        if self._leaving:
+            await self.table.assign(fresh, self.follower.heir(self._seen.values()))
+        elif (adopted := await self.table.adopt(fresh)) is not None:
+            self.holdings.add(self._stream_of(lease.key), adopted, asked)
+            self._emit(events.LeaseTaken(self._stream_of(lease.key), lease.shard, decide.Why.ASSIGNED, lease.signed or ""))
+
+    async def _give_up(self, key: str) -> None:
+        await self.holdings.release(key, self.follower.heir(self._seen.values()))
 
     async def _read_again(self, takes: Iterable[Take]) -> list[Take]:
         """A long scan is old news: what was renewed since is left alone (KCL re-reads likewise before it steals)."""

@@ -44,6 +44,7 @@ class Why(StrEnum):
     FREE = "free"
     EXPIRED = "expired"
     STOLEN = "stolen"
+    ASSIGNED = "assigned"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,75 +1,162 @@
-"""Which kind of fleet owns a lease table, so that no two kinds of balancing ever fight over it."""
+"""What KCL 3.x keeps about a fleet beside its leases: whose rules hold, who leads, and which workers are there.
+
+KCL 3.0 to 3.4 keep it in ``<table>-CoordinatorState`` and ``<table>-WorkerMetricStats``, 3.5 in the lease table itself, to which it moves
+a fleet step by step. A lease table of KCL 2.x gets none of it: one row that is no lease stops all of its takers.
+"""
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
+import stream
+from stream import events
+from stream.aws.dynamodb import ConditionFailed, Item
 from stream.aws.errors import AwsFatal, AwsRetryable
-from stream.contracts import Clock
-from stream.errors import Fatal
-from stream.lease.table import RETRY_SECONDS, LeaseTable
+from stream.contracts import Clock, Emit
+from stream.lease.follow import Leader, Member
+from stream.lease.table import LeaseTable, again_after
 
 MIGRATION: Final = "Migration3.0"
 """Key of the row in which KCL 3.x keeps which version's rules the fleet follows."""
 
+TABLE_MIGRATION: Final = "TableMigration3.5"
+LEADER: Final = "Leader"
+IN_LEASE_TABLE: Final = {"TABLE_MIGRATION_STATUS_PENDING", "TABLE_MIGRATION_STATUS_COMPLETE"}
+"""From here on workers report into the lease table (KCL 3.5)."""
 
-class Version(StrEnum):
-    """Values of its attribute ``cv`` (KCL ``ClientVersion``)."""
+OURS: Final = "sxVersion"
+"""Attribute in which our workers' reports differ from those of the KCL, which passes over what it does not know."""
 
-    INIT = "CLIENT_VERSION_INIT"
-    TWO = "CLIENT_VERSION_2X"
-    UPGRADING = "CLIENT_VERSION_UPGRADE_FROM_2X"
-    THREE_WITH_ROLLBACK = "CLIENT_VERSION_3X_WITH_ROLLBACK"
-    THREE = "CLIENT_VERSION_3X"
-
-
-_TAKERS: Final = {None, Version.INIT, Version.TWO, Version.UPGRADING}
+ATTEMPTS: Final = 10
+"""Of what somebody waits for, and can do without."""
 
 
-def refusal(table: str, version: str | None) -> str | None:
-    """Why this worker must not take leases from ``table``, or None if it may. ``version``: what ``cv`` says, None without such a row."""
-    if version in _TAKERS:
-        return None
-    known = version in list(Version)
-    what = (
-        "is run by KCL 3.x, whose leader assigns leases" if known else f"says that it follows the rules `{version}`, which are unknown here"
-    )
-    return (
-        f"the lease table {table} {what}; a worker that takes leases by itself would fight with it. Stop the KCL fleet and set it back to "
-        f"2.x (KclMigrationTool, or delete the row {MIGRATION}), or give this pipeline a lease table of its own (coordination.native.table)"
-    )
+@dataclass(frozen=True, slots=True)
+class Charter:
+    """Which rules the fleet follows (``cv``, None without such a row), and whether all of it is in the lease table."""
+
+    version: str | None = None
+    single: bool = False
 
 
-async def fleet_version(table: LeaseTable, clock: Clock) -> str | None:
-    """``cv`` of the fleet on ``table``: KCL 3.0 to 3.4 keep it in ``<table>-CoordinatorState``, 3.5 in the lease table itself."""
-    own = await table.item(MIGRATION)
-    if own is not None:
-        return _text(own)
-    answer: dict[str, Any] = {}
-    while True:
+class FleetTables:
+    """Reads and writes what is kept beside the leases of ``table``."""
+
+    def __init__(self, table: LeaseTable, clock: Clock, emit: Emit) -> None:
+        self._leases = table
+        self._clock = clock
+        self._emit = emit
+        self._state = f"{table.name}-CoordinatorState"
+        self._reports = f"{table.name}-WorkerMetricStats"
+
+    async def charter(self) -> Charter:
+        """The rules as they are now."""
+        own = await self._leases.item(MIGRATION)
+        other = await self._state_of(MIGRATION)
+        found = own if own is not None else other
+        if found is None:
+            return Charter()
+        moved = await self._leases.item(TABLE_MIGRATION) or (None if other is None else await self._state_of(TABLE_MIGRATION))
+        single = _text(moved, "tm") in IN_LEASE_TABLE if moved is not None else other is None
+        return Charter(_text(found, "cv"), single)
+
+    async def leader(self, charter: Charter) -> Leader | None:
+        """Who holds the leader's lock, None if it is free (a leader that ends in good order removes it)."""
+        item = await self._leases.item(LEADER) if charter.single else await self._state_of(LEADER)
+        if item is None or _text(item, "isReleased") == "1":
+            return None
+        duration = _text(item, "leaseDuration") or "0"
+        return Leader(_text(item, "ownerName") or "", _text(item, "recordVersionNumber") or "", float(duration) / 1000)
+
+    async def members(self, charter: Charter, attempts: int | None = None) -> list[Member]:
+        """Every worker whose last report is there, whenever it was.
+
+        Raises:
+            AwsRetryable: there was no answer to so many ``attempts``.
+        """
+        key, table = ("leaseKey", self._leases.name) if charter.single else ("wid", self._reports)
+        return [
+            Member(item[key]["S"], item["lut"]["N"], ours=OURS in item)
+            async for item in self._rows(table, attempts)
+            if "lut" in item and item.get("entityType", {"S": "WORKER_METRIC_STATS"}).get("S") == "WORKER_METRIC_STATS"
+        ]
+
+    async def report(self, charter: Charter, me: str, *, first: bool) -> None:
+        """Say that this worker is there, without figures, so that the leader goes by traffic.
+
+        Only the ``first`` makes a row: of a later one that arrives behind ``withdraw`` nothing may come back.
+
+        Raises:
+            AwsRetryable: there was no answer; the next report will do.
+        """
+        table, key = self._place(charter, me)
+        values: dict[str, Any] = {
+            ":now": {"N": str(int(self._clock.now().timestamp()))},
+            ":none": {"M": {}},
+            ":ours": {"S": stream.__version__},
+        }
+        update = f"SET lut = :now, sts = :none, opr = :none, {OURS} = :ours"
+        if charter.single:
+            update += ", entityType = :entity"
+            values[":entity"] = {"S": "WORKER_METRIC_STATS"}
+        request = {"Key": key, "UpdateExpression": update, "ExpressionAttributeValues": values}
+        if not first:
+            request |= {"ConditionExpression": "attribute_exists(lut)"}
         try:
-            request = {"Key": {"key": {"S": MIGRATION}}, "ConsistentRead": True}
-            answer = await table.client.call("GetItem", f"{table.name}-CoordinatorState", request)
-        except AwsRetryable as error:
-            await clock.sleep(error.retry_after or RETRY_SECONDS)
-            continue
+            await self._patiently("UpdateItem", table, request, ATTEMPTS)
+        except ConditionFailed:
+            # The KCL removes what it takes for a dead worker's.
+            await self._patiently("UpdateItem", table, {name: request[name] for name in request if name != "ConditionExpression"}, ATTEMPTS)
+
+    async def withdraw(self, charter: Charter, me: str) -> None:
+        """Take the report back, so that nothing more is assigned to this worker.
+
+        Raises:
+            AwsRetryable: there was no answer; the leader finds out by itself, within a minute.
+        """
+        table, key = self._place(charter, me)
+        await self._patiently("DeleteItem", table, {"Key": key}, ATTEMPTS)
+
+    def _place(self, charter: Charter, me: str) -> tuple[str, dict[str, Any]]:
+        return (self._leases.name, {"leaseKey": {"S": me}}) if charter.single else (self._reports, {"wid": {"S": me}})
+
+    async def _state_of(self, key: str) -> Item | None:
+        request = {"Key": {"key": {"S": key}}, "ConsistentRead": True}
+        try:
+            answer = await self._patiently("GetItem", self._state, request)
         except AwsFatal:
             # No such table, or a role that was never allowed to read one: either way nobody set this worker up beside a KCL 3.x fleet.
             return None
-        return _text(answer["Item"]) if "Item" in answer else None
+        found: Item | None = answer.get("Item")
+        return found
+
+    async def _rows(self, table: str, attempts: int | None) -> AsyncIterator[Item]:
+        request: dict[str, Any] = {}
+        while True:
+            answer = await self._patiently("Scan", table, request, attempts)
+            for item in answer["Items"]:
+                yield item
+            if "LastEvaluatedKey" not in answer:
+                return
+            request = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    async def _patiently(self, operation: str, table: str, request: Mapping[str, Any], attempts: int | None = None) -> dict[str, Any]:
+        """A call that may be made twice, made again until it is answered, or ``attempts`` were made."""
+        made = 0
+        while True:
+            try:
+                return await self._leases.client.call(operation, table, request)
+            except AwsRetryable as error:
+                made += 1
+                if made == attempts:
+                    raise
+                pause = again_after(error, made, table)
+                self._emit(events.CallRepeated("", "", f"fleet {operation}", str(error), pause))
+                await self._clock.sleep(pause)
 
 
-async def refuse_foreign_fleet(table: LeaseTable, clock: Clock) -> None:
-    """Check that leases of ``table`` may be taken.
-
-    Raises:
-        Fatal: they are assigned by the leader of a KCL 3.x fleet, or by rules that this build does not know.
-    """
-    if (why := refusal(table.name, await fleet_version(table, clock))) is not None:
-        raise Fatal(why)
-
-
-def _text(item: dict[str, dict[str, Any]]) -> str | None:
-    found: str | None = item.get("cv", {}).get("S")
+def _text(item: Item | None, name: str) -> str | None:
+    found: str | None = None if item is None else item.get(name, {}).get("S")
     return found

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from stream import events
 from stream.contracts import Clock, Emit
 from stream.errors import LeaseLost, Retryable
+from stream.lease.follow import wanted_elsewhere
 from stream.lease.rows import ExtendedSequenceNumber, Lease, Progress
 from stream.lease.settings import LeaseSettings
 from stream.lease.table import LeaseTable
@@ -16,12 +17,16 @@ from stream.lease.table import LeaseTable
 
 @dataclass(slots=True)
 class Held:
-    """One lease. It may be used until ``until``, monotonic seconds, counted from before the last write of it was sent."""
+    """One lease. It may be used until ``until``, monotonic seconds, counted from before the last write of it was sent.
+
+    ``wanted``: since when it has to be handed to another worker, None while it has not.
+    """
 
     stream: str
     lease: Lease
     until: float
     renewed: float
+    wanted: float | None = None
     seen_bytes: int = 0
     rate: float | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -30,8 +35,9 @@ class Held:
 class Holdings:
     """What this worker holds, by lease key. ``changed`` is called whenever a lease comes or goes."""
 
-    def __init__(self, table: LeaseTable, settings: LeaseSettings, clock: Clock, emit: Emit, changed: Callable[[], None]) -> None:
+    def __init__(self, table: LeaseTable, me: str, settings: LeaseSettings, clock: Clock, emit: Emit, changed: Callable[[], None]) -> None:
         self._table = table
+        self._me = me
         self._settings = settings
         self._clock = clock
         self._emit = emit
@@ -55,6 +61,11 @@ class Holdings:
         now = self._clock.monotonic()
         for key in [key for key, held in self.held.items() if now > held.until]:
             self.drop(key, "expired")
+
+    def overdue(self, seconds: float) -> list[str]:
+        """Keys of leases that have been wanted elsewhere for longer than ``seconds``."""
+        now = self._clock.monotonic()
+        return [key for key, held in self.held.items() if held.wanted is not None and now - held.wanted > seconds]
 
     def count(self, key: str, size: int) -> None:
         """Record bytes that came from the shard."""
@@ -96,20 +107,21 @@ class Holdings:
         msg = f"the lease {key} in table {self._table.name} is another worker's; this worker stops reading the shard, nothing is lost"
         raise LeaseLost(msg)
 
-    async def release(self, key: str) -> None:
-        """Give the lease up now, so that another worker need not wait for its expiry."""
+    async def release(self, key: str, heir: str | None = None) -> None:
+        """Give the lease up now, so that another worker need not wait for its expiry: to whom it is meant for, or to ``heir``."""
         held = self.held.get(key)
         if held is None:
             return
         async with held.lock:
             if self.held.get(key) is not held:
                 return
+            wanted = held.wanted is not None
             try:
-                await self._table.release(held.lease, held.until)
+                await self._table.assign(held.lease, held.lease.owner if wanted else heir, held.until)
             except Retryable:
                 self.drop(key, "expired")
                 return
-            self.drop(key, "released")
+            self.drop(key, "handed_over" if wanted or heir else "released")
 
     def refresh(self, row: Lease) -> None:
         """Take over what others wrote beside the counter, such as children; a row that is being written is left alone.
@@ -121,6 +133,7 @@ class Holdings:
             return
         if row.counter == held.lease.counter:
             held.lease = row
+            self._note_wanted(held)
         elif row.counter > held.lease.counter and row.owner != held.lease.owner:
             self.drop(row.key, "lost")
 
@@ -129,6 +142,15 @@ class Holdings:
             self.drop(key, "lost")
             return
         held.lease, held.renewed, held.until = after, asked, asked + self._settings.failover
+        self._note_wanted(held)
+
+    def _note_wanted(self, held: Held) -> None:
+        if not wanted_elsewhere(held.lease, self._me):
+            held.wanted = None
+        elif held.wanted is None:
+            held.wanted = self._clock.monotonic()
+            self._emit(events.LeaseWanted(held.stream, held.lease.shard, held.lease.owner or ""))
+            self._changed()
 
     def _rate(self, held: Held, now: float) -> float:
         """KB/s as KCL 3.x keeps it: the mean of the last value and the last interval's."""

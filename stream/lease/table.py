@@ -8,13 +8,16 @@ was ours.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from random import Random
+from typing import Any, Final, TypeAlias
 
 from stream import events
 from stream.aws.dynamodb import TABLE_MISSING, ConditionFailed, DynamoDb, Item
-from stream.aws.errors import AwsFatal, AwsRetryable
+from stream.aws.errors import AwsFatal, AwsRetryable, is_throttle
+from stream.aws.retry import Policy, Wait
+from stream.aws.retry import decide as decide_retry
 from stream.contracts import Clock, Emit
 from stream.errors import Fatal
 from stream.lease.rows import (
@@ -30,7 +33,10 @@ from stream.lease.rows import (
 )
 
 RETRY_SECONDS: Final = 0.2
-"""Between attempts of one write; DynamoDB throttles by the second."""
+"""Between attempts of one call that had no answer: a lease does not wait for long."""
+
+CROWDED: Final = Policy(base=0.4, cap=2.0)
+"""Behind a refusal for asking too much: a write comes about ten times in 10 s, and a fleet asks less the longer it is refused."""
 
 CREATE_SECONDS: Final = 120.0
 """How long a table that is being created may take; 10 to 30 s are usual."""
@@ -167,7 +173,7 @@ class LeaseTable:
             "ConditionExpression": "attribute_not_exists(leaseKey)",
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
-        return await self._write("create", "PutItem", lease.key, request, mark)
+        return await self._write("create", "PutItem", lease.key, request, mark) is None
 
     async def take(self, lease: Lease, me: str) -> Lease | None:
         """Become the owner if the row is as ``lease`` says; None if it is not, and nothing was written."""
@@ -188,7 +194,12 @@ class LeaseTable:
         if throughput is not None:
             update.set("throughputKBps", {"N": f"{throughput:.6f}"})
         after = replace(lease, counter=lease.counter + 1, throughput=lease.throughput if throughput is None else throughput)
-        return await self._update("renew", lease, update, after, until)
+        return await self._update("renew", lease, update, after, until, lambda row: self.renew(row, throughput, until))
+
+    async def adopt(self, lease: Lease) -> Lease | None:
+        """Sign a lease that a leader has assigned to its owner, as the first renewal; None if it is not as ``lease`` says any more."""
+        after = replace(lease, signed=lease.owner, counter=lease.counter + 1)
+        return await self._update("adopt", lease, _Update().set("sxOwner", {"S": lease.owner}), after)
 
     async def checkpoint(
         self, lease: Lease, checkpoint: ExtendedSequenceNumber, progress: Progress, until: float = math.inf
@@ -209,7 +220,7 @@ class LeaseTable:
             else:
                 update.remove(name)
         after = replace(lease, counter=lease.counter + 1, checkpoint=checkpoint, progress=progress, pending=None, owner_switches=0)
-        return await self._update("checkpoint", lease, update, after, until)
+        return await self._update("checkpoint", lease, update, after, until, lambda row: self.checkpoint(row, checkpoint, progress, until))
 
     async def release(self, lease: Lease, until: float = math.inf) -> Lease | None:
         """Give the lease up, so that others need not wait for its expiry; None if it is another's.
@@ -217,14 +228,20 @@ class LeaseTable:
         Raises:
             Retryable: there was no answer by ``until``, monotonic seconds.
         """
-        after = replace(lease, owner=None, counter=lease.counter + 1)
-        return await self._update("release", lease, _Update().remove("leaseOwner"), after, until)
+        return await self.assign(lease, None, until)
 
-    async def assign(self, lease: Lease, worker: str) -> Lease | None:
-        """End a graceful hand-off of KCL 3.x: the next owner has the lease from now on. None if the row has changed."""
-        update = _Update().set("leaseOwner", {"S": worker}).remove("checkpointOwner")
+    async def assign(self, lease: Lease, worker: str | None, until: float = math.inf) -> Lease | None:
+        """Give the lease to ``worker``, or to nobody; None if it is another's. A hand-off that has begun ends, and goes where it was to go.
+
+        Raises:
+            Retryable: there was no answer by ``until``, monotonic seconds.
+        """
         after = replace(lease, owner=worker, checkpoint_owner=None, counter=lease.counter + 1)
-        return await self._update("assign", lease, update, after)
+        update = _Update().remove("leaseOwner") if worker is None else _Update().set("leaseOwner", {"S": worker})
+        if lease.checkpoint_owner is not None:
+            update.remove("checkpointOwner")
+        what = "release" if worker is None else "assign"
+        return await self._update(what, lease, update, after, until, lambda row: self.assign(row, row.owner, until))
 
     async def note_children(self, key: str, children: frozenset[str]) -> None:
         """Write down which shards continue this one; the counter is left alone. A row that is gone is not made again."""
@@ -244,41 +261,64 @@ class LeaseTable:
             "ExpressionAttributeNames": {"#checkpoint": "checkpoint"},
             "ExpressionAttributeValues": {":counter": {"N": str(lease.counter)}, ":checkpoint": {"S": lease.checkpoint.text}},
         }
-        return await self._write("delete", "DeleteItem", lease.key, request, "")
+        return await self._write("delete", "DeleteItem", lease.key, request, "") is None
 
-    async def _update(self, what: str, lease: Lease, update: _Update, after: Lease, until: float = math.inf) -> Lease | None:
+    async def _update(
+        self, what: str, lease: Lease, update: _Update, after: Lease, until: float = math.inf, handed: _Again | None = None
+    ) -> Lease | None:
+        """``handed``: what to do instead if a graceful hand-off of the lease has begun meanwhile, which leaves the counter alone."""
         mark = self._marks()
         now = self._clock.now().isoformat(timespec="milliseconds")
         update.set("leaseCounter", {"N": str(after.counter)}).set("sxOp", {"S": mark}).set("sxRenewed", {"S": now})
         request = update.request(lease)
-        done = await self._write(what, "UpdateItem", lease.key, request, mark, until)
-        return replace(after, operation=mark, renewed=now) if done else None
+        refused = await self._write(what, "UpdateItem", lease.key, request, mark, until)
+        if refused is None:
+            return replace(after, operation=mark, renewed=now)
+        begun = _handed_off(lease, refused)
+        return await handed(begun) if handed is not None and begun is not None else None
 
-    async def _write(self, what: str, operation: str, key: str, request: Mapping[str, Any], mark: str, until: float = math.inf) -> bool:
-        """Write until the outcome is known: True if it is in place, False if the row does not allow it."""
+    async def _write(
+        self, what: str, operation: str, key: str, request: Mapping[str, Any], mark: str, until: float = math.inf
+    ) -> Item | None:
+        """Write until the outcome is known: None if it is in place, else the row that does not allow it, empty if there is none."""
+        attempt = 0
         while True:
+            attempt += 1
             try:
                 await self.client.call(operation, self.name, request)
             except AwsRetryable as error:
                 if self._clock.monotonic() >= until:
                     raise
-                self._emit(events.CallRepeated("", key, f"lease {what}", str(error), RETRY_SECONDS))
-                await self._clock.sleep(error.retry_after or RETRY_SECONDS)
+                await self._wait(error, key, f"lease {what}", attempt, until)
             except ConditionFailed as error:
                 item = error.item if error.item is not None else await self.item(key)
-                return bool(mark) and item is not None and item.get("sxOp") == {"S": mark}
+                return None if mark and item is not None and item.get("sxOp") == {"S": mark} else item or {}
             else:
                 self._emit(events.LeaseWritten("", key, what))
-                return True
+                return None
 
     async def _patiently(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """A read, made again until it is answered."""
+        attempt = 0
         while True:
+            attempt += 1
             try:
                 return await self.client.call(operation, self.name, request)
             except AwsRetryable as error:
-                self._emit(events.CallRepeated("", "", f"lease {operation}", str(error), RETRY_SECONDS))
-                await self._clock.sleep(error.retry_after or RETRY_SECONDS)
+                await self._wait(error, "", f"lease {operation}", attempt)
+
+    async def _wait(self, error: AwsRetryable, key: str, call: str, attempt: int, until: float = math.inf) -> None:
+        pause = again_after(error, attempt, self._marks())
+        self._emit(events.CallRepeated("", key, call, str(error), pause))
+        await self._clock.sleep(min(pause, max(0.0, until - self._clock.monotonic())))
+
+
+def again_after(error: AwsRetryable, attempt: int, dice: str) -> float:
+    """Seconds until the next attempt behind ``error`` in attempt number ``attempt``; ``dice``: a text that nobody else has."""
+    if not is_throttle(error):
+        return error.retry_after or RETRY_SECONDS
+    decision = decide_retry(error, attempt, Random(dice).random(), CROWDED)  # noqa: S311 - only spreads callers
+    return decision.seconds if isinstance(decision, Wait) else CROWDED.cap
 
 
 class _Update:
@@ -325,6 +365,18 @@ class _Update:
             "ExpressionAttributeValues": values,
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
+
+
+_Again: TypeAlias = Callable[[Lease], Awaitable[Lease | None]]
+
+
+def _handed_off(lease: Lease, row: Item) -> Lease | None:
+    """``lease`` with the owners of ``row``, if all that has happened to it is that its owner has to hand it over."""
+    owner, next_owner = row.get("checkpointOwner", {}).get("S"), row.get("leaseOwner", {}).get("S")
+    unmoved = row.get("leaseCounter") == {"N": str(lease.counter)}
+    if lease.checkpoint_owner is not None or owner is None or owner != lease.owner or next_owner is None or not unmoved:
+        return None
+    return replace(lease, owner=next_owner, checkpoint_owner=owner)
 
 
 def _size(item: Item) -> int:

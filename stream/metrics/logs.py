@@ -87,6 +87,8 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.LeaseRowUnreadable: Level.WARNING,
     ev.LeaseHoles: Level.ERROR,
     ev.MixedFleet: Level.WARNING,
+    ev.FleetLed: Level.WARNING,
+    ev.LeaseWanted: Level.INFO,
     ev.ForeignProgress: Level.WARNING,
     ev.ShardRewound: Level.WARNING,
 }

@@ -13,6 +13,7 @@ from stream import events as ev
 from stream.contracts import Clock
 from stream.metrics import catalog as m
 from stream.metrics.catalog import CATALOG, PER_SHARD, Kind, Metric
+from stream.metrics.leases import LEASES
 from stream.metrics.vitals import VITALS, begin_counts
 
 MAX_REASONS: Final = 200
@@ -298,43 +299,6 @@ def _drain_started(r: Recorder, _: ev.DrainStarted) -> None:
     r.set(m.DRAINING, 1)
 
 
-def _lease_taken(r: Recorder, e: ev.LeaseTaken) -> None:
-    r.add(m.LEASES_TAKEN, 1, e.stream, e.why)
-
-
-def _lease_dropped(r: Recorder, e: ev.LeaseDropped) -> None:
-    r.add(m.LEASES_DROPPED, 1, e.stream, e.why)
-
-
-def _lease_vanished(r: Recorder, e: ev.LeaseVanished) -> None:
-    r.add(m.LEASE_ROWS_VANISHED, 1, e.stream)
-
-
-def _lease_created(r: Recorder, e: ev.LeaseCreated) -> None:
-    r.add(m.LEASE_ROWS, 1, e.stream)
-
-
-def _lease_written(r: Recorder, e: ev.LeaseWritten) -> None:
-    r.add(m.LEASE_WRITES, 1, e.operation)
-
-
-def _leases_scanned(r: Recorder, e: ev.LeasesScanned) -> None:
-    r.add(m.LEASE_SCANS, 1)
-    r.add(m.LEASE_SCAN_BYTES, e.size)
-
-
-def _lease_row_unreadable(r: Recorder, _: ev.LeaseRowUnreadable) -> None:
-    r.add(m.LEASE_ROWS_UNREADABLE, 1)
-
-
-def _lease_holes(r: Recorder, e: ev.LeaseHoles) -> None:
-    r.set(m.LEASE_HOLES, e.holes, e.stream)
-
-
-def _mixed_fleet(r: Recorder, e: ev.MixedFleet) -> None:
-    r.set(m.FOREIGN_OWNERS, e.workers)
-
-
 def _foreign_progress(r: Recorder, e: ev.ForeignProgress) -> None:
     r.add(m.FOREIGN_RANGES, 1, e.stream)
 
@@ -382,17 +346,9 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Recorder, Any], None]]] = {
     ev.NotificationFailed: _notification_failed,
     ev.WorkerStarted: _worker_started,
     ev.DrainStarted: _drain_started,
-    ev.LeaseTaken: _lease_taken,
-    ev.LeaseDropped: _lease_dropped,
-    ev.LeaseVanished: _lease_vanished,
-    ev.LeaseCreated: _lease_created,
-    ev.LeaseWritten: _lease_written,
-    ev.LeasesScanned: _leases_scanned,
-    ev.LeaseRowUnreadable: _lease_row_unreadable,
-    ev.LeaseHoles: _lease_holes,
-    ev.MixedFleet: _mixed_fleet,
     ev.ForeignProgress: _foreign_progress,
     ev.ShardRewound: _shard_rewound,
+    **LEASES,
     **VITALS,
 }
 """What is counted for each event class."""

@@ -14,6 +14,7 @@ from stream.pipeline.model import Pipeline, Retrieval
 from stream.pipeline.resources import is_remote
 from stream.pipeline.secrets import SECRETS_MANAGER, references
 from stream.sink.redshift import RedshiftSinkConfig
+from stream.transform.stages.enrich import REDSHIFT, SERVERS, Warehouse, warehouse
 
 READ_STREAM: Final = ("kinesis:DescribeStreamSummary", "kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards")
 REGISTER: Final = ("kinesis:RegisterStreamConsumer",)
@@ -27,7 +28,9 @@ LEASES: Final = (
     "dynamodb:Scan",
     "dynamodb:UpdateItem",
 )
+REPORTS: Final = ("dynamodb:DeleteItem", "dynamodb:Scan", "dynamodb:UpdateItem")
 EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
+ASK: Final = ("redshift-data:ExecuteStatement",)
 FOLLOW: Final = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult")
 LIST: Final = ("s3:ListBucket",)
 """Also what makes S3 say of a missing object that it is missing (404) instead of denied (403)."""
@@ -131,28 +134,38 @@ def _warehouses(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         if not isinstance(sink, RedshiftSinkConfig):
             continue
         why = f"load the table of sink {sink.name}"
-        # A statement's id and a workgroup's are not known beforehand.
-        yield Access("redshift-data", FOLLOW, ("*",), why)
-        cluster = _arn(where, region, "redshift", f"cluster:{sink.cluster}") if sink.cluster else ""
-        workgroup = _arn(where, region, "redshift-serverless", "workgroup/*")
-        yield Access("redshift-data", EXECUTE, (cluster or workgroup,), why)
-        if sink.secret_arn is not None:
-            yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (sink.secret_arn,), why)
-        elif sink.db_user is not None:
-            names = (f"dbname:{sink.cluster}/{sink.database}", f"dbuser:{sink.cluster}/{sink.db_user}")
-            arns = tuple(_arn(where, region, "redshift", name) for name in names)
-            yield Access("redshift", ("redshift:GetClusterCredentials",), arns, why)
-        elif sink.cluster is not None:
-            name = _arn(where, region, "redshift", f"dbname:{sink.cluster}/{sink.database}")
-            yield Access("redshift", ("redshift:GetClusterCredentialsWithIAM",), (name,), why)
-        else:
-            yield Access("redshift-serverless", ("redshift-serverless:GetCredentials",), (workgroup,), why)
+        place = Warehouse(sink.database, sink.cluster, sink.workgroup, sink.db_user)
+        yield from _asked(place, EXECUTE, sink.secret_arn, (where, region), why)
+
+
+def _asked(place: Warehouse, execute: tuple[str, ...], secret: str | None, at: tuple[Account, str | None], why: str) -> Iterator[Access]:
+    """Running statements by the Data API."""
+    where, region = at
+    # A statement's id and a workgroup's are not known beforehand.
+    yield Access("redshift-data", FOLLOW, ("*",), why)
+    cluster = _arn(where, region, "redshift", f"cluster:{place.cluster}") if place.cluster else ""
+    workgroup = _arn(where, region, "redshift-serverless", "workgroup/*")
+    yield Access("redshift-data", execute, (cluster or workgroup,), why)
+    if secret is not None:
+        yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (secret,), why)
+    elif place.db_user is not None:
+        names = (f"dbname:{place.cluster}/{place.database}", f"dbuser:{place.cluster}/{place.db_user}")
+        arns = tuple(_arn(where, region, "redshift", name) for name in names)
+        yield Access("redshift", ("redshift:GetClusterCredentials",), arns, why)
+    elif place.cluster is not None:
+        name = _arn(where, region, "redshift", f"dbname:{place.cluster}/{place.database}")
+        yield Access("redshift", ("redshift:GetClusterCredentialsWithIAM",), (name,), why)
+    else:
+        yield Access("redshift-serverless", ("redshift-serverless:GetCredentials",), (workgroup,), why)
 
 
 def _tables(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     urls = [*(url for stage in pipeline.stages for url in stage.table_urls()), *pipeline.source.decode.file_urls()]
-    for url in _distinct(url for url in urls if is_remote(url)):
+    region = pipeline.source.kinesis.region
+    for url in _distinct(url for url in urls if is_remote(url) and not url.startswith(SERVERS)):
         yield from _one(url, where, "read a reference table")
+    for place in dict.fromkeys(warehouse(url) for url in urls if url.startswith(REDSHIFT)):
+        yield from _asked(place, ASK, None, (where, region), "read a reference table")
 
 
 def _secrets(pipeline: Pipeline, where: Account) -> Iterator[Access]:
@@ -169,7 +182,10 @@ def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         return
     table = _arn(where, native.region, "dynamodb", f"table/{native.table or pipeline.application}")
     yield Access("dynamodb", LEASES, (table,), "share the shards with other workers")
-    yield Access("dynamodb", ("dynamodb:GetItem",), (f"{table}-CoordinatorState",), "see whether KCL 3.x owns the lease table")
+    yield Access(
+        "dynamodb", ("dynamodb:GetItem",), (f"{table}-CoordinatorState",), "see whether KCL 3.x owns the lease table, and who leads"
+    )
+    yield Access("dynamodb", REPORTS, (f"{table}-WorkerMetricStats",), "report to the leader of a KCL 3.x fleet")
     if native.create_table:
         yield Access("dynamodb", ("dynamodb:CreateTable",), (table,), "create the lease table")
 

@@ -170,7 +170,7 @@ def _makes(access: Access) -> bool:
 
 def _found(resource: str) -> bool:
     """Whether this is something that AWS or KCL makes."""
-    return "/consumer/" in resource or resource.endswith("-CoordinatorState")
+    return "/consumer/" in resource or resource.endswith(("-CoordinatorState", "-WorkerMetricStats"))
 
 
 def _copied(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:

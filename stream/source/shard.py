@@ -147,7 +147,7 @@ class ShardReader:
         self._pace.polled(begin)
         raw = await source.client.get_records(source.stream, iterator, limit)
         now = source.clock.monotonic()
-        self._pace.answered(now, records=raw.frame.height, behind_ms=raw.behind_ms)
+        self._pace.answered(now, records=raw.frame.height, behind_ms=raw.behind_ms, readers=source.budget.readers)
         return self._answer(raw, now - begin)
 
     def _answer(self, raw: RawPage, seconds: float) -> _Answer:

@@ -38,6 +38,7 @@ from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUB
 from stream.contracts import Transformed
 from stream.errors import Halted, StreamError
 from stream.transform.decode import DecoderConfig
+from stream.transform.places import among, first_places, without
 from stream.transform.stage import Applied, BoundStage, Resources, SchemaMismatch, StageConfig
 from stream.transform.types import RESERVED, SYSTEM, SYSTEM_SCHEMA, RecordSchema
 
@@ -208,7 +209,7 @@ def _checked_rejects(step: Step, before: pl.DataFrame, rejects: pl.DataFrame | N
             raise Halted(msg)
     else:
         rejects = rejects.unique(ROW, keep="first", maintain_order=True)
-    if not rejects[ROW].is_in(before[ROW].implode()).all():
+    if not among(rejects[ROW], before[ROW]).all():
         msg = f"stage {step.name!r} rejected rows that it was not given; `_row` must come from its input"
         raise Halted(msg)
     return rejects
@@ -226,8 +227,8 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
     if not step.unique and not step.expands and _grew(before[ROW], rows):
         msg = f"stage {step.name!r} gave more rows of a record than it was given; rows may be dropped, never added"
         raise Halted(msg)
-    source = before if rows.equals(before[ROW]) else before.select(LINEAGE)[_places(step, before[ROW], rows)]
-    if rejects.height and rows.is_in(rejects[ROW].implode()).any():
+    source = _source(step, before, rows, rejects)
+    if rejects.height and among(rejects[ROW], rows).any():
         msg = f"stage {step.name!r} both kept and rejected a row; each row may end once"
         raise Halted(msg)
     changed = [name for name in LINEAGE if not source[name].equals(after[name], null_equal=True)]
@@ -236,21 +237,31 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
         raise Halted(msg)
 
 
+def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataFrame) -> pl.DataFrame:
+    """The lineage of ``before`` by each of ``rows``.
+
+    Raises:
+        Halted: one of ``rows`` is not among ``before``.
+    """
+    if rows.equals(before[ROW]):
+        return before
+    if step.unique and before.height == len(rows) + rejects.height:
+        # Most often nothing is gone but what was rejected, and that is a few rows of many.
+        source = without(before.select(ROW, *LINEAGE), before[ROW].search_sorted(rejects[ROW]).sort())
+        if rows.equals(source[ROW]):
+            return source
+    return before.select(LINEAGE)[_places(step, before[ROW], rows)]
+
+
 def _places(step: Step, before: pl.Series, rows: pl.Series) -> pl.Series:
     """Where in ``before`` the first row of the record of each of ``rows`` stands; both ascend.
 
     Raises:
         Halted: one of ``rows`` is not among ``before``.
     """
-    if rows.is_empty():
-        return rows
-    given, kept = before.to_numpy(), rows.to_numpy()
-    if given[0] <= kept[0] and kept[-1] <= given[-1]:
-        place = np.zeros(int(given[-1] - given[0]) + 1, np.uint32)
-        place[(given - given[0])[::-1]] = np.arange(len(given), dtype=np.uint32)[::-1]
-        places = place[kept - given[0]]
-        if (given[places] == kept).all():
-            return pl.Series(places)
+    places = first_places(before, rows)
+    if places is not None:
+        return places
     msg = f"stage {step.name!r} gave rows that it was not given; `_row` must come from its input"
     raise Halted(msg)
 

@@ -43,7 +43,7 @@ from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
 from stream.worker.leasing import open_leases
 from stream.worker.loaders import open_loaders
-from stream.worker.parts import Parts, StreamParts, to_all
+from stream.worker.parts import Bell, Parts, StreamParts, to_all
 from stream.worker.places import is_there, located, read_object
 from stream.worker.reading import Opened, Reading, Surroundings, open_reading
 from stream.worker.recent import RECENT_SHARE, RecentSegments
@@ -105,13 +105,11 @@ class _Shared:
     sender: Sender | None
     repeat: Repeater
     emit: Emit
-    draining: asyncio.Event
+    draining: Bell
     leases: Coordinator | None
 
 
-async def assemble(
-    pipeline: Pipeline, options: WorkerOptions, emit: Emit, draining: asyncio.Event, stack: AsyncExitStack
-) -> list[StreamParts]:
+async def assemble(pipeline: Pipeline, options: WorkerOptions, emit: Emit, draining: Bell, stack: AsyncExitStack) -> list[StreamParts]:
     """The parts of a worker for each stream of the pipeline; connections live as long as ``stack``.
 
     Streams share the client, memory budget, threads, stores and definitions; each has its own source, start and export.

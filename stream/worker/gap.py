@@ -64,6 +64,6 @@ async def _oldest(shard: Shard, parts: Parts) -> Page | None:
             parts.budget.release(page.held)
             if page.batch.rows or page.ended:
                 return page
-            if parts.draining.is_set():
+            if parts.stops(shard):
                 break
     return None

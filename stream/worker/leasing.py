@@ -37,6 +37,10 @@ class Leases(Protocol):
         """Ids of all shards that are this worker's, those that must wait included."""
         ...
 
+    def wanted_elsewhere(self, stream: str, shard_id: str) -> bool:
+        """Whether another worker is to have the shard: it is to be released as soon as what is in hand is sealed."""
+        ...
+
     def finished_elsewhere(self, stream: str, shard_id: str) -> list[str]:
         """Parents of the shard that another application has read to the end, which the log may not know yet."""
         ...
@@ -49,8 +53,8 @@ class Leases(Protocol):
         """The shard is read to its end."""
         ...
 
-    def stop_taking(self) -> None:
-        """Take no further shards."""
+    async def stop_taking(self) -> None:
+        """Take no further shards; may be asked more than once."""
         ...
 
     async def run(self) -> None:

@@ -6,7 +6,6 @@ lease loses to them as to any other commit. The lease is taken first only so tha
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.auditing import Stores
 from stream.worker.generations import open_newest, open_next
 from stream.worker.leasing import coordinator_of
-from stream.worker.parts import Parts, StreamParts
+from stream.worker.parts import Bell, Parts, StreamParts
 
 OPERATOR: Final = "operator/"
 """What an operator's name begins with, in lease rows and in the log."""
@@ -186,7 +185,7 @@ async def _operation(
                 raise DefinitionError(_no_lease(coordinator, stream, shard_id))
             stack.push_async_callback(coordinator.leave)
         options = WorkerOptions(base, env, drain_seconds=0.0, threads=1, leases=coordinator, clock=clock)
-        each = await assemble(pipeline, options, lambda _event: None, asyncio.Event(), stack)
+        each = await assemble(pipeline, options, lambda _event: None, Bell(), stack)
         one = next(one for one in each if one.stream == stream)
         shard, head = await _recovered(one, await _known_shard(one, shard_id))
         yield one.parts, shard, head

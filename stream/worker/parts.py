@@ -46,7 +46,7 @@ class Parts:
     breaker: Breaker
     admit_gaps: bool
     budget: ByteBudget
-    draining: asyncio.Event
+    draining: Bell
     clock: Clock
     emit: Emit
     repeat: Repeater
@@ -60,6 +60,14 @@ class Parts:
     def recipe(self) -> Recipe:
         """What a unit that is cooked now is made with."""
         return self.current.now
+
+    def stops(self, shard: Shard) -> bool:
+        """Whether work on the shard has to come to a good end now: the worker drains, or another one is to have the shard."""
+        return self.draining.is_set() or self.hands_over(shard)
+
+    def hands_over(self, shard: Shard) -> bool:
+        """Whether another worker is to have the shard."""
+        return self.leases is not None and self.leases.wanted_elsewhere(shard.stream, shard.shard_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,20 @@ def weightiest(group: ExceptionGroup[Exception]) -> Exception:
     foreseen = {kind: error for kind in reversed(_BY_WEIGHT) for error in leaves if isinstance(error, kind)}
     unforeseen = [error for error in leaves if not isinstance(error, _BY_WEIGHT)]
     return unforeseen[0] if unforeseen else foreseen[min(foreseen, key=_BY_WEIGHT.index)]
+
+
+class Bell(asyncio.Event):
+    """An event that also calls ``listeners`` when it is set, so that nobody has to look again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listeners: list[Callable[[], None]] = []
+
+    def set(self) -> None:
+        """Set it, and call everybody."""
+        super().set()
+        for listener in tuple(self.listeners):
+            listener()
 
 
 class Held:

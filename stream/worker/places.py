@@ -7,6 +7,8 @@ from pathlib import Path
 from stream.aws.session import AwsSession
 from stream.errors import DefinitionError
 from stream.storage.open import open_store
+from stream.transform.stages.enrich import REDSHIFT
+from stream.worker.queries import read_query
 
 
 def located(url: str, base: Path) -> str:
@@ -18,13 +20,15 @@ def located(url: str, base: Path) -> str:
 
 
 async def read_object(session: AwsSession, url: str) -> bytes:
-    """The object at an ``s3://`` URL.
+    """The object at an ``s3://`` URL, or what the query of a ``redshift:`` URL gives.
 
     Raises:
-        DefinitionError: there is none.
-        Fatal: the bucket is missing or may not be read.
-        Retryable: S3 did not answer.
+        DefinitionError: there is none, or the query fails.
+        Fatal: the bucket or the database is missing or may not be read.
+        Retryable: the service did not answer.
     """
+    if url.startswith(REDSHIFT):
+        return await read_query(session, url)
     folder, _, key = url.rpartition("/")
     stored = await open_store(folder, session).get(key)
     if stored is None:

@@ -29,11 +29,11 @@ from stream.metrics.server import Health, MetricsServer
 from stream.metrics.stall import StallWatch, watch_stalls
 from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader
-from stream.worker.allocators import keep_giving_back, prepare_allocators
+from stream.worker.allocators import forget_what_stays, keep_giving_back, prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.lineage import open_reporter
 from stream.worker.notifying import open_notifier
-from stream.worker.parts import to_all, weightiest
+from stream.worker.parts import Bell, to_all, weightiest
 from stream.worker.several import Streams
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
@@ -55,7 +55,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     stalls = StallWatch(options.clock)
     emit = to_all(recorder, narrator, totals, stalls, _HealthListener(health), *options.listeners)
     register_process(registry)
-    draining = asyncio.Event()
+    draining = Bell()
     try:
         async with AsyncExitStack() as stack:
             stack.enter_context(_signals(draining))
@@ -72,6 +72,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             streams = Streams(each, draining, emit)
             emit(events.WorkerStarted(streams.names, "", each[0].parts.worker, stream.__version__))
             health.clear("worker")
+            forget_what_stays()
             async with asyncio.TaskGroup() as group:
                 aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
                 aside.append(group.create_task(watch_stalls(stalls, options.clock, lambda *where: emit(events.ShardStalled(*where)))))

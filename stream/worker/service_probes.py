@@ -23,7 +23,8 @@ from stream.aws.session import AwsSession
 from stream.aws.sns import look_at
 from stream.clock import SystemClock
 from stream.errors import Fatal
-from stream.lease.fleet import fleet_version, refusal
+from stream.lease.fleet import FleetTables
+from stream.lease.follow import refusal, reports
 from stream.lease.table import LeaseTable
 from stream.pipeline.coordination import NativeCoordination
 from stream.pipeline.model import KinesisSource, Retrieval
@@ -124,13 +125,13 @@ async def _fleet(opened: Callable[[], Any], name: str) -> str:
                 raise Noted(str(error)) from error
         table = LeaseTable(client, name, SystemClock(), lambda _: None, secrets.token_urlsafe)
         try:
-            version = await fleet_version(table, SystemClock())
+            version = (await FleetTables(table, SystemClock(), lambda _: None).charter()).version
         except AwsFatal as error:
             msg = f"cannot be seen: {error}"
             raise Noted(msg) from error
     if (why := refusal(name, version)) is not None:
         raise Fatal(why)
-    return "no fleet of KCL 3.x"
+    return f"a fleet of KCL 3.x ({version}), whose leader a worker follows" if reports(version) else "no fleet of KCL 3.x"
 
 
 # --- fan-out ---------------------------------------------------------------------------------------------------------------------

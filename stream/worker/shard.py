@@ -27,7 +27,7 @@ from stream.worker.parts import Held, Parts, weightiest
 from stream.worker.recipe import Cooked, CutUnit, with_previous
 
 NUDGE = 0.25
-"""Seconds after which a unit that is being filled looks around for drain and memory pressure."""
+"""Seconds after which a unit that is being filled looks around for memory pressure."""
 
 TIP_EVERY = timedelta(hours=1)
 TIP_SLACK = timedelta(minutes=1)
@@ -35,7 +35,7 @@ TIP_SLACK = timedelta(minutes=1)
 
 
 async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...] | None:
-    """Work on ``shard`` until it ends (its children) or the worker drains (None); everything read by then is sealed.
+    """Work on ``shard`` until it ends (its children), or has to stop here (None); everything read by then is sealed.
 
     Raises:
         Halted: the shard must not go on by itself.
@@ -66,7 +66,8 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
         if head.target is not None:
             continue
         if not head.ended:
-            parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "drain" if parts.draining.is_set() else "caught_up"))
+            why = "drain" if parts.draining.is_set() else "handed_over" if parts.hands_over(shard) else "caught_up"
+            parts.emit(events.ShardReleased(shard.stream, shard.shard_id, why))
             return None
         parts.emit(events.ShardEnded(shard.stream, shard.shard_id, head.children))
         return head.children
@@ -91,11 +92,15 @@ class _Following:
         self.head = head
         self.held = Held(parts.budget)
         self.flood = Flood(parts.breaker)
-        self.pages: asyncio.Queue[Page] = asyncio.Queue(maxsize=1)
+        self.pages: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
         self.cooked: asyncio.Queue[tuple[Cooked, int] | Page | None] = asyncio.Queue(maxsize=1)
 
     async def run(self) -> Head:
         """The head after the shard's end or the drain."""
+        bells = [self.parts.draining.listeners, *([self.parts.leases.listeners] if self.parts.leases else ())]
+        for bell in bells:
+            bell.append(self.nudge)
+        self.nudge()
         try:
             async with asyncio.TaskGroup() as group:
                 fetching = group.create_task(self.fetch())
@@ -104,8 +109,15 @@ class _Following:
         except ExceptionGroup as group_error:
             raise weightiest(group_error) from group_error
         finally:
+            for bell in bells:
+                bell.remove(self.nudge)
             self.held.release_all()
         return self.head
+
+    def nudge(self) -> None:
+        """Have ``prepare`` look around, if the shard has to stop and no page is on its way that would make it look."""
+        if self.parts.stops(self.shard) and self.pages.empty():
+            self.pages.put_nowait(None)
 
     async def fetch(self) -> None:
         head = self.head
@@ -130,7 +142,7 @@ class _Following:
                     filling = cut.Filling(sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since)
             around = cut.Circumstances(
                 ended=page is not None and page.ended,
-                draining=self.parts.draining.is_set() or (page is not None and page.paused),
+                draining=self.parts.stops(self.shard) or (page is not None and page.paused),
                 pressure=self._pressed(held, page),
             )
             why = cut.trigger(filling, self.parts.limits, self.parts.clock.monotonic(), around)
@@ -176,7 +188,7 @@ class _Following:
         if self.head.position == position and known is not None and now - known > TIP_EVERY:
             self.head = await self.parts.committer.note_tip(self.shard, self.head, now)
 
-    async def _next_page(self, patience: float) -> Page | None:
+    async def _next_page(self, patience: float | None) -> Page | None:
         try:
             async with asyncio.timeout(patience):
                 return await self.pages.get()

@@ -54,6 +54,7 @@ class Supervisor:
                 while not self.parts.draining.is_set():
                     self.changed.clear()
                     self._stop_lost()
+                    await self._hand_over_idle()
                     for shard in await self._startable():
                         self.started.add(shard.shard_id)
                         self.active.add(shard.shard_id)
@@ -62,7 +63,7 @@ class Supervisor:
                         return
                     await self._wait()
                 if leases is not None:
-                    leases.stop_taking()
+                    await leases.stop_taking()
                     await asyncio.gather(*(leases.release(self.stream, idle) for idle in leases.held(self.stream) - self.active))
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from group_error
@@ -85,6 +86,14 @@ class Supervisor:
         for shard_id in self.active - self.parts.leases.held(self.stream) - self.lost:
             self.lost.add(shard_id)
             self.tasks[shard_id].cancel()
+
+    async def _hand_over_idle(self) -> None:
+        """Release what another worker is to have and nobody here works on; what is being worked on comes to its end by itself."""
+        leases = self.parts.leases
+        if leases is not None:
+            idle = leases.held(self.stream) - self.active
+            wanted = [shard_id for shard_id in idle if leases.wanted_elsewhere(self.stream, shard_id)]
+            await asyncio.gather(*(leases.release(self.stream, shard_id) for shard_id in wanted))
 
     async def _listed(self) -> list[Shard]:
         """The stream's shards; none while they cannot be listed, which must not stop those that are being read."""
@@ -139,11 +148,17 @@ class Supervisor:
                 await run_shard(Shard(self.stream, parent), self.start, self.parts)
 
     async def _finish(self, shard: Shard, *, ended: bool) -> None:
-        """The shard's task came to its end, or to the drain; either way somebody else need not wait for its lease."""
+        """The shard's task came to its end, or had to stop; either way somebody else need not wait for its lease."""
         if ended:
             self.ended.add(shard.shard_id)
-        if self.parts.leases is not None:
-            await (self.parts.leases.done if ended else self.parts.leases.release)(self.stream, shard.shard_id)
+        if self.parts.leases is None:
+            return
+        if self.parts.draining.is_set():
+            await self.parts.leases.stop_taking()
+        await (self.parts.leases.done if ended else self.parts.leases.release)(self.stream, shard.shard_id)
+        if not ended:
+            # It may come back.
+            self.started.discard(shard.shard_id)
 
     def _let_go(self, shard: Shard) -> None:
         """The shard is another worker's; it is taken up again if its lease ever comes back."""

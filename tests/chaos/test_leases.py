@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -83,6 +84,19 @@ def test_workers_share_hand_over_and_take_over(fleet: Fleet, monkeypatch: pytest
     assert third.drain() == 0
     assert set(fleet.owners().values()) == {None}
     command(monkeypatch, fleet, "audit", "verify", str(fleet.path))
+
+
+def test_on_an_empty_table_the_first_records_are_committed_within_five_seconds(fleet: Fleet) -> None:
+    """The KCL takes half a minute: it waits at random while the table is empty, and then for its next round of taking."""
+    world = fleet.world
+    world.produce(100)
+    begun = monotonic()
+    worker = world.start(fleet.path)
+    worker.until(lambda: '"event":"unit_sealed"' in worker.said())
+    assert monotonic() - begun < 5.0
+    worker.until(world.committed)
+    assert worker.drain() == 0
+    world.exact()
 
 
 def test_an_operator_goes_back_and_the_worker_processes_again_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 
 from tests.chaos.workers import Worker, clean
 from tests.chaos.world import World
-from tests.fleet.plan import Step, weather
+from tests.fleet.plan import Step, crowded, weather
 
 FAILOVER = float(os.environ.get("FLEET_FAILOVER", "6"))
 """Seconds: short, so that much happens in little time, and yet long enough for a machine with two busy cores."""
@@ -59,6 +59,7 @@ class Fleet:
     joins: list[float] = field(default_factory=list)
     storm: tuple[str | None, float] = (None, 0.0)
     outage: tuple[str | None, float] = (None, 0.0)
+    crowd: tuple[str | None, float] = (None, 0.0)
     done: Counter[str] = field(default_factory=Counter)
     sealed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -96,7 +97,9 @@ class Fleet:
                 self.storm = (_pick(["kinesis", "dynamodb", "s3"], step.choice), now + step.lasts)
             case "outage":
                 self.outage = (_pick(["kinesis", "dynamodb", "s3"], step.choice), now + step.lasts)
-        if step.act in {"storm", "outage"}:
+            case "crowd":
+                self.crowd = (crowded(step.choice), now + step.lasts)
+        if step.act in {"storm", "outage", "crowd"}:
             self.done[step.act] += 1
             self._weather()
 
@@ -174,7 +177,7 @@ class Fleet:
             self.joins = [at for at in self.joins if at > now]
             for _ in due:
                 self.join()
-        blown_over = [name for name in ("storm", "outage") if getattr(self, name)[0] and now >= getattr(self, name)[1]]
+        blown_over = [name for name in ("storm", "outage", "crowd") if getattr(self, name)[0] and now >= getattr(self, name)[1]]
         for name in blown_over:
             setattr(self, name, (None, 0.0))
         if blown_over:
@@ -238,7 +241,7 @@ class Fleet:
         return Counter(self._call("GET"))
 
     def _weather(self) -> None:
-        self._control(weather(self.storm[0], self.outage[0]))
+        self._control(weather(self.storm[0], self.outage[0], self.crowd[0]))
 
     def _control(self, forecast: dict[str, dict[str, float]]) -> None:
         self._call("POST", json.dumps(forecast).encode())

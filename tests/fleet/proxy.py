@@ -36,6 +36,9 @@ _THROTTLED = {
     "kinesis": (400, {"__type": "ProvisionedThroughputExceededException", "message": "Rate exceeded for shard"}),
     "dynamodb": (400, {"__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException", "message": "Slow down"}),
 }
+_LIMITED = {**_THROTTLED, "dynamodb": (400, {"__type": "com.amazon.coral.availability#ThrottlingException", "message": "Rate exceeded"})}
+"""What DynamoDB says for a table that is billed on demand, and for calls about tables."""
+
 _BROKEN = {
     "kinesis": (500, {"__type": "InternalFailure", "message": "internal"}),
     "dynamodb": (500, {"__type": "com.amazonaws.dynamodb.v20120810#InternalServerError", "message": "internal"}),
@@ -105,7 +108,7 @@ class Proxy:
             case "error":
                 return _refusal(_BROKEN.get(service), "InternalError", 500)
             case "throttle":
-                return _refusal(_THROTTLED.get(service), "SlowDown", 503)
+                return _refusal((_THROTTLED if extent < 0.5 else _LIMITED).get(service), "SlowDown", 503)
             case "delay":
                 await self.clock.sleep(_between(DELAY, extent))
         reply = await self._pass_on(request, service, body)

@@ -26,4 +26,7 @@ def test_a_plan_has_everything_in_order_and_in_time():
 def test_no_weather_asks_for_more_than_every_request():
     for storm in (None, *SERVICES):
         for outage in (None, *SERVICES):
-            assert max(sum(rates.values()) for rates in weather(storm, outage).values()) <= 1.0
+            for crowd in (None, *SERVICES):
+                assert max(sum(rates.values()) for rates in weather(storm, outage, crowd).values()) <= 1.0
+                if crowd is not None and crowd != outage:
+                    assert weather(storm, outage, crowd)[crowd]["throttle"] > 0.5

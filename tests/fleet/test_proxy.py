@@ -112,6 +112,14 @@ def test_refusals_look_like_the_services(url, fault, status, says):
     assert _Upstream.arrived == []
 
 
+def test_dynamodb_throttles_in_both_of_its_words(url):
+    set_weather(url, dynamodb={"throttle": 1.0})
+    said = {ask(url, "POST", "/", b"{}", **{"X-Amz-Target": "DynamoDB_20120810.UpdateItem"})[1] for _ in range(40)}
+    codes = {orjson.loads(body)["__type"].rpartition("#")[2] for body in said}
+    assert codes == {"ProvisionedThroughputExceededException", "ThrottlingException"}
+    assert _Upstream.arrived == []
+
+
 def test_the_weather_of_one_service_is_its_own_and_is_counted(url):
     set_weather(url, dynamodb={"error": 1.0})
     before = orjson.loads(ask(url, "GET", "/_weather")[1])

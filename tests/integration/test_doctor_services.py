@@ -177,10 +177,10 @@ def test_a_fleet_that_a_worker_must_not_join(aws: Aws, tmp_path: Path) -> None:
     dynamo = make("dynamodb")
     for name in ("java", "java-CoordinatorState"):
         table_of(dynamo, name, {"leaseKey" if name == "java" else "key": ("HASH", "S")})
-    dynamo.put_item(TableName="java-CoordinatorState", Item={"key": {"S": "Migration3.0"}, "cv": {"S": "CLIENT_VERSION_3X"}})
+    dynamo.put_item(TableName="java-CoordinatorState", Item={"key": {"S": "Migration3.0"}, "cv": {"S": "CLIENT_VERSION_9X"}})
     result, findings = run(pipeline(tmp_path, topic, "java"), env)
     assert result.exit_code == 1
-    assert "KCL 3.x" in found(findings, "leases", "who else")["what"]
+    assert "CLIENT_VERSION_9X" in found(findings, "leases", "who else")["what"]
 
 
 @pytest.mark.usefixtures("clean")

@@ -74,6 +74,11 @@ class Beside:
         self.known.setdefault(table or self.table, {}).update(found)
         return found
 
+    def reports(self) -> list[str]:
+        """Workers that KCL 3.x knows of."""
+        items = self.dynamodb.scan(TableName=f"{self.table}-WorkerMetricStats", ConsistentRead=True)["Items"]
+        return [item["wid"]["S"] for item in items]
+
     def owners(self) -> Counter[str]:
         """How many open shards ``java``, ``ours`` and ``nobody`` have."""
         rows = [row for row in self.rows().values() if row["checkpoint"]["S"] != "SHARD_END"]

@@ -134,7 +134,7 @@ def audited(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "another application" in result.output
 
 
-def test_rows_are_the_kcls_attribute_by_attribute_and_a_fleet_of_3_x_is_refused(make: MakeBeside) -> None:
+def test_rows_are_the_kcls_attribute_by_attribute(make: MakeBeside) -> None:
     """Both read the same stream to the same place, through a split, each with a table of its own."""
     beside = make("3.1.3", 2)
     world, theirs = beside.world, beside.table
@@ -153,11 +153,44 @@ def test_rows_are_the_kcls_attribute_by_attribute_and_a_fleet_of_3_x_is_refused(
     of_ours, of_java = ({key: comparable(row) for key, row in beside.known[table].items()} for table in ("own", theirs))
     assert of_ours == of_java
     assert len(beside.lake()) == count
-
-    refused = world.start(ours(world, theirs))
-    assert refused.exit() == 1
-    assert "KCL 3.x" in refused.said()
     assert mine.drain() == 0
+
+
+def test_a_fleet_of_3_x_is_followed_and_left_in_good_order(make: MakeBeside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KCL 3.x leads; ours gets leases by hand-off, keeps them through a split, hands them back when it ends, and is left the table."""
+    beside = make("3.1.3", 4)
+    world = beside.world
+    java = beside.start_java()
+    beside.produce(60)
+    java.until(lambda: len(java.records()) >= 60)
+
+    mine = beside.start_ours()
+    until(mine, lambda: beside.owners()["ours"] >= 1)
+    beside.produce(60)
+    world.split()
+    settle(beside)
+    beside.produce(60)
+    until(mine, lambda: beside.complete() and beside.owners()["nobody"] == 0)
+    assert beside.doubled() == {}
+    taken = [line for line in mine.said().splitlines() if '"event":"lease_taken"' in line]
+    assert taken
+    assert all('"why":"assigned"' in line for line in taken)
+
+    beside.produce(40)
+    assert mine.drain() == 0
+    assert set(beside.reports()) == {"java-0"}
+    assert beside.owners()["nobody"] == 0
+    beside.produce(40)
+    java.until(lambda: beside.complete() and set(beside.owners()) == {"java"})
+    assert beside.doubled() == {}
+
+    last = beside.start_ours()
+    java.stop()
+    beside.produce(40)
+    until(last, lambda: beside.complete() and set(beside.owners()) == {"ours"})
+    assert beside.doubled() == {}
+    assert last.drain() == 0
+    audited(beside, monkeypatch)
 
 
 OWN_BUSINESS = {"leaseOwner", "leaseCounter", "ownerSwitchesSinceCheckpoint"}

@@ -74,7 +74,7 @@ class Double:
     async def connect(self) -> Any:
         return await asyncpg.connect(host=self._socket, user="double", database="dev")
 
-    async def serve(self) -> web.AppRunner:
+    async def serve(self, host: str = "127.0.0.1", port: int = 0) -> web.AppRunner:
         connection = await self.connect()
         await connection.execute(_SET_UP)
         await connection.close()
@@ -82,9 +82,9 @@ class Double:
         app.router.add_post("/", self._receive)
         runner = web.AppRunner(app, shutdown_timeout=1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, host, port)
         await site.start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        self.url = f"http://{host}:{runner.addresses[0][1]}"
         return runner
 
     async def _receive(self, request: web.Request) -> web.StreamResponse:

@@ -11,15 +11,25 @@ from stream.aws.session import Credentials
 from stream.aws.signing import Signer
 
 
-@pytest.mark.parametrize("url", ["https://dynamodb.eu-west-1.amazonaws.com/", "http://127.0.0.1:4566/", "https://vpce-1.example:443/"])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://dynamodb.eu-west-1.amazonaws.com/",
+        "http://127.0.0.1:4566/",
+        "https://vpce-1.example:443/",
+        "http://[::1]:4566/",
+        "http://gateway:4566/aws/dynamodb/",
+    ],
+)
 @pytest.mark.parametrize("token", [None, "a/session+token=="])
-def test_a_call_is_signed_as_botocore_signs_it(url, token):
+def test_a_call_is_signed_as_botocore_signs_it(url, token, version):
     body, target = b'{"TableName":"t"}', "DynamoDB_20120810.GetItem"
-    request = AWSRequest("POST", url, {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": target}, body)
+    request = AWSRequest("POST", url, {"Content-Type": f"application/x-amz-json-{version}", "X-Amz-Target": target}, body)
     SigV4Auth(BotocoreCredentials("AKID", "secret", token), "dynamodb", "eu-west-1").add_auth(request)
     theirs = {name.lower(): value for name, value in request.headers.items()}
     now = datetime.strptime(theirs["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    signer = Signer("dynamodb", "eu-west-1", url)
+    signer = Signer("dynamodb", "eu-west-1", url, version)
     for _ in range(2):
         ours = signer.headers(Credentials("AKID", "secret", token), target, body, now)
         assert ours.pop("host")

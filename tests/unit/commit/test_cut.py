@@ -25,6 +25,10 @@ def test_why_a_unit_ends(filling, now, around, why):
     assert trigger(filling, LIMITS, now, around) is why
 
 
-@pytest.mark.parametrize(("filling", "now", "seconds"), [(None, 0.0, 0.25), (SMALL, 10.0, 0.25), (SMALL, 69.9, 0.1), (SMALL, 90.0, 0.0)])
+@pytest.mark.parametrize(("filling", "now", "seconds"), [(SMALL, 10.0, 0.25), (SMALL, 69.9, 0.1), (SMALL, 90.0, 0.0)])
 def test_how_long_to_wait_for_the_next_page(filling, now, seconds):
     assert patience(filling, LIMITS, now, 0.25) == pytest.approx(seconds)
+
+
+def test_an_empty_unit_waits_for_a_page_as_long_as_it_takes():
+    assert patience(None, LIMITS, 0.0, 0.25) is None

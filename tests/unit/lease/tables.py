@@ -57,7 +57,11 @@ async def settle():
 
 
 class MemoryDynamo:
-    """One table. ``faults`` says of the next calls what becomes of them: lost_before, lost_after, throttled, or None."""
+    """A lease table, and what KCL 3.x keeps beside it: ``other``, its state, and ``reports``, of workers.
+
+    ``faults`` says of the next calls what becomes of them: lost_before, lost_after, throttled, or None; while it is ``crowded``, all are
+    throttled.
+    """
 
     place = "memory"
 
@@ -70,12 +74,16 @@ class MemoryDynamo:
         self.denied = set()
         self.old_item_returned = True
         self.other = {}
+        self.reports = {}
+        self.requests = []
+        self.crowded = False
 
     async def call(self, operation, table, request):
         self.calls.append(operation)
+        self.requests.append((operation, table, request))
         if operation in self.denied:
             raise AwsFatal(f"{operation} is not allowed", code="AccessDeniedException")
-        fault = self.faults.pop(0) if self.faults else None
+        fault = "throttled" if self.crowded else self.faults.pop(0) if self.faults else None
         if fault == "lost_before":
             raise AwsRetryable("no answer", code="ConnectionError")
         if fault == "throttled":
@@ -95,38 +103,41 @@ class MemoryDynamo:
         return {}
 
     def GetItem(self, table, request):  # noqa: N802
+        item = self._items(table).get(_key_in(request))
+        return {} if item is None else {"Item": item}
+
+    def _items(self, table):
         if table.endswith("-CoordinatorState"):
             if not self.other:
                 raise AwsFatal("no table", code="ResourceNotFoundException")
-            item = self.other.get(request["Key"]["key"]["S"])
-        else:
-            item = self.items.get(request["Key"]["leaseKey"]["S"])
-        return {} if item is None else {"Item": item}
+            return self.other
+        return self.reports if table.endswith("-WorkerMetricStats") else self.items
 
     def Scan(self, table, request):  # noqa: N802
-        keys = sorted(self.items)
+        rows = self._items(table)
+        keys = sorted(rows)
         start = request.get("ExclusiveStartKey", {}).get("leaseKey", {}).get("S", "")
         rest = [key for key in keys if key > start]
         chosen = rest[: self.page]
-        answer = {"Items": [self.items[key] for key in chosen]}
+        answer = {"Items": [rows[key] for key in chosen]}
         return answer | ({"LastEvaluatedKey": {"leaseKey": {"S": chosen[-1]}}} if len(rest) > len(chosen) else {})
 
     def PutItem(self, table, request):  # noqa: N802
         key = request["Item"]["leaseKey"]["S"]
-        self._check(key, request)
+        self._check(self.items, key, request)
         self.items[key] = request["Item"]
         return {}
 
     def DeleteItem(self, table, request):  # noqa: N802
-        key = request["Key"]["leaseKey"]["S"]
-        self._check(key, request)
-        del self.items[key]
+        rows, key = self._items(table), _key_in(request)
+        self._check(rows, key, request)
+        rows.pop(key, None)
         return {}
 
     def UpdateItem(self, table, request):  # noqa: N802
-        key = request["Key"]["leaseKey"]["S"]
-        self._check(key, request)
-        item = self.items[key]
+        rows, key = self._items(table), _key_in(request)
+        self._check(rows, key, request)
+        item = rows.setdefault(key, dict(request["Key"]))
         values, names = request["ExpressionAttributeValues"], request.get("ExpressionAttributeNames", {})
         for clause in re.findall(r"(?:SET|ADD|REMOVE) .*?(?= (?:SET|ADD|REMOVE) |$)", request["UpdateExpression"]):
             verb, _, rest = clause.partition(" ")
@@ -141,9 +152,10 @@ class MemoryDynamo:
                     item.pop(name, None)
         return {}
 
-    def _check(self, key, request):
-        item, names = self.items.get(key), request.get("ExpressionAttributeNames", {})
-        for condition in request["ConditionExpression"].split(" AND "):
+    def _check(self, rows, key, request):
+        item, names = rows.get(key), request.get("ExpressionAttributeNames", {})
+        conditions = request.get("ConditionExpression")
+        for condition in conditions.split(" AND ") if conditions else ():
             if (match := re.fullmatch(r"attribute_(not_)?exists\((.*)\)", condition)) is not None:
                 there = item is not None and names.get(match[2], match[2]) in item
                 holds = there != bool(match[1])
@@ -153,6 +165,11 @@ class MemoryDynamo:
             if not holds:
                 shown = deepcopy(item) if self.old_item_returned and "ReturnValuesOnConditionCheckFailure" in request else None
                 raise ConditionFailed("condition", shown)
+
+
+def _key_in(request):
+    (value,) = request["Key"].values()
+    return value["S"]
 
 
 def lease(key="shardId-0", owner=None, counter=0, checkpoint="TRIM_HORIZON", **more):

@@ -11,14 +11,16 @@ from stream.lease.rows import ExtendedSequenceNumber, Pending, Progress, decode,
 from tests.unit.lease.tables import FakeClock, MemoryDynamo, lease, settle, table_on
 
 
-def run(test):
+def run(test, *, by_hand=False):
+    """``by_hand``: the test moves the clock itself."""
+
     async def body():
         dynamo, clock = MemoryDynamo(), FakeClock()
         dynamo.tables.add("app")
         told = []
         main = asyncio.ensure_future(test(table_on(dynamo, clock, told), dynamo, clock, told))
         await settle()
-        while not main.done():
+        while not (by_hand or main.done()):
             await clock.advance(0.5)
         await main
 
@@ -124,6 +126,43 @@ def test_a_renewal_gives_up_when_its_time_is_over():
         assert len(dynamo.faults) > 50
 
     run(test)
+
+
+@pytest.mark.parametrize("call", ["renew", "scan", "get"])
+def test_a_table_that_is_asked_too_much_is_asked_less_and_less(call):
+    async def test(table, dynamo, clock, told):
+        put(dynamo, lease(owner="me"))
+        dynamo.crowded = True
+        calls = {"renew": lambda: table.renew(lease(owner="me")), "scan": table.scan, "get": lambda: table.get("shardId-0")}
+        asked = asyncio.ensure_future(calls[call]())
+        await clock.advance(10)
+        first = len(dynamo.calls)
+        await clock.advance(50)
+        assert 5 <= first <= 25
+        assert 25 <= len(dynamo.calls) - first <= 90  # one a second on average; without growing pauses 250
+        dynamo.crowded = False
+        await clock.advance(3)
+        assert asked.done()
+        assert await asked is not None
+
+    run(test, by_hand=True)
+
+
+def test_workers_that_were_refused_together_do_not_come_back_together():
+    async def test(table, dynamo, clock, told):
+        rows = [lease(f"shardId-{number}", owner="me") for number in range(20)]
+        for row in rows:
+            put(dynamo, row)
+        dynamo.crowded = True
+        renewals = [asyncio.ensure_future(table.renew(row)) for row in rows]
+        await clock.advance(4)
+        pauses = [event.wait for event in told if isinstance(event, events.CallRepeated)]
+        assert len(set(pauses)) > len(pauses) / 2
+        dynamo.crowded = False
+        await clock.advance(4)
+        assert all([await renewal for renewal in renewals])
+
+    run(test, by_hand=True)
 
 
 def test_strangers_in_the_table_are_passed_over():

@@ -59,6 +59,33 @@ def test_tables_are_read_and_nothing_else():
     ]
 
 
+@pytest.mark.parametrize(
+    ("table", "actions"),
+    [
+        ("postgresql://h/db", {}),
+        (
+            "redshift:workgroup/main/dev",
+            {
+                ("redshift-data:ExecuteStatement",): "redshift-serverless:eu-west-1:111122223333:workgroup/*",
+                ("redshift-serverless:GetCredentials",): "redshift-serverless:eu-west-1:111122223333:workgroup/*",
+            },
+        ),
+        (
+            "redshift:cluster/main/dev?db_user=reader",
+            {
+                ("redshift-data:ExecuteStatement",): "redshift:eu-west-1:111122223333:cluster:main",
+                ("redshift:GetClusterCredentials",): "redshift:eu-west-1:111122223333:dbname:main/dev",
+            },
+        ),
+    ],
+)
+def test_a_database_is_asked_and_nothing_else(table, actions):
+    stage = {"enrich": {"table": table, "query": "SELECT 1 AS n", "on": "carrier", "take": ["name"]}}
+    found = [each for each in access(stages=[stage]) if each.why == "read a reference table"]
+    follow = {("redshift-data:DescribeStatement", "redshift-data:GetStatementResult"): "*"} if actions else {}
+    assert {each.actions: each.resources[0].removeprefix("arn:aws:") for each in found} == {**actions, **follow}
+
+
 def test_secrets_by_name_and_by_arn():
     arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:prod/other-AbCdEf"
     masks = [
@@ -85,7 +112,7 @@ def test_several_streams_are_named_one_by_one():
 def test_leases_need_their_table_and_its_creation_only_where_it_may_be_created():
     table = "arn:aws:dynamodb:eu-west-1:111122223333:table/flights"
     found = [each for each in access(coordination="native") if each.service == "dynamodb"]
-    assert {each.resources for each in found} == {(table,), (f"{table}-CoordinatorState",)}
+    assert {each.resources for each in found} == {(table,), (f"{table}-CoordinatorState",), (f"{table}-WorkerMetricStats",)}
     assert any("dynamodb:CreateTable" in each.actions for each in found)
     given = [each for each in access(coordination={"native": {"table": "t-1", "create_table": False}}) if each.service == "dynamodb"]
     assert not any("dynamodb:CreateTable" in each.actions for each in given)

@@ -31,6 +31,19 @@ def test_polling_slows_down_only_at_the_tip_and_recovers_at_once() -> None:
     assert waits == [shortest, shortest, 0.3, 0.45, 0.675, 1.0, 1.0, shortest, shortest, shortest]
 
 
+def test_many_quiet_shards_of_one_process_are_polled_less_often_each() -> None:
+    pace, now, polls = Pace(ReadSettings()), 0.0, []
+    for _ in range(20):
+        polls.append(now)
+        pace.polled(now)
+        pace.answered(now, records=0, behind_ms=0, readers=200)
+        now += pace.wait(now)
+    assert polls[-1] - polls[-2] == 4.0
+    pace.polled(now)
+    pace.answered(now, records=1, behind_ms=0, readers=200)
+    assert round(pace.wait(now), 3) == round(1 / 4.5, 3)
+
+
 def test_a_slow_answer_uses_up_the_wait_for_the_call_limit() -> None:
     pace = Pace(ReadSettings())
     pace.polled(10.0)

@@ -10,6 +10,7 @@ from stream.contracts import Shard, Start, StartKind
 from stream.errors import Fatal, Halted, LeaseLost, Retryable
 from stream.worker import supervisor
 from stream.worker.supervisor import Supervisor
+from tests.unit.lease.tables import settle
 
 PARENT, LEFT, RIGHT = Shard("s", "0"), Shard("s", "1", ("0",)), Shard("s", "2", ("0",))
 MERGED = Shard("s", "3", ("1", "2"))
@@ -52,10 +53,52 @@ class Stream:
         fate = self.fates[shard.shard_id].pop(0)
         if isinstance(fate, Exception):
             raise fate
+        if fate == "hand over":
+            self.leases.wanted.add(shard.shard_id)
+            return None
         if fate == "drain":
             self.draining.set()
             return None
         return fate
+
+
+class Leases:
+    """Leases of a worker to which a leader gives shards, and from which it takes them, as ``wanted`` says."""
+
+    def __init__(self, draining, mine):
+        self.listeners = []
+        self.mine = set(mine)
+        self.wanted = set()
+        self.did = []
+        self._draining = draining
+
+    def runnable(self, stream):
+        return set(self.mine)
+
+    def held(self, stream):
+        return set(self.mine)
+
+    def wanted_elsewhere(self, stream, shard_id):
+        return shard_id in self.wanted
+
+    def finished_elsewhere(self, stream, shard_id):
+        return []
+
+    async def release(self, stream, shard_id, *, avoid=False):
+        self.did.append(("release", shard_id))
+        self.mine.discard(shard_id)
+        if shard_id in self.wanted:
+            # The leader thinks better of it.
+            self.wanted.discard(shard_id)
+            self.mine.add(shard_id)
+        for listener in self.listeners:
+            listener()
+
+    async def done(self, stream, shard_id):
+        self.did.append(("done", shard_id))
+
+    async def stop_taking(self):
+        self.did.append(("stop taking", ""))
 
 
 def supervise(monkeypatch, fates, *shards):
@@ -67,6 +110,43 @@ def supervise(monkeypatch, fates, *shards):
         return stream, watched
 
     return asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_a_shard_that_was_handed_over_is_worked_on_again_when_it_comes_back(monkeypatch):
+    async def run():
+        stream = Stream({"0": ["hand over", "drain"]}, [PARENT])
+        stream.leases = Leases(stream.draining, ["0"])
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        await Supervisor("s", Start(StartKind.TRIM_HORIZON), stream).run()
+        return stream
+
+    stream = asyncio.run(asyncio.wait_for(run(), 10))
+    assert stream.order == ["0", "0"]
+    # Nobody is told that it goes before the leader is told that nothing more may come.
+    assert stream.leases.did[0] == ("release", "0")
+    assert stream.leases.did.index(("stop taking", "")) < stream.leases.did.index(("release", "0"), 1)
+
+
+def test_a_shard_that_nobody_works_on_here_is_handed_over_at_once(monkeypatch):
+    async def run():
+        stream = Stream({"0": [Halted("bad"), "drain"], "1": ["drain"]}, [PARENT, LEFT])
+        stream.leases = Leases(stream.draining, ["0"])
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        running = asyncio.ensure_future(watched.run())
+        await settle()
+        assert watched.halted
+        stream.leases.wanted.add("0")
+        watched.changed.set()
+        await settle()
+        stream.draining.set()
+        watched.changed.set()
+        await running
+        return stream
+
+    stream = asyncio.run(asyncio.wait_for(run(), 10))
+    assert stream.leases.did[0] == ("release", "0")
+    assert stream.order == ["0"]
 
 
 def test_children_follow_both_their_parents(monkeypatch):

@@ -1,0 +1,269 @@
+"""HTTP calls to one endpoint over connections that are kept: what a POST takes, and nothing else.
+
+A worker with hundreds of leases makes some hundred calls a second while nothing happens; a client for all of HTTP takes several times the
+CPU time for each. Calls are made once: whether one that had no answer was carried out is for the caller to find out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, NamedTuple, cast
+from urllib.parse import urlsplit
+
+MAX_BYTES: Final = 64 * 2**20
+"""Of one answer; more than any call that is made here brings."""
+
+_HEAD_BYTES: Final = 64 * 2**10
+_END: Final = b"\r\n\r\n"
+
+
+class Answer(NamedTuple):
+    """What came: names of ``headers`` are in lower case."""
+
+    status: int
+    body: bytes
+    headers: Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds: for a new connection, for a whole call, and, where it is given, without a byte of the answer.
+
+    ``kept``: a connection that was idle for longer is closed: the far side may be about to do so.
+    """
+
+    connect: float
+    total: float
+    silence: float | None = None
+    kept: float = 20.0
+
+
+class Wire:
+    """POST requests to ``url``."""
+
+    def __init__(self, url: str, patience: Patience) -> None:
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if secure else 80)
+        self._tls = ssl.create_default_context() if secure else None
+        self._line = f"POST {parts.path or '/'} HTTP/1.1\r\n"
+        self._patience = patience
+        self._idle: deque[_Connection] = deque()
+        self._all: set[_Connection] = set()
+
+    async def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        """The answer; ``headers`` must name the host.
+
+        Raises:
+            OSError: the connection broke, or what came was not HTTP.
+            TimeoutError: there was no whole answer in time.
+        """
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        request = f"{self._line}{lines}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
+        async with asyncio.timeout(self._patience.total):
+            connection = self._kept() or await self._new()
+            try:
+                answer = await connection.ask(request, self._patience.silence)
+            except BaseException:
+                # An answer that nobody waits for any more would be taken for that of the next call.
+                connection.close()
+                raise
+        if connection.usable:
+            self._idle.append(connection)
+        self._close_old()
+        return answer
+
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in tuple(self._all):
+            connection.close()
+
+    def _kept(self) -> _Connection | None:
+        self._close_old()
+        while self._idle:
+            # The last one used: those that a rush needed and nobody needs now grow old.
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+            connection.close()
+        return None
+
+    def _close_old(self) -> None:
+        oldest = asyncio.get_running_loop().time() - self._patience.kept
+        while self._idle and self._idle[0].rested < oldest:
+            self._idle.popleft().close()
+
+    async def _new(self) -> _Connection:
+        async with asyncio.timeout(self._patience.connect):
+            loop = asyncio.get_running_loop()
+            _, protocol = await loop.create_connection(lambda: _Connection(self._all), self._host, self._port, ssl=self._tls)
+        return protocol
+
+
+class _Connection(asyncio.Protocol):
+    """One request and its answer at a time."""
+
+    def __init__(self, every: set[_Connection]) -> None:
+        self._free = False
+        self.rested = 0.0
+        self._every = every
+        self._transport: asyncio.Transport | None = None
+        self._waiting: asyncio.Future[Answer] | None = None
+        self._came = bytearray()
+        self._missing = 0
+        self._heard = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Open, and nothing is under way on it."""
+        return self._free and self._transport is not None and not self._transport.is_closing()
+
+    async def ask(self, request: bytes, silence: float | None) -> Answer:
+        """The answer to ``request``; none of its bytes may come later than ``silence`` seconds behind the one before."""
+        if self._transport is None or self._transport.is_closing():
+            msg = "the connection was closed by the other side"
+            raise ConnectionResetError(msg)
+        self._free = False
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        self._transport.write(request)
+        if silence is None:
+            return await self._waiting
+        self._heard = loop.time()
+        self._timer = loop.call_later(silence, self._listen, silence)
+        try:
+            return await self._waiting
+        finally:
+            self._timer.cancel()
+
+    def _listen(self, silence: float) -> None:
+        loop = asyncio.get_running_loop()
+        if (left := self._heard + silence - loop.time()) > 0:
+            self._timer = loop.call_later(left, self._listen, silence)
+        else:
+            self._fail(TimeoutError(f"not a byte for {silence:g} s"))
+
+    def close(self) -> None:
+        """Close it, whatever is under way."""
+        self._free = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._every.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self._free = False
+        self._every.discard(self)
+        self._fail(ConnectionResetError(f"the connection broke before the whole answer was there: {exc or 'closed'}"))
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self._waiting is None or self._waiting.done():
+            # Nobody asked.
+            self.close()
+            return
+        self._came += data
+        self._missing -= len(data)
+        if self._timer is not None:
+            self._heard = asyncio.get_running_loop().time()
+        if self._missing > 0:
+            return
+        try:
+            found = parse(self._came)
+        except ValueError as error:
+            self._fail(OSError(f"the answer is no HTTP: {error}"))
+            self.close()
+            return
+        if isinstance(found, int):
+            self._missing = found
+            return
+        answer, keep = found
+        self._came, self._missing = bytearray(), 0
+        self.rested = asyncio.get_running_loop().time()
+        self._free = keep
+        self._waiting.set_result(answer)
+        if not keep:
+            self.close()
+
+    def _fail(self, error: Exception) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(error)
+
+
+def parse(came: bytearray) -> tuple[Answer, bool] | int:
+    """The answer, and whether the connection may be used again; or how many bytes are missing, as far as that can be told, at least 1.
+
+    Raises:
+        ValueError: this is no answer of HTTP/1.1 with a length or in chunks, or it is too long.
+    """
+    end = came.find(_END)
+    if end < 0:
+        if len(came) > _HEAD_BYTES:
+            msg = f"a head of more than {_HEAD_BYTES} bytes"
+            raise ValueError(msg)
+        return 1
+    first, *lines = bytes(came[:end]).split(b"\r\n")
+    if not first.startswith(b"HTTP/1.") or len(first) < 12:
+        msg = f"it begins with {first[:40]!r}"
+        raise ValueError(msg)
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+    status, keep = int(first[9:12]), headers.get(b"connection", b"").lower() != b"close" and first.startswith(b"HTTP/1.1")
+    begin = end + len(_END)
+    if 100 <= status < 200:
+        del came[:begin]
+        return parse(came)
+    if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
+        body = _unchunked(came, begin)
+        return 1 if body is None else (Answer(status, body, headers), keep)
+    length = int(headers[b"content-length"]) if b"content-length" in headers else -1
+    if not 0 <= length <= MAX_BYTES:
+        msg = f"a body whose length is {headers.get(b'content-length', b'unknown').decode('latin-1')}"
+        raise ValueError(msg)
+    if (missing := begin + length - len(came)) > 0:
+        return missing
+    with memoryview(came) as view:
+        body = bytes(view[begin : begin + length])
+    # What comes behind the answer belongs to nobody.
+    return Answer(status, body, headers), keep and missing == 0
+
+
+def _unchunked(came: bytearray, begin: int) -> bytes | None:
+    chunks: list[tuple[int, int]] = []
+    while True:
+        line = came.find(b"\r\n", begin)
+        if line < 0:
+            return None
+        size = int(bytes(came[begin:line]).partition(b";")[0], 16)
+        if not 0 <= size <= MAX_BYTES:
+            msg = f"a chunk of {size} bytes"
+            raise ValueError(msg)
+        begin = line + 2
+        if size == 0:
+            # Trailers are passed over; an empty line ends them.
+            done = came.startswith(b"\r\n", begin) or came.find(_END, begin) >= 0
+            return b"".join(bytes(came[first:last]) for first, last in chunks) if done else None
+        if len(came) < begin + size + 2:
+            return None
+        chunks.append((begin, begin + size))
+        begin += size + 2
+
+
+@asynccontextmanager
+async def open_wire(url: str, patience: Patience) -> AsyncIterator[Wire]:
+    """A ``Wire`` whose connections live as long as the context."""
+    wire = Wire(url, patience)
+    try:
+        yield wire
+    finally:
+        wire.close()

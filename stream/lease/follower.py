@@ -1,0 +1,105 @@
+"""This worker's part in a fleet of KCL 3.x: says that it is there, watches who leads, and gives its leases to others when it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from typing import Final
+
+from stream import events
+from stream.aws.errors import AwsRetryable
+from stream.contracts import Clock, Emit
+from stream.errors import Fatal
+from stream.lease import follow
+from stream.lease.decide import Seen
+from stream.lease.fleet import ATTEMPTS, Charter, FleetTables
+from stream.lease.follow import Roster
+from stream.lease.settings import LeaseSettings
+from stream.lease.table import LeaseTable
+
+LOOK_SECONDS: Final = 10.0
+"""Between looks where there may be a leader: a third of the time in which the KCL's workers report, a sixth of that until one is dead."""
+
+
+class Follower:
+    """``following``: a leader assigns leases, so that this worker must take none by itself."""
+
+    def __init__(self, table: LeaseTable, me: str, settings: LeaseSettings, clock: Clock, emit: Emit) -> None:
+        self.following = False
+        self.every = settings.sync
+        self._me = me
+        self._settings = settings
+        self._clock = clock
+        self._emit = emit
+        self._table_name = table.name
+        self._tables = FleetTables(table, clock, emit)
+        self._charter = Charter()
+        self._roster = Roster()
+        self._reported = False
+        self._leaving = False
+        self._left = False
+        self._given: Counter[str] = Counter()
+        self._one = asyncio.Lock()
+
+    async def look(self, seen: Iterable[Seen] = ()) -> None:
+        """Find out whose rules hold, and report where workers do; ``seen``: the leases, as last looked at.
+
+        Raises:
+            Fatal: rules that this build does not know, or a table that this worker may not use.
+        """
+        self._charter = await self._tables.charter()
+        if (why := follow.refusal(self._table_name, self._charter.version)) is not None:
+            raise Fatal(why)
+        if follow.reports(self._charter.version):
+            await self._report()
+            leader, members = await self._tables.leader(self._charter), await self._tables.members(self._charter)
+            self._roster = follow.observe(self._roster, leader, members, self._clock.monotonic())
+            self.every = min(LOOK_SECONDS, self._settings.sync)
+        else:
+            async with self._one:
+                await self._withdraw()
+            self._roster, self.every = Roster(), self._settings.sync
+        now = self._clock.monotonic()
+        following = follow.follows(self._charter.version, self._roster, follow.idlers(seen, now, self._settings.failover), now)
+        if following != self.following:
+            self.following = following
+            worker = self._roster.leader.worker if following and self._roster.leader is not None else ""
+            self._emit(events.FleetLed("", "", following, worker))
+
+    async def leave(self) -> None:
+        """Report no more, take back what was, and see who is there: after this hardly anything more is assigned to this worker."""
+        self._leaving = True
+        async with self._one:
+            if self._left:
+                return
+            await self._withdraw()
+            if self.following:
+                with suppress(AwsRetryable):
+                    members = await self._tables.members(self._charter, ATTEMPTS)
+                    self._roster = follow.observe(self._roster, self._roster.leader, members, self._clock.monotonic())
+            self._left = True
+
+    def heir(self, seen: Collection[Seen]) -> str | None:
+        """Whom the next lease goes to that this worker gives up, None if to nobody in particular."""
+        if not (self.following and self._leaving):
+            return None
+        now = self._clock.monotonic()
+        chosen = follow.heir(self._roster, seen, self._given, self._me, now, self._settings.failover)
+        if chosen is not None:
+            self._given[chosen] += 1
+        return chosen
+
+    async def _report(self) -> None:
+        async with self._one:
+            if not self._leaving:
+                with suppress(AwsRetryable):
+                    await self._tables.report(self._charter, self._me, first=not self._reported)
+                self._reported = True
+
+    async def _withdraw(self) -> None:
+        if self._reported:
+            with suppress(AwsRetryable):
+                await self._tables.withdraw(self._charter, self._me)
+            self._reported = False

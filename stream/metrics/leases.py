@@ -1,0 +1,73 @@
+"""Counts of what happens to leases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from stream import events as ev
+from stream.metrics import catalog as m
+
+if TYPE_CHECKING:
+    from stream.metrics.recorder import Recorder
+
+
+def _lease_taken(r: Recorder, e: ev.LeaseTaken) -> None:
+    r.add(m.LEASES_TAKEN, 1, e.stream, e.why)
+
+
+def _lease_dropped(r: Recorder, e: ev.LeaseDropped) -> None:
+    r.add(m.LEASES_DROPPED, 1, e.stream, e.why)
+
+
+def _lease_vanished(r: Recorder, e: ev.LeaseVanished) -> None:
+    r.add(m.LEASE_ROWS_VANISHED, 1, e.stream)
+
+
+def _lease_created(r: Recorder, e: ev.LeaseCreated) -> None:
+    r.add(m.LEASE_ROWS, 1, e.stream)
+
+
+def _lease_written(r: Recorder, e: ev.LeaseWritten) -> None:
+    r.add(m.LEASE_WRITES, 1, e.operation)
+
+
+def _leases_scanned(r: Recorder, e: ev.LeasesScanned) -> None:
+    r.add(m.LEASE_SCANS, 1)
+    r.add(m.LEASE_SCAN_BYTES, e.size)
+
+
+def _lease_row_unreadable(r: Recorder, _: ev.LeaseRowUnreadable) -> None:
+    r.add(m.LEASE_ROWS_UNREADABLE, 1)
+
+
+def _lease_holes(r: Recorder, e: ev.LeaseHoles) -> None:
+    r.set(m.LEASE_HOLES, e.holes, e.stream)
+
+
+def _mixed_fleet(r: Recorder, e: ev.MixedFleet) -> None:
+    r.set(m.FOREIGN_OWNERS, e.workers)
+
+
+def _fleet_led(r: Recorder, e: ev.FleetLed) -> None:
+    r.set(m.FLEET_LED, float(e.led))
+
+
+def _lease_wanted(r: Recorder, e: ev.LeaseWanted) -> None:
+    r.add(m.LEASES_WANTED, 1, e.stream)
+
+
+LEASES: Final[dict[type[ev.Event], Callable[[Any, Any], None]]] = {
+    ev.LeaseTaken: _lease_taken,
+    ev.LeaseDropped: _lease_dropped,
+    ev.LeaseVanished: _lease_vanished,
+    ev.LeaseCreated: _lease_created,
+    ev.LeaseWritten: _lease_written,
+    ev.LeasesScanned: _leases_scanned,
+    ev.LeaseRowUnreadable: _lease_row_unreadable,
+    ev.LeaseHoles: _lease_holes,
+    ev.MixedFleet: _mixed_fleet,
+    ev.FleetLed: _fleet_led,
+    ev.LeaseWanted: _lease_wanted,
+}
+"""What is counted for each of these event classes."""

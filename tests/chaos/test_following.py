@@ -1,0 +1,124 @@
+"""A real worker in a fleet of KCL 3.x whose leader is played by the test: it hands over in good order, and goes on with what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+
+from tests.chaos.conftest import client
+from tests.chaos.workers import Worker
+from tests.chaos.world import World
+
+NATIVE = """
+coordination:
+  native: {{table: {table}, failover: 3s, look: 300ms, endpoint: "{url}", region: us-east-1}}
+"""
+LEADER = {"key": {"S": "Leader"}, "ownerName": {"S": "java"}, "leaseDuration": {"S": "120000"}}
+
+
+class Led:
+    """Tables as a KCL 3.x leader has made them; ``table`` holds the leases."""
+
+    def __init__(self, world: World, url: str, dynamo: Any) -> None:
+        self.world = world
+        self.dynamo = dynamo
+        self.table = f"led-{world.stream}"
+        self.marks = count()
+        self.path = world.pipeline(age="5s")
+        self.path.write_text(self.path.read_text() + NATIVE.format(table=self.table, url=url))
+        for suffix, key in (("", "leaseKey"), ("-CoordinatorState", "key"), ("-WorkerMetricStats", "wid")):
+            dynamo.create_table(
+                TableName=f"{self.table}{suffix}",
+                KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
+                AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
+                BillingMode="PAY_PER_REQUEST",
+            )
+        cv = {"key": {"S": "Migration3.0"}, "cv": {"S": "CLIENT_VERSION_3X"}}
+        dynamo.put_item(TableName=f"{self.table}-CoordinatorState", Item=cv)
+        self.lead()
+
+    def lead(self) -> None:
+        item = LEADER | {"recordVersionNumber": {"S": str(next(self.marks))}}
+        self.dynamo.put_item(TableName=f"{self.table}-CoordinatorState", Item=item)
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        return {row["leaseKey"]["S"]: row for row in self.dynamo.scan(TableName=self.table, ConsistentRead=True)["Items"]}
+
+    def reports(self) -> list[str]:
+        return [row["wid"]["S"] for row in self.dynamo.scan(TableName=f"{self.table}-WorkerMetricStats")["Items"]]
+
+    def give(self, shard: str, worker: str, *, from_owner: str | None = None) -> None:
+        """Assign the lease, or, if it is ``from_owner``'s, begin the hand-off; a leader never touches the counter for that."""
+        request: dict[str, Any] = {"TableName": self.table, "Key": {"leaseKey": {"S": shard}}}
+        values = {":new": {"S": worker}}
+        if from_owner is None:
+            update, values = "SET leaseOwner = :new REMOVE checkpointOwner ADD leaseCounter :one", values | {":one": {"N": "1"}}
+        else:
+            update, values = "SET leaseOwner = :new, checkpointOwner = :old", values | {":old": {"S": from_owner}}
+        self.dynamo.update_item(**request, UpdateExpression=update, ExpressionAttributeValues=values)
+
+    def owner(self, shard: str) -> tuple[str | None, str | None]:
+        row = self.rows()[shard]
+        return row.get("leaseOwner", {}).get("S"), row.get("checkpointOwner", {}).get("S")
+
+    def triggers(self, shard: str) -> set[str]:
+        """Why the units of the shard ended where they did."""
+        return {each["trigger"] for each in self.world.manifests() if (each["kind"], each["shard"]) == ("unit", shard)}
+
+    def join(self) -> tuple[Worker, str]:
+        """A worker, and the name under which it reports."""
+        before = set(self.reports())
+        worker = self.world.start(self.path)
+        worker.until(lambda: '"event":"worker_started"' in worker.said() and set(self.reports()) - before)
+        (name,) = set(self.reports()) - before
+        return worker, name
+
+
+@pytest.fixture
+def led(make_world: Callable[..., World], s3_url: str) -> Iterator[Led]:
+    dynamo = client("dynamodb", s3_url)
+    yield Led(make_world(2), s3_url, dynamo)
+    dynamo.close()
+
+
+def test_a_shard_is_sealed_and_checkpointed_before_it_is_handed_over_and_goes_on_when_it_comes_back(led: Led) -> None:
+    world = led.world
+    world.produce(300)
+    worker, me = led.join()
+    shard, other = sorted(led.rows())
+    assert not world.manifests()
+    for each in (shard, other):
+        led.give(each, me)
+    worker.until(lambda: worker.said().count('"event":"shard_started"') == 2)
+    worker.until(lambda: worker.said().count('"event":"lease_taken"') == 2)
+    # Nobody outside sees when a worker has records in hand: it is asked for the shard until it had some.
+    while "drain" not in led.triggers(shard):
+        led.give(shard, "java", from_owner=me)
+        worker.until(lambda: led.owner(shard) == ("java", None))
+        if "drain" in led.triggers(shard):
+            break
+        started = worker.said().count('"event":"shard_started"')
+        led.give(shard, me)
+        worker.until(lambda: worker.said().count('"event":"shard_started"') > started)  # noqa: B023 - called before it changes
+        world.produce(100)
+    assert led.rows()[shard]["checkpoint"]["S"].isdigit()
+    said = worker.said()
+    assert f'"event":"lease_wanted","stream":"{world.stream}","shard":"{shard}","worker":"java"' in said
+    assert f'"event":"shard_released","stream":"{world.stream}","shard":"{shard}","why":"handed_over"' in said
+    assert led.owner(other) == (me, None)
+
+    world.produce(300)
+    started = said.count('"event":"shard_started"')
+    led.give(shard, me)
+    worker.until(lambda: worker.said().count('"event":"shard_started"') > started)
+    second, _ = led.join()
+    led.lead()
+    assert worker.drain() == 0
+    second.until(lambda: all(row.get("leaseOwner", {}).get("S") in led.reports() for row in led.rows().values()))
+    second.until(world.committed)
+    assert second.drain() == 0
+    assert led.reports() == []
+    world.exact()

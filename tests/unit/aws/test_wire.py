@@ -1,0 +1,199 @@
+"""HTTP as a server of the worst kind speaks it: in pieces, too short, too late, not at all."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.aws.wire import Patience, open_wire, parse
+
+HEADERS = {"host": "here", "x-amz-target": "T"}
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+CHUNKED = b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;ext=1\r\nde\r\n0\r\nTrailer: x\r\n\r\n"
+
+
+@asynccontextmanager
+async def server(*answers, kept=20.0):
+    """Gives the n-th request the n-th answer, whatever connection it comes on; None: closes. ``seen`` holds connection and request."""
+    seen, waiting, connections = [], list(answers), []
+
+    async def serve(reader, writer):
+        connections.append(writer)
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length"))
+                seen.append((len(connections), head, await reader.readexactly(length)))
+                answer = waiting.pop(0)
+                if answer is None:
+                    break
+                for part in answer if isinstance(answer, list) else [answer]:
+                    writer.write(part)
+                    await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    running = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = running.sockets[0].getsockname()[1]
+    async with open_wire(f"http://127.0.0.1:{port}/path/", Patience(connect=1.0, total=0.5, silence=0.3, kept=kept)) as wire:
+        yield wire, seen, connections
+    running.close()
+    for writer in connections:
+        writer.close()
+    await asyncio.gather(*(writer.wait_closed() for writer in connections), return_exceptions=True)
+    await running.wait_closed()
+
+
+def run(body):
+    asyncio.run(asyncio.wait_for(body(), 30))
+
+
+def test_calls_one_after_the_other_use_one_connection_and_arrive_whole():
+    async def body():
+        async with server(OK, CHUNKED, OK) as (wire, seen, _):
+            assert (await wire.post(HEADERS, b"one"))[:2] == (200, b"{}")
+            assert (await wire.post(HEADERS, b""))[:2] == (400, b"abcde")
+            assert (await wire.post(HEADERS, b"three"))[:2] == (200, b"{}")
+        assert [(number, text) for number, _, text in seen] == [(1, b"one"), (1, b""), (1, b"three")]
+        assert seen[0][1] == b"POST /path/ HTTP/1.1\r\nhost: here\r\nx-amz-target: T\r\ncontent-length: 3\r\n\r\n"
+
+    run(body)
+
+
+def test_calls_side_by_side_get_their_own_answers():
+    async def body():
+        answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" for _ in range(20)]
+        async with server(*answers) as (wire, seen, connections):
+            await asyncio.gather(*(wire.post(HEADERS, str(at).encode()) for at in range(20)))
+            assert sorted(int(text) for *_, text in seen) == list(range(20))
+            assert len(connections) == 20
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, OK[:-1], [OK[:20], b""], b"SMTP ready\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n{}", b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"],
+    ids=["closed", "short", "half a head", "no HTTP", "no length", "odd length"],
+)
+def test_an_answer_that_is_none_is_an_error_and_its_connection_is_not_used_again(answer):
+    async def body():
+        async with server(answer, OK) as (wire, seen, _):
+            with pytest.raises((OSError, TimeoutError)):
+                await wire.post(HEADERS, b"first")
+            assert (await wire.post(HEADERS, b"second"))[:2] == (200, b"{}")
+        assert [number for number, *_ in seen] == [1, 2]
+
+    run(body)
+
+
+def test_what_comes_too_late_is_not_taken_for_the_next_answer():
+    async def body():
+        late = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate"
+        async with server([], OK) as (wire, _, connections):
+            with pytest.raises(TimeoutError):
+                await wire.post(HEADERS, b"first")
+            connections[0].write(late)
+            assert (await wire.post(HEADERS, b"second"))[:2] == (200, b"{}")
+            assert len(connections) == 2
+
+    run(body)
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nConnection: close\r\n", b"HTTP/1.0 200 OK\r\n"])
+def test_a_connection_that_the_far_side_ends_is_not_used_again(head):
+    async def body():
+        async with server(head + b"Content-Length: 2\r\n\r\n{}", OK) as (wire, seen, _):
+            assert (await wire.post(HEADERS, b""))[:2] == (200, b"{}")
+            assert (await wire.post(HEADERS, b""))[:2] == (200, b"{}")
+        assert [number for number, *_ in seen] == [1, 2]
+
+    run(body)
+
+
+def test_a_long_answer_in_pieces_with_pauses_comes_whole_and_its_headers_are_there():
+    async def body():
+        large = bytes(range(256)) * 4096
+        head = b"HTTP/1.1 500 Bad\r\nX-Amzn-ErrorType: Broken\r\nContent-Length: %d\r\n\r\n" % len(large)
+        async with server([head, *(large[at : at + 100_000] for at in range(0, len(large), 100_000))]) as (wire, *_):
+            answer = await wire.post(HEADERS, b"")
+        assert answer.status == 500
+        assert answer.body == large
+        assert answer.headers[b"x-amzn-errortype"] == b"Broken"
+
+    run(body)
+
+
+def test_silence_ends_a_call_before_its_time_is_over():
+    async def body():
+        async with server([OK[:-1], b""], OK) as (wire, *_):
+            with pytest.raises(TimeoutError, match=r"not a byte for 0\.3 s"):
+                await wire.post(HEADERS, b"")
+
+    run(body)
+
+
+def test_a_connection_that_was_closed_while_idle_is_not_used_again():
+    async def body():
+        async with server(OK, OK) as (wire, seen, connections):
+            await wire.post(HEADERS, b"")
+            connections[0].close()
+            await connections[0].wait_closed()
+            await asyncio.sleep(0)  # noqa: TID251 - the loop tells the client
+            assert (await wire.post(HEADERS, b""))[:2] == (200, b"{}")
+        assert [number for number, *_ in seen] == [1, 2]
+
+    run(body)
+
+
+def test_connections_that_a_rush_needed_are_closed_when_nobody_needs_them():
+    async def body():
+        async with server(OK, OK, OK, OK, kept=0.02) as (wire, seen, connections):
+            await asyncio.gather(wire.post(HEADERS, b"a"), wire.post(HEADERS, b"b"))
+            assert len(connections) == 2
+            old = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.05, old.set)
+            await old.wait()
+            await wire.post(HEADERS, b"c")
+            await asyncio.wait([asyncio.ensure_future(writer.wait_closed()) for writer in connections[:2]], timeout=5)
+            assert all(writer.is_closing() for writer in connections[:2])
+            assert [number for number, *_ in seen][2] == 3
+
+    run(body)
+
+
+def test_nobody_there_is_an_error_of_the_connection():
+    async def body():
+        async with open_wire("http://127.0.0.1:1/", Patience(connect=1.0, total=2.0)) as wire:
+            with pytest.raises(OSError, match="Connect"):
+                await wire.post(HEADERS, b"")
+
+    run(body)
+
+
+@pytest.mark.parametrize("whole", [OK, CHUNKED, b"HTTP/1.1 100 Continue\r\n\r\n" + OK], ids=["length", "chunks", "continue first"])
+@given(st.data())
+def test_an_answer_is_whole_when_all_of_it_is_there_however_it_came(whole, data):
+    came, at = bytearray(), 0
+    while at < len(whole):
+        missing = parse(came)
+        assert 1 <= missing <= len(whole) - at
+        step = data.draw(st.integers(1, len(whole) - at))
+        came += whole[at : at + step]
+        at += step
+    (status, body, _), keep = parse(came)
+    assert (status, body) == ((400, b"abcde") if whole is CHUNKED else (200, b"{}"))
+    assert keep
+
+
+@given(st.binary(max_size=200))
+def test_whatever_comes_is_an_answer_an_error_or_incomplete(noise):
+    for head in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"):
+        try:
+            parse(bytearray(head + noise))
+        except ValueError:
+            continue

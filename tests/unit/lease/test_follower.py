@@ -1,0 +1,328 @@
+"""Workers in a fleet of KCL 3.x whose leader is played by the test, row by row as Java's was seen to write them."""
+
+import asyncio
+
+import pytest
+
+from stream import events
+from stream.contracts import Checkpoint
+from stream.errors import LeaseLost
+from stream.lease.native import LeaseCheckpoints
+from stream.lease.rows import encode
+from tests.unit.lease.tables import lease, settle
+from tests.unit.lease.test_coordinator import Fleet, play, shards
+
+ZERO, ONE = "shardId-000000000000", "shardId-000000000001"
+
+
+class Led(Fleet):
+    """A table that a Java worker made, holds all leases of, and leads."""
+
+    def __init__(self, count=2, **options):
+        super().__init__(shards(count), **options)
+        self.alive = True
+        self.beats = 0
+        self.dynamo.other = {"Migration3.0": {"key": {"S": "Migration3.0"}, "cv": {"S": "CLIENT_VERSION_3X"}}}
+        for shard in self.shards:
+            self.dynamo.items[shard.shard_id] = encode(lease(shard.shard_id, "java", 1, hash_range=(shard.first_hash, shard.last_hash)))
+        self._beat()
+
+    def _beat(self):
+        self.beats += 1
+        self.dynamo.other["Leader"] = {
+            "key": {"S": "Leader"},
+            "ownerName": {"S": "java"},
+            "leaseDuration": {"S": "120000"},
+            "recordVersionNumber": {"S": str(self.beats)},
+        }
+        self.dynamo.reports["java"] = {"wid": {"S": "java"}, "lut": {"N": str(self.beats)}, "sts": {"M": {}}, "opr": {"M": {}}}
+
+    async def go_on(self, seconds):
+        """Time passes; Java renews and reports."""
+        for second in range(int(seconds)):
+            await self.clock.advance(1)
+            if self.alive:
+                for row in self.dynamo.items.values():
+                    if row.get("checkpointOwner", row.get("leaseOwner")) == {"S": "java"}:
+                        row["leaseCounter"] = {"N": str(int(row["leaseCounter"]["N"]) + 1)}
+                if second % 30 == 29:
+                    self._beat()
+
+    def assign(self, shard_id, worker):
+        row = self.dynamo.items[shard_id]
+        row |= {"leaseOwner": {"S": worker}, "leaseCounter": {"N": str(int(row["leaseCounter"]["N"]) + 1)}}
+        row.pop("checkpointOwner", None)
+
+    def begin_hand_off(self, shard_id, worker):
+        """The counter stays, as Java's leader leaves it."""
+        row = self.dynamo.items[shard_id]
+        row["checkpointOwner"], row["leaseOwner"] = row["leaseOwner"], {"S": worker}
+
+    def owner(self, shard_id):
+        row = self.dynamo.items[shard_id]
+        return row.get("leaseOwner", {}).get("S"), row.get("checkpointOwner", {}).get("S")
+
+
+class Unhurried:
+    """A table whose answers leave others time to go on."""
+
+    def __init__(self, dynamo):
+        self.place = dynamo.place
+        self._dynamo = dynamo
+
+    async def call(self, operation, table, request):
+        await asyncio.sleep(0)  # noqa: TID251 - yields, takes no time
+        return await self._dynamo.call(operation, table, request)
+
+
+def test_a_follower_reports_and_takes_nothing_by_itself():
+    async def test(fleet):
+        await fleet.join("a")
+        report = fleet.dynamo.reports["a"]
+        assert report.keys() == {"wid", "lut", "sts", "opr", "sxVersion"}
+        assert (report["sts"], report["opr"]) == ({"M": {}}, {"M": {}})
+        first = int(report["lut"]["N"])
+        fleet.dynamo.items[ZERO].pop("leaseOwner")
+        await fleet.go_on(100)
+        assert fleet.holders()["a"] == []
+        assert int(fleet.dynamo.reports["a"]["lut"]["N"]) - first >= 90
+        assert events.FleetLed("", "", led=True, leader="java") in fleet.told["a"]
+        assert all(table.endswith("-WorkerMetricStats") for operation, table, _ in fleet.dynamo.requests if operation == "UpdateItem")
+
+    play(Led, test)
+
+
+def test_what_the_leader_assigns_is_worked_on_within_a_look():
+    async def test(fleet):
+        await fleet.join("a")
+        fleet.assign(ZERO, "a")
+        await fleet.go_on(2)
+        assert fleet.workers["a"].runnable("s") == {ZERO}
+        assert events.LeaseTaken("s", ZERO, "assigned", "") in fleet.told["a"]
+        await fleet.go_on(30)
+        assert fleet.holders()["a"] == [ZERO]
+        assert events.LeaseDropped("s", ZERO, "lost") not in fleet.told["a"]
+
+    play(Led, test)
+
+
+def test_a_lease_that_is_being_handed_over_to_it_waits_for_the_owner_before():
+    async def test(fleet):
+        await fleet.join("a")
+        fleet.begin_hand_off(ZERO, "a")
+        await fleet.go_on(20)
+        assert fleet.holders()["a"] == []
+        fleet.assign(ZERO, "a")
+        await fleet.go_on(2)
+        assert fleet.holders()["a"] == [ZERO]
+
+    play(Led, test)
+
+
+@pytest.mark.parametrize("noticed_by", ["look", "renewal", "checkpoint"])
+def test_a_hand_off_leaves_time_to_checkpoint_and_ends_with_the_next_owner(noticed_by):
+    async def test(fleet):
+        await fleet.join("a")
+        fleet.assign(ZERO, "a")
+        await fleet.go_on(2)
+        worker, checkpoints = fleet.workers["a"], LeaseCheckpoints(fleet.workers["a"])
+        fleet.begin_hand_off(ZERO, "java")
+        if noticed_by == "look":
+            await worker.look()
+        elif noticed_by == "checkpoint":
+            await checkpoints.advance(fleet.shards[0], Checkpoint(7, 0, 3))
+        else:
+            worker.holdings.held[ZERO].renewed = 0.0
+            await worker.holdings.renew(ZERO)
+        assert worker.wanted_elsewhere("s", ZERO)
+        assert fleet.owner(ZERO) == ("java", "a")
+        assert events.LeaseWanted("s", ZERO, "java") in fleet.told["a"]
+        await fleet.go_on(10)
+        await checkpoints.advance(fleet.shards[0], Checkpoint(9, 0, 3))
+        assert fleet.rows()[ZERO].checkpoint.text == "9"
+        await worker.release("s", ZERO)
+        assert fleet.owner(ZERO) == ("java", None)
+        assert fleet.holders()["a"] == []
+        assert events.LeaseDropped("s", ZERO, "handed_over") in fleet.told["a"]
+        with pytest.raises(LeaseLost):
+            await checkpoints.advance(fleet.shards[0], Checkpoint(10, 0, 3))
+
+    play(Led, test)
+
+
+def test_a_hand_off_that_takes_too_long_is_ended_before_the_leader_does():
+    async def test(fleet):
+        await fleet.join("a")
+        fleet.assign(ZERO, "a")
+        await fleet.go_on(2)
+        fleet.begin_hand_off(ZERO, "java")
+        await fleet.go_on(29)
+        assert fleet.owner(ZERO) == ("java", "a")
+        await fleet.go_on(6)
+        assert fleet.owner(ZERO) == ("java", None)
+        assert fleet.holders()["a"] == []
+
+    play(Led, test)
+
+
+def test_a_lease_that_the_leader_takes_away_is_lost_and_not_taken_back():
+    async def test(fleet):
+        await fleet.join("a")
+        fleet.assign(ZERO, "a")
+        await fleet.go_on(2)
+        fleet.assign(ZERO, "java")
+        await fleet.go_on(40)
+        assert fleet.owner(ZERO) == ("java", None)
+        assert fleet.holders()["a"] == []
+
+    play(Led, test)
+
+
+def test_who_leaves_takes_its_report_back_first_and_gives_its_leases_to_the_others():
+    async def test(fleet):
+        await fleet.join("a", "b")
+        fleet.assign(ZERO, "a")
+        await fleet.go_on(12)
+        fleet.dynamo.requests.clear()
+        await fleet.leave("a")
+        writes = [(operation, table) for operation, table, _ in fleet.dynamo.requests if operation in {"DeleteItem", "UpdateItem"}]
+        assert writes[0] == ("DeleteItem", "app-WorkerMetricStats")
+        assert "a" not in fleet.dynamo.reports
+        assert fleet.owner(ZERO) == ("b", None)
+        await fleet.go_on(2)
+        assert fleet.holders()["b"] == [ZERO]
+
+    play(Led, test)
+
+
+def test_who_came_only_just_now_inherits_too_whichever_shard_is_given_up_first():
+    async def test(fleet):
+        await fleet.join("a")
+        fleet.alive = False
+        del fleet.dynamo.reports["java"]
+        fleet.assign(ZERO, "a")
+        fleet.assign(ONE, "a")
+        await fleet.go_on(2)
+        await fleet.join("b")
+        worker = fleet.workers["a"]
+        worker.table.client = Unhurried(fleet.dynamo)
+
+        async def finish(shard_id):
+            await worker.stop_taking()
+            await worker.release("s", shard_id)
+
+        await asyncio.gather(finish(ZERO), finish(ONE))
+        assert fleet.owner(ZERO) == fleet.owner(ONE) == ("b", None)
+
+    play(Led, test)
+
+
+def test_what_is_assigned_to_a_worker_that_leaves_goes_on_to_another():
+    async def test(fleet):
+        await fleet.join("a", "b")
+        await fleet.go_on(12)
+        await fleet.workers["a"].stop_taking()
+        fleet.assign(ZERO, "a")
+        await fleet.go_on(3)
+        assert fleet.holders() == {"a": [], "b": [ZERO]}
+        await fleet.go_on(30)
+        assert fleet.dynamo.reports.keys() == {"java", "b"}
+
+    play(Led, test)
+
+
+def test_a_late_report_does_not_bring_back_who_has_left():
+    async def test(fleet):
+        await fleet.join("a")
+        await fleet.go_on(11)
+        late = [request for operation, table, request in fleet.dynamo.requests if operation == "UpdateItem" and table.endswith("Stats")][-1]
+        await fleet.workers["a"].stop_taking()
+        with pytest.raises(Exception, match="condition"):
+            await fleet.dynamo.call("UpdateItem", "app-WorkerMetricStats", late)
+        assert "a" not in fleet.dynamo.reports
+
+    play(Led, test)
+
+
+def test_a_table_that_no_kcl_looks_after_any_more_belongs_to_those_who_are_left():
+    async def test(fleet):
+        await fleet.join("a")
+        fleet.alive = False
+        await fleet.go_on(115)
+        assert fleet.holders()["a"] == []
+        await fleet.go_on(40)
+        assert fleet.holders()["a"] == [ZERO, ONE]
+        assert fleet.told["a"].count(events.FleetLed("", "", led=False, leader="")) == 1
+        fleet.alive = True
+        fleet._beat()
+        await fleet.go_on(31)
+        assert fleet.workers["a"].follower.following
+        assert fleet.holders()["a"] == [ZERO, ONE]
+
+    play(Led, test)
+
+
+def test_a_leader_that_ended_in_good_order_is_not_waited_for_as_long():
+    async def test(fleet):
+        fleet.alive = False
+        del fleet.dynamo.other["Leader"]
+        await fleet.join("a")
+        await fleet.go_on(9)
+        assert fleet.holders()["a"] == []
+        await fleet.go_on(15)
+        assert fleet.holders()["a"] == [ZERO, ONE]
+
+    play(Led, test)
+
+
+def test_rolled_back_to_2_x_it_takes_leases_again_and_its_report_goes():
+    async def test(fleet):
+        await fleet.join("a")
+        fleet.dynamo.other["Migration3.0"]["cv"] = {"S": "CLIENT_VERSION_2X"}
+        await fleet.go_on(60)
+        assert len(fleet.holders()["a"]) == 1
+        assert "a" not in fleet.dynamo.reports
+
+    play(Led, test)
+
+
+def test_a_fleet_on_its_way_to_3_x_hears_of_this_worker_and_shares_by_the_old_rules():
+    async def test(fleet):
+        fleet.dynamo.other["Migration3.0"]["cv"] = {"S": "CLIENT_VERSION_UPGRADE_FROM_2X"}
+        await fleet.join("a")
+        await fleet.go_on(60)
+        assert "a" in fleet.dynamo.reports
+        assert len(fleet.holders()["a"]) == 1
+
+    play(Led, test)
+
+
+def test_a_fleet_of_kcl_3_5_keeps_everything_in_the_lease_table():
+    async def test(fleet):
+        for key, row in fleet.dynamo.other.items():
+            fleet.dynamo.items[key] = {**row, "leaseKey": {"S": key}, "entityType": {"S": "X"}}
+        fleet.dynamo.other = {}
+        await fleet.join("a")
+        report = fleet.dynamo.items["a"]
+        assert report["entityType"] == {"S": "WORKER_METRIC_STATS"}
+        fleet.assign(ZERO, "a")
+        await fleet.go_on(2)
+        assert fleet.holders()["a"] == [ZERO]
+        assert not [event for event in fleet.told["a"] if isinstance(event, events.LeaseRowUnreadable)]
+        await fleet.workers["a"].stop_taking()
+        assert "a" not in fleet.dynamo.items
+
+    play(Led, test)
+
+
+def test_a_withdrawal_that_is_never_answered_does_not_hold_up_the_drain():
+    async def test(fleet):
+        await fleet.join("a")
+        fleet.dynamo.faults = ["lost_before"] * 1000
+        leaving = asyncio.ensure_future(fleet.workers["a"].follower.leave())
+        await fleet.clock.advance(5)
+        await settle()
+        assert leaving.done()
+        fleet.dynamo.faults.clear()
+
+    play(Led, test)
