@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
-SANITIZED := tests/unit/transform/decoders/test_native.py tests/unit/aws/test_pages.py
+SANITIZED := tests/unit/transform/decoders/test_native.py tests/unit/aws/test_pages.py tests/unit/audit/test_native.py
 
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends postgresql >/dev/null
@@ -88,7 +88,8 @@ bench: install ## Measure beside other consumers; prints ratios, writes .make/be
 	@mkdir -p .make
 	@$(BIN)/python benchmarks/run.py --json .make/bench.json --svg .make/bench.svg $(ARGS)
 
-localstack: install ## Run the system tests against LocalStack, which is installed for it
+localstack: install ## Run the system tests and the commands of docs/operate.md against LocalStack, which is installed for it; needs root on Debian
+	@deploy/eks/monitoring/tools.sh
 	@tests/localstack/run.sh $(abspath $(BIN))/python $(ARGS)
 
 fleet: install ## Run a fleet under kills, freezes, reshards and failing AWS; FLEET_SEED=1 FLEET_SECONDS=120 choose another run
@@ -105,7 +106,7 @@ kcl: install ## Run a pipeline under the real MultiLangDaemon of the KCL (Java, 
 
 lock: install ## Rewrite the locked requirements from pyproject.toml
 	$(COMPILE) --universal --python-version 3.11 --extra dev --extra local pyproject.toml requirements/build.in -o requirements/dev.txt
-	$(COMPILE) --universal --python-version 3.11 --extra telemetry pyproject.toml -o requirements/run.txt
+	$(COMPILE) --universal --python-version 3.11 --extra postgresql --extra telemetry pyproject.toml -o requirements/run.txt
 	$(COMPILE) --universal --python-version 3.11 requirements/build.in -o requirements/build.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/run.txt requirements/kcl.in -o requirements/kcl.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/dev.txt requirements/deploy.in -o requirements/deploy.txt

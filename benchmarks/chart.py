@@ -33,7 +33,7 @@ def bars(tables: dict[str, Any]) -> str:
 def _bar(name: str, row: dict[str, Any], top: int, scale: float) -> list[str]:
     runs, middle = row["mb_per_cpu_second"], top + BAR // 2
     end, least, most = (LEFT + value * scale for value in (median(runs), min(runs), max(runs)))
-    colour = OURS if name == "stream" else THEIRS
+    colour = OURS if name.startswith("stream") else THEIRS
     return [
         f'<text x="{LEFT - 8}" y="{top + 14}" text-anchor="end">{name}</text>',
         f'<rect x="{LEFT}" y="{top}" width="{end - LEFT:.1f}" height="{BAR}" fill="{colour}"/>',

@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from replay import SMALL
@@ -79,8 +80,13 @@ def service(
     options: tuple[str, ...] = (),
     program: tuple[str, ...] = ("-m", "stream", "run"),
     more: str = "",
+    variables: Mapping[str, str] = MappingProxyType({}),
+    settled: Callable[[], object] = lambda: None,
 ) -> Used:
-    """This service: until everything is sealed, then drained. ``program`` takes the pipeline file, which ends with ``more``."""
+    """This service: until everything is sealed and ``settled`` has returned, then drained.
+
+    ``program`` takes the pipeline file, which ends with ``more``.
+    """
     age = "1s" if job.stream == SMALL else age
     text = PIPELINE.format(stream=job.stream, schema=job.shape.schema, stages=job.shape.stages, budget=budget, age=age, rows=ROWS_A_UNIT)
     (job.folder / "pipeline.yaml").write_text(text + more)
@@ -94,21 +100,36 @@ def service(
             done += sum(event["outcomes"].values()) if event["event"] == "unit_sealed" else 0
             if done >= job.records:
                 break
+        settled()
         process.send_signal(signal.SIGTERM)
         threading.Thread(target=process.stderr.read).start()
 
-    return _run(command, job, until_sealed)
+    return _run(command, job, until_sealed, variables)
+
+
+def pure_python(job: Job) -> Used:
+    """The same without the compiled kernel."""
+    return service(job, variables={"STREAM_NATIVE": "off"})
 
 
 def peer(client: str, work: str, lock: str) -> Callable[[Job], Used]:
     """A loop of ``peers/consume.py`` in the environment that ``peers/<lock>.txt`` locks."""
 
-    def run(job: Job) -> Used:
+    def run(job: Job, variables: Mapping[str, str] = MappingProxyType({})) -> Used:
         (job.folder / "lake").mkdir()
-        arguments = [client, work, job.shape.name, job.url, job.stream, str(job.folder / "lake")]
-        return _run([str(interpreter(lock)), str(HERE / "peers" / "consume.py"), *arguments], job, lambda _: None)
+        arguments = [client, work, job.shape.name, job.url, job.stream, str(job.folder / "lake"), str(job.records)]
+        return _run([str(interpreter(lock)), str(HERE / "peers" / "consume.py"), *arguments], job, lambda _: None, variables)
 
     return run
+
+
+def with_leases(job: Job) -> Used:
+    """kcl-rs, which keeps leases in DynamoDB and sends metrics to CloudWatch: both are moto, whose CPU time does not count."""
+    from stream.local.moto import moto
+
+    with moto() as aws:
+        variables = {"AWS_ENDPOINT_URL_DYNAMODB": aws.url, "AWS_ENDPOINT_URL_CLOUDWATCH": aws.url}
+        return peer("kcl-rs", "dict", "kclrs")(job, variables)  # type: ignore[call-arg]
 
 
 def interpreter(lock: str) -> Path:
@@ -125,11 +146,13 @@ def interpreter(lock: str) -> Path:
     return python
 
 
-def _run(command: list[str], job: Job, attend: Callable[[subprocess.Popen[bytes]], None]) -> Used:
+def _run(
+    command: list[str], job: Job, attend: Callable[[subprocess.Popen[bytes]], None], variables: Mapping[str, str] = MappingProxyType({})
+) -> Used:
     """Run ``command`` under GNU-time-like accounting: memory is read before it ends, CPU from what the kernel charges us for it."""
     before, peak = resource.getrusage(resource.RUSAGE_CHILDREN), [0.0]
     begun = _seconds()
-    with subprocess.Popen(command, env=environment(job.url), stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, env={**environment(job.url), **variables}, stderr=subprocess.PIPE) as process:
         watch = threading.Thread(target=_watch, args=(process, peak))
         watch.start()
         attend(process)
@@ -166,8 +189,15 @@ def _seconds() -> float:
 
 CONTESTANTS: Final[dict[str, Callable[[Job], Used]]] = {
     "stream": service,
+    "stream, pure Python": pure_python,
     "aiobotocore loop": peer("aiobotocore", "dict", "aws"),
     "boto3 + Polars": peer("boto3", "polars", "aws"),
     "capo-kinesis loop": peer("capo", "dict", "capo"),
     "capo-kinesis + Polars": peer("capo", "polars", "capo"),
+    "async-kinesis": peer("async-kinesis", "dict", "asynckinesis"),
+    "kcl-rs": with_leases,
 }
+
+WHOLE_CONSUMERS: Final = frozenset({"async-kinesis", "kcl-rs"})
+"""Slow to run: a processor second for 12,000 records, or a minute until leases are had. One shape is enough to see where they stand."""
+LOCKS: Final = ("aws", "capo", "asynckinesis", "kclrs")

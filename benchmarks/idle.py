@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from common import cpu_seconds
 from memory import PIPELINE, environment, fill
 
 from stream.local.process import helper
@@ -41,12 +41,6 @@ def rest(worker: subprocess.Popen[bytes], seconds: float) -> None:
     except subprocess.TimeoutExpired:
         return
     sys.exit(f"the worker ended with {worker.returncode}")
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of the process so far."""
-    fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

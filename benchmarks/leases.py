@@ -18,7 +18,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import boto3
-from idle import cpu_seconds, rest
+from common import cpu_seconds
+from idle import rest
 from memory import environment
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

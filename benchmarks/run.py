@@ -1,46 +1,37 @@
 """End to end, side by side: this service (commit log, ledger and lineage on) and consumers of the usual kinds.
 
-``python benchmarks/run.py [--shapes click,order] [--records 50000] [--shards 4] [--runs 5] [--json FILE] [--svg FILE]``
+``python benchmarks/run.py [--shapes click,order] [--records 200000] [--shards 4] [--runs 5] [--quick] [--json FILE] [--svg FILE]``
 
 All read the same records from a replay server in a process of its own, do the same work and write Parquet to a directory; all rows of
 their outputs are compared before a figure counts. A figure is megabytes of payload per second of CPU time, user and system, of the whole
 process, less what the same process takes for a stream of a few hundred records: start-up is not what is compared. Runs alternate, so that
 a slow minute hits all; the median counts, and the spread is shown. Machines differ: quote ratios.
+
+A process that fills its heap for the first time pays a page fault for every 4 KiB: with 50,000 records a shard that is a good part of a
+run, with 200,000, the default, the steady state. ``--quick`` takes 20,000 and one run, and shows only that everything works.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 import duckdb
 from chart import bars
-from contestants import CONTESTANTS, Job, Used, environment, interpreter
+from common import keep, machine, replay
+from contestants import CONTESTANTS, LOCKS, WHOLE_CONSUMERS, Job, Used, interpreter
 from replay import BENCH, SMALL, SMALL_RECORDS
 from shapes import SHAPES, Shape
 
 BASE: Final = "aiobotocore loop"
-
-
-@contextmanager
-def replay(shape: Shape, records: int, shards: int, rate: float = 0.0) -> Iterator[dict[str, Any]]:
-    """The replay server in its own process: its address and the payload bytes of one shard."""
-    script = str(Path(__file__).with_name("replay.py"))
-    arguments = ["--shape", shape.name, "--records", str(records), "--shards", str(shards), "--rate", str(rate)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, script, *arguments], env=environment(""), **pipes) as process:  # type: ignore[call-overload]
-        yield json.loads(process.stdout.readline())
-        process.stdin.close()
+WHOLE_CONSUMERS_READ: Final = "click"
+RUNS_OF_WHOLE_CONSUMERS: Final = 3
+QUICK_RECORDS: Final = 20_000
 
 
 def rows_of(folder: Path) -> str:
@@ -63,6 +54,8 @@ def compete(shape: Shape, options: argparse.Namespace, names: list[str]) -> dict
     with replay(shape, options.records, options.shards) as server, tempfile.TemporaryDirectory() as scratch:
         for number in range(options.runs):
             for name in names:
+                if name in WHOLE_CONSUMERS and number >= RUNS_OF_WHOLE_CONSUMERS:
+                    continue
                 used = []
                 for stream, records in ((BENCH, options.records), (SMALL, SMALL_RECORDS)):
                     folder = Path(scratch, f"{number}-{names.index(name)}-{stream}")
@@ -104,31 +97,31 @@ def report(
     return {"records": records, "payload_bytes": payload, "shards": options.shards, "output": output, "contestants": table}
 
 
-def machine() -> dict[str, Any]:
-    """Where the figures were made."""
-    model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?")
-    return {"platform": platform.platform(), "cpu": model, "cores": os.cpu_count(), "python": platform.python_version()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", default="click,order,flights,dirty")
-    parser.add_argument("--records", type=int, default=50_000, help="on each shard")
+    parser.add_argument("--records", type=int, default=200_000, help="on each shard")
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_RECORDS:,} records a shard, one run, loops only")
     parser.add_argument("--only", default=",".join(CONTESTANTS), help="contestants, separated by commas")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--svg", type=Path)
     options = parser.parse_args()
     duckdb.sql("SET TimeZone = 'UTC'")
     names = options.only.split(",")
-    for lock in ("aws", "capo") if len(names) > 1 else ():
+    if options.quick:
+        options.records, options.runs = min(options.records, QUICK_RECORDS), 1
+        names = [name for name in names if name not in WHOLE_CONSUMERS]
+    for lock in LOCKS if len(names) > 1 else ():
         interpreter(lock)
     where = machine()
     print(f"{where['cpu']}, {where['cores']} cores, {where['platform']}, Python {where['python']}; {options.runs} alternating runs")
-    tables = {name: compete(SHAPES[name], options, names) for name in options.shapes.split(",")}
-    if options.json:
-        options.json.write_text(json.dumps({"machine": where, "shapes": tables}, indent=2) + "\n")
+    tables = {}
+    for shape in options.shapes.split(","):
+        here = [name for name in names if shape == WHOLE_CONSUMERS_READ or name not in WHOLE_CONSUMERS]
+        tables[shape] = compete(SHAPES[shape], options, here)
+        keep(options.json, before=where, shapes=tables)
     if options.svg:
         options.svg.write_text(bars(tables))
 

@@ -1,13 +1,16 @@
-"""A consumer as people write it: ``consume.py CLIENT JOB SHAPE ENDPOINT STREAM FOLDER``. No checkpoint, no audit, no retry.
+"""A consumer as people write it: ``consume.py CLIENT JOB SHAPE ENDPOINT STREAM FOLDER RECORDS``. No checkpoint, no audit, no retry.
 
 Reads every shard from its beginning until nothing is behind, does the work of the shape and writes Parquet (zstd, level 1) of about 50,000
-rows a file. Credentials come from the environment. Prints nothing.
+rows a file. Credentials come from the environment. Prints nothing. The two clients that are whole consumers keep what they keep: kcl-rs
+leases and checkpoints in DynamoDB, async-kinesis a checkpoint in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -60,16 +63,76 @@ async def aiobotocore_pages(endpoint: str, stream: str) -> AsyncIterator[list[by
                 yield [record["Data"] for record in page["Records"]]
 
 
+async def async_kinesis_pages(endpoint: str, stream: str) -> AsyncIterator[list[bytes]]:
+    """Its queue hands out record by record; it stops when nothing came for two seconds. Its limit of calls is lifted."""
+    from kinesis import Consumer
+    from kinesis.processors import Processor, SimpleAggregator
+
+    class Untouched(Processor, SimpleAggregator):
+        def deserialize(self, data: bytes) -> bytes:
+            return data
+
+    options = {"region_name": REGION, "shard_fetch_rate": 1000, "idle_timeout": 2.0, "sleep_time_no_records": 0.2}
+    async with Consumer(stream, endpoint_url=endpoint, processor=Untouched(), **options) as consumer:
+        page: list[bytes] = []
+        async for data in consumer:
+            page.append(data)
+            if len(page) == 10_000:
+                yield page
+                page = []
+        yield page
+
+
+def kcl_rs(stream: str, writer: Any, records: int) -> None:
+    """Until ``records`` have come: its shards never end. Endpoints of Kinesis, DynamoDB and CloudWatch come from the environment."""
+    from kcl_rs import RecordProcessorBase, Scheduler
+
+    alone, enough, counted = threading.Lock(), threading.Event(), [0]
+
+    class Processor(RecordProcessorBase):
+        def initialize(self, given: Any) -> None:
+            pass
+
+        def process_records(self, given: Any) -> None:
+            with alone:
+                datas = [record.data for record in given.records]
+                writer.page(datas)
+                counted[0] += len(datas)
+            if datas:
+                given.checkpointer.checkpoint()
+            if counted[0] >= records:
+                enough.set()
+
+        def lease_lost(self, given: Any) -> None:
+            pass
+
+        def shard_ended(self, given: Any) -> None:
+            given.checkpointer.checkpoint()
+
+        def shutdown_requested(self, given: Any) -> None:
+            pass
+
+    polling = {"retrieval_mode": "POLLING", "max_records": 10_000, "idle_time_between_reads_millis": 200}
+    name = f"bench-{stream}-{os.getpid()}"
+    scheduler = Scheduler(stream, name, Processor, region=REGION, initial_position="TRIM_HORIZON", **polling)
+    scheduler.start()
+    enough.wait()
+    scheduler.shutdown()
+
+
 async def drain(pages: AsyncIterator[list[bytes]], writer: Any) -> None:
     async for datas in pages:
         writer.page(datas)
 
 
 def main(client: str, job: str, shape: str, *where: str) -> None:
-    endpoint, stream, folder = where
+    endpoint, stream, folder, records = where
     writer = WRITERS[job](shape, folder)
-    if client == "aiobotocore":
-        asyncio.run(drain(aiobotocore_pages(endpoint, stream), writer))
+    if client == "kcl-rs":
+        kcl_rs(stream, writer, int(records))
+    elif client in {"aiobotocore", "async-kinesis"}:
+        pages = {"aiobotocore": aiobotocore_pages, "async-kinesis": async_kinesis_pages}[client]
+        asyncio.run(drain(pages(endpoint, stream), writer))
     else:
         for datas in {"boto3": boto3_pages, "capo": capo_pages}[client](endpoint, stream):
             writer.page(datas)

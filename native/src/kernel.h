@@ -124,5 +124,12 @@ Py_ssize_t base64_decode(const uint8_t *text, size_t size, uint8_t *out);
 PyObject *kernel_page(PyObject *module, PyObject *body);
 PyObject *kernel_plan(PyObject *module, PyObject *spec);
 PyObject *kernel_decode(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *kernel_gzip(PyObject *module, PyObject *args);
+PyObject *kernel_delta_integers(PyObject *module, PyObject *args);
+PyObject *kernel_delta_texts(PyObject *module, PyObject *args);
+PyObject *kernel_find(PyObject *module, PyObject *args);
+PyObject *kernel_characters(PyObject *module, PyObject *args);
+PyObject *kernel_record_ids(PyObject *module, PyObject *args);
+PyObject *kernel_set_hash(PyObject *module, PyObject *args);
 
 #endif

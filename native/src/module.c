@@ -21,6 +21,23 @@ static PyMethodDef methods[] = {
      "JSON records, one object each, as columns of the plan: a row for each view. ``bad``: a byte per row, 1 where the kernel does not\n"
      "vouch for the row, whose values are then null; ``wrong`` counts them. ``side`` is one more buffer for views of text. A column is\n"
      "(rows, nulls, validity, values, children)."},
+    {"gzip", kernel_gzip, METH_VARARGS,
+     "gzip(head, blocks, tail) -> bytes\n\n"
+     "``head``, messages and ``tail`` as one gzip member. A block is (pieces, chosen, start, count): pieces are bytes that its messages share\n"
+     "and arrays of rows of bytes; message i takes row ``chosen[start + i]``, uint32, or ``start + i`` where ``chosen`` is None."},
+    {"record_ids", kernel_record_ids, METH_VARARGS,
+     "record_ids(views, buffers, subsequences, seeds) -> (traces, spans) or None\n\n"
+     "Ids of records as stream/audit/ids.py defines them, 16 and 8 bytes each. ``seeds``: of the two lanes and of the application. None\n"
+     "where a sequence number is not of 1 to 72 digits."},
+    {"delta_integers", kernel_delta_integers, METH_VARARGS,
+     "delta_integers(values, width) -> bytes\n\nIntegers of ``width`` (4 or 8) bytes as Parquet's DELTA_BINARY_PACKED."},
+    {"delta_texts", kernel_delta_texts, METH_VARARGS, "delta_texts(views, buffers) -> bytes\n\nThe texts as Parquet's DELTA_BYTE_ARRAY."},
+    {"find", kernel_find, METH_VARARGS, "find(views, buffers, word) -> bytes\n\nThe numbers (uint32) of the rows that hold the word."},
+    {"characters", kernel_characters, METH_VARARGS,
+     "characters(views, buffers, width) -> bytes\n\nThe texts in rows of ``width`` bytes, cut or filled up with zeros."},
+    {"set_hash", kernel_set_hash, METH_VARARGS,
+     "set_hash(views, buffers, subsequences) -> (high, low) or None\n\n"
+     "The hash of a set of records as stream/audit/set_hash.py defines it. None where a sequence number is not of 1 to 72 digits."},
     {NULL, NULL, 0, NULL},
 };
 

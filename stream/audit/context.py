@@ -9,7 +9,11 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import polars as pl
+
+from stream.audit.inside import nothing
+from stream.native import KERNEL, views
 
 DEFAULT_PATHS: Final = ("$.traceparent", "$._otel.traceparent", "$.metadata.traceparent", "$._datadog.traceparent")
 """Where producers put it: beside the data (also CloudEvents' attribute), in an envelope, in Datadog's."""
@@ -29,12 +33,9 @@ def extract(payloads: pl.Series, paths: Sequence[str]) -> pl.DataFrame:
     The first of ``paths`` that leads to a well-formed one counts. Payloads without the last name of a path are not parsed; without
     paths, none is.
     """
-    hits = pl.Series([False]).new_from_index(0, payloads.len())
-    for name in sorted({path.rpartition(".")[2] for path in paths}):
-        hits = hits | payloads.bin.contains(f'"{name}"'.encode())
-    at = hits.arg_true()
+    at = _holding(payloads, sorted({path.rpartition(".")[2] for path in paths}))
     if at.is_empty():
-        return pl.DataFrame({name: pl.repeat(None, payloads.len(), dtype=kind, eager=True) for name, kind in COLUMNS.items()})
+        return pl.DataFrame([nothing(name, payloads.len()) for name in COLUMNS])
     text = _text(payloads.gather(at))
     found = pl.DataFrame({name: pl.repeat(None, at.len(), dtype=kind, eager=True) for name, kind in COLUMNS.items()})
     for path in paths:
@@ -47,6 +48,17 @@ def extract(payloads: pl.Series, paths: Sequence[str]) -> pl.DataFrame:
         return found
     places = pl.int_range(payloads.len(), dtype=pl.UInt32, eager=True).to_frame("at")
     return places.join(found.with_columns(at=at.cast(pl.UInt32)), on="at", how="left", maintain_order="left").select(*COLUMNS)
+
+
+def _holding(payloads: pl.Series, names: list[str]) -> pl.Series:
+    """Which payloads hold one of ``names`` in quotes, in ascending order."""
+    hits = np.zeros(payloads.len(), np.bool_)
+    for word in (f'"{name}"'.encode() for name in names):
+        if KERNEL is not None and not payloads.null_count():
+            hits[np.frombuffer(KERNEL.find(*views(payloads), word), np.uint32)] = True
+        else:
+            hits |= payloads.bin.contains(word).fill_null(value=False).to_numpy()
+    return pl.Series(np.flatnonzero(hits).astype(np.uint32))
 
 
 def _well_formed(texts: pl.Series) -> pl.DataFrame:

@@ -15,14 +15,13 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 import msgspec
-import pyarrow as pa
-from isal import igzip
 
 from stream import events
 from stream.audit.chain import Link
 from stream.audit.ledger import Segment
-from stream.audit.packing import Request, split
-from stream.audit.spans import Shape, gap_requests, requests
+from stream.audit.packing import Compression, Request, compressed, split
+from stream.audit.shape import Shape
+from stream.audit.spans import gap_requests, requests
 from stream.batch import ORIGIN
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import Halted
@@ -62,14 +61,6 @@ class Mode(StrEnum):
     LEDGER = "ledger"
     STRICT = "strict"
     BEST_EFFORT = "best_effort"
-
-
-class Compression(StrEnum):
-    """Content encoding of requests; every collector takes gzip."""
-
-    GZIP = "gzip"
-    ZSTD = "zstd"
-    NONE = "none"
 
 
 class Destinations(StrEnum):
@@ -126,16 +117,6 @@ class Tally:
     def __add__(self, other: Tally) -> Tally:
         """Both together."""
         return Tally(self.accepted + other.accepted, self.rejected + other.rejected, self.parked + other.parked)
-
-
-def compress(body: bytes | memoryview, compression: Compression) -> bytes:
-    """``body`` at the cheapest level."""
-    if compression is Compression.GZIP:
-        return igzip.compress(body, compresslevel=1)
-    if compression is Compression.ZSTD:
-        packed: bytes = pa.Codec("zstd", compression_level=1).compress(body, asbytes=True)
-        return packed
-    return bytes(body)
 
 
 def rejected_items(body: bytes) -> tuple[int, str]:
@@ -203,13 +184,20 @@ class Sender:
         self._compression = compression
         self._once = once
 
-    async def deliver(self, request: Request, stream: str, shard: str) -> Tally:
+    def packed(self, request: Request) -> bytes:
+        """The body as it is sent; takes milliseconds, so call it off the event loop."""
+        return compressed(request, self._compression)
+
+    async def deliver(self, request: Request, stream: str, shard: str, body: bytes | None = None) -> Tally:
         """Send until the collector has decided; a request that is too large is halved, one that is not valid is given up.
+
+        ``body`` is what ``packed`` made of the request, where that is there already.
 
         Raises:
             Refused: the collector would refuse any other request, too; nothing was given up. Not with ``once``.
         """
-        body = await asyncio.to_thread(compress, request.body, self._compression)
+        if body is None:
+            body = await asyncio.to_thread(self.packed, request)
         encoding = "" if self._compression is Compression.NONE else self._compression.value
         wait = FIRST_WAIT
         while True:
@@ -289,8 +277,14 @@ class Exporter:
         """Send one unit or gap, whatever was sent before; each request that was given up leaves a note that names it."""
         tally, made = Tally(), gap_requests(link, self._shape) if segment is None else requests(link, segment, urls, self._shape)
         number = 0
-        while (request := await asyncio.to_thread(next, made, None)) is not None:
-            sent = await self._sender.deliver(request, self._stream, link.shard)
+
+        def following() -> tuple[Request, bytes] | None:
+            request = next(made, None)
+            return None if request is None else (request, self._sender.packed(request))
+
+        while (parcel := await asyncio.to_thread(following)) is not None:
+            request, body = parcel
+            sent = await self._sender.deliver(request, self._stream, link.shard, body)
             if sent.parked:
                 note = {"shard": link.shard, "after": str(link.after), "last": str(link.last), "request": number, "items": sent.parked}
                 key = f"export/{self._stream}/parked/{link.shard}/{link.after:060d}-{number:06d}.json"

@@ -15,6 +15,8 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from stream.native import KERNEL, views
+
 _LIMB: Final = 18
 _GROUPS: Final = 4
 """Always as many, so that a record's ids do not depend on the numbers beside it; sequence numbers have at most 60 digits."""
@@ -44,6 +46,11 @@ def record_ids(frame: pl.DataFrame, stream: str, shard: str, application: str) -
     """Trace ids and span ids of ledger rows (``seq``, ``sub``): arrays of uint8 with 16 and 8 columns."""
     seed = np.frombuffer(_digest("record", stream, shard), "<u8")
     own = np.frombuffer(_digest("application", application), "<u8")
+    if KERNEL is not None:
+        found = KERNEL.record_ids(*views(frame["seq"]), frame["sub"].to_numpy(), tuple(map(int, (*seed, *own))))
+        if found is not None:
+            traces, spans = (np.frombuffer(ids, np.uint8) for ids in found)
+            return traces.reshape(-1, 16), spans.reshape(-1, 8)
     limbs = _limbs(frame["seq"])
     sub = frame["sub"].cast(pl.UInt64).to_numpy() + np.uint64(_SUB)
     lanes = []
@@ -71,11 +78,19 @@ def _digest(*parts: str) -> bytes:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16, person=b"kst.audit").digest()
 
 
-def characters(texts: pl.Series) -> Any:
-    """ASCII texts of one length as a uint8 array with a row for each."""
+def characters(texts: pl.Series, width: int) -> Any:
+    """ASCII texts of at most ``width`` characters as a uint8 array with a row for each, filled up at their ends."""
+    if KERNEL is not None:
+        return np.frombuffer(KERNEL.characters(*views(texts), width), np.uint8).reshape(-1, width)
+    lengths = texts.str.len_bytes()
+    if (lengths != width).any():
+        places, at = np.arange(width), lengths.to_numpy()
+        out = np.zeros((texts.len(), width), np.uint8)
+        out[places < at[:, None]] = np.frombuffer("".join(texts).encode(), np.uint8)
+        return out
     array = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
     offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
-    return np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]].reshape(len(array), -1)
+    return np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]].reshape(len(array), width)
 
 
 def _limbs(sequences: pl.Series) -> list[Any]:

@@ -22,18 +22,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stream.audit import context
+from stream.audit.columns import parquet
+from stream.audit.fates import COLUMNS, Fates, fates_of
+from stream.audit.inside import lengths
 from stream.audit.set_hash import SetHash
-from stream.batch import ARRIVAL, ATTEMPT, DATA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
+from stream.batch import ARRIVAL, ATTEMPT, DATA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch
 from stream.contracts import Encoded, OutputFile, Transformed
+from stream.native import array, series
 
 NAME: Final = "ledger"
 """The segment's sink name in manifests and metrics."""
@@ -41,7 +46,6 @@ VERSION: Final = 1
 _KEY: Final = b"stream.ledger"
 _COLUMNS: Final = ("seq", "sub", "arrival_ms", "outcome", "stage", "reason", "trace_id", "parent_id", "rows", "bytes")
 _FIRST_READ: Final = {SHARD: "first_shard", SEQUENCE: "first_seq", SUBSEQUENCE: "first_sub", ATTEMPT: "attempt"}
-_LABELS: Final = {outcome.value: outcome.label for outcome in Outcome}
 
 
 class LedgerObject(msgspec.Struct, frozen=True):
@@ -98,10 +102,11 @@ class SegmentError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment in memory; ``frame`` has one row per record in stream order."""
+    """A segment in memory; ``frame`` has one row per record in stream order. ``fates`` says some of it again, where it is known."""
 
     header: Header
     frame: pl.DataFrame
+    fates: Fates | None = field(default=None, compare=False, repr=False)
 
     def problems(self) -> list[str]:
         """Everything in which the rows and the header disagree; empty for a segment as it was written."""
@@ -144,11 +149,11 @@ def make_segment(
     Raises:
         ValueError: ``transformed`` does not name each record of ``batch`` exactly once.
     """
-    facts = _facts(batch, transformed, paths)
+    facts, fates = _facts(batch, transformed, paths)
     objects: list[LedgerObject] = []
-    columns = [facts]
+    columns: list[pl.Series] = []
     for index, (target, encoded) in enumerate(placed.items()):
-        columns.append(_destinations(facts.height, index, encoded.placement, len(objects)))
+        columns += _destinations(facts.height, index, encoded.placement, len(objects))
         objects += [LedgerObject(target, file.key, file.rows, len(file.body), file.sha256) for file in encoded.files]
     header = Header(
         version=VERSION,
@@ -159,20 +164,19 @@ def make_segment(
         last=str(unit.last),
         pipeline=unit.pipeline,
         records=batch.rows,
-        outcomes=_counts(facts["outcome"]),
+        outcomes=fates.counts(),
         targets=tuple(placed),
         objects=tuple(objects),
         set_hash=SetHash.of(facts["seq"], facts["sub"]).hex,
         again=batch.first_read is not None,
     )
-    if batch.first_read is not None:
-        columns.insert(1, batch.first_read.rename(_FIRST_READ))
-    return Segment(header, pl.concat(columns, how="horizontal").with_columns(pl.col("outcome").cast(pl.String)).rechunk())
+    again = batch.first_read.rename(_FIRST_READ).get_columns() if batch.first_read is not None else []
+    return Segment(header, facts.hstack([*again, *columns]), fates)
 
 
 def encode_segment(segment: Segment, stem: str) -> OutputFile:
     """The file of ``segment``, named ``<stem>.<sha16>.parquet`` for the target ``ledger``; ``read_segment`` gives an equal one."""
-    body = _write(segment.frame, segment.header)
+    body = _write(segment)
     digest = hashlib.sha256(body).hexdigest()
     return OutputFile(NAME, f"{stem}.{digest[:16]}.parquet", body, segment.header.records, digest)
 
@@ -213,69 +217,54 @@ def _header(metadata: Mapping[bytes, bytes]) -> Header:
         raise SegmentError(msg) from error
 
 
-def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> pl.DataFrame:
+def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> tuple[pl.DataFrame, Fates]:
     """Every column but destinations, one row per record of the batch."""
-    runs = transformed.frame[ROW].sort().rle().struct.unnest()
-    written = runs.select(
-        pl.col("value").cast(pl.UInt32).alias(ROW),
-        pl.lit(Outcome.WRITTEN.value, pl.UInt8).alias("outcome"),
-        pl.lit(None, pl.String).alias("stage"),
-        pl.lit(None, pl.String).alias("reason"),
-        pl.col("len").cast(pl.Int32).alias("rows"),
-    )
-    settled = transformed.settled.select(ROW, "outcome", "stage", "reason", pl.lit(0, pl.Int32).alias("rows"))
-    ends = pl.concat([written, settled]).sort(ROW)
-    if not ends[ROW].equals(pl.int_range(batch.rows, dtype=pl.UInt32, eager=True)):
-        known = f"{written.height} written and {settled.height} settled ones"
+    written = np.bincount(transformed.frame[ROW].to_numpy(), minlength=batch.rows)
+    places = transformed.settled[ROW].to_numpy()
+    ends = (written > 0) + np.bincount(places, minlength=len(written))
+    if len(ends) != batch.rows or (ends != 1).any():
+        known = f"{np.count_nonzero(written)} written and {len(places)} settled ones"
         msg = f"{batch.rows} records were read, but {known} do not name each of them once"
         raise ValueError(msg)
-    read = batch.frame.select(
-        pl.col(SEQUENCE).alias("seq"),
-        pl.col(SUBSEQUENCE).alias("sub"),
-        pl.col(ARRIVAL).dt.epoch("ms").alias("arrival_ms"),
-        pl.col(DATA).bin.size().cast(pl.Int32).alias("bytes"),
-    )
-    label = pl.col("outcome").replace_strict(_LABELS, return_dtype=pl.Enum(_LABELS.values()))
-    settled_as = ends.select(label, "stage", "reason")
-    producer = context.extract(batch.frame[DATA], paths)
-    return pl.concat([read.drop("bytes"), settled_as, producer, ends.select("rows"), read.select("bytes")], how="horizontal")
+    frame = batch.frame
+    read = [
+        frame[SEQUENCE].alias("seq"),
+        frame[SUBSEQUENCE].alias("sub"),
+        frame[ARRIVAL].cast(pl.Int64).alias("arrival_ms"),
+    ]
+    fates = fates_of(transformed.settled, batch.rows)
+    told = [fates.column(name) for name in COLUMNS]
+    producer = context.extract(frame[DATA], paths)
+    rows = pl.Series("rows", written.astype(np.int32))
+    size = pl.Series("bytes", lengths(frame[DATA]).astype(np.int32))
+    return pl.DataFrame([*read, *told, *producer, rows, size]), fates
 
 
-def _destinations(records: int, index: int, placement: pl.DataFrame, first: int) -> pl.DataFrame:
+def _destinations(records: int, index: int, placement: pl.DataFrame, first: int) -> list[pl.Series]:
     """``dest_<index>`` and ``row_<index>``: where the first row of each record lies."""
-    first_rows = placement if placement[ROW].is_sorted() else placement.sort(ROW, "file", "line")
-    if placement[ROW].n_unique() < placement.height:
-        first_rows = first_rows.unique(ROW, keep="first", maintain_order=True)
-    located = first_rows.select(
-        ROW, (pl.col("file").cast(pl.UInt32) + first).alias(f"dest_{index}"), pl.col("line").cast(pl.Int32).alias(f"row_{index}")
-    )
-    if located.height == records:
-        return located.drop(ROW)
-    every = pl.int_range(records, dtype=pl.UInt32, eager=True).to_frame(ROW)
-    return every.join(located, on=ROW, how="left", maintain_order="left").drop(ROW)
+    at = placement[ROW].to_numpy()
+    if not (at[1:] > at[:-1]).all():
+        ordered = placement if placement[ROW].is_sorted() else placement.sort(ROW, "file", "line")
+        placement = ordered.unique(ROW, keep="first", maintain_order=True)
+        at = placement[ROW].to_numpy()
+    found = ((f"dest_{index}", placement["file"].cast(pl.UInt32) + first), (f"row_{index}", placement["line"].cast(pl.Int32)))
+    return [_spread(values, at, records).alias(name) for name, values in found]
 
 
-def _write(frame: pl.DataFrame, header: Header) -> bytes:
-    targets = range(len(header.targets))
-    first = ["first_shard", "attempt"] if header.again else []
-    delta = ["sub", "arrival_ms", "bytes", *(f"row_{index}" for index in targets)]
-    out = pa.BufferOutputStream()
-    table = frame.to_arrow(compat_level=pl.CompatLevel.newest())
-    with pq.ParquetWriter(
-        out,
-        table.schema,
-        version="2.6",
-        data_page_version="1.0",
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=["outcome", "stage", "reason", "rows", *first, *(f"dest_{index}" for index in targets)],
-        column_encoding={"seq": "DELTA_BYTE_ARRAY", **dict.fromkeys(delta, "DELTA_BINARY_PACKED")},
-        store_schema=False,
-    ) as writer:
-        writer.write_table(table)
-        writer.add_key_value_metadata({_KEY: msgspec.json.encode(header, order="sorted")})
-    body: bytes = out.getvalue().to_pybytes()
-    return body
+def _spread(values: pl.Series, at: Any, records: int) -> pl.Series:
+    """``values`` at the places ``at`` of a column, which is null elsewhere."""
+    if len(at) == records:
+        return values
+    full = np.zeros(records, values.to_numpy().dtype)
+    there = np.zeros(records, np.bool_)
+    full[at], there[at] = values.to_numpy(), True
+    kind = pa.uint32() if values.dtype == pl.UInt32() else pa.int32()
+    return series("", array(kind, records, np.packbits(there, bitorder="little"), full, nulls=records - len(at)))
+
+
+def _write(segment: Segment) -> bytes:
+    few = {name: segment.fates.coded(name) if segment.fates else None for name in COLUMNS}
+    return parquet(segment.frame, {**few, "first_shard": None}, {_KEY: msgspec.json.encode(segment.header, order="sorted")})
 
 
 def _counts(outcomes: pl.Series) -> dict[str, int]:

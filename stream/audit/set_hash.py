@@ -20,6 +20,8 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from stream.native import KERNEL, views
+
 LIMB_DIGITS: Final = 18
 _MODULUS: Final = 2**128
 
@@ -61,6 +63,10 @@ class SetHash:
         """
         if sequences.is_empty():
             return SetHash()
+        if KERNEL is not None and not sequences.null_count():
+            found = KERNEL.set_hash(*views(sequences), subsequences.to_numpy())
+            if found is not None:
+                return SetHash(found[0] << 64 | found[1])
         limbs = _limbs(sequences)
         subs = subsequences.cast(pl.UInt64).to_numpy()
         total = 0

@@ -56,22 +56,25 @@ def number(field: int, value: int) -> bytes:
     return varint(field << 3 | _VARINT) + varint(value)
 
 
-def numbers(field: int, values: Any) -> list[Piece]:
-    """A varint for each row; ``values`` lie in 0 .. 2**35 - 1."""
+def digits(values: Any) -> Any:
+    """Varints padded to five bytes, a row for each of ``values``, which lie in 0 .. 2**35 - 1."""
     wide = np.asarray(values, np.uint64)
     out = wide & _DIGITS[0]
     for place, digit in enumerate(_DIGITS[1:], 1):
         out |= (wide << np.uint64(place)) & digit
     out |= _CONTINUED
-    return [varint(field << 3 | _VARINT), out.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)[:, :5]]
+    return out.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)[:, :5]
 
 
 def fixed64(field: int, values: Any) -> list[Piece]:
-    """A fixed64 for each row, or one that all share if ``values`` is an int."""
+    """A fixed64 for each row (``eight_bytes``), or one that all share if ``values`` is an int."""
     key = varint(field << 3 | _FIXED64)
-    if isinstance(values, int):
-        return [key + values.to_bytes(8, "little")]
-    return [key, np.ascontiguousarray(values, "<u8").view(np.uint8).reshape(-1, 8)]
+    return [key + values.to_bytes(8, "little")] if isinstance(values, int) else [key, values]
+
+
+def eight_bytes(values: Any) -> Any:
+    """Unsigned numbers as a fixed64 has them, a row for each."""
+    return np.ascontiguousarray(values, "<u8").view(np.uint8).reshape(-1, 8)
 
 
 def fixed32(field: int, value: int) -> bytes:
@@ -90,9 +93,9 @@ def attribute_of_texts(field: int, key: str, texts: Any) -> list[Piece]:
     return message(field, [text(1, key), *message(2, message(1, [texts]))])
 
 
-def attribute_of_numbers(field: int, key: str, values: Any) -> list[Piece]:
-    """A ``KeyValue`` with an integer for each row."""
-    return message(field, [text(1, key), *message(2, numbers(3, values))])
+def attribute_of_numbers(field: int, key: str, varints: Any) -> list[Piece]:
+    """A ``KeyValue`` with an integer for each row, given as ``digits``."""
+    return message(field, [text(1, key), *message(2, [varint(3 << 3 | _VARINT), varints])])
 
 
 def rows(pieces: Sequence[Piece], count: int) -> Any:
@@ -102,8 +105,10 @@ def rows(pieces: Sequence[Piece], count: int) -> Any:
     return out
 
 
-def write(out: Any, pieces: Sequence[Piece]) -> None:
-    """Put the messages into ``out``, a contiguous uint8 array with a row for each and as many columns as they have bytes.
+def write(out: Any, pieces: Sequence[Piece], start: int = 0, chosen: Any = None) -> None:
+    """Put messages into ``out``, a contiguous uint8 array with a row for each and as many columns as they have bytes.
+
+    They are made of rows ``start``, ``start + 1``, ... of the pieces, or of those that ``chosen`` names from there on.
 
     Fields are copied as opaque values of their width: NumPy moves each at once instead of byte by byte.
     """
@@ -114,21 +119,17 @@ def write(out: Any, pieces: Sequence[Piece]) -> None:
     formats, offsets = [values.dtype for _, values in fields], [start for start, _ in fields]
     layout = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": len(shared)})
     table = out.view(layout)[:, 0]
-    columns = [(table[name], np.broadcast_to(values, len(out))) for name, (_, values) in zip(names, fields, strict=True)]
-    for start in range(0, len(out), AT_ONCE):
-        end = start + AT_ONCE
-        out[start:end] = shared
+    columns = [(table[name], values) for name, (_, values) in zip(names, fields, strict=True)]
+    for done in range(0, len(out), AT_ONCE):
+        end = min(done + AT_ONCE, len(out))
+        rows = slice(start + done, start + end) if chosen is None else chosen[start + done : start + end]
+        out[done:end] = shared
         for column, values in columns:
-            column[start:end] = values[start:end]
+            column[done:end] = values if len(values) == 1 else values[rows]
 
 
 def _varies(piece: Piece) -> bool:
     return not isinstance(piece, bytes) and piece.shape[1] > 0
-
-
-def part(pieces: Sequence[Piece], start: int, end: int) -> list[Piece]:
-    """The messages number ``start`` to ``end`` of those that ``pieces`` describe."""
-    return [piece if isinstance(piece, bytes) or len(piece) == 1 else piece[start:end] for piece in pieces]
 
 
 def prefixed(field: int, size: int) -> bytes:

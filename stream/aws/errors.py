@@ -93,7 +93,7 @@ _KINDS: Final[dict[str, Kind]] = {
         ),
         Kind.RETRY,
     ),
-    **dict.fromkeys(("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "NotAuthorized"), Kind.DENIED),
+    **dict.fromkeys(("AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation", "NotAuthorized"), Kind.DENIED),
     **dict.fromkeys(
         (
             "UnrecognizedClientException",
@@ -109,7 +109,7 @@ _KINDS: Final[dict[str, Kind]] = {
         ),
         Kind.CREDENTIALS,
     ),
-    **dict.fromkeys((NOT_FOUND, "NoSuchBucket"), Kind.NOT_FOUND),
+    **dict.fromkeys((NOT_FOUND, "NoSuchBucket", "NotFound"), Kind.NOT_FOUND),
     **dict.fromkeys(
         (
             "KMSAccessDeniedException",

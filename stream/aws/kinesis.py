@@ -66,6 +66,7 @@ class StreamSummary:
     retention: timedelta
     open_shards: int
     created: datetime
+    encrypted: bool
 
 
 class _HashRange(msgspec.Struct):
@@ -95,6 +96,7 @@ class _Summary(msgspec.Struct):
     RetentionPeriodHours: int
     OpenShardCount: int
     StreamCreationTimestamp: float = 0.0
+    EncryptionType: str = "NONE"
 
 
 class _Described(msgspec.Struct):
@@ -153,7 +155,8 @@ class KinesisClient:
         summary = answer.StreamDescriptionSummary
         retention = timedelta(hours=summary.RetentionPeriodHours)
         created = datetime.fromtimestamp(summary.StreamCreationTimestamp, UTC)
-        return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, summary.OpenShardCount, created)
+        encrypted = summary.EncryptionType != "NONE"
+        return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, summary.OpenShardCount, created, encrypted)
 
     async def get_shard_iterator(self, stream: str, shard_id: str, at: IteratorAt) -> str:
         """An iterator, valid for five minutes."""

@@ -23,3 +23,18 @@ async def publish(session: AwsSession, topic: str, subject: str, message: str) -
     except Exception as error:
         place = f"{session.region}, {session.endpoint_override('sns') or 'AWS'}"
         raise translate(Call("sns:Publish", topic, place), error) from error
+
+
+async def look_at(session: AwsSession, topic: str) -> None:
+    """Return if there is such a topic; nobody is told. Needs ``sns:GetTopicAttributes``, which publishing does not.
+
+    Raises:
+        AwsRetryable: it did not answer.
+        AwsFatal: there is none, or it may not be looked at.
+    """
+    try:
+        async with session.client("sns") as client:
+            await client.get_topic_attributes(TopicArn=topic)
+    except Exception as error:
+        place = f"{session.region}, {session.endpoint_override('sns') or 'AWS'}"
+        raise translate(Call("sns:GetTopicAttributes", topic, place), error) from error

@@ -116,6 +116,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiting: asyncio.Future[Answer] | None = None
         self._came = bytearray()
+        self._more: list[bytes] = []
         self._missing = 0
         self._heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -173,12 +174,15 @@ class _Connection(asyncio.Protocol):
             # Nobody asked.
             self.close()
             return
-        self._came += data
-        self._missing -= len(data)
         if self._timer is not None:
             self._heard = asyncio.get_running_loop().time()
+        self._missing -= len(data)
+        self._more.append(data)
         if self._missing > 0:
             return
+        # Joined once, in memory of just the right size: an array that grows under megabytes is copied again and again.
+        self._came = bytearray().join((self._came, *self._more))
+        self._more.clear()
         try:
             found = parse(self._came)
         except ValueError as error:

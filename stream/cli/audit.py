@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from stream import events
 from stream.audit.report import EXIT, Report, Verdict, worst
 from stream.audit.verify import Scope, Verifier
 from stream.clock import SystemClock
@@ -123,12 +124,23 @@ def export(
         sent = []
         for one in chosen(pipeline, stream):
             async with AsyncExitStack() as stack:
-                exporter, units, shards = await open_export(one, endpoint, file.parent, os.environ, stack)
+                exporter, units, shards = await open_export(one, endpoint, file.parent, os.environ, stack, _tell)
                 sent.append(await export_range(exporter, units, [shard] if shard else shards, *bounds))
         return sum(units for units, _ in sent), sum(items for _, items in sent)
 
     units, items = carry_out(file, run)
     typer.echo(f"{units:,} units exported, {items:,} spans accepted")
+
+
+def _tell(event: events.Event) -> None:
+    """What somebody who waits for an export wants to know meanwhile."""
+    match event:
+        case events.CallRepeated(_, shard, _, detail, wait):
+            typer.echo(f"{shard}: {detail}; trying again in {wait:.1f} s", err=True)
+        case events.ExportRefused(_, shard, status, items, why):
+            typer.echo(f"{shard}: the collector answered {status} {why}: {items:,} spans were not taken", err=True)
+        case _:
+            return
 
 
 def chosen(pipeline: Pipeline, stream: str | None) -> list[Pipeline]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import typer
@@ -35,9 +36,17 @@ VERBS: Final = {
 """In the order of the help text: where in ``stream.cli`` the verb's function, or the application of its own verbs, is."""
 
 
-LIBRARIES: Final = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "1"}
-"""What libraries read when they are loaded, unless somebody has set it: one allocator in place of two that each keep their own peak, and
-no threads for linear algebra, of which there is none."""
+def settings_of_libraries(env: Mapping[str, str], cores: int) -> dict[str, str]:
+    """Variables that libraries read when they are loaded, without those that ``env`` sets.
+
+    One allocator in place of two that each keep their own peak; no threads for linear algebra, of which there is none; and for Polars
+    half of the threads that units are cooked in (``STREAM_THREADS``, or else ``cores``): they share its pool, and handing small frames
+    from thread to thread costs more than it gains.
+    """
+    threads = env.get("STREAM_THREADS", "")
+    polars = max(1, (int(threads) if threads.isdecimal() else cores) // 2)
+    wanted = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": str(polars)}
+    return {name: value for name, value in wanted.items() if name not in env}
 
 
 class Verbs(TyperGroup):
@@ -51,8 +60,7 @@ class Verbs(TyperGroup):
         """The verb, or None if there is none of that name."""
         if cmd_name not in VERBS:
             return None
-        for variable, value in LIBRARIES.items():
-            os.environ.setdefault(variable, value)
+        os.environ.update(settings_of_libraries(os.environ, len(os.sched_getaffinity(0))))
         module, _, name = VERBS[cmd_name].partition(":")
         verb = getattr(importlib.import_module(f"stream.cli.{module}"), name)
         if isinstance(verb, typer.Typer):

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from stream.errors import DefinitionError
-from stream.pipeline.cases import CaseFile, beside, read_cases, stand_ins
+from stream.pipeline.cases import SUFFIX, CaseFile, beside, read_cases, stand_ins
 from stream.pipeline.findings import Finding
 from stream.pipeline.lint import check as check_file
 from stream.pipeline.resources import fetch_resources
@@ -23,7 +23,10 @@ EXIT_DEFINITION = 2
 
 
 def run_cases(
-    file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(help="Pipeline file, or its cases.", exists=True, dir_okay=False, readable=True, show_default=False),
+    ],
     cases: Annotated[
         Path | None, typer.Option("--cases", help="File of cases.", show_default="<name>.test.yaml beside the pipeline file")
     ] = None,
@@ -34,6 +37,8 @@ def run_cases(
 
     Exit code 0: all cases hold; 1: at least one does not; 2: the pipeline or the file of cases is wrong, or no case was run.
     """
+    if cases is None and file.name.endswith(SUFFIX):
+        file, cases = file.with_name(file.name.removesuffix(SUFFIX) + ".yaml"), file
     path = cases or beside(file)
     read = read_cases(path, os.environ)
     if read.cases is None:

@@ -81,7 +81,7 @@ def trace(
         for fate, way in found:
             _show(fate, way, console)
         if not found:
-            console.print(_not_found(looked))
+            console.print(_not_found(looked) if target is None else _no_such_row(target, row))
     raise typer.Exit(0 if found else EXIT_NOT_FOUND)
 
 
@@ -151,6 +151,10 @@ def _not_found(looked: list[Searched]) -> str:
         return "No sealed unit holds this record: it was never read, or its unit is not committed yet."
     units = sum(each.units for each in looked)
     return f"None of the newest {units} units holds such a record; --units looks further back, a sequence number finds any."
+
+
+def _no_such_row(target: str, row: int) -> str:
+    return f"No sealed unit lists a file {target} with a row {row}: give the file's URL, or its key below the sink's URL."
 
 
 def _show(fate: Fate, way: list[Step], console: Console) -> None:

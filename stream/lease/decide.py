@@ -7,8 +7,9 @@ a lease has expired when its counter has stood still for the failover time by th
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -26,6 +27,9 @@ HYSTERESIS: Final = 0.1
 
 MARGIN: Final = 1.25
 """How many times its own weight the difference must be that a lease is moved for: rates are never twice the same."""
+
+_LAST_KEY: Final = chr(0x10FFFF)
+"""Behind every lease key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +140,12 @@ def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> 
             held.setdefault(owner, {})[row.lease.key] = row
     mine: list[Seen] = []
     load = {worker: sum(map(_weight, leases.values())) for worker, leases in held.items()}
+    ranks = sorted((weight, worker) for worker, weight in load.items())
     for row in sorted(free, key=lambda row: (-_weight(row), row.lease.key)):
         overdue = now - row.changed > VERY_OLD * rules.failover and row.changed != -math.inf
-        worker = me if overdue else min(load, key=lambda name: (load[name], name))
+        worker = me if overdue else ranks[0][1]
         held[worker][row.lease.key] = row
-        load[worker] += _weight(row)
+        _shift(ranks, load, worker, _weight(row))
         if worker == me:
             mine.append(row)
     if rules.steal and not free:
@@ -150,31 +155,55 @@ def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> 
 
 
 def _moves_to(me: str, held: dict[str, dict[str, Seen]], load: dict[str, float], now: float, rules: Rules) -> list[Seen]:
-    """Carry out in thought all moves that are worth it; the leases among them that come to ``me``."""
+    """Carry out in thought the moves that are worth it, until ``max_steal`` leases have come to ``me`` or nothing is worth it."""
     mean = sum(load.values()) / len(load)
     newcomers = {worker for worker, leases in held.items() if not leases}
+    ranks = sorted((weight, worker) for worker, weight in load.items())
+    settled: dict[str, list[tuple[float, str]]] = {}
+    fresh: dict[str, list[tuple[float, str]]] = {}
+    for worker, leases in held.items():
+        settled[worker], fresh[worker] = [], []
+        for key, row in leases.items():
+            (settled if now - row.since >= rules.tenure else fresh)[worker].append((_weight(row), key))
+        settled[worker].sort()
+        fresh[worker].sort()
     mine: list[Seen] = []
-    moved: set[str] = set()
-    for _ in range(sum(map(len, held.values()))):
-        rich = max(load, key=lambda name: (load[name], name))
-        poor = min(load, key=lambda name: (load[name], name))
-        gap, movable = load[rich] - load[poor], []
-        for key, row in held[rich].items():
-            settled = now - row.since >= rules.tenure or poor in newcomers
-            weight = _weight(row)
-            if key not in moved and settled and gap > HYSTERESIS * mean and gap >= MARGIN * weight:
-                movable.append((min(weight, gap - weight), key))
-        if not movable:
+    while len(mine) < rules.max_steal:
+        (least, poor), (most, rich) = ranks[0], ranks[-1]
+        gap = most - least
+        if gap <= HYSTERESIS * mean:
             break
-        _, key = max(movable)
-        row = held[rich].pop(key)
-        held[poor][key] = row
-        load[rich] -= _weight(row)
-        load[poor] += _weight(row)
-        moved.add(key)
+        choices = [pool for pool in (settled[rich], fresh[rich] if poor in newcomers else None) if pool]
+        found = max((best for pool in choices for best in _best(pool, gap)), default=None)
+        if found is None:
+            break
+        # What has moved once does not move again, so it is nobody's candidate any more.
+        key, weight = found[1:]
+        pool = next(pool for pool in choices if (at := bisect_left(pool, (weight, key))) < len(pool) and pool[at] == (weight, key))
+        del pool[at]
+        _shift(ranks, load, rich, -weight)
+        _shift(ranks, load, poor, weight)
         if poor == me:
-            mine.append(row)
-    return mine[: rules.max_steal]
+            mine.append(held[rich][key])
+    return mine
+
+
+def _best(pool: list[tuple[float, str]], gap: float) -> Iterator[tuple[float, str, float]]:
+    """The leases next to half of ``gap``, which even it out best, if it is clearly more than they weigh: gain, key, weight."""
+    middle = bisect_right(pool, (gap / 2, _LAST_KEY))
+    if middle > 0:
+        weight, key = pool[middle - 1]
+        yield min(weight, gap - weight), key, weight
+    if middle < len(pool) and gap >= MARGIN * pool[middle][0]:
+        weight, key = pool[bisect_right(pool, (pool[middle][0], _LAST_KEY)) - 1]
+        yield min(weight, gap - weight), key, weight
+
+
+def _shift(ranks: list[tuple[float, str]], load: dict[str, float], worker: str, weight: float) -> None:
+    """Add ``weight`` to a worker's load, and keep ``ranks`` in ascending order."""
+    del ranks[bisect_left(ranks, (load[worker], worker))]
+    load[worker] += weight
+    insort(ranks, (load[worker], worker))
 
 
 def _weight(row: Seen) -> float:

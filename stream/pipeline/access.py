@@ -14,10 +14,11 @@ from stream.pipeline.model import Pipeline, Retrieval
 from stream.pipeline.resources import is_remote
 from stream.pipeline.secrets import SECRETS_MANAGER, references
 from stream.sink.redshift import RedshiftSinkConfig
+from stream.transform.stages.enrich import REDSHIFT, SERVERS, Warehouse, warehouse
 
 READ_STREAM: Final = ("kinesis:DescribeStreamSummary", "kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards")
-CONSUMER: Final = ("kinesis:DescribeStreamConsumer", "kinesis:RegisterStreamConsumer")
-SUBSCRIBE: Final = ("kinesis:SubscribeToShard",)
+REGISTER: Final = ("kinesis:RegisterStreamConsumer",)
+SUBSCRIBE: Final = ("kinesis:DescribeStreamConsumer", "kinesis:SubscribeToShard")
 OBJECTS: Final = ("s3:DeleteObject", "s3:GetObject", "s3:PutObject")
 LEASES: Final = (
     "dynamodb:DeleteItem",
@@ -29,6 +30,7 @@ LEASES: Final = (
 )
 REPORTS: Final = ("dynamodb:DeleteItem", "dynamodb:Scan", "dynamodb:UpdateItem")
 EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
+ASK: Final = ("redshift-data:ExecuteStatement",)
 FOLLOW: Final = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult")
 LIST: Final = ("s3:ListBucket",)
 """Also what makes S3 say of a missing object that it is missing (404) instead of denied (403)."""
@@ -81,8 +83,9 @@ def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         streams = tuple(_arn(where, kinesis.region, "kinesis", f"stream/{name}") for name in kinesis.names)
         yield Access("kinesis", READ_STREAM, streams, "read the stream")
         if kinesis.retrieval is Retrieval.FAN_OUT:
-            consumers = tuple(f"{stream}/consumer/*" for stream in streams)
-            yield Access("kinesis", CONSUMER, streams, "register the consumer of enhanced fan-out")
+            # The ARN of a consumer ends in the second of its registration.
+            consumers = tuple(f"{stream}/consumer/{kinesis.consumer or pipeline.application}:*" for stream in streams)
+            yield Access("kinesis", REGISTER, streams, "register the consumer of enhanced fan-out")
             yield Access("kinesis", SUBSCRIBE, consumers, "subscribe to shards")
         return
     yield from _below(objects.url, where, "read the source's objects")
@@ -93,7 +96,8 @@ def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
 def _others(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     for url in _distinct(url for url in pipeline.requires if is_remote(url)):
         bucket, key = _bucket(url)
-        yield Access("s3", LIST, (_s3(where, bucket),), "look for what is required", (key,))
+        # S3 is asked for a list of the folder.
+        yield Access("s3", LIST, (_s3(where, bucket),), "look for what is required", (key[: key.rfind("/") + 1],))
     if pipeline.notify.sns is not None:
         yield Access("sns", ("sns:Publish",), (pipeline.notify.sns,), "tell of halted shards")
 
@@ -130,28 +134,38 @@ def _warehouses(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         if not isinstance(sink, RedshiftSinkConfig):
             continue
         why = f"load the table of sink {sink.name}"
-        # A statement's id and a workgroup's are not known beforehand.
-        yield Access("redshift-data", FOLLOW, ("*",), why)
-        cluster = _arn(where, region, "redshift", f"cluster:{sink.cluster}") if sink.cluster else ""
-        workgroup = _arn(where, region, "redshift-serverless", "workgroup/*")
-        yield Access("redshift-data", EXECUTE, (cluster or workgroup,), why)
-        if sink.secret_arn is not None:
-            yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (sink.secret_arn,), why)
-        elif sink.db_user is not None:
-            names = (f"dbname:{sink.cluster}/{sink.database}", f"dbuser:{sink.cluster}/{sink.db_user}")
-            arns = tuple(_arn(where, region, "redshift", name) for name in names)
-            yield Access("redshift", ("redshift:GetClusterCredentials",), arns, why)
-        elif sink.cluster is not None:
-            name = _arn(where, region, "redshift", f"dbname:{sink.cluster}/{sink.database}")
-            yield Access("redshift", ("redshift:GetClusterCredentialsWithIAM",), (name,), why)
-        else:
-            yield Access("redshift-serverless", ("redshift-serverless:GetCredentials",), (workgroup,), why)
+        place = Warehouse(sink.database, sink.cluster, sink.workgroup, sink.db_user)
+        yield from _asked(place, EXECUTE, sink.secret_arn, (where, region), why)
+
+
+def _asked(place: Warehouse, execute: tuple[str, ...], secret: str | None, at: tuple[Account, str | None], why: str) -> Iterator[Access]:
+    """Running statements by the Data API."""
+    where, region = at
+    # A statement's id and a workgroup's are not known beforehand.
+    yield Access("redshift-data", FOLLOW, ("*",), why)
+    cluster = _arn(where, region, "redshift", f"cluster:{place.cluster}") if place.cluster else ""
+    workgroup = _arn(where, region, "redshift-serverless", "workgroup/*")
+    yield Access("redshift-data", execute, (cluster or workgroup,), why)
+    if secret is not None:
+        yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (secret,), why)
+    elif place.db_user is not None:
+        names = (f"dbname:{place.cluster}/{place.database}", f"dbuser:{place.cluster}/{place.db_user}")
+        arns = tuple(_arn(where, region, "redshift", name) for name in names)
+        yield Access("redshift", ("redshift:GetClusterCredentials",), arns, why)
+    elif place.cluster is not None:
+        name = _arn(where, region, "redshift", f"dbname:{place.cluster}/{place.database}")
+        yield Access("redshift", ("redshift:GetClusterCredentialsWithIAM",), (name,), why)
+    else:
+        yield Access("redshift-serverless", ("redshift-serverless:GetCredentials",), (workgroup,), why)
 
 
 def _tables(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     urls = [*(url for stage in pipeline.stages for url in stage.table_urls()), *pipeline.source.decode.file_urls()]
-    for url in _distinct(url for url in urls if is_remote(url)):
+    region = pipeline.source.kinesis.region
+    for url in _distinct(url for url in urls if is_remote(url) and not url.startswith(SERVERS)):
         yield from _one(url, where, "read a reference table")
+    for place in dict.fromkeys(warehouse(url) for url in urls if url.startswith(REDSHIFT)):
+        yield from _asked(place, ASK, None, (where, region), "read a reference table")
 
 
 def _secrets(pipeline: Pipeline, where: Account) -> Iterator[Access]:

@@ -29,9 +29,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from stream.batch import Outcome
 from stream.errors import DefinitionError
+from stream.pipeline.databases import as_table, is_database
 from stream.pipeline.findings import START, Finding, near_miss
 from stream.pipeline.load import Document, load
-from stream.pipeline.values import plain_message
+from stream.pipeline.resources import parse_table
+from stream.pipeline.wording import worded
 
 SUFFIX: Final = ".test.yaml"
 _FORMS: Final = ("json", "text", "base64")
@@ -135,7 +137,7 @@ class Case(Part):
         default=None, description="`any`: made-up records of the schema, good and bad; each must end once, and the same way twice."
     )
     count: int = Field(default=200, ge=1, le=100_000, description="How many records to make up.")
-    seed: int = Field(default=1, ge=0, description="Decides which.")
+    seed: int = Field(default=1, ge=0, description="Another seed makes up other records.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -212,7 +214,7 @@ def _findings(document: Document, error: ValidationError) -> Iterator[Finding]:
         for part in loc:
             if (*path, part) in document.values:
                 path = (*path, part)
-        message, hint, code = plain_message(line), "", "bad_value"
+        (message, hint), code = worded(line), "bad_value"
         at = document.value_position(path)
         if line["type"] == "extra_forbidden":
             code, message, hint = "unknown_key", f"there is no option `{loc[-1]}` here", near_miss(str(loc[-1]), _options(loc))
@@ -231,7 +233,7 @@ def _options(loc: tuple[str | int, ...]) -> list[str]:
 
 
 def stand_ins(cases: CaseFile, base: Path) -> dict[str, bytes]:
-    """Content of the files that stand in for tables, by the tables' URLs.
+    """Content of the files that stand in for tables, by the tables' URLs; for a database's of Parquet, CSV or NDJSON by their own suffix.
 
     Raises:
         DefinitionError: one cannot be read.
@@ -239,8 +241,9 @@ def stand_ins(cases: CaseFile, base: Path) -> dict[str, bytes]:
     contents = {}
     for url, file in cases.tables.items():
         try:
-            contents[url] = (base / file).read_bytes()
+            content = (base / file).read_bytes()
         except OSError as error:
             msg = f"the stand-in for {url} cannot be read: {base / file}: {error.strerror}"
             raise DefinitionError(msg) from error
+        contents[url] = as_table(parse_table(file, content)) if is_database(url) else content
     return contents

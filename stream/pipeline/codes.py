@@ -31,6 +31,7 @@ CODES: Final[Mapping[str, str]] = {
     "merge_key": "`<<` does not merge here.",
     "missing_key": "An option that has no default is missing.",
     "not_a_mapping": "The file is not a mapping of keys to values.",
+    "not_a_pipeline": "The file is something else, such as the cases of a pipeline.",
     "not_checked": "A note: what comes behind is not checked, and why.",
     "not_utf8": "The file is not UTF-8.",
     "recursive_alias": "A YAML alias stands inside what it refers to.",

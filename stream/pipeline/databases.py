@@ -12,9 +12,11 @@ from urllib.parse import quote
 import polars as pl
 
 from stream.errors import DefinitionError
-from stream.transform.stages.enrich import DATABASE
+from stream.transform.stages.enrich import DATABASES, SQLITE
 
 MAX_ROWS: Final = 10_000_000
+MAX_UNPACKED: Final = 1024 * 1024 * 1024
+"""Bytes of columns; each worker holds them as long as it lives."""
 _TYPES: Final = {str: pl.String(), int: pl.Int64(), float: pl.Float64(), bytes: pl.Binary()}
 _WORDS: Final = {str: "text", int: "numbers", float: "numbers", bytes: "blobs"}
 PATIENCE: Final = 30.0
@@ -23,7 +25,7 @@ PATIENCE: Final = 30.0
 
 def is_database(url: str) -> bool:
     """Whether ``url`` names a query, as ``sqlite:path#SELECT ...``."""
-    return url.startswith(DATABASE)
+    return url.startswith(DATABASES)
 
 
 def read_database(url: str, base: Path) -> bytes:
@@ -34,7 +36,7 @@ def read_database(url: str, base: Path) -> bytes:
     Raises:
         DefinitionError: no such database, or the query fails, or gives no columns, two of one name, or too many rows.
     """
-    place, _, query = url.removeprefix(DATABASE).partition("#")
+    place, _, query = url.removeprefix(SQLITE).partition("#")
     path = base / place
     if not path.is_file():
         msg = f"there is no database {place}: no file {path} (relative paths begin at the pipeline file's directory)"
@@ -51,10 +53,13 @@ def read_database(url: str, base: Path) -> bytes:
         why = f"more than {MAX_ROWS:,} rows" if len(rows) > MAX_ROWS else f"the columns {names}; each needs a name of its own"
         msg = f"the query {query!r} on the database {place} gives {why}"
         raise DefinitionError(msg)
-    columns = [_column(name, [row[at] for row in rows], place) for at, name in enumerate(names)]
-    frame = pl.DataFrame(columns)
+    return as_table(pl.DataFrame([_column(name, [row[at] for row in rows], place) for at, name in enumerate(names)]))
+
+
+def as_table(frame: pl.DataFrame) -> bytes:
+    """``frame`` as Parquet with its rows sorted, so that equal rows are equal bytes, whatever order a database gave them in."""
     out = io.BytesIO()
-    frame.sort(names).write_parquet(out, compression="uncompressed", statistics=False)
+    frame.sort(frame.columns).write_parquet(out, compression="uncompressed", statistics=False)
     return out.getvalue()
 
 

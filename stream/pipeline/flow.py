@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any, Final
 
@@ -11,50 +11,61 @@ import polars as pl
 
 from stream.errors import DefinitionError
 from stream.pipeline.components import canonical_name
-from stream.pipeline.findings import Finding, Path, Severity
+from stream.pipeline.findings import Finding, Path, Severity, near_miss
 from stream.pipeline.load import Document
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import UserFunction, is_remote, load_function, parse_table, read_local
+from stream.pipeline.salvage import Salvage
 from stream.pipeline.secrets import is_managed, local_secret
 from stream.sink.objects import SinkConfig
 from stream.sink.partition import SinkMismatch
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.transform.stage import Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.rename import Rename
-from stream.transform.types import SYSTEM_SCHEMA
+from stream.transform.types import RESERVED, SYSTEM_SCHEMA
 
 _STAND_IN: Final = b"a secret that is not set here"
 """Lets a stage be typed where the real secret is absent, as on a build server; nothing is ever computed with it."""
 
-_NO_COLUMN: Final = re.compile(r"(?:no column|partition column) '([^']+)'")
+_NO_COLUMN: Final = re.compile(r"no column '([^']+)'")
 """How stages and sinks say that they lack a column."""
 
 _KEEPS_COLUMNS: Final = frozenset({"dedupe", "filter", "mask"})
 """Stages behind which the columns are those before, also where the stage itself is wrong."""
 
 
-def check_flow(pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str]) -> Iterator[Finding]:
+_ONE_BY_ONE: Final = frozenset({"cast", "derive", "rename", "select"})
+"""Stages that are a list of columns, of which one may be wrong and the others right."""
+
+
+def check_flow(
+    pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str], part: Salvage | None = None
+) -> Iterator[Finding]:
     """Findings about what a pipeline refers to, and about columns that a stage or a sink needs and does not get.
 
-    Behind a stage whose columns cannot be known nothing is typed; a note says where that begins.
+    Behind a stage whose columns cannot be known nothing is typed; a note says where that begins. Where ``pipeline`` is only a ``part`` of
+    what the file has, nothing is said about its stand-ins.
     """
-    flow = _Flow(pipeline, document, base, env)
-    yield from flow.places()
+    flow = _Flow(pipeline, document, base, env, part.doubtful if part is not None else ())
+    if part is None:
+        yield from flow.places()
     resources = flow.resources()
     schema = flow.decoded(resources)
     for index, stage in enumerate(pipeline.stages):
         if schema is None:
             break
         schema = flow.through(index, stage, schema, resources)
-    if schema is not None:
-        flow.into_sinks(schema)
+    if schema is not None and (part is None or part.stages == len(document.data.get("stages") or [])):
+        flow.into_sinks(schema, range(len(pipeline.sinks)) if part is None else part.sinks)
     yield from flow.findings
 
 
 class _Flow:
     """Collects findings on the way."""
 
-    def __init__(self, pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str], doubtful: Collection[str] = ()
+    ) -> None:
         self._pipeline = pipeline
         self._document = document
         self._base = base
@@ -62,6 +73,8 @@ class _Flow:
         self.findings: list[Finding] = []
         self._taken: dict[str, str] = {}
         """Columns that a stage has taken away, and what to say of it."""
+        self._doubtful = set(doubtful)
+        """Columns that the source or a stage would give if it were right; that they are not there is nobody else's fault."""
 
     def places(self) -> Iterator[Finding]:
         """State and sinks that would see each other's objects."""
@@ -172,8 +185,14 @@ class _Flow:
             behind = stage.output(schema, resources)
             stage.bind(schema, resources)
         except SchemaMismatch as error:
-            for each in _mismatches(stage, schema, resources, error):
+            removed: list[Path] = []
+            for each in _mismatches(stage, schema, resources, error, removed):
                 self._add((*path, *each.path), "schema_mismatch", each.message, each.hint)
+            rest = _behind_the_rest(stage, schema, resources, removed)
+            if rest is not None:
+                self._note_taken(index, stage, schema, rest)
+                self._doubtful |= {str(each[-1]) for each in removed} - RESERVED
+                return pl.Schema({name: kind for name, kind in rest.items() if name not in self._doubtful})
         except (DefinitionError, pl.exceptions.PolarsError, ValueError) as error:
             self._add(path, "bad_stage_options", str(error).split("\n", 1)[0])
         else:
@@ -185,6 +204,7 @@ class _Flow:
         return None
 
     def _note_taken(self, index: int, stage: StageConfig, before: pl.Schema, after: pl.Schema) -> None:
+        self._doubtful -= set(after)
         for name in after:
             self._taken.pop(name, None)
         for name in before:
@@ -193,14 +213,16 @@ class _Flow:
                 done = f"renames it to `{new}`" if new else "takes it away"
                 self._taken[name] = f"stage {index + 1}, `{canonical_name(stage)}`, {done}"
 
-    def into_sinks(self, schema: pl.Schema) -> None:
-        """Ask each sink whether it can write the columns of the last stage."""
-        for index, sink in enumerate(self._pipeline.sinks):
+    def into_sinks(self, schema: pl.Schema, which: Collection[int]) -> None:
+        """Ask those sinks whether they can write the columns of the last stage."""
+        for index in sorted(which):
             try:
-                sink.check(schema)
+                self._pipeline.sinks[index].check(schema)
             except SinkMismatch as error:
                 path = ("sinks", index, self._sink_key(index), *error.path)
-                self._add(path, "schema_mismatch", error.message, error.hint)
+                lacks = _NO_COLUMN.search(error.message)
+                near = near_miss(lacks[1], schema.names()) if lacks is not None else ""
+                self._add(path, "schema_mismatch", error.message, error.hint or (near if near.startswith("did") else ""))
 
     def _blind(self, index: int, why: str) -> None:
         message = f"what comes behind this stage is not checked against its columns: {why}"
@@ -224,6 +246,8 @@ class _Flow:
 
     def _add(self, path: Path, code: str, message: str, hint: str = "", severity: Severity = Severity.ERROR) -> None:
         missing = _NO_COLUMN.search(message)
+        if missing is not None and missing[1] in self._doubtful:
+            return
         if missing is not None and missing[1] in self._taken:
             hint = self._taken[missing[1]]
         self.findings.append(self._finding(path, code, message, hint, severity))
@@ -238,9 +262,13 @@ class _Flow:
         return Finding(self._document.file, at.line, at.column, code, message, hint, severity)
 
 
-def _mismatches(stage: StageConfig, schema: pl.Schema, resources: Resources, error: SchemaMismatch) -> Iterator[SchemaMismatch]:
-    """``error``, and those that show once what it complains about is taken out of the stage's options; each with its own path."""
-    removed: list[Path] = []
+def _mismatches(
+    stage: StageConfig, schema: pl.Schema, resources: Resources, error: SchemaMismatch, removed: list[Path]
+) -> Iterator[SchemaMismatch]:
+    """``error``, and those that show once what it complains about is taken out of the stage's options; each with its own path.
+
+    What was taken out is added to ``removed``, as it stood in what was left then.
+    """
     rest: StageConfig | None = stage
     while rest is not None:
         # An entry that uses a removed one is not wrong by itself.
@@ -254,6 +282,19 @@ def _mismatches(stage: StageConfig, schema: pl.Schema, resources: Resources, err
                 return
         except SchemaMismatch as another:
             error = another
+
+
+def _behind_the_rest(stage: StageConfig, schema: pl.Schema, resources: Resources, removed: list[Path]) -> pl.Schema | None:
+    """Columns behind the stage without what was ``removed``; None where they are not those of the stage but for a few."""
+    if stage.name not in _ONE_BY_ONE:
+        return None
+    rest: StageConfig | None = stage
+    for path in removed:
+        rest = _without(rest, path) if rest is not None else None
+    try:
+        return schema if rest is None else rest.output(schema, resources)
+    except SchemaMismatch:
+        return None
 
 
 def _uses(stage: StageConfig, path: Path, names: list[str | int]) -> bool:

@@ -16,25 +16,19 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from stream.pipeline import components
+from stream.pipeline.cases import SUFFIX
 from stream.pipeline.findings import START, Finding, Path, Severity, near_miss
 from stream.pipeline.flow import check_flow
 from stream.pipeline.load import Document, load
 from stream.pipeline.model import Pipeline
-from stream.pipeline.values import plain_message
+from stream.pipeline.salvage import salvage
+from stream.pipeline.wording import worded
 
 _AT_KEY: Final = frozenset({"unknown_key", "unknown_stage", "unknown_decoder", "unknown_sink", "bad_stage"})
 """Codes about a name, which is a key wherever it is not a value by itself."""
 
 _AT_PARENT: Final = frozenset({"missing_key", "not_checked"})
 """Codes that say nothing about the value where they stand."""
-
-_EXPECTED: Final = {
-    "model_type": "expected options, each as `name: value`",
-    "dict_type": "expected a mapping, each entry as `name: value`",
-    "tuple_type": "expected a list, each item behind a dash",
-    "list_type": "expected a list, each item behind a dash",
-}
-"""The library's own words for these name Python types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +61,11 @@ def check(path: FilePath, env: Mapping[str, str]) -> CheckResult:
 def check_content(content: bytes, file: str, base: FilePath, env: Mapping[str, str]) -> CheckResult:
     """Check the text of a pipeline file; ``file`` is how findings call it, relative paths in it begin at ``base``."""
     document = load(content, file, env)
+    if isinstance(document.data, Mapping) and "cases" in document.data and "source" not in document.data:
+        at = document.key_position(("cases",))
+        tested = FilePath(file.removesuffix(SUFFIX) + ".yaml" if file.endswith(SUFFIX) else "PIPELINE.yaml").name
+        message = "this is a file of cases, not a pipeline"
+        return CheckResult((Finding(file, at.line, at.column, "not_a_pipeline", message, f"run it with `stream test {tested}`"),), None)
     later: list[Finding] = []
     pipeline = None
     if document.data is not None:
@@ -74,6 +73,9 @@ def check_content(content: bytes, file: str, base: FilePath, env: Mapping[str, s
             pipeline = Pipeline.model_validate(document.data)
         except ValidationError as error:
             later += shape_findings(document, error)
+            rest = salvage(document.data, [_known_path(document, line["loc"]) for line in error.errors(include_url=False)])
+            if rest is not None:
+                later += check_flow(rest.pipeline, document, base, env, rest)
         else:
             later += check_flow(pipeline, document, base, env)
     findings = _settle(document, later)
@@ -125,10 +127,10 @@ def _words(line: Any, path: Path, document: Document) -> tuple[str, str, str]:
         description = _fields(_model_at(loc[:-1])).get(str(loc[-1]), "")
         where = ".".join(str(part) for part in path)
         return "missing_key", f"`{loc[-1]}` is missing" + (f" in `{where}`" if where else ""), description
-    hint = _empty_hint(path, document) or str(getattr(line.get("ctx", {}).get("error"), "hint", ""))
+    message, hint = worded(line, _fields(_model_at(loc[:-1])).get(str(loc[-1]), "") if loc else "")
     if line["type"] == "string_type" and isinstance(line.get("input"), int | float):
-        hint = hint or "put the value between quotes"
-    return "bad_value", _EXPECTED.get(line["type"]) or plain_message(line), hint
+        hint = "put the value between quotes"
+    return "bad_value", message, _empty_hint(path, document) or hint
 
 
 def _empty_hint(path: Path, document: Document) -> str:

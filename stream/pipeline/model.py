@@ -18,8 +18,9 @@ from pydantic import (
 )
 
 from stream.audit.context import DEFAULT_PATHS
-from stream.audit.export import Compression, Destinations, Mode
-from stream.audit.spans import Signal, Tier, Trust
+from stream.audit.export import Destinations, Mode
+from stream.audit.packing import Compression
+from stream.audit.shape import Signal, Tier, Trust
 from stream.contracts import Start, StartKind
 from stream.pipeline.components import canonical_name
 from stream.pipeline.coordination import Coordination, LocalCoordination
@@ -237,7 +238,7 @@ class Flush(Part):
 
     age: Duration = Field(default=parse_duration("60s"), description="Since the unit's first record was received.")
     bytes: Size = Field(default=parse_size("64MiB"), description="Record bytes as received.")
-    rows: Count = Field(default=500_000, description="Records.")
+    rows: Count = Field(default=500_000, description="Records after which a unit ends, such as 100000.")
 
 
 class Memory(Part):
@@ -258,7 +259,7 @@ class Otlp(Part):
 
     endpoint: CollectorUrl = Field(description="Base URL of the collector, such as http://127.0.0.1:4318; /v1/traces is appended.")
     headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
-    compression: Compression = Field(default=Compression.GZIP, description="gzip, zstd (a third of the CPU time) or none.")
+    compression: Compression = Field(default=Compression.GZIP, description="gzip, zstd (where the collector takes it) or none.")
     mode: Mode = Field(
         default=Mode.LEDGER,
         description="ledger: the collector may lag; strict: checkpoints wait for it; best_effort: each request is tried once.",
@@ -271,7 +272,7 @@ class Otlp(Part):
         default=Destinations.FULL,
         description="How spans name files: full (URLs, which hold the values of partition columns) or digest (SHA-256 only).",
     )
-    request_bytes: Size = Field(default=parse_size("3584KiB"), description="Largest request before compression.")
+    request_bytes: Size = Field(default=parse_size("8MiB"), description="Largest request before compression; collectors take 20 MiB.")
 
 
 class Lineage(Part):

@@ -18,11 +18,13 @@ import polars as pl
 from stream.errors import DefinitionError
 from stream.pipeline.databases import is_database, read_database
 from stream.pipeline.model import Pipeline
+from stream.pipeline.postgresql import read_postgresql
 from stream.pipeline.secrets import SecretReader, find_secret
 from stream.transform.stage import Resources, StageConfig
+from stream.transform.stages.enrich import POSTGRESQL, SERVERS
 
 Reader: TypeAlias = Callable[[str], Awaitable[bytes]]
-"""Reads the object at an ``s3://`` URL; raises ``stream.errors.StreamError`` where it cannot."""
+"""Reads the object at an ``s3://`` URL, or the answer to a ``redshift:`` query; raises ``stream.errors.StreamError`` where it cannot."""
 
 UserFunction: TypeAlias = Callable[[pl.DataFrame], pl.DataFrame]
 
@@ -57,8 +59,8 @@ async def fetch_resources(
     """Everything that the pipeline's decoder and stages ask for; tables and files whose content is ``given``, by URL, are not fetched.
 
     Tables are Parquet, CSV or NDJSON (by suffix), at an ``s3://`` URL (read by ``read``), ``package:name/path`` (a file inside an
-    installed package), ``file:path`` or a bare path; relative paths begin at ``base``, the pipeline file's directory. ``managed`` reads
-    secrets of Secrets Manager.
+    installed package), ``file:path`` or a bare path; relative paths begin at ``base``, the pipeline file's directory; or what a query
+    gives, see ``enrich``. ``managed`` reads secrets of Secrets Manager.
 
     Raises:
         DefinitionError: something is missing or unreadable; the message names every such thing.
@@ -67,21 +69,24 @@ async def fetch_resources(
     contents: dict[str, bytes] = {}
     files: dict[str, bytes] = {}
     problems: list[str] = []
-    for url in _distinct(stage.table_urls() for stage in pipeline.stages):
+    secrets: dict[str, bytes] = {}
+    for name in _distinct(_secrets(stage, given or {}) for stage in pipeline.stages):
         try:
-            contents[url] = await _content(url, base, read, given or {})
+            secrets[name] = await find_secret(name, env, base, managed)
+        except DefinitionError as error:
+            problems.append(str(error))
+    logins = {url: secrets.get(name) for stage in pipeline.stages for url, name in stage.table_logins().items()}
+    for url in _distinct(stage.table_urls() for stage in pipeline.stages):
+        if url in logins and logins[url] is None and url not in (given or {}):
+            continue
+        try:
+            contents[url] = await _content(url, base, read, given or {}, logins.get(url))
             tables[url] = await asyncio.to_thread(parse_table, url, contents[url])
         except DefinitionError as error:
             problems.append(str(error))
     for url in pipeline.source.decode.file_urls():
         try:
             contents[url] = files[url] = await _content(url, base, read, given or {})
-        except DefinitionError as error:
-            problems.append(str(error))
-    secrets: dict[str, bytes] = {}
-    for name in _distinct(stage.secret_names() for stage in pipeline.stages):
-        try:
-            secrets[name] = await find_secret(name, env, base, managed)
         except DefinitionError as error:
             problems.append(str(error))
     functions = _gather(pipeline, StageConfig.function_paths, load_function, problems)
@@ -91,9 +96,17 @@ async def fetch_resources(
     return Fetched(Resources(tables=tables, secrets=secrets, functions=functions, files=files), digests, contents)
 
 
-async def _content(url: str, base: Path, read: Reader | None, given: Mapping[str, bytes]) -> bytes:
+def _secrets(stage: StageConfig, given: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Secrets of ``stage``, but for the login to a table that is not asked any more."""
+    logins = stage.table_logins()
+    return tuple(name for name in stage.secret_names() if name not in logins.values() or not logins.keys() <= given.keys())
+
+
+async def _content(url: str, base: Path, read: Reader | None, given: Mapping[str, bytes], login: bytes | None = None) -> bytes:
     if url in given:
         return given[url]
+    if url.startswith(POSTGRESQL) and read is not None:
+        return _bounded(url, await read_postgresql(url, login))
     return await (_read_remote(url, read) if is_remote(url) else asyncio.to_thread(read_local, url, base))
 
 
@@ -115,12 +128,13 @@ def _distinct(groups: Iterable[tuple[str, ...]]) -> list[str]:
 
 def is_remote(url: str) -> bool:
     """Whether ``url`` can only be read over the network."""
-    return url.startswith("s3://")
+    return url.startswith(("s3://", *SERVERS))
 
 
 async def _read_remote(url: str, read: Reader | None) -> bytes:
     if read is None:
-        msg = f"the table {url} lies on S3, which this command does not read; use a local copy"
+        where = "in a database" if is_database(url) else "on S3"
+        msg = f"the table {url} lies {where}, which this command does not read; use a local copy"
         raise DefinitionError(msg)
     return _bounded(url, await read(url))
 

@@ -97,7 +97,9 @@ def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*",
         statements.append(statement)
     if used_keys := sorted(keys):
         suffix = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
-        used = [f"{service}.{region}.{suffix}" for service in ("dynamodb", "kinesis", "s3", "secretsmanager") if _uses(needs, service)]
+        used = [
+            f"{service}.{region}.{suffix}" for service in ("dynamodb", "kinesis", "s3", "secretsmanager", "sns") if _uses(needs, service)
+        ]
         uses = ["kms:Decrypt", "kms:GenerateDataKey"] if _writes(needs) else ["kms:Decrypt"]
         via = {"StringLike" if region == "*" else "StringEquals": {"kms:ViaService": used}}
         statements.append({"Sid": "Keys", "Effect": "Allow", "Action": uses, "Resource": used_keys, "Condition": via})
@@ -192,4 +194,4 @@ def _uses(needs: Iterable[Access], service: str) -> bool:
 
 
 def _writes(needs: Iterable[Access]) -> bool:
-    return any(action in {"s3:PutObject", "dynamodb:PutItem"} for each in needs for action in each.actions)
+    return any(action in {"s3:PutObject", "dynamodb:PutItem", "sns:Publish"} for each in needs for action in each.actions)

@@ -19,6 +19,7 @@ from stream.errors import DefinitionError
 from stream.pipeline import components
 from stream.pipeline.findings import Path, near_miss
 from stream.pipeline.units import format_duration, parse_duration, parse_size
+from stream.pipeline.wording import worded
 from stream.sink.objects import SinkConfig
 from stream.transform.decode import DecoderConfig
 from stream.transform.stage import StageConfig, secret_reference
@@ -239,8 +240,12 @@ def _configured(config: type[Config], name: str, options: Any) -> Config:
     try:
         return config.model_validate({} if options is None else options)
     except ValidationError as error:
-        lines = error.errors(include_url=False, include_input=False)
-        fail_with([((name, *line["loc"], *_deeper(line)), _as_problem(line)) for line in lines])
+        lines = error.errors(include_url=False)
+        fail_with([((name, *line["loc"], *_deeper(line)), _as_problem(line, _description(config, line["loc"]))) for line in lines])
+
+
+def _description(config: type[BaseModel], loc: Path) -> str:
+    return next((field.description or "" for name, field in config.model_fields.items() if loc and loc[-1] in {name, field.alias}), "")
 
 
 def _deeper(line: Any) -> Path:
@@ -249,20 +254,13 @@ def _deeper(line: Any) -> Path:
     return path
 
 
-def _as_problem(line: Any) -> PydanticCustomError:
+def _as_problem(line: Any, description: str) -> PydanticCustomError:
     context = line.get("ctx", {})
     if line["type"] == "finding":
         return problem(context["code"], context["message"], context["hint"])
     if line["type"] in {"missing", "extra_forbidden"}:
         return PydanticCustomError(line["type"], line["msg"])
-    return problem("bad_value", plain_message(line), str(getattr(context.get("error"), "hint", "")))
-
-
-def plain_message(line: Any) -> str:
-    """What a line of a validation error says, without the library's own preamble."""
-    error = line.get("ctx", {}).get("error")
-    text = str(getattr(error, "message", error)) if error is not None else line["msg"]
-    return text[:1].lower() + text[1:] if text.startswith("Input should") else text
+    return problem("bad_value", *worded(line, description))
 
 
 def _dump(component: BaseModel) -> dict[str, Any]:

@@ -121,8 +121,9 @@ class Partitioning:
             try:
                 dtype = rows.select(column.source.alias(column.name)).collect_schema()[column.name]
             except pl.exceptions.ColumnNotFoundError as error:
-                message = f"partition column '{column.name}' needs a column that is not there: {_first_line(error)}"
-                raise SinkMismatch(column.path, message, "columns here: " + ", ".join(schema.names())) from error
+                lacks = next((name for name in column.source.meta.root_names() if name not in schema), column.name)
+                message = f"partition column '{column.name}': no column '{lacks}'; there are: {', '.join(schema.names())}"
+                raise SinkMismatch(column.path, message) from error
             except pl.exceptions.PolarsError as error:
                 message = f"partition column '{column.name}' cannot be computed: {_first_line(error)}"
                 raise SinkMismatch(column.path, message) from error

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import cache
 from typing import Final
 
+import numpy as np
 import polars as pl
 
+from stream.transform import bytewise
+from stream.transform.bytewise import Array
 from stream.transform.parsers import PARSE_FAILED, Parser, by_distinct
 
 _KINDS: Final = tuple(
@@ -25,18 +29,30 @@ _KINDS: Final = tuple(
 """From IANA's registries of special-purpose addresses. Python has such a table too, but not the same one in each version."""
 
 
-_V4: Final = r"^(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])$"
-"""Decimal without leading zeros, which some read as octal and others do not."""
-
-
-_V4_TEXT: Final = "v4"
+_GLOBAL: Final = "global"
+_NAMES: Final = (_GLOBAL, *dict.fromkeys(kind for kind, _ in _KINDS))
+_DOT, _COLON, _ZERO = (np.uint8(ord(sign)) for sign in ".:0")
+_OCTETS: Final = 4
+_MOST_OCTET: Final = 255
+_GROUPS: Final = 8
+_MOST_DIGITS: Final = 4
+"""Hex digits of a group."""
+_MASKS: Final = np.array([0, 0xF, 0xFF, 0xFFF, 0xFFFF], np.uint16)
+"""By its length, what is left of a number of four digits."""
+_MOST_DECIMALS: Final = 3
+_MIXED: Final = np.uint8(255)
+_NONE: Final = (np.empty(0, np.int64), np.empty(0, np.uint8), pl.Series([], dtype=pl.String))
+_SMALL: Final = np.uint8(0x20)
+"""The bit that makes a small letter."""
 
 
 def ip(prefix: str, name: str) -> Parser:
-    """``version`` (4 or 6), ``kind`` (global, private, loopback, ...) and ``network``, the /24 or /48 that the address lies in."""
+    """``version`` (4 or 6), ``kind`` (global, private, loopback, ...) and ``network``, the /24 or /48 that the address lies in.
+
+    The usual spellings are read for all addresses at once; what is left, and all that is none, goes by Python's ``ipaddress``.
+    """
     names = [f"{prefix}{part}" for part in ("version", "kind", "network")]
     kinds = dict(zip(names, (pl.Int8(), pl.String(), pl.String()), strict=True))
-    of_v4 = [value.alias(column) for column, value in zip(names, _v4_columns(), strict=True)]
     failed = pl.lit(f"{PARSE_FAILED}:{name}")
 
     def others(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
@@ -46,7 +62,8 @@ def ip(prefix: str, name: str) -> Parser:
     read_others = by_distinct(others)
 
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-        done = pl.DataFrame({_V4_TEXT: pl.select(pl.when(text.str.contains(_V4)).then(text)).to_series()}).select(of_v4)
+        parts = [_usual(text[rows], bounds, codes, names) for rows, bounds, codes in bytewise.pieces(text)]
+        done = pl.concat(parts) if parts else pl.DataFrame(schema=kinds)
         left = (text.is_not_null() & done[names[0]].is_null()).arg_true()
         reason = pl.repeat(None, len(text), dtype=pl.String, eager=True).alias("reason")
         if len(left):
@@ -58,18 +75,221 @@ def ip(prefix: str, name: str) -> Parser:
     return Parser(kinds, read)
 
 
-def _v4_columns() -> list[pl.Expr]:
-    parts = pl.col(_V4_TEXT).str.split_exact(".", 3)
-    octets = [parts.struct.field(f"field_{at}") for at in range(4)]
-    number = pl.sum_horizontal(octet.cast(pl.UInt32) * 256 ** (3 - at) for at, octet in enumerate(octets))
-    number = pl.when(pl.col(_V4_TEXT).is_not_null()).then(number)
-    ranges = [(kind, int(network[0]), int(network[-1])) for kind, networks in _KINDS for network in networks if network.version == 4]
-    kind = pl.coalesce(*(pl.when(number.is_between(first, last)).then(pl.lit(kind)) for kind, first, last in ranges), pl.lit("global"))
+def _usual(text: pl.Series, bounds: Array, codes: Array, names: list[str]) -> pl.DataFrame:
+    """What can be read at once; the rest is null."""
+    version = np.zeros(len(text), np.int8)
+    kind = np.zeros(len(text), np.uint8)
+    networks_of = []
+    for number, read in ((4, _read_v4), (6, _read_v6)):
+        rows, kinds, networks = read(text, bounds, codes)
+        if len(rows) == len(text):
+            return _frame(names, np.full(len(text), number, np.int8), kinds, networks)
+        if len(rows):
+            version[rows], kind[rows] = number, kinds
+            networks_of.append((pl.Series(rows), networks))
+    network = pl.repeat(None, len(text), dtype=pl.String, eager=True)
+    for each in networks_of:
+        network = network.scatter(*each)
+    return _frame(names, version, kind, network)
+
+
+def _frame(names: list[str], version: Array, kind: Array, network: pl.Series) -> pl.DataFrame:
+    known = pl.Series(version != 0)
+    words = pl.Series(_NAMES).gather(pl.Series(kind.astype(np.uint32)))
+    found = pl.DataFrame({names[0]: pl.Series(version), names[1]: words, names[2]: network})
+    return found if known.all() else found.select(pl.when(known).then(pl.all()))
+
+
+def _read_v4(text: pl.Series, bounds: Array, codes: Array) -> tuple[Array, Array, pl.Series]:
+    """Which values are addresses in decimal without leading zeros (which some read as octal and others do not); kinds and networks."""
+    is_dot = codes == _DOT
+    dots = np.flatnonzero(is_dot)
+    if not len(dots):
+        return _NONE
+    digits = codes - _ZERO
+    digits[dots] = 0
+    before, fits = _three_each(dots, bounds)
+    begins = np.zeros(len(codes) + 1, np.bool_)
+    begins[dots + 1] = begins[bounds] = True
+    # A zero that begins an octet which goes on, and what is no digit.
+    wrong = begins[:-1] & (digits == 0) & ~begins[1:] & ~np.append(is_dot[1:], True) | (digits > 9)
+    if wrong.any():
+        fits[bytewise.rows_of(np.flatnonzero(wrong), bounds)] = False
+    rows = np.flatnonzero(fits)
+    if not len(rows):
+        return _NONE
+    ends = [*(dots[before[rows] + at] for at in range(_OCTETS - 1)), bounds[rows + 1]]
+    numbers = _numbers_before(digits, is_dot | begins[:-1])
+    number, good, begin = np.zeros(len(rows), np.uint32), np.ones(len(rows), np.bool_), bounds[rows]
+    for end in ends:
+        octet = numbers.take(end - 1, mode="clip").astype(np.uint32)
+        number = number << np.uint32(8) | octet
+        length = end - begin
+        good &= (length > 0) & (length <= _MOST_DECIMALS) & (octet <= _MOST_OCTET)
+        begin = end + 1
+    lengths = ends[2] - bounds[rows]
+    if not good.all():
+        rows, number, lengths = rows[good], number[good], lengths[good]
+    given = text if len(rows) == len(text) else text.gather(pl.Series(rows))
+    cut = pl.DataFrame({"text": given, "length": lengths})
+    start = pl.col("text").cast(pl.Binary).bin.slice(0, "length").cast(pl.String)
+    return rows, _kind_v4(number), cut.select(start + pl.lit(".0/24")).to_series()
+
+
+def _three_each(dots: Array, bounds: Array) -> tuple[Array, Array]:
+    """How many dots there are before each bound, and which values have three."""
+    count = len(bounds) - 1
+    # Most often all have three, which is seen from the first and the last of each.
+    if len(dots) == 3 * count and (dots[::3] >= bounds[:-1]).all() and (dots[2::3] < bounds[1:]).all():
+        return np.arange(0, len(dots) + 1, 3), np.ones(count, np.bool_)
+    before = np.searchsorted(dots, bounds)
+    return before, np.diff(before) == _OCTETS - 1
+
+
+def _numbers_before(digits: Array, stops: Array) -> Array:
+    """By byte, the number that ends there, of three digits at most; a stop is where a number begins, or what stands between two."""
+    goes_on = np.logical_not(stops).astype(np.uint16)
+    found = digits.astype(np.uint16)
+    found[2:] += digits[:-2] * np.uint16(100) * (goes_on[2:] & goes_on[1:-1])
+    found[1:] += digits[:-1] * np.uint16(10) * goes_on[1:]
+    return found
+
+
+def _ranges(version: int) -> list[tuple[int, int, int]]:
+    """First and last address and number of the kind; of two that hold an address the first counts."""
     return [
-        pl.when(number.is_not_null()).then(pl.lit(4, pl.Int8)),
-        pl.when(number.is_not_null()).then(kind),
-        pl.concat_str(*(part for octet in octets[:3] for part in (octet, pl.lit("."))), pl.lit("0/24")),
+        (int(network[0]), int(network[-1]), _NAMES.index(kind))
+        for kind, networks in _KINDS
+        for network in networks
+        if network.version == version
     ]
+
+
+@cache
+def _steps() -> tuple[Array, Array]:
+    """Where kinds of IPv4 addresses begin, ascending, and the kind from there on."""
+    ranges = _ranges(4)
+    starts = sorted({0, *(first for first, _, _ in ranges), *(last + 1 for _, last, _ in ranges if last < 2**32 - 1)})
+    kinds = [next((kind for first, last, kind in ranges if first <= start <= last), 0) for start in starts]
+    return np.array(starts, np.uint32), np.array(kinds, np.uint8)
+
+
+@cache
+def _by_prefix() -> Array:
+    """By the first 16 bits, the kind of all addresses that begin so, or ``_MIXED``."""
+    starts, kinds = _steps()
+    firsts = np.arange(2**16, dtype=np.uint64) << np.uint64(16)
+    first, last = (np.searchsorted(starts, firsts + np.uint64(more), side="right") - 1 for more in (0, 2**16 - 1))
+    return np.where(first == last, kinds[first], _MIXED)
+
+
+def _kind_v4(number: Array) -> Array:
+    found = _by_prefix().take(number >> np.uint32(16))
+    mixed = np.flatnonzero(found == _MIXED)
+    if len(mixed):
+        starts, kinds = _steps()
+        found[mixed] = kinds[np.searchsorted(starts, number[mixed], side="right") - 1]
+    return found
+
+
+_NO_TEXT: Final = 2**16
+
+
+@cache
+def _hex_texts(before: str) -> pl.Series:
+    """Each group as text, and nothing at ``_NO_TEXT``."""
+    return pl.Series([*(f"{before}{value:x}" for value in range(_NO_TEXT)), ""])
+
+
+def _read_v6(text: pl.Series, bounds: Array, codes: Array) -> tuple[Array, Array, pl.Series]:
+    """Which values are addresses of groups of hex digits, with or without ``::``, and their kinds and networks."""
+    is_colon = codes == _COLON
+    fits = np.diff(np.searchsorted(np.flatnonzero(is_colon), bounds)) >= 2
+    if not fits.any():
+        return _NONE
+    strange = (codes - _ZERO > 9) & ((codes | _SMALL) - np.uint8(ord("a")) > 5) & ~is_colon
+    if strange.any():
+        fits[bytewise.rows_of(np.flatnonzero(strange), bounds)] = False
+    rows = np.flatnonzero(fits)
+    if not len(rows):
+        return _NONE
+    if len(rows) < len(text):
+        bounds, codes = bytewise.flat(text.gather(pl.Series(rows)))
+    good, groups = _groups(bounds.astype(np.int32), codes)
+    if not good.all():
+        rows, groups = rows[good], groups[:, good]
+    return rows, _kind_v6(groups), _network_v6(groups)
+
+
+def _groups(bounds: Array, codes: Array) -> tuple[Array, Array]:
+    """Which values are addresses, and their groups; each value is of colons, at least two, and hex digits."""
+    rows = len(bounds) - 1
+    colons = np.flatnonzero(codes == _COLON).astype(np.int32)
+    counts = np.diff(np.searchsorted(colons, bounds)).astype(np.int32) + 1
+    # One entry per part between colons, empty ones included, the parts of a row after one another.
+    behind = np.cumsum(counts, dtype=np.int32)
+    row = np.repeat(np.arange(rows, dtype=np.int32), counts)
+    ends, is_last = np.empty(len(row), np.int32), np.zeros(len(row), np.bool_)
+    is_last[behind - 1] = True
+    ends[is_last], ends[~is_last] = bounds[1:], colons
+    is_first = np.zeros(len(row), np.bool_)
+    is_first[behind - counts] = True
+    length = np.diff(ends, prepend=np.int32(-1)) - 1
+    length[is_first] = ends[is_first] - bounds[:-1]
+    good = np.ones(rows, np.bool_)
+    good[row[length > _MOST_DIGITS]] = False
+    empty = length == 0
+    # An empty part is `::`; where it is at either end it takes one more, which is the end itself.
+    inner = np.flatnonzero(empty & ~is_first & ~is_last)
+    gaps = np.bincount(row[inner], minlength=rows)
+    leads, trails = empty[behind - counts], empty[behind - 1]
+    filled = counts - gaps - leads - trails
+    gap = np.full(rows, len(row), np.int32)
+    gap[row[inner]] = inner
+    good &= np.where(gaps == 0, (filled == _GROUPS) & ~leads & ~trails, (gaps == 1) & (filled < _GROUPS))
+    good &= (~leads | (gap == behind - counts + 1)) & (~trails | (gap == behind - 2))
+    # Groups in front of `::` count from the first, those behind it from the last.
+    entry = np.arange(len(row), dtype=np.int32)
+    shift = np.where(entry > gap[row], (_GROUPS - behind + trails)[row], (counts - behind - leads)[row])
+    used = np.flatnonzero(~empty & good[row])
+    groups = np.zeros(_GROUPS * rows, np.uint32)
+    value = _hex_before(codes).take(ends[used] - 1) & _MASKS.take(length[used])
+    groups[(entry[used] + shift[used]) * np.int64(rows) + row[used]] = value
+    return good, groups.reshape(_GROUPS, rows)
+
+
+def _hex_before(codes: Array) -> Array:
+    """By byte, the number that the four digits up to there make; what stands in front of a number must be masked out."""
+    digits = ((codes & np.uint8(0xF)) + np.uint8(9) * (codes >> np.uint8(6))).astype(np.uint16) & np.uint16(0xF)
+    found = digits.copy()
+    for back in range(1, _MOST_DIGITS):
+        found[back:] |= digits[:-back] << np.uint16(4 * back)
+    return found
+
+
+def _kind_v6(groups: Array) -> Array:
+    halves = [np.zeros(groups.shape[1], np.uint64) for _ in range(2)]
+    for at in range(_GROUPS):
+        half = at // 4
+        halves[half] = halves[half] << np.uint64(16) | groups[at].astype(np.uint64)
+    kind = np.zeros(groups.shape[1], np.uint8)
+    for first, last, number in reversed(_ranges(6)):
+        low, high = np.uint64(first >> 64), np.uint64(last >> 64)
+        within = (halves[0] >= low) & (halves[0] <= high)
+        if low == high:
+            within &= (halves[1] >= np.uint64(first & (2**64 - 1))) & (halves[1] <= np.uint64(last & (2**64 - 1)))
+        kind[within] = number
+    return kind
+
+
+def _network_v6(groups: Array) -> pl.Series:
+    """The first three groups as text, without the zeros before ``::``, which runs to the end and so is the longest."""
+    first, second, third = groups[:3]
+    last_two = np.where(third != 0, third, _NO_TEXT), np.where(second | third != 0, second, _NO_TEXT)
+    tables = (_hex_texts(""), _hex_texts(":"), _hex_texts(":"))
+    numbers = (np.where(first | second | third != 0, first, _NO_TEXT), *reversed(last_two))
+    parts = [table.gather(pl.Series(number)).alias(str(at)) for at, (table, number) in enumerate(zip(tables, numbers, strict=True))]
+    return pl.DataFrame(parts).select(pl.concat_str(pl.all(), pl.lit("::/48"))).to_series()
 
 
 def _address(text: str) -> tuple[int | None, str | None, str | None]:
@@ -79,6 +299,6 @@ def _address(text: str) -> tuple[int | None, str | None, str | None]:
         address = None
     if address is None:
         return None, None, None
-    kind = next((kind for kind, networks in _KINDS if any(address in network for network in networks)), "global")
+    kind = next((kind for kind, networks in _KINDS if any(address in network for network in networks)), _GLOBAL)
     network = ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False)
     return address.version, kind, str(network)

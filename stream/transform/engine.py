@@ -38,6 +38,7 @@ from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUB
 from stream.contracts import Transformed
 from stream.errors import Halted, StreamError
 from stream.transform.decode import DecoderConfig
+from stream.transform.places import among, first_places, without
 from stream.transform.stage import Applied, BoundStage, Resources, SchemaMismatch, StageConfig
 from stream.transform.types import RESERVED, SYSTEM, SYSTEM_SCHEMA, RecordSchema
 
@@ -99,9 +100,10 @@ class CompiledChain:
         for name, before, after, gone, seconds in self.walk(batch, shard_id):
             if name != SOURCE:
                 rows.append((name, before, after.height, seconds))
-            settled.append(gone)
+            settled += [gone] if gone.height else []
             frame = after
-        return Transformed(frame, pl.concat(settled).sort(ROW), batch.rows, tuple(rows))
+        ended = pl.concat(settled).sort(ROW) if settled else SETTLED_SCHEMA.to_frame()
+        return Transformed(frame, ended, batch.rows, tuple(rows))
 
     def walk(self, batch: Batch, shard_id: str) -> Iterator[tuple[str, int, pl.DataFrame, pl.DataFrame, float]]:
         """Step by step: name, rows in, the frame behind the step, what it settled, and seconds; the first step is ``source``.
@@ -109,13 +111,7 @@ class CompiledChain:
         Raises:
             Halted: as ``run``.
         """
-        raw = batch.frame.with_row_index(ROW).with_columns(pl.lit(shard_id).alias(SHARD), pl.col(ROW).cast(pl.UInt32))
-        if batch.first_read is not None:
-            raw = raw.with_columns(batch.first_read.select(SHARD, SEQUENCE, SUBSEQUENCE).get_columns())
-        frame = raw.select(*SYSTEM, *(name for name in RAW_SCHEMA if name not in SYSTEM))
-        pending = pl.col(OUTCOME) == Outcome.PENDING
-        gone = _settled_by_source(frame.filter(~pending))
-        frame = frame.filter(pending).drop(OUTCOME)
+        frame, gone = _begun(batch, shard_id)
         yield SOURCE, batch.rows, frame, gone, 0.0
         for step in self._steps:
             began, before = self._timer(), frame.height
@@ -123,9 +119,34 @@ class CompiledChain:
             yield step.name, before, frame, gone, self._timer() - began
 
 
-def _settled_by_source(frame: pl.DataFrame) -> pl.DataFrame:
-    reason = pl.when(pl.col(OUTCOME) == Outcome.OUT_OF_RANGE).then(pl.lit(OUT_OF_RANGE)).otherwise(pl.lit(SOURCE))
-    return frame.select(ROW, pl.col(OUTCOME).alias("outcome"), pl.lit(SOURCE).alias("stage"), reason.alias("reason"))
+def _begun(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The records that the chain is to work on, and those that the source has settled."""
+    count = batch.rows
+    columns = {column.name: column for column in batch.frame}
+    columns[SHARD] = _same(SHARD, shard_id, count)
+    columns[ROW] = pl.int_range(count, dtype=pl.UInt32, eager=True).alias(ROW)
+    if batch.first_read is not None:
+        columns |= {column.name: column for column in batch.first_read.select(SHARD, SEQUENCE, SUBSEQUENCE)}
+    frame = pl.DataFrame([columns[name] for name in (*SYSTEM, *(name for name in RAW_SCHEMA if name not in {*SYSTEM, OUTCOME}))])
+    outcome = columns[OUTCOME]
+    pending = outcome == Outcome.PENDING
+    if pending.all():
+        return frame, SETTLED_SCHEMA.to_frame()
+    known = outcome.filter(~pending)
+    reason = pl.select(pl.when(known == Outcome.OUT_OF_RANGE).then(pl.lit(OUT_OF_RANGE)).otherwise(pl.lit(SOURCE))).to_series()
+    return frame.filter(pending), _ended(columns[ROW].filter(~pending), known, SOURCE, reason)
+
+
+def _same(name: str, value: str, count: int) -> pl.Series:
+    return pl.Series(name, [value], pl.String()).new_from_index(0, count)
+
+
+def _ended(rows: pl.Series, outcome: pl.Series | Outcome, stage: str, reason: pl.Series | str) -> pl.DataFrame:
+    """Rows of ``SETTLED_SCHEMA``, put together without an expression: most steps of most units settle few records or none."""
+    count = len(rows)
+    outcomes = pl.Series([int(outcome)], dtype=pl.UInt8()).new_from_index(0, count) if isinstance(outcome, Outcome) else outcome
+    reasons = _same("reason", reason, count) if isinstance(reason, str) else reason
+    return pl.DataFrame([rows.alias(ROW), outcomes.alias("outcome"), _same("stage", stage, count), reasons.alias("reason")])
 
 
 def advance(step: Step, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -208,7 +229,7 @@ def _checked_rejects(step: Step, before: pl.DataFrame, rejects: pl.DataFrame | N
             raise Halted(msg)
     else:
         rejects = rejects.unique(ROW, keep="first", maintain_order=True)
-    if not rejects[ROW].is_in(before[ROW].implode()).all():
+    if not among(rejects[ROW], before[ROW]).all():
         msg = f"stage {step.name!r} rejected rows that it was not given; `_row` must come from its input"
         raise Halted(msg)
     return rejects
@@ -226,8 +247,8 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
     if not step.unique and not step.expands and _grew(before[ROW], rows):
         msg = f"stage {step.name!r} gave more rows of a record than it was given; rows may be dropped, never added"
         raise Halted(msg)
-    source = before if rows.equals(before[ROW]) else before.select(LINEAGE)[_places(step, before[ROW], rows)]
-    if rejects.height and rows.is_in(rejects[ROW].implode()).any():
+    source = _source(step, before, rows, rejects)
+    if rejects.height and among(rejects[ROW], rows).any():
         msg = f"stage {step.name!r} both kept and rejected a row; each row may end once"
         raise Halted(msg)
     changed = [name for name in LINEAGE if not source[name].equals(after[name], null_equal=True)]
@@ -236,21 +257,31 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
         raise Halted(msg)
 
 
+def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataFrame) -> pl.DataFrame:
+    """The lineage of ``before`` by each of ``rows``.
+
+    Raises:
+        Halted: one of ``rows`` is not among ``before``.
+    """
+    if rows.equals(before[ROW]):
+        return before
+    if step.unique and before.height == len(rows) + rejects.height:
+        # Most often nothing is gone but what was rejected, and that is a few rows of many.
+        source = without(before.select(ROW, *LINEAGE), before[ROW].search_sorted(rejects[ROW]).sort())
+        if rows.equals(source[ROW]):
+            return source
+    return before.select(LINEAGE)[_places(step, before[ROW], rows)]
+
+
 def _places(step: Step, before: pl.Series, rows: pl.Series) -> pl.Series:
     """Where in ``before`` the first row of the record of each of ``rows`` stands; both ascend.
 
     Raises:
         Halted: one of ``rows`` is not among ``before``.
     """
-    if rows.is_empty():
-        return rows
-    given, kept = before.to_numpy(), rows.to_numpy()
-    if given[0] <= kept[0] and kept[-1] <= given[-1]:
-        place = np.zeros(int(given[-1] - given[0]) + 1, np.uint32)
-        place[(given - given[0])[::-1]] = np.arange(len(given), dtype=np.uint32)[::-1]
-        places = place[kept - given[0]]
-        if (given[places] == kept).all():
-            return pl.Series(places)
+    places = first_places(before, rows)
+    if places is not None:
+        return places
     msg = f"stage {step.name!r} gave rows that it was not given; `_row` must come from its input"
     raise Halted(msg)
 
@@ -261,26 +292,16 @@ def _grew(before: pl.Series, after: pl.Series) -> bool:
 
 
 def _settled(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
-    dead = rejects.select(
-        ROW,
-        pl.lit(int(Outcome.DEAD_LETTERED), pl.UInt8).alias("outcome"),
-        pl.lit(step.name).alias("stage"),
-        "reason",
-    )
+    dead = _ended(rejects[ROW], Outcome.DEAD_LETTERED, step.name, rejects["reason"]) if rejects.height else SETTLED_SCHEMA.to_frame()
     if step.unique and before.height == after.height + rejects.height:
         return dead
-    rows = before.select(ROW if step.unique else pl.col(ROW).unique(maintain_order=True))
-    given = rows[ROW].to_numpy()
+    rows = before[ROW] if step.unique else before[ROW].unique(maintain_order=True)
+    given = rows.to_numpy()
     left = np.ones(int(given[-1] - given[0]) + 1, np.bool_)
     for ended in (after[ROW], rejects[ROW]):
         left[ended.to_numpy() - given[0]] = False
-    dropped = rows.filter(pl.Series(left[given - given[0]])).select(
-        ROW,
-        pl.lit(int(step.drops), pl.UInt8).alias("outcome"),
-        pl.lit(step.name).alias("stage"),
-        pl.lit(step.drops.label).alias("reason"),
-    )
-    return pl.concat([dead, dropped])
+    dropped = _ended(pl.Series(given[left[given - given[0]]]), step.drops, step.name, step.drops.label)
+    return pl.concat([dead, dropped]) if dead.height else dropped
 
 
 def compile_chain(

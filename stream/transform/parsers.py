@@ -13,7 +13,7 @@ from stream.transform.patterns import check_pattern
 from stream.transform.stage import SchemaMismatch
 from stream.transform.texts import WRONG_TYPE, check_text_type, from_text
 from stream.transform.types import TIMESTAMP, parse_type
-from stream.transform.values import FIRST_US, LAST_US
+from stream.transform.values import in_range, repeats
 
 PARSE_FAILED: Final = "parse_failed"
 TEXT: Final = "text"
@@ -27,24 +27,28 @@ class Parser:
     read: Callable[[pl.Series], tuple[pl.DataFrame, pl.Series]]
 
 
-def _evaluator(columns: Mapping[str, pl.Expr], failed: pl.Expr, name: str) -> Callable[[pl.Series], tuple[pl.DataFrame, pl.Series]]:
-    reason = pl.when(pl.col(TEXT).is_not_null() & failed.fill_null(value=True)).then(pl.lit(f"{PARSE_FAILED}:{name}")).alias("reason")
+Read = Callable[[pl.Series], tuple[pl.DataFrame, pl.Series]]
+
+
+def evaluator(columns: Mapping[str, pl.Expr], failed: pl.Expr, reason: str) -> Read:
+    """Evaluates ``columns`` of the text; where it is not null and ``failed`` is true there is ``reason``."""
     exprs = [value.alias(column) for column, value in columns.items()]
+    told = pl.when(pl.col(TEXT).is_not_null() & failed.fill_null(value=True)).then(pl.lit(reason)).alias("reason")
 
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-        frame = text.alias(TEXT).to_frame()
-        return frame.select(exprs), frame.select(reason).to_series()
+        # Both at once, so that what they share is done once.
+        done = text.alias(TEXT).to_frame().lazy().select(*exprs, told).collect()
+        return done.drop("reason"), done["reason"]
 
     return read
 
 
-Read = Callable[[pl.Series], tuple[pl.DataFrame, pl.Series]]
-
-
 def by_distinct(read: Read) -> Read:
-    """``read`` over the distinct values only, for what costs much a value and has few values."""
+    """``read`` over the distinct values only, where there are few, for what costs much a value."""
 
     def apply(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
+        if not repeats(text):
+            return read(text)
         distinct = text.unique(maintain_order=True)
         columns, reason = read(distinct)
         table = columns.with_columns(distinct.alias(TEXT), reason.alias("reason"))
@@ -74,9 +78,10 @@ def regex(pattern: str, types: Mapping[str, str], name: str, path: tuple[str | i
 
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
         found = text.str.extract_groups(pattern)
-        # Where nothing matches all fields are null; whether anything does is asked apart, since groups may be optional.
-        failed = text.is_not_null() & ~text.str.contains(pattern)
         raw = pl.DataFrame({group: found.struct.field(group) for group in groups})
+        # Where nothing matches all groups are null; they may be where something does, so of those it is asked apart.
+        empty = text.is_not_null() & raw.select(pl.all_horizontal(pl.all().is_null())).to_series()
+        failed = empty.scatter(empty.arg_true(), ~text.filter(empty).str.contains(pattern)) if empty.any() else empty
         done = raw.select(from_text(pl.col(group), kind).alias(group) for group, kind in kinds.items())
         marks = [pl.when(failed).then(pl.lit(f"{PARSE_FAILED}:{name}"))]
         for group in groups:
@@ -96,47 +101,48 @@ def timestamp(formats: Sequence[str], zone: str, into: str, name: str) -> Parser
     Raises:
         SchemaMismatch: no such zone, or a format that cannot be read.
     """
-    read = []
+    moments = []
     for at, form in enumerate(formats):
         try:
-            value = _moment(form, zone)
-            pl.DataFrame({TEXT: ["x"]}).select(value)
+            moment = _moment(form, zone)
+            pl.DataFrame({TEXT: ["x"]}).select(moment)
         except PolarsError as error:
             said = str(error).splitlines()[0]
             path = ("timezone",) if "zone" in said else ("timestamp", at)
             message = f"times cannot be read as {form!r} in the zone {zone!r}: {said}"
             raise SchemaMismatch(path, message, "see chrono's strftime for formats, the IANA database for zones") from error
-        read.append(value)
-    done = pl.coalesce(read)
-    return Parser({into: TIMESTAMP}, _evaluator({into: done}, done.is_null(), name))
+        moments.append(moment)
+    failed = pl.lit(f"{PARSE_FAILED}:{name}")
+
+    def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
+        done = in_range(text.alias(TEXT).to_frame().select(moments[0]).to_series())
+        for moment in moments[1:]:
+            left = (done.is_null() & text.is_not_null()).arg_true()
+            if not len(left):
+                break
+            done = done.scatter(left, in_range(text.gather(left).alias(TEXT).to_frame().select(moment).to_series()))
+        return done.alias(into).to_frame(), _reason(done.is_null() & text.is_not_null(), failed)
+
+    return Parser({into: TIMESTAMP}, read)
+
+
+def _reason(lost: pl.Series, reason: pl.Expr) -> pl.Series:
+    if not lost.any():
+        return pl.repeat(None, len(lost), dtype=pl.String, eager=True).alias("reason")
+    return pl.select(pl.when(lost).then(reason).alias("reason")).to_series()
+
+
+_OFFSETS: Final = ("%z", "%:z", "%#z")
 
 
 def _moment(form: str, zone: str) -> pl.Expr:
     moment = pl.col(TEXT).str.to_datetime(form, time_unit="us", strict=False)
-    if not any(offset in form for offset in ("%z", "%:z", "%#z")):
-        moment = moment.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
-    moment = moment.dt.convert_time_zone("UTC")
-    return pl.when(moment.to_physical().is_between(FIRST_US, LAST_US)).then(moment).cast(TIMESTAMP)
-
-
-URL_PARTS: Final = ("scheme", "user", "host", "port", "path", "query", "fragment")
-_URL: Final = (
-    r"^(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):)?(?://(?:(?P<user>[^/?#@\s]*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^/?#:@\s]*)"
-    r"(?::(?P<port>[0-9]{0,5}))?)?(?P<path>[^?#\s]*)(?:\?(?P<query>[^#\s]*))?(?:#(?P<fragment>\S*))?$"
-)
-"""RFC 3986, appendix B, with the authority taken apart."""
-
-
-def url(prefix: str, parts: Sequence[str], name: str) -> Parser:
-    """Parts of an absolute or relative URL, percent-encoding untouched; host and scheme in lower case."""
-    groups = pl.col(TEXT).str.extract_groups(_URL)
-    every: dict[str, pl.Expr] = {part: groups.struct.field(part) for part in URL_PARTS}
-    every["scheme"], every["host"] = every["scheme"].str.to_lowercase(), every["host"].str.to_lowercase()
-    port = pl.when(every["port"] != "").then(every["port"])
-    every["port"] = port.cast(pl.UInt16, strict=False)
-    failed = ~pl.col(TEXT).str.contains(_URL) | (port.is_not_null() & every["port"].is_null())
-    kinds: dict[str, pl.DataType] = {f"{prefix}{part}": pl.UInt16() if part == "port" else pl.String() for part in parts}
-    return Parser(kinds, _evaluator({f"{prefix}{part}": every[part] for part in parts}, failed, name))
+    if any(offset in form for offset in _OFFSETS):
+        return moment.dt.convert_time_zone("UTC")
+    if zone == "UTC":
+        # No time is skipped or comes twice there, and to look for those takes four times as long as to read the text.
+        return moment.dt.replace_time_zone("UTC")
+    return moment.dt.replace_time_zone(zone, ambiguous="null", non_existent="null").dt.convert_time_zone("UTC")
 
 
 _BROWSERS: Final = (
@@ -181,7 +187,7 @@ def user_agent(prefix: str, name: str) -> Parser:
         f"{prefix}device": _first_that_fits(_DEVICES),
     }
     kinds: dict[str, pl.DataType] = {column: pl.Int32() if column.endswith("version") else pl.String() for column in columns}
-    return Parser(kinds, by_distinct(_evaluator(columns, pl.lit(value=False), name)))
+    return Parser(kinds, by_distinct(evaluator(columns, pl.lit(value=False), f"{PARSE_FAILED}:{name}")))
 
 
 def _first_that_fits(table: Sequence[tuple[str, str]]) -> pl.Expr:

@@ -103,6 +103,10 @@ class StageConfig(BaseModel):
         """How long what ``table_urls`` name is good for before it is read again; None: for as long as the worker lives."""
         return None
 
+    def table_logins(self) -> Mapping[str, str]:
+        """References of the secrets that tables are read with, by what ``table_urls`` names."""
+        return {}
+
     def secret_names(self) -> tuple[str, ...]:
         """References of secrets to resolve before ``bind``, such as ``env:MASK_KEY``."""
         return ()

@@ -6,7 +6,7 @@ That is why no format is ever inferred from a column, and why every reader here 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Final
+from typing import Final, cast
 
 import polars as pl
 
@@ -33,12 +33,19 @@ def timestamps(text: pl.Series) -> pl.Series:
     # The one format most producers write is tried alone first: it costs a tenth of the others together.
     quick = text.str.to_datetime(_SECONDS_ZULU, time_unit="us", time_zone="UTC", strict=False)
     quick = quick.to_frame().select(pl.when(text.str.len_bytes() == 20).then(pl.first())).to_series()
-    left = quick.is_null() & text.is_not_null()
-    if left.any():
-        rest = pl.select(pl.when(left).then(text)).to_series()
-        quick = pl.select(pl.coalesce(quick, _timestamps_any(rest))).to_series()
-    micros = quick.to_physical()
-    return pl.select(pl.when(micros.is_between(FIRST_US, LAST_US)).then(quick).cast(TIMESTAMP)).to_series().alias(text.name)
+    if quick.null_count() > text.null_count():
+        left = (quick.is_null() & text.is_not_null()).arg_true()
+        quick = quick.scatter(left, _timestamps_any(text.gather(left)))
+    return in_range(quick).alias(text.name)
+
+
+def in_range(moments: pl.Series) -> pl.Series:
+    """``moments`` in UTC, with null in place of those that not every reader of the files can show."""
+    micros = moments.to_physical()
+    first, last = cast("int | None", micros.min()), cast("int | None", micros.max())
+    if first is None or last is None or (first >= FIRST_US and last <= LAST_US):
+        return moments.cast(TIMESTAMP)
+    return pl.select(pl.when(micros.is_between(FIRST_US, LAST_US)).then(moments).cast(TIMESTAMP)).to_series()
 
 
 def _timestamps_any(text: pl.Series) -> pl.Series:
@@ -112,3 +119,12 @@ def lacking(wire: pl.Expr, kind: Type) -> pl.Expr:
     if kind.kind is Kind.OBJECT:
         found += [wire.is_not_null() & lacking(wire.struct.field(name), inner) for name, inner in kind.fields if may_lack(inner)]
     return pl.any_horizontal(found).fill_null(value=False)
+
+
+_FEW: Final = 2
+
+
+def repeats(values: pl.Series) -> bool:
+    """Whether values occur so often that finding the distinct ones costs less than doing something expensive to all."""
+    distinct = cast("int", values.approx_n_unique())
+    return distinct * _FEW <= len(values) - values.null_count()

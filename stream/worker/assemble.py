@@ -44,7 +44,7 @@ from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, op
 from stream.worker.leasing import open_leases
 from stream.worker.loaders import open_loaders
 from stream.worker.parts import Bell, Parts, StreamParts, to_all
-from stream.worker.places import located, read_object
+from stream.worker.places import is_there, located, read_object
 from stream.worker.reading import Opened, Reading, Surroundings, open_reading
 from stream.worker.recent import RECENT_SHARE, RecentSegments
 from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
@@ -254,8 +254,7 @@ async def require(urls: tuple[str, ...], base: Path, session: AwsSession) -> Non
         Fatal: there is none; nothing has been read.
     """
     for url in urls:
-        folder, _, key = located(url, base).rpartition("/")
-        if not [info async for info in open_store(folder, session).list(key) if not key or info.key == key][:1]:
+        if not await is_there(session, url, base):
             msg = f"there is no object {url}, which the pipeline requires before anything is read: run again once it is there"
             raise Fatal(msg)
 

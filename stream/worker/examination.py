@@ -19,7 +19,8 @@ from stream.contracts import Clock
 from stream.errors import DefinitionError, StreamError
 from stream.pipeline.access import needed
 from stream.pipeline.model import Pipeline
-from stream.worker.probes import NOT_TRIED, Probe, probes
+from stream.worker.probe import Noted, Probe
+from stream.worker.probes import NOT_TRIED, probes
 
 PATIENCE: Final = 20.0
 """Seconds that one look may take."""
@@ -182,6 +183,8 @@ async def _tried(probe: Probe, patience: float) -> Finding:
         return Finding(
             probe.check, Verdict.FAILED, f"{probe.what}: no answer in {patience:g} s", "check the network policy, endpoints and DNS"
         )
+    except Noted as error:
+        return Finding(probe.check, Verdict.NOTE, f"{probe.what}: {error}", probe.remedy)
     except (StreamError, OSError) as error:
         return Finding(probe.check, Verdict.FAILED, f"{probe.what}: {error}", probe.remedy)
     return Finding(probe.check, Verdict.OK, f"{probe.what}: {said}")

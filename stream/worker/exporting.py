@@ -20,7 +20,7 @@ from stream.audit.export import FIRST_PROBE, LONGEST_PROBE, Answer, Cursor, Dest
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
 from stream.audit.objects import Area, url_in
-from stream.audit.spans import Shape
+from stream.audit.shape import Shape
 from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
@@ -314,9 +314,11 @@ class WaitingCheckpoints:
 
 
 async def open_export(
-    pipeline: Pipeline, endpoint: str | None, base: Path, env: Mapping[str, str], stack: AsyncExitStack
+    pipeline: Pipeline, endpoint: str | None, base: Path, env: Mapping[str, str], stack: AsyncExitStack, emit: Emit
 ) -> tuple[Exporter, LogUnits, list[str]]:
     """An exporter to ``endpoint`` or the pipeline's own collector, and the shards in the log of ``pipeline``, which reads one stream.
+
+    ``emit`` hears what the collector does not take, and when it is asked again.
 
     Raises:
         DefinitionError: there is no endpoint.
@@ -333,13 +335,9 @@ async def open_export(
     log = CommitLog(stores.state, pipeline.application, clock, "export")
     areas = stores.areas(located(pipeline.state, base), kinesis.stream)
     units = LogUnits(log, kinesis.stream, areas, stores.targets[LEDGER], otlp.destinations)
-    sender = await open_sender(otlp, env, base, clock, _nobody, stack, functools.partial(read_secret, session))
+    sender = await open_sender(otlp, env, base, clock, emit, stack, functools.partial(read_secret, session))
     shards = [shard async for shard in shards_of(stores.state, kinesis.stream)]
-    return Exporter(units, stores.state, sender, shape_of(otlp), clock, _nobody, kinesis.stream), units, shards
-
-
-def _nobody(_: events.Event) -> None:
-    """Commands say at the end what they did."""
+    return Exporter(units, stores.state, sender, shape_of(otlp), clock, emit, kinesis.stream), units, shards
 
 
 async def export_range(exporter: Exporter, units: LogUnits, shards: Sequence[str], after: int, last: int | None) -> tuple[int, int]:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from stream.aws.kinesis import IteratorAt, IteratorKind, open_kinesis
 from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.errors import DefinitionError, Fatal
-from stream.pipeline.access import needed
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import fetch_resources, is_remote
 from stream.pipeline.secrets import find_secret, references
+from stream.sink.redshift import RedshiftSinkConfig
 from stream.storage.open import open_store
-from stream.worker.places import located, read_object
+from stream.worker.places import is_there, located, read_object
+from stream.worker.probe import Probe
+from stream.worker.service_probes import consumer_probes, lease_probes, notice_probes, warehouse_probes
 
 NOBODY: Final = '"00000000000000000000000000000000"'
 """A tag that no object has: a replacement under this condition is allowed or denied, and never made."""
@@ -28,27 +27,15 @@ PROBE_KEY: Final = "_preflight/doctor"
 
 NOT_TRIED: Final[Mapping[str, str]] = {
     "s3:DeleteObject": "in a bucket with versions, deleting what is not there leaves a mark",
+    "kinesis:RegisterStreamConsumer": "a consumer would be registered",
+    "kinesis:SubscribeToShard": "a worker that is subscribed would lose its subscription",
     "sns:Publish": "somebody would be told",
-    "dynamodb:PutItem": "it would be seen as a lease",
-    "redshift-data:ExecuteStatement": "it would run",
 }
-"""Actions that cannot be tried without doing something, with the reason."""
-
-_LET: Final = "compare the role with `stream iam`; it prints what must be allowed, and --diff what is missing"
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """``look`` says what it saw, or raises a ``StreamError``."""
-
-    check: str
-    what: str
-    look: Callable[[], Awaitable[str]]
-    remedy: str = _LET
+"""Actions that cannot be tried without doing something, with the reason. Every other one that `stream iam` lists is tried."""
 
 
 def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str, str]) -> Iterator[Probe]:
-    """One for each stream, place, table, secret, required object, and each other service that must be reached."""
+    """One for each stream, place, table, secret and required object; those of consumer, lease table, warehouse and notices behind them."""
     if pipeline.source.s3 is None:
         for name in pipeline.source.kinesis.names:
             yield Probe("stream", name, functools.partial(_stream, session, name))
@@ -63,8 +50,14 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
         yield Probe("secret", name, functools.partial(_secret, name, env, base, managed))
     for url in pipeline.requires:
         yield Probe("required", url, functools.partial(_required, session, url, base))
-    for service in sorted({each.service for each in needed(pipeline)} - {"kinesis", "s3", "secretsmanager"}):
-        yield Probe("reach", service, functools.partial(_reach, session, service), "check the network policy, VPC endpoints and DNS")
+    if pipeline.source.s3 is None:
+        yield from consumer_probes(pipeline.source.kinesis, pipeline.application, session)
+    if pipeline.coordination.native is not None:
+        yield from lease_probes(pipeline.coordination.native, pipeline.application)
+    for sink in pipeline.sinks:
+        if isinstance(sink, RedshiftSinkConfig):
+            yield from warehouse_probes(sink, session)
+    yield from notice_probes(pipeline.notify)
 
 
 async def _stream(session: AwsSession, name: str) -> str:
@@ -74,11 +67,16 @@ async def _stream(session: AwsSession, name: str) -> str:
             msg = f"the stream is {summary.status}; only ACTIVE and UPDATING streams can be read"
             raise Fatal(msg)
         shards = await client.list_shards(name)
+        read = False
         if shards:
-            iterator = await client.get_shard_iterator(name, shards[0].shard_id, IteratorAt(IteratorKind.LATEST))
-            await client.get_records(name, iterator, limit=1)
+            # The oldest record there is: of an encrypted stream only a record shows whether its key may be used.
+            iterator = await client.get_shard_iterator(name, shards[0].shard_id, IteratorAt(IteratorKind.TRIM_HORIZON))
+            read = (await client.get_records(name, iterator, limit=1)).frame.height > 0
     hours = summary.retention.total_seconds() / 3600
-    return f"{summary.status}, {len(shards)} shards known, records stay {hours:g} h; listed, described and read"
+    said = f"{summary.status}, {len(shards)} shards known, records stay {hours:g} h; listed, described and read"
+    if summary.encrypted and not read:
+        return f"{said}, but no record was there to show that kms:Decrypt is allowed"
+    return said
 
 
 async def _listed(session: AwsSession, url: str) -> str:
@@ -110,18 +108,7 @@ async def _secret(name: str, env: Mapping[str, str], base: Path, managed: Callab
 
 
 async def _required(session: AwsSession, url: str, base: Path) -> str:
-    folder, _, key = located(url, base).rpartition("/")
-    async for entry in open_store(folder, session).list(key):
-        if entry.key == key:
-            return "is there"
+    if await is_there(session, url, base):
+        return "is there"
     msg = "it is not there, and the worker will not begin without it"
     raise DefinitionError(msg)
-
-
-async def _reach(session: AwsSession, service: str) -> str:
-    endpoint = session.endpoint(service)
-    parts = urlsplit(endpoint)
-    _, writer = await asyncio.open_connection(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
-    writer.close()
-    await writer.wait_closed()
-    return f"{endpoint} answers"

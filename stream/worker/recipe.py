@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
+import numpy as np
 import polars as pl
 
 from stream.audit import ledger
@@ -137,15 +138,19 @@ def _files(placed: Iterable[Encoded]) -> list[OutputFile]:
 
 
 def _outcomes(transformed: Transformed) -> dict[str, int]:
-    counts = Counter({Outcome.WRITTEN.label: transformed.frame[ROW].n_unique()})
-    for value, count in transformed.settled.group_by("outcome").len().iter_rows():
+    rows = transformed.frame[ROW].to_numpy()
+    # Rows of one record stand together.
+    counts = Counter({Outcome.WRITTEN.label: int(np.count_nonzero(rows[1:] != rows[:-1])) + bool(len(rows))})
+    for value, count in enumerate(np.bincount(transformed.settled["outcome"].to_numpy()).tolist()):
         counts[Outcome(value).label] += count
     return {label: count for label, count in sorted(counts.items()) if count}
 
 
 def _rejected(settled: pl.DataFrame) -> tuple[tuple[str, str, int], ...]:
-    dead = settled.filter(pl.col("outcome") == Outcome.DEAD_LETTERED)
-    return tuple(sorted(dead.group_by("stage", "reason").len().iter_rows()))
+    dead = settled["outcome"] == Outcome.DEAD_LETTERED
+    if not dead.any():
+        return ()
+    return tuple(sorted(settled.filter(dead).group_by("stage", "reason").len().iter_rows()))
 
 
 def _last_subsequence(batch: Batch, last: int) -> int:

@@ -1,44 +1,214 @@
-"""What a worker asks of AWS, in good and in bad days, is what `stream iam` allows: nothing more is needed, nothing is allowed in vain."""
+"""What the service asks of AWS, in good and in bad days, is what `stream iam` allows: nothing more is needed, nothing is allowed in vain.
+
+Loading into Redshift is judged likewise in tests/redshift/campaign_permissions.py.
+"""
 
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import polars as pl
+import pytest
+from typer.testing import CliRunner
 
+from stream.cli.main import app
 from stream.pipeline.access import Account
 from stream.pipeline.grants import allows
 from stream.pipeline.lint import check
-from stream.pipeline.roles import Role, accesses, policy
-from tests.recording import ACCOUNT, REGION, recording
+from stream.pipeline.roles import Document, Role, accesses, policy
+from tests.chaos.conftest import client
+from tests.chaos.world import World
+from tests.recording import ACCOUNT, REGION, Asked, Naming, Recorder, judge, recording
 
 LOOKUP = '  - lookup: {{table: "s3://{bucket}/reference/kinds.parquet", on: kind, take: {{named: name}}, missing: "null"}}'
 MASK = "  - mask: {columns: [note], method: keyed_hash, key: {env: MASK_KEY}}"
+BY_MOTO = ("S3", "DYNAMODB", "SNS", "SECRETS_MANAGER", "STS")
+LEASE_KEY = {
+    "AttributeDefinitions": [{"AttributeName": "leaseKey", "AttributeType": "S"}],
+    "KeySchema": [{"AttributeName": "leaseKey", "KeyType": "HASH"}],
+    "BillingMode": "PAY_PER_REQUEST",
+}
+
+MakeWorld = Callable[..., World]
 
 
-def test_the_actions_of_a_worker_are_those_of_its_policy(make_world):
-    world = make_world(2, s3=True)
+class Recorders:
+    """In front of everything that a world's workers talk to."""
+
+    def __init__(self, *recorders: Recorder) -> None:
+        self._recorders = recorders
+
+    @property
+    def seen(self) -> set[Asked]:
+        return {each for recorder in self._recorders for each in recorder.seen}
+
+
+@contextmanager
+def recorded(world: World, naming: Naming | None = None) -> Iterator[Recorders]:
+    naming = naming or Naming(stream=world.stream)
+    with recording(world.environment["AWS_ENDPOINT_URL_S3"], naming) as (others, moto), recording(world.url, naming) as (url, kinesis):
+        world.environment = {
+            **world.environment,
+            "AWS_ENDPOINT_URL_KINESIS": url,
+            **{f"AWS_ENDPOINT_URL_{service}": others for service in BY_MOTO},
+        }
+        yield Recorders(moto, kinesis)
+
+
+def granted(path: Path, role: Role = Role.WORKER) -> Document:
+    made = check(path, {"MASK_KEY": "any"})
+    assert made.pipeline is not None, [finding.render() for finding in made.findings]
+    return policy(accesses(made.pipeline, role, Account(ACCOUNT, REGION)))
+
+
+def put_kinds(world: World) -> None:
     table = io.BytesIO()
     pl.DataFrame({"kind": ["a", "b", "c"], "name": ["A", "B", "C"]}).write_parquet(table)
     world.s3.put_object(Bucket=world.bucket, Key="reference/kinds.parquet", Body=table.getvalue())
+
+
+def test_a_worker_that_polls_through_a_crash_and_a_change_of_definition(make_world: MakeWorld) -> None:
+    world = make_world(2, s3=True)
+    put_kinds(world)
     path = world.pipeline(stages=f"{LOOKUP.format(bucket=world.bucket)}\n{MASK}")
-    made = check(path, {"MASK_KEY": "any"})
-    assert made.pipeline is not None, [finding.render() for finding in made.findings]
-    with recording(world.environment["AWS_ENDPOINT_URL_S3"]) as (s3, objects), recording(world.url, world.stream) as (kinesis, records):
-        world.environment = {**world.environment, "AWS_ENDPOINT_URL_S3": s3, "AWS_ENDPOINT_URL_KINESIS": kinesis}
+    with recorded(world) as recorders:
         world.produce(300)
         # Dies with an intent; the next one cannot make the same bytes, replaces the files and takes back the ones that were announced.
         world.crash(path, "IntentCreated", MASK_KEY="before")
         world.split()
         world.produce(100)
         world.finish(path, MASK_KEY="after")
-        seen = objects.seen | records.seen
-    document = policy(accesses(made.pipeline, Role.WORKER, Account(ACCOUNT, REGION)))
-    refused = sorted(each for each in seen if not allows(document, each.action, each.resource, each.prefix))
-    assert refused == []
-    allowed = {action for statement in document["Statement"] for action in statement["Action"]}
-    assert {each.action for each in seen} == allowed
-    for statement in document["Statement"]:
-        for resource in statement["Resource"]:
-            part = {"Statement": [{**statement, "Resource": [resource]}]}
-            assert any(allows(part, each.action, each.resource, each.prefix) for each in seen), f"{resource} is allowed in vain"
+    judge(granted(path), recorders.seen)
+
+
+FULL = """
+coordination: {{native: {{failover: 3s, look: 300ms}}}}
+notify: {{sns: "{topic}"}}
+requires: ["s3://{bucket}/reference/kinds.parquet"]
+"""
+MANAGED = "  - mask: {columns: [note], method: keyed_hash, key: {secrets_manager: chaos/mask}}"
+
+
+@pytest.fixture
+def full(make_world: MakeWorld) -> Iterator[tuple[World, Path, Naming]]:
+    """A pipeline that uses whatever it can: fan-out, leases, a reference table, a managed secret, a topic, an object that must be there."""
+    world = make_world(2, s3=True)
+    put_kinds(world)
+    url = world.environment["AWS_ENDPOINT_URL_S3"]
+    secrets, topics, tables = (client(service, url) for service in ("secretsmanager", "sns", "dynamodb"))
+    secret = secrets.create_secret(Name="chaos/mask", SecretString="key")["ARN"]
+    topic = topics.create_topic(Name="halted")["TopicArn"]
+    tables.create_table(TableName="chaos", **LEASE_KEY)
+    path = world.pipeline(start="trim_horizon, retrieval: fan_out", stages=f"{LOOKUP.format(bucket=world.bucket)}\n{MANAGED}")
+    path.write_text(path.read_text() + FULL.format(topic=topic, bucket=world.bucket))
+    yield world, path, Naming(stream=world.stream, secrets={"chaos/mask": secret})
+    tables.delete_table(TableName="chaos")
+    secrets.delete_secret(SecretId="chaos/mask", ForceDeleteWithoutRecovery=True)
+    for each in (secrets, topics, tables):
+        each.close()
+
+
+def stopped_by_dead_letters(world: World, path: Path) -> None:
+    """A worker of the same pipeline whose records are all bad: its shards halt, and it tells."""
+    strict = path.with_name("strict.yaml")
+    strict.write_text(path.read_text().replace("min_records: 100000", "min_records: 10"))
+    world.put_all([b'{"other": 1}'] * 60)
+    worker = world.start(strict)
+    worker.until(lambda: worker.said().count('"event":"shard_halted"') == len(world.open_shards()))
+    assert worker.drain() == 1
+    assert "notification_failed" not in worker.said()
+
+
+COMMANDS = (
+    ("doctor", "FILE"),
+    ("audit", "verify", "FILE"),
+    ("audit", "ls", "FILE"),
+    ("leases", "ls", "FILE"),
+    ("dlq", "top", "FILE"),
+    ("dlq", "ls", "FILE"),
+)
+
+
+def test_a_fleet_with_everything_that_a_pipeline_can_use(full: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch) -> None:
+    world, path, naming = full
+    document = granted(path)
+    with recorded(world, naming) as recorders:
+        first = world.start(path)
+        world.produce(200)
+        first.until(world.committed)
+        assert "retrieval_changed" not in first.said(), first.said()
+        world.split()
+        world.produce(200)
+        first.until(world.committed)
+        assert first.drain() == 0
+        # Whoever comes next removes the row of the shard that has ended, since its children have begun.
+        world.produce(100)
+        # What a worker leaves half-done is read again by polling.
+        world.crash(path, "IntentCreated")
+        world.finish(path)
+        stopped_by_dead_letters(world, path)
+        # Files are taken back by whoever finds an intent that it cannot complete as it stands: the test above.
+        judge(document, recorders.seen, in_vain=["s3:DeleteObject"])
+        by_workers = recorders.seen
+        for name, value in world.environment.items():
+            monkeypatch.setenv(name, value)
+        for command in COMMANDS:
+            ran = CliRunner().invoke(app, [str(path) if word == "FILE" else word for word in command])
+            assert ran.exit_code == 0, ran.output
+        by_people = recorders.seen - by_workers
+    # The one thing that is looked at and not needed: the doctor makes do without.
+    assert {each.action for each in by_people if not allows(document, each.action, each.resource, each.prefix)} <= {
+        "sns:GetTopicAttributes"
+    }
+
+
+def test_a_table_that_is_missing_is_made_with_the_right_of_the_role_bootstrap(make_world: MakeWorld) -> None:
+    world = make_world(1, s3=True)
+    path = world.pipeline()
+    path.write_text(path.read_text() + f"coordination: {{native: {{table: made-{world.stream}, failover: 3s, look: 300ms}}}}\n")
+    with recorded(world) as recorders:
+        world.produce(20)
+        world.finish(path)
+    document = granted(path)
+    beyond = {each for each in recorders.seen if not allows(document, each.action, each.resource, each.prefix)}
+    table = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/made-{world.stream}"
+    assert beyond == {Asked("dynamodb:CreateTable", table)}
+    assert allows(granted(path, Role.BOOTSTRAP), "dynamodb:CreateTable", table)
+
+
+ARCHIVE = """
+application: archive
+source:
+  s3: {{url: "s3://{bucket}/in/", manifest: "s3://{bucket}/lists/today", shards: 2}}
+  schema: {{id: int64, kind: string}}
+sinks:
+  - s3: {{url: "s3://{bucket}/lake/"}}
+requires: ["s3://{bucket}/in/_SUCCESS"]
+metrics: {{port: 0}}
+state: "s3://{bucket}/state/"
+"""
+
+
+def test_a_run_over_objects_needs_what_the_role_backfill_may(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(1, s3=True)
+    for number in range(4):
+        lines = "\n".join(json.dumps({"id": number * 10 + at, "kind": "a"}) for at in range(10))
+        world.s3.put_object(Bucket=world.bucket, Key=f"in/{number}.ndjson", Body=f"{lines}\n{{broken\n".encode())
+    world.s3.put_object(Bucket=world.bucket, Key="in/_SUCCESS", Body=b"")
+    listed = "\n".join(f"{number}.ndjson" for number in range(4))
+    world.s3.put_object(Bucket=world.bucket, Key="lists/today", Body=listed.encode())
+    path = world.folder / "archive.yaml"
+    path.write_text(ARCHIVE.format(bucket=world.bucket))
+    with recorded(world) as recorders:
+        for name, value in world.environment.items():
+            monkeypatch.setenv(name, value)
+        for command in (["run", str(path), "--once"], ["dlq", "redrive", str(path)]):
+            ran = CliRunner().invoke(app, command)
+            assert ran.exit_code == 0, ran.output
+    assert len(world.objects("lake/")) >= 2
+    # Files are taken back by whoever finds an intent that it cannot complete as it stands.
+    judge(granted(path, Role.BACKFILL), recorders.seen, in_vain=["s3:DeleteObject"])

@@ -32,6 +32,8 @@ from tests.frames import batch, ticks
 from tests.fuzz.corpus import CORPUS, TOKENS
 
 BATCH = 5_000
+SPARSE, FEW = 5, 20
+"""How many batches come to one of good records, of which so many are bent."""
 HUNG_SECONDS = 600
 """Longer than any batch takes on any machine; what takes as long has hung, and the process ends with a traceback."""
 
@@ -103,8 +105,8 @@ def bent(record: bytes, others: list[bytes], dice: random.Random) -> bytes:
     return bytes(data)
 
 
-def check(it: Target, given: list[bytes], dice: random.Random) -> Counter[str]:
-    """Outcomes of one batch.
+def check(it: Target, given: list[bytes], alone: list[int]) -> Counter[str]:
+    """Outcomes of one batch; the records at the places of ``alone`` are read once more, each by itself.
 
     Raises:
         AssertionError: a record did not end, ended twice, for a reason that nobody knows, or otherwise than alone.
@@ -116,11 +118,11 @@ def check(it: Target, given: list[bytes], dice: random.Random) -> Counter[str]:
     assert got.frame["_row"].is_sorted()
     codes = Counter(reason.partition(":")[0] for reason in got.settled["reason"])
     assert set(codes) <= it.reasons, set(codes) - it.reasons
-    for row in dice.sample(range(len(given)), 2):
-        alone = it.chain.run(Batch(whole.frame[row : row + 1], 0), "s")
-        assert alone.settled["reason"].to_list() == got.settled.filter(pl.col("_row") == row)["reason"].to_list(), given[row]
+    for row in alone:
+        single = it.chain.run(Batch(whole.frame[row : row + 1], 0), "s")
+        assert single.settled["reason"].to_list() == got.settled.filter(pl.col("_row") == row)["reason"].to_list(), given[row]
         among = got.frame.filter(pl.col("_row") == row).drop("_row")
-        assert alone.frame.drop("_row").equals(among), given[row]
+        assert single.frame.drop("_row").equals(among), given[row]
     codes["decoded"] = kept.len()
     return codes
 
@@ -133,7 +135,11 @@ def fuzz(name: str, records: int, seed: int) -> Counter[str]:
         given = [bent(dice.choice(it.records), it.records, dice) for _ in range(min(BATCH, records - start))]
         faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
         try:
-            outcomes += check(it, given, dice)
+            outcomes += check(it, given, dice.sample(range(len(given)), min(2, len(given))))
+            if number % SPARSE == 0:
+                # A few bad records among many good ones are looked for in another way than many.
+                bad = sorted(dice.sample(range(len(given)), min(FEW, len(given))))
+                check(it, [given[at] if at in bad else it.records[0] for at in range(len(given))], bad)
         except Exception as error:
             error.add_note(f"target {name}, seed {seed}, batch {number}")
             raise

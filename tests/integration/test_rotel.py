@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from stream.audit.ids import hex_ids
 from stream.audit.ledger import read_segment
-from stream.audit.spans import Shape, requests
+from stream.audit.shape import Shape
+from stream.audit.spans import requests
 from stream.cli.main import app
 from stream.commit.manifest import decode
 from stream.local.flights import flights_table

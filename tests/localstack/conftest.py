@@ -1,4 +1,4 @@
-"""One LocalStack for all tests; a fresh stream and a fresh bucket in every test."""
+"""One LocalStack for the tests of a file; a fresh stream and a fresh bucket in every test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.localstack.running import running
 _NUMBERS = count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     prepare()
     with running(os.environ["LOCALSTACK_PYTHON"]) as url:

@@ -20,6 +20,12 @@ PATIENCE = 180.0
 _LOOK = 0.5
 
 
+def aws_command() -> tuple[str, str]:
+    """The command line of AWS, which comes with LocalStack."""
+    python = os.environ["LOCALSTACK_PYTHON"]
+    return python, str(Path(python).with_name("aws"))
+
+
 @contextmanager
 def running(python: str) -> Iterator[str]:
     """The URL of a LocalStack of this process's own, run by the interpreter ``python`` of its environment."""

@@ -166,7 +166,7 @@ def test_the_command_is_one_that_the_worker_understands(over, tmp_path):
 
 def test_every_pool_of_threads_is_as_large_as_the_request_of_cpu():
     made = {each["name"]: each for each in worker({})["env"]}
-    for name in ("STREAM_THREADS", "POLARS_MAX_THREADS", "OMP_NUM_THREADS", "TOKIO_WORKER_THREADS"):
+    for name in ("STREAM_THREADS", "OMP_NUM_THREADS", "TOKIO_WORKER_THREADS"):
         assert made[name]["valueFrom"]["resourceFieldRef"] == {"resource": "requests.cpu", "divisor": "1"}
     assert "--threads=$(STREAM_THREADS)" in worker({})["args"]
 

@@ -12,9 +12,10 @@ from pydantic import Field, model_validator
 
 from stream.batch import DATA
 from stream.transform.decode import DecoderConfig, Unknown
+from stream.transform.decoders.depth import too_deep
 from stream.transform.decoders.json import Json
 from stream.transform.decoders.nested import read_payloads
-from stream.transform.decoders.rows import EMPTY, TOO_DEEP, too_deep
+from stream.transform.decoders.rows import EMPTY, TOO_DEEP
 from stream.transform.stage import Applied, BoundStage, SchemaMismatch
 from stream.transform.types import SYSTEM, TIMESTAMP, RecordSchema
 from stream.transform.values import FIRST_US, LAST_US

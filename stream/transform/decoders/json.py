@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
 import msgspec
+import numpy as np
 import polars as pl
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -15,6 +16,7 @@ from stream.transform import values
 from stream.transform.decode import DecoderConfig, Unknown
 from stream.transform.decoders.native import NativeReader, native_reader
 from stream.transform.decoders.rows import WRONG_TYPE, Reader
+from stream.transform.places import without
 from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
 from stream.transform.types import SYSTEM, Kind, RecordSchema
 
@@ -27,6 +29,9 @@ WINDOW_ROWS: Final = 8192
 """Records read in one go; where one of them is bad, this many are looked at singly."""
 WINDOW_BYTES: Final = 8 * 1024 * 1024
 """Payload bytes after which a window ends early; a single larger record is a window of its own."""
+
+
+_FEW: Final = 256
 
 
 class Json(DecoderConfig):
@@ -67,6 +72,7 @@ class Json(DecoderConfig):
         assert schema is not None  # noqa: S101 - output() has refused None
         strict, capture = self.unknown is Unknown.REJECT, self.unknown is Unknown.CAPTURE
         reader, members = Reader(schema, strict=strict), _Members(schema, capture=capture)
+        converter = _Converter(schema, capture=capture)
         quick = native_reader(schema, strict=strict)
         extra = _Members(schema, capture=True, json=False) if capture else None
 
@@ -74,24 +80,39 @@ class Json(DecoderConfig):
             accepted: list[pl.DataFrame] = []
             rejects: list[pl.DataFrame] = []
             for window in _windows(frame):
-                good, bad = _decode_window(window, reader, members, schema)
+                good, bad = _decode_window(window, reader, members, converter, declared)
                 accepted.append(good)
                 rejects.append(bad)
             if not accepted:
                 return Applied(frame.select(SYSTEM).with_columns(pl.lit(None, dtype).alias(name) for name, dtype in declared.items()))
             return Applied(pl.concat(accepted), pl.concat(rejects))
 
-        return ordinary if quick is None else _by_kernel(quick, extra, ordinary)
+        return ordinary if quick is None else _by_kernel(quick, extra, reader, ordinary)
 
 
-def _by_kernel(quick: NativeReader, extra: _Members | None, ordinary: BoundStage) -> BoundStage:
+def _sorted_out(frame: pl.DataFrame, reader: Reader, ordinary: BoundStage) -> Applied:
+    """As ``ordinary``, but of few records those that are plainly bad are told first: setting up for columns costs as much as thousands."""
+    if frame.height > _FEW:
+        return ordinary(frame)
+    reasons = [reader.refuses(record) for record in frame[DATA].to_list()]
+    bad = [at for at, reason in enumerate(reasons) if reason is not None]
+    if not bad:
+        return ordinary(frame)
+    refused = _rejects(frame, bad, [reason for reason in reasons if reason is not None])
+    other = ordinary(frame[[at for at, reason in enumerate(reasons) if reason is None]])
+    return Applied(other.frame, refused if other.rejects is None else pl.concat([refused, other.rejects]).sort(ROW))
+
+
+def _by_kernel(quick: NativeReader, extra: _Members | None, reader: Reader, ordinary: BoundStage) -> BoundStage:
     """Reads with ``quick``, and in the ``ordinary`` way what it does not vouch for."""
 
     def decode(frame: pl.DataFrame) -> Applied:
         columns, marked = quick.read(frame[DATA])
         if marked is not None:
-            other = ordinary(frame.filter(marked))
-            frame, columns = frame.filter(~marked), columns.filter(~marked)
+            other = _sorted_out(frame[np.flatnonzero(marked)], reader, ordinary)
+            wanted = frame if extra is not None else frame.select(SYSTEM)
+            places = pl.Series(np.flatnonzero(marked))
+            frame, columns = without(wanted, places), without(columns, places)
         read = frame.select(SYSTEM).hstack(columns)
         if extra is not None:
             read = read.hstack(extra.columns(frame[DATA].to_arrow(compat_level=pl.CompatLevel.oldest())))
@@ -112,17 +133,21 @@ def _windows(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
         start, held = end, int(ends[end - 1])
 
 
-def _decode_window(window: pl.DataFrame, reader: Reader, members: _Members, schema: RecordSchema) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _decode_window(
+    window: pl.DataFrame, reader: Reader, members: _Members, converter: _Converter, declared: pl.Schema
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     records = window[DATA].to_arrow(compat_level=pl.CompatLevel.oldest())
     read = reader.read(records)
     head = window.select(SYSTEM)
     rejects = [_rejects(head, [index for index, _ in read.rejects], [reason for _, reason in read.rejects])]
+    if len(read.rejects) == window.height:
+        return head.clear().with_columns(pl.lit(None, kind).alias(name) for name, kind in declared.items()), rejects[0]
     if read.rejects:
-        bad = {index for index, _ in read.rejects}
-        kept = [index for index in range(window.height) if index not in bad]
-        head, records = head[kept], records.take(pa.array(kept, pa.int64()))
+        kept = np.delete(np.arange(window.height), [index for index, _ in read.rejects])
+        head = head[kept]
+        records = records.take(pa.array(kept)) if members.wanted else records
     wire = read.frame.with_columns(members.columns(records)) if members.wanted else read.frame
-    columns, reasons = _convert(wire, schema)
+    columns, reasons = converter.convert(wire)
     frame = pl.concat([head, columns], how="horizontal")
     if reasons is not None:
         refused = reasons.is_not_null()
@@ -135,22 +160,38 @@ def _rejects(head: pl.DataFrame, index: list[int], reasons: list[str]) -> pl.Dat
     return head[index].select("_row", pl.Series("reason", reasons, pl.String()))
 
 
-def _convert(wire: pl.DataFrame, schema: RecordSchema) -> tuple[pl.DataFrame, pl.Series | None]:
-    """Wire types to declared types, and per row the first column's reason to refuse it; None where no row has one."""
-    columns = [values.read(pl.col(name), kind).alias(name) for name, kind in schema]
-    checks: list[tuple[str, pl.Expr]] = []
-    for name, kind in schema:
-        if kind.converts and kind.kind is not Kind.JSON:
-            checks.append((f"{WRONG_TYPE}:{name}", values.unreadable(pl.col(name), kind)))
-        if values.may_lack(kind):
-            checks.append((f"{MISSING_FIELD}:{name}", values.lacking(pl.col(name), kind)))
-    frame = wire.select(*columns, *([EXTRA] if EXTRA in wire.columns else []))
-    marks = wire.select(check.alias(str(at)) for at, (_, check) in enumerate(checks))
-    found = [at for at in range(len(checks)) if marks[str(at)].any()]
-    if not found:
-        return frame, None
-    reason = pl.coalesce(pl.when(pl.col(str(at))).then(pl.lit(checks[at][0])) for at in found)
-    return frame, marks.select(reason.alias("reason")).to_series()
+class _Converter:
+    """Wire types to declared types, and what of them is refused; the expressions are made once, since that takes as long as many rows."""
+
+    def __init__(self, schema: RecordSchema, *, capture: bool) -> None:
+        self._columns = [values.read(pl.col(name), kind).alias(name) for name, kind in schema]
+        self._columns += [pl.col(EXTRA)] if capture else []
+        reasons: list[str] = []
+        checks: list[pl.Expr] = []
+        self._lost: list[tuple[str, int]] = []
+        for name, kind in schema:
+            if kind.converts and kind.kind is not Kind.JSON:
+                self._lost += [] if kind.fields or kind.item else [(name, len(reasons))]
+                reasons.append(f"{WRONG_TYPE}:{name}")
+                checks.append(values.unreadable(pl.col(name), kind))
+            if values.may_lack(kind):
+                reasons.append(f"{MISSING_FIELD}:{name}")
+                checks.append(values.lacking(pl.col(name), kind))
+        self._reasons, self._checks = reasons, checks
+
+    def convert(self, wire: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
+        """The columns, and per row the first column's reason to refuse it; None where no row has one."""
+        frame = wire.select(self._columns)
+        # A value that stands alone is lost where there is a null now and was none; what is inside of others must be looked at.
+        alone = {at: name for name, at in self._lost}
+        marks = wire.select(check.alias(str(at)) for at, check in enumerate(self._checks) if at not in alone)
+        lost = [(at, name) for at, name in alone.items() if frame[name].null_count() > wire[name].null_count()]
+        marks = marks.with_columns((wire[name].is_not_null() & frame[name].is_null()).alias(str(at)) for at, name in lost)
+        found = sorted(int(name) for name in marks.columns if marks[name].any())
+        if not found:
+            return frame, None
+        reason = pl.coalesce(pl.when(pl.col(str(at))).then(pl.lit(self._reasons[at])) for at in found)
+        return frame, marks.select(reason.alias("reason")).to_series()
 
 
 class _Members:

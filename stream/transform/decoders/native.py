@@ -59,14 +59,18 @@ class NativeReader:
 
 
 def native_reader(schema: RecordSchema, *, strict: bool, kernel: Any = native.KERNEL) -> NativeReader | None:
-    """A reader for ``schema``; None without a kernel, or where it does not know one of the types.
+    """A reader for ``schema``; None without a kernel, or where it does not know one of the types or there are more fields than it takes.
 
     ``strict``: records with fields that the schema does not name, at any level, are not vouched for.
     """
     if kernel is None or any(_unknown(kind) for _, kind in schema):
         return None
     fields = tuple(_node(name, kind, strict=strict) for name, kind in schema)
-    return NativeReader(kernel, kernel.plan((_OBJECT, b"", True, strict, 1, fields)), schema)
+    try:
+        plan = kernel.plan((_OBJECT, b"", True, strict, 1, fields))
+    except ValueError:
+        return None
+    return NativeReader(kernel, plan, schema)
 
 
 def _unknown(kind: Type) -> bool:

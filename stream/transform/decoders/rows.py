@@ -18,12 +18,12 @@ microseconds each, and what is left by Arrow, whose complaints name a row or els
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import json
 import re
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -32,10 +32,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from stream.transform.types import Kind, RecordSchema, Type
-
-MAX_DEPTH: Final = 128
-"""Brackets that may be open at once; far below Python's recursion limit, lest the verdict depend on the caller's stack."""
+from stream.transform.decoders.depth import any_deep, too_deep
+from stream.transform.decoders.shapes import fits, struct
+from stream.transform.types import Kind, RecordSchema
 
 EMPTY: Final = "empty_record"
 INVALID_UTF8: Final = "invalid_utf8"
@@ -48,13 +47,14 @@ WRONG_TYPE: Final = "wrong_type"
 
 _OPEN: Final = b'{"r":'
 _CLOSE: Final = b"}\n"
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
-_BRACE: Final = np.uint8(ord("{"))
-_BRACKET_BIT: Final = np.uint8(ord("{") ^ ord("["))
-_PIECE: Final = 64 * 1024
-"""Bytes that are looked at in one go; they and the marks on them stay in the processor's cache."""
 _TWICE: Final = re.compile(r"Column\(/r/([^/]+)\) was specified twice")
 _ROW: Final = re.compile(r" in row (\d+)$")
+_LINE: Final = re.compile(r" at `\$\[(\d+)\]")
+_BYTE: Final = re.compile(r"\(byte (\d+)\)$")
+_FEW: Final = 64
+"""Bad records of a window that are each found by a reader's complaint; with more of them every record is looked at singly."""
+_BLOCK: Final = 128 * 1024
+"""Bytes that Arrow reads at a time, and has read in vain where one record among them is bad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Reader:
         wire = [pa.field(name, kind.wire) for name, kind in schema if kind.kind is not Kind.JSON]
         self._wire = pa.schema(wire)
         self._frame = pl.DataFrame(pa.table([pa.array([], field.type) for field in wire], schema=self._wire)).schema
-        self._typed = msgspec.json.Decoder(_struct("Record", schema.fields, strict=strict))
+        self._typed = msgspec.json.Decoder(struct("Record", schema.fields, strict=strict))
         self._decimals = [
             (f"f{index}", name, kind.wire.precision, kind.wire.scale)
             for index, (name, kind) in enumerate(schema)
@@ -90,31 +90,151 @@ class Reader:
 
     def read(self, records: pa.LargeBinaryArray) -> Window:
         """Read ``records``; never raises for what they hold."""
+        if len(records) < _FEW:
+            return self._sift(records)
         try:
-            return Window(self._whole(records), [])
+            return self._forward(records)
         except (UnicodeDecodeError, msgspec.DecodeError, RecursionError, pa.ArrowInvalid, _Uneven):
             return self._sift(records)
 
-    def _whole(self, records: pa.LargeBinaryArray) -> pl.DataFrame:
-        texts = records.cast(pa.large_string())
-        buffer = _join(records)
-        if _any_deep(texts, buffer) or len(self._lines.decode_lines(memoryview(buffer))) != len(records):
+    def _forward(self, records: pa.LargeBinaryArray) -> Window:
+        """Read ``records`` from the first to the last, past those that stop a reader, of which there may be a few.
+
+        Raises:
+            _Uneven: there are more of them, or one that cannot be found.
+        """
+        try:
+            texts = records.cast(pa.large_string())
+        except pa.ArrowInvalid:
+            return self._without_bytes(records)
+        buffer, starts = _join(records), _starts(records)
+        if any_deep(texts, buffer):
             raise _Uneven
-        return self._columns(buffer, len(records), self._wire)
+        reasons: dict[int, str] = {}
+        parts = []
+        begin, end = 0, len(records)
+        while begin < end:
+            stop = self._first_stop(records, buffer, starts, begin, reasons)
+            parts += self._by_blocks(records, buffer, starts, (begin, stop), reasons)
+            if len(reasons) > _FEW:
+                raise _Uneven
+            begin = stop + 1
+        frame = pl.concat(parts) if parts else self._frame.to_frame()
+        return Window(frame, sorted(reasons.items()))
+
+    def _without_bytes(self, records: pa.LargeBinaryArray) -> Window:
+        """``_forward`` over the records that are text."""
+        reasons = {at: INVALID_UTF8 for at, record in enumerate(records.to_pylist()) if not _is_text(record)}
+        kept = np.delete(np.arange(len(records)), list(reasons))
+        if len(reasons) > _FEW:
+            raise _Uneven
+        window = self._forward(records.take(pa.array(kept)))
+        return Window(window.frame, sorted([*reasons.items(), *((int(kept[at]), reason) for at, reason in window.rejects)]))
+
+    def _first_stop(self, records: pa.LargeBinaryArray, buffer: pa.Buffer, starts: list[int], begin: int, reasons: dict[int, str]) -> int:
+        """The first record from ``begin`` on that is not one JSON object, whose reason is added; behind the last, if all are."""
+        lines = memoryview(buffer)[starts[begin] :]
+        try:
+            if len(self._lines.decode_lines(lines)) != len(records) - begin:
+                raise _Uneven
+        except msgspec.DecodeError as error:
+            named, byte = _LINE.search(str(error)), _BYTE.search(str(error))
+            found = len(records) - 1  # where the reader names no place, the end came too early
+            if named is not None:
+                found = begin + int(named[1])
+            elif byte is not None:
+                found = bisect.bisect_right(starts, starts[begin] + int(byte[1])) - 1
+            # Of a record that ends too early the reader complains where the next one begins.
+            for at in (found - 1, found):
+                reason = self._verdict(records[at].as_py()) if begin <= at < len(records) else None
+                if reason is not None and len(self._lines.decode_lines(lines[: starts[at] - starts[begin]])) == at - begin:
+                    reasons[at] = reason
+                    return at
+            raise _Uneven from error
+        return len(records)
+
+    def _by_blocks(
+        self, records: pa.LargeBinaryArray, buffer: pa.Buffer, starts: list[int], span: tuple[int, int], reasons: dict[int, str]
+    ) -> list[pl.DataFrame]:
+        """Columns of the records of ``span``, each one JSON object on a line, but for those that Arrow refuses, whose reasons are added."""
+        parts: list[pl.DataFrame] = []
+        begin, end = span
+        block = self._block(buffer, starts[begin : end + 1])
+        while begin < end:
+            if len(reasons) > _FEW:
+                raise _Uneven
+            done, complaint = self._as_far(buffer.slice(starts[begin], starts[end] - starts[begin]), block)
+            parts += [done] if done.height else []
+            begin += done.height
+            if complaint is None:
+                break
+            named = _ROW.search(complaint)
+            bad = begin + int(named[1]) if named else end
+            if bad >= end:
+                raise _Uneven
+            if bad > begin:
+                parts.append(self._columns(buffer.slice(starts[begin], starts[bad] - starts[begin]), bad - begin, self._wire))
+            reasons[bad] = self._refused(records[bad].as_py(), buffer.slice(starts[bad], starts[bad + 1] - starts[bad]), complaint)
+            begin = bad + 1
+        return parts
+
+    @staticmethod
+    def _block(buffer: pa.Buffer, starts: list[int]) -> int:
+        """Bytes to read at a time: a record must fit, and where one has line breaks of its own no block may end at such a one."""
+        if len(starts) < 2:
+            return _BLOCK
+        whole = np.frombuffer(buffer, np.uint8)[starts[0] : starts[-1]]
+        if np.count_nonzero(whole == ord("\n")) != len(starts) - 1:
+            return len(whole) + 1
+        return max(_BLOCK, 1 + int(np.diff(starts).max()))
+
+    def _refused(self, record: bytes, line: pa.Buffer, complaint: str) -> str:
+        """Why ``record``, of which Arrow has complained, is bad.
+
+        Raises:
+            _Uneven: it is not.
+        """
+        reason = self._verdict(record)
+        if reason is not None:
+            return reason
+        try:
+            self._columns(line, 1, self._wire)
+        except pa.ArrowInvalid:
+            return self._arrow_reason(line, complaint)
+        raise _Uneven
+
+    def _as_far(self, buffer: pa.Buffer, block: int) -> tuple[pl.DataFrame, str | None]:
+        """What Arrow reads of lines of one object each, block by block, and its complaint about the first block that it does not."""
+        batches: list[pa.RecordBatch] = []
+        complaint = None
+        try:
+            reader = pj.open_json(
+                pa.BufferReader(buffer),
+                read_options=pj.ReadOptions(use_threads=False, block_size=block),
+                parse_options=_parsing(self._wire),
+            )
+            batches += reader
+        except pa.ArrowInvalid as error:
+            complaint = str(error)
+        return self._members(batches, self._wire), complaint
+
+    @staticmethod
+    def _members(batches: list[pa.RecordBatch], wire: pa.Schema) -> pl.DataFrame:
+        if not len(wire):
+            return pl.DataFrame(height=sum(batch.num_rows for batch in batches))
+        found = (pa.RecordBatch.from_struct_array(batch.column(0)) for batch in batches)
+        return pl.DataFrame(pa.Table.from_batches(found, wire))
 
     @staticmethod
     def _columns(buffer: pa.Buffer, rows: int, wire: pa.Schema) -> pl.DataFrame:
-        explicit = pa.schema([pa.field("r", pa.struct(list(wire)))])
         table = pj.read_json(
             pa.BufferReader(buffer),
             read_options=pj.ReadOptions(use_threads=False, block_size=len(buffer) + 1),
-            parse_options=pj.ParseOptions(explicit_schema=explicit, unexpected_field_behavior="ignore"),
+            parse_options=_parsing(wire),
         )
         if table.num_rows != rows:
             raise _Uneven
-        if not len(wire):
-            return pl.DataFrame(height=rows)
-        return pl.DataFrame(pa.Table.from_batches(pa.RecordBatch.from_struct_array(chunk) for chunk in table.column("r").chunks))
+        return Reader._members(table.to_batches(), wire)
 
     def _sift(self, records: pa.LargeBinaryArray) -> Window:
         reasons: dict[int, str] = {}
@@ -127,12 +247,14 @@ class Reader:
         frame = pl.concat(parts) if parts else self._frame.to_frame()
         return Window(frame, sorted(reasons.items()))
 
+    def refuses(self, record: bytes) -> str | None:
+        """Why ``record`` is bad, as far as can be told without reading its values; None where it may be good."""
+        return self._verdict(record)
+
     def _verdict(self, record: bytes) -> str | None:  # noqa: PLR0911 - one per reason
         if not record.strip(b" \t\r\n"):
             return EMPTY
-        try:
-            record.decode("utf-8")
-        except UnicodeDecodeError:
+        if not _is_text(record):
             return INVALID_UTF8
         if too_deep(record):
             return TOO_DEEP
@@ -143,7 +265,7 @@ class Reader:
         except msgspec.DecodeError:
             return SYNTAX
         for member, name, precision, scale in self._decimals:
-            if not _fits(getattr(decoded, member), precision, scale):
+            if not fits(getattr(decoded, member), precision, scale):
                 return f"{WRONG_TYPE}:{name}"
         return None
 
@@ -225,7 +347,7 @@ class Reader:
 
 
 class _Uneven(Exception):
-    """The window is not one document per record, or holds one that is too deep."""
+    """The window is not one document per record, holds one that is too deep, or more bad ones than are worth looking for."""
 
 
 def _join(records: pa.LargeBinaryArray) -> pa.Buffer:
@@ -240,97 +362,24 @@ def _join(records: pa.LargeBinaryArray) -> pa.Buffer:
     return data.slice(first, last - first)
 
 
+def _is_text(record: bytes) -> bool:
+    try:
+        record.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _names(pairs: list[tuple[str, Any]]) -> list[str]:
     return [name for name, _ in pairs]
 
 
 def _starts(records: pa.LargeBinaryArray) -> list[int]:
     """Where each line begins in the joined buffer, and where the last one ends."""
-    sizes = pc.binary_length(records).to_pylist()
-    return list(itertools.accumulate((size + len(_OPEN) + len(_CLOSE) for size in sizes), initial=0))
+    ends = np.cumsum(pc.binary_length(records).to_numpy(zero_copy_only=False) + (len(_OPEN) + len(_CLOSE)))
+    return [0, *ends.tolist()]
 
 
-def _any_deep(texts: pa.LargeStringArray, joined: pa.Buffer) -> bool:
-    """Whether one of ``texts``, which ``joined`` holds as lines, is too deep."""
-    # Flat objects have two opening brackets per line; only what exceeds that can be nesting, so they are not looked at singly.
-    if _opening_brackets(joined) - 2 * len(texts) < MAX_DEPTH:
-        return False
-    longest = pc.max(pc.binary_length(texts)).as_py()
-    if longest <= MAX_DEPTH:
-        return False
-    brackets = pl.Series(texts).str.count_matches(r"[\[{]")
-    return any(too_deep(texts[index].as_py().encode()) for index in (brackets > MAX_DEPTH).arg_true())
-
-
-def _opening_brackets(text: pa.Buffer) -> int:
-    """How many ``[`` and ``{`` there are, piece by piece in one small array: arrays as large as ``text`` cost more than the counting."""
-    codes = np.frombuffer(text, np.uint8)
-    scratch = np.empty(min(_PIECE, len(codes)), np.uint8)
-    found = 0
-    for start in range(0, len(codes), _PIECE):
-        piece = codes[start : start + _PIECE]
-        marks = scratch[: len(piece)]
-        # One bit is all that lies between [ and {, so one comparison finds both.
-        np.bitwise_or(piece, _BRACKET_BIT, out=marks)
-        found += int(np.count_nonzero(np.equal(marks, _BRACE, out=marks.view(np.bool_))))
-    return found
-
-
-def too_deep(record: bytes) -> bool:
-    """Whether more than ``MAX_DEPTH`` brackets are open at once; strings are passed over, and the rest need not be JSON."""
-    if record.count(b"{") + record.count(b"[") <= MAX_DEPTH:
-        return False
-    depth = 0
-    for match in _TOKEN.finditer(record):
-        if match.lastindex == 1:
-            depth += 1
-            if depth > MAX_DEPTH:
-                return True
-        elif match.lastindex == 2:
-            depth -= 1
-    return False
-
-
-def _fits(value: Decimal | None, precision: int, scale: int) -> bool:
-    """False only for what Arrow refuses too: more digits before or behind the point than there is room for."""
-    if not value:
-        return True
-    _, digits, exponent = value.as_tuple()
-    if not isinstance(exponent, int):
-        return False
-    trailing = len(digits) - len("".join(map(str, digits)).rstrip("0"))
-    return exponent + trailing >= -scale and value.adjusted() < precision
-
-
-def _struct(name: str, fields: tuple[tuple[str, Type], ...], *, strict: bool) -> type[msgspec.Struct]:
-    """A msgspec type that refuses nothing which Arrow would accept: types only, everything optional."""
-    members = [(f"f{index}", _hint(kind, strict=strict), None) for index, (_, kind) in enumerate(fields)]
-    names = {f"f{index}": field for index, (field, _) in enumerate(fields)}
-    return msgspec.defstruct(name, members, rename=names, forbid_unknown_fields=strict, gc=False)
-
-
-def _hint(kind: Type, *, strict: bool) -> Any:
-    match kind.kind:
-        case Kind.JSON:
-            return msgspec.Raw
-        case Kind.LIST if kind.item is not None:
-            return list[_hint(kind.item, strict=strict)] | None  # type: ignore[misc]
-        case Kind.OBJECT:
-            return _struct("Object", kind.fields, strict=strict) | None
-        case Kind.DECIMAL:
-            return Decimal | None
-        case _:
-            return _scalar(kind.wire)
-
-
-def _scalar(wire: pa.DataType) -> Any:
-    if pa.types.is_boolean(wire):
-        return bool | None
-    if pa.types.is_floating(wire):
-        return float | None
-    if not pa.types.is_integer(wire):
-        return str | None
-    if pa.types.is_unsigned_integer(wire):
-        most = 2**wire.bit_width - 1 if wire.bit_width < 64 else None
-        return Annotated[int, msgspec.Meta(ge=0, le=most)] | None
-    return Annotated[int, msgspec.Meta(ge=-(2 ** (wire.bit_width - 1)), le=2 ** (wire.bit_width - 1) - 1)] | None
+def _parsing(wire: pa.Schema) -> pj.ParseOptions:
+    explicit = pa.schema([pa.field("r", pa.struct(list(wire)))])
+    return pj.ParseOptions(explicit_schema=explicit, unexpected_field_behavior="ignore")

@@ -10,10 +10,9 @@ import polars as pl
 from polars.exceptions import PolarsError
 from pydantic import Field, field_validator, model_validator
 
-from stream.batch import ROW
 from stream.transform import values
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
-from stream.transform.stages.common import require
+from stream.transform.stages.common import rejecting, require
 from stream.transform.types import Kind, Type, parse_type
 
 CAST_FAILED = "cast_failed"
@@ -85,15 +84,18 @@ class Cast(StageConfig):
 
         def apply(frame: pl.DataFrame) -> Applied:
             done = frame.with_columns(casts)
-            if not reject or all(done[name].null_count() == frame[name].null_count() for name in targets):
+            if not reject:
                 return Applied(done)
-            lost = [
-                pl.when(pl.Series(frame[name].is_not_null() & done[name].is_null())).then(pl.lit(f"{CAST_FAILED}:{name}"))
+            lost = {
+                name: frame[name].is_not_null() & done[name].is_null()
                 for name in targets
-            ]
-            reason = done.select(pl.coalesce(lost).alias("reason")).to_series()
-            bad = reason.is_not_null()
-            return Applied(done.filter(~bad), done.select(ROW, reason).filter(bad))
+                if done[name].null_count() > frame[name].null_count()
+            }
+            if not lost:
+                return Applied(done)
+            marks = pl.DataFrame(lost)
+            reason = pl.coalesce(pl.when(pl.col(name)).then(pl.lit(f"{CAST_FAILED}:{name}")) for name in lost)
+            return rejecting(done, marks.select(reason.alias("reason")).to_series())
 
         return apply
 

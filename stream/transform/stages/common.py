@@ -6,8 +6,19 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from stream.transform.stage import SchemaMismatch
+from stream.batch import ROW
+from stream.transform.places import without
+from stream.transform.stage import Applied, SchemaMismatch
 from stream.transform.types import RESERVED, SYSTEM, near
+
+
+def rejecting(frame: pl.DataFrame, reason: pl.Series) -> Applied:
+    """``frame`` without the rows that have a ``reason``, which are rejected for it; the others' is null."""
+    places = reason.is_not_null().arg_true()
+    if not len(places):
+        return Applied(frame)
+    rejects = pl.DataFrame({ROW: frame[ROW].gather(places), "reason": reason.gather(places)})
+    return Applied(without(frame, places), rejects)
 
 
 def user_columns(schema: pl.Schema) -> list[str]:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from stream.transform.stage import Example
+from stream.transform.stage import Example, secret_reference
 from stream.transform.stages.lookup import Lookup
 
-DATABASE: Final = "sqlite:"
+SQLITE, POSTGRESQL, REDSHIFT = "sqlite:", "postgresql:", "redshift:"
+DATABASES: Final = (SQLITE, POSTGRESQL, REDSHIFT)
+SERVERS: Final = (POSTGRESQL, REDSHIFT)
+"""What can only be read over the network."""
+_WAREHOUSE: Final = re.compile(
+    r"redshift:(?P<kind>cluster|workgroup)/(?P<name>[A-Za-z0-9-]{1,64})/(?P<database>[A-Za-z0-9_.$-]{1,127})(?:\?db_user=(?P<user>[^#&?]{1,128}))?"
+)
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -20,8 +29,8 @@ class Enrich(Lookup):
 
     A table that has changed counts from the next unit on. Each unit names the definition it was made with, and that names the version of
     each table by its SHA-256 and keeps its content, so older units can be made again as they were. If a table cannot be read again, or
-    its columns have other types now, the version in hand stays and `kst_reference_age_seconds` grows. `table` may be a SQLite database,
-    `sqlite:path`, with a `query`. What else is as in `lookup`.
+    its columns have other types now, the version in hand stays and `kst_reference_age_seconds` grows. `table` may be a database with a
+    `query`: `sqlite:path`, `postgresql://host/database`, `redshift:workgroup/NAME/DATABASE`. What else is as in `lookup`.
     """
 
     name: ClassVar[str] = "enrich"
@@ -34,8 +43,11 @@ class Enrich(Lookup):
         ],
     )
 
-    table: str = Field(description="URL or path of the table (Parquet, CSV or NDJSON), or `sqlite:path` of a database.")
+    table: str = Field(description="URL or path of the table (Parquet, CSV or NDJSON), or a database.")
     query: str | None = Field(default=None, min_length=1, description="With a database: the SELECT that gives the table.")
+    login: str | None = Field(
+        default=None, description="With PostgreSQL: secret with `user:password`, or with JSON that has `username` and `password`."
+    )
     refresh: str = Field(default="5m", description="How long a version is good for, such as 30s, 10m or 1h.")
 
     @field_validator("refresh", mode="before")
@@ -46,12 +58,37 @@ class Enrich(Lookup):
             raise ValueError(msg)
         return value
 
+    @field_validator("table")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        if value.startswith(POSTGRESQL):
+            _check_postgresql(value)
+        elif value.startswith(REDSHIFT):
+            warehouse(value)
+        return value
+
+    @field_validator("login", mode="before")
+    @classmethod
+    def _reference(cls, value: Any) -> Any:
+        return None if value is None else secret_reference(value)
+
     @model_validator(mode="after")
     def _asked(self) -> Self:
-        if self.table.startswith(DATABASE) != (self.query is not None):
+        if self.table.startswith(DATABASES) != (self.query is not None):
             msg = "a database needs a `query`, and a file takes none"
             raise ValueError(msg)
+        if self.login is not None and not self.table.startswith(POSTGRESQL):
+            msg = "`login` is for PostgreSQL; Redshift is asked with the worker's AWS credentials, and files need none"
+            raise ValueError(msg)
         return self
+
+    def table_logins(self) -> Mapping[str, str]:
+        """The one, if there is one."""
+        return {} if self.login is None else {self.url: self.login}
+
+    def secret_names(self) -> tuple[str, ...]:
+        """The login, if there is one."""
+        return () if self.login is None else (self.login,)
 
     @property
     def url(self) -> str:
@@ -62,3 +99,45 @@ class Enrich(Lookup):
         """How long a version is good for."""
         number, unit = _DURATION.fullmatch(self.refresh).groups()  # type: ignore[union-attr]
         return float(number) * _SECONDS[unit]
+
+
+@dataclass(frozen=True, slots=True)
+class Warehouse:
+    """A database of Redshift: of a ``cluster`` or a serverless ``workgroup``; for a cluster ``db_user`` may say as whom."""
+
+    database: str
+    cluster: str | None = None
+    workgroup: str | None = None
+    db_user: str | None = None
+
+
+def warehouse(url: str) -> Warehouse:
+    """What a ``redshift:`` URL, with or without a query behind ``#``, names.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = _WAREHOUSE.fullmatch(url.partition("#")[0])
+    if found is None or (found["kind"] == "workgroup" and found["user"]):
+        forms = "redshift:workgroup/NAME/DATABASE or redshift:cluster/NAME/DATABASE?db_user=NAME"
+        msg = f"{url.partition('#')[0]!r} names no database; write {forms}"
+        raise ValueError(msg)
+    if found["kind"] == "workgroup":
+        return Warehouse(found["database"], workgroup=found["name"])
+    return Warehouse(found["database"], cluster=found["name"], db_user=found["user"])
+
+
+def _check_postgresql(url: str) -> None:
+    form = "postgresql://host:5432/database"
+    try:
+        found = urlsplit(url)
+        port_is_right = found.port is None or found.port > 0
+    except ValueError:
+        port_is_right = False
+    if not port_is_right or not url.startswith(f"{POSTGRESQL}//") or not found.path.strip("/") or "#" in url:
+        # The URL may hold a password, so it is not shown.
+        msg = f"this names no database of PostgreSQL; write {form}"
+        raise ValueError(msg)
+    if found.password is not None or "password" in parse_qs(found.query):
+        msg = f"a password never stands in a pipeline file; write {form} and `login: {{secrets_manager: name}}`"
+        raise ValueError(msg)

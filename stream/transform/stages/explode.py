@@ -9,6 +9,7 @@ import polars as pl
 from pydantic import Field, field_validator, model_validator
 
 from stream.batch import ROW
+from stream.transform.places import one_each
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_clash, refuse_system, require
 
@@ -44,7 +45,7 @@ class Explode(StageConfig):
         ],
     )
 
-    column: str = Field(description="The list.")
+    column: str = Field(description="List column to take apart.")
     into: str | None = Field(default=None, min_length=1, description="Name of the item's column; the list's own where not given.")
     index: str | None = Field(default=None, min_length=1, description="Name of a column with the item's place in the list, from 0.")
     empty: Empty = Field(default=Empty.DROP, description="A null or empty list: `drop` the row, or keep it with a `null` item.")
@@ -91,11 +92,18 @@ class Explode(StageConfig):
         others = [pl.col(name).list.len().fill_null(0) for name, kind in schema.items() if isinstance(kind, pl.List) and name != column]
         repeated = made * pl.sum_horizontal(pl.lit(0, pl.UInt64), *others)
         sizes = [made.sum().alias("rows"), repeated.sum().alias("items")]
+        largest = [made.max().alias("rows"), repeated.max().alias("items")]
         large = (pl.col("rows") > limit) | (pl.col("items") > limit * MOST_ITEMS)
+
+        def fits(frame: pl.DataFrame) -> bool:
+            if frame.select(sizes).filter(large).is_empty():
+                return True
+            # Where each record has one row, that row alone says what becomes of it.
+            return one_each(frame[ROW]) and frame.select(largest).filter(large).is_empty()
 
         def apply(frame: pl.DataFrame) -> Applied:
             # Two lists of a record multiply, so a few kilobytes could become billions of items; counted before any is made.
-            if frame.select(sizes).filter(large).is_empty():
+            if fits(frame):
                 return Applied(explode(frame))
             refused = frame.group_by(ROW, maintain_order=True).agg(sizes).filter(large).select(ROW, reason)
             return Applied(explode(frame.join(refused, on=ROW, how="anti", maintain_order="left")), refused)

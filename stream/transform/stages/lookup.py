@@ -10,10 +10,9 @@ import polars as pl
 from polars.exceptions import PolarsError
 from pydantic import Field, field_validator
 
-from stream.batch import ROW
 from stream.errors import Halted
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
-from stream.transform.stages.common import refuse_clash, require
+from stream.transform.stages.common import refuse_clash, rejecting, require
 from stream.transform.types import near
 
 LOOKUP_MISSING: Final = "lookup_missing"
@@ -126,17 +125,17 @@ class Lookup(StageConfig):
         left = list(self.on)
         right = [f"{_KEY}{at}" for at in range(len(left))]
         reject = self.missing is Missing.REJECT
-        reason = pl.lit(f"{LOOKUP_MISSING}:{','.join(left)}").alias("reason")
+        reason = pl.when(pl.col(_FOUND).is_null()).then(pl.lit(f"{LOOKUP_MISSING}:{','.join(left)}")).alias("reason")
 
         def apply(frame: pl.DataFrame) -> Applied:
             joined = frame.join(table, left_on=left, right_on=right, how="left", maintain_order="left")
             if joined.height != frame.height:
                 msg = f"lookup in {self.table!r} made {joined.height} rows of {frame.height}"
                 raise Halted(msg)
-            found = joined[_FOUND].is_not_null()
+            found = joined[_FOUND]
             joined = joined.drop(_FOUND)
-            if not reject or found.all():
+            if not reject or not found.null_count():
                 return Applied(joined)
-            return Applied(joined.filter(found), joined.filter(~found).select(ROW, reason))
+            return rejecting(joined, found.to_frame().select(reason).to_series())
 
         return apply

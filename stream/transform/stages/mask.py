@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Self
@@ -10,6 +9,7 @@ from typing import Any, ClassVar, Final, Self
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
+from stream.transform import hiding
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig, secret_reference
 from stream.transform.stages.common import require
 
@@ -23,8 +23,6 @@ class Method(StrEnum):
     KEEP_LAST = "keep_last"
 
 
-_HIDDEN: Final = r"[^\s\p{P}]"
-"""What `keep_last` hides; blanks and punctuation are the format and stay."""
 _MOST_KEPT: Final = 64
 
 
@@ -110,24 +108,9 @@ class Mask(StageConfig):
 
     def _hiding(self, resources: Resources) -> Callable[[pl.Series], pl.Series]:
         if self.method is Method.KEYED_HASH:
-            secret, length = resources.secrets[self.key or ""], self.length
-
-            def digest(column: pl.Series) -> pl.Series:
-                values = column.drop_nulls().unique(maintain_order=True)
-                digests = [hmac.digest(secret, value.encode(), "sha256").hex()[:length] for value in values]
-                return column.replace_strict(values, pl.Series(digests, dtype=pl.String), default=None, return_dtype=pl.String)
-
-            return digest
+            return hiding.keyed_hash(resources.secrets[self.key or ""], self.length)
         if self.method is Method.TRUNCATE:
             return lambda column: column.str.head(self.keep)
         if self.method is Method.KEEP_LAST:
-            return self._keep_last
+            return hiding.keep_last(self.keep)
         return lambda column: pl.select(pl.when(column.is_not_null()).then(pl.lit(self.text)).alias(column.name)).to_series()
-
-    def _keep_last(self, column: pl.Series) -> pl.Series:
-        value = pl.col(column.name)
-        end = value.str.extract(rf"((?:{_HIDDEN}[\s\p{{P}}]*){{{self.keep}}})$").str.len_chars().fill_null(0)
-        head = value.str.slice(0, value.str.len_chars() - end)
-        short = head.str.count_matches(_HIDDEN) == 0
-        hidden = head.str.replace_all(_HIDDEN, "*") + value.str.slice(value.str.len_chars() - end)
-        return column.to_frame().select(pl.when(short).then(value.str.replace_all(_HIDDEN, "*")).otherwise(hidden)).to_series()

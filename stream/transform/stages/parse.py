@@ -9,12 +9,11 @@ from typing import Any, ClassVar, Final, Self
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
-from stream.batch import ROW
-from stream.transform import grok, parsers
+from stream.transform import grok, parsers, urls
 from stream.transform.addresses import ip
 from stream.transform.parsers import Parser
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
-from stream.transform.stages.common import refuse_clash, require
+from stream.transform.stages.common import refuse_clash, rejecting, require
 from stream.transform.types import near
 
 _WAYS: Final = ("regex", "grok", "timestamp", "url", "user_agent", "ip")
@@ -44,14 +43,14 @@ class Parse(StageConfig):
         ],
     )
 
-    column: str = Field(description="The text.")
+    column: str = Field(description="Text column to read.")
     regex: str | None = Field(default=None, description="Regular expression with named groups, `(?P<name>...)`; anchor it with ^ and $.")
     grok: str | None = Field(default=None, description="Pattern of named patterns, `%{IP:client} %{NUMBER:took:float64}`.")
     patterns: Mapping[str, str] = Field(default={}, description="Named patterns of your own for `grok`.")
     types: Mapping[str, str] = Field(default={}, description="Types by group, as in a schema; string where not given.")
     timestamp: tuple[str, ...] | None = Field(default=None, min_length=1, description="Formats as in strftime; the first that fits counts.")
     timezone: str = Field(default="UTC", min_length=1, description="Zone of times whose text has no offset, such as Europe/Berlin.")
-    url: tuple[str, ...] | None = Field(default=None, min_length=1, description=f"Parts of a URL: {', '.join(parsers.URL_PARTS)}; or true.")
+    url: tuple[str, ...] | None = Field(default=None, min_length=1, description=f"Parts of a URL: {', '.join(urls.PARTS)}; or true.")
     user_agent: bool = Field(default=False, description="Browser, version, os and device of a User-Agent header; a rough guess.")
     ip: bool = Field(default=False, description="Version, kind and network of an IP address.")
     into: str | None = Field(
@@ -69,16 +68,16 @@ class Parse(StageConfig):
     @classmethod
     def _all_parts(cls, value: Any) -> Any:
         if value is True:
-            return parsers.URL_PARTS
+            return urls.PARTS
         return None if value is False else [value] if isinstance(value, str) else value
 
     @field_validator("url")
     @classmethod
     def _known_parts(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for part in value or ():
-            if part not in parsers.URL_PARTS:
-                msg = f"{part!r} is no part of a URL; there are: {', '.join(parsers.URL_PARTS)} {near(part, parsers.URL_PARTS)}".strip()
-                raise ValueError(msg)
+            if part not in urls.PARTS:
+                message = f"{part!r} is no part of a URL; there are: {', '.join(urls.PARTS)}"
+                raise SchemaMismatch(("url",), message, near(part, urls.PARTS))
         return value
 
     @field_validator("on_error", mode="before")
@@ -118,7 +117,7 @@ class Parse(StageConfig):
         if self.timestamp is not None:
             return parsers.timestamp(self.timestamp, self.timezone, self.into or self.column, self.column)
         if self.url is not None:
-            return parsers.url(prefix, self.url, self.column)
+            return urls.url(prefix, self.url, self.column)
         return parsers.user_agent(prefix, self.column) if self.user_agent else ip(prefix, self.column)
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
@@ -142,9 +141,6 @@ class Parse(StageConfig):
         def apply(frame: pl.DataFrame) -> Applied:
             columns, reason = parser.read(frame[column])
             done = frame.with_columns(columns).select(behind)
-            bad = reason.is_not_null()
-            if not reject or not bad.any():
-                return Applied(done)
-            return Applied(done.filter(~bad), done.select(ROW, reason).filter(bad))
+            return rejecting(done, reason) if reject else Applied(done)
 
         return apply

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import polars as pl
@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stream.batch import ROW
 from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE
+from stream.transform.places import first_places, one_each
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_system
 from stream.transform.types import SYSTEM, near
@@ -105,10 +106,11 @@ class Sql(StageConfig):
                 raise SchemaMismatch(("tables", name), f"table {url!r} is not loaded", "check that the file exists")
         return {name: resources.tables[url] for name, url in self.tables.items()}
 
-    def _run(self, frame: pl.DataFrame, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-        with pl.SQLContext(frames={**tables, **dict.fromkeys(BATCH, frame)}, eager=True) as context:
-            result: pl.DataFrame = context.execute(self.query)
-        return result
+    def _run(self, frame: pl.DataFrame, tables: Mapping[str, pl.DataFrame], names: Sequence[str] | None = None) -> pl.DataFrame:
+        """The query's result, or those columns of it; what is not asked for is not computed."""
+        with pl.SQLContext(frames={**tables, **dict.fromkeys(BATCH, frame)}, eager=False) as context:
+            result: pl.LazyFrame = context.execute(self.query)
+            return (result if names is None else result.select(names)).collect()
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:
         """A function that queries, restores the order of the stream, and puts the lineage back."""
@@ -118,14 +120,26 @@ class Sql(StageConfig):
         ordered = self.divisible()
 
         def apply(frame: pl.DataFrame) -> Applied:
-            result = self._run(frame, tables).select(ROW, *user)
-            origin = frame.select(SYSTEM).unique(ROW, keep="first", maintain_order=True)
-            # A join promises no order among the rows of one record; their values do, so that a repeated unit is the same.
-            several = not ordered and origin.height != frame.height
-            result = result.sort(ROW, *(user if several else ()), maintain_order=True)
-            return Applied(result.join(origin, on=ROW, how="left", maintain_order="left").select(names))
+            result = self._run(frame, tables, [ROW, *user])
+            if not ordered and not one_each(frame[ROW]):
+                # A join promises no order among the rows of one record; their values do, so that a repeated unit is the same.
+                result = result.sort(ROW, *user, maintain_order=True)
+            elif not result[ROW].is_sorted():
+                result = result.sort(ROW, maintain_order=True)
+            return Applied(_with_lineage(result, frame).select(names))
 
         return apply
+
+
+def _with_lineage(result: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
+    """``result``, whose ``_row`` ascends, with the system columns of those rows of ``frame``; null where there is no such row."""
+    if result[ROW].equals(frame[ROW]):
+        return result.drop(ROW).hstack(frame.select(SYSTEM))
+    places = None if result[ROW].null_count() else first_places(frame[ROW], result[ROW])
+    if places is None:
+        origin = frame.select(SYSTEM).unique(ROW, keep="first", maintain_order=True)
+        return result.join(origin, on=ROW, how="left", maintain_order="left")
+    return result.drop(ROW).hstack(frame.select(SYSTEM)[places])
 
 
 def _bare(query: str) -> str:

@@ -11,11 +11,10 @@ import polars as pl
 from polars.exceptions import PolarsError
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from stream.batch import ROW
 from stream.transform.expressions import compile_expression
 from stream.transform.patterns import check_pattern
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
-from stream.transform.stages.common import refuse_clash, require
+from stream.transform.stages.common import refuse_clash, rejecting, require
 from stream.transform.values import timestamps
 
 INVALID: Final = "invalid"
@@ -114,11 +113,7 @@ class Validate(StageConfig):
             return Applied(frame.with_columns(every))
 
         def reject(frame: pl.DataFrame) -> Applied:
-            reason = frame.select(first).to_series()
-            bad = reason.is_not_null()
-            if not bad.any():
-                return Applied(frame)
-            return Applied(frame.filter(~bad), frame.select(ROW, reason).filter(bad))
+            return rejecting(frame, frame.select(first).to_series())
 
         return mark if self.to is To.COLUMN else reject
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "listen_addresses=", "max_connections=60", "timezone=UTC")
+SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60", "timezone=UTC")
 
 
 def binaries() -> Path:
@@ -24,8 +24,11 @@ def binaries() -> Path:
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """The socket directory of a running server with the superuser ``double`` and the database ``dev``."""
+def postgres(port: int | None = None) -> Iterator[str]:
+    """The socket directory of a running server with the superuser ``double`` and the database ``dev``.
+
+    With ``port`` it listens on loopback too, where it asks everybody for a password.
+    """
     as_user = {"user": pwd.getpwnam("postgres").pw_uid, "group": pwd.getpwnam("postgres").pw_gid} if os.geteuid() == 0 else {}
     tools = binaries()
     with tempfile.TemporaryDirectory(prefix="redshift-double-") as folder:
@@ -35,11 +38,19 @@ def postgres() -> Iterator[str]:
         data, log = root / "data", root / "log"
         initdb = [str(tools / "initdb"), "-D", str(data), "-U", "double", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
         subprocess.run(initdb, check=True, capture_output=True, cwd=root, **as_user)
-        options = " ".join(f"-c {setting}" for setting in (*SETTINGS, f"unix_socket_directories={root}"))
+        listen = (f"listen_addresses={'127.0.0.1' if port else ''}", *([f"port={port}"] if port else []))
+        if port:
+            (data / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        options = " ".join(f"-c {setting}" for setting in (*SETTINGS, *listen, f"unix_socket_directories={root}"))
         control = [str(tools / "pg_ctl"), "-D", str(data), "-w", "-t", "120"]
         subprocess.run([*control, "-l", str(log), "-o", options, "start"], check=True, capture_output=True, cwd=root, **as_user)
         try:
-            subprocess.run([str(tools / "createdb"), "-h", str(root), "-U", "double", "dev"], check=True, capture_output=True, cwd=root)
+            subprocess.run(
+                [str(tools / "createdb"), "-h", str(root), "-p", str(port or 5432), "-U", "double", "dev"],
+                check=True,
+                capture_output=True,
+                cwd=root,
+            )
             yield str(root)
         finally:
             subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True, cwd=root, **as_user)

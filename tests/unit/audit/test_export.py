@@ -7,8 +7,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
 from stream import events
-from stream.audit.export import Answer, Compression, Cursor, Exporter, Refused, Sender, compress, rejected_items, wanted_pause
-from stream.audit.spans import Request, Shape
+from stream.audit.export import Answer, Cursor, Exporter, Refused, Sender, rejected_items, wanted_pause
+from stream.audit.packing import Compression, Request, compressed
+from stream.audit.shape import Shape
 from stream.contracts import Checkpoint, Shard
 from stream.errors import Fatal, LeaseLost, Retryable
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, export_range
@@ -416,7 +417,7 @@ def test_compression(compression):
     import pyarrow as pa
 
     body = b"span" * 1000
-    packed = compress(body, compression)
+    packed = compressed(Request("/v1/traces", 1, len(body), body), compression)
     if compression is Compression.GZIP:
         assert gzip.decompress(packed) == body
     elif compression is Compression.ZSTD:
@@ -431,5 +432,6 @@ def test_a_single_item_that_is_too_large_is_given_up():
     from stream.audit.packing import _around
 
     head, tail = _around((b"\x0a\x00", b"\x0a\x00"), 4)
-    request = Request("/v1/traces", memoryview(head + b"\x12\x02\x2a\x00" + tail), 1)
+    body = head + b"\x12\x02\x2a\x00" + tail
+    request = Request("/v1/traces", 1, len(body), body)
     assert asyncio.run(sender.deliver(request, "events", "s")).parked == 1

@@ -1,6 +1,7 @@
 import hashlib
 from datetime import UTC, datetime
 
+import duckdb
 import msgspec
 import polars as pl
 import pyarrow as pa
@@ -216,3 +217,24 @@ def test_what_is_no_segment_is_refused_with_the_reason(body, says):
 def test_the_header_is_readable_json_in_the_metadata():
     metadata = pq.read_metadata(pa.BufferReader(segment().body)).metadata
     assert msgspec.json.decode(metadata[b"stream.ledger"])["version"] == 1
+
+
+def test_other_readers_see_the_same_rows(tmp_path):
+    written = segment(ENDS * 40)
+    frame = read_segment(written.body).frame
+    path = tmp_path / "segment.parquet"
+    path.write_bytes(written.body)
+    assert_frame_equal(pl.read_parquet(path), frame)
+    assert_frame_equal(duckdb.read_parquet(str(path)).pl(), frame)
+    bounds = pq.read_metadata(path).row_group(0).column(frame.columns.index("arrival_ms")).statistics
+    assert (bounds.min, bounds.max, bounds.null_count) == (frame["arrival_ms"].min(), frame["arrival_ms"].max(), 0)
+
+
+def test_the_bytes_of_a_segment_never_change():
+    """A unit whose worker died is finished by another one, of another release perhaps, which should come to the same file."""
+    assert segment().sha256 == "3dcc26b1b92912042612c157b979262e6f4a08c9997676ddac12e5f63f1ba132"
+
+
+def test_a_segment_that_was_read_is_written_as_it_was():
+    written = segment(ENDS * 40)
+    assert encode_segment(read_segment(written.body), "stem").body == written.body

@@ -15,7 +15,8 @@ from stream.audit.context import DEFAULT_PATHS, extract
 from stream.audit.ids import hex_ids
 from stream.audit.ledger import read_segment
 from stream.audit.packing import split
-from stream.audit.spans import Shape, Signal, Tier, Trust, requests
+from stream.audit.shape import Shape, Signal, Tier, Trust
+from stream.audit.spans import requests
 from tests.sealed import PIPELINE, Sealed, sequence, shard_id, three_units
 
 WHOLE = Shape()
@@ -215,7 +216,7 @@ def test_ids_do_not_depend_on_the_records_beside(numbers):
 def test_padded_numbers_are_read_as_numbers(value):
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-    assert AnyValue.FromString(wire.rows(wire.numbers(3, [value]), 1).tobytes()).int_value == value
+    assert AnyValue.FromString(wire.rows([wire.varint(3 << 3), wire.digits([value])], 1).tobytes()).int_value == value
 
 
 GOOD = f"00-{TRACE}-{PARENT}-01"

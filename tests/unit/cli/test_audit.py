@@ -4,6 +4,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from stream import events
+from stream.cli.audit import _tell as tell
 from stream.cli.main import app
 from stream.storage.directory import DirectoryStore
 from tests.sealed import PIPELINE, sequence, shard_id, three_units
@@ -89,3 +91,20 @@ def test_what_cannot_be_found_or_is_wrong(folder):
     assert run(folder, "audit", "verify", "FILE", "--from", "x").exit_code == 2
     (folder / "pipeline.yaml").write_text("application: 7\n")
     assert run(folder, "audit", "verify", "FILE").exit_code == 2
+
+
+def test_a_row_that_no_unit_lists_is_said_to_be_that(folder):
+    name = f"{shard_id(0)}-0-{sequence(0, 40)}.0.{'0' * 16}.parquet"
+    result = run(folder, "trace", "FILE", "--object", name, "--row", "3")
+    assert result.exit_code == 1, result.output
+    assert f"No sealed unit lists a file {name} with a row 3: give the file's URL" in result.stdout.replace("\n", "")
+
+
+def test_an_export_says_what_it_waits_for_and_what_was_not_taken(capsys):
+    tell(events.CallRepeated("events", "shard-1", "export spans", "0 ClientConnectorError at http://c", 1.5))
+    tell(events.ExportRefused("events", "shard-1", 400, 1200, "Bad Request"))
+    tell(events.ExportLagged("events", "shard-1", 7.0))
+    assert capsys.readouterr().err.splitlines() == [
+        "shard-1: 0 ClientConnectorError at http://c; trying again in 1.5 s",
+        "shard-1: the collector answered 400 Bad Request: 1,200 spans were not taken",
+    ]

@@ -99,6 +99,22 @@ def test_cases_in_another_file(run, tmp_path):
     assert run(None, "--cases", str(tmp_path / "other.yaml")).exit_code == 0
 
 
+def test_a_file_stands_in_for_a_database(run, tmp_path):
+    stage = '{enrich: {table: "postgresql://h/db", query: SELECT 1, on: carrier, take: [name]}}'
+    (tmp_path / "p.yaml").write_text(PIPELINE.replace("sinks:", f"stages: [{stage}]\nsinks:"))
+    (tmp_path / "airlines.csv").write_text("carrier,name\nUA,United\n")
+    tables = 'tables: {"postgresql://h/db#SELECT 1": airlines.csv}'
+    (tmp_path / "p.test.yaml").write_text(f"{tables}\ncases: [{GOOD.replace('{carrier: UA}]}}', '{carrier: UA, name: United}]}}')}]")
+    result = run(None)
+    assert (result.exit_code, result.stdout) == (0, "ok   good\n1 case, 0 failed\n"), result.output
+
+
+def test_a_file_of_cases_leads_to_its_pipeline(run):
+    result = run(GOOD, pipeline="p.test.yaml")
+    assert result.exit_code == 0
+    assert result.stdout == "ok   good\n1 case, 0 failed\n"
+
+
 def test_the_example_holds():
     app = typer.Typer()
     app.command()(run_cases)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.lease.decide import Rules, Seen, Why, is_available, marked_as_stolen, observe, take_as_kcl, take_evenly
+from tests.unit.lease.plain_balance import take_plainly
 from tests.unit.lease.tables import lease
 
 NOW = 1000.0
@@ -191,3 +192,18 @@ def test_a_fleet_by_kcls_rules_settles_with_nobody_above_the_target(fleet):
     counts = {f"w{worker}": sum(row.owner == f"w{worker}" for row in rows.values()) for worker in range(workers)}
     target = 1 if workers >= leases else math.ceil(leases / workers)
     assert max(counts.values()) <= target
+
+
+@given(fleets, st.sampled_from((1, 8, 100)), st.sampled_from((0.0, 60.0)), st.sampled_from((2**31, 3)))
+@settings(deadline=None)
+def test_what_is_worked_out_quickly_is_what_the_plain_rule_says(fleet, steals, tenure, most):
+    workers, leases, seed = fleet
+    dice, rules = Random(seed), Rules(FAILOVER, max_leases=most, max_steal=steals, tenure=tenure)
+    ages, unowned = dice.choice(((FRESH,), (FRESH,), (FRESH, EXPIRED, VERY_OLD))), dice.choice((0.0, 0.0, 0.1))
+    rows = {}
+    for at in range(leases):
+        owner = f"w{dice.choice((0, dice.randrange(workers)))}" if dice.random() >= unowned else None
+        row = lease(f"s{at:02}", owner, throughput=dice.choice((0.0, 1.0, 10.0, 500 * dice.random())))
+        rows[row.key] = Seen(row, NOW - dice.choice(ages) if owner else -math.inf, NOW - dice.choice((1.0, 99.0)))
+    for me in ("me", "w0"):
+        assert even(rows, me, rules) == take_plainly(rows, me, NOW, rules)

@@ -59,6 +59,33 @@ def test_tables_are_read_and_nothing_else():
     ]
 
 
+@pytest.mark.parametrize(
+    ("table", "actions"),
+    [
+        ("postgresql://h/db", {}),
+        (
+            "redshift:workgroup/main/dev",
+            {
+                ("redshift-data:ExecuteStatement",): "redshift-serverless:eu-west-1:111122223333:workgroup/*",
+                ("redshift-serverless:GetCredentials",): "redshift-serverless:eu-west-1:111122223333:workgroup/*",
+            },
+        ),
+        (
+            "redshift:cluster/main/dev?db_user=reader",
+            {
+                ("redshift-data:ExecuteStatement",): "redshift:eu-west-1:111122223333:cluster:main",
+                ("redshift:GetClusterCredentials",): "redshift:eu-west-1:111122223333:dbname:main/dev",
+            },
+        ),
+    ],
+)
+def test_a_database_is_asked_and_nothing_else(table, actions):
+    stage = {"enrich": {"table": table, "query": "SELECT 1 AS n", "on": "carrier", "take": ["name"]}}
+    found = [each for each in access(stages=[stage]) if each.why == "read a reference table"]
+    follow = {("redshift-data:DescribeStatement", "redshift-data:GetStatementResult"): "*"} if actions else {}
+    assert {each.actions: each.resources[0].removeprefix("arn:aws:") for each in found} == {**actions, **follow}
+
+
 def test_secrets_by_name_and_by_arn():
     arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:prod/other-AbCdEf"
     masks = [
@@ -106,4 +133,16 @@ def test_a_pipeline_over_objects_reads_them_and_no_stream():
     assert ("sns", "sns:Publish", "arn:aws:sns:eu-west-1:123456789012:alarms") in found
     assert not [each for each in found if each[0] == "kinesis" or (each[1] == "s3:PutObject" and "archive" in each[2])]
     listed = [each.prefixes for each in needed(Pipeline.model_validate(data)) if each.why == "look for what is required"]
-    assert listed == [("in/_SUCCESS",)]
+    assert listed == [("in/",)]
+
+
+def test_a_consumer_is_described_and_subscribed_to_by_its_own_name():
+    source = {**least()["source"], "kinesis": {"stream": "flights", "retrieval": "fan_out"}}
+    stream = "arn:aws:kinesis:eu-west-1:111122223333:stream/flights"
+    found = {(action, resource) for each in access(source=source) for action in each.actions for resource in each.resources}
+    assert ("kinesis:RegisterStreamConsumer", stream) in found
+    # IAM asks about the consumer, not the stream, even where the request names it by its stream.
+    for action in ("kinesis:DescribeStreamConsumer", "kinesis:SubscribeToShard"):
+        assert [resource for name, resource in found if name == action] == [f"{stream}/consumer/flights:*"]
+    source["kinesis"]["consumer"] = "other"
+    assert any(each.resources == (f"{stream}/consumer/other:*",) for each in access(source=source))

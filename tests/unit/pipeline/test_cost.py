@@ -86,3 +86,10 @@ def test_more_records_never_cost_less(records, size, shards, factor):
     before, after = (estimate(pipeline(), Rate(each, size, shards)) for each in (records, records * factor))
     assert after.dollars >= before.dollars * (1 - 1e-9)
     assert after.cuts.records <= pipeline().flush.rows * (1 + 1e-9)
+
+
+def test_a_lease_table_saves_the_put_of_the_checkpoint():
+    found = estimate(pipeline(coordination="native"), Rate(400, 500, 4))
+    bill = {item.what: item.quantity for item in found.items}
+    assert bill["S3 PUT of commit log and ledger"] == pytest.approx(3 * found.units)
+    assert bill["DynamoDB writes of leases"] == pytest.approx(lease_writes(4) + found.units)

@@ -41,9 +41,18 @@ def test_a_stage_that_cannot_change_columns_does_not_end_the_check(tmp_path):
 
 
 def test_behind_a_stage_that_can_a_note_says_that_nothing_is_checked(tmp_path):
-    found = findings(tmp_path, {"derive": {"x": "nowhere + 1"}}, {"filter": "nothing > 5"}, {"filter": "x > 5"})
+    found = findings(tmp_path, {"flatten": ["nowhere"]}, {"filter": "nothing > 5"}, {"filter": "x > 5"})
     assert len(words(found)) == 1
     assert [each.code for each in found if each.severity is Severity.NOTE] == ["not_checked"]
+
+
+def test_behind_a_wrong_entry_of_a_list_of_columns_all_others_are_checked(tmp_path):
+    stages = [{"derive": {"x": "nowhere + 1", "y": "delay + 1"}}, {"filter": "nothing > 5"}, {"filter": "x > 5"}, {"filter": "y > 'a'"}]
+    found = findings(tmp_path, *stages, {"cast": {"y": "whole"}}, {"derive": {"z": "y + 1", "x": "delay"}}, {"filter": "x > 'a'"})
+    assert [message.split("`")[1] if "`" in message else message[:12] for message in words(found)] == [
+        "nowhere + 1", "nothing > 5", "y > 'a'", "type 'whole'", "x > 'a'",
+    ]  # fmt: skip
+    assert not [each for each in found if each.severity is Severity.NOTE]
 
 
 def test_all_that_is_wrong_in_one_stage_is_said_but_not_what_follows_from_it(tmp_path):

@@ -70,6 +70,20 @@ def test_everything_missing_is_named_at_once(tmp_path):
         assert word in str(caught.value)
 
 
+def test_a_table_that_is_at_hand_needs_no_login_any_more(tmp_path):
+    stage = {"enrich": {"table": "postgresql://h/db", "query": "SELECT 1", "login": "env:LOGIN", "on": "carrier", "take": ["name"]}}
+    made = pipeline(stage)
+    given = {"postgresql://h/db#SELECT 1": parquet()}
+    found = asyncio.run(fetch_resources(made, tmp_path, {}, None, given))
+    assert found.contents == given
+    assert found.resources.secrets == {}
+    with pytest.raises(DefinitionError, match="the secret env:LOGIN is not set") as caught:
+        asyncio.run(fetch_resources(made, tmp_path, {}, None))
+    assert "postgresql" not in str(caught.value)
+    with pytest.raises(DefinitionError, match="lies in a database, which this command does not read"):
+        asyncio.run(fetch_resources(made, tmp_path, {"LOGIN": "a:b"}, None))
+
+
 def test_a_failing_store_is_not_taken_for_a_wrong_definition(tmp_path):
     async def denied(url):
         raise Fatal("access denied")

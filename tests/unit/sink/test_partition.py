@@ -159,8 +159,8 @@ def test_what_cannot_be_read_is_refused_with_its_place(entries, path, says):
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ("gone", "columns here: n, raw, span"),
-        ({"d": "gone + 1"}, "not there"),
+        ("gone", "no column 'gone'; there are: n, raw, span"),
+        ({"d": "gone + 1"}, "partition column 'd': no column 'gone'; there are"),
         ("raw", "no unambiguous text"),
         ("span", "no unambiguous text"),
         ({"d": "n + raw"}, "cannot be computed"),

@@ -9,7 +9,7 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from stream.audit.export import Compression, Exporter
-from stream.audit.spans import Shape
+from stream.audit.shape import Shape
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
 from stream.pipeline.model import Otlp

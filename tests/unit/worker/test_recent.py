@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.audit.ledger import Segment, read_segment
-from stream.audit.spans import Shape, requests
+from stream.audit.shape import Shape
+from stream.audit.spans import requests
 from stream.worker.exporting import LogUnits
 from stream.worker.recent import RecentSegments
 from tests.sealed import shard_id, three_units

@@ -74,7 +74,7 @@ labels:
 - name: HOST_IP
   valueFrom: {fieldRef: {fieldPath: status.hostIP}}
 {{- /* Without these, every pool of threads is as large as the node has cores. */}}
-{{- range list "STREAM_THREADS" "POLARS_MAX_THREADS" "OMP_NUM_THREADS" "TOKIO_WORKER_THREADS" }}
+{{- range list "STREAM_THREADS" "OMP_NUM_THREADS" "TOKIO_WORKER_THREADS" }}
 - name: {{ . }}
   valueFrom: {resourceFieldRef: {resource: requests.cpu, divisor: "1"}}
 {{- end }}

@@ -1,10 +1,15 @@
+import itertools
+import json
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
+import polars as pl
+import pyarrow as pa
 import pytest
 
 from stream.transform.decode import Unknown
 from stream.transform.decoders.json import WINDOW_ROWS, Json
+from stream.transform.decoders.rows import Reader
 from stream.transform.stage import SchemaMismatch
 from stream.transform.types import parse_schema
 from tests.frames import raw_frame, user
@@ -42,53 +47,53 @@ def reason(record, unknown=Unknown.IGNORE):
     return among.get(1)
 
 
-@pytest.mark.parametrize(
-    ("record", "expected"),
-    [
-        (b"", "empty_record"),
-        (b" \r\n\t", "empty_record"),
-        (b"null", "json_not_object"),
-        (b"[1]", "json_not_object"),
-        (b"3", "json_not_object"),
-        (b'{"a":1,"o":{"x":1}', "json_syntax"),
-        (b'{"a":1,"o":{"x":1}}}', "json_syntax"),
-        (GOOD + GOOD, "json_syntax"),
-        (GOOD + b"\n" + GOOD, "json_syntax"),
-        (GOOD + b',"q":1', "json_syntax"),
-        (GOOD + b',"r":{}', "json_syntax"),
-        (GOOD + b'}\n{"r":' + GOOD, "json_syntax"),
-        (b'{"a":1,"o":{"x":1},"s":"a\nb"}', "json_syntax"),
-        (b'{"a":1,"o":{"x":1},"s":"\\ud800"}', "json_syntax"),
-        (b'{"a":1,"o":{"x":1},"z":NaN}', "json_syntax"),
-        (b'{"a":1,"o":{"x":1},"z":1e400}', "json_syntax"),
-        (b"\xef\xbb\xbf" + GOOD, "json_syntax"),
-        (b'{"a":1,"o":{"x":1},"z":"\xff"}', "invalid_utf8"),
-        (b'{"a":1,"a":2,"o":{"x":1}}', "duplicate_field"),
-        (b'{"o":{"x":1}}', "missing_field:a"),
-        (b'{"a":null,"o":{"x":1}}', "missing_field:a"),
-        (b'{"a":1,"o":{}}', "missing_field:o"),
-        (b'{"a":1}', "missing_field:o"),
-        (b'{"a":1,"o":{"x":1},"l":[null]}', "missing_field:l"),
-        (b'{"a":1.0,"o":{"x":1}}', "wrong_type:a"),
-        (b'{"a":"1","o":{"x":1}}', "wrong_type:a"),
-        (b'{"a":true,"o":{"x":1}}', "wrong_type:a"),
-        (b'{"a":9223372036854775808,"o":{"x":1}}', "wrong_type:a"),
-        (b'{"a":1,"o":{"x":128}}', "wrong_type:o"),
-        (b'{"a":1,"o":[]}', "wrong_type:o"),
-        (b'{"a":1,"o":{"x":1,"y":"2013-13-01"}}', "wrong_type:o"),
-        (b'{"a":1,"o":{"x":1},"t":"soon"}', "wrong_type:t"),
-        (b'{"a":1,"o":{"x":1},"e":99999999999999999}', "wrong_type:e"),
-        (b'{"a":1,"o":{"x":1},"d":1.005}', "wrong_type:d"),
-        (b'{"a":1,"o":{"x":1},"d":"x"}', "wrong_type:d"),
-        (b'{"a":1,"o":{"x":1},"f":1e39}', "wrong_type:f"),
-        (b'{"a":1,"o":{"x":1},"b":"*"}', "wrong_type:b"),
-        (b'{"a":1,"o":{"x":1},"day":"2013-02-30"}', "wrong_type:day"),
-        (b'{"a":1,"o":{"x":1},"l":["x"]}', "wrong_type:l"),
-        (b'{\n"a": 1,\r\n "o": {"x": 1}\n}\n', None),
-        (b'{"z":1,"z":2,"a":1,"o":{"x":1}}', None),
-        (b'{"\\u0061":1,"o":{"x":1}}', None),
-    ],
-)
+VERDICTS = [
+    (b"", "empty_record"),
+    (b" \r\n\t", "empty_record"),
+    (b"null", "json_not_object"),
+    (b"[1]", "json_not_object"),
+    (b"3", "json_not_object"),
+    (b'{"a":1,"o":{"x":1}', "json_syntax"),
+    (b'{"a":1,"o":{"x":1}}}', "json_syntax"),
+    (GOOD + GOOD, "json_syntax"),
+    (GOOD + b"\n" + GOOD, "json_syntax"),
+    (GOOD + b',"q":1', "json_syntax"),
+    (GOOD + b',"r":{}', "json_syntax"),
+    (GOOD + b'}\n{"r":' + GOOD, "json_syntax"),
+    (b'{"a":1,"o":{"x":1},"s":"a\nb"}', "json_syntax"),
+    (b'{"a":1,"o":{"x":1},"s":"\\ud800"}', "json_syntax"),
+    (b'{"a":1,"o":{"x":1},"z":NaN}', "json_syntax"),
+    (b'{"a":1,"o":{"x":1},"z":1e400}', "json_syntax"),
+    (b"\xef\xbb\xbf" + GOOD, "json_syntax"),
+    (b'{"a":1,"o":{"x":1},"z":"\xff"}', "invalid_utf8"),
+    (b'{"a":1,"a":2,"o":{"x":1}}', "duplicate_field"),
+    (b'{"o":{"x":1}}', "missing_field:a"),
+    (b'{"a":null,"o":{"x":1}}', "missing_field:a"),
+    (b'{"a":1,"o":{}}', "missing_field:o"),
+    (b'{"a":1}', "missing_field:o"),
+    (b'{"a":1,"o":{"x":1},"l":[null]}', "missing_field:l"),
+    (b'{"a":1.0,"o":{"x":1}}', "wrong_type:a"),
+    (b'{"a":"1","o":{"x":1}}', "wrong_type:a"),
+    (b'{"a":true,"o":{"x":1}}', "wrong_type:a"),
+    (b'{"a":9223372036854775808,"o":{"x":1}}', "wrong_type:a"),
+    (b'{"a":1,"o":{"x":128}}', "wrong_type:o"),
+    (b'{"a":1,"o":[]}', "wrong_type:o"),
+    (b'{"a":1,"o":{"x":1,"y":"2013-13-01"}}', "wrong_type:o"),
+    (b'{"a":1,"o":{"x":1},"t":"soon"}', "wrong_type:t"),
+    (b'{"a":1,"o":{"x":1},"e":99999999999999999}', "wrong_type:e"),
+    (b'{"a":1,"o":{"x":1},"d":1.005}', "wrong_type:d"),
+    (b'{"a":1,"o":{"x":1},"d":"x"}', "wrong_type:d"),
+    (b'{"a":1,"o":{"x":1},"f":1e39}', "wrong_type:f"),
+    (b'{"a":1,"o":{"x":1},"b":"*"}', "wrong_type:b"),
+    (b'{"a":1,"o":{"x":1},"day":"2013-02-30"}', "wrong_type:day"),
+    (b'{"a":1,"o":{"x":1},"l":["x"]}', "wrong_type:l"),
+    (b'{\n"a": 1,\r\n "o": {"x": 1}\n}\n', None),
+    (b'{"z":1,"z":2,"a":1,"o":{"x":1}}', None),
+    (b'{"\\u0061":1,"o":{"x":1}}', None),
+]
+
+
+@pytest.mark.parametrize(("record", "expected"), VERDICTS)
 def test_each_record_gets_its_own_verdict(record, expected):
     assert reason(record) == expected
 
@@ -205,3 +210,64 @@ def test_no_records_give_the_declared_columns():
     frame, rejects = decode([])
     assert not rejects
     assert dict(frame.schema) == {**raw_frame([]).select(frame.columns[:5]).schema, **Json().output(SCHEMA)}
+
+
+@pytest.mark.parametrize("times", [1, 7])
+def test_bad_records_far_apart_among_thousands_have_the_verdicts_they_have_alone(times):
+    """Few are found one by one, many by looking at each; either way the good ones between them stay."""
+    records, expected = [GOOD], {}
+    for record, verdict in VERDICTS * times:
+        if verdict is not None:
+            expected[len(records)] = verdict
+        records += [record, *[GOOD] * 150]
+    frame, rejects = decode(records)
+    assert rejects == expected
+    assert frame["_row"].to_list() == [row for row in range(len(records)) if row not in expected]
+    assert frame.filter(pl.col("_row").is_in(list(expected)).not_())["a"].null_count() == 0
+
+
+STOPPERS = [
+    GOOD + b'}\n{"r":' + GOOD,
+    GOOD[:-1],
+    b'{"a":1,"o":{"x":1},"s":5}',
+    b'{"a":"1","o":{"x":1}}',
+    b'{"a":1,"a":2,"o":{"x":1}}',
+    b"\xff",
+    b"[" * 200,
+    b"",
+]
+
+
+@pytest.mark.parametrize("large", [10, 300_000])
+@pytest.mark.parametrize(("one", "other"), list(itertools.product(STOPPERS, STOPPERS)))
+def test_what_stops_a_reader_in_the_middle_hits_no_other(one, other, large):
+    long = b'{"a":2,"o":{"x":1},"s":"' + b"x" * large + b'"}'
+    records = [GOOD, long, GOOD] * 30
+    bad = {1: one, 31: other, 88: one}
+    for at, record in bad.items():
+        records[at] = record
+    frame, rejects = decode(records)
+    assert rejects == {at: reason(record) for at, record in bad.items()}
+    assert frame["_row"].to_list() == [row for row in range(90) if row not in bad]
+    assert frame["a"].to_list() == [2 if row % 3 == 1 else 1 for row in range(90) if row not in bad]
+
+
+class Impatient(Reader):
+    """Fails where it would look at each record of a window."""
+
+    def _sift(self, records):
+        raise AssertionError(len(records))
+
+
+@pytest.mark.parametrize(
+    "good", [GOOD, json.dumps({"a": 1, "o": {"x": 1}, "s": "x" * 80}, indent=1).encode()], ids=["on a line", "on lines"]
+)
+@pytest.mark.parametrize("bad", [b"\xff", GOOD[:-1], b"", b"[1]", b'{"a":"1","o":{"x":1}}', b'{"a":1,"a":2,"o":{"x":1}}'])
+def test_a_few_bad_records_of_a_large_window_do_not_cost_a_look_at_each(good, bad):
+    records = [good] * 8000
+    for at in (17, 4000, 7999):
+        records[at] = bad
+    window = Impatient(SCHEMA, strict=False).read(pa.array(records, pa.large_binary()))
+    assert [at for at, _ in window.rejects] == [17, 4000, 7999]
+    assert {why for _, why in window.rejects} == {reason(bad)}
+    assert window.frame["a"].to_list() == [1] * 7997

@@ -217,3 +217,10 @@ def test_deep_values_are_left_to_the_ordinary_way() -> None:
     rows = [b'{"other":' + b"[" * depth + b"]" * depth + b"}" for depth in (1, 97, 98, 99, 100, 126, 127, 128, 129, 5000)]
 
     assert_same(*both(rows))
+
+
+def test_more_columns_than_the_kernel_takes_are_left_to_the_ordinary_way() -> None:
+    schema = parse_schema({f"c{number}": "int64?" for number in range(1100)})
+
+    assert native_reader(schema, strict=False) is None
+    assert_same(*both([b'{"c1099":5}', b'{"c0":"x"}', b"{"], schema))

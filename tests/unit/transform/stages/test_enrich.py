@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from stream.transform.stage import Resources
-from stream.transform.stages.enrich import Enrich
+from stream.transform.stages.enrich import Enrich, Warehouse, warehouse
 from tests.frames import AIRLINES, apply, rows
 
 
@@ -35,8 +35,32 @@ def test_a_database_is_asked_by_its_query():
         ({"refresh": "0s"}, "no duration"),
         ({"table": "sqlite:fleet.db"}, "needs a `query`"),
         ({"query": "SELECT 1"}, "a file takes none"),
+        ({"table": "postgresql://h/db"}, "needs a `query`"),
+        ({"table": "postgresql://u:p@h/db", "query": "SELECT 1"}, "a password never stands in a pipeline file"),
+        ({"table": "postgresql://h/db?password=p", "query": "SELECT 1"}, "a password never stands in a pipeline file"),
+        ({"table": "postgresql://h", "query": "SELECT 1"}, "names no database of PostgreSQL"),
+        ({"table": "postgresql:h/db", "query": "SELECT 1"}, "names no database of PostgreSQL"),
+        ({"table": "postgresql://h:no/db", "query": "SELECT 1"}, "names no database of PostgreSQL"),
+        ({"table": "postgresql://h/db", "query": "SELECT 1", "login": "me:secret"}, "given by reference"),
+        ({"table": "redshift:main/dev", "query": "SELECT 1"}, "redshift:workgroup/NAME/DATABASE"),
+        ({"table": "redshift:workgroup/main/dev?db_user=x", "query": "SELECT 1"}, "names no database"),
+        ({"table": "redshift:cluster/main/dev", "query": "SELECT 1", "login": "env:X"}, "`login` is for PostgreSQL"),
+        ({"table": "sqlite:x.db", "query": "SELECT 1", "login": "env:X"}, "`login` is for PostgreSQL"),
     ],
 )
 def test_options_that_make_no_sense(options, says):
     with pytest.raises(ValidationError, match=says):
         enrich(**options)
+
+
+def test_where_redshift_is_asked_and_as_whom():
+    assert warehouse("redshift:workgroup/main/dev#SELECT 1") == Warehouse("dev", workgroup="main")
+    assert warehouse("redshift:cluster/c-1/dev?db_user=loader") == Warehouse("dev", cluster="c-1", db_user="loader")
+
+
+def test_the_login_is_a_secret_of_the_one_table_that_needs_it():
+    stage = enrich(table="postgresql://h/db", query="SELECT 1", login={"env": "LOGIN"})
+    assert stage.secret_names() == ("env:LOGIN",)
+    assert stage.table_logins() == {"postgresql://h/db#SELECT 1": "env:LOGIN"}
+    assert enrich().secret_names() == ()
+    assert enrich().table_logins() == {}

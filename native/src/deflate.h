@@ -1,0 +1,68 @@
+/* Huffman codes and bits of DEFLATE (RFC 1951), for a compressor that knows its matches beforehand. */
+
+#ifndef STREAM_DEFLATE_H
+#define STREAM_DEFLATE_H
+
+#include "kernel.h"
+
+enum { LITERALS = 286, DISTANCES = 30, END_OF_BLOCK = 256, SHORTEST = 3, LONGEST = 258, FARTHEST = 32768 };
+
+/* No code of ours is longer, so that four literals fit into one write of bits. */
+enum { LONGEST_CODE = 12 };
+
+/* How often each symbol is expected. */
+typedef struct {
+    uint32_t literals[LITERALS], distances[DISTANCES];
+} counts_t;
+
+/* A symbol's bits, the first one lowest, and how many they are. */
+typedef struct {
+    uint16_t bits, size;
+} code_t;
+
+typedef struct {
+    code_t literals[LITERALS], distances[DISTANCES];
+} codes_t;
+
+/* Where bits go; up to seven wait in ``bits``. There must be room for eight bytes more than are written. */
+typedef struct {
+    uint8_t *at;
+    uint64_t bits;
+    unsigned waiting;
+} bits_t;
+
+/* At most 56 bits. */
+static inline void bits_put(bits_t *out, uint64_t bits, unsigned size) {
+    out->bits |= bits << out->waiting;
+    out->waiting += size;
+    memcpy(out->at, &out->bits, sizeof out->bits);
+    unsigned whole = out->waiting >> 3;
+    out->at += whole;
+    out->bits >>= 8 * whole;
+    out->waiting &= 7;
+}
+
+static inline void bits_literals(bits_t *out, const codes_t *codes, const uint8_t *text, size_t size) {
+    for (; size >= 4; size -= 4, text += 4) {
+        code_t one = codes->literals[text[0]], two = codes->literals[text[1]], three = codes->literals[text[2]], four = codes->literals[text[3]];
+        uint64_t first = one.bits | (uint64_t)two.bits << one.size, second = three.bits | (uint64_t)four.bits << three.size;
+        bits_put(out, first | second << (one.size + two.size), (unsigned)one.size + two.size + three.size + four.size);
+    }
+    for (; size; size--, text++) bits_put(out, codes->literals[*text].bits, codes->literals[*text].size);
+}
+
+/* The symbol of a length or distance, and the extra bits that follow it. */
+typedef struct {
+    unsigned symbol, extra, extra_size;
+} part_t;
+
+part_t length_part(size_t length);
+part_t distance_part(size_t distance);
+
+/* Codes for these counts; every literal and length gets one, counted or not. */
+void codes_for(const counts_t *counts, codes_t *codes);
+/* The head of the only block, which says what the codes are: less than HEAD_BYTES. */
+enum { HEAD_BYTES = 512 };
+void bits_head(bits_t *out, const codes_t *codes);
+
+#endif

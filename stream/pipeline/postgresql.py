@@ -1,0 +1,156 @@
+"""Reference tables out of PostgreSQL: the result of a query in one read-only transaction, with the types that the database names."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import polars as pl
+
+from stream.errors import DefinitionError, Retryable
+from stream.pipeline.databases import MAX_ROWS, MAX_UNPACKED, as_table
+
+CONNECT_SECONDS: Final = 10.0
+QUERY_SECONDS: Final = 300.0
+"""A query that takes longer is a report, not a reference table."""
+_AT_A_TIME: Final = 20_000
+"""Rows that exist as Python objects at any time."""
+
+TYPES: Final[Mapping[str, pl.DataType]] = {
+    "int2": pl.Int16(),
+    "int4": pl.Int32(),
+    "int8": pl.Int64(),
+    "float4": pl.Float32(),
+    "float8": pl.Float64(),
+    "bool": pl.Boolean(),
+    "text": pl.String(),
+    "varchar": pl.String(),
+    "bpchar": pl.String(),
+    "name": pl.String(),
+    "uuid": pl.String(),
+    "json": pl.String(),
+    "jsonb": pl.String(),
+    "bytea": pl.Binary(),
+    "date": pl.Date(),
+    "timestamp": pl.Datetime("us"),
+    "timestamptz": pl.Datetime("us", "UTC"),
+}
+"""Column types by what PostgreSQL calls them; of all others (numeric among them, whose scale is each value's own) none is right for all."""
+
+_LOCAL: Final = ("", "localhost", "127.0.0.1", "::1")
+_LATER: Final = ("08", "40", "53", "57")
+"""Classes of SQLSTATE after which the same query may work: no connection, a conflict, no room, an operator."""
+
+
+async def read_postgresql(url: str, login: bytes | None) -> bytes:
+    """The result of the query behind ``#`` in ``url`` as Parquet, as ``as_table`` writes it.
+
+    ``login`` is ``user:password``, or a JSON object with ``username`` and ``password``. Unless the URL says otherwise the connection is
+    encrypted wherever it leaves this machine.
+
+    Raises:
+        DefinitionError: the driver is not installed; the database, the login or the query is wrong; too many rows, or a type without
+            a counterpart.
+        Retryable: the database could not be reached, or was too busy.
+    """
+    driver = _driver()
+    place, _, query = url.partition("#")
+    split = urlsplit(place)
+    options: dict[str, Any] = dict(zip(("user", "password"), _user_and_password(login), strict=True)) if login is not None else {}
+    if split.hostname not in (None, *_LOCAL) and "sslmode" not in parse_qs(split.query):
+        options["ssl"] = "require"
+    try:
+        connection = await driver.connect(
+            place, timeout=CONNECT_SECONDS, server_settings={"statement_timeout": str(int(QUERY_SECONDS * 1000))}, **options
+        )
+        try:
+            frame = await _ask(connection, query, split.path.lstrip("/"))
+        finally:
+            await connection.close(timeout=CONNECT_SECONDS)
+    except driver.PostgresError as error:
+        raise explained(place, query, error) from error
+    except (driver.InterfaceError, ValueError) as error:
+        msg = f"the database {place} cannot be opened: {error}"
+        raise DefinitionError(msg) from error
+    except (OSError, TimeoutError) as error:
+        msg = f"the database {place} was not reached: {error or type(error).__name__}"
+        raise Retryable(msg) from error
+    return as_table(frame)
+
+
+def _driver() -> Any:
+    try:
+        return importlib.import_module("asyncpg")
+    except ImportError as error:
+        msg = "reading tables from PostgreSQL needs a driver; install it: pip install 'kinesis-stream[postgresql]'"
+        raise DefinitionError(msg) from error
+
+
+def _user_and_password(login: bytes) -> tuple[str, str]:
+    text = login.decode("utf-8", "replace")
+    if text.lstrip().startswith("{"):
+        try:
+            found = json.loads(text)
+            return str(found["username"]), str(found["password"])
+        except (ValueError, KeyError, TypeError):
+            # What the secret holds is not for a message.
+            msg = "the secret under `login` is a JSON object without `username` and `password`"
+            raise DefinitionError(msg) from None
+    user, colon, password = text.partition(":")
+    if not colon or not user:
+        msg = "the secret under `login` is neither user:password nor a JSON object with `username` and `password`"
+        raise DefinitionError(msg)
+    return user, password
+
+
+async def _ask(connection: Any, query: str, database: str) -> pl.DataFrame:
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        statement = await connection.prepare(query)
+        names = [attribute.name for attribute in statement.get_attributes()]
+        schema = _schema(statement.get_attributes(), database)
+        if not names or len(schema) < len(names):
+            msg = f"the query {query!r} on the database {database} gives the columns {names}; each needs a name of its own"
+            raise DefinitionError(msg)
+        cursor = await statement.cursor()
+        parts = [schema.to_frame()]
+        held = size = 0
+        while rows := await cursor.fetch(_AT_A_TIME):
+            part = pl.DataFrame([_column(name, kind, [row[at] for row in rows]) for at, (name, kind) in enumerate(schema.items())])
+            parts.append(part)
+            held, size = held + part.height, size + int(part.estimated_size())
+            if held > MAX_ROWS or size > MAX_UNPACKED:
+                msg = f"the query {query!r} on the database {database} gives more than {MAX_ROWS:,} rows or {MAX_UNPACKED:,} bytes"
+                raise DefinitionError(msg)
+    return pl.concat(parts)
+
+
+def _schema(attributes: Any, database: str) -> pl.Schema:
+    columns = {}
+    for attribute in attributes:
+        kind = TYPES.get(attribute.type.name)
+        if kind is None:
+            known = "int8, float8, text, date or timestamptz"
+            msg = f"the column {attribute.name!r} of the database {database} is {attribute.type.name}; CAST it to {known} in the query"
+            raise DefinitionError(msg)
+        columns[attribute.name] = kind
+    return pl.Schema(columns)
+
+
+def _column(name: str, kind: pl.DataType, values: list[Any]) -> pl.Series:
+    if kind == pl.String():
+        values = [None if value is None else str(value) for value in values]
+    return pl.Series(name, values, dtype=kind)
+
+
+def explained(place: str, query: str, error: Any) -> DefinitionError | Retryable:
+    """What PostgreSQL's ``error`` means: whether the same query may work later, or somebody has to change something."""
+    state = error.sqlstate or ""
+    # 57014 is a query that was stopped, most often for the time it took: the next one would take as long.
+    if state.startswith(_LATER) and state != "57014":
+        return Retryable(f"the database {place} was not ready: {error}")
+    if state.startswith(("28", "3D")):
+        return DefinitionError(f"the database {place} cannot be opened: {error}")
+    return DefinitionError(f"the query {query!r} on the database {place} failed: {error}")

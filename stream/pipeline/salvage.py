@@ -1,0 +1,71 @@
+"""What is left of a pipeline file whose shape is wrong in places: enough to look at its columns all the same.
+
+A wrong unit under `flush` has nothing to do with a column that a stage lacks, and whoever has made both mistakes wants to hear of both.
+So what is wrong is taken out, and what cannot be done without gets a stand-in about which nothing is said.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from stream.pipeline.findings import Path
+from stream.pipeline.model import Pipeline
+
+_NEEDED: Mapping[str, Any] = {"application": "stand-in", "state": "file:stand-in/state", "sinks": []}
+
+
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """``stages``: how many of the file's stages, from the first on, ``pipeline`` has. ``sinks``: which of its sinks are the file's.
+
+    ``doubtful``: columns that the file has and ``pipeline`` has not, since their types are wrong.
+    """
+
+    pipeline: Pipeline
+    stages: int
+    sinks: frozenset[int]
+    doubtful: frozenset[str] = frozenset()
+
+
+def salvage(data: Any, wrong: Collection[Path]) -> Salvage | None:
+    """The pipeline without what stands at ``wrong``; None where nothing can be said about its columns."""
+    if not isinstance(data, Mapping) or any(_spoils_columns(path) for path in wrong):
+        return None
+    rest: dict[str, Any] = copy.deepcopy(dict(data))
+    stages = rest.get("stages") or []
+    good = min((path[1] for path in wrong if path[:1] == ("stages",) and len(path) > 1 and isinstance(path[1], int)), default=len(stages))
+    given = len(rest["sinks"]) if isinstance(rest.get("sinks"), list) else 0
+    bad = {path[1] for path in wrong if path[:1] == ("sinks",) and len(path) > 1 and isinstance(path[1], int)}
+    for path in wrong:
+        if path[:2] == ("source", "kinesis"):
+            rest["source"]["kinesis"] = {"stream": "stand-in"}
+        elif path[:2] == ("source", "schema"):
+            rest["source"]["schema"].pop(path[2], None)
+        elif path[:1] not in {("stages",), ("sinks",)} or len(path) == 1:
+            rest.pop(str(path[0]), None)
+    if rest.get("source", {}).get("schema") == {}:
+        return None
+    rest = {**_NEEDED, **rest}
+    if isinstance(stages, list):
+        rest["stages"] = stages[:good]
+    rest["sinks"] = [_stand_in(at) if at in bad else sink for at, sink in enumerate(rest["sinks"])] or [_stand_in(0)]
+    try:
+        doubtful = frozenset(str(path[2]) for path in wrong if path[:2] == ("source", "schema"))
+        return Salvage(Pipeline.model_validate(rest), good, frozenset(range(given)) - bad, doubtful)
+    except ValidationError:
+        return None
+
+
+def _spoils_columns(path: Path) -> bool:
+    """Whether behind an error at ``path`` no column is known, or no part of the file can be taken out."""
+    of_one = path[1:2] == ("kinesis",) or (path[1:2] == ("schema",) and len(path) > 2)
+    return not path or (path[0] == "source" and not of_one)
+
+
+def _stand_in(at: int) -> dict[str, Any]:
+    return {"files": {"url": f"file:stand-in/{at}", "name": f"stand-in-{at}"}}

@@ -1,0 +1,56 @@
+"""Types for msgspec out of a schema: as strict as Arrow's reader, or less."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+import msgspec
+import pyarrow as pa
+
+from stream.transform.types import Kind, Type
+
+
+def fits(value: Decimal | None, precision: int, scale: int) -> bool:
+    """False only for what Arrow refuses too: more digits before or behind the point than there is room for."""
+    if not value:
+        return True
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):
+        return False
+    trailing = len(digits) - len("".join(map(str, digits)).rstrip("0"))
+    return exponent + trailing >= -scale and value.adjusted() < precision
+
+
+def struct(name: str, fields: tuple[tuple[str, Type], ...], *, strict: bool) -> type[msgspec.Struct]:
+    """A msgspec type that refuses nothing which Arrow would accept: types only, everything optional."""
+    members = [(f"f{index}", _hint(kind, strict=strict), None) for index, (_, kind) in enumerate(fields)]
+    names = {f"f{index}": field for index, (field, _) in enumerate(fields)}
+    return msgspec.defstruct(name, members, rename=names, forbid_unknown_fields=strict, gc=False)
+
+
+def _hint(kind: Type, *, strict: bool) -> Any:
+    match kind.kind:
+        case Kind.JSON:
+            return msgspec.Raw
+        case Kind.LIST if kind.item is not None:
+            return list[_hint(kind.item, strict=strict)] | None  # type: ignore[misc]
+        case Kind.OBJECT:
+            return struct("Object", kind.fields, strict=strict) | None
+        case Kind.DECIMAL:
+            return Decimal | None
+        case _:
+            return _scalar(kind.wire)
+
+
+def _scalar(wire: pa.DataType) -> Any:
+    if pa.types.is_boolean(wire):
+        return bool | None
+    if pa.types.is_floating(wire):
+        return float | None
+    if not pa.types.is_integer(wire):
+        return str | None
+    if pa.types.is_unsigned_integer(wire):
+        most = 2**wire.bit_width - 1 if wire.bit_width < 64 else None
+        return Annotated[int, msgspec.Meta(ge=0, le=most)] | None
+    return Annotated[int, msgspec.Meta(ge=-(2 ** (wire.bit_width - 1)), le=2 ** (wire.bit_width - 1) - 1)] | None

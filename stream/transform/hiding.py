@@ -1,0 +1,119 @@
+"""Text columns with their values hidden: the workings of the stage ``mask``."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stream.transform import bytewise
+from stream.transform.values import repeats
+
+Hide = Callable[[pl.Series], pl.Series]
+
+_HIDDEN: Final = r"[^\s\p{P}]"
+"""What ``keep_last`` hides; blanks and punctuation are the format and stay."""
+
+_SURROGATES: Final = range(0xD800, 0xE000)
+"""Code points that are no characters."""
+_WIDE: Final = "utf-32-le"
+_STAR: Final = np.uint8(ord("*"))
+
+_BLOCK: Final = 64
+"""Bytes that SHA-256 takes in at a time."""
+_INNER: Final = bytes(code ^ 0x36 for code in range(256))
+_OUTER: Final = bytes(code ^ 0x5C for code in range(256))
+_DIGEST: Final = 32
+
+
+def keyed_hash(secret: bytes, length: int) -> Hide:
+    """The first ``length`` hex digits of HMAC-SHA256 under ``secret``; null stays null. Values that occur often are hashed once."""
+
+    def hide(column: pl.Series) -> pl.Series:
+        values = column.cast(pl.Binary)
+        if not repeats(values):
+            return _digests(values.drop_nulls(), secret, length, values.is_not_null()).alias(column.name)
+        encoded = pc.dictionary_encode(values.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        if isinstance(encoded, pa.ChunkedArray):
+            encoded = encoded.combine_chunks()
+        distinct = pl.Series(encoded.dictionary)
+        return _digests(distinct, secret, length, None).gather(pl.Series(encoded.indices)).alias(column.name)
+
+    return hide
+
+
+def _digests(values: pl.Series, secret: bytes, length: int, present: pl.Series | None) -> pl.Series:
+    """HMAC as in RFC 2104. The key goes into both hashes once, and each value takes copies: a third of what a call of hmac takes."""
+    if len(secret) > _BLOCK:
+        secret = hashlib.sha256(secret).digest()
+    padded = secret.ljust(_BLOCK, b"\0")
+    inner, outer = hashlib.sha256(padded.translate(_INNER)).copy, hashlib.sha256(padded.translate(_OUTER)).copy
+    done = []
+    for value in values.to_list():
+        within = inner()
+        within.update(value)
+        around = outer()
+        around.update(within.digest())
+        done.append(around.digest())
+    found = pa.FixedSizeBinaryArray.from_buffers(pa.binary(_DIGEST), len(done), [None, pa.py_buffer(b"".join(done))])
+    digests = pl.Series(found).cast(pl.Binary).bin.encode("hex").str.head(length)
+    if present is None or present.all():
+        return digests
+    return pl.repeat(None, len(present), dtype=pl.String, eager=True).scatter(present.arg_true(), digests)
+
+
+def keep_last(keep: int) -> Hide:
+    """Stars in place of all but the last ``keep`` characters, blanks and punctuation apart; of all, where there are no more than these."""
+
+    def hide(column: pl.Series) -> pl.Series:
+        codes, odd = [], []
+        for rows, bounds, piece in bytewise.pieces(column):
+            stars = _stars(_hidden_ascii().take(piece, mode="clip"), bounds, keep)
+            odd.append(bytewise.not_ascii(piece, bounds) + rows.start)
+            # Where a value has other characters than ASCII this is only a place holder, and must be text all the same.
+            codes.append(np.where(stars | (piece >= bytewise.NOT_ASCII), _STAR, piece))
+        done = bytewise.texts(column, codes)
+        left = pl.Series(np.concatenate(odd)) if odd else pl.Series([], dtype=pl.Int64)
+        return done.scatter(left, _by_characters(column.gather(left), keep)) if len(left) else done
+
+    return hide
+
+
+def _stars(hidden: bytewise.Array, bounds: bytewise.Array, keep: int) -> bytewise.Array:
+    """Which characters become stars, of those that could be ``hidden``; a value's stand from its bound to the next."""
+    so_far = np.cumsum(hidden, dtype=np.int32)
+    at_end = np.concatenate((np.zeros(1, np.int32), so_far))[bounds]
+    # A character is hidden if at least `keep` of its value's that could be hidden follow it, or if the value has no more than `keep`.
+    last = np.where(np.diff(at_end) > keep, at_end[1:] - keep, at_end[1:])
+    return hidden & (so_far <= np.repeat(last, np.diff(bounds)))
+
+
+def _by_characters(column: pl.Series, keep: int) -> pl.Series:
+    parts = []
+    for _, bounds, piece in bytewise.pieces(column):
+        characters = np.frombuffer(piece.tobytes().decode().encode(_WIDE), np.uint32)
+        begins = np.concatenate((np.zeros(1, np.int64), np.cumsum((piece & 0xC0) != bytewise.NOT_ASCII)))[bounds]
+        starred = np.where(_stars(_hidden().take(characters), begins, keep), np.uint32(_STAR), characters)
+        widths = 1 + (starred >= 0x80) + (starred >= 0x800) + (starred >= 0x10000)
+        ends = np.concatenate((np.zeros(1, np.int64), np.cumsum(widths)))[begins]
+        parts.append(bytewise.text_of(np.frombuffer(starred.tobytes().decode(_WIDE).encode(), np.uint8), ends))
+    return pl.concat(parts)
+
+
+@cache
+def _hidden() -> bytewise.Array:
+    """By code point, whether ``keep_last`` hides the character."""
+    every = [chr(code) if code not in _SURROGATES else " " for code in range(sys.maxunicode + 1)]
+    return pl.Series(every).str.contains(_HIDDEN).to_numpy().copy()
+
+
+@cache
+def _hidden_ascii() -> bytewise.Array:
+    return _hidden()[: bytewise.NOT_ASCII].copy()

@@ -1,0 +1,49 @@
+"""Where rows came from, by the numbers of their records."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+_MOST_PARTS: Final = 64
+"""Parts of a frame that lie apart in memory, from where on going from one to the next costs more than copying all once."""
+
+
+def first_places(given: pl.Series, kept: pl.Series) -> pl.Series | None:
+    """Where in ``given`` each of ``kept`` stands first; None if one of them is not there. Both ascend and have no null."""
+    if kept.is_empty():
+        return pl.Series([], dtype=pl.UInt32)
+    before, after = given.to_numpy(), kept.to_numpy()
+    if not len(before) or after[0] < before[0] or after[-1] > before[-1]:
+        return None
+    place = np.zeros(int(before[-1] - before[0]) + 1, np.uint32)
+    # Backwards, so that of several rows of a record the first is written last.
+    place[(before - before[0])[::-1]] = np.arange(len(before), dtype=np.uint32)[::-1]
+    places = place[after - before[0]]
+    return pl.Series(places) if (before[places] == after).all() else None
+
+
+def among(few: pl.Series, rows: pl.Series) -> pl.Series:
+    """Which of ``few`` are among ``rows``, which ascend; neither has a null."""
+    if rows.is_empty():
+        return pl.repeat(False, len(few), dtype=pl.Boolean, eager=True)
+    places = rows.search_sorted(few, side="left").clip(0, len(rows) - 1)
+    return rows.gather(places) == few
+
+
+def without(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
+    """The rows of ``frame`` but for those at ``places``, which ascend; where these are few nothing is copied."""
+    if len(places) + frame.n_chunks() > _MOST_PARTS:
+        kept = np.ones(frame.height, np.bool_)
+        kept[places.to_numpy()] = False
+        return frame.filter(pl.Series(kept))
+    cuts = [-1, *places.to_list(), frame.height]
+    return pl.concat([frame[low + 1 : high] for low, high in pairwise(cuts) if low + 1 < high] or [frame.clear()])
+
+
+def one_each(rows: pl.Series) -> bool:
+    """Whether no two rows belong to one record, their numbers being in ascending order."""
+    return bool((rows.slice(1) > rows.slice(0, max(0, len(rows) - 1))).all())

@@ -1,0 +1,89 @@
+"""Reference tables out of Redshift: the result of a query by the Data API, with the worker's AWS credentials."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import polars as pl
+
+from stream.aws.redshift_data import ColumnInfo, Database, RedshiftDataClient, Result, open_redshift_data
+from stream.aws.session import AwsSession
+from stream.errors import DefinitionError, Retryable
+from stream.pipeline.databases import MAX_ROWS, as_table
+from stream.transform.stages.enrich import warehouse
+from stream.transform.values import timestamps
+
+WAITS: Final = 15
+"""Times that the end of a query is waited for, 20 seconds each; one that takes longer is a report, not a reference table."""
+
+TYPES: Final[Mapping[str, pl.DataType]] = {
+    "int2": pl.Int16(),
+    "int4": pl.Int32(),
+    "int8": pl.Int64(),
+    "float4": pl.Float32(),
+    "float8": pl.Float64(),
+    "bool": pl.Boolean(),
+    "text": pl.String(),
+    "varchar": pl.String(),
+    "bpchar": pl.String(),
+    "name": pl.String(),
+    "super": pl.String(),
+    "date": pl.Date(),
+    "timestamp": pl.Datetime("us"),
+    "timestamptz": pl.Datetime("us", "UTC"),
+}
+"""Column types by what Redshift calls them; a numeric comes as text whose scale is not told, and the rest not at all."""
+
+
+async def read_query(session: AwsSession, url: str) -> bytes:
+    """The result of the query behind ``#`` in ``url`` as Parquet, as ``as_table`` writes it.
+
+    Raises:
+        DefinitionError: the query fails, or gives columns without names of their own, too many rows, or a type without a counterpart.
+        Fatal: the database is not there, or may not be asked.
+        Retryable: the service did not answer, or the query was stopped or takes too long.
+    """
+    place, _, query = url.partition("#")
+    found = warehouse(place)
+    database = Database(found.database, found.cluster, found.workgroup, found.db_user)
+    async with open_redshift_data(session, database) as client:
+        result = await _result(client, query, place)
+    names = [column.name for column in result.columns]
+    if not names or len(set(names)) < len(names) or len(result.rows) > MAX_ROWS:
+        why = f"more than {MAX_ROWS:,} rows" if len(result.rows) > MAX_ROWS else f"the columns {names}; each needs a name of its own"
+        msg = f"the query {query!r} on {place} gives {why}"
+        raise DefinitionError(msg)
+    return as_table(pl.DataFrame([_column(column, [row[at] for row in result.rows], place) for at, column in enumerate(result.columns)]))
+
+
+async def _result(client: RedshiftDataClient, query: str, place: str) -> Result:
+    # A token of its own: the answer of a minute ago is just what is not wanted.
+    token = hashlib.sha256(query.encode()).hexdigest()[:32] + secrets.token_hex(16)
+    statement = await client.execute(query, token)
+    for _ in range(WAITS):
+        done = await client.describe(statement)
+        if not done.done:
+            continue
+        if done.status == "FINISHED":
+            return await client.result(statement)
+        msg = f"the query {query!r} on {place} {done.status}: {done.error}"
+        if done.status == "ABORTED":
+            raise Retryable(msg)
+        raise DefinitionError(msg)
+    msg = f"the query {query!r} on {place} is not done yet; make it smaller, or let Redshift UNLOAD the table to S3"
+    raise Retryable(msg)
+
+
+def _column(column: ColumnInfo, values: Sequence[Any], place: str) -> pl.Series:
+    kind = TYPES.get(column.type)
+    if kind is None:
+        msg = f"the column {column.name!r} of {place} is {column.type}; CAST it to int8, float8, varchar, date or timestamptz in the query"
+        raise DefinitionError(msg)
+    if kind == pl.Date():
+        return pl.Series(column.name, values, pl.String()).str.to_date("%Y-%m-%d")
+    if isinstance(kind, pl.Datetime):
+        return timestamps(pl.Series(column.name, values, pl.String())).dt.replace_time_zone(kind.time_zone)
+    return pl.Series(column.name, values, dtype=kind)

@@ -1,0 +1,234 @@
+"""Looks at what a pipeline may need beside streams and buckets: lease table, fan-out consumer, warehouse, and who is told of trouble.
+
+Each action is tried as a worker will use it, in a form that changes nothing: a write to the lease table under a condition that no row
+and no missing row fulfils, and in the warehouse `SELECT 1`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from stream.aws.dynamodb import TABLE_MISSING, ConditionFailed, DynamoDb, open_dynamodb
+from stream.aws.errors import NOT_FOUND, AwsFatal, Kind, classify
+from stream.aws.fan_out import ACTIVE, describe_consumer
+from stream.aws.kinesis import open_kinesis
+from stream.aws.redshift_data import Database, RedshiftDataClient, open_redshift_data
+from stream.aws.session import AwsSession
+from stream.aws.sns import look_at
+from stream.clock import SystemClock
+from stream.errors import Fatal
+from stream.lease.fleet import FleetTables
+from stream.lease.follow import refusal, reports
+from stream.lease.table import LeaseTable
+from stream.pipeline.coordination import NativeCoordination
+from stream.pipeline.model import KinesisSource, Retrieval
+from stream.pipeline.replay import Notify
+from stream.sink.redshift import RedshiftSinkConfig
+from stream.worker.probe import LET, Noted, Probe
+
+NEVER: Final = "attribute_exists(leaseKey) AND attribute_not_exists(leaseKey)"
+"""A condition that holds for no row and for no missing one: DynamoDB asks IAM, and then refuses to write."""
+
+PROBE_ROW: Final[Mapping[str, Any]] = {"leaseKey": {"S": "_preflight/doctor"}}
+
+ROW_CALLS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "Scan": {"Limit": 1},
+    "GetItem": {"Key": PROBE_ROW},
+    "PutItem": {"Item": PROBE_ROW, "ConditionExpression": NEVER},
+    "UpdateItem": {
+        "Key": PROBE_ROW,
+        "UpdateExpression": "SET sxOp = :none",
+        "ConditionExpression": NEVER,
+        "ExpressionAttributeValues": {":none": {"S": ""}},
+    },
+    "DeleteItem": {"Key": PROBE_ROW, "ConditionExpression": NEVER},
+}
+"""Everything that workers ask of rows, in a form that changes none."""
+
+_PAUSE: Final = 0.2
+"""Seconds between looks at a statement, beside the wait that the API itself makes."""
+
+_NETWORK: Final = "check the network policy, VPC endpoints and DNS"
+_MAKE_TABLE: Final = "make the table beforehand: by the CloudFormation template, or with the role `bootstrap` of `stream iam`"
+
+
+# --- leases ----------------------------------------------------------------------------------------------------------------------
+
+
+def lease_probes(native: NativeCoordination, application: str) -> Iterator[Probe]:
+    """One for the table itself, one for each action on its rows, one for a fleet that a worker must not join."""
+    name = native.table or application
+    opened = functools.partial(_dynamodb, native)
+    described = functools.partial(_described, opened, name, create=native.create_table)
+    yield Probe("leases", f"dynamodb:DescribeTable on table {name}", described, _MAKE_TABLE)
+    for operation in ROW_CALLS:
+        yield Probe("leases", f"dynamodb:{operation} on table {name}", functools.partial(_row_call, opened, name, operation))
+    yield Probe("leases", f"who else uses table {name}", functools.partial(_fleet, opened, name))
+
+
+@asynccontextmanager
+async def _dynamodb(native: NativeCoordination) -> AsyncIterator[DynamoDb]:
+    session = AwsSession(region=native.region, endpoints={"dynamodb": native.endpoint} if native.endpoint else None)
+    async with open_dynamodb(session, SystemClock()) as client:
+        yield client
+
+
+async def _described(opened: Callable[[], Any], name: str, *, create: bool) -> str:
+    async with opened() as client:
+        try:
+            found = (await client.call("DescribeTable", name, {}))["Table"]
+        except AwsFatal as error:
+            if error.code != TABLE_MISSING or not create:
+                raise
+            msg = "there is no such table; the first worker makes it, which needs dynamodb:CreateTable, and that was not tried"
+            raise Noted(msg) from error
+    if found["TableStatus"] not in {"ACTIVE", "UPDATING"}:
+        msg = f"the table is {found['TableStatus']}; workers need it ACTIVE or UPDATING"
+        raise Fatal(msg)
+    keys = [(key["AttributeName"], key["KeyType"]) for key in found["KeySchema"]]
+    types = {each["AttributeName"]: each["AttributeType"] for each in found["AttributeDefinitions"]}
+    if keys != [("leaseKey", "HASH")] or types.get("leaseKey") != "S":
+        msg = (
+            f"its key is {keys}; a lease table has the hash key `leaseKey`, a string, and no other: give coordination.native.table another"
+        )
+        raise Fatal(msg)
+    return f"{found['TableStatus']}, with the key that the Kinesis Client Library wants"
+
+
+async def _row_call(opened: Callable[[], Any], name: str, operation: str) -> str:
+    async with opened() as client:
+        try:
+            await client.call(operation, name, ROW_CALLS[operation])
+        except ConditionFailed:
+            return "allowed; nothing was written"
+        except AwsFatal as error:
+            if error.code == TABLE_MISSING:
+                msg = "cannot be tried while there is no table"
+                raise Noted(msg) from error
+            raise
+    return "allowed"
+
+
+async def _fleet(opened: Callable[[], Any], name: str) -> str:
+    async with opened() as client:
+        try:
+            await client.call("GetItem", f"{name}-CoordinatorState", {"Key": {"key": PROBE_ROW["leaseKey"]}})
+        except AwsFatal as error:
+            # A worker makes do without, and then cannot see that KCL 3.x assigns the leases.
+            if classify(error.code) is Kind.DENIED:
+                raise Noted(str(error)) from error
+        table = LeaseTable(client, name, SystemClock(), lambda _: None, secrets.token_urlsafe)
+        try:
+            version = (await FleetTables(table, SystemClock(), lambda _: None).charter()).version
+        except AwsFatal as error:
+            msg = f"cannot be seen: {error}"
+            raise Noted(msg) from error
+    if (why := refusal(name, version)) is not None:
+        raise Fatal(why)
+    return f"a fleet of KCL 3.x ({version}), whose leader a worker follows" if reports(version) else "no fleet of KCL 3.x"
+
+
+# --- fan-out ---------------------------------------------------------------------------------------------------------------------
+
+
+def consumer_probes(kinesis: KinesisSource, application: str, session: AwsSession) -> Iterator[Probe]:
+    """One for each stream, where records are pushed."""
+    if kinesis.retrieval is not Retrieval.FAN_OUT:
+        return
+    name = kinesis.consumer or application
+    for stream in kinesis.names:
+        look = functools.partial(_consumer, session, stream, name)
+        remedy = "register it by the CloudFormation template (EnhancedFanOut), or allow what `stream iam` prints; until then workers poll"
+        yield Probe("consumer", f"kinesis:DescribeStreamConsumer on {name} of {stream}", look, remedy)
+
+
+async def _consumer(session: AwsSession, stream: str, name: str) -> str:
+    async with open_kinesis(session) as client:
+        arn = stream if stream.startswith("arn:") else (await client.describe_stream_summary(stream)).arn
+        try:
+            found = await describe_consumer(client, arn, name)
+        except AwsFatal as error:
+            if error.code == NOT_FOUND:
+                msg = "it is not registered; the first worker does so, which needs kinesis:RegisterStreamConsumer, and that was not tried"
+                raise Noted(msg) from error
+            # A worker that is denied polls.
+            raise Noted(str(error)) from error
+    if found.status != ACTIVE:
+        msg = f"it is {found.status}; workers poll until it is {ACTIVE}"
+        raise Noted(msg)
+    return found.status
+
+
+# --- the warehouse ---------------------------------------------------------------------------------------------------------------
+
+
+def warehouse_probes(sink: RedshiftSinkConfig, session: AwsSession) -> Iterator[Probe]:
+    """Two: a statement whose result is read, and a batch. They log in as the loader does, and so wake a workgroup that sleeps."""
+    database = Database(sink.database, sink.cluster, sink.workgroup, sink.db_user, sink.secret_arn)
+    remedy = f"{LET}; check cluster or workgroup, database and db_user of the sink, and that they let this role log in"
+    for what, run in (("ExecuteStatement, DescribeStatement, GetStatementResult", _statement), ("BatchExecuteStatement", _batch)):
+        yield Probe("warehouse", f"redshift-data:{what} on {database}", functools.partial(_in_database, session, database, run), remedy)
+
+
+async def _in_database(session: AwsSession, database: Database, run: Callable[[RedshiftDataClient], Any]) -> str:
+    async with open_redshift_data(session, database) as client:
+        await run(client)
+    return "allowed; SELECT 1 ran"
+
+
+async def _statement(client: RedshiftDataClient) -> None:
+    statement = await client.execute("SELECT 1", secrets.token_hex(16))
+    await _finished(client, statement)
+    await client.result(statement)
+
+
+async def _batch(client: RedshiftDataClient) -> None:
+    await _finished(client, await client.batch_execute(["SELECT 1"], secrets.token_hex(16)))
+
+
+async def _finished(client: RedshiftDataClient, statement: str) -> None:
+    """Whoever called bounds how long that may take."""
+    clock = SystemClock()
+    while not (found := await client.describe(statement)).done:
+        await clock.sleep(_PAUSE)
+    if found.status != "FINISHED":
+        msg = f"SELECT 1 is {found.status}: {found.error}"
+        raise Fatal(msg)
+
+
+# --- who is told -----------------------------------------------------------------------------------------------------------------
+
+
+def notice_probes(notify: Notify) -> Iterator[Probe]:
+    """One for the topic, one for the webhook. Telling never holds up a shard, so what is wrong here is noted."""
+    if notify.sns is not None:
+        session = AwsSession(region=notify.region or notify.sns.split(":")[3])
+        remedy = "check that the topic exists and that the role may sns:Publish to it; sns:GetTopicAttributes only helps to look"
+        yield Probe("notify", notify.sns, functools.partial(_topic, session, notify.sns), remedy)
+    if notify.webhook is not None:
+        yield Probe("notify", notify.webhook, functools.partial(_webhook, notify.webhook), _NETWORK)
+
+
+async def _topic(session: AwsSession, topic: str) -> str:
+    try:
+        await look_at(session, topic)
+    except AwsFatal as error:
+        raise Noted(str(error)) from error
+    return "is there"
+
+
+async def _webhook(url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        _, writer = await asyncio.open_connection(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        writer.close()
+        await writer.wait_closed()
+    except OSError as error:
+        raise Noted(str(error)) from error
+    return "answers"

@@ -1,0 +1,246 @@
+"""The doctor against everything that a pipeline can use, and against an IAM that denies one action after the other."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from stream.cli.main import app
+from stream.local.aws import Errands
+from stream.local.start import LocalAws
+from stream.pipeline.access import needed
+from stream.pipeline.lint import check
+from stream.worker.probes import NOT_TRIED
+from tests.recording import Naming, Recorder, recording
+
+PIPELINE = """
+application: flights
+source:
+  kinesis: {{stream: flights, retrieval: fan_out}}
+  schema: {{carrier: string}}
+stages:
+  - mask: {{columns: carrier, method: keyed_hash, key: {{secrets_manager: flights/mask}}}}
+sinks:
+  - s3: {{url: "s3://lake/flights/"}}
+state: "s3://lake/_stream/"
+memory: {{budget: 64MiB}}
+notify: {{sns: "{topic}"}}
+coordination: {{native: {{table: {table}, create_table: {create}}}}}
+"""
+LEASE_KEY = {"leaseKey": ("HASH", "S")}
+
+Aws = tuple[Mapping[str, str], Recorder, Recorder, Callable[[str], Any], str]
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[Aws]:
+    """Environment, what is in front of Kinesis and of everything else, clients, and a topic."""
+    with LocalAws() as local, Errands(local.environment()) as errands, ExitStack() as stack:
+        errands.create_bucket("lake")
+        errands.create_stream("flights", 2)
+
+        def make(service: str) -> Any:
+            url = local.kinesis.url if service == "kinesis" else local.moto.url
+            keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+            client = boto3.client(service, endpoint_url=url, **keys)
+            stack.callback(client.close)
+            return client
+
+        topic = make("sns").create_topic(Name="halted")["TopicArn"]
+        make("secretsmanager").create_secret(Name="flights/mask", SecretString="hidden-value")
+        kinesis, kinesis_recorder = stack.enter_context(recording(local.kinesis.url, Naming(stream="flights")))
+        others, moto_recorder = stack.enter_context(recording(local.moto.url))
+        services = ("S3", "DYNAMODB", "SNS", "STS", "SECRETS_MANAGER")
+        environment = local.environment() | {"AWS_ENDPOINT_URL_KINESIS": kinesis}
+        environment |= {f"AWS_ENDPOINT_URL_{service}": others for service in services}
+        table_of(make("dynamodb"), "leases", LEASE_KEY)
+        yield environment, kinesis_recorder, moto_recorder, make, topic
+
+
+def table_of(client: Any, name: str, keys: Mapping[str, tuple[str, str]]) -> None:
+    client.create_table(
+        TableName=name,
+        AttributeDefinitions=[{"AttributeName": key, "AttributeType": kind} for key, (_, kind) in keys.items()],
+        KeySchema=[{"AttributeName": key, "KeyType": role} for key, (role, _) in keys.items()],
+        BillingMode="PAY_PER_REQUEST",
+    )
+
+
+@pytest.fixture
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "STREAM_SERVICE_ACCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+def pipeline(folder: Path, topic: str, table: str = "leases", *, create: bool = True) -> Path:
+    path = folder / "pipeline.yaml"
+    path.write_text(PIPELINE.format(topic=topic, table=table, create=str(create).lower()))
+    return path
+
+
+def run(path: Path, env: Mapping[str, str]) -> tuple[Result, list[dict[str, str]]]:
+    result = CliRunner().invoke(app, ["doctor", str(path), "--json"], env=dict(env))
+    return result, json.loads(result.stdout)["findings"]
+
+
+def found(findings: list[dict[str, str]], check_name: str, says: str) -> dict[str, str]:
+    (one,) = [each for each in findings if each["check"] == check_name and says in each["what"]]
+    return one
+
+
+@pytest.mark.usefixtures("clean")
+def test_every_action_that_is_needed_is_tried_or_listed_and_nothing_is_left_behind(aws: Aws, tmp_path: Path) -> None:
+    env, kinesis, moto, make, topic = aws
+    path = pipeline(tmp_path, topic, create=False)
+    kinesis.seen, moto.seen = set(), set()
+    result, findings = run(path, env)
+    assert result.exit_code == 0, result.output
+    listed = {each["what"].partition(" ")[0] for each in findings if each["check"] == "permission"}
+    tried = {each.action for each in kinesis.seen | moto.seen}
+    made = check(path, {}).pipeline
+    assert made is not None
+    wanted = {action for each in needed(made) for action in each.actions}
+    assert tried - {"sns:GetTopicAttributes"} | listed == wanted
+    assert tried & listed == set()
+    assert listed == set(NOT_TRIED)
+    assert make("dynamodb").scan(TableName="leases")["Items"] == []
+    arn = make("kinesis").describe_stream_summary(StreamName="flights")["StreamDescriptionSummary"]["StreamARN"]
+    assert make("kinesis").list_stream_consumers(StreamARN=arn)["Consumers"] == []
+    assert make("s3").list_objects_v2(Bucket="lake")["KeyCount"] == 0
+    assert "hidden-value" not in result.output
+
+
+FATAL = [
+    *(f"kinesis:{name}" for name in ("DescribeStreamSummary", "ListShards", "GetShardIterator", "GetRecords")),
+    *(f"s3:{name}" for name in ("ListBucket", "GetObject", "PutObject")),
+    *(f"dynamodb:{name}" for name in ("DescribeTable", "Scan", "GetItem", "PutItem", "UpdateItem", "DeleteItem")),
+    "secretsmanager:GetSecretValue",
+]
+HARMLESS = ["kinesis:DescribeStreamConsumer", "sns:GetTopicAttributes"]
+
+
+@pytest.mark.parametrize("action", [*FATAL, *HARMLESS])
+@pytest.mark.usefixtures("clean")
+def test_an_action_that_is_denied_is_named_with_a_remedy(aws: Aws, tmp_path: Path, action: str) -> None:
+    env, kinesis, moto, _, topic = aws
+    kinesis.denied = moto.denied = frozenset({action})
+    try:
+        result, findings = run(pipeline(tmp_path, topic), env)
+    finally:
+        kinesis.denied = moto.denied = frozenset()
+    told = [each for each in findings if action in each["what"] and each["verdict"] != "ok" and each["check"] != "permission"]
+    assert told, findings
+    assert all(each["remedy"] for each in told)
+    assert result.exit_code == (1 if action in FATAL else 0), result.output
+    assert ("failed" in {each["verdict"] for each in told}) == (action in FATAL)
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_lease_table_that_is_missing_is_made_by_workers_or_must_be_made_first(aws: Aws, tmp_path: Path) -> None:
+    env, *_, topic = aws
+    result, findings = run(pipeline(tmp_path, topic, "missing"), env)
+    assert result.exit_code == 0, result.output
+    told = found(findings, "leases", "DescribeTable")
+    assert (told["verdict"], "dynamodb:CreateTable" in told["what"]) == ("note", True)
+    assert {each["verdict"] for each in findings if each["check"] == "leases" and "on table" in each["what"]} == {"note"}
+    result, findings = run(pipeline(tmp_path, topic, "missing", create=False), env)
+    assert result.exit_code == 1
+    assert found(findings, "leases", "DescribeTable")["verdict"] == "failed"
+
+
+@pytest.mark.parametrize("keys", [{"id": ("HASH", "S")}, {"leaseKey": ("HASH", "S"), "at": ("RANGE", "N")}, {"leaseKey": ("HASH", "N")}])
+@pytest.mark.usefixtures("clean")
+def test_a_table_with_another_key_is_no_lease_table(aws: Aws, tmp_path: Path, keys: Mapping[str, tuple[str, str]]) -> None:
+    env, _, _, make, topic = aws
+    name = f"other-{'-'.join(keys)}-{keys.get('leaseKey', ('', ''))[1]}"
+    table_of(make("dynamodb"), name, keys)
+    result, findings = run(pipeline(tmp_path, topic, name), env)
+    assert result.exit_code == 1
+    assert "leaseKey" in found(findings, "leases", "DescribeTable")["what"]
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_fleet_that_a_worker_must_not_join(aws: Aws, tmp_path: Path) -> None:
+    env, _, _, make, topic = aws
+    dynamo = make("dynamodb")
+    for name in ("java", "java-CoordinatorState"):
+        table_of(dynamo, name, {"leaseKey" if name == "java" else "key": ("HASH", "S")})
+    dynamo.put_item(TableName="java-CoordinatorState", Item={"key": {"S": "Migration3.0"}, "cv": {"S": "CLIENT_VERSION_9X"}})
+    result, findings = run(pipeline(tmp_path, topic, "java"), env)
+    assert result.exit_code == 1
+    assert "CLIENT_VERSION_9X" in found(findings, "leases", "who else")["what"]
+
+
+@pytest.mark.usefixtures("clean")
+def test_whoever_cannot_be_told_is_noted(aws: Aws, tmp_path: Path) -> None:
+    env, *_, topic = aws
+    path = pipeline(tmp_path, f"{topic}-gone")
+    path.write_text(path.read_text().replace("notify: {", 'notify: {webhook: "http://127.0.0.1:9/hook", '))
+    result, findings = run(path, env)
+    assert result.exit_code == 0, result.output
+    assert found(findings, "notify", f"{topic}-gone")["verdict"] == "note"
+    assert found(findings, "notify", "127.0.0.1:9")["verdict"] == "note"
+
+
+@contextmanager
+def encrypted(records: list[dict[str, Any]]) -> Iterator[str]:
+    """Kinesis with one encrypted stream of one shard that holds ``records``."""
+    summary = {"StreamARN": "arn:aws:kinesis:us-east-1:123456789012:stream/flights", "StreamStatus": "ACTIVE", "EncryptionType": "KMS"}
+    shard = {"ShardId": "shardId-000000000000", "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": str(2**128 - 1)}}
+    answers = {
+        "DescribeStreamSummary": {"StreamDescriptionSummary": summary | {"RetentionPeriodHours": 24, "OpenShardCount": 1}},
+        "ListShards": {"Shards": [shard]},
+        "GetShardIterator": {"ShardIterator": "i"},
+        "GetRecords": {"Records": records, "MillisBehindLatest": 0, "NextShardIterator": "j"},
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.dumps(answers[self.headers["X-Amz-Target"].partition(".")[2]]).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+RECORD = {"SequenceNumber": "1", "Data": "", "PartitionKey": "k", "ApproximateArrivalTimestamp": 1.0}
+
+
+@pytest.mark.parametrize(("records", "untried"), [([], True), ([RECORD], False)])
+@pytest.mark.usefixtures("clean")
+def test_only_a_record_shows_that_the_key_of_a_stream_may_be_used(
+    aws: Aws, tmp_path: Path, records: list[dict[str, Any]], untried: bool
+) -> None:
+    env, *_, topic = aws
+    path = pipeline(tmp_path, topic)
+    path.write_text(path.read_text().replace(", retrieval: fan_out", ""))
+    with encrypted(records) as url:
+        result, findings = run(path, {**env, "AWS_ENDPOINT_URL_KINESIS": url})
+    assert result.exit_code == 0, result.output
+    assert ("kms:Decrypt" in found(findings, "stream", "flights")["what"]) is untried

@@ -1,0 +1,116 @@
+# ruff: noqa: S608 - the names of tables are our own
+"""What a pipeline that loads a table asks of AWS is what `stream iam` allows, and the doctor tries it without touching the table."""
+
+import json
+from contextlib import ExitStack, contextmanager
+
+import boto3
+import pytest
+from typer.testing import CliRunner
+
+from stream.cli.main import app
+from stream.local.process import helper
+from stream.pipeline.access import Account
+from stream.pipeline.lint import check
+from stream.pipeline.roles import Role, accesses, policy
+from tests.chaos.workers import Worker
+from tests.chaos.workers import prepare as prepare_workers
+from tests.recording import ACCOUNT, REGION, Naming, judge, recording
+from tests.redshift.campaign_worker import PIPELINE, put
+from tests.redshift.conftest import KEYS
+
+RECORDS = 200
+BY_THE_DATA_API = ["redshift:GetClusterCredentials"]
+"""The Data API logs in with the caller's rights; no request of ours shows it."""
+
+
+@pytest.fixture(scope="module")
+def kinesis():
+    prepare_workers()
+    with helper("stream.local.kinesis") as process:
+        client = boto3.client("kinesis", endpoint_url=process.url)
+        yield process.url, client
+        client.close()
+
+
+@pytest.fixture
+def place(world, kinesis, s3, tmp_path):
+    """A pipeline file, the policy of a role for it, and what records, in front of each service."""
+    url, client = kinesis
+    if "events" not in client.list_streams()["StreamNames"]:
+        client.create_stream(StreamName="events", ShardCount=2)
+        client.get_waiter("stream_exists").wait(StreamName="events")
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(PIPELINE.format(bucket=world.bucket, table=world.table))
+    made = check(path, {}).pipeline
+
+    def granted(role):
+        return policy(accesses(made, role, Account(ACCOUNT, REGION)))
+
+    targets = {"KINESIS": url, "S3": s3.meta.endpoint_url, "REDSHIFT_DATA": world.double.url}
+
+    @contextmanager
+    def recorded():
+        with ExitStack() as stack:
+            fronts = {name: stack.enter_context(recording(target, Naming(stream="events"))) for name, target in targets.items()}
+            environment = KEYS | {f"AWS_ENDPOINT_URL_{name}": front for name, (front, _) in fronts.items()}
+            yield environment, {name: recorder for name, (_, recorder) in fronts.items()}
+
+    return path, granted, recorded, client
+
+
+def test_the_actions_of_a_worker_that_loads_and_of_the_copies_are_those_of_their_policies(world, place, s3, tmp_path):
+    path, granted, recorded, client = place
+    with recorded() as (environment, recorders), recording(s3.meta.endpoint_url) as (front, copies):
+        # COPY reads as the role that is attached to Redshift, not as the worker.
+        reader = boto3.client("s3", endpoint_url=front)
+        world.double._s3 = reader
+        put(client, 0, RECORDS)
+        worker = Worker([str(path)], environment, tmp_path / "log")
+        try:
+            expected = [n for n in range(RECORDS) if n % 50]
+
+            def loaded():
+                there = world.query(f"SELECT to_regclass('{world.table}') IS NOT NULL")[0][0]
+                return [row[0] for row in world.query(f'SELECT n FROM "{world.table}" ORDER BY n')] if there else []
+
+            worker.until(lambda: loaded() == expected)
+            assert worker.drain() == 0, worker.said()
+        finally:
+            worker.end()
+            world.double._s3 = s3
+            reader.close()
+    seen = {each for recorder in recorders.values() for each in recorder.seen}
+    judge(granted(Role.WORKER), seen, in_vain=BY_THE_DATA_API)
+    judge(granted(Role.REDSHIFT_COPY), copies.seen, in_vain=["s3:ListBucket"])
+
+
+def doctor(path, environment):
+    result = CliRunner().invoke(app, ["doctor", str(path), "--json"], env={**environment, "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:9"})
+    return result, json.loads(result.stdout)["findings"]
+
+
+ACTIONS = ["ExecuteStatement", "DescribeStatement", "GetStatementResult", "BatchExecuteStatement"]
+
+
+def test_the_doctor_runs_a_statement_and_a_batch_that_change_nothing(world, place):
+    path, _, recorded, _ = place
+    before = world.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+    with recorded() as (environment, recorders):
+        _, findings = doctor(path, environment)
+        tried = {each.action for each in recorders["REDSHIFT_DATA"].seen}
+    assert [each["verdict"] for each in findings if each["check"] == "warehouse"] == ["ok", "ok"]
+    assert tried == {f"redshift-data:{name}" for name in ACTIONS}
+    assert world.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1") == before
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_the_doctor_names_an_action_that_is_denied(place, action):
+    path, _, recorded, _ = place
+    with recorded() as (environment, recorders):
+        recorders["REDSHIFT_DATA"].denied = frozenset({f"redshift-data:{action}"})
+        result, findings = doctor(path, environment)
+    told = [each for each in findings if each["check"] == "warehouse" and each["verdict"] == "failed"]
+    assert result.exit_code == 1
+    assert told
+    assert all(f"redshift-data:{action} on" in each["what"] and each["remedy"] for each in told)

@@ -1,0 +1,58 @@
+from stream.pipeline.salvage import salvage
+
+GOOD = {
+    "application": "flights",
+    "source": {"kinesis": {"stream": "flights"}, "schema": {"carrier": "string"}},
+    "stages": [{"filter": "carrier = 'UA'"}, {"select": ["carrier"]}],
+    "sinks": [{"s3": {"url": "s3://lake/a/"}}, {"s3": {"url": "s3://lake/b/", "name": "b"}}],
+    "state": "s3://lake/_stream/",
+}
+
+
+def test_what_has_nothing_to_do_with_columns_is_left_out():
+    data = {**GOOD, "flush": {"age": "soon"}, "nonsense": 1, "state": 5}
+    found = salvage(data, [("flush", "age"), ("nonsense",), ("state",)])
+    assert found is not None
+    assert (found.stages, found.sinks) == (2, {0, 1})
+    assert found.pipeline.flush == type(found.pipeline.flush)()
+    assert data["flush"] == {"age": "soon"}
+
+
+def test_stages_are_those_before_the_first_wrong_one():
+    data = {**GOOD, "stages": [*GOOD["stages"], {"lokup": {}}, {"filter": "x"}]}
+    found = salvage(data, [("stages", 2, "lokup")])
+    assert found is not None
+    assert found.stages == len(found.pipeline.stages) == 2
+
+
+def test_a_wrong_sink_keeps_its_place():
+    data = {**GOOD, "sinks": [{"s3": {}}, *GOOD["sinks"]]}
+    found = salvage(data, [("sinks", 0, "s3")])
+    assert found is not None
+    assert found.sinks == {1, 2}
+    assert [sink.url for sink in found.pipeline.sinks[1:]] == ["s3://lake/a/", "s3://lake/b/"]
+
+
+def test_what_is_missing_gets_a_stand_in():
+    found = salvage({"source": GOOD["source"]}, [(), ()][:0])
+    assert found is not None
+    assert (found.stages, found.sinks) == (0, frozenset())
+    kinesis = {**GOOD, "source": {**GOOD["source"], "kinesis": {"start": "now"}}}
+    assert salvage(kinesis, [("source", "kinesis", "start")]) is not None
+
+
+def test_a_column_of_a_wrong_type_is_in_doubt_and_no_other():
+    data = {**GOOD, "source": {**GOOD["source"], "schema": {"carrier": "string", "delay": "int46"}}}
+    found = salvage(data, [("source", "schema", "delay")])
+    assert found is not None
+    assert found.doubtful == {"delay"}
+    assert found.pipeline.source.record_schema() is not None
+
+
+def test_without_columns_nothing_is_left():
+    assert salvage(GOOD, [("source", "schema", "carrier")]) is None  # the only one
+    assert salvage(GOOD, [("source", "schema")]) is None
+    assert salvage(GOOD, [("source", "decode")]) is None
+    assert salvage(GOOD, [("source",)]) is None
+    assert salvage(GOOD, [()]) is None
+    assert salvage([], [("flush",)]) is None
