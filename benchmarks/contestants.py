@@ -189,7 +189,7 @@ def _seconds() -> float:
 
 CONTESTANTS: Final[dict[str, Callable[[Job], Used]]] = {
     "stream": service,
-    "stream, pure Python": pure_python,
+    "stream (pure Python)": pure_python,
     "aiobotocore loop": peer("aiobotocore", "dict", "aws"),
     "boto3 + Polars": peer("boto3", "polars", "aws"),
     "capo-kinesis loop": peer("capo", "dict", "capo"),
