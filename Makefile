@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml native/pyproject.toml native/setup.py native/src/* 2>/dev/null | sha256sum | cut -c1-16)
+INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml native/pyproject.toml native/setup.py native/src/* native/stream_native/*.py 2>/dev/null | sha256sum | cut -c1-16)
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
@@ -20,7 +20,7 @@ help: ## Show the targets
 
 install: $(INSTALLED) ## Install the locked requirements and this project into .venv
 
-$(INSTALLED): requirements/dev.txt requirements/installer.txt pyproject.toml $(wildcard native/src/*)
+$(INSTALLED): requirements/dev.txt requirements/installer.txt pyproject.toml $(wildcard native/src/* native/stream_native/*.py)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stream needs Python 3.11 or later; set PYTHON=/path/to/python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/installer.txt
