@@ -80,10 +80,10 @@ class DynamoDb:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise translate(call, error) from error
         if status != 200:
-            raise _refused(call, answer, status)
+            raise _refused(call, bytes(answer), status)
         try:
             decoded: dict[str, Any] = msgspec.json.decode(answer)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             msg = f"{call} gave an answer that is not as documented: {error}"
             raise AwsRetryable(msg, code="UnreadableAnswer") from error
         return decoded
@@ -111,7 +111,7 @@ async def open_dynamodb(session: AwsSession, clock: Clock) -> AsyncIterator[Dyna
 def _refused(call: Call, body: bytes, status: int) -> ConditionFailed | AwsRetryable | AwsFatal:
     try:
         said = msgspec.json.decode(body, type=_Refusal)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return explain(call, "Unknown", body[:200].decode("utf-8", "replace"), status)
     code = said.type.rpartition("#")[2] or "Unknown"
     message = said.message or said.Message

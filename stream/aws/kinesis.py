@@ -187,7 +187,7 @@ class KinesisClient:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self._unreadable(operation, stream, error) from error
 
-    async def _send(self, operation: str, stream: str, request: Mapping[str, Any]) -> bytes:
+    async def _send(self, operation: str, stream: str, request: Mapping[str, Any]) -> bytes | memoryview:
         if self._proxy is not None:
             return await self._send_by_proxy(operation, stream, request)
         body = msgspec.json.encode(request)
@@ -199,7 +199,7 @@ class KinesisClient:
         if status == 200:
             return answer
         named = said.get(b"x-amzn-errortype", b"").decode("latin-1")
-        raise explain(self.describe_call(operation, stream), *refusal(answer, named), status)
+        raise explain(self.describe_call(operation, stream), *refusal(bytes(answer), named), status)
 
     async def _send_by_proxy(self, operation: str, stream: str, request: Mapping[str, Any]) -> bytes:
         response = await self.post(operation, stream, request)

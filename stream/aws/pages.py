@@ -62,7 +62,7 @@ _EVENT: Final = msgspec.json.Decoder(_Event)
 _NO_RECORDS: Final = RECORD_SCHEMA.to_frame()
 
 
-def parse_get_records(body: bytes, kernel: Any = native.KERNEL) -> RawPage:
+def parse_get_records(body: bytes | memoryview, kernel: Any = native.KERNEL) -> RawPage:
     """The columns of a GetRecords answer.
 
     Raises:
@@ -73,7 +73,7 @@ def parse_get_records(body: bytes, kernel: Any = native.KERNEL) -> RawPage:
     return _page(frame, answer.Records, answer.NextShardIterator, answer.MillisBehindLatest, answer.ChildShards)
 
 
-def parse_event(body: bytes, kernel: Any = native.KERNEL) -> RawPage:
+def parse_event(body: bytes | memoryview, kernel: Any = native.KERNEL) -> RawPage:
     """The columns of a SubscribeToShardEvent; ``next_iterator`` is the sequence number to continue behind.
 
     Raises:
@@ -84,14 +84,14 @@ def parse_event(body: bytes, kernel: Any = native.KERNEL) -> RawPage:
     return _page(frame, event.Records, event.ContinuationSequenceNumber, event.MillisBehindLatest, event.ChildShards)
 
 
-def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
+def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes | memoryview) -> _T:
     try:
         return decoder.decode(body)
     except UnicodeDecodeError as error:
         raise msgspec.DecodeError(str(error)) from error
 
 
-def _quick(body: bytes, kernel: Any) -> tuple[bytes, pl.DataFrame | None]:
+def _quick(body: bytes | memoryview, kernel: Any) -> tuple[bytes | memoryview, pl.DataFrame | None]:
     """What is left of ``body`` once the kernel has taken the records out, and those; or all of it and None."""
     read = None if kernel is None else kernel.page(body)
     if read is None:
@@ -107,7 +107,7 @@ def _quick(body: bytes, kernel: Any) -> tuple[bytes, pl.DataFrame | None]:
         DATA: native.array(pa.binary_view(), rows, None, payloads, data),
     }
     frame = pl.DataFrame([native.series(name, column) for name, column in columns.items()])
-    return body[:begin] + body[end:], frame
+    return bytes(body[:begin]) + bytes(body[end:]), frame
 
 
 def _page(

@@ -19,14 +19,15 @@ MAX_BYTES: Final = 64 * 2**20
 """Of one answer; more than any call that is made here brings."""
 
 _HEAD_BYTES: Final = 64 * 2**10
+_COPIED: Final = 64 * 2**10
 _END: Final = b"\r\n\r\n"
 
 
 class Answer(NamedTuple):
-    """What came: names of ``headers`` are in lower case."""
+    """What came: names of ``headers`` are in lower case. A long ``body`` is a view of memory that nobody writes to any more."""
 
     status: int
-    body: bytes
+    body: bytes | memoryview
     headers: Mapping[bytes, bytes]
 
 
@@ -236,10 +237,9 @@ def parse(came: bytearray) -> tuple[Answer, bool] | int:
         raise ValueError(msg)
     if (missing := begin + length - len(came)) > 0:
         return missing
-    with memoryview(came) as view:
-        body = bytes(view[begin : begin + length])
-    # What comes behind the answer belongs to nobody.
-    return Answer(status, body, headers), keep and missing == 0
+    # Megabytes are handed on where they lie. What comes behind the answer belongs to nobody.
+    view = memoryview(came)[begin : begin + length]
+    return Answer(status, view if length > _COPIED else bytes(view), headers), keep and missing == 0
 
 
 def _unchunked(came: bytearray, begin: int) -> bytes | None:
