@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,23 @@ import polars as pl
 
 from stream.errors import DefinitionError
 from stream.transform.stages.enrich import DATABASES, SQLITE
+
+COLUMN_TYPES: Final[Mapping[str, pl.DataType]] = {
+    "int2": pl.Int16(),
+    "int4": pl.Int32(),
+    "int8": pl.Int64(),
+    "float4": pl.Float32(),
+    "float8": pl.Float64(),
+    "bool": pl.Boolean(),
+    "text": pl.String(),
+    "varchar": pl.String(),
+    "bpchar": pl.String(),
+    "name": pl.String(),
+    "date": pl.Date(),
+    "timestamp": pl.Datetime("us"),
+    "timestamptz": pl.Datetime("us", "UTC"),
+}
+"""Column types by what PostgreSQL calls them, and Redshift, which comes from it."""
 
 MAX_ROWS: Final = 10_000_000
 MAX_UNPACKED: Final = 1024 * 1024 * 1024

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import polars as pl
 
 from stream.errors import DefinitionError, Retryable
-from stream.pipeline.databases import MAX_ROWS, MAX_UNPACKED, as_table
+from stream.pipeline.databases import COLUMN_TYPES, MAX_ROWS, MAX_UNPACKED, as_table
 
 CONNECT_SECONDS: Final = 10.0
 QUERY_SECONDS: Final = 300.0
@@ -20,23 +20,11 @@ _AT_A_TIME: Final = 20_000
 """Rows that exist as Python objects at any time."""
 
 TYPES: Final[Mapping[str, pl.DataType]] = {
-    "int2": pl.Int16(),
-    "int4": pl.Int32(),
-    "int8": pl.Int64(),
-    "float4": pl.Float32(),
-    "float8": pl.Float64(),
-    "bool": pl.Boolean(),
-    "text": pl.String(),
-    "varchar": pl.String(),
-    "bpchar": pl.String(),
-    "name": pl.String(),
+    **COLUMN_TYPES,
     "uuid": pl.String(),
     "json": pl.String(),
     "jsonb": pl.String(),
     "bytea": pl.Binary(),
-    "date": pl.Date(),
-    "timestamp": pl.Datetime("us"),
-    "timestamptz": pl.Datetime("us", "UTC"),
 }
 """Column types by what PostgreSQL calls them; of all others (numeric among them, whose scale is each value's own) none is right for all."""
 

@@ -12,29 +12,14 @@ import polars as pl
 from stream.aws.redshift_data import ColumnInfo, Database, RedshiftDataClient, Result, open_redshift_data
 from stream.aws.session import AwsSession
 from stream.errors import DefinitionError, Retryable
-from stream.pipeline.databases import MAX_ROWS, as_table
+from stream.pipeline.databases import COLUMN_TYPES, MAX_ROWS, as_table
 from stream.transform.stages.enrich import warehouse
 from stream.transform.values import timestamps
 
 WAITS: Final = 15
 """Times that the end of a query is waited for, 20 seconds each; one that takes longer is a report, not a reference table."""
 
-TYPES: Final[Mapping[str, pl.DataType]] = {
-    "int2": pl.Int16(),
-    "int4": pl.Int32(),
-    "int8": pl.Int64(),
-    "float4": pl.Float32(),
-    "float8": pl.Float64(),
-    "bool": pl.Boolean(),
-    "text": pl.String(),
-    "varchar": pl.String(),
-    "bpchar": pl.String(),
-    "name": pl.String(),
-    "super": pl.String(),
-    "date": pl.Date(),
-    "timestamp": pl.Datetime("us"),
-    "timestamptz": pl.Datetime("us", "UTC"),
-}
+TYPES: Final[Mapping[str, pl.DataType]] = {**COLUMN_TYPES, "super": pl.String()}
 """Column types by what Redshift calls them; a numeric comes as text whose scale is not told, and the rest not at all."""
 
 
