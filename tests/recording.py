@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from stream.pipeline.grants import allows
@@ -140,6 +140,10 @@ class Recorder:
         return what.action not in self.denied
 
 
+KCL_3: Final = "-WorkerMetricStats"
+"""Ending of the table into which workers report in a fleet of KCL 3.x, and only there (tests/interop)."""
+
+
 def judge(document: Any, seen: Iterable[Asked], *, in_vain: Iterable[str] = ()) -> None:
     """Assert that ``document`` allows all of ``seen``, and nothing else but the actions ``in_vain``: no action, and no resource."""
     seen, spared = set(seen), set(in_vain)
@@ -150,7 +154,7 @@ def judge(document: Any, seen: Iterable[Asked], *, in_vain: Iterable[str] = ()) 
     assert unused == spared, f"allowed and not asked for: {unused}, expected of {spared}"
     for statement in document["Statement"]:
         used = [action for action in statement["Action"] if action not in spared]
-        for resource in statement["Resource"] if used else ():
+        for resource in (each for each in statement["Resource"] if used and not each.endswith(KCL_3)):
             part = {"Statement": [{**statement, "Resource": [resource]}]}
             assert any(allows(part, each.action, each.resource, each.prefix) for each in seen), f"{resource} is allowed in vain"
 

@@ -27,7 +27,7 @@ from stream.worker.parts import Held, Parts, weightiest
 from stream.worker.recipe import Cooked, CutUnit, with_previous
 
 NUDGE = 0.25
-"""Seconds after which a unit that is being filled looks around for memory pressure."""
+"""Seconds after which a unit that is being filled looks around for memory pressure, and a shard that has to stop does."""
 
 TIP_EVERY = timedelta(hours=1)
 TIP_SLACK = timedelta(minutes=1)
@@ -93,6 +93,7 @@ class _Following:
         self.held = Held(parts.budget)
         self.flood = Flood(parts.breaker)
         self.pages: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
+        self.nudged: asyncio.TimerHandle | None = None
         self.cooked: asyncio.Queue[tuple[Cooked, int] | Page | None] = asyncio.Queue(maxsize=1)
 
     async def run(self) -> Head:
@@ -111,12 +112,19 @@ class _Following:
         finally:
             for bell in bells:
                 bell.remove(self.nudge)
+            if self.nudged is not None:
+                self.nudged.cancel()
             self.held.release_all()
         return self.head
 
     def nudge(self) -> None:
-        """Have ``prepare`` look around, if the shard has to stop and no page is on its way that would make it look."""
-        if self.parts.stops(self.shard) and self.pages.empty():
+        """Have ``prepare`` look around in a moment, if the shard has to stop: records that have come by now shall be sealed, too."""
+        if self.parts.stops(self.shard):
+            self.nudged = asyncio.get_running_loop().call_later(NUDGE, self.look_around)
+
+    def look_around(self) -> None:
+        """Wake ``prepare`` up, unless a page is there that does."""
+        if self.pages.empty():
             self.pages.put_nowait(None)
 
     async def fetch(self) -> None:
