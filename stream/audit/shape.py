@@ -38,4 +38,4 @@ class Shape:
     tier: Tier = Tier.FULL
     trust: Trust = Trust.LINK
     sample: int = 100
-    request_bytes: int = 8_388_608
+    request_bytes: int = 3_670_016

@@ -272,7 +272,10 @@ class Otlp(Part):
         default=Destinations.FULL,
         description="How spans name files: full (URLs, which hold the values of partition columns) or digest (SHA-256 only).",
     )
-    request_bytes: Size = Field(default=parse_size("8MiB"), description="Largest request before compression; collectors take 20 MiB.")
+    request_bytes: Size = Field(
+        default=parse_size("3584KiB"),
+        description="Largest request before compression. Some collectors drop what comes in larger ones.",
+    )
 
 
 class Lineage(Part):

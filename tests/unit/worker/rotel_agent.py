@@ -18,6 +18,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.integration.narration import Received, collector
 
 PATIENCE = 60.0
+STEP = 0.1
+SILENCE = 50
+"""Steps without anything new after which the agent has handed on what it took."""
 
 
 @dataclass
@@ -31,7 +34,16 @@ class Agent:
     records: Counter[tuple[bytes, bytes]] = field(default_factory=Counter)
 
     def drain(self) -> Counter[tuple[bytes, bytes]]:
-        """End the agent, which hands on everything first; how often each record span came out."""
+        """End the agent once it has handed on everything; how often each record span came out.
+
+        It takes requests faster than it hands them on, and when it is told to end it gives up after a few seconds.
+        """
+        seen, silent, waited = -1, 0, threading.Event()
+        for _ in range(int(5 * PATIENCE / STEP)):
+            waited.wait(STEP)
+            silent, seen = (silent + 1 if seen == len(self.output.bodies) else 0), len(self.output.bodies)
+            if silent == SILENCE:
+                break
         self.process.terminate()
         self.process.wait(PATIENCE)
         for path, body in self.output.bodies:
