@@ -1,6 +1,7 @@
 """The compiled reader changes speed and nothing else."""
 
 import json
+import os
 import shutil
 
 import polars as pl
@@ -139,7 +140,7 @@ def assert_same(quick: Applied, sure: Applied) -> None:
 
 
 def test_the_kernel_is_there_wherever_it_can_be_compiled() -> None:
-    assert native.KERNEL is not None or shutil.which("cc") is None
+    assert native.KERNEL is not None or shutil.which("cc") is None or os.environ.get(native.SWITCH) == "off"
 
 
 @settings(max_examples=300, deadline=None)
