@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Final, Self
 
+import numpy as np
 import polars as pl
 from polars.datatypes import DataTypeClass
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
@@ -205,7 +206,7 @@ class ObjectsSink:
         placed: list[pl.DataFrame] = []
         for path, rows in _groups(frame, assigned.codes, assigned.paths):
             start = 0
-            for part, (height, body) in enumerate(self._encoder.encode_split(rows.select(columns), self.config.file_bytes)):
+            for part, (height, body) in enumerate(self._encoder.encode_split(rows[columns], self.config.file_bytes)):
                 placed.append(_placement(rows[ROW].slice(start, height), len(files)))
                 files.append(self._file(path, unit, part, height, body))
                 start += height
@@ -242,5 +243,5 @@ def _groups(frame: pl.DataFrame, codes: pl.Series, paths: tuple[str, ...]) -> It
 
 
 def _placement(rows: pl.Series, file: int) -> pl.DataFrame:
-    lines = pl.int_range(rows.len(), dtype=pl.UInt32, eager=True)
-    return pl.DataFrame({ROW: rows, "line": lines}).select(ROW, pl.lit(file, pl.UInt16).alias("file"), "line")
+    count = rows.len()
+    return pl.DataFrame({ROW: rows, "file": np.full(count, file, np.uint16), "line": np.arange(count, dtype=np.uint32)})

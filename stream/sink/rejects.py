@@ -71,9 +71,10 @@ def encode(settled: pl.DataFrame, batch: Batch, shard_id: str, unit: str) -> Enc
     ``settled`` is ``Transformed.settled`` of ``batch``; its rows with other outcomes are left out. Lines are in stream order. Records
     that were read again keep the place where they were read first.
     """
-    refused = settled.filter(pl.col("outcome") == Outcome.DEAD_LETTERED).sort(ROW)
-    if refused.is_empty():
+    dead = settled["outcome"] == Outcome.DEAD_LETTERED
+    if not dead.any():
         return Encoded((), PLACEMENT.to_frame())
+    refused = settled.filter(dead).sort(ROW)
     causes = refused.select("stage", "reason").unique(maintain_order=True)
     marks = [fingerprint(stage or "", reason or "") for stage, reason in causes.iter_rows()]
     kinds = [cause_of(stage or "", reason or "").value for stage, reason in causes.iter_rows()]

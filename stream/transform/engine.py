@@ -38,7 +38,7 @@ from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUB
 from stream.contracts import Transformed
 from stream.errors import Halted, StreamError
 from stream.transform.decode import DecoderConfig
-from stream.transform.places import among, first_places, without
+from stream.transform.places import among, first_places, same_texts, without
 from stream.transform.stage import Applied, BoundStage, Resources, SchemaMismatch, StageConfig
 from stream.transform.types import RESERVED, SYSTEM, SYSTEM_SCHEMA, RecordSchema
 
@@ -102,7 +102,9 @@ class CompiledChain:
                 rows.append((name, before, after.height, seconds))
             settled += [gone] if gone.height else []
             frame = after
-        ended = pl.concat(settled).sort(ROW) if settled else SETTLED_SCHEMA.to_frame()
+        ended = settled[0] if len(settled) == 1 else pl.concat(settled) if settled else SETTLED_SCHEMA.to_frame()
+        if not ended[ROW].is_sorted():
+            ended = ended.sort(ROW)
         return Transformed(frame, ended, batch.rows, tuple(rows))
 
     def walk(self, batch: Batch, shard_id: str) -> Iterator[tuple[str, int, pl.DataFrame, pl.DataFrame, float]]:
@@ -124,7 +126,7 @@ def _begun(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     count = batch.rows
     columns = {column.name: column for column in batch.frame}
     columns[SHARD] = _same(SHARD, shard_id, count)
-    columns[ROW] = pl.int_range(count, dtype=pl.UInt32, eager=True).alias(ROW)
+    columns[ROW] = pl.Series(ROW, np.arange(count, dtype=np.uint32))
     if batch.first_read is not None:
         columns |= {column.name: column for column in batch.first_read.select(SHARD, SEQUENCE, SUBSEQUENCE)}
     frame = pl.DataFrame([columns[name] for name in (*SYSTEM, *(name for name in RAW_SCHEMA if name not in {*SYSTEM, OUTCOME}))])
@@ -251,10 +253,14 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
     if rejects.height and among(rejects[ROW], rows).any():
         msg = f"stage {step.name!r} both kept and rejected a row; each row may end once"
         raise Halted(msg)
-    changed = [name for name in LINEAGE if not source[name].equals(after[name], null_equal=True)]
+    changed = [name for name in LINEAGE if not _unchanged(source[name], after[name])]
     if changed:
         msg = f"stage {step.name!r} changed the lineage column {changed[0]!r}; these columns may be read, never written"
         raise Halted(msg)
+
+
+def _unchanged(before: pl.Series, after: pl.Series) -> bool:
+    return (after.dtype == pl.String() and same_texts(before, after)) or before.equals(after, null_equal=True)
 
 
 def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataFrame) -> pl.DataFrame:
@@ -267,10 +273,10 @@ def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataF
         return before
     if step.unique and before.height == len(rows) + rejects.height:
         # Most often nothing is gone but what was rejected, and that is a few rows of many.
-        source = without(before.select(ROW, *LINEAGE), before[ROW].search_sorted(rejects[ROW]).sort())
+        source = without(before[[ROW, *LINEAGE]], before[ROW].search_sorted(rejects[ROW]).sort())
         if rows.equals(source[ROW]):
             return source
-    return before.select(LINEAGE)[_places(step, before[ROW], rows)]
+    return before[[*LINEAGE]][_places(step, before[ROW], rows)]
 
 
 def _places(step: Step, before: pl.Series, rows: pl.Series) -> pl.Series:
