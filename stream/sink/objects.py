@@ -25,6 +25,7 @@ _UNITS: Final = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10*
 _SIZE: Final = re.compile(r"(\d+)\s*([A-Za-z]*)")
 _SAFE_KEY: Final = re.compile(r"[A-Za-z0-9._%=/-]+")
 PLACEMENT: Final = pl.Schema({ROW: pl.UInt32(), "file": pl.UInt16(), "line": pl.UInt32()})
+NOTHING_PLACED: Final = PLACEMENT.to_frame()
 
 
 def _size(value: object) -> object:
@@ -181,6 +182,7 @@ class ObjectsSink:
 
     def __init__(self, config: ObjectsSinkConfig) -> None:
         self.config = config
+        self._checked: pl.Schema | None = None
         self._partitions = Partitioning(config.partition_by, config.max_partitions)
         self._encoder = Encoder(config.format, config.codec, config.compression_level or DEFAULT_LEVELS.get(config.codec))
 
@@ -199,7 +201,9 @@ class ObjectsSink:
         Raises:
             SinkMismatch: the frame has a column that the format cannot hold.
         """
-        self.config.check(frame.schema)
+        if frame.schema != self._checked:
+            self.config.check(frame.schema)
+            self._checked = frame.schema
         columns = self.config.columns(frame.schema)
         assigned = self._partitions.assign(frame)
         files: list[OutputFile] = []
@@ -210,7 +214,8 @@ class ObjectsSink:
                 placed.append(_placement(rows[ROW].slice(start, height), len(files)))
                 files.append(self._file(path, unit, part, height, body))
                 start += height
-        return Encoded(tuple(files), pl.concat([PLACEMENT.to_frame(), *placed], rechunk=True))
+        placement = placed[0] if len(placed) == 1 else pl.concat([NOTHING_PLACED, *placed], rechunk=True)
+        return Encoded(tuple(files), placement)
 
     def _file(self, path: str, unit: str, part: int, rows: int, body: bytes) -> OutputFile:
         digest = hashlib.sha256(body).hexdigest()

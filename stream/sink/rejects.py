@@ -11,7 +11,7 @@ import polars as pl
 from stream.batch import ARRIVAL, ATTEMPT, DATA, PARTITION_KEY, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Encoded, OutputFile
 from stream.sink.encode import parquet
-from stream.sink.objects import PLACEMENT, checked_key
+from stream.sink.objects import NOTHING_PLACED, PLACEMENT, checked_key
 
 NAME: Final = "rejects"
 """The sink's name in manifests, ledgers and metrics."""
@@ -73,7 +73,7 @@ def encode(settled: pl.DataFrame, batch: Batch, shard_id: str, unit: str) -> Enc
     """
     dead = settled["outcome"] == Outcome.DEAD_LETTERED
     if not dead.any():
-        return Encoded((), PLACEMENT.to_frame())
+        return Encoded((), NOTHING_PLACED)
     refused = settled.filter(dead).sort(ROW)
     causes = refused.select("stage", "reason").unique(maintain_order=True)
     marks = [fingerprint(stage or "", reason or "") for stage, reason in causes.iter_rows()]

@@ -51,6 +51,8 @@ OUT_OF_RANGE: Final = "kpl_out_of_range"
 STAGE_ERROR: Final = "stage_error"
 
 _REJECTS: Final = pl.Schema({ROW: pl.UInt32(), "reason": pl.String()})
+_NONE_SETTLED: Final = SETTLED_SCHEMA.to_frame()
+_NONE_REJECTED: Final = _REJECTS.to_frame()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class CompiledChain:
                 rows.append((name, before, after.height, seconds))
             settled += [gone] if gone.height else []
             frame = after
-        ended = settled[0] if len(settled) == 1 else pl.concat(settled) if settled else SETTLED_SCHEMA.to_frame()
+        ended = settled[0] if len(settled) == 1 else pl.concat(settled) if settled else _NONE_SETTLED
         if not ended[ROW].is_sorted():
             ended = ended.sort(ROW)
         return Transformed(frame, ended, batch.rows, tuple(rows))
@@ -133,7 +135,7 @@ def _begun(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     outcome = columns[OUTCOME]
     pending = outcome == Outcome.PENDING
     if pending.all():
-        return frame, SETTLED_SCHEMA.to_frame()
+        return frame, _NONE_SETTLED
     known = outcome.filter(~pending)
     reason = pl.select(pl.when(known == Outcome.OUT_OF_RANGE).then(pl.lit(OUT_OF_RANGE)).otherwise(pl.lit(SOURCE))).to_series()
     return frame.filter(pending), _ended(columns[ROW].filter(~pending), known, SOURCE, reason)
@@ -158,7 +160,7 @@ def advance(step: Step, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame
         Halted: the step broke conservation or its declared schema.
     """
     if frame.is_empty():
-        return step.output.to_frame(), SETTLED_SCHEMA.to_frame()
+        return step.output.to_frame(), _NONE_SETTLED
     applied = _isolate(step, frame)
     after = _declared(step, applied.frame)
     rejects = _checked_rejects(step, frame, applied.rejects)
@@ -221,7 +223,7 @@ def _declared(step: Step, frame: pl.DataFrame) -> pl.DataFrame:
 
 def _checked_rejects(step: Step, before: pl.DataFrame, rejects: pl.DataFrame | None) -> pl.DataFrame:
     if rejects is None or rejects.is_empty():
-        return _REJECTS.to_frame()
+        return _NONE_REJECTED
     if rejects.schema != _REJECTS:
         msg = f"stage {step.name!r} gave rejects with columns {dict(rejects.schema)}; they must be {dict(_REJECTS)}"
         raise Halted(msg)
@@ -298,7 +300,7 @@ def _grew(before: pl.Series, after: pl.Series) -> bool:
 
 
 def _settled(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
-    dead = _ended(rejects[ROW], Outcome.DEAD_LETTERED, step.name, rejects["reason"]) if rejects.height else SETTLED_SCHEMA.to_frame()
+    dead = _ended(rejects[ROW], Outcome.DEAD_LETTERED, step.name, rejects["reason"]) if rejects.height else _NONE_SETTLED
     if step.unique and before.height == after.height + rejects.height:
         return dead
     rows = before[ROW] if step.unique else before[ROW].unique(maintain_order=True)
