@@ -24,7 +24,9 @@ _S3 = {"GET": "s3:GetObject", "HEAD": "s3:GetObject", "PUT": "s3:PutObject", "DE
 _SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/([^/]+)/aws4_request")
 """Where a signature names the service that it is for."""
 
-_OF_CONSUMERS = {"SubscribeToShard", "DescribeStreamConsumer"}
+OF_CONSUMERS = {"SubscribeToShard", "DescribeStreamConsumer"}
+"""Operations of Kinesis that are about a consumer, not a stream."""
+
 _OF_NOBODY = {"sts:GetCallerIdentity"}
 """What every caller may do, whatever its policies say."""
 
@@ -103,7 +105,7 @@ class Naming:
                 raise AssertionError(msg)
 
     def _of_kinesis(self, operation: str, given: Mapping[str, Any]) -> str:
-        if operation in _OF_CONSUMERS:
+        if operation in OF_CONSUMERS:
             # The ARN ends in the second of the registration, which a request by name does not tell.
             arn = given.get("ConsumerARN") or f"{given['StreamARN']}/consumer/{given['ConsumerName']}:0"
             return str(arn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from tests.contract.peers import kinesis_local
 from tests.kcl.fleet import DaemonProcess
 from tests.kcl.jars import WHEELS
 from tests.kcl.overhearing import overhearing
-from tests.recording import ACCOUNT, REGION, Asked, Naming, judge, recording
+from tests.recording import ACCOUNT, OF_CONSUMERS, REGION, Asked, Naming, judge, recording
+
+NUMBERS = count(1)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def version(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def world(services: dict[str, str], tmp_path: Path, version: str) -> Iterator[World]:
     kinesis = client("kinesis", services["AWS_ENDPOINT_URL_KINESIS"])
-    name = f"k{version.replace('.', '')}"
+    name = f"k{version.replace('.', '')}-{next(NUMBERS)}"
     kinesis.create_stream(StreamName=name, ShardCount=2)
     made = World(tmp_path, kinesis, name, services["AWS_ENDPOINT_URL_KINESIS"], services, 1)
     yield made
@@ -99,14 +102,34 @@ def test_a_stream_under_the_real_daemon(services, world, version):
             _split(services, world, first)
         _go_on_after_a_crash(services, world, daemon)
     document = policy(accesses(_read(path), Role.WORKER, Account(ACCOUNT, REGION)))
-    seen = kinesis.seen | {Asked(f"kinesis:{name}", naming.arn("kinesis", f"stream/{world.stream}")) for name in heard.operations}
-    judge({"Statement": [each for each in document["Statement"] if each["Sid"].startswith("Kinesis")]}, seen)
+    judge_kinesis(document, kinesis.seen, heard.operations, naming.arn("kinesis", f"stream/{world.stream}"))
     lease_table = f":table/{world.stream}"
     asked = {(each.action, each.resource.partition(lease_table)[2]) for each in dynamodb.seen}
     allowed = _of_tables(document, ":table/chaos")
     only_3 = {(action, rest) for action, rest in allowed if rest or action == "dynamodb:UpdateTable"}
     assert asked - allowed == set()
     assert allowed - asked == AFTER_MINUTES | (set() if version.startswith("3.") else only_3)
+
+
+def judge_kinesis(document, by_child, by_java, stream):
+    consumer = f"{stream}/consumer/chaos:0"
+    seen = by_child | {Asked(f"kinesis:{name}", consumer if name in OF_CONSUMERS else stream) for name in by_java}
+    judge({"Statement": [each for each in document["Statement"] if each["Sid"].startswith("Kinesis")]}, seen)
+
+
+def test_what_is_asked_of_kinesis_where_records_are_pushed(services, world, version):
+    path = world.pipeline(start="trim_horizon, retrieval: fan_out")
+    path.write_text(path.read_text() + "coordination: kcl\n")
+    world.produce(300)
+    kinesis_url, naming = services["AWS_ENDPOINT_URL_KINESIS"], Naming(stream=world.stream)
+    with overhearing(kinesis_url) as (java, heard), recording(kinesis_url, naming) as (child, kinesis):
+        properties = {"applicationName": world.stream, "workerId": "w1", "kinesisEndpoint": java}
+        fronts = services | {"AWS_ENDPOINT_URL_KINESIS": child}
+        with ended(DaemonProcess(path, version, fronts, world.folder / "daemon.log", **properties)) as process:
+            process.until(world.committed)
+    assert "SubscribeToShard" in heard.operations
+    document = policy(accesses(_read(path), Role.WORKER, Account(ACCOUNT, REGION)))
+    judge_kinesis(document, kinesis.seen, heard.operations, naming.arn("kinesis", f"stream/{world.stream}"))
 
 
 def _read(path):
