@@ -38,7 +38,7 @@ ENTRYPOINT ["/opt/stream/bin/stream"]
 FROM base AS kcl
 USER 0:0
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends openjdk-17-jre-headless && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get -o Acquire::Retries=3 install --yes --no-install-recommends openjdk-17-jre-headless && rm -rf /var/lib/apt/lists/*
 USER 10001:10001
 COPY --from=build-kcl /opt/stream /opt/stream
 

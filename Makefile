@@ -11,7 +11,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url -
 SANITIZED := tests/unit/transform/decoders/test_native.py tests/unit/aws/test_pages.py tests/unit/audit/test_native.py
 
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
-APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends postgresql >/dev/null
+APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 install --yes --no-install-recommends postgresql >/dev/null
 
 .PHONY: $(shell grep -hoE '^[a-z-]+:' $(MAKEFILE_LIST) | tr -d ':')
 

@@ -9,7 +9,7 @@ if command -v apt-get >/dev/null; then
     command -v cc >/dev/null || needed="gcc libc6-dev"
     test -e "$headers" || needed="$needed python3-dev"
     # shellcheck disable=SC2086 - a list of packages
-    test -z "$needed" || { apt-get -qq update && apt-get -qq install --yes --no-install-recommends $needed >/dev/null; }
+    test -z "$needed" || { apt-get -qq update && apt-get -qq -o Acquire::Retries=3 install --yes --no-install-recommends $needed >/dev/null; }
 fi
 if command -v cc >/dev/null && test -e "$headers"; then
     "$2" wheel --quiet --no-deps --no-build-isolation --wheel-dir "$3" .

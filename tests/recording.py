@@ -84,7 +84,8 @@ class Naming:
             case "kinesis":
                 return self._of_kinesis(operation, given)
             case "dynamodb":
-                return self.arn("dynamodb", f"table/{given['TableName']}")
+                index = f"/index/{given['IndexName']}" if "IndexName" in given else ""
+                return self.arn("dynamodb", f"table/{given.get('TableName') or str(given['ResourceArn']).rpartition('/')[2]}{index}")
             case "secretsmanager":
                 return self.secrets.get(given["SecretId"], given["SecretId"])
             case "sns":

@@ -7,12 +7,13 @@ shift
 cd "$(dirname "$0")/../.."
 
 [ "$(id -u)" = 0 ] || { echo "building an image with buildah needs root: run this as root, or use docker build ." >&2; exit 1; }
+apt="env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3"
 missing=""
 for tool in buildah debootstrap runc; do command -v "$tool" >/dev/null || missing="$missing $tool"; done
 if [ -n "$missing" ]; then
-    apt-get update -qq
+    $apt update
     # shellcheck disable=SC2086 # a list of words
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $missing >/dev/null
+    $apt install --yes --no-install-recommends $missing >/dev/null
 fi
 
 export BUILDAH_ISOLATION=chroot
@@ -22,18 +23,22 @@ if ! buildah "${store[@]}" inspect --type image localhost/python:debian >/dev/nu
     # shellcheck disable=SC1091
     . /etc/os-release
     # shellcheck disable=SC2016 # the variable is apt's
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' "Codename: $VERSION_CODENAME" 'Label: Debian' 'Created-By: Packages' | sed -n 1p)
-    if [ -z "$mirror" ]; then echo "apt knows no Debian mirror of $VERSION_CODENAME; run apt-get update" >&2; exit 1; fi
-    rm -rf "$work/rootfs"
-    debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv "$VERSION_CODENAME" "$work/rootfs" "$mirror" \
-        >"$work/debootstrap.log" 2>&1 || { tail -5 "$work/debootstrap.log" >&2; exit 1; }
-    tar -C "$work/rootfs" -cf "$work/base.tar" .
-    rm -rf "$work/rootfs"
+    mirror() { apt-get indextargets --format '$(REPO_URI)' "Codename: $VERSION_CODENAME" 'Label: Debian' 'Created-By: Packages' | sed -n 1p; }
+    [ -n "$(mirror)" ] || $apt update
+    if [ -z "$(mirror)" ]; then echo "apt knows no Debian mirror of $VERSION_CODENAME; look into /etc/apt" >&2; exit 1; fi
     container=$(buildah "${store[@]}" from scratch)
-    buildah "${store[@]}" add -q "$container" "$work/base.tar" / >/dev/null
+    root=$(buildah "${store[@]}" mount "$container")
+    # A mirror that fails once is asked again.
+    for attempt in 1 2 3; do
+        find "$root" -xdev -mindepth 1 -delete
+        if debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv "$VERSION_CODENAME" "$root" "$(mirror)" \
+            >"$work/debootstrap.log" 2>&1; then break; fi
+        if [ "$attempt" = 3 ]; then tail -5 "$work/debootstrap.log" >&2; exit 1; fi
+    done
+    rm -rf "$root/var/cache/apt/archives/"*.deb "$root/var/lib/apt/lists/"*
+    buildah "${store[@]}" umount "$container" >/dev/null
     buildah "${store[@]}" commit -q "$container" localhost/python:debian >/dev/null
     buildah "${store[@]}" rm "$container" >/dev/null
-    rm "$work/base.tar"
 fi
 
 # Where this machine gets packages and whom it trusts holds inside the build too, and stays out of the image.

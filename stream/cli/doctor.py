@@ -40,10 +40,10 @@ def doctor(
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one look may take.", min=0.1)] = PATIENCE,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Look at everything that a worker will need: token, credentials, role, clock, memory, streams, buckets, tables, secrets, collector.
+    """Look at everything that a worker will need: identity, clock, memory, streams, buckets, leases, tables, secrets, warehouse, collector.
 
-    Makes only calls that change nothing; what cannot be tried so is listed. Each finding has its remedy. As the preflight of a pod it
-    keeps a worker that could not work from starting.
+    Tries every action in a form that changes nothing; what cannot be tried so is listed. Each finding has its remedy. As the preflight of
+    a pod it keeps a worker that could not work from starting.
 
     Exit code 0: a worker can start (there may be notes); 1: at least one look failed; 2: the pipeline file is wrong.
     """

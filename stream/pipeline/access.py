@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from stream.pipeline.coordination import COORDINATOR_STATE, LEASE_INDEX, WORKER_STATS, kcl_applications
 from stream.pipeline.model import Pipeline, Retrieval
 from stream.pipeline.resources import is_remote
 from stream.pipeline.secrets import SECRETS_MANAGER, references
@@ -29,6 +30,11 @@ LEASES: Final = (
     "dynamodb:UpdateItem",
 )
 REPORTS: Final = ("dynamodb:DeleteItem", "dynamodb:Scan", "dynamodb:UpdateItem")
+MAKE: Final = ("dynamodb:CreateTable",)
+DAEMON: Final = ("dynamodb:CreateTable", *LEASES, "dynamodb:UpdateTable")
+"""The Java KCL makes its tables itself; 3.x gives the first one an index afterwards."""
+LEADER: Final = tuple(f"dynamodb:{name}Item" for name in ("Delete", "Get", "Put", "Update"))
+FLEET: Final = "let workers under the KCL share the shards"
 EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
 ASK: Final = ("redshift-data:ExecuteStatement",)
 FOLLOW: Final = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult")
@@ -73,6 +79,7 @@ def needed(pipeline: Pipeline, account: Account | None = None) -> tuple[Access, 
         *_warehouses(pipeline, where),
         *_secrets(pipeline, where),
         *_leases(pipeline, where),
+        *_daemon(pipeline, where),
         *_others(pipeline, where),
     )
 
@@ -183,11 +190,28 @@ def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     table = _arn(where, native.region, "dynamodb", f"table/{native.table or pipeline.application}")
     yield Access("dynamodb", LEASES, (table,), "share the shards with other workers")
     yield Access(
-        "dynamodb", ("dynamodb:GetItem",), (f"{table}-CoordinatorState",), "see whether KCL 3.x owns the lease table, and who leads"
+        "dynamodb", ("dynamodb:GetItem",), (f"{table}{COORDINATOR_STATE}",), "see whether KCL 3.x owns the lease table, and who leads"
     )
-    yield Access("dynamodb", REPORTS, (f"{table}-WorkerMetricStats",), "report to the leader of a KCL 3.x fleet")
+    yield Access("dynamodb", REPORTS, (f"{table}{WORKER_STATS}",), "report to the leader of a KCL 3.x fleet")
     if native.create_table:
-        yield Access("dynamodb", ("dynamodb:CreateTable",), (table,), "create the lease table")
+        yield Access("dynamodb", MAKE, (table,), "create the lease table")
+
+
+def _daemon(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+    """The tables of the MultiLangDaemon, which has an application, and so tables, for each stream.
+
+    By what KCL 2.5.8 and 3.1.3 ask for; 2.x uses the first table alone.
+    """
+    if pipeline.coordination.kcl is None:
+        return
+    kinesis = pipeline.source.kinesis
+    for name in kcl_applications(pipeline.application, kinesis.names, several=bool(kinesis.streams)):
+        table = _arn(where, kinesis.region, "dynamodb", f"table/{name}")
+        made = (*MAKE, "dynamodb:DescribeTable")
+        yield Access("dynamodb", DAEMON, (table,), FLEET)
+        yield Access("dynamodb", ("dynamodb:Query",), (f"{table}/index/{LEASE_INDEX}",), FLEET)
+        yield Access("dynamodb", (*made, *LEADER), (f"{table}{COORDINATOR_STATE}",), FLEET)
+        yield Access("dynamodb", (*made, *REPORTS), (f"{table}{WORKER_STATS}",), FLEET)
 
 
 def _arn(where: Account, region: str | None, service: str, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -81,3 +81,19 @@ class Coordination(Part):
         """Only the kind that is used, by its name alone where it has no options, so that definitions stay as they were."""
         written = {key: value for key, value in handler(self).items() if value is not None}
         return next(iter(written)) if not any(written.values()) else written
+
+
+def kcl_applications(application: str, streams: tuple[str, ...], *, several: bool) -> tuple[str, ...]:
+    """What the KCL calls the application of each of ``streams``, and so its lease table: a MultiLangDaemon reads one stream.
+
+    ``several``: the pipeline file lists streams, even if only one.
+    """
+    return tuple(f"{application}-{name}" if several else application for name in streams)
+
+
+COORDINATOR_STATE: Final = "-CoordinatorState"
+WORKER_STATS: Final = "-WorkerMetricStats"
+"""Endings of the tables that KCL 3.x has beside a lease table."""
+
+LEASE_INDEX: Final = "LeaseOwnerToLeaseKeyIndex"
+"""With which KCL 3.x finds the leases of a worker in the lease table."""

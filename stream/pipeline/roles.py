@@ -9,7 +9,8 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from stream.errors import DefinitionError
-from stream.pipeline.access import LIST, Access, Account, needed
+from stream.pipeline.access import FLEET, LIST, MAKE, Access, Account, needed
+from stream.pipeline.coordination import COORDINATOR_STATE, WORKER_STATS
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import is_remote
 
@@ -78,7 +79,7 @@ def accesses(pipeline: Pipeline, role: Role, account: Account) -> tuple[Access, 
         case Role.REDSHIFT_COPY:
             return tuple(_copied(pipeline, needs))
         case Role.BACKFILL:
-            return tuple(each for each in needs if each.service != "kinesis" and not _makes(each))
+            return tuple(each for each in needs if each.service != "kinesis" and not _makes(each) and each.why != FLEET)
 
 
 def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*", partition: str = "aws") -> Document:
@@ -158,19 +159,21 @@ def _made(needs: Iterable[Access]) -> Iterator[Access]:
     for each in needs:
         if each.service in _BOOTSTRAP:
             whole = (resource.partition("/")[0] if each.service == "s3" else resource for resource in each.resources)
-            found.setdefault(each.service, set()).update(resource for resource in whole if not _found(resource))
+            found.setdefault(each.service, set()).update(
+                resource for resource in whole if not _found(resource) or set(MAKE) <= set(each.actions)
+            )
     for service, resources in found.items():
         yield Access(service, _BOOTSTRAP[service], tuple(sorted(resources)), "make what workers need")
 
 
 def _makes(access: Access) -> bool:
     """Whether this is the making of a table, which a worker does only where nobody did before."""
-    return "dynamodb:CreateTable" in access.actions
+    return access.actions == MAKE
 
 
 def _found(resource: str) -> bool:
-    """Whether this is something that AWS or KCL makes."""
-    return "/consumer/" in resource or resource.endswith(("-CoordinatorState", "-WorkerMetricStats"))
+    """Whether this is something that AWS makes, or a KCL that runs beside our workers."""
+    return "/consumer/" in resource or "/index/" in resource or resource.endswith((COORDINATOR_STATE, WORKER_STATS))
 
 
 def _copied(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:

@@ -20,7 +20,7 @@ from stream.errors import DefinitionError, StreamError
 from stream.pipeline.access import needed
 from stream.pipeline.model import Pipeline
 from stream.worker.probe import Noted, Probe
-from stream.worker.probes import NOT_TRIED, probes
+from stream.worker.probes import probes, untried
 
 PATIENCE: Final = 20.0
 """Seconds that one look may take."""
@@ -83,8 +83,7 @@ async def examine(pipeline: Pipeline, around: Surroundings) -> list[Finding]:
     findings += [await _collector(pipeline, around)] if pipeline.audit.otlp else []
     findings += [
         Finding("permission", Verdict.NOTE, f"{action} was not tried: {why}", "compare with `stream iam --diff`")
-        for action, why in NOT_TRIED.items()
-        if any(action in each.actions for each in needed(pipeline))
+        for action, why in untried(pipeline).items()
     ]
     return findings
 

@@ -11,11 +11,13 @@ from stream.aws.kinesis import IteratorAt, IteratorKind, open_kinesis
 from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.errors import DefinitionError, Fatal
+from stream.pipeline.access import needed
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import fetch_resources, is_remote
 from stream.pipeline.secrets import find_secret, references
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.storage.open import open_store
+from stream.worker.daemon_probes import MADE_BY_DAEMON, daemon_probes
 from stream.worker.places import is_there, located, read_object
 from stream.worker.probe import Probe
 from stream.worker.service_probes import consumer_probes, lease_probes, notice_probes, warehouse_probes
@@ -31,7 +33,14 @@ NOT_TRIED: Final[Mapping[str, str]] = {
     "kinesis:SubscribeToShard": "a worker that is subscribed would lose its subscription",
     "sns:Publish": "somebody would be told",
 }
-"""Actions that cannot be tried without doing something, with the reason. Every other one that `stream iam` lists is tried."""
+"""Actions of our workers that cannot be tried without doing something, with the reason."""
+
+
+def untried(pipeline: Pipeline) -> dict[str, str]:
+    """What the pipeline needs and what is not tried, with the reason. Every other action that `stream iam` lists is tried."""
+    wanted = {action for each in needed(pipeline) for action in each.actions}
+    every = {**NOT_TRIED, **(MADE_BY_DAEMON if pipeline.coordination.kcl is not None else {})}
+    return {action: why for action, why in every.items() if action in wanted}
 
 
 def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str, str]) -> Iterator[Probe]:
@@ -54,6 +63,7 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
         yield from consumer_probes(pipeline.source.kinesis, pipeline.application, session)
     if pipeline.coordination.native is not None:
         yield from lease_probes(pipeline.coordination.native, pipeline.application)
+    yield from daemon_probes(pipeline)
     for sink in pipeline.sinks:
         if isinstance(sink, RedshiftSinkConfig):
             yield from warehouse_probes(sink, session)

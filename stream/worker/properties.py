@@ -9,6 +9,7 @@ from typing import Final
 
 from stream.contracts import StartKind
 from stream.errors import DefinitionError
+from stream.pipeline.coordination import kcl_applications
 from stream.pipeline.model import Pipeline, Retrieval
 
 GRACE_MILLIS: Final = 25_000
@@ -41,7 +42,7 @@ def properties(pipeline: Pipeline, file: Path, env: Mapping[str, str], changes: 
         raise DefinitionError(msg)
     wanted: dict[str, str | None] = {
         "executableName": " ".join(command),
-        "applicationName": f"{pipeline.application}-{kinesis.stream}" if kinesis.streams else pipeline.application,
+        "applicationName": kcl_applications(pipeline.application, (kinesis.stream,), several=bool(kinesis.streams))[0],
         "streamName": kinesis.stream,
         "regionName": kinesis.region or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION"),
         **CREDENTIALS[3 if kcl >= 3 else 2],

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from stream.aws.dynamodb import TABLE_MISSING, ConditionFailed, DynamoDb, open_dynamodb
@@ -26,30 +26,19 @@ from stream.errors import Fatal
 from stream.lease.fleet import FleetTables
 from stream.lease.follow import refusal, reports
 from stream.lease.table import LeaseTable
-from stream.pipeline.coordination import NativeCoordination
+from stream.pipeline.coordination import COORDINATOR_STATE, NativeCoordination
 from stream.pipeline.model import KinesisSource, Retrieval
 from stream.pipeline.replay import Notify
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.worker.probe import LET, Noted, Probe
 
-NEVER: Final = "attribute_exists(leaseKey) AND attribute_not_exists(leaseKey)"
-"""A condition that holds for no row and for no missing one: DynamoDB asks IAM, and then refuses to write."""
+ROW_CALLS: Final = ("Scan", "GetItem", "PutItem", "UpdateItem", "DeleteItem")
+"""Everything that workers ask of rows."""
 
-PROBE_ROW: Final[Mapping[str, Any]] = {"leaseKey": {"S": "_preflight/doctor"}}
+LEASE_KEY: Final = "leaseKey"
+PROBE_ROW: Final = "_preflight/doctor"
 
-ROW_CALLS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "Scan": {"Limit": 1},
-    "GetItem": {"Key": PROBE_ROW},
-    "PutItem": {"Item": PROBE_ROW, "ConditionExpression": NEVER},
-    "UpdateItem": {
-        "Key": PROBE_ROW,
-        "UpdateExpression": "SET sxOp = :none",
-        "ConditionExpression": NEVER,
-        "ExpressionAttributeValues": {":none": {"S": ""}},
-    },
-    "DeleteItem": {"Key": PROBE_ROW, "ConditionExpression": NEVER},
-}
-"""Everything that workers ask of rows, in a form that changes none."""
+Opened: TypeAlias = Callable[[], AbstractAsyncContextManager[DynamoDb]]
 
 _PAUSE: Final = 0.2
 """Seconds between looks at a statement, beside the wait that the API itself makes."""
@@ -64,22 +53,23 @@ _MAKE_TABLE: Final = "make the table beforehand: by the CloudFormation template,
 def lease_probes(native: NativeCoordination, application: str) -> Iterator[Probe]:
     """One for the table itself, one for each action on its rows, one for a fleet that a worker must not join."""
     name = native.table or application
-    opened = functools.partial(_dynamodb, native)
+    opened = functools.partial(dynamodb, native.region, native.endpoint)
     described = functools.partial(_described, opened, name, create=native.create_table)
     yield Probe("leases", f"dynamodb:DescribeTable on table {name}", described, _MAKE_TABLE)
     for operation in ROW_CALLS:
-        yield Probe("leases", f"dynamodb:{operation} on table {name}", functools.partial(_row_call, opened, name, operation))
+        yield Probe("leases", f"dynamodb:{operation} on table {name}", functools.partial(row_call, opened, (name, LEASE_KEY), operation))
     yield Probe("leases", f"who else uses table {name}", functools.partial(_fleet, opened, name))
 
 
 @asynccontextmanager
-async def _dynamodb(native: NativeCoordination) -> AsyncIterator[DynamoDb]:
-    session = AwsSession(region=native.region, endpoints={"dynamodb": native.endpoint} if native.endpoint else None)
+async def dynamodb(region: str | None, endpoint: str | None = None) -> AsyncIterator[DynamoDb]:
+    """A client for one look."""
+    session = AwsSession(region=region, endpoints={"dynamodb": endpoint} if endpoint else None)
     async with open_dynamodb(session, SystemClock()) as client:
         yield client
 
 
-async def _described(opened: Callable[[], Any], name: str, *, create: bool) -> str:
+async def _described(opened: Opened, name: str, *, create: bool) -> str:
     async with opened() as client:
         try:
             found = (await client.call("DescribeTable", name, {}))["Table"]
@@ -93,7 +83,7 @@ async def _described(opened: Callable[[], Any], name: str, *, create: bool) -> s
         raise Fatal(msg)
     keys = [(key["AttributeName"], key["KeyType"]) for key in found["KeySchema"]]
     types = {each["AttributeName"]: each["AttributeType"] for each in found["AttributeDefinitions"]}
-    if keys != [("leaseKey", "HASH")] or types.get("leaseKey") != "S":
+    if keys != [(LEASE_KEY, "HASH")] or types.get(LEASE_KEY) != "S":
         msg = (
             f"its key is {keys}; a lease table has the hash key `leaseKey`, a string, and no other: give coordination.native.table another"
         )
@@ -101,10 +91,17 @@ async def _described(opened: Callable[[], Any], name: str, *, create: bool) -> s
     return f"{found['TableStatus']}, with the key that the Kinesis Client Library wants"
 
 
-async def _row_call(opened: Callable[[], Any], name: str, operation: str) -> str:
+async def row_call(opened: Opened, table: tuple[str, str], operation: str) -> str:
+    """Try ``operation`` of ``ROW_CALLS`` on a table (its name, and that of its hash key, a string), in a form that changes no row.
+
+    Raises:
+        Noted: there is no such table.
+        AwsFatal: it is not allowed.
+    """
+    name, key = table
     async with opened() as client:
         try:
-            await client.call(operation, name, ROW_CALLS[operation])
+            await client.call(operation, name, _harmless(key)[operation])
         except ConditionFailed:
             return "allowed; nothing was written"
         except AwsFatal as error:
@@ -115,10 +112,24 @@ async def _row_call(opened: Callable[[], Any], name: str, operation: str) -> str
     return "allowed"
 
 
-async def _fleet(opened: Callable[[], Any], name: str) -> str:
+def _harmless(key: str) -> dict[str, dict[str, Any]]:
+    row = {key: {"S": PROBE_ROW}}
+    # A condition that holds for no row and for no missing one: DynamoDB asks IAM, and then refuses to write.
+    never = {"ConditionExpression": "attribute_exists(#key) AND attribute_not_exists(#key)", "ExpressionAttributeNames": {"#key": key}}
+    change = {"UpdateExpression": "SET sxOp = :none", "ExpressionAttributeValues": {":none": {"S": ""}}}
+    return {
+        "Scan": {"Limit": 1},
+        "GetItem": {"Key": row},
+        "PutItem": {"Item": row, **never},
+        "UpdateItem": {"Key": row, **change, **never},
+        "DeleteItem": {"Key": row, **never},
+    }
+
+
+async def _fleet(opened: Opened, name: str) -> str:
     async with opened() as client:
         try:
-            await client.call("GetItem", f"{name}-CoordinatorState", {"Key": {"key": PROBE_ROW["leaseKey"]}})
+            await client.call("GetItem", f"{name}{COORDINATOR_STATE}", {"Key": {"key": {"S": PROBE_ROW}}})
         except AwsFatal as error:
             # A worker makes do without, and then cannot see that KCL 3.x assigns the leases.
             if classify(error.code) is Kind.DENIED:

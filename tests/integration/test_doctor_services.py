@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 from stream.cli.main import app
 from stream.local.aws import Errands
 from stream.local.start import LocalAws
-from stream.pipeline.access import needed
+from stream.pipeline.access import Account, needed
 from stream.pipeline.lint import check
+from stream.worker.daemon_probes import MADE_BY_DAEMON
 from stream.worker.probes import NOT_TRIED
-from tests.recording import Naming, Recorder, recording
+from tests.recording import ACCOUNT, REGION, Naming, Recorder, recording
 
 PIPELINE = """
 application: flights
@@ -181,6 +182,89 @@ def test_a_fleet_that_a_worker_must_not_join(aws: Aws, tmp_path: Path) -> None:
     result, findings = run(pipeline(tmp_path, topic, "java"), env)
     assert result.exit_code == 1
     assert "CLIENT_VERSION_9X" in found(findings, "leases", "who else")["what"]
+
+
+KCL_TABLES = {"": "leaseKey", "-CoordinatorState": "key", "-WorkerMetricStats": "wid"}
+INDEX = {
+    "IndexName": "LeaseOwnerToLeaseKeyIndex",
+    "KeySchema": [{"AttributeName": "leaseOwner", "KeyType": "HASH"}, {"AttributeName": "leaseKey", "KeyType": "RANGE"}],
+    "Projection": {"ProjectionType": "KEYS_ONLY"},
+}
+
+
+@pytest.fixture(scope="module")
+def kcl_tables(aws: Aws) -> str:
+    """The application whose tables are as KCL 3.x makes them."""
+    dynamo = aws[3]("dynamodb")
+    for ending, key in KCL_TABLES.items():
+        table_of(dynamo, f"java3{ending}", {key: ("HASH", "S")})
+    dynamo.update_table(
+        TableName="java3",
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("leaseKey", "leaseOwner")],
+        GlobalSecondaryIndexUpdates=[{"Create": INDEX}],
+    )
+    return "java3"
+
+
+def under_kcl(folder: Path, topic: str, application: str) -> Path:
+    path = pipeline(folder, topic)
+    kept = [line for line in path.read_text().splitlines() if not line.startswith(("coordination:", "application:"))]
+    path.write_text("\n".join([f"application: {application}", *kept, "coordination: kcl", ""]))
+    return path
+
+
+@pytest.mark.usefixtures("clean")
+def test_every_action_of_the_daemon_on_its_tables_is_tried_or_listed(aws: Aws, tmp_path: Path, kcl_tables: str) -> None:
+    env, _, moto, make, topic = aws
+    path = under_kcl(tmp_path, topic, kcl_tables)
+    moto.seen = set()
+    result, findings = run(path, env)
+    assert result.exit_code == 0, result.output
+    listed = {each["what"].partition(" ")[0] for each in findings if each["check"] == "permission"}
+    assert {action for action in listed if action.startswith("dynamodb:")} == set(MADE_BY_DAEMON)
+    made = check(path, {}).pipeline
+    assert made is not None
+    account = Account(ACCOUNT, REGION)
+    wanted = {
+        (action, name) for each in needed(made, account) for action in each.actions for name in each.resources if "dynamodb" in action
+    }
+    tried = {(each.action, each.resource) for each in moto.seen if "dynamodb" in each.action}
+    assert tried == {(action, name) for action, name in wanted if action not in listed}
+    dynamo = make("dynamodb")
+    assert [dynamo.scan(TableName=f"{kcl_tables}{ending}")["Items"] for ending in KCL_TABLES] == [[], [], []]
+
+
+@pytest.mark.parametrize("action", [*(name for name in FATAL if name.startswith("dynamodb:")), "dynamodb:Query"])
+@pytest.mark.usefixtures("clean")
+def test_an_action_that_the_daemon_is_denied_is_named_for_each_table(aws: Aws, tmp_path: Path, kcl_tables: str, action: str) -> None:
+    env, _, moto, _, topic = aws
+    moto.denied = frozenset({action})
+    try:
+        result, findings = run(under_kcl(tmp_path, topic, kcl_tables), env)
+    finally:
+        moto.denied = frozenset()
+    assert result.exit_code == 1
+    told = [each for each in findings if each["check"] == "leases" and f"{action} on" in each["what"]]
+    assert told
+    assert all((each["verdict"], "stream iam" in each["remedy"]) == ("failed", True) for each in told)
+
+
+@pytest.mark.usefixtures("clean")
+def test_tables_that_the_daemon_has_not_made_yet_are_noted(aws: Aws, tmp_path: Path) -> None:
+    env, *_, topic = aws
+    result, findings = run(under_kcl(tmp_path, topic, "unborn"), env)
+    assert result.exit_code == 0, result.output
+    assert {each["verdict"] for each in findings if each["check"] == "leases"} == {"note"}
+    assert "dynamodb:CreateTable" in found(findings, "leases", "DescribeTable on table unborn:")["what"]
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_table_that_is_not_the_kcls(aws: Aws, tmp_path: Path) -> None:
+    env, _, _, make, topic = aws
+    table_of(make("dynamodb"), "foreign-WorkerMetricStats", {"id": ("HASH", "S")})
+    result, findings = run(under_kcl(tmp_path, topic, "foreign"), env)
+    assert result.exit_code == 1
+    assert "`wid`" in found(findings, "leases", "DescribeTable on table foreign-WorkerMetricStats:")["what"]
 
 
 @pytest.mark.usefixtures("clean")

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stream.local.moto import moto
+from stream.pipeline.access import Account
+from stream.pipeline.coordination import COORDINATOR_STATE, WORKER_STATS
+from stream.pipeline.lint import check
+from stream.pipeline.roles import Role, accesses, policy
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.world import World
 from tests.contract.peers import kinesis_local
 from tests.kcl.fleet import DaemonProcess
 from tests.kcl.jars import WHEELS
+from tests.kcl.overhearing import overhearing
+from tests.recording import ACCOUNT, REGION, Asked, Naming, judge, recording
 
 
 @pytest.fixture(scope="module")
@@ -67,30 +75,95 @@ def _followed(checkpoint: str, head: str) -> bool:
     return checkpoint.isdigit() and int(checkpoint) <= int(head)
 
 
+AFTER_MINUTES = {("dynamodb:DeleteItem", "")}
+"""The KCL removes the leases of ended shards five minutes after its start at the earliest."""
+
+
 def test_a_stream_under_the_real_daemon(services, world, version):
     path = world.pipeline()
     path.write_text(path.read_text() + "coordination: kcl\n")
     world.produce(300)
-    log = world.folder / "daemon.log"
-    table = {"applicationName": world.stream, "workerId": "w1"}
-    first = DaemonProcess(path, version, services, log, **table)
+    naming = Naming(stream=world.stream)
+    with (
+        overhearing(services["AWS_ENDPOINT_URL_KINESIS"]) as (java, heard),
+        recording(services["AWS_ENDPOINT_URL_KINESIS"], naming) as (child, kinesis),
+        recording(services["AWS_ENDPOINT_URL_DYNAMODB"], naming) as (tables, dynamodb),
+    ):
+        fronts = services | {"AWS_ENDPOINT_URL_KINESIS": child, "AWS_ENDPOINT_URL_DYNAMODB": tables}
+        properties = {"applicationName": world.stream, "workerId": "w1", "kinesisEndpoint": java}
+        daemon = functools.partial(DaemonProcess, path, version, fronts, world.folder / "daemon.log", **properties)
+        with ended(daemon()) as first:
+            first.until(world.committed)
+            if version.startswith("3."):
+                _lead_for_a_while(first, services, world.stream, dynamodb)
+            _split(services, world, first)
+        _go_on_after_a_crash(services, world, daemon)
+    document = policy(accesses(_read(path), Role.WORKER, Account(ACCOUNT, REGION)))
+    seen = kinesis.seen | {Asked(f"kinesis:{name}", naming.arn("kinesis", f"stream/{world.stream}")) for name in heard.operations}
+    judge({"Statement": [each for each in document["Statement"] if each["Sid"].startswith("Kinesis")]}, seen)
+    lease_table = f":table/{world.stream}"
+    asked = {(each.action, each.resource.partition(lease_table)[2]) for each in dynamodb.seen}
+    allowed = _of_tables(document, ":table/chaos")
+    only_3 = {(action, rest) for action, rest in allowed if rest or action == "dynamodb:UpdateTable"}
+    assert asked - allowed == set()
+    assert allowed - asked == AFTER_MINUTES | (set() if version.startswith("3.") else only_3)
+
+
+def _read(path):
+    made = check(path, {}).pipeline
+    assert made is not None
+    return made
+
+
+def _of_tables(document, lease_table):
+    """Each action that is allowed, with what comes behind the name of the lease table in the resource."""
+    statements = [each for each in document["Statement"] if each["Sid"].startswith("Dynamodb")]
+    return {
+        (action, resource.partition(lease_table)[2]) for each in statements for action in each["Action"] for resource in each["Resource"]
+    }
+
+
+@contextmanager
+def ended(process):
     try:
-        first.until(world.committed)
-        world.split()
-        world.produce(200)
-        first.until(lambda: settled(services, world))
-        world.produce(100)
-        first.until(lambda: log.read_text(errors="replace").count("unit_sealed") > 3)
+        yield process
     finally:
-        first.kill()
+        process.kill()
+
+
+def _split(services, world, process):
+    world.split()
+    world.produce(200)
+    process.until(lambda: settled(services, world))
     world.produce(100)
-    second = DaemonProcess(path, version, services, log, **table)
-    try:
+    process.until(lambda: process.said().count("unit_sealed") > 3)
+
+
+def _go_on_after_a_crash(services, world, daemon):
+    world.produce(100)
+    with ended(daemon()) as second:
         second.until(lambda: settled(services, world))
         world.produce(50)
         second.until(lambda: settled(services, world))
         second.terminate()
         assert "drain_started" in second.said()
         world.exact()
+
+
+def _lead_for_a_while(process, services, table, dynamodb):
+    """A leader keeps its lock, removes the report of a worker that is long gone, and gives the lock back when it cannot look any more."""
+    client_ = client("dynamodb", services["AWS_ENDPOINT_URL_DYNAMODB"])
+    try:
+        gone = {"wid": {"S": "gone"}, "lut": {"N": "1"}, "sts": {"M": {}}, "opr": {"M": {}}}
+        client_.put_item(TableName=f"{table}{WORKER_STATS}", Item=gone)
     finally:
-        second.kill()
+        client_.close()
+
+    def asked(name, ending):
+        return any(each.action == f"dynamodb:{name}" and each.resource.endswith(f"{table}{ending}") for each in dynamodb.seen)
+
+    process.until(lambda: asked("DeleteItem", WORKER_STATS))
+    process.until(lambda: asked("UpdateItem", COORDINATOR_STATE))
+    dynamodb.denied = frozenset({"dynamodb:Scan"})
+    process.until(lambda: asked("DeleteItem", COORDINATOR_STATE))
+    dynamodb.denied = frozenset()

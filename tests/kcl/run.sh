@@ -6,7 +6,7 @@ python=$1
 shift
 if ! command -v java >/dev/null; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    apt-get update -qq && apt-get install -y -qq openjdk-17-jre-headless >/dev/null
+    apt-get update -qq && apt-get -o Acquire::Retries=3 install -y -qq openjdk-17-jre-headless >/dev/null
   else
     echo "the KCL needs Java 8 or later; install one" >&2
     exit 1

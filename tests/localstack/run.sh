@@ -29,4 +29,5 @@ if [ ! -e "$stamp" ]; then
   "$uv" pip install --quiet --python "$home/venv/bin/python" --require-hashes -r requirements/localstack.txt
   touch "$stamp"
 fi
-LOCALSTACK_PYTHON=$home/venv/bin/python exec "$python" -m pytest -q -o python_files='campaign_*.py' tests/localstack "$@"
+# Each file has a LocalStack of its own, and most of the time one of them waits for an alert.
+LOCALSTACK_PYTHON=$home/venv/bin/python exec "$python" -m pytest -q -n 3 --dist loadfile -o python_files='campaign_*.py' tests/localstack "$@"

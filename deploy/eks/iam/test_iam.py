@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from stream.pipeline.access import Account, needed
+from stream.pipeline.coordination import Coordination
 from stream.pipeline.model import Pipeline
 from stream.pipeline.roles import Role, accesses, policy
 
@@ -40,6 +41,9 @@ PIPELINE = Pipeline.model_validate(
     }
 )
 """Whatever a pipeline can use."""
+
+UNDER_KCL = PIPELINE.model_copy(update={"coordination": Coordination.model_validate("kcl")})
+EVERY = pytest.mark.parametrize("pipeline", [PIPELINE, UNDER_KCL], ids=["native", "kcl"])
 
 ANY = {"redshift-data:DescribeStatement", "redshift-data:GetStatementResult"}
 """Actions that IAM asks about without a resource."""
@@ -86,18 +90,20 @@ def requests_of(needs):
     ]
 
 
+@EVERY
 @pytest.mark.parametrize("role", [Role.WORKER, Role.BACKFILL, Role.BOOTSTRAP])
-def test_everything_that_is_needed_is_allowed(role):
-    needs = accesses(PIPELINE, role, HERE)
+def test_everything_that_is_needed_is_allowed(role, pipeline):
+    needs = accesses(pipeline, role, HERE)
     asked = requests_of(needs)
     results, _ = judge(policy(needs, [KEY], HERE.region), asked)
     assert len(asked) >= 10
     assert [(request, result) for request, result in zip(asked, results, strict=True) if result != "Allowed"] == []
 
 
+@EVERY
 @pytest.mark.parametrize("role", [Role.WORKER, Role.BACKFILL, Role.BOOTSTRAP])
-def test_every_other_action_of_the_services_is_denied(role):
-    needs = accesses(PIPELINE, role, HERE)
+def test_every_other_action_of_the_services_is_denied(role, pipeline):
+    needs = accesses(pipeline, role, HERE)
     document = policy(needs, [KEY], HERE.region)
     _, actions = judge(document, [], ELSEWHERE)
     wanted = {action for each in needs for action in each.actions} | {"kms:Decrypt", "kms:GenerateDataKey"}
@@ -111,14 +117,25 @@ def test_every_other_action_of_the_services_is_denied(role):
     assert results.count("ImplicitlyDenied") > 50
 
 
-def test_what_is_allowed_is_allowed_there_only():
-    needs = needed(PIPELINE, HERE)
+@EVERY
+def test_what_is_allowed_is_allowed_there_only(pipeline):
+    needs = needed(pipeline, HERE)
     actions = sorted({action for each in needs for action in each.actions} | {"kms:Decrypt", "kms:GenerateDataKey"})
     asked = [(action, elsewhere(action), {}) for action in actions if action != "s3:ListBucket" and action not in ANY]
     asked += [("s3:ListBucket", "arn:aws:s3:::private", {}), ("s3:ListBucket", "arn:aws:s3:::lake", {"s3:prefix": "private/"})]
     asked += [("s3:ListBucket", "arn:aws:s3:::lake", {}), ("s3:PutObject", "arn:aws:s3:::reference/airlines.parquet", {})]
     results, _ = judge(policy(needs, [KEY], HERE.region), asked)
     assert set(results) == {"ImplicitlyDenied"}, list(zip(asked, results, strict=True))
+
+
+def test_each_table_of_the_kcl_is_used_in_its_own_way():
+    needs = [each for each in needed(UNDER_KCL, HERE) if each.service == "dynamodb"]
+    wanted = {(action, resource) for each in needs for action in each.actions for resource in each.resources}
+    actions, tables = ({pair[place] for pair in wanted} for place in (0, 1))
+    others = sorted((action, table, {}) for action in actions for table in tables if (action, table) not in wanted)
+    assert len(tables) == 8
+    results, _ = judge(policy(accesses(UNDER_KCL, Role.WORKER, HERE)), others)
+    assert [request for request, result in zip(others, results, strict=True) if result == "Allowed"] == []
 
 
 @pytest.mark.parametrize(

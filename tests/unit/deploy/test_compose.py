@@ -32,7 +32,9 @@ def test_what_it_mounts_and_builds_from_is_there(name: str) -> None:
         assert all((root / each).exists() for each in copied)
         assert all(any(Path(each).match(pattern) for pattern in admitted) for each in copied)
     else:
-        assert re.search(r":\d+\.\d+\.\d+$", service["image"]), "a tag that moves is another image tomorrow"
+        assert re.search(r":\d+\.\d+\.\d+@sha256:[0-9a-f]{64}$", service["image"]), (
+            "what is not named by its digest is another image tomorrow"
+        )
 
 
 def test_who_depends_on_whom_can_see_when_it_is_ready() -> None:

@@ -146,3 +146,15 @@ def test_a_consumer_is_described_and_subscribed_to_by_its_own_name():
         assert [resource for name, resource in found if name == action] == [f"{stream}/consumer/flights:*"]
     source["kinesis"]["consumer"] = "other"
     assert any(each.resources == (f"{stream}/consumer/other:*",) for each in access(source=source))
+
+
+def test_the_daemon_keeps_tables_for_each_application_that_it_is():
+    table = "arn:aws:dynamodb:eu-west-1:111122223333:table/flights"
+    found = {resource: each.actions for each in access(coordination="kcl") if each.service == "dynamodb" for resource in each.resources}
+    assert list(found) == [table, f"{table}/index/LeaseOwnerToLeaseKeyIndex", f"{table}-CoordinatorState", f"{table}-WorkerMetricStats"]
+    assert all(("dynamodb:CreateTable" in actions) is ("/index/" not in resource) for resource, actions in found.items())
+    source = {**least()["source"], "kinesis": {"streams": ["a", "b"], "region": "us-west-2"}}
+    several = {name for each in access(coordination="kcl", source=source) for name in each.resources if each.service == "dynamodb"}
+    west = table.replace("eu-west-1", "us-west-2")
+    assert {f"{west}-a", f"{west}-b-CoordinatorState"} < several
+    assert west not in several

@@ -77,6 +77,18 @@ def test_the_lease_table_is_made_by_bootstrap_and_used_by_the_worker():
     assert not allows(bootstrap, "dynamodb:CreateTable", f"{table}-CoordinatorState")
 
 
+def test_the_tables_of_the_kcl_are_made_by_its_workers_or_by_bootstrap():
+    worker, bootstrap, backfill = (document(role, coordination="kcl") for role in (Role.WORKER, Role.BOOTSTRAP, Role.BACKFILL))
+    table = "arn:aws:dynamodb:eu-west-1:111122223333:table/flights"
+    for each in (table, f"{table}-CoordinatorState", f"{table}-WorkerMetricStats"):
+        assert [allows(made, "dynamodb:CreateTable", each) for made in (worker, bootstrap, backfill)] == [True, True, False]
+        assert [allows(made, "dynamodb:UpdateItem", each) for made in (worker, bootstrap, backfill)] == [True, False, False]
+    index = f"{table}/index/LeaseOwnerToLeaseKeyIndex"
+    assert [allows(made, "dynamodb:Query", index) for made in (worker, bootstrap, backfill)] == [True, False, False]
+    assert not allows(bootstrap, "dynamodb:CreateTable", index)
+    assert not allows(worker, "dynamodb:UpdateTable", f"{table}-CoordinatorState")
+
+
 def test_backfill_reads_no_stream():
     actions = {action for each in document(Role.BACKFILL)["Statement"] for action in each["Action"]}
     assert actions == {"s3:DeleteObject", "s3:GetObject", "s3:PutObject", "s3:ListBucket"}
