@@ -37,7 +37,7 @@ def evaluator(columns: Mapping[str, pl.Expr], failed: pl.Expr, reason: str) -> R
 
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
         # Both at once, so that what they share is done once.
-        done = text.alias(TEXT).to_frame().lazy().select(*exprs, told).collect()
+        done = text.alias(TEXT).to_frame().lazy().select(*exprs, told).collect(engine="in-memory")
         return done.drop("reason"), done["reason"]
 
     return read

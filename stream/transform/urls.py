@@ -93,7 +93,7 @@ def _started(frame: pl.DataFrame, schemes: Sequence[str]) -> pl.DataFrame:
         begins = value.str.starts_with(f"{each}://")
         start = pl.when(begins).then(pl.lit(len(each) + 3, pl.UInt32)).otherwise(start)
         scheme = pl.when(begins).then(pl.lit(at, pl.UInt32)).otherwise(scheme)
-    return frame.lazy().with_columns(start.alias(_START), scheme.alias("scheme")).collect()
+    return frame.lazy().with_columns(start.alias(_START), scheme.alias("scheme")).collect(engine="in-memory")
 
 
 class _Characters:
