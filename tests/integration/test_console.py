@@ -14,7 +14,7 @@ source:
 stages:
   - filter: delay > 0
 sinks:
-  - console
+  - console: {}
   - files: {url: "file:out", format: ndjson, compression: none, lineage: false}
 state: file:state
 """
@@ -42,5 +42,5 @@ def test_rows_are_printed_beside_their_files_and_the_audit_looks_at_what_is_kept
         assert verified.returncode == 0, verified.stdout
     again = stream(folder, "run", "pipeline.yaml", "--metrics-port", "0")
     assert (again.returncode, again.stdout) == (0, "")
-    (folder / "pipeline.yaml").write_text(PIPELINE.replace("  - console\n", ""))
+    (folder / "pipeline.yaml").write_text(PIPELINE.replace("  - console: {}\n", ""))
     assert stream(folder, "audit", "verify", "pipeline.yaml").returncode == 0
