@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 SHARD: Final = "_shard"
@@ -101,6 +102,14 @@ class Batch:
     def empty() -> Batch:
         """A batch without rows."""
         return _EMPTY
+
+    @staticmethod
+    def of(frame: pl.DataFrame, first_read: pl.DataFrame | None = None) -> Batch:
+        """The batch with these rows."""
+        payloads = frame.get_column(DATA).to_arrow(compat_level=pl.CompatLevel.newest())
+        # The first word of a view is the length of what it shows, and asking for it by a query would cost more than adding up.
+        lengths = np.frombuffer(payloads.buffers()[1], np.uint32)[4 * payloads.offset :: 4][: len(payloads)]
+        return Batch(frame, int(lengths.sum(dtype=np.int64)), first_read)
 
     @staticmethod
     def concat(batches: list[Batch]) -> Batch:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -89,7 +90,10 @@ def parquet(frame: pl.DataFrame, few: Mapping[str, Words | None], metadata: Mapp
     footer = Struct(
         {
             1: I32(2),
-            2: struct_list([Struct({4: b"schema", 5: I32(frame.width)}), *(_element(name, kind) for name, kind in frame.schema.items())]),
+            2: thrift.List(
+                thrift.STRUCT,
+                (Struct({4: b"schema", 5: I32(frame.width)}).encode(), *(_element(*column) for column in frame.schema.items())),
+            ),
             3: I64(frame.height),
             4: struct_list([row_group] if chunks else []),
             5: struct_list([Struct({1: key, 2: value}) for key, value in metadata.items()]),
@@ -100,12 +104,13 @@ def parquet(frame: pl.DataFrame, few: Mapping[str, Words | None], metadata: Mapp
     return b"".join((*parts, footer, len(footer).to_bytes(4, "little"), _MAGIC))
 
 
-def _element(name: str, kind: pl.DataType) -> Struct:
+@cache
+def _element(name: str, kind: pl.DataType) -> bytes:
     physical, converted, logical = _TYPES[kind]
     fields: dict[int, Any] = {1: I32(physical), 3: I32(_OPTIONAL), 4: name.encode()}
     if converted is not None:
         fields |= {6: I32(converted), 10: logical}
-    return Struct(fields)
+    return Struct(fields).encode()
 
 
 def _column(chunk: _Chunk, at: int) -> Struct:

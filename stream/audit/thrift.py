@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 from stream.audit.wire import varint
 
-_TRUE, _FALSE, _BYTE, _I32, _I64, _BINARY, _LIST, _STRUCT = 1, 2, 3, 5, 6, 8, 9, 12
+_TRUE, _FALSE, _BYTE, _I32, _I64, _BINARY, _LIST, STRUCT = 1, 2, 3, 5, 6, 8, 9, 12
 
 
 def zigzag(value: int) -> int:
@@ -64,28 +64,28 @@ class Struct:
 
 Value: TypeAlias = "bool | Byte | I32 | I64 | bytes | List | Struct"
 
-_NUMBERS = {I32: _I32, I64: _I64}
-
 
 def _encoded(value: Value) -> tuple[int, bytes]:
-    match value:
-        case bool():
-            return (_TRUE if value else _FALSE), b""
-        case Byte():
-            return _BYTE, bytes([value])
-        case int():
-            return _NUMBERS[type(value)], varint(zigzag(value))
-        case bytes():
-            return _BINARY, varint(len(value)) + value
-        case List():
-            return _LIST, value.encode()
-        case Struct():
-            return _STRUCT, value.encode()
+    kind = type(value)
+    if kind is I64:
+        return _I64, varint(zigzag(value))  # type: ignore[arg-type]
+    if kind is I32:
+        return _I32, varint(zigzag(value))  # type: ignore[arg-type]
+    return _OTHERS[kind](value)
+
+
+_OTHERS: Final[Mapping[type, Callable[[Any], tuple[int, bytes]]]] = {
+    bool: lambda value: (_TRUE if value else _FALSE, b""),
+    Byte: lambda value: (_BYTE, bytes([value])),
+    bytes: lambda value: (_BINARY, varint(len(value)) + value),
+    List: lambda value: (_LIST, value.encode()),
+    Struct: lambda value: (STRUCT, value.encode()),
+}
 
 
 def struct_list(items: Iterable[Struct]) -> List:
     """A list of structs."""
-    return List(_STRUCT, tuple(item.encode() for item in items))
+    return List(STRUCT, tuple(item.encode() for item in items))
 
 
 def int_list(items: Iterable[int]) -> List:

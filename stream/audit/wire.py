@@ -21,12 +21,16 @@ _DIGITS: Final = tuple(np.uint64(0x7F << 8 * place) for place in range(5))
 _CONTINUED: Final = np.uint64(0x80808080)
 """Seven bits of a number in each of five bytes; all but the last say that another one follows."""
 
+_SHORTEST: Final = tuple(bytes([value]) for value in range(0x80))
+
 AT_ONCE: Final = 512
 """Messages written together: a few hundred kilobytes, which stay in the processor's cache until all of their fields are there."""
 
 
 def varint(value: int) -> bytes:
     """The shortest form of ``value``, which is not negative."""
+    if value <= 0x7F:
+        return _SHORTEST[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

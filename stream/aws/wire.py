@@ -20,6 +20,8 @@ MAX_BYTES: Final = 64 * 2**20
 
 _HEAD_BYTES: Final = 64 * 2**10
 _COPIED: Final = 64 * 2**10
+_ROOM: Final = 16 * 2**10
+"""Bytes for an answer whose length is not known yet, on each connection."""
 _END: Final = b"\r\n\r\n"
 
 
@@ -107,8 +109,8 @@ class Wire:
         return protocol
 
 
-class _Connection(asyncio.Protocol):
-    """One request and its answer at a time."""
+class _Connection(asyncio.BufferedProtocol):
+    """One request and its answer at a time, which is received where it will lie."""
 
     def __init__(self, every: set[_Connection]) -> None:
         self._free = False
@@ -116,9 +118,9 @@ class _Connection(asyncio.Protocol):
         self._every = every
         self._transport: asyncio.Transport | None = None
         self._waiting: asyncio.Future[Answer] | None = None
-        self._came = bytearray()
-        self._more: list[bytes] = []
-        self._missing = 0
+        self._place = bytearray(_ROOM)
+        self._filled = 0
+        self._missing = 1
         self._heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -169,56 +171,72 @@ class _Connection(asyncio.Protocol):
         self._every.discard(self)
         self._fail(ConnectionResetError(f"the connection broke before the whole answer was there: {exc or 'closed'}"))
 
-    def data_received(self, data: bytes) -> None:
-        """Called by the loop."""
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the signature is the library's
+        """Called by the loop: where the next bytes go."""
+        return memoryview(self._place)[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Called by the loop: ``nbytes`` more are there."""
         if self._waiting is None or self._waiting.done():
             # Nobody asked.
             self.close()
             return
         if self._timer is not None:
             self._heard = asyncio.get_running_loop().time()
-        self._missing -= len(data)
-        self._more.append(data)
+        self._filled += nbytes
+        self._missing -= nbytes
         if self._missing > 0:
             return
-        # Joined once, in memory of just the right size: an array that grows under megabytes is copied again and again.
-        self._came = bytearray().join((self._came, *self._more))
-        self._more.clear()
         try:
-            found = parse(self._came)
+            found = parse(self._place, self._filled)
+            if isinstance(found, int):
+                self._make_room(found)
+                return
         except ValueError as error:
             self._fail(OSError(f"the answer is no HTTP: {error}"))
             self.close()
             return
-        if isinstance(found, int):
-            self._missing = found
-            return
         answer, keep = found
-        self._came, self._missing = bytearray(), 0
+        if isinstance(answer.body, memoryview):
+            self._place = bytearray(_ROOM)
+        self._filled, self._missing = 0, 1
         self.rested = asyncio.get_running_loop().time()
         self._free = keep
         self._waiting.set_result(answer)
         if not keep:
             self.close()
 
+    def _make_room(self, missing: int) -> None:
+        self._missing = missing
+        # One byte more than is missing: whoever sends more than an answer is noticed.
+        if (needed := self._filled + missing + 1) > len(self._place):
+            if needed > MAX_BYTES + _HEAD_BYTES:
+                msg = f"more than {MAX_BYTES} bytes"
+                raise ValueError(msg)
+            place = bytearray(max(needed, 2 * len(self._place)) if missing == 1 else needed)
+            place[: self._filled] = memoryview(self._place)[: self._filled]
+            self._place = place
+
     def _fail(self, error: Exception) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(error)
 
 
-def parse(came: bytearray) -> tuple[Answer, bool] | int:
-    """The answer, and whether the connection may be used again; or how many bytes are missing, as far as that can be told, at least 1.
+def parse(came: bytearray, filled: int, start: int = 0) -> tuple[Answer, bool] | int:
+    """The answer in ``came[start:filled]``, and whether the connection may be used again.
+
+    Or, if it is not whole, how many bytes are missing, as far as that can be told, at least 1.
 
     Raises:
         ValueError: this is no answer of HTTP/1.1 with a length or in chunks, or it is too long.
     """
-    end = came.find(_END)
+    end = came.find(_END, start, filled)
     if end < 0:
-        if len(came) > _HEAD_BYTES:
+        if filled - start > _HEAD_BYTES:
             msg = f"a head of more than {_HEAD_BYTES} bytes"
             raise ValueError(msg)
         return 1
-    first, *lines = bytes(came[:end]).split(b"\r\n")
+    first, *lines = bytes(came[start:end]).split(b"\r\n")
     if not first.startswith(b"HTTP/1.") or len(first) < 12:
         msg = f"it begins with {first[:40]!r}"
         raise ValueError(msg)
@@ -226,26 +244,25 @@ def parse(came: bytearray) -> tuple[Answer, bool] | int:
     status, keep = int(first[9:12]), headers.get(b"connection", b"").lower() != b"close" and first.startswith(b"HTTP/1.1")
     begin = end + len(_END)
     if 100 <= status < 200:
-        del came[:begin]
-        return parse(came)
+        return parse(came, filled, begin)
     if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
-        body = _unchunked(came, begin)
+        body = _unchunked(came, filled, begin)
         return 1 if body is None else (Answer(status, body, headers), keep)
     length = int(headers[b"content-length"]) if b"content-length" in headers else -1
     if not 0 <= length <= MAX_BYTES:
         msg = f"a body whose length is {headers.get(b'content-length', b'unknown').decode('latin-1')}"
         raise ValueError(msg)
-    if (missing := begin + length - len(came)) > 0:
+    if (missing := begin + length - filled) > 0:
         return missing
     # Megabytes are handed on where they lie. What comes behind the answer belongs to nobody.
     view = memoryview(came)[begin : begin + length]
     return Answer(status, view if length > _COPIED else bytes(view), headers), keep and missing == 0
 
 
-def _unchunked(came: bytearray, begin: int) -> bytes | None:
+def _unchunked(came: bytearray, filled: int, begin: int) -> bytes | None:
     chunks: list[tuple[int, int]] = []
     while True:
-        line = came.find(b"\r\n", begin)
+        line = came.find(b"\r\n", begin, filled)
         if line < 0:
             return None
         size = int(bytes(came[begin:line]).partition(b";")[0], 16)
@@ -255,9 +272,9 @@ def _unchunked(came: bytearray, begin: int) -> bytes | None:
         begin = line + 2
         if size == 0:
             # Trailers are passed over; an empty line ends them.
-            done = came.startswith(b"\r\n", begin) or came.find(_END, begin) >= 0
+            done = came.startswith(b"\r\n", begin, filled) or came.find(_END, begin, filled) >= 0
             return b"".join(bytes(came[first:last]) for first, last in chunks) if done else None
-        if len(came) < begin + size + 2:
+        if filled < begin + size + 2:
             return None
         chunks.append((begin, begin + size))
         begin += size + 2

@@ -89,10 +89,12 @@ def parquet(frame: pl.DataFrame, compression: Compression = Compression.ZSTD, le
 
     Column order and types are those of ``frame``. Only columns with few distinct values get a dictionary.
     """
-    frame = frame.with_columns(_plain(frame)).rechunk()
+    if plain := _plain(frame):
+        frame = frame.with_columns(plain)
+    frame = frame.rechunk()
     # The Arrow schema in the file is what tells a duration from an integer; without one, text goes over without a copy.
     durations = any(isinstance(dtype, pl.Duration) for dtype in frame.dtypes)
-    table = pa.table([_arrow(column, views=not durations) for column in frame], names=frame.columns)
+    table = _table(frame, views=not durations)
     out = pa.BufferOutputStream()
     pq.write_table(
         table,
@@ -109,10 +111,12 @@ def parquet(frame: pl.DataFrame, compression: Compression = Compression.ZSTD, le
     return body
 
 
-def _arrow(column: pl.Series, *, views: bool) -> pa.Array:
+def _table(frame: pl.DataFrame, *, views: bool) -> pa.Table:
     # Arrow cannot cut views of text out of lists, which its Parquet writer does with every list.
-    views = views and not column.dtype.is_nested()
-    return column.to_arrow(compat_level=pl.CompatLevel.newest() if views else pl.CompatLevel.oldest())
+    newest, oldest = pl.CompatLevel.newest(), pl.CompatLevel.oldest()
+    if not views or not any(dtype.is_nested() for dtype in frame.dtypes):
+        return frame.to_arrow(compat_level=newest if views else oldest)
+    return pa.table([column.to_arrow(compat_level=oldest if column.dtype.is_nested() else newest) for column in frame], frame.columns)
 
 
 def _plain(frame: pl.DataFrame) -> list[pl.Expr]:

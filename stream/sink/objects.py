@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Final, Self
 
+import numpy as np
 import polars as pl
 from polars.datatypes import DataTypeClass
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
@@ -24,6 +25,7 @@ _UNITS: Final = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10*
 _SIZE: Final = re.compile(r"(\d+)\s*([A-Za-z]*)")
 _SAFE_KEY: Final = re.compile(r"[A-Za-z0-9._%=/-]+")
 PLACEMENT: Final = pl.Schema({ROW: pl.UInt32(), "file": pl.UInt16(), "line": pl.UInt32()})
+NOTHING_PLACED: Final = PLACEMENT.to_frame()
 
 
 def _size(value: object) -> object:
@@ -180,6 +182,7 @@ class ObjectsSink:
 
     def __init__(self, config: ObjectsSinkConfig) -> None:
         self.config = config
+        self._checked: pl.Schema | None = None
         self._partitions = Partitioning(config.partition_by, config.max_partitions)
         self._encoder = Encoder(config.format, config.codec, config.compression_level or DEFAULT_LEVELS.get(config.codec))
 
@@ -198,18 +201,21 @@ class ObjectsSink:
         Raises:
             SinkMismatch: the frame has a column that the format cannot hold.
         """
-        self.config.check(frame.schema)
+        if frame.schema != self._checked:
+            self.config.check(frame.schema)
+            self._checked = frame.schema
         columns = self.config.columns(frame.schema)
         assigned = self._partitions.assign(frame)
         files: list[OutputFile] = []
         placed: list[pl.DataFrame] = []
         for path, rows in _groups(frame, assigned.codes, assigned.paths):
             start = 0
-            for part, (height, body) in enumerate(self._encoder.encode_split(rows.select(columns), self.config.file_bytes)):
+            for part, (height, body) in enumerate(self._encoder.encode_split(rows[columns], self.config.file_bytes)):
                 placed.append(_placement(rows[ROW].slice(start, height), len(files)))
                 files.append(self._file(path, unit, part, height, body))
                 start += height
-        return Encoded(tuple(files), pl.concat([PLACEMENT.to_frame(), *placed], rechunk=True))
+        placement = placed[0] if len(placed) == 1 else pl.concat([NOTHING_PLACED, *placed], rechunk=True)
+        return Encoded(tuple(files), placement)
 
     def _file(self, path: str, unit: str, part: int, rows: int, body: bytes) -> OutputFile:
         digest = hashlib.sha256(body).hexdigest()
@@ -242,5 +248,5 @@ def _groups(frame: pl.DataFrame, codes: pl.Series, paths: tuple[str, ...]) -> It
 
 
 def _placement(rows: pl.Series, file: int) -> pl.DataFrame:
-    lines = pl.int_range(rows.len(), dtype=pl.UInt32, eager=True)
-    return pl.DataFrame({ROW: rows, "line": lines}).select(ROW, pl.lit(file, pl.UInt16).alias("file"), "line")
+    count = rows.len()
+    return pl.DataFrame({ROW: rows, "file": np.full(count, file, np.uint16), "line": np.arange(count, dtype=np.uint32)})

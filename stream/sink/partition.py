@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 from urllib.parse import quote
 
+import numpy as np
 import polars as pl
 
 from stream.errors import DefinitionError
@@ -138,7 +139,7 @@ class Partitioning:
         1,024 pieces have failed, the pieces that still fail go there as they are.
         """
         if not self._columns:
-            return Assignment(pl.zeros(frame.height, pl.UInt32, eager=True), ("",) if frame.height else ())
+            return Assignment(pl.Series(np.zeros(frame.height, np.uint32)), ("",) if frame.height else ())
         values = self._evaluate(frame)
         distinct = values.unique(maintain_order=True).with_row_index("code")
         codes = values.join(distinct, on=values.columns, how="left", nulls_equal=True, maintain_order="left")["code"]

@@ -11,7 +11,7 @@ import polars as pl
 from stream.batch import ARRIVAL, ATTEMPT, DATA, PARTITION_KEY, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch, Outcome
 from stream.contracts import Encoded, OutputFile
 from stream.sink.encode import parquet
-from stream.sink.objects import PLACEMENT, checked_key
+from stream.sink.objects import NOTHING_PLACED, PLACEMENT, checked_key
 
 NAME: Final = "rejects"
 """The sink's name in manifests, ledgers and metrics."""
@@ -71,9 +71,10 @@ def encode(settled: pl.DataFrame, batch: Batch, shard_id: str, unit: str) -> Enc
     ``settled`` is ``Transformed.settled`` of ``batch``; its rows with other outcomes are left out. Lines are in stream order. Records
     that were read again keep the place where they were read first.
     """
-    refused = settled.filter(pl.col("outcome") == Outcome.DEAD_LETTERED).sort(ROW)
-    if refused.is_empty():
-        return Encoded((), PLACEMENT.to_frame())
+    dead = settled["outcome"] == Outcome.DEAD_LETTERED
+    if not dead.any():
+        return Encoded((), NOTHING_PLACED)
+    refused = settled.filter(dead).sort(ROW)
     causes = refused.select("stage", "reason").unique(maintain_order=True)
     marks = [fingerprint(stage or "", reason or "") for stage, reason in causes.iter_rows()]
     kinds = [cause_of(stage or "", reason or "").value for stage, reason in causes.iter_rows()]

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import polars as pl
 
-from stream.batch import DATA, OUTCOME, SEQUENCE, SUBSEQUENCE, Batch, Outcome
+from stream.batch import OUTCOME, SEQUENCE, SUBSEQUENCE, Batch, Outcome
 from stream.budget import ByteBudget
 from stream.contracts import Clock, Emit, Page, Shard, Start
 from stream.events import BudgetWaited, PageReceived, PartOpened
@@ -134,11 +134,11 @@ def _batch(piece: int, block: Block) -> Batch:
         *(pl.col(name) for name in block.frame.columns),
         pl.lit(int(Outcome.PENDING), pl.UInt8).alias(OUTCOME),
     )
-    return Batch(frame, int(frame[DATA].bin.size().sum()), block.first_read)
+    return Batch.of(frame, block.first_read)
 
 
 def _up_to(batch: Batch, until: int) -> Batch:
     keep = batch.frame[SEQUENCE].cast(pl.UInt64) <= until
     frame = batch.frame.filter(keep)
     first = None if batch.first_read is None else batch.first_read.filter(keep)
-    return Batch(frame, int(frame[DATA].bin.size().sum()), first)
+    return Batch.of(frame, first)

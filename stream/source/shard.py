@@ -20,13 +20,13 @@ from stream.aws.errors import EXPIRED_ITERATOR, INVALID_ARGUMENT, NOT_FOUND, Aws
 from stream.aws.kinesis import IteratorAt, IteratorKind
 from stream.aws.pages import RawPage
 from stream.aws.retry import FOR_EVER, THROTTLED, Wait, decide
-from stream.batch import DATA, ORIGIN, SEQUENCE, Batch
+from stream.batch import ORIGIN, SEQUENCE, Batch
 from stream.budget import ByteBudget
 from stream.contracts import Page, Shard, Start, StartKind
 from stream.errors import Expired, Halted
 from stream.events import BudgetWaited, PageReceived, PollRepeated
 from stream.source.access import StreamAccess
-from stream.source.aggregated import HashRange, expand
+from stream.source.aggregated import HashRange, expand, marked
 from stream.source.pace import Appetite, Pace
 
 _EXPAND_ASIDE: Final = 256 * 1024
@@ -182,11 +182,11 @@ class ShardReader:
     async def _batch(self, frame: pl.DataFrame) -> Batch:
         if frame.height == 0:
             return Batch.empty()
-        if frame.estimated_size() > _EXPAND_ASIDE:
+        if frame.estimated_size() > _EXPAND_ASIDE and marked(frame):
             expanded = await asyncio.to_thread(expand, frame, self._hashes)
         else:
             expanded = expand(frame, self._hashes)
-        return Batch(expanded, int(expanded.get_column(DATA).bin.size().sum()))
+        return Batch.of(expanded)
 
     def _trimmed(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The rows behind the position and not behind ``until``."""

@@ -8,9 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-import polars as pl
-
-from stream.batch import ARRIVAL, DATA, SEQUENCE, Batch
+from stream.batch import ARRIVAL, SEQUENCE, Batch
 from stream.contracts import Clock, LendingSource, Page, Shard, Start
 from stream.errors import Halted
 
@@ -64,7 +62,7 @@ class ReadUntil:
             return await self._ended(shard, page) if at_tip and self._clock.now() > self._moment + CLOCK_SLACK else None
         first = (arrived >= self._moment).arg_true()[0]
         frame = page.batch.frame.slice(0, first)
-        kept = Batch(frame, int(frame.select(pl.col(DATA).bin.size().sum()).item()))
+        kept = Batch.of(frame)
         return await self._ended(shard, replace(page, batch=kept, position=int(frame[SEQUENCE][-1]) if first else position))
 
     async def _ended(self, shard: Shard, page: Page) -> Page:

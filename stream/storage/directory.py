@@ -105,23 +105,30 @@ class DirectoryStore:
             raise _translate(error, self._url) from error
 
     def _create(self, path: Path, body: bytes) -> str | None:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "a key must not also be the prefix of other keys", str(path))
-        aside = self._written_aside(path, body)
+        aside, tag = self._written_aside(body)
         try:
-            os.link(aside, path)
+            self._link(aside, path)
             self._sync_directory(path.parent)
-            return _tag(aside.stat())
         except FileExistsError:
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "a key must not also be the prefix of other keys", str(path)) from None
             return None
+        else:
+            return tag
         finally:
             aside.unlink()
+
+    def _link(self, aside: Path, path: Path) -> None:
+        try:
+            os.link(aside, path)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(aside, path)
 
     def _replace(self, path: Path, body: bytes, etag: str) -> str | None:
         if _tag_at(path) != etag:
             return None
-        aside = self._written_aside(path, body)
-        tag = _tag(aside.stat())
+        aside, tag = self._written_aside(body)
         try:
             self._claim(path, etag).symlink_to(aside.name)
         except FileExistsError:
@@ -177,22 +184,32 @@ class DirectoryStore:
             path.unlink(missing_ok=True)
             self._sync_directory(path.parent)
 
-    def _written_aside(self, path: Path, body: bytes) -> Path:
-        self._aside.mkdir(parents=True, exist_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def _written_aside(self, body: bytes) -> tuple[Path, str]:
+        """A new file with ``body``, and its tag."""
         aside = self._aside / f"{os.getpid()}-{secrets.token_hex(8)}"
+        descriptor = self._opened(aside)
         try:
-            with aside.open("xb") as file:
-                file.write(body)
-                file.flush()
-                # The file system's own time stands still for milliseconds, in which an inode can be freed and used again.
-                os.utime(file.fileno(), ns=(now := time.time_ns(), now))
-                if self._fsync:
-                    os.fsync(file.fileno())
+            rest = memoryview(body)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            # The file system's own time stands still for milliseconds, in which an inode can be freed and used again.
+            os.utime(descriptor, ns=(now := time.time_ns(), now))
+            if self._fsync:
+                os.fsync(descriptor)
+            return aside, _tag(os.fstat(descriptor))
         except OSError:
             aside.unlink(missing_ok=True)
             raise
-        return aside
+        finally:
+            os.close(descriptor)
+
+    def _opened(self, aside: Path) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.open(aside, flags, 0o666)
+        except FileNotFoundError:
+            self._aside.mkdir(parents=True, exist_ok=True)
+            return os.open(aside, flags, 0o666)
 
     def _sync_directory(self, directory: Path) -> None:
         if not self._fsync:

@@ -38,7 +38,7 @@ from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUB
 from stream.contracts import Transformed
 from stream.errors import Halted, StreamError
 from stream.transform.decode import DecoderConfig
-from stream.transform.places import among, first_places, without
+from stream.transform.places import among, first_places, same_texts, without
 from stream.transform.stage import Applied, BoundStage, Resources, SchemaMismatch, StageConfig
 from stream.transform.types import RESERVED, SYSTEM, SYSTEM_SCHEMA, RecordSchema
 
@@ -51,6 +51,8 @@ OUT_OF_RANGE: Final = "kpl_out_of_range"
 STAGE_ERROR: Final = "stage_error"
 
 _REJECTS: Final = pl.Schema({ROW: pl.UInt32(), "reason": pl.String()})
+_NONE_SETTLED: Final = SETTLED_SCHEMA.to_frame()
+_NONE_REJECTED: Final = _REJECTS.to_frame()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,9 @@ class CompiledChain:
                 rows.append((name, before, after.height, seconds))
             settled += [gone] if gone.height else []
             frame = after
-        ended = pl.concat(settled).sort(ROW) if settled else SETTLED_SCHEMA.to_frame()
+        ended = settled[0] if len(settled) == 1 else pl.concat(settled) if settled else _NONE_SETTLED
+        if not ended[ROW].is_sorted():
+            ended = ended.sort(ROW)
         return Transformed(frame, ended, batch.rows, tuple(rows))
 
     def walk(self, batch: Batch, shard_id: str) -> Iterator[tuple[str, int, pl.DataFrame, pl.DataFrame, float]]:
@@ -124,14 +128,14 @@ def _begun(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     count = batch.rows
     columns = {column.name: column for column in batch.frame}
     columns[SHARD] = _same(SHARD, shard_id, count)
-    columns[ROW] = pl.int_range(count, dtype=pl.UInt32, eager=True).alias(ROW)
+    columns[ROW] = pl.Series(ROW, np.arange(count, dtype=np.uint32))
     if batch.first_read is not None:
         columns |= {column.name: column for column in batch.first_read.select(SHARD, SEQUENCE, SUBSEQUENCE)}
     frame = pl.DataFrame([columns[name] for name in (*SYSTEM, *(name for name in RAW_SCHEMA if name not in {*SYSTEM, OUTCOME}))])
     outcome = columns[OUTCOME]
     pending = outcome == Outcome.PENDING
     if pending.all():
-        return frame, SETTLED_SCHEMA.to_frame()
+        return frame, _NONE_SETTLED
     known = outcome.filter(~pending)
     reason = pl.select(pl.when(known == Outcome.OUT_OF_RANGE).then(pl.lit(OUT_OF_RANGE)).otherwise(pl.lit(SOURCE))).to_series()
     return frame.filter(pending), _ended(columns[ROW].filter(~pending), known, SOURCE, reason)
@@ -156,7 +160,7 @@ def advance(step: Step, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame
         Halted: the step broke conservation or its declared schema.
     """
     if frame.is_empty():
-        return step.output.to_frame(), SETTLED_SCHEMA.to_frame()
+        return step.output.to_frame(), _NONE_SETTLED
     applied = _isolate(step, frame)
     after = _declared(step, applied.frame)
     rejects = _checked_rejects(step, frame, applied.rejects)
@@ -219,7 +223,7 @@ def _declared(step: Step, frame: pl.DataFrame) -> pl.DataFrame:
 
 def _checked_rejects(step: Step, before: pl.DataFrame, rejects: pl.DataFrame | None) -> pl.DataFrame:
     if rejects is None or rejects.is_empty():
-        return _REJECTS.to_frame()
+        return _NONE_REJECTED
     if rejects.schema != _REJECTS:
         msg = f"stage {step.name!r} gave rejects with columns {dict(rejects.schema)}; they must be {dict(_REJECTS)}"
         raise Halted(msg)
@@ -251,10 +255,14 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
     if rejects.height and among(rejects[ROW], rows).any():
         msg = f"stage {step.name!r} both kept and rejected a row; each row may end once"
         raise Halted(msg)
-    changed = [name for name in LINEAGE if not source[name].equals(after[name], null_equal=True)]
+    changed = [name for name in LINEAGE if not _unchanged(source[name], after[name])]
     if changed:
         msg = f"stage {step.name!r} changed the lineage column {changed[0]!r}; these columns may be read, never written"
         raise Halted(msg)
+
+
+def _unchanged(before: pl.Series, after: pl.Series) -> bool:
+    return (after.dtype == pl.String() and same_texts(before, after)) or before.equals(after, null_equal=True)
 
 
 def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataFrame) -> pl.DataFrame:
@@ -267,10 +275,10 @@ def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataF
         return before
     if step.unique and before.height == len(rows) + rejects.height:
         # Most often nothing is gone but what was rejected, and that is a few rows of many.
-        source = without(before.select(ROW, *LINEAGE), before[ROW].search_sorted(rejects[ROW]).sort())
+        source = without(before[[ROW, *LINEAGE]], before[ROW].search_sorted(rejects[ROW]).sort())
         if rows.equals(source[ROW]):
             return source
-    return before.select(LINEAGE)[_places(step, before[ROW], rows)]
+    return before[[*LINEAGE]][_places(step, before[ROW], rows)]
 
 
 def _places(step: Step, before: pl.Series, rows: pl.Series) -> pl.Series:
@@ -292,7 +300,7 @@ def _grew(before: pl.Series, after: pl.Series) -> bool:
 
 
 def _settled(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
-    dead = _ended(rejects[ROW], Outcome.DEAD_LETTERED, step.name, rejects["reason"]) if rejects.height else SETTLED_SCHEMA.to_frame()
+    dead = _ended(rejects[ROW], Outcome.DEAD_LETTERED, step.name, rejects["reason"]) if rejects.height else _NONE_SETTLED
     if step.unique and before.height == after.height + rejects.height:
         return dead
     rows = before[ROW] if step.unique else before[ROW].unique(maintain_order=True)

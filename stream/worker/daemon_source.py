@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 
-from stream.batch import ARRIVAL, DATA, ORIGIN, OUTCOME, SEQUENCE, SUBSEQUENCE, Batch, Outcome
+from stream.batch import ARRIVAL, ORIGIN, OUTCOME, SEQUENCE, SUBSEQUENCE, Batch, Outcome
 from stream.budget import ByteBudget
 from stream.contracts import Emit, Page, Shard, Start
 from stream.errors import Halted
@@ -154,4 +154,4 @@ def _wanted(batch: Batch, position: int, start: Start) -> Batch:
     if known == 0:
         return batch
     frame = batch.frame.slice(known)
-    return Batch(frame, int(frame[DATA].bin.size().sum()))
+    return Batch.of(frame)

@@ -71,4 +71,4 @@ async def _read(source: LendingSource, shard: Shard, start: Start, count: int) -
                 break
     whole = Batch.concat(batches)
     frame = whole.frame.head(count)
-    return Batch(frame, int(frame["_data"].bin.size().sum()))
+    return Batch.of(frame)

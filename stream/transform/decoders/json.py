@@ -110,10 +110,10 @@ def _by_kernel(quick: NativeReader, extra: _Members | None, reader: Reader, ordi
         columns, marked = quick.read(frame[DATA])
         if marked is not None:
             other = _sorted_out(frame[np.flatnonzero(marked)], reader, ordinary)
-            wanted = frame if extra is not None else frame.select(SYSTEM)
+            wanted = frame if extra is not None else frame[[*SYSTEM]]
             places = pl.Series(np.flatnonzero(marked))
             frame, columns = without(wanted, places), without(columns, places)
-        read = frame.select(SYSTEM).hstack(columns)
+        read = frame[[*SYSTEM]].hstack(columns)
         if extra is not None:
             read = read.hstack(extra.columns(frame[DATA].to_arrow(compat_level=pl.CompatLevel.oldest())))
         if marked is None:

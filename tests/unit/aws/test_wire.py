@@ -180,12 +180,12 @@ def test_nobody_there_is_an_error_of_the_connection():
 def test_an_answer_is_whole_when_all_of_it_is_there_however_it_came(whole, data):
     came, at = bytearray(), 0
     while at < len(whole):
-        missing = parse(came)
+        missing = parse(came, len(came))
         assert 1 <= missing <= len(whole) - at
         step = data.draw(st.integers(1, len(whole) - at))
         came += whole[at : at + step]
         at += step
-    (status, body, _), keep = parse(came)
+    (status, body, _), keep = parse(came, len(came))
     assert (status, body) == ((400, b"abcde") if whole is CHUNKED else (200, b"{}"))
     assert keep
 
@@ -194,6 +194,6 @@ def test_an_answer_is_whole_when_all_of_it_is_there_however_it_came(whole, data)
 def test_whatever_comes_is_an_answer_an_error_or_incomplete(noise):
     for head in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"):
         try:
-            parse(bytearray(head + noise))
+            parse(bytearray(head + noise), len(head + noise))
         except ValueError:
             continue

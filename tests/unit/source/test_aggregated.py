@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.aws.pages import RECORD_SCHEMA
-from stream.batch import DATA, OUTCOME, PARTITION_KEY, RAW_SCHEMA, SEQUENCE, SUBSEQUENCE, Outcome
+from stream.batch import DATA, OUTCOME, PARTITION_KEY, RAW_SCHEMA, SEQUENCE, SUBSEQUENCE, Batch, Outcome
 from stream.source import aggregated
-from stream.source.aggregated import MAGIC, HashRange, OutOfRange, expand, user_records
+from stream.source.aggregated import MAGIC, HashRange, OutOfRange, expand, marked, user_records
 from tests.unit.source.kpl import User, aggregate, delimited, message, number, sealed, user, varint
 
 ARRIVED = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
@@ -174,3 +174,10 @@ def test_a_page_without_aggregates_passes_unchanged() -> None:
     assert frame.get_column(DATA).to_list() == [b"a", b"", MAGIC]
     assert frame.get_column(OUTCOME).to_list() == [0, 0, 0]
     assert expand(page(), HashRange()).schema == RAW_SCHEMA
+
+
+@given(st.lists(st.binary(max_size=14) | st.binary(max_size=3).map(lambda rest: MAGIC + rest) | st.just(MAGIC[:3])), st.integers(0, 3))
+def test_what_begins_as_an_aggregate_is_marked_and_payloads_are_added_up(bodies: list[bytes], cut: int) -> None:
+    frame = page(*bodies).slice(cut)
+    assert marked(frame) == [at for at, body in enumerate(bodies[cut:]) if body.startswith(MAGIC)]
+    assert Batch.of(frame).payload_bytes == sum(map(len, bodies[cut:]))

@@ -90,10 +90,10 @@ class MeetingStore(DirectoryStore):
         super().__init__(root, fsync=False)
         self._barrier = threading.Barrier(parties, timeout=10)
 
-    def _written_aside(self, path: Path, body: bytes) -> Path:
-        aside = super()._written_aside(path, body)
+    def _written_aside(self, body: bytes) -> tuple[Path, str]:
+        written = super()._written_aside(body)
         self._barrier.wait()
-        return aside
+        return written
 
 
 def test_creates_that_collide_leave_one_winner_and_its_bytes(tmp_path: Path) -> None:
@@ -163,11 +163,11 @@ def test_a_writer_that_claims_a_version_long_gone_changes_nothing(tmp_path: Path
     class Late(DirectoryStore):
         """Lets its version be replaced after it looked and before it claims."""
 
-        def _written_aside(self, path: Path, body: bytes) -> Path:
+        def _written_aside(self, body: bytes) -> tuple[Path, str]:
             other = DirectoryStore(tmp_path, fsync=False)
             asyncio.run(other.put("k", b"second"))
             asyncio.run(other.put("k", b"third"))
-            return super()._written_aside(path, body)
+            return super()._written_aside(body)
 
     async def main() -> None:
         late = Late(tmp_path, fsync=False)

@@ -2,7 +2,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.transform.places import first_places, one_each
+from stream.transform.places import first_places, one_each, same_texts
 
 ROWS = st.lists(st.integers(0, 12), max_size=15).map(sorted)
 
@@ -20,3 +20,27 @@ def test_rows_are_found_where_they_stand_first_or_not_at_all(given_rows, kept):
 @given(ROWS)
 def test_one_row_a_record_is_told_from_several(rows):
     assert one_each(pl.Series(rows, dtype=pl.UInt32)) == (len(set(rows)) == len(rows))
+
+
+TEXTS = st.lists(st.none() | st.text(st.characters(codec="utf-8"), max_size=3) | st.text("ab", min_size=12, max_size=14), max_size=12)
+
+
+@given(TEXTS, TEXTS, st.data())
+def test_texts_that_are_said_to_be_the_same_are_equal(texts, other_texts, data):
+    column, other = pl.Series(texts, dtype=pl.String()), pl.Series(other_texts, dtype=pl.String())
+    mask = pl.Series(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))), dtype=pl.Boolean())
+    begin, length = data.draw(st.integers(0, len(texts))), data.draw(st.integers(0, 12))
+    for left, right in (
+        (column, other),
+        (column, column.filter(mask)),
+        (column, column.slice(begin, length)),
+        (column.slice(1), column.slice(begin, length)),
+        (column.filter(mask), column.filter(mask)),
+        (column.reverse(), column),
+    ):
+        if same_texts(left, right):
+            assert left.equals(right, null_equal=True)
+    if column.null_count() == 0:
+        assert same_texts(column, column)
+        assert same_texts(column.filter(mask), column.to_frame().filter(mask).to_series())
+        assert same_texts(column.slice(begin, length), column.slice(begin, length))
