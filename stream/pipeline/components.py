@@ -30,7 +30,12 @@ ENTRY_POINT_GROUP: Final = "stream.stages"
 
 STAGES: Final[Mapping[str, type[StageConfig]]] = MappingProxyType({stage.name: stage for stage in STAGE_CLASSES})
 SINKS: Final[Mapping[str, type[SinkConfig]]] = MappingProxyType(
-    {"s3": ObjectsSinkConfig, "files": ObjectsSinkConfig, "redshift": RedshiftSinkConfig, "console": ConsoleSinkConfig}
+    {
+        "s3": ObjectsSinkConfig,
+        "files": ObjectsSinkConfig,
+        "redshift": RedshiftSinkConfig,
+        "console": ConsoleSinkConfig,
+    }
 )
 """``s3`` and ``files`` are two words for one sink, whose URL says where the objects go. The first is the canonical one."""
 
