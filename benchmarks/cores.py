@@ -1,9 +1,11 @@
 """Two busy cores against one: ``python benchmarks/cores.py [--records 100000] [--shards 16] [--runs 3]``; needs two processors.
 
-The worker is pinned to one processor, or to two, and is given as many threads. Wall time counts, from start to last seal, less that of a
-small stream; it runs with ``--once``, so that the last units do not wait for their age. The replay server has the second processor for
-itself while the worker has one, and shares it while the worker has two. Its own CPU time, which is shown as a share of one processor, is
-then missing to the worker: the ratio is a little less than the worker's.
+Three ways: a worker of one thread on one processor; a worker of two threads on two; and two workers of one thread, each on a processor of
+its own, which read everything twice and share nothing. The last is what the machine gives at best: the replay server, whose own CPU time is
+shown as a share of one processor, takes part of the second one whenever that is used, and processors share caches and memory.
+
+Wall time counts, from start to last seal, less that of a small stream; workers run with ``--once``, so that the last units do not wait for
+their age.
 """
 
 from __future__ import annotations
@@ -11,19 +13,33 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Final
 
 from common import cpu_seconds, keep, parser, pinned, replay, spread
-from contestants import Job, Used, service
+from contestants import Job, service
 from replay import BENCH, SMALL, SMALL_RECORDS
 from shapes import SHAPES
 
+ONE: Final = "one thread, one processor"
+TWO: Final = "two threads, two processors"
+APART: Final = "two workers of one thread"
 
-def run(job: Job, processors: list[int]) -> Used:
-    job.folder.mkdir()
-    with pinned(set(processors)):
-        return service(job, options=("--once", "--threads", str(len(processors))))
+
+def seconds(job: Job, ways: list[set[int]]) -> float:
+    """Wall seconds until workers, each on some processors and with as many threads, have all read the whole stream."""
+
+    def work(number: int) -> float:
+        own = replace(job, folder=job.folder.with_name(f"{job.folder.name}-{number}"))
+        own.folder.mkdir()
+        with pinned(ways[number]):  # affinity is the calling thread's, and what it starts inherits it
+            return service(own, options=("--once", "--threads", str(len(ways[number])))).wall
+
+    with ThreadPoolExecutor(len(ways)) as pool:
+        return max(pool.map(work, range(len(ways))))
 
 
 def main() -> None:
@@ -36,24 +52,26 @@ def main() -> None:
     if second < 0:
         sys.exit("two processors are needed, and this process may use one")
     shape, total = SHAPES[given.shape], given.records * given.shards
-    rates: dict[int, list[float]] = {1: [], 2: []}
-    shares: dict[int, list[float]] = {1: [], 2: []}
+    ways = {ONE: [{first}], TWO: [{first, second}], APART: [{first}, {second}]}
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    shares: dict[str, list[float]] = {way: [] for way in ways}
     with pinned({second}), replay(shape, given.records, given.shards) as server, tempfile.TemporaryDirectory() as scratch:
         for number in range(given.runs):
-            for count, processors in ((1, [first]), (2, [first, second])):
-                where = Path(scratch, f"{number}-{count}")
+            for way, workers in ways.items():
+                where = Path(scratch, f"{number}-{way}")
                 served = cpu_seconds(server["pid"])
-                whole = run(Job(shape, server["url"], BENCH, total, where), processors)
-                shares[count].append((cpu_seconds(server["pid"]) - served) / whole.wall)
-                small = run(Job(shape, server["url"], SMALL, SMALL_RECORDS * given.shards, where.with_suffix(".small")), processors)
-                if whole.wall <= small.wall:
+                whole = seconds(Job(shape, server["url"], BENCH, total, where), workers)
+                shares[way].append((cpu_seconds(server["pid"]) - served) / whole)
+                small = Job(shape, server["url"], SMALL, SMALL_RECORDS * given.shards, where.with_suffix(".small"))
+                if (took := whole - seconds(small, workers)) <= 0:
                     sys.exit(f"{total:,} records are too few: start-up took longer than all of the run; give more --records")
-                rates[count].append(total / (whole.wall - small.wall))
-    ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
-    for count, measured in rates.items():
-        print(f"{count} processor(s): {spread(measured, 0)} records/s; replay server {median(shares[count]):.0%} of one processor")
-    print(f"two against one: {spread(ratios, 2)}")
-    keep(given.json, records=total, records_per_second=rates, server_share=shares, ratio=ratios)
+                rates[way].append(len(workers) * total / took)
+    for way, measured in rates.items():
+        print(f"{way}: {spread(measured, 0)} records/s; replay server {median(shares[way]):.0%} of one processor")
+    ratios = {way: [many / one for one, many in zip(rates[ONE], rates[way], strict=True)] for way in (TWO, APART)}
+    for way, found in ratios.items():
+        print(f"{way}, against one: {spread(found, 2)}")
+    keep(given.json, records=total, records_per_second=rates, server_share=shares, ratios=ratios)
 
 
 if __name__ == "__main__":

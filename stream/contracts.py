@@ -252,6 +252,10 @@ class ObjectInfo:
     """Changes whenever the content does; for ``RangedStore.read_range``, not the tag that ``replace`` wants."""
 
 
+CONSOLE: Final = "console:"
+"""The URL of standard output, where objects are printed and none is kept."""
+
+
 class ObjectStore(Protocol):
     """Objects under one root (a bucket prefix, a directory, memory), with compare-and-swap.
 

@@ -24,7 +24,7 @@ typedef struct {
     int failed;
 } run_t;
 
-static const size_t WIDTHS[KINDS] = {16, 0, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 8, 8, 4, 16, 16, 8, 0};
+static const size_t WIDTHS[KINDS] = {16, 0, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 8, 8, 4, 16, 16, 16, 8, 0};
 
 /* Makes room for ``rows`` rows in a column and in those that have as many. */
 static int widen(run_t *run, Py_ssize_t at, int64_t rows) {
@@ -185,6 +185,27 @@ static int put_integer(const node_t *node, uint8_t *values, int64_t row, const n
     return 1;
 }
 
+/* Digits as they stand, no exponent, and none of them behind what the scale has room for. */
+static int put_decimal(const node_t *node, uint8_t *values, int64_t row, const number_t *number) {
+#ifdef __SIZEOF_INT128__
+    int precision = (int)(node->unit >> 8), shift = (int)(node->unit & 255) + number->exponent;
+    unsigned __int128 value = number->digits, limit = 1;
+    if (!number->exact || shift < 0 || memchr(number->begin, 'e', (size_t)(number->end - number->begin)) ||
+        memchr(number->begin, 'E', (size_t)(number->end - number->begin)))
+        return 0;
+    for (; precision > shift; precision--) limit *= 10;
+    /* As many digits as the precision has, less those that the shift adds, so nothing overflows below. */
+    if (value >= limit) return 0;
+    for (; shift; shift--) value *= 10;
+    __int128 whole = number->negative ? -(__int128)value : (__int128)value;
+    memcpy(values + (size_t)row * sizeof whole, &whole, sizeof whole);
+    return 1;
+#else
+    (void)node, (void)values, (void)row, (void)number;
+    return 0;
+#endif
+}
+
 static int read_text_value(run_t *run, text_t *text, const node_t *node, uint8_t *values, int64_t row) {
     string_t string;
     view_t *view = (view_t *)values + row;
@@ -225,6 +246,8 @@ static int read_scalar(run_t *run, text_t *text, const node_t *node, uint8_t *va
             if (!isfinite((float)real)) return 0;
         }
         return 1;
+    case DECIMAL:
+        return read_number(text, &number) && put_decimal(node, values, row, &number);
     default:
         return read_number(text, &number) && put_integer(node, values, row, &number);
     }

@@ -26,6 +26,8 @@ int blob_resize(blob_t *blob, size_t size);
 void blob_free(blob_t *blob);
 /* A Python object with the buffer protocol that owns the memory from now on, ``size`` bytes of it; NULL and an exception if there is none. */
 PyObject *blob_take(blob_t *blob);
+/* Both as a tuple. */
+PyObject *taken_pair(blob_t *first, blob_t *second);
 
 /* An element of Arrow's BinaryView and Utf8View: up to INLINE bytes lie in it, longer ones in a buffer. */
 enum { INLINE = 12 };
@@ -72,6 +74,12 @@ static inline const uint8_t *views_at(const views_t *column, Py_ssize_t row, siz
     const Py_buffer *buffer = column->buffers + view->buffer;
     *limit = (const uint8_t *)buffer->buf + buffer->len;
     return (const uint8_t *)buffer->buf + view->offset;
+}
+
+/* The view of ``size`` bytes from ``from`` on of the text of ``row``, which begins at ``text``: nothing is copied but what is short. */
+static inline void view_part(const views_t *column, Py_ssize_t row, const uint8_t *text, const uint8_t *from, size_t size, view_t *view) {
+    const view_t *whole = column->first + row;
+    view_set(view, from, size, whole->buffer, size > INLINE ? whole->offset + (size_t)(from - text) : 0);
 }
 
 /* A JSON text: where reading stands, where the text ends, and where memory ends, which may be further on. */
@@ -131,5 +139,10 @@ PyObject *kernel_find(PyObject *module, PyObject *args);
 PyObject *kernel_characters(PyObject *module, PyObject *args);
 PyObject *kernel_record_ids(PyObject *module, PyObject *args);
 PyObject *kernel_set_hash(PyObject *module, PyObject *args);
+PyObject *kernel_keyed_hash(PyObject *module, PyObject *args);
+PyObject *kernel_keep_last(PyObject *module, PyObject *args);
+PyObject *kernel_cut(PyObject *module, PyObject *args);
+PyObject *kernel_urls(PyObject *module, PyObject *args);
+PyObject *kernel_addresses(PyObject *module, PyObject *args);
 
 #endif

@@ -82,6 +82,14 @@ PyObject *blob_take(blob_t *blob) {
     return (PyObject *)memory;
 }
 
+PyObject *taken_pair(blob_t *first, blob_t *second) {
+    PyObject *one = blob_take(first), *two = blob_take(second);
+    PyObject *pair = one != NULL && two != NULL ? PyTuple_Pack(2, one, two) : NULL;
+    Py_XDECREF(one);
+    Py_XDECREF(two);
+    return pair;
+}
+
 int views_open(views_t *column, PyObject *views, PyObject *buffers) {
     memset(column, 0, sizeof *column);
     if (!PyTuple_Check(buffers)) {

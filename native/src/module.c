@@ -38,6 +38,27 @@ static PyMethodDef methods[] = {
     {"set_hash", kernel_set_hash, METH_VARARGS,
      "set_hash(views, buffers, subsequences) -> (high, low) or None\n\n"
      "The hash of a set of records as stream/audit/set_hash.py defines it. None where a sequence number is not of 1 to 72 digits."},
+    {"keyed_hash", kernel_keyed_hash, METH_VARARGS,
+     "keyed_hash(views, buffers, block, length, quick) -> (views, data) or None\n\n"
+     "The first ``length`` hex digits of HMAC-SHA256 of each text; ``block`` is the key as RFC 2104 fills it up to 64 bytes. ``quick``: with\n"
+     "the processor's instructions for SHA-256 if it has them. None where the digests are more than a column holds."},
+    {"keep_last", kernel_keep_last, METH_VARARGS,
+     "keep_last(views, buffers, keep, hidden) -> (views, data) or None\n\n"
+     "The texts with stars in place of what ``hidden`` says, a byte for each character there can be, but for the last ``keep`` of these. None\n"
+     "where they are more than a column holds."},
+    {"cut", kernel_cut, METH_VARARGS,
+     "cut(views, buffers, chosen, skip, fields) -> tuple of views, into the same buffers, or None\n\n"
+     "A field is (separator, skip, kept): it goes to the next ``separator``, an ASCII character, or with -1 to the end; ``skip`` bytes lie\n"
+     "between it and the field behind it. ``chosen``: a byte for each row, or None for all. None where a row has not all its separators."},
+    {"urls", kernel_urls, METH_VARARGS,
+     "urls(views, buffers, wanted) -> (bad, side, wrong, columns)\n\n"
+     "URLs to scheme, user, host, port, path, query and fragment, of which those are made that ``wanted`` says. ``bad``: a byte per row, 1\n"
+     "where the kernel does not vouch for the row, whose parts are then null; ``wrong`` counts them. ``side`` is one more buffer for views. A\n"
+     "column is (nulls, (validity, values)) or (nulls, None)."},
+    {"addresses", kernel_addresses, METH_VARARGS,
+     "addresses(views, buffers, ranges) -> ((versions, kinds), (views, data)) or None\n\n"
+     "IP addresses to version, 0 where the kernel does not vouch for it, kind and network. A range of ``ranges`` is six uint64: first and last\n"
+     "address, in halves, version and kind; what is in none is of kind 0. None where networks are more than a column holds."},
     {NULL, NULL, 0, NULL},
 };
 

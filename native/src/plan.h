@@ -13,6 +13,7 @@ enum kind {
     DAY,    /* text; days since 1970 */
     BINARY, /* base64 text */
     RAW,    /* any value, as the text it is */
+    DECIMAL, /* a whole number of 10**-scale, 128 bits; ``unit`` is 256 * precision + scale */
     LIST, OBJECT, KINDS
 };
 enum { MAX_FIELDS = 1024 };

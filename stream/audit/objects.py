@@ -16,7 +16,7 @@ from stream.audit.chain import Link
 from stream.audit.ledger import LedgerObject, Segment
 from stream.audit.report import Check, Finding, Verdict
 from stream.batch import SEQUENCE, SUBSEQUENCE
-from stream.contracts import ObjectStore
+from stream.contracts import CONSOLE, ObjectStore
 
 _WITH_THE_LOG: Final = frozenset({"ledger", "rejects"})
 
@@ -64,6 +64,11 @@ class Stray:
     after: str = ""
     last: str = ""
     ours: bool = False
+
+
+def kept_files(unit: Link) -> list[LedgerObject]:
+    """The files of ``unit`` that somebody can look at: not those that were printed."""
+    return [file for file in unit.files if unit.targets.get(file.sink) != CONSOLE]
 
 
 def former_place(unit: Link, sink: str, areas: Mapping[str, Area]) -> str | None:

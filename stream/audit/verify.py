@@ -199,7 +199,7 @@ class Verifier:
 
     async def _presence(self, unit: Link, files: Mapping[str, tuple[str, str]]) -> None:
         areas = self._evidence.areas
-        for file in unit.files:
+        for file in objects.kept_files(unit):
             if file.sink not in areas or objects.former_place(unit, file.sink, areas) is not None:
                 await self._body(unit, file)  # that place is not listed: somebody else may use it by now
                 continue
@@ -209,7 +209,7 @@ class Verifier:
 
     async def _unit(self, unit: Link) -> None:
         segment = await self._segment(unit)
-        for file in unit.files:
+        for file in objects.kept_files(unit):
             if file.sink == LEDGER:
                 continue
             body, url = await self._body(unit, file)

@@ -88,11 +88,12 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class ColumnInfo:
-    """A result's column: name, type's name, length."""
+    """A result's column: name, type's name, length of a text or digits of a number, and how many of these are behind the point."""
 
     name: str
     type: str
     length: int
+    scale: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,10 @@ class _ColumnMetadata(msgspec.Struct):
     type_name: str = msgspec.field(name="typeName", default="")
     length: int = 0
     precision: int = 0
+    scale: int = 0
+
+    def size(self) -> int:
+        return self.precision or self.length if self.type_name == "numeric" else self.length or self.precision
 
 
 class _Page(msgspec.Struct):
@@ -177,7 +182,9 @@ class RedshiftDataClient:
             page = await self._ask("GetStatementResult", request, _Page)
             rows += [tuple(_value(field) for field in record) for record in page.Records]
             if not page.NextToken:
-                columns = tuple(ColumnInfo(each.name, each.type_name, each.length or each.precision) for each in page.ColumnMetadata)
+                columns = tuple(
+                    ColumnInfo(each.name, each.type_name, each.length or each.precision, each.scale) for each in page.ColumnMetadata
+                )
                 return Result(columns, tuple(rows))
             request = {"Id": statement_id, "NextToken": page.NextToken}
 

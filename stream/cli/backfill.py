@@ -15,6 +15,7 @@ from stream import events
 from stream.cli.audit import File
 from stream.cli.run import EXIT_DEFINITION, Drain, ResultFile, Threads, carry_out, load_pipeline
 from stream.clock import SystemClock
+from stream.contracts import CONSOLE
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
 from stream.source.bounded import place_of
@@ -129,4 +130,4 @@ def _moment(text: str, option: str) -> datetime:
 
 
 def _where(pipeline: Pipeline) -> str:
-    return "rows are in " + ", ".join(sink.url for sink in pipeline.sinks)
+    return "rows are in " + ", ".join("standard output" if sink.url == CONSOLE else sink.url for sink in pipeline.sinks)

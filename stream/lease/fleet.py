@@ -42,14 +42,13 @@ class Charter:
 
 
 class FleetTables:
-    """Reads and writes what is kept beside the leases of ``table``."""
+    """Reads and writes what is kept beside the leases of ``table``; ``beside`` names the two tables if they are not called after it."""
 
-    def __init__(self, table: LeaseTable, clock: Clock, emit: Emit) -> None:
+    def __init__(self, table: LeaseTable, clock: Clock, emit: Emit, beside: tuple[str, str] | None = None) -> None:
         self._leases = table
         self._clock = clock
         self._emit = emit
-        self._state = f"{table.name}-CoordinatorState"
-        self._reports = f"{table.name}-WorkerMetricStats"
+        self._state, self._reports = beside or (f"{table.name}-CoordinatorState", f"{table.name}-WorkerMetricStats")
 
     async def charter(self) -> Charter:
         """The rules as they are now."""

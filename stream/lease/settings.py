@@ -39,6 +39,8 @@ class LeaseSettings:
     look: float = 1.0
     sync: float = 30.0
     create_table: bool = True
+    beside: tuple[str, str] | None = None
+    """The tables in which a fleet of KCL 3.x keeps its rules, and its workers' reports; named after the lease table where not given."""
 
     @property
     def renew_every(self) -> float:

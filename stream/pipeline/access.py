@@ -34,6 +34,8 @@ MAKE: Final = ("dynamodb:CreateTable",)
 DAEMON: Final = ("dynamodb:CreateTable", *LEASES, "dynamodb:UpdateTable")
 """The Java KCL makes its tables itself; 3.x gives the first one an index afterwards."""
 LEADER: Final = tuple(f"dynamodb:{name}Item" for name in ("Delete", "Get", "Put", "Update"))
+SEE_FLEET: Final = "see whether KCL 3.x owns the lease table, and who leads"
+JOIN_FLEET: Final = "report to the leader of a KCL 3.x fleet"
 FLEET: Final = "let workers under the KCL share the shards"
 EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
 ASK: Final = ("redshift-data:ExecuteStatement",)
@@ -187,12 +189,11 @@ def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     native = pipeline.coordination.native
     if native is None:
         return
-    table = _arn(where, native.region, "dynamodb", f"table/{native.table or pipeline.application}")
+    named = native.tables(pipeline.application)
+    table, state, reports = (_arn(where, native.region, "dynamodb", f"table/{name}") for name in named)
     yield Access("dynamodb", LEASES, (table,), "share the shards with other workers")
-    yield Access(
-        "dynamodb", ("dynamodb:GetItem",), (f"{table}{COORDINATOR_STATE}",), "see whether KCL 3.x owns the lease table, and who leads"
-    )
-    yield Access("dynamodb", REPORTS, (f"{table}{WORKER_STATS}",), "report to the leader of a KCL 3.x fleet")
+    yield Access("dynamodb", ("dynamodb:GetItem",), (state,), SEE_FLEET)
+    yield Access("dynamodb", REPORTS, (reports,), JOIN_FLEET)
     if native.create_table:
         yield Access("dynamodb", MAKE, (table,), "create the lease table")
 

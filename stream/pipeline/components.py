@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from stream.contracts import Sink
 from stream.errors import DefinitionError
+from stream.sink.console import ConsoleSinkConfig
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig, SinkConfig
 from stream.sink.redshift import RedshiftSink, RedshiftSinkConfig
 from stream.transform.decode import DecoderConfig
@@ -29,7 +30,12 @@ ENTRY_POINT_GROUP: Final = "stream.stages"
 
 STAGES: Final[Mapping[str, type[StageConfig]]] = MappingProxyType({stage.name: stage for stage in STAGE_CLASSES})
 SINKS: Final[Mapping[str, type[SinkConfig]]] = MappingProxyType(
-    {"s3": ObjectsSinkConfig, "files": ObjectsSinkConfig, "redshift": RedshiftSinkConfig}
+    {
+        "s3": ObjectsSinkConfig,
+        "files": ObjectsSinkConfig,
+        "redshift": RedshiftSinkConfig,
+        "console": ConsoleSinkConfig,
+    }
 )
 """``s3`` and ``files`` are two words for one sink, whose URL says where the objects go. The first is the canonical one."""
 
@@ -77,6 +83,8 @@ def make_sink(config: SinkConfig, schema: pl.Schema) -> Sink:
     config.check(schema)
     if isinstance(config, RedshiftSinkConfig):
         return RedshiftSink(config, schema)
+    if isinstance(config, ConsoleSinkConfig):
+        return ObjectsSink(config.as_files())
     if isinstance(config, ObjectsSinkConfig):
         return ObjectsSink(config)
     msg = f"there is no sink for {type(config).__qualname__}"

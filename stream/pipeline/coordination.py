@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -18,6 +18,11 @@ class LocalCoordination(Part):
 
 class KclCoordination(Part):
     """The KCL's MultiLangDaemon owns leases and retrieval, and starts a process of ours for each shard."""
+
+
+COORDINATOR_STATE: Final = "-CoordinatorState"
+WORKER_STATS: Final = "-WorkerMetricStats"
+"""Endings of the tables that KCL 3.x has beside a lease table."""
 
 
 class LeaseBalance(StrEnum):
@@ -43,8 +48,28 @@ class NativeCoordination(Part):
         description="even: by traffic, without ended shards; kcl: exactly as KCL 2.x, which applies anyway while its workers hold some.",
     )
     create_table: bool = Field(default=True, description="Create the table if it is missing, billed on demand.")
+    coordinator_state_table: TableName | None = Field(
+        default=None, description="Where a fleet of KCL 3.x keeps its rules and its leader; `<table>-CoordinatorState` where not given."
+    )
+    worker_metrics_table: TableName | None = Field(
+        default=None, description="Where a fleet of KCL 3.x has its workers report; `<table>-WorkerMetricStats` where not given."
+    )
     region: Region | None = Field(default=None, description="AWS region of the table; the environment's where not given.")
     endpoint: Endpoint | None = Field(default=None, description="URL of DynamoDB, for an emulator or a VPC endpoint.")
+
+    def tables(self, application: str) -> LeaseTables:
+        """What the tables are called."""
+        leases = self.table or application
+        state, reports = self.coordinator_state_table, self.worker_metrics_table
+        return LeaseTables(leases, state or f"{leases}{COORDINATOR_STATE}", reports or f"{leases}{WORKER_STATS}")
+
+
+class LeaseTables(NamedTuple):
+    """The lease table, and those that a fleet of KCL 3.x has beside it for its rules and its workers' reports."""
+
+    leases: str
+    state: str
+    reports: str
 
 
 class Coordination(Part):
@@ -90,10 +115,6 @@ def kcl_applications(application: str, streams: tuple[str, ...], *, several: boo
     """
     return tuple(f"{application}-{name}" if several else application for name in streams)
 
-
-COORDINATOR_STATE: Final = "-CoordinatorState"
-WORKER_STATS: Final = "-WorkerMetricStats"
-"""Endings of the tables that KCL 3.x has beside a lease table."""
 
 LEASE_INDEX: Final = "LeaseOwnerToLeaseKeyIndex"
 """With which KCL 3.x finds the leases of a worker in the lease table."""

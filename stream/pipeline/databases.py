@@ -32,6 +32,14 @@ COLUMN_TYPES: Final[Mapping[str, pl.DataType]] = {
 }
 """Column types by what PostgreSQL calls them, and Redshift, which comes from it."""
 
+_MAX_DIGITS: Final = 38
+
+
+def decimal_type(precision: int, scale: int) -> pl.DataType | None:
+    """The type of a ``numeric(precision, scale)``; None where a decimal of 38 digits does not hold all of its values."""
+    return pl.Decimal(precision, scale) if 0 < precision <= _MAX_DIGITS and 0 <= scale <= precision else None
+
+
 MAX_ROWS: Final = 10_000_000
 MAX_UNPACKED: Final = 1024 * 1024 * 1024
 """Bytes of columns; each worker holds them as long as it lives."""

@@ -21,7 +21,7 @@ from stream.audit.context import DEFAULT_PATHS
 from stream.audit.export import Destinations, Mode
 from stream.audit.packing import Compression
 from stream.audit.shape import Signal, Tier, Trust
-from stream.contracts import Start, StartKind
+from stream.contracts import CONSOLE, Start, StartKind
 from stream.pipeline.components import canonical_name
 from stream.pipeline.coordination import Coordination, LocalCoordination
 from stream.pipeline.replay import DEFAULT_NAME, Notify, ObjectsSource, Part, RedriveBudget
@@ -371,4 +371,7 @@ class Pipeline(Part):
                 message = f"two sinks are called `{sink.name}`"
                 fail_at(("sinks", index), "duplicate_sink", message, "give one of them another `name`")
             names.add(sink.name)
+            if sink.url == CONSOLE and self.coordination.kcl is not None:
+                message = "a worker of the MultiLangDaemon talks with it over standard output, so nothing else can be printed there"
+                fail_at(("sinks", index, sink.kind), "bad_value", message, "write files, or choose another coordination")
         return self

@@ -10,6 +10,7 @@ from typing import Final
 import polars as pl
 
 from stream.commit.naming import SEQUENCE_DIGITS, pipeline_key, reference_key
+from stream.contracts import CONSOLE
 from stream.pipeline.components import canonical_name
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import is_remote, load_function, parse_table, read_local
@@ -170,6 +171,9 @@ def _keys(pipeline: Pipeline) -> Iterator[Keys]:
     names = pipeline.source.kinesis.names
     stream, before = (names[0], "") if len(names) == 1 else ("<stream>", "<stream>.")
     for config in pipeline.sinks:
+        if config.url == CONSOLE:
+            yield Keys(f"data of {config.name}", "standard output, and kept nowhere")
+            continue
         yield Keys(f"data of {config.name}", _joined(config.url, config.key_pattern(f"{before}{_UNIT}")))
     state = _joined(pipeline.state, pipeline.application)
     yield Keys("manifest", f"{state}/commits/{stream}/{_SHARD}/<after, {SEQUENCE_DIGITS} digits>.json")

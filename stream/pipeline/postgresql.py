@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import polars as pl
 
 from stream.errors import DefinitionError, Retryable
-from stream.pipeline.databases import COLUMN_TYPES, MAX_ROWS, MAX_UNPACKED, as_table
+from stream.pipeline.databases import COLUMN_TYPES, MAX_ROWS, MAX_UNPACKED, as_table, decimal_type
 
 CONNECT_SECONDS: Final = 10.0
 QUERY_SECONDS: Final = 300.0
@@ -26,7 +26,13 @@ TYPES: Final[Mapping[str, pl.DataType]] = {
     "jsonb": pl.String(),
     "bytea": pl.Binary(),
 }
-"""Column types by what PostgreSQL calls them; of all others (numeric among them, whose scale is each value's own) none is right for all."""
+"""Column types by what PostgreSQL calls them; of all others (a numeric without digits among them, whose scale is each value's own) none
+is right for all."""
+_NUMERIC: Final = "numeric"
+_HEADER: Final = 4
+"""What PostgreSQL adds to precision and scale, 16 bits each, of a numeric."""
+_VIEW: Final = "stream_digits_of_numerics"
+_MODIFIERS: Final = f"SELECT atttypmod FROM pg_attribute WHERE attrelid = 'pg_temp.{_VIEW}'::regclass AND attnum > 0 ORDER BY attnum"  # noqa: S608
 
 _LOCAL: Final = ("", "localhost", "127.0.0.1", "::1")
 _LATER: Final = ("08", "40", "53", "57")
@@ -95,10 +101,11 @@ def _user_and_password(login: bytes) -> tuple[str, str]:
 
 
 async def _ask(connection: Any, query: str, database: str) -> pl.DataFrame:
+    numerics = await _numerics(connection, query)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         statement = await connection.prepare(query)
         names = [attribute.name for attribute in statement.get_attributes()]
-        schema = _schema(statement.get_attributes(), database)
+        schema = _schema(statement.get_attributes(), numerics, database)
         if not names or len(schema) < len(names):
             msg = f"the query {query!r} on the database {database} gives the columns {names}; each needs a name of its own"
             raise DefinitionError(msg)
@@ -106,7 +113,9 @@ async def _ask(connection: Any, query: str, database: str) -> pl.DataFrame:
         parts = [schema.to_frame()]
         held = size = 0
         while rows := await cursor.fetch(_AT_A_TIME):
-            part = pl.DataFrame([_column(name, kind, [row[at] for row in rows]) for at, (name, kind) in enumerate(schema.items())])
+            part = pl.DataFrame(
+                [_column(name, kind, [row[at] for row in rows], database) for at, (name, kind) in enumerate(schema.items())]
+            )
             parts.append(part)
             held, size = held + part.height, size + int(part.estimated_size())
             if held > MAX_ROWS or size > MAX_UNPACKED:
@@ -115,21 +124,47 @@ async def _ask(connection: Any, query: str, database: str) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def _schema(attributes: Any, database: str) -> pl.Schema:
+async def _numerics(connection: Any, query: str) -> dict[int, pl.DataType | None]:
+    """The types of columns that are numerics with digits, such as ``numeric(9,2)``, by their places.
+
+    The driver does not say how many digits. So a view of the query tells, which runs nothing and is gone with its transaction; a server
+    that has no views for this login, such as a replica, does not say either.
+    """
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        attributes = (await connection.prepare(query)).get_attributes()
+        if all(attribute.type.name != _NUMERIC for attribute in attributes):
+            return {}
+        try:
+            await connection.execute(f"CREATE TEMPORARY VIEW {_VIEW} AS {query}")
+            modifiers = [row["atttypmod"] - _HEADER for row in await connection.fetch(_MODIFIERS)]
+        except _driver().PostgresError:
+            return {}
+    finally:
+        await transaction.rollback()
+    places = (at for at, attribute in enumerate(attributes) if attribute.type.name == _NUMERIC and modifiers[at] > 0)
+    return {at: decimal_type(modifiers[at] >> 16, modifiers[at] & 0xFFFF) for at in places}
+
+
+def _schema(attributes: Any, numerics: Mapping[int, pl.DataType | None], database: str) -> pl.Schema:
     columns = {}
-    for attribute in attributes:
-        kind = TYPES.get(attribute.type.name)
+    for at, attribute in enumerate(attributes):
+        kind = TYPES.get(attribute.type.name) or numerics.get(at)
         if kind is None:
-            known = "int8, float8, text, date or timestamptz"
+            known = "int8, float8, numeric(p,s) of up to 38 digits, text, date or timestamptz"
             msg = f"the column {attribute.name!r} of the database {database} is {attribute.type.name}; CAST it to {known} in the query"
             raise DefinitionError(msg)
         columns[attribute.name] = kind
     return pl.Schema(columns)
 
 
-def _column(name: str, kind: pl.DataType, values: list[Any]) -> pl.Series:
+def _column(name: str, kind: pl.DataType, values: list[Any], database: str) -> pl.Series:
     if kind == pl.String():
         values = [None if value is None else str(value) for value in values]
+    if kind.is_decimal() and any(value is not None and not value.is_finite() for value in values):
+        msg = f"the column {name!r} of the database {database} has NaN or Infinity, which no decimal holds; use NULLIF or CAST it to float8"
+        raise DefinitionError(msg)
     return pl.Series(name, values, dtype=kind)
 
 

@@ -9,8 +9,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from stream.errors import DefinitionError
-from stream.pipeline.access import FLEET, LIST, MAKE, Access, Account, needed
-from stream.pipeline.coordination import COORDINATOR_STATE, WORKER_STATS
+from stream.pipeline.access import FLEET, JOIN_FLEET, LIST, MAKE, SEE_FLEET, Access, Account, needed
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import is_remote
 
@@ -45,6 +44,9 @@ class ServiceAccount:
     issuer: str = ""
     audience: str = AUDIENCE
 
+
+_OF_OTHERS: Final = {SEE_FLEET, JOIN_FLEET}
+"""Needs of tables that a KCL makes which runs beside our workers."""
 
 _BOOTSTRAP: Final[Mapping[str, tuple[str, ...]]] = {
     "kinesis": (
@@ -157,11 +159,9 @@ def _merged(needs: Iterable[Access]) -> Iterator[tuple[str, tuple[str, ...], lis
 def _made(needs: Iterable[Access]) -> Iterator[Access]:
     found: dict[str, set[str]] = {}
     for each in needs:
-        if each.service in _BOOTSTRAP:
+        if each.service in _BOOTSTRAP and each.why not in _OF_OTHERS:
             whole = (resource.partition("/")[0] if each.service == "s3" else resource for resource in each.resources)
-            found.setdefault(each.service, set()).update(
-                resource for resource in whole if not _found(resource) or set(MAKE) <= set(each.actions)
-            )
+            found.setdefault(each.service, set()).update(resource for resource in whole if not _found(resource))
     for service, resources in found.items():
         yield Access(service, _BOOTSTRAP[service], tuple(sorted(resources)), "make what workers need")
 
@@ -172,8 +172,8 @@ def _makes(access: Access) -> bool:
 
 
 def _found(resource: str) -> bool:
-    """Whether this is something that AWS makes, or a KCL that runs beside our workers."""
-    return "/consumer/" in resource or "/index/" in resource or resource.endswith((COORDINATOR_STATE, WORKER_STATS))
+    """Whether this is something that AWS makes."""
+    return "/consumer/" in resource or "/index/" in resource
 
 
 def _copied(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from stream.aws.session import AwsSession
-from stream.contracts import RangedStore
+from stream.contracts import CONSOLE, RangedStore
 from stream.errors import DefinitionError, Fatal
+from stream.storage.console import ConsoleStore
 from stream.storage.directory import DirectoryStore
 from stream.storage.keys import check_key
 from stream.storage.memory import MemoryStore
@@ -22,7 +23,8 @@ def open_store(url: str, session: AwsSession | None = None) -> RangedStore:
     """The store at ``url``; nothing is read or written yet.
 
     ``session`` is needed for ``s3:`` only. A path in a ``file:`` URL is taken literally, without percent-decoding, and relative
-    to the working directory. Every ``memory:`` store is a new, empty one.
+    to the working directory. Every ``memory:`` store is a new, empty one, and
+    ``console:`` prints.
 
     Raises:
         DefinitionError: ``url`` is none of ``FORMS``, or the region is not known.
@@ -32,6 +34,8 @@ def open_store(url: str, session: AwsSession | None = None) -> RangedStore:
         raise _refused(url, "it has no scheme")
     if scheme == "memory":
         return MemoryStore(url=url)
+    if url == CONSOLE:
+        return ConsoleStore()
     if scheme == "file":
         return _open_directory(url, rest)
     if scheme == "s3":

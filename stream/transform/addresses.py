@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
-from stream.transform import bytewise
+from stream.native import KERNEL
+from stream.transform import bytewise, compiled
 from stream.transform.bytewise import Array
 from stream.transform.parsers import PARSE_FAILED, Parser, by_distinct
 
@@ -46,7 +47,7 @@ _SMALL: Final = np.uint8(0x20)
 """The bit that makes a small letter."""
 
 
-def ip(prefix: str, name: str) -> Parser:
+def ip(prefix: str, name: str, kernel: Any = KERNEL) -> Parser:
     """``version`` (4 or 6), ``kind`` (global, private, loopback, ...) and ``network``, the /24 or /48 that the address lies in.
 
     The usual spellings are read for all addresses at once; what is left, and all that is none, goes by Python's ``ipaddress``.
@@ -62,8 +63,12 @@ def ip(prefix: str, name: str) -> Parser:
     read_others = by_distinct(others)
 
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-        parts = [_usual(text[rows], bounds, codes, names) for rows, bounds, codes in bytewise.pieces(text)]
-        done = pl.concat(parts) if parts else pl.DataFrame(schema=kinds)
+        found = compiled.addresses(kernel, text, _limits()) if kernel is not None else None
+        if found is not None:
+            done = _frame(names, *found)
+        else:
+            parts = [_usual(text[rows], bounds, codes, names) for rows, bounds, codes in bytewise.pieces(text)]
+            done = pl.concat(parts) if parts else pl.DataFrame(schema=kinds)
         left = (text.is_not_null() & done[names[0]].is_null()).arg_true()
         reason = pl.repeat(None, len(text), dtype=pl.String, eager=True).alias("reason")
         if len(left):
@@ -163,6 +168,17 @@ def _ranges(version: int) -> list[tuple[int, int, int]]:
         for network in networks
         if network.version == version
     ]
+
+
+@cache
+def _limits() -> Array:
+    """``_ranges`` of both versions as numbers of 64 bits: first and last address, in halves, version and kind."""
+    halves = [
+        (first >> 64, first % 2**64, last >> 64, last % 2**64, version, kind)
+        for version in (4, 6)
+        for first, last, kind in _ranges(version)
+    ]
+    return np.array(halves, np.uint64)
 
 
 @cache

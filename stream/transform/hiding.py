@@ -6,14 +6,15 @@ import hashlib
 import sys
 from collections.abc import Callable
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream.transform import bytewise
+from stream.native import KERNEL
+from stream.transform import bytewise, compiled
 from stream.transform.values import repeats
 
 Hide = Callable[[pl.Series], pl.Series]
@@ -33,28 +34,33 @@ _OUTER: Final = bytes(code ^ 0x5C for code in range(256))
 _DIGEST: Final = 32
 
 
-def keyed_hash(secret: bytes, length: int) -> Hide:
-    """The first ``length`` hex digits of HMAC-SHA256 under ``secret``; null stays null. Values that occur often are hashed once."""
+def keyed_hash(secret: bytes, length: int, kernel: Any = KERNEL) -> Hide:
+    """The first ``length`` hex digits of HMAC-SHA256 under ``secret``; null stays null."""
+    # As in RFC 2104.
+    block = (hashlib.sha256(secret).digest() if len(secret) > _BLOCK else secret).ljust(_BLOCK, b"\0")
 
     def hide(column: pl.Series) -> pl.Series:
-        values = column.cast(pl.Binary)
-        if not repeats(values):
-            return _digests(values.drop_nulls(), secret, length, values.is_not_null()).alias(column.name)
-        encoded = pc.dictionary_encode(values.to_arrow(compat_level=pl.CompatLevel.oldest()))
-        if isinstance(encoded, pa.ChunkedArray):
-            encoded = encoded.combine_chunks()
-        distinct = pl.Series(encoded.dictionary)
-        return _digests(distinct, secret, length, None).gather(pl.Series(encoded.indices)).alias(column.name)
+        quick = compiled.keyed_hash(kernel, column, block, length) if kernel is not None else None
+        return _hashed(column, block, length) if quick is None else quick
 
     return hide
 
 
-def _digests(values: pl.Series, secret: bytes, length: int, present: pl.Series | None) -> pl.Series:
-    """HMAC as in RFC 2104. The key goes into both hashes once, and each value takes copies: a third of what a call of hmac takes."""
-    if len(secret) > _BLOCK:
-        secret = hashlib.sha256(secret).digest()
-    padded = secret.ljust(_BLOCK, b"\0")
-    inner, outer = hashlib.sha256(padded.translate(_INNER)).copy, hashlib.sha256(padded.translate(_OUTER)).copy
+def _hashed(column: pl.Series, block: bytes, length: int) -> pl.Series:
+    """Values that occur often are hashed once."""
+    values = column.cast(pl.Binary)
+    if not repeats(values):
+        return _digests(values.drop_nulls(), block, length, values.is_not_null()).alias(column.name)
+    encoded = pc.dictionary_encode(values.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    distinct = pl.Series(encoded.dictionary)
+    return _digests(distinct, block, length, None).gather(pl.Series(encoded.indices)).alias(column.name)
+
+
+def _digests(values: pl.Series, block: bytes, length: int, present: pl.Series | None) -> pl.Series:
+    """The key goes into both hashes of HMAC once, and each value takes copies: a third of what a call of hmac takes."""
+    inner, outer = hashlib.sha256(block.translate(_INNER)).copy, hashlib.sha256(block.translate(_OUTER)).copy
     done = []
     for value in values.to_list():
         within = inner()
@@ -69,21 +75,26 @@ def _digests(values: pl.Series, secret: bytes, length: int, present: pl.Series |
     return pl.repeat(None, len(present), dtype=pl.String, eager=True).scatter(present.arg_true(), digests)
 
 
-def keep_last(keep: int) -> Hide:
+def keep_last(keep: int, kernel: Any = KERNEL) -> Hide:
     """Stars in place of all but the last ``keep`` characters, blanks and punctuation apart; of all, where there are no more than these."""
 
     def hide(column: pl.Series) -> pl.Series:
-        codes, odd = [], []
-        for rows, bounds, piece in bytewise.pieces(column):
-            stars = _stars(_hidden_ascii().take(piece, mode="clip"), bounds, keep)
-            odd.append(bytewise.not_ascii(piece, bounds) + rows.start)
-            # Where a value has other characters than ASCII this is only a place holder, and must be text all the same.
-            codes.append(np.where(stars | (piece >= bytewise.NOT_ASCII), _STAR, piece))
-        done = bytewise.texts(column, codes)
-        left = pl.Series(np.concatenate(odd)) if odd else pl.Series([], dtype=pl.Int64)
-        return done.scatter(left, _by_characters(column.gather(left), keep)) if len(left) else done
+        quick = compiled.keep_last(kernel, column, keep, _hidden()) if kernel is not None else None
+        return _starred(column, keep) if quick is None else quick
 
     return hide
+
+
+def _starred(column: pl.Series, keep: int) -> pl.Series:
+    codes, odd = [], []
+    for rows, bounds, piece in bytewise.pieces(column):
+        stars = _stars(_hidden_ascii().take(piece, mode="clip"), bounds, keep)
+        odd.append(bytewise.not_ascii(piece, bounds) + rows.start)
+        # Where a value has other characters than ASCII this is only a place holder, and must be text all the same.
+        codes.append(np.where(stars | (piece >= bytewise.NOT_ASCII), _STAR, piece))
+    done = bytewise.texts(column, codes)
+    left = pl.Series(np.concatenate(odd)) if odd else pl.Series([], dtype=pl.Int64)
+    return done.scatter(left, _by_characters(column.gather(left), keep)) if len(left) else done
 
 
 def _stars(hidden: bytewise.Array, bounds: bytewise.Array, keep: int) -> bytewise.Array:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 from polars.exceptions import PolarsError
 
+from stream.native import KERNEL
+from stream.transform import compiled
+from stream.transform.fields import Fields, plain_fields
 from stream.transform.patterns import check_pattern
 from stream.transform.stage import SchemaMismatch
 from stream.transform.texts import WRONG_TYPE, check_text_type, from_text
@@ -37,7 +41,7 @@ def evaluator(columns: Mapping[str, pl.Expr], failed: pl.Expr, reason: str) -> R
 
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
         # Both at once, so that what they share is done once.
-        done = text.alias(TEXT).to_frame().lazy().select(*exprs, told).collect()
+        done = text.alias(TEXT).to_frame().lazy().select(*exprs, told).collect(engine="in-memory")
         return done.drop("reason"), done["reason"]
 
     return read
@@ -58,7 +62,11 @@ def by_distinct(read: Read) -> Read:
     return apply
 
 
-def regex(pattern: str, types: Mapping[str, str], name: str, path: tuple[str | int, ...]) -> Parser:
+_DIGITS: Final = re.compile(r"(?<!\\)\(\?P?<(\w+)>(?:\[\+-\]\?|-\?)?\[0-9\](?:\+|\{[1-9][0-9]*(?:,[0-9]*)?\})\)")
+"""A group of an expression that holds nothing but digits, and perhaps a sign before them."""
+
+
+def regex(pattern: str, types: Mapping[str, str], name: str, path: tuple[str | int, ...], kernel: Any = KERNEL) -> Parser:
     """Named groups to columns; a group that takes no part in a match is null.
 
     Raises:
@@ -76,13 +84,12 @@ def regex(pattern: str, types: Mapping[str, str], name: str, path: tuple[str | i
     for group, kind in kinds.items():
         check_text_type(kind, ("types", group))
 
+    digits = {match[1] for match in _DIGITS.finditer(pattern) if pattern.count(f"<{match[1]}>") == 1}
+    plain = plain_fields(pattern) if kernel is not None else None
+
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-        found = text.str.extract_groups(pattern)
-        raw = pl.DataFrame({group: found.struct.field(group) for group in groups})
-        # Where nothing matches all groups are null; they may be where something does, so of those it is asked apart.
-        empty = text.is_not_null() & raw.select(pl.all_horizontal(pl.all().is_null())).to_series()
-        failed = empty.scatter(empty.arg_true(), ~text.filter(empty).str.contains(pattern)) if empty.any() else empty
-        done = raw.select(from_text(pl.col(group), kind).alias(group) for group, kind in kinds.items())
+        raw, failed = (_cut(text, pattern, plain, kernel) if plain is not None else None) or _matched(text, pattern, groups)
+        done = raw.select(from_text(pl.col(group), kind, is_whole=group in digits).alias(group) for group, kind in kinds.items())
         marks = [pl.when(failed).then(pl.lit(f"{PARSE_FAILED}:{name}"))]
         for group in groups:
             lost = raw[group].is_not_null() & done[group].is_null()
@@ -91,6 +98,25 @@ def regex(pattern: str, types: Mapping[str, str], name: str, path: tuple[str | i
         return done, pl.select(pl.coalesce(marks).alias("reason")).to_series()
 
     return Parser({group: kind.polars for group, kind in kinds.items()}, read)
+
+
+def _matched(text: pl.Series, pattern: str, groups: Sequence[str]) -> tuple[pl.DataFrame, pl.Series]:
+    """The groups of each text, and which texts do not match."""
+    found = text.str.extract_groups(pattern)
+    raw = pl.DataFrame({group: found.struct.field(group) for group in groups})
+    # Where nothing matches all groups are null; they may be where something does, so of those it is asked apart.
+    empty = text.is_not_null() & raw.select(pl.all_horizontal(pl.all().is_null())).to_series()
+    return raw, empty.scatter(empty.arg_true(), ~text.filter(empty).str.contains(pattern)) if empty.any() else empty
+
+
+def _cut(text: pl.Series, pattern: str, plain: Fields, kernel: Any) -> tuple[pl.DataFrame, pl.Series] | None:
+    """The same by the kernel; None if it cannot tell."""
+    matches = text.str.contains(pattern).fill_null(value=False)
+    kept = [(separator, width, group is not None) for separator, width, group in plain.fields]
+    found = compiled.cut(kernel, text, None if matches.all() else matches, plain.skip, kept)
+    if found is None:
+        return None
+    return pl.DataFrame(dict(zip(filter(None, (group for _, _, group in plain.fields)), found, strict=True))), text.is_not_null() & ~matches
 
 
 def timestamp(formats: Sequence[str], zone: str, into: str, name: str) -> Parser:

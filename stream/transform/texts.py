@@ -27,12 +27,13 @@ def check_text_type(kind: Type, path: tuple[str | int, ...]) -> None:
         raise SchemaMismatch(path, f"text cannot be read as {kind.text}", "use string, a number, bool, date, timestamp or binary")
 
 
-def from_text(text: pl.Expr, kind: Type) -> pl.Expr:  # noqa: PLR0911 - one per kind
+def from_text(text: pl.Expr, kind: Type, *, is_whole: bool = False) -> pl.Expr:  # noqa: PLR0911 - one per kind
     """``text`` as ``kind.polars``; null where it cannot be read.
 
-    Numbers are decimal, without blanks or separators between digits; bool is ``true`` or ``false`` in any case.
+    Numbers are decimal, without blanks or separators between digits; bool is ``true`` or ``false`` in any case. ``is_whole``: what is not
+    null is known to be digits, perhaps with a sign.
     """
-    whole = pl.when(text.str.contains(_WHOLE)).then(text)
+    whole = text if is_whole else pl.when(text.str.contains(_WHOLE)).then(text)
     number = pl.when(text.str.contains(_NUMBER)).then(text)
     match kind.kind:
         case Kind.TIMESTAMP | Kind.DATE | Kind.BINARY:

@@ -8,15 +8,16 @@ the time; all others are left to the expression, and the answer is the same eith
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
-from stream.transform import bytewise
+from stream.native import KERNEL
+from stream.transform import bytewise, compiled
 from stream.transform.parsers import PARSE_FAILED, TEXT, Parser, Read, by_distinct, evaluator
 
-PARTS: Final = ("scheme", "user", "host", "port", "path", "query", "fragment")
+PARTS: Final = compiled.PARTS
 PATTERN: Final = (
     r"^(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):)?(?://(?:(?P<user>[^/?#@\s]*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^/?#:@\s]*)"
     r"(?::(?P<port>[0-9]{0,5}))?)?(?P<path>[^?#\s]*)(?:\?(?P<query>[^#\s]*))?(?:#(?P<fragment>\S*))?$"
@@ -33,17 +34,16 @@ _BEHIND: Final = 2**31
 _LETTERS: Final = 26
 
 
-def url(prefix: str, parts: Sequence[str], name: str) -> Parser:
+def url(prefix: str, parts: Sequence[str], name: str, kernel: Any = KERNEL) -> Parser:
     """Parts of an absolute or relative URL, percent-encoding untouched; host and scheme in lower case."""
     kinds: dict[str, pl.DataType] = {f"{prefix}{part}": pl.UInt16() if part == "port" else pl.String() for part in parts}
     by_pattern = by_distinct(_by_pattern(prefix, parts, name))
 
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-        done = pl.concat([_plain(text.slice(at, _ROWS), parts) for at in range(0, max(1, len(text)), _ROWS)])
-        left = (text.is_not_null() & done[_START].is_null()).arg_true()
+        done, left = compiled.urls(kernel, text, parts) if kernel is not None else _all_plain(text, parts)
         done = done.select(pl.col(part).alias(f"{prefix}{part}") for part in parts)
         reason = pl.repeat(None, len(text), dtype=pl.String, eager=True).alias("reason")
-        if len(left):
+        if left is not None:
             rest, refused = by_pattern(text.gather(left))
             done = done.with_columns(done[column].scatter(left, rest[column]) for column in kinds)
             reason = reason.scatter(left, refused)
@@ -62,6 +62,13 @@ def _by_pattern(prefix: str, parts: Sequence[str], name: str) -> Read:
     return evaluator({f"{prefix}{part}": every[part] for part in parts}, failed, f"{PARSE_FAILED}:{name}")
 
 
+def _all_plain(text: pl.Series, parts: Sequence[str]) -> tuple[pl.DataFrame, pl.Series | None]:
+    """The parts of plain URLs, and which texts are anything else, whose parts are null; None where none is."""
+    done = pl.concat([_plain(text.slice(at, _ROWS), parts) for at in range(0, max(1, len(text)), _ROWS)])
+    left = (text.is_not_null() & done[_START].is_null()).arg_true()
+    return done.select(parts), left if len(left) else None
+
+
 def _plain(text: pl.Series, parts: Sequence[str]) -> pl.DataFrame:
     """The parts of plain URLs, each null where it is not there; ``start`` is null where the text is anything else."""
     has = _Characters(text)
@@ -70,6 +77,8 @@ def _plain(text: pl.Series, parts: Sequence[str]) -> pl.DataFrame:
         frame = _started(has.frame, _PLAIN_SCHEMES)
     rest, none = pl.col(_REST), pl.lit(None, pl.UInt32)
     frame = frame.with_columns(_cut(pl.col(TEXT), pl.col(_START), None).alias(_REST))
+    if has.bracket:
+        frame = frame.with_columns(pl.when(~rest.str.starts_with("[")).then(pl.col(_START)).alias(_START))
     after = rest.str.find(r"[/?#]")
     with_host = frame.select((pl.col(_START) > 0).sum()).item()
     plain_hosts = not has.at and has.colons == with_host
@@ -93,7 +102,7 @@ def _started(frame: pl.DataFrame, schemes: Sequence[str]) -> pl.DataFrame:
         begins = value.str.starts_with(f"{each}://")
         start = pl.when(begins).then(pl.lit(len(each) + 3, pl.UInt32)).otherwise(start)
         scheme = pl.when(begins).then(pl.lit(at, pl.UInt32)).otherwise(scheme)
-    return frame.lazy().with_columns(start.alias(_START), scheme.alias("scheme")).collect()
+    return frame.lazy().with_columns(start.alias(_START), scheme.alias("scheme")).collect(engine="in-memory")
 
 
 class _Characters:
@@ -101,10 +110,11 @@ class _Characters:
 
     def __init__(self, text: pl.Series) -> None:
         bounds, codes = bytewise.flat(text)
-        self.hash, self.at, self.upper, odd = bytewise.any_of(
+        self.hash, self.at, self.bracket, self.upper, odd = bytewise.any_of(
             codes,
             lambda part: part == ord("#"),
             lambda part: part == ord("@"),
+            lambda part: part == ord("["),
             lambda part: part - np.uint8(ord("A")) < _LETTERS,
             _odd,
         )

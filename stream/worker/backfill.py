@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from stream.contracts import CONSOLE
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
 
@@ -20,7 +21,7 @@ def in_namespace(pipeline: Pipeline, namespace: str) -> Pipeline:
     if _NAMESPACE.fullmatch(namespace) is None:
         msg = f"--namespace {namespace!r}: a name is 1 to 40 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
         raise DefinitionError(msg)
-    sinks = tuple(sink.model_copy(update={"url": _beside(sink.url, namespace)}) for sink in pipeline.sinks)
+    sinks = tuple(sink if sink.url == CONSOLE else sink.model_copy(update={"url": _beside(sink.url, namespace)}) for sink in pipeline.sinks)
     return pipeline.model_copy(update={"application": f"{pipeline.application}.{namespace}", "sinks": sinks})
 
 

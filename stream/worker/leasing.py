@@ -70,7 +70,7 @@ async def open_table(pipeline: Pipeline, options: NativeCoordination, clock: Clo
     """The pipeline's lease table, not looked at yet; connections live as long as ``stack``."""
     session = AwsSession(region=options.region, endpoints={"dynamodb": options.endpoint} if options.endpoint else None)
     client = await stack.enter_async_context(open_dynamodb(session, clock))
-    return LeaseTable(client, options.table or pipeline.application, clock, emit, lambda: secrets.token_urlsafe(MARK_BYTES))
+    return LeaseTable(client, options.tables(pipeline.application).leases, clock, emit, lambda: secrets.token_urlsafe(MARK_BYTES))
 
 
 async def leased_streams(pipeline: Pipeline, client: KinesisClient, repeat: Repeater) -> list[LeasedStream]:
@@ -142,15 +142,17 @@ async def coordinator_of(
 
     client = await stack.enter_async_context(open_kinesis(kinesis))
     streams = await leased_streams(pipeline, client, Repeater(clock, emit))
-    return Coordinator(table, me, streams, settings_of(options), clock, emit, order)
+    return Coordinator(table, me, streams, settings_of(options, pipeline.application), clock, emit, order)
 
 
-def settings_of(options: NativeCoordination) -> LeaseSettings:
+def settings_of(options: NativeCoordination, application: str) -> LeaseSettings:
     """The pipeline's options as the lease room takes them."""
+    tables = options.tables(application)
     return LeaseSettings(
         failover=options.failover.total_seconds(),
         max_leases=options.max_leases or UNLIMITED,
         balance=Balance(options.balance.value),
         look=options.look.total_seconds(),
         create_table=options.create_table,
+        beside=(tables.state, tables.reports),
     )

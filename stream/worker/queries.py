@@ -12,7 +12,7 @@ import polars as pl
 from stream.aws.redshift_data import ColumnInfo, Database, RedshiftDataClient, Result, open_redshift_data
 from stream.aws.session import AwsSession
 from stream.errors import DefinitionError, Retryable
-from stream.pipeline.databases import COLUMN_TYPES, MAX_ROWS, as_table
+from stream.pipeline.databases import COLUMN_TYPES, MAX_ROWS, as_table, decimal_type
 from stream.transform.stages.enrich import warehouse
 from stream.transform.values import timestamps
 
@@ -20,7 +20,7 @@ WAITS: Final = 15
 """Times that the end of a query is waited for, 20 seconds each; one that takes longer is a report, not a reference table."""
 
 TYPES: Final[Mapping[str, pl.DataType]] = {**COLUMN_TYPES, "super": pl.String()}
-"""Column types by what Redshift calls them; a numeric comes as text whose scale is not told, and the rest not at all."""
+"""Column types by what Redshift calls them; a numeric has the digits that the answer names, and the rest does not come at all."""
 
 
 async def read_query(session: AwsSession, url: str) -> bytes:
@@ -63,12 +63,14 @@ async def _result(client: RedshiftDataClient, query: str, place: str) -> Result:
 
 
 def _column(column: ColumnInfo, values: Sequence[Any], place: str) -> pl.Series:
-    kind = TYPES.get(column.type)
+    kind = TYPES.get(column.type) or (decimal_type(column.length, column.scale) if column.type == "numeric" else None)
     if kind is None:
         msg = f"the column {column.name!r} of {place} is {column.type}; CAST it to int8, float8, varchar, date or timestamptz in the query"
         raise DefinitionError(msg)
     if kind == pl.Date():
         return pl.Series(column.name, values, pl.String()).str.to_date("%Y-%m-%d")
+    if kind.is_decimal():
+        return pl.Series(column.name, values, pl.String()).cast(kind)
     if isinstance(kind, pl.Datetime):
         return timestamps(pl.Series(column.name, values, pl.String())).dt.replace_time_zone(kind.time_zone)
     return pl.Series(column.name, values, dtype=kind)

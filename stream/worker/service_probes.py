@@ -26,7 +26,7 @@ from stream.errors import Fatal
 from stream.lease.fleet import FleetTables
 from stream.lease.follow import refusal, reports
 from stream.lease.table import LeaseTable
-from stream.pipeline.coordination import COORDINATOR_STATE, NativeCoordination
+from stream.pipeline.coordination import LeaseTables, NativeCoordination
 from stream.pipeline.model import KinesisSource, Retrieval
 from stream.pipeline.replay import Notify
 from stream.sink.redshift import RedshiftSinkConfig
@@ -52,13 +52,14 @@ _MAKE_TABLE: Final = "make the table beforehand: by the CloudFormation template,
 
 def lease_probes(native: NativeCoordination, application: str) -> Iterator[Probe]:
     """One for the table itself, one for each action on its rows, one for a fleet that a worker must not join."""
-    name = native.table or application
+    tables = native.tables(application)
+    name = tables.leases
     opened = functools.partial(dynamodb, native.region, native.endpoint)
     described = functools.partial(_described, opened, name, create=native.create_table)
     yield Probe("leases", f"dynamodb:DescribeTable on table {name}", described, _MAKE_TABLE)
     for operation in ROW_CALLS:
         yield Probe("leases", f"dynamodb:{operation} on table {name}", functools.partial(row_call, opened, (name, LEASE_KEY), operation))
-    yield Probe("leases", f"who else uses table {name}", functools.partial(_fleet, opened, name))
+    yield Probe("leases", f"who else uses table {name}", functools.partial(_fleet, opened, tables))
 
 
 @asynccontextmanager
@@ -126,21 +127,21 @@ def _harmless(key: str) -> dict[str, dict[str, Any]]:
     }
 
 
-async def _fleet(opened: Opened, name: str) -> str:
+async def _fleet(opened: Opened, tables: LeaseTables) -> str:
     async with opened() as client:
         try:
-            await client.call("GetItem", f"{name}{COORDINATOR_STATE}", {"Key": {"key": {"S": PROBE_ROW}}})
+            await client.call("GetItem", tables.state, {"Key": {"key": {"S": PROBE_ROW}}})
         except AwsFatal as error:
             # A worker makes do without, and then cannot see that KCL 3.x assigns the leases.
             if classify(error.code) is Kind.DENIED:
                 raise Noted(str(error)) from error
-        table = LeaseTable(client, name, SystemClock(), lambda _: None, secrets.token_urlsafe)
+        table = LeaseTable(client, tables.leases, SystemClock(), lambda _: None, secrets.token_urlsafe)
         try:
-            version = (await FleetTables(table, SystemClock(), lambda _: None).charter()).version
+            version = (await FleetTables(table, SystemClock(), lambda _: None, (tables.state, tables.reports)).charter()).version
         except AwsFatal as error:
             msg = f"cannot be seen: {error}"
             raise Noted(msg) from error
-    if (why := refusal(name, version)) is not None:
+    if (why := refusal(tables.leases, version)) is not None:
         raise Fatal(why)
     return f"a fleet of KCL 3.x ({version}), whose leader a worker follows" if reports(version) else "no fleet of KCL 3.x"
 

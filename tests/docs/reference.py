@@ -13,9 +13,10 @@ from pydantic import BaseModel
 
 from stream.batch import PARTITION_KEY, ROW, Outcome
 from stream.pipeline.codes import CODES
-from stream.pipeline.components import DECODERS, SINKS, STAGES
+from stream.pipeline.components import DECODERS, SINKS, STAGES, make_sink
 from stream.pipeline.schema import json_schema
 from stream.pipeline.trial import plain
+from stream.sink.console import ConsoleSinkConfig
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.sink.redshift_sql import create_target
@@ -79,6 +80,8 @@ def page(kind: str, name: str, model: type[BaseModel]) -> str:
         parts += ["## Example", *_example(name, model)]
     elif model is ObjectsSinkConfig:
         parts += ["## Example", *_sink(name)]
+    elif model is ConsoleSinkConfig:
+        parts += ["## Example", *_console_sink(name)]
     elif model is RedshiftSinkConfig:
         parts += ["## Example", *_table_sink(name)]
     return "\n\n".join(parts) + "\n"
@@ -183,6 +186,14 @@ def _table_sink(name: str) -> Iterator[str]:
     config = RedshiftSinkConfig.model_validate(options)
     yield "The table that is made for the columns `carrier` and `delay`:"
     yield f"```text\n{create_target(config, config.layout(rows(SINK_ROWS).schema))}\n```"
+
+
+def _console_sink(name: str) -> Iterator[str]:
+    yield f"```yaml sink\n{yaml.safe_dump([{name: {}}], sort_keys=False)}```"
+    frame = rows(SINK_ROWS)
+    (file,) = make_sink(ConsoleSinkConfig(), frame.schema).encode(frame, "shardId-000000000000-0-42").files
+    lines = [f"in  {_json(row)}" for row in frame.drop(SYSTEM).to_dicts()]
+    yield "```text\n" + "\n".join([*lines, *(f"out {line}" for line in file.body.decode().splitlines())]) + "\n```"
 
 
 def _sink(name: str) -> Iterator[str]:

@@ -184,6 +184,19 @@ def test_a_fleet_that_a_worker_must_not_join(aws: Aws, tmp_path: Path) -> None:
     assert "CLIENT_VERSION_9X" in found(findings, "leases", "who else")["what"]
 
 
+@pytest.mark.usefixtures("clean")
+def test_a_fleet_whose_tables_have_other_names_is_found(aws: Aws, tmp_path: Path) -> None:
+    env, _, _, make, topic = aws
+    dynamo = make("dynamodb")
+    for name, key in (("lent", "leaseKey"), ("rules", "key")):
+        table_of(dynamo, name, {key: ("HASH", "S")})
+    dynamo.put_item(TableName="rules", Item={"key": {"S": "Migration3.0"}, "cv": {"S": "CLIENT_VERSION_3X"}})
+    file = pipeline(tmp_path, topic, "lent")
+    file.write_text(file.read_text().replace("table: lent", "table: lent, coordinator_state_table: rules"))
+    _, findings = run(file, env)
+    assert "CLIENT_VERSION_3X" in found(findings, "leases", "who else")["what"]
+
+
 KCL_TABLES = {"": "leaseKey", "-CoordinatorState": "key", "-WorkerMetricStats": "wid"}
 INDEX = {
     "IndexName": "LeaseOwnerToLeaseKeyIndex",

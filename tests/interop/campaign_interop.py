@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,9 @@ def services() -> Iterator[dict[str, str]]:
         yield KEYS | {"AWS_ENDPOINT_URL_KINESIS": kinesis.url, "AWS_ENDPOINT_URL_DYNAMODB": dynamodb.url}
 
 
+_NUMBERS = count()
+
+
 @pytest.fixture
 def make(services: dict[str, str], tmp_path: Path) -> Iterator[MakeBeside]:
     with ExitStack() as stack:
@@ -35,7 +39,7 @@ def make(services: dict[str, str], tmp_path: Path) -> Iterator[MakeBeside]:
         def one(version: str, shards: int) -> Beside:
             kinesis = stack.enter_context(closing(client("kinesis", services["AWS_ENDPOINT_URL_KINESIS"])))
             dynamodb = stack.enter_context(closing(client("dynamodb", services["AWS_ENDPOINT_URL_DYNAMODB"])))
-            stream = f"i{version.replace('.', '')}"
+            stream = f"i{next(_NUMBERS)}"
             kinesis.create_stream(StreamName=stream, ShardCount=shards)
             world = World(tmp_path, kinesis, stream, services["AWS_ENDPOINT_URL_KINESIS"], services, 1)
             beside = Beside(world, dynamodb, version, f"app-{stream}", ours(world, f"app-{stream}"))

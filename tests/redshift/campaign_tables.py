@@ -5,6 +5,7 @@ import asyncio
 import json
 import socket
 from contextlib import closing
+from decimal import Decimal
 from functools import partial
 
 import asyncpg
@@ -28,9 +29,12 @@ SQL = """
          true, 7, '2013-01-01 05:00'),
         ('N1', 100, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
     CREATE ROLE reader LOGIN PASSWORD 'a pass:word';
-    GRANT SELECT ON planes TO reader;
+    GRANT SELECT, DELETE ON planes TO reader;
+    CREATE ROLE guest LOGIN PASSWORD 'a pass:word';
+    GRANT SELECT ON planes TO guest;
+    ALTER ROLE guest SET default_transaction_read_only = on;
 """
-COLUMNS = "tail, seats, weight, built, seen, raw, id, about, jet, small, local"
+COLUMNS = "tail, seats, weight, built, seen, raw, id, about, jet, small, local, cost"
 
 
 def free_port():
@@ -69,13 +73,13 @@ def test_every_type_has_a_column_and_rows_have_one_order(server):
     frame = read(place, f"SELECT {COLUMNS} FROM planes")
     assert [str(kind) for kind in frame.dtypes] == [
         "String", "Int32", "Float64", "Date", "Datetime(time_unit='us', time_zone='UTC')", "Binary", "String", "String", "Boolean", "Int16",
-        "Datetime(time_unit='us', time_zone=None)",
+        "Datetime(time_unit='us', time_zone=None)", "Decimal(precision=9, scale=2)",
     ]  # fmt: skip
     first, second = frame.with_columns(pl.col("built", "seen", "local").cast(pl.String)).rows()
-    assert first == ("N1", 100, *[None] * 9)
+    assert first == ("N1", 100, *[None] * 10)
     assert second == (
         "N2", None, 1.5, "2013-01-01", "2013-01-01 10:00:00.000000+00:00", b"\x00\xff", "12345678-1234-5678-1234-567812345678", '{"a": 1}',
-        True, 7, "2013-01-01 05:00:00.000000",
+        True, 7, "2013-01-01 05:00:00.000000", Decimal("9.99"),
     )  # fmt: skip
     url = f"{place}#SELECT {COLUMNS} FROM planes ORDER BY tail"
     orders = {asyncio.run(read_postgresql(f"{url} {order}", LOGIN)) for order in ("ASC", "DESC")}
@@ -86,6 +90,15 @@ def test_no_rows_have_the_same_types_and_many_rows_all_come(server):
     place, _ = server
     assert read(place, f"SELECT {COLUMNS} FROM planes WHERE false").schema == read(place, f"SELECT {COLUMNS} FROM planes").schema
     assert read(place, "SELECT n::int8 AS n FROM generate_series(1, 50001) AS n")["n"].to_list() == list(range(1, 50_002))
+
+
+def test_a_numeric_has_the_digits_that_the_query_declares(server):
+    frame = read(server[0], 'SELECT 1::numeric(3) AS "a < b", 2 AS n, (-0.5)::numeric(38,38) AS small, NULL::numeric(5,1) AS nothing')
+    assert [str(kind) for kind in frame.dtypes] == [
+        "Decimal(precision=3, scale=0)", "Int32", "Decimal(precision=38, scale=38)", "Decimal(precision=5, scale=1)",
+    ]  # fmt: skip
+    assert frame.rows() == [(Decimal(1), 2, Decimal("-0.5"), None)]
+    assert read(server[0], "SELECT count(*) AS n FROM pg_class WHERE relname LIKE 'stream%'")["n"].to_list() == [0]
 
 
 @pytest.mark.parametrize("login", [LOGIN, json.dumps({"username": "reader", "password": "a pass:word"}).encode()])
@@ -103,7 +116,15 @@ def test_a_login_is_a_line_or_what_secrets_manager_keeps(server, login):
         ("DELETE FROM planes RETURNING tail", LOGIN, "failed: cannot execute DELETE in a read-only transaction"),
         ("SELECT 1 AS n; SELECT 2 AS n", LOGIN, "failed: cannot insert multiple commands"),
         ("SELECT 1 AS n, 2 AS n", LOGIN, "a name of its own"),
-        ("SELECT cost FROM planes", LOGIN, "'cost' of the database dev is numeric; CAST it to int8"),
+        ("SELECT sum(cost) AS cost FROM planes", LOGIN, r"'cost' of the database dev is numeric; CAST it to .*numeric\(p,s\) of up to 38"),
+        ("SELECT cost::numeric(39,2) FROM planes", LOGIN, "'cost' of the database dev is numeric; CAST it to"),
+        ("SELECT cost FROM planes", b"guest:a pass:word", "'cost' of the database dev is numeric; CAST it to"),
+        (
+            "WITH gone AS (DELETE FROM planes RETURNING cost) SELECT cost FROM gone",
+            LOGIN,
+            "'cost' of the database dev is numeric; CAST it to",
+        ),
+        ("SELECT 'NaN'::numeric(9,2) AS n", LOGIN, "'n' of the database dev has NaN or Infinity"),
         ("SELECT ARRAY[1] AS many", LOGIN, "CAST it"),
     ],
 )
@@ -165,8 +186,10 @@ def test_redshift_is_asked_by_the_data_api(world, tmp_path):
     async def make():
         connection = await world.double.connect()
         try:
-            await connection.execute(f"CREATE TABLE {name} (tail text, seats int8, seen timestamp, built date, jet bool, weight float8)")
-            await connection.execute(f"INSERT INTO {name} VALUES ('N2', NULL, '2013-01-01 05:00:00.5', '2013-01-01', true, 1.5)")
+            await connection.execute(
+                f"CREATE TABLE {name} (tail text, seats int8, seen timestamp, built date, jet bool, weight float8, cost numeric(7,3))"
+            )
+            await connection.execute(f"INSERT INTO {name} VALUES ('N2', NULL, '2013-01-01 05:00:00.5', '2013-01-01', true, 1.5, -12.125)")
             await connection.execute(f"INSERT INTO {name} VALUES ('N1', 5)")
         finally:
             await connection.close()
@@ -176,7 +199,14 @@ def test_redshift_is_asked_by_the_data_api(world, tmp_path):
     assert next(iter(found.resources.tables.values())).rows() == [("N1", 5), ("N2", None)]
     url = f"redshift:cluster/main/dev?db_user=loader#SELECT * FROM {name}"
     table = parse_table(url, asyncio.run(read_object(AwsSession(), url)))
-    assert [str(kind) for kind in table.dtypes[2:]] == ["Datetime(time_unit='us', time_zone=None)", "Date", "Boolean", "Float64"]
+    assert [str(kind) for kind in table.dtypes[2:]] == [
+        "Datetime(time_unit='us', time_zone=None)",
+        "Date",
+        "Boolean",
+        "Float64",
+        "Decimal(precision=7, scale=3)",
+    ]
+    assert table["cost"].to_list() == [None, Decimal("-12.125")]
     assert str(table["seen"][1]) == "2013-01-01 05:00:00.500000"
     with pytest.raises(DefinitionError, match="FAILED"):
         fetched(tmp_path, "redshift:workgroup/main/dev", "nothing_of_this_name")

@@ -186,7 +186,9 @@ class _Converter:
         alone = {at: name for name, at in self._lost}
         marks = wire.select(check.alias(str(at)) for at, check in enumerate(self._checks) if at not in alone)
         lost = [(at, name) for at, name in alone.items() if frame[name].null_count() > wire[name].null_count()]
-        marks = marks.with_columns((wire[name].is_not_null() & frame[name].is_null()).alias(str(at)) for at, name in lost)
+        alone_marks = [(wire[name].is_not_null() & frame[name].is_null()).alias(str(at)) for at, name in lost]
+        # Without columns before, polars takes one of these for a table of no rows and refuses the second.
+        marks = pl.DataFrame([*marks.get_columns(), *alone_marks])
         found = sorted(int(name) for name in marks.columns if marks[name].any())
         if not found:
             return frame, None

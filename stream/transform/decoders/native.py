@@ -23,7 +23,7 @@ _PLAIN: Final = {
     pl.UInt32(): 8, pl.UInt64(): 9, pl.Float32(): 10, pl.Float64(): 11,
 }  # fmt: skip
 _OTHER: Final = {Kind.FLOAT32: 10, Kind.TIMESTAMP: 12, Kind.EPOCH: 13, Kind.DATE: 14, Kind.BINARY: 15, Kind.JSON: 16}
-_LIST, _OBJECT = 17, 18
+_DECIMAL, _LIST, _OBJECT = 17, 18, 19
 """Kinds as the kernel numbers them (native/src/plan.h)."""
 
 _ARROW: Final[dict[pl.DataType, pa.DataType]] = {
@@ -59,11 +59,11 @@ class NativeReader:
 
 
 def native_reader(schema: RecordSchema, *, strict: bool, kernel: Any = native.KERNEL) -> NativeReader | None:
-    """A reader for ``schema``; None without a kernel, or where it does not know one of the types or there are more fields than it takes.
+    """A reader for ``schema``; None without a kernel, or where there are more fields than it takes.
 
     ``strict``: records with fields that the schema does not name, at any level, are not vouched for.
     """
-    if kernel is None or any(_unknown(kind) for _, kind in schema):
+    if kernel is None:
         return None
     fields = tuple(_node(name, kind, strict=strict) for name, kind in schema)
     try:
@@ -73,21 +73,18 @@ def native_reader(schema: RecordSchema, *, strict: bool, kernel: Any = native.KE
     return NativeReader(kernel, plan, schema)
 
 
-def _unknown(kind: Type) -> bool:
-    inner = [kind.item] if kind.item is not None else [inner for _, inner in kind.fields]
-    return kind.kind is Kind.DECIMAL or any(_unknown(each) for each in inner)
-
-
 def _node(name: str, kind: Type, *, strict: bool) -> tuple[Any, ...]:
     children: tuple[tuple[Any, ...], ...] = ()
-    number = _OTHER.get(kind.kind, 0)
+    number, unit = _OTHER.get(kind.kind, 0), kind.unit
     if kind.kind is Kind.LIST and kind.item is not None:
         number, children = _LIST, (_node("", kind.item, strict=strict),)
     elif kind.kind is Kind.OBJECT:
         number, children = _OBJECT, tuple(_node(field, inner, strict=strict) for field, inner in kind.fields)
+    elif kind.kind is Kind.DECIMAL:
+        number, unit = _DECIMAL, kind.wire.precision << 8 | kind.wire.scale
     elif kind.kind is Kind.PLAIN:
         number = _PLAIN[kind.polars]
-    return number, name.encode(), not kind.nullable, strict, kind.unit, children
+    return number, name.encode(), not kind.nullable, strict, unit, children
 
 
 def _array(kind: Type, column: tuple[Any, ...], texts: tuple[pa.Buffer, ...]) -> pa.Array:
@@ -100,4 +97,4 @@ def _array(kind: Type, column: tuple[Any, ...], texts: tuple[pa.Buffer, ...]) ->
         struct = pa.struct([pa.field(name, field.type) for (name, _), field in zip(kind.fields, fields, strict=True)])
         return native.array(struct, rows, validity, nulls=nulls, children=fields)
     more = texts if kind.polars in _IN_VIEWS else ()
-    return native.array(_ARROW[kind.polars], rows, validity, values, *more, nulls=nulls)
+    return native.array(kind.wire if kind.kind is Kind.DECIMAL else _ARROW[kind.polars], rows, validity, values, *more, nulls=nulls)

@@ -60,6 +60,6 @@ class Derive(StageConfig):
             lazy = frame.lazy()
             for step in steps:
                 lazy = lazy.with_columns(step)
-            return Applied(lazy.collect())
+            return Applied(lazy.collect(engine="in-memory"))
 
         return apply

@@ -113,4 +113,9 @@ class Mask(StageConfig):
             return lambda column: column.str.head(self.keep)
         if self.method is Method.KEEP_LAST:
             return hiding.keep_last(self.keep)
-        return lambda column: pl.select(pl.when(column.is_not_null()).then(pl.lit(self.text)).alias(column.name)).to_series()
+        return self._redact
+
+    def _redact(self, column: pl.Series) -> pl.Series:
+        if not column.null_count():
+            return pl.repeat(self.text, len(column), dtype=pl.String, eager=True).alias(column.name)
+        return pl.select(pl.when(column.is_not_null()).then(pl.lit(self.text)).alias(column.name)).to_series()

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Self
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 from polars.exceptions import PolarsError
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from stream.batch import ROW
 from stream.transform.expressions import compile_expression
 from stream.transform.patterns import check_pattern
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
@@ -105,17 +108,43 @@ class Validate(StageConfig):
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:  # noqa: ARG002
         """A function that evaluates all rules at once."""
-        found = [pl.when(broken.fill_null(value=False)).then(pl.lit(reason)) for reason, broken in self._checks(schema)]
-        every = pl.concat_list(found).list.drop_nulls().alias(self.column)
-        first = pl.coalesce(found).alias("reason")
+        reasons, rules = zip(*self._checks(schema), strict=True)
+        # The row's number stands among them so that a rule which looks at no column has a value for each row, too.
+        exprs = [pl.col(ROW), *(broken.alias(str(at)) for at, broken in enumerate(rules))]
+
+        def breaks(frame: pl.DataFrame) -> list[tuple[str, pl.Series]]:
+            # Lazily, so that what rules share, such as the length of a text, is found once.
+            done = frame.lazy().select(exprs).collect(engine="in-memory")
+            return [(reason, done[str(at)]) for at, reason in enumerate(reasons) if done[str(at)].any()]
 
         def mark(frame: pl.DataFrame) -> Applied:
-            return Applied(frame.with_columns(every))
+            return Applied(frame.with_columns(_lists(breaks(frame), frame.height).alias(self.column)))
 
         def reject(frame: pl.DataFrame) -> Applied:
-            return rejecting(frame, frame.select(first).to_series())
+            found = breaks(frame)
+            if not found:
+                return Applied(frame)
+            return rejecting(frame, pl.select(pl.coalesce(pl.when(broken).then(pl.lit(reason)) for reason, broken in found)).to_series())
 
         return mark if self.to is To.COLUMN else reject
+
+
+_BITS: Final = 64
+
+
+def _lists(found: list[tuple[str, pl.Series]], height: int) -> pl.Series:
+    """For each of ``height`` rows the reasons whose rules it breaks. Rows that break the same ones share a list, of which there are few."""
+    if len(found) > _BITS:
+        whens = (pl.when(broken).then(pl.lit(reason)) for reason, broken in found)
+        return pl.select(pl.concat_list(whens).list.drop_nulls()).to_series()
+    if not found:
+        return pl.Series(pa.LargeListArray.from_arrays(np.zeros(height + 1, np.int64), pa.array([], pa.string_view())))
+    bits = pl.repeat(0, height, dtype=pl.UInt64, eager=True)
+    for at, (_, broken) in enumerate(found):
+        bits |= broken.fill_null(value=False).cast(pl.UInt64) * 2**at
+    kinds = bits.unique().sort()
+    lists = [[reason for at, (reason, _) in enumerate(found) if each >> at & 1] for each in kinds]
+    return pl.Series(lists, dtype=pl.List(pl.String)).gather(kinds.search_sorted(bits))
 
 
 def _broken(name: str, dtype: pl.DataType, rules: Rules) -> Iterator[tuple[str, pl.Expr]]:
@@ -123,11 +152,11 @@ def _broken(name: str, dtype: pl.DataType, rules: Rules) -> Iterator[tuple[str, 
     if not rules.null:
         yield "null", column.is_null()
     # No order puts a NaN between two bounds, though Polars sorts it behind all numbers.
-    odd = column.is_nan() if dtype.is_float() else pl.lit(value=False)
-    if rules.min is not None:
-        yield "min", (column < _bound(rules.min, dtype, (*path, "min"))) | odd
-    if rules.max is not None:
-        yield "max", (column > _bound(rules.max, dtype, (*path, "max"))) | odd
+    for rule, bound in (("min", rules.min), ("max", rules.max)):
+        if bound is not None:
+            limit = _bound(bound, dtype, (*path, rule))
+            beyond = column < limit if rule == "min" else column > limit
+            yield rule, beyond | column.is_nan() if dtype.is_float() else beyond
     if rules.one_of is not None:
         yield "one_of", ~column.is_in(_values(rules.one_of, dtype, (*path, "one_of")).implode())
     if rules.matches is not None:

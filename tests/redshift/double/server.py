@@ -219,21 +219,27 @@ class Double:
             {
                 "name": attribute.name,
                 "typeName": TYPE_NAMES.get(names[attribute.type.oid], names[attribute.type.oid]),
-                "length": lengths.get(attribute.name, 0),
+                **lengths.get(attribute.name, {"length": 0}),
             }
             for attribute in prepared.get_attributes()
         ]
         running.rows = [[_field(value) for value in row.values()] for row in found]
 
-    async def _lengths(self, connection: Any, sql: str) -> dict[str, int]:
+    async def _lengths(self, connection: Any, sql: str) -> dict[str, dict[str, int]]:
         head, _, rest = sql.partition(" FROM ")
         if head != "SELECT *":
             return {}
         rows = await connection.fetch(
-            "SELECT attname, atttypmod - 4 AS size FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND atttypmod > 4",
+            "SELECT attname, atttypid = 'numeric'::regtype AS digits, atttypmod - 4 AS size FROM pg_attribute "
+            "WHERE attrelid = to_regclass($1) AND attnum > 0 AND atttypmod > 4",
             rest.partition(" WHERE ")[0],
         )
-        return {row["attname"]: row["size"] for row in rows}
+        return {
+            row["attname"]: {"length": 0, "precision": row["size"] >> 16, "scale": row["size"] & 0xFFFF}
+            if row["digits"]
+            else {"length": row["size"]}
+            for row in rows
+        }
 
     async def _note(self, running: Running, error: LoadError) -> None:
         failed = next(sub for sub in running.subs if sub["Status"] == "STARTED")

@@ -78,14 +78,17 @@ def test_the_statement_that_failed_is_named(monkeypatch):
 
 
 def test_a_result_is_read_to_its_end(monkeypatch):
-    columns = [{"name": "shard", "typeName": "varchar", "length": 128}, {"name": "n", "typeName": "numeric", "precision": 20}]
+    columns = [
+        {"name": "shard", "typeName": "varchar", "length": 128},
+        {"name": "n", "typeName": "numeric", "length": 0, "precision": 20, "scale": 3},
+    ]
     pages = [
         (200, {"Records": [[{"stringValue": "a"}, {"longValue": 1}]], "ColumnMetadata": columns, "NextToken": "more"}),
         (200, {"Records": [[{"isNull": True}, {"booleanValue": False}]], "ColumnMetadata": columns}),
     ]
     found, seen = ask(monkeypatch, pages, lambda client: client.result("a"))
     assert found.rows == (("a", 1), (None, False))
-    assert found.columns == (ColumnInfo("shard", "varchar", 128), ColumnInfo("n", "numeric", 20))
+    assert found.columns == (ColumnInfo("shard", "varchar", 128), ColumnInfo("n", "numeric", 20, 3))
     assert seen[1][1] == {"Id": "a", "NextToken": "more"}
 
 

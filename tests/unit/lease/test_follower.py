@@ -75,6 +75,18 @@ class Unhurried:
         return await self._dynamo.call(operation, table, request)
 
 
+def test_the_tables_beside_the_leases_may_be_called_anything():
+    async def test(fleet):
+        await fleet.join("a")
+        await fleet.go_on(20)
+        assert fleet.holders()["a"] == []
+        assert fleet.dynamo.reports.keys() == {"java", "a"}
+        used = {table for _, table, _ in fleet.dynamo.requests}
+        assert used == {"app", "rules-CoordinatorState", "staff-WorkerMetricStats"}
+
+    play(lambda: Led(beside=("rules-CoordinatorState", "staff-WorkerMetricStats")), test)
+
+
 def test_a_follower_reports_and_takes_nothing_by_itself():
     async def test(fleet):
         await fleet.join("a")

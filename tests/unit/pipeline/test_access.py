@@ -117,6 +117,9 @@ def test_leases_need_their_table_and_its_creation_only_where_it_may_be_created()
     given = [each for each in access(coordination={"native": {"table": "t-1", "create_table": False}}) if each.service == "dynamodb"]
     assert not any("dynamodb:CreateTable" in each.actions for each in given)
     assert given[0].resources == ("arn:aws:dynamodb:eu-west-1:111122223333:table/t-1",)
+    beside = {"table": "t-1", "coordinator_state_table": "rules", "worker_metrics_table": "staff"}
+    named = [each for each in access(coordination={"native": beside}) if each.service == "dynamodb"]
+    assert {each.resources[0].rpartition("/")[2] for each in named} == {"t-1", "rules", "staff"}
 
 
 def test_a_pipeline_over_objects_reads_them_and_no_stream():

@@ -75,6 +75,9 @@ def test_the_lease_table_is_made_by_bootstrap_and_used_by_the_worker():
     assert [allows(each, "dynamodb:UpdateItem", table) for each in (worker, bootstrap)] == [True, False]
     assert [allows(each, "dynamodb:GetItem", f"{table}-CoordinatorState") for each in (worker, bootstrap)] == [True, False]
     assert not allows(bootstrap, "dynamodb:CreateTable", f"{table}-CoordinatorState")
+    others = document(Role.BOOTSTRAP, coordination={"native": {"coordinator_state_table": "rules", "worker_metrics_table": "staff"}})
+    assert "rules" not in str(others)
+    assert "staff" not in str(others)
 
 
 def test_the_tables_of_the_kcl_are_made_by_its_workers_or_by_bootstrap():

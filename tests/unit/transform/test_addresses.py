@@ -1,12 +1,15 @@
 import ipaddress
 
 import polars as pl
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.native import KERNEL
 from stream.transform import bytewise
 from stream.transform.addresses import ip
 
+KERNELS = [pytest.param(None, id="ordinary"), *([pytest.param(KERNEL, id="compiled")] if KERNEL is not None else [])]
 OCTETS = st.sampled_from(["0", "1", "9", "10", "99", "127", "192", "198", "255", "256", "00", "01", "1000", "", "a", "é", " "])
 GROUPS = st.sampled_from([":", "::", "0", "1", "db8", "2001", "ffff", "FE80", "64", "ff9b", "12345", "g", ".", "%1", "1.2.3.4"])
 GROUP_LISTS = st.lists(st.sampled_from(["0", "1", "abcd", "ffff"]), max_size=7).map(":".join)
@@ -34,9 +37,11 @@ def network(text):
     return address.version, str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False))
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.none() | SPELLED, max_size=30))
-def test_every_spelling_is_read_as_python_reads_it(texts):
-    done, reason = ip("", "a").read(pl.Series(texts, dtype=pl.String))
+def test_every_spelling_is_read_as_python_reads_it(kernel, texts):
+    done, reason = ip("", "a", kernel).read(pl.Series(texts, dtype=pl.String))
     for text, row, why in zip(texts, done.rows(named=True), reason, strict=True):
         wanted = None if text is None else network(text)
         assert (row["version"], row["network"]) == (wanted or (None, None)), text
@@ -57,14 +62,27 @@ KINDS = {
 }  # fmt: skip
 
 
-def test_kinds_begin_and_end_where_iana_says():
-    done, _ = ip("", "a").read(pl.Series(list(KINDS)))
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kinds_begin_and_end_where_iana_says(kernel):
+    done, _ = ip("", "a", kernel).read(pl.Series(list(KINDS)))
     assert dict(zip(KINDS, done["kind"], strict=True)) == KINDS
 
 
-def test_both_versions_and_garbage_over_many_pieces():
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_both_versions_and_garbage_over_many_pieces(kernel):
     texts = ["10.0.0.1", "2001:db8::1", None, "nothing", "::ffff:1.2.3.4", "300.1.1.1"]
     times = bytewise.PIECE_ROWS // 2
-    done, reason = ip("", "a").read(pl.Series(texts * times))
+    done, reason = ip("", "a", kernel).read(pl.Series(texts * times))
     assert done["network"].to_list() == ["10.0.0.0/24", "2001:db8::/48", None, None, "::/48", None] * times
     assert reason.is_not_null().to_list() == [False, False, False, True, False, True] * times
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_columns_in_chunks_and_parts_of_them_are_read_like_whole_ones(kernel):
+    texts = ["192.168.100.200", None, "2001:db8:1:2::1", "01.2.3.4", "::ffff:1.2.3.4", "x", "", "fe80::1"]
+    whole = pl.concat([pl.Series(texts), pl.Series(texts[::-1])], rechunk=False)
+    parser = ip("", "a", kernel)
+    single = pl.concat([parser.read(pl.Series([text], dtype=pl.String))[0] for text in whole])
+    assert parser.read(whole)[0].equals(single)
+    assert parser.read(whole[3:9])[0].equals(single[3:9])
+    assert parser.read(whole.clear())[0].equals(single.clear())

@@ -174,6 +174,14 @@ def test_a_decimal_has_room_or_is_refused_in_any_company(text, fits):
     assert decode([b'{"d":' + text + b"}", b"bad"], schema=schema)[1] == {**expected, 1: "json_syntax"}
 
 
+@pytest.mark.parametrize("filler", [0, 100])
+def test_two_columns_that_may_be_null_and_cannot_be_read_in_one_window(filler):
+    schema = parse_schema({"at": "timestamp?", "d": "decimal(4,2)?", "day": "date?"})
+    frame, rejects = decode([b'{"at":"x"}', b'{"d":100}', b'{"day":"y"}', *[b'{"d":1}'] * filler], schema=schema)
+    assert rejects == {0: "wrong_type:at", 1: "wrong_type:d", 2: "wrong_type:day"}
+    assert len(frame) == filler
+
+
 def test_windows_keep_order_across_their_seams():
     schema = parse_schema({"n": "int64"})
     records = [b'{"n":%d}' % n if n % 1000 else b"bad" for n in range(2 * WINDOW_ROWS + 7)]

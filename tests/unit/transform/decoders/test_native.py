@@ -22,7 +22,8 @@ SCHEMA = parse_schema(
     {
         "text": "string?", "whole": "int64?", "small": "int8?", "positive": "uint64?", "real": "float64?", "half": "float32?",
         "flag": "bool?", "day": "date?", "at": "timestamp?", "tick": "timestamp(ms)?", "body": "binary?", "raw": "json?",
-        "größe": "int64?", "many": "list<int64?>?", "deep": "list<list<string>>?",
+        "größe": "int64?", "money": "decimal(6,2)?", "wide": "decimal(38,10)?", "count": "decimal(19,0)?", "share": "decimal(3,3)?",
+        "many": "list<int64?>?", "deep": "list<list<string>>?",
         "one": "object{a: string, b: list<int32>?, c: object{d: bool?}?}?",
         "some": "list<object{a: timestamp?, b: list<object{c: float64}>?}>?",
     }
@@ -55,6 +56,11 @@ numbers = st.one_of(
         ["-0", "-0.0", "0", "00", "1.", ".5", "1e5", "9223372036854775807", "-9223372036854775808", "18446744073709551615", "127"]
     ),
 )
+cents = st.one_of(
+    st.decimals(-10_000, 10_000, places=2).map(str),
+    st.decimals(-1, 1, places=3).map(lambda value: f"{value:f}"),
+    st.decimals(places=1, allow_nan=False, allow_infinity=False).map(lambda value: json.dumps(str(value))),
+)
 values = st.recursive(
     st.one_of(
         texts.map(json.dumps),
@@ -82,6 +88,7 @@ reals = st.lists(st.fixed_dictionaries({"c": st.floats(-9, 9)}), max_size=2)
 fitting: dict[str, st.SearchStrategy[str]] = {
     "text": texts.map(json.dumps), "whole": numbers, "small": numbers, "positive": numbers, "real": numbers, "half": numbers,
     "flag": st.sampled_from(["true", "false", "null"]), "day": moments.map(json.dumps), "at": moments.map(json.dumps), "tick": numbers,
+    "money": st.one_of(numbers, cents), "wide": st.one_of(numbers, cents), "count": numbers, "share": st.one_of(numbers, cents),
     "body": texts.map(json.dumps), "raw": values, "größe": numbers, "many": numbers_list,
     "deep": st.lists(st.lists(texts, max_size=3), max_size=3).map(json.dumps), "one": objects.map(json.dumps),
     "some": st.lists(st.fixed_dictionaries({}, optional={"a": moments, "b": reals}), max_size=3).map(json.dumps),
@@ -141,6 +148,19 @@ def assert_same(quick: Applied, sure: Applied) -> None:
 
 def test_the_kernel_is_there_wherever_it_can_be_compiled() -> None:
     assert native.KERNEL is not None or shutil.which("cc") is None or os.environ.get(native.SWITCH) == "off"
+
+
+DECIMALS = parse_schema({"cents": "decimal(6,2)?", "wide": "decimal(38,19)?", "whole": "decimal(20,0)?", "share": "decimal(3,3)?"})
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([name for name, _ in DECIMALS]), st.one_of(cents, cents, numbers)), max_size=12))
+@example([("whole", "9" * 19), ("whole", "9" * 20), ("whole", "1" + "0" * 19), ("wide", "9" * 19), ("wide", "-" + "9" * 19)])
+@example(
+    [("cents", "9999.99"), ("cents", "10000"), ("cents", "-9999.99"), ("cents", "1.500"), ("cents", "1e1"), ("share", "1"), ("share", "0")]
+)
+def test_decimals_are_those_of_the_ordinary_way(members: list[tuple[str, str]]) -> None:
+    assert_same(*both([f'{{"{name}":{value}}}'.encode() for name, value in members], DECIMALS))
 
 
 @settings(max_examples=300, deadline=None)

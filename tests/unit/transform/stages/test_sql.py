@@ -8,7 +8,7 @@ from stream.transform.decoders.json_lines import JsonLines
 from stream.transform.engine import compile_chain
 from stream.transform.stage import Resources, SchemaMismatch
 from stream.transform.stages.sql import Sql
-from stream.transform.types import parse_schema
+from stream.transform.types import SYSTEM, parse_schema
 from tests.frames import apply, batch, rows, ticks
 
 FRAME = rows({"k": ["b", "a", "b"], "n": [1, 2, 3]})
@@ -39,6 +39,36 @@ def test_rows_come_in_stream_order_with_their_lineage(query, expected):
     got, rejects = apply(sql(query), FRAME)
     assert len(got) == 3 if expected is None else got == expected
     assert not rejects
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * FROM batch WHERE n > 1",
+        "SELECT b.*, t.x FROM batch b LEFT JOIN t ON b.n = t.n",
+        "SELECT b.*, t.* FROM batch b LEFT JOIN t ON b.n = t.n",
+        "SELECT t.*, b.* FROM t LEFT JOIN batch b ON b.n = t.n WHERE b.n > 0",
+        "SELECT * FROM batch NATURAL LEFT JOIN t",
+        "SELECT * REPLACE ('x' AS _shard) FROM batch",
+        "SELECT * EXCLUDE (_sequence), k AS _sequence FROM batch",
+        "SELECT * EXCLUDE (_sequence) RENAME (k AS _sequence) FROM batch",
+        "SELECT k AS _shard, k AS _sequence, _subsequence, _arrival, _row FROM batch",
+        'SELECT "_row", k AS "_shard" FROM batch',
+        "SELECT * FROM batch WHERE n < 2 UNION ALL SELECT k AS a, 'x' AS b, _subsequence, _arrival, _row, k AS c, n FROM batch WHERE n = 3",
+    ],
+)
+def test_no_query_changes_the_lineage_of_a_row(query):
+    table = pl.DataFrame({"n": [3, 2, 1], "x": [30, 20, 10], "y": ["c", "b", "a"]})
+    stage, resources = sql(query, t=table), Resources(tables={"t": table})
+    got = stage.bind(FRAME.schema, resources)(FRAME).frame
+    assert got.height > 0
+    assert got.select(SYSTEM).equals(FRAME.select(SYSTEM).filter(pl.col("_row").is_in(got["_row"].implode())))
+
+
+def test_columns_of_a_reference_table_never_become_lineage():
+    table = pl.DataFrame({"n": [3, 2, 1], "_shard": ["x"] * 3})
+    got = sql("SELECT t.*, b.* FROM t JOIN batch b ON b.n = t.n", t=table).bind(FRAME.schema, Resources(tables={"t": table}))(FRAME).frame
+    assert got["_shard"].to_list() == ["s"] * 3
 
 
 def test_what_the_query_leaves_out_is_filtered_and_lineage_comes_back():

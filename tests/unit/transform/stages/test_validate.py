@@ -36,6 +36,24 @@ def test_each_rule_finds_its_rows(values, rules, bad):
     assert len(got) == len(values) - len(bad)
 
 
+def test_a_condition_about_no_column_holds_for_all_rows_or_none():
+    stage = Validate.model_validate({"where": {"sense": "1 < 0"}})
+    got, rejects = apply(stage, rows({"v": [1, 2]}))
+    assert not got
+    assert rejects == {0: "invalid:sense", 1: "invalid:sense"}
+
+
+def test_the_column_has_all_reasons_of_a_hundred_rules():
+    names = [f"c{at}" for at in range(100)]
+    table = {name: [at, 0, None] for at, name in enumerate(names)}
+    got, _ = reasons(table, {name: {"max": 49} for name in names}, to="column")
+    assert [row["violations"] for row in got] == [[f"invalid:c{at}:max" for at in range(50, 100)], [], []]
+    got, _ = reasons(table, {name: {"max": 9} for name in names}, to="column")
+    assert [row["violations"] for row in got] == [[f"invalid:c{at}:max" for at in range(10, 100)], [], []]
+    got, _ = reasons(table, {name: {"max": 100} for name in names}, to="column")
+    assert [row["violations"] for row in got] == [[], [], []]
+
+
 def test_conditions_over_several_columns():
     stage = Validate.model_validate({"where": {"in_order": "a < b"}})
     got, rejects = apply(stage, rows({"a": [1, 2, None], "b": [2, 1, 1]}))

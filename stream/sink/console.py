@@ -1,0 +1,47 @@
+"""Rows on standard output, for whoever looks on while a pipeline runs."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import polars as pl
+from pydantic import Field
+
+from stream.contracts import CONSOLE
+from stream.sink.encode import Compression, Format
+from stream.sink.objects import ObjectsSinkConfig, SinkConfig
+
+
+class ConsoleSinkConfig(SinkConfig):
+    """Rows as JSON lines on standard output, for runs by hand; not exactly once.
+
+    A unit is printed as a whole before it is sealed. What was printed is not kept: one that a worker had in hand when it died is printed
+    again by the next, and `stream audit verify` cannot look at it. Events go to standard error, so `stream run pipeline.yaml | jq .` works;
+    the run ends when its reader goes. Not with `coordination: kcl`, whose daemon talks with the worker over standard output.
+    """
+
+    kind: ClassVar[str] = "console"
+
+    url: Literal["console:"] = Field(default=CONSOLE, description="Always the same; there is one standard output.")
+    name: str = Field(default="console", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="Name in manifests and metrics.")
+    lineage: bool = Field(default=False, description="Print _shard, _sequence, _subsequence and _arrival, too.")
+
+    def as_files(self) -> ObjectsSinkConfig:
+        """The sink whose files have the bytes that are printed."""
+        return ObjectsSinkConfig(url="memory:", name=self.name, format=Format.NDJSON, compression=Compression.NONE, lineage=self.lineage)
+
+    def check(self, schema: pl.Schema) -> None:
+        """Make sure that rows of ``schema`` (lineage and ``_row`` included) can be printed.
+
+        Raises:
+            SinkMismatch: a column has no representation in JSON, or there is none.
+        """
+        self.as_files().check(schema)
+
+    def key_pattern(self, unit: str) -> str:
+        """See ``SinkConfig``; a name in manifests only."""
+        return self.as_files().key_pattern(unit)
+
+    def most_files(self, partitions: float, encoded_bytes: float) -> float:  # noqa: ARG002
+        """None that is kept."""
+        return 0.0

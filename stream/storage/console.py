@@ -1,0 +1,86 @@
+"""Standard output in the place of a store: what is put is printed, and nothing is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import threading
+from collections.abc import AsyncIterator
+from typing import Final
+
+from stream.contracts import CONSOLE, ObjectInfo, Stored
+from stream.errors import Fatal
+
+STDOUT: Final = 1
+_CHUNK: Final = 4096
+"""Bytes that a pipe takes at once whenever it takes any (POSIX's PIPE_BUF is 512 at least, 4,096 on Linux)."""
+_LOOK: Final = 0.2
+"""Seconds between looks whether anybody still waits for the printing."""
+
+
+class ConsoleStore:
+    """An ``ObjectStore`` that is always empty. What is put into it goes to ``out``, whole, one body after the other.
+
+    It waits for as long as nobody reads. A body of which a part was printed cannot be taken back: whoever puts it again prints it again.
+    """
+
+    def __init__(self, out: int = STDOUT) -> None:
+        self._out = out
+        self._turn = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        """The root, as a person would write it."""
+        return CONSOLE
+
+    async def put(self, key: str, body: bytes) -> None:  # noqa: ARG002 - the name of what is printed is for manifests
+        """Print ``body``.
+
+        Raises:
+            Fatal: standard output is closed, or whoever read it has gone.
+        """
+        given_up = threading.Event()
+        try:
+            await asyncio.to_thread(self._print, body, given_up)
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
+        except OSError as error:
+            msg = f"standard output takes no more rows ({error.strerror}): whoever reads it has to stay until the end"
+            raise Fatal(msg) from error
+
+    def _print(self, body: bytes, given_up: threading.Event) -> None:
+        left = memoryview(body)
+        with self._turn:
+            while left and not given_up.is_set():
+                _, ready, _ = select.select([], [self._out], [], _LOOK)
+                if ready:
+                    left = left[os.write(self._out, left[:_CHUNK]) :]
+
+    async def create(self, key: str, body: bytes) -> str | None:
+        """Print ``body``, for nothing is ever there before; its tag says nothing."""
+        await self.put(key, body)
+        return ""
+
+    async def replace(self, key: str, body: bytes, etag: str) -> str | None:  # noqa: ARG002
+        """None: there is nothing to replace."""
+        return None
+
+    async def get(self, key: str) -> Stored | None:  # noqa: ARG002
+        """None: what was printed is gone."""
+        return None
+
+    async def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:  # noqa: ARG002
+        """Nothing."""
+        nothing: tuple[ObjectInfo, ...] = ()
+        for info in nothing:
+            yield info
+
+    async def read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:  # noqa: ARG002
+        """None: what was printed is gone."""
+        return None
+
+    async def delete(self, key: str) -> None:  # noqa: ARG002
+        """Nothing can be taken back."""
+        return

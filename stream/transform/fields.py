@@ -1,0 +1,106 @@
+r"""Regular expressions whose groups are fields between fixed texts, such as ``^(?P<host>\S+) (?P<took>[0-9]+) ms$``.
+
+Where such an expression matches, a field ends at the first character behind its beginning with which the fixed text after it begins,
+since the field itself cannot hold that character. So the groups are found without an engine, once it is known that the expression matches.
+What matches is asked of the engine, and so is what single parts of an expression can hold. What is not plainly of this kind is none.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+_TOKEN: Final = re.compile(
+    r"""(?P<atom>\\[pP]\{[^}]*\}|\\[a-su-zA-Z]|\[\^?\]?(?:\\.|[^\[\]\\])*\]|\.)
+    |\\(?P<escaped>.)
+    |(?P<times>(?:[*+?]|\{[0-9]+(?:,[0-9]*)?\})\??)
+    |\(\?P?<(?P<name>\w+)>|(?P<open>\(\?:)|(?P<close>\))|(?P<either>\|)
+    |(?P<mark>[\^$(\[{])|(?P<other>.)""",
+    re.DOTALL | re.VERBOSE,
+)
+_ESCAPES: Final = {"t": "\t"}
+_MOST: Final = 64
+"""Fields, as many as the kernel takes."""
+TO_THE_END: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Bytes before the first field, and for each field what separates it from the next, bytes between the two, and its group or None."""
+
+    skip: int
+    fields: tuple[tuple[int, int, str | None], ...]
+
+
+@dataclass(slots=True)
+class _Part:
+    """A fixed text, or a field made of ``atoms``, the parts of the expression that may stand for characters."""
+
+    name: str | None = None
+    text: str = ""
+    atoms: list[str] = field(default_factory=list)
+
+
+def plain_fields(pattern: str) -> Fields | None:
+    """Where the groups of ``pattern``, which is valid, lie in a text that matches; None if that is not plain."""
+    parts = _parts(pattern)
+    if not parts:
+        return None
+    skip = len(parts.pop(0).text) if parts[0].text else 0
+    found: list[tuple[int, int, str | None]] = []
+    for part, behind in zip(parts[::2], [*parts[1::2], _Part()], strict=False):
+        if part.text or (behind.text and _may_hold(part, behind.text[0])):
+            return None
+        found.append((ord(behind.text[0]) if behind.text else TO_THE_END, len(behind.text), part.name))
+    return Fields(skip, tuple(found)) if len(found) <= _MOST else None
+
+
+def _parts(pattern: str) -> list[_Part] | None:
+    """Fixed texts and fields in turn, of an expression that spans the whole text; None if it has anything else."""
+    tokens = list(_TOKEN.finditer(pattern))
+    if tokens[0].group() != "^" or tokens[-1].group() != "$":
+        return None
+    parts, depth = [_Part(text="^")], 0
+    for token, behind in pairwise(tokens[1:]):
+        character = _ESCAPES.get(token["escaped"], token["escaped"]) or token["other"]
+        if token["mark"] or (token["either"] and not depth):
+            return None
+        good = _add_text(parts, character) if character and not depth and not behind["times"] else _add_to_field(parts, token, depth)
+        depth += bool(token["open"] or token["name"]) - bool(token["close"])
+        if not good or (not depth and parts[-1].name and behind["times"]):
+            return None
+    parts[0].text = parts[0].text[1:]
+    return parts if parts[0].text else parts[1:]
+
+
+def _add_text(parts: list[_Part], character: str) -> bool:
+    if parts[-1].text:
+        parts[-1].text += character
+    else:
+        parts.append(_Part(text=character))
+    return character.isascii()
+
+
+def _add_to_field(parts: list[_Part], token: re.Match[str], depth: int) -> bool:
+    last = parts[-1]
+    # Between two fields there must be a text, and in one with a name none with another.
+    if (token["name"] and not last.text) or (last.name and not depth and not token["times"]):
+        return False
+    if last.text:
+        parts.append(_Part(token["name"]))
+    if token["atom"] or token["escaped"] or token["other"]:
+        parts[-1].atoms.append(token.group())
+    return True
+
+
+def _may_hold(part: _Part, character: str) -> bool:
+    """Whether a text that ``part`` matches may have ``character``."""
+    try:
+        return any(pl.Series([character]).str.contains(f"^(?:{atom})$")[0] for atom in part.atoms)
+    except PolarsError:
+        return True

@@ -1,0 +1,78 @@
+import asyncio
+import os
+import threading
+
+import pytest
+
+from stream.errors import Fatal
+from stream.storage.console import ConsoleStore
+from stream.storage.open import open_store
+
+
+@pytest.fixture
+def pipe():
+    ends = list(os.pipe())
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def read_all(reader, size):
+    got = bytearray()
+    while len(got) < size:
+        got += os.read(reader, 65_536)
+    return bytes(got)
+
+
+def test_bodies_larger_than_a_pipe_are_printed_whole_one_after_the_other(pipe):
+    reader, writer = pipe
+    bodies = [bytes([65 + at]) * 300_000 for at in range(4)]
+    got = []
+    thread = threading.Thread(target=lambda: got.append(read_all(reader, 1_200_000)))
+    thread.start()
+
+    async def run():
+        store = ConsoleStore(writer)
+        await asyncio.gather(*(store.put(f"unit-{at}.ndjson", body) for at, body in enumerate(bodies)))
+
+    asyncio.run(run())
+    thread.join()
+    assert sorted(got[0][at : at + 300_000] for at in range(0, 1_200_000, 300_000)) == bodies
+
+
+def test_nothing_is_kept(pipe):
+    async def run():
+        store = ConsoleStore(pipe[1])
+        assert await store.create("a", b"x") is not None
+        assert await store.create("a", b"x") is not None
+        await store.delete("a")
+        assert await store.replace("a", b"y", "") is None
+        assert await store.get("a") is None
+        assert await store.read_range("a", 0, 1, "") is None
+        assert [info async for info in store.list("")] == []
+
+    asyncio.run(run())
+    assert os.read(pipe[0], 10) == b"xx"
+
+
+def test_a_reader_that_has_gone_ends_the_run(pipe):
+    os.close(pipe[0])
+    pipe.pop(0)
+    with pytest.raises(Fatal, match=r"no more rows \(Broken pipe\)"):
+        asyncio.run(ConsoleStore(pipe[0]).put("a", b"x"))
+
+
+def test_who_waits_for_a_reader_that_does_not_read_can_be_stopped(pipe):
+    async def run():
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(ConsoleStore(pipe[1]).put("a", b"x" * 1_000_000))
+            await asyncio.to_thread(os.read, pipe[0], 1)
+            task.cancel()
+        assert task.cancelled()
+
+    asyncio.run(run())
+
+
+def test_its_url_is_that_of_standard_output():
+    assert isinstance(open_store("console:"), ConsoleStore)
+    assert open_store("console:").url == "console:"
