@@ -44,6 +44,7 @@ from stream.audit import spans
 from stream.audit.ledger import read_segment
 from stream.audit.packing import Compression, compressed
 from stream.audit.shape import Shape
+from stream.cli.main import settings_of_libraries
 from stream.worker.auditing import link_of
 from tests.unit.worker.rotel_agent import free_port
 
@@ -139,7 +140,9 @@ def run(variant: str, job: Job, endpoints: Mapping[str, str]) -> Used:
                 sys.exit(f"of {job.records} records the collector has accepted {accepted(job)} spans after {PATIENCE:.0f} s")
             never.wait(0.02)
 
-    return service(job, program=(str(Path(__file__).resolve()), "--worker", variant), more=more, settled=exported)
+    # What `stream run` sets before it loads a library, this worker would set too late.
+    variables = settings_of_libraries({}, len(os.sched_getaffinity(0)))
+    return service(job, program=(str(Path(__file__).resolve()), "--worker", variant), more=more, settled=exported, variables=variables)
 
 
 def accepted(job: Job) -> int:

@@ -27,14 +27,16 @@ from stream.aws.wire import Patience, Wire, open_wire
 from stream.clock import SystemClock
 from stream.contracts import Clock, Shard
 from stream.errors import Fatal
+from stream.native import KERNEL
 
 MAX_RECORDS: Final = 10_000
 """Largest ``Limit`` of GetRecords (Kinesis API reference)."""
 _TARGET: Final = "Kinesis_20131202."
 _PATIENCE: Final = Patience(connect=5, total=120, silence=30)
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=_PATIENCE.total, sock_connect=_PATIENCE.connect, sock_read=_PATIENCE.silence)
-_PARSE_ASIDE: Final = 256 * 1024
-"""Bodies above this size are parsed in a thread: their parsing would keep the event loop for milliseconds."""
+_PARSE_ASIDE: Final = 256 * 2**10 if KERNEL is None else 8 * 2**20
+"""Answers longer than this are read in a thread, to keep the event loop free. The kernel reads four megabytes in a millisecond, in which
+another thread would hardly have begun."""
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 
