@@ -197,7 +197,8 @@ class _Connection(asyncio.BufferedProtocol):
             self.close()
             return
         answer, keep = found
-        if isinstance(answer.body, memoryview):
+        if len(self._place) > _ROOM:
+            # It belongs to the answer, or is more than an idle connection should keep.
             self._place = bytearray(_ROOM)
         self._filled, self._missing = 0, 1
         self.rested = asyncio.get_running_loop().time()
