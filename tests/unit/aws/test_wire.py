@@ -1,13 +1,22 @@
 """HTTP as a server of the worst kind speaks it: in pieces, too short, too late, not at all."""
 
 import asyncio
+import ssl
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from ipaddress import ip_address
 
 import pytest
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.aws.wire import Patience, open_wire, parse
+from stream.clock import SystemClock
 
 HEADERS = {"host": "here", "x-amz-target": "T"}
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -15,7 +24,7 @@ CHUNKED = b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;
 
 
 @asynccontextmanager
-async def server(*answers, kept=20.0):
+async def server(*answers, kept=20.0, tls=None):
     """Gives the n-th request the n-th answer, whatever connection it comes on; None: closes. ``seen`` holds connection and request."""
     seen, waiting, connections = [], list(answers), []
 
@@ -37,9 +46,10 @@ async def server(*answers, kept=20.0):
         finally:
             writer.close()
 
-    running = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = running.sockets[0].getsockname()[1]
-    async with open_wire(f"http://127.0.0.1:{port}/path/", Patience(connect=1.0, total=0.5, silence=0.3, kept=kept)) as wire:
+    running = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    url = f"http{'s' * (tls is not None)}://127.0.0.1:{running.sockets[0].getsockname()[1]}/path/"
+    patience = Patience(connect=1.0, total=0.5, silence=0.3, kept=kept) if tls is None else Patience(connect=10.0, total=20.0)
+    async with open_wire(url, patience) as wire:
         yield wire, seen, connections
     running.close()
     for writer in connections:
@@ -62,6 +72,38 @@ def test_calls_one_after_the_other_use_one_connection_and_arrive_whole():
         assert seen[0][1] == b"POST /path/ HTTP/1.1\r\nhost: here\r\nx-amz-target: T\r\ncontent-length: 3\r\n\r\n"
 
     run(body)
+
+
+def certified(folder):
+    """The context of a server whose certificate, in the file ``c.pem``, is for 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "here")])
+    now = SystemClock().now()
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(hours=1), now + timedelta(hours=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+    own = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "c.pem").write_bytes(made.sign(key, SHA256()).public_bytes(Encoding.PEM))
+    (folder / "k.pem").write_bytes(own)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "c.pem", folder / "k.pem")
+    return context
+
+
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_answers_of_any_length_come_whole_over_tls_too(runner, tmp_path, monkeypatch):
+    tls = certified(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "c.pem"))
+    bodies = [bytes([number]) * size for number, size in enumerate((0, 2, 16_300, 16_384, 65_536, 65_537, 1_000_000, 6_000_000, 3))]
+
+    async def body():
+        answers = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(each), each) for each in bodies]
+        async with server(*answers, CHUNKED, tls=tls) as (wire, seen, _):
+            for each in bodies:
+                assert (await wire.post(HEADERS, b"x")).body == each
+            assert (await wire.post(HEADERS, b"x"))[:2] == (400, b"abcde")
+            assert {number for number, *_ in seen} == {1}
+
+    runner(asyncio.wait_for(body(), 60))
 
 
 def test_calls_side_by_side_get_their_own_answers():
