@@ -170,6 +170,19 @@ def test_a_long_answer_in_pieces_with_pauses_comes_whole_and_its_headers_are_the
     run(body)
 
 
+def test_an_answer_in_chunks_that_does_not_end_is_given_up(monkeypatch):
+    monkeypatch.setattr("stream.aws.wire.MAX_BYTES", 100_000)
+    monkeypatch.setattr("stream.aws.wire._HEAD_BYTES", 1_000)
+    chunk = b"1000\r\n" + b"x" * 4096 + b"\r\n"
+
+    async def body():
+        async with server([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[chunk] * 100]) as (wire, _, _):
+            with pytest.raises(OSError, match="more than 100000 bytes"):
+                await wire.post(HEADERS, b"")
+
+    run(body)
+
+
 def test_silence_ends_a_call_before_its_time_is_over():
     async def body():
         async with server([OK[:-1], b""], OK) as (wire, *_):

@@ -44,3 +44,8 @@ def test_texts_that_are_said_to_be_the_same_are_equal(texts, other_texts, data):
         assert same_texts(column, column)
         assert same_texts(column.filter(mask), column.to_frame().filter(mask).to_series())
         assert same_texts(column.slice(begin, length), column.slice(begin, length))
+
+
+def test_texts_that_look_alike_from_outside_and_lie_elsewhere_are_not_the_same():
+    one, other = (pl.Series(["abcd" + letter * 20]) for letter in "xy")
+    assert not same_texts(one, other)
