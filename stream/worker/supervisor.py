@@ -53,6 +53,8 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 while not self.parts.draining.is_set():
                     self.changed.clear()
+                    # A task cancelled before its first step never comes to its own end, and its shard would count as active for good.
+                    await asyncio.sleep(0)  # noqa: TID251 - lets those begin that were started last, takes no time
                     self._stop_lost()
                     await self._hand_over_idle()
                     for shard in await self._startable():

@@ -59,6 +59,8 @@ class Stream:
         if fate == "drain":
             self.draining.set()
             return None
+        if fate == "work":
+            await asyncio.Event().wait()
         return fate
 
 
@@ -186,3 +188,26 @@ def test_a_lost_lease_ends_the_shard_without_an_alarm(monkeypatch):
     stream, watched = supervise(monkeypatch, {"0": [LeaseLost("gone")], "9": ["drain"]}, PARENT, Shard("s", "9"))
     assert not watched.halted
     assert events.ShardReleased("s", "0", "lease_lost") in stream.told
+
+
+def test_a_lease_that_is_lost_while_its_shard_is_about_to_start_may_come_back(monkeypatch):
+    class Losing(Stream):
+        async def shards(self):
+            if not self.order:
+                self.leases.mine.discard("0")
+                self.leases.listeners[0]()
+            return self.listed
+
+    async def run():
+        stream = Losing({"0": ["work", "drain"]}, [PARENT])
+        stream.leases = Leases(stream.draining, ["0"])
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(Supervisor("s", Start(StartKind.TRIM_HORIZON), stream).run())
+            await settle()
+            assert events.ShardReleased("s", "0", "lease_lost") in stream.told
+            stream.leases.mine.add("0")
+            stream.leases.listeners[0]()
+        return stream.order
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == ["0", "0"]
