@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -56,3 +58,7 @@ def test_kinesis_local(theirs: Peer, name: str) -> None:
 def test_kinesis_local_still_differs(theirs: Peer, name: str) -> None:
     with pytest.raises((AssertionError, ClientError, ResponseParserError, pytest.fail.Exception)):
         BEHAVIOURS[name](theirs)
+    # botocore leaves the socket of a subscription open whose first event it misses; it must not be found in the middle of another test.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
