@@ -168,12 +168,14 @@ class World:
     # --- what came of it --------------------------------------------------------------------------------------------------
 
     def committed(self) -> bool:
-        """Whether the log covers every record put, and the end of every closed shard."""
+        """Whether the log covers every record put and the end of every closed shard, and every shard's chain has begun."""
         manifests = self.manifests()
+        shards = self.shards()
         records = sum(manifest.get("records", 0) for manifest in manifests if manifest["state"] == "sealed")
         ends = sum(manifest["kind"] == "end" for manifest in manifests)
-        closed = sum("EndingSequenceNumber" in shard["SequenceNumberRange"] for shard in self.shards())
-        return records >= self.put_so_far and ends >= closed
+        closed = sum("EndingSequenceNumber" in shard["SequenceNumberRange"] for shard in shards)
+        begun = sum(manifest["kind"] == "genesis" for manifest in manifests)
+        return records >= self.put_so_far and ends >= closed and begun >= len(shards)
 
     def manifests(self) -> list[dict[str, Any]]:
         """Every link of every chain, in no order."""
