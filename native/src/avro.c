@@ -83,13 +83,10 @@ static int put_whole(const avro_node_t *node, text_t *text, size_t width, uint8_
     return 1;
 }
 
-static int put_symbol(run_t *run, const avro_node_t *node, text_t *text, view_t *view) {
+static int read_symbol(run_t *run, const avro_node_t *node, text_t *text, view_t *view) {
     int64_t symbol;
-    if (!read_whole(text, &symbol) || symbol < 0 || symbol >= node->count) return 0;
-    *view = run->plan->symbols[node->first + symbol];
-    if (view->size == NO_SYMBOL) return 0;
-    if (view->size > INLINE) view->buffer = run->table.side_buffer;
-    return 1;
+    return read_whole(text, &symbol) && symbol >= 0 && symbol < node->count &&
+           put_symbol(&run->plan->symbols, &run->table, node->first + symbol, view);
 }
 
 static int read_scalar(run_t *run, const avro_node_t *node, text_t *text, size_t width, uint8_t *values, int64_t row) {
@@ -105,7 +102,7 @@ static int read_scalar(run_t *run, const avro_node_t *node, text_t *text, size_t
     case DOUBLE: return put_double(text, values, row);
     case UUID: return put_uuid(&run->table, text, (view_t *)values + row);
     case DECIMAL: return put_decimal(node, text, values, row);
-    case ENUM: return put_symbol(run, node, text, (view_t *)values + row);
+    case ENUM: return read_symbol(run, node, text, (view_t *)values + row);
     case TEXT: from = read_text(text, &size); break;
     case BYTES: from = read_sized(text, &size); break;
     default: from = read_part(text, size);
@@ -268,17 +265,6 @@ static int decode_rows(run_t *run, const views_t *records) {
     return !run->table.failed;
 }
 
-/* The symbols that are too long to lie in a view stand first in the side buffer. */
-static int copy_symbols(run_t *run) {
-    blob_t *side = &run->table.side;
-    const blob_t *text = &run->plan->text;
-    if (!text->size) return 1;
-    if (!blob_reserve(side, text->size)) return 0;
-    memcpy(side->data, text->data, text->size);
-    side->size = text->size;
-    return 1;
-}
-
 PyObject *kernel_avro(PyObject *module, PyObject *args) {
     (void)module;
     views_t records;
@@ -287,7 +273,8 @@ PyObject *kernel_avro(PyObject *module, PyObject *args) {
     if (!PyArg_ParseTuple(args, "OOO", &capsule, &views, &buffers)) return NULL;
     run.plan = PyCapsule_GetPointer(capsule, AVRO_PLAN_NAME);
     if (run.plan == NULL || !views_open(&records, views, buffers)) return NULL;
-    int good = table_open(&run.table, run.plan->forms, run.plan->form_count, records.rows, records.count) && copy_symbols(&run);
+    int good = table_open(&run.table, run.plan->forms, run.plan->form_count, records.rows, records.count) &&
+               symbols_copy(&run.plan->symbols, &run.table);
     Py_ssize_t rows = records.rows;
     Py_BEGIN_ALLOW_THREADS;
     good = good && decode_rows(&run, &records);

@@ -3,7 +3,7 @@
 #ifndef STREAM_AVRO_H
 #define STREAM_AVRO_H
 
-#include "columns.h"
+#include "symbols.h"
 
 /* The numbers stand in stream/transform/decoders/avro_plan.py too. */
 enum avro_kind {
@@ -38,15 +38,13 @@ typedef struct {
 typedef struct {
     form_t *forms;
     avro_node_t *nodes;
-    view_t *symbols; /* of those not inline ``offset`` leads into ``text``; of those that the columns do not have the size is NO_SYMBOL */
+    symbols_t symbols;
     writer_t *writers;
-    Py_ssize_t form_count, node_count, symbol_count, writer_count;
+    Py_ssize_t form_count, node_count, writer_count;
     size_t head_size;
-    blob_t text;
     PyObject *spec; /* owns the constants */
 } avro_plan_t;
 
-#define NO_SYMBOL UINT32_MAX
 #define AVRO_PLAN_NAME "stream_native.avro_plan"
 
 #endif

@@ -6,9 +6,8 @@ static void plan_free(avro_plan_t *plan) {
     if (plan == NULL) return;
     free(plan->forms);
     free(plan->nodes);
-    free(plan->symbols);
     free(plan->writers);
-    blob_free(&plan->text);
+    symbols_free(&plan->symbols);
     Py_XDECREF(plan->spec);
     free(plan);
 }
@@ -21,27 +20,10 @@ static int refused(const char *what) {
 }
 
 static int add_symbols(avro_plan_t *plan, avro_node_t *node, PyObject *symbols) {
-    node->first = plan->symbol_count;
+    node->first = plan->symbols.count;
     node->count = (int)PyTuple_Size(symbols);
-    view_t *grown = realloc(plan->symbols, (size_t)(node->first + node->count + 1) * sizeof *grown);
-    if (grown == NULL) return PyErr_NoMemory() != NULL;
-    plan->symbols = grown;
-    for (int at = 0; at < node->count; at++) {
-        PyObject *symbol = PyTuple_GetItem(symbols, at);
-        view_t *view = grown + plan->symbol_count++;
-        char *text;
-        Py_ssize_t size;
-        memset(view, 0, sizeof *view);
-        view->size = NO_SYMBOL;
-        if (symbol == Py_None) continue;
-        if (PyBytes_AsStringAndSize(symbol, &text, &size) || size > INT32_MAX / 2 || plan->text.size > INT32_MAX / 2)
-            return refused("a symbol");
-        view_set(view, (const uint8_t *)text, (size_t)size, 0, plan->text.size);
-        if (size <= INLINE) continue;
-        if (!blob_reserve(&plan->text, (size_t)size)) return PyErr_NoMemory() != NULL;
-        memcpy(plan->text.data + plan->text.size, text, (size_t)size);
-        plan->text.size += (size_t)size;
-    }
+    for (int at = 0; at < node->count; at++)
+        if (!symbols_add(&plan->symbols, PyTuple_GetItem(symbols, at))) return 0;
     return 1;
 }
 
@@ -65,18 +47,6 @@ static int add_node(avro_plan_t *plan, avro_node_t *node, PyObject *spec) {
         node->constant = (const uint8_t *)bytes;
         node->size = (size_t)size;
     }
-    return 1;
-}
-
-static int add_form(form_t *form, Py_ssize_t at, Py_ssize_t count, PyObject *spec) {
-    int width;
-    if (!PyTuple_Check(spec) || !PyArg_ParseTuple(spec, "iiin", &form->form, &width, &form->count, &form->first)) return refused("a form");
-    form->width = (size_t)width;
-    if (form->form < VALUES || form->form > FIELDS || (width != 0 && width != 4 && width != 8 && width != 16) || form->count < 0 ||
-        (form->form == ITEMS && (form->count != 1 || width != 8)) || (form->form == VALUES && !width) ||
-        (form->form <= BITS && form->count) || (form->form != VALUES && form->form != ITEMS && width) ||
-        (form->count && (form->first <= at || form->first > count - form->count)))
-        return refused("a form");
     return 1;
 }
 
@@ -164,8 +134,7 @@ static int add_writer(avro_plan_t *plan, Py_ssize_t at, PyObject *spec) {
 }
 
 static int fill(avro_plan_t *plan, PyObject *forms, PyObject *nodes, PyObject *writers) {
-    for (Py_ssize_t at = 0; at < plan->form_count; at++)
-        if (!add_form(plan->forms + at, at, plan->form_count, PyTuple_GetItem(forms, at))) return 0;
+    if (!forms_fill(plan->forms, forms)) return 0;
     for (Py_ssize_t at = 0; at < plan->node_count; at++)
         if (!add_node(plan, plan->nodes + at, PyTuple_GetItem(nodes, at))) return 0;
     for (Py_ssize_t at = 0; at < plan->writer_count; at++)

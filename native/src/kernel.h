@@ -136,6 +136,8 @@ PyObject *kernel_plan(PyObject *module, PyObject *spec);
 PyObject *kernel_decode(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *kernel_avro_plan(PyObject *module, PyObject *spec);
 PyObject *kernel_avro(PyObject *module, PyObject *args);
+PyObject *kernel_protobuf_plan(PyObject *module, PyObject *spec);
+PyObject *kernel_protobuf(PyObject *module, PyObject *args);
 PyObject *kernel_gzip(PyObject *module, PyObject *args);
 PyObject *kernel_delta_integers(PyObject *module, PyObject *args);
 PyObject *kernel_delta_texts(PyObject *module, PyObject *args);

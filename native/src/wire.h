@@ -75,8 +75,10 @@ static inline void put_bit(uint8_t *values, int64_t row, uint64_t bit) { values[
 
 /* An entry of a map as it stands in the record; maps come out in the order of their keys. */
 typedef struct {
-    const uint8_t *key, *value;
-    uint64_t key_size, value_size;
+    const uint8_t *key, *value; /* ``value`` may be NULL */
+    uint64_t key_size;          /* or the key itself, if it is a number */
+    uint64_t value_size;
+    Py_ssize_t node;            /* of the map, where several are read at a time */
 } entry_t;
 
 int entry_push(blob_t *entries, const entry_t *entry);

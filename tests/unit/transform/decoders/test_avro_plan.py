@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from stream import native
-from stream.transform.decoders import avro as avro_decoder
 from stream.transform.decoders.avro import Avro
+from stream.transform.decoders.avro_plan import avro_reader
 from stream.transform.engine import compile_chain
 from stream.transform.stage import Resources
 from stream.transform.values import FIRST_US, LAST_US
 from tests.frames import batch, ticks
 from tests.fuzz.decoders import bent
+from tests.kernel import no_kernel
 
 VERSIONS = [uuid.UUID(int=number) for number in range(1, 4)]
 LONGS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-130, 130))
@@ -126,16 +127,11 @@ def written(schema, data):
 
 def both(options, payloads):
     """What comes out of the decoder with the kernel and without."""
-    made = []
-    kept = avro_decoder.avro_reader
-    for reader in (kept, lambda *_: None):
-        avro_decoder.avro_reader = reader
-        try:
-            chain = compile_chain(Avro.model_validate(options), None, [], Resources(), ticks())
-        finally:
-            avro_decoder.avro_reader = kept
-        made.append(chain.run(batch(payloads), "s"))
-    return made
+    decoder = Avro.model_validate(options)
+    chains = [compile_chain(decoder, None, [], Resources(), ticks())]
+    with no_kernel():
+        chains.append(compile_chain(decoder, None, [], Resources(), ticks()))
+    return [chain.run(batch(payloads), "s") for chain in chains]
 
 
 def assert_same(options, payloads):
@@ -294,13 +290,13 @@ def test_plain_data_do_not_need_the_ordinary_way():
         return
     declared, parsed = decoder.output(None), fastavro.parse_schema(FLIGHT)
 
-    columns, marked = avro_decoder.avro_reader(declared, parsed, {b"": parsed}).read(pl.Series(payloads, dtype=pl.Binary))
+    columns, marked = avro_reader(declared, parsed, {b"": parsed}).read(pl.Series(payloads, dtype=pl.Binary))
 
     assert marked is None
     assert columns["f0"].to_list() == [row["f0"] for row in rows]
     assert columns["f2"].to_list() == [row["f2"] for row in rows]
     old = pl.Series([next(iter(writers)) + each for each in written(older, rows)], dtype=pl.Binary)
-    resolved, marked = avro_decoder.avro_reader(declared, fastavro.parse_schema(newer), writers).read(old)
+    resolved, marked = avro_reader(declared, fastavro.parse_schema(newer), writers).read(old)
     assert marked is None
     assert resolved.select("f0", "f3").equals(columns.select("f0", "f3"))
     assert resolved.select("f4", "f5", "f6").unique().rows() == [(None, True, [])]
