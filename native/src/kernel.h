@@ -95,6 +95,8 @@ typedef struct {
 
 /* Reads up to behind the closing quote; 0 unless the string is valid JSON and valid UTF-8. Surrogates must come in pairs. */
 int read_string(text_t *text, string_t *string);
+/* Whether the bytes are UTF-8 as Python reads it: no surrogates, nothing longer than it need be. */
+int is_utf8(const uint8_t *at, const uint8_t *end);
 /* The meaning of an escaped string appended to ``out``; 0 where there is no memory. */
 int unescape(const string_t *string, blob_t *out);
 /* Behind any JSON value that all readers agree on; 0 for another one, or more than MAX_DEPTH levels. */
@@ -132,6 +134,10 @@ Py_ssize_t base64_decode(const uint8_t *text, size_t size, uint8_t *out);
 PyObject *kernel_page(PyObject *module, PyObject *body);
 PyObject *kernel_plan(PyObject *module, PyObject *spec);
 PyObject *kernel_decode(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *kernel_avro_plan(PyObject *module, PyObject *spec);
+PyObject *kernel_avro(PyObject *module, PyObject *args);
+PyObject *kernel_protobuf_plan(PyObject *module, PyObject *spec);
+PyObject *kernel_protobuf(PyObject *module, PyObject *args);
 PyObject *kernel_gzip(PyObject *module, PyObject *args);
 PyObject *kernel_delta_integers(PyObject *module, PyObject *args);
 PyObject *kernel_delta_texts(PyObject *module, PyObject *args);

@@ -2,10 +2,13 @@
 
 #include "plan.h"
 
+const size_t WIDTHS[KINDS] = {16, 0, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 8, 8, 4, 16, 16, 16, 8, 0};
+
 static void plan_free(plan_t *plan) {
     if (plan == NULL) return;
     for (Py_ssize_t index = 0; index < plan->count; index++) free(plan->nodes[index].token);
     free(plan->nodes);
+    free(plan->forms);
     free(plan);
 }
 
@@ -54,6 +57,8 @@ static int fill(plan_t *plan, Py_ssize_t at, PyObject *spec, Py_ssize_t *next) {
     node->mask = node->size < 8 ? (1ULL << 8 * node->size) - 1 : ~0ULL;
     node->first = *next;
     *next += node->count;
+    int form = node->kind == FLAG ? BITS : node->kind == LIST ? ITEMS : node->kind == OBJECT ? FIELDS : VALUES;
+    plan->forms[at] = (form_t){form, node->count, WIDTHS[node->kind], node->first};
     for (int index = 0; index < node->count; index++)
         if (!fill(plan, node->first + index, PyTuple_GetItem(children, index), next)) return 0;
     return 1;
@@ -64,7 +69,8 @@ PyObject *kernel_plan(PyObject *module, PyObject *spec) {
     Py_ssize_t count = nodes_in(spec, 0), next = 1;
     if (count < 0) return NULL;
     plan_t *plan = calloc(1, sizeof *plan);
-    if (plan == NULL || (plan->nodes = calloc((size_t)count, sizeof *plan->nodes)) == NULL) {
+    if (plan == NULL || (plan->nodes = calloc((size_t)count, sizeof *plan->nodes)) == NULL ||
+        (plan->forms = calloc((size_t)count, sizeof *plan->forms)) == NULL) {
         plan_free(plan);
         return PyErr_NoMemory();
     }

@@ -3,7 +3,7 @@
 #ifndef STREAM_PLAN_H
 #define STREAM_PLAN_H
 
-#include "kernel.h"
+#include "columns.h"
 
 /* The numbers stand in stream/transform/decoders/native.py too. Kinds from LIST on have children. */
 enum kind {
@@ -18,6 +18,9 @@ enum kind {
 };
 enum { MAX_FIELDS = 1024 };
 
+/* Bytes of a value by kind. */
+extern const size_t WIDTHS[KINDS];
+
 typedef struct {
     int kind, required, strict, count;
     int64_t unit;
@@ -29,6 +32,7 @@ typedef struct {
 
 typedef struct {
     node_t *nodes;
+    form_t *forms; /* of their columns */
     Py_ssize_t count;
 } plan_t;
 

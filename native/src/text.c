@@ -40,7 +40,7 @@ static inline const uint8_t *plain(const uint8_t *at, const uint8_t *limit, unsi
     return at;
 }
 
-static int is_utf8(const uint8_t *at, const uint8_t *end) {
+int is_utf8(const uint8_t *at, const uint8_t *end) {
     while (at < end) {
         uint8_t first = *at++;
         int more, least = 0x80, most = 0xBF;

@@ -1,21 +1,17 @@
 """JSON records to typed columns by the compiled kernel, as far as it vouches for them.
 
-For each record the kernel either gives the values that ``json`` declares, complete and of the declared types, or marks the record; what it
-marks is read by ``rows.Reader``, which alone says why a record is bad. It vouches only for records on which no two JSON readers differ, so
-columns, rejects and reasons are the same with the kernel and without; tests compare them.
+What the kernel marks is read by ``rows.Reader``, which alone says why a record is bad. It vouches only for records on which no two JSON
+readers differ.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from stream import native
+from stream.transform.decoders.columns import KernelReader
 from stream.transform.types import Kind, RecordSchema, Type
 
 _PLAIN: Final = {
@@ -26,39 +22,8 @@ _OTHER: Final = {Kind.FLOAT32: 10, Kind.TIMESTAMP: 12, Kind.EPOCH: 13, Kind.DATE
 _DECIMAL, _LIST, _OBJECT = 17, 18, 19
 """Kinds as the kernel numbers them (native/src/plan.h)."""
 
-_ARROW: Final[dict[pl.DataType, pa.DataType]] = {
-    pl.String(): pa.string_view(), pl.Binary(): pa.binary_view(), pl.Boolean(): pa.bool_(), pl.Int8(): pa.int8(), pl.Int16(): pa.int16(),
-    pl.Int32(): pa.int32(), pl.Int64(): pa.int64(), pl.UInt8(): pa.uint8(), pl.UInt16(): pa.uint16(), pl.UInt32(): pa.uint32(),
-    pl.UInt64(): pa.uint64(), pl.Float32(): pa.float32(), pl.Float64(): pa.float64(), pl.Date(): pa.date32(),
-    pl.Datetime("us", "UTC"): pa.timestamp("us", "UTC"),
-}  # fmt: skip
-_IN_VIEWS: Final = {pl.String(), pl.Binary()}
 
-
-@dataclass(frozen=True, slots=True)
-class NativeReader:
-    """Reads records of one schema; thread-safe, and lets other threads run meanwhile."""
-
-    kernel: Any
-    plan: Any
-    schema: RecordSchema
-
-    def read(self, records: pl.Series) -> tuple[pl.DataFrame, npt.NDArray[np.bool_] | None]:
-        """The schema's columns, a row for each of ``records`` (Binary, no nulls), and which rows the kernel does not vouch for.
-
-        Rows that are marked are null in all columns; None where none is marked.
-        """
-        views, data = native.views(records)
-        bad, wrong, side, (_, _, _, _, columns) = self.kernel.decode(self.plan, views, data)
-        texts = (*data, pa.py_buffer(side))
-        made = [
-            native.series(name, _array(kind, column, texts)).cast(kind.polars)
-            for (name, kind), column in zip(self.schema, columns, strict=True)
-        ]
-        return pl.DataFrame(made), np.frombuffer(bad, np.bool_) if wrong else None
-
-
-def native_reader(schema: RecordSchema, *, strict: bool, kernel: Any = native.KERNEL) -> NativeReader | None:
+def native_reader(schema: RecordSchema, *, strict: bool, kernel: Any = native.KERNEL) -> KernelReader | None:
     """A reader for ``schema``; None without a kernel, or where there are more fields than it takes.
 
     ``strict``: records with fields that the schema does not name, at any level, are not vouched for.
@@ -70,7 +35,7 @@ def native_reader(schema: RecordSchema, *, strict: bool, kernel: Any = native.KE
         plan = kernel.plan((_OBJECT, b"", True, strict, 1, fields))
     except ValueError:
         return None
-    return NativeReader(kernel, plan, schema)
+    return KernelReader(kernel.decode, plan, pl.Schema(schema.polars()))
 
 
 def _node(name: str, kind: Type, *, strict: bool) -> tuple[Any, ...]:
@@ -85,16 +50,3 @@ def _node(name: str, kind: Type, *, strict: bool) -> tuple[Any, ...]:
     elif kind.kind is Kind.PLAIN:
         number = _PLAIN[kind.polars]
     return number, name.encode(), not kind.nullable, strict, unit, children
-
-
-def _array(kind: Type, column: tuple[Any, ...], texts: tuple[pa.Buffer, ...]) -> pa.Array:
-    rows, nulls, validity, values, children = column
-    if kind.kind is Kind.LIST and kind.item is not None:
-        items = _array(kind.item, children[0], texts)
-        return native.array(pa.large_list(items.type), rows, validity, values, nulls=nulls, children=[items])
-    if kind.kind is Kind.OBJECT:
-        fields = [_array(inner, child, texts) for (_, inner), child in zip(kind.fields, children, strict=True)]
-        struct = pa.struct([pa.field(name, field.type) for (name, _), field in zip(kind.fields, fields, strict=True)])
-        return native.array(struct, rows, validity, nulls=nulls, children=fields)
-    more = texts if kind.polars in _IN_VIEWS else ()
-    return native.array(kind.wire if kind.kind is Kind.DECIMAL else _ARROW[kind.polars], rows, validity, values, *more, nulls=nulls)
