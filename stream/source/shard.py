@@ -64,6 +64,10 @@ class Hold:
         return size
 
 
+_LITTLE: Final = TURN_BYTES // 8
+"""Bytes of a page behind which others come next, so that those that walk through hours without records are not kept waiting."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     raw: RawPage
@@ -159,10 +163,10 @@ class ShardReader:
             self._source.emit(BudgetWaited(self._shard.stream, self._shard.shard_id, seconds))
 
     def _go_on_or_let_others(self, page: Page) -> None:
-        """Readers at their tips take what comes, however many they are: it is little at a time."""
+        """Readers at their tips take what comes, however many they are: it is little at a time. So it is where a shard holds little."""
         self._behind = page.behind_ms > 0
         self._fetched += page.held
-        if not self._behind or self._fetched >= TURN_BYTES:
+        if not self._behind or page.held < _LITTLE or self._fetched >= TURN_BYTES:
             self._fetched = 0
             self._source.budget.turns.end(self)
 

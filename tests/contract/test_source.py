@@ -561,10 +561,14 @@ class Several:
         assert sum(task.done() for task in self.asked) == count
 
 
+SOME: list[bytes] = [bytes(TURN_BYTES // 16)] * 6
+"""Two pages, each less than a turn and more than next to nothing."""
+
+
 def test_of_many_shards_that_are_behind_a_few_are_read_at_a_time(aws_env: None) -> None:
     async def body(world: World) -> None:
         for at in range(FEWEST_TURNS + 2):
-            world.fake.put(f"shardId-{at:012}", *BODIES[:6])
+            world.fake.put(f"shardId-{at:012}", *SOME)
         async with asyncio.TaskGroup() as group:
             several = Several(world, FEWEST_TURNS + 2, group)
             several.ask(*range(FEWEST_TURNS + 2))
@@ -573,13 +577,13 @@ def test_of_many_shards_that_are_behind_a_few_are_read_at_a_time(aws_env: None) 
             await several.got(FEWEST_TURNS + 1)
             await several.readers[1].aclose()
             await several.got(FEWEST_TURNS + 2)
-            world.fake.put(S0, *BODIES[6:8])
+            world.fake.put(S0, *BODIES[:2])
             assert (await several.page(0)).batch.rows == 2  # and needs no turn for what comes now
         assert {event.shard for event in world.of(BudgetWaited)} >= {f"shardId-{FEWEST_TURNS + more:012}" for more in (0, 1)}
         for reader in several.readers:
             await reader.aclose()
 
-    run(aws_env, body, limit=2**20)
+    run(aws_env, body, limit=FEWEST_TURNS * TURN_BYTES)
 
 
 def test_whoever_has_fetched_enough_lets_others_go_first(aws_env: None) -> None:
@@ -596,13 +600,31 @@ def test_whoever_has_fetched_enough_lets_others_go_first(aws_env: None) -> None:
         for reader in several.readers:
             await reader.aclose()
 
-    run(aws_env, body, limit=2**20)
+    run(aws_env, body, limit=FEWEST_TURNS * TURN_BYTES)
+
+
+@pytest.mark.parametrize("bodies", [[], BODIES], ids=["nothing", "little"])
+def test_shards_that_are_behind_and_bring_next_to_nothing_do_not_wait_for_each_other(aws_env: None, bodies: list[bytes]) -> None:
+    async def body(world: World) -> None:
+        world.fake.behind = 60_000
+        for at in range(3 * FEWEST_TURNS):
+            world.fake.put(f"shardId-{at:012}", *bodies)
+        async with asyncio.TaskGroup() as group:
+            several = Several(world, 3 * FEWEST_TURNS, group)
+            several.ask(*range(3 * FEWEST_TURNS))
+            await several.got(3 * FEWEST_TURNS)
+            several.ask(*range(3 * FEWEST_TURNS))
+            await several.got(6 * FEWEST_TURNS)
+        for reader in several.readers:
+            await reader.aclose()
+
+    run(aws_env, body, limit=FEWEST_TURNS * TURN_BYTES)
 
 
 def test_whoever_failed_lets_others_go_first(aws_env: None) -> None:
     async def body(world: World) -> None:
         for at in range(FEWEST_TURNS + 1):
-            world.fake.put(f"shardId-{at:012}", *BODIES[:6])
+            world.fake.put(f"shardId-{at:012}", *SOME)
         async with asyncio.TaskGroup() as group:
             several = Several(world, FEWEST_TURNS + 1, group)
             several.ask(*range(FEWEST_TURNS))
@@ -619,4 +641,4 @@ def test_whoever_failed_lets_others_go_first(aws_env: None) -> None:
         for reader in several.readers:
             await reader.aclose()
 
-    run(aws_env, body, limit=2**20)
+    run(aws_env, body, limit=FEWEST_TURNS * TURN_BYTES)
