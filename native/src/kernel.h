@@ -95,8 +95,12 @@ typedef struct {
 
 /* Reads up to behind the closing quote; 0 unless the string is valid JSON and valid UTF-8. Surrogates must come in pairs. */
 int read_string(text_t *text, string_t *string);
+/* Whether the bytes are UTF-8 as Python reads it: no surrogates, nothing longer than it need be. */
+int is_utf8(const uint8_t *at, const uint8_t *end);
 /* The meaning of an escaped string appended to ``out``; 0 where there is no memory. */
 int unescape(const string_t *string, blob_t *out);
+/* An escaped string with its quotes appended to ``out``, and nothing escaped that need not be; 0 where there is no memory. */
+int escape_again(const string_t *string, blob_t *out);
 /* Behind any JSON value that all readers agree on; 0 for another one, or more than MAX_DEPTH levels. */
 int skip_value(text_t *text, int depth);
 enum { MAX_DEPTH = 100 };

@@ -23,7 +23,7 @@ _PLAIN: Final = {
     pl.UInt32(): 8, pl.UInt64(): 9, pl.Float32(): 10, pl.Float64(): 11,
 }  # fmt: skip
 _OTHER: Final = {Kind.FLOAT32: 10, Kind.TIMESTAMP: 12, Kind.EPOCH: 13, Kind.DATE: 14, Kind.BINARY: 15, Kind.JSON: 16}
-_DECIMAL, _LIST, _OBJECT = 17, 18, 19
+_DECIMAL, _LIST, _OBJECT = 17, 20, 21
 """Kinds as the kernel numbers them (native/src/plan.h)."""
 
 _ARROW: Final[dict[pl.DataType, pa.DataType]] = {
@@ -50,12 +50,27 @@ class NativeReader:
         """
         views, data = native.views(records)
         bad, wrong, side, (_, _, _, _, columns) = self.kernel.decode(self.plan, views, data)
-        texts = (*data, pa.py_buffer(side))
-        made = [
-            native.series(name, _array(kind, column, texts)).cast(kind.polars)
-            for (name, kind), column in zip(self.schema, columns, strict=True)
-        ]
-        return pl.DataFrame(made), np.frombuffer(bad, np.bool_) if wrong else None
+        return _frame(self.schema, columns, (*data, pa.py_buffer(side))), np.frombuffer(bad, np.bool_) if wrong else None
+
+
+@dataclass(frozen=True, slots=True)
+class LinesReader:
+    """Reads records with an object of one schema on each line; thread-safe, and lets other threads run meanwhile."""
+
+    kernel: Any
+    plan: Any
+    schema: RecordSchema
+
+    def read(self, records: pl.Series) -> tuple[pl.DataFrame, npt.NDArray[np.int64], npt.NDArray[np.bool_] | None]:
+        """The schema's columns, a row for each line; how many rows each of ``records`` has; and which the kernel does not vouch for.
+
+        Records that are marked have no rows; None where none is marked.
+        """
+        views, data = native.views(records)
+        bad, wrong, side, (_, _, _, ends, ((_, _, _, _, columns),)) = self.kernel.decode(self.plan, views, data)
+        frame = _frame(self.schema, columns, (*data, pa.py_buffer(side)))
+        bounds = np.frombuffer(ends, np.int64)
+        return frame, bounds[1:] - bounds[:-1], np.frombuffer(bad, np.bool_) if wrong else None
 
 
 def native_reader(schema: RecordSchema, *, strict: bool, kernel: Any = native.KERNEL) -> NativeReader | None:
@@ -63,14 +78,33 @@ def native_reader(schema: RecordSchema, *, strict: bool, kernel: Any = native.KE
 
     ``strict``: records with fields that the schema does not name, at any level, are not vouched for.
     """
+    plan = _plan(_record(schema, strict=strict), kernel)
+    return None if plan is None else NativeReader(kernel, plan, schema)
+
+
+def native_lines(schema: RecordSchema, *, strict: bool, kernel: Any = native.KERNEL) -> LinesReader | None:
+    """As ``native_reader``, for records that have such an object on each line."""
+    plan = _plan((_LIST, b"", True, strict, 1, (_record(schema, strict=strict),)), kernel)
+    return None if plan is None else LinesReader(kernel, plan, schema)
+
+
+def _plan(spec: tuple[Any, ...], kernel: Any) -> Any:
     if kernel is None:
         return None
-    fields = tuple(_node(name, kind, strict=strict) for name, kind in schema)
     try:
-        plan = kernel.plan((_OBJECT, b"", True, strict, 1, fields))
+        return kernel.plan(spec)
     except ValueError:
         return None
-    return NativeReader(kernel, plan, schema)
+
+
+def _record(schema: RecordSchema, *, strict: bool) -> tuple[Any, ...]:
+    return _OBJECT, b"", True, strict, 1, tuple(_node(name, kind, strict=strict) for name, kind in schema)
+
+
+def _frame(schema: RecordSchema, columns: tuple[Any, ...], texts: tuple[pa.Buffer, ...]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [native.series(name, _array(kind, column, texts)).cast(kind.polars) for (name, kind), column in zip(schema, columns, strict=True)]
+    )
 
 
 def _node(name: str, kind: Type, *, strict: bool) -> tuple[Any, ...]:
