@@ -109,7 +109,7 @@ static int put_text(table_t *table, view_t *view, const string_t *string) {
     return 1;
 }
 
-static int put_bytes(table_t *table, view_t *view, const string_t *string) {
+int put_bytes(table_t *table, view_t *view, const string_t *string) {
     size_t size = (size_t)(string->close - string->begin), begin = table->side.size;
     if (string->escaped || begin + size > INT32_MAX) return 0;
     if (!blob_reserve(&table->side, size / 4 * 3 + 64)) return !(table->failed = 1);
@@ -172,6 +172,22 @@ static int put_decimal(const node_t *node, uint8_t *values, int64_t row, const n
 #endif
 }
 
+static int put_real(const node_t *node, uint8_t *values, int64_t row, const number_t *number) {
+    double real;
+    if (!number_real(number, &real)) return 0;
+    if (node->kind == FLOAT64) {
+        ((double *)values)[row] = real;
+        return 1;
+    }
+    ((float *)values)[row] = (float)real;
+    return isfinite((float)real);
+}
+
+int put_number(const node_t *node, uint8_t *values, int64_t row, const number_t *number) {
+    if (node->kind == FLOAT32 || node->kind == FLOAT64) return put_real(node, values, row, number);
+    return node->kind == DECIMAL ? put_decimal(node, values, row, number) : put_integer(node, values, row, number);
+}
+
 static int read_text_value(run_t *run, text_t *text, const node_t *node, uint8_t *values, int64_t row) {
     string_t string;
     view_t *view = (view_t *)values + row;
@@ -188,7 +204,6 @@ static int read_text_value(run_t *run, text_t *text, const node_t *node, uint8_t
 
 static int read_scalar(run_t *run, text_t *text, const node_t *node, uint8_t *values, int64_t row, int depth) {
     number_t number;
-    double real;
     switch (node->kind) {
     case TEXT: case BINARY: case STAMP: case DAY:
         return read_text_value(run, text, node, values, row);
@@ -206,18 +221,8 @@ static int read_scalar(run_t *run, text_t *text, const node_t *node, uint8_t *va
             return literal(text, "true", 4);
         }
         return literal(text, "false", 5);
-    case FLOAT32: case FLOAT64:
-        if (!read_number(text, &number) || !number_real(&number, &real)) return 0;
-        if (node->kind == FLOAT64) ((double *)values)[row] = real;
-        else {
-            ((float *)values)[row] = (float)real;
-            if (!isfinite((float)real)) return 0;
-        }
-        return 1;
-    case DECIMAL:
-        return read_number(text, &number) && put_decimal(node, values, row, &number);
     default:
-        return read_number(text, &number) && put_integer(node, values, row, &number);
+        return read_number(text, &number) && put_number(node, values, row, &number);
     }
 }
 

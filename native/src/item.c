@@ -34,7 +34,7 @@ static int put_string(item_t *item) {
     return put(item->out, string.begin - 1, (size_t)(string.close - string.begin) + 2);
 }
 
-static int put_number(item_t *item) {
+static int put_digits(item_t *item) {
     string_t string;
     number_t number;
     if (!next_is(item->text, '"') || !read_string(item->text, &string)) return 0;
@@ -95,7 +95,7 @@ static int put_members(item_t *item, int depth) {
 static int put_of_kind(item_t *item, const uint8_t *kind, size_t size, int depth) {
     if (size == 4 && !memcmp(kind, "BOOL", 4)) return put_flag(item);
     if (size == 4 && !memcmp(kind, "NULL", 4)) return skip_value(item->text, depth) && put(item->out, "null", 4);
-    int (*scalar)(item_t *) = *kind == 'N' ? put_number : *kind == 'S' || *kind == 'B' ? put_string : NULL;
+    int (*scalar)(item_t *) = *kind == 'N' ? put_digits : *kind == 'S' || *kind == 'B' ? put_string : NULL;
     if (scalar != NULL && size == 1) return scalar(item);
     if (scalar != NULL && size == 2 && kind[1] == 'S') return put_list(item, scalar, depth);
     if (size == 1 && *kind == 'L') return put_list(item, NULL, depth);

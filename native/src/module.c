@@ -22,6 +22,10 @@ static PyMethodDef methods[] = {
      "line, blank lines aside. ``bad``: a byte per row, 1 where the kernel does not vouch for the row, whose values are then null and whose\n"
      "list is empty; ``wrong`` counts them. ``side`` is one more buffer for views of text. A column is\n"
      "(rows, nulls, validity, values, children)."},
+    {"separated", kernel_separated, METH_VARARGS,
+     "separated(plan, views, buffers, separator, quote, header, places, words) -> (bad, wrong, side, columns)\n\n"
+     "As ``decode``, of records with separated values on each line, blank lines aside. ``places``: the column of each field, or -1.\n"
+     "``header``: the first line of each record, or None. ``words``: texts that mean null."},
     {"gzip", kernel_gzip, METH_VARARGS,
      "gzip(head, blocks, tail) -> bytes\n\n"
      "``head``, messages and ``tail`` as one gzip member. A block is (pieces, chosen, start, count): pieces are bytes that its messages share\n"

@@ -48,6 +48,12 @@ typedef struct {
 int read_stamp(const uint8_t *text, size_t size, int64_t *micros);
 int read_day(const uint8_t *text, size_t size, int32_t *days);
 
+/* A number into row ``row`` of a column of numbers, as the column's kind has it; 0 where it does not fit. */
+int put_number(const node_t *node, uint8_t *values, int64_t row, const number_t *number);
+#define IS_WHOLE(kind) (((kind) >= INT8 && (kind) <= UINT64) || (kind) == EPOCH)
+/* The bytes that canonical base64 stands for; 0 for another text. */
+int put_bytes(table_t *table, view_t *view, const string_t *string);
+
 /* An item's plain JSON appended to ``out``; 0 where it is no item, or its names are too many or not all different. */
 int read_item(text_t *text, blob_t *out, int depth);
 /* Behind an object of objects. */

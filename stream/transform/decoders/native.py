@@ -26,6 +26,9 @@ _OTHER: Final = {Kind.FLOAT32: 10, Kind.TIMESTAMP: 12, Kind.EPOCH: 13, Kind.DATE
 _DECIMAL, _LIST, _OBJECT = 17, 20, 21
 """Kinds as the kernel numbers them (native/src/plan.h)."""
 
+_MOST_NULLS: Final = 64
+"""Words for null that the kernel takes."""
+
 _ARROW: Final[dict[pl.DataType, pa.DataType]] = {
     pl.String(): pa.string_view(), pl.Binary(): pa.binary_view(), pl.Boolean(): pa.bool_(), pl.Int8(): pa.int8(), pl.Int16(): pa.int16(),
     pl.Int32(): pa.int32(), pl.Int64(): pa.int64(), pl.UInt8(): pa.uint8(), pl.UInt16(): pa.uint16(), pl.UInt32(): pa.uint32(),
@@ -73,6 +76,31 @@ class LinesReader:
         return frame, bounds[1:] - bounds[:-1], np.frombuffer(bad, np.bool_) if wrong else None
 
 
+@dataclass(frozen=True, slots=True)
+class SeparatedReader:
+    """As ``LinesReader``, for lines of separated values; ``nulls`` are texts that mean null."""
+
+    kernel: Any
+    plan: Any
+    schema: RecordSchema
+    delimiter: str
+    quote: str
+    nulls: tuple[bytes, ...]
+
+    def read(
+        self, records: pl.Series, header: bytes | None, places: tuple[int, ...]
+    ) -> tuple[pl.DataFrame, npt.NDArray[np.int64], npt.NDArray[np.bool_] | None]:
+        """As ``LinesReader.read``. ``places``: the column of each field of a line, or -1; ``header``: the line that begins each record."""
+        views, data = native.views(records)
+        marks = ord(self.delimiter), ord(self.quote)
+        bad, wrong, side, (_, _, _, ends, ((_, _, _, _, columns),)) = self.kernel.separated(
+            self.plan, views, data, *marks, header, places, self.nulls
+        )
+        bounds = np.frombuffer(ends, np.int64)
+        frame = _frame(self.schema, columns, (*data, pa.py_buffer(side)))
+        return frame, bounds[1:] - bounds[:-1], np.frombuffer(bad, np.bool_) if wrong else None
+
+
 def native_reader(schema: RecordSchema, *, strict: bool, kernel: Any = native.KERNEL) -> NativeReader | None:
     """A reader for ``schema``; None without a kernel, or where there are more fields than it takes.
 
@@ -86,6 +114,16 @@ def native_lines(schema: RecordSchema, *, strict: bool, kernel: Any = native.KER
     """As ``native_reader``, for records that have such an object on each line."""
     plan = _plan((_LIST, b"", True, strict, 1, (_record(schema, strict=strict),)), kernel)
     return None if plan is None else LinesReader(kernel, plan, schema)
+
+
+def native_separated(
+    schema: RecordSchema, delimiter: str, quote: str, nulls: tuple[str, ...], kernel: Any = native.KERNEL
+) -> SeparatedReader | None:
+    """A reader of lines of separated values; None without a kernel, or where there are more columns or words for null than it takes."""
+    plan = _plan((_LIST, b"", True, False, 1, (_record(schema, strict=False),)), kernel)
+    if plan is None or len(nulls) > _MOST_NULLS:
+        return None
+    return SeparatedReader(kernel, plan, schema, delimiter, quote, tuple(word.encode() for word in nulls))
 
 
 def _plan(spec: tuple[Any, ...], kernel: Any) -> Any:
