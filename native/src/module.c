@@ -26,6 +26,10 @@ static PyMethodDef methods[] = {
      "separated(plan, views, buffers, separator, quote, header, places, words) -> (bad, wrong, side, columns)\n\n"
      "As ``decode``, of records with separated values on each line, blank lines aside. ``places``: the column of each field, or -1.\n"
      "``header``: the first line of each record, or None. ``words``: texts that mean null."},
+    {"gunzip", kernel_gunzip, METH_VARARGS,
+     "gunzip(views, buffers, start, most, bytes, ratio) -> (stop, bad, (views, data))\n\n"
+     "What is in gzip files, from row ``start`` on and until it is more than ``most`` bytes, but one file at least. ``bad``: a byte per row, 1\n"
+     "where the kernel does not vouch for it, or more than ``bytes`` or ``ratio`` times its size would come out; what it gives is empty then."},
     {"gzip", kernel_gzip, METH_VARARGS,
      "gzip(head, blocks, tail) -> bytes\n\n"
      "``head``, messages and ``tail`` as one gzip member. A block is (pieces, chosen, start, count): pieces are bytes that its messages share\n"
