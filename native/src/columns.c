@@ -2,6 +2,32 @@
 
 #include "columns.h"
 
+static int is_form(const form_t *form, int width, Py_ssize_t at, Py_ssize_t count) {
+    if (form->count < 0 || (form->count && (form->first <= at || form->first > count - form->count))) return 0;
+    switch (form->form) {
+    case VALUES: return !form->count && (width == 4 || width == 8 || width == 16);
+    case BITS: return !form->count && !width;
+    case ITEMS: return form->count == 1 && width == (int)sizeof(int64_t);
+    case FIELDS: return form->count && !width;
+    default: return 0;
+    }
+}
+
+int forms_fill(form_t *forms, PyObject *specs) {
+    Py_ssize_t count = PyTuple_Size(specs);
+    for (Py_ssize_t at = 0; at < count; at++) {
+        form_t *form = forms + at;
+        PyObject *spec = PyTuple_GetItem(specs, at);
+        int width;
+        if (!PyTuple_Check(spec)) PyErr_SetString(PyExc_TypeError, "a form is a tuple");
+        else if (PyArg_ParseTuple(spec, "iiin", &form->form, &width, &form->count, &form->first) && !is_form(form, width, at, count))
+            PyErr_SetString(PyExc_ValueError, "a form is (form, width, count, first)");
+        if (PyErr_Occurred()) return 0;
+        form->width = (size_t)width;
+    }
+    return 1;
+}
+
 /* Makes room for ``rows`` rows in a column and in those that have as many. */
 static int widen(table_t *table, Py_ssize_t at, int64_t rows) {
     const form_t *form = table->forms + at;

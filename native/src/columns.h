@@ -15,6 +15,9 @@ typedef struct {
     Py_ssize_t first; /* of its children */
 } form_t;
 
+/* From tuples (form, width, count, first) into as many forms; 0 and an exception if they are no such tree. */
+int forms_fill(form_t *forms, PyObject *specs);
+
 /* The rows of one column so far. All bits and values that nobody set are zero: null. */
 typedef struct {
     blob_t values;   /* values or bits; of a list the ends of its rows, 64 bits each, behind a zero */

@@ -30,6 +30,18 @@ static PyMethodDef methods[] = {
      "gunzip(views, buffers, start, most, bytes, ratio) -> (stop, bad, (views, data))\n\n"
      "What is in gzip files, from row ``start`` on and until it is more than ``most`` bytes, but one file at least. ``bad``: a byte per row, 1\n"
      "where the kernel does not vouch for it, or more than ``bytes`` or ``ratio`` times its size would come out; what it gives is empty then."},
+    {"avro_plan", (PyCFunction)kernel_avro_plan, METH_O,
+     "avro_plan((forms, nodes, writers)) -> plan\n\n"
+     "What ``avro`` reads, see stream/transform/decoders/avro_plan.py. A form is (form, width, count, first), a node (kind, branches, null,\n"
+     "nullable, column, first, count, least, most, unit, data), a writer (head, root)."},
+    {"avro", kernel_avro, METH_VARARGS,
+     "avro(plan, views, buffers) -> (bad, wrong, side, columns)\n\nAvro data, as ``decode`` reads JSON records."},
+    {"protobuf_plan", (PyCFunction)kernel_protobuf_plan, METH_O,
+     "protobuf_plan((forms, nodes)) -> plan\n\n"
+     "What ``protobuf`` reads, see stream/transform/decoders/protobuf_plan.py. A node is (kind, number, repeated, presence, required, slot,\n"
+     "closed, column, first, count, fallback, data)."},
+    {"protobuf", kernel_protobuf, METH_VARARGS,
+     "protobuf(plan, views, buffers) -> (bad, wrong, side, columns)\n\nMessages, as ``decode`` reads JSON records."},
     {"gzip", kernel_gzip, METH_VARARGS,
      "gzip(head, blocks, tail) -> bytes\n\n"
      "``head``, messages and ``tail`` as one gzip member. A block is (pieces, chosen, start, count): pieces are bytes that its messages share\n"

@@ -166,12 +166,37 @@ static int read_answer(page_t *page, text_t text, size_t *begin, size_t *end) {
     return found && text.at == text.end;
 }
 
+/* What one sees while the answer is at hand, and would have to look for later. */
+typedef struct {
+    int rising; /* all sequence numbers are of one length and each is greater than the one before */
+    Py_ssize_t marked; /* payloads that begin as aggregates do */
+    Py_ssize_t bytes; /* of all payloads */
+} seen_t;
+
+static const uint8_t *text_of(const view_t *view, const blob_t *texts) {
+    return view->size <= INLINE ? (const uint8_t *)view + sizeof view->size : texts->data + view->offset;
+}
+
+static seen_t look(const page_t *page) {
+    static const uint8_t MAGIC[] = {0xF3, 0x89, 0x9A, 0xC2};
+    const view_t *sequences = (const view_t *)page->sequences.data, *payloads = (const view_t *)page->payloads.data;
+    seen_t seen = {1, 0, 0};
+    for (Py_ssize_t row = 0; row < page->rows; row++) {
+        const view_t *now = sequences + row, *before = sequences + (row ? row - 1 : 0);
+        seen.rising &= now->size == before->size && (!row || memcmp(text_of(before, &page->texts), text_of(now, &page->texts), now->size) < 0);
+        seen.marked += payloads[row].size >= sizeof MAGIC && !memcmp(payloads[row].prefix, MAGIC, sizeof MAGIC);
+        seen.bytes += payloads[row].size;
+    }
+    return seen;
+}
+
 PyObject *kernel_page(PyObject *module, PyObject *body) {
     (void)module;
     Py_buffer buffer;
     page_t page;
     PyObject *made = NULL, *parts[6] = {0};
     size_t begin = 0, end = 0;
+    seen_t seen = {0, 0, 0};
     int good;
     memset(&page, 0, sizeof page);
     for (int place = 0; place < MEMBERS; place++) page.order[place] = MEMBERS;
@@ -182,6 +207,7 @@ PyObject *kernel_page(PyObject *module, PyObject *body) {
            read_answer(&page, (text_t){text, text + buffer.len, text + buffer.len}, &begin, &end);
     /* Whoever reads the payloads reads them 16 bytes at a time. */
     if (good) {
+        seen = look(&page);
         memset(page.data.data + page.data.size, 0, 16);
         page.data.size += 16;
     }
@@ -192,7 +218,8 @@ PyObject *kernel_page(PyObject *module, PyObject *body) {
         for (int part = 0; part < 6; part++)
             if ((parts[part] = blob_take(blobs[part])) == NULL) good = -1;
         if (good > 0)
-            made = Py_BuildValue("nnnOOOOOO", (Py_ssize_t)begin, (Py_ssize_t)end, page.rows, parts[0], parts[1], parts[2], parts[3], parts[4], parts[5]);
+            made = Py_BuildValue("nnn(inn)OOOOOO", (Py_ssize_t)begin, (Py_ssize_t)end, page.rows, seen.rising, seen.marked, seen.bytes, parts[0], parts[1],
+                                 parts[2], parts[3], parts[4], parts[5]);
         for (int part = 0; part < 6; part++) Py_XDECREF(parts[part]);
     }
     int failed = 0;

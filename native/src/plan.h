@@ -27,6 +27,9 @@ extern const size_t WIDTHS[KINDS];
 /* Whether a member may be absent, or be null. */
 enum { ANY, REQUIRED, NEVER_NULL };
 
+/* Bytes of a value by kind. */
+extern const size_t WIDTHS[KINDS];
+
 typedef struct {
     int kind, required, strict, count;
     int64_t unit;

@@ -19,16 +19,31 @@ RECORD_SCHEMA: Final = pl.Schema({SEQUENCE: pl.String(), ARRIVAL: pl.Datetime("m
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of all records of a page while it was read, so that nobody has to look again.
+
+    ``rising``: sequence numbers are of one length, and each is greater than the one before. ``aggregates``: payloads that begin as the
+    KPL's aggregates do. ``payload_bytes``: the lengths of all payloads together.
+    """
+
+    rising: bool
+    aggregates: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RawPage:
     """One GetRecords answer: ``frame`` has ``RECORD_SCHEMA``, one row per Kinesis record, in order.
 
-    ``next_iterator`` is None once a closed shard is read to its end; ``children`` then names the shards that continue.
+    ``next_iterator`` is None once a closed shard is read to its end; ``children`` then names the shards that continue. ``seen`` is None
+    where nobody looked.
     """
 
     frame: pl.DataFrame
     next_iterator: str | None
     behind_ms: int
     children: tuple[str, ...] = ()
+    seen: Seen | None = None
 
 
 class _Record(msgspec.Struct, gc=False):
@@ -68,9 +83,9 @@ def parse_get_records(body: bytes | memoryview, kernel: Any = native.KERNEL) -> 
     Raises:
         msgspec.DecodeError: ``body`` is not such an answer.
     """
-    quick, frame = _quick(body, kernel)
-    answer = _decoded(_RECORDS, quick)
-    return _page(frame, answer.Records, answer.NextShardIterator, answer.MillisBehindLatest, answer.ChildShards)
+    quick = _quick(body, kernel)
+    answer = _decoded(_RECORDS, quick.rest)
+    return _page(quick, answer.Records, answer.NextShardIterator, answer.MillisBehindLatest, answer.ChildShards)
 
 
 def parse_event(body: bytes | memoryview, kernel: Any = native.KERNEL) -> RawPage:
@@ -79,9 +94,9 @@ def parse_event(body: bytes | memoryview, kernel: Any = native.KERNEL) -> RawPag
     Raises:
         msgspec.DecodeError: ``body`` is not such an event.
     """
-    quick, frame = _quick(body, kernel)
-    event = _decoded(_EVENT, quick)
-    return _page(frame, event.Records, event.ContinuationSequenceNumber, event.MillisBehindLatest, event.ChildShards)
+    quick = _quick(body, kernel)
+    event = _decoded(_EVENT, quick.rest)
+    return _page(quick, event.Records, event.ContinuationSequenceNumber, event.MillisBehindLatest, event.ChildShards)
 
 
 def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes | memoryview) -> _T:
@@ -91,15 +106,23 @@ def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes | memoryview) -> _T:
         raise msgspec.DecodeError(str(error)) from error
 
 
-def _quick(body: bytes | memoryview, kernel: Any) -> tuple[bytes | memoryview, pl.DataFrame | None]:
-    """What is left of ``body`` once the kernel has taken the records out, and those; or all of it and None."""
+@dataclass(frozen=True, slots=True)
+class _Quick:
+    """What is left of an answer once the kernel has taken the records out, and those; or all of it."""
+
+    rest: bytes | memoryview
+    frame: pl.DataFrame | None = None
+    seen: Seen | None = None
+
+
+def _quick(body: bytes | memoryview, kernel: Any) -> _Quick:
     read = None if kernel is None else kernel.page(body)
     if read is None:
-        return body, None
-    begin, end, rows, sequences, keys, texts, arrivals, payloads, data = read
+        return _Quick(body)
+    begin, end, rows, (rising, aggregates, payload_bytes), sequences, keys, texts, arrivals, payloads, data = read
     if rows == 0:
         # Most polls bring nothing, and making empty columns would be a fifth of what they cost.
-        return body, None
+        return _Quick(body)
     columns = {
         SEQUENCE: native.array(pa.string_view(), rows, None, sequences, texts),
         ARRIVAL: native.array(pa.timestamp("ms", "UTC"), rows, None, arrivals),
@@ -107,16 +130,17 @@ def _quick(body: bytes | memoryview, kernel: Any) -> tuple[bytes | memoryview, p
         DATA: native.array(pa.binary_view(), rows, None, payloads, data),
     }
     frame = pl.DataFrame([native.series(name, column) for name, column in columns.items()])
-    return bytes(body[:begin]) + bytes(body[end:]), frame
+    return _Quick(bytes(body[:begin]) + bytes(body[end:]), frame, Seen(bool(rising), aggregates, payload_bytes))
 
 
 def _page(
-    frame: pl.DataFrame | None, records: list[_Record], following: str | None, behind_ms: int | None, child_shards: list[_ChildShard] | None
+    quick: _Quick, records: list[_Record], following: str | None, behind_ms: int | None, child_shards: list[_ChildShard] | None
 ) -> RawPage:
     children = tuple(child.ShardId for child in child_shards or ())
+    frame = quick.frame
     if frame is None:
         frame = _frame(records) if records else _NO_RECORDS
-    return RawPage(frame, following, behind_ms or 0, children)
+    return RawPage(frame, following, behind_ms or 0, children, quick.seen)
 
 
 def _frame(records: list[_Record]) -> pl.DataFrame:

@@ -129,12 +129,16 @@ class JsonLog:
 
     def __call__(self, event: ev.Event, context: Mapping[str, str] = NO_CONTEXT) -> None:
         """Write ``event``, unless its level is too low or it repeats what was just said; ``context`` joins its line."""
-        if LEVELS.get(type(event), Level.INFO) < self._level:
+        if not self.writes(event):
             return
         with self._lock:
             repeats = self._repeats(event, context)
             if repeats is not None:
                 self._line(event, context, repeats)
+
+    def writes(self, event: ev.Event) -> bool:
+        """Whether events of this class are of a level that is written."""
+        return LEVELS.get(type(event), Level.INFO) >= self._level
 
     def flush(self) -> None:
         """Write what was held back, such as before the process ends."""

@@ -30,6 +30,7 @@ class Recorder:
     def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
         self._clock = clock
         self._metrics: dict[str, Any] = {metric.name: _instrument(metric, registry) for metric in CATALOG}
+        self._children: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._held: set[tuple[str, str]] = set()
         self._reasons: set[tuple[str, str, str]] = set()
         self._lock = threading.Lock()
@@ -81,6 +82,7 @@ class Recorder:
             self._held.discard((event.stream, event.shard))
             self._show_held(event.stream)
             for metric in PER_SHARD:
+                self._children.pop((metric.name, (event.stream, event.shard)), None)
                 with contextlib.suppress(KeyError):
                     self._metrics[metric.name].remove(event.stream, event.shard)
 
@@ -96,8 +98,12 @@ class Recorder:
         self.set(m.LEASES_HELD, sum(1 for held, _ in self._held if held == stream), stream)
 
     def _series(self, metric: Metric, labels: tuple[str, ...]) -> Any:
-        instrument = self._metrics[metric.name]
-        return instrument.labels(*labels) if labels else instrument
+        known = self._children.get((metric.name, labels))
+        if known is None:
+            # Looking a series up takes the library longer than counting.
+            instrument = self._metrics[metric.name]
+            known = self._children[metric.name, labels] = instrument.labels(*labels) if labels else instrument
+        return known
 
 
 def _instrument(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:

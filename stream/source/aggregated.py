@@ -82,7 +82,7 @@ def expand(frame: pl.DataFrame, hashes: HashRange) -> pl.DataFrame:
     aggregate gets the aggregate's sequence number and arrival, and its own place in the aggregate as ``_subsequence``.
     """
     found = {index: records for index in marked(frame) if (records := user_records(frame.item(index, DATA))) is not None}
-    return _interleave(frame, _columns(found, hashes)) if found else _as_it_is(frame)
+    return _interleave(frame, _columns(found, hashes)) if found else as_it_is(frame)
 
 
 def marked(frame: pl.DataFrame) -> list[int]:
@@ -92,14 +92,26 @@ def marked(frame: pl.DataFrame) -> list[int]:
     return np.flatnonzero(np.frombuffer(views, np.uint32)[1::4] == _MAGIC_WORD).tolist()
 
 
-def _as_it_is(frame: pl.DataFrame) -> pl.DataFrame:
+def as_it_is(frame: pl.DataFrame) -> pl.DataFrame:
+    """Each row as one user record, with ``RAW_SCHEMA``."""
     rows = frame.height
-    added = {
+    added = _ADDED if rows <= _ADDED_ROWS else _added(rows)
+    # Put together without a query, which costs more than what it would do.
+    return pl.DataFrame([added[name].slice(0, rows) if name in added else frame.get_column(name) for name in RAW_SCHEMA])
+
+
+def _added(rows: int) -> dict[str, pl.Series]:
+    """The columns of records that are no aggregates."""
+    return {
         SUBSEQUENCE: pl.Series(SUBSEQUENCE, np.zeros(rows, np.uint32)),
         OUTCOME: pl.Series(OUTCOME, np.full(rows, int(Outcome.PENDING), np.uint8)),
     }
-    # Put together without a query, which costs more than what it would do.
-    return pl.DataFrame([added[name] if name in added else frame.get_column(name) for name in RAW_SCHEMA])
+
+
+_ADDED_ROWS: Final = 10_000
+"""As many records as one answer has at most."""
+_ADDED: Final = _added(_ADDED_ROWS)
+"""Parts of these serve every page: they are the same for all records, and nobody changes a column."""
 
 
 def user_records(data: bytes) -> list[UserRecord] | None:

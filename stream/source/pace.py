@@ -15,6 +15,13 @@ _SMALLEST_ESTIMATE: Final = 64 * 2**10
 _FIRST_RECORD_BYTES: Final = 1024
 _DECAY: Final = 0.8
 
+SOONEST: Final = 0.2
+"""Seconds between polls of a shard at its tip, at least: five calls a second are all that the service gives a shard's readers together."""
+LATEST: Final = 1.0
+"""Seconds; what the KCL waits, too."""
+UNIT_SHARE: Final = 0.1
+"""Of the time for which a unit is filled; records that wait in the stream for so long come no later to anyone who waits for the unit."""
+
 
 @dataclass(frozen=True, slots=True)
 class FanOut:
@@ -37,17 +44,22 @@ class ReadSettings:
     """How shards are read: polled, or with ``fan_out`` by subscription.
 
     ``calls_per_second`` stays below the 5 GetRecords calls a second that all readers of a shard share. Between polls of a shard
-    that is read to its tip lie ``idle_first`` seconds, growing to ``idle_last``, or to what leaves all quiet shards of a process
-    together ``idle_polls`` polls a second: a poll costs about a third of a millisecond of CPU time, whatever it brings.
+    that is read to its tip lie ``idle_first`` seconds, growing to ``idle_last`` where it brings nothing, or to what leaves all quiet shards
+    of a process together ``idle_polls`` polls a second: a poll costs up to a millisecond of CPU time, however little it brings.
     """
 
     limit: int = MAX_RECORDS
     calls_per_second: float = 4.5
-    idle_first: float = 0.2
-    idle_last: float = 1.0
+    idle_first: float = SOONEST
+    idle_last: float = LATEST
     idle_polls: float = 50.0
     kpl_out_of_range: OutOfRange = OutOfRange.DROP
     fan_out: FanOut | None = None
+
+
+def tip_seconds(unit_seconds: float) -> float:
+    """How long to wait between polls of a shard at its tip whose records are collected for ``unit_seconds`` before anybody sees them."""
+    return min(max(unit_seconds * UNIT_SHARE, SOONEST), LATEST)
 
 
 class Pace:

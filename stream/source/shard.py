@@ -18,7 +18,7 @@ import polars as pl
 
 from stream.aws.errors import EXPIRED_ITERATOR, INVALID_ARGUMENT, NOT_FOUND, AwsFatal, AwsRetryable, is_throttle
 from stream.aws.kinesis import IteratorAt, IteratorKind
-from stream.aws.pages import RawPage
+from stream.aws.pages import RawPage, Seen
 from stream.aws.retry import FOR_EVER, THROTTLED, Wait, decide
 from stream.batch import ORIGIN, SEQUENCE, Batch
 from stream.budget import ByteBudget
@@ -26,7 +26,7 @@ from stream.contracts import Page, Shard, Start, StartKind
 from stream.errors import Expired, Halted
 from stream.events import BudgetWaited, PageReceived, PollRepeated
 from stream.source.access import StreamAccess
-from stream.source.aggregated import HashRange, expand, marked
+from stream.source.aggregated import HashRange, as_it_is, expand, marked
 from stream.source.pace import Appetite, Pace
 
 _EXPAND_ASIDE: Final = 256 * 1024
@@ -151,7 +151,7 @@ class ShardReader:
         return self._answer(raw, now - begin)
 
     def _answer(self, raw: RawPage, seconds: float) -> _Answer:
-        return _Answer(raw, self._trimmed(raw.frame), seconds)
+        return _Answer(raw, self._trimmed(raw), seconds)
 
     async def _page(self, answer: _Answer, hold: Hold) -> Page:
         """The page that an answer makes, with the position moved up."""
@@ -160,7 +160,7 @@ class ShardReader:
         whole = raw.frame.height == 0 or self._until is None or int(raw.frame.item(-1, SEQUENCE)) <= self._until
         ended = raw.next_iterator is None and whole
         children = await self._children(raw) if ended else ()
-        batch = await self._batch(frame)
+        batch = await self._batch(frame, raw.seen if frame is raw.frame else None)
         size = 0 if batch.rows == 0 else max(batch.payload_bytes, int(batch.frame.estimated_size()))
         self._appetite.learn(frame.height, size)
         hold.settle(size)
@@ -179,22 +179,27 @@ class ShardReader:
         )
         return Page(batch, self._position, raw.behind_ms, hold.hand_on(), ended, children)
 
-    async def _batch(self, frame: pl.DataFrame) -> Batch:
+    async def _batch(self, frame: pl.DataFrame, seen: Seen | None) -> Batch:
+        """The user records of ``frame``; ``seen`` is what is known of all of it."""
         if frame.height == 0:
             return Batch.empty()
+        if seen is not None and not seen.aggregates:
+            return Batch(as_it_is(frame), seen.payload_bytes)
         if frame.estimated_size() > _EXPAND_ASIDE and marked(frame):
             expanded = await asyncio.to_thread(expand, frame, self._hashes)
         else:
             expanded = expand(frame, self._hashes)
         return Batch.of(expanded)
 
-    def _trimmed(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def _trimmed(self, raw: RawPage) -> pl.DataFrame:
         """The rows behind the position and not behind ``until``."""
+        frame, seen = raw.frame, raw.seen
         if frame.height == 0:
             return frame
         column = frame.get_column(SEQUENCE)
         first, last = int(column[0]), int(column[-1])
-        if first > self._position and (self._until is None or last <= self._until) and _ascending(column):
+        inside = first > self._position and (self._until is None or last <= self._until)
+        if inside and (_ascending(column) if seen is None else seen.rising):
             return frame
         numbers = [int(text) for text in column]
         if any(left >= right for left, right in pairwise(numbers)):

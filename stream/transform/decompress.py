@@ -126,10 +126,14 @@ def decompress(data: bytes, compression: Compression) -> bytes | str:
 
 def decompressing(compression: Compression, inner: BoundStage) -> BoundStage:
     """``inner`` over plain records; those that cannot be decompressed are rejects."""
+    kernel = kernel_for(compression)
 
     def apply(frame: pl.DataFrame) -> Applied:
         bad: dict[int, str] = {}
-        applied = joined(inner(part) for part in _readable(frame, compression, bad))
+        parts = _one_by_one(frame, compression, bad, 0)
+        if kernel is not None and frame.height:
+            parts = _by_kernel(kernel, frame, compression, bad)
+        applied = joined(inner(part) for part in parts)
         if not bad:
             return applied
         refused = pl.DataFrame({ROW: frame[ROW][list(bad)], "reason": list(bad.values())}, schema={ROW: pl.UInt32(), "reason": pl.String()})
@@ -139,11 +143,9 @@ def decompressing(compression: Compression, inner: BoundStage) -> BoundStage:
     return apply
 
 
-def _readable(frame: pl.DataFrame, compression: Compression, bad: dict[int, str]) -> Iterator[pl.DataFrame]:
-    """The records that can be decompressed, in parts of bounded size; the reasons of the others go to ``bad``, by place."""
-    if KERNEL is None or compression.codec is not Codec.GZIP or frame.is_empty():
-        return _one_by_one(frame, compression, bad, 0)
-    return _by_kernel(KERNEL, frame, compression, bad)
+def kernel_for(compression: Compression) -> Any:
+    """The kernel, if it reads what is compressed so, or None."""
+    return KERNEL if compression.codec is Codec.GZIP else None
 
 
 def _by_kernel(kernel: Any, frame: pl.DataFrame, compression: Compression, bad: dict[int, str]) -> Iterator[pl.DataFrame]:
@@ -167,6 +169,7 @@ def _by_kernel(kernel: Any, frame: pl.DataFrame, compression: Compression, bad: 
 
 
 def _one_by_one(frame: pl.DataFrame, compression: Compression, bad: dict[int, str], start: int) -> Iterator[pl.DataFrame]:
+    """The records that can be decompressed, in parts of bounded size; reasons of the others go to ``bad``, by place from ``start`` on."""
     good: list[int] = []
     plain: list[bytes] = []
     held = 0

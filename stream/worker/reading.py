@@ -20,7 +20,7 @@ from stream.pipeline.model import KinesisSource as KinesisOptions
 from stream.pipeline.model import Pipeline, Retrieval
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
-from stream.source.pace import FanOut, ReadSettings
+from stream.source.pace import FanOut, ReadSettings, tip_seconds
 from stream.source.until import ReadUntil, refuse_lost
 from stream.storage.open import open_store
 from stream.worker.dead_letters import DeadLetters, chain_name
@@ -136,7 +136,8 @@ async def _kinesis(options: KinesisOptions, client: KinesisClient, around: Surro
             await _refuse_doubles(options, until, around)
 
     fan_out = FanOut(options.consumer or around.pipeline.application) if options.retrieval is Retrieval.FAN_OUT and until is None else None
-    settings = ReadSettings(kpl_out_of_range=OutOfRange(options.kpl_out_of_range.value), fan_out=fan_out)
+    seconds = tip_seconds(around.pipeline.flush.age.total_seconds())
+    settings = ReadSettings(idle_first=seconds, kpl_out_of_range=OutOfRange(options.kpl_out_of_range.value), fan_out=fan_out)
 
     async def make(budget: ByteBudget) -> LendingSource:
         source = KinesisSource(client, options.stream, budget=budget, clock=around.clock, emit=around.emit, settings=settings)

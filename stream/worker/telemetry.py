@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import stream
 from stream import events
@@ -32,7 +32,17 @@ SHUTDOWN_SECONDS: Final = 3.0
 Count: TypeAlias = Callable[[str, int], None]
 """Told how many spans were ``exported``, ``failed`` (the collector did not take them) or ``dropped`` (the queue was full)."""
 
-Log: TypeAlias = Callable[[events.Event, Mapping[str, str]], None]
+
+class Log(Protocol):
+    """Where events are written."""
+
+    def writes(self, event: events.Event) -> bool:
+        """Whether events of this class are written at all."""
+        ...
+
+    def __call__(self, event: events.Event, context: Mapping[str, str]) -> None:
+        """Write ``event`` with ``context``."""
+        ...
 
 
 class Narrator:
@@ -46,6 +56,9 @@ class Narrator:
 
     def __call__(self, event: events.Event) -> None:
         """Tell ``event``."""
+        if self.sender is None and isinstance(event, events.PageReceived) and not self._log.writes(event):
+            # A page changes nothing that operations remember, and there are many.
+            return
         told: Told = self._operations(event)
         self._log(event, {"trace_id": told.trace, "span_id": told.span})
         if self.sender is not None:

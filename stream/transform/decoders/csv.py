@@ -128,16 +128,17 @@ class Csv(DecoderConfig):
                 good = good.filter(~refused)
             return Applied(good, pl.concat(parts).sort(ROW, maintain_order=True))
 
-        quick = native_separated(schema, self.delimiter, self.quote, self.null)
+        quick = native_separated(schema, self.null)
         if quick is None:
             return ordinary
+        marks, words = (ord(self.delimiter), ord(self.quote)), tuple(word.encode() for word in self.null)
 
         def decode(frame: pl.DataFrame) -> Applied:
             records = frame[DATA]
             header = self._header(records, names)
             if header is None:
                 return ordinary(frame)
-            columns, counts, marked = quick.read(records, *header)
+            columns, counts, marked = quick.read(records, *marks, *header, words)
             read = Applied(system_rows(frame, places_of(counts)).hstack(columns))
             return read if marked is None else merged(read, ordinary(frame[np.flatnonzero(marked)]))
 

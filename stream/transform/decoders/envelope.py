@@ -121,9 +121,9 @@ class Envelope(DecoderConfig):
             data = pl.Series([payload.data for payload in payloads], dtype=pl.Binary())
             return read_payloads(frame, np.array(parents, np.uint32), data, around(head.cast(self.head)), reasons)
 
-        if KERNEL is None:
+        opener = kernel_opener(self)
+        if opener is None:
             return ordinary
-        opener = self.opener(KERNEL)
 
         def quick(frame: pl.DataFrame) -> Applied:
             opened = opener(frame[DATA])
@@ -141,6 +141,11 @@ class Envelope(DecoderConfig):
             return self.open(record)
         except (BadEnvelopeError, msgspec.MsgspecError, UnicodeDecodeError):
             return BAD_ENVELOPE
+
+
+def kernel_opener(envelope: Envelope) -> Callable[[pl.Series], Opened] | None:
+    """The envelope's opener; None without a kernel."""
+    return None if KERNEL is None else envelope.opener(KERNEL)
 
 
 def _wire(schema: pl.Schema) -> pl.Schema:

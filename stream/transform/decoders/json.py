@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from stream.batch import DATA, ROW
 from stream.transform import values
 from stream.transform.decode import DecoderConfig, Unknown
-from stream.transform.decoders.native import NativeReader, native_reader
+from stream.transform.decoders.columns import KernelReader
+from stream.transform.decoders.native import native_reader
 from stream.transform.decoders.rows import WRONG_TYPE, Reader
 from stream.transform.places import without
 from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
@@ -103,7 +104,7 @@ def _sorted_out(frame: pl.DataFrame, reader: Reader, ordinary: BoundStage) -> Ap
     return Applied(other.frame, refused if other.rejects is None else pl.concat([refused, other.rejects]).sort(ROW))
 
 
-def _by_kernel(quick: NativeReader, extra: _Members | None, reader: Reader, ordinary: BoundStage) -> BoundStage:
+def _by_kernel(quick: KernelReader, extra: _Members | None, reader: Reader, ordinary: BoundStage) -> BoundStage:
     """Reads with ``quick``, and in the ``ordinary`` way what it does not vouch for."""
 
     def decode(frame: pl.DataFrame) -> Applied:

@@ -2,14 +2,17 @@
 
 import base64
 import json
+from itertools import pairwise
 
 import msgspec
+import polars as pl
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from stream import native
-from stream.aws.pages import RECORD_SCHEMA, RawPage, parse_event, parse_get_records
+from stream.aws.pages import RECORD_SCHEMA, RawPage, Seen, parse_event, parse_get_records
+from stream.source.aggregated import MAGIC
 
 blanks = st.sampled_from(["", "", "", " ", "\n", "\t", "\r\n "])
 datas = st.one_of(
@@ -86,6 +89,32 @@ def test_both_readers_give_the_same_page_or_refuse_together(body: bytes) -> None
     assert (quick.next_iterator, quick.behind_ms, quick.children) == (sure.next_iterator, sure.behind_ms, sure.children)
     assert_frame_equal(quick.frame, sure.frame)
     assert quick.frame.schema == RECORD_SCHEMA
+    assert quick.seen is None or quick.seen == looked(sure.frame)
+
+
+def looked(frame: pl.DataFrame) -> Seen:
+    """What one sees who looks at every record."""
+    texts, payloads = frame["_sequence"].to_list(), frame["_data"].to_list()
+    rising = len({len(text.encode()) for text in texts}) < 2 and all(one.encode() < two.encode() for one, two in pairwise(texts))
+    return Seen(rising, sum(payload.startswith(MAGIC) for payload in payloads), sum(map(len, payloads)))
+
+
+NUMBERS = ["1", "2", "10", "12", "12", *(str(4957 * 10**52 + more) for more in (0, 1, 2, 10**9))]
+PAYLOADS = [b"", MAGIC[:3], MAGIC, MAGIC + b"and what belongs to it", b"plain", b"much longer than what lies in a view", b"\0" + MAGIC]
+
+
+@given(st.lists(st.tuples(st.sampled_from(NUMBERS), st.sampled_from(PAYLOADS)), min_size=1, max_size=6))
+@example([(number, b"plain") for number in NUMBERS[5:]])
+def test_what_the_kernel_sees_on_its_way_is_so(records: list[tuple[str, bytes]]) -> None:
+    entries = [
+        {"SequenceNumber": number, "ApproximateArrivalTimestamp": 1.5, "Data": base64.b64encode(data).decode(), "PartitionKey": "k"}
+        for number, data in records
+    ]
+
+    page = parse_get_records(json.dumps({"Records": entries}).encode())
+
+    assert (page.seen is None) == (native.KERNEL is None)
+    assert page.seen is None or page.seen == looked(page.frame)
 
 
 def test_an_event_of_a_subscription_is_read_likewise() -> None:

@@ -91,6 +91,15 @@ def test_no_series_of_a_shard_outlives_it(end, registry, recorder):
     assert b'shard="shardId-1"' not in generate_latest(registry)
 
 
+def test_a_shard_that_comes_back_has_its_series_again(registry, recorder):
+    for seconds in (1, 2):
+        recorder(ev.ShardStarted("events", "shardId-1", 0))
+        recorder(ev.PageReceived("events", "shardId-1", 1, 1, 1, 1000 * seconds, 0.1))
+        assert registry.get_sample_value("kst_source_behind_latest_seconds", WHERE) == seconds
+        recorder(ev.ShardReleased("events", "shardId-1", "lease_lost"))
+        assert registry.get_sample_value("kst_source_behind_latest_seconds", WHERE) is None
+
+
 def test_held_shards_are_counted_per_stream(registry, recorder):
     for shard in ("a", "b"):
         recorder(ev.ShardStarted("events", shard, 0))

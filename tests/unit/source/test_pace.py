@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.source.pace import MAX_PAGE_BYTES, Appetite, Pace, ReadSettings
+from stream.source.pace import MAX_PAGE_BYTES, Appetite, Pace, ReadSettings, tip_seconds
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0, 1000]), st.floats(0, 0.5)), min_size=20, max_size=60))
@@ -29,6 +30,24 @@ def test_polling_slows_down_only_at_the_tip_and_recovers_at_once() -> None:
         now += pace.wait(now)
     shortest = round(1 / 4.5, 3)
     assert waits == [shortest, shortest, 0.3, 0.45, 0.675, 1.0, 1.0, shortest, shortest, shortest]
+
+
+@pytest.mark.parametrize(("unit", "wait"), [(0.15, 0.2), (1, 0.2), (5, 0.5), (60, 1.0), (3600, 1.0)])
+def test_the_longer_units_are_filled_the_less_often_a_shard_at_its_tip_is_polled(unit: float, wait: float) -> None:
+    pace, now, polls = Pace(ReadSettings(calls_per_second=5, idle_first=tip_seconds(unit))), 0.0, []
+    for _ in range(4):
+        polls.append(now)
+        pace.polled(now)
+        pace.answered(now, records=7, behind_ms=0)
+        now += pace.wait(now)
+    assert polls == pytest.approx([at * wait for at in range(4)])
+
+
+def test_a_shard_behind_its_tip_is_polled_as_often_as_the_service_allows_however_long_units_are_filled() -> None:
+    pace = Pace(ReadSettings(idle_first=tip_seconds(60)))
+    pace.polled(0.0)
+    pace.answered(0.0, records=7, behind_ms=9)
+    assert pace.wait(0.0) == pytest.approx(1 / 4.5)
 
 
 def test_many_quiet_shards_of_one_process_are_polled_less_often_each() -> None:

@@ -10,12 +10,12 @@ from pydantic import ValidationError
 
 from stream import native
 from stream.batch import Outcome
-from stream.transform.decoders import csv as csv_decoder
 from stream.transform.decoders.csv import Csv
 from stream.transform.engine import compile_chain
 from stream.transform.stage import Resources, SchemaMismatch
 from stream.transform.types import parse_schema
 from tests.frames import batch, raw_frame, ticks
+from tests.kernel import no_kernel
 
 SCHEMA = parse_schema({"a": "int64?", "b": "string", "c": "string?"})
 
@@ -203,11 +203,8 @@ def batches(draw: st.DrawFn) -> tuple[list[bytes], dict[str, Any]]:
 
 
 def ordinarily(**options: Any) -> Any:
-    kept, csv_decoder.native_separated = csv_decoder.native_separated, lambda *_: None  # type: ignore[assignment]
-    try:
+    with no_kernel():
         return Csv.model_validate(options).bind(KINDS)
-    finally:
-        csv_decoder.native_separated = kept
 
 
 def assert_same(payloads: list[bytes], options: dict[str, Any]) -> None:

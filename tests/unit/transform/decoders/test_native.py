@@ -12,11 +12,11 @@ from polars.testing import assert_frame_equal
 from stream import native
 from stream.local.flights import BROKEN, flights_table
 from stream.transform.decode import Unknown
-from stream.transform.decoders import json as json_decoder
 from stream.transform.decoders.json import Json
 from stream.transform.decoders.native import native_reader
 from stream.transform.stage import Applied
 from stream.transform.types import RecordSchema, parse_schema
+from tests.kernel import no_kernel
 
 SCHEMA = parse_schema(
     {
@@ -132,11 +132,8 @@ def raw(payloads: list[bytes]) -> pl.DataFrame:
 
 def both(payloads: list[bytes], schema: RecordSchema = SCHEMA, unknown: Unknown = Unknown.IGNORE) -> tuple[Applied, Applied]:
     """What the decoder gives with the kernel and without."""
-    kept, json_decoder.native_reader = json_decoder.native_reader, lambda *_, **__: None  # type: ignore[assignment]
-    try:
+    with no_kernel():
         ordinary = Json(unknown=unknown).bind(schema)
-    finally:
-        json_decoder.native_reader = kept
     return Json(unknown=unknown).bind(schema)(raw(payloads)), ordinary(raw(payloads))
 
 

@@ -1,9 +1,7 @@
 """Envelopes and lines by the kernel: rows, their order and the reasons of rejects are those of the ordinary way."""
 
-import contextlib
 import json
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
@@ -14,7 +12,6 @@ from polars.testing import assert_frame_equal
 
 from stream import native
 from stream.transform.decoders import DECODERS, envelope, json_lines
-from stream.transform.decoders import json as json_decoder
 from stream.transform.decoders.cloudwatch_logs import CloudwatchLogs
 from stream.transform.decoders.dms import Dms
 from stream.transform.decoders.dynamodb_stream import DynamodbStream
@@ -23,26 +20,15 @@ from stream.transform.stage import Applied
 from stream.transform.types import RecordSchema, parse_schema
 from tests.frames import raw_frame
 from tests.fuzz.corpus import CORPUS, TOKENS
+from tests.kernel import no_kernel
 from tests.unit.transform.decoders import test_dynamodb_stream as dynamodb
 
 SCHEMA = parse_schema({"a": "int64", "s": "string?", "t": "timestamp?", "j": "json?", "o": "object{x: int64?}?"})
 
 
-@contextlib.contextmanager
-def without_kernel() -> Iterator[None]:
-    """What is bound meanwhile works in the ordinary way."""
-    kept = envelope.KERNEL, json_decoder.native_reader, json_lines.native_lines
-    envelope.KERNEL = None  # type: ignore[misc]
-    json_decoder.native_reader = json_lines.native_lines = lambda *_, **__: None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        envelope.KERNEL, json_decoder.native_reader, json_lines.native_lines = kept  # type: ignore[misc]
-
-
 def both(name: str, records: list[bytes], schema: RecordSchema | None = SCHEMA, **options: Any) -> tuple[Applied, Applied]:
     config = DECODERS[name].model_validate(options)
-    with without_kernel():
+    with no_kernel():
         ordinary = config.bind(schema)
     return config.bind(schema)(raw_frame(records)), ordinary(raw_frame(records))
 
