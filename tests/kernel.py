@@ -6,9 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from stream.transform.decoders import avro, json, protobuf
+from stream.transform import decompress
+from stream.transform.decoders import avro, csv, envelope, json, json_lines, protobuf
 
-_READERS: Final[list[tuple[Any, str]]] = [(json, "native_reader"), (avro, "avro_reader"), (protobuf, "protobuf_reader")]
+_READERS: Final[list[tuple[Any, str]]] = [
+    (json, "native_reader"),
+    (json_lines, "native_lines"),
+    (csv, "native_separated"),
+    (envelope, "kernel_opener"),
+    (decompress, "kernel_for"),
+    (avro, "avro_reader"),
+    (protobuf, "protobuf_reader"),
+]
 
 
 @contextmanager

@@ -68,7 +68,7 @@ static int read_members(run_t *run, text_t *text, Py_ssize_t at, int64_t row, in
             if (*text->at++ != ',') return 0;
         }
     for (int child = 0; child < node->count; child++)
-        if (nodes[node->first + child].required && !(seen[child / 64] >> (child % 64) & 1)) return 0;
+        if (nodes[node->first + child].required == REQUIRED && !(seen[child / 64] >> (child % 64) & 1)) return 0;
     return 1;
 }
 
@@ -109,7 +109,7 @@ static int put_text(table_t *table, view_t *view, const string_t *string) {
     return 1;
 }
 
-static int put_bytes(table_t *table, view_t *view, const string_t *string) {
+int put_bytes(table_t *table, view_t *view, const string_t *string) {
     size_t size = (size_t)(string->close - string->begin), begin = table->side.size;
     if (string->escaped || begin + size > INT32_MAX) return 0;
     if (!blob_reserve(&table->side, size / 4 * 3 + 64)) return !(table->failed = 1);
@@ -117,6 +117,19 @@ static int put_bytes(table_t *table, view_t *view, const string_t *string) {
     if (made < 0) return 0;
     view_set(view, table->side.data + begin, (size_t)made, table->side_buffer, begin);
     if (made > INLINE) table->side.size += (size_t)made;
+    return 1;
+}
+
+static int put_item(table_t *table, view_t *view, text_t *text, int depth) {
+    size_t begin = table->side.size;
+    if (!read_item(text, &table->side, depth)) {
+        table->failed |= table->side.failed;
+        return 0;
+    }
+    size_t size = table->side.size - begin;
+    if (table->side.size > INT32_MAX) return 0;
+    view_set(view, table->side.data + begin, size, table->side_buffer, begin);
+    if (size <= INLINE) table->side.size = begin;
     return 1;
 }
 
@@ -159,6 +172,22 @@ static int put_decimal(const node_t *node, uint8_t *values, int64_t row, const n
 #endif
 }
 
+static int put_real(const node_t *node, uint8_t *values, int64_t row, const number_t *number) {
+    double real;
+    if (!number_real(number, &real)) return 0;
+    if (node->kind == FLOAT64) {
+        ((double *)values)[row] = real;
+        return 1;
+    }
+    ((float *)values)[row] = (float)real;
+    return isfinite((float)real);
+}
+
+int put_number(const node_t *node, uint8_t *values, int64_t row, const number_t *number) {
+    if (node->kind == FLOAT32 || node->kind == FLOAT64) return put_real(node, values, row, number);
+    return node->kind == DECIMAL ? put_decimal(node, values, row, number) : put_integer(node, values, row, number);
+}
+
 static int read_text_value(run_t *run, text_t *text, const node_t *node, uint8_t *values, int64_t row) {
     string_t string;
     view_t *view = (view_t *)values + row;
@@ -169,19 +198,20 @@ static int read_text_value(run_t *run, text_t *text, const node_t *node, uint8_t
     if (node->kind == BINARY) return put_bytes(&run->table, view, &string);
     size_t size = (size_t)(string.close - string.begin);
     if (string.escaped) return 0;
-    if (node->kind == STAMP) return read_stamp(string.begin, size, (int64_t *)values + row);
+    if (node->kind == STAMP) return read_stamp(string.begin, size, (int64_t *)values + row) && (node->unit == ANY_ZULU || string.close[-1] != 'z');
     return size == 10 && read_day(string.begin, size, (int32_t *)values + row);
 }
 
-static int read_scalar(run_t *run, text_t *text, const node_t *node, uint8_t *values, int64_t row) {
+static int read_scalar(run_t *run, text_t *text, const node_t *node, uint8_t *values, int64_t row, int depth) {
     number_t number;
-    double real;
     switch (node->kind) {
     case TEXT: case BINARY: case STAMP: case DAY:
         return read_text_value(run, text, node, values, row);
-    case RAW: {
+    case ITEM:
+        return put_item(&run->table, (view_t *)values + row, text, depth);
+    case RAW: case IMAGE: {
         string_t raw = {text->at, NULL, 0};
-        if (!skip_value(text, 2)) return 0;
+        if (!(node->kind == RAW ? skip_value(text, depth) : skip_item(text, depth))) return 0;
         raw.close = text->at;
         return put_text(&run->table, (view_t *)values + row, &raw);
     }
@@ -191,18 +221,8 @@ static int read_scalar(run_t *run, text_t *text, const node_t *node, uint8_t *va
             return literal(text, "true", 4);
         }
         return literal(text, "false", 5);
-    case FLOAT32: case FLOAT64:
-        if (!read_number(text, &number) || !number_real(&number, &real)) return 0;
-        if (node->kind == FLOAT64) ((double *)values)[row] = real;
-        else {
-            ((float *)values)[row] = (float)real;
-            if (!isfinite((float)real)) return 0;
-        }
-        return 1;
-    case DECIMAL:
-        return read_number(text, &number) && put_decimal(node, values, row, &number);
     default:
-        return read_number(text, &number) && put_integer(node, values, row, &number);
+        return read_number(text, &number) && put_number(node, values, row, &number);
     }
 }
 
@@ -216,23 +236,45 @@ static int read_value(run_t *run, text_t *text, Py_ssize_t at, int64_t row, int 
         if (*text->at++ != '{' || !read_members(run, text, at, row, depth)) return 0;
     } else if (node->kind == LIST) {
         if (*text->at++ != '[' || !read_items(run, text, at, depth)) return 0;
-    } else if (!read_scalar(run, text, node, column->values.data, row)) return 0;
+    } else if (!read_scalar(run, text, node, column->values.data, row, depth)) return 0;
     /* Items of a list inside may have moved the columns' memory, but not the columns. */
     set_valid(column, row);
     return 1;
+}
+
+static int is_space(int byte) { return byte == ' ' || byte == '\t' || byte == '\r'; }
+
+/* One object on each line of a record, as the items of the list that is the plan's root; there must be one. */
+static int read_lines(run_t *run, text_t *text, int64_t record) {
+    Py_ssize_t item = run->plan->nodes[0].first;
+    for (int64_t found = 0;; found++) {
+        while (text->at < text->end && (is_space(*text->at) || *text->at == '\n')) text->at++;
+        if (text->at == text->end) {
+            set_valid(run->table.columns, record);
+            return found > 0;
+        }
+        int64_t row = item_begin(&run->table, 0);
+        if (row < 0 || *text->at++ != '{' || !read_members(run, text, item, row, 1)) return 0;
+        set_valid(run->table.columns + item, row);
+        item_end(&run->table, 0, row);
+        while (text->at < text->end && is_space(*text->at)) text->at++;
+        if (text->at < text->end && *text->at != '\n') return 0;
+    }
+}
+
+static int read_record(run_t *run, text_t *text, int64_t row) {
+    if (run->plan->nodes[0].kind == LIST) return read_lines(run, text, row);
+    blanks(text);
+    if (text->at >= text->end || *text->at++ != '{' || !read_members(run, text, 0, row, 1)) return 0;
+    blanks(text);
+    return text->at == text->end;
 }
 
 static int decode_rows(run_t *run, const views_t *records) {
     for (Py_ssize_t row = 0; row < records->rows && !run->table.failed; row++) {
         text_t text;
         row_begin(&run->table, records, row, &text);
-        blanks(&text);
-        int good = text.at < text.end && *text.at++ == '{' && read_members(run, &text, 0, row, 1);
-        if (good) {
-            blanks(&text);
-            good = text.at == text.end;
-        }
-        row_end(&run->table, row, good);
+        row_end(&run->table, row, read_record(run, &text, row));
     }
     return !run->table.failed;
 }

@@ -99,6 +99,8 @@ int read_string(text_t *text, string_t *string);
 int is_utf8(const uint8_t *at, const uint8_t *end);
 /* The meaning of an escaped string appended to ``out``; 0 where there is no memory. */
 int unescape(const string_t *string, blob_t *out);
+/* An escaped string with its quotes appended to ``out``, and nothing escaped that need not be; 0 where there is no memory. */
+int escape_again(const string_t *string, blob_t *out);
 /* Behind any JSON value that all readers agree on; 0 for another one, or more than MAX_DEPTH levels. */
 int skip_value(text_t *text, int depth);
 enum { MAX_DEPTH = 100 };
@@ -147,6 +149,8 @@ PyObject *kernel_record_ids(PyObject *module, PyObject *args);
 PyObject *kernel_set_hash(PyObject *module, PyObject *args);
 PyObject *kernel_keyed_hash(PyObject *module, PyObject *args);
 PyObject *kernel_keep_last(PyObject *module, PyObject *args);
+PyObject *kernel_gunzip(PyObject *module, PyObject *args);
+PyObject *kernel_separated(PyObject *module, PyObject *args);
 PyObject *kernel_cut(PyObject *module, PyObject *args);
 PyObject *kernel_urls(PyObject *module, PyObject *args);
 PyObject *kernel_addresses(PyObject *module, PyObject *args);

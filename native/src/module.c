@@ -15,12 +15,21 @@ static PyMethodDef methods[] = {
      "in their place. ``sequences``, ``keys``: views into ``texts``; ``payloads``: views into ``data``, decoded; ``arrivals``: int64,\n"
      "milliseconds. None where the answer is not of the plain kind: read it in another way."},
     {"plan", (PyCFunction)kernel_plan, METH_O,
-     "plan(spec) -> plan\n\nWhat ``decode`` reads: a node (kind, name, required, strict, unit, children), see stream/transform/decoders/native.py."},
+     "plan(spec) -> plan\n\nWhat ``decode`` reads: a node (kind, name, presence, strict, unit, children), see stream/transform/decoders/native.py."},
     {"decode", (PyCFunction)(void *)kernel_decode, METH_FASTCALL,
      "decode(plan, views, buffers) -> (bad, wrong, side, columns)\n\n"
-     "JSON records, one object each, as columns of the plan: a row for each view. ``bad``: a byte per row, 1 where the kernel does not\n"
-     "vouch for the row, whose values are then null; ``wrong`` counts them. ``side`` is one more buffer for views of text. A column is\n"
+     "JSON records, one object each, as columns of the plan: a row for each view. Where the plan is of a list a record has an object on each\n"
+     "line, blank lines aside. ``bad``: a byte per row, 1 where the kernel does not vouch for the row, whose values are then null and whose\n"
+     "list is empty; ``wrong`` counts them. ``side`` is one more buffer for views of text. A column is\n"
      "(rows, nulls, validity, values, children)."},
+    {"separated", kernel_separated, METH_VARARGS,
+     "separated(plan, views, buffers, separator, quote, header, places, words) -> (bad, wrong, side, columns)\n\n"
+     "As ``decode``, of records with separated values on each line, blank lines aside. ``places``: the column of each field, or -1.\n"
+     "``header``: the first line of each record, or None. ``words``: texts that mean null."},
+    {"gunzip", kernel_gunzip, METH_VARARGS,
+     "gunzip(views, buffers, start, most, bytes, ratio) -> (stop, bad, (views, data))\n\n"
+     "What is in gzip files, from row ``start`` on and until it is more than ``most`` bytes, but one file at least. ``bad``: a byte per row, 1\n"
+     "where the kernel does not vouch for it, or more than ``bytes`` or ``ratio`` times its size would come out; what it gives is empty then."},
     {"avro_plan", (PyCFunction)kernel_avro_plan, METH_O,
      "avro_plan((forms, nodes, writers)) -> plan\n\n"
      "What ``avro`` reads, see stream/transform/decoders/avro_plan.py. A form is (form, width, count, first), a node (kind, branches, null,\n"

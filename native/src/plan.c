@@ -2,7 +2,7 @@
 
 #include "plan.h"
 
-const size_t WIDTHS[KINDS] = {16, 0, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 8, 8, 4, 16, 16, 16, 8, 0};
+const size_t WIDTHS[KINDS] = {16, 0, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 8, 8, 4, 16, 16, 16, 16, 16, 8, 0};
 
 static void plan_free(plan_t *plan) {
     if (plan == NULL) return;
@@ -17,7 +17,7 @@ static void capsule_free(PyObject *capsule) { plan_free(PyCapsule_GetPointer(cap
 static Py_ssize_t nodes_in(PyObject *spec, int depth) {
     Py_ssize_t count = 1;
     if (!PyTuple_Check(spec) || PyTuple_Size(spec) != 6 || !PyTuple_Check(PyTuple_GetItem(spec, 5)) || depth > MAX_DEPTH / 2) {
-        PyErr_SetString(PyExc_ValueError, "a node of a plan is (kind, name, required, strict, unit, children)");
+        PyErr_SetString(PyExc_ValueError, "a node of a plan is (kind, name, presence, strict, unit, children)");
         return -1;
     }
     PyObject *children = PyTuple_GetItem(spec, 5);
@@ -36,7 +36,7 @@ static int fill(plan_t *plan, Py_ssize_t at, PyObject *spec, Py_ssize_t *next) {
     Py_ssize_t size;
     if (PyBytes_AsStringAndSize(name, &text, &size)) return 0;
     node->kind = (int)PyLong_AsLong(PyTuple_GetItem(spec, 0));
-    node->required = PyObject_IsTrue(PyTuple_GetItem(spec, 2));
+    node->required = (int)PyLong_AsLong(PyTuple_GetItem(spec, 2));
     node->strict = PyObject_IsTrue(PyTuple_GetItem(spec, 3));
     node->unit = PyLong_AsLongLong(PyTuple_GetItem(spec, 4));
     node->count = (int)PyTuple_Size(children);
@@ -75,7 +75,13 @@ PyObject *kernel_plan(PyObject *module, PyObject *spec) {
         return PyErr_NoMemory();
     }
     plan->count = count;
-    PyObject *capsule = fill(plan, 0, spec, &next) ? PyCapsule_New(plan, PLAN_NAME, capsule_free) : NULL;
+    int filled = fill(plan, 0, spec, &next);
+    const node_t *root = plan->nodes;
+    if (filled && root->kind != OBJECT && !(root->kind == LIST && plan->nodes[root->first].kind == OBJECT)) {
+        PyErr_SetString(PyExc_ValueError, "a plan is of an object, or of a list of objects, which stand on lines");
+        filled = 0;
+    }
+    PyObject *capsule = filled ? PyCapsule_New(plan, PLAN_NAME, capsule_free) : NULL;
     if (capsule == NULL) plan_free(plan);
     return capsule;
 }

@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from stream import native
 from stream.batch import DATA, ROW
+from stream.native import KERNEL
+from stream.transform.places import without
 from stream.transform.stage import Applied, BoundStage
 from stream.transform.windows import joined
 
@@ -21,6 +25,8 @@ TOO_LARGE: Final = "decompressed_too_large"
 _GZIP: Final = zlib.MAX_WBITS | 16
 _FED: Final = 16 * 1024
 """Bytes given to zlib at a time: it copies what follows the end of a member, so a record of many small members would cost the square."""
+_MOST: Final = 2**62
+"""Any number of bytes that there can be; limits may be higher, and mean as much."""
 _HELD: Final = 32 * 1024 * 1024
 """Plain bytes that are decoded in one go; a unit may come to many times this, and is never held whole in plain form."""
 
@@ -109,7 +115,7 @@ def decompress(data: bytes, compression: Compression) -> bytes | str:
     """The plain bytes, or the reason why there are none: ``bad_compression`` or ``decompressed_too_large``."""
     if compression.codec is Codec.NONE:
         return data
-    limit = min(compression.max_bytes, compression.max_ratio * len(data))
+    limit = min(compression.max_bytes, compression.max_ratio * len(data), _MOST)
     try:
         return _READERS[compression.codec](data, limit)
     except _TooLargeError:
@@ -120,10 +126,14 @@ def decompress(data: bytes, compression: Compression) -> bytes | str:
 
 def decompressing(compression: Compression, inner: BoundStage) -> BoundStage:
     """``inner`` over plain records; those that cannot be decompressed are rejects."""
+    kernel = kernel_for(compression)
 
     def apply(frame: pl.DataFrame) -> Applied:
         bad: dict[int, str] = {}
-        applied = joined(inner(part) for part in _readable(frame, compression, bad))
+        parts = _one_by_one(frame, compression, bad, 0)
+        if kernel is not None and frame.height:
+            parts = _by_kernel(kernel, frame, compression, bad)
+        applied = joined(inner(part) for part in parts)
         if not bad:
             return applied
         refused = pl.DataFrame({ROW: frame[ROW][list(bad)], "reason": list(bad.values())}, schema={ROW: pl.UInt32(), "reason": pl.String()})
@@ -133,15 +143,40 @@ def decompressing(compression: Compression, inner: BoundStage) -> BoundStage:
     return apply
 
 
-def _readable(frame: pl.DataFrame, compression: Compression, bad: dict[int, str]) -> Iterator[pl.DataFrame]:
-    """The records that can be decompressed, in parts of bounded size; the reasons of the others go to ``bad``, by place."""
+def kernel_for(compression: Compression) -> Any:
+    """The kernel, if it reads what is compressed so, or None."""
+    return KERNEL if compression.codec is Codec.GZIP else None
+
+
+def _by_kernel(kernel: Any, frame: pl.DataFrame, compression: Compression, bad: dict[int, str]) -> Iterator[pl.DataFrame]:
+    records = frame[DATA]
+    views, buffers = native.views(records)
+    limits = [min(each, _MOST) for each in (_HELD, compression.max_bytes, compression.max_ratio)]
+    start = 0
+    while start < frame.height:
+        stop, marks, (made, data) = kernel.gunzip(views, buffers, start, *limits)
+        marked = np.frombuffer(marks, np.bool_)
+        plain = native.series(DATA, native.array(pa.binary_view(), stop - start, None, made, data))
+        part = pl.DataFrame([plain if column.name == DATA else column[start:stop] for column in frame])
+        doubtful = np.flatnonzero(marked)
+        told = {start + int(at): decompress(records[start + int(at)], compression) for at in doubtful}
+        if any(isinstance(each, bytes) for each in told.values()):
+            yield from _one_by_one(frame[start:stop], compression, bad, start)
+        else:
+            bad |= {at: each for at, each in told.items() if isinstance(each, str)}
+            yield without(part, pl.Series(doubtful)) if told else part
+        start = stop
+
+
+def _one_by_one(frame: pl.DataFrame, compression: Compression, bad: dict[int, str], start: int) -> Iterator[pl.DataFrame]:
+    """The records that can be decompressed, in parts of bounded size; reasons of the others go to ``bad``, by place from ``start`` on."""
     good: list[int] = []
     plain: list[bytes] = []
     held = 0
     for at, record in enumerate(frame[DATA].to_list()):
         data = decompress(record, compression)
         if isinstance(data, str):
-            bad[at] = data
+            bad[start + at] = data
             continue
         if good and held + len(data) > _HELD:
             yield frame[good].with_columns(pl.Series(DATA, plain, pl.Binary()))

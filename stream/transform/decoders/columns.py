@@ -59,12 +59,27 @@ class KernelReader:
         """
         views, data = native.views(records)
         bad, wrong, side, (_, _, _, _, columns) = self.function(self.plan, views, data)
-        texts = (*data, pa.py_buffer(side))
-        made = [
-            native.series(name, _array(kind, column, texts)).cast(kind)
-            for (name, kind), column in zip(self.schema.items(), columns, strict=True)
-        ]
-        return pl.DataFrame(made), np.frombuffer(bad, np.bool_) if wrong else None
+        return _frame(self.schema, columns, (*data, pa.py_buffer(side))), np.frombuffer(bad, np.bool_) if wrong else None
+
+
+@dataclass(frozen=True, slots=True)
+class LinesReader:
+    """Reads records with a row on each line by a function of the kernel; thread-safe, and lets other threads run meanwhile."""
+
+    function: Callable[..., Any]
+    plan: Any
+    schema: pl.Schema
+
+    def read(self, records: pl.Series, *how: Any) -> tuple[pl.DataFrame, npt.NDArray[np.int64], npt.NDArray[np.bool_] | None]:
+        """The schema's columns, a row for each line; how many rows each of ``records`` has; and which the kernel does not vouch for.
+
+        Records that are marked have no rows; None where none is marked. ``how`` is what the function takes besides.
+        """
+        views, data = native.views(records)
+        bad, wrong, side, (_, _, _, ends, ((_, _, _, _, columns),)) = self.function(self.plan, views, data, *how)
+        bounds = np.frombuffer(ends, np.int64)
+        frame = _frame(self.schema, columns, (*data, pa.py_buffer(side)))
+        return frame, bounds[1:] - bounds[:-1], np.frombuffer(bad, np.bool_) if wrong else None
 
 
 def by_kernel(reader: KernelReader, ordinary: BoundStage, opened: Callable[[pl.Series], pl.Series] | None = None) -> BoundStage:
@@ -114,6 +129,12 @@ def forms_of(schema: pl.Schema) -> tuple[Form, ...]:
 def _instance(kind: Any) -> pl.DataType:
     made: pl.DataType = kind() if isinstance(kind, type) else kind
     return made
+
+
+def _frame(schema: pl.Schema, columns: tuple[Any, ...], texts: tuple[pa.Buffer, ...]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [native.series(name, _array(kind, column, texts)).cast(kind) for (name, kind), column in zip(schema.items(), columns, strict=True)]
+    )
 
 
 def _array(kind: Any, column: tuple[Any, ...], texts: tuple[pa.Buffer, ...]) -> pa.Array:

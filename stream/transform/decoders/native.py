@@ -11,7 +11,7 @@ from typing import Any, Final
 import polars as pl
 
 from stream import native
-from stream.transform.decoders.columns import KernelReader
+from stream.transform.decoders.columns import KernelReader, LinesReader
 from stream.transform.types import Kind, RecordSchema, Type
 
 _PLAIN: Final = {
@@ -19,8 +19,10 @@ _PLAIN: Final = {
     pl.UInt32(): 8, pl.UInt64(): 9, pl.Float32(): 10, pl.Float64(): 11,
 }  # fmt: skip
 _OTHER: Final = {Kind.FLOAT32: 10, Kind.TIMESTAMP: 12, Kind.EPOCH: 13, Kind.DATE: 14, Kind.BINARY: 15, Kind.JSON: 16}
-_DECIMAL, _LIST, _OBJECT = 17, 18, 19
+_DECIMAL, _LIST, _OBJECT = 17, 20, 21
 """Kinds as the kernel numbers them (native/src/plan.h)."""
+_MOST_NULLS: Final = 64
+"""Words for null that the kernel takes."""
 
 
 def native_reader(schema: RecordSchema, *, strict: bool, kernel: Any = native.KERNEL) -> KernelReader | None:
@@ -28,14 +30,37 @@ def native_reader(schema: RecordSchema, *, strict: bool, kernel: Any = native.KE
 
     ``strict``: records with fields that the schema does not name, at any level, are not vouched for.
     """
+    plan = _plan(_record(schema, strict=strict), kernel)
+    return None if plan is None else KernelReader(kernel.decode, plan, schema.polars())
+
+
+def native_lines(schema: RecordSchema, *, strict: bool, kernel: Any = native.KERNEL) -> LinesReader | None:
+    """As ``native_reader``, for records that have such an object on each line."""
+    plan = _plan((_LIST, b"", True, strict, 1, (_record(schema, strict=strict),)), kernel)
+    return None if plan is None else LinesReader(kernel.decode, plan, schema.polars())
+
+
+def native_separated(schema: RecordSchema, nulls: tuple[str, ...], kernel: Any = native.KERNEL) -> LinesReader | None:
+    """A reader of lines of separated values; None without a kernel, or where there are more columns or words for null than it takes.
+
+    ``read`` wants besides the records: the codes of delimiter and quote, the line that begins each record or None, the column of each field
+    of a line or -1, and the words for null.
+    """
+    plan = _plan((_LIST, b"", True, False, 1, (_record(schema, strict=False),)), kernel)
+    return None if plan is None or len(nulls) > _MOST_NULLS else LinesReader(kernel.separated, plan, schema.polars())
+
+
+def _plan(spec: tuple[Any, ...], kernel: Any) -> Any:
     if kernel is None:
         return None
-    fields = tuple(_node(name, kind, strict=strict) for name, kind in schema)
     try:
-        plan = kernel.plan((_OBJECT, b"", True, strict, 1, fields))
+        return kernel.plan(spec)
     except ValueError:
         return None
-    return KernelReader(kernel.decode, plan, pl.Schema(schema.polars()))
+
+
+def _record(schema: RecordSchema, *, strict: bool) -> tuple[Any, ...]:
+    return _OBJECT, b"", True, strict, 1, tuple(_node(name, kind, strict=strict) for name, kind in schema)
 
 
 def _node(name: str, kind: Type, *, strict: bool) -> tuple[Any, ...]:
