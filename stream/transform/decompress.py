@@ -7,15 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stream import native
 from stream.batch import DATA, ROW
-from stream.native import KERNEL
-from stream.transform.places import without
 from stream.transform.stage import Applied, BoundStage
 from stream.transform.windows import joined
 
@@ -126,14 +122,10 @@ def decompress(data: bytes, compression: Compression) -> bytes | str:
 
 def decompressing(compression: Compression, inner: BoundStage) -> BoundStage:
     """``inner`` over plain records; those that cannot be decompressed are rejects."""
-    kernel = kernel_for(compression)
 
     def apply(frame: pl.DataFrame) -> Applied:
         bad: dict[int, str] = {}
-        parts = _one_by_one(frame, compression, bad, 0)
-        if kernel is not None and frame.height:
-            parts = _by_kernel(kernel, frame, compression, bad)
-        applied = joined(inner(part) for part in parts)
+        applied = joined(inner(part) for part in _readable(frame, compression, bad))
         if not bad:
             return applied
         refused = pl.DataFrame({ROW: frame[ROW][list(bad)], "reason": list(bad.values())}, schema={ROW: pl.UInt32(), "reason": pl.String()})
@@ -143,40 +135,15 @@ def decompressing(compression: Compression, inner: BoundStage) -> BoundStage:
     return apply
 
 
-def kernel_for(compression: Compression) -> Any:
-    """The kernel, if it reads what is compressed so, or None."""
-    return KERNEL if compression.codec is Codec.GZIP else None
-
-
-def _by_kernel(kernel: Any, frame: pl.DataFrame, compression: Compression, bad: dict[int, str]) -> Iterator[pl.DataFrame]:
-    records = frame[DATA]
-    views, buffers = native.views(records)
-    limits = [min(each, _MOST) for each in (_HELD, compression.max_bytes, compression.max_ratio)]
-    start = 0
-    while start < frame.height:
-        stop, marks, (made, data) = kernel.gunzip(views, buffers, start, *limits)
-        marked = np.frombuffer(marks, np.bool_)
-        plain = native.series(DATA, native.array(pa.binary_view(), stop - start, None, made, data))
-        part = pl.DataFrame([plain if column.name == DATA else column[start:stop] for column in frame])
-        doubtful = np.flatnonzero(marked)
-        told = {start + int(at): decompress(records[start + int(at)], compression) for at in doubtful}
-        if any(isinstance(each, bytes) for each in told.values()):
-            yield from _one_by_one(frame[start:stop], compression, bad, start)
-        else:
-            bad |= {at: each for at, each in told.items() if isinstance(each, str)}
-            yield without(part, pl.Series(doubtful)) if told else part
-        start = stop
-
-
-def _one_by_one(frame: pl.DataFrame, compression: Compression, bad: dict[int, str], start: int) -> Iterator[pl.DataFrame]:
-    """The records that can be decompressed, in parts of bounded size; reasons of the others go to ``bad``, by place from ``start`` on."""
+def _readable(frame: pl.DataFrame, compression: Compression, bad: dict[int, str]) -> Iterator[pl.DataFrame]:
+    """The records that can be decompressed, in parts of bounded size; the reasons of the others go to ``bad``, by place."""
     good: list[int] = []
     plain: list[bytes] = []
     held = 0
     for at, record in enumerate(frame[DATA].to_list()):
         data = decompress(record, compression)
         if isinstance(data, str):
-            bad[start + at] = data
+            bad[at] = data
             continue
         if good and held + len(data) > _HELD:
             yield frame[good].with_columns(pl.Series(DATA, plain, pl.Binary()))
