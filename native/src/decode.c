@@ -7,6 +7,9 @@
 typedef struct {
     const plan_t *plan;
     table_t table;
+    blob_t rest; /* members of an object that no column names, as text; and their names */
+    names_t names;
+    uint64_t seen;
     Py_ssize_t *follow; /* which node's member was read after that of this node the last time; for an object, which one first */
 } run_t;
 
@@ -27,9 +30,40 @@ static Py_ssize_t named(run_t *run, const text_t *text, Py_ssize_t at, Py_ssize_
     const node_t *nodes = run->plan->nodes, *node = nodes + at;
     Py_ssize_t likely = run->follow[before];
     if (likely && is_name(text, nodes + likely)) return likely;
-    for (Py_ssize_t child = node->first; child < node->first + node->count; child++)
+    for (Py_ssize_t child = node->first; child < node->first + node->count - (node->strict == KEEP); child++)
         if (is_name(text, nodes + child)) return run->follow[before] = child;
     return 0;
+}
+
+static void keep_begin(run_t *run) {
+    run->rest.size = 0;
+    run->names.count = 0;
+    run->seen = 0;
+}
+
+/* A member that no column names, whose value ends where ``text`` stands. */
+static int keep_member(run_t *run, const text_t *text, const string_t *name, const uint8_t *value) {
+    blob_t *rest = &run->rest;
+    int put = blob_put(rest, rest->size ? "," : "{", 1);
+    size_t begin = rest->size;
+    put = put && blob_put(rest, name->begin - 1, (size_t)(name->close - name->begin) + 2);
+    if (put && !name_is_new(&run->names, 0, &run->seen, rest, begin)) return 0;
+    put = put && blob_put(rest, ":", 1) && blob_put(rest, value, (size_t)(text->at - value));
+    run->table.failed |= !put;
+    return put;
+}
+
+/* What was kept, as an object, into row ``row`` of column ``at``. */
+static int keep_end(run_t *run, Py_ssize_t at, int64_t row) {
+    table_t *table = &run->table;
+    size_t begin = table->side.size, size = run->rest.size + 1;
+    if (!run->rest.size) return 1;
+    if (begin + size > INT32_MAX) return 0;
+    if (!blob_put(&table->side, run->rest.data, run->rest.size) || !blob_put(&table->side, "}", 1)) return !(table->failed = 1);
+    view_set((view_t *)table->columns[at].values.data + row, table->side.data + begin, size, table->side_buffer, begin);
+    if (size <= INLINE) table->side.size = begin;
+    set_valid(table->columns + at, row);
+    return 1;
 }
 
 /* The members of an object whose brace has been read, up to behind the closing one. */
@@ -38,6 +72,7 @@ static int read_members(run_t *run, text_t *text, Py_ssize_t at, int64_t row, in
     uint64_t seen[MAX_FIELDS / 64 + 1];
     string_t name;
     Py_ssize_t before = at;
+    if (node->strict == KEEP) keep_begin(run);
     memset(seen, 0, sizeof(uint64_t) * (size_t)(node->count / 64 + 1));
     blanks(text);
     if (text->at < text->end && *text->at == '}') text->at++;
@@ -48,7 +83,7 @@ static int read_members(run_t *run, text_t *text, Py_ssize_t at, int64_t row, in
             Py_ssize_t child = named(run, text, at, before);
             if (child) text->at += nodes[child].size;
             /* A name that is escaped may be that of a column. */
-            else if (node->strict || !read_string(text, &name) || name.escaped) return 0;
+            else if (node->strict == REFUSE || !read_string(text, &name) || name.escaped) return 0;
             blanks(text);
             if (text->at >= text->end || *text->at++ != ':') return 0;
             blanks(text);
@@ -58,7 +93,10 @@ static int read_members(run_t *run, text_t *text, Py_ssize_t at, int64_t row, in
                 seen[place / 64] |= 1ULL << (place % 64);
                 if (!read_value(run, text, child, row, depth + 1)) return 0;
                 before = child;
-            } else if (!skip_value(text, depth + 1)) return 0;
+            } else {
+                const uint8_t *value = text->at;
+                if (!skip_value(text, depth + 1) || (node->strict == KEEP && !keep_member(run, text, &name, value))) return 0;
+            }
             blanks(text);
             if (text->at >= text->end) return 0;
             if (*text->at == '}') {
@@ -69,7 +107,7 @@ static int read_members(run_t *run, text_t *text, Py_ssize_t at, int64_t row, in
         }
     for (int child = 0; child < node->count; child++)
         if (nodes[node->first + child].required == REQUIRED && !(seen[child / 64] >> (child % 64) & 1)) return 0;
-    return 1;
+    return node->strict != KEEP || keep_end(run, node->first + node->count - 1, row);
 }
 
 static int read_items(run_t *run, text_t *text, Py_ssize_t at, int depth) {
@@ -287,6 +325,7 @@ PyObject *kernel_decode(PyObject *module, PyObject *const *args, Py_ssize_t coun
         PyErr_SetString(PyExc_TypeError, "decode takes a plan, views and buffers");
         return NULL;
     }
+    run.rest = (blob_t){0};
     run.plan = PyCapsule_GetPointer(args[0], PLAN_NAME);
     if (run.plan == NULL || !views_open(&records, args[1], args[2])) return NULL;
     run.follow = calloc((size_t)run.plan->count, sizeof *run.follow);
@@ -299,5 +338,6 @@ PyObject *kernel_decode(PyObject *module, PyObject *const *args, Py_ssize_t coun
     PyObject *made = good ? table_taken(&run.table, rows) : PyErr_NoMemory();
     table_close(&run.table);
     free(run.follow);
+    blob_free(&run.rest);
     return made;
 }

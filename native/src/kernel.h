@@ -24,6 +24,13 @@ int blob_reserve(blob_t *blob, size_t more);
 /* As many bytes in all, new ones zero; 0 where there is no memory. */
 int blob_resize(blob_t *blob, size_t size);
 void blob_free(blob_t *blob);
+/* Appends; 0 where there is no memory. */
+static inline int blob_put(blob_t *blob, const void *bytes, size_t size) {
+    if (!blob_reserve(blob, size)) return 0;
+    memcpy(blob->data + blob->size, bytes, size);
+    blob->size += size;
+    return 1;
+}
 /* A Python object with the buffer protocol that owns the memory from now on, ``size`` bytes of it; NULL and an exception if there is none. */
 PyObject *blob_take(blob_t *blob);
 /* Both as a tuple. */

@@ -15,7 +15,7 @@ static PyMethodDef methods[] = {
      "in their place. ``sequences``, ``keys``: views into ``texts``; ``payloads``: views into ``data``, decoded; ``arrivals``: int64,\n"
      "milliseconds. None where the answer is not of the plain kind: read it in another way."},
     {"plan", (PyCFunction)kernel_plan, METH_O,
-     "plan(spec) -> plan\n\nWhat ``decode`` reads: a node (kind, name, presence, strict, unit, children), see stream/transform/decoders/native.py."},
+     "plan(spec) -> plan\n\nWhat ``decode`` reads: a node (kind, name, presence, unknown, unit, children), see stream/transform/decoders/native.py."},
     {"decode", (PyCFunction)(void *)kernel_decode, METH_FASTCALL,
      "decode(plan, views, buffers) -> (bad, wrong, side, columns)\n\n"
      "JSON records, one object each, as columns of the plan: a row for each view. Where the plan is of a list a record has an object on each\n"

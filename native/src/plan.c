@@ -17,7 +17,7 @@ static void capsule_free(PyObject *capsule) { plan_free(PyCapsule_GetPointer(cap
 static Py_ssize_t nodes_in(PyObject *spec, int depth) {
     Py_ssize_t count = 1;
     if (!PyTuple_Check(spec) || PyTuple_Size(spec) != 6 || !PyTuple_Check(PyTuple_GetItem(spec, 5)) || depth > MAX_DEPTH / 2) {
-        PyErr_SetString(PyExc_ValueError, "a node of a plan is (kind, name, presence, strict, unit, children)");
+        PyErr_SetString(PyExc_ValueError, "a node of a plan is (kind, name, presence, unknown, unit, children)");
         return -1;
     }
     PyObject *children = PyTuple_GetItem(spec, 5);
@@ -37,7 +37,7 @@ static int fill(plan_t *plan, Py_ssize_t at, PyObject *spec, Py_ssize_t *next) {
     if (PyBytes_AsStringAndSize(name, &text, &size)) return 0;
     node->kind = (int)PyLong_AsLong(PyTuple_GetItem(spec, 0));
     node->required = (int)PyLong_AsLong(PyTuple_GetItem(spec, 2));
-    node->strict = PyObject_IsTrue(PyTuple_GetItem(spec, 3));
+    node->strict = (int)PyLong_AsLong(PyTuple_GetItem(spec, 3));
     node->unit = PyLong_AsLongLong(PyTuple_GetItem(spec, 4));
     node->count = (int)PyTuple_Size(children);
     if (PyErr_Occurred()) return 0;
@@ -61,7 +61,9 @@ static int fill(plan_t *plan, Py_ssize_t at, PyObject *spec, Py_ssize_t *next) {
     plan->forms[at] = (form_t){form, node->count, WIDTHS[node->kind], node->first};
     for (int index = 0; index < node->count; index++)
         if (!fill(plan, node->first + index, PyTuple_GetItem(children, index), next)) return 0;
-    return 1;
+    if (node->strict != KEEP || (node->kind == OBJECT && node->count && plan->nodes[node->first + node->count - 1].kind == TEXT)) return 1;
+    PyErr_SetString(PyExc_ValueError, "what no child names is kept in the last one, which is a text");
+    return 0;
 }
 
 PyObject *kernel_plan(PyObject *module, PyObject *spec) {

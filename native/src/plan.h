@@ -24,6 +24,9 @@ enum { ANY_ZULU = 1, LARGE_ZULU = 2 };
 /* Bytes of a value by kind. */
 extern const size_t WIDTHS[KINDS];
 
+/* What becomes of members that no child names: KEEP them as the text of an object, in the last child, whose own name counts for nothing. */
+enum { IGNORE, REFUSE, KEEP };
+
 /* Whether a member may be absent, or be null. */
 enum { ANY, REQUIRED, NEVER_NULL };
 
@@ -56,6 +59,18 @@ int put_number(const node_t *node, uint8_t *values, int64_t row, const number_t 
 #define IS_WHOLE(kind) (((kind) >= INT8 && (kind) <= UINT64) || (kind) == EPOCH)
 /* The bytes that canonical base64 stands for; 0 for another text. */
 int put_bytes(table_t *table, view_t *view, const string_t *string);
+
+/* Names of one or more objects, by where they stand in a text that grows; ``seen`` has a bit for each that was met, some of them alike. */
+enum { MAX_NAMES = 256 };
+typedef struct {
+    int count;
+    struct {
+        size_t begin, size;
+    } names[MAX_NAMES];
+} names_t;
+
+/* Notes the name from ``begin`` to the end of ``text``, with its quotes; 0 if one from number ``first`` on is the same, or there are too many. */
+int name_is_new(names_t *names, int first, uint64_t *seen, const blob_t *text, size_t begin);
 
 /* An item's plain JSON appended to ``out``; 0 where it is no item, or its names are too many or not all different. */
 int read_item(text_t *text, blob_t *out, int depth);

@@ -23,6 +23,8 @@ _FED: Final = 16 * 1024
 """Bytes given to zlib at a time: it copies what follows the end of a member, so a record of many small members would cost the square."""
 _MOST: Final = 2**62
 """Any number of bytes that there can be; limits may be higher, and mean as much."""
+_FIRST_ASKED: Final = 64 * 1024
+"""Plain bytes asked for at first, and then twice as many each time: memory for all of them is taken whatever comes."""
 _HELD: Final = 32 * 1024 * 1024
 """Plain bytes that are decoded in one go; a unit may come to many times this, and is never held whole in plain form."""
 
@@ -78,14 +80,19 @@ def _gunzip(data: bytes, limit: int) -> bytes:
 
 
 def _unzstd(data: bytes, limit: int) -> bytes:
+    parts: list[bytes] = []
+    left, asked = limit, _FIRST_ASKED
     with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
         if not data:
             msg = "an empty record is no zstd frame"
             raise OSError(msg)
-        plain: bytes = stream.read(limit + 1)
-    if len(plain) > limit:
-        raise _TooLargeError
-    return plain
+        while part := stream.read(min(left + 1, asked)):
+            left -= len(part)
+            if left < 0:
+                raise _TooLargeError
+            parts.append(part)
+            asked *= 2
+    return b"".join(parts)
 
 
 def _unsnap(data: bytes, limit: int) -> bytes:

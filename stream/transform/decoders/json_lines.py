@@ -10,7 +10,7 @@ import polars as pl
 from stream.batch import DATA
 from stream.transform.decode import Unknown
 from stream.transform.decoders.columns import LinesReader
-from stream.transform.decoders.json import Json
+from stream.transform.decoders.json import EXTRA, Json
 from stream.transform.decoders.native import native_lines
 from stream.transform.decoders.nested import merged, places_of, read_payloads, system_rows
 from stream.transform.decoders.rows import EMPTY
@@ -34,7 +34,8 @@ class JsonLines(Json):
         """A function that splits and then reads as `json` does."""
         inner = super().bind(schema)
         assert schema is not None  # noqa: S101 - output() has refused None
-        quick = None if self.unknown is Unknown.CAPTURE else native_lines(schema, strict=self.unknown is Unknown.REJECT)
+        rest = EXTRA if self.unknown is Unknown.CAPTURE else None
+        quick = native_lines(schema, strict=self.unknown is Unknown.REJECT, rest=rest)
 
         def ordinary(frame: pl.DataFrame) -> Applied:
             parents: list[int] = []

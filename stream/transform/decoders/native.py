@@ -21,23 +21,26 @@ _PLAIN: Final = {
 _OTHER: Final = {Kind.FLOAT32: 10, Kind.TIMESTAMP: 12, Kind.EPOCH: 13, Kind.DATE: 14, Kind.BINARY: 15, Kind.JSON: 16}
 _DECIMAL, _LIST, _OBJECT = 17, 20, 21
 """Kinds as the kernel numbers them (native/src/plan.h)."""
+_KEEP: Final = 2
+"""That members which no column names are kept, as the kernel numbers it; others are ignored (0) or refused (1)."""
 _MOST_NULLS: Final = 64
 """Words for null that the kernel takes."""
 
 
-def native_reader(schema: RecordSchema, *, strict: bool, kernel: Any = native.KERNEL) -> KernelReader | None:
+def native_reader(schema: RecordSchema, *, strict: bool, rest: str | None = None, kernel: Any = native.KERNEL) -> KernelReader | None:
     """A reader for ``schema``; None without a kernel, or where there are more fields than it takes.
 
-    ``strict``: records with fields that the schema does not name, at any level, are not vouched for.
+    ``strict``: records with fields that the schema does not name, at any level, are not vouched for. ``rest``: a last column with those of
+    the record itself, as the text of an object, or null.
     """
-    plan = _plan(_record(schema, strict=strict), kernel)
-    return None if plan is None else KernelReader(kernel.decode, plan, schema.polars())
+    plan = _plan(_record(schema, strict=strict, rest=rest), kernel)
+    return None if plan is None else KernelReader(kernel.decode, plan, _columns(schema, rest))
 
 
-def native_lines(schema: RecordSchema, *, strict: bool, kernel: Any = native.KERNEL) -> LinesReader | None:
+def native_lines(schema: RecordSchema, *, strict: bool, rest: str | None = None, kernel: Any = native.KERNEL) -> LinesReader | None:
     """As ``native_reader``, for records that have such an object on each line."""
-    plan = _plan((_LIST, b"", True, strict, 1, (_record(schema, strict=strict),)), kernel)
-    return None if plan is None else LinesReader(kernel.decode, plan, schema.polars())
+    plan = _plan((_LIST, b"", True, False, 1, (_record(schema, strict=strict, rest=rest),)), kernel)
+    return None if plan is None else LinesReader(kernel.decode, plan, _columns(schema, rest))
 
 
 def native_separated(schema: RecordSchema, nulls: tuple[str, ...], kernel: Any = native.KERNEL) -> LinesReader | None:
@@ -59,8 +62,15 @@ def _plan(spec: tuple[Any, ...], kernel: Any) -> Any:
         return None
 
 
-def _record(schema: RecordSchema, *, strict: bool) -> tuple[Any, ...]:
-    return _OBJECT, b"", True, strict, 1, tuple(_node(name, kind, strict=strict) for name, kind in schema)
+def _record(schema: RecordSchema, *, strict: bool, rest: str | None = None) -> tuple[Any, ...]:
+    nodes = tuple(_node(name, kind, strict=strict) for name, kind in schema)
+    if rest is None:
+        return _OBJECT, b"", True, strict, 1, nodes
+    return _OBJECT, b"", True, _KEEP, 1, (*nodes, (_PLAIN[pl.String()], b"", False, False, 1, ()))
+
+
+def _columns(schema: RecordSchema, rest: str | None) -> pl.Schema:
+    return pl.Schema({**schema.polars(), **({} if rest is None else {rest: pl.String()})})
 
 
 def _node(name: str, kind: Type, *, strict: bool) -> tuple[Any, ...]:
