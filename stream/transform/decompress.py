@@ -23,7 +23,7 @@ _FED: Final = 16 * 1024
 """Bytes given to zlib at a time: it copies what follows the end of a member, so a record of many small members would cost the square."""
 _MOST: Final = 2**62
 """Any number of bytes that there can be; limits may be higher, and mean as much."""
-_FIRST_ASKED: Final = 64 * 1024
+_FIRST_ASKED: Final = 256 * 1024
 """Plain bytes asked for at first, and then twice as many each time: memory for all of them is taken whatever comes."""
 _HELD: Final = 32 * 1024 * 1024
 """Plain bytes that are decoded in one go; a unit may come to many times this, and is never held whole in plain form."""
