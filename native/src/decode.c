@@ -4,53 +4,14 @@
 
 #include <math.h>
 
-/* The rows of one node so far. All bits and values that nobody set are zero: null. */
-typedef struct {
-    blob_t values;   /* views, numbers or bits; of a list the ends of its rows, 64 bits each, behind a zero */
-    blob_t validity; /* a bit per row, set where there is a value */
-    int64_t rows;    /* of the items of a list: how many there are */
-    int64_t room;    /* of the items of a list: how many there is memory for */
-    int64_t valid;
-} column_t;
-
 typedef struct {
     const plan_t *plan;
-    column_t *columns;
+    table_t table;
+    blob_t rest; /* members of an object that no column names, as text; and their names */
+    names_t names;
+    uint64_t seen;
     Py_ssize_t *follow; /* which node's member was read after that of this node the last time; for an object, which one first */
-    blob_t side;
-    uint32_t side_buffer;
-    uint32_t record_buffer;
-    const uint8_t *buffer; /* where it begins; of a record that lies in its view, which is too short for values that need one, the record */
-    int failed;
 } run_t;
-
-static const size_t WIDTHS[KINDS] = {16, 0, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 8, 8, 4, 16, 16, 16, 8, 0};
-
-/* Makes room for ``rows`` rows in a column and in those that have as many. */
-static int widen(run_t *run, Py_ssize_t at, int64_t rows) {
-    const node_t *node = run->plan->nodes + at;
-    column_t *column = run->columns + at;
-    size_t bits = (size_t)(rows + 7) / 8;
-    size_t bytes = node->kind == FLAG ? bits : node->kind == LIST ? ((size_t)rows + 1) * 8 : (size_t)rows * WIDTHS[node->kind];
-    if (!blob_resize(&column->validity, bits) || !blob_resize(&column->values, bytes)) return !(run->failed = 1);
-    if (node->kind == OBJECT)
-        for (int child = 0; child < node->count; child++)
-            if (!widen(run, node->first + child, rows)) return 0;
-    return 1;
-}
-
-static void set_valid(column_t *column, int64_t row) {
-    column->validity.data[row >> 3] |= (uint8_t)(1u << (row & 7));
-    column->valid++;
-}
-
-/* Ends row ``row`` of every list that has a row wherever the node ``at`` has one. */
-static void end_lists(run_t *run, Py_ssize_t at, int64_t row) {
-    const node_t *node = run->plan->nodes + at;
-    if (node->kind == LIST) ((int64_t *)run->columns[at].values.data)[row + 1] = run->columns[node->first].rows;
-    else if (node->kind == OBJECT)
-        for (int child = 0; child < node->count; child++) end_lists(run, node->first + child, row);
-}
 
 static int read_value(run_t *run, text_t *text, Py_ssize_t at, int64_t row, int depth);
 
@@ -69,9 +30,40 @@ static Py_ssize_t named(run_t *run, const text_t *text, Py_ssize_t at, Py_ssize_
     const node_t *nodes = run->plan->nodes, *node = nodes + at;
     Py_ssize_t likely = run->follow[before];
     if (likely && is_name(text, nodes + likely)) return likely;
-    for (Py_ssize_t child = node->first; child < node->first + node->count; child++)
+    for (Py_ssize_t child = node->first; child < node->first + node->count - (node->strict == KEEP); child++)
         if (is_name(text, nodes + child)) return run->follow[before] = child;
     return 0;
+}
+
+static void keep_begin(run_t *run) {
+    run->rest.size = 0;
+    run->names.count = 0;
+    run->seen = 0;
+}
+
+/* A member that no column names, whose value ends where ``text`` stands. */
+static int keep_member(run_t *run, const text_t *text, const string_t *name, const uint8_t *value) {
+    blob_t *rest = &run->rest;
+    int put = blob_put(rest, rest->size ? "," : "{", 1);
+    size_t begin = rest->size;
+    put = put && blob_put(rest, name->begin - 1, (size_t)(name->close - name->begin) + 2);
+    if (put && !name_is_new(&run->names, 0, &run->seen, rest, begin)) return 0;
+    put = put && blob_put(rest, ":", 1) && blob_put(rest, value, (size_t)(text->at - value));
+    run->table.failed |= !put;
+    return put;
+}
+
+/* What was kept, as an object, into row ``row`` of column ``at``. */
+static int keep_end(run_t *run, Py_ssize_t at, int64_t row) {
+    table_t *table = &run->table;
+    size_t begin = table->side.size, size = run->rest.size + 1;
+    if (!run->rest.size) return 1;
+    if (begin + size > INT32_MAX) return 0;
+    if (!blob_put(&table->side, run->rest.data, run->rest.size) || !blob_put(&table->side, "}", 1)) return !(table->failed = 1);
+    view_set((view_t *)table->columns[at].values.data + row, table->side.data + begin, size, table->side_buffer, begin);
+    if (size <= INLINE) table->side.size = begin;
+    set_valid(table->columns + at, row);
+    return 1;
 }
 
 /* The members of an object whose brace has been read, up to behind the closing one. */
@@ -80,6 +72,7 @@ static int read_members(run_t *run, text_t *text, Py_ssize_t at, int64_t row, in
     uint64_t seen[MAX_FIELDS / 64 + 1];
     string_t name;
     Py_ssize_t before = at;
+    if (node->strict == KEEP) keep_begin(run);
     memset(seen, 0, sizeof(uint64_t) * (size_t)(node->count / 64 + 1));
     blanks(text);
     if (text->at < text->end && *text->at == '}') text->at++;
@@ -90,7 +83,7 @@ static int read_members(run_t *run, text_t *text, Py_ssize_t at, int64_t row, in
             Py_ssize_t child = named(run, text, at, before);
             if (child) text->at += nodes[child].size;
             /* A name that is escaped may be that of a column. */
-            else if (node->strict || !read_string(text, &name) || name.escaped) return 0;
+            else if (node->strict == REFUSE || !read_string(text, &name) || name.escaped) return 0;
             blanks(text);
             if (text->at >= text->end || *text->at++ != ':') return 0;
             blanks(text);
@@ -100,7 +93,10 @@ static int read_members(run_t *run, text_t *text, Py_ssize_t at, int64_t row, in
                 seen[place / 64] |= 1ULL << (place % 64);
                 if (!read_value(run, text, child, row, depth + 1)) return 0;
                 before = child;
-            } else if (!skip_value(text, depth + 1)) return 0;
+            } else {
+                const uint8_t *value = text->at;
+                if (!skip_value(text, depth + 1) || (node->strict == KEEP && !keep_member(run, text, &name, value))) return 0;
+            }
             blanks(text);
             if (text->at >= text->end) return 0;
             if (*text->at == '}') {
@@ -110,28 +106,23 @@ static int read_members(run_t *run, text_t *text, Py_ssize_t at, int64_t row, in
             if (*text->at++ != ',') return 0;
         }
     for (int child = 0; child < node->count; child++)
-        if (nodes[node->first + child].required && !(seen[child / 64] >> (child % 64) & 1)) return 0;
-    return 1;
+        if (nodes[node->first + child].required == REQUIRED && !(seen[child / 64] >> (child % 64) & 1)) return 0;
+    return node->strict != KEEP || keep_end(run, node->first + node->count - 1, row);
 }
 
 static int read_items(run_t *run, text_t *text, Py_ssize_t at, int depth) {
     const node_t *node = run->plan->nodes + at;
-    column_t *item = run->columns + node->first;
     blanks(text);
     if (text->at < text->end && *text->at == ']') {
         text->at++;
         return 1;
     }
     for (;;) {
-        int64_t row = item->rows;
-        if (row == item->room) {
-            item->room = row + row / 2 + 16;
-            if (!widen(run, node->first, item->room)) return 0;
-        }
-        item->rows++;
+        int64_t row = item_begin(&run->table, at);
+        if (row < 0) return 0;
         blanks(text);
         if (!read_value(run, text, node->first, row, depth + 1)) return 0;
-        end_lists(run, node->first, row);
+        item_end(&run->table, at, row);
         blanks(text);
         if (text->at >= text->end) return 0;
         if (*text->at == ']') {
@@ -142,28 +133,41 @@ static int read_items(run_t *run, text_t *text, Py_ssize_t at, int depth) {
     }
 }
 
-static int put_text(run_t *run, view_t *view, const string_t *string) {
-    size_t size = (size_t)(string->close - string->begin), begin = run->side.size;
+static int put_text(table_t *table, view_t *view, const string_t *string) {
+    size_t size = (size_t)(string->close - string->begin), begin = table->side.size;
     if (!string->escaped) {
-        view_set(view, string->begin, size, run->record_buffer, (size_t)(string->begin - run->buffer));
+        put_part(table, view, string->begin, size);
         return 1;
     }
-    if (!unescape(string, &run->side)) return !(run->failed = 1);
-    size = run->side.size - begin;
-    if (run->side.size > INT32_MAX) return 0;
-    view_set(view, run->side.data + begin, size, run->side_buffer, begin);
-    if (size <= INLINE) run->side.size = begin;
+    if (!unescape(string, &table->side)) return !(table->failed = 1);
+    size = table->side.size - begin;
+    if (table->side.size > INT32_MAX) return 0;
+    view_set(view, table->side.data + begin, size, table->side_buffer, begin);
+    if (size <= INLINE) table->side.size = begin;
     return 1;
 }
 
-static int put_bytes(run_t *run, view_t *view, const string_t *string) {
-    size_t size = (size_t)(string->close - string->begin), begin = run->side.size;
+int put_bytes(table_t *table, view_t *view, const string_t *string) {
+    size_t size = (size_t)(string->close - string->begin), begin = table->side.size;
     if (string->escaped || begin + size > INT32_MAX) return 0;
-    if (!blob_reserve(&run->side, size / 4 * 3 + 64)) return !(run->failed = 1);
-    Py_ssize_t made = base64_decode(string->begin, size, run->side.data + begin);
+    if (!blob_reserve(&table->side, size / 4 * 3 + 64)) return !(table->failed = 1);
+    Py_ssize_t made = base64_decode(string->begin, size, table->side.data + begin);
     if (made < 0) return 0;
-    view_set(view, run->side.data + begin, (size_t)made, run->side_buffer, begin);
-    if (made > INLINE) run->side.size += (size_t)made;
+    view_set(view, table->side.data + begin, (size_t)made, table->side_buffer, begin);
+    if (made > INLINE) table->side.size += (size_t)made;
+    return 1;
+}
+
+static int put_item(table_t *table, view_t *view, text_t *text, int depth) {
+    size_t begin = table->side.size;
+    if (!read_item(text, &table->side, depth)) {
+        table->failed |= table->side.failed;
+        return 0;
+    }
+    size_t size = table->side.size - begin;
+    if (table->side.size > INT32_MAX) return 0;
+    view_set(view, table->side.data + begin, size, table->side_buffer, begin);
+    if (size <= INLINE) table->side.size = begin;
     return 1;
 }
 
@@ -206,31 +210,48 @@ static int put_decimal(const node_t *node, uint8_t *values, int64_t row, const n
 #endif
 }
 
+static int put_real(const node_t *node, uint8_t *values, int64_t row, const number_t *number) {
+    double real;
+    if (!number_real(number, &real)) return 0;
+    if (node->kind == FLOAT64) {
+        ((double *)values)[row] = real;
+        return 1;
+    }
+    ((float *)values)[row] = (float)real;
+    return isfinite((float)real);
+}
+
+int put_number(const node_t *node, uint8_t *values, int64_t row, const number_t *number) {
+    if (node->kind == FLOAT32 || node->kind == FLOAT64) return put_real(node, values, row, number);
+    return node->kind == DECIMAL ? put_decimal(node, values, row, number) : put_integer(node, values, row, number);
+}
+
 static int read_text_value(run_t *run, text_t *text, const node_t *node, uint8_t *values, int64_t row) {
     string_t string;
     view_t *view = (view_t *)values + row;
     if (*text->at != '"') return 0;
     text->at++;
     if (!read_string(text, &string)) return 0;
-    if (node->kind == TEXT) return put_text(run, view, &string);
-    if (node->kind == BINARY) return put_bytes(run, view, &string);
+    if (node->kind == TEXT) return put_text(&run->table, view, &string);
+    if (node->kind == BINARY) return put_bytes(&run->table, view, &string);
     size_t size = (size_t)(string.close - string.begin);
     if (string.escaped) return 0;
-    if (node->kind == STAMP) return read_stamp(string.begin, size, (int64_t *)values + row);
+    if (node->kind == STAMP) return read_stamp(string.begin, size, (int64_t *)values + row) && (node->unit == ANY_ZULU || string.close[-1] != 'z');
     return size == 10 && read_day(string.begin, size, (int32_t *)values + row);
 }
 
-static int read_scalar(run_t *run, text_t *text, const node_t *node, uint8_t *values, int64_t row) {
+static int read_scalar(run_t *run, text_t *text, const node_t *node, uint8_t *values, int64_t row, int depth) {
     number_t number;
-    double real;
     switch (node->kind) {
     case TEXT: case BINARY: case STAMP: case DAY:
         return read_text_value(run, text, node, values, row);
-    case RAW: {
+    case ITEM:
+        return put_item(&run->table, (view_t *)values + row, text, depth);
+    case RAW: case IMAGE: {
         string_t raw = {text->at, NULL, 0};
-        if (!skip_value(text, 2)) return 0;
+        if (!(node->kind == RAW ? skip_value(text, depth) : skip_item(text, depth))) return 0;
         raw.close = text->at;
-        return put_text(run, (view_t *)values + row, &raw);
+        return put_text(&run->table, (view_t *)values + row, &raw);
     }
     case FLAG:
         if (*text->at == 't') {
@@ -238,163 +259,85 @@ static int read_scalar(run_t *run, text_t *text, const node_t *node, uint8_t *va
             return literal(text, "true", 4);
         }
         return literal(text, "false", 5);
-    case FLOAT32: case FLOAT64:
-        if (!read_number(text, &number) || !number_real(&number, &real)) return 0;
-        if (node->kind == FLOAT64) ((double *)values)[row] = real;
-        else {
-            ((float *)values)[row] = (float)real;
-            if (!isfinite((float)real)) return 0;
-        }
-        return 1;
-    case DECIMAL:
-        return read_number(text, &number) && put_decimal(node, values, row, &number);
     default:
-        return read_number(text, &number) && put_integer(node, values, row, &number);
+        return read_number(text, &number) && put_number(node, values, row, &number);
     }
 }
 
 /* One value into row ``row``; the row must still be zero. */
 static int read_value(run_t *run, text_t *text, Py_ssize_t at, int64_t row, int depth) {
     const node_t *node = run->plan->nodes + at;
-    column_t *column = run->columns + at;
+    column_t *column = run->table.columns + at;
     if (text->at >= text->end || depth > MAX_DEPTH) return 0;
     if (*text->at == 'n') return !node->required && literal(text, "null", 4);
     if (node->kind == OBJECT) {
         if (*text->at++ != '{' || !read_members(run, text, at, row, depth)) return 0;
     } else if (node->kind == LIST) {
         if (*text->at++ != '[' || !read_items(run, text, at, depth)) return 0;
-    } else if (!read_scalar(run, text, node, column->values.data, row)) return 0;
+    } else if (!read_scalar(run, text, node, column->values.data, row, depth)) return 0;
     /* Items of a list inside may have moved the columns' memory, but not the columns. */
     set_valid(column, row);
     return 1;
 }
 
-/* Makes bits ``from`` to ``to`` zero; how many were set. */
-static int64_t clear_bits(uint8_t *bits, int64_t from, int64_t to) {
-    int64_t set = 0;
-    for (int64_t bit = from; bit < to; bit++) {
-        set += bits[bit >> 3] >> (bit & 7) & 1;
-        bits[bit >> 3] &= (uint8_t)~(1u << (bit & 7));
-    }
-    return set;
-}
+static int is_space(int byte) { return byte == ' ' || byte == '\t' || byte == '\r'; }
 
-/* Takes back rows ``from`` to ``to`` in every column with as many rows as the node ``at``. ``items``: rows of each list's items to keep. */
-static void take_back(run_t *run, Py_ssize_t at, int64_t from, int64_t to, const int64_t *items) {
-    const node_t *node = run->plan->nodes + at;
-    column_t *column = run->columns + at;
-    size_t width = WIDTHS[node->kind];
-    column->valid -= clear_bits(column->validity.data, from, to);
-    if (node->kind == FLAG) clear_bits(column->values.data, from, to);
-    else if (node->kind == LIST) memset(column->values.data + (size_t)(from + 1) * width, 0, (size_t)(to - from) * width);
-    else if (width) memset(column->values.data + (size_t)from * width, 0, (size_t)(to - from) * width);
-    if (node->kind == OBJECT)
-        for (int child = 0; child < node->count; child++) take_back(run, node->first + child, from, to, items);
-    if (node->kind == LIST && run->columns[node->first].rows > items[node->first]) {
-        int64_t kept = items[node->first], had = run->columns[node->first].rows;
-        run->columns[node->first].rows = kept;
-        take_back(run, node->first, kept, had, items);
+/* One object on each line of a record, as the items of the list that is the plan's root; there must be one. */
+static int read_lines(run_t *run, text_t *text, int64_t record) {
+    Py_ssize_t item = run->plan->nodes[0].first;
+    for (int64_t found = 0;; found++) {
+        while (text->at < text->end && (is_space(*text->at) || *text->at == '\n')) text->at++;
+        if (text->at == text->end) {
+            set_valid(run->table.columns, record);
+            return found > 0;
+        }
+        int64_t row = item_begin(&run->table, 0);
+        if (row < 0 || *text->at++ != '{' || !read_members(run, text, item, row, 1)) return 0;
+        set_valid(run->table.columns + item, row);
+        item_end(&run->table, 0, row);
+        while (text->at < text->end && is_space(*text->at)) text->at++;
+        if (text->at < text->end && *text->at != '\n') return 0;
     }
 }
 
-static int decode_rows(run_t *run, const views_t *records, uint8_t *bad, Py_ssize_t *wrong) {
-    Py_ssize_t count = run->plan->count;
-    int64_t *items = calloc((size_t)count, sizeof *items);
-    if (items == NULL || !widen(run, 0, records->rows)) {
-        free(items);
-        return 0;
-    }
-    for (Py_ssize_t row = 0; row < records->rows; row++) {
-        const view_t *view = records->first + row;
-        size_t size;
+static int read_record(run_t *run, text_t *text, int64_t row) {
+    if (run->plan->nodes[0].kind == LIST) return read_lines(run, text, row);
+    blanks(text);
+    if (text->at >= text->end || *text->at++ != '{' || !read_members(run, text, 0, row, 1)) return 0;
+    blanks(text);
+    return text->at == text->end;
+}
+
+static int decode_rows(run_t *run, const views_t *records) {
+    for (Py_ssize_t row = 0; row < records->rows && !run->table.failed; row++) {
         text_t text;
-        text.at = views_at(records, row, &size, &text.limit);
-        text.end = text.at + size;
-        run->record_buffer = view->size > INLINE ? view->buffer : 0;
-        run->buffer = view->size > INLINE ? records->buffers[view->buffer].buf : text.at;
-        for (Py_ssize_t index = 0; index < count; index++) items[index] = run->columns[index].rows;
-        size_t side = run->side.size;
-        blanks(&text);
-        int good = text.at < text.end && *text.at++ == '{' && read_members(run, &text, 0, row, 1);
-        if (good) {
-            blanks(&text);
-            good = text.at == text.end;
-        }
-        if (run->failed) break;
-        if (!good) {
-            bad[row] = 1;
-            ++*wrong;
-            take_back(run, 0, row, row + 1, items);
-            run->side.size = side;
-        }
-        end_lists(run, 0, row);
+        row_begin(&run->table, records, row, &text);
+        row_end(&run->table, row, read_record(run, &text, row));
     }
-    free(items);
-    return !run->failed;
-}
-
-static PyObject *column_made(run_t *run, Py_ssize_t at, int64_t rows) {
-    const node_t *node = run->plan->nodes + at;
-    column_t *column = run->columns + at;
-    int64_t items = node->kind == LIST ? run->columns[node->first].rows : rows, nulls = rows - column->valid;
-    PyObject *values = blob_take(&column->values), *validity = NULL, *children = NULL, *made = NULL;
-    if (nulls) validity = blob_take(&column->validity);
-    else {
-        validity = Py_None;
-        Py_INCREF(validity);
-    }
-    if (values != NULL && validity != NULL && (children = PyTuple_New(node->count)) != NULL) {
-        int good = 1;
-        for (int child = 0; child < node->count && good; child++) {
-            PyObject *inner = column_made(run, node->first + child, items);
-            good = inner != NULL && !PyTuple_SetItem(children, child, inner);
-        }
-        if (good) made = Py_BuildValue("LLOOO", (long long)rows, (long long)nulls, validity, values, children);
-    }
-    Py_XDECREF(values);
-    Py_XDECREF(validity);
-    Py_XDECREF(children);
-    return made;
+    return !run->table.failed;
 }
 
 PyObject *kernel_decode(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
     views_t records;
-    blob_t bad = {0};
     run_t run;
-    Py_ssize_t wrong = 0;
-    PyObject *made = NULL;
     if (count != 3) {
         PyErr_SetString(PyExc_TypeError, "decode takes a plan, views and buffers");
         return NULL;
     }
-    memset(&run, 0, sizeof run);
+    run.rest = (blob_t){0};
     run.plan = PyCapsule_GetPointer(args[0], PLAN_NAME);
     if (run.plan == NULL || !views_open(&records, args[1], args[2])) return NULL;
-    run.columns = calloc((size_t)run.plan->count, sizeof *run.columns);
     run.follow = calloc((size_t)run.plan->count, sizeof *run.follow);
-    run.side_buffer = (uint32_t)records.count;
-    int good = run.columns != NULL && run.follow != NULL && blob_resize(&bad, (size_t)records.rows + 1);
+    int good = table_open(&run.table, run.plan->forms, run.plan->count, records.rows, records.count) && run.follow != NULL;
     Py_ssize_t rows = records.rows;
     Py_BEGIN_ALLOW_THREADS;
-    good = good && decode_rows(&run, &records, bad.data, &wrong);
+    good = good && decode_rows(&run, &records);
     Py_END_ALLOW_THREADS;
     views_close(&records);
-    if (good) {
-        bad.size = (size_t)rows;
-        PyObject *marks = blob_take(&bad), *side = blob_take(&run.side), *columns = column_made(&run, 0, rows);
-        if (marks != NULL && side != NULL && columns != NULL) made = Py_BuildValue("OnOO", marks, wrong, side, columns);
-        Py_XDECREF(marks);
-        Py_XDECREF(side);
-        Py_XDECREF(columns);
-    } else PyErr_NoMemory();
-    for (Py_ssize_t index = 0; run.columns != NULL && index < run.plan->count; index++) {
-        blob_free(&run.columns[index].values);
-        blob_free(&run.columns[index].validity);
-    }
-    free(run.columns);
+    PyObject *made = good ? table_taken(&run.table, rows) : PyErr_NoMemory();
+    table_close(&run.table);
     free(run.follow);
-    blob_free(&run.side);
-    blob_free(&bad);
+    blob_free(&run.rest);
     return made;
 }

@@ -24,6 +24,13 @@ int blob_reserve(blob_t *blob, size_t more);
 /* As many bytes in all, new ones zero; 0 where there is no memory. */
 int blob_resize(blob_t *blob, size_t size);
 void blob_free(blob_t *blob);
+/* Appends; 0 where there is no memory. */
+static inline int blob_put(blob_t *blob, const void *bytes, size_t size) {
+    if (!blob_reserve(blob, size)) return 0;
+    memcpy(blob->data + blob->size, bytes, size);
+    blob->size += size;
+    return 1;
+}
 /* A Python object with the buffer protocol that owns the memory from now on, ``size`` bytes of it; NULL and an exception if there is none. */
 PyObject *blob_take(blob_t *blob);
 /* Both as a tuple. */
@@ -95,8 +102,12 @@ typedef struct {
 
 /* Reads up to behind the closing quote; 0 unless the string is valid JSON and valid UTF-8. Surrogates must come in pairs. */
 int read_string(text_t *text, string_t *string);
+/* Whether the bytes are UTF-8 as Python reads it: no surrogates, nothing longer than it need be. */
+int is_utf8(const uint8_t *at, const uint8_t *end);
 /* The meaning of an escaped string appended to ``out``; 0 where there is no memory. */
 int unescape(const string_t *string, blob_t *out);
+/* An escaped string with its quotes appended to ``out``, and nothing escaped that need not be; 0 where there is no memory. */
+int escape_again(const string_t *string, blob_t *out);
 /* Behind any JSON value that all readers agree on; 0 for another one, or more than MAX_DEPTH levels. */
 int skip_value(text_t *text, int depth);
 enum { MAX_DEPTH = 100 };
@@ -132,6 +143,10 @@ Py_ssize_t base64_decode(const uint8_t *text, size_t size, uint8_t *out);
 PyObject *kernel_page(PyObject *module, PyObject *body);
 PyObject *kernel_plan(PyObject *module, PyObject *spec);
 PyObject *kernel_decode(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *kernel_avro_plan(PyObject *module, PyObject *spec);
+PyObject *kernel_avro(PyObject *module, PyObject *args);
+PyObject *kernel_protobuf_plan(PyObject *module, PyObject *spec);
+PyObject *kernel_protobuf(PyObject *module, PyObject *args);
 PyObject *kernel_gzip(PyObject *module, PyObject *args);
 PyObject *kernel_delta_integers(PyObject *module, PyObject *args);
 PyObject *kernel_delta_texts(PyObject *module, PyObject *args);
@@ -141,6 +156,7 @@ PyObject *kernel_record_ids(PyObject *module, PyObject *args);
 PyObject *kernel_set_hash(PyObject *module, PyObject *args);
 PyObject *kernel_keyed_hash(PyObject *module, PyObject *args);
 PyObject *kernel_keep_last(PyObject *module, PyObject *args);
+PyObject *kernel_separated(PyObject *module, PyObject *args);
 PyObject *kernel_cut(PyObject *module, PyObject *args);
 PyObject *kernel_urls(PyObject *module, PyObject *args);
 PyObject *kernel_addresses(PyObject *module, PyObject *args);

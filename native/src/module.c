@@ -15,12 +15,29 @@ static PyMethodDef methods[] = {
      "in their place. ``sequences``, ``keys``: views into ``texts``; ``payloads``: views into ``data``, decoded; ``arrivals``: int64,\n"
      "milliseconds. None where the answer is not of the plain kind: read it in another way."},
     {"plan", (PyCFunction)kernel_plan, METH_O,
-     "plan(spec) -> plan\n\nWhat ``decode`` reads: a node (kind, name, required, strict, unit, children), see stream/transform/decoders/native.py."},
+     "plan(spec) -> plan\n\nWhat ``decode`` reads: a node (kind, name, presence, unknown, unit, children), see stream/transform/decoders/native.py."},
     {"decode", (PyCFunction)(void *)kernel_decode, METH_FASTCALL,
      "decode(plan, views, buffers) -> (bad, wrong, side, columns)\n\n"
-     "JSON records, one object each, as columns of the plan: a row for each view. ``bad``: a byte per row, 1 where the kernel does not\n"
-     "vouch for the row, whose values are then null; ``wrong`` counts them. ``side`` is one more buffer for views of text. A column is\n"
+     "JSON records, one object each, as columns of the plan: a row for each view. Where the plan is of a list a record has an object on each\n"
+     "line, blank lines aside. ``bad``: a byte per row, 1 where the kernel does not vouch for the row, whose values are then null and whose\n"
+     "list is empty; ``wrong`` counts them. ``side`` is one more buffer for views of text. A column is\n"
      "(rows, nulls, validity, values, children)."},
+    {"separated", kernel_separated, METH_VARARGS,
+     "separated(plan, views, buffers, separator, quote, header, places, words) -> (bad, wrong, side, columns)\n\n"
+     "As ``decode``, of records with separated values on each line, blank lines aside. ``places``: the column of each field, or -1.\n"
+     "``header``: the first line of each record, or None. ``words``: texts that mean null."},
+    {"avro_plan", (PyCFunction)kernel_avro_plan, METH_O,
+     "avro_plan((forms, nodes, writers)) -> plan\n\n"
+     "What ``avro`` reads, see stream/transform/decoders/avro_plan.py. A form is (form, width, count, first), a node (kind, branches, null,\n"
+     "nullable, column, first, count, least, most, unit, data), a writer (head, root)."},
+    {"avro", kernel_avro, METH_VARARGS,
+     "avro(plan, views, buffers) -> (bad, wrong, side, columns)\n\nAvro data, as ``decode`` reads JSON records."},
+    {"protobuf_plan", (PyCFunction)kernel_protobuf_plan, METH_O,
+     "protobuf_plan((forms, nodes)) -> plan\n\n"
+     "What ``protobuf`` reads, see stream/transform/decoders/protobuf_plan.py. A node is (kind, number, repeated, presence, slot, closed,\n"
+     "column, first, count, fallback, data)."},
+    {"protobuf", kernel_protobuf, METH_VARARGS,
+     "protobuf(plan, views, buffers) -> (bad, wrong, side, columns)\n\nMessages, as ``decode`` reads JSON records."},
     {"gzip", kernel_gzip, METH_VARARGS,
      "gzip(head, blocks, tail) -> bytes\n\n"
      "``head``, messages and ``tail`` as one gzip member. A block is (pieces, chosen, start, count): pieces are bytes that its messages share\n"

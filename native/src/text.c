@@ -40,7 +40,7 @@ static inline const uint8_t *plain(const uint8_t *at, const uint8_t *limit, unsi
     return at;
 }
 
-static int is_utf8(const uint8_t *at, const uint8_t *end) {
+int is_utf8(const uint8_t *at, const uint8_t *end) {
     while (at < end) {
         uint8_t first = *at++;
         int more, least = 0x80, most = 0xBF;
@@ -73,10 +73,13 @@ static int hex4(const uint8_t *at) {
     return code;
 }
 
+/* What a character means behind a backslash; zero where nothing does. */
+static const uint8_t MEANT[256] = {['"'] = '"', ['\\'] = '\\', ['/'] = '/', ['b'] = '\b', ['f'] = '\f', ['n'] = '\n', ['r'] = '\r', ['t'] = '\t'};
+
 /* Bytes of the escape at ``at``, a backslash, or 0; a pair of surrogates is one escape of 12 bytes. */
 static int escape_size(const uint8_t *at, const uint8_t *end) {
     if (end - at < 2) return 0;
-    if (at[1] != 'u') return at[1] != 0 && strchr("\"\\/bfnrt", at[1]) ? 2 : 0;
+    if (at[1] != 'u') return MEANT[at[1]] ? 2 : 0;
     if (end - at < 6) return 0;
     int code = hex4(at + 2);
     if (code < 0 || (code >= 0xDC00 && code < 0xE000)) return 0;
@@ -106,46 +109,86 @@ int read_string(text_t *text, string_t *string) {
     return !high || is_utf8(string->begin, at);
 }
 
-int unescape(const string_t *string, blob_t *out) {
-    const uint8_t *at = string->begin;
-    /* No escape is longer than what it stands for in UTF-8. */
-    if (!blob_reserve(out, (size_t)(string->close - at))) return 0;
-    uint8_t *to = out->data + out->size;
-    while (at < string->close) {
-        const uint8_t *slash = memchr(at, '\\', (size_t)(string->close - at));
-        size_t whole = (size_t)((slash ? slash : string->close) - at);
-        memcpy(to, at, whole);
-        to += whole;
-        at += whole;
-        if (slash == NULL) break;
-        if (at[1] != 'u') {
-            static const char from[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
-            *to++ = (uint8_t)meant[strchr(from, at[1]) - from];
-            at += 2;
-            continue;
-        }
-        uint32_t code = (uint32_t)hex4(at + 2);
-        at += 6;
-        if (code >= 0xD800 && code < 0xE000) {
-            code = 0x10000 + ((code - 0xD800) << 10) + ((uint32_t)hex4(at + 2) - 0xDC00);
-            at += 6;
-        }
-        if (code < 0x80) *to++ = (uint8_t)code;
-        else if (code < 0x800) {
-            *to++ = (uint8_t)(0xC0 | code >> 6);
-            *to++ = (uint8_t)(0x80 | (code & 63));
-        } else if (code < 0x10000) {
-            *to++ = (uint8_t)(0xE0 | code >> 12);
-            *to++ = (uint8_t)(0x80 | (code >> 6 & 63));
-            *to++ = (uint8_t)(0x80 | (code & 63));
-        } else {
-            *to++ = (uint8_t)(0xF0 | code >> 18);
-            *to++ = (uint8_t)(0x80 | (code >> 12 & 63));
-            *to++ = (uint8_t)(0x80 | (code >> 6 & 63));
-            *to++ = (uint8_t)(0x80 | (code & 63));
-        }
+/* What the escape at ``*at`` means; goes behind it. */
+static uint32_t escape_code(const uint8_t **at) {
+    const uint8_t *text = *at;
+    *at += text[1] == 'u' ? 6 : 2;
+    if (text[1] != 'u') return MEANT[text[1]];
+    uint32_t code = (uint32_t)hex4(text + 2);
+    if (code < 0xD800 || code >= 0xE000) return code;
+    *at += 6;
+    return 0x10000 + ((code - 0xD800) << 10) + ((uint32_t)hex4(text + 8) - 0xDC00);
+}
+
+static uint8_t *put_code(uint8_t *to, uint32_t code) {
+    if (code < 0x80) *to++ = (uint8_t)code;
+    else if (code < 0x800) {
+        *to++ = (uint8_t)(0xC0 | code >> 6);
+        *to++ = (uint8_t)(0x80 | (code & 63));
+    } else if (code < 0x10000) {
+        *to++ = (uint8_t)(0xE0 | code >> 12);
+        *to++ = (uint8_t)(0x80 | (code >> 6 & 63));
+        *to++ = (uint8_t)(0x80 | (code & 63));
+    } else {
+        *to++ = (uint8_t)(0xF0 | code >> 18);
+        *to++ = (uint8_t)(0x80 | (code >> 12 & 63));
+        *to++ = (uint8_t)(0x80 | (code >> 6 & 63));
+        *to++ = (uint8_t)(0x80 | (code & 63));
     }
-    out->size = (size_t)(to - out->data);
+    return to;
+}
+
+/* As ``put_code``, but escaped where JSON asks for that. */
+static uint8_t *put_escaped(uint8_t *to, uint32_t code) {
+    static const char plain[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt", digits[] = "0123456789abcdef";
+    const char *place = code && code < 0x80 ? strchr(plain, (int)code) : NULL;
+    if (place == NULL && code >= 0x20) return put_code(to, code);
+    *to++ = '\\';
+    if (place != NULL) {
+        *to++ = (uint8_t)letters[place - plain];
+        return to;
+    }
+    memcpy(to, "u00", 3);
+    to[3] = (uint8_t)digits[code >> 4];
+    to[4] = (uint8_t)digits[code & 15];
+    return to + 5;
+}
+
+enum { COPIED = 16 };
+
+/* The string with what ``put`` makes of each escape, none of which is longer than the escape. No more than the string is written. */
+static inline uint8_t *rewrite(const string_t *string, uint8_t *to, uint8_t *(*put)(uint8_t *, uint32_t)) {
+    const uint8_t *at = string->begin, *close = string->close;
+    while (at < close) {
+#if defined(__SSE2__)
+        while (close - at >= COPIED) {
+            __m128i piece = _mm_loadu_si128((const __m128i *)at);
+            unsigned slashes = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(piece, _mm_set1_epi8('\\')));
+            _mm_storeu_si128((__m128i *)to, piece);
+            int whole = slashes ? __builtin_ctz(slashes) : COPIED;
+            at += whole;
+            to += whole;
+            if (slashes) break;
+        }
+#endif
+        if (at < close && *at == '\\') to = put(to, escape_code(&at));
+        else if (at < close) *to++ = *at++;
+    }
+    return to;
+}
+
+int unescape(const string_t *string, blob_t *out) {
+    if (!blob_reserve(out, (size_t)(string->close - string->begin))) return 0;
+    out->size = (size_t)(rewrite(string, out->data + out->size, put_code) - out->data);
+    return 1;
+}
+
+int escape_again(const string_t *string, blob_t *out) {
+    if (!blob_reserve(out, (size_t)(string->close - string->begin) + 2)) return 0;
+    out->data[out->size] = '"';
+    uint8_t *end = rewrite(string, out->data + out->size + 1, put_escaped);
+    *end++ = '"';
+    out->size = (size_t)(end - out->data);
     return 1;
 }
 

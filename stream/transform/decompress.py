@@ -21,6 +21,10 @@ TOO_LARGE: Final = "decompressed_too_large"
 _GZIP: Final = zlib.MAX_WBITS | 16
 _FED: Final = 16 * 1024
 """Bytes given to zlib at a time: it copies what follows the end of a member, so a record of many small members would cost the square."""
+_MOST: Final = 2**62
+"""Any number of bytes that there can be; limits may be higher, and mean as much."""
+_FIRST_ASKED: Final = 256 * 1024
+"""Plain bytes asked for at first, and then twice as many each time: memory for all of them is taken whatever comes."""
 _HELD: Final = 32 * 1024 * 1024
 """Plain bytes that are decoded in one go; a unit may come to many times this, and is never held whole in plain form."""
 
@@ -76,14 +80,19 @@ def _gunzip(data: bytes, limit: int) -> bytes:
 
 
 def _unzstd(data: bytes, limit: int) -> bytes:
+    parts: list[bytes] = []
+    left, asked = limit, _FIRST_ASKED
     with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
         if not data:
             msg = "an empty record is no zstd frame"
             raise OSError(msg)
-        plain: bytes = stream.read(limit + 1)
-    if len(plain) > limit:
-        raise _TooLargeError
-    return plain
+        while part := stream.read(min(left + 1, asked)):
+            left -= len(part)
+            if left < 0:
+                raise _TooLargeError
+            parts.append(part)
+            asked *= 2
+    return b"".join(parts)
 
 
 def _unsnap(data: bytes, limit: int) -> bytes:
@@ -109,7 +118,7 @@ def decompress(data: bytes, compression: Compression) -> bytes | str:
     """The plain bytes, or the reason why there are none: ``bad_compression`` or ``decompressed_too_large``."""
     if compression.codec is Codec.NONE:
         return data
-    limit = min(compression.max_bytes, compression.max_ratio * len(data))
+    limit = min(compression.max_bytes, compression.max_ratio * len(data), _MOST)
     try:
         return _READERS[compression.codec](data, limit)
     except _TooLargeError:

@@ -164,7 +164,7 @@ def advance(step: Step, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame
     applied = _isolate(step, frame)
     after = _declared(step, applied.frame)
     rejects = _checked_rejects(step, frame, applied.rejects)
-    if not step.unique:
+    if not step.unique and rejects.height:
         after = after.join(rejects.select(ROW), on=ROW, how="anti", maintain_order="left")
     _check_rows(step, frame, after, rejects)
     return after, _settled(step, frame, after, rejects)
@@ -303,8 +303,9 @@ def _settled(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.
     dead = _ended(rejects[ROW], Outcome.DEAD_LETTERED, step.name, rejects["reason"]) if rejects.height else _NONE_SETTLED
     if step.unique and before.height == after.height + rejects.height:
         return dead
-    rows = before[ROW] if step.unique else before[ROW].unique(maintain_order=True)
-    given = rows.to_numpy()
+    given = before[ROW].to_numpy()
+    if not step.unique:
+        given = given[np.diff(given, prepend=given[0] ^ 1) != 0]
     left = np.ones(int(given[-1] - given[0]) + 1, np.bool_)
     for ended in (after[ROW], rejects[ROW]):
         left[ended.to_numpy() - given[0]] = False

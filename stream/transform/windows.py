@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from stream.batch import DATA
 from stream.transform.stage import Applied, BoundStage
 
 
-def cuts(sizes: Sequence[int], limit: int) -> list[int]:
+def cuts(sizes: Sequence[int] | npt.NDArray[np.int64], limit: int) -> list[int]:
     """Where parts begin, and the end: each part is one record, or several of at most ``limit`` bytes together."""
+    ends = np.cumsum(sizes, dtype=np.int64)
     found, held = [0], 0
-    for at, size in enumerate(sizes):
-        if at > found[-1] and held + size > limit:
-            found.append(at)
-            held = 0
-        held += size
-    return [*found, len(sizes)] if sizes else [0]
+    while found[-1] < len(ends):
+        stop = int(ends.searchsorted(held + limit, side="right"))
+        found.append(max(stop, found[-1] + 1))
+        held = int(ends[found[-1] - 1])
+    return found
 
 
 def windowed(inner: BoundStage, limit: int) -> BoundStage:
@@ -29,7 +31,7 @@ def windowed(inner: BoundStage, limit: int) -> BoundStage:
         sizes = frame[DATA].bin.size()
         if int(sizes.sum()) <= limit:
             return inner(frame)
-        return joined(inner(part) for part in _parts(frame, cuts(sizes.to_list(), limit)))
+        return joined(inner(part) for part in _parts(frame, cuts(sizes.cast(pl.Int64()).to_numpy(), limit)))
 
     return apply
 

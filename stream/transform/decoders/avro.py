@@ -18,7 +18,9 @@ from pydantic import Field, model_validator
 
 from stream.batch import DATA
 from stream.transform.decode import DecoderConfig
+from stream.transform.decoders.avro_plan import avro_reader
 from stream.transform.decoders.avro_types import check_schema, columns_of, value_of, with_bounded_decimals
+from stream.transform.decoders.columns import by_kernel
 from stream.transform.decoders.nested import rejected
 from stream.transform.decoders.rows import EMPTY
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch
@@ -32,6 +34,7 @@ TOO_LARGE: Final = "decompressed_too_large"
 
 MAX_PLAIN: Final = 64 * 1024 * 1024
 _GLUE: Final = struct.Struct(">BB16s")
+_VERSION: Final = 3
 _UNREADABLE: Final = (EOFError, ValueError, IndexError, KeyError, TypeError, OverflowError, StopIteration, ArithmeticError, struct.error)
 """What fastavro is seen to raise for bytes that are no datum of the schema; UnicodeDecodeError is a ValueError."""
 
@@ -146,7 +149,9 @@ class Avro(DecoderConfig):
             columns = pl.DataFrame(rows, schema=declared) if rows else declared.to_frame()
             return Applied(pl.concat([frame.select(SYSTEM)[good], columns], how="horizontal"), rejected(frame, reasons))
 
-        return decode
+        heads = {_GLUE.pack(_VERSION, 0, name): writer for name, writer in writers.items()}
+        quick = avro_reader(declared, reader, {b"": reader} if self.header is Header.NONE else heads)
+        return decode if quick is None else by_kernel(quick, decode, None if self.header is Header.NONE else _opened)
 
     def _datum(self, record: bytes, reader: Any, writers: Mapping[bytes, Any]) -> dict[str, Any]:
         if not record:
@@ -166,7 +171,7 @@ def _unwrap(record: bytes, writers: Mapping[bytes, Any]) -> tuple[Any, bytes]:
     if len(record) < _GLUE.size:
         raise _BadRecordError(HEADER)
     version, compression, name = _GLUE.unpack_from(record)
-    if version != 3 or compression not in {0, 5}:
+    if version != _VERSION or compression not in {0, 5}:
         raise _BadRecordError(HEADER)
     if name not in writers:
         raise _BadRecordError(UNKNOWN_SCHEMA)
@@ -174,6 +179,24 @@ def _unwrap(record: bytes, writers: Mapping[bytes, Any]) -> tuple[Any, bytes]:
     if compression == 5:
         body = _inflate(body)
     return writers[name], body
+
+
+def _opened(records: pl.Series) -> pl.Series:
+    """The records with bodies that are not compressed, as far as they can be opened and are not too many bytes together."""
+    squeezed = records.bin.starts_with(bytes([_VERSION, 5])).arg_true()
+    if squeezed.is_empty():
+        return records
+    made, size = records.to_list(), 0
+    for at in squeezed.to_list():
+        try:
+            body = _inflate(made[at][_GLUE.size :])
+        except _BadRecordError:
+            continue
+        size += len(body)
+        if size > MAX_PLAIN:
+            break
+        made[at] = b"%c\x00%b%b" % (_VERSION, made[at][2 : _GLUE.size], body)
+    return pl.Series(records.name, made, pl.Binary())
 
 
 def _inflate(body: bytes) -> bytes:

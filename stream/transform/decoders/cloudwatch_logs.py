@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Final
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final
 
 import msgspec
+import numpy as np
 import polars as pl
 from pydantic import Field
 
 from stream.transform.decoders.envelope import BadEnvelopeError, Envelope, Payload, checked_micros
+from stream.transform.decoders.opening import Envelopes, Form, Member, Opened, truth
 from stream.transform.decompress import Codec, Compression
 from stream.transform.stage import Example
 from stream.transform.types import TIMESTAMP
@@ -32,6 +34,8 @@ class _Document(msgspec.Struct, rename="camel"):
 
 
 _DECODER: Final = msgspec.json.Decoder(_Document)
+_EVENT: Final = (Member("id"), Member("timestamp", Form.MILLISECONDS), Member("message", Form.STRING))
+_MEMBERS: Final = (*map(Member, ("messageType", "owner", "logGroup", "logStream")), Member("logEvents", Form.LIST, members=_EVENT))
 
 
 class CloudwatchLogs(Envelope):
@@ -78,6 +82,26 @@ class CloudwatchLogs(Envelope):
     compression: Compression | None = Field(
         default=Compression(codec=Codec.GZIP), description="How each record is compressed: gzip as CloudWatch sends it, or none."
     )
+
+    def opener(self, kernel: Any) -> Callable[[pl.Series], Opened]:
+        """Events of data messages."""
+        envelopes = Envelopes(kernel, _MEMBERS)
+
+        def opened(records: pl.Series) -> Opened:
+            found, bad = envelopes.read(records)
+            rows = truth(found["messageType"] == "DATA_MESSAGE")
+            marked = ~rows & ~truth(found["messageType"] == "CONTROL_MESSAGE") | bad
+            parents = np.repeat(np.arange(len(rows), dtype=np.uint32), found["logEvents"].to_numpy())
+            events = [found[f"logEvents.{part}"] for part in ("id", "timestamp", "message")]
+            if not rows.all():
+                wanted = pl.Series(rows[parents])
+                parents, events = parents[wanted.to_numpy()], [column.filter(wanted) for column in events]
+            places = pl.Series(parents)
+            shared = [found[part].gather(places) for part in ("owner", "logGroup", "logStream")]
+            head = [column.alias(name) for column, name in zip((*shared, *events[:2]), self.head, strict=True)]
+            return Opened(parents, pl.DataFrame(head), events[2], marked if marked.any() else None)
+
+        return opened
 
     def open(self, record: bytes) -> Sequence[Payload]:
         """One payload per log event."""

@@ -7,12 +7,14 @@ import io
 import re
 from typing import Any, ClassVar, Final
 
+import numpy as np
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
 from stream.batch import DATA, ROW
 from stream.transform.decode import DecoderConfig, Unknown
-from stream.transform.decoders.nested import rejected
+from stream.transform.decoders.native import native_separated
+from stream.transform.decoders.nested import merged, places_of, rejected, system_rows
 from stream.transform.decoders.rows import DUPLICATE_FIELD, EMPTY, INVALID_UTF8, UNKNOWN_FIELD
 from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
 from stream.transform.texts import MISSING_FIELD, check_text_type, readers, typed
@@ -22,6 +24,9 @@ SYNTAX: Final = "csv_syntax"
 FIELDS: Final = "csv_fields"
 
 _LINE_END: Final = re.compile(r"\r\n|\n|\r")
+_LINE_END_BYTES: Final = re.compile(rb"[\r\n]")
+_HEADERS: Final = 8
+"""Records whose header is tried; the others of a batch, if they begin with the same line, are read by it."""
 
 
 class _BadRecordError(Exception):
@@ -99,7 +104,7 @@ class Csv(DecoderConfig):
         names = [name for name, _ in schema]
         nulls, reading = self._nulls(schema), readers(schema)
 
-        def decode(frame: pl.DataFrame) -> Applied:
+        def ordinary(frame: pl.DataFrame) -> Applied:
             reasons: dict[int, str] = {}
             parents: list[int] = []
             rows: list[list[str]] = []
@@ -123,7 +128,40 @@ class Csv(DecoderConfig):
                 good = good.filter(~refused)
             return Applied(good, pl.concat(parts).sort(ROW, maintain_order=True))
 
+        quick = native_separated(schema, self.null)
+        if quick is None:
+            return ordinary
+        marks, words = (ord(self.delimiter), ord(self.quote)), tuple(word.encode() for word in self.null)
+
+        def decode(frame: pl.DataFrame) -> Applied:
+            records = frame[DATA]
+            header = self._header(records, names)
+            if header is None:
+                return ordinary(frame)
+            columns, counts, marked = quick.read(records, *marks, *header, words)
+            read = Applied(system_rows(frame, places_of(counts)).hstack(columns))
+            return read if marked is None else merged(read, ordinary(frame[np.flatnonzero(marked)]))
+
         return decode
+
+    def _header(self, records: pl.Series, names: list[str]) -> tuple[bytes | None, tuple[int, ...]] | None:
+        """The line that begins each record, and the column of each field of a line, or -1; None where no record among the first tells."""
+        if not self.header:
+            return None, tuple(range(len(names)))
+        for record in records.head(_HEADERS):
+            line = _LINE_END_BYTES.split(record, 1)[0]
+            if len(line) > csv.field_size_limit():
+                continue
+            try:
+                fields = self._split(line.decode("utf-8"))
+                places = self._places(fields[0] if fields else [], names)
+            except (UnicodeDecodeError, csv.Error, _BadRecordError):
+                continue
+            of_field = [-1] * len(fields[0])
+            for column, place in enumerate(places):
+                of_field[place] = column
+            return line, tuple(of_field)
+        return None
 
     def _nulls(self, schema: RecordSchema) -> list[pl.Expr]:
         changed = []

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 import polars as pl
 from pydantic import Field
 
 from stream.transform.decoders.envelope import BadEnvelopeError, Envelope, Payload, checked_micros
+from stream.transform.decoders.opening import Envelopes, Form, Member, Opened, Presence, first_bytes, kept, truth
 from stream.transform.stage import Example
 from stream.transform.types import TIMESTAMP
 
@@ -35,6 +36,22 @@ class _Document(msgspec.Struct):
 
 
 _DECODER: Final = msgspec.json.Decoder(_Document)
+_MEMBERS: Final = (
+    Member("data", Form.VALUE, Presence.ANY),
+    Member(
+        "metadata",
+        Form.OBJECT,
+        members=(
+            Member("timestamp", Form.MOMENT, Presence.ANY),
+            Member("record-type"),
+            Member("operation"),
+            Member("schema-name", presence=Presence.ANY),
+            Member("table-name", presence=Presence.ANY),
+            Member("transaction-id", Form.WHOLE, Presence.ANY),
+            Member("commit-timestamp", Form.MOMENT, Presence.ANY),
+        ),
+    ),
+)
 
 
 class Dms(Envelope):
@@ -81,6 +98,34 @@ class Dms(Envelope):
     table: str | None = Field(
         default=None, pattern=r"^[^.]+\.[^.]+$", description="The one table to read, as `schema.table`; all where not given."
     )
+
+    def opener(self, kernel: Any) -> Callable[[pl.Series], Opened]:
+        """Rows, and as such that are filtered control records and those of other tables."""
+        envelopes = Envelopes(kernel, _MEMBERS)
+        wanted = None if self.table is None else self.table.split(".")
+
+        def opened(records: pl.Series) -> Opened:
+            found, bad = envelopes.read(records)
+            kind, payload = found["metadata.record-type"], found["data"]
+            rows = truth(kind == "data") & (first_bytes(payload) == ord("{"))
+            marked = ~rows & ~truth(kind == "control") | bad
+            if wanted is not None:
+                schema, table = (found[f"metadata.{part}-name"] for part in ("schema", "table"))
+                marked |= rows & truth(schema.is_null() | table.is_null())
+                rows &= truth((schema == wanted[0]) & (table == wanted[1]))
+            moment = found["metadata.commit-timestamp"]
+            head = pl.DataFrame(
+                [
+                    found["metadata.operation"].alias("operation"),
+                    found["metadata.schema-name"].alias("schema_name"),
+                    found["metadata.table-name"].alias("table_name"),
+                    found["metadata.transaction-id"].alias("transaction_id"),
+                    (moment.zip_with(moment.is_not_null(), found["metadata.timestamp"])).alias("changed_at"),
+                ]
+            )
+            return kept(head, payload, rows & ~marked, marked)
+
+        return opened
 
     def open(self, record: bytes) -> Sequence[Payload]:
         """The row as it was sent."""

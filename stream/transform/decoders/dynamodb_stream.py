@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 from pydantic import Field
 
 from stream.transform.decoders.envelope import BadEnvelopeError, Envelope, Payload, checked_micros
+from stream.transform.decoders.opening import Envelopes, Form, Member, Opened, Presence, kept, truth
 from stream.transform.stage import Example
 from stream.transform.types import TIMESTAMP
+from stream.transform.values import FIRST_US, LAST_US
 
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
@@ -37,6 +41,23 @@ class _Document(msgspec.Struct, rename="camel"):
 
 _DECODER: Final = msgspec.json.Decoder(_Document)
 _TICKS: Final[Mapping[str, int]] = {"MILLISECOND": 1000, "MICROSECOND": 1}
+_NAMES: Final = ("INSERT", "MODIFY", "REMOVE")
+_MEMBERS: Final = (Member("eventName"), Member("tableName"), Member("eventID", presence=Presence.NEVER_NULL))
+
+
+def _change(image: str, other: str) -> Member:
+    """What the kernel is to read of a change, of whose states ``image`` is wanted."""
+    return Member(
+        "dynamodb",
+        Form.OBJECT,
+        members=(
+            Member("ApproximateCreationDateTime", Form.WHOLE),
+            Member("ApproximateCreationDateTimePrecision", presence=Presence.NEVER_NULL),
+            Member("Keys", Form.ITEM),
+            Member(image, Form.ITEM, Presence.ANY),
+            Member(other, Form.IMAGE, Presence.ANY),
+        ),
+    )
 
 
 class Image(StrEnum):
@@ -73,17 +94,45 @@ class DynamodbStream(Envelope):
 
     image: Image = Field(default=Image.NEW, description="Which state of the item: `new`, or `old` as before the change.")
 
+    def opener(self, kernel: Any) -> Callable[[pl.Series], Opened]:
+        """Changes whose items are made plain on the way."""
+        chosen, other = ("NewImage", "OldImage") if self.image is Image.NEW else ("OldImage", "NewImage")
+        envelopes = Envelopes(kernel, (*_MEMBERS, _change(chosen, other)))
+
+        def opened(records: pl.Series) -> Opened:
+            found, bad = envelopes.read(records)
+            name, precision = found["eventName"], found["dynamodb.ApproximateCreationDateTimePrecision"]
+            millis = truth(precision.is_null() | (precision == "MILLISECOND"))
+            moment, known = _micros(found["dynamodb.ApproximateCreationDateTime"], millis)
+            rows = truth(name.is_in(_NAMES)) & (millis | truth(precision == "MICROSECOND")) & known & ~bad
+            head = [found["eventID"].fill_null(""), name, found["tableName"], moment]
+            columns = [column.alias(alias) for column, alias in zip(head, self.head, strict=True)]
+            item = found[f"dynamodb.{chosen}"]
+            holds = truth(item.bin.size() > len("{}"))
+            item = item if holds.all() else item.zip_with(pl.Series(holds), found["dynamodb.Keys"])
+            return kept(pl.DataFrame(columns), item, rows, ~rows)
+
+        return opened
+
     def open(self, record: bytes) -> Sequence[Payload]:
         """The change as plain JSON."""
         document = _DECODER.decode(record)
         change = document.dynamodb
         ticks = _TICKS.get(change.approximate_creation_date_time_precision)
-        if ticks is None or document.event_name not in {"INSERT", "MODIFY", "REMOVE"}:
+        if ticks is None or document.event_name not in _NAMES:
             raise BadEnvelopeError
         image = change.new_image if self.image is Image.NEW else change.old_image
         item = {name: _plain(value) for name, value in (image or change.keys).items()}
         micros = checked_micros(change.approximate_creation_date_time * ticks)
         return [Payload((document.event_id, document.event_name, document.table_name, micros), msgspec.json.encode(item))]
+
+
+def _micros(ticks: pl.Series, millis: npt.NDArray[np.bool_]) -> tuple[pl.Series, npt.NDArray[np.bool_]]:
+    """``ticks`` as times, and which of them are such as ``checked_micros`` takes."""
+    count = ticks.fill_null(0).to_numpy()
+    unit = np.where(millis, 1000, 1)
+    known = (count >= -(-FIRST_US // unit)) & (count <= LAST_US // unit)
+    return pl.Series(np.where(known, count, 0) * unit).cast(TIMESTAMP), known
 
 
 def _plain(attribute: Any) -> Any:  # noqa: PLR0911 - one per kind

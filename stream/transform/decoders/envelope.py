@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import msgspec
+import numpy as np
 import polars as pl
 from pydantic import Field, model_validator
 
-from stream.batch import DATA
+from stream.batch import DATA, ROW
+from stream.native import KERNEL
 from stream.transform.decode import DecoderConfig, Unknown
 from stream.transform.decoders.depth import too_deep
 from stream.transform.decoders.json import Json
-from stream.transform.decoders.nested import read_payloads
+from stream.transform.decoders.nested import merged, read_payloads
+from stream.transform.decoders.opening import Opened
 from stream.transform.decoders.rows import EMPTY, TOO_DEEP
 from stream.transform.stage import Applied, BoundStage, SchemaMismatch
 from stream.transform.types import SYSTEM, TIMESTAMP, RecordSchema
@@ -84,12 +87,25 @@ class Envelope(DecoderConfig):
             columns[name] = kind
         return pl.Schema(columns)
 
+    def opener(self, kernel: Any) -> Callable[[pl.Series], Opened]:
+        """A function that opens records (Binary, no nulls) with the kernel, as ``open`` does it or not at all."""
+        raise NotImplementedError
+
     def bind(self, schema: RecordSchema | None) -> BoundStage:
-        """A function that opens record by record and reads all payloads at once."""
+        """A function that opens all records, with the kernel or one by one, and then reads all payloads at once."""
         declared = list(self.output(schema))
         read = _as_text(self.body) if schema is None else Json(unknown=self.unknown).bind(schema)
 
-        def decode(frame: pl.DataFrame) -> Applied:
+        def around(head: pl.DataFrame) -> BoundStage:
+            def inner(opened: pl.DataFrame) -> Applied:
+                applied = read(opened)
+                kept = head if applied.frame.height == head.height else head[applied.frame[ROW]]
+                columns = {column.name: column for column in (*applied.frame, *kept)}
+                return Applied(pl.DataFrame([columns[name] for name in (*SYSTEM, *declared)]), applied.rejects)
+
+            return inner
+
+        def ordinary(frame: pl.DataFrame) -> Applied:
             parents: list[int] = []
             payloads: list[Payload] = []
             reasons: dict[int, str] = {}
@@ -102,17 +118,19 @@ class Envelope(DecoderConfig):
                 payloads += found
             rows = [payload.values for payload in payloads]
             head = pl.DataFrame(rows, schema=_wire(self.head), orient="row") if rows else _wire(self.head).to_frame()
-            head = head.cast(self.head)
+            data = pl.Series([payload.data for payload in payloads], dtype=pl.Binary())
+            return read_payloads(frame, np.array(parents, np.uint32), data, around(head.cast(self.head)), reasons)
 
-            def inner(opened: pl.DataFrame) -> Applied:
-                applied = read(opened)
-                kept = head[applied.frame["_row"]]
-                frame = pl.concat([applied.frame.select(SYSTEM), kept, applied.frame.drop(SYSTEM)], how="horizontal")
-                return Applied(frame.select(*SYSTEM, *declared), applied.rejects)
+        opener = kernel_opener(self)
+        if opener is None:
+            return ordinary
 
-            return read_payloads(frame, parents, [payload.data for payload in payloads], inner, reasons)
+        def quick(frame: pl.DataFrame) -> Applied:
+            opened = opener(frame[DATA])
+            applied = read_payloads(frame, opened.parents, opened.payloads, around(opened.head), {})
+            return applied if opened.marked is None else merged(applied, ordinary(frame[np.flatnonzero(opened.marked)]))
 
-        return decode
+        return quick
 
     def _opened(self, record: bytes) -> Sequence[Payload] | str:
         if not record.strip(b" \t\r\n"):
@@ -125,6 +143,11 @@ class Envelope(DecoderConfig):
             return BAD_ENVELOPE
 
 
+def kernel_opener(envelope: Envelope) -> Callable[[pl.Series], Opened] | None:
+    """The envelope's opener; None without a kernel."""
+    return None if KERNEL is None else envelope.opener(KERNEL)
+
+
 def _wire(schema: pl.Schema) -> pl.Schema:
     """Times as the microseconds that ``open`` gives."""
     return pl.Schema({name: pl.Int64() if kind == TIMESTAMP else kind for name, kind in schema.items()})
@@ -132,6 +155,6 @@ def _wire(schema: pl.Schema) -> pl.Schema:
 
 def _as_text(column: str) -> BoundStage:
     def read(frame: pl.DataFrame) -> Applied:
-        return Applied(frame.select(*SYSTEM, pl.col(DATA).cast(pl.String).alias(column)))
+        return Applied(frame[[*SYSTEM]].hstack([frame[DATA].cast(pl.String()).alias(column)]))
 
     return read

@@ -14,9 +14,9 @@ from pydantic import Field, model_validator
 from stream.batch import DATA, ROW
 from stream.transform import values
 from stream.transform.decode import DecoderConfig, Unknown
-from stream.transform.decoders.native import NativeReader, native_reader
+from stream.transform.decoders.columns import by_kernel
+from stream.transform.decoders.native import native_reader
 from stream.transform.decoders.rows import WRONG_TYPE, Reader
-from stream.transform.places import without
 from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
 from stream.transform.types import SYSTEM, Kind, RecordSchema
 
@@ -73,8 +73,7 @@ class Json(DecoderConfig):
         strict, capture = self.unknown is Unknown.REJECT, self.unknown is Unknown.CAPTURE
         reader, members = Reader(schema, strict=strict), _Members(schema, capture=capture)
         converter = _Converter(schema, capture=capture)
-        quick = native_reader(schema, strict=strict)
-        extra = _Members(schema, capture=True, json=False) if capture else None
+        quick = native_reader(schema, strict=strict, rest=EXTRA if capture else None)
 
         def ordinary(frame: pl.DataFrame) -> Applied:
             accepted: list[pl.DataFrame] = []
@@ -87,7 +86,7 @@ class Json(DecoderConfig):
                 return Applied(frame.select(SYSTEM).with_columns(pl.lit(None, dtype).alias(name) for name, dtype in declared.items()))
             return Applied(pl.concat(accepted), pl.concat(rejects))
 
-        return ordinary if quick is None else _by_kernel(quick, extra, reader, ordinary)
+        return ordinary if quick is None else by_kernel(quick, lambda frame: _sorted_out(frame, reader, ordinary))
 
 
 def _sorted_out(frame: pl.DataFrame, reader: Reader, ordinary: BoundStage) -> Applied:
@@ -101,26 +100,6 @@ def _sorted_out(frame: pl.DataFrame, reader: Reader, ordinary: BoundStage) -> Ap
     refused = _rejects(frame, bad, [reason for reason in reasons if reason is not None])
     other = ordinary(frame[[at for at, reason in enumerate(reasons) if reason is None]])
     return Applied(other.frame, refused if other.rejects is None else pl.concat([refused, other.rejects]).sort(ROW))
-
-
-def _by_kernel(quick: NativeReader, extra: _Members | None, reader: Reader, ordinary: BoundStage) -> BoundStage:
-    """Reads with ``quick``, and in the ``ordinary`` way what it does not vouch for."""
-
-    def decode(frame: pl.DataFrame) -> Applied:
-        columns, marked = quick.read(frame[DATA])
-        if marked is not None:
-            other = _sorted_out(frame[np.flatnonzero(marked)], reader, ordinary)
-            wanted = frame if extra is not None else frame[[*SYSTEM]]
-            places = pl.Series(np.flatnonzero(marked))
-            frame, columns = without(wanted, places), without(columns, places)
-        read = frame[[*SYSTEM]].hstack(columns)
-        if extra is not None:
-            read = read.hstack(extra.columns(frame[DATA].to_arrow(compat_level=pl.CompatLevel.oldest())))
-        if marked is None:
-            return Applied(read)
-        return Applied(pl.concat([read, other.frame]).sort(ROW) if other.frame.height else read, other.rejects)
-
-    return decode
 
 
 def _windows(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -199,8 +178,8 @@ class _Converter:
 class _Members:
     """Takes members out of accepted records as the text they were: ``json`` columns and what no column names."""
 
-    def __init__(self, schema: RecordSchema, *, capture: bool, json: bool = True) -> None:
-        self._json = [name for name, kind in schema if json and kind.kind is Kind.JSON]
+    def __init__(self, schema: RecordSchema, *, capture: bool) -> None:
+        self._json = [name for name, kind in schema if kind.kind is Kind.JSON]
         self._known = frozenset(name for name, _ in schema)
         self._capture = capture
         self.wanted = capture or bool(self._json)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import polars as pl
 
 from stream.batch import DATA
-from stream.transform.decoders.json import Json
-from stream.transform.decoders.nested import read_payloads
+from stream.transform.decode import Unknown
+from stream.transform.decoders.columns import LinesReader
+from stream.transform.decoders.json import EXTRA, Json
+from stream.transform.decoders.native import native_lines
+from stream.transform.decoders.nested import merged, places_of, read_payloads, system_rows
 from stream.transform.decoders.rows import EMPTY
 from stream.transform.stage import Applied, BoundStage, Example
 from stream.transform.types import RecordSchema
@@ -29,8 +33,11 @@ class JsonLines(Json):
     def bind(self, schema: RecordSchema | None) -> BoundStage:
         """A function that splits and then reads as `json` does."""
         inner = super().bind(schema)
+        assert schema is not None  # noqa: S101 - output() has refused None
+        rest = EXTRA if self.unknown is Unknown.CAPTURE else None
+        quick = native_lines(schema, strict=self.unknown is Unknown.REJECT, rest=rest)
 
-        def decode(frame: pl.DataFrame) -> Applied:
+        def ordinary(frame: pl.DataFrame) -> Applied:
             parents: list[int] = []
             lines: list[bytes] = []
             reasons: dict[int, str] = {}
@@ -40,6 +47,17 @@ class JsonLines(Json):
                     reasons[at] = EMPTY
                 parents += [at] * len(found)
                 lines += found
-            return read_payloads(frame, parents, lines, inner, reasons)
+            return read_payloads(frame, np.array(parents, np.uint32), pl.Series(lines, dtype=pl.Binary()), inner, reasons)
 
-        return decode
+        return ordinary if quick is None else _by_kernel(quick, ordinary)
+
+
+def _by_kernel(quick: LinesReader, ordinary: BoundStage) -> BoundStage:
+    """Reads with ``quick``, and in the ``ordinary`` way the records that it does not vouch for."""
+
+    def decode(frame: pl.DataFrame) -> Applied:
+        columns, counts, marked = quick.read(frame[DATA])
+        read = Applied(system_rows(frame, places_of(counts)).hstack(columns))
+        return read if marked is None else merged(read, ordinary(frame[np.flatnonzero(marked)]))
+
+    return decode

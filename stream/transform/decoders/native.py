@@ -1,21 +1,17 @@
 """JSON records to typed columns by the compiled kernel, as far as it vouches for them.
 
-For each record the kernel either gives the values that ``json`` declares, complete and of the declared types, or marks the record; what it
-marks is read by ``rows.Reader``, which alone says why a record is bad. It vouches only for records on which no two JSON readers differ, so
-columns, rejects and reasons are the same with the kernel and without; tests compare them.
+What the kernel marks is read by ``rows.Reader``, which alone says why a record is bad. It vouches only for records on which no two JSON
+readers differ.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from stream import native
+from stream.transform.decoders.columns import KernelReader, LinesReader
 from stream.transform.types import Kind, RecordSchema, Type
 
 _PLAIN: Final = {
@@ -23,54 +19,58 @@ _PLAIN: Final = {
     pl.UInt32(): 8, pl.UInt64(): 9, pl.Float32(): 10, pl.Float64(): 11,
 }  # fmt: skip
 _OTHER: Final = {Kind.FLOAT32: 10, Kind.TIMESTAMP: 12, Kind.EPOCH: 13, Kind.DATE: 14, Kind.BINARY: 15, Kind.JSON: 16}
-_DECIMAL, _LIST, _OBJECT = 17, 18, 19
+_DECIMAL, _LIST, _OBJECT = 17, 20, 21
 """Kinds as the kernel numbers them (native/src/plan.h)."""
-
-_ARROW: Final[dict[pl.DataType, pa.DataType]] = {
-    pl.String(): pa.string_view(), pl.Binary(): pa.binary_view(), pl.Boolean(): pa.bool_(), pl.Int8(): pa.int8(), pl.Int16(): pa.int16(),
-    pl.Int32(): pa.int32(), pl.Int64(): pa.int64(), pl.UInt8(): pa.uint8(), pl.UInt16(): pa.uint16(), pl.UInt32(): pa.uint32(),
-    pl.UInt64(): pa.uint64(), pl.Float32(): pa.float32(), pl.Float64(): pa.float64(), pl.Date(): pa.date32(),
-    pl.Datetime("us", "UTC"): pa.timestamp("us", "UTC"),
-}  # fmt: skip
-_IN_VIEWS: Final = {pl.String(), pl.Binary()}
+_KEEP: Final = 2
+"""That members which no column names are kept, as the kernel numbers it; others are ignored (0) or refused (1)."""
+_MOST_NULLS: Final = 64
+"""Words for null that the kernel takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class NativeReader:
-    """Reads records of one schema; thread-safe, and lets other threads run meanwhile."""
-
-    kernel: Any
-    plan: Any
-    schema: RecordSchema
-
-    def read(self, records: pl.Series) -> tuple[pl.DataFrame, npt.NDArray[np.bool_] | None]:
-        """The schema's columns, a row for each of ``records`` (Binary, no nulls), and which rows the kernel does not vouch for.
-
-        Rows that are marked are null in all columns; None where none is marked.
-        """
-        views, data = native.views(records)
-        bad, wrong, side, (_, _, _, _, columns) = self.kernel.decode(self.plan, views, data)
-        texts = (*data, pa.py_buffer(side))
-        made = [
-            native.series(name, _array(kind, column, texts)).cast(kind.polars)
-            for (name, kind), column in zip(self.schema, columns, strict=True)
-        ]
-        return pl.DataFrame(made), np.frombuffer(bad, np.bool_) if wrong else None
-
-
-def native_reader(schema: RecordSchema, *, strict: bool, kernel: Any = native.KERNEL) -> NativeReader | None:
+def native_reader(schema: RecordSchema, *, strict: bool, rest: str | None = None, kernel: Any = native.KERNEL) -> KernelReader | None:
     """A reader for ``schema``; None without a kernel, or where there are more fields than it takes.
 
-    ``strict``: records with fields that the schema does not name, at any level, are not vouched for.
+    ``strict``: records with fields that the schema does not name, at any level, are not vouched for. ``rest``: a last column with those of
+    the record itself, as the text of an object, or null.
     """
+    plan = _plan(_record(schema, strict=strict, rest=rest), kernel)
+    return None if plan is None else KernelReader(kernel.decode, plan, _columns(schema, rest))
+
+
+def native_lines(schema: RecordSchema, *, strict: bool, rest: str | None = None, kernel: Any = native.KERNEL) -> LinesReader | None:
+    """As ``native_reader``, for records that have such an object on each line."""
+    plan = _plan((_LIST, b"", True, False, 1, (_record(schema, strict=strict, rest=rest),)), kernel)
+    return None if plan is None else LinesReader(kernel.decode, plan, _columns(schema, rest))
+
+
+def native_separated(schema: RecordSchema, nulls: tuple[str, ...], kernel: Any = native.KERNEL) -> LinesReader | None:
+    """A reader of lines of separated values; None without a kernel, or where there are more columns or words for null than it takes.
+
+    ``read`` wants besides the records: the codes of delimiter and quote, the line that begins each record or None, the column of each field
+    of a line or -1, and the words for null.
+    """
+    plan = _plan((_LIST, b"", True, False, 1, (_record(schema, strict=False),)), kernel)
+    return None if plan is None or len(nulls) > _MOST_NULLS else LinesReader(kernel.separated, plan, schema.polars())
+
+
+def _plan(spec: tuple[Any, ...], kernel: Any) -> Any:
     if kernel is None:
         return None
-    fields = tuple(_node(name, kind, strict=strict) for name, kind in schema)
     try:
-        plan = kernel.plan((_OBJECT, b"", True, strict, 1, fields))
+        return kernel.plan(spec)
     except ValueError:
         return None
-    return NativeReader(kernel, plan, schema)
+
+
+def _record(schema: RecordSchema, *, strict: bool, rest: str | None = None) -> tuple[Any, ...]:
+    nodes = tuple(_node(name, kind, strict=strict) for name, kind in schema)
+    if rest is None:
+        return _OBJECT, b"", True, strict, 1, nodes
+    return _OBJECT, b"", True, _KEEP, 1, (*nodes, (_PLAIN[pl.String()], b"", False, False, 1, ()))
+
+
+def _columns(schema: RecordSchema, rest: str | None) -> pl.Schema:
+    return pl.Schema({**schema.polars(), **({} if rest is None else {rest: pl.String()})})
 
 
 def _node(name: str, kind: Type, *, strict: bool) -> tuple[Any, ...]:
@@ -85,16 +85,3 @@ def _node(name: str, kind: Type, *, strict: bool) -> tuple[Any, ...]:
     elif kind.kind is Kind.PLAIN:
         number = _PLAIN[kind.polars]
     return number, name.encode(), not kind.nullable, strict, unit, children
-
-
-def _array(kind: Type, column: tuple[Any, ...], texts: tuple[pa.Buffer, ...]) -> pa.Array:
-    rows, nulls, validity, values, children = column
-    if kind.kind is Kind.LIST and kind.item is not None:
-        items = _array(kind.item, children[0], texts)
-        return native.array(pa.large_list(items.type), rows, validity, values, nulls=nulls, children=[items])
-    if kind.kind is Kind.OBJECT:
-        fields = [_array(inner, child, texts) for (_, inner), child in zip(kind.fields, children, strict=True)]
-        struct = pa.struct([pa.field(name, field.type) for (name, _), field in zip(kind.fields, fields, strict=True)])
-        return native.array(struct, rows, validity, nulls=nulls, children=fields)
-    more = texts if kind.polars in _IN_VIEWS else ()
-    return native.array(kind.wire if kind.kind is Kind.DECIMAL else _ARROW[kind.polars], rows, validity, values, *more, nulls=nulls)

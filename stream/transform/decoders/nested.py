@@ -6,36 +6,64 @@ on where the inner decoder draws its windows; the record's number comes back aft
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from stream.batch import DATA, ROW
 from stream.transform.stage import Applied, BoundStage
+from stream.transform.types import SYSTEM
 
 REJECTS: Final = pl.Schema({ROW: pl.UInt32(), "reason": pl.String()})
 
 
-def rejected(frame: pl.DataFrame, reasons: dict[int, str]) -> pl.DataFrame:
+def rejected(frame: pl.DataFrame, reasons: Mapping[int, str]) -> pl.DataFrame:
     """Rejects of the records at the given places of ``frame``."""
     return pl.DataFrame({ROW: frame[ROW][list(reasons)], "reason": list(reasons.values())}, schema=REJECTS)
 
 
+def system_rows(frame: pl.DataFrame, parents: npt.NDArray[Any] | None) -> pl.DataFrame:
+    """The system columns of the records at the places ``parents`` of ``frame``; None: of all, once each."""
+    columns = frame[[*SYSTEM]]
+    if parents is None:
+        return columns
+    places = pl.Series(parents.astype(np.uint32, copy=False))
+    return pl.DataFrame([column.gather(places) for column in columns])
+
+
+def places_of(counts: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """Each place as often as ``counts`` says there; None where that is once each."""
+    return None if (counts == 1).all() else np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
+
+
 def read_payloads(
-    frame: pl.DataFrame, parents: Sequence[int], payloads: Sequence[bytes], inner: BoundStage, reasons: dict[int, str]
+    frame: pl.DataFrame, parents: npt.NDArray[Any] | None, payloads: pl.Series, inner: BoundStage, reasons: Mapping[int, str]
 ) -> Applied:
-    """Decode ``payloads``, each belonging to the record at that place of ``frame`` in ``parents`` (ascending).
+    """Decode ``payloads``, each belonging to the record at that place of ``frame`` in ``parents`` (ascending; None: one each).
 
     ``reasons`` has the records that could not be opened. A record is rejected for its first bad payload.
     """
-    lines = pl.int_range(len(parents), dtype=pl.UInt32, eager=True)
-    opened = frame[list(parents)].with_columns(lines.alias(ROW), pl.Series(DATA, payloads, pl.Binary()))
-    applied = inner(opened)
-    rows = frame[ROW][list(parents)]
-    good = applied.frame.with_columns(rows.gather(applied.frame[ROW]).alias(ROW))
-    parts = [rejected(frame, reasons)]
-    if applied.rejects is not None:
+    opened = system_rows(frame, parents)
+    rows = opened[ROW]
+    lines = pl.Series(ROW, np.arange(len(payloads), dtype=np.uint32))
+    applied = inner(pl.DataFrame([lines if column.name == ROW else column for column in opened] + [payloads.alias(DATA)]))
+    # The rows of an inner decoder keep their order, so if they are as many they are the same.
+    same = applied.frame.height == len(payloads)
+    numbers = rows if same else rows.gather(applied.frame[ROW])
+    good = pl.DataFrame([numbers if column.name == ROW else column for column in applied.frame])
+    parts = [rejected(frame, reasons)] if reasons else []
+    if applied.rejects is not None and applied.rejects.height:
         bad = applied.rejects.sort(ROW)
         parts.append(bad.with_columns(rows.gather(bad[ROW]).alias(ROW)).unique(ROW, keep="first", maintain_order=True))
-    return Applied(good, pl.concat(parts).sort(ROW, maintain_order=True))
+    return Applied(good, pl.concat(parts).sort(ROW, maintain_order=True) if parts else None)
+
+
+def merged(quick: Applied, other: Applied) -> Applied:
+    """What became of some records and of the others, in their order."""
+    frames = [each.frame for each in (quick, other) if each.frame.height] or [quick.frame]
+    rejects = [each.rejects for each in (quick, other) if each.rejects is not None]
+    frame = frames[0] if len(frames) == 1 else pl.concat(frames).sort(ROW, maintain_order=True)
+    return Applied(frame, pl.concat(rejects).sort(ROW, maintain_order=True) if rejects else None)

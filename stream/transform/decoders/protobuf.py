@@ -16,13 +16,14 @@ from pydantic import Field, model_validator
 
 from stream.batch import DATA
 from stream.transform.decode import DecoderConfig
+from stream.transform.decoders.columns import by_kernel
 from stream.transform.decoders.nested import rejected
+from stream.transform.decoders.protobuf_plan import TIMESTAMP_NAME, is_map, protobuf_reader
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch
 from stream.transform.types import RESERVED, SYSTEM, TIMESTAMP, RecordSchema, near
 from stream.transform.values import FIRST_US, LAST_US
 
 MESSAGE: Final = "protobuf_message"
-_TIMESTAMP: Final = "google.protobuf.Timestamp"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_DEPTH: Final = 32
 
@@ -139,11 +140,8 @@ class Protobuf(DecoderConfig):
             columns = pl.DataFrame(rows, schema=declared) if rows else declared.to_frame()
             return Applied(pl.concat([frame.select(SYSTEM)[good], columns], how="horizontal"), rejected(frame, reasons))
 
-        return decode
-
-
-def _is_map(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+        quick = protobuf_reader(declared, descriptor)
+        return decode if quick is None else by_kernel(quick, decode)
 
 
 def _type(field: FieldDescriptor, above: tuple[str, ...]) -> pl.DataType:
@@ -156,7 +154,7 @@ def _single_type(field: FieldDescriptor, above: tuple[str, ...]) -> pl.DataType:
     if kind is None:
         text = field.type == FieldDescriptor.TYPE_BYTES
         return _KINDS.get(field.cpp_type, pl.Binary() if text else pl.String())
-    if kind.full_name == _TIMESTAMP:
+    if kind.full_name == TIMESTAMP_NAME:
         return TIMESTAMP
     if kind.full_name in above or len(above) == MAX_DEPTH or not kind.fields:
         why = "has no fields" if not kind.fields else "holds itself"
@@ -167,7 +165,7 @@ def _single_type(field: FieldDescriptor, above: tuple[str, ...]) -> pl.DataType:
 def _taker(field: FieldDescriptor) -> Taker:
     """A function from a message to the field's value as Polars takes it."""
     name = field.name
-    if _is_map(field):
+    if is_map(field):
         value = _converter(field.message_type.fields_by_name["value"])
         return lambda message: [{"key": key, "value": value(each)} for key, each in sorted(getattr(message, name).items())]
     single = _converter(field)
@@ -180,7 +178,7 @@ def _taker(field: FieldDescriptor) -> Taker:
 
 def _converter(field: FieldDescriptor) -> Taker:
     kind = field.message_type
-    if kind is not None and kind.full_name == _TIMESTAMP:
+    if kind is not None and kind.full_name == TIMESTAMP_NAME:
         return _moment
     if kind is not None:
         takers = [(inner.name, _taker(inner)) for inner in kind.fields]

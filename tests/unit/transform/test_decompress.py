@@ -39,6 +39,12 @@ def test_no_more_comes_out_than_is_allowed(codec, limit):
     assert decompress(packed, Compression(codec=codec, max_bytes=1000)) == b"x" * 1000
 
 
+@every_codec
+def test_limits_may_be_higher_than_any_size(codec):
+    limits = Compression(codec=codec, max_bytes=2**70, max_ratio=2**70)
+    assert decompress(PACK[codec](b"plain"), limits) == b"plain"
+
+
 def test_a_bomb_is_left_after_its_first_bytes():
     bomb = zlib.compress(bytes(200_000_000), 9, wbits=31)
     assert decompress(bomb, Compression(codec="gzip", max_bytes=1000)) == "decompressed_too_large"

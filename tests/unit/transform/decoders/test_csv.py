@@ -1,12 +1,21 @@
+import json
+from typing import Any
+
+import polars as pl
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 from pydantic import ValidationError
 
+from stream import native
 from stream.batch import Outcome
 from stream.transform.decoders.csv import Csv
 from stream.transform.engine import compile_chain
 from stream.transform.stage import Resources, SchemaMismatch
 from stream.transform.types import parse_schema
-from tests.frames import batch, ticks
+from tests.frames import batch, raw_frame, ticks
+from tests.kernel import no_kernel
 
 SCHEMA = parse_schema({"a": "int64?", "b": "string", "c": "string?"})
 
@@ -35,6 +44,7 @@ def test_lines_become_rows_of_their_record():
         (b"1,x,y,z", {}, "csv_fields"),
         (b'1,"x,y', {}, "csv_syntax"),
         (b'1,"x"y,z', {}, "csv_syntax"),
+        (b'1,x,y"2",x,y', {}, "csv_fields"),
         (b"1,x,y\nq,x,y", {}, "wrong_type:a"),
         (b"1,NULL,y", {"null": "NULL"}, "missing_field:b"),
         (b"a,b\n1,x", {"header": True}, "missing_field:c"),
@@ -75,3 +85,187 @@ def test_a_schema_of_plain_values_is_needed():
         Csv().output(None)
     with pytest.raises(SchemaMismatch, match="cannot be read as list"):
         Csv().output(parse_schema({"a": "list<int64>"}))
+
+
+KINDS = parse_schema(
+    {
+        "whole": "int64?",
+        "small": "int8",
+        "positive": "uint64?",
+        "real": "float64?",
+        "half": "float32?",
+        "flag": "bool?",
+        "day": "date?",
+        "at": "timestamp?",
+        "tick": "timestamp(ms)?",
+        "money": "decimal(6,2)?",
+        "wide": "decimal(38,10)?",
+        "body": "binary?",
+        "text": "string",
+        "maybe": "string?",
+    }
+)
+GOOD = {
+    "whole": ["0", "-7", "9223372036854775807", "007"],
+    "small": ["1", "-127"],
+    "positive": ["9223372036854775808"],
+    "real": ["1.5", "-0.0", "2e-3", "7"],
+    "half": ["0.1", "3.4e38"],
+    "flag": ["true", "False", "TRUE"],
+    "day": ["2013-01-01"],
+    "at": ["2013-01-01T05:00:00Z", "2013-01-01 05:00"],
+    "tick": ["1357020000000", "-1"],
+    "money": ["12.5", "-0", "9999.99"],
+    "wide": ["1234567890.25"],
+    "body": ["eA==", ""],
+    "text": ["", "x", "plain text of many letters", "ä", "NULL"],
+    "maybe": ["", "y", "another text of many letters", "✈" * 6, "NULL"],
+}
+ODD = [
+    "",
+    " ",
+    "+5",
+    "-",
+    "-0",
+    "00",
+    "--1",
+    "-00",
+    "1.",
+    ".5",
+    "1e5",
+    "1e400",
+    "-1e-400",
+    "9223372036854775808",
+    "-9223372036854775808",
+    "128",
+    "1.005",
+    "100000",
+    "1e2",
+    "0001-01-01",
+    "2013-02-30",
+    "253402300800000",
+    "yes",
+    "tru",
+    "\u212a",
+    "NaN",
+    "inf",
+    "1_0",
+    "0x1",
+    "Zh==",
+    "x\x00y",
+    "x" * 20,
+    "é" * 20,
+    "a,b",
+    'a"b',
+    '""',
+    "a\nb",
+    "\r",
+    "'",
+    ";",
+    "\t",
+    "1" * 25,
+    "12345678901234567890.25",
+    "18446744073709551615",
+]
+NAMES = [name for name, _ in KINDS]
+
+
+@st.composite
+def records(draw: st.DrawFn, options: dict[str, Any]) -> bytes:
+    delimiter, quote, end = options["delimiter"], options["quote"], draw(st.sampled_from(["\n", "\n", "\r\n", "\r", "\n\n"]))
+
+    def field(text: str) -> str:
+        # Now and then a field stands without the quotes that it needs.
+        wanted = any(mark in text for mark in (delimiter, quote, "\n", "\r")) and draw(st.integers(0, 9))
+        return quote + text.replace(quote, quote * 2) + quote if wanted or not draw(st.integers(0, 9)) else text
+
+    names = draw(st.permutations([*NAMES, "other"])) if options["header"] and not draw(st.integers(0, 3)) else NAMES
+    lines = [delimiter.join(field(name) for name in names)] if options["header"] and draw(st.integers(0, 9)) else []
+    for _ in range(draw(st.integers(0, 3))):
+        odd = draw(st.sets(st.sampled_from(names), max_size=draw(st.sampled_from([0, 0, 1]))))
+        fields = [draw(st.sampled_from(ODD if name in odd else GOOD.get(name, ODD))) for name in names]
+        lines.append(delimiter.join(map(field, fields[: None if draw(st.integers(0, 19)) else -1])))
+    whole = (end.join(lines) + end * draw(st.integers(0, 1))).encode()
+    if draw(st.integers(0, 4)):
+        return whole
+    at, byte = draw(st.integers(0, len(whole))), bytes([draw(st.integers(0, 255))])
+    return whole[:at] + byte + whole[at + draw(st.integers(0, 1)) :]
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[list[bytes], dict[str, Any]]:
+    options = {
+        "delimiter": draw(st.sampled_from([",", ",", ";", "\t", " ", "|"])), "quote": draw(st.sampled_from(['"', '"', "'"])),
+        "header": draw(st.booleans()), "null": draw(st.sampled_from([[""], [""], ["NULL"], ["NULL", ""], []])),
+        "unknown": draw(st.sampled_from(["ignore", "reject"])),
+    }  # fmt: skip
+    return draw(st.lists(records(options), max_size=6)), options
+
+
+def ordinarily(**options: Any) -> Any:
+    with no_kernel():
+        return Csv.model_validate(options).bind(KINDS)
+
+
+def assert_same(payloads: list[bytes], options: dict[str, Any]) -> None:
+    frame = raw_frame(payloads)
+    quick, sure = Csv.model_validate(options).bind(KINDS)(frame), ordinarily(**options)(frame)
+
+    none = pl.DataFrame(schema={"_row": pl.UInt32(), "reason": pl.String()})
+    refused = none if quick.rejects is None else quick.rejects
+    assert_frame_equal(refused, none if sure.rejects is None else sure.rejects)
+    whole = [each.frame.filter(~pl.col("_row").is_in(refused["_row"].to_list())) for each in (quick, sure)]
+    assert_frame_equal(*whole)
+
+
+@settings(max_examples=400, deadline=None)
+@given(batches())
+@example(([b"1," * 13 + b"x"], {}))
+@example(([b",1" + b"," * 12 + b"\xc3\xa4", b",1" + b"," * 12 + b"\xc3"], {}))
+@example(([b',1,,,,,,,,,,,"' + b"x" * 131_072 + b'",', b',1,,,,,,,,,,,"' + b"x" * 131_073 + b'",'], {}))
+@example(([b',1,,,,,,,,,,,"' + b'""' * 40 + b'",', b',1,,,,,,"2013-01-01",,,,,"a""",""""', b',1,,,,,,,,,,"""",,'], {}))
+def test_rows_and_reasons_with_the_kernel_are_those_without(case: tuple[list[bytes], dict[str, Any]]) -> None:
+    assert_same(*case)
+
+
+def test_each_value_in_each_column() -> None:
+    plain = {name: texts[0] for name, texts in GOOD.items()}
+    values = {*ODD, *(text for texts in GOOD.values() for text in texts)}
+    rows = [{**plain, name: form} for name in NAMES for text in sorted(values) for form in (text, '"' + text.replace('"', '""') + '"')]
+
+    assert_same([",".join(row.values()).encode() for row in rows], {})
+    assert_same([",".join(row.values()).encode() for row in rows], {"null": ["yes", "x"]})
+
+
+def test_a_long_field_beside_a_quoted_one() -> None:
+    fields = [b'""', b"1", *[b""] * 10, b"x" * 131_072, b""]
+    assert_same([b",".join([*fields[:-2], text, b""]) for text in (fields[-2], fields[-2] + b"x")], {})
+
+
+@pytest.mark.parametrize("header", [False, True])
+def test_plain_records_do_not_need_the_ordinary_way(header: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if native.KERNEL is None:
+        return
+    lines = [
+        ",".join(json.dumps(value) if " " in value else value for value in (texts[at % len(texts)] for texts in GOOD.values()))
+        for at in range(12)
+    ]
+    record = "\n".join([",".join(NAMES)] * header + lines).encode()
+    expected = ordinarily(header=header)(raw_frame([record]))
+    monkeypatch.setattr(Csv, "_rows", lambda *_: None)
+
+    got = Csv(header=header).bind(KINDS)(raw_frame([record]))
+
+    assert got.frame.height == 12
+    assert_frame_equal(got.frame, expected.frame)
+
+
+def test_what_the_kernel_is_asked_must_make_sense() -> None:
+    if native.KERNEL is None:
+        return
+    whole = (5, b"a", 0, False, 1, ())
+    lines = native.KERNEL.plan((20, b"", 1, False, 1, ((21, b"", 1, False, 1, (whole,)),)))
+    alone = native.KERNEL.plan((21, b"", 1, False, 1, (whole,)))
+    for plan, places, words in [(lines, (1,), ()), (lines, (-2,), ()), (lines, (), ()), (alone, (0,), ()), (lines, (0,), (b"",) * 65)]:
+        with pytest.raises(ValueError, match=r"place|field|null"):
+            native.KERNEL.separated(plan, b"", (), 44, 34, None, places, words)

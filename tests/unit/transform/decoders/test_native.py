@@ -5,6 +5,7 @@ import os
 import shutil
 
 import polars as pl
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -12,11 +13,11 @@ from polars.testing import assert_frame_equal
 from stream import native
 from stream.local.flights import BROKEN, flights_table
 from stream.transform.decode import Unknown
-from stream.transform.decoders import json as json_decoder
 from stream.transform.decoders.json import Json
 from stream.transform.decoders.native import native_reader
 from stream.transform.stage import Applied
 from stream.transform.types import RecordSchema, parse_schema
+from tests.kernel import no_kernel
 
 SCHEMA = parse_schema(
     {
@@ -132,11 +133,8 @@ def raw(payloads: list[bytes]) -> pl.DataFrame:
 
 def both(payloads: list[bytes], schema: RecordSchema = SCHEMA, unknown: Unknown = Unknown.IGNORE) -> tuple[Applied, Applied]:
     """What the decoder gives with the kernel and without."""
-    kept, json_decoder.native_reader = json_decoder.native_reader, lambda *_, **__: None  # type: ignore[assignment]
-    try:
+    with no_kernel():
         ordinary = Json(unknown=unknown).bind(schema)
-    finally:
-        json_decoder.native_reader = kept
     return Json(unknown=unknown).bind(schema)(raw(payloads)), ordinary(raw(payloads))
 
 
@@ -245,3 +243,42 @@ def test_more_columns_than_the_kernel_takes_are_left_to_the_ordinary_way() -> No
 
     assert native_reader(schema, strict=False) is None
     assert_same(*both([b'{"c1099":5}', b'{"c0":"x"}', b"{"], schema))
+
+
+KEPT = parse_schema({"whole": "int64?", "raw": "json?", "text": "string?"})
+REST = [
+    b'{"whole":1}',
+    b'{"x":1}',
+    b'{ "x" : [ 1, {"whole": 2} ] , "whole" : 1 , "y":null}',
+    '{"text":"a\\n","größe":"ä\\u00e4","raw":{"x":1},"z":"0123456789"}'.encode(),
+    b'{"_extra":5,"":6,"text":"\\u0041 long enough to lie elsewhere"}',
+    b"{" + b",".join(b'"name%d":%d' % (number, number) for number in range(256)) + b"}",
+]
+DOUBTFUL = [
+    b'{"x":1,"y":2,"x":3}',
+    b'{"x":1,"\\u0078":3}',
+    b'{"x":1,"x":{"whole":"q"},"whole":"q"}',
+    b"{" + b",".join(b'"name%d":%d' % (number, number) for number in range(300)) + b"}",
+    b"{" + b",".join(b'"name%d":%d' % (number % 40, number) for number in range(50)) + b"}",
+]
+
+
+def test_what_no_column_names_is_kept_as_it_was_written() -> None:
+    rows = [row for pair in zip(REST, [*DOUBTFUL, b"{"], strict=True) for row in pair]
+
+    quick, sure = both(rows, KEPT, Unknown.CAPTURE)
+    assert_same(quick, sure)
+    assert sure.frame.filter(pl.col("_row") == 4)["_extra"].item() == '{"x":[ 1, {"whole": 2} ],"y":null}'
+    reader = native_reader(KEPT, strict=False, rest="_extra")
+    if reader is not None:
+        assert reader.read(pl.Series(REST, dtype=pl.Binary))[1] is None
+        _, marked = reader.read(pl.Series(DOUBTFUL, dtype=pl.Binary))
+        assert marked is not None
+        assert marked.all()
+
+
+def test_what_is_kept_is_a_text() -> None:
+    if native.KERNEL is not None:
+        for children in [(), ((5, b"", 0, False, 1, ()),)]:
+            with pytest.raises(ValueError, match="kept in the last one"):
+                native.KERNEL.plan((21, b"", 1, 2, 1, children))
