@@ -8,8 +8,8 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml 
 WORKERS ?= $(shell nproc)
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header
 
-SANITIZED := $(addprefix tests/unit/transform/decoders/,test_native.py test_avro_plan.py test_protobuf_plan.py test_csv.py test_opening.py) tests/unit/aws/test_pages.py \
-	tests/unit/audit/test_native.py $(addprefix tests/unit/transform/,test_addresses.py test_compiled.py test_decompress.py test_hiding.py test_urls.py)
+SANITIZED := $(addprefix tests/unit/transform/decoders/test_,native.py avro_plan.py columns.py protobuf_plan.py csv.py opening.py) tests/unit/aws/test_pages.py \
+	tests/unit/audit/test_native.py $(addprefix tests/unit/transform/test_,addresses.py compiled.py decompress.py hiding.py urls.py)
 
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 install --yes --no-install-recommends postgresql >/dev/null

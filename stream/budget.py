@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
+
+TURN_BYTES: Final = 2 * 2**20
+"""What a reader that is behind may fetch before others get their turn: a unit of that size is worth a file, and at the two megabytes a
+second that a shard gives, as many readers as have a turn at a time are more than a processor keeps up with."""
+
+FEWEST_TURNS: Final = 4
 
 
 @runtime_checkable
@@ -26,6 +32,8 @@ class ByteBudget:
         self.held = 0
         self.readers = 0
         """Shards being read now, of whatever stream: they share the budget."""
+        self.turns = Turns(max(FEWEST_TURNS, limit // TURN_BYTES))
+        """Those of readers that are behind: so many that each can fetch ``TURN_BYTES``."""
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self.pressure = asyncio.Event()
         """Set while somebody waits: whoever holds buffered bytes should commit them now."""
@@ -72,3 +80,42 @@ class ByteBudget:
                 granted.set_result(None)
         if not self._waiting:
             self.pressure.clear()
+
+
+class Turns:
+    """At most ``count`` at a time have a turn, first come, first served.
+
+    Were all that are behind to share the memory, each of many would hold next to nothing, and write it in tiny files to make room.
+    Not thread-safe: use it from one event loop.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._taken: set[object] = set()
+        self._waiting: deque[tuple[object, asyncio.Future[None]]] = deque()
+
+    async def begin(self, who: object) -> None:
+        """Have a turn, waiting for it; whoever has one keeps it. Cancelling the wait leaves everything as it was."""
+        if who in self._taken:
+            return
+        if not self._waiting and len(self._taken) < self.count:
+            self._taken.add(who)
+            return
+        entry = (who, asyncio.get_running_loop().create_future())
+        self._waiting.append(entry)
+        try:
+            await entry[1]
+        except asyncio.CancelledError:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            self.end(who)
+            raise
+
+    def end(self, who: object) -> None:
+        """Have no turn any more, if there was one."""
+        self._taken.discard(who)
+        while self._waiting and len(self._taken) < self.count:
+            following, granted = self._waiting.popleft()
+            if not granted.done():
+                self._taken.add(following)
+                granted.set_result(None)

@@ -38,8 +38,8 @@ static PyMethodDef methods[] = {
      "avro(plan, views, buffers) -> (bad, wrong, side, columns)\n\nAvro data, as ``decode`` reads JSON records."},
     {"protobuf_plan", (PyCFunction)kernel_protobuf_plan, METH_O,
      "protobuf_plan((forms, nodes)) -> plan\n\n"
-     "What ``protobuf`` reads, see stream/transform/decoders/protobuf_plan.py. A node is (kind, number, repeated, presence, required, slot,\n"
-     "closed, column, first, count, fallback, data)."},
+     "What ``protobuf`` reads, see stream/transform/decoders/protobuf_plan.py. A node is (kind, number, repeated, presence, slot, closed,\n"
+     "column, first, count, fallback, data)."},
     {"protobuf", kernel_protobuf, METH_VARARGS,
      "protobuf(plan, views, buffers) -> (bad, wrong, side, columns)\n\nMessages, as ``decode`` reads JSON records."},
     {"gzip", kernel_gzip, METH_VARARGS,

@@ -298,11 +298,9 @@ static int find_field(const proto_node_t *fields, int count, uint64_t number, in
 
 /* What is to be said of fields that were not there. */
 static int finish(run_t *run, const proto_node_t *node, int64_t row, const uint64_t *seen) {
-    for (int word = 0; word * 64 < node->count; word++) {
-        if (node->needed[word] & ~seen[word]) return 0;
+    for (int word = 0; word * 64 < node->count; word++)
         for (uint64_t missing = node->implicit[word] & ~seen[word]; missing; missing &= missing - 1)
             if (!put_default(run, run->plan->nodes + node->first + word * 64 + __builtin_ctzll(missing), row)) return 0;
-    }
     return 1;
 }
 

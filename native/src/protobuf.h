@@ -21,14 +21,14 @@ enum { MOST_FIELDS = 1024 };
 typedef struct {
     int kind;
     uint32_t number;
-    int repeated, presence, required;
+    int repeated, presence;
     int slot;          /* which bit says that it was read, among those of its message; the members of a oneof share one */
     int closed;        /* of an enum: has no other numbers; of a message: its records have no other fields */
     int count;
     Py_ssize_t column; /* of a list, if it is repeated */
     Py_ssize_t first;  /* of its children, or of its symbols, by number */
     int32_t fallback;  /* of an enum: the number of what is not there */
-    uint64_t *implicit, *needed; /* of a message: bits of fields that are never null, and of those that must be there */
+    uint64_t *implicit; /* of a message: bits of the fields that are never null */
 } proto_node_t;
 
 typedef struct {

@@ -37,9 +37,8 @@ static int add_symbols(proto_plan_t *plan, proto_node_t *node, PyObject *pairs) 
 
 static int add_node(proto_plan_t *plan, proto_node_t *node, PyObject *spec) {
     PyObject *data;
-    if (!PyTuple_Check(spec) || !PyArg_ParseTuple(spec, "iIiiiiinniiO", &node->kind, &node->number, &node->repeated, &node->presence,
-                                                  &node->required, &node->slot, &node->closed, &node->column, &node->first, &node->count,
-                                                  &node->fallback, &data))
+    if (!PyTuple_Check(spec) || !PyArg_ParseTuple(spec, "iIiiiinniiO", &node->kind, &node->number, &node->repeated, &node->presence,
+                                                  &node->slot, &node->closed, &node->column, &node->first, &node->count, &node->fallback, &data))
         return refused("a node");
     if (node->kind < 0 || node->kind >= PROTOBUF_KINDS) return refused("a kind");
     return node->kind != ENUM ? 1 : PyTuple_Check(data) ? add_symbols(plan, node, data) : refused("symbols");
@@ -62,13 +61,11 @@ static int is_key(const proto_node_t *node) {
 
 static int add_masks(const proto_plan_t *plan, proto_node_t *node) {
     size_t words = (size_t)node->count / 64 + 1;
-    if ((node->implicit = calloc(2 * words, sizeof *node->implicit)) == NULL) return PyErr_NoMemory() != NULL;
-    node->needed = node->implicit + words;
+    if ((node->implicit = calloc(words, sizeof *node->implicit)) == NULL) return PyErr_NoMemory() != NULL;
     for (int child = 0; child < node->count; child++) {
         const proto_node_t *field = plan->nodes + node->first + child;
         if (field->slot < 0 || field->slot >= node->count || (!field->presence && field->slot != child)) return refused("a slot");
         if (!field->presence) node->implicit[child / 64] |= 1ULL << (child % 64);
-        if (field->required) node->needed[field->slot / 64] |= 1ULL << (field->slot % 64);
     }
     return 1;
 }

@@ -69,6 +69,7 @@ class FanOutReader(ShardReader):
         if self._polling_until is not None:
             if self._source.clock.monotonic() < self._polling_until:
                 return await super()._attempt()
+            self._source.budget.turns.end(self)
             self._change(FAN_OUT, "")
         try:
             page = await self._pushed()

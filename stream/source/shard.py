@@ -21,7 +21,7 @@ from stream.aws.kinesis import IteratorAt, IteratorKind
 from stream.aws.pages import RawPage, Seen
 from stream.aws.retry import FOR_EVER, THROTTLED, Wait, decide
 from stream.batch import ORIGIN, SEQUENCE, Batch
-from stream.budget import ByteBudget
+from stream.budget import TURN_BYTES, ByteBudget
 from stream.contracts import Page, Shard, Start, StartKind
 from stream.errors import Expired, Halted
 from stream.events import BudgetWaited, PageReceived, PollRepeated
@@ -64,6 +64,10 @@ class Hold:
         return size
 
 
+_LITTLE: Final = TURN_BYTES // 8
+"""Bytes of a page behind which others come next, so that those that walk through hours without records are not kept waiting."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     raw: RawPage
@@ -96,6 +100,9 @@ class ShardReader:
         self._iterator: str | None = None
         self._latest_since: datetime | None = None
         self._resuming = after != ORIGIN
+        self._behind = True
+        self._fetched = 0
+        """Bytes in this turn."""
         self._failures = 0
         self._suspicions = 0
         self._childless = 0
@@ -113,6 +120,7 @@ class ShardReader:
                     return
         finally:
             self._source.budget.readers -= 1
+            self._source.budget.turns.end(self)
 
     async def _attempt(self) -> Page | None:
         """The next page, or None if the call has to be made again; waits as long as either takes."""
@@ -121,9 +129,11 @@ class ShardReader:
             if self._iterator is None:
                 self._iterator = await self._new_iterator()
             await source.clock.sleep(self._pace.wait(source.clock.monotonic()))
-            size, limit = self._appetite.ask(source.budget.limit // max(1, source.budget.readers))
+            await self._turn()
+            size, limit = self._appetite.ask(source.budget.limit // max(1, min(source.budget.readers, source.budget.turns.count)))
             with await self._reserve(size) as hold:
                 page = await self._page(await self._fetch(self._iterator, limit), hold)
+            self._go_on_or_let_others(page)
         except AwsRetryable as error:
             await self._repeat(error)
             return None
@@ -137,9 +147,28 @@ class ShardReader:
         clock = self._source.clock
         begin = clock.monotonic()
         await self._source.budget.acquire(size)
-        if (waited := clock.monotonic() - begin) > 0.001:
-            self._source.emit(BudgetWaited(self._shard.stream, self._shard.shard_id, waited))
+        self._tell_waited(clock.monotonic() - begin)
         return Hold(self._source.budget, size)
+
+    async def _turn(self) -> None:
+        """Wait until it is this reader's turn, if it is behind."""
+        clock = self._source.clock
+        begin = clock.monotonic()
+        if self._behind:
+            await self._source.budget.turns.begin(self)
+        self._tell_waited(clock.monotonic() - begin)
+
+    def _tell_waited(self, seconds: float) -> None:
+        if seconds > 0.001:
+            self._source.emit(BudgetWaited(self._shard.stream, self._shard.shard_id, seconds))
+
+    def _go_on_or_let_others(self, page: Page) -> None:
+        """Readers at their tips take what comes, however many they are: it is little at a time. So it is where a shard holds little."""
+        self._behind = page.behind_ms > 0
+        self._fetched += page.held
+        if not self._behind or page.held < _LITTLE or self._fetched >= TURN_BYTES:
+            self._fetched = 0
+            self._source.budget.turns.end(self)
 
     async def _fetch(self, iterator: str, limit: int) -> _Answer:
         source = self._source
@@ -267,6 +296,7 @@ class ShardReader:
         if error.code == EXPIRED_ITERATOR:
             self._iterator = None
         throttled = is_throttle(error)
+        self._source.budget.turns.end(self)
         self._failures += 1
         step = decide(error, self._failures, self._source.dice(), THROTTLED if throttled else FOR_EVER)
         # The first new iterator after an expiry needs no pause: nothing was overloaded.

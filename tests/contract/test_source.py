@@ -14,7 +14,7 @@ from stream.aws.errors import AwsRetryable
 from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
 from stream.batch import DATA, ORIGIN, OUTCOME, RAW_SCHEMA, SEQUENCE, SUBSEQUENCE, Outcome
-from stream.budget import ByteBudget
+from stream.budget import FEWEST_TURNS, TURN_BYTES, ByteBudget
 from stream.contracts import Page, Shard, Start, StartKind
 from stream.errors import Fatal, Halted
 from stream.events import BudgetWaited, Event, PageReceived, PollRepeated
@@ -533,3 +533,112 @@ def test_requests_are_signed_for_the_region_and_ask_for_plain_bytes(aws_env: Non
         assert headers["Content-Type"] == "application/x-amz-json-1.1"
 
     run(aws_env, body)
+
+
+class Several:
+    """Readers of the shards 0, 1, ..., each asked for its next page by a task of its own."""
+
+    def __init__(self, world: World, count: int, group: asyncio.TaskGroup) -> None:
+        self._budget = world.budget
+        self._group = group
+        self.readers = [cast("Any", world.source.read(Shard("s", f"shardId-{at:012}"), ORIGIN, HORIZON)) for at in range(count)]
+        self.asked: list[asyncio.Task[Page]] = []
+
+    def ask(self, *readers: int) -> None:
+        self.asked += [self._group.create_task(self.page(at)) for at in readers]
+
+    async def page(self, at: int) -> Page:
+        page: Page = await anext(self.readers[at])
+        self._budget.release(page.held)
+        return page
+
+    async def got(self, count: int) -> None:
+        """Wait until so many have what they asked for, and see that no more do."""
+        while sum(task.done() for task in self.asked) < count:
+            await asyncio.wait([task for task in self.asked if not task.done()], return_when=asyncio.FIRST_COMPLETED)
+        for _ in range(5):
+            await asyncio.get_running_loop().run_in_executor(None, lambda: None)
+        assert sum(task.done() for task in self.asked) == count
+
+
+SOME: list[bytes] = [bytes(TURN_BYTES // 16)] * 6
+"""Two pages, each less than a turn and more than next to nothing."""
+
+
+def test_of_many_shards_that_are_behind_a_few_are_read_at_a_time(aws_env: None) -> None:
+    async def body(world: World) -> None:
+        for at in range(FEWEST_TURNS + 2):
+            world.fake.put(f"shardId-{at:012}", *SOME)
+        async with asyncio.TaskGroup() as group:
+            several = Several(world, FEWEST_TURNS + 2, group)
+            several.ask(*range(FEWEST_TURNS + 2))
+            await several.got(FEWEST_TURNS)
+            assert (await several.page(0)).behind_ms == 0  # it has caught up
+            await several.got(FEWEST_TURNS + 1)
+            await several.readers[1].aclose()
+            await several.got(FEWEST_TURNS + 2)
+            world.fake.put(S0, *BODIES[:2])
+            assert (await several.page(0)).batch.rows == 2  # and needs no turn for what comes now
+        assert {event.shard for event in world.of(BudgetWaited)} >= {f"shardId-{FEWEST_TURNS + more:012}" for more in (0, 1)}
+        for reader in several.readers:
+            await reader.aclose()
+
+    run(aws_env, body, limit=FEWEST_TURNS * TURN_BYTES)
+
+
+def test_whoever_has_fetched_enough_lets_others_go_first(aws_env: None) -> None:
+    async def body(world: World) -> None:
+        large = bytes(TURN_BYTES // 3 + 1)
+        for at in range(FEWEST_TURNS + 1):
+            world.fake.put(f"shardId-{at:012}", *[large] * 6)
+        async with asyncio.TaskGroup() as group:
+            several = Several(world, FEWEST_TURNS + 1, group)
+            several.ask(*range(FEWEST_TURNS))
+            await several.got(FEWEST_TURNS)
+            several.ask(FEWEST_TURNS)
+            await several.got(FEWEST_TURNS + 1)
+        for reader in several.readers:
+            await reader.aclose()
+
+    run(aws_env, body, limit=FEWEST_TURNS * TURN_BYTES)
+
+
+@pytest.mark.parametrize("bodies", [[], BODIES], ids=["nothing", "little"])
+def test_shards_that_are_behind_and_bring_next_to_nothing_do_not_wait_for_each_other(aws_env: None, bodies: list[bytes]) -> None:
+    async def body(world: World) -> None:
+        world.fake.behind = 60_000
+        for at in range(3 * FEWEST_TURNS):
+            world.fake.put(f"shardId-{at:012}", *bodies)
+        async with asyncio.TaskGroup() as group:
+            several = Several(world, 3 * FEWEST_TURNS, group)
+            several.ask(*range(3 * FEWEST_TURNS))
+            await several.got(3 * FEWEST_TURNS)
+            several.ask(*range(3 * FEWEST_TURNS))
+            await several.got(6 * FEWEST_TURNS)
+        for reader in several.readers:
+            await reader.aclose()
+
+    run(aws_env, body, limit=FEWEST_TURNS * TURN_BYTES)
+
+
+def test_whoever_failed_lets_others_go_first(aws_env: None) -> None:
+    async def body(world: World) -> None:
+        for at in range(FEWEST_TURNS + 1):
+            world.fake.put(f"shardId-{at:012}", *SOME)
+        async with asyncio.TaskGroup() as group:
+            several = Several(world, FEWEST_TURNS + 1, group)
+            several.ask(*range(FEWEST_TURNS))
+            await several.got(FEWEST_TURNS)
+            several.ask(FEWEST_TURNS)
+            await several.got(FEWEST_TURNS)
+            world.fake.faults.append(("GetRecords", 400, "ProvisionedThroughputExceededException"))
+            several.ask(0)
+            await several.got(FEWEST_TURNS + 1)
+            assert not several.asked[-1].done()  # the one that failed waits for another turn
+            await several.readers[1].aclose()
+            await several.got(FEWEST_TURNS + 2)
+        assert [event.why for event in world.of(PollRepeated)] == ["throttled"]
+        for reader in several.readers:
+            await reader.aclose()
+
+    run(aws_env, body, limit=FEWEST_TURNS * TURN_BYTES)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.budget import ByteBudget
+from stream.budget import FEWEST_TURNS, TURN_BYTES, ByteBudget, Turns
 
 
 async def settle():
@@ -137,3 +137,61 @@ def test_whatever_is_asked_and_cancelled_everything_comes_back(requests):
 def _cancel_waiting(task, budget):
     if budget.pressure.is_set() and not task.done() and task.get_coro().cr_frame.f_locals.get("size", 0) > 10 - budget.held:
         task.cancel()
+
+
+def test_turns_are_had_in_the_order_in_which_they_were_asked_for():
+    async def run():
+        turns, had = Turns(2), []
+
+        async def take(who):
+            await turns.begin(who)
+            had.append(who)
+
+        async with asyncio.TaskGroup() as group:
+            for who in "abcd":
+                group.create_task(take(who))
+            await settle()
+            assert had == ["a", "b"]
+            await turns.begin("a")  # whoever has one is not kept waiting
+            turns.end("nobody")
+            await settle()
+            assert had == ["a", "b"]
+            turns.end("b")
+            await settle()
+            assert had == ["a", "b", "c"]
+            turns.end("a")
+        assert had == ["a", "b", "c", "d"]
+
+    asyncio.run(run())
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["begin", "end", "cancel"])), max_size=40))
+def test_no_turn_is_lost_and_none_is_had_twice(steps):
+    async def run():
+        turns, asking, having = Turns(2), {}, set()
+
+        async def take(who):
+            await turns.begin(who)
+            having.add(who)
+
+        for who, step in steps:
+            if step == "begin" and who not in asking and who not in having:
+                asking[who] = asyncio.ensure_future(take(who))
+            elif step == "end" and who in having:
+                having.discard(who)
+                turns.end(who)
+            elif step == "cancel" and who in asking:
+                asking.pop(who).cancel()
+            await settle()
+            asking = {who: task for who, task in asking.items() if not task.done()}
+            assert len(having) <= 2
+            assert len(having) == 2 or not asking
+        for task in asking.values():
+            task.cancel()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("limit", "count"), [(1, FEWEST_TURNS), (128 * 2**20, 64), (TURN_BYTES * 1000, 1000)])
+def test_there_are_as_many_turns_as_there_is_memory_for(limit, count):
+    assert ByteBudget(limit).turns.count == count

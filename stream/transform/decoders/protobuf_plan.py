@@ -33,7 +33,6 @@ class _Node:
     number: int = 0
     repeated: bool = False
     presence: bool = False
-    required: bool = False
     slot: int = 0
     closed: bool = False
     fallback: int = 0
@@ -65,7 +64,7 @@ def _flat(root: _Node) -> list[tuple[Any, ...]]:
     nodes, made = [root], list[tuple[Any, ...]]()
     while len(made) < len(nodes):
         node = nodes[len(made)]
-        said = (node.kind, node.number, node.repeated, node.presence, node.required, node.slot, node.closed, node.column)
+        said = (node.kind, node.number, node.repeated, node.presence, node.slot, node.closed, node.column)
         made.append((*said, len(nodes), len(node.children), node.fallback, node.data))
         nodes += node.children
     return made
@@ -89,7 +88,7 @@ def _node(field: FieldDescriptor, column: int, forms: tuple[Form, ...]) -> _Node
     if field.type not in _KINDS:
         raise Unplanned
     repeated = field.is_repeated
-    node = _Node(_KINDS[field.type], column, field.number, repeated, field.has_presence and not repeated, field.is_required)
+    node = _Node(_KINDS[field.type], column, field.number, repeated, field.has_presence and not repeated)
     if field.enum_type is not None:
         node.closed, node.fallback = field.enum_type.is_closed, 0 if repeated else field.default_value
         names = {value.number: value.name.encode() for value in reversed(field.enum_type.values)}

@@ -244,6 +244,35 @@ def test_odd_bytes_are_judged_as_by_fastavro(fields, payloads):
     assert sure.settled.height > 1
 
 
+def test_uuids_in_every_spelling():
+    spelt = ["{id}", "{ID}", "{id}0", "{{{id}}}", "urn:uuid:{id}", "{id} ", "g{id}", "", "{plain}", "-{plain}", "{cut}"]
+    texts = [
+        each.format(id=name, ID=name.upper(), plain=name.replace("-", ""), cut=name[:-1]) for each in spelt for name in map(str, VERSIONS)
+    ]
+    moved = [f"{text[:7]}-{text[7]}{text[9:]}" for text in map(str, VERSIONS)]
+    strange = ["1234567g-0000-0000-0000-000000000001", "1234567_-0000-0000-0000-000000000001", "\uff112345678-0000-0000-0000-000000000001"]
+    schema = of(logical("string", "uuid"), "string")
+
+    sure = assert_same({"schema": json.dumps(schema)}, written(schema, [{"f0": text, "f1": text} for text in [*texts, *moved, *strange]]))
+
+    assert sure.settled.height > 1
+
+
+NULLS = [["null", "long"], ["long", "null"], ["long"], "long"]
+
+
+@pytest.mark.parametrize("writer", NULLS, ids=str)
+@pytest.mark.parametrize("reader", NULLS, ids=str)
+def test_null_is_welcome_where_the_reader_has_it(writer, reader):
+    data = [{"f0": value} for value in (7, None, -1) if value is not None or "null" in writer]
+    options = {"header": "glue", "writers": {str(VERSIONS[0]): json.dumps(of(writer))}}
+    payloads = [b"\x03\x00" + VERSIONS[0].bytes + body for body in written(of(writer), data)]
+
+    sure = assert_same({"schema": json.dumps(of(reader)), **options}, payloads)
+
+    assert sure.frame.height == 3 if "null" in writer and "null" in reader else 2
+
+
 @pytest.mark.parametrize("depth", [1, 5, 20, 31])
 def test_deep_types_and_long_lists(depth):
     kind = "int"

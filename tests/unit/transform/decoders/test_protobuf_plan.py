@@ -324,6 +324,39 @@ def test_odd_bytes_are_judged_as_by_the_library(fields, payloads):
     assert_same(of(*fields), [b"", *payloads, *(each[:-1] for each in payloads), *(each + each for each in payloads)])
 
 
+def test_what_proto2_may_leave_out_or_add():
+    file = descriptor_pb2.FileDescriptorProto(name="p.proto", package="p", syntax="proto2")
+    kind = file.enum_type.add(name="E")
+    kind.value.add(name="ONE", number=1)
+    kind.value.add(name="ZERO", number=0)
+    inner = file.message_type.add(name="I")
+    inner.field.add(name="x", number=1, type=Fd.TYPE_INT32, label=Fd.LABEL_REQUIRED)
+    message = file.message_type.add(name="M")
+    message.field.add(name="kind", number=1, type=Fd.TYPE_ENUM, type_name=".p.E", label=Fd.LABEL_OPTIONAL, default_value="ONE")
+    message.field.add(name="kinds", number=2, type=Fd.TYPE_ENUM, type_name=".p.E", label=MANY)
+    message.field.add(name="must", number=3, type=Fd.TYPE_INT32, label=Fd.LABEL_REQUIRED)
+    message.field.add(name="inner", number=4, type=Fd.TYPE_MESSAGE, type_name=".p.I", label=Fd.LABEL_OPTIONAL)
+    message.field.add(name="size", number=5, type=Fd.TYPE_INT32, label=Fd.LABEL_OPTIONAL, default_value="7")
+    message.extension_range.add(start=100, end=200)
+    file.extension.add(name="more", number=100, type=Fd.TYPE_MESSAGE, type_name=".p.I", label=Fd.LABEL_OPTIONAL, extendee=".p.M")
+    must = b"\x18\x07"
+    others = [
+        b"\x08\x00",
+        b"\x08\x02",
+        b"\x10\x00\x10\x01",
+        b"\x10\x00\x10\x02",
+        b"\x12\x02\x00\x02",
+        b"\x22\x00",
+        b"\x22\x02\x08\x01",
+        b"",
+    ]
+    extensions = [b"\xa2\x06\x02\x08\x01", b"\xa2\x06\x02\x08\x80", b"\xa2\x06\x00", b"\xa0\x06\x01", b"\xaa\x06\x01x"]
+
+    sure = assert_same(options_of(file, "M"), [must, b"", *(must + each for each in [*others, *extensions]), *others])
+
+    assert sure.settled.height
+
+
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from(["b", "a", "", "é", "x" * 20]), INT32), max_size=5), st.booleans(), st.integers(0, 2**32))
 def test_entries_of_maps_in_any_order(entries, twice, seed):
