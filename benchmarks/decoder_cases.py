@@ -30,6 +30,8 @@ class Case:
     made: Callable[[int], bytes]
     by: str = ""
     alone: Callable[[Sequence[bytes]], Any] | None = None
+    rows: int = 1
+    """Of each record."""
 
 
 SCHEMA: Final = parse_schema(

@@ -18,32 +18,33 @@ from typing import Any, Final
 
 from benchmarks.bad_rows import batch
 from benchmarks.decoder_cases import Case, cases
+from benchmarks.envelope_cases import envelope_cases
 from stream.native import KERNEL, SWITCH
 from stream.transform.decoders import DECODERS
 from stream.transform.engine import compile_chain
 from stream.transform.stage import Resources
 
-RECORDS: Final = 50_000
+ROWS: Final = 50_000
 TIMES: Final = 5
 
 
-def best(run: Callable[[], Any]) -> float:
-    """Nanoseconds of CPU time a record, of the fastest run."""
+def best(run: Callable[[], Any], records: int) -> float:
+    """Nanoseconds of CPU time for each of ``records``, of the fastest run."""
     took = []
     for _ in range(TIMES):
         began = time.process_time()
         run()
         took.append(time.process_time() - began)
-    return min(took) / RECORDS * 1e9
+    return min(took) / records * 1e9
 
 
 def measured(case: Case) -> tuple[list[bytes], float]:
     """The records, and what one costs the decoder."""
-    records = [case.made(at) for at in range(RECORDS)]
+    records = [case.made(at) for at in range(ROWS // case.rows)]
     chain = compile_chain(DECODERS[case.decoder].model_validate(case.options), case.schema, [], Resources(), time.perf_counter)
     given = batch(records)
     assert chain.run(given, "s").settled.is_empty(), f"{case.name}: the records are not clean"
-    return records, best(lambda: chain.run(given, "s"))
+    return records, best(lambda: chain.run(given, "s"), len(records))
 
 
 def without_kernel(chosen: Sequence[str]) -> dict[str, float]:
@@ -56,7 +57,7 @@ def without_kernel(chosen: Sequence[str]) -> dict[str, float]:
 
 def main(given: list[str]) -> None:
     chosen = [each for each in given if each != "--json"]
-    wanted = [case for case in cases() if not chosen or case.decoder in chosen]
+    wanted = [case for case in (*cases(), *envelope_cases()) if not chosen or case.decoder in chosen]
     if "--json" in given:
         print(json.dumps({case.name: measured(case)[1] for case in wanted}))
         return
@@ -66,9 +67,9 @@ def main(given: list[str]) -> None:
     )
     for case in wanted:
         records, took = measured(case)
-        beside = best(lambda case=case, records=records: case.alone(records)) if case.alone else None
+        beside = best(lambda case=case, records=records: case.alone(records), len(records)) if case.alone else None
         told = f"{case.by} | {beside:,.0f} | {took / beside:.2f}" if beside else " |  | "
-        size = sum(map(len, records)) / RECORDS
+        size = sum(map(len, records)) / len(records)
         print(f"| {case.name} | {size:.0f} | {took:,.0f} | {slow.get(case.name, took):,.0f} | {told} |", flush=True)
 
 

@@ -189,14 +189,36 @@ static int put_integer(const node_t *node, uint8_t *values, int64_t row, const n
     return 1;
 }
 
+#ifdef __SIZEOF_INT128__
+/* All digits of a number without an exponent, of which more than fit into 64 bits; 0 where they are too many for any decimal. */
+static int wide_digits(const number_t *number, unsigned __int128 *value, int *exponent) {
+    int places = 0, behind = 0;
+    *value = 0;
+    *exponent = 0;
+    for (const uint8_t *at = number->begin + number->negative; at < number->end; at++) {
+        if (*at == '.') {
+            behind = 1;
+            continue;
+        }
+        *value = *value * 10 + (unsigned)(*at - '0');
+        *exponent -= behind;
+        places += *value != 0;
+        if (places > 38) return 0;
+    }
+    return 1;
+}
+#endif
+
 /* Digits as they stand, no exponent, and none of them behind what the scale has room for. */
 static int put_decimal(const node_t *node, uint8_t *values, int64_t row, const number_t *number) {
 #ifdef __SIZEOF_INT128__
-    int precision = (int)(node->unit >> 8), shift = (int)(node->unit & 255) + number->exponent;
+    int precision = (int)(node->unit >> 8), exponent = number->exponent;
     unsigned __int128 value = number->digits, limit = 1;
-    if (!number->exact || shift < 0 || memchr(number->begin, 'e', (size_t)(number->end - number->begin)) ||
-        memchr(number->begin, 'E', (size_t)(number->end - number->begin)))
+    if (memchr(number->begin, 'e', (size_t)(number->end - number->begin)) || memchr(number->begin, 'E', (size_t)(number->end - number->begin)) ||
+        (!number->exact && !wide_digits(number, &value, &exponent)))
         return 0;
+    int shift = (int)(node->unit & 255) + exponent;
+    if (shift < 0) return 0;
     for (; precision > shift; precision--) limit *= 10;
     /* As many digits as the precision has, less those that the shift adds, so nothing overflows below. */
     if (value >= limit) return 0;

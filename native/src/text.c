@@ -7,9 +7,12 @@
 #include <emmintrin.h>
 #endif
 
-/* How many bytes from ``at`` on are neither quote nor backslash nor control character, as far as 16-byte steps tell quickly; and whether
-   one of them is beyond ASCII. */
-static inline const uint8_t *plain(const uint8_t *at, const uint8_t *limit, unsigned *high) {
+/* What a character means behind a backslash; zero where nothing does. */
+static const uint8_t MEANT[256] = {['"'] = '"', ['\\'] = '\\', ['/'] = '/', ['b'] = '\b', ['f'] = '\f', ['n'] = '\n', ['r'] = '\r', ['t'] = '\t'};
+
+/* Behind the bytes from ``at`` on that are neither quote nor backslash nor control character; escapes of two bytes may be passed over, too, and
+   then ``escaped`` is set. ``high`` is set if one of them is beyond ASCII. */
+static inline const uint8_t *plain(const uint8_t *at, const uint8_t *limit, unsigned *high, int *escaped) {
 #if defined(__SSE2__)
     const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'), control = _mm_set1_epi8(0x1f);
     while (limit - at >= 16) {
@@ -17,15 +20,19 @@ static inline const uint8_t *plain(const uint8_t *at, const uint8_t *limit, unsi
         __m128i stop = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(piece, quote), _mm_cmpeq_epi8(piece, slash)),
                                     _mm_cmpeq_epi8(_mm_min_epu8(piece, control), piece));
         unsigned stops = (unsigned)_mm_movemask_epi8(stop), highs = (unsigned)_mm_movemask_epi8(piece);
-        if (stops) {
+        for (; stops; *escaped = 1) {
             unsigned place = (unsigned)__builtin_ctz(stops);
-            *high |= highs & ((1u << place) - 1);
-            return at + place;
+            if (at[place] != '\\' || place == 15 || !MEANT[at[place + 1]]) {
+                *high |= highs & ((1u << place) - 1);
+                return at + place;
+            }
+            stops &= ~(3u << place);
         }
         *high |= highs;
         at += 16;
     }
 #else
+    (void)escaped;
     const uint64_t ones = 0x0101010101010101ULL, tops = 0x8080808080808080ULL;
     while (limit - at >= 8) {
         uint64_t word;
@@ -73,9 +80,6 @@ static int hex4(const uint8_t *at) {
     return code;
 }
 
-/* What a character means behind a backslash; zero where nothing does. */
-static const uint8_t MEANT[256] = {['"'] = '"', ['\\'] = '\\', ['/'] = '/', ['b'] = '\b', ['f'] = '\f', ['n'] = '\n', ['r'] = '\r', ['t'] = '\t'};
-
 /* Bytes of the escape at ``at``, a backslash, or 0; a pair of surrogates is one escape of 12 bytes. */
 static int escape_size(const uint8_t *at, const uint8_t *end) {
     if (end - at < 2) return 0;
@@ -95,7 +99,7 @@ int read_string(text_t *text, string_t *string) {
     string->begin = at;
     string->escaped = 0;
     for (;;) {
-        at = plain(at, text->limit, &high);
+        at = plain(at, text->limit, &high, &string->escaped);
         if (at >= text->end) return 0;
         if (*at == '"') break;
         if (*at != '\\') return 0;
@@ -110,7 +114,7 @@ int read_string(text_t *text, string_t *string) {
 }
 
 /* What the escape at ``*at`` means; goes behind it. */
-static uint32_t escape_code(const uint8_t **at) {
+static inline uint32_t escape_code(const uint8_t **at) {
     const uint8_t *text = *at;
     *at += text[1] == 'u' ? 6 : 2;
     if (text[1] != 'u') return MEANT[text[1]];
@@ -168,7 +172,7 @@ static inline uint8_t *rewrite(const string_t *string, uint8_t *to, uint8_t *(*p
             int whole = slashes ? __builtin_ctz(slashes) : COPIED;
             at += whole;
             to += whole;
-            if (slashes) break;
+            if (slashes) to = put(to, escape_code(&at));
         }
 #endif
         if (at < close && *at == '\\') to = put(to, escape_code(&at));

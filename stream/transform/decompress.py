@@ -19,6 +19,10 @@ BAD_COMPRESSION: Final = "bad_compression"
 TOO_LARGE: Final = "decompressed_too_large"
 
 _GZIP: Final = zlib.MAX_WBITS | 16
+_ZSTD: Final = pa.Codec("zstd")
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+_ZSTD_HEADER: Final = 18
+"""Bytes of the longest header; no frame that is worth the trouble is shorter."""
 _FED: Final = 16 * 1024
 """Bytes given to zlib at a time: it copies what follows the end of a member, so a record of many small members would cost the square."""
 _MOST: Final = 2**62
@@ -80,6 +84,14 @@ def _gunzip(data: bytes, limit: int) -> bytes:
 
 
 def _unzstd(data: bytes, limit: int) -> bytes:
+    size = _zstd_size(data)
+    if size and size <= limit:
+        try:
+            whole: bytes = _ZSTD.decompress(data, decompressed_size=size, asbytes=True)
+        except OSError:
+            pass  # more frames than one, or bad: read on, byte by byte, to tell which
+        else:
+            return whole
     parts: list[bytes] = []
     left, asked = limit, _FIRST_ASKED
     with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
@@ -93,6 +105,16 @@ def _unzstd(data: bytes, limit: int) -> bytes:
             parts.append(part)
             asked *= 2
     return b"".join(parts)
+
+
+def _zstd_size(data: bytes) -> int:
+    """Plain bytes of the first frame as its header says them (RFC 8878, section 3.1.1), or 0 where it does not."""
+    if data[:4] != _ZSTD_MAGIC or len(data) < _ZSTD_HEADER:
+        return 0
+    flags = data[4]
+    width = (flags >> 5 & 1, 2, 4, 8)[flags >> 6]
+    begin = 5 + (not flags >> 5 & 1) + (0, 1, 2, 4)[flags & 3]
+    return int.from_bytes(data[begin : begin + width], "little") + (256 if width == 2 else 0)
 
 
 def _unsnap(data: bytes, limit: int) -> bytes:

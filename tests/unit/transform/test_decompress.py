@@ -1,10 +1,12 @@
 import gzip
+import random
 import zlib
 
 import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from stream.transform import decompress as module
 from stream.transform.decoders.json import Json
 from stream.transform.decompress import Compression, decompress
 from stream.transform.types import parse_schema
@@ -77,3 +79,34 @@ def test_options():
     for wrong in ("brotli", {"codec": "gzip", "max_bytes": 0}, {"max_bytes": 5}):
         with pytest.raises(ValidationError):
             Json.model_validate({"compression": wrong})
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 255, 256, 300, 65_791, 65_792, 100_000])
+def test_zstd_frames_of_all_sizes_alone_and_one_behind_another(size: int) -> None:
+    plain = random.Random(size).randbytes(size // 2) + bytes(size - size // 2)
+    packed = pa.compress(plain, "zstd", asbytes=True)
+    other = pa.compress(b"other", "zstd", asbytes=True)
+    wide = Compression(codec="zstd", max_ratio=10**6)
+
+    assert decompress(packed, wide) == plain
+    assert decompress(packed + other, wide) == plain + b"other"
+    assert decompress(packed + b"tail", wide) == "bad_compression"
+    assert decompress(packed[:-1], wide) == "bad_compression"
+    if size > 1:
+        assert decompress(packed, Compression(codec="zstd", max_bytes=size - 1, max_ratio=10**6)) == "decompressed_too_large"
+
+
+def test_bent_zstd_frames_are_what_they_are_read_byte_by_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = random.Random(1)
+    frames = [pa.compress(dice.randbytes(size) * 3, "zstd", asbytes=True) for size in (1, 10, 100, 300, 30_000)]
+    bent = [
+        frame[:at] + bytes([frame[at] ^ 1 << bit]) + frame[at + 1 :]
+        for frame in frames
+        for at in range(min(20, len(frame)))
+        for bit in range(8)
+    ]
+    wide = Compression(codec="zstd", max_bytes=10**5, max_ratio=10**6)
+    quick = [decompress(each, wide) for each in bent]
+    monkeypatch.setattr(module, "_zstd_size", lambda _: 0)
+
+    assert quick == [decompress(each, wide) for each in bent]

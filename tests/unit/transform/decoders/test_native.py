@@ -157,6 +157,12 @@ DECIMALS = parse_schema({"cents": "decimal(6,2)?", "wide": "decimal(38,19)?", "w
 @example(
     [("cents", "9999.99"), ("cents", "10000"), ("cents", "-9999.99"), ("cents", "1.500"), ("cents", "1e1"), ("share", "1"), ("share", "0")]
 )
+@example(
+    [("wide", "1" * 19 + "." + "2" * 19), ("wide", "-" + "9" * 19 + "." + "9" * 19), ("wide", "9" * 20), ("wide", "0." + "0" * 18 + "1")]
+)
+@example(
+    [("whole", "9" * 21), ("whole", "-" + "1" * 20), ("wide", "1" * 38), ("wide", "1" * 39), ("wide", "1" * 60), ("wide", "1." + "1" * 25)]
+)
 def test_decimals_are_those_of_the_ordinary_way(members: list[tuple[str, str]]) -> None:
     assert_same(*both([f'{{"{name}":{value}}}'.encode() for name, value in members], DECIMALS))
 
@@ -282,3 +288,15 @@ def test_what_is_kept_is_a_text() -> None:
         for children in [(), ((5, b"", 0, False, 1, ()),)]:
             with pytest.raises(ValueError, match="kept in the last one"):
                 native.KERNEL.plan((21, b"", 1, 2, 1, children))
+
+
+def test_wide_decimals_do_not_need_the_ordinary_way() -> None:
+    reader = native_reader(parse_schema({"wide": "decimal(38,2)"}), strict=True)
+    if reader is None:
+        return
+    values = ["12345678901234567890.25", "-" + "9" * 36 + ".99", "9" * 20, "0.10"]
+
+    columns, marked = reader.read(pl.Series([f'{{"wide":{value}}}'.encode() for value in values], dtype=pl.Binary))
+
+    assert marked is None
+    assert [str(value) for value in columns["wide"]] == [values[0], values[1], f"{values[2]}.00", values[3]]
