@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from stream.transform import decompress
 from stream.transform.decoders import avro, csv, envelope, json, json_lines, protobuf
 
 _READERS: Final[list[tuple[Any, str]]] = [
@@ -14,7 +13,6 @@ _READERS: Final[list[tuple[Any, str]]] = [
     (json_lines, "native_lines"),
     (csv, "native_separated"),
     (envelope, "kernel_opener"),
-    (decompress, "kernel_for"),
     (avro, "avro_reader"),
     (protobuf, "protobuf_reader"),
 ]

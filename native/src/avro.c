@@ -121,10 +121,31 @@ static inline int read_branch(const avro_node_t *node, text_t *text) {
     return node->nullable ? 1 : -1;
 }
 
-/* How many items follow, which take at least a byte each; -1 where that is not plain. */
-static int64_t read_block(text_t *text) {
-    int64_t count;
-    return read_whole(text, &count) && count >= 0 && count <= text->end - text->at ? count : -1;
+/* Items that follow each other, and where they say that they end, or NULL. */
+typedef struct {
+    int64_t left;
+    const uint8_t *end;
+} block_t;
+
+/* Whether one more item follows, of at least a byte; 0 at the end of the last block, -1 where that is not plain. ``block`` begins as zero. */
+static int more_items(text_t *text, block_t *block) {
+    int64_t size;
+    if (block->left) {
+        block->left--;
+        return 1;
+    }
+    /* Readers that skip a block go by its size, those that read it by the items. */
+    if ((block->end != NULL && text->at != block->end) || !read_whole(text, &block->left)) return -1;
+    block->end = NULL;
+    if (block->left < 0) {
+        if (block->left == INT64_MIN || !read_whole(text, &size) || size < 0 || size > text->end - text->at) return -1;
+        block->left = -block->left;
+        block->end = text->at + size;
+    }
+    if (block->left > text->end - text->at) return -1;
+    if (!block->left) return 0;
+    block->left--;
+    return 1;
 }
 
 /* Behind a value of the node; 0 unless it is right as far as bytes tell. */
@@ -134,9 +155,9 @@ static int skip_data(run_t *run, Py_ssize_t at, text_t *text) {
         view_t view;
         uint8_t bytes[16];
     } nowhere = {{0}};
-    int64_t count;
+    block_t block = {0};
     size_t size;
-    int null = read_branch(node, text);
+    int more, null = read_branch(node, text);
     if (null) return null > 0;
     switch (node->kind) {
     case RECORD:
@@ -144,10 +165,9 @@ static int skip_data(run_t *run, Py_ssize_t at, text_t *text) {
             if (!skip_data(run, node->first + child, text)) return 0;
         return 1;
     case ARRAY: case MAP:
-        while ((count = read_block(text)) > 0)
-            for (; count; count--)
-                if ((node->kind == MAP && read_text(text, &size) == NULL) || !skip_data(run, node->first, text)) return 0;
-        return count == 0;
+        while ((more = more_items(text, &block)) > 0)
+            if ((node->kind == MAP && read_text(text, &size) == NULL) || !skip_data(run, node->first, text)) return 0;
+        return more == 0;
     case CONSTANT: return 1;
     default: return read_scalar(run, node, text, sizeof(int64_t), nowhere.bytes, 0);
     }
@@ -156,14 +176,14 @@ static int skip_data(run_t *run, Py_ssize_t at, text_t *text) {
 static int read_data(run_t *run, Py_ssize_t at, text_t *text, int64_t row);
 
 static int read_items(run_t *run, const avro_node_t *node, text_t *text) {
-    int64_t count;
-    while ((count = read_block(text)) > 0)
-        for (; count; count--) {
-            int64_t row = item_begin(&run->table, node->column);
-            if (row < 0 || !read_data(run, node->first, text, row)) return 0;
-            item_end(&run->table, node->column, row);
-        }
-    return count == 0;
+    block_t block = {0};
+    int more;
+    while ((more = more_items(text, &block)) > 0) {
+        int64_t row = item_begin(&run->table, node->column);
+        if (row < 0 || !read_data(run, node->first, text, row)) return 0;
+        item_end(&run->table, node->column, row);
+    }
+    return more == 0;
 }
 
 /* By size only where one begins as the other. */
@@ -177,17 +197,17 @@ static int by_key(const void *one, const void *other) {
 /* Finds where the entries are, and puts these in order; to the map's end. */
 static int find_entries(run_t *run, const avro_node_t *node, text_t *text) {
     size_t base = run->entries.size, size = 0;
-    int64_t count;
-    while ((count = read_block(text)) > 0)
-        for (; count; count--) {
-            entry_t entry = {0};
-            if ((entry.key = read_text(text, &size)) == NULL) return 0;
-            entry.key_size = size;
-            entry.value = text->at;
-            if (!skip_data(run, node->first, text)) return 0;
-            if (!entry_push(&run->entries, &entry)) return !(run->table.failed = 1);
-        }
-    return count == 0 && entries_sort(&run->entries, base, by_key);
+    block_t block = {0};
+    int more;
+    while ((more = more_items(text, &block)) > 0) {
+        entry_t entry = {0};
+        if ((entry.key = read_text(text, &size)) == NULL) return 0;
+        entry.key_size = size;
+        entry.value = text->at;
+        if (!skip_data(run, node->first, text)) return 0;
+        if (!entry_push(&run->entries, &entry)) return !(run->table.failed = 1);
+    }
+    return more == 0 && entries_sort(&run->entries, base, by_key);
 }
 
 static int read_entries(run_t *run, const avro_node_t *node, text_t *text) {

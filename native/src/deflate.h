@@ -65,10 +65,4 @@ void codes_for(const counts_t *counts, codes_t *codes);
 enum { HEAD_BYTES = 512 };
 void bits_head(bits_t *out, const codes_t *codes);
 
-extern uint32_t crc_table[8][256];
-/* Makes what ``crc`` needs; with the interpreter's lock. */
-void crc_prepare(void);
-/* The CRC-32 of gzip, before and after its last inversion. */
-uint32_t crc(uint32_t sum, const uint8_t *text, size_t size);
-
 #endif

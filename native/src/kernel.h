@@ -156,7 +156,6 @@ PyObject *kernel_record_ids(PyObject *module, PyObject *args);
 PyObject *kernel_set_hash(PyObject *module, PyObject *args);
 PyObject *kernel_keyed_hash(PyObject *module, PyObject *args);
 PyObject *kernel_keep_last(PyObject *module, PyObject *args);
-PyObject *kernel_gunzip(PyObject *module, PyObject *args);
 PyObject *kernel_separated(PyObject *module, PyObject *args);
 PyObject *kernel_cut(PyObject *module, PyObject *args);
 PyObject *kernel_urls(PyObject *module, PyObject *args);

@@ -35,6 +35,33 @@ typedef struct {
 
 enum { LEARNT_FROM = 256, FEW = 64 };
 
+static uint32_t crc_table[8][256];
+
+static void crc_prepare(void) {
+    if (crc_table[0][1]) return;
+    for (uint32_t value = 0; value < 256; value++) {
+        uint32_t sum = value;
+        for (int bit = 0; bit < 8; bit++) sum = sum >> 1 ^ (0xEDB88320U & (0U - (sum & 1)));
+        crc_table[0][value] = sum;
+    }
+    for (int table = 1; table < 8; table++)
+        for (uint32_t value = 0; value < 256; value++)
+            crc_table[table][value] = crc_table[0][crc_table[table - 1][value] & 255] ^ crc_table[table - 1][value] >> 8;
+}
+
+static uint32_t crc(uint32_t sum, const uint8_t *text, size_t size) {
+    for (; size >= 8; size -= 8, text += 8) {
+        uint32_t low, high;
+        memcpy(&low, text, 4);
+        memcpy(&high, text + 4, 4);
+        low ^= sum;
+        sum = crc_table[7][low & 255] ^ crc_table[6][low >> 8 & 255] ^ crc_table[5][low >> 16 & 255] ^ crc_table[4][low >> 24] ^
+              crc_table[3][high & 255] ^ crc_table[2][high >> 8 & 255] ^ crc_table[1][high >> 16 & 255] ^ crc_table[0][high >> 24];
+    }
+    for (; size; size--, text++) sum = crc_table[0][(sum ^ *text) & 255] ^ sum >> 8;
+    return sum;
+}
+
 /* From the images of single bits, lowest first, those of all numbers of so many bits. */
 static void spread(const uint32_t *bits, int count, uint32_t *images) {
     images[0] = 0;

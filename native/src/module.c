@@ -26,10 +26,6 @@ static PyMethodDef methods[] = {
      "separated(plan, views, buffers, separator, quote, header, places, words) -> (bad, wrong, side, columns)\n\n"
      "As ``decode``, of records with separated values on each line, blank lines aside. ``places``: the column of each field, or -1.\n"
      "``header``: the first line of each record, or None. ``words``: texts that mean null."},
-    {"gunzip", kernel_gunzip, METH_VARARGS,
-     "gunzip(views, buffers, start, most, bytes, ratio) -> (stop, bad, (views, data))\n\n"
-     "What is in gzip files, from row ``start`` on and until it is more than ``most`` bytes, but one file at least. ``bad``: a byte per row, 1\n"
-     "where the kernel does not vouch for it, or more than ``bytes`` or ``ratio`` times its size would come out; what it gives is empty then."},
     {"avro_plan", (PyCFunction)kernel_avro_plan, METH_O,
      "avro_plan((forms, nodes, writers)) -> plan\n\n"
      "What ``avro`` reads, see stream/transform/decoders/avro_plan.py. A form is (form, width, count, first), a node (kind, branches, null,\n"

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from stream import events
 from stream.cli.audit import File
-from stream.cli.run import EXIT_DEFINITION, Drain, ResultFile, Threads, carry_out, load_pipeline
+from stream.cli.run import Drain, ResultFile, Threads, carry_out, load_pipeline, refuse
 from stream.clock import SystemClock
 from stream.contracts import CONSOLE
 from stream.errors import DefinitionError
@@ -45,12 +45,12 @@ def backfill(
     if window.begin is None or window.end is None or window.begin >= window.end:
         msg = f"--from {begin} must lie before --to {end}"
         raise typer.BadParameter(msg)
-    pipeline = load_pipeline(file)
+    pipeline = load_pipeline(file, result)
     try:
         apart = pipeline if namespace is None else in_namespace(pipeline, namespace)
     except DefinitionError as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(EXIT_DEFINITION) from error
+        refuse(str(error), result)
     quiet = apart.model_copy(update={"metrics": apart.metrics.model_copy(update={"port": 0})})
     with Bar(window, Console(stderr=True, highlight=False)) as bar:
         reading = Reading(window=window, disjoint=namespace is not None)

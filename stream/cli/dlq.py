@@ -135,7 +135,7 @@ def redrive(  # noqa: PLR0917 - options of a command are given by name
 
     Exit code 0: done; 1: it could not go on, run it again; 2: the pipeline or the command is wrong, and nothing was read.
     """
-    fixed = load_pipeline(pipeline or file)
+    fixed = load_pipeline(pipeline or file, result)
     base = (pipeline or file).parent
     if dry_run:
         waiting = _table(file, stream, where).filter(pl.col(STATE) == "waiting").height

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 import uvloop
@@ -15,6 +15,7 @@ import uvloop
 from stream.clock import SystemClock
 from stream.contracts import Emit
 from stream.errors import DefinitionError, StreamError
+from stream.pipeline.findings import Severity
 from stream.pipeline.lint import check as check_file
 from stream.pipeline.model import Pipeline
 from stream.worker.assemble import WorkerOptions, usable_cores
@@ -27,7 +28,9 @@ EXIT_DEFINITION = 2
 
 Drain = Annotated[float, typer.Option(help="Seconds that units in hand may take to be sealed after SIGTERM.", min=0.0)]
 Threads = Annotated[int | None, typer.Option(help="Threads for decoding, transforming, encoding.", min=1, show_default="one per core")]
-ResultFile = Annotated[Path | None, typer.Option("--result", help="Write a JSON document there that says what was done.", dir_okay=False)]
+ResultFile = Annotated[
+    Path | None, typer.Option("--result", help="Write a JSON document there that says what was done; - is standard output.", dir_okay=False)
+]
 
 
 def run(
@@ -48,7 +51,8 @@ def run(
     A source that ends (`source.s3`) ends the run, and so does --once. Events are JSON lines on standard error; metrics are served as the
     pipeline says.
 
-    Exit code 0: drained or done; 1: it could not go on; 2: the pipeline file is wrong, and nothing was read.
+    Exit code 0: done, or drained where there is no end; 1: it could not go on, or was stopped before the end; 2: the pipeline file is
+    wrong, and nothing was read.
     """
     served = {name: given for name, given in (("host", metrics_host), ("port", metrics_port)) if given is not None}
     run_pipeline(file, drain=drain, threads=threads, reading=Reading(once=once), result=result, served=served)
@@ -68,7 +72,7 @@ def run_pipeline(
 
     ``served``: ``host`` and ``port`` of the metrics, in place of the pipeline's. ``result``: where a document goes that says what was done.
     """
-    pipeline = load_pipeline(file)
+    pipeline = load_pipeline(file, result)
     metrics = pipeline.metrics.model_copy(update=served)
     options = WorkerOptions(file.parent, os.environ, drain, threads or usable_cores(), listeners, reading=reading or Reading())
     end = carry_out(pipeline.model_copy(update={"metrics": metrics}), options, result)
@@ -85,14 +89,21 @@ class End:
     error: str = ""
 
 
-def load_pipeline(file: Path) -> Pipeline:
-    """The pipeline in ``file``, findings told; ends the process by ``typer.Exit`` if it cannot be run."""
+def load_pipeline(file: Path, result: Path | None = None) -> Pipeline:
+    """The pipeline in ``file``, findings told; ends the process by ``typer.Exit``, with a result file, if it cannot be run."""
     checked = check_file(file, os.environ)
     for finding in checked.findings:
         typer.echo(finding.render(), err=True)
     if checked.pipeline is None:
-        raise typer.Exit(EXIT_DEFINITION)
+        refuse("\n".join(finding.render() for finding in checked.findings if finding.severity is Severity.ERROR), result)
     return checked.pipeline
+
+
+def refuse(error: str, result: Path | None) -> NoReturn:
+    """End the process before anything is read because of what the definition says; the result file says so, too."""
+    if result is not None:
+        write_result(result, ResultListener("", SystemClock()).result(EXIT_DEFINITION, error))
+    raise typer.Exit(EXIT_DEFINITION)
 
 
 def carry_out(pipeline: Pipeline, options: WorkerOptions, result: Path | None) -> End:
@@ -110,6 +121,10 @@ def carry_out(pipeline: Pipeline, options: WorkerOptions, result: Path | None) -
         end = End(EXIT_DEFINITION, str(error))
     except StreamError as error:
         end = End(EXIT_FATAL, str(error))
-    if result is not None:
-        write_result(result, told.result(end.code, end.error))
+    except BaseException as error:
+        end = End(EXIT_FATAL, f"unexpected {type(error).__name__}: {error}")
+        raise
+    finally:
+        if result is not None:
+            write_result(result, told.result(end.code, end.error))
     return end

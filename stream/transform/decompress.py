@@ -7,15 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stream import native
 from stream.batch import DATA, ROW
-from stream.native import KERNEL
-from stream.transform.places import without
 from stream.transform.stage import Applied, BoundStage
 from stream.transform.windows import joined
 
@@ -23,14 +19,12 @@ BAD_COMPRESSION: Final = "bad_compression"
 TOO_LARGE: Final = "decompressed_too_large"
 
 _GZIP: Final = zlib.MAX_WBITS | 16
-_ZSTD: Final = pa.Codec("zstd")
-_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
-_ZSTD_HEADER: Final = 18
-"""Bytes of the longest header; no frame that is worth the trouble is shorter."""
 _FED: Final = 16 * 1024
 """Bytes given to zlib at a time: it copies what follows the end of a member, so a record of many small members would cost the square."""
 _MOST: Final = 2**62
 """Any number of bytes that there can be; limits may be higher, and mean as much."""
+_FIRST_ASKED: Final = 256 * 1024
+"""Plain bytes asked for at first, and then twice as many each time: memory for all of them is taken whatever comes."""
 _HELD: Final = 32 * 1024 * 1024
 """Plain bytes that are decoded in one go; a unit may come to many times this, and is never held whole in plain form."""
 
@@ -86,32 +80,19 @@ def _gunzip(data: bytes, limit: int) -> bytes:
 
 
 def _unzstd(data: bytes, limit: int) -> bytes:
-    size = _zstd_size(data)
-    if size and size <= limit:
-        try:
-            whole: bytes = _ZSTD.decompress(data, decompressed_size=size, asbytes=True)
-        except OSError:
-            pass  # more frames than one, or bad: read on, byte by byte, to tell which
-        else:
-            return whole
+    parts: list[bytes] = []
+    left, asked = limit, _FIRST_ASKED
     with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
         if not data:
             msg = "an empty record is no zstd frame"
             raise OSError(msg)
-        plain: bytes = stream.read(limit + 1)
-    if len(plain) > limit:
-        raise _TooLargeError
-    return plain
-
-
-def _zstd_size(data: bytes) -> int:
-    """Plain bytes of the first frame as its header says them (RFC 8878, section 3.1.1), or 0 where it does not."""
-    if data[:4] != _ZSTD_MAGIC or len(data) < _ZSTD_HEADER:
-        return 0
-    flags = data[4]
-    width = (flags >> 5 & 1, 2, 4, 8)[flags >> 6]
-    begin = 5 + (not flags >> 5 & 1) + (0, 1, 2, 4)[flags & 3]
-    return int.from_bytes(data[begin : begin + width], "little") + (256 if width == 2 else 0)
+        while part := stream.read(min(left + 1, asked)):
+            left -= len(part)
+            if left < 0:
+                raise _TooLargeError
+            parts.append(part)
+            asked *= 2
+    return b"".join(parts)
 
 
 def _unsnap(data: bytes, limit: int) -> bytes:
@@ -148,14 +129,10 @@ def decompress(data: bytes, compression: Compression) -> bytes | str:
 
 def decompressing(compression: Compression, inner: BoundStage) -> BoundStage:
     """``inner`` over plain records; those that cannot be decompressed are rejects."""
-    kernel = kernel_for(compression)
 
     def apply(frame: pl.DataFrame) -> Applied:
         bad: dict[int, str] = {}
-        parts = _one_by_one(frame, compression, bad, 0)
-        if kernel is not None and frame.height:
-            parts = _by_kernel(kernel, frame, compression, bad)
-        applied = joined(inner(part) for part in parts)
+        applied = joined(inner(part) for part in _readable(frame, compression, bad))
         if not bad:
             return applied
         refused = pl.DataFrame({ROW: frame[ROW][list(bad)], "reason": list(bad.values())}, schema={ROW: pl.UInt32(), "reason": pl.String()})
@@ -165,40 +142,15 @@ def decompressing(compression: Compression, inner: BoundStage) -> BoundStage:
     return apply
 
 
-def kernel_for(compression: Compression) -> Any:
-    """The kernel, if it reads what is compressed so, or None."""
-    return KERNEL if compression.codec is Codec.GZIP else None
-
-
-def _by_kernel(kernel: Any, frame: pl.DataFrame, compression: Compression, bad: dict[int, str]) -> Iterator[pl.DataFrame]:
-    records = frame[DATA]
-    views, buffers = native.views(records)
-    limits = [min(each, _MOST) for each in (_HELD, compression.max_bytes, compression.max_ratio)]
-    start = 0
-    while start < frame.height:
-        stop, marks, (made, data) = kernel.gunzip(views, buffers, start, *limits)
-        marked = np.frombuffer(marks, np.bool_)
-        plain = native.series(DATA, native.array(pa.binary_view(), stop - start, None, made, data))
-        part = pl.DataFrame([plain if column.name == DATA else column[start:stop] for column in frame])
-        doubtful = np.flatnonzero(marked)
-        told = {start + int(at): decompress(records[start + int(at)], compression) for at in doubtful}
-        if any(isinstance(each, bytes) for each in told.values()):
-            yield from _one_by_one(frame[start:stop], compression, bad, start)
-        else:
-            bad |= {at: each for at, each in told.items() if isinstance(each, str)}
-            yield without(part, pl.Series(doubtful)) if told else part
-        start = stop
-
-
-def _one_by_one(frame: pl.DataFrame, compression: Compression, bad: dict[int, str], start: int) -> Iterator[pl.DataFrame]:
-    """The records that can be decompressed, in parts of bounded size; reasons of the others go to ``bad``, by place from ``start`` on."""
+def _readable(frame: pl.DataFrame, compression: Compression, bad: dict[int, str]) -> Iterator[pl.DataFrame]:
+    """The records that can be decompressed, in parts of bounded size; the reasons of the others go to ``bad``, by place."""
     good: list[int] = []
     plain: list[bytes] = []
     held = 0
     for at, record in enumerate(frame[DATA].to_list()):
         data = decompress(record, compression)
         if isinstance(data, str):
-            bad[start + at] = data
+            bad[at] = data
             continue
         if good and held + len(data) > _HELD:
             yield frame[good].with_columns(pl.Series(DATA, plain, pl.Binary()))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -96,8 +98,15 @@ class ResultListener:
         return self._shards.setdefault((event.stream, event.shard), ShardResult(event.stream, event.shard))
 
 
+STANDARD_OUTPUT: Final = Path("-")
+
+
 def write_result(path: Path, result: Result) -> None:
-    """Put the document at ``path`` in one step: whoever reads it sees all of it or none."""
+    """Put the document at ``path`` in one step: whoever reads it sees all of it or none. On ``STANDARD_OUTPUT`` it is one line."""
+    if path == STANDARD_OUTPUT:
+        sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
+        sys.stdout.buffer.flush()
+        return
     aside = path.with_name(f".{path.name}.part")
     aside.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
     aside.replace(path)

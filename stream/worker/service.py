@@ -6,7 +6,7 @@ import asyncio
 import functools
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from typing import Final
@@ -41,10 +41,11 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
-    """Read, transform, commit, until SIGTERM or SIGINT; then seal what is in hand and return.
+    """Read, transform, commit, until SIGTERM or SIGINT, or until everything is read; then seal what is in hand and return.
 
     Raises:
-        Fatal: something that this process needs is missing, or no shard can go on; what is sealed stays, nothing else is visible.
+        Fatal: something that this process needs is missing, no shard can go on, or a signal came before the end of what ends by
+            itself; what is sealed stays, nothing else is visible.
         DefinitionError: the pipeline asks for something that cannot be had.
     """
     prepare_allocators()
@@ -94,11 +95,19 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         log.flush()
     if streams.halted:
         raise _standing_still(streams.halted)
+    if streams.cut_short:
+        raise _cut_short(streams.cut_short)
 
 
 def _standing_still(halted: Mapping[str, str]) -> Fatal:
     reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(halted.items()))
     return Fatal(f"{len(halted)} shard(s) or stream(s) stand still:\n{reasons}")
+
+
+def _cut_short(streams: Sequence[str]) -> Fatal:
+    """Whoever waits for the end of a run takes 0 for an answer: it must mean that nothing is left."""
+    names = ", ".join(streams)
+    return Fatal(f"a signal ended the run, and it is not known that {names} is read to its end; nothing is lost, run it again to go on")
 
 
 @contextmanager

@@ -36,6 +36,11 @@ class Streams:
         shards = {f"{each.stream}/{shard}": why for each in self._supervisors for shard, why in each.halted.items()}
         return shards | {stream: str(error) for stream, error in self._refused.items()}
 
+    @property
+    def cut_short(self) -> list[str]:
+        """Streams that end by themselves and were told to stop before they had."""
+        return [each.stream for each in self._supervisors if each.parts.once and not each.finished and each.stream not in self._refused]
+
     async def run(self, drain_seconds: float) -> None:
         """Until every stream has drained or stands still; a drain that takes longer than ``drain_seconds`` is given up.
 

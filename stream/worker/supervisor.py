@@ -25,7 +25,10 @@ RESTART_SECONDS: Final = 5.0
 
 @dataclass(slots=True)
 class Supervisor:
-    """Runs one task per shard of one stream. ``halted`` maps parked shards to the reason."""
+    """Runs one task per shard of one stream.
+
+    ``halted`` maps parked shards to the reason. ``finished``: nothing is left to do, which a worker that was told to drain does not know.
+    """
 
     stream: str
     start: Start
@@ -37,6 +40,7 @@ class Supervisor:
     lost: set[str] = field(default_factory=set)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    finished: bool = False
 
     async def run(self) -> None:
         """Until the worker drains, or every shard that is not finished is halted.
@@ -62,6 +66,7 @@ class Supervisor:
                         self.active.add(shard.shard_id)
                         self.tasks[shard.shard_id] = group.create_task(self._work(shard))
                     if (self.halted or self.parts.once) and not self.active and leases is None:
+                        self.finished = True
                         return
                     await self._wait()
                 if leases is not None:

@@ -44,6 +44,8 @@ ALL: Final = SCALED | {
     "affinity": {"nodeAffinity": {}},
     "priorityClassName": "high",
 }
+CLOCK: Final = {"schedule": {"cron": "30 2 * * 1-5", "timeZone": "Europe/Berlin", "attempts": 5, "deadlineSeconds": 3600}}
+ALL_BY_CLOCK: Final = {key: value for key, value in ALL.items() if key not in {"autoscaling", "rules"}} | CLOCK
 MATRIX: Final[dict[str, dict[str, Any]]] = {
     "least": {},
     "fleet": FLEET,
@@ -56,6 +58,9 @@ MATRIX: Final[dict[str, dict[str, Any]]] = {
     "https collector": {"collector": {"endpoint": "https://collector.example.com/otlp"}},
     "standing still": {"replicas": 0},
     "everything": ALL,
+    "by the clock": {"schedule": {"cron": "@hourly"}},
+    "by the clock, suspended": CLOCK | {"replicas": 0},
+    "by the clock, everything": ALL_BY_CLOCK,
 }
 
 
@@ -95,14 +100,29 @@ def one(kind: str, over: Mapping[str, Any], chart: Path = CHART) -> dict[str, An
     return found
 
 
+def template(over: Mapping[str, Any]) -> dict[str, Any]:
+    """What the only Deployment, or the only CronJob in its place, makes pods from."""
+    (found,) = [each["spec"] for each in objects(over) if each["kind"] in {"Deployment", "CronJob"}]
+    made: dict[str, Any] = found.get("jobTemplate", {}).get("spec", found)["template"]
+    return made
+
+
 def pod(over: Mapping[str, Any]) -> dict[str, Any]:
-    """The pod of the Deployment."""
-    found: dict[str, Any] = one("Deployment", over)["spec"]["template"]["spec"]
+    """Its pod."""
+    found: dict[str, Any] = template(over)["spec"]
     return found
 
 
+def notes(over: Mapping[str, Any]) -> str:
+    """What `helm install` tells at its end."""
+    with helm_python.Chart.load(str(CHART)) as loaded:
+        made = loaded.render(values(over), name="flights", namespace="prod")
+    (told,) = [text for path, text in made.items() if path.endswith("NOTES.txt")]
+    return str(told)
+
+
 def worker(over: Mapping[str, Any]) -> dict[str, Any]:
-    """Its container."""
+    """The container that works."""
     (found,) = pod(over)["containers"]
     return dict(found)
 

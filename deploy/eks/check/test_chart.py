@@ -13,13 +13,16 @@ import yaml
 from typer.testing import CliRunner
 
 from stream.cli.main import app
+from stream.cli.run import EXIT_DEFINITION
 from stream.metrics.catalog import CATALOG
 from stream.pipeline.lint import check
 
 sys.path.insert(0, str(Path(__file__).parent))
 from chart import (
     ALL,
+    ALL_BY_CLOCK,
     CHART,
+    CLOCK,
     FLEET,
     IRSA,
     LOCAL,
@@ -28,9 +31,11 @@ from chart import (
     ROOT,
     SCALED,
     leaves,
+    notes,
     objects,
     one,
     pod,
+    template,
     text,
     values,
     with_files,
@@ -141,9 +146,8 @@ def test_no_container_can_do_more_than_it_needs(over):
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
-@matrix
-def test_a_rollout_never_adds_a_pod_and_stops_one_at_a_time(over):
-    made = one("Deployment", over)["spec"]
+def test_a_rollout_never_adds_a_pod_and_stops_one_at_a_time():
+    made = one("Deployment", FLEET)["spec"]
     assert made["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
 
 
@@ -222,7 +226,7 @@ def test_the_mounted_file_is_a_pipeline(tmp_path):
 
 
 def checksum(over):
-    return one("Deployment", over)["spec"]["template"]["metadata"]["annotations"]["checksum/pipeline"]
+    return template(over)["metadata"]["annotations"]["checksum/pipeline"]
 
 
 def test_a_change_of_the_pipeline_rolls_the_pods_and_nothing_else_does():
@@ -231,19 +235,80 @@ def test_a_change_of_the_pipeline_rolls_the_pods_and_nothing_else_does():
     assert len({checksum({}), *map(checksum, others)}) == 3
 
 
+# --- runs by the clock ------------------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_makes_runs_in_place_of_workers_that_stay():
+    kinds = {each["kind"] for each in objects(CLOCK)}
+    assert kinds == {"ConfigMap", "CronJob", "NetworkPolicy", "ServiceAccount"}
+    made = one("CronJob", CLOCK)["spec"]
+    assert (made["schedule"], made["timeZone"]) == ("30 2 * * 1-5", "Europe/Berlin")
+    assert (made["concurrencyPolicy"], made["suspend"]) == ("Forbid", False)
+    assert one("CronJob", CLOCK | {"replicas": 0})["spec"]["suspend"] is True
+
+
+def test_attempts_and_deadline_are_those_of_the_job():
+    made = one("CronJob", CLOCK)["spec"]["jobTemplate"]["spec"]
+    assert (made["backoffLimit"], made["activeDeadlineSeconds"]) == (4, 3600)
+    assert "activeDeadlineSeconds" not in one("CronJob", {"schedule": {"cron": "@daily"}})["spec"]["jobTemplate"]["spec"]
+
+
+@pytest.mark.parametrize("over", [CLOCK, ALL_BY_CLOCK])
+def test_a_wrong_definition_fails_at_once_and_a_drained_node_costs_no_attempt(over):
+    rules = one("CronJob", over)["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    named = [each["onExitCodes"].pop("containerName") for each in rules if "onExitCodes" in each]
+    assert set(named) == {each["name"] for each in [*pod(over)["containers"], *pod(over).get("initContainers", [])]}
+    failing, ignoring = rules[:-1], rules[-1]
+    assert failing == [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [EXIT_DEFINITION]}}] * len(named)
+    assert ignoring == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert pod(over)["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize("command", [["run"], ["doctor"]])
+def test_a_wrong_definition_has_the_exit_code_that_the_policy_names(tmp_path, command):
+    (tmp_path / "pipeline.yaml").write_text(LOCAL.replace("source:", "sauce:"))
+    assert CliRunner().invoke(app, [*command, str(tmp_path / "pipeline.yaml")], env={"MASK_KEY": "any"}).exit_code == EXIT_DEFINITION
+
+
+def test_the_pod_of_a_run_is_that_of_a_worker_but_for_what_only_one_that_stays_needs():
+    without = {key: value for key, value in ALL_BY_CLOCK.items() if key != "schedule"}
+    run, stays = pod(ALL_BY_CLOCK), pod(without)
+    assert template(ALL_BY_CLOCK)["metadata"] == template(without)["metadata"]
+    assert (run.pop("restartPolicy"), len(stays.pop("topologySpreadConstraints"))) == ("Never", 2)
+    assert stays["containers"][0].pop("readinessProbe")
+    arguments = run["containers"][0].pop("args")
+    assert [each for each in arguments if each not in stays["containers"][0]["args"]] == ["--once", "--result=-"]
+    assert [each for each in stays["containers"][0].pop("args") if each not in arguments] == []
+    assert run == stays
+
+
+@pytest.mark.parametrize(
+    ("over", "told", "untold"),
+    [
+        ({}, ["runs the pipeline.", "rollout status deployment/flights-stream"], ["job"]),
+        (CLOCK, ["at 30 2 * * 1-5 (Europe/Berlin).", "create job --from=cronjob/flights-stream flights-stream-now"], ["deployment"]),
+        (CLOCK | {"replicas": 0}, ["but is suspended: set replicas to 1."], ["deployment"]),
+    ],
+)
+def test_the_notes_say_how_to_look_on(over, told, untold):
+    made = notes(over)
+    assert [each for each in told if each not in made] == []
+    assert [each for each in untold if each in made] == []
+
+
 # --- the rest ---------------------------------------------------------------------------------------------------------------
 
 
 @matrix
 def test_all_selectors_find_the_pods(over):
     made = objects(over)
-    labels = one("Deployment", over)["spec"]["template"]["metadata"]["labels"]
+    labels = template(over)["metadata"]["labels"]
     selectors = [
         each["spec"]["selector"]["matchLabels"] for each in made if each["kind"] in {"Deployment", "PodDisruptionBudget", "PodMonitor"}
     ]
     selectors += [each["spec"]["podSelector"]["matchLabels"] for each in made if each["kind"] == "NetworkPolicy"]
-    selectors += [each["labelSelector"]["matchLabels"] for each in pod(over)["topologySpreadConstraints"]]
-    assert len(selectors) >= 3
+    selectors += [each["labelSelector"]["matchLabels"] for each in pod(over).get("topologySpreadConstraints", [])]
+    assert len(selectors) >= 1
     assert [each for each in selectors if not each.items() <= labels.items()] == []
 
 
@@ -353,17 +418,19 @@ def test_nothing_custom_is_made_unless_asked_for():
 # --- what the documentation shows ---------------------------------------------------------------------------------------------
 
 PAGE = (ROOT / "docs" / "eks.md").read_text()
+BOTH = PAGE + (ROOT / "docs" / "airflow.md").read_text()
 
 
-@pytest.mark.parametrize("shown", re.findall(r"^```yaml values\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
+@pytest.mark.parametrize("shown", re.findall(r"^```yaml values\n(.*?)^```", BOTH, re.DOTALL | re.MULTILINE))
 def test_the_values_that_are_shown_make_a_release(shown):
-    assert one("Deployment", yaml.safe_load(shown))["metadata"]["name"] == "flights-stream"
+    made = {each["kind"]: each["metadata"]["name"] for each in objects(yaml.safe_load(shown))}
+    assert (made.get("Deployment") or made.get("CronJob")) == "flights-stream"
 
 
-def test_the_command_that_is_shown_names_what_exists():
-    (command,) = re.findall(r"^helm .*$", PAGE, re.MULTILINE)
+@pytest.mark.parametrize("command", re.findall(r"^helm .*$", BOTH, re.MULTILINE))
+def test_the_command_that_is_shown_names_what_exists(command):
     words = shlex.split(command)
-    assert (ROOT / words[words.index("flights") + 1]) == CHART
+    assert (ROOT / words[words.index("--install") + 2]) == CHART
     with helm_python.Chart.load(str(CHART)) as chart:
         keys = set(leaves(chart.values))
     assert [given for given in re.findall(r"--set\S* ([\w.]+)=", command) if tuple(given.split(".")) not in keys] == []
@@ -393,6 +460,13 @@ REFUSED = [
     ({"replicas": 2}, "coordination: native"),
     (SCALED | {"pipeline": {"file": LOCAL}}, "coordination: native"),
     ({"pipeline": {"file": "", "existingConfigMap": "mine"}, "replicas": 2}, "coordination: native"),
+    (CLOCK | SCALED, "autoscaling.enabled true: a run by the clock is one pod"),
+    (CLOCK | FLEET, "replicas 3: a run by the clock is one pod"),
+    (CLOCK | {"rules": {"enabled": True}}, "would fire between two runs"),
+    ({"schedule": CLOCK["schedule"] | {"deadlineSeconds": 30}}, "may take drainSeconds, 30, by itself"),
+    ({"schedule": {"cron": "TZ=Europe/Berlin 30 2 * * *"}}, "cron"),
+    ({"schedule": {"cron": "30 2 * *"}}, "cron"),
+    ({"schedule": {"cron": "@hourly", "attempts": 0}}, "attempts"),
     ({"drainSeconds": 46}, "allow at least 61"),
     ({"terminationGracePeriodSeconds": 44}, "allow at least 45"),
     ({"identity": {"kind": "irsa"}}, "has to name its role"),

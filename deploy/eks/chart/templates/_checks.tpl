@@ -30,6 +30,22 @@
 {{- if and $many (eq $coordination "local") -}}
 {{- fail (printf "replicas is %d and autoscaling.enabled is %t, but the pipeline says `coordination: local`, with which every pod would do all the work; say `coordination: native` in the pipeline file, or run one replica" (int $values.replicas) $values.autoscaling.enabled) -}}
 {{- end -}}
+{{- with $values.schedule -}}
+  {{- if .cron -}}
+    {{- if $values.autoscaling.enabled -}}
+      {{- fail (printf "schedule.cron is %q and autoscaling.enabled true: a run by the clock is one pod, which ends; leave one of them out" .cron) -}}
+    {{- end -}}
+    {{- if gt (int $values.replicas) 1 -}}
+      {{- fail (printf "schedule.cron is %q and replicas %d: a run by the clock is one pod; set replicas to 1, or to 0 to suspend the schedule" .cron (int $values.replicas)) -}}
+    {{- end -}}
+    {{- if $values.rules.enabled -}}
+      {{- fail (printf "schedule.cron is %q and rules.enabled true: the alerts watch workers that are always there, and would fire between two runs; leave rules.enabled out and watch the Jobs" .cron) -}}
+    {{- end -}}
+    {{- if and .deadlineSeconds (le (int .deadlineSeconds) (int $values.drainSeconds)) -}}
+      {{- fail (printf "schedule.deadlineSeconds is %d, but the drain at its end may take drainSeconds, %d, by itself: allow more, or 0 for no deadline" (int .deadlineSeconds) (int $values.drainSeconds)) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
 {{- $least := int (add $values.drainSeconds 15) -}}
 {{- if lt (int $values.terminationGracePeriodSeconds) $least -}}
 {{- fail (printf "terminationGracePeriodSeconds is %d, but a drain may take drainSeconds, %d, and needs 15 more to send what is left and end: allow at least %d" (int $values.terminationGracePeriodSeconds) (int $values.drainSeconds) $least) -}}

@@ -244,6 +244,33 @@ def test_odd_bytes_are_judged_as_by_fastavro(fields, payloads):
     assert sure.settled.height > 1
 
 
+BLOCKS = [
+    b"\x03\x04\x02\x04\x00", b"\x03\x06\x02\x04\x00", b"\x03\x02\x02\x04\x00", b"\x03\x03\x02\x04\x00", b"\x01\x02\x02\x01\x02\x04\x00",
+    b"\x01\x02\x02\x02\x04\x00", b"\x01\x02\x02\x00", b"\x01\x02\x02", b"\x01\x04\x02\x00", b"\x00", b"\x01\x02\x02\x01\x04\x02\x04\x00",
+    b"\xff" * 9 + b"\x01\x02\x02\x00", b"\x01" + b"\xfe" * 9 + b"\x01\x02\x00", b"\x03\xfe\x01\x02\x04\x00",
+]  # fmt: skip
+"""Lists of int whose blocks say how long they are, rightly or not."""
+
+
+def test_blocks_with_their_size_before_them_read_or_read_past():
+    kind = {"type": "array", "items": "int"}
+    entries = {"type": "map", "values": "int"}
+    whole = [each + bytes(tail) for each in BLOCKS for tail in range(3)]
+    mapped = [b"\x03\x0c\x02b\x02\x02a\x04\x00", b"\x03\x0a\x02b\x02\x02a\x04\x00", b"\x01\x06\x02b\x02\x02\x02a\x04\x00"]
+    past = {"schema": json.dumps(of("int")), "header": "glue", "writers": {str(VERSIONS[0]): json.dumps(of("int", kind))}}
+
+    assert assert_same({"schema": json.dumps(of(kind))}, whole).frame.height > 4
+    assert assert_same({"schema": json.dumps(of(entries))}, mapped).frame.height > 1
+    assert assert_same(past, [b"\x03\x00" + VERSIONS[0].bytes + b"\x0e" + each for each in whole]).frame.height > 4
+    if native.KERNEL is None:
+        return
+    sized = pl.Series([BLOCKS[0], BLOCKS[4], BLOCKS[5], BLOCKS[6]], dtype=pl.Binary)
+    parsed = fastavro.parse_schema(of(kind))
+    columns, marked = avro_reader(Avro.model_validate({"schema": json.dumps(of(kind))}).output(None), parsed, {b"": parsed}).read(sized)
+    assert marked is None
+    assert columns["f0"].to_list() == [[1, 2], [1, 2], [1, 2], [1]]
+
+
 def test_uuids_in_every_spelling():
     spelt = ["{id}", "{ID}", "{id}0", "{{{id}}}", "urn:uuid:{id}", "{id} ", "g{id}", "", "{plain}", "-{plain}", "{cut}"]
     texts = [

@@ -1,0 +1,84 @@
+"""What whoever starts a run that ends is told about it: by the exit code and by the result document."""
+
+import json
+import signal
+
+import pytest
+from typer.testing import CliRunner
+
+from stream import events
+from stream.cli.main import app
+from tests.replays import Place
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    return Place(tmp_path, {"rows": 10})
+
+
+class AtTheFirst:
+    """An ``Emit`` that does ``act`` once, at the first event of ``kind``."""
+
+    def __init__(self, kind, act):
+        self._kind, self._act, self._done = kind, act, False
+
+    def __call__(self, event):
+        if isinstance(event, self._kind) and not self._done:
+            self._done = True
+            self._act()
+
+
+def fail():
+    raise ZeroDivisionError("by seven")
+
+
+def test_a_run_that_a_signal_cuts_short_has_not_succeeded_and_the_next_one_goes_on(place):
+    for number in range(100):
+        place.lines(f"{number:03}.json", range(30 * number, 30 * number + 30))
+    end = place.run(listeners=(AtTheFirst(events.UnitSealed, lambda: signal.raise_signal(signal.SIGTERM)),))
+    assert end.code == 1
+    assert "a signal ended the run, and it is not known that archive is read to its end" in end.error
+    told = place.result()
+    assert (told["exit_code"], told["error"]) == (1, end.error)
+    assert 10 <= told["records"] < 3000
+    assert place.run().code == 0
+    assert place.result()["records"] == 3000 - told["records"]
+    assert place.rows()["id"].sort().to_list() == list(range(3000))
+    assert place.proof() == []
+
+
+def test_a_fault_of_the_service_itself_is_in_the_result_too(place):
+    with pytest.raises(ZeroDivisionError):
+        place.run(listeners=(AtTheFirst(events.WorkerStarted, fail),))
+    assert (place.result()["exit_code"], place.result()["error"]) == (1, "unexpected ZeroDivisionError: by seven")
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "told"),
+    [
+        (["run", "--once"], "sink: []", "sink"),
+        (["backfill", "--from", "2020-01-01", "--to", "2021-01-01"], "sink: []", "sink"),
+        (["backfill", "--from", "2020-01-01", "--to", "2021-01-01", "--namespace", "no spaces"], "", "no spaces"),
+        (["dlq", "redrive"], "sink: []", "sink"),
+    ],
+)
+def test_a_wrong_definition_is_in_the_result_too(place, command, more, told):
+    result = place.folder / "result.json"
+    done = CliRunner().invoke(app, [*command, str(place.file(more=more)), "--result", str(result)])
+    assert done.exit_code == 2, done.output
+    assert told in done.output
+    document = json.loads(result.read_text())
+    assert (document["exit_code"], document["records"]) == (2, 0)
+    assert told in document["error"]
+
+
+def test_the_result_on_standard_output_is_one_line(place):
+    place.lines("a.json", range(30))
+    done = CliRunner().invoke(app, ["run", str(place.file()), "--once", "--result", "-"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["outcomes"] == {"written": 30}
+    assert done.stdout.count("\n") == 1
+    assert done.stdout.startswith('{"application":"replay"')
+    assert not (place.folder / "-").exists()
