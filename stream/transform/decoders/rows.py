@@ -51,6 +51,8 @@ _TWICE: Final = re.compile(r"Column\(/r/([^/]+)\) was specified twice")
 _ROW: Final = re.compile(r" in row (\d+)$")
 _LINE: Final = re.compile(r" at `\$\[(\d+)\]")
 _BYTE: Final = re.compile(r"\(byte (\d+)\)$")
+_TINY: Final = r"[eE]-[0-9]{3}"
+"""In numbers that Arrow takes for zero if they are too small for a double, though no decimal has their digits."""
 _FEW: Final = 64
 """Bad records of a window that are each found by a reader's complaint; with more of them every record is looked at singly."""
 _BLOCK: Final = 128 * 1024
@@ -108,7 +110,7 @@ class Reader:
         except pa.ArrowInvalid:
             return self._without_bytes(records)
         buffer, starts = _join(records), _starts(records)
-        if any_deep(texts, buffer):
+        if any_deep(texts, buffer) or (self._decimals and pc.any(pc.match_substring_regex(texts, _TINY)).as_py()):
             raise _Uneven
         reasons: dict[int, str] = {}
         parts = []

@@ -13,6 +13,7 @@ from stream.transform.decoders.rows import Reader
 from stream.transform.stage import SchemaMismatch
 from stream.transform.types import parse_schema
 from tests.frames import raw_frame, user
+from tests.kernel import no_kernel
 
 SCHEMA = parse_schema(
     {
@@ -279,3 +280,13 @@ def test_a_few_bad_records_of_a_large_window_do_not_cost_a_look_at_each(good, ba
     assert [at for at, _ in window.rejects] == [17, 4000, 7999]
     assert {why for _, why in window.rejects} == {reason(bad)}
     assert window.frame["a"].to_list() == [1] * 7997
+
+
+@pytest.mark.parametrize("others", [0, 1, 500])
+def test_a_decimal_too_small_for_a_double_is_as_bad_in_company_as_alone(others):
+    with no_kernel():
+        decode = Json().bind(parse_schema({"n": "decimal(38,2)?"}))
+    got = decode(raw_frame([b'{"n":1e-999}', *[b'{"n":1.5e-1}'] * others]))
+    assert got.rejects is not None
+    assert got.rejects.rows() == [(0, "wrong_type:n")]
+    assert got.frame.height == others
