@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+from polars.testing import assert_frame_equal
+
+from stream.contracts import Transformed
+from stream.transform.decode import DecoderConfig
 from stream.transform.decoders import avro, csv, envelope, json, json_lines, protobuf
+from stream.transform.engine import compile_chain
+from stream.transform.stage import Resources
+from tests.frames import batch, ticks
 
 _READERS: Final[list[tuple[Any, str]]] = [
     (json, "native_reader"),
@@ -29,3 +36,14 @@ def no_kernel() -> Iterator[None]:
     finally:
         for (module, name), reader in zip(_READERS, kept, strict=True):
             setattr(module, name, reader)
+
+
+def settled_alike(decoder: DecoderConfig, payloads: Sequence[bytes]) -> Transformed:
+    """What ``decoder`` makes of records, without a schema of the source; asserts that it is the same with the kernel and without."""
+    chains = [compile_chain(decoder, None, [], Resources(), ticks())]
+    with no_kernel():
+        chains.append(compile_chain(decoder, None, [], Resources(), ticks()))
+    quick, sure = (chain.run(batch(payloads), "s") for chain in chains)
+    assert_frame_equal(quick.frame, sure.frame)
+    assert_frame_equal(quick.settled, sure.settled)
+    return sure

@@ -41,7 +41,7 @@ static int widen(table_t *table, Py_ssize_t at, int64_t rows) {
     return 1;
 }
 
-int table_open(table_t *table, const form_t *forms, Py_ssize_t count, Py_ssize_t rows, Py_ssize_t buffers) {
+static int table_open(table_t *table, const form_t *forms, Py_ssize_t count, Py_ssize_t rows, Py_ssize_t buffers) {
     memset(table, 0, sizeof *table);
     table->forms = forms;
     table->count = count;
@@ -52,7 +52,7 @@ int table_open(table_t *table, const form_t *forms, Py_ssize_t count, Py_ssize_t
     return table->columns != NULL && table->kept != NULL && blob_resize(&table->bad, (size_t)rows + 1) && widen(table, 0, rows);
 }
 
-void table_close(table_t *table) {
+static void table_close(table_t *table) {
     for (Py_ssize_t at = 0; table->columns != NULL && at < table->count; at++) {
         blob_free(&table->columns[at].values);
         blob_free(&table->columns[at].validity);
@@ -156,7 +156,7 @@ static PyObject *column_taken(table_t *table, Py_ssize_t at, int64_t rows) {
     return made;
 }
 
-PyObject *table_taken(table_t *table, Py_ssize_t rows) {
+static PyObject *table_taken(table_t *table, Py_ssize_t rows) {
     PyObject *made = NULL;
     if (table->failed || table->columns == NULL) return PyErr_NoMemory();
     table->bad.size = (size_t)rows;
@@ -165,5 +165,20 @@ PyObject *table_taken(table_t *table, Py_ssize_t rows) {
     Py_XDECREF(marks);
     Py_XDECREF(side);
     Py_XDECREF(columns);
+    return made;
+}
+
+PyObject *table_made(table_t *table, const form_t *forms, Py_ssize_t count, PyObject *views, PyObject *buffers,
+                     int (*fill)(void *run, const views_t *records), void *run) {
+    views_t records;
+    if (!views_open(&records, views, buffers)) return NULL;
+    Py_ssize_t rows = records.rows;
+    int good = table_open(table, forms, count, rows, records.count);
+    Py_BEGIN_ALLOW_THREADS;
+    good = good && fill(run, &records);
+    Py_END_ALLOW_THREADS;
+    views_close(&records);
+    PyObject *made = good ? table_taken(table, rows) : PyErr_NoMemory();
+    table_close(table);
     return made;
 }

@@ -43,11 +43,10 @@ typedef struct {
     int failed; /* memory ran out */
 } table_t;
 
-/* With ``rows`` rows, for records whose views refer to ``buffers`` buffers; 0 where there is no memory. Close it in either case. */
-int table_open(table_t *table, const form_t *forms, Py_ssize_t count, Py_ssize_t rows, Py_ssize_t buffers);
-void table_close(table_t *table);
-/* (bad, wrong, side, columns) for Python, or NULL and an exception. */
-PyObject *table_taken(table_t *table, Py_ssize_t rows);
+/* The columns (bad, wrong, side, columns) for Python that ``fill``, which gets ``run`` and does without the interpreter's lock, puts records
+   into; NULL and an exception if there is no memory, as ``fill`` says by 0, or if the records are no views. */
+PyObject *table_made(table_t *table, const form_t *forms, Py_ssize_t count, PyObject *views, PyObject *buffers,
+                     int (*fill)(void *run, const views_t *records), void *run);
 
 /* Before ``row`` is filled from the record that stands there: where its text is. */
 void row_begin(table_t *table, const views_t *records, Py_ssize_t row, text_t *text);

@@ -330,7 +330,9 @@ static int read_record(run_t *run, text_t *text, int64_t row) {
     return text->at == text->end;
 }
 
-static int decode_rows(run_t *run, const views_t *records) {
+static int decode_rows(void *of, const views_t *records) {
+    run_t *run = of;
+    if (run->follow == NULL) return 0;
     for (Py_ssize_t row = 0; row < records->rows && !run->table.failed; row++) {
         text_t text;
         row_begin(&run->table, records, row, &text);
@@ -341,24 +343,15 @@ static int decode_rows(run_t *run, const views_t *records) {
 
 PyObject *kernel_decode(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    views_t records;
-    run_t run;
+    run_t run = {0};
     if (count != 3) {
         PyErr_SetString(PyExc_TypeError, "decode takes a plan, views and buffers");
         return NULL;
     }
-    run.rest = (blob_t){0};
     run.plan = PyCapsule_GetPointer(args[0], PLAN_NAME);
-    if (run.plan == NULL || !views_open(&records, args[1], args[2])) return NULL;
+    if (run.plan == NULL) return NULL;
     run.follow = calloc((size_t)run.plan->count, sizeof *run.follow);
-    int good = table_open(&run.table, run.plan->forms, run.plan->count, records.rows, records.count) && run.follow != NULL;
-    Py_ssize_t rows = records.rows;
-    Py_BEGIN_ALLOW_THREADS;
-    good = good && decode_rows(&run, &records);
-    Py_END_ALLOW_THREADS;
-    views_close(&records);
-    PyObject *made = good ? table_taken(&run.table, rows) : PyErr_NoMemory();
-    table_close(&run.table);
+    PyObject *made = table_made(&run.table, run.plan->forms, run.plan->count, args[1], args[2], decode_rows, &run);
     free(run.follow);
     blob_free(&run.rest);
     return made;

@@ -322,7 +322,9 @@ static int read_message(run_t *run, const proto_node_t *node, text_t *text, int6
     return (run->entries.size == base || read_maps(run, base)) && finish(run, node, row, seen);
 }
 
-static int decode_rows(run_t *run, const views_t *records) {
+static int decode_rows(void *of, const views_t *records) {
+    run_t *run = of;
+    if (!symbols_copy(&run->plan->symbols, &run->table)) return 0;
     for (Py_ssize_t row = 0; row < records->rows && !run->table.failed; row++) {
         text_t text;
         row_begin(&run->table, records, row, &text);
@@ -334,21 +336,12 @@ static int decode_rows(run_t *run, const views_t *records) {
 
 PyObject *kernel_protobuf(PyObject *module, PyObject *args) {
     (void)module;
-    views_t records;
     run_t run = {0};
     PyObject *capsule, *views, *buffers;
     if (!PyArg_ParseTuple(args, "OOO", &capsule, &views, &buffers)) return NULL;
     run.plan = PyCapsule_GetPointer(capsule, PROTOBUF_PLAN_NAME);
-    if (run.plan == NULL || !views_open(&records, views, buffers)) return NULL;
-    int good = table_open(&run.table, run.plan->forms, run.plan->form_count, records.rows, records.count) &&
-               symbols_copy(&run.plan->symbols, &run.table);
-    Py_ssize_t rows = records.rows;
-    Py_BEGIN_ALLOW_THREADS;
-    good = good && decode_rows(&run, &records);
-    Py_END_ALLOW_THREADS;
-    views_close(&records);
-    PyObject *made = good ? table_taken(&run.table, rows) : PyErr_NoMemory();
-    table_close(&run.table);
+    if (run.plan == NULL) return NULL;
+    PyObject *made = table_made(&run.table, run.plan->forms, run.plan->form_count, views, buffers, decode_rows, &run);
     blob_free(&run.entries);
     return made;
 }

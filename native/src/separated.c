@@ -210,30 +210,26 @@ static int read_places(run_t *run, PyObject *places) {
     return 1;
 }
 
+static int decode_rows(void *of, const views_t *records) {
+    run_t *run = of;
+    for (Py_ssize_t row = 0; row < records->rows && !run->table.failed; row++) {
+        text_t text;
+        row_begin(&run->table, records, row, &text);
+        row_end(&run->table, row, read_record(run, &text, row));
+    }
+    return !run->table.failed;
+}
+
 PyObject *kernel_separated(PyObject *module, PyObject *args) {
     (void)module;
     PyObject *capsule, *views, *buffers, *places, *words, *made = NULL;
-    views_t records;
     run_t *run = calloc(1, sizeof *run);
     if (run == NULL) return PyErr_NoMemory();
-    if (!PyArg_ParseTuple(args, "OOOiiz#OO", &capsule, &views, &buffers, &run->separator, &run->quote, (const char **)&run->header.text,
-                          &run->header.size, &places, &words) ||
-        (run->plan = PyCapsule_GetPointer(capsule, PLAN_NAME)) == NULL || !read_words(run, words) || !read_places(run, places) ||
-        !run->fields || !views_open(&records, views, buffers)) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "a line has one field at least");
-    } else {
-        int good = table_open(&run->table, run->plan->forms, run->plan->count, records.rows, records.count);
-        Py_ssize_t rows = records.rows;
-        Py_BEGIN_ALLOW_THREADS;
-        for (Py_ssize_t row = 0; good && row < rows && !run->table.failed; row++) {
-            text_t text;
-            row_begin(&run->table, &records, row, &text);
-            row_end(&run->table, row, read_record(run, &text, row));
-        }
-        Py_END_ALLOW_THREADS;
-        views_close(&records);
-        made = good ? table_taken(&run->table, rows) : PyErr_NoMemory();
-        table_close(&run->table);
+    if (PyArg_ParseTuple(args, "OOOiiz#OO", &capsule, &views, &buffers, &run->separator, &run->quote, (const char **)&run->header.text,
+                         &run->header.size, &places, &words) &&
+        (run->plan = PyCapsule_GetPointer(capsule, PLAN_NAME)) != NULL && read_words(run, words) && read_places(run, places)) {
+        if (run->fields) made = table_made(&run->table, run->plan->forms, run->plan->count, views, buffers, decode_rows, run);
+        else PyErr_SetString(PyExc_ValueError, "a line has one field at least");
     }
     free(run->places);
     free(run);

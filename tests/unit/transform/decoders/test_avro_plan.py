@@ -12,17 +12,13 @@ import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from polars.testing import assert_frame_equal
 
 from stream import native
 from stream.transform.decoders.avro import Avro
 from stream.transform.decoders.avro_plan import avro_reader
-from stream.transform.engine import compile_chain
-from stream.transform.stage import Resources
 from stream.transform.values import FIRST_US, LAST_US
-from tests.frames import batch, ticks
 from tests.fuzz.decoders import bent
-from tests.kernel import no_kernel
+from tests.kernel import settled_alike
 
 VERSIONS = [uuid.UUID(int=number) for number in range(1, 4)]
 LONGS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-130, 130))
@@ -125,20 +121,8 @@ def written(schema, data):
     return made
 
 
-def both(options, payloads):
-    """What comes out of the decoder with the kernel and without."""
-    decoder = Avro.model_validate(options)
-    chains = [compile_chain(decoder, None, [], Resources(), ticks())]
-    with no_kernel():
-        chains.append(compile_chain(decoder, None, [], Resources(), ticks()))
-    return [chain.run(batch(payloads), "s") for chain in chains]
-
-
 def assert_same(options, payloads):
-    quick, sure = both(options, payloads)
-    assert_frame_equal(quick.frame, sure.frame)
-    assert_frame_equal(quick.settled, sure.settled)
-    return sure
+    return settled_alike(Avro.model_validate(options), payloads)
 
 
 def spoilt(payloads, seed):

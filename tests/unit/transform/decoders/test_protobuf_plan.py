@@ -9,16 +9,12 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, ti
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Fd
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from polars.testing import assert_frame_equal
 
 from stream import native
 from stream.transform.decoders.protobuf import Protobuf
 from stream.transform.decoders.protobuf_plan import protobuf_reader
-from stream.transform.engine import compile_chain
-from stream.transform.stage import Resources
-from tests.frames import batch, ticks
 from tests.fuzz.decoders import bent
-from tests.kernel import no_kernel
+from tests.kernel import settled_alike
 from tests.unit.transform.decoders.test_protobuf import TEXT, flight
 
 INT32 = st.one_of(st.integers(-(2**31), 2**31 - 1), st.integers(-130, 130))
@@ -156,20 +152,8 @@ def class_of(file, name):
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{file.package}.{name}"))
 
 
-def both(options, payloads):
-    """What comes out of the decoder with the kernel and without."""
-    decoder = Protobuf.model_validate(options)
-    chains = [compile_chain(decoder, None, [], Resources(), ticks())]
-    with no_kernel():
-        chains.append(compile_chain(decoder, None, [], Resources(), ticks()))
-    return [chain.run(batch(payloads), "s") for chain in chains]
-
-
 def assert_same(options, payloads):
-    quick, sure = both(options, payloads)
-    assert_frame_equal(quick.frame, sure.frame)
-    assert_frame_equal(quick.settled, sure.settled)
-    return sure
+    return settled_alike(Protobuf.model_validate(options), payloads)
 
 
 def varint(value):
