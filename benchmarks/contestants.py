@@ -101,7 +101,8 @@ def service(
             if done >= job.records:
                 break
         settled()
-        process.send_signal(signal.SIGTERM)
+        if "--once" not in options:  # a run that ends by itself takes a signal for the order to stop before its end
+            process.send_signal(signal.SIGTERM)
         threading.Thread(target=process.stderr.read).start()
 
     return _run(command, job, until_sealed, variables)
