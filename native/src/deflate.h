@@ -51,13 +51,16 @@ static inline void bits_literals(bits_t *out, const codes_t *codes, const uint8_
     for (; size; size--, text++) bits_put(out, codes->literals[*text].bits, codes->literals[*text].size);
 }
 
-/* The symbol of a length or distance, and the extra bits that follow it. */
+/* A match's bits, the first one lowest, and how many they are. */
 typedef struct {
-    unsigned symbol, extra, extra_size;
-} part_t;
+    uint64_t bits;
+    unsigned size;
+} match_t;
 
-part_t length_part(size_t length);
-part_t distance_part(size_t distance);
+/* Counts ``times`` matches of ``length`` bytes, SHORTEST to LONGEST, at ``distance``, which is at most FARTHEST. */
+void match_count(counts_t *counts, size_t length, size_t distance, uint32_t times);
+/* Such a match in these codes. */
+match_t match_coded(const codes_t *codes, size_t length, size_t distance);
 
 /* Codes for these counts; every literal and length gets one, counted or not. */
 void codes_for(const counts_t *counts, codes_t *codes);
