@@ -7,7 +7,8 @@
 
 #include "messages.h"
 
-enum { LEARNT_FROM = 128, ODD_ONES = 8, SELDOM = 64 };
+/* More than 128, in which the second byte of a varint that counts differs once. */
+enum { LEARNT_FROM = 160, ODD_ONES = 8, SELDOM = 256 };
 
 /* Bytes that may differ from message to message. */
 typedef struct {
@@ -59,32 +60,26 @@ static inline uint64_t load(const uint8_t *text, size_t size) {
     return word;
 }
 
-/* How often each byte differs from that of the message before, by its place. */
-static void changes_count(const messages_t *all, Py_ssize_t known, uint16_t *changes) {
+/* Which bytes, by their place, differ from those of the first message, which is in ``shared``. */
+static void changes_find(const messages_t *all, Py_ssize_t known, uint8_t *changed) {
     for (Py_ssize_t number = 1; number < known; number++) {
-        Py_ssize_t row = row_of(all, number), before = row_of(all, number - 1);
-        for (const field_t *field = all->fields; field < all->fields + all->opened; field++)
-            for (size_t place = 0; field->stride && place < field->width; place += 8) {
-                size_t size = field->width - place;
-                uint64_t changed = load(field_at(field, row) + place, size) ^ load(field_at(field, before) + place, size);
-                while (changed) {
-                    int byte = __builtin_ctzll(changed) >> 3;
-                    changes[field->offset + place + (size_t)byte]++;
-                    changed &= ~((uint64_t)255 << 8 * byte);
-                }
-            }
+        Py_ssize_t row = row_of(all, number);
+        for (const field_t *field = all->fields; field < all->fields + all->opened; field++) {
+            const uint8_t *text = field_at(field, row);
+            for (size_t place = field->offset; field->stride && place < field->offset + field->width; place++)
+                changed[place] |= *text++ ^ all->shared[place];
+        }
     }
 }
 
-/* A byte that differs once in a hundred messages belongs to a stretch: that costs less than so many patterns. */
-static void extents_learn(pattern_t *pattern, Py_ssize_t known, const uint16_t *changes) {
-    unsigned least = 1 + (unsigned)(known / LEARNT_FROM);
+/* A byte that differs at all belongs to a stretch: there it costs less than a pattern each time. */
+static void extents_learn(pattern_t *pattern, const uint8_t *changed) {
     for (Py_ssize_t index = 0; index < pattern->all->opened; index++) {
         const field_t *field = pattern->all->fields + index;
         extent_t *extent = pattern->extents + index;
         *extent = (extent_t){field->width, 0, 0};
         for (size_t place = 0; place < field->width; place++) {
-            if (changes[field->offset + place] < least) continue;
+            if (!changed[field->offset + place]) continue;
             if (!extent->end) extent->first = place;
             extent->end = place + 1;
         }
@@ -144,7 +139,7 @@ pattern_t *pattern_learn(messages_t *all, counts_t *counts) {
     Py_ssize_t known = all->width > FARTHEST ? 1 : all->count < LEARNT_FROM ? all->count : LEARNT_FROM;
     size_t fields = (size_t)all->opened, words = fields + all->width / 8;
     pattern_t *pattern = calloc(1, sizeof *pattern);
-    uint16_t *changes = calloc(all->width, sizeof *changes);
+    uint8_t *changed = calloc(all->width, 1);
     if (pattern != NULL) {
         pattern->all = all;
         pattern->extents = malloc((2 * fields + 1) * sizeof *pattern->extents);
@@ -154,19 +149,19 @@ pattern_t *pattern_learn(messages_t *all, counts_t *counts) {
         pattern->matches = malloc((4 * fields + all->width / (LONGEST - SHORTEST) + 1) * sizeof *pattern->matches);
         pattern->factors = malloc((all->width + 17) * sizeof *pattern->factors);
     }
-    if (pattern == NULL || changes == NULL || pattern->extents == NULL || pattern->stretches == NULL || pattern->words == NULL ||
+    if (pattern == NULL || changed == NULL || pattern->extents == NULL || pattern->stretches == NULL || pattern->words == NULL ||
         pattern->matches == NULL || pattern->factors == NULL) {
-        free(changes);
+        free(changed);
         pattern_free(pattern);
         return NULL;
     }
     checksum_factors(pattern->factors, all->width + 16);
     weave(all, 0);
-    changes_count(all, known, changes);
-    extents_learn(pattern, known, changes);
+    changes_find(all, known, changed);
+    extents_learn(pattern, changed);
     stretches_find(pattern);
     tokens_count(pattern, known, counts);
-    free(changes);
+    free(changed);
     return pattern;
 }
 
