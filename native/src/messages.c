@@ -160,3 +160,25 @@ done:
     blob_free(&tail);
     return result;
 }
+
+PyObject *kernel_varints(PyObject *module, PyObject *args) {
+    (void)module;
+    enum { WIDTH = 5 };
+    Py_buffer values;
+    blob_t out = {0};
+    if (!PyArg_ParseTuple(args, "y*", &values)) return NULL;
+    size_t rows = (size_t)values.len / sizeof(uint32_t);
+    int made = blob_reserve(&out, WIDTH * rows + sizeof(uint64_t));
+    Py_BEGIN_ALLOW_THREADS
+    for (size_t row = 0; made && row < rows; row++) {
+        uint32_t value;
+        memcpy(&value, (const uint8_t *)values.buf + row * sizeof value, sizeof value);
+        uint64_t bits = (value & 0x7FU) | (uint64_t)(value & 0x7FU << 7) << 1 | (uint64_t)(value & 0x7FU << 14) << 2 |
+                        (uint64_t)(value & 0x7FU << 21) << 3 | (uint64_t)(value >> 28) << 32 | 0x80808080U;
+        memcpy(out.data + WIDTH * row, &bits, sizeof bits);
+    }
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&values);
+    out.size = WIDTH * rows;
+    return made ? blob_take(&out) : PyErr_NoMemory();
+}

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.audit import columns, context, ids, packing
+from stream.audit import columns, context, ids, packing, wire
 from stream.audit import set_hash as hashes
 from stream.audit.packing import Block, Compression, Request, compressed
 from stream.native import KERNEL
 from tests.unit.audit.test_ledger import ENDS, segment
 
-PARTS = (columns, context, ids, packing, hashes)
+PARTS = (columns, context, ids, packing, hashes, wire)
 
 
 @contextmanager
@@ -110,6 +110,13 @@ def test_payloads_that_carry_a_trace_context(payloads, skipped):
     column = pl.Series(payloads, dtype=pl.Binary)[skipped:]
     fast, slow = both(lambda: context._holding(column, ["tp", "traceparent"]).to_list())
     assert fast == slow == [at for at, body in enumerate(payloads[skipped:]) if b'"tp"' in body or b'"traceparent"' in body]
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=40))
+def test_padded_numbers(values):
+    fast, slow = both(lambda: wire.digits(np.array(values, np.uint32)).tolist())
+    assert fast == slow
+    assert len(fast) == len(values)
 
 
 @st.composite
