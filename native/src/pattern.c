@@ -181,12 +181,19 @@ static inline match_t next_token(const pattern_t *pattern, const codes_t *codes,
 /* Makes everything ready for messages behind the one that is in ``shared``. */
 static void pattern_prepare(pattern_t *pattern, const codes_t *codes) {
     const messages_t *all = pattern->all;
-    match_t *match = pattern->matches;
+    size_t matches = 0;
     stretches_find(pattern);
     for (stretch_t *stretch = pattern->stretches; stretch < pattern->stretches + pattern->stretched; stretch++) {
-        stretch->first = (size_t)(match - pattern->matches);
-        for (size_t run = run_before(pattern, stretch); run;) *match++ = next_token(pattern, codes, &run, stretch->begin);
-        stretch->matches = (size_t)(match - pattern->matches) - stretch->first;
+        stretch->first = matches;
+        for (size_t run = run_before(pattern, stretch); run;) {
+            match_t token = next_token(pattern, codes, &run, stretch->begin), *last = pattern->matches + matches - 1;
+            if (matches > stretch->first && last->size + token.size <= AT_ONCE) {
+                last->bits |= token.bits << last->size;
+                last->size += token.size;
+            } else
+                pattern->matches[matches++] = token;
+        }
+        stretch->matches = matches - stretch->first;
     }
     word_t *word = pattern->words;
     for (Py_ssize_t index = 0; index < all->opened; index++) {
