@@ -168,7 +168,8 @@ def alike(parts: list[Any]) -> list[Any]:
         if most > 1:
             keys = keys * np.uint64(most) if kinds * most > SMALL else keys * np.uint32(most)
             keys, kinds = keys + values.astype(keys.dtype, copy=False), kinds * most
-    left, found = None, []
+    left: Any = None
+    found = []
     for _ in range(LARGE_GROUPS):
         same = keys == keys[0]
         at, others = np.flatnonzero(same), np.flatnonzero(~same)

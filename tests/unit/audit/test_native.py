@@ -119,17 +119,33 @@ def test_padded_numbers(values):
     assert len(fast) == len(values)
 
 
+def bytes_that(vary, dice, rows, width):
+    """A field of so many rows, of which a message shares more or less with the one before."""
+    if vary == "seldom":
+        return (dice.random((rows, width)) < 0.01) * dice.integers(0, 256, (rows, width), dtype=np.uint8)
+    if vary == "late":
+        return np.where(np.arange(rows)[:, None] < rows * 3 // 4, 7, dice.integers(0, 256, (rows, width))).astype(np.uint8)
+    if vary == "once":
+        return np.where(np.arange(rows)[:, None] < rows * 3 // 4, dice.bytes(1)[0], 9).repeat(width, 1).astype(np.uint8)
+    if vary == "count":
+        counted = np.zeros((rows, max(8, width)), np.uint8)
+        counted[:, :8] = (np.arange(rows, dtype="<u8") + dice.integers(0, 2**40)).view(np.uint8).reshape(-1, 8)
+        return counted[:, :width]
+    return dice.integers(0, {"not": 1, "little": 2, "all": 256}[vary], (rows, width), dtype=np.uint8)
+
+
 @st.composite
 def blocks(draw):
-    rows = draw(st.sampled_from([1, 2, 5, 70, 300]))
+    rows = draw(st.sampled_from([1, 2, 5, 70, 300, 900]))
     dice = np.random.default_rng(draw(st.integers(0, 2**32)))
     pieces = []
     for _ in range(draw(st.integers(1, 6))):
         if draw(st.booleans()):
             pieces.append(dice.bytes(draw(st.sampled_from([0, 1, 2, 3, 20, 300, 600, 33_000]))))
         else:
-            width, values = draw(st.sampled_from([1, 2, 5, 8, 16, 56])), draw(st.sampled_from([1, 2, 256]))
-            pieces.append(dice.integers(0, values, (draw(st.sampled_from([rows, rows, 1])), width + 3), dtype=np.uint8)[:, :width])
+            width = draw(st.sampled_from([1, 2, 5, 8, 16, 56]))
+            vary = draw(st.sampled_from(["not", "little", "all", "count", "seldom", "late", "once"]))
+            pieces.append(bytes_that(vary, dice, draw(st.sampled_from([rows, rows, 1])), width + 3)[:, :width])
     start = draw(st.integers(0, rows - 1))
     chosen = dice.integers(0, rows, rows, dtype=np.uint32) if draw(st.booleans()) else None
     return Block([b"\n", *pieces], rows - start, start, chosen)
