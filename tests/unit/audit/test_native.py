@@ -167,3 +167,18 @@ def test_requests(described, head, tail):
     if KERNEL is not None:
         parts = tuple((tuple(block.pieces), block.chosen, block.start, block.count) for block in described)
         assert gzip.decompress(KERNEL.gzip(head, parts, tail)) == slow
+
+
+@pytest.mark.parametrize("stays", [True, False])
+@pytest.mark.parametrize("width", [8, 13])
+def test_each_bit_that_differs_where_none_did_before_is_told(width, stays):
+    for bit in range(8 * width):
+        rows = np.arange(400 * width, dtype=np.uint32).reshape(400, width).astype(np.uint8)
+        rows[:, : bit // 8 + 1] = 7
+        rows[300 : None if stays else 301, bit // 8] ^= 1 << bit % 8
+        block = Block([b"before", rows, b"behind"], 400)
+        request = Request("/v1/traces", 400, 400 * (width + 12), b"", (block,))
+        fast, slow = both(lambda made=request: gzip.decompress(compressed(made, Compression.GZIP)))
+        assert fast == slow == bytes(request.body)
+        if KERNEL is not None:
+            assert gzip.decompress(KERNEL.gzip(b"", ((tuple(block.pieces), None, 0, 400),), b"")) == slow
