@@ -43,9 +43,9 @@ static PyMethodDef methods[] = {
      "``head``, messages and ``tail`` as one gzip member. A block is (pieces, chosen, start, count): pieces are bytes that its messages share\n"
      "and arrays of rows of bytes; message i takes row ``chosen[start + i]``, uint32, or ``start + i`` where ``chosen`` is None."},
     {"record_ids", kernel_record_ids, METH_VARARGS,
-     "record_ids(views, buffers, subsequences, seeds) -> (traces, spans) or None\n\n"
-     "Ids of records as stream/audit/ids.py defines them, 16 and 8 bytes each. ``seeds``: of the two lanes and of the application. None\n"
-     "where a sequence number is not of 1 to 72 digits."},
+     "record_ids(views, buffers, subsequences, seeds, quick) -> (traces, spans) or None\n\n"
+     "Ids of records as stream/audit/ids.py defines them, 16 and 8 bytes each. ``seeds``: of the two lanes and of the application.\n"
+     "``quick``: with AVX-512 if the processor has it. None where a sequence number is not of 1 to 72 digits."},
     {"delta_integers", kernel_delta_integers, METH_VARARGS,
      "delta_integers(values, width) -> bytes\n\nIntegers of ``width`` (4 or 8) bytes as Parquet's DELTA_BINARY_PACKED."},
     {"delta_texts", kernel_delta_texts, METH_VARARGS, "delta_texts(views, buffers) -> bytes\n\nThe texts as Parquet's DELTA_BYTE_ARRAY."},
@@ -53,8 +53,9 @@ static PyMethodDef methods[] = {
     {"characters", kernel_characters, METH_VARARGS,
      "characters(views, buffers, width) -> bytes\n\nThe texts in rows of ``width`` bytes, cut or filled up with zeros."},
     {"set_hash", kernel_set_hash, METH_VARARGS,
-     "set_hash(views, buffers, subsequences) -> (high, low) or None\n\n"
-     "The hash of a set of records as stream/audit/set_hash.py defines it. None where a sequence number is not of 1 to 72 digits."},
+     "set_hash(views, buffers, subsequences, quick) -> (high, low) or None\n\n"
+     "The hash of a set of records as stream/audit/set_hash.py defines it. ``quick``: with AVX-512 if the processor has it. None where a\n"
+     "sequence number is not of 1 to 72 digits."},
     {"keyed_hash", kernel_keyed_hash, METH_VARARGS,
      "keyed_hash(views, buffers, block, length, quick) -> (views, data) or None\n\n"
      "The first ``length`` hex digits of HMAC-SHA256 of each text; ``block`` is the key as RFC 2104 fills it up to 64 bytes. ``quick``: with\n"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stream.audit import columns, context, ids, packing
 from stream.audit import set_hash as hashes
 from stream.audit.packing import Block, Compression, Request, compressed
-from stream.native import KERNEL
+from stream.native import KERNEL, views
 from tests.unit.audit.test_ledger import ENDS, segment
 
 PARTS = (columns, context, ids, packing, hashes)
@@ -50,11 +50,47 @@ sequences = st.one_of(near, st.lists(digits, min_size=1, max_size=40), st.lists(
 @settings(deadline=None)
 @given(sequences, st.integers(0, 2**32 - 1))
 def test_ids_and_set_hashes(numbers, sub):
-    frame = pl.DataFrame({"seq": numbers, "sub": [sub] * len(numbers)}, schema={"seq": pl.String, "sub": pl.UInt32})
+    frame = named(numbers, [sub] * len(numbers))
     fast, slow = both(lambda: [array.tobytes() for array in ids.record_ids(frame, "events", "shardId-0", "app")])
     assert fast == slow
     fast, slow = both(lambda: hashes.SetHash.of(frame["seq"], frame["sub"]))
     assert fast == slow
+
+
+def named(numbers, subs):
+    return pl.DataFrame({"seq": numbers, "sub": subs}, schema={"seq": pl.String, "sub": pl.UInt32})
+
+
+def one_by_one_and_abreast(frame):
+    """What the kernel makes of records one by one, and of eight at a time where the processor can do that."""
+    given = (*views(frame["seq"]), frame["sub"].to_numpy())
+    for quick in (False, True):
+        made = KERNEL.record_ids(*given, (1, 2, 3, 4), quick)
+        yield KERNEL.set_hash(*given, quick), made and tuple(map(bytes, made))
+
+
+lengths = st.sampled_from([1, 17, 18, 19, 35, 36, 37, 56, 63, 64, 65, 72])
+runs = st.lists(st.tuples(lengths, st.integers(0, 10**72), st.lists(st.integers(0, 10**36), min_size=1, max_size=20)), max_size=5).map(
+    lambda drawn: [str(begin + step).zfill(72)[-length:] for length, begin, steps in drawn for step in steps]
+)
+
+
+@settings(deadline=None)
+@given(runs, st.integers(0, 2**32 - 1))
+def test_records_abreast(numbers, sub):
+    frame = named(numbers, [(sub + row) % 2**32 for row in range(len(numbers))])
+    single, abreast = one_by_one_and_abreast(frame)
+    assert single == abreast
+    with ordinary():
+        assert hashes.SetHash.of(frame["seq"], frame["sub"]).value == single[0][0] << 64 | single[0][1]
+
+
+@given(st.integers(8, 30), st.data())
+def test_a_character_that_is_no_digit_is_seen_wherever_it_stands(rows, data):
+    numbers = [str(10**55 + row) for row in range(rows)]
+    row, place = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, 55))
+    numbers[row] = numbers[row][:place] + data.draw(st.sampled_from("/:a- \x7f")) + numbers[row][place + 1 :]
+    assert list(one_by_one_and_abreast(named(numbers, [0] * rows))) == [(None, None)] * 2
 
 
 @pytest.mark.parametrize("wrong", ["12a", "-1", "1" * 8 + ":" + "1" * 9, "1" * 73 + "x"])
