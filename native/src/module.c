@@ -49,7 +49,9 @@ static PyMethodDef methods[] = {
     {"delta_integers", kernel_delta_integers, METH_VARARGS,
      "delta_integers(values, width) -> bytes\n\nIntegers of ``width`` (4 or 8) bytes as Parquet's DELTA_BINARY_PACKED."},
     {"delta_texts", kernel_delta_texts, METH_VARARGS, "delta_texts(views, buffers) -> bytes\n\nThe texts as Parquet's DELTA_BYTE_ARRAY."},
-    {"find", kernel_find, METH_VARARGS, "find(views, buffers, word) -> bytes\n\nThe numbers (uint32) of the rows that hold the word."},
+    {"find", kernel_find, METH_VARARGS,
+     "find(views, buffers, word, quick) -> bytes\n\n"
+     "The numbers (uint32) of the rows that hold the word. ``quick``: with AVX-512 if the processor has it."},
     {"characters", kernel_characters, METH_VARARGS,
      "characters(views, buffers, width) -> bytes\n\nThe texts in rows of ``width`` bytes, cut or filled up with zeros."},
     {"set_hash", kernel_set_hash, METH_VARARGS,
