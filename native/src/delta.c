@@ -1,67 +1,69 @@
 /* DELTA_BINARY_PACKED and DELTA_BYTE_ARRAY as Parquet defines them, in blocks of 128 values and four miniblocks; see
    stream/audit/columns.py, which makes the same bytes. */
 
-#include "kernel.h"
+#include "delta.h"
 
 enum { BLOCK = 128, MINIBLOCKS = 4, MINIBLOCK = BLOCK / MINIBLOCKS };
-
-static inline uint8_t *varint(uint8_t *out, uint64_t value) {
-    for (; value > 0x7F; value >>= 7) *out++ = (uint8_t)(value | 0x80);
-    *out++ = (uint8_t)value;
-    return out;
-}
 
 static inline uint64_t zigzag(int64_t value) { return (uint64_t)value << 1 ^ (uint64_t)(value >> 63); }
 
 /* A miniblock's values in ``width`` bits each, the first one lowest. */
-static uint8_t *pack(uint8_t *out, const uint64_t *values, unsigned width) {
-    uint64_t bits = 0;
-    unsigned waiting = 0;
-    for (int place = 0; place < MINIBLOCK && width; place++) {
-        bits |= values[place] << waiting;
-        waiting += width;
-        if (waiting < 64) continue;
-        memcpy(out, &bits, 8);
-        out += 8;
-        waiting -= 64;
-        bits = waiting ? values[place] >> (width - waiting) : 0;
+#define PACK(kind)                                                                  \
+    static uint8_t *pack_##kind(uint8_t *out, const kind *values, unsigned width) { \
+        uint64_t bits = 0;                                                          \
+        unsigned waiting = 0;                                                       \
+        for (int place = 0; place < MINIBLOCK && width; place++) {                  \
+            bits |= (uint64_t)values[place] << waiting;                             \
+            waiting += width;                                                       \
+            if (waiting < 64) continue;                                             \
+            memcpy(out, &bits, 8);                                                  \
+            out += 8;                                                               \
+            waiting -= 64;                                                          \
+            bits = waiting ? (uint64_t)values[place] >> (width - waiting) : 0;      \
+        }                                                                           \
+        memcpy(out, &bits, 8);                                                      \
+        return out + waiting / 8;                                                   \
     }
-    memcpy(out, &bits, 8);
-    return out + waiting / 8;
-}
 
-/* Integers of four or eight bytes appended to ``out``; differences wrap around within them. 0 where there is no memory. */
-static int delta_pack(blob_t *out, const void *values, size_t count, int wide) {
-    const int32_t *narrow = values;
-    const int64_t *broad = values;
-    if (!blob_reserve(out, 1024 + count * 9)) return 0; /* also for the zeros that fill up the last miniblock */
+/* All values in blocks, once for each width: of the narrow ones the compiler takes four at a time. */
+#define BLOCKS(kind, whole, most)                                                        \
+    PACK(whole)                                                                          \
+    static uint8_t *blocks_##whole(uint8_t *at, const whole *values, size_t count) {     \
+        for (size_t first = 1; first < count; first += BLOCK) {                          \
+            whole deltas[BLOCK];                                                         \
+            size_t size = count - first < BLOCK ? count - first : BLOCK;                 \
+            const whole *own = values + first;                                           \
+            kind least = most;                                                           \
+            for (size_t place = 0; place < size; place++) {                              \
+                kind delta = (kind)(own[place] - own[place - 1]);                        \
+                deltas[place] = (whole)delta;                                            \
+                least = delta < least ? delta : least;                                   \
+            }                                                                            \
+            for (size_t place = 0; place < size; place++) deltas[place] -= (whole)least; \
+            memset(deltas + size, 0, (BLOCK - size) * sizeof *deltas);                   \
+            at = varint(at, zigzag(least));                                              \
+            uint8_t *widths = at;                                                        \
+            at += MINIBLOCKS;                                                            \
+            for (int mini = 0; mini < MINIBLOCKS; mini++) {                              \
+                const whole *part = deltas + mini * MINIBLOCK;                           \
+                whole all = 0;                                                           \
+                for (int place = 0; place < MINIBLOCK; place++) all |= part[place];      \
+                widths[mini] = all ? (uint8_t)(64 - __builtin_clzll(all)) : 0;           \
+                if (all) at = pack_##whole(at, part, widths[mini]);                      \
+            }                                                                            \
+        }                                                                                \
+        return at;                                                                       \
+    }
+
+BLOCKS(int32_t, uint32_t, INT32_MAX)
+BLOCKS(int64_t, uint64_t, INT64_MAX)
+
+int delta_pack(blob_t *out, const void *values, size_t count, int wide) {
+    if (!blob_reserve(out, 1024 + count * (wide ? 9 : 5))) return 0; /* also for the zeros that fill up the last miniblock */
     uint8_t *at = out->data + out->size;
     at = varint(varint(varint(at, BLOCK), MINIBLOCKS), count);
-    at = varint(at, zigzag(!count ? 0 : wide ? broad[0] : narrow[0]));
-    for (size_t first = 1; first < count; first += BLOCK) {
-        uint64_t deltas[BLOCK];
-        size_t size = count - first < BLOCK ? count - first : BLOCK;
-        int64_t least = INT64_MAX;
-        for (size_t place = 0; place < size; place++) {
-            size_t row = first + place;
-            int64_t delta = wide ? (int64_t)((uint64_t)broad[row] - (uint64_t)broad[row - 1])
-                                 : (int32_t)((uint32_t)narrow[row] - (uint32_t)narrow[row - 1]);
-            deltas[place] = (uint64_t)delta;
-            if (delta < least) least = delta;
-        }
-        for (size_t place = 0; place < size; place++) deltas[place] -= (uint64_t)least;
-        memset(deltas + size, 0, (BLOCK - size) * sizeof *deltas);
-        at = varint(at, zigzag(least));
-        uint8_t *widths = at;
-        at += MINIBLOCKS;
-        for (int mini = 0; mini < MINIBLOCKS; mini++) {
-            const uint64_t *own = deltas + mini * MINIBLOCK;
-            uint64_t all = 0;
-            for (int place = 0; place < MINIBLOCK; place++) all |= own[place];
-            widths[mini] = all ? (uint8_t)(64 - __builtin_clzll(all)) : 0;
-            at = pack(at, own, widths[mini]);
-        }
-    }
+    at = varint(at, zigzag(!count ? 0 : wide ? *(const int64_t *)values : *(const int32_t *)values));
+    at = wide ? blocks_uint64_t(at, values, count) : blocks_uint32_t(at, values, count);
     out->size = (size_t)(at - out->data);
     return 1;
 }
@@ -97,28 +99,34 @@ static size_t shared(const uint8_t *one, const uint8_t *two, size_t size) {
     return place;
 }
 
-static int texts_pack(const views_t *texts, blob_t *out) {
-    size_t rows = (size_t)texts->rows, before = 0, total = 0;
+enum { AT_A_TIME = 32 };
+
+/* A text appended to ``out``, which has room for as much and AT_A_TIME more; short ones are copied with what stands behind them. */
+static inline void rest_put(blob_t *out, const uint8_t *rest, size_t size, const uint8_t *limit) {
+    if (size <= AT_A_TIME && (size_t)(limit - rest) >= AT_A_TIME) memcpy(out->data + out->size, rest, AT_A_TIME);
+    else memcpy(out->data + out->size, rest, size);
+    out->size += size;
+}
+
+int texts_pack(const views_t *texts, blob_t *out) {
+    size_t rows = (size_t)texts->rows, before = 0;
     int32_t *prefixes = malloc((rows + 1) * 2 * sizeof *prefixes), *rests = prefixes + rows;
-    if (prefixes == NULL) return 0;
+    blob_t all = {0};
+    int made = prefixes != NULL && blob_reserve(&all, rows * AT_A_TIME);
     const uint8_t *limit, *last = NULL;
-    for (size_t row = 0; row < rows; row++) {
+    for (size_t row = 0; made && row < rows; row++) {
         size_t size;
         const uint8_t *text = views_at(texts, (Py_ssize_t)row, &size, &limit);
         size_t prefix = shared(text, last, size < before ? size : before);
         prefixes[row] = (int32_t)prefix;
         rests[row] = (int32_t)(size - prefix);
-        total += size - prefix;
+        made = blob_reserve(&all, size - prefix + AT_A_TIME);
+        if (made) rest_put(&all, text + prefix, size - prefix, limit);
         before = size;
         last = text;
     }
-    int made = delta_pack(out, prefixes, rows, 0) && delta_pack(out, rests, rows, 0) && blob_reserve(out, total + 1);
-    for (size_t row = 0; row < rows && made; row++) {
-        size_t size;
-        const uint8_t *text = views_at(texts, (Py_ssize_t)row, &size, &limit);
-        memcpy(out->data + out->size, text + prefixes[row], (size_t)rests[row]);
-        out->size += (size_t)rests[row];
-    }
+    made = made && delta_pack(out, prefixes, rows, 0) && delta_pack(out, rests, rows, 0) && blob_put(out, all.data, all.size);
+    blob_free(&all);
     free(prefixes);
     return made;
 }

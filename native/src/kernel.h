@@ -150,6 +150,7 @@ PyObject *kernel_protobuf(PyObject *module, PyObject *args);
 PyObject *kernel_gzip(PyObject *module, PyObject *args);
 PyObject *kernel_delta_integers(PyObject *module, PyObject *args);
 PyObject *kernel_delta_texts(PyObject *module, PyObject *args);
+PyObject *kernel_chunks(PyObject *module, PyObject *columns);
 PyObject *kernel_find(PyObject *module, PyObject *args);
 PyObject *kernel_characters(PyObject *module, PyObject *args);
 PyObject *kernel_record_ids(PyObject *module, PyObject *args);

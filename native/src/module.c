@@ -49,6 +49,14 @@ static PyMethodDef methods[] = {
     {"delta_integers", kernel_delta_integers, METH_VARARGS,
      "delta_integers(values, width) -> bytes\n\nIntegers of ``width`` (4 or 8) bytes as Parquet's DELTA_BINARY_PACKED."},
     {"delta_texts", kernel_delta_texts, METH_VARARGS, "delta_texts(views, buffers) -> bytes\n\nThe texts as Parquet's DELTA_BYTE_ARRAY."},
+    {"chunks", (PyCFunction)kernel_chunks, METH_O,
+     "chunks(columns) -> tuple of (page, nulls, least, greatest)\n\n"
+     "Data pages of optional columns of Parquet, not compressed: definition levels and values. Of a tuple of columns each is one of\n\n"
+     "    (0, rows, validity, offset, integers, width, signed)   DELTA_BINARY_PACKED; the bounds are those of these\n"
+     "    (1, rows, validity, offset, views, buffers)            DELTA_BYTE_ARRAY of the texts that are not null\n"
+     "    (2, codes, places)                                     RLE_DICTIONARY\n\n"
+     "``validity``: a bitmap whose first bit is ``offset``, or None where nothing is null. ``codes``: uint16, a row each; ``places``: uint16, by\n"
+     "code the place of its word in the dictionary, or 65535 for null. A column without values has levels alone."},
     {"find", kernel_find, METH_VARARGS,
      "find(views, buffers, word, quick) -> bytes\n\n"
      "The numbers (uint32) of the rows that hold the word. ``quick``: with AVX-512 if the processor has it."},

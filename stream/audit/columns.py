@@ -10,7 +10,7 @@ smaller.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, TypeAlias
@@ -53,8 +53,36 @@ _TYPES: Final[Mapping[Any, tuple[int, int | None, Struct | None]]] = {
 """Physical type, and the old and the new way to say what it stands for."""
 
 
-Words: TypeAlias = tuple[list[str], Any]
-"""Different texts in ascending order, and for each value its place there."""
+NOTHING: Final = 0xFFFF
+"""Place of the word of a row that has none."""
+
+_INTEGERS, _TEXTS, _CODES = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A column of texts of which few are different: ``words`` in ascending order, and for each row a code.
+
+    ``codes`` and ``places`` are arrays of uint16; ``places[code]`` is the place of a word, or ``NOTHING`` for null.
+    """
+
+    words: list[str]
+    places: Any
+    codes: Any
+
+
+Column: TypeAlias = pl.Series | Coded
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Levels and values of a column, how many rows are null, and the bounds of integers."""
+
+    body: bytes | memoryview
+    nulls: int
+    least: int = 0
+    greatest: int = 0
+
 
 SMALL: Final = 128
 """Bytes; a column that is no larger is not compressed."""
@@ -75,30 +103,30 @@ class _Chunk:
     statistics: Struct
 
 
-def parquet(frame: pl.DataFrame, few: Mapping[str, Words | None], metadata: Mapping[bytes, bytes]) -> bytes:
-    """``frame`` as a Parquet file. Equal frames give equal bytes.
-
-    Columns of texts named in ``few`` have few different ones; what ``coded`` says of their values that are not null may be given.
-    """
-    chunks = [_chunk(frame[name], few.get(name), few=name in few) for name in frame.columns] if frame.height else []
+def parquet(columns: Mapping[str, Column], rows: int, metadata: Mapping[bytes, bytes]) -> bytes:
+    """Columns of so many rows as a Parquet file. Equal columns give equal bytes."""
+    given = list(columns.values())
+    pages = _pages(given) if rows else []
+    chunks = [_chunk(name, column, page, rows) for (name, column), page in zip(columns.items(), pages, strict=False)]
+    schema = {name: _kind(column) for name, column in columns.items()}
     parts, at, groups = [_MAGIC], len(_MAGIC), []
     for chunk in chunks:
         groups.append(_column(chunk, at))
         parts.append(chunk.body)
         at += len(chunk.body)
-    row_group = Struct({1: struct_list(groups), 2: I64(sum(chunk.raw for chunk in chunks)), 3: I64(frame.height)})
+    row_group = Struct({1: struct_list(groups), 2: I64(sum(chunk.raw for chunk in chunks)), 3: I64(rows)})
     footer = Struct(
         {
             1: I32(2),
             2: thrift.List(
                 thrift.STRUCT,
-                (Struct({4: b"schema", 5: I32(frame.width)}).encode(), *(_element(*column) for column in frame.schema.items())),
+                (Struct({4: b"schema", 5: I32(len(schema))}).encode(), *(_element(*column) for column in schema.items())),
             ),
-            3: I64(frame.height),
+            3: I64(rows),
             4: struct_list([row_group] if chunks else []),
             5: struct_list([Struct({1: key, 2: value}) for key, value in metadata.items()]),
             6: CREATED_BY.encode(),
-            7: struct_list([Struct({1: Struct({})})] * frame.width),
+            7: struct_list([Struct({1: Struct({})})] * len(schema)),
         }
     ).encode()
     return b"".join((*parts, footer, len(footer).to_bytes(4, "little"), _MAGIC))
@@ -130,43 +158,83 @@ def _column(chunk: _Chunk, at: int) -> Struct:
     return Struct({2: I64(at), 3: Struct(meta)})
 
 
-def _chunk(column: pl.Series, words: Words | None, *, few: bool) -> _Chunk:
-    there = known(column)
-    statistics: dict[int, Any] = {3: I64(column.null_count())}
-    pages: list[tuple[bytes, Struct, int]] = []
-    values: Any = b""
-    if column.null_count() == column.len():
+def _kind(column: Column) -> Any:
+    return pl.String() if isinstance(column, Coded) else column.dtype
+
+
+def _chunk(name: str, column: Column, page: _Page, rows: int) -> _Chunk:
+    kind = _kind(column)
+    statistics: dict[int, Any] = {3: I64(page.nulls)}
+    pages: list[tuple[bytes | memoryview, Struct, int]] = []
+    if page.nulls == rows:
         encoding = _PLAIN
-    elif column.dtype != pl.String():
-        integers = numbers(column) if there is None else numbers(column)[there]
-        encoding, values = _DELTA_BINARY_PACKED, delta_integers(_signed(integers))
-        statistics |= _bounds(integers)
-    elif few:
-        different, codes = words or coded(column.drop_nulls())
-        encoding, values = _RLE_DICTIONARY, _by_dictionary(len(different), codes)
-        listed = b"".join(len(word).to_bytes(4, "little") + word for word in (text.encode() for text in different))
-        pages.append((listed, Struct({1: I32(len(different)), 2: I32(_PLAIN)}), _DICTIONARY_PAGE))
+    elif isinstance(column, Coded):
+        encoding = _RLE_DICTIONARY
+        listed = b"".join(len(word).to_bytes(4, "little") + word for word in (text.encode() for text in column.words))
+        pages.append((listed, Struct({1: I32(len(column.words)), 2: I32(_PLAIN)}), _DICTIONARY_PAGE))
+    elif kind == pl.String():
+        encoding = _DELTA_BYTE_ARRAY
     else:
-        encoding, values = _DELTA_BYTE_ARRAY, delta_texts(column if there is None else column.drop_nulls())
-    head = Struct({1: I32(column.len()), 2: I32(encoding), 3: I32(_RLE), 4: I32(_RLE)})
-    pages.append((b"".join((_levels(column.len(), there), values)), head, _DATA_PAGE))
-    return _laid_out(column, pages, encoding, Struct(statistics))
+        encoding = _DELTA_BINARY_PACKED
+        width = 8 if kind == pl.Int64() else 4
+        # Greatest and least value, by which engines skip files.
+        statistics |= {5: _fixed(page.greatest, width), 6: _fixed(page.least, width)}
+    head = Struct({1: I32(rows), 2: I32(encoding), 3: I32(_RLE), 4: I32(_RLE)})
+    pages.append((page.body, head, _DATA_PAGE))
+    return _laid_out((name, kind), rows, pages, encoding, Struct(statistics))
 
 
-def _bounds(integers: Any) -> dict[int, bytes]:
-    """Greatest and least value, by which engines skip files."""
-    bounds = np.array([integers.max(), integers.min()], integers.dtype)
-    if bounds.itemsize == 2:
-        bounds = bounds.astype(np.uint32)
-    return {5: bounds[:1].tobytes(), 6: bounds[1:].tobytes()}
+def _fixed(value: int, width: int) -> bytes:
+    return (value & (1 << 8 * width) - 1).to_bytes(width, "little")
 
 
-def _laid_out(column: pl.Series, pages: list[tuple[bytes, Struct, int]], encoding: int, statistics: Struct) -> _Chunk:
+def _pages(columns: Sequence[Column]) -> list[_Page]:
+    if KERNEL is None:
+        return [_page(column) for column in columns]
+    return [_Page(memoryview(body), *told) for body, *told in KERNEL.chunks(tuple(_given(column) for column in columns))]
+
+
+def _given(column: Column) -> tuple[Any, ...]:
+    """What the kernel has to know of a column."""
+    if isinstance(column, Coded):
+        return _CODES, column.codes, column.places
+    arrow = column.to_arrow(compat_level=pl.CompatLevel.newest())
+    rows = len(arrow), arrow.buffers()[0] if arrow.null_count else None, arrow.offset
+    if column.dtype == pl.String():
+        there = views(column.drop_nulls() if arrow.null_count else column) if arrow.null_count < len(arrow) else (b"", ())
+        return _TEXTS, *rows, *there
+    width = arrow.type.bit_width // 8
+    return _INTEGERS, *rows, arrow.buffers()[1].slice(arrow.offset * width, len(arrow) * width), width, column.dtype.is_signed_integer()
+
+
+def _page(column: Column) -> _Page:
+    """What the kernel makes of a column, too."""
+    if isinstance(column, Coded):
+        placed = column.places[column.codes]
+        has = placed != NOTHING
+        there, rows = (None if has.all() else has), len(placed)
+        nulls = rows - int(np.count_nonzero(has))
+    else:
+        there, rows, nulls = known(column), column.len(), column.null_count()
+    levels = _levels(rows, there)
+    if nulls == rows:
+        return _Page(levels, nulls)
+    if isinstance(column, Coded):
+        return _Page(levels + _by_dictionary(len(column.words), placed[has]), nulls)
+    if column.dtype == pl.String():
+        return _Page(b"".join((levels, delta_texts(column if there is None else column.drop_nulls()))), nulls)
+    integers = numbers(column) if there is None else numbers(column)[there]
+    return _Page(b"".join((levels, delta_integers(_signed(integers)))), nulls, int(integers.min()), int(integers.max()))
+
+
+def _laid_out(
+    column: tuple[str, Any], rows: int, pages: list[tuple[bytes | memoryview, Struct, int]], encoding: int, statistics: Struct
+) -> _Chunk:
     """The pages one behind the other, compressed if that makes them smaller."""
     whole = sum(len(body) for body, _, _ in pages)
     squeezed = [body if whole <= SMALL else _ZSTANDARD.compress(body, asbytes=True) for body, _, _ in pages]
     smaller = sum(len(body) for body in squeezed) < whole
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     raw = data_at = 0
     for (body, own, kind), packed in zip(pages, squeezed, strict=True):
         stored = packed if smaller else body
@@ -178,7 +246,7 @@ def _laid_out(column: pl.Series, pages: list[tuple[bytes, Struct, int]], encodin
         raw += len(head) + len(body)
     encodings = (_RLE, encoding) if encoding != _RLE_DICTIONARY else (_PLAIN, _RLE, _RLE_DICTIONARY)
     codec_number = _ZSTD if smaller else _UNCOMPRESSED
-    return _Chunk(column.name, column.dtype, b"".join(parts), data_at, codec_number, encodings, column.len(), raw, statistics)
+    return _Chunk(*column, b"".join(parts), data_at, codec_number, encodings, rows, raw, statistics)
 
 
 def _signed(integers: Any) -> Any:
@@ -215,7 +283,18 @@ def _by_dictionary(words: int, codes: Any) -> bytes:
     return bytes([width]) + (varint(len(codes) << 1) + b"\0" if words == 1 else _packed(codes, width))
 
 
-def coded(texts: pl.Series) -> Words:
+def coded(texts: pl.Series) -> Coded:
+    """A column of few different texts."""
+    there = known(texts)
+    words, codes = _told_apart(texts if there is None else texts.drop_nulls())
+    if there is not None:
+        spread = np.full(texts.len(), len(words), np.uint16)
+        spread[there] = codes
+        codes = spread
+    return Coded(words, np.array([*range(len(words)), NOTHING], np.uint16), codes)
+
+
+def _told_apart(texts: pl.Series) -> tuple[list[str], Any]:
     """The different texts in ascending order, and for each of ``texts`` its place there."""
     words: list[str] = []
     rest = texts

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from stream.audit.columns import NOTHING, Coded
 from stream.audit.inside import known
 from stream.batch import ROW, Outcome
 from stream.native import array, series
@@ -40,13 +41,12 @@ class Fates:
         nulls = len(there) - int(np.count_nonzero(there))
         return series(name, array(pa.string_view(), len(told), np.packbits(there, bitorder="little"), told, *data, nulls=nulls))
 
-    def coded(self, name: str) -> tuple[list[str], Any]:
-        """The different texts of a column in ascending order, and the place of each record's that is not null."""
+    def coded(self, name: str) -> Coded:
+        """The same by number."""
         texts = self.kinds[name].to_list()
         words = sorted({text for text in texts if text is not None})
-        places = np.array([len(words) if text is None else words.index(text) for text in texts], np.uint16)
-        codes = places[self.codes]
-        return words, codes if None not in texts else codes[codes < len(words)]
+        places = np.array([NOTHING if text is None else words.index(text) for text in texts], np.uint16)
+        return Coded(words, places, self.codes)
 
     def counts(self) -> dict[str, int]:
         """Records by outcome."""

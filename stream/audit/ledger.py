@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stream.audit import context
-from stream.audit.columns import parquet
+from stream.audit.columns import Column, coded, parquet
 from stream.audit.fates import COLUMNS, Fates, fates_of
 from stream.audit.inside import lengths
 from stream.audit.set_hash import SetHash
@@ -263,8 +263,10 @@ def _spread(values: pl.Series, at: Any, records: int) -> pl.Series:
 
 
 def _write(segment: Segment) -> bytes:
-    few = {name: segment.fates.coded(name) if segment.fates else None for name in COLUMNS}
-    return parquet(segment.frame, {**few, "first_shard": None}, {_KEY: msgspec.json.encode(segment.header, order="sorted")})
+    frame, fates = segment.frame, segment.fates
+    columns: dict[str, Column] = {name: coded(frame[name]) if name == "first_shard" else frame[name] for name in frame.columns}
+    columns |= {name: fates.coded(name) if fates else coded(frame[name]) for name in COLUMNS}
+    return parquet(columns, frame.height, {_KEY: msgspec.json.encode(segment.header, order="sorted")})
 
 
 def _counts(outcomes: pl.Series) -> dict[str, int]:
