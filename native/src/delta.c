@@ -58,8 +58,11 @@ static inline uint64_t zigzag(int64_t value) { return (uint64_t)value << 1 ^ (ui
 BLOCKS(int32_t, uint32_t, INT32_MAX)
 BLOCKS(int64_t, uint64_t, INT64_MAX)
 
+/* What so many integers take at most; also the zeros that fill up the last miniblock. */
+static size_t packed_most(size_t count, int wide) { return 1024 + count * (wide ? 9 : 5); }
+
 int delta_pack(blob_t *out, const void *values, size_t count, int wide) {
-    if (!blob_reserve(out, 1024 + count * (wide ? 9 : 5))) return 0; /* also for the zeros that fill up the last miniblock */
+    if (!blob_reserve(out, packed_most(count, wide))) return 0;
     uint8_t *at = out->data + out->size;
     at = varint(varint(varint(at, BLOCK), MINIBLOCKS), count);
     at = varint(at, zigzag(!count ? 0 : wide ? *(const int64_t *)values : *(const int32_t *)values));
@@ -109,26 +112,31 @@ static inline void rest_put(blob_t *out, const uint8_t *rest, size_t size, const
 }
 
 int texts_pack(const views_t *texts, blob_t *out) {
-    size_t rows = (size_t)texts->rows, before = 0;
+    size_t rows = (size_t)texts->rows, before = 0, begin = out->size, gap = 2 * packed_most(rows, 0);
     int32_t *prefixes = malloc((rows + 1) * 2 * sizeof *prefixes), *rests = prefixes + rows;
-    blob_t all = {0};
-    int made = prefixes != NULL && blob_reserve(&all, rows * AT_A_TIME);
+    int made = prefixes != NULL && blob_reserve(out, gap + rows * AT_A_TIME);
     const uint8_t *limit, *last = NULL;
+    /* Rests are written where they lie behind what comes before them, and moved to it in the end. */
+    out->size += gap;
     for (size_t row = 0; made && row < rows; row++) {
         size_t size;
         const uint8_t *text = views_at(texts, (Py_ssize_t)row, &size, &limit);
         size_t prefix = shared(text, last, size < before ? size : before);
         prefixes[row] = (int32_t)prefix;
         rests[row] = (int32_t)(size - prefix);
-        made = blob_reserve(&all, size - prefix + AT_A_TIME);
-        if (made) rest_put(&all, text + prefix, size - prefix, limit);
+        made = blob_reserve(out, size - prefix + AT_A_TIME);
+        if (made) rest_put(out, text + prefix, size - prefix, limit);
         before = size;
         last = text;
     }
-    made = made && delta_pack(out, prefixes, rows, 0) && delta_pack(out, rests, rows, 0) && blob_put(out, all.data, all.size);
-    blob_free(&all);
+    size_t size = out->size - begin - gap;
+    out->size = begin;
+    made = made && delta_pack(out, prefixes, rows, 0) && delta_pack(out, rests, rows, 0);
     free(prefixes);
-    return made;
+    if (!made) return 0;
+    memmove(out->data + out->size, out->data + begin + gap, size);
+    out->size += size;
+    return 1;
 }
 
 PyObject *kernel_delta_texts(PyObject *module, PyObject *args) {

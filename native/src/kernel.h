@@ -151,6 +151,8 @@ PyObject *kernel_gzip(PyObject *module, PyObject *args);
 PyObject *kernel_delta_integers(PyObject *module, PyObject *args);
 PyObject *kernel_delta_texts(PyObject *module, PyObject *args);
 PyObject *kernel_chunks(PyObject *module, PyObject *columns);
+PyObject *kernel_counted(PyObject *module, PyObject *args);
+PyObject *kernel_placed(PyObject *module, PyObject *args);
 PyObject *kernel_find(PyObject *module, PyObject *args);
 PyObject *kernel_characters(PyObject *module, PyObject *args);
 PyObject *kernel_record_ids(PyObject *module, PyObject *args);

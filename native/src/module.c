@@ -57,6 +57,13 @@ static PyMethodDef methods[] = {
      "    (2, codes, places)                                     RLE_DICTIONARY\n\n"
      "``validity``: a bitmap whose first bit is ``offset``, or None where nothing is null. ``codes``: uint16, a row each; ``places``: uint16, by\n"
      "code the place of its word in the dictionary, or 65535 for null. A column without values has levels alone."},
+    {"counted", kernel_counted, METH_VARARGS,
+     "counted(written, settled, records) -> int32 or None\n\n"
+     "How often each of so many records stands in ``written``, uint32. None unless ``settled`` has exactly those that do not, each once."},
+    {"placed", kernel_placed, METH_VARARGS,
+     "placed(rows, files, lines, records, first) -> (nulls, validity, file, line)\n\n"
+     "Where the first row of each of so many records lies, uint32 both; ``first`` is added to the file. ``rows``, uint32, says of which record\n"
+     "each row is: the first is the one that comes first if they are in ascending order, and else the one in the least file and line there."},
     {"find", kernel_find, METH_VARARGS,
      "find(views, buffers, word, quick) -> bytes\n\n"
      "The numbers (uint32) of the rows that hold the word. ``quick``: with AVX-512 if the processor has it."},

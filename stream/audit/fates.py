@@ -24,10 +24,14 @@ _KINDS: Final = pl.Schema(dict.fromkeys(COLUMNS, pl.String()))
 
 @dataclass(frozen=True, slots=True)
 class Fates:
-    """``kinds``: different outcomes, stages and reasons, each that of one record at least; ``codes``: for each record its row there."""
+    """``kinds``: different outcomes, stages and reasons, each that of one record at least; ``codes``: for each record its row there.
+
+    ``sizes``: how many records there are of each kind.
+    """
 
     kinds: pl.DataFrame
     codes: Any
+    sizes: list[int]
 
     def column(self, name: str) -> pl.Series:
         """``outcome``, ``stage`` or ``reason`` of each record."""
@@ -51,8 +55,7 @@ class Fates:
     def counts(self) -> dict[str, int]:
         """Records by outcome."""
         found: dict[str, int] = {}
-        counted = np.bincount(self.codes, minlength=self.kinds.height).tolist()
-        for label, count in zip(self.kinds["outcome"], counted, strict=True):
+        for label, count in zip(self.kinds["outcome"], self.sizes, strict=True):
             found[label] = found.get(label, 0) + count
         return dict(sorted(found.items()))
 
@@ -65,7 +68,8 @@ def fates_of(settled: pl.DataFrame, records: int) -> Fates:
     codes = np.zeros(records, np.uint16)
     if kinds:
         codes[settled[ROW].to_numpy()] = own + len(written)
-    return Fates(pl.DataFrame([*written, *labelled], schema=_KINDS, orient="row"), codes)
+    sizes = [records - settled.height] * len(written) + np.bincount(own, minlength=len(kinds)).tolist()
+    return Fates(pl.DataFrame([*written, *labelled], schema=_KINDS, orient="row"), codes, sizes)
 
 
 def told_apart(columns: list[pl.Series]) -> tuple[list[tuple[Any, ...]], Any]:

@@ -26,7 +26,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,8 +34,9 @@ from stream.audit import context
 from stream.audit.columns import Column, coded, parquet
 from stream.audit.fates import COLUMNS, Fates, fates_of
 from stream.audit.inside import lengths
+from stream.audit.placed import destinations, rows_written
 from stream.audit.set_hash import SetHash
-from stream.batch import ARRIVAL, ATTEMPT, DATA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch
+from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE, Batch
 from stream.contracts import Encoded, OutputFile, Transformed
 from stream.native import array, series
 
@@ -153,7 +153,7 @@ def make_segment(
     objects: list[LedgerObject] = []
     columns: list[pl.Series] = []
     for index, (target, encoded) in enumerate(placed.items()):
-        columns += _destinations(facts.height, index, encoded.placement, len(objects))
+        columns += destinations(facts.height, index, encoded.placement, len(objects))
         objects += [LedgerObject(target, file.key, file.rows, len(file.body), file.sha256) for file in encoded.files]
     header = Header(
         version=VERSION,
@@ -219,13 +219,7 @@ def _header(metadata: Mapping[bytes, bytes]) -> Header:
 
 def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> tuple[pl.DataFrame, Fates]:
     """Every column but destinations, one row per record of the batch."""
-    written = np.bincount(transformed.frame[ROW].to_numpy(), minlength=batch.rows)
-    places = transformed.settled[ROW].to_numpy()
-    ends = (written > 0) + np.bincount(places, minlength=len(written))
-    if len(ends) != batch.rows or (ends != 1).any():
-        known = f"{np.count_nonzero(written)} written and {len(places)} settled ones"
-        msg = f"{batch.rows} records were read, but {known} do not name each of them once"
-        raise ValueError(msg)
+    rows = rows_written(transformed, batch.rows)
     frame = batch.frame
     read = [
         frame[SEQUENCE].alias("seq"),
@@ -235,31 +229,8 @@ def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> tupl
     fates = fates_of(transformed.settled, batch.rows)
     told = [fates.column(name) for name in COLUMNS]
     producer = context.extract(frame[DATA], paths)
-    rows = pl.Series("rows", written.astype(np.int32))
-    size = pl.Series("bytes", lengths(frame[DATA]).astype(np.int32))
+    size = series("bytes", array(pa.int32(), batch.rows, None, lengths(frame[DATA]).astype("int32")))
     return pl.DataFrame([*read, *told, *producer, rows, size]), fates
-
-
-def _destinations(records: int, index: int, placement: pl.DataFrame, first: int) -> list[pl.Series]:
-    """``dest_<index>`` and ``row_<index>``: where the first row of each record lies."""
-    at = placement[ROW].to_numpy()
-    if not (at[1:] > at[:-1]).all():
-        ordered = placement if placement[ROW].is_sorted() else placement.sort(ROW, "file", "line")
-        placement = ordered.unique(ROW, keep="first", maintain_order=True)
-        at = placement[ROW].to_numpy()
-    found = ((f"dest_{index}", placement["file"].cast(pl.UInt32) + first), (f"row_{index}", placement["line"].cast(pl.Int32)))
-    return [_spread(values, at, records).alias(name) for name, values in found]
-
-
-def _spread(values: pl.Series, at: Any, records: int) -> pl.Series:
-    """``values`` at the places ``at`` of a column, which is null elsewhere."""
-    if len(at) == records:
-        return values
-    full = np.zeros(records, values.to_numpy().dtype)
-    there = np.zeros(records, np.bool_)
-    full[at], there[at] = values.to_numpy(), True
-    kind = pa.uint32() if values.dtype == pl.UInt32() else pa.int32()
-    return series("", array(kind, records, np.packbits(there, bitorder="little"), full, nulls=records - len(at)))
 
 
 def _write(segment: Segment) -> bytes:

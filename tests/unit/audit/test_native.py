@@ -14,13 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.audit import columns, context, ids, packing
+from stream.audit import columns, context, ids, packing, placed
 from stream.audit import set_hash as hashes
 from stream.audit.packing import Block, Compression, Request, compressed
+from stream.batch import ROW
+from stream.contracts import Transformed
 from stream.native import KERNEL, views
-from tests.unit.audit.test_ledger import ENDS, segment
+from tests.unit.audit.test_ledger import ENDS, PLACEMENT, segment
 
-PARTS = (columns, context, ids, packing, hashes)
+PARTS = (columns, context, ids, packing, placed, hashes)
 
 
 @contextmanager
@@ -129,6 +131,75 @@ def test_ledger_segments(ends):
 def test_integers(values):
     fast, slow = both(lambda: bytes(columns.delta_integers(values)))
     assert fast == slow
+
+
+INTEGERS = {pl.Int32: 2**31, pl.Int64: 2**63, pl.UInt32: 0, pl.UInt16: 0}
+
+
+def column_of(kind, rows):
+    if kind == pl.String:
+        values = st.one_of(st.text(max_size=40), st.integers(10**55, 10**55 + 500).map(str))
+    else:
+        most = 2**16 if kind == pl.UInt16 else 2**64 if kind == pl.Int64 else 2**32
+        values = st.one_of(st.integers(-INTEGERS[kind], most - INTEGERS[kind] - 1), st.integers(0, 3))
+    some, none = st.lists(values, min_size=rows, max_size=rows), st.just([None] * rows)
+    holes = st.lists(st.one_of(st.none(), values), min_size=rows, max_size=rows)
+    return st.one_of(some, holes, none).map(lambda drawn: pl.Series(drawn, dtype=kind))
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 300), st.integers(0, 20))
+def test_pages(data, rows, skipped):
+    drawn = {kind.__name__: data.draw(column_of(kind, rows + skipped))[skipped:] for kind in (pl.String, *INTEGERS)}
+    fast, slow = both(lambda: columns.parquet(drawn, rows, {}))
+    assert fast == slow
+    assert pl.read_parquet(fast).equals(pl.DataFrame(drawn), null_equal=True)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 600), st.sampled_from([1, 2, 3, 5, 17, 300, 40_000]), st.booleans(), st.integers(0, 2**32))
+def test_pages_of_few_different_texts(rows, kinds, some_null, seed):
+    dice = np.random.default_rng(seed)
+    texts = [f"{number:05}" for number in dice.integers(0, kinds, rows)]
+    column = pl.Series([None if some_null and dice.integers(0, 3) == 0 else text for text in texts], dtype=pl.String)
+    fast, slow = both(lambda: columns.parquet({"n": columns.coded(column)}, rows, {}))
+    assert fast == slow
+    assert pl.read_parquet(fast)["n"].equals(column, null_equal=True)
+
+
+placements = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3), st.integers(0, 2**31 - 1)), max_size=60)
+
+
+@given(placements, st.booleans(), st.integers(41, 60), st.integers(0, 9))
+def test_where_the_first_row_of_a_record_lies(rows, rising, records, first):
+    rows = sorted(rows, key=lambda row: row[0]) if rising else rows
+    placement = pl.DataFrame(rows, schema=PLACEMENT, orient="row")
+    fast, slow = both(lambda: [column.to_list() for column in placed.destinations(records, 1, placement, first)])
+    assert fast == slow
+    order = [row for row, _, _ in rows]
+    considered = rows if order == sorted(order) else sorted(rows)
+    firsts = {row: (file + first, line) for row, file, line in reversed(considered)}
+    assert fast == [[firsts.get(record, (None, None))[part] for record in range(records)] for part in (0, 1)]
+
+
+@given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 45), max_size=3), st.lists(st.integers(0, 45), max_size=3))
+def test_rows_of_each_record(counts, more, others):
+    written = [record for record, count in enumerate(counts) for _ in range(count)] + more
+    settled = [record for record, count in enumerate(counts) if not count] + others
+    made = Transformed(pl.DataFrame({ROW: written}, schema={ROW: pl.UInt32}), pl.DataFrame({ROW: settled}, schema={ROW: pl.UInt32}), 0)
+
+    def rows():
+        try:
+            return placed.rows_written(made, len(counts)).to_list()
+        except ValueError as error:
+            return str(error)
+
+    fast, slow = both(rows)
+    assert fast == slow
+    exact = {*written, *settled} == {*range(len(counts))} and len(settled) == len({*settled} - {*written})
+    assert isinstance(fast, list) == exact
+    if exact:
+        assert fast == [written.count(record) for record in range(len(counts))]
 
 
 words = st.sampled_from([b'"traceparent"', b'"tp"', b'"x"', b'"tracepar', b"traceparent", b'ep"'])
