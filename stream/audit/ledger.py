@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -45,6 +46,8 @@ NAME: Final = "ledger"
 VERSION: Final = 1
 _KEY: Final = b"stream.ledger"
 _COLUMNS: Final = ("seq", "sub", "arrival_ms", "outcome", "stage", "reason", "trace_id", "parent_id", "rows", "bytes")
+_CODED: Final = frozenset((*COLUMNS, "first_shard"))
+_TOLD_AT: Final = _COLUMNS.index(COLUMNS[0])
 _FIRST_READ: Final = {SHARD: "first_shard", SEQUENCE: "first_seq", SUBSEQUENCE: "first_sub", ATTEMPT: "attempt"}
 
 
@@ -100,13 +103,26 @@ class SegmentError(ValueError):
     """The bytes are no ledger segment this version can read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Segment:
-    """A segment in memory; ``frame`` has one row per record in stream order. ``fates`` says some of it again, where it is known."""
+    """A segment in memory; ``rows`` has one row per record in stream order, without the columns that ``fates`` tells, if it is there."""
 
     header: Header
-    frame: pl.DataFrame
+    rows: pl.DataFrame
     fates: Fates | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """``rows`` with all columns; those of ``fates`` are laid out when they are first asked for."""
+        if self.fates is None:
+            return self.rows
+        columns = self.rows.get_columns()
+        return pl.DataFrame([*columns[:_TOLD_AT], *(self.fates.column(name) for name in COLUMNS), *columns[_TOLD_AT:]])
+
+    @property
+    def size(self) -> int:
+        """Bytes of ``frame``."""
+        return int(self.rows.estimated_size()) + (self.fates.size if self.fates is not None else 0)
 
     def problems(self) -> list[str]:
         """Everything in which the rows and the header disagree; empty for a segment as it was written."""
@@ -149,7 +165,8 @@ def make_segment(
     Raises:
         ValueError: ``transformed`` does not name each record of ``batch`` exactly once.
     """
-    facts, fates = _facts(batch, transformed, paths)
+    facts = _facts(batch, transformed, paths)
+    fates = fates_of(transformed.settled, batch.rows)
     objects: list[LedgerObject] = []
     columns: list[pl.Series] = []
     for index, (target, encoded) in enumerate(placed.items()):
@@ -217,8 +234,8 @@ def _header(metadata: Mapping[bytes, bytes]) -> Header:
         raise SegmentError(msg) from error
 
 
-def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> tuple[pl.DataFrame, Fates]:
-    """Every column but destinations, one row per record of the batch."""
+def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> pl.DataFrame:
+    """Every column but fates and destinations, one row per record of the batch."""
     rows = rows_written(transformed, batch.rows)
     frame = batch.frame
     read = [
@@ -226,18 +243,18 @@ def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> tupl
         frame[SUBSEQUENCE].alias("sub"),
         frame[ARRIVAL].cast(pl.Int64).alias("arrival_ms"),
     ]
-    fates = fates_of(transformed.settled, batch.rows)
-    told = [fates.column(name) for name in COLUMNS]
     producer = context.extract(frame[DATA], paths)
     size = series("bytes", array(pa.int32(), batch.rows, None, lengths(frame[DATA]).astype("int32")))
-    return pl.DataFrame([*read, *told, *producer, rows, size]), fates
+    return pl.DataFrame([*read, *producer, rows, size])
 
 
 def _write(segment: Segment) -> bytes:
-    frame, fates = segment.frame, segment.fates
-    columns: dict[str, Column] = {name: coded(frame[name]) if name == "first_shard" else frame[name] for name in frame.columns}
-    columns |= {name: fates.coded(name) if fates else coded(frame[name]) for name in COLUMNS}
-    return parquet(columns, frame.height, {_KEY: msgspec.json.encode(segment.header, order="sorted")})
+    rows, fates = segment.rows, segment.fates
+    given: dict[str, Column] = {column.name: coded(column) if column.name in _CODED else column for column in rows.get_columns()}
+    if fates is not None:
+        given |= {name: fates.coded(name) for name in COLUMNS}
+    ordered = {name: given.pop(name) for name in _COLUMNS} | given
+    return parquet(ordered, rows.height, {_KEY: msgspec.json.encode(segment.header, order="sorted")})
 
 
 def _counts(outcomes: pl.Series) -> dict[str, int]:

@@ -66,7 +66,7 @@ def named(numbers, subs):
 def one_by_one_and_abreast(frame):
     """What the kernel makes of records one by one, and of eight at a time where the processor can do that."""
     given = (*views(frame["seq"]), frame["sub"].to_numpy())
-    for quick in (False, True):
+    for quick in (False, True) if KERNEL is not None else ():
         made = KERNEL.record_ids(*given, (1, 2, 3, 4), quick)
         yield KERNEL.set_hash(*given, quick), made and tuple(map(bytes, made))
 
@@ -81,10 +81,11 @@ runs = st.lists(st.tuples(lengths, st.integers(0, 10**72), st.lists(st.integers(
 @given(runs, st.integers(0, 2**32 - 1))
 def test_records_abreast(numbers, sub):
     frame = named(numbers, [(sub + row) % 2**32 for row in range(len(numbers))])
-    single, abreast = one_by_one_and_abreast(frame)
-    assert single == abreast
     with ordinary():
-        assert hashes.SetHash.of(frame["seq"], frame["sub"]).value == single[0][0] << 64 | single[0][1]
+        wanted = hashes.SetHash.of(frame["seq"], frame["sub"]).value
+    made = list(one_by_one_and_abreast(frame))
+    assert made[:1] == made[1:]
+    assert all(high << 64 | low == wanted for (high, low), _ in made)
 
 
 @given(st.integers(8, 30), st.data())
@@ -92,7 +93,7 @@ def test_a_character_that_is_no_digit_is_seen_wherever_it_stands(rows, data):
     numbers = [str(10**55 + row) for row in range(rows)]
     row, place = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, 55))
     numbers[row] = numbers[row][:place] + data.draw(st.sampled_from("/:a- \x7f")) + numbers[row][place + 1 :]
-    assert list(one_by_one_and_abreast(named(numbers, [0] * rows))) == [(None, None)] * 2
+    assert {*one_by_one_and_abreast(named(numbers, [0] * rows))} <= {(None, None)}
 
 
 @pytest.mark.parametrize("wrong", ["12a", "-1", "1" * 8 + ":" + "1" * 9, "1" * 73 + "x"])
@@ -216,7 +217,7 @@ words = st.sampled_from([b'"traceparent"', b'"tp"', b'"x"', b'"tracepar', b"trac
 def test_payloads_that_carry_a_trace_context(payloads, skipped):
     column = pl.Series(payloads, dtype=pl.Binary)[skipped:]
     fast, slow = both(lambda: context._holding(column, ["tp", "traceparent"]).to_list())
-    for word in (b'"tp"', b'"traceparent"', b"x"):
+    for word in (b'"tp"', b'"traceparent"', b"x") if KERNEL is not None else ():
         assert bytes(KERNEL.find(*views(column), word, False)) == bytes(KERNEL.find(*views(column), word, True))
     assert fast == slow == [at for at, body in enumerate(payloads[skipped:]) if b'"tp"' in body or b'"traceparent"' in body]
 
