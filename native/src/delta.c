@@ -1,5 +1,5 @@
 /* DELTA_BINARY_PACKED and DELTA_BYTE_ARRAY as Parquet defines them, in blocks of 128 values and four miniblocks; see
-   stream/audit/columns.py, which makes the same bytes. */
+   stream/audit/delta.py, which makes the same bytes. */
 
 #include "delta.h"
 
@@ -71,26 +71,6 @@ int delta_pack(blob_t *out, const void *values, size_t count, int wide) {
     return 1;
 }
 
-PyObject *kernel_delta_integers(PyObject *module, PyObject *args) {
-    (void)module;
-    Py_buffer values;
-    int width, made;
-    blob_t out = {0};
-    if (!PyArg_ParseTuple(args, "y*i", &values, &width)) return NULL;
-    if ((width != 4 && width != 8) || values.len % width) {
-        PyBuffer_Release(&values);
-        PyErr_SetString(PyExc_ValueError, "integers have four or eight bytes");
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    made = delta_pack(&out, values.buf, (size_t)(values.len / width), width == 8);
-    Py_END_ALLOW_THREADS
-    PyBuffer_Release(&values);
-    PyObject *result = made ? blob_take(&out) : PyErr_NoMemory();
-    blob_free(&out);
-    return result;
-}
-
 static size_t shared(const uint8_t *one, const uint8_t *two, size_t size) {
     size_t place = 0;
     for (uint64_t a, b; place + 8 <= size; place += 8) {
@@ -137,20 +117,4 @@ int texts_pack(const views_t *texts, blob_t *out) {
     memmove(out->data + out->size, out->data + begin + gap, size);
     out->size += size;
     return 1;
-}
-
-PyObject *kernel_delta_texts(PyObject *module, PyObject *args) {
-    (void)module;
-    PyObject *views, *buffers;
-    views_t texts;
-    blob_t out = {0};
-    int made;
-    if (!PyArg_ParseTuple(args, "OO", &views, &buffers) || !views_open(&texts, views, buffers)) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    made = texts_pack(&texts, &out);
-    Py_END_ALLOW_THREADS
-    views_close(&texts);
-    PyObject *result = made ? blob_take(&out) : PyErr_NoMemory();
-    blob_free(&out);
-    return result;
 }

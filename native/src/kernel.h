@@ -148,8 +148,6 @@ PyObject *kernel_avro(PyObject *module, PyObject *args);
 PyObject *kernel_protobuf_plan(PyObject *module, PyObject *spec);
 PyObject *kernel_protobuf(PyObject *module, PyObject *args);
 PyObject *kernel_gzip(PyObject *module, PyObject *args);
-PyObject *kernel_delta_integers(PyObject *module, PyObject *args);
-PyObject *kernel_delta_texts(PyObject *module, PyObject *args);
 PyObject *kernel_chunks(PyObject *module, PyObject *columns);
 PyObject *kernel_counted(PyObject *module, PyObject *args);
 PyObject *kernel_placed(PyObject *module, PyObject *args);

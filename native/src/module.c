@@ -46,9 +46,6 @@ static PyMethodDef methods[] = {
      "record_ids(views, buffers, subsequences, seeds, quick) -> (traces, spans) or None\n\n"
      "Ids of records as stream/audit/ids.py defines them, 16 and 8 bytes each. ``seeds``: of the two lanes and of the application.\n"
      "``quick``: with AVX-512 if the processor has it. None where a sequence number is not of 1 to 72 digits."},
-    {"delta_integers", kernel_delta_integers, METH_VARARGS,
-     "delta_integers(values, width) -> bytes\n\nIntegers of ``width`` (4 or 8) bytes as Parquet's DELTA_BINARY_PACKED."},
-    {"delta_texts", kernel_delta_texts, METH_VARARGS, "delta_texts(views, buffers) -> bytes\n\nThe texts as Parquet's DELTA_BYTE_ARRAY."},
     {"chunks", (PyCFunction)kernel_chunks, METH_O,
      "chunks(columns) -> tuple of (page, nulls, least, greatest)\n\n"
      "Data pages of optional columns of Parquet, not compressed: definition levels and values. Of a tuple of columns each is one of\n\n"
