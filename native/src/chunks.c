@@ -96,14 +96,14 @@ static const void *integers_of(chunk_t *chunk) {
         chunk->greatest = (int64_t)greatest;                            \
     } while (0)
 
-static int integers_put(chunk_t *chunk) {
+static int integers_put(chunk_t *chunk, int quick) {
     const void *all = integers_of(chunk);
     size_t count = chunk->there;
     if (all == NULL) return 0;
     if (chunk->width == 8) EXTREMES(int64_t);
     else if (chunk->is_signed) EXTREMES(int32_t);
     else EXTREMES(uint32_t);
-    return delta_pack(&chunk->page, all, count, chunk->width == 8);
+    return delta_pack(&chunk->page, all, count, chunk->width == 8, quick);
 }
 
 /* Places of words, each in 1, 2, 4, 8 or 16 bits; those that are there stand one behind the other. */
@@ -158,13 +158,14 @@ static int coded_bits(chunk_t *chunk, const uint16_t *places) {
 
 enum { NO_MEMORY, MADE, MISFIT };
 
-static int page_made(chunk_t *chunk) {
+static int page_made(chunk_t *chunk, int quick) {
     const uint16_t *places = chunk->places.buf;
     if (!(chunk->form == CODES ? coded_bits(chunk, places) : bits_of(chunk))) return NO_MEMORY;
     if (chunk->form == TEXTS && (size_t)chunk->texts.rows != chunk->there) return MISFIT;
     if (!levels_put(chunk)) return NO_MEMORY;
     if (!chunk->there) return MADE;
-    return chunk->form == INTEGERS ? integers_put(chunk) : chunk->form == CODES ? places_put(chunk, places) : texts_pack(&chunk->texts, &chunk->page);
+    if (chunk->form == INTEGERS) return integers_put(chunk, quick);
+    return chunk->form == CODES ? places_put(chunk, places) : texts_pack(&chunk->texts, &chunk->page, quick);
 }
 
 static void chunk_close(chunk_t *chunk) {
@@ -237,9 +238,11 @@ static PyObject *chunk_told(chunk_t *chunk) {
     return Py_BuildValue("NnLL", page, nulls, (long long)chunk->least, (long long)chunk->greatest);
 }
 
-PyObject *kernel_chunks(PyObject *module, PyObject *specs) {
+PyObject *kernel_chunks(PyObject *module, PyObject *args) {
     (void)module;
-    if (!PyTuple_Check(specs)) return PyErr_Format(PyExc_TypeError, "columns are a tuple");
+    PyObject *specs;
+    int quick;
+    if (!PyArg_ParseTuple(args, "O!p", &PyTuple_Type, &specs, &quick)) return NULL;
     Py_ssize_t count = PyTuple_Size(specs), opened = 0;
     chunk_t *chunks = calloc((size_t)count + 1, sizeof *chunks);
     PyObject *result = NULL;
@@ -251,7 +254,7 @@ PyObject *kernel_chunks(PyObject *module, PyObject *specs) {
         goto end;
     }
     Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t place = 0; place < count && made == MADE; place++) made = page_made(chunks + place);
+    for (Py_ssize_t place = 0; place < count && made == MADE; place++) made = page_made(chunks + place, quick);
     Py_END_ALLOW_THREADS
     if (made != MADE) {
         if (made == NO_MEMORY) PyErr_NoMemory();

@@ -8,8 +8,8 @@ enum { BLOCK = 128, MINIBLOCKS = 4, MINIBLOCK = BLOCK / MINIBLOCKS };
 static inline uint64_t zigzag(int64_t value) { return (uint64_t)value << 1 ^ (uint64_t)(value >> 63); }
 
 /* A miniblock's values in ``width`` bits each, the first one lowest. */
-#define PACK(kind)                                                                  \
-    static uint8_t *pack_##kind(uint8_t *out, const kind *values, unsigned width) { \
+#define PACK(name, kind)                                                            \
+    static uint8_t *pack_##name(uint8_t *out, const kind *values, unsigned width) { \
         uint64_t bits = 0;                                                          \
         unsigned waiting = 0;                                                       \
         for (int place = 0; place < MINIBLOCK && width; place++) {                  \
@@ -25,10 +25,9 @@ static inline uint64_t zigzag(int64_t value) { return (uint64_t)value << 1 ^ (ui
         return out + waiting / 8;                                                   \
     }
 
-/* All values in blocks, once for each width: of the narrow ones the compiler takes four at a time. */
-#define BLOCKS(kind, whole, most)                                                        \
-    PACK(whole)                                                                          \
-    static uint8_t *blocks_##whole(uint8_t *at, const whole *values, size_t count) {     \
+/* All values in blocks. */
+#define BLOCKS(name, kind, whole, most)                                                  \
+    static uint8_t *blocks_##name(uint8_t *at, const whole *values, size_t count) {      \
         for (size_t first = 1; first < count; first += BLOCK) {                          \
             whole deltas[BLOCK];                                                         \
             size_t size = count - first < BLOCK ? count - first : BLOCK;                 \
@@ -49,24 +48,57 @@ static inline uint64_t zigzag(int64_t value) { return (uint64_t)value << 1 ^ (ui
                 whole all = 0;                                                           \
                 for (int place = 0; place < MINIBLOCK; place++) all |= part[place];      \
                 widths[mini] = all ? (uint8_t)(64 - __builtin_clzll(all)) : 0;           \
-                if (all) at = pack_##whole(at, part, widths[mini]);                      \
+                if (all) at = pack_##name(at, part, widths[mini]);                       \
             }                                                                            \
         }                                                                                \
         return at;                                                                       \
     }
 
-BLOCKS(int32_t, uint32_t, INT32_MAX)
-BLOCKS(int64_t, uint64_t, INT64_MAX)
+PACK(narrow, uint32_t)
+BLOCKS(narrow, int32_t, uint32_t, INT32_MAX)
+PACK(broad, uint64_t)
+BLOCKS(broad, int64_t, uint64_t, INT64_MAX)
+
+typedef uint8_t *(*blocks_t)(uint8_t *at, const uint32_t *values, size_t count);
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+/* The same with more values at a time: eight of up to eight bits each become as many bytes as one has bits. */
+__attribute__((target("avx512f,avx512bw,bmi2"))) static inline uint8_t *pack_wide(uint8_t *out, const uint32_t *values, unsigned width) {
+    if (width > 8) return pack_narrow(out, values, width);
+    const uint64_t kept = 0x0101010101010101U * ((1U << width) - 1);
+    for (int place = 0; place < MINIBLOCK; place += 16) {
+        uint64_t bytes[2];
+        _mm_storeu_si128((__m128i *)(void *)bytes, _mm512_cvtepi32_epi8(_mm512_loadu_si512(values + place)));
+        for (int half = 0; half < 2; half++, out += width) {
+            uint64_t bits = _pext_u64(bytes[half], kept);
+            memcpy(out, &bits, 8);
+        }
+    }
+    return out;
+}
+
+__attribute__((target("avx512f,avx512bw,bmi2"))) BLOCKS(wide, int32_t, uint32_t, INT32_MAX)
+
+static blocks_t blocks_best(void) {
+    int has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("bmi2");
+    return has ? blocks_wide : blocks_narrow;
+}
+#else
+static blocks_t blocks_best(void) { return blocks_narrow; }
+#endif
 
 /* What so many integers take at most; also the zeros that fill up the last miniblock. */
 static size_t packed_most(size_t count, int wide) { return 1024 + count * (wide ? 9 : 5); }
 
-int delta_pack(blob_t *out, const void *values, size_t count, int wide) {
+int delta_pack(blob_t *out, const void *values, size_t count, int wide, int quick) {
+    const blocks_t blocks = quick ? blocks_best() : blocks_narrow;
     if (!blob_reserve(out, packed_most(count, wide))) return 0;
     uint8_t *at = out->data + out->size;
     at = varint(varint(varint(at, BLOCK), MINIBLOCKS), count);
     at = varint(at, zigzag(!count ? 0 : wide ? *(const int64_t *)values : *(const int32_t *)values));
-    at = wide ? blocks_uint64_t(at, values, count) : blocks_uint32_t(at, values, count);
+    at = wide ? blocks_broad(at, values, count) : blocks(at, values, count);
     out->size = (size_t)(at - out->data);
     return 1;
 }
@@ -91,7 +123,7 @@ static inline void rest_put(blob_t *out, const uint8_t *rest, size_t size, const
     out->size += size;
 }
 
-int texts_pack(const views_t *texts, blob_t *out) {
+int texts_pack(const views_t *texts, blob_t *out, int quick) {
     size_t rows = (size_t)texts->rows, before = 0, begin = out->size, gap = 2 * packed_most(rows, 0);
     int32_t *prefixes = malloc((rows + 1) * 2 * sizeof *prefixes), *rests = prefixes + rows;
     int made = prefixes != NULL && blob_reserve(out, gap + rows * AT_A_TIME);
@@ -111,7 +143,7 @@ int texts_pack(const views_t *texts, blob_t *out) {
     }
     size_t size = out->size - begin - gap;
     out->size = begin;
-    made = made && delta_pack(out, prefixes, rows, 0) && delta_pack(out, rests, rows, 0);
+    made = made && delta_pack(out, prefixes, rows, 0, quick) && delta_pack(out, rests, rows, 0, quick);
     free(prefixes);
     if (!made) return 0;
     memmove(out->data + out->size, out->data + begin + gap, size);

@@ -46,14 +46,15 @@ static PyMethodDef methods[] = {
      "record_ids(views, buffers, subsequences, seeds, quick) -> (traces, spans) or None\n\n"
      "Ids of records as stream/audit/ids.py defines them, 16 and 8 bytes each. ``seeds``: of the two lanes and of the application.\n"
      "``quick``: with AVX-512 if the processor has it. None where a sequence number is not of 1 to 72 digits."},
-    {"chunks", (PyCFunction)kernel_chunks, METH_O,
-     "chunks(columns) -> tuple of (page, nulls, least, greatest)\n\n"
+    {"chunks", kernel_chunks, METH_VARARGS,
+     "chunks(columns, quick) -> tuple of (page, nulls, least, greatest)\n\n"
      "Data pages of optional columns of Parquet, not compressed: definition levels and values. Of a tuple of columns each is one of\n\n"
      "    (0, rows, validity, offset, integers, width, signed)   DELTA_BINARY_PACKED; the bounds are those of these\n"
      "    (1, rows, validity, offset, views, buffers)            DELTA_BYTE_ARRAY of the texts that are not null\n"
      "    (2, codes, places)                                     RLE_DICTIONARY\n\n"
      "``validity``: a bitmap whose first bit is ``offset``, or None where nothing is null. ``codes``: uint16, a row each; ``places``: uint16, by\n"
-     "code the place of its word in the dictionary, or 65535 for null. A column without values has levels alone."},
+     "code the place of its word in the dictionary, or 65535 for null. A column without values has levels alone. ``quick``: with AVX-512 if the\n"
+     "processor has it."},
     {"counted", kernel_counted, METH_VARARGS,
      "counted(written, settled, records) -> int32 or None\n\n"
      "How often each of so many records stands in ``written``, uint32. None unless ``settled`` has exactly those that do not, each once."},

@@ -213,7 +213,7 @@ def _fixed(value: int, width: int) -> bytes:
 def _pages(columns: Sequence[Column]) -> list[_Page]:
     if KERNEL is None:
         return [_page(column) for column in columns]
-    return [_Page(memoryview(body), *told) for body, *told in KERNEL.chunks(tuple(_given(column) for column in columns))]
+    return [_Page(memoryview(body), *told) for body, *told in KERNEL.chunks(tuple(_given(column) for column in columns), True)]
 
 
 def _given(column: Column) -> tuple[Any, ...]:

@@ -74,6 +74,14 @@ def segment(ends=ENDS, files=2):
     return encode_segment(make_segment(UNIT, batch(len(ends)), made, placed), "stem")
 
 
+def test_a_segment_knows_its_size_before_all_of_its_columns_are_there():
+    made = transformed(ENDS * 1000)
+    whole = make_segment(UNIT, batch(6000), made, {"lake": spread("lake", made.frame, 1)})
+    size = whole.size
+    assert 0.95 < size / whole.frame.estimated_size() < 1.05
+    assert whole.frame is whole.frame
+
+
 def test_the_file_gives_back_the_segment_it_was_made_of():
     made = transformed(ENDS)
     placed = {"lake": spread("lake", made.frame, 2), "rejects": rejected(made.settled)}

@@ -141,6 +141,9 @@ def test_pages(data, rows, skipped):
     fast, slow = both(lambda: columns.parquet(drawn, rows, {}))
     assert fast == slow
     assert pl.read_parquet(fast).equals(pl.DataFrame(drawn), null_equal=True)
+    given = tuple(columns._given(column) for column in drawn.values())
+    if KERNEL is not None:
+        assert [bytes(page) for page, *_ in KERNEL.chunks(given, False)] == [bytes(page) for page, *_ in KERNEL.chunks(given, True)]
 
 
 @settings(deadline=None)
