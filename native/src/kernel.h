@@ -151,6 +151,7 @@ PyObject *kernel_gzip(PyObject *module, PyObject *args);
 PyObject *kernel_chunks(PyObject *module, PyObject *args);
 PyObject *kernel_counted(PyObject *module, PyObject *args);
 PyObject *kernel_placed(PyObject *module, PyObject *args);
+PyObject *kernel_varints(PyObject *module, PyObject *args);
 PyObject *kernel_find(PyObject *module, PyObject *args);
 PyObject *kernel_characters(PyObject *module, PyObject *args);
 PyObject *kernel_record_ids(PyObject *module, PyObject *args);

@@ -18,9 +18,6 @@ COLUMNS: Final = ("outcome", "stage", "reason")
 ONE_BY_ONE: Final = 8
 """Different rows that are looked for one by one; a few comparisons cost less than a table of hashes."""
 
-VIEW: Final = 16
-"""Bytes of a text in a column, beside those that are the same for all of its kind."""
-
 _LABELS: Final = {outcome.value: outcome.label for outcome in Outcome}
 _KINDS: Final = pl.Schema(dict.fromkeys(COLUMNS, pl.String()))
 
@@ -47,11 +44,6 @@ class Fates:
         there = np.array([text is not None for text in texts])[self.codes]
         nulls = len(there) - int(np.count_nonzero(there))
         return series(name, array(pa.string_view(), len(told), np.packbits(there, bitorder="little"), told, *data, nulls=nulls))
-
-    @property
-    def size(self) -> int:
-        """Bytes of the three columns, laid out."""
-        return len(COLUMNS) * VIEW * len(self.codes)
 
     def coded(self, name: str) -> Coded:
         """The same by number."""

@@ -121,8 +121,8 @@ class Segment:
 
     @property
     def size(self) -> int:
-        """Bytes of ``frame``."""
-        return int(self.rows.estimated_size()) + (self.fates.size if self.fates is not None else 0)
+        """Bytes of it as long as ``frame`` was not asked for."""
+        return int(self.rows.estimated_size()) + (self.fates.codes.nbytes if self.fates is not None else 0)
 
     def problems(self) -> list[str]:
         """Everything in which the rows and the header disagree; empty for a segment as it was written."""
