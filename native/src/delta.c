@@ -1,89 +1,106 @@
 /* DELTA_BINARY_PACKED and DELTA_BYTE_ARRAY as Parquet defines them, in blocks of 128 values and four miniblocks; see
-   stream/audit/columns.py, which makes the same bytes. */
+   stream/audit/delta.py, which makes the same bytes. */
 
-#include "kernel.h"
+#include "delta.h"
 
 enum { BLOCK = 128, MINIBLOCKS = 4, MINIBLOCK = BLOCK / MINIBLOCKS };
-
-static inline uint8_t *varint(uint8_t *out, uint64_t value) {
-    for (; value > 0x7F; value >>= 7) *out++ = (uint8_t)(value | 0x80);
-    *out++ = (uint8_t)value;
-    return out;
-}
 
 static inline uint64_t zigzag(int64_t value) { return (uint64_t)value << 1 ^ (uint64_t)(value >> 63); }
 
 /* A miniblock's values in ``width`` bits each, the first one lowest. */
-static uint8_t *pack(uint8_t *out, const uint64_t *values, unsigned width) {
-    uint64_t bits = 0;
-    unsigned waiting = 0;
-    for (int place = 0; place < MINIBLOCK && width; place++) {
-        bits |= values[place] << waiting;
-        waiting += width;
-        if (waiting < 64) continue;
-        memcpy(out, &bits, 8);
-        out += 8;
-        waiting -= 64;
-        bits = waiting ? values[place] >> (width - waiting) : 0;
+#define PACK(name, kind)                                                            \
+    static uint8_t *pack_##name(uint8_t *out, const kind *values, unsigned width) { \
+        uint64_t bits = 0;                                                          \
+        unsigned waiting = 0;                                                       \
+        for (int place = 0; place < MINIBLOCK && width; place++) {                  \
+            bits |= (uint64_t)values[place] << waiting;                             \
+            waiting += width;                                                       \
+            if (waiting < 64) continue;                                             \
+            memcpy(out, &bits, 8);                                                  \
+            out += 8;                                                               \
+            waiting -= 64;                                                          \
+            bits = waiting ? (uint64_t)values[place] >> (width - waiting) : 0;      \
+        }                                                                           \
+        memcpy(out, &bits, 8);                                                      \
+        return out + waiting / 8;                                                   \
     }
-    memcpy(out, &bits, 8);
-    return out + waiting / 8;
+
+/* All values in blocks. */
+#define BLOCKS(name, kind, whole, most)                                                  \
+    static uint8_t *blocks_##name(uint8_t *at, const whole *values, size_t count) {      \
+        for (size_t first = 1; first < count; first += BLOCK) {                          \
+            whole deltas[BLOCK];                                                         \
+            size_t size = count - first < BLOCK ? count - first : BLOCK;                 \
+            const whole *own = values + first;                                           \
+            kind least = most;                                                           \
+            for (size_t place = 0; place < size; place++) {                              \
+                kind delta = (kind)(own[place] - own[place - 1]);                        \
+                deltas[place] = (whole)delta;                                            \
+                least = delta < least ? delta : least;                                   \
+            }                                                                            \
+            for (size_t place = 0; place < size; place++) deltas[place] -= (whole)least; \
+            memset(deltas + size, 0, (BLOCK - size) * sizeof *deltas);                   \
+            at = varint(at, zigzag(least));                                              \
+            uint8_t *widths = at;                                                        \
+            at += MINIBLOCKS;                                                            \
+            for (int mini = 0; mini < MINIBLOCKS; mini++) {                              \
+                const whole *part = deltas + mini * MINIBLOCK;                           \
+                whole all = 0;                                                           \
+                for (int place = 0; place < MINIBLOCK; place++) all |= part[place];      \
+                widths[mini] = all ? (uint8_t)(64 - __builtin_clzll(all)) : 0;           \
+                if (all) at = pack_##name(at, part, widths[mini]);                       \
+            }                                                                            \
+        }                                                                                \
+        return at;                                                                       \
+    }
+
+PACK(narrow, uint32_t)
+BLOCKS(narrow, int32_t, uint32_t, INT32_MAX)
+PACK(broad, uint64_t)
+BLOCKS(broad, int64_t, uint64_t, INT64_MAX)
+
+typedef uint8_t *(*blocks_t)(uint8_t *at, const uint32_t *values, size_t count);
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+/* The same with more values at a time: eight of up to eight bits each become as many bytes as one has bits. */
+__attribute__((target("avx512f,avx512bw,bmi2"))) static inline uint8_t *pack_wide(uint8_t *out, const uint32_t *values, unsigned width) {
+    if (width > 8) return pack_narrow(out, values, width);
+    const uint64_t kept = 0x0101010101010101U * ((1U << width) - 1);
+    for (int place = 0; place < MINIBLOCK; place += 16) {
+        uint64_t bytes[2];
+        _mm_storeu_si128((__m128i *)(void *)bytes, _mm512_cvtepi32_epi8(_mm512_loadu_si512(values + place)));
+        for (int half = 0; half < 2; half++, out += width) {
+            uint64_t bits = _pext_u64(bytes[half], kept);
+            memcpy(out, &bits, 8);
+        }
+    }
+    return out;
 }
 
-/* Integers of four or eight bytes appended to ``out``; differences wrap around within them. 0 where there is no memory. */
-static int delta_pack(blob_t *out, const void *values, size_t count, int wide) {
-    const int32_t *narrow = values;
-    const int64_t *broad = values;
-    if (!blob_reserve(out, 1024 + count * 9)) return 0; /* also for the zeros that fill up the last miniblock */
+__attribute__((target("avx512f,avx512bw,bmi2"))) BLOCKS(wide, int32_t, uint32_t, INT32_MAX)
+
+static blocks_t blocks_best(void) {
+    int has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("bmi2");
+    return has ? blocks_wide : blocks_narrow;
+}
+#else
+static blocks_t blocks_best(void) { return blocks_narrow; }
+#endif
+
+/* What so many integers take at most; also the zeros that fill up the last miniblock. */
+static size_t packed_most(size_t count, int wide) { return 1024 + count * (wide ? 9 : 5); }
+
+int delta_pack(blob_t *out, const void *values, size_t count, int wide, int quick) {
+    const blocks_t blocks = quick ? blocks_best() : blocks_narrow;
+    if (!blob_reserve(out, packed_most(count, wide))) return 0;
     uint8_t *at = out->data + out->size;
     at = varint(varint(varint(at, BLOCK), MINIBLOCKS), count);
-    at = varint(at, zigzag(!count ? 0 : wide ? broad[0] : narrow[0]));
-    for (size_t first = 1; first < count; first += BLOCK) {
-        uint64_t deltas[BLOCK];
-        size_t size = count - first < BLOCK ? count - first : BLOCK;
-        int64_t least = INT64_MAX;
-        for (size_t place = 0; place < size; place++) {
-            size_t row = first + place;
-            int64_t delta = wide ? (int64_t)((uint64_t)broad[row] - (uint64_t)broad[row - 1])
-                                 : (int32_t)((uint32_t)narrow[row] - (uint32_t)narrow[row - 1]);
-            deltas[place] = (uint64_t)delta;
-            if (delta < least) least = delta;
-        }
-        for (size_t place = 0; place < size; place++) deltas[place] -= (uint64_t)least;
-        memset(deltas + size, 0, (BLOCK - size) * sizeof *deltas);
-        at = varint(at, zigzag(least));
-        uint8_t *widths = at;
-        at += MINIBLOCKS;
-        for (int mini = 0; mini < MINIBLOCKS; mini++) {
-            const uint64_t *own = deltas + mini * MINIBLOCK;
-            uint64_t all = 0;
-            for (int place = 0; place < MINIBLOCK; place++) all |= own[place];
-            widths[mini] = all ? (uint8_t)(64 - __builtin_clzll(all)) : 0;
-            at = pack(at, own, widths[mini]);
-        }
-    }
+    at = varint(at, zigzag(!count ? 0 : wide ? *(const int64_t *)values : *(const int32_t *)values));
+    at = wide ? blocks_broad(at, values, count) : blocks(at, values, count);
     out->size = (size_t)(at - out->data);
     return 1;
-}
-
-PyObject *kernel_delta_integers(PyObject *module, PyObject *args) {
-    (void)module;
-    Py_buffer values;
-    int width, made;
-    blob_t out = {0};
-    if (!PyArg_ParseTuple(args, "y*i", &values, &width)) return NULL;
-    if ((width != 4 && width != 8) || values.len % width) {
-        PyBuffer_Release(&values);
-        PyErr_SetString(PyExc_ValueError, "integers have four or eight bytes");
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    made = delta_pack(&out, values.buf, (size_t)(values.len / width), width == 8);
-    Py_END_ALLOW_THREADS
-    PyBuffer_Release(&values);
-    PyObject *result = made ? blob_take(&out) : PyErr_NoMemory();
-    blob_free(&out);
-    return result;
 }
 
 static size_t shared(const uint8_t *one, const uint8_t *two, size_t size) {
@@ -97,44 +114,39 @@ static size_t shared(const uint8_t *one, const uint8_t *two, size_t size) {
     return place;
 }
 
-static int texts_pack(const views_t *texts, blob_t *out) {
-    size_t rows = (size_t)texts->rows, before = 0, total = 0;
+enum { AT_A_TIME = 32 };
+
+/* A text appended to ``out``, which has room for as much and AT_A_TIME more; short ones are copied with what stands behind them. */
+static inline void rest_put(blob_t *out, const uint8_t *rest, size_t size, const uint8_t *limit) {
+    if (size <= AT_A_TIME && (size_t)(limit - rest) >= AT_A_TIME) memcpy(out->data + out->size, rest, AT_A_TIME);
+    else memcpy(out->data + out->size, rest, size);
+    out->size += size;
+}
+
+int texts_pack(const views_t *texts, blob_t *out, int quick) {
+    size_t rows = (size_t)texts->rows, before = 0, begin = out->size, gap = 2 * packed_most(rows, 0);
     int32_t *prefixes = malloc((rows + 1) * 2 * sizeof *prefixes), *rests = prefixes + rows;
-    if (prefixes == NULL) return 0;
+    int made = prefixes != NULL && blob_reserve(out, gap + rows * AT_A_TIME);
     const uint8_t *limit, *last = NULL;
-    for (size_t row = 0; row < rows; row++) {
+    /* Rests are written where they lie behind what comes before them, and moved to it in the end. */
+    out->size += gap;
+    for (size_t row = 0; made && row < rows; row++) {
         size_t size;
         const uint8_t *text = views_at(texts, (Py_ssize_t)row, &size, &limit);
         size_t prefix = shared(text, last, size < before ? size : before);
         prefixes[row] = (int32_t)prefix;
         rests[row] = (int32_t)(size - prefix);
-        total += size - prefix;
+        made = blob_reserve(out, size - prefix + AT_A_TIME);
+        if (made) rest_put(out, text + prefix, size - prefix, limit);
         before = size;
         last = text;
     }
-    int made = delta_pack(out, prefixes, rows, 0) && delta_pack(out, rests, rows, 0) && blob_reserve(out, total + 1);
-    for (size_t row = 0; row < rows && made; row++) {
-        size_t size;
-        const uint8_t *text = views_at(texts, (Py_ssize_t)row, &size, &limit);
-        memcpy(out->data + out->size, text + prefixes[row], (size_t)rests[row]);
-        out->size += (size_t)rests[row];
-    }
+    size_t size = out->size - begin - gap;
+    out->size = begin;
+    made = made && delta_pack(out, prefixes, rows, 0, quick) && delta_pack(out, rests, rows, 0, quick);
     free(prefixes);
-    return made;
-}
-
-PyObject *kernel_delta_texts(PyObject *module, PyObject *args) {
-    (void)module;
-    PyObject *views, *buffers;
-    views_t texts;
-    blob_t out = {0};
-    int made;
-    if (!PyArg_ParseTuple(args, "OO", &views, &buffers) || !views_open(&texts, views, buffers)) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    made = texts_pack(&texts, &out);
-    Py_END_ALLOW_THREADS
-    views_close(&texts);
-    PyObject *result = made ? blob_take(&out) : PyErr_NoMemory();
-    blob_free(&out);
-    return result;
+    if (!made) return 0;
+    memmove(out->data + out->size, out->data + begin + gap, size);
+    out->size += size;
+    return 1;
 }

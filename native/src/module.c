@@ -45,18 +45,34 @@ static PyMethodDef methods[] = {
     {"varints", kernel_varints, METH_VARARGS,
      "varints(values) -> bytes\n\nEach of ``values``, uint32, as a varint that is padded to five bytes."},
     {"record_ids", kernel_record_ids, METH_VARARGS,
-     "record_ids(views, buffers, subsequences, seeds) -> (traces, spans) or None\n\n"
-     "Ids of records as stream/audit/ids.py defines them, 16 and 8 bytes each. ``seeds``: of the two lanes and of the application. None\n"
-     "where a sequence number is not of 1 to 72 digits."},
-    {"delta_integers", kernel_delta_integers, METH_VARARGS,
-     "delta_integers(values, width) -> bytes\n\nIntegers of ``width`` (4 or 8) bytes as Parquet's DELTA_BINARY_PACKED."},
-    {"delta_texts", kernel_delta_texts, METH_VARARGS, "delta_texts(views, buffers) -> bytes\n\nThe texts as Parquet's DELTA_BYTE_ARRAY."},
-    {"find", kernel_find, METH_VARARGS, "find(views, buffers, word) -> bytes\n\nThe numbers (uint32) of the rows that hold the word."},
+     "record_ids(views, buffers, subsequences, seeds, quick) -> (traces, spans) or None\n\n"
+     "Ids of records as stream/audit/ids.py defines them, 16 and 8 bytes each. ``seeds``: of the two lanes and of the application.\n"
+     "``quick``: with AVX-512 if the processor has it. None where a sequence number is not of 1 to 72 digits."},
+    {"chunks", kernel_chunks, METH_VARARGS,
+     "chunks(columns, quick) -> tuple of (page, nulls, least, greatest)\n\n"
+     "Data pages of optional columns of Parquet, not compressed: definition levels and values. Of a tuple of columns each is one of\n\n"
+     "    (0, rows, validity, offset, integers, width, signed)   DELTA_BINARY_PACKED; the bounds are those of these\n"
+     "    (1, rows, validity, offset, views, buffers)            DELTA_BYTE_ARRAY of the texts that are not null\n"
+     "    (2, codes, places)                                     RLE_DICTIONARY\n\n"
+     "``validity``: a bitmap whose first bit is ``offset``, or None where nothing is null. ``codes``: uint16, a row each; ``places``: uint16, by\n"
+     "code the place of its word in the dictionary, or 65535 for null. A column without values has levels alone. ``quick``: with AVX-512 if the\n"
+     "processor has it."},
+    {"counted", kernel_counted, METH_VARARGS,
+     "counted(written, settled, records) -> int32 or None\n\n"
+     "How often each of so many records stands in ``written``, uint32. None unless ``settled`` has exactly those that do not, each once."},
+    {"placed", kernel_placed, METH_VARARGS,
+     "placed(rows, files, lines, records, first) -> (nulls, validity, file, line)\n\n"
+     "Where the first row of each of so many records lies, uint32 both; ``first`` is added to the file. ``rows``, uint32, says of which record\n"
+     "each row is: the first is the one that comes first if they are in ascending order, and else the one in the least file and line there."},
+    {"find", kernel_find, METH_VARARGS,
+     "find(views, buffers, word, quick) -> bytes\n\n"
+     "The numbers (uint32) of the rows that hold the word. ``quick``: with AVX-512 if the processor has it."},
     {"characters", kernel_characters, METH_VARARGS,
      "characters(views, buffers, width) -> bytes\n\nThe texts in rows of ``width`` bytes, cut or filled up with zeros."},
     {"set_hash", kernel_set_hash, METH_VARARGS,
-     "set_hash(views, buffers, subsequences) -> (high, low) or None\n\n"
-     "The hash of a set of records as stream/audit/set_hash.py defines it. None where a sequence number is not of 1 to 72 digits."},
+     "set_hash(views, buffers, subsequences, quick) -> (high, low) or None\n\n"
+     "The hash of a set of records as stream/audit/set_hash.py defines it. ``quick``: with AVX-512 if the processor has it. None where a\n"
+     "sequence number is not of 1 to 72 digits."},
     {"keyed_hash", kernel_keyed_hash, METH_VARARGS,
      "keyed_hash(views, buffers, block, length, quick) -> (views, data) or None\n\n"
      "The first ``length`` hex digits of HMAC-SHA256 of each text; ``block`` is the key as RFC 2104 fills it up to 64 bytes. ``quick``: with\n"

@@ -10,9 +10,9 @@ smaller.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -20,7 +20,8 @@ import polars as pl
 import pyarrow as pa
 
 from stream.audit import thrift
-from stream.audit.ids import characters
+from stream.audit.delta import integers as delta_integers
+from stream.audit.delta import texts as delta_texts
 from stream.audit.inside import known, numbers
 from stream.audit.thrift import I32, I64, Struct, struct_list
 from stream.audit.wire import varint
@@ -31,9 +32,6 @@ CREATED_BY: Final = "kinesis-stream version 1 (build ledger)"
 
 ONE_BY_ONE: Final = 8
 """Different texts that are looked for one by one; a few comparisons of a column cost less than a table of hashes."""
-
-BLOCK: Final = 128
-MINIBLOCK: Final = 32
 
 _INT32, _INT64, _BYTE_ARRAY = 1, 2, 6
 _PLAIN, _RLE, _DELTA_BINARY_PACKED, _DELTA_BYTE_ARRAY, _RLE_DICTIONARY = 0, 3, 5, 7, 8
@@ -53,59 +51,102 @@ _TYPES: Final[Mapping[Any, tuple[int, int | None, Struct | None]]] = {
 """Physical type, and the old and the new way to say what it stands for."""
 
 
-Words: TypeAlias = tuple[list[str], Any]
-"""Different texts in ascending order, and for each value its place there."""
+NOTHING: Final = 0xFFFF
+"""Place of the word of a row that has none."""
+
+_INTEGERS, _TEXTS, _CODES = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A column of texts of which few are different: ``words`` in ascending order, and for each row a code.
+
+    ``codes`` and ``places`` are arrays of uint16; ``places[code]`` is the place of a word, or ``NOTHING`` for null.
+    """
+
+    words: list[str]
+    places: Any
+    codes: Any
+
+
+Column: TypeAlias = pl.Series | Coded
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Levels and values of a column, how many rows are null, and the bounds of integers."""
+
+    body: bytes | memoryview
+    nulls: int
+    least: int = 0
+    greatest: int = 0
+
 
 SMALL: Final = 128
 """Bytes; a column that is no larger is not compressed."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Chunk:
-    """A column's pages as they stand in the file, and what the footer says of them; offsets count from the chunk's begin."""
+class _Stored:
+    """Pages as they stand in the file, with their heads; the last one begins at ``data_at``; ``raw`` is their size before compression."""
 
-    name: str
-    kind: Any
-    body: bytes
+    parts: list[bytes | memoryview]
+    size: int
+    raw: int
     data_at: int
     codec: int
-    encodings: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A column's pages, and what the footer says of them."""
+
+    name: str
+    physical: int
+    encoding: int
     values: int
-    raw: int
     statistics: Struct
+    stored: _Stored
 
 
-def parquet(frame: pl.DataFrame, few: Mapping[str, Words | None], metadata: Mapping[bytes, bytes]) -> bytes:
-    """``frame`` as a Parquet file. Equal frames give equal bytes.
+_ASCENDING: Final = Struct({1: Struct({})})
+"""How values of a column are ordered: as its type says."""
 
-    Columns of texts named in ``few`` have few different ones; what ``coded`` says of their values that are not null may be given.
-    """
-    chunks = [_chunk(frame[name], few.get(name), few=name in few) for name in frame.columns] if frame.height else []
-    parts, at, groups = [_MAGIC], len(_MAGIC), []
+
+def parquet(columns: Mapping[str, Column], rows: int, metadata: Mapping[bytes, bytes]) -> bytes:
+    """Columns of so many rows as a Parquet file. Equal columns give equal bytes."""
+    given = list(columns.values())
+    pages = _pages(given) if rows else []
+    chunks = [_chunk(name, column, page, rows) for (name, column), page in zip(columns.items(), pages, strict=False)]
+    schema = {name: _kind(column) for name, column in columns.items()}
+    parts: list[bytes | memoryview] = [_MAGIC]
+    at, groups = len(_MAGIC), []
     for chunk in chunks:
         groups.append(_column(chunk, at))
-        parts.append(chunk.body)
-        at += len(chunk.body)
-    row_group = Struct({1: struct_list(groups), 2: I64(sum(chunk.raw for chunk in chunks)), 3: I64(frame.height)})
+        parts += chunk.stored.parts
+        at += chunk.stored.size
+    row_group = Struct({1: struct_list(groups), 2: I64(sum(chunk.stored.raw for chunk in chunks)), 3: I64(rows)})
     footer = Struct(
         {
             1: I32(2),
-            2: thrift.List(
-                thrift.STRUCT,
-                (Struct({4: b"schema", 5: I32(frame.width)}).encode(), *(_element(*column) for column in frame.schema.items())),
-            ),
-            3: I64(frame.height),
+            2: _schema(tuple(schema.items())),
+            3: I64(rows),
             4: struct_list([row_group] if chunks else []),
             5: struct_list([Struct({1: key, 2: value}) for key, value in metadata.items()]),
             6: CREATED_BY.encode(),
-            7: struct_list([Struct({1: Struct({})})] * frame.width),
+            7: struct_list([_ASCENDING] * len(schema)),
         }
     ).encode()
     return b"".join((*parts, footer, len(footer).to_bytes(4, "little"), _MAGIC))
 
 
 @cache
-def _element(name: str, kind: pl.DataType) -> bytes:
+def _schema(columns: tuple[tuple[str, Any], ...]) -> thrift.List:
+    elements = (_element(name, kind) for name, kind in columns)
+    return thrift.List(thrift.STRUCT, (Struct({4: b"schema", 5: I32(len(columns))}).encode(), *elements))
+
+
+def _element(name: str, kind: Any) -> bytes:
     physical, converted, logical = _TYPES[kind]
     fields: dict[int, Any] = {1: I32(physical), 3: I32(_OPTIONAL), 4: name.encode()}
     if converted is not None:
@@ -114,71 +155,115 @@ def _element(name: str, kind: pl.DataType) -> bytes:
 
 
 def _column(chunk: _Chunk, at: int) -> Struct:
+    stored = chunk.stored
     meta: dict[int, Any] = {
-        1: I32(_TYPES[chunk.kind][0]),
-        2: thrift.int_list(chunk.encodings),
-        3: thrift.text_list((chunk.name.encode(),)),
-        4: I32(chunk.codec),
+        4: I32(stored.codec),
         5: I64(chunk.values),
-        6: I64(chunk.raw),
-        7: I64(len(chunk.body)),
-        9: I64(at + chunk.data_at),
+        6: I64(stored.raw),
+        7: I64(stored.size),
+        9: I64(at + stored.data_at),
+        11: I64(at) if stored.data_at else None,
+        12: chunk.statistics,
     }
-    if chunk.data_at:
-        meta[11] = I64(at)
-    meta[12] = chunk.statistics
-    return Struct({2: I64(at), 3: Struct(meta)})
+    return Struct({2: I64(at), 3: Struct(meta, _named(chunk.name, chunk.physical, chunk.encoding), 3)})
 
 
-def _chunk(column: pl.Series, words: Words | None, *, few: bool) -> _Chunk:
-    there = known(column)
-    statistics: dict[int, Any] = {3: I64(column.null_count())}
-    pages: list[tuple[bytes, Struct, int]] = []
-    values: Any = b""
-    if column.null_count() == column.len():
+@cache
+def _named(name: str, physical: int, encoding: int) -> bytes:
+    """The begin of what the footer says of a column."""
+    encodings = (_RLE, encoding) if encoding != _RLE_DICTIONARY else (_PLAIN, _RLE, _RLE_DICTIONARY)
+    return Struct({1: I32(physical), 2: thrift.int_list(encodings), 3: thrift.text_list((name.encode(),))}).begin()
+
+
+@lru_cache(1024)
+def _head(rows: int, encoding: int) -> thrift.Encoded:
+    """Of a data page."""
+    return thrift.Encoded(Struct({1: I32(rows), 2: I32(encoding), 3: I32(_RLE), 4: I32(_RLE)}).encode())
+
+
+def _kind(column: Column) -> Any:
+    return pl.String() if isinstance(column, Coded) else column.dtype
+
+
+def _chunk(name: str, column: Column, page: _Page, rows: int) -> _Chunk:
+    kind = _kind(column)
+    statistics: dict[int, Any] = {3: I64(page.nulls)}
+    pages: list[tuple[bytes | memoryview, Struct | thrift.Encoded, int]] = []
+    if page.nulls == rows:
         encoding = _PLAIN
-    elif column.dtype != pl.String():
-        integers = numbers(column) if there is None else numbers(column)[there]
-        encoding, values = _DELTA_BINARY_PACKED, delta_integers(_signed(integers))
-        statistics |= _bounds(integers)
-    elif few:
-        different, codes = words or coded(column.drop_nulls())
-        encoding, values = _RLE_DICTIONARY, _by_dictionary(len(different), codes)
-        listed = b"".join(len(word).to_bytes(4, "little") + word for word in (text.encode() for text in different))
-        pages.append((listed, Struct({1: I32(len(different)), 2: I32(_PLAIN)}), _DICTIONARY_PAGE))
+    elif isinstance(column, Coded):
+        encoding = _RLE_DICTIONARY
+        listed = b"".join(len(word).to_bytes(4, "little") + word for word in (text.encode() for text in column.words))
+        pages.append((listed, Struct({1: I32(len(column.words)), 2: I32(_PLAIN)}), _DICTIONARY_PAGE))
+    elif kind == pl.String():
+        encoding = _DELTA_BYTE_ARRAY
     else:
-        encoding, values = _DELTA_BYTE_ARRAY, delta_texts(column if there is None else column.drop_nulls())
-    head = Struct({1: I32(column.len()), 2: I32(encoding), 3: I32(_RLE), 4: I32(_RLE)})
-    pages.append((b"".join((_levels(column.len(), there), values)), head, _DATA_PAGE))
-    return _laid_out(column, pages, encoding, Struct(statistics))
+        encoding = _DELTA_BINARY_PACKED
+        width = 8 if kind == pl.Int64() else 4
+        # Greatest and least value, by which engines skip files.
+        statistics |= {5: _fixed(page.greatest, width), 6: _fixed(page.least, width)}
+    pages.append((page.body, _head(rows, encoding), _DATA_PAGE))
+    return _Chunk(name, _TYPES[kind][0], encoding, rows, Struct(statistics), _stored(pages))
 
 
-def _bounds(integers: Any) -> dict[int, bytes]:
-    """Greatest and least value, by which engines skip files."""
-    bounds = np.array([integers.max(), integers.min()], integers.dtype)
-    if bounds.itemsize == 2:
-        bounds = bounds.astype(np.uint32)
-    return {5: bounds[:1].tobytes(), 6: bounds[1:].tobytes()}
+def _fixed(value: int, width: int) -> bytes:
+    return (value & (1 << 8 * width) - 1).to_bytes(width, "little")
 
 
-def _laid_out(column: pl.Series, pages: list[tuple[bytes, Struct, int]], encoding: int, statistics: Struct) -> _Chunk:
+def _pages(columns: Sequence[Column]) -> list[_Page]:
+    if KERNEL is None:
+        return [_page(column) for column in columns]
+    return [_Page(memoryview(body), *told) for body, *told in KERNEL.chunks(tuple(_given(column) for column in columns), True)]
+
+
+def _given(column: Column) -> tuple[Any, ...]:
+    """What the kernel has to know of a column."""
+    if isinstance(column, Coded):
+        return _CODES, column.codes, column.places
+    arrow = column.to_arrow(compat_level=pl.CompatLevel.newest())
+    rows = len(arrow), arrow.buffers()[0] if arrow.null_count else None, arrow.offset
+    if column.dtype == pl.String():
+        there = views(column.drop_nulls() if arrow.null_count else column) if arrow.null_count < len(arrow) else (b"", ())
+        return _TEXTS, *rows, *there
+    width = arrow.type.bit_width // 8
+    return _INTEGERS, *rows, arrow.buffers()[1].slice(arrow.offset * width, len(arrow) * width), width, column.dtype.is_signed_integer()
+
+
+def _page(column: Column) -> _Page:
+    """What the kernel makes of a column, too."""
+    if isinstance(column, Coded):
+        placed = column.places[column.codes]
+        has = placed != NOTHING
+        there, rows = (None if has.all() else has), len(placed)
+        nulls = rows - int(np.count_nonzero(has))
+    else:
+        there, rows, nulls = known(column), column.len(), column.null_count()
+    levels = _levels(rows, there)
+    if nulls == rows:
+        return _Page(levels, nulls)
+    if isinstance(column, Coded):
+        return _Page(levels + _by_dictionary(len(column.words), placed[has]), nulls)
+    if column.dtype == pl.String():
+        return _Page(b"".join((levels, delta_texts(column if there is None else column.drop_nulls()))), nulls)
+    integers = numbers(column) if there is None else numbers(column)[there]
+    return _Page(b"".join((levels, delta_integers(_signed(integers)))), nulls, int(integers.min()), int(integers.max()))
+
+
+def _stored(pages: list[tuple[bytes | memoryview, Struct | thrift.Encoded, int]]) -> _Stored:
     """The pages one behind the other, compressed if that makes them smaller."""
     whole = sum(len(body) for body, _, _ in pages)
     squeezed = [body if whole <= SMALL else _ZSTANDARD.compress(body, asbytes=True) for body, _, _ in pages]
     smaller = sum(len(body) for body in squeezed) < whole
-    parts: list[bytes] = []
-    raw = data_at = 0
+    parts: list[bytes | memoryview] = []
+    size = raw = data_at = 0
     for (body, own, kind), packed in zip(pages, squeezed, strict=True):
-        stored = packed if smaller else body
-        field = 5 if kind == _DATA_PAGE else 7
-        head = Struct({1: I32(kind), 2: I32(len(body)), 3: I32(len(stored)), field: own}).encode()
-        if kind == _DATA_PAGE:
-            data_at = sum(len(part) for part in parts)
-        parts += [head, stored]
+        kept = packed if smaller else body
+        head = Struct({1: I32(kind), 2: I32(len(body)), 3: I32(len(kept)), 5 if kind == _DATA_PAGE else 7: own}).encode()
+        parts += [head, kept]
+        data_at = size
+        size += len(head) + len(kept)
         raw += len(head) + len(body)
-    encodings = (_RLE, encoding) if encoding != _RLE_DICTIONARY else (_PLAIN, _RLE, _RLE_DICTIONARY)
-    codec_number = _ZSTD if smaller else _UNCOMPRESSED
-    return _Chunk(column.name, column.dtype, b"".join(parts), data_at, codec_number, encodings, column.len(), raw, statistics)
+    return _Stored(parts, size, raw, data_at, _ZSTD if smaller else _UNCOMPRESSED)
 
 
 def _signed(integers: Any) -> Any:
@@ -215,7 +300,18 @@ def _by_dictionary(words: int, codes: Any) -> bytes:
     return bytes([width]) + (varint(len(codes) << 1) + b"\0" if words == 1 else _packed(codes, width))
 
 
-def coded(texts: pl.Series) -> Words:
+def coded(texts: pl.Series) -> Coded:
+    """A column of few different texts."""
+    there = known(texts)
+    words, codes = _told_apart(texts if there is None else texts.drop_nulls())
+    if there is not None:
+        spread = np.full(texts.len(), len(words), np.uint16)
+        spread[there] = codes
+        codes = spread
+    return Coded(words, np.array([*range(len(words)), NOTHING], np.uint16), codes)
+
+
+def _told_apart(texts: pl.Series) -> tuple[list[str], Any]:
     """The different texts in ascending order, and for each of ``texts`` its place there."""
     words: list[str] = []
     rest = texts
@@ -229,68 +325,3 @@ def coded(texts: pl.Series) -> Words:
     for place, word in enumerate(words[1:], 1):
         codes[(texts == word).to_numpy()] = place
     return words, codes
-
-
-def delta_texts(texts: pl.Series) -> bytes | memoryview:
-    """DELTA_BYTE_ARRAY: of each text, how much it shares with the one before, how long its rest is, and the rest."""
-    if KERNEL is not None:
-        return memoryview(KERNEL.delta_texts(*views(texts)))
-    lengths = texts.str.len_bytes().to_numpy().astype(np.int32)
-    width = -(-int(lengths.max(initial=1)) // 8) * 8
-    table = characters(texts, width)
-    prefixes = np.zeros(len(lengths), np.int32)
-    prefixes[1:] = np.minimum(_agreeing(table), np.minimum(lengths[1:], lengths[:-1]))
-    small: Any = np.uint8 if width <= 255 else np.int32
-    place: Any = np.arange(width, dtype=small)
-    rests = table[(place >= prefixes.astype(small)[:, None]) & (place < lengths.astype(small)[:, None])]
-    return b"".join((delta_integers(prefixes), delta_integers(lengths - prefixes), rests.tobytes()))
-
-
-def _agreeing(table: Any) -> Any:
-    """How many bytes at their beginning each row but the first has in common with the row before."""
-    words = table.view("<u8")
-    changed = words[1:] ^ words[:-1]
-    first = (changed != 0).argmax(axis=1)
-    word = changed[np.arange(len(changed)), first]
-    lowest = (word & (~word + np.uint64(1))).astype(np.float64)
-    inside = np.log2(lowest, where=word != 0, out=np.zeros(len(word))).astype(np.int64) // 8
-    return np.where(word == 0, table.shape[1], first * 8 + inside)
-
-
-def delta_integers(values: Any) -> bytes | memoryview:
-    """DELTA_BINARY_PACKED of int32 or int64; differences wrap around within them."""
-    if KERNEL is not None:
-        return memoryview(KERNEL.delta_integers(np.ascontiguousarray(values), values.itemsize))
-    first = int(values[0]) if len(values) else 0
-    head = varint(BLOCK) + varint(BLOCK // MINIBLOCK) + varint(len(values)) + varint(thrift.zigzag(first))
-    if len(values) < 2:
-        return head
-    unsigned = np.dtype(f"u{values.itemsize}")
-    deltas = (values.view(unsigned)[1:] - values.view(unsigned)[:-1]).view(values.dtype)
-    full = np.full(-(-len(deltas) // BLOCK) * BLOCK, deltas[-1])
-    full[: len(deltas)] = deltas
-    blocks = full.reshape(-1, BLOCK)
-    least = blocks.min(axis=1)
-    above = blocks.view(unsigned) - least.view(unsigned)[:, None]
-    above.reshape(-1)[len(deltas) :] = 0
-    minis = above.reshape(-1, MINIBLOCK)
-    widths = [int(most).bit_length() for most in minis.max(axis=1)]
-    packed = _bits(minis, np.array(widths))
-    parts, per = [head], BLOCK // MINIBLOCK
-    for block, lowest in enumerate(least.tolist()):
-        at = block * per
-        parts += [varint(thrift.zigzag(lowest)), bytes(widths[at : at + per]), *packed[at : at + per]]
-    return b"".join(parts)
-
-
-def _bits(minis: Any, widths: Any) -> list[bytes]:
-    """Each row of ``minis`` in as many bits a value as ``widths`` says."""
-    found = [b""] * len(minis)
-    for width in np.unique(widths).tolist():
-        if width:
-            places = np.flatnonzero(widths == width)
-            bits = minis[places][:, :, None] >> np.arange(width, dtype=minis.dtype) & minis.dtype.type(1)
-            rows = np.packbits(bits.astype(np.uint8).reshape(len(places), -1), axis=1, bitorder="little")
-            for place, row in zip(places.tolist(), rows, strict=True):
-                found[place] = row.tobytes()
-    return found

@@ -55,7 +55,7 @@ def _holding(payloads: pl.Series, names: list[str]) -> pl.Series:
     hits = np.zeros(payloads.len(), np.bool_)
     for word in (f'"{name}"'.encode() for name in names):
         if KERNEL is not None and not payloads.null_count():
-            hits[np.frombuffer(KERNEL.find(*views(payloads), word), np.uint32)] = True
+            hits[np.frombuffer(KERNEL.find(*views(payloads), word, True), np.uint32)] = True
         else:
             hits |= payloads.bin.contains(word).fill_null(value=False).to_numpy()
     return pl.Series(np.flatnonzero(hits).astype(np.uint32))

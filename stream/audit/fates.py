@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from stream.audit.columns import NOTHING, Coded
 from stream.audit.inside import known
 from stream.batch import ROW, Outcome
 from stream.native import array, series
@@ -23,10 +24,14 @@ _KINDS: Final = pl.Schema(dict.fromkeys(COLUMNS, pl.String()))
 
 @dataclass(frozen=True, slots=True)
 class Fates:
-    """``kinds``: different outcomes, stages and reasons, each that of one record at least; ``codes``: for each record its row there."""
+    """``kinds``: different outcomes, stages and reasons, each that of one record at least; ``codes``: for each record its row there.
+
+    ``sizes``: how many records there are of each kind.
+    """
 
     kinds: pl.DataFrame
     codes: Any
+    sizes: list[int]
 
     def column(self, name: str) -> pl.Series:
         """``outcome``, ``stage`` or ``reason`` of each record."""
@@ -40,19 +45,17 @@ class Fates:
         nulls = len(there) - int(np.count_nonzero(there))
         return series(name, array(pa.string_view(), len(told), np.packbits(there, bitorder="little"), told, *data, nulls=nulls))
 
-    def coded(self, name: str) -> tuple[list[str], Any]:
-        """The different texts of a column in ascending order, and the place of each record's that is not null."""
+    def coded(self, name: str) -> Coded:
+        """The same by number."""
         texts = self.kinds[name].to_list()
         words = sorted({text for text in texts if text is not None})
-        places = np.array([len(words) if text is None else words.index(text) for text in texts], np.uint16)
-        codes = places[self.codes]
-        return words, codes if None not in texts else codes[codes < len(words)]
+        places = np.array([NOTHING if text is None else words.index(text) for text in texts], np.uint16)
+        return Coded(words, places, self.codes)
 
     def counts(self) -> dict[str, int]:
         """Records by outcome."""
         found: dict[str, int] = {}
-        counted = np.bincount(self.codes, minlength=self.kinds.height).tolist()
-        for label, count in zip(self.kinds["outcome"], counted, strict=True):
+        for label, count in zip(self.kinds["outcome"], self.sizes, strict=True):
             found[label] = found.get(label, 0) + count
         return dict(sorted(found.items()))
 
@@ -65,7 +68,8 @@ def fates_of(settled: pl.DataFrame, records: int) -> Fates:
     codes = np.zeros(records, np.uint16)
     if kinds:
         codes[settled[ROW].to_numpy()] = own + len(written)
-    return Fates(pl.DataFrame([*written, *labelled], schema=_KINDS, orient="row"), codes)
+    sizes = [records - settled.height] * len(written) + np.bincount(own, minlength=len(kinds)).tolist()
+    return Fates(pl.DataFrame([*written, *labelled], schema=_KINDS, orient="row"), codes, sizes)
 
 
 def told_apart(columns: list[pl.Series]) -> tuple[list[tuple[Any, ...]], Any]:

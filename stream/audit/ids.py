@@ -47,7 +47,7 @@ def record_ids(frame: pl.DataFrame, stream: str, shard: str, application: str) -
     seed = np.frombuffer(_digest("record", stream, shard), "<u8")
     own = np.frombuffer(_digest("application", application), "<u8")
     if KERNEL is not None:
-        found = KERNEL.record_ids(*views(frame["seq"]), frame["sub"].to_numpy(), tuple(map(int, (*seed, *own))))
+        found = KERNEL.record_ids(*views(frame["seq"]), frame["sub"].to_numpy(), tuple(map(int, (*seed, *own))), True)
         if found is not None:
             traces, spans = (np.frombuffer(ids, np.uint8) for ids in found)
             return traces.reshape(-1, 16), spans.reshape(-1, 8)

@@ -23,20 +23,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stream.audit import context
-from stream.audit.columns import parquet
+from stream.audit.columns import Column, coded, parquet
 from stream.audit.fates import COLUMNS, Fates, fates_of
 from stream.audit.inside import lengths
+from stream.audit.placed import destinations, rows_written
 from stream.audit.set_hash import SetHash
-from stream.batch import ARRIVAL, ATTEMPT, DATA, ROW, SEQUENCE, SHARD, SUBSEQUENCE, Batch
+from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE, Batch
 from stream.contracts import Encoded, OutputFile, Transformed
 from stream.native import array, series
 
@@ -45,6 +46,8 @@ NAME: Final = "ledger"
 VERSION: Final = 1
 _KEY: Final = b"stream.ledger"
 _COLUMNS: Final = ("seq", "sub", "arrival_ms", "outcome", "stage", "reason", "trace_id", "parent_id", "rows", "bytes")
+_CODED: Final = frozenset((*COLUMNS, "first_shard"))
+_TOLD_AT: Final = _COLUMNS.index(COLUMNS[0])
 _FIRST_READ: Final = {SHARD: "first_shard", SEQUENCE: "first_seq", SUBSEQUENCE: "first_sub", ATTEMPT: "attempt"}
 
 
@@ -100,13 +103,26 @@ class SegmentError(ValueError):
     """The bytes are no ledger segment this version can read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Segment:
-    """A segment in memory; ``frame`` has one row per record in stream order. ``fates`` says some of it again, where it is known."""
+    """A segment in memory; ``rows`` has one row per record in stream order, without the columns that ``fates`` tells, if it is there."""
 
     header: Header
-    frame: pl.DataFrame
+    rows: pl.DataFrame
     fates: Fates | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """``rows`` with all columns; those of ``fates`` are laid out when they are first asked for."""
+        if self.fates is None:
+            return self.rows
+        columns = self.rows.get_columns()
+        return pl.DataFrame([*columns[:_TOLD_AT], *(self.fates.column(name) for name in COLUMNS), *columns[_TOLD_AT:]])
+
+    @property
+    def size(self) -> int:
+        """Bytes of it as long as ``frame`` was not asked for."""
+        return int(self.rows.estimated_size()) + (self.fates.codes.nbytes if self.fates is not None else 0)
 
     def problems(self) -> list[str]:
         """Everything in which the rows and the header disagree; empty for a segment as it was written."""
@@ -149,11 +165,12 @@ def make_segment(
     Raises:
         ValueError: ``transformed`` does not name each record of ``batch`` exactly once.
     """
-    facts, fates = _facts(batch, transformed, paths)
+    facts = _facts(batch, transformed, paths)
+    fates = fates_of(transformed.settled, batch.rows)
     objects: list[LedgerObject] = []
     columns: list[pl.Series] = []
     for index, (target, encoded) in enumerate(placed.items()):
-        columns += _destinations(facts.height, index, encoded.placement, len(objects))
+        columns += destinations(facts.height, index, encoded.placement, len(objects))
         objects += [LedgerObject(target, file.key, file.rows, len(file.body), file.sha256) for file in encoded.files]
     header = Header(
         version=VERSION,
@@ -217,54 +234,27 @@ def _header(metadata: Mapping[bytes, bytes]) -> Header:
         raise SegmentError(msg) from error
 
 
-def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> tuple[pl.DataFrame, Fates]:
-    """Every column but destinations, one row per record of the batch."""
-    written = np.bincount(transformed.frame[ROW].to_numpy(), minlength=batch.rows)
-    places = transformed.settled[ROW].to_numpy()
-    ends = (written > 0) + np.bincount(places, minlength=len(written))
-    if len(ends) != batch.rows or (ends != 1).any():
-        known = f"{np.count_nonzero(written)} written and {len(places)} settled ones"
-        msg = f"{batch.rows} records were read, but {known} do not name each of them once"
-        raise ValueError(msg)
+def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> pl.DataFrame:
+    """Every column but fates and destinations, one row per record of the batch."""
+    rows = rows_written(transformed, batch.rows)
     frame = batch.frame
     read = [
         frame[SEQUENCE].alias("seq"),
         frame[SUBSEQUENCE].alias("sub"),
         frame[ARRIVAL].cast(pl.Int64).alias("arrival_ms"),
     ]
-    fates = fates_of(transformed.settled, batch.rows)
-    told = [fates.column(name) for name in COLUMNS]
     producer = context.extract(frame[DATA], paths)
-    rows = pl.Series("rows", written.astype(np.int32))
-    size = pl.Series("bytes", lengths(frame[DATA]).astype(np.int32))
-    return pl.DataFrame([*read, *told, *producer, rows, size]), fates
-
-
-def _destinations(records: int, index: int, placement: pl.DataFrame, first: int) -> list[pl.Series]:
-    """``dest_<index>`` and ``row_<index>``: where the first row of each record lies."""
-    at = placement[ROW].to_numpy()
-    if not (at[1:] > at[:-1]).all():
-        ordered = placement if placement[ROW].is_sorted() else placement.sort(ROW, "file", "line")
-        placement = ordered.unique(ROW, keep="first", maintain_order=True)
-        at = placement[ROW].to_numpy()
-    found = ((f"dest_{index}", placement["file"].cast(pl.UInt32) + first), (f"row_{index}", placement["line"].cast(pl.Int32)))
-    return [_spread(values, at, records).alias(name) for name, values in found]
-
-
-def _spread(values: pl.Series, at: Any, records: int) -> pl.Series:
-    """``values`` at the places ``at`` of a column, which is null elsewhere."""
-    if len(at) == records:
-        return values
-    full = np.zeros(records, values.to_numpy().dtype)
-    there = np.zeros(records, np.bool_)
-    full[at], there[at] = values.to_numpy(), True
-    kind = pa.uint32() if values.dtype == pl.UInt32() else pa.int32()
-    return series("", array(kind, records, np.packbits(there, bitorder="little"), full, nulls=records - len(at)))
+    size = series("bytes", array(pa.int32(), batch.rows, None, lengths(frame[DATA]).astype("int32")))
+    return pl.DataFrame([*read, *producer, rows, size])
 
 
 def _write(segment: Segment) -> bytes:
-    few = {name: segment.fates.coded(name) if segment.fates else None for name in COLUMNS}
-    return parquet(segment.frame, {**few, "first_shard": None}, {_KEY: msgspec.json.encode(segment.header, order="sorted")})
+    rows, fates = segment.rows, segment.fates
+    given: dict[str, Column] = {column.name: coded(column) if column.name in _CODED else column for column in rows.get_columns()}
+    if fates is not None:
+        given |= {name: fates.coded(name) for name in COLUMNS}
+    ordered = {name: given.pop(name) for name in _COLUMNS} | given
+    return parquet(ordered, rows.height, {_KEY: msgspec.json.encode(segment.header, order="sorted")})
 
 
 def _counts(outcomes: pl.Series) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -39,6 +39,9 @@ SMALL: Final = 2**32
 MANY: Final = 2**40
 """Products of counts: those that fit into four bytes, and those that still fit into eight when they are multiplied by another one."""
 
+Told: TypeAlias = tuple[list[tuple[Any, ...]], Any]
+"""Different outcomes, stages and reasons, and for each record which of them it has."""
+
 _CONSUMER: Final = 5
 _ERROR: Final = 2
 _INFO, _WARN = 9, 13
@@ -48,11 +51,16 @@ _BAD: Final = {Outcome.DEAD_LETTERED.label, Outcome.EXPIRED_GAP.label}
 def record_blocks(
     frame: pl.DataFrame, unit: Link, segment: Segment, urls: Mapping[tuple[str, str], str], shape: Shape, *, logs: bool
 ) -> Iterator[Block]:
-    """The records of ``frame``, rows of ``segment``, as blocks of ``Span`` or ``LogRecord`` messages, each as field number 2."""
-    codes = segment.fates.codes if segment.fates is not None and frame is segment.frame else None
+    """The records of ``frame``, as blocks of ``Span`` or ``LogRecord`` messages, each as field number 2.
+
+    It is ``segment.rows`` or some of ``segment.frame``.
+    """
+    fates = segment.fates if frame is segment.rows else None
+    kinds = fates.kinds.rows() if fates is not None else []
     for number, part in enumerate(frame.iter_slices(AT_ONCE)):
         start = number * AT_ONCE
-        columns = _Columns(part, unit, segment.header, shape, None if codes is None else codes[start : start + part.height])
+        told = (kinds, fates.codes[start : start + part.height]) if fates is not None else None
+        columns = _Columns(part, unit, segment.header, shape, told)
         for first, places in columns.groups():
             group = _Group(first, columns, urls)
             chosen = None if len(places) == part.height else places
@@ -62,7 +70,7 @@ def record_blocks(
 class _Columns:
     """The fields of some records of a unit, a row for each record; made when they are first asked for."""
 
-    def __init__(self, frame: pl.DataFrame, unit: Link, header: Header, shape: Shape, fates: Any) -> None:
+    def __init__(self, frame: pl.DataFrame, unit: Link, header: Header, shape: Shape, fates: Told | None) -> None:
         self.frame = frame
         self.fates = fates
         self.unit = unit
@@ -78,18 +86,19 @@ class _Columns:
 
     def groups(self) -> list[tuple[dict[str, Any], Any]]:
         """What records of a group have in common, and where they stand, in an order that is the same every time."""
-        frame, fates = self.frame, self.fates if self.fates is not None else told_apart([self.frame[name] for name in COLUMNS])[1]
+        frame = self.frame
+        kinds, codes = self.fates or told_apart([frame[name] for name in COLUMNS])
         produced = known(frame["trace_id"]) if self.trust is not Trust.IGNORE and frame["trace_id"].null_count() < frame.height else None
         own = {
             "_width": self.widths,
             "_rows": numbers(frame["rows"]) > 0,
             "_produced": np.full(frame.height, self._all_produced) if produced is None else produced,
         }
-        parts = [fates, *(_places(frame[name]) for name in self.destinations), *own.values()]
+        parts = [codes, *(_places(frame[name]) for name in self.destinations), *own.values()]
         found = []
         for at in alike(parts):
             row = int(at[0])
-            first = {name: frame[name][row] for name in (*COLUMNS, *self.destinations)}
+            first = dict(zip(COLUMNS, kinds[codes[row]], strict=True)) | {name: frame[name][row] for name in self.destinations}
             first |= {name: values[row].item() for name, values in own.items()}
             found.append((first, at))
         return sorted(found, key=lambda group: repr(tuple(group[0].values())))

@@ -64,7 +64,7 @@ class SetHash:
         if sequences.is_empty():
             return SetHash()
         if KERNEL is not None and not sequences.null_count():
-            found = KERNEL.set_hash(*views(sequences), subsequences.to_numpy())
+            found = KERNEL.set_hash(*views(sequences), subsequences.to_numpy(), True)
             if found is not None:
                 return SetHash(found[0] << 64 | found[1])
         limbs = _limbs(sequences)

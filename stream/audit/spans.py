@@ -50,7 +50,9 @@ def gap_requests(gap: Link, shape: Shape) -> Iterator[Request]:
 
 
 def _chosen(segment: Segment, unit: Link, shape: Shape) -> pl.DataFrame:
-    """The records to send."""
+    """The records to send: all rows of the segment, as they are, or some of its frame."""
+    if shape.tier is Tier.FULL:
+        return segment.rows
     frame = segment.frame
     anomaly = pl.col("outcome").cast(pl.String) != Outcome.WRITTEN.label
     if shape.tier is Tier.ANOMALIES:

@@ -44,42 +44,57 @@ class List:
 
 @dataclass(frozen=True, slots=True)
 class Struct:
-    """A struct: values by field number, in ascending order."""
+    """A struct: values by field number, in ascending order.
+
+    ``begun``: its fields up to ``last``, as ``begin`` has encoded them, which come first.
+    """
 
     fields: Mapping[int, Value | None]
+    begun: bytes = b""
+    last: int = 0
 
-    def encode(self) -> bytes:
-        """Its bytes."""
-        parts, last = [], 0
+    def begin(self) -> bytes:
+        """Its bytes but for the end."""
+        parts, last = [self.begun], self.last
         for number, value in self.fields.items():
             if value is None:
                 continue
-            kind, body = _encoded(value)
+            kind, encode = _ENCODERS[type(value)]
+            if value is False:
+                kind = _FALSE
             step = number - last
-            parts.append(bytes([step << 4 | kind]) if step < 16 else bytes([kind]) + varint(zigzag(number)))
-            parts.append(body)
+            parts.append(_HEADS[step << 4 | kind] if step < 16 else bytes([kind]) + varint(zigzag(number)))
+            parts.append(encode(value))
             last = number
-        return b"".join(parts) + b"\0"
+        return b"".join(parts)
+
+    def encode(self) -> bytes:
+        """Its bytes."""
+        return self.begin() + b"\0"
 
 
-Value: TypeAlias = "bool | Byte | I32 | I64 | bytes | List | Struct"
+class Encoded(bytes):
+    """A struct's bytes."""
 
 
-def _encoded(value: Value) -> tuple[int, bytes]:
-    kind = type(value)
-    if kind is I64:
-        return _I64, varint(zigzag(value))  # type: ignore[arg-type]
-    if kind is I32:
-        return _I32, varint(zigzag(value))  # type: ignore[arg-type]
-    return _OTHERS[kind](value)
+Value: TypeAlias = "bool | Byte | I32 | I64 | bytes | List | Struct | Encoded"
+
+_HEADS: Final = tuple(bytes([value]) for value in range(256))
 
 
-_OTHERS: Final[Mapping[type, Callable[[Any], tuple[int, bytes]]]] = {
-    bool: lambda value: (_TRUE if value else _FALSE, b""),
-    Byte: lambda value: (_BYTE, bytes([value])),
-    bytes: lambda value: (_BINARY, varint(len(value)) + value),
-    List: lambda value: (_LIST, value.encode()),
-    Struct: lambda value: (STRUCT, value.encode()),
+def _number(value: int) -> bytes:
+    return varint(zigzag(value))
+
+
+_ENCODERS: Final[Mapping[type, tuple[int, Callable[[Any], bytes]]]] = {
+    bool: (_TRUE, lambda _: b""),
+    I32: (_I32, _number),
+    I64: (_I64, _number),
+    Byte: (_BYTE, lambda value: bytes([value])),
+    bytes: (_BINARY, lambda value: varint(len(value)) + value),
+    List: (_LIST, List.encode),
+    Struct: (STRUCT, Struct.encode),
+    Encoded: (STRUCT, bytes),
 }
 
 

@@ -23,7 +23,7 @@ class RecentSegments:
 
     def put(self, sha256: str, segment: Segment) -> None:
         """Keep ``segment``; the oldest ones give way, and one that is too large is not kept."""
-        size = int(segment.frame.estimated_size())
+        size = segment.size
         self.take(sha256)
         if size > self._limit:
             return

@@ -74,6 +74,15 @@ def segment(ends=ENDS, files=2):
     return encode_segment(make_segment(UNIT, batch(len(ends)), made, placed), "stem")
 
 
+def test_columns_that_few_ask_for_are_laid_out_when_somebody_does():
+    made = transformed(ENDS * 100)
+    whole = make_segment(UNIT, batch(600), made, {"lake": spread("lake", made.frame, 1)})
+    assert whole.frame is whole.frame
+    assert whole.rows.columns == [name for name in whole.frame.columns if name not in ("outcome", "stage", "reason")]
+    assert_frame_equal(whole.frame.select(whole.rows.columns), whole.rows)
+    assert whole.size == whole.rows.estimated_size() + 2 * 600
+
+
 def test_the_file_gives_back_the_segment_it_was_made_of():
     made = transformed(ENDS)
     placed = {"lake": spread("lake", made.frame, 2), "rejects": rejected(made.settled)}

@@ -14,13 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.audit import columns, context, ids, packing, wire
+from stream.audit import columns, context, ids, packing, placed, wire
 from stream.audit import set_hash as hashes
 from stream.audit.packing import Block, Compression, Request, compressed
-from stream.native import KERNEL
-from tests.unit.audit.test_ledger import ENDS, segment
+from stream.batch import ROW
+from stream.contracts import Transformed
+from stream.native import KERNEL, views
+from tests.unit.audit.test_ledger import ENDS, PLACEMENT, segment
 
-PARTS = (columns, context, ids, packing, hashes, wire)
+PARTS = (columns, context, ids, packing, placed, hashes, wire)
 
 
 @contextmanager
@@ -50,11 +52,48 @@ sequences = st.one_of(near, st.lists(digits, min_size=1, max_size=40), st.lists(
 @settings(deadline=None)
 @given(sequences, st.integers(0, 2**32 - 1))
 def test_ids_and_set_hashes(numbers, sub):
-    frame = pl.DataFrame({"seq": numbers, "sub": [sub] * len(numbers)}, schema={"seq": pl.String, "sub": pl.UInt32})
+    frame = named(numbers, [sub] * len(numbers))
     fast, slow = both(lambda: [array.tobytes() for array in ids.record_ids(frame, "events", "shardId-0", "app")])
     assert fast == slow
     fast, slow = both(lambda: hashes.SetHash.of(frame["seq"], frame["sub"]))
     assert fast == slow
+
+
+def named(numbers, subs):
+    return pl.DataFrame({"seq": numbers, "sub": subs}, schema={"seq": pl.String, "sub": pl.UInt32})
+
+
+def one_by_one_and_abreast(frame):
+    """What the kernel makes of records one by one, and of eight at a time where the processor can do that."""
+    given = (*views(frame["seq"]), frame["sub"].to_numpy())
+    for quick in (False, True) if KERNEL is not None else ():
+        made = KERNEL.record_ids(*given, (1, 2, 3, 4), quick)
+        yield KERNEL.set_hash(*given, quick), made and tuple(map(bytes, made))
+
+
+lengths = st.sampled_from([1, 17, 18, 19, 35, 36, 37, 56, 63, 64, 65, 72])
+runs = st.lists(st.tuples(lengths, st.integers(0, 10**72), st.lists(st.integers(0, 10**36), min_size=1, max_size=20)), max_size=5).map(
+    lambda drawn: [str(begin + step).zfill(72)[-length:] for length, begin, steps in drawn for step in steps]
+)
+
+
+@settings(deadline=None)
+@given(runs, st.integers(0, 2**32 - 1))
+def test_records_abreast(numbers, sub):
+    frame = named(numbers, [(sub + row) % 2**32 for row in range(len(numbers))])
+    with ordinary():
+        wanted = hashes.SetHash.of(frame["seq"], frame["sub"]).value
+    made = list(one_by_one_and_abreast(frame))
+    assert made[:1] == made[1:]
+    assert all(high << 64 | low == wanted for (high, low), _ in made)
+
+
+@given(st.integers(8, 30), st.data())
+def test_a_character_that_is_no_digit_is_seen_wherever_it_stands(rows, data):
+    numbers = [str(10**55 + row) for row in range(rows)]
+    row, place = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, 55))
+    numbers[row] = numbers[row][:place] + data.draw(st.sampled_from("/:a- \x7f")) + numbers[row][place + 1 :]
+    assert {*one_by_one_and_abreast(named(numbers, [0] * rows))} <= {(None, None)}
 
 
 @pytest.mark.parametrize("wrong", ["12a", "-1", "1" * 8 + ":" + "1" * 9, "1" * 73 + "x"])
@@ -69,9 +108,8 @@ def test_what_is_no_number_is_refused_either_way(wrong):
 @given(st.lists(st.text(max_size=40), max_size=300), st.booleans())
 def test_texts_that_share_beginnings(texts, rising):
     column = pl.Series(sorted(texts) if rising else texts, dtype=pl.String)
-    if len(texts):
-        fast, slow = both(lambda: bytes(columns.delta_texts(column)))
-        assert fast == slow
+    fast, slow = both(lambda: columns.parquet({"text": column}, len(texts), {}))
+    assert fast == slow
     fast, slow = both(lambda: ids.characters(column, 160).tobytes())
     assert fast == slow
 
@@ -82,17 +120,76 @@ def test_ledger_segments(ends):
     assert fast == slow
 
 
+INTEGERS = {pl.Int32: 2**31, pl.Int64: 2**63, pl.UInt32: 0, pl.UInt16: 0}
+
+
+def column_of(kind, rows):
+    if kind == pl.String:
+        values = st.one_of(st.text(max_size=40), st.integers(10**55, 10**55 + 500).map(str))
+    else:
+        most = 2**16 if kind == pl.UInt16 else 2**64 if kind == pl.Int64 else 2**32
+        values = st.one_of(st.integers(-INTEGERS[kind], most - INTEGERS[kind] - 1), st.integers(0, 3))
+    some, none = st.lists(values, min_size=rows, max_size=rows), st.just([None] * rows)
+    holes = st.lists(st.one_of(st.none(), values), min_size=rows, max_size=rows)
+    return st.one_of(some, holes, none).map(lambda drawn: pl.Series(drawn, dtype=kind))
+
+
 @settings(deadline=None)
-@given(
-    st.one_of(
-        st.lists(st.integers(-(2**63), 2**63 - 1), max_size=300).map(lambda values: np.array(values, np.int64)),
-        st.lists(st.integers(-(2**31), 2**31 - 1), max_size=300).map(lambda values: np.array(values, np.int32)),
-        st.lists(st.integers(0, 3), min_size=100, max_size=600).map(lambda values: np.array(values, np.int32)),
-    )
-)
-def test_integers(values):
-    fast, slow = both(lambda: bytes(columns.delta_integers(values)))
+@given(st.data(), st.integers(1, 300), st.integers(0, 20))
+def test_pages(data, rows, skipped):
+    drawn = {kind.__name__: data.draw(column_of(kind, rows + skipped))[skipped:] for kind in (pl.String, *INTEGERS)}
+    fast, slow = both(lambda: columns.parquet(drawn, rows, {}))
     assert fast == slow
+    assert pl.read_parquet(fast).equals(pl.DataFrame(drawn), null_equal=True)
+    given = tuple(columns._given(column) for column in drawn.values())
+    if KERNEL is not None:
+        assert [bytes(page) for page, *_ in KERNEL.chunks(given, False)] == [bytes(page) for page, *_ in KERNEL.chunks(given, True)]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 600), st.sampled_from([1, 2, 3, 5, 17, 300, 40_000]), st.booleans(), st.integers(0, 2**32))
+def test_pages_of_few_different_texts(rows, kinds, some_null, seed):
+    dice = np.random.default_rng(seed)
+    texts = [f"{number:05}" for number in dice.integers(0, kinds, rows)]
+    column = pl.Series([None if some_null and dice.integers(0, 3) == 0 else text for text in texts], dtype=pl.String)
+    fast, slow = both(lambda: columns.parquet({"n": columns.coded(column)}, rows, {}))
+    assert fast == slow
+    assert pl.read_parquet(fast)["n"].equals(column, null_equal=True)
+
+
+placements = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3), st.integers(0, 2**31 - 1)), max_size=60)
+
+
+@given(placements, st.booleans(), st.integers(41, 60), st.integers(0, 9))
+def test_where_the_first_row_of_a_record_lies(rows, rising, records, first):
+    rows = sorted(rows, key=lambda row: row[0]) if rising else rows
+    placement = pl.DataFrame(rows, schema=PLACEMENT, orient="row")
+    fast, slow = both(lambda: [column.to_list() for column in placed.destinations(records, 1, placement, first)])
+    assert fast == slow
+    order = [row for row, _, _ in rows]
+    considered = rows if order == sorted(order) else sorted(rows)
+    firsts = {row: (file + first, line) for row, file, line in reversed(considered)}
+    assert fast == [[firsts.get(record, (None, None))[part] for record in range(records)] for part in (0, 1)]
+
+
+@given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 45), max_size=3), st.lists(st.integers(0, 45), max_size=3))
+def test_rows_of_each_record(counts, more, others):
+    written = [record for record, count in enumerate(counts) for _ in range(count)] + more
+    settled = [record for record, count in enumerate(counts) if not count] + others
+    made = Transformed(pl.DataFrame({ROW: written}, schema={ROW: pl.UInt32}), pl.DataFrame({ROW: settled}, schema={ROW: pl.UInt32}), 0)
+
+    def rows():
+        try:
+            return placed.rows_written(made, len(counts)).to_list()
+        except ValueError as error:
+            return str(error)
+
+    fast, slow = both(rows)
+    assert fast == slow
+    exact = {*written, *settled} == {*range(len(counts))} and len(settled) == len({*settled} - {*written})
+    assert isinstance(fast, list) == exact
+    if exact:
+        assert fast == [written.count(record) for record in range(len(counts))]
 
 
 words = st.sampled_from([b'"traceparent"', b'"tp"', b'"x"', b'"tracepar', b"traceparent", b'ep"'])
@@ -109,6 +206,8 @@ words = st.sampled_from([b'"traceparent"', b'"tp"', b'"x"', b'"tracepar', b"trac
 def test_payloads_that_carry_a_trace_context(payloads, skipped):
     column = pl.Series(payloads, dtype=pl.Binary)[skipped:]
     fast, slow = both(lambda: context._holding(column, ["tp", "traceparent"]).to_list())
+    for word in (b'"tp"', b'"traceparent"', b"x") if KERNEL is not None else ():
+        assert bytes(KERNEL.find(*views(column), word, False)) == bytes(KERNEL.find(*views(column), word, True))
     assert fast == slow == [at for at, body in enumerate(payloads[skipped:]) if b'"tp"' in body or b'"traceparent"' in body]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -12,8 +13,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from stream.audit import wire
 from stream.audit.context import DEFAULT_PATHS, extract
+from stream.audit.fates import COLUMNS, Fates, told_apart
 from stream.audit.ids import hex_ids
-from stream.audit.ledger import read_segment
+from stream.audit.ledger import Segment, read_segment
 from stream.audit.packing import split
 from stream.audit.shape import Shape, Signal, Tier, Trust
 from stream.audit.spans import requests
@@ -282,3 +284,19 @@ def test_shards_do_not_share_ids(plain):
     assert len({unit.shard for unit, _, _ in plain}) == 2
     frame = pl.DataFrame({"seq": ["7"], "sub": [0]}, schema={"seq": pl.String, "sub": pl.UInt32})
     assert hex_ids(frame, "events", shard_id(0), "a") != hex_ids(frame, "events", shard_id(1), "a")
+
+
+def as_made(segment):
+    """A segment as it is before its file is written."""
+    kinds, codes = told_apart([segment.frame[name] for name in COLUMNS])
+    told = Fates(pl.DataFrame(kinds, schema=dict.fromkeys(COLUMNS, pl.String), orient="row"), codes, np.bincount(codes).tolist())
+    return Segment(segment.header, segment.frame.drop(COLUMNS), told)
+
+
+@pytest.mark.parametrize("tier", Tier)
+def test_a_segment_has_the_same_spans_before_its_file_is_written(produced, plain, tier):
+    for link, read, urls in (*produced, *plain):
+        made = as_made(read)
+        bodies = [[bytes(request.body) for request in requests(link, segment, urls, Shape(tier=tier))] for segment in (made, read)]
+        assert bodies[0] == bodies[1] != []
+        assert made.frame.equals(read.frame, null_equal=True)

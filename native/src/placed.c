@@ -1,0 +1,125 @@
+/* Columns of a ledger segment that say what became of each record, from tables with a row for each row that was written. */
+
+#include "kernel.h"
+
+/* Numbers of records, uint32, as they come from Python. */
+static int numbers_open(Py_buffer *numbers, PyObject *object, Py_ssize_t width) {
+    if (PyObject_GetBuffer(object, numbers, PyBUF_SIMPLE)) return 0;
+    if (numbers->len % width == 0) return 1;
+    PyErr_Format(PyExc_ValueError, "numbers of %zd bytes cannot have %zd bytes in all", width, numbers->len);
+    PyBuffer_Release(numbers);
+    return 0;
+}
+
+/* How many rows each record has; 0 where one has none and is not settled, or is settled although it has some, or twice. */
+static int counted(const Py_buffer *written, const Py_buffer *settled, size_t records, int32_t *rows) {
+    const uint32_t *own = written->buf, *others = settled->buf;
+    size_t count = (size_t)written->len / 4, rest = (size_t)settled->len / 4, names = 0;
+    for (size_t place = 0; place < count; place++) {
+        if (own[place] >= records) return 0;
+        names += !rows[own[place]]++;
+    }
+    if (names + rest != records) return 0;
+    for (size_t place = 0; place < rest; place++) {
+        if (others[place] >= records || rows[others[place]]) return 0;
+        rows[others[place]] = -1;
+    }
+    for (size_t record = 0; record < records; record++) rows[record] = rows[record] < 0 ? 0 : rows[record];
+    return 1;
+}
+
+PyObject *kernel_counted(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *one, *two, *result = NULL;
+    Py_ssize_t records;
+    Py_buffer written, settled;
+    blob_t rows = {0};
+    int room = 0, made = 0;
+    if (!PyArg_ParseTuple(args, "OOn", &one, &two, &records) || !numbers_open(&written, one, 4)) return NULL;
+    if (!numbers_open(&settled, two, 4)) {
+        PyBuffer_Release(&written);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    room = records >= 0 && blob_resize(&rows, 4 * (size_t)records);
+    if (room) made = counted(&written, &settled, (size_t)records, (int32_t *)(void *)rows.data);
+    Py_END_ALLOW_THREADS
+    if (!room && records >= 0) PyErr_NoMemory();
+    else result = made ? blob_take(&rows) : Py_NewRef(Py_None);
+    blob_free(&rows);
+    PyBuffer_Release(&written);
+    PyBuffer_Release(&settled);
+    return result;
+}
+
+/* Where rows went: the record, the file and the line of each. */
+typedef struct {
+    Py_buffer records, files, lines;
+    blob_t validity, dest, row;
+    Py_ssize_t there;
+} placed_t;
+
+/* The first row of each of ``records`` records; 0 where one is not among them. Rows in another order than their records' are compared. */
+static int placed_all(placed_t *placed, size_t records, uint32_t first) {
+    const uint32_t *own = placed->records.buf, *lines = placed->lines.buf;
+    const uint16_t *files = placed->files.buf;
+    size_t count = (size_t)placed->records.len / 4;
+    uint8_t *bits = placed->validity.data;
+    uint32_t *dest = (uint32_t *)(void *)placed->dest.data, *row = (uint32_t *)(void *)placed->row.data;
+    int ascending = 1;
+    uint32_t most = 0;
+    for (size_t place = 0; place < count; place++) {
+        most = own[place] > most ? own[place] : most;
+        ascending &= place == 0 || own[place] >= own[place - 1];
+    }
+    if (count && most >= records) return 0;
+    for (size_t place = 0; place < count; place++) {
+        uint32_t record = own[place], file = files[place] + first, line = lines[place];
+        uint8_t bit = (uint8_t)(1u << (record & 7));
+        int known = bits[record >> 3] & bit;
+        if (known && (ascending || dest[record] < file || (dest[record] == file && row[record] <= line))) continue;
+        placed->there += !known;
+        bits[record >> 3] |= bit;
+        dest[record] = file;
+        row[record] = line;
+    }
+    return 1;
+}
+
+PyObject *kernel_placed(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *parts[3], *result = NULL;
+    Py_ssize_t records;
+    unsigned int first;
+    placed_t placed = {0};
+    Py_buffer *const buffers[3] = {&placed.records, &placed.files, &placed.lines};
+    const Py_ssize_t widths[3] = {4, 2, 4};
+    int opened = 0, room = 0, made = 0;
+    if (!PyArg_ParseTuple(args, "OOOnI", parts, parts + 1, parts + 2, &records, &first)) return NULL;
+    while (opened < 3 && numbers_open(buffers[opened], parts[opened], widths[opened])) opened++;
+    if (opened < 3) goto end;
+    if (records < 0 || placed.files.len / 2 != placed.records.len / 4 || placed.lines.len != placed.records.len) {
+        PyErr_SetString(PyExc_ValueError, "each row has a record, a file and a line");
+        goto end;
+    }
+    size_t all = (size_t)records;
+    Py_BEGIN_ALLOW_THREADS
+    room = blob_resize(&placed.validity, (all + 7) / 8) && blob_resize(&placed.dest, 4 * all) && blob_resize(&placed.row, 4 * all);
+    if (room) made = placed_all(&placed, all, first);
+    Py_END_ALLOW_THREADS
+    if (!room) PyErr_NoMemory();
+    else if (!made) PyErr_Format(PyExc_ValueError, "a row is of a record that is none of the %zd there are", records);
+    else {
+        PyObject *validity = blob_take(&placed.validity), *dest = blob_take(&placed.dest), *row = blob_take(&placed.row);
+        if (validity != NULL && dest != NULL && row != NULL) result = Py_BuildValue("nOOO", records - placed.there, validity, dest, row);
+        Py_XDECREF(validity);
+        Py_XDECREF(dest);
+        Py_XDECREF(row);
+    }
+end:
+    while (opened) PyBuffer_Release(buffers[--opened]);
+    blob_free(&placed.validity);
+    blob_free(&placed.dest);
+    blob_free(&placed.row);
+    return result;
+}
