@@ -146,6 +146,20 @@ def test_pages(data, rows, skipped):
         assert [bytes(page) for page, *_ in KERNEL.chunks(given, False)] == [bytes(page) for page, *_ in KERNEL.chunks(given, True)]
 
 
+@pytest.mark.parametrize("width", range(32))
+def test_integers_of_all_widths(width):
+    values = np.random.default_rng(width).integers(0, 2**width, 700)
+    rising = np.cumsum(values)
+    drawn = {
+        "narrow": pl.Series(values, dtype=pl.Int32),
+        "rising": pl.Series(rising.astype(np.uint32)),
+        "broad": pl.Series(rising, dtype=pl.Int64),
+    }
+    fast, slow = both(lambda: columns.parquet(drawn, len(values), {}))
+    assert fast == slow
+    assert pl.read_parquet(fast).equals(pl.DataFrame(drawn))
+
+
 @settings(deadline=None)
 @given(st.integers(1, 600), st.sampled_from([1, 2, 3, 5, 17, 300, 40_000]), st.booleans(), st.integers(0, 2**32))
 def test_pages_of_few_different_texts(rows, kinds, some_null, seed):
