@@ -12,7 +12,7 @@ MAX_PAGE_BYTES: Final = 10 * 2**20
 """Most that one GetRecords call returns (Kinesis API reference)."""
 ARRIVING: Final = 2.4
 """Bytes in memory for each byte of a page while it is read: the page, and the answer, which is base64 inside of JSON."""
-_FIRST_ESTIMATE: Final = 2**20
+_FIRST_ESTIMATE: Final = 2**19
 _SMALLEST_ESTIMATE: Final = 64 * 2**10
 _FIRST_RECORD_BYTES: Final = 1024
 _DECAY: Final = 0.8

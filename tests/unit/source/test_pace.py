@@ -76,7 +76,7 @@ def test_a_slow_answer_uses_up_the_wait_for_the_call_limit() -> None:
 
 def test_the_estimate_follows_the_pages_within_its_bounds() -> None:
     appetite = Appetite()
-    assert appetite.ask(2**30)[0] == int(2**20 * ARRIVING)
+    assert appetite.ask(2**30)[0] == int(2**19 * ARRIVING)
     appetite.learn(10_000, 9 * 2**20)
     assert appetite.ask(2**30)[0] == int(9 * 2**20 * ARRIVING)
     appetite.learn(3, 40 * 2**20)
