@@ -9,23 +9,46 @@ static const uint8_t LENGTH_EXTRA[] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2,
 static const uint16_t DISTANCE_BASE[] = {1,   2,   3,   4,   5,   7,    9,    13,   17,   25,   33,   49,   65,    97,    129,
                                          193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577};
 
+/* The symbol of a length or distance, and the extra bits that follow it. */
+typedef struct {
+    unsigned symbol, extra, extra_size;
+} part_t;
+
 static part_t part(const uint16_t *base, unsigned count, size_t value) {
     unsigned symbol = count - 1;
     while (base[symbol] > value) symbol--;
     return (part_t){symbol, (unsigned)(value - base[symbol]), 0};
 }
 
-part_t length_part(size_t length) {
+static part_t length_part(size_t length) {
     part_t found = part(LENGTH_BASE, sizeof LENGTH_BASE / sizeof *LENGTH_BASE, length);
     found.extra_size = LENGTH_EXTRA[found.symbol];
     found.symbol += END_OF_BLOCK + 1;
     return found;
 }
 
-part_t distance_part(size_t distance) {
+static part_t distance_part(size_t distance) {
     part_t found = part(DISTANCE_BASE, DISTANCES, distance);
     found.extra_size = found.symbol < 2 ? 0 : found.symbol / 2 - 1;
     return found;
+}
+
+void match_count(counts_t *counts, size_t length, size_t distance, uint32_t times) {
+    counts->literals[length_part(length).symbol] += times;
+    counts->distances[distance_part(distance).symbol] += times;
+}
+
+match_t match_coded(const codes_t *codes, size_t length, size_t distance) {
+    part_t near = length_part(length), far = distance_part(distance);
+    code_t first = codes->literals[near.symbol], second = codes->distances[far.symbol];
+    match_t match = {first.bits, first.size};
+    match.bits |= (uint64_t)near.extra << match.size;
+    match.size += near.extra_size;
+    match.bits |= (uint64_t)second.bits << match.size;
+    match.size += second.size;
+    match.bits |= (uint64_t)far.extra << match.size;
+    match.size += far.extra_size;
+    return match;
 }
 
 static int by_count(const void *one, const void *two) {
@@ -33,14 +56,11 @@ static int by_count(const void *one, const void *two) {
     return (a > b) - (a < b);
 }
 
-/* Depths of the leaves of a Huffman tree over the symbols that are counted, which are at least two; the greatest depth. */
-static int tree(const uint32_t *counts, int symbols, uint8_t *sizes) {
-    uint64_t leaves[MOST], weights[2 * MOST];
-    int parents[2 * MOST], depths[2 * MOST], used = 0, deepest = 0;
-    for (int symbol = 0; symbol < symbols; symbol++)
-        if (counts[symbol]) leaves[used++] = (uint64_t)counts[symbol] << 16 | (uint64_t)symbol;
-    qsort(leaves, (size_t)used, sizeof *leaves, by_count);
-    for (int leaf = 0; leaf < used; leaf++) weights[leaf] = leaves[leaf] >> 16;
+/* Depths of the leaves of a Huffman tree, whose counts ascend and which are at least two; the greatest depth. */
+static int tree(const uint32_t *counts, int used, int *depths) {
+    uint64_t weights[2 * MOST];
+    int parents[2 * MOST], deepest = 0;
+    for (int leaf = 0; leaf < used; leaf++) weights[leaf] = counts[leaf];
     /* Inner nodes come about in the order of their weights, so the two lightest are at the front of the leaves or of the inner nodes. */
     int leaf = 0, inner = used, root = 2 * used - 2;
     for (int node = used; node <= root; node++) {
@@ -53,20 +73,25 @@ static int tree(const uint32_t *counts, int symbols, uint8_t *sizes) {
     }
     depths[root] = 0;
     for (int node = root - 1; node >= 0; node--) depths[node] = depths[parents[node]] + 1;
-    for (int place = 0; place < used; place++) {
-        sizes[leaves[place] & 0xFFFF] = (uint8_t)depths[place];
+    for (int place = 0; place < used; place++)
         if (depths[place] > deepest) deepest = depths[place];
-    }
     return deepest;
 }
 
-/* Sizes of codes of at most ``limit`` bits: counts are made more alike until the tree is flat enough. */
+/* Sizes of codes of at most ``limit`` bits for the symbols that are counted, two at least: counts are made more alike, which leaves their
+   order as it is, until the tree is flat enough. */
 static void code_sizes(const uint32_t *counts, int symbols, int limit, uint8_t *sizes) {
+    uint64_t leaves[MOST];
     uint32_t likened[MOST];
-    memcpy(likened, counts, (size_t)symbols * sizeof *counts);
+    int depths[2 * MOST], used = 0;
+    for (int symbol = 0; symbol < symbols; symbol++)
+        if (counts[symbol]) leaves[used++] = (uint64_t)counts[symbol] << 16 | (uint64_t)symbol;
+    qsort(leaves, (size_t)used, sizeof *leaves, by_count);
+    for (int leaf = 0; leaf < used; leaf++) likened[leaf] = (uint32_t)(leaves[leaf] >> 16);
+    while (tree(likened, used, depths) > limit)
+        for (int leaf = 0; leaf < used; leaf++) likened[leaf] = likened[leaf] / 2 + likened[leaf] % 2;
     memset(sizes, 0, (size_t)symbols);
-    while (tree(likened, symbols, sizes) > limit)
-        for (int symbol = 0; symbol < symbols; symbol++) likened[symbol] = likened[symbol] / 2 + likened[symbol] % 2;
+    for (int leaf = 0; leaf < used; leaf++) sizes[leaves[leaf] & 0xFFFF] = (uint8_t)depths[leaf];
 }
 
 static void code_bits(const uint8_t *sizes, int symbols, code_t *codes) {

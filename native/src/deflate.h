@@ -31,7 +31,9 @@ typedef struct {
     unsigned waiting;
 } bits_t;
 
-/* At most 56 bits. */
+enum { AT_ONCE = 56 };
+
+/* AT_ONCE bits at most. */
 static inline void bits_put(bits_t *out, uint64_t bits, unsigned size) {
     out->bits |= bits << out->waiting;
     out->waiting += size;
@@ -48,16 +50,26 @@ static inline void bits_literals(bits_t *out, const codes_t *codes, const uint8_
         uint64_t first = one.bits | (uint64_t)two.bits << one.size, second = three.bits | (uint64_t)four.bits << three.size;
         bits_put(out, first | second << (one.size + two.size), (unsigned)one.size + two.size + three.size + four.size);
     }
-    for (; size; size--, text++) bits_put(out, codes->literals[*text].bits, codes->literals[*text].size);
+    uint64_t bits = 0;
+    unsigned waiting = 0;
+    for (; size; size--, text++) {
+        code_t code = codes->literals[*text];
+        bits |= (uint64_t)code.bits << waiting;
+        waiting += code.size;
+    }
+    bits_put(out, bits, waiting);
 }
 
-/* The symbol of a length or distance, and the extra bits that follow it. */
+/* A match's bits, the first one lowest, and how many they are. */
 typedef struct {
-    unsigned symbol, extra, extra_size;
-} part_t;
+    uint64_t bits;
+    unsigned size;
+} match_t;
 
-part_t length_part(size_t length);
-part_t distance_part(size_t distance);
+/* Counts ``times`` matches of ``length`` bytes, SHORTEST to LONGEST, at ``distance``, which is at most FARTHEST. */
+void match_count(counts_t *counts, size_t length, size_t distance, uint32_t times);
+/* Such a match in these codes. */
+match_t match_coded(const codes_t *codes, size_t length, size_t distance);
 
 /* Codes for these counts; every literal and length gets one, counted or not. */
 void codes_for(const counts_t *counts, codes_t *codes);

@@ -148,6 +148,7 @@ PyObject *kernel_avro(PyObject *module, PyObject *args);
 PyObject *kernel_protobuf_plan(PyObject *module, PyObject *spec);
 PyObject *kernel_protobuf(PyObject *module, PyObject *args);
 PyObject *kernel_gzip(PyObject *module, PyObject *args);
+PyObject *kernel_varints(PyObject *module, PyObject *args);
 PyObject *kernel_delta_integers(PyObject *module, PyObject *args);
 PyObject *kernel_delta_texts(PyObject *module, PyObject *args);
 PyObject *kernel_find(PyObject *module, PyObject *args);

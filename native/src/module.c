@@ -42,6 +42,8 @@ static PyMethodDef methods[] = {
      "gzip(head, blocks, tail) -> bytes\n\n"
      "``head``, messages and ``tail`` as one gzip member. A block is (pieces, chosen, start, count): pieces are bytes that its messages share\n"
      "and arrays of rows of bytes; message i takes row ``chosen[start + i]``, uint32, or ``start + i`` where ``chosen`` is None."},
+    {"varints", kernel_varints, METH_VARARGS,
+     "varints(values) -> bytes\n\nEach of ``values``, uint32, as a varint that is padded to five bytes."},
     {"record_ids", kernel_record_ids, METH_VARARGS,
      "record_ids(views, buffers, subsequences, seeds) -> (traces, spans) or None\n\n"
      "Ids of records as stream/audit/ids.py defines them, 16 and 8 bytes each. ``seeds``: of the two lanes and of the application. None\n"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -45,6 +46,9 @@ LONGEST_PROBE: Final = 300.0
 
 LONGEST_PAUSE: Final = 3600.0
 """Seconds; a collector that asks for more is asked again after this."""
+
+
+_T = TypeVar("_T")
 
 
 class Refused(Halted):
@@ -172,10 +176,18 @@ def wanted_pause(retry_after: str, now: datetime) -> float | None:
 
 
 class Sender:
-    """Delivers single requests by the rules of OTLP/HTTP."""
+    """Delivers single requests by the rules of OTLP/HTTP. ``threads``: where they are made; the event loop's own if not given."""
 
     def __init__(
-        self, collector: Collector, clock: Clock, emit: Emit, dice: Callable[[], float], compression: Compression, *, once: bool = False
+        self,
+        collector: Collector,
+        clock: Clock,
+        emit: Emit,
+        dice: Callable[[], float],
+        compression: Compression,
+        *,
+        once: bool = False,
+        threads: Executor | None = None,
     ) -> None:
         self._collector = collector
         self._clock = clock
@@ -183,9 +195,14 @@ class Sender:
         self._dice = dice
         self._compression = compression
         self._once = once
+        self._threads = threads
+
+    async def apart(self, work: Callable[[], _T]) -> _T:
+        """What ``work`` gives; it takes milliseconds and is done off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def packed(self, request: Request) -> bytes:
-        """The body as it is sent; takes milliseconds, so call it off the event loop."""
+        """The body as it is sent; takes milliseconds, so call it ``apart``."""
         return compressed(request, self._compression)
 
     async def deliver(self, request: Request, stream: str, shard: str, body: bytes | None = None) -> Tally:
@@ -197,7 +214,7 @@ class Sender:
             Refused: the collector would refuse any other request, too; nothing was given up. Not with ``once``.
         """
         if body is None:
-            body = await asyncio.to_thread(self.packed, request)
+            body = await self.apart(lambda: self.packed(request))
         encoding = "" if self._compression is Compression.NONE else self._compression.value
         wait = FIRST_WAIT
         while True:
@@ -282,7 +299,7 @@ class Exporter:
             request = next(made, None)
             return None if request is None else (request, self._sender.packed(request))
 
-        while (parcel := await asyncio.to_thread(following)) is not None:
+        while (parcel := await self._sender.apart(following)) is not None:
             request, body = parcel
             sent = await self._sender.deliver(request, self._stream, link.shard, body)
             if sent.parked:

@@ -35,8 +35,9 @@ AT_ONCE: Final = 65_536
 LARGE_GROUPS: Final = 4
 """Groups that are looked for one by one, which is quick for those that hold most records and slow for many little ones."""
 
+SMALL: Final = 2**32
 MANY: Final = 2**40
-"""Products of counts that still fit into an integer when they are multiplied by another one."""
+"""Products of counts: those that fit into four bytes, and those that still fit into eight when they are multiplied by another one."""
 
 _CONSUMER: Final = 5
 _ERROR: Final = 2
@@ -152,29 +153,33 @@ def _unhex(texts: pl.Series, have: pl.Series, width: int) -> Any:
 def _places(column: pl.Series) -> Any:
     """Small numbers, 0 where there is none."""
     there = known(column)
-    values = numbers(column).astype(np.int64) + 1
-    return values if there is None else np.where(there, values, 0)
+    values = numbers(column) + np.uint32(1)
+    return values if there is None else np.multiply(values, there, out=values)
 
 
 def alike(parts: list[Any]) -> list[Any]:
     """Where rows stand that agree in all of ``parts``, which are small numbers that are not negative; each in ascending order (uint32)."""
-    keys, kinds = np.zeros(len(parts[0]), np.int64), 1
+    keys, kinds = np.zeros(len(parts[0]), np.uint32), 1
     for values in parts:
         most = int(values.max()) + 1
         if kinds * most > MANY:
-            keys = np.unique(keys, return_inverse=True)[1]
-            kinds = len(keys)
+            different, numbered = np.unique(keys, return_inverse=True)
+            keys, kinds = numbered.astype(np.uint32), len(different)
         if most > 1:
-            keys, kinds = keys * most + values, kinds * most
-    at, found = np.arange(len(keys), dtype=np.uint32), []
+            keys = keys * np.uint64(most) if kinds * most > SMALL else keys * np.uint32(most)
+            keys, kinds = keys + values.astype(keys.dtype, copy=False), kinds * most
+    left: Any = None
+    found = []
     for _ in range(LARGE_GROUPS):
         same = keys == keys[0]
-        found.append(at[same])
-        at, keys = at[~same], keys[~same]
-        if not len(at):
+        at, others = np.flatnonzero(same), np.flatnonzero(~same)
+        found.append((at if left is None else left[at]).astype(np.uint32))
+        if not len(others):
             return found
+        left, keys = others if left is None else left[others], keys[others]
     order = np.argsort(keys, kind="stable")
-    return [*found, *np.split(at[order], np.flatnonzero(np.diff(keys[order])) + 1)]
+    at = left[order].astype(np.uint32)
+    return [*found, *np.split(at, np.flatnonzero(np.diff(keys[order])) + 1)]
 
 
 class _Group:

@@ -13,6 +13,8 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from stream.native import KERNEL
+
 Piece: TypeAlias = Any
 """``bytes``, or a uint8 array of shape (rows, width)."""
 
@@ -61,8 +63,11 @@ def number(field: int, value: int) -> bytes:
 
 
 def digits(values: Any) -> Any:
-    """Varints padded to five bytes, a row for each of ``values``, which lie in 0 .. 2**35 - 1."""
-    wide = np.asarray(values, np.uint64)
+    """Varints padded to five bytes, a row for each of ``values``, which lie in 0 .. 2**32 - 1."""
+    narrow = np.ascontiguousarray(values).astype(np.uint32, copy=False)
+    if KERNEL is not None:
+        return np.frombuffer(KERNEL.varints(narrow), np.uint8).reshape(-1, 5)
+    wide = narrow.astype(np.uint64)
     out = wide & _DIGITS[0]
     for place, digit in enumerate(_DIGITS[1:], 1):
         out |= (wide << np.uint64(place)) & digit

@@ -7,6 +7,7 @@ import functools
 import secrets
 import traceback
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +138,9 @@ async def open_sender(
     headers = {name: (await find_secret(reference, env, base, managed)).decode() for name, reference in otlp.headers.items()}
     session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)))
     collector = HttpCollector(session, otlp.endpoint, headers)
-    return Sender(collector, clock, emit, _dice, otlp.compression, once=otlp.mode is Mode.BEST_EFFORT)
+    # One thread makes more spans than any collector takes, and of several each would wait for the interpreter's lock that the others have.
+    threads = stack.enter_context(ThreadPoolExecutor(1, "spans"))
+    return Sender(collector, clock, emit, _dice, otlp.compression, once=otlp.mode is Mode.BEST_EFFORT, threads=threads)
 
 
 def shape_of(otlp: Otlp) -> Shape:

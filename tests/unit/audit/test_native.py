@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.audit import columns, context, ids, packing
+from stream.audit import columns, context, ids, packing, wire
 from stream.audit import set_hash as hashes
 from stream.audit.packing import Block, Compression, Request, compressed
 from stream.native import KERNEL
 from tests.unit.audit.test_ledger import ENDS, segment
 
-PARTS = (columns, context, ids, packing, hashes)
+PARTS = (columns, context, ids, packing, hashes, wire)
 
 
 @contextmanager
@@ -112,17 +112,40 @@ def test_payloads_that_carry_a_trace_context(payloads, skipped):
     assert fast == slow == [at for at, body in enumerate(payloads[skipped:]) if b'"tp"' in body or b'"traceparent"' in body]
 
 
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=40))
+def test_padded_numbers(values):
+    fast, slow = both(lambda: wire.digits(np.array(values, np.uint32)).tolist())
+    assert fast == slow
+    assert len(fast) == len(values)
+
+
+def bytes_that(vary, dice, rows, width):
+    """A field of so many rows, of which a message shares more or less with the one before."""
+    if vary == "seldom":
+        return (dice.random((rows, width)) < 0.01) * dice.integers(0, 256, (rows, width), dtype=np.uint8)
+    if vary == "late":
+        return np.where(np.arange(rows)[:, None] < rows * 3 // 4, 7, dice.integers(0, 256, (rows, width))).astype(np.uint8)
+    if vary == "once":
+        return np.where(np.arange(rows)[:, None] < rows * 3 // 4, dice.bytes(1)[0], 9).repeat(width, 1).astype(np.uint8)
+    if vary == "count":
+        counted = np.zeros((rows, max(8, width)), np.uint8)
+        counted[:, :8] = (np.arange(rows, dtype="<u8") + dice.integers(0, 2**40)).view(np.uint8).reshape(-1, 8)
+        return counted[:, :width]
+    return dice.integers(0, {"not": 1, "little": 2, "all": 256}[vary], (rows, width), dtype=np.uint8)
+
+
 @st.composite
 def blocks(draw):
-    rows = draw(st.sampled_from([1, 2, 5, 70, 300]))
+    rows = draw(st.sampled_from([1, 2, 5, 70, 300, 900]))
     dice = np.random.default_rng(draw(st.integers(0, 2**32)))
     pieces = []
     for _ in range(draw(st.integers(1, 6))):
         if draw(st.booleans()):
             pieces.append(dice.bytes(draw(st.sampled_from([0, 1, 2, 3, 20, 300, 600, 33_000]))))
         else:
-            width, values = draw(st.sampled_from([1, 2, 5, 8, 16, 56])), draw(st.sampled_from([1, 2, 256]))
-            pieces.append(dice.integers(0, values, (draw(st.sampled_from([rows, rows, 1])), width + 3), dtype=np.uint8)[:, :width])
+            width = draw(st.sampled_from([1, 2, 5, 8, 16, 56]))
+            vary = draw(st.sampled_from(["not", "little", "all", "count", "seldom", "late", "once"]))
+            pieces.append(bytes_that(vary, dice, draw(st.sampled_from([rows, rows, 1])), width + 3)[:, :width])
     start = draw(st.integers(0, rows - 1))
     chosen = dice.integers(0, rows, rows, dtype=np.uint32) if draw(st.booleans()) else None
     return Block([b"\n", *pieces], rows - start, start, chosen)
@@ -144,3 +167,18 @@ def test_requests(described, head, tail):
     if KERNEL is not None:
         parts = tuple((tuple(block.pieces), block.chosen, block.start, block.count) for block in described)
         assert gzip.decompress(KERNEL.gzip(head, parts, tail)) == slow
+
+
+@pytest.mark.parametrize("stays", [True, False])
+@pytest.mark.parametrize("width", [8, 13])
+def test_each_bit_that_differs_where_none_did_before_is_told(width, stays):
+    for bit in range(8 * width):
+        rows = np.arange(400 * width, dtype=np.uint32).reshape(400, width).astype(np.uint8)
+        rows[:, : bit // 8 + 1] = 7
+        rows[300 : None if stays else 301, bit // 8] ^= 1 << bit % 8
+        block = Block([b"before", rows, b"behind"], 400)
+        request = Request("/v1/traces", 400, 400 * (width + 12), b"", (block,))
+        fast, slow = both(lambda made=request: gzip.decompress(compressed(made, Compression.GZIP)))
+        assert fast == slow == bytes(request.body)
+        if KERNEL is not None:
+            assert gzip.decompress(KERNEL.gzip(b"", ((tuple(block.pieces), None, 0, 400),), b"")) == slow

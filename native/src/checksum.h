@@ -1,0 +1,60 @@
+/* CRC-32 as gzip has it (RFC 1952): over bytes, and over messages of one width that differ in a few words.
+
+   The sum is what is left of a text, read as a polynomial, when it is divided by another one. It is linear: a word adds its own polynomial
+   times a power of x that says how many bytes follow. So the sum of a message follows from that of another one and the words in which they
+   differ, each times its factor, without carries. Products are added up undivided in 128 bits, which stand for a text of 16 bytes with the
+   same sum, and are divided once, when somebody asks. */
+
+#ifndef STREAM_CHECKSUM_H
+#define STREAM_CHECKSUM_H
+
+#include "kernel.h"
+
+/* The sum goes on from ``sum`` over ``size`` bytes; a gzip member begins and ends with all bits turned over. */
+uint32_t checksum(uint32_t sum, const uint8_t *text, size_t size);
+/* Makes the tables; to be called before anything else here, with the interpreter's lock. */
+void checksum_prepare(void);
+/* ``factors[n]``: what a word of eight bytes is multiplied by whose first byte is the n-th from the end, for n up to ``most``. At the end
+   itself (n = 0) stands a sum that is to be gone on from. */
+void checksum_factors(uint64_t *factors, size_t most);
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define CARRYLESS (__builtin_cpu_supports("pclmul") && __builtin_cpu_supports("bmi2"))
+#define FOR_CARRYLESS __attribute__((target("pclmul,bmi2")))
+typedef __m128i sum_t;
+
+FOR_CARRYLESS static inline sum_t sum_zero(void) { return _mm_setzero_si128(); }
+
+/* ``sum`` and a word times its factor. */
+FOR_CARRYLESS static inline sum_t sum_word(sum_t sum, uint64_t word, uint64_t factor) {
+    __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)word), _mm_cvtsi64_si128((long long)factor), 0);
+    return _mm_xor_si128(sum, product);
+}
+
+/* ``sum`` when as many bytes follow as ``factors`` of words behind its two halves say. */
+FOR_CARRYLESS static inline sum_t sum_ahead(sum_t sum, uint64_t first, uint64_t second) {
+    __m128i factors = _mm_set_epi64x((long long)second, (long long)first);
+    return _mm_xor_si128(_mm_clmulepi64_si128(sum, factors, 0x00), _mm_clmulepi64_si128(sum, factors, 0x11));
+}
+
+FOR_CARRYLESS static inline sum_t sum_both(sum_t one, sum_t two) { return _mm_xor_si128(one, two); }
+
+FOR_CARRYLESS static inline uint32_t sum_divided(sum_t sum) {
+    uint8_t text[16];
+    memcpy(text, &sum, sizeof text);
+    return checksum(0, text, sizeof text);
+}
+#else
+/* Sums are then made over the bytes of messages, and these are called by nobody. */
+#define CARRYLESS 0
+#define FOR_CARRYLESS
+typedef uint32_t sum_t;
+static inline sum_t sum_zero(void) { return 0; }
+static inline sum_t sum_word(sum_t sum, uint64_t word, uint64_t factor) { return sum ^ (sum_t)(word ^ factor); }
+static inline sum_t sum_ahead(sum_t sum, uint64_t first, uint64_t second) { return sum ^ (sum_t)(first ^ second); }
+static inline sum_t sum_both(sum_t one, sum_t two) { return one ^ two; }
+static inline uint32_t sum_divided(sum_t sum) { return sum; }
+#endif
+
+#endif
