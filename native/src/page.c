@@ -62,10 +62,12 @@ static void piece_end(blob_t *piece) {
     piece->size += PADDING;
 }
 
-/* The piece that has room for ``size`` bytes and what base64_decode() writes beyond; NULL where there is no memory. */
-static blob_t *piece_for(page_t *page, size_t size) {
+/* The piece that has room for ``size`` bytes and what base64_decode() writes beyond; NULL where there is no memory. ``most``: all payloads that
+   are still to come hold no more. */
+static blob_t *piece_for(page_t *page, size_t size, size_t most) {
     blob_t *last = page->count ? page->pieces + page->count - 1 : NULL;
-    size += BEYOND > PADDING ? BEYOND : PADDING;
+    size += BEYOND;
+    most += BEYOND;
     if (last != NULL && last->room - last->size >= size) return last;
     /* In eights, and again whenever those are full. */
     if (page->count % 8 == 0) {
@@ -80,14 +82,14 @@ static blob_t *piece_for(page_t *page, size_t size) {
     if (last != NULL) piece_end(last);
     blob_t *piece = page->pieces + page->count++;
     memset(piece, 0, sizeof *piece);
-    return blob_reserve(piece, size > PIECE ? size : PIECE) ? piece : NULL;
+    return blob_reserve(piece, size > PIECE ? size : most < PIECE ? most : PIECE) ? piece : NULL;
 }
 
 static int read_payload(page_t *page, text_t *text) {
     if (text->at >= text->end || *text->at++ != '"') return 0;
     const uint8_t *close = memchr(text->at, '"', (size_t)(text->end - text->at));
     if (close == NULL || !blob_reserve(&page->payloads, sizeof(view_t))) return 0;
-    blob_t *piece = piece_for(page, (size_t)(close - text->at) / 4 * 3);
+    blob_t *piece = piece_for(page, (size_t)(close - text->at) / 4 * 3, (size_t)(text->end - text->at) / 4 * 3);
     if (piece == NULL) return 0;
     size_t begin = piece->size;
     Py_ssize_t size = base64_decode(text->at, (size_t)(close - text->at), piece->data + begin);

@@ -82,7 +82,7 @@ def test_an_idle_connection_lets_go_of_its_last_answer():
             memory = answer.body.obj
             assert answer.body == long
             del answer
-            await asyncio.sleep(0)  # what has woken this task up lasts until it waits again
+            await SystemClock().sleep(0.0)  # what has woken this task up lasts until it waits again
             memory.append(0)  # refused while anybody has a view of it
 
     run(body)
