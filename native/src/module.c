@@ -10,10 +10,10 @@ int memory_prepare(void);
 
 static PyMethodDef methods[] = {
     {"page", (PyCFunction)kernel_page, METH_O,
-     "page(body) -> (begin, end, rows, sequences, keys, texts, arrivals, payloads, data) or None\n\n"
+     "page(body) -> (begin, end, rows, sequences, keys, texts, arrivals, payloads, pieces) or None\n\n"
      "The records of a GetRecords answer or of a SubscribeToShard event. ``body[:begin] + body[end:]`` is the answer with an empty list\n"
-     "in their place. ``sequences``, ``keys``: views into ``texts``; ``payloads``: views into ``data``, decoded; ``arrivals``: int64,\n"
-     "milliseconds. None where the answer is not of the plain kind: read it in another way."},
+     "in their place. ``sequences``, ``keys``: views into ``texts``; ``payloads``: views into the tuple ``pieces``, decoded; ``arrivals``:\n"
+     "int64, milliseconds. None where the answer is not of the plain kind: read it in another way."},
     {"plan", (PyCFunction)kernel_plan, METH_O,
      "plan(spec) -> plan\n\nWhat ``decode`` reads: a node (kind, name, presence, unknown, unit, children), see stream/transform/decoders/native.py."},
     {"decode", (PyCFunction)(void *)kernel_decode, METH_FASTCALL,

@@ -13,8 +13,13 @@ static const struct {
     {"SequenceNumber\"", 15}, {"ApproximateArrivalTimestamp\"", 28}, {"Data\"", 5}, {"PartitionKey\"", 13}, {"EncryptionType\"", 15},
 };
 
+/* Payloads lie in pieces of one size, so that what one page leaves in the heap has room for the next. */
+enum { PIECE = 1024 * 1024 - 64, PADDING = 16, BEYOND = 32 };
+
 typedef struct {
-    blob_t sequences, keys, texts, arrivals, payloads, data;
+    blob_t sequences, keys, texts, arrivals, payloads;
+    blob_t *pieces;
+    Py_ssize_t count;
     Py_ssize_t rows;
     int order[MEMBERS]; /* how the members of the last record followed each other */
 } page_t;
@@ -51,17 +56,47 @@ static int read_text(page_t *page, text_t *text, blob_t *views) {
     return 1;
 }
 
+/* Whoever reads the payloads reads them 16 bytes at a time. */
+static void piece_end(blob_t *piece) {
+    memset(piece->data + piece->size, 0, PADDING);
+    piece->size += PADDING;
+}
+
+/* The piece that has room for ``size`` bytes and what base64_decode() writes beyond; NULL where there is no memory. ``most``: all payloads that
+   are still to come hold no more. */
+static blob_t *piece_for(page_t *page, size_t size, size_t most) {
+    blob_t *last = page->count ? page->pieces + page->count - 1 : NULL;
+    size += BEYOND;
+    most += BEYOND;
+    if (last != NULL && last->room - last->size >= size) return last;
+    /* In eights, and again whenever those are full. */
+    if (page->count % 8 == 0) {
+        blob_t *more = realloc(page->pieces, (size_t)(page->count + 8) * sizeof *more);
+        if (more == NULL) {
+            page->texts.failed = 1;
+            return NULL;
+        }
+        page->pieces = more;
+        last = page->count ? more + page->count - 1 : NULL;
+    }
+    if (last != NULL) piece_end(last);
+    blob_t *piece = page->pieces + page->count++;
+    memset(piece, 0, sizeof *piece);
+    return blob_reserve(piece, size > PIECE ? size : most < PIECE ? most : PIECE) ? piece : NULL;
+}
+
 static int read_payload(page_t *page, text_t *text) {
     if (text->at >= text->end || *text->at++ != '"') return 0;
     const uint8_t *close = memchr(text->at, '"', (size_t)(text->end - text->at));
-    size_t begin = page->data.size;
     if (close == NULL || !blob_reserve(&page->payloads, sizeof(view_t))) return 0;
-    /* ``data`` has room for every payload of the answer from the start. */
-    Py_ssize_t size = base64_decode(text->at, (size_t)(close - text->at), page->data.data + begin);
+    blob_t *piece = piece_for(page, (size_t)(close - text->at) / 4 * 3, (size_t)(text->end - text->at) / 4 * 3);
+    if (piece == NULL) return 0;
+    size_t begin = piece->size;
+    Py_ssize_t size = base64_decode(text->at, (size_t)(close - text->at), piece->data + begin);
     if (size < 0 || begin + (size_t)size > INT32_MAX) return 0;
-    view_set((view_t *)(page->payloads.data + page->payloads.size), page->data.data + begin, (size_t)size, 0, begin);
+    view_set((view_t *)(page->payloads.data + page->payloads.size), piece->data + begin, (size_t)size, (uint32_t)(page->count - 1), begin);
     page->payloads.size += sizeof(view_t);
-    page->data.size += (size_t)size;
+    piece->size += (size_t)size;
     text->at = close + 1;
     return 1;
 }
@@ -190,11 +225,22 @@ static seen_t look(const page_t *page) {
     return seen;
 }
 
+/* A tuple of the pieces, which Python owns then. */
+static PyObject *take_pieces(page_t *page) {
+    PyObject *pieces = PyTuple_New(page->count);
+    for (Py_ssize_t each = 0; pieces != NULL && each < page->count; each++) {
+        PyObject *piece = blob_take(page->pieces + each);
+        if (piece == NULL || PyTuple_SetItem(pieces, each, piece)) Py_CLEAR(pieces);
+    }
+    return pieces;
+}
+
 PyObject *kernel_page(PyObject *module, PyObject *body) {
     (void)module;
+    enum { PARTS = 6 };
     Py_buffer buffer;
     page_t page;
-    PyObject *made = NULL, *parts[6] = {0};
+    PyObject *made = NULL, *parts[PARTS] = {0};
     size_t begin = 0, end = 0;
     seen_t seen = {0, 0, 0};
     int good;
@@ -203,30 +249,33 @@ PyObject *kernel_page(PyObject *module, PyObject *body) {
     if (PyObject_GetBuffer(body, &buffer, PyBUF_SIMPLE)) return NULL;
     const uint8_t *text = buffer.buf;
     Py_BEGIN_ALLOW_THREADS;
-    good = blob_reserve(&page.data, (size_t)buffer.len / 4 * 3 + 64) &&
-           read_answer(&page, (text_t){text, text + buffer.len, text + buffer.len}, &begin, &end);
-    /* Whoever reads the payloads reads them 16 bytes at a time. */
+    good = read_answer(&page, (text_t){text, text + buffer.len, text + buffer.len}, &begin, &end);
     if (good) {
         seen = look(&page);
-        memset(page.data.data + page.data.size, 0, 16);
-        page.data.size += 16;
+        if (page.count) piece_end(page.pieces + page.count - 1);
     }
     Py_END_ALLOW_THREADS;
     PyBuffer_Release(&buffer);
-    blob_t *blobs[6] = {&page.sequences, &page.keys, &page.texts, &page.arrivals, &page.payloads, &page.data};
+    blob_t *blobs[PARTS - 1] = {&page.sequences, &page.keys, &page.texts, &page.arrivals, &page.payloads};
     if (good) {
-        for (int part = 0; part < 6; part++)
+        for (int part = 0; part < PARTS - 1; part++)
             if ((parts[part] = blob_take(blobs[part])) == NULL) good = -1;
+        if ((parts[PARTS - 1] = take_pieces(&page)) == NULL) good = -1;
         if (good > 0)
             made = Py_BuildValue("nnn(inn)OOOOOO", (Py_ssize_t)begin, (Py_ssize_t)end, page.rows, seen.rising, seen.marked, seen.bytes, parts[0], parts[1],
                                  parts[2], parts[3], parts[4], parts[5]);
-        for (int part = 0; part < 6; part++) Py_XDECREF(parts[part]);
+        for (int part = 0; part < PARTS; part++) Py_XDECREF(parts[part]);
     }
     int failed = 0;
-    for (int part = 0; part < 6; part++) {
+    for (int part = 0; part < PARTS - 1; part++) {
         failed |= blobs[part]->failed;
         blob_free(blobs[part]);
     }
+    for (Py_ssize_t each = 0; each < page.count; each++) {
+        failed |= page.pieces[each].failed;
+        blob_free(page.pieces + each);
+    }
+    free(page.pieces);
     if (good < 0 || made != NULL) return made;
     if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;

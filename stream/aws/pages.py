@@ -119,7 +119,7 @@ def _quick(body: bytes | memoryview, kernel: Any) -> _Quick:
     read = None if kernel is None else kernel.page(body)
     if read is None:
         return _Quick(body)
-    begin, end, rows, (rising, aggregates, payload_bytes), sequences, keys, texts, arrivals, payloads, data = read
+    begin, end, rows, (rising, aggregates, payload_bytes), sequences, keys, texts, arrivals, payloads, pieces = read
     if rows == 0:
         # Most polls bring nothing, and making empty columns would be a fifth of what they cost.
         return _Quick(body)
@@ -127,7 +127,7 @@ def _quick(body: bytes | memoryview, kernel: Any) -> _Quick:
         SEQUENCE: native.array(pa.string_view(), rows, None, sequences, texts),
         ARRIVAL: native.array(pa.timestamp("ms", "UTC"), rows, None, arrivals),
         PARTITION_KEY: native.array(pa.string_view(), rows, None, keys, texts),
-        DATA: native.array(pa.binary_view(), rows, None, payloads, data),
+        DATA: native.array(pa.binary_view(), rows, None, payloads, *pieces),
     }
     frame = pl.DataFrame([native.series(name, column) for name, column in columns.items()])
     return _Quick(bytes(body[:begin]) + bytes(body[end:]), frame, Seen(bool(rising), aggregates, payload_bytes))

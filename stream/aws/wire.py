@@ -141,14 +141,16 @@ class _Connection(asyncio.BufferedProtocol):
         loop = asyncio.get_running_loop()
         self._waiting = loop.create_future()
         self._transport.write(request)
-        if silence is None:
-            return await self._waiting
-        self._heard = loop.time()
-        self._timer = loop.call_later(silence, self._listen, silence)
+        if silence is not None:
+            self._heard = loop.time()
+            self._timer = loop.call_later(silence, self._listen, silence)
         try:
             return await self._waiting
         finally:
-            self._timer.cancel()
+            # Answers are megabytes, and an idle connection must not keep its last one.
+            self._waiting = None
+            if self._timer is not None:
+                self._timer.cancel()
 
     def _listen(self, silence: float) -> None:
         loop = asyncio.get_running_loop()

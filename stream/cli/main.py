@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import stream
+from stream.heaps import share_one_heap
 
 VERBS: Final = {
     "demo": "demo:demo",
@@ -61,6 +62,7 @@ class Verbs(TyperGroup):
         if cmd_name not in VERBS:
             return None
         os.environ.update(settings_of_libraries(os.environ, len(os.sched_getaffinity(0))))
+        share_one_heap()
         module, _, name = VERBS[cmd_name].partition(":")
         verb = getattr(importlib.import_module(f"stream.cli.{module}"), name)
         if isinstance(verb, typer.Typer):

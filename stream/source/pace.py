@@ -10,7 +10,9 @@ from stream.source.aggregated import OutOfRange
 
 MAX_PAGE_BYTES: Final = 10 * 2**20
 """Most that one GetRecords call returns (Kinesis API reference)."""
-_FIRST_ESTIMATE: Final = 2**20
+ARRIVING: Final = 2.4
+"""Bytes in memory for each byte of a page while it is read: the page, and the answer, which is base64 inside of JSON."""
+_FIRST_ESTIMATE: Final = 2**19
 _SMALLEST_ESTIMATE: Final = 64 * 2**10
 _FIRST_RECORD_BYTES: Final = 1024
 _DECAY: Final = 0.8
@@ -102,7 +104,7 @@ class Appetite:
         """Bytes to reserve and records to ask for where ``share`` bytes of the budget belong to this shard."""
         fitting = int(share / self._record)
         limit = max(1, min(self._limit, fitting))
-        return int(min(self._page, limit * self._record * 2, MAX_PAGE_BYTES)) or 1, limit
+        return int(min(self._page, limit * self._record * 2, MAX_PAGE_BYTES) * ARRIVING) or 1, limit
 
     def learn(self, records: int, size: int) -> None:
         """A page of ``records`` records held ``size`` bytes."""

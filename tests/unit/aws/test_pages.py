@@ -143,3 +143,21 @@ def test_the_kernel_reads_what_the_service_writes() -> None:
     body = b'{"MillisBehindLatest":5,"NextShardIterator":"n","Records":[' + b",".join([record] * 9) + b"]}"
 
     assert native.KERNEL is None or native.KERNEL.page(body)[2] == 9
+
+
+def test_payloads_lie_in_pieces_of_one_size_but_for_the_last_and_for_those_that_are_larger() -> None:
+    sizes = [1000] * 5000 + [3 * 2**20] + [1000] * 10
+    datas = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
+    records = [
+        {"SequenceNumber": "1", "ApproximateArrivalTimestamp": 1.5, "Data": base64.b64encode(data).decode(), "PartitionKey": "k"}
+        for data in datas
+    ]
+    body = json.dumps({"Records": records}).encode()
+
+    assert parse_get_records(body).frame["_data"].to_list() == datas
+    if native.KERNEL is not None:
+        pieces = [memoryview(piece).nbytes for piece in native.KERNEL.page(body)[-1]]
+        assert len(pieces) == 7
+        assert all(0.99 * 2**20 < piece <= 2**20 for piece in pieces[:4])
+        assert 3 * 2**20 < pieces[5] < 3.1 * 2**20
+        assert pieces[6] < 2**15

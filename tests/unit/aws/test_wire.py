@@ -74,6 +74,20 @@ def test_calls_one_after_the_other_use_one_connection_and_arrive_whole():
     run(body)
 
 
+def test_an_idle_connection_lets_go_of_its_last_answer():
+    async def body():
+        long = b"x" * 2**20
+        async with server(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(long), long)) as (wire, _, _):
+            answer = await wire.post(HEADERS, b"")
+            memory = answer.body.obj
+            assert answer.body == long
+            del answer
+            await SystemClock().sleep(0.0)  # what has woken this task up lasts until it waits again
+            memory.append(0)  # refused while anybody has a view of it
+
+    run(body)
+
+
 def certified(folder):
     """The context of a server whose certificate, in the file ``c.pem``, is for 127.0.0.1."""
     key = ec.generate_private_key(ec.SECP256R1())

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+from base64 import b64encode
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.source.pace import MAX_PAGE_BYTES, Appetite, Pace, ReadSettings, tip_seconds
+from stream.aws.pages import parse_get_records
+from stream.source.pace import ARRIVING, MAX_PAGE_BYTES, Appetite, Pace, ReadSettings, tip_seconds
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0, 1000]), st.floats(0, 0.5)), min_size=20, max_size=60))
@@ -72,14 +76,29 @@ def test_a_slow_answer_uses_up_the_wait_for_the_call_limit() -> None:
 
 def test_the_estimate_follows_the_pages_within_its_bounds() -> None:
     appetite = Appetite()
-    assert appetite.ask(2**30)[0] == 2**20
+    assert appetite.ask(2**30)[0] == int(2**19 * ARRIVING)
     appetite.learn(10_000, 9 * 2**20)
-    assert appetite.ask(2**30)[0] == 9 * 2**20
+    assert appetite.ask(2**30)[0] == int(9 * 2**20 * ARRIVING)
     appetite.learn(3, 40 * 2**20)
-    assert appetite.ask(2**30)[0] == MAX_PAGE_BYTES
+    assert appetite.ask(2**30)[0] == int(MAX_PAGE_BYTES * ARRIVING)
     for _ in range(60):
         appetite.learn(0, 0)
-    assert appetite.ask(2**30)[0] == 64 * 2**10
+    assert appetite.ask(2**30)[0] == int(64 * 2**10 * ARRIVING)
+
+
+@pytest.mark.parametrize("shape", ["click", "order"])
+def test_what_is_reserved_is_what_an_answer_and_its_page_take_together(shape: str) -> None:
+    lines = [b"x" * {"click": 340, "order": 826}[shape]] * 10_000
+    entries = [
+        {"SequenceNumber": str(10**55 + at), "ApproximateArrivalTimestamp": 1.5, "Data": b64encode(line).decode(), "PartitionKey": f"k{at}"}
+        for at, line in enumerate(lines)
+    ]
+    body = json.dumps({"Records": entries}, separators=(",", ":")).encode()
+    page = parse_get_records(body).frame.estimated_size()
+    appetite = Appetite()
+    appetite.learn(len(lines), int(page))
+
+    assert appetite.ask(2**30)[0] == pytest.approx(len(body) + page, rel=0.1)
 
 
 @given(st.integers(1, 10_000), st.integers(0, 10 * 2**20), st.integers(1, 2**30))
