@@ -14,7 +14,7 @@ from typing import Any, Final
 import polars as pl
 import pyarrow as pa
 
-INTERFACE: Final = 6
+INTERFACE: Final = 7
 """The number of the interface that this build knows; a kernel with another one is not used."""
 
 SWITCH: Final = "STREAM_NATIVE"

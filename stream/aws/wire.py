@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -218,8 +218,8 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _make_room(self, missing: int) -> None:
         self._missing = missing
-        if missing > _COPIED:
-            self._long = _Long(self._place, self._filled)
+        if missing > _COPIED and (head := _head(self._place, self._filled, 0)) is not None:
+            self._long = _Long(head, memoryview(self._place)[: self._filled])
             return
         # One byte more than is missing: whoever sends more than an answer is noticed.
         if (needed := self._filled + missing + 1) > len(self._place):
@@ -235,18 +235,19 @@ class _Connection(asyncio.BufferedProtocol):
             self._waiting.set_exception(error)
 
 
+_Head: TypeAlias = tuple[int, dict[bytes, bytes], bool, int]
+
+
 class _Long:
     """An answer whose body has a place of its own, which nobody has filled with zeros before."""
 
-    def __init__(self, came: bytearray, filled: int) -> None:
-        head = _head(came, filled, 0)
-        assert head is not None
+    def __init__(self, head: _Head, came: memoryview) -> None:
         self._status, self._headers, self._keep, begin = head
         self._size = _length(self._headers)
         # One byte more than is missing: whoever sends more than an answer is noticed.
         self._place = memoryview(pa.allocate_buffer(self._size + 1)).cast("B")
-        self.filled = filled - begin
-        self._place[: self.filled] = memoryview(came)[begin:filled]
+        self.filled = len(came) - begin
+        self._place[: self.filled] = came[begin:]
 
     @property
     def rest(self) -> memoryview:
@@ -280,7 +281,7 @@ def parse(came: bytearray, filled: int, start: int = 0) -> tuple[Answer, bool] |
     return Answer(status, bytes(memoryview(came)[begin : begin + length]), headers), keep and missing == 0
 
 
-def _head(came: bytearray, filled: int, start: int) -> tuple[int, dict[bytes, bytes], bool, int] | None:
+def _head(came: bytearray, filled: int, start: int) -> _Head | None:
     """Status, headers, whether the connection may be used again, and where the body begins; None while the head is not whole."""
     end = came.find(_END, start, filled)
     if end < 0:
