@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from itertools import islice
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -30,6 +31,9 @@ from stream.errors import Halted
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 60.0
 """Seconds between attempts, doubled from the first to the longest, each spread by half: a dead collector is asked once a minute."""
+
+MADE_AT_ONCE: Final = 4
+"""Requests that are made before the first of them is sent; each is some hundred kilobytes, and each change of threads takes its time."""
 
 RETRYABLE: Final = frozenset({429, 502, 503, 504})
 """https://opentelemetry.io/docs/specs/otlp/#failures-1: these and lost connections are tried again, no other answer ever is."""
@@ -295,18 +299,17 @@ class Exporter:
         tally, made = Tally(), gap_requests(link, self._shape) if segment is None else requests(link, segment, urls, self._shape)
         number = 0
 
-        def following() -> tuple[Request, bytes] | None:
-            request = next(made, None)
-            return None if request is None else (request, self._sender.packed(request))
+        def following() -> list[tuple[Request, bytes]]:
+            return [(request, self._sender.packed(request)) for request in islice(made, MADE_AT_ONCE)]
 
-        while (parcel := await self._sender.apart(following)) is not None:
-            request, body = parcel
-            sent = await self._sender.deliver(request, self._stream, link.shard, body)
-            if sent.parked:
-                note = {"shard": link.shard, "after": str(link.after), "last": str(link.last), "request": number, "items": sent.parked}
-                key = f"export/{self._stream}/parked/{link.shard}/{link.after:060d}-{number:06d}.json"
-                await self._store.put(key, msgspec.json.encode(note))
-            tally, number = tally + sent, number + 1
+        while parcels := await self._sender.apart(following):
+            for request, body in parcels:
+                sent = await self._sender.deliver(request, self._stream, link.shard, body)
+                if sent.parked:
+                    note = {"shard": link.shard, "after": str(link.after), "last": str(link.last), "request": number, "items": sent.parked}
+                    key = f"export/{self._stream}/parked/{link.shard}/{link.after:060d}-{number:06d}.json"
+                    await self._store.put(key, msgspec.json.encode(note))
+                tally, number = tally + sent, number + 1
         return tally
 
     def caught_up(self, shard: str) -> None:
