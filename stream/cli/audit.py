@@ -35,7 +35,7 @@ File = Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_ok
 Stream = Annotated[str | None, typer.Option("--stream", help="Only this stream, where the pipeline reads several.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
-app = typer.Typer(name="audit", help="Prove, list and export what became of every record.", no_args_is_help=True)
+app = typer.Typer(name="audit", add_completion=False, help="Prove, list and export what became of every record.", no_args_is_help=True)
 
 
 @app.command()

@@ -44,7 +44,7 @@ Where = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(help="At most so many.", min=1, show_default="all")]
 
-app = typer.Typer(name="dlq", help="Count, list, show and redrive dead letters.", no_args_is_help=True)
+app = typer.Typer(name="dlq", add_completion=False, help="Count, list, show and redrive dead letters.", no_args_is_help=True)
 
 
 @app.command("top")

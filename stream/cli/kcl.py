@@ -38,7 +38,7 @@ File = Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_ok
 Stream = Annotated[str | None, typer.Option("--stream", help="Which stream, where the pipeline reads several.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="A property to replace or add, as key=value; may be repeated.")]
 
-app = typer.Typer(name="kcl", help="Run a pipeline under the KCL's MultiLangDaemon.", no_args_is_help=True)
+app = typer.Typer(name="kcl", add_completion=False, help="Run a pipeline under the KCL's MultiLangDaemon.", no_args_is_help=True)
 
 
 @app.command("properties")

@@ -22,7 +22,7 @@ StreamName = Annotated[str | None, typer.Option("--stream", help="Which stream, 
 Note = Annotated[str, typer.Option("--note", help="Why; kept in the commit log for good.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
-app = typer.Typer(name="leases", help="See who reads which shard; move a shard.", no_args_is_help=True)
+app = typer.Typer(name="leases", add_completion=False, help="See who reads which shard; move a shard.", no_args_is_help=True)
 
 
 @app.command()

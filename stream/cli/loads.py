@@ -24,7 +24,12 @@ from stream.worker.definitions import Definitions
 from stream.worker.loaders import open_loaders
 from stream.worker.loading import Loader, Standing, standing
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Loads into Redshift: what waits, what is parked.")
+app = typer.Typer(
+    name="loads",
+    add_completion=False,
+    help="See what waits to be loaded into Redshift and what is parked; let it go on.",
+    no_args_is_help=True,
+)
 
 EXIT_WAITING = 1
 

@@ -55,7 +55,7 @@ def check_flow(
         if schema is None:
             break
         schema = flow.through(index, stage, schema, resources)
-    if schema is not None and (part is None or part.stages == len(document.data.get("stages") or [])):
+    if schema is not None and (part is None or part.whole):
         flow.into_sinks(schema, range(len(pipeline.sinks)) if part is None else part.sinks)
     yield from flow.findings
 

@@ -21,13 +21,15 @@ _NEEDED: Mapping[str, Any] = {"application": "stand-in", "state": "file:stand-in
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
-    """``stages``: how many of the file's stages, from the first on, ``pipeline`` has. ``sinks``: which of its sinks are the file's.
+    """``stages``: how many of the file's stages, from the first on, ``pipeline`` has; ``whole``: whether these are all of them, so that the
+    columns that reach the sinks are known. ``sinks``: which of its sinks are the file's.
 
     ``doubtful``: columns that the file has and ``pipeline`` has not, since their types are wrong.
     """
 
     pipeline: Pipeline
     stages: int
+    whole: bool
     sinks: frozenset[int]
     doubtful: frozenset[str] = frozenset()
 
@@ -37,7 +39,8 @@ def salvage(data: Any, wrong: Collection[Path]) -> Salvage | None:
     if not isinstance(data, Mapping) or any(_spoils_columns(path) for path in wrong):
         return None
     rest: dict[str, Any] = copy.deepcopy(dict(data))
-    stages = rest.get("stages") or []
+    known = isinstance(rest.get("stages") or [], list)
+    stages = (rest.get("stages") or []) if known else []
     good = min((path[1] for path in wrong if path[:1] == ("stages",) and len(path) > 1 and isinstance(path[1], int)), default=len(stages))
     given = len(rest["sinks"]) if isinstance(rest.get("sinks"), list) else 0
     bad = {path[1] for path in wrong if path[:1] == ("sinks",) and len(path) > 1 and isinstance(path[1], int)}
@@ -51,12 +54,11 @@ def salvage(data: Any, wrong: Collection[Path]) -> Salvage | None:
     if rest.get("source", {}).get("schema") == {}:
         return None
     rest = {**_NEEDED, **rest}
-    if isinstance(stages, list):
-        rest["stages"] = stages[:good]
+    rest["stages"] = stages[:good]
     rest["sinks"] = [_stand_in(at) if at in bad else sink for at, sink in enumerate(rest["sinks"])] or [_stand_in(0)]
     try:
         doubtful = frozenset(str(path[2]) for path in wrong if path[:2] == ("source", "schema"))
-        return Salvage(Pipeline.model_validate(rest), good, frozenset(range(given)) - bad, doubtful)
+        return Salvage(Pipeline.model_validate(rest), good, known and good == len(stages), frozenset(range(given)) - bad, doubtful)
     except ValidationError:
         return None
 

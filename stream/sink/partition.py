@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 
 from stream.errors import DefinitionError
+from stream.sqlwords import ACROSS_ROWS, BEYOND_ONE_ROW, IMPURE
 
 NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 """Hive's own name for null; Spark, Trino, Athena and DuckDB read it back as null."""
@@ -41,7 +42,8 @@ _KEPT_BYTES: Final = 88
 _MAX_FAILURES: Final = 1024
 
 _QUOTED: Final = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"")
-_WORD: Final = re.compile(r"[a-z_]+")
+_WORD: Final = re.compile(r"[a-z_][a-z0-9_]*")
+_CALLED: Final = re.compile(r"([a-z_][a-z0-9_]*)\s*\(")
 _CLOCK_WORDS: Final = {"now", "current_timestamp", "current_date", "current_time", "localtimestamp", "localtime"}
 """Polars puts the time of parsing in their place, as a constant."""
 
@@ -199,21 +201,26 @@ def _column(index: int, entry: Entry) -> _Column:
     except pl.exceptions.PolarsError as error:
         message = f"partition column '{name}': cannot read the expression {text!r}: {_first_line(error)}"
         raise SinkMismatch(path, message, "write one SQL expression such as strftime(_arrival, '%Y-%m-%d')") from error
-    words = set(_WORD.findall(_QUOTED.sub(" ", text.lower())))
-    if words & _CLOCK_WORDS:
+    bare = _QUOTED.sub(" ", text.lower())
+    words, called = set(_WORD.findall(bare)), set(_CALLED.findall(bare))
+    if words & _CLOCK_WORDS or called & IMPURE:
         message = f"partition column '{name}': {text!r} depends on when it runs"
         raise SinkMismatch(path, message, "a rewrite must find the same partition; use _arrival, the time of arrival")
-    if "over" in words or not _row_by_row(source):
+    if words & BEYOND_ONE_ROW or called & ACROSS_ROWS or not _row_by_row(source):
         message = f"partition column '{name}': {text!r} looks at more than one row"
         raise SinkMismatch(path, message, "a partition is decided row by row; compute aggregates in a stage")
     return _Column(name, source, path)
 
 
 def _row_by_row(source: pl.Expr) -> bool:
-    """Whether each row's value depends on that row alone, or on none."""
+    """Whether each row's value depends on that row alone, or on none, as far as that can be said without the types of columns."""
     facts = source.meta
-    constant = facts.is_scalar() and not facts.root_names()
-    return facts.is_row_separable() and (facts.is_length_preserving() or constant)
+    try:
+        return facts.is_row_separable() and (facts.is_length_preserving() or (facts.is_scalar() and not facts.root_names()))
+    except pl.exceptions.ColumnNotFoundError:
+        return True
+    except pl.exceptions.InvalidOperationError:  # COLUMNS(...): any number of values
+        return False
 
 
 def _only(index: int, entry: Mapping[str, str]) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from typing import Final
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
+from stream.sqlwords import ACROSS_ROWS, BEYOND_ONE_ROW, IMPURE
 from stream.transform.patterns import MAX_REPEATED, repetitions
 from stream.transform.stage import SchemaMismatch
 from stream.transform.types import near
@@ -29,22 +30,7 @@ FUNCTIONS: Final = frozenset(
 )
 """Functions of one row's values, as Polars SQL names them."""
 
-IMPURE: Final = frozenset(
-    "now random rand uuid current_date current_time current_timestamp localtime localtimestamp today getdate sysdate".split()  # noqa: SIM905
-)
-"""What depends on when or how often it is asked."""
-
-ACROSS_ROWS: Final = frozenset(
-    """
-    array_agg avg corr count covar covar_pop covar_samp first first_value lag last last_value lead max mean median min
-    quantile_cont quantile_disc quantile rank dense_rank row_number std stddev stddev_samp stdev string_agg sum unnest var
-    var_samp variance explode group_concat any_value
-    """.split()  # noqa: SIM905 - a list of names reads better as a paragraph
-)
-"""What looks at more than one row."""
-
 _CLAUSES: Final = frozenset({"and", "or", "not", "in", "when", "then", "else", "between", "like", "ilike", "from", "any", "all"})
-_FORBIDDEN_WORDS: Final = frozenset({"over", "select", "exists"})
 _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|([A-Za-z_][A-Za-z0-9_]*)(\s*\()?|;", re.DOTALL)
 
 _BY_PATTERN: Final = re.compile(r"~|\b(?:rlike|regexp|regexp_like)\b", re.IGNORECASE)
@@ -102,7 +88,7 @@ def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
                 f"{at}: {word} gives another answer each time",
                 "use the column _arrival for the time a record reached the stream",
             )
-        elif word in _FORBIDDEN_WORDS and match.group(1) not in schema:
+        elif word in BEYOND_ONE_ROW and match.group(1) not in schema:
             yield f"{at}: {word.upper()} looks at more than one row", "an expression may use the values of one row only"
         elif called and word in ACROSS_ROWS:
             yield f"{at}: {word} looks at more than one row", "an expression may use the values of one row only"

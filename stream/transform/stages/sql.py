@@ -11,7 +11,8 @@ from polars.exceptions import PanicException, PolarsError
 from pydantic import Field, field_validator, model_validator
 
 from stream.batch import ROW
-from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE
+from stream.sqlwords import ACROSS_ROWS, IMPURE
+from stream.transform.expressions import FUNCTIONS
 from stream.transform.places import first_places, one_each
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_system

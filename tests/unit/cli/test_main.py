@@ -1,6 +1,22 @@
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from stream.cli.main import settings_of_libraries
+from stream.cli.main import VERBS, app, settings_of_libraries
+
+
+def test_the_help_names_every_verb():
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "100"}).stdout
+    first_words = [line.strip("│ ").split(" ")[0] for line in shown.splitlines()]
+    assert [word for word in first_words if word in VERBS] == list(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_goes_by_its_name_and_leaves_the_shell_alone(verb):
+    group = typer.main.get_command(app)
+    command = group.get_command(typer.Context(group), verb)
+    assert command.name == verb
+    assert not {"install_completion", "show_completion"} & {each.name for each in command.params}
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 
 from stream.pipeline.findings import Severity
 from stream.pipeline.lint import check, check_content
+from stream.pipeline.load import load
 from tests.unit.pipeline.definitions import DESIGNED, EXAMPLES
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.yaml"))
@@ -24,6 +26,26 @@ def test_each_wrong_file_gives_exactly_the_findings_it_names(path):
     assert expected(text), "every file of the corpus names its findings"
     assert sorted((f"{each.line}:{each.column}", each.code) for each in result.findings) == expected(text)
     assert not result.ok
+
+
+WRONG = {"number": 1.5, "text": "nonsense", "nothing": None, "list": [[1]], "mapping": {"nonsense": {}}}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("part", ["application", "source", "source.kinesis", "source.schema", "stages", "sinks", "flush", "state"])
+def test_a_part_of_another_kind_is_a_finding_and_never_an_exception(part, wrong):
+    data = load(DESIGNED.encode(), "pipeline.yaml", {"MASK_KEY": "k"}).data
+    place = data
+    *above, last = part.split(".")
+    for key in above:
+        place = place[key]
+    place[last] = wrong
+    result = check_content(yaml.safe_dump(data).encode(), "pipeline.yaml", Path(), {"MASK_KEY": "k"})
+    assert {each.code for each in result.findings}
+    if part == "stages" and wrong is not None:
+        assert {each.code for each in result.findings} <= {"bad_value", "bad_component"}, (
+            "what stages of another kind would add is not missed at the sinks"
+        )
 
 
 def test_the_corpus_is_there():

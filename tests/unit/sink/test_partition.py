@@ -142,6 +142,11 @@ def test_rows_share_a_path_exactly_if_they_share_their_values(pairs):
         ([{"d": "RANK() OVER (ORDER BY n)"}], (0, "d"), "more than one row"),
         ([{"d": "SUM(n) over ()"}], (0, "d"), "more than one row"),
         ([{"d": "UNNEST(n)"}], (0, "d"), "more than one row"),
+        ([{"d": "n + SUM(n)"}], (0, "d"), "more than one row"),
+        ([{"d": "n % max (n)"}], (0, "d"), "more than one row"),
+        ([{"d": "COUNT(*)"}], (0, "d"), "more than one row"),
+        ([{"d": "n IN (SELECT 1)"}], (0, "d"), "more than one row"),
+        ([{"d": "COLUMNS('n')"}], (0, "d"), "more than one row"),
         ([{"d": "CURRENT_DATE"}], (0, "d"), "depends on when it runs"),
         ([{"d": "strftime(Now(), '%Y')"}], (0, "d"), "depends on when it runs"),
         ([{"d": "COALESCE(t, current_timestamp)"}], (0, "d"), "depends on when it runs"),
@@ -175,6 +180,21 @@ def test_check_finds_what_the_columns_do_not_allow(entry, says):
 def test_words_inside_quotes_and_names_are_no_functions(expression):
     frame = pl.DataFrame({"n": [1, 2], "now": [1, 2], "snow": [3, 4]})
     assert len(paths_of(Partitioning([{"d": expression}]), frame)) == 2
+
+
+@pytest.mark.parametrize(
+    ("expression", "values"),
+    [
+        ("n % 16", ["1", "__HIVE_DEFAULT_PARTITION__", "4"]),
+        ("n / m", ["8.5", "__HIVE_DEFAULT_PARTITION__", "10.0"]),
+        ("n IN (17, 18)", ["true", "__HIVE_DEFAULT_PARTITION__", "false"]),
+    ],
+)
+def test_what_needs_the_types_of_columns_is_computed(expression, values):
+    frame = pl.DataFrame({"n": [17, None, 20], "m": [2, 2, 2]})
+    partitioning = Partitioning([{"d": expression}])
+    partitioning.check(frame.schema)
+    assert paths_of(partitioning, frame) == [f"d={value}" for value in values]
 
 
 def test_check_accepts_what_can_be_computed():

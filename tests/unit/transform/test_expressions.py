@@ -1,7 +1,8 @@
 import polars as pl
 import pytest
 
-from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, compile_expression
+from stream.sqlwords import ACROSS_ROWS, IMPURE
+from stream.transform.expressions import FUNCTIONS, compile_expression
 from stream.transform.stage import SchemaMismatch
 
 SCHEMA = pl.Schema(
