@@ -1,7 +1,7 @@
 """Words by which a Polars SQL expression gives away that its value depends on more than the row it stands for.
 
-Whether an expression works row by row decides whether the same records give the same output wherever a batch is cut. Polars itself can only say
-it where it need not know the types of columns: not of ``a / b``, ``a % b`` and ``a IN (...)``; and of ``a + sum(b)`` it says yes.
+Whether an expression works row by row decides whether the same records give the same output wherever a batch is cut. Polars itself can say
+it only where it need not know the types of columns: not of ``a / b``, ``a % b`` and ``a IN (...)``; and of ``a + sum(b)`` it says yes.
 """
 
 from __future__ import annotations

@@ -21,10 +21,9 @@ _NEEDED: Mapping[str, Any] = {"application": "stand-in", "state": "file:stand-in
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
-    """``stages``: how many of the file's stages, from the first on, ``pipeline`` has; ``whole``: whether these are all of them, so that the
-    columns that reach the sinks are known. ``sinks``: which of its sinks are the file's.
+    """``stages``: how many of the file's stages, from the first on, ``pipeline`` has. ``sinks``: which of its sinks are the file's.
 
-    ``doubtful``: columns that the file has and ``pipeline`` has not, since their types are wrong.
+    ``whole``: whether these are all of the file's stages, so that the columns that reach its sinks are known. ``doubtful``: columns that the file has and ``pipeline`` has not, since their types are wrong.
     """
 
     pipeline: Pipeline
