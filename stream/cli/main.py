@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -37,6 +40,10 @@ VERBS: Final = {
 """In the order of the help text: where in ``stream.cli`` the verb's function, or the application of its own verbs, is."""
 
 
+_CANNOT_BE_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})
+"""Full disks, and readers that have gone, as `head` does when it has enough: nothing that a traceback would help with."""
+
+
 def settings_of_libraries(env: Mapping[str, str], cores: int) -> dict[str, str]:
     """Variables that libraries read when they are loaded, without those that ``env`` sets.
 
@@ -52,6 +59,24 @@ def settings_of_libraries(env: Mapping[str, str], cores: int) -> dict[str, str]:
 
 class Verbs(TyperGroup):
     """Imports a verb's module only when it is needed: a worker should not wait for what the demo imports."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """The command from its arguments to its exit code, which is 1 where standard output takes no more."""
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # the caller has closed it
+                setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+        try:
+            try:
+                return super().main(*args, **options)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in _CANNOT_BE_WRITTEN:
+                raise
+            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # or Python complains once more at its end
+            if error.errno != errno.EPIPE:
+                typer.echo(f"error: the output cannot be written: {error.strerror}", err=True)
+            sys.exit(1)
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the signature is the library's
         """Names of all verbs."""

@@ -23,7 +23,8 @@ _NEEDED: Mapping[str, Any] = {"application": "stand-in", "state": "file:stand-in
 class Salvage:
     """``stages``: how many of the file's stages, from the first on, ``pipeline`` has. ``sinks``: which of its sinks are the file's.
 
-    ``whole``: whether these are all of the file's stages, so that the columns that reach its sinks are known. ``doubtful``: columns that the file has and ``pipeline`` has not, since their types are wrong.
+    ``whole``: whether these are all of the file's stages, so that the columns that reach its sinks are known. ``doubtful``: columns that
+    the file has and ``pipeline`` has not, since their types are wrong.
     """
 
     pipeline: Pipeline

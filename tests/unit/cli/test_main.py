@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -29,3 +34,27 @@ def test_polars_gets_half_of_the_threads_that_units_are_cooked_in(env, cores, th
 
 def test_what_somebody_has_set_stays():
     assert settings_of_libraries({"POLARS_MAX_THREADS": "7", "OPENBLAS_NUM_THREADS": ""}, 2) == {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+
+
+def stream(stdout, *arguments, preexec=None):
+    command = [sys.executable, "-m", "stream", *arguments]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, preexec_fn=preexec, timeout=60, check=False)
+
+
+def test_a_full_disk_is_said_in_a_line():
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = stream(full, "--version")
+    assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: No space left on device\n")
+
+
+def test_a_reader_that_has_gone_is_no_news():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        done = stream(pipe, "--version")
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_closed_output_is_no_error():
+    done = stream(None, "schema", preexec=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, "")
