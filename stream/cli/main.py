@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -57,6 +57,11 @@ def settings_of_libraries(env: Mapping[str, str], cores: int) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in env}
 
 
+def _nowhere() -> TextIO:
+    """What takes everything, for as long as the process lives."""
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
 class Verbs(TyperGroup):
     """Imports a verb's module only when it is needed: a worker should not wait for what the demo imports."""
 
@@ -64,7 +69,7 @@ class Verbs(TyperGroup):
         """The command from its arguments to its exit code, which is 1 where standard output takes no more."""
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # the caller has closed it
-                setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+                setattr(sys, name, _nowhere())
         try:
             try:
                 return super().main(*args, **options)
@@ -73,7 +78,7 @@ class Verbs(TyperGroup):
         except OSError as error:
             if error.errno not in _CANNOT_BE_WRITTEN:
                 raise
-            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # or Python complains once more at its end
+            sys.stdout = _nowhere()  # or Python complains once more at its end
             if error.errno != errno.EPIPE:
                 typer.echo(f"error: the output cannot be written: {error.strerror}", err=True)
             sys.exit(1)
