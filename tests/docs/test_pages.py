@@ -114,6 +114,16 @@ def test_a_command_that_is_shown_runs(text):
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
 
 
+@pytest.mark.parametrize("text", fences("sh local"))
+def test_local_aws_is_started_as_it_is_shown(text):
+    started = text.replace("stream local", "stream local --port 0 --moto-port 0")
+    script = f'{started}\necho "$AWS_ENDPOINT_URL_KINESIS"; kill "$local"; wait "$local"'
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("http://127.0.0.1:")
+
+
 def test_the_readme_is_one_page():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
