@@ -135,7 +135,7 @@ def classify(code: str, status: int = 0) -> Kind:
 def explain(call: Call, code: str, message: str, status: int = 0) -> AwsRetryable | AwsFatal:
     """The exception to raise for an error answer."""
     kind = classify(code, status)
-    answer = f"{code}: {message}" if message else code
+    answer = f"{code}: {message}".rstrip(". ") if message else code
     if kind in {Kind.RETRY, Kind.THROTTLED}:
         return AwsRetryable(f"{call} failed: {answer}", code=code)
     remedy = {

@@ -109,6 +109,11 @@ class _Shared:
     leases: Coordinator | None
 
 
+def ends_by_itself(pipeline: Pipeline, reading: Reading) -> bool:
+    """Whether what is read has an end, at which the run ends too."""
+    return reading != Reading() or pipeline.source.s3 is not None
+
+
 async def assemble(pipeline: Pipeline, options: WorkerOptions, emit: Emit, draining: Bell, stack: AsyncExitStack) -> list[StreamParts]:
     """The parts of a worker for each stream of the pipeline; connections live as long as ``stack``.
 
@@ -210,7 +215,7 @@ async def _leases(
 ) -> Coordinator | None:
     """Leases, where workers share shards: those of a stream that is read without end. What ends by itself is one worker's."""
     native = pipeline.coordination.native
-    if native is None or options.reading != Reading() or pipeline.source.s3 is not None:
+    if native is None or ends_by_itself(pipeline, options.reading):
         return None
     return await open_leases(pipeline, native, session, name, options.clock, emit, stack)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from stream.budget import ByteBudget
 from stream.commit.committer import Committer, RenderedUnit
@@ -23,6 +23,8 @@ from stream.worker.leasing import Leases
 from stream.worker.loading import Loader
 from stream.worker.recipe import Cooked, CutUnit, Recipe
 from stream.worker.refreshing import CurrentRecipe, Refresher
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,28 @@ class Bell(asyncio.Event):
         super().set()
         for listener in tuple(self.listeners):
             listener()
+
+
+async def unless(bell: Bell, work: Awaitable[T]) -> T | None:
+    """What ``work`` gives; None where ``bell`` rings first, or has rung: then ``work`` is cancelled, and over when this returns."""
+    limit = asyncio.timeout(None)
+
+    def ring() -> None:
+        if limit.when() is None:
+            limit.reschedule(0.0)
+
+    bell.listeners.append(ring)
+    try:
+        async with limit:
+            if bell.is_set():
+                ring()
+            return await work
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        return None
+    finally:
+        bell.listeners.remove(ring)
 
 
 class Held:

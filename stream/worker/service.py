@@ -30,10 +30,10 @@ from stream.metrics.stall import StallWatch, watch_stalls
 from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader
 from stream.worker.allocators import forget_what_stays, keep_giving_back, prepare_allocators
-from stream.worker.assemble import WorkerOptions, assemble, worker_id
-from stream.worker.lineage import open_reporter
-from stream.worker.notifying import open_notifier
-from stream.worker.parts import Bell, to_all, weightiest
+from stream.worker.assemble import WorkerOptions, assemble, ends_by_itself, worker_id
+from stream.worker.lineage import Reporter, open_reporter
+from stream.worker.notifying import Notifier, open_notifier
+from stream.worker.parts import Bell, StreamParts, to_all, unless, weightiest
 from stream.worker.several import Streams
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
@@ -61,14 +61,15 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         async with AsyncExitStack() as stack:
             stack.enter_context(_signals(draining))
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
-            managed = functools.partial(read_secret, AwsSession(region=pipeline.source.kinesis.region))
-            narrator.sender = await _span_queue(pipeline, options, name, managed, emit, recorder, stack)
-            told = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
-            emit = to_all(emit, told) if told else emit
-            each = await assemble(pipeline, replace(options, worker=name), emit, draining, stack)
+            opening = _open(pipeline, replace(options, worker=name), narrator, recorder, totals, emit, draining, stack)
+            opened = await unless(draining, opening)
+            if opened is None:
+                emit(events.DrainStarted(", ".join(pipeline.source.kinesis.names), "", options.drain_seconds))
+                _not_begun(pipeline, options)
+                return
+            each, told, reporter, emit = opened
             budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
             leases = each[0].parts.leases
-            reporter = await open_reporter(pipeline, each[0].parts, totals, options.env, options.base, managed, stack)
             recorder.watch_buffer(lambda: budget.held, budget.limit)
             streams = Streams(each, draining, emit)
             emit(events.WorkerStarted(streams.names, "", each[0].parts.worker, stream.__version__))
@@ -97,6 +98,32 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
         raise _standing_still(streams.halted)
     if streams.cut_short:
         raise _cut_short(streams.cut_short)
+
+
+async def _open(
+    pipeline: Pipeline,
+    options: WorkerOptions,
+    narrator: Narrator,
+    recorder: Recorder,
+    totals: RunTotals,
+    emit: Emit,
+    draining: Bell,
+    stack: AsyncExitStack,
+) -> tuple[list[StreamParts], Notifier | None, Reporter | None, Emit]:
+    """Everything that a worker needs before it reads: its streams, who tells the world of halts and of runs, and who hears of events."""
+    managed = functools.partial(read_secret, AwsSession(region=pipeline.source.kinesis.region))
+    narrator.sender = await _span_queue(pipeline, options, managed, emit, recorder, stack)
+    told = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
+    emit = to_all(emit, told) if told else emit
+    each = await assemble(pipeline, options, emit, draining, stack)
+    reporter = await open_reporter(pipeline, each[0].parts, totals, options.env, options.base, managed, stack)
+    return each, told, reporter, emit
+
+
+def _not_begun(pipeline: Pipeline, options: WorkerOptions) -> None:
+    """Before anything was read a drain is done at once; only a run that ends has not done what it was for."""
+    if ends_by_itself(pipeline, options.reading):
+        raise _cut_short(pipeline.source.kinesis.names)
 
 
 def _standing_still(halted: Mapping[str, str]) -> Fatal:
@@ -148,7 +175,7 @@ class _HealthListener:
 
 
 async def _span_queue(
-    pipeline: Pipeline, options: WorkerOptions, name: str, managed: SecretReader, emit: Emit, recorder: Recorder, stack: AsyncExitStack
+    pipeline: Pipeline, options: WorkerOptions, managed: SecretReader, emit: Emit, recorder: Recorder, stack: AsyncExitStack
 ) -> SpanQueue | None:
     """Where spans of this worker's operations go, if the pipeline wants them."""
     if pipeline.telemetry is None:
@@ -157,7 +184,7 @@ async def _span_queue(
     def count(result: str, spans: int) -> None:
         recorder.add(TELEMETRY_SPANS, spans, result)
 
-    names = pipeline.application, name
+    names = pipeline.application, options.worker
     queue = spans_to_collector(pipeline.telemetry, names, options.env, options.base, managed, emit, count)
     return await stack.enter_async_context(queue)
 

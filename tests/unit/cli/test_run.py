@@ -1,6 +1,11 @@
 """What ``stream run`` says before it reads anything."""
 
+import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -39,3 +44,22 @@ def test_one_of_both_leaves_the_other_as_the_file_says(tmp_path, taken):
     done = CliRunner().invoke(app, ["run", str(file), "--metrics-port", str(taken)])
     assert done.exit_code == 1
     assert f"metrics cannot be served on 127.0.0.1:{taken}" in done.output
+
+
+@pytest.mark.parametrize(("number", "options", "code"), [(signal.SIGTERM, [], 0), (signal.SIGINT, ["--once"], 1)])
+def test_a_signal_ends_a_worker_that_waits_for_aws_to_begin(tmp_path, number, options, code):
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(PIPELINE.replace("192.0.2.1, port: 1", "127.0.0.1, port: 0"))
+    env = {**os.environ, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    command = [sys.executable, "-m", "stream", "run", str(file), *options]
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as worker:
+        try:
+            waits = json.loads(worker.stderr.readline())
+            worker.send_signal(number)
+            _, rest = worker.communicate(timeout=60)
+        finally:
+            worker.kill()
+    assert (waits["event"], waits["call"]) == ("call_repeated", "open source")
+    assert "drain_started" in rest
+    assert worker.returncode == code
+    assert ("error: a signal ended the run" in rest) is bool(code)
