@@ -62,10 +62,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             stack.enter_context(_signals(draining))
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
             opening = _open(pipeline, replace(options, worker=name), narrator, recorder, totals, emit, draining, stack)
-            opened = await unless(draining, opening)
-            if opened is None:
-                emit(events.DrainStarted(", ".join(pipeline.source.kinesis.names), "", options.drain_seconds))
-                _not_begun(pipeline, options)
+            if (opened := await unless(draining, opening)) is None:
+                _not_begun(pipeline, options, emit)
                 return
             each, told, reporter, emit = opened
             budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
@@ -120,8 +118,9 @@ async def _open(
     return each, told, reporter, emit
 
 
-def _not_begun(pipeline: Pipeline, options: WorkerOptions) -> None:
+def _not_begun(pipeline: Pipeline, options: WorkerOptions, emit: Emit) -> None:
     """Before anything was read a drain is done at once; only a run that ends has not done what it was for."""
+    emit(events.DrainStarted(", ".join(pipeline.source.kinesis.names), "", options.drain_seconds))
     if ends_by_itself(pipeline, options.reading):
         raise _cut_short(pipeline.source.kinesis.names)
 
