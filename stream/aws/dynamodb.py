@@ -12,7 +12,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from stream.aws.errors import AwsFatal, AwsRetryable, Call, explain, translate
+from stream.aws.errors import UNKNOWN, AwsFatal, AwsRetryable, Call, explain, translate
 from stream.aws.kinesis import proxy_for
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
@@ -112,8 +112,8 @@ def _refused(call: Call, body: bytes, status: int) -> ConditionFailed | AwsRetry
     try:
         said = msgspec.json.decode(body, type=_Refusal)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return explain(call, "Unknown", body[:200].decode("utf-8", "replace"), status)
-    code = said.type.rpartition("#")[2] or "Unknown"
+        return explain(call, UNKNOWN, body[:200].decode("utf-8", "replace"), status)
+    code = said.type.rpartition("#")[2] or UNKNOWN
     message = said.message or said.Message
     if code == CONDITION_FAILED:
         return ConditionFailed(f"{call}: {message}", said.Item)

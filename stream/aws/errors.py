@@ -34,11 +34,12 @@ class AwsRetryable(Retryable):
 
 
 class AwsFatal(Fatal):
-    """The same call would fail again; ``code`` is AWS's own word for what happened."""
+    """The same call would fail again; ``code`` is AWS's own word for what happened, ``remedy`` what its message says to do, if anything."""
 
-    def __init__(self, message: str, *, code: str) -> None:
+    def __init__(self, message: str, *, code: str, remedy: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.remedy = remedy
 
 
 class Kind(Enum):
@@ -57,6 +58,8 @@ EXPIRED_ITERATOR: Final = "ExpiredIteratorException"
 INVALID_ARGUMENT: Final = "InvalidArgumentException"
 NOT_FOUND: Final = "ResourceNotFoundException"
 EXPIRED_TOKEN: Final = "ExpiredNextTokenException"  # noqa: S105 - AWS's name of an error
+UNKNOWN: Final = "Unknown"
+"""Our code for an error answer that names none."""
 CONNECTION: Final = "ConnectionError"
 """Our code for a call without an answer."""
 
@@ -145,7 +148,10 @@ def explain(call: Call, code: str, message: str, status: int = 0) -> AwsRetryabl
         Kind.ENCRYPTION: "enable the stream's KMS key and allow kms:Decrypt on it to the role in use",
         Kind.REFUSED: "the request itself is not acceptable; correct the configuration it was made from",
     }[kind]
-    return AwsFatal(f"{call} was refused: {answer}. Remedy: {remedy}.", code=code)
+    if code == UNKNOWN:
+        answer = f"HTTP status {status}{answer.removeprefix(UNKNOWN)}"
+        remedy = "this is no answer of AWS: check the endpoint, and proxies on the way to it"
+    return AwsFatal(f"{call} was refused: {answer}. Remedy: {remedy}.", code=code, remedy=remedy)
 
 
 def is_throttle(error: AwsRetryable) -> bool:
@@ -162,7 +168,7 @@ def translate(call: Call, error: Exception) -> AwsRetryable | AwsFatal:
     if isinstance(error, ClientError):
         said = error.response.get("Error", {})
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return explain(call, said.get("Code", "Unknown"), said.get("Message", ""), status)
+        return explain(call, said.get("Code", UNKNOWN), said.get("Message", ""), status)
     if isinstance(error, (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError)):
         detail = str(error) or type(error).__name__
         return AwsRetryable(f"{call} had no answer: {detail}", code=CONNECTION)

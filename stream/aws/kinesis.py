@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import msgspec
 
-from stream.aws.errors import AwsRetryable, Call, explain, translate
+from stream.aws.errors import UNKNOWN, AwsRetryable, Call, explain, translate
 from stream.aws.pages import RawPage, parse_get_records
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
@@ -283,6 +283,6 @@ def refusal(body: bytes, named: str) -> tuple[str, str]:
     try:
         said = msgspec.json.decode(body, type=_Refusal)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return named.partition(":")[0] or "Unknown", body[:200].decode("utf-8", "replace")
+        return named.partition(":")[0] or UNKNOWN, body[:200].decode("utf-8", "replace")
     code = (said.type or named).rpartition("#")[2].partition(":")[0]
-    return code or "Unknown", said.message or said.Message
+    return code or UNKNOWN, said.message or said.Message

@@ -17,7 +17,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
 
-from stream.aws.errors import AwsFatal, AwsRetryable, Call, explain, translate
+from stream.aws.errors import UNKNOWN, AwsFatal, AwsRetryable, Call, explain, translate
 from stream.aws.kinesis import proxy_for
 from stream.aws.session import AwsSession
 
@@ -228,7 +228,7 @@ def _explained(call: Call, body: bytes, named: str, status: int) -> AwsRetryable
         said = msgspec.json.decode(body, type=_Refusal)
     except (msgspec.DecodeError, UnicodeDecodeError):
         said = _Refusal(message=body[:200].decode("utf-8", "replace"))
-    code = (said.type or named).rpartition("#")[2].partition(":")[0] or "Unknown"
+    code = (said.type or named).rpartition("#")[2].partition(":")[0] or UNKNOWN
     message = said.message or said.Message
     if code in _BUSY:
         return AwsRetryable(f"{call} failed: {code}: {message}", code=code)

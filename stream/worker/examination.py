@@ -12,14 +12,15 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from stream.audit.export import Mode
+from stream.aws.errors import AwsFatal, Kind, classify
 from stream.aws.identity import AUDIENCES, SIGNATURE_LIFE, Caller, Problem, ask_caller, judge_caller, judge_claims, read_claims
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.contracts import Clock
-from stream.errors import DefinitionError, StreamError
+from stream.errors import DefinitionError, Retryable, StreamError
 from stream.pipeline.access import needed
 from stream.pipeline.model import Pipeline
-from stream.worker.probe import Noted, Probe
+from stream.worker.probe import LET, Noted, Probe
 from stream.worker.probes import probes, untried
 
 PATIENCE: Final = 20.0
@@ -29,6 +30,8 @@ SKEW_NOTED: Final = timedelta(seconds=60)
 
 MEMORY_FACTOR: Final = 2
 """Least memory of the process by its budget; measured peaks lie between 1.9 and 2.2 with the default budget (docs/operate.md)."""
+
+_REACH: Final = "check the endpoint, the network policy and DNS"
 
 _LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -179,14 +182,23 @@ async def _tried(probe: Probe, patience: float) -> Finding:
         async with asyncio.timeout(patience):
             said = await probe.look()
     except TimeoutError:
-        return Finding(
-            probe.check, Verdict.FAILED, f"{probe.what}: no answer in {patience:g} s", "check the network policy, endpoints and DNS"
-        )
+        return Finding(probe.check, Verdict.FAILED, f"{probe.what}: no answer in {patience:g} s", _REACH)
     except Noted as error:
         return Finding(probe.check, Verdict.NOTE, f"{probe.what}: {error}", probe.remedy)
     except (StreamError, OSError) as error:
-        return Finding(probe.check, Verdict.FAILED, f"{probe.what}: {error}", probe.remedy)
+        return Finding(probe.check, Verdict.FAILED, f"{probe.what}: {error}", _remedy(probe, error))
     return Finding(probe.check, Verdict.OK, f"{probe.what}: {said}")
+
+
+def _remedy(probe: Probe, error: Exception) -> str:
+    """The probe's own; but permissions are no remedy for what does not answer or is not there."""
+    if probe.remedy != LET:
+        return probe.remedy
+    if isinstance(error, Retryable):
+        return _REACH
+    if isinstance(error, AwsFatal) and error.remedy and classify(error.code) is not Kind.DENIED:
+        return error.remedy
+    return LET
 
 
 async def _collector(pipeline: Pipeline, around: Surroundings) -> Finding:

@@ -6,8 +6,8 @@ import asyncio
 import functools
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Final
 
@@ -57,9 +57,9 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     emit = to_all(recorder, narrator, totals, stalls, _HealthListener(health), *options.listeners)
     register_process(registry)
     draining = Bell()
+    _heed_signals(draining)
     try:
         async with AsyncExitStack() as stack:
-            stack.enter_context(_signals(draining))
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
             opening = _open(pipeline, replace(options, worker=name), narrator, recorder, totals, emit, draining, stack)
             if (opened := await unless(draining, opening)) is None:
@@ -136,17 +136,15 @@ def _cut_short(streams: Sequence[str]) -> Fatal:
     return Fatal(f"a signal ended the run, and it is not known that {names} is read to its end; nothing is lost, run it again to go on")
 
 
-@contextmanager
-def _signals(draining: asyncio.Event) -> Iterator[None]:
-    """Until the context ends, SIGTERM and SIGINT ask for the drain, from the first moment on."""
+def _heed_signals(draining: asyncio.Event) -> None:
+    """From now on SIGTERM and SIGINT ask for the drain.
+
+    They do until the loop is closed, not only until the drain is done: a second one, from an impatient hand or a supervisor that tells the
+    whole process group, must not cut the last steps short.
+    """
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, draining.set)
-    try:
-        yield
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
 
 
 class _HealthListener:

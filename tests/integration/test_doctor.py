@@ -98,6 +98,14 @@ def test_for_people_it_ends_with_a_verdict(aws, tmp_path):
     assert run(pipeline(tmp_path), aws).stdout.splitlines()[-1] == "a worker can start"
 
 
+@pytest.mark.usefixtures("clean")
+def test_permissions_are_no_remedy_for_what_is_not_there_or_does_not_answer(aws, tmp_path):
+    missing = found(run(pipeline(tmp_path, stream="gone"), aws, "--json"))["stream", "failed"]
+    assert missing["remedy"] == "check the name, the region and the endpoint, or create it"
+    away = run(pipeline(tmp_path), {**aws, "AWS_ENDPOINT_URL_KINESIS": "http://127.0.0.1:9"}, "--json")
+    assert found(away)["stream", "failed"]["remedy"] == "check the endpoint, the network policy and DNS"
+
+
 @pytest.mark.parametrize(
     ("changes", "check_name", "says"),
     [

@@ -49,6 +49,12 @@ def test_a_final_error_names_action_resource_place_and_remedy(code: str, words: 
         assert part in str(error)
 
 
+def test_an_answer_of_somebody_else_than_aws_is_told_as_one() -> None:
+    error = explain(CALL, "Unknown", "<html>Sign in first</html>", 403)
+    assert isinstance(error, AwsFatal)
+    assert "HTTP status 403: <html>Sign in first</html>. Remedy: this is no answer of AWS: check the endpoint, and proxies" in str(error)
+
+
 def test_throttling_is_told_from_other_failures() -> None:
     throttled, failed = explain(CALL, "LimitExceededException", ""), explain(CALL, "InternalFailure", "")
     assert isinstance(throttled, AwsRetryable)

@@ -56,6 +56,7 @@ def test_a_signal_ends_a_worker_that_waits_for_aws_to_begin(tmp_path, number, op
         try:
             waits = json.loads(worker.stderr.readline())
             worker.send_signal(number)
+            worker.send_signal(number)  # as from a hand that does not wait
             _, rest = worker.communicate(timeout=60)
         finally:
             worker.kill()
