@@ -91,6 +91,15 @@ class DirectoryStore:
         """Remove ``key``; fine if it is not there."""
         await self._run(self._delete, self._path(key))
 
+    async def check_writable(self) -> None:
+        """Make sure that something could be written here, as far as can be said without doing it.
+
+        Raises:
+            Fatal: this user may not write here, or the file system is mounted for reading.
+            Retryable: no space is left.
+        """
+        await self._run(_check_writable, self._aside)
+
     def _path(self, key: str) -> Path:
         check_key(key, self._url)
         if key.split("/", 1)[0] == _RESERVED:
@@ -287,6 +296,22 @@ def _read_range(path: Path, start: int, end: int, version: str) -> bytes | None:
             return body if _version(os.fstat(file.fileno())) == version else None
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
+
+
+def _check_writable(folder: Path) -> None:
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    facts = os.statvfs(there)
+    if not there.is_dir():
+        problem = errno.ENOTDIR
+    elif facts.f_flag & os.ST_RDONLY:
+        problem = errno.EROFS
+    elif not os.access(there, os.W_OK | os.X_OK):
+        problem = errno.EACCES
+    elif not facts.f_bavail:
+        problem = errno.ENOSPC
+    else:
+        return
+    raise OSError(problem, os.strerror(problem), str(there))
 
 
 def _translate(error: OSError, root: str) -> Fatal | Retryable:

@@ -16,16 +16,19 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import fetch_resources, is_remote
 from stream.pipeline.secrets import find_secret, references
 from stream.sink.redshift import RedshiftSinkConfig
+from stream.storage.directory import DirectoryStore
 from stream.storage.open import open_store
 from stream.worker.daemon_probes import MADE_BY_DAEMON, daemon_probes
 from stream.worker.places import is_there, located, read_object
-from stream.worker.probe import Probe
+from stream.worker.probe import LET, Probe
 from stream.worker.service_probes import consumer_probes, lease_probes, notice_probes, warehouse_probes
 
 NOBODY: Final = '"00000000000000000000000000000000"'
 """A tag that no object has: a replacement under this condition is allowed or denied, and never made."""
 
 PROBE_KEY: Final = "_preflight/doctor"
+
+_DIRECTORY: Final = "it must be a directory, or be made in one, where this user may write and space is left"
 
 NOT_TRIED: Final[Mapping[str, str]] = {
     "s3:DeleteObject": "in a bucket with versions, deleting what is not there leaves a mark",
@@ -52,7 +55,8 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
         yield Probe("source", pipeline.source.s3.url, functools.partial(_listed, session, located(pipeline.source.s3.url, base)))
     state = f"{pipeline.state.rstrip('/')}/{pipeline.application}/"
     for url in dict.fromkeys((state, *(sink.url for sink in pipeline.sinks))):
-        yield Probe("place", url, functools.partial(_place, session, located(url, base)))
+        remedy = _DIRECTORY if url.startswith("file:") else LET
+        yield Probe("place", url, functools.partial(_place, session, located(url, base)), remedy)
     yield Probe("tables", "reference tables, files and functions", functools.partial(_tables, pipeline, session, base, env))
     managed = functools.partial(read_secret, session)
     for name in references(pipeline):
@@ -100,9 +104,10 @@ async def _place(session: AwsSession, url: str) -> str:
     async for _ in store.list("_preflight/"):
         break
     await store.get(PROBE_KEY)
-    if not is_remote(url):
-        return "can be listed and read"
-    await store.replace(PROBE_KEY, b"", NOBODY)
+    if isinstance(store, DirectoryStore):
+        await store.check_writable()
+    elif is_remote(url):
+        await store.replace(PROBE_KEY, b"", NOBODY)
     return "can be listed, read and written"
 
 

@@ -66,7 +66,8 @@ class Streams:
         except TimeoutError:
             msg = (
                 f"units in hand were not sealed within {drain_seconds:g} s of the signal; nothing is lost, the next worker finishes them. "
-                "Allow a longer drain, or look at what the last log lines wait for."
+                "Allow a longer drain, or look at what the last log lines wait for; if they do not say, ask `stream doctor` what does not "
+                "answer."
             )
             raise Fatal(msg) from None
 

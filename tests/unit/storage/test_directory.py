@@ -64,6 +64,15 @@ def test_a_root_that_is_a_file_is_fatal(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_whether_it_can_be_written_is_said_without_writing(tmp_path: Path) -> None:
+    asyncio.run(DirectoryStore(tmp_path / "not" / "there" / "yet").check_writable())
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(Fatal, match=r"file: Not a directory\. Check that the path is a writable directory"):
+            asyncio.run(DirectoryStore(root).check_writable())
+
+
 def test_a_name_longer_than_the_file_system_takes_is_fatal(tmp_path: Path) -> None:
     async def main() -> None:
         with pytest.raises(Fatal, match="cannot use the store"):
