@@ -76,6 +76,9 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
             bars.update(tasks[what], completed=done, total=total)
 
         reports = carry_out(file, lambda pipeline: run(pipeline, told))
+    if shard is not None and not any(report.shards for report in reports):
+        typer.echo(f"error: --shard {shard}: the log has no such shard; `stream audit ls` names those that it has", err=True)
+        raise typer.Exit(EXIT_UNKNOWN)
     if json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(_one_or_all(reports)), indent=2).decode() + "\n")
     else:
@@ -194,8 +197,11 @@ def show(report: Report, console: Console) -> None:
     asked = ", ".join(f"{check} {count:,}" for check, count in report.checked.items())
     console.print(f"looked at: {asked}")
     failed = sum(finding.verdict is Verdict.FAILED for finding in report.findings)
+    all_is_well = f"[bold green]All {report.records:,} records are accounted for, once.[/]"
+    names = f"application {report.application} from {report.stream}"
+    nothing = f"Nothing was committed yet by {names}; if something was, check these names, and `state`."
     words = {
-        Verdict.OK: f"[bold green]All {report.records:,} records are accounted for, once.[/]",
+        Verdict.OK: all_is_well if report.shards else nothing,
         Verdict.UNKNOWN: "[bold yellow]Nothing is wrong that could be checked; something could not be.[/]",
         Verdict.FAILED: f"[bold red]{failed} finding(s): the log does not prove what it says.[/]",
     }

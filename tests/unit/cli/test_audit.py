@@ -1,5 +1,6 @@
 import asyncio
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -29,6 +30,19 @@ def test_a_sound_log(folder):
     assert result.exit_code == 0, result.output
     assert "All 170 records are accounted for, once." in result.stdout
     assert shard_id(1) in result.stdout
+
+
+def test_a_proof_about_nothing_does_not_read_like_one(folder):
+    wrong = run(folder, "audit", "verify", "FILE", "--no-source", "--shard", "shardId-4711")
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert "--shard shardId-4711: the log has no such shard" in wrong.stderr
+    assert "All 50 records" in run(folder, "audit", "verify", "FILE", "--no-source", "--shard", shard_id(1)).stdout
+    for name in ("state", "lake"):
+        shutil.rmtree(folder / name)
+    empty = run(folder, "audit", "verify", "FILE", "--no-source")
+    assert empty.exit_code == 0
+    assert "accounted for" not in empty.stdout
+    assert "Nothing was committed yet by application" in empty.stdout
 
 
 def test_a_finding_is_named_and_gives_exit_code_one(folder):
