@@ -22,7 +22,7 @@ from obstore.store import S3Store as RawStore
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.contracts import ObjectInfo, Stored
-from stream.errors import Fatal, Retryable
+from stream.errors import Fatal, Retryable, StreamError
 from stream.storage.keys import check_key
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 _LIST_CHUNK: Final = 1000
 _FATAL: Final = (InvalidPathError, NotSupportedError, UnknownConfigurationKeyError)
 _DENIED: Final = (PermissionDeniedError, UnauthenticatedError)
+_ELSEWHERE: Final = ("<Code>AuthorizationHeaderMalformed</Code>", "<Code>PermanentRedirect</Code>", "redirect without LOCATION")
+"""How S3, or obstore for it, says that the bucket is in another region."""
+_UNPROVEN: Final = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed")
+"""S3's words for requests of which it does not believe who made them, or when."""
 _CREDENTIAL_LIFE: Final = timedelta(minutes=5)
 """How long obstore may keep credentials: shorter than the 10 minutes before expiry at which botocore insists on new ones."""
 _READ_RETRIES: Final[RetryConfig] = {
@@ -52,7 +56,10 @@ class S3Store:
 
     def __init__(self, bucket: str, prefix: str, session: AwsSession) -> None:
         self._url = f"s3://{bucket}/{prefix}"
+        self._without_credentials: StreamError | None = None
+        """Why credentials were not to be had when they were last asked for; of this obstore passes on the text alone."""
         endpoint = session.endpoint_override("s3")
+        self._region = session.region
         settings: S3Config = {"region": session.region, "disable_bulk_delete": True}
         if endpoint is not None:
             settings["endpoint"] = endpoint
@@ -64,7 +71,12 @@ class S3Store:
         clock = SystemClock()
 
         async def credentials() -> S3Credential:
-            frozen = await session.credentials()
+            try:
+                frozen = await session.credentials()
+            except StreamError as error:
+                self._without_credentials = error
+                raise
+            self._without_credentials = None
             return {
                 "access_key_id": frozen.access_key,
                 "secret_access_key": frozen.secret_key,
@@ -188,15 +200,26 @@ class S3Store:
                 raise
             raise self._translate(action, key, error) from error
 
-    def _translate(self, action: str, key: str, error: Exception) -> Fatal | Retryable:
+    def _translate(self, action: str, key: str, error: Exception) -> StreamError:
+        if isinstance(error, UnauthenticatedError) and self._without_credentials is not None:
+            return self._without_credentials
         detail = " ".join(str(error).split("Debug source:")[0].split())[:500]
         if _names_missing_bucket(error):
             return Fatal(f"the bucket of {self._url} does not exist: create it, or correct the URL ({detail})")
+        what = f"{action} on {key!r} under {self._url}"
+        why = self._final(error)
+        return Retryable(f"{what} failed: {detail}") if why is None else Fatal(f"{what} {why} ({detail})")
+
+    def _final(self, error: Exception) -> str | None:
+        """Why the same call would fail again, and what to do; None if it may not."""
+        text = str(error)
+        if any(sign in text for sign in _ELSEWHERE):
+            return f"cannot work: the bucket is not in {self._region}, the region of the stream and of this process; use a bucket there"
+        if any(f"<Code>{code}</Code>" in text for code in _UNPROVEN):
+            return "was refused: check the credentials and this machine's clock"
         if isinstance(error, _DENIED) or _says_forbidden(error):
-            return Fatal(f"{action} on {key!r} under {self._url} was refused: allow it to the role in use, on that prefix ({detail})")
-        if isinstance(error, _FATAL):
-            return Fatal(f"{action} on {key!r} under {self._url} cannot work: {detail}")
-        return Retryable(f"{action} on {key!r} under {self._url} failed: {detail}")
+            return "was refused: allow it to the role in use, on that prefix"
+        return "cannot work" if isinstance(error, _FATAL) else None
 
 
 async def _next(pages: Any) -> Any:

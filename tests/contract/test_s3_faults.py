@@ -70,15 +70,24 @@ def test_a_lost_reply_to_a_conditional_write_is_retryable_and_not_a_defeat(aws_e
     assert asyncio.run(with_s3(hang_up, use)) == 1
 
 
-@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (403, "SignatureDoesNotMatch")])
-def test_a_refusal_is_fatal_and_names_the_action(aws_env: None, status: int, code: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "code", "remedy"),
+    [
+        (403, "AccessDenied", "was refused: allow it to the role in use"),
+        (403, "SignatureDoesNotMatch", "was refused: check the credentials and this machine's clock"),
+        (403, "RequestTimeTooSkewed", "was refused: check the credentials and this machine's clock"),
+        (400, "AuthorizationHeaderMalformed", "cannot work: the bucket is not in us-east-1"),
+        (301, "PermanentRedirect", "cannot work: the bucket is not in us-east-1"),
+    ],
+)
+def test_a_refusal_is_fatal_and_names_action_and_remedy(aws_env: None, status: int, code: str, remedy: str) -> None:
     async def use(store: ObjectStore) -> None:
         for action, call in (
             ("s3:PutObject", store.create("k", b"")),
             ("s3:GetObject", store.get("k")),
             ("s3:DeleteObject", store.delete("k")),
         ):
-            with pytest.raises(Fatal, match=f"{action} on 'k' under s3://bucket/p was refused"):
+            with pytest.raises(Fatal, match=f"{action} on 'k' under s3://bucket/p {remedy}"):
                 await call
 
     assert asyncio.run(with_s3(failing(status, code), use)) == 3
@@ -117,7 +126,21 @@ def test_reading_without_credentials_is_fatal_and_says_where_it_looked(monkeypat
     monkeypatch.setenv("AWS_CONFIG_FILE", "nowhere")
 
     async def use(store: ObjectStore) -> None:
-        with pytest.raises(Fatal, match="Give the pod a role"):
+        with pytest.raises(Fatal, match=r"^no AWS credentials found: .* Give the pod a role"):
             await store.get("k")
+
+    assert asyncio.run(with_s3(failing(500, "never"), use)) == 0
+
+
+def test_credentials_that_cannot_be_had_for_now_end_nothing(monkeypatch: pytest.MonkeyPatch, aws_env: None) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/flights")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "not-there-yet")
+
+    async def use(store: ObjectStore) -> None:
+        for call in (store.get("k"), store.create("k", b""), store.delete("k")):
+            with pytest.raises(Retryable, match=r"^AWS credentials could not be had"):
+                await call
 
     assert asyncio.run(with_s3(failing(500, "never"), use)) == 0

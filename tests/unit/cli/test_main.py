@@ -58,3 +58,13 @@ def test_a_reader_that_has_gone_is_no_news():
 def test_a_closed_output_is_no_error():
     done = stream(None, "schema", preexec=lambda: os.close(1))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_a_terminal_cannot_show_is_escaped(tmp_path):
+    pipeline = tmp_path / "月.yaml"
+    pipeline.write_text("application: a", encoding="utf-8")
+    command = [sys.executable, "-m", "stream", "check", str(pipeline)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "\\u6708.yaml:1:1 missing_key" in done.stdout
