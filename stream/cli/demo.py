@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import polars as pl
 import typer
@@ -150,7 +153,7 @@ class Demo:
                     bars.update(sealed, completed=self.sealed)
 
             async with asyncio.TaskGroup() as group:
-                producing = group.create_task(asyncio.to_thread(produce, endpoint, region, STREAM, self.flights, self.seed, heard))
+                producing = group.create_task(_until_stopped(produce, endpoint, region, STREAM, self.flights, self.seed, heard))
                 async with self._worker(environment, 1) as first:
                     await until(lambda: self.put > SPLIT_AT * rows or first.returncode is not None)
                     parent, children = await asyncio.to_thread(errands.split_widest_shard, STREAM)
@@ -214,10 +217,10 @@ class Demo:
         self.console.print(verdict)
         lake = self.folder / BUCKET / "flights"
         self.console.print(f"\nThe files are in {lake}, the workers' logs in {self.folder / 'logs'}. Try next:", soft_wrap=True)
-        command = Path(sys.argv[0]).name if shutil.which(Path(sys.argv[0]).name) else sys.argv[0]
+        command = shlex.quote(Path(sys.argv[0]).name if shutil.which(Path(sys.argv[0]).name) else sys.argv[0])
         for line in (
-            f'{sys.executable} -c "import duckdb; duckdb.sql(\\"FROM \'{lake}/**/*.parquet\' LIMIT 10\\").show()"',
-            f"MASK_KEY=secret {command} check {self.folder / 'pipeline.yaml'}",
+            f'{shlex.quote(sys.executable)} -c "import duckdb; duckdb.sql(\\"FROM \'{lake}/**/*.parquet\' LIMIT 10\\").show()"',
+            f"MASK_KEY=secret {command} check {shlex.quote(str(self.folder / 'pipeline.yaml'))}",
             f"{command} demo --seed 2 --shards 8 --rows 100000",
         ):
             self.console.print(f"  {line}", soft_wrap=True)
@@ -231,6 +234,24 @@ class Demo:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await stop.wait()
+
+
+async def _until_stopped(put: Callable[..., Produced], *arguments: Any) -> Produced:
+    """What ``put`` gives, in a thread. A cancelled one ends with its next call of its last argument, and has ended when this returns."""
+    *given, heard = arguments
+    stopped = threading.Event()
+
+    def listen(records: int) -> None:
+        if stopped.is_set():
+            raise asyncio.CancelledError
+        heard(records)
+
+    thread = asyncio.get_running_loop().run_in_executor(None, functools.partial(put, *given, listen))
+    try:
+        return await asyncio.shield(thread)
+    finally:
+        stopped.set()
+        await asyncio.gather(thread, return_exceptions=True)
 
 
 def _table(findings: list[Finding], title: str) -> Table:

@@ -36,7 +36,7 @@ def helper(module: str, arguments: Sequence[str] = (), *, log: Path | None = Non
     """Run ``python -m module arguments --tied`` until the context ends.
 
     The module writes one line ``{"url": ...}`` to standard output once it listens. Its standard error is appended to ``log``, or
-    to a temporary file that goes with the context.
+    to a temporary file that goes with the context. A terminal's Ctrl-C does not reach it, so that it is there until we are done with it.
 
     Raises:
         Fatal: it ended, or said nothing for 60 seconds; the message carries the end of its log.
@@ -50,7 +50,7 @@ def helper(module: str, arguments: Sequence[str] = (), *, log: Path | None = Non
         with (
             path.open("ab") as errors,
             subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment, process_group=0
             ) as process,
         ):
             try:

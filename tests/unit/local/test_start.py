@@ -76,6 +76,11 @@ def test_nothing_is_left_running() -> None:
         aws.environment()
 
 
+def test_ctrl_c_in_a_terminal_does_not_reach_them(aws: LocalAws) -> None:
+    """A terminal signals the group in its foreground."""
+    assert os.getpgrp() not in {os.getpgid(aws.kinesis.pid), os.getpgid(aws.moto.pid)}
+
+
 def test_a_taken_port_is_explained(aws: LocalAws, tmp_path: Path) -> None:
     port = aws.kinesis.url.rsplit(":", 1)[1]
     log = tmp_path / "log"

@@ -1,0 +1,42 @@
+"""How ``stream demo`` ends when it is told to; that it works is what `make demo` shows."""
+
+import asyncio
+
+import pytest
+
+from stream.cli.demo import _until_stopped as until_stopped
+
+
+def test_a_demo_that_is_cancelled_waits_for_the_thread_that_puts_records():
+    put, ended = [], []
+
+    def put_for_ever(first, heard):
+        try:
+            while True:
+                put.append(first)
+                heard(len(put))
+        finally:
+            ended.append(True)
+
+    async def run():
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            putting = group.create_task(until_stopped(put_for_ever, "record", lambda _: loop.call_soon_threadsafe(begun.set)))
+            await begun.wait()
+            assert ended == []
+            putting.cancel()
+        assert putting.cancelled()
+        assert ended == [True]
+
+    asyncio.run(run())
+    assert set(put) == {"record"}
+
+
+def test_what_was_put_or_what_went_wrong_comes_back():
+    def fails(_heard):
+        msg = "no Kinesis"
+        raise OSError(msg)
+
+    assert asyncio.run(until_stopped(lambda heard: heard(3) or "put", lambda _: None)) == "put"
+    with pytest.raises(OSError, match="no Kinesis"):
+        asyncio.run(until_stopped(fails, lambda _: None))
