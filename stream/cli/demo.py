@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final
 
 import polars as pl
 import typer
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -48,7 +49,7 @@ SETTLE_SECONDS: Final = 120.0
 
 def demo(
     folder: Annotated[
-        Path, typer.Option("--output", help="Directory for the results; replaced if a demo made it.", show_default=True)
+        Path, typer.Option("--output", file_okay=False, help="Directory for the results; replaced if a demo made it.", show_default=True)
     ] = Path("demo-output"),
     rows: Annotated[int, typer.Option(help="How many of the 336,776 flights to send.", min=1000, max=336_776)] = 336_776,
     shards: Annotated[int, typer.Option(help="Shards of the stream.", min=1, max=32)] = 4,
@@ -64,12 +65,18 @@ def demo(
 
     Exit code 0: every check held; 1: one did not, or something did not start.
     """
-    _prepare(folder)
-    (folder / "logs").mkdir()
+    if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+        msg = f"{endpoint!r} is no URL such as http://127.0.0.1:4566"
+        raise typer.BadParameter(msg, param_hint="--endpoint")
+    try:
+        _prepare(folder)
+    except OSError as problem:
+        typer.echo(f"error: {problem.filename or folder}: {problem.strerror}; choose another directory with --output", err=True)
+        raise typer.Exit(1) from problem
     show = Demo(folder.absolute(), flights_table().head(rows), shards, seed, endpoint)
     try:
         good = asyncio.run(show.run(keep=keep))
-    except* StreamError as group:
+    except* (StreamError, BotoCoreError, ClientError) as group:
         for error in group.exceptions:
             typer.echo(f"error: {error}", err=True)
         good = False
@@ -82,7 +89,7 @@ def _prepare(folder: Path) -> None:
         typer.echo(f"error: {folder} exists and was not made by the demo; choose another directory with --output", err=True)
         raise typer.Exit(1)
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    (folder / "logs").mkdir(parents=True)
     marker.touch()
 
 

@@ -38,7 +38,7 @@ def local(
             typer.echo("".join(f"export {name}={value}\n" for name, value in aws.environment().items()), nl=False)
             sys.stdout.flush()
             done.wait()
-    except Fatal as error:
+    except (Fatal, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     finally:

@@ -3,8 +3,29 @@
 import asyncio
 
 import pytest
+from typer.testing import CliRunner
 
 from stream.cli.demo import _until_stopped as until_stopped
+from stream.cli.main import app
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--endpoint", "nonsense"], 2, "'nonsense' is no URL"),
+        (["--endpoint", "http://127.0.0.1:9"], 1, "error: Could not connect to the endpoint URL"),
+        (["--output", "file/below"], 1, "file/below/logs: Not a directory; choose another directory with --output"),
+        (["--output", "mine"], 1, "mine exists and was not made by the demo"),
+    ],
+)
+def test_what_keeps_a_demo_from_starting_is_said(tmp_path, monkeypatch, options, code, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    done = CliRunner().invoke(app, ["demo", "--rows", "1000", *options], env={"COLUMNS": "200"})
+    assert done.exit_code == code
+    assert says in done.output
 
 
 def test_a_demo_that_is_cancelled_waits_for_the_thread_that_puts_records():

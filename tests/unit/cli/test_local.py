@@ -42,3 +42,10 @@ def test_a_taken_port_is_an_error_message_and_status_1(tmp_path: Path) -> None:
     assert done.stdout == b""
     assert b"error: helper process stream.local.kinesis ended" in done.stderr
     assert b"address already in use" in done.stderr
+
+
+def test_logs_that_cannot_be_kept_are_an_error_message(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(_command("--port", "0", "--logs", str(tmp_path / "file")), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"error: [Errno 17] File exists: '{tmp_path / 'file'}'\n"
