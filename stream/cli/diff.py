@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_text
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from stream.cli.documents import as_json
 from stream.cli.explain import checked
 from stream.cli.preview import Generate, Sample, Since, value_text
 from stream.cli.samples import chain_of, sample_of
@@ -51,7 +51,7 @@ def diff(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from error
     if json:
-        sys.stdout.write(json_text.dumps({"source": source, "same": found.same, **dataclasses.asdict(found)}, indent=2) + "\n")
+        sys.stdout.write(as_json({"source": source, "same": found.same, **dataclasses.asdict(found)}))
     else:
         _show(found, source, key or [], Console(highlight=False, soft_wrap=True, markup=False, emoji=False))
     raise typer.Exit(EXIT_SAME if found.same else EXIT_DIFFERENT)

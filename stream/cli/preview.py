@@ -12,11 +12,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from stream.cli.documents import as_json
 from stream.cli.explain import checked
 from stream.cli.samples import chain_of, sample_of
 from stream.errors import DefinitionError, StreamError
 from stream.pipeline.preview import Passed, Preview, Stage
 from stream.pipeline.preview import preview as run_preview
+from stream.pipeline.sample import LINES
 from stream.transform.stage import SchemaMismatch
 
 EXIT_FAILED = 1
@@ -27,7 +29,12 @@ MAX_VALUE: Final = 80
 MAX_FOLDERS: Final = 10
 
 Sample = Annotated[
-    Path | None, typer.Option("--sample", help="File of records: one per line, or Parquet such as a file of dead letters.", exists=True)
+    Path | None,
+    typer.Option(
+        "--sample",
+        help=f"File of records: one per line ({', '.join(LINES)}), or Parquet such as a file of dead letters; any other is one record.",
+        exists=True,
+    ),
 ]
 Generate = Annotated[int | None, typer.Option("--generate", metavar="SEED", help="Make records up from the schema.", min=0)]
 Since = Annotated[str | None, typer.Option("--since", help="Of the live stream, records that arrived since so long ago, such as 5m.")]
@@ -59,7 +66,7 @@ def preview(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from error
     if json:
-        sys.stdout.write(json_text.dumps({"source": source, **dataclasses.asdict(done)}, indent=2) + "\n")
+        sys.stdout.write(as_json({"source": source, **dataclasses.asdict(done)}))
     else:
         _show(done, source, Console(highlight=False, soft_wrap=True, markup=False, emoji=False))
 

@@ -29,7 +29,7 @@ def sample_of(pipeline: Pipeline, count: int, file: Path | None, since: str | No
         raise DefinitionError(msg)
     if file is not None:
         batch = from_file(file, count)
-        return batch, f"{batch.rows:,} records of {file}"
+        return batch, f"{batch.rows:,} record{'' if batch.rows == 1 else 's'} of {file}"
     if seed is not None:
         if since is not None:
             msg = "--since is about the live stream; leave out --generate"

@@ -21,6 +21,7 @@ from stream.audit.criteria import Criterion
 from stream.audit.trace import Fate, Wanted
 from stream.aws.secrets import read_secret
 from stream.cli.audit import AsJson, File, carry_out
+from stream.cli.documents import as_json
 from stream.clock import SystemClock
 from stream.commit.claims import Claims
 from stream.commit.log import CommitLog
@@ -75,7 +76,7 @@ def trace(
     found = carry_out(file, run)
     if json:
         document = [{**msgspec.to_builtins(fate), **({"steps": [_plain(step) for step in way]} if steps else {})} for fate, way in found]
-        sys.stdout.write(json_text.dumps(document, indent=2) + "\n")
+        sys.stdout.write(as_json(document))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for fate, way in found:
