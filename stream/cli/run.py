@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -90,7 +91,14 @@ class End:
 
 
 def load_pipeline(file: Path, result: Path | None = None) -> Pipeline:
-    """The pipeline in ``file``, findings told; ends the process by ``typer.Exit``, with a result file, if it cannot be run."""
+    """The pipeline in ``file``, findings told; ends the process by ``typer.Exit``, with a result file, if it cannot be run.
+
+    Raises:
+        BadParameter: there is no place for the result, which should be known before hours of work.
+    """
+    if result is not None and not result.absolute().parent.is_dir():
+        msg = f"there is no directory {result.absolute().parent}"
+        raise typer.BadParameter(msg, param_hint="--result")
     checked = check_file(file, os.environ)
     for finding in checked.findings:
         typer.echo(finding.render(), err=True)
@@ -122,9 +130,16 @@ def carry_out(pipeline: Pipeline, options: WorkerOptions, result: Path | None) -
     except StreamError as error:
         end = End(EXIT_FATAL, str(error))
     except BaseException as error:
-        end = End(EXIT_FATAL, f"unexpected {type(error).__name__}: {error}")
+        with contextlib.suppress(OSError):
+            _write(result, told, End(EXIT_FATAL, f"unexpected {type(error).__name__}: {error}"))
         raise
-    finally:
-        if result is not None:
-            write_result(result, told.result(end.code, end.error))
+    try:
+        _write(result, told, end)
+    except OSError as error:
+        return End(EXIT_FATAL, "\n".join(filter(None, (end.error, f"the result cannot be written to {result}: {error.strerror}"))))
     return end
+
+
+def _write(result: Path | None, told: ResultListener, end: End) -> None:
+    if result is not None:
+        write_result(result, told.result(end.code, end.error))

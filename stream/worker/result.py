@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections import Counter
@@ -102,11 +103,27 @@ STANDARD_OUTPUT: Final = Path("-")
 
 
 def write_result(path: Path, result: Result) -> None:
-    """Put the document at ``path`` in one step: whoever reads it sees all of it or none. On ``STANDARD_OUTPUT`` it is one line."""
+    """Put the document at ``path`` in one step: whoever reads it sees all of it or none. On ``STANDARD_OUTPUT`` it is one line.
+
+    What is no regular file, such as a pipe, is written to, and so is a file that cannot be replaced, such as the termination log of a pod.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     if path == STANDARD_OUTPUT:
         sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
         sys.stdout.buffer.flush()
         return
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
-    aside.replace(path)
+    document = msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
+    if path.exists() and not path.is_file():
+        path.write_bytes(document)
+        return
+    place = path.resolve()
+    aside = place.with_name(f".{place.name}.part")
+    try:
+        aside.write_bytes(document)
+        aside.replace(place)
+    except OSError:
+        place.write_bytes(document)
+        with contextlib.suppress(OSError):
+            aside.unlink()

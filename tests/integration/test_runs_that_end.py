@@ -82,3 +82,20 @@ def test_the_result_on_standard_output_is_one_line(place):
     assert done.stdout.count("\n") == 1
     assert done.stdout.startswith('{"application":"replay"')
     assert not (place.folder / "-").exists()
+
+
+@pytest.mark.parametrize("command", [["run", "--once"], ["backfill", "--from", "2020-01-01", "--to", "2021-01-01"], ["dlq", "redrive"]])
+def test_a_result_without_a_place_is_refused_before_anything_is_read(place, command):
+    place.lines("a.json", range(30))
+    done = CliRunner().invoke(app, [*command, str(place.file()), "--result", str(place.folder / "out" / "result.json")])
+    assert done.exit_code == 2
+    assert "there is no directory" in done.output
+    assert not (place.folder / "state").exists()
+
+
+def test_a_result_that_cannot_be_written_is_an_error_and_not_a_traceback(place):
+    place.lines("a.json", range(30))
+    done = CliRunner().invoke(app, ["run", str(place.file()), "--once", "--result", "/proc/result.json"])
+    assert isinstance(done.exception, SystemExit)
+    assert done.exit_code == 1
+    assert "error: the result cannot be written to /proc/result.json" in done.output
