@@ -21,7 +21,8 @@ from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.native import TableCheckpoints
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
-from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.iceberg import METADATA
+from stream.sink.tables import TableSinkConfig
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
@@ -71,8 +72,10 @@ async def open_evidence(
     log = CommitLog(stores.state, pipeline.application, clock, "audit")
     areas = stores.areas(located(pipeline.state, base), name)
     for config in pipeline.sinks:
-        if isinstance(config, RedshiftSinkConfig):
-            areas[config.name] = replace(areas[config.name], removed=await LoadState(stores.state, config.name, name).removed())
+        if isinstance(config, TableSinkConfig):
+            removed, area = await LoadState(stores.state, config.name, name).removed(), areas[config.name]
+            own = (area.url_of(METADATA),) if config.keeps_files else ()
+            areas[config.name] = replace(area, removed=removed, foreign=(*area.foreign, *own))
     native = pipeline.coordination.native
     checkpoints: Checkpoints = StoredCheckpoints(stores.state)
     if native is not None and name == pipeline.source.kinesis.stream:

@@ -14,10 +14,10 @@ from stream import events
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import Fatal, Halted, Retryable
 from stream.lease.loader import Hold, LoaderLease
-from stream.sink.loads import Link, Load, choose, is_quiet, remaining
-from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
-from stream.sink.redshift_sql import Failure
-from stream.sink.redshift_types import Layout
+from stream.sink.layouts import Layout
+from stream.sink.loads import Failure, Link, Load, choose, is_quiet, remaining
+from stream.sink.redshift import COPY_MANIFESTS
+from stream.sink.tables import TableSinkConfig
 from stream.worker.loadlog import LoadLog, LoadState, Parked
 from stream.worker.warehouse import LoadFailed, Warehouse
 
@@ -37,7 +37,7 @@ BAD_LOAD_PAUSE: Final = 1.0
 class LoaderParts:
     """The collaborators of one loader. ``staging``: the store at the sink's URL."""
 
-    config: RedshiftSinkConfig
+    config: TableSinkConfig
     stream: str
     log: LoadLog
     state: LoadState
@@ -214,15 +214,23 @@ class Loader:
         parts.emit(events.LoadRefused(parts.stream, "", parts.config.name, kind, detail, parts.config.every.total_seconds()))
 
     async def _tidy(self) -> None:
-        """Remove staged files whose load is older than ``keep_staged``, and manifests that a loader left behind."""
+        """Remove staged files whose load is old enough, and manifests that a loader left behind.
+
+        Where the files are the table's own, only note that its upkeep may replace them from now on.
+        """
         parts = self.parts
         now = parts.clock.monotonic()
         # Without a load since, nothing is asked: a query would wake a serverless workgroup that sleeps.
         if not self.tidy or (self.tidied_at is not None and now - self.tidied_at < TIDY_SECONDS):
             return
         self.tidied_at, self.tidy = now, False
-        cutoff = parts.clock.now() - parts.config.keep_staged
         removed = await parts.state.removed()
+        if parts.config.keeps_files:
+            for shard, last in sorted((await parts.warehouse.positions()).items()):
+                if removed.get(shard, 0) < last:
+                    await parts.state.note_removed(shard, last)
+            return
+        cutoff = parts.clock.now() - parts.config.staged_for
         for shard, last in sorted((await parts.warehouse.positions_before(cutoff)).items()):
             await self._remove(shard, removed.get(shard, 0), last)
         async for info in parts.staging.list(COPY_MANIFESTS):

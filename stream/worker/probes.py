@@ -14,10 +14,13 @@ from stream.errors import DefinitionError, Fatal
 from stream.pipeline.access import needed
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import fetch_resources, is_remote
-from stream.pipeline.secrets import find_secret, references
+from stream.pipeline.secrets import SecretReader, find_secret, references
+from stream.sink.iceberg import IcebergSinkConfig
+from stream.sink.objects import SinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.storage.open import open_store
 from stream.worker.daemon_probes import MADE_BY_DAEMON, daemon_probes
+from stream.worker.iceberg import IcebergTable, catalog_properties
 from stream.worker.places import is_there, located, read_object
 from stream.worker.probe import Probe
 from stream.worker.service_probes import consumer_probes, lease_probes, notice_probes, warehouse_probes
@@ -65,9 +68,20 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
         yield from lease_probes(pipeline.coordination.native, pipeline.application)
     yield from daemon_probes(pipeline)
     for sink in pipeline.sinks:
-        if isinstance(sink, RedshiftSinkConfig):
-            yield from warehouse_probes(sink, session)
+        yield from _table(sink, session, base, functools.partial(_text, env=env, base=base, managed=managed))
     yield from notice_probes(pipeline.notify)
+
+
+def _table(sink: SinkConfig, session: AwsSession, base: Path, secret: Callable[[str], Awaitable[str]]) -> Iterator[Probe]:
+    if isinstance(sink, RedshiftSinkConfig):
+        yield from warehouse_probes(sink, session)
+    if isinstance(sink, IcebergSinkConfig):
+        table = IcebergTable(sink, "", "", located(sink.url, base), catalog_properties(sink, session, secret))
+        yield Probe("warehouse", f"table {sink.table} in the catalog of type {sink.catalog['type']}", table.look)
+
+
+async def _text(reference: str, *, env: Mapping[str, str], base: Path, managed: SecretReader) -> str:
+    return (await find_secret(reference, env, base, managed)).decode()
 
 
 async def _stream(session: AwsSession, name: str) -> str:

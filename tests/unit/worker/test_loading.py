@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stream import events
 from stream.errors import Retryable
 from stream.lease.loader import Hold, LoaderLease, life_for
-from stream.sink.redshift_sql import Failure
+from stream.sink.loads import Failure
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
