@@ -11,10 +11,12 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from stream.aws.session import AwsSession
 from stream.errors import DefinitionError, Retryable, StreamError
+from stream.pipeline.secrets import SecretReader, find_secret
 from stream.sink.iceberg import CatalogType, IcebergSinkConfig, PartitionField, Transform
 from stream.sink.layouts import Layout
 from stream.sink.loads import Failure, Load
@@ -48,6 +50,9 @@ _DENIED: Final = ("AccessDenied", "Forbidden", "Unauthorized", "not authorized",
 Properties = Callable[[], Awaitable[Mapping[str, str]]]
 """The catalog's properties as they are now: keys of AWS change."""
 
+Secret = Callable[[str], Awaitable[str]]
+"""What a reference leads to now; raises as ``find_secret`` does."""
+
 
 class IcebergTable:
     """``worker.warehouse.Warehouse`` over a catalog. ``root`` is the table's location as a URL."""
@@ -56,7 +61,7 @@ class IcebergTable:
         self._config = config
         self._whose = {"kst.application": application, "kst.stream": stream}
         self._prefix = f"{LOADED}{application}.{stream}."
-        self._root = as_iceberg(root)
+        self._root = as_iceberg(root).rstrip("/") + "/"
         self._properties = properties
         self._known: tuple[Mapping[str, str], Catalog] | None = None
 
@@ -79,6 +84,10 @@ class IcebergTable:
     async def look(self) -> str:
         """What there is, in a few words; raises as ``fit`` does."""
         return await self._with_catalog(self._look)
+
+    async def files(self) -> list[str]:
+        """Keys, relative to the location, of the data files that the table consists of now; raises as ``fit`` does."""
+        return await self._with_catalog(self._files)
 
     async def _with_catalog(self, work: Callable[[Catalog], T]) -> T:
         properties = await self._properties()
@@ -110,6 +119,11 @@ class IcebergTable:
             return catalog.load_table(self._config.table)
         except (NoSuchTableError, NoSuchNamespaceError):
             return None
+
+    def _files(self, catalog: Catalog) -> list[str]:
+        table = self._found(catalog)
+        paths = [] if table is None else table.inspect.data_files()["file_path"].to_pylist()
+        return [path.removeprefix(self._root) for path in paths if path.startswith(self._root)]
 
     def _look(self, catalog: Catalog) -> str:
         table = self._found(catalog)
@@ -230,7 +244,16 @@ def as_iceberg(url: str) -> str:
     return f"file://{url.removeprefix('file:')}" if url.startswith("file:") and not url.startswith("file://") else url
 
 
-def catalog_properties(config: IcebergSinkConfig, session: AwsSession, secret: Callable[[str], Awaitable[str]]) -> Properties:
+def secrets_of(env: Mapping[str, str], base: Path, managed: SecretReader) -> Secret:
+    """Secrets out of ``env``, of files below ``base``, or read by ``managed``."""
+
+    async def secret(reference: str) -> str:
+        return (await find_secret(reference, env, base, managed)).decode()
+
+    return secret
+
+
+def catalog_properties(config: IcebergSinkConfig, session: AwsSession, secret: Secret) -> Properties:
     """Properties of ``config`` and its secrets, with this process's own keys, region and endpoints of AWS where AWS is used at all."""
     aws = config.url.startswith("s3:") or config.catalog["type"] == CatalogType.GLUE
 

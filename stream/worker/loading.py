@@ -6,6 +6,7 @@ after anything whose outcome is unknown (a lost reply, a crash, another loader) 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,7 +14,7 @@ from typing import Final
 from stream import events
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import Fatal, Halted, Retryable
-from stream.lease.loader import Hold, LoaderLease
+from stream.lease.loader import Hold, LoaderLease, life_for
 from stream.sink.layouts import Layout
 from stream.sink.loads import Failure, Link, Load, choose, is_quiet, remaining
 from stream.sink.redshift import COPY_MANIFESTS
@@ -26,6 +27,9 @@ SHARDS_SECONDS: Final = 300.0
 
 TIDY_SECONDS: Final = 3600.0
 """Between looks for staged files that are old enough to go."""
+
+LEASE_PAUSE: Final = 1.0
+"""Seconds between looks at a lease that another worker has, where a run waits to end."""
 
 BAD_LOADS: Final = 3
 """Times that a unit on its own has to fail before its shard is parked: what Redshift says in passing may not mean the data."""
@@ -71,18 +75,43 @@ class Loader:
 
     async def attempt(self) -> bool:
         """One ``step``; whether it went through. What went wrong has been told."""
+        return await self._tried(self.step) is None
+
+    async def complete(self) -> bool:
+        """Load what is sealed until nothing is left, for a run that ends; whether nothing is. What went wrong has been told.
+
+        Another worker's lease is waited for as long as it lasts if nobody renews it. Times without loads and parked shards are nobody's
+        fault: what waits for them is not counted. Call it when ``run`` has been cancelled.
+        """
+        parts = self.parts
+        deadline = parts.clock.monotonic() + life_for(parts.config.every).total_seconds()
+        while not is_quiet(parts.config.quiet, parts.clock.now()):
+            for work in (self.step, self._look):
+                error = await self._tried(work)
+                if error is not None and not (isinstance(error, LoadFailed) and error.failure is Failure.RACE):
+                    return False
+            if not any(link.files for links in self._loadable().values() for link in links):
+                return True
+            if parts.clock.monotonic() >= deadline:
+                self._emit_failure("transient", "another worker has had the lease all the time, and has not loaded everything")
+                return False
+            await parts.clock.sleep(LEASE_PAUSE)
+        return True
+
+    async def _tried(self, work: Callable[[], Awaitable[None]]) -> Exception | None:
+        """What went wrong, which has been told."""
         try:
-            await self.step()
+            await work()
         except (Retryable, LoadFailed, Halted, Fatal) as error:
             self._forget()
             transient = isinstance(error, Retryable) or (isinstance(error, LoadFailed) and error.failure is not Failure.SETUP)
             self._emit_failure("transient" if transient else "setup", str(error))
+            return error
         except Exception as error:  # noqa: BLE001 - whatever is wrong with loading must not take reading and sealing down
             self._forget()
             self._emit_failure("unexpected", f"{type(error).__name__}: {error}")
-        else:
-            return True
-        return False
+            return error
+        return None
 
     async def finish(self) -> None:
         """Let another worker load at once. Call it when ``run`` has been cancelled."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,7 @@ from stream.sink.objects import SinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.storage.open import open_store
 from stream.worker.daemon_probes import MADE_BY_DAEMON, daemon_probes
-from stream.worker.iceberg import IcebergTable, catalog_properties
+from stream.worker.iceberg import IcebergTable, Secret, catalog_properties, secrets_of
 from stream.worker.places import is_there, located, read_object
 from stream.worker.probe import Probe
 from stream.worker.service_probes import consumer_probes, lease_probes, notice_probes, warehouse_probes
@@ -68,20 +68,16 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
         yield from lease_probes(pipeline.coordination.native, pipeline.application)
     yield from daemon_probes(pipeline)
     for sink in pipeline.sinks:
-        yield from _table(sink, session, base, functools.partial(_text, env=env, base=base, managed=managed))
+        yield from _table(sink, session, base, secrets_of(env, base, managed))
     yield from notice_probes(pipeline.notify)
 
 
-def _table(sink: SinkConfig, session: AwsSession, base: Path, secret: Callable[[str], Awaitable[str]]) -> Iterator[Probe]:
+def _table(sink: SinkConfig, session: AwsSession, base: Path, secret: Secret) -> Iterator[Probe]:
     if isinstance(sink, RedshiftSinkConfig):
         yield from warehouse_probes(sink, session)
     if isinstance(sink, IcebergSinkConfig):
         table = IcebergTable(sink, "", "", located(sink.url, base), catalog_properties(sink, session, secret))
         yield Probe("warehouse", f"table {sink.table} in the catalog of type {sink.catalog['type']}", table.look)
-
-
-async def _text(reference: str, *, env: Mapping[str, str], base: Path, managed: SecretReader) -> str:
-    return (await find_secret(reference, env, base, managed)).decode()
 
 
 async def _stream(session: AwsSession, name: str) -> str:
@@ -126,7 +122,7 @@ async def _tables(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapp
     return f"{len(found.digests)} read"
 
 
-async def _secret(name: str, env: Mapping[str, str], base: Path, managed: Callable[[str], Awaitable[bytes]]) -> str:
+async def _secret(name: str, env: Mapping[str, str], base: Path, managed: SecretReader) -> str:
     await find_secret(name, env, base, managed)
     return "can be read"
 
