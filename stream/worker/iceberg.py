@@ -163,7 +163,9 @@ class IcebergTable:
         if not config.create:
             msg = f"there is no table {config.table}; create it, or write `create: true`"
             raise LoadFailed(msg, Failure.SETUP)
-        catalog.create_namespace_if_not_exists(Names.namespace_from(config.table))
+        namespace = Names.namespace_from(config.table)
+        if not catalog.namespace_exists(namespace):
+            catalog.create_namespace(namespace)
         properties = NEW_TABLE | config.properties
         try:
             table = catalog.create_table(config.table, wanted, location=self._root.rstrip("/"), properties=properties)
