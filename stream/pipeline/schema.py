@@ -54,6 +54,7 @@ _FORMS: Final[Mapping[tuple[str, str], tuple[dict[str, Any], ...]]] = {
     ("ObjectsSinkConfig", "partition_by"): (_TEXT, _NAMED),
     ("RedshiftSinkConfig", "quiet"): (_TEXT,),
     ("IcebergSinkConfig", "quiet"): (_TEXT,),
+    ("IcebergSinkConfig", "partition_by"): (_TEXT,),
 }
 """What an option takes besides what its type says."""
 

@@ -104,7 +104,7 @@ class IcebergSinkConfig(TableSinkConfig):
     secrets: Annotated[dict[str, str], BeforeValidator(_reference), PlainSerializer(lambda value: value), WithJsonSchema(_SECRETS)] = Field(
         default={}, description="Properties of the catalog that are secret, as `{credential: {env: NAME}}`."
     )
-    partition_by: Annotated[tuple[str, ...], BeforeValidator(_fields), WithJsonSchema({"type": ["string", "array"]})] = Field(
+    partition_by: Annotated[tuple[str, ...], BeforeValidator(_fields)] = Field(
         default=(), max_length=3, description="Columns, or year, month, day or hour of one: `[day(_arrival), origin]`."
     )
     max_partitions: int = Field(default=512, ge=1, le=10_000, description="Per unit; records of further ones become dead letters.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -64,6 +65,8 @@ class IcebergTable:
         self._root = as_iceberg(root).rstrip("/") + "/"
         self._properties = properties
         self._known: tuple[Mapping[str, str], Catalog] | None = None
+        # Whoever is cancelled leaves a thread behind that goes on: what comes next has to see what came of it.
+        self._one_at_a_time = threading.Lock()
 
     async def positions(self) -> dict[str, int]:
         """See ``Warehouse``; what has no table is not loaded."""
@@ -93,7 +96,7 @@ class IcebergTable:
         properties = await self._properties()
 
         def carry_out() -> T:
-            with understood(self._config.table):
+            with self._one_at_a_time, understood(self._config.table):
                 if self._known is None or self._known[0] != properties:
                     self._known = properties, _open(properties)
                 return work(self._known[1])

@@ -85,6 +85,8 @@ class Loader:
         """
         parts = self.parts
         deadline = parts.clock.monotonic() + life_for(parts.config.every).total_seconds()
+        # Shards that began since the last listing count, too.
+        self._forget()
         while not is_quiet(parts.config.quiet, parts.clock.now()):
             for work in (self.step, self._look):
                 error = await self._tried(work)
@@ -252,13 +254,14 @@ class Loader:
         # Without a load since, nothing is asked: a query would wake a serverless workgroup that sleeps.
         if not self.tidy or (self.tidied_at is not None and now - self.tidied_at < TIDY_SECONDS):
             return
-        self.tidied_at, self.tidy = now, False
         removed = await parts.state.removed()
         if parts.config.keeps_files:
             for shard, last in sorted((await parts.warehouse.positions()).items()):
                 if removed.get(shard, 0) < last:
                     await parts.state.note_removed(shard, last)
+            self.tidied_at, self.tidy = now, False
             return
+        self.tidied_at, self.tidy = now, False
         cutoff = parts.clock.now() - parts.config.staged_for
         for shard, last in sorted((await parts.warehouse.positions_before(cutoff)).items()):
             await self._remove(shard, removed.get(shard, 0), last)
