@@ -129,6 +129,10 @@ class IcebergTable:
         return [path.removeprefix(self._root) for path in paths if path.startswith(self._root)]
 
     def _look(self, catalog: Catalog) -> str:
+        namespace = self._config.table.rpartition(".")[0]
+        if not catalog.namespace_exists(namespace) and self._config.catalog["type"] == CatalogType.GLUE:
+            msg = f"Glue has no database {namespace}; create it, since it says where tables lie and who may see them"
+            raise LoadFailed(msg, Failure.SETUP)
         table = self._found(catalog)
         if table is not None:
             return f"allowed; the table has {len(table.schema().fields)} columns"

@@ -35,6 +35,8 @@ NOT_TRIED: Final[Mapping[str, str]] = {
     "kinesis:RegisterStreamConsumer": "a consumer would be registered",
     "kinesis:SubscribeToShard": "a worker that is subscribed would lose its subscription",
     "sns:Publish": "somebody would be told",
+    "glue:CreateTable": "a table would be made",
+    "glue:UpdateTable": "a table would be changed",
 }
 """Actions of our workers that cannot be tried without doing something, with the reason."""
 
