@@ -33,7 +33,7 @@ from stream.source.until import ReadUntil
 from stream.storage.open import open_store
 from stream.worker.auditing import StoredEvidence, Stores
 from stream.worker.dead_letters import DeadLetters, chain_name
-from stream.worker.iceberg import IcebergTable, catalog_properties, secrets_of
+from stream.worker.iceberg_catalog import CatalogTable, catalog_properties, secrets_of
 from stream.worker.leasing import key_prefix, open_table
 from stream.worker.loadlog import LoadState
 from stream.worker.places import located
@@ -105,7 +105,7 @@ async def open_evidence(
 async def _of_table(area: Area, config: IcebergSinkConfig, base: Path, session: AwsSession) -> Area:
     """``area`` with the files that the table consists of; its upkeep may have replaced others that were loaded."""
     secret = secrets_of(os.environ, base, partial(read_secret, session))
-    table = IcebergTable(config, "", "", area.store.url, catalog_properties(config, session, secret))
+    table = CatalogTable(config, area.store.url, catalog_properties(config, session, secret))
     return replace(area, needed=frozenset(map(area.url_of, await table.files())))
 
 

@@ -17,8 +17,10 @@ from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.sink.redshift_sql import Whose
 from stream.sink.tables import TableSinkConfig
+from stream.worker.accounts import Accounts
 from stream.worker.definitions import Definitions
-from stream.worker.iceberg import IcebergTable, catalog_properties
+from stream.worker.iceberg import IcebergWarehouse
+from stream.worker.iceberg_catalog import CatalogTable, catalog_properties
 from stream.worker.loading import Loader, LoaderParts
 from stream.worker.loadlog import LoadLog, LoadState, recorded_layouts
 from stream.worker.warehouse import RedshiftWarehouse, Warehouse
@@ -43,16 +45,17 @@ async def open_loaders(
     for config in pipeline.sinks:
         if not isinstance(config, TableSinkConfig):
             continue
-        state, store = LoadState(log.store, config.name, stream), stores[config.name]
+        state, store, whose = LoadState(log.store, config.name, stream), stores[config.name], Whose(pipeline.application, stream)
         if isinstance(config, IcebergSinkConfig):
             properties = catalog_properties(config, session, definitions.secret)
-            warehouse: Warehouse = IcebergTable(config, pipeline.application, stream, store.url, properties)
+            accounts = Accounts(log.store, f"{state.root}accounts/")
+            warehouse: Warehouse = IcebergWarehouse(CatalogTable(config, store.url, properties), whose, accounts)
         elif isinstance(config, RedshiftSinkConfig):
             database = Database(config.database, config.cluster, config.workgroup, config.db_user, config.secret_arn)
             client = await stack.enter_async_context(open_redshift_data(session, database))
             # Names of objects are derived; a client token is the opposite: it must never be one that the API has seen.
             nonce = f"{worker}/{secrets.token_hex(16)}"
-            warehouse = RedshiftWarehouse(client, config, Whose(pipeline.application, stream), store, clock, nonce)
+            warehouse = RedshiftWarehouse(client, config, whose, store, clock, nonce)
         else:
             msg = f"there is no loader for {type(config).__qualname__}"
             raise DefinitionError(msg)

@@ -28,6 +28,9 @@ SHARDS_SECONDS: Final = 300.0
 TIDY_SECONDS: Final = 3600.0
 """Between looks for staged files that are old enough to go."""
 
+KEEP_ACCOUNTS: Final = timedelta(days=7)
+"""How long an account of what is loaded stays after the next one: a table's metadata may be put back by a person."""
+
 LEASE_PAUSE: Final = 1.0
 """Seconds between looks at a lease that another worker has, where a run waits to end."""
 
@@ -259,6 +262,7 @@ class Loader:
             for shard, last in sorted((await parts.warehouse.positions()).items()):
                 if removed.get(shard, 0) < last:
                     await parts.state.note_removed(shard, last)
+            await parts.warehouse.positions_before(parts.clock.now() - KEEP_ACCOUNTS)
             self.tidied_at, self.tidy = now, False
             return
         self.tidied_at, self.tidy = now, False

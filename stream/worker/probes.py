@@ -20,7 +20,7 @@ from stream.sink.objects import SinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.storage.open import open_store
 from stream.worker.daemon_probes import MADE_BY_DAEMON, daemon_probes
-from stream.worker.iceberg import IcebergTable, Secret, catalog_properties, secrets_of
+from stream.worker.iceberg_catalog import CatalogTable, Secret, catalog_properties, secrets_of
 from stream.worker.places import is_there, located, read_object
 from stream.worker.probe import Probe
 from stream.worker.service_probes import consumer_probes, lease_probes, notice_probes, warehouse_probes
@@ -78,7 +78,7 @@ def _table(sink: SinkConfig, session: AwsSession, base: Path, secret: Secret) ->
     if isinstance(sink, RedshiftSinkConfig):
         yield from warehouse_probes(sink, session)
     if isinstance(sink, IcebergSinkConfig):
-        table = IcebergTable(sink, "", "", located(sink.url, base), catalog_properties(sink, session, secret))
+        table = CatalogTable(sink, located(sink.url, base), catalog_properties(sink, session, secret))
         yield Probe("warehouse", f"table {sink.table} in the catalog of type {sink.catalog['type']}", table.look)
 
 

@@ -20,8 +20,12 @@ from stream.errors import Retryable
 from stream.pipeline.components import make_sink
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.loads import Failure, Link, StagedFile
+from stream.sink.redshift_sql import Whose
 from stream.storage.directory import DirectoryStore
-from stream.worker.iceberg import LOADED, IcebergTable
+from stream.storage.memory import MemoryStore
+from stream.worker.accounts import Accounts
+from stream.worker.iceberg import LOADED, IcebergWarehouse
+from stream.worker.iceberg_catalog import CatalogTable
 from stream.worker.warehouse import LoadFailed
 from tests.contract import warehouse as contract
 from tests.contract.warehouse import Bench, failure, load_of
@@ -38,6 +42,7 @@ class Place:
         self.url = f"file://{folder}/table/"
         self.store = DirectoryStore(folder / "table", fsync=False, url=self.url)
         self.options = options
+        self.state = MemoryStore(url="memory:state")
         self.opened = []
 
     def config(self, **options):
@@ -52,7 +57,8 @@ class Place:
         async def properties():
             return self.catalog
 
-        return IcebergTable(config or self.config(), "flights", stream, self.url, properties)
+        table = CatalogTable(config or self.config(), self.url, properties)
+        return IcebergWarehouse(table, Whose("flights", stream), Accounts(self.state, f"loads/{stream}/accounts/"))
 
     def read(self):
         catalog = load_catalog("default", **self.catalog)
@@ -106,6 +112,7 @@ def test_files_are_the_tables_own_so_nothing_may_go(place):
     bench = place.bench()
     load(bench, link_of(bench, rows({"n": [1]})))
     assert asyncio.run(bench.warehouse.positions_before(datetime(2100, 1, 1, tzinfo=UTC))) == {}
+    assert place.frame().height == 1
 
 
 def test_a_commit_whose_answer_was_lost_is_not_made_twice(place, monkeypatch):
@@ -343,13 +350,46 @@ def test_what_may_not_be_done_needs_a_person_and_what_may_pass_does_not(place, m
         assert not isinstance(caught.value, LoadFailed) or caught.value.failure is Failure.SETUP
 
 
-def test_an_account_that_was_edited_stops_all_loads(place):
+def test_an_account_that_is_missing_or_changed_stops_all_loads(place):
     bench = place.bench()
     load(bench, link_of(bench, rows({"n": [1]})))
-    with place.read().transaction() as change:
-        change.set_properties({f"{LOADED}flights.events.a": "soon"})
-    with pytest.raises(LoadFailed, match="somebody edited them"):
-        asyncio.run(bench.warehouse.positions())
+    (name,) = [value for key, value in place.read().properties.items() if key == f"{LOADED}flights/events"]
+    key = f"loads/events/accounts/{name}.json"
+    body = asyncio.run(place.state.get(key)).body
+    for change, words in ((b'{"a":"5"}', "was changed"), (None, "is missing")):
+        asyncio.run(place.state.delete(key) if change is None else place.state.put(key, change))
+        with pytest.raises(LoadFailed, match=words) as caught:
+            asyncio.run(bench.warehouse.positions())
+        assert caught.value.failure is Failure.SETUP
+    asyncio.run(place.state.put(key, body))
+    assert asyncio.run(bench.warehouse.positions()) == {"a": 10}
+
+
+def test_accounts_of_long_ago_go_and_the_one_that_holds_stays(place):
+    bench = place.bench()
+    for number in range(3):
+        load(bench, link_of(bench, rows({"n": [number]}), 10 * number, 10 * number + 10))
+    assert len(place.state._objects) == 3
+    asyncio.run(bench.warehouse.positions_before(datetime(2000, 1, 1, tzinfo=UTC)))
+    assert len(place.state._objects) == 3
+    asyncio.run(bench.warehouse.positions_before(datetime(2100, 1, 1, tzinfo=UTC)))
+    assert len(place.state._objects) == 1
+    assert asyncio.run(bench.warehouse.positions()) == {"a": 30}
+
+
+def test_long_names_have_an_account_too(place):
+    async def properties():
+        return place.catalog
+
+    warehouses = [
+        IcebergWarehouse(CatalogTable(place.config(), place.url, properties), Whose("a" * 128, stream * 128), Accounts(place.state, stream))
+        for stream in "bc"
+    ]
+    link = link_of(place.bench(), rows({"n": [1]}))
+    asyncio.run(warehouses[0].fit(link.layout))
+    asyncio.run(warehouses[0].load(load_of(link)))
+    assert [asyncio.run(each.positions()) for each in warehouses] == [{"a": 10}, {}]
+    assert max(map(len, place.read().properties)) <= 255
 
 
 def test_columns_that_require_values_are_refused(place):

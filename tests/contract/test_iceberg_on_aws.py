@@ -14,8 +14,12 @@ from stream.local.start import LocalAws
 from stream.pipeline.access import needed
 from stream.pipeline.lint import check_content
 from stream.sink.iceberg import IcebergSinkConfig
+from stream.sink.redshift_sql import Whose
+from stream.storage.memory import MemoryStore
 from stream.storage.open import open_store
-from stream.worker.iceberg import IcebergTable, catalog_properties
+from stream.worker.accounts import Accounts
+from stream.worker.iceberg import IcebergWarehouse
+from stream.worker.iceberg_catalog import CatalogTable, catalog_properties
 from stream.worker.warehouse import LoadFailed
 from tests.contract import warehouse as contract
 from tests.contract.warehouse import Bench, load_of, staged
@@ -64,7 +68,9 @@ def bench_of(table, database="lake"):
         catalog = load_catalog("reader", **await properties())
         return catalog.load_table(config.table).scan().to_arrow().num_rows if catalog.table_exists(config.table) else 0
 
-    return Bench(IcebergTable(config, "flights", "events", config.url, properties), config, open_store(config.url, session), count)
+    table = CatalogTable(config, config.url, properties)
+    warehouse = IcebergWarehouse(table, Whose("flights", "events"), Accounts(MemoryStore(url="memory:state"), "accounts/"))
+    return Bench(warehouse, config, open_store(config.url, session), count)
 
 
 @pytest.mark.parametrize("behaviour", SHARED, ids=lambda each: each.__name__)
@@ -84,12 +90,12 @@ def test_what_is_asked_of_glue_is_what_the_policy_allows(aws, monkeypatch):
 
     async def run():
         bench = bench_of("asked")
-        assert await bench.warehouse.look() == "allowed; the table is not there yet"
+        assert await bench.warehouse._catalog.look() == "allowed; the table is not there yet"
         first, second = load_of(await staged(bench, "a", 0, 10, 1)), load_of(await staged(bench, "a", 10, 20, 1))
         await bench.warehouse.fit(first.layout)
         await bench.warehouse.load(first)
         await bench.warehouse.load(second)
-        assert len(await bench.warehouse.files()) == 2
+        assert len(await bench.warehouse._catalog.files()) == 2
 
     asyncio.run(run())
     found = check_content(PIPELINE, "pipeline.yaml", Path(), {})
@@ -130,7 +136,7 @@ def test_keys_that_changed_are_used_and_a_catalog_is_not_opened_for_those_that_h
         return load_catalog(**given)
 
     monkeypatch.setattr("pyiceberg.catalog.load_catalog", noted)
-    table = IcebergTable(bench.config, "flights", "events", bench.config.url, properties)
+    table = CatalogTable(bench.config, bench.config.url, properties)
     for _ in range(3):
-        assert asyncio.run(table.positions()) == {}
+        assert asyncio.run(table.files()) == []
     assert opened == ["first", "second"]
