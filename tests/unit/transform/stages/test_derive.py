@@ -45,6 +45,7 @@ def test_a_column_may_be_called_columns():
         ({"x": "NULL"}, "always null"),
         ({"x": "aa"}, "no column 'aa'"),
         ({"_data": "1"}, "belongs"),
+        ({"^a$": "1"}, "pattern"),
     ],
 )
 def test_what_cannot_be_derived(config, says):
