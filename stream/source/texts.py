@@ -6,11 +6,12 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from polars.exceptions import PanicException, PolarsError
 
 from stream.errors import Halted
 
@@ -77,7 +78,7 @@ def chunks(layout: Layout, file: BinaryIO, name: str, behind: int, size: int) ->
             if held >= size:
                 yield chunk
                 chunk, held = [], 0
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, PolarsError, PanicException) as error:
         what = f"{layout.format}, compression {_codec(layout, name) or 'none'}"
         msg = (
             f"the object {name} cannot be read as {what}: {error}. Correct source.s3.format or source.s3.compression, or put the whole "
@@ -180,7 +181,24 @@ def _bodies(batch: pa.RecordBatch, column: str | None) -> Iterator[bytes]:
         for value in batch.column(0).to_pylist():
             yield value.encode() if isinstance(value, str) else value or b""
         return
-    frame = pl.from_arrow(batch)
+    frame = pl.DataFrame(pl.from_arrow(batch))
     out = io.BytesIO()
-    pl.DataFrame(frame).write_ndjson(out)
+    frame.select(_writable(pl.col(name), kind).alias(name) for name, kind in frame.schema.items()).write_ndjson(out)
     yield from out.getvalue().splitlines()
+
+
+def _writable(value: pl.Expr, kind: Any) -> pl.Expr:
+    """``value`` with bytes in base64, here and further in: Polars writes none to JSON, and decoders read them so."""
+    if kind == pl.Binary():
+        return value.bin.encode("base64")
+    if isinstance(kind, pl.List) and _holds_bytes(kind):
+        return value.list.eval(_writable(pl.element(), kind.inner))
+    if isinstance(kind, pl.Struct) and _holds_bytes(kind):
+        fields = [_writable(value.struct.field(field.name), field.dtype).alias(field.name) for field in kind.fields]
+        return pl.when(value.is_not_null()).then(pl.struct(fields))
+    return value
+
+
+def _holds_bytes(kind: Any) -> bool:
+    inner = [field.dtype for field in kind.fields] if isinstance(kind, pl.Struct) else [kind.inner] if isinstance(kind, pl.List) else []
+    return kind == pl.Binary() or any(map(_holds_bytes, inner))

@@ -66,6 +66,18 @@ def parquet(frame, **options):
     return out.getvalue()
 
 
+def test_bytes_in_rows_of_parquet_are_base64_also_inside_of_others():
+    frame = pl.DataFrame(
+        {"b": [b"\xff\x00", None], "l": [[b"x", None], None], "o": [{"b": b"q", "n": 1}, None], "s": ["a", "b"]},
+        schema_overrides={"o": pl.Struct({"b": pl.Binary, "n": pl.Int64})},
+    )
+    found = read(parquet(frame), Layout(ObjectFormat.PARQUET))
+    assert [json.loads(body) for _, body in found] == [
+        {"b": "/wA=", "l": ["eA==", None], "o": {"b": "cQ==", "n": 1}, "s": "a"},
+        {"b": None, "l": None, "o": None, "s": "b"},
+    ]
+
+
 def test_rows_of_parquet_are_json_or_what_a_column_holds():
     frame = pl.DataFrame({"id": [1, 2, 3, 4, 5], "raw": [b"a", b"b", None, b"d", b"e"]})
     found = read(parquet(frame.select("id"), row_group_size=2), Layout(ObjectFormat.PARQUET), behind=1)
