@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -96,7 +97,8 @@ def _codec(layout: Layout, name: str) -> str | None:
 
 
 def _lines(layout: Layout, file: BinaryIO, name: str, behind: int) -> Iterator[tuple[int, bytes]]:
-    plain = _plain(layout, file, name)
+    # Some programs, Excel among them, begin a file with a mark that says UTF-8; it belongs to no record.
+    plain = ((number, line.removeprefix(BOM_UTF8) if number == 1 else line) for number, line in _plain(layout, file, name))
     joined = _joined(plain, layout.quote.encode(), name) if layout.format is ObjectFormat.CSV else plain
     head = b""
     for number, line in joined:

@@ -32,6 +32,15 @@ def test_reading_on_gives_what_reading_through_gives(lines, behind, size):
     assert [text for _, text in whole] == [line.removesuffix(b"\r") for line in lines if line.removesuffix(b"\r").strip()]
 
 
+def test_the_mark_that_a_file_may_begin_with_belongs_to_no_record():
+    mark = b"\xef\xbb\xbf"
+    assert read(mark + b"a\n" + mark + b"b") == [(1, b"a"), (2, mark + b"b")]
+    assert read(mark) == []
+    header = Layout(ObjectFormat.CSV, header=True)
+    assert read(mark + b"id,name\r\n1,x\r\n", header) == [(2, b"id,name\n1,x")]
+    assert read(mark + b'"id",name\n1,x\n', header) == [(2, b'"id",name\n1,x')]
+
+
 def test_compression_goes_by_the_name_or_by_the_option():
     packed = gzip.compress(b"a\n") + gzip.compress(b"b\n")
     assert read(packed, name="x.gz") == [(1, b"a"), (2, b"b")]
