@@ -71,6 +71,9 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
         raise SchemaMismatch(
             path, f"{_quoted(text)} is no expression: {_first_line(error)}", "check commas, brackets and quotes"
         ) from error
+    if not expression.meta.eq(expression.meta.undo_aliases()):
+        problem = f"{expression.meta.output_name()!r} at the end would be a name for the result"
+        raise SchemaMismatch(path, f"{_quoted(text)}: {problem}", "write an operator between, or double quotes around a name with a blank")
     for name in expression.meta.root_names():
         if name not in schema:
             position = text.find(name) + 1
