@@ -164,7 +164,7 @@ class ObjectsSinkConfig(SinkConfig):
         inner = _leaves(dtype)
         if pl.Object in inner:
             raise SinkMismatch((), f"column '{name}' holds Python objects", "give it a type in a stage")
-        if self.format is Format.PARQUET and _has_empty_object(dtype):
+        if self.format is Format.PARQUET and has_empty_object(dtype):
             raise SinkMismatch((), f"column '{name}' of type {dtype} holds an object without fields", "leave it out with `select`")
         wide = {pl.Int128, pl.UInt128, pl.Categorical, pl.Enum} if self.format is Format.PARQUET else {pl.Binary}
         if dtype.is_nested() and inner & wide:
@@ -180,10 +180,11 @@ def _leaves(dtype: DataTypeClass | pl.DataType) -> set[DataTypeClass]:
     return {dtype.base_type()}
 
 
-def _has_empty_object(dtype: DataTypeClass | pl.DataType) -> bool:
+def has_empty_object(dtype: DataTypeClass | pl.DataType) -> bool:
+    """Whether there is an object without fields, for which Parquet has no form, in the type."""
     if isinstance(dtype, pl.Struct):
-        return not dtype.fields or any(_has_empty_object(field.dtype) for field in dtype.fields)
-    return isinstance(dtype, pl.List | pl.Array) and _has_empty_object(dtype.inner)
+        return not dtype.fields or any(has_empty_object(field.dtype) for field in dtype.fields)
+    return isinstance(dtype, pl.List | pl.Array) and has_empty_object(dtype.inner)
 
 
 class ObjectsSink:
