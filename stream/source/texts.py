@@ -101,7 +101,8 @@ def _lines(layout: Layout, file: BinaryIO, name: str, behind: int) -> Iterator[t
     plain = ((number, line.removeprefix(BOM_UTF8) if number == 1 else line) for number, line in _plain(layout, file, name))
     joined = _joined(plain, layout.quote.encode(), name) if layout.format is ObjectFormat.CSV else plain
     head = b""
-    for number, line in joined:
+    for number, text in joined:
+        line = text.removesuffix(b"\r")
         if not line.strip():
             continue
         if layout.header and not head:
@@ -112,7 +113,7 @@ def _lines(layout: Layout, file: BinaryIO, name: str, behind: int) -> Iterator[t
 
 
 def _plain(layout: Layout, file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    """Lines without their ends, numbered from 1."""
+    """Lines without the line feeds at their ends, numbered from 1."""
     codec = _codec(layout, name)
     source = pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) if codec else file
     rest: list[bytes] = []
@@ -125,10 +126,10 @@ def _plain(layout: Layout, file: BinaryIO, name: str) -> Iterator[tuple[int, byt
             raise _too_long(name, number + 1)
         for line in others:
             number += 1
-            yield number, b"".join(rest).removesuffix(b"\r")
+            yield number, b"".join(rest)
             rest, held = [line], len(line)
     if held:
-        yield number + 1, b"".join(rest).removesuffix(b"\r")
+        yield number + 1, b"".join(rest)
 
 
 def _joined(lines: Iterator[tuple[int, bytes]], quote: bytes, name: str) -> Iterator[tuple[int, bytes]]:

@@ -32,6 +32,10 @@ def test_reading_on_gives_what_reading_through_gives(lines, behind, size):
     assert [text for _, text in whole] == [line.removesuffix(b"\r") for line in lines if line.removesuffix(b"\r").strip()]
 
 
+def test_line_ends_inside_of_quotes_are_kept_as_they_are():
+    assert read(b'1,"a\r\nb\nc"\r\n2,d\r\n', Layout(ObjectFormat.CSV)) == [(1, b'1,"a\r\nb\nc"'), (4, b"2,d")]
+
+
 def test_the_mark_that_a_file_may_begin_with_belongs_to_no_record():
     mark = b"\xef\xbb\xbf"
     assert read(mark + b"a\n" + mark + b"b") == [(1, b"a"), (2, mark + b"b")]
