@@ -2,8 +2,9 @@
 
 Polars computes in the type of the operands, and a sum that outgrows it begins again at the other end: ``month(t) * 100`` is of 8 bits, so
 December gives -80, and ``a - b`` of two unsigned columns gives four billion where it should give -1. SQL knows no such thing, and nobody
-would find it in the output. So both operands become 128 bits wide first: more than 64-bit numbers need unless three of the largest are
-multiplied.
+would find it in the output. So both operands become 128 bits wide first. Two numbers of 64 bits always have room there, but for the
+product of two of the largest unsigned ones, which comes out negative and so has no room in a column of them; three that are multiplied
+may not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import ComputeError, PolarsError
 
 WIDE: Final = pl.Int128()
 
@@ -34,11 +35,14 @@ _HOLE: Final = json.dumps(_serialized(pl.col(_MARK)))
 def exact(expression: pl.Expr, schema: Mapping[str, pl.DataType]) -> pl.Expr:
     """``expression`` over columns of ``schema`` with sums, differences, products and absolute values of whole numbers in 128 bits.
 
-    All else is as it was; so is an expression without such operations, which is given back itself.
+    All else is as it was; so is an expression without such operations, or with an infinite constant, which is given back itself.
     """
     tree = _serialized(expression)
-    widened = _widened(tree, schema)
-    return expression if widened is tree else _expression(widened)
+    try:
+        widened = _widened(tree, schema)
+        return expression if widened is tree else _expression(widened)
+    except ComputeError:
+        return expression  # it holds an infinity, for which JSON has no word
 
 
 def narrowed(before: pl.DataType, after: pl.DataType) -> pl.DataType:
@@ -77,6 +81,8 @@ def _whole(operands: list[Any], schema: Mapping[str, pl.DataType]) -> bool:
     rows = pl.LazyFrame(schema=dict(schema))
     try:
         kinds = rows.select(_expression(each).alias(str(at)) for at, each in enumerate(operands)).collect_schema()
+    except ComputeError:
+        raise
     except PolarsError:
         return False
     return all(kind.is_integer() for kind in kinds.dtypes())

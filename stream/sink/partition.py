@@ -14,7 +14,6 @@ share a directory, and no value can leave the sink's prefix. The encoding of one
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -216,24 +215,33 @@ def _column(index: int, entry: Entry) -> _Column:
 
 def _row_by_row(source: pl.Expr) -> bool:
     """Whether each row's value depends on that row alone, or on none."""
-    whole, *parts = _expressions(_without_operators(json.loads(source.meta.serialize(format="json"))))
+    tree = _without_operators(json.loads(source.meta.serialize(format="json")))
+    try:
+        whole, *parts = (_expression(each) for each in (tree, *_parts(tree)))
+    except pl.exceptions.ComputeError:
+        return source.meta.is_row_separable()  # it holds a number for which JSON has no word
     facts = whole.meta
     constant = facts.is_scalar() and not facts.root_names()
-    alone = all(part.meta.is_row_separable() and not (part.meta.is_scalar() and part.meta.root_names()) for part in parts)
+    alone = not any(part.meta.is_scalar() or not part.meta.is_row_separable() for part in parts)
     return alone and facts.is_row_separable() and (facts.is_length_preserving() or constant)
 
 
-def _expressions(tree: Any) -> Iterator[pl.Expr]:
-    """The expression whose tree that is, and those inside of it: ``a - MAX(a)`` has a value for each row, ``MAX(a)`` has one for all."""
+def _expression(tree: Any) -> pl.Expr:
+    return pl.Expr.deserialize(io.StringIO(json.dumps(tree)), format="json")
+
+
+def _parts(tree: Any) -> Iterator[Any]:
+    """What in the tree of an expression looks at all rows at once: ``a - MAX(a)`` has a value for each row, ``MAX(a)`` has one for all."""
     if isinstance(tree, list):
-        yield from (inner for each in tree for inner in _expressions(each))
-        return
-    if tree != "Len" and not isinstance(tree, dict):
-        return
-    with contextlib.suppress(pl.exceptions.ComputeError):
-        yield pl.Expr.deserialize(io.StringIO(json.dumps(tree)), format="json")
-    if isinstance(tree, dict):
-        yield from (inner for each in tree.values() for inner in _expressions(each))
+        yield from (part for each in tree for part in _parts(each))
+    elif tree == "Len":
+        yield tree
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            if key in {"Agg", "Over"} or (key == "Function" and not _expression(tree).meta.is_row_separable()):
+                yield tree
+            if key not in {"Literal", "Column"}:
+                yield from _parts(value)
 
 
 def _without_operators(tree: Any) -> Any:

@@ -184,7 +184,19 @@ def test_words_inside_quotes_and_names_are_no_functions(expression):
 
 
 @pytest.mark.parametrize(
-    "expression", ["a % 16", "a * 100 + a", "a / 2", "MOD(a, 5)", "DIV(a, 7)", "POWER(a, 2)", "CASE WHEN a % 2 = 0 THEN 'even' END"]
+    "expression",
+    [
+        "a % 16",
+        "a * 100 + a",
+        "a / 2",
+        "MOD(a, 5)",
+        "DIV(a, 7)",
+        "POWER(a, 2)",
+        "CASE WHEN a % 2 = 0 THEN 'even' END",
+        "a IN (1, 2) AND a - 1 < 5",
+        "a < 5 OR a > 1e999",
+        "CASE WHEN a > 5 THEN 'Len' ELSE 'Agg' END",
+    ],
 )
 def test_operators_work_row_by_row(expression):
     partitions = Partitioning([{"k": expression}])
