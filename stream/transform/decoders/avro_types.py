@@ -97,15 +97,16 @@ def with_read_defaults(schema: Any) -> Any:
     Raises:
         ValueError: a default that its type cannot hold.
     """
-    for each in (
-        (schema, schema.get("items"), schema.get("values")) if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
-    ):
-        if isinstance(each, dict | list) and each is not schema:
+    if isinstance(schema, list):
+        for each in schema:
             with_read_defaults(each)
-    for field in schema.get("fields", ()) if isinstance(schema, dict) else ():
-        with_read_defaults(field["type"])
-        if "default" in field:
-            field["default"] = _default_of(field["default"], _single(field["type"]))
+    elif isinstance(schema, dict):
+        for key in ("type", "items", "values"):
+            with_read_defaults(schema.get(key))
+        for field in schema.get("fields", ()):
+            with_read_defaults(field["type"])
+            if "default" in field:
+                field["default"] = _default_of(field["default"], _single(field["type"]))
     return schema
 
 
