@@ -121,13 +121,22 @@ class Supervisor:
 
     async def _work(self, shard: Shard) -> None:
         try:
-            await self._close_parents(shard)
-            ended = await run_shard(shard, self.start, self.parts) is not None
-            await self._finish(shard, ended=ended)
+            await self._attempt(shard)
         except asyncio.CancelledError:
             if shard.shard_id not in self.lost:
                 raise
             self._let_go(shard)
+        finally:
+            self.lost.discard(shard.shard_id)
+            self.active.discard(shard.shard_id)
+            self.changed.set()
+
+    async def _attempt(self, shard: Shard) -> None:
+        """Work on the shard once, and do what its end or its error calls for; either may be cut off wherever it waits."""
+        try:
+            await self._close_parents(shard)
+            ended = await run_shard(shard, self.start, self.parts) is not None
+            await self._finish(shard, ended=ended)
         except Fatal:
             raise
         except Halted as error:
@@ -143,9 +152,6 @@ class Supervisor:
             self._park(shard, f"unexpected {type(error).__name__}: {error}; please report it with this trace: {where}")
             if self.parts.leases is not None:
                 await self.parts.leases.release(self.stream, shard.shard_id, avoid=True)
-        finally:
-            self.active.discard(shard.shard_id)
-            self.changed.set()
 
     async def _close_parents(self, shard: Shard) -> None:
         """Write the end of parents that another application has finished into the log, so that the order of chains is the shards'."""
@@ -169,7 +175,6 @@ class Supervisor:
 
     def _let_go(self, shard: Shard) -> None:
         """The shard is another worker's; it is taken up again if its lease ever comes back."""
-        self.lost.discard(shard.shard_id)
         self.started.discard(shard.shard_id)
         self.parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "lease_lost"))
 
