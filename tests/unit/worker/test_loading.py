@@ -205,6 +205,34 @@ def test_one_worker_loads_until_its_lease_is_over_or_given_up():
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("back", [5, 0])
+def test_a_shard_that_was_rewound_before_there_was_a_table_is_loaded_from_where_it_went_on(back):
+    async def run():
+        rig = await Rig.open(options="      keep_staged: 1d")
+        # All records are filtered out: nothing is staged, as before the sink was there.
+        for n in (5, 10):
+            await rig.sealed.unit(0, n, 1)
+        await rig.sealed.rewind(0, back)
+        await rig.sealed.unit(0, back + 1, 20)
+        await rig.sealed.unit(0, back + 21, 20)
+        await rig.sealed.unit(1, 1, 20)
+        loader = rig.loader()
+        assert await loader.attempt(), rig.heard
+        await rig.sealed.unit(0, back + 41, 20)
+        assert await loader.attempt(), rig.heard
+        assert await rig.loader().attempt(), rig.heard
+        numbers = [(row["_shard"], row["_sequence"]) for row in rig.warehouse.rows]
+        expected = {name: frame.height - dropped(frame) for name, frame in rig.sealed.source.frames.items()}
+        assert len(numbers) == len(set(numbers)) == sum(expected.values())
+        assert [event.parked for event in rig.told(events.LoadsWaiting)][-1] == 0
+        rig.sealed.clock.time += timedelta(days=2)
+        loader.tidied_at = None
+        assert await loader.attempt()
+        return [info.key async for info in rig.staging.list("")]
+
+    assert asyncio.run(run()) == []
+
+
 def test_no_load_in_a_quiet_window():
     async def run():
         rig = await Rig.open(options='      quiet: ["11:30-12:30"]')
