@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
+import msgspec
 
 from stream import events
 from stream.audit.chain import Link, LinkKind
@@ -96,6 +97,10 @@ class LogUnits:
         self._naming = naming
         self._recent = recent
 
+    async def begins(self, shard: str) -> int:
+        """Where the chain ``shard`` begins."""
+        return await self._log.begins(self._stream, shard)
+
     async def read(self, shard: str, after: int) -> tuple[Link, Segment | None, Mapping[tuple[str, str], str]] | None:
         """See ``audit.export.Units``; raises ``Halted`` where a sealed unit has no readable ledger."""
         key = manifest_key(self._stream, shard, after)
@@ -158,10 +163,12 @@ class _Way:
     news: asyncio.Event = field(default_factory=asyncio.Event)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def reached(self, position: int | None) -> bool:
-        """Whether everything up to ``position`` (None: the end of the shard) is exported."""
+    def reached(self, generation: int, position: int | None) -> bool:
+        """Whether everything up to ``position`` (None: the end of the shard) of the chain of ``generation`` is exported."""
         cursor = self.cursor
-        return cursor is not None and (cursor.ended or (position is not None and int(cursor.position) >= position))
+        if cursor is None or cursor.ended or cursor.generation != generation:
+            return cursor is not None and (cursor.ended or cursor.generation > generation)
+        return position is not None and int(cursor.position) >= position
 
 
 class ExportTask:
@@ -190,7 +197,7 @@ class ExportTask:
         match event:
             case events.ShardStarted(_, shard, _) | events.UnitSealed(_, shard) | events.ShardEnded(_, shard, _):
                 self._loop.call_soon_threadsafe(self._look_at, shard)
-            case events.ShardReleased(_, shard, "lease_lost"):
+            case events.ShardReleased(_, shard, "lease_lost" | "handed_over"):
                 self._loop.call_soon_threadsafe(self._forget, shard)
             case _:
                 return
@@ -241,6 +248,8 @@ class ExportTask:
                 await self._clock.sleep(way.probe)
                 way.probe = min(2 * way.probe, LONGEST_PROBE)
                 continue
+            if way.cursor is not None and way.cursor.ended:
+                return
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await way.news.wait()
@@ -261,7 +270,8 @@ class ExportTask:
         return False
 
     async def _step(self, shard: str, way: _Way) -> bool:
-        cursor = way.cursor or await self._exporter.cursor(shard)
+        # A stored end is not taken at its word: who wrote it may have known no link but the last that has no range.
+        cursor = way.cursor or msgspec.structs.replace(await self._exporter.cursor(shard), ended=False)
         after = await self._exporter.step(shard, cursor)
         if way.halted:
             way.halted, way.probe = False, FIRST_PROBE
@@ -284,14 +294,14 @@ class ExportTask:
                     await never.wait()
             self._exporter.tell_lag()
 
-    async def exported(self, shard: str, position: int | None) -> None:
-        """Return once everything up to ``position`` (None: the shard's end) is exported.
+    async def exported(self, shard: str, generation: int, position: int | None) -> None:
+        """Return once everything up to ``position`` (None: the shard's end) of the chain of ``generation`` is exported.
 
         Raises:
             LeaseLost: the shard is not this worker's any more, so nobody here exports it.
         """
         way = self._look_at(shard)
-        while not way.reached(position):
+        while not way.reached(generation, position):
             if self._ways.get(shard) is not way:
                 msg = f"{self._stream}/{shard} went to another worker while its checkpoint waited for the collector"
                 raise LeaseLost(msg)
@@ -312,7 +322,7 @@ class WaitingCheckpoints:
 
     async def advance(self, shard: Shard, checkpoint: Checkpoint) -> None:
         """See ``contracts.Checkpoints``; waits as long as the collector does not take the spans."""
-        await self._task.exported(shard.shard_id, checkpoint.position)
+        await self._task.exported(shard.shard_id, checkpoint.generation, checkpoint.position)
         await self._checkpoints.advance(shard, checkpoint)
 
 
@@ -347,7 +357,7 @@ async def export_range(exporter: Exporter, units: LogUnits, shards: Sequence[str
     """Export every sealed unit that overlaps ``(after, last]`` again, cursors untouched; units and items that were accepted."""
     count = accepted = 0
     for shard in shards:
-        position = 0
+        position = await units.begins(shard)
         while (found := await units.read(shard, position)) is not None:
             link, segment, urls = found
             if link.last is None or (last is not None and link.after >= last):
