@@ -7,11 +7,12 @@ from contextlib import aclosing
 
 import msgspec
 
-from stream.batch import Batch
+from stream import events
+from stream.batch import SEQUENCE, Batch
 from stream.commit.committer import RenderedUnit
 from stream.commit.manifest import Manifest
 from stream.commit.repeat import Repeater
-from stream.contracts import LendingSource, Shard, Start
+from stream.contracts import Emit, LendingSource, Shard, Start
 from stream.errors import Expired, Halted
 from stream.worker.definitions import Definitions
 from stream.worker.gap import gap_instead_of
@@ -27,6 +28,7 @@ class Rereader:
         definitions: Definitions,
         cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]],
         repeat: Repeater,
+        emit: Emit,
         *,
         admit_gaps: bool,
     ) -> None:
@@ -34,6 +36,7 @@ class Rereader:
         self._definitions = definitions
         self._cook = cook
         self._repeat = repeat
+        self._emit = emit
         self._admit_gaps = admit_gaps
 
     async def render(self, shard: Shard, start: Start, manifest: Manifest) -> RenderedUnit:
@@ -47,9 +50,10 @@ class Rereader:
         """
         try:
             batch = await self._read(shard, start, manifest)
-        except Expired:
+        except Expired as error:
             if not self._admit_gaps:
                 raise
+            self._emit(events.RecordsExpired(shard.stream, shard.shard_id, manifest.span.after, manifest.span.last, str(error)))
             return RenderedUnit(gap_instead_of(manifest), ())
         recipe = await self._repeat("read definition", shard, lambda: self._definitions.recorded(manifest.pipeline))
         cooked = await self._cook(recipe, CutUnit(shard, manifest.span, batch, manifest.trigger, manifest.foreign_subsequence))
@@ -69,6 +73,14 @@ class Rereader:
                 position = page.position
                 self._source.budget.release(page.held)
         batch = Batch.concat(batches)
+        if batch.rows < manifest.records and (batch.rows == 0 or int(batch.frame[SEQUENCE][-1]) == manifest.span.last):
+            # Records expire from the oldest on, and nothing in an answer says how many did.
+            msg = (
+                f"{shard.stream}/{shard.shard_id}: an unfinished unit covers {manifest.records} records up to {manifest.last}; of these "
+                f"the stream gives {batch.rows} when they are read again: the others have expired, or the stream was made again under the "
+                "same name. Nothing more is read until then; with source.kinesis.on_expired: gap the worker records the gap and goes on."
+            )
+            raise Expired(msg)
         if position != manifest.span.last or batch.rows != manifest.records:
             msg = (
                 f"{shard.stream}/{shard.shard_id}: an unfinished unit covers {manifest.records} records up to {manifest.last}, but reading "

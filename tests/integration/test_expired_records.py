@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from stream import events
 from stream.cli.main import app
 from stream.clock import SystemClock
-from stream.commit.manifest import Kind, Manifest, decode
+from stream.commit.manifest import Kind, Manifest, State, decode, encode
 from stream.errors import Fatal
 from stream.local.kinesis.server import running
 from stream.pipeline.lint import check
@@ -77,6 +78,17 @@ class Stage:
         options = WorkerOptions(self.folder, os.environ, 20.0, 1, (listen,), self.clock)
         asyncio.run(run_worker(result.pipeline, options))
         return heard
+
+    def unseal_last(self) -> None:
+        """Have the last unit look as if its worker had died between its intent and its first file."""
+        file = max((self.folder / "state" / "app" / "commits").rglob("0*.json"))
+        manifest = decode(file.read_bytes(), file.name)
+        file.write_bytes(encode(msgspec.structs.replace(manifest, state=State.INTENT, seal="", sealed_by="", sealed_at="")))
+        for entry in manifest.files:
+            for written in self.folder.rglob(Path(entry.key).name):
+                written.unlink()
+        for checkpoint in (self.folder / "state" / "app" / "checkpoints").rglob("*.json"):
+            checkpoint.unlink()
 
     def manifests(self) -> list[Manifest]:
         files = sorted((self.folder / "state" / "app" / "commits").rglob("0*.json"))
@@ -161,3 +173,35 @@ def test_a_quiet_shard_whose_last_record_expired_is_no_gap(stage: Stage) -> None
 
     assert not [event for event in heard if isinstance(event, events.RecordsExpired)]
     assert [manifest.kind for manifest in stage.manifests()] == [Kind.UNIT, Kind.UNIT]
+
+
+@pytest.mark.parametrize("before", [0, 5])
+@pytest.mark.parametrize("behind", [0, 4])
+def test_a_unit_that_was_begun_and_whose_records_all_expired_becomes_a_gap(stage: Stage, before: int, behind: int) -> None:
+    if before:
+        stage.put(range(before))
+        stage.work(sealed(before))
+    stage.put(range(before, before + 3))
+    stage.work(sealed(3))
+    stage.unseal_last()
+    stage.clock.ahead = timedelta(hours=30)
+    stage.put(range(20, 20 + behind))
+
+    heard = stage.work(sealed(behind) if behind else lambda event: isinstance(event, events.ManifestSealed))
+
+    assert [event for event in heard if isinstance(event, events.RecordsExpired)]
+    kinds = [(manifest.kind, manifest.records, dict(manifest.outcomes)) for manifest in stage.manifests()][bool(before) :]
+    assert kinds[0] == (Kind.GAP, 3, {"expired_gap": 3})
+    if behind:
+        assert (kinds[-1][0], kinds[-1][1]) == (Kind.UNIT, behind)
+
+
+def test_a_unit_that_was_begun_and_whose_records_expired_halts_where_gaps_are_not_admitted(stage: Stage) -> None:
+    stage.put(range(3))
+    stage.work(sealed(3))
+    stage.unseal_last()
+    stage.clock.ahead = timedelta(hours=30)
+    stage.put(range(8, 12))
+
+    with pytest.raises(Fatal, match=r"3 records .*the stream gives 0 .*on_expired: gap"):
+        stage.work(sealed(4), on_expired="halt")
