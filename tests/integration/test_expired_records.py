@@ -24,6 +24,7 @@ from stream.errors import Fatal
 from stream.local.kinesis.server import running
 from stream.pipeline.lint import check
 from stream.worker.assemble import WorkerOptions
+from stream.worker.reading import Reading
 from stream.worker.service import run_worker
 
 PIPELINE = """
@@ -62,7 +63,7 @@ class Stage:
         for n in numbers:
             self.client.put_record(StreamName="numbers", Data=json.dumps({"n": n}).encode(), PartitionKey="k")
 
-    def work(self, until: Callable[[events.Event], bool], on_expired: str = "gap") -> list[events.Event]:
+    def work(self, until: Callable[[events.Event], bool], on_expired: str = "gap", reading: Reading | None = None) -> list[events.Event]:
         """Run a worker; it is told to stop by a signal once ``until`` holds for an event."""
         heard: list[events.Event] = []
 
@@ -75,7 +76,7 @@ class Stage:
         file.write_text(PIPELINE.format(url=self.url, on_expired=on_expired))
         result = check(file, {})
         assert result.pipeline is not None, result.findings
-        options = WorkerOptions(self.folder, os.environ, 20.0, 1, (listen,), self.clock)
+        options = WorkerOptions(self.folder, os.environ, 20.0, 1, (listen,), self.clock, reading=reading or Reading())
         asyncio.run(run_worker(result.pipeline, options))
         return heard
 
@@ -205,3 +206,27 @@ def test_a_unit_that_was_begun_and_whose_records_expired_halts_where_gaps_are_no
 
     with pytest.raises(Fatal, match=r"3 records .*the stream gives 0 .*on_expired: gap"):
         stage.work(sealed(4), on_expired="halt")
+
+
+def test_a_worker_that_waits_for_the_end_of_a_gap_drains_at_once(stage: Stage) -> None:
+    stage.put(range(5))
+    stage.work(sealed(5))
+    stage.client.delete_stream(StreamName="numbers")
+    stage.client.create_stream(StreamName="numbers", ShardCount=1)
+
+    heard = stage.work(lambda event: isinstance(event, events.PageReceived))
+
+    assert sum(isinstance(event, events.ShardStarted) for event in heard) == 2
+    assert [manifest.kind for manifest in stage.manifests()] == [Kind.UNIT]
+
+
+def test_a_run_that_ends_does_not_wait_for_the_end_of_a_gap(stage: Stage) -> None:
+    stage.put(range(5))
+    stage.work(sealed(5))
+    stage.client.delete_stream(StreamName="numbers")
+    stage.client.create_stream(StreamName="numbers", ShardCount=1)
+
+    heard = stage.work(lambda _event: False, reading=Reading(once=True))
+
+    assert sum(isinstance(event, events.ShardStarted) for event in heard) == 2
+    assert [manifest.kind for manifest in stage.manifests()] == [Kind.UNIT]
