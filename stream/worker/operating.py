@@ -19,6 +19,7 @@ from stream.aws.kinesis import IteratorAt, IteratorKind, open_kinesis
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN
 from stream.clock import SystemClock
+from stream.commit.claims import Claims
 from stream.commit.committer import Head, RenderedUnit
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Manifest
@@ -29,11 +30,13 @@ from stream.errors import DefinitionError
 from stream.lease.coordinator import Coordinator
 from stream.lease.rows import Lease
 from stream.pipeline.model import Pipeline
+from stream.sink import rejects
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.source.kinesis import KinesisSource
 from stream.together import a_few_at_once
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.auditing import Stores
+from stream.worker.dead_letters import Redrive, chain_name
 from stream.worker.generations import open_newest, open_next
 from stream.worker.leasing import coordinator_of
 from stream.worker.parts import Bell, Parts, StreamParts
@@ -122,7 +125,8 @@ async def rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, no
     """Process the shard again from the unit on that holds the record ``wanted`` (``ORIGIN``: from its start), taking back what it made.
 
     Raises:
-        DefinitionError: no unit holds it, the shard has ended, or a sink loads a table, from which nothing is taken back.
+        DefinitionError: no unit holds it, the shard has ended, a sink loads a table, from which nothing is taken back, or dead letters of
+            the units were redriven, and what that wrote is not taken back either.
         Halted: the shard's log needs a person first.
     """
     if loaded := [config.name for config in pipeline.sinks if isinstance(config, RedshiftSinkConfig)]:
@@ -132,8 +136,24 @@ async def rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, no
         known = await history(parts.log, shard)
         target = ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)
         link = rewind_link(parts.log, known, head, target, note, parts.clock.now().isoformat())
+        await _refuse_redriven(parts.log, known, link)
         await _commit(parts, shard, link)
         return Done(link, target, len(link.superseded))
+
+
+async def _refuse_redriven(log: CommitLog, known: History, link: Manifest) -> None:
+    taken = {file.key for file in link.superseded if file.sink == rejects.NAME}
+    claims = await Claims(log.store, chain_name(link.stream), Redrive).all()
+    by_number = {file.key: number for number, claim in enumerate(claims, 1) for file in claim.files if file.key in taken}
+    if not by_number:
+        return
+    redriven = [each for each in known.links if any(file.sink == rejects.NAME and file.key in by_number for file in each.files)]
+    msg = (
+        f"dead letters of {len(redriven)} unit(s) that would be taken back were sent through again (redrive {max(by_number.values())} is "
+        f"the last): what came of them stays, and they would be processed twice. Go back to a record behind {redriven[-1].last}, or "
+        "process all of it again with another application name; nothing was changed"
+    )
+    raise DefinitionError(msg)
 
 
 async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, base: Path) -> tuple[int, History]:

@@ -2,113 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import signal
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any
+from datetime import timedelta
 
-import boto3
-import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from stream import events
 from stream.cli.main import app
-from stream.clock import SystemClock
-from stream.commit.manifest import Kind, Manifest, State, decode, encode
+from stream.commit.manifest import Kind
 from stream.errors import Fatal
-from stream.local.kinesis.server import running
-from stream.pipeline.lint import check
-from stream.worker.assemble import WorkerOptions
 from stream.worker.reading import Reading
-from stream.worker.service import run_worker
-
-PIPELINE = """
-application: app
-source:
-  kinesis: {{stream: numbers, endpoint: "{url}", on_expired: {on_expired}}}
-  schema: {{n: int64}}
-sinks: [s3: {{url: "file:lake"}}]
-state: file:state
-flush: {{age: 100ms}}
-metrics: {{port: 0}}
-"""
-
-
-class ShiftedClock(SystemClock):
-    """The machine's clock, some hours ahead."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def now(self) -> datetime:
-        return super().now() + self.ahead
-
-
-class Stage:
-    """A stream with one shard and a worker that can be run again and again."""
-
-    def __init__(self, client: Any, url: str, clock: ShiftedClock, folder: Path) -> None:
-        self.client = client
-        self.url = url
-        self.clock = clock
-        self.folder = folder
-        client.create_stream(StreamName="numbers", ShardCount=1)
-
-    def put(self, numbers: range) -> None:
-        for n in numbers:
-            self.client.put_record(StreamName="numbers", Data=json.dumps({"n": n}).encode(), PartitionKey="k")
-
-    def work(self, until: Callable[[events.Event], bool], on_expired: str = "gap", reading: Reading | None = None) -> list[events.Event]:
-        """Run a worker; it is told to stop by a signal once ``until`` holds for an event."""
-        heard: list[events.Event] = []
-
-        def listen(event: events.Event) -> None:
-            heard.append(event)
-            if until(event):
-                signal.raise_signal(signal.SIGTERM)
-
-        file = self.folder / "pipeline.yaml"
-        file.write_text(PIPELINE.format(url=self.url, on_expired=on_expired))
-        result = check(file, {})
-        assert result.pipeline is not None, result.findings
-        options = WorkerOptions(self.folder, os.environ, 20.0, 1, (listen,), self.clock, reading=reading or Reading())
-        asyncio.run(run_worker(result.pipeline, options))
-        return heard
-
-    def unseal_last(self) -> None:
-        """Have the last unit look as if its worker had died between its intent and its first file."""
-        file = max((self.folder / "state" / "app" / "commits").rglob("0*.json"))
-        manifest = decode(file.read_bytes(), file.name)
-        file.write_bytes(encode(msgspec.structs.replace(manifest, state=State.INTENT, seal="", sealed_by="", sealed_at="")))
-        for entry in manifest.files:
-            for written in self.folder.rglob(Path(entry.key).name):
-                written.unlink()
-        for checkpoint in (self.folder / "state" / "app" / "checkpoints").rglob("*.json"):
-            checkpoint.unlink()
-
-    def manifests(self) -> list[Manifest]:
-        files = sorted((self.folder / "state" / "app" / "commits").rglob("0*.json"))
-        return [decode(file.read_bytes(), file.name) for file in files]
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
-    clock = ShiftedClock()
-    with running(clock=clock) as emulator:
-        client = boto3.client("kinesis", endpoint_url=emulator.url, region_name="us-east-1")
-        yield Stage(client, emulator.url, clock, tmp_path)
-        client.close()
-
-
-def sealed(records: int) -> Callable[[events.Event], bool]:
-    return lambda event: isinstance(event, events.UnitSealed) and sum(count for _, count in event.outcomes) >= records
+from tests.integration.stage import Stage, sealed
 
 
 def test_a_gap_is_recorded_and_reading_goes_on_behind_it(stage: Stage) -> None:
