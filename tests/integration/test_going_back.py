@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
+import pytest
 from typer.testing import CliRunner
 
+from stream import events
 from stream.cli.main import app
+from stream.errors import DefinitionError
+from stream.worker.reading import Reading
+from stream.worker.slices import Window
 from tests.integration.stage import Stage, sealed
 
 
@@ -28,3 +35,22 @@ def test_units_whose_dead_letters_were_redriven_are_not_taken_back(stage: Stage)
 
     done = CliRunner().invoke(app, ["leases", "rewind", str(stage.folder / "pipeline.yaml"), stage.shard, str(second), "--yes"])
     assert done.exit_code == 0, done.output
+
+
+def test_ranges_that_overlap_are_refused_and_ranges_side_by_side_are_not(stage: Stage) -> None:
+    begin = stage.clock.now().replace(microsecond=0) - timedelta(minutes=5)
+    stage.put(range(5))
+    stage.clock.ahead = timedelta(hours=2)
+    hours = [begin + timedelta(minutes=each) for each in (0, 30, 60)]
+
+    def read(*bounds: datetime) -> int:
+        heard = stage.work(lambda _event: False, reading=Reading(window=Window(*bounds), disjoint=True))
+        return sum(count for event in heard if isinstance(event, events.UnitSealed) for _, count in event.outcomes)
+
+    assert read(hours[0], hours[1]) == 5
+    assert read(hours[1], hours[2]) == 0
+    for bounds in ((hours[0], hours[2]), (hours[0] + timedelta(minutes=1), hours[0] + timedelta(minutes=2))):
+        with pytest.raises(DefinitionError, match="overlaps the one from"):
+            read(*bounds)
+    assert read(hours[0], hours[1]) == 0
+    assert read(hours[0] - timedelta(minutes=9), hours[0]) == 0
