@@ -6,6 +6,7 @@ lease loses to them as to any other commit. The lease is taken first only so tha
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from stream.commit.manifest import Manifest
 from stream.commit.recovery import recover
 from stream.commit.rewind import History, history, rewind_link, skip_link, target_for
 from stream.contracts import Clock, Shard
-from stream.errors import DefinitionError
+from stream.errors import DefinitionError, LeaseLost
 from stream.lease.coordinator import Coordinator
 from stream.lease.rows import Lease
 from stream.pipeline.model import Pipeline
@@ -204,6 +205,8 @@ async def _operation(
             if await coordinator.seize(stream, shard_id) is None:
                 raise DefinitionError(_no_lease(coordinator, stream, shard_id))
             stack.push_async_callback(coordinator.leave)
+            # A long chain takes longer to read than a lease lasts, and whoever took it meanwhile would commit where the link belongs.
+            stack.callback(asyncio.ensure_future(coordinator.keep()).cancel)
         options = WorkerOptions(base, env, drain_seconds=0.0, threads=1, leases=coordinator, clock=clock)
         each = await assemble(pipeline, options, lambda _event: None, Bell(), stack)
         one = next(one for one in each if one.stream == stream)
@@ -240,7 +243,14 @@ async def _commit(parts: Parts, shard: Shard, link: Manifest) -> None:
         msg = f"{shard.stream}/{shard.shard_id}: a worker has begun a unit meanwhile; it will finish it, then ask again"
         raise DefinitionError(msg)
 
-    entry = await parts.committer.commit(shard, RenderedUnit(link, ()), never)
+    try:
+        entry = await parts.committer.commit(shard, RenderedUnit(link, ()), never)
+    except LeaseLost:
+        # Only the hint that leads to a link is refused to who has lost the lease: there is one in the log now.
+        found = await parts.repeat("read manifest", shard, lambda: parts.log.read(shard, int(link.after)))
+        if found is None:
+            raise
+        entry = found
     there = entry.manifest
     if (there.kind, there.target, there.last) != (link.kind, link.target, link.last):
         msg = f"{shard.stream}/{shard.shard_id}: a worker has committed up to {there.reach} meanwhile; nothing was changed, ask again"

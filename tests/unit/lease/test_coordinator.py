@@ -437,3 +437,20 @@ def test_the_traffic_of_a_shard_is_known_however_often_its_checkpoint_moves():
         assert fleet.rows()[shard.shard_id].throughput == pytest.approx(512, rel=0.3)
 
     play(lambda: Fleet(shards(1)), test)
+
+
+def test_a_lease_that_was_seized_is_kept_for_as_long_as_it_is_needed_and_no_other_is_taken():
+    async def test(fleet):
+        await fleet.join("a")
+        operator, shard = fleet.make("operator"), fleet.shards[0].shard_id
+        await operator.seize("s", shard)
+        fleet.tasks["operator"] = asyncio.ensure_future(operator.keep())
+        await fleet.clock.advance(120)
+        assert operator.held("s") == {shard}
+        assert fleet.rows()[shard].owner == "operator"
+        fleet.assert_alone()
+        await operator.leave()
+        await fleet.clock.advance(60)
+        assert len(fleet.workers["a"].held("s")) == 4
+
+    play(lambda: Fleet(shards(4)), test)
