@@ -6,6 +6,8 @@ after anything whose outcome is unknown (a lost reply, a crash, another loader) 
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,7 +15,7 @@ from typing import Final
 from stream import events
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import Fatal, Halted, Retryable
-from stream.lease.loader import Hold, LoaderLease
+from stream.lease.loader import Hold, LoaderLease, life_for
 from stream.sink.loads import Link, Load, choose, is_quiet, remaining
 from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
 from stream.sink.redshift_sql import Failure
@@ -31,6 +33,11 @@ BAD_LOADS: Final = 3
 """Times that a unit on its own has to fail before its shard is parked: what Redshift says in passing may not mean the data."""
 BAD_LOAD_PAUSE: Final = 1.0
 """Seconds between them."""
+
+LEFT_PAUSE: Final = 1.0
+"""Seconds between attempts to load what a run that ends has sealed."""
+
+_PASSING: Final = {Failure.TRANSIENT, Failure.RACE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,36 @@ class Loader:
             await self.parts.lease.give_up()
         except (Retryable, Fatal) as error:
             self._emit_failure("transient", str(error))
+
+    async def complete(self) -> str:
+        """Load all that is sealed, or see another worker load it; in words why some of it is left, empty if nothing is.
+
+        For runs that end, behind which nobody may come who would load it. What may pass is waited for as long as a loader's lease lasts.
+        """
+        clock = self.parts.clock
+        deadline = clock.monotonic() + life_for(self.parts.config.every).total_seconds()
+        self._forget()
+        while True:
+            try:
+                await self.step()
+                await self._look()
+                why, passing = self._left()
+            except (Retryable, LoadFailed, Halted, Fatal) as error:
+                self._forget()
+                passing = isinstance(error, Retryable) or (isinstance(error, LoadFailed) and error.failure in _PASSING)
+                why = str(error)
+            if not why or not passing or clock.monotonic() >= deadline:
+                return why
+            await clock.sleep(LEFT_PAUSE)
+
+    def _left(self) -> tuple[str, bool]:
+        """Why not all that was seen is loaded, empty if it is, and whether that may pass by itself."""
+        config, waiting = self.parts.config, {shard for shard, links in self.waiting.items() if any(link.files for link in links)}
+        if choose(self._loadable(), config.units) is None:
+            return "; ".join(self.parked[shard].reason for shard in sorted(waiting & self.parked.keys())), False
+        if is_quiet(config.quiet, self.parts.clock.now()):
+            return f"`quiet: {', '.join(config.quiet)}` (UTC) allows no loads now", False
+        return f"another worker loads the table {config.table} and has not come to its end", True
 
     async def step(self) -> None:
         """Load all that is sealed now, if this worker is the loader and the time of day allows.
@@ -264,3 +301,20 @@ async def standing(parts: LoaderParts) -> list[Standing]:
         why = parked[shard].reason if shard in parked else ""
         rows.append(Standing(shard, positions.get(shard, 0), len(full), sum(link.rows for link in full), since, why))
     return rows
+
+
+async def complete_all(loaders: Sequence[Loader], draining: asyncio.Event) -> list[str]:
+    """Have each of ``loaders`` load what is sealed; why some of it is left, by sink. Given up once ``draining`` is set."""
+    if not loaders:
+        return []
+    ending = asyncio.ensure_future(draining.wait())
+    loading = [asyncio.ensure_future(loader.complete()) for loader in loaders]
+    whole = asyncio.gather(*loading)
+    try:
+        await asyncio.wait((ending, whole), return_when=asyncio.FIRST_COMPLETED)
+        found = whole.result() if whole.done() else ["a signal came before all was loaded"] * len(loading)
+    finally:
+        ending.cancel()
+        whole.cancel()
+        await asyncio.gather(ending, *loading, return_exceptions=True)
+    return [f"{loader.parts.config.name}: {why}" for loader, why in zip(loaders, found, strict=True) if why]

@@ -32,6 +32,7 @@ from stream.pipeline.secrets import SecretReader
 from stream.worker.allocators import forget_what_stays, keep_giving_back, prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.lineage import open_reporter
+from stream.worker.loading import complete_all
 from stream.worker.notifying import open_notifier
 from stream.worker.parts import Bell, to_all, weightiest
 from stream.worker.several import Streams
@@ -88,15 +89,25 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                     await told.finish()
                 for task in aside:
                     task.cancel()
+                await asyncio.wait(aside)
+                whole = each[0].parts.once and not streams.halted and not streams.cut_short
+                unloaded = await complete_all(loaders if whole else [], draining)
                 await asyncio.gather(*(export.finish() for export in exports), *(loader.finish() for loader in loaders))
     except ExceptionGroup as group_error:
         raise weightiest(group_error) from group_error
     finally:
         log.flush()
+    _refuse_unfinished(streams, unloaded)
+
+
+def _refuse_unfinished(streams: Streams, unloaded: Sequence[str]) -> None:
     if streams.halted:
         raise _standing_still(streams.halted)
     if streams.cut_short:
         raise _cut_short(streams.cut_short)
+    if unloaded:
+        msg = f"rows that this run sealed are not loaded ({'; '.join(unloaded)}); nothing is lost, run it again to go on"
+        raise Fatal(msg)
 
 
 def _standing_still(halted: Mapping[str, str]) -> Fatal:
