@@ -54,6 +54,9 @@ SHARDS_AT_ONCE: Final = 4
 FINISH_SECONDS: Final = 5.0
 """After the last unit is sealed; a drain must not hang on a collector."""
 
+PATIENT_SECONDS: Final = 60.0
+"""For each unit where nobody comes who would export it later."""
+
 ANSWER_BYTES: Final = 65_536
 
 _dice = secrets.SystemRandom().random
@@ -226,15 +229,20 @@ class ExportTask:
                         group.create_task(self._follow(shard, way))
                 await self._new.wait()
 
-    async def finish(self) -> None:
-        """Export what is left, for a few seconds at most; what remains is the next worker's. Call it when ``run`` has been cancelled."""
+    async def finish(self, until: asyncio.Event | None = None) -> None:
+        """Export what is left, for a few seconds at most; what remains is the next worker's. Call it when ``run`` has been cancelled.
+
+        With ``until`` there is no next worker: it goes on while the collector takes one unit after the other, or until that is set.
+        """
 
         async def rest(shard: str, way: _Way) -> None:
-            while not way.halted and await self._attempt(shard, way):
-                pass
+            more = True
+            while more and not way.halted and (until is None or not until.is_set()):
+                async with asyncio.timeout(None if until is None else PATIENT_SECONDS):
+                    more = await self._attempt(shard, way)
 
         try:
-            async with asyncio.timeout(FINISH_SECONDS):
+            async with asyncio.timeout(FINISH_SECONDS if until is None else None):
                 await a_few_at_once([rest(shard, way) for shard, way in self._ways.items()], SHARDS_AT_ONCE)
         except TimeoutError:
             return
@@ -327,30 +335,30 @@ class WaitingCheckpoints:
 
 
 async def open_export(
-    pipeline: Pipeline, endpoint: str | None, base: Path, env: Mapping[str, str], stack: AsyncExitStack, emit: Emit
+    pipeline: Pipeline, chain: str, endpoint: str | None, base: Path, env: Mapping[str, str], stack: AsyncExitStack, emit: Emit
 ) -> tuple[Exporter, LogUnits, list[str]]:
-    """An exporter to ``endpoint`` or the pipeline's own collector, and the shards in the log of ``pipeline``, which reads one stream.
+    """An exporter to ``endpoint`` or the pipeline's own collector, and the shards in the log of ``chain`` of ``pipeline``.
 
     ``emit`` hears what the collector does not take, and when it is asked again.
 
     Raises:
         DefinitionError: there is no endpoint.
     """
-    clock, kinesis = SystemClock(), pipeline.source.kinesis
+    clock = SystemClock()
     otlp = pipeline.audit.otlp or (Otlp(endpoint=endpoint) if endpoint else None)
     if otlp is None:
         msg = "the pipeline names no collector; write audit: {otlp: {endpoint: ...}} or give --endpoint"
         raise DefinitionError(msg)
     if endpoint:
         otlp = otlp.model_copy(update={"endpoint": endpoint})
-    session = AwsSession(region=kinesis.region)
+    session = AwsSession(region=pipeline.source.kinesis.region)
     stores = Stores.open(pipeline, base, session)
     log = CommitLog(stores.state, pipeline.application, clock, "export")
-    areas = stores.areas(located(pipeline.state, base), kinesis.stream)
-    units = LogUnits(log, kinesis.stream, areas, stores.targets[LEDGER], otlp.destinations)
+    areas = stores.areas(located(pipeline.state, base), chain)
+    units = LogUnits(log, chain, areas, stores.targets[LEDGER], otlp.destinations)
     sender = await open_sender(otlp, env, base, clock, emit, stack, functools.partial(read_secret, session))
-    shards = [shard async for shard in shards_of(stores.state, kinesis.stream)]
-    return Exporter(units, stores.state, sender, shape_of(otlp), clock, emit, kinesis.stream), units, shards
+    shards = [shard async for shard in shards_of(stores.state, chain)]
+    return Exporter(units, stores.state, sender, shape_of(otlp), clock, emit, chain), units, shards
 
 
 async def export_range(exporter: Exporter, units: LogUnits, shards: Sequence[str], after: int, last: int | None) -> tuple[int, int]:

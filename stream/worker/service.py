@@ -34,7 +34,7 @@ from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.lineage import open_reporter
 from stream.worker.loading import complete_all
 from stream.worker.notifying import open_notifier
-from stream.worker.parts import Bell, to_all, weightiest
+from stream.worker.parts import Bell, StreamParts, to_all, weightiest
 from stream.worker.several import Streams
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
@@ -90,14 +90,21 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                 for task in aside:
                     task.cancel()
                 await asyncio.wait(aside)
-                whole = each[0].parts.once and not streams.halted and not streams.cut_short
-                unloaded = await complete_all(loaders if whole else [], draining)
-                await asyncio.gather(*(export.finish() for export in exports), *(loader.finish() for loader in loaders))
+                unloaded = await _send_the_rest(each, streams, draining)
     except ExceptionGroup as group_error:
         raise weightiest(group_error) from group_error
     finally:
         log.flush()
     _refuse_unfinished(streams, unloaded)
+
+
+async def _send_the_rest(each: Sequence[StreamParts], streams: Streams, draining: asyncio.Event) -> list[str]:
+    """Have spans exported and rows loaded that are left: all of them where the run is over for good; else why rows are not loaded."""
+    last = each[0].parts.once and not streams.halted and not streams.cut_short
+    exports, loaders = [one.parts.export for one in each if one.parts.export], [loader for one in each for loader in one.loaders]
+    unloaded = await complete_all(loaders if last else [], draining)
+    await asyncio.gather(*(export.finish(draining if last else None) for export in exports), *(loader.finish() for loader in loaders))
+    return unloaded
 
 
 def _refuse_unfinished(streams: Streams, unloaded: Sequence[str]) -> None:

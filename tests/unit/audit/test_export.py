@@ -12,6 +12,7 @@ from stream.audit.packing import Compression, Request, compressed
 from stream.audit.shape import Shape
 from stream.contracts import Checkpoint, Shard
 from stream.errors import Fatal, LeaseLost, Retryable
+from stream.worker import exporting
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, export_range
 from tests.sealed import NOON, Sealed, StillClock, sequence, shard_id, three_units
 from tests.unit.lease.tables import settle
@@ -445,6 +446,38 @@ def test_a_checkpoint_behind_a_rewind_waits_for_the_collector_too(older):
         return waiting._checkpoints.stored
 
     assert [spans for _, spans in asyncio.run(run())] == [120 + 27, 120 + 27, 130 + 35]
+
+
+@pytest.mark.parametrize(("last", "stopped", "everything"), [(False, False, False), (True, False, True), (True, True, False)])
+def test_who_is_the_last_exports_everything_that_is_left_unless_it_is_stopped(monkeypatch, last, stopped, everything):
+    monkeypatch.setattr(exporting, "FINISH_SECONDS", 0.0)
+
+    async def run():
+        sealed, collector, until = await three_units(), Counting(), asyncio.Event()
+        task, _, _, _ = await task_of(sealed, collector, strict=False)
+        for shard in (0, 1):
+            task(events.ShardStarted("events", shard_id(shard), 0))
+        await settle()
+        if stopped:
+            until.set()
+        await task.finish(until if last else None)
+        return sum(collector.spans.values())
+
+    assert (asyncio.run(run()) == 170 + EXTRA) is everything
+
+
+def test_who_is_the_last_does_not_wait_for_a_collector_that_is_away(monkeypatch):
+    monkeypatch.setattr(exporting, "PATIENT_SECONDS", 0.0)
+
+    async def run():
+        sealed, collector = await three_units(), Counting([Answer(503)] * 1000)
+        task, _, _, _ = await task_of(sealed, collector, strict=False)
+        task(events.ShardStarted("events", shard_id(0), 0))
+        await settle()
+        await asyncio.wait_for(task.finish(asyncio.Event()), 30)
+        return sum(collector.spans.values())
+
+    assert asyncio.run(run()) == 0
 
 
 @pytest.mark.parametrize("why", ["lease_lost", "handed_over"])
