@@ -35,6 +35,8 @@ _SHORTEST_RETENTION: Final = timedelta(hours=24)
 _NEAR_HORIZON: Final = timedelta(minutes=5)
 _PATIENCE: Final = 5
 """Equal answers in a row before a suspicion counts as a finding."""
+_SKEW: Final = timedelta(minutes=5)
+"""How far clocks can differ at all: beyond that the service takes no signature."""
 _LATEST_SLACK: Final = timedelta(seconds=5)
 """How far clocks may differ where LATEST must be replaced by the time of the first call."""
 
@@ -290,6 +292,11 @@ class ShardReader:
         # A second LATEST would skip what arrived since the first one.
         return IteratorAt(IteratorKind.AT_TIMESTAMP, timestamp=self._latest_since)
 
+    def _may_begin_too_early(self) -> bool:
+        """Whether the moment to begin at may not have come by the service's clock: Kinesis takes none that lies in the future."""
+        moment = self._start.timestamp or self._latest_since
+        return self._position == ORIGIN and moment is not None and self._source.clock.now() < moment + _SKEW
+
     # --- what can go wrong ------------------------------------------------------------------------------------------------
 
     async def _repeat(self, error: AwsRetryable) -> None:
@@ -308,7 +315,7 @@ class ShardReader:
 
     async def _refused(self, error: AwsFatal) -> None:
         """Raise what a refusal means for this shard, or return where another iterator may help."""
-        if error.code == INVALID_ARGUMENT and self._iterator is not None:
+        if error.code == INVALID_ARGUMENT and (self._iterator is not None or self._may_begin_too_early()):
             self._iterator = None
             await self._repeat(AwsRetryable(str(error), code=error.code))
             return
@@ -368,15 +375,11 @@ class ShardReader:
         since = self._complete_until
         if since is not None and not await self._beyond_retention(self._source.clock.now() - since + _NEAR_HORIZON):
             return
-        if not await self._held():
+        if await self._iterator_at(self._position) is None:
             raise Expired(await self._lost("that record has expired, and so may have others before the oldest one left"))
 
     async def _beyond_retention(self, age: timedelta) -> bool:
         return age >= _SHORTEST_RETENTION and age >= await self._source.retention()
-
-    async def _held(self) -> bool:
-        """Whether the stream still has the record at the position."""
-        return await self._iterator_at(self._position) is not None
 
     async def _lost(self, finding: str) -> str:
         retention = await self._source.retention()

@@ -16,6 +16,7 @@ import msgspec
 from stream import events
 from stream.clock import SystemClock
 from stream.commit.manifest import Manifest, State, decode, encode
+from stream.contracts import Clock
 from stream.pipeline.lint import check
 from stream.worker.assemble import WorkerOptions
 from stream.worker.reading import Reading
@@ -24,7 +25,7 @@ from stream.worker.service import run_worker
 PIPELINE = """
 application: app
 source:
-  kinesis: {{stream: numbers, endpoint: "{url}", on_expired: {on_expired}}}
+  kinesis: {{stream: numbers, endpoint: "{url}", on_expired: {on_expired}, start: {start}}}
   schema: {{n: int64}}
 sinks: [s3: {{url: "file:lake"}}]
 state: file:state
@@ -59,8 +60,15 @@ class Stage:
         for n in numbers:
             self.client.put_record(StreamName="numbers", Data=json.dumps({"n": n}).encode(), PartitionKey="k")
 
-    def work(self, until: Callable[[events.Event], bool], on_expired: str = "gap", reading: Reading | None = None) -> list[events.Event]:
-        """Run a worker; it is told to stop by a signal once ``until`` holds for an event."""
+    def work(
+        self,
+        until: Callable[[events.Event], bool],
+        on_expired: str = "gap",
+        reading: Reading | None = None,
+        start: str = "trim_horizon",
+        clock: Clock | None = None,
+    ) -> list[events.Event]:
+        """Run a worker; it is told to stop by a signal once ``until`` holds for an event. ``clock``: the worker's, where it differs."""
         heard: list[events.Event] = []
 
         def listen(event: events.Event) -> None:
@@ -69,10 +77,10 @@ class Stage:
                 signal.raise_signal(signal.SIGTERM)
 
         file = self.folder / "pipeline.yaml"
-        file.write_text(PIPELINE.format(url=self.url, on_expired=on_expired))
+        file.write_text(PIPELINE.format(url=self.url, on_expired=on_expired, start=start))
         result = check(file, {})
         assert result.pipeline is not None, result.findings
-        options = WorkerOptions(self.folder, os.environ, 20.0, 1, (listen,), self.clock, reading=reading or Reading())
+        options = WorkerOptions(self.folder, os.environ, 20.0, 1, (listen,), clock or self.clock, reading=reading or Reading())
         asyncio.run(run_worker(result.pipeline, options))
         return heard
 
