@@ -8,11 +8,12 @@ from typing import Final
 import msgspec
 
 from stream import events
-from stream.batch import ARRIVAL, ORIGIN, SEQUENCE, Outcome
+from stream.batch import ARRIVAL, ORIGIN, SEQUENCE, Batch, Outcome
 from stream.commit.committer import Head, RenderedUnit, Renderer, head_behind
 from stream.commit.manifest import Kind, Manifest, State
 from stream.contracts import Page, Shard, Start, StartKind
 from stream.errors import Expired
+from stream.lease.shards import children_of
 from stream.worker.parts import Parts
 
 EXPIRED: Final = "expired"
@@ -59,11 +60,17 @@ async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, r
 
 async def _oldest(shard: Shard, parts: Parts) -> Page | None:
     """The first page with a record, or the last one of a closed shard without any; None if the worker drains."""
-    async with aclosing(parts.source.read(shard, ORIGIN, Start(StartKind.TRIM_HORIZON))) as pages:  # type: ignore[type-var]
-        async for page in pages:
-            parts.budget.release(page.held)
-            if page.batch.rows or page.ended:
-                return page
-            if parts.stops(shard):
-                break
+    try:
+        async with aclosing(parts.source.read(shard, ORIGIN, Start(StartKind.TRIM_HORIZON))) as pages:  # type: ignore[type-var]
+            async for page in pages:
+                parts.budget.release(page.held)
+                if page.batch.rows or page.ended:
+                    return page
+                if parts.stops(shard):
+                    break
+    except Expired:
+        # Read from its oldest record on, nothing can have expired but the shard itself.
+        listed = await parts.repeat("list shards", shard, parts.source.shards)
+        children = tuple(child.shard_id for child in children_of(listed, shard.shard_id))
+        return Page(Batch.empty(), ORIGIN, 0, 0, ended=True, children=children)
     return None

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ import msgspec
 from stream import events
 from stream.clock import SystemClock
 from stream.commit.manifest import Manifest, State, decode, encode
-from stream.contracts import Clock
+from stream.contracts import Clock, Shard
 from stream.pipeline.lint import check
-from stream.worker.assemble import WorkerOptions
+from stream.worker.assemble import WorkerOptions, assemble
+from stream.worker.parts import Bell
 from stream.worker.reading import Reading
 from stream.worker.service import run_worker
+from stream.worker.shard import run_shard
 
 PIPELINE = """
 application: app
@@ -83,6 +86,21 @@ class Stage:
         options = WorkerOptions(self.folder, os.environ, 20.0, 1, (listen,), clock or self.clock, reading=reading or Reading())
         asyncio.run(run_worker(result.pipeline, options))
         return heard
+
+    def run_one(self, shard: Shard) -> tuple[str, ...] | None:
+        """Work on one shard, as a worker that has its lease does, listed or not."""
+
+        async def run() -> tuple[str, ...] | None:
+            async with AsyncExitStack() as stack:
+                options = WorkerOptions(self.folder, os.environ, 20.0, 1, (), self.clock)
+                file = self.folder / "pipeline.yaml"
+                file.write_text(PIPELINE.format(url=self.url, on_expired="gap", start="trim_horizon"))
+                pipeline = check(file, {}).pipeline
+                assert pipeline is not None
+                (stream,) = await assemble(pipeline, options, lambda _event: None, Bell(), stack)
+                return await asyncio.wait_for(run_shard(shard, stream.start, stream.parts), 20)
+
+        return asyncio.run(run())
 
     def unseal_last(self) -> None:
         """Have the last unit look as if its worker had died between its intent and its first file."""

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from stream import events
 from stream.cli.main import app
 from stream.commit.manifest import Kind
+from stream.contracts import Shard
 from stream.errors import Fatal
 from stream.worker.reading import Reading
 from tests.integration.stage import Stage, sealed
@@ -134,3 +135,12 @@ def test_a_run_that_ends_does_not_wait_for_the_end_of_a_gap(stage: Stage) -> Non
 
     assert sum(isinstance(event, events.ShardStarted) for event in heard) == 2
     assert [manifest.kind for manifest in stage.manifests()] == [Kind.UNIT]
+
+
+def test_a_shard_that_the_service_has_forgotten_ends_where_gaps_are_admitted(stage: Stage) -> None:
+    """Its lease is still there: reading stood still for longer than the retention, across a reshard."""
+    children = stage.run_one(Shard("numbers", "shardId-000000000007"))
+
+    assert children == ()
+    (end,) = stage.manifests()
+    assert (end.kind, end.trigger) == (Kind.END, "expired")
