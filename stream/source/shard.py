@@ -35,8 +35,6 @@ _SHORTEST_RETENTION: Final = timedelta(hours=24)
 _NEAR_HORIZON: Final = timedelta(minutes=5)
 _PATIENCE: Final = 5
 """Equal answers in a row before a suspicion counts as a finding."""
-_SKEW: Final = timedelta(minutes=5)
-"""How far clocks can differ at all: beyond that the service takes no signature."""
 _LATEST_SLACK: Final = timedelta(seconds=5)
 """How far clocks may differ where LATEST must be replaced by the time of the first call."""
 
@@ -272,12 +270,16 @@ class ShardReader:
         source, at = self._source, IteratorAt(IteratorKind.AT, sequence=str(sequence))
         try:
             iterator = await source.client.get_shard_iterator(source.stream, self._shard.shard_id, at)
-            found = (await source.client.get_records(source.stream, iterator, 1)).frame
+            for _ in range(_PATIENCE):
+                found = await source.client.get_records(source.stream, iterator, 1)
+                # An answer without records does not say that there are none further on.
+                if found.frame.height or found.next_iterator is None or found.behind_ms == 0:
+                    return iterator if found.frame.height and int(found.frame.item(0, SEQUENCE)) == sequence else None
+                iterator = found.next_iterator
         except AwsFatal as error:
             if error.code != INVALID_ARGUMENT:
                 raise
-            return None
-        return iterator if found.height > 0 and int(found.item(0, SEQUENCE)) == sequence else None
+        return None
 
     def _beginning(self) -> IteratorAt:
         if self._position != ORIGIN:
@@ -293,9 +295,9 @@ class ShardReader:
         return IteratorAt(IteratorKind.AT_TIMESTAMP, timestamp=self._latest_since)
 
     def _may_begin_too_early(self) -> bool:
-        """Whether the moment to begin at may not have come by the service's clock: Kinesis takes none that lies in the future."""
+        """Whether the moment to begin at may lie in the service's future, which Kinesis refuses; of clocks further apart, any signature."""
         moment = self._start.timestamp or self._latest_since
-        return self._position == ORIGIN and moment is not None and self._source.clock.now() < moment + _SKEW
+        return self._position == ORIGIN and moment is not None and self._source.clock.now() < moment + timedelta(minutes=5)
 
     # --- what can go wrong ------------------------------------------------------------------------------------------------
 
