@@ -34,7 +34,7 @@ BAD_LOADS: Final = 3
 BAD_LOAD_PAUSE: Final = 1.0
 """Seconds between them."""
 
-LEFT_PAUSE: Final = 1.0
+LEFT_PAUSE: Final = 5.0
 """Seconds between attempts to load what a run that ends has sealed."""
 
 _PASSING: Final = {Failure.TRANSIENT, Failure.RACE}
