@@ -27,7 +27,8 @@ RESTART_SECONDS: Final = 5.0
 class Supervisor:
     """Runs one task per shard of one stream.
 
-    ``halted`` maps parked shards to the reason. ``finished``: nothing is left to do, which a worker that was told to drain does not know.
+    ``halted`` maps parked shards to the reason; those of ``avoided`` are never taken up again. ``finished``: nothing is left to do, which a
+    worker that was told to drain does not know.
     """
 
     stream: str
@@ -38,6 +39,7 @@ class Supervisor:
     active: set[str] = field(default_factory=set)
     halted: dict[str, str] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
+    avoided: set[str] = field(default_factory=set)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     finished: bool = False
@@ -87,12 +89,19 @@ class Supervisor:
         return [listed.get(shard_id, Shard(self.stream, shard_id)) for shard_id in sorted(wanted)] if listed else []
 
     def _stop_lost(self) -> None:
-        """Stop at once what works on shards that are another worker's now. That may happen anywhere: the commit log bears it."""
+        """Stop at once what works on shards that are another worker's now. That may happen anywhere: the commit log bears it.
+
+        A halted shard is no longer this worker's to speak of either: whoever has it says how it is, and it is tried anew if it comes back.
+        """
         if self.parts.leases is None:
             return
-        for shard_id in self.active - self.parts.leases.held(self.stream) - self.lost:
+        held = self.parts.leases.held(self.stream)
+        for shard_id in self.active - held - self.lost:
             self.lost.add(shard_id)
             self.tasks[shard_id].cancel()
+        for shard_id in self.halted.keys() - held - self.active - self.avoided:
+            del self.halted[shard_id]
+            self._let_go(Shard(self.stream, shard_id))
 
     async def _hand_over_idle(self) -> None:
         """Release what another worker is to have and nobody here works on; what is being worked on comes to its end by itself."""
@@ -151,6 +160,7 @@ class Supervisor:
             where = "".join(traceback.format_exception(error)[-3:])
             self._park(shard, f"unexpected {type(error).__name__}: {error}; please report it with this trace: {where}")
             if self.parts.leases is not None:
+                self.avoided.add(shard.shard_id)
                 await self.parts.leases.release(self.stream, shard.shard_id, avoid=True)
 
     async def _close_parents(self, shard: Shard) -> None:

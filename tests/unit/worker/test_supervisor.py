@@ -271,3 +271,29 @@ def test_a_lease_that_is_lost_twice_is_let_go_of_twice(monkeypatch):
         return stream.order
 
     assert asyncio.run(asyncio.wait_for(run(), 10))[:2] == ["0", "0"]
+
+
+@pytest.mark.parametrize(("error", "again"), [(Halted("bad"), True), (KeyError("oops"), False)])
+def test_a_halted_shard_whose_lease_went_elsewhere_is_no_longer_told_of_unless_nobody_here_wants_it_back(monkeypatch, error, again):
+    async def run():
+        stream = Stream({"0": [error, "work"]}, [PARENT])
+        stream.leases = Leases(stream.draining, ["0"])
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        running = asyncio.ensure_future(watched.run())
+        await settle()
+        assert set(watched.halted) == {"0"}
+        stream.leases.mine.discard("0")
+        stream.leases.listeners[0]()
+        await settle()
+        still = set(watched.halted)
+        stream.leases.mine.add("0")
+        stream.leases.listeners[0]()
+        await settle()
+        running.cancel()
+        return still, stream
+
+    still, stream = asyncio.run(asyncio.wait_for(run(), 10))
+    assert still == (set() if again else {"0"})
+    assert stream.order == (["0", "0"] if again else ["0"])
+    assert (events.ShardReleased("s", "0", "lease_lost") in stream.told) is again
