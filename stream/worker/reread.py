@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from typing import Final
 
 import msgspec
 
@@ -17,6 +19,9 @@ from stream.errors import Expired, Halted
 from stream.worker.definitions import Definitions
 from stream.worker.gap import gap_instead_of
 from stream.worker.recipe import Cooked, CutUnit, Recipe
+
+AT_ONCE: Final = 4
+"""Ranges that are read again at a time: each is in memory as a whole, and who comes after many workers may find one in every shard."""
 
 
 class Rereader:
@@ -38,6 +43,7 @@ class Rereader:
         self._repeat = repeat
         self._emit = emit
         self._admit_gaps = admit_gaps
+        self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def render(self, shard: Shard, start: Start, manifest: Manifest) -> RenderedUnit:
         """The unit that ``manifest`` intends, as this build makes it; the same bytes if this build can reproduce them.
@@ -48,6 +54,10 @@ class Rereader:
         Raises:
             Halted: the stream no longer holds the range, or the log no longer holds the definition.
         """
+        async with self._slots:
+            return await self._rendered(shard, start, manifest)
+
+    async def _rendered(self, shard: Shard, start: Start, manifest: Manifest) -> RenderedUnit:
         try:
             batch = await self._read(shard, start, manifest)
         except Expired as error:
