@@ -6,6 +6,8 @@ after anything whose outcome is unknown (a lost reply, a crash, another loader) 
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,11 +15,11 @@ from typing import Final
 from stream import events
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import Fatal, Halted, Retryable
-from stream.lease.loader import Hold, LoaderLease
-from stream.sink.loads import Link, Load, choose, is_quiet, remaining
-from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
-from stream.sink.redshift_sql import Failure
-from stream.sink.redshift_types import Layout
+from stream.lease.loader import Hold, LoaderLease, life_for
+from stream.sink.layouts import Layout
+from stream.sink.loads import Failure, Link, Load, choose, is_quiet, remaining
+from stream.sink.redshift import COPY_MANIFESTS
+from stream.sink.tables import TableSinkConfig
 from stream.worker.loadlog import LoadLog, LoadState, Parked
 from stream.worker.warehouse import LoadFailed, Warehouse
 
@@ -27,17 +29,25 @@ SHARDS_SECONDS: Final = 300.0
 TIDY_SECONDS: Final = 3600.0
 """Between looks for staged files that are old enough to go."""
 
+KEEP_ACCOUNTS: Final = timedelta(days=7)
+"""How long an account of what is loaded stays after the next one: a table's metadata may be put back by a person."""
+
 BAD_LOADS: Final = 3
 """Times that a unit on its own has to fail before its shard is parked: what Redshift says in passing may not mean the data."""
 BAD_LOAD_PAUSE: Final = 1.0
 """Seconds between them."""
+
+LEFT_PAUSE: Final = 5.0
+"""Seconds between attempts to load what a run that ends has sealed."""
+
+_PASSING: Final = {Failure.TRANSIENT, Failure.RACE}
 
 
 @dataclass(frozen=True, slots=True)
 class LoaderParts:
     """The collaborators of one loader. ``staging``: the store at the sink's URL."""
 
-    config: RedshiftSinkConfig
+    config: TableSinkConfig
     stream: str
     log: LoadLog
     state: LoadState
@@ -90,6 +100,36 @@ class Loader:
             await self.parts.lease.give_up()
         except (Retryable, Fatal) as error:
             self._emit_failure("transient", str(error))
+
+    async def complete(self) -> str:
+        """Load all that is sealed, or see another worker load it; in words why some of it is left, empty if nothing is.
+
+        For runs that end, behind which nobody may come who would load it. What may pass is waited for as long as a loader's lease lasts.
+        """
+        clock = self.parts.clock
+        deadline = clock.monotonic() + life_for(self.parts.config.every).total_seconds()
+        self._forget()
+        while True:
+            try:
+                await self.step()
+                await self._look()
+                why, passing = self._left()
+            except (Retryable, LoadFailed, Halted, Fatal) as error:
+                self._forget()
+                passing = isinstance(error, Retryable) or (isinstance(error, LoadFailed) and error.failure in _PASSING)
+                why = str(error)
+            if not why or not passing or clock.monotonic() >= deadline:
+                return why
+            await clock.sleep(LEFT_PAUSE)
+
+    def _left(self) -> tuple[str, bool]:
+        """Why not all that was seen is loaded, empty if it is, and whether that may pass by itself."""
+        config, waiting = self.parts.config, {shard for shard, links in self.waiting.items() if any(link.files for link in links)}
+        if choose(self._loadable(), config.units) is None:
+            return "; ".join(self.parked[shard].reason for shard in sorted(waiting & self.parked.keys())), False
+        if is_quiet(config.quiet, self.parts.clock.now()):
+            return f"`quiet: {', '.join(config.quiet)}` (UTC) allows no loads now", False
+        return f"another worker loads the table {config.table} and has not come to its end", True
 
     async def step(self) -> None:
         """Load all that is sealed now, if this worker is the loader and the time of day allows.
@@ -214,15 +254,25 @@ class Loader:
         parts.emit(events.LoadRefused(parts.stream, "", parts.config.name, kind, detail, parts.config.every.total_seconds()))
 
     async def _tidy(self) -> None:
-        """Remove staged files whose load is older than ``keep_staged``, and manifests that a loader left behind."""
+        """Remove staged files whose load is old enough, and manifests that a loader left behind.
+
+        Where the files are the table's own, only note that its upkeep may replace them from now on.
+        """
         parts = self.parts
         now = parts.clock.monotonic()
         # Without a load since, nothing is asked: a query would wake a serverless workgroup that sleeps.
         if not self.tidy or (self.tidied_at is not None and now - self.tidied_at < TIDY_SECONDS):
             return
-        self.tidied_at, self.tidy = now, False
-        cutoff = parts.clock.now() - parts.config.keep_staged
         removed = await parts.state.removed()
+        if parts.config.keeps_files:
+            for shard, last in sorted((await parts.warehouse.positions()).items()):
+                if removed.get(shard, 0) < last:
+                    await parts.state.note_removed(shard, last)
+            await parts.warehouse.positions_before(parts.clock.now() - KEEP_ACCOUNTS)
+            self.tidied_at, self.tidy = now, False
+            return
+        self.tidied_at, self.tidy = now, False
+        cutoff = parts.clock.now() - parts.config.staged_for
         for shard, last in sorted((await parts.warehouse.positions_before(cutoff)).items()):
             await self._remove(shard, removed.get(shard, 0), last)
         async for info in parts.staging.list(COPY_MANIFESTS):
@@ -264,3 +314,20 @@ async def standing(parts: LoaderParts) -> list[Standing]:
         why = parked[shard].reason if shard in parked else ""
         rows.append(Standing(shard, positions.get(shard, 0), len(full), sum(link.rows for link in full), since, why))
     return rows
+
+
+async def complete_all(loaders: Sequence[Loader], draining: asyncio.Event) -> list[str]:
+    """Have each of ``loaders`` load what is sealed; why some of it is left, by sink. Given up once ``draining`` is set."""
+    if not loaders:
+        return []
+    ending = asyncio.ensure_future(draining.wait())
+    loading = [asyncio.ensure_future(loader.complete()) for loader in loaders]
+    whole = asyncio.gather(*loading)
+    try:
+        await asyncio.wait((ending, whole), return_when=asyncio.FIRST_COMPLETED)
+        found = whole.result() if whole.done() else ["a signal came before all was loaded"] * len(loading)
+    finally:
+        ending.cancel()
+        whole.cancel()
+        await asyncio.gather(ending, *loading, return_exceptions=True)
+    return [f"{loader.parts.config.name}: {why}" for loader, why in zip(loaders, found, strict=True) if why]

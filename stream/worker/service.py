@@ -32,6 +32,7 @@ from stream.pipeline.secrets import SecretReader
 from stream.worker.allocators import forget_what_stays, keep_giving_back, prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble, ends_by_itself, worker_id
 from stream.worker.lineage import Reporter, open_reporter
+from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.parts import Bell, StreamParts, to_all, unless, weightiest
 from stream.worker.several import Streams
@@ -87,15 +88,32 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                     await told.finish()
                 for task in aside:
                     task.cancel()
-                await asyncio.gather(*(export.finish() for export in exports), *(loader.finish() for loader in loaders))
+                await asyncio.wait(aside)
+                unloaded = await _send_the_rest(each, streams, draining)
     except ExceptionGroup as group_error:
         raise weightiest(group_error) from group_error
     finally:
         log.flush()
+    _refuse_unfinished(streams, unloaded)
+
+
+async def _send_the_rest(each: Sequence[StreamParts], streams: Streams, draining: asyncio.Event) -> list[str]:
+    """Have spans exported and rows loaded that are left: all of them where the run is over for good; else why rows are not loaded."""
+    last = each[0].parts.once and not streams.halted and not streams.cut_short
+    exports, loaders = [one.parts.export for one in each if one.parts.export], [loader for one in each for loader in one.loaders]
+    unloaded = await complete_all(loaders if last else [], draining)
+    await asyncio.gather(*(export.finish(draining if last else None) for export in exports), *(loader.finish() for loader in loaders))
+    return unloaded
+
+
+def _refuse_unfinished(streams: Streams, unloaded: Sequence[str]) -> None:
     if streams.halted:
         raise _standing_still(streams.halted)
     if streams.cut_short:
         raise _cut_short(streams.cut_short)
+    if unloaded:
+        msg = f"rows that this run sealed are not loaded ({'; '.join(unloaded)}); nothing is lost, run it again to go on"
+        raise Fatal(msg)
 
 
 async def _open(
@@ -157,7 +175,7 @@ class _HealthListener:
         match event:
             case events.ShardHalted(stream, shard, reason):
                 self._health.block(f"shard {stream}/{shard}" if shard else f"stream {stream}", reason)
-            case events.ShardStarted(stream, shard, _):
+            case events.ShardStarted(stream, shard, _) | events.ShardReleased(stream, shard, _):
                 self._health.clear(f"shard {stream}/{shard}")
             case events.ShardStalled(stream, shard, seconds):
                 self._health.fault = f"shard {stream}/{shard} has not moved for {seconds:.0f} s, and nothing is known to hold it up"

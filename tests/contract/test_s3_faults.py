@@ -144,3 +144,18 @@ def test_credentials_that_cannot_be_had_for_now_end_nothing(monkeypatch: pytest.
                 await call
 
     assert asyncio.run(with_s3(failing(500, "never"), use)) == 0
+
+
+def test_a_file_is_written_by_one_request_so_that_nothing_is_left_of_one_that_breaks_off(aws_env: None) -> None:
+    asked: list[tuple[str, str, int]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        size = sum([len(piece) async for piece in request.content.iter_any()])
+        asked.append((request.method, request.query_string, size))
+        return web.Response(headers={"ETag": '"tag"'})
+
+    async def use(store: ObjectStore) -> None:
+        await store.put("k", b"x" * (12 * 2**20))
+
+    asyncio.run(with_s3(handler, use))
+    assert asked == [("PUT", "", 12 * 2**20)]

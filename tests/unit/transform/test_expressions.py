@@ -1,8 +1,7 @@
 import polars as pl
 import pytest
 
-from stream.sqlwords import ACROSS_ROWS, IMPURE
-from stream.transform.expressions import FUNCTIONS, compile_expression
+from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, compile_expression
 from stream.transform.stage import SchemaMismatch
 
 SCHEMA = pl.Schema(
@@ -66,6 +65,8 @@ def test_expressions_mean_what_sql_says(text, kind, expected):
         ("now()", "another answer each time", ""),
         ("a; a", "unexpected ';'", ""),
         ("a, s", "is no expression", ""),
+        ("a s", "'s' at the end would be a name", "an operator between"),
+        ("a > 1 AS b", "'b' at the end would be a name", ""),
         ("greatest()", "greatest() needs a value", ""),
         ("strftime(s, '%Y')", "does not fit its columns", "s String"),
         ("time_hour > '2013'", "does not fit its columns", "time_hour"),

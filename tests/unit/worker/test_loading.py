@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from stream import events
 from stream.errors import Retryable
 from stream.lease.loader import Hold, LoaderLease, life_for
-from stream.sink.redshift_sql import Failure
+from stream.sink.loads import Failure
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
-from stream.worker.loading import Loader, LoaderParts, standing
+from stream.worker.loading import Loader, LoaderParts, complete_all, standing
 from stream.worker.loadlog import LoadLog, LoadState, recorded_layouts
 from stream.worker.warehouse import LoadFailed
 from tests.contract.warehouse import MemoryWarehouse
@@ -203,6 +203,34 @@ def test_one_worker_loads_until_its_lease_is_over_or_given_up():
         rig.assert_exactly_once()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("back", [5, 0])
+def test_a_shard_that_was_rewound_before_there_was_a_table_is_loaded_from_where_it_went_on(back):
+    async def run():
+        rig = await Rig.open(options="      keep_staged: 1d")
+        # All records are filtered out: nothing is staged, as before the sink was there.
+        for n in (5, 10):
+            await rig.sealed.unit(0, n, 1)
+        await rig.sealed.rewind(0, back)
+        await rig.sealed.unit(0, back + 1, 20)
+        await rig.sealed.unit(0, back + 21, 20)
+        await rig.sealed.unit(1, 1, 20)
+        loader = rig.loader()
+        assert await loader.attempt(), rig.heard
+        await rig.sealed.unit(0, back + 41, 20)
+        assert await loader.attempt(), rig.heard
+        assert await rig.loader().attempt(), rig.heard
+        numbers = [(row["_shard"], row["_sequence"]) for row in rig.warehouse.rows]
+        expected = {name: frame.height - dropped(frame) for name, frame in rig.sealed.source.frames.items()}
+        assert len(numbers) == len(set(numbers)) == sum(expected.values())
+        assert [event.parked for event in rig.told(events.LoadsWaiting)][-1] == 0
+        rig.sealed.clock.time += timedelta(days=2)
+        loader.tidied_at = None
+        assert await loader.attempt()
+        return [info.key async for info in rig.staging.list("")]
+
+    assert asyncio.run(run()) == []
 
 
 def test_no_load_in_a_quiet_window():
@@ -396,3 +424,90 @@ def test_the_loop_goes_on_until_it_is_cancelled():
         return rounds
 
     assert asyncio.run(run()) == [60.0, 60.0, 60.0]
+
+
+def complete(trouble=lambda rig, loader: None, options=""):
+    """What a run that ends is told of the rows that it sealed, and how many of ten are in the table; seconds that it took."""
+
+    async def run():
+        rig = await Rig.open(options=options)
+        loader = rig.loader()
+        assert await loader.attempt()
+        await rig.sealed.unit(0, 1, 4)
+        await rig.sealed.unit(1, 1, 6)
+        before = rig.sealed.clock.monotonic()
+        awaited = trouble(rig, loader)
+        if awaited is not None:
+            await awaited
+        return await complete_all([loader], asyncio.Event()), len(rig.warehouse.rows), rig.sealed.clock.monotonic() - before
+
+    return asyncio.run(run())
+
+
+def test_a_run_that_ends_loads_what_it_sealed():
+    assert complete() == ([], 9, 0.0)
+
+
+def test_a_run_that_ends_does_not_end_well_while_no_loads_are_allowed():
+    (why,), rows, seconds = complete(options='      quiet: ["11:30-12:30"]')
+    assert "redshift: `quiet: 11:30-12:30` (UTC) allows no loads now" in why
+    assert (rows, seconds) == (0, 0.0)
+
+
+@pytest.mark.parametrize(("failure", "patient"), [(Failure.TRANSIENT, True), (Failure.SETUP, False)])
+def test_a_run_that_ends_waits_for_what_may_pass_and_for_nothing_else(failure, patient):
+    def always(rig, loader):
+        rig.warehouse.before = lambda load: stumble()
+
+    def twice(rig, loader):
+        left = [1, 1]
+        rig.warehouse.before = lambda load: stumble() if left and left.pop() else None
+
+    def stumble():
+        raise LoadFailed("not now", failure)
+
+    (why,), rows, seconds = complete(always)
+    assert (why, rows) == ("redshift: not now", 0)
+    assert (seconds >= LIFE.total_seconds()) is patient
+    assert complete(twice)[:2] == (([], 9) if patient else (["redshift: not now"], 0))
+
+
+def test_a_run_that_ends_waits_for_the_loader_of_another_worker():
+    def elsewhere(rig, loader):
+        rig.sealed.clock.time += LIFE + timedelta(seconds=1)
+        return rig.loader("another").parts.lease.take()
+
+    found, rows, seconds = complete(elsewhere)
+    assert (found, rows) == ([], 9)
+    assert seconds >= LIFE.total_seconds()
+
+
+def test_a_run_that_ends_says_which_units_were_refused():
+    def refuse(rig, loader):
+        def bad(load):
+            if any(link.shard == shard_id(1) for link in load.links):
+                raise LoadFailed("a value does not fit", Failure.DATA)
+
+        rig.warehouse.before = bad
+
+    (why,), rows, _ = complete(refuse)
+    assert "a value does not fit" in why
+    assert "stream loads retry" in why
+    assert rows == 4
+
+
+def test_a_run_that_ends_is_stopped_by_a_signal():
+    async def run():
+        rig, draining = await Rig.open(), asyncio.Event()
+        await rig.sealed.unit(0, 1, 10)
+        loader = rig.loader()
+
+        async def sleep(seconds):
+            draining.set()
+            await asyncio.Event().wait()
+
+        rig.sealed.clock.sleep = sleep
+        rig.warehouse.before = lambda load: (_ for _ in ()).throw(Retryable("no answer"))
+        return await complete_all([loader], draining)
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == ["redshift: a signal came before all was loaded"]
