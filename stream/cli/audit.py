@@ -19,6 +19,7 @@ from rich.table import Table
 from stream import events
 from stream.audit.report import EXIT, Report, Verdict, worst
 from stream.audit.verify import Scope, Verifier
+from stream.cli.documents import table_console
 from stream.clock import SystemClock
 from stream.errors import DefinitionError, StreamError
 from stream.pipeline.lint import check as check_file
@@ -105,7 +106,7 @@ def ls(file: File, stream: Stream = None, json: AsJson = False) -> None:
         sys.stdout.write(msgspec.json.encode(shards if len(shards) > 1 else reports[0].shards).decode() + "\n")
     else:
         for report in reports:
-            Console(highlight=False).print(_shards(report))
+            table_console().print(_shards(report))
 
 
 @app.command()

@@ -12,13 +12,13 @@ from typing import Annotated, Any
 
 import polars as pl
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from stream.audit.trace import Wanted
 from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE
 from stream.cli.audit import AsJson, File, Stream, chosen
 from stream.cli.audit import carry_out as ask
+from stream.cli.documents import table_console
 from stream.cli.run import Drain, ResultFile, Threads, carry_out, load_pipeline
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
@@ -32,8 +32,6 @@ from stream.worker.places import located
 from stream.worker.reading import Reading
 
 EXIT_NOT_FOUND = 1
-PIPED_WIDTH = 240
-"""Columns where no terminal says how many there are: wide enough for a record's name."""
 
 Where = Annotated[
     str | None,
@@ -59,7 +57,7 @@ def top_causes(file: File, where: Where = None, stream: Stream = None, json: AsJ
         table.add_row(
             *counts, row["cause"], row["stage"], row["reason"], row["fingerprint"], *(_time(row[name]) for name in ("first", "last"))
         )
-    _console().print(table)
+    table_console().print(table)
     return None
 
 
@@ -73,7 +71,7 @@ def listing(file: File, where: Where = None, limit: Limit = 50, stream: Stream =
     table = Table("record", "arrived", "stage", "reason", "attempt", "state")
     for row in shown.iter_rows(named=True):
         table.add_row(_name(row), _time(row[ARRIVAL]), row["stage"], row["reason"], str(row[ATTEMPT]), row[STATE])
-    console = _console()
+    console = table_console()
     console.print(table)
     if found.height > shown.height:
         console.print(f"{found.height - shown.height:,} more; see --limit and --where")
@@ -95,7 +93,7 @@ def show(
     found = place_of(_table(file, stream, None, contents=True), wanted.shard, str(wanted.sequence), wanted.subsequence)
     if json:
         _as_json(found.with_columns(pl.col(DATA).bin.encode("base64")))
-    console = _console()
+    console = table_console()
     for row in () if json else found.iter_rows(named=True):
         lines = {
             "record": _name(row),
@@ -195,11 +193,6 @@ def _table(file: Path, stream: str | None, where: str | None, *, contents: bool 
         return picked(table, where)
     except DefinitionError as error:
         raise typer.BadParameter(str(error)) from error
-
-
-def _console() -> Console:
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
 def _name(row: dict[str, Any]) -> str:

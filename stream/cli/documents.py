@@ -1,11 +1,22 @@
-"""JSON for programs, from whatever a command has found out."""
+"""JSON for programs, from whatever a command has found out, and the console for tables that programs may read as well."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+from rich.console import Console
+
+PIPED_WIDTH: Final = 240
+"""Columns where no terminal says how many there are: wide enough for a record's name, so that `grep` finds it."""
+
+
+def table_console() -> Console:
+    """Standard output, for tables."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
 def as_json(document: Any) -> str:

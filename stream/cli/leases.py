@@ -8,11 +8,11 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from stream.batch import ORIGIN
 from stream.cli.audit import AsJson, File, carry_out
+from stream.cli.documents import table_console
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
 from stream.worker.operating import Done, LeaseView, list_leases, preview_rewind, release_lease, rewind, skip
@@ -39,7 +39,7 @@ def ls(
     if json:
         sys.stdout.write(msgspec.json.encode(views).decode() + "\n")
     else:
-        Console(highlight=False).print(table_of(views))
+        table_console().print(table_of(views))
 
 
 @app.command()

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from stream.aws.session import AwsSession
 from stream.cli.audit import AsJson, File, carry_out
+from stream.cli.documents import table_console
 from stream.clock import SystemClock
 from stream.commit.log import CommitLog
 from stream.errors import DefinitionError
@@ -122,7 +122,7 @@ def _plain(row: Standing) -> dict[str, Any]:
 
 
 def _show(name: str, holder: str, rows: list[Standing]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = table_console()
     table = Table("shard", "loaded up to", "units waiting", "rows", "since", "state", title=f"{name}: loader {holder or 'none'}")
     table.title_justify = "left"
     for row in rows:
