@@ -139,7 +139,7 @@ class _HealthListener:
                 self._health.fault = f"shard {stream}/{shard} has not moved for {seconds:.0f} s, and nothing is known to hold it up"
             case events.ExportHalted(stream, shard, _, reason, _, True):
                 self._health.block(f"export {stream}/{shard}", reason)
-            case events.ExportResumed(stream, shard):
+            case events.ExportResumed(stream, shard) | events.ShardReleased(stream, shard, _) | events.ShardEnded(stream, shard, _):
                 self._health.clear(f"export {stream}/{shard}")
             case events.DrainStarted():
                 self._health.block("worker", "draining")

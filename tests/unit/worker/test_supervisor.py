@@ -19,6 +19,10 @@ MERGED = Shard("s", "3", ("1", "2"))
 class Clock:
     def __init__(self):
         self.slept = []
+        self.seconds = 0.0
+
+    def monotonic(self):
+        return self.seconds
 
     async def sleep(self, seconds):
         self.slept.append(seconds)
@@ -211,3 +215,52 @@ def test_a_lease_that_is_lost_while_its_shard_is_about_to_start_may_come_back(mo
         return stream.order
 
     assert asyncio.run(asyncio.wait_for(run(), 10)) == ["0", "0"]
+
+
+@pytest.mark.parametrize("leased", [False, True])
+def test_a_drain_does_not_wait_for_a_service_that_does_not_answer(monkeypatch, leased):
+    class Silent(Stream):
+        async def shards(self):
+            await asyncio.Event().wait()
+
+    async def run():
+        stream = Silent({}, [PARENT])
+        stream.leases = Leases(stream.draining, ["0"]) if leased else None
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        running = asyncio.ensure_future(watched.run())
+        await settle()
+        stream.draining.set()
+        watched.changed.set()
+        await running
+        return stream.order
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == []
+
+
+def test_a_leased_stream_is_looked_at_now_and_then_even_if_no_lease_comes(monkeypatch):
+    class Counted(Stream):
+        looks = 0
+
+        async def shards(self):
+            Counted.looks += 1
+            return self.listed
+
+    async def run():
+        stream = Counted({"0": ["work"]}, [PARENT])
+        stream.leases = Leases(stream.draining, ["0"])
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        running, seen = asyncio.ensure_future(watched.run()), []
+        for _ in range(3):
+            await settle()
+            seen.append(Counted.looks)
+            watched.changed.set()
+            await settle()
+            seen.append(Counted.looks)
+            stream.clock.seconds += supervisor.LISTING_SECONDS
+            watched.changed.set()
+        running.cancel()
+        await asyncio.wait([running])
+        return seen
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == [1, 1, 2, 2, 3, 3]
