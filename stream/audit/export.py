@@ -312,10 +312,6 @@ class Exporter:
                 tally, number = tally + sent, number + 1
         return tally
 
-    def forget(self, shard: str) -> None:
-        """Nothing of ``shard`` waits here any more: it has ended, or another worker exports it."""
-        self._waiting.pop(shard, None)
-
     def caught_up(self, shard: str) -> None:
         """Say that every sealed unit of ``shard`` is exported."""
         self._emit(events.ExportLagged(self._stream, shard, 0.0))

@@ -155,7 +155,6 @@ class _Way:
     cursor: Cursor | None = None
     probe: float = FIRST_PROBE
     halted: bool = False
-    followed: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -191,7 +190,7 @@ class ExportTask:
         match event:
             case events.ShardStarted(_, shard, _) | events.UnitSealed(_, shard) | events.ShardEnded(_, shard, _):
                 self._loop.call_soon_threadsafe(self._look_at, shard)
-            case events.ShardReleased(_, shard, "lease_lost" | "handed_over"):
+            case events.ShardReleased(_, shard, "lease_lost"):
                 self._loop.call_soon_threadsafe(self._forget, shard)
             case _:
                 return
@@ -203,20 +202,20 @@ class ExportTask:
         return way
 
     def _forget(self, shard: str) -> None:
-        self._exporter.forget(shard)
         way = self._ways.pop(shard, None)
         if way is not None:
             way.moved.set()
 
     async def run(self) -> None:
         """Export until cancelled. What goes wrong is told and tried again; it never ends the worker."""
+        followed: dict[str, _Way] = {}
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell_lag())
             while True:
                 self._new.clear()
                 for shard, way in self._ways.items():
-                    if not way.followed:
-                        way.followed = True
+                    if followed.get(shard) is not way:
+                        followed[shard] = way
                         group.create_task(self._follow(shard, way))
                 await self._new.wait()
 
@@ -238,10 +237,6 @@ class ExportTask:
             way.news.clear()
             if await self._attempt(shard, way):
                 continue
-            if way.cursor is not None and way.cursor.ended:
-                # Streams are resharded for years; whoever still waits for the end has been told.
-                self._forget(shard)
-                return
             if way.halted:
                 await self._clock.sleep(way.probe)
                 way.probe = min(2 * way.probe, LONGEST_PROBE)

@@ -359,50 +359,6 @@ def test_a_lease_that_went_away_ends_the_wait():
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("why", ["lease_lost", "handed_over"])
-def test_what_another_worker_seals_it_exports_itself(why):
-    async def run():
-        sealed, collector = await Sealed.open(), Counting()
-        task, waiting, _, _ = await task_of(sealed, collector)
-        running = asyncio.ensure_future(task.run())
-        task(events.ShardStarted("events", shard_id(0), 0))
-        await sealed.unit(0, 1, 10)
-        await waiting.advance(Shard("events", shard_id(0)), Checkpoint(sequence(0, 10), 0, 0))
-        seen = len(collector.spans)
-        task(events.ShardReleased("events", shard_id(0), why))
-        await sealed.unit(0, 11, 10)
-        # A shard that is followed still: all that was asked for before is done once its checkpoint has moved.
-        await sealed.unit(1, 1, 10)
-        task(events.ShardStarted("events", shard_id(1), 0))
-        await waiting.advance(Shard("events", shard_id(1)), Checkpoint(sequence(1, 10), 0, 0))
-        left = await stop(running), task._ways.keys()
-        await task.finish()
-        return seen, left, collector
-
-    seen, (_, followed), collector = asyncio.run(run())
-    assert set(followed) == {shard_id(1)}
-    assert len(collector.spans) == 2 * seen
-
-
-def test_a_shard_that_has_ended_is_not_looked_at_for_ever():
-    async def run():
-        sealed, collector = await three_units(), Counting()
-        task, waiting, _, _ = await task_of(sealed, collector)
-        running = asyncio.ensure_future(task.run())
-        before = len(asyncio.all_tasks())
-        task(events.ShardStarted("events", shard_id(1), 0))
-        ended = Checkpoint(None, 0, 0)
-        for _ in range(2):  # the second time from the stored cursor
-            await waiting.advance(Shard("events", shard_id(1)), ended)
-            async with asyncio.timeout(60):
-                while task._ways or len(asyncio.all_tasks()) > before + 1:  # the one that tells the lag
-                    await asyncio.wait([running], timeout=0.01)
-        await stop(running)
-        return collector
-
-    assert len(asyncio.run(run()).spans) == 50 + 18
-
-
 def test_lag_shows_while_the_collector_is_down():
     async def run():
         sealed = await three_units()
