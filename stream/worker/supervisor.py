@@ -6,6 +6,7 @@ import asyncio
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from stream import events
@@ -24,6 +25,14 @@ LISTING_SECONDS: Final = 120.0
 
 RESTART_SECONDS: Final = 5.0
 """Before a shard is tried again after its source or store went on failing."""
+
+
+def unforeseen(error: Exception) -> str:
+    """What may be told of ``error``. Its own words may quote a record; what it is and where it happened does not."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in reversed(frames))
+    words = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+    return f"unexpected {type(error).__name__}{words}; please report it with this trace: {where}"
 
 
 @dataclass(slots=True)
@@ -156,8 +165,7 @@ class Supervisor:
             await self.parts.clock.sleep(RESTART_SECONDS)
             self.started.discard(shard.shard_id)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one shard must not take the others down
-            where = "".join(traceback.format_exception(error)[-3:])
-            self._park(shard, f"unexpected {type(error).__name__}: {error}; please report it with this trace: {where}")
+            self._park(shard, unforeseen(error))
             if self.parts.leases is not None:
                 await self.parts.leases.release(self.stream, shard.shard_id, avoid=True)
         finally:

@@ -1,6 +1,8 @@
 """The supervisor over a stream that is a list, with shards that do what a test says."""
 
 import asyncio
+import errno
+import os
 from dataclasses import dataclass, field
 
 import pytest
@@ -183,9 +185,17 @@ def test_a_halted_shard_does_not_stop_another(monkeypatch):
 
 
 def test_an_error_that_nobody_foresaw_parks_its_shard_only(monkeypatch):
-    stream, watched = supervise(monkeypatch, {"0": [KeyError("oops")], "9": ["drain"]}, PARENT, Shard("s", "9"))
-    assert "unexpected KeyError" in watched.halted["0"]
+    stream, watched = supervise(monkeypatch, {"0": [KeyError("of a record")], "9": ["drain"]}, PARENT, Shard("s", "9"))
+    assert "unexpected KeyError; please report it with this trace: test_supervisor.py:" in watched.halted["0"]
+    assert "of a record" not in watched.halted["0"]
     assert stream.order == ["0", "9"]
+
+
+def test_what_the_system_says_is_told_and_what_it_was_said_of_is_not(monkeypatch):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "kind=of a record")
+    _, watched = supervise(monkeypatch, {"0": [full]}, PARENT)
+    assert "unexpected OSError (No space left on device)" in watched.halted["0"]
+    assert "of a record" not in watched.halted["0"]
 
 
 def test_a_lost_lease_ends_the_shard_without_an_alarm(monkeypatch):
