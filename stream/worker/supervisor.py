@@ -170,6 +170,7 @@ class Supervisor:
                 await self.parts.leases.release(self.stream, shard.shard_id, avoid=True)
         finally:
             self.active.discard(shard.shard_id)
+            self.tasks.pop(shard.shard_id, None)
             self.changed.set()
 
     async def _close_parents(self, shard: Shard) -> None:
