@@ -154,7 +154,7 @@ CREDENTIALS_EXPIRE = _gauge(
 )
 BUILD_INFO = _gauge("build_info", ("version", "worker"), "Always 1; the labels say what runs.")
 DRAINING = _gauge("draining", (), "1 once a signal has asked for the end.")
-LOOP_LAG = _gauge("event_loop_lag_seconds", (), "How much later than asked the event loop woke up.", "seconds")
+LOOP_LAG = _gauge("event_loop_lag_seconds", (), "How much later than asked the event loop woke up, at worst in the last minute.", "seconds")
 
 CATALOG: Final[tuple[Metric, ...]] = tuple(value for value in list(vars().values()) if isinstance(value, Metric))
 """All of the above, in their order."""
