@@ -180,12 +180,12 @@ ALERTS = (
     Alert(
         "StreamShardUnread",
         f"min by ({BY_STREAM}) ({m.OPEN_SHARDS.name}) > sum by ({BY_STREAM}) ({m.LEASES_HELD.name})"
-        f" and max by ({BY_STREAM}) ({m.BEHIND_LATEST.name}) < 120"
+        f" unless max by ({BY_STREAM}) ({m.BEHIND_LATEST.name}) > 120"
         f" unless on (namespace) max by (namespace) ({m.FOREIGN_OWNERS.name}) > 0",
-        "30m",
+        "15m",
         "critical",
         "A shard is read by nobody",
-        "{{ $labels.stream }} has {{ $value }} open shards; the workers read fewer, though none of them is behind.",
+        "{{ $labels.stream }} has {{ $value }} open shards; the workers read fewer, though none that is read is behind.",
     ),
     Alert(
         "StreamHashRangeHoles",

@@ -142,6 +142,8 @@ CASES = {
 ALSO_FIRES = {
     # The worker that finds the gap is often one that has just begun, and counts before anybody asks it for the first time.
     "StreamRecordsExpired": [[(f"kst_expired_gaps_total{{{WHERE}}}", "_x200 1x40")]],
+    # No lease is left, such as while the lease table does not answer, and so no shard that could be behind.
+    "StreamShardUnread": [[(f"kst_source_open_shards{{{WHERE}}}", "4x240"), (f"kst_leases_held{{{WHERE}}}", "4x200 0x40")]],
     # Nothing was sealed since the shard was taken up.
     "StreamNotSealing": [
         [
