@@ -45,7 +45,7 @@ from stream.worker.leasing import open_leases
 from stream.worker.loaders import open_loaders
 from stream.worker.parts import Bell, Parts, StreamParts, to_all
 from stream.worker.places import is_there, located, read_object
-from stream.worker.reading import Opened, Reading, Surroundings, ends, open_reading
+from stream.worker.reading import Opened, Reading, Surroundings, open_reading
 from stream.worker.recent import RECENT_SHARE, RecentSegments
 from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
 from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
@@ -210,7 +210,7 @@ async def _leases(
 ) -> Coordinator | None:
     """Leases, where workers share shards: those of a stream that is read without end. What ends by itself is one worker's."""
     native = pipeline.coordination.native
-    if native is None or ends(pipeline, options.reading):
+    if native is None or options.reading != Reading() or pipeline.source.s3 is not None:
         return None
     return await open_leases(pipeline, native, session, name, options.clock, emit, stack)
 

@@ -48,11 +48,6 @@ class Reading:
     disjoint: bool = False
 
 
-def ends(pipeline: Pipeline, reading: Reading) -> bool:
-    """Whether what is read comes to its end by itself."""
-    return reading != Reading() or pipeline.source.s3 is not None
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What sources are made from. ``state`` is the application's, ``rejects`` the store of its dead letters."""

@@ -6,8 +6,8 @@ import asyncio
 import functools
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -34,7 +34,6 @@ from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.lineage import open_reporter
 from stream.worker.notifying import open_notifier
 from stream.worker.parts import Bell, to_all, weightiest
-from stream.worker.reading import ends
 from stream.worker.several import Streams
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
@@ -49,14 +48,6 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             itself; what is sealed stays, nothing else is visible.
         DefinitionError: the pipeline asks for something that cannot be had.
     """
-    try:
-        await _begin_and_run(pipeline, options)
-    except _NotBegunError:
-        if ends(pipeline, options.reading):
-            raise _cut_short(pipeline.source.kinesis.names) from None
-
-
-async def _begin_and_run(pipeline: Pipeline, options: WorkerOptions) -> None:
     prepare_allocators()
     registry, health = CollectorRegistry(), Health()
     recorder, log, name = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock), worker_id(options.clock)
@@ -71,27 +62,28 @@ async def _begin_and_run(pipeline: Pipeline, options: WorkerOptions) -> None:
             stack.enter_context(_signals(draining))
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
             managed = functools.partial(read_secret, AwsSession(region=pipeline.source.kinesis.region))
-            async with _until(draining):
-                narrator.sender = await _span_queue(pipeline, options, name, managed, emit, recorder, stack)
-                told = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
-                emit = to_all(emit, told) if told else emit
-                each = await assemble(pipeline, replace(options, worker=name), emit, draining, stack)
-            parts, exports = each[0].parts, [one.parts.export for one in each if one.parts.export]
-            reporter = await open_reporter(pipeline, parts, totals, options.env, options.base, managed, stack)
-            recorder.watch_buffer(lambda: parts.budget.held, parts.budget.limit)
+            narrator.sender = await _span_queue(pipeline, options, name, managed, emit, recorder, stack)
+            told = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
+            emit = to_all(emit, told) if told else emit
+            each = await assemble(pipeline, replace(options, worker=name), emit, draining, stack)
+            budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
+            leases = each[0].parts.leases
+            reporter = await open_reporter(pipeline, each[0].parts, totals, options.env, options.base, managed, stack)
+            recorder.watch_buffer(lambda: budget.held, budget.limit)
             streams = Streams(each, draining, emit)
-            emit(events.WorkerStarted(streams.names, "", parts.worker, stream.__version__))
+            emit(events.WorkerStarted(streams.names, "", each[0].parts.worker, stream.__version__))
             health.clear("worker")
             forget_what_stays()
-            watching = watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)), keep_giving_back(options.clock)
-            stalling = watch_stalls(stalls, options.clock, lambda *where: emit(events.ShardStalled(*where)))
-            loaders = [loader for one in each for loader in one.loaders]
-            beside = (*exports, *loaders, reporter, told, parts.leases, parts.refresher, parts.keeper)
             async with asyncio.TaskGroup() as group:
-                aside = [group.create_task(one) for one in (*watching, stalling, *(one.run() for one in beside if one is not None))]
+                aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
+                aside.append(group.create_task(watch_stalls(stalls, options.clock, lambda *where: emit(events.ShardStalled(*where)))))
+                aside.append(group.create_task(keep_giving_back(options.clock)))
+                loaders = [loader for one in each for loader in one.loaders]
+                beside = (*exports, *loaders, reporter, told, leases, each[0].parts.refresher, each[0].parts.keeper)
+                aside += [group.create_task(one.run()) for one in beside if one is not None]
                 await streams.run(options.drain_seconds)
-                if parts.leases is not None:
-                    await parts.leases.leave()
+                if leases is not None:
+                    await leases.leave()
                 if told:
                     await told.finish()
                 for task in aside:
@@ -105,35 +97,6 @@ async def _begin_and_run(pipeline: Pipeline, options: WorkerOptions) -> None:
         raise _standing_still(streams.halted)
     if streams.cut_short:
         raise _cut_short(streams.cut_short)
-
-
-class _NotBegunError(Exception):
-    """A signal came before anything was read."""
-
-
-@asynccontextmanager
-async def _until(draining: Bell) -> AsyncIterator[None]:
-    """What is in the block is given up where it waits as soon as the drain is asked for: a service may stay away for hours.
-
-    Raises:
-        _NotBegunError: it was given up.
-    """
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(None) as patience:
-
-            def hurry() -> None:
-                patience.reschedule(loop.time())
-
-            draining.listeners.append(hurry)
-            try:
-                yield
-            finally:
-                draining.listeners.remove(hurry)
-    except TimeoutError:
-        if not draining.is_set():
-            raise
-        raise _NotBegunError from None
 
 
 def _standing_still(halted: Mapping[str, str]) -> Fatal:

@@ -3,69 +3,36 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import AsyncExitStack
 
 import pytest
 
-from stream import events
 from stream.aws.session import AwsSession
-from stream.cli.run import End, carry_out
 from stream.clock import SystemClock
 from stream.local.aws import Errands
 from stream.local.start import LocalAws
 from stream.pipeline.lint import check
-from stream.worker.assemble import WorkerOptions
 from stream.worker.leasing import open_leases
 from stream.worker.operating import list_leases
-from stream.worker.reading import Reading
 
 PIPELINE = """\
 application: a
 source:
-  kinesis: {{stream: s, region: us-east-1, endpoint: "http://127.0.0.1:{port}"}}
+  kinesis: {stream: s, region: us-east-1}
   decode: raw
 sinks:
-  - s3: {{url: "file:./lake/"}}
+  - s3: {url: "file:./lake/"}
 state: "file:./state/"
-metrics: {{port: 0}}
+metrics: {port: 0}
+coordination: native
 """
-
-
-@pytest.mark.parametrize(
-    ("reading", "code", "told"),
-    [(Reading(), 0, ""), (Reading(once=True), 1, "it is not known that s is read to its end")],
-    ids=["run", "once"],
-)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_that_waits_for_a_service_ends_when_it_is_told_to(tmp_path, monkeypatch, reading, code, told, number):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # and does not listen: whoever connects is refused
-        file = tmp_path / "pipeline.yaml"
-        file.write_text(PIPELINE.format(port=nobody.getsockname()[1]))
-        pipeline = check(file, os.environ).pipeline
-
-        heard = []
-
-        def hear(event):
-            if isinstance(event, events.CallRepeated) and event.call == "open source":
-                assert not heard, "it goes on waiting"
-                heard.append(event)
-                signal.raise_signal(number)
-
-        end = carry_out(pipeline, WorkerOptions(tmp_path, os.environ, 25.0, 1, (hear,), reading=reading), None)
-    assert isinstance(end, End)
-    assert end.code == code
-    assert told in end.error
 
 
 def test_leases_that_a_worker_took_before_it_could_begin_are_free_at_once(tmp_path, monkeypatch):
     file = tmp_path / "pipeline.yaml"
-    file.write_text(PIPELINE.format(port=0).replace(', endpoint: "http://127.0.0.1:0"', "") + "coordination: native\n")
+    file.write_text(PIPELINE)
     with LocalAws() as local, Errands(local.environment()) as errands:
         errands.create_stream("s", 3)
         for name, value in local.environment().items():
