@@ -113,7 +113,7 @@ kcl: install ## Run a pipeline under the real MultiLangDaemon of the KCL (Java, 
 
 lock: install ## Rewrite the locked requirements from pyproject.toml
 	$(COMPILE) --universal --python-version 3.11 --extra dev --extra local pyproject.toml requirements/build.in -o requirements/dev.txt
-	$(COMPILE) --universal --python-version 3.11 --extra postgresql --extra telemetry pyproject.toml -o requirements/run.txt
+	$(COMPILE) --universal --python-version 3.11 --extra iceberg --extra postgresql --extra telemetry pyproject.toml -o requirements/run.txt
 	$(COMPILE) --universal --python-version 3.11 requirements/build.in -o requirements/build.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/run.txt requirements/kcl.in -o requirements/kcl.txt
 	$(COMPILE) --universal --python-version 3.11 -c requirements/dev.txt requirements/deploy.in -o requirements/deploy.txt

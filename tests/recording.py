@@ -98,6 +98,9 @@ class Naming:
                 return self.arn("redshift", f"cluster:{given['ClusterIdentifier']}")
             case "redshift-data":
                 return self.arn("redshift-serverless", "workgroup/00000000-0000-0000-0000-000000000000")
+            case "glue":
+                database, table = given.get("DatabaseName"), given.get("Name") or given.get("TableInput", {}).get("Name")
+                return self.arn("glue", f"table/{database}/{table}" if database else f"database/{table}")
             case "sts":
                 return "*"
             case _:

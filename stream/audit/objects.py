@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -35,7 +36,8 @@ class Area:
     """Where files of the target ``sink`` lie, and nothing else but what lies in or below one of ``foreign`` (URLs).
 
     ``prefix`` narrows the listing; keys of files are relative to ``store``. ``removed`` says by shard up to which sequence number the
-    files may have been taken away on purpose, because what was staged in them has been loaded elsewhere.
+    files may have been taken away on purpose, because what was staged in them has been loaded elsewhere; ``needed`` has the URLs of those
+    that a table consists of all the same. ``shared``: others may write there, too, because a catalog says what counts.
     """
 
     sink: str
@@ -43,10 +45,12 @@ class Area:
     prefix: str = ""
     foreign: tuple[str, ...] = ()
     removed: Mapping[str, int] = field(default_factory=dict)
+    needed: AbstractSet[str] = frozenset()
+    shared: bool = False
 
-    def may_be_gone(self, link: Link) -> bool:
-        """Whether the files of ``link`` need not be there any more."""
-        return link.last is not None and link.last <= self.removed.get(link.shard, 0)
+    def may_be_gone(self, link: Link, key: str) -> bool:
+        """Whether the file ``key`` of ``link`` need not be there any more."""
+        return link.last is not None and link.last <= self.removed.get(link.shard, 0) and self.url_of(key) not in self.needed
 
     def url_of(self, key: str) -> str:
         """The file as a person would name it, unique over all areas."""
@@ -125,7 +129,8 @@ def strays(files: Mapping[str, tuple[str, str]], links: Sequence[Link], areas: M
         if file.sink in areas
     }
     sealed = {(link.shard, str(link.after), str(link.last)) for link in links if link.sealed}
-    return [_stray(*files[url], url, stream, sealed) for url in sorted(files.keys() - listed)]
+    found = (_stray(*files[url], url, stream, sealed) for url in sorted(files.keys() - listed))
+    return [each for each in found if each.ours or not areas[each.sink].shared]
 
 
 def _stray(sink: str, key: str, url: str, stream: str, sealed: set[tuple[str, str, str]]) -> Stray:

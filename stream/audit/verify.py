@@ -204,7 +204,7 @@ class Verifier:
                 await self._body(unit, file)  # that place is not listed: somebody else may use it by now
                 continue
             url = areas[file.sink].url_of(file.key)
-            if url not in files and not areas[file.sink].may_be_gone(unit):
+            if url not in files and not areas[file.sink].may_be_gone(unit, file.key):
                 self._state.findings += objects.check_file(unit, file, url, None)
 
     async def _unit(self, unit: Link) -> None:
@@ -245,7 +245,7 @@ class Verifier:
             return None, ""
         body, url = found
         area = self._evidence.areas.get(file.sink)
-        if body is None and area is not None and area.may_be_gone(unit):
+        if body is None and area is not None and area.may_be_gone(unit, file.key):
             return None, url
         wrong = objects.check_file(unit, file, url, body)
         self._state.findings += wrong

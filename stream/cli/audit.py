@@ -92,7 +92,7 @@ def ls(file: File, stream: Stream = None, json: AsJson = False) -> None:
         reports = []
         for one, chain in await _chains(pipeline, stream, file.parent):
             async with AsyncExitStack() as stack:
-                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=False, chain=chain)
+                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=False, chain=chain, with_tables=False)
                 reports.append(await Verifier(evidence, Scope(contents=False, source=False), SystemClock()).run())
         return reports
 

@@ -24,7 +24,7 @@ from stream.worker.definitions import Definitions
 from stream.worker.loaders import open_loaders
 from stream.worker.loading import Loader, Standing, standing
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Loads into Redshift: what waits, what is parked.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Loads into tables: what waits, what is parked.")
 
 EXIT_WAITING = 1
 
@@ -35,7 +35,7 @@ SinkName = Annotated[str | None, typer.Option("--sink", help="Name of the sink, 
 def ls(file: File, sink: SinkName = None, json: AsJson = False) -> None:
     """List, for each shard: how far it is loaded, what waits, and why it is parked.
 
-    Reads the load ledger in the table's schema and the commit log; loads nothing. Of a long backlog, the next 400 units of each shard are
+    Reads the commit log and the table's account of what is loaded; loads nothing. Of a long backlog, the next 400 units of each shard are
     counted.
 
     Exit code 0: nothing is parked; 1: some shard is; 2: it could not be known.

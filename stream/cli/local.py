@@ -23,7 +23,7 @@ def local(
     transition_ms: Annotated[int, typer.Option(help="How long streams stay CREATING or UPDATING.", min=0)] = 0,
     logs: Annotated[Path | None, typer.Option(help="Keep the processes' logs in this directory.")] = None,
 ) -> None:
-    """Run Kinesis, S3, DynamoDB, SNS and STS on this machine and print the environment that points to them.
+    """Run Kinesis, S3, DynamoDB, Glue, SNS and STS on this machine and print the environment that points to them.
 
     Ctrl-C or SIGTERM ends it, and everything kept in it is gone.
     """

@@ -14,6 +14,7 @@ from stream.pipeline.coordination import COORDINATOR_STATE, LEASE_INDEX, WORKER_
 from stream.pipeline.model import Pipeline, Retrieval
 from stream.pipeline.resources import is_remote
 from stream.pipeline.secrets import SECRETS_MANAGER, references
+from stream.sink.iceberg import CatalogType, IcebergSinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.transform.stages.enrich import REDSHIFT, SERVERS, Warehouse, warehouse
 
@@ -38,6 +39,7 @@ SEE_FLEET: Final = "see whether KCL 3.x owns the lease table, and who leads"
 JOIN_FLEET: Final = "report to the leader of a KCL 3.x fleet"
 FLEET: Final = "let workers under the KCL share the shards"
 EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
+CATALOG: Final = ("glue:CreateTable", "glue:GetDatabase", "glue:GetTable", "glue:UpdateTable")
 ASK: Final = ("redshift-data:ExecuteStatement",)
 FOLLOW: Final = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult")
 LIST: Final = ("s3:ListBucket",)
@@ -140,11 +142,21 @@ def _places(pipeline: Pipeline, where: Account) -> Iterator[Access]:
 def _warehouses(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     region = pipeline.source.kinesis.region
     for sink in pipeline.sinks:
+        if isinstance(sink, IcebergSinkConfig) and sink.catalog["type"] == CatalogType.GLUE:
+            yield _cataloged(sink, (where, region))
         if not isinstance(sink, RedshiftSinkConfig):
             continue
         why = f"load the table of sink {sink.name}"
         place = Warehouse(sink.database, sink.cluster, sink.workgroup, sink.db_user)
         yield from _asked(place, EXECUTE, sink.secret_arn, (where, region), why)
+
+
+def _cataloged(sink: IcebergSinkConfig, at: tuple[Account, str | None]) -> Access:
+    """The table's entry in Glue. A database is made by a person: it says where tables lie, and who may see them."""
+    where, region = at
+    database, _, table = sink.table.partition(".")
+    arns = tuple(_arn(where, region, "glue", name) for name in ("catalog", f"database/{database}", f"table/{database}/{table}"))
+    return Access("glue", CATALOG if sink.create else CATALOG[1:], arns, f"load the table of sink {sink.name}")
 
 
 def _asked(place: Warehouse, execute: tuple[str, ...], secret: str | None, at: tuple[Account, str | None], why: str) -> Iterator[Access]:

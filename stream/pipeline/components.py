@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from stream.contracts import Sink
 from stream.errors import DefinitionError
 from stream.sink.console import ConsoleSinkConfig
+from stream.sink.iceberg import IcebergSink, IcebergSinkConfig
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig, SinkConfig
 from stream.sink.redshift import RedshiftSink, RedshiftSinkConfig
 from stream.transform.decode import DecoderConfig
@@ -34,6 +35,7 @@ SINKS: Final[Mapping[str, type[SinkConfig]]] = MappingProxyType(
         "s3": ObjectsSinkConfig,
         "files": ObjectsSinkConfig,
         "redshift": RedshiftSinkConfig,
+        "iceberg": IcebergSinkConfig,
         "console": ConsoleSinkConfig,
     }
 )
@@ -83,6 +85,8 @@ def make_sink(config: SinkConfig, schema: pl.Schema) -> Sink:
     config.check(schema)
     if isinstance(config, RedshiftSinkConfig):
         return RedshiftSink(config, schema)
+    if isinstance(config, IcebergSinkConfig):
+        return IcebergSink(config, schema)
     if isinstance(config, ConsoleSinkConfig):
         return ObjectsSink(config.as_files())
     if isinstance(config, ObjectsSinkConfig):

@@ -19,7 +19,7 @@ from stream.pipeline.salvage import Salvage
 from stream.pipeline.secrets import is_managed, local_secret
 from stream.sink.objects import SinkConfig
 from stream.sink.partition import SinkMismatch
-from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.tables import TableSinkConfig
 from stream.transform.stage import Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.rename import Rename
 from stream.transform.types import RESERVED, SYSTEM_SCHEMA
@@ -93,12 +93,12 @@ class _Flow:
                 yield self._finding(("state",), "state_inside_sink", f"who reads {sink.url} would read the state as data", hint)
 
     def _same_table(self, index: int, sink: SinkConfig) -> Iterator[Finding]:
-        if not isinstance(sink, RedshiftSinkConfig):
+        if not isinstance(sink, TableSinkConfig):
             return
         for other, before in enumerate(self._pipeline.sinks[:index]):
-            if isinstance(before, RedshiftSinkConfig) and (before.place, before.target) == (sink.place, sink.target):
+            if isinstance(before, TableSinkConfig) and before.unique_table == sink.unique_table:
                 path = ("sinks", index, self._sink_key(index), "table")
-                message = f"the sinks {other} and {index} both load the table {sink.table}, and share its load ledger"
+                message = f"the sinks {other} and {index} both load the table {sink.table}, and would share its account of what is loaded"
                 yield self._finding(path, "same_place", message, "give each sink a table of its own")
 
     def resources(self) -> Resources:

@@ -53,6 +53,8 @@ _FORMS: Final[Mapping[tuple[str, str], tuple[dict[str, Any], ...]]] = {
     ("Validate", "columns"): ({"type": "null"},),
     ("ObjectsSinkConfig", "partition_by"): (_TEXT, _NAMED),
     ("RedshiftSinkConfig", "quiet"): (_TEXT,),
+    ("IcebergSinkConfig", "quiet"): (_TEXT,),
+    ("IcebergSinkConfig", "partition_by"): (_TEXT,),
 }
 """What an option takes besides what its type says."""
 

@@ -24,7 +24,8 @@ def references(pipeline: Pipeline) -> tuple[str, ...]:
     receivers = (pipeline.audit.otlp, pipeline.audit.lineage, pipeline.telemetry)
     names = [name for stage in pipeline.stages for name in stage.secret_names()]
     headers = [name for receiver in receivers if receiver is not None for name in receiver.headers.values()]
-    return tuple(dict.fromkeys([*names, *headers, *pipeline.notify.headers.values()]))
+    catalogs = [name for sink in pipeline.sinks for name in sink.secret_names()]
+    return tuple(dict.fromkeys([*names, *headers, *catalogs, *pipeline.notify.headers.values()]))
 
 
 def is_managed(name: str) -> bool:

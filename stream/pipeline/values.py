@@ -20,9 +20,10 @@ from stream.pipeline import components
 from stream.pipeline.findings import Path, near_miss
 from stream.pipeline.units import format_duration, parse_duration, parse_size
 from stream.pipeline.wording import worded
+from stream.references import secret_reference
 from stream.sink.objects import SinkConfig
 from stream.transform.decode import DecoderConfig
-from stream.transform.stage import StageConfig, secret_reference
+from stream.transform.stage import StageConfig
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html"""

@@ -5,8 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
-from stream.sink.redshift_types import Layout
+from stream.sink.layouts import Layout
+
+
+class Failure(StrEnum):
+    """What to do about a load that failed.
+
+    ``RACE``: the ledger has moved, read it. ``TRANSIENT``: the same again, later. ``SETUP``: no load can work until a person acts.
+    ``DATA``: something is wrong with these units.
+    """
+
+    RACE = "race"
+    TRANSIENT = "transient"
+    SETUP = "setup"
+    DATA = "data"
 
 
 @dataclass(frozen=True, slots=True)

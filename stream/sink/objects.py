@@ -52,6 +52,10 @@ class SinkConfig(BaseModel):
     url: str
     name: str
 
+    def secret_names(self) -> tuple[str, ...]:
+        """References to the secrets that the sink needs."""
+        return ()
+
     def check(self, schema: pl.Schema) -> None:
         """Make sure that rows of ``schema`` (lineage and ``_row`` included) can be written.
 

@@ -5,48 +5,25 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Final, Self
+from typing import ClassVar, Final, Self
 
 import msgspec
 import polars as pl
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stream.batch import LINEAGE, ROW, SEQUENCE
 from stream.contracts import Encoded
-from stream.sink.objects import ObjectsSink, ObjectsSinkConfig, SinkConfig
+from stream.sink.layouts import Layout
+from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
 from stream.sink.partition import SinkMismatch
 from stream.sink.redshift_names import BadName, check_name
-from stream.sink.redshift_types import LINE, Layout, layout_of, staged_column
+from stream.sink.redshift_types import LINE, layout_of, staged_column
+from stream.sink.tables import Duration, Evolve, TableSinkConfig
 
 MAX_ROW_BYTES: Final = 4 * 2**20
 """Largest input row of COPY (Amazon Redshift Developer Guide, COPY)."""
-MAX_UNITS: Final = 1_000
-"""Units in one load: their ledger rows have to fit into a few statements of 100 KB."""
-
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_DURATION: Final = {"type": "string", "pattern": r"^\d{1,6}\s*[smhd]$"}
-_WINDOW: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 _STAGING: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.=-]+)*/?")
 _KEY_TYPES: Final = {pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime, pl.Decimal}
-
-
-def _duration(value: object) -> object:
-    match = re.fullmatch(r"(\d{1,6})\s*([smhd])", value.strip()) if isinstance(value, str) else None
-    if match is not None:
-        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-    if isinstance(value, timedelta):
-        return value
-    msg = f"{value!r} is no duration; write one like 60s, 5m, 12h or 7d"
-    raise ValueError(msg)
-
-
-def _duration_text(value: timedelta) -> str:
-    seconds = round(value.total_seconds())
-    unit = next(name for name, size in reversed(_UNITS.items()) if seconds % size == 0)
-    return f"{seconds // _UNITS[unit]}{unit}"
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_duration_text, return_type=str), WithJsonSchema(_DURATION)]
 
 
 class Write(StrEnum):
@@ -56,14 +33,7 @@ class Write(StrEnum):
     UPSERT = "upsert"
 
 
-class Evolve(StrEnum):
-    """What happens when the pipeline has columns that the table lacks."""
-
-    ADD = "add"
-    HALT = "halt"
-
-
-class RedshiftSinkConfig(SinkConfig):
+class RedshiftSinkConfig(TableSinkConfig):
     """Rows in a table of Amazon Redshift, each exactly once.
 
     Files are staged on S3 like those of any sink; one loader of the fleet copies sealed units into the table, many at a time, in one
@@ -99,9 +69,6 @@ class RedshiftSinkConfig(SinkConfig):
         default={}, description="Types by column: varchar(n), varbyte(n), super (text that is JSON), timestamptz, smallint, ..."
     )
     lineage: bool = Field(default=True, description="Write _shard, _sequence, _subsequence and _arrival; needed for upserts.")
-    units: Annotated[int, Field(ge=1, le=MAX_UNITS)] = Field(default=200, description="Most units in one load.")
-    every: Duration = Field(default=timedelta(seconds=60), description="Between looks for units to load.")
-    quiet: tuple[str, ...] = Field(default=(), max_length=24, description="Times of day, UTC, without loads: `22:00-02:30`.")
     keep_staged: Duration = Field(default=timedelta(days=7), description="How long files stay after their load.")
 
     @field_validator("url")
@@ -124,17 +91,6 @@ class RedshiftSinkConfig(SinkConfig):
         check_name(parts[-1] + LEDGER_SUFFIX)
         return value
 
-    @field_validator("quiet", mode="before")
-    @classmethod
-    def _windows(cls, value: Any) -> Any:
-        given = [value] if isinstance(value, str) else value
-        for each in given if isinstance(given, list | tuple) else ():
-            match = _WINDOW.fullmatch(each) if isinstance(each, str) else None
-            if match is None or match[1] + match[2] == match[3] + match[4]:
-                msg = f"{each!r} is no time of day; write one like 22:00-02:30 (UTC), between quotes"
-                raise ValueError(msg)
-        return given
-
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if (self.cluster is None) == (self.workgroup is None):
@@ -149,9 +105,6 @@ class RedshiftSinkConfig(SinkConfig):
         if self.mode is Write.UPSERT and not self.lineage:
             msg = "an upsert needs the lineage columns: they say which row is the last"
             raise ValueError(msg)
-        if self.every < timedelta(seconds=1):
-            msg = "`every` is at least 1s"
-            raise ValueError(msg)
         return self
 
     @property
@@ -164,6 +117,16 @@ class RedshiftSinkConfig(SinkConfig):
     def place(self) -> tuple[str | None, str | None, str]:
         """The database: cluster, workgroup, name."""
         return self.cluster, self.workgroup, self.database
+
+    @property
+    def unique_table(self) -> tuple[object, ...]:
+        """See ``TableSinkConfig``."""
+        return self.place, self.target
+
+    @property
+    def staged_for(self) -> timedelta:
+        """See ``TableSinkConfig``."""
+        return self.keep_staged
 
     @property
     def ledger(self) -> tuple[str, str]:

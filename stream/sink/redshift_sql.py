@@ -17,10 +17,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from stream.sink.loads import Link, Load
+from stream.sink.layouts import Column, Layout
+from stream.sink.loads import Failure, Link, Load
 from stream.sink.redshift import Evolve, RedshiftSinkConfig, Write
 from stream.sink.redshift_names import check_name, identifier, literal, qualified
-from stream.sink.redshift_types import ORDER, SEQUENCE_BYTES, Column, Layout
+from stream.sink.redshift_types import ORDER, SEQUENCE_BYTES
 
 MAX_STATEMENTS: Final = 40
 """Of one BatchExecuteStatement (Redshift Data API)."""
@@ -161,7 +162,7 @@ def _columns(columns: Sequence[Column], *, staged: bool) -> str:
 
 def _copy(config: RedshiftSinkConfig, layout: Layout, manifest_url: str) -> str:
     role = "default" if config.iam_role == "default" else literal(config.iam_role)
-    nested = " SERIALIZETOJSON" if layout.nested else ""
+    nested = " SERIALIZETOJSON" if any(column.staged == "super" for column in layout.columns) else ""
     return f"COPY {STAGED} FROM {literal(manifest_url)} IAM_ROLE {role} FORMAT AS PARQUET MANIFEST{nested}"
 
 
@@ -293,19 +294,6 @@ def _misfit(column: Column, found: Found, now: str) -> str:
             f"`types: {{{check_name(found.name)}: {base}({found.length})}}`, or widen the table's column"
         )
     return ""
-
-
-class Failure(StrEnum):
-    """What to do about a load that failed.
-
-    ``RACE``: the ledger has moved, read it. ``TRANSIENT``: the same again, later. ``SETUP``: no load can work until a person acts.
-    ``DATA``: something is wrong with these units.
-    """
-
-    RACE = "race"
-    TRANSIENT = "transient"
-    SETUP = "setup"
-    DATA = "data"
 
 
 _TRANSIENT: Final = (

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 from polars.datatypes import DataTypeClass
 
 from stream.batch import SEQUENCE, SUBSEQUENCE
+from stream.sink.layouts import Column, Layout
 from stream.sink.partition import SinkMismatch
 from stream.sink.redshift_names import SYSTEM_COLUMNS, BadName, check_name
 
@@ -30,38 +30,6 @@ _WIDTHS: Final = {"_shard": 128, SEQUENCE: SEQUENCE_BYTES}
 _SIZED: Final = re.compile(r"(varchar|varbyte)\((\d{1,8})\)")
 _INTEGERS: Final = {"smallint": 2, "integer": 4, "bigint": 8}
 _BAD_INSIDE: Final = frozenset({pl.Binary, pl.Duration, pl.Time, pl.Object, pl.Int128, pl.UInt128, pl.Categorical, pl.Enum})
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column. ``staged`` and ``type`` are Redshift types: of what COPY fills, and of the target. ``limit``: bytes, 0 for none.
-
-    ``target`` False: needed while loading only.
-    """
-
-    name: str
-    staged: str
-    type: str
-    limit: int = 0
-    parse: bool = False
-    target: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """All columns of a staged file, in its order."""
-
-    columns: tuple[Column, ...]
-
-    @property
-    def target(self) -> tuple[Column, ...]:
-        """Those that the table has."""
-        return tuple(column for column in self.columns if column.target)
-
-    @property
-    def nested(self) -> bool:
-        """Whether COPY has to serialize nested values."""
-        return any(column.staged == "super" for column in self.columns)
 
 
 def layout_of(schema: Mapping[str, pl.DataType], types: Mapping[str, str]) -> Layout:

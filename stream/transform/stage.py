@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
@@ -59,26 +59,6 @@ class SchemaMismatch(ValueError):
         self.path = path
         self.message = message
         self.hint = hint
-
-
-SECRET_KINDS: Final = ("env", "file", "secrets_manager")
-"""Where a secret may be kept."""
-
-
-def secret_reference(value: Any) -> str:
-    """``{kind: name}``, or its short form ``kind:name``, as ``kind:name``.
-
-    Raises:
-        ValueError: it is no reference; a secret itself never stands in a pipeline file.
-    """
-    if isinstance(value, Mapping) and len(value) == 1:
-        ((kind, name),) = value.items()
-        value = f"{kind}:{name}" if isinstance(name, str) else None
-    kind, _, name = value.partition(":") if isinstance(value, str) else ("", "", "")
-    if kind not in SECRET_KINDS or not name:
-        msg = "a secret is given by reference, such as {env: NAME}, {file: path} or {secrets_manager: name}, never as text"
-        raise ValueError(msg)
-    return str(value)
 
 
 class StageConfig(BaseModel):

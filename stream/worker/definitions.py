@@ -17,7 +17,7 @@ from stream.pipeline.components import make_sink
 from stream.pipeline.digest import canonical_text, pipeline_digest, read_canonical
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
-from stream.pipeline.secrets import SecretReader
+from stream.pipeline.secrets import SecretReader, find_secret
 from stream.transform.engine import compile_chain
 from stream.worker.recipe import Recipe
 
@@ -37,6 +37,10 @@ class Definitions:
         self._clock = clock
         self._managed = managed
         self._recipes: dict[str, Recipe] = {}
+
+    async def secret(self, reference: str) -> str:
+        """What ``reference`` leads to now; raises as ``find_secret`` does."""
+        return (await find_secret(reference, self._env, self._base, self._managed)).decode()
 
     async def record(self, pipeline: Pipeline, fetched: Fetched) -> Recipe:
         """The recipe of ``pipeline``; before this returns, the log holds everything that is needed to run it again.

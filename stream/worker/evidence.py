@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,8 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from stream.audit.objects import Area
 from stream.audit.verify import horizon
 from stream.aws.kinesis import open_kinesis
+from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
 from stream.budget import ByteBudget
 from stream.commit.log import CommitLog
@@ -21,7 +24,8 @@ from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.native import TableCheckpoints
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
-from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.iceberg import METADATA, IcebergSinkConfig
+from stream.sink.tables import TableSinkConfig
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
@@ -29,6 +33,7 @@ from stream.source.until import ReadUntil
 from stream.storage.open import open_store
 from stream.worker.auditing import StoredEvidence, Stores
 from stream.worker.dead_letters import DeadLetters, chain_name
+from stream.worker.iceberg_catalog import CatalogTable, catalog_properties, secrets_of
 from stream.worker.leasing import key_prefix, open_table
 from stream.worker.loadlog import LoadState
 from stream.worker.places import located
@@ -56,9 +61,18 @@ async def chains_of(pipeline: Pipeline, base: Path) -> list[str]:
 
 
 async def open_evidence(
-    pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, *, with_stream: bool, chain: str | None = None
+    pipeline: Pipeline,
+    base: Path,
+    clock: Clock,
+    stack: AsyncExitStack,
+    *,
+    with_stream: bool,
+    chain: str | None = None,
+    with_tables: bool = True,
 ) -> tuple[StoredEvidence, Stores]:
     """The evidence about ``pipeline``, which reads one stream, or about its ``chain``; connections live as long as ``stack``.
+
+    ``with_tables``: ask catalogs which files their tables consist of.
 
     Raises:
         Fatal: the stream was asked for and is missing, or may not be read.
@@ -71,8 +85,14 @@ async def open_evidence(
     log = CommitLog(stores.state, pipeline.application, clock, "audit")
     areas = stores.areas(located(pipeline.state, base), name)
     for config in pipeline.sinks:
-        if isinstance(config, RedshiftSinkConfig):
-            areas[config.name] = replace(areas[config.name], removed=await LoadState(stores.state, config.name, name).removed())
+        if isinstance(config, TableSinkConfig):
+            removed = await LoadState(stores.state, config.name, name).removed()
+            areas[config.name] = replace(areas[config.name], removed=removed)
+        if isinstance(config, IcebergSinkConfig):
+            area = areas[config.name]
+            areas[config.name] = replace(area, foreign=(*area.foreign, area.url_of(METADATA)), shared=True)
+            if with_tables:
+                areas[config.name] = await _of_table(areas[config.name], config, base, session)
     native = pipeline.coordination.native
     checkpoints: Checkpoints = StoredCheckpoints(stores.state)
     if native is not None and name == pipeline.source.kinesis.stream:
@@ -80,6 +100,13 @@ async def open_evidence(
         checkpoints = TableCheckpoints(table, await key_prefix(pipeline, session, clock, stack))
     open_place = partial(open_store, session=session)
     return StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=native is not None), stores
+
+
+async def _of_table(area: Area, config: IcebergSinkConfig, base: Path, session: AwsSession) -> Area:
+    """``area`` with the files that the table consists of; its upkeep may have replaced others that were loaded."""
+    secret = secrets_of(os.environ, base, partial(read_secret, session))
+    table = CatalogTable(config, area.store.url, catalog_properties(config, session, secret))
+    return replace(area, needed=frozenset(map(area.url_of, await table.files())))
 
 
 async def open_source(pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, chain: str) -> tuple[LendingSource, datetime]:

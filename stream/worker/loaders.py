@@ -10,14 +10,20 @@ from stream.aws.redshift_data import Database, open_redshift_data
 from stream.aws.session import AwsSession
 from stream.commit.log import CommitLog
 from stream.contracts import Clock, Emit, ObjectStore
+from stream.errors import DefinitionError
 from stream.lease.loader import LoaderLease, life_for
 from stream.pipeline.model import Pipeline
+from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.sink.redshift_sql import Whose
+from stream.sink.tables import TableSinkConfig
+from stream.worker.accounts import Accounts
 from stream.worker.definitions import Definitions
+from stream.worker.iceberg import IcebergWarehouse
+from stream.worker.iceberg_catalog import CatalogTable, catalog_properties
 from stream.worker.loading import Loader, LoaderParts
 from stream.worker.loadlog import LoadLog, LoadState, recorded_layouts
-from stream.worker.warehouse import RedshiftWarehouse
+from stream.worker.warehouse import RedshiftWarehouse, Warehouse
 
 
 async def open_loaders(
@@ -37,20 +43,29 @@ async def open_loaders(
     worker, clock, emit = who
     loaders = []
     for config in pipeline.sinks:
-        if not isinstance(config, RedshiftSinkConfig):
+        if not isinstance(config, TableSinkConfig):
             continue
-        database = Database(config.database, config.cluster, config.workgroup, config.db_user, config.secret_arn)
-        client = await stack.enter_async_context(open_redshift_data(session, database))
-        whose, state = Whose(pipeline.application, stream), LoadState(log.store, config.name, stream)
-        # Names of objects are derived; a client token is the opposite: it must never be one that the API has seen.
-        warehouse = RedshiftWarehouse(client, config, whose, stores[config.name], clock, f"{worker}/{secrets.token_hex(16)}")
+        state, store, whose = LoadState(log.store, config.name, stream), stores[config.name], Whose(pipeline.application, stream)
+        if isinstance(config, IcebergSinkConfig):
+            properties = catalog_properties(config, session, definitions.secret)
+            accounts = Accounts(log.store, f"{state.root}accounts/")
+            warehouse: Warehouse = IcebergWarehouse(CatalogTable(config, store.url, properties), whose, accounts)
+        elif isinstance(config, RedshiftSinkConfig):
+            database = Database(config.database, config.cluster, config.workgroup, config.db_user, config.secret_arn)
+            client = await stack.enter_async_context(open_redshift_data(session, database))
+            # Names of objects are derived; a client token is the opposite: it must never be one that the API has seen.
+            nonce = f"{worker}/{secrets.token_hex(16)}"
+            warehouse = RedshiftWarehouse(client, config, whose, store, clock, nonce)
+        else:
+            msg = f"there is no loader for {type(config).__qualname__}"
+            raise DefinitionError(msg)
         parts = LoaderParts(
             config=config,
             stream=stream,
             log=LoadLog(log, stream, config.name, recorded_layouts(definitions, config.name)),
             state=state,
             warehouse=warehouse,
-            staging=stores[config.name],
+            staging=store,
             lease=LoaderLease(log.store, f"{state.root}lease.json", worker, clock, life_for(config.every)),
             clock=clock,
             emit=emit,

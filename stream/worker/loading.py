@@ -6,6 +6,7 @@ after anything whose outcome is unknown (a lost reply, a crash, another loader) 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,11 +14,11 @@ from typing import Final
 from stream import events
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import Fatal, Halted, Retryable
-from stream.lease.loader import Hold, LoaderLease
-from stream.sink.loads import Link, Load, choose, is_quiet, remaining
-from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
-from stream.sink.redshift_sql import Failure
-from stream.sink.redshift_types import Layout
+from stream.lease.loader import Hold, LoaderLease, life_for
+from stream.sink.layouts import Layout
+from stream.sink.loads import Failure, Link, Load, choose, is_quiet, remaining
+from stream.sink.redshift import COPY_MANIFESTS
+from stream.sink.tables import TableSinkConfig
 from stream.worker.loadlog import LoadLog, LoadState, Parked
 from stream.worker.warehouse import LoadFailed, Warehouse
 
@@ -26,6 +27,12 @@ SHARDS_SECONDS: Final = 300.0
 
 TIDY_SECONDS: Final = 3600.0
 """Between looks for staged files that are old enough to go."""
+
+KEEP_ACCOUNTS: Final = timedelta(days=7)
+"""How long an account of what is loaded stays after the next one: a table's metadata may be put back by a person."""
+
+LEASE_PAUSE: Final = 1.0
+"""Seconds between looks at a lease that another worker has, where a run waits to end."""
 
 BAD_LOADS: Final = 3
 """Times that a unit on its own has to fail before its shard is parked: what Redshift says in passing may not mean the data."""
@@ -37,7 +44,7 @@ BAD_LOAD_PAUSE: Final = 1.0
 class LoaderParts:
     """The collaborators of one loader. ``staging``: the store at the sink's URL."""
 
-    config: RedshiftSinkConfig
+    config: TableSinkConfig
     stream: str
     log: LoadLog
     state: LoadState
@@ -82,19 +89,48 @@ class Loader:
 
     async def attempt(self) -> bool:
         """One ``step``; whether it went through. What went wrong has been told."""
+        if await self._tried(self.step) is None:
+            return True
+        self._tell_what_may_wait()
+        return False
+
+    async def complete(self) -> bool:
+        """Load what is sealed until nothing is left, for a run that ends; whether nothing is. What went wrong has been told.
+
+        Another worker's lease is waited for as long as it lasts if nobody renews it. Times without loads and parked shards are nobody's
+        fault: what waits for them is not counted. Call it when ``run`` has been cancelled.
+        """
+        parts = self.parts
+        deadline = parts.clock.monotonic() + life_for(parts.config.every).total_seconds()
+        # Shards that began since the last listing count, too.
+        self._forget()
+        while not is_quiet(parts.config.quiet, parts.clock.now()):
+            for work in (self.step, self._look):
+                error = await self._tried(work)
+                if error is not None and not (isinstance(error, LoadFailed) and error.failure is Failure.RACE):
+                    return False
+            if not any(link.files for links in self._loadable().values() for link in links):
+                return True
+            if parts.clock.monotonic() >= deadline:
+                self._emit_failure("transient", "another worker has had the lease all the time, and has not loaded everything")
+                return False
+            await parts.clock.sleep(LEASE_PAUSE)
+        return True
+
+    async def _tried(self, work: Callable[[], Awaitable[None]]) -> Exception | None:
+        """What went wrong, which has been told."""
         try:
-            await self.step()
+            await work()
         except (Retryable, LoadFailed, Halted, Fatal) as error:
             self._forget()
             transient = isinstance(error, Retryable) or (isinstance(error, LoadFailed) and error.failure is not Failure.SETUP)
             self._emit_failure("transient" if transient else "setup", str(error))
+            return error
         except Exception as error:  # noqa: BLE001 - whatever is wrong with loading must not take reading and sealing down
             self._forget()
             self._emit_failure("unexpected", f"{type(error).__name__}: {error}")
-        else:
-            return True
-        self._tell_what_may_wait()
-        return False
+            return error
+        return None
 
     async def finish(self) -> None:
         """Let another worker load at once. Call it when ``run`` has been cancelled."""
@@ -240,15 +276,25 @@ class Loader:
         parts.emit(events.LoadRefused(parts.stream, "", parts.config.name, kind, detail, parts.config.every.total_seconds()))
 
     async def _tidy(self) -> None:
-        """Remove staged files whose load is older than ``keep_staged``, and manifests that a loader left behind."""
+        """Remove staged files whose load is old enough, and manifests that a loader left behind.
+
+        Where the files are the table's own, only note that its upkeep may replace them from now on.
+        """
         parts = self.parts
         now = parts.clock.monotonic()
         # Without a load since, nothing is asked: a query would wake a serverless workgroup that sleeps.
         if not self.tidy or (self.tidied_at is not None and now - self.tidied_at < TIDY_SECONDS):
             return
-        self.tidied_at, self.tidy = now, False
-        cutoff = parts.clock.now() - parts.config.keep_staged
         removed = await parts.state.removed()
+        if parts.config.keeps_files:
+            for shard, last in sorted((await parts.warehouse.positions()).items()):
+                if removed.get(shard, 0) < last:
+                    await parts.state.note_removed(shard, last)
+            await parts.warehouse.positions_before(parts.clock.now() - KEEP_ACCOUNTS)
+            self.tidied_at, self.tidy = now, False
+            return
+        self.tidied_at, self.tidy = now, False
+        cutoff = parts.clock.now() - parts.config.staged_for
         for shard, last in sorted((await parts.warehouse.positions_before(cutoff)).items()):
             await self._remove(shard, removed.get(shard, 0), last)
         async for info in parts.staging.list(COPY_MANIFESTS):

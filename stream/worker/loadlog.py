@@ -13,9 +13,8 @@ from stream.commit.log import CommitLog
 from stream.commit.lookup import shards_of
 from stream.commit.manifest import Kind, Manifest
 from stream.contracts import ObjectStore, Shard
+from stream.sink.layouts import LaidOut, Layout
 from stream.sink.loads import Link, StagedFile, joined
-from stream.sink.redshift import RedshiftSink
-from stream.sink.redshift_types import Layout
 from stream.together import a_few_at_once
 from stream.worker.definitions import Definitions
 
@@ -36,7 +35,7 @@ def recorded_layouts(definitions: Definitions, sink: str) -> Layouts:
     async def layout(digest: str) -> Layout | None:
         if digest not in known:
             recipe = await definitions.recorded(digest)
-            known[digest] = next((each.layout for each in recipe.sinks if isinstance(each, RedshiftSink) and each.name == sink), None)
+            known[digest] = next((each.layout for each in recipe.sinks if isinstance(each, LaidOut) and each.name == sink), None)
         return known[digest]
 
     return layout

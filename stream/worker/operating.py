@@ -29,7 +29,7 @@ from stream.errors import DefinitionError
 from stream.lease.coordinator import Coordinator
 from stream.lease.rows import Lease
 from stream.pipeline.model import Pipeline
-from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.tables import TableSinkConfig
 from stream.source.kinesis import KinesisSource
 from stream.together import a_few_at_once
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
@@ -125,7 +125,7 @@ async def rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, no
         DefinitionError: no unit holds it, the shard has ended, or a sink loads a table, from which nothing is taken back.
         Halted: the shard's log needs a person first.
     """
-    if loaded := [config.name for config in pipeline.sinks if isinstance(config, RedshiftSinkConfig)]:
+    if loaded := [config.name for config in pipeline.sinks if isinstance(config, TableSinkConfig)]:
         msg = f"rows of the sink `{loaded[0]}` are loaded into a table, from which a rewind cannot take them back; nothing was changed"
         raise DefinitionError(msg)
     async with _operation(pipeline, stream, shard_id, base, env) as (parts, shard, head):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +14,13 @@ from stream.errors import DefinitionError, Fatal
 from stream.pipeline.access import needed
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import fetch_resources, is_remote
-from stream.pipeline.secrets import find_secret, references
+from stream.pipeline.secrets import SecretReader, find_secret, references
+from stream.sink.iceberg import IcebergSinkConfig
+from stream.sink.objects import SinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.storage.open import open_store
 from stream.worker.daemon_probes import MADE_BY_DAEMON, daemon_probes
+from stream.worker.iceberg_catalog import CatalogTable, Secret, catalog_properties, secrets_of
 from stream.worker.places import is_there, located, read_object
 from stream.worker.probe import Probe
 from stream.worker.service_probes import consumer_probes, lease_probes, notice_probes, warehouse_probes
@@ -32,6 +35,8 @@ NOT_TRIED: Final[Mapping[str, str]] = {
     "kinesis:RegisterStreamConsumer": "a consumer would be registered",
     "kinesis:SubscribeToShard": "a worker that is subscribed would lose its subscription",
     "sns:Publish": "somebody would be told",
+    "glue:CreateTable": "a table would be made",
+    "glue:UpdateTable": "a table would be changed",
 }
 """Actions of our workers that cannot be tried without doing something, with the reason."""
 
@@ -65,9 +70,16 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
         yield from lease_probes(pipeline.coordination.native, pipeline.application)
     yield from daemon_probes(pipeline)
     for sink in pipeline.sinks:
-        if isinstance(sink, RedshiftSinkConfig):
-            yield from warehouse_probes(sink, session)
+        yield from _table(sink, session, base, secrets_of(env, base, managed))
     yield from notice_probes(pipeline.notify)
+
+
+def _table(sink: SinkConfig, session: AwsSession, base: Path, secret: Secret) -> Iterator[Probe]:
+    if isinstance(sink, RedshiftSinkConfig):
+        yield from warehouse_probes(sink, session)
+    if isinstance(sink, IcebergSinkConfig):
+        table = CatalogTable(sink, located(sink.url, base), catalog_properties(sink, session, secret))
+        yield Probe("warehouse", f"table {sink.table} in the catalog of type {sink.catalog['type']}", table.look)
 
 
 async def _stream(session: AwsSession, name: str) -> str:
@@ -112,7 +124,7 @@ async def _tables(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapp
     return f"{len(found.digests)} read"
 
 
-async def _secret(name: str, env: Mapping[str, str], base: Path, managed: Callable[[str], Awaitable[bytes]]) -> str:
+async def _secret(name: str, env: Mapping[str, str], base: Path, managed: SecretReader) -> str:
     await find_secret(name, env, base, managed)
     return "can be read"
 

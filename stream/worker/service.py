@@ -31,7 +31,9 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader
 from stream.worker.allocators import forget_what_stays, keep_giving_back, prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
+from stream.worker.exporting import ExportTask
 from stream.worker.lineage import open_reporter
+from stream.worker.loading import Loader
 from stream.worker.notifying import open_notifier
 from stream.worker.parts import Bell, to_all, weightiest
 from stream.worker.several import Streams
@@ -88,15 +90,31 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                     await told.finish()
                 for task in aside:
                     task.cancel()
-                await asyncio.gather(*(export.finish() for export in exports), *(loader.finish() for loader in loaders))
+                unloaded = await _finished(exports, loaders, whole=not draining.is_set())
     except ExceptionGroup as group_error:
         raise weightiest(group_error) from group_error
     finally:
         log.flush()
+    _judge(streams, unloaded)
+
+
+async def _finished(exports: Sequence[ExportTask], loaders: Sequence[Loader], *, whole: bool) -> list[str]:
+    """Let exports and loaders do the last of their work; names of the sinks whose rows could not all be loaded.
+
+    ``whole``: the run came to its own end, and leaves nothing for a next one, which may not come before tomorrow.
+    """
+    unloaded = [each.parts.config.name for each in loaders if whole and not await each.complete()]
+    await asyncio.gather(*(export.finish() for export in exports), *(loader.finish() for loader in loaders))
+    return unloaded
+
+
+def _judge(streams: Streams, unloaded: Sequence[str]) -> None:
     if streams.halted:
         raise _standing_still(streams.halted)
     if streams.cut_short:
         raise _cut_short(streams.cut_short)
+    if unloaded:
+        raise _not_loaded(unloaded)
 
 
 def _standing_still(halted: Mapping[str, str]) -> Fatal:
@@ -108,6 +126,11 @@ def _cut_short(streams: Sequence[str]) -> Fatal:
     """Whoever waits for the end of a run takes 0 for an answer: it must mean that nothing is left."""
     names = ", ".join(streams)
     return Fatal(f"a signal ended the run, and it is not known that {names} is read to its end; nothing is lost, run it again to go on")
+
+
+def _not_loaded(sinks: Sequence[str]) -> Fatal:
+    names = ", ".join(sinks)
+    return Fatal(f"everything is read and sealed, and {names} could not be loaded; the log says why, and the next run goes on from there")
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from stream.aws.redshift_data import RedshiftDataClient, Result, Statement
 from stream.contracts import Clock, ObjectStore
 from stream.errors import Retryable, StreamError
 from stream.sink import redshift_sql as sql
-from stream.sink.loads import Load
+from stream.sink.layouts import Layout
+from stream.sink.loads import Failure, Load
 from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
-from stream.sink.redshift_sql import Failure, Found, Step, Whose
-from stream.sink.redshift_types import Layout
+from stream.sink.redshift_sql import Found, Step, Whose
 
 T = TypeVar("T")
 

@@ -11,10 +11,11 @@ from typing import Any
 import polars as pl
 
 from stream.contracts import ObjectStore
-from stream.sink.loads import Link, Load, StagedFile
-from stream.sink.redshift import RedshiftSink, RedshiftSinkConfig
-from stream.sink.redshift_sql import Failure
-from stream.sink.redshift_types import Layout
+from stream.pipeline.components import make_sink
+from stream.sink.layouts import LaidOut, Layout
+from stream.sink.loads import Failure, Link, Load, StagedFile
+from stream.sink.redshift import RedshiftSinkConfig
+from stream.sink.tables import TableSinkConfig
 from stream.worker.warehouse import LoadFailed, Warehouse
 from tests.frames import rows
 
@@ -84,7 +85,7 @@ class Bench:
     """A warehouse and the staging place that it copies from. ``count`` tells the rows in its table."""
 
     warehouse: Warehouse
-    config: RedshiftSinkConfig
+    config: TableSinkConfig
     staging: ObjectStore
     count: Callable[[], Awaitable[int]]
 
@@ -92,7 +93,8 @@ class Bench:
 async def staged(bench: Bench, shard: str, after: int, last: int, count: int) -> Link:
     """A link with one staged file of ``count`` rows, or none for none."""
     frame = rows({"n": list(range(after, after + count)), "word": ['it\'s; "x" ü'] * count}, {"n": pl.Int64(), "word": pl.String()})
-    sink = RedshiftSink(bench.config, frame.schema)
+    sink = make_sink(bench.config, frame.schema)
+    assert isinstance(sink, LaidOut)
     encoded = sink.encode(frame, f"{shard}-{after}-{last}")
     for file in encoded.files:
         await bench.staging.put(file.key, file.body)

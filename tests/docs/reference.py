@@ -17,6 +17,7 @@ from stream.pipeline.components import DECODERS, SINKS, STAGES, make_sink
 from stream.pipeline.schema import json_schema
 from stream.pipeline.trial import plain
 from stream.sink.console import ConsoleSinkConfig
+from stream.sink.iceberg import IcebergSink, IcebergSinkConfig
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.sink.redshift_sql import create_target
@@ -84,6 +85,8 @@ def page(kind: str, name: str, model: type[BaseModel]) -> str:
         parts += ["## Example", *_console_sink(name)]
     elif model is RedshiftSinkConfig:
         parts += ["## Example", *_table_sink(name)]
+    elif model is IcebergSinkConfig:
+        parts += ["## Example", *_iceberg_sink(name)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -186,6 +189,17 @@ def _table_sink(name: str) -> Iterator[str]:
     config = RedshiftSinkConfig.model_validate(options)
     yield "The table that is made for the columns `carrier` and `delay`:"
     yield f"```text\n{create_target(config, config.layout(rows(SINK_ROWS).schema))}\n```"
+
+
+def _iceberg_sink(name: str) -> Iterator[str]:
+    options = {"location": "s3://lake/flights/", "table": "lake.flights", "partition_by": ["day(_arrival)", "carrier"]}
+    yield f"```yaml sink\n{yaml.safe_dump([{name: options}], sort_keys=False)}```"
+    config, frame = IcebergSinkConfig.model_validate(options), rows(SINK_ROWS)
+    columns = config.layout(frame.schema).columns
+    encoded = IcebergSink(config, frame.schema).encode(frame, "shardId-000000000000-0-42")
+    yield "The table's columns, and the files of the unit `shardId-000000000000-0-42`:"
+    lines = [f"{column.name} {column.type}" for column in columns] + [file.key for file in encoded.files]
+    yield "```text\n" + "\n".join(lines) + "\n```"
 
 
 def _console_sink(name: str) -> Iterator[str]:

@@ -33,6 +33,7 @@ stages:
   - mask: {{columns: carrier, method: keyed_hash, key: {{secrets_manager: flights/mask}}}}
 sinks:
   - s3: {{url: "s3://lake/flights/"}}
+  - iceberg: {{location: "s3://lake/table/", table: lake.flights}}
 state: "s3://lake/_stream/"
 memory: {{budget: 64MiB}}
 notify: {{sns: "{topic}"}}
@@ -58,10 +59,11 @@ def aws() -> Iterator[Aws]:
             return client
 
         topic = make("sns").create_topic(Name="halted")["TopicArn"]
+        make("glue").create_database(DatabaseInput={"Name": "lake"})
         make("secretsmanager").create_secret(Name="flights/mask", SecretString="hidden-value")
         kinesis, kinesis_recorder = stack.enter_context(recording(local.kinesis.url, Naming(stream="flights")))
         others, moto_recorder = stack.enter_context(recording(local.moto.url))
-        services = ("S3", "DYNAMODB", "SNS", "STS", "SECRETS_MANAGER")
+        services = ("S3", "DYNAMODB", "SNS", "STS", "SECRETS_MANAGER", "GLUE")
         environment = local.environment() | {"AWS_ENDPOINT_URL_KINESIS": kinesis}
         environment |= {f"AWS_ENDPOINT_URL_{service}": others for service in services}
         table_of(make("dynamodb"), "leases", LEASE_KEY)

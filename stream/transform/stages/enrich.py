@@ -10,7 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from stream.transform.stage import Example, secret_reference
+from stream.references import secret_reference
+from stream.transform.stage import Example
 from stream.transform.stages.lookup import Lookup
 
 SQLITE, POSTGRESQL, REDSHIFT = "sqlite:", "postgresql:", "redshift:"

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Final, Self
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
+from stream.references import secret_reference
 from stream.transform import hiding
-from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig, secret_reference
+from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import require
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.sink.layouts import Column, Layout
 from stream.sink.loads import Link, Load, StagedFile, choose, is_quiet, joined, remaining
-from stream.sink.redshift_types import Column, Layout
 
 ONE, OTHER = (Layout((Column(name, "bigint", "bigint"),)) for name in ("a", "b"))
 

@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 
 from stream.sink import redshift_sql as sql
-from stream.sink.loads import Link, Load, StagedFile
+from stream.sink.loads import Failure, Link, Load, StagedFile
 from stream.sink.redshift_names import BadName
-from stream.sink.redshift_sql import Failure, Found, Step, Whose
+from stream.sink.redshift_sql import Found, Step, Whose
 from stream.sink.redshift_types import layout_of
 from tests.contract.warehouse import config
 

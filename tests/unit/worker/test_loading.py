@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stream import events
 from stream.errors import Retryable
 from stream.lease.loader import Hold, LoaderLease, life_for
-from stream.sink.redshift_sql import Failure
+from stream.sink.loads import Failure
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
@@ -444,3 +444,86 @@ def test_the_loop_goes_on_until_it_is_cancelled():
         return rounds
 
     assert asyncio.run(run()) == [60.0, 60.0, 60.0]
+
+
+def test_a_run_that_ends_loads_what_is_left_and_looks_until_nothing_is():
+    async def run():
+        rig = await Rig.open()
+        loader = rig.loader()
+        assert await loader.attempt()
+        await rig.sealed.unit(0, 1, 20)
+        assert await loader.complete()
+        rig.assert_exactly_once()
+        await rig.sealed.unit(0, 21, 20)
+        await rig.sealed.unit(1, 1, 20)
+        assert await loader.complete()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_a_run_that_ends_waits_for_a_lease_that_a_dead_worker_has():
+    async def run():
+        rig = await Rig.open()
+        dead = rig.loader("dead")
+        assert await dead.attempt()
+        await rig.sealed.unit(0, 1, 20)
+        begun = rig.sealed.clock.now()
+        assert await rig.loader("living").complete()
+        assert rig.sealed.clock.now() - begun <= LIFE + timedelta(seconds=2)
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_a_run_that_ends_leaves_it_to_a_living_loader_and_says_so_if_that_one_does_nothing():
+    async def run():
+        rig = await Rig.open()
+        other, own = rig.loader("other"), rig.loader("own")
+        await rig.sealed.unit(0, 1, 20)
+        assert await other.attempt()
+        await rig.sealed.unit(0, 21, 20)
+        slept = rig.sealed.clock.sleep
+
+        async def meanwhile(seconds):
+            await slept(seconds)
+            await other.parts.lease.take()
+
+        rig.sealed.clock.sleep = meanwhile
+        assert not await own.complete()
+        assert "another worker has had the lease all the time" in rig.told(events.LoadRefused)[-1].detail
+
+        async def loads(seconds):
+            await slept(seconds)
+            await other.attempt()
+
+        rig.sealed.clock.sleep = loads
+        assert await own.complete()
+        rig.assert_exactly_once()
+
+    asyncio.run(run())
+
+
+def test_a_run_that_ends_has_not_loaded_what_cannot_be_loaded():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 20)
+
+        def refuse(load):
+            raise LoadFailed("permission denied for relation events", Failure.SETUP)
+
+        rig.warehouse.before = refuse
+        assert not await rig.loader().complete()
+        assert rig.told(events.LoadRefused)[-1].kind == "setup"
+
+    asyncio.run(run())
+
+
+def test_a_run_that_ends_in_a_time_without_loads_leaves_what_waits():
+    async def run():
+        rig = await Rig.open(options='      quiet: ["00:00-23:59"]')
+        await rig.sealed.unit(0, 1, 20)
+        assert await rig.loader().complete()
+        assert rig.warehouse.loads == []
+
+    asyncio.run(run())

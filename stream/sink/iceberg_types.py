@@ -1,0 +1,96 @@
+"""Columns on their way to an Apache Iceberg table: the type they have in files, and the one of the table.
+
+Types are written as Iceberg's metadata has them (Iceberg table spec, "Appendix C: JSON serialization"): words, or objects for what is
+nested. The numbers of nested fields stand for nothing; a catalog gives its own when it makes a table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import count
+from typing import Any, Final
+
+import polars as pl
+from polars.datatypes import DataTypeClass
+
+from stream.sink.layouts import Column, Layout
+from stream.sink.partition import SinkMismatch
+
+_FILED: Final[dict[DataTypeClass, pl.DataType]] = {
+    **dict.fromkeys((pl.Int8, pl.Int16, pl.UInt8, pl.UInt16), pl.Int32()),
+    pl.UInt32: pl.Int64(),
+    pl.UInt64: pl.Decimal(20, 0),
+    **dict.fromkeys((pl.Categorical, pl.Enum, pl.Null), pl.String()),
+}
+"""Iceberg has integers of four and eight bytes, with a sign."""
+
+_PLAIN: Final[dict[DataTypeClass, str]] = {
+    pl.Boolean: "boolean",
+    pl.Int32: "int",
+    pl.Int64: "long",
+    pl.Float32: "float",
+    pl.Float64: "double",
+    pl.String: "string",
+    pl.Binary: "binary",
+    pl.Date: "date",
+}
+
+
+def filed(dtype: pl.DataType) -> pl.DataType:
+    """The type in which a column of ``dtype`` stands in a file; the same where there is nothing to change."""
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct([pl.Field(field.name, filed(_instance(field.dtype))) for field in dtype.fields])
+    if isinstance(dtype, pl.List | pl.Array):
+        return pl.List(filed(_instance(dtype.inner)))
+    if isinstance(dtype, pl.Datetime):
+        return pl.Datetime("ns" if dtype.time_unit == "ns" else "us", "UTC" if dtype.time_zone else None)
+    return _FILED.get(dtype.base_type(), dtype)
+
+
+def layout_of(schema: dict[str, pl.DataType]) -> Layout:
+    """The layout of files with ``schema``, whose types are as ``filed`` gives them.
+
+    Raises:
+        SinkMismatch: a name or type has no place in Iceberg.
+    """
+    seen: dict[str, str] = {}
+    columns = []
+    for name, dtype in schema.items():
+        if not name or "." in name:
+            message = f"the column name {name!r} has no place in Iceberg, where a dot leads to a field inside"
+            raise SinkMismatch((), message, "rename it in a stage")
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            message = f"the columns '{other}' and '{name}' are one column to Athena, Glue and Spark, which do not tell case"
+            raise SinkMismatch((), message, "rename one of them in a stage")
+        kind = _type(name, dtype, count(1))
+        text = kind if isinstance(kind, str) else json.dumps(kind, separators=(",", ":"))
+        columns.append(Column(name, text, text))
+    return Layout(tuple(columns))
+
+
+def _type(name: str, dtype: pl.DataType, numbers: Iterator[int]) -> str | dict[str, Any]:
+    if isinstance(dtype, pl.Struct):
+        fields = [
+            {"id": next(numbers), "name": each.name, "required": False, "type": _type(name, _instance(each.dtype), numbers)}
+            for each in dtype.fields
+        ]
+        return {"type": "struct", "fields": fields}
+    if isinstance(dtype, pl.List):
+        inner = _type(name, _instance(dtype.inner), numbers)
+        return {"type": "list", "element-id": next(numbers), "element": inner, "element-required": False}
+    if isinstance(dtype, pl.Datetime) and dtype.time_unit != "ns":
+        return "timestamptz" if dtype.time_zone else "timestamp"
+    if isinstance(dtype, pl.Decimal) and dtype.precision is not None:
+        return f"decimal({dtype.precision}, {dtype.scale})"
+    plain = _PLAIN.get(dtype.base_type())
+    if plain is None:
+        hint = "cast it to timestamp in a stage" if isinstance(dtype, pl.Datetime) else "cast it to text or int64 in a stage"
+        raise SinkMismatch((), f"column '{name}' has or holds the type {dtype}, which Iceberg does not have", hint)
+    return plain
+
+
+def _instance(dtype: Any) -> pl.DataType:
+    found: pl.DataType = dtype() if isinstance(dtype, type) else dtype
+    return found

@@ -1,0 +1,40 @@
+"""What the columns of staged files look like, and those of the table that is to have their rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. ``staged`` and ``type`` are types of the warehouse: of the column in the file, and in the table.
+
+    ``limit``: bytes of a value, 0 for none. ``parse``: text that the table has as values. ``target`` False: needed while loading only.
+    """
+
+    name: str
+    staged: str
+    type: str
+    limit: int = 0
+    parse: bool = False
+    target: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All columns of a staged file, in its order."""
+
+    columns: tuple[Column, ...]
+
+    @property
+    def target(self) -> tuple[Column, ...]:
+        """Those that the table has."""
+        return tuple(column for column in self.columns if column.target)
+
+
+@runtime_checkable
+class LaidOut(Protocol):
+    """A sink whose files are for a table."""
+
+    layout: Layout

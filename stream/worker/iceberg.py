@@ -1,0 +1,186 @@
+"""An Iceberg table as the loader sees it: what is loaded, make it fit, commit these files.
+
+The table itself names the account of what is loaded: in a property, changed in the same commit that adds the files. A commit
+replaces the table's metadata by compare-and-swap, so of two loaders that know the same state one commits and the other is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from stream.errors import Retryable
+from stream.sink.iceberg import PartitionField, Transform
+from stream.sink.layouts import Layout
+from stream.sink.loads import Failure, Load
+from stream.sink.redshift_sql import Whose
+from stream.sink.tables import Evolve
+from stream.worker.accounts import Accounts
+from stream.worker.iceberg_catalog import CatalogTable, as_iceberg
+from stream.worker.warehouse import LoadFailed
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.schema import Schema
+    from pyiceberg.table import Table
+
+LOADED: Final = "kst.loaded."
+"""What the name of the property begins with that names the account; application and stream follow."""
+
+MAX_NAME: Final = 255
+"""Characters of a parameter's name in Glue, which keeps a table's properties as parameters (Glue API reference, "Table")."""
+
+NEW_TABLE: Final = {
+    "format-version": "2",
+    "commit.manifest-merge.enabled": "true",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "100",
+}
+"""Properties of a table made here, unless the sink names others: metadata of a table that is committed to every minute must stay small."""
+
+NO_RETRY: Final = {"commit.retry.num-retries": "0"}
+"""PyIceberg would answer a conflict by adding the same files to the new state, where another loader may have added them just now."""
+
+
+class IcebergWarehouse:
+    """``worker.warehouse.Warehouse`` over a catalog."""
+
+    def __init__(self, table: CatalogTable, whose: Whose, accounts: Accounts) -> None:
+        self._catalog = table
+        self._config = table.config
+        self._whose = {"kst.application": whose.application, "kst.stream": whose.stream}
+        name = f"{LOADED}{whose.application}/{whose.stream}"
+        self._property = name if len(name) <= MAX_NAME else f"{LOADED}{hashlib.sha256(name.encode()).hexdigest()}"
+        self._accounts = accounts
+
+    async def positions(self) -> dict[str, int]:
+        """See ``Warehouse``; what has no table is not loaded."""
+        table = await self._catalog.ask(self._catalog.found)
+        return await self._accounts.read(self._account(table))
+
+    async def positions_before(self, cutoff: datetime) -> dict[str, int]:
+        """See ``Warehouse``; the files are the table, so nothing that is loaded may go. Accounts from before then may."""
+        table = await self._catalog.ask(self._catalog.found)
+        await self._accounts.tidy(self._account(table), cutoff)
+        return {}
+
+    async def fit(self, layout: Layout) -> None:
+        """See ``Warehouse``: the table is made, or columns that it lacks are added, as the sink says."""
+        await self._catalog.ask(lambda catalog: self._fit(catalog, layout))
+
+    async def load(self, load: Load) -> None:
+        """See ``Warehouse``."""
+        table = await self._catalog.ask(self._catalog.found)
+        if table is None:
+            msg = f"{self._config.table} is gone"
+            raise Retryable(msg)
+        after = await self._accounts.read(self._account(table))
+        for link in load.links:
+            if after.get(link.shard, 0) != link.after:
+                msg = f"{link.shard} is loaded up to {after.get(link.shard, 0)}, not up to {link.after}: another loader was here"
+                raise LoadFailed(msg, Failure.RACE)
+            after[link.shard] = link.last
+        account = await self._accounts.write(after)
+        await self._catalog.ask(lambda _: self._commit(table, load, account))
+
+    def _account(self, table: Table | None) -> str:
+        return "" if table is None else table.properties.get(self._property, "")
+
+    def _fit(self, catalog: Catalog, layout: Layout) -> None:
+        from pyiceberg.exceptions import ValidationError
+
+        wanted = schema_of(layout)
+        table = self._catalog.found(catalog) or self._made(catalog, wanted)
+        self._check_partitions(table)
+        there = {field.name: field for field in table.schema().fields}
+        missing = [column.name for column in layout.columns if column.name not in there]
+        if missing and self._config.evolve is Evolve.HALT:
+            msg = f"{self._config.table} lacks the columns {', '.join(missing)}; add them, or write `evolve: add`"
+            raise LoadFailed(msg, Failure.SETUP)
+        if needed := [field.name for field in table.schema().fields if field.required]:
+            msg = f"{self._config.table} requires values in the columns {', '.join(needed)}, which files do not promise; make them optional"
+            raise LoadFailed(msg, Failure.SETUP)
+        try:
+            with table.update_schema() as update:
+                update.union_by_name(wanted)
+        except (ValidationError, ValueError, TypeError) as error:
+            msg = f"{self._config.table} cannot take these columns: {error}. Cast them in a stage, or load another table."
+            raise LoadFailed(msg, Failure.SETUP) from error
+
+    def _made(self, catalog: Catalog, wanted: Schema) -> Table:
+        from pyiceberg.catalog import Catalog as Names
+        from pyiceberg.exceptions import TableAlreadyExistsError
+
+        config = self._config
+        if not config.create:
+            msg = f"there is no table {config.table}; create it, or write `create: true`"
+            raise LoadFailed(msg, Failure.SETUP)
+        namespace = Names.namespace_from(config.table)
+        if not catalog.namespace_exists(namespace):
+            catalog.create_namespace(namespace)
+        properties = NEW_TABLE | config.properties
+        try:
+            table = catalog.create_table(config.table, wanted, location=self._catalog.root.rstrip("/"), properties=properties)
+        except TableAlreadyExistsError as error:
+            msg = f"{config.table} was made by somebody else just now"
+            raise Retryable(msg) from error
+        if config.fields:
+            with table.update_spec() as update:
+                for field in config.fields:
+                    update.add_field(field.column, field.transform.value, field.name)
+        return table.refresh()
+
+    def _check_partitions(self, table: Table) -> None:
+        """Files have one value of each of the sink's fields; the table may be partitioned by these, and by no other."""
+        schema = table.schema()
+        for field in table.spec().fields:
+            column, transform = schema.find_column_name(field.source_id), str(field.transform)
+            if transform in set(Transform) and PartitionField(Transform(transform), str(column)) in self._config.fields:
+                continue
+            wanted = column if transform == Transform.IDENTITY else f"{transform}({column})"
+            msg = f"{self._config.table} is partitioned by {wanted}, and files of this sink are not; add it to `partition_by`"
+            raise LoadFailed(msg, Failure.SETUP)
+
+    def _commit(self, table: Table, load: Load, account: str) -> None:
+        """Add the files to ``table``, if it still is what it was when the account was read."""
+        files = [self._file(table, as_iceberg(file.url), file.rows, file.size) for file in load.files]
+        told = self._whose | {"kst.units": str(sum(link.links for link in load.links))}
+        table.metadata = table.metadata.model_copy(update={"properties": table.properties | NO_RETRY})
+        with table.transaction() as change:
+            if change.table_metadata.name_mapping() is None:
+                # The files carry no numbers of fields: their columns are found by name.
+                change.set_properties({"schema.name-mapping.default": table.schema().name_mapping.model_dump_json()})
+            change.set_properties({self._property: account})
+            with change.update_snapshot(snapshot_properties=told).merge_append() as append:
+                for file in files:
+                    append.append_data_file(file)
+
+    def _file(self, table: Table, url: str, rows: int, size: int) -> DataFile:
+        from pyiceberg.io.pyarrow import parquet_file_to_data_file
+
+        try:
+            found = parquet_file_to_data_file(table.io, table.metadata, url)
+        except FileNotFoundError as error:
+            msg = f"{url} is missing"
+            raise LoadFailed(msg, Failure.DATA) from error
+        except (ValueError, TypeError) as error:
+            msg = f"{url} does not fit {self._config.table}: {error}"
+            raise LoadFailed(msg, Failure.DATA) from error
+        if (found.record_count, found.file_size_in_bytes) != (rows, size):
+            msg = f"{url} holds {found.record_count} rows in {found.file_size_in_bytes} bytes, the manifest says {rows} in {size}"
+            raise LoadFailed(msg, Failure.DATA)
+        return found
+
+
+def schema_of(layout: Layout) -> Schema:
+    """The table's columns for files of ``layout``, all of them optional. Needs the extra ``iceberg``."""
+    from pyiceberg.schema import Schema, assign_fresh_schema_ids
+
+    fields = [
+        {"id": number, "name": column.name, "required": False, "type": json.loads(column.type) if column.type[0] == "{" else column.type}
+        for number, column in enumerate(layout.columns, 1)
+    ]
+    return assign_fresh_schema_ids(Schema.model_validate({"type": "struct", "fields": fields}))

@@ -1,0 +1,453 @@
+"""The Iceberg warehouse over a catalog in SQLite and files in a directory: what PyIceberg makes is what any engine reads."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyiceberg.catalog import load_catalog
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitStateUnknownException, ForbiddenError
+
+from stream.batch import ROW
+from stream.errors import Retryable
+from stream.pipeline.components import make_sink
+from stream.sink.iceberg import IcebergSinkConfig
+from stream.sink.loads import Failure, Link, StagedFile
+from stream.sink.redshift_sql import Whose
+from stream.storage.directory import DirectoryStore
+from stream.storage.memory import MemoryStore
+from stream.worker.accounts import Accounts
+from stream.worker.iceberg import LOADED, IcebergWarehouse
+from stream.worker.iceberg_catalog import CatalogTable
+from stream.worker.warehouse import LoadFailed
+from tests.contract import warehouse as contract
+from tests.contract.warehouse import Bench, failure, load_of
+from tests.frames import rows
+
+SHARED = [each for each in contract.BEHAVIOURS if each is not contract.knows_what_was_loaded_by_when]
+
+
+class Place:
+    """A catalog and the folder of one table."""
+
+    def __init__(self, folder, **options):
+        self.catalog = {"type": "sql", "uri": f"sqlite:///{folder}/catalog.db", "warehouse": f"file://{folder}/warehouse"}
+        self.url = f"file://{folder}/table/"
+        self.store = DirectoryStore(folder / "table", fsync=False, url=self.url)
+        self.options = options
+        self.state = MemoryStore(url="memory:state")
+        self.opened = []
+
+    def config(self, **options):
+        given = {"location": self.url, "table": "lake.events", "catalog": self.catalog, **self.options, **options}
+        return IcebergSinkConfig.model_validate(given)
+
+    def bench(self, **options):
+        config = self.config(**options)
+        return Bench(self.table(config), config, self.store, self.count)
+
+    def table(self, config=None, stream="events"):
+        async def properties():
+            return self.catalog
+
+        table = CatalogTable(config or self.config(), self.url, properties)
+        return IcebergWarehouse(table, Whose("flights", stream), Accounts(self.state, f"loads/{stream}/accounts/"))
+
+    def read(self):
+        catalog = load_catalog("default", **self.catalog)
+        try:
+            return catalog.load_table("lake.events")
+        finally:
+            self.opened.append(catalog)
+
+    def frame(self):
+        return pl.from_arrow(self.read().scan().to_arrow())
+
+    async def count(self):
+        return self.frame().height if self.read_or_none() else 0
+
+    def read_or_none(self):
+        catalog = load_catalog("default", **self.catalog)
+        self.opened.append(catalog)
+        return catalog.load_table("lake.events") if catalog.table_exists("lake.events") else None
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+def link_of(bench, frame, after=0, last=10, shard="a"):
+    """A unit's link, its files where the sink puts them."""
+    sink = make_sink(bench.config, frame.schema)
+    encoded = sink.encode(frame, f"{shard}-{after}-{last}")
+    for file in encoded.files:
+        asyncio.run(bench.staging.put(file.key, file.body))
+    files = tuple(StagedFile(f"{bench.staging.url}{file.key}", len(file.body), file.rows) for file in encoded.files)
+    return Link(shard, after, last, files, sink.layout, "2026-01-01T00:00:00+00:00")
+
+
+def load(bench, *links):
+    async def run():
+        loaded = load_of(*links)
+        await bench.warehouse.fit(loaded.layout)
+        await bench.warehouse.load(loaded)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("behaviour", SHARED, ids=lambda each: each.__name__)
+def test_it_keeps_the_promises_of_a_warehouse(place, behaviour):
+    asyncio.run(behaviour(place.bench()))
+
+
+def test_files_are_the_tables_own_so_nothing_may_go(place):
+    bench = place.bench()
+    load(bench, link_of(bench, rows({"n": [1]})))
+    assert asyncio.run(bench.warehouse.positions_before(datetime(2100, 1, 1, tzinfo=UTC))) == {}
+    assert place.frame().height == 1
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(place, monkeypatch):
+    bench = place.bench()
+    link = link_of(bench, rows({"n": [1, 2, 3]}))
+    asyncio.run(bench.warehouse.fit(link.layout))
+    commit = SqlCatalog.commit_table
+
+    def lost(*given, **more):
+        commit(*given, **more)
+        raise CommitStateUnknownException("the connection was cut")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqlCatalog, "commit_table", lost)
+        with pytest.raises(Retryable, match="the connection was cut"):
+            asyncio.run(bench.warehouse.load(load_of(link)))
+    assert asyncio.run(bench.warehouse.positions()) == {"a": 10}
+    assert asyncio.run(failure(bench, load_of(link))) is Failure.RACE
+    assert place.frame().height == 3
+
+
+def test_of_two_loaders_that_know_the_same_state_one_commits(place, monkeypatch):
+    """The second has read the table before the first commits; PyIceberg itself would add the files again."""
+    one, two = place.bench(), place.bench()
+    link = link_of(one, rows({"n": [1, 2, 3]}))
+    asyncio.run(one.warehouse.fit(link.layout))
+    commit, first = SqlCatalog.commit_table, []
+
+    def overtaken(self, *given, **more):
+        if not first:
+            first.append(True)
+            asyncio.run(two.warehouse.load(load_of(link)))
+        return commit(self, *given, **more)
+
+    monkeypatch.setattr(SqlCatalog, "commit_table", overtaken)
+    with pytest.raises(Retryable, match="CommitFailedException"):
+        asyncio.run(one.warehouse.load(load_of(link)))
+    assert place.frame().height == 3
+    assert len(place.read().snapshots()) == 1
+
+
+def test_another_writers_commit_in_between_costs_an_attempt_and_its_rows_stay(place, monkeypatch):
+    bench = place.bench(lineage=False)
+    load(bench, link_of(bench, rows({"n": [1]}), 0, 10))
+    commit, first = SqlCatalog.commit_table, []
+
+    def overtaken(self, *given, **more):
+        if not first:
+            first.append(True)
+            place.read().append(pa.table({"n": pa.array([100], pa.int64())}))
+        return commit(self, *given, **more)
+
+    link = link_of(bench, rows({"n": [2]}), 10, 20)
+    with monkeypatch.context() as patched:
+        patched.setattr(SqlCatalog, "commit_table", overtaken)
+        with pytest.raises(Retryable):
+            asyncio.run(bench.warehouse.load(load_of(link)))
+    asyncio.run(bench.warehouse.load(load_of(link)))
+    assert sorted(place.frame()["n"]) == [1, 2, 100]
+
+
+def test_streams_and_applications_have_accounts_of_their_own_in_one_table(place):
+    bench = place.bench()
+    link = link_of(bench, rows({"n": [1]}))
+    load(bench, link)
+    other = place.table(stream="clicks")
+    assert asyncio.run(other.positions()) == {}
+    asyncio.run(other.load(load_of(link_of(bench, rows({"n": [2]}), 0, 5))))
+    assert asyncio.run(other.positions()) == {"a": 5}
+    assert asyncio.run(bench.warehouse.positions()) == {"a": 10}
+
+
+def test_a_table_that_was_dropped_is_loaded_from_the_beginning(place):
+    bench = place.bench()
+    link = link_of(bench, rows({"n": [1, 2]}))
+    load(bench, link)
+    place.read().catalog.drop_table("lake.events")
+    assert asyncio.run(bench.warehouse.positions()) == {}
+    load(bench, link)
+    assert place.frame().height == 2
+
+
+# --- columns ---------------------------------------------------------------------------------------------------------------------
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+EVERYTHING = {
+    "tiny": ([1, None], pl.Int8()),
+    "wide": ([2**32 - 1, None], pl.UInt32()),
+    "huge": ([2**64 - 1, None], pl.UInt64()),
+    "long": ([-(2**63), None], pl.Int64()),
+    "real": ([0.5, None], pl.Float32()),
+    "double": ([float("inf"), None], pl.Float64()),
+    "flag": ([True, None], pl.Boolean()),
+    "text": (["ü\0\n", None], pl.String()),
+    "kind": (["x", None], pl.Categorical()),
+    "bytes": ([b"\xff\0", None], pl.Binary()),
+    "day": ([date(1, 1, 1), None], pl.Date()),
+    "money": ([Decimal("-12345678901234567890.123"), None], pl.Decimal(38, 3)),
+    "at": ([NOON + timedelta(milliseconds=1), None], pl.Datetime("ms", "Europe/Berlin")),
+    "wall": ([NOON.replace(tzinfo=None, microsecond=1), None], pl.Datetime("us")),
+    "tags": ([["a", None], None], pl.List(pl.String)),
+    "pairs": ([[{"k": 1, "v": [1, 2]}], None], pl.List(pl.Struct({"k": pl.UInt8, "v": pl.List(pl.Int16)}))),
+    "place": ([{"lat": 1.5, "name": {"de": "Köln"}}, None], pl.Struct({"lat": pl.Float64, "name": pl.Struct({"de": pl.String})})),
+    "fixed": ([[1, 2], None], pl.Array(pl.Int64, 2)),
+    "nothing": ([None, None], pl.Null()),
+}
+
+
+def everything():
+    return rows({name: values for name, (values, _) in EVERYTHING.items()}, {name: dtype for name, (_, dtype) in EVERYTHING.items()})
+
+
+def test_values_of_all_types_come_back(place):
+    bench = place.bench()
+    load(bench, link_of(bench, everything()))
+    found = place.frame()
+    for name, (values, _) in EVERYTHING.items():
+        # PyIceberg 0.12 itself reads a list of structs that is missing as an empty one.
+        assert found[name].to_list() == ([values[0], []] if name == "pairs" else values), name
+    types = {field.name: str(field.field_type) for field in place.read().schema().fields}
+    assert (types["huge"], types["at"], types["wall"], types["tiny"]) == ("decimal(20, 0)", "timestamptz", "timestamp", "int")
+    assert types["_sequence"] == "string"
+
+
+def test_polars_own_reader_finds_the_same_rows(place, monkeypatch):
+    monkeypatch.setenv("POLARS_ICEBERG_PLANNER", "pyiceberg")
+    bench = place.bench()
+    load(bench, link_of(bench, everything()))
+    found = pl.scan_iceberg(place.read(), reader_override="native").collect()
+    for name, (values, _) in EVERYTHING.items():
+        assert found[name].to_list() == values, name
+
+
+def test_new_columns_are_added_and_older_rows_have_none_of_them(place):
+    bench = place.bench(lineage=False)
+    load(bench, link_of(bench, rows({"n": [1]}), 0, 10))
+    load(bench, link_of(bench, rows({"n": [2], "more": ["x"]}), 10, 20))
+    load(bench, link_of(bench, rows({"more": ["y"]}), 20, 30))
+    assert sorted(place.frame().select("n", "more").iter_rows(), key=str) == [(1, None), (2, "x"), (None, "y")]
+
+
+def test_columns_are_not_added_where_they_must_not_be(place):
+    bench = place.bench()
+    load(bench, link_of(bench, rows({"n": [1]})))
+    strict = place.bench(evolve="halt")
+    with pytest.raises(LoadFailed, match="lacks the columns more; add them, or write `evolve: add`"):
+        load(strict, link_of(strict, rows({"n": [2], "more": ["x"]}), 10, 20))
+
+
+def test_a_type_that_the_table_cannot_take_stops_all_loads_and_says_so(place):
+    bench = place.bench()
+    load(bench, link_of(bench, rows({"n": [1]})))
+    with pytest.raises(LoadFailed, match="cannot take these columns") as caught:
+        load(bench, link_of(bench, rows({"n": ["text"]}), 10, 20))
+    assert caught.value.failure is Failure.SETUP
+
+
+def test_a_wider_type_is_taken_and_a_narrower_one_fits(place):
+    bench = place.bench(lineage=False)
+    load(bench, link_of(bench, rows({"n": [1]}, {"n": pl.Int32()}), 0, 10))
+    load(bench, link_of(bench, rows({"n": [2**40]}, {"n": pl.Int64()}), 10, 20))
+    load(bench, link_of(bench, rows({"n": [3]}, {"n": pl.Int32()}), 20, 30))
+    assert sorted(place.frame()["n"]) == [1, 3, 2**40]
+
+
+def test_a_table_is_not_made_where_it_must_not_be(place):
+    bench = place.bench(create=False)
+    with pytest.raises(LoadFailed, match=r"there is no table lake\.events; create it") as caught:
+        load(bench, link_of(bench, rows({"n": [1]})))
+    assert caught.value.failure is Failure.SETUP
+
+
+# --- partitions ------------------------------------------------------------------------------------------------------------------
+
+
+def moments():
+    times = [datetime(2026, 1, 1, 23, 59, 59, 999999, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC), datetime(1969, 12, 31, 23, tzinfo=UTC)]
+    columns = {"at": [*times, None, None], "origin": ["JFK", None, "a/b=c%", "", "JFK"], "n": [1, 2, 3, 4, 5]}
+    return rows(columns, {"at": pl.Datetime("us", "UTC"), "origin": pl.String(), "n": pl.Int64()})
+
+
+@pytest.mark.parametrize("fields", [["year(at)"], ["month(at)"], ["day(at)"], ["hour(at)"], ["day(at)", "origin"], ["origin"], ["n"]])
+def test_each_file_has_one_partition_and_engines_prune_by_it(place, fields):
+    bench = place.bench(partition_by=fields)
+    link = link_of(bench, moments())
+    load(bench, link)
+    assert sorted(place.frame()["n"]) == [1, 2, 3, 4, 5]
+    table = place.read()
+    assert [field.name for field in table.spec().fields] == [field.name for field in bench.config.fields]
+    files = {row["file_path"]: row["partition"] for row in table.inspect.files().to_pylist()}
+    assert len(files) == len(link.files) == len({str(partition) for partition in files.values()})
+    if "origin" in fields:
+        wanted = [task.file.file_path for task in table.scan(row_filter="origin == 'a/b=c%'").plan_files()]
+        assert len(wanted) == 1
+        assert table.scan(row_filter="origin == 'a/b=c%'").to_arrow()["n"].to_pylist() == [3]
+
+
+def test_a_table_with_a_partition_that_files_do_not_have_is_refused(place):
+    bench = place.bench()
+    load(bench, link_of(bench, moments()))
+    with place.read().update_spec() as update:
+        update.add_field("at", "day", "at_day")
+    with pytest.raises(LoadFailed, match=r"is partitioned by day\(at\), and files of this sink are not") as caught:
+        load(bench, link_of(bench, moments(), 10, 20))
+    assert caught.value.failure is Failure.SETUP
+    # Once the sink splits its files, what was staged before is refused on its own, and nothing else is.
+    split = place.bench(partition_by=["day(at)", "origin"])
+    load(split, link_of(split, moments(), 10, 20))
+    assert place.frame().height == 10
+
+
+def test_files_of_several_days_are_a_matter_of_this_unit_alone(place):
+    split, whole = place.bench(partition_by=["day(at)"]), place.bench()
+    load(split, link_of(split, moments(), 0, 10))
+    assert asyncio.run(failure(split, load_of(link_of(whole, moments(), 10, 20)))) is Failure.DATA
+    assert place.frame().height == 5
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_may_not_be_done_needs_a_person_and_what_may_pass_does_not(place, monkeypatch):
+    bench = place.bench()
+    link = link_of(bench, rows({"n": [1]}))
+    load(bench, link)
+    for error, wanted in ((ForbiddenError("no"), LoadFailed), (OSError("connection reset"), Retryable)):
+
+        def refuses(*_given, error=error, **_more):
+            raise error
+
+        with monkeypatch.context() as patched:
+            patched.setattr(SqlCatalog, "load_table", refuses)
+            with pytest.raises(wanted, match=str(error)) as caught:
+                asyncio.run(bench.warehouse.positions())
+        assert not isinstance(caught.value, LoadFailed) or caught.value.failure is Failure.SETUP
+
+
+def test_an_account_that_is_missing_or_changed_stops_all_loads(place):
+    bench = place.bench()
+    load(bench, link_of(bench, rows({"n": [1]})))
+    (name,) = [value for key, value in place.read().properties.items() if key == f"{LOADED}flights/events"]
+    key = f"loads/events/accounts/{name}.json"
+    body = asyncio.run(place.state.get(key)).body
+    for change, words in ((b'{"a":"5"}', "was changed"), (None, "is missing")):
+        asyncio.run(place.state.delete(key) if change is None else place.state.put(key, change))
+        with pytest.raises(LoadFailed, match=words) as caught:
+            asyncio.run(bench.warehouse.positions())
+        assert caught.value.failure is Failure.SETUP
+    asyncio.run(place.state.put(key, body))
+    assert asyncio.run(bench.warehouse.positions()) == {"a": 10}
+
+
+def test_accounts_of_long_ago_go_and_the_one_that_holds_stays(place):
+    bench = place.bench()
+    for number in range(3):
+        load(bench, link_of(bench, rows({"n": [number]}), 10 * number, 10 * number + 10))
+    assert len(place.state._objects) == 3
+    asyncio.run(bench.warehouse.positions_before(datetime(2000, 1, 1, tzinfo=UTC)))
+    assert len(place.state._objects) == 3
+    asyncio.run(bench.warehouse.positions_before(datetime(2100, 1, 1, tzinfo=UTC)))
+    assert len(place.state._objects) == 1
+    assert asyncio.run(bench.warehouse.positions()) == {"a": 30}
+
+
+def test_long_names_have_an_account_too(place):
+    async def properties():
+        return place.catalog
+
+    warehouses = [
+        IcebergWarehouse(CatalogTable(place.config(), place.url, properties), Whose("a" * 128, stream * 128), Accounts(place.state, stream))
+        for stream in "bc"
+    ]
+    link = link_of(place.bench(), rows({"n": [1]}))
+    asyncio.run(warehouses[0].fit(link.layout))
+    asyncio.run(warehouses[0].load(load_of(link)))
+    assert [asyncio.run(each.positions()) for each in warehouses] == [{"a": 10}, {}]
+    assert max(map(len, place.read().properties)) <= 255
+
+
+def test_columns_that_require_values_are_refused(place):
+    from pyiceberg.schema import Schema
+    from pyiceberg.types import LongType, NestedField
+
+    catalog = place.table()
+    assert asyncio.run(catalog.positions()) == {}
+    made = load_catalog("default", **place.catalog)
+    made.create_namespace("lake")
+    made.create_table("lake.events", Schema(NestedField(1, "n", LongType(), required=True)))
+    bench = place.bench(lineage=False)
+    with pytest.raises(LoadFailed, match="requires values in the columns n"):
+        load(bench, link_of(bench, rows({"n": [1]})))
+    made.close()
+
+
+@settings(max_examples=12)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3), st.sampled_from(["fine", "lost", "refused"])), max_size=8))
+def test_whatever_becomes_of_commits_each_row_is_there_once(tmp_path_factory, steps):
+    """A loader that follows the account: what it says is loaded is loaded, and nothing else."""
+    place = Place(tmp_path_factory.mktemp("table"))
+    bench = place.bench()
+    expected = 0
+    commit = SqlCatalog.commit_table
+    asyncio.run(bench.warehouse.fit(link_of(bench, rows({"n": [0]})).layout))
+    for shard, count, fate in steps:
+
+        def fated(*given, fate=fate, **more):
+            if fate == "refused":
+                raise OSError("connection refused")
+            answer = commit(*given, **more)
+            if fate == "lost":
+                raise OSError("connection reset")
+            return answer
+
+        after = asyncio.run(bench.warehouse.positions()).get(shard, 0)
+        link = link_of(bench, rows({"n": list(range(count + 1))}), after, after + 10, shard)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(SqlCatalog, "commit_table", fated)
+            try:
+                asyncio.run(bench.warehouse.load(load_of(link)))
+            except Retryable:
+                assert fate != "fine"
+        moved = asyncio.run(bench.warehouse.positions()).get(shard, 0) != after
+        assert moved == (fate != "refused")
+        expected += (count + 1) * moved
+    assert asyncio.run(place.count()) == expected
+
+
+def test_the_catalog_holds_one_table(place):
+    bench = place.bench()
+    load(bench, link_of(bench, rows({"n": [1]})))
+    with closing(sqlite3.connect(place.catalog["uri"].removeprefix("sqlite:///"))) as connection:
+        assert connection.execute("SELECT count(*) FROM iceberg_tables").fetchall() == [(1,)]
+
+
+def test_rows_have_their_number_in_no_file(place):
+    bench = place.bench()
+    load(bench, link_of(bench, rows({"n": [1]})))
+    assert ROW not in place.frame().columns

@@ -1,0 +1,142 @@
+"""The Iceberg warehouse over the Glue catalog and S3 of moto, by the real clients, and what these ask for."""
+
+import asyncio
+from collections import defaultdict
+from pathlib import Path
+
+import boto3
+import botocore.client
+import pytest
+from pyiceberg.catalog import load_catalog
+
+from stream.aws.session import AwsSession
+from stream.local.start import LocalAws
+from stream.pipeline.access import needed
+from stream.pipeline.lint import check_content
+from stream.sink.iceberg import IcebergSinkConfig
+from stream.sink.redshift_sql import Whose
+from stream.storage.memory import MemoryStore
+from stream.storage.open import open_store
+from stream.worker.accounts import Accounts
+from stream.worker.iceberg import IcebergWarehouse
+from stream.worker.iceberg_catalog import CatalogTable, catalog_properties
+from stream.worker.warehouse import LoadFailed
+from tests.contract import warehouse as contract
+from tests.contract.warehouse import Bench, load_of, staged
+
+SHARED = [each for each in contract.BEHAVIOURS if each is not contract.knows_what_was_loaded_by_when]
+PIPELINE = b"""\
+application: flights
+source:
+  kinesis: {stream: events}
+  schema: {n: int64}
+sinks:
+  - iceberg: {location: "s3://lake/events/", table: lake.events}
+state: "s3://lake/_stream/"
+"""
+
+
+@pytest.fixture(scope="module")
+def local():
+    with LocalAws() as running:
+        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+        client = boto3.client("s3", endpoint_url=running.moto.url, **keys)
+        client.create_bucket(Bucket="lake")
+        client.close()
+        glue = boto3.client("glue", endpoint_url=running.moto.url, **keys)
+        glue.create_database(DatabaseInput={"Name": "lake"})
+        glue.close()
+        yield running.environment()
+
+
+@pytest.fixture
+def aws(local, monkeypatch):
+    for name, value in local.items():
+        monkeypatch.setenv(name, value)
+
+
+async def no_secret(reference):
+    raise AssertionError(reference)
+
+
+def bench_of(table, database="lake"):
+    config = IcebergSinkConfig.model_validate({"location": f"s3://lake/{table}/", "table": f"{database}.{table}"})
+    session = AwsSession()
+    properties = catalog_properties(config, session, no_secret)
+
+    async def count():
+        catalog = load_catalog("reader", **await properties())
+        return catalog.load_table(config.table).scan().to_arrow().num_rows if catalog.table_exists(config.table) else 0
+
+    table = CatalogTable(config, config.url, properties)
+    warehouse = IcebergWarehouse(table, Whose("flights", "events"), Accounts(MemoryStore(url="memory:state"), "accounts/"))
+    return Bench(warehouse, config, open_store(config.url, session), count)
+
+
+@pytest.mark.parametrize("behaviour", SHARED, ids=lambda each: each.__name__)
+def test_it_keeps_the_promises_of_a_warehouse(aws, behaviour):
+    asyncio.run(behaviour(bench_of(behaviour.__name__)))
+
+
+def test_what_is_asked_of_glue_is_what_the_policy_allows(aws, monkeypatch):
+    asked = defaultdict(set)
+    call = botocore.client.BaseClient._make_api_call
+
+    def noted(self, operation, given):
+        asked[self.meta.service_model.endpoint_prefix].add(operation)
+        return call(self, operation, given)
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", noted)
+
+    async def run():
+        bench = bench_of("asked")
+        assert await bench.warehouse._catalog.look() == "allowed; the table is not there yet"
+        first, second = load_of(await staged(bench, "a", 0, 10, 1)), load_of(await staged(bench, "a", 10, 20, 1))
+        await bench.warehouse.fit(first.layout)
+        await bench.warehouse.load(first)
+        await bench.warehouse.load(second)
+        assert len(await bench.warehouse._catalog.files()) == 2
+
+    asyncio.run(run())
+    found = check_content(PIPELINE, "pipeline.yaml", Path(), {})
+    (allowed,) = [each for each in needed(found.pipeline) if each.service == "glue"]
+    assert {f"glue:{operation}" for operation in asked["glue"]} == set(allowed.actions)
+    assert allowed.resources == tuple(f"arn:aws:glue:*:*:{name}" for name in ("catalog", "database/lake", "table/lake/events"))
+
+
+def test_a_database_that_is_missing_is_made_or_its_denial_told(aws, monkeypatch):
+    call = botocore.client.BaseClient._make_api_call
+
+    def denied(self, operation, given):
+        if operation == "CreateDatabase":
+            answer = {"Error": {"Code": "AccessDeniedException", "Message": "not authorized to perform: glue:CreateDatabase"}}
+            raise botocore.exceptions.ClientError(answer, operation)
+        return call(self, operation, given)
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", denied)
+
+    async def run():
+        bench = bench_of("events", database="nobody")
+        link = await staged(bench, "a", 0, 10, 1)
+        with pytest.raises(LoadFailed, match="glue:CreateDatabase"):
+            await bench.warehouse.fit(link.layout)
+
+    asyncio.run(run())
+
+
+def test_keys_that_changed_are_used_and_a_catalog_is_not_opened_for_those_that_have_not(aws, monkeypatch):
+    bench = bench_of("renewed")
+    opened, keys = [], iter(["first", "first", "second"])
+
+    async def properties():
+        return {"type": "glue", "client.region": "us-east-1", "client.access-key-id": next(keys), "client.secret-access-key": "test"}
+
+    def noted(**given):
+        opened.append(given["client.access-key-id"])
+        return load_catalog(**given)
+
+    monkeypatch.setattr("pyiceberg.catalog.load_catalog", noted)
+    table = CatalogTable(bench.config, bench.config.url, properties)
+    for _ in range(3):
+        assert asyncio.run(table.files()) == []
+    assert opened == ["first", "second"]

@@ -1,0 +1,144 @@
+"""A pipeline with an Iceberg table, from its objects to the rows that another reader finds, and what commands say of it."""
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+
+import polars as pl
+import pytest
+from pyiceberg.catalog import load_catalog
+from pyiceberg.catalog.sql import SqlCatalog
+from typer.testing import CliRunner
+
+from stream import events
+from stream.cli.loads import _open
+from stream.cli.main import app
+from stream.worker.backfill import in_namespace
+from tests.replays import Place, row
+
+SINK = """
+  - iceberg:
+      location: "file:./table"
+      table: lake.events
+      catalog: {{type: sql, uri: "sqlite:///{folder}/catalog.db", warehouse: "file://{folder}/warehouse"}}
+      partition_by: [{fields}]
+"""
+
+
+class Lake(Place):
+    fields = "day(_arrival), kind"
+
+    def text(self, **changes):
+        text = super().text(**changes)
+        sink = SINK.format(folder=self.folder, fields=self.fields)
+        return text.replace('\n  - s3: {url: "file:./lake", partition_by: [kind]}\n', sink)
+
+    def catalog(self):
+        return load_catalog("default", type="sql", uri=f"sqlite:///{self.folder}/catalog.db", warehouse=f"file://{self.folder}/warehouse")
+
+    def table(self):
+        catalog = self.catalog()
+        try:
+            return pl.from_arrow(catalog.load_table("lake.events").scan().to_arrow())
+        finally:
+            catalog.close()
+
+    def asked(self, *command):
+        return CliRunner().invoke(app, [*command[:-1], str(self.file()), *([command[-1]] if command[-1] else [])])
+
+
+@pytest.fixture
+def lake(tmp_path, monkeypatch):
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    return Lake(tmp_path, {"rows": 50})
+
+
+def numbers_of(frame):
+    return frame["id"].sort().to_list()
+
+
+def test_a_run_that_ends_has_loaded_what_it_sealed_and_the_next_adds_what_is_new(lake):
+    lake.lines("a.json", range(300))
+    assert lake.run().code == 0
+    found = lake.table()
+    assert numbers_of(found) == list(range(300))
+    assert found.sort("id").select("id", "kind", "value").to_dicts() == [row(number) for number in range(300)]
+    lake.lines("b.json", range(300, 500))
+    assert lake.run().code == 0
+    assert numbers_of(lake.table()) == list(range(500))
+    assert lake.proof() == []
+
+
+def test_a_catalog_that_is_down_costs_the_exit_code_and_no_row(lake, monkeypatch):
+    lake.lines("a.json", range(120))
+
+    def down(*_given, **_more):
+        raise OSError("connection refused")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqlCatalog, "commit_table", down)
+        heard = []
+        end = lake.run(listeners=(heard.append,))
+    assert end.code == 1
+    assert "everything is read and sealed, and iceberg could not be loaded" in end.error
+    refused = [event for event in heard if isinstance(event, events.LoadRefused)]
+    assert refused
+    assert "lake.events: OSError: connection refused" in refused[-1].detail
+    assert lake.run().code == 0
+    assert numbers_of(lake.table()) == list(range(120))
+
+
+def test_commands_know_the_table(lake):
+    lake.lines("a.json", range(60))
+    assert lake.run().code == 0
+    listed = lake.asked("loads", "ls", "--json")
+    assert listed.exit_code == 0, listed.output
+    (sink,) = json.loads(listed.stdout)
+    assert (sink["sink"], {row["units_waiting"] for row in sink["shards"]}) == ("iceberg", {0})
+    sequence = lake.table()["_sequence"][0]
+    traced = CliRunner().invoke(app, ["trace", str(lake.file()), sequence])
+    assert traced.exit_code == 0, traced.output
+    assert "table/data/_arrival_day=" in traced.output.replace("\n", "")
+    looked = lake.asked("doctor", "")
+    assert "table lake.events in the catalog of type sql" in looked.output
+    assert "the table has" in looked.output
+
+
+async def noted(lake):
+    """A loader notes, hourly and at its first look, what is loaded."""
+    async with AsyncExitStack() as stack:
+        (loader,) = await _open(lake.pipeline(), lake.folder, None, stack)
+        assert await loader.attempt()
+        await loader.finish()
+
+
+def test_upkeep_of_the_table_may_replace_files_that_are_loaded(lake):
+    """A file that is missing is a loss as long as the table consists of it, and none once compaction has taken its rows elsewhere."""
+    lake.fields = "kind"  # what PyIceberg can write without a further package
+    lake.lines("a.json", range(60))
+    assert lake.run().code == 0
+    asyncio.run(noted(lake))
+    gone = min((lake.folder / "table" / "data").rglob("*.parquet"))
+    body = gone.read_bytes()
+    gone.unlink()
+    (finding,) = lake.proof()
+    assert finding.object.endswith(gone.name)
+    gone.write_bytes(body)
+    catalog = lake.catalog()
+    table = catalog.load_table("lake.events")
+    table.overwrite(table.scan().to_arrow())
+    catalog.close()
+    gone.unlink()
+    assert lake.proof() == []
+    assert numbers_of(lake.table()) == list(range(60))
+
+
+def test_a_backfill_set_apart_loads_a_table_of_its_own(lake):
+    lake.lines("a.json", range(60))
+    assert lake.run().code == 0
+    assert lake.run(pipeline=in_namespace(lake.pipeline(), "try-2")).code == 0
+    catalog = lake.catalog()
+    apart = pl.from_arrow(catalog.load_table("lake.events_try_2").scan().to_arrow())
+    catalog.close()
+    assert numbers_of(apart) == numbers_of(lake.table()) == list(range(60))
