@@ -13,6 +13,7 @@ from stream.batch import RAW_SCHEMA, Batch, SeqRange
 from stream.commit.committer import Committer, Head, RenderedUnit
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Kind, Manifest, State, digest
+from stream.commit.rewind import history, rewind_link
 from stream.contracts import Checkpoint, Page, Shard, Start, StartKind
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.lint import check_content
@@ -114,6 +115,7 @@ class Sealed:
     recipe: object = None
     places: dict[str, object] = field(default_factory=dict)
     """Stores by URL, of sinks that have moved."""
+    generations: dict[str, int] = field(default_factory=dict)
 
     def move(self, place: str) -> None:
         """From now on the sink writes to ``place``."""
@@ -144,14 +146,15 @@ class Sealed:
         return Committer(self.log, self.stores.targets, StoredCheckpoints(self.stores.state), self.clock, lambda event: None, "worker-1")
 
     async def unit(self, shard: int, first: int, count: int, payload=None) -> Manifest:
-        """Commit one more unit of ``shard``; its records join the stream."""
+        """Commit one more unit of ``shard``; its records join the stream, where they are not in it."""
         name = shard_id(shard)
-        where = Shard("events", name)
+        where = self._shard(name)
         if name not in self.heads:
             genesis = await self.log.open_chain(where, START)
             self.heads[name] = Head(0, digest(genesis.body))
         frame = records(shard, first, count, payload)
-        self.source.frames[name] = pl.concat([self.source.frames.get(name, frame.clear()), frame])
+        there = self.source.frames.get(name, frame.clear())
+        self.source.frames[name] = pl.concat([there, frame.join(there, on="_sequence", how="anti", maintain_order="left")])
         head = self.heads[name]
         span = SeqRange(head.position, int(frame["_sequence"][-1]))
         batch = Batch(frame, int(frame["_data"].bin.size().sum()))
@@ -188,7 +191,20 @@ class Sealed:
 
     async def end(self, shard: int, children=()) -> None:
         name = shard_id(shard)
-        self.heads[name] = await self.committer.end(Shard("events", name), self.heads[name], tuple(children))
+        self.heads[name] = await self.committer.end(self._shard(name), self.heads[name], tuple(children))
+
+    async def rewind(self, shard: int, n: int) -> None:
+        """Go back behind record ``n``, which a unit ends with; 0: to the beginning."""
+        name, target = shard_id(shard), sequence(shard, n) if n else 0
+        where = self._shard(name)
+        link = rewind_link(self.log, await history(self.log, where), self.heads[name], target, "", self.clock.now().isoformat())
+        entry = await self.committer.commit(where, RenderedUnit(link, ()), None)
+        self.generations[name] = where.generation + 1
+        genesis = await self.log.open_chain(self._shard(name), START, target, digest(entry.body))
+        self.heads[name] = Head(target, digest(genesis.body))
+
+    def _shard(self, name: str) -> Shard:
+        return Shard("events", name, generation=self.generations.get(name, 0))
 
     def copy(self) -> Sealed:
         """The same application over copies of its stores, which must be in memory."""
@@ -197,7 +213,8 @@ class Sealed:
         inner = PrefixedStore(root, f"{self.pipeline.application}/")
         targets = {"s3": lake, "rejects": PrefixedStore(inner, "rejects/"), "ledger": PrefixedStore(inner, "ledger/v1/")}
         clock, source = StillClock(self.clock.time), StreamOfRecords(dict(self.source.frames))
-        return Sealed(self.pipeline, Stores(inner, targets), root, clock, source, dict(self.heads), self.recipe)
+        stores, generations = Stores(inner, targets), dict(self.generations)
+        return Sealed(self.pipeline, stores, root, clock, source, dict(self.heads), self.recipe, generations=generations)
 
     def evidence(self, *, source: bool = True) -> StoredEvidence:
         oldest = NOON - timedelta(hours=1) if source else None

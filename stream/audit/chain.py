@@ -268,6 +268,19 @@ def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | 
     return bad(f"the checkpoint (position {shown}, unit behind {stored.unit_after}) is {where} the end of the sealed chain, {head}")
 
 
+def check_passed(log: ShardLog, chain: Followed, stored: StoredCheckpoint | None) -> list[Finding]:
+    """Compare a hint from before the chain was read, which has moved on since: it spoke of the start or of a link that the chain has."""
+    if chain.rewind is not None or stored is None:
+        return []
+    links = (*chain.units, *([chain.end] if chain.end is not None else ()))
+    if not stored.problem and (stored.position == chain.start or any(_agrees(stored, link) for link in links)):
+        return []
+    why = f"the checkpoint (position {stored.position}, unit behind {stored.unit_after}) is at the end of no unit of the sealed chain"
+    return [
+        Finding(log.shard, Check.CHECKPOINT, Verdict.FAILED, stored.problem or why, *(links[-1].bounds if links else (str(ORIGIN), "")))
+    ]
+
+
 def _ended_elsewhere(chain: Followed, stored: StoredCheckpoint | None) -> bool:
     """Whether another application read the shard to its end: then the end is in its own checkpoint, and ours stays where it was."""
     if chain.end is None or chain.end.trigger != "foreign" or (stored is not None and stored.problem):

@@ -25,7 +25,7 @@ from stream.audit.packing import Compression, Request, compressed, split
 from stream.audit.shape import Shape
 from stream.audit.spans import gap_requests, requests
 from stream.batch import ORIGIN
-from stream.contracts import Clock, Emit, ObjectStore
+from stream.contracts import Clock, Emit, ObjectStore, Shard
 from stream.errors import Halted
 
 FIRST_WAIT: Final = 1.0
@@ -105,13 +105,14 @@ class Units(Protocol):
 
 
 class Cursor(msgspec.Struct, frozen=True):
-    """How far one shard is exported, and what became of what was sent. ``position`` is decimal text."""
+    """How far one shard is exported, and what became of what was sent. ``position``, in the chain of ``generation``, is decimal text."""
 
     position: str = str(ORIGIN)
     ended: bool = False
     accepted: int = 0
     rejected: int = 0
     parked: int = 0
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,21 +276,22 @@ class Exporter:
         """
         if cursor.ended:
             return None
-        found = await self._units.read(shard, int(cursor.position))
+        found = await self._units.read(Shard(self._stream, shard, generation=cursor.generation).chain, int(cursor.position))
         if found is None:
             self._waiting.pop(shard, None)
             return None
         link, segment, urls = found
-        if link.last is None:
+        if link.target is not None:
+            after = msgspec.structs.replace(cursor, position=str(link.target), generation=cursor.generation + 1)
+        elif link.last is None:
             after = msgspec.structs.replace(cursor, ended=True)
             self._waiting.pop(shard, None)
         else:
             self._waiting[shard] = datetime.fromisoformat(link.sealed_at)
             self.tell_lag()
             tally = await self.export(link, segment, urls)
-            after = Cursor(
-                str(link.last), False, cursor.accepted + tally.accepted, cursor.rejected + tally.rejected, cursor.parked + tally.parked
-            )
+            sent = Tally(cursor.accepted, cursor.rejected, cursor.parked) + tally
+            after = Cursor(str(link.last), False, sent.accepted, sent.rejected, sent.parked, cursor.generation)
             self._emit(events.SpansExported(self._stream, shard, tally.accepted, tally.rejected, tally.parked))
         await self._store.put(_key(self._stream, shard), msgspec.json.encode(after))
         return after

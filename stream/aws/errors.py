@@ -85,6 +85,8 @@ _KINDS: Final[dict[str, Kind]] = {
             "RequestTimeout",
             "RequestTimeoutException",
             "ResourceInUseException",
+            "TransactionConflictException",
+            "ReplicatedWriteConflictException",
             "ExpiredToken",
             "ExpiredTokenException",
             EXPIRED_ITERATOR,

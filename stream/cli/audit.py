@@ -116,15 +116,15 @@ def export(
 ) -> None:
     """Send the spans of sealed units to a collector, again or for the first time; ids and bytes are the same every time.
 
-    The worker's cursors stay where they are. Exit code 0: sent; 2: it could not be done.
+    Those of redrives and backfills too. The worker's cursors stay where they are. Exit code 0: sent; 2: it could not be done.
     """
     bounds = _sequence(after, "--from"), None if last is None else _sequence(last, "--to")
 
     async def run(pipeline: Pipeline) -> tuple[int, int]:
         sent = []
-        for one in chosen(pipeline, stream):
+        for one, chain in await _chains(pipeline, stream, file.parent):
             async with AsyncExitStack() as stack:
-                exporter, units, shards = await open_export(one, endpoint, file.parent, os.environ, stack, _tell)
+                exporter, units, shards = await open_export(one, chain, endpoint, file.parent, os.environ, stack, _tell)
                 sent.append(await export_range(exporter, units, [shard] if shard else shards, *bounds))
         return sum(units for units, _ in sent), sum(items for _, items in sent)
 

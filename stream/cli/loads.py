@@ -21,6 +21,7 @@ from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
 from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
+from stream.worker.evidence import chains_of
 from stream.worker.loaders import open_loaders
 from stream.worker.loading import Loader, Standing, standing
 
@@ -41,19 +42,22 @@ def ls(file: File, sink: SinkName = None, json: AsJson = False) -> None:
     Exit code 0: nothing is parked; 1: some shard is; 2: it could not be known.
     """
 
-    async def run(pipeline: Pipeline) -> list[tuple[str, str, list[Standing]]]:
+    async def run(pipeline: Pipeline) -> list[tuple[str, str, str, list[Standing]]]:
         async with AsyncExitStack() as stack:
-            loaders = await _open(pipeline, file.parent, sink, stack)
-            return [(each.parts.config.name, await each.parts.lease.holder(), await standing(each.parts)) for each in loaders]
+            loaders = [each.parts for each in await _open(pipeline, file.parent, sink, stack)]
+            return [(each.config.name, each.stream, await each.lease.holder(), await standing(each)) for each in loaders]
 
     found = carry_out(file, run)
     if json:
-        document = [{"sink": name, "loader": holder, "shards": [_plain(row) for row in rows]} for name, holder, rows in found]
+        document = [
+            {"sink": name, "stream": stream, "loader": holder, "shards": [_plain(row) for row in rows]}
+            for name, stream, holder, rows in found
+        ]
         sys.stdout.write(json_text.dumps(document, indent=2) + "\n")
     else:
-        for name, holder, rows in found:
-            _show(name, holder, rows)
-    raise typer.Exit(EXIT_WAITING if any(row.parked for _, _, rows in found for row in rows) else 0)
+        for name, stream, holder, rows in found:
+            _show(f"{name}, {stream}", holder, rows)
+    raise typer.Exit(EXIT_WAITING if any(row.parked for *_, rows in found for row in rows) else 0)
 
 
 @app.command()
@@ -92,8 +96,8 @@ async def _open(pipeline: Pipeline, base: Path, sink: str | None, stack: AsyncEx
     definitions = Definitions(stores.state, base, os.environ, clock)
     who = ("loads", clock, lambda _: None)
     chosen: list[Loader] = []
-    for stream in pipeline.source.kinesis.names:
-        loaders = await open_loaders(pipeline, stream, session, log, stores.targets, definitions, who, stack)
+    for chain in [chain for one in pipeline.each() for chain in await chains_of(one, base)]:
+        loaders = await open_loaders(pipeline, chain, session, log, stores.targets, definitions, who, stack)
         chosen += [loader for loader in loaders if sink in {None, loader.parts.config.name}]
     if not chosen:
         msg = "the pipeline loads no table" if sink is None else f"the pipeline loads no table by a sink called {sink!r}"

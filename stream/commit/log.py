@@ -91,12 +91,15 @@ class CommitLog:
             raise Halted(msg)
         return entry
 
+    async def begins(self, stream: str, name: str) -> int:
+        """Behind which sequence number the chain ``name`` begins: behind a rewind where that went back to."""
+        shard = _shard(stream, name)
+        genesis = await self.genesis(shard) if shard.generation else None
+        return ORIGIN if genesis is None else int(genesis.manifest.after)
+
     async def chain(self, stream: str, name: str) -> AsyncIterator[Entry]:
         """Every link of the chain ``name`` behind its genesis, as they follow; stops at an intent or where no unit has begun."""
-        shard_id, generation = shard_of_chain(name)
-        shard = Shard(stream, shard_id, generation=generation)
-        genesis = await self.genesis(shard) if generation else None
-        after = ORIGIN if genesis is None else int(genesis.manifest.after)
+        shard, after = _shard(stream, name), await self.begins(stream, name)
         while (entry := await self.read(shard, after)) is not None:
             yield entry
             if not entry.manifest.sealed or entry.manifest.last is None:
@@ -115,3 +118,9 @@ class CommitLog:
     async def _read(self, key: str) -> Entry | None:
         stored = await self.store.get(key)
         return None if stored is None else Entry(decode(stored.body, key), stored.body, stored.etag)
+
+
+def _shard(stream: str, name: str) -> Shard:
+    """The shard whose chain is called ``name``."""
+    shard_id, generation = shard_of_chain(name)
+    return Shard(stream, shard_id, generation=generation)

@@ -35,7 +35,6 @@ STEALS: Final = 8
 TENURE: Final = 6.0
 """Failover times that a lease stays where it is once it has moved: each move costs the work in hand."""
 
-
 TOGETHER: Final = 1 / 20
 """Part of a renewal interval that a renewal may come late by, so that several are made each time the loop wakes up."""
 
@@ -196,6 +195,12 @@ class Coordinator:
             group.create_task(self._looking())
             group.create_task(self._syncing())
             group.create_task(self._following())
+
+    async def keep(self) -> None:
+        """Renew what is held, and nothing else, until cancelled: for who has taken a lease for the time of one operation."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._renewing())
+            group.create_task(self._expiring())
 
     async def look(self) -> None:
         """Scan the table, take what the rules or the leader give to this worker, and notice what is gone."""

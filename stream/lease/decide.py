@@ -75,13 +75,12 @@ Order: TypeAlias = Callable[[Sequence[Seen]], list[Seen]]
 
 
 def observe(before: Mapping[str, Seen], rows: Iterable[Lease], now: float) -> dict[str, Seen]:
-    """What is known after a scan at ``now``: an unowned row that is new counts as infinitely old, an owned one as fresh."""
+    """What is known after a scan at ``now``: the counter of an unowned row that is new has never moved, that of an owned one just now."""
     seen: dict[str, Seen] = {}
     for lease in rows:
         known = before.get(lease.key)
         if known is None:
-            fresh = now if lease.owner is not None else -math.inf
-            seen[lease.key] = Seen(lease, fresh, fresh)
+            seen[lease.key] = Seen(lease, now if lease.owner is not None else -math.inf, now)
             continue
         changed = known.changed if known.lease.counter == lease.counter else now
         since = known.since if known.lease.owner == lease.owner else now
@@ -142,8 +141,9 @@ def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> 
     load = {worker: sum(map(_weight, leases.values())) for worker, leases in held.items()}
     ranks = sorted((weight, worker) for worker, weight in load.items())
     for row in sorted(free, key=lambda row: (-_weight(row), row.lease.key)):
-        overdue = now - row.changed > VERY_OLD * rules.failover and row.changed != -math.inf
-        worker = me if overdue else ranks[0][1]
+        # The least loaded may have all the leases that it takes, or be unable to work on this one.
+        free_since = row.since if row.changed == -math.inf else row.changed
+        worker = me if now - free_since > VERY_OLD * rules.failover else ranks[0][1]
         held[worker][row.lease.key] = row
         _shift(ranks, load, worker, _weight(row))
         if worker == me:

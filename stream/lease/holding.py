@@ -19,13 +19,14 @@ from stream.lease.table import LeaseTable
 class Held:
     """One lease. It may be used until ``until``, monotonic seconds, counted from before the last write of it was sent.
 
-    ``wanted``: since when it has to be handed to another worker, None while it has not.
+    ``wanted``: since when it has to be handed to another worker, None while it has not. ``seen_bytes`` came since ``counted``.
     """
 
     stream: str
     lease: Lease
     until: float
     renewed: float
+    counted: float
     wanted: float | None = None
     seen_bytes: int = 0
     rate: float | None = None
@@ -46,7 +47,7 @@ class Holdings:
 
     def add(self, stream: str, lease: Lease, asked: float) -> None:
         """A lease was taken by a write that was sent at ``asked``."""
-        self.held[lease.key] = Held(stream, lease, asked + self._settings.failover, asked)
+        self.held[lease.key] = Held(stream, lease, asked + self._settings.failover, asked, asked)
         self._changed()
 
     def drop(self, key: str, why: str) -> None:
@@ -100,7 +101,9 @@ class Holdings:
             async with held.lock:
                 if self.held.get(key) is held:
                     asked = self._clock.monotonic()
-                    after = await self._table.checkpoint(held.lease, checkpoint, progress, held.until)
+                    # Where checkpoints come so often that no renewal is ever due, nobody else would hear of the traffic.
+                    rate = self._rate(held, asked) if asked >= held.counted + self._settings.renew_every else None
+                    after = await self._table.checkpoint(held.lease, checkpoint, progress, held.until, rate)
                     self._written(key, held, after, asked)
                     if after is not None:
                         return
@@ -154,7 +157,7 @@ class Holdings:
 
     def _rate(self, held: Held, now: float) -> float:
         """KB/s as KCL 3.x keeps it: the mean of the last value and the last interval's."""
-        latest = held.seen_bytes / 1024 / max(now - held.renewed, 1e-3)
-        held.seen_bytes = 0
+        latest = held.seen_bytes / 1024 / max(now - held.counted, 1e-3)
+        held.seen_bytes, held.counted = 0, now
         held.rate = latest if held.rate is None else (held.rate + latest) / 2
         return held.rate

@@ -202,7 +202,12 @@ class LeaseTable:
         return await self._update("adopt", lease, _Update().set("sxOwner", {"S": lease.owner}), after)
 
     async def checkpoint(
-        self, lease: Lease, checkpoint: ExtendedSequenceNumber, progress: Progress, until: float = math.inf
+        self,
+        lease: Lease,
+        checkpoint: ExtendedSequenceNumber,
+        progress: Progress,
+        until: float = math.inf,
+        throughput: float | None = None,
     ) -> Lease | None:
         """Move the checkpoint; like KCL's, it drops a prepared one and counts as a renewal. None if the lease is another's.
 
@@ -219,8 +224,15 @@ class LeaseTable:
                 update.set(name, values[name])
             else:
                 update.remove(name)
+        if throughput is not None:
+            update.set("throughputKBps", {"N": f"{throughput:.6f}"})
         after = replace(lease, counter=lease.counter + 1, checkpoint=checkpoint, progress=progress, pending=None, owner_switches=0)
-        return await self._update("checkpoint", lease, update, after, until, lambda row: self.checkpoint(row, checkpoint, progress, until))
+        after = replace(after, throughput=lease.throughput if throughput is None else throughput)
+
+        def again(row: Lease) -> Awaitable[Lease | None]:
+            return self.checkpoint(row, checkpoint, progress, until, throughput)
+
+        return await self._update("checkpoint", lease, update, after, until, again)
 
     async def release(self, lease: Lease, until: float = math.inf) -> Lease | None:
         """Give the lease up, so that others need not wait for its expiry; None if it is another's.

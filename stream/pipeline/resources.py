@@ -11,7 +11,7 @@ import operator
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import IO, Any, Final, TypeAlias
 
 import polars as pl
 
@@ -31,9 +31,24 @@ UserFunction: TypeAlias = Callable[[pl.DataFrame], pl.DataFrame]
 MAX_TABLE_BYTES: Final = 256 * 1024 * 1024
 """As stored. A table lies in every worker's memory, unpacked, for as long as the worker lives."""
 
+_CODE: Final = r"^[+-]?0[0-9]"
+"""A number that nobody writes so: a postal code or the like, whose first digit counts."""
+
+
+def _read_csv(source: IO[bytes]) -> pl.DataFrame:
+    """Types are those of all values; a column with a code such as 00501 is text."""
+    content = source.read()
+    table = pl.read_csv(content, infer_schema_length=None)
+    numbers = [name for name, kind in table.schema.items() if kind.is_numeric()]
+    if not numbers:
+        return table
+    texts = pl.read_csv(content, infer_schema=False).select(numbers)
+    return table.with_columns(column for column in texts if column.str.contains(_CODE).any())
+
+
 _FORMATS: Final[Mapping[str, Callable[[Any], pl.DataFrame]]] = {
     ".parquet": pl.read_parquet,
-    ".csv": lambda source: pl.read_csv(source, infer_schema_length=None),
+    ".csv": _read_csv,
     ".ndjson": lambda source: pl.read_ndjson(source, infer_schema_length=None),
     ".jsonl": lambda source: pl.read_ndjson(source, infer_schema_length=None),
 }

@@ -72,6 +72,8 @@ def layout_of(schema: dict[str, pl.DataType]) -> Layout:
 
 def _type(name: str, dtype: pl.DataType, numbers: Iterator[int]) -> str | dict[str, Any]:
     if isinstance(dtype, pl.Struct):
+        if not dtype.fields:
+            raise SinkMismatch((), f"column '{name}' holds an object without fields", "leave it out with `select`")
         fields = [
             {"id": next(numbers), "name": each.name, "required": False, "type": _type(name, _instance(each.dtype), numbers)}
             for each in dtype.fields

@@ -77,7 +77,8 @@ class ObjectsSinkConfig(SinkConfig):
     """Files in an S3 prefix or a local directory, each row exactly once.
 
     ``partition_by`` takes column names and named SQL expressions: ``[origin, {day: "strftime(_arrival, '%Y-%m-%d')"}]``.
-    ``file_bytes`` bounds the encoded size of one file; ``lineage`` adds the columns that say where each row came from.
+    ``file_bytes`` bounds the encoded size of one file; ``lineage`` adds the columns that say where each row came from. In NDJSON decimals
+    are text, bytes base64, times as in `2026-01-01T00:00:00+00:00`; NaN and infinities, for which JSON has no word, are null.
     """
 
     kind: ClassVar[str] = "s3"
@@ -167,6 +168,8 @@ class ObjectsSinkConfig(SinkConfig):
         inner = _leaves(dtype)
         if pl.Object in inner:
             raise SinkMismatch((), f"column '{name}' holds Python objects", "give it a type in a stage")
+        if self.format is Format.PARQUET and has_empty_object(dtype):
+            raise SinkMismatch((), f"column '{name}' of type {dtype} holds an object without fields", "leave it out with `select`")
         wide = {pl.Int128, pl.UInt128, pl.Categorical, pl.Enum} if self.format is Format.PARQUET else {pl.Binary}
         if dtype.is_nested() and inner & wide:
             message = f"column '{name}' of type {dtype} has no representation in {self.format}"
@@ -179,6 +182,13 @@ def _leaves(dtype: DataTypeClass | pl.DataType) -> set[DataTypeClass]:
     if isinstance(dtype, pl.List | pl.Array):
         return _leaves(dtype.inner)
     return {dtype.base_type()}
+
+
+def has_empty_object(dtype: DataTypeClass | pl.DataType) -> bool:
+    """Whether there is an object without fields, for which Parquet has no form, in the type."""
+    if isinstance(dtype, pl.Struct):
+        return not dtype.fields or any(has_empty_object(field.dtype) for field in dtype.fields)
+    return isinstance(dtype, pl.List | pl.Array) and has_empty_object(dtype.inner)
 
 
 class ObjectsSink:

@@ -15,15 +15,18 @@ share a directory, and no value can leave the sink's prefix. The encoding of one
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
 import numpy as np
 import polars as pl
 
+from stream.arithmetic import exact
 from stream.errors import DefinitionError
 
 NULL: Final = "__HIVE_DEFAULT_PARTITION__"
@@ -170,7 +173,8 @@ class Partitioning:
     def _evaluate(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Values as text in columns "0", "1", ... and a last column ``valid``; failing rows are found by halving."""
         names = [str(index) for index in range(len(self._columns))]
-        wanted = [column.source.cast(pl.String).alias(name) for column, name in zip(self._columns, names, strict=True)]
+        sources = [exact(column.source, frame.schema) for column in self._columns]
+        wanted = [source.cast(pl.String).alias(name) for source, name in zip(sources, names, strict=True)]
         nothing = pl.DataFrame(schema={**dict.fromkeys(names, pl.String), "valid": pl.Boolean})
         waiting, done, failures = [frame], [], 0
         while waiting:
@@ -211,9 +215,52 @@ def _column(index: int, entry: Entry) -> _Column:
 
 def _row_by_row(source: pl.Expr) -> bool:
     """Whether each row's value depends on that row alone, or on none."""
-    facts = source.meta
+    tree = _without_operators(json.loads(source.meta.serialize(format="json")))
+    try:
+        whole, *parts = (_expression(each) for each in (tree, *_parts(tree)))
+    except pl.exceptions.ComputeError:
+        return source.meta.is_row_separable()  # it holds a number for which JSON has no word
+    facts = whole.meta
     constant = facts.is_scalar() and not facts.root_names()
-    return facts.is_row_separable() and (facts.is_length_preserving() or constant)
+    alone = not any(part.meta.is_scalar() or not part.meta.is_row_separable() for part in parts)
+    return alone and facts.is_row_separable() and (facts.is_length_preserving() or constant)
+
+
+def _expression(tree: Any) -> pl.Expr:
+    return pl.Expr.deserialize(io.StringIO(json.dumps(tree)), format="json")
+
+
+def _parts(tree: Any) -> Iterator[Any]:
+    """What in the tree of an expression looks at all rows at once: ``a - MAX(a)`` has a value for each row, ``MAX(a)`` has one for all."""
+    if isinstance(tree, list):
+        yield from (part for each in tree for part in _parts(each))
+    elif tree == "Len":
+        yield tree
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            if key in {"Agg", "Over"} or (key == "Function" and not _expression(tree).meta.is_row_separable()):
+                yield tree
+            if key not in {"Literal", "Column"}:
+                yield from _parts(value)
+
+
+def _without_operators(tree: Any) -> Any:
+    """The tree of an expression with a sum in place of each operator of SQL, such as ``%``.
+
+    They all work row by row, but without the types of the columns, which are not known yet, Polars cannot tell.
+    """
+    if isinstance(tree, list):
+        return [_without_operators(each) for each in tree]
+    if not isinstance(tree, dict):
+        return tree
+    parts = {key: _without_operators(value) for key, value in tree.items()}
+    function = parts.get("Function")
+    if not isinstance(function, dict) or not isinstance(function["function"], dict) or "Sql" not in function["function"]:
+        return parts
+    first, *others = function["input"]
+    for other in others:
+        first = {"BinaryExpr": {"left": first, "op": "Plus", "right": other}}
+    return first
 
 
 def _only(index: int, entry: Mapping[str, str]) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from polars.datatypes import DataTypeClass
 
 from stream.batch import SEQUENCE, SUBSEQUENCE
 from stream.sink.layouts import Column, Layout
+from stream.sink.objects import has_empty_object
 from stream.sink.partition import SinkMismatch
 from stream.sink.redshift_names import SYSTEM_COLUMNS, BadName, check_name
 
@@ -104,6 +105,8 @@ def _staged(name: str, dtype: pl.DataType) -> tuple[str, int]:
         return "timestamp", 0
     if isinstance(dtype, pl.Decimal) and dtype.precision is not None:
         return f"decimal({dtype.precision},{dtype.scale})", 0
+    if has_empty_object(dtype):
+        raise SinkMismatch((), f"column '{name}' of type {dtype} holds an object without fields", "leave it out with `select`")
     if dtype.is_nested():
         bad = _leaves(dtype) & _BAD_INSIDE
         if bad:

@@ -270,12 +270,16 @@ class ShardReader:
         source, at = self._source, IteratorAt(IteratorKind.AT, sequence=str(sequence))
         try:
             iterator = await source.client.get_shard_iterator(source.stream, self._shard.shard_id, at)
-            found = (await source.client.get_records(source.stream, iterator, 1)).frame
+            for _ in range(_PATIENCE):
+                found = await source.client.get_records(source.stream, iterator, 1)
+                # An answer without records does not say that there are none further on.
+                if found.frame.height or found.next_iterator is None or found.behind_ms == 0:
+                    return iterator if found.frame.height and int(found.frame.item(0, SEQUENCE)) == sequence else None
+                iterator = found.next_iterator
         except AwsFatal as error:
             if error.code != INVALID_ARGUMENT:
                 raise
-            return None
-        return iterator if found.height > 0 and int(found.item(0, SEQUENCE)) == sequence else None
+        return None
 
     def _beginning(self) -> IteratorAt:
         if self._position != ORIGIN:
@@ -289,6 +293,11 @@ class ShardReader:
             return IteratorAt(IteratorKind.LATEST)
         # A second LATEST would skip what arrived since the first one.
         return IteratorAt(IteratorKind.AT_TIMESTAMP, timestamp=self._latest_since)
+
+    def _may_begin_too_early(self) -> bool:
+        """Whether the moment to begin at may lie in the service's future, which Kinesis refuses; of clocks further apart, any signature."""
+        moment = self._start.timestamp or self._latest_since
+        return self._position == ORIGIN and moment is not None and self._source.clock.now() < moment + timedelta(minutes=5)
 
     # --- what can go wrong ------------------------------------------------------------------------------------------------
 
@@ -308,7 +317,7 @@ class ShardReader:
 
     async def _refused(self, error: AwsFatal) -> None:
         """Raise what a refusal means for this shard, or return where another iterator may help."""
-        if error.code == INVALID_ARGUMENT and self._iterator is not None:
+        if error.code == INVALID_ARGUMENT and (self._iterator is not None or self._may_begin_too_early()):
             self._iterator = None
             await self._repeat(AwsRetryable(str(error), code=error.code))
             return
@@ -368,15 +377,11 @@ class ShardReader:
         since = self._complete_until
         if since is not None and not await self._beyond_retention(self._source.clock.now() - since + _NEAR_HORIZON):
             return
-        if not await self._held():
+        if await self._iterator_at(self._position) is None:
             raise Expired(await self._lost("that record has expired, and so may have others before the oldest one left"))
 
     async def _beyond_retention(self, age: timedelta) -> bool:
         return age >= _SHORTEST_RETENTION and age >= await self._source.retention()
-
-    async def _held(self) -> bool:
-        """Whether the stream still has the record at the position."""
-        return await self._iterator_at(self._position) is not None
 
     async def _lost(self, finding: str) -> str:
         retention = await self._source.retention()

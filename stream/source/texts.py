@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from polars.exceptions import PanicException, PolarsError
 
 from stream.errors import Halted
 
@@ -77,7 +79,7 @@ def chunks(layout: Layout, file: BinaryIO, name: str, behind: int, size: int) ->
             if held >= size:
                 yield chunk
                 chunk, held = [], 0
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, PolarsError, PanicException) as error:
         what = f"{layout.format}, compression {_codec(layout, name) or 'none'}"
         msg = (
             f"the object {name} cannot be read as {what}: {error}. Correct source.s3.format or source.s3.compression, or put the whole "
@@ -95,10 +97,12 @@ def _codec(layout: Layout, name: str) -> str | None:
 
 
 def _lines(layout: Layout, file: BinaryIO, name: str, behind: int) -> Iterator[tuple[int, bytes]]:
-    plain = _plain(layout, file, name)
+    # Some programs, Excel among them, begin a file with a mark that says UTF-8; it belongs to no record.
+    plain = ((number, line.removeprefix(BOM_UTF8) if number == 1 else line) for number, line in _plain(layout, file, name))
     joined = _joined(plain, layout.quote.encode(), name) if layout.format is ObjectFormat.CSV else plain
     head = b""
-    for number, line in joined:
+    for number, text in joined:
+        line = text.removesuffix(b"\r")
         if not line.strip():
             continue
         if layout.header and not head:
@@ -109,7 +113,7 @@ def _lines(layout: Layout, file: BinaryIO, name: str, behind: int) -> Iterator[t
 
 
 def _plain(layout: Layout, file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    """Lines without their ends, numbered from 1."""
+    """Lines without the line feeds at their ends, numbered from 1."""
     codec = _codec(layout, name)
     source = pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) if codec else file
     rest: list[bytes] = []
@@ -122,10 +126,10 @@ def _plain(layout: Layout, file: BinaryIO, name: str) -> Iterator[tuple[int, byt
             raise _too_long(name, number + 1)
         for line in others:
             number += 1
-            yield number, b"".join(rest).removesuffix(b"\r")
+            yield number, b"".join(rest)
             rest, held = [line], len(line)
     if held:
-        yield number + 1, b"".join(rest).removesuffix(b"\r")
+        yield number + 1, b"".join(rest)
 
 
 def _joined(lines: Iterator[tuple[int, bytes]], quote: bytes, name: str) -> Iterator[tuple[int, bytes]]:
@@ -180,7 +184,24 @@ def _bodies(batch: pa.RecordBatch, column: str | None) -> Iterator[bytes]:
         for value in batch.column(0).to_pylist():
             yield value.encode() if isinstance(value, str) else value or b""
         return
-    frame = pl.from_arrow(batch)
+    frame = pl.DataFrame(pl.from_arrow(batch))
     out = io.BytesIO()
-    pl.DataFrame(frame).write_ndjson(out)
+    frame.select(_writable(pl.col(name), kind).alias(name) for name, kind in frame.schema.items()).write_ndjson(out)
     yield from out.getvalue().splitlines()
+
+
+def _writable(value: pl.Expr, kind: Any) -> pl.Expr:
+    """``value`` with bytes in base64, here and further in: Polars writes none to JSON, and decoders read them so."""
+    if kind == pl.Binary():
+        return value.bin.encode("base64")
+    if isinstance(kind, pl.List) and _holds_bytes(kind):
+        return value.list.eval(_writable(pl.element(), kind.inner))
+    if isinstance(kind, pl.Struct) and _holds_bytes(kind):
+        fields = [_writable(value.struct.field(field.name), field.dtype).alias(field.name) for field in kind.fields]
+        return pl.when(value.is_not_null()).then(pl.struct(fields))
+    return value
+
+
+def _holds_bytes(kind: Any) -> bool:
+    inner = [field.dtype for field in kind.fields] if isinstance(kind, pl.Struct) else [kind.inner] if isinstance(kind, pl.List) else []
+    return kind == pl.Binary() or any(map(_holds_bytes, inner))

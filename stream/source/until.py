@@ -43,7 +43,11 @@ class ReadUntil:
         position = after
         async with aclosing(self._inner.read(shard, after, start, until, complete_until)) as pages:  # type: ignore[type-var]
             async for page in pages:
-                last = page if until is not None else await self._last(shard, page, position)
+                try:
+                    last = page if until is not None else await self._last(shard, page, position)
+                except BaseException:
+                    self.budget.release(page.held)
+                    raise
                 position = page.position
                 yield last or page
                 if last is not None and until is None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
 
 _LIST_CHUNK: Final = 1000
+_PART_BYTES: Final = 64 * 2**20
+"""Longer objects are sent in parts. Of a single request that breaks off nothing stays; parts stay, are paid for, and nobody sees them."""
 _FATAL: Final = (InvalidPathError, NotSupportedError, UnknownConfigurationKeyError)
 _DENIED: Final = (PermissionDeniedError, UnauthenticatedError)
 _CREDENTIAL_LIFE: Final = timedelta(minutes=5)
@@ -103,7 +105,7 @@ class S3Store:
     async def put(self, key: str, body: bytes) -> None:
         """Write ``key`` whatever is there."""
         check_key(key, self._url)
-        await self._call("s3:PutObject", key, obstore.put_async(self._store, key, body, mode="overwrite"))
+        await self._call("s3:PutObject", key, obstore.put_async(self._store, key, body, mode="overwrite", chunk_size=_PART_BYTES))
 
     async def get(self, key: str) -> Stored | None:
         """The object, or None."""

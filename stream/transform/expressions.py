@@ -13,6 +13,7 @@ from typing import Final
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
+from stream import arithmetic
 from stream.transform.patterns import MAX_REPEATED, repetitions
 from stream.transform.stage import SchemaMismatch
 from stream.transform.types import near
@@ -52,7 +53,9 @@ _BY_PATTERN: Final = re.compile(r"~|\b(?:rlike|regexp|regexp_like)\b", re.IGNORE
 
 
 def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...] = ()) -> tuple[pl.Expr, pl.DataType]:
-    """The Polars expression that ``text`` means over ``schema``, and the type of its result.
+    """The Polars expression that ``text`` means over ``schema``, and the type of a column with its results.
+
+    Whole numbers are computed exactly; a result of ``arithmetic.WIDE``, for which the type is one of 64 bits, may not fit that.
 
     Raises:
         SchemaMismatch: with ``path``; syntax error, unknown column or function, types that do not go together, or something
@@ -68,6 +71,9 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
         raise SchemaMismatch(
             path, f"{_quoted(text)} is no expression: {_first_line(error)}", "check commas, brackets and quotes"
         ) from error
+    if not expression.meta.eq(expression.meta.undo_aliases()):
+        problem = f"{expression.meta.output_name()!r} at the end would be a name for the result"
+        raise SchemaMismatch(path, f"{_quoted(text)}: {problem}", "write an operator between, or double quotes around a name with a blank")
     for name in expression.meta.root_names():
         if name not in schema:
             position = text.find(name) + 1
@@ -75,13 +81,22 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
             hint = near(name, list(schema)) or "text is written in single quotes, columns without"
             raise SchemaMismatch(path, f"{_quoted(text)}, character {position}: no column {name!r}; there are: {known}", hint)
     try:
-        result = pl.LazyFrame(schema=schema).select(expression.alias("result")).collect_schema()["result"]
-        schema.to_frame().select(expression.alias("result"))
+        result = _typed(expression, schema)
     except (PolarsError, PanicException) as error:
         types = ", ".join(f"{name} {schema[name]}" for name in expression.meta.root_names())
         hint = f"the columns are: {types}" if types else ""
         raise SchemaMismatch(path, f"{_quoted(text)} does not fit its columns: {_first_line(error)}", hint) from error
-    return expression, result
+    exact = arithmetic.exact(expression, schema)
+    try:
+        return (expression, result) if exact is expression else (exact, arithmetic.narrowed(result, _typed(exact, schema)))
+    except (PolarsError, PanicException):
+        return expression, result  # of its functions one takes no numbers of 128 bits
+
+
+def _typed(expression: pl.Expr, schema: pl.Schema) -> pl.DataType:
+    result = pl.LazyFrame(schema=schema).select(expression.alias("result")).collect_schema()["result"]
+    schema.to_frame().select(expression.alias("result"))
+    return result
 
 
 def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:

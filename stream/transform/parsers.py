@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import polars as pl
 from polars.exceptions import PolarsError
@@ -140,16 +140,36 @@ def timestamp(formats: Sequence[str], zone: str, into: str, name: str) -> Parser
         moments.append(moment)
     failed = pl.lit(f"{PARSE_FAILED}:{name}")
 
+    def first(text: pl.Series, moment: pl.Expr) -> pl.Series:
+        return _with_written_year(in_range(text.alias(TEXT).to_frame().select(moment).to_series()), text)
+
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-        done = in_range(text.alias(TEXT).to_frame().select(moments[0]).to_series())
+        done = first(text, moments[0])
         for moment in moments[1:]:
             left = (done.is_null() & text.is_not_null()).arg_true()
             if not len(left):
                 break
-            done = done.scatter(left, in_range(text.gather(left).alias(TEXT).to_frame().select(moment).to_series()))
+            done = done.scatter(left, first(text.gather(left), moment))
         return done.alias(into).to_frame(), _reason(done.is_null() & text.is_not_null(), failed)
 
     return Parser({into: TIMESTAMP}, read)
+
+
+_FOUR_DIGITS: Final = 1000
+_YEAR_1000_US: Final = -30_610_224_000_000_000
+
+
+def _with_written_year(moments: pl.Series, text: pl.Series) -> pl.Series:
+    """``moments`` without those of a year below 1000 that does not stand in the text with four digits: of 24 ``%Y`` makes the year 24."""
+    micros = moments.to_physical()
+    early = cast("int | None", micros.min())
+    if early is None or early >= _YEAR_1000_US:
+        return moments
+    # The zone may move a moment into the year before or after.
+    year, frame = pl.col("moment").dt.year(), pl.DataFrame([moments.alias("moment"), text.alias(TEXT)])
+    written = [pl.col(TEXT).str.contains((year + step).cast(pl.String).str.zfill(4), literal=True) for step in (-1, 0, 1)]
+    good = (year >= _FOUR_DIGITS) | pl.any_horizontal(written)
+    return frame.select(pl.when(good).then(pl.col("moment")).alias(moments.name)).to_series()
 
 
 def _reason(lost: pl.Series, reason: pl.Expr) -> pl.Series:

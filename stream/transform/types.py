@@ -132,6 +132,7 @@ ALIASES: Final = {
 
 _UNITS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 MAX_NESTING: Final = 32
+_ESCAPED: Final = re.compile(r'["\\\x00-\x1f]')
 
 
 class _Parser:
@@ -230,6 +231,7 @@ class _Parser:
             self.peek()
             start = self.at
             name = self.word(r"[^\s:,{}<>?]+", "a field name")
+            _refuse_unreadable(name, self.path)
             if name in fields:
                 self.fail(f"field {name!r} stands here twice", at=start)
             self.expect(":", f"after the field name {name!r}")
@@ -254,6 +256,23 @@ def _object_of(fields: tuple[tuple[str, Type], ...]) -> Type:
     polars = pl.Struct([pl.Field(name, inner.polars) for name, inner in fields])
     wire = pa.struct([pa.field(name, inner.wire) for name, inner in fields])
     return Type(f"object{{{text}}}", Kind.OBJECT, polars, wire, fields=fields)
+
+
+def refuse_pattern(name: str, path: tuple[str | int, ...]) -> None:
+    """Refuse a name by which no single column can be asked for.
+
+    Raises:
+        SchemaMismatch: Polars takes ``name`` for a pattern of several columns.
+    """
+    if name == "*" or (name.startswith("^") and name.endswith("$")):
+        raise SchemaMismatch(path, f"the name {name!r} reads as a pattern of several columns", "give the column another name")
+
+
+def _refuse_unreadable(name: str, path: tuple[str | int, ...]) -> None:
+    """As ``refuse_pattern``, and what the readers of JSON take for no name."""
+    refuse_pattern(name, path)
+    if _ESCAPED.search(name):
+        raise SchemaMismatch(path, f"the name {name!r} holds a quote, a backslash or a control character", "give the column another name")
 
 
 def near(name: str, known: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
@@ -292,6 +311,7 @@ def _parse_fields(mapping: Mapping[str, Any], path: tuple[str | int, ...], depth
         here = (*path, name)
         if not isinstance(name, str) or not name:
             raise SchemaMismatch(here, f"a column name must be text, got {name!r}", "put quotes around it")
+        _refuse_unreadable(name, here)
         if isinstance(value, Mapping):
             if depth >= MAX_NESTING or not value:
                 raise SchemaMismatch(here, f"an object needs 1 or more fields and at most {MAX_NESTING} levels", "")

@@ -22,7 +22,7 @@ PATTERN: Final = (
     r"^(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):)?(?://(?:(?P<user>[^/?#@\s]*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^/?#:@\s]*)"
     r"(?::(?P<port>[0-9]{0,5}))?)?(?P<path>[^?#\s]*)(?:\?(?P<query>[^#\s]*))?(?:#(?P<fragment>\S*))?$"
 )
-"""RFC 3986, appendix B, with the authority taken apart."""
+"""RFC 3986, appendix B, with the authority taken apart. Behind an authority a path begins with a slash, which this does not see to."""
 
 _PLAIN_SCHEMES: Final = ("https", "http", "wss", "ws", "s3", "ftp")
 _USUAL: Final = 2
@@ -58,6 +58,9 @@ def _by_pattern(prefix: str, parts: Sequence[str], name: str) -> Read:
     every["scheme"], every["host"] = every["scheme"].str.to_lowercase(), every["host"].str.to_lowercase()
     port = pl.when(every["port"] != "").then(every["port"])
     every["port"] = port.cast(pl.UInt16, strict=False)
+    # Otherwise a port that is none, or a second @, would become the path of another host.
+    strays = (every["host"].is_not_null() & every["path"].str.contains("^[^/]")).fill_null(value=False)
+    every = {part: pl.when(~strays).then(value) for part, value in every.items()}
     failed = every["path"].is_null() | (port.is_not_null() & every["port"].is_null())
     return evaluator({f"{prefix}{part}": every[part] for part in parts}, failed, f"{PARSE_FAILED}:{name}")
 

@@ -14,6 +14,8 @@ from stream.transform.types import TIMESTAMP, Kind, Type
 
 _SECONDS_ZULU: Final = "%Y-%m-%dT%H:%M:%SZ"
 _ISO: Final = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:[Zz]|[+-]\d\d(?::?\d\d)?)?)?$"
+_DAY: Final = r"^(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-[0-9]{2}-[0-9]{2}$"
+_NEVER_IN_ZULU: Final = r"[^-0-9TZ:]"
 _FORMATS: Final = (
     "%Y-%m-%dT%H:%M:%S%.f%#z",
     "%Y-%m-%dT%H:%M:%S%.f",
@@ -21,7 +23,7 @@ _FORMATS: Final = (
     "%Y-%m-%dT%H:%M",
 )
 MAX_DIGITS: Final = 38
-"""Digits of the widest decimal; one of this width cannot hold too many, Arrow refuses them itself."""
+"""Digits of the widest decimal."""
 
 FIRST_US: Final = -62_135_596_800_000_000
 LAST_US: Final = 253_402_300_799_999_999
@@ -32,7 +34,9 @@ def timestamps(text: pl.Series) -> pl.Series:
     """ISO-8601 text as UTC microseconds, or null; without a zone it is UTC, and a date alone is its midnight."""
     # The one format most producers write is tried alone first: it costs a tenth of the others together.
     quick = text.str.to_datetime(_SECONDS_ZULU, time_unit="us", time_zone="UTC", strict=False)
-    quick = quick.to_frame().select(pl.when(text.str.len_bytes() == 20).then(pl.first())).to_series()
+    # With blanks and signs in it a text of that length may be another one, such as the year 24 written with two blanks.
+    clean = (text.str.len_bytes() == 20) & ~text.str.contains(_NEVER_IN_ZULU)
+    quick = quick.to_frame().select(pl.when(clean).then(pl.first())).to_series()
     if quick.null_count() > text.null_count():
         left = (quick.is_null() & text.is_not_null()).arg_true()
         quick = quick.scatter(left, _timestamps_any(text.gather(left)))
@@ -74,7 +78,7 @@ def read(wire: pl.Expr, kind: Type) -> pl.Expr:  # noqa: PLR0911 - one per kind
         case Kind.EPOCH:
             return _epoch(wire, kind.unit)
         case Kind.DATE:
-            return pl.when(wire.str.contains(r"^\d{4}-\d\d-\d\d$")).then(wire).str.to_date("%Y-%m-%d", strict=False)
+            return pl.when(wire.str.contains(_DAY)).then(wire).str.to_date("%Y-%m-%d", strict=False)
         case Kind.BINARY:
             return wire.str.decode("base64", strict=False)
         case Kind.FLOAT32:

@@ -178,7 +178,8 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
     if export is not None and pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT:
         checkpoints = WaitingCheckpoints(checkpoints, export)
     admit_gaps = pipeline.source.kinesis.on_expired is OnExpired.GAP and shared.options.reading.window.begin is None
-    rereader = Rereader(await opened.make(shared.rereading), shared.definitions, shared.cook, shared.repeat, admit_gaps=admit_gaps)
+    again = await opened.make(shared.rereading)
+    rereader = Rereader(again, shared.definitions, shared.cook, shared.repeat, emit, admit_gaps=admit_gaps)
     parts = Parts(
         worker=shared.worker,
         source=await opened.make(shared.budget),

@@ -52,7 +52,7 @@ class Definitions:
             await self._store.create(reference_key(sha256), fetched.contents[url])
         await self._store.create(tables_key(digest), msgspec.json.encode(dict(fetched.digests), order="sorted"))
         await self._store.create(pipeline_key(digest), canonical_text(pipeline).encode())
-        return await asyncio.to_thread(self._compile, pipeline, fetched, digest)
+        return self._kept(await asyncio.to_thread(self._compile, pipeline, fetched, digest))
 
     async def recorded(self, digest: str) -> Recipe:
         """The recipe that ``digest`` names, from memory or from the log.
@@ -78,7 +78,7 @@ class Definitions:
                 raise Halted(msg)
             contents[url] = stored.body
         fetched = await fetch_resources(pipeline, self._base, self._env, given=contents, managed=self._managed)
-        return await asyncio.to_thread(self._compile, pipeline, fetched, digest)
+        return self._kept(await asyncio.to_thread(self._compile, pipeline, fetched, digest))
 
     def _compile(self, pipeline: Pipeline, fetched: Fetched, digest: str) -> Recipe:
         chain = compile_chain(
@@ -89,8 +89,13 @@ class Definitions:
             self._clock.monotonic,
         )
         sinks = tuple(make_sink(config, chain.output_schema) for config in pipeline.sinks)
+        several, paths = bool(pipeline.source.kinesis.streams), pipeline.audit.trace_context
+        return Recipe(pipeline.application, digest, BUILD, chain, sinks, several, paths)
+
+    def _kept(self, recipe: Recipe) -> Recipe:
+        """``recipe``, kept in memory; on the event loop alone, for several are compiled at a time."""
+        self._recipes.pop(recipe.digest, None)
         while len(self._recipes) >= KEPT:
             del self._recipes[next(iter(self._recipes))]
-        several, paths = bool(pipeline.source.kinesis.streams), pipeline.audit.trace_context
-        self._recipes[digest] = Recipe(pipeline.application, digest, BUILD, chain, sinks, several, paths)
-        return self._recipes[digest]
+        self._recipes[recipe.digest] = recipe
+        return recipe

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
+import msgspec
 
 from stream import events
 from stream.audit.chain import Link, LinkKind
@@ -52,6 +53,9 @@ SHARDS_AT_ONCE: Final = 4
 
 FINISH_SECONDS: Final = 5.0
 """After the last unit is sealed; a drain must not hang on a collector."""
+
+PATIENT_SECONDS: Final = 60.0
+"""For each unit where nobody comes who would export it later."""
 
 ANSWER_BYTES: Final = 65_536
 
@@ -95,6 +99,10 @@ class LogUnits:
         self._ledger = ledger
         self._naming = naming
         self._recent = recent
+
+    async def begins(self, shard: str) -> int:
+        """Where the chain ``shard`` begins."""
+        return await self._log.begins(self._stream, shard)
 
     async def read(self, shard: str, after: int) -> tuple[Link, Segment | None, Mapping[tuple[str, str], str]] | None:
         """See ``audit.export.Units``; raises ``Halted`` where a sealed unit has no readable ledger."""
@@ -158,10 +166,12 @@ class _Way:
     news: asyncio.Event = field(default_factory=asyncio.Event)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def reached(self, position: int | None) -> bool:
-        """Whether everything up to ``position`` (None: the end of the shard) is exported."""
+    def reached(self, generation: int, position: int | None) -> bool:
+        """Whether everything up to ``position`` (None: the end of the shard) of the chain of ``generation`` is exported."""
         cursor = self.cursor
-        return cursor is not None and (cursor.ended or (position is not None and int(cursor.position) >= position))
+        if cursor is None or cursor.ended or cursor.generation != generation:
+            return cursor is not None and (cursor.ended or cursor.generation > generation)
+        return position is not None and int(cursor.position) >= position
 
 
 class ExportTask:
@@ -190,7 +200,7 @@ class ExportTask:
         match event:
             case events.ShardStarted(_, shard, _) | events.UnitSealed(_, shard) | events.ShardEnded(_, shard, _):
                 self._loop.call_soon_threadsafe(self._look_at, shard)
-            case events.ShardReleased(_, shard, "lease_lost"):
+            case events.ShardReleased(_, shard, "lease_lost" | "handed_over"):
                 self._loop.call_soon_threadsafe(self._forget, shard)
             case _:
                 return
@@ -219,15 +229,20 @@ class ExportTask:
                         group.create_task(self._follow(shard, way))
                 await self._new.wait()
 
-    async def finish(self) -> None:
-        """Export what is left, for a few seconds at most; what remains is the next worker's. Call it when ``run`` has been cancelled."""
+    async def finish(self, until: asyncio.Event | None = None) -> None:
+        """Export what is left, for a few seconds at most; what remains is the next worker's. Call it when ``run`` has been cancelled.
+
+        With ``until`` there is no next worker: it goes on while the collector takes one unit after the other, or until that is set.
+        """
 
         async def rest(shard: str, way: _Way) -> None:
-            while not way.halted and await self._attempt(shard, way):
-                pass
+            more = True
+            while more and not way.halted and (until is None or not until.is_set()):
+                async with asyncio.timeout(None if until is None else PATIENT_SECONDS):
+                    more = await self._attempt(shard, way)
 
         try:
-            async with asyncio.timeout(FINISH_SECONDS):
+            async with asyncio.timeout(FINISH_SECONDS if until is None else None):
                 await a_few_at_once([rest(shard, way) for shard, way in self._ways.items()], SHARDS_AT_ONCE)
         except TimeoutError:
             return
@@ -241,6 +256,8 @@ class ExportTask:
                 await self._clock.sleep(way.probe)
                 way.probe = min(2 * way.probe, LONGEST_PROBE)
                 continue
+            if way.cursor is not None and way.cursor.ended:
+                return
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await way.news.wait()
@@ -261,7 +278,8 @@ class ExportTask:
         return False
 
     async def _step(self, shard: str, way: _Way) -> bool:
-        cursor = way.cursor or await self._exporter.cursor(shard)
+        # A stored end is not taken at its word: who wrote it may have known no link but the last that has no range.
+        cursor = way.cursor or msgspec.structs.replace(await self._exporter.cursor(shard), ended=False)
         after = await self._exporter.step(shard, cursor)
         if way.halted:
             way.halted, way.probe = False, FIRST_PROBE
@@ -284,14 +302,14 @@ class ExportTask:
                     await never.wait()
             self._exporter.tell_lag()
 
-    async def exported(self, shard: str, position: int | None) -> None:
-        """Return once everything up to ``position`` (None: the shard's end) is exported.
+    async def exported(self, shard: str, generation: int, position: int | None) -> None:
+        """Return once everything up to ``position`` (None: the shard's end) of the chain of ``generation`` is exported.
 
         Raises:
             LeaseLost: the shard is not this worker's any more, so nobody here exports it.
         """
         way = self._look_at(shard)
-        while not way.reached(position):
+        while not way.reached(generation, position):
             if self._ways.get(shard) is not way:
                 msg = f"{self._stream}/{shard} went to another worker while its checkpoint waited for the collector"
                 raise LeaseLost(msg)
@@ -312,42 +330,42 @@ class WaitingCheckpoints:
 
     async def advance(self, shard: Shard, checkpoint: Checkpoint) -> None:
         """See ``contracts.Checkpoints``; waits as long as the collector does not take the spans."""
-        await self._task.exported(shard.shard_id, checkpoint.position)
+        await self._task.exported(shard.shard_id, checkpoint.generation, checkpoint.position)
         await self._checkpoints.advance(shard, checkpoint)
 
 
 async def open_export(
-    pipeline: Pipeline, endpoint: str | None, base: Path, env: Mapping[str, str], stack: AsyncExitStack, emit: Emit
+    pipeline: Pipeline, chain: str, endpoint: str | None, base: Path, env: Mapping[str, str], stack: AsyncExitStack, emit: Emit
 ) -> tuple[Exporter, LogUnits, list[str]]:
-    """An exporter to ``endpoint`` or the pipeline's own collector, and the shards in the log of ``pipeline``, which reads one stream.
+    """An exporter to ``endpoint`` or the pipeline's own collector, and the shards in the log of ``chain`` of ``pipeline``.
 
     ``emit`` hears what the collector does not take, and when it is asked again.
 
     Raises:
         DefinitionError: there is no endpoint.
     """
-    clock, kinesis = SystemClock(), pipeline.source.kinesis
+    clock = SystemClock()
     otlp = pipeline.audit.otlp or (Otlp(endpoint=endpoint) if endpoint else None)
     if otlp is None:
         msg = "the pipeline names no collector; write audit: {otlp: {endpoint: ...}} or give --endpoint"
         raise DefinitionError(msg)
     if endpoint:
         otlp = otlp.model_copy(update={"endpoint": endpoint})
-    session = AwsSession(region=kinesis.region)
+    session = AwsSession(region=pipeline.source.kinesis.region)
     stores = Stores.open(pipeline, base, session)
     log = CommitLog(stores.state, pipeline.application, clock, "export")
-    areas = stores.areas(located(pipeline.state, base), kinesis.stream)
-    units = LogUnits(log, kinesis.stream, areas, stores.targets[LEDGER], otlp.destinations)
+    areas = stores.areas(located(pipeline.state, base), chain)
+    units = LogUnits(log, chain, areas, stores.targets[LEDGER], otlp.destinations)
     sender = await open_sender(otlp, env, base, clock, emit, stack, functools.partial(read_secret, session))
-    shards = [shard async for shard in shards_of(stores.state, kinesis.stream)]
-    return Exporter(units, stores.state, sender, shape_of(otlp), clock, emit, kinesis.stream), units, shards
+    shards = [shard async for shard in shards_of(stores.state, chain)]
+    return Exporter(units, stores.state, sender, shape_of(otlp), clock, emit, chain), units, shards
 
 
 async def export_range(exporter: Exporter, units: LogUnits, shards: Sequence[str], after: int, last: int | None) -> tuple[int, int]:
     """Export every sealed unit that overlaps ``(after, last]`` again, cursors untouched; units and items that were accepted."""
     count = accepted = 0
     for shard in shards:
-        position = 0
+        position = await units.begins(shard)
         while (found := await units.read(shard, position)) is not None:
             link, segment, urls = found
             if link.last is None or (last is not None and link.after >= last):

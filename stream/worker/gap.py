@@ -8,11 +8,12 @@ from typing import Final
 import msgspec
 
 from stream import events
-from stream.batch import ARRIVAL, ORIGIN, SEQUENCE, Outcome
+from stream.batch import ARRIVAL, ORIGIN, SEQUENCE, Batch, Outcome
 from stream.commit.committer import Head, RenderedUnit, Renderer, head_behind
 from stream.commit.manifest import Kind, Manifest, State
 from stream.contracts import Page, Shard, Start, StartKind
-from stream.errors import Expired
+from stream.errors import Expired, Halted
+from stream.lease.shards import children_of
 from stream.worker.parts import Parts
 
 EXPIRED: Final = "expired"
@@ -30,6 +31,9 @@ async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, r
 
     How many records were lost is not known: sequence numbers are not dense. A closed shard that holds nothing any more ends here. While
     an open one holds nothing, this waits for the record that shows where the gap ends; if the worker drains meanwhile, ``head`` stays.
+
+    Raises:
+        Halted: the oldest record lies before ``head``, so nothing can have expired behind it.
     """
     page = await _oldest(shard, parts)
     if page is None:
@@ -37,6 +41,14 @@ async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, r
     if not page.batch.rows:
         parts.emit(events.RecordsExpired(shard.stream, shard.shard_id, head.position, head.position, str(reason)))
         return await parts.committer.end(shard, head, page.children, trigger=EXPIRED)
+    oldest = int(page.batch.frame[SEQUENCE][0])
+    if oldest - 1 <= head.position:
+        msg = (
+            f"{shard.stream}/{shard.shard_id} is committed up to {head.position}, and the oldest record that the stream gives is {oldest}: "
+            "it is another stream of that name, or an emulator that began anew. Read it with another application name; nothing is read "
+            "until then"
+        )
+        raise Halted(msg)
     manifest = Manifest(
         kind=Kind.GAP,
         state=State.INTENT,
@@ -44,7 +56,7 @@ async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, r
         stream=shard.stream,
         shard=shard.chain,
         after=str(head.position),
-        last=str(int(page.batch.frame[SEQUENCE][0]) - 1),
+        last=str(oldest - 1),
         outcomes={Outcome.EXPIRED_GAP.label: 0},
         previous=head.previous,
         trigger=EXPIRED,
@@ -59,11 +71,17 @@ async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, r
 
 async def _oldest(shard: Shard, parts: Parts) -> Page | None:
     """The first page with a record, or the last one of a closed shard without any; None if the worker drains."""
-    async with aclosing(parts.source.read(shard, ORIGIN, Start(StartKind.TRIM_HORIZON))) as pages:  # type: ignore[type-var]
-        async for page in pages:
-            parts.budget.release(page.held)
-            if page.batch.rows or page.ended:
-                return page
-            if parts.stops(shard):
-                break
+    try:
+        async with aclosing(parts.source.read(shard, ORIGIN, Start(StartKind.TRIM_HORIZON))) as pages:  # type: ignore[type-var]
+            async for page in pages:
+                parts.budget.release(page.held)
+                if page.batch.rows or page.ended:
+                    return page
+                if parts.stops(shard):
+                    break
+    except Expired:
+        # Read from its oldest record on, nothing can have expired but the shard itself.
+        listed = await parts.repeat("list shards", shard, parts.source.shards)
+        children = tuple(child.shard_id for child in children_of(listed, shard.shard_id))
+        return Page(Batch.empty(), ORIGIN, 0, 0, ended=True, children=children)
     return None

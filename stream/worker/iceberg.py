@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +41,9 @@ NEW_TABLE: Final = {
     "write.metadata.previous-versions-max": "100",
 }
 """Properties of a table made here, unless the sink names others: metadata of a table that is committed to every minute must stay small."""
+
+FOOTERS_AT_ONCE: Final = 8
+"""Files whose footers are read side by side: each is a request or two, and a load has hundreds of files."""
 
 NO_RETRY: Final = {"commit.retry.num-retries": "0"}
 """PyIceberg would answer a conflict by adding the same files to the new state, where another loader may have added them just now."""
@@ -146,7 +150,8 @@ class IcebergWarehouse:
 
     def _commit(self, table: Table, load: Load, account: str) -> None:
         """Add the files to ``table``, if it still is what it was when the account was read."""
-        files = [self._file(table, as_iceberg(file.url), file.rows, file.size) for file in load.files]
+        with ThreadPoolExecutor(FOOTERS_AT_ONCE, "footers") as pool:
+            files = list(pool.map(lambda file: self._file(table, as_iceberg(file.url), file.rows, file.size), load.files))
         told = self._whose | {"kst.units": str(sum(link.links for link in load.links))}
         table.metadata = table.metadata.model_copy(update={"properties": table.properties | NO_RETRY})
         with table.transaction() as change:

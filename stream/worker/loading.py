@@ -6,7 +6,8 @@ after anything whose outcome is unknown (a lost reply, a crash, another loader) 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -31,13 +32,15 @@ TIDY_SECONDS: Final = 3600.0
 KEEP_ACCOUNTS: Final = timedelta(days=7)
 """How long an account of what is loaded stays after the next one: a table's metadata may be put back by a person."""
 
-LEASE_PAUSE: Final = 1.0
-"""Seconds between looks at a lease that another worker has, where a run waits to end."""
-
 BAD_LOADS: Final = 3
 """Times that a unit on its own has to fail before its shard is parked: what Redshift says in passing may not mean the data."""
 BAD_LOAD_PAUSE: Final = 1.0
 """Seconds between them."""
+
+LEFT_PAUSE: Final = 5.0
+"""Seconds between attempts to load what a run that ends has sealed."""
+
+_PASSING: Final = {Failure.TRANSIENT, Failure.RACE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,48 +92,19 @@ class Loader:
 
     async def attempt(self) -> bool:
         """One ``step``; whether it went through. What went wrong has been told."""
-        if await self._tried(self.step) is None:
-            return True
-        self._tell_what_may_wait()
-        return False
-
-    async def complete(self) -> bool:
-        """Load what is sealed until nothing is left, for a run that ends; whether nothing is. What went wrong has been told.
-
-        Another worker's lease is waited for as long as it lasts if nobody renews it. Times without loads and parked shards are nobody's
-        fault: what waits for them is not counted. Call it when ``run`` has been cancelled.
-        """
-        parts = self.parts
-        deadline = parts.clock.monotonic() + life_for(parts.config.every).total_seconds()
-        # Shards that began since the last listing count, too.
-        self._forget()
-        while not is_quiet(parts.config.quiet, parts.clock.now()):
-            for work in (self.step, self._look):
-                error = await self._tried(work)
-                if error is not None and not (isinstance(error, LoadFailed) and error.failure is Failure.RACE):
-                    return False
-            if not any(link.files for links in self._loadable().values() for link in links):
-                return True
-            if parts.clock.monotonic() >= deadline:
-                self._emit_failure("transient", "another worker has had the lease all the time, and has not loaded everything")
-                return False
-            await parts.clock.sleep(LEASE_PAUSE)
-        return True
-
-    async def _tried(self, work: Callable[[], Awaitable[None]]) -> Exception | None:
-        """What went wrong, which has been told."""
         try:
-            await work()
+            await self.step()
         except (Retryable, LoadFailed, Halted, Fatal) as error:
             self._forget()
             transient = isinstance(error, Retryable) or (isinstance(error, LoadFailed) and error.failure is not Failure.SETUP)
             self._emit_failure("transient" if transient else "setup", str(error))
-            return error
         except Exception as error:  # noqa: BLE001 - whatever is wrong with loading must not take reading and sealing down
             self._forget()
             self._emit_failure("unexpected", f"{type(error).__name__}: {error}")
-            return error
-        return None
+        else:
+            return True
+        self._tell_what_may_wait()
+        return False
 
     async def finish(self) -> None:
         """Let another worker load at once. Call it when ``run`` has been cancelled."""
@@ -138,6 +112,36 @@ class Loader:
             await self.parts.lease.give_up()
         except (Retryable, Fatal) as error:
             self._emit_failure("transient", str(error))
+
+    async def complete(self) -> str:
+        """Load all that is sealed, or see another worker load it; in words why some of it is left, empty if nothing is.
+
+        For runs that end, behind which nobody may come who would load it. What may pass is waited for as long as a loader's lease lasts.
+        """
+        clock = self.parts.clock
+        deadline = clock.monotonic() + life_for(self.parts.config.every).total_seconds()
+        self._forget()
+        while True:
+            try:
+                await self.step()
+                await self._look()
+                why, passing = self._left()
+            except (Retryable, LoadFailed, Halted, Fatal) as error:
+                self._forget()
+                passing = isinstance(error, Retryable) or (isinstance(error, LoadFailed) and error.failure in _PASSING)
+                why = str(error)
+            if not why or not passing or clock.monotonic() >= deadline:
+                return why
+            await clock.sleep(LEFT_PAUSE)
+
+    def _left(self) -> tuple[str, bool]:
+        """Why not all that was seen is loaded, empty if it is, and whether that may pass by itself."""
+        config, waiting = self.parts.config, {shard for shard, links in self.waiting.items() if any(link.files for link in links)}
+        if choose(self._loadable(), config.units) is None:
+            return "; ".join(self.parked[shard].reason for shard in sorted(waiting & self.parked.keys())), False
+        if is_quiet(config.quiet, self.parts.clock.now()):
+            return f"`quiet: {', '.join(config.quiet)}` (UTC) allows no loads now", False
+        return f"another worker loads the table {config.table} and has not come to its end", True
 
     async def step(self) -> None:
         """Load all that is sealed now, if this worker is the loader and the time of day allows.
@@ -336,3 +340,20 @@ async def standing(parts: LoaderParts) -> list[Standing]:
         why = parked[shard].reason if shard in parked else ""
         rows.append(Standing(shard, positions.get(shard, 0), len(full), sum(link.rows for link in full), since, why))
     return rows
+
+
+async def complete_all(loaders: Sequence[Loader], draining: asyncio.Event) -> list[str]:
+    """Have each of ``loaders`` load what is sealed; why some of it is left, by sink. Given up once ``draining`` is set."""
+    if not loaders:
+        return []
+    ending = asyncio.ensure_future(draining.wait())
+    loading = [asyncio.ensure_future(loader.complete()) for loader in loaders]
+    whole = asyncio.gather(*loading)
+    try:
+        await asyncio.wait((ending, whole), return_when=asyncio.FIRST_COMPLETED)
+        found = whole.result() if whole.done() else ["a signal came before all was loaded"] * len(loading)
+    finally:
+        ending.cancel()
+        whole.cancel()
+        await asyncio.gather(ending, *loading, return_exceptions=True)
+    return [f"{loader.parts.config.name}: {why}" for loader, why in zip(loaders, found, strict=True) if why]

@@ -11,7 +11,7 @@ import msgspec
 from stream.batch import ORIGIN
 from stream.commit.log import CommitLog
 from stream.commit.lookup import shards_of
-from stream.commit.manifest import Kind, Manifest
+from stream.commit.manifest import Manifest
 from stream.contracts import ObjectStore, Shard
 from stream.sink.layouts import LaidOut, Layout
 from stream.sink.loads import Link, StagedFile, joined
@@ -115,20 +115,20 @@ class LoadLog:
     async def look(
         self, waiting: Mapping[str, tuple[Link, ...]], positions: Mapping[str, int], ended: set[str]
     ) -> dict[str, tuple[Link, ...]]:
-        """``waiting`` with what was sealed behind it, a bounded number of links for each shard; shards at their end join ``ended``.
+        """``waiting`` with what was sealed behind it, a bounded number of links for each chain; chains at their end join ``ended``.
 
         ``positions`` says where a shard goes on that has nothing waiting.
         """
         seen: dict[str, tuple[Link, ...]] = {}
 
         async def one(shard: str) -> None:
-            links = waiting[shard]
+            links = waiting[shard] or await self._passed(shard, positions.get(shard, ORIGIN))
             while len(links) < LOOK_AHEAD:
                 position = links[-1].last if links else positions.get(shard, ORIGIN)
                 entry = await self._log.read(Shard(self._stream, shard), position)
                 if entry is None or not entry.manifest.sealed:
                     break
-                if entry.manifest.kind is Kind.END:
+                if entry.manifest.last is None:
                     ended.add(shard)
                     break
                 links = joined(links, await self.link(entry.manifest))
@@ -136,6 +136,11 @@ class LoadLog:
 
         await a_few_at_once([one(shard) for shard in waiting if shard not in ended], AT_ONCE)
         return {shard: seen.get(shard, links) for shard, links in waiting.items()}
+
+    async def _passed(self, shard: str, position: int) -> tuple[Link, ...]:
+        """What lies before the beginning of a chain of which nothing is loaded: behind a rewind it begins in the middle of its shard."""
+        begins = await self._log.begins(self._stream, shard) if position == ORIGIN else ORIGIN
+        return (Link(shard, ORIGIN, begins),) if begins > ORIGIN else ()
 
     async def link(self, manifest: Manifest) -> Link:
         """A sealed unit or gap as the loader sees it; files are where the manifest says the sink was then."""
@@ -147,7 +152,7 @@ class LoadLog:
     async def keys_between(self, shard: str, after: int, last: int, url: str) -> tuple[list[str], int]:
         """Keys of the sink's files at ``url`` of units in ``(after, last]``, up to some hundred links, and where the last of them ends."""
         keys: list[str] = []
-        root, position = url.removesuffix("/"), after
+        root, position = url.removesuffix("/"), max(after, await self._log.begins(self._stream, shard))
         for _ in range(LOOK_AHEAD):
             entry = await self._log.read(Shard(self._stream, shard), position)
             if entry is None or not entry.manifest.sealed or entry.manifest.last is None or int(entry.manifest.last) > last:

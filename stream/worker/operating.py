@@ -6,6 +6,7 @@ lease loses to them as to any other commit. The lease is taken first only so tha
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,21 +20,24 @@ from stream.aws.kinesis import IteratorAt, IteratorKind, open_kinesis
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN
 from stream.clock import SystemClock
+from stream.commit.claims import Claims
 from stream.commit.committer import Head, RenderedUnit
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Manifest
 from stream.commit.recovery import recover
 from stream.commit.rewind import History, history, rewind_link, skip_link, target_for
 from stream.contracts import Clock, Shard
-from stream.errors import DefinitionError
+from stream.errors import DefinitionError, LeaseLost
 from stream.lease.coordinator import Coordinator
 from stream.lease.rows import Lease
 from stream.pipeline.model import Pipeline
+from stream.sink import rejects
 from stream.sink.tables import TableSinkConfig
 from stream.source.kinesis import KinesisSource
 from stream.together import a_few_at_once
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
 from stream.worker.auditing import Stores
+from stream.worker.dead_letters import Redrive, chain_name
 from stream.worker.generations import open_newest, open_next
 from stream.worker.leasing import coordinator_of
 from stream.worker.parts import Bell, Parts, StreamParts
@@ -122,7 +126,8 @@ async def rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, no
     """Process the shard again from the unit on that holds the record ``wanted`` (``ORIGIN``: from its start), taking back what it made.
 
     Raises:
-        DefinitionError: no unit holds it, the shard has ended, or a sink loads a table, from which nothing is taken back.
+        DefinitionError: no unit holds it, the shard has ended, a sink loads a table, from which nothing is taken back, or dead letters of
+            the units were redriven, and what that wrote is not taken back either.
         Halted: the shard's log needs a person first.
     """
     if loaded := [config.name for config in pipeline.sinks if isinstance(config, TableSinkConfig)]:
@@ -132,8 +137,24 @@ async def rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, no
         known = await history(parts.log, shard)
         target = ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)
         link = rewind_link(parts.log, known, head, target, note, parts.clock.now().isoformat())
+        await _refuse_redriven(parts.log, known, link)
         await _commit(parts, shard, link)
         return Done(link, target, len(link.superseded))
+
+
+async def _refuse_redriven(log: CommitLog, known: History, link: Manifest) -> None:
+    taken = {file.key for file in link.superseded if file.sink == rejects.NAME}
+    claims = await Claims(log.store, chain_name(link.stream), Redrive).all()
+    by_number = {file.key: number for number, claim in enumerate(claims, 1) for file in claim.files if file.key in taken}
+    if not by_number:
+        return
+    redriven = [each for each in known.links if any(file.sink == rejects.NAME and file.key in by_number for file in each.files)]
+    msg = (
+        f"dead letters of {len(redriven)} unit(s) that would be taken back were sent through again (redrive {max(by_number.values())} is "
+        f"the last): what came of them stays, and they would be processed twice. Go back to a record behind {redriven[-1].last}, or "
+        "process all of it again with another application name; nothing was changed"
+    )
+    raise DefinitionError(msg)
 
 
 async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, base: Path) -> tuple[int, History]:
@@ -184,6 +205,8 @@ async def _operation(
             if await coordinator.seize(stream, shard_id) is None:
                 raise DefinitionError(_no_lease(coordinator, stream, shard_id))
             stack.push_async_callback(coordinator.leave)
+            # A long chain takes longer to read than a lease lasts, and whoever took it meanwhile would commit where the link belongs.
+            stack.callback(asyncio.ensure_future(coordinator.keep()).cancel)
         options = WorkerOptions(base, env, drain_seconds=0.0, threads=1, leases=coordinator, clock=clock)
         each = await assemble(pipeline, options, lambda _event: None, Bell(), stack)
         one = next(one for one in each if one.stream == stream)
@@ -220,7 +243,14 @@ async def _commit(parts: Parts, shard: Shard, link: Manifest) -> None:
         msg = f"{shard.stream}/{shard.shard_id}: a worker has begun a unit meanwhile; it will finish it, then ask again"
         raise DefinitionError(msg)
 
-    entry = await parts.committer.commit(shard, RenderedUnit(link, ()), never)
+    try:
+        entry = await parts.committer.commit(shard, RenderedUnit(link, ()), never)
+    except LeaseLost:
+        # Only the hint that leads to a link is refused to who has lost the lease: there is one in the log now.
+        found = await parts.repeat("read manifest", shard, lambda: parts.log.read(shard, int(link.after)))
+        if found is None:
+            raise
+        entry = found
     there = entry.manifest
     if (there.kind, there.target, there.last) != (link.kind, link.target, link.last):
         msg = f"{shard.stream}/{shard.shard_id}: a worker has committed up to {there.reach} meanwhile; nothing was changed, ask again"

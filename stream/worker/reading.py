@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Final, TypeAlias
 from stream.aws.kinesis import KinesisClient, open_kinesis
 from stream.aws.session import AwsSession
 from stream.budget import ByteBudget
+from stream.commit.lookup import streams_of
 from stream.commit.manifest import decode_start
 from stream.commit.naming import start_key
 from stream.contracts import Clock, Emit, LendingSource, ObjectStore, Start, StartKind
@@ -30,6 +32,7 @@ BACKFILL: Final = "backfill"
 """First part of the name of a chain that holds a stretch of time of a stream."""
 
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
+_RANGE: Final = re.compile(r"(?P<begin>\d{8}T\d{6}Z)-(?P<end>\d{8}T\d{6}Z)")
 
 MakeSource: TypeAlias = Callable[[ByteBudget], Awaitable[LendingSource]]
 
@@ -134,6 +137,7 @@ async def _kinesis(options: KinesisOptions, client: KinesisClient, around: Surro
         chain = f"{BACKFILL}.{options.stream}.{_stamp(begin)}-{_stamp(until)}"
         if not reading.disjoint:
             await _refuse_doubles(options, until, around)
+        await _refuse_overlap(options.stream, chain, (_stamp(begin), _stamp(until)), around.state)
 
     fan_out = FanOut(options.consumer or around.pipeline.application) if options.retrieval is Retrieval.FAN_OUT and until is None else None
     seconds = tip_seconds(around.pipeline.flush.age.total_seconds())
@@ -150,6 +154,21 @@ async def _kinesis(options: KinesisOptions, client: KinesisClient, around: Surro
 
 def _stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime(_STAMP)
+
+
+async def _refuse_overlap(stream: str, chain: str, bounds: tuple[str, str], state: ObjectStore) -> None:
+    """Make sure that no other range of ``stream`` that writes to the same places has a moment in common with ``bounds``."""
+    begin, end = bounds
+    async for name in streams_of(state):
+        known = _RANGE.fullmatch(name.removeprefix(f"{BACKFILL}.{stream}."))
+        if known is None or name == chain or not (known["begin"] < end and begin < known["end"]):
+            continue
+        msg = (
+            f"the range from {begin} to {end} overlaps the one from {known['begin']} to {known['end']} (UTC), which was begun before and "
+            "writes to the same sinks: every record of both would be there twice. Name a range that ends where that one begins or begins "
+            "where it ends, or use a --namespace of its own."
+        )
+        raise DefinitionError(msg)
 
 
 async def _refuse_doubles(options: KinesisOptions, end: datetime, around: Surroundings) -> None:

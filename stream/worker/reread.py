@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from typing import Final
 
 import msgspec
 
-from stream.batch import Batch
+from stream import events
+from stream.batch import SEQUENCE, Batch
 from stream.commit.committer import RenderedUnit
 from stream.commit.manifest import Manifest
 from stream.commit.repeat import Repeater
-from stream.contracts import LendingSource, Shard, Start
+from stream.contracts import Emit, LendingSource, Shard, Start
 from stream.errors import Expired, Halted
 from stream.worker.definitions import Definitions
 from stream.worker.gap import gap_instead_of
 from stream.worker.recipe import Cooked, CutUnit, Recipe
+
+AT_ONCE: Final = 4
+"""Ranges that are read again at a time: each is in memory as a whole, and who comes after many workers may find one in every shard."""
 
 
 class Rereader:
@@ -27,6 +33,7 @@ class Rereader:
         definitions: Definitions,
         cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]],
         repeat: Repeater,
+        emit: Emit,
         *,
         admit_gaps: bool,
     ) -> None:
@@ -34,7 +41,9 @@ class Rereader:
         self._definitions = definitions
         self._cook = cook
         self._repeat = repeat
+        self._emit = emit
         self._admit_gaps = admit_gaps
+        self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def render(self, shard: Shard, start: Start, manifest: Manifest) -> RenderedUnit:
         """The unit that ``manifest`` intends, as this build makes it; the same bytes if this build can reproduce them.
@@ -45,11 +54,16 @@ class Rereader:
         Raises:
             Halted: the stream no longer holds the range, or the log no longer holds the definition.
         """
+        async with self._slots:
+            return await self._rendered(shard, start, manifest)
+
+    async def _rendered(self, shard: Shard, start: Start, manifest: Manifest) -> RenderedUnit:
         try:
             batch = await self._read(shard, start, manifest)
-        except Expired:
+        except Expired as error:
             if not self._admit_gaps:
                 raise
+            self._emit(events.RecordsExpired(shard.stream, shard.shard_id, manifest.span.after, manifest.span.last, str(error)))
             return RenderedUnit(gap_instead_of(manifest), ())
         recipe = await self._repeat("read definition", shard, lambda: self._definitions.recorded(manifest.pipeline))
         cooked = await self._cook(recipe, CutUnit(shard, manifest.span, batch, manifest.trigger, manifest.foreign_subsequence))
@@ -69,6 +83,14 @@ class Rereader:
                 position = page.position
                 self._source.budget.release(page.held)
         batch = Batch.concat(batches)
+        if batch.rows < manifest.records and (batch.rows == 0 or int(batch.frame[SEQUENCE][-1]) == manifest.span.last):
+            # Records expire from the oldest on, and nothing in an answer says how many did.
+            msg = (
+                f"{shard.stream}/{shard.shard_id}: an unfinished unit covers {manifest.records} records up to {manifest.last}; of these "
+                f"the stream gives {batch.rows} when they are read again: the others have expired, or the stream was made again under the "
+                "same name. Nothing more is read until then; with source.kinesis.on_expired: gap the worker records the gap and goes on."
+            )
+            raise Expired(msg)
         if position != manifest.span.last or batch.rows != manifest.records:
             msg = (
                 f"{shard.stream}/{shard.shard_id}: an unfinished unit covers {manifest.records} records up to {manifest.last}, but reading "

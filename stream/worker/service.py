@@ -31,11 +31,10 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader
 from stream.worker.allocators import forget_what_stays, keep_giving_back, prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble, worker_id
-from stream.worker.exporting import ExportTask
 from stream.worker.lineage import open_reporter
-from stream.worker.loading import Loader
+from stream.worker.loading import complete_all
 from stream.worker.notifying import open_notifier
-from stream.worker.parts import Bell, to_all, weightiest
+from stream.worker.parts import Bell, StreamParts, to_all, weightiest
 from stream.worker.several import Streams
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
@@ -90,31 +89,32 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                     await told.finish()
                 for task in aside:
                     task.cancel()
-                unloaded = await _finished(exports, loaders, whole=not draining.is_set())
+                await asyncio.wait(aside)
+                unloaded = await _send_the_rest(each, streams, draining)
     except ExceptionGroup as group_error:
         raise weightiest(group_error) from group_error
     finally:
         log.flush()
-    _judge(streams, unloaded)
+    _refuse_unfinished(streams, unloaded)
 
 
-async def _finished(exports: Sequence[ExportTask], loaders: Sequence[Loader], *, whole: bool) -> list[str]:
-    """Let exports and loaders do the last of their work; names of the sinks whose rows could not all be loaded.
-
-    ``whole``: the run came to its own end, and leaves nothing for a next one, which may not come before tomorrow.
-    """
-    unloaded = [each.parts.config.name for each in loaders if whole and not await each.complete()]
-    await asyncio.gather(*(export.finish() for export in exports), *(loader.finish() for loader in loaders))
+async def _send_the_rest(each: Sequence[StreamParts], streams: Streams, draining: asyncio.Event) -> list[str]:
+    """Have spans exported and rows loaded that are left: all of them where the run is over for good; else why rows are not loaded."""
+    last = each[0].parts.once and not streams.halted and not streams.cut_short
+    exports, loaders = [one.parts.export for one in each if one.parts.export], [loader for one in each for loader in one.loaders]
+    unloaded = await complete_all(loaders if last else [], draining)
+    await asyncio.gather(*(export.finish(draining if last else None) for export in exports), *(loader.finish() for loader in loaders))
     return unloaded
 
 
-def _judge(streams: Streams, unloaded: Sequence[str]) -> None:
+def _refuse_unfinished(streams: Streams, unloaded: Sequence[str]) -> None:
     if streams.halted:
         raise _standing_still(streams.halted)
     if streams.cut_short:
         raise _cut_short(streams.cut_short)
     if unloaded:
-        raise _not_loaded(unloaded)
+        msg = f"rows that this run sealed are not loaded ({'; '.join(unloaded)}); nothing is lost, run it again to go on"
+        raise Fatal(msg)
 
 
 def _standing_still(halted: Mapping[str, str]) -> Fatal:
@@ -126,11 +126,6 @@ def _cut_short(streams: Sequence[str]) -> Fatal:
     """Whoever waits for the end of a run takes 0 for an answer: it must mean that nothing is left."""
     names = ", ".join(streams)
     return Fatal(f"a signal ended the run, and it is not known that {names} is read to its end; nothing is lost, run it again to go on")
-
-
-def _not_loaded(sinks: Sequence[str]) -> Fatal:
-    names = ", ".join(sinks)
-    return Fatal(f"everything is read and sealed, and {names} could not be loaded; the log says why, and the next run goes on from there")
 
 
 @contextmanager
@@ -158,11 +153,14 @@ class _HealthListener:
                 self._health.block(f"shard {stream}/{shard}" if shard else f"stream {stream}", reason)
             case events.ShardStarted(stream, shard, _):
                 self._health.clear(f"shard {stream}/{shard}")
+            case events.ShardReleased(stream, shard, _) | events.ShardEnded(stream, shard, _):
+                self._health.clear(f"shard {stream}/{shard}")
+                self._health.clear(f"export {stream}/{shard}")
             case events.ShardStalled(stream, shard, seconds):
                 self._health.fault = f"shard {stream}/{shard} has not moved for {seconds:.0f} s, and nothing is known to hold it up"
             case events.ExportHalted(stream, shard, _, reason, _, True):
                 self._health.block(f"export {stream}/{shard}", reason)
-            case events.ExportResumed(stream, shard) | events.ShardReleased(stream, shard, _) | events.ShardEnded(stream, shard, _):
+            case events.ExportResumed(stream, shard):
                 self._health.clear(f"export {stream}/{shard}")
             case events.DrainStarted():
                 self._health.block("worker", "draining")

@@ -74,11 +74,16 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
 
 
 async def _go_on(shard: Shard, start: Start, parts: Parts, head: Head, gap: Expired | None, render: Renderer) -> Head:
-    """The head after the shard's end or the drain, from a recovered one; ``gap`` tells of records that are to be given up first."""
+    """The head after the shard's end or the drain, from a recovered one; ``gap`` tells of records that are to be given up first.
+
+    Where nothing shows yet where the gap ends, and the shard has to stop, there is nothing to read: it stays where it is.
+    """
     head = await admit_foreign_progress(shard, head, parts, render)
     parts.emit(events.ShardStarted(shard.stream, shard.shard_id, head.position))
     if gap is not None and head.open:
-        head = await record_gap(shard, head, parts, render, gap)
+        before, head = head, await record_gap(shard, head, parts, render, gap)
+        if head is before:
+            return head
     return await _Following(shard, start, parts, head).run() if head.open else head
 
 

@@ -39,7 +39,8 @@ def unforeseen(error: Exception) -> str:
 class Supervisor:
     """Runs one task per shard of one stream.
 
-    ``halted`` maps parked shards to the reason. ``finished``: nothing is left to do, which a worker that was told to drain does not know.
+    ``halted`` maps parked shards to the reason; those of ``avoided`` are never taken up again. ``finished``: nothing is left to do, which a
+    worker that was told to drain does not know.
     """
 
     stream: str
@@ -50,6 +51,7 @@ class Supervisor:
     active: set[str] = field(default_factory=set)
     halted: dict[str, str] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
+    avoided: set[str] = field(default_factory=set)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     finished: bool = False
@@ -113,12 +115,19 @@ class Supervisor:
         return [listed.get(shard_id, Shard(self.stream, shard_id)) for shard_id in sorted(wanted)] if listed else []
 
     def _stop_lost(self) -> None:
-        """Stop at once what works on shards that are another worker's now. That may happen anywhere: the commit log bears it."""
+        """Stop at once what works on shards that are another worker's now. That may happen anywhere: the commit log bears it.
+
+        A halted shard is no longer this worker's to speak of either: whoever has it says how it is, and it is tried anew if it comes back.
+        """
         if self.parts.leases is None:
             return
-        for shard_id in self.active - self.parts.leases.held(self.stream) - self.lost:
+        held = self.parts.leases.held(self.stream)
+        for shard_id in self.active - held - self.lost:
             self.lost.add(shard_id)
             self.tasks[shard_id].cancel()
+        for shard_id in self.halted.keys() - held - self.active - self.avoided:
+            del self.halted[shard_id]
+            self._let_go(Shard(self.stream, shard_id))
 
     async def _hand_over_idle(self) -> None:
         """Release what another worker is to have and nobody here works on; what is being worked on comes to its end by itself."""
@@ -147,13 +156,23 @@ class Supervisor:
 
     async def _work(self, shard: Shard) -> None:
         try:
-            await self._close_parents(shard)
-            ended = await run_shard(shard, self.start, self.parts) is not None
-            await self._finish(shard, ended=ended)
+            await self._attempt(shard)
         except asyncio.CancelledError:
             if shard.shard_id not in self.lost:
                 raise
             self._let_go(shard)
+        finally:
+            self.lost.discard(shard.shard_id)
+            self.active.discard(shard.shard_id)
+            self.tasks.pop(shard.shard_id, None)
+            self.changed.set()
+
+    async def _attempt(self, shard: Shard) -> None:
+        """Work on the shard once, and do what its end or its error calls for; either may be cut off wherever it waits."""
+        try:
+            await self._close_parents(shard)
+            ended = await run_shard(shard, self.start, self.parts) is not None
+            await self._finish(shard, ended=ended)
         except Fatal:
             raise
         except Halted as error:
@@ -167,11 +186,8 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one shard must not take the others down
             self._park(shard, unforeseen(error))
             if self.parts.leases is not None:
+                self.avoided.add(shard.shard_id)
                 await self.parts.leases.release(self.stream, shard.shard_id, avoid=True)
-        finally:
-            self.active.discard(shard.shard_id)
-            self.tasks.pop(shard.shard_id, None)
-            self.changed.set()
 
     async def _close_parents(self, shard: Shard) -> None:
         """Write the end of parents that another application has finished into the log, so that the order of chains is the shards'."""
@@ -195,7 +211,6 @@ class Supervisor:
 
     def _let_go(self, shard: Shard) -> None:
         """The shard is another worker's; it is taken up again if its lease ever comes back."""
-        self.lost.discard(shard.shard_id)
         self.started.discard(shard.shard_id)
         self.parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "lease_lost"))
 

@@ -70,6 +70,8 @@ class FakeKinesis:
     page: int = 3
     behind: int | None = None
     repeat_pages: bool = False
+    empty: int = 0
+    """So many answers to who asks for a single record have none, although there is one further on."""
     url: str = ""
 
     def put(self, shard_id: str, *bodies: bytes, key: str = "k", age: float = 0.0) -> list[int]:
@@ -144,6 +146,8 @@ class FakeKinesis:
         if self.repeat_pages and index:
             index -= 1
         chosen = shard.records[index : index + min(self.page, body["Limit"])]
+        if self.empty and body["Limit"] == 1:
+            self.empty, chosen = self.empty - 1, []
         following = index + len(chosen)
         left = len(shard.records) - following
         answer: dict[str, Any] = {

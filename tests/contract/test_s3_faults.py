@@ -137,3 +137,18 @@ def test_what_went_wrong_is_told_without_values_of_partition_columns(aws_env: No
             assert "mail=*/day=*/shardId-0-1-2-0123456789abcdef.parquet" in str(caught.value)
 
     asyncio.run(with_s3(failing(status, code), use))
+
+
+def test_a_file_is_written_by_one_request_so_that_nothing_is_left_of_one_that_breaks_off(aws_env: None) -> None:
+    asked: list[tuple[str, str, int]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        size = sum([len(piece) async for piece in request.content.iter_any()])
+        asked.append((request.method, request.query_string, size))
+        return web.Response(headers={"ETag": '"tag"'})
+
+    async def use(store: ObjectStore) -> None:
+        await store.put("k", b"x" * (12 * 2**20))
+
+    asyncio.run(with_s3(handler, use))
+    assert asked == [("PUT", "", 12 * 2**20)]

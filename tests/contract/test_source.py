@@ -472,6 +472,17 @@ def test_a_position_close_to_expiry_is_read_on_while_its_record_is_there(aws_env
     run(aws_env, body)
 
 
+def test_answers_without_records_are_no_sign_that_the_record_at_the_position_has_expired(aws_env: None) -> None:
+    async def body(world: World) -> None:
+        sequences = world.fake.put(S0, *BODIES, age=24 * 3600 - 60)
+        world.fake.empty = 3
+        pages = await take(world, world.source.read(Shard("s", S0), sequences[1], HORIZON), having(8))
+        assert rows(pages) == BODIES[2:]
+        assert world.fake.empty == 0
+
+    run(aws_env, body)
+
+
 def test_a_shard_that_is_gone_halts_and_a_stream_that_is_gone_is_fatal(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, b"x")

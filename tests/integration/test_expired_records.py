@@ -2,100 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import signal
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any
+from datetime import timedelta
 
-import boto3
 import pytest
 from typer.testing import CliRunner
 
 from stream import events
 from stream.cli.main import app
-from stream.clock import SystemClock
-from stream.commit.manifest import Kind, Manifest, decode
+from stream.commit.manifest import Kind
+from stream.contracts import Shard
 from stream.errors import Fatal
-from stream.local.kinesis.server import running
-from stream.pipeline.lint import check
-from stream.worker.assemble import WorkerOptions
-from stream.worker.service import run_worker
-
-PIPELINE = """
-application: app
-source:
-  kinesis: {{stream: numbers, endpoint: "{url}", on_expired: {on_expired}}}
-  schema: {{n: int64}}
-sinks: [s3: {{url: "file:lake"}}]
-state: file:state
-flush: {{age: 100ms}}
-metrics: {{port: 0}}
-"""
-
-
-class ShiftedClock(SystemClock):
-    """The machine's clock, some hours ahead."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def now(self) -> datetime:
-        return super().now() + self.ahead
-
-
-class Stage:
-    """A stream with one shard and a worker that can be run again and again."""
-
-    def __init__(self, client: Any, url: str, clock: ShiftedClock, folder: Path) -> None:
-        self.client = client
-        self.url = url
-        self.clock = clock
-        self.folder = folder
-        client.create_stream(StreamName="numbers", ShardCount=1)
-
-    def put(self, numbers: range) -> None:
-        for n in numbers:
-            self.client.put_record(StreamName="numbers", Data=json.dumps({"n": n}).encode(), PartitionKey="k")
-
-    def work(self, until: Callable[[events.Event], bool], on_expired: str = "gap") -> list[events.Event]:
-        """Run a worker; it is told to stop by a signal once ``until`` holds for an event."""
-        heard: list[events.Event] = []
-
-        def listen(event: events.Event) -> None:
-            heard.append(event)
-            if until(event):
-                signal.raise_signal(signal.SIGTERM)
-
-        file = self.folder / "pipeline.yaml"
-        file.write_text(PIPELINE.format(url=self.url, on_expired=on_expired))
-        result = check(file, {})
-        assert result.pipeline is not None, result.findings
-        options = WorkerOptions(self.folder, os.environ, 20.0, 1, (listen,), self.clock)
-        asyncio.run(run_worker(result.pipeline, options))
-        return heard
-
-    def manifests(self) -> list[Manifest]:
-        files = sorted((self.folder / "state" / "app" / "commits").rglob("0*.json"))
-        return [decode(file.read_bytes(), file.name) for file in files]
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
-    clock = ShiftedClock()
-    with running(clock=clock) as emulator:
-        client = boto3.client("kinesis", endpoint_url=emulator.url, region_name="us-east-1")
-        yield Stage(client, emulator.url, clock, tmp_path)
-        client.close()
-
-
-def sealed(records: int) -> Callable[[events.Event], bool]:
-    return lambda event: isinstance(event, events.UnitSealed) and sum(count for _, count in event.outcomes) >= records
+from stream.worker.reading import Reading
+from tests.integration.stage import Stage, sealed
 
 
 def test_a_gap_is_recorded_and_reading_goes_on_behind_it(stage: Stage) -> None:
@@ -161,3 +79,68 @@ def test_a_quiet_shard_whose_last_record_expired_is_no_gap(stage: Stage) -> None
 
     assert not [event for event in heard if isinstance(event, events.RecordsExpired)]
     assert [manifest.kind for manifest in stage.manifests()] == [Kind.UNIT, Kind.UNIT]
+
+
+@pytest.mark.parametrize("before", [0, 5])
+@pytest.mark.parametrize("behind", [0, 4])
+def test_a_unit_that_was_begun_and_whose_records_all_expired_becomes_a_gap(stage: Stage, before: int, behind: int) -> None:
+    if before:
+        stage.put(range(before))
+        stage.work(sealed(before))
+    stage.put(range(before, before + 3))
+    stage.work(sealed(3))
+    stage.unseal_last()
+    stage.clock.ahead = timedelta(hours=30)
+    stage.put(range(20, 20 + behind))
+
+    heard = stage.work(sealed(behind) if behind else lambda event: isinstance(event, events.ManifestSealed))
+
+    assert [event for event in heard if isinstance(event, events.RecordsExpired)]
+    kinds = [(manifest.kind, manifest.records, dict(manifest.outcomes)) for manifest in stage.manifests()][bool(before) :]
+    assert kinds[0] == (Kind.GAP, 3, {"expired_gap": 3})
+    if behind:
+        assert (kinds[-1][0], kinds[-1][1]) == (Kind.UNIT, behind)
+
+
+def test_a_unit_that_was_begun_and_whose_records_expired_halts_where_gaps_are_not_admitted(stage: Stage) -> None:
+    stage.put(range(3))
+    stage.work(sealed(3))
+    stage.unseal_last()
+    stage.clock.ahead = timedelta(hours=30)
+    stage.put(range(8, 12))
+
+    with pytest.raises(Fatal, match=r"3 records .*the stream gives 0 .*on_expired: gap"):
+        stage.work(sealed(4), on_expired="halt")
+
+
+def test_a_worker_that_waits_for_the_end_of_a_gap_drains_at_once(stage: Stage) -> None:
+    stage.put(range(5))
+    stage.work(sealed(5))
+    stage.client.delete_stream(StreamName="numbers")
+    stage.client.create_stream(StreamName="numbers", ShardCount=1)
+
+    heard = stage.work(lambda event: isinstance(event, events.PageReceived))
+
+    assert sum(isinstance(event, events.ShardStarted) for event in heard) == 2
+    assert [manifest.kind for manifest in stage.manifests()] == [Kind.UNIT]
+
+
+def test_a_run_that_ends_does_not_wait_for_the_end_of_a_gap(stage: Stage) -> None:
+    stage.put(range(5))
+    stage.work(sealed(5))
+    stage.client.delete_stream(StreamName="numbers")
+    stage.client.create_stream(StreamName="numbers", ShardCount=1)
+
+    heard = stage.work(lambda _event: False, reading=Reading(once=True))
+
+    assert sum(isinstance(event, events.ShardStarted) for event in heard) == 2
+    assert [manifest.kind for manifest in stage.manifests()] == [Kind.UNIT]
+
+
+def test_a_shard_that_the_service_has_forgotten_ends_where_gaps_are_admitted(stage: Stage) -> None:
+    """Its lease is still there: reading stood still for longer than the retention, across a reshard."""
+    children = stage.run_one(Shard("numbers", "shardId-000000000007"))
+
+    assert children == ()
+    (end,) = stage.manifests()
+    assert (end.kind, end.trigger) == (Kind.END, "expired")

@@ -5,7 +5,9 @@ import json
 
 import boto3
 import pytest
+from typer.testing import CliRunner
 
+from stream.cli.main import app
 from stream.local.process import helper
 from tests.chaos.workers import Worker
 from tests.chaos.workers import prepare as prepare_workers
@@ -80,3 +82,31 @@ def test_records_come_out_of_the_table_once(world, kinesis, s3, tmp_path):
     assert loaded() == expected
     said = [json.loads(line) for line in second.said().splitlines()]
     assert {line["reason"] for line in said if line["event"] == "records_rejected"} == {"nul_character"}
+
+
+def test_a_run_that_ends_has_loaded_what_it_sealed_and_a_redrive_too(world, kinesis, s3, tmp_path, monkeypatch):
+    """Nobody else loads what was sent through again, and whoever waits for a run takes its end for the rows' being there."""
+    url, client = kinesis
+    client.create_stream(StreamName="ending", ShardCount=2)
+    client.get_waiter("stream_exists").wait(StreamName="ending")
+    text = PIPELINE.format(bucket=world.bucket, table=world.table).replace("stream: events", "stream: ending").replace("1s", "60s")
+    pipeline, fixed = tmp_path / "pipeline.yaml", tmp_path / "fixed.yaml"
+    pipeline.write_text(text)
+    fixed.write_text(text.replace("word: string", "word: string?"))
+    environment = {**KEYS, **world.environment(), "AWS_ENDPOINT_URL_KINESIS": url, "AWS_ENDPOINT_URL_S3": s3.meta.endpoint_url}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    entries = [{"Data": json.dumps({"n": n} | ({"word": "w"} if n % 5 else {})).encode(), "PartitionKey": f"k{n}"} for n in range(100)]
+    assert client.put_records(StreamName="ending", Records=entries)["FailedRecordCount"] == 0
+
+    def loaded():
+        return [row[0] for row in world.query(f'SELECT n FROM "{world.table}" ORDER BY n')]
+
+    ran = CliRunner().invoke(app, ["run", "--once", str(pipeline)])
+    assert ran.exit_code == 0, ran.output
+    assert loaded() == [n for n in range(100) if n % 5]
+    redriven = CliRunner().invoke(app, ["dlq", "redrive", str(pipeline), "--pipeline", str(fixed)])
+    assert redriven.exit_code == 0, redriven.output
+    assert loaded() == list(range(100))
+    listed = json.loads(CliRunner().invoke(app, ["loads", "ls", str(pipeline), "--json"]).output)
+    assert {(each["stream"], row["rows_waiting"]) for each in listed for row in each["shards"]} == {("ending", 0), ("dlq.ending", 0)}

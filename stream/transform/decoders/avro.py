@@ -13,13 +13,14 @@ from typing import Any, ClassVar, Final, Self
 
 import fastavro
 import polars as pl
+from fastavro.read import SchemaResolutionError
 from fastavro.schema import SchemaParseException, UnknownType
 from pydantic import Field, model_validator
 
 from stream.batch import DATA
 from stream.transform.decode import DecoderConfig
 from stream.transform.decoders.avro_plan import avro_reader
-from stream.transform.decoders.avro_types import check_schema, columns_of, value_of, with_bounded_decimals
+from stream.transform.decoders.avro_types import as_read, check_schema, columns_of, value_of, with_read_defaults
 from stream.transform.decoders.columns import by_kernel
 from stream.transform.decoders.nested import rejected
 from stream.transform.decoders.rows import EMPTY
@@ -35,7 +36,18 @@ TOO_LARGE: Final = "decompressed_too_large"
 MAX_PLAIN: Final = 64 * 1024 * 1024
 _GLUE: Final = struct.Struct(">BB16s")
 _VERSION: Final = 3
-_UNREADABLE: Final = (EOFError, ValueError, IndexError, KeyError, TypeError, OverflowError, StopIteration, ArithmeticError, struct.error)
+_UNREADABLE: Final = (
+    SchemaResolutionError,
+    EOFError,
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    StopIteration,
+    ArithmeticError,
+    struct.error,
+)
 """What fastavro is seen to raise for bytes that are no datum of the schema; UnicodeDecodeError is a ValueError."""
 
 
@@ -54,9 +66,10 @@ class Avro(DecoderConfig):
     """Read each record as one Avro datum of a record schema; its fields are the columns.
 
     With `header: glue` each record begins as the Glue Schema Registry writes it: version 3, compression (0 none, 5 zlib) and the UUID of
-    the writer's schema version, whose schema is found under `versions`; fields are then resolved to those of `schema`. Reasons:
-    ``empty_record``, ``avro_header``, ``unknown_schema_version``, ``bad_compression``, ``decompressed_too_large``, ``avro_datum``,
-    ``trailing_bytes``.
+    the writer's schema version, whose schema is found under `versions`; fields are then resolved to those of `schema`. Logical types
+    other than date, decimal, uuid (of a string), timestamp-millis and timestamp-micros are the numbers or bytes that they stand on.
+    Reasons: ``empty_record``, ``avro_header``, ``unknown_schema_version``, ``bad_compression``, ``decompressed_too_large``,
+    ``avro_datum``, ``trailing_bytes``.
     """
 
     name: ClassVar[str] = "avro"
@@ -114,7 +127,7 @@ class Avro(DecoderConfig):
                 raise SchemaMismatch(("schema",), f"field {name!r} is reserved for the service", "rename it by an alias in the schema")
         return pl.Schema(columns)
 
-    def _parsed(self, text: str, option: str) -> Any:
+    def _parsed(self, text: str, option: str, reader: Any = None) -> Any:
         try:
             plain = json.loads(text)
             parsed = fastavro.parse_schema(plain)
@@ -123,13 +136,18 @@ class Avro(DecoderConfig):
                 (option,), f"the Avro schema cannot be read: {type(error).__name__}: {error}", "see avro.apache.org"
             ) from error
         check_schema(parsed, (option,))
-        return fastavro.parse_schema(with_bounded_decimals(plain))
+        try:
+            return with_read_defaults(fastavro.parse_schema(as_read(plain, reader)))
+        except (ValueError, OverflowError, TypeError, AttributeError) as error:
+            raise SchemaMismatch(
+                (option,), f"a default of the Avro schema does not fit its type: {error}", "see avro.apache.org"
+            ) from error
 
     def bind(self, schema: RecordSchema | None) -> BoundStage:
         """A function that reads datum by datum and makes the columns at once."""
         declared = self.output(schema)
         reader = self._parsed(self.reader or "null", "schema")
-        writers = {uuid.UUID(name).bytes: self._parsed(text, "writers") for name, text in self.writers.items()}
+        writers = {uuid.UUID(name).bytes: self._parsed(text, "writers", reader) for name, text in self.writers.items()}
 
         def decode(frame: pl.DataFrame) -> Applied:
             reasons: dict[int, str] = {}

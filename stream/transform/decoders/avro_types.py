@@ -25,12 +25,13 @@ _PRIMITIVE: Final[Mapping[str, pl.DataType]] = {
     "enum": pl.String(),
     "fixed": pl.Binary(),
 }
-_LOGICAL: Final[Mapping[str, pl.DataType]] = {
-    "date": pl.Date(),
-    "timestamp-millis": TIMESTAMP,
-    "timestamp-micros": TIMESTAMP,
-    "uuid": pl.String(),
+_LOGICAL: Final[Mapping[str, tuple[str, pl.DataType]]] = {
+    "date": ("int", pl.Date()),
+    "timestamp-millis": ("long", TIMESTAMP),
+    "timestamp-micros": ("long", TIMESTAMP),
+    "uuid": ("string", pl.String()),
 }
+"""What each stands on, and the type of its columns; decimals have one of their own."""
 _EXACT: Final = Context(prec=76)
 _LIMITS: Final[Mapping[pl.DataType, int]] = {pl.Int32(): 2**31, pl.Int64(): 2**63}
 MAX_DEPTH: Final = 32
@@ -39,16 +40,89 @@ BOUNDED_DECIMAL: Final = "bounded-decimal"
 megabyte would hold up its shard for a minute."""
 
 
-def with_bounded_decimals(schema: Any) -> Any:
-    """A copy of ``schema`` whose decimals are read in time that grows with their length."""
+def as_read(schema: Any, wanted: Any = None) -> Any:
+    """A copy of ``schema`` that is read as the columns are meant.
+
+    Logical types that have no type of column are left out, so that their values are those of the type below, as the Avro specification
+    says. Decimals are read in time that grows with their length. Where the parsed schema ``wanted`` has another logical type, or none, for
+    what is the same below, its word counts: what the type of a column means is said by the reader.
+    """
+    target = _single(wanted)
     if isinstance(schema, list):
-        return [with_bounded_decimals(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    copy = {key: with_bounded_decimals(value) if key in {"type", "fields", "items", "values"} else value for key, value in schema.items()}
-    if schema.get("logicalType") == "decimal" and schema.get("type") in {"bytes", "fixed"}:
-        copy["logicalType"] = BOUNDED_DECIMAL
-    return copy
+        return [as_read(each, target) for each in schema]
+    if isinstance(schema, str):
+        return {"type": schema, **_logical_of(target)} if isinstance(target, dict) and target.get("type") == schema else schema
+    copy = dict(schema)
+    if isinstance(copy.get("type"), dict | list):
+        copy["type"] = as_read(copy["type"], target)
+    if "fields" in copy:
+        copy["fields"] = [{**each, "type": as_read(each["type"], _field_of(target, each["name"]))} for each in copy["fields"]]
+    for inner in ("items", "values"):
+        if inner in copy:
+            copy[inner] = as_read(copy[inner], target.get(inner) if isinstance(target, dict) else None)
+    said = _logical_of(copy)
+    if target is not None:
+        known = _logical_of(target) if isinstance(target, dict) else {}
+        same = copy["type"] == (target["type"] if isinstance(target, dict) else target)
+        said = said if said and known else known if same else {}
+    return {**{key: value for key, value in copy.items() if key != "logicalType"}, **said}
+
+
+def _logical_of(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a logical type that has a type of column; nothing if there is none."""
+    kind, logical = schema.get("type"), schema.get("logicalType")
+    if not isinstance(kind, str) or not isinstance(logical, str):
+        return {}
+    if logical in {"decimal", BOUNDED_DECIMAL} and kind in {"bytes", "fixed"}:
+        return {"logicalType": BOUNDED_DECIMAL, "precision": schema.get("precision"), "scale": schema.get("scale", 0)}
+    return {"logicalType": logical} if logical in _LOGICAL and kind == _LOGICAL[logical][0] else {}
+
+
+def _single(schema: Any) -> Any:
+    """The type itself: of a union that besides null, of one that is wrapped the inner one."""
+    if isinstance(schema, list):
+        return _single(next((each for each in schema if each != "null"), None))
+    return _single(schema["type"]) if isinstance(schema, dict) and isinstance(schema.get("type"), dict | list) else schema
+
+
+def _field_of(record: Any, name: str) -> Any:
+    """The type of the field that is called, or was called, ``name``; None if there is none."""
+    fields = record.get("fields", ()) if isinstance(record, dict) else ()
+    return next((each["type"] for each in fields if name == each["name"] or name in each.get("aliases", ())), None)
+
+
+def with_read_defaults(schema: Any) -> Any:
+    """The parsed ``schema`` with each field's default as a value of its type would be read; fastavro hands it out as it stands in the JSON.
+
+    Raises:
+        ValueError: a default that its type cannot hold.
+    """
+    if isinstance(schema, list):
+        for each in schema:
+            with_read_defaults(each)
+    elif isinstance(schema, dict):
+        for key in ("type", "items", "values"):
+            with_read_defaults(schema.get(key))
+        for field in schema.get("fields", ()):
+            with_read_defaults(field["type"])
+            if "default" in field:
+                field["default"] = _default_of(field["default"], _single(field["type"]))
+    return schema
+
+
+def _default_of(value: Any, schema: Any) -> Any:
+    kind = schema if isinstance(schema, str) else schema["type"]
+    if value is None or kind in {"null", "enum", "string", "boolean"}:
+        return value
+    if kind == "record":
+        return {each["name"]: _default_of(value[each["name"]], _single(each["type"])) for each in schema["fields"] if each["name"] in value}
+    if kind == "array":
+        return [_default_of(each, _single(schema["items"])) for each in value]
+    if kind == "map":
+        return {key: _default_of(each, _single(schema["values"])) for key, each in value.items()}
+    plain = value.encode("latin-1") if kind in {"bytes", "fixed"} else value
+    reader = fastavro.read.LOGICAL_READERS.get(f"{kind}-{schema.get('logicalType')}") if isinstance(schema, dict) else None
+    return plain if reader is None else reader(plain, schema, schema)
 
 
 def _decimal(data: Any, writer: Any, _reader: Any = None) -> Decimal:
@@ -129,7 +203,7 @@ def _type(schema: Any) -> pl.DataType:  # noqa: PLR0911 - one per kind
     if logical in {"decimal", BOUNDED_DECIMAL}:
         return pl.Decimal(schema["precision"], schema.get("scale", 0))
     if logical in _LOGICAL:
-        return _LOGICAL[logical]
+        return _LOGICAL[logical][1]
     if kind == "record":
         return pl.Struct([pl.Field(field["name"], _type(field["type"])) for field in schema["fields"]])
     if kind == "array":
@@ -152,14 +226,20 @@ def value_of(value: Any, kind: Any) -> Any:
     if isinstance(kind, pl.List):
         items = [{"key": key, "value": each} for key, each in sorted(value.items())] if isinstance(value, dict) else value
         return [value_of(each, kind.inner) for each in items]
-    if isinstance(value, Decimal) and isinstance(kind, pl.Decimal):
-        if value.adjusted() >= (kind.precision or 38) - kind.scale:
-            msg = "too many digits"
+    if isinstance(kind, pl.Decimal):
+        if not isinstance(value, Decimal) or value.adjusted() >= (kind.precision or 38) - kind.scale or _rounded(value, kind.scale):
+            msg = "no number with so many digits"
             raise ValueError(msg)
         return value
     if isinstance(value, UUID):
         return str(value)
     return _scalar(value, kind)
+
+
+def _rounded(value: Decimal, scale: int) -> bool:
+    """Whether ``value`` has digits beyond ``scale``."""
+    exponent = value.as_tuple().exponent
+    return isinstance(exponent, int) and exponent < -scale and value != value.quantize(Decimal(1).scaleb(-scale), context=_EXACT)
 
 
 def _scalar(value: Any, kind: Any) -> Any:
@@ -171,7 +251,7 @@ def _scalar(value: Any, kind: Any) -> Any:
     if kind == pl.Date() and not isinstance(value, date):
         msg = "a date out of range"
         raise ValueError(msg)
-    if isinstance(value, int) and kind in _LIMITS and not -_LIMITS[kind] <= value < _LIMITS[kind]:
+    if kind in _LIMITS and not (isinstance(value, int) and -_LIMITS[kind] <= value < _LIMITS[kind]):
         msg = "a number out of range"
         raise ValueError(msg)
     if kind == pl.Binary() and not isinstance(value, bytes):

@@ -33,7 +33,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from stream.transform.decoders.depth import any_deep, too_deep
-from stream.transform.decoders.shapes import fits, struct
+from stream.transform.decoders.shapes import asked, fits, is_wide, struct
 from stream.transform.types import Kind, RecordSchema
 
 EMPTY: Final = "empty_record"
@@ -81,7 +81,7 @@ class Reader:
         self._frame = pl.DataFrame(pa.table([pa.array([], field.type) for field in wire], schema=self._wire)).schema
         self._typed = msgspec.json.Decoder(struct("Record", schema.fields, strict=strict))
         self._decimals = [
-            (f"f{index}", name, kind.wire.precision, kind.wire.scale)
+            (f"f{index}", name, kind.wire.precision - is_wide(kind.wire) * kind.wire.scale, kind.wire.scale)
             for index, (name, kind) in enumerate(schema)
             if kind.kind is Kind.DECIMAL
         ]
@@ -225,7 +225,8 @@ class Reader:
         if not len(wire):
             return pl.DataFrame(height=sum(batch.num_rows for batch in batches))
         found = (pa.RecordBatch.from_struct_array(batch.column(0)) for batch in batches)
-        return pl.DataFrame(pa.Table.from_batches(found, wire))
+        table = pa.Table.from_batches(found, _asked(wire))
+        return pl.DataFrame(table if table.schema.equals(wire) else table.cast(wire))
 
     @staticmethod
     def _columns(buffer: pa.Buffer, rows: int, wire: pa.Schema) -> pl.DataFrame:
@@ -266,8 +267,8 @@ class Reader:
             return self._typed_reason(record, str(error))
         except msgspec.DecodeError:
             return SYNTAX
-        for member, name, precision, scale in self._decimals:
-            if not fits(getattr(decoded, member), precision, scale):
+        for member, name, before, scale in self._decimals:
+            if not fits(getattr(decoded, member), before, scale):
                 return f"{WRONG_TYPE}:{name}"
         return None
 
@@ -382,6 +383,10 @@ def _starts(records: pa.LargeBinaryArray) -> list[int]:
     return [0, *ends.tolist()]
 
 
+def _asked(wire: pa.Schema) -> pa.Schema:
+    return pa.schema([field.with_type(asked(field.type)) for field in wire])
+
+
 def _parsing(wire: pa.Schema) -> pj.ParseOptions:
-    explicit = pa.schema([pa.field("r", pa.struct(list(wire)))])
+    explicit = pa.schema([pa.field("r", pa.struct(list(_asked(wire))))])
     return pj.ParseOptions(explicit_schema=explicit, unexpected_field_behavior="ignore")

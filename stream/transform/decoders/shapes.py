@@ -9,17 +9,36 @@ import msgspec
 import pyarrow as pa
 
 from stream.transform.types import Kind, Type
+from stream.transform.values import MAX_DIGITS
 
 
-def fits(value: Decimal | None, precision: int, scale: int) -> bool:
-    """False only for what Arrow refuses too: more digits before or behind the point than there is room for."""
+def asked(wire: pa.DataType) -> pa.DataType:
+    """The type to ask Arrow's JSON reader for where ``wire`` is wanted; what it gives has to be cast.
+
+    It counts the digits that are written and then adds those of the scale, without looking whether they still fit: in 128 bits 99 as
+    decimal(38,38) comes out as 1.29. In 256 bits there is always room for both.
+    """
+    if pa.types.is_decimal128(wire):
+        return pa.decimal256(wire.precision, wire.scale) if is_wide(wire) else wire
+    if pa.types.is_struct(wire):
+        return pa.struct([field.with_type(asked(field.type)) for field in wire])
+    return pa.list_(asked(wire.value_type)) if pa.types.is_list(wire) else wire
+
+
+def is_wide(wire: pa.DataType) -> bool:
+    """Whether the digits of a decimal and those that its scale adds need more than 128 bits."""
+    return int(wire.precision + wire.scale) > MAX_DIGITS
+
+
+def fits(value: Decimal | None, before: int, scale: int) -> bool:
+    """False only for what Arrow refuses too: more than ``before`` digits before the point, or more than ``scale`` behind it."""
     if not value:
         return True
     _, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
         return False
     trailing = len(digits) - len("".join(map(str, digits)).rstrip("0"))
-    return exponent + trailing >= -scale and value.adjusted() < precision
+    return exponent + trailing >= -scale and value.adjusted() < before
 
 
 def struct(name: str, fields: tuple[tuple[str, Type], ...], *, strict: bool) -> type[msgspec.Struct]:

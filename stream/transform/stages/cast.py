@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from stream.transform import values
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import rejecting, require
-from stream.transform.types import Kind, Type, parse_type
+from stream.transform.types import TIMESTAMP, Kind, Type, parse_type
 
 CAST_FAILED = "cast_failed"
 
@@ -28,7 +28,9 @@ class OnError(StrEnum):
 class Cast(StageConfig):
     """Change the types of columns.
 
-    A value that would be lost or altered (`"x"` or `1.5` as int64, 300 as int8) rejects its row with `cast_failed:<column>`.
+    A value that would be lost or altered, also inside a list or an object, rejects its row with `cast_failed:<column>`: `"x"` or `1.5` as
+    int64, 300 as int8, `1.239` as decimal(4,2), 9007199254740993 as float64, 2 as bool, a time beyond the years 1 to 9999. Only these are
+    rounded: a float to the nearest decimal or float32, a decimal to the nearest float, a timestamp to its day.
     """
 
     name: ClassVar[str] = "cast"
@@ -101,24 +103,80 @@ class Cast(StageConfig):
 
 
 def _converted(name: str, source: pl.DataType, target: Type) -> pl.Expr:
-    """Column ``name`` in the target type; null where the value would be lost or altered."""
-    column = pl.col(name)
-    if target.kind in {Kind.TIMESTAMP, Kind.DATE, Kind.BINARY} and source == pl.String():
-        return values.read(column, target)
-    if target.kind is Kind.EPOCH:
-        if not source.is_integer():
-            message = f"column {name!r} is {source}; {target.text} counts from whole numbers"
-            raise SchemaMismatch(("columns", name), message, "cast it to int64 first, or use timestamp for text")
-        return values.read(column.cast(pl.Int64, strict=False), target)
-    if source == pl.String() and target.polars == pl.Boolean():
-        text = column.str.to_lowercase()
-        return pl.when(text == "true").then(pl.lit(value=True)).when(text == "false").then(pl.lit(value=False))
+    """Column ``name`` in the target type; null where the value, or one inside of it, would be lost or altered."""
+    if target.kind is Kind.EPOCH and not source.is_integer():
+        message = f"column {name!r} is {source}; {target.text} counts from whole numbers"
+        raise SchemaMismatch(("columns", name), message, "cast it to int64 first, or use timestamp for text")
     if source == pl.Binary() and target.polars == pl.String():
         message = f"column {name!r} is bytes, which need not be text"
         raise SchemaMismatch(("columns", name), message, "decode it where it is read, or encode it in a python stage")
-    done = column.cast(target.polars, strict=False)
-    if source.is_float() and target.polars.is_integer():
-        return pl.when(done.cast(source, strict=False) == column).then(done)
-    if source.is_numeric() and target.polars == pl.Float32():
-        return pl.when(done.is_finite() | column.cast(pl.Float64).is_infinite() | column.cast(pl.Float64).is_nan()).then(done)
+    if source.is_nested() != target.polars.is_nested() or (source == pl.Boolean() and target.kind is Kind.DECIMAL):
+        hint = "use `explode` for a list, `flatten` for an object" if source.is_nested() else "derive a column of another type first"
+        raise SchemaMismatch(("columns", name), f"column {name!r} is {source}, which cannot become {target.text}", hint)
+    return _value(pl.col(name), source, target)
+
+
+def _value(value: pl.Expr, source: pl.DataType, target: Type) -> pl.Expr:
+    if isinstance(source, pl.List) and target.item is not None:
+        inner = source.inner if isinstance(source.inner, pl.DataType) else source.inner()
+        item = _value(pl.element(), inner, target.item)
+        lost = value.list.eval(pl.element().is_not_null() & item.is_null()).list.any()
+        return pl.when(lost.not_()).then(value.list.eval(item))
+    if isinstance(source, pl.Struct) and [field.name for field in source.fields] == [name for name, _ in target.fields]:
+        parts = [value.struct.field(name) for name, _ in target.fields]
+        kinds = [field.dtype if isinstance(field.dtype, pl.DataType) else field.dtype() for field in source.fields]
+        done = [_value(part, kind, inner) for part, kind, (_, inner) in zip(parts, kinds, target.fields, strict=True)]
+        kept = [part.is_null() | each.is_not_null() for part, each in zip(parts, done, strict=True)]
+        named = [each.alias(name) for each, (name, _) in zip(done, target.fields, strict=True)]
+        return pl.when(value.is_not_null() & pl.all_horizontal(kept)).then(pl.struct(named))
+    return _of_text(value, target) if source == pl.String() else _plain(value, source, target)
+
+
+def _of_text(text: pl.Expr, target: Type) -> pl.Expr:
+    if target.kind in {Kind.TIMESTAMP, Kind.DATE, Kind.BINARY}:
+        return values.read(text, target)
+    if target.polars == pl.Boolean():
+        lower = text.str.to_lowercase()
+        return pl.when(lower == "true").then(pl.lit(value=True)).when(lower == "false").then(pl.lit(value=False))
+    done = text.cast(target.polars, strict=False)
+    if target.kind is Kind.DECIMAL:
+        # Polars rounds to the scale.
+        return pl.when(_behind_the_point(text) <= target.wire.scale).then(done)
+    if target.polars.is_float():
+        # The words for infinity mean it, a number that is too large does not.
+        return pl.when(done.is_infinite().not_() | text.str.contains("[0-9]").not_()).then(done)
+    return done
+
+
+def _behind_the_point(number: pl.Expr) -> pl.Expr:
+    """How many digits a number in text has behind the point, without zeros at the end: 1 of ``1.50``, and of ``1500e-3``."""
+    mantissa = number.str.extract(r"^[+-]?([0-9]*\.?[0-9]*)")
+    behind = mantissa.str.len_bytes() - mantissa.str.find(".", literal=True) - 1
+    digits = mantissa.str.replace(".", "", literal=True)
+    zeros = digits.str.len_bytes() - digits.str.strip_chars_end("0").str.len_bytes()
+    exponent = number.str.extract(r"[eE]([+-]?[0-9]+)$").cast(pl.Int64, strict=False)
+    found = behind.cast(pl.Int64).fill_null(0) - zeros.cast(pl.Int64) - exponent.fill_null(0)
+    return pl.when(zeros < digits.str.len_bytes()).then(found).otherwise(0)
+
+
+def _plain(value: pl.Expr, source: pl.DataType, target: Type) -> pl.Expr:  # noqa: PLR0911 - one per kind
+    if target.kind is Kind.EPOCH:
+        return values.read(value.cast(pl.Int64, strict=False), target)
+    if source.is_float() and target.kind is Kind.DECIMAL:
+        # Polars raises where there is no room; what rounds up to one digit more has none either.
+        room = 10.0 ** (target.wire.precision - target.wire.scale) - 0.5 * 10.0**-target.wire.scale
+        return pl.when(value.abs() < room).then(value).cast(target.polars, strict=False)
+    if source.is_numeric() and target.polars == pl.Boolean():
+        return pl.when((value == 0) | (value == 1)).then(value == 1)
+    done = value.cast(target.polars, strict=False)
+    if target.polars == pl.Float32() and not source.is_integer():
+        wide = value.cast(pl.Float64)
+        return pl.when(done.is_finite() | wide.is_infinite() | wide.is_nan()).then(done)
+    nearest = target.polars.is_float() and not source.is_integer()
+    if source.is_numeric() and target.polars != pl.String() and not nearest:
+        done = pl.when(done.cast(source, strict=False) == value).then(done)
+    if target.polars == TIMESTAMP:
+        return pl.when(done.dt.timestamp("us").is_between(values.FIRST_US, values.LAST_US)).then(done)
+    if target.polars == pl.Date():
+        return pl.when(done.dt.year().is_between(1, 9999)).then(done)
     return done

@@ -9,7 +9,7 @@ import polars as pl
 from stream.batch import ROW
 from stream.transform.places import without
 from stream.transform.stage import Applied, SchemaMismatch
-from stream.transform.types import RESERVED, SYSTEM, near
+from stream.transform.types import RESERVED, SYSTEM, near, refuse_pattern
 
 
 def rejecting(frame: pl.DataFrame, reason: pl.Series) -> Applied:
@@ -43,8 +43,9 @@ def refuse_system(name: str, path: tuple[str | int, ...]) -> None:
     """Refuse to write a column that belongs to the service.
 
     Raises:
-        SchemaMismatch: ``name`` is one of them.
+        SchemaMismatch: ``name`` is one of them, or reads as a pattern.
     """
+    refuse_pattern(name, path)
     if name in RESERVED:
         message = f"column {name!r} belongs to the service: it may be read in expressions and is always kept, but never written"
         raise SchemaMismatch(path, message, "use another name")

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
 
 import polars as pl
+from polars.exceptions import InvalidOperationError
 from pydantic import Field, model_validator
 
 from stream.transform.expressions import compile_expression
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
-from stream.transform.stages.common import refuse_system
+from stream.transform.stages.common import refuse_system, rejecting
+
+OVERFLOW: Final = "overflow"
+_LOST: Final = "_overflow_of_"
 
 
 class Derive(StageConfig):
-    """Add or replace columns by expressions; they are computed from top to bottom, and a later one may use an earlier one."""
+    """Add or replace columns by expressions; they are computed from top to bottom, and a later one may use an earlier one.
+
+    Sums, differences and products of whole numbers are columns of int64, or uint64 where that is what they are made of; a row whose result
+    has no room there is rejected with `overflow:<column>`.
+    """
 
     name: ClassVar[str] = "derive"
     example: ClassVar[Example] = Example(
@@ -39,7 +48,7 @@ class Derive(StageConfig):
         """The columns before, with new ones behind them; a replaced column keeps its place."""
         return self._compile(schema)[1]
 
-    def _compile(self, schema: pl.Schema) -> tuple[list[pl.Expr], pl.Schema]:
+    def _compile(self, schema: pl.Schema) -> tuple[list[_Step], pl.Schema]:
         known = dict(schema)
         steps = []
         for name, text in self.columns.items():
@@ -48,18 +57,52 @@ class Derive(StageConfig):
             if result == pl.Null():
                 message = f"`{text}` is always null and has no type"
                 raise SchemaMismatch(("columns", name), message, "say which null it is, as in `CAST(NULL AS BIGINT)`")
-            steps.append(expression.alias(name))
+            found = pl.LazyFrame(schema=known).select(expression.alias(name)).collect_schema()[name]
+            steps.append(_Step(name, expression, result, may_overflow=found != result))
             known[name] = result
         return steps, pl.Schema(known)
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:  # noqa: ARG002
         """A function that computes the columns one after the other."""
         steps, _ = self._compile(schema)
+        quick, marked = [step.quick() for step in steps], [step.marked() for step in steps]
+        marks = {_LOST + step.name: f"{OVERFLOW}:{step.name}" for step in steps if step.may_overflow}
 
         def apply(frame: pl.DataFrame) -> Applied:
-            lazy = frame.lazy()
-            for step in steps:
-                lazy = lazy.with_columns(step)
-            return Applied(lazy.collect(engine="in-memory"))
+            try:
+                return Applied(_computed(frame, quick))
+            except InvalidOperationError:
+                if not marks:
+                    raise
+            done = _computed(frame, marked)
+            lost = done.select([*marks])
+            reason = pl.coalesce(pl.when(pl.col(name)).then(pl.lit(why)) for name, why in marks.items())
+            return rejecting(done.drop([*marks]), lost.select(reason.alias("reason")).to_series())
 
         return apply
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    name: str
+    expression: pl.Expr
+    result: pl.DataType
+    may_overflow: bool
+
+    def quick(self) -> list[pl.Expr]:
+        """The column; computing it raises where a result has no room."""
+        return [(self.expression.cast(self.result) if self.may_overflow else self.expression).alias(self.name)]
+
+    def marked(self) -> list[pl.Expr]:
+        """The column with null in place of results that have no room, and one that is true there."""
+        if not self.may_overflow:
+            return self.quick()
+        column = self.expression.cast(self.result, strict=False)
+        return [(self.expression.is_not_null() & column.is_null()).alias(_LOST + self.name), column.alias(self.name)]
+
+
+def _computed(frame: pl.DataFrame, steps: list[list[pl.Expr]]) -> pl.DataFrame:
+    lazy = frame.lazy()
+    for step in steps:
+        lazy = lazy.with_columns(step)
+    return lazy.collect(engine="in-memory")

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import InvalidOperationError, PolarsError
 from pydantic import Field, field_validator
 
 from stream.errors import Halted
@@ -99,11 +99,12 @@ class Lookup(StageConfig):
         keys = []
         for at, (left, right) in enumerate(self.on.items()):
             want, have = schema[left], table.schema[right]
-            if not (want == have or (want.is_integer() and have.is_integer()) or (want.is_temporal() and have.is_temporal())):
+            whole = want.is_integer() and (have.is_integer() or have == pl.String())
+            if not (want == have or whole or (want.is_temporal() and have.is_temporal())):
                 message = f"key {left!r} is {want}, but {right!r} of table {self.table!r} is {have}"
                 raise SchemaMismatch(("on", left), message, "cast the column before the lookup")
             try:
-                keys.append(table[right].cast(want).alias(f"{_KEY}{at}"))
+                keys.append(_as_key(table[right], want).alias(f"{_KEY}{at}"))
             except PolarsError as error:
                 message = f"{right!r} of table {self.table!r} ({have}) does not fit key {left!r} ({want}): {error}"
                 raise SchemaMismatch(("on", left), message, "cast the column to the table's type before the lookup") from error
@@ -139,3 +140,16 @@ class Lookup(StageConfig):
             return rejecting(joined, found.to_frame().select(reason).to_series())
 
         return apply
+
+
+def _as_key(column: pl.Series, want: pl.DataType) -> pl.Series:
+    """``column`` in the type of the rows' key.
+
+    Raises:
+        PolarsError: a value that would become another one, such as a time that would become its day.
+    """
+    key = column.cast(want)
+    if want.is_temporal() and not key.cast(column.dtype).equals(column):
+        msg = "times would be cut"
+        raise InvalidOperationError(msg)
+    return key

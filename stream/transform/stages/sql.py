@@ -44,6 +44,8 @@ class Sql(StageConfig):
     The result must have `_row` as it is in `batch` (`SELECT *` has it): that is how each row is known to belong to its record. Rows may be
     left out, never doubled; they come out in the order of the stream whatever the query says, with their lineage. A query with joins,
     groups or windows sees one unit at a time, so what it computes depends on where units end; if it fails, the unit's rows are rejected.
+    Unlike in expressions, whole numbers that outgrow their type begin again at its other end, and parts of dates have 8 bits: write
+    `CAST(month(day) AS BIGINT) * 100`, or derive such columns in a stage before.
     """
 
     name: ClassVar[str] = "sql"

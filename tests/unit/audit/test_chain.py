@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream.audit.chain import Followed, Link, LinkKind, ShardLog, StoredCheckpoint, check_checkpoint
+from stream.audit.chain import Followed, Link, LinkKind, ShardLog, StoredCheckpoint, check_checkpoint, check_passed
 
 LOG = ShardLog("s", "shardId-000000000000", (), ())
 UNIT = Link("u", LinkKind.UNIT, sealed=True, digest="d", last=7)
@@ -27,3 +27,21 @@ def test_ours_stays_at_the_last_unit_where_another_application_went_on_to_the_en
 
 def test_what_we_ended_does():
     assert check_checkpoint(LOG, Followed((), end("end"), None), StoredCheckpoint(0, 0, 0)) != []
+
+
+@pytest.mark.parametrize(
+    ("stored", "sound"),
+    [
+        (None, True),
+        (StoredCheckpoint(0, 0, 0), True),
+        (StoredCheckpoint(7, 0, 0), True),
+        (StoredCheckpoint(None, 0, 7), True),
+        (StoredCheckpoint(5, 0, 0), False),
+        (StoredCheckpoint(7, 1, 0), False),
+        (StoredCheckpoint(9, 0, 7), False),
+        (StoredCheckpoint(None, problem="it was edited"), False),
+    ],
+)
+def test_what_a_checkpoint_said_before_it_moved_on_is_in_the_chain(stored, sound):
+    chain = Followed((UNIT,), end("shard_end", 7), None)
+    assert bool(check_passed(LOG, chain, stored)) is not sound

@@ -12,8 +12,10 @@ from stream.audit.packing import Compression, Request, compressed
 from stream.audit.shape import Shape
 from stream.contracts import Checkpoint, Shard
 from stream.errors import Fatal, LeaseLost, Retryable
+from stream.worker import exporting
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, export_range
 from tests.sealed import NOON, Sealed, StillClock, sequence, shard_id, three_units
+from tests.unit.lease.tables import settle
 
 OK = Answer(200)
 
@@ -393,6 +395,124 @@ def test_an_export_goes_on_behind_a_gap_and_tells_of_it():
     assert done[0] == 3
     assert again.spans == collector.spans
     assert collector.names["gap events"] == 1
+
+
+@pytest.mark.parametrize("back", [0, 10])
+def test_an_export_follows_a_shard_that_was_rewound(back):
+    async def run():
+        sealed, collector = await Sealed.open(), Counting()
+        await sealed.unit(0, 1, 10)
+        await sealed.unit(0, 11, 10)
+        exporter, _, _ = parts(sealed, collector)
+        await export_all(exporter, [0])
+        await sealed.rewind(0, back)
+        halfway = await exporter.step(shard_id(0), await exporter.cursor(shard_id(0)))
+        await sealed.unit(0, back + 1, 30)
+        await sealed.end(0)
+        await export_all(exporter, [0])
+        again = Counting()
+        other, units, _ = parts(sealed, again)
+        done = await export_range(other, units, [shard_id(0), f"{shard_id(0)}_r1"], 0, None)
+        return halfway, await exporter.cursor(shard_id(0)), collector, done, again
+
+    halfway, cursor, collector, done, again = asyncio.run(run())
+    assert (halfway.generation, halfway.position, halfway.ended) == (1, str(sequence(0, back) if back else 0), False)
+    assert (cursor.generation, cursor.position, cursor.ended) == (1, str(sequence(0, back + 30)), True)
+    assert collector.names["process events"] == 20 + 30
+    assert done == (3, cursor.accepted)
+    assert again.spans == collector.spans
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["", "a cursor that takes the rewind for an end"])
+def test_a_checkpoint_behind_a_rewind_waits_for_the_collector_too(older):
+    async def run():
+        sealed, collector = await three_units(), Counting()
+        task, waiting, _, _ = await task_of(sealed, collector)
+        task(events.ShardStarted("events", shard_id(0), 0))
+        running = asyncio.ensure_future(task.run())
+        where = Shard("events", shard_id(0))
+        async with asyncio.timeout(60):
+            await waiting.advance(where, Checkpoint(sequence(0, 120), 0, sequence(0, 80)))
+            await sealed.rewind(0, 40)
+            if older:
+                await stop(running)
+                await sealed.stores.state.put(f"export/events/{shard_id(0)}.json", b'{"position":"%d","ended":true}' % sequence(0, 120))
+                waiting._task, _, _, _ = await task_of(sealed, collector)
+                running = asyncio.ensure_future(waiting._task.run())
+            await waiting.advance(where, Checkpoint(sequence(0, 40), 0, sequence(0, 40), generation=1))
+            await sealed.unit(0, 41, 10)
+            await waiting.advance(where, Checkpoint(sequence(0, 50), 0, sequence(0, 40), generation=1))
+        await stop(running)
+        return waiting._checkpoints.stored
+
+    assert [spans for _, spans in asyncio.run(run())] == [120 + 27, 120 + 27, 130 + 35]
+
+
+@pytest.mark.parametrize(("last", "stopped", "everything"), [(False, False, False), (True, False, True), (True, True, False)])
+def test_who_is_the_last_exports_everything_that_is_left_unless_it_is_stopped(monkeypatch, last, stopped, everything):
+    monkeypatch.setattr(exporting, "FINISH_SECONDS", 0.0)
+
+    async def run():
+        sealed, collector, until = await three_units(), Counting(), asyncio.Event()
+        task, _, _, _ = await task_of(sealed, collector, strict=False)
+        for shard in (0, 1):
+            task(events.ShardStarted("events", shard_id(shard), 0))
+        await settle()
+        if stopped:
+            until.set()
+        await task.finish(until if last else None)
+        return sum(collector.spans.values())
+
+    assert (asyncio.run(run()) == 170 + EXTRA) is everything
+
+
+def test_who_is_the_last_does_not_wait_for_a_collector_that_is_away(monkeypatch):
+    monkeypatch.setattr(exporting, "PATIENT_SECONDS", 0.0)
+
+    async def run():
+        sealed, collector = await three_units(), Counting([Answer(503)] * 1000)
+        task, _, _, _ = await task_of(sealed, collector, strict=False)
+        task(events.ShardStarted("events", shard_id(0), 0))
+        await settle()
+        await asyncio.wait_for(task.finish(asyncio.Event()), 30)
+        return sum(collector.spans.values())
+
+    assert asyncio.run(run()) == 0
+
+
+@pytest.mark.parametrize("why", ["lease_lost", "handed_over"])
+def test_what_another_worker_has_is_not_exported_here(why):
+    async def run():
+        sealed, collector = await three_units(), Counting()
+        task, waiting, _, _ = await task_of(sealed, collector, strict=False)
+        task(events.ShardStarted("events", shard_id(0), 0))
+        running = asyncio.ensure_future(task.run())
+        async with asyncio.timeout(60):
+            await waiting.advance(Shard("events", shard_id(0)), Checkpoint(sequence(0, 120), 0, 0))
+        task(events.ShardReleased("events", shard_id(0), why))
+        await settle()
+        await sealed.unit(0, 121, 10)
+        await stop(running)
+        await task.finish()
+        return sum(collector.spans.values())
+
+    assert asyncio.run(run()) == 120 + 27
+
+
+def test_a_shard_that_is_exported_to_its_end_is_looked_at_no_more():
+    async def run():
+        sealed, collector = await three_units(), Counting()
+        task, waiting, heard, _ = await task_of(sealed, collector, strict=False)
+        task(events.ShardStarted("events", shard_id(1), 0))
+        running = asyncio.ensure_future(task.run())
+        async with asyncio.timeout(60):
+            await waiting.advance(Shard("events", shard_id(1)), Checkpoint(None, 0, sequence(1, 50)))
+        await settle()
+        following = [each for each in asyncio.all_tasks() if each.get_coro().__name__ == "_follow"]
+        await stop(running)
+        return following, [event.seconds for event in heard if isinstance(event, events.ExportLagged)][-1]
+
+    assert asyncio.run(run()) == ([], 0.0)
 
 
 @pytest.mark.parametrize(

@@ -286,3 +286,44 @@ def test_files_that_were_moved_together_with_the_sink_are_found_there():
 
 def test_a_new_application_is_sound():
     assert verify(asyncio.run(Sealed.open())).findings == ()
+
+
+class AtWork:
+    """Evidence about an application that goes on: another unit is sealed each time that the chain of the first shard has been read."""
+
+    def __init__(self, sealed):
+        self._sealed = sealed
+        self._evidence = sealed.evidence()
+        self._at = 121
+
+    def __getattr__(self, name):
+        return getattr(self._evidence, name)
+
+    async def unit(self):
+        await self._sealed.unit(0, self._at, 5)
+        self._at += 5
+
+    async def log(self, shard):
+        log = await self._evidence.log(shard)
+        if shard == shard_id(0):
+            await self.unit()
+        return log
+
+
+@pytest.mark.parametrize("contents", [True, False])
+def test_an_application_that_goes_on_meanwhile_is_sound(contents):
+    async def run():
+        evidence = AtWork(await three_units())
+        shards = evidence.shards
+
+        async def listed():
+            # What is sealed behind the listing of the files is in the log that is read next.
+            await evidence.unit()
+            return await shards()
+
+        evidence.shards = listed
+        return await Verifier(evidence, Scope(contents=contents), StillClock()).run()
+
+    report = asyncio.run(run())
+    assert report.findings == ()
+    assert report.shards[0].units == 4

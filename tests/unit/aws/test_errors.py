@@ -17,6 +17,8 @@ CALL = Call("kinesis:GetRecords", "stream flights", "region eu-west-1, endpoint 
         ("NeverHeardOf", 429, Kind.THROTTLED),
         ("ExpiredIteratorException", 400, Kind.RETRY),
         ("ExpiredTokenException", 400, Kind.RETRY),
+        ("TransactionConflictException", 400, Kind.RETRY),
+        ("ReplicatedWriteConflictException", 400, Kind.RETRY),
         ("NeverHeardOf", 500, Kind.RETRY),
         ("NeverHeardOf", 408, Kind.RETRY),
         ("NeverHeardOf", 400, Kind.REFUSED),

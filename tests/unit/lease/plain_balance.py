@@ -23,7 +23,7 @@ def take_plainly(seen, me, now, rules):
     own = sum(1 for row in held[me] if row.lease.holder == me)
     mine = []
     for row in sorted(free, key=lambda row: (-weight(row), row.lease.key)):
-        overdue = now - row.changed > VERY_OLD * rules.failover and row.changed != -math.inf
+        overdue = now - (row.changed if row.changed > -math.inf else row.since) > VERY_OLD * rules.failover
         worker = me if overdue else min(load, key=lambda name: (load[name], name))
         load[worker] += weight(row)
         if worker == me:

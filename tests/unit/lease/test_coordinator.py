@@ -419,3 +419,38 @@ def test_a_thousand_leases_in_pages():
         assert fleet.settings.look_after(fleet.workers["a"]._size) > 5
 
     play(lambda: Fleet(shards(1000)), test)
+
+
+def test_the_traffic_of_a_shard_is_known_however_often_its_checkpoint_moves():
+    async def test(fleet):
+        await fleet.join("a")
+        worker, (shard,) = fleet.workers["a"], fleet.shards
+        checkpoints = LeaseCheckpoints(worker)
+        for second in range(1, 61):
+            worker.count(events.PageReceived("s", shard.shard_id, 1, 1, 512 * 1024, 0, 0.0))
+            await fleet.clock.advance(1)
+            await checkpoints.advance(shard, Checkpoint(second, 0, second - 1))
+        assert fleet.rows()[shard.shard_id].throughput == pytest.approx(512, rel=0.1)
+        for _ in range(20):
+            worker.count(events.PageReceived("s", shard.shard_id, 1, 1, 512 * 1024, 0, 0.0))
+            await fleet.clock.advance(1)
+        assert fleet.rows()[shard.shard_id].throughput == pytest.approx(512, rel=0.3)
+
+    play(lambda: Fleet(shards(1)), test)
+
+
+def test_a_lease_that_was_seized_is_kept_for_as_long_as_it_is_needed_and_no_other_is_taken():
+    async def test(fleet):
+        await fleet.join("a")
+        operator, shard = fleet.make("operator"), fleet.shards[0].shard_id
+        await operator.seize("s", shard)
+        fleet.tasks["operator"] = asyncio.ensure_future(operator.keep())
+        await fleet.clock.advance(120)
+        assert operator.held("s") == {shard}
+        assert fleet.rows()[shard].owner == "operator"
+        fleet.assert_alone()
+        await operator.leave()
+        await fleet.clock.advance(60)
+        assert len(fleet.workers["a"].held("s")) == 4
+
+    play(lambda: Fleet(shards(4)), test)

@@ -139,6 +139,16 @@ def test_a_free_lease_that_nobody_takes_is_taken_by_whoever_sees_it():
     assert even(owned | other | {"x": Seen(lease("x"), NOW - 31, NOW)}) == ["x"]
 
 
+def test_a_new_lease_is_not_left_lying_because_the_least_loaded_has_all_that_it_takes():
+    rules = Rules(FAILOVER, max_leases=3)
+    rows = [lease("hot", "me", throughput=5000.0), *(lease(f"quiet{at}", "a") for at in range(3)), lease("new")]
+    seen = observe({}, rows, NOW - 31)
+    assert take_evenly(seen, "a", NOW - 31, rules) == take_evenly(seen, "me", NOW - 31, rules) == []
+    renewed = observe(seen, [lease(row.key, row.owner, 1, throughput=row.throughput) if row.owner else row for row in rows], NOW)
+    assert even(renewed, "a", rules) == []
+    assert even(renewed, "me", rules) == ["new"]
+
+
 fleets = st.tuples(st.integers(1, 8), st.integers(0, 40), st.integers(0, 2**32))
 
 

@@ -104,6 +104,12 @@ def test_table_formats(url, content):
     assert parse_table(url, content).equals(TABLE)
 
 
+def test_codes_in_a_csv_file_keep_their_zeros():
+    table = parse_table("x.csv", b"zip,month,share,id,name\n00501,01,0.5,0,a\n2134,,-0.5,7,\n")
+    assert table.schema == {"zip": pl.String, "month": pl.String, "share": pl.Float64, "id": pl.Int64, "name": pl.String}
+    assert table.rows() == [("00501", "01", 0.5, 0, "a"), ("2134", None, -0.5, 7, None)]
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [("t.xlsx", "unknown suffix '.xlsx'"), ("t.parquet", "cannot be read as parquet"), ("t", "unknown suffix ''")],

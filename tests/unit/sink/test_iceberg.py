@@ -60,6 +60,7 @@ def test_secrets_and_fields_may_be_written_short():
         ({"n": pl.Duration("us")}, {}, "which Iceberg does not have"),
         ({"n": pl.Datetime("ns")}, {}, "cast it to timestamp in a stage"),
         ({"n": pl.List(pl.Struct({"at": pl.Time}))}, {}, "has or holds the type Time"),
+        ({"n": pl.List(pl.Struct({}))}, {}, "holds an object without fields"),
         ({"a.b": pl.Int64()}, {}, "where a dot leads to a field inside"),
         ({"Kind": pl.String(), "kind": pl.String()}, {}, "are one column to Athena, Glue and Spark"),
         ({"n": pl.Int64()}, {"partition_by": ["kind"]}, "there is no column 'kind'"),

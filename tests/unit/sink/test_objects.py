@@ -48,6 +48,19 @@ def test_no_rows_no_files():
     assert encoded.placement.height == 0
 
 
+@pytest.mark.parametrize("kind", [pl.Struct([]), pl.List(pl.Struct([])), pl.Struct({"a": pl.Int64, "b": pl.Struct([])})])
+def test_an_object_without_fields_is_refused_where_parquet_has_no_form_for_it(kind):
+    schema = pl.Schema({"k": kind})
+    with pytest.raises(SinkMismatch, match="without fields"):
+        ObjectsSinkConfig(url="s3://lake/flights/", lineage=False).check(schema)
+    ObjectsSinkConfig(url="s3://lake/flights/", lineage=False, format="ndjson").check(schema)
+
+
+def test_what_json_has_no_word_for_is_null_in_ndjson_as_its_page_says():
+    frame = rows(pl.DataFrame({"f": [float("nan"), float("inf"), 0.5]}))
+    assert read(sink(format="ndjson", lineage=False).encode(frame, UNIT).files[0])["f"].to_list() == [None, None, 0.5]
+
+
 def test_lineage_is_written_behind_the_columns_unless_switched_off_and_the_row_number_never():
     frame = rows(pl.DataFrame({"k": ["a"]}))
     assert read(sink().encode(frame, UNIT).files[0]).columns == ["k", *LINEAGE]

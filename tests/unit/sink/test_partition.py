@@ -94,6 +94,12 @@ def test_columns_and_expressions_combine():
     assert paths_of(partitioning, frame) == ["Ort%20am%20See=x/big=false", "Ort%20am%20See=y/big=true"]
 
 
+def test_numbers_in_a_path_are_computed_exactly():
+    frame = pl.DataFrame({"month": [12, 1], "gone": [7, 1]}, schema={"month": pl.Int8(), "gone": pl.UInt16()})
+    partitions = Partitioning([{"key": "month * 100 + month"}, {"left": "month - gone - gone"}])
+    assert partitions.assign(frame).paths == ("key=1212/left=-2", "key=101/left=-1")
+
+
 def test_partitions_beyond_the_bound_share_one_directory_that_no_value_can_name():
     frame = pl.DataFrame({"k": ["a", "b", OVERFLOW, "c", "d", "a"]})
     found = paths_of(Partitioning(["k"], limit=3), frame)
@@ -175,6 +181,35 @@ def test_check_finds_what_the_columns_do_not_allow(entry, says):
 def test_words_inside_quotes_and_names_are_no_functions(expression):
     frame = pl.DataFrame({"n": [1, 2], "now": [1, 2], "snow": [3, 4]})
     assert len(paths_of(Partitioning([{"d": expression}]), frame)) == 2
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "a % 16",
+        "a * 100 + a",
+        "a / 2",
+        "MOD(a, 5)",
+        "DIV(a, 7)",
+        "POWER(a, 2)",
+        "CASE WHEN a % 2 = 0 THEN 'even' END",
+        "a IN (1, 2) AND a - 1 < 5",
+        "a < 5 OR a > 1e999",
+        "CASE WHEN a > 5 THEN 'Len' ELSE 'Agg' END",
+    ],
+)
+def test_operators_work_row_by_row(expression):
+    partitions = Partitioning([{"k": expression}])
+    partitions.check(pl.Schema({"a": pl.Int64()}))
+    assert len(set(partitions.assign(pl.DataFrame({"a": [1, 8]})).codes)) == 2
+
+
+@pytest.mark.parametrize(
+    "expression", ["SUM(a % 16)", "a % MAX(a)", "COUNT(a) * 2", "a - FIRST(a)", "COUNT(*) + a", "COALESCE(a, MIN(a))", "a IN (MAX(a))"]
+)
+def test_nothing_hides_what_looks_at_more_than_one_row(expression):
+    with pytest.raises(SinkMismatch, match="more than one row"):
+        Partitioning([{"k": expression}])
 
 
 def test_check_accepts_what_can_be_computed():

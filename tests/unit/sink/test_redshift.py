@@ -130,6 +130,7 @@ def test_an_override_that_would_lose_values_is_refused(dtype, wanted):
         ({"x": pl.Datetime("ns")}, "no type in Redshift"),
         ({"x": pl.Int128()}, "no type in Redshift"),
         ({"x": pl.List(pl.Binary())}, "cannot become SUPER"),
+        ({"x": pl.List(pl.Struct([]))}, "without fields"),
         ({f"c{n}": pl.Int64() for n in range(1601)}, "1601 columns"),
     ],
 )

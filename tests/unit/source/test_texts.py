@@ -32,6 +32,19 @@ def test_reading_on_gives_what_reading_through_gives(lines, behind, size):
     assert [text for _, text in whole] == [line.removesuffix(b"\r") for line in lines if line.removesuffix(b"\r").strip()]
 
 
+def test_line_ends_inside_of_quotes_are_kept_as_they_are():
+    assert read(b'1,"a\r\nb\nc"\r\n2,d\r\n', Layout(ObjectFormat.CSV)) == [(1, b'1,"a\r\nb\nc"'), (4, b"2,d")]
+
+
+def test_the_mark_that_a_file_may_begin_with_belongs_to_no_record():
+    mark = b"\xef\xbb\xbf"
+    assert read(mark + b"a\n" + mark + b"b") == [(1, b"a"), (2, mark + b"b")]
+    assert read(mark) == []
+    header = Layout(ObjectFormat.CSV, header=True)
+    assert read(mark + b"id,name\r\n1,x\r\n", header) == [(2, b"id,name\n1,x")]
+    assert read(mark + b'"id",name\n1,x\n', header) == [(2, b'"id",name\n1,x')]
+
+
 def test_compression_goes_by_the_name_or_by_the_option():
     packed = gzip.compress(b"a\n") + gzip.compress(b"b\n")
     assert read(packed, name="x.gz") == [(1, b"a"), (2, b"b")]
@@ -64,6 +77,18 @@ def parquet(frame, **options):
     out = io.BytesIO()
     frame.write_parquet(out, **options)
     return out.getvalue()
+
+
+def test_bytes_in_rows_of_parquet_are_base64_also_inside_of_others():
+    frame = pl.DataFrame(
+        {"b": [b"\xff\x00", None], "l": [[b"x", None], None], "o": [{"b": b"q", "n": 1}, None], "s": ["a", "b"]},
+        schema_overrides={"o": pl.Struct({"b": pl.Binary, "n": pl.Int64})},
+    )
+    found = read(parquet(frame), Layout(ObjectFormat.PARQUET))
+    assert [json.loads(body) for _, body in found] == [
+        {"b": "/wA=", "l": ["eA==", None], "o": {"b": "cQ==", "n": 1}, "s": "a"},
+        {"b": None, "l": None, "o": None, "s": "b"},
+    ]
 
 
 def test_rows_of_parquet_are_json_or_what_a_column_holds():

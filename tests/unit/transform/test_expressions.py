@@ -65,6 +65,8 @@ def test_expressions_mean_what_sql_says(text, kind, expected):
         ("now()", "another answer each time", ""),
         ("a; a", "unexpected ';'", ""),
         ("a, s", "is no expression", ""),
+        ("a s", "'s' at the end would be a name", "an operator between"),
+        ("a > 1 AS b", "'b' at the end would be a name", ""),
         ("greatest()", "greatest() needs a value", ""),
         ("strftime(s, '%Y')", "does not fit its columns", "s String"),
         ("time_hour > '2013'", "does not fit its columns", "time_hour"),

@@ -68,6 +68,18 @@ def test_a_schema_that_cannot_be_is_refused(mapping):
         parse_schema(mapping, ("source", "schema"))
 
 
+@pytest.mark.parametrize("name", ["*", "^a.*$", "^$", 'a"b', "a\\b", "a\x00b", "a\nb"])
+def test_names_by_which_no_column_can_be_read_are_refused(name):
+    for mapping in ({name: "int64"}, {"o": {name: "int64"}}):
+        with pytest.raises(SchemaMismatch, match="the name"):
+            parse_schema(mapping)
+
+
+@pytest.mark.parametrize("name", ["^a", "a$", "a*", "a.b", "a b", "größe", "select", "1", "'"])
+def test_other_names_are_fine(name):
+    assert parse_schema({name: "int64"}).polars() == {name: pl.Int64()}
+
+
 def test_every_name_is_known_to_the_parser():
     arguments = {"decimal": "(3,1)", "list": "<int8>", "object": "{a: int8}"}
     for name in NAMES:

@@ -26,6 +26,8 @@ def by_hand(text):
     port = int(parts["port"]) if parts["port"] else None
     if port is not None and port > 65_535:
         return None
+    if parts["host"] is not None and parts["path"] and not parts["path"].startswith("/"):
+        return None
     return {**parts, "port": port, "scheme": parts["scheme"] and parts["scheme"].lower(), "host": parts["host"] and parts["host"].lower()}
 
 
@@ -39,6 +41,16 @@ def test_plain_urls_and_all_others_have_the_parts_that_the_pattern_gives(kernel,
         wanted = nothing if text is None else by_hand(text)
         assert why == ("parse_failed:u" if wanted is None else None)
         assert wanted is None or row == wanted
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    "text", ["http://a@b@evil.example/", "http://h:8x/", "http://h:80:90/", "http://[::1", "http://[::1]x/", "//u@h@i"]
+)
+def test_what_stands_behind_a_host_is_no_path_of_it_without_a_slash(text, kernel):
+    done, reason = urls.url("", urls.PARTS, "u", kernel).read(pl.Series([text]))
+    assert reason.to_list() == ["parse_failed:u"]
+    assert set(done.row(0)) == {None}
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -18,7 +18,7 @@ from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
-from stream.worker.loading import Loader, LoaderParts, standing
+from stream.worker.loading import Loader, LoaderParts, complete_all, standing
 from stream.worker.loadlog import LoadLog, LoadState, recorded_layouts
 from stream.worker.warehouse import LoadFailed
 from tests.contract.warehouse import MemoryWarehouse
@@ -203,6 +203,34 @@ def test_one_worker_loads_until_its_lease_is_over_or_given_up():
         rig.assert_exactly_once()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("back", [5, 0])
+def test_a_shard_that_was_rewound_before_there_was_a_table_is_loaded_from_where_it_went_on(back):
+    async def run():
+        rig = await Rig.open(options="      keep_staged: 1d")
+        # All records are filtered out: nothing is staged, as before the sink was there.
+        for n in (5, 10):
+            await rig.sealed.unit(0, n, 1)
+        await rig.sealed.rewind(0, back)
+        await rig.sealed.unit(0, back + 1, 20)
+        await rig.sealed.unit(0, back + 21, 20)
+        await rig.sealed.unit(1, 1, 20)
+        loader = rig.loader()
+        assert await loader.attempt(), rig.heard
+        await rig.sealed.unit(0, back + 41, 20)
+        assert await loader.attempt(), rig.heard
+        assert await rig.loader().attempt(), rig.heard
+        numbers = [(row["_shard"], row["_sequence"]) for row in rig.warehouse.rows]
+        expected = {name: frame.height - dropped(frame) for name, frame in rig.sealed.source.frames.items()}
+        assert len(numbers) == len(set(numbers)) == sum(expected.values())
+        assert [event.parked for event in rig.told(events.LoadsWaiting)][-1] == 0
+        rig.sealed.clock.time += timedelta(days=2)
+        loader.tidied_at = None
+        assert await loader.attempt()
+        return [info.key async for info in rig.staging.list("")]
+
+    assert asyncio.run(run()) == []
 
 
 def test_no_load_in_a_quiet_window():
@@ -446,84 +474,88 @@ def test_the_loop_goes_on_until_it_is_cancelled():
     assert asyncio.run(run()) == [60.0, 60.0, 60.0]
 
 
-def test_a_run_that_ends_loads_what_is_left_and_looks_until_nothing_is():
+def complete(trouble=lambda rig, loader: None, options=""):
+    """What a run that ends is told of the rows that it sealed, and how many of ten are in the table; seconds that it took."""
+
     async def run():
-        rig = await Rig.open()
+        rig = await Rig.open(options=options)
         loader = rig.loader()
         assert await loader.attempt()
-        await rig.sealed.unit(0, 1, 20)
-        assert await loader.complete()
-        rig.assert_exactly_once()
-        await rig.sealed.unit(0, 21, 20)
-        await rig.sealed.unit(1, 1, 20)
-        assert await loader.complete()
-        rig.assert_exactly_once()
+        await rig.sealed.unit(0, 1, 4)
+        await rig.sealed.unit(1, 1, 6)
+        before = rig.sealed.clock.monotonic()
+        awaited = trouble(rig, loader)
+        if awaited is not None:
+            await awaited
+        return await complete_all([loader], asyncio.Event()), len(rig.warehouse.rows), rig.sealed.clock.monotonic() - before
 
-    asyncio.run(run())
+    return asyncio.run(run())
 
 
-def test_a_run_that_ends_waits_for_a_lease_that_a_dead_worker_has():
+def test_a_run_that_ends_loads_what_it_sealed():
+    assert complete() == ([], 9, 0.0)
+
+
+def test_a_run_that_ends_does_not_end_well_while_no_loads_are_allowed():
+    (why,), rows, seconds = complete(options='      quiet: ["11:30-12:30"]')
+    assert "redshift: `quiet: 11:30-12:30` (UTC) allows no loads now" in why
+    assert (rows, seconds) == (0, 0.0)
+
+
+@pytest.mark.parametrize(("failure", "patient"), [(Failure.TRANSIENT, True), (Failure.SETUP, False)])
+def test_a_run_that_ends_waits_for_what_may_pass_and_for_nothing_else(failure, patient):
+    def always(rig, loader):
+        rig.warehouse.before = lambda load: stumble()
+
+    def twice(rig, loader):
+        left = [1, 1]
+        rig.warehouse.before = lambda load: stumble() if left and left.pop() else None
+
+    def stumble():
+        raise LoadFailed("not now", failure)
+
+    (why,), rows, seconds = complete(always)
+    assert (why, rows) == ("redshift: not now", 0)
+    assert (seconds >= LIFE.total_seconds()) is patient
+    assert complete(twice)[:2] == (([], 9) if patient else (["redshift: not now"], 0))
+
+
+def test_a_run_that_ends_waits_for_the_loader_of_another_worker():
+    def elsewhere(rig, loader):
+        rig.sealed.clock.time += LIFE + timedelta(seconds=1)
+        return rig.loader("another").parts.lease.take()
+
+    found, rows, seconds = complete(elsewhere)
+    assert (found, rows) == ([], 9)
+    assert seconds >= LIFE.total_seconds()
+
+
+def test_a_run_that_ends_says_which_units_were_refused():
+    def refuse(rig, loader):
+        def bad(load):
+            if any(link.shard == shard_id(1) for link in load.links):
+                raise LoadFailed("a value does not fit", Failure.DATA)
+
+        rig.warehouse.before = bad
+
+    (why,), rows, _ = complete(refuse)
+    assert "a value does not fit" in why
+    assert "stream loads retry" in why
+    assert rows == 4
+
+
+def test_a_run_that_ends_is_stopped_by_a_signal():
     async def run():
-        rig = await Rig.open()
-        dead = rig.loader("dead")
-        assert await dead.attempt()
-        await rig.sealed.unit(0, 1, 20)
-        begun = rig.sealed.clock.now()
-        assert await rig.loader("living").complete()
-        assert rig.sealed.clock.now() - begun <= LIFE + timedelta(seconds=2)
-        rig.assert_exactly_once()
+        rig, draining = await Rig.open(), asyncio.Event()
+        await rig.sealed.unit(0, 1, 10)
+        loader = rig.loader()
 
-    asyncio.run(run())
+        async def sleep(seconds):
+            draining.set()
+            await asyncio.Event().wait()
 
+        rig.sealed.clock.sleep = sleep
+        rig.warehouse.before = lambda load: (_ for _ in ()).throw(Retryable("no answer"))
+        return await complete_all([loader], draining)
 
-def test_a_run_that_ends_leaves_it_to_a_living_loader_and_says_so_if_that_one_does_nothing():
-    async def run():
-        rig = await Rig.open()
-        other, own = rig.loader("other"), rig.loader("own")
-        await rig.sealed.unit(0, 1, 20)
-        assert await other.attempt()
-        await rig.sealed.unit(0, 21, 20)
-        slept = rig.sealed.clock.sleep
-
-        async def meanwhile(seconds):
-            await slept(seconds)
-            await other.parts.lease.take()
-
-        rig.sealed.clock.sleep = meanwhile
-        assert not await own.complete()
-        assert "another worker has had the lease all the time" in rig.told(events.LoadRefused)[-1].detail
-
-        async def loads(seconds):
-            await slept(seconds)
-            await other.attempt()
-
-        rig.sealed.clock.sleep = loads
-        assert await own.complete()
-        rig.assert_exactly_once()
-
-    asyncio.run(run())
-
-
-def test_a_run_that_ends_has_not_loaded_what_cannot_be_loaded():
-    async def run():
-        rig = await Rig.open()
-        await rig.sealed.unit(0, 1, 20)
-
-        def refuse(load):
-            raise LoadFailed("permission denied for relation events", Failure.SETUP)
-
-        rig.warehouse.before = refuse
-        assert not await rig.loader().complete()
-        assert rig.told(events.LoadRefused)[-1].kind == "setup"
-
-    asyncio.run(run())
-
-
-def test_a_run_that_ends_in_a_time_without_loads_leaves_what_waits():
-    async def run():
-        rig = await Rig.open(options='      quiet: ["00:00-23:59"]')
-        await rig.sealed.unit(0, 1, 20)
-        assert await rig.loader().complete()
-        assert rig.warehouse.loads == []
-
-    asyncio.run(run())
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == ["redshift: a signal came before all was loaded"]

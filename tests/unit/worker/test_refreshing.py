@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import polars as pl
 import pytest
@@ -169,3 +170,36 @@ def test_few_definitions_stay_in_memory_however_many_versions_there_were(world):
     asyncio.run(run())
     assert len(world.definitions._recipes) == KEPT
     assert world.current.now in world.definitions._recipes.values()
+
+
+class OfOneThread(dict):
+    """A dictionary that only the thread that made it may change."""
+
+    def __init__(self):
+        super().__init__()
+        self._owner = threading.get_ident()
+
+    def __setitem__(self, key, value):
+        assert threading.get_ident() == self._owner
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key):
+        assert threading.get_ident() == self._owner
+        super().__delitem__(key)
+
+
+def test_many_definitions_that_are_compiled_at_a_time_do_not_get_in_each_others_way(world):
+    """Compiling is done in threads, and what is kept is changed in none of them."""
+
+    async def run():
+        recipes = []
+        for number in range(KEPT + 3):
+            world.write("a", name=f"version {number}")
+            recipes.append(await world.definitions.record(world.pipeline, await world.fetch({})))
+        again = Definitions(world.store, world.folder, {}, world.clock)
+        again._recipes = OfOneThread()
+        found = await asyncio.gather(*(again.recorded(recipe.digest) for recipe in recipes))
+        assert [recipe.digest for recipe in found] == [recipe.digest for recipe in recipes]
+        return len(again._recipes)
+
+    assert asyncio.run(run()) == KEPT

@@ -32,10 +32,12 @@ def test_an_export_that_nothing_waits_for_is_not_in_the_way():
     assert health.ready
 
 
-def test_a_halted_shard_is_in_the_way_until_it_starts_again():
+@pytest.mark.parametrize(
+    "event", [events.ShardStarted(*WHERE, 0), events.ShardReleased(*WHERE, "lease_lost")], ids=lambda event: type(event).__name__
+)
+def test_a_halted_shard_is_in_the_way_until_it_starts_again_or_is_anothers(event):
     health, heard = listening()
     heard(events.ShardHalted(*WHERE, "look here"))
-    heard(events.ShardReleased(*WHERE, "drain"))
     assert not health.ready
-    heard(events.ShardStarted(*WHERE, 0))
+    heard(event)
     assert health.ready

@@ -274,3 +274,89 @@ def test_a_leased_stream_is_looked_at_now_and_then_even_if_no_lease_comes(monkey
         return seen
 
     assert asyncio.run(asyncio.wait_for(run(), 10)) == [1, 1, 2, 2, 3, 3]
+
+
+def test_a_lease_that_is_lost_while_its_shard_waits_to_be_tried_again_may_come_back(monkeypatch):
+    class Patient(Clock):
+        async def sleep(self, seconds):
+            self.slept.append(seconds)
+            await asyncio.Event().wait()
+
+    async def run():
+        stream = Stream({"0": [Retryable("again"), "drain"]}, [PARENT], clock=Patient())
+        stream.leases = Leases(stream.draining, ["0"])
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watched.run())
+            await settle()
+            assert stream.clock.slept == [supervisor.RESTART_SECONDS]
+            stream.leases.mine.discard("0")
+            stream.leases.listeners[0]()
+            await settle()
+            assert not watched.active
+            stream.leases.mine.add("0")
+            stream.leases.listeners[0]()
+        return stream.order
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == ["0", "0"]
+
+
+def test_a_lease_that_is_lost_twice_is_let_go_of_twice(monkeypatch):
+    """Also where the error of the first time came before the word that the lease was gone."""
+
+    class Torn(Stream):
+        async def run_shard(self, shard, start, parts):
+            self.order.append(shard.shard_id)
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if len(self.order) == 1:
+                    raise Retryable("the store failed at the same moment") from None
+                raise
+
+    async def run():
+        stream = Torn({}, [PARENT])
+        stream.leases = Leases(stream.draining, ["0"])
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        running = asyncio.ensure_future(watched.run())
+        for _ in range(2):
+            await settle()
+            assert watched.active == {"0"}
+            stream.leases.mine.discard("0")
+            stream.leases.listeners[0]()
+            await settle()
+            assert not watched.active
+            stream.leases.mine.add("0")
+            stream.leases.listeners[0]()
+        running.cancel()
+        return stream.order
+
+    assert asyncio.run(asyncio.wait_for(run(), 10))[:2] == ["0", "0"]
+
+
+@pytest.mark.parametrize(("error", "again"), [(Halted("bad"), True), (KeyError("oops"), False)])
+def test_a_halted_shard_whose_lease_went_elsewhere_is_no_longer_told_of_unless_nobody_here_wants_it_back(monkeypatch, error, again):
+    async def run():
+        stream = Stream({"0": [error, "work"]}, [PARENT])
+        stream.leases = Leases(stream.draining, ["0"])
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        running = asyncio.ensure_future(watched.run())
+        await settle()
+        assert set(watched.halted) == {"0"}
+        stream.leases.mine.discard("0")
+        stream.leases.listeners[0]()
+        await settle()
+        still = set(watched.halted)
+        stream.leases.mine.add("0")
+        stream.leases.listeners[0]()
+        await settle()
+        running.cancel()
+        return still, stream
+
+    still, stream = asyncio.run(asyncio.wait_for(run(), 10))
+    assert still == (set() if again else {"0"})
+    assert stream.order == (["0", "0"] if again else ["0"])
+    assert (events.ShardReleased("s", "0", "lease_lost") in stream.told) is again

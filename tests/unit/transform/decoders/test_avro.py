@@ -1,8 +1,9 @@
+import contextlib
 import io
 import json
 import uuid
 import zlib
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
 import fastavro
@@ -14,6 +15,7 @@ from stream.transform.engine import compile_chain
 from stream.transform.stage import Resources, SchemaMismatch
 from stream.transform.types import parse_schema
 from tests.frames import batch, ticks
+from tests.kernel import no_kernel
 
 VERSION = uuid.UUID("12345678-1234-1234-1234-123456789abc")
 
@@ -111,6 +113,100 @@ def test_the_header_of_the_glue_registry():
         "bad_compression",
         "decompressed_too_large",
     ]
+
+
+def logical(kind, name, **more):
+    return {"type": kind, "logicalType": name, **more}
+
+
+TWO = {"precision": 10, "scale": 2}
+NEW_YEAR = datetime(2024, 1, 1, tzinfo=UTC)
+MILLIS = 1_704_067_200_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        (logical("int", "time-millis"), time(1, 2, 3), 3_723_000),
+        (logical("long", "time-micros"), time(1, 2, 3), 3_723_000_000),
+        (logical("long", "local-timestamp-millis"), datetime(2024, 1, 1), MILLIS),  # noqa: DTZ001 - that is what it is
+        (logical("long", "timestamp-nanos"), 17, 17),
+        (logical("long", "nobody's"), 17, 17),
+        ({"type": "fixed", "name": "u", "size": 16, "logicalType": "uuid"}, uuid.UUID(int=7).bytes, uuid.UUID(int=7).bytes),
+    ],
+)
+@pytest.mark.parametrize("kernel", [True, False])
+def test_a_logical_type_without_a_type_of_column_is_read_as_what_it_stands_on(kind, given, expected, kernel):
+    records = packed(record(("v", kind, {})), {"v": given})
+    with contextlib.nullcontext() if kernel else no_kernel():
+        done = run(records, record(("v", kind, {})))
+    assert done.frame["v"].to_list() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("writer", "reader", "given", "expected"),
+    [
+        (logical("long", "timestamp-millis"), "long", NEW_YEAR, MILLIS),
+        ("long", logical("long", "timestamp-millis"), MILLIS, NEW_YEAR),
+        (logical("long", "timestamp-millis"), logical("long", "timestamp-micros"), NEW_YEAR, NEW_YEAR),
+        (logical("int", "date"), "int", date(2024, 1, 1), 19723),
+        ("int", logical("int", "date"), 19723, date(2024, 1, 1)),
+        (logical("int", "date"), "double", date(2024, 1, 1), 19723.0),
+        (logical("bytes", "decimal", **TWO), "bytes", Decimal("1.23"), b"{"),
+        ("bytes", logical("bytes", "decimal", **TWO), b"{", Decimal("1.23")),
+        (["null", "long"], ["null", logical("long", "timestamp-millis")], MILLIS, NEW_YEAR),
+        ({"type": "array", "items": logical("long", "timestamp-millis")}, {"type": "array", "items": "long"}, [NEW_YEAR], [MILLIS]),
+        (logical("bytes", "decimal", precision=10, scale=4), logical("bytes", "decimal", **TWO), Decimal("1.2300"), Decimal("1.23")),
+    ],
+)
+@pytest.mark.parametrize("kernel", [True, False])
+def test_what_a_value_means_is_said_by_the_reader_where_the_writer_meant_another_logical_type(writer, reader, given, expected, kernel):
+    with contextlib.nullcontext() if kernel else no_kernel():
+        done = evolved(record(("v", writer, {})), record(("v", reader, {})), {"v": given})
+    assert done.frame["v"].to_list() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("writer", "reader", "given"),
+    [
+        (logical("bytes", "decimal", precision=10, scale=4), logical("bytes", "decimal", **TWO), Decimal("1.2345")),
+        ("int", logical("long", "timestamp-millis"), 17),
+        ("int", "string", 17),
+        (["null", "int"], "int", None),
+    ],
+)
+def test_what_the_reader_has_no_value_for_is_refused_and_never_null_or_rounded(writer, reader, given):
+    done = evolved(record(("v", writer, {})), record(("v", reader, {})), {"v": given})
+    assert done.settled["reason"].to_list() == ["avro_datum"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "default", "expected"),
+    [
+        (logical("long", "timestamp-millis"), MILLIS, NEW_YEAR),
+        (logical("int", "date"), 19723, date(2024, 1, 1)),
+        (logical("bytes", "decimal", **TWO), "{", Decimal("1.23")),
+        ("bytes", "\u00ff", b"\xff"),
+        ({"type": "array", "items": logical("int", "date")}, [19723], [date(2024, 1, 1)]),
+        ({"type": "record", "name": "i", "fields": [{"name": "x", "type": "bytes"}]}, {"x": "\u0001"}, {"x": b"\x01"}),
+        (["null", "bytes"], None, None),
+    ],
+)
+def test_a_field_that_the_writer_lacked_has_its_default(kind, default, expected):
+    done = evolved(record(("a", "long", {})), record(("a", "long", {}), ("v", kind, {"default": default})), {"a": 1})
+    assert done.frame["v"].to_list() == [expected]
+
+
+def test_a_default_that_its_type_cannot_hold_is_found_before_any_record_is_read():
+    schema = record(("v", logical("bytes", "decimal", **TWO), {"default": "\x7f" * 8}))
+    with pytest.raises(SchemaMismatch, match="default"):
+        Avro.model_validate({"schema": json.dumps(schema)}).output(None)
+
+
+def evolved(writer, reader, datum):
+    """What becomes of ``datum``, written under one schema and read under another."""
+    head = b"\x03\x00" + VERSION.bytes
+    return run([head + packed(writer, datum)[0]], reader, header="glue", writers={str(VERSION): json.dumps(writer)})
 
 
 def test_schemas_in_files():

@@ -175,6 +175,49 @@ def test_a_decimal_has_room_or_is_refused_in_any_company(text, fits):
     assert decode([b'{"d":' + text + b"}", b"bad"], schema=schema)[1] == {**expected, 1: "json_syntax"}
 
 
+WIDE = [
+    ("decimal(38,38)", "99.99"),
+    ("decimal(38,38)", "-1"),
+    ("decimal(38,18)", "31012228345984555143972981506162251"),
+    ("decimal(38,2)", "99999999999999999999999999999999999999"),
+    ("decimal(37,37)", "18446744073709551616"),
+    ("decimal(37,37)", "8303.8836859"),
+    ("decimal(30,18)", "1000000000000"),
+]
+
+
+@pytest.mark.parametrize("others", [0, 1, 500])
+@pytest.mark.parametrize("form", ["%s", "list<%s>", "object{a: %s}"])
+@pytest.mark.parametrize(("kind", "text"), WIDE)
+def test_a_number_that_has_no_room_before_the_point_is_refused_and_never_another_number(kind, text, form, others):
+    value = {"%s": "%s", "list<%s>": "[%s]", "object{a: %s}": '{"a":%s}'}[form]
+    schema = parse_schema({"n": form % kind})
+    with no_kernel():
+        decode = Json().bind(schema)
+    got = decode(raw_frame([b'{"n":%s}' % (value % text).encode(), *[b'{"n":%s}' % (value % "0.25").encode()] * others]))
+    assert got.rejects is not None
+    assert got.rejects.rows() == [(0, "wrong_type:n")]
+    small = Decimal("0.25")
+    assert got.frame["n"].to_list() == [{"%s": small, "list<%s>": [small], "object{a: %s}": {"a": small}}[form]] * others
+
+
+@pytest.mark.parametrize(("kind", "text"), [("decimal(38,38)", "0." + "9" * 38), ("decimal(38,18)", "9" * 20 + "." + "9" * 18)])
+def test_the_largest_number_that_has_room_is_kept(kind, text):
+    frame, rejects = decode([f'{{"n":-{text}}}'.encode()], schema=parse_schema({"n": kind}))
+    assert not rejects
+    assert frame["n"].to_list() == [Decimal(f"-{text}")]
+
+
+@pytest.mark.parametrize("text", ["0000-01-01", "2023-02-29", "  24-01-01", "+024-01-01"])
+def test_no_day_is_made_of_what_is_none(text):
+    assert decode([b'{"d":"%s"}' % text.encode()], schema=parse_schema({"d": "date"}))[1] == {0: "wrong_type:d"}
+
+
+@pytest.mark.parametrize("text", ["  24-01-01T00:00:00Z", "+024-01-01T00:00:00Z", "2024-01-01T00:00: 0Z", "2024- 1-01T00:00:00Z"])
+def test_no_time_is_made_of_text_with_blanks_or_signs_in_it(text):
+    assert decode([b'{"t":"%s"}' % text.encode()], schema=parse_schema({"t": "timestamp"}))[1] == {0: "wrong_type:t"}
+
+
 @pytest.mark.parametrize("filler", [0, 100])
 def test_two_columns_that_may_be_null_and_cannot_be_read_in_one_window(filler):
     schema = parse_schema({"at": "timestamp?", "d": "decimal(4,2)?", "day": "date?"})

@@ -1,3 +1,6 @@
+from datetime import UTC, datetime
+
+import polars as pl
 import pytest
 
 from stream.transform.stage import SchemaMismatch
@@ -12,6 +15,25 @@ def test_later_columns_see_earlier_ones_and_a_replaced_one_keeps_its_place():
     assert not rejects
 
 
+def test_a_result_without_room_rejects_its_row_and_never_begins_again_at_the_other_end():
+    stage = Derive.model_validate({"day": "month(t) * 100 + day(t)", "sum": "a + a", "diff": "u - v"})
+    frame = rows(
+        {"t": [datetime(2024, 12, 31, tzinfo=UTC)] * 4, "a": [1, 2**62, 3, 2**62], "u": [5, 5, 0, 0], "v": [2, 2, 1, 1]},
+        {"t": pl.Datetime("us", "UTC"), "a": pl.Int64(), "u": pl.UInt64(), "v": pl.UInt64()},
+    )
+    got, rejects = apply(stage, frame)
+    assert [(row["day"], row["sum"], row["diff"]) for row in got] == [(1231, 2, 3)]
+    assert rejects == {1: "overflow:sum", 2: "overflow:diff", 3: "overflow:sum"}
+
+
+def test_a_sum_of_whole_numbers_is_a_column_of_64_bits_and_a_later_column_sees_it():
+    stage = Derive.model_validate({"a": "a + 1", "b": "a * 2"})
+    got, rejects = apply(stage, rows({"a": [127, -128]}, {"a": pl.Int8()}))
+    assert got == [{"a": 128, "b": 256}, {"a": -127, "b": -254}]
+    assert not rejects
+    assert stage.output(pl.Schema({"a": pl.Int8()}), RESOURCES) == {"a": pl.Int64(), "b": pl.Int64()}
+
+
 def test_a_column_may_be_called_columns():
     assert apply(Derive.model_validate({"columns": "a"}), rows({"a": [1]}))[0] == [{"a": 1, "columns": 1}]
 
@@ -23,6 +45,7 @@ def test_a_column_may_be_called_columns():
         ({"x": "NULL"}, "always null"),
         ({"x": "aa"}, "no column 'aa'"),
         ({"_data": "1"}, "belongs"),
+        ({"^a$": "1"}, "pattern"),
     ],
 )
 def test_what_cannot_be_derived(config, says):

@@ -1,3 +1,4 @@
+import polars as pl
 import pytest
 
 from stream.transform.stage import SchemaMismatch
@@ -16,3 +17,9 @@ def test_lineage_can_be_asked():
 def test_a_condition_must_be_true_or_false():
     with pytest.raises(SchemaMismatch, match="gives Int64, a filter needs true or false"):
         Filter.model_validate("a + 1").output(rows({"a": [1]}).schema, RESOURCES)
+
+
+def test_a_condition_counts_below_nothing_and_beyond_64_bits():
+    frame = rows({"a": [2**62, 5], "u": [0, 9]}, {"a": pl.Int64(), "u": pl.UInt32()})
+    assert apply(Filter.model_validate("u - 5 < 0"), frame)[0] == [{"a": 2**62, "u": 0}]
+    assert apply(Filter.model_validate("a + a > 0"), frame)[0] == [{"a": 2**62, "u": 0}, {"a": 5, "u": 9}]

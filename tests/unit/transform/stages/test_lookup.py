@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import polars as pl
 import pytest
 
@@ -27,6 +29,25 @@ def test_missing_keys_reject_but_a_null_in_the_table_does_not():
     got, rejects = apply(lookup(missing="reject", take={"t": "temp", "o2": "origin"}), FRAME, TABLES)
     assert [(row["origin"], row["t"], row["o2"]) for row in got] == [("JFK", 4.5, "JFK"), ("EWR", None, "EWR")]
     assert rejects == {1: "lookup_missing:origin,h", 3: "lookup_missing:origin,h"}
+
+
+def test_codes_in_text_are_found_by_the_numbers_that_they_are():
+    stage = Lookup.model_validate({"table": "t", "on": {"h": "code"}, "take": "name"})
+    table = Resources(tables={"t": pl.DataFrame({"code": ["01", "02"], "name": ["one", "two"]})})
+    assert [row["name"] for row in apply(stage, FRAME, table)[0]] == ["one", "one", "two", "one"]
+
+
+@pytest.mark.parametrize("unit", ["us", "ns"])
+def test_a_time_of_the_table_is_never_cut_to_find_a_row(unit):
+    table = pl.DataFrame({"at": [datetime(2024, 1, 1, 5, tzinfo=UTC)], "name": ["x"]}, schema_overrides={"at": pl.Datetime(unit, "UTC")})
+    if unit == "ns":
+        table = table.with_columns(pl.col("at") + pl.duration(nanoseconds=1))
+    frame = rows({"at": [datetime(2024, 1, 1, 5, tzinfo=UTC)]}).with_columns(
+        pl.col("at").cast(pl.Date if unit == "us" else pl.Datetime("us", "UTC"))
+    )
+    stage = Lookup.model_validate({"table": "t", "on": "at", "take": "name"})
+    with pytest.raises(SchemaMismatch, match="does not fit key"):
+        apply(stage, frame, Resources(tables={"t": table}))
 
 
 def test_one_column_can_be_given_as_text():

@@ -63,6 +63,15 @@ def test_times_in_formats_and_zones(formats, zone, good, bad):
     assert rejects == dict.fromkeys(range(1, len(bad) + 1), "parse_failed:t")
 
 
+def test_two_digits_are_no_year_of_four():
+    texts = ["24-01-01", "999-01-01", "2024-01-01", "0001-01-01"]
+    got, rejects = parse(texts, timestamp="%Y-%m-%d")
+    assert [str(row["t"])[:4] for row in got] == ["2024", "0001", "None"]
+    assert rejects == dict.fromkeys([0, 1], "parse_failed:t")
+    got, rejects = parse(texts[:1], timestamp=["%Y-%m-%d", "%y-%m-%d"])
+    assert [row["t"] and row["t"].year for row in got] == [2024, None]
+
+
 def test_a_time_stands_in_its_texts_place_or_in_another_column():
     frame = rows({"t": ["2000"], "z": [1]})
     stage = {"column": "t", "timestamp": "%Y-%m-%d", "on_error": "null"}

@@ -1,5 +1,6 @@
 from datetime import UTC, date, datetime
 
+import polars as pl
 import pytest
 from pydantic import ValidationError
 
@@ -99,3 +100,8 @@ def test_empty_or_misspelt_options_are_refused(config):
 def test_a_condition_must_be_true_or_false():
     with pytest.raises(SchemaMismatch, match="a condition is true or false"):
         Validate.model_validate({"where": {"w": "n + 1"}}).output(rows({"n": [1]}).schema, Resources())
+
+
+def test_a_condition_counts_below_nothing():
+    frame = rows({"u": [0, 9]}, {"u": pl.UInt32()})
+    assert apply(Validate.model_validate({"where": {"enough": "u - 5 > 0"}}), frame) == ([{"u": 9}], {0: "invalid:enough"})

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from stream.local.kinesis.server import running
+from tests.integration.stage import ShiftedClock, Stage
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    clock = ShiftedClock()
+    with running(clock=clock) as emulator:
+        client = boto3.client("kinesis", endpoint_url=emulator.url, region_name="us-east-1")
+        yield Stage(client, emulator.url, clock, tmp_path)
+        client.close()

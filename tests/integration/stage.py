@@ -1,0 +1,122 @@
+"""A stream with one shard in the emulator, and a whole worker over it that is run again and again in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stream import events
+from stream.clock import SystemClock
+from stream.commit.manifest import Manifest, State, decode, encode
+from stream.contracts import Clock, Shard
+from stream.pipeline.lint import check
+from stream.worker.assemble import WorkerOptions, assemble
+from stream.worker.parts import Bell
+from stream.worker.reading import Reading
+from stream.worker.service import run_worker
+from stream.worker.shard import run_shard
+
+PIPELINE = """
+application: app
+source:
+  kinesis: {{stream: numbers, endpoint: "{url}", on_expired: {on_expired}, start: {start}}}
+  schema: {{n: int64}}
+sinks: [s3: {{url: "file:lake"}}]
+state: file:state
+flush: {{age: 100ms}}
+metrics: {{port: 0}}
+"""
+
+
+class ShiftedClock(SystemClock):
+    """The machine's clock, some hours ahead."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+
+class Stage:
+    """A stream with one shard and a worker that can be run again and again."""
+
+    def __init__(self, client: Any, url: str, clock: ShiftedClock, folder: Path) -> None:
+        self.client = client
+        self.url = url
+        self.clock = clock
+        self.folder = folder
+        client.create_stream(StreamName="numbers", ShardCount=1)
+
+    shard = "shardId-000000000000"
+
+    def put(self, numbers: Iterable[Any]) -> None:
+        for n in numbers:
+            self.client.put_record(StreamName="numbers", Data=json.dumps({"n": n}).encode(), PartitionKey="k")
+
+    def work(
+        self,
+        until: Callable[[events.Event], bool],
+        on_expired: str = "gap",
+        reading: Reading | None = None,
+        start: str = "trim_horizon",
+        clock: Clock | None = None,
+    ) -> list[events.Event]:
+        """Run a worker; it is told to stop by a signal once ``until`` holds for an event. ``clock``: the worker's, where it differs."""
+        heard: list[events.Event] = []
+
+        def listen(event: events.Event) -> None:
+            heard.append(event)
+            if until(event):
+                signal.raise_signal(signal.SIGTERM)
+
+        file = self.folder / "pipeline.yaml"
+        file.write_text(PIPELINE.format(url=self.url, on_expired=on_expired, start=start))
+        result = check(file, {})
+        assert result.pipeline is not None, result.findings
+        options = WorkerOptions(self.folder, os.environ, 20.0, 1, (listen,), clock or self.clock, reading=reading or Reading())
+        asyncio.run(run_worker(result.pipeline, options))
+        return heard
+
+    def run_one(self, shard: Shard) -> tuple[str, ...] | None:
+        """Work on one shard, as a worker that has its lease does, listed or not."""
+
+        async def run() -> tuple[str, ...] | None:
+            async with AsyncExitStack() as stack:
+                options = WorkerOptions(self.folder, os.environ, 20.0, 1, (), self.clock)
+                file = self.folder / "pipeline.yaml"
+                file.write_text(PIPELINE.format(url=self.url, on_expired="gap", start="trim_horizon"))
+                pipeline = check(file, {}).pipeline
+                assert pipeline is not None
+                (stream,) = await assemble(pipeline, options, lambda _event: None, Bell(), stack)
+                return await asyncio.wait_for(run_shard(shard, stream.start, stream.parts), 20)
+
+        return asyncio.run(run())
+
+    def unseal_last(self) -> None:
+        """Have the last unit look as if its worker had died between its intent and its first file."""
+        file = max((self.folder / "state" / "app" / "commits").rglob("0*.json"))
+        manifest = decode(file.read_bytes(), file.name)
+        file.write_bytes(encode(msgspec.structs.replace(manifest, state=State.INTENT, seal="", sealed_by="", sealed_at="")))
+        for entry in manifest.files:
+            for written in self.folder.rglob(Path(entry.key).name):
+                written.unlink()
+        for checkpoint in (self.folder / "state" / "app" / "checkpoints").rglob("*.json"):
+            checkpoint.unlink()
+
+    def manifests(self) -> list[Manifest]:
+        files = sorted((self.folder / "state" / "app" / "commits").rglob("0*.json"))
+        return [decode(file.read_bytes(), file.name) for file in files]
+
+
+def sealed(records: int) -> Callable[[events.Event], bool]:
+    return lambda event: isinstance(event, events.UnitSealed) and sum(count for _, count in event.outcomes) >= records

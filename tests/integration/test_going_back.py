@@ -1,0 +1,56 @@
+"""An operator goes back in a shard, and what must not be twice because of it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from stream import events
+from stream.cli.main import app
+from stream.errors import DefinitionError
+from stream.worker.reading import Reading
+from stream.worker.slices import Window
+from tests.integration.stage import Stage, sealed
+
+
+def test_units_whose_dead_letters_were_redriven_are_not_taken_back(stage: Stage) -> None:
+    """What a redrive wrote stays, so processing its records again would write them twice."""
+    for numbers in ([1, "two"], [3, 4]):
+        stage.put(numbers)
+        stage.work(sealed(2))
+    fixed = stage.folder / "fixed.yaml"
+    fixed.write_text((stage.folder / "pipeline.yaml").read_text().replace("n: int64", "n: string"))
+    redriven = CliRunner().invoke(app, ["dlq", "redrive", str(stage.folder / "pipeline.yaml"), "--pipeline", str(fixed)])
+    assert redriven.exit_code == 0, redriven.output
+    first, second = (manifest.last for manifest in stage.manifests() if manifest.stream == "numbers")
+    before = sorted(path.name for path in (stage.folder / "lake").rglob("*.parquet"))
+
+    refused = CliRunner().invoke(app, ["leases", "rewind", str(stage.folder / "pipeline.yaml"), stage.shard, "start", "--yes"])
+    assert refused.exit_code == 2
+    assert "redrive 1" in refused.output
+    assert f"behind {first}" in " ".join(refused.output.split())
+    assert sorted(path.name for path in (stage.folder / "lake").rglob("*.parquet")) == before
+
+    done = CliRunner().invoke(app, ["leases", "rewind", str(stage.folder / "pipeline.yaml"), stage.shard, str(second), "--yes"])
+    assert done.exit_code == 0, done.output
+
+
+def test_ranges_that_overlap_are_refused_and_ranges_side_by_side_are_not(stage: Stage) -> None:
+    begin = stage.clock.now().replace(microsecond=0) - timedelta(minutes=5)
+    stage.put(range(5))
+    stage.clock.ahead = timedelta(hours=2)
+    hours = [begin + timedelta(minutes=each) for each in (0, 30, 60)]
+
+    def read(*bounds: datetime) -> int:
+        heard = stage.work(lambda _event: False, reading=Reading(window=Window(*bounds), disjoint=True))
+        return sum(count for event in heard if isinstance(event, events.UnitSealed) for _, count in event.outcomes)
+
+    assert read(hours[0], hours[1]) == 5
+    assert read(hours[1], hours[2]) == 0
+    for bounds in ((hours[0], hours[2]), (hours[0] + timedelta(minutes=1), hours[0] + timedelta(minutes=2))):
+        with pytest.raises(DefinitionError, match="overlaps the one from"):
+            read(*bounds)
+    assert read(hours[0], hours[1]) == 0
+    assert read(hours[0] - timedelta(minutes=9), hours[0]) == 0

@@ -1,0 +1,51 @@
+"""An operator's links, over a log in memory."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from stream.commit.committer import Committer
+from stream.commit.repeat import Repeater
+from stream.commit.rewind import history, skip_link
+from stream.contracts import Shard
+from stream.errors import DefinitionError, LeaseLost
+from stream.worker.operating import _commit
+from tests.sealed import sequence, shard_id, three_units
+
+
+class Lost:
+    """Checkpoints of a shard whose lease went away."""
+
+    async def advance(self, shard, checkpoint):
+        raise LeaseLost("it is another worker's")
+
+
+async def skipping(sealed, before):
+    """Pass over ten records; another worker does ``before`` at the last moment."""
+    silent, where = lambda _event: None, Shard("events", shard_id(0))
+    committer = Committer(sealed.log, sealed.stores.targets, Lost(), sealed.clock, silent, "operator")
+    parts = SimpleNamespace(log=sealed.log, committer=committer, repeat=Repeater(sealed.clock, silent))
+    link = skip_link(sealed.log, where, sealed.heads[shard_id(0)], sequence(0, 130), "", "")
+    await before()
+    await _commit(parts, where, link)
+    return await history(sealed.log, where)
+
+
+def test_a_link_is_there_even_if_the_lease_was_lost_behind_it():
+    async def run():
+        async def nothing():
+            pass
+
+        return await skipping(await three_units(), nothing)
+
+    assert asyncio.run(run()).head == sequence(0, 130)
+
+
+def test_a_link_that_a_worker_was_before_is_not_taken_for_done():
+    async def run():
+        sealed = await three_units()
+        await skipping(sealed, lambda: sealed.unit(0, 121, 10))
+
+    with pytest.raises(DefinitionError, match="a worker has committed up to"):
+        asyncio.run(run())
