@@ -121,11 +121,14 @@ class RunTotals:
     def __call__(self, event: ev.Event) -> None:
         """Count ``event``."""
         with self._lock:
-            where = self._pending.setdefault((event.stream, event.shard), _Pending()) if event.shard else _Pending()
+            shard = event.stream, event.shard
+            where = self._pending.get(shard) or _Pending()
             match event:
                 case ev.UnitCut():
+                    self._pending[shard] = where
                     where.payload_bytes[event.after] = event.payload_bytes
                 case ev.FileWritten():
+                    self._pending[shard] = where
                     where.written[event.sink] = where.written.get(event.sink, Written()) + Written(event.rows, event.size, 1)
                 case ev.UnitSealed():
                     self._units += 1
@@ -139,6 +142,8 @@ class RunTotals:
                     self._take(where)
                 case ev.ShardStarted():
                     self._halted.pop(f"{event.stream}/{event.shard}", None)
+                case ev.ShardEnded() | ev.ShardReleased():
+                    self._pending.pop(shard, None)
                 case ev.ShardHalted():
                     self._halted[f"{event.stream}/{event.shard}"] = event.reason
                 case _:

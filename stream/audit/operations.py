@@ -23,8 +23,22 @@ INTERNAL: Final = "internal"
 _BEHIND: Final = 64
 """Units that may be cut and not yet sealed in one shard before the oldest is forgotten; there are three at most while all goes well."""
 
-_AFTERWARDS: Final = (ev.SpansExported, ev.ExportRefused, ev.ExportHalted, ev.ExportResumed, ev.ExportLagged)
-"""What may still be told of a shard when the worker holds it no more."""
+_BESIDE: Final = (
+    ev.CallRepeated,
+    ev.ExportHalted,
+    ev.ExportLagged,
+    ev.ExportRefused,
+    ev.ExportResumed,
+    ev.LeaseCreated,
+    ev.LeaseDropped,
+    ev.LeaseVanished,
+    ev.LeaseWanted,
+    ev.LeaseWritten,
+    ev.LoadParked,
+    ev.NotificationFailed,
+    ev.SpansExported,
+)
+"""What is told of shards that the worker does not hold, too, or holds no more."""
 
 Attributes: TypeAlias = Mapping[str, str | int]
 
@@ -73,6 +87,7 @@ class _Hold:
     parent: bytes | None
     root: bytes
     begun: int
+    started: bool = False
     units: deque[_Unit] = field(default_factory=lambda: deque(maxlen=_BEHIND))
 
 
@@ -111,6 +126,9 @@ class Operations:
                 return _names(hold.units[0])
             case ev.PageReceived() | ev.PollRepeated():
                 return self._polled(event, hold, now)
+            case ev.LeaseDropped() if not hold.started:
+                self._holds.pop((event.stream, event.shard), None)
+                return Told(hold.trace.hex(), hold.root.hex())
             case _:
                 return self._lease(event, hold, now)
 
@@ -172,6 +190,7 @@ class Operations:
         where = event.stream, event.shard
         match event:
             case ev.ShardStarted():
+                hold.started = True
                 return _of(self._in(hold, f"take shard {event.stream}", now, now, {"kst.unit.after_seq": str(event.position)}))
             case ev.RecoveryFinished():
                 unfinished = tuple(self._whole(unit, event.stream, now, {}) for unit in hold.units)
@@ -194,8 +213,8 @@ class Operations:
                 return Told(hold.trace.hex(), hold.root.hex())
 
     def _begin(self, event: ev.Event, now: int) -> _Hold:
-        """The hold that begins with ``event``. What is told of no shard, or after its end, has one that no span stands for."""
-        if not event.shard or isinstance(event, _AFTERWARDS):
+        """The hold that begins with ``event``. What is told of no shard, or beside a hold, has one that no span stands for."""
+        if not event.shard or isinstance(event, _BESIDE):
             trace = operation_trace(self._application, event.stream, event.shard, self._worker)
             return _Hold(trace, None, unit_span(trace, "hold"), now)
         trace = operation_trace(self._application, event.stream, event.shard, self._worker, str(self._number))

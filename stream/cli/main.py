@@ -6,6 +6,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,6 +64,16 @@ def _nowhere() -> TextIO:
     return Path(os.devnull).open("w", encoding="utf-8")
 
 
+def heed_signals(process: int) -> None:
+    """Have SIGTERM end this process until something else is arranged.
+
+    From the first process of a container the kernel keeps every signal that it has no handler for, and importing takes a second: without
+    this a pod that is deleted meanwhile would come up, take shards, and be killed at the end of its grace.
+    """
+    if process == 1:
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+
+
 class Verbs(TyperGroup):
     """Imports a verb's module only when it is needed: a worker should not wait for what the demo imports."""
 
@@ -94,6 +105,7 @@ class Verbs(TyperGroup):
         """The verb, or None if there is none of that name."""
         if cmd_name not in VERBS:
             return None
+        heed_signals(os.getpid())
         os.environ.update(settings_of_libraries(os.environ, len(os.sched_getaffinity(0))))
         share_one_heap()
         module, _, name = VERBS[cmd_name].partition(":")

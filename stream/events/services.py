@@ -102,17 +102,19 @@ class LoadParked(Event):
 class ReferenceRefreshed(Event):
     """Reference tables were read again; ``changed`` of them count from the next unit on. ``age``: seconds since all were known to be good.
 
-    ``definition``: digest of the definition in use now. ``shard`` is empty.
+    ``definition``: digest of the definition in use now. ``failing``: tables that could not be read at their last turn. ``shard`` is empty.
     """
 
     changed: int
     definition: str
     age: float
+    failing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceRefreshFailed(Event):
-    """Reference tables could not be read again, or not be used; those in hand, ``age`` seconds old, stay. ``shard`` is empty."""
+    """``failing`` reference tables could not be read again, or not used; those in hand, ``age`` seconds old, stay. ``shard`` is empty."""
 
     detail: str
     age: float
+    failing: int = 1

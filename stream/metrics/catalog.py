@@ -59,7 +59,9 @@ SOURCE_POLL_SECONDS = _histogram("source_poll_seconds", _STREAM, SECONDS, "Time 
 SOURCE_POLL_WAIT = _counter("source_poll_wait_seconds", _STREAM, "Time waited before polls were repeated.", "seconds")
 SOURCE_SUBSCRIPTIONS = _counter("source_subscriptions_ended", (*_STREAM, "why"), "Subscriptions: renewed, silence, budget, in_use, broken.")
 SOURCE_FALLBACK = _gauge("source_fan_out_fallback", _SHARD, "1 while a shard with fan-out is polled, because subscribing was refused.")
-BEHIND_LATEST = _gauge("source_behind_latest_seconds", _SHARD, "How far reading is behind the tip of the shard.", "seconds")
+BEHIND_LATEST = _gauge(
+    "source_behind_latest_seconds", _SHARD, "How far reading is behind the tip of the shard; grows without news.", "seconds"
+)
 RETENTION = _gauge("source_retention_seconds", _STREAM, "How long the stream keeps records; what is further behind is lost.", "seconds")
 OPEN_SHARDS = _gauge("source_open_shards", _STREAM, "Open shards of the stream.")
 BACKPRESSURE = _counter("backpressure_seconds", _STREAM, "Time readers stood still for want of memory budget.", "seconds")
@@ -77,7 +79,9 @@ RECORDS = _counter("records", (*_STREAM, "outcome"), "Committed user records by 
 RECORD_AGE = _histogram(
     "record_age_at_commit_seconds", (*_STREAM, "record"), AGES, "Age of a unit's oldest and newest record at its commit."
 )
-SEALED_TIMESTAMP = _gauge("shard_sealed_timestamp_seconds", _SHARD, "When the shard's last unit was committed.", "seconds")
+SEALED_TIMESTAMP = _gauge(
+    "shard_sealed_timestamp_seconds", _SHARD, "When the shard's last unit was committed, or it was taken up.", "seconds"
+)
 
 STAGE_RECORDS_IN = _counter("stage_records_in", (*_STREAM, "stage"), "Rows that entered the stage.")
 STAGE_RECORDS_OUT = _counter("stage_records_out", (*_STREAM, "stage"), "Rows that left the stage.")
@@ -108,6 +112,7 @@ LOAD_WAITING = _gauge("load_units_waiting", (*_STREAM, "sink"), "Sealed units wi
 LOAD_LAG = _gauge("load_lag_seconds", (*_STREAM, "sink"), "How long the oldest of them has waited.", "seconds")
 LOAD_PARKED = _gauge("load_parked_shards", (*_STREAM, "sink"), "Shards whose units are not loaded until a person acts.")
 REFERENCE_REFRESHES = _counter("reference_refreshes", ("result",), "Times reference tables were read again: changed, same, failed.")
+REFERENCE_FAILING = _gauge("reference_tables_failing", (), "Reference tables that could not be read again when it was last tried.")
 REFERENCE_AGE = _gauge("reference_age_seconds", (), "Time since all refreshing reference tables were last known to be current.", "seconds")
 
 CHECKPOINTS = _counter("checkpoints", _STREAM, "Checkpoints stored.")
@@ -149,7 +154,7 @@ CREDENTIALS_EXPIRE = _gauge(
 )
 BUILD_INFO = _gauge("build_info", ("version", "worker"), "Always 1; the labels say what runs.")
 DRAINING = _gauge("draining", (), "1 once a signal has asked for the end.")
-LOOP_LAG = _gauge("event_loop_lag_seconds", (), "How much later than asked the event loop woke up.", "seconds")
+LOOP_LAG = _gauge("event_loop_lag_seconds", (), "How much later than asked the event loop woke up, at worst in the last minute.", "seconds")
 
 CATALOG: Final[tuple[Metric, ...]] = tuple(value for value in list(vars().values()) if isinstance(value, Metric))
 """All of the above, in their order."""

@@ -18,6 +18,7 @@ def _lease_taken(r: Recorder, e: ev.LeaseTaken) -> None:
 
 def _lease_dropped(r: Recorder, e: ev.LeaseDropped) -> None:
     r.add(m.LEASES_DROPPED, 1, e.stream, e.why)
+    r.lose_sight(e)
 
 
 def _lease_vanished(r: Recorder, e: ev.LeaseVanished) -> None:

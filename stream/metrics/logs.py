@@ -125,6 +125,7 @@ class JsonLog:
         self._clock = clock
         self._level = level
         self._causes: dict[tuple[object, ...], _Cause] = {}
+        self._swept = float("-inf")
         self._lock = threading.Lock()
 
     def __call__(self, event: ev.Event, context: Mapping[str, str] = NO_CONTEXT) -> None:
@@ -160,10 +161,20 @@ class JsonLog:
             known.held_back += 1
             known.last, known.context = event, context
             return None
-        if len(self._causes) >= _MAX_CAUSES:
-            self._causes = {key: cause for key, cause in self._causes.items() if now - cause.written < QUIET_SECONDS}
+        self._causes.pop(key, None)
+        if len(self._causes) >= _MAX_CAUSES and now - self._swept >= QUIET_SECONDS:
+            self._sweep(now)
         self._causes[key] = _Cause(now, event, context)
         return known.held_back if known is not None else 0
+
+    def _sweep(self, now: float) -> None:
+        """Forget causes that are over, and write what was held back of them. It takes a while where there are many: not for each line."""
+        self._swept = now
+        for key, cause in list(self._causes.items()):
+            if now - cause.written >= QUIET_SECONDS:
+                if cause.held_back:
+                    self._line(cause.last, cause.context, cause.held_back - 1)
+                del self._causes[key]
 
     def _line(self, event: ev.Event, context: Mapping[str, str], repeats: int) -> None:
         line = render(event) | ({"repeated": repeats} if repeats else {}) | dict(context)

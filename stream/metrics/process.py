@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -10,6 +11,8 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from stream.contracts import Clock
 
 LOOK_SECONDS: Final = 1.0
+REMEMBERED: Final = 60
+"""Looks back that a report covers: whoever scrapes each half a minute would miss nearly every block that lasts for seconds."""
 
 
 def register_process(registry: CollectorRegistry) -> None:
@@ -19,8 +22,10 @@ def register_process(registry: CollectorRegistry) -> None:
 
 
 async def watch_loop(clock: Clock, report: Callable[[float], None], interval: float = LOOK_SECONDS) -> None:
-    """Report, every ``interval`` seconds until cancelled, by how many seconds the event loop woke this task too late."""
+    """Report, every ``interval`` seconds until cancelled, by how many seconds the event loop woke this task too late, at worst of late."""
+    latest: deque[float] = deque(maxlen=REMEMBERED)
     while True:
         asleep = clock.monotonic()
         await clock.sleep(interval)
-        report(max(0.0, clock.monotonic() - asleep - interval))
+        latest.append(max(0.0, clock.monotonic() - asleep - interval))
+        report(max(latest))

@@ -19,6 +19,8 @@ from stream.metrics.vitals import VITALS, begin_counts
 MAX_REASONS: Final = 200
 """Series of ``kst_dlq_records_total`` per recorder; further (stage, reason) pairs count as reason ``other``."""
 OTHER: Final = "other"
+QUIET_SECONDS: Final = 60.0
+"""Quiet shards of one worker share its polls, so that much may lie between two looks at a tip without anything being wrong."""
 
 
 class Recorder:
@@ -32,6 +34,7 @@ class Recorder:
         self._metrics: dict[str, Any] = {metric.name: _instrument(metric, registry) for metric in CATALOG}
         self._children: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._held: set[tuple[str, str]] = set()
+        self._tips: dict[tuple[str, str], tuple[float, float]] = {}
         self._reasons: set[tuple[str, str, str]] = set()
         self._lock = threading.Lock()
 
@@ -70,21 +73,37 @@ class Recorder:
 
     def hold(self, event: ev.Event) -> None:
         """The event's shard is being read from now on."""
+        where = event.stream, event.shard
         with self._lock:
-            self._held.add((event.stream, event.shard))
+            if where not in self._tips and event.shard:
+                # Until the first page nobody knows how far it is to the tip, but it grows.
+                self._look_at_tip(where, 0.0)
+                self.set(m.SEALED_TIMESTAMP, self.now(), *where)
+            self._held.add(where)
             self._show_held(event.stream)
-            self.set(m.SHARD_HALTED, 0, event.stream, event.shard)
-            self.set(m.SHARD_STALLED, 0, event.stream, event.shard)
+            self.set(m.SHARD_HALTED, 0, *where)
+            self.set(m.SHARD_STALLED, 0, *where)
 
     def let_go(self, event: ev.Event) -> None:
         """The event's shard is somebody else's, or nobody's: its series go away."""
         with self._lock:
             self._held.discard((event.stream, event.shard))
             self._show_held(event.stream)
+            self._tips.pop((event.stream, event.shard), None)
             for metric in PER_SHARD:
-                self._children.pop((metric.name, (event.stream, event.shard)), None)
-                with contextlib.suppress(KeyError):
-                    self._metrics[metric.name].remove(event.stream, event.shard)
+                self._remove(metric, event)
+
+    def see_tip(self, event: ev.Event, behind: float) -> None:
+        """Reading is ``behind`` seconds behind the tip of the event's shard, and further with each second without news of it."""
+        with self._lock:
+            if (event.stream, event.shard) in self._held:
+                self._look_at_tip((event.stream, event.shard), behind)
+
+    def lose_sight(self, event: ev.Event) -> None:
+        """The event's shard is nobody's or somebody else's to read, even if it goes on standing halted here."""
+        with self._lock:
+            self._tips.pop((event.stream, event.shard), None)
+            self._remove(m.BEHIND_LATEST, event)
 
     def bounded_reason(self, stream: str, stage: str, reason: str) -> str:
         """``reason``, or ``other`` once too many different ones were seen."""
@@ -95,7 +114,21 @@ class Recorder:
             return reason
 
     def _show_held(self, stream: str) -> None:
-        self.set(m.LEASES_HELD, sum(1 for held, _ in self._held if held == stream), stream)
+        self.set(m.LEASES_HELD, sum(1 for held, shard in self._held if held == stream and shard), stream)
+
+    def _look_at_tip(self, where: tuple[str, str], behind: float) -> None:
+        if where not in self._tips:
+            self._series(m.BEHIND_LATEST, where).set_function(lambda: self._behind(where))
+        self._tips[where] = behind, self._clock.monotonic()
+
+    def _behind(self, where: tuple[str, str]) -> float:
+        behind, seen = self._tips.get(where, (0.0, self._clock.monotonic()))
+        return behind + max(0.0, self._clock.monotonic() - seen - QUIET_SECONDS)
+
+    def _remove(self, metric: Metric, event: ev.Event) -> None:
+        self._children.pop((metric.name, (event.stream, event.shard)), None)
+        with contextlib.suppress(KeyError):
+            self._metrics[metric.name].remove(event.stream, event.shard)
 
     def _series(self, metric: Metric, labels: tuple[str, ...]) -> Any:
         known = self._children.get((metric.name, labels))
@@ -122,7 +155,7 @@ def _page_received(r: Recorder, e: ev.PageReceived) -> None:
     r.add(m.SOURCE_BYTES, e.payload_bytes, e.stream)
     r.add(m.SOURCE_POLLS, 1, e.stream, "ok" if e.records else "empty")
     r.observe(m.SOURCE_POLL_SECONDS, e.seconds, e.stream)
-    r.set_shard(m.BEHIND_LATEST, e.behind_ms / 1000, e)
+    r.see_tip(e, e.behind_ms / 1000)
 
 
 def _poll_repeated(r: Recorder, e: ev.PollRepeated) -> None:
@@ -185,8 +218,9 @@ def _manifest_sealed(r: Recorder, e: ev.ManifestSealed) -> None:
 def _unit_sealed(r: Recorder, e: ev.UnitSealed) -> None:
     r.add(m.UNITS_SEALED, 1, e.stream)
     r.observe(m.UNIT_SECONDS, e.seconds, e.stream)
-    r.observe(m.RECORD_AGE, e.oldest_age, e.stream, "oldest")
-    r.observe(m.RECORD_AGE, e.newest_age, e.stream, "newest")
+    # Where this clock is behind the service's, records are younger than nothing; a sum that falls would look like a restart.
+    r.observe(m.RECORD_AGE, max(0.0, e.oldest_age), e.stream, "oldest")
+    r.observe(m.RECORD_AGE, max(0.0, e.newest_age), e.stream, "newest")
     for outcome, records in e.outcomes:
         r.add(m.RECORDS, records, e.stream, outcome)
     r.set_shard(m.SEALED_TIMESTAMP, r.now(), e)
@@ -261,11 +295,13 @@ def _load_parked(r: Recorder, e: ev.LoadParked) -> None:
 def _reference_refreshed(r: Recorder, e: ev.ReferenceRefreshed) -> None:
     r.add(m.REFERENCE_REFRESHES, 1, "changed" if e.changed else "same")
     r.set(m.REFERENCE_AGE, e.age)
+    r.set(m.REFERENCE_FAILING, e.failing)
 
 
 def _reference_refresh_failed(r: Recorder, e: ev.ReferenceRefreshFailed) -> None:
     r.add(m.REFERENCE_REFRESHES, 1, "failed")
     r.set(m.REFERENCE_AGE, e.age)
+    r.set(m.REFERENCE_FAILING, e.failing)
 
 
 def _shard_started(r: Recorder, e: ev.ShardStarted) -> None:

@@ -18,7 +18,9 @@ STALL_SECONDS: Final = 600.0
 
 LOOK_SECONDS: Final = 15.0
 
-_EXCUSES: Final = (ev.CallRepeated, ev.PollRepeated, ev.BudgetWaited, ev.ExportRefused)
+_EXCUSES: Final = (ev.CallRepeated, ev.PollRepeated, ev.BudgetWaited)
+_ASIDE: Final = ("report lineage", "notify ")
+"""What calls begin with that no shard waits for; they may fail for weeks."""
 _ENDS: Final = (ev.ShardEnded, ev.ShardReleased, ev.ShardHalted)
 
 
@@ -42,7 +44,8 @@ class StallWatch:
         now, where = self._clock.monotonic(), (event.stream, event.shard)
         with self._lock:
             if isinstance(event, _EXCUSES):
-                self._excused = now
+                if not (isinstance(event, ev.CallRepeated) and event.call.startswith(_ASIDE)):
+                    self._excused = now
             elif isinstance(event, ev.ShardStarted):
                 self._moved[where] = now
                 self._behind.pop(where, None)
@@ -62,7 +65,7 @@ class StallWatch:
         return sorted(found, key=lambda each: -each[2])
 
     def _moves(self, event: ev.Event, where: tuple[str, str]) -> bool:
-        if isinstance(event, ev.ExportLagged | ev.SpansExported | ev.ShardStalled):
+        if isinstance(event, ev.ExportLagged | ev.ExportRefused | ev.SpansExported | ev.ShardStalled):
             return False
         if not isinstance(event, ev.PageReceived):
             return True

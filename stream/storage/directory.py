@@ -30,7 +30,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from stream.contracts import ObjectInfo, Stored
 from stream.errors import Fatal, Retryable
-from stream.storage.keys import check_key
+from stream.storage.keys import check_key, without_values
 
 _RESERVED: Final = ".stream"
 _LIST_CHUNK: Final = 1000
@@ -315,7 +315,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _translate(error: OSError, root: str) -> Fatal | Retryable:
-    where = f"{error.filename or root}: {error.strerror or error}"
+    where = without_values(f"{error.filename or root}: {error.strerror or error}")
     if error.errno in _PERMANENT:
         return Fatal(f"cannot use the store {root}: {where}. Check that the path is a writable directory, and the key in use.")
     return Retryable(f"the store {root} failed: {where}")

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from stream.errors import Fatal
 
 MAX_KEY_BYTES = 1024
 """S3's limit for a key in UTF-8, prefix included."""
+
+
+_PARTITION_VALUE: Final = re.compile(r"(?:=|%3D)[^/\s'\"<>]*(?=/)")
+
+
+def without_values(text: str) -> str:
+    """``text`` that may name keys, such as an error's, without the values of partition columns in them, which come out of records."""
+    return _PARTITION_VALUE.sub("=*", text)
 
 
 def check_key(key: str, root: str) -> None:
@@ -16,8 +27,8 @@ def check_key(key: str, root: str) -> None:
     """
     if problem := _problem(key):
         msg = (
-            f"the object key {key!r} under {root} cannot be used: {problem}. A key is 1 to {MAX_KEY_BYTES} bytes of UTF-8, "
-            "made of segments separated by single slashes. Percent-encode the value that was put into the key."
+            f"the object key {without_values(repr(key))} under {root} cannot be used: {problem}. A key is 1 to {MAX_KEY_BYTES} bytes "
+            "of UTF-8, made of segments separated by single slashes. Percent-encode the value that was put into the key."
         )
         raise Fatal(msg)
 

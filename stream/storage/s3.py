@@ -23,7 +23,7 @@ from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.contracts import ObjectInfo, Stored
 from stream.errors import Fatal, Retryable, StreamError
-from stream.storage.keys import check_key
+from stream.storage.keys import check_key, without_values
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
@@ -183,14 +183,16 @@ class S3Store:
             done = await self._call("s3:PutObject", key, obstore.put_async(self._conditional, key, body, mode=mode))
         except (AlreadyExistsError, PreconditionError) as error:
             if "409 Conflict" in str(error):
-                msg = f"s3:PutObject of {key!r} under {self._url} met another write of the same key; whose was kept is not known"
+                what = f"s3:PutObject of {without_values(repr(key))} under {self._url}"
+                msg = f"{what} met another write of the same key; whose was kept is not known"
                 raise Retryable(msg) from error
             return None
         return self._etag(key, done["e_tag"])
 
     def _etag(self, key: str, etag: str | None) -> str:
         if etag is None:
-            msg = f"{self._url} gave no ETag for {key!r}: conditional writes need one. Use a store that supports If-Match."
+            what = f"{self._url} gave no ETag for {without_values(repr(key))}"
+            msg = f"{what}: conditional writes need one. Use a store that supports If-Match."
             raise Fatal(msg)
         return etag
 
@@ -205,10 +207,10 @@ class S3Store:
     def _translate(self, action: str, key: str, error: Exception) -> StreamError:
         if isinstance(error, UnauthenticatedError) and self._without_credentials is not None:
             return self._without_credentials
-        detail = " ".join(str(error).split("Debug source:")[0].split())[:500]
+        detail = without_values(" ".join(str(error).split("Debug source:")[0].split()))[:500]
         if _names_missing_bucket(error):
             return Fatal(f"the bucket of {self._url} does not exist: create it, or correct the URL ({detail})")
-        what = f"{action} on {key!r} under {self._url}"
+        what = f"{action} on {without_values(repr(key))} under {self._url}"
         why = self._final(error)
         return Retryable(f"{what} failed: {detail}") if why is None else Fatal(f"{what} {why} ({detail})")
 

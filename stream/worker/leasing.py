@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from random import Random
 from typing import Final, Protocol
 
@@ -13,6 +13,7 @@ from stream.aws.kinesis import KinesisClient, open_kinesis
 from stream.aws.session import AwsSession
 from stream.commit.repeat import Repeater
 from stream.contracts import Clock, Emit, Shard
+from stream.errors import StreamError
 from stream.lease.coordinator import Coordinator
 from stream.lease.decide import Seen
 from stream.lease.settings import UNLIMITED, Balance, LeasedStream, LeaseSettings
@@ -109,13 +110,20 @@ async def open_leases(
     emit: Emit,
     stack: AsyncExitStack,
 ) -> Coordinator:
-    """A worker's coordinator, with its first leases taken.
+    """A worker's coordinator, with its first leases taken; whatever it has when ``stack`` ends, it gives up.
 
     Raises:
         Fatal: the table is missing, is no lease table, or belongs to a fleet that this worker must not join.
     """
     coordinator = await coordinator_of(pipeline, options, kinesis, me, clock, emit, stack)
     await coordinator.table.open(create=options.create_table)
+
+    async def give_up() -> None:
+        # Those that it cannot give up expire; why the worker ends is what matters then.
+        with suppress(StreamError):
+            await coordinator.leave()
+
+    stack.push_async_callback(give_up)
     await coordinator.start()
     return coordinator
 

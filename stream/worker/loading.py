@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -58,6 +58,16 @@ class LoaderParts:
     emit: Emit
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What the last look that went through, at ``moment`` (monotonic), found to wait."""
+
+    moment: float
+    units: int = 0
+    age: float = 0.0
+    parked: int = 0
+
+
 @dataclass(slots=True)
 class Loader:
     """Loads one sink of one stream. ``step`` does what is to be done now; ``run`` does so for ever."""
@@ -71,6 +81,7 @@ class Loader:
     listed_at: float | None = None
     tidied_at: float | None = None
     tidy: bool = True
+    told: Waiting | None = None
 
     async def run(self) -> None:
         """Load until cancelled. What goes wrong is told and tried again at the next look; it never ends the worker."""
@@ -92,6 +103,7 @@ class Loader:
             self._emit_failure("unexpected", f"{type(error).__name__}: {error}")
         else:
             return True
+        self._tell_what_may_wait()
         return False
 
     async def finish(self) -> None:
@@ -159,6 +171,10 @@ class Loader:
         hold = await self.parts.lease.take()
         if hold is not Hold.KEPT:
             self._forget()
+        if hold is Hold.NO and self.told is not None:
+            # Another worker says now what waits; what this one said last would stand for ever.
+            self.told = None
+            self._tell(Waiting(self.parts.clock.monotonic()))
         return hold is not Hold.NO
 
     def _forget(self) -> None:
@@ -240,9 +256,19 @@ class Loader:
 
     def _told_waiting(self) -> None:
         """How much waits, and for how long the oldest of it has; of a backlog, the part that was looked at."""
-        parts = self.parts
         links = [link for waiting in self.waiting.values() for link in waiting if link.files]
-        parts.emit(events.LoadsWaiting(parts.stream, "", parts.config.name, len(links), self._age(links), len(self.parked)))
+        self.told = Waiting(self.parts.clock.monotonic(), len(links), self._age(links), len(self.parked))
+        self._tell(self.told)
+
+    def _tell_what_may_wait(self) -> None:
+        """Nobody can say what waits; at worst it is what waited before, and since the last look that went through."""
+        now = self.parts.clock.monotonic()
+        self.told = self.told or Waiting(now)
+        self._tell(replace(self.told, age=self.told.age + now - self.told.moment))
+
+    def _tell(self, waiting: Waiting) -> None:
+        parts = self.parts
+        parts.emit(events.LoadsWaiting(parts.stream, "", parts.config.name, waiting.units, waiting.age, waiting.parked))
 
     def _age(self, links: list[Link] | tuple[Link, ...]) -> float:
         """Seconds since the first of ``links`` was sealed; 0 if there is none."""

@@ -64,6 +64,7 @@ class Refresher:
         now = clock.monotonic()
         self._due = {url: now + seconds for url, seconds in self._intervals.items()}
         self._good = dict.fromkeys(self._intervals, now)
+        self._failing: set[str] = set()
         self._name = ",".join(pipeline.source.kinesis.names)
 
     async def run(self) -> None:
@@ -80,10 +81,12 @@ class Refresher:
         try:
             changed = await self._take(due)
         except (DefinitionError, SchemaMismatch, Retryable, Fatal, Halted) as error:
-            self._emit(events.ReferenceRefreshFailed(self._name, "", str(error), self._age()))
+            self._failing.update(due)
+            self._emit(events.ReferenceRefreshFailed(self._name, "", str(error), self._age(), len(self._failing)))
             return
         self._good |= dict.fromkeys(due, now)
-        self._emit(events.ReferenceRefreshed(self._name, "", changed, self._current.now.digest, self._age()))
+        self._failing.difference_update(due)
+        self._emit(events.ReferenceRefreshed(self._name, "", changed, self._current.now.digest, self._age(), len(self._failing)))
 
     async def _take(self, due: list[str]) -> int:
         known = {url: content for url, content in self._fetched.contents.items() if url not in due}

@@ -175,8 +175,11 @@ class _HealthListener:
         match event:
             case events.ShardHalted(stream, shard, reason):
                 self._health.block(f"shard {stream}/{shard}" if shard else f"stream {stream}", reason)
-            case events.ShardStarted(stream, shard, _) | events.ShardReleased(stream, shard, _):
+            case events.ShardStarted(stream, shard, _):
                 self._health.clear(f"shard {stream}/{shard}")
+            case events.ShardReleased(stream, shard, _) | events.ShardEnded(stream, shard, _):
+                self._health.clear(f"shard {stream}/{shard}")
+                self._health.clear(f"export {stream}/{shard}")
             case events.ShardStalled(stream, shard, seconds):
                 self._health.fault = f"shard {stream}/{shard} has not moved for {seconds:.0f} s, and nothing is known to hold it up"
             case events.ExportHalted(stream, shard, _, reason, _, True):

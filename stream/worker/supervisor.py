@@ -6,6 +6,7 @@ import asyncio
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from stream import events
@@ -19,8 +20,19 @@ SYNC_SECONDS: Final = 30.0
 """Between looks at the list of shards when nothing else asks for one. A shard's end asks at once, so this only finds what nobody
 announced; ListShards allows 1000 calls a second for a whole account."""
 
+LISTING_SECONDS: Final = 120.0
+"""Between listings that no new lease asks for. What the service says of the stream comes with them, such as a retention that was raised."""
+
 RESTART_SECONDS: Final = 5.0
 """Before a shard is tried again after its source or store went on failing."""
+
+
+def unforeseen(error: Exception) -> str:
+    """What may be told of ``error``. Its own words may quote a record; what it is and where it happened does not."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in reversed(frames))
+    words = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+    return f"unexpected {type(error).__name__}{words}; please report it with this trace: {where}"
 
 
 @dataclass(slots=True)
@@ -43,6 +55,7 @@ class Supervisor:
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     finished: bool = False
+    listed_at: float = float("-inf")
 
     async def run(self) -> None:
         """Until the worker drains, or every shard that is not finished is halted.
@@ -63,7 +76,7 @@ class Supervisor:
                     await asyncio.sleep(0)  # noqa: TID251 - lets those begin that were started last, takes no time
                     self._stop_lost()
                     await self._hand_over_idle()
-                    for shard in await self._startable():
+                    for shard in await self._startable_or_draining():
                         self.started.add(shard.shard_id)
                         self.active.add(shard.shard_id)
                         self.tasks[shard.shard_id] = group.create_task(self._work(shard))
@@ -77,13 +90,26 @@ class Supervisor:
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from group_error
 
+    async def _startable_or_draining(self) -> list[Shard]:
+        """Shards to start on now; none once the worker drains, which a service that does not answer must not hold up."""
+        asking, ending = asyncio.ensure_future(self._startable()), asyncio.ensure_future(self.parts.draining.wait())
+        try:
+            await asyncio.wait((asking, ending), return_when=asyncio.FIRST_COMPLETED)
+            return asking.result() if asking.done() else []
+        finally:
+            asking.cancel()
+            ending.cancel()
+            await asyncio.gather(asking, ending, return_exceptions=True)
+
     async def _startable(self) -> list[Shard]:
         """Shards to start on now."""
         if self.parts.leases is None:
             return ready(await self._listed(), self.ended, self.started)
         wanted = self.parts.leases.runnable(self.stream) - self.started
-        if not wanted:
+        now = self.parts.clock.monotonic()
+        if not wanted and now - self.listed_at < LISTING_SECONDS:
             return []
+        self.listed_at = now
         listed = {shard.shard_id: shard for shard in await self._listed()}
         # A leased shard that the service has forgotten is started too: its end, and what was lost, belong into the log.
         return [listed.get(shard_id, Shard(self.stream, shard_id)) for shard_id in sorted(wanted)] if listed else []
@@ -138,6 +164,7 @@ class Supervisor:
         finally:
             self.lost.discard(shard.shard_id)
             self.active.discard(shard.shard_id)
+            self.tasks.pop(shard.shard_id, None)
             self.changed.set()
 
     async def _attempt(self, shard: Shard) -> None:
@@ -157,8 +184,7 @@ class Supervisor:
             await self.parts.clock.sleep(RESTART_SECONDS)
             self.started.discard(shard.shard_id)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one shard must not take the others down
-            where = "".join(traceback.format_exception(error)[-3:])
-            self._park(shard, f"unexpected {type(error).__name__}: {error}; please report it with this trace: {where}")
+            self._park(shard, unforeseen(error))
             if self.parts.leases is not None:
                 self.avoided.add(shard.shard_id)
                 await self.parts.leases.release(self.stream, shard.shard_id, avoid=True)

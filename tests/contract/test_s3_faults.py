@@ -146,6 +146,22 @@ def test_credentials_that_cannot_be_had_for_now_end_nothing(monkeypatch: pytest.
     assert asyncio.run(with_s3(failing(500, "never"), use)) == 0
 
 
+KEY = "mail=ada%40TAGGED.example/day=TAGGED/shardId-0-1-2-0123456789abcdef.parquet"
+"""Of a data file: partition columns hold what came in records."""
+
+
+@pytest.mark.parametrize(("status", "code"), [(500, "InternalError"), (503, "SlowDown"), (403, "AccessDenied"), (400, "BadDigest")])
+def test_what_went_wrong_is_told_without_values_of_partition_columns(aws_env: None, status: int, code: str) -> None:
+    async def use(store: ObjectStore) -> None:
+        for call in (store.create(KEY, b""), store.replace(KEY, b"", '"tag"'), store.get(KEY), store.delete(KEY), store.put(KEY, b"")):
+            with pytest.raises((Fatal, Retryable)) as caught:
+                await call
+            assert "TAGGED" not in str(caught.value)
+            assert "mail=*/day=*/shardId-0-1-2-0123456789abcdef.parquet" in str(caught.value)
+
+    asyncio.run(with_s3(failing(status, code), use))
+
+
 def test_a_file_is_written_by_one_request_so_that_nothing_is_left_of_one_that_breaks_off(aws_env: None) -> None:
     asked: list[tuple[str, str, int]] = []
 

@@ -399,16 +399,35 @@ def test_the_queries_choose_the_pods_of_this_release_only():
     assert not re.fullmatch(found[1], "flights-stream-two-5d4f8c7b9-x2x4z")
 
 
+def test_a_halted_shard_asks_for_no_pods():
+    series = r'\{namespace="prod",pod=~"[^"]*"\}'
+    halted = rf"kst_source_behind_latest_seconds{series} unless on \(pod, stream, shard\) kst_shard_halted{series} == 1"
+    assert re.search(rf"max\(\({halted}\) or vector\(0\)\)", queries(SCALED)["lag"])
+
+
 def test_rules_and_dashboards_lie_there_as_they_are_written(tmp_path):
     chart = with_files(tmp_path)
     groups = one("PrometheusRule", ALL, chart)["spec"]["groups"]
     written = [group for path in sorted((chart / "rules").glob("*.yaml")) for group in yaml.safe_load(path.read_text())["groups"]]
-    assert groups == written
+    assert [but_down(group) for group in groups] == [but_down(group) for group in written]
     assert "{{ $labels.shard }}" in json.dumps(groups)
     made = [each for each in objects(ALL, chart) if each["metadata"]["labels"].get("grafana_dashboard") == "1"]
     assert {name: body for each in made for name, body in each["data"].items()} == {
         path.name: path.read_text() for path in (chart / "dashboards").glob("*.json")
     }
+
+
+def but_down(group):
+    return group | {"rules": [rule for rule in group["rules"] if rule["alert"] != "StreamDown"]}
+
+
+def test_a_release_without_workers_is_down_whoever_else_has_some():
+    (group,) = one("PrometheusRule", {"rules": {"enabled": True}})["spec"]["groups"]
+    (down,) = [rule["expr"] for rule in group["rules"] if rule["alert"] == "StreamDown"]
+    asked = re.fullmatch(r'absent\(kst_build_info\{namespace="([^"]+)",pod=~"([^"]+)"\}\)', down)
+    assert asked is not None
+    assert asked[1] == one("Deployment", {})["metadata"]["namespace"]
+    assert re.fullmatch(asked[2], one("Deployment", {})["metadata"]["name"] + "-5d4f8c7b9-x2x4z")
 
 
 def test_nothing_custom_is_made_unless_asked_for():
@@ -484,6 +503,10 @@ REFUSED = [
     ({"secretEnv": {"A": {"secret": "s"}}}, "key"),
     ({"collector": {"endpoint": "collector:4318"}}, "endpoint"),
     ({"metrics": {"port": 80}}, "port"),
+    ({"metrics": {"host": "127.0.0.1"}}, "the probes of the node come from outside"),
+    ({"metrics": {"host": "::1"}}, "the probes of the node come from outside"),
+    ({"pipeline": {"file": LOCAL + "coordination: kcl\n"}}, "stream kcl daemon"),
+    ({"pipeline": {"file": LOCAL + "coordination: {kcl: {}}\n"}}, "stream kcl daemon"),
     ({"resources": {"requests": {"cpu": None}}}, "cpu"),
     ({"resources": {"limits": {"memory": None}}}, "memory"),
     ({"replica": 1}, "replica"),

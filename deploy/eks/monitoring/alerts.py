@@ -29,6 +29,12 @@ def matcher(labels):
     return "{" + ", ".join(f'{name}=~"{value}"' for name, value in labels.items()) + "}" if labels else ""
 
 
+def grew(metric, by, window="1h"):
+    """A counter went up within ``window``, or a worker that is not older than that began with it above zero: then nothing saw it rise."""
+    name = metric.name
+    return f"sum by ({by}) (increase({name}[{window}])) > 0 or sum by ({by}) ({name} unless {name} offset {window}) > 0"
+
+
 BEHIND, RETENTION = f"max by ({BY_STREAM}) ({m.BEHIND_LATEST.name})", f"max by ({BY_STREAM}) ({m.RETENTION.name})"
 
 FULL = f"{m.BUFFER_BYTES.name} / {m.BUFFER_LIMIT_BYTES.name}"
@@ -52,7 +58,7 @@ ALERTS = (
     ),
     Alert(
         "StreamRecordsExpired",
-        f"sum by ({BY_STREAM}) (increase({m.GAPS.name}[1h])) > 0",
+        grew(m.GAPS, BY_STREAM),
         "0m",
         "critical",
         "Records expired before they were read",
@@ -76,7 +82,8 @@ ALERTS = (
     ),
     Alert(
         "StreamNotSealing",
-        f"time() - max by ({BY_SHARD}) ({m.SEALED_TIMESTAMP.name}) > 900 and max by ({BY_SHARD}) ({m.BEHIND_LATEST.name}) > 60",
+        f"time() - max by ({BY_SHARD}) ({m.SEALED_TIMESTAMP.name}) > 900 and max by ({BY_SHARD}) ({m.BEHIND_LATEST.name}) > 60"
+        f" unless max by ({BY_SHARD}) ({m.SHARD_HALTED.name}) > 0",
         "5m",
         "critical",
         "Records come and nothing is committed",
@@ -116,11 +123,11 @@ ALERTS = (
     ),
     Alert(
         "StreamCallsRepeated",
-        f"sum by (namespace, call) ({rate(m.CALLS_REPEATED)}) > 0.2",
+        f"sum by (namespace, call) ({rate(m.CALL_WAIT)}) > 0.1",
         "10m",
         "warning",
         "Calls have to be made again and again",
-        "The call `{{ $labels.call }}` is repeated {{ $value | humanize }} times a second.",
+        "Whoever makes the call `{{ $labels.call }}` waits {{ $value | humanize }} s in every second before making it again.",
     ),
     Alert(
         "StreamAuditLag",
@@ -137,6 +144,14 @@ ALERTS = (
         "warning",
         "The collector refuses spans",
         "The collector refuses spans of {{ $labels.stream }} for good; they are kept beside the commit log.",
+    ),
+    Alert(
+        "StreamAuditHalted",
+        f"max by ({BY_SHARD}) ({m.AUDIT_EXPORT_HALTED.name}) > 0",
+        "15m",
+        "warning",
+        "Spans stand still until a person acts",
+        "The spans of shard {{ $labels.shard }} of {{ $labels.stream }} are not exported; with `mode: strict` it stands still, too.",
     ),
     Alert(
         "StreamLoadLag",
@@ -156,11 +171,45 @@ ALERTS = (
     ),
     Alert(
         "StreamReferenceStale",
-        f"sum by (namespace) ({rate(m.REFERENCE_REFRESHES, '30m', result='failed')}) > 0",
+        f"max by (namespace) ({m.REFERENCE_FAILING.name}) > 0",
         "30m",
         "warning",
         "Reference tables cannot be read again",
         "Stages of the kind `enrich` go on with the tables that they have.",
+    ),
+    Alert(
+        "StreamShardUnread",
+        f"min by ({BY_STREAM}) ({m.OPEN_SHARDS.name}) > sum by ({BY_STREAM}) ({m.LEASES_HELD.name})"
+        f" unless max by ({BY_STREAM}) ({m.BEHIND_LATEST.name}) > 120"
+        f" unless on (namespace) max by (namespace) ({m.FOREIGN_OWNERS.name}) > 0",
+        "15m",
+        "critical",
+        "A shard is read by nobody",
+        "{{ $labels.stream }} has {{ $value }} open shards; the workers read fewer, though none that is read is behind.",
+    ),
+    Alert(
+        "StreamHashRangeHoles",
+        f"max by ({BY_STREAM}) ({m.LEASE_HOLES.name}) > 0",
+        "5m",
+        "critical",
+        "Records are read by nobody",
+        "{{ $value }} parts of the hash range of {{ $labels.stream }} are covered by no lease.",
+    ),
+    Alert(
+        "StreamLeaseRowsLost",
+        grew(m.LEASE_ROWS_VANISHED, BY_STREAM),
+        "0m",
+        "warning",
+        "Somebody deletes lease rows",
+        "Rows of leases that workers of {{ $labels.stream }} hold were deleted; they are made again.",
+    ),
+    Alert(
+        "StreamLeaseRowsUnreadable",
+        f"sum by (namespace) ({rate(m.LEASE_ROWS_UNREADABLE)}) > 0",
+        "10m",
+        "warning",
+        "Lease rows cannot be read",
+        "The lease table holds rows that are no leases; whatever shards they stand for are read by nobody here.",
     ),
     Alert(
         "StreamShardChurn",

@@ -10,9 +10,12 @@ from deploy.eks.monitoring.alerts import ALERTS, rules
 WHERE = 'namespace="data", stream="flights"'
 SHARD = f'{WHERE}, shard="shardId-000000000000"'
 POD = 'namespace="data", pod="flights-0", instance="10.0.0.1:9464"'
+POD_LABEL = 'pod="flights-0"'
 DAY = 86400
 RETENTION = f"kst_source_retention_seconds{{{WHERE}}}", f"{DAY}x240"
 SOME = f'kst_records_total{{{WHERE}, outcome="written"}}', "0+6000x240"
+
+UNREAD = (f"kst_source_open_shards{{{WHERE}}}", "4x240"), (f"kst_leases_held{{{WHERE}, {POD_LABEL}}}", "3x240")
 
 CASES = {
     "StreamShardHalted": ([(f"kst_shard_halted{{{SHARD}}}", "1x240")], [(f"kst_shard_halted{{{SHARD}}}", "0x240")]),
@@ -64,8 +67,8 @@ CASES = {
         [(f'kst_unit_seconds_bucket{{{WHERE}, le="{le}"}}', f"0+{count}x240") for le, count in (("30.0", 60), ("60.0", 60), ("+Inf", 60))],
     ),
     "StreamCallsRepeated": (
-        [('kst_calls_repeated_total{namespace="data", call="put"}', "0+20x240")],
-        [('kst_calls_repeated_total{namespace="data", call="put"}', "0+5x240")],
+        [('kst_call_wait_seconds_total{namespace="data", call="put"}', "0+20x240")],
+        [('kst_call_wait_seconds_total{namespace="data", call="put"}', "0+3x240")],
     ),
     "StreamAuditLag": (
         [(f"kst_audit_export_lag_seconds{{{SHARD}}}", "901x240")],
@@ -87,8 +90,28 @@ CASES = {
         [(f'kst_load_parked_shards{{{WHERE}, sink="redshift"}}', "0x240")],
     ),
     "StreamReferenceStale": (
-        [('kst_reference_refreshes_total{namespace="data", result="failed"}', "0+1x240")],
-        [('kst_reference_refreshes_total{namespace="data", result="same"}', "0+1x240")],
+        [('kst_reference_tables_failing{namespace="data"}', "0x200 1x40")],
+        [('kst_reference_tables_failing{namespace="data"}', "1x200 0x40")],
+    ),
+    "StreamAuditHalted": (
+        [(f"kst_audit_export_halted{{{SHARD}}}", "0x200 1x40")],
+        [(f"kst_audit_export_halted{{{SHARD}}}", "1x200 0x40")],
+    ),
+    "StreamShardUnread": (
+        [*UNREAD, (f"kst_source_behind_latest_seconds{{{SHARD}}}", "0x240")],
+        [*UNREAD, (f"kst_source_behind_latest_seconds{{{SHARD}}}", "0x220 900x20")],  # children wait for a parent that is read
+    ),
+    "StreamHashRangeHoles": (
+        [(f"kst_lease_hash_range_holes{{{WHERE}}}", "0x200 1x40")],
+        [(f"kst_lease_hash_range_holes{{{WHERE}}}", "1x200 0x40")],
+    ),
+    "StreamLeaseRowsLost": (
+        [(f"kst_lease_rows_vanished_total{{{WHERE}}}", "_x200 1x40")],
+        [(f"kst_lease_rows_vanished_total{{{WHERE}}}", "_x100 1x140")],
+    ),
+    "StreamLeaseRowsUnreadable": (
+        [('kst_lease_rows_unreadable_total{namespace="data"}', "_x200 1+60x40")],
+        [('kst_lease_rows_unreadable_total{namespace="data"}', "0+60x200 12060x40")],
     ),
     "StreamShardChurn": (
         [(f"kst_shards_started_total{{{WHERE}}}", "0+1x240"), (f"kst_leases_held{{{WHERE}}}", "4x240")],
@@ -116,12 +139,43 @@ CASES = {
 }
 """What Prometheus sees, a sample a minute for four hours: series with which the alert fires, and series with which it does not."""
 
-ALSO = {
+ALSO_FIRES = {
+    # The worker that finds the gap is often one that has just begun, and counts before anybody asks it for the first time.
+    "StreamRecordsExpired": [[(f"kst_expired_gaps_total{{{WHERE}}}", "_x200 1x40")]],
+    # No lease is left, such as while the lease table does not answer, and so no shard that could be behind.
+    "StreamShardUnread": [[(f"kst_source_open_shards{{{WHERE}}}", "4x240"), (f"kst_leases_held{{{WHERE}}}", "4x200 0x40")]],
+    # Nothing was sealed since the shard was taken up.
     "StreamNotSealing": [
-        (f"kst_shard_sealed_timestamp_seconds{{{SHARD}}}", "0+60x240"),
-        (f"kst_source_behind_latest_seconds{{{SHARD}}}", "61x240"),
+        [
+            (f"kst_shard_sealed_timestamp_seconds{{{SHARD}}}", "_x200 12060x40"),
+            (f"kst_source_behind_latest_seconds{{{SHARD}}}", "_x200 0+60x40"),
+        ]
     ],
-    "StreamCredentialsEnd": [(f"kst_credentials_expire_timestamp_seconds{{{POD}}}", "40000x240")],
+}
+"""More series with which an alert fires."""
+
+ALSO_SILENT = {
+    "StreamRecordsExpired": [
+        [(f"kst_expired_gaps_total{{{WHERE}}}", "_x100 1x140")],
+        [(f"kst_expired_gaps_total{{{WHERE}}}", "_x200 0x40")],
+    ],
+    "StreamNotSealing": [
+        [(f"kst_shard_sealed_timestamp_seconds{{{SHARD}}}", "0+60x240"), (f"kst_source_behind_latest_seconds{{{SHARD}}}", "61x240")],
+        [
+            (f"kst_shard_sealed_timestamp_seconds{{{SHARD}}}", "0x240"),
+            (f"kst_source_behind_latest_seconds{{{SHARD}}}", "61x240"),
+            (f"kst_shard_halted{{{SHARD}}}", "1x240"),  # that is another alert
+        ],
+    ],
+    "StreamShardUnread": [
+        [*UNREAD, (f"kst_source_behind_latest_seconds{{{SHARD}}}", "0x240"), ('kst_lease_foreign_owners{namespace="data"}', "2x240")],
+        [
+            *UNREAD,
+            (f"kst_leases_held{{{WHERE}, pod='flights-1'}}", "1x240"),
+            (f"kst_source_behind_latest_seconds{{{SHARD}}}", "0x240"),
+        ],
+    ],
+    "StreamCredentialsEnd": [[(f"kst_credentials_expire_timestamp_seconds{{{POD}}}", "40000x240")]],
 }
 """More series with which an alert does not fire."""
 
@@ -150,14 +204,14 @@ def played(folder, name, series):
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
 def test_an_alert_fires(tmp_path, alert):
-    assert played(tmp_path, alert.name, CASES[alert.name][0])
+    for series in (CASES[alert.name][0], *ALSO_FIRES.get(alert.name, ())):
+        assert played(tmp_path, alert.name, series), series
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
 def test_an_alert_is_silent(tmp_path, alert):
-    assert not played(tmp_path, alert.name, CASES[alert.name][1])
-    if ALSO.get(alert.name):
-        assert not played(tmp_path, alert.name, ALSO[alert.name])
+    for series in (CASES[alert.name][1], *ALSO_SILENT.get(alert.name, ())):
+        assert not played(tmp_path, alert.name, series), series
 
 
 def test_promtool_takes_the_rules(tmp_path):

@@ -110,6 +110,30 @@ def test_causes_are_forgotten_when_they_are_many_and_old(log, lines, clock):
     assert len(lines) == 5000
 
 
+def test_what_was_held_back_is_told_before_its_cause_is_forgotten(log, lines, clock):
+    for number in range(4097):
+        log(throttled(f"shardId-{number}"))
+        log(throttled(f"shardId-{number}"))
+    clock.seconds += QUIET_SECONDS
+    lines.clear()
+    log(throttled("shardId-0"))
+    assert [line["repeated"] for line in lines if line["shard"] == "shardId-0"] == [1]
+    assert sorted(line["shard"] for line in lines) == sorted(f"shardId-{number}" for number in range(4097))
+    assert all("repeated" not in line for line in lines if line["shard"] != "shardId-0")
+
+
+def test_many_causes_at_once_are_not_gone_through_for_each_line(log, clock):
+    for number in range(4096):
+        log(throttled(f"shardId-{number}"))
+    clock.seconds += QUIET_SECONDS
+    log(throttled("swept"))
+    held = log._causes
+    for number in range(5000):
+        log(throttled(f"shardId-{number}"))
+    assert len(held) == 5001
+    assert log._causes is held
+
+
 def test_quiet_events_are_never_held_back(log, lines):
     for _ in range(3):
         log(ev.ShardStarted("events", "s", 1))

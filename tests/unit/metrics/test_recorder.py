@@ -136,3 +136,76 @@ def test_neither_strangers_nor_nonsense_raise(registry, recorder):
     recorder(ev.Event("events", "shardId-1"))
     recorder(ev.BudgetWaited("events", "shardId-1", -1.0))
     assert registry.get_sample_value("kst_backpressure_seconds_total", STREAM) == 0
+
+
+BEHIND = "kst_source_behind_latest_seconds"
+
+
+def recorder_with_clock(registry):
+    clock = FixedClock()
+    return Recorder(registry, clock), clock
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.ShardHalted("events", "shardId-1", "gap"),
+        ev.PollRepeated("events", "shardId-1", "error", "no answer", 10.0),
+        ev.CallRepeated("events", "shardId-1", "put object", "no answer", 20.0),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_a_shard_that_is_not_read_falls_behind_by_the_clock(event, registry):
+    recorder, clock = recorder_with_clock(registry)
+    recorder(ev.ShardStarted("events", "shardId-1", 0))
+    recorder(ev.PageReceived("events", "shardId-1", 1, 1, 1, 2000, 0.1))
+    clock.seconds += 3600
+    recorder(event)
+    assert registry.get_sample_value(BEHIND, WHERE) == pytest.approx(2 + 3600, abs=61)
+
+
+def test_a_shard_that_never_gave_a_page_falls_behind_from_its_start(registry):
+    recorder, clock = recorder_with_clock(registry)
+    recorder(ev.ShardStarted("events", "shardId-1", 0))
+    assert registry.get_sample_value(BEHIND, WHERE) == 0
+    clock.seconds += 600
+    assert registry.get_sample_value(BEHIND, WHERE) == pytest.approx(600, abs=61)
+
+
+def test_a_quiet_shard_at_its_tip_is_not_behind(registry):
+    recorder, clock = recorder_with_clock(registry)
+    recorder(ev.ShardStarted("events", "shardId-1", 0))
+    for _ in range(5):
+        clock.seconds += 59
+        assert registry.get_sample_value(BEHIND, WHERE) == 0
+        recorder(ev.PageReceived("events", "shardId-1", 0, 0, 0, 0, 0.1))
+
+
+def test_a_halted_shard_whose_lease_went_elsewhere_is_halted_and_no_longer_behind(registry):
+    recorder, clock = recorder_with_clock(registry)
+    recorder(ev.ShardStarted("events", "shardId-1", 0))
+    recorder(ev.ShardHalted("events", "shardId-1", "unexpected"))
+    recorder(ev.LeaseDropped("events", "shardId-1", "released"))
+    clock.seconds += 3600
+    assert registry.get_sample_value(BEHIND, WHERE) is None
+    assert registry.get_sample_value("kst_shard_halted", WHERE) == 1
+
+
+def test_a_shard_counts_as_sealed_when_it_is_taken_up_so_that_one_that_never_seals_can_be_seen(registry):
+    recorder, clock = recorder_with_clock(registry)
+    recorder(ev.ShardStarted("events", "shardId-1", 0))
+    clock.seconds += 100
+    recorder(ev.ShardStarted("events", "shardId-1", 5))  # after a recovery of the same hold
+    assert registry.get_sample_value("kst_shard_sealed_timestamp_seconds", WHERE) == 1000
+
+
+def test_a_stream_that_is_halted_as_a_whole_is_no_shard(registry, recorder):
+    recorder(ev.ShardHalted("events", "", "it is gone"))
+    assert registry.get_sample_value("kst_shard_halted", {"stream": "events", "shard": ""}) == 1
+    assert registry.get_sample_value("kst_leases_held", STREAM) == 0
+    assert registry.get_sample_value(BEHIND, {"stream": "events", "shard": ""}) is None
+
+
+def test_ages_below_zero_do_not_take_the_sum_back(registry, recorder):
+    recorder(ev.UnitSealed("events", "shardId-1", 1, 9, (("written", 7),), 0.2, -0.3, 0.5))
+    assert registry.get_sample_value("kst_record_age_at_commit_seconds_sum", STREAM | {"record": "newest"}) == 0

@@ -73,6 +73,22 @@ def test_what_is_known_to_hold_shards_up_excuses_all_of_them(excuse):
     assert watched.later(1) == ["shardId-1"]
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.CallRepeated("s", "", "report lineage", "503 at http://lineage", 0.0),
+        ev.CallRepeated(*HERE, "notify webhook", "503", 1.0),
+        ev.ExportRefused(*HERE, 200, 3, "attribute too long"),
+    ],
+    ids=lambda event: getattr(event, "call", "refused"),
+)
+def test_what_no_shard_waits_for_excuses_none_however_long_it_fails(event):
+    watched = Watched()
+    for _ in range(int(STALL_SECONDS // 60)):
+        found = watched.later(60, event)
+    assert found == ["shardId-1"]
+
+
 @pytest.mark.parametrize("end", [ev.ShardEnded(*HERE, ()), ev.ShardReleased(*HERE, "drain"), ev.ShardHalted(*HERE, "why")])
 def test_a_shard_that_is_let_go_is_not_watched_any_more(end):
     watched = Watched()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.errors import Fatal
+from stream.errors import Fatal, Retryable
 from stream.storage.directory import DirectoryStore
 
 
@@ -202,3 +202,14 @@ def test_a_claim_whose_file_was_removed_is_an_error_and_not_an_endless_wait(tmp_
                 await call
 
     asyncio.run(main())
+
+
+def test_what_went_wrong_is_told_without_values_of_partition_columns(tmp_path: Path) -> None:
+    too_long = "TAGGED" * 60
+
+    async def run() -> str:
+        with pytest.raises((Fatal, Retryable), match=r"mail=\*/a.parquet") as caught:
+            await DirectoryStore(tmp_path).get(f"mail={too_long}/a.parquet")
+        return str(caught.value)
+
+    assert "TAGGED" not in asyncio.run(run())

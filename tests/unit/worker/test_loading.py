@@ -304,6 +304,54 @@ def test_a_table_that_must_not_be_changed_is_told_and_asked_again():
     assert (event.kind, event.detail) == ("setup", "permission denied for relation events")
 
 
+def test_lag_grows_while_the_warehouse_does_not_answer():
+    async def run():
+        rig = await Rig.open()
+        loader, answering = rig.loader(), rig.warehouse.positions
+        await rig.sealed.unit(0, 1, 10)
+        assert await loader.attempt()
+
+        async def silence():
+            raise Retryable("no answer")
+
+        rig.warehouse.positions = silence
+        loader._forget()
+        rig.sealed.clock.time += timedelta(minutes=40)
+        assert not await loader.attempt()
+        rig.sealed.clock.time += timedelta(minutes=5)
+        assert not await loader.attempt()
+        rig.warehouse.positions = answering
+        assert await loader.attempt()
+        return rig
+
+    ages = [event.age for event in asyncio.run(run()).told(events.LoadsWaiting)]
+    assert ages[-3:] == [40 * 60, 45 * 60, 0]
+
+
+def test_a_worker_that_is_no_longer_the_loader_says_that_nothing_waits_for_it():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 10)
+
+        def refuse(load):
+            raise LoadFailed("permission denied for relation events", Failure.SETUP)
+
+        one, two = rig.loader("one"), rig.loader("two")
+        rig.warehouse.before = refuse
+        assert not await one.attempt()
+        rig.sealed.clock.time += timedelta(minutes=31)
+        rig.warehouse.before = lambda load: None
+        assert await two.attempt()
+        before = len(rig.heard)
+        for _ in range(3):
+            assert await one.attempt()
+        return rig.told(events.LoadsWaiting), rig.heard[before:]
+
+    told, last = asyncio.run(run())
+    assert any(event.units for event in told)
+    assert last == [events.LoadsWaiting("events", "", "redshift", 0, 0.0, 0)]
+
+
 def test_a_defect_is_told_and_ends_nothing():
     async def run():
         rig = await Rig.open()

@@ -120,10 +120,23 @@ def test_a_version_that_is_of_no_use_leaves_the_one_in_hand(world, spoil, says):
     before, event, after, mended = asyncio.run(run())
     assert isinstance(event, events.ReferenceRefreshFailed)
     assert says in event.detail
-    assert event.age == 90.0
+    assert (event.age, event.failing) == (90.0, 1)
     assert after == before
     assert isinstance(mended, events.ReferenceRefreshed)
-    assert mended.changed == 1
+    assert (mended.changed, mended.failing) == (1, 0)
+
+
+def test_a_table_that_is_good_does_not_make_forgotten_that_another_is_not(world):
+    async def run():
+        await world.start()
+        (world.folder / "b.csv").unlink()
+        failed = await world.after(600)
+        return failed, await world.after(60)
+
+    failed, other = asyncio.run(run())
+    assert isinstance(failed, events.ReferenceRefreshFailed)
+    assert isinstance(other, events.ReferenceRefreshed)
+    assert other.failing > 0
 
 
 def test_it_runs_until_it_is_cancelled_and_sleeps_as_long_as_everything_is_good(world):

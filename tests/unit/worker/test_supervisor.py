@@ -1,6 +1,8 @@
 """The supervisor over a stream that is a list, with shards that do what a test says."""
 
 import asyncio
+import errno
+import os
 from dataclasses import dataclass, field
 
 import pytest
@@ -19,6 +21,10 @@ MERGED = Shard("s", "3", ("1", "2"))
 class Clock:
     def __init__(self):
         self.slept = []
+        self.seconds = 0.0
+
+    def monotonic(self):
+        return self.seconds
 
     async def sleep(self, seconds):
         self.slept.append(seconds)
@@ -179,9 +185,17 @@ def test_a_halted_shard_does_not_stop_another(monkeypatch):
 
 
 def test_an_error_that_nobody_foresaw_parks_its_shard_only(monkeypatch):
-    stream, watched = supervise(monkeypatch, {"0": [KeyError("oops")], "9": ["drain"]}, PARENT, Shard("s", "9"))
-    assert "unexpected KeyError" in watched.halted["0"]
+    stream, watched = supervise(monkeypatch, {"0": [KeyError("of a record")], "9": ["drain"]}, PARENT, Shard("s", "9"))
+    assert "unexpected KeyError; please report it with this trace: test_supervisor.py:" in watched.halted["0"]
+    assert "of a record" not in watched.halted["0"]
     assert stream.order == ["0", "9"]
+
+
+def test_what_the_system_says_is_told_and_what_it_was_said_of_is_not(monkeypatch):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "kind=of a record")
+    _, watched = supervise(monkeypatch, {"0": [full]}, PARENT)
+    assert "unexpected OSError (No space left on device)" in watched.halted["0"]
+    assert "of a record" not in watched.halted["0"]
 
 
 def test_a_lost_lease_ends_the_shard_without_an_alarm(monkeypatch):
@@ -211,6 +225,55 @@ def test_a_lease_that_is_lost_while_its_shard_is_about_to_start_may_come_back(mo
         return stream.order
 
     assert asyncio.run(asyncio.wait_for(run(), 10)) == ["0", "0"]
+
+
+@pytest.mark.parametrize("leased", [False, True])
+def test_a_drain_does_not_wait_for_a_service_that_does_not_answer(monkeypatch, leased):
+    class Silent(Stream):
+        async def shards(self):
+            await asyncio.Event().wait()
+
+    async def run():
+        stream = Silent({}, [PARENT])
+        stream.leases = Leases(stream.draining, ["0"]) if leased else None
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        running = asyncio.ensure_future(watched.run())
+        await settle()
+        stream.draining.set()
+        watched.changed.set()
+        await running
+        return stream.order
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == []
+
+
+def test_a_leased_stream_is_looked_at_now_and_then_even_if_no_lease_comes(monkeypatch):
+    class Counted(Stream):
+        looks = 0
+
+        async def shards(self):
+            Counted.looks += 1
+            return self.listed
+
+    async def run():
+        stream = Counted({"0": ["work"]}, [PARENT])
+        stream.leases = Leases(stream.draining, ["0"])
+        monkeypatch.setattr(supervisor, "run_shard", stream.run_shard)
+        watched = Supervisor("s", Start(StartKind.TRIM_HORIZON), stream)
+        running, seen = asyncio.ensure_future(watched.run()), []
+        for _ in range(3):
+            await settle()
+            seen.append(Counted.looks)
+            watched.changed.set()
+            await settle()
+            seen.append(Counted.looks)
+            stream.clock.seconds += supervisor.LISTING_SECONDS
+            watched.changed.set()
+        running.cancel()
+        await asyncio.wait([running])
+        return seen
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == [1, 1, 2, 2, 3, 3]
 
 
 def test_a_lease_that_is_lost_while_its_shard_waits_to_be_tried_again_may_come_back(monkeypatch):

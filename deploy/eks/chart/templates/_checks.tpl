@@ -26,6 +26,12 @@
   {{- if eq $name "pipeline.yaml" -}}{{- fail "pipeline.files: pipeline.yaml is the name of pipeline.file; choose another" -}}{{- end -}}
 {{- end -}}
 {{- $coordination := include "stream.coordination" . -}}
+{{- if eq $coordination "kcl" -}}
+{{- fail "the pipeline says `coordination: kcl`, under which the KCL's daemon runs it (`stream kcl daemon`), and this chart runs `stream run`; say `coordination: native`, which shares a KCL fleet's lease table too" -}}
+{{- end -}}
+{{- if has $values.metrics.host (list "localhost" "127.0.0.1" "::1") -}}
+{{- fail (printf "metrics.host is %s, but the probes of the node come from outside of the pod and would find nobody; use 0.0.0.0, or :: in an IPv6 cluster" $values.metrics.host) -}}
+{{- end -}}
 {{- $many := or $values.autoscaling.enabled (gt (int $values.replicas) 1) -}}
 {{- if and $many (eq $coordination "local") -}}
 {{- fail (printf "replicas is %d and autoscaling.enabled is %t, but the pipeline says `coordination: local`, with which every pod would do all the work; say `coordination: native` in the pipeline file, or run one replica" (int $values.replicas) $values.autoscaling.enabled) -}}

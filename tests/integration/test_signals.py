@@ -1,0 +1,59 @@
+"""A signal that comes before a worker has begun."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from contextlib import AsyncExitStack
+
+import pytest
+
+from stream.aws.session import AwsSession
+from stream.clock import SystemClock
+from stream.local.aws import Errands
+from stream.local.start import LocalAws
+from stream.pipeline.lint import check
+from stream.worker.leasing import open_leases
+from stream.worker.operating import list_leases
+
+PIPELINE = """\
+application: a
+source:
+  kinesis: {stream: s, region: us-east-1}
+  decode: raw
+sinks:
+  - s3: {url: "file:./lake/"}
+state: "file:./state/"
+metrics: {port: 0}
+coordination: native
+"""
+
+
+def test_leases_that_a_worker_took_before_it_could_begin_are_free_at_once(tmp_path, monkeypatch):
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(PIPELINE)
+    with LocalAws() as local, Errands(local.environment()) as errands:
+        errands.create_stream("s", 3)
+        for name, value in local.environment().items():
+            monkeypatch.setenv(name, value)
+        pipeline = check(file, os.environ).pipeline
+
+        async def begun():
+            async with AsyncExitStack() as stack:
+                native, clock = pipeline.coordination.native, SystemClock()
+                leases = await open_leases(pipeline, native, AwsSession(), "me", clock, lambda _event: None, stack)
+                held = leases.held("s")
+            return held, await list_leases(pipeline, lag=False)
+
+        held, after = asyncio.run(begun())
+    assert len(held) == 3
+    assert [lease.owner for lease in after] == [None] * 3
+
+
+@pytest.mark.parametrize(("first", "code"), [(True, 128 + signal.SIGTERM), (False, -signal.SIGTERM)])
+def test_the_first_process_of_a_container_heeds_a_signal_that_comes_while_it_is_loaded(first, code):
+    """The kernel keeps from it what it has no handler for; any other process ends by itself."""
+    process = 1 if first else 7
+    program = f"import os, signal, stream.cli.main as m\nm.heed_signals({process})\nos.kill(os.getpid(), signal.SIGTERM)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == code
