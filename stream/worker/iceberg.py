@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -16,7 +17,6 @@ from stream.errors import Retryable
 from stream.sink.iceberg import PartitionField, Transform
 from stream.sink.layouts import Layout
 from stream.sink.loads import Failure, Load
-from stream.sink.redshift_sql import Whose
 from stream.sink.tables import Evolve
 from stream.worker.accounts import Accounts
 from stream.worker.iceberg_catalog import CatalogTable, as_iceberg
@@ -25,6 +25,7 @@ from stream.worker.warehouse import LoadFailed
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.manifest import DataFile
+    from pyiceberg.partitioning import PartitionSpec
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table
 
@@ -52,11 +53,11 @@ NO_RETRY: Final = {"commit.retry.num-retries": "0"}
 class IcebergWarehouse:
     """``worker.warehouse.Warehouse`` over a catalog."""
 
-    def __init__(self, table: CatalogTable, whose: Whose, accounts: Accounts) -> None:
+    def __init__(self, table: CatalogTable, application: str, stream: str, accounts: Accounts) -> None:
         self._catalog = table
         self._config = table.config
-        self._whose = {"kst.application": whose.application, "kst.stream": whose.stream}
-        name = f"{LOADED}{whose.application}/{whose.stream}"
+        self._whose = {"kst.application": application, "kst.stream": stream}
+        name = f"{LOADED}{application}/{stream}"
         self._property = name if len(name) <= MAX_NAME else f"{LOADED}{hashlib.sha256(name.encode()).hexdigest()}"
         self._accounts = accounts
 
@@ -65,11 +66,14 @@ class IcebergWarehouse:
         table = await self._catalog.ask(self._catalog.found)
         return await self._accounts.read(self._account(table))
 
-    async def positions_before(self, cutoff: datetime) -> dict[str, int]:
-        """See ``Warehouse``; the files are the table, so nothing that is loaded may go. Accounts from before then may."""
+    async def positions_before(self, cutoff: datetime) -> dict[str, int]:  # noqa: ARG002 - the files are the table
+        """See ``Warehouse``; nothing that is loaded may go."""
+        return {}
+
+    async def forget(self, cutoff: datetime) -> None:
+        """See ``Warehouse``: accounts that were written before then and hold no more."""
         table = await self._catalog.ask(self._catalog.found)
         await self._accounts.tidy(self._account(table), cutoff)
-        return {}
 
     async def fit(self, layout: Layout) -> None:
         """See ``Warehouse``: the table is made, or columns that it lacks are added, as the sink says."""
@@ -127,15 +131,12 @@ class IcebergWarehouse:
             catalog.create_namespace(namespace)
         properties = NEW_TABLE | config.properties
         try:
-            table = catalog.create_table(config.table, wanted, location=self._catalog.root.rstrip("/"), properties=properties)
+            return catalog.create_table(
+                config.table, wanted, self._catalog.root.rstrip("/"), spec_of(config.fields, wanted), properties=properties
+            )
         except TableAlreadyExistsError as error:
             msg = f"{config.table} was made by somebody else just now"
             raise Retryable(msg) from error
-        if config.fields:
-            with table.update_spec() as update:
-                for field in config.fields:
-                    update.add_field(field.column, field.transform.value, field.name)
-        return table.refresh()
 
     def _check_partitions(self, table: Table) -> None:
         """Files have one value of each of the sink's fields; the table may be partitioned by these, and by no other."""
@@ -189,3 +190,21 @@ def schema_of(layout: Layout) -> Schema:
         for number, column in enumerate(layout.columns, 1)
     ]
     return assign_fresh_schema_ids(Schema.model_validate({"type": "struct", "fields": fields}))
+
+
+def spec_of(fields: Sequence[PartitionField], schema: Schema) -> PartitionSpec:
+    """The table's partitions by ``fields``, which are of columns of ``schema``."""
+    from pyiceberg import partitioning
+    from pyiceberg.transforms import parse_transform
+
+    return partitioning.PartitionSpec(
+        *(
+            partitioning.PartitionField(
+                source_id=schema.find_field(field.column).field_id,
+                field_id=partitioning.PARTITION_FIELD_ID_START + number,
+                transform=parse_transform(field.transform.value),
+                name=field.name,
+            )
+            for number, field in enumerate(fields)
+        )
+    )

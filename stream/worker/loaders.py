@@ -45,17 +45,17 @@ async def open_loaders(
     for config in pipeline.sinks:
         if not isinstance(config, TableSinkConfig):
             continue
-        state, store, whose = LoadState(log.store, config.name, stream), stores[config.name], Whose(pipeline.application, stream)
+        state, store = LoadState(log.store, config.name, stream), stores[config.name]
         if isinstance(config, IcebergSinkConfig):
             properties = catalog_properties(config, session, definitions.secret)
             accounts = Accounts(log.store, f"{state.root}accounts/")
-            warehouse: Warehouse = IcebergWarehouse(CatalogTable(config, store.url, properties), whose, accounts)
+            warehouse: Warehouse = IcebergWarehouse(CatalogTable(config, store.url, properties), pipeline.application, stream, accounts)
         elif isinstance(config, RedshiftSinkConfig):
             database = Database(config.database, config.cluster, config.workgroup, config.db_user, config.secret_arn)
             client = await stack.enter_async_context(open_redshift_data(session, database))
             # Names of objects are derived; a client token is the opposite: it must never be one that the API has seen.
             nonce = f"{worker}/{secrets.token_hex(16)}"
-            warehouse = RedshiftWarehouse(client, config, whose, store, clock, nonce)
+            warehouse = RedshiftWarehouse(client, config, Whose(pipeline.application, stream), store, clock, nonce)
         else:
             msg = f"there is no loader for {type(config).__qualname__}"
             raise DefinitionError(msg)

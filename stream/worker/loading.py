@@ -294,7 +294,7 @@ class Loader:
             for shard, last in sorted((await parts.warehouse.positions()).items()):
                 if removed.get(shard, 0) < last:
                     await parts.state.note_removed(shard, last)
-            await parts.warehouse.positions_before(parts.clock.now() - KEEP_ACCOUNTS)
+            await parts.warehouse.forget(parts.clock.now() - KEEP_ACCOUNTS)
             self.tidied_at, self.tidy = now, False
             return
         self.tidied_at, self.tidy = now, False

@@ -44,6 +44,10 @@ class Warehouse(Protocol):
         """The same as it was at ``cutoff`` (UTC)."""
         ...
 
+    async def forget(self, cutoff: datetime) -> None:
+        """Remove what is kept about loads from before ``cutoff`` (UTC) and of no use any more; never what ``positions`` needs."""
+        ...
+
     async def fit(self, layout: Layout) -> None:
         """Make sure that table and ledger exist and take rows of ``layout``.
 
@@ -89,6 +93,9 @@ class RedshiftWarehouse:
         """See ``Warehouse``."""
         await self._have_ledger()
         return _positions(await self._query(sql.positions_before(self._config, self._whose, cutoff)))
+
+    async def forget(self, cutoff: datetime) -> None:
+        """See ``Warehouse``: the load ledger is a table of the user's, and stays as it is."""
 
     async def fit(self, layout: Layout) -> None:
         """See ``Warehouse``."""

@@ -20,7 +20,6 @@ from stream.errors import Retryable
 from stream.pipeline.components import make_sink
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.loads import Failure, Link, StagedFile
-from stream.sink.redshift_sql import Whose
 from stream.storage.directory import DirectoryStore
 from stream.storage.memory import MemoryStore
 from stream.worker.accounts import Accounts
@@ -58,7 +57,7 @@ class Place:
             return self.catalog
 
         table = CatalogTable(config or self.config(), self.url, properties)
-        return IcebergWarehouse(table, Whose("flights", stream), Accounts(self.state, f"loads/{stream}/accounts/"))
+        return IcebergWarehouse(table, "flights", stream, Accounts(self.state, f"loads/{stream}/accounts/"))
 
     def read(self):
         catalog = load_catalog("default", **self.catalog)
@@ -370,9 +369,9 @@ def test_accounts_of_long_ago_go_and_the_one_that_holds_stays(place):
     for number in range(3):
         load(bench, link_of(bench, rows({"n": [number]}), 10 * number, 10 * number + 10))
     assert len(place.state._objects) == 3
-    asyncio.run(bench.warehouse.positions_before(datetime(2000, 1, 1, tzinfo=UTC)))
+    asyncio.run(bench.warehouse.forget(datetime(2000, 1, 1, tzinfo=UTC)))
     assert len(place.state._objects) == 3
-    asyncio.run(bench.warehouse.positions_before(datetime(2100, 1, 1, tzinfo=UTC)))
+    asyncio.run(bench.warehouse.forget(datetime(2100, 1, 1, tzinfo=UTC)))
     assert len(place.state._objects) == 1
     assert asyncio.run(bench.warehouse.positions()) == {"a": 30}
 
@@ -382,7 +381,7 @@ def test_long_names_have_an_account_too(place):
         return place.catalog
 
     warehouses = [
-        IcebergWarehouse(CatalogTable(place.config(), place.url, properties), Whose("a" * 128, stream * 128), Accounts(place.state, stream))
+        IcebergWarehouse(CatalogTable(place.config(), place.url, properties), "a" * 128, stream * 128, Accounts(place.state, stream))
         for stream in "bc"
     ]
     link = link_of(place.bench(), rows({"n": [1]}))

@@ -14,7 +14,6 @@ from stream.local.start import LocalAws
 from stream.pipeline.access import needed
 from stream.pipeline.lint import check_content
 from stream.sink.iceberg import IcebergSinkConfig
-from stream.sink.redshift_sql import Whose
 from stream.storage.memory import MemoryStore
 from stream.storage.open import open_store
 from stream.worker.accounts import Accounts
@@ -69,7 +68,7 @@ def bench_of(table, database="lake"):
         return catalog.load_table(config.table).scan().to_arrow().num_rows if catalog.table_exists(config.table) else 0
 
     table = CatalogTable(config, config.url, properties)
-    warehouse = IcebergWarehouse(table, Whose("flights", "events"), Accounts(MemoryStore(url="memory:state"), "accounts/"))
+    warehouse = IcebergWarehouse(table, "flights", "events", Accounts(MemoryStore(url="memory:state"), "accounts/"))
     return Bench(warehouse, config, open_store(config.url, session), count)
 
 

@@ -56,6 +56,9 @@ class MemoryWarehouse:
                 found[shard] = max(last, found.get(shard, 0))
         return found
 
+    async def forget(self, cutoff: datetime) -> None:
+        self.asked += 1
+
     async def fit(self, layout: Layout) -> None:
         self.fitted.append(layout)
 
