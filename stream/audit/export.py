@@ -240,7 +240,9 @@ class Sender:
                 raise Refused(msg, answer.status)
             pause = wanted_pause(answer.retry_after, self._clock.now()) if answer.retry_after else None
             seconds = min(pause, LONGEST_PAUSE) if pause is not None else wait * (0.5 + self._dice() / 2)
-            self._emit(events.CallRepeated(stream, shard, "export spans", f"{answer.status} {answer.detail}".strip(), seconds))
+            self._emit(
+                events.CallRepeated(stream, shard, "export spans", f"{answer.status or 'no answer:'} {answer.detail}".strip(), seconds)
+            )
             await self._clock.sleep(seconds)
             wait = min(2 * wait, LONGEST_WAIT)
 

@@ -87,12 +87,13 @@ def test_each_record_once():
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504, 0])
 def test_what_is_tried_again_and_how_long_it_waits(status):
-    collector = Counting([Answer(status)] * 4)
+    collector = Counting([Answer(status, detail="why")] * 4)
     _, _, heard, waited = exported(collector)
     assert waited == 1 + 2 + 4 + 8
     assert set(collector.spans.values()) == {1}
     assert len(collector.spans) == 170 + EXTRA
-    assert sum(isinstance(event, events.CallRepeated) for event in heard) == 4
+    told = [event.detail for event in heard if isinstance(event, events.CallRepeated)]
+    assert told == [f"{status or 'no answer:'} why"] * 4
 
 
 @pytest.mark.parametrize("status", [400, 422])
