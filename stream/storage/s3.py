@@ -117,7 +117,11 @@ class S3Store:
     async def put(self, key: str, body: bytes) -> None:
         """Write ``key`` whatever is there."""
         check_key(key, self._url)
-        await self._call("s3:PutObject", key, obstore.put_async(self._store, key, body, mode="overwrite", chunk_size=_PART_BYTES))
+        action = "s3:PutObject"
+        try:
+            await self._call(action, key, obstore.put_async(self._store, key, body, mode="overwrite", chunk_size=_PART_BYTES))
+        except (AlreadyExistsError, PreconditionError) as error:
+            raise self._translate(action, key, error) from error
 
     async def get(self, key: str) -> Stored | None:
         """The object, or None."""

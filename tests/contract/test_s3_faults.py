@@ -56,6 +56,15 @@ def test_a_conditional_write_of_unknown_outcome_is_retryable_and_sent_once(aws_e
     assert asyncio.run(with_s3(failing(status, code), use)) == 2
 
 
+@pytest.mark.parametrize(("status", "code"), [(409, "OperationAborted"), (412, "PreconditionFailed")])
+def test_a_write_without_a_condition_that_meets_one_is_retryable(aws_env: None, status: int, code: str) -> None:
+    async def use(store: ObjectStore) -> None:
+        with pytest.raises(Retryable, match="s3:PutObject"):
+            await store.put("k", b"body")
+
+    assert asyncio.run(with_s3(failing(status, code), use)) >= 1
+
+
 def test_a_lost_reply_to_a_conditional_write_is_retryable_and_not_a_defeat(aws_env: None) -> None:
     async def hang_up(request: web.Request) -> web.StreamResponse:
         await request.read()
