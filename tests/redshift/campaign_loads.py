@@ -129,7 +129,8 @@ def test_a_column_that_is_too_narrow_halts_with_what_to_write(world):
     world.kinds = 10
     world.seal({0: 1})
     assert not world.load()
-    assert "types: {kind: varchar(2)}" in world.heard[-1].detail
+    refused = [event.detail for event in world.heard if isinstance(event, events.LoadRefused)]
+    assert "types: {kind: varchar(2)}" in refused[-1]
     world.options = "      types: {kind: varchar(2)}\n"
     world.kinds = 100
     world.redefine()
