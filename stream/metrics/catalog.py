@@ -153,6 +153,7 @@ CREDENTIALS_EXPIRE = _gauge(
     "credentials_expire_timestamp_seconds", (), "When the AWS credentials in use end; 0 if they do not, or there are none.", "seconds"
 )
 BUILD_INFO = _gauge("build_info", ("version", "worker"), "Always 1; the labels say what runs.")
+WORKER_FAILURES = _counter("worker_failures", (), "Times that the process ended because it could not go on: once, at its very end.")
 DRAINING = _gauge("draining", (), "1 once a signal has asked for the end.")
 LOOP_LAG = _gauge("event_loop_lag_seconds", (), "How much later than asked the event loop woke up, at worst in the last minute.", "seconds")
 

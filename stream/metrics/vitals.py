@@ -37,6 +37,10 @@ def _credentials_renewed(r: Recorder, e: ev.CredentialsRenewed) -> None:
     r.set(m.CREDENTIALS_EXPIRE, e.expires)
 
 
+def _worker_failed(r: Recorder, _: ev.WorkerFailed) -> None:
+    r.add(m.WORKER_FAILURES, 1)
+
+
 def _records_expired(r: Recorder, e: ev.RecordsExpired) -> None:
     r.add(m.GAPS, 1, e.stream)
 
@@ -46,5 +50,6 @@ VITALS: Final[dict[type[ev.Event], Callable[[Any, Any], None]]] = {
     ev.ShardStalled: _shard_stalled,
     ev.CredentialsRenewed: _credentials_renewed,
     ev.RecordsExpired: _records_expired,
+    ev.WorkerFailed: _worker_failed,
 }
 """What is counted for each of these event classes."""
