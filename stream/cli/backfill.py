@@ -121,10 +121,10 @@ class Bar:
 def _moment(text: str, option: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         msg = f"{option} {text}: write a moment as 2026-01-01T00:00:00Z, or a date"
         raise typer.BadParameter(msg) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _where(pipeline: Pipeline) -> str:

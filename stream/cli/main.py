@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 import stream
+from stream.errors import DefinitionError, StreamError
 from stream.heaps import share_one_heap
 
 VERBS: Final = {
@@ -41,6 +42,9 @@ VERBS: Final = {
 }
 """In the order of the help text: where in ``stream.cli`` the verb's function, or the application of its own verbs, is."""
 
+
+EXIT_FATAL: Final = 1
+EXIT_DEFINITION: Final = 2
 
 _CANNOT_BE_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})
 """Full disks, and readers that have gone, as `head` does when it has enough: nothing that a traceback would help with."""
@@ -78,7 +82,10 @@ class Verbs(TyperGroup):
     """Imports a verb's module only when it is needed: a worker should not wait for what the demo imports."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """The command from its arguments to its exit code, which is 1 where standard output takes no more."""
+        """The command from its arguments to its exit code, which is 1 where standard output takes no more.
+
+        An error that is foreseen is told in its words, whichever command forgot to.
+        """
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # the caller has closed it
                 setattr(sys, name, _nowhere())
@@ -87,6 +94,9 @@ class Verbs(TyperGroup):
         try:
             try:
                 return super().main(*args, **options)
+            except StreamError as error:
+                typer.echo(f"error: {error}", err=True)
+                sys.exit(EXIT_DEFINITION if isinstance(error, DefinitionError) else EXIT_FATAL)
             finally:
                 sys.stdout.flush()
         except OSError as error:
