@@ -95,11 +95,12 @@ async def open_evidence(
                 areas[config.name] = await _of_table(areas[config.name], config, base, session)
     native = pipeline.coordination.native
     checkpoints: Checkpoints = StoredCheckpoints(stores.state)
-    if native is not None and name == pipeline.source.kinesis.stream:
+    leased = native is not None and name == pipeline.source.kinesis.stream
+    if native is not None and leased:
         table = await open_table(pipeline, native, clock, _silent, stack)
         checkpoints = TableCheckpoints(table, await key_prefix(pipeline, session, clock, stack))
     open_place = partial(open_store, session=session)
-    return StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=native is not None), stores
+    return StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=leased), stores
 
 
 async def _of_table(area: Area, config: IcebergSinkConfig, base: Path, session: AwsSession) -> Area:
