@@ -8,6 +8,7 @@ from typing import Final
 
 import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from stream.errors import Fatal, Retryable
 
@@ -40,6 +41,10 @@ class AwsFatal(Fatal):
         super().__init__(message)
         self.code = code
         self.remedy = remedy
+
+
+UNANSWERED: Final = (BotoCoreError, ResponseParserError, aiohttp.ClientError, TimeoutError, OSError)
+"""What client libraries raise where AWS gave no answer; one that cannot be parsed is a proxy's."""
 
 
 class Kind(Enum):
@@ -171,7 +176,7 @@ def translate(call: Call, error: Exception) -> AwsRetryable | AwsFatal:
         said = error.response.get("Error", {})
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return explain(call, said.get("Code", UNKNOWN), said.get("Message", ""), status)
-    if isinstance(error, (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError)):
+    if isinstance(error, UNANSWERED):
         detail = str(error) or type(error).__name__
         return AwsRetryable(f"{call} had no answer: {detail}", code=CONNECTION)
     msg = f"{type(error).__name__} is no error of an AWS client"

@@ -15,10 +15,9 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-import aiohttp
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from stream.aws.errors import AwsFatal, Call, translate
+from stream.aws.errors import UNANSWERED, AwsFatal, Call, translate
 from stream.aws.session import AwsSession
 from stream.contracts import Clock
 from stream.errors import DefinitionError
@@ -124,7 +123,7 @@ async def ask_caller(session: AwsSession, clock: Clock) -> Caller:
         if (skew := skew_of(error.response, clock.now())) is not None and abs(skew) > SIGNATURE_LIFE:
             raise _out_of_time(call, skew) from error
         raise translate(call, error) from error
-    except (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError) as error:
+    except UNANSWERED as error:
         raise translate(call, error) from error
     return Caller(str(answer["Arn"]), str(answer["Account"]), server_time(answer))
 

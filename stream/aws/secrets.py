@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import aiohttp
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from stream.aws.errors import Call, translate
+from stream.aws.errors import UNANSWERED, UNKNOWN, Call, explain, translate
 from stream.aws.session import AwsSession
 
 _SERVICE: Final = "secretsmanager"
@@ -28,7 +27,9 @@ async def read_secret(session: AwsSession, name: str) -> bytes:
     try:
         async with session.client(_SERVICE, retries=_RETRIES) as client:
             found = await client.get_secret_value(SecretId=name)
-    except (ClientError, BotoCoreError, aiohttp.ClientError, TimeoutError, OSError) as error:
+    except (ClientError, *UNANSWERED) as error:
         raise translate(call, error) from error
-    text = found.get("SecretString")
-    return bytes(found["SecretBinary"]) if text is None else str(text).encode()
+    text, binary = found.get("SecretString"), found.get("SecretBinary")
+    if text is None and binary is None:
+        raise explain(call, UNKNOWN, "", found.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return bytes(binary) if text is None else str(text).encode()

@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.exceptions import BotoCoreError
 
-from stream.aws.errors import AwsFatal, AwsRetryable
+from stream.aws.errors import UNANSWERED, AwsFatal, AwsRetryable
 from stream.errors import DefinitionError
 
 _CONFIG: Final[dict[str, Any]] = {"connect_timeout": 5, "read_timeout": 30, "tcp_keepalive": True, "max_pool_connections": 50}
@@ -121,7 +121,7 @@ class AwsSession:
                 )
                 raise AwsFatal(msg, code="NoCredentials")
             frozen = await found.get_frozen_credentials()
-        except (BotoCoreError, OSError, ValueError) as error:
+        except (*UNANSWERED, ValueError) as error:
             # Besides its own errors botocore lets those of a token file through: missing, or with a line break inside.
             msg = f"AWS credentials could not be had: {error}"
             raise AwsRetryable(msg, code="CredentialsUnavailable") from error

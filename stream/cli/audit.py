@@ -21,6 +21,7 @@ from stream import events
 from stream.audit.report import EXIT, Report, Verdict, worst
 from stream.audit.verify import Scope, Verifier
 from stream.cli.documents import table_console
+from stream.cli.meanwhile import Meanwhile
 from stream.clock import SystemClock
 from stream.errors import DefinitionError, StreamError
 from stream.pipeline.lint import check as check_file
@@ -65,7 +66,7 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
         reports = []
         for one, chain in await _chains(pipeline, stream, file.parent):
             async with AsyncExitStack() as stack:
-                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=source, chain=chain)
+                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=source, chain=chain, emit=Meanwhile())
                 reports.append(await Verifier(evidence, scope, SystemClock(), told).run(repair=repair))
         return reports
 
@@ -99,7 +100,9 @@ def ls(file: File, stream: Stream = None, json: AsJson = False) -> None:
         reports = []
         for one, chain in await _chains(pipeline, stream, file.parent):
             async with AsyncExitStack() as stack:
-                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=False, chain=chain, with_tables=False)
+                evidence, _ = await open_evidence(
+                    one, file.parent, SystemClock(), stack, with_stream=False, chain=chain, with_tables=False, emit=Meanwhile()
+                )
                 reports.append(await Verifier(evidence, Scope(contents=False, source=False), SystemClock()).run())
         return reports
 
@@ -126,12 +129,12 @@ def export(
     Those of redrives and backfills too. The worker's cursors stay where they are. Exit code 0: sent; 1: the collector refused some; 2: it
     could not be done.
     """
-    bounds, refused, known = _bounds(after, last), Counter[str](), set[str]()
+    bounds, refused, known, meanwhile = _bounds(after, last), Counter[str](), set[str](), Meanwhile()
 
     def told(event: events.Event) -> None:
         if isinstance(event, events.ExportRefused):
             refused["spans"] += event.items
-        _tell(event)
+        meanwhile(event)
 
     async def run(pipeline: Pipeline) -> tuple[int, int]:
         sent = []
@@ -148,17 +151,6 @@ def export(
     typer.echo(f"{units:,} units exported, {items:,} spans accepted" + (f", {refused['spans']:,} refused" if refused["spans"] else ""))
     if refused["spans"]:
         raise typer.Exit(EXIT_FAILED)
-
-
-def _tell(event: events.Event) -> None:
-    """What somebody who waits for an export wants to know meanwhile."""
-    match event:
-        case events.CallRepeated(_, shard, _, detail, wait):
-            typer.echo(f"{shard}: {detail}; trying again in {wait:.1f} s", err=True)
-        case events.ExportRefused(_, shard, status, items, why):
-            typer.echo(f"{shard}: the collector answered {status} {why}: {items:,} spans were not taken", err=True)
-        case _:
-            return
 
 
 def chosen(pipeline: Pipeline, stream: str | None) -> list[Pipeline]:

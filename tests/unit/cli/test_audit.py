@@ -7,8 +7,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from typer.testing import CliRunner
 
-from stream import events
-from stream.cli.audit import _tell as tell
 from stream.cli.main import app
 from stream.storage.directory import DirectoryStore
 from tests.sealed import PIPELINE, sequence, shard_id, three_units
@@ -175,13 +173,3 @@ def test_an_export_of_nothing_or_to_nowhere_is_refused(folder, options, says):
     done = run(folder, "audit", "export", "FILE", *options)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {says}")
-
-
-def test_an_export_says_what_it_waits_for_and_what_was_not_taken(capsys):
-    tell(events.CallRepeated("events", "shard-1", "export spans", "0 ClientConnectorError at http://c", 1.5))
-    tell(events.ExportRefused("events", "shard-1", 400, 1200, "Bad Request"))
-    tell(events.ExportLagged("events", "shard-1", 7.0))
-    assert capsys.readouterr().err.splitlines() == [
-        "shard-1: 0 ClientConnectorError at http://c; trying again in 1.5 s",
-        "shard-1: the collector answered 400 Bad Request: 1,200 spans were not taken",
-    ]
