@@ -22,8 +22,8 @@ QUIET_SECONDS: Final = 30.0
 
 NO_CONTEXT: Final[Mapping[str, str]] = MappingProxyType({})
 MAX_TEXT: Final = 500
-LAST_WORDS: Final = 8000
-"""Of why a worker ends: the remedy is at the end of it. Container runtimes cut lines at 16 KiB."""
+MAX_REASON: Final = 8000
+"""Of errors, which a person must act on: runbooks go by their words, and the remedy is at the end. Container runtimes cut lines at 16 KiB."""
 _MAX_CAUSES: Final = 4096
 _SAFE_INTEGER: Final = 2**53 - 1
 
@@ -190,7 +190,7 @@ def render(event: ev.Event) -> dict[str, Any]:
     """The line for ``event`` without its time: level, event name in snake case, and the event's fields; empty places left out."""
     level = LEVELS.get(type(event), Level.INFO)
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
-    limit = LAST_WORDS if isinstance(event, ev.WorkerFailed) else MAX_TEXT
+    limit = MAX_REASON if level >= Level.ERROR else MAX_TEXT
     fields = {field.name: _plain(getattr(event, field.name), limit) for field in dataclasses.fields(event)}
     return {"level": level.name.lower(), "event": name} | {key: value for key, value in fields.items() if value != ""}
 
