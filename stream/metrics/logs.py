@@ -23,7 +23,7 @@ QUIET_SECONDS: Final = 30.0
 NO_CONTEXT: Final[Mapping[str, str]] = MappingProxyType({})
 MAX_TEXT: Final = 500
 MAX_REASON: Final = 8000
-"""Of errors, which a person must act on: runbooks go by their words, and the remedy is at the end. Container runtimes cut lines at 16 KiB."""
+"""Of errors, which a person must act on: runbooks go by their words, the remedy is at the end. Container runtimes cut lines at 16 KiB."""
 _MAX_CAUSES: Final = 4096
 _SAFE_INTEGER: Final = 2**53 - 1
 
