@@ -28,6 +28,8 @@ class Meanwhile:
                 self._repeated(shard, call, detail, wait)
             case events.PollRepeated(_, shard, "error", detail, wait):
                 self._repeated(shard, "poll", detail, wait)
+            case events.LeaseRowUnreadable(_, _, table, detail):
+                typer.echo(f"table {table}: {detail}; it is passed over", err=True)
             case events.ExportRefused(_, shard, status, items, why):
                 typer.echo(f"{shard}: the collector answered {status} {why}: {items:,} spans were not taken", err=True)
             case _:

@@ -29,7 +29,7 @@ from stream.commit.rewind import History, history, rewind_link, skip_link, targe
 from stream.contracts import Clock, Emit, Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
 from stream.lease.coordinator import Coordinator
-from stream.lease.rows import Lease
+from stream.lease.rows import Lease, RowProblem
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.sink.tables import TableSinkConfig
@@ -115,9 +115,7 @@ async def release_lease(pipeline: Pipeline, stream: str, shard_id: str, emit: Em
         DefinitionError: there is no such lease.
     """
     async with _coordinator(pipeline, SystemClock(), emit) as (coordinator, _):
-        before = await coordinator.seize(stream, shard_id)
-        if before is None:
-            raise DefinitionError(_no_lease(coordinator, stream, shard_id))
+        before = await _seized(coordinator, stream, shard_id)
         await coordinator.leave()
         return before.owner
 
@@ -206,8 +204,7 @@ async def _operation(
         coordinator = None
         if pipeline.coordination.native is not None:
             coordinator, _ = await stack.enter_async_context(_coordinator(pipeline, clock, emit))
-            if await coordinator.seize(stream, shard_id) is None:
-                raise DefinitionError(_no_lease(coordinator, stream, shard_id))
+            await _seized(coordinator, stream, shard_id)
             stack.push_async_callback(coordinator.leave)
             # A long chain takes longer to read than a lease lasts, and whoever took it meanwhile would commit where the link belongs.
             stack.callback(asyncio.ensure_future(coordinator.keep()).cancel)
@@ -297,6 +294,15 @@ async def _behind(views: list[LeaseView], session: AwsSession) -> dict[tuple[str
     return found
 
 
-def _no_lease(coordinator: Coordinator, stream: str, shard_id: str) -> str:
-    key = coordinator.streams[stream].key(shard_id)
-    return f"the lease table {coordinator.table.name} has no lease {key}; `stream leases ls` shows which there are"
+async def _seized(coordinator: Coordinator, stream: str, shard_id: str) -> Lease:
+    name = coordinator.table.name
+    try:
+        before = await coordinator.seize(stream, shard_id)
+    except RowProblem as error:
+        msg = f"table {name}: {error}; repair it, or stop the workers and delete it: it is made again"
+        raise DefinitionError(msg) from error
+    if before is None:
+        key = coordinator.streams[stream].key(shard_id)
+        msg = f"the lease table {name} has no lease {key}; `stream leases ls` shows which there are"
+        raise DefinitionError(msg)
+    return before

@@ -10,7 +10,8 @@ from stream.commit.repeat import Repeater
 from stream.commit.rewind import history, skip_link
 from stream.contracts import Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
-from stream.worker.operating import _commit
+from stream.lease.rows import decode
+from stream.worker.operating import _commit, _seized
 from tests.sealed import sequence, shard_id, three_units
 
 
@@ -69,3 +70,12 @@ def test_a_link_of_which_the_rest_is_refused_is_not_told_as_if_nothing_had_been_
         return await history(sealed.log, Shard("events", shard_id(0)))
 
     assert asyncio.run(run()).head == sequence(0, 130)
+
+
+def test_a_lease_whose_row_cannot_be_read_is_told_with_what_to_do():
+    async def seize(_stream, shard):
+        return decode({"leaseKey": {"S": shard}, "leaseCounter": {"S": "many"}})
+
+    coordinator = SimpleNamespace(table=SimpleNamespace(name="flights"), seize=seize)
+    with pytest.raises(DefinitionError, match=r"table flights: lease row 'shard-1' is not .*; repair it, or stop the workers"):
+        asyncio.run(_seized(coordinator, "events", "shard-1"))
