@@ -247,6 +247,17 @@ class Memory(Part):
     budget: Size = Field(default=parse_size("256MiB"), description="Record bytes fetched and not yet committed.")
 
 
+class Encryption(Part):
+    """The key of KMS that S3 encrypts everything with that this pipeline writes, whatever the bucket's own setting says."""
+
+    kms_key: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$")] = Field(
+        description="ARN of the key, such as arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab."
+    )
+    bucket_key: bool = Field(
+        default=True, description="Let S3 ask KMS once for many objects (an S3 Bucket Key), at a fraction of the cost."
+    )
+
+
 class Metrics(Part):
     """Where /metrics, /healthz and /readyz are served."""
 
@@ -337,6 +348,9 @@ class Pipeline(Part):
     stages: tuple[Stage, ...] = Field(default=(), description="Run in this order over every batch.")
     sinks: Annotated[tuple[Sink, ...], AfterValidator(_some)] = Field(description="Where rows go; each gets all of them.")
     state: Location = Field(description="Commit log and recorded definitions: s3://bucket/prefix/ or file:./directory.")
+    encryption: Encryption | None = Field(
+        default=None, description="How S3 encrypts what is written, state and sinks alike; as the bucket says, if not given."
+    )
     coordination: Coordination = Field(
         default=Coordination(local=LocalCoordination()),
         description="Who decides which worker reads which shard: local, native, or {native: options}.",

@@ -23,13 +23,13 @@ from stream.commit.lookup import position_of, shards_of, streams_of
 from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, encode, pinned, with_seal
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
 from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
-from stream.errors import Halted
+from stream.errors import DefinitionError, Halted
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.sink.redshift import COPY_MANIFESTS
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
-from stream.worker.places import located
+from stream.worker.places import kms_key, located
 
 READ_AT_ONCE: Final = 16
 """Manifests fetched side by side."""
@@ -44,9 +44,17 @@ class Stores:
 
     @staticmethod
     def open(pipeline: Pipeline, base: Path, session: AwsSession) -> Stores:
-        """Nothing is read yet; relative paths begin at ``base``."""
-        state = PrefixedStore(open_store(located(pipeline.state, base), session), f"{pipeline.application}/")
-        targets: dict[str, ObjectStore] = {config.name: open_store(located(config.url, base), session) for config in pipeline.sinks}
+        """Nothing is read yet; relative paths begin at ``base``.
+
+        Raises:
+            DefinitionError: a URL names no store, or a sink has a name that belongs to the service.
+        """
+        key = kms_key(pipeline)
+        state = PrefixedStore(open_store(located(pipeline.state, base), session, key), f"{pipeline.application}/")
+        targets: dict[str, ObjectStore] = {config.name: open_store(located(config.url, base), session, key) for config in pipeline.sinks}
+        if reserved := sorted({rejects.NAME, ledger.NAME} & targets.keys()):
+            msg = f"a sink is called {reserved[0]!r}; that name belongs to the service, give the sink another `name`"
+            raise DefinitionError(msg)
         targets[rejects.NAME] = PrefixedStore(state, "rejects/")
         targets[ledger.NAME] = PrefixedStore(state, "ledger/v1/")
         return Stores(state, targets)
