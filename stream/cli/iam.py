@@ -33,9 +33,7 @@ def iam(
         str, typer.Option("--oidc-issuer", help="URL of the cluster's OIDC provider: trust by IRSA.", show_default="Pod Identity")
     ] = "",
     audience: Annotated[str, typer.Option("--audience", help="With --oidc-issuer: audience of the token.")] = AUDIENCE,
-    keys: Annotated[
-        list[str] | None, typer.Option("--kms-key", help="ARN of a KMS key that is in use, too; may be repeated.")
-    ] = None,
+    keys: Annotated[list[str] | None, typer.Option("--kms-key", help="ARN of a KMS key that is in use, too; may be repeated.")] = None,
     live: Annotated[
         Path | None, typer.Option("--diff", help="JSON of a live policy of the role: say what it lacks and what it has too much.")
     ] = None,

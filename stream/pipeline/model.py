@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from stream.audit import ledger
 from stream.audit.context import DEFAULT_PATHS
 from stream.audit.export import Destinations, Mode
 from stream.audit.packing import Compression
@@ -49,6 +50,7 @@ from stream.pipeline.values import (
     fail_with,
     problem,
 )
+from stream.sink import rejects
 from stream.sink.objects import SinkConfig
 from stream.transform.decode import Unknown
 from stream.transform.stage import SchemaMismatch
@@ -379,11 +381,12 @@ class Pipeline(Part):
             fail_at(place, "flush_over_budget", message, "lower flush.bytes or raise memory.budget")
         if problem_ := self.source.s3 and self.source.s3.misfit(canonical_name(self.source.decode)):
             fail_at(("source", "s3", "format"), "bad_value", *problem_)
+        own = {ledger.NAME, rejects.NAME}
         names: set[str] = set()
         for index, sink in enumerate(self.sinks):
-            if sink.name in names:
-                message = f"two sinks are called `{sink.name}`"
-                fail_at(("sinks", index), "duplicate_sink", message, "give one of them another `name`")
+            if sink.name in names | own:
+                whose = "belongs to the service's own files" if sink.name in own else "is that of two sinks"
+                fail_at(("sinks", index), "duplicate_sink", f"the name `{sink.name}` {whose}", "give this one another `name`")
             names.add(sink.name)
             if sink.url == CONSOLE and self.coordination.kcl is not None:
                 message = "a worker of the MultiLangDaemon talks with it over standard output, so nothing else can be printed there"

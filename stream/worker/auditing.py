@@ -23,7 +23,7 @@ from stream.commit.lookup import position_of, shards_of, streams_of
 from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, encode, pinned, with_seal
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
 from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
-from stream.errors import DefinitionError, Halted
+from stream.errors import Halted
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.sink.redshift import COPY_MANIFESTS
@@ -47,14 +47,11 @@ class Stores:
         """Nothing is read yet; relative paths begin at ``base``.
 
         Raises:
-            DefinitionError: a URL names no store, or a sink has a name that belongs to the service.
+            DefinitionError: a URL names no store.
         """
         key = kms_key(pipeline)
         state = PrefixedStore(open_store(located(pipeline.state, base), session, key), f"{pipeline.application}/")
         targets: dict[str, ObjectStore] = {config.name: open_store(located(config.url, base), session, key) for config in pipeline.sinks}
-        if reserved := sorted({rejects.NAME, ledger.NAME} & targets.keys()):
-            msg = f"a sink is called {reserved[0]!r}; that name belongs to the service, give the sink another `name`"
-            raise DefinitionError(msg)
         targets[rejects.NAME] = PrefixedStore(state, "rejects/")
         targets[ledger.NAME] = PrefixedStore(state, "ledger/v1/")
         return Stores(state, targets)
