@@ -1,4 +1,4 @@
-"""Events to Prometheus: what is counted for each event, in one place."""
+"""Turns events into Prometheus metrics: what is counted for each event, in one place."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from stream.metrics.leases import LEASES
 from stream.metrics.vitals import VITALS, begin_counts
 
 MAX_REASONS: Final = 200
-"""Series of ``kst_dlq_records_total`` per recorder; further (stage, reason) pairs count as reason ``other``."""
+"""Limit on series of ``kst_dlq_records_total`` per recorder; further (stage, reason) pairs count as reason ``other``."""
 OTHER: Final = "other"
 QUIET_SECONDS: Final = 60.0
-"""Quiet shards of one worker share its polls, so that much may lie between two looks at a tip without anything being wrong."""
+"""Seconds that may pass between two looks at a tip without anything being wrong, since quiet shards share a worker's polls."""
 
 
 class Recorder:
@@ -39,13 +39,13 @@ class Recorder:
         self._lock = threading.Lock()
 
     def __call__(self, event: ev.Event) -> None:
-        """Count ``event``; events of unknown classes are let through."""
+        """Count ``event``; events of unknown classes are ignored."""
         count = COUNTED.get(type(event))
         if count is not None:
             count(self, event)
 
     def watch_buffer(self, held: Callable[[], int], limit: int) -> None:
-        """Show what ``held`` returns, in bytes, whenever somebody looks at the metrics."""
+        """Export what ``held`` returns, in bytes, at each scrape, and ``limit``."""
         self._metrics[m.BUFFER_BYTES.name].set_function(held)
         self.set(m.BUFFER_LIMIT_BYTES, limit)
 
@@ -54,7 +54,7 @@ class Recorder:
         return self._clock.now().timestamp()
 
     def add(self, metric: Metric, amount: float, *labels: str) -> None:
-        """Move a counter up; it never goes down, whatever ``amount`` says."""
+        """Increase a counter; a negative ``amount`` is ignored."""
         self._series(metric, labels).inc(max(0, amount))
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
@@ -66,17 +66,17 @@ class Recorder:
         self._series(metric, labels).observe(value)
 
     def set_shard(self, metric: Metric, value: float, event: ev.Event) -> None:
-        """Set a gauge of the event's shard, unless the shard is not held any more."""
+        """Set a gauge of the event's shard, unless the shard is no longer held."""
         with self._lock:
             if (event.stream, event.shard) in self._held:
                 self.set(metric, value, event.stream, event.shard)
 
     def hold(self, event: ev.Event) -> None:
-        """The event's shard is being read from now on."""
+        """Note that the event's shard is being read from now on."""
         where = event.stream, event.shard
         with self._lock:
             if where not in self._tips and event.shard:
-                # Until the first page nobody knows how far it is to the tip, but it grows.
+                # Until the first page, the distance to the tip is unknown, but it grows.
                 self._look_at_tip(where, 0.0)
                 self.set(m.SEALED_TIMESTAMP, self.now(), *where)
             self._held.add(where)
@@ -85,7 +85,7 @@ class Recorder:
             self.set(m.SHARD_STALLED, 0, *where)
 
     def let_go(self, event: ev.Event) -> None:
-        """The event's shard is somebody else's, or nobody's: its series go away."""
+        """Note that the event's shard is no longer this worker's: remove its series."""
         with self._lock:
             self._held.discard((event.stream, event.shard))
             self._show_held(event.stream)
@@ -94,19 +94,19 @@ class Recorder:
                 self._remove(metric, event)
 
     def see_tip(self, event: ev.Event, behind: float) -> None:
-        """Reading is ``behind`` seconds behind the tip of the event's shard, and further with each second without news of it."""
+        """Note that reading is ``behind`` seconds behind the tip of the event's shard; the lag grows with each second without news."""
         with self._lock:
             if (event.stream, event.shard) in self._held:
                 self._look_at_tip((event.stream, event.shard), behind)
 
     def lose_sight(self, event: ev.Event) -> None:
-        """The event's shard is nobody's or somebody else's to read, even if it goes on standing halted here."""
+        """Note that this worker no longer reads the event's shard, even if the shard is still shown as halted here."""
         with self._lock:
             self._tips.pop((event.stream, event.shard), None)
             self._remove(m.BEHIND_LATEST, event)
 
     def bounded_reason(self, stream: str, stage: str, reason: str) -> str:
-        """``reason``, or ``other`` once too many different ones were seen."""
+        """``reason``, or ``other`` once too many different ones have been seen."""
         with self._lock:
             if (stream, stage, reason) not in self._reasons and len(self._reasons) >= MAX_REASONS:
                 return OTHER
@@ -133,7 +133,7 @@ class Recorder:
     def _series(self, metric: Metric, labels: tuple[str, ...]) -> Any:
         known = self._children.get((metric.name, labels))
         if known is None:
-            # Looking a series up takes the library longer than counting.
+            # Looking up a series takes the library longer than counting.
             instrument = self._metrics[metric.name]
             known = self._children[metric.name, labels] = instrument.labels(*labels) if labels else instrument
         return known
@@ -218,7 +218,7 @@ def _manifest_sealed(r: Recorder, e: ev.ManifestSealed) -> None:
 def _unit_sealed(r: Recorder, e: ev.UnitSealed) -> None:
     r.add(m.UNITS_SEALED, 1, e.stream)
     r.observe(m.UNIT_SECONDS, e.seconds, e.stream)
-    # Where this clock is behind the service's, records are younger than nothing; a sum that falls would look like a restart.
+    # If this clock is behind the service's, ages are negative; a sum that falls would look like a restart.
     r.observe(m.RECORD_AGE, max(0.0, e.oldest_age), e.stream, "oldest")
     r.observe(m.RECORD_AGE, max(0.0, e.newest_age), e.stream, "newest")
     for outcome, records in e.outcomes:
