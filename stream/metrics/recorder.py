@@ -1,4 +1,4 @@
-"""Events to Prometheus: what is counted for each event, in one place."""
+"""Turns events into Prometheus metrics: what is counted for each event, in one place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Recorder(Series):
     """
 
     def __call__(self, event: ev.Event) -> None:
-        """Count ``event``; events of unknown classes are let through."""
+        """Count ``event``; events of unknown classes are ignored."""
         count = COUNTED.get(type(event))
         if count is not None:
             count(self, event)
@@ -94,7 +94,7 @@ def _manifest_sealed(r: Series, e: ev.ManifestSealed) -> None:
 def _unit_sealed(r: Series, e: ev.UnitSealed) -> None:
     r.add(m.UNITS_SEALED, 1, e.stream)
     r.observe(m.UNIT_SECONDS, e.seconds, e.stream)
-    # Where this clock is behind the service's, records are younger than nothing; a sum that falls would look like a restart.
+    # If this clock is behind the service's, ages are negative; a sum that falls would look like a restart.
     r.observe(m.RECORD_AGE, max(0.0, e.oldest_age), e.stream, "oldest")
     r.observe(m.RECORD_AGE, max(0.0, e.newest_age), e.stream, "newest")
     for outcome, records in e.outcomes:

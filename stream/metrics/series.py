@@ -1,4 +1,4 @@
-"""The series of a worker's metrics: set, counted, and taken away with the shards that they are about."""
+"""The series of a worker's metrics: set, counted, and removed with the shards they describe."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from stream.metrics import catalog as m
 from stream.metrics.catalog import CATALOG, PER_SHARD, Kind, Metric
 
 MAX_REASONS: Final = 200
-"""Series of ``kst_dlq_records_total`` per recorder; further (stage, reason) pairs count as reason ``other``."""
+"""Limit on series of ``kst_dlq_records_total`` per recorder; further (stage, reason) pairs count as reason ``other``."""
 OTHER: Final = "other"
 QUIET_SECONDS: Final = 60.0
-"""Quiet shards of one worker share its polls, so that much may lie between two looks at a tip without anything being wrong."""
+"""Seconds that may pass between two looks at a tip without anything being wrong, since quiet shards share a worker's polls."""
 
 
 class Series:
@@ -37,7 +37,7 @@ class Series:
         self._lock = threading.Lock()
 
     def watch_buffer(self, held: Callable[[], int], limit: int) -> None:
-        """Show what ``held`` returns, in bytes, whenever somebody looks at the metrics."""
+        """Export what ``held`` returns, in bytes, at each scrape, and ``limit``."""
         self._metrics[m.BUFFER_BYTES.name].set_function(held)
         self.set(m.BUFFER_LIMIT_BYTES, limit)
 
@@ -46,7 +46,7 @@ class Series:
         return self._clock.now().timestamp()
 
     def add(self, metric: Metric, amount: float, *labels: str) -> None:
-        """Move a counter up; it never goes down, whatever ``amount`` says."""
+        """Increase a counter; a negative ``amount`` is ignored."""
         self._series(metric, labels).inc(max(0, amount))
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
@@ -58,17 +58,17 @@ class Series:
         self._series(metric, labels).observe(value)
 
     def set_shard(self, metric: Metric, value: float, event: ev.Event) -> None:
-        """Set a gauge of the event's shard, unless the shard is not held any more."""
+        """Set a gauge of the event's shard, unless the shard is no longer held."""
         with self._lock:
             if (event.stream, event.shard) in self._held:
                 self.set(metric, value, event.stream, event.shard)
 
     def hold(self, event: ev.Event) -> None:
-        """The event's shard is being read from now on."""
+        """Note that the event's shard is being read from now on."""
         where = event.stream, event.shard
         with self._lock:
             if where not in self._tips and event.shard:
-                # Until the first page nobody knows how far it is to the tip, but it grows.
+                # Until the first page, the distance to the tip is unknown, but it grows.
                 self._look_at_tip(where, 0.0)
                 self.set(m.SEALED_TIMESTAMP, self.now(), *where)
             self._held.add(where)
@@ -77,7 +77,7 @@ class Series:
             self.set(m.SHARD_STALLED, 0, *where)
 
     def let_go(self, event: ev.Event) -> None:
-        """The event's shard is somebody else's, or nobody's: its series go away."""
+        """Note that the event's shard is no longer this worker's: remove its series."""
         with self._lock:
             self._held.discard((event.stream, event.shard))
             self._show_held(event.stream)
@@ -86,19 +86,19 @@ class Series:
                 self._remove(metric, event)
 
     def see_tip(self, event: ev.Event, behind: float) -> None:
-        """Reading is ``behind`` seconds behind the tip of the event's shard, and further with each second without news of it."""
+        """Note that reading is ``behind`` seconds behind the tip of the event's shard; the lag grows with each second without news."""
         with self._lock:
             if (event.stream, event.shard) in self._held:
                 self._look_at_tip((event.stream, event.shard), behind)
 
     def lose_sight(self, event: ev.Event) -> None:
-        """The event's shard is nobody's or somebody else's to read, even if it goes on standing halted here."""
+        """Note that this worker no longer reads the event's shard, even if the shard is still shown as halted here."""
         with self._lock:
             self._tips.pop((event.stream, event.shard), None)
             self._remove(m.BEHIND_LATEST, event)
 
     def bounded_reason(self, stream: str, stage: str, reason: str) -> str:
-        """``reason``, or ``other`` once too many different ones were seen."""
+        """``reason``, or ``other`` once too many different ones have been seen."""
         with self._lock:
             if (stream, stage, reason) not in self._reasons and len(self._reasons) >= MAX_REASONS:
                 return OTHER
@@ -125,7 +125,7 @@ class Series:
     def _series(self, metric: Metric, labels: tuple[str, ...]) -> Any:
         known = self._children.get((metric.name, labels))
         if known is None:
-            # Looking a series up takes the library longer than counting.
+            # Looking up a series takes the library longer than counting.
             instrument = self._metrics[metric.name]
             known = self._children[metric.name, labels] = instrument.labels(*labels) if labels else instrument
         return known

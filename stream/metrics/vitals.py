@@ -1,4 +1,4 @@
-"""Counts of what keeps a worker alive, and the counters that must be there before their first count."""
+"""Metrics of what keeps a worker alive, and the counters that must exist before they first count."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stream.metrics.series import Series
 
 
 def begin_counts(r: Series, stream: str) -> None:
-    """Show at zero what alerts ask for: a counter that begins at one has no increase."""
+    """Create the counters that alerts use at zero: a counter that begins at one shows no increase."""
     r.add(m.GAPS, 0, stream)
     for outcome in Outcome:
         if outcome is not Outcome.PENDING:

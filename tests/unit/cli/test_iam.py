@@ -47,7 +47,7 @@ def test_a_live_policy_that_is_equal(tmp_path):
     live = tmp_path / "live.json"
     live.write_text(run(*HERE, "--role", "worker").stdout)
     result = run(*HERE, "--diff", str(live))
-    assert (result.exit_code, result.stdout) == (0, "worker: the live policy allows what is needed and nothing else\n")
+    assert (result.exit_code, result.stdout) == (0, "worker: the live policy allows exactly what is needed\n")
 
 
 def test_a_live_policy_that_differs(tmp_path):
