@@ -23,7 +23,8 @@ async def read_secret(session: AwsSession, name: str) -> bytes:
         session = session.elsewhere(region)
     call = Call("secretsmanager:GetSecretValue", name, session.region)
     found = await session.ask(_SERVICE, "get_secret_value", call, retries=_RETRIES, SecretId=name)
-    text, content = found.get("SecretString"), found.get("SecretBinary")
-    if text is None and content is None:
-        raise unreadable(call, "there is no secret in it")
-    return bytes(content) if text is None else str(text).encode()
+    if (text := found.get("SecretString")) is not None:
+        return str(text).encode()
+    if (content := found.get("SecretBinary")) is not None:
+        return bytes(content)
+    raise unreadable(call, "there is no secret in it")
