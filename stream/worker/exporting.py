@@ -32,7 +32,7 @@ from stream.commit.naming import manifest_key
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Halted, LeaseLost, Retryable, StreamError
 from stream.pipeline.model import Otlp, Pipeline
-from stream.pipeline.secrets import SecretReader, find_secret
+from stream.pipeline.secrets import SecretReader, find_headers
 from stream.sink.rejects import NAME as REJECTS
 from stream.together import a_few_at_once
 from stream.worker.auditing import Stores, link_of
@@ -143,7 +143,7 @@ async def open_sender(
     Raises:
         DefinitionError: a header's secret is missing.
     """
-    headers = {name: (await find_secret(reference, env, base, managed)).decode() for name, reference in otlp.headers.items()}
+    headers = await find_headers(otlp.headers, env, base, managed)
     session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)))
     collector = HttpCollector(session, otlp.endpoint, headers)
     # One thread makes more spans than any collector takes, and of several each would wait for the interpreter's lock that the others have.
