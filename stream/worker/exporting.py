@@ -38,6 +38,7 @@ from stream.together import a_few_at_once
 from stream.worker.auditing import Stores, link_of
 from stream.worker.places import located
 from stream.worker.recent import RecentSegments
+from stream.worker.unanswered import unanswered
 
 TIMEOUT: Final = 30.0
 """Seconds that a collector may take over one request."""
@@ -75,10 +76,13 @@ class HttpCollector:
         headers = self._headers | ({"content-encoding": encoding} if encoding else {})
         try:
             async with self._session.post(f"{self._endpoint}{path}", data=body, headers=headers, allow_redirects=False) as answer:
-                content = await answer.content.read(ANSWER_BYTES)
+                content = b""
+                # A read gives what has come, which may be the first part of what was refused.
+                while len(content) < ANSWER_BYTES and (part := await answer.content.read(ANSWER_BYTES - len(content))):
+                    content += part
                 return Answer(answer.status, content, answer.headers.get("retry-after", ""), answer.reason or "")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Answer(0, detail=f"{type(error).__name__} at {self._endpoint}")
+            return Answer(0, detail=f"at {self._endpoint}: {unanswered(error)}")
 
 
 class LogUnits:

@@ -26,6 +26,7 @@ from stream.storage.prefixed import PrefixedStore
 from stream.transform.engine import CompiledChain
 from stream.worker.parts import Parts
 from stream.worker.places import located
+from stream.worker.unanswered import unanswered
 
 TIMEOUT: Final = 10.0
 """Seconds that the receiver may take over one event."""
@@ -100,7 +101,7 @@ class Reporter:
                         self._failed(f"{answer.status} {answer.reason} at {url}")
                         return
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                self._failed(f"{type(error).__name__} at {url}")
+                self._failed(f"no answer at {url}: {unanswered(error)}")
                 return
             self._unsent.pop(0)
 

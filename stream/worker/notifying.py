@@ -21,6 +21,7 @@ from stream.contracts import Clock, Emit
 from stream.errors import Fatal, Retryable, StreamError
 from stream.pipeline.replay import Notify
 from stream.pipeline.secrets import find_headers
+from stream.worker.unanswered import unanswered
 
 ATTEMPTS: Final = 8
 FIRST_WAIT: Final = 1.0
@@ -155,7 +156,7 @@ def _webhook(client: aiohttp.ClientSession, url: str, headers: Mapping[str, str]
             async with client.post(url, data=msgspec.json.encode(news), headers=sent, allow_redirects=False) as answer:
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            msg = f"the webhook of `notify` did not answer: {type(error).__name__}"
+            msg = f"the webhook of `notify` did not answer: {unanswered(error)}"
             raise Retryable(msg) from error
         if status == 429 or status >= 500:
             msg = f"the webhook of `notify` answered {status}"
