@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
+from ipaddress import ip_address
 from itertools import zip_longest
 from typing import Any, Final, TypeAlias
 
@@ -22,7 +23,9 @@ async def reach(host: str, port: int) -> socket.socket:
         OSError: none can be reached, or there is no such name.
     """
     loop = asyncio.get_running_loop()
-    left = alternating(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    left = alternating(written(host, port) or await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    if len(left) == 1:
+        return await _connected(left[0])
     trying: set[asyncio.Task[socket.socket]] = set()
     failed: list[BaseException] = []
     try:
@@ -39,9 +42,16 @@ async def reach(host: str, port: int) -> socket.socket:
         for each in trying:
             each.cancel()
             each.add_done_callback(_let_go)
-    if len(failed) == 1:
-        raise failed[0]
     raise OSError("; ".join(dict.fromkeys(str(error) for error in failed)) or f"{host} has no address")
+
+
+def written(host: str, port: int) -> list[Address]:
+    """The address that ``host`` is; none if it is a name."""
+    try:
+        family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6
+    except ValueError:
+        return []
+    return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
 
 
 def alternating(found: Sequence[Address]) -> list[Address]:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from stream.aws.addresses import alternating, reach
+from stream.aws.addresses import alternating, reach, written
 from stream.aws.wire import Patience, open_wire
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -106,6 +106,12 @@ def test_what_is_being_tried_is_given_up_with_the_call(names, dead):
             await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
 
     asyncio.run(body())
+
+
+def test_an_address_is_not_looked_up_as_a_name():
+    assert written("127.0.0.1", 5) == [address("127.0.0.1", 5)]
+    assert written("::1", 5) == [address("::1", 5, socket.AF_INET6)]
+    assert written("localhost", 5) == []
 
 
 def test_families_take_turns():
