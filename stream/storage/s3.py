@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -75,7 +75,7 @@ class S3Store:
         self._url = f"s3://{bucket}/{prefix}"
         self._without_credentials: StreamError | None = None
         """Why credentials were not to be had when they were last asked for; of this obstore passes on the text alone."""
-        endpoint = session.endpoint_override("s3")
+        endpoint = session.unusual_endpoint("s3")
         self._region = session.region
         settings: S3Config = {"region": session.region, "disable_bulk_delete": True}
         if endpoint is not None:
@@ -115,6 +115,11 @@ class S3Store:
 
         self._store = store(_READ_RETRIES)
         self._conditional = store(_NO_RETRIES)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the library was told: region, endpoint, encryption."""
+        return dict(self._store.config)
 
     @property
     def url(self) -> str:
