@@ -42,7 +42,7 @@ def test_a_proof_about_nothing_does_not_read_like_one(folder):
     empty = run(folder, "audit", "verify", "FILE", "--no-source")
     assert empty.exit_code == 0
     assert "accounted for" not in empty.stdout
-    assert "Nothing was committed yet by application" in empty.stdout
+    assert "Nothing has been committed yet by application" in empty.stdout
 
 
 def test_of_a_range_only_what_was_looked_at_counts_as_proven(folder):

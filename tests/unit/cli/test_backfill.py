@@ -10,4 +10,4 @@ def test_a_moment_that_is_none_is_refused(tmp_path, moment):
     file.write_text("application: a\n")
     done = CliRunner().invoke(app, ["backfill", str(file), "--from", moment, "--to", "2026-01-01"], env={"COLUMNS": "200"})
     assert done.exit_code == 2
-    assert f"--from {moment}: write a moment as" in done.stderr
+    assert f"--from {moment}: give a moment as" in done.stderr
