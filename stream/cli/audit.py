@@ -186,8 +186,8 @@ def carry_out(file: Path, run: Callable[[Pipeline], Coroutine[Any, Any, T]]) -> 
         _, rest = group.split(StreamError)
         if rest is not None:
             raise
-        for each in group.exceptions:
-            typer.echo(f"error: {each}", err=True)
+        for text in dict.fromkeys(str(each) for each in group.exceptions):
+            typer.echo(f"error: {text}", err=True)
         raise typer.Exit(EXIT_UNKNOWN) from group
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from stream.aws.errors import INVALID_ARGUMENT, AwsFatal
+from stream.aws.errors import INVALID_ARGUMENT, NOT_FOUND, AwsFatal
 from stream.aws.kinesis import IteratorAt, IteratorKind, open_kinesis
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN
@@ -287,7 +287,9 @@ async def _behind(views: list[LeaseView], session: AwsSession) -> dict[tuple[str
             try:
                 iterator = await client.get_shard_iterator(view.stream, view.shard, at)
                 found[view.stream, view.shard] = (await client.get_records(view.stream, iterator, 1)).behind_ms / 1000
-            except AwsFatal:
+            except AwsFatal as error:
+                if error.code not in {INVALID_ARGUMENT, NOT_FOUND}:
+                    raise
                 return  # the shard, or the place in it, is gone: there is nothing to be behind of
 
         await a_few_at_once([look(view) for view in views if view.checkpoint != "SHARD_END"], LOOKS_AT_ONCE)
