@@ -181,7 +181,7 @@ def test_the_breaker_stops_a_bad_deploy_within_one_unit_and_the_right_definition
     place.lines("1.json", range(1500), render=sparse)
     end = place.run(max_ratio=0.2, min_records=100, rows=200, **BAD)
     assert end.code == 1
-    assert "would go to the dead letters" in end.error
+    assert "would become dead letters" in end.error
     assert place.result()["records"] == 0
     assert not list((place.folder / "lake").rglob("*.parquet"))
     assert place.run(max_ratio=0.2, min_records=100, rows=200).code == 0
