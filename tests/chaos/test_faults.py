@@ -74,7 +74,7 @@ def test_a_drain_without_time_loses_nothing(world):
     worker.until(lambda: bool(world.manifests()))
     assert worker.drain() == 1
     assert clean(worker.said())
-    assert "error: units in hand were not sealed within 0 s" in worker.said()
+    assert "error: units in progress were not sealed within 0 s" in worker.said()
     world.pipeline()
     world.finish(path)
     world.exact()

@@ -111,7 +111,7 @@ def test_permissions_are_no_remedy_for_what_is_not_there_or_does_not_answer(aws,
     [
         ({"stream": "gone"}, "stream", "gone: kinesis:DescribeStreamSummary"),
         ({"lake": "s3://no-such-bucket/x/"}, "place", "no-such-bucket"),
-        ({"more": "requires: ['s3://lake/_SUCCESS']"}, "required", "it is not there"),
+        ({"more": "requires: ['s3://lake/_SUCCESS']"}, "required", "it does not exist"),
     ],
 )
 @pytest.mark.usefixtures("clean")

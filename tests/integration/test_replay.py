@@ -113,7 +113,7 @@ def test_the_source_must_not_hold_what_the_pipeline_writes(place):
     place.lines("1.json", range(10))
     end = place.run(lake="in/lake")
     assert end.code == 2
-    assert "lies below source.s3.url" in end.error
+    assert "is under source.s3.url" in end.error
 
 
 def test_objects_are_chosen_by_the_time_in_their_keys_and_ranges_that_overlap_read_nothing_twice(place):
