@@ -236,7 +236,7 @@ def test_until_between_two_records_ends_exactly_there(aws_env: None) -> None:
 def test_until_that_the_shard_does_not_hold_halts(aws_env: None) -> None:
     async def body(world: World) -> None:
         sequences = world.fake.put(S0, *BODIES)
-        with pytest.raises(Halted, match=f"nothing more up to {sequences[-1] + 5}"):
+        with pytest.raises(Halted, match=f"no longer holds the records up to {sequences[-1] + 5}"):
             await take(world, world.source.read(Shard("s", S0), ORIGIN, HORIZON, until=sequences[-1] + 5), never)
         assert world.budget.held == 0
 
