@@ -28,8 +28,8 @@ class OnError(StrEnum):
 class Cast(StageConfig):
     """Change the types of columns.
 
-    A value that would be lost or altered, also inside a list or an object, rejects its row with `cast_failed:<column>`: `"x"` or `1.5` as
-    int64, 300 as int8, `1.239` as decimal(4,2), 9007199254740993 as float64, 2 as bool, a time beyond the years 1 to 9999. Only these are
+    If a value would be lost or altered, even inside a list or an object, its row is rejected with `cast_failed:<column>`: `"x"` or `1.5` as
+    int64, 300 as int8, `1.239` as decimal(4,2), 9007199254740993 as float64, 2 as bool, a time outside the years 1 to 9999. Only these are
     rounded: a float to the nearest decimal or float32, a decimal to the nearest float, a timestamp to its day.
     """
 

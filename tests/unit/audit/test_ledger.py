@@ -211,7 +211,7 @@ def with_header(header):
         (b"", "is a Parquet file"),
         (segment().body[:-20], "is a Parquet file"),
         (with_header({"stream.ledger": HEADER}), "should have the columns seq, sub"),
-        (with_header({"other": "x"}), "no ledger segment"),
+        (with_header({"other": "x"}), "not a ledger segment"),
         (with_header({"stream.ledger": "{"}), "cannot be read"),
         (with_header({"stream.ledger": "[]"}), "cannot be read"),
         (with_header({"stream.ledger": '{"version":1}'}), "cannot be read"),
