@@ -33,7 +33,7 @@ def iam(
         str, typer.Option("--oidc-issuer", help="URL of the cluster's OIDC provider, for trust through IRSA.", show_default="Pod Identity")
     ] = "",
     audience: Annotated[str, typer.Option("--audience", help="With --oidc-issuer: audience of the token.")] = AUDIENCE,
-    keys: Annotated[list[str] | None, typer.Option("--kms-key", help="ARN of a KMS key in use; may be repeated.")] = None,
+    keys: Annotated[list[str] | None, typer.Option("--kms-key", help="ARN of another KMS key in use; may be repeated.")] = None,
     live: Annotated[
         Path | None, typer.Option("--diff", help="JSON of a live policy of the role: print what it lacks, and what it grants too much.")
     ] = None,
@@ -48,8 +48,10 @@ def iam(
         where = Account(_number(account), region, partition_of(region))
         who = ServiceAccount(namespace, service_account, cluster, issuer, audience)
         used = {each: needs for each in Role if (needs := accesses(pipeline, each, where))}
+        own = {pipeline.encryption.kms_key} if pipeline.encryption is not None else set()
+        encrypting = own.union(keys or ())
         policies = {
-            each: policy(needs, keys or () if each is not Role.BOOTSTRAP else (), region, where.partition) for each, needs in used.items()
+            each: policy(needs, () if each is Role.BOOTSTRAP else encrypting, region, where.partition) for each, needs in used.items()
         }
         trusts = {each: trust(each, where, who) for each in used}
         if role is not None and role not in used:

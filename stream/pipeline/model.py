@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from stream.audit import ledger
 from stream.audit.context import DEFAULT_PATHS
 from stream.audit.export import Destinations, Mode
 from stream.audit.packing import Compression
@@ -49,6 +50,7 @@ from stream.pipeline.values import (
     fail_with,
     problem,
 )
+from stream.sink import rejects
 from stream.sink.objects import SinkConfig
 from stream.transform.decode import Unknown
 from stream.transform.stage import SchemaMismatch
@@ -249,6 +251,17 @@ class Memory(Part):
     budget: Size = Field(default=parse_size("256MiB"), description="Limit on record bytes that are fetched but not yet committed.")
 
 
+class Encryption(Part):
+    """The KMS key with which S3 encrypts everything that this pipeline writes, whatever the bucket's own setting is."""
+
+    kms_key: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$")] = Field(
+        description="ARN of the key, such as arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab."
+    )
+    bucket_key: bool = Field(
+        default=True, description="Let S3 call KMS once for many objects (an S3 Bucket Key), at a fraction of the cost."
+    )
+
+
 class Metrics(Part):
     """Where /metrics, /healthz and /readyz are served."""
 
@@ -343,6 +356,9 @@ class Pipeline(Part):
     stages: tuple[Stage, ...] = Field(default=(), description="Stages, run in this order over every batch.")
     sinks: Annotated[tuple[Sink, ...], AfterValidator(_some)] = Field(description="Where rows go; each sink gets all of them.")
     state: Location = Field(description="Commit log and recorded definitions: s3://bucket/prefix/ or file:./directory.")
+    encryption: Encryption | None = Field(
+        default=None, description="How S3 encrypts what is written, state and sinks alike; by default, as the bucket says."
+    )
     coordination: Coordination = Field(
         default=Coordination(local=LocalCoordination()),
         description="Who decides which worker reads which shard: local, native, or {native: options}.",
@@ -373,11 +389,12 @@ class Pipeline(Part):
             fail_at(place, "flush_over_budget", message, "lower flush.bytes or raise memory.budget")
         if problem_ := self.source.s3 and self.source.s3.misfit(canonical_name(self.source.decode)):
             fail_at(("source", "s3", "format"), "bad_value", *problem_)
+        own = {ledger.NAME, rejects.NAME}
         names: set[str] = set()
         for index, sink in enumerate(self.sinks):
-            if sink.name in names:
-                message = f"two sinks have the name `{sink.name}`"
-                fail_at(("sinks", index), "duplicate_sink", message, "give one of them another `name`")
+            if sink.name in names | own:
+                whose = "is reserved for the service's own files" if sink.name in own else "is used by two sinks"
+                fail_at(("sinks", index), "duplicate_sink", f"the name `{sink.name}` {whose}", "give this one another `name`")
             names.add(sink.name)
             if sink.url == CONSOLE and self.coordination.kcl is not None:
                 message = "a worker of the MultiLangDaemon talks to it over standard output, so nothing else can be printed there"

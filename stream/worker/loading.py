@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -36,6 +37,9 @@ BAD_LOADS: Final = 3
 """How often a single unit has to fail before its shard is parked: a passing error of Redshift may have nothing to do with the data."""
 BAD_LOAD_PAUSE: Final = 1.0
 """Seconds between these attempts."""
+
+TELL_SECONDS: Final = 15.0
+"""Seconds between two reports of how long units have been waiting while one attempt runs: a statement may wait for a lock for hours."""
 
 LEFT_PAUSE: Final = 5.0
 """Seconds between attempts to load what a run that ends has sealed."""
@@ -91,7 +95,8 @@ class Loader:
             await clock.sleep(config.every.total_seconds())
 
     async def attempt(self) -> bool:
-        """Do one ``step``; whether it succeeded. Errors have been reported."""
+        """Do one ``step``; whether it succeeded. Errors are reported, and meanwhile also how long units have been waiting."""
+        telling = asyncio.ensure_future(self._tell_meanwhile())
         try:
             await self.step()
         except (Retryable, LoadFailed, Halted, Fatal) as error:
@@ -103,8 +108,18 @@ class Loader:
             self._emit_failure("unexpected", f"{type(error).__name__}: {error}")
         else:
             return True
+        finally:
+            telling.cancel()
         self._tell_what_may_wait()
         return False
+
+    async def _tell_meanwhile(self) -> None:
+        never = asyncio.Event()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TELL_SECONDS):
+                    await never.wait()
+            self._tell_what_may_wait()
 
     async def finish(self) -> None:
         """Let another worker load at once. Call it after ``run`` has been cancelled."""

@@ -62,7 +62,7 @@ ALERTS = (
         "0m",
         "critical",
         "Records expired before they were read",
-        "Records of {{ $labels.stream }} are lost; the commit log says which range. More are lost every minute until the worker catches up.",
+        "Records of {{ $labels.stream }} are lost; the commit log says which range. More are lost every minute until it catches up.",
     ),
     Alert(
         "StreamRetentionQuarterUsed",
