@@ -167,14 +167,14 @@ def test_what_deletes_must_be_a_column_of_booleans_beside_the_keys():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"cluster": "main"}, "one of them"),
-        ({"workgroup": None}, "one of them"),
+        ({"cluster": "main"}, "name either the cluster"),
+        ({"workgroup": None}, "name either the cluster"),
         ({"db_user": "x"}, "db_user"),
         ({"mode": "upsert"}, "needs `keys`"),
         ({"keys": ["n"]}, "upsert"),
         ({"mode": "upsert", "keys": ["n"], "lineage": False}, "lineage"),
         ({"deletes": "gone"}, "`deletes` only works with `mode: upsert`"),
-        ({"table": "a.b.c"}, "no table"),
+        ({"table": "a.b.c"}, "not a table"),
         ({"table": 'x"; DROP TABLE y'}, "cannot name"),
         ({"table": "x" * 125}, "cannot name"),
         ({"table": "x" * 119, "mode": "upsert", "keys": ["n"], "deletes": "gone"}, "cannot name"),
