@@ -20,7 +20,7 @@ class _Object:
 
 
 class MemoryStore:
-    """An ``ObjectStore`` over a dictionary. Tags are version numbers: none ever returns. Safe from several threads."""
+    """An ``ObjectStore`` over a dictionary. Tags are version numbers, so none ever recurs. May be used from several threads."""
 
     def __init__(self, *, clock: Clock | None = None, url: str = "memory:") -> None:
         self._clock = clock or SystemClock()
