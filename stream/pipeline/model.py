@@ -238,9 +238,7 @@ class Source(Part):
 class Flush(Part):
     """When a unit ends: at the first limit reached. Larger units mean fewer files; smaller ones, less delay."""
 
-    age: Duration = Field(
-        default=parse_duration("60s"), description="Greatest age of a unit, counted from the receipt of its first record."
-    )
+    age: Duration = Field(default=parse_duration("60s"), description="Greatest age of a unit, from the receipt of its first record.")
     bytes: Size = Field(default=parse_size("64MiB"), description="Largest size of a unit, in record bytes as received.")
     rows: Count = Field(default=500_000, description="Most records in a unit, such as 100000.")
 
@@ -281,8 +279,7 @@ class Otlp(Part):
     )
     signal: Signal = Field(default=Signal.SPANS, description="What a record becomes: spans, logs or both.")
     tier: Tier = Field(
-        default=Tier.FULL,
-        description="full, anomalies (all but written records), or sample (anomalies, and one in `sample` written records).",
+        default=Tier.FULL, description="full, anomalies (all but written records), or sample (also one in `sample` written ones)."
     )
     sample: Count = Field(default=100, description="With `tier: sample`: one written record in this many.")
     trust_producer_context: Trust = Field(default=Trust.LINK, description="What a producer's trace context becomes: link, parent, ignore.")
@@ -300,8 +297,7 @@ class Lineage(Part):
     """OpenLineage events of each run of a worker, with a facet that points to the ledger."""
 
     url: CollectorUrl | None = Field(
-        default=None,
-        description="Where to post events, such as http://marquez:5000/api/v1/lineage; by default, they are stored beside the log.",
+        default=None, description="Where to post events, such as http://marquez:5000/api/v1/lineage; by default, beside the log."
     )
     headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
     interval: Duration = Field(default=parse_duration("5m"), description="Time between two RUNNING events.")

@@ -181,7 +181,7 @@ def _problems(query: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
     for word, called, at in words:
         name = word.lower()
         if name in IMPURE and (called or word not in schema):
-            yield f"character {at}: {name} gives another answer each time", "use the column _arrival for the time a record arrived"
+            yield f"character {at}: {name} gives a different answer each time", "use the column _arrival for the time a record arrived"
         elif name in _UNORDERED and word not in schema:
             yield (
                 f"character {at}: {name.upper()} picks rows by an order that is not fixed",

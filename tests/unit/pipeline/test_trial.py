@@ -90,7 +90,7 @@ def test_a_golden_file_holds_rows_and_rejects(tmp_path):
 def test_a_stage_that_breaks_conservation_is_a_difference(tmp_path):
     made = trial(tmp_path, [{"python": "f:f"}], {"f:f": lambda frame: frame[::-1]})
     (difference,) = made.judge(case([FLIGHT, FLIGHT], rows=[])).differences
-    assert difference.startswith("the shard would halt: stage '1:python' doubled or reordered")
+    assert difference.startswith("the shard would halt: stage '1:python' duplicated or reordered")
 
 
 ANY = Case.model_validate({"name": "any", "rows": "any", "count": 60, "seed": 3})
