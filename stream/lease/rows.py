@@ -82,10 +82,10 @@ class Progress:
 class Lease:
     """One lease. ``key`` is the shard id or, in a table of several streams, ``account:stream:epoch:shardId``.
 
-    ``owner``: None if nobody has it. ``checkpoint_owner``: during a graceful hand-off of KCL 3.x, the worker that may still checkpoint;
-    ``owner`` is then the next one. ``hash_range`` is inclusive. ``operation`` marks the last write of this service, ``signed`` the last
-    owner that was one of its workers, ``renewed`` when it last wrote (ISO 8601; for people, nothing is ever decided by it). ``unknown``
-    holds all else.
+    ``epoch`` is the stream's creation time in seconds. ``owner``: None if nobody has it. ``checkpoint_owner``: during a graceful hand-off
+    of KCL 3.x, the worker that may still checkpoint; ``owner`` is then the next one. ``hash_range`` is inclusive. ``operation`` marks the
+    last write of this service, ``signed`` the last owner that was one of its workers, ``renewed`` when it last wrote (ISO 8601; for
+    people, nothing is ever decided by it). ``unknown`` holds all else.
     """
 
     key: str
@@ -134,11 +134,6 @@ class Lease:
 def is_lease(item: Item) -> bool:
     """Whether the row is a lease: other entities of KCL 3.5 carry their type, and all of them lack the counter."""
     return item.get("entityType", {"S": "LEASE"}).get("S") == "LEASE" and "leaseCounter" in item
-
-
-def multi_stream_key(account: str, stream: str, epoch: int, shard_id: str) -> str:
-    """KCL's lease key in a table of several streams; ``epoch`` is the stream's creation time in seconds."""
-    return f"{account}:{stream}:{epoch}:{shard_id}"
 
 
 def decode(item: Item) -> Lease:
