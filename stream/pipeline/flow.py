@@ -285,7 +285,7 @@ def _mismatches(
 
 
 def _behind_the_rest(stage: StageConfig, schema: pl.Schema, resources: Resources, removed: list[Path]) -> pl.Schema | None:
-    """Columns behind the stage without what was ``removed``; None where they are not those of the stage but for a few."""
+    """Columns after the stage without what was ``removed``; None if that does not give nearly all of the stage's columns."""
     if stage.name not in _ONE_BY_ONE:
         return None
     rest: StageConfig | None = stage

@@ -26,7 +26,7 @@ _TEXT: Final = {"type": "string"}
 _TEXTS: Final = {"type": "array", "items": _TEXT}
 _NAMED: Final = {"type": "object", "additionalProperties": _TEXT}
 _BOUNDS: Final = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
-"""Words that the library leaves as its own behind a validator."""
+"""Keywords that the library adds by itself after a validator."""
 
 SHORT: Final[Mapping[str, tuple[dict[str, Any], ...]]] = {
     "cast": (_NAMED,),

@@ -151,7 +151,7 @@ class S3Store:
         return await self._call("s3:GetObject", key, self._get(key))
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Objects whose key starts with ``prefix`` and sorts behind ``after``, in ascending order of key."""
+        """Objects whose key starts with ``prefix`` and sorts after ``after``, in ascending order of key."""
         directory = prefix.rpartition("/")[0] or None
         pages = obstore.list(self._store, directory, offset=_offset(after), chunk_size=_LIST_CHUNK).__aiter__()
         last = ""

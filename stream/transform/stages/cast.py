@@ -149,7 +149,7 @@ def _of_text(text: pl.Expr, target: Type) -> pl.Expr:
 
 
 def _behind_the_point(number: pl.Expr) -> pl.Expr:
-    """How many digits a number in text has behind the point, without zeros at the end: 1 of ``1.50``, and of ``1500e-3``."""
+    """How many digits a number in text has after the point, without trailing zeros: 1 for ``1.50``, and for ``1500e-3``."""
     mantissa = number.str.extract(r"^[+-]?([0-9]*\.?[0-9]*)")
     behind = mantissa.str.len_bytes() - mantissa.str.find(".", literal=True) - 1
     digits = mantissa.str.replace(".", "", literal=True)

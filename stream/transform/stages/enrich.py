@@ -93,7 +93,7 @@ class Enrich(Lookup):
 
     @property
     def url(self) -> str:
-        """The table's name among resources; of a database with the query behind ``#``."""
+        """The table's name among resources; for a database, with the query after ``#``."""
         return self.table if self.query is None else f"{self.table}#{self.query}"
 
     def refresh_seconds(self) -> float | None:
@@ -113,7 +113,7 @@ class Warehouse:
 
 
 def warehouse(url: str) -> Warehouse:
-    """What a ``redshift:`` URL, with or without a query behind ``#``, names.
+    """What a ``redshift:`` URL, with or without a query after ``#``, names.
 
     Raises:
         ValueError: it is none.

@@ -69,7 +69,7 @@ class Explode(StageConfig):
         return self.into or self.column
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
-        """The columns with the item in the place of its list, and the index behind them."""
+        """The columns, with the item in place of its list, followed by the index."""
         found = require(self.column, schema, ("column",))
         if not isinstance(found, pl.List):
             message = f"column {self.column!r} is {found}, not a list"

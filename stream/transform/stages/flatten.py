@@ -60,7 +60,7 @@ class Flatten(StageConfig):
         return pl.Schema(columns)
 
     def _parts(self, schema: pl.Schema) -> Iterator[tuple[str, pl.Expr, pl.DataType]]:
-        """Name, value and type of each column behind this stage."""
+        """Name, value and type of each column after this stage."""
         chosen = user_columns(schema) if self.columns is None else self.columns
         for name, dtype in schema.items():
             yield from self._leaves(name, pl.col(name), dtype, self.depth or -1) if name in chosen else [(name, pl.col(name), dtype)]

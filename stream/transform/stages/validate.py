@@ -151,7 +151,7 @@ def _broken(name: str, dtype: pl.DataType, rules: Rules) -> Iterator[tuple[str, 
     column, path = pl.col(name), ("columns", name)
     if not rules.null:
         yield "null", column.is_null()
-    # No order puts a NaN between two bounds, though Polars sorts it behind all numbers.
+    # No order puts a NaN between two bounds, although Polars sorts it after all numbers.
     for rule, bound in (("min", rules.min), ("max", rules.max)):
         if bound is not None:
             limit = _bound(bound, dtype, (*path, rule))
