@@ -1,4 +1,4 @@
-"""The links of a shard's chain as plain values, and what can be wrong with them. Pure: everything was read before."""
+"""The links of a shard's chain as plain values, and what can be wrong with them. Pure: everything has been read before."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LinkKind(StrEnum):
 
 
 RANGES: Final = frozenset({LinkKind.UNIT, LinkKind.GAP, LinkKind.FOREIGN, LinkKind.SKIP})
-"""Links that stand for a range of records."""
+"""Kinds of links that stand for a range of records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class StageRun:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One manifest. ``position`` is what its key says (None for genesis), ``digest`` the SHA-256 of its bytes.
+    """One manifest. ``position`` is the one in its key (None for genesis), ``digest`` the SHA-256 of its bytes.
 
     ``shard`` is the chain's name, ``target`` where a rewind goes back to. ``damage`` says how its bytes differ from what was sealed, or is
     empty. ``start`` is the pinned start as text. ``targets``: each sink's URL at that time, where the manifest says it.
@@ -97,7 +97,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class ShardLog:
-    """Everything that lies in one shard's folder: readable links, and other objects with what is wrong with each."""
+    """Everything in one shard's folder: readable links, and other objects with what is wrong with each."""
 
     stream: str
     shard: str
@@ -117,9 +117,9 @@ class StoredCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """The sealed links with a range from the start on, the end if there is one, and an intent that stands behind them.
+    """The sealed links with a range, from the start on; the end, if there is one; and an intent after them, if there is one.
 
-    ``start``: where the chain begins, which behind a rewind is where it went back to. ``rewind``: the link at which the chain was left.
+    ``start``: where the chain begins; after a rewind, the rewind's target. ``rewind``: the link at which the chain was left.
     """
 
     units: tuple[Link, ...]
@@ -135,7 +135,7 @@ class Followed:
 
 
 def follow(log: ShardLog) -> tuple[Followed, list[Finding]]:
-    """Follow the chain as workers do, and say what is wrong with it and with links that it does not reach."""
+    """Follow the chain as workers do; report what is wrong with it and with links that it does not reach."""
     findings = [_finding(log, Check.CHAIN, why, key=key) for key, why in log.unreadable]
     for link in log.links:
         findings += _own_faults(log, link)
@@ -154,7 +154,7 @@ def follow(log: ShardLog) -> tuple[Followed, list[Finding]]:
             intent = link
             break
         if previous is not None and link.previous != previous:
-            why = f"names {link.previous[:12] or 'nothing'} as its predecessor, the manifest before it has {previous[:12]}: one was edited"
+            why = f"names {link.previous[:12] or 'nothing'} as its predecessor, but that manifest is {previous[:12]}: one was edited"
             findings.append(_finding(log, Check.SEAL, why, link))
         if link.kind is LinkKind.REWIND:
             rewind = link
@@ -174,23 +174,23 @@ def _own_faults(log: ShardLog, link: Link) -> Iterator[Finding]:
     if (link.stream, link.shard) != (log.stream, log.shard):
         yield _finding(log, Check.CHAIN, f"is a manifest of {link.stream}/{link.shard}", link)
     if link.position is not None and link.position != link.after:
-        yield _finding(log, Check.CHAIN, f"lies at position {link.position} but starts behind {link.after}: it was moved or copied", link)
+        yield _finding(log, Check.CHAIN, f"is at position {link.position} but starts after {link.after}: it was moved or copied", link)
     if (link.position is None) != (link.kind is LinkKind.GENESIS):
-        yield _finding(log, Check.CHAIN, f"a {link.kind} manifest lies where another kind belongs", link)
+        yield _finding(log, Check.CHAIN, f"a {link.kind} manifest is where another kind belongs", link)
     if link.kind in RANGES and (link.last is None or link.last <= link.after):
         yield _finding(log, Check.CHAIN, "the range is empty", link)
     if link.kind is LinkKind.UNIT and sum(link.outcomes.values()) != link.records:
-        why = f"{link.records} records were read, the outcomes sum up to {sum(link.outcomes.values())}"
+        why = f"{link.records} records were read, but the outcomes sum up to {sum(link.outcomes.values())}"
         yield _finding(log, Check.CONSERVATION, why, link)
 
 
 def _unreached(log: ShardLog, left: Mapping[int, Link], position: int) -> Iterator[Finding]:
-    """Links behind the end of the chain mean that a link is missing; others overlap units of the chain."""
+    """Links after the end of the chain mean that a link is missing; others overlap units of the chain."""
     rest = sorted(left.items())
     beyond = [start for start, _ in rest if start > position]
     if beyond:
         first = beyond[0]
-        why = f"the manifest behind {position} is missing: {len(beyond)} further manifests, the first behind {first}, cannot be reached"
+        why = f"the manifest after {position} is missing: {len(beyond)} further manifests, the first after {first}, cannot be reached"
         yield Finding(log.shard, Check.CHAIN, Verdict.FAILED, why, str(position), str(first))
     for start, link in rest:
         if start < position:
@@ -198,17 +198,17 @@ def _unreached(log: ShardLog, left: Mapping[int, Link], position: int) -> Iterat
 
 
 def gap_findings(links: Iterable[Link]) -> list[Finding]:
-    """Records that the stream lost before they were read: the log admits it, and nobody can tell any more how many there were."""
-    why = "records of this range expired in the stream before they were read; how many there were, if any, can no longer be found out"
+    """Gaps: records that the stream lost before they were read. The log admits it, and nobody can tell how many there were."""
+    why = "records of this range expired in the stream before they were read; how many there were, if any, can no longer be determined"
     return [Finding(link.shard, Check.CHAIN, Verdict.UNKNOWN, why, *link.bounds, object=link.key) for link in links]
 
 
 def notes(links: Iterable[Link]) -> list[Finding]:
-    """What the log says of records that were not processed here or not for good: none of it is damage, all of it was decided."""
+    """What the log says about records that were not processed here, or were taken back: these are decisions, not damage."""
     words = {
         LinkKind.FOREIGN: "another application on the same leases processed the records of this range",
-        LinkKind.SKIP: "an operator decided that the records of this range are not processed",
-        LinkKind.REWIND: "an operator went back from here; the units behind the target were taken back and processed again",
+        LinkKind.SKIP: "an operator decided not to process the records of this range",
+        LinkKind.REWIND: "an operator rewound the shard from here; the units after the target were taken back and processed again",
     }
     found = []
     for link in links:
@@ -237,11 +237,11 @@ def superseded(chains: Mapping[str, Followed]) -> set[tuple[str, int]]:
 
 
 def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | None) -> list[Finding]:
-    """Compare the hint with the chain. One unit behind is what a crash between seal and checkpoint leaves: that is ``unknown``."""
+    """Compare the hint with the chain. A crash between seal and checkpoint leaves it one unit behind; that is ``unknown``."""
     head, units = chain.head, chain.units
     ended = chain.end is not None
     at_start = not units and not ended and (stored is None or (not stored.problem and stored.position == chain.start))
-    if at_start or chain.rewind is not None or _ended_elsewhere(chain, stored):  # behind a rewind it speaks of the next generation
+    if at_start or chain.rewind is not None or _ended_elsewhere(chain, stored):  # after a rewind it is about the next generation
         return []
 
     def bad(why: str, verdict: Verdict = Verdict.FAILED) -> list[Finding]:
@@ -249,8 +249,8 @@ def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | 
 
     if stored is None:
         only = len(units) + ended == 1
-        why = f"there is no checkpoint, though the log is sealed up to {head}"
-        crash = "; a crash behind the very first seal leaves this, and the next run mends it"
+        why = f"there is no checkpoint, although the log is sealed up to {head}"
+        crash = "; a crash after the very first seal leaves this, and the next run corrects it"
         return bad(why + crash, Verdict.UNKNOWN) if only else bad(why)
     if stored.problem:
         return bad(stored.problem)
@@ -259,23 +259,21 @@ def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | 
         return []
     before = units[-1] if ended and units else units[-2] if len(units) > 1 else None
     if before is not None and _agrees(stored, before):
-        why = (
-            f"the checkpoint stands one unit behind the head {head}; a crash between seal and checkpoint leaves this, the next run mends it"
-        )
+        why = f"the checkpoint is one unit behind the head {head}: a crash between seal and checkpoint leaves this; the next run mends it"
         return bad(why, Verdict.UNKNOWN)
     shown = "the shard's end" if stored.position is None else str(stored.position)
     where = "beyond" if stored.position is None or stored.position > head else "not at"
-    return bad(f"the checkpoint (position {shown}, unit behind {stored.unit_after}) is {where} the end of the sealed chain, {head}")
+    return bad(f"the checkpoint (position {shown}, unit after {stored.unit_after}) is {where} the end of the sealed chain, {head}")
 
 
 def check_passed(log: ShardLog, chain: Followed, stored: StoredCheckpoint | None) -> list[Finding]:
-    """Compare a hint from before the chain was read, which has moved on since: it spoke of the start or of a link that the chain has."""
+    """Compare a hint that was read before the chain moved on: it must name the start, or a link that the chain has."""
     if chain.rewind is not None or stored is None:
         return []
     links = (*chain.units, *([chain.end] if chain.end is not None else ()))
     if not stored.problem and (stored.position == chain.start or any(_agrees(stored, link) for link in links)):
         return []
-    why = f"the checkpoint (position {stored.position}, unit behind {stored.unit_after}) is at the end of no unit of the sealed chain"
+    why = f"the checkpoint (position {stored.position}, unit after {stored.unit_after}) is not at the end of any unit of the sealed chain"
     return [
         Finding(log.shard, Check.CHECKPOINT, Verdict.FAILED, stored.problem or why, *(links[-1].bounds if links else (str(ORIGIN), "")))
     ]
@@ -301,13 +299,13 @@ def check_family(chains: Mapping[str, tuple[Link | None, Followed]], start: str 
             continue
         findings += _check_generation(shard, genesis, chains)
         if start is not None and genesis.start != start:
-            why = f"the chain starts at {genesis.start}, the stream's pinned start is {start}"
+            why = f"the chain starts at {genesis.start}, but the stream's pinned start is {start}"
             findings.append(Finding(shard, Check.CHAIN, Verdict.FAILED, why, object=genesis.key))
         for parent in genesis.parents:
             known = newest.get(parent)
             if known is not None and known.end is None:
                 why = (
-                    f"the chain goes on though its parent {parent} has not ended"
+                    f"the chain continues although its parent {parent} has not ended"
                     if chain.units
                     else f"opened before its parent {parent} ended"
                 )
@@ -316,7 +314,7 @@ def check_family(chains: Mapping[str, tuple[Link | None, Followed]], start: str 
 
 
 def _check_generation(name: str, genesis: Link, chains: Mapping[str, tuple[Link | None, Followed]]) -> list[Finding]:
-    """Whether a chain behind a rewind begins where that rewind went back to."""
+    """Whether a chain after a rewind begins at the rewind's target."""
     shard_id, generation = shard_of_chain(name)
     if not generation:
         return []
@@ -324,12 +322,12 @@ def _check_generation(name: str, genesis: Link, chains: Mapping[str, tuple[Link 
     rewind = before[1].rewind if before is not None else None
     if rewind is not None and (rewind.target, rewind.digest) == (genesis.after, genesis.previous):
         return []
-    why = "the chain claims to follow a rewind, and no rewind of the generation before leads to it"
+    why = "the chain claims to follow a rewind, but no rewind of the previous generation leads to it"
     return [Finding(name, Check.CHAIN, Verdict.FAILED, why, object=genesis.key)]
 
 
 def check_unit(link: Link, segment: Segment) -> list[Finding]:
-    """Whether the unit's manifest and its ledger segment tell the same, and the segment is whole in itself."""
+    """Whether the unit's manifest and its ledger segment agree, and the segment is consistent in itself."""
     header = segment.header
     problems = segment.problems()
     stated = {
@@ -364,7 +362,7 @@ def _lost_rows(segment: Segment) -> list[str]:
         by_record = int(there["rows"].clip(lower_bound=1).sum())
         by_object = sum(item.rows for item in segment.header.objects if item.sink == target)
         if by_record != by_object:
-            found.append(f"the ledger places {by_record} rows in {target}, whose objects hold {by_object}")
+            found.append(f"the ledger places {by_record} rows in {target}, but its objects hold {by_object}")
     return found
 
 

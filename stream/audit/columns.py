@@ -1,7 +1,7 @@
-"""The little of Parquet that ledger segments are written in: one row group, one page for each column.
+"""Writes the small part of Parquet that ledger segments use: one row group, one page per column.
 
-A segment's bytes name it, and whoever finishes the unit of a worker that died should come to the same ones. So they do not change with the
-version of a Parquet library, nor with whether the compiled kernel is there; of libraries, only Zstandard has a say.
+A segment is named by its bytes, and a worker that finishes a dead worker's unit should produce the same bytes. So they do not depend on the
+version of a Parquet library, nor on the compiled kernel; the only library that influences them is Zstandard.
 
 What is used: optional columns; texts that rise, such as sequence numbers, as DELTA_BYTE_ARRAY; texts of a few kinds by dictionary; integers
 as DELTA_BINARY_PACKED in blocks of 128 with four miniblocks; data pages of version 1, with Zstandard at level 1 where that makes a column
@@ -28,10 +28,10 @@ from stream.audit.wire import varint
 from stream.native import KERNEL, views
 
 CREATED_BY: Final = "kinesis-stream version 1 (build ledger)"
-"""Readers look here for the errors of known writers; it names the form of the file, not the release."""
+"""Readers look here for known defects of writers; it names the form of the file, not the release."""
 
 ONE_BY_ONE: Final = 8
-"""Different texts that are looked for one by one; a few comparisons of a column cost less than a table of hashes."""
+"""How many different texts are searched one by one; a few comparisons of a column cost less than a hash table."""
 
 _INT32, _INT64, _BYTE_ARRAY = 1, 2, 6
 _PLAIN, _RLE, _DELTA_BINARY_PACKED, _DELTA_BYTE_ARRAY, _RLE_DICTIONARY = 0, 3, 5, 7, 8
@@ -48,18 +48,18 @@ _TYPES: Final[Mapping[Any, tuple[int, int | None, Struct | None]]] = {
     pl.Int32(): (_INT32, None, None),
     pl.Int64(): (_INT64, None, None),
 }
-"""Physical type, and the old and the new way to say what it stands for."""
+"""Physical type, and its meaning in the old and the new notation."""
 
 
 NOTHING: Final = 0xFFFF
-"""Place of the word of a row that has none."""
+"""The place that stands for null."""
 
 _INTEGERS, _TEXTS, _CODES = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """A column of texts of which few are different: ``words`` in ascending order, and for each row a code.
+    """A column with few different texts: ``words`` in ascending order, and a code for each row.
 
     ``codes`` and ``places`` are arrays of uint16; ``places[code]`` is the place of a word, or ``NOTHING`` for null.
     """
@@ -88,7 +88,7 @@ SMALL: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """Pages as they stand in the file, with their heads; the last one begins at ``data_at``; ``raw`` is their size before compression."""
+    """Pages with their heads, as in the file; the last one begins at ``data_at``; ``raw`` is their size before compression."""
 
     parts: list[bytes | memoryview]
     size: int
@@ -99,7 +99,7 @@ class _Stored:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """A column's pages, and what the footer says of them."""
+    """A column's pages, and what the footer says about them."""
 
     name: str
     physical: int
@@ -114,7 +114,7 @@ _ASCENDING: Final = Struct({1: Struct({})})
 
 
 def parquet(columns: Mapping[str, Column], rows: int, metadata: Mapping[bytes, bytes]) -> bytes:
-    """Columns of so many rows as a Parquet file. Equal columns give equal bytes."""
+    """``columns`` of ``rows`` rows as a Parquet file. Equal columns give equal bytes."""
     given = list(columns.values())
     pages = _pages(given) if rows else []
     chunks = [_chunk(name, column, page, rows) for (name, column), page in zip(columns.items(), pages, strict=False)]
@@ -170,7 +170,7 @@ def _column(chunk: _Chunk, at: int) -> Struct:
 
 @cache
 def _named(name: str, physical: int, encoding: int) -> bytes:
-    """The begin of what the footer says of a column."""
+    """The beginning of what the footer says about a column."""
     encodings = (_RLE, encoding) if encoding != _RLE_DICTIONARY else (_PLAIN, _RLE, _RLE_DICTIONARY)
     return Struct({1: I32(physical), 2: thrift.int_list(encodings), 3: thrift.text_list((name.encode(),))}).begin()
 
@@ -217,7 +217,7 @@ def _pages(columns: Sequence[Column]) -> list[_Page]:
 
 
 def _given(column: Column) -> tuple[Any, ...]:
-    """What the kernel has to know of a column."""
+    """What the kernel needs to know about a column."""
     if isinstance(column, Coded):
         return _CODES, column.codes, column.places
     arrow = column.to_arrow(compat_level=pl.CompatLevel.newest())
@@ -230,7 +230,7 @@ def _given(column: Column) -> tuple[Any, ...]:
 
 
 def _page(column: Column) -> _Page:
-    """What the kernel makes of a column, too."""
+    """A column's page, as the kernel also makes it."""
     if isinstance(column, Coded):
         placed = column.places[column.codes]
         has = placed != NOTHING
@@ -250,7 +250,7 @@ def _page(column: Column) -> _Page:
 
 
 def _stored(pages: list[tuple[bytes | memoryview, Struct | thrift.Encoded, int]]) -> _Stored:
-    """The pages one behind the other, compressed if that makes them smaller."""
+    """The pages in sequence, each compressed if that makes it smaller."""
     whole = sum(len(body) for body, _, _ in pages)
     squeezed = [body if whole <= SMALL else _ZSTANDARD.compress(body, asbytes=True) for body, _, _ in pages]
     smaller = sum(len(body) for body in squeezed) < whole
@@ -295,13 +295,13 @@ def _packed(codes: Any, width: int) -> bytes:
 
 
 def _by_dictionary(words: int, codes: Any) -> bytes:
-    """Each value's place in a dictionary of so many words."""
+    """Each value's place in a dictionary of ``words`` words."""
     width = next(width for width in (1, 2, 4, 8, 16) if words <= 1 << width)
     return bytes([width]) + (varint(len(codes) << 1) + b"\0" if words == 1 else _packed(codes, width))
 
 
 def coded(texts: pl.Series) -> Coded:
-    """A column of few different texts."""
+    """``texts``, of which few are different, as ``Coded``."""
     there = known(texts)
     words, codes = _told_apart(texts if there is None else texts.drop_nulls())
     if there is not None:

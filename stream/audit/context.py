@@ -1,4 +1,4 @@
-"""Trace context that producers put into their records, taken out for whole batches at once.
+"""Extracts the trace context that producers put into their records, for a whole batch at once.
 
 A Kinesis record has no headers. What is found is untrusted input: it is kept as data, and never decides what is recorded.
 """
@@ -16,10 +16,10 @@ from stream.audit.inside import nothing
 from stream.native import KERNEL, views
 
 DEFAULT_PATHS: Final = ("$.traceparent", "$._otel.traceparent", "$.metadata.traceparent", "$._datadog.traceparent")
-"""Where producers put it: beside the data (also CloudEvents' attribute), in an envelope, in Datadog's."""
+"""Where producers put it: beside the data (this is also CloudEvents' attribute), in an envelope, or in Datadog's."""
 
 PATH: Final = re.compile(r"\$(\.[A-Za-z_][A-Za-z0-9_-]*){1,8}")
-"""Paths that are allowed: names behind dots."""
+"""Allowed paths: names separated by dots."""
 
 _TRACEPARENT: Final = r"^(?:[0-9a-e][0-9a-f]|f[0-9a-e])-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?$"
 """W3C Trace Context level 1: version (not ff), trace id, parent id, flags; later versions may append to it."""
@@ -51,7 +51,7 @@ def extract(payloads: pl.Series, paths: Sequence[str]) -> pl.DataFrame:
 
 
 def _holding(payloads: pl.Series, names: list[str]) -> pl.Series:
-    """Which payloads hold one of ``names`` in quotes, in ascending order."""
+    """The indices, ascending, of payloads that contain one of ``names`` in quotes."""
     hits = np.zeros(payloads.len(), np.bool_)
     for word in (f'"{name}"'.encode() for name in names):
         if KERNEL is not None and not payloads.null_count():
@@ -62,7 +62,7 @@ def _holding(payloads: pl.Series, names: list[str]) -> pl.Series:
 
 
 def _well_formed(texts: pl.Series) -> pl.DataFrame:
-    """The two ids of each text, null for texts that are no ``traceparent``."""
+    """The two ids of each text; null for texts that are not a ``traceparent``."""
     found = texts.to_frame("parent").select(
         pl.col("parent").str.extract(_TRACEPARENT, 1).alias("trace_id"),
         pl.col("parent").str.extract(_TRACEPARENT, 2).alias("parent_id"),
@@ -72,7 +72,7 @@ def _well_formed(texts: pl.Series) -> pl.DataFrame:
 
 
 def _text(payloads: pl.Series) -> pl.Series:
-    """Payloads as text, null where they are none. One that is not UTF-8 fails the whole cast, so then each is looked at."""
+    """Payloads as text; null if they are not text. One that is not UTF-8 fails the whole cast, so each is then decoded singly."""
     try:
         return payloads.cast(pl.String)
     except pl.exceptions.PolarsError:

@@ -1,4 +1,4 @@
-"""Finding records by what they hold: one column of a ledger segment or of a data file against one value."""
+"""Finds records by content: compares one column of a ledger segment or of a data file with one value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream.audit.ledger import Segment
 from stream.errors import DefinitionError
 
 LEDGER_COLUMNS: Final = ("trace_id", "parent_id", "outcome", "stage", "reason")
-"""Answered by the ledger alone, for records that no file holds, too."""
+"""Columns that the ledger alone answers, also for records that no file holds."""
 
 _AT: Final = "_found_at"
 _CRITERION: Final = re.compile(r"([^=]+)=(.*)", re.DOTALL)
@@ -24,7 +24,7 @@ _TRUTH: Final = {"true": True, "false": False}
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """``column`` holds ``value``, written as text."""
+    """``column`` has the value ``value``, written as text."""
 
     column: str
     value: str
@@ -34,11 +34,11 @@ class Criterion:
         """``column=value``.
 
         Raises:
-            DefinitionError: ``text`` is no such thing.
+            DefinitionError: ``text`` does not have this form.
         """
         match = _CRITERION.fullmatch(text)
         if match is None:
-            msg = f"{text!r} is no search for a record; write column=value, such as order_id=4711"
+            msg = f"{text!r} is not a search for a record; write column=value, such as order_id=4711"
             raise DefinitionError(msg)
         return Criterion(match[1].strip(), match[2])
 
@@ -49,12 +49,12 @@ class Criterion:
 
 
 def in_segment(segment: Segment, criterion: Criterion) -> pl.DataFrame:
-    """The ledger rows that meet ``criterion``, which is about one of ``LEDGER_COLUMNS``."""
+    """The ledger rows that match ``criterion``, which is about one of ``LEDGER_COLUMNS``."""
     return segment.frame.with_row_index("at").filter(pl.col(criterion.column).cast(pl.String) == criterion.value)
 
 
 def in_file(key: str, body: bytes, criterion: Criterion) -> list[int] | None:
-    """The rows, from 0, of the data file ``key`` that meet ``criterion``; None if it has no such column.
+    """The rows, counted from 0, of the data file ``key`` that match ``criterion``; None if it has no such column.
 
     Row groups whose statistics exclude the value are not decoded, nor is any other column. A value that the column's type cannot hold
     is in no row.
@@ -77,7 +77,7 @@ def _lines(key: str, body: bytes) -> pl.LazyFrame:
 
 
 def _as(dtype: pl.DataType, text: str) -> object:
-    """``text`` as a value of ``dtype``; None where it is none."""
+    """``text`` as a value of ``dtype``; None if it is not one."""
     if dtype == pl.Boolean:
         return _TRUTH.get(text.lower())
     column = pl.Series([text], dtype=pl.String)

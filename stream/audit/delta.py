@@ -1,4 +1,4 @@
-"""Parquet's delta encodings, as the compiled kernel makes them, too."""
+"""Parquet's delta encodings, as the compiled kernel also makes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MINIBLOCK: Final = 32
 
 
 def texts(column: pl.Series) -> bytes:
-    """DELTA_BYTE_ARRAY: of each text, how much it shares with the one before, how long its rest is, and the rest."""
+    """DELTA_BYTE_ARRAY: for each text, the length of the prefix it shares with the one before, the length of its rest, and the rest."""
     lengths = column.str.len_bytes().to_numpy().astype(np.int32)
     width = -(-int(lengths.max(initial=1)) // 8) * 8
     table = characters(column, width)

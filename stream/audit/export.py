@@ -1,7 +1,7 @@
 """Sends the spans of sealed units to a collector, unit by unit, from a cursor that is kept beside the log.
 
-A collector that is down costs lag and nothing else: what is to be sent lies in the log. What was sent twice, because the process died
-before the cursor was stored, has the same ids and bytes.
+A collector that is down causes lag and nothing else: what is to be sent is in the log. If something is sent twice, because the process died
+before the cursor was stored, it has the same ids and bytes.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from stream.errors import Halted
 
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 60.0
-"""Seconds between attempts, doubled from the first to the longest, each spread by half: a dead collector is asked once a minute."""
+"""Seconds between attempts, doubled from the first to the longest, each spread by half: a dead collector is tried once a minute."""
 
 MADE_AT_ONCE: Final = 4
-"""Requests that are made before the first of them is sent; each is some hundred kilobytes, and each change of threads takes its time."""
+"""Requests made before the first of them is sent; each is some hundred kilobytes, and every change of threads takes time."""
 
 RETRYABLE: Final = frozenset({429, 502, 503, 504})
-"""https://opentelemetry.io/docs/specs/otlp/#failures-1: these and lost connections are tried again, no other answer ever is."""
+"""https://opentelemetry.io/docs/specs/otlp/#failures-1: these and lost connections are tried again; no other response is."""
 
 TOO_LARGE: Final = 413
 
 VERDICTS: Final = frozenset({400, TOO_LARGE, 422})
-"""Answers about this one request: another one may pass. Every other refusal (no such path, no permission, a broken collector) would
-meet all that follow, too: then the export halts and nothing is given up."""
+"""Responses about this one request: another one may pass. Any other refusal (no such path, no permission, a broken collector) would
+also hit all requests that follow: then the export halts and nothing is given up."""
 
 FIRST_PROBE: Final = 10.0
 LONGEST_PROBE: Final = 300.0
-"""Seconds after which a halted export looks whether somebody has mended it, doubled from the first to the longest."""
+"""Seconds after which a halted export tries whether the cause has been fixed, doubled from the first to the longest."""
 
 LONGEST_PAUSE: Final = 3600.0
-"""Seconds; a collector that asks for more is asked again after this."""
+"""Seconds; a collector that asks for a longer pause is tried again after this."""
 
 
 _T = TypeVar("_T")
 
 
 class Refused(Halted):
-    """The collector takes nothing from us as things stand; ``status`` is its answer, 0 if the trouble is on our side."""
+    """The collector accepts nothing from us at present; ``status`` is its response, or 0 if the trouble is on our side."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -80,7 +80,7 @@ class Destinations(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a collector said; ``status`` 0 stands for no answer at all, with the reason in ``detail``."""
+    """A collector's response; ``status`` 0 means that there was none, with the reason in ``detail``."""
 
     status: int
     body: bytes = b""
@@ -100,12 +100,12 @@ class Units(Protocol):
     """Sealed units as the log has them."""
 
     async def read(self, shard: str, after: int) -> tuple[Link, Segment | None, Mapping[tuple[str, str], str]] | None:
-        """The sealed link that starts behind ``after``, its ledger if it is a unit, URLs of its files; None where none is sealed yet."""
+        """The sealed link that starts after ``after``, its ledger if it is a unit, and URLs of its files; None if none is sealed yet."""
         ...
 
 
 class Cursor(msgspec.Struct, frozen=True):
-    """How far one shard is exported, and what became of what was sent. ``position``, in the chain of ``generation``, is decimal text."""
+    """How far one shard is exported, and what became of it. ``position``, in the chain of ``generation``, is decimal text."""
 
     position: str = str(ORIGIN)
     ended: bool = False
@@ -129,9 +129,9 @@ class Tally:
 
 
 def rejected_items(body: bytes) -> tuple[int, str]:
-    """``partial_success`` of a collector's answer: how many items it rejected, and why; (0, "") for an answer without.
+    """``partial_success`` of a collector's response: how many items it rejected, and why; (0, "") if there is none.
 
-    An answer that is no protobuf counts as one without: the status said that the request was accepted.
+    A response that is not protobuf counts as having none: the status said that the request was accepted.
     """
     try:
         for number, value in _fields(body):
@@ -171,7 +171,7 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
 
 
 def wanted_pause(retry_after: str, now: datetime) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for, as a number or as a date; None if it says nothing that can be read."""
+    """Seconds that a ``Retry-After`` header asks for, as a number or as a date; None if it is unreadable."""
     if retry_after.strip().isascii() and retry_after.strip().isdigit():
         return float(retry_after)
     try:
@@ -181,7 +181,7 @@ def wanted_pause(retry_after: str, now: datetime) -> float | None:
 
 
 class Sender:
-    """Delivers single requests by the rules of OTLP/HTTP. ``threads``: where they are made; the event loop's own if not given."""
+    """Delivers single requests by the rules of OTLP/HTTP. ``threads``: where they are made; by default, the event loop's own pool."""
 
     def __init__(
         self,
@@ -203,20 +203,20 @@ class Sender:
         self._threads = threads
 
     async def apart(self, work: Callable[[], _T]) -> _T:
-        """What ``work`` gives; it takes milliseconds and is done off the event loop."""
+        """The result of ``work``, which takes milliseconds and is run off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def packed(self, request: Request) -> bytes:
-        """The body as it is sent; takes milliseconds, so call it ``apart``."""
+        """The body to send; takes milliseconds, so call it through ``apart``."""
         return compressed(request, self._compression)
 
     async def deliver(self, request: Request, stream: str, shard: str, body: bytes | None = None) -> Tally:
-        """Send until the collector has decided; a request that is too large is halved, one that is not valid is given up.
+        """Send until the collector has decided; a request that is too large is halved, and one that is not valid is given up.
 
-        ``body`` is what ``packed`` made of the request, where that is there already.
+        ``body`` is the result of ``packed`` for the request, if it exists already.
 
         Raises:
-            Refused: the collector would refuse any other request, too; nothing was given up. Not with ``once``.
+            Refused: the collector would refuse any other request too; nothing was given up. Never raised with ``once``.
         """
         if body is None:
             body = await self.apart(lambda: self.packed(request))
@@ -262,7 +262,7 @@ class Exporter:
         self._waiting: dict[str, datetime] = {}
 
     async def cursor(self, shard: str) -> Cursor:
-        """The stored cursor; one that cannot be read starts again at the beginning, which only sends spans again."""
+        """The stored cursor; an unreadable one starts over at the beginning, which only sends spans again."""
         stored = await self._store.get(_key(self._stream, shard))
         if stored is None:
             return Cursor()
@@ -275,7 +275,7 @@ class Exporter:
         """Export the link at ``cursor`` and store where it ends; None if there is none yet.
 
         Raises:
-            Refused: the collector takes nothing; the cursor stays.
+            Refused: the collector accepts nothing; the cursor stays.
         """
         if cursor.ended:
             return None
@@ -300,7 +300,7 @@ class Exporter:
         return after
 
     async def export(self, link: Link, segment: Segment | None, urls: Mapping[tuple[str, str], str]) -> Tally:
-        """Send one unit or gap, whatever was sent before; each request that was given up leaves a note that names it."""
+        """Send one unit or gap, whatever was sent before; for each request that is given up, a note is stored."""
         tally, made = Tally(), gap_requests(link, self._shape) if segment is None else requests(link, segment, urls, self._shape)
         number = 0
 
@@ -318,11 +318,11 @@ class Exporter:
         return tally
 
     def caught_up(self, shard: str) -> None:
-        """Say that every sealed unit of ``shard`` is exported."""
+        """Report that every sealed unit of ``shard`` is exported."""
         self._emit(events.ExportLagged(self._stream, shard, 0.0))
 
     def tell_lag(self) -> None:
-        """Say how long the unit in hand of each shard has been waiting: an outage must show while it lasts."""
+        """Report how long each shard's current unit has been waiting: an outage must show while it lasts."""
         now = self._clock.now()
         for shard, since in self._waiting.items():
             self._emit(events.ExportLagged(self._stream, shard, max(0.0, (now - since).total_seconds())))

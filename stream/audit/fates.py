@@ -1,4 +1,4 @@
-"""What became of the records of a unit, told once for each kind of fate and by number for each record."""
+"""What became of the records of a unit: each kind of fate is stored once, and each record refers to it by number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stream.native import array, series
 
 COLUMNS: Final = ("outcome", "stage", "reason")
 ONE_BY_ONE: Final = 8
-"""Different rows that are looked for one by one; a few comparisons cost less than a table of hashes."""
+"""How many different rows are searched one by one; a few comparisons cost less than a hash table."""
 
 _LABELS: Final = {outcome.value: outcome.label for outcome in Outcome}
 _KINDS: Final = pl.Schema(dict.fromkeys(COLUMNS, pl.String()))
@@ -24,7 +24,7 @@ _KINDS: Final = pl.Schema(dict.fromkeys(COLUMNS, pl.String()))
 
 @dataclass(frozen=True, slots=True)
 class Fates:
-    """``kinds``: different outcomes, stages and reasons, each that of one record at least; ``codes``: for each record its row there.
+    """``kinds``: the different outcomes, stages and reasons that occur; ``codes``: for each record, its row in ``kinds``.
 
     ``sizes``: how many records there are of each kind.
     """
@@ -46,7 +46,7 @@ class Fates:
         return series(name, array(pa.string_view(), len(told), np.packbits(there, bitorder="little"), told, *data, nulls=nulls))
 
     def coded(self, name: str) -> Coded:
-        """The same by number."""
+        """The same column as ``Coded``."""
         texts = self.kinds[name].to_list()
         words = sorted({text for text in texts if text is not None})
         places = np.array([NOTHING if text is None else words.index(text) for text in texts], np.uint16)
@@ -61,7 +61,7 @@ class Fates:
 
 
 def fates_of(settled: pl.DataFrame, records: int) -> Fates:
-    """The fates of so many records: those of ``settled`` (``Transformed.settled``), and all others were written."""
+    """The fates of ``records`` records: those in ``settled`` (``Transformed.settled``) as it says; all others were written."""
     kinds, own = told_apart([settled[name] for name in COLUMNS])
     labelled = [(_LABELS[outcome], stage, reason) for outcome, stage, reason in kinds]
     written = [] if settled.height == records else [(Outcome.WRITTEN.label, None, None)]
@@ -73,7 +73,7 @@ def fates_of(settled: pl.DataFrame, records: int) -> Fates:
 
 
 def told_apart(columns: list[pl.Series]) -> tuple[list[tuple[Any, ...]], Any]:
-    """The different rows of some columns in the order in which they first come, and for each row which of them it is (uint16)."""
+    """The different rows of ``columns`` in order of first occurrence, and for each row its index among them (uint16)."""
     kinds: list[tuple[Any, ...]] = []
     rest, rows = columns, len(columns[0])
     codes, left = np.zeros(rows, np.uint16), np.arange(rows)

@@ -1,10 +1,10 @@
-"""Trace and span ids that anyone computes again: from what a record is, never from when or by whom it was exported.
+"""Trace and span ids that anyone can compute again: derived from what a record is, never from when or by whom it was exported.
 
     record   trace = H(stream, shard, sequence, sub)          span = H(trace, application)
     unit     trace = H(application, stream, shard, after, last)   span = H(trace, what, ordinal)
 
-Two applications on one stream share a record's trace, each with a span of its own. H for records is the two-lane fold of
-``set_hash`` with a seed of BLAKE2b over the names; for units, BLAKE2b itself. The ids hold no key and nothing of the payload.
+Two applications on one stream share a record's trace, each with its own span. H for records is the two-lane fold of
+``set_hash`` with a seed of BLAKE2b over the names; for units, BLAKE2b itself. The ids contain no key and nothing of the payload.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stream.native import KERNEL, views
 
 _LIMB: Final = 18
 _GROUPS: Final = 4
-"""Always as many, so that a record's ids do not depend on the numbers beside it; sequence numbers have at most 60 digits."""
+"""A fixed number, so that a record's ids do not depend on its neighbours; sequence numbers have at most 60 digits."""
 _LANES: Final = (
     ((30, 27, 31), (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)),
     ((33, 33, 33), (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53)),
@@ -38,7 +38,7 @@ def unit_span(trace: bytes, what: str, ordinal: int = 0) -> bytes:
 
 
 def operation_trace(*parts: str) -> bytes:
-    """16 bytes for what belongs to no unit."""
+    """16 bytes for operations that belong to no unit."""
     return _digest("operation", *parts)
 
 
@@ -68,7 +68,7 @@ def record_ids(frame: pl.DataFrame, stream: str, shard: str, application: str) -
 
 
 def hex_ids(frame: pl.DataFrame, stream: str, shard: str, application: str) -> dict[tuple[str, int], tuple[str, str]]:
-    """Trace id and span id in hex by sequence number and sub-sequence number; for a few rows."""
+    """Trace id and span id in hex, by sequence number and sub-sequence number; meant for a few rows."""
     traces, spans = record_ids(frame, stream, shard, application)
     keys = frame.select("seq", "sub").iter_rows()
     return {key: (bytes(trace).hex(), bytes(span).hex()) for key, trace, span in zip(keys, traces, spans, strict=True)}
@@ -79,7 +79,7 @@ def _digest(*parts: str) -> bytes:
 
 
 def characters(texts: pl.Series, width: int) -> Any:
-    """ASCII texts of at most ``width`` characters as a uint8 array with a row for each, filled up at their ends."""
+    """ASCII texts of at most ``width`` characters as a uint8 array with a row for each, padded at their ends."""
     if KERNEL is not None:
         return np.frombuffer(KERNEL.characters(*views(texts), width), np.uint8).reshape(-1, width)
     lengths = texts.str.len_bytes()

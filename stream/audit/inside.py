@@ -1,4 +1,4 @@
-"""What lies inside columns, as NumPy sees it: without copies, and without a query, which costs more than looking at a few thousand rows."""
+"""The contents of columns as NumPy arrays, without copies or Polars queries, which cost more than a look at a few thousand rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 
 def known(column: pl.Series) -> Any:
-    """Which rows are not null, as bools; None where all are there."""
+    """Which rows are not null, as bools; None if no row is null."""
     if not column.null_count():
         return None
     arrow = column.to_arrow(compat_level=pl.CompatLevel.newest())
@@ -21,7 +21,7 @@ def known(column: pl.Series) -> Any:
 
 
 def numbers(column: pl.Series) -> Any:
-    """The integers of a column; whatever lies there where it is null."""
+    """The integers of a column; arbitrary values where it is null."""
     if not column.null_count():
         return column.to_numpy()
     arrow = column.to_arrow(compat_level=pl.CompatLevel.newest())
@@ -29,7 +29,7 @@ def numbers(column: pl.Series) -> Any:
 
 
 def lengths(column: pl.Series) -> Any:
-    """Bytes of each text or payload; whatever lies there where it is null."""
+    """The number of bytes of each text or payload; arbitrary values where it is null."""
     arrow = column.to_arrow(compat_level=pl.CompatLevel.newest())
     return np.frombuffer(arrow.buffers()[1], np.uint32)[4 * arrow.offset :: 4][: len(arrow)]
 

@@ -1,4 +1,4 @@
-"""One row per record read: what became of it, and where it lies now. A segment belongs to its unit and commits with it.
+"""One row per record read: what became of it, and where it is now. A segment belongs to its unit and commits with it.
 
 A segment is a Parquet file with the columns
 
@@ -6,8 +6,8 @@ A segment is a Parquet file with the columns
     sub         UInt32   index of the user record inside its KPL aggregate
     arrival_ms  Int64    approximate arrival in the stream, milliseconds since 1970 UTC
     outcome     text     label of ``Outcome``
-    stage       text     who settled it; null for written records
-    reason      text     why; null where there is nothing to say
+    stage       text     the stage that settled it; null for written records
+    reason      text     why; null if there is no reason to give
     trace_id    text     the producer's trace, 32 hex digits; null where the record carries none
     parent_id   text     the producer's span, 16 hex digits; null with ``trace_id``
     rows        Int32    rows that the chain made of it: 0 unless written
@@ -52,7 +52,7 @@ _FIRST_READ: Final = {SHARD: "first_shard", SEQUENCE: "first_seq", SUBSEQUENCE: 
 
 
 class LedgerObject(msgspec.Struct, frozen=True):
-    """An object that holds rows of the unit; ``key`` is relative to the target's root."""
+    """An object that contains rows of the unit; ``key`` is relative to the target's root."""
 
     sink: str
     key: str
@@ -62,7 +62,7 @@ class LedgerObject(msgspec.Struct, frozen=True):
 
 
 class UnitFacts(msgspec.Struct, frozen=True):
-    """Which unit a segment tells of: the records with ``after < sequence number <= last`` of one shard.
+    """Which unit a segment describes: the records with ``after < sequence number <= last`` of one shard.
 
     ``pipeline`` is the digest of the definition that ran.
     """
@@ -76,7 +76,7 @@ class UnitFacts(msgspec.Struct, frozen=True):
 
 
 class Header(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a segment says as a whole. ``outcomes`` maps labels to records; ``targets`` names what ``dest_<i>`` stands for.
+    """The facts about a segment as a whole. ``outcomes`` maps labels to numbers of records; ``targets`` names what ``dest_<i>`` stands for.
 
     ``again``: the records had been read before from elsewhere; columns ``first_shard``, ``first_seq``, ``first_sub`` say where, and
     ``attempt`` how often they had been tried.
@@ -100,12 +100,12 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SegmentError(ValueError):
-    """The bytes are no ledger segment this version can read."""
+    """The bytes are not a ledger segment that this version can read."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment in memory; ``rows`` has one row per record in stream order, without the columns that ``fates`` tells, if it is there."""
+    """A segment in memory; ``rows`` has one row per record in stream order, without the columns that ``fates`` holds, if it is set."""
 
     header: Header
     rows: pl.DataFrame
@@ -113,7 +113,7 @@ class Segment:
 
     @cached_property
     def frame(self) -> pl.DataFrame:
-        """``rows`` with all columns; those of ``fates`` are laid out when they are first asked for."""
+        """``rows`` with all columns; those in ``fates`` are built on first use."""
         if self.fates is None:
             return self.rows
         columns = self.rows.get_columns()
@@ -121,11 +121,11 @@ class Segment:
 
     @property
     def size(self) -> int:
-        """Bytes of it as long as ``frame`` was not asked for."""
+        """Its size in bytes, as long as ``frame`` has not been used."""
         return int(self.rows.estimated_size()) + (self.fates.codes.nbytes if self.fates is not None else 0)
 
     def problems(self) -> list[str]:
-        """Everything in which the rows and the header disagree; empty for a segment as it was written."""
+        """Every disagreement between the rows and the header; empty for an unchanged segment."""
         header, frame = self.header, self.frame
         found: list[str] = []
         if frame.height != header.records:
@@ -141,7 +141,7 @@ class Segment:
         bounds = pl.lit(header.after.zfill(digits)), pl.lit(header.last.zfill(digits))
         outside = place.filter(~pl.col("seq").is_between(*bounds, closed="right"))
         if not outside.is_empty():
-            found.append(f"{outside.height} records lie outside of ({header.after}, {header.last}]")
+            found.append(f"{outside.height} records are outside ({header.after}, {header.last}]")
         return found + self._lost_destinations()
 
     def _lost_destinations(self) -> list[str]:
@@ -208,7 +208,7 @@ def read_segment(body: bytes) -> Segment:
         file = pq.ParquetFile(pa.BufferReader(body))
         header, frame = _header(file.metadata.metadata or {}), pl.from_arrow(file.read())
     except (pa.ArrowInvalid, OSError) as error:
-        msg = f"a ledger segment is a Parquet file, these {len(body)} bytes are not: {error}"
+        msg = f"a ledger segment is a Parquet file, but these {len(body)} bytes are not: {error}"
         raise SegmentError(msg) from error
     first = tuple(_FIRST_READ.values()) if header.again else ()
     wanted = [*_COLUMNS, *first, *(f"{column}_{index}" for index in range(len(header.targets)) for column in ("dest", "row"))]
@@ -221,7 +221,7 @@ def read_segment(body: bytes) -> Segment:
 def _header(metadata: Mapping[bytes, bytes]) -> Header:
     text = metadata.get(_KEY)
     if text is None:
-        msg = f"this Parquet file is no ledger segment: its metadata has no {_KEY.decode()!r}"
+        msg = f"this Parquet file is not a ledger segment: its metadata has no {_KEY.decode()!r}"
         raise SegmentError(msg)
     try:
         version = msgspec.json.decode(text, type=dict[str, Any]).get("version")

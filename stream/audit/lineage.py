@@ -1,6 +1,6 @@
 """OpenLineage run events: which job read which stream, what it wrote where, and where the record-level proof of it lies.
 
-A worker's life is a run of the job: START, a RUNNING from time to time, COMPLETE or FAIL. Numbers add up from the start of the run.
+A worker's life is a run of the job: START, RUNNING at intervals, then COMPLETE or FAIL. Numbers count from the start of the run.
 https://openlineage.io/spec/2-0-2/OpenLineage.json and the facets named in ``_FACETS``.
 """
 
@@ -34,7 +34,7 @@ _MAX_MESSAGE: Final = 1000
 
 
 class RunState(StrEnum):
-    """Where a run stands."""
+    """The state of a run."""
 
     START = "START"
     RUNNING = "RUNNING"
@@ -81,7 +81,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What came from one stream."""
+    """What was read from one stream."""
 
     records: int = 0
     payload_bytes: int = 0
@@ -162,7 +162,7 @@ class RunTotals:
 
     @property
     def trouble(self) -> str:
-        """Why shards stand still; empty if none does."""
+        """Why shards are halted; empty if none is."""
         with self._lock:
             return "; ".join(f"{shard}: {reason}" for shard, reason in sorted(self._halted.items()))
 

@@ -1,4 +1,4 @@
-"""Files of sealed units: is each in place with its bytes, rows and records, and is there any that no unit lists?"""
+"""Checks the files of sealed units: is each in place with its bytes, rows and records, and are there any that no unit lists?"""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NAME: Final = re.compile(
 
 
 _LIKE: Final = re.compile(r"(shardId-\d{12})-(\d+)-(\d+)")
-"""What is left of such a name in one that somebody has changed."""
+"""What remains recognisable of such a name after somebody has changed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ class Area:
     shared: bool = False
 
     def may_be_gone(self, link: Link, key: str) -> bool:
-        """Whether the file ``key`` of ``link`` need not be there any more."""
+        """Whether the file ``key`` of ``link`` may have been removed."""
         return link.last is not None and link.last <= self.removed.get(link.shard, 0) and self.url_of(key) not in self.needed
 
     def url_of(self, key: str) -> str:
-        """The file as a person would name it, unique over all areas."""
+        """The file's URL as a person would write it, unique across all areas."""
         return f"{self.store.url.removesuffix('/')}/{key}"
 
 
@@ -76,7 +76,7 @@ def kept_files(unit: Link) -> list[LedgerObject]:
 
 
 def former_place(unit: Link, sink: str, areas: Mapping[str, Area]) -> str | None:
-    """Where the sink was when ``unit`` was sealed, if that is not where it is now. Ledger and rejects move with the log itself."""
+    """Where the sink was when ``unit`` was sealed, if it has moved since. Ledger and rejects move with the log itself."""
     url, area = unit.targets.get(sink), areas.get(sink)
     if url is None or sink in _WITH_THE_LOG or (area is not None and area.store.url == url):
         return None
@@ -84,7 +84,7 @@ def former_place(unit: Link, sink: str, areas: Mapping[str, Area]) -> str | None
 
 
 def url_in(unit: Link, sink: str, key: str, areas: Mapping[str, Area]) -> str:
-    """The URL of a file of ``unit`` as it was written; its key alone where nobody knows."""
+    """The URL at which a file of ``unit`` was written; only its key if that is unknown."""
     former = former_place(unit, sink, areas)
     if former is not None:
         return f"{former.removesuffix('/')}/{key}"
@@ -144,14 +144,14 @@ def _stray(sink: str, key: str, url: str, stream: str, sealed: set[tuple[str, st
 
 
 def stray_findings(found: Iterable[Stray]) -> list[Finding]:
-    """What each stray means for a reader who lists the prefix."""
+    """Findings that say what each stray means for a reader who lists the prefix."""
     return [
         Finding(
             each.shard,
             Check.OBJECTS,
             Verdict.FAILED,
-            "no manifest lists this file, a reader of the whole prefix sees it; "
-            + ("it was made for a sealed unit, --repair removes it" if each.ours else "its name is none of this log's units: look at it"),
+            "no manifest lists this file, but a reader of the whole prefix sees it; "
+            + ("it was made for a sealed unit, --repair removes it" if each.ours else "its name is of no unit of this log: examine it"),
             each.after,
             each.last,
             each.url,
@@ -167,9 +167,9 @@ def check_file(link: Link, file: LedgerObject, url: str, body: bytes | None) -> 
         return [Finding(link.shard, Check.OBJECTS, Verdict.FAILED, why, *link.bounds, object=url)]
 
     if body is None:
-        return bad(f"the file is missing; the manifest says {file.rows} rows in {file.size} bytes")
+        return bad(f"the file is missing; the manifest lists {file.rows} rows in {file.size} bytes")
     if len(body) != file.size:
-        return bad(f"the file has {len(body)} bytes, the manifest says {file.size}")
+        return bad(f"the file has {len(body)} bytes, but the manifest says {file.size}")
     found = hashlib.sha256(body).hexdigest()
     if found != file.sha256:
         return bad(f"the file's SHA-256 is {found[:16]}..., the manifest says {file.sha256[:16]}...: its content was changed")
@@ -193,7 +193,7 @@ def check_rows(link: Link, segment: Segment, place: int, url: str, body: bytes) 
     except (pa.ArrowInvalid, OSError) as error:
         return bad(f"the file is not readable Parquet: {error}")
     if rows != item.rows:
-        return bad(f"the file has {rows} rows, the ledger says {item.rows}")
+        return bad(f"the file has {rows} rows, but the ledger says {item.rows}")
     if lineage is None:
         return []
     why = _misplaced(lineage, segment, place)
@@ -201,7 +201,7 @@ def check_rows(link: Link, segment: Segment, place: int, url: str, body: bytes) 
 
 
 def _misplaced(lineage: pl.DataFrame, segment: Segment, place: int) -> str:
-    """In what the lineage columns of a file disagree with the ledger; empty if they agree."""
+    """How the lineage columns of a file disagree with the ledger; empty if they agree."""
     column = segment.header.targets.index(segment.header.objects[place].sink)
     seq, sub = ("first_seq", "first_sub") if segment.header.again else ("seq", "sub")
     told = segment.frame.filter(pl.col(f"dest_{column}") == place).select(
@@ -210,13 +210,13 @@ def _misplaced(lineage: pl.DataFrame, segment: Segment, place: int) -> str:
     if told.is_empty():
         return ""
     if int(told["row"].max()) >= lineage.height:  # type: ignore[arg-type]
-        return "the ledger names rows behind the end of the file"
+        return "the ledger names rows beyond the end of the file"
     there = lineage[told["row"].cast(pl.UInt32)]
     wrong = told.filter((there[SEQUENCE] != told["seq"]) | (there[SUBSEQUENCE].cast(pl.UInt32) != told["sub"]))
     if wrong.is_empty():
         return ""
     first = wrong.row(0, named=True)
-    return f"{wrong.height} rows are of other records than the ledger says, the first is row {first['row']} (record {first['seq']})"
+    return f"{wrong.height} rows belong to other records than the ledger says; the first is row {first['row']} (record {first['seq']})"
 
 
 def _lineage(file: Any) -> pl.DataFrame | None:

@@ -128,7 +128,7 @@ def _request(path: str, preamble: tuple[bytes, bytes], parts: Iterable[Block], s
 
 
 def _around(preamble: tuple[bytes, bytes], size: int) -> tuple[bytes, bytes]:
-    """What stands before and behind ``size`` bytes of items in an ``ExportTraceServiceRequest`` or ``ExportLogsServiceRequest``.
+    """What comes before and after ``size`` bytes of items in an ``ExportTraceServiceRequest`` or ``ExportLogsServiceRequest``.
 
     The two have the same field numbers.
     """

@@ -1,4 +1,4 @@
-"""What an audit found, for people and for programs."""
+"""The result of an audit, for people and for programs."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import msgspec
 
 
 class Check(StrEnum):
-    """The proof's obligations, each by the question that it answers."""
+    """The checks that make up the proof, each with the question that it answers."""
 
     CHAIN = "chain"
-    """Does every unit begin where the one before it ended, from the pinned start on, children behind their parents?"""
+    """Does every unit begin where the previous one ended, from the pinned start on, and do children come after their parents?"""
     CONSERVATION = "conservation"
-    """Does every record read have exactly one outcome, and do manifest, ledger and files tell the same numbers?"""
+    """Does every record read have exactly one outcome, and do manifest, ledger and files agree on the numbers?"""
     CHECKPOINT = "checkpoint"
-    """Does the checkpoint stand where the sealed chain ends?"""
+    """Is the checkpoint where the sealed chain ends?"""
     OBJECTS = "objects"
-    """Is every file of every unit in place, with its bytes, rows and records, and no other file beside them?"""
+    """Is every file of every unit in place, with its bytes, rows and records, and are there no other files?"""
     SOURCE = "source"
-    """Does the stream, read again, hold exactly the records that the ledger names?"""
+    """Does the stream, read again, contain exactly the records that the ledger names?"""
     SEAL = "seal"
     """Is every manifest as it was when it was sealed?"""
 
 
 class Verdict(StrEnum):
-    """``failed`` is certain; ``unknown`` means that the question was asked and could not be answered."""
+    """``failed`` is certain; ``unknown`` means that the question could not be answered."""
 
     OK = "ok"
     UNKNOWN = "unknown"
@@ -39,7 +39,7 @@ EXIT: Final = {Verdict.OK: 0, Verdict.FAILED: 1, Verdict.UNKNOWN: 2}
 
 
 class Finding(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
-    """One thing that is not as it should be.
+    """One thing that is wrong, unknown, or worth noting.
 
     ``after`` and ``last`` bound the range concerned, as decimal text, empty where there is none; ``object`` is a URL or a key.
     """
@@ -54,9 +54,9 @@ class Finding(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
 
 
 class ShardSummary(msgspec.Struct, frozen=True):
-    """One shard's sealed chain: from where to where, how much, and the set hash of all its records (None if not every ledger was read).
+    """One shard's sealed chain: its bounds, its size, and the set hash of all its records (None if not every ledger was read).
 
-    ``ended``: the shard was read to its end. ``open_unit``: a unit has begun behind the last sealed one.
+    ``ended``: the shard was read to its end. ``open_unit``: a unit was begun after the last sealed one.
     """
 
     shard: str
@@ -70,7 +70,7 @@ class ShardSummary(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The outcome of one verification. ``checked`` counts what each check looked at; a check that is missing was not asked for."""
+    """The result of one verification. ``checked`` counts what each check examined; a check that is missing was not requested."""
 
     application: str
     stream: str

@@ -100,7 +100,7 @@ class SetHash:
         return SetHash((self.value + other.value) % _MODULUS)
 
     def __sub__(self, other: SetHash) -> SetHash:
-        """The hash of what is left when ``other``, a part of this set, is taken away."""
+        """The hash of what remains when ``other``, a part of this set, is removed."""
         return SetHash((self.value - other.value) % _MODULUS)
 
 

@@ -41,7 +41,7 @@ async def check_source(
     stream may have dropped its records since.
     """
     if records is None:
-        return [_finding(unit, "the stream does not have this shard any more", Verdict.UNKNOWN) for unit in units]
+        return [_finding(unit, "the stream no longer has this shard", Verdict.UNKNOWN) for unit in units]
     counts, sums = [0] * len(units), [SetHash()] * len(units)
     starts = [unit.after for unit in units]
     problem = ""
@@ -61,12 +61,12 @@ async def check_source(
         if counts[index] == unit.records and sums[index] == hashes.get(unit.after, sums[index]):
             continue
         if problem or _gone(unit, horizon):
-            why = f"the stream does not hold all of these records any more, they cannot be compared{problem}"
+            why = f"the stream no longer holds all of these records, so they cannot be compared{problem}"
             findings.append(_finding(unit, why, Verdict.UNKNOWN))
             continue
-        why = f"the stream holds {counts[index]} records in this range, the log says {unit.records}"
+        why = f"the stream holds {counts[index]} records in this range, but the log says {unit.records}"
         if counts[index] == unit.records:
-            why = f"the stream holds {counts[index]} records in this range, as many as the log says, but other ones"
+            why = f"the stream holds {counts[index]} records in this range, as many as the log says, but different ones"
         findings.append(_finding(unit, why, Verdict.FAILED))
     return findings
 

@@ -1,4 +1,4 @@
-"""Where one record is, and where the record of one row came from, by its unit's ledger segment."""
+"""Finds where one record is, and from which record one row came, using the unit's ledger segment."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Wanted:
         """``[[<stream>/]<shard>:]<sequence>[:<sub>]``, as ``messaging.message.id`` and the lineage columns write it.
 
         Raises:
-            DefinitionError: ``text`` is no such key.
+            DefinitionError: ``text`` does not have this form.
         """
         match = _WANTED.fullmatch(text.strip())
         if match is None:
-            msg = f"{text!r} names no record; write its sequence number, or <shard>:<sequence>:<sub> as spans and lineage columns have them"
+            msg = f"{text!r} names no record; give its sequence number, or <shard>:<sequence>:<sub> as in spans and lineage columns"
             raise DefinitionError(msg)
         return Wanted(int(match["seq"]), None if match["sub"] is None else int(match["sub"]), match["shard"], match["stream"])
 
@@ -103,7 +103,7 @@ def record_at(segment: Segment, sink: str, key: str, row: int) -> pl.DataFrame:
 def fates(
     rows: pl.DataFrame, segment: Segment, unit: Link, areas: Mapping[str, Area], ids: Mapping[tuple[str, int], tuple[str, str]]
 ) -> list[Fate]:
-    """The ledger ``rows`` in words; ``ids`` has trace id and span id of each record as they are exported."""
+    """The ``Fate`` of each of the ledger ``rows``; ``ids`` has each record's trace id and span id as exported."""
     found = []
     ledger = unit.ledger
     for row in rows.iter_rows(named=True):

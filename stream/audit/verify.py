@@ -1,7 +1,7 @@
-"""The proof, from outside: that every record between the start and the head of each shard ended once, where the log says.
+"""The proof, from outside, that every record between the start and the head of each shard ended exactly once, where the log says.
 
-Nothing is taken from the service: manifests, ledger, files, checkpoints and, while it still has them, the stream's own records are
-read again and compared with each other. Any one of them that was lost, doubled, moved or edited disagrees with another.
+The service is not trusted: manifests, ledger, files, checkpoints and, as long as the stream still has them, the records themselves are
+read again and compared with each other. Any of them that was lost, duplicated, moved or edited disagrees with another.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from stream.contracts import Clock
 from stream.together import a_few_at_once
 
 AT_ONCE: Final = 8
-"""Units looked at side by side: reading is what takes the time, and each holds its files in memory meanwhile."""
+"""Units examined at a time: reading takes most of the time, and each unit holds its files in memory meanwhile."""
 
 LOOKS: Final = 3
-"""A shard that is being worked on is looked at again while its log or checkpoint moves under the verifier."""
+"""How often to look again at a shard that is being worked on, whose log or checkpoint moves during the verification."""
 
 Told: TypeAlias = Callable[[str, int, int], None]
-"""What is being done, how many are done, of how many."""
+"""Called with what is being done, how many are done, and how many there are."""
 
 
 class Evidence(Protocol):
-    """What the verifier may look at. ``horizon``: records that arrived earlier may have left the stream; None without a stream.
+    """What the verifier may examine. ``horizon``: records that arrived earlier may have left the stream; None without a stream.
 
-    ``tidied``: checkpoints of ended shards are removed once nobody needs them.
+    ``tidied``: checkpoints of ended shards are removed once nobody needs them, so they may be missing.
     """
 
     application: str
@@ -56,7 +56,7 @@ class Evidence(Protocol):
         ...
 
     async def checkpoint(self, shard: str) -> StoredCheckpoint | None:
-        """The checkpoint, or None where there is none."""
+        """The checkpoint, or None."""
         ...
 
     async def stray_checkpoints(self, shards: Sequence[str]) -> list[str]:
@@ -64,11 +64,11 @@ class Evidence(Protocol):
         ...
 
     async def read_file(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str] | None:
-        """The bytes of a file of ``unit`` (None: not there) and its URL; None if nobody knows where its sink is or was."""
+        """The bytes of a file of ``unit`` (None: it does not exist) and its URL; None if the place of its sink is unknown."""
         ...
 
     async def of_another_stream(self, sink: str, key: str) -> bool:
-        """Whether a file that no manifest of this stream lists is one of another stream of the same application."""
+        """Whether a file that no manifest of this stream lists belongs to another stream of the same application."""
         ...
 
     async def pinned_start(self) -> str | None:
@@ -76,13 +76,13 @@ class Evidence(Protocol):
         ...
 
     def reread(self, shard: str, until: int) -> AsyncIterator[Reread] | None:
-        """The records of ``shard`` from its start up to ``until``, from the stream; None if the stream has no such shard any more."""
+        """The records of ``shard`` from its start up to ``until``, from the stream; None if the stream no longer has that shard."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What to verify. The chain is always checked as a whole; files and records only of units that overlap ``(after, last]``.
+    """What to verify. The chain is always checked as a whole; files and records only for units that overlap ``(after, last]``.
 
     ``contents``: read the files, not only their names and sizes. ``source``: read the stream again.
     """
@@ -94,7 +94,7 @@ class Scope:
     source: bool = True
 
     def takes(self, unit: Link) -> bool:
-        """Whether the unit's files and records are to be looked at."""
+        """Whether the unit's files and records are to be checked."""
         return (unit.last or 0) > self.after and (self.last is None or unit.after < self.last)
 
 
@@ -121,11 +121,11 @@ class Verifier:
 
         Raises:
             Fatal: a store cannot be read at all.
-            Retryable: a store went on failing.
+            Retryable: a store kept failing.
         """
         evidence, state = self._evidence, self._state
         started = self._clock.now().isoformat()
-        files = await objects.list_files(evidence.areas.values())  # before the log: whatever is listed had its intent by then
+        files = await objects.list_files(evidence.areas.values())  # before the log is read: whatever is listed already had its intent
         shards = await evidence.shards()
         logs = {shard: await self._shard(shard) for shard in shards}
         links = [link for log, _ in logs.values() for link in log.links]
@@ -134,7 +134,7 @@ class Verifier:
         )
         for name in await evidence.stray_checkpoints(shards):
             shard = next((each for each in shards if each in name), "")
-            why = "a checkpoint of a shard that has no log"
+            why = "the checkpoint belongs to a shard that has no log"
             state.findings.append(Finding(shard, Check.CHECKPOINT, Verdict.FAILED, why, "0" if shard else "", object=name))
         chosen = [shard for shard in shards if self._scope.shard in {None, shard}]
         gone = chain.superseded({shard: done for shard, (_, done) in logs.items()})
@@ -181,7 +181,7 @@ class Verifier:
             stored = await self._evidence.checkpoint(shard)
             followed, findings = chain.follow(log)
             if before != stored:
-                # Reading a long chain takes longer than sealing a unit: by now the checkpoint may speak of units that were not there yet.
+                # Reading a long chain takes longer than sealing a unit: by now the checkpoint may name units that did not exist before.
                 findings += chain.check_passed(log, followed, before)
             elif not (self._evidence.tidied and stored is None and followed.end is not None):
                 findings += chain.check_checkpoint(log, followed, stored)
@@ -207,7 +207,7 @@ class Verifier:
         areas = self._evidence.areas
         for file in objects.kept_files(unit):
             if file.sink not in areas or objects.former_place(unit, file.sink, areas) is not None:
-                await self._body(unit, file)  # that place is not listed: somebody else may use it by now
+                await self._body(unit, file)  # that place was not listed, since somebody else may use it by now
                 continue
             if areas[file.sink].url_of(file.key) not in files:
                 await self._body(unit, file)  # it may have been written since the files were listed
@@ -245,7 +245,7 @@ class Verifier:
         """The bytes of a file if they are what the manifest says, and its URL."""
         found = await self._evidence.read_file(unit, file)
         if found is None:
-            why = f"the pipeline has no sink {file.sink!r} now, so its files cannot be looked at; verify with the pipeline file that had it"
+            why = f"the pipeline has no sink {file.sink!r} now, so its files cannot be checked; verify with the pipeline file that had it"
             self._state.findings.append(Finding(unit.shard, Check.OBJECTS, Verdict.UNKNOWN, why, *unit.bounds, object=file.key))
             return None, ""
         body, url = found

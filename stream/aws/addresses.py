@@ -17,7 +17,7 @@ Address: TypeAlias = tuple[int, int, int, str, Any]
 
 
 async def reach(host: str, port: int) -> socket.socket:
-    """A connection to the address of ``host`` that answers first. Those behind it in the answer of DNS are tried while it is silent.
+    """A connection to the address of ``host`` that answers first. While one is silent, the next ones in DNS's answer are tried.
 
     Raises:
         OSError: none can be reached, or there is no such name.

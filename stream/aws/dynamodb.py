@@ -1,6 +1,6 @@
 """DynamoDB over its JSON protocol: botocore finds endpoint and credentials, msgspec parses.
 
-Calls are made once. A hidden repeat of a conditional write would meet its own first attempt and call it somebody else's.
+Each call is made only once. A hidden repeat of a conditional write would meet its own first attempt and take it for somebody else's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TABLE_MISSING: Final = "ResourceNotFoundException"
 
 _TARGET: Final = "DynamoDB_20120810."
 _PATIENCE: Final = Patience(connect=2.0, total=5.0)
-"""DynamoDB answers in milliseconds; an answer that takes longer must not outlive the lease that it is about."""
+"""Seconds; DynamoDB answers in milliseconds, and a response that takes longer must not outlive the lease that it is about."""
 
 _Post = Callable[[Mapping[str, str], bytes], Awaitable[Answer]]
 
@@ -33,7 +33,7 @@ Item = dict[str, dict[str, Any]]
 
 
 class ConditionFailed(StreamError):
-    """A conditional write did nothing; ``item`` is the row that stood in the way, None if there is none or the service did not say."""
+    """A conditional write did nothing; ``item`` is the row that prevented it, or None if there is none or the service did not say."""
 
     def __init__(self, message: str, item: Item | None) -> None:
         super().__init__(message)
@@ -68,7 +68,7 @@ class DynamoDb:
 
         Raises:
             ConditionFailed: the request's condition does not hold; nothing was written.
-            AwsRetryable: throttled, or no answer: a write may have happened.
+            AwsRetryable: throttled, or no response: a write may have happened.
             AwsFatal: refused for good.
         """
         call = Call(f"dynamodb:{operation}", f"table {table}", self.place)

@@ -82,7 +82,7 @@ def _headers(packed: bytes) -> dict[str, str]:
             msg = f"header {name!r} has the unknown type {kind}"
             raise BrokenMessage(msg)
         if at + length > len(packed):
-            msg = f"header {name!r} ends behind the headers"
+            msg = f"header {name!r} ends beyond the headers"
             raise BrokenMessage(msg)
         if kind == _TEXT:
             found[name] = packed[at : at + length].decode()

@@ -72,7 +72,7 @@ class Subscription:
     async def next_page(self, size: int) -> RawPage | None:
         """The message of which ``next_size`` has told the size; None if it is not one with records.
 
-        ``RawPage.next_iterator`` is the sequence number to continue behind.
+        ``RawPage.next_iterator`` is the sequence number after which to continue.
 
         Raises:
             AwsRetryable: the connection broke, or the subscription ended with an error that may pass.

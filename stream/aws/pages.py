@@ -89,7 +89,7 @@ def parse_get_records(body: bytes | memoryview, kernel: Any = native.KERNEL) -> 
 
 
 def parse_event(body: bytes | memoryview, kernel: Any = native.KERNEL) -> RawPage:
-    """The columns of a SubscribeToShardEvent; ``next_iterator`` is the sequence number to continue behind.
+    """The columns of a SubscribeToShardEvent; ``next_iterator`` is the sequence number after which to continue.
 
     Raises:
         msgspec.DecodeError: ``body`` is not such an event.

@@ -282,7 +282,7 @@ def parse(came: bytearray, filled: int, start: int = 0) -> tuple[Answer, bool] |
     length = _length(headers)
     if (missing := begin + length - filled) > 0:
         return missing
-    # What comes behind the answer belongs to nobody.
+    # Whatever follows the response belongs to nobody.
     return Answer(status, bytes(memoryview(came)[begin : begin + length]), headers), keep and missing == 0
 
 

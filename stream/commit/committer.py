@@ -136,7 +136,7 @@ class Committer:
         return await self._run(shard, after, None, render)
 
     async def end(self, shard: Shard, head: Head, children: tuple[str, ...], trigger: str = "shard_end") -> Head:
-        """Write the manifest that says that the shard has been read to its end, with its ``children``; the head behind it.
+        """Write the manifest that says that the shard has been read to its end, with its ``children``; the head after it.
 
         Raises:
             Superseded: an operator or another application has moved the chain meanwhile; recover again.

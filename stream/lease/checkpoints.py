@@ -29,7 +29,7 @@ class StoredCheckpoints:
         self._store = store
 
     async def read(self, shard: Shard) -> Checkpoint | None:
-        """The stored checkpoint; None where there is none or where it cannot be read, since a hint may always be missing."""
+        """The stored checkpoint; None if there is none or it cannot be read, since a hint may always be missing."""
         stored = await self._store.get(_key(shard))
         if stored is None:
             return None

@@ -1,7 +1,7 @@
-"""Keeps this worker's leases: takes, renews, looks after the table, and says which shards may be worked on.
+"""Keeps this worker's leases: takes and renews them, tidies the table, and says which shards may be worked on.
 
-Everything that decides is in ``decide.py`` and ``shards.py``; here is when it is asked, and the table it is asked about. Correctness of the
-output never depends on anything here: the commit log holds for any lease behaviour at all.
+All decisions are made in ``decide.py`` and ``shards.py``; this file decides only when to ask them, and about which table. Correctness of
+the output never depends on anything here: the commit log holds for any lease behaviour at all.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from stream.lease.shards import children_of, holes, missing_leases, new_lease, r
 from stream.lease.table import LeaseTable
 
 AT_ONCE: Final = 20
-"""Writes of different rows side by side, as many as KCL's renewal threads."""
+"""Concurrent writes of different rows, as many as KCL has renewal threads."""
 
 HOLE_LOOKS: Final = 3
-"""Equal findings in a row before a hole counts: rows are made one by one, and a scan may see half of them (KCL: three)."""
+"""Equal findings in a row before a hole counts: rows are created one by one, and a scan may see only half of them (KCL: three)."""
 
 STEALS: Final = 8
 """Leases that an even balance moves to one worker in one round."""
 
 TENURE: Final = 6.0
-"""Failover times that a lease stays where it is once it has moved: each move costs the work in hand."""
+"""Failover times that a lease stays where it is after a move: each move costs the work in progress."""
 
 TOGETHER: Final = 1 / 20
-"""Part of a renewal interval that a renewal may come late by, so that several are made each time the loop wakes up."""
+"""Share of a renewal interval by which a renewal may be late, so that several are made each time the loop wakes up."""
 
 SEIZE_ATTEMPTS: Final = 10
-"""Its owner writes the row a few times in a failover time: one of so many attempts meets nobody."""
+"""Attempts to take a lease. Its owner writes the row only a few times per failover time, so one attempt will not collide."""
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Coordinator:
         self._wake = asyncio.Event()
         self._leaving = False
 
-    # --- what the worker asks ---------------------------------------------------------------------------------------------
+    # --- what the worker calls --------------------------------------------------------------------------------------------
 
     def runnable(self, stream: str) -> set[str]:
         """Ids of the stream's shards that this worker may read now: leased by it, not ended, their parents ended."""
@@ -85,17 +85,17 @@ class Coordinator:
         return {lease.shard for lease in mine if not lease.ended and unblocked(lease, leases)}
 
     def finished_elsewhere(self, stream: str, shard_id: str) -> list[str]:
-        """Ids of the shard's parents that another application has read to the end, which the commit log may not know yet."""
+        """Ids of the shard's parents that another application has read to the end, of which the commit log may not know yet."""
         leases = self.leases(stream)
         parents = leases[shard_id].parents if shard_id in leases else frozenset()
         return sorted(each for each in parents if each in leases and leases[each].ended and leases[each].foreign is not None)
 
     def held(self, stream: str) -> set[str]:
-        """Ids of all shards whose lease this worker has."""
+        """Ids of all shards whose lease this worker holds."""
         return {held.lease.shard for held in self.holdings.held.values() if held.stream == stream}
 
     def leases(self, stream: str) -> dict[str, Lease]:
-        """The stream's leases by shard id, as last seen; its own as they are."""
+        """The stream's leases by shard id: this worker's own as they are now, the others as last seen."""
         owns = self.streams[stream].owns
         found = {seen.lease.shard: seen.lease for seen in self._seen.values() if owns(seen.lease.key)}
         return found | {held.lease.shard: held.lease for held in self.holdings.held.values() if held.stream == stream}
@@ -106,24 +106,24 @@ class Coordinator:
             self.holdings.count(leased.key(event.shard), event.payload_bytes)
 
     def wanted_elsewhere(self, stream: str, shard_id: str) -> bool:
-        """Whether work on the shard has to come to a good end now, because a leader gives its lease to another worker."""
+        """Whether work on the shard must stop at a safe point now, because a leader gives its lease to another worker."""
         held = self.holdings.held.get(self.streams[stream].key(shard_id))
         return held is not None and held.wanted is not None
 
     async def release(self, stream: str, shard_id: str, *, avoid: bool = False) -> None:
-        """Give the shard's lease up, to whom it is meant for; with ``avoid``, never take it again in this process."""
+        """Release the shard's lease, to the worker it is meant for; with ``avoid``, never take it again in this process."""
         key = self.streams[stream].key(shard_id)
         if avoid:
             self._avoided.add(key)
         await self._give_up(key)
 
     async def done(self, stream: str, shard_id: str) -> None:
-        """The shard is read to its end: by KCL's rules its lease is kept until its row goes, by ours it counts for nobody."""
+        """Note that the shard has been read to its end. By KCL's rules its lease stays until its row goes; by ours it no longer counts."""
         if not self._as_kcl():
             await self.release(stream, shard_id)
 
     async def seize(self, stream: str, shard_id: str) -> Lease | None:
-        """Take the lease from whoever has it, once, whatever the rules say; the lease as it was, None if there is none.
+        """Take the lease from whoever has it, once, whatever the rules say; the lease as it was, or None if there is none.
 
         Raises:
             LeaseLost: others keep changing the row.
@@ -138,23 +138,23 @@ class Coordinator:
             if taken is not None:
                 self.holdings.add(stream, taken, asked)
                 return lease
-        msg = f"the lease {key} in table {self.table.name} changes faster than it can be taken; ask again"
+        msg = f"the lease {key} in table {self.table.name} changes faster than it can be taken; try again"
         raise LeaseLost(msg)
 
     async def stop_taking(self) -> None:
-        """Take no lease any more, and have none assigned; those that are held go on being renewed."""
+        """Take no more leases, and have none assigned; leases that are held continue to be renewed."""
         self._leaving = True
         await self.follower.leave()
 
     async def leave(self) -> None:
-        """Take nothing any more and give up all leases at once."""
+        """Take no more leases and release all of them at once."""
         await self.stop_taking()
         await self._each(self._give_up, list(self.holdings.held))
 
     async def settle_end(self, stream: str, shard_id: str) -> None:
-        """Before a shard's end is written down: rows for the shards that continue it, and a note of who they are.
+        """Prepare the end of a shard: create rows for the shards that continue it, and note which they are.
 
-        In KCL's order (``ShutdownTask``), so that a crash between any two steps leaves no shard that nobody reads.
+        Follows KCL's order (``ShutdownTask``), so that a crash between any two steps leaves no shard that nobody reads.
         """
         leased = self.streams[stream]
         key = leased.key(shard_id)
@@ -167,13 +167,13 @@ class Coordinator:
         self.look_now()
 
     def look_now(self) -> None:
-        """Something has changed that a look at the table would show."""
+        """Look at the table soon: something has changed that a look would show."""
         self._wake.set()
 
-    # --- the course -------------------------------------------------------------------------------------------------------
+    # --- the life of a coordinator ----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Make the rows that are missing and take what is free; after this, work can begin.
+        """Create missing rows and take free leases; after this, work can begin.
 
         Raises:
             Fatal: the table is missing, or belongs to a fleet that this worker must not join.
@@ -187,7 +187,7 @@ class Coordinator:
         """Renew, look and tidy until cancelled.
 
         Raises:
-            Fatal: the table cannot be used any more, or the fleet on it has changed to rules that this worker must not mix with.
+            Fatal: the table can no longer be used, or the fleet on it has changed to rules that this worker must not mix with.
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renewing())
@@ -197,20 +197,20 @@ class Coordinator:
             group.create_task(self._following())
 
     async def keep(self) -> None:
-        """Renew what is held, and nothing else, until cancelled: for who has taken a lease for the time of one operation."""
+        """Only renew what is held, until cancelled; for a caller that has taken a lease for the duration of one operation."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renewing())
             group.create_task(self._expiring())
 
     async def look(self) -> None:
-        """Scan the table, take what the rules or the leader give to this worker, and notice what is gone."""
+        """Scan the table, take what the rules or the leader give to this worker, and notice rows that are gone."""
         begun = self._clock.monotonic()
         scanned = await self.table.scan()
         now = self._clock.monotonic()
         self._size = scanned.size
         self._emit(events.LeasesScanned("", "", len(scanned.leases), scanned.size, now - begun))
         known = [lease for lease in scanned.leases if any(each.owns(lease.key) for each in self.streams.values())]
-        # Counters were read somewhere between: taking the earliest moment for "moved" would expire leases too early.
+        # Counters were read at some moment during the scan: counting from its beginning would expire leases too early.
         self._seen = decide.observe(self._seen, known, now)
         for lease in known:
             self.holdings.refresh(lease)
@@ -225,7 +225,7 @@ class Coordinator:
         self._tell()
 
     async def sync(self) -> None:
-        """Make the lease rows that the shards of each stream need, remove those that nobody needs, and look for holes."""
+        """Create the lease rows that the shards of each stream need, remove those that nobody needs, and look for holes."""
         for leased in self.streams.values():
             listed = await leased.list_shards()
             leases = self.leases(leased.stream)
@@ -272,7 +272,7 @@ class Coordinator:
             await self.follower.look(self._seen.values())
 
     async def _pause(self, seconds: float) -> None:
-        """Until ``seconds`` have passed, or somebody wants a look."""
+        """Wait until ``seconds`` have passed, or a look has been requested."""
         waiting = asyncio.ensure_future(self._wake.wait())
         sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
         try:
@@ -291,7 +291,7 @@ class Coordinator:
                 self._emit(events.LeaseCreated(leased.stream, shard.shard_id, sentinel))
 
     def _idle(self, lease: Lease) -> bool:
-        """Whether no other live worker has the lease: it tidies its own."""
+        """Whether no other live worker has the lease; a live worker tidies its own."""
         seen = self._seen.get(lease.key)
         available = seen is None or decide.is_available(seen, self._clock.monotonic(), self.settings.failover)
         return lease.holder in {None, self.me} or available
@@ -319,7 +319,7 @@ class Coordinator:
         return [take for take in takes if take.lease.key not in self.holdings.held]
 
     def _as_kcl(self) -> bool:
-        """Whether KCL's rules apply: by choice, or because its workers lead, or hold leases and two kinds of targets would fight."""
+        """Whether KCL's rules apply: by choice, because its workers lead, or because they hold leases and targets would conflict."""
         foreign = {seen.lease.owner for seen in self._seen.values() if seen.lease.owner not in {None, seen.lease.signed}}
         if len(foreign) != self._mixed:
             self._mixed = len(foreign)
@@ -339,7 +339,7 @@ class Coordinator:
         self._emit(events.LeaseTaken(stream, taken.shard, take.why, take.lease.owner or ""))
 
     async def _adopt(self, lease: Lease) -> None:
-        """Begin on a lease that was assigned to this worker; a scan may be old, so the row is asked once more (KCL likewise)."""
+        """Accept a lease that was assigned to this worker; a scan may be stale, so the row is read once more (as KCL does)."""
         asked = self._clock.monotonic()
         fresh = await self.table.get(lease.key)
         if fresh is None or not follow.assigned([fresh], self.me, self.holdings.held, self._avoided):
@@ -354,7 +354,7 @@ class Coordinator:
         await self.holdings.release(key, self.follower.heir(self._seen.values()))
 
     async def _read_again(self, takes: Iterable[Take]) -> list[Take]:
-        """A long scan is old news: what was renewed since is left alone (KCL re-reads likewise before it steals)."""
+        """Drop leases that were renewed since: a long scan may be stale (KCL also re-reads before it steals)."""
         fresh = []
         for take in takes:
             now = await self.table.get(take.lease.key)

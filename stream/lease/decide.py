@@ -1,7 +1,7 @@
-"""Which leases to take: KCL 2.x's taker exactly, for fleets that are shared with it, and an even balance for fleets of our own. Pure.
+"""Which leases to take: exactly as KCL 2.x's taker in fleets shared with it, or by an even balance in fleets of our own. Pure.
 
-Each worker decides alone, from a scan of the table; whoever is second fails on the row's counter. No clock of another machine is ever read:
-a lease has expired when its counter has stood still for the failover time by the observer's own monotonic clock.
+Each worker decides alone, from a scan of the table; if two want one lease, the second fails on the row's counter. Other machines' clocks
+are never read: a lease has expired when its counter has stood still for the failover time, by the observer's own monotonic clock.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import Final, TypeAlias
 from stream.lease.rows import Lease
 
 VERY_OLD: Final = 3
-"""Failover times without movement after which KCL takes a lease whatever its target says (``BaseLeaseTaker``)."""
+"""Failover times without movement after which KCL takes a lease regardless of its target (``BaseLeaseTaker``)."""
 
 LEASE_WEIGHT: Final = 32.0
-"""KB/s that a lease weighs besides its traffic: polling an idle shard costs too, and small rates must not move leases about."""
+"""KB/s that a lease weighs in addition to its traffic: polling an idle shard costs too, and small rates must not move leases around."""
 
 HYSTERESIS: Final = 0.1
-"""Share of the mean load by which two workers may differ; below, leases would wander for nothing."""
+"""Share of the mean load by which two workers may differ; a smaller share would make leases move for nothing."""
 
 MARGIN: Final = 1.25
-"""How many times its own weight the difference must be that a lease is moved for: rates are never twice the same."""
+"""A lease moves only if the difference is this many times its own weight, because rates always fluctuate."""
 
 _LAST_KEY: Final = chr(0x10FFFF)
-"""Behind every lease key."""
+"""Sorts after every lease key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A lease as observed: ``changed`` when its counter was first seen at its value, ``since`` when its owner was, monotonic seconds."""
+    """An observed lease. ``changed``, ``since``: monotonic seconds at which its current counter and its current owner were first seen."""
 
     lease: Lease
     changed: float
@@ -42,7 +42,7 @@ class Seen:
 
 
 class Why(StrEnum):
-    """Why a lease is to be taken."""
+    """The reason for taking a lease."""
 
     OWN = "own"
     FREE = "free"
@@ -61,7 +61,7 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """``failover``: seconds. In one round ``max_steal`` leases are taken from others, if ``steal``. ``tenure``: seconds a lease stays."""
+    """``failover``: seconds. If ``steal``, up to ``max_steal`` leases a round are taken from others. ``tenure``: seconds a lease stays."""
 
     failover: float
     max_leases: int = 2**31
@@ -71,11 +71,11 @@ class Rules:
 
 
 Order: TypeAlias = Callable[[Sequence[Seen]], list[Seen]]
-"""Puts candidates into a random order; the dice are the caller's."""
+"""Puts candidates into a random order; the caller owns the source of randomness."""
 
 
 def observe(before: Mapping[str, Seen], rows: Iterable[Lease], now: float) -> dict[str, Seen]:
-    """What is known after a scan at ``now``: the counter of an unowned row that is new has never moved, that of an owned one just now."""
+    """What is known after a scan at ``now``. A new row counts as never changed if it has no owner, as changed just now if it has one."""
     seen: dict[str, Seen] = {}
     for lease in rows:
         known = before.get(lease.key)
@@ -89,12 +89,12 @@ def observe(before: Mapping[str, Seen], rows: Iterable[Lease], now: float) -> di
 
 
 def is_available(seen: Seen, now: float, failover: float) -> bool:
-    """Nobody's, or not renewed for longer than the failover time."""
+    """Whether the lease is nobody's, or has not been renewed for longer than the failover time."""
     return seen.lease.holder is None or now - seen.changed > failover
 
 
 def take_as_kcl(seen: Mapping[str, Seen], me: str, now: float, rules: Rules, order: Order) -> list[Take]:
-    """What KCL 2.x's ``LeaseTaker`` takes in one round; rows of ended shards count like any other."""
+    """What KCL 2.x's ``LeaseTaker`` would take in one round; rows of ended shards count like any other."""
     rows = list(seen.values())
     free = [row for row in rows if is_available(row, now, rules.failover)]
     counts = _counts(rows, free, me)
@@ -123,12 +123,12 @@ def _steal_as_kcl(rows: Sequence[Seen], counts: Counter[str], target: int, need:
 
 
 def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> list[Take]:
-    """What this worker takes so that traffic, not the number of rows, is spread evenly; ended shards do not count.
+    """What this worker takes so that traffic, rather than the number of rows, is spread evenly; ended shards do not count.
 
-    Every worker works out the same moves for the whole fleet and carries out its own, so that two never want the same lease for long.
-    Free leases go to the least loaded, heaviest first; one that nobody took for a few failover times goes to whoever sees it. A lease moves
-    from the most to the least loaded only if they differ by more than ``HYSTERESIS`` of the mean and by clearly more than it weighs, and
-    not within ``tenure`` of its last move, unless the receiver came without any.
+    Every worker computes the same moves for the whole fleet and carries out its own, so that two never want the same lease for long. Free
+    leases go to the least loaded worker, heaviest first; one that nobody took for a few failover times goes to whoever sees it. A lease
+    moves from the most to the least loaded worker only if they differ by more than ``HYSTERESIS`` of the mean and by clearly more than it
+    weighs, and not within ``tenure`` of its last move, unless the receiver has no lease at all.
     """
     rows = sorted((row for row in seen.values() if not row.lease.ended), key=lambda row: row.lease.key)
     free = [row for row in rows if is_available(row, now, rules.failover)]
@@ -141,7 +141,7 @@ def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> 
     load = {worker: sum(map(_weight, leases.values())) for worker, leases in held.items()}
     ranks = sorted((weight, worker) for worker, weight in load.items())
     for row in sorted(free, key=lambda row: (-_weight(row), row.lease.key)):
-        # The least loaded may have all the leases that it takes, or be unable to work on this one.
+        # The least loaded worker may hold as many leases as it may take, or be unable to work on this one.
         free_since = row.since if row.changed == -math.inf else row.changed
         worker = me if now - free_since > VERY_OLD * rules.failover else ranks[0][1]
         held[worker][row.lease.key] = row
@@ -155,7 +155,7 @@ def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> 
 
 
 def _moves_to(me: str, held: dict[str, dict[str, Seen]], load: dict[str, float], now: float, rules: Rules) -> list[Seen]:
-    """Carry out in thought the moves that are worth it, until ``max_steal`` leases have come to ``me`` or nothing is worth it."""
+    """Simulate worthwhile moves until ``max_steal`` leases have come to ``me`` or no move is worthwhile."""
     mean = sum(load.values()) / len(load)
     newcomers = {worker for worker, leases in held.items() if not leases}
     ranks = sorted((weight, worker) for worker, weight in load.items())
@@ -177,7 +177,7 @@ def _moves_to(me: str, held: dict[str, dict[str, Seen]], load: dict[str, float],
         found = max((best for pool in choices for best in _best(pool, gap)), default=None)
         if found is None:
             break
-        # What has moved once does not move again, so it is nobody's candidate any more.
+        # A lease moves only once, so it is no longer a candidate.
         key, weight = found[1:]
         pool = next(pool for pool in choices if (at := bisect_left(pool, (weight, key))) < len(pool) and pool[at] == (weight, key))
         del pool[at]
@@ -189,7 +189,7 @@ def _moves_to(me: str, held: dict[str, dict[str, Seen]], load: dict[str, float],
 
 
 def _best(pool: list[tuple[float, str]], gap: float) -> Iterator[tuple[float, str, float]]:
-    """The leases next to half of ``gap``, which even it out best, if it is clearly more than they weigh: gain, key, weight."""
+    """The leases closest to half of ``gap``, which close it best, if it is clearly larger than their weight: gain, key, weight."""
     middle = bisect_right(pool, (gap / 2, _LAST_KEY))
     if middle > 0:
         weight, key = pool[middle - 1]
@@ -228,7 +228,7 @@ def _why(lease: Lease, me: str) -> Why:
 
 
 def marked_as_stolen(takes: Iterable[Take], seen: Mapping[str, Seen], now: float, failover: float) -> list[Take]:
-    """The same, with ``STOLEN`` where the owner still renews."""
+    """``takes``, with ``STOLEN`` as the reason if the owner still renews."""
     return [
         take if take.why is not Why.EXPIRED or is_available(seen[take.lease.key], now, failover) else replace(take, why=Why.STOLEN)
         for take in takes

@@ -1,7 +1,7 @@
-"""What KCL 3.x keeps about a fleet beside its leases: whose rules hold, who leads, and which workers are there.
+"""What KCL 3.x keeps about a fleet beside its leases: whose rules apply, who leads, and which workers exist.
 
-KCL 3.0 to 3.4 keep it in ``<table>-CoordinatorState`` and ``<table>-WorkerMetricStats``, 3.5 in the lease table itself, to which it moves
-a fleet step by step. A lease table of KCL 2.x gets none of it: one row that is no lease stops all of its takers.
+KCL 3.0 to 3.4 keep this in ``<table>-CoordinatorState`` and ``<table>-WorkerMetricStats``, 3.5 in the lease table itself, to which it moves
+a fleet step by step. A lease table of KCL 2.x must contain none of it: one row that is not a lease stops all of its takers.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from stream.lease.follow import Leader, Member
 from stream.lease.table import LeaseTable, again_after
 
 MIGRATION: Final = "Migration3.0"
-"""Key of the row in which KCL 3.x keeps which version's rules the fleet follows."""
+"""Key of the row that says which KCL version's rules the fleet follows."""
 
 TABLE_MIGRATION: Final = "TableMigration3.5"
 LEADER: Final = "Leader"
 IN_LEASE_TABLE: Final = {"TABLE_MIGRATION_STATUS_PENDING", "TABLE_MIGRATION_STATUS_COMPLETE"}
-"""From here on workers report into the lease table (KCL 3.5)."""
+"""From this version on, workers report into the lease table (KCL 3.5)."""
 
 OURS: Final = "sxVersion"
-"""Attribute in which our workers' reports differ from those of the KCL, which passes over what it does not know."""
+"""Attribute that marks our workers' reports; the KCL ignores attributes it does not know."""
 
 ATTEMPTS: Final = 10
-"""Of what somebody waits for, and can do without."""
+"""Attempts at a call that somebody waits for but can do without."""
 
 
 @dataclass(frozen=True, slots=True)
 class Charter:
-    """Which rules the fleet follows (``cv``, None without such a row), and whether all of it is in the lease table."""
+    """Which rules the fleet follows (``cv``; None without such a row), and whether everything is kept in the lease table."""
 
     version: str | None = None
     single: bool = False
 
 
 class FleetTables:
-    """Reads and writes what is kept beside the leases of ``table``; ``beside`` names the two tables if they are not called after it."""
+    """Reads and writes what is kept beside the leases of ``table``; ``beside`` names the two tables if they are not named after it."""
 
     def __init__(self, table: LeaseTable, clock: Clock, emit: Emit, beside: tuple[str, str] | None = None) -> None:
         self._leases = table
@@ -51,7 +51,7 @@ class FleetTables:
         self._state, self._reports = beside or (f"{table.name}-CoordinatorState", f"{table.name}-WorkerMetricStats")
 
     async def charter(self) -> Charter:
-        """The rules as they are now."""
+        """The current rules."""
         own = await self._leases.item(MIGRATION)
         other = await self._state_of(MIGRATION)
         found = own if own is not None else other
@@ -62,7 +62,7 @@ class FleetTables:
         return Charter(_text(found, "cv"), single)
 
     async def leader(self, charter: Charter) -> Leader | None:
-        """Who holds the leader's lock, None if it is free (a leader that ends in good order removes it)."""
+        """Who holds the leader's lock; None if it is free (a leader that stops cleanly removes it)."""
         item = await self._leases.item(LEADER) if charter.single else await self._state_of(LEADER)
         if item is None or _text(item, "isReleased") == "1":
             return None
@@ -70,7 +70,7 @@ class FleetTables:
         return Leader(_text(item, "ownerName") or "", _text(item, "recordVersionNumber") or "", float(duration) / 1000)
 
     async def members(self, charter: Charter, attempts: int | None = None) -> list[Member]:
-        """Every worker whose last report is there, whenever it was.
+        """Every worker that has a report, however old.
 
         Raises:
             AwsRetryable: there was no answer to so many ``attempts``.
@@ -83,9 +83,9 @@ class FleetTables:
         ]
 
     async def report(self, charter: Charter, me: str, *, first: bool) -> None:
-        """Say that this worker is there, without figures, so that the leader goes by traffic.
+        """Report this worker's presence, without figures, so that the leader balances by traffic.
 
-        Only the ``first`` makes a row: of a later one that arrives behind ``withdraw`` nothing may come back.
+        Only the ``first`` report creates a row: a later one that arrives after ``withdraw`` must not bring it back.
 
         Raises:
             AwsRetryable: there was no answer; the next report will do.
@@ -106,11 +106,11 @@ class FleetTables:
         try:
             await self._patiently("UpdateItem", table, request, ATTEMPTS)
         except ConditionFailed:
-            # The KCL removes what it takes for a dead worker's.
+            # The KCL removes the row of a worker that it considers dead.
             await self._patiently("UpdateItem", table, {name: request[name] for name in request if name != "ConditionExpression"}, ATTEMPTS)
 
     async def withdraw(self, charter: Charter, me: str) -> None:
-        """Take the report back, so that nothing more is assigned to this worker.
+        """Withdraw the report, so that nothing more is assigned to this worker.
 
         Raises:
             AwsRetryable: there was no answer; the leader finds out by itself, within a minute.
@@ -126,7 +126,8 @@ class FleetTables:
         try:
             answer = await self._patiently("GetItem", self._state, request)
         except AwsFatal:
-            # No such table, or a role that was never allowed to read one: either way nobody set this worker up beside a KCL 3.x fleet.
+            # There is no such table, or the role was never allowed to read it: either way, nobody set this worker up beside a KCL 3.x
+            # fleet.
             return None
         found: Item | None = answer.get("Item")
         return found
@@ -142,7 +143,7 @@ class FleetTables:
             request = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     async def _patiently(self, operation: str, table: str, request: Mapping[str, Any], attempts: int | None = None) -> dict[str, Any]:
-        """A call that may be made twice, made again until it is answered, or ``attempts`` were made."""
+        """Make an idempotent call, repeating it until it is answered or ``attempts`` were made."""
         made = 0
         while True:
             try:

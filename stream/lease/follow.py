@@ -1,6 +1,6 @@
-"""A worker in a fleet of KCL 3.x, whose leader assigns leases: whether to follow one, what is this worker's, who inherits. Pure.
+"""Decisions of a worker in a KCL 3.x fleet, whose leader assigns leases: whether to follow it, which leases to work on, who inherits. Pure.
 
-Clocks of other machines are never compared: a leader and a worker live as long as what they write keeps changing before this worker's eyes.
+Clocks of other machines are never compared: a leader or a worker is alive as long as this worker sees its row change.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from stream.lease.decide import Seen, is_available
 from stream.lease.rows import Lease
 
 REPORT_SECONDS: Final = 30.0
-"""Between two reports of a KCL worker (``workerMetricsReporterFreqInMillis``)."""
+"""Seconds between two reports of a KCL worker (``workerMetricsReporterFreqInMillis``)."""
 
 ALIVE_SECONDS: Final = 2 * REPORT_SECONDS
-"""Without a report for this long a worker gets no leases any more (``LeaseAssignmentManager``)."""
+"""Seconds without a report after which a worker gets no more leases (``LeaseAssignmentManager``)."""
 
 FIRST_LOOK_SECONDS: Final = 1.5 * REPORT_SECONDS
-"""A report that was there before this worker came is given so long to be replaced: whoever lives replaces it within one interval."""
+"""Seconds in which a report that existed before this worker started must be replaced: a live worker replaces it within one interval."""
 
 HAND_OFF_SECONDS: Final = 30.0
-"""Within which a worker ends a graceful hand-off (``gracefulLeaseHandoffTimeoutMillis``); later the leader takes the lease away."""
+"""Seconds in which a worker must finish a graceful hand-off (``gracefulLeaseHandoffTimeoutMillis``), or the leader takes the lease."""
 
 
 class Version(StrEnum):
@@ -46,20 +46,20 @@ def refusal(table: str, version: str | None) -> str | None:
     if version is None or version in list(Version):
         return None
     return (
-        f"the lease table {table} says that it follows the rules `{version}`, unknown here (known: {', '.join(Version)}); a worker "
-        "that takes leases by other rules would fight with the rest. Update this service, or give this pipeline a lease table of its own "
+        f"the lease table {table} follows the rules `{version}`, which this build does not know (it knows {', '.join(Version)}). A worker "
+        "that takes leases by other rules would fight with the rest. Update this service, or give this pipeline its own lease table "
         "(coordination.native.table)"
     )
 
 
 def reports(version: str | None) -> bool:
-    """Whether workers of the fleet say regularly that they are there; KCL's leader does not leave 2.x before every one does."""
+    """Whether workers of the fleet report regularly; KCL's leader does not leave 2.x before all of them do."""
     return version in _REPORTERS
 
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """Who holds the leader's lock; ``beat`` changes with each sign of life, and the lock is free ``duration`` seconds after the last."""
+    """The holder of the leader's lock. ``beat`` changes with each sign of life; the lock is free ``duration`` seconds after the last."""
 
     worker: str
     beat: str
@@ -68,7 +68,7 @@ class Leader:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A worker that has reported; ``beat`` changes with each report. ``ours``: it is one of this service."""
+    """A worker that has reported; ``beat`` changes with each report. ``ours``: it runs this service."""
 
     worker: str
     beat: str
@@ -77,7 +77,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A ``beat`` and the monotonic second in which it was first seen; ``moved``: another had been seen before."""
+    """A ``beat`` and the monotonic second at which it was first seen; ``moved``: a different one had been seen before."""
 
     beat: str
     at: float
@@ -113,19 +113,19 @@ def _heard(before: Heard | None, beat: str, now: float) -> Heard:
 
 
 def alive(roster: Roster, worker: str, now: float) -> bool:
-    """Whether the worker has reported lately."""
+    """Whether the worker has reported recently."""
     heard = roster.heard.get(worker)
     return heard is not None and now - heard.at < (ALIVE_SECONDS if heard.moved else FIRST_LOOK_SECONDS)
 
 
 def leads(roster: Roster, now: float) -> bool:
-    """Whether the leader's lock is held, by the rule of the lock itself: nobody else could have taken it yet."""
+    """Whether the leader's lock is held, by the lock's own rule: nobody else could have taken it yet."""
     leader, heard = roster.leader, roster.leader_heard
     return leader is not None and heard is not None and now - heard.at < leader.duration
 
 
 def idlers(seen: Iterable[Seen], now: float, failover: float) -> set[str]:
-    """Workers that have leases and let every one of them expire: they do not live, whatever they reported last."""
+    """Workers that have let every one of their leases expire: they are dead, whatever they reported last."""
     owners: dict[str, bool] = {}
     for row in seen:
         if row.lease.holder is not None:
@@ -136,8 +136,8 @@ def idlers(seen: Iterable[Seen], now: float, failover: float) -> set[str]:
 def follows(version: str | None, roster: Roster, idle: Collection[str], now: float) -> bool:
     """Whether leases are assigned to this worker, so that it must take none by itself.
 
-    So it is in a 3.x fleet while somebody leads it, and while a worker of the KCL lives that will: between two leaders nobody assigns, and
-    whoever took leases then would fight with the next. A table that no KCL looks after any more belongs to our workers alone.
+    This holds in a 3.x fleet while it has a leader, and while a KCL worker is alive that will lead: between two leaders nobody assigns, and
+    a worker that took leases then would fight with the next leader. A table that no KCL worker uses any more belongs to our workers alone.
     """
     if version in _TAKERS:
         return False
@@ -146,7 +146,7 @@ def follows(version: str | None, roster: Roster, idle: Collection[str], now: flo
 
 
 def assigned(leases: Iterable[Lease], me: str, held: Collection[str], avoided: Collection[str]) -> list[Lease]:
-    """Leases that were given to this worker, and that nobody else has any more, but that it does not work on yet."""
+    """Leases that were assigned to this worker and released by their previous owners, but that it does not work on yet."""
     return [
         lease
         for lease in leases
@@ -155,14 +155,14 @@ def assigned(leases: Iterable[Lease], me: str, held: Collection[str], avoided: C
 
 
 def wanted_elsewhere(lease: Lease, me: str) -> bool:
-    """Whether this worker must let go of a lease that it still has: the leader has named the next owner."""
+    """Whether this worker must release a lease that it still holds, because the leader has named the next owner."""
     return lease.checkpoint_owner == me and lease.owner is not None and lease.owner != me
 
 
 def heir(roster: Roster, seen: Collection[Seen], given: Mapping[str, int], me: str, now: float, failover: float) -> str | None:
-    """Whom a worker that leaves gives a lease to, None if there is nobody: as the leader would, to the least loaded that lives.
+    """To whom a worker that leaves gives a lease: as the leader would, to the least loaded live worker; None if there is none.
 
-    ``given``: what this worker has already given to whom. Among equals one of ours comes first, since it looks more often.
+    ``given``: how many leases this worker has already given to whom. Among equals, one of ours comes first, since it looks more often.
     """
     counts, idle = Counter(given), idlers(seen, now, failover)
     counts.update(row.lease.owner for row in seen if row.lease.owner is not None and not row.lease.ended)

@@ -1,4 +1,4 @@
-"""This worker's part in a fleet of KCL 3.x: says that it is there, watches who leads, and gives its leases to others when it leaves."""
+"""This worker's part in a KCL 3.x fleet: reports its presence, watches the leader, and hands its leases to others when it leaves."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from stream.lease.settings import LeaseSettings
 from stream.lease.table import LeaseTable
 
 LOOK_SECONDS: Final = 10.0
-"""Between looks where there may be a leader: a third of the time in which the KCL's workers report, a sixth of that until one is dead."""
+"""Seconds between looks if there may be a leader: a third of the KCL's reporting interval, a sixth of the time until a worker is dead."""
 
 
 class Follower:
-    """``following``: a leader assigns leases, so that this worker must take none by itself."""
+    """Follows the fleet's leader. ``following``: a leader assigns leases, so this worker must take none by itself."""
 
     def __init__(self, table: LeaseTable, me: str, settings: LeaseSettings, clock: Clock, emit: Emit) -> None:
         self.following = False
@@ -44,7 +44,7 @@ class Follower:
         self._one = asyncio.Lock()
 
     async def look(self, seen: Iterable[Seen] = ()) -> None:
-        """Find out whose rules hold, and report where workers do; ``seen``: the leases, as last looked at.
+        """Find out whose rules apply, and report if the fleet's workers do; ``seen``: the leases, as last seen.
 
         Raises:
             Fatal: rules that this build does not know, or a table that this worker may not use.
@@ -69,7 +69,7 @@ class Follower:
             self._emit(events.FleetLed("", "", following, worker))
 
     async def leave(self) -> None:
-        """Report no more, take back what was, and see who is there: after this hardly anything more is assigned to this worker."""
+        """Stop reporting, withdraw the last report, and see who else is there; after this, hardly anything is assigned to this worker."""
         self._leaving = True
         async with self._one:
             if self._left:
@@ -82,7 +82,7 @@ class Follower:
             self._left = True
 
     def heir(self, seen: Collection[Seen]) -> str | None:
-        """Whom the next lease goes to that this worker gives up, None if to nobody in particular."""
+        """The worker that gets the next lease that this one releases; None for nobody in particular."""
         if not (self.following and self._leaving):
             return None
         now = self._clock.monotonic()

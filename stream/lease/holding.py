@@ -1,4 +1,4 @@
-"""The leases that this worker holds: one writer for each row, so that a renewal and a checkpoint can never meet."""
+"""The leases that this worker holds, with a single writer per row, so that a renewal and a checkpoint can never collide."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from stream.lease.table import LeaseTable
 
 @dataclass(slots=True)
 class Held:
-    """One lease. It may be used until ``until``, monotonic seconds, counted from before the last write of it was sent.
+    """One lease. It may be used until ``until`` (monotonic seconds), counted from before its last write was sent.
 
-    ``wanted``: since when it has to be handed to another worker, None while it has not. ``seen_bytes`` came since ``counted``.
+    ``wanted``: since when another worker is to have it, or None. ``seen_bytes``: bytes received since ``counted``.
     """
 
     stream: str
@@ -46,19 +46,19 @@ class Holdings:
         self.held: dict[str, Held] = {}
 
     def add(self, stream: str, lease: Lease, asked: float) -> None:
-        """A lease was taken by a write that was sent at ``asked``."""
+        """Add a lease that was taken by a write sent at ``asked``."""
         self.held[lease.key] = Held(stream, lease, asked + self._settings.failover, asked, asked)
         self._changed()
 
     def drop(self, key: str, why: str) -> None:
-        """The lease is this worker's no longer; what works on its shard has to stop."""
+        """Remove a lease that is no longer this worker's; work on its shard has to stop."""
         held = self.held.pop(key, None)
         if held is not None:
             self._emit(events.LeaseDropped(held.stream, held.lease.shard, why))
             self._changed()
 
     def expire(self) -> None:
-        """Drop what could not be renewed in time: by now somebody else may have it."""
+        """Drop leases that could not be renewed in time: somebody else may have them by now."""
         now = self._clock.monotonic()
         for key in [key for key, held in self.held.items() if now > held.until]:
             self.drop(key, "expired")
@@ -69,12 +69,12 @@ class Holdings:
         return [key for key, held in self.held.items() if held.wanted is not None and now - held.wanted > seconds]
 
     def count(self, key: str, size: int) -> None:
-        """Record bytes that came from the shard."""
+        """Count bytes received from the shard."""
         if (held := self.held.get(key)) is not None:
             held.seen_bytes += size
 
     async def renew(self, key: str) -> None:
-        """Show the others that this worker lives, unless another write of the row has just done so."""
+        """Show the others that this worker is alive, unless another write of the row has just done so."""
         held = self.held.get(key)
         if held is None:
             return
@@ -94,24 +94,24 @@ class Holdings:
         """Store a checkpoint; it counts as a renewal.
 
         Raises:
-            LeaseLost: the lease is not this worker's, or is no longer; nothing was stored.
+            LeaseLost: the lease is not, or no longer, this worker's; nothing was stored.
         """
         held = self.held.get(key)
         if held is not None:
             async with held.lock:
                 if self.held.get(key) is held:
                     asked = self._clock.monotonic()
-                    # Where checkpoints come so often that no renewal is ever due, nobody else would hear of the traffic.
+                    # If checkpoints are so frequent that no renewal is ever due, nobody else would learn of the traffic.
                     rate = self._rate(held, asked) if asked >= held.counted + self._settings.renew_every else None
                     after = await self._table.checkpoint(held.lease, checkpoint, progress, held.until, rate)
                     self._written(key, held, after, asked)
                     if after is not None:
                         return
-        msg = f"the lease {key} in table {self._table.name} is another worker's; this worker stops reading the shard, nothing is lost"
+        msg = f"the lease {key} in table {self._table.name} belongs to another worker; it stops reading the shard, and nothing is lost"
         raise LeaseLost(msg)
 
     async def release(self, key: str, heir: str | None = None) -> None:
-        """Give the lease up now, so that another worker need not wait for its expiry: to whom it is meant for, or to ``heir``."""
+        """Release the lease now, so that others need not wait for its expiry: to the worker it is meant for, or else to ``heir``."""
         held = self.held.get(key)
         if held is None:
             return
@@ -127,9 +127,9 @@ class Holdings:
             self.drop(key, "handed_over" if wanted or heir else "released")
 
     def refresh(self, row: Lease) -> None:
-        """Take over what others wrote beside the counter, such as children; a row that is being written is left alone.
+        """Adopt what others wrote apart from the counter, such as children; a row that is being written is left alone.
 
-        A row that has moved on under another owner was taken from this worker: the next renewal would fail.
+        A row that has advanced under another owner was taken from this worker: the next renewal would fail.
         """
         held = self.held.get(row.key)
         if held is None or held.lock.locked():

@@ -1,7 +1,7 @@
-"""Which worker of the fleet loads a table: one small object in the state store, changed by compare-and-swap only.
+"""Which worker of the fleet loads a table: one small object in the state store, changed only by compare-and-swap.
 
-The lease saves work and is not what keeps loads apart: two loaders at once, or a clock that is wrong, cost a transaction that fails.
-What keeps them apart is the load ledger, which the transaction of a load locks and reads.
+This lease saves work; it is not what keeps loads apart: two loaders at once, or a wrong clock, cost a failed transaction.
+The load ledger keeps them apart: the transaction of a load locks and reads it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import msgspec
 from stream.contracts import Clock, ObjectStore
 
 SLACK: Final = timedelta(seconds=10)
-"""For the calls of one look at the log."""
+"""Allowance for the calls of one look at the log."""
 
 
 def life_for(every: timedelta) -> timedelta:
-    """How long a loader that died keeps others waiting, if a living one renews its lease each ``every`` and after each load.
+    """How long a dead loader keeps others waiting, if a live one renews its lease every ``every`` and after each load.
 
-    A load that takes longer may lose the lease meanwhile, which costs another loader a transaction that fails.
+    A load that takes longer may lose the lease, which costs another loader a failed transaction.
     """
     return 2 * every + SLACK
 
 
 class Hold(Enum):
-    """What came of asking for the lease. ``ANEW``: another worker may have loaded since this one last had it."""
+    """The result of asking for the lease. ``ANEW``: another worker may have loaded since this one last had it."""
 
     NO = auto()
     ANEW = auto()
@@ -55,7 +55,7 @@ class LoaderLease:
         self._life = life
 
     async def take(self) -> Hold:
-        """Take or renew the lease. An object that cannot be read is taken over."""
+        """Take or renew the lease. An unreadable object is replaced."""
         body = msgspec.json.encode(Claim(self._worker, self._clock.now() + self._life))
         stored = await self._store.get(self._key)
         if stored is None:
@@ -68,14 +68,14 @@ class LoaderLease:
         return Hold.KEPT if own else Hold.ANEW
 
     async def give_up(self) -> None:
-        """Let another worker have it at once; nothing happens where this one does not have it."""
+        """Let another worker have the lease at once; does nothing if this one does not have it."""
         stored = await self._store.get(self._key)
         claim = _read(stored.body) if stored is not None else None
         if stored is not None and claim is not None and claim.holder == self._worker:
             await self._store.replace(self._key, msgspec.json.encode(Claim(self._worker, self._clock.now())), stored.etag)
 
     async def holder(self) -> str:
-        """Who has it now; empty if nobody has."""
+        """Who has the lease now; empty if nobody has."""
         stored = await self._store.get(self._key)
         claim = _read(stored.body) if stored is not None else None
         return claim.holder if claim is not None and claim.until > self._clock.now() else ""

@@ -1,6 +1,6 @@
-"""Messages between the KCL's MultiLangDaemon and the process that it starts for each shard: one JSON object to a line.
+"""Messages between the KCL's MultiLangDaemon and the process that it starts for each shard: one JSON object per line.
 
-The daemon asks and waits until it is told that the request is done; meanwhile, and only then, it takes requests for checkpoints.
+The daemon sends a request and waits until it is told that it is done; meanwhile, and only then, it accepts requests for checkpoints.
 (KCL 2.x and 3.x, ``software.amazon.kinesis.multilang.messages``.)
 """
 
@@ -26,7 +26,7 @@ class Record(msgspec.Struct, gc=False):
 
 
 class Initialize(msgspec.Struct, tag_field="action", tag="initialize"):
-    """The first message: which shard, and where the lease's checkpoint stands (a number or a word like TRIM_HORIZON)."""
+    """The first message: which shard, and the lease's checkpoint (a number or a word like TRIM_HORIZON)."""
 
     shardId: str  # noqa: N815
     sequenceNumber: str | None = None  # noqa: N815
@@ -34,26 +34,26 @@ class Initialize(msgspec.Struct, tag_field="action", tag="initialize"):
 
 
 class ProcessRecords(msgspec.Struct, tag_field="action", tag="processRecords"):
-    """Records behind those before; maybe none."""
+    """The next records, possibly none."""
 
     records: list[Record]
     millisBehindLatest: int | None = None  # noqa: N815
 
 
 class LeaseLost(msgspec.Struct, tag_field="action", tag="leaseLost"):
-    """Another worker has the shard; no checkpoint is taken any more."""
+    """Another worker has the shard; checkpoints are no longer accepted."""
 
 
 class ShardEnded(msgspec.Struct, tag_field="action", tag="shardEnded"):
-    """All records were delivered; the daemon insists on a checkpoint before this is done."""
+    """All records have been delivered; the daemon insists on a checkpoint before this is done."""
 
 
 class ShutdownRequested(msgspec.Struct, tag_field="action", tag="shutdownRequested"):
-    """The daemon ends soon: last occasion for a checkpoint."""
+    """The daemon ends soon: the last chance for a checkpoint."""
 
 
 class Shutdown(msgspec.Struct, tag_field="action", tag="shutdown"):
-    """How KCL 1.x says ``leaseLost`` (ZOMBIE) and ``shardEnded`` (TERMINATE)."""
+    """KCL 1.x's form of ``leaseLost`` (ZOMBIE) and ``shardEnded`` (TERMINATE)."""
 
     reason: str = "ZOMBIE"
 
@@ -81,23 +81,23 @@ def parse(line: bytes) -> Message:
     """The message of one line.
 
     Raises:
-        Fatal: it is none that is known; whoever goes on would lose it.
+        Fatal: it is not a known message, and continuing would lose it.
     """
     try:
         message: Message = _DECODER.decode(line)
     except msgspec.DecodeError as error:
-        msg = f"the MultiLangDaemon sent a line of {len(line)} bytes that is no known message: {error}; KCL 2.x and 3.x are supported"
+        msg = f"the MultiLangDaemon sent a line of {len(line)} bytes that is not a known message: {error}; KCL 2.x and 3.x are supported"
         raise Fatal(msg) from error
     return message
 
 
 def done(message: Message) -> bytes:
-    """The line that says that ``message`` is dealt with."""
+    """The line that says that ``message`` is done."""
     return _line({"action": "status", "responseFor": _NAMES[type(message)]})
 
 
 def checkpoint(sequence: str | None, subsequence: int | None) -> bytes:
-    """The line that asks for a checkpoint; None and None mean everything delivered, and in ``shardEnded`` the end of the shard."""
+    """The line that asks for a checkpoint; None and None mean everything delivered or, after ``shardEnded``, the end of the shard."""
     return _line({"action": "checkpoint", "sequenceNumber": sequence, "subSequenceNumber": subsequence})
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of ``coordination: native``: on the lease row, where KCL looks for them too."""
+"""Checkpoints of ``coordination: native``: in the lease row, where KCL also looks for them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from stream.lease.table import LeaseTable
 class LeaseCheckpoints:
     """Reads from any row, writes only those whose lease this worker holds.
 
-    KCL continues *at* the sequence number it finds in ``checkpoint``, so that attribute only ever holds a record's number: behind a gap,
-    or a range that was skipped, it stays where it was, and our own attributes say where the log has come to. A Java worker that takes
-    over there reads from the older place on, which can repeat and not lose. A sub-sequence number means the same to both: the last user
+    KCL continues *at* the sequence number it finds in ``checkpoint``, so that attribute only ever holds a record's number. After a gap,
+    or a skipped range, it stays where it was, and our own attributes say how far the log has got. A Java worker that takes over there
+    reads from the older position, which may repeat records but loses none. A sub-sequence number means the same to both: the last user
     record of that Kinesis record that is done.
     """
 
@@ -22,7 +22,7 @@ class LeaseCheckpoints:
         self._coordinator = coordinator
 
     async def read(self, shard: Shard) -> Checkpoint | None:
-        """The stored checkpoint; None where there is none or it cannot be read, since a hint may always be missing."""
+        """The stored checkpoint; None if there is none or it cannot be read, since a hint may always be missing."""
         key = self._coordinator.streams[shard.stream].key(shard.shard_id)
         held = self._coordinator.holdings.held.get(key)
         return checkpoint_in(held.lease) if held is not None else await read_checkpoint(self._coordinator.table, key)
@@ -36,7 +36,7 @@ class LeaseCheckpoints:
         key = self._coordinator.streams[shard.stream].key(shard.shard_id)
         held = self._coordinator.holdings.held.get(key)
         if held is None:
-            msg = f"the lease {key} is not this worker's; it stops reading the shard, nothing is lost"
+            msg = f"the lease {key} is not this worker's; it stops reading the shard, and nothing is lost"
             raise LeaseLost(msg)
         if checkpoint.position is None:
             await self._coordinator.settle_end(shard.stream, shard.shard_id)
@@ -45,7 +45,7 @@ class LeaseCheckpoints:
 
 
 class TableCheckpoints:
-    """The same rows for who only looks, such as an audit; ``prefix`` comes before shard ids in lease keys."""
+    """The same rows, read-only, for audits and the like; ``prefix`` comes before shard ids in lease keys."""
 
     def __init__(self, table: LeaseTable, prefix: str) -> None:
         self._table = table
@@ -56,17 +56,17 @@ class TableCheckpoints:
         return await read_checkpoint(self._table, f"{self._prefix}{shard.shard_id}")
 
     async def advance(self, shard: Shard, checkpoint: Checkpoint) -> None:
-        """Never.
+        """Always refuse.
 
         Raises:
             LeaseLost: always.
         """
-        msg = f"{shard.stream}/{shard.shard_id} is only looked at; {checkpoint} was not stored"
+        msg = f"{shard.stream}/{shard.shard_id} is opened for reading only; {checkpoint} was not stored"
         raise LeaseLost(msg)
 
 
 async def read_checkpoint(table: LeaseTable, key: str) -> Checkpoint | None:
-    """The checkpoint in the row ``key`` as it is now; None where there is no readable one."""
+    """The current checkpoint in the row ``key``; None if there is no readable one."""
     try:
         lease = await table.get(key)
     except RowProblem:
@@ -75,7 +75,7 @@ async def read_checkpoint(table: LeaseTable, key: str) -> Checkpoint | None:
 
 
 def shown_to_kcl(lease: Lease, checkpoint: Checkpoint) -> ExtendedSequenceNumber:
-    """What stands in KCL's own attributes beside ``checkpoint``."""
+    """The content of KCL's own attributes beside ``checkpoint``."""
     if checkpoint.position is None:
         return ExtendedSequenceNumber(SHARD_END)
     if not checkpoint.record:
@@ -96,7 +96,7 @@ def progress_of(checkpoint: Checkpoint, shown: ExtendedSequenceNumber) -> Progre
 
 
 def checkpoint_in(lease: Lease) -> Checkpoint | None:
-    """What the row says: our progress, and what another application has written since."""
+    """The checkpoint in the row: our progress, and what another application has written since."""
     progress, foreign = lease.progress, lease.foreign
     reached = None if foreign is None else Reached(foreign.sequence, foreign.subsequence)
     if progress is None:

@@ -1,7 +1,8 @@
-"""Rows of the lease table, exactly as KCL 2.x writes and reads them, and what this service adds to them. Pure.
+"""Rows of the lease table, exactly as KCL 2.x writes and reads them, with what this service adds. Pure.
 
-A row is what DynamoDB's JSON protocol carries: attribute name to ``{type: value}``. KCL updates attribute by attribute, so what it does not
-know survives its writes; ours begin with ``sx``. A row that is no lease (KCL 3.5 keeps other things in the same table) is never decoded.
+A row is represented as in DynamoDB's JSON protocol: attribute name to ``{type: value}``. KCL updates single attributes, so those it does
+not know survive its writes; ours begin with ``sx``. A row that is not a lease (KCL 3.5 keeps other things in the same table) is never
+decoded.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ LATEST: Final = "LATEST"
 AT_TIMESTAMP: Final = "AT_TIMESTAMP"
 SHARD_END: Final = "SHARD_END"
 _BEFORE_ALL: Final = {AT_TIMESTAMP: -3, TRIM_HORIZON: -2, LATEST: -1}
-"""KCL's order of the sentinels (``ExtendedSequenceNumber``): all stand before any number, ``SHARD_END`` behind."""
+"""KCL's order of the sentinels (``ExtendedSequenceNumber``): these come before all numbers, ``SHARD_END`` after them."""
 
 
 class RowProblem(ValueError):
-    """A row that calls itself a lease and cannot be read; the message names the row and the attribute."""
+    """A row that looks like a lease but cannot be read; the message names the row and the attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class ExtendedSequenceNumber:
 
     @property
     def rank(self) -> tuple[int, int, int]:
-        """Ascending as KCL orders checkpoints."""
+        """A key that sorts checkpoints in KCL's order."""
         if (number := self.sequence) is not None:
             return 0, number, self.subsequence
         return (1, 0, 0) if self.ended else (-1, _BEFORE_ALL[self.text], 0)
@@ -53,7 +54,7 @@ class ExtendedSequenceNumber:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """KCL's prepared checkpoint; this service writes none and keeps what it finds until it checkpoints, as KCL does."""
+    """KCL's prepared checkpoint. This service never writes one, and like KCL keeps what it finds until it checkpoints."""
 
     checkpoint: ExtendedSequenceNumber
     state: str | None = None
@@ -64,9 +65,9 @@ class Pending:
 class Progress:
     """What this service knows beyond KCL's checkpoint.
 
-    ``position``: the last committed sequence number, None once the shard has ended; it may be the end of a gap, which is no record's
-    number and which KCL could therefore not read from. ``unit_after`` and ``generation`` say where in the log the unit lies that ends
-    there. ``beside``: the KCL checkpoint that was written together with all this; if the row has another now, somebody else wrote it.
+    ``position``: the last committed sequence number, None once the shard has ended. It may be the end of a gap, which is no record's
+    number, so KCL could not read from there. ``unit_after`` and ``generation`` say where in the log the unit is that ends
+    there. ``beside``: the KCL checkpoint that was written at the same time; if the row now has another, somebody else wrote it.
     """
 
     position: int | None
@@ -79,11 +80,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One lease. ``key`` is the shard id, in a table of several streams ``account:stream:epoch:shardId``.
+    """One lease. ``key`` is the shard id or, in a table of several streams, ``account:stream:epoch:shardId``.
 
-    ``owner`` None: nobody's. ``checkpoint_owner``: during a graceful hand-off of KCL 3.x the worker that may still checkpoint; ``owner`` is
-    then the next one. ``hash_range`` is inclusive. ``operation`` marks the last write of this service, ``signed`` the last owner that was
-    one of its workers, ``renewed`` when it last wrote (ISO 8601; for people, nothing is ever decided by it). ``unknown`` holds all else.
+    ``epoch`` is the stream's creation time in seconds. ``owner``: None if nobody has it. ``checkpoint_owner``: during a graceful hand-off
+    of KCL 3.x, the worker that may still checkpoint; ``owner`` is then the next one. ``hash_range`` is inclusive. ``operation`` marks the
+    last write of this service, ``signed`` the last owner that was one of its workers, ``renewed`` when it last wrote (ISO 8601; for
+    people, nothing is ever decided by it). ``unknown`` holds all else.
     """
 
     key: str
@@ -118,12 +120,12 @@ class Lease:
 
     @property
     def holder(self) -> str | None:
-        """Who may work on the shard now: during a hand-off still the worker that gives it away."""
+        """Who may work on the shard now; during a hand-off, still the worker that gives it away."""
         return self.checkpoint_owner or self.owner
 
     @property
     def foreign(self) -> ExtendedSequenceNumber | None:
-        """The checkpoint, if another application than this service wrote it and it says more than where to begin."""
+        """The checkpoint, if another application wrote it and it says more than where to begin."""
         if self.progress is not None and self.progress.beside == self.checkpoint:
             return None
         return self.checkpoint if self.checkpoint.ended or self.checkpoint.sequence is not None else None
@@ -134,16 +136,11 @@ def is_lease(item: Item) -> bool:
     return item.get("entityType", {"S": "LEASE"}).get("S") == "LEASE" and "leaseCounter" in item
 
 
-def multi_stream_key(account: str, stream: str, epoch: int, shard_id: str) -> str:
-    """KCL's lease key where one table holds several streams; ``epoch`` is the stream's creation in seconds."""
-    return f"{account}:{stream}:{epoch}:{shard_id}"
-
-
 def decode(item: Item) -> Lease:
     """The lease in a row for which ``is_lease`` holds.
 
     Raises:
-        RowProblem: an attribute is missing or of another type than KCL writes.
+        RowProblem: an attribute is missing, or does not have the type that KCL writes.
     """
     key = item.get("leaseKey", {}).get("S", "")
     rest = dict(item)
@@ -153,7 +150,7 @@ def decode(item: Item) -> Lease:
         if found is None:
             return None
         if kind not in found:
-            msg = f"lease row {key!r}: attribute {name} is of type {next(iter(found), '?')}, KCL writes {kind}"
+            msg = f"lease row {key!r}: attribute {name} is of type {next(iter(found), '?')}, but KCL writes {kind}"
             raise RowProblem(msg)
         return found[kind]
 
@@ -189,7 +186,7 @@ def decode(item: Item) -> Lease:
 
 
 def encode(lease: Lease) -> dict[str, dict[str, Any]]:
-    """The whole row: what is absent in KCL is absent here (DynamoDB has no empty sets, and KCL reads no empty strings)."""
+    """The whole row. What KCL leaves out is left out here too (DynamoDB has no empty sets, and KCL does not read empty strings)."""
     item: dict[str, dict[str, Any]] = {name: dict(value) for name, value in lease.unknown.items()}
     item |= {
         "leaseKey": {"S": lease.key},
@@ -227,7 +224,7 @@ PROGRESS_ATTRIBUTES: Final = ("sxPosition", "sxSubsequence", "sxUnitAfter", "sxB
 
 
 def encode_progress(progress: Progress) -> dict[str, dict[str, Any]]:
-    """The attributes that hold it; those that are absent have to be removed from the row."""
+    """The attributes that hold ``progress``; those that are absent have to be removed from the row."""
     found: dict[str, dict[str, Any]] = {
         "sxPosition": {"S": SHARD_END if progress.position is None else str(progress.position)},
         "sxSubsequence": {"N": str(progress.subsequence)},
@@ -250,7 +247,7 @@ def _checkpoint(text: Any, subsequence: Any) -> ExtendedSequenceNumber:
 
 def _pending(rest: dict[str, Any], take: Any) -> Pending | None:
     text, number = take("pendingCheckpoint", "S"), take("pendingCheckpointSubSequenceNumber", "N")
-    # KCL once wrote the state of new rows as a number; such a row has no state.
+    # Some versions of KCL write the state of new rows as a number; such a row has no state.
     state = take("pendingCheckpointState", "B") if "B" in rest.get("pendingCheckpointState", {}) else None
     return None if text is None else Pending(_checkpoint(text, number), state)
 
@@ -264,7 +261,7 @@ def _number(text: Any) -> float | None:
 
 
 def _progress(take: Any) -> Progress | None:
-    """A hint may always be missing: attributes that somebody edited count as none."""
+    """Our progress; None if somebody edited the attributes, since a hint may always be missing."""
     position, sub, after, beside, generation, tip = (
         take(name, kind) for name, kind in zip(PROGRESS_ATTRIBUTES, ("S", "N", "S", "S", "N", "S"), strict=True)
     )

@@ -1,4 +1,4 @@
-"""How leases are timed and spread, and which streams they are of."""
+"""How leases are timed and spread, and to which streams they belong."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Final
 from stream.contracts import Shard, StartKind
 
 RENEWALS: Final = 3
-"""Renewals within one failover time (KCL: ``failoverTimeMillis / 3``), so that one lost call costs no lease."""
+"""Renewals per failover time (KCL: ``failoverTimeMillis / 3``), so that one lost call does not cost a lease."""
 
 READ_UNITS: Final = 5.0
-"""Read units a second that one worker may spend on looking at the table: 5 are 40 KiB, some 80 rows, each second."""
+"""Read units a second that one worker may spend on scanning the table: 5 are 40 KiB, about 80 rows, each second."""
 
 READ_UNIT_BYTES: Final = 8192
-"""An eventually consistent read unit (DynamoDB developer guide)."""
+"""Bytes of an eventually consistent read unit (DynamoDB developer guide)."""
 
 
 class Balance(StrEnum):
-    """How leases are spread: ``even`` by traffic, ``kcl`` exactly as KCL 2.x does, for fleets that are shared with it."""
+    """How leases are spread: ``even`` by traffic, ``kcl`` exactly as KCL 2.x does, for fleets shared with it."""
 
     EVEN = "even"
     KCL = "kcl"
@@ -40,7 +40,7 @@ class LeaseSettings:
     sync: float = 30.0
     create_table: bool = True
     beside: tuple[str, str] | None = None
-    """The tables in which a fleet of KCL 3.x keeps its rules, and its workers' reports; named after the lease table where not given."""
+    """The tables in which a KCL 3.x fleet keeps its rules and its workers' reports; by default, named after the lease table."""
 
     @property
     def renew_every(self) -> float:
@@ -59,7 +59,7 @@ class LeaseSettings:
 
 @dataclass(frozen=True, slots=True)
 class LeasedStream:
-    """One stream whose shards are leased. ``prefix`` comes before the shard id in lease keys where a table holds several streams."""
+    """One stream whose shards are leased. In a table of several streams, ``prefix`` comes before the shard id in lease keys."""
 
     stream: str
     start: StartKind
@@ -72,9 +72,9 @@ class LeasedStream:
 
     @property
     def stream_name(self) -> str | None:
-        """KCL's serialized identifier of the stream, None in a table of one stream."""
+        """KCL's serialized identifier of the stream; None in a table of one stream."""
         return self.prefix.removesuffix(":") or None
 
     def owns(self, key: str) -> bool:
-        """Whether ``key`` is a lease of this stream; in a table of one stream all are."""
+        """Whether ``key`` is a lease of this stream; in a table of one stream, all are."""
         return key.startswith(self.prefix) if self.prefix else ":" not in key

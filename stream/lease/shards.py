@@ -1,4 +1,4 @@
-"""The shard graph: which shards may be read when, and which lease rows there have to be. Pure."""
+"""The shard graph: which shards may be read when, and which lease rows must exist. Pure."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def unblocked(lease: Lease, leases: Mapping[str, Lease]) -> bool:
 def missing_leases(shards: Iterable[Shard], leases: Mapping[str, Lease], start: StartKind) -> list[tuple[Shard, str]]:
     """Shards that need a lease row now, and the sentinel it begins with. ``leases`` by shard id.
 
-    As KCL's ``HierarchicalShardSyncer``: from every open shard without a lease upwards. A shard that continues a leased one gets its row
-    when its parents end; ancestors beside them that nobody has are filled in. Without any lease above, rows are made for the oldest
-    shards, or with ``latest`` for the open one itself. A parent that ended without rows for its children lost them to a crash: they are
-    made here. Children begin at ``TRIM_HORIZON`` whatever ``start`` says, or what came between split and now would be lost.
+    Works like KCL's ``HierarchicalShardSyncer``, from every open shard without a lease upwards. A shard that continues a leased one gets
+    its row when its parents end; other ancestors that nobody has are filled in. If no ancestor has a lease, rows are created for the
+    oldest shards, or with ``latest`` for the open shard itself. A parent that ended without rows for its children lost them to a crash;
+    they are created here. Children begin at ``TRIM_HORIZON``, whatever ``start`` says; otherwise, records since the split would be lost.
     """
     graph = {shard.shard_id: shard for shard in shards}
     continued = {parent for shard in graph.values() for parent in shard.parents}
@@ -70,7 +70,7 @@ def missing_leases(shards: Iterable[Shard], leases: Mapping[str, Lease], start: 
 
 
 class _Below:
-    """Whether a shard or one of its ancestors has a lease; each is asked once."""
+    """Whether a shard or one of its ancestors has a lease; each is examined once."""
 
     def __init__(self, graph: Mapping[str, Shard], leases: Collection[str]) -> None:
         self._graph = graph
@@ -85,7 +85,7 @@ class _Below:
 
 
 def new_lease(key: str, shard: Shard, sentinel: str, *, stream_name: str | None = None) -> Lease:
-    """A row as KCL creates it: nobody's, counter 0."""
+    """A row as KCL creates it: without owner, with counter 0."""
     return Lease(
         key=key,
         checkpoint=ExtendedSequenceNumber(sentinel),
@@ -97,10 +97,11 @@ def new_lease(key: str, shard: Shard, sentinel: str, *, stream_name: str | None 
 
 
 def removable(leases: Mapping[str, Lease], listed: Collection[str]) -> list[Lease]:
-    """Rows of ended shards that nobody needs any more. ``leases`` by shard id, ``listed`` the shards that the service knows.
+    """Rows of ended shards that nobody needs any more. ``leases`` is by shard id, ``listed`` has the shards that the service knows.
 
-    As KCL's ``LeaseCleanupManager``: every child has a row and has left its beginning, and the rows of its own parents are gone, so that a
-    child is never started before its parents and never again from the beginning. A shard that the service has forgotten goes at once.
+    Works like KCL's ``LeaseCleanupManager``: every child must have a row and be past its beginning, and the rows of the shard's own
+    parents must be gone, so that a child is never started before its parents, nor a second time from the beginning. A shard that the
+    service has forgotten is removed at once.
     """
     found = []
     for shard_id, lease in sorted(leases.items()):
@@ -117,10 +118,10 @@ _UNREAD: Final = {TRIM_HORIZON, AT_TIMESTAMP, LATEST}
 
 
 def holes(leases: Iterable[Lease]) -> list[tuple[int, int]]:
-    """Hash ranges, inclusive, for which no lease that has not ended is there: records with such keys are read by nobody.
+    """Hash ranges, inclusive, that no lease of an unfinished shard covers: nobody reads records with such keys.
 
-    Overlaps are fine, parents and children overlap after each reshard. With rows that have no range (KCL before 2.3) nobody can tell: then
-    there are none.
+    Overlaps are fine: parents and children overlap after each reshard. If rows have no range (KCL before 2.3), nobody can tell, and
+    the result is empty.
     """
     open_leases = [lease for lease in leases if not lease.ended]
     if any(lease.hash_range is None for lease in open_leases):

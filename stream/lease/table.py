@@ -1,7 +1,7 @@
-"""The lease table: every write conditional on the row's counter and its owner, and no reply ever taken for an answer.
+"""The lease table. Every write is conditional on the row's counter and owner, and a missing reply never counts as a failure.
 
-KCL conditions on the counter alone, and gives a lease up when the reply to a write that took effect is lost. Here each write carries a
-mark of its own (``sxOp``): if the repeat of a write fails because the counter has moved, and the row in the way bears that mark, the write
+KCL conditions only on the counter, and gives up a lease if the reply to a successful write is lost. Here each write carries its own
+mark (``sxOp``): if repeating a write fails because the counter has moved, and the row carries that mark, the write
 was ours.
 """
 
@@ -33,25 +33,25 @@ from stream.lease.rows import (
 )
 
 RETRY_SECONDS: Final = 0.2
-"""Between attempts of one call that had no answer: a lease does not wait for long."""
+"""Seconds between attempts at a call that got no answer: a lease does not wait for long."""
 
 CROWDED: Final = Policy(base=0.4, cap=2.0)
-"""Behind a refusal for asking too much: a write comes about ten times in 10 s, and a fleet asks less the longer it is refused."""
+"""Seconds after throttling: a write is tried about ten times in 10 s, and a fleet asks less often the longer it is throttled."""
 
 CREATE_SECONDS: Final = 120.0
-"""How long a table that is being created may take; 10 to 30 s are usual."""
+"""How long creating a table may take; 10 to 30 s are usual."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """One look at the whole table; ``size`` is what DynamoDB counts for it, in bytes, roughly."""
+    """The result of one scan; ``size`` is roughly the number of bytes that DynamoDB counts for it."""
 
     leases: tuple[Lease, ...]
     size: int
 
 
 class LeaseTable:
-    """One lease table. ``marks`` gives a text that no other write ever bore; ``emit`` hears of rows that cannot be read."""
+    """One lease table. ``marks`` gives a text that no other write ever carries; ``emit`` is told of rows that cannot be read."""
 
     def __init__(self, client: DynamoDb, name: str, clock: Clock, emit: Emit, marks: Callable[[], str]) -> None:
         self.name = name
@@ -63,7 +63,7 @@ class LeaseTable:
     # --- the table --------------------------------------------------------------------------------------------------------
 
     async def open(self, *, create: bool) -> bool:
-        """Make sure that the table is there and usable; True if this call created it.
+        """Make sure that the table exists and is usable; True if this call created it.
 
         A table that exists needs no permission to create one.
 
@@ -87,7 +87,7 @@ class LeaseTable:
             await self._clock.sleep(0.5 if created else RETRY_SECONDS)
         keys = found["KeySchema"]
         if [(key["AttributeName"], key["KeyType"]) for key in keys] != [("leaseKey", "HASH")]:
-            msg = f"the table {self.name} is no lease table: its key is {keys}, a lease table has the hash key `leaseKey` and no other"
+            msg = f"the table {self.name} is not a lease table: its key is {keys}; a lease table has only the hash key `leaseKey`"
             raise Fatal(msg)
         return created
 
@@ -117,14 +117,14 @@ class LeaseTable:
                 },
             )
         except AwsRetryable:
-            # Among them that somebody else creates it right now; DescribeTable tells.
+            # Somebody else may be creating it right now; DescribeTable will tell.
             return False
         return True
 
     # --- reading ----------------------------------------------------------------------------------------------------------
 
     async def scan(self) -> Scanned:
-        """All leases, eventually consistent; rows that are none are passed over, damaged ones are told of and passed over."""
+        """All leases, eventually consistent. Rows that are not leases are ignored; damaged ones are reported and ignored."""
         leases, size = [], 0
         async for item in self._items():
             size += item_size(item)
@@ -149,13 +149,13 @@ class LeaseTable:
             request = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     async def item(self, key: str) -> Item | None:
-        """The row as it is now, whatever it is."""
+        """The current row, whatever it is."""
         answer = await self._patiently("GetItem", {"Key": {"leaseKey": {"S": key}}, "ConsistentRead": True})
         found: Item | None = answer.get("Item")
         return found
 
     async def get(self, key: str) -> Lease | None:
-        """The lease as it is now.
+        """The current lease.
 
         Raises:
             RowProblem: the row cannot be read.
@@ -166,7 +166,7 @@ class LeaseTable:
     # --- writing ----------------------------------------------------------------------------------------------------------
 
     async def create(self, lease: Lease) -> bool:
-        """Put the row if there is none; False if somebody else has."""
+        """Create the row; False if it exists already."""
         mark = self._marks()
         request = {
             "Item": encode(replace(lease, operation=mark)),
@@ -176,7 +176,7 @@ class LeaseTable:
         return await self._write("create", "PutItem", lease.key, request, mark) is None
 
     async def take(self, lease: Lease, me: str) -> Lease | None:
-        """Become the owner if the row is as ``lease`` says; None if it is not, and nothing was written."""
+        """Become the owner if the row is as ``lease`` says; if it is not, write nothing and return None."""
         update = _Update().set("leaseOwner", {"S": me}).set("sxOwner", {"S": me}).remove("checkpointOwner")
         if lease.owner != me:
             update.add("ownerSwitchesSinceCheckpoint", 1)
@@ -185,7 +185,7 @@ class LeaseTable:
         return await self._update("take", lease, update, after)
 
     async def renew(self, lease: Lease, throughput: float | None = None, until: float = math.inf) -> Lease | None:
-        """Show that the holder lives; None if the lease is not as ``lease`` says any more.
+        """Show that the holder is alive; None if the row is no longer as ``lease`` says.
 
         Raises:
             Retryable: there was no answer by ``until``, monotonic seconds.
@@ -197,7 +197,7 @@ class LeaseTable:
         return await self._update("renew", lease, update, after, until, lambda row: self.renew(row, throughput, until))
 
     async def adopt(self, lease: Lease) -> Lease | None:
-        """Sign a lease that a leader has assigned to its owner, as the first renewal; None if it is not as ``lease`` says any more."""
+        """Sign, as the first renewal, a lease that a leader has assigned; None if the row is no longer as ``lease`` says."""
         after = replace(lease, signed=lease.owner, counter=lease.counter + 1)
         return await self._update("adopt", lease, _Update().set("sxOwner", {"S": lease.owner}), after)
 
@@ -209,7 +209,7 @@ class LeaseTable:
         until: float = math.inf,
         throughput: float | None = None,
     ) -> Lease | None:
-        """Move the checkpoint; like KCL's, it drops a prepared one and counts as a renewal. None if the lease is another's.
+        """Move the checkpoint; as in KCL, this drops a prepared checkpoint and counts as a renewal. None if the lease is another worker's.
 
         Raises:
             Retryable: there was no answer by ``until``, monotonic seconds.
@@ -235,7 +235,7 @@ class LeaseTable:
         return await self._update("checkpoint", lease, update, after, until, again)
 
     async def release(self, lease: Lease, until: float = math.inf) -> Lease | None:
-        """Give the lease up, so that others need not wait for its expiry; None if it is another's.
+        """Release the lease, so that others need not wait for its expiry; None if it is another worker's.
 
         Raises:
             Retryable: there was no answer by ``until``, monotonic seconds.
@@ -243,7 +243,7 @@ class LeaseTable:
         return await self.assign(lease, None, until)
 
     async def assign(self, lease: Lease, worker: str | None, until: float = math.inf) -> Lease | None:
-        """Give the lease to ``worker``, or to nobody; None if it is another's. A hand-off that has begun ends, and goes where it was to go.
+        """Give the lease to ``worker``, or to nobody; None if it is another worker's. A hand-off that has begun is completed as planned.
 
         Raises:
             Retryable: there was no answer by ``until``, monotonic seconds.
@@ -256,7 +256,7 @@ class LeaseTable:
         return await self._update(what, lease, update, after, until, lambda row: self.assign(row, row.owner, until))
 
     async def note_children(self, key: str, children: frozenset[str]) -> None:
-        """Write down which shards continue this one; the counter is left alone. A row that is gone is not made again."""
+        """Record which shards continue this one, without touching the counter. A row that is gone is not recreated."""
         request = {
             "Key": {"leaseKey": {"S": key}},
             "UpdateExpression": "SET childShardIds = :children",
@@ -278,7 +278,7 @@ class LeaseTable:
     async def _update(
         self, what: str, lease: Lease, update: _Update, after: Lease, until: float = math.inf, handed: _Again | None = None
     ) -> Lease | None:
-        """``handed``: what to do instead if a graceful hand-off of the lease has begun meanwhile, which leaves the counter alone."""
+        """``handed``: what to do instead if a graceful hand-off has begun meanwhile, which does not change the counter."""
         mark = self._marks()
         now = self._clock.now().isoformat(timespec="milliseconds")
         update.set("leaseCounter", {"N": str(after.counter)}).set("sxOp", {"S": mark}).set("sxRenewed", {"S": now})
@@ -292,7 +292,7 @@ class LeaseTable:
     async def _write(
         self, what: str, operation: str, key: str, request: Mapping[str, Any], mark: str, until: float = math.inf
     ) -> Item | None:
-        """Write until the outcome is known: None if it is in place, else the row that does not allow it, empty if there is none."""
+        """Write until the outcome is known: None if the write took effect, else the row that prevented it, empty if there is none."""
         attempt = 0
         while True:
             attempt += 1
@@ -310,7 +310,7 @@ class LeaseTable:
                 return None
 
     async def _patiently(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """A read, made again until it is answered."""
+        """Repeat a read until it is answered."""
         attempt = 0
         while True:
             attempt += 1
@@ -326,7 +326,7 @@ class LeaseTable:
 
 
 def again_after(error: AwsRetryable, attempt: int, dice: str) -> float:
-    """Seconds until the next attempt behind ``error`` in attempt number ``attempt``; ``dice``: a text that nobody else has."""
+    """Seconds until the next attempt after ``error`` in attempt number ``attempt``; ``dice``: a text that nobody else has."""
     if not is_throttle(error):
         return error.retry_after or RETRY_SECONDS
     decision = decide_retry(error, attempt, Random(dice).random(), CROWDED)  # noqa: S311 - only spreads callers
@@ -334,7 +334,7 @@ def again_after(error: AwsRetryable, attempt: int, dice: str) -> float:
 
 
 class _Update:
-    """An UpdateExpression in the making."""
+    """Builds an UpdateExpression."""
 
     def __init__(self) -> None:
         self._set: dict[str, dict[str, Any]] = {}
@@ -354,7 +354,7 @@ class _Update:
         return self
 
     def request(self, lease: Lease) -> dict[str, Any]:
-        """The call: conditional on the counter, on the owner, and on a hand-off being where it was."""
+        """The call, conditional on the counter, on the owner, and on an unchanged hand-off."""
         values: dict[str, dict[str, Any]] = {":counter": {"N": str(lease.counter)}}
         expression = "SET " + ", ".join(f"#{name} = :{name}" for name in self._set)
         values |= {f":{name}": value for name, value in self._set.items()}
@@ -383,7 +383,7 @@ _Again: TypeAlias = Callable[[Lease], Awaitable[Lease | None]]
 
 
 def _handed_off(lease: Lease, row: Item) -> Lease | None:
-    """``lease`` with the owners of ``row``, if all that has happened to it is that its owner has to hand it over."""
+    """``lease`` with the owners of ``row``, if the only change is that its owner has to hand it over."""
     owner, next_owner = row.get("checkpointOwner", {}).get("S"), row.get("leaseOwner", {}).get("S")
     unmoved = row.get("leaseCounter") == {"N": str(lease.counter)}
     if lease.checkpoint_owner is not None or owner is None or owner != lease.owner or next_owner is None or not unmoved:

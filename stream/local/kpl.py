@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 MAGIC: Final = b"\xf3\x89\x9a\xc2"
-DIGEST_BYTES: Final = 16
 
 _KEY_TABLE: Final = b"\x0a"
 _HASH_KEY_TABLE: Final = b"\x12"

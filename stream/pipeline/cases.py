@@ -1,4 +1,4 @@
-"""Cases beside a pipeline: records that are given and what is expected to become of them.
+"""Test cases of a pipeline: given records, and what is expected to become of them.
 
 ``flights.yaml`` has its cases in ``flights.test.yaml``::
 
@@ -48,8 +48,8 @@ class Part(BaseModel):
 class Record(Part):
     """One record; exactly one of `json`, `text` and `base64` is its content. Text alone is a `text`."""
 
-    content: bytes = Field(description="What the three forms come down to.")
-    partition_key: str | None = Field(default=None, min_length=1, description="Partition key; one per record where not given.")
+    content: bytes = Field(description="The bytes that the three forms amount to.")
+    partition_key: str | None = Field(default=None, min_length=1, description="Partition key; by default, a different one per record.")
     arrival: datetime | None = Field(default=None, description="When the record reached the stream, with a zone.")
 
     @model_validator(mode="before")
@@ -79,7 +79,7 @@ def _content(form: str, value: Any) -> bytes:
     if form == "json":
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     if not isinstance(value, str):
-        msg = f"{form} is {value!r}; put it between quotes"
+        msg = f"{form} is {value!r}; put it in quotes"
         raise ValueError(msg)  # noqa: TRY004 - pydantic turns only a ValueError into a finding
     if form == "text":
         return value.encode()
@@ -91,7 +91,7 @@ def _content(form: str, value: Any) -> bytes:
 
 
 class Reject(Part):
-    """A record in the dead letters; what is not given is not compared."""
+    """A dead letter; what is not given is not compared."""
 
     record: int = Field(ge=1, description="Which record, from 1.")
     reason: str | None = Field(default=None, description="Reason code.")
@@ -99,7 +99,7 @@ class Reject(Part):
 
 
 class Expect(Part):
-    """What should become of the records. Dead letters are never passed over: where none are named there must be none."""
+    """What should become of the records. Dead letters are never ignored: if none are named, there must be none."""
 
     rows: tuple[dict[str, Any], ...] | None = Field(default=None, description="Rows in order; columns that are not named are not compared.")
     rejects: tuple[Reject, ...] = Field(default=(), description="The dead letters, in order.")
@@ -115,7 +115,7 @@ class Expect(Part):
         known = [outcome.label for outcome in Outcome if outcome is not Outcome.PENDING]
         for label in value or {}:
             if label not in known:
-                msg = f"{label!r} is no outcome; there are: {', '.join(known)}"
+                msg = f"{label!r} is not an outcome; there are: {', '.join(known)}"
                 raise ValueError(msg)
         return value
 
@@ -174,7 +174,7 @@ class CaseFile(Part):
         names = [case.name for case in value]
         for name in names:
             if names.count(name) > 1:
-                msg = f"two cases are called {name!r}"
+                msg = f"two cases have the name {name!r}"
                 raise ValueError(msg)
         return value
 

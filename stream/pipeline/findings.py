@@ -1,4 +1,4 @@
-"""What a check says: one sentence about one place in a pipeline file."""
+"""The findings of a check: each is one sentence about one place in a pipeline file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ START = Position(1, 1)
 
 
 class Severity(StrEnum):
-    """Whether a finding forbids running the pipeline."""
+    """Whether a finding prevents the pipeline from running."""
 
     ERROR = "error"
     NOTE = "note"
@@ -51,7 +51,7 @@ class Finding:
 
 
 def near_miss(word: str, known: Iterable[str]) -> str:
-    """A hint that names the known word closest to ``word``, or all of them where none is close and they are few."""
+    """A hint that names the known word closest to ``word``, or all of them if none is close and they are few."""
     words = sorted(set(known))
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.6) or [each for each in words if each.lower() == word.lower()]
     if close:

@@ -1,4 +1,4 @@
-"""Columns and their types on their way from the decoder through every stage to every sink, before any record is read."""
+"""Follows columns and their types from the decoder through every stage to every sink, before any record is read."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from stream.transform.stages.rename import Rename
 from stream.transform.types import RESERVED, SYSTEM_SCHEMA
 
 _STAND_IN: Final = b"a secret that is not set here"
-"""Lets a stage be typed where the real secret is absent, as on a build server; nothing is ever computed with it."""
+"""Lets a stage be type-checked without the real secret, as on a build server; nothing is ever computed with it."""
 
 _NO_COLUMN: Final = re.compile(r"no column '([^']+)'")
-"""How stages and sinks say that they lack a column."""
+"""How stages and sinks report a missing column."""
 
 _KEEPS_COLUMNS: Final = frozenset({"dedupe", "filter", "mask"})
-"""Stages behind which the columns are those before, also where the stage itself is wrong."""
+"""Stages that leave the columns unchanged, so that they are known even if the stage is wrong."""
 
 
 _ONE_BY_ONE: Final = frozenset({"cast", "derive", "rename", "select"})
-"""Stages that are a list of columns, of which one may be wrong and the others right."""
+"""Stages that list columns, of which one may be wrong and the others right."""
 
 
 def check_flow(
     pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str], part: Salvage | None = None
 ) -> Iterator[Finding]:
-    """Findings about what a pipeline refers to, and about columns that a stage or a sink needs and does not get.
+    """Findings about what a pipeline refers to, and about columns that a stage or a sink needs but does not get.
 
-    Behind a stage whose columns cannot be known nothing is typed; a note says where that begins. Where ``pipeline`` is only a ``part`` of
+    After a stage whose columns cannot be known, nothing is type-checked; a note says where that begins. If ``pipeline`` is a ``part`` of
     what the file has, nothing is said about its stand-ins.
     """
     flow = _Flow(pipeline, document, base, env, part.doubtful if part is not None else ())
@@ -74,10 +74,10 @@ class _Flow:
         self._taken: dict[str, str] = {}
         """Columns that a stage has taken away, and what to say of it."""
         self._doubtful = set(doubtful)
-        """Columns that the source or a stage would give if it were right; that they are not there is nobody else's fault."""
+        """Columns that the source or a stage would give if it were right; later stages are not blamed for missing them."""
 
     def places(self) -> Iterator[Finding]:
-        """State and sinks that would see each other's objects."""
+        """Findings about state and sinks that would see each other's objects."""
         urls: dict[str, int] = {}
         state = _directory(self._pipeline.state)
         for index, sink in enumerate(self._pipeline.sinks):
@@ -85,12 +85,12 @@ class _Flow:
             url = _directory(sink.url)
             if url in urls:
                 message = f"the sinks {urls[url]} and {index} both write to {sink.url}"
-                yield self._finding(path, "same_place", message, "give each sink a prefix of its own")
+                yield self._finding(path, "same_place", message, "give each sink its own prefix")
             urls.setdefault(url, index)
             yield from self._same_table(index, sink)
             if state.startswith(url):
                 hint = f"keep it beside {sink.url}, not inside"
-                yield self._finding(("state",), "state_inside_sink", f"who reads {sink.url} would read the state as data", hint)
+                yield self._finding(("state",), "state_inside_sink", f"whoever reads {sink.url} would read the state as data", hint)
 
     def _same_table(self, index: int, sink: SinkConfig) -> Iterator[Finding]:
         if not isinstance(sink, TableSinkConfig):
@@ -99,10 +99,10 @@ class _Flow:
             if isinstance(before, TableSinkConfig) and before.unique_table == sink.unique_table:
                 path = ("sinks", index, self._sink_key(index), "table")
                 message = f"the sinks {other} and {index} both load the table {sink.table}, and would share its account of what is loaded"
-                yield self._finding(path, "same_place", message, "give each sink a table of its own")
+                yield self._finding(path, "same_place", message, "give each sink its own table")
 
     def resources(self) -> Resources:
-        """What can be had of what the stages ask for; the rest are findings."""
+        """The resources that the stages ask for, as far as they can be obtained; the rest become findings."""
         tables: dict[str, pl.DataFrame] = {}
         secrets: dict[str, bytes] = {}
         functions: dict[str, UserFunction] = {}
@@ -153,7 +153,7 @@ class _Flow:
             self._add(self._where(index, name), "bad_function", str(error), "is its package installed here?")
 
     def decoded(self, resources: Resources) -> pl.Schema | None:
-        """Columns behind the decoder, or None."""
+        """The columns after the decoder, or None."""
         source = self._pipeline.source
         absent = [url for url in source.decode.file_urls() if url not in resources.files]
         if absent:
@@ -174,7 +174,7 @@ class _Flow:
         return pl.Schema({**SYSTEM_SCHEMA, **columns})
 
     def through(self, index: int, stage: StageConfig, schema: pl.Schema, resources: Resources) -> pl.Schema | None:
-        """Columns behind one stage, or None where they cannot be known."""
+        """The columns after one stage, or None if they cannot be known."""
         path = self._stage_path(index)
         absent = [url for url in stage.table_urls() if url not in resources.tables]
         absent += [name for name in stage.function_paths() if name not in resources.functions]
@@ -210,7 +210,7 @@ class _Flow:
         for name in before:
             if name not in after:
                 new = stage.columns.get(name) if isinstance(stage, Rename) else None
-                done = f"renames it to `{new}`" if new else "takes it away"
+                done = f"renames it to `{new}`" if new else "removes it"
                 self._taken[name] = f"stage {index + 1}, `{canonical_name(stage)}`, {done}"
 
     def into_sinks(self, schema: pl.Schema, which: Collection[int]) -> None:
@@ -225,7 +225,7 @@ class _Flow:
                 self._add(path, "schema_mismatch", error.message, error.hint or (near if near.startswith("did") else ""))
 
     def _blind(self, index: int, why: str) -> None:
-        message = f"what comes behind this stage is not checked against its columns: {why}"
+        message = f"what follows this stage is not checked against its columns: {why}"
         self._add(self._stage_path(index), "not_checked", message, severity=Severity.NOTE)
 
     def _stage_path(self, index: int) -> Path:
@@ -285,7 +285,7 @@ def _mismatches(
 
 
 def _behind_the_rest(stage: StageConfig, schema: pl.Schema, resources: Resources, removed: list[Path]) -> pl.Schema | None:
-    """Columns behind the stage without what was ``removed``; None where they are not those of the stage but for a few."""
+    """Columns after the stage without what was ``removed``; None if that does not give nearly all of the stage's columns."""
     if stage.name not in _ONE_BY_ONE:
         return None
     rest: StageConfig | None = stage

@@ -1,4 +1,4 @@
-"""``${NAME}`` and ``${NAME:-default}`` inside a text, from an environment that was handed in."""
+"""``${NAME}`` and ``${NAME:-default}`` inside a text, replaced from an environment that is passed in."""
 
 from __future__ import annotations
 

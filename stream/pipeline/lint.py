@@ -1,7 +1,7 @@
-"""Everything that is wrong with a pipeline file, at once, each thing with its place and a way out.
+"""Finds everything that is wrong with a pipeline file at once; each finding has its place and a hint.
 
-Three questions in turn, each asked of as much as the one before has left standing: is it YAML that can be taken as data, is the
-data a pipeline, and do the columns fit through the whole chain up to the sinks.
+It asks three questions in turn, each about whatever passed the one before: is it YAML that can be read as data, is the
+data a pipeline, and do the columns fit through the whole chain up to the sinks?
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from stream.pipeline.salvage import salvage
 from stream.pipeline.wording import worded
 
 _AT_KEY: Final = frozenset({"unknown_key", "unknown_stage", "unknown_decoder", "unknown_sink", "bad_stage"})
-"""Codes about a name, which is a key wherever it is not a value by itself."""
+"""Codes about a name, which is a key unless it is itself a value."""
 
 _AT_PARENT: Final = frozenset({"missing_key", "not_checked"})
-"""Codes that say nothing about the value where they stand."""
+"""Codes that say nothing about the value at their place."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check found, in the order of the file. ``pipeline`` is set exactly when no finding is an error."""
+    """What a check found, in the order of the file. ``pipeline`` is set if and only if no finding is an error."""
 
     findings: tuple[Finding, ...]
     pipeline: Pipeline | None
@@ -59,7 +59,7 @@ def check(path: FilePath, env: Mapping[str, str]) -> CheckResult:
 
 
 def check_content(content: bytes, file: str, base: FilePath, env: Mapping[str, str]) -> CheckResult:
-    """Check the text of a pipeline file; ``file`` is how findings call it, relative paths in it begin at ``base``."""
+    """Check the text of a pipeline file; ``file`` is its name in findings, and paths in it are relative to ``base``."""
     document = load(content, file, env)
     if isinstance(document.data, Mapping) and "cases" in document.data and "source" not in document.data:
         at = document.key_position(("cases",))
@@ -84,12 +84,12 @@ def check_content(content: bytes, file: str, base: FilePath, env: Mapping[str, s
 
 
 def _settle(document: Document, later: Iterable[Finding]) -> list[Finding]:
-    """All findings in the order of the file, without what only follows from a value that could not be read in the first place."""
+    """All findings in the order of the file, without those that only follow from a value that could not be read."""
     unread = {(each.line, each.column) for each in document.findings}
     kept = [each for each in later if (each.line, each.column) not in unread or each.code in _AT_PARENT]
     first: dict[tuple[int, int, str, str], Finding] = {}
     for finding in (*document.findings, *kept):
-        # A value that fits none of several forms fails once for each; the first says enough.
+        # A value that fits none of several forms fails once for each form; the first failure says enough.
         words = "" if finding.code == "bad_value" else finding.message
         first.setdefault((finding.line, finding.column, finding.code, words), finding)
     return sorted(first.values())
@@ -106,7 +106,7 @@ def shape_findings(document: Document, error: ValidationError) -> Iterator[Findi
 
 
 def _known_path(document: Document, loc: Path) -> Path:
-    """``loc`` without the parts that stand for no place in the file, such as the tag of a union."""
+    """``loc`` without the parts that are not places in the file, such as the tag of a union."""
     path: Path = ()
     for part in loc:
         if (*path, part) in document.values:
@@ -129,7 +129,7 @@ def _words(line: Any, path: Path, document: Document) -> tuple[str, str, str]:
         return "missing_key", f"`{loc[-1]}` is missing" + (f" in `{where}`" if where else ""), description
     message, hint = worded(line, _fields(_model_at(loc[:-1])).get(str(loc[-1]), "") if loc else "")
     if line["type"] == "string_type" and isinstance(line.get("input"), int | float):
-        hint = "put the value between quotes"
+        hint = "put the value in quotes"
     return "bad_value", message, _empty_hint(path, document) or hint
 
 

@@ -1,7 +1,7 @@
-"""YAML text to plain data and a map from each key and value to its line and column.
+"""Turns YAML text into plain data, and a map from each key and value to its line and column.
 
 The subset is deliberate: no tags, no merge keys, and the scalars of YAML 1.2, so that ``on``, ``no`` and ``2026-01-01`` are the
-text that they look like. Everything that is wrong is a finding with a position; nothing here raises for what a file contains.
+text, as they look. Every error is a finding with a position; nothing here raises because of what a file contains.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
 """Nesting of mappings and lists, aliases followed: the deepest sensible pipeline needs 8."""
 MAX_NODES: Final = 100_000
-"""Keys and values, aliases followed. A few hundred bytes of aliases can otherwise stand for billions of values."""
+"""Keys and values, with aliases followed: otherwise, a few hundred bytes of aliases could stand for billions of values."""
 
 _NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE: Final = frozenset({"true", "True", "TRUE"})
@@ -75,7 +75,7 @@ class _Report:
 
 
 class _Stop(Exception):
-    """Reading further makes no sense; the reason has been reported."""
+    """Raised when reading further makes no sense; the reason has been reported."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -176,11 +176,11 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
 def _syntax_hint(line: str, error: yaml.MarkedYAMLError) -> str:
     problem = _problem(error)
     if "\\t" in problem or "\t" in line[: len(line) - len(line.lstrip())]:
-        return "indent with blanks, not tabs"
+        return "indent with spaces, not tabs"
     if "mapping values are not allowed" in problem:
-        return "put a value with `: ` in it between quotes, and check the indentation"
+        return "quote a value that contains `: `, and check the indentation"
     if "%" in problem or "`" in problem or "@" in problem:
-        return "put the value between quotes"
+        return "put the value in quotes"
     return "check indentation, quotes and brackets near here"
 
 
@@ -223,7 +223,7 @@ class _Builder:
     def _check_tag(self, tag: str | None, at: Position) -> None:
         if tag is not None:
             shown = tag.replace("tag:yaml.org,2002:", "!!")
-            self._report.add(at, "custom_tag", f"the tag `{shown}` is not allowed", "remove it; put text between quotes")
+            self._report.add(at, "custom_tag", f"the tag `{shown}` is not allowed", "remove it; put text in quotes")
 
     def _start(self, node: _Node, anchor: str | None) -> None:
         self._place(node, anchor)
@@ -289,7 +289,7 @@ class _Converter:
                 self._report.add(at, "interpolated_key", f"`{key.text}`: environment variables are not replaced in keys", hint)
             elif key.text in seen:
                 first = seen[key.text]
-                message = f"the key `{key.text}` stands here a second time, first at {first.line}:{first.column}"
+                message = f"the key `{key.text}` appears a second time; the first is at {first.line}:{first.column}"
                 self._report.add(at, "duplicate_key", message, "keep one of them")
             else:
                 seen[key.text] = at

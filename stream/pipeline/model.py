@@ -1,4 +1,4 @@
-"""The pipeline file as frozen models: what may be written, what it means, what is assumed where nothing is written."""
+"""The pipeline file as frozen models: what may be written, what it means, and the defaults."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ from stream.transform.types import RecordSchema, parse_schema, widened
 
 
 class KplOutOfRange(StrEnum):
-    """What happens to a KPL user record whose hash key lies outside the shard that carried it."""
+    """What happens to a KPL user record whose hash key is outside the shard that carried it."""
 
     DROP = "drop"
     KEEP = "keep"
@@ -82,7 +82,7 @@ class StreamEntry(Part):
     """One of several streams."""
 
     stream: StreamName = Field(description="Name of the stream.")
-    start: StartPosition | None = Field(default=None, description="Where its shards begin that were never read.")
+    start: StartPosition | None = Field(default=None, description="Where reading of its new shards begins.")
 
 
 def _entry(value: Any) -> Any:
@@ -90,29 +90,29 @@ def _entry(value: Any) -> Any:
 
 
 class KinesisSource(Part):
-    """One Kinesis stream, or several that are read alike.
+    """One Kinesis stream, or several that are read in the same way.
 
-    After validation either ``stream`` is named, or ``streams`` lists several with a start each and ``stream`` is empty.
+    After validation, either ``stream`` is named, or ``streams`` lists several, each with its start, and ``stream`` is empty.
     """
 
     stream: StreamName = Field(default="", description="Name of the stream; this or `streams` is required.")
     streams: tuple[Annotated[StreamEntry, BeforeValidator(_entry)], ...] = Field(
         default=(),
         validate_default=True,
-        description="Several streams for one worker: names, or {stream: name, start: position} for a start of its own.",
+        description="Several streams for one worker: names, or {stream: name, start: position} for a separate start.",
     )
     start: StartPosition = Field(
         default=Start(StartKind.TRIM_HORIZON),
-        description="Where a shard begins that was never read: trim_horizon, latest, or {at_timestamp: 2026-01-01T00:00:00Z}.",
+        description="Where reading of a new shard begins: trim_horizon, latest, or {at_timestamp: 2026-01-01T00:00:00Z}.",
     )
     retrieval: Retrieval = Field(
         default=Retrieval.POLLING,
-        description="polling (shares 2 MB/s of a shard with every other reader) or fan_out (2 MB/s of its own, costs extra).",
+        description="polling (shares a shard's 2 MB/s with all other readers) or fan_out (has its own 2 MB/s, costs extra).",
     )
     consumer: ConsumerName | None = Field(
-        default=None, description="With `retrieval: fan_out`: name of the registered consumer; the application's where not given."
+        default=None, description="With `retrieval: fan_out`: name of the registered consumer; by default, the application's name."
     )
-    region: Region | None = Field(default=None, description="AWS region; the environment's where not given.")
+    region: Region | None = Field(default=None, description="AWS region; by default, the environment's.")
     endpoint: Endpoint | None = Field(default=None, description="URL of the service, for an emulator or a VPC endpoint.")
     kpl_out_of_range: KplOutOfRange = Field(
         default=KplOutOfRange.DROP,
@@ -120,7 +120,7 @@ class KinesisSource(Part):
     )
     on_expired: OnExpired = Field(
         default=OnExpired.GAP,
-        description="Records that expired unread: gap (record it in the commit log, raise an alarm, go on) or halt the shard.",
+        description="Records that expired unread: gap (record it in the commit log, raise an alarm, continue) or halt the shard.",
     )
 
     @field_validator("streams")
@@ -146,7 +146,7 @@ class KinesisSource(Part):
 
     @model_serializer(mode="wrap")
     def _without_the_other(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Of ``stream`` and ``streams`` only the one that is used, so that a definition with one stream is written as it always was."""
+        """Write only the one of ``stream`` and ``streams`` that is used, so that the form of a definition with one stream never changes."""
         data: dict[str, Any] = handler(self)
         return {key: value for key, value in data.items() if value or key not in {"stream", "streams"}}
 
@@ -156,7 +156,7 @@ class KinesisSource(Part):
         return tuple(entry.stream for entry in self.streams) if self.streams else (self.stream,)
 
     def each(self) -> tuple[KinesisSource, ...]:
-        """The same source for each stream by itself: ``stream`` is that stream's name and ``start`` its start."""
+        """The same source narrowed to each stream: ``stream`` is that stream's name and ``start`` its start."""
         if not self.streams:
             return (self,)
         return tuple(self.model_copy(update={"stream": entry.stream, "start": entry.start}) for entry in self.streams)
@@ -165,7 +165,7 @@ class KinesisSource(Part):
 class Source(Part):
     """Where records come from and how their bytes become columns.
 
-    Where ``s3`` is given, ``kinesis`` only carries the name under which the commit log keeps what was read.
+    If ``s3`` is given, ``kinesis`` only carries the name under which the commit log keeps what was read.
     """
 
     kinesis: KinesisSource = Field(description="The stream or streams to read; this or `s3` is required.")
@@ -174,15 +174,15 @@ class Source(Part):
     fields: Annotated[dict[str, Any] | None, WithJsonSchema({"x-is": "columns"})] = Field(
         default=None,
         alias="schema",
-        description="Columns of a record, `name: type`; `?` behind a type means that it may be null.",
+        description="Columns of a record, `name: type`; `?` after a type means that the value may be null.",
     )
     unknown: Unknown | None = Field(
         default=None, description="Fields that the schema does not name: ignore, reject or capture. Same as the decoder's option."
     )
     widen: bool = Field(
         default=False,
-        description="Read each column in the widest type of its family (int64, float64, decimal(38,s)), so that values which outgrow "
-        "the schema are no dead letters.",
+        description="Read each column in the widest type of its family (int64, float64, decimal(38,s)), so that values that outgrow "
+        "the schema do not become dead letters.",
     )
 
     @model_validator(mode="before")
@@ -214,7 +214,7 @@ class Source(Part):
 
     @model_validator(mode="after")
     def _one_policy(self) -> Self:
-        """``unknown`` and the decoder's own option agree, wherever it was written, so that equal meanings are equal models."""
+        """Make ``unknown`` and the decoder's own option agree, so that definitions with equal meanings are equal models."""
         if self.widen and self.fields is None:
             fail_at(("widen",), "bad_value", "there is no schema whose types could be widened", "remove this line")
         own = getattr(self.decode, "unknown", None)
@@ -228,7 +228,7 @@ class Source(Part):
         return self.model_copy(update={"decode": self.decode.model_copy(update={"unknown": self.unknown})})
 
     def record_schema(self) -> RecordSchema | None:
-        """The columns of a record, or None where the file names none."""
+        """The columns of a record, or None if the file names none."""
         if self.fields is None:
             return None
         schema = parse_schema(self.fields)
@@ -236,27 +236,27 @@ class Source(Part):
 
 
 class Flush(Part):
-    """When a unit ends, whichever comes first. Larger units mean fewer files, smaller ones less delay."""
+    """When a unit ends: at the first limit reached. Larger units mean fewer files; smaller ones, less delay."""
 
-    age: Duration = Field(default=parse_duration("60s"), description="Since the unit's first record was received.")
-    bytes: Size = Field(default=parse_size("64MiB"), description="Record bytes as received.")
-    rows: Count = Field(default=500_000, description="Records after which a unit ends, such as 100000.")
+    age: Duration = Field(default=parse_duration("60s"), description="Greatest age of a unit, from the receipt of its first record.")
+    bytes: Size = Field(default=parse_size("64MiB"), description="Largest size of a unit, in record bytes as received.")
+    rows: Count = Field(default=500_000, description="Most records in a unit, such as 100000.")
 
 
 class Memory(Part):
-    """How much one worker process may hold."""
+    """How much data one worker process may hold in memory."""
 
-    budget: Size = Field(default=parse_size("256MiB"), description="Record bytes fetched and not yet committed.")
+    budget: Size = Field(default=parse_size("256MiB"), description="Limit on record bytes that are fetched but not yet committed.")
 
 
 class Encryption(Part):
-    """The key of KMS that S3 encrypts everything with that this pipeline writes, whatever the bucket's own setting says."""
+    """The KMS key with which S3 encrypts everything that this pipeline writes, whatever the bucket's own setting is."""
 
     kms_key: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$")] = Field(
         description="ARN of the key, such as arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab."
     )
     bucket_key: bool = Field(
-        default=True, description="Let S3 ask KMS once for many objects (an S3 Bucket Key), at a fraction of the cost."
+        default=True, description="Let S3 call KMS once for many objects (an S3 Bucket Key), at a fraction of the cost."
     )
 
 
@@ -264,46 +264,48 @@ class Metrics(Part):
     """Where /metrics, /healthz and /readyz are served."""
 
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 in a pod.")
-    port: Port = Field(default=9464, description="TCP port; 0 takes a free one.")
+    port: Port = Field(default=9464, description="TCP port; 0 picks a free one.")
 
 
 class Otlp(Part):
-    """Spans of every record and unit, sent to an OpenTelemetry collector by OTLP/HTTP once units are sealed."""
+    """Spans of every record and unit, sent to an OpenTelemetry collector over OTLP/HTTP once units are sealed."""
 
     endpoint: CollectorUrl = Field(description="Base URL of the collector, such as http://127.0.0.1:4318; /v1/traces is appended.")
     headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
-    compression: Compression = Field(default=Compression.GZIP, description="gzip, zstd (where the collector takes it) or none.")
+    compression: Compression = Field(default=Compression.GZIP, description="gzip, zstd (if the collector accepts it) or none.")
     mode: Mode = Field(
         default=Mode.LEDGER,
-        description="ledger: the collector may lag; strict: checkpoints wait for it; best_effort: each request is tried once.",
+        description="ledger: the collector may lag; strict: checkpoints wait for the collector; best_effort: each request is tried once.",
     )
     signal: Signal = Field(default=Signal.SPANS, description="What a record becomes: spans, logs or both.")
-    tier: Tier = Field(default=Tier.FULL, description="full, anomalies (all but written records), or sample (those and one in `sample`).")
+    tier: Tier = Field(
+        default=Tier.FULL, description="full, anomalies (all but written records), or sample (also one in `sample` written ones)."
+    )
     sample: Count = Field(default=100, description="With `tier: sample`: one written record in this many.")
     trust_producer_context: Trust = Field(default=Trust.LINK, description="What a producer's trace context becomes: link, parent, ignore.")
     destinations: Destinations = Field(
         default=Destinations.FULL,
-        description="How spans name files: full (URLs, which hold the values of partition columns) or digest (SHA-256 only).",
+        description="How spans name files: full (URLs, which contain the values of partition columns) or digest (SHA-256 only).",
     )
     request_bytes: Size = Field(
         default=parse_size("3584KiB"),
-        description="Largest request before compression. Some collectors drop what comes in larger ones.",
+        description="Largest request before compression. Some collectors drop larger ones.",
     )
 
 
 class Lineage(Part):
-    """OpenLineage events of each run of a worker, with a facet that leads to the ledger."""
+    """OpenLineage events of each run of a worker, with a facet that points to the ledger."""
 
     url: CollectorUrl | None = Field(
-        default=None, description="Where events are posted, such as http://marquez:5000/api/v1/lineage; beside the log if not given."
+        default=None, description="Where to post events, such as http://marquez:5000/api/v1/lineage; by default, beside the log."
     )
     headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
-    interval: Duration = Field(default=parse_duration("5m"), description="Between two RUNNING events.")
+    interval: Duration = Field(default=parse_duration("5m"), description="Time between two RUNNING events.")
     namespace: str = Field(default="kinesis-stream", min_length=1, max_length=200, description="Namespace of the job.")
 
 
 class Telemetry(Part):
-    """Spans of the worker's own operations, by OTLP/HTTP; they may be dropped, unlike spans of records. Needs the extra `telemetry`."""
+    """Spans of the worker's own operations, over OTLP/HTTP; unlike spans of records, they may be dropped. Needs the extra `telemetry`."""
 
     endpoint: CollectorUrl = Field(description="Base URL of the collector, such as http://127.0.0.1:4318; /v1/traces is appended.")
     headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
@@ -311,10 +313,10 @@ class Telemetry(Part):
 
 
 class Audit(Part):
-    """What is told of every record besides the ledger, which is always written."""
+    """What is reported about every record in addition to the ledger, which is always written."""
 
-    otlp: Otlp | None = Field(default=None, description="Where spans go; nowhere if not given.")
-    lineage: Lineage | None = Field(default=None, description="OpenLineage events; none if not given, `{}` keeps them beside the log.")
+    otlp: Otlp | None = Field(default=None, description="Where to send spans; by default, nowhere.")
+    lineage: Lineage | None = Field(default=None, description="OpenLineage events; none by default, and `{}` stores them beside the log.")
     trace_context: tuple[TracePath, ...] = Field(
         default=DEFAULT_PATHS,
         max_length=16,
@@ -323,14 +325,14 @@ class Audit(Part):
 
 
 class Rejects(Part):
-    """When dead letters stop a shard: a large share of them says that the pipeline is wrong, not the data."""
+    """When dead letters halt a shard: a large share of them suggests that the pipeline is wrong, not the data."""
 
-    max_ratio: Ratio = Field(default=0.5, description="Share of the records, of a unit or of the window, above which the shard stops.")
-    min_records: Count = Field(default=1000, description="Fewer records, in the unit and in the window, never stop a shard.")
+    max_ratio: Ratio = Field(default=0.5, description="Share of a unit's or the window's records above which the shard halts.")
+    min_records: Count = Field(default=1000, description="Fewer records than this, in a unit or in the window, never halt a shard.")
     window: Duration = Field(
-        default=parse_duration("5m"), description="Units cut in this time count together, so that small ones are judged too."
+        default=parse_duration("5m"), description="Units cut within this time are judged together, so that small units count too."
     )
-    redrive: RedriveBudget = Field(default=RedriveBudget(), description="How often and how long dead letters may be sent through again.")
+    redrive: RedriveBudget = Field(default=RedriveBudget(), description="How often, and for how long, dead letters may be redriven.")
 
 
 def _some(sinks: tuple[SinkConfig, ...]) -> tuple[SinkConfig, ...]:
@@ -342,34 +344,36 @@ def _some(sinks: tuple[SinkConfig, ...]) -> tuple[SinkConfig, ...]:
 class Pipeline(Part):
     """One pipeline: a source, a chain of stages, sinks, and the place where its state is kept.
 
-    Two pipelines are equal when they do the same; the order of keys, shorthand forms and defaults written out do not matter.
+    Two pipelines are equal if they do the same; the order of keys, shorthand forms and explicit defaults do not matter.
     """
 
-    application: ApplicationName = Field(description="Names the state, so that several pipelines can share a place for it.")
+    application: ApplicationName = Field(description="Names the state, so that several pipelines can keep theirs in one place.")
     source: Source = Field(description="Where records come from.")
-    stages: tuple[Stage, ...] = Field(default=(), description="Run in this order over every batch.")
-    sinks: Annotated[tuple[Sink, ...], AfterValidator(_some)] = Field(description="Where rows go; each gets all of them.")
+    stages: tuple[Stage, ...] = Field(default=(), description="Stages, run in this order over every batch.")
+    sinks: Annotated[tuple[Sink, ...], AfterValidator(_some)] = Field(description="Where rows go; each sink gets all of them.")
     state: Location = Field(description="Commit log and recorded definitions: s3://bucket/prefix/ or file:./directory.")
     encryption: Encryption | None = Field(
-        default=None, description="How S3 encrypts what is written, state and sinks alike; as the bucket says, if not given."
+        default=None, description="How S3 encrypts what is written, state and sinks alike; by default, as the bucket says."
     )
     coordination: Coordination = Field(
         default=Coordination(local=LocalCoordination()),
         description="Who decides which worker reads which shard: local, native, or {native: options}.",
     )
     flush: Flush = Field(default=Flush(), description="When a unit ends.")
-    rejects: Rejects = Field(default=Rejects(), description="When dead letters stop a shard.")
-    memory: Memory = Field(default=Memory(), description="How much a worker may hold.")
+    rejects: Rejects = Field(default=Rejects(), description="When dead letters halt a shard.")
+    memory: Memory = Field(default=Memory(), description="How much a worker may hold in memory.")
     metrics: Metrics = Field(default=Metrics(), description="Where metrics are served.")
     audit: Audit = Field(default=Audit(), description="Where spans of every record are sent.")
-    telemetry: Telemetry | None = Field(default=None, description="Where spans of the worker's own operations go; nowhere if not given.")
-    notify: Notify = Field(default=Notify(), description="Who is told when a shard halts.")
+    telemetry: Telemetry | None = Field(
+        default=None, description="Where to send spans of the worker's own operations; by default, nowhere."
+    )
+    notify: Notify = Field(default=Notify(), description="Whom to notify when a shard halts.")
     requires: tuple[Location, ...] = Field(
-        default=(), description="Objects that must be there before anything is read, such as s3://bucket/2026-01-01/_SUCCESS."
+        default=(), description="Objects that must exist before anything is read, such as s3://bucket/2026-01-01/_SUCCESS."
     )
 
     def each(self) -> tuple[Pipeline, ...]:
-        """This pipeline for each of its streams by itself: ``source.kinesis.stream`` and ``.start`` are that stream's."""
+        """This pipeline narrowed to each of its streams: ``source.kinesis.stream`` and ``.start`` are that stream's."""
         narrowed = [self.source.model_copy(update={"kinesis": kinesis}) for kinesis in self.source.kinesis.each()]
         return tuple(self.model_copy(update={"source": source}) for source in narrowed)
 
@@ -385,10 +389,10 @@ class Pipeline(Part):
         names: set[str] = set()
         for index, sink in enumerate(self.sinks):
             if sink.name in names | own:
-                whose = "belongs to the service's own files" if sink.name in own else "is that of two sinks"
+                whose = "is reserved for the service's own files" if sink.name in own else "is used by two sinks"
                 fail_at(("sinks", index), "duplicate_sink", f"the name `{sink.name}` {whose}", "give this one another `name`")
             names.add(sink.name)
             if sink.url == CONSOLE and self.coordination.kcl is not None:
-                message = "a worker of the MultiLangDaemon talks with it over standard output, so nothing else can be printed there"
+                message = "a worker of the MultiLangDaemon talks to it over standard output, so nothing else can be printed there"
                 fail_at(("sinks", index, sink.kind), "bad_value", message, "write files, or choose another coordination")
         return self

@@ -1,4 +1,4 @@
-"""What a pipeline is going to do, said before it does it: columns behind each step, and names of the objects it will write."""
+"""What a pipeline is going to do, determined beforehand: the columns after each step, and the names of the objects it will write."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNIT: Final = f"{_SHARD}-<after>-<last>"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One column that is different behind a step: ``kind`` is added, removed or retyped; types as the schema language's readers know."""
+    """One column that is different after a step: ``kind`` is added, removed or retyped; types as the schema language's readers know."""
 
     kind: str
     column: str
@@ -37,7 +37,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """One step. ``columns``: name and type behind it, lineage left out; None where they are not known, and ``unknown`` says why."""
+    """One step. ``columns``: names and types after it, without lineage; None if they are not known, and then ``unknown`` says why."""
 
     name: str
     options: str

@@ -43,7 +43,7 @@ _LATER: Final = ("08", "40", "53", "57")
 
 
 async def read_postgresql(url: str, login: bytes | None) -> bytes:
-    """The result of the query behind ``#`` in ``url`` as Parquet, as ``as_table`` writes it.
+    """The result of the query after ``#`` in ``url`` as Parquet, as ``as_table`` writes it.
 
     ``login`` is ``user:password``, or a JSON object with ``username`` and ``password``. Unless the URL says otherwise the connection is
     encrypted wherever it leaves this machine.

@@ -28,7 +28,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """A row before and behind a step; ``before`` is empty for further rows that a step makes of one record.
+    """A row before and after a step; ``before`` is empty for further rows that a step makes of one record.
 
     ``record`` counts from 1; values are as JSON can hold them.
     """

@@ -1,4 +1,4 @@
-"""Options of reading again: objects as a source, budgets of dead letters, and who is told when a shard halts."""
+"""Options for reading again: objects as a source, budgets for dead letters, and notifications of halts."""
 
 from __future__ import annotations
 
@@ -23,43 +23,45 @@ class ObjectsSource(Part):
     """Objects under a prefix of S3 or in a directory, or those that a manifest lists."""
 
     url: Location = Field(description="Where the objects are: s3://bucket/prefix/ or file:./directory.")
-    name: StreamName = Field(default=DEFAULT_NAME, description="Under which the commit log keeps what was read, as a stream's name is.")
+    name: StreamName = Field(default=DEFAULT_NAME, description="Name under which the commit log keeps what was read, like a stream's name.")
     format: ObjectFormat = Field(default=ObjectFormat.NDJSON, description="ndjson, csv (a record is a line), or parquet (a row).")
     compression: ObjectCodec = Field(default=ObjectCodec.AUTO, description="auto (by .gz, .zst, .bz2), none, gzip, zstd, bz2.")
     column: str | None = Field(
-        default=None, description="Of Parquet: the column that holds whole records; each row becomes JSON otherwise."
+        default=None, description="For Parquet: the column that holds whole records; by default, each row becomes a JSON record."
     )
     manifest: Location | None = Field(
-        default=None, description="List of the objects to read, below `url`: a key or URL per line, or a COPY manifest in JSON."
+        default=None, description="List of the objects under `url` to read: a key or URL per line, or a COPY manifest in JSON."
     )
     time: str = Field(
         default="modified",
-        description="What `backfill --from --to` goes by: modified, or a time in the key as %Y/%m/%d/%H.",
+        description="The time that `backfill --from --to` uses: modified, or a time in the key, such as %Y/%m/%d/%H.",
     )
-    shards: Count = Field(default=4, description="How many runs of objects are read side by side.")
+    shards: Count = Field(default=4, description="Number of shards, read concurrently, into which the objects are divided.")
 
     def misfit(self, decoder: str) -> tuple[str, str] | None:
-        """What is wrong with reading this format with the decoder of that name, and what to do; None if it fits."""
+        """What is wrong with reading this format with that decoder, and what to do; None if they fit."""
         if (self.format is ObjectFormat.CSV) != (decoder == "csv"):
             return f"objects of the format {self.format} cannot be read with the decoder `{decoder}`", "csv and `decode: csv` go together"
         if self.column is not None and self.format is not ObjectFormat.PARQUET:
-            return "`column` is for Parquet", "remove it"
+            return "`column` is only for Parquet", "remove it"
         return None
 
 
 class StageBudget(Part):
-    """For what one stage or sink refused."""
+    """Limits for what one stage or sink refused."""
 
-    attempts: Count | None = Field(default=None, description="Times that a record may be tried, the first included.")
-    age: Duration | None = Field(default=None, description="Since a record arrived.")
+    attempts: Count | None = Field(default=None, description="How often a record may be tried, including the first time.")
+    age: Duration | None = Field(default=None, description="Greatest age, counted from the record's arrival.")
 
 
 class RedriveBudget(Part):
-    """How often and how long a dead letter may be sent through again."""
+    """How often, and for how long, a dead letter may be redriven."""
 
-    attempts: Count = Field(default=5, description="Times that a record may be tried, the first included.")
-    age: Duration = Field(default=parse_duration("365d"), description="Since the record arrived.")
-    stages: dict[str, StageBudget] = Field(default_factory=dict, description="Other bounds for what a stage or sink refused, by its name.")
+    attempts: Count = Field(default=5, description="How often a record may be tried, including the first time.")
+    age: Duration = Field(default=parse_duration("365d"), description="Greatest age, counted from the record's arrival.")
+    stages: dict[str, StageBudget] = Field(
+        default_factory=dict, description="Different limits for what a stage or sink refused, by its name."
+    )
 
 
 def _topic(value: str) -> str:
@@ -71,9 +73,9 @@ def _topic(value: str) -> str:
 
 
 class Notify(Part):
-    """Who is told that a shard has halted. Telling never holds up a shard; it is tried again for some minutes."""
+    """Whom to notify that a shard has halted. Notifications never hold up a shard; they are retried for a few minutes."""
 
     sns: Annotated[str, AfterValidator(_topic)] | None = Field(default=None, description="ARN of an SNS topic.")
     webhook: CollectorUrl | None = Field(default=None, description="URL to which the news is posted as JSON.")
     headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers of the webhook, as `{name: {env: NAME}}`.")
-    region: Region | None = Field(default=None, description="AWS region of the topic; that of its ARN where not given.")
+    region: Region | None = Field(default=None, description="AWS region of the topic; by default, the one in its ARN.")

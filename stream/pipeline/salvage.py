@@ -64,7 +64,7 @@ def salvage(data: Any, wrong: Collection[Path]) -> Salvage | None:
 
 
 def _spoils_columns(path: Path) -> bool:
-    """Whether behind an error at ``path`` no column is known, or no part of the file can be taken out."""
+    """Whether, after an error at ``path``, no column is known, or no part of the file can be taken out."""
     of_one = path[1:2] == ("kinesis",) or (path[1:2] == ("schema",) and len(path) > 2)
     return not path or (path[0] == "source" and not of_one)
 

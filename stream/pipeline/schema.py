@@ -1,6 +1,6 @@
-"""The pipeline file as a JSON Schema, for editors: what may stand where, with the words of the docstrings.
+"""The pipeline file as a JSON Schema for editors: what may be written where, explained in the words of the docstrings.
 
-It takes whatever the loader takes and is laxer in places, such as shorthand forms; ``stream check`` is what decides.
+It accepts whatever the loader accepts and is laxer in places, such as shorthand forms; ``stream check`` has the last word.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TEXT: Final = {"type": "string"}
 _TEXTS: Final = {"type": "array", "items": _TEXT}
 _NAMED: Final = {"type": "object", "additionalProperties": _TEXT}
 _BOUNDS: Final = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
-"""Words that the library leaves as its own behind a validator."""
+"""Keywords that the library adds by itself after a validator."""
 
 SHORT: Final[Mapping[str, tuple[dict[str, Any], ...]]] = {
     "cast": (_NAMED,),
@@ -174,7 +174,7 @@ def _columns() -> dict[str, Any]:
     words = [name for name in NAMES if name not in {"list", "object", "decimal"}]
     shown = [*words, *(f"{name}?" for name in words), "timestamp(ms)", "decimal(12,2)", "list<string>", "object{name: string}"]
     kind = {"anyOf": [{"enum": shown}, _TEXT, {"type": "object"}]}
-    description = "Columns of a record, `name: type`; `?` behind a type means that it may be null."
+    description = "Columns of a record, `name: type`; `?` after a type means that the value may be null."
     return {"description": description, "anyOf": [{"type": "object", "additionalProperties": kind}, {"type": "null"}]}
 
 

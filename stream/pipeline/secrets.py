@@ -1,4 +1,4 @@
-"""Secrets by reference: the environment, a file, or AWS Secrets Manager. What they refer to is never printed, logged or recorded."""
+"""Secrets by reference to the environment, a file, or AWS Secrets Manager. Their values are never printed, logged or recorded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def find_secret(name: str, env: Mapping[str, str], base: Path, managed: Se
     if not is_managed(name):
         return local_secret(name, env, base)
     if managed is None:
-        msg = f"the secret {name} lies in Secrets Manager, which this command does not read"
+        msg = f"the secret {name} is in Secrets Manager, which this command does not read"
         raise DefinitionError(msg)
     where, _, field = name.removeprefix(f"{SECRETS_MANAGER}:").partition("#")
     value = await managed(where)
@@ -65,7 +65,7 @@ async def find_headers(
     for header, name in wanted.items():
         text = _not_empty(name, (await find_secret(name, env, base, managed)).rstrip(b"\r\n")).decode("latin-1")
         if not (text.isascii() and text.isprintable()):
-            msg = f"the secret {name} cannot be sent as the header {header}: it has line breaks inside, or other characters than ASCII has"
+            msg = f"the secret {name} cannot be sent as the header {header}: it contains line breaks, or characters that are not ASCII"
             raise DefinitionError(msg)
         found[header] = text
     return found
@@ -85,7 +85,7 @@ def local_secret(name: str, env: Mapping[str, str], base: Path) -> bytes:
         return _not_empty(name, env[where].encode("utf-8", "surrogateescape"))
     if kind == FILE:
         return _not_empty(name, _secret_file(name, base / where))
-    msg = f"{name!r} refers to no secret; {FORMS}"
+    msg = f"{name!r} does not refer to a secret; {FORMS}"
     raise DefinitionError(msg)
 
 
@@ -103,7 +103,7 @@ def _field(name: str, value: bytes, field: str) -> bytes:
         found = None
     if not isinstance(found, dict) or not isinstance(found.get(field), str):
         # Not even the names of its other fields: who may read the log may not be who may read the secret.
-        msg = f"the secret {name} is no JSON object with the text {field!r}; leave `#{field}` out to take it as a whole"
+        msg = f"the secret {name} is not a JSON object with the text {field!r}; omit `#{field}` to use the whole secret"
         raise DefinitionError(msg)
     return str(found[field]).encode()
 

@@ -1,4 +1,4 @@
-"""Runs cases through a pipeline as a worker would, without a stream, and says in what the result differs from what is expected."""
+"""Runs cases through a pipeline as a worker would, but without a stream, and says how the result differs from what is expected."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_DIFFERENCES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a case: the differences, none if it holds. ``golden`` is what its golden file should hold."""
+    """The result of a case: the differences, none if it passes. ``golden`` is what its golden file should contain."""
 
     case: Case
     differences: tuple[str, ...]
@@ -42,7 +42,7 @@ class Verdict:
 
 
 class Trial:
-    """A compiled pipeline to put cases to; ``base`` is where golden files are kept."""
+    """A compiled pipeline to run cases on; ``base`` is where golden files are kept."""
 
     def __init__(self, pipeline: Pipeline, resources: Resources, base: Path) -> None:
         source = pipeline.source
@@ -59,7 +59,7 @@ class Trial:
             done = accepted(self._chain.run(batch_of(case.given), SHARD_ID), self._sinks)
             found = list(self._differences(case.expect, done))
         except StreamError as error:
-            return Verdict(case, (f"the shard would stop: {error}",))
+            return Verdict(case, (f"the shard would halt: {error}",))
         if len(found) > MAX_DIFFERENCES:
             found[MAX_DIFFERENCES:] = [f"and {len(found) - MAX_DIFFERENCES} more"]
         return Verdict(case, tuple(found), golden_text(done) if case.expect.golden else None)
@@ -93,14 +93,14 @@ class Trial:
         return sorted({file.key.rpartition("/")[0] for file in sink.encode(frame, "case").files})
 
     def _properties(self, case: Case) -> Iterator[str]:
-        """What must hold for any records, said of the first that breaks it."""
+        """What must hold for any records, reported for the first one that violates it."""
         source = self._pipeline.source
         batch = batch_of((), made_up(source.decode, source.record_schema(), case.count, case.seed))
         first, second = (accepted(self._chain.run(batch, SHARD_ID), self._sinks) for _ in range(2))
         ended = Counter([*first.frame[ROW].unique().to_list(), *first.settled[ROW].to_list()])
         for row in range(batch.rows):
             if ended[row] != 1:
-                yield f"record {row + 1} of seed {case.seed} ended {ended[row]} times, it must end once: {batch.frame[DATA][row]!r}"
+                yield f"record {row + 1} of seed {case.seed} ended {ended[row]} times, but must end once: {batch.frame[DATA][row]!r}"
                 return
         if not (first.frame.equals(second.frame) and first.settled.equals(second.settled)):
             row = _first_difference(first, second)
@@ -113,14 +113,14 @@ class Trial:
         yield from self._parts(case, batch, first)
 
     def _parts(self, case: Case, batch: Batch, whole: Transformed) -> Iterator[str]:
-        """Where every stage looks at single rows, where a unit is cut must not matter."""
+        """If every stage looks only at single rows, it must not matter where a unit is cut."""
         if not all(stage.divisible() for stage in self._pipeline.stages):
             return
         half = (batch.rows + 1) // 2
         parts = [self._chain.run(Batch(batch.frame[start : start + half], 0), SHARD_ID) for start in (0, half)]
         rows = pl.concat([part.frame.drop(ROW) for part in parts])
         if not rows.equals(whole.frame.drop(ROW)):
-            yield f"cut into two units the records of seed {case.seed} gave other rows: a stage looks at more than one row"
+            yield f"cut into two units the records of seed {case.seed} gave different rows: a stage looks at more than one row"
 
 
 def batch_of(records: Sequence[Record], more: Sequence[bytes] = ()) -> Batch:
@@ -191,7 +191,7 @@ def _compare_golden(path: Path, text: str) -> Iterator[str]:
     try:
         wanted = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        yield f"there is no golden file {path}; write it with --update and read what it says"
+        yield f"there is no golden file {path}; write it with --update, then read it"
         return
     except (OSError, UnicodeDecodeError) as error:
         yield f"the golden file {path} cannot be read: {error}"
@@ -202,7 +202,7 @@ def _compare_golden(path: Path, text: str) -> Iterator[str]:
         lines = [[json.loads(line) for line in each.splitlines()] for each in (wanted, text)]
         pairs = [[[line[kind] for line in each if kind in line] for each in lines] for kind in ("row", "reject")]
     except (ValueError, TypeError) as error:
-        yield f"the golden file {path} is not one: {error}; write it anew with --update"
+        yield f"the golden file {path} is not one: {error}; rewrite it with --update"
         return
     columns = list(dict.fromkeys(name for row in pairs[0][1] for name in row))
     yield from _compare_rows(pairs[0][0], pairs[0][1], columns, whole=True)
@@ -257,7 +257,7 @@ def _compare_rejects(expect: Expect, done: Transformed) -> Iterator[str]:
     got = {record: (stage, reason) for record, stage, reason in rejects(done)}
     for reject in expect.rejects:
         if reject.record not in got:
-            yield f"record {reject.record} should be rejected, and is not"
+            yield f"record {reject.record} should be rejected, but is not"
             continue
         stage, reason = got.pop(reject.record)
         if reject.reason is not None and reject.reason != reason:

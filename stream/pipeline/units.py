@@ -60,9 +60,9 @@ def parse_duration(text: str) -> timedelta:
 
 def _bad_duration_unit(text: str, number: str, unit: str) -> str:
     if not unit:
-        return f"{text!r} has no unit behind {number}; write {number}s for seconds (units: d, h, m, s, ms)"
+        return f"{text!r} has no unit after {number}; write {number}s for seconds (units: d, h, m, s, ms)"
     if unit in _DURATION_UNITS:
-        return f"{text!r} names {unit!r} twice or behind a smaller unit; write larger units first, as in 1h30m"
+        return f"{text!r} names {unit!r} twice or after a smaller unit; write larger units first, as in 1h30m"
     return f"{text!r} has the unknown unit {unit!r}; units are d, h, m, s, ms"
 
 

@@ -129,7 +129,7 @@ CollectorUrl: TypeAlias = Annotated[str, AfterValidator(_named("a collector", r"
 def _trace_path(value: str) -> str:
     if PATH.fullmatch(value) is None:
         message = f"{value!r} leads to no field of a record"
-        fail_at((), "bad_value", message, "write names behind dots from the root, such as $.traceparent or $.metadata.traceparent")
+        fail_at((), "bad_value", message, "write names separated by dots from the root, such as $.traceparent or $.metadata.traceparent")
     return value
 
 

@@ -1,4 +1,4 @@
-"""What the library that validates says, in words for somebody who has never heard of it."""
+"""Rephrases the messages of the validation library for people who have never heard of it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from stream.pipeline.findings import near_miss
 _EXPECTED: Final[Mapping[str, str]] = {
     "model_type": "expected options, each as `name: value`",
     "dict_type": "expected a mapping, each entry as `name: value`",
-    "tuple_type": "expected a list, each item behind a dash",
-    "list_type": "expected a list, each item behind a dash",
+    "tuple_type": "expected a list, each item after a dash",
+    "list_type": "expected a list, each item after a dash",
 }
 _KINDS: Final[Mapping[str, str]] = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text"}
 _BOUNDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -46,7 +46,7 @@ def _told(kind: str, context: Mapping[str, Any], given: Any) -> str:
         bound = f"at most {context['max_length']}" if kind == "string_too_long" else f"at least {context['min_length']}"
         return f"{_shown(given)} has {len(str(given))} characters; allowed: {bound}"
     if kind == "string_pattern_mismatch":
-        return f"{_shown(given)} has not the form that is needed here"
+        return f"{_shown(given)} does not have the required form"
     what, _, how = kind.partition("_")
     if what in _KINDS and how in {"type", "parsing", "parsing_size", "from_float"}:
         return f"expected {_KINDS[what]}, got {_shown(given)}"

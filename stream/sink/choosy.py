@@ -1,4 +1,4 @@
-"""Records that a sink cannot take, set aside before anything is written."""
+"""Sets aside records that a sink cannot take, before anything is written."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from stream.contracts import Choosy, Sink, Transformed
 
 
 def accepted(transformed: Transformed, sinks: Iterable[Sink]) -> Transformed:
-    """``transformed`` with records that one of ``sinks`` cannot take as dead letters, whose stage is the sink's name.
+    """``transformed``, with records that one of ``sinks`` cannot take made into dead letters whose stage is the sink's name.
 
-    A record that became several rows goes as a whole; each record still ends exactly once.
+    A record that became several rows is refused as a whole; each record still ends exactly once.
     """
     for sink in sinks:
         if not isinstance(sink, Choosy) or (told := sink.refused(transformed.frame)).is_empty():

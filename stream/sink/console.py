@@ -1,4 +1,4 @@
-"""Rows on standard output, for whoever looks on while a pipeline runs."""
+"""Rows on standard output, for watching a pipeline while it runs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from stream.sink.objects import ObjectsSinkConfig, SinkConfig
 class ConsoleSinkConfig(SinkConfig):
     """Rows as JSON lines on standard output, for runs by hand; not exactly once.
 
-    A unit is printed as a whole before it is sealed. What was printed is not kept: one that a worker had in hand when it died is printed
-    again by the next, and `stream audit verify` cannot look at it. Events go to standard error, so `stream run pipeline.yaml | jq .` works;
-    the run ends when its reader goes. Not with `coordination: kcl`, whose daemon talks with the worker over standard output.
+    A unit is printed as a whole before it is sealed. What was printed is not kept: if a worker dies, the unit it was working on is printed
+    again by the next, and `stream audit verify` cannot check it. Events go to standard error, so `stream run pipeline.yaml | jq .` works;
+    the run ends when its reader exits. Not for `coordination: kcl`, whose daemon talks to the worker over standard output.
     """
 
     kind: ClassVar[str] = "console"
 
     url: Literal["console:"] = Field(default=CONSOLE, description="Always the same; there is one standard output.")
     name: str = Field(default="console", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="Name in manifests and metrics.")
-    lineage: bool = Field(default=False, description="Print _shard, _sequence, _subsequence and _arrival, too.")
+    lineage: bool = Field(default=False, description="Also print _shard, _sequence, _subsequence and _arrival.")
 
     def as_files(self) -> ObjectsSinkConfig:
         """The sink whose files have the bytes that are printed."""

@@ -1,4 +1,4 @@
-"""Rows to bytes: equal rows give equal bytes, whatever buffers they lie in."""
+"""Encodes rows as bytes: equal rows give equal bytes, whatever their layout in memory."""
 
 from __future__ import annotations
 

@@ -88,13 +88,13 @@ _SECRETS: Final = {"type": "object", "additionalProperties": {"x-is": "secret"}}
 class IcebergSinkConfig(TableSinkConfig):
     """Rows in an Apache Iceberg table, each exactly once, in a catalog of AWS Glue, REST or SQL.
 
-    Files are written below `location` like those of any sink; one loader of the fleet commits the files of sealed units, many at a time,
-    together with how far each shard is loaded. See [Loading Iceberg tables](../../iceberg.md).
+    Files are written under `location` like those of any sink. One loader of the fleet commits the files of sealed units, many at a time,
+    together with a note of how far each shard is loaded. See [Loading Iceberg tables](../../iceberg.md).
     """
 
     kind: ClassVar[str] = "iceberg"
 
-    url: str = Field(alias="location", description="Where the table lies: s3://bucket/prefix/ or file:directory.")
+    url: str = Field(alias="location", description="Where the table is: s3://bucket/prefix/ or file:directory.")
     name: str = Field(default="iceberg", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="Name in manifests and metrics.")
     table: str = Field(description="`namespace.table`; with Glue `database.table`.")
     catalog: dict[str, str] = Field(
@@ -107,10 +107,12 @@ class IcebergSinkConfig(TableSinkConfig):
     partition_by: Annotated[tuple[str, ...], BeforeValidator(_fields)] = Field(
         default=(), max_length=3, description="Columns, or year, month, day or hour of one: `[day(_arrival), origin]`."
     )
-    max_partitions: int = Field(default=512, ge=1, le=10_000, description="Per unit; records of further ones become dead letters.")
+    max_partitions: int = Field(
+        default=512, ge=1, le=10_000, description="Most partitions per unit; records of further ones become dead letters."
+    )
     create: bool = Field(default=True, description="Create the table if it is missing.")
-    evolve: Evolve = Field(default=Evolve.ADD, description="Columns that the table lacks: add them, or halt loading.")
-    properties: dict[str, str] = Field(default={}, description="Properties of the table, where it is created.")
+    evolve: Evolve = Field(default=Evolve.ADD, description="If the table lacks columns: add them, or halt loading.")
+    properties: dict[str, str] = Field(default={}, description="Properties of the table, if it is created.")
     lineage: bool = Field(default=True, description="Write _shard, _sequence, _subsequence and _arrival.")
 
     @field_validator("url")
@@ -125,7 +127,7 @@ class IcebergSinkConfig(TableSinkConfig):
     @classmethod
     def _in_a_namespace(cls, value: str) -> str:
         if _TABLE.fullmatch(value) is None:
-            msg = f"{value!r} is no table; write `namespace.table` with letters, digits, _ and -"
+            msg = f"{value!r} is not a table; write `namespace.table` with letters, digits, _ and -"
             raise ValueError(msg)
         return value
 
@@ -138,7 +140,7 @@ class IcebergSinkConfig(TableSinkConfig):
             raise ValueError(msg)
         for name in value:
             if _SECRET.search(name):
-                msg = f"the property {name!r} is a secret, which never stands in a pipeline file; write secrets: {{{name}: {{env: NAME}}}}"
+                msg = f"the property {name!r} is a secret, which a pipeline file must not contain; write secrets: {{{name}: {{env: NAME}}}}"
                 raise ValueError(msg)
         return value
 
@@ -157,7 +159,7 @@ class IcebergSinkConfig(TableSinkConfig):
             msg = f"a catalog of type {kind} needs its `uri`"
             raise ValueError(msg)
         if kind == CatalogType.GLUE and (self.table != self.table.lower() or self.table.count(".") != 1):
-            msg = f"{self.table!r} is no table of Glue, whose names are `database.table` in lower case"
+            msg = f"{self.table!r} is not a table name in Glue, which has the form `database.table` in lower case"
             raise ValueError(msg)
         return self
 

@@ -94,7 +94,7 @@ def _layout(links: Sequence[Link]) -> Layout | None:
 
 
 def joined(links: Sequence[Link], link: Link) -> tuple[Link, ...]:
-    """``links`` of one shard and ``link`` behind them; neighbours without files become one."""
+    """``links`` of one shard, followed by ``link``; neighbours without files become one."""
     if links and not links[-1].files and not link.files:
         before = links[-1]
         return (*links[:-1], Link(link.shard, before.after, link.last, (), None, before.sealed_at, before.links + link.links))

@@ -1,4 +1,4 @@
-"""Rows to content-named objects: Parquet or NDJSON under a prefix, partitioned row by row."""
+"""Turns rows into content-named objects: Parquet or NDJSON under a prefix, partitioned row by row."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _entries(value: object) -> object:
 
 
 class SinkConfig(BaseModel):
-    """What every sink says: where its files go and what it is called."""
+    """The options of every sink: where its files go, and its name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: ClassVar[str] = ""
@@ -77,8 +77,8 @@ class ObjectsSinkConfig(SinkConfig):
     """Files in an S3 prefix or a local directory, each row exactly once.
 
     ``partition_by`` takes column names and named SQL expressions: ``[origin, {day: "strftime(_arrival, '%Y-%m-%d')"}]``.
-    ``file_bytes`` bounds the encoded size of one file; ``lineage`` adds the columns that say where each row came from. In NDJSON decimals
-    are text, bytes base64, times as in `2026-01-01T00:00:00+00:00`; NaN and infinities, for which JSON has no word, are null.
+    ``file_bytes`` limits the encoded size of one file; ``lineage`` adds the columns that say where each row came from. In NDJSON, decimals
+    are text, bytes are base64, and times look like `2026-01-01T00:00:00+00:00`; NaN and infinities, which JSON cannot express, are null.
     """
 
     kind: ClassVar[str] = "s3"
@@ -86,12 +86,14 @@ class ObjectsSinkConfig(SinkConfig):
     url: str = Field(description="Where the files go: s3://bucket/prefix/ or file:directory.")
     name: str = Field(default="s3", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="Name in manifests and metrics.")
     format: Format = Field(default=Format.PARQUET, description="parquet or ndjson.")
-    compression: Compression | None = Field(default=None, description="zstd for Parquet and gzip for NDJSON unless given.")
+    compression: Compression | None = Field(default=None, description="By default, zstd for Parquet and gzip for NDJSON.")
     compression_level: int | None = Field(default=None, description="zstd 1 to 22 (default 1), gzip 1 to 9 (default 5).")
     partition_by: Annotated[tuple[Entry, ...], BeforeValidator(_entries)] = Field(
         default=(), max_length=8, description="Columns, or names with SQL expressions, that make up the path."
     )
-    max_partitions: int = Field(default=512, ge=1, le=10_000, description="Per unit; rows of further ones share __overflow__.")
+    max_partitions: int = Field(
+        default=512, ge=1, le=10_000, description="Most partitions per unit; rows of further ones share __overflow__."
+    )
     file_bytes: Annotated[int, BeforeValidator(_size), Field(ge=64 * 1024), WithJsonSchema({"type": ["string", "integer"]})] = Field(
         default=DEFAULT_FILE_BYTES, description="Size of one file, compressed, such as 128MiB."
     )
@@ -101,7 +103,7 @@ class ObjectsSinkConfig(SinkConfig):
     @classmethod
     def _known_place(cls, value: str) -> str:
         if not re.match(r"s3://[^/\s]+(/|$)|file:.|memory:", value):
-            msg = f"{value!r} is no place for files; write s3://bucket/prefix/ or file:directory"
+            msg = f"{value!r} is not a place for files; write s3://bucket/prefix/ or file:directory"
             raise ValueError(msg)
         if value.startswith("s3://") and len(value.encode()) > MAX_PREFIX_BYTES:
             msg = f"the prefix is {len(value.encode())} bytes long, at most {MAX_PREFIX_BYTES} are allowed; keys must fit 1,024"
@@ -144,7 +146,7 @@ class ObjectsSinkConfig(SinkConfig):
             raise SinkMismatch(("partition_by", *error.path), error.message, error.hint) from error
         columns = self.columns(schema)
         if not columns:
-            raise SinkMismatch((), "no column is left to write", "let a column through, or switch lineage on")
+            raise SinkMismatch((), "no column is left to write", "keep a column, or switch lineage on")
         for name in columns:
             self._check_column(name, schema[name])
 

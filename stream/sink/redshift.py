@@ -37,49 +37,51 @@ class Write(StrEnum):
 class RedshiftSinkConfig(TableSinkConfig):
     """Rows in a table of Amazon Redshift, each exactly once.
 
-    Files are staged on S3 like those of any sink; one loader of the fleet copies sealed units into the table, many at a time, in one
-    transaction with their rows in a load ledger. Statements go through the Redshift Data API. See [Loading Redshift](../../redshift.md).
+    Files are staged on S3 like those of any sink. One loader of the fleet copies sealed units into the table, many at a time, in one
+    transaction that also records them in a load ledger. Statements go through the Redshift Data API.
+    See [Loading Redshift](../../redshift.md).
     """
 
     kind: ClassVar[str] = "redshift"
 
     url: str = Field(alias="staging", description="Where files wait for the loader: s3://bucket/prefix/, in the region of the database.")
     name: str = Field(default="redshift", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="Name in manifests and metrics.")
-    table: str = Field(description="`table` or `schema.table`; the schema is `public` unless given.")
+    table: str = Field(description="`table` or `schema.table`; the default schema is `public`.")
     database: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$-]{0,126}$", description="Database to connect to.")
     workgroup: str | None = Field(default=None, pattern=r"^[a-z0-9-]{3,64}$", description="Redshift Serverless: the workgroup's name.")
     cluster: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9-]{0,62}$", description="Provisioned: the cluster's identifier.")
     db_user: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_:.@+/$-]{0,127}$",
-        description="With `cluster`: log in as; the role's own if not given.",
+        description="With `cluster`: the database user to log in as; by default, the role's own.",
     )
     secret_arn: str | None = Field(
         default=None,
         pattern=r"^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@-]+$",
-        description="Log in by a stored secret.",
+        description="Log in with a stored secret.",
     )
     iam_role: str = Field(
-        pattern=r"^(default|arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+)$", description="Role by which COPY reads the files, or `default`."
+        pattern=r"^(default|arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+)$",
+        description="Role with which COPY reads the files, or `default`.",
     )
-    mode: Write = Field(default=Write.APPEND, description="append, or upsert: the row with the last sequence number of a key stays.")
-    keys: tuple[str, ...] = Field(default=(), max_length=16, description="With `mode: upsert`: columns that tell rows apart, never null.")
+    mode: Write = Field(default=Write.APPEND, description="append, or upsert: of each key, the row with the last sequence number stays.")
+    keys: tuple[str, ...] = Field(default=(), max_length=16, description="With `mode: upsert`: columns that identify a row; never null.")
     deletes: str | None = Field(
-        default=None, description="With `mode: upsert`: a column of booleans. A row that has true deletes its key's row."
+        default=None, description="With `mode: upsert`: a boolean column. A row in which it is true deletes its key's row."
     )
     create: bool = Field(default=True, description="Create the table if it is missing.")
-    evolve: Evolve = Field(default=Evolve.ADD, description="Columns that the table lacks: add them, or halt loading.")
+    evolve: Evolve = Field(default=Evolve.ADD, description="If the table lacks columns: add them, or halt loading.")
     types: dict[str, str] = Field(
         default={}, description="Types by column: varchar(n), varbyte(n), super (text that is JSON), timestamptz, smallint, ..."
     )
     lineage: bool = Field(default=True, description="Write _shard, _sequence, _subsequence and _arrival; needed for upserts.")
-    keep_staged: Duration = Field(default=timedelta(days=7), description="How long files stay after their load.")
+    keep_staged: Duration = Field(default=timedelta(days=7), description="How long files are kept after their load.")
 
     @field_validator("url")
     @classmethod
     def _plain_place(cls, value: str) -> str:
         if _STAGING.fullmatch(value) is None or {".", ".."} & set(value.split("/")) or len(value) > 200:
-            msg = f"{value!r} is no place to stage files; write s3://bucket/prefix/ with letters, digits and ! _ . = - in the prefix"
+            msg = f"{value!r} is not a place to stage files; write s3://bucket/prefix/ with letters, digits and ! _ . = - in the prefix"
             raise ValueError(msg)
         return value
 
@@ -88,7 +90,7 @@ class RedshiftSinkConfig(TableSinkConfig):
     def _one_table(cls, value: str) -> str:
         parts = value.split(".")
         if len(parts) > 2:
-            msg = f"{value!r} is no table; write `table` or `schema.table`"
+            msg = f"{value!r} is not a table; write `table` or `schema.table`"
             raise ValueError(msg)
         for part in parts:
             check_name(part)
@@ -98,16 +100,16 @@ class RedshiftSinkConfig(TableSinkConfig):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if (self.cluster is None) == (self.workgroup is None):
-            msg = "name the cluster (provisioned) or the workgroup (serverless), one of them"
+            msg = "name either the cluster (provisioned) or the workgroup (serverless)"
             raise ValueError(msg)
         if self.db_user is not None and (self.workgroup is not None or self.secret_arn is not None):
             msg = "`db_user` goes with `cluster` and without `secret_arn`"
             raise ValueError(msg)
         if (self.mode is Write.UPSERT) != bool(self.keys):
-            msg = "`mode: upsert` needs `keys`" if not self.keys else "`keys` are of use with `mode: upsert` only"
+            msg = "`mode: upsert` needs `keys`" if not self.keys else "`keys` only work with `mode: upsert`"
             raise ValueError(msg)
         if self.deletes is not None and self.mode is not Write.UPSERT:
-            msg = "`deletes` is of use with `mode: upsert` only: without keys nobody knows which row to delete"
+            msg = "`deletes` only works with `mode: upsert`: without keys, nobody knows which row to delete"
             raise ValueError(msg)
         if self.deletes is not None:
             check_name(self.deleted[1])
@@ -170,9 +172,9 @@ class RedshiftSinkConfig(TableSinkConfig):
             raise SinkMismatch(("deletes",), f"there is no column '{name}'", "columns here: " + ", ".join(self._user(schema)))
         if schema[name] != pl.Boolean:
             how = "make one in a stage, such as `derive: {gone: \"operation = 'delete'\"}`"
-            raise SinkMismatch(("deletes",), f"column '{name}' of type {schema[name]} is no column of booleans", how)
+            raise SinkMismatch(("deletes",), f"column '{name}' of type {schema[name]} is not a boolean column", how)
         if name in self.keys:
-            raise SinkMismatch(("deletes",), f"column '{name}' is a key", "take another one")
+            raise SinkMismatch(("deletes",), f"column '{name}' is a key", "choose another one")
 
     def layout(self, schema: pl.Schema) -> Layout:
         """What staged files of ``schema`` look like; raises ``SinkMismatch`` as ``check`` does."""

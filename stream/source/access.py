@@ -1,4 +1,4 @@
-"""What the readers of one stream share: client, byte budget, clock, and what is asked about the stream as a whole."""
+"""What the readers of one stream share: client, byte budget, clock, and calls about the stream as a whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stream.events import PollRepeated, StreamDescribed
 from stream.source.pace import ReadSettings
 
 _DESCRIBE_SECONDS: Final = 600.0
-"""Between looks at the retention. DescribeStreamSummary allows 20 calls a second for a whole account."""
+"""Seconds between looks at the retention. DescribeStreamSummary allows 20 calls a second for a whole account."""
 
 _dice = secrets.SystemRandom().random
 
@@ -25,8 +25,8 @@ _dice = secrets.SystemRandom().random
 class StreamAccess:
     """One stream, given by name or ARN, and what all readers of its shards share.
 
-    All readers take their bytes from ``budget``, from before a page is fetched until whoever got the page gives them back.
-    ``dice`` gives numbers in [0, 1) that spread out repeated calls.
+    All readers take their bytes from ``budget`` before a page is fetched; whoever gets the page gives them back.
+    ``dice`` gives random numbers in [0, 1) that spread out repeated calls.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class StreamAccess:
         self._describe_at = clock.monotonic()
 
     async def shards(self) -> list[Shard]:
-        """All shards the service still knows, open or closed, ordered by id; asks up to eight times.
+        """All shards the service still knows, open or closed, ordered by id; tries up to eight times.
 
         Raises:
             Fatal: stream missing, access denied.
-            Retryable: the service went on failing.
+            Retryable: the service kept failing.
         """
         await self._describe()
         attempt = 0
@@ -71,7 +71,7 @@ class StreamAccess:
                 await self.clock.sleep(step.seconds)
 
     async def _describe(self) -> None:
-        """Tell now and then how long records stay; somebody may raise it because readers are behind."""
+        """Report occasionally how long records are kept; somebody may raise it because readers are behind."""
         if self.clock.monotonic() < self._describe_at:
             return
         self._describe_at = self.clock.monotonic() + _DESCRIBE_SECONDS
@@ -81,7 +81,7 @@ class StreamAccess:
             self.emit(StreamDescribed(stream_name(self.stream), "", summary.retention.total_seconds(), summary.open_shards))
 
     async def retention(self) -> timedelta:
-        """How long the stream keeps records; asked for once."""
+        """How long the stream keeps records; requested once."""
         if self._retention is None:
             self._retention = (await self.client.describe_stream_summary(self.stream)).retention
         return self._retention

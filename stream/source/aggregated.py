@@ -1,7 +1,7 @@
 """KPL aggregates: one Kinesis record that holds many user records.
 
 The format is the Kinesis Producer Library's (aggregation-format.md of awslabs/amazon-kinesis-producer): four magic bytes, a
-protobuf ``AggregatedRecord``, and the MD5 of that protobuf. Whatever does not fit it exactly is an ordinary record.
+protobuf ``AggregatedRecord``, and the MD5 of that protobuf. Anything that does not match this exactly is an ordinary record.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAGIC: Final = b"\xf3\x89\x9a\xc2"
 _MAGIC_WORD: Final = int.from_bytes(MAGIC, "little")
 MAX_USER_RECORDS: Final = 500_000
 MAX_USER_BYTES: Final = 64 * 2**20
-"""An aggregate that would become more than this is left as it is: its few bytes may name one long partition key very often."""
+"""Bytes; an aggregate that would expand to more is left as it is, because a few bytes may refer to one long partition key very often."""
 _DIGEST: Final = 16
 _HASHES: Final = 2**128
 _INDEX: Final = "_index"
@@ -39,10 +39,10 @@ _EXPANDED: Final = pl.Schema(
 
 
 class OutOfRange(StrEnum):
-    """What to do with a user record whose hash key lies outside the shard that delivered it.
+    """What to do with a user record whose hash key is outside the shard that delivered it.
 
-    After a reshard the KPL sends such records again to the right shard, so taking them here too would double them (``DROP``).
-    Producers that aggregate in other ways may not send them again (``KEEP``).
+    After a reshard the KPL sends such records again to the right shard, so keeping them here would duplicate them (``DROP``).
+    Producers that aggregate in another way may not send them again (``KEEP``).
     """
 
     DROP = "drop"
@@ -58,7 +58,7 @@ class HashRange:
     policy: OutOfRange = OutOfRange.DROP
 
     def outcome(self, partition_key: str, explicit_hash: int | None) -> Outcome:
-        """``PENDING`` for a user record to go on with, ``OUT_OF_RANGE`` for one to leave out."""
+        """``PENDING`` for a user record to process, ``OUT_OF_RANGE`` for one to leave out."""
         if self.policy is OutOfRange.KEEP or (explicit_hash is None and self.first == 0 and self.last == _HASHES - 1):
             return Outcome.PENDING
         digest = hashlib.md5(partition_key.encode(), usedforsecurity=False).digest()
@@ -68,7 +68,7 @@ class HashRange:
 
 @dataclass(frozen=True, slots=True)
 class UserRecord:
-    """One record inside an aggregate; ``explicit_hash`` is None where the partition key's MD5 decides."""
+    """One record inside an aggregate; if ``explicit_hash`` is None, the MD5 of the partition key decides."""
 
     partition_key: str
     explicit_hash: int | None
@@ -79,16 +79,16 @@ def expand(frame: pl.DataFrame, hashes: HashRange) -> pl.DataFrame:
     """User records of a page, in order, with ``RAW_SCHEMA``.
 
     ``frame`` has ``_sequence``, ``_arrival``, ``_partition_key``, ``_data``, one row per Kinesis record. Each user record of an
-    aggregate gets the aggregate's sequence number and arrival, and its own place in the aggregate as ``_subsequence``.
+    aggregate gets the aggregate's sequence number and arrival, and its own index in the aggregate as ``_subsequence``.
     """
     found = {index: records for index in marked(frame) if (records := user_records(frame.item(index, DATA))) is not None}
     return _interleave(frame, _columns(found, hashes)) if found else as_it_is(frame)
 
 
 def marked(frame: pl.DataFrame) -> list[int]:
-    """Rows whose ``_data`` begins as aggregates do."""
+    """Rows whose ``_data`` begins like an aggregate."""
     views, _ = native.views(frame.get_column(DATA))
-    # Of each view the second word is what the payload begins with, wherever the rest of it lies; behind a short one stand zeros.
+    # The second word of each view is the beginning of the payload, wherever the rest is; a short payload is padded with zeros.
     return np.flatnonzero(np.frombuffer(views, np.uint32)[1::4] == _MAGIC_WORD).tolist()
 
 
@@ -96,12 +96,12 @@ def as_it_is(frame: pl.DataFrame) -> pl.DataFrame:
     """Each row as one user record, with ``RAW_SCHEMA``."""
     rows = frame.height
     added = _ADDED if rows <= _ADDED_ROWS else _added(rows)
-    # Put together without a query, which costs more than what it would do.
+    # Built without a Polars query, which would cost more than the work itself.
     return pl.DataFrame([added[name].slice(0, rows) if name in added else frame.get_column(name) for name in RAW_SCHEMA])
 
 
 def _added(rows: int) -> dict[str, pl.Series]:
-    """The columns of records that are no aggregates."""
+    """The added columns of records that are not aggregates."""
     return {
         SUBSEQUENCE: pl.Series(SUBSEQUENCE, np.zeros(rows, np.uint32)),
         OUTCOME: pl.Series(OUTCOME, np.full(rows, int(Outcome.PENDING), np.uint8)),
@@ -109,9 +109,9 @@ def _added(rows: int) -> dict[str, pl.Series]:
 
 
 _ADDED_ROWS: Final = 10_000
-"""As many records as one answer has at most."""
+"""The most records in one response."""
 _ADDED: Final = _added(_ADDED_ROWS)
-"""Parts of these serve every page: they are the same for all records, and nobody changes a column."""
+"""Slices of these serve every page: they are the same for all records, and nobody changes a column."""
 
 
 def user_records(data: bytes) -> list[UserRecord] | None:

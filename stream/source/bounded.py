@@ -1,7 +1,7 @@
-"""Sources that end: records lie in pieces (objects, files of dead letters) whose order and content are pinned before reading begins.
+"""Sources that end: records are in pieces (objects, files of dead letters) whose order and content are pinned before reading begins.
 
-Sequence numbers are made of places, so that the same record has the same number whenever it is read: record ``r`` (from 1) of the
-piece ``p`` (from 1) of a shard is ``p * 10**12 + r``. They rise in the order of reading, as those of a stream do, and therefore ranges,
+Sequence numbers are made from positions, so that a record has the same number whenever it is read: record ``r`` (from 1) of the
+piece ``p`` (from 1) of a shard is ``p * 10**12 + r``. They rise in the order of reading, as those of a stream do; therefore ranges,
 units, ledger and checkpoints work on them unchanged.
 """
 
@@ -22,15 +22,15 @@ from stream.events import BudgetWaited, PageReceived, PartOpened
 from stream.source.shard import Hold
 
 ROWS_PER_PIECE: Final = 10**12
-"""Records that one piece may have: beyond what an object of 5 TB can hold in lines."""
+"""The most records that one piece may have: more than the lines that an object of 5 TB can hold."""
 
 BLOCK_BYTES: Final = 2 * 2**20
-"""Record bytes that a piece gives at once, about what GetRecords gives; held in the byte budget."""
+"""Record bytes in one block, about as many as GetRecords returns; held in the byte budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some records of a piece, in its order.
+    """Some records of a piece, in order.
 
     ``numbers`` (UInt64): which records of the piece, ascending from 1. ``frame`` has ``RAW_SCHEMA`` without ``_sequence``,
     ``_subsequence`` and ``_outcome``. ``first_read`` as in ``Batch``.
@@ -42,20 +42,20 @@ class Block:
 
 
 class Piece(Protocol):
-    """A part of a bounded source that is read from its beginning to its end."""
+    """A part of a bounded source that is read from beginning to end."""
 
     def blocks(self, behind: int) -> AsyncIterator[Block]:
         """Blocks of about ``BLOCK_BYTES`` with the records whose number is above ``behind``.
 
         Raises:
-            Halted: what was pinned is not there any more, or cannot be read.
+            Halted: what was pinned no longer exists, or cannot be read.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One shard of a bounded source: its pieces in reading order, never none."""
+    """One shard of a bounded source: its pieces in reading order, at least one."""
 
     shard_id: str
     pieces: Sequence[Piece]

@@ -1,4 +1,4 @@
-"""The registered consumer that all subscriptions of one stream use: found or made once, and waited for."""
+"""The registered consumer that all subscriptions of one stream use: found or registered once, and waited for."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from stream.aws.fan_out import ACTIVE, Registered, describe_consumer, register_c
 from stream.source.access import StreamAccess
 
 _LOOK_SECONDS: Final = 1.0
-"""Between looks at a consumer that is being made; DescribeStreamConsumer allows 20 calls a second and stream."""
+"""Seconds between looks at a consumer that is being registered; DescribeStreamConsumer allows 20 calls a second per stream."""
 _LOOKS: Final = 60
 IN_USE: Final = "ResourceInUseException"
 
 
 class Consumer:
-    """The consumer called ``name`` of one stream; it is never deregistered, for other workers may use it."""
+    """The consumer named ``name`` of one stream; it is never deregistered, since other workers may use it."""
 
     def __init__(self, source: StreamAccess, name: str) -> None:
         self._source = source
@@ -37,7 +37,7 @@ class Consumer:
             return self._arn
 
     def forget(self) -> None:
-        """The service says that there is no such consumer: look again at the next occasion."""
+        """Look for the consumer again next time, because the service says that it does not exist."""
         self._arn = None
 
     async def _active(self) -> str:

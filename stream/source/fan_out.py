@@ -1,8 +1,8 @@
-"""One shard by enhanced fan-out: records are pushed over a subscription, and polled while that cannot be had.
+"""One shard by enhanced fan-out: records are pushed over a subscription, and polled while there cannot be one.
 
-What makes a page, where a shard ends, and how expired records are found is the same as in polling (``shard.py``). A subscription lives for
-five minutes; the next one begins behind the last event's continuation. Whatever is not understood about a refusal is left to polling, which
-knows what it means for the shard.
+How pages are made, where a shard ends, and how expired records are detected is the same as in polling (``shard.py``). A subscription
+lives for five minutes; the next one begins after the last event's continuation. Refusals that are not understood here are left to
+polling, which knows what it means for the shard.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from stream.source.shard import Hold, ShardReader
 POLLING: Final = "polling"
 FAN_OUT: Final = "fan_out"
 _GOOD_SECONDS: Final = 60.0
-"""A subscription that breaks sooner and brings nothing but empty events is fruitless."""
+"""Seconds; a subscription that breaks sooner and brings only empty events is fruitless."""
 
 _TRIES: Final = 5
-"""Fruitless subscriptions in a row before the shard is polled for a while."""
+"""Consecutive fruitless subscriptions before the shard is polled for a while."""
 
 
 class FanOutReader(ShardReader):
@@ -57,7 +57,7 @@ class FanOutReader(ShardReader):
         self._fruitless = 0
 
     async def pages(self) -> AsyncIterator[Page]:
-        """See ``ShardReader.pages``; ends the subscription too."""
+        """See ``ShardReader.pages``; also ends the subscription."""
         try:
             async with aclosing(super().pages()) as pages:  # type: ignore[type-var]
                 async for page in pages:
@@ -86,12 +86,12 @@ class FanOutReader(ShardReader):
         return page
 
     def _lasts(self) -> bool:
-        """Whether the subscription has stood long enough to count as good even where nothing arrives."""
+        """Whether the subscription has lasted long enough to count as good even if nothing arrived."""
         since = self._subscribed_at
         return since is not None and self._source.clock.monotonic() - since > _GOOD_SECONDS
 
     async def _pushed(self) -> Page | None:
-        """The page of the next event; None where the subscription ended in good order or the message was none of records."""
+        """The page of the next event; None if the subscription ended normally or the message contained no records."""
         subscription = self._subscription or await self._subscribe()
         try:
             async with asyncio.timeout(self._fan_out.silence_seconds):
@@ -124,7 +124,7 @@ class FanOutReader(ShardReader):
             raise AwsRetryable(msg, code="Silence") from None
 
     async def _room(self, size: int) -> Hold | None:
-        """Room for the next message. None if memory stayed short: the subscription was given up, its records wait at the service."""
+        """Room for the next message; None if memory stayed short: the subscription was ended, and its records wait in Kinesis."""
         try:
             async with asyncio.timeout(self._fan_out.hold_seconds):
                 return await self._reserve(size)
@@ -144,13 +144,13 @@ class FanOutReader(ShardReader):
         return self._subscription
 
     def _place(self) -> IteratorAt:
-        """Behind the last event, which on a quiet shard is much further than the last record."""
+        """The position after the last event, which on a quiet shard is much later than the last record."""
         if self._continuation is not None:
             return IteratorAt(IteratorKind.AFTER, sequence=self._continuation)
         return self._beginning()
 
     async def _ended(self, error: AwsRetryable) -> None:
-        """What comes behind a subscription that broke, or that could not be had yet."""
+        """Handle a subscription that broke or could not be started yet."""
         had = self._subscription is not None
         self._close()
         self._fruitless += 1
@@ -167,7 +167,7 @@ class FanOutReader(ShardReader):
         await self._source.clock.sleep(wait)
 
     def _change(self, to: str, why: str) -> None:
-        """Go over to the other way of reading, at the same position."""
+        """Switch to the other way of reading, at the same position."""
         self._close()
         self._fruitless = 0
         self._iterator = self._continuation = None

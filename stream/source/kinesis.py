@@ -30,7 +30,7 @@ class KinesisSource(StreamAccess):
         return ShardReader(self, shard, after, start, until, complete_until).pages()
 
     def beside(self, budget: ByteBudget) -> KinesisSource:
-        """The same stream read with another budget, for readers that must not wait for those of this one."""
+        """The same stream with another budget, for readers that must not wait for readers of this one."""
         return KinesisSource(
             self.client, self.stream, budget=budget, clock=self.clock, emit=self.emit, settings=self.settings, dice=self.dice
         )

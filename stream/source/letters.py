@@ -1,4 +1,4 @@
-"""Dead letters as a source: chosen rows of rejects files, read again as the records that they were."""
+"""Dead letters as a source: chosen rows of rejects files, read again as the original records."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def runs_of(rows: Iterable[int]) -> tuple[tuple[int, int], ...]:
 
 
 def shard_name(number: int) -> str:
-    """The id of the shard that a redrive is read as."""
+    """The id of the shard as which a redrive is read."""
     return f"redrive-{number:06d}"
 
 
 def part_of(number: int, files: Sequence[ChosenRows], store: ObjectStore) -> Part:
-    """The redrive with that number as a shard; ``store`` holds the rejects files."""
+    """The redrive with that number, as a shard; ``store`` holds the rejects files."""
     return Part(shard_name(number), [LetterPiece(store, each) for each in files])
 
 
 @dataclass(frozen=True, slots=True)
 class LetterPiece:
-    """Chosen rows of one file; see ``bounded.Piece``. A record's number counts the chosen ones."""
+    """Chosen rows of one file; see ``bounded.Piece``. Record numbers count the chosen rows."""
 
     store: ObjectStore
     chosen: ChosenRows
@@ -74,12 +74,12 @@ async def read_letters(store: ObjectStore, key: str) -> pl.DataFrame:
     """The rejects file at ``key``, with the columns of ``sink.rejects.SCHEMA``.
 
     Raises:
-        Halted: it is gone or has other bytes than its name says.
+        Halted: it is gone, or its bytes do not match its name.
     """
     stored = await store.get(key)
     if stored is None or hashlib.sha256(stored.body).hexdigest()[:16] != key.split(".")[-2]:
-        what = "missing" if stored is None else "not what its name says: it was edited"
-        msg = f"the file of dead letters {key} under {store.url} is {what}; restore it, nothing of it is sent through again until then"
+        what = "missing" if stored is None else "not the one that its name describes: it was edited"
+        msg = f"the file of dead letters {key} under {store.url} is {what}. Restore it; nothing in it is redriven until then."
         raise Halted(msg)
     frame = pl.read_parquet(io.BytesIO(stored.body), hive_partitioning=False)
     return frame if ATTEMPT in frame.columns else frame.with_columns(pl.lit(1, pl.UInt16).alias(ATTEMPT))

@@ -1,4 +1,4 @@
-"""Objects in S3 or a directory as a source: listed once, pinned by size and version, cut into shards, read in parts."""
+"""Objects in S3 or a directory as a source: listed once, pinned by size and version, divided into shards, read in parts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from stream.source.bounded import BLOCK_BYTES, Block, Part
 from stream.source.texts import Chunk, Layout, chunks
 
 READ_AHEAD: Final = 4 * 2**20
-"""Bytes of one ranged read: large enough that S3's answer time does not count, small beside a memory budget."""
+"""Bytes of one ranged read: large enough that S3's response time hardly matters, small compared with a memory budget."""
 
 
 class PinnedObject(msgspec.Struct, frozen=True):
-    """An object as it was when it was chosen; ``modified`` is ISO 8601, UTC."""
+    """An object as it was when it was chosen; ``modified`` is in ISO 8601, UTC."""
 
     key: str
     size: int
@@ -33,7 +33,7 @@ class PinnedObject(msgspec.Struct, frozen=True):
 
 
 def split(objects: Sequence[PinnedObject], shards: int) -> list[tuple[int, int]]:
-    """Bounds ``[from, to)`` of at most ``shards`` runs of ``objects``, none empty, with about equal numbers of bytes."""
+    """Bounds ``[from, to)`` of at most ``shards`` non-empty runs of ``objects`` with about equal numbers of bytes."""
     total = sum(item.size for item in objects)
     bounds: list[tuple[int, int]] = []
     begin, seen = 0, 0
@@ -47,7 +47,7 @@ def split(objects: Sequence[PinnedObject], shards: int) -> list[tuple[int, int]]
 
 
 def shard_name(number: int, part: int) -> str:
-    """The id of a shard: which slice of the objects, and which run of it."""
+    """The id of a shard, made from the number of its slice and of its run."""
     return f"objects-{number:06d}-{part:04d}"
 
 
@@ -63,7 +63,7 @@ def parts_of(
 
 @dataclass(frozen=True, slots=True)
 class ObjectPiece:
-    """One object; see ``bounded.Piece``. ``_arrival`` is when it was last modified, ``_partition_key`` its key."""
+    """One object; see ``bounded.Piece``. ``_arrival`` is the time of its last modification, ``_partition_key`` its key."""
 
     store: RangedStore
     item: PinnedObject
@@ -92,7 +92,7 @@ class ObjectPiece:
 
 
 class _RangedFile(io.RawIOBase):
-    """A file for code that blocks in a thread: each read is a ranged read on the event loop, of one version of the object."""
+    """A file for blocking code in a thread: each read is a ranged read, on the event loop, of one version of the object."""
 
     def __init__(self, store: RangedStore, item: PinnedObject, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -129,10 +129,10 @@ class _RangedFile(io.RawIOBase):
         if body is None:
             msg = (
                 f"the object {self._item.key} under {self._store.url} is not the one that was listed ({self._item.size} bytes, modified "
-                f"{self._item.modified}): it was changed or removed since. Put that version back, or begin again in another --namespace."
+                f"{self._item.modified}): it was changed or removed since. Put that version back, or start over in another --namespace."
             )
             raise Halted(msg)
         if len(body) != end - start:
-            msg = f"{self._store.url} gave {len(body)} of {end - start} bytes of {self._item.key}"
+            msg = f"{self._store.url} returned {len(body)} of {end - start} bytes of {self._item.key}"
             raise Retryable(msg)
         return body

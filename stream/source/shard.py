@@ -1,7 +1,7 @@
-"""One shard read from a position: polls, waits, repeats, and never passes a record twice.
+"""Reads one shard from a position: polls, waits, repeats, and never delivers a record twice.
 
-A *position* is the greatest sequence number seen. Iterators expire, calls fail and pages may come again; what is delivered is
-always what lies behind the position, so none of that shows in the pages.
+A *position* is the greatest sequence number seen. Iterators expire, calls fail and pages may come again; but only records
+after the position are delivered, so none of that shows in the pages.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from stream.source.aggregated import HashRange, as_it_is, expand, marked
 from stream.source.pace import Appetite, Pace
 
 _EXPAND_ASIDE: Final = 256 * 1024
-"""Pages above this size are expanded in a thread, to keep the event loop free."""
+"""Pages above this many bytes are expanded in a thread, to keep the event loop free."""
 _SHORTEST_RETENTION: Final = timedelta(hours=24)
 _NEAR_HORIZON: Final = timedelta(minutes=5)
 _PATIENCE: Final = 5
-"""Equal answers in a row before a suspicion counts as a finding."""
+"""Consecutive equal responses before a suspicion counts as a finding."""
 _LATEST_SLACK: Final = timedelta(seconds=5)
-"""How far clocks may differ where LATEST must be replaced by the time of the first call."""
+"""How far clocks may differ when LATEST has to be replaced by the time of the first call."""
 
 
 class Hold:
-    """Bytes of the budget: given back when the ``with`` block ends, unless they were handed on."""
+    """Bytes of the budget, which are given back when the ``with`` block ends, unless they were handed on."""
 
     def __init__(self, budget: ByteBudget, size: int) -> None:
         self._budget = budget
@@ -54,18 +54,18 @@ class Hold:
             self._budget.release(self._size)
 
     def settle(self, actual: int) -> None:
-        """Hold ``actual`` bytes from now on."""
+        """Change the number of bytes held to ``actual``."""
         self._budget.adjust(self._size, actual)
         self._size = actual
 
     def hand_on(self) -> int:
-        """Somebody else gives the bytes back from now on; tells how many there are."""
+        """Leave it to somebody else to give the bytes back; how many there are."""
         size, self._size = self._size, 0
         return size
 
 
 _LITTLE: Final = TURN_BYTES // 8
-"""Bytes of a page behind which others come next, so that those that walk through hours without records are not kept waiting."""
+"""Bytes; a page with less ends its reader's turn, so that readers that walk through hours without records are not kept waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +102,13 @@ class ShardReader:
         self._resuming = after != ORIGIN
         self._behind = True
         self._fetched = 0
-        """Bytes in this turn."""
+        """Bytes fetched in this turn."""
         self._failures = 0
         self._suspicions = 0
         self._childless = 0
 
     async def pages(self) -> AsyncIterator[Page]:
-        """Pages in order; closing or cancelling gives back what the budget lent for a page that was not delivered."""
+        """Pages in order; closing or cancelling gives back the bytes of a page that was not delivered."""
         self._source.budget.readers += 1
         try:
             while self._until is None or self._position < self._until:
@@ -123,7 +123,7 @@ class ShardReader:
             self._source.budget.turns.end(self)
 
     async def _attempt(self) -> Page | None:
-        """The next page, or None if the call has to be made again; waits as long as either takes."""
+        """The next page, or None if the call has to be repeated; waits as long as it takes."""
         source = self._source
         try:
             if self._iterator is None:
@@ -163,7 +163,7 @@ class ShardReader:
             self._source.emit(BudgetWaited(self._shard.stream, self._shard.shard_id, seconds))
 
     def _go_on_or_let_others(self, page: Page) -> None:
-        """Readers at their tips take what comes, however many they are: it is little at a time. So it is where a shard holds little."""
+        """End the turn of a reader that has had its share. Readers at their tips, or of shards that hold little, take little at a time."""
         self._behind = page.behind_ms > 0
         self._fetched += page.held
         if not self._behind or page.held < _LITTLE or self._fetched >= TURN_BYTES:
@@ -183,7 +183,7 @@ class ShardReader:
         return _Answer(raw, self._trimmed(raw), seconds)
 
     async def _page(self, answer: _Answer, hold: Hold) -> Page:
-        """The page that an answer makes, with the position moved up."""
+        """The page made from a response; moves the position."""
         raw, frame = answer.raw, answer.frame
         await self._check_horizon(raw, frame)
         whole = raw.frame.height == 0 or self._until is None or int(raw.frame.item(-1, SEQUENCE)) <= self._until
@@ -209,7 +209,7 @@ class ShardReader:
         return Page(batch, self._position, raw.behind_ms, hold.hand_on(), ended, children)
 
     async def _batch(self, frame: pl.DataFrame, seen: Seen | None) -> Batch:
-        """The user records of ``frame``; ``seen`` is what is known of all of it."""
+        """The user records of ``frame``; ``seen`` is what is known about the whole frame."""
         if frame.height == 0:
             return Batch.empty()
         if seen is not None and not seen.aggregates:
@@ -221,7 +221,7 @@ class ShardReader:
         return Batch.of(expanded)
 
     def _trimmed(self, raw: RawPage) -> pl.DataFrame:
-        """The rows behind the position and not behind ``until``."""
+        """The rows after the position, up to ``until``."""
         frame, seen = raw.frame, raw.seen
         if frame.height == 0:
             return frame
@@ -232,7 +232,7 @@ class ShardReader:
             return frame
         numbers = [int(text) for text in column]
         if any(left >= right for left, right in pairwise(numbers)):
-            msg = f"{self._where()}: the service sent records out of order behind {self._position}. Report it with this number."
+            msg = f"{self._where()}: the service sent records out of order after {self._position}. Report it with this number."
             raise Halted(msg)
         known = sum(1 for number in numbers if number <= self._position)
         beyond = 0 if self._until is None else sum(1 for number in numbers if number > self._until)
@@ -264,15 +264,15 @@ class ShardReader:
     async def _iterator_at(self, sequence: int) -> str | None:
         """An iterator at that record, or None if the stream has no such record.
 
-        A recorded gap, or what another application did, ends right before a record, at nobody's number. Kinesis refuses such a number
-        as an invalid argument, kinesis-local as a resource that it cannot find.
+        A recorded gap, or a range that another application processed, ends right before a record, at no record's number. Kinesis refuses
+        such a number as an invalid argument, kinesis-local as a resource that it cannot find.
         """
         source, at = self._source, IteratorAt(IteratorKind.AT, sequence=str(sequence))
         try:
             iterator = await source.client.get_shard_iterator(source.stream, self._shard.shard_id, at)
             for _ in range(_PATIENCE):
                 found = await source.client.get_records(source.stream, iterator, 1)
-                # An answer without records does not say that there are none further on.
+                # A response without records does not mean that there are none further on.
                 if found.frame.height or found.next_iterator is None or found.behind_ms == 0:
                     return iterator if found.frame.height and int(found.frame.item(0, SEQUENCE)) == sequence else None
                 iterator = found.next_iterator
@@ -291,11 +291,11 @@ class ShardReader:
         if self._latest_since is None:
             self._latest_since = self._source.clock.now() - _LATEST_SLACK
             return IteratorAt(IteratorKind.LATEST)
-        # A second LATEST would skip what arrived since the first one.
+        # A second LATEST would skip what has arrived since the first one.
         return IteratorAt(IteratorKind.AT_TIMESTAMP, timestamp=self._latest_since)
 
     def _may_begin_too_early(self) -> bool:
-        """Whether the moment to begin at may lie in the service's future, which Kinesis refuses; of clocks further apart, any signature."""
+        """Whether the starting time may be in the service's future, which Kinesis refuses; if clocks differ more, it refuses all calls."""
         moment = self._start.timestamp or self._latest_since
         return self._position == ORIGIN and moment is not None and self._source.clock.now() < moment + timedelta(minutes=5)
 
@@ -316,14 +316,14 @@ class ShardReader:
         await self._source.clock.sleep(wait)
 
     async def _refused(self, error: AwsFatal) -> None:
-        """Raise what a refusal means for this shard, or return where another iterator may help."""
+        """Raise what a refusal means for this shard, or return if another iterator may help."""
         if error.code == INVALID_ARGUMENT and (self._iterator is not None or self._may_begin_too_early()):
             self._iterator = None
             await self._repeat(AwsRetryable(str(error), code=error.code))
             return
         if error.code != NOT_FOUND:
             raise error
-        # ResourceNotFound speaks of the stream or of the shard; asking for the shards fails if it is the stream.
+        # ResourceNotFound may mean the stream or the shard; listing the shards fails if it means the stream.
         known = await self._source.shards()
         if all(shard.shard_id != self._shard.shard_id for shard in known):
             raise Expired(await self._lost("the service no longer knows the shard, so its records have expired")) from error
@@ -331,7 +331,7 @@ class ShardReader:
         await self._repeat(AwsRetryable(str(error), code=error.code))
 
     async def _children(self, raw: RawPage) -> tuple[str, ...]:
-        """The shards that continue this one, from the answer itself or else from the list of shards."""
+        """The shards that continue this one, from the response itself or else from the list of shards."""
         if raw.children:
             return tuple(sorted(raw.children))
         listed = await self._source.shards()
@@ -340,19 +340,19 @@ class ShardReader:
             return children
         self._childless += 1
         if self._childless < _PATIENCE:
-            msg = f"{self._where()}: the service says that the shard has ended but names no shard that continues it"
+            msg = f"{self._where()}: the service says that the shard has ended, but names no shard that continues it"
             raise AwsRetryable(msg, code="EndWithoutChildren")
         msg = (
-            f"{self._where()}: the shard has ended behind {self._position}, but no shard continues it. All records up to "
-            "there were read. Check in the list of shards whether the stream was deleted and made again."
+            f"{self._where()}: the shard has ended after {self._position}, but no shard continues it. All records up to "
+            "there were read. Check in the list of shards whether the stream was deleted and recreated."
         )
         raise Halted(msg)
 
     async def _check_horizon(self, raw: RawPage, frame: pl.DataFrame) -> None:
-        """Find out whether records between the position and this answer have expired unread.
+        """Find out whether records between the position and this response have expired unread.
 
-        Kinesis does not say so: an iterator behind an expired record starts at the oldest record it still holds, or stays behind
-        the retention without bringing any.
+        Kinesis does not say so: an iterator after an expired record starts at the oldest record that it still holds, or stays before
+        the retention period without bringing any.
         """
         if raw.frame.height:
             self._suspicions = 0
@@ -360,9 +360,9 @@ class ShardReader:
                 await self._check_first(frame)
             return
         if self._until is not None and raw.behind_ms == 0 and raw.next_iterator is not None:
-            finding = f"the shard holds nothing more up to {self._until}, which was read from it before"
+            finding = f"the shard no longer holds the records up to {self._until}, which were read from it before"
         elif self._position != ORIGIN and await self._beyond_retention(timedelta(milliseconds=raw.behind_ms)):
-            finding = "reading stands still further back than the stream's retention"
+            finding = "reading has stopped further back than the stream's retention"
         else:
             if raw.next_iterator is not None:
                 self._suspicions = 0
@@ -378,7 +378,7 @@ class ShardReader:
         if since is not None and not await self._beyond_retention(self._source.clock.now() - since + _NEAR_HORIZON):
             return
         if await self._iterator_at(self._position) is None:
-            raise Expired(await self._lost("that record has expired, and so may have others before the oldest one left"))
+            raise Expired(await self._lost("that record has expired, and others before the oldest one left may have expired too"))
 
     async def _beyond_retention(self, age: timedelta) -> bool:
         return age >= _SHORTEST_RETENTION and age >= await self._source.retention()
@@ -386,9 +386,9 @@ class ShardReader:
     async def _lost(self, finding: str) -> str:
         retention = await self._source.retention()
         return (
-            f"{self._where()} ({self._source.client.place}): reading cannot go on behind {self._position}: {finding}. The stream "
-            f"keeps records for {retention}: some may have expired unread, or the stream was made again under the same name. "
-            "Raise the retention if reading fell behind. With source.kinesis.on_expired: gap the worker records the gap and goes on."
+            f"{self._where()} ({self._source.client.place}): reading cannot continue after {self._position}: {finding}. The stream "
+            f"keeps records for {retention}: some may have expired unread, or the stream was recreated under the same name. "
+            "Raise the retention if reading fell behind. With source.kinesis.on_expired: gap, the worker records the gap and continues."
         )
 
     def _where(self) -> str:
@@ -396,5 +396,5 @@ class ShardReader:
 
 
 def _ascending(texts: pl.Series) -> bool:
-    """Whether decimal texts are of one length and rise, which makes them rise as numbers too; False says nothing."""
+    """Whether decimal texts have equal lengths and rise, so that they also rise as numbers; False means nothing."""
     return texts.str.len_bytes().n_unique() == 1 and bool((texts.slice(1) > texts.slice(0, len(texts) - 1)).all())

@@ -1,4 +1,4 @@
-"""Records inside an object: lines, separated values, rows of Parquet; compressed or not, read in a bounded stretch of memory."""
+"""Records inside an object: lines, separated values, rows of Parquet; compressed or not, read in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from polars.exceptions import PanicException, PolarsError
 from stream.errors import Halted
 
 MAX_RECORD_BYTES: Final = 64 * 2**20
-"""A longer line is no record of anybody's: Kinesis takes 10 MiB at most."""
+"""A longer line is not a record: Kinesis accepts 10 MiB at most."""
 
 READ_BYTES: Final = 2**20
 PARQUET_ROWS: Final = 4096
@@ -25,7 +25,7 @@ _SUFFIXES: Final = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2
 
 
 class ObjectFormat(StrEnum):
-    """What an object holds."""
+    """The format of an object."""
 
     NDJSON = "ndjson"
     CSV = "csv"
@@ -33,7 +33,7 @@ class ObjectFormat(StrEnum):
 
 
 class ObjectCodec(StrEnum):
-    """How an object is compressed; ``AUTO`` goes by the name's ending: .gz, .zst, .bz2."""
+    """How an object is compressed; ``AUTO`` goes by the name's suffix: .gz, .zst, .bz2."""
 
     AUTO = "auto"
     NONE = "none"
@@ -44,10 +44,10 @@ class ObjectCodec(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How records lie in an object.
+    """How an object contains records.
 
-    ``header``: CSV objects begin with a line of names, which is put before each record, so that the decoder finds it there. ``quote``:
-    of CSV. ``column``: of Parquet, the one that holds whole records; each row becomes JSON where None.
+    ``header``: CSV objects begin with a line of names, which is put before each record, so that the decoder finds it. ``quote``:
+    for CSV. ``column``: for Parquet, the column that holds whole records; if None, each row becomes a JSON record.
     """
 
     format: ObjectFormat
@@ -58,13 +58,13 @@ class Layout:
 
 
 Chunk = list[tuple[int, bytes]]
-"""Records with their numbers, from 1: of lines the line's number."""
+"""Records with their numbers, from 1; for lines, the number of the line."""
 
 
 def chunks(layout: Layout, file: BinaryIO, name: str, behind: int, size: int) -> Iterator[Chunk]:
     """The records of ``file`` whose number is above ``behind``, about ``size`` bytes at a time; never an empty chunk.
 
-    Blank lines are passed over. ``name`` decides on ``ObjectCodec.AUTO`` and is named in errors. Blocks while it reads.
+    Skips blank lines. ``name`` decides ``ObjectCodec.AUTO`` and is named in errors. Blocks while it reads.
 
     Raises:
         Halted: the object is not what ``layout`` says.
@@ -83,7 +83,7 @@ def chunks(layout: Layout, file: BinaryIO, name: str, behind: int, size: int) ->
         what = f"{layout.format}, compression {_codec(layout, name) or 'none'}"
         msg = (
             f"the object {name} cannot be read as {what}: {error}. Correct source.s3.format or source.s3.compression, or put the whole "
-            "object back; nothing of it behind the last sealed unit has been read."
+            "object back; nothing in it after the last sealed unit has been read."
         )
         raise Halted(msg) from error
     if chunk:
@@ -97,7 +97,7 @@ def _codec(layout: Layout, name: str) -> str | None:
 
 
 def _lines(layout: Layout, file: BinaryIO, name: str, behind: int) -> Iterator[tuple[int, bytes]]:
-    # Some programs, Excel among them, begin a file with a mark that says UTF-8; it belongs to no record.
+    # Some programs, Excel among them, begin a file with a UTF-8 byte order mark, which belongs to no record.
     plain = ((number, line.removeprefix(BOM_UTF8) if number == 1 else line) for number, line in _plain(layout, file, name))
     joined = _joined(plain, layout.quote.encode(), name) if layout.format is ObjectFormat.CSV else plain
     head = b""
@@ -113,7 +113,7 @@ def _lines(layout: Layout, file: BinaryIO, name: str, behind: int) -> Iterator[t
 
 
 def _plain(layout: Layout, file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    """Lines without the line feeds at their ends, numbered from 1."""
+    """Lines without their line feeds, numbered from 1."""
     codec = _codec(layout, name)
     source = pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) if codec else file
     rest: list[bytes] = []
@@ -133,7 +133,7 @@ def _plain(layout: Layout, file: BinaryIO, name: str) -> Iterator[tuple[int, byt
 
 
 def _joined(lines: Iterator[tuple[int, bytes]], quote: bytes, name: str) -> Iterator[tuple[int, bytes]]:
-    """Lines of separated values, each with those that follow inside quotes; numbered by the first."""
+    """Lines of separated values, each joined with the lines that continue it inside quotes; numbered by the first."""
     parts: list[bytes] = []
     begun, quotes, held = 0, 0, 0
     for number, line in lines:
@@ -152,8 +152,8 @@ def _joined(lines: Iterator[tuple[int, bytes]], quote: bytes, name: str) -> Iter
 
 def _too_long(name: str, number: int) -> Halted:
     return Halted(
-        f"the object {name} has a record of more than {MAX_RECORD_BYTES} bytes at line {number}: it is not what source.s3.format says, "
-        "or a quote is never closed. Correct the format, or leave the object out."
+        f"the object {name} has a record of more than {MAX_RECORD_BYTES} bytes at line {number}: its format is not source.s3.format, "
+        "or a quote is never closed. Correct the format, or exclude the object."
     )
 
 
@@ -191,7 +191,7 @@ def _bodies(batch: pa.RecordBatch, column: str | None) -> Iterator[bytes]:
 
 
 def _writable(value: pl.Expr, kind: Any) -> pl.Expr:
-    """``value`` with bytes in base64, here and further in: Polars writes none to JSON, and decoders read them so."""
+    """``value`` with bytes in base64, at every level: Polars does not write bytes to JSON, and decoders read them in this form."""
     if kind == pl.Binary():
         return value.bin.encode("base64")
     if isinstance(kind, pl.List) and _holds_bytes(kind):

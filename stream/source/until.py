@@ -1,4 +1,4 @@
-"""A stream read up to a moment: what an ordinary worker reads without end, a run that has to finish reads until then."""
+"""Reads a stream up to a moment: an ordinary worker reads without end, but a run that has to finish stops there."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from stream.contracts import Clock, LendingSource, Page, Shard, Start
 from stream.errors import Halted
 
 CLOCK_SLACK: Final = timedelta(minutes=1)
-"""By how much the service's clock may lag behind ours: records that arrive later carry an earlier time at most by this."""
+"""By how much the service's clock may lag behind ours, and so by how much a later record may carry an earlier time."""
 
 
 class ReadUntil:
-    """``contracts.Source`` over another one, of which each shard is read up to ``moment``.
+    """``contracts.Source`` over another one, reading each shard up to ``moment``.
 
-    Two ways to stop. To *catch up* (``end`` False): the shard pauses once everything that had arrived by ``moment`` is read, at the end of
-    a page, and goes on from there the next time. To take a *time range* (``end`` True): the shard ends right before its first record that
-    arrived at ``moment`` or later, the same record whoever asks; a later reader that starts at the timestamp ``moment`` begins with it.
+    There are two ways to stop. To *catch up* (``end`` False): the shard pauses once everything that had arrived by ``moment`` is read, at
+    the end of a page, and continues from there the next time. To read a *time range* (``end`` True): the shard ends right before its
+    first record that arrived at ``moment`` or later, which is the same record for every reader; a later reader that starts at ``moment``
+    begins with it.
     """
 
     def __init__(self, inner: LendingSource, moment: datetime, clock: Clock, *, end: bool, name: str) -> None:
@@ -33,7 +34,7 @@ class ReadUntil:
         self._name = name
 
     async def shards(self) -> list[Shard]:
-        """All shards of the stream, under the name by which the log keeps this reading of it."""
+        """All shards of the stream, under the name that this reading has in the log."""
         return [replace(shard, stream=self._name) for shard in await self._inner.shards()]
 
     async def read(
@@ -54,7 +55,7 @@ class ReadUntil:
                     return
 
     async def _last(self, shard: Shard, page: Page, position: int) -> Page | None:
-        """``page`` as the last one, or None if reading has to go on."""
+        """``page`` as the last one, or None if reading has to continue."""
         if page.ended:
             return page
         arrived = page.batch.frame[ARRIVAL]
@@ -78,7 +79,7 @@ def refuse_lost(begin: datetime, now: datetime, retention: timedelta, stream: st
     """Make sure that the stream can still hold every record that arrived at ``begin`` or later.
 
     Raises:
-        Halted: it has dropped records by age since.
+        Halted: it has dropped some of them by age.
     """
     if begin < now - retention:
         earliest = (now - retention + timedelta(minutes=5)).isoformat()

@@ -1,4 +1,4 @@
-"""Standard output in the place of a store: what is put is printed, and nothing is kept."""
+"""Standard output in place of a store: what is put is printed, and nothing is kept."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from stream.errors import Fatal
 
 STDOUT: Final = 1
 _CHUNK: Final = 4096
-"""Bytes that a pipe takes at once whenever it takes any (POSIX's PIPE_BUF is 512 at least, 4,096 on Linux)."""
+"""Bytes that a pipe accepts at once if it accepts any (POSIX's PIPE_BUF is at least 512, and 4,096 on Linux)."""
 _LOOK: Final = 0.2
-"""Seconds between looks whether anybody still waits for the printing."""
+"""Seconds between checks whether anybody still waits for the printing."""
 
 
 class ConsoleStore:
-    """An ``ObjectStore`` that is always empty. What is put into it goes to ``out``, whole, one body after the other.
+    """An ``ObjectStore`` that is always empty. What is put into it goes to ``out`` as a whole, one body after the other.
 
-    It waits for as long as nobody reads. A body of which a part was printed cannot be taken back: whoever puts it again prints it again.
+    It waits as long as nobody reads. A body of which a part was printed cannot be taken back: putting it again prints it again.
     """
 
     def __init__(self, out: int = STDOUT) -> None:
@@ -38,7 +38,7 @@ class ConsoleStore:
         """Print ``body``.
 
         Raises:
-            Fatal: standard output is closed, or whoever read it has gone.
+            Fatal: standard output is closed, or its reader has gone.
         """
         given_up = threading.Event()
         try:
@@ -47,7 +47,7 @@ class ConsoleStore:
             given_up.set()
             raise
         except OSError as error:
-            msg = f"standard output takes no more rows ({error.strerror}): whoever reads it has to stay until the end"
+            msg = f"standard output accepts no more rows ({error.strerror}): its reader has to stay until the end"
             raise Fatal(msg) from error
 
     def _print(self, body: bytes, given_up: threading.Event) -> None:
@@ -59,7 +59,7 @@ class ConsoleStore:
                     left = left[os.write(self._out, left[:_CHUNK]) :]
 
     async def create(self, key: str, body: bytes) -> str | None:
-        """Print ``body``, for nothing is ever there before; its tag says nothing."""
+        """Print ``body``, since no object ever exists; the tag means nothing."""
         await self.put(key, body)
         return ""
 

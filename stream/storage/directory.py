@@ -1,15 +1,15 @@
-"""Objects as files in a local directory, with the same compare-and-swap that S3 offers.
+"""Objects as files in a local directory, with the same compare-and-swap as S3.
 
-Writes go to a file aside that is then linked (create) or renamed (replace, put) into place, so a reader sees a whole object or
-none, and an object never changes in place. ``<root>/.stream`` holds those files and the claims; it is no part of the objects.
+Writes go to a temporary file that is then linked (create) or renamed (replace, put) into place, so a reader sees a whole object or
+none, and an object never changes in place. ``<root>/.stream`` holds those files and the claims; it is not part of the objects.
 
-There are no locks: a process that is frozen or killed at any point stops nobody. Whoever replaces a version first puts up a *claim*
-on it, a symbolic link that exists once and names the file to come. From then on everybody can complete the claim, and the
+There are no locks: a process that is frozen or killed at any point stops nobody. To replace a version, a process first puts up a *claim*
+on it: a symbolic link that exists only once and names the next file. From then on everybody can complete the claim, and the
 file that it names can be renamed into place only once:
 
-- Only the holder of the claim on the current version can end that version, so a claim put up while its version is current is met by
-  its own file and no other. It is taken down only after that, so no second one on that version can count.
-- A claim on a version that had ended before is found out by looking at the object *after* reading the claim; it leads to nothing.
+- Only the claim on the current version can end that version, so a claim put up while its version is current is fulfilled by
+  its own file and no other. It is taken down only after that, so no second claim on that version can count.
+- A claim on a version that had already ended is detected by looking at the object *after* reading the claim; it has no effect.
 """
 
 from __future__ import annotations
@@ -61,41 +61,41 @@ class DirectoryStore:
         return self._url
 
     async def create(self, key: str, body: bytes) -> str | None:
-        """Write ``key`` if it does not exist and return its tag; None if it exists."""
+        """See ``contracts.ObjectStore``."""
         return await self._run(self._create, self._path(key), body)
 
     async def replace(self, key: str, body: bytes, etag: str) -> str | None:
-        """Write ``key`` if its tag is ``etag`` and return the new tag; None if it is not."""
+        """See ``contracts.ObjectStore``."""
         return await self._run(self._replace, self._path(key), body, etag)
 
     async def put(self, key: str, body: bytes) -> None:
-        """Write ``key`` whatever is there."""
+        """See ``contracts.ObjectStore``."""
         await self._run(self._put, self._path(key), body)
 
     async def get(self, key: str) -> Stored | None:
-        """The object, or None."""
+        """See ``contracts.ObjectStore``."""
         return await self._run(_read, self._path(key))
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Objects whose key starts with ``prefix`` and sorts behind ``after``, in ascending order of key."""
+        """See ``contracts.ObjectStore``."""
         found = _walk(self._root, "", prefix, after)
         while chunk := await self._run(lambda: list(islice(found, _LIST_CHUNK))):
             for info in chunk:
                 yield info
 
     async def read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:
-        """Bytes ``[start, end)`` of ``key`` as it was listed with ``version``; None if it is gone or has another version now."""
+        """See ``contracts.RangedStore``."""
         return await self._run(_read_range, self._path(key), start, end, version)
 
     async def delete(self, key: str) -> None:
-        """Remove ``key``; fine if it is not there."""
+        """See ``contracts.ObjectStore``."""
         await self._run(self._delete, self._path(key))
 
     async def check_writable(self) -> None:
-        """Make sure that something could be written here, as far as can be said without doing it.
+        """Make sure that objects could be written here, as far as can be determined without writing one.
 
         Raises:
-            Fatal: this user may not write here, or the file system is mounted for reading.
+            Fatal: this user may not write here, or the file system is mounted read-only.
             Retryable: no space is left.
         """
         await self._run(_check_writable, self._aside)
@@ -144,7 +144,7 @@ class DirectoryStore:
             aside.unlink()
             self._complete(path, etag)
             return None
-        # Others may put the file in place from here on, so only what proves that the claim came too late may remove it.
+        # From here on others may put the file in place, so only proof that the claim came too late allows removing it.
         self._complete(path, etag)
         if aside.exists():
             aside.unlink()
@@ -171,7 +171,7 @@ class DirectoryStore:
         if _tag_at(path) == tag:
             msg = (
                 f"{path} cannot be replaced: the file {self._aside / claimed}, which was to be its next version, was removed from under "
-                f"{self._url}. Put it back, or remove {claim} while no worker runs on this store."
+                f"{self._url}. Restore it, or remove {claim} while no worker runs on this store."
             )
             raise Fatal(msg)
         claim.unlink(missing_ok=True)
@@ -201,7 +201,7 @@ class DirectoryStore:
             rest = memoryview(body)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
-            # The file system's own time stands still for milliseconds, in which an inode can be freed and used again.
+            # The file system's time advances only every few milliseconds, in which an inode can be freed and reused.
             os.utime(descriptor, ns=(now := time.time_ns(), now))
             if self._fsync:
                 os.fsync(descriptor)
@@ -250,12 +250,12 @@ def _tag_at(path: Path) -> str | None:
 
 
 def _tag(status: os.stat_result) -> str:
-    """Tells one write from every other, also of the same content: no two files ever have the same inode at the same nanosecond."""
+    """Distinguishes one write from every other, even of the same content: no two files have the same inode at the same nanosecond."""
     return f"{status.st_ino:x}-{status.st_mtime_ns:x}"
 
 
 def _walk(directory: Path, base: str, prefix: str, after: str) -> Iterator[ObjectInfo]:
-    """Files below ``directory`` in ascending order of key; ``base`` is the directory's own key with its slash, or empty."""
+    """Files under ``directory`` in ascending order of key; ``base`` is the directory's own key with its slash, or empty."""
     try:
         with os.scandir(directory) as entries:
             # A directory's keys all start with "name/", so sorting it under that text puts whole keys into order.
@@ -282,7 +282,7 @@ def _info(path: Path, key: str) -> ObjectInfo | None:
 
 
 def _version(status: os.stat_result) -> str:
-    # Without reading the file there is nothing better; a rewrite within the clock's grain that keeps the size is not seen.
+    # Without reading the file there is nothing better; a rewrite within the clock's resolution that keeps the size goes unnoticed.
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 

@@ -1,4 +1,4 @@
-"""Which keys every store takes: the strictest store decides, so that a pipeline tried on a laptop also works on S3."""
+"""Which keys every store accepts: the strictest store decides, so that a pipeline tried on a laptop also works on S3."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PARTITION_VALUE: Final = re.compile(r"(?:=|%3D)[^/\s'\"<>]*(?=/)")
 
 
 def without_values(text: str) -> str:
-    """``text`` that may name keys, such as an error's, without the values of partition columns in them, which come out of records."""
+    """``text`` that may name keys, such as an error's, without the values of partition columns, which come from records."""
     return _PARTITION_VALUE.sub("=*", text)
 
 

@@ -20,7 +20,7 @@ class _Object:
 
 
 class MemoryStore:
-    """An ``ObjectStore`` over a dictionary. Tags are version numbers: none ever returns. Safe from several threads."""
+    """An ``ObjectStore`` over a dictionary. Tags are version numbers, so none ever recurs. May be used from several threads."""
 
     def __init__(self, *, clock: Clock | None = None, url: str = "memory:") -> None:
         self._clock = clock or SystemClock()
@@ -60,7 +60,7 @@ class MemoryStore:
         return None if found is None else Stored(found.body, str(found.version))
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Objects whose key starts with ``prefix`` and sorts behind ``after``, as they were when the listing began."""
+        """Objects whose key starts with ``prefix`` and sorts after ``after``, as they were when the listing began."""
         with self._lock:
             chosen = [(key, item) for key, item in self._objects.items() if key.startswith(prefix) and key > after]
         for key, item in sorted(chosen, key=lambda pair: pair[0]):

@@ -1,4 +1,4 @@
-"""From a URL in a pipeline definition to a store."""
+"""Opens the store that a URL in a pipeline definition names."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def open_store(url: str, session: AwsSession | None = None, key: KmsKey | None =
         return _open_directory(url, rest)
     if scheme == "s3":
         return _open_s3(url, rest, session, key)
-    raise _refused(url, f"the scheme {scheme!r} is not known")
+    raise _refused(url, f"the scheme {scheme!r} is not supported")
 
 
 def _open_directory(url: str, rest: str) -> DirectoryStore:
     if rest.startswith("//") and not rest.startswith("///"):
         host = rest[2:].partition("/")[0]
-        raise _refused(url, f"{host!r} stands where a host would; for a relative path write file:./...")
+        raise _refused(url, f"{host!r} is in the place of a host; for a relative path write file:./...")
     path = rest[2:] if rest.startswith("///") else rest
     if not path or "\0" in path:
         raise _refused(url, "the path is empty" if not path else "the path holds a NUL character")
@@ -65,9 +65,9 @@ def _open_s3(url: str, rest: str, session: AwsSession | None, key: KmsKey | None
         except Fatal as error:
             raise _refused(url, str(error)) from error
     if session is None:
-        raise _refused(url, "no AWS session is at hand; this command works with local stores only")
+        raise _refused(url, "there is no AWS session; this command only works with local stores")
     return S3Store(bucket, prefix, session, key)
 
 
 def _refused(url: str, why: str) -> DefinitionError:
-    return DefinitionError(f"the URL {url!r} names no store: {why}. Allowed forms: {FORMS}.")
+    return DefinitionError(f"the URL {url!r} does not name a store: {why}. Allowed forms: {FORMS}.")

@@ -33,27 +33,27 @@ if TYPE_CHECKING:
 
 _LIST_CHUNK: Final = 1000
 _PART_BYTES: Final = 64 * 2**20
-"""Longer objects are sent in parts. Of a single request that breaks off nothing stays; parts stay, are paid for, and nobody sees them."""
+"""Longer objects are sent in parts. A single request that breaks off leaves nothing; parts would stay, cost money, and be invisible."""
 _FATAL: Final = (InvalidPathError, NotSupportedError, UnknownConfigurationKeyError)
 _DENIED: Final = (PermissionDeniedError, UnauthenticatedError)
 _ELSEWHERE: Final = ("<Code>AuthorizationHeaderMalformed</Code>", "<Code>PermanentRedirect</Code>", "redirect without LOCATION")
 """How S3, or obstore for it, says that the bucket is in another region."""
 _UNPROVEN: Final = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed")
-"""S3's words for requests of which it does not believe who made them, or when."""
+"""S3's codes for requests whose sender or time it does not believe."""
 _KEY_ACTION: Final = "perform: kms:"
-"""S3's words for a request that it allows and the key of the bucket does not."""
+"""S3's message for a request that it allows but the bucket's key does not."""
 _SENDING: Final = re.compile(r'"([^"\\]+)"|InvalidCertificate\(\s*(\w+)|\b(TimedOut|IncompleteMessage)\b')
 """What in the source of an error that obstore calls one of sending, and no more, says why nothing was sent."""
 _CREDENTIAL_LIFE: Final = timedelta(minutes=5)
-"""How long obstore may keep credentials: shorter than the 10 minutes before expiry at which botocore insists on new ones."""
+"""How long obstore may keep credentials: less than the 10 minutes before expiry at which botocore insists on new ones."""
 _READ_RETRIES: Final[RetryConfig] = {
     "max_retries": 3,
     "retry_timeout": timedelta(seconds=20),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
 }
 _NO_RETRIES: Final[RetryConfig] = {"max_retries": 0}
-"""A conditional write that is repeated after a lost reply meets its own first attempt and looks like a defeat. Only the caller
-can tell the two apart, by reading what is there; so it must hear of the lost reply."""
+"""A conditional write that is repeated after a lost reply meets its own first attempt and looks as if it had lost. Only the caller
+can tell the two apart, by reading what is there; so it must be told about the lost reply."""
 _T = TypeVar("_T")
 
 
@@ -119,7 +119,7 @@ class S3Store:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the library was told: region, endpoint, encryption."""
+        """The options given to the library: region, endpoint, encryption."""
         return dict(self._store.config)
 
     @property
@@ -152,7 +152,7 @@ class S3Store:
         return await self._call("s3:GetObject", key, self._get(key))
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Objects whose key starts with ``prefix`` and sorts behind ``after``, in ascending order of key."""
+        """Objects whose key starts with ``prefix`` and sorts after ``after``, in ascending order of key."""
         directory = prefix.rpartition("/")[0] or None
         pages = obstore.list(self._store, directory, offset=_offset(after), chunk_size=_LIST_CHUNK).__aiter__()
         last = ""
@@ -160,7 +160,7 @@ class S3Store:
             for item in page:
                 key: str = item["path"]
                 if key <= last:
-                    msg = f"{self._url} lists {key!r} behind {last!r}: keys must come in order. Use a general purpose bucket."
+                    msg = f"{self._url} lists {key!r} after {last!r}: keys must come in order. Use a general purpose bucket."
                     raise Fatal(msg)
                 last = key
                 if key.startswith(prefix) and key > after:
@@ -211,7 +211,7 @@ class S3Store:
         except (AlreadyExistsError, PreconditionError) as error:
             if "409 Conflict" in str(error):
                 what = f"s3:PutObject of {without_values(repr(key))} under {self._url}"
-                msg = f"{what} met another write of the same key; whose was kept is not known"
+                msg = f"{what} met another write of the same key, and it is not known which was kept"
                 raise Retryable(msg) from error
             return None
         return self._etag(key, done["e_tag"])
@@ -247,7 +247,7 @@ class S3Store:
         return AwsFatal(f"{what} {why}{remedy} ({detail})", code=code, remedy=remedy)
 
     def _final(self, error: Exception) -> tuple[str, str, str] | None:
-        """If the same call would fail again: what S3 calls that, why, and what to do."""
+        """If the same call would fail again: what S3 calls that, why, and what to do; None if it might succeed."""
         text = str(error)
         if any(sign in text for sign in _ELSEWHERE):
             why = f"cannot work: the bucket is not in {self._region}, the region of the stream and of this process; "
@@ -255,13 +255,10 @@ class S3Store:
         if (code := next((code for code in _UNPROVEN if f"<Code>{code}</Code>" in text), None)) is not None:
             return code, "was refused: ", "check the credentials and this machine's clock"
         if _KEY_ACTION in text:
-            return (
-                "KMSAccessDeniedException",
-                "was refused: ",
-                "allow kms:GenerateDataKey and kms:Decrypt on the bucket's key to the role in use",
-            )
+            allow = "allow the role in use kms:GenerateDataKey and kms:Decrypt on the bucket's key"
+            return "KMSAccessDeniedException", "was refused: ", allow
         if isinstance(error, _DENIED) or _says_forbidden(error):
-            return "AccessDenied", "was refused: ", "allow it to the role in use, on that prefix"
+            return "AccessDenied", "was refused: ", "allow it for the role in use, on that prefix"
         return (type(error).__name__, "cannot work", "") if isinstance(error, _FATAL) else None
 
 

@@ -2,7 +2,7 @@
 
 A decoder is a frozen config like a stage. Its bound form is given a frame of ``SYSTEM`` columns plus ``_partition_key`` and
 ``_data`` and gives back ``SYSTEM`` columns plus what ``output`` declares; records that it cannot read are rejects with a reason
-code. Where one record holds many rows (``expands``), the rows of a record repeat its ``_row``, stand together and keep their
+code. If one record holds many rows (``expands``), the rows of a record repeat its ``_row``, are adjacent and keep their
 order.
 """
 

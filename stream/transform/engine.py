@@ -1,27 +1,27 @@
 """The chain: a decoder and stages compiled into one pure function from a batch to rows and settled records.
 
-Why pure. A unit that was begun and not finished is begun again by whoever holds the shard next, and must come out byte for byte
-the same, or a second copy of the data is born. So nothing in this room reads a clock, rolls dice, asks the network or lets the
-order of a hash table through; reference tables, secrets and user functions come in as values, and the timer that measures
-stages is handed in and feeds nothing but ``stage_rows``.
+Why it is pure. A unit that was begun but not finished is begun again by whoever holds the shard next, and must come out byte for byte
+the same, or a second copy of the data comes into being. So nothing in this room reads a clock, draws random numbers, uses the network or
+depends on the order of a hash table. Reference tables, secrets and user functions come in as values, and the timer that measures
+stages is passed in and feeds only ``stage_rows``.
 
-Why conservation. "Every record read ends in exactly one recorded outcome" is a promise about code that is not written yet: the
-next stage, and the user's own function. It can therefore not rest on stages being right. Each row carries ``_row``, the index
+Why it checks conservation. "Every record read ends in exactly one recorded outcome" is a promise about code that is not written yet: the
+next stage, and the user's own function. It therefore cannot rely on stages being right. Each row carries ``_row``, the index
 of its record in the batch; after every step the engine compares the ``_row`` values that went in with those that came out and
-those that were rejected. What is in neither was dropped on purpose and is settled with the stage's ``drops`` outcome. A
-``_row`` from nowhere, one twice, one out of order, a changed lineage column or another schema than declared is a fault of the
-stage and not of the data: the shard halts at a safe point with the stage's name, since dead-lettering good data would hide the
-fault and going on would spread it.
+those that were rejected. A row in neither was dropped on purpose and is settled with the stage's ``drops`` outcome. A
+``_row`` from nowhere, a repeated one, one out of order, a changed lineage column or an undeclared schema is a fault of the
+stage, not of the data: the shard halts at a safe point and names the stage, since dead-lettering good data would hide the
+fault, and continuing would spread it.
 
-How bad rows are isolated. Stages reject what they can see by a mask, vectorized. What they cannot foresee raises, and an
+How bad rows are isolated. Stages reject what they can detect with a vectorized mask. What they cannot foresee raises, and an
 exception names no row. A row-wise stage gives the same rows whether run over the whole or over halves, so the frame is halved
-until what still raises is one row: about 2 log2(n) runs per bad row, none if all is well. A stage that is not row-wise cannot
-be asked that way; its whole frame is rejected, and the breaker above decides whether to go on. Running out of memory is never
-the fault of a row and passes through.
+until a single row still raises: about 2 log2(n) runs per bad row, none if all is well. A stage that is not row-wise cannot
+be searched that way; its whole frame is rejected, and the breaker above decides whether to continue. Running out of memory is never
+a row's fault, and that error passes through.
 
-A record is whole. Where a decoder or a stage makes many rows of one record, a record with one rejected row is rejected with all of
-them, and is dropped only when all its rows are. Frames are halved between records, never inside one, and no step but one that
-says so may give more rows of a record than it was given.
+A record is a whole. If a decoder or a stage makes many rows of one record, a record with one rejected row is rejected with all of
+them, and it is dropped only if all its rows are. Frames are halved between records, never inside one, and only a step that
+says so may return more rows of a record than it was given.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _NONE_REJECTED: Final = _REJECTS.to_frame()
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One bound stage (or the decoder) and what the engine must know to check it."""
+    """One bound stage (or the decoder), and what the engine must know to check it."""
 
     name: str
     run: BoundStage
@@ -65,9 +65,9 @@ class Step:
     row_wise: bool = True
     drops: Outcome = Outcome.FILTERED
     unique: bool = True
-    """Whether each record has one row at most behind this step."""
+    """Whether each record has at most one row after this step."""
     expands: bool = False
-    """Whether the step may make several rows of one."""
+    """Whether the step may make several rows of one row."""
 
 
 class CompiledChain:
@@ -89,14 +89,14 @@ class CompiledChain:
 
     @property
     def schemas(self) -> tuple[tuple[str, pl.Schema], ...]:
-        """Name of each step and the schema behind it."""
+        """The name of each step, and the schema after it."""
         return tuple((step.name, step.output) for step in self._steps)
 
     def run(self, batch: Batch, shard_id: str) -> Transformed:
         """Decode ``batch`` and run every stage over it.
 
         Raises:
-            Halted: a stage invented, doubled, reordered or relabelled rows, or gave other columns than it declared.
+            Halted: a stage invented, duplicated, reordered or relabelled rows, or returned undeclared columns.
         """
         settled, rows = [], []
         for name, before, after, gone, seconds in self.walk(batch, shard_id):
@@ -110,7 +110,7 @@ class CompiledChain:
         return Transformed(frame, ended, batch.rows, tuple(rows))
 
     def walk(self, batch: Batch, shard_id: str) -> Iterator[tuple[str, int, pl.DataFrame, pl.DataFrame, float]]:
-        """Step by step: name, rows in, the frame behind the step, what it settled, and seconds; the first step is ``source``.
+        """Step by step: name, rows in, the frame after the step, what it settled, and seconds; the first step is ``source``.
 
         Raises:
             Halted: as ``run``.
@@ -124,7 +124,7 @@ class CompiledChain:
 
 
 def _begun(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The records that the chain is to work on, and those that the source has settled."""
+    """The records for the chain to process, and those that the source has settled."""
     count = batch.rows
     columns = {column.name: column for column in batch.frame}
     columns[SHARD] = _same(SHARD, shard_id, count)
@@ -146,7 +146,7 @@ def _same(name: str, value: str, count: int) -> pl.Series:
 
 
 def _ended(rows: pl.Series, outcome: pl.Series | Outcome, stage: str, reason: pl.Series | str) -> pl.DataFrame:
-    """Rows of ``SETTLED_SCHEMA``, put together without an expression: most steps of most units settle few records or none."""
+    """Rows of ``SETTLED_SCHEMA``, built without an expression: most steps of most units settle few records or none."""
     count = len(rows)
     outcomes = pl.Series([int(outcome)], dtype=pl.UInt8()).new_from_index(0, count) if isinstance(outcome, Outcome) else outcome
     reasons = _same("reason", reason, count) if isinstance(reason, str) else reason
@@ -154,7 +154,7 @@ def _ended(rows: pl.Series, outcome: pl.Series | Outcome, stage: str, reason: pl
 
 
 def advance(step: Step, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Run one step: the rows that go on, and a row of ``SETTLED_SCHEMA`` for every record that does not.
+    """Run one step: the rows that continue, and a row of ``SETTLED_SCHEMA`` for every record that does not.
 
     Raises:
         Halted: the step broke conservation or its declared schema.
@@ -197,7 +197,7 @@ def _isolate(step: Step, frame: pl.DataFrame) -> Applied:
 
 
 def _middle(frame: pl.DataFrame) -> int:
-    """Where to cut ``frame`` in two without cutting a record; 0 where it holds but one."""
+    """Where to cut ``frame`` in two without cutting a record; 0 if it holds only one."""
     rows = frame[ROW]
     if rows[0] == rows[-1]:
         return 0
@@ -246,7 +246,7 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
         raise Halted(msg)
     first, second = rows.slice(0, max(0, after.height - 1)), rows.slice(1)
     if not (second > first if step.unique else second >= first).all():
-        msg = f"stage {step.name!r} doubled or reordered rows; `_row` must keep rising, rows may be dropped but never repeated"
+        msg = f"stage {step.name!r} duplicated or reordered rows; `_row` must keep rising, and rows may be dropped but never repeated"
         raise Halted(msg)
     if not step.unique and not step.expands and _grew(before[ROW], rows):
         msg = f"stage {step.name!r} gave more rows of a record than it was given; rows may be dropped, never added"
@@ -274,7 +274,7 @@ def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataF
     if rows.equals(before[ROW]):
         return before
     if step.unique and before.height == len(rows) + rejects.height:
-        # Most often nothing is gone but what was rejected, and that is a few rows of many.
+        # Usually the only missing rows are those that were rejected, which are few.
         source = without(before[[ROW, *LINEAGE]], before[ROW].search_sorted(rejects[ROW]).sort())
         if rows.equals(source[ROW]):
             return source
@@ -282,7 +282,7 @@ def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataF
 
 
 def _places(step: Step, before: pl.Series, rows: pl.Series) -> pl.Series:
-    """Where in ``before`` the first row of the record of each of ``rows`` stands; both ascend.
+    """The index in ``before`` of the first row of the record of each of ``rows``; both ascend.
 
     Raises:
         Halted: one of ``rows`` is not among ``before``.
@@ -355,7 +355,7 @@ def _decode_step(decoder: DecoderConfig, schema: RecordSchema | None, resources:
 def _check_system(before: pl.Schema, after: pl.Schema) -> None:
     for name in SYSTEM:
         if after.get(name) != before[name]:
-            raise SchemaMismatch((), f"column {name!r} must stay as it is", "leave the lineage columns out of this stage")
+            raise SchemaMismatch((), f"column {name!r} must not be changed", "leave the lineage columns out of this stage")
     for name in after:
         if name in RESERVED and name not in SYSTEM:
             raise SchemaMismatch((), f"column {name!r} is reserved for the service", "give the column another name")

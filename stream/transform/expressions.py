@@ -1,7 +1,7 @@
 """Expressions of a definition: Polars SQL over the columns of one row, checked before any record is read.
 
-Nothing is evaluated as Python. Only functions of one row's values are allowed, so that an expression gives the same wherever a
-batch is cut; aggregates, window functions, sub-queries, clocks and dice are refused by name.
+Nothing is evaluated as Python. Only functions of one row's values are allowed, so that an expression gives the same result wherever a
+batch is cut; aggregates, window functions, sub-queries, clocks and random numbers are refused by name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FUNCTIONS: Final = frozenset(
 IMPURE: Final = frozenset(
     "now random rand uuid current_date current_time current_timestamp localtime localtimestamp today getdate sysdate".split()  # noqa: SIM905
 )
-"""What depends on when or how often it is asked."""
+"""Functions whose result depends on when or how often they are called."""
 
 ACROSS_ROWS: Final = frozenset(
     """
@@ -42,20 +42,20 @@ ACROSS_ROWS: Final = frozenset(
     var_samp variance explode group_concat any_value
     """.split()  # noqa: SIM905 - a list of names reads better as a paragraph
 )
-"""What looks at more than one row."""
+"""Functions that look at more than one row."""
 
 _CLAUSES: Final = frozenset({"and", "or", "not", "in", "when", "then", "else", "between", "like", "ilike", "from", "any", "all"})
 _FORBIDDEN_WORDS: Final = frozenset({"over", "select", "exists"})
 _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|([A-Za-z_][A-Za-z0-9_]*)(\s*\()?|;", re.DOTALL)
 
 _BY_PATTERN: Final = re.compile(r"~|\b(?:rlike|regexp|regexp_like)\b", re.IGNORECASE)
-"""What takes a regular expression."""
+"""Functions that take a regular expression."""
 
 
 def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...] = ()) -> tuple[pl.Expr, pl.DataType]:
-    """The Polars expression that ``text`` means over ``schema``, and the type of a column with its results.
+    """The Polars expression for ``text`` over ``schema``, and the type of a column with its results.
 
-    Whole numbers are computed exactly; a result of ``arithmetic.WIDE``, for which the type is one of 64 bits, may not fit that.
+    Integers are computed exactly; a result of type ``arithmetic.WIDE`` may not fit the 64-bit type that is given for it.
 
     Raises:
         SchemaMismatch: with ``path``; syntax error, unknown column or function, types that do not go together, or something
@@ -69,16 +69,18 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
         expression = pl.sql_expr(text)
     except (PolarsError, PanicException) as error:
         raise SchemaMismatch(
-            path, f"{_quoted(text)} is no expression: {_first_line(error)}", "check commas, brackets and quotes"
+            path, f"{_quoted(text)} is not an expression: {_first_line(error)}", "check commas, brackets and quotes"
         ) from error
     if not expression.meta.eq(expression.meta.undo_aliases()):
         problem = f"{expression.meta.output_name()!r} at the end would be a name for the result"
-        raise SchemaMismatch(path, f"{_quoted(text)}: {problem}", "write an operator between, or double quotes around a name with a blank")
+        raise SchemaMismatch(
+            path, f"{_quoted(text)}: {problem}", "put an operator between them, or put a name with a space in double quotes"
+        )
     for name in expression.meta.root_names():
         if name not in schema:
             position = text.find(name) + 1
             known = ", ".join(schema)
-            hint = near(name, list(schema)) or "text is written in single quotes, columns without"
+            hint = near(name, list(schema)) or "write text in single quotes, column names without"
             raise SchemaMismatch(path, f"{_quoted(text)}, character {position}: no column {name!r}; there are: {known}", hint)
     try:
         result = _typed(expression, schema)
@@ -105,7 +107,7 @@ def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
     for match in _TOKEN.finditer(text):
         if by_pattern and match.group().startswith("'") and repetitions(match.group()) > MAX_REPEATED:
             problem = f"character {match.start() + 1}: counted repetitions that stand for more than {MAX_REPEATED} characters"
-            yield problem, "write * or + in place of a large {n}, and hold the length apart, as with char_length()"
+            yield problem, "write * or + in place of a large {n}, and check the length separately, as with char_length()"
         if match.group() == ";":
             yield f"character {match.start() + 1}: unexpected ';'", "an option holds one expression"
         if match.group(1) is None:
@@ -114,15 +116,15 @@ def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
         at = f"character {match.start() + 1}"
         if word in IMPURE and (called or match.group(1) not in schema):
             yield (
-                f"{at}: {word} gives another answer each time",
+                f"{at}: {word} gives a different answer each time",
                 "use the column _arrival for the time a record reached the stream",
             )
         elif word in _FORBIDDEN_WORDS and match.group(1) not in schema:
-            yield f"{at}: {word.upper()} looks at more than one row", "an expression may use the values of one row only"
+            yield f"{at}: {word.upper()} looks at more than one row", "an expression may only use the values of one row"
         elif called and word in ACROSS_ROWS:
-            yield f"{at}: {word} looks at more than one row", "an expression may use the values of one row only"
+            yield f"{at}: {word} looks at more than one row", "an expression may only use the values of one row"
         elif called and word in FUNCTIONS and word != "pi" and re.match(r"\s*\)", text[match.end() :]):
-            yield f"{at}: {word}() needs a value", f"write what it works on inside the brackets, as in {word}(column)"
+            yield f"{at}: {word}() needs a value", f"write its argument inside the brackets, as in {word}(column)"
         elif called and word not in FUNCTIONS and word not in _CLAUSES and not _is_type(word):
             hint = near(word, sorted(FUNCTIONS)) or f"known functions: {', '.join(sorted(FUNCTIONS))}"
             yield f"{at}: unknown function {word!r}", hint

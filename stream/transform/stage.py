@@ -14,7 +14,7 @@ from stream.batch import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A stage shown at work: it is a test and the reference page in one."""
+    """A stage at work: both a test and part of the reference page."""
 
     config: Any
     given: list[dict[str, Any]]
@@ -39,8 +39,8 @@ class Resources:
 class Applied:
     """What a stage did to a frame.
 
-    ``frame``: the rows that go on, in the order in which they came, lineage columns and ``_row`` untouched. ``rejects``: rows
-    that cannot go on, as ``_row`` UInt32 and ``reason`` String (a code such as ``cast_failed:dep_time``, never a value). Rows in
+    ``frame``: the rows that continue, in their original order, with lineage columns and ``_row`` unchanged. ``rejects``: rows
+    that cannot continue, as ``_row`` UInt32 and ``reason`` String (a code such as ``cast_failed:dep_time``, never a value). Rows in
     neither were dropped on purpose and get the stage's ``drops`` outcome.
     """
 
@@ -71,7 +71,7 @@ class StageConfig(BaseModel):
     row_wise: ClassVar[bool] = True
     """Whether running the stage over two halves gives the same rows as running it over the whole."""
     expands: ClassVar[bool] = False
-    """Whether one row may become any number of rows; they repeat its ``_row``, stand together and keep their order."""
+    """Whether one row may become any number of rows; these repeat its ``_row``, are adjacent and keep their order."""
     drops: ClassVar[Outcome] = Outcome.FILTERED
     """The outcome of rows that the stage leaves out without a reason."""
 
@@ -80,11 +80,11 @@ class StageConfig(BaseModel):
         return ()
 
     def refresh_seconds(self) -> float | None:
-        """How long what ``table_urls`` name is good for before it is read again; None: for as long as the worker lives."""
+        """How long the tables of ``table_urls`` are used before they are read again; None: as long as the worker lives."""
         return None
 
     def table_logins(self) -> Mapping[str, str]:
-        """References of the secrets that tables are read with, by what ``table_urls`` names."""
+        """References to the secrets with which tables are read, by the names in ``table_urls``."""
         return {}
 
     def secret_names(self) -> tuple[str, ...]:
@@ -96,11 +96,11 @@ class StageConfig(BaseModel):
         return ()
 
     def divisible(self) -> bool:
-        """Whether this stage, with its options, is row-wise; most are or are not whatever their options."""
+        """Whether this stage, with its options, is row-wise; for most stages, options make no difference."""
         return self.row_wise
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:
-        """Columns and types behind this stage, given those before it (lineage and ``_row`` included).
+        """Columns and types after this stage, given those before it (including lineage and ``_row``).
 
         Raises:
             SchemaMismatch: a column is missing or has a type the stage cannot take.
@@ -108,5 +108,5 @@ class StageConfig(BaseModel):
         raise NotImplementedError
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:
-        """A function over frames of exactly ``schema``: pure, thread-safe, free of clocks, dice and I/O."""
+        """A function over frames of exactly ``schema``: pure, thread-safe, without clocks, randomness or I/O."""
         raise NotImplementedError

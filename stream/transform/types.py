@@ -3,7 +3,7 @@
     string  bool  int8..int64  uint8..uint64  float32  float64  date  binary  json
     timestamp               ISO-8601 text; without a zone it is UTC
     timestamp(s|ms|us)      a whole number since 1970-01-01T00:00:00Z
-    decimal(p,s)            p digits in all, s of them behind the point
+    decimal(p,s)            p digits in all, s of them after the point
     list<T>   object{name: T, ...}
 
 A trailing ``?`` says that the value may be null or absent. Timestamps are UTC in microseconds. ``binary`` is base64 text in JSON,
@@ -218,10 +218,10 @@ class _Parser:
         start = self.at
         precision = int(self.word(r"[0-9]{1,3}", "the number of digits"))
         self.expect(",", "after the number of digits")
-        scale = int(self.word(r"[0-9]{1,3}", "the number of digits behind the point"))
+        scale = int(self.word(r"[0-9]{1,3}", "the number of digits after the point"))
         self.expect(")", "to close decimal")
         if not 1 <= precision <= 38 or scale > precision:
-            self.fail(f"decimal({precision},{scale}) needs 1 <= digits <= 38 and digits behind the point <= digits", at=start)
+            self.fail(f"decimal({precision},{scale}) needs 1 <= digits <= 38 and digits after the point <= digits", at=start)
         return Type(f"decimal({precision},{scale})", Kind.DECIMAL, pl.Decimal(precision, scale), pa.decimal128(precision, scale))
 
     def object(self, depth: int) -> Type:

@@ -30,7 +30,7 @@ _USUAL: Final = 2
 _ROWS: Final = 2 * bytewise.PIECE_ROWS
 _START, _REST, _AFTER, _HOST_END, _QUERY, _FRAGMENT = "start", "rest", "after", "host_end", "query", "fragment"
 _BEHIND: Final = 2**31
-"""A place behind the end of any text."""
+"""A position beyond the end of any text."""
 _LETTERS: Final = 26
 
 

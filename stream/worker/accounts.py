@@ -1,6 +1,6 @@
-"""How far each shard is loaded into a table, as objects of the state store that never change.
+"""How far each shard is loaded into a table, kept in immutable objects of the state store.
 
-A table has room for one word, not for thousands of shards: it names the object that holds, and the name is the SHA-256 of its content.
+A table property has room for one word, not for thousands of shards. It names the current object; the name is the SHA-256 of its content.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from stream.worker.warehouse import LoadFailed
 
 
 class Accounts:
-    """The accounts of one sink and stream, below ``prefix`` of ``store``."""
+    """The accounts of one sink and stream, under ``prefix`` in ``store``."""
 
     def __init__(self, store: ObjectStore, prefix: str) -> None:
         self._store = store
         self._prefix = prefix
 
     async def read(self, name: str) -> dict[str, int]:
-        """The account that a table names: for each shard the sequence number up to which it is loaded; empty for an empty name.
+        """The account that a table names: the sequence number up to which each shard is loaded; empty for an empty name.
 
         Raises:
-            LoadFailed: it is missing, or is not what it was.
+            LoadFailed: it is missing or was changed.
         """
         if not name:
             return {}
@@ -36,21 +36,21 @@ class Accounts:
         if stored is None or hashlib.sha256(stored.body).hexdigest() != name:
             what = "is missing" if stored is None else "was changed"
             msg = (
-                f"the table names the account {key} of what is loaded, which {what} in {self._store.url}. Put it back. If the state is "
-                "another one than when the table was loaded, load another table: nobody knows what is in this one."
+                f"the table names the account {key} of what is loaded, which {what} in {self._store.url}. Restore it. If the state is "
+                "not the one with which the table was loaded, load another table: nobody knows what is in this one."
             )
             raise LoadFailed(msg, Failure.SETUP)
         return {shard: int(position) for shard, position in msgspec.json.decode(stored.body, type=dict[str, str]).items()}
 
     async def write(self, positions: Mapping[str, int]) -> str:
-        """The name of the account of ``positions``, which is stored when this returns."""
+        """Store the account of ``positions``; its name."""
         body = msgspec.json.encode({shard: str(position) for shard, position in positions.items()}, order="sorted")
         name = hashlib.sha256(body).hexdigest()
         await self._store.create(self._key(name), body)
         return name
 
     async def tidy(self, current: str, before: datetime) -> None:
-        """Remove those that were written before that time (UTC), all but the ``current`` one."""
+        """Remove accounts that were written before that time (UTC), except the ``current`` one."""
         async for info in self._store.list(self._prefix):
             if info.key != self._key(current) and info.modified < before:
                 await self._store.delete(info.key)

@@ -1,4 +1,4 @@
-"""Memory that is freed goes back to the system now and then, so that what a process occupies follows the byte budget."""
+"""Returns freed memory to the system at intervals, so that the size of the process follows the byte budget."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from stream.contracts import Clock
 from stream.heaps import share_one_heap
 
 TRIM_SECONDS: Final = 10.0
-"""Between two times of giving back what is free inside the heap: rare enough that clearing those pages again costs nothing to speak of."""
+"""Seconds between two returns of free heap memory: rare enough that having those pages cleared again costs next to nothing."""
 
 
 def prepare_allocators() -> None:
-    """Make glibc and Arrow reuse what was freed. What it brings and takes is in docs/performance.md."""
+    """Make glibc and Arrow reuse freed memory. docs/performance.md has the gains and the costs."""
     share_one_heap()
     pa.set_memory_pool(pa.system_memory_pool())
 
 
 def forget_what_stays() -> None:
-    """Have the garbage collector pass over everything that is there now; call it when the worker is put together.
+    """Exempt everything that exists now from garbage collection; call it once the worker is assembled.
 
-    What libraries and definitions made stays until the end, and each full collection would walk through all of it again.
+    Objects of libraries and definitions live until the end, and every full collection would walk through all of them again.
     """
     gc.collect()
     gc.freeze()
 
 
 def give_memory_back() -> None:
-    """Return to the system whatever whole pages are free inside the heap, holes included; takes milliseconds."""
+    """Return all whole free pages in the heap, including holes, to the system; takes milliseconds."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

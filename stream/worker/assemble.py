@@ -1,4 +1,4 @@
-"""Builds the parts of a worker from a pipeline, and asks for everything it needs before the first record is read."""
+"""Builds the parts of a worker from a pipeline, and checks for everything it needs before the first record is read."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
 from stream.worker.reread import Rereader
 
 REREADING_SHARE: Final = 1 / 16
-"""Of the memory budget, beside the above, for re-reading ranges: it must never wait for bytes that wait for it."""
+"""Share of the memory budget for re-reading ranges, apart from the one above: re-reading must never wait for bytes that wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What is a matter of this process and not of the pipeline.
+    """Options of this process, as opposed to the pipeline.
 
-    ``base``: where relative paths of the pipeline begin. ``env``: for secrets. ``drain_seconds``: after a signal, how long units in hand
-    may take to be sealed. ``threads``: for decoding, transforming and encoding. ``listeners`` hear every event. ``reading``: how much of
-    its source the pipeline reads. ``leases``: an operator's, to be used instead of a worker's own. ``worker``: its name
-    in manifests, leases and spans; made up where empty.
+    ``base``: the folder to which the pipeline's paths are relative. ``env``: for secrets. ``drain_seconds``: how long units in progress may
+    take to be sealed after a signal. ``threads``: for decoding, transforming and encoding. ``listeners`` get every event. ``reading``: how
+    much of its source the pipeline reads. ``leases``: an operator's leases, used instead of a worker's own. ``worker``: its name
+    in manifests, leases and spans; made up if empty.
     """
 
     base: Path
@@ -75,12 +75,12 @@ class WorkerOptions:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
 def worker_id(clock: Clock) -> str:
-    """Tells this process from every other one: host, process id, and when it came up."""
+    """A name that distinguishes this process from every other: host, process id, and start time."""
     return f"{platform.node()}/{os.getpid()}-{int(clock.now().timestamp())}"
 
 
@@ -107,7 +107,7 @@ class _Shared:
 
 
 def ends_by_itself(pipeline: Pipeline, reading: Reading) -> bool:
-    """Whether what is read has an end, at which the run ends too."""
+    """Whether what is read has an end, at which the run exits."""
     return reading != Reading() or pipeline.source.s3 is not None
 
 
@@ -169,7 +169,7 @@ async def assemble(pipeline: Pipeline, options: WorkerOptions, emit: Emit, drain
 
 
 async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
-    """The parts for one stream, or for what is read in its stead."""
+    """The parts for one stream, or for what is read in its place."""
     pipeline, clock, emit = shared.pipeline, shared.options.clock, shared.emit
     log = CommitLog(shared.places.state, pipeline.application, clock, shared.worker)
     start = await shared.repeat("pin start", Shard(opened.chain, ""), lambda: log.pin_start(opened.chain, opened.start))
@@ -210,7 +210,7 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
 async def _leases(
     pipeline: Pipeline, options: WorkerOptions, session: AwsSession, name: str, emit: Emit, stack: AsyncExitStack
 ) -> Coordinator | None:
-    """Leases, where workers share shards: those of a stream that is read without end. What ends by itself is one worker's."""
+    """The leases, if workers share shards, as they do with a stream that is read without end. A run that ends belongs to one worker."""
     native = pipeline.coordination.native
     if native is None or ends_by_itself(pipeline, options.reading):
         return None
@@ -235,20 +235,20 @@ def _export(stream: str, shared: _Shared, log: CommitLog) -> ExportTask | None:
 
 
 def _limits(pipeline: Pipeline) -> Limits:
-    """The pipeline's flush settings, with a unit no larger than memory allows."""
+    """The pipeline's flush settings, with units no larger than the memory budget allows."""
     flush = pipeline.flush
     return Limits(flush.rows, unit_bytes(pipeline), flush.age.total_seconds())
 
 
 async def require(urls: tuple[str, ...], base: Path, session: AwsSession) -> None:
-    """Make sure that there is an object at each of ``urls``, or below it where it ends in a slash.
+    """Make sure that there is an object at each of ``urls``, or under it if it ends in a slash.
 
     Raises:
         Fatal: there is none; nothing has been read.
     """
     for url in urls:
         if not await is_there(session, url, base):
-            msg = f"there is no object {url}, which the pipeline requires before anything is read: run again once it is there"
+            msg = f"there is no object {url}, which the pipeline requires before anything is read; run again once it exists"
             raise Fatal(msg)
 
 

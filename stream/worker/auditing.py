@@ -1,4 +1,4 @@
-"""A pipeline's log, files and stream, opened for reading: what audit commands work with."""
+"""A pipeline's log, files and stream, opened for reading by the audit commands."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from stream.storage.prefixed import PrefixedStore
 from stream.worker.places import kms_key, located
 
 READ_AT_ONCE: Final = 16
-"""Manifests fetched side by side."""
+"""Manifests fetched at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Where one pipeline keeps things. ``targets``: every sink by name, ledger and rejects included."""
+    """The stores of one pipeline. ``targets``: the store of every sink by name, including ledger and rejects."""
 
     state: ObjectStore
     targets: Mapping[str, ObjectStore]
 
     @staticmethod
     def open(pipeline: Pipeline, base: Path, session: AwsSession) -> Stores:
-        """Nothing is read yet; relative paths begin at ``base``.
+        """Open the stores, without reading anything yet; relative paths start at ``base``.
 
         Raises:
-            DefinitionError: a URL names no store.
+            DefinitionError: a URL does not name a store.
         """
         key = kms_key(pipeline)
         state = PrefixedStore(open_store(located(pipeline.state, base), session, key), f"{pipeline.application}/")
@@ -57,7 +57,7 @@ class Stores:
         return Stores(state, targets)
 
     def areas(self, state_url: str, stream: str) -> dict[str, Area]:
-        """Where files of each target lie. The state may lie below a sink's prefix; it is none of that sink's files."""
+        """Where the files of each target are. If the state is under a sink's prefix, it does not count as that sink's files."""
         own = {rejects.NAME, ledger.NAME}
         return {
             name: Area(name, store, f"{stream}/" if name in own else "", () if name in own else self._foreign(store, state_url))
@@ -70,10 +70,10 @@ class Stores:
 
 
 def link_of(key: str, body: bytes, position: int | None) -> Link:
-    """The manifest with the bytes ``body`` that lies at ``key``, as the audit sees it.
+    """The manifest with the bytes ``body`` at ``key``, as the audit sees it.
 
     Raises:
-        Halted: it is no manifest.
+        Halted: it is not a manifest.
     """
     manifest = decode(body, key)
     return Link(
@@ -118,18 +118,18 @@ def _files(entries: Sequence[FileEntry]) -> tuple[LedgerObject, ...]:
 
 def _damage(manifest: Manifest, body: bytes) -> str:
     if encode(manifest) != body:
-        return "the manifest is not in the form in which the service writes it: it was edited"
+        return "the manifest does not have the form in which the service writes it: it was edited"
     if manifest.sealed and with_seal(manifest).seal != manifest.seal:
-        return "the manifest's seal does not fit its content: it was edited after it was sealed"
+        return "the manifest's seal does not match its content: it was edited after it was sealed"
     if not manifest.sealed and manifest.seal:
-        return "the manifest carries a seal and calls itself an intent: it was edited"
+        return "the manifest carries a seal but says that it is an intent: it was edited"
     return ""
 
 
 class StoredEvidence:
     """``audit.verify.Evidence`` over a pipeline's stores; with a ``source``, over the stream too.
 
-    ``open_place`` opens the URLs at which sinks were when older units were sealed.
+    ``open_place`` opens a URL at which a sink was when an older unit was sealed.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class StoredEvidence:
         async def read(key: str) -> None:
             position = position_of(key, prefix)
             if position is None and key != genesis_key(self.stream, shard):
-                unreadable[key] = "no manifest has this name: the object was put here by somebody else"
+                unreadable[key] = "no manifest has such a name: somebody else put the object here"
                 return
             async with slots:
                 stored = await self._log.store.get(key)
@@ -209,7 +209,7 @@ class StoredEvidence:
         return [info.key async for info in self._log.store.list(prefix) if info.key not in known]
 
     async def of_another_stream(self, sink: str, key: str) -> bool:
-        """See ``audit.verify.Evidence``. A file whose name begins with a stream's is that stream's; for others its log is asked."""
+        """See ``audit.verify.Evidence``. A file whose name begins with a stream's name is that stream's; for others, the logs are read."""
         if self._streams is None:
             self._streams = [stream async for stream in streams_of(self._log.store)]
         named = stream_of(key, self._streams)
@@ -225,7 +225,7 @@ class StoredEvidence:
         stored = await self._log.store.get(key)
         try:
             return {(file.sink, file.key) for file in decode(stored.body, key).files} if stored else set()
-        except Halted:  # the verification of its own stream says so
+        except Halted:  # verifying that stream will report it
             return set()
 
     async def pinned_start(self) -> str | None:
@@ -242,7 +242,7 @@ class StoredEvidence:
         return str(recorded.timestamp or recorded.kind)
 
     async def read_file(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str] | None:
-        """See ``audit.verify.Evidence``; what was moved together with everything else is found where the pipeline is now."""
+        """See ``audit.verify.Evidence``; files that were moved together with the pipeline are found at its current place."""
         area, former = self.areas.get(file.sink), former_place(unit, file.sink, self.areas)
         if former is not None and self._open is not None:
             store = self._former.setdefault(former, self._open(former))

@@ -1,4 +1,4 @@
-"""A pipeline set apart: the same definition with a log and outputs of its own, so that it can run beside the live one."""
+"""A pipeline with a separate log and separate outputs, so that the same definition can run beside the live one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 def in_namespace(pipeline: Pipeline, namespace: str) -> Pipeline:
     """``pipeline`` with its own chains (application ``<application>.<namespace>``) and its files under ``<url>-<namespace>/``.
 
-    Of a table, another one beside it, ``<table>_<namespace>``, is loaded.
+    A sink that loads a table loads another one beside it, ``<table>_<namespace>``.
 
     Raises:
         DefinitionError: the name cannot be part of a key, or a sink is a whole bucket, which has no place beside it.
@@ -34,13 +34,13 @@ def _apart(sink: SinkConfig, namespace: str) -> SinkConfig:
         return sink
     changed = {"url": _beside(sink.url, namespace)}
     if isinstance(sink, TableSinkConfig):
-        # Rows of a try have no place in the table that others read.
+        # Rows of a trial run do not belong in the table that others read.
         changed["table"] = f"{sink.table}_{namespace.lower().replace('-', '_')}"
     return sink.model_copy(update=changed)
 
 
 def _beside(url: str, namespace: str) -> str:
     if re.fullmatch(r"s3://[^/]+/?|file:/*|memory:", url):
-        msg = f"the sink at {url} has no prefix, so there is no place beside it for --namespace {namespace}: give it one, as s3://bucket/prefix/"
+        msg = f"the sink at {url} has no prefix, so --namespace {namespace} has no place beside it: give it a prefix, as in s3://bucket/prefix/"
         raise DefinitionError(msg)
     return f"{url.rstrip('/')}-{namespace}/"

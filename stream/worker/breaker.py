@@ -1,4 +1,4 @@
-"""When dead letters say that the pipeline is wrong and not the data: of one unit, and of all units in a stretch of time."""
+"""Decides when dead letters suggest that the pipeline, not the data, is wrong: in one unit, or in all units of a period."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """More than ``max_ratio`` dead letters stop a shard, of at least ``min_records`` records in a unit or within ``window`` seconds."""
+    """Halts a shard if, in a unit or within ``window`` seconds, more than ``max_ratio`` of at least ``min_records`` are dead letters."""
 
     max_ratio: float
     min_records: int
@@ -17,13 +17,13 @@ class Breaker:
 
 @dataclass(slots=True)
 class Flood:
-    """What one shard's breaker has seen since the shard was taken up."""
+    """What one shard's breaker has seen since the shard was started."""
 
     breaker: Breaker
     seen: deque[tuple[float, int, int]] = field(default_factory=deque)
 
     def trips(self, now: float, records: int, dead: int) -> str | None:
-        """Take in a unit that was cooked at the monotonic second ``now``; in words what is too much, None if nothing is.
+        """Count a unit that was cooked at the monotonic second ``now``; a phrase that says what is too much, or None.
 
         A unit without dead letters never trips, whatever came before it.
         """

@@ -1,4 +1,4 @@
-"""Keeps AWS credentials fresh while nobody asks for them, and says until when they are good."""
+"""Keeps AWS credentials fresh while nobody uses them, and reports when they expire."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from stream.aws.session import AwsSession, CredentialLife
 from stream.contracts import Clock, Emit
 
 LOOK_SECONDS: Final = 60.0
-"""Between looks. botocore renews in the last fifteen minutes and insists in the last ten, so that a quiet worker has many tries."""
+"""Seconds between checks. botocore tries to renew in the last fifteen minutes and must in the last ten: a quiet worker has many tries."""
 
 OVERDUE: Final = timedelta(minutes=13)
 """Of a credential that has no more left to live than this, renewals have failed; botocore says so only once it is too late."""
 
 FAR: Final = 0.0
-"""For credentials without an end."""
+"""Reported for credentials that do not expire."""
 
 
 @dataclass(slots=True)
 class CredentialKeeper:
-    """Renews the credentials of ``session`` ahead of their end; a renewal that fails is told and tried again, and ends nothing."""
+    """Renews the credentials of ``session`` before they expire. A renewal that fails is reported and tried again; it ends nothing."""
 
     session: AwsSession
     clock: Clock
@@ -37,7 +37,7 @@ class CredentialKeeper:
             await self.clock.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
-        """Renew them if it is time to, and tell of an end that has changed."""
+        """Renew them if it is time, and report a changed expiry."""
         try:
             life = await self.session.credential_life()
         except (AwsRetryable, AwsFatal) as error:

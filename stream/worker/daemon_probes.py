@@ -1,6 +1,6 @@
-"""Looks at the tables of the KCL's MultiLangDaemon: each action on a table that is there is tried in a form that changes nothing.
+"""Checks of the tables of the KCL's MultiLangDaemon: each action on an existing table is tried in a form that changes nothing.
 
-Which actions: those of `stream iam`, by KCL 2.5.8 and 3.1.3.
+The actions are those that `stream iam` prints for KCL 2.5.8 and 3.1.3.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _TABLES: Final = (
     (COORDINATOR_STATE, "key", ("GetItem", "PutItem", "UpdateItem", "DeleteItem")),
     (WORKER_STATS, "wid", ("Scan", "UpdateItem", "DeleteItem")),
 )
-"""Ending of the name, hash key, what is asked of the rows."""
+"""Suffix of the name, hash key, and the operations on rows."""
 
 MADE_BY_DAEMON: Final[Mapping[str, str]] = {
-    "dynamodb:CreateTable": "a table would be made",
+    "dynamodb:CreateTable": "a table would be created",
     "dynamodb:UpdateTable": "the lease table would be changed",
 }
-"""Actions of the daemon that cannot be tried without doing something, with the reason."""
+"""Actions of the daemon that cannot be tried without taking effect, with the reason."""
 
 _INDEX_MISSING: Final = "ValidationException"
 
@@ -59,11 +59,11 @@ async def _described(opened: Opened, table: str, key: str) -> str:
             if error.code != TABLE_MISSING:
                 raise
             only = "" if key == LEASE_KEY else " from KCL 3.0 on"
-            msg = f"there is no such table; the daemon makes it{only}, which needs dynamodb:CreateTable"
+            msg = f"there is no such table; the daemon creates it{only}, which needs dynamodb:CreateTable"
             raise Noted(msg) from error
     keys = [(each["AttributeName"], each["KeyType"]) for each in found["KeySchema"]]
     if keys != [(key, "HASH")]:
-        msg = f"its key is {keys}; the KCL has the hash key `{key}` there and no other: rename `application`: it names the tables"
+        msg = f"its key is {keys}; the KCL has only the hash key `{key}` there. Rename `application`, after which the tables are named"
         raise Fatal(msg)
     return str(found["TableStatus"])
 
@@ -81,6 +81,6 @@ async def _queried(opened: Opened, table: str) -> str:
         except AwsFatal as error:
             if error.code not in {TABLE_MISSING, _INDEX_MISSING}:
                 raise
-            msg = "cannot be tried while there is no index; KCL 3.x makes it, which needs dynamodb:UpdateTable"
+            msg = "cannot be tried while there is no index; KCL 3.x creates it, which needs dynamodb:UpdateTable"
             raise Noted(msg) from error
     return "allowed"

@@ -1,7 +1,7 @@
-"""Records that the KCL's daemon delivers, as a source: with what our own reading of the stream must add so that the promises are the same.
+"""Records that the KCL's daemon delivers, as a source, completed by our own reads of the stream where the promises need them.
 
-The daemon says neither where its first record of a tenure joins on to our log nor which shards continue one that has ended, and its
-way of opening KPL aggregates drops records after a split that ours keeps. For these three our own client reads the range again.
+The daemon does not say how the first record after it takes a shard connects to our log, nor which shards continue one that has ended. And
+its way of opening KPL aggregates drops records after a split that ours keeps. In these three cases our own client reads the range again.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from stream.events import PageReceived
 from stream.source.kinesis import KinesisSource
 
 ALWAYS_BEHIND_MS = 1
-"""The daemon buffers: that it has caught up does not say that everything which has arrived by now is delivered."""
+"""The daemon buffers: when it has caught up, it may not have delivered everything that has arrived."""
 
 
 OWN_PART = 8
-"""Of the reading budget, beside it, for what our own client reads again: one page at a time, which counts as read once it is handed on."""
+"""Share of the reading budget, in addition to it, for what our own client reads again, one page at a time until the page is passed on."""
 
 LOOK_AFTER = 10
-"""Empty deliveries in a row, about a second each, after which our own client looks for aggregates of which the KCL delivers nothing."""
+"""Consecutive empty deliveries, about a second each, after which our own client looks for aggregates that the KCL does not deliver."""
 
 
 class DaemonSource:
-    """``contracts.Source`` of one shard; ``deliver`` and ``end`` are called by whoever listens to the daemon."""
+    """``contracts.Source`` of one shard; whoever listens to the daemon calls ``deliver`` and ``end``."""
 
     def __init__(self, own: KinesisSource, budget: ByteBudget, emit: Emit) -> None:
-        # A budget of its own: what is delivered holds bytes of ``budget`` until it is our client's turn, and would wait for itself.
+        # A separate budget: deliveries hold bytes of ``budget`` until our client's turn comes, so it would wait for itself.
         self._own = own.beside(ByteBudget(max(1, budget.limit // OWN_PART)))
         self._budget = budget
         self._emit = emit
         self._over = False
         self._aggregates = False
-        """Whether aggregates were seen: of some the KCL delivers nothing, so from then on our own client reads every range again."""
+        """Whether aggregates were seen. The KCL fails to deliver some, so from then on our own client reads every range again."""
         self._delivered: asyncio.Queue[tuple[Batch, int, int] | None] = asyncio.Queue(maxsize=1)
 
     async def deliver(self, batch: Batch, behind_ms: int) -> None:
-        """Hand a batch on; returns once there is room for it."""
+        """Pass a batch on; returns once there is room for it."""
         size = 0 if batch.rows == 0 else max(batch.payload_bytes, int(batch.frame.estimated_size()))
         await self._budget.acquire(size)
         try:
@@ -64,13 +64,13 @@ class DaemonSource:
     async def read(
         self, shard: Shard, after: int, start: Start, until: int | None = None, complete_until: datetime | None = None
     ) -> AsyncIterator[Page]:
-        """See ``contracts.Source``; only without ``until``. What an earlier call took and did not hand on is read again by our own client.
+        """See ``contracts.Source``; only without ``until``. What an earlier call took and did not pass on, our own client reads again.
 
         Raises:
             Halted: the daemon's records are out of order.
         """
         if until is not None:
-            msg = "ranges with an end are read by the stream's own source"
+            msg = "a range with an end must be read from the stream's own source"
             raise ValueError(msg)
         position, joined, quiet = after, False, 0
         while (item := await self._next()) is not None:
@@ -103,7 +103,7 @@ class DaemonSource:
                 yield self._counted(page)
 
     async def _next(self) -> tuple[Batch, int, int] | None:
-        """The next delivery; None once the shard has ended, however often it is read after that."""
+        """The next delivery; None once the shard has ended, and on every call after that."""
         if self._over:
             return None
         item = await self._delivered.get()
@@ -115,7 +115,7 @@ class DaemonSource:
         async with aclosing(self._own.read(shard, position, start, until, known)) as pages:  # type: ignore[type-var]
             async for page in pages:
                 if page.batch.rows:
-                    # ``until`` need not be the number of a record, and what is committed must end at one.
+                    # ``until`` may not be the number of a record, but a commit must end at one.
                     last = int(page.batch.frame[SEQUENCE][-1])
                     yield replace(self._counted(page), position=last, behind_ms=max(page.behind_ms, ALWAYS_BEHIND_MS), ended=False)
                 else:
@@ -138,14 +138,14 @@ def _aggregated(batch: Batch) -> bool:
 
 
 def _wanted(batch: Batch, position: int, start: Start) -> Batch:
-    """The rows behind ``position`` and not before ``start``: the daemon begins at its own checkpoint, which may lag our log.
+    """The rows after ``position`` and not before ``start``: the daemon begins at its own checkpoint, which may lag behind our log.
 
     Raises:
         Halted: the rows are out of order.
     """
     numbers = [int(text) for text in batch.frame[SEQUENCE]]
     if numbers != sorted(numbers):
-        msg = f"the MultiLangDaemon sent records out of order behind {position}. Report it with this number."
+        msg = f"the MultiLangDaemon sent records out of order after {position}. Report it with this number."
         raise Halted(msg)
     known = sum(1 for number in numbers if number <= position)
     if position == ORIGIN and start.timestamp is not None and batch.rows:

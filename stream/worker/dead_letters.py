@@ -1,4 +1,4 @@
-"""Dead letters of a pipeline: which there are, which may be sent through again, and the claims by which each is sent once."""
+"""Dead letters of a pipeline: which exist, which may be redriven, and the claims that make sure that each is redriven once."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ CLAIMED: Final = "redriven"
 EXHAUSTED: Final = "exhausted"
 
 SCHEMA: Final = pl.Schema({**rejects.SCHEMA, FILE: pl.String(), LINE: pl.UInt32(), STATE: pl.String()})
-"""Columns of the table: those of a rejects file, where the letter lies, and ``state``: waiting, redriven (sent through again), exhausted
+"""Columns of the table: those of a rejects file, the letter's place, and ``state``: waiting, redriven (sent through again), exhausted
 (its budget of attempts or age is used up)."""
 
 
 class Redrive(msgspec.Struct, frozen=True):
-    """Dead letters that are sent through again together. ``worker`` and ``claimed_at`` tell claims apart."""
+    """Dead letters that are redriven together. ``worker`` and ``claimed_at`` tell claims apart."""
 
     files: tuple[ChosenRows, ...]
     records: int
@@ -51,13 +51,13 @@ class Redrive(msgspec.Struct, frozen=True):
 
 
 def chain_name(stream: str) -> str:
-    """Under which name the commit log keeps the redrives of ``stream``. Its shards have names that no stream's shards have."""
+    """The name under which the commit log keeps the redrives of ``stream``. Its shards have names that no stream's shards have."""
     return f"dlq.{stream}"
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """The dead letters of one stream. ``state`` is the application's, ``store`` that of its rejects files."""
+    """The dead letters of one stream. ``state`` is the application's store, ``store`` that of its rejects files."""
 
     stream: str
     state: ObjectStore
@@ -71,9 +71,9 @@ class DeadLetters:
         return Claims(self.state, chain_name(self.stream), Redrive)
 
     async def table(self, *, contents: bool = True) -> pl.DataFrame:
-        """Every dead letter in a sealed unit, with ``SCHEMA``, in the order of shards and places; those of redrives come last.
+        """Every dead letter in a sealed unit, with ``SCHEMA``, ordered by shard and position; those of redrives come last.
 
-        Without ``contents`` the records' bytes are left out (null).
+        Without ``contents``, the records' bytes are null.
         """
         keys = [key for stream in (self.stream, chain_name(self.stream)) for key in await self._sealed_files(stream)]
         limit = asyncio.Semaphore(READ_AT_ONCE)
@@ -92,12 +92,12 @@ class DeadLetters:
         return with_state(whole, await self.claims.all(), self.budget, self.clock.now())
 
     async def redrive(self, where: str | None, limit: int | None, worker: str) -> tuple[int, int] | None:
-        """Claim the waiting letters that ``where`` (an SQL expression over the table) picks; number and records, None if there are none.
+        """Claim the waiting letters that ``where`` (an SQL expression over the table) selects; the redrive's number and size, or None.
 
-        Letters that somebody else claims at the same moment are left to them.
+        Letters that another process claims at the same moment are left to it.
 
         Raises:
-            DefinitionError: ``where`` is no condition on the table's columns.
+            DefinitionError: ``where`` is not a condition on the table's columns.
         """
         table = picked(await self.table(), where)
 
@@ -157,7 +157,7 @@ def with_state(table: pl.DataFrame, claims: Sequence[Redrive], budget: RedriveBu
 
 
 def _bound(table: pl.DataFrame, stages: Mapping[str, float | None], otherwise: float) -> pl.Series:
-    """Of each letter the bound of the stage or sink that refused it."""
+    """For each letter, the bound of the stage or sink that refused it."""
     return pl.Series([float(stages.get(stage) or otherwise) for stage in table["stage"]], dtype=pl.Float64)
 
 
@@ -165,7 +165,7 @@ def picked(table: pl.DataFrame, where: str | None) -> pl.DataFrame:
     """The rows of ``table`` for which the SQL expression ``where`` holds; all without one.
 
     Raises:
-        DefinitionError: it is no condition on the table's columns.
+        DefinitionError: it is not a condition on the table's columns.
     """
     if where is None:
         return table
@@ -195,7 +195,7 @@ def top(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def place_of(letters: pl.DataFrame, shard: str | None, sequence: str, subsequence: int | None) -> pl.DataFrame:
-    """The letters of one record, an attempt each, in the order of the attempts."""
+    """The letters of one record, one per attempt, in order."""
     is_it = pl.col(SEQUENCE) == sequence
     if shard is not None:
         is_it &= pl.col(SHARD) == shard

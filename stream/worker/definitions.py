@@ -1,4 +1,4 @@
-"""Pipeline definitions compiled to recipes, and kept beside the log so that any worker can finish what another began."""
+"""Pipeline definitions, compiled to recipes and kept beside the log, so that any worker can finish what another began."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from stream.worker.recipe import Recipe
 BUILD: Final = stream.__version__
 
 KEPT: Final = 8
-"""Compiled definitions in memory, each with its reference tables; an older one is read from the log again where it is asked for."""
+"""Number of compiled definitions kept in memory, each with its reference tables; an older one is read from the log again if needed."""
 
 
 class Definitions:
-    """Recipes by digest. Local tables begin at ``base``; ``env`` and ``managed`` resolve secrets, for recorded definitions too."""
+    """Recipes by digest. Paths are relative to ``base``; ``env`` and ``managed`` resolve secrets, for recorded definitions too."""
 
     def __init__(self, store: ObjectStore, base: Path, env: Mapping[str, str], clock: Clock, managed: SecretReader | None = None) -> None:
         self._store = store
@@ -39,13 +39,13 @@ class Definitions:
         self._recipes: dict[str, Recipe] = {}
 
     async def secret(self, reference: str) -> str:
-        """What ``reference`` leads to now; raises as ``find_secret`` does."""
+        """The current value of the secret ``reference``; raises as ``find_secret`` does."""
         return (await find_secret(reference, self._env, self._base, self._managed)).decode()
 
     async def record(self, pipeline: Pipeline, fetched: Fetched) -> Recipe:
-        """The recipe of ``pipeline``; before this returns, the log holds everything that is needed to run it again.
+        """The recipe of ``pipeline``. Before this returns, the log holds everything that is needed to run it again, except secrets.
 
-        Secrets are not recorded: whoever recovers a unit has to have them.
+        Secrets are not recorded: a worker that recovers a unit must have them.
         """
         digest = pipeline_digest(pipeline, fetched.digests, BUILD)
         for url, sha256 in fetched.digests.items():
@@ -55,7 +55,7 @@ class Definitions:
         return self._kept(await asyncio.to_thread(self._compile, pipeline, fetched, digest))
 
     async def recorded(self, digest: str) -> Recipe:
-        """The recipe that ``digest`` names, from memory or from the log.
+        """The recipe with that ``digest``, from memory or from the log.
 
         Raises:
             Halted: the log does not hold it, or this build does not understand it.
@@ -66,7 +66,7 @@ class Definitions:
         if text is None or tables is None:
             msg = (
                 f"an unfinished unit was begun with pipeline definition {digest}, which {self._store.url} does not hold; "
-                f"restore {pipeline_key(digest)} and {tables_key(digest)}, nothing is read until then"
+                f"restore {pipeline_key(digest)} and {tables_key(digest)}; nothing is read until then"
             )
             raise Halted(msg)
         pipeline = read_canonical(text.body.decode())
@@ -93,7 +93,7 @@ class Definitions:
         return Recipe(pipeline.application, digest, BUILD, chain, sinks, several, paths)
 
     def _kept(self, recipe: Recipe) -> Recipe:
-        """``recipe``, kept in memory; on the event loop alone, for several are compiled at a time."""
+        """``recipe``, kept in memory. Called only on the event loop, because several are compiled at a time."""
         self._recipes.pop(recipe.digest, None)
         while len(self._recipes) >= KEPT:
             del self._recipes[next(iter(self._recipes))]

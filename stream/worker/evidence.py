@@ -1,4 +1,4 @@
-"""Opens what audit commands look at: the log of one chain, its files, and its records as they can be read again."""
+"""Opens what audit commands examine: the log of one chain, its files, and its records, as far as they can be read again."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ from stream.worker.reading import BACKFILL
 from stream.worker.slices import Slices
 
 BUDGET: Final = 64 * 2**20
-"""Bytes that re-reading a stream may hold."""
+"""Bytes that re-reading a stream may hold in memory."""
 
 _FOR_EVER: Final = datetime.min.replace(tzinfo=UTC)
-"""Since when what does not expire is complete."""
+"""The moment from which a source that does not expire is complete."""
 
 
 def session_of(pipeline: Pipeline) -> AwsSession:
@@ -73,10 +73,10 @@ async def open_evidence(
 ) -> tuple[StoredEvidence, Stores]:
     """The evidence about ``pipeline``, which reads one stream, or about its ``chain``; connections live as long as ``stack``.
 
-    ``with_tables``: ask catalogs which files their tables consist of. ``emit`` hears of calls that are made again.
+    ``with_tables``: also ask catalogs which files their tables consist of. ``emit`` hears of calls that are repeated.
 
     Raises:
-        Fatal: the stream was asked for and is missing, or may not be read.
+        Fatal: the stream was requested, but is missing or may not be read.
     """
     session = session_of(pipeline)
     stores, name = Stores.open(pipeline, base, session), chain or pipeline.source.kinesis.stream
@@ -105,7 +105,7 @@ async def open_evidence(
 
 
 async def _of_table(area: Area, config: IcebergSinkConfig, base: Path, session: AwsSession) -> Area:
-    """``area`` with the files that the table consists of; its upkeep may have replaced others that were loaded."""
+    """``area`` with the files that the table consists of now; its maintenance may have replaced files that were loaded."""
     secret = secrets_of(os.environ, base, partial(read_secret, session))
     table = CatalogTable(config, area.store.url, catalog_properties(config, session, secret))
     return replace(area, needed=frozenset(map(area.url_of, await table.files())))
@@ -114,9 +114,9 @@ async def _of_table(area: Area, config: IcebergSinkConfig, base: Path, session: 
 async def open_source(
     pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, chain: str, emit: Emit = to_nobody
 ) -> tuple[LendingSource, datetime]:
-    """What ``chain`` was read from, for reading again, with a byte budget of its own; ``emit`` hears what happens.
+    """The source that ``chain`` was read from, for reading again, with a byte budget of its own; ``emit`` hears what happens.
 
-    Also since when it is complete: of records that arrived earlier some may be gone.
+    Also the moment from which it is complete: records that arrived earlier may be gone.
     """
     session, budget, kinesis = session_of(pipeline), ByteBudget(BUDGET), pipeline.source.kinesis
     stores = Stores.open(pipeline, base, session)
@@ -135,7 +135,7 @@ async def open_source(
 
 
 async def open_sample(pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack) -> LendingSource:
-    """The source of ``pipeline``, which reads one stream, for looking at some of its records; of objects all that are there now."""
+    """The source of ``pipeline``, which reads one stream, for a sample of its records; if it reads objects, all that exist now."""
     config = pipeline.source.s3
     if config is None:
         source, _ = await open_source(pipeline, base, clock, stack, pipeline.source.kinesis.stream)

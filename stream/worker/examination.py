@@ -1,4 +1,4 @@
-"""What `stream doctor` looks at, and what it finds: everything that a worker of a pipeline will need, before it is needed."""
+"""What `stream doctor` checks, and what it finds: everything that a worker of a pipeline will need, before it needs it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from stream.worker.probe import LET, Noted, Probe
 from stream.worker.probes import probes, untried
 
 PATIENCE: Final = 20.0
-"""Seconds that one look may take."""
+"""Seconds that one check may take."""
 
 SKEW_NOTED: Final = timedelta(seconds=60)
 
 MEMORY_FACTOR: Final = 2
-"""Least memory of the process by its budget; measured peaks lie between 1.9 and 2.2 with the default budget (docs/operate.md)."""
+"""Least memory of the process as a multiple of its budget; with the default budget, peaks of 1.9 to 2.2 were measured."""
 
 _REACH: Final = "check the endpoint, the network policy and DNS"
 
@@ -46,7 +46,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; ``remedy`` is empty where nothing is to be done."""
+    """The result of one check; ``remedy`` is empty if nothing needs to be done."""
 
     check: str
     verdict: Verdict
@@ -56,7 +56,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where a worker would run. ``role`` (ARN or name), ``audience`` and ``subject`` are what must be, where that is known.
+    """Where a worker would run. ``role`` (ARN or name), ``audience`` and ``subject`` are the expected values, if known.
 
     ``limits`` are files that hold the memory limit in bytes or ``max``; the first that exists counts.
     """
@@ -72,7 +72,7 @@ class Surroundings:
 
 
 async def examine(pipeline: Pipeline, around: Surroundings) -> list[Finding]:
-    """Look at everything; one thing that fails keeps nothing else from being looked at. Writes nothing, and reads no secret out loud."""
+    """Check everything; a check that fails does not prevent the others. Writes nothing, and reveals no secret."""
     kinesis = pipeline.source.kinesis
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
     findings = [*_token(around), _memory(pipeline, around)]
@@ -94,12 +94,14 @@ async def examine(pipeline: Pipeline, around: Surroundings) -> list[Finding]:
 def _token(around: Surroundings) -> list[Finding]:
     named = [(name, around.env[name]) for name in AUDIENCES if around.env.get(name)]
     if not named:
-        return [Finding("token", Verdict.NOTE, "Kubernetes gave no token for AWS; other credentials are looked for", "")]
+        return [Finding("token", Verdict.NOTE, "Kubernetes provided no token for AWS; other credentials are looked for", "")]
     name, path = named[0]
     findings = []
     if around.env.get("AWS_ACCESS_KEY_ID"):
         remedy = "remove AWS_ACCESS_KEY_ID from the environment of the pod"
-        findings.append(Finding("token", Verdict.FAILED, "keys in the environment go before the token, and never change", remedy))
+        findings.append(
+            Finding("token", Verdict.FAILED, "keys in the environment take precedence over the token, and never change", remedy)
+        )
     try:
         claims = read_claims(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, DefinitionError) as error:
@@ -124,12 +126,12 @@ async def _credentials(session: AwsSession, around: Surroundings) -> list[Findin
             await session.credentials()
             life = await session.credential_life()
     except (StreamError, TimeoutError) as error:
-        remedy = "give the pod a role; with Pod Identity, let the network policy through to 169.254.170.23 and fd00:ec2::23, port 80"
+        remedy = "give the pod a role; with Pod Identity, allow 169.254.170.23 and fd00:ec2::23, port 80, in the network policy"
         return [Finding("credentials", Verdict.FAILED, str(error) or "no answer", remedy)]
     if life.method == "iam-role":
         remedy = "associate a role with the service account, and set AWS_EC2_METADATA_DISABLED=true"
-        return [Finding("credentials", Verdict.FAILED, "they are those of the node, by instance metadata", remedy)]
-    until = f", until {life.expires.isoformat()}, renewed before" if life.expires else ", without an end"
+        return [Finding("credentials", Verdict.FAILED, "they are the node's, from instance metadata", remedy)]
+    until = f", valid until {life.expires.isoformat()} and renewed before" if life.expires else ", which do not expire"
     return [Finding("credentials", Verdict.OK, f"by {life.method}{until}")]
 
 
@@ -151,9 +153,9 @@ def _clock(caller: Caller, around: Surroundings) -> list[Finding]:
     skew = around.clock.now() - caller.time
     said = f"{skew.total_seconds():+.0f} s beside AWS"
     if abs(skew) > SIGNATURE_LIFE:
-        return [Finding("clock", Verdict.FAILED, said, "set the clock of the node: signatures are good for 300 s")]
+        return [Finding("clock", Verdict.FAILED, said, "set the clock of the node: signatures are valid for 300 s")]
     if abs(skew) > SKEW_NOTED:
-        return [Finding("clock", Verdict.NOTE, said, "let the node follow the Amazon Time Sync Service")]
+        return [Finding("clock", Verdict.NOTE, said, "synchronise the node with the Amazon Time Sync Service")]
     return [Finding("clock", Verdict.OK, said)]
 
 
@@ -173,7 +175,7 @@ def _limit(path: str) -> int | None:
         text = Path(path).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return None
-    # Without a limit, version 1 of cgroups says nearly 2**63.
+    # Without a limit, cgroups version 1 reports nearly 2**63.
     return int(text) if text.isdecimal() and int(text) < 2**60 else None
 
 
@@ -191,7 +193,7 @@ async def _tried(probe: Probe, patience: float) -> Finding:
 
 
 def _remedy(probe: Probe, error: BaseException) -> str:
-    """The probe's own; but permissions are no remedy for what does not answer or is not there."""
+    """The probe's own remedy; but permissions do not help against something that does not answer or does not exist."""
     if probe.remedy != LET:
         return probe.remedy
     if isinstance(error, Retryable):
@@ -204,12 +206,12 @@ def _remedy(probe: Probe, error: BaseException) -> str:
 async def _collector(pipeline: Pipeline, around: Surroundings) -> Finding:
     otlp = pipeline.audit.otlp
     if otlp is None:
-        msg = "there is no collector to look at"
+        msg = "there is no collector to check"
         raise DefinitionError(msg)
     said = await _reached(otlp.endpoint, around.patience)
     if said is None:
         return Finding("collector", Verdict.OK, f"{otlp.endpoint} answers")
-    # A collector that is away costs lag of the export and nothing else, unless checkpoints wait for it.
+    # A collector that is down makes the export lag and nothing else, unless checkpoints wait for it.
     verdict = Verdict.FAILED if otlp.mode is Mode.STRICT else Verdict.NOTE
     return Finding("collector", verdict, f"{otlp.endpoint}: {said}", "check the address, the collector, and the network policy")
 

@@ -1,4 +1,4 @@
-"""The export of spans as a part of the worker: after each sealed unit, or by command for a range."""
+"""The export of spans: by the worker after each sealed unit, or by a command for a range."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ from stream.worker.recent import RecentSegments
 from stream.worker.unanswered import unanswered
 
 TIMEOUT: Final = 30.0
-"""Seconds that a collector may take over one request."""
+"""Seconds that a collector may take for one request."""
 
 LOOK_SECONDS: Final = 1.0
-"""Between looks at a shard's log where nothing was sealed in between."""
+"""Seconds between looks at a shard's log if nothing was sealed in the meantime."""
 
 LAG_SECONDS: Final = 5.0
-"""Between two reports of how long units have been waiting for a collector."""
+"""Seconds between two reports of how long units have been waiting for a collector."""
 
 SHARDS_AT_ONCE: Final = 4
-"""Shards whose spans are encoded and sent side by side: enough to hide the collector's answering time."""
+"""Shards whose spans are encoded and sent at a time: enough to hide the collector's response time."""
 
 FINISH_SECONDS: Final = 5.0
-"""After the last unit is sealed; a drain must not hang on a collector."""
+"""Seconds for the export after the last unit is sealed; a drain must not hang on a collector."""
 
 PATIENT_SECONDS: Final = 60.0
-"""For each unit where nobody comes who would export it later."""
+"""Seconds for each unit that no later worker would export."""
 
 ANSWER_BYTES: Final = 65_536
 
@@ -106,11 +106,11 @@ class LogUnits:
         self._recent = recent
 
     async def begins(self, shard: str) -> int:
-        """Where the chain ``shard`` begins."""
+        """The position after which the chain ``shard`` begins."""
         return await self._log.begins(self._stream, shard)
 
     async def read(self, shard: str, after: int) -> tuple[Link, Segment | None, Mapping[tuple[str, str], str]] | None:
-        """See ``audit.export.Units``; raises ``Halted`` where a sealed unit has no readable ledger."""
+        """See ``audit.export.Units``; raises ``Halted`` if a sealed unit has no readable ledger."""
         key = manifest_key(self._stream, shard, after)
         stored = await self._log.store.get(key)
         if stored is None:
@@ -130,11 +130,11 @@ class LogUnits:
             why = "it is missing"
         except SegmentError as error:
             why = str(error)
-        msg = f"the ledger of {shard} behind {after} cannot be exported: {why}; `stream audit verify` says what else is wrong"
+        msg = f"the ledger of {shard} after {after} cannot be exported: {why}; `stream audit verify` says what else is wrong"
         raise Halted(msg)
 
     def _name(self, unit: Link, file: LedgerObject) -> str:
-        """Ledger and rejects lie where stream, shard and range say, so their URLs tell nothing of a record."""
+        """Keys of ledger and rejects consist of stream, shard and range, so their URLs reveal nothing about a record."""
         if self._naming is Destinations.DIGEST and file.sink not in {LEDGER, REJECTS}:
             return f"sha256:{file.sha256}"
         return url_in(unit, file.sink, file.key, self._areas)
@@ -151,19 +151,19 @@ async def open_sender(
     headers = await find_headers(otlp.headers, env, base, managed)
     session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)))
     collector = HttpCollector(session, otlp.endpoint, headers)
-    # One thread makes more spans than any collector takes, and of several each would wait for the interpreter's lock that the others have.
+    # One thread makes more spans than any collector accepts; several would only wait for each other's interpreter lock.
     threads = stack.enter_context(ThreadPoolExecutor(1, "spans"))
     return Sender(collector, clock, emit, _dice, otlp.compression, once=otlp.mode is Mode.BEST_EFFORT, threads=threads)
 
 
 def shape_of(otlp: Otlp) -> Shape:
-    """How the pipeline wants its spans."""
+    """The form in which the pipeline wants its spans."""
     return Shape(otlp.signal, otlp.tier, otlp.trust_producer_context, otlp.sample, otlp.request_bytes)
 
 
 @dataclass(slots=True)
 class _Way:
-    """One shard's export: how far it is, and whether it stands still. ``cursor`` None: not read yet."""
+    """One shard's export: how far it has got, and whether it is halted. ``cursor`` is None until it has been read."""
 
     cursor: Cursor | None = None
     probe: float = FIRST_PROBE
@@ -180,10 +180,10 @@ class _Way:
 
 
 class ExportTask:
-    """Exports the shards that this worker has, as their units are sealed. An ``Emit``: it hears which those are.
+    """Exports the shards that this worker holds, as their units are sealed. It is an ``Emit``, and learns about shards from events.
 
-    ``strict`` says that checkpoints wait, which makes a halted export an obstacle to readiness. ``recent`` is where segments may be left of
-    units that are about to be sealed.
+    ``strict``: checkpoints wait, so a halted export prevents readiness. ``recent`` may hold segments of units that are about to be
+    sealed.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class ExportTask:
         self._loop = asyncio.get_running_loop()
 
     def __call__(self, event: events.Event) -> None:
-        """Take note of shards that start, move and go away."""
+        """Note shards that start, advance and leave."""
         match event:
             case events.ShardStarted(_, shard, _) | events.UnitSealed(_, shard) | events.ShardEnded(_, shard, _):
                 self._loop.call_soon_threadsafe(self._look_at, shard)
@@ -222,7 +222,7 @@ class ExportTask:
             way.moved.set()
 
     async def run(self) -> None:
-        """Export until cancelled. What goes wrong is told and tried again; it never ends the worker."""
+        """Export until cancelled. Errors are reported and tried again; they never end the worker."""
         followed: dict[str, _Way] = {}
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell_lag())
@@ -235,9 +235,9 @@ class ExportTask:
                 await self._new.wait()
 
     async def finish(self, until: asyncio.Event | None = None) -> None:
-        """Export what is left, for a few seconds at most; what remains is the next worker's. Call it when ``run`` has been cancelled.
+        """Export what is left, for a few seconds at most; the rest is for the next worker. Call it after ``run`` has been cancelled.
 
-        With ``until`` there is no next worker: it goes on while the collector takes one unit after the other, or until that is set.
+        With ``until`` there is no next worker: the export continues as long as the collector accepts units, or until that event is set.
         """
 
         async def rest(shard: str, way: _Way) -> None:
@@ -268,7 +268,7 @@ class ExportTask:
                     await way.news.wait()
 
     async def _attempt(self, shard: str, way: _Way) -> bool:
-        """Export one unit of ``shard``; whether there was one and it is done."""
+        """Export one unit of ``shard``; whether there was one and it has been exported."""
         try:
             async with self._slots:
                 return await self._step(shard, way)
@@ -276,14 +276,14 @@ class ExportTask:
             self._emit(events.CallRepeated(self._stream, shard, "export unit", str(error), LOOK_SECONDS))
         except StreamError as error:
             self._halt(shard, way, error.status if isinstance(error, Refused) else 0, str(error))
-        except Exception as error:  # noqa: BLE001 - what is wrong with the spans of one unit must not take the worker down
-            # Its own words may quote a record; where it happened does not.
+        except Exception as error:  # noqa: BLE001 - an error in the spans of one unit must not end the worker
+            # The error's message may quote a record; its place does not.
             at = traceback.extract_tb(error.__traceback__)[-1]
             self._halt(shard, way, 0, f"unexpected {type(error).__name__} in {Path(at.filename).name}:{at.lineno}; please report it")
         return False
 
     async def _step(self, shard: str, way: _Way) -> bool:
-        # A stored end is not taken at its word: who wrote it may have known no link but the last that has no range.
+        # A stored end is not trusted: its writer may have known only the last link, which has no range.
         cursor = way.cursor or msgspec.structs.replace(await self._exporter.cursor(shard), ended=False)
         after = await self._exporter.step(shard, cursor)
         if way.halted:
@@ -311,7 +311,7 @@ class ExportTask:
         """Return once everything up to ``position`` (None: the shard's end) of the chain of ``generation`` is exported.
 
         Raises:
-            LeaseLost: the shard is not this worker's any more, so nobody here exports it.
+            LeaseLost: the shard is no longer this worker's, so nobody here exports it.
         """
         way = self._look_at(shard)
         while not way.reached(generation, position):
@@ -334,7 +334,7 @@ class WaitingCheckpoints:
         return await self._checkpoints.read(shard)
 
     async def advance(self, shard: Shard, checkpoint: Checkpoint) -> None:
-        """See ``contracts.Checkpoints``; waits as long as the collector does not take the spans."""
+        """See ``contracts.Checkpoints``; waits until the collector has accepted the spans."""
         await self._task.exported(shard.shard_id, checkpoint.generation, checkpoint.position)
         await self._checkpoints.advance(shard, checkpoint)
 
@@ -344,7 +344,7 @@ async def open_export(
 ) -> tuple[Exporter, LogUnits, list[str]]:
     """An exporter to ``endpoint`` or the pipeline's own collector, and the shards in the log of ``chain`` of ``pipeline``.
 
-    ``emit`` hears what the collector does not take, and when it is asked again.
+    ``emit`` is told what the collector refuses, and when it will be tried again.
 
     Raises:
         DefinitionError: there is no endpoint, or it is none.
@@ -357,7 +357,7 @@ async def open_export(
         raise DefinitionError(msg) from error
     otlp = pipeline.audit.otlp or given
     if otlp is None:
-        msg = "the pipeline names no collector; write audit: {otlp: {endpoint: ...}} or give --endpoint"
+        msg = "the pipeline names no collector; write audit: {otlp: {endpoint: ...}}, or use --endpoint"
         raise DefinitionError(msg)
     if given is not None:
         otlp = otlp.model_copy(update={"endpoint": given.endpoint})
@@ -372,7 +372,7 @@ async def open_export(
 
 
 async def export_range(exporter: Exporter, units: LogUnits, shards: Sequence[str], after: int, last: int | None) -> tuple[int, int]:
-    """Export every sealed unit that overlaps ``(after, last]`` again, cursors untouched; units and items that were accepted."""
+    """Export again every sealed unit that overlaps ``(after, last]``, without touching cursors; the units and items accepted."""
     count = accepted = 0
     for shard in shards:
         position = await units.begins(shard)

@@ -1,4 +1,4 @@
-"""A record's way through its redrives: from a dead letter to the attempt that took it up, and so on to its end."""
+"""Follows a record through its redrives: from a dead letter to the next attempt, and so on to the last."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream.worker.tracing import Tracer
 
 
 def taken_up(key: str, row: int, claims: Sequence[Redrive]) -> Wanted | None:
-    """Where the dead letter in row ``row`` of the rejects file ``key`` lies in the chain of redrives; None if none has claimed it."""
+    """The place in the chain of redrives of the dead letter in row ``row`` of the rejects file ``key``; None if it was not claimed."""
     for number, claim in enumerate(claims, 1):
         for piece, chosen in enumerate(claim.files, 1):
             rows = chosen.rows if chosen.key == key else []
@@ -25,7 +25,7 @@ def taken_up(key: str, row: int, claims: Sequence[Redrive]) -> Wanted | None:
 
 
 async def attempts(fate: Fate, rejected: Area, redrives: Tracer, claims: Sequence[Redrive]) -> list[tuple[Link, Fate]]:
-    """What became of the record with the fate ``fate`` in each later attempt, in their order."""
+    """What became of the record with the fate ``fate`` in each later attempt, in order."""
     found: list[tuple[Link, Fate]] = []
     last: Fate | None = fate
     while last is not None:

@@ -1,4 +1,4 @@
-"""Records that expired in the stream before they were committed: the log says so, and reading goes on behind them."""
+"""Records that expired in the stream before they were committed: the log records the gap, and reading continues after it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def gap_instead_of(intent: Manifest) -> Manifest:
 
 
 async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, reason: Expired) -> Head:
-    """Commit a gap from ``head`` up to right before the oldest record that the shard still holds; the head behind it.
+    """Commit a gap from ``head`` to just before the oldest record that the shard still holds; the head after the gap.
 
-    How many records were lost is not known: sequence numbers are not dense. A closed shard that holds nothing any more ends here. While
-    an open one holds nothing, this waits for the record that shows where the gap ends; if the worker drains meanwhile, ``head`` stays.
+    How many records were lost is unknown, since sequence numbers are not consecutive. A closed shard that holds nothing any more ends here.
+    If an open one holds nothing, this waits for the record that shows where the gap ends; if the worker drains meanwhile, returns ``head``.
 
     Raises:
-        Halted: the oldest record lies before ``head``, so nothing can have expired behind it.
+        Halted: the oldest record is before ``head``, so nothing after it can have expired.
     """
     page = await _oldest(shard, parts)
     if page is None:
@@ -44,8 +44,8 @@ async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, r
     oldest = int(page.batch.frame[SEQUENCE][0])
     if oldest - 1 <= head.position:
         msg = (
-            f"{shard.stream}/{shard.shard_id} is committed up to {head.position}, and the oldest record that the stream gives is {oldest}: "
-            "it is another stream of that name, or an emulator that began anew. Read it with another application name; nothing is read "
+            f"{shard.stream}/{shard.shard_id} is committed up to {head.position}, but the oldest record that the stream gives is {oldest}: "
+            "this is another stream of that name, or an emulator that was restarted. Use another application name for it; nothing is read "
             "until then"
         )
         raise Halted(msg)
@@ -80,7 +80,7 @@ async def _oldest(shard: Shard, parts: Parts) -> Page | None:
                 if parts.stops(shard):
                     break
     except Expired:
-        # Read from its oldest record on, nothing can have expired but the shard itself.
+        # When reading from the oldest record, only the shard itself can have expired.
         listed = await parts.repeat("list shards", shard, parts.source.shards)
         children = tuple(child.shard_id for child in children_of(listed, shard.shard_id))
         return Page(Batch.empty(), ORIGIN, 0, 0, ended=True, children=children)

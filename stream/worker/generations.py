@@ -1,4 +1,4 @@
-"""Which chain of a shard to work on, and what others did to it meanwhile: rewinds by operators, progress of foreign applications."""
+"""Which chain of a shard to work on, after rewinds by operators and progress by other applications."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream.worker.parts import Parts
 
 
 async def open_newest(shard: Shard, start: Start, parts: Parts) -> tuple[Shard, Entry]:
-    """The chain that the checkpoint speaks of, or the shard's first where there is no such chain, and its first link."""
+    """The chain that the checkpoint names, or else the shard's first one, together with its first link."""
     checkpoint = await parts.repeat("read checkpoint", shard, lambda: parts.checkpoints.read(shard))
     if checkpoint is not None and checkpoint.generation:
         hinted = replace(shard, generation=checkpoint.generation)
@@ -25,16 +25,16 @@ async def open_newest(shard: Shard, start: Start, parts: Parts) -> tuple[Shard, 
 
 
 async def open_next(shard: Shard, start: Start, parts: Parts, head: Head) -> tuple[Shard, Entry]:
-    """The chain behind the rewind at which ``head`` stands, and its first link."""
+    """The chain that follows the rewind at ``head``, and its first link."""
     following, target = replace(shard, generation=shard.generation + 1), head.target or 0
-    opening = lambda: parts.log.open_chain(following, start, target, head.previous)  # noqa: E731 - one call, made as often as needed
+    opening = lambda: parts.log.open_chain(following, start, target, head.previous)  # noqa: E731 - one call, repeated as needed
     entry = await parts.repeat("open chain", shard, opening)
     parts.emit(events.ShardRewound(shard.stream, shard.shard_id, target, following.generation))
     return following, entry
 
 
 async def admit_foreign_progress(shard: Shard, head: Head, parts: Parts, render: Renderer) -> Head:
-    """``head``, or the head behind what another application has processed according to the checkpoint."""
+    """``head``, or the head after what another application has processed according to the checkpoint."""
 
     async def children() -> tuple[str, ...]:
         listed = await parts.repeat("list shards", shard, parts.source.shards)

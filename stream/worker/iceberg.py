@@ -1,4 +1,4 @@
-"""An Iceberg table as the loader sees it: what is loaded, make it fit, commit these files.
+"""An Iceberg table as the loader sees it: ask what is loaded, make the table fit, commit files.
 
 The table itself names the account of what is loaded: in a property, changed in the same commit that adds the files. A commit
 replaces the table's metadata by compare-and-swap, so of two loaders that know the same state one commits and the other is refused.
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 LOADED: Final = "kst.loaded."
-"""What the name of the property begins with that names the account; application and stream follow."""
+"""Prefix of the table property that names the account; application and stream follow."""
 
 MAX_NAME: Final = 255
-"""Characters of a parameter's name in Glue, which keeps a table's properties as parameters (Glue API reference, "Table")."""
+"""Longest name of a parameter in Glue, which keeps a table's properties as parameters (Glue API reference, "Table")."""
 
 NEW_TABLE: Final = {
     "format-version": "2",
@@ -41,13 +41,13 @@ NEW_TABLE: Final = {
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "100",
 }
-"""Properties of a table made here, unless the sink names others: metadata of a table that is committed to every minute must stay small."""
+"""Default properties of a table created here: with a commit every minute, the table's metadata must stay small."""
 
 FOOTERS_AT_ONCE: Final = 8
-"""Files whose footers are read side by side: each is a request or two, and a load has hundreds of files."""
+"""Files whose footers are read at a time: each takes a request or two, and a load has hundreds of files."""
 
 NO_RETRY: Final = {"commit.retry.num-retries": "0"}
-"""PyIceberg would answer a conflict by adding the same files to the new state, where another loader may have added them just now."""
+"""PyIceberg would retry after a conflict by adding the same files to the new state, to which another loader may just have added them."""
 
 
 class IcebergWarehouse:
@@ -62,21 +62,21 @@ class IcebergWarehouse:
         self._accounts = accounts
 
     async def positions(self) -> dict[str, int]:
-        """See ``Warehouse``; what has no table is not loaded."""
+        """See ``Warehouse``; if there is no table, nothing is loaded."""
         table = await self._catalog.ask(self._catalog.found)
         return await self._accounts.read(self._account(table))
 
     async def positions_before(self, cutoff: datetime) -> dict[str, int]:  # noqa: ARG002 - the files are the table
-        """See ``Warehouse``; nothing that is loaded may go."""
+        """See ``Warehouse``; no loaded file may be removed."""
         return {}
 
     async def forget(self, cutoff: datetime) -> None:
-        """See ``Warehouse``: accounts that were written before then and hold no more."""
+        """See ``Warehouse``: removes accounts that were written before then and are out of date."""
         table = await self._catalog.ask(self._catalog.found)
         await self._accounts.tidy(self._account(table), cutoff)
 
     async def fit(self, layout: Layout) -> None:
-        """See ``Warehouse``: the table is made, or columns that it lacks are added, as the sink says."""
+        """See ``Warehouse``: creates the table, or adds columns that it lacks, as the sink says."""
         await self._catalog.ask(lambda catalog: self._fit(catalog, layout))
 
     async def load(self, load: Load) -> None:
@@ -88,7 +88,7 @@ class IcebergWarehouse:
         after = await self._accounts.read(self._account(table))
         for link in load.links:
             if after.get(link.shard, 0) != link.after:
-                msg = f"{link.shard} is loaded up to {after.get(link.shard, 0)}, not up to {link.after}: another loader was here"
+                msg = f"{link.shard} is loaded up to {after.get(link.shard, 0)}, not up to {link.after}: another loader was faster"
                 raise LoadFailed(msg, Failure.RACE)
             after[link.shard] = link.last
         account = await self._accounts.write(after)
@@ -109,7 +109,7 @@ class IcebergWarehouse:
             msg = f"{self._config.table} lacks the columns {', '.join(missing)}; add them, or write `evolve: add`"
             raise LoadFailed(msg, Failure.SETUP)
         if needed := [field.name for field in table.schema().fields if field.required]:
-            msg = f"{self._config.table} requires values in the columns {', '.join(needed)}, which files do not promise; make them optional"
+            msg = f"{self._config.table} requires values in the columns {', '.join(needed)}, which files may lack; make them optional"
             raise LoadFailed(msg, Failure.SETUP)
         try:
             with table.update_schema() as update:
@@ -124,7 +124,7 @@ class IcebergWarehouse:
 
         config = self._config
         if not config.create:
-            msg = f"there is no table {config.table}; create it, or write `create: true`"
+            msg = f"there is no table {config.table}; create it, or set `create: true`"
             raise LoadFailed(msg, Failure.SETUP)
         namespace = Names.namespace_from(config.table)
         if not catalog.namespace_exists(namespace):
@@ -135,29 +135,29 @@ class IcebergWarehouse:
                 config.table, wanted, self._catalog.root.rstrip("/"), spec_of(config.fields, wanted), properties=properties
             )
         except TableAlreadyExistsError as error:
-            msg = f"{config.table} was made by somebody else just now"
+            msg = f"{config.table} was created by somebody else in this moment"
             raise Retryable(msg) from error
 
     def _check_partitions(self, table: Table) -> None:
-        """Files have one value of each of the sink's fields; the table may be partitioned by these, and by no other."""
+        """Each file has one value of each of the sink's fields, so the table may be partitioned only by these."""
         schema = table.schema()
         for field in table.spec().fields:
             column, transform = schema.find_column_name(field.source_id), str(field.transform)
             if transform in set(Transform) and PartitionField(Transform(transform), str(column)) in self._config.fields:
                 continue
             wanted = column if transform == Transform.IDENTITY else f"{transform}({column})"
-            msg = f"{self._config.table} is partitioned by {wanted}, and files of this sink are not; add it to `partition_by`"
+            msg = f"{self._config.table} is partitioned by {wanted}, but the files of this sink are not; add it to `partition_by`"
             raise LoadFailed(msg, Failure.SETUP)
 
     def _commit(self, table: Table, load: Load, account: str) -> None:
-        """Add the files to ``table``, if it still is what it was when the account was read."""
+        """Add the files to ``table``, if it has not changed since the account was read."""
         with ThreadPoolExecutor(FOOTERS_AT_ONCE, "footers") as pool:
             files = list(pool.map(lambda file: self._file(table, as_iceberg(file.url), file.rows, file.size), load.files))
         told = self._whose | {"kst.units": str(sum(link.links for link in load.links))}
         table.metadata = table.metadata.model_copy(update={"properties": table.properties | NO_RETRY})
         with table.transaction() as change:
             if change.table_metadata.name_mapping() is None:
-                # The files carry no numbers of fields: their columns are found by name.
+                # The files carry no field ids, so their columns are found by name.
                 change.set_properties({"schema.name-mapping.default": table.schema().name_mapping.model_dump_json()})
             change.set_properties({self._property: account})
             with change.update_snapshot(snapshot_properties=told).merge_append() as append:

@@ -25,16 +25,16 @@ T = TypeVar("T")
 _DENIED: Final = ("AccessDenied", "Forbidden", "Unauthorized", "not authorized", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 
 Properties = Callable[[], Awaitable[Mapping[str, str]]]
-"""The catalog's properties as they are now: keys of AWS change."""
+"""Gives the catalog's current properties: AWS keys change."""
 
 Secret = Callable[[str], Awaitable[str]]
-"""What a reference leads to now; raises as ``find_secret`` does."""
+"""Gives the current value of a secret reference; raises as ``find_secret`` does."""
 
 
 class CatalogTable:
     """The table of one sink. ``root`` is its location as a URL.
 
-    Every method raises ``LoadFailed`` where a person has to act, and ``Retryable`` where the outcome is not known.
+    Every method raises ``LoadFailed`` if a person has to act, and ``Retryable`` if the outcome is unknown.
     """
 
     def __init__(self, config: IcebergSinkConfig, root: str, properties: Properties) -> None:
@@ -42,11 +42,11 @@ class CatalogTable:
         self.root = as_iceberg(root).rstrip("/") + "/"
         self._properties = properties
         self._known: tuple[Mapping[str, str], Catalog] | None = None
-        # Whoever is cancelled leaves a thread behind that goes on: what comes next has to see what came of it.
+        # A cancelled call leaves its thread running, and the next call must see its result: hence one at a time.
         self._one_at_a_time = threading.Lock()
 
     async def ask(self, work: Callable[[Catalog], T]) -> T:
-        """What ``work`` gives, in a thread, one at a time."""
+        """The result of ``work``, run in a thread, one call at a time."""
         properties = await self._properties()
 
         def carry_out() -> T:
@@ -58,7 +58,7 @@ class CatalogTable:
         return await asyncio.to_thread(carry_out)
 
     async def look(self) -> str:
-        """What there is, in a few words."""
+        """A phrase that says what there is."""
         return await self.ask(self._look)
 
     async def files(self) -> list[str]:
@@ -66,7 +66,7 @@ class CatalogTable:
         return await self.ask(self._files)
 
     def found(self, catalog: Catalog) -> Table | None:
-        """The table as it is now; None where there is none."""
+        """The table as it is now, or None."""
         from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
         try:
@@ -82,7 +82,7 @@ class CatalogTable:
     def _look(self, catalog: Catalog) -> str:
         namespace = self.config.table.rpartition(".")[0]
         if not catalog.namespace_exists(namespace) and self.config.catalog["type"] == CatalogType.GLUE:
-            msg = f"Glue has no database {namespace}; create it, since it says where tables lie and who may see them"
+            msg = f"Glue has no database {namespace}; create it, since it determines where tables are and who may see them"
             raise LoadFailed(msg, Failure.SETUP)
         table = self.found(catalog)
         if table is not None:
@@ -90,16 +90,16 @@ class CatalogTable:
         if not self.config.create:
             msg = f"there is no table {self.config.table}"
             raise LoadFailed(msg, Failure.SETUP)
-        return "allowed; the table is not there yet"
+        return "allowed; the table does not exist yet"
 
 
 def as_iceberg(url: str) -> str:
-    """A location as Iceberg writes it, where this project also takes ``file:/path``."""
+    """A location in Iceberg's notation; this project also accepts ``file:/path``."""
     return f"file://{url.removeprefix('file:')}" if url.startswith("file:") and not url.startswith("file://") else url
 
 
 def secrets_of(env: Mapping[str, str], base: Path, managed: SecretReader) -> Secret:
-    """Secrets out of ``env``, of files below ``base``, or read by ``managed``."""
+    """Looks up secrets in ``env``, in files under ``base``, or with ``managed``."""
 
     async def secret(reference: str) -> str:
         return (await find_secret(reference, env, base, managed)).decode()
@@ -108,7 +108,7 @@ def secrets_of(env: Mapping[str, str], base: Path, managed: SecretReader) -> Sec
 
 
 def catalog_properties(config: IcebergSinkConfig, session: AwsSession, secret: Secret) -> Properties:
-    """Properties of ``config`` and its secrets, with this process's own keys, region and endpoints of AWS where AWS is used at all."""
+    """Properties from ``config`` and its secrets; if the catalog uses AWS, also this process's own keys, region and endpoints."""
     aws = config.url.startswith("s3:") or config.catalog["type"] == CatalogType.GLUE
 
     async def now() -> Mapping[str, str]:
@@ -131,13 +131,13 @@ def _open(properties: Mapping[str, str]) -> Catalog:
     from stream.worker.iceberg_rest import open_patiently
 
     known.AVAILABLE_CATALOGS[known.CatalogType.REST] = open_patiently
-    # A catalog in SQL tells the tables of several catalogs apart by their names; to the others a name means nothing.
+    # An SQL catalog distinguishes the tables of several catalogs by name; to the other types, the name means nothing.
     return known.load_catalog(**{"name": "default", **properties})
 
 
 @contextmanager
 def understood(table: str) -> Iterator[None]:
-    """What PyIceberg and what it calls raise, as what the loader has to do about it."""
+    """Translates what PyIceberg and its libraries raise into what the loader has to do about it."""
     try:
         yield
     except StreamError:
@@ -148,7 +148,7 @@ def understood(table: str) -> Iterator[None]:
     except Exception as error:
         words = f"{type(error).__name__}: {error}"
         if any(word.lower() in words.lower() for word in _DENIED):
-            msg = f"the catalog or the files of {table} may not be used: {words}"
+            msg = f"access to the catalog or the files of {table} is denied: {words}"
             raise LoadFailed(msg, Failure.SETUP) from error
         if isinstance(error, _lasting()):
             msg = f"the catalog refuses {table}: {words}"
@@ -158,7 +158,7 @@ def understood(table: str) -> Iterator[None]:
 
 
 def _lasting() -> tuple[type[Exception], ...]:
-    """What is the same next time."""
+    """Errors that would be the same next time."""
     from pyiceberg import exceptions as known
 
     return known.BadRequestError, known.OAuthError, known.NotInstalledError, known.ValidationError, known.NoSuchNamespaceError

@@ -1,4 +1,4 @@
-"""The leases of one worker, put together from a pipeline, and what its supervisors need of them."""
+"""The leases of one worker, built from a pipeline, and what its supervisors need from them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from stream.pipeline.coordination import NativeCoordination
 from stream.pipeline.model import KinesisSource, Pipeline
 
 MARK_BYTES: Final = 6
-"""Of randomness in the mark of each write: no two writes of one row, which are made one after the other, ever bear the same."""
+"""Random bytes in the mark of each write, so that no two writes of one row ever carry the same mark."""
 
 
 class Leases(Protocol):
-    """Which shards of a stream this worker may read, as it changes."""
+    """Which shards of a stream this worker may read now; this changes over time."""
 
     listeners: list[Callable[[], None]]
 
@@ -35,27 +35,27 @@ class Leases(Protocol):
         ...
 
     def held(self, stream: str) -> set[str]:
-        """Ids of all shards that are this worker's, those that must wait included."""
+        """Ids of all shards that this worker holds, including those that must wait."""
         ...
 
     def wanted_elsewhere(self, stream: str, shard_id: str) -> bool:
-        """Whether another worker is to have the shard: it is to be released as soon as what is in hand is sealed."""
+        """Whether another worker is to have the shard: release it as soon as the unit in progress is sealed."""
         ...
 
     def finished_elsewhere(self, stream: str, shard_id: str) -> list[str]:
-        """Parents of the shard that another application has read to the end, which the log may not know yet."""
+        """Parents of the shard that another application has read to the end, of which the log may not know yet."""
         ...
 
     async def release(self, stream: str, shard_id: str, *, avoid: bool = False) -> None:
-        """Give the shard up; with ``avoid``, for good."""
+        """Release the shard; with ``avoid``, never take it again."""
         ...
 
     async def done(self, stream: str, shard_id: str) -> None:
-        """The shard is read to its end."""
+        """Note that the shard has been read to its end."""
         ...
 
     async def stop_taking(self) -> None:
-        """Take no further shards; may be asked more than once."""
+        """Take no further shards; may be called more than once."""
         ...
 
     async def run(self) -> None:
@@ -63,25 +63,25 @@ class Leases(Protocol):
         ...
 
     async def leave(self) -> None:
-        """Give everything up at once."""
+        """Release all leases at once."""
         ...
 
 
 async def open_table(pipeline: Pipeline, options: NativeCoordination, clock: Clock, emit: Emit, stack: AsyncExitStack) -> LeaseTable:
-    """The pipeline's lease table, not looked at yet; connections live as long as ``stack``."""
+    """The pipeline's lease table, without reading it yet; connections live as long as ``stack``."""
     session = AwsSession(region=options.region, endpoints={"dynamodb": options.endpoint} if options.endpoint else None)
     client = await stack.enter_async_context(open_dynamodb(session, clock))
     return LeaseTable(client, options.tables(pipeline.application).leases, clock, emit, lambda: secrets.token_urlsafe(MARK_BYTES))
 
 
 async def leased_streams(pipeline: Pipeline, client: KinesisClient, repeat: Repeater) -> list[LeasedStream]:
-    """The streams as the lease table knows them: one by its shard ids alone, several with account, name and creation before them."""
+    """The streams as the lease table identifies them: a single one by shard ids alone, several by account, name and creation time too."""
     several = bool(pipeline.source.kinesis.streams)
     return [await _leased(one, client, repeat, several=several) for one in pipeline.source.kinesis.each()]
 
 
 async def key_prefix(pipeline: Pipeline, session: AwsSession, clock: Clock, stack: AsyncExitStack) -> str:
-    """What comes before shard ids in lease keys of the one stream that ``pipeline``, narrowed to it, reads."""
+    """The prefix of shard ids in the lease keys of the one stream to which ``pipeline`` is narrowed."""
     kinesis = pipeline.source.kinesis
     if not kinesis.streams:
         return ""
@@ -110,16 +110,16 @@ async def open_leases(
     emit: Emit,
     stack: AsyncExitStack,
 ) -> Coordinator:
-    """A worker's coordinator, with its first leases taken; whatever it has when ``stack`` ends, it gives up.
+    """A worker's coordinator, with its first leases taken; it releases what it still holds when ``stack`` closes.
 
     Raises:
-        Fatal: the table is missing, is no lease table, or belongs to a fleet that this worker must not join.
+        Fatal: the table is missing, is not a lease table, or belongs to a fleet that this worker must not join.
     """
     coordinator = await coordinator_of(pipeline, options, kinesis, me, clock, emit, stack)
     await coordinator.table.open(create=options.create_table)
 
     async def give_up() -> None:
-        # Those that it cannot give up expire; why the worker ends is what matters then.
+        # Leases that cannot be released will expire; the reason why the worker ends matters more.
         with suppress(StreamError):
             await coordinator.leave()
 
@@ -137,7 +137,7 @@ async def coordinator_of(
     emit: Emit,
     stack: AsyncExitStack,
 ) -> Coordinator:
-    """A coordinator that has looked at nothing and taken nothing yet.
+    """A coordinator that has not read the table and holds no leases yet.
 
     Raises:
         Fatal: a stream is missing.
@@ -154,7 +154,7 @@ async def coordinator_of(
 
 
 def settings_of(options: NativeCoordination, application: str) -> LeaseSettings:
-    """The pipeline's options as the lease room takes them."""
+    """The pipeline's options in the form of the lease room."""
     tables = options.tables(application)
     return LeaseSettings(
         failover=options.failover.total_seconds(),

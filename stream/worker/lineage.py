@@ -29,14 +29,14 @@ from stream.worker.places import located
 from stream.worker.unanswered import unanswered
 
 TIMEOUT: Final = 10.0
-"""Seconds that the receiver may take over one event."""
+"""Seconds that the receiver may take for one event."""
 
 UNSENT: Final = 100
-"""Events that wait for a receiver that is down; then the oldest goes beside the log instead."""
+"""Events kept waiting for a receiver that is down; beyond that, the oldest is stored beside the log."""
 
 
 class Reporter:
-    """Tells one run. What the receiver does not take is tried again with the next event, and kept beside the log at the end."""
+    """Reports one run. Events that the receiver does not accept are sent again with the next one, and at the end stored beside the log."""
 
     def __init__(
         self, job: LineageJob, run: str, totals: RunTotals, store: ObjectStore, clock: Clock, emit: Emit, interval: timedelta
@@ -54,11 +54,11 @@ class Reporter:
         self._post: tuple[aiohttp.ClientSession, str] | None = None
 
     def post_to(self, session: aiohttp.ClientSession, url: str) -> None:
-        """Send events to ``url`` instead of keeping them."""
+        """Send events to ``url`` instead of storing them."""
         self._post = session, url
 
     async def run(self) -> None:
-        """START now, then RUNNING from time to time, until cancelled. Nothing that goes wrong here ends the worker."""
+        """Report START, then RUNNING at intervals, until cancelled. Errors never end the worker."""
         await self.tell(RunState.START)
         never = asyncio.Event()
         while True:
@@ -69,7 +69,7 @@ class Reporter:
                 await self.tell(RunState.RUNNING)
 
     async def tell(self, state: RunState, error: str = "") -> None:
-        """Send the event, and those before it that were not taken."""
+        """Send the event, and earlier ones that were not accepted."""
         self._begun = True
         event: dict[str, Any] = run_event(self._job, self._run, state, self._clock, self._totals.totals, error)
         self._unsent.append(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE))
@@ -81,11 +81,11 @@ class Reporter:
             keep -= 1
 
     async def __aenter__(self) -> Self:
-        """The run has begun; ``run`` says so."""
+        """Enter the run; ``run`` reports its beginning."""
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        """COMPLETE, or FAIL where an error ended the run or shards stand still."""
+        """Report COMPLETE, or FAIL if an error ended the run or shards are halted."""
         if not self._begun:
             await self.tell(RunState.START)
         while isinstance(error, BaseExceptionGroup):
@@ -146,7 +146,7 @@ def job_of(pipeline: Pipeline, lineage: Lineage, parts: Parts, state: ObjectStor
 async def open_reporter(
     pipeline: Pipeline, parts: Parts, totals: RunTotals, env: Mapping[str, str], base: Path, managed: SecretReader, stack: AsyncExitStack
 ) -> Reporter | None:
-    """The reporter of this run if the pipeline wants one; how the run ended is told when ``stack`` closes.
+    """The reporter of this run, if the pipeline wants one; it reports how the run ended when ``stack`` closes.
 
     Raises:
         DefinitionError: a header's secret is missing.

@@ -1,4 +1,4 @@
-"""Puts loaders together: for the worker, which loads all the time, and for commands about loads."""
+"""Builds loaders: for the worker, which loads all the time, and for commands about loads."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ async def open_loaders(
     who: tuple[str, Clock, Emit],
     stack: AsyncExitStack,
 ) -> tuple[Loader, ...]:
-    """One loader for each sink that is a table, for the units of one stream; connections live as long as ``stack``, nothing is asked yet.
+    """One loader for each sink that is a table, for the units of one stream. Connections live as long as ``stack``; nothing is called yet.
 
-    ``who``: the worker's name, the clock, and who hears of what happens.
+    ``who``: the worker's name, its clock, and its ``Emit``.
     """
     worker, clock, emit = who
     loaders = []
@@ -53,7 +53,7 @@ async def open_loaders(
         elif isinstance(config, RedshiftSinkConfig):
             database = Database(config.database, config.cluster, config.workgroup, config.db_user, config.secret_arn)
             client = await stack.enter_async_context(open_redshift_data(session, database))
-            # Names of objects are derived; a client token is the opposite: it must never be one that the API has seen.
+            # Names of objects are derived from content; a client token is the opposite: the API must never have seen it.
             nonce = f"{worker}/{secrets.token_hex(16)}"
             warehouse = RedshiftWarehouse(client, config, Whose(pipeline.application, stream), store, clock, nonce)
         else:

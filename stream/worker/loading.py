@@ -1,7 +1,7 @@
-"""The loader: follows the commit log and brings sealed units into a table, many at a time, each once.
+"""The loader: follows the commit log and loads sealed units into a table, many at a time, each exactly once.
 
-It keeps nothing that matters: where each shard stands is in the load ledger, which changes in the same transaction as the table. So
-after anything whose outcome is unknown (a lost reply, a crash, another loader) it reads the ledger and goes on from there.
+It keeps no state that matters: how far each shard is loaded is in the load ledger, which changes in the same transaction as the table. So
+after anything whose outcome is unknown (a lost reply, a crash, another loader) it reads the ledger and continues from there.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from stream.worker.loadlog import LoadLog, LoadState, Parked
 from stream.worker.warehouse import LoadFailed, Warehouse
 
 SHARDS_SECONDS: Final = 300.0
-"""Between listings of the shards: a new shard's first unit may wait this long. Every listing costs a request for each shard."""
+"""Seconds between listings of the shards. A new shard's first unit may wait this long; every listing costs a request per shard."""
 
 TIDY_SECONDS: Final = 3600.0
-"""Between looks for staged files that are old enough to go."""
+"""Seconds between looks for staged files that are old enough to be removed."""
 
 KEEP_ACCOUNTS: Final = timedelta(days=7)
-"""How long an account of what is loaded stays after the next one: a table's metadata may be put back by a person."""
+"""How long an account of what is loaded is kept after the next one: a person may restore older metadata of the table."""
 
 BAD_LOADS: Final = 3
-"""Times that a unit on its own has to fail before its shard is parked: what Redshift says in passing may not mean the data."""
+"""How often a single unit has to fail before its shard is parked: a passing error of Redshift may have nothing to do with the data."""
 BAD_LOAD_PAUSE: Final = 1.0
-"""Seconds between them."""
+"""Seconds between these attempts."""
 
 TELL_SECONDS: Final = 15.0
-"""Between two reports of how long units have been waiting, while one attempt goes on: a statement may wait for hours for a lock."""
+"""Seconds between two reports of how long units have been waiting while one attempt runs: a statement may wait for a lock for hours."""
 
 LEFT_PAUSE: Final = 5.0
 """Seconds between attempts to load what a run that ends has sealed."""
@@ -64,7 +64,7 @@ class LoaderParts:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What the last look that went through, at ``moment`` (monotonic), found to wait."""
+    """What the last successful look, at ``moment`` (monotonic), found waiting."""
 
     moment: float
     units: int = 0
@@ -74,7 +74,7 @@ class Waiting:
 
 @dataclass(slots=True)
 class Loader:
-    """Loads one sink of one stream. ``step`` does what is to be done now; ``run`` does so for ever."""
+    """Loads one sink of one stream. ``step`` does what is to be done now; ``run`` repeats it for ever."""
 
     parts: LoaderParts
     positions: dict[str, int] | None = None
@@ -88,14 +88,14 @@ class Loader:
     told: Waiting | None = None
 
     async def run(self) -> None:
-        """Load until cancelled. What goes wrong is told and tried again at the next look; it never ends the worker."""
+        """Load until cancelled. Errors are reported and tried again at the next look; they never end the worker."""
         clock, config = self.parts.clock, self.parts.config
         while True:
             await self.attempt()
             await clock.sleep(config.every.total_seconds())
 
     async def attempt(self) -> bool:
-        """One ``step``; whether it went through. What went wrong has been told, and how long units wait, meanwhile too."""
+        """Do one ``step``; whether it succeeded. Errors are reported, and meanwhile also how long units have been waiting."""
         telling = asyncio.ensure_future(self._tell_meanwhile())
         try:
             await self.step()
@@ -103,7 +103,7 @@ class Loader:
             self._forget()
             transient = isinstance(error, Retryable) or (isinstance(error, LoadFailed) and error.failure is not Failure.SETUP)
             self._emit_failure("transient" if transient else "setup", str(error))
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with loading must not take reading and sealing down
+        except Exception as error:  # noqa: BLE001 - an error in loading must not stop reading and sealing
             self._forget()
             self._emit_failure("unexpected", unforeseen(error))
         else:
@@ -122,16 +122,16 @@ class Loader:
             self._tell_what_may_wait()
 
     async def finish(self) -> None:
-        """Let another worker load at once. Call it when ``run`` has been cancelled."""
+        """Let another worker load at once. Call it after ``run`` has been cancelled."""
         try:
             await self.parts.lease.give_up()
         except (Retryable, Fatal) as error:
             self._emit_failure("transient", str(error))
 
     async def complete(self) -> str:
-        """Load all that is sealed, or see another worker load it; in words why some of it is left, empty if nothing is.
+        """Load all that is sealed, or wait until another worker has; the reason why some is left, or an empty text.
 
-        For runs that end, behind which nobody may come who would load it. What may pass is waited for as long as a loader's lease lasts.
+        For runs that end, after which nobody may come to load the rest. Passing obstacles are waited for as long as a loader's lease lasts.
         """
         clock = self.parts.clock
         deadline = clock.monotonic() + life_for(self.parts.config.every).total_seconds()
@@ -150,20 +150,20 @@ class Loader:
             await clock.sleep(LEFT_PAUSE)
 
     def _left(self) -> tuple[str, bool]:
-        """Why not all that was seen is loaded, empty if it is, and whether that may pass by itself."""
+        """Why not everything that was seen is loaded (empty if it is), and whether that may pass by itself."""
         config, waiting = self.parts.config, {shard for shard, links in self.waiting.items() if any(link.files for link in links)}
         if choose(self._loadable(), config.units) is None:
             return "; ".join(self.parked[shard].reason for shard in sorted(waiting & self.parked.keys())), False
         if is_quiet(config.quiet, self.parts.clock.now()):
             return f"`quiet: {', '.join(config.quiet)}` (UTC) allows no loads now", False
-        return f"another worker loads the table {config.table} and has not come to its end", True
+        return f"another worker is loading the table {config.table} and has not finished", True
 
     async def step(self) -> None:
-        """Load all that is sealed now, if this worker is the loader and the time of day allows.
+        """Load all that is sealed now, if this worker is the loader and the time of day allows it.
 
         Raises:
             LoadFailed: a load failed for a reason that concerns all units; nothing of it is in the table.
-            Retryable: the outcome of a call is unknown; forget and read the ledger.
+            Retryable: the outcome of a call is unknown; forget everything and read the ledger.
             Halted: the log cannot be understood.
             Fatal: a permission or a place is missing.
         """
@@ -187,13 +187,13 @@ class Loader:
         if hold is not Hold.KEPT:
             self._forget()
         if hold is Hold.NO and self.told is not None:
-            # Another worker says now what waits; what this one said last would stand for ever.
+            # Another worker now reports what is waiting; this one's last report would otherwise stand for ever.
             self.told = None
             self._tell(Waiting(self.parts.clock.monotonic()))
         return hold is not Hold.NO
 
     def _forget(self) -> None:
-        """Everything is read again: the ledger, the log, what is parked, the table's columns."""
+        """Read everything again at the next step: the ledger, the log, what is parked, the table's columns."""
         self.positions, self.listed_at = None, None
         self.waiting, self.ended, self.parked, self.fitted = {}, set(), {}, set()
 
@@ -212,7 +212,7 @@ class Loader:
         return {shard: links for shard, links in self.waiting.items() if shard not in self.parked}
 
     async def _load(self, load: Load) -> None:
-        """Bring ``load`` into the table, all of it but units that Redshift refuses, whose shards are parked."""
+        """Load all of ``load`` except units that the table refuses, whose shards are parked."""
         parts, begun = self.parts, self.parts.clock.monotonic()
         try:
             if load.layout is not None and load.layout not in self.fitted:
@@ -227,7 +227,7 @@ class Loader:
         self._done(load, begun)
 
     async def _isolate(self, load: Load, error: LoadFailed) -> None:
-        """Find out by halving which units make a load fail; the others are loaded."""
+        """Find the units that make a load fail by halving it; load the others."""
         if len(load.links) > 1:
             first, second = load.halves()
             await self._load(first)
@@ -252,8 +252,8 @@ class Loader:
         parts = self.parts
         names = ", ".join(file.url for file in link.files) or "no file"
         reason = (
-            f"the unit behind {link.after} ({names}) cannot be loaded: {why}. The other shards go on. Make it loadable (change the table, "
-            "or put the file back from a version of the bucket), then run `stream loads retry`."
+            f"the unit after {link.after} ({names}) cannot be loaded: {why}. The other shards go on. Make it loadable (change the table, "
+            "or restore the file from a version in the bucket), then run `stream loads retry`."
         )
         self.parked[link.shard] = Parked(str(link.after), reason, parts.clock.now())
         await parts.state.park(link.shard, self.parked[link.shard])
@@ -270,13 +270,13 @@ class Loader:
         self.positions, self.waiting, self.tidy = positions, remaining(self.waiting, load), True
 
     def _told_waiting(self) -> None:
-        """How much waits, and for how long the oldest of it has; of a backlog, the part that was looked at."""
+        """Report how much is waiting, and for how long the oldest has been; of a long backlog, only the part that was looked at."""
         links = [link for waiting in self.waiting.values() for link in waiting if link.files]
         self.told = Waiting(self.parts.clock.monotonic(), len(links), self._age(links), len(self.parked))
         self._tell(self.told)
 
     def _tell_what_may_wait(self) -> None:
-        """Nobody can say what waits; at worst it is what waited before, and since the last look that went through."""
+        """Report the worst case when nobody knows what is waiting: what was waiting before, and since the last successful look."""
         now = self.parts.clock.monotonic()
         self.told = self.told or Waiting(now)
         self._tell(replace(self.told, age=self.told.age + now - self.told.moment))
@@ -295,13 +295,13 @@ class Loader:
         parts.emit(events.LoadRefused(parts.stream, "", parts.config.name, kind, detail, parts.config.every.total_seconds()))
 
     async def _tidy(self) -> None:
-        """Remove staged files whose load is old enough, and manifests that a loader left behind.
+        """Remove staged files whose load is old enough, and leftover manifests of loaders.
 
-        Where the files are the table's own, only note that its upkeep may replace them from now on.
+        If the files belong to the table, only note that its maintenance may replace them from now on.
         """
         parts = self.parts
         now = parts.clock.monotonic()
-        # Without a load since, nothing is asked: a query would wake a serverless workgroup that sleeps.
+        # Without a load in the meantime, do not query: that would wake a sleeping serverless workgroup.
         if not self.tidy or (self.tidied_at is not None and now - self.tidied_at < TIDY_SECONDS):
             return
         removed = await parts.state.removed()
@@ -334,7 +334,7 @@ class Loader:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far one shard is loaded. ``since``: when the first unit that waits was sealed; ``parked``: why, or empty."""
+    """How far one shard is loaded. ``since``: when the first waiting unit was sealed; ``parked``: the reason, or empty."""
 
     shard: str
     loaded: int
@@ -345,7 +345,7 @@ class Standing:
 
 
 async def standing(parts: LoaderParts) -> list[Standing]:
-    """Where every shard stands, ascending, without loading anything; raises as ``Loader.step`` does."""
+    """How far every shard is loaded, ascending, without loading anything; raises as ``Loader.step`` does."""
     positions, parked = await parts.warehouse.positions(), await parts.state.parked()
     waiting = await parts.log.look(dict.fromkeys(await parts.log.shards(), ()), positions, set())
     rows = []
@@ -358,7 +358,7 @@ async def standing(parts: LoaderParts) -> list[Standing]:
 
 
 async def complete_all(loaders: Sequence[Loader], draining: asyncio.Event) -> list[str]:
-    """Have each of ``loaders`` load what is sealed; why some of it is left, by sink. Given up once ``draining`` is set."""
+    """Let each of ``loaders`` load what is sealed, until ``draining`` is set; reasons why some is left, by sink."""
     if not loaders:
         return []
     ending = asyncio.ensure_future(draining.wait())

@@ -1,4 +1,4 @@
-"""What a loader reads in the commit log and keeps beside it."""
+"""What a loader reads from the commit log, and what it keeps beside it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from stream.together import a_few_at_once
 from stream.worker.definitions import Definitions
 
 AT_ONCE: Final = 16
-"""Shards whose manifests are read side by side."""
+"""Shards whose manifests are read at a time."""
 
 LOOK_AHEAD: Final = 400
-"""Links of one shard that are read before any of them is loaded."""
+"""Links of one shard that are read ahead of loading."""
 
 Layouts: TypeAlias = Callable[[str], Awaitable[Layout | None]]
-"""The layout of the staged files of a pipeline definition, by its digest."""
+"""Gives the layout of the staged files of a pipeline definition, by its digest."""
 
 
 def recorded_layouts(definitions: Definitions, sink: str) -> Layouts:
-    """Layouts of the sink called ``sink``, from recorded definitions; raises ``Halted`` where one cannot be had."""
+    """Layouts of the sink named ``sink``, from recorded definitions; raises ``Halted`` if one cannot be obtained."""
     known: dict[str, Layout | None] = {}
 
     async def layout(digest: str) -> Layout | None:
@@ -42,7 +42,7 @@ def recorded_layouts(definitions: Definitions, sink: str) -> Layouts:
 
 
 class Parked(msgspec.Struct, frozen=True):
-    """Why a shard's units are not loaded until a person acts. ``after``: where the unit begins; decimal text."""
+    """Why a shard's units are not loaded until a person acts. ``after``: where the unit begins, as decimal text."""
 
     after: str
     reason: str
@@ -84,7 +84,7 @@ class LoadState:
         await self.store.delete(f"{self.root}parked/{shard}.json")
 
     async def removed(self) -> dict[str, int]:
-        """Up to which sequence number the staged files of each shard were removed after their load."""
+        """The sequence number up to which each shard's staged files were removed after their load."""
         found: dict[str, int] = {}
         prefix = f"{self.root}removed/"
         async for info in self.store.list(prefix):
@@ -95,7 +95,7 @@ class LoadState:
         return found
 
     async def note_removed(self, shard: str, position: int) -> None:
-        """Record that everything staged up to ``position`` may be gone; to be written before the files go."""
+        """Record that everything staged up to ``position`` may be gone; call it before the files are removed."""
         await self.store.put(f"{self.root}removed/{shard}.json", msgspec.json.encode(_Position(str(position))))
 
 
@@ -115,9 +115,9 @@ class LoadLog:
     async def look(
         self, waiting: Mapping[str, tuple[Link, ...]], positions: Mapping[str, int], ended: set[str]
     ) -> dict[str, tuple[Link, ...]]:
-        """``waiting`` with what was sealed behind it, a bounded number of links for each chain; chains at their end join ``ended``.
+        """``waiting`` with what was sealed after it, a bounded number of links per chain; chains at their end are added to ``ended``.
 
-        ``positions`` says where a shard goes on that has nothing waiting.
+        ``positions`` says where a shard that has nothing waiting continues.
         """
         seen: dict[str, tuple[Link, ...]] = {}
 
@@ -138,19 +138,19 @@ class LoadLog:
         return {shard: seen.get(shard, links) for shard, links in waiting.items()}
 
     async def _passed(self, shard: str, position: int) -> tuple[Link, ...]:
-        """What lies before the beginning of a chain of which nothing is loaded: behind a rewind it begins in the middle of its shard."""
+        """What precedes a chain of which nothing is loaded: after a rewind, a chain begins in the middle of its shard."""
         begins = await self._log.begins(self._stream, shard) if position == ORIGIN else ORIGIN
         return (Link(shard, ORIGIN, begins),) if begins > ORIGIN else ()
 
     async def link(self, manifest: Manifest) -> Link:
-        """A sealed unit or gap as the loader sees it; files are where the manifest says the sink was then."""
+        """A sealed unit or gap as the loader sees it; its files are where the manifest says the sink was at that time."""
         span, root = manifest.span, manifest.targets.get(self._sink, "").removesuffix("/")
         files = tuple(StagedFile(f"{root}/{file.key}", file.size, file.rows) for file in manifest.files if file.sink == self._sink)
         layout = await self._layouts(manifest.pipeline) if files else None
         return Link(manifest.shard, span.after, span.last, files, layout, manifest.sealed_at)
 
     async def keys_between(self, shard: str, after: int, last: int, url: str) -> tuple[list[str], int]:
-        """Keys of the sink's files at ``url`` of units in ``(after, last]``, up to some hundred links, and where the last of them ends."""
+        """Keys of the sink's files at ``url`` for units in ``(after, last]``, up to a few hundred links, and where the last ends."""
         keys: list[str] = []
         root, position = url.removesuffix("/"), max(after, await self._log.begins(self._stream, shard))
         for _ in range(LOOK_AHEAD):

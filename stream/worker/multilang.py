@@ -1,8 +1,8 @@
-"""A worker for one shard as a child of the KCL's MultiLangDaemon, which owns leases and retrieval; the commit log is the same as ever.
+"""A worker for one shard as a child of the KCL's MultiLangDaemon, which owns leases and retrieval. The commit log is the usual one.
 
-The daemon sends a request and waits. Records are handed to the shard's task as they come; the daemon's checkpoint follows what is sealed,
-with the next request, because it listens at no other time. A shard that must not go on takes its records and drops them, and its
-checkpoint stays: ending the process instead would end every shard of the daemon.
+The daemon sends a request and waits. Records are passed to the shard's task as they arrive. The daemon's checkpoint follows what is sealed
+with the next request, because it listens at no other time. A halted shard takes its records and drops them, and its
+checkpoint stays: ending the process would end every shard of the daemon.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from stream.worker.shard import run_shard
 from stream.worker.supervisor import RESTART_SECONDS
 
 LINE_BYTES: Final = 256 * 2**20
-"""Longest line: GetRecords brings 10 MiB, which opened KPL aggregates and base64 can make several times as much."""
+"""Longest line, in bytes: GetRecords brings 10 MiB, which base64 and opened KPL aggregates can multiply."""
 
 _GONE: Final = frozenset({"ShutdownException", "LeaseLostException"})
-"""What the daemon answers to a checkpoint when the shard is another worker's."""
+"""The daemon's answer to a checkpoint when the shard belongs to another worker."""
 
 
 class Daemon:
@@ -47,30 +47,30 @@ class Daemon:
         self._out = out
 
     async def receive(self) -> ml.Message | None:
-        """The next message; None where the daemon has closed the pipe.
+        """The next message; None once the daemon has closed the pipe.
 
         Raises:
-            Fatal: it is no known message.
+            Fatal: it is not a known message.
         """
         while (line := await self._lines.readline()) and not line.strip():
             pass
         return ml.parse(line) if line else None
 
     def send(self, line: bytes) -> None:
-        """Write a line, at once."""
+        """Write a line immediately."""
         self._out.write(line)
         self._out.flush()
 
 
 class Progress:
-    """An ``Emit`` that knows up to where the shard is committed, and which delivered record the daemon may be told."""
+    """An ``Emit`` that tracks how far the shard is committed, and up to which delivered record the daemon may checkpoint."""
 
     def __init__(self) -> None:
         self._committed = 0
         self._delivered: deque[tuple[int, str, int]] = deque()
 
     def __call__(self, event: events.Event) -> None:
-        """Take note of commits."""
+        """Note commits."""
         match event:
             case events.Checkpointed(_, _, int(position)) | events.RecoveryFinished(_, _, position, _, _):
                 self._committed = max(self._committed, position)
@@ -78,13 +78,13 @@ class Progress:
                 pass
 
     def delivered(self, records: list[ml.Record]) -> None:
-        """The daemon delivered ``records``; it takes checkpoints up to the last of them."""
+        """Note that the daemon delivered ``records``; it accepts checkpoints up to the last of them."""
         if records:
             last = records[-1]
             self._delivered.append((int(last.sequenceNumber), last.sequenceNumber, last.subSequenceNumber or 0))
 
     def due(self) -> tuple[str, int] | None:
-        """The last delivered record that is committed, if that is news."""
+        """The last delivered record that is committed, if the daemon does not know it yet."""
         while len(self._delivered) > 1 and self._delivered[1][0] <= self._committed:
             self._delivered.popleft()
         if not self._delivered or self._delivered[0][0] > self._committed:
@@ -93,12 +93,12 @@ class Progress:
         return sequence, subsequence
 
     def told(self) -> None:
-        """The daemon has taken what was due."""
+        """Note that the daemon has taken what was due."""
         self._delivered.popleft()
 
 
 class Child:
-    """Serves one shard's requests from the first to the end of the pipe."""
+    """Serves one shard's requests until the pipe closes."""
 
     def __init__(self, daemon: Daemon, stream: StreamParts, progress: Progress, emit: Emit, drain_seconds: float) -> None:
         self._daemon = daemon
@@ -116,10 +116,10 @@ class Child:
         self._ended = False
 
     async def run(self) -> None:
-        """Until the daemon closes the pipe.
+        """Serve until the daemon closes the pipe.
 
         Raises:
-            Fatal: the process cannot go on; the daemon notices that it is gone.
+            Fatal: the process cannot continue; the daemon notices that it is gone.
         """
         first = await self._daemon.receive()
         if first is None:
@@ -169,7 +169,7 @@ class Child:
             await self._stopped.wait()
 
     async def _unless_stopped(self, delivery: Coroutine[Any, Any, None]) -> None:
-        """Wait for a delivery, but not if nobody takes it any more."""
+        """Wait for a delivery, unless nobody takes deliveries any more."""
         async with asyncio.TaskGroup() as group:
             delivering, stopped = group.create_task(delivery), group.create_task(self._stopped.wait())
             await asyncio.wait([delivering, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -181,7 +181,7 @@ class Child:
             self._progress.told()
 
     async def _ask(self, sequence: str | None, subsequence: int | None) -> bool:
-        """Whether the daemon has taken the checkpoint; if not, it is asked again with its next request."""
+        """Whether the daemon has accepted the checkpoint; if not, it is asked again with its next request."""
         self._daemon.send(ml.checkpoint(sequence, subsequence))
         answer = await self._daemon.receive()
         if not isinstance(answer, ml.CheckpointDone):
@@ -199,7 +199,7 @@ class Child:
             self._stopped.set()
 
     async def _once(self, shard: Shard) -> bool:
-        """Run the shard; whether that was all."""
+        """Run the shard; whether it is done."""
         where = (shard.stream, shard.shard_id)
         try:
             self._ended = await run_shard(shard, self._start, self._parts) is not None
@@ -243,7 +243,7 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
 
 
 def polled(pipeline: Pipeline) -> Pipeline:
-    """``pipeline`` with polling for what our own client reads again: subscriptions are the daemon's."""
+    """``pipeline`` with polling for what our own client reads again: the daemon owns the subscriptions."""
     kinesis = pipeline.source.kinesis
     own = tuple(entry for entry in kinesis.streams if entry.stream == kinesis.stream)
     name = "" if own else kinesis.stream
@@ -252,9 +252,9 @@ def polled(pipeline: Pipeline) -> Pipeline:
 
 
 def protected_pipe() -> tuple[BinaryIO, BinaryIO]:
-    """Standard input and output for the protocol alone: whatever else reads or prints gets nothing, and standard error.
+    """Standard input and output, reserved for the protocol: other readers find nothing, and other output goes to standard error.
 
-    Signals to end are the daemon's business: it asks for the end itself, and a group's signal must not end the child first.
+    Ignores signals to end: the daemon itself asks for the end, and a signal to the process group must not end the child first.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
@@ -267,10 +267,10 @@ def protected_pipe() -> tuple[BinaryIO, BinaryIO]:
 
 
 def one_stream(pipeline: Pipeline, stream: str | None) -> Pipeline:
-    """``pipeline`` for the stream that was named, or for its only one.
+    """``pipeline`` narrowed to the named stream, or to its only one.
 
     Raises:
-        DefinitionError: there is none of that name, or several and none was named.
+        DefinitionError: there is no such stream, or there are several and none was named.
     """
     found = [one for one in pipeline.each() if stream in {None, one.source.kinesis.stream}]
     if len(found) != 1:

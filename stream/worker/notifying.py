@@ -1,4 +1,4 @@
-"""Tells people that a shard has halted: an SNS topic, a webhook, or both. Never holds up a shard."""
+"""Notifies people that a shard has halted, by an SNS topic, a webhook, or both. Never holds up a shard."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ FIRST_WAIT: Final = 1.0
 """Seconds before the second attempt, doubled each time: eight attempts take about two minutes."""
 
 FINISH_SECONDS: Final = 15.0
-"""What a process that ends spends on news that has not been told yet."""
+"""Seconds that an ending process spends on notifications that have not been sent yet."""
 
 WAITING: Final = 1000
-"""News that may wait at once; further ones are only in the log."""
+"""Notifications that may wait at a time; further ones are only in the log."""
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10)
 
 
 class News(msgspec.Struct, frozen=True):
-    """What a message says, as JSON."""
+    """The content of a message, as JSON."""
 
     event: str
     application: str
@@ -52,14 +52,14 @@ Tell: TypeAlias = Callable[[News], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One way to tell; ``tell`` raises ``Retryable`` or ``Fatal``."""
+    """One way to notify; ``tell`` raises ``Retryable`` or ``Fatal``."""
 
     name: str
     tell: Tell
 
 
 class Notifier:
-    """An ``Emit`` that hears of halted shards and tells each channel, in ``run``. Callable from any thread of the loop's process."""
+    """An ``Emit`` that collects halts; ``run`` sends them to each channel. Callable from any thread of the loop's process."""
 
     def __init__(self, application: str, channels: tuple[Channel, ...], clock: Clock, emit: Emit) -> None:
         self._application = application
@@ -70,7 +70,7 @@ class Notifier:
         self._queue: asyncio.Queue[News] = asyncio.Queue(WAITING)
 
     def __call__(self, event: events.Event) -> None:
-        """Take note of ``event`` if it is of interest."""
+        """Note ``event`` if it is of interest."""
         match event:
             case events.ShardHalted(stream, shard, reason):
                 news = News("shard_halted", self._application, stream, shard, reason, self._clock.now().isoformat())
@@ -79,7 +79,7 @@ class Notifier:
                 pass
 
     async def run(self) -> None:
-        """Tell what comes, for ever."""
+        """Send notifications as they come, for ever."""
         while True:
             news = await self._queue.get()
             try:
@@ -88,9 +88,9 @@ class Notifier:
                 self._queue.task_done()
 
     async def finish(self) -> None:
-        """Return once everything is told, or after ``FINISH_SECONDS``; ``run`` must still be running."""
+        """Return once everything is sent, or after ``FINISH_SECONDS``; ``run`` must still be running."""
         handed_over = asyncio.Event()
-        self._loop.call_soon_threadsafe(handed_over.set)  # runs behind what was handed over before
+        self._loop.call_soon_threadsafe(handed_over.set)  # runs after everything that was handed over before
         await handed_over.wait()
         try:
             async with asyncio.timeout(FINISH_SECONDS):
@@ -162,7 +162,7 @@ def _webhook(client: aiohttp.ClientSession, url: str, headers: Mapping[str, str]
             msg = f"the webhook of `notify` answered {status}"
             raise Retryable(msg)
         if status >= 300:
-            msg = f"the webhook of `notify` refused the news with {status}; correct notify.webhook or its headers"
+            msg = f"the webhook of `notify` refused the message with {status}; correct notify.webhook or its headers"
             raise Fatal(msg)
 
     return tell

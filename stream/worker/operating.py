@@ -1,7 +1,7 @@
-"""What an operator does to single shards: look at their leases, give one up, go back, pass over.
+"""What an operator does to single shards: list their leases, release one, rewind, skip.
 
-Going back and passing over are links of the commit log, created where the next unit would begin, so a worker that still believes in its
-lease loses to them as to any other commit. The lease is taken first only so that no work is wasted meanwhile.
+Rewinds and skips are links of the commit log, created where the next unit would begin, so a worker that still believes in its
+lease loses to them as to any other commit. The lease is taken first only to avoid wasted work.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from stream.worker.leasing import coordinator_of
 from stream.worker.parts import Bell, Parts, StreamParts, to_nobody
 
 OPERATOR: Final = "operator/"
-"""What an operator's name begins with, in lease rows and in the log."""
+"""Prefix of an operator's name in lease rows and in the log."""
 
 LOOKS_AT_ONCE: Final = 8
 
 
 class LeaseView(msgspec.Struct, frozen=True):
-    """One lease as ``stream leases ls`` shows it. ``behind_seconds``: how far its checkpoint is behind the shard's tip, if it was asked."""
+    """One lease as ``stream leases ls`` shows it. ``behind_seconds``: how far its checkpoint is behind the shard's tip, if requested."""
 
     stream: str
     shard: str
@@ -67,7 +67,7 @@ class LeaseView(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What an operation did: the link in the log, the position from which the shard goes on, and how many files it took back."""
+    """What an operation did: the link in the log, the position after which the shard continues, and how many files it removed."""
 
     manifest: Manifest
     position: int
@@ -75,7 +75,7 @@ class Done:
 
 
 def view_of(stream: str, lease: Lease) -> LeaseView:
-    """``lease`` for people and programs."""
+    """``lease`` in the form shown to people and programs."""
     progress = lease.progress
     return LeaseView(
         stream=stream,
@@ -93,7 +93,7 @@ def view_of(stream: str, lease: Lease) -> LeaseView:
 
 
 async def list_leases(pipeline: Pipeline, *, lag: bool, clock: Clock | None = None, emit: Emit = to_nobody) -> list[LeaseView]:
-    """All leases of the pipeline's streams, by stream and shard; with ``lag``, each shard is asked how far its checkpoint is behind.
+    """All leases of the pipeline's streams, by stream and shard; with ``lag``, also how far each checkpoint is behind its shard's tip.
 
     Raises:
         DefinitionError: the pipeline has no leases.
@@ -109,7 +109,7 @@ async def list_leases(pipeline: Pipeline, *, lag: bool, clock: Clock | None = No
 
 
 async def release_lease(pipeline: Pipeline, stream: str, shard_id: str, emit: Emit = to_nobody) -> str | None:
-    """Take the lease from its owner and give it up: whom it belonged to.
+    """Take the lease from its owner and release it; the previous owner, or None.
 
     Raises:
         DefinitionError: there is no such lease.
@@ -123,15 +123,15 @@ async def release_lease(pipeline: Pipeline, stream: str, shard_id: str, emit: Em
 async def rewind(
     pipeline: Pipeline, stream: str, shard_id: str, wanted: int, note: str, base: Path, env: Mapping[str, str], emit: Emit = to_nobody
 ) -> Done:
-    """Process the shard again from the unit on that holds the record ``wanted`` (``ORIGIN``: from its start), taking back what it made.
+    """Process the shard again from the unit that holds the record ``wanted`` (``ORIGIN``: from its start), removing what was made of it.
 
     Raises:
-        DefinitionError: no unit holds it, the shard has ended, a sink loads a table, from which nothing is taken back, or dead letters of
-            the units were redriven, and what that wrote is not taken back either.
-        Halted: the shard's log needs a person first.
+        DefinitionError: no unit holds it; the shard has ended; a sink loads a table, from which rows cannot be removed; or dead letters of
+            the units were redriven, and what that wrote cannot be removed either.
+        Halted: a person must repair the shard's log first.
     """
     if loaded := [config.name for config in pipeline.sinks if isinstance(config, TableSinkConfig)]:
-        msg = f"rows of the sink `{loaded[0]}` are loaded into a table, from which a rewind cannot take them back; nothing was changed"
+        msg = f"rows of the sink `{loaded[0]}` are loaded into a table, from which a rewind cannot remove them; nothing was changed"
         raise DefinitionError(msg)
     async with _operation(pipeline, stream, shard_id, base, env, emit) as (parts, shard, head):
         known = await history(parts.log, shard)
@@ -150,15 +150,15 @@ async def _refuse_redriven(log: CommitLog, known: History, link: Manifest) -> No
         return
     redriven = [each for each in known.links if any(file.sink == rejects.NAME and file.key in by_number for file in each.files)]
     msg = (
-        f"dead letters of {len(redriven)} unit(s) that would be taken back were sent through again (redrive {max(by_number.values())} is "
-        f"the last): what came of them stays, and they would be processed twice. Go back to a record behind {redriven[-1].last}, or "
+        f"dead letters of {len(redriven)} unit(s) that would be taken back were redriven (the last one by redrive "
+        f"{max(by_number.values())}): their results stay, and they would be processed twice. Rewind to after {redriven[-1].last}, or "
         "process all of it again with another application name; nothing was changed"
     )
     raise DefinitionError(msg)
 
 
 async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, base: Path) -> tuple[int, History]:
-    """Where ``rewind`` would go back to, and what counts now. Nothing is changed."""
+    """Where ``rewind`` would go back to, and the links that count now. Changes nothing."""
     session = AwsSession(region=pipeline.source.kinesis.region)
     log = CommitLog(Stores.open(pipeline, base, session).state, pipeline.application, SystemClock(), OPERATOR)
     known = await history(log, Shard(stream, shard_id))
@@ -168,10 +168,10 @@ async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted:
 async def skip(
     pipeline: Pipeline, stream: str, shard_id: str, last: int, note: str, base: Path, env: Mapping[str, str], emit: Emit = to_nobody
 ) -> Done:
-    """Pass over everything that is not committed yet up to the record ``last``.
+    """Skip everything that is not committed yet, up to and including the record ``last``.
 
     Raises:
-        DefinitionError: ``last`` is committed already, or is no record of the shard.
+        DefinitionError: ``last`` is committed already, or is not a record of the shard.
     """
     async with _operation(pipeline, stream, shard_id, base, env, emit) as (parts, shard, head):
         link = skip_link(parts.log, shard, head, last, note, parts.clock.now().isoformat())
@@ -184,7 +184,7 @@ async def skip(
 async def _coordinator(pipeline: Pipeline, clock: Clock, emit: Emit) -> AsyncIterator[tuple[Coordinator, AwsSession]]:
     native, kinesis = pipeline.coordination.native, pipeline.source.kinesis
     if native is None:
-        msg = "this pipeline has no leases: one worker reads all shards; leases come with `coordination: native`"
+        msg = "this pipeline has no leases: one worker reads all shards; for leases, set `coordination: native`"
         raise DefinitionError(msg)
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
     async with AsyncExitStack() as stack:
@@ -198,7 +198,7 @@ async def _coordinator(pipeline: Pipeline, clock: Clock, emit: Emit) -> AsyncIte
 async def _operation(
     pipeline: Pipeline, stream: str, shard_id: str, base: Path, env: Mapping[str, str], emit: Emit
 ) -> AsyncIterator[tuple[Parts, Shard, Head]]:
-    """The shard in its newest generation, its lease taken if there are leases, its chain complete up to the head."""
+    """The shard in its newest generation, with its lease taken, if there are leases, and its chain complete up to the head."""
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         coordinator = None
@@ -206,7 +206,7 @@ async def _operation(
             coordinator, _ = await stack.enter_async_context(_coordinator(pipeline, clock, emit))
             await _seized(coordinator, stream, shard_id)
             stack.push_async_callback(coordinator.leave)
-            # A long chain takes longer to read than a lease lasts, and whoever took it meanwhile would commit where the link belongs.
+            # Reading a long chain takes longer than a lease lasts; another worker that took it would commit where the link belongs.
             stack.callback(asyncio.ensure_future(coordinator.keep()).cancel)
         options = WorkerOptions(base, env, drain_seconds=0.0, threads=1, leases=coordinator, clock=clock)
         each = await assemble(pipeline, options, emit, Bell(), stack)
@@ -241,13 +241,13 @@ async def _known_shard(one: StreamParts, shard_id: str) -> Shard:
 
 async def _commit(parts: Parts, shard: Shard, link: Manifest) -> None:
     async def never(_manifest: Manifest) -> RenderedUnit:
-        msg = f"{shard.stream}/{shard.shard_id}: a worker has begun a unit meanwhile; it will finish it, then ask again"
+        msg = f"{shard.stream}/{shard.shard_id}: a worker has begun a unit meanwhile; wait until it has finished, then try again"
         raise DefinitionError(msg)
 
     try:
         entry = await parts.committer.commit(shard, RenderedUnit(link, ()), never)
     except LeaseLost:
-        # Only the hint that leads to a link is refused to who has lost the lease: there is one in the log now.
+        # Losing the lease only prevents moving the hint: a link is in the log now.
         found = await parts.repeat("read manifest", shard, lambda: parts.log.read(shard, int(link.after)))
         if found is None:
             raise
@@ -260,7 +260,7 @@ async def _commit(parts: Parts, shard: Shard, link: Manifest) -> None:
         raise Fatal(msg) from error
     there = entry.manifest
     if (there.kind, there.target, there.last) != (link.kind, link.target, link.last):
-        msg = f"{shard.stream}/{shard.shard_id}: a worker has committed up to {there.reach} meanwhile; nothing was changed, ask again"
+        msg = f"{shard.stream}/{shard.shard_id}: a worker has committed up to {there.reach} meanwhile; nothing was changed, try again"
         raise DefinitionError(msg)
 
 
@@ -273,7 +273,7 @@ async def _check_position(parts: Parts, shard: Shard, last: int) -> None:
     except AwsFatal as error:
         if error.code != INVALID_ARGUMENT:
             raise
-        msg = f"{last} is no sequence number of {shard.stream}/{shard.shard_id}, so reading could not go on behind it: {error}"
+        msg = f"{last} is not a sequence number of {shard.stream}/{shard.shard_id}, so reading could not continue after it: {error}"
         raise DefinitionError(msg) from error
 
 
@@ -290,7 +290,7 @@ async def _behind(views: list[LeaseView], session: AwsSession) -> dict[tuple[str
             except AwsFatal as error:
                 if error.code not in {INVALID_ARGUMENT, NOT_FOUND}:
                     raise
-                return  # the shard, or the place in it, is gone: there is nothing to be behind of
+                return  # the shard, or the position in it, is gone, so there is no lag
 
         await a_few_at_once([look(view) for view in views if view.checkpoint != "SHARD_END"], LOOKS_AT_ONCE)
     return found
@@ -301,10 +301,10 @@ async def _seized(coordinator: Coordinator, stream: str, shard_id: str) -> Lease
     try:
         before = await coordinator.seize(stream, shard_id)
     except RowProblem as error:
-        msg = f"table {name}: {error}; repair it, or stop the workers and delete it: it is made again"
+        msg = f"table {name}: {error}; repair it, or stop the workers and delete it: it is created again"
         raise DefinitionError(msg) from error
     if before is None:
         key = coordinator.streams[stream].key(shard_id)
-        msg = f"the lease table {name} has no lease {key}; `stream leases ls` shows which there are"
+        msg = f"the lease table {name} has no lease {key}; `stream leases ls` lists those that exist"
         raise DefinitionError(msg)
     return before

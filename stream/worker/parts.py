@@ -32,8 +32,8 @@ class Parts:
     """The collaborators of every shard task of one worker.
 
     ``cook`` runs ``recipe.cook`` off the event loop. ``render_again`` re-reads an intent's range and cooks it with the definition that
-    the intent names. ``leases``: who says which shards are this worker's; None if all are. ``admit_gaps``: records that expired unread
-    become a recorded gap; otherwise their shard halts. ``once``: the source pauses or ends, and then the work is done.
+    the intent names. ``leases`` says which shards are this worker's; None if all are. ``admit_gaps``: records that expired unread
+    become a recorded gap; otherwise their shard halts. ``once``: the source pauses or ends, and the work is then done.
     """
 
     worker: str
@@ -60,11 +60,11 @@ class Parts:
 
     @property
     def recipe(self) -> Recipe:
-        """What a unit that is cooked now is made with."""
+        """The recipe for units that are cooked now."""
         return self.current.now
 
     def stops(self, shard: Shard) -> bool:
-        """Whether work on the shard has to come to a good end now: the worker drains, or another one is to have the shard."""
+        """Whether work on the shard must stop at a safe point now: the worker drains, or another worker is to have the shard."""
         return self.draining.is_set() or self.hands_over(shard)
 
     def hands_over(self, shard: Shard) -> bool:
@@ -86,7 +86,7 @@ _BY_WEIGHT: Final = (Fatal, Halted, LeaseLost, Superseded)
 
 
 def weightiest(group: ExceptionGroup[Exception]) -> Exception:
-    """Of errors that ended tasks together, the one that decides what happens next; one that nobody foresaw weighs most."""
+    """Of several errors that ended tasks together, the one that decides what happens next; an unforeseen one weighs most."""
     leaves = [leaf for error in group.exceptions for leaf in ([weightiest(error)] if isinstance(error, ExceptionGroup) else [error])]
     foreseen = {kind: error for kind in reversed(_BY_WEIGHT) for error in leaves if isinstance(error, kind)}
     unforeseen = [error for error in leaves if not isinstance(error, _BY_WEIGHT)]
@@ -94,21 +94,21 @@ def weightiest(group: ExceptionGroup[Exception]) -> Exception:
 
 
 class Bell(asyncio.Event):
-    """An event that also calls ``listeners`` when it is set, so that nobody has to look again and again."""
+    """An event that also calls ``listeners`` when it is set, so that nobody has to poll it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.listeners: list[Callable[[], None]] = []
 
     def set(self) -> None:
-        """Set it, and call everybody."""
+        """Set the event and call all listeners."""
         super().set()
         for listener in tuple(self.listeners):
             listener()
 
 
 async def unless(bell: Bell, work: Awaitable[T]) -> T | None:
-    """What ``work`` gives; None where ``bell`` rings first, or has rung: then ``work`` is cancelled, and over when this returns."""
+    """The result of ``work``; None if ``bell`` rings first or has rung: then ``work`` is cancelled and has ended when this returns."""
     limit = asyncio.timeout(None)
 
     def ring() -> None:
@@ -130,14 +130,14 @@ async def unless(bell: Bell, work: Awaitable[T]) -> T | None:
 
 
 class Held:
-    """The part of the byte budget that one shard occupies; whatever way its task ends, all of it is given back."""
+    """The part of the byte budget that one shard occupies. However the shard's task ends, all of it is given back."""
 
     def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget
         self._bytes = 0
 
     def add(self, size: int) -> None:
-        """A page came that occupies ``size`` bytes already acquired."""
+        """Count a page that occupies ``size`` bytes, which are acquired already."""
         self._bytes += size
 
     def release(self, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Where a pipeline's URLs lead on this machine."""
+"""What a pipeline's URLs refer to on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream.worker.queries import read_query
 
 
 def located(url: str, base: Path) -> str:
-    """``url`` with a relative ``file:`` path made absolute, beginning at ``base``."""
+    """``url``, with a relative ``file:`` path made absolute, starting at ``base``."""
     scheme, _, path = url.partition(":")
     if scheme != "file" or path.startswith("//"):
         return url
@@ -28,7 +28,7 @@ def kms_key(pipeline: Pipeline) -> KmsKey | None:
 
 
 async def read_object(session: AwsSession, url: str) -> bytes:
-    """The object at an ``s3://`` URL, or what the query of a ``redshift:`` URL gives.
+    """The object at an ``s3://`` URL, or the result of the query of a ``redshift:`` URL.
 
     Raises:
         DefinitionError: there is none, or the query fails.
@@ -46,7 +46,7 @@ async def read_object(session: AwsSession, url: str) -> bytes:
 
 
 async def is_there(session: AwsSession, url: str, base: Path) -> bool:
-    """Whether there is an object at ``url``, or below it where it ends in a slash. On S3 that asks for a list of its folder, from there on.
+    """Whether there is an object at ``url``, or under it if it ends in a slash. On S3 this lists the folder, starting at that key.
 
     Raises:
         Fatal: the bucket is missing or may not be listed.
@@ -55,7 +55,7 @@ async def is_there(session: AwsSession, url: str, base: Path) -> bool:
     folder, _, key = located(url.removesuffix("/"), base).rpartition("/")
     if url.endswith("/"):
         folder, key = f"{folder}/{key}", ""
-    # What sorts before the key is passed over by the service, however much it is.
+    # The service skips everything that sorts before the key, however much that is.
     async for info in open_store(folder, session).list(key, after=key[:-1]):
         if not key or info.key == key:
             return True

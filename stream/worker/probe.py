@@ -8,16 +8,16 @@ from typing import Final
 
 from stream.errors import StreamError
 
-LET: Final = "compare the role with `stream iam`; it prints what must be allowed, and --diff what is missing"
+LET: Final = "compare the role with `stream iam`, which prints what must be allowed, and with --diff what is missing"
 
 
 class Noted(StreamError):
-    """What was seen keeps no worker from starting, and somebody should know of it."""
+    """A finding that prevents no worker from starting, but that somebody should know."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """``look`` says what it saw; it raises ``Noted``, or another ``StreamError`` where a worker could not start."""
+    """One check. ``look`` returns what it saw; it raises ``Noted``, or another ``StreamError`` if a worker could not start."""
 
     check: str
     what: str

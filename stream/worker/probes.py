@@ -1,4 +1,4 @@
-"""One look at each thing that a pipeline needs, by calls that a worker makes too and that change nothing."""
+"""One check of each thing that a pipeline needs, using calls that a worker makes too and that change nothing."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ from stream.worker.probe import LET, Probe
 from stream.worker.service_probes import consumer_probes, lease_probes, notice_probes, warehouse_probes
 
 NOBODY: Final = '"00000000000000000000000000000000"'
-"""A tag that no object has: a replacement under this condition is allowed or denied, and never made."""
+"""A tag that no object has: replacing under this condition is either denied or allowed, but never happens."""
 
 PROBE_KEY: Final = "_preflight/doctor"
 
-_DIRECTORY: Final = "it must be a directory, or be made in one, where this user may write and space is left"
+_DIRECTORY: Final = "it must be a directory that this user may write to, or can be created in one, with space left"
 
 NOT_TRIED: Final[Mapping[str, str]] = {
-    "s3:DeleteObject": "in a bucket with versions, deleting what is not there leaves a mark",
+    "s3:DeleteObject": "in a versioned bucket, deleting an object that does not exist leaves a delete marker",
     "kinesis:RegisterStreamConsumer": "a consumer would be registered",
     "kinesis:SubscribeToShard": "a worker that is subscribed would lose its subscription",
-    "sns:Publish": "somebody would be told",
-    "glue:CreateTable": "a table would be made",
+    "sns:Publish": "somebody would be notified",
+    "glue:CreateTable": "a table would be created",
     "glue:UpdateTable": "a table would be changed",
 }
-"""Actions of our workers that cannot be tried without doing something, with the reason."""
+"""Actions of our workers that cannot be tried without taking effect, with the reason."""
 
 
 def untried(pipeline: Pipeline) -> dict[str, str]:
-    """What the pipeline needs and what is not tried, with the reason. Every other action that `stream iam` lists is tried."""
+    """Actions that the pipeline needs and that are not tried, with the reason. Every other action that `stream iam` lists is tried."""
     wanted = {action for each in needed(pipeline) for action in each.actions}
     every = {**NOT_TRIED, **(MADE_BY_DAEMON if pipeline.coordination.kcl is not None else {})}
     return {action: why for action, why in every.items() if action in wanted}
 
 
 def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str, str]) -> Iterator[Probe]:
-    """One for each stream, place, table, secret and required object; those of consumer, lease table, warehouse and notices behind them."""
+    """One probe per stream, place, table, secret and required object, then those of consumer, lease table, warehouse and notifications."""
     if pipeline.source.s3 is None:
         for name in pipeline.source.kinesis.names:
             yield Probe("stream", name, functools.partial(_stream, session, name))
@@ -97,7 +97,7 @@ async def _stream(session: AwsSession, name: str) -> str:
         shards = await client.list_shards(name)
         read = False
         if shards:
-            # The oldest record there is: of an encrypted stream only a record shows whether its key may be used.
+            # Read the oldest record: in an encrypted stream, only a record shows whether the key may be used.
             iterator = await client.get_shard_iterator(name, shards[0].shard_id, IteratorAt(IteratorKind.TRIM_HORIZON))
             read = (await client.get_records(name, iterator, limit=1)).frame.height > 0
     hours = summary.retention.total_seconds() / 3600
@@ -139,5 +139,5 @@ async def _secret(name: str, env: Mapping[str, str], base: Path, managed: Secret
 async def _required(session: AwsSession, url: str, base: Path) -> str:
     if await is_there(session, url, base):
         return "is there"
-    msg = "it is not there, and the worker will not begin without it"
+    msg = "it does not exist, and the worker will not start without it"
     raise DefinitionError(msg)

@@ -13,32 +13,32 @@ from stream.pipeline.coordination import kcl_applications
 from stream.pipeline.model import Pipeline, Retrieval
 
 GRACE_MILLIS: Final = 25_000
-"""For the last unit after SIGTERM; 0, the KCL's default, means that the child is never asked to drain."""
+"""Time for the last unit after SIGTERM; with 0, the KCL's default, the child is never asked to drain."""
 
 
 CREDENTIALS: Final = {
     2: {"AWSCredentialsProvider": "DefaultAWSCredentialsProviderChain"},
     3: {"AwsCredentialsProvider": "DefaultCredentialsProvider"},
 }
-"""How each KCL names the provider, by its major version; neither takes the other's."""
+"""The credentials provider's name by major version of the KCL; neither version accepts the other's name."""
 
 
 def properties(pipeline: Pipeline, file: Path, env: Mapping[str, str], changes: Mapping[str, str], kcl: int = 3) -> str:
     """The properties with which a daemon of version ``kcl`` runs ``stream kcl run`` on ``file`` for each shard.
 
-    ``changes`` replace or add some.
+    ``changes`` replace or add properties.
 
     ``pipeline`` reads one stream. Endpoints come from the pipeline and from AWS_ENDPOINT_URL_KINESIS and _DYNAMODB in ``env``.
 
     Raises:
-        DefinitionError: a path has a space in it, at which the daemon would split the command.
+        DefinitionError: a path contains a space, where the daemon would split the command.
     """
     kinesis = pipeline.source.kinesis
     command = [sys.executable, "-m", "stream", "kcl", "run", str(file.resolve())]
     if kinesis.streams:
         command += ["--stream", kinesis.stream]
     if broken := [word for word in command if any(sign.isspace() for sign in word)]:
-        msg = f"the MultiLangDaemon splits its command at spaces, so {broken[0]!r} cannot be run; move it to a path without"
+        msg = f"the MultiLangDaemon splits its command at spaces, so {broken[0]!r} cannot be run; move it to a path without spaces"
         raise DefinitionError(msg)
     wanted: dict[str, str | None] = {
         "executableName": " ".join(command),
@@ -51,7 +51,7 @@ def properties(pipeline: Pipeline, file: Path, env: Mapping[str, str], changes: 
         "dynamoDBEndpoint": env.get("AWS_ENDPOINT_URL_DYNAMODB"),
         **_position(pipeline),
         **_retrieval(pipeline),
-        # Requests are the only occasions for a checkpoint; without empty ones a quiet shard would never get there.
+        # A checkpoint can only answer a request; without empty requests, a quiet shard would never be checkpointed.
         "callProcessRecordsEvenForEmptyRecordList": "true",
         "shutdownGraceMillis": str(GRACE_MILLIS),
         "metricsLevel": "NONE",

@@ -1,4 +1,4 @@
-"""Reference tables out of Redshift: the result of a query by the Data API, with the worker's AWS credentials."""
+"""Reference tables from Redshift: the result of a query through the Data API, with the worker's AWS credentials."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from stream.transform.stages.enrich import warehouse
 from stream.transform.values import timestamps
 
 WAITS: Final = 15
-"""Times that the end of a query is waited for, 20 seconds each; one that takes longer is a report, not a reference table."""
+"""How often to wait 20 seconds for a query to end; one that takes longer is a report, not a reference table."""
 
 TYPES: Final[Mapping[str, pl.DataType]] = {**COLUMN_TYPES, "super": pl.String()}
-"""Column types by what Redshift calls them; a numeric has the digits that the answer names, and the rest does not come at all."""
+"""Column types by Redshift's names; a numeric has the digits that the response names; other types are not supported."""
 
 
 async def read_query(session: AwsSession, url: str) -> bytes:
-    """The result of the query behind ``#`` in ``url`` as Parquet, as ``as_table`` writes it.
+    """The result of the query after ``#`` in ``url`` as Parquet, as ``as_table`` writes it.
 
     Raises:
-        DefinitionError: the query fails, or gives columns without names of their own, too many rows, or a type without a counterpart.
-        Fatal: the database is not there, or may not be asked.
+        DefinitionError: the query fails, or returns columns without unique names, too many rows, or a type without a counterpart.
+        Fatal: the database does not exist, or may not be queried.
         Retryable: the service did not answer, or the query was stopped or takes too long.
     """
     place, _, query = url.partition("#")
@@ -38,14 +38,14 @@ async def read_query(session: AwsSession, url: str) -> bytes:
         result = await _result(client, query, place)
     names = [column.name for column in result.columns]
     if not names or len(set(names)) < len(names) or len(result.rows) > MAX_ROWS:
-        why = f"more than {MAX_ROWS:,} rows" if len(result.rows) > MAX_ROWS else f"the columns {names}; each needs a name of its own"
+        why = f"more than {MAX_ROWS:,} rows" if len(result.rows) > MAX_ROWS else f"the columns {names}; each needs a unique name"
         msg = f"the query {query!r} on {place} gives {why}"
         raise DefinitionError(msg)
     return as_table(pl.DataFrame([_column(column, [row[at] for row in result.rows], place) for at, column in enumerate(result.columns)]))
 
 
 async def _result(client: RedshiftDataClient, query: str, place: str) -> Result:
-    # A token of its own: the answer of a minute ago is just what is not wanted.
+    # A new token each time: the answer of a minute ago is exactly what is not wanted.
     token = hashlib.sha256(query.encode()).hexdigest()[:32] + secrets.token_hex(16)
     statement = await client.execute(query, token)
     for _ in range(WAITS):
@@ -58,7 +58,7 @@ async def _result(client: RedshiftDataClient, query: str, place: str) -> Result:
         if done.status == "ABORTED":
             raise Retryable(msg)
         raise DefinitionError(msg)
-    msg = f"the query {query!r} on {place} is not done yet; make it smaller, or let Redshift UNLOAD the table to S3"
+    msg = f"the query {query!r} on {place} is still running; make it smaller, or let Redshift UNLOAD the table to S3"
     raise Retryable(msg)
 
 

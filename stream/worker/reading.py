@@ -1,4 +1,4 @@
-"""What a worker reads and how far: a stream without end, or what is there now, a stretch of time, objects, dead letters."""
+"""What a worker reads, and how far: a stream without end, what is there now, a range of time, objects, or dead letters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from stream.worker.dead_letters import DeadLetters, chain_name
 from stream.worker.slices import Slices, Window
 
 BACKFILL: Final = "backfill"
-"""First part of the name of a chain that holds a stretch of time of a stream."""
+"""Prefix of the name of a chain that covers a range of time of a stream."""
 
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
 _RANGE: Final = re.compile(r"(?P<begin>\d{8}T\d{6}Z)-(?P<end>\d{8}T\d{6}Z)")
@@ -41,8 +41,8 @@ MakeSource: TypeAlias = Callable[[ByteBudget], Awaitable[LendingSource]]
 class Reading:
     """How a worker reads its pipeline's source.
 
-    ``once``: up to what is there when it starts. ``window``: only what arrived in that time, beside the live pipeline. ``letters``: not
-    the source but the dead letters that were claimed. ``disjoint``: nothing else writes the same records to the same sinks.
+    ``once``: only what is there when it starts. ``window``: only what arrived in that time, beside the live pipeline. ``letters``: not
+    the source but the claimed dead letters. ``disjoint``: nothing else writes the same records to the same sinks.
     """
 
     once: bool = False
@@ -53,7 +53,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What sources are made from. ``state`` is the application's, ``rejects`` the store of its dead letters."""
+    """What sources are made from. ``state`` is the application's store, ``rejects`` the store of its dead letters."""
 
     pipeline: Pipeline
     reading: Reading
@@ -68,7 +68,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A source that is ready. ``chain``: under which name the log keeps it; ``finite``: it pauses or ends by itself."""
+    """A source that is ready to be read. ``chain``: its name in the log; ``finite``: it pauses or ends by itself."""
 
     chain: str
     start: Start
@@ -77,11 +77,11 @@ class Opened:
 
 
 async def open_reading(around: Surroundings, stack: AsyncExitStack) -> list[Opened]:
-    """A source for each stream of the pipeline; whatever has to be chosen or pinned beforehand is.
+    """A source for each stream of the pipeline; whatever has to be chosen or pinned beforehand has been.
 
     Raises:
         Fatal: a stream or a permission is missing.
-        DefinitionError: the source cannot be read in this way.
+        DefinitionError: the source cannot be read this way.
         Halted: an object that was chosen before has changed.
     """
     streams = around.pipeline.source.kinesis.each()
@@ -107,7 +107,7 @@ async def _objects(around: Surroundings) -> Opened:
     url = around.base_url(config.url)
     for written in (around.pipeline.state, *(sink.url for sink in around.pipeline.sinks)):
         if f"{around.base_url(written).removesuffix('/')}/".startswith(f"{url.removesuffix('/')}/"):
-            msg = f"{written} lies below source.s3.url {config.url}: what is written would be read. Give it another place."
+            msg = f"{written} is under source.s3.url {config.url}, so what is written would be read. Give it another place."
             raise DefinitionError(msg)
     slices = Slices(around.pipeline, config, open_store(url, around.session), around.state, around.worker, around.clock)
     await slices.take_up(around.reading.window, await _manifest(around, config.manifest))
@@ -157,16 +157,16 @@ def _stamp(moment: datetime) -> str:
 
 
 async def _refuse_overlap(stream: str, chain: str, bounds: tuple[str, str], state: ObjectStore) -> None:
-    """Make sure that no other range of ``stream`` that writes to the same places has a moment in common with ``bounds``."""
+    """Make sure that no other range of ``stream`` that writes to the same places overlaps with ``bounds``."""
     begin, end = bounds
     async for name in streams_of(state):
         known = _RANGE.fullmatch(name.removeprefix(f"{BACKFILL}.{stream}."))
         if known is None or name == chain or not (known["begin"] < end and begin < known["end"]):
             continue
         msg = (
-            f"the range from {begin} to {end} overlaps the one from {known['begin']} to {known['end']} (UTC), which was begun before and "
-            "writes to the same sinks: every record of both would be there twice. Name a range that ends where that one begins or begins "
-            "where it ends, or use a --namespace of its own."
+            f"the range from {begin} to {end} overlaps the one from {known['begin']} to {known['end']} (UTC), which was begun earlier and "
+            "writes to the same sinks: records in both would be written twice. Choose a range that ends where that one begins or begins "
+            "where it ends, or use a separate --namespace."
         )
         raise DefinitionError(msg)
 
@@ -180,7 +180,7 @@ async def _refuse_doubles(options: KinesisOptions, end: datetime, around: Surrou
         return
     begins = "has not started yet" if live is None else f"began at {live.timestamp.isoformat() if live.timestamp else live.kind}"
     msg = (
-        f"the live pipeline {begins}, so it writes what arrived in {options.stream} before {end.isoformat()} to the same sinks itself: "
-        "every record would be there twice. Use --namespace for an output of its own, or --to no later than the live one began."
+        f"the live pipeline {begins}, so it itself writes what arrived in {options.stream} before {end.isoformat()} to the same sinks: "
+        "every record would be written twice. Use --namespace for a separate output, or a --to no later than the live pipeline's start."
     )
     raise DefinitionError(msg)

@@ -1,4 +1,4 @@
-"""Ledger segments that this worker made a moment ago, so that their spans need not wait for a file to come back."""
+"""Ledger segments that this worker has just made, so that their spans can be exported without reading a file back."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final
 from stream.audit.ledger import Segment
 
 RECENT_SHARE: Final = 1 / 8
-"""Of the memory budget, beside it: two to four units on their way into the log and out to the collector."""
+"""Share of the memory budget, in addition to it, for two to four units on their way into the log and out to the collector."""
 
 
 class RecentSegments:
-    """At most ``limit`` bytes of segments by the SHA-256 of their files; whatever is not here is read from the ledger.
+    """At most ``limit`` bytes of segments, by the SHA-256 of their files; a segment that is not here is read from the ledger.
 
-    The digest in a sealed manifest decides whether a segment is the unit's: one of a unit that another worker sealed is never asked for.
+    Segments are looked up by the digest in a sealed manifest, so one of a unit that another worker sealed differently is never used.
     """
 
     def __init__(self, limit: int) -> None:
@@ -22,7 +22,7 @@ class RecentSegments:
         self._segments: dict[str, tuple[Segment, int]] = {}
 
     def put(self, sha256: str, segment: Segment) -> None:
-        """Keep ``segment``; the oldest ones give way, and one that is too large is not kept."""
+        """Keep ``segment``, dropping the oldest ones if needed; one that is too large is not kept."""
         size = segment.size
         self.take(sha256)
         if size > self._limit:
@@ -33,7 +33,7 @@ class RecentSegments:
         self._held += size
 
     def take(self, sha256: str) -> Segment | None:
-        """The segment, which is given away, or None."""
+        """Remove and return the segment, or None."""
         segment, size = self._segments.pop(sha256, (None, 0))
         self._held -= size
         return segment

@@ -1,4 +1,4 @@
-"""A pipeline definition made ready to run, and what it makes of one unit."""
+"""A pipeline definition, ready to run, and what it makes of one unit."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Recipe:
     trace_paths: tuple[str, ...] = DEFAULT_PATHS
 
     def label(self, stream: str, shard_id: str) -> str:
-        """What the column ``_shard`` holds in rows of that shard."""
+        """The value of the column ``_shard`` in rows of that shard."""
         return f"{stream}/{shard_id}" if self.several else shard_id
 
 
@@ -59,27 +59,27 @@ class CutUnit:
 
 @dataclass(frozen=True, slots=True)
 class Cooked:
-    """A rendered unit and what the world wants to know about how it came about."""
+    """A rendered unit, and the facts about it that events report."""
 
     unit: RenderedUnit
     stage_rows: tuple[tuple[str, int, int, float], ...]
     rejected: tuple[tuple[str, str, int], ...]
-    """Stage, reason and number of records, for dead letters."""
+    """Stage, reason and number of records of the dead letters."""
     oldest: datetime | None
     newest: datetime | None
     segment: ledger.Segment | None = None
-    """What the last of the unit's files, its ledger, holds."""
+    """The content of the unit's last file, its ledger segment."""
 
     @property
     def dead_letters(self) -> int:
-        """Records of this unit that went to the dead letters."""
+        """Records of this unit that became dead letters."""
         return self.unit.manifest.outcomes.get(Outcome.DEAD_LETTERED.label, 0)
 
 
 def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
     """Run the chain over the unit and encode every file of it, in memory.
 
-    Pure: the same recipe and records give the same keys and bytes, on any machine with the same build. Files lie under
+    Pure: the same recipe and records give the same keys and bytes on any machine with the same build. Files are placed under
     ``<stream>/<shard>/`` for ledger and rejects, and where the sink puts them for data.
     """
     cut = without_foreign(cut)
@@ -119,7 +119,7 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
 
 
 def without_foreign(cut: CutUnit) -> CutUnit:
-    """The unit with the user records settled that another application has processed, so that no stage sees them."""
+    """The unit with those user records settled that another application has processed, so that no stage sees them."""
     if cut.foreign_subsequence < 0:
         return cut
     done = (pl.col(SEQUENCE) == str(cut.span.after + 1)) & (pl.col(SUBSEQUENCE) <= cut.foreign_subsequence)
@@ -128,7 +128,7 @@ def without_foreign(cut: CutUnit) -> CutUnit:
 
 
 def with_previous(unit: RenderedUnit, previous: str, worker: str, now: datetime) -> RenderedUnit:
-    """The unit as the link behind ``previous``, stamped with who commits it and when."""
+    """The unit as the link after ``previous``, stamped with who commits it and when."""
     manifest = msgspec.structs.replace(unit.manifest, previous=previous, worker=worker, created_at=now.isoformat())
     return replace(unit, manifest=manifest)
 
@@ -139,7 +139,7 @@ def _files(placed: Iterable[Encoded]) -> list[OutputFile]:
 
 def _outcomes(transformed: Transformed) -> dict[str, int]:
     rows = transformed.frame[ROW].to_numpy()
-    # Rows of one record stand together.
+    # Rows of one record are adjacent.
     counts = Counter({Outcome.WRITTEN.label: int(np.count_nonzero(rows[1:] != rows[:-1])) + bool(len(rows))})
     for value, count in enumerate(np.bincount(transformed.settled["outcome"].to_numpy()).tolist()):
         counts[Outcome(value).label] += count

@@ -1,6 +1,6 @@
-"""Reference tables that are read again while the worker runs; a new version counts from the next unit on.
+"""Reference tables that are read again while the worker runs; a new version takes effect with the next unit.
 
-What makes a unit reproducible is that its manifest names a definition whose tables are kept. So a new version is nothing but a new
+A unit is reproducible because its manifest names a definition whose tables are kept. A new version is therefore simply a new
 definition, recorded before the first unit that uses it.
 """
 
@@ -25,13 +25,13 @@ from stream.worker.recipe import Recipe
 
 @dataclass(slots=True)
 class CurrentRecipe:
-    """What new units are made with; all shards of a worker look here when a unit is cooked."""
+    """The recipe for new units; all shards of a worker use it when a unit is cooked."""
 
     now: Recipe
 
 
 def intervals(pipeline: Pipeline) -> dict[str, float]:
-    """Seconds by the URL of each table that is to be read again; of several stages the most impatient counts."""
+    """Seconds between readings by URL, for each table that is to be read again; if stages differ, the shortest interval counts."""
     found: dict[str, float] = {}
     for stage in pipeline.stages:
         seconds = stage.refresh_seconds()
@@ -41,7 +41,7 @@ def intervals(pipeline: Pipeline) -> dict[str, float]:
 
 
 class Refresher:
-    """Keeps ``current`` up with the tables. ``fetch`` gets the pipeline's resources, given the content of those that need no reading."""
+    """Keeps ``current`` up to date with the tables. ``fetch`` gets the pipeline's resources, given those that need no reading."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Refresher:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Read what is due and take it into use; where that fails, everything stays as it is until the next time."""
+        """Read what is due and put it into use; if that fails, everything stays as it is until the next attempt."""
         now = self._clock.monotonic()
         due = [url for url, at in self._due.items() if at <= now]
         self._due |= {url: now + self._intervals[url] for url in due}
@@ -97,7 +97,7 @@ class Refresher:
             recipe = await self._definitions.record(self._pipeline, fetched)
             other = [change.column for change in changes(_columns(before), _columns(recipe))]
             if other:
-                msg = f"{', '.join(changed)}: the column {other[0]!r} would have another type than before; restart the worker to accept it"
+                msg = f"{', '.join(changed)}: the type of the column {other[0]!r} would change; restart the worker to accept it"
                 raise DefinitionError(msg)
             self._current.now, self._fetched = recipe, fetched
         return len(changed)

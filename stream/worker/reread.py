@@ -1,4 +1,4 @@
-"""Reads a range again and makes of it what the recorded definition makes: how a unit is finished that somebody else began."""
+"""Reads a range again and runs the recorded definition over it, to finish a unit that another worker began."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from stream.worker.gap import gap_instead_of
 from stream.worker.recipe import Cooked, CutUnit, Recipe
 
 AT_ONCE: Final = 4
-"""Ranges that are read again at a time: each is in memory as a whole, and who comes after many workers may find one in every shard."""
+"""Ranges that are read again at a time: each is in memory as a whole, and a worker that takes over may find one in every shard."""
 
 
 class Rereader:
-    """Renders recorded ranges; its source has a byte budget of its own, so that it never waits for readers that wait for it."""
+    """Renders recorded ranges. Its source has a separate byte budget, so that it never waits for readers that wait for it."""
 
     def __init__(
         self,
@@ -46,10 +46,10 @@ class Rereader:
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def render(self, shard: Shard, start: Start, manifest: Manifest) -> RenderedUnit:
-        """The unit that ``manifest`` intends, as this build makes it; the same bytes if this build can reproduce them.
+        """The unit that ``manifest`` describes, as this build makes it; the same bytes if this build can reproduce them.
 
-        If the stream no longer holds the range and gaps are admitted, a gap in its place: files of the intent that are already there
-        are taken back, so that the log never lists half a unit.
+        If the stream no longer holds the range and gaps are admitted, a gap in its place: files of the intent that already exist
+        are removed, so that the log never lists half a unit.
 
         Raises:
             Halted: the stream no longer holds the range, or the log no longer holds the definition.
@@ -84,17 +84,17 @@ class Rereader:
                 self._source.budget.release(page.held)
         batch = Batch.concat(batches)
         if batch.rows < manifest.records and (batch.rows == 0 or int(batch.frame[SEQUENCE][-1]) == manifest.span.last):
-            # Records expire from the oldest on, and nothing in an answer says how many did.
+            # The oldest records expire first, and no response says how many did.
             msg = (
-                f"{shard.stream}/{shard.shard_id}: an unfinished unit covers {manifest.records} records up to {manifest.last}; of these "
-                f"the stream gives {batch.rows} when they are read again: the others have expired, or the stream was made again under the "
-                "same name. Nothing more is read until then; with source.kinesis.on_expired: gap the worker records the gap and goes on."
+                f"{shard.stream}/{shard.shard_id}: an unfinished unit covers {manifest.records} records up to {manifest.last}, of which "
+                f"the stream gives {batch.rows} when they are read again: the others have expired, or the stream was recreated under the "
+                "same name. Nothing more is read; with source.kinesis.on_expired: gap, the worker records the gap and continues."
             )
             raise Expired(msg)
         if position != manifest.span.last or batch.rows != manifest.records:
             msg = (
                 f"{shard.stream}/{shard.shard_id}: an unfinished unit covers {manifest.records} records up to {manifest.last}, but reading "
-                f"the range again gave {batch.rows} records up to {position}; the stream has lost records or is another one of that name. "
+                f"the range again gave {batch.rows} records up to {position}; the stream has lost records, or is another one of that name. "
                 "Compare the stream's creation time with the log; nothing more is read until then."
             )
             raise Halted(msg)

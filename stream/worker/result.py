@@ -1,4 +1,4 @@
-"""What a run that ends did, as one JSON document for whoever started it."""
+"""A summary of what a run did, as one JSON document for whoever started it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stream.contracts import Clock
 
 
 class ShardResult(msgspec.Struct):
-    """How far one shard is; ``position`` is the last sequence number committed, as text. ``state``: open, ended, halted."""
+    """How far one shard has got; ``position`` is the last committed sequence number, as text. ``state``: open, ended, halted."""
 
     stream: str
     shard: str
@@ -28,7 +28,7 @@ class ShardResult(msgspec.Struct):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """Counts are of the units that this run committed. Times are ISO 8601, UTC; ``seconds`` is how long it took."""
+    """Counts cover the units that this run committed. Times are ISO 8601, UTC; ``seconds`` is the duration of the run."""
 
     application: str
     exit_code: int
@@ -43,7 +43,7 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class ResultListener:
-    """An ``Emit`` that remembers what the result says. Callable from any thread."""
+    """An ``Emit`` that collects what the result says. Callable from any thread."""
 
     def __init__(self, application: str, clock: Clock) -> None:
         self._application = application
@@ -83,7 +83,7 @@ class ResultListener:
                     pass
 
     def result(self, exit_code: int, error: str = "") -> Result:
-        """What happened so far."""
+        """What has happened so far."""
         now, seconds = self._clock.now(), self._clock.monotonic() - self._begun
         with self._lock:
             return Result(
@@ -107,9 +107,9 @@ STANDARD_OUTPUT: Final = Path("-")
 
 
 def write_result(path: Path, result: Result) -> None:
-    """Put the document at ``path`` in one step: whoever reads it sees all of it or none. On ``STANDARD_OUTPUT`` it is one line.
+    """Write the document to ``path`` in one step, so that readers see all of it or nothing. On ``STANDARD_OUTPUT`` it is one line.
 
-    What is no regular file, such as a pipe, is written to, and so is a file that cannot be replaced, such as the termination log of a pod.
+    A pipe or the like is written in place; so is a file that cannot be replaced, such as the termination log of a pod.
 
     Raises:
         OSError: it cannot be written.

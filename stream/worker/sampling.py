@@ -1,4 +1,4 @@
-"""Records of the live stream to look at: read from every shard, written nowhere, no checkpoint moved."""
+"""A sample of the live stream's records: read from every shard, written nowhere, without moving a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stream.worker.places import read_object
 
 
 async def resources_of(pipeline: Pipeline, base: Path, env: Mapping[str, str]) -> Fetched:
-    """Tables, files and secrets as a worker would fetch them, from wherever they lie.
+    """Tables, files and secrets, fetched from their places as a worker would fetch them.
 
     Raises:
         DefinitionError: one is missing.
@@ -32,9 +32,9 @@ async def resources_of(pipeline: Pipeline, base: Path, env: Mapping[str, str]) -
 
 
 async def read_sample(pipeline: Pipeline, base: Path, count: int, since: timedelta | None, clock: Clock) -> Batch:
-    """Up to ``count`` records, about as many from each shard that has some: the oldest kept, or those from ``since`` ago on.
+    """Up to ``count`` records, in about equal parts from each shard that has some: the oldest ones, or those from ``since`` ago on.
 
-    Returns when there are so many, or when every shard was read up to now.
+    Returns when there are ``count``, or when every shard has been read up to now.
 
     Raises:
         DefinitionError: the stream holds no record there.
@@ -55,7 +55,7 @@ async def read_sample(pipeline: Pipeline, base: Path, count: int, since: timedel
     sample = Batch.concat(batches)
     if not sample.rows:
         where = "now" if since is None else f"from {since} ago on"
-        msg = f"{', '.join(pipeline.source.kinesis.names)}: there is no record {where}; ask for older ones, or give a file by --sample"
+        msg = f"{', '.join(pipeline.source.kinesis.names)}: there is no record {where}; ask for older ones, or give a file with --sample"
         raise DefinitionError(msg)
     return sample
 

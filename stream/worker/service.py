@@ -43,12 +43,12 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
-    """Read, transform, commit, until SIGTERM or SIGINT, or until everything is read; then seal what is in hand and return.
+    """Read, transform and commit until SIGTERM or SIGINT, or until everything has been read; then seal the units in progress and return.
 
     Raises:
-        Fatal: something that this process needs is missing, no shard can go on, or a signal came before the end of what ends by
-            itself; what is sealed stays, nothing else is visible.
-        DefinitionError: the pipeline asks for something that cannot be had.
+        Fatal: something that this process needs is missing, no shard can continue, or a signal came before the end of a run that ends by
+            itself; what is sealed stays, and nothing else is visible.
+        DefinitionError: the pipeline asks for something that cannot be provided.
     """
     prepare_allocators()
     registry, health = CollectorRegistry(), Health()
@@ -95,7 +95,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
 
 
 async def _send_the_rest(each: Sequence[StreamParts], streams: Streams, draining: asyncio.Event) -> list[str]:
-    """Have spans exported and rows loaded that are left: all of them where the run is over for good; else why rows are not loaded."""
+    """Export the remaining spans and load the remaining rows, all of them if the run is over for good; reasons why rows are left."""
     last = each[0].parts.once and not streams.halted and not streams.cut_short
     exports, loaders = [one.parts.export for one in each if one.parts.export], [loader for one in each for loader in one.loaders]
     unloaded = await complete_all(loaders if last else [], draining)
@@ -109,7 +109,7 @@ def _refuse_unfinished(streams: Streams, unloaded: Sequence[str]) -> None:
     if streams.cut_short:
         raise _cut_short(streams.cut_short)
     if unloaded:
-        msg = f"rows that this run sealed are not loaded ({'; '.join(unloaded)}); nothing is lost, run it again to go on"
+        msg = f"rows that this run sealed are not loaded ({'; '.join(unloaded)}); nothing is lost, run it again to continue"
         raise Fatal(msg)
 
 
@@ -123,7 +123,7 @@ async def _open(
     draining: Bell,
     stack: AsyncExitStack,
 ) -> tuple[list[StreamParts], Notifier | None, Reporter | None, Emit]:
-    """Everything that a worker needs before it reads: its streams, who tells the world of halts and of runs, and who hears of events."""
+    """Everything that a worker needs before it reads: its streams, the notifier of halts, the reporter of runs, the listener to events."""
     managed = functools.partial(read_secret, AwsSession(region=pipeline.source.kinesis.region))
     narrator.sender = await _span_queue(pipeline, options, managed, emit, recorder, stack)
     told = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
@@ -134,7 +134,7 @@ async def _open(
 
 
 def _not_begun(pipeline: Pipeline, options: WorkerOptions, emit: Emit) -> None:
-    """Before anything was read a drain is done at once; only a run that ends has not done what it was for."""
+    """Before anything was read, a drain is done at once; but a run that ends has then not done its work."""
     emit(events.DrainStarted(", ".join(pipeline.source.kinesis.names), "", options.drain_seconds))
     if ends_by_itself(pipeline, options.reading):
         raise _cut_short(pipeline.source.kinesis.names)
@@ -142,7 +142,7 @@ def _not_begun(pipeline: Pipeline, options: WorkerOptions, emit: Emit) -> None:
 
 def _standing_still(halted: Mapping[str, str]) -> Fatal:
     reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(halted.items()))
-    return Fatal(f"{len(halted)} shard(s) or stream(s) stand still:\n{reasons}")
+    return Fatal(f"{len(halted)} shard(s) or stream(s) are halted:\n{reasons}")
 
 
 def _cut_short(streams: Sequence[str]) -> Fatal:

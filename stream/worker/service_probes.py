@@ -1,7 +1,7 @@
-"""Looks at what a pipeline may need beside streams and buckets: lease table, fan-out consumer, warehouse, and who is told of trouble.
+"""Checks of what a pipeline may need besides streams and buckets: lease table, fan-out consumer, warehouse, and notifications.
 
-Each action is tried as a worker will use it, in a form that changes nothing: a write to the lease table under a condition that no row
-and no missing row fulfils, and in the warehouse `SELECT 1`.
+Each action is tried as a worker will use it, but in a form that changes nothing: writes to the lease table have a condition that no row
+and no missing row meets, and the warehouse runs `SELECT 1`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from stream.sink.redshift import RedshiftSinkConfig
 from stream.worker.probe import LET, Noted, Probe
 
 ROW_CALLS: Final = ("Scan", "GetItem", "PutItem", "UpdateItem", "DeleteItem")
-"""Everything that workers ask of rows."""
+"""Every operation that workers perform on rows."""
 
 LEASE_KEY: Final = "leaseKey"
 PROBE_ROW: Final = "_preflight/doctor"
@@ -41,17 +41,17 @@ PROBE_ROW: Final = "_preflight/doctor"
 Opened: TypeAlias = Callable[[], AbstractAsyncContextManager[DynamoDb]]
 
 _PAUSE: Final = 0.2
-"""Seconds between looks at a statement, beside the wait that the API itself makes."""
+"""Seconds between looks at a statement, in addition to the wait in the API itself."""
 
 _NETWORK: Final = "check the network policy, VPC endpoints and DNS"
-_MAKE_TABLE: Final = "make the table beforehand: by the CloudFormation template, or with the role `bootstrap` of `stream iam`"
+_MAKE_TABLE: Final = "create the table beforehand: with the CloudFormation template, or with the role `bootstrap` of `stream iam`"
 
 
 # --- leases ----------------------------------------------------------------------------------------------------------------------
 
 
 def lease_probes(native: NativeCoordination, application: str) -> Iterator[Probe]:
-    """One for the table itself, one for each action on its rows, one for a fleet that a worker must not join."""
+    """One probe for the table itself, one for each action on its rows, one for a fleet that a worker must not join."""
     tables = native.tables(application)
     name = tables.leases
     opened = functools.partial(dynamodb, native.region, native.endpoint)
@@ -64,7 +64,7 @@ def lease_probes(native: NativeCoordination, application: str) -> Iterator[Probe
 
 @asynccontextmanager
 async def dynamodb(region: str | None, endpoint: str | None = None) -> AsyncIterator[DynamoDb]:
-    """A client for one look."""
+    """A client for one check."""
     session = AwsSession(region=region, endpoints={"dynamodb": endpoint} if endpoint else None)
     async with open_dynamodb(session, SystemClock()) as client:
         yield client
@@ -77,7 +77,7 @@ async def _described(opened: Opened, name: str, *, create: bool) -> str:
         except AwsFatal as error:
             if error.code != TABLE_MISSING or not create:
                 raise
-            msg = "there is no such table; the first worker makes it, which needs dynamodb:CreateTable, and that was not tried"
+            msg = "there is no such table; the first worker creates it, which needs dynamodb:CreateTable, and that was not tried"
             raise Noted(msg) from error
     if found["TableStatus"] not in {"ACTIVE", "UPDATING"}:
         msg = f"the table is {found['TableStatus']}; workers need it ACTIVE or UPDATING"
@@ -85,11 +85,9 @@ async def _described(opened: Opened, name: str, *, create: bool) -> str:
     keys = [(key["AttributeName"], key["KeyType"]) for key in found["KeySchema"]]
     types = {each["AttributeName"]: each["AttributeType"] for each in found["AttributeDefinitions"]}
     if keys != [(LEASE_KEY, "HASH")] or types.get(LEASE_KEY) != "S":
-        msg = (
-            f"its key is {keys}; a lease table has the hash key `leaseKey`, a string, and no other: give coordination.native.table another"
-        )
+        msg = f"its key is {keys}; a lease table has the hash key `leaseKey`, a string, and no other; choose another `table`"
         raise Fatal(msg)
-    return f"{found['TableStatus']}, with the key that the Kinesis Client Library wants"
+    return f"{found['TableStatus']}, with the key that the Kinesis Client Library uses"
 
 
 async def row_call(opened: Opened, table: tuple[str, str], operation: str) -> str:
@@ -115,7 +113,7 @@ async def row_call(opened: Opened, table: tuple[str, str], operation: str) -> st
 
 def _harmless(key: str) -> dict[str, dict[str, Any]]:
     row = {key: {"S": PROBE_ROW}}
-    # A condition that holds for no row and for no missing one: DynamoDB asks IAM, and then refuses to write.
+    # No row and no missing row meets this condition: DynamoDB checks with IAM and then refuses to write.
     never = {"ConditionExpression": "attribute_exists(#key) AND attribute_not_exists(#key)", "ExpressionAttributeNames": {"#key": key}}
     change = {"UpdateExpression": "SET sxOp = :none", "ExpressionAttributeValues": {":none": {"S": ""}}}
     return {
@@ -132,14 +130,14 @@ async def _fleet(opened: Opened, tables: LeaseTables) -> str:
         try:
             await client.call("GetItem", tables.state, {"Key": {"key": {"S": PROBE_ROW}}})
         except AwsFatal as error:
-            # A worker makes do without, and then cannot see that KCL 3.x assigns the leases.
+            # A worker can do without, but then cannot see that KCL 3.x assigns the leases.
             if classify(error.code) is Kind.DENIED:
                 raise Noted(str(error)) from error
         table = LeaseTable(client, tables.leases, SystemClock(), lambda _: None, secrets.token_urlsafe)
         try:
             version = (await FleetTables(table, SystemClock(), lambda _: None, (tables.state, tables.reports)).charter()).version
         except AwsFatal as error:
-            msg = f"cannot be seen: {error}"
+            msg = f"cannot be determined: {error}"
             raise Noted(msg) from error
     if (why := refusal(tables.leases, version)) is not None:
         raise Fatal(why)
@@ -150,13 +148,13 @@ async def _fleet(opened: Opened, tables: LeaseTables) -> str:
 
 
 def consumer_probes(kinesis: KinesisSource, application: str, session: AwsSession) -> Iterator[Probe]:
-    """One for each stream, where records are pushed."""
+    """One probe per stream, if records are pushed."""
     if kinesis.retrieval is not Retrieval.FAN_OUT:
         return
     name = kinesis.consumer or application
     for stream in kinesis.names:
         look = functools.partial(_consumer, session, stream, name)
-        remedy = "register it by the CloudFormation template (EnhancedFanOut), or allow what `stream iam` prints; until then workers poll"
+        remedy = "register it with the CloudFormation template (EnhancedFanOut), or allow what `stream iam` prints; until then workers poll"
         yield Probe("consumer", f"kinesis:DescribeStreamConsumer on {name} of {stream}", look, remedy)
 
 
@@ -167,7 +165,7 @@ async def _consumer(session: AwsSession, stream: str, name: str) -> str:
             found = await describe_consumer(client, arn, name)
         except AwsFatal as error:
             if error.code == NOT_FOUND:
-                msg = "it is not registered; the first worker does so, which needs kinesis:RegisterStreamConsumer, and that was not tried"
+                msg = "it is not registered; the first worker registers it with kinesis:RegisterStreamConsumer, which was not tried"
                 raise Noted(msg) from error
             # A worker that is denied polls.
             raise Noted(str(error)) from error
@@ -181,7 +179,7 @@ async def _consumer(session: AwsSession, stream: str, name: str) -> str:
 
 
 def warehouse_probes(sink: RedshiftSinkConfig, session: AwsSession) -> Iterator[Probe]:
-    """Two: a statement whose result is read, and a batch. They log in as the loader does, and so wake a workgroup that sleeps."""
+    """Two probes: a statement whose result is read, and a batch. They log in as the loader does, and so wake a sleeping workgroup."""
     database = Database(sink.database, sink.cluster, sink.workgroup, sink.db_user, sink.secret_arn)
     remedy = f"{LET}; check cluster or workgroup, database and db_user of the sink, and that they let this role log in"
     for what, run in (("ExecuteStatement, DescribeStatement, GetStatementResult", _statement), ("BatchExecuteStatement", _batch)):
@@ -205,7 +203,7 @@ async def _batch(client: RedshiftDataClient) -> None:
 
 
 async def _finished(client: RedshiftDataClient, statement: str) -> None:
-    """Whoever called bounds how long that may take."""
+    """Wait for the statement to end; the caller limits the time."""
     clock = SystemClock()
     while not (found := await client.describe(statement)).done:
         await clock.sleep(_PAUSE)
@@ -218,10 +216,10 @@ async def _finished(client: RedshiftDataClient, statement: str) -> None:
 
 
 def notice_probes(notify: Notify) -> Iterator[Probe]:
-    """One for the topic, one for the webhook. Telling never holds up a shard, so what is wrong here is noted."""
+    """One probe for the topic, one for the webhook. Notifications never hold up a shard, so problems are only noted."""
     if notify.sns is not None:
         session = AwsSession(region=notify.region or notify.sns.split(":")[3])
-        remedy = "check that the topic exists and that the role may sns:Publish to it; sns:GetTopicAttributes only helps to look"
+        remedy = "check that the topic exists and that the role may sns:Publish to it; sns:GetTopicAttributes is only needed for this check"
         yield Probe("notify", notify.sns, functools.partial(_topic, session, notify.sns), remedy)
     if notify.webhook is not None:
         yield Probe("notify", notify.webhook, functools.partial(_webhook, notify.webhook), _NETWORK)

@@ -1,4 +1,4 @@
-"""The streams of one worker side by side: one supervisor each, one drain for all."""
+"""Runs the streams of one worker concurrently: one supervisor each, one drain for all."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stream.worker.parts import StreamParts
 from stream.worker.supervisor import Supervisor
 
 ALL: Final = ""
-"""In place of a shard's id: the stream as a whole."""
+"""Stands for the stream as a whole, in place of a shard's id."""
 
 
 class Streams:
-    """Runs all streams of a worker; what ends one of them leaves the others alone."""
+    """Runs all streams of a worker; what ends one of them does not affect the others."""
 
     def __init__(self, streams: Sequence[StreamParts], draining: asyncio.Event, emit: Emit) -> None:
         self._supervisors = [Supervisor(each.stream, each.start, each.parts) for each in streams]
@@ -32,20 +32,20 @@ class Streams:
 
     @property
     def halted(self) -> Mapping[str, str]:
-        """Why shards and streams stand still, by ``<stream>/<shard>`` or, for a whole stream, its name."""
+        """Why shards and streams are halted, by ``<stream>/<shard>`` or, for a whole stream, its name."""
         shards = {f"{each.stream}/{shard}": why for each in self._supervisors for shard, why in each.halted.items()}
         return shards | {stream: str(error) for stream, error in self._refused.items()}
 
     @property
     def cut_short(self) -> list[str]:
-        """Streams that end by themselves and were told to stop before they had."""
+        """Streams that end by themselves but were told to stop before they had."""
         return [each.stream for each in self._supervisors if each.parts.once and not each.finished and each.stream not in self._refused]
 
     async def run(self, drain_seconds: float) -> None:
-        """Until every stream has drained or stands still; a drain that takes longer than ``drain_seconds`` is given up.
+        """Run until every stream has drained or is halted; a drain that takes longer than ``drain_seconds`` is abandoned.
 
         Raises:
-            Fatal: no stream could go on, or the drain was too slow.
+            Fatal: no stream could continue, or the drain was too slow.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -65,9 +65,9 @@ class Streams:
                 watching.cancel()
         except TimeoutError:
             msg = (
-                f"units in hand were not sealed within {drain_seconds:g} s of the signal; nothing is lost, the next worker finishes them. "
-                "Allow a longer drain, or look at what the last log lines wait for; if they do not say, ask `stream doctor` what does not "
-                "answer."
+                f"units in progress were not sealed within {drain_seconds:g} s of the signal. Nothing is lost: the next worker finishes "
+                "them. Allow a longer drain, or see what the last log lines were waiting for. If they do not say, `stream doctor` finds "
+                "what does not answer."
             )
             raise Fatal(msg) from None
 

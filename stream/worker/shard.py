@@ -1,7 +1,8 @@
 """One shard from lease to commit, on one screen.
 
-Three tasks side by side: ``fetch`` reads pages, ``prepare`` cuts units and cooks them off the event loop, ``commit`` seals them in
-order. While one unit is being committed, the next is being cooked and the one after it is being read; the byte budget bounds all three.
+Three tasks run concurrently: ``fetch`` reads pages, ``prepare`` cuts units and cooks them (transforms and encodes them, off the event
+loop), ``commit`` seals them in order. While one unit is committed, the next is cooked and the one after that is read; the byte budget
+bounds all three.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ from stream.worker.parts import Held, Parts, weightiest
 from stream.worker.recipe import Cooked, CutUnit, with_previous
 
 NUDGE = 0.25
-"""Seconds after which a unit that is being filled looks around for memory pressure, and a shard that has to stop does."""
+"""Seconds after which a unit that is being filled is checked for memory pressure, and after which a shard that has to stop is cut."""
 
 TIP_EVERY = timedelta(hours=1)
 TIP_SLACK = timedelta(minutes=1)
-"""How often a quiet shard is said to be read to its tip, and by how much the service's clock may lag behind ours."""
+"""How often it is noted that a quiet shard has been read to its tip, and by how much the service's clock may lag behind ours."""
 
 
 async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...] | None:
-    """Work on ``shard`` until it ends (its children), or has to stop here (None); everything read by then is sealed.
+    """Work on ``shard`` until it ends (returns its children) or this worker has to stop (returns None); everything read by then is sealed.
 
     Raises:
-        Halted: the shard must not go on by itself.
-        LeaseLost: the shard is another worker's.
-        Fatal: the process cannot go on.
+        Halted: the shard must not continue by itself.
+        LeaseLost: the shard belongs to another worker now.
+        Fatal: the process cannot continue.
     """
     shard, genesis = await open_newest(shard, start, parts)
 
@@ -74,9 +75,9 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
 
 
 async def _go_on(shard: Shard, start: Start, parts: Parts, head: Head, gap: Expired | None, render: Renderer) -> Head:
-    """The head after the shard's end or the drain, from a recovered one; ``gap`` tells of records that are to be given up first.
+    """Continue from a recovered head; the head at the shard's end, or when it had to stop. ``gap``: lost records to be recorded first.
 
-    Where nothing shows yet where the gap ends, and the shard has to stop, there is nothing to read: it stays where it is.
+    If the shard has to stop before a record shows where the gap ends, its head stays where it is.
     """
     head = await admit_foreign_progress(shard, head, parts, render)
     parts.emit(events.ShardStarted(shard.stream, shard.shard_id, head.position))
@@ -88,7 +89,7 @@ async def _go_on(shard: Shard, start: Start, parts: Parts, head: Head, gap: Expi
 
 
 class _Following:
-    """The ordinary course behind one recovered head."""
+    """The ordinary work of a shard, starting from a recovered head."""
 
     def __init__(self, shard: Shard, start: Start, parts: Parts, head: Head) -> None:
         self.shard = shard
@@ -102,7 +103,7 @@ class _Following:
         self.cooked: asyncio.Queue[tuple[Cooked, int] | Page | None] = asyncio.Queue(maxsize=1)
 
     async def run(self) -> Head:
-        """The head after the shard's end or the drain."""
+        """The head at the shard's end, or when it had to stop."""
         bells = [self.parts.draining.listeners, *([self.parts.leases.listeners] if self.parts.leases else ())]
         for bell in bells:
             bell.append(self.nudge)
@@ -123,12 +124,12 @@ class _Following:
         return self.head
 
     def nudge(self) -> None:
-        """Have ``prepare`` look around in a moment, if the shard has to stop: records that have come by now shall be sealed, too."""
+        """If the shard has to stop, wake ``prepare`` in a moment, so that records that have arrived by now are sealed too."""
         if self.parts.stops(self.shard):
             self.nudged = asyncio.get_running_loop().call_later(NUDGE, self.look_around)
 
     def look_around(self) -> None:
-        """Wake ``prepare`` up, unless a page is there that does."""
+        """Wake ``prepare``, unless a waiting page will do so."""
         if self.pages.empty():
             self.pages.put_nowait(None)
 
@@ -165,7 +166,7 @@ class _Following:
                 first = False
                 after, filling, batches, page = position, None, [], page if around.ended else None
                 cooked = await self._cook(CutUnit(self.shard, span, raw, why, begun_elsewhere))
-                # Only what is counted in the byte budget may stay: from here on the raw records are of no use.
+                # Only what the byte budget counts may stay in memory, and the raw records are no longer needed.
                 del raw
                 await self.cooked.put((cooked, held))
                 del cooked
@@ -188,15 +189,15 @@ class _Following:
             self.head = await self.parts.committer.end(self.shard, self.head, item.children)
 
     def _pressed(self, held: int, page: Page | None) -> bool:
-        """Whether to give up what is being filled because readers wait for memory.
+        """Whether to cut the unit that is being filled because readers wait for memory.
 
-        A unit that is still small is spared as long as pages come, or a fleet of shards that are far behind would write nothing but tiny
-        files. Once none has come for a while this shard may be among those that wait, and somebody has to give way.
+        A small unit is spared as long as pages arrive; otherwise a fleet of shards that are far behind would write only tiny files. Once
+        no page has arrived for a while, this shard may itself be waiting for memory, and somebody has to give way.
         """
         return self.parts.budget.pressure.is_set() and (page is None or held >= self.parts.limits.payload_bytes * SPARED_SHARE)
 
     async def note_tip(self, position: int) -> None:
-        """On a quiet shard, say now and then that nothing is missing: when its last record has expired, nobody could tell any more."""
+        """Note occasionally on a quiet shard that nothing is missing: once its last record has expired, nobody could tell."""
         now, known = self.parts.clock.now() - TIP_SLACK, self.head.complete_until
         if self.head.position == position and known is not None and now - known > TIP_EVERY:
             self.head = await self.parts.committer.note_tip(self.shard, self.head, now)
@@ -231,7 +232,7 @@ class _Following:
         entry = await parts.committer.commit(self.shard, own, render_again)
         self.head = head_behind(entry)
         if not self.head.open:
-            msg = f"{self.shard.stream}/{self.shard.shard_id}: the chain ends at {own.manifest.after}, an operator went back from there"
+            msg = f"{self.shard.stream}/{self.shard.shard_id}: the chain ends at {own.manifest.after}, where an operator rewound it"
             raise Superseded(msg, position=self.head.position)
         now = parts.clock.now()
         parts.emit(
@@ -247,7 +248,7 @@ class _Following:
             )
         )
         if entry.manifest.span.last != own.manifest.span.last:
-            msg = f"{self.shard.stream}/{self.shard.shard_id}: another worker cut the unit behind {own.manifest.after} elsewhere"
+            msg = f"{self.shard.stream}/{self.shard.shard_id}: another worker cut the unit after {own.manifest.after} elsewhere"
             raise Superseded(msg, position=entry.manifest.span.last)
 
     def _refuse_flood(self, cooked: Cooked) -> None:
@@ -257,8 +258,8 @@ class _Following:
             return
         worst = max(cooked.rejected, key=lambda row: row[2])
         msg = (
-            f"{self.shard.stream}/{self.shard.shard_id}: {too_much} behind {manifest.after} "
-            f"would go to the dead letters, most of them ({worst[2]}) at stage `{worst[0]}` with reason `{worst[1]}`; that says that "
+            f"{self.shard.stream}/{self.shard.shard_id}: {too_much} after {manifest.after} "
+            f"would become dead letters, most of them ({worst[2]}) at stage `{worst[0]}` with reason `{worst[1]}`. This suggests that "
             "the pipeline is wrong, not the data. Nothing of this unit was written. Correct the pipeline, or raise rejects.max_ratio "
             f"(now {self.parts.breaker.max_ratio})."
         )

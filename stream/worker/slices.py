@@ -1,4 +1,4 @@
-"""Which objects a pipeline reads: what is new below its URL becomes a slice, pinned in the state, read once."""
+"""Which objects a pipeline reads: new objects under its URL become a slice, which is pinned in the state and read once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FIELDS: Final = {"%Y": r"(?P<Y>\d{4})", "%m": r"(?P<m>\d{2})", "%d": r"(?P<d>\d
 
 
 class Slice(msgspec.Struct, frozen=True):
-    """Objects that are read together; ``bounds`` cuts them into shards. ``worker`` and ``claimed_at`` tell claims apart."""
+    """Objects that are read together; ``bounds`` divides them into shards. ``worker`` and ``claimed_at`` tell claims apart."""
 
     objects: tuple[PinnedObject, ...]
     bounds: tuple[tuple[int, int], ...]
@@ -42,15 +42,15 @@ class Window:
     end: datetime | None = None
 
     def holds(self, moment: datetime) -> bool:
-        """Whether ``moment`` lies inside."""
+        """Whether ``moment`` is inside."""
         return (self.begin is None or moment >= self.begin) and (self.end is None or moment < self.end)
 
 
 def key_times(pattern: str) -> re.Pattern[str]:
-    """What finds a time in a key, from a pattern such as ``%Y/%m/%d/%H``.
+    """A regular expression that finds a time in a key, from a pattern such as ``%Y/%m/%d/%H``.
 
     Raises:
-        DefinitionError: the pattern names no year or a field that keys cannot be searched for.
+        DefinitionError: the pattern lacks a year, or has a field that cannot be searched for.
     """
     expression = re.escape(pattern)
     for field, group in _FIELDS.items():
@@ -64,7 +64,7 @@ def key_times(pattern: str) -> re.Pattern[str]:
 
 
 def time_of(info: ObjectInfo, pattern: re.Pattern[str] | None) -> datetime | None:
-    """When the object belongs, by ``pattern`` in its key (UTC) or by when it was modified; None if its key holds no time."""
+    """The object's time, from ``pattern`` in its key (UTC) or from its modification; None if its key contains no time."""
     if pattern is None:
         return info.modified
     found = pattern.search(info.key)
@@ -81,7 +81,7 @@ def fresh(listed: Iterable[ObjectInfo], known: Iterable[PinnedObject], where: st
     """Those of ``listed`` that are not among ``known``.
 
     Raises:
-        Halted: one of the known ones has another content now.
+        Halted: the content of a known object has changed.
     """
     versions = {item.key: item for item in known}
     found = []
@@ -92,15 +92,15 @@ def fresh(listed: Iterable[ObjectInfo], known: Iterable[PinnedObject], where: st
         elif (seen.size, seen.version) != (info.size, info.version):
             msg = (
                 f"the object {info.key} under {where} is not the one that was listed ({seen.size} bytes, modified {seen.modified}; now "
-                f"{info.size} bytes, modified {info.modified.isoformat()}): it was changed since. Put that version back, "
-                "give the new one another key, or begin again in another --namespace."
+                f"{info.size} bytes, modified {info.modified.isoformat()}): it has been changed since. Put that version back, "
+                "give the new one another key, or start over in another --namespace."
             )
             raise Halted(msg)
     return found
 
 
 def layout_of(pipeline: Pipeline, config: ObjectsSource) -> Layout:
-    """How records lie in the objects, from the source's options and the decoder's."""
+    """How the objects contain records, according to the options of source and decoder."""
     decode = pipeline.source.decode
     header, quote = (decode.header, decode.quote) if isinstance(decode, Csv) else (False, '"')
     return Layout(config.format, config.compression, header, quote, config.column)
@@ -119,7 +119,7 @@ class Slices:
 
     @property
     def claims(self) -> Claims[Slice]:
-        """What has been chosen so far."""
+        """The claims made so far."""
         return Claims(self.state, self.config.name, Slice)
 
     async def take_up(self, window: Window, manifest: bytes | None) -> int | None:
@@ -148,13 +148,13 @@ class Slices:
         return await self.claims.claim(choose)
 
     async def peek(self, budget: ByteBudget, emit: Emit) -> BoundedSource:
-        """Every object that is there now, chosen or not; nothing is pinned by looking."""
+        """A source of every object that exists now, chosen or not; this pins nothing."""
         objects = fresh([info async for info in self.store.list("") if info.size], (), self.store.url)
         parts = parts_of(0, objects, split(objects, self.config.shards), self.store, layout_of(self.pipeline, self.config))
         return BoundedSource(self.config.name, parts, budget=budget, clock=self.clock, emit=emit)
 
     async def source(self, budget: ByteBudget, emit: Emit) -> BoundedSource:
-        """Every slice that has been chosen so far."""
+        """A source of every slice chosen so far."""
         layout = layout_of(self.pipeline, self.config)
         parts = [
             part
@@ -180,12 +180,14 @@ def _listed_in(manifest: bytes, listed: Sequence[ObjectInfo], config: ObjectsSou
             [entry.url for entry in msgspec.json.decode(manifest, type=_CopyManifest).entries] if text.startswith("{") else text.split("\n")
         )
     except (UnicodeDecodeError, msgspec.MsgspecError) as error:
-        msg = f"the manifest {config.manifest} is neither a list of keys, one on each line, nor a COPY manifest: {error}"
+        msg = f"the manifest {config.manifest} is neither a list of keys, one per line, nor a COPY manifest: {error}"
         raise DefinitionError(msg) from error
     root = config.url.removesuffix("/") + "/"
     wanted = {url.strip().removeprefix(root) for url in urls if url.strip()}
     missing = sorted(wanted - {info.key for info in listed})
     if missing:
-        msg = f"{len(missing)} object(s) that {config.manifest} lists are not below {config.url}, the first is {missing[0]}: put them there"
+        msg = (
+            f"{len(missing)} object(s) that {config.manifest} lists are not under {config.url}; the first is {missing[0]}. Put them there."
+        )
         raise DefinitionError(msg)
     return [info for info in listed if info.key in wanted]

@@ -1,4 +1,4 @@
-"""Which shards this process works on: starts each when its parents are done, parks those that must not go on."""
+"""Runs the shards of one stream: starts each when its parents are done, and parks those that must not continue."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from stream.worker.parts import Parts
 from stream.worker.shard import run_shard
 
 SYNC_SECONDS: Final = 30.0
-"""Between looks at the list of shards when nothing else asks for one. A shard's end asks at once, so this only finds what nobody
+"""Seconds between listings of shards when nothing else requests one. A shard's end requests one at once, so this only finds what nobody
 announced; ListShards allows 1000 calls a second for a whole account."""
 
 LISTING_SECONDS: Final = 120.0
-"""Between listings that no new lease asks for. What the service says of the stream comes with them, such as a retention that was raised."""
+"""Seconds between listings that no new lease requests. They also bring news about the stream, such as a raised retention."""
 
 RESTART_SECONDS: Final = 5.0
-"""Before a shard is tried again after its source or store went on failing."""
+"""Seconds before a shard is tried again after its source or store kept failing."""
 
 
 @dataclass(slots=True)
 class Supervisor:
     """Runs one task per shard of one stream.
 
-    ``halted`` maps parked shards to the reason; those of ``avoided`` are never taken up again. ``finished``: nothing is left to do, which a
-    worker that was told to drain does not know.
+    ``halted`` maps parked shards to the reason; shards in ``avoided`` are never started again. ``finished``: nothing is left to do, which a
+    worker that was told to drain cannot know.
     """
 
     stream: str
@@ -48,12 +48,12 @@ class Supervisor:
     listed_at: float = float("-inf")
 
     async def run(self) -> None:
-        """Until the worker drains, or every shard that is not finished is halted.
+        """Run until the worker drains, or every unfinished shard is halted.
 
-        Under leases only until it drains; with ``parts.once``, until each shard has paused or ended.
+        With leases, only until it drains; with ``parts.once``, until each shard has paused or ended.
 
         Raises:
-            Fatal: the process cannot go on; shards that work are cancelled at their next step, which loses nothing.
+            Fatal: the process cannot continue; running shards are cancelled at their next step, which loses nothing.
         """
         leases = self.parts.leases
         if leases is not None:
@@ -62,8 +62,8 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 while not self.parts.draining.is_set():
                     self.changed.clear()
-                    # A task cancelled before its first step never comes to its own end, and its shard would count as active for good.
-                    await asyncio.sleep(0)  # noqa: TID251 - lets those begin that were started last, takes no time
+                    # A task cancelled before its first step never reaches its own end, and its shard would count as active for ever.
+                    await asyncio.sleep(0)  # noqa: TID251 - lets tasks that were just started begin; takes no time
                     self._stop_lost()
                     await self._hand_over_idle()
                     for shard in await self._startable_or_draining():
@@ -101,13 +101,13 @@ class Supervisor:
             return []
         self.listed_at = now
         listed = {shard.shard_id: shard for shard in await self._listed()}
-        # A leased shard that the service has forgotten is started too: its end, and what was lost, belong into the log.
+        # A leased shard that the service has forgotten is started too: its end, and what was lost, belong in the log.
         return [listed.get(shard_id, Shard(self.stream, shard_id)) for shard_id in sorted(wanted)] if listed else []
 
     def _stop_lost(self) -> None:
-        """Stop at once what works on shards that are another worker's now. That may happen anywhere: the commit log bears it.
+        """Stop working on shards that are now another worker's. This is safe at any point, thanks to the commit log.
 
-        A halted shard is no longer this worker's to speak of either: whoever has it says how it is, and it is tried anew if it comes back.
+        A halted shard is forgotten too: its new owner reports its state, and it is tried again if it comes back.
         """
         if self.parts.leases is None:
             return
@@ -120,7 +120,7 @@ class Supervisor:
             self._let_go(Shard(self.stream, shard_id))
 
     async def _hand_over_idle(self) -> None:
-        """Release what another worker is to have and nobody here works on; what is being worked on comes to its end by itself."""
+        """Release shards that another worker is to have and that nobody here works on; the others stop by themselves."""
         leases = self.parts.leases
         if leases is not None:
             idle = leases.held(self.stream) - self.active
@@ -128,7 +128,7 @@ class Supervisor:
             await asyncio.gather(*(leases.release(self.stream, shard_id) for shard_id in wanted))
 
     async def _listed(self) -> list[Shard]:
-        """The stream's shards; none while they cannot be listed, which must not stop those that are being read."""
+        """The stream's shards; none while they cannot be listed, which must not stop the shards that are being read."""
         try:
             return await self.parts.source.shards()
         except Retryable as error:
@@ -158,7 +158,7 @@ class Supervisor:
             self.changed.set()
 
     async def _attempt(self, shard: Shard) -> None:
-        """Work on the shard once, and do what its end or its error calls for; either may be cut off wherever it waits."""
+        """Work on the shard once, and do what its end or its error requires; both may be cancelled wherever they wait."""
         try:
             await self._close_parents(shard)
             ended = await run_shard(shard, self.start, self.parts) is not None
@@ -173,21 +173,21 @@ class Supervisor:
             self.parts.emit(events.CallRepeated(shard.stream, shard.shard_id, "run shard", str(error), RESTART_SECONDS))
             await self.parts.clock.sleep(RESTART_SECONDS)
             self.started.discard(shard.shard_id)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one shard must not take the others down
+        except Exception as error:  # noqa: BLE001 - an error in one shard must not end the others
             self._park(shard, unforeseen(error))
             if self.parts.leases is not None:
                 self.avoided.add(shard.shard_id)
                 await self.parts.leases.release(self.stream, shard.shard_id, avoid=True)
 
     async def _close_parents(self, shard: Shard) -> None:
-        """Write the end of parents that another application has finished into the log, so that the order of chains is the shards'."""
+        """Record in the log the end of parents that another application has finished, so that chains keep the order of the shards."""
         for parent in self.parts.leases.finished_elsewhere(self.stream, shard.shard_id) if self.parts.leases is not None else ():
-            # The parent's lease is not this worker's, and its row says already what the log says now.
+            # The parent's lease is not this worker's, and its row already says what the log now says.
             with suppress(LeaseLost):
                 await run_shard(Shard(self.stream, parent), self.start, self.parts)
 
     async def _finish(self, shard: Shard, *, ended: bool) -> None:
-        """The shard's task came to its end, or had to stop; either way somebody else need not wait for its lease."""
+        """The shard's task ended or had to stop; in both cases nobody else should have to wait for its lease."""
         if ended:
             self.ended.add(shard.shard_id)
         if self.parts.leases is None:
@@ -200,7 +200,7 @@ class Supervisor:
             self.started.discard(shard.shard_id)
 
     def _let_go(self, shard: Shard) -> None:
-        """The shard is another worker's; it is taken up again if its lease ever comes back."""
+        """The shard is another worker's; it is started again if its lease ever comes back."""
         self.started.discard(shard.shard_id)
         self.parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "lease_lost"))
 

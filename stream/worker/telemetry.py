@@ -1,4 +1,4 @@
-"""Spans of the worker's own operations, handed to the OpenTelemetry SDK; they never block and never hold anything up."""
+"""Spans of the worker's own operations, passed to the OpenTelemetry SDK; they never block and never hold anything up."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 SCOPE: Final = "stream.worker"
 
 EXPORT_SECONDS: Final = 10.0
-"""That one request may take, retries included."""
+"""Seconds that one request may take, including retries."""
 
 SHUTDOWN_SECONDS: Final = 3.0
-"""That the last spans may take when the worker ends."""
+"""Seconds that the last spans may take when the worker ends."""
 
 Count: TypeAlias = Callable[[str, int], None]
-"""Told how many spans were ``exported``, ``failed`` (the collector did not take them) or ``dropped`` (the queue was full)."""
+"""Called with how many spans were ``exported``, ``failed`` (the collector refused them) or ``dropped`` (the queue was full)."""
 
 
 class Log(Protocol):
     """Where events are written."""
 
     def writes(self, event: events.Event) -> bool:
-        """Whether events of this class are written at all."""
+        """Whether this event would be written."""
         ...
 
     def __call__(self, event: events.Event, context: Mapping[str, str]) -> None:
@@ -46,18 +46,18 @@ class Log(Protocol):
 
 
 class Narrator:
-    """An ``Emit`` that follows operations, writes the log with their trace and span ids, and hands ended spans on."""
+    """An ``Emit`` that tracks operations, adds their trace and span ids to the log, and passes on spans that have ended."""
 
     def __init__(self, operations: Operations, log: Log) -> None:
         self._operations = operations
         self._log = log
         self.sender: SpanQueue | None = None
-        """Where ended spans go; None while there is no collector."""
+        """The queue for ended spans; None while there is no collector."""
 
     def __call__(self, event: events.Event) -> None:
         """Tell ``event``."""
         if self.sender is None and isinstance(event, events.PageReceived) and not self._log.writes(event):
-            # A page changes nothing that operations remember, and there are many.
+            # Pages are many and change nothing that operations remember.
             return
         told: Told = self._operations(event)
         self._log(event, {"trace_id": told.trace, "span_id": told.span})
@@ -66,7 +66,7 @@ class Narrator:
 
 
 class SpanQueue:
-    """A bounded queue in front of the SDK's batch processor. ``put`` never waits: what finds the queue full is dropped and counted."""
+    """A bounded queue in front of the SDK's batch processor. ``put`` never waits: if the queue is full, spans are dropped and counted."""
 
     def __init__(self, processor: Any, build: Callable[[Operation], ReadableSpan], limit: int, count: Count) -> None:
         self._processor = processor
@@ -77,7 +77,7 @@ class SpanQueue:
         self._lock = threading.Lock()
 
     def put(self, ended: Sequence[Operation]) -> None:
-        """Queue the spans of ``ended``, as many as there is room for."""
+        """Queue the spans of ``ended``, as far as there is room."""
         with self._lock:
             room = max(0, self._limit - self._pending)
             taken = ended[:room]
@@ -88,7 +88,7 @@ class SpanQueue:
             self._processor.on_end(self._build(operation))
 
     def settled(self, result: str, spans: int) -> None:
-        """``spans`` of them left the queue."""
+        """Note that ``spans`` spans have left the queue, with ``result``."""
         with self._lock:
             self._pending -= spans
         self._count(result, spans)
@@ -98,7 +98,7 @@ class SpanQueue:
 async def spans_to_collector(
     telemetry: Telemetry, names: tuple[str, str], env: Mapping[str, str], base: Path, managed: SecretReader, emit: Emit, count: Count
 ) -> AsyncIterator[SpanQueue]:
-    """A queue whose spans go to the collector while the context is open; at its end the last ones get a few seconds.
+    """A queue whose spans go to the collector while the context is open; when it closes, the last spans get a few seconds.
 
     ``names``: application and worker.
 
@@ -114,7 +114,7 @@ async def spans_to_collector(
         raise DefinitionError(msg) from error
 
     class Counting(SpanExporter):
-        """Passes spans on and says what became of them."""
+        """Passes spans on and counts what became of them."""
 
         def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
             result: SpanExportResult = SpanExportResult.FAILURE
@@ -130,7 +130,7 @@ async def spans_to_collector(
     headers = await find_headers(telemetry.headers, env, base, managed)
     url = f"{telemetry.endpoint.rstrip('/')}/v1/traces"
     exporter: Any = OTLPSpanExporter(endpoint=url, headers=headers, timeout=EXPORT_SECONDS, compression=Compression.Gzip)
-    # One more than the limit, so that the SDK's own way of dropping, which tells nobody, never comes into play.
+    # One more than the limit, so that the SDK's own silent dropping never happens.
     processor: Any = BatchSpanProcessor(Counting(), max_queue_size=telemetry.queue + 1, max_export_batch_size=min(512, telemetry.queue))
     queue = SpanQueue(processor, _builder(*names), telemetry.queue, count)
     heard = _Heard(emit)
@@ -144,14 +144,14 @@ async def spans_to_collector(
         ending.start()
         await asyncio.to_thread(ending.join, SHUTDOWN_SECONDS)
         if ending.is_alive():
-            exporter.shutdown()  # it gives up what it is waiting for
+            exporter.shutdown()  # makes it abandon the request in progress
             await asyncio.to_thread(ending.join, SHUTDOWN_SECONDS)
         logger.removeHandler(heard)
         logger.propagate = propagated
 
 
 class _Heard(logging.Handler):
-    """What the SDK has to say becomes an event like any other; it says the endpoint and the status, never a header."""
+    """Turns the SDK's log messages into events; these contain the endpoint and the status, never a header."""
 
     def __init__(self, emit: Emit) -> None:
         super().__init__(logging.WARNING)

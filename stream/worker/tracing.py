@@ -1,4 +1,4 @@
-"""Looking one record up: its unit in the log, its fate in the ledger, and its way through the recorded stages."""
+"""Looks up one record: its unit in the log, its fate in the ledger, and its way through the recorded stages."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from stream.worker.auditing import link_of
 from stream.worker.recipe import Recipe
 
 SEARCHED_AT_ONCE: Final = 8
-"""Units whose files are fetched side by side in a search."""
+"""Units whose files are fetched at a time in a search."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A record behind one step of the chain: its rows as plain values, or the outcome and reason with which it ended there."""
+    """A record after one step of the chain: its rows as plain values, or the outcome and reason with which it ended there."""
 
     name: str
     rows: tuple[Mapping[str, Any], ...]
@@ -46,7 +46,7 @@ class Step:
 
 @dataclass(slots=True)
 class Searched:
-    """What a search has looked at."""
+    """How much a search has looked at."""
 
     units: int = 0
     files: int = 0
@@ -65,7 +65,7 @@ class Tracer:
     async def find(self, wanted: Wanted) -> list[tuple[Link, Fate]]:
         """What became of the records that ``wanted`` names; empty if no sealed unit holds one.
 
-        Every shard that could hold the number is asked, by bisecting its log.
+        Searches every shard that could hold the number, by bisecting its log.
         """
         shards = [wanted.shard] if wanted.shard else [shard async for shard in shards_of(self._log.store, self._stream)]
         found = []
@@ -81,7 +81,7 @@ class Tracer:
         """The record whose rows include row ``row`` (from 0) of the file at ``url``, which may be a key inside a target.
 
         Raises:
-            DefinitionError: ``url`` is no file of this pipeline.
+            DefinitionError: ``url`` is not a file of this pipeline.
         """
         name = unit_of(url, self._stream)
         link = await self._link(*name) if name is not None else None
@@ -89,26 +89,26 @@ class Tracer:
         if link is None or file is None or not link.sealed or file.sink == LEDGER:
             self._refuse_foreign(url)
             if name is None:
-                msg = f"{url} has no name that this service gives; it is [<stream>.]<shard>-<after>-<last>.<part>.<digest>.<extension>"
+                msg = f"{url} is not named as this service names files: [<stream>.]<shard>-<after>-<last>.<part>.<digest>.<extension>"
                 raise DefinitionError(msg)
             return []
         segment = await self._segment(link)
         return self._fates(record_at(segment, file.sink, file.key, row), segment, link)
 
     async def search(self, criterion: Criterion, units: int) -> tuple[list[tuple[Link, Fate]], Searched]:
-        """Records that meet ``criterion`` among the newest ``units`` of each shard, newest unit first.
+        """Records that match ``criterion`` in the newest ``units`` of each shard, newest unit first.
 
-        Columns of the ledger find every record; those of data files find written ones, since what was filtered out is in no file.
+        Columns of the ledger find every record; columns of data files find written ones, since filtered records are in no file.
 
         Raises:
-            DefinitionError: no file that was looked at has the column.
+            DefinitionError: no file that was searched has the column.
         """
         found: dict[tuple[str, str, int], tuple[Link, Fate]] = {}
         searched = Searched()
         for shard in [each async for each in shards_of(self._log.store, self._stream)]:
             near = await self._checkpoints.read(Shard(self._stream, shard))
             position = near.unit_after if near is not None else 10**SEQUENCE_DIGITS - 1
-            ended = near is not None and near.position is None  # the last link is the shard's end then
+            ended = near is not None and near.position is None  # then the last link is the shard's end
             starts = await last_starts(self._log.store, self._stream, shard, units + ended, max(ORIGIN, position))
 
             async def one(start: int, shard: str = shard) -> None:
@@ -152,7 +152,7 @@ class Tracer:
     def _refuse_foreign(self, url: str) -> None:
         roots = [area.url_of("") for sink, area in self._areas.items() if sink != LEDGER]
         if not url.startswith(tuple(roots)) and ("://" in url or url.startswith(("file:", "/"))):
-            msg = f"{url} lies in none of this pipeline's targets: {', '.join(roots)}"
+            msg = f"{url} is in none of this pipeline's targets: {', '.join(roots)}"
             raise DefinitionError(msg)
 
     def _fates(self, rows: pl.DataFrame, segment: Segment, link: Link) -> list[tuple[Link, Fate]]:
@@ -170,7 +170,7 @@ class Tracer:
     async def _body(self, link: Link, file: LedgerObject | None) -> bytes:
         stored = None if file is None else await self._areas[LEDGER].store.get(file.key)
         if stored is None:
-            msg = f"the ledger of {link.shard} behind {link.after} is missing; `stream audit verify` says what else is"
+            msg = f"the ledger of {link.shard} after {link.after} is missing; `stream audit verify` says what else is"
             raise Halted(msg)
         return stored.body
 
@@ -179,12 +179,12 @@ async def read_unit(source: Source, link: Link) -> Batch:
     """The records of a unit, from the stream.
 
     Raises:
-        Halted: the stream does not hold them any more.
+        Halted: the stream no longer holds them.
     """
     listed = {shard.shard_id: shard for shard in await source.shards()}
     shard = listed.get(shard_of_chain(link.shard)[0])
     if shard is None:
-        msg = f"the stream has no shard {link.shard} any more: its records were dropped by age and cannot be shown"
+        msg = f"the stream no longer has the shard {link.shard}: its records were dropped by age and cannot be shown"
         raise Halted(msg)
     frames = []
     async with aclosing(source.read(shard, link.after, Start(StartKind.TRIM_HORIZON), link.last)) as pages:  # type: ignore[type-var]
@@ -202,10 +202,10 @@ async def read_unit(source: Source, link: Link) -> Batch:
 
 
 def replay(recipe: Recipe, batch: Batch, link: Link, fate: Fate) -> Sequence[Step]:
-    """The record before decoding and behind each stage, from running the whole unit again.
+    """The record before decoding and after each stage, obtained by running the whole unit again.
 
     Raises:
-        DefinitionError: the recipe's chain cannot be walked step by step.
+        DefinitionError: the recipe's chain cannot be run step by step.
     """
     chain = recipe.chain
     if not isinstance(chain, CompiledChain):

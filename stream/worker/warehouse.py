@@ -1,4 +1,4 @@
-"""A Redshift table as the loader sees it: what is loaded, make it fit, load this."""
+"""A Redshift table as the loader sees it: ask what is loaded, make the table fit, load units."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from stream.sink.redshift_upsert import deleted_layout, lacking, remembers
 T = TypeVar("T")
 
 CALLS: Final = 6
-"""Attempts of one call whose outcome is unknown before the whole load is looked at again; the pauses add up to six seconds."""
+"""Attempts at one call whose outcome is unknown before the whole load is examined again; the pauses add up to six seconds."""
 FIRST_PAUSE: Final = 0.2
 POLL_PAUSE: Final = 0.2
-"""Seconds between looks at a statement, beside the wait that the API itself makes."""
+"""Seconds between looks at a statement, in addition to the wait in the API itself."""
 
 
 class LoadFailed(StreamError):
-    """Nothing of the load is in the table; ``failure`` says what that calls for."""
+    """Nothing of the load is in the table; ``failure`` says how to respond."""
 
     def __init__(self, message: str, failure: Failure) -> None:
         super().__init__(message)
@@ -35,25 +35,25 @@ class LoadFailed(StreamError):
 
 
 class Warehouse(Protocol):
-    """A table with its load ledger. Every method raises ``Retryable`` where the outcome is not known."""
+    """A table with its load ledger. Every method raises ``Retryable`` if the outcome is unknown."""
 
     async def positions(self) -> dict[str, int]:
-        """Up to which sequence number each shard is loaded, by the ledger; shards of which nothing is loaded are missing."""
+        """The sequence number up to which each shard is loaded, by the ledger; shards of which nothing is loaded are absent."""
         ...
 
     async def positions_before(self, cutoff: datetime) -> dict[str, int]:
-        """The same as it was at ``cutoff`` (UTC)."""
+        """The positions as they were at ``cutoff`` (UTC)."""
         ...
 
     async def forget(self, cutoff: datetime) -> None:
-        """Remove what is kept about loads from before ``cutoff`` (UTC) and of no use any more; never what ``positions`` needs."""
+        """Remove what is kept about loads before ``cutoff`` (UTC) and no longer needed; never what ``positions`` needs."""
         ...
 
     async def fit(self, layout: Layout) -> None:
-        """Make sure that table and ledger exist and take rows of ``layout``.
+        """Make sure that table and ledger exist and accept rows of ``layout``.
 
         Raises:
-            LoadFailed: they do not, and must not be changed; the message says what a person can do.
+            LoadFailed: they do not and must not be changed; the message says what a person can do.
         """
         ...
 
@@ -62,7 +62,7 @@ class Warehouse(Protocol):
 
         Raises:
             LoadFailed: nothing was loaded.
-            Retryable: all or nothing was loaded, or will be soon; ``positions`` tells.
+            Retryable: all or nothing was loaded, or will be soon; ``positions`` will tell.
         """
         ...
 
@@ -104,7 +104,7 @@ class RedshiftWarehouse:
         if missing := lacking(self._config, layout):
             msg = (
                 f"units that wait for the table {self._config.table} were sealed without {', '.join(missing)}, so their rows cannot be "
-                "merged by key. Load them as they were defined (put `mode` and `keys` back as they were), then change the definition again."
+                "merged by key. Restore `mode` and `keys` until those units are loaded, then change the definition again."
             )
             raise LoadFailed(msg, Failure.SETUP)
         await self._fit(self._config.target, layout, create=self._config.create)
@@ -123,7 +123,7 @@ class RedshiftWarehouse:
             await self._query(statement)
 
     async def load(self, load: Load) -> None:
-        """See ``Warehouse``; the manifest for COPY is named by content and goes once the load is done."""
+        """See ``Warehouse``; the manifest for COPY is named by content and removed once the load is done."""
         key = f"{COPY_MANIFESTS}{sql.load_id(self._whose, self._config, load)}.manifest"
         url = f"{self._staging.url.removesuffix('/')}/{key}"
         try:
@@ -147,13 +147,13 @@ class RedshiftWarehouse:
         where = f"at step `{step}`" if step else "at an unknown step"
         msg = f"load into {self._config.table} {done.status} {where}: {done.error}"
         if failure is Failure.DATA and step is Step.COUNT:
-            msg = f"load into {self._config.table}: the staged files do not hold as many rows as their manifests say"
+            msg = f"load into {self._config.table}: the staged files do not contain as many rows as their manifests say"
         if failure is Failure.DATA and step is Step.COPY and done.query_id:
             msg += await self._details(done.query_id)
         return LoadFailed(msg, failure)
 
     async def _details(self, query_id: int) -> str:
-        """What the system view of load errors adds; nothing if it cannot be read, for the load's own error says the main thing."""
+        """Details from the system view of load errors; empty if it cannot be read, since the load's own error says what matters most."""
         try:
             rows = (await self._query(sql.load_errors(query_id))).rows
         except StreamError:
@@ -166,7 +166,7 @@ class RedshiftWarehouse:
             self._ledger_is_there = True
 
     async def _query(self, statement: str) -> Result:
-        """Run one statement that may be run again."""
+        """Run one statement that may be repeated."""
         token = self._token(statement)
         started = await self._repeated(lambda: self._client.execute(statement, token))
         done = await self._finished(started)
@@ -189,7 +189,7 @@ class RedshiftWarehouse:
             await self._clock.sleep(POLL_PAUSE)
 
     async def _repeated(self, call: Callable[[], Awaitable[T]]) -> T:
-        """What ``call`` gives; it is idempotent, so it is made again a few times where no answer came."""
+        """The result of ``call``, which is idempotent and is therefore repeated a few times if no answer comes."""
         pause = FIRST_PAUSE
         for _ in range(CALLS - 1):
             try:
@@ -200,7 +200,7 @@ class RedshiftWarehouse:
         return await call()
 
     def _token(self, text: str) -> str:
-        """Different for every attempt to run something: the API answers a token it knows with the old statement, failed or not."""
+        """A different token for every attempt: the API answers a token it knows with the old statement, failed or not."""
         self._calls += 1
         return hashlib.sha256(f"{self._nonce}/{self._calls}/{text}".encode()).hexdigest()
 

@@ -314,7 +314,7 @@ def test_a_table_with_a_partition_that_files_do_not_have_is_refused(place):
     load(bench, link_of(bench, moments()))
     with place.read().update_spec() as update:
         update.add_field("at", "day", "at_day")
-    with pytest.raises(LoadFailed, match=r"is partitioned by day\(at\), and files of this sink are not") as caught:
+    with pytest.raises(LoadFailed, match=r"is partitioned by day\(at\), but the files of this sink are not") as caught:
         load(bench, link_of(bench, moments(), 10, 20))
     assert caught.value.failure is Failure.SETUP
     # Once the sink splits its files, what was staged before is refused on its own, and nothing else is.

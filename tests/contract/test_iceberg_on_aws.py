@@ -89,7 +89,7 @@ def test_what_is_asked_of_glue_is_what_the_policy_allows(aws, monkeypatch):
 
     async def run():
         bench = bench_of("asked")
-        assert await bench.warehouse._catalog.look() == "allowed; the table is not there yet"
+        assert await bench.warehouse._catalog.look() == "allowed; the table does not exist yet"
         first, second = load_of(await staged(bench, "a", 0, 10, 1)), load_of(await staged(bench, "a", 10, 20, 1))
         await bench.warehouse.fit(first.layout)
         await bench.warehouse.load(first)

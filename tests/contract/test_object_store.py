@@ -337,9 +337,9 @@ def test_an_unreachable_s3_is_retryable(aws_env: None) -> None:
     ("url", "why"),
     [
         ("state", "no scheme"),
-        ("gs://x/y", "'gs' is not known"),
+        ("gs://x/y", "'gs' is not supported"),
         ("file:", "path is empty"),
-        ("file://host/x", "'host' stands where a host would"),
+        ("file://host/x", "'host' is in the place of a host"),
         ("s3:bucket", "two slashes"),
         ("s3://Bad_Bucket/x", "no bucket name"),
         ("s3://bucket/a//b", "cannot be used"),

@@ -84,7 +84,7 @@ def test_a_lost_reply_to_a_conditional_write_is_retryable_and_not_a_defeat(aws_e
 @pytest.mark.parametrize(
     ("status", "code", "remedy"),
     [
-        (403, "AccessDenied", "was refused: allow it to the role in use"),
+        (403, "AccessDenied", "was refused: allow it for the role in use"),
         (403, "SignatureDoesNotMatch", "was refused: check the credentials and this machine's clock"),
         (403, "RequestTimeTooSkewed", "was refused: check the credentials and this machine's clock"),
         (400, "AuthorizationHeaderMalformed", "cannot work: the bucket is not in us-east-1"),
@@ -111,7 +111,7 @@ def test_a_key_that_may_not_be_used_is_told_as_such(aws_env: None) -> None:
         return web.Response(status=403, text=f"<Error><Code>AccessDenied</Code><Message>{said}</Message></Error>")
 
     async def use(store: ObjectStore) -> None:
-        with pytest.raises(Fatal, match=r"was refused: allow kms:GenerateDataKey and kms:Decrypt on the bucket's key to the role in use"):
+        with pytest.raises(Fatal, match=r"was refused: allow the role in use kms:GenerateDataKey and kms:Decrypt on the bucket's key"):
             await store.create("k", b"")
 
     assert asyncio.run(with_s3(handler, use)) == 1

@@ -236,7 +236,7 @@ def test_until_between_two_records_ends_exactly_there(aws_env: None) -> None:
 def test_until_that_the_shard_does_not_hold_halts(aws_env: None) -> None:
     async def body(world: World) -> None:
         sequences = world.fake.put(S0, *BODIES)
-        with pytest.raises(Halted, match=f"nothing more up to {sequences[-1] + 5}"):
+        with pytest.raises(Halted, match=f"no longer holds the records up to {sequences[-1] + 5}"):
             await take(world, world.source.read(Shard("s", S0), ORIGIN, HORIZON, until=sequences[-1] + 5), never)
         assert world.budget.held == 0
 
@@ -452,7 +452,7 @@ def test_an_expired_position_halts_when_the_service_refuses_it(aws_env: None) ->
     async def body(world: World) -> None:
         [sequence] = world.fake.put(S0, b"x")
         world.fake.faults.append(("GetShardIterator", 400, "InvalidArgumentException"))
-        with pytest.raises(Halted, match=f"{S0}.*region eu-west-1.*behind {sequence}.*1 day, 0:00:00.*on_expired: gap"):
+        with pytest.raises(Halted, match=f"{S0}.*region eu-west-1.*after {sequence}.*1 day, 0:00:00.*on_expired: gap"):
             await take(world, world.source.read(Shard("s", S0), sequence, HORIZON), never)
 
     run(aws_env, body)

@@ -113,7 +113,7 @@ def test_permissions_are_no_remedy_for_what_is_not_there_or_does_not_answer(aws,
     [
         ({"stream": "gone"}, "stream", "gone: kinesis:DescribeStreamSummary"),
         ({"lake": "s3://no-such-bucket/x/"}, "place", "no-such-bucket"),
-        ({"more": "requires: ['s3://lake/_SUCCESS']"}, "required", "it is not there"),
+        ({"more": "requires: ['s3://lake/_SUCCESS']"}, "required", "it does not exist"),
     ],
 )
 @pytest.mark.usefixtures("clean")
@@ -243,7 +243,7 @@ def test_pod_identity_in_order(pod, tmp_path, monkeypatch):
     with agent(lives=6 * 3600) as (url, answers):
         findings = looked(pipeline(tmp_path), pod(url, token()), monkeypatch, subject=SUBJECT)
     assert findings["token", Verdict.OK].what.startswith(f"for pods.eks.amazonaws.com, of {SUBJECT}, until ")
-    assert findings["credentials", Verdict.OK].what.startswith("by container-role, until ")
+    assert findings["credentials", Verdict.OK].what.startswith("by container-role, valid until ")
     assert ("place", Verdict.OK) in findings
     assert answers[0].startswith("e30.")
 
@@ -275,7 +275,7 @@ def test_keys_in_the_environment_go_before_the_token(pod, tmp_path, monkeypatch)
     with agent(lives=6 * 3600) as (url, _):
         env = {**pod(url, token()), "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
         findings = looked(pipeline(tmp_path), env, monkeypatch)
-    assert "go before the token" in findings["token", Verdict.FAILED].what
+    assert "take precedence over the token" in findings["token", Verdict.FAILED].what
 
 
 def test_an_agent_that_cannot_be_reached_is_told_with_the_network_policy_as_remedy(pod, tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ def test_units_whose_dead_letters_were_redriven_are_not_taken_back(stage: Stage)
     refused = CliRunner().invoke(app, ["leases", "rewind", str(stage.folder / "pipeline.yaml"), stage.shard, "start", "--yes"])
     assert refused.exit_code == 2
     assert "redrive 1" in refused.output
-    assert f"behind {first}" in " ".join(refused.output.split())
+    assert f"after {first}" in " ".join(refused.output.split())
     assert sorted(path.name for path in (stage.folder / "lake").rglob("*.parquet")) == before
 
     done = CliRunner().invoke(app, ["leases", "rewind", str(stage.folder / "pipeline.yaml"), stage.shard, str(second), "--yes"])

@@ -81,7 +81,7 @@ def test_a_catalog_that_refuses_costs_the_exit_code_and_no_row(lake, monkeypatch
         end = lake.run()
     assert end.code == 1
     assert "rows that this run sealed are not loaded (iceberg: " in end.error
-    assert "lake.events may not be used: ForbiddenError: not this role" in end.error
+    assert "the files of lake.events is denied: ForbiddenError: not this role" in end.error
     assert lake.run().code == 0
     assert numbers_of(lake.table()) == list(range(120))
 

@@ -46,7 +46,7 @@ def test_a_run_that_cannot_go_on_fails(stage: Stage) -> None:
     with pytest.raises(Fatal):
         work(file, lambda _: False)
     assert [event["eventType"] for event in kept(stage)] == ["START", "FAIL"]
-    assert "would go to the dead letters" in kept(stage)[-1]["run"]["facets"]["errorMessage"]["message"]
+    assert "would become dead letters" in kept(stage)[-1]["run"]["facets"]["errorMessage"]["message"]
 
 
 @pytest.mark.parametrize("status", [200, 500])

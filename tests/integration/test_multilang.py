@@ -218,5 +218,5 @@ def test_a_line_that_is_no_message_ends_the_child_with_a_word(world, path):
         child.send({"action": "unheard of"})
         assert child.receive() is None
         assert child.exit() == 1
-        assert "no known message" in child.said()
+        assert "not a known message" in child.said()
         assert "Traceback" not in child.said()

@@ -113,7 +113,7 @@ def test_the_source_must_not_hold_what_the_pipeline_writes(place):
     place.lines("1.json", range(10))
     end = place.run(lake="in/lake")
     assert end.code == 2
-    assert "lies below source.s3.url" in end.error
+    assert "is under source.s3.url" in end.error
 
 
 def test_objects_are_chosen_by_the_time_in_their_keys_and_ranges_that_overlap_read_nothing_twice(place):
@@ -181,7 +181,7 @@ def test_the_breaker_stops_a_bad_deploy_within_one_unit_and_the_right_definition
     place.lines("1.json", range(1500), render=sparse)
     end = place.run(max_ratio=0.2, min_records=100, rows=200, **BAD)
     assert end.code == 1
-    assert "would go to the dead letters" in end.error
+    assert "would become dead letters" in end.error
     assert place.result()["records"] == 0
     assert not list((place.folder / "lake").rglob("*.parquet"))
     assert place.run(max_ratio=0.2, min_records=100, rows=200).code == 0

@@ -71,7 +71,7 @@ def get_shard_iterator(state: State, call: Call) -> Members:
 
 
 def get_records(state: State, call: Call) -> Records:
-    """The next page behind an iterator; at the end of a closed shard no next iterator, but the child shards."""
+    """The next page after an iterator; at the end of a closed shard no next iterator, but the child shards."""
     where = state.tokens.read_iterator(call.params.text("ShardIterator"), call.now_ms, state.settings.iterator_ms)
     limit = call.params.integer_or("Limit", 1, MAX_PAGE_RECORDS, MAX_PAGE_RECORDS)
     stream = state.account.find(where.stream, call.now_ms)
@@ -91,7 +91,7 @@ def get_records(state: State, call: Call) -> Records:
 
 
 def position(shard: Shard, params: Params, type_name: str, sequence_name: str, now_ms: int) -> int:
-    """The position behind which reading begins, from a request's five ways to say it.
+    """The position after which reading begins, from a request's five ways to say it.
 
     Raises:
         ApiError: unknown type, missing or unknown sequence number, a timestamp in the future.

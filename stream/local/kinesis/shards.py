@@ -18,7 +18,7 @@ MAX_PAGE_BYTES: Final = 10 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A slice of a shard: ``records`` are rendered JSON objects, ``last`` is the position behind them.
+    """A slice of a shard: ``records`` are rendered JSON objects, ``last`` is the position after them.
 
     ``behind_ms`` is 0 exactly when nothing lies behind ``last``; ``ended`` when nothing ever will.
     """
@@ -82,7 +82,7 @@ class Shard:
 
     @property
     def tip(self) -> int:
-        """Position behind the newest record: its number, also after it was trimmed, or the shard's starting number."""
+        """The position after the newest record: its number, also after it was trimmed, or the shard's starting number."""
         return self._last
 
     def open_at(self, moment_ms: int) -> bool:
@@ -111,7 +111,7 @@ class Shard:
         return value
 
     def read(self, after: int, limit: int, now_ms: int) -> Page:
-        """Records behind position ``after``: at most ``limit``, 10,000 and 10 MiB, but at least one if there is one."""
+        """Records after position ``after``: at most ``limit``, 10,000 and 10 MiB, but at least one if there is one."""
         start = bisect_right(self._sequences, after)
         before = self._sizes[start - 1] if start else self._trimmed_bytes
         stop = bisect_right(self._sizes, before + MAX_PAGE_BYTES, lo=start)

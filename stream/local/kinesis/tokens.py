@@ -19,7 +19,7 @@ _PADDING: Final = 96
 
 @dataclass(frozen=True, slots=True)
 class Iterator:
-    """Where the next read begins: behind position ``after`` of one shard of the stream created at ``stream_ms``."""
+    """Where the next read begins: after position ``after`` of one shard of the stream created at ``stream_ms``."""
 
     stream: str
     stream_ms: int

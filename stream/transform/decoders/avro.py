@@ -52,7 +52,7 @@ _UNREADABLE: Final = (
 
 
 class Header(StrEnum):
-    """What stands in front of the datum."""
+    """What precedes the datum."""
 
     NONE = "none"
     GLUE = "glue"
@@ -67,7 +67,7 @@ class Avro(DecoderConfig):
 
     With `header: glue` each record begins as the Glue Schema Registry writes it: version 3, compression (0 none, 5 zlib) and the UUID of
     the writer's schema version, whose schema is found under `versions`; fields are then resolved to those of `schema`. Logical types
-    other than date, decimal, uuid (of a string), timestamp-millis and timestamp-micros are the numbers or bytes that they stand on.
+    other than date, decimal, uuid (of a string), timestamp-millis and timestamp-micros are read as the numbers or bytes underneath.
     Reasons: ``empty_record``, ``avro_header``, ``unknown_schema_version``, ``bad_compression``, ``decompressed_too_large``,
     ``avro_datum``, ``trailing_bytes``.
     """
@@ -85,7 +85,7 @@ class Avro(DecoderConfig):
 
     reader: str | None = Field(default=None, alias="schema", description="Schema of the columns, as JSON text.")
     schema_file: str | None = Field(default=None, min_length=1, description="File with that schema (.avsc), instead of `schema`.")
-    header: Header = Field(default=Header.NONE, description="What stands in front of the datum: `none`, or `glue` (Glue Schema Registry).")
+    header: Header = Field(default=Header.NONE, description="What precedes the datum: `none`, or `glue` (Glue Schema Registry).")
     versions: Mapping[str, str] = Field(default={}, description="Files with writers' schemas by the UUID of their schema version.")
     writers: Mapping[str, str] = Field(default={}, description="The same with schemas as JSON text instead of files.")
 

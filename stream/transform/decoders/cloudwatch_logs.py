@@ -41,7 +41,7 @@ _MEMBERS: Final = (*map(Member, ("messageType", "owner", "logGroup", "logStream"
 class CloudwatchLogs(Envelope):
     """Read the log events of a CloudWatch Logs subscription, one row each; records are gzip'd unless `compression` says otherwise.
 
-    With a schema each message is read as one JSON object. Control messages, by which the service tries the stream, are filtered.
+    With a schema, each message is read as one JSON object. Control messages, with which the service tests the stream, are filtered.
     Reasons: ``bad_compression``, ``decompressed_too_large``, ``bad_envelope``, ``json_too_deep``, and those of ``json`` for messages.
     """
 

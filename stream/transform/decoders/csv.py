@@ -34,11 +34,11 @@ class _BadRecordError(Exception):
 
 
 class Csv(DecoderConfig):
-    """Read each line of a record as separated values, in the order of the schema or as a header line says.
+    """Read each line of a record as separated values, in the order of the schema or of a header line.
 
     Reasons: ``empty_record``, ``invalid_utf8``, ``csv_syntax`` (quotes; a quoted field beyond 131,072 characters), ``csv_fields``
     (their number), ``unknown_field`` and ``duplicate_field`` (in a header), ``missing_field:<column>``, ``wrong_type:<column>``. A
-    record with one bad line is rejected as a whole.
+    record with a bad line is rejected as a whole.
     """
 
     name: ClassVar[str] = "csv"
@@ -49,7 +49,12 @@ class Csv(DecoderConfig):
     )
 
     delimiter: str = Field(default=",", min_length=1, max_length=1, description="The character between two values.")
-    quote: str = Field(default='"', min_length=1, max_length=1, description="The character around values that hold others; doubled inside.")
+    quote: str = Field(
+        default='"',
+        min_length=1,
+        max_length=1,
+        description="The character around values that contain special characters; doubled inside them.",
+    )
     header: bool = Field(default=False, description="Whether the first line of each record names its columns.")
     null: tuple[str, ...] = Field(
         default=("",), description="Texts that mean null; empty text stays text in a `string` that may not be null."
@@ -70,7 +75,7 @@ class Csv(DecoderConfig):
     @classmethod
     def _no_capture(cls, value: Unknown) -> Unknown:
         if value is Unknown.CAPTURE:
-            msg = "csv has no place for unknown columns; allowed: ignore, reject"
+            msg = "csv cannot capture unknown columns; allowed: ignore, reject"
             raise ValueError(msg)
         return value
 
@@ -78,7 +83,7 @@ class Csv(DecoderConfig):
     @classmethod
     def _one_byte(cls, value: str) -> str:
         if not value.isascii() or value in "\r\n\0":
-            msg = f"{value!r} cannot separate values; use a single ASCII character that is no line break"
+            msg = f"{value!r} cannot separate values; use a single ASCII character that is not a line break"
             raise ValueError(msg)
         return value
 

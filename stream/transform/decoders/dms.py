@@ -57,7 +57,7 @@ _MEMBERS: Final = (
 class Dms(Envelope):
     """Read what the Database Migration Service sends: one row per row loaded, inserted, updated or deleted.
 
-    With a schema the table's columns are read. Control records (`create-table` and the like) and other tables than `table` are
+    With a schema, the table's columns are read. Control records (`create-table` and the like) and tables other than `table` are
     filtered. Reasons: ``bad_envelope``, ``json_too_deep``, and those of ``json``.
     """
 
@@ -96,7 +96,7 @@ class Dms(Envelope):
     body: ClassVar[str] = "data"
 
     table: str | None = Field(
-        default=None, pattern=r"^[^.]+\.[^.]+$", description="The one table to read, as `schema.table`; all where not given."
+        default=None, pattern=r"^[^.]+\.[^.]+$", description="The one table to read, as `schema.table`; by default, all."
     )
 
     def opener(self, kernel: Any) -> Callable[[pl.Series], Opened]:

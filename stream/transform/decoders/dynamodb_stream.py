@@ -70,7 +70,7 @@ class Image(StrEnum):
 class DynamodbStream(Envelope):
     """Read changes of a DynamoDB table, one row each: what happened, and with a schema the item's attributes as columns.
 
-    Where a change has no such image (a removed item has no new one) the columns are those of its keys, so all others should be nullable.
+    If a change lacks the image (a removed item has no new one), only the key columns are filled, so all others should be nullable.
     Numbers are read as JSON numbers, binary as base64, sets as lists. Reasons: ``bad_envelope``, ``json_too_deep``, and those of ``json``.
     """
 

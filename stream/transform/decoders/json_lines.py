@@ -19,9 +19,9 @@ from stream.transform.types import RecordSchema
 
 
 class JsonLines(Json):
-    """Read each line of a record as one JSON object; blank lines are passed over.
+    """Read each line of a record as one JSON object; blank lines are skipped.
 
-    Options and reasons are those of `json`. A record with one bad line is rejected as a whole, for its first bad line.
+    Options and reasons are those of `json`. A record with a bad line is rejected as a whole, for its first bad line.
     """
 
     name: ClassVar[str] = "json_lines"

@@ -42,7 +42,7 @@ Taker = Callable[[Any], Any]
 
 
 class _OutOfRangeError(ValueError):
-    """A time before the year 1 or behind the year 9999."""
+    """A time before the year 1 or after the year 9999."""
 
 
 class Protobuf(DecoderConfig):

@@ -134,7 +134,7 @@ class Reader:
         return Window(window.frame, sorted([*reasons.items(), *((int(kept[at]), reason) for at, reason in window.rejects)]))
 
     def _first_stop(self, records: pa.LargeBinaryArray, buffer: pa.Buffer, starts: list[int], begin: int, reasons: dict[int, str]) -> int:
-        """The first record from ``begin`` on that is not one JSON object, whose reason is added; behind the last, if all are."""
+        """The first record from ``begin`` on that is not one JSON object, whose reason is added; the number after the last, if all are."""
         lines = memoryview(buffer)[starts[begin] :]
         try:
             if len(self._lines.decode_lines(lines)) != len(records) - begin:

@@ -31,7 +31,7 @@ def is_wide(wire: pa.DataType) -> bool:
 
 
 def fits(value: Decimal | None, before: int, scale: int) -> bool:
-    """False only for what Arrow refuses too: more than ``before`` digits before the point, or more than ``scale`` behind it."""
+    """False only for what Arrow refuses too: more than ``before`` digits before the point, or more than ``scale`` after it."""
     if not value:
         return True
     _, digits, exponent = value.as_tuple()

@@ -28,8 +28,8 @@ class OnError(StrEnum):
 class Cast(StageConfig):
     """Change the types of columns.
 
-    A value that would be lost or altered, also inside a list or an object, rejects its row with `cast_failed:<column>`: `"x"` or `1.5` as
-    int64, 300 as int8, `1.239` as decimal(4,2), 9007199254740993 as float64, 2 as bool, a time beyond the years 1 to 9999. Only these are
+    If a value would be lost or altered, even inside a list or an object, its row is rejected with `cast_failed:<column>`: `"x"` or `1.5` as
+    int64, 300 as int8, `1.239` as decimal(4,2), 9007199254740993 as float64, 2 as bool, a time outside the years 1 to 9999. Only these are
     rounded: a float to the nearest decimal or float32, a decimal to the nearest float, a timestamp to its day.
     """
 
@@ -149,7 +149,7 @@ def _of_text(text: pl.Expr, target: Type) -> pl.Expr:
 
 
 def _behind_the_point(number: pl.Expr) -> pl.Expr:
-    """How many digits a number in text has behind the point, without zeros at the end: 1 of ``1.50``, and of ``1500e-3``."""
+    """How many digits a number in text has after the point, without trailing zeros: 1 for ``1.50``, and for ``1500e-3``."""
     mantissa = number.str.extract(r"^[+-]?([0-9]*\.?[0-9]*)")
     behind = mantissa.str.len_bytes() - mantissa.str.find(".", literal=True) - 1
     digits = mantissa.str.replace(".", "", literal=True)

@@ -13,7 +13,7 @@ from stream.transform.types import RESERVED, SYSTEM, near, refuse_pattern
 
 
 def rejecting(frame: pl.DataFrame, reason: pl.Series) -> Applied:
-    """``frame`` without the rows that have a ``reason``, which are rejected for it; the others' is null."""
+    """``frame`` without the rows that have a ``reason``, which are rejected for it; the other rows' reason is null."""
     places = reason.is_not_null().arg_true()
     if not len(places):
         return Applied(frame)
@@ -60,4 +60,4 @@ def refuse_clash(names: Iterable[str], schema: pl.Schema, path: tuple[str | int,
     for name in names:
         refuse_system(name, path)
         if name in schema:
-            raise SchemaMismatch(path, f"column {name!r} exists already", "give the new column another name, or drop the old one before")
+            raise SchemaMismatch(path, f"column {name!r} exists already", "give the new column another name, or drop the old one first")

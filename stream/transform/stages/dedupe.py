@@ -1,4 +1,4 @@
-"""Leave out rows that say the same again."""
+"""Leave out duplicate rows."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from stream.transform.stages.common import require
 
 
 class Keep(StrEnum):
-    """Which of several rows with one key goes on."""
+    """Which of several rows with one key is kept."""
 
     FIRST = "first"
     LAST = "last"
 
 
 class Across(StrEnum):
-    """How far apart two rows may be to be found equal."""
+    """How far apart duplicates may be and still be found."""
 
     UNIT = "unit"
 
 
 class Dedupe(StageConfig):
-    """Keep one row per key; the others' outcome is `deduplicated`.
+    """Keep one row per key; the others get the outcome `deduplicated`.
 
-    Exact within a unit, the records that commit together; the same key in another unit is not seen. A null in a key column
-    identifies nothing: such rows all go on. A record read again after a crash needs no stage: it is never committed twice.
+    This is exact within a unit, the records that commit together; the same key in another unit is not seen. A null in a key column
+    identifies nothing: all such rows are kept. Records that are read again after a crash need no stage: they are never committed twice.
     """
 
     name: ClassVar[str] = "dedupe"
@@ -43,7 +43,7 @@ class Dedupe(StageConfig):
     )
 
     by: tuple[str, ...] = Field(min_length=1, description="Columns of the key.")
-    keep: Keep = Field(default=Keep.FIRST, description="Which row goes on, in the order of the shard: `first` or `last`.")
+    keep: Keep = Field(default=Keep.FIRST, description="Which row to keep, in the order of the shard: `first` or `last`.")
     across: Across = Field(default=Across.UNIT, description="`unit`, the records that commit together.")
 
     @model_validator(mode="before")

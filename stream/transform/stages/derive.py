@@ -19,10 +19,10 @@ _LOST: Final = "_overflow_of_"
 
 
 class Derive(StageConfig):
-    """Add or replace columns by expressions; they are computed from top to bottom, and a later one may use an earlier one.
+    """Add or replace columns by expressions, which are computed from top to bottom; a later one may use an earlier one.
 
-    Sums, differences and products of whole numbers are columns of int64, or uint64 where that is what they are made of; a row whose result
-    has no room there is rejected with `overflow:<column>`.
+    Sums, differences and products of integers have the type int64, or uint64 if they are computed from that type; a row whose result
+    does not fit is rejected with `overflow:<column>`.
     """
 
     name: ClassVar[str] = "derive"
@@ -45,7 +45,7 @@ class Derive(StageConfig):
         return value
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
-        """The columns before, with new ones behind them; a replaced column keeps its place."""
+        """The existing columns, followed by the new ones; a replaced column keeps its place."""
         return self._compile(schema)[1]
 
     def _compile(self, schema: pl.Schema) -> tuple[list[_Step], pl.Schema]:
@@ -90,11 +90,11 @@ class _Step:
     may_overflow: bool
 
     def quick(self) -> list[pl.Expr]:
-        """The column; computing it raises where a result has no room."""
+        """The column; computing it raises if a result does not fit."""
         return [(self.expression.cast(self.result) if self.may_overflow else self.expression).alias(self.name)]
 
     def marked(self) -> list[pl.Expr]:
-        """The column with null in place of results that have no room, and one that is true there."""
+        """The column with null in place of results that do not fit, and a column that is true for those."""
         if not self.may_overflow:
             return self.quick()
         column = self.expression.cast(self.result, strict=False)

@@ -1,4 +1,4 @@
-"""Add columns from a reference table that is read again now and then."""
+"""Add columns from a reference table that is read again at intervals."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class Enrich(Lookup):
-    """Join each row with the one row that has its key in a table that is read again every `refresh`.
+    """Join each row with the one row that has its key in a reference table, and read that table again every `refresh`.
 
-    A table that has changed counts from the next unit on. Each unit names the definition it was made with, and that names the version of
-    each table by its SHA-256 and keeps its content, so older units can be made again as they were. If a table cannot be read again, or
-    its columns have other types now, the version in hand stays and `kst_reference_age_seconds` grows. `table` may be a database with a
-    `query`: `sqlite:path`, `postgresql://host/database`, `redshift:workgroup/NAME/DATABASE`. What else is as in `lookup`.
+    A changed table takes effect with the next unit. Each unit names the definition that it was made with, which names the version of
+    each table by its SHA-256 and keeps its content, so that older units can be reproduced. If a table cannot be read again, or
+    its columns change their types, the current version stays in use and `kst_reference_age_seconds` grows. `table` may be a database with a
+    `query`: `sqlite:path`, `postgresql://host/database`, `redshift:workgroup/NAME/DATABASE`. Everything else works as in `lookup`.
     """
 
     name: ClassVar[str] = "enrich"
@@ -49,13 +49,13 @@ class Enrich(Lookup):
     login: str | None = Field(
         default=None, description="With PostgreSQL: secret with `user:password`, or with JSON that has `username` and `password`."
     )
-    refresh: str = Field(default="5m", description="How long a version is good for, such as 30s, 10m or 1h.")
+    refresh: str = Field(default="5m", description="How long a version is used, such as 30s, 10m or 1h.")
 
     @field_validator("refresh", mode="before")
     @classmethod
     def _duration(cls, value: Any) -> Any:
         if not isinstance(value, str) or _DURATION.fullmatch(value) is None:
-            msg = f"{value!r} is no duration; write a whole number and one of s, m, h, d, such as 10m"
+            msg = f"{value!r} is not a duration; write a whole number and one of s, m, h, d, such as 10m"
             raise ValueError(msg)
         return value
 
@@ -76,10 +76,10 @@ class Enrich(Lookup):
     @model_validator(mode="after")
     def _asked(self) -> Self:
         if self.table.startswith(DATABASES) != (self.query is not None):
-            msg = "a database needs a `query`, and a file takes none"
+            msg = "a database needs a `query`; a file has none"
             raise ValueError(msg)
         if self.login is not None and not self.table.startswith(POSTGRESQL):
-            msg = "`login` is for PostgreSQL; Redshift is asked with the worker's AWS credentials, and files need none"
+            msg = "`login` is for PostgreSQL; Redshift is queried with the worker's AWS credentials, and files need none"
             raise ValueError(msg)
         return self
 
@@ -93,7 +93,7 @@ class Enrich(Lookup):
 
     @property
     def url(self) -> str:
-        """The table's name among resources; of a database with the query behind ``#``."""
+        """The table's name among resources; for a database, with the query after ``#``."""
         return self.table if self.query is None else f"{self.table}#{self.query}"
 
     def refresh_seconds(self) -> float | None:
@@ -113,7 +113,7 @@ class Warehouse:
 
 
 def warehouse(url: str) -> Warehouse:
-    """What a ``redshift:`` URL, with or without a query behind ``#``, names.
+    """What a ``redshift:`` URL, with or without a query after ``#``, names.
 
     Raises:
         ValueError: it is none.
@@ -140,5 +140,5 @@ def _check_postgresql(url: str) -> None:
         msg = f"this names no database of PostgreSQL; write {form}"
         raise ValueError(msg)
     if found.password is not None or "password" in parse_qs(found.query):
-        msg = f"a password never stands in a pipeline file; write {form} and `login: {{secrets_manager: name}}`"
+        msg = f"a pipeline file never contains a password; write {form} and `login: {{secrets_manager: name}}`"
         raise ValueError(msg)

@@ -28,9 +28,9 @@ class Empty(StrEnum):
 class Explode(StageConfig):
     """Make one row of each item of a list, with all other columns repeated.
 
-    The rows of a record stay together in the order of the list. From here on a record is whole: if one of its rows is rejected, all
-    are. A record none of whose rows is left has the outcome `filtered`. One that would become more than `max_rows` rows, in this stage
-    and those before it together, or repeat more than 100 times as many items of other lists, is rejected with `too_many_rows:<column>`.
+    The rows of a record stay together, in the order of the list. From here on they share one fate: if one of them is rejected, all
+    are. A record with no rows left has the outcome `filtered`. A record that would become more than `max_rows` rows, in this stage
+    and earlier ones together, or would repeat more than 100 times as many items of other lists, is rejected with `too_many_rows:<column>`.
     """
 
     name: ClassVar[str] = "explode"
@@ -45,12 +45,14 @@ class Explode(StageConfig):
         ],
     )
 
-    column: str = Field(description="List column to take apart.")
-    into: str | None = Field(default=None, min_length=1, description="Name of the item's column; the list's own where not given.")
-    index: str | None = Field(default=None, min_length=1, description="Name of a column with the item's place in the list, from 0.")
+    column: str = Field(description="List column to explode.")
+    into: str | None = Field(default=None, min_length=1, description="Name of the item's column; by default, the list's own.")
+    index: str | None = Field(default=None, min_length=1, description="Name of a column for the item's index in the list, from 0.")
     empty: Empty = Field(default=Empty.DROP, description="A null or empty list: `drop` the row, or keep it with a `null` item.")
 
-    max_rows: int = Field(default=100_000, ge=1, description="Rows that one record may become; more is a dead letter.")
+    max_rows: int = Field(
+        default=100_000, ge=1, description="Most rows that one record may become; a record with more becomes a dead letter."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -67,7 +69,7 @@ class Explode(StageConfig):
         return self.into or self.column
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
-        """The columns with the item in the place of its list, and the index behind them."""
+        """The columns, with the item in place of its list, followed by the index."""
         found = require(self.column, schema, ("column",))
         if not isinstance(found, pl.List):
             message = f"column {self.column!r} is {found}, not a list"

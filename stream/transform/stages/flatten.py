@@ -14,9 +14,9 @@ from stream.transform.types import RESERVED
 
 
 class Flatten(StageConfig):
-    """Put the fields of objects into columns of their own: `{a: {b: 1}}` becomes `a_b: 1`.
+    """Turn the fields of objects into columns: `{a: {b: 1}}` becomes `a_b: 1`.
 
-    They stand where the object stood. Fields of an object that is null are null; lists stay as they are, see `explode`.
+    The columns take the object's place. Fields of a null object are null; lists stay as they are, see `explode`.
     """
 
     name: ClassVar[str] = "flatten"
@@ -29,9 +29,9 @@ class Flatten(StageConfig):
         ],
     )
 
-    columns: tuple[str, ...] | None = Field(default=None, min_length=1, description="Objects to take apart; all where not given.")
-    depth: int | None = Field(default=None, ge=1, description="Levels to take apart; all where not given.")
-    separator: str = Field(default="_", max_length=8, description="What stands between the names of object and field.")
+    columns: tuple[str, ...] | None = Field(default=None, min_length=1, description="Objects to flatten; by default, all.")
+    depth: int | None = Field(default=None, ge=1, description="Levels to flatten; by default, all.")
+    separator: str = Field(default="_", max_length=8, description="Text between the names of object and field.")
     prefix: bool = Field(default=True, description="Put the object's name in front; without it, field names must not clash.")
 
     @model_validator(mode="before")
@@ -60,7 +60,7 @@ class Flatten(StageConfig):
         return pl.Schema(columns)
 
     def _parts(self, schema: pl.Schema) -> Iterator[tuple[str, pl.Expr, pl.DataType]]:
-        """Name, value and type of each column behind this stage."""
+        """Name, value and type of each column after this stage."""
         chosen = user_columns(schema) if self.columns is None else self.columns
         for name, dtype in schema.items():
             yield from self._leaves(name, pl.col(name), dtype, self.depth or -1) if name in chosen else [(name, pl.col(name), dtype)]

@@ -30,7 +30,7 @@ class Missing(StrEnum):
 class Lookup(StageConfig):
     """Join each row with the one row of a reference table that has its key.
 
-    Rows keep their order and number; a null key finds nothing. The reason of a reject is `lookup_missing:<key columns>`.
+    Rows keep their order and number; a null key matches nothing. Rejects have the reason `lookup_missing:<key columns>`.
     """
 
     name: ClassVar[str] = "lookup"
@@ -46,7 +46,7 @@ class Lookup(StageConfig):
     table: str = Field(description="URL or path of the table (Parquet, CSV or NDJSON).")
     on: Mapping[str, str] = Field(description="Key: a column, a list of columns, or `{column: table column}`.", min_length=1)
     take: Mapping[str, str] = Field(description="Columns to add: a list, or `{new name: table column}`.", min_length=1)
-    missing: Missing = Field(default=Missing.NULL, description="No such key in the table: `null` values, or `reject` the row.")
+    missing: Missing = Field(default=Missing.NULL, description="If the key is not in the table: fill in `null`, or `reject` the row.")
 
     @field_validator("on", "take", mode="before")
     @classmethod

@@ -30,8 +30,8 @@ _MOST_KEPT: Final = 64
 class Mask(StageConfig):
     """Hide values: `keyed_hash` keeps them joinable, `redact` keeps nothing, `truncate` keeps a prefix, `keep_last` format and end.
 
-    Equal values under one key have equal digests, in every column and pipeline. Null stays null. `keep_last: 4` makes
-    `****-****-1234` of `4111-1111-1234`; a value with nothing but its last 4 is hidden whole.
+    Equal values have equal digests under the same key, in every column and pipeline. Null stays null. `keep_last: 4` makes
+    `****-****-1234` of `4111-1111-1234`; a value of which that would show everything is hidden completely.
     """
 
     name: ClassVar[str] = "mask"
@@ -45,7 +45,9 @@ class Mask(StageConfig):
     method: Method = Field(description="`keyed_hash` (HMAC-SHA256 in hex), `redact`, `truncate` or `keep_last`.")
     key: str | None = Field(default=None, description="Secret of `keyed_hash`: `{env: NAME}`, `{file: path}` or `{secrets_manager: name}`.")
     length: int = Field(default=32, ge=8, le=64, description="Hex digits of `keyed_hash` to keep, 4 bits each.")
-    keep: int = Field(default=0, ge=0, description="Characters that `truncate` and `keep_last` keep; `keep_last: 4` says both.")
+    keep: int = Field(
+        default=0, ge=0, description="Characters that `truncate` and `keep_last` keep; `keep_last: 4` sets method and number."
+    )
     text: str = Field(default="***", description="What `redact` writes instead.")
 
     @model_validator(mode="before")
@@ -72,7 +74,7 @@ class Mask(StageConfig):
     @model_validator(mode="after")
     def _needs(self) -> Self:
         if (self.method is Method.KEYED_HASH) != (self.key is not None):
-            msg = "mask needs a key for keyed_hash and takes none otherwise"
+            msg = "mask needs a key for keyed_hash, and accepts none otherwise"
             raise ValueError(msg)
         if self.method in {Method.TRUNCATE, Method.KEEP_LAST} and not self.keep:
             msg = f"{self.method} needs keep, the number of characters to keep (to keep none, use redact)"

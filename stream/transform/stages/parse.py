@@ -29,8 +29,8 @@ class OnError(StrEnum):
 class Parse(StageConfig):
     """Read a text column as several columns, or as a time.
 
-    One of `regex` (a column per named group), `grok`, `timestamp`, `url`, `user_agent` or `ip` says how. Null gives null. Reasons are
-    `parse_failed:<column>` and, where a group has a type, `wrong_type:<group>`. Patterns are matched in linear time.
+    Give exactly one of `regex` (a column per named group), `grok`, `timestamp`, `url`, `user_agent` and `ip`. Null gives null. Reasons are
+    `parse_failed:<column>` and, if a group has a type, `wrong_type:<group>`. Patterns are matched in linear time.
     """
 
     name: ClassVar[str] = "parse"
@@ -45,18 +45,18 @@ class Parse(StageConfig):
 
     column: str = Field(description="Text column to read.")
     regex: str | None = Field(default=None, description="Regular expression with named groups, `(?P<name>...)`; anchor it with ^ and $.")
-    grok: str | None = Field(default=None, description="Pattern of named patterns, `%{IP:client} %{NUMBER:took:float64}`.")
+    grok: str | None = Field(default=None, description="Pattern made of named patterns, `%{IP:client} %{NUMBER:took:float64}`.")
     patterns: Mapping[str, str] = Field(default={}, description="Named patterns of your own for `grok`.")
-    types: Mapping[str, str] = Field(default={}, description="Types by group, as in a schema; string where not given.")
+    types: Mapping[str, str] = Field(default={}, description="Types by group, as in a schema; by default, string.")
     timestamp: tuple[str, ...] | None = Field(default=None, min_length=1, description="Formats as in strftime; the first that fits counts.")
     timezone: str = Field(default="UTC", min_length=1, description="Zone of times whose text has no offset, such as Europe/Berlin.")
     url: tuple[str, ...] | None = Field(default=None, min_length=1, description=f"Parts of a URL: {', '.join(urls.PARTS)}; or true.")
     user_agent: bool = Field(default=False, description="Browser, version, os and device of a User-Agent header; a rough guess.")
     ip: bool = Field(default=False, description="Version, kind and network of an IP address.")
     into: str | None = Field(
-        default=None, min_length=1, description="Column for `timestamp`; for `url`, `user_agent` and `ip` what columns begin with."
+        default=None, min_length=1, description="Column for `timestamp`; for `url`, `user_agent` and `ip` the prefix of the columns."
     )
-    keep: bool = Field(default=True, description="Whether the text stays.")
+    keep: bool = Field(default=True, description="Whether to keep the text column.")
     on_error: OnError = Field(default=OnError.REJECT, description="`reject` the row, or set what could not be read to `null`.")
 
     @field_validator("timestamp", mode="before")
@@ -76,7 +76,7 @@ class Parse(StageConfig):
     def _known_parts(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for part in value or ():
             if part not in urls.PARTS:
-                message = f"{part!r} is no part of a URL; there are: {', '.join(urls.PARTS)}"
+                message = f"{part!r} is not a part of a URL; there are: {', '.join(urls.PARTS)}"
                 raise SchemaMismatch(("url",), message, near(part, urls.PARTS))
         return value
 

@@ -16,11 +16,11 @@ from stream.transform.types import parse_type
 
 
 class Python(StageConfig):
-    """Call a function with the frame of rows; it returns the frame to go on with.
+    """Call a function with the frame of rows; it returns the frame to continue with.
 
-    The function may add, replace and drop columns and drop rows (their outcome is `filtered`). It must not add, double or
-    reorder rows or change lineage columns, must treat each row by itself, and must give the same for the same input: no clock,
-    no dice, no network. Where it raises, it is called again on smaller parts, and the rows that make it raise are rejected with
+    The function may add, replace and drop columns, and drop rows (their outcome is `filtered`). It must not add, duplicate or
+    reorder rows or change lineage columns. It must treat each row by itself and always give the same output for the same input: no clock,
+    no random numbers, no network. If it raises, it is called again on smaller parts, and the rows that make it raise are rejected with
     `stage_error:<exception>`.
     """
 
@@ -34,8 +34,8 @@ class Python(StageConfig):
     function: str = Field(description="Import path, `package.module:function`.", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
     adds: Mapping[str, str] | None = Field(
         default=None,
-        description="Type by name of the columns that it adds or replaces, all others staying. Without it, the function is "
-        "called once on an empty frame, and the columns that it returns are its declaration.",
+        description="Types of the columns that it adds or replaces, by name; all others stay. Without it, the function is "
+        "called once on an empty frame, and the columns that it returns count as declared.",
     )
 
     @model_validator(mode="before")
@@ -84,6 +84,6 @@ class Python(StageConfig):
 
 def _frame(path: str, result: object) -> pl.DataFrame:
     if not isinstance(result, pl.DataFrame):
-        msg = f"{path} returned {type(result).__name__}, it must return a polars DataFrame; end it with `return frame`"
+        msg = f"{path} returned {type(result).__name__}, but must return a polars DataFrame; end it with `return frame`"
         raise Halted(msg)
     return result

@@ -41,11 +41,11 @@ _MIXES: Final = frozenset("columns exclude except rename replace union intersect
 class Sql(StageConfig):
     """Run a Polars SQL query over the rows, which are called `batch`, and over reference tables.
 
-    The result must have `_row` as it is in `batch` (`SELECT *` has it): that is how each row is known to belong to its record. Rows may be
-    left out, never doubled; they come out in the order of the stream whatever the query says, with their lineage. A query with joins,
-    groups or windows sees one unit at a time, so what it computes depends on where units end; if it fails, the unit's rows are rejected.
-    Unlike in expressions, whole numbers that outgrow their type begin again at its other end, and parts of dates have 8 bits: write
-    `CAST(month(day) AS BIGINT) * 100`, or derive such columns in a stage before.
+    The result must contain `_row` unchanged from `batch` (`SELECT *` does): it shows to which record each row belongs. Rows may be
+    left out, but not duplicated; they come out in the order of the stream, whatever the query says, with their lineage. A query with joins,
+    groups or windows sees one unit at a time, so its result depends on where units end; if it fails, the unit's rows are rejected.
+    Unlike in expressions, integers that do not fit their type wrap around, and parts of dates have 8 bits: write
+    `CAST(month(day) AS BIGINT) * 100`, or derive such columns in an earlier stage.
     """
 
     name: ClassVar[str] = "sql"
@@ -60,7 +60,7 @@ class Sql(StageConfig):
     )
 
     query: str = Field(min_length=1, description="One SELECT over `batch`, whose result keeps `_row`.")
-    tables: Mapping[str, str] = Field(default={}, description="Reference tables by the name they have in the query, each a URL or path.")
+    tables: Mapping[str, str] = Field(default={}, description="Reference tables, each a URL or path, by their names in the query.")
 
     @model_validator(mode="before")
     @classmethod
@@ -181,7 +181,7 @@ def _problems(query: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
     for word, called, at in words:
         name = word.lower()
         if name in IMPURE and (called or word not in schema):
-            yield f"character {at}: {name} gives another answer each time", "use the column _arrival for the time a record arrived"
+            yield f"character {at}: {name} gives a different answer each time", "use the column _arrival for the time a record arrived"
         elif name in _UNORDERED and word not in schema:
             yield (
                 f"character {at}: {name.upper()} picks rows by an order that is not fixed",

@@ -31,21 +31,21 @@ class To(StrEnum):
 
 
 class Rules(BaseModel):
-    """What the values of one column promise. A null breaks no rule but `null: false`."""
+    """Rules for the values of one column. A null breaks no rule except `null: false`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     null: bool = Field(default=True, description="Whether the value may be null.")
     min: int | float | str | None = Field(default=None, description="Smallest value; text for dates and times.")
     max: int | float | str | None = Field(default=None, description="Largest value; text for dates and times.")
-    one_of: tuple[int | float | bool | str, ...] | None = Field(default=None, min_length=1, description="All values there are.")
-    matches: str | None = Field(default=None, description="Regular expression that text contains; anchor it with ^ and $.")
-    min_length: int | None = Field(default=None, ge=0, description="Fewest characters of a text, or items of a list.")
-    max_length: int | None = Field(default=None, ge=0, description="Most characters of a text, or items of a list.")
+    one_of: tuple[int | float | bool | str, ...] | None = Field(default=None, min_length=1, description="The only values allowed.")
+    matches: str | None = Field(default=None, description="Regular expression that the text must contain; anchor it with ^ and $.")
+    min_length: int | None = Field(default=None, ge=0, description="Least number of characters of a text, or items of a list.")
+    max_length: int | None = Field(default=None, ge=0, description="Greatest number of characters of a text, or items of a list.")
 
 
 class Validate(StageConfig):
-    """Reject rows that break a contract, or name the broken rules in a column.
+    """Reject rows that break a contract, or list the broken rules in a column.
 
     Reasons are `invalid:<column>:<rule>` and `invalid:<condition's name>`; the first broken rule counts. A condition that is null is
     not broken, as in SQL. Patterns are matched in linear time: no look-around, no back-references.
@@ -64,7 +64,7 @@ class Validate(StageConfig):
 
     columns: Mapping[str, Rules] = Field(default={}, description="Rules by column.")
     where: Mapping[str, str] = Field(default={}, description="Conditions over one row by name, such as `in_order: dep < arr`.")
-    to: To = Field(default=To.REJECTS, description="`rejects`, or `column`: keep the row and list what it breaks.")
+    to: To = Field(default=To.REJECTS, description="`rejects`, or `column`: keep the row and list the rules it breaks.")
     column: str = Field(default="violations", min_length=1, description="Name of that column, a list of text.")
 
     @model_validator(mode="after")
@@ -151,7 +151,7 @@ def _broken(name: str, dtype: pl.DataType, rules: Rules) -> Iterator[tuple[str, 
     column, path = pl.col(name), ("columns", name)
     if not rules.null:
         yield "null", column.is_null()
-    # No order puts a NaN between two bounds, though Polars sorts it behind all numbers.
+    # No order puts a NaN between two bounds, although Polars sorts it after all numbers.
     for rule, bound in (("min", rules.min), ("max", rules.max)):
         if bound is not None:
             limit = _bound(bound, dtype, (*path, rule))

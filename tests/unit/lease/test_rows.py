@@ -18,7 +18,6 @@ from stream.lease.rows import (
     decode,
     encode,
     is_lease,
-    multi_stream_key,
 )
 
 DATA = Path(__file__).parents[2] / "data" / "kcl"
@@ -117,9 +116,8 @@ def test_a_checkpoint_that_somebody_else_wrote_is_foreign():
     assert Lease("s", ExtendedSequenceNumber("7")).foreign == ExtendedSequenceNumber("7")
 
 
-def test_a_key_of_several_streams_names_account_stream_and_birth():
-    key = multi_stream_key("123456789012", "orders", 1700000000, "shardId-000000000001")
-    assert key == "123456789012:orders:1700000000:shardId-000000000001"
+def test_the_shard_is_the_last_part_of_a_key_in_a_table_of_several_streams():
+    key = "123456789012:orders:1700000000:shardId-000000000001"
     assert Lease(key, ExtendedSequenceNumber("LATEST")).shard == "shardId-000000000001"
 
 

@@ -85,6 +85,4 @@ def test_a_column_that_an_earlier_stage_took_away_is_said_to_be_gone():
     hints = [each.hint for each in check_content(text, "p.yaml", Path(), {}).findings]
     assert hints[0] == hints[2] == "stage 1, `rename`, renames it to `plane`"
     dropped = (Path(__file__).parent / "corpus" / "column_dropped_earlier.yaml").read_bytes()
-    assert [each.hint for each in check_content(dropped, "p.yaml", Path(), {}).findings if each.hint] == [
-        "stage 1, `select`, takes it away"
-    ]
+    assert [each.hint for each in check_content(dropped, "p.yaml", Path(), {}).findings if each.hint] == ["stage 1, `select`, removes it"]

@@ -29,9 +29,9 @@ def test_secrets_of_every_kind(tmp_path):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("secrets_manager:prod/mask#none", "no JSON object with the text 'none'"),
-        ("secrets_manager:prod/mask#number", "no JSON object with the text 'number'"),
-        ("secrets_manager:prod/empty#key", "no JSON object"),
+        ("secrets_manager:prod/mask#none", "not a JSON object with the text 'none'"),
+        ("secrets_manager:prod/mask#number", "not a JSON object with the text 'number'"),
+        ("secrets_manager:prod/empty#key", "not a JSON object"),
         ("secrets_manager:prod/empty", "is empty"),
     ],
 )
@@ -65,8 +65,8 @@ def test_secrets(tmp_path):
         ("env:K", "not set"),
         ("env:EMPTY", "empty"),
         ("file:none", "cannot be read"),
-        ("vault:k", "refers to no secret"),
-        ("plain", "refers to no secret"),
+        ("vault:k", "does not refer to a secret"),
+        ("plain", "does not refer to a secret"),
     ],
 )
 def test_secrets_that_cannot_be_had(name, says, tmp_path):

@@ -45,7 +45,7 @@ FLIGHT = {"json": {"carrier": "UA", "delay": 5, "at": "2013-01-01T05:00:00-05:00
         ({"rows": [{}, {"carrier": "x"}]}, ["rows: expected 2, got 1", "row 2 is not there:"]),
         ({"rows": [{"dely": 5}]}, ["row 1: there is no column 'dely'; there are:"]),
         ({"outcomes": {"written": 2}}, ['outcomes: expected {"written": 2}, got {"written": 1}']),
-        ({"rejects": [{"record": 1}]}, ["record 1 should be rejected, and is not"]),
+        ({"rejects": [{"record": 1}]}, ["record 1 should be rejected, but is not"]),
         ({"partitions": ["carrier=UA"]}, []),
         ({"partitions": {"files": ["carrier=UA"]}}, ["partitions: there is no sink 'files'; there are:"]),
         ({"partitions": ["carrier=AA"]}, ["partitions of main: expected but not there: ['carrier=AA']; not expected: ['carrier=UA']"]),
@@ -90,7 +90,7 @@ def test_a_golden_file_holds_rows_and_rejects(tmp_path):
 def test_a_stage_that_breaks_conservation_is_a_difference(tmp_path):
     made = trial(tmp_path, [{"python": "f:f"}], {"f:f": lambda frame: frame[::-1]})
     (difference,) = made.judge(case([FLIGHT, FLIGHT], rows=[])).differences
-    assert difference.startswith("the shard would stop: stage '1:python' doubled or reordered")
+    assert difference.startswith("the shard would halt: stage '1:python' duplicated or reordered")
 
 
 ANY = Case.model_validate({"name": "any", "rows": "any", "count": 60, "seed": 3})

@@ -26,9 +26,9 @@ def config(**options):
         ({"location": "https://lake/events"}, "is no place for a table; write s3://bucket/prefix/"),
         ({"location": "s3://lake"}, "is no place for a table"),
         ({"location": "s3://lake/../events/"}, "is no place for a table"),
-        ({"table": "events"}, "'events' is no table; write `namespace.table`"),
-        ({"table": "lake.Events"}, "is no table of Glue, whose names are `database.table` in lower case"),
-        ({"table": "a.b.c"}, "is no table of Glue"),
+        ({"table": "events"}, "'events' is not a table; write `namespace.table`"),
+        ({"table": "lake.Events"}, "is not a table name in Glue, which has the form `database.table` in lower case"),
+        ({"table": "a.b.c"}, "is not a table name in Glue"),
         ({"catalog": {}}, "`type` of the catalog is None; allowed: glue, rest, sql"),
         ({"catalog": {"type": "rest"}}, "a catalog of type rest needs its `uri`"),
         (

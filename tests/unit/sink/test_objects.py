@@ -133,8 +133,8 @@ def test_ndjson_lines_are_plain_objects():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"url": "lake"}, "no place for files"),
-        ({"url": "s3://"}, "no place for files"),
+        ({"url": "lake"}, "not a place for files"),
+        ({"url": "s3://"}, "not a place for files"),
         ({"url": "s3://lake/" + "x" * 200}, "at most 200"),
         ({"format": "orc"}, "parquet"),
         ({"format": "ndjson", "compression": "snappy"}, "only inside Parquet"),

@@ -101,9 +101,9 @@ def test_a_stage_that_is_not_row_wise_loses_its_whole_frame():
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (lambda frame: pl.concat([frame, frame]), "doubled or reordered"),
-        (lambda frame: pl.concat([frame[:1], frame]), "doubled or reordered"),
-        (lambda frame: frame.reverse(), "doubled or reordered"),
+        (lambda frame: pl.concat([frame, frame]), "duplicated or reordered"),
+        (lambda frame: pl.concat([frame[:1], frame]), "duplicated or reordered"),
+        (lambda frame: frame.reverse(), "duplicated or reordered"),
         (lambda frame: frame.with_columns(pl.col("_row") + 5), "rows that it was not given"),
         (lambda frame: frame.with_columns(_row=pl.lit(None, pl.UInt32)), "without `_row`"),
         (lambda frame: frame.with_columns(_sequence=pl.lit("1")), "changed the lineage column '_sequence'"),

@@ -103,7 +103,7 @@ def test_only_what_is_due_is_read_and_nothing_changes_where_nothing_changed(worl
     [
         (lambda world: (world.folder / "a.csv").unlink(), "there is no table a.csv"),
         (lambda world: world.write("a", other="x"), "has no column 'name'"),
-        (lambda world: world.write("a", name=5), "'airline' would have another type than before"),
+        (lambda world: world.write("a", name=5), "the type of the column 'airline' would change"),
         (lambda world: (world.folder / "a.csv").write_text("carrier,name\nUA,x\nUA,y\n"), "more than one row"),
     ],
 )

@@ -86,7 +86,7 @@ def test_a_record_stays_where_it_was_written_when_the_sink_moves(sealed):
 def test_a_foreign_file_is_refused(sealed):
     with pytest.raises(DefinitionError, match="none of this pipeline's targets"):
         asyncio.run(tracer(sealed).find_row("s3://elsewhere/x.parquet", 0))
-    with pytest.raises(DefinitionError, match="no name that this service gives"):
+    with pytest.raises(DefinitionError, match="is not named as this service names files"):
         asyncio.run(tracer(sealed).find_row("memory:lake/kind=a/x.parquet", 0))
 
 
@@ -189,5 +189,5 @@ def test_a_unit_that_the_stream_dropped_cannot_be_shown(sealed):
     with pytest.raises(Halted, match="dropped by age"):
         steps(sealed, 44)
     del sealed.source.frames[shard_id(0)]
-    with pytest.raises(Halted, match="no shard"):
+    with pytest.raises(Halted, match="no longer has the shard"):
         steps(sealed, 44)

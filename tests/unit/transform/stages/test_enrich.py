@@ -31,13 +31,13 @@ def test_a_database_is_asked_by_its_query():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"refresh": "10"}, "no duration"),
-        ({"refresh": "0s"}, "no duration"),
+        ({"refresh": "10"}, "not a duration"),
+        ({"refresh": "0s"}, "not a duration"),
         ({"table": "sqlite:fleet.db"}, "needs a `query`"),
-        ({"query": "SELECT 1"}, "a file takes none"),
+        ({"query": "SELECT 1"}, "a file has none"),
         ({"table": "postgresql://h/db"}, "needs a `query`"),
-        ({"table": "postgresql://u:p@h/db", "query": "SELECT 1"}, "a password never stands in a pipeline file"),
-        ({"table": "postgresql://h/db?password=p", "query": "SELECT 1"}, "a password never stands in a pipeline file"),
+        ({"table": "postgresql://u:p@h/db", "query": "SELECT 1"}, "a pipeline file never contains a password"),
+        ({"table": "postgresql://h/db?password=p", "query": "SELECT 1"}, "a pipeline file never contains a password"),
         ({"table": "postgresql://h", "query": "SELECT 1"}, "names no database of PostgreSQL"),
         ({"table": "postgresql:h/db", "query": "SELECT 1"}, "names no database of PostgreSQL"),
         ({"table": "postgresql://h:no/db", "query": "SELECT 1"}, "names no database of PostgreSQL"),
