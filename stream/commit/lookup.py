@@ -44,24 +44,26 @@ async def unit_start(store: ObjectStore, stream: str, shard_id: str, sequence: i
     return best
 
 
-async def last_starts(store: ObjectStore, stream: str, shard_id: str, count: int, near: int) -> list[int]:
+async def last_starts(store: ObjectStore, stream: str, shard_id: str, count: int, near: int = ORIGIN) -> list[int]:
     """Where the newest ``count`` (fewer than ``PAGE``) units of a shard start, ascending; all of them if there are fewer.
 
-    ``near`` is a position near the newest start: the closer, the fewer listings it takes, log2(units / 1000) and some at best.
+    ``near`` is a position near the newest start: the closer, the fewer listings it takes, log2(units / 1000) and some at best, and about
+    three times as many where nothing is known.
     """
     prefix = shard_prefix(stream, shard_id)
     starts, more = await _starts(store, prefix, "")
     low, high = starts[-1] if starts else ORIGIN, near + 1
+    stride = low - starts[len(starts) // 2] if starts else ORIGIN
     while more:
-        middle = (low + high) // 2
-        found, further = await _starts(store, prefix, manifest_key(stream, shard_id, middle))
+        # Behind ``near`` the log is searched by strides that double, as units lie about as densely there as at its beginning.
+        at = (low + high) // 2 if low < high else min(low + stride, 10**SEQUENCE_DIGITS - 1)
+        found, further = await _starts(store, prefix, manifest_key(stream, shard_id, at))
         if further:
-            starts, low = found, found[-1]
-            high = high if low < high else 10**SEQUENCE_DIGITS  # ``near`` was none: the log has moved on
+            starts, low, stride = found, found[-1], 2 * stride
             continue
         if len(found) >= count:
             return found[-count:]
-        high = middle
+        high = at
         following, more = await _starts(store, prefix, manifest_key(stream, shard_id, low))
         starts, low = ([*starts, *following], low) if not more else (following, following[-1])
     return starts[-count:]
