@@ -127,15 +127,20 @@ def test_what_the_stream_dropped_by_age_is_unknown_not_wrong():
     evidence = sealed.evidence()
     evidence.horizon = sealed.clock.now()
     report = asyncio.run(Verifier(evidence, Scope(), StillClock()).run())
-    assert {finding.verdict for finding in report.findings} == {Verdict.UNKNOWN}
+    (finding,) = report.findings
+    assert (finding.verdict, finding.after, finding.last) == (Verdict.UNKNOWN, "0", str(sequence(0, 80)))
+    assert finding.message.endswith("(2 units)")
     assert EXIT[report.verdict] == 2
 
 
 def test_a_shard_that_the_stream_forgot_is_unknown():
     sealed = asyncio.run(three_units())
     del sealed.source.frames[shard_id(1)]
-    report = verify(sealed)
-    assert {(finding.shard, finding.verdict) for finding in report.findings} == {(shard_id(1), Verdict.UNKNOWN)}
+    (finding,) = verify(sealed).findings
+    units = next(each.units for each in verify(sealed).shards if each.shard == shard_id(1))
+    assert (finding.shard, finding.verdict, finding.after) == (shard_id(1), Verdict.UNKNOWN, "0")
+    assert units > 1
+    assert finding.message.endswith(f"({units} units)")
 
 
 def test_a_checkpoint_one_unit_behind_may_be_a_crash():
