@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from stream.aws.session import AwsSession
 from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
 from stream.budget import Lending
 from stream.commit.log import CommitLog
-from stream.commit.lookup import position_of, shards_of, streams_of
+from stream.commit.lookup import PAGE, position_of, shards_of, streams_of, unit_start
 from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, encode, pinned, with_seal
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
 from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
@@ -29,6 +28,7 @@ from stream.sink import rejects
 from stream.sink.redshift import COPY_MANIFESTS
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
+from stream.together import a_few_at_once
 from stream.worker.places import located
 
 READ_AT_ONCE: Final = 16
@@ -159,10 +159,9 @@ class StoredEvidence:
             self._listed = {shard.shard_id: shard for shard in await self._source.shards()}
         return [shard_id async for shard_id in shards_of(self._log.store, self.stream)]
 
-    async def log(self, shard: str) -> ShardLog:
+    async def log(self, shard: str, after: int = ORIGIN) -> ShardLog:
         """See ``audit.verify.Evidence``."""
         prefix = shard_prefix(self.stream, shard)
-        slots = asyncio.Semaphore(READ_AT_ONCE)
         links: dict[str, Link] = {}
         unreadable: dict[str, str] = {}
 
@@ -171,18 +170,27 @@ class StoredEvidence:
             if position is None and key != genesis_key(self.stream, shard):
                 unreadable[key] = "no manifest has this name: the object was put here by somebody else"
                 return
-            async with slots:
-                stored = await self._log.store.get(key)
+            stored = await self._log.store.get(key)
             try:
                 if stored is not None:
                     links[key] = link_of(key, stored.body, position)
             except (Halted, ValueError) as error:
                 unreadable[key] = str(error)
 
-        async with asyncio.TaskGroup() as group:
-            async for info in self._log.store.list(prefix):
-                group.create_task(read(info.key))
-        return ShardLog(self.stream, shard, tuple(links[key] for key in sorted(links)), tuple(sorted(unreadable.items())))
+        since = await self._since(shard, after)
+        keys: list[str] = []
+        async for info in self._log.store.list(prefix, manifest_key(self.stream, shard, since - 1) if since else ""):
+            keys.append(info.key)
+            if len(keys) == PAGE:
+                await a_few_at_once([read(key) for key in keys], READ_AT_ONCE)
+                keys.clear()
+        await a_few_at_once([read(key) for key in keys], READ_AT_ONCE)
+        return ShardLog(self.stream, shard, tuple(links[key] for key in sorted(links)), tuple(sorted(unreadable.items())), since)
+
+    async def _since(self, shard: str, after: int) -> int | None:
+        """Where to begin for what follows ``after``: one unit earlier, which a checkpoint may stand behind; None: at the beginning."""
+        start = await unit_start(self._log.store, self.stream, shard, after + 1) if after else None
+        return await unit_start(self._log.store, self.stream, shard, start) if start else None
 
     async def checkpoint(self, shard: str) -> StoredCheckpoint | None:
         """See ``audit.verify.Evidence``."""
