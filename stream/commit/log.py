@@ -97,9 +97,12 @@ class CommitLog:
         genesis = await self.genesis(shard) if shard.generation else None
         return ORIGIN if genesis is None else int(genesis.manifest.after)
 
-    async def chain(self, stream: str, name: str) -> AsyncIterator[Entry]:
-        """Every link of the chain ``name`` behind its genesis, as they follow; stops at an intent or where no unit has begun."""
-        shard, after = _shard(stream, name), await self.begins(stream, name)
+    async def chain(self, stream: str, name: str, since: int | None = None) -> AsyncIterator[Entry]:
+        """Every link of the chain ``name``, as they follow, behind its genesis or from the one on that begins at ``since``.
+
+        Stops at an intent or where no unit has begun.
+        """
+        shard, after = _shard(stream, name), await self.begins(stream, name) if since is None else since
         while (entry := await self.read(shard, after)) is not None:
             yield entry
             if not entry.manifest.sealed or entry.manifest.last is None:
