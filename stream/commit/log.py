@@ -109,12 +109,6 @@ class CommitLog:
                 return
             after = int(entry.manifest.last)
 
-    async def shards(self, stream: str) -> list[str]:
-        """Names of all chains, ascending; the first of a shard is called as the shard."""
-        prefix = f"commits/{stream}/"
-        keys = [info.key async for info in self.store.list(prefix) if info.key.endswith("/genesis.json")]
-        return sorted(key.removeprefix(prefix).removesuffix("/genesis.json") for key in keys)
-
     def _resolve(self, start: Start) -> Start:
         return Start(StartKind.AT_TIMESTAMP, self._clock.now()) if start.kind is StartKind.LATEST else start
 

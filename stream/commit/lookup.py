@@ -70,29 +70,15 @@ async def last_starts(store: ObjectStore, stream: str, shard_id: str, count: int
 
 
 async def shards_of(store: ObjectStore, stream: str) -> AsyncIterator[str]:
-    """Ids of all shards that have a chain, ascending: one listing for each, however long the chains are."""
-    prefix, after = f"commits/{stream}/", ""
-    while True:
-        async with aclosing(store.list(prefix, after)) as found:  # type: ignore[type-var]
-            first = await anext(found, None)
-        if first is None:
-            return
-        shard_id = first.key.removeprefix(prefix).partition("/")[0]
-        yield shard_id
-        after = f"{prefix}{shard_id}0"  # the first key that sorts behind every "<shard>/..."
+    """Ids of all shards that have a chain, ascending: one listing for a thousand, however long the chains are."""
+    for name in await store.folders(f"commits/{stream}/"):
+        yield name
 
 
 async def streams_of(store: ObjectStore) -> AsyncIterator[str]:
-    """Names of all streams of which the application has a log, in the order of the store: one listing for each."""
-    prefix, after = "commits/", ""
-    while True:
-        async with aclosing(store.list(prefix, after)) as found:  # type: ignore[type-var]
-            first = await anext(found, None)
-        if first is None:
-            return
-        stream = first.key.removeprefix(prefix).partition("/")[0]
-        yield stream
-        after = f"{prefix}{stream}0"  # the first key that sorts behind every "<stream>/..."
+    """Names of all streams of which the application has a log, in the order of the store."""
+    for name in await store.folders("commits/"):
+        yield name
 
 
 async def _starts(store: ObjectStore, prefix: str, after: str) -> tuple[list[int], bool]:

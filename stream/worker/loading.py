@@ -24,7 +24,7 @@ from stream.worker.loadlog import LoadLog, LoadState, Parked
 from stream.worker.warehouse import LoadFailed, Warehouse
 
 SHARDS_SECONDS: Final = 300.0
-"""Between listings of the shards: a new shard's first unit may wait this long. Every listing costs a request for each shard."""
+"""Between listings of the shards: a new shard's first unit may wait this long."""
 
 TIDY_SECONDS: Final = 3600.0
 """Between looks for staged files that are old enough to go."""
