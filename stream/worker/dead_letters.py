@@ -25,6 +25,7 @@ from stream.source.bounded import BoundedSource
 from stream.source.letters import ChosenRows, part_of, read_letters, runs_of
 from stream.transform.expressions import compile_expression
 from stream.transform.stage import SchemaMismatch
+from stream.worker.finished import Finished
 
 READ_AT_ONCE: Final = 8
 FILE: Final = "file"
@@ -114,9 +115,11 @@ class DeadLetters:
         number = await self.claims.claim(choose)
         return None if number is None else (number, (await self.claims.all())[number - 1].records)
 
-    async def source(self, budget: ByteBudget, emit: Emit) -> BoundedSource:
-        """Every redrive so far, each as a shard."""
+    async def source(self, budget: ByteBudget, emit: Emit, finished: Finished | None = None) -> BoundedSource:
+        """Every redrive so far, each as a shard, but for those that are ``finished``."""
         parts = [part_of(number, each.files, self.store) for number, each in enumerate(await self.claims.all(), 1)]
+        if finished is not None:
+            parts = parts[await finished.count([[part] for part in parts]) :]
         return BoundedSource(chain_name(self.stream), parts, budget=budget, clock=self.clock, emit=emit)
 
     async def _sealed_files(self, stream: str) -> list[str]:
