@@ -81,10 +81,9 @@ class DeadLetters:
 
         async def one(key: str) -> pl.DataFrame:
             async with limit:
-                frame = await read_letters(self.store, key)
+                frame = await read_letters(self.store, key, contents=contents)
             lines = pl.int_range(frame.height, dtype=pl.UInt32, eager=True).alias(LINE)
-            kept = frame if contents else frame.with_columns(pl.lit(None, pl.Binary).alias(DATA))
-            return kept.with_columns(pl.lit(key).alias(FILE), lines)
+            return frame.with_columns(pl.lit(key).alias(FILE), lines)
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(key)) for key in keys]
@@ -100,7 +99,7 @@ class DeadLetters:
         Raises:
             DefinitionError: ``where`` is no condition on the table's columns.
         """
-        table = picked(await self.table(), where)
+        table = picked(await self.table(contents=needs_contents(where)), where).drop(DATA)
 
         async def choose(known: list[Redrive]) -> Redrive | None:
             now = self.clock.now()
@@ -162,6 +161,11 @@ def with_state(table: pl.DataFrame, claims: Sequence[Redrive], budget: RedriveBu
 def _bound(table: pl.DataFrame, stages: Mapping[str, float | None], otherwise: float) -> pl.Series:
     """Of each letter the bound of the stage or sink that refused it."""
     return pl.Series([float(stages.get(stage) or otherwise) for stage in table["stage"]], dtype=pl.Float64)
+
+
+def needs_contents(where: str | None) -> bool:
+    """Whether the condition ``where`` looks at the records' bytes; those of a million letters hardly fit into a pod."""
+    return where is not None and DATA in where
 
 
 def picked(table: pl.DataFrame, where: str | None) -> pl.DataFrame:
