@@ -115,7 +115,7 @@ def test_a_manifest_that_is_missing_before_the_newest_stops_the_shard_without_a_
         await b.chain(*range(10, lost + 30, 10))
         await b.state.delete("checkpoints/events/shardId-1.json")
         await b.state.delete(manifest_key("events", SHARD.chain, lost))
-        with pytest.raises(Halted, match=f"is broken behind {lost}: .* missing, the next one begins behind {lost + 10}"):
+        with pytest.raises(Halted, match=f"is broken after {lost}: .* missing, the next one begins after {lost + 10}"):
             await b.recover(never)
 
     run(test)
@@ -192,7 +192,7 @@ def test_an_end_where_the_log_goes_on_stops_the_shard():
         b = Bench()
         await b.chain(10, 20)
         genesis = await b.log.open_chain(SHARD, START)
-        with pytest.raises(Halted, match="the commit log goes on from there"):
+        with pytest.raises(Halted, match="the commit log continues from there"):
             await b.committer.end(SHARD, Head(0, digest(genesis.body)), ("a",))
 
     run(test)
