@@ -217,7 +217,7 @@ def test_a_condition_may_look_at_the_content(place):
     place.lines("1.json", range(100), render=sparse)
     assert place.run(**BAD).code == 0
     told = CliRunner().invoke(app, ["dlq", "redrive", str(place.file()), "--dry-run", "--where", "_data IS NOT NULL"])
-    assert "30 dead letters would be sent" in told.output
+    assert "30 dead letters would be redriven" in told.output
     assert place.redrive("_data IS NULL")[0] is None
     assert place.redrive("_data IS NOT NULL")[0] == (1, 30)
 
