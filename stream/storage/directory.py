@@ -285,7 +285,15 @@ def _folders(root: Path, prefix: str) -> list[str]:
             names = [entry.name for entry in entries if entry.is_dir() and (prefix or entry.name != _RESERVED)]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return by_place(name for name in names if next(_walk(directory / name, "", "", ""), None) is not None)
+    return by_place(name for name in names if _holds_files(directory / name))
+
+
+def _holds_files(directory: Path) -> bool:
+    try:
+        with os.scandir(directory) as entries:
+            return any(_holds_files(Path(entry.path)) if entry.is_dir() else True for entry in entries)
+    except FileNotFoundError:
+        return False
 
 
 def _info(path: Path, key: str) -> ObjectInfo | None:
