@@ -280,6 +280,10 @@ _TRANSIENT: Final = (
     "aborted", "disk full", "restart", "resiz", "shutting down", "too many", "slow down", "internal error", "not available",
     "concurrent",
 )  # fmt: skip
+_NAMES: Final = re.compile(
+    r"""'[^']*'|"[^"]*"|\b(?:s3|https?)://\S+|\b(?:relation|table|column|schema|database|user|group|role) [\w.$-]+"""
+)
+"""What Redshift calls by its name is somebody's choice, such as a table of connections or a column of timeouts."""
 _CODES: Final = re.compile(r"(?:error|status)[^0-9]{0,10}(?:1023|500|503)\b")
 _GONE: Final = ("specified key", "nosuchkey")
 _SETUP: Final = (
@@ -290,7 +294,7 @@ _SETUP: Final = (
 
 def judge(step: Step | None, error: str) -> Failure:
     """What a failed load calls for, from the step that failed (None: unknown) and Redshift's words."""
-    said = error.lower()
+    said = _NAMES.sub(" ", error.lower())
     if step is Step.IN_ORDER and "zero" in said:
         return Failure.RACE
     if any(word in said for word in _GONE):

@@ -178,3 +178,23 @@ def test_a_column_that_does_not_fit_is_never_changed(found, words):
 )
 def test_a_failure_is_judged_by_its_step_and_words(step, error, failure):
     assert sql.judge(step, error) is failure
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        ("ERROR: Load into table 'device_connections' failed.  Check 'stl_load_errors' system table for details.", Failure.DATA),
+        (
+            "ERROR: Spectrum Scan Error. File 'https://s3.us-east-1.amazonaws.com/lake/aborted/a': incompatible schema, 'timeout_ms'",
+            Failure.DATA,
+        ),
+        ("Cannot COPY into nullable column timeout", Failure.DATA),
+        ("Invalid manifest s3://lake/restarts/x.manifest", Failure.DATA),
+        ("ERROR: permission denied for relation device_connections", Failure.SETUP),
+        ('ERROR: relation "concurrent.access denied" is locked: canceled', Failure.TRANSIENT),
+        ("ERROR: 1023 Detail: Serializable isolation violation on table device_errors", Failure.TRANSIENT),
+        ("ERROR: connection to table connections was reset", Failure.TRANSIENT),
+    ],
+)
+def test_names_of_tables_columns_and_files_are_no_words_of_redshift(error, failure):
+    assert sql.judge(sql.Step.COPY, error) is failure
