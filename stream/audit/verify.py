@@ -242,7 +242,7 @@ class Verifier:
             self._state.looked_at += 1
             self._told("units", self._state.looked_at, self._state.units)
 
-        await a_few_at_once([one(unit) for unit in units], AT_ONCE)
+        await a_few_at_once((one(unit) for unit in units), AT_ONCE)
 
     async def _presence(self, unit: Link, files: Mapping[str, str]) -> None:
         areas = self._evidence.areas

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,11 +22,13 @@ from stream.pipeline.replay import RedriveBudget
 from stream.sink import rejects
 from stream.source.bounded import BoundedSource
 from stream.source.letters import ChosenRows, part_of, read_letters, runs_of
+from stream.together import a_few_at_once
 from stream.transform.expressions import compile_expression
 from stream.transform.stage import SchemaMismatch
 from stream.worker.finished import Finished
 
-READ_AT_ONCE: Final = 8
+READ_AT_ONCE: Final = 32
+"""Small objects, of which a log of months has hundreds of thousands: waiting for them is what takes the time."""
 FILE: Final = "file"
 LINE: Final = "line"
 STATE: Final = "state"
@@ -77,18 +78,16 @@ class DeadLetters:
         Without ``contents`` the records' bytes are left out (null).
         """
         keys = [key for stream in (self.stream, chain_name(self.stream)) for key in await self._sealed_files(stream)]
-        limit = asyncio.Semaphore(READ_AT_ONCE)
-
-        async def one(key: str) -> pl.DataFrame:
-            async with limit:
-                frame = await read_letters(self.store, key, contents=contents)
-            lines = pl.int_range(frame.height, dtype=pl.UInt32, eager=True).alias(LINE)
-            return frame.with_columns(pl.lit(key).alias(FILE), lines)
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(key)) for key in keys]
         empty = SCHEMA.to_frame().drop(STATE)
-        whole = pl.concat([empty, *(task.result().select(empty.columns) for task in tasks)])
+        frames: dict[str, pl.DataFrame] = {}
+
+        async def one(key: str) -> None:
+            frame = await read_letters(self.store, key, contents=contents)
+            lines = pl.int_range(frame.height, dtype=pl.UInt32, eager=True).alias(LINE)
+            frames[key] = frame.with_columns(pl.lit(key).alias(FILE), lines).select(empty.columns)
+
+        await a_few_at_once((one(key) for key in keys), READ_AT_ONCE)
+        whole = pl.concat([empty, *(frames[key] for key in keys)])
         return with_state(whole, await self.claims.all(), self.budget, self.clock.now())
 
     async def redrive(self, where: str | None, limit: int | None, worker: str) -> tuple[int, int] | None:
@@ -123,19 +122,18 @@ class DeadLetters:
 
     async def _sealed_files(self, stream: str) -> list[str]:
         """Keys of rejects files that a sealed manifest lists."""
-        listed = [(info.key, unit_of(info.key, stream)) async for info in self.store.list(f"{stream}/")]
-        limit = asyncio.Semaphore(READ_AT_ONCE)
+        found: list[tuple[tuple[str, int], str]] = []
 
-        async def sealed(key: str, shard: str, after: int) -> bool:
-            place = manifest_key(stream, shard, after)
-            async with limit:
-                stored = await self.state.get(place)
+        async def look(key: str, unit: tuple[str, int]) -> None:
+            place = manifest_key(stream, *unit)
+            stored = await self.state.get(place)
             manifest = None if stored is None else decode(stored.body, place)
-            return manifest is not None and manifest.sealed and any((file.sink, file.key) == (rejects.NAME, key) for file in manifest.files)
+            if manifest is not None and manifest.sealed and any((each.sink, each.key) == (rejects.NAME, key) for each in manifest.files):
+                found.append((unit, key))
 
-        async with asyncio.TaskGroup() as group:
-            tasks = {key: (group.create_task(sealed(key, *unit)), unit) for key, unit in listed if unit is not None}
-        return [key for key, (task, unit) in sorted(tasks.items(), key=lambda item: (item[1][1], item[0])) if task.result()]
+        listed = [(info.key, unit_of(info.key, stream)) async for info in self.store.list(f"{stream}/")]
+        await a_few_at_once((look(key, unit) for key, unit in listed if unit is not None), READ_AT_ONCE)
+        return [key for _, key in sorted(found)]
 
 
 def with_state(table: pl.DataFrame, claims: Sequence[Redrive], budget: RedriveBudget, now: datetime) -> pl.DataFrame:
