@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from stream.clock import SystemClock
 from stream.together import a_few_at_once
 
 
@@ -16,7 +17,7 @@ class Calls:
         self.running += 1
         self.most, self.tasks = max(self.most, self.running), max(self.tasks, len(asyncio.all_tasks()))
         for _ in range(number % 3):
-            await asyncio.sleep(0)
+            await SystemClock().sleep(0)
         self.running -= 1
         if number == self.fails:
             raise ValueError(number)
