@@ -19,7 +19,8 @@ from stream.audit.report import Check, Finding, Verdict
 from stream.batch import SEQUENCE, SUBSEQUENCE
 from stream.contracts import CONSOLE, ObjectStore
 
-_WITH_THE_LOG: Final = frozenset({"ledger", "rejects"})
+WITH_THE_LOG: Final = frozenset({"ledger", "rejects"})
+"""Targets whose files lie beside the log, those of each stream in a folder of its own."""
 
 _NAME: Final = re.compile(
     r"(?:.*/)?(?P<label>[A-Za-z0-9_.-]+)-(?P<after>\d{1,60})-(?P<last>\d{1,60})(?:\.\d+)?\.(?P<sha>[0-9a-f]{16})\.[a-z.]+"
@@ -78,7 +79,7 @@ def kept_files(unit: Link) -> list[LedgerObject]:
 def former_place(unit: Link, sink: str, areas: Mapping[str, Area]) -> str | None:
     """Where the sink was when ``unit`` was sealed, if that is not where it is now. Ledger and rejects move with the log itself."""
     url, area = unit.targets.get(sink), areas.get(sink)
-    if url is None or sink in _WITH_THE_LOG or (area is not None and area.store.url == url):
+    if url is None or sink in WITH_THE_LOG or (area is not None and area.store.url == url):
         return None
     return url
 

@@ -37,7 +37,8 @@ Told: TypeAlias = Callable[[str, int, int], None]
 class Evidence(Protocol):
     """What the verifier may look at. ``horizon``: records that arrived earlier may have left the stream; None without a stream.
 
-    ``tidied``: checkpoints of ended shards are removed once nobody needs them.
+    ``tidied``: checkpoints of ended shards are removed once nobody needs them. ``beside``: another stream of the application writes to the
+    same places, and its own verification tells of files that nobody lists.
     """
 
     application: str
@@ -45,6 +46,7 @@ class Evidence(Protocol):
     areas: Mapping[str, Area]
     horizon: datetime | None
     tidied: bool
+    beside: bool
 
     async def shards(self) -> list[str]:
         """Ids of all shards that have a folder in the log."""
@@ -200,6 +202,8 @@ class Verifier:
     async def _strays(self, files: Mapping[str, str], links: Sequence[Link]) -> list[objects.Stray]:
         """``files`` that no manifest lists, of any stream of the application: several streams may write to one place."""
         found = objects.strays(files, links, self._evidence.areas, self._evidence.stream)
+        if self._evidence.beside:
+            found = [stray for stray in found if stray.ours or stray.sink in objects.WITH_THE_LOG]
         elsewhere: set[str] = set()
 
         async def look(stray: objects.Stray) -> None:

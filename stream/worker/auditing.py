@@ -34,6 +34,9 @@ from stream.worker.places import kms_key, located
 READ_AT_ONCE: Final = 16
 """Manifests fetched side by side."""
 
+KNOWN_MANIFESTS: Final = 10_000
+"""Of other chains, in memory: files come in the order of their names, those of one unit in each partition apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stores:
@@ -126,6 +129,40 @@ def _damage(manifest: Manifest, body: bytes) -> str:
     return ""
 
 
+class _Elsewhere:
+    """Which files other chains list. There may be as many files as they have, so each chain's keys and each manifest are read once."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._starts: dict[tuple[str, str], frozenset[int]] = {}
+        self._files: dict[str, frozenset[tuple[str, str]]] = {}
+
+    async def lists(self, stream: str, shard: str, after: int, file: tuple[str, str]) -> bool:
+        """Whether the unit of ``shard`` that starts behind ``after`` lists ``file``, a sink and a key."""
+        if after not in await self._starts_of(stream, shard):
+            return False
+        key = manifest_key(stream, shard, after)
+        if key not in self._files:
+            while len(self._files) >= KNOWN_MANIFESTS:
+                del self._files[next(iter(self._files))]
+            self._files[key] = await self._files_in(key)
+        return file in self._files[key]
+
+    async def _starts_of(self, stream: str, shard: str) -> frozenset[int]:
+        if (stream, shard) not in self._starts:
+            prefix = shard_prefix(stream, shard)
+            found = [position_of(info.key, prefix) async for info in self._store.list(prefix)]
+            self._starts[stream, shard] = frozenset(start for start in found if start is not None)
+        return self._starts[stream, shard]
+
+    async def _files_in(self, key: str) -> frozenset[tuple[str, str]]:
+        stored = await self._store.get(key)
+        try:
+            return frozenset((file.sink, file.key) for file in decode(stored.body, key).files) if stored else frozenset()
+        except Halted:  # the verification of its own stream says so
+            return frozenset()
+
+
 class StoredEvidence:
     """``audit.verify.Evidence`` over a pipeline's stores; with a ``source``, over the stream too.
 
@@ -149,6 +186,7 @@ class StoredEvidence:
         self.areas = areas
         self.horizon = oldest
         self.tidied = tidied
+        self.beside = False
         self._log = log
         self._checkpoints = checkpoints
         self._source = source
@@ -156,6 +194,7 @@ class StoredEvidence:
         self._former: dict[str, ObjectStore] = {}
         self._listed: dict[str, Shard] = {}
         self._streams: list[str] | None = None
+        self._elsewhere = _Elsewhere(log.store)
         self._start = Start(StartKind.TRIM_HORIZON)
 
     async def shards(self) -> list[str]:
@@ -224,16 +263,9 @@ class StoredEvidence:
             return named != self.stream
         for stream in self._streams:
             unit = unit_of(key, stream)
-            if unit is not None and stream != self.stream and (sink, key) in await self._files_of(manifest_key(stream, *unit)):
+            if unit is not None and stream != self.stream and await self._elsewhere.lists(stream, *unit, (sink, key)):
                 return True
         return False
-
-    async def _files_of(self, key: str) -> set[tuple[str, str]]:
-        stored = await self._log.store.get(key)
-        try:
-            return {(file.sink, file.key) for file in decode(stored.body, key).files} if stored else set()
-        except Halted:  # the verification of its own stream says so
-            return set()
 
     async def pinned_start(self) -> str | None:
         """See ``audit.verify.Evidence``."""
