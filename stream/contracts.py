@@ -5,6 +5,7 @@ No room imports a neighbour. Each sees only the Protocols below; ``worker/servic
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -286,6 +287,13 @@ class ObjectStore(Protocol):
 
     def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
         """Objects whose key starts with ``prefix`` and sorts after ``after``, in ascending order of key."""
+        ...
+
+    async def folders(self, prefix: str) -> builtins.list[str]:
+        """Names of the folders right under ``prefix``, which ends in a slash, in the order in which ``list`` comes to what they hold.
+
+        A store gives a thousand of them in one answer, however many objects there are.
+        """
         ...
 
     async def delete(self, key: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -97,12 +97,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class ShardLog:
-    """Everything in one shard's folder: readable links, and other objects with what is wrong with each."""
+    """What lies in one shard's folder: readable links, and other objects with what is wrong with each.
+
+    ``since``: nothing was read of what lies before the link there; None if everything was read.
+    """
 
     stream: str
     shard: str
     links: tuple[Link, ...]
     unreadable: tuple[tuple[str, str], ...] = ()
+    since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,9 @@ def follow(log: ShardLog) -> tuple[Followed, list[Finding]]:
     end = intent = rewind = None
     start = genesis.after if genesis else ORIGIN
     position, previous = start, genesis.digest if genesis else None
+    if log.since is not None:
+        start = position = log.since
+        previous = None
     while position in by_start:
         link = by_start.pop(position)
         if not link.sealed:
@@ -234,6 +241,11 @@ def superseded(chains: Mapping[str, Followed]) -> set[tuple[str, int]]:
             gone |= {(link.shard, link.after) for link in links if (link.last or 0) > target}
             links[:] = [link for link in links if (link.last or 0) <= target]
     return gone
+
+
+def outline(chain: Followed) -> Followed:
+    """``chain`` as ``check_family`` needs it: of its units the first is enough, and a long chain has many."""
+    return replace(chain, units=chain.units[:1])
 
 
 def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | None) -> list[Finding]:

@@ -262,14 +262,8 @@ class Exporter:
         self._waiting: dict[str, datetime] = {}
 
     async def cursor(self, shard: str) -> Cursor:
-        """The stored cursor; an unreadable one starts over at the beginning, which only sends spans again."""
-        stored = await self._store.get(_key(self._stream, shard))
-        if stored is None:
-            return Cursor()
-        try:
-            return msgspec.json.decode(stored.body, type=Cursor)
-        except msgspec.MsgspecError:
-            return Cursor()
+        """See ``stored_cursor``."""
+        return await stored_cursor(self._store, self._stream, shard)
 
     async def step(self, shard: str, cursor: Cursor) -> Cursor | None:
         """Export the link at ``cursor`` and store where it ends; None if there is none yet.
@@ -326,6 +320,17 @@ class Exporter:
         now = self._clock.now()
         for shard, since in self._waiting.items():
             self._emit(events.ExportLagged(self._stream, shard, max(0.0, (now - since).total_seconds())))
+
+
+async def stored_cursor(store: ObjectStore, stream: str, shard: str) -> Cursor:
+    """The cursor of ``shard``; one that cannot be read starts again at the beginning, which only sends spans again."""
+    stored = await store.get(_key(stream, shard))
+    if stored is None:
+        return Cursor()
+    try:
+        return msgspec.json.decode(stored.body, type=Cursor)
+    except msgspec.MsgspecError:
+        return Cursor()
 
 
 def _key(stream: str, shard: str) -> str:

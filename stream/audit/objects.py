@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import polars as pl
 import pyarrow as pa
@@ -19,7 +19,8 @@ from stream.audit.report import Check, Finding, Verdict
 from stream.batch import SEQUENCE, SUBSEQUENCE
 from stream.contracts import CONSOLE, ObjectStore
 
-_WITH_THE_LOG: Final = frozenset({"ledger", "rejects"})
+WITH_THE_LOG: Final = frozenset({"ledger", "rejects"})
+"""Targets whose files lie beside the log, those of each stream in a folder of its own."""
 
 _NAME: Final = re.compile(
     r"(?:.*/)?(?P<label>[A-Za-z0-9_.-]+)-(?P<after>\d{1,60})-(?P<last>\d{1,60})(?:\.\d+)?\.(?P<sha>[0-9a-f]{16})\.[a-z.]+"
@@ -78,7 +79,7 @@ def kept_files(unit: Link) -> list[LedgerObject]:
 def former_place(unit: Link, sink: str, areas: Mapping[str, Area]) -> str | None:
     """Where the sink was when ``unit`` was sealed, if it has moved since. Ledger and rejects move with the log itself."""
     url, area = unit.targets.get(sink), areas.get(sink)
-    if url is None or sink in _WITH_THE_LOG or (area is not None and area.store.url == url):
+    if url is None or sink in WITH_THE_LOG or (area is not None and area.store.url == url):
         return None
     return url
 
@@ -108,32 +109,52 @@ def stream_of(key: str, streams: Iterable[str]) -> str | None:
     return max((stream for stream in streams if match["label"].startswith(f"{stream}.")), key=len, default=None)
 
 
-async def list_files(areas: Iterable[Area]) -> dict[str, tuple[str, str]]:
-    """Every file of ``areas`` by URL, with its sink and key; of areas that overlap, the first one names it."""
-    found: dict[str, tuple[str, str]] = {}
+class Wanted(Protocol):
+    """Which files of units to list."""
+
+    def __call__(self, chain: str, after: int, last: int) -> bool:
+        """Whether files of the unit ``(after, last]`` of ``chain`` are wanted."""
+        ...
+
+
+async def list_files(areas: Iterable[Area], stream: str, wanted: Wanted) -> dict[str, dict[str, str]]:
+    """The files of ``areas`` by URL, each with its sink; of areas that overlap, the first one names it.
+
+    They come by the chain of ``stream`` that their names speak of; all that have other names are under the empty one.
+    """
+    found: dict[str, dict[str, str]] = {}
     for area in areas:
         foreign = tuple(f"{url.removesuffix('/')}/" for url in area.foreign)
         async for info in area.store.list(area.prefix):
+            match = _NAME.fullmatch(info.key)
+            chain = match["label"].removeprefix(f"{stream}.") if match else ""
+            if match and not wanted(chain, int(match["after"]), int(match["last"])):
+                continue
             url = area.url_of(info.key)
             if not url.startswith(foreign):
-                found.setdefault(url, (area.sink, info.key))
+                found.setdefault(chain, {}).setdefault(url, area.sink)
     return found
 
 
-def strays(files: Mapping[str, tuple[str, str]], links: Sequence[Link], areas: Mapping[str, Area], stream: str) -> list[Stray]:
-    """The ``files`` that none of ``links``, which are all of ``stream``, lists, by URL."""
-    listed = {
+def listed_in(links: Iterable[Link], areas: Mapping[str, Area]) -> set[str]:
+    """URLs of all files that ``links`` list, where their sinks are now."""
+    return {
         areas[file.sink].url_of(file.key)
         for link in links
         for file in (*link.files, *(() if link.sealed else link.superseded))
         if file.sink in areas
     }
+
+
+def strays(files: Mapping[str, str], links: Sequence[Link], areas: Mapping[str, Area], stream: str) -> list[Stray]:
+    """Those of ``files``, sinks by URL, that are in no list; ``links`` are all of the chains of ``stream`` that their names speak of."""
     sealed = {(link.shard, str(link.after), str(link.last)) for link in links if link.sealed}
-    found = (_stray(*files[url], url, stream, sealed) for url in sorted(files.keys() - listed))
+    found = (_stray(areas[files[url]], url, stream, sealed) for url in sorted(files))
     return [each for each in found if each.ours or not areas[each.sink].shared]
 
 
-def _stray(sink: str, key: str, url: str, stream: str, sealed: set[tuple[str, str, str]]) -> Stray:
+def _stray(area: Area, url: str, stream: str, sealed: set[tuple[str, str, str]]) -> Stray:
+    sink, key = area.sink, url.removeprefix(area.url_of(""))
     match = _NAME.fullmatch(key)
     shard = match["label"].removeprefix(f"{stream}.") if match else ""
     if match is None or (shard, match["after"], match["last"]) not in sealed:

@@ -41,7 +41,7 @@ async def check_source(
     stream may have dropped its records since.
     """
     if records is None:
-        return [_finding(unit, "the stream no longer has this shard", Verdict.UNKNOWN) for unit in units]
+        return _unanswered(units, "the stream no longer has this shard")
     counts, sums = [0] * len(units), [SetHash()] * len(units)
     starts = [unit.after for unit in units]
     problem = ""
@@ -56,19 +56,18 @@ async def check_source(
                 read(seen)
     except Halted as error:
         problem = f": {error}"
-    findings = []
+    findings, gone = [], []
     for index, unit in enumerate(units):
         if counts[index] == unit.records and sums[index] == hashes.get(unit.after, sums[index]):
             continue
         if problem or _gone(unit, horizon):
-            why = f"the stream no longer holds all of these records, so they cannot be compared{problem}"
-            findings.append(_finding(unit, why, Verdict.UNKNOWN))
+            gone.append(unit)
             continue
         why = f"the stream holds {counts[index]} records in this range, but the log says {unit.records}"
         if counts[index] == unit.records:
             why = f"the stream holds {counts[index]} records in this range, as many as the log says, but different ones"
         findings.append(_finding(unit, why, Verdict.FAILED))
-    return findings
+    return findings + _unanswered(gone, f"the stream no longer holds all of these records, so they cannot be compared{problem}")
 
 
 def _by_unit(frame: pl.DataFrame, units: Sequence[Link], starts: Sequence[int]) -> list[tuple[int, pl.DataFrame]]:
@@ -88,6 +87,22 @@ def _by_unit(frame: pl.DataFrame, units: Sequence[Link], starts: Sequence[int]) 
 
 def _gone(unit: Link, horizon: datetime | None) -> bool:
     return horizon is None or (bool(unit.first_arrival) and datetime.fromisoformat(unit.first_arrival) < horizon)
+
+
+def _unanswered(units: Sequence[Link], why: str) -> list[Finding]:
+    """One finding for each run of neighbours among ``units``: in time the stream has dropped all but the last few of a long log."""
+    runs: list[tuple[Link, Link, int]] = []
+    for unit in units:
+        if runs and runs[-1][1].last == unit.after:
+            runs[-1] = runs[-1][0], unit, runs[-1][2] + 1
+        else:
+            runs.append((unit, unit, 1))
+    return [
+        Finding(
+            first.shard, Check.SOURCE, Verdict.UNKNOWN, f"{why} ({count:,} units)" if count > 1 else why, str(first.after), str(last.last)
+        )
+        for first, last, count in runs
+    ]
 
 
 def _finding(unit: Link, why: str, verdict: Verdict) -> Finding:

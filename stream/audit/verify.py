@@ -7,12 +7,10 @@ read again and compared with each other. Any of them that was lost, duplicated, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol, TypeAlias
-
-import msgspec
 
 from stream.audit import chain, objects
 from stream.audit.chain import Followed, Link, LinkKind, ShardLog, StoredCheckpoint
@@ -22,7 +20,8 @@ from stream.audit.objects import Area
 from stream.audit.report import Check, Finding, Report, ShardSummary, Verdict, verdict
 from stream.audit.set_hash import SetHash
 from stream.audit.source import Reread, check_source
-from stream.contracts import Clock
+from stream.batch import ORIGIN
+from stream.contracts import Clock, shard_of_chain
 from stream.together import a_few_at_once
 
 AT_ONCE: Final = 8
@@ -38,7 +37,8 @@ Told: TypeAlias = Callable[[str, int, int], None]
 class Evidence(Protocol):
     """What the verifier may examine. ``horizon``: records that arrived earlier may have left the stream; None without a stream.
 
-    ``tidied``: checkpoints of ended shards are removed once nobody needs them, so they may be missing.
+    ``tidied``: checkpoints of ended shards are removed once nobody needs them, so they may be missing. ``beside``: another stream of the
+    application writes to the same places, and its own verification reports files that nobody lists.
     """
 
     application: str
@@ -46,13 +46,14 @@ class Evidence(Protocol):
     areas: Mapping[str, Area]
     horizon: datetime | None
     tidied: bool
+    beside: bool
 
     async def shards(self) -> list[str]:
         """Ids of all shards that have a folder in the log."""
         ...
 
-    async def log(self, shard: str) -> ShardLog:
-        """Everything in that folder."""
+    async def log(self, shard: str, after: int = ORIGIN) -> ShardLog:
+        """Everything in that folder; with ``after``, at least from the unit on that holds what follows it."""
         ...
 
     async def checkpoint(self, shard: str) -> StoredCheckpoint | None:
@@ -82,7 +83,7 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What to verify. The chain is always checked as a whole; files and records only for units that overlap ``(after, last]``.
+    """What to verify: of one shard or of all, the chain after ``after``, and files and records of units that overlap ``(after, last]``.
 
     ``contents``: read the files, not only their names and sizes. ``source``: read the stream again.
     """
@@ -95,7 +96,20 @@ class Scope:
 
     def takes(self, unit: Link) -> bool:
         """Whether the unit's files and records are to be checked."""
-        return (unit.last or 0) > self.after and (self.last is None or unit.after < self.last)
+        return self.overlaps(unit.after, unit.last or 0)
+
+    def overlaps(self, after: int, last: int) -> bool:
+        """Whether a unit ``(after, last]`` is to be checked."""
+        return last > self.after and (self.last is None or after < self.last)
+
+    def names(self, chain: str, after: int, last: int) -> bool:
+        """Whether files of that unit of ``chain`` are to be listed."""
+        return self.family in {None, shard_of_chain(chain)[0]} and self.overlaps(after, last)
+
+    @property
+    def family(self) -> str | None:
+        """The shard whose generations are to be checked."""
+        return None if self.shard is None else shard_of_chain(self.shard)[0]
 
 
 @dataclass(slots=True)
@@ -103,7 +117,21 @@ class _State:
     findings: list[Finding] = field(default_factory=list)
     checked: Counter[Check] = field(default_factory=Counter)
     hashes: dict[tuple[str, int], str] = field(default_factory=dict)
-    """Set hash of each unit whose ledger could be read, by shard and start."""
+    """Set hash of each unit of the shard in hand whose ledger could be read, by shard and start."""
+    units: int = 0
+    looked_at: int = 0
+    records: int = 0
+    read: int = 0
+    in_scope: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """What came of all generations of one shard. ``chains``: the first link of each and an outline."""
+
+    chains: Mapping[str, tuple[Link | None, Followed]]
+    summaries: Sequence[ShardSummary]
+    strays: Sequence[objects.Stray]
 
 
 class Verifier:
@@ -125,39 +153,59 @@ class Verifier:
         """
         evidence, state = self._evidence, self._state
         started = self._clock.now().isoformat()
-        files = await objects.list_files(evidence.areas.values())  # before the log is read: whatever is listed already had its intent
+        # Before the log is read: whatever is listed already had its intent.
+        files = await objects.list_files(evidence.areas.values(), evidence.stream, self._scope.names)
+        state.checked[Check.OBJECTS] += sum(map(len, files.values()))
         shards = await evidence.shards()
-        logs = {shard: await self._shard(shard) for shard in shards}
-        links = [link for log, _ in logs.values() for link in log.links]
-        state.findings += chain.check_family(
-            {shard: (_genesis(log), done) for shard, (log, done) in logs.items()}, await self._start(shards)
-        )
         for name in await evidence.stray_checkpoints(shards):
             shard = next((each for each in shards if each in name), "")
             why = "the checkpoint belongs to a shard that has no log"
             state.findings.append(Finding(shard, Check.CHECKPOINT, Verdict.FAILED, why, "0" if shard else "", object=name))
-        chosen = [shard for shard in shards if self._scope.shard in {None, shard}]
-        gone = chain.superseded({shard: done for shard, (_, done) in logs.items()})
-        logs = {shard: (log, _without(gone, done)) for shard, (log, done) in logs.items()}
-        links = [_taken_back(link) if (link.shard, link.after) in gone and link.kind is LinkKind.UNIT else link for link in links]
-        taken = [link for shard in chosen for link in logs[shard][1].units if self._scope.takes(link)]
-        ends = [end for shard in chosen for end in (logs[shard][1].end, logs[shard][1].rewind) if end is not None]
-        state.findings += chain.notes([*taken, *ends])
-        units = [link for link in taken if link.kind is LinkKind.UNIT]
-        state.findings += chain.gap_findings(link for link in taken if link.kind is LinkKind.GAP)
-        await self._all_units(units, files)
-        found = await self._strays(files, links)
+        groups = _families(shard for shard in shards if self._scope.family in {None, shard_of_chain(shard)[0]})
+        done = [await self._family(group, files) for group in groups]
+        state.findings += chain.check_family({name: each for one in done for name, each in one.chains.items()}, await self._start(shards))
+        found = [stray for one in done for stray in one.strays]
+        if self._scope.shard is None:
+            found += await self._strays({url: sink for some in files.values() for url, sink in some.items()}, ())
         state.findings += objects.stray_findings(found)
-        state.checked[Check.OBJECTS] += len(files)
+        removed = await self._remove(found) if repair else ()
+        return self._report(started, [row for one in done for row in one.summaries], found, removed)
+
+    async def _family(self, names: Sequence[str], files: dict[str, dict[str, str]]) -> _Family:
+        """Check all generations of one shard. Of their links nothing stays in memory: all shards together may have millions.
+
+        Files that they list are taken out of ``files``, with others whose names speak of them.
+        """
+        logs = {name: await self._shard(name) for name in names}
+        chains = {name: (_genesis(log), chain.outline(done)) for name, (log, done) in logs.items()}
+        links = [link for log, _ in logs.values() for link in log.links]
+        gone = chain.superseded({name: done for name, (_, done) in logs.items()})
+        logs = {name: (log, _without(gone, done)) for name, (log, done) in logs.items()}
+        links = [_taken_back(link) if (link.shard, link.after) in gone and link.kind is LinkKind.UNIT else link for link in links]
+        chosen = [name for name in names if self._scope.shard in {None, name}]
+        taken = [link for name in chosen for link in logs[name][1].units if self._scope.takes(link)]
+        ends = [end for name in chosen for end in (logs[name][1].end, logs[name][1].rewind) if end is not None]
+        self._state.findings += chain.notes([*taken, *ends])
+        self._state.findings += chain.gap_findings(link for link in taken if link.kind is LinkKind.GAP)
+        units = [link for link in taken if link.kind is LinkKind.UNIT]
+        own = {url: sink for name in names for url, sink in files.pop(name, {}).items()}
+        await self._all_units(units, own)
+        listed = objects.listed_in(links, self._evidence.areas)
+        strays = await self._strays({url: sink for url, sink in own.items() if url not in listed}, links)
+        for url in listed - own.keys():
+            files.get("", {}).pop(url, None)
         if self._scope.source:
             await self._all_sources(chosen, units, logs)
-        removed = await self._remove(found) if repair else ()
-        report = self._report(started, {shard: logs[shard] for shard in chosen}, found, removed)
-        return msgspec.structs.replace(report, in_scope=sum(link.records for link in taken))
+        self._state.in_scope += sum(link.records for link in taken)
+        summaries = [self._summary(*logs[name]) for name in chosen]
+        self._state.hashes.clear()
+        return _Family(chains, summaries, strays)
 
-    async def _strays(self, files: Mapping[str, tuple[str, str]], links: Sequence[Link]) -> list[objects.Stray]:
-        """Files that no manifest lists, of any stream of the application: several streams may write to one place."""
+    async def _strays(self, files: Mapping[str, str], links: Sequence[Link]) -> list[objects.Stray]:
+        """``files`` that no manifest lists, of any stream of the application: several streams may write to one place."""
         found = objects.strays(files, links, self._evidence.areas, self._evidence.stream)
+        if self._evidence.beside:
+            found = [stray for stray in found if stray.ours or stray.sink in objects.WITH_THE_LOG]
         elsewhere: set[str] = set()
 
         async def look(stray: objects.Stray) -> None:
@@ -177,7 +225,7 @@ class Verifier:
         seen: tuple[int, StoredCheckpoint | None] | None = None
         before = await self._evidence.checkpoint(shard)
         for _ in range(LOOKS):
-            log = await self._evidence.log(shard)
+            log = await self._evidence.log(shard, self._scope.after)
             stored = await self._evidence.checkpoint(shard)
             followed, findings = chain.follow(log)
             if before != stored:
@@ -192,18 +240,17 @@ class Verifier:
         self._state.checked.update({Check.CHAIN: len(log.links), Check.SEAL: len(log.links), Check.CHECKPOINT: 1})
         return log, followed
 
-    async def _all_units(self, units: Sequence[Link], files: Mapping[str, tuple[str, str]]) -> None:
-        done = 0
+    async def _all_units(self, units: Sequence[Link], files: Mapping[str, str]) -> None:
+        self._state.units += len(units)
 
         async def one(unit: Link) -> None:
-            nonlocal done
             await (self._unit(unit) if self._scope.contents else self._presence(unit, files))
-            done += 1
-            self._told("units", done, len(units))
+            self._state.looked_at += 1
+            self._told("units", self._state.looked_at, self._state.units)
 
-        await a_few_at_once([one(unit) for unit in units], AT_ONCE)
+        await a_few_at_once((one(unit) for unit in units), AT_ONCE)
 
-    async def _presence(self, unit: Link, files: Mapping[str, tuple[str, str]]) -> None:
+    async def _presence(self, unit: Link, files: Mapping[str, str]) -> None:
         areas = self._evidence.areas
         for file in objects.kept_files(unit):
             if file.sink not in areas or objects.former_place(unit, file.sink, areas) is not None:
@@ -257,7 +304,8 @@ class Verifier:
         return (None if wrong else body), url
 
     async def _all_sources(self, shards: Sequence[str], units: Sequence[Link], logs: Mapping[str, tuple[ShardLog, Followed]]) -> None:
-        total, done = sum(unit.records for unit in units), 0
+        before = self._state.read
+        self._state.records += sum(unit.records for unit in units)
         for shard in shards:
             own = [unit for unit in units if unit.shard == shard]
             if not own:
@@ -265,12 +313,13 @@ class Verifier:
             records = self._evidence.reread(shard, logs[shard][1].head)
             hashes = {start: SetHash.parse(text) for (name, start), text in self._state.hashes.items() if name == shard}
 
-            def read(count: int, before: int = done) -> None:
-                self._told("records re-read", min(total, before + count), total)
+            def read(count: int, before: int = before) -> None:
+                self._told("records re-read", min(self._state.records, before + count), self._state.records)
 
             self._state.findings += await check_source(own, hashes, records, self._evidence.horizon, read)
-            done += sum(unit.records for unit in own)
+            before += sum(unit.records for unit in own)
             self._state.checked[Check.SOURCE] += sum(unit.records for unit in own)
+        self._state.read = before
 
     async def _remove(self, found: Sequence[objects.Stray]) -> tuple[str, ...]:
         removed = []
@@ -284,21 +333,20 @@ class Verifier:
     def _failed(self, unit: Link, check: Check, why: str, key: str) -> Finding:
         return Finding(unit.shard, check, Verdict.FAILED, why, *unit.bounds, object=key)
 
-    def _report(
-        self, started: str, logs: Mapping[str, tuple[ShardLog, Followed]], found: Sequence[objects.Stray], removed: tuple[str, ...]
-    ) -> Report:
+    def _report(self, started: str, summaries: Sequence[ShardSummary], found: Sequence[objects.Stray], removed: tuple[str, ...]) -> Report:
         findings = tuple(sorted(set(self._state.findings)))
         return Report(
             application=self._evidence.application,
             stream=self._evidence.stream,
             started_at=started,
             finished_at=self._clock.now().isoformat(),
-            shards=tuple(self._summary(log, done) for log, done in logs.values()),
+            shards=tuple(summaries),
             checked=dict(sorted(self._state.checked.items())),
             findings=findings,
             leftovers=tuple(stray.url for stray in found if stray.ours and stray.url not in removed),
             removed=removed,
             verdict=verdict(findings),
+            in_scope=self._state.in_scope,
         )
 
     def _summary(self, log: ShardLog, done: Followed) -> ShardSummary:
@@ -317,6 +365,14 @@ class Verifier:
             open_unit=done.intent is not None,
             set_hash=whole.hex if all(hashes) else None,
         )
+
+
+def _families(shards: Iterable[str]) -> list[list[str]]:
+    """Chains by the shard whose generations they are."""
+    found: dict[str, list[str]] = {}
+    for name in shards:
+        found.setdefault(shard_of_chain(name)[0], []).append(name)
+    return list(found.values())
 
 
 def _without(gone: Container[tuple[str, int]], done: Followed) -> Followed:

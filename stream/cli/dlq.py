@@ -26,7 +26,7 @@ from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.worker.assemble import WorkerOptions, usable_cores, worker_id
 from stream.worker.auditing import Stores
-from stream.worker.dead_letters import FILE, LINE, STATE, DeadLetters, picked, place_of, top
+from stream.worker.dead_letters import FILE, LINE, STATE, DeadLetters, needs_contents, picked, place_of, top
 from stream.worker.evidence import session_of
 from stream.worker.places import located
 from stream.worker.reading import Reading
@@ -182,7 +182,8 @@ def _letters(pipeline: Pipeline, base: Path) -> DeadLetters:
 
 def _table(file: Path, stream: str | None, where: str | None, *, contents: bool = False) -> pl.DataFrame:
     async def run(pipeline: Pipeline) -> pl.DataFrame:
-        return pl.concat([await _letters(one, file.parent).table(contents=contents) for one in chosen(pipeline, stream)])
+        wanted = contents or needs_contents(where)
+        return pl.concat([await _letters(one, file.parent).table(contents=wanted) for one in chosen(pipeline, stream)])
 
     read: Callable[[Pipeline], Any] = run
     table: pl.DataFrame = ask(file, read)

@@ -14,8 +14,11 @@ import msgspec
 
 from stream.contracts import ObjectStore
 from stream.errors import Halted, Retryable
+from stream.together import a_few_at_once
 
 _DIGITS: Final = 6
+
+READ_AT_ONCE: Final = 16
 
 ClaimT = TypeVar("ClaimT", bound=msgspec.Struct)
 
@@ -34,18 +37,21 @@ class Claims(Generic[ClaimT]):
         Raises:
             Halted: one is missing or cannot be read; without it something could be read twice.
         """
-        found: list[ClaimT] = []
-        async for info in self._store.list(f"claims/{self._stream}/"):
-            number = len(found) + 1
-            stored = await self._store.get(self._key(number)) if info.key == self._key(number) else None
+        keys = [info.key async for info in self._store.list(f"claims/{self._stream}/")]
+        found: dict[int, ClaimT] = {}
+
+        async def read(number: int, key: str) -> None:
+            stored = await self._store.get(key) if key == self._key(number) else None
             if stored is None:
                 msg = (
-                    f"the claim {self._key(number)} under {self._store.url} is missing, yet {info.key} is there: restore it. Nothing is "
+                    f"the claim {self._key(number)} under {self._store.url} is missing, yet {key} is there: restore it. Nothing is "
                     "read again until then, because what it claimed could be read twice."
                 )
                 raise Halted(msg)
-            found.append(self._decoded(stored.body, info.key))
-        return found
+            found[number] = self._decoded(stored.body, key)
+
+        await a_few_at_once([read(number, key) for number, key in enumerate(keys, 1)], READ_AT_ONCE)
+        return [found[number] for number in sorted(found)]
 
     async def claim(self, choose: Callable[[list[ClaimT]], Awaitable[ClaimT | None]]) -> int | None:
         """Append the claim that ``choose`` makes, given all earlier ones; its number, or None if nothing was chosen.

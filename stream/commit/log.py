@@ -97,20 +97,17 @@ class CommitLog:
         genesis = await self.genesis(shard) if shard.generation else None
         return ORIGIN if genesis is None else int(genesis.manifest.after)
 
-    async def chain(self, stream: str, name: str) -> AsyncIterator[Entry]:
-        """Every link of the chain ``name`` after its genesis, in order; ends with an intent, or where no unit was begun."""
-        shard, after = _shard(stream, name), await self.begins(stream, name)
+    async def chain(self, stream: str, name: str, since: int | None = None) -> AsyncIterator[Entry]:
+        """Every link of the chain ``name`` after its genesis, in order, or from the one that begins at ``since``.
+
+        Ends with an intent, or where no unit was begun.
+        """
+        shard, after = _shard(stream, name), await self.begins(stream, name) if since is None else since
         while (entry := await self.read(shard, after)) is not None:
             yield entry
             if not entry.manifest.sealed or entry.manifest.last is None:
                 return
             after = int(entry.manifest.last)
-
-    async def shards(self, stream: str) -> list[str]:
-        """Names of all chains, ascending; a shard's first chain has the shard's name."""
-        prefix = f"commits/{stream}/"
-        keys = [info.key async for info in self.store.list(prefix) if info.key.endswith("/genesis.json")]
-        return sorted(key.removeprefix(prefix).removesuffix("/genesis.json") for key in keys)
 
     def _resolve(self, start: Start) -> Start:
         return Start(StartKind.AT_TIMESTAMP, self._clock.now()) if start.kind is StartKind.LATEST else start

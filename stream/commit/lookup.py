@@ -44,54 +44,41 @@ async def unit_start(store: ObjectStore, stream: str, shard_id: str, sequence: i
     return best
 
 
-async def last_starts(store: ObjectStore, stream: str, shard_id: str, count: int, near: int) -> list[int]:
+async def last_starts(store: ObjectStore, stream: str, shard_id: str, count: int, near: int = ORIGIN) -> list[int]:
     """Where the newest ``count`` (fewer than ``PAGE``) units of a shard start, ascending; all of them if there are fewer.
 
     ``near`` is a position near the newest start: the closer it is, the fewer listings are needed, at best a little over
-    log2(units / 1000).
+    log2(units / 1000), and about three times as many where nothing is known.
     """
     prefix = shard_prefix(stream, shard_id)
     starts, more = await _starts(store, prefix, "")
     low, high = starts[-1] if starts else ORIGIN, near + 1
+    stride = low - starts[len(starts) // 2] if starts else ORIGIN
     while more:
-        middle = (low + high) // 2
-        found, further = await _starts(store, prefix, manifest_key(stream, shard_id, middle))
+        # Behind ``near`` the log is searched by strides that double, as units lie about as densely there as at its beginning.
+        at = (low + high) // 2 if low < high else min(low + stride, 10**SEQUENCE_DIGITS - 1)
+        found, further = await _starts(store, prefix, manifest_key(stream, shard_id, at))
         if further:
-            starts, low = found, found[-1]
-            high = high if low < high else 10**SEQUENCE_DIGITS  # the log has moved beyond ``near``
+            starts, low, stride = found, found[-1], 2 * stride
             continue
         if len(found) >= count:
             return found[-count:]
-        high = middle
+        high = at
         following, more = await _starts(store, prefix, manifest_key(stream, shard_id, low))
         starts, low = ([*starts, *following], low) if not more else (following, following[-1])
     return starts[-count:]
 
 
 async def shards_of(store: ObjectStore, stream: str) -> AsyncIterator[str]:
-    """Ids of all shards that have a chain, ascending; takes one listing per shard, however long the chains are."""
-    prefix, after = f"commits/{stream}/", ""
-    while True:
-        async with aclosing(store.list(prefix, after)) as found:  # type: ignore[type-var]
-            first = await anext(found, None)
-        if first is None:
-            return
-        shard_id = first.key.removeprefix(prefix).partition("/")[0]
-        yield shard_id
-        after = f"{prefix}{shard_id}0"  # the first key that sorts after every "<shard>/..."
+    """Ids of all shards that have a chain, ascending; takes one listing for a thousand of them, however long the chains are."""
+    for name in await store.folders(f"commits/{stream}/"):
+        yield name
 
 
 async def streams_of(store: ObjectStore) -> AsyncIterator[str]:
-    """Names of all streams for which the application has a log, in the order of the store; takes one listing per stream."""
-    prefix, after = "commits/", ""
-    while True:
-        async with aclosing(store.list(prefix, after)) as found:  # type: ignore[type-var]
-            first = await anext(found, None)
-        if first is None:
-            return
-        stream = first.key.removeprefix(prefix).partition("/")[0]
-        yield stream
-        after = f"{prefix}{stream}0"  # the first key that sorts after every "<stream>/..."
+    """Names of all streams for which the application has a log, in the order of the store."""
+    for name in await store.folders("commits/"):
+        yield name
 
 
 async def _starts(store: ObjectStore, prefix: str, after: str) -> tuple[list[int], bool]:

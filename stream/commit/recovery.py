@@ -7,6 +7,7 @@ from dataclasses import replace
 from stream import events
 from stream.commit.committer import Committer, Head, Renderer, head_behind
 from stream.commit.log import CommitLog, Entry
+from stream.commit.lookup import last_starts
 from stream.commit.manifest import Kind, Manifest, digest
 from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, Reached, Shard
@@ -14,22 +15,40 @@ from stream.errors import Halted
 
 
 async def entry_point(log: CommitLog, shard: Shard, checkpoint: Checkpoint | None, genesis: Entry) -> Head:
-    """A sealed position from which to follow the chain: the checkpoint if the log confirms that a unit ends there, else the start.
+    """A sealed position from which to follow the chain: the checkpoint if the log confirms that a unit ends there, else near the end.
 
-    A checkpoint is only a hint; one that the log does not confirm costs a longer walk and nothing else.
+    A checkpoint is only a hint; one that the log does not confirm costs some listings and nothing else.
     """
     start = Head(int(genesis.manifest.after), digest(genesis.body))
     if checkpoint is None or checkpoint.generation != shard.generation:
-        return start
+        return await _near_the_end(log, shard, start)
     entry = await log.read(shard, checkpoint.unit_after)
     if entry is None or not entry.manifest.sealed:
-        return start
+        return await _near_the_end(log, shard, start)
     if entry.manifest.kind in {Kind.END, Kind.REWIND}:
         return head_behind(entry)
     if entry.manifest.span.last != checkpoint.position:
-        return start
+        return await _near_the_end(log, shard, start)
     head = head_behind(entry)
     return replace(head, checkpoint=checkpoint, complete_until=checkpoint.tip or head.complete_until)
+
+
+async def _near_the_end(log: CommitLog, shard: Shard, start: Head) -> Head:
+    """Where the newest link of the chain begins, if the link before it leads there; else ``start``.
+
+    Link by link a chain of a year is hours of reading, in which the shard stands still.
+    """
+    newest = await last_starts(log.store, shard.stream, shard.chain, 2)
+    before = await log.read(shard, newest[0]) if len(newest) > 1 else None
+    last = await log.read(shard, newest[-1]) if newest else None
+    head = start if before is None or not before.manifest.sealed else head_behind(before)
+    if last is not None and head.open and head.position < newest[-1]:
+        msg = (
+            f"the commit log of {shard.stream}/{shard.chain} is broken after {head.position}: the manifest there is missing, the next one "
+            f"begins after {newest[-1]}. Restore it, or its records are written twice; nothing is read until then."
+        )
+        raise Halted(msg)
+    return head if last is not None and last.manifest.previous == head.previous else start
 
 
 async def recover(
@@ -47,7 +66,8 @@ async def recover(
     Its ``foreign`` is set if the checkpoint says that another application has gone further; the checkpoint then stays as it is.
 
     Raises:
-        Halted: the checkpoint lies beyond the end of the chain, so records have been processed that the log does not know.
+        Halted: the checkpoint lies beyond the end of the chain, so records have been processed that the log does not know, or the
+            newest link cannot be reached.
         LeaseLost: the shard belongs to another worker now.
     """
     begun = clock.monotonic()

@@ -15,6 +15,7 @@ from typing import Final
 from stream.batch import ORIGIN
 from stream.commit.committer import Head
 from stream.commit.log import CommitLog
+from stream.commit.lookup import unit_start
 from stream.commit.manifest import FileEntry, Kind, Manifest, State
 from stream.contracts import Shard
 from stream.errors import DefinitionError
@@ -54,19 +55,26 @@ def effective(chain: Iterable[Manifest], before: Sequence[Manifest] = ()) -> tup
     return tuple(links)
 
 
-async def history(log: CommitLog, shard: Shard) -> History:
-    """All generations of ``shard``, read from the log."""
+async def history(log: CommitLog, shard: Shard, wanted: int = ORIGIN) -> History:
+    """All generations of ``shard``, read from the log; with ``wanted`` no further back than to the link before the one that holds it."""
     links: tuple[Manifest, ...] = ()
     shard = replace(shard, generation=0)
     start = ORIGIN
     while True:
-        chain = [entry.manifest async for entry in log.chain(shard.stream, shard.chain) if entry.manifest.sealed]
+        since = await _before(log, shard, wanted)
+        chain = [entry.manifest async for entry in log.chain(shard.stream, shard.chain, since) if entry.manifest.sealed]
         links = effective(chain, links)
         last = chain[-1] if chain else None
         if last is None or last.target is None:
             return History(shard, links, last if last is not None and last.kind is Kind.END else None, start)
         start = int(last.target)
         shard = replace(shard, generation=shard.generation + 1)
+
+
+async def _before(log: CommitLog, shard: Shard, wanted: int) -> int | None:
+    """Where the link of the chain begins before the one that holds ``wanted``; None for the beginning of the chain."""
+    start = await unit_start(log.store, shard.stream, shard.chain, wanted)
+    return None if start is None else await unit_start(log.store, shard.stream, shard.chain, start)
 
 
 def target_for(known: History, wanted: int) -> int:

@@ -70,8 +70,8 @@ class LetterPiece:
             yield Block(numbers, part.select(ARRIVAL, PARTITION_KEY, DATA), first)
 
 
-async def read_letters(store: ObjectStore, key: str) -> pl.DataFrame:
-    """The rejects file at ``key``, with the columns of ``sink.rejects.SCHEMA``.
+async def read_letters(store: ObjectStore, key: str, *, contents: bool = True) -> pl.DataFrame:
+    """The rejects file at ``key``, with the columns of ``sink.rejects.SCHEMA``; without ``contents`` the records' bytes are null.
 
     Raises:
         Halted: it is gone, or its bytes do not match its name.
@@ -82,4 +82,6 @@ async def read_letters(store: ObjectStore, key: str) -> pl.DataFrame:
         msg = f"the file of dead letters {key} under {store.url} is {what}. Restore it; nothing in it is redriven until then."
         raise Halted(msg)
     frame = pl.read_parquet(io.BytesIO(stored.body), hive_partitioning=False)
+    if not contents:
+        frame = frame.with_columns(pl.lit(None, pl.Binary).alias(DATA))
     return frame if ATTEMPT in frame.columns else frame.with_columns(pl.lit(1, pl.UInt16).alias(ATTEMPT))

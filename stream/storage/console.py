@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import os
 import select
 import threading
@@ -76,6 +77,10 @@ class ConsoleStore:
         nothing: tuple[ObjectInfo, ...] = ()
         for info in nothing:
             yield info
+
+    async def folders(self, prefix: str) -> builtins.list[str]:  # noqa: ARG002
+        """None."""
+        return []
 
     async def read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:  # noqa: ARG002
         """None: what was printed is gone."""

@@ -15,6 +15,7 @@ file that it names can be renamed into place only once:
 from __future__ import annotations
 
 import asyncio
+import builtins
 import errno
 import hashlib
 import os
@@ -30,7 +31,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from stream.contracts import ObjectInfo, Stored
 from stream.errors import Fatal, Retryable
-from stream.storage.keys import check_key, without_values
+from stream.storage.keys import by_place, check_key, without_values
 
 _RESERVED: Final = ".stream"
 _LIST_CHUNK: Final = 1000
@@ -82,6 +83,10 @@ class DirectoryStore:
         while chunk := await self._run(lambda: list(islice(found, _LIST_CHUNK))):
             for info in chunk:
                 yield info
+
+    async def folders(self, prefix: str) -> builtins.list[str]:
+        """Names of the directories right under ``prefix``, which ends in a slash, that have files below them."""
+        return await self._run(_folders, self._root, prefix)
 
     async def read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:
         """See ``contracts.RangedStore``."""
@@ -271,6 +276,24 @@ def _walk(directory: Path, base: str, prefix: str, after: str) -> Iterator[Objec
                 yield from _walk(directory / name, key, prefix, after)
         elif key.startswith(prefix) and key > after and (info := _info(directory / name, key)) is not None:
             yield info
+
+
+def _folders(root: Path, prefix: str) -> list[str]:
+    directory = root / prefix
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if entry.is_dir() and (prefix or entry.name != _RESERVED)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return by_place(name for name in names if _holds_files(directory / name))
+
+
+def _holds_files(directory: Path) -> bool:
+    try:
+        with os.scandir(directory) as entries:
+            return any(_holds_files(Path(entry.path)) if entry.is_dir() else True for entry in entries)
+    except FileNotFoundError:
+        return False
 
 
 def _info(path: Path, key: str) -> ObjectInfo | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from stream.errors import Fatal
@@ -17,6 +18,11 @@ _PARTITION_VALUE: Final = re.compile(r"(?:=|%3D)[^/\s'\"<>]*(?=/)")
 def without_values(text: str) -> str:
     """``text`` that may name keys, such as an error's, without the values of partition columns, which come from records."""
     return _PARTITION_VALUE.sub("=*", text)
+
+
+def by_place(folders: Iterable[str]) -> list[str]:
+    """Names of folders in the order of the keys below them."""
+    return sorted(folders, key=lambda name: f"{name}/")
 
 
 def check_key(key: str, root: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from datetime import datetime
 
 from stream.clock import SystemClock
 from stream.contracts import Clock, ObjectInfo, Stored
-from stream.storage.keys import check_key
+from stream.storage.keys import by_place, check_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,14 @@ class MemoryStore:
             chosen = [(key, item) for key, item in self._objects.items() if key.startswith(prefix) and key > after]
         for key, item in sorted(chosen, key=lambda pair: pair[0]):
             yield ObjectInfo(key, len(item.body), item.modified, str(item.version))
+
+    async def folders(self, prefix: str) -> builtins.list[str]:
+        """Names of the folders right under ``prefix``, which ends in a slash."""
+        with self._lock:
+            found = {
+                key.removeprefix(prefix).partition("/")[0] for key in self._objects if key.startswith(prefix) and "/" in key[len(prefix) :]
+            }
+        return by_place(found)
 
     async def read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:
         """Bytes ``[start, end)`` of ``key`` as it was listed with ``version``; None if it is gone or has another version now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 from collections.abc import AsyncIterator
 
@@ -40,6 +41,10 @@ class PrefixedStore:
         """See ``contracts.ObjectStore``."""
         async for info in self._store.list(self._prefix + prefix, self._prefix + after if after else ""):
             yield dataclasses.replace(info, key=info.key.removeprefix(self._prefix))
+
+    async def folders(self, prefix: str) -> builtins.list[str]:
+        """See ``contracts.ObjectStore``."""
+        return await self._store.folders(self._prefix + prefix)
 
     async def delete(self, key: str) -> None:
         """See ``contracts.ObjectStore``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.contracts import ObjectInfo, Stored
 from stream.errors import Fatal, Retryable, StreamError
-from stream.storage.keys import check_key, without_values
+from stream.storage.keys import by_place, check_key, without_values
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
@@ -165,6 +166,11 @@ class S3Store:
                 last = key
                 if key.startswith(prefix) and key > after:
                     yield ObjectInfo(key, item["size"], item["last_modified"], str(item.get("e_tag") or ""))
+
+    async def folders(self, prefix: str) -> builtins.list[str]:
+        """Names of the folders right under ``prefix``, which ends in a slash: one request for a thousand of them."""
+        found = await self._call("s3:ListBucket", prefix, obstore.list_with_delimiter_async(self._store, prefix.rstrip("/") or None))
+        return by_place(path.rpartition("/")[2] for path in found["common_prefixes"])
 
     async def read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:
         """Bytes ``[start, end)`` of ``key`` as it was listed with ``version``; None if it is gone or has another version now."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from stream.aws.session import AwsSession
 from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
 from stream.budget import Lending
 from stream.commit.log import CommitLog
-from stream.commit.lookup import position_of, shards_of, streams_of
+from stream.commit.lookup import PAGE, position_of, shards_of, streams_of, unit_start
 from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, encode, pinned, with_seal
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
 from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
@@ -29,10 +28,14 @@ from stream.sink import rejects
 from stream.sink.redshift import COPY_MANIFESTS
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
+from stream.together import a_few_at_once
 from stream.worker.places import kms_key, located
 
 READ_AT_ONCE: Final = 16
 """Manifests fetched at a time."""
+
+KNOWN_MANIFESTS: Final = 10_000
+"""Of other chains, in memory: files come in the order of their names, those of one unit in each partition apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,40 @@ def _damage(manifest: Manifest, body: bytes) -> str:
     return ""
 
 
+class _Elsewhere:
+    """Which files other chains list. There may be as many files as they have, so each chain's keys and each manifest are read once."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._starts: dict[tuple[str, str], frozenset[int]] = {}
+        self._files: dict[str, frozenset[tuple[str, str]]] = {}
+
+    async def lists(self, stream: str, shard: str, after: int, file: tuple[str, str]) -> bool:
+        """Whether the unit of ``shard`` that starts behind ``after`` lists ``file``, a sink and a key."""
+        if after not in await self._starts_of(stream, shard):
+            return False
+        key = manifest_key(stream, shard, after)
+        if key not in self._files:
+            while len(self._files) >= KNOWN_MANIFESTS:
+                del self._files[next(iter(self._files))]
+            self._files[key] = await self._files_in(key)
+        return file in self._files[key]
+
+    async def _starts_of(self, stream: str, shard: str) -> frozenset[int]:
+        if (stream, shard) not in self._starts:
+            prefix = shard_prefix(stream, shard)
+            found = [position_of(info.key, prefix) async for info in self._store.list(prefix)]
+            self._starts[stream, shard] = frozenset(start for start in found if start is not None)
+        return self._starts[stream, shard]
+
+    async def _files_in(self, key: str) -> frozenset[tuple[str, str]]:
+        stored = await self._store.get(key)
+        try:
+            return frozenset((file.sink, file.key) for file in decode(stored.body, key).files) if stored else frozenset()
+        except Halted:  # the verification of its own stream says so
+            return frozenset()
+
+
 class StoredEvidence:
     """``audit.verify.Evidence`` over a pipeline's stores; with a ``source``, over the stream too.
 
@@ -149,6 +186,7 @@ class StoredEvidence:
         self.areas = areas
         self.horizon = oldest
         self.tidied = tidied
+        self.beside = False
         self._log = log
         self._checkpoints = checkpoints
         self._source = source
@@ -156,6 +194,7 @@ class StoredEvidence:
         self._former: dict[str, ObjectStore] = {}
         self._listed: dict[str, Shard] = {}
         self._streams: list[str] | None = None
+        self._elsewhere = _Elsewhere(log.store)
         self._start = Start(StartKind.TRIM_HORIZON)
 
     async def shards(self) -> list[str]:
@@ -164,10 +203,9 @@ class StoredEvidence:
             self._listed = {shard.shard_id: shard for shard in await self._source.shards()}
         return [shard_id async for shard_id in shards_of(self._log.store, self.stream)]
 
-    async def log(self, shard: str) -> ShardLog:
+    async def log(self, shard: str, after: int = ORIGIN) -> ShardLog:
         """See ``audit.verify.Evidence``."""
         prefix = shard_prefix(self.stream, shard)
-        slots = asyncio.Semaphore(READ_AT_ONCE)
         links: dict[str, Link] = {}
         unreadable: dict[str, str] = {}
 
@@ -176,18 +214,27 @@ class StoredEvidence:
             if position is None and key != genesis_key(self.stream, shard):
                 unreadable[key] = "no manifest has such a name: somebody else put the object here"
                 return
-            async with slots:
-                stored = await self._log.store.get(key)
+            stored = await self._log.store.get(key)
             try:
                 if stored is not None:
                     links[key] = link_of(key, stored.body, position)
             except (Halted, ValueError) as error:
                 unreadable[key] = str(error)
 
-        async with asyncio.TaskGroup() as group:
-            async for info in self._log.store.list(prefix):
-                group.create_task(read(info.key))
-        return ShardLog(self.stream, shard, tuple(links[key] for key in sorted(links)), tuple(sorted(unreadable.items())))
+        since = await self._since(shard, after)
+        keys: list[str] = []
+        async for info in self._log.store.list(prefix, manifest_key(self.stream, shard, since - 1) if since else ""):
+            keys.append(info.key)
+            if len(keys) == PAGE:
+                await a_few_at_once([read(key) for key in keys], READ_AT_ONCE)
+                keys.clear()
+        await a_few_at_once([read(key) for key in keys], READ_AT_ONCE)
+        return ShardLog(self.stream, shard, tuple(links[key] for key in sorted(links)), tuple(sorted(unreadable.items())), since)
+
+    async def _since(self, shard: str, after: int) -> int | None:
+        """Where to begin for what follows ``after``: one unit earlier, which a checkpoint may stand behind; None: at the beginning."""
+        start = await unit_start(self._log.store, self.stream, shard, after + 1) if after else None
+        return await unit_start(self._log.store, self.stream, shard, start) if start else None
 
     async def checkpoint(self, shard: str) -> StoredCheckpoint | None:
         """See ``audit.verify.Evidence``."""
@@ -217,16 +264,9 @@ class StoredEvidence:
             return named != self.stream
         for stream in self._streams:
             unit = unit_of(key, stream)
-            if unit is not None and stream != self.stream and (sink, key) in await self._files_of(manifest_key(stream, *unit)):
+            if unit is not None and stream != self.stream and await self._elsewhere.lists(stream, *unit, (sink, key)):
                 return True
         return False
-
-    async def _files_of(self, key: str) -> set[tuple[str, str]]:
-        stored = await self._log.store.get(key)
-        try:
-            return {(file.sink, file.key) for file in decode(stored.body, key).files} if stored else set()
-        except Halted:  # verifying that stream will report it
-            return set()
 
     async def pinned_start(self) -> str | None:
         """See ``audit.verify.Evidence``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,10 +22,13 @@ from stream.pipeline.replay import RedriveBudget
 from stream.sink import rejects
 from stream.source.bounded import BoundedSource
 from stream.source.letters import ChosenRows, part_of, read_letters, runs_of
+from stream.together import a_few_at_once
 from stream.transform.expressions import compile_expression
 from stream.transform.stage import SchemaMismatch
+from stream.worker.finished import Finished
 
-READ_AT_ONCE: Final = 8
+READ_AT_ONCE: Final = 32
+"""Small objects, of which a log of months has hundreds of thousands: waiting for them is what takes the time."""
 FILE: Final = "file"
 LINE: Final = "line"
 STATE: Final = "state"
@@ -76,19 +78,16 @@ class DeadLetters:
         Without ``contents``, the records' bytes are null.
         """
         keys = [key for stream in (self.stream, chain_name(self.stream)) for key in await self._sealed_files(stream)]
-        limit = asyncio.Semaphore(READ_AT_ONCE)
-
-        async def one(key: str) -> pl.DataFrame:
-            async with limit:
-                frame = await read_letters(self.store, key)
-            lines = pl.int_range(frame.height, dtype=pl.UInt32, eager=True).alias(LINE)
-            kept = frame if contents else frame.with_columns(pl.lit(None, pl.Binary).alias(DATA))
-            return kept.with_columns(pl.lit(key).alias(FILE), lines)
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(key)) for key in keys]
         empty = SCHEMA.to_frame().drop(STATE)
-        whole = pl.concat([empty, *(task.result().select(empty.columns) for task in tasks)])
+        frames: dict[str, pl.DataFrame] = {}
+
+        async def one(key: str) -> None:
+            frame = await read_letters(self.store, key, contents=contents)
+            lines = pl.int_range(frame.height, dtype=pl.UInt32, eager=True).alias(LINE)
+            frames[key] = frame.with_columns(pl.lit(key).alias(FILE), lines).select(empty.columns)
+
+        await a_few_at_once((one(key) for key in keys), READ_AT_ONCE)
+        whole = pl.concat([empty, *(frames[key] for key in keys)])
         return with_state(whole, await self.claims.all(), self.budget, self.clock.now())
 
     async def redrive(self, where: str | None, limit: int | None, worker: str) -> tuple[int, int] | None:
@@ -99,7 +98,7 @@ class DeadLetters:
         Raises:
             DefinitionError: ``where`` is not a condition on the table's columns.
         """
-        table = picked(await self.table(), where)
+        table = picked(await self.table(contents=needs_contents(where)), where).drop(DATA)
 
         async def choose(known: list[Redrive]) -> Redrive | None:
             now = self.clock.now()
@@ -114,26 +113,27 @@ class DeadLetters:
         number = await self.claims.claim(choose)
         return None if number is None else (number, (await self.claims.all())[number - 1].records)
 
-    async def source(self, budget: ByteBudget, emit: Emit) -> BoundedSource:
-        """Every redrive so far, each as a shard."""
+    async def source(self, budget: ByteBudget, emit: Emit, finished: Finished | None = None) -> BoundedSource:
+        """Every redrive so far, each as a shard, but for those that are ``finished``."""
         parts = [part_of(number, each.files, self.store) for number, each in enumerate(await self.claims.all(), 1)]
+        if finished is not None:
+            parts = parts[await finished.count([[part] for part in parts]) :]
         return BoundedSource(chain_name(self.stream), parts, budget=budget, clock=self.clock, emit=emit)
 
     async def _sealed_files(self, stream: str) -> list[str]:
         """Keys of rejects files that a sealed manifest lists."""
-        listed = [(info.key, unit_of(info.key, stream)) async for info in self.store.list(f"{stream}/")]
-        limit = asyncio.Semaphore(READ_AT_ONCE)
+        found: list[tuple[tuple[str, int], str]] = []
 
-        async def sealed(key: str, shard: str, after: int) -> bool:
-            place = manifest_key(stream, shard, after)
-            async with limit:
-                stored = await self.state.get(place)
+        async def look(key: str, unit: tuple[str, int]) -> None:
+            place = manifest_key(stream, *unit)
+            stored = await self.state.get(place)
             manifest = None if stored is None else decode(stored.body, place)
-            return manifest is not None and manifest.sealed and any((file.sink, file.key) == (rejects.NAME, key) for file in manifest.files)
+            if manifest is not None and manifest.sealed and any((each.sink, each.key) == (rejects.NAME, key) for each in manifest.files):
+                found.append((unit, key))
 
-        async with asyncio.TaskGroup() as group:
-            tasks = {key: (group.create_task(sealed(key, *unit)), unit) for key, unit in listed if unit is not None}
-        return [key for key, (task, unit) in sorted(tasks.items(), key=lambda item: (item[1][1], item[0])) if task.result()]
+        listed = [(info.key, unit_of(info.key, stream)) async for info in self.store.list(f"{stream}/")]
+        await a_few_at_once((look(key, unit) for key, unit in listed if unit is not None), READ_AT_ONCE)
+        return [key for _, key in sorted(found)]
 
 
 def with_state(table: pl.DataFrame, claims: Sequence[Redrive], budget: RedriveBudget, now: datetime) -> pl.DataFrame:
@@ -159,6 +159,11 @@ def with_state(table: pl.DataFrame, claims: Sequence[Redrive], budget: RedriveBu
 def _bound(table: pl.DataFrame, stages: Mapping[str, float | None], otherwise: float) -> pl.Series:
     """For each letter, the bound of the stage or sink that refused it."""
     return pl.Series([float(stages.get(stage) or otherwise) for stage in table["stage"]], dtype=pl.Float64)
+
+
+def needs_contents(where: str | None) -> bool:
+    """Whether the condition ``where`` looks at the records' bytes; those of a million letters hardly fit into a pod."""
+    return where is not None and DATA in where
 
 
 def picked(table: pl.DataFrame, where: str | None) -> pl.DataFrame:

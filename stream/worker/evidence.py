@@ -101,7 +101,9 @@ async def open_evidence(
         table = await open_table(pipeline, native, clock, emit, stack)
         checkpoints = TableCheckpoints(table, await key_prefix(pipeline, session, clock, stack))
     open_place = partial(open_store, session=session)
-    return StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=leased), stores
+    evidence = StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=leased)
+    evidence.beside = name != pipeline.source.kinesis.stream
+    return evidence, stores
 
 
 async def _of_table(area: Area, config: IcebergSinkConfig, base: Path, session: AwsSession) -> Area:

@@ -26,9 +26,10 @@ from stream.audit.objects import Area, url_in
 from stream.audit.shape import Shape
 from stream.aws.secrets import read_secret
 from stream.aws.session import AwsSession
+from stream.batch import ORIGIN
 from stream.clock import SystemClock
 from stream.commit.log import CommitLog
-from stream.commit.lookup import shards_of
+from stream.commit.lookup import shards_of, unit_start
 from stream.commit.naming import manifest_key
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Halted, LeaseLost, Retryable, StreamError
@@ -105,9 +106,10 @@ class LogUnits:
         self._naming = naming
         self._recent = recent
 
-    async def begins(self, shard: str) -> int:
-        """The position after which the chain ``shard`` begins."""
-        return await self._log.begins(self._stream, shard)
+    async def begins(self, shard: str, after: int = ORIGIN) -> int:
+        """Where the unit of the chain ``shard`` begins that holds what follows ``after``, or the chain itself if there is none before."""
+        start = await unit_start(self._log.store, self._stream, shard, after + 1) if after > ORIGIN else None
+        return await self._log.begins(self._stream, shard) if start is None else start
 
     async def read(self, shard: str, after: int) -> tuple[Link, Segment | None, Mapping[tuple[str, str], str]] | None:
         """See ``audit.export.Units``; raises ``Halted`` if a sealed unit has no readable ledger."""
@@ -375,7 +377,7 @@ async def export_range(exporter: Exporter, units: LogUnits, shards: Sequence[str
     """Export again every sealed unit that overlaps ``(after, last]``, without touching cursors; the units and items accepted."""
     count = accepted = 0
     for shard in shards:
-        position = await units.begins(shard)
+        position = await units.begins(shard, after)
         while (found := await units.read(shard, position)) is not None:
             link, segment, urls = found
             if link.last is None or (last is not None and link.after >= last):

@@ -25,7 +25,7 @@ from stream.worker.loadlog import LoadLog, LoadState, Parked
 from stream.worker.warehouse import LoadFailed, Warehouse
 
 SHARDS_SECONDS: Final = 300.0
-"""Seconds between listings of the shards. A new shard's first unit may wait this long; every listing costs a request per shard."""
+"""Seconds between listings of the shards. A new shard's first unit may wait this long."""
 
 TIDY_SECONDS: Final = 3600.0
 """Seconds between looks for staged files that are old enough to be removed."""

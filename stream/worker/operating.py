@@ -134,7 +134,7 @@ async def rewind(
         msg = f"rows of the sink `{loaded[0]}` are loaded into a table, from which a rewind cannot remove them; nothing was changed"
         raise DefinitionError(msg)
     async with _operation(pipeline, stream, shard_id, base, env, emit) as (parts, shard, head):
-        known = await history(parts.log, shard)
+        known = await history(parts.log, shard, wanted)
         target = ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)
         link = rewind_link(parts.log, known, head, target, note, parts.clock.now().isoformat())
         await _refuse_redriven(parts.log, known, link)
@@ -161,7 +161,7 @@ async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted:
     """Where ``rewind`` would go back to, and the links that count now. Changes nothing."""
     session = AwsSession(region=pipeline.source.kinesis.region)
     log = CommitLog(Stores.open(pipeline, base, session).state, pipeline.application, SystemClock(), OPERATOR)
-    known = await history(log, Shard(stream, shard_id))
+    known = await history(log, Shard(stream, shard_id), wanted)
     return (ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)), known
 
 

@@ -26,6 +26,7 @@ from stream.source.pace import FanOut, ReadSettings, tip_seconds
 from stream.source.until import ReadUntil, refuse_lost
 from stream.storage.open import open_store
 from stream.worker.dead_letters import DeadLetters, chain_name
+from stream.worker.finished import Finished
 from stream.worker.slices import Slices, Window
 
 BACKFILL: Final = "backfill"
@@ -95,8 +96,12 @@ async def open_reading(around: Surroundings, stack: AsyncExitStack) -> list[Open
 
 def _letters(options: KinesisOptions, around: Surroundings) -> Opened:
     letters = DeadLetters(options.stream, around.state, around.rejects, around.pipeline.rejects.redrive, around.clock)
-    make = functools.partial(letters.source, emit=around.emit)
+    make = functools.partial(letters.source, emit=around.emit, finished=_finished(chain_name(options.stream), around))
     return Opened(chain_name(options.stream), Start(StartKind.TRIM_HORIZON), make, finite=True)
+
+
+def _finished(chain: str, around: Surroundings) -> Finished:
+    return Finished(around.state, chain, exported=around.pipeline.audit.otlp is not None)
 
 
 async def _objects(around: Surroundings) -> Opened:
@@ -111,7 +116,7 @@ async def _objects(around: Surroundings) -> Opened:
             raise DefinitionError(msg)
     slices = Slices(around.pipeline, config, open_store(url, around.session), around.state, around.worker, around.clock)
     await slices.take_up(around.reading.window, await _manifest(around, config.manifest))
-    make = functools.partial(slices.source, emit=around.emit)
+    make = functools.partial(slices.source, emit=around.emit, finished=_finished(config.name, around))
     return Opened(config.name, Start(StartKind.TRIM_HORIZON), make, finite=True)
 
 

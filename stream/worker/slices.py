@@ -20,6 +20,7 @@ from stream.source.bounded import BoundedSource
 from stream.source.objects import PinnedObject, parts_of, split
 from stream.source.texts import Layout
 from stream.transform.decoders.csv import Csv
+from stream.worker.finished import Finished
 
 MODIFIED: Final = "modified"
 _FIELDS: Final = {"%Y": r"(?P<Y>\d{4})", "%m": r"(?P<m>\d{2})", "%d": r"(?P<d>\d{2})", "%H": r"(?P<H>\d{2})", "%M": r"(?P<M>\d{2})"}
@@ -153,14 +154,13 @@ class Slices:
         parts = parts_of(0, objects, split(objects, self.config.shards), self.store, layout_of(self.pipeline, self.config))
         return BoundedSource(self.config.name, parts, budget=budget, clock=self.clock, emit=emit)
 
-    async def source(self, budget: ByteBudget, emit: Emit) -> BoundedSource:
-        """A source of every slice chosen so far."""
+    async def source(self, budget: ByteBudget, emit: Emit, finished: Finished | None = None) -> BoundedSource:
+        """A source of every slice chosen so far, except those that are ``finished``."""
         layout = layout_of(self.pipeline, self.config)
-        parts = [
-            part
-            for number, each in enumerate(await self.claims.all(), 1)
-            for part in parts_of(number, each.objects, each.bounds, self.store, layout)
-        ]
+        claims = enumerate(await self.claims.all(), 1)
+        slices = [parts_of(number, each.objects, each.bounds, self.store, layout) for number, each in claims]
+        begin = await finished.count(slices) if finished is not None else 0
+        parts = [part for each in slices[begin:] for part in each]
         return BoundedSource(self.config.name, parts, budget=budget, clock=self.clock, emit=emit)
 
 

@@ -21,7 +21,7 @@ from stream.batch import ORIGIN, ROW, SEQUENCE, SUBSEQUENCE, Batch
 from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import last_starts, shards_of, unit_start
-from stream.commit.naming import SEQUENCE_DIGITS, manifest_key
+from stream.commit.naming import manifest_key
 from stream.contracts import Shard, Source, Start, StartKind, shard_of_chain
 from stream.errors import DefinitionError, Halted
 from stream.lease.checkpoints import StoredCheckpoints
@@ -107,7 +107,7 @@ class Tracer:
         searched = Searched()
         for shard in [each async for each in shards_of(self._log.store, self._stream)]:
             near = await self._checkpoints.read(Shard(self._stream, shard))
-            position = near.unit_after if near is not None else 10**SEQUENCE_DIGITS - 1
+            position = near.unit_after if near is not None else ORIGIN
             ended = near is not None and near.position is None  # then the last link is the shard's end
             starts = await last_starts(self._log.store, self._stream, shard, units + ended, max(ORIGIN, position))
 

@@ -19,6 +19,7 @@ from stream.contracts import ObjectStore
 from stream.errors import DefinitionError, Fatal, Retryable
 from stream.storage.directory import DirectoryStore
 from stream.storage.open import open_store
+from stream.storage.prefixed import PrefixedStore
 
 _buckets = itertools.count()
 Run = Callable[[Callable[[ObjectStore], Coroutine[Any, Any, None]]], None]
@@ -212,6 +213,25 @@ def test_list_order_prefix_and_after_on_every_store(run: Run) -> None:
     run(body)
 
 
+def test_folders_are_named_once_in_the_order_of_their_objects(run: Run) -> None:
+    async def body(store: ObjectStore) -> None:
+        names = ["a", "a-b", "a.b", "a0", "a_r1", "ab", "b%20c"]
+        for name in names:
+            for key in ("1", "2/3", "z"):
+                await store.put(f"in/{name}/{key}", b"")
+        await store.put("in/file", b"")
+        await store.put("inner/other/1", b"")
+        await store.put("in/gone/1", b"")
+        await store.delete("in/gone/1")
+        assert await store.folders("in/") == ["a-b", "a.b", "a", "a0", "a_r1", "ab", "b%20c"]
+        assert await store.folders("in/a/") == ["2"]
+        assert await store.folders("") == ["in", "inner"]
+        assert await store.folders("nothing/") == []
+        assert await PrefixedStore(store, "in/a/").folders("") == ["2"]
+
+    run(body)
+
+
 def test_list_tells_size_and_time(run: Run) -> None:
     async def body(store: ObjectStore) -> None:
         await store.put("k", b"12345")
@@ -231,13 +251,14 @@ def _wall() -> float:
 
 def test_listing_passes_the_page_size_of_the_store(run: Run) -> None:
     async def body(store: ObjectStore) -> None:
-        names = [f"n/{i:04d}" for i in range(1003)]
+        names = [f"n/{i:04d}/x" for i in range(1003)]
         for start in range(0, len(names), 100):
             async with asyncio.TaskGroup() as group:
                 for name in names[start : start + 100]:
                     group.create_task(store.put(name, b""))
         assert await keys(store, "n/") == names
         assert await keys(store, "n/", names[998]) == names[999:]
+        assert await store.folders("n/") == [name[2:6] for name in names]
 
     run(body)
 

@@ -221,6 +221,18 @@ def test_a_range_is_exported_again():
     assert len(collector.spans) == items
 
 
+def test_a_range_is_exported_whose_past_has_expired():
+    async def run():
+        sealed, collector = await three_units(), Counting()
+        exporter, units, _ = parts(sealed, collector)
+        ledger = sealed.stores.targets["ledger"]
+        segments = [info.key async for info in ledger.list(f"events/{shard_id(0)}/")]
+        await ledger.delete(segments[0])
+        return await export_range(exporter, units, [shard_id(0)], sequence(0, 41), sequence(0, 81))
+
+    assert asyncio.run(run())[0] == 2
+
+
 class Checkpoints:
     """Notes what had reached the collector when a checkpoint moved."""
 

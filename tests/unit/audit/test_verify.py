@@ -129,15 +129,20 @@ def test_what_the_stream_dropped_by_age_is_unknown_not_wrong():
     evidence = sealed.evidence()
     evidence.horizon = sealed.clock.now()
     report = asyncio.run(Verifier(evidence, Scope(), StillClock()).run())
-    assert {finding.verdict for finding in report.findings} == {Verdict.UNKNOWN}
+    (finding,) = report.findings
+    assert (finding.verdict, finding.after, finding.last) == (Verdict.UNKNOWN, "0", str(sequence(0, 80)))
+    assert finding.message.endswith("(2 units)")
     assert EXIT[report.verdict] == 2
 
 
 def test_a_shard_that_the_stream_forgot_is_unknown():
     sealed = asyncio.run(three_units())
     del sealed.source.frames[shard_id(1)]
-    report = verify(sealed)
-    assert {(finding.shard, finding.verdict) for finding in report.findings} == {(shard_id(1), Verdict.UNKNOWN)}
+    (finding,) = verify(sealed).findings
+    units = next(each.units for each in verify(sealed).shards if each.shard == shard_id(1))
+    assert (finding.shard, finding.verdict, finding.after) == (shard_id(1), Verdict.UNKNOWN, "0")
+    assert units > 1
+    assert finding.message.endswith(f"({units} units)")
 
 
 def test_a_run_without_leases_leaves_no_damage_behind_where_leases_of_ended_shards_are_tidied_away():
@@ -260,6 +265,61 @@ def test_only_units_in_range_are_read():
     assert verify(sealed, Scope(contents=False, source=False)).findings == ()
 
 
+async def rewound():
+    """The first shard has gone back from its fifth unit to the second one, and has made two others since."""
+    sealed = await three_units()
+    for first in (121, 161):
+        await sealed.unit(0, first, 40)
+    await sealed.rewind(0, 80)
+    for first in (81, 131):
+        await sealed.unit(0, first, 50)
+    return sealed
+
+
+@pytest.mark.parametrize("contents", [True, False])
+@pytest.mark.parametrize("n", [1, 40, 41, 80, 81, 120, 130, 131, 179, 180, 181, 200, 500])
+def test_a_sound_log_is_sound_from_wherever_it_is_looked_at(n, contents):
+    sealed = asyncio.run(rewound())
+    report = verify(sealed, Scope(after=sequence(0, n), contents=contents, source=False))
+    assert {finding.verdict for finding in report.findings} <= {Verdict.OK}
+    assert report.shards[1].last == str(sequence(0, 180))
+
+
+def test_nothing_is_read_of_what_lies_before_the_range():
+    async def run():
+        sealed = await three_units()
+        for first in range(121, 301, 10):
+            await sealed.unit(0, first, 10)
+        (manifest, *_) = await keys(sealed.root, f"flights/commits/events/{shard_id(0)}/0")
+        await sealed.root.delete(manifest)
+        for name in ("ledger", "s3"):
+            for key in await keys(sealed.stores.targets[name], ""):
+                if f"{shard_id(0)}-0-" in key:
+                    await sealed.stores.targets[name].delete(key)
+        return sealed
+
+    sealed = asyncio.run(run())
+    assert {finding.check for finding in verify(sealed).findings} >= {Check.CHAIN}
+    report = verify(sealed, Scope(shard=shard_id(0), after=sequence(0, 255)))
+    assert (report.findings, report.shards[0].units) == ((), 6)
+    assert report.checked[Check.OBJECTS] <= 5 * 4
+
+
+def test_a_file_that_nobody_lists_is_found_in_the_range_only():
+    async def run():
+        sealed = await three_units()
+        lake = sealed.stores.targets["s3"]
+        key = next(key for key in await keys(lake, "") if f"{shard_id(0)}-{sequence(0, 40)}-" in key)
+        await lake.put(f"{key[: key.rindex('.', 0, -10)]}.{'0' * 16}.parquet", b"left over")
+        return sealed
+
+    sealed = asyncio.run(run())
+    assert len(verify(sealed, Scope(after=sequence(0, 79))).leftovers) == 1
+    assert len(verify(sealed, Scope(shard=shard_id(0))).leftovers) == 1
+    assert verify(sealed, Scope(after=sequence(0, 80))).leftovers == ()
+    assert verify(sealed, Scope(shard=shard_id(1))).leftovers == ()
+
+
 def test_a_stream_that_cannot_be_read_is_unknown():
     sealed = asyncio.run(three_units())
 
@@ -320,8 +380,8 @@ class AtWork:
         await self._sealed.unit(0, self._at, 5)
         self._at += 5
 
-    async def log(self, shard):
-        log = await self._evidence.log(shard)
+    async def log(self, shard, after=0):
+        log = await self._evidence.log(shard, after)
         if shard == shard_id(0):
             await self.unit()
         return log

@@ -9,7 +9,9 @@ from stream import events
 from stream.clock import SystemClock
 from stream.commit.committer import Committer, Head, RenderedUnit
 from stream.commit.log import CommitLog
+from stream.commit.lookup import shards_of
 from stream.commit.manifest import Kind, digest
+from stream.commit.naming import manifest_key
 from stream.commit.recovery import recover
 from stream.contracts import Checkpoint, Start, StartKind
 from stream.errors import Halted
@@ -84,7 +86,37 @@ def test_recovery_goes_on_where_the_checkpoint_says_if_the_log_agrees():
         assert b.told[-1].units_followed == 0
         await b.checkpoints.advance(SHARD, Checkpoint(15, 0, 10))
         assert place(await b.recover(never)) == place(head)
-        assert b.told[-1].units_followed == 3
+        assert b.told[-1].units_followed == 1
+        assert await b.checkpoints.read(SHARD) == Checkpoint(30, 0, 20)
+
+    run(test)
+
+
+def test_without_a_checkpoint_a_long_chain_is_entered_near_its_end():
+    async def test():
+        b = Bench()
+        head = await b.chain(*range(10, 3010, 10))
+        left = unit(file("left"), after=3000, last=3010, previous=head.previous)
+        for newest in (3000, 3010):
+            if newest > head.position:
+                await b.log.create(SHARD, left.manifest)
+            await b.state.delete("checkpoints/events/shardId-1.json")
+            assert (await b.recover(rendering(left))).position == newest
+            assert b.told[-1].units_followed == 1
+            assert await b.checkpoints.read(SHARD) == Checkpoint(newest, 0, newest - 10)
+
+    run(test)
+
+
+@pytest.mark.parametrize("lost", [0, 10, 20])
+def test_a_manifest_that_is_missing_before_the_newest_stops_the_shard_without_a_checkpoint(lost):
+    async def test():
+        b = Bench()
+        await b.chain(*range(10, lost + 30, 10))
+        await b.state.delete("checkpoints/events/shardId-1.json")
+        await b.state.delete(manifest_key("events", SHARD.chain, lost))
+        with pytest.raises(Halted, match=f"is broken after {lost}: .* missing, the next one begins after {lost + 10}"):
+            await b.recover(never)
 
     run(test)
 
@@ -186,7 +218,7 @@ def test_a_start_is_pinned_once():
         genesis = await b.log.open_chain(SHARD, pinned)
         assert (await b.log.open_chain(SHARD, START)).body == genesis.body
         assert genesis.manifest.kind is Kind.GENESIS
-        assert await b.log.shards("events") == ["shardId-1"]
+        assert [shard async for shard in shards_of(b.state, "events")] == ["shardId-1"]
 
     run(test)
 

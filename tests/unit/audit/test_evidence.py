@@ -1,0 +1,74 @@
+"""Files of other chains that write to the same places."""
+
+import asyncio
+
+from stream.audit.verify import Scope, Verifier
+from stream.commit.log import CommitLog
+from stream.commit.manifest import FileEntry, Kind, Manifest, State, encode, with_seal
+from stream.commit.naming import manifest_key
+from stream.storage.memory import MemoryStore
+from stream.worker.auditing import StoredEvidence
+from tests.sealed import StillClock, shard_id, three_units
+
+SHARD = shard_id(0)
+
+
+class Counting(MemoryStore):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    async def get(self, key):
+        self.calls += 1
+        return await super().get(key)
+
+    async def list(self, prefix, after=""):
+        self.calls += 1
+        async for info in super().list(prefix, after):
+            yield info
+
+
+def name(after, last, part=0):
+    return f"kind={part}/{SHARD}-{after}-{last}.{part}.{'0' * 16}.parquet"
+
+
+async def unit(store, stream, after, last):
+    files = tuple(FileEntry("s3", name(after, last, part), 1, 1, "0" * 64) for part in range(5))
+    manifest = Manifest(Kind.UNIT, State.SEALED, "app", stream, SHARD, after=str(after), last=str(last), files=files)
+    await store.create(manifest_key(stream, SHARD, after), encode(with_seal(manifest)))
+
+
+def test_however_many_chains_and_files_there_are_each_manifest_is_looked_at_once():
+    async def run():
+        store = Counting()
+        for chain in range(20):
+            for n in range(30):
+                await unit(store, f"backfill.events.{chain:02d}", 1000 * chain + n, 1000 * chain + n + 1)
+        evidence = StoredEvidence(CommitLog(store, "app", StillClock(), "audit"), {}, None, "events")
+        found = [
+            await evidence.of_another_stream("s3", name(1000 * chain + n, 1000 * chain + n + 1, part))
+            for part in range(5)
+            for chain in range(20)
+            for n in range(30)
+        ]
+        strange = [await evidence.of_another_stream("s3", name(1000 * chain + n, 10**6, 3)) for chain in range(20) for n in range(60)]
+        return all(found), any(strange), store.calls
+
+    assert asyncio.run(run()) == (True, False, 20 + 20 * 30)
+
+
+def test_of_chains_beside_another_only_their_own_leftovers_are_told():
+    async def run():
+        sealed = await three_units()
+        lake, ledger = sealed.stores.targets["s3"], sealed.stores.targets["ledger"]
+        key = next([info.key async for info in lake.list("")].__iter__())
+        await lake.put(f"{key.rsplit('.', 2)[0]}.{'0' * 16}.parquet", b"made for a unit of this chain")
+        await lake.put("somebody/elses", b"of the other chain, as far as this one knows")
+        await ledger.put("events/junk", b"where nobody else writes")
+        evidence = sealed.evidence()
+        evidence.beside = True
+        return await Verifier(evidence, Scope(source=False), StillClock()).run()
+
+    report = asyncio.run(run())
+    (leftover,) = report.leftovers
+    assert {finding.object for finding in report.findings} == {leftover, "memory:state/flights/ledger/v1/events/junk"}

@@ -1,0 +1,56 @@
+"""Histories that are read from the record on that an operator goes back to."""
+
+import asyncio
+
+import pytest
+
+from stream.commit.committer import Head
+from stream.commit.rewind import history, rewind_link, target_for
+from stream.contracts import Shard
+from stream.errors import DefinitionError
+from tests.sealed import Sealed, sequence, shard_id
+
+SHARD = Shard("events", shard_id(0))
+
+
+async def gone_back(*targets):
+    """Units of ten records; after each four of them the shard goes back behind the next of ``targets``, which end units."""
+    sealed, at = await Sealed.open(), 1
+    for target in (*targets, None):
+        for first in range(at, at + 40, 10):
+            await sealed.unit(0, first, 10)
+        if target is not None:
+            await sealed.rewind(0, target)
+            at = target + 1
+    return sealed
+
+
+def operation(log, known, wanted):
+    try:
+        target = target_for(known, wanted)
+    except DefinitionError as error:
+        return str(error)
+    return rewind_link(log, known, Head(known.head, ""), target, "", "")
+
+
+@pytest.mark.parametrize("targets", [(), (20,), (40,), (0,), (20, 30), (30, 10), (40, 40, 60), (20, 20, 0)])
+def test_a_history_from_a_record_on_tells_the_same_of_it_as_the_whole(targets):
+    async def run():
+        sealed = await gone_back(*targets)
+        whole = await history(sealed.log, SHARD)
+        for n in (n for n in range(1, 135) if n % 10 in {0, 1, 5}):
+            for wanted in (sequence(0, n), sequence(0, n) - 1):
+                part = await history(sealed.log, SHARD, wanted)
+                assert operation(sealed.log, part, wanted) == operation(sealed.log, whole, wanted)
+                assert part.shard == whole.shard
+
+    asyncio.run(run())
+
+
+def test_what_lies_long_before_the_record_is_not_read():
+    async def run():
+        sealed = await gone_back(40, 80)
+        known = await history(sealed.log, SHARD, sequence(0, 105))
+        assert [int(link.after) for link in known.links if link.shard == known.shard.chain] == [sequence(0, n) for n in (90, 100, 110)]
+
+    asyncio.run(run())
