@@ -1,10 +1,13 @@
-"""Whole numbers in expressions: added, subtracted and multiplied without ever wrapping around.
+"""Numbers in expressions: what Polars would compute wrongly in silence.
 
-Polars computes in the type of the operands, and a sum that outgrows it begins again at the other end: ``month(t) * 100`` is of 8 bits, so
-December gives -80, and ``a - b`` of two unsigned columns gives four billion where it should give -1. SQL knows no such thing, and nobody
-would find it in the output. So both operands become 128 bits wide first. Two numbers of 64 bits always have room there, but for the
-product of two of the largest unsigned ones, which comes out negative and so has no room in a column of them; three that are multiplied
-may not.
+Whole numbers are added, subtracted, multiplied and raised without ever wrapping around. Polars computes in the type of the operands, and a
+sum that outgrows it begins again at the other end: ``month(t) * 100`` is of 8 bits, so December gives -80, and ``a - b`` of two unsigned
+columns gives four billion where it should give -1. SQL knows no such thing, and nobody would find it in the output. So the operands become
+128 bits wide first, which two numbers of 64 bits never outgrow but for the product of the largest unsigned ones. What could outgrow that
+too, such as three that are multiplied, becomes ``MOST`` or its negative where it would, which has no room in any column.
+
+A column is divided by a constant as by a column. Polars multiplies by the reciprocal of a constant unless there is but one row, so 35 / 100
+is 0.35000000000000003 in company and 0.35 alone, and a result must not depend on where a batch is cut.
 """
 
 from __future__ import annotations
@@ -18,9 +21,13 @@ import polars as pl
 from polars.exceptions import ComputeError, PolarsError
 
 WIDE: Final = pl.Int128()
+MOST: Final = 2**126
+"""What a number that could leave ``WIDE`` is held at; two of them can still be added."""
 
+_BITS: Final = 127
 _OPERATORS: Final = frozenset({"Plus", "Minus", "Multiply"})
-_FUNCTIONS: Final = ('"Abs"', '{"Sql": {"Binary": "Mul"}}')
+_FUNCTIONS: Final = {'"Abs"': "Abs", '{"Sql": {"Binary": "Mul"}}': "Multiply", '{"Pow": "Generic"}': "Power"}
+_DIVISION: Final = '{"Sql": {"Binary": "Div"}}'
 _MARK: Final = "\0"
 
 
@@ -33,7 +40,7 @@ _HOLE: Final = json.dumps(_serialized(pl.col(_MARK)))
 
 
 def exact(expression: pl.Expr, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    """``expression`` over columns of ``schema`` with sums, differences, products and absolute values of whole numbers in 128 bits.
+    """``expression`` over columns of ``schema`` with all arithmetic of whole numbers in 128 bits, and each division correctly rounded.
 
     All else is as it was; so is an expression without such operations, or with an infinite constant, which is given back itself.
     """
@@ -55,7 +62,7 @@ def _expression(tree: Any) -> pl.Expr:
 
 
 def _widened(tree: Any, schema: Mapping[str, pl.DataType]) -> Any:
-    """``tree`` itself where there is nothing to widen."""
+    """``tree`` itself where there is nothing to change."""
     if isinstance(tree, list):
         items = [_widened(each, schema) for each in tree]
         return tree if all(new is old for new, old in zip(items, tree, strict=True)) else items
@@ -64,25 +71,91 @@ def _widened(tree: Any, schema: Mapping[str, pl.DataType]) -> Any:
     parts = {key: _widened(value, schema) for key, value in tree.items()}
     if all(parts[key] is value for key, value in tree.items()):
         parts = tree
-    binary, function = parts.get("BinaryExpr"), parts.get("Function")
-    if isinstance(binary, dict) and binary["op"] in _OPERATORS and _whole([binary["left"], binary["right"]], schema):
-        return {"BinaryExpr": {**binary, "left": _cast(binary["left"]), "right": _cast(binary["right"])}}
-    if isinstance(function, dict) and json.dumps(function["function"]) in _FUNCTIONS and _whole(function["input"], schema):
-        return {"Function": {**function, "input": [_cast(each) for each in function["input"]]}}
-    return parts
+    function = parts.get("Function")
+    if isinstance(function, dict) and json.dumps(function["function"]) == _DIVISION:
+        return _divided(parts, schema)
+    name, operands = _operation(parts)
+    if not name or not _whole(operands, schema):
+        return parts
+    wide = [_cast(each) for each in operands]
+    done = _with_operands(parts, wide)
+    return _held(done, wide) if _operation_bits(*_operation(tree), schema) > _BITS else done
+
+
+def _operation(tree: Any) -> tuple[str, list[Any]]:
+    """Name and operands of an operation that whole numbers may outgrow; no name where ``tree`` is none."""
+    if isinstance(tree, dict):
+        binary, function = tree.get("BinaryExpr"), tree.get("Function")
+        if isinstance(binary, dict) and binary["op"] in _OPERATORS:
+            return binary["op"], [binary["left"], binary["right"]]
+        if isinstance(function, dict):
+            return _FUNCTIONS.get(json.dumps(function["function"]), ""), function["input"]
+    return "", []
+
+
+def _with_operands(tree: Any, operands: list[Any]) -> Any:
+    if "BinaryExpr" in tree:
+        return {"BinaryExpr": {**tree["BinaryExpr"], "left": operands[0], "right": operands[1]}}
+    return {"Function": {**tree["Function"], "input": operands}}
+
+
+def _operation_bits(name: str, operands: list[Any], schema: Mapping[str, pl.DataType]) -> int:
+    """How many bits a result may have, its sign apart."""
+    sizes = [_bits(each, schema) for each in operands]
+    sums = {"Multiply": sum(sizes), "Power": _BITS + 1}
+    return sums.get(name, max(sizes) + 1)
+
+
+def _bits(tree: Any, schema: Mapping[str, pl.DataType]) -> int:
+    """How many bits a whole number may have, its sign apart."""
+    name, operands = _operation(tree)
+    if name:
+        found = _operation_bits(name, operands, schema)
+        return found if found <= _BITS else MOST.bit_length()
+    constant = tree.get("Literal") if isinstance(tree, dict) else None
+    if isinstance(constant, dict) and isinstance(constant.get("Dyn"), dict) and "Int" in constant["Dyn"]:
+        return int(constant["Dyn"]["Int"]).bit_length()
+    kind = str(_kinds([tree], schema)[0])
+    return int(kind.lstrip("UInt")) - kind.startswith("I")
+
+
+def _held(tree: Any, operands: list[Any]) -> Any:
+    """What ``tree`` computes, but ``MOST`` or its negative where that is more."""
+    near = _expression(_with_operands(tree, [_serialized(_expression(each).cast(pl.Float64)) for each in operands]))
+    most = [pl.lit(bound, WIDE) for bound in (MOST, -MOST)]
+    held = pl.when(near.abs() < MOST).then(_expression(tree)).when(near > 0).then(most[0]).when(near < 0).then(most[1])
+    return _serialized(held)
+
+
+def _divided(tree: Any, schema: Mapping[str, pl.DataType]) -> Any:
+    """A division whose divisor, where it is a constant, has a value for each row."""
+    above, below = tree["Function"]["input"]
+    roots = _expression(above).meta.root_names()
+    (kind,) = _kinds([tree], schema) or [pl.Null()]
+    if not roots or _expression(below).meta.root_names() or not kind.is_float():
+        return tree
+    # A zero of each row's own is added: what `when` gives would be a constant to Polars again.
+    each = _expression(below).cast(kind) + pl.col(roots[0]).is_null().cast(kind) * 0.0
+    done = {"Function": {**tree["Function"], "input": [above, _serialized(each)]}}
+    return done if _kinds([done], schema) == [kind] else tree
 
 
 def _cast(tree: Any) -> Any:
-    return json.loads(_CAST.replace(_HOLE, json.dumps(tree)))
+    return _serialized(_expression(tree).cast(WIDE))
+
+
+def _kinds(trees: list[Any], schema: Mapping[str, pl.DataType]) -> list[pl.DataType]:
+    """The types of ``trees``; none where they do not fit their columns."""
+    rows = pl.LazyFrame(schema=dict(schema))
+    try:
+        return rows.select(_expression(each).alias(str(at)) for at, each in enumerate(trees)).collect_schema().dtypes()
+    except ComputeError:
+        raise
+    except PolarsError:
+        return []
 
 
 def _whole(operands: list[Any], schema: Mapping[str, pl.DataType]) -> bool:
     """Whether all of ``operands`` are whole numbers."""
-    rows = pl.LazyFrame(schema=dict(schema))
-    try:
-        kinds = rows.select(_expression(each).alias(str(at)) for at, each in enumerate(operands)).collect_schema()
-    except ComputeError:
-        raise
-    except PolarsError:
-        return False
-    return all(kind.is_integer() for kind in kinds.dtypes())
+    kinds = _kinds(operands, schema)
+    return bool(kinds) and all(kind.is_integer() for kind in kinds)

@@ -18,7 +18,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
@@ -28,6 +28,7 @@ import polars as pl
 
 from stream.arithmetic import exact
 from stream.errors import DefinitionError
+from stream.specimen import impossible
 
 NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 """Hive's own name for null; Spark, Trino, Athena and DuckDB read it back as null."""
@@ -134,6 +135,14 @@ class Partitioning:
             if dtype.is_nested() or dtype.base_type() in {pl.Binary, pl.Duration, pl.Object, pl.Null}:
                 message = f"partition column '{column.name}' has type {dtype}, which has no unambiguous text"
                 raise SinkMismatch(column.path, message, "allowed: text, numbers, booleans, dates, times")
+            problem = impossible(self._with_value(column), {name: schema[name] for name in column.source.meta.root_names()})
+            if problem:
+                message = f"partition column '{column.name}' cannot be computed: {problem}"
+                raise SinkMismatch(column.path, message, "compute it in a stage before, such as `cast` or `parse`")
+
+    @staticmethod
+    def _with_value(column: _Column) -> Callable[[pl.DataFrame], pl.DataFrame]:
+        return lambda row: row.with_columns(column.source.cast(pl.String).alias(column.name))
 
     def assign(self, frame: pl.DataFrame) -> Assignment:
         """The partition of every row.

@@ -7,13 +7,14 @@ batch is cut; aggregates, window functions, sub-queries, clocks and dice are ref
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from stream import arithmetic
+from stream.specimen import impossible
 from stream.transform.patterns import MAX_REPEATED, repetitions
 from stream.transform.stage import SchemaMismatch
 from stream.transform.types import near
@@ -48,6 +49,8 @@ _CLAUSES: Final = frozenset({"and", "or", "not", "in", "when", "then", "else", "
 _FORBIDDEN_WORDS: Final = frozenset({"over", "select", "exists"})
 _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|([A-Za-z_][A-Za-z0-9_]*)(\s*\()?|;", re.DOTALL)
 
+_RESULT: Final = "_result"
+_TEXT_TO_TIME: Final = "casting from string to "
 _BY_PATTERN: Final = re.compile(r"~|\b(?:rlike|regexp|regexp_like)\b", re.IGNORECASE)
 """What takes a regular expression."""
 
@@ -83,14 +86,37 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
     try:
         result = _typed(expression, schema)
     except (PolarsError, PanicException) as error:
-        types = ", ".join(f"{name} {schema[name]}" for name in expression.meta.root_names())
+        types = _listed({name: schema[name] for name in expression.meta.root_names()})
         hint = f"the columns are: {types}" if types else ""
         raise SchemaMismatch(path, f"{_quoted(text)} does not fit its columns: {_first_line(error)}", hint) from error
+    _check_possible(text, expression, schema, result, path)
     exact = arithmetic.exact(expression, schema)
     try:
         return (expression, result) if exact is expression else (exact, arithmetic.narrowed(result, _typed(exact, schema)))
     except (PolarsError, PanicException):
         return expression, result  # of its functions one takes no numbers of 128 bits
+
+
+def _check_possible(text: str, expression: pl.Expr, schema: pl.Schema, result: pl.DataType, path: tuple[str | int, ...]) -> None:
+    """Refuse what would fail on every row, though it has a type."""
+    used = {name: schema[name] for name in expression.meta.root_names()}
+    found: list[pl.DataType] = []
+    problem = impossible(lambda row: found.append(row.with_columns(expression.alias(_RESULT))[_RESULT].dtype), used)
+    if not problem and found and found[0] != result:
+        problem = f"Polars takes its result for {result}, and gives {found[0]}"
+    if problem:
+        raise SchemaMismatch(
+            path, f"{_quoted(text)} does not fit its columns: {problem}", cure(problem) or f"the columns are: {_listed(used)}"
+        )
+
+
+def cure(problem: str) -> str:
+    """What to do where Polars says ``problem`` of an expression, if that is known."""
+    return "read text as a date or a time with the stage `cast` or `parse`" if problem.startswith(_TEXT_TO_TIME) else ""
+
+
+def _listed(columns: Mapping[str, pl.DataType]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in columns.items())
 
 
 def _typed(expression: pl.Expr, schema: pl.Schema) -> pl.DataType:

@@ -21,8 +21,8 @@ _LOST: Final = "_overflow_of_"
 class Derive(StageConfig):
     """Add or replace columns by expressions; they are computed from top to bottom, and a later one may use an earlier one.
 
-    Sums, differences and products of whole numbers are columns of int64, or uint64 where that is what they are made of; a row whose result
-    has no room there is rejected with `overflow:<column>`.
+    Sums, differences, products and powers of whole numbers are columns of int64, or uint64 where that is what they are made of; a row whose
+    result has no room there is rejected with `overflow:<column>`.
     """
 
     name: ClassVar[str] = "derive"

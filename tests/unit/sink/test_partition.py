@@ -165,16 +165,17 @@ def test_what_cannot_be_read_is_refused_with_its_place(entries, path, says):
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ("gone", "no column 'gone'; there are: n, raw, span"),
+        ("gone", "no column 'gone'; there are: n, raw, span, s"),
         ({"d": "gone + 1"}, "partition column 'd': no column 'gone'; there are"),
         ("raw", "no unambiguous text"),
         ("span", "no unambiguous text"),
         ({"d": "n + raw"}, "cannot be computed"),
+        ({"d": "CAST(s AS DATE)"}, "cannot be computed: casting from string to date is not supported"),
     ],
 )
 def test_check_finds_what_the_columns_do_not_allow(entry, says):
     with pytest.raises(SinkMismatch, match=says):
-        Partitioning([entry]).check(pl.Schema({"n": pl.Int64(), "raw": pl.Binary(), "span": pl.Duration("us")}))
+        Partitioning([entry]).check(pl.Schema({"n": pl.Int64(), "raw": pl.Binary(), "span": pl.Duration("us"), "s": pl.String()}))
 
 
 @pytest.mark.parametrize("expression", ["'now'", "CASE WHEN n > 1 THEN 'over' ELSE 'current_date' END", '"now"', "snow"])

@@ -71,6 +71,11 @@ def test_expressions_mean_what_sql_says(text, kind, expected):
         ("strftime(s, '%Y')", "does not fit its columns", "s String"),
         ("time_hour > '2013'", "does not fit its columns", "time_hour"),
         ("  ", "is empty", ""),
+        ("CAST(s AS DATE)", "casting from string to date is not supported", "the stage `cast`"),
+        ("TRY_CAST(s AS TIMESTAMP) IS NULL", "casting from string to datetime is not supported", "the stage `cast`"),
+        ("CAST(s AS BOOLEAN)", "does not fit its columns: casting from", "s String"),
+        ("split_part(a, '/', 1)", "does not fit its columns", "a Int64"),
+        ("sqrt(s)", "Polars takes its result for String, and gives Float64", "s String"),
     ],
 )
 def test_what_cannot_be_run_is_refused_with_a_hint(text, says, hint):
@@ -79,6 +84,11 @@ def test_what_cannot_be_run_is_refused_with_a_hint(text, says, hint):
     assert says in caught.value.message
     assert hint in caught.value.hint
     assert caught.value.path == ("where",)
+
+
+@pytest.mark.parametrize("text", ["CAST(s AS BIGINT)", "strptime(s, '%Y-%m-%d')", "CAST(f AS TINYINT)", "a / 0", "CAST(a AS DATE)"])
+def test_what_only_some_values_break_is_no_fault_of_the_definition(text):
+    compile_expression(text, SCHEMA)
 
 
 def test_the_three_lists_of_functions_do_not_overlap():
