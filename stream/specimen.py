@@ -7,6 +7,7 @@ no row can pass is the definition's fault and belongs to ``check``, not to the d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 import polars as pl
@@ -41,11 +42,13 @@ def _value(kind: pl.DataType) -> Any:
         return [_value(_instance(kind.inner))]
     if isinstance(kind, pl.Array):
         return [_value(_instance(kind.inner))] * kind.size
+    if isinstance(kind, pl.Decimal):
+        return Decimal(1).scaleb(-kind.scale)
     if kind.is_numeric():
         return 1
     if kind.is_temporal():
         return pl.Series([1], dtype=pl.Int64).cast(kind)[0]
-    known = {pl.String: "1", pl.Binary: b"1", pl.Boolean: True}
+    known = {pl.String: "1", pl.Categorical: "1", pl.Binary: b"1", pl.Boolean: True}
     return known.get(kind.base_type())
 
 
