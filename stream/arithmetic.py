@@ -8,6 +8,8 @@ too, such as three that are multiplied, becomes ``MOST`` or its negative where i
 
 A column is divided by a constant as by a column. Polars multiplies by the reciprocal of a constant unless there is but one row, so 35 / 100
 is 0.35000000000000003 in company and 0.35 alone, and a result must not depend on where a batch is cut.
+
+Seconds since 1970 are counted in microseconds: Polars counts nanoseconds, of which 64 bits hold no more than the years 1678 to 2261.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ MOST: Final = 2**126
 _BITS: Final = 127
 _OPERATORS: Final = frozenset({"Plus", "Minus", "Multiply"})
 _FUNCTIONS: Final = {'"Abs"': "Abs", '{"Sql": {"Binary": "Mul"}}': "Multiply", '{"Pow": "Generic"}': "Power"}
+_EPOCH: Final = {"TemporalExpr": {"TimeStamp": "Nanoseconds"}}
+_SECOND: Final = 1e6
 _DIVISION: Final = '{"Sql": {"Binary": "Div"}}'
 _MARK: Final = "\0"
 
@@ -71,8 +75,10 @@ def _widened(tree: Any, schema: Mapping[str, pl.DataType]) -> Any:
     parts = {key: _widened(value, schema) for key, value in tree.items()}
     if all(parts[key] is value for key, value in tree.items()):
         parts = tree
-    function = parts.get("Function")
-    if isinstance(function, dict) and json.dumps(function["function"]) == _DIVISION:
+    if moment := _counted_from_1970(parts):
+        ticks = _expression(moment).dt.timestamp("us")
+        return _serialized(ticks / (_SECOND + _zeros(ticks, pl.Float64())))
+    if _is_division(parts):
         return _divided(parts, schema)
     name, operands = _operation(parts)
     if not name or not _whole(operands, schema):
@@ -127,17 +133,33 @@ def _held(tree: Any, operands: list[Any]) -> Any:
     return _serialized(held)
 
 
+def _counted_from_1970(tree: Any) -> Any:
+    """What ``date_part('epoch', ...)`` is asked of; None where ``tree`` is something else."""
+    binary = tree.get("BinaryExpr")
+    whole = binary["left"].get("BinaryExpr") if isinstance(binary, dict) and binary["op"] == "Plus" else None
+    function = whole["left"].get("Function") if isinstance(whole, dict) and whole["op"] == "RustDivide" else None
+    return function["input"][0] if isinstance(function, dict) and function["function"] == _EPOCH else None
+
+
+def _is_division(tree: Any) -> bool:
+    function = tree.get("Function")
+    return isinstance(function, dict) and json.dumps(function["function"]) == _DIVISION
+
+
 def _divided(tree: Any, schema: Mapping[str, pl.DataType]) -> Any:
     """A division whose divisor, where it is a constant, has a value for each row."""
     above, below = tree["Function"]["input"]
-    roots = _expression(above).meta.root_names()
+    dividend, divisor = _expression(above), _expression(below)
     (kind,) = _kinds([tree], schema) or [pl.Null()]
-    if not roots or _expression(below).meta.root_names() or not kind.is_float():
+    if not dividend.meta.root_names() or divisor.meta.root_names() or not kind.is_float():
         return tree
-    # A zero of each row's own is added: what `when` gives would be a constant to Polars again.
-    each = _expression(below).cast(kind) + pl.col(roots[0]).is_null().cast(kind) * 0.0
-    done = {"Function": {**tree["Function"], "input": [above, _serialized(each)]}}
+    done = _with_operands(tree, [above, _serialized(divisor.cast(kind) + _zeros(pl.col(dividend.meta.root_names()[0]), kind))])
     return done if _kinds([done], schema) == [kind] else tree
+
+
+def _zeros(values: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    """A zero for each of ``values``, which makes a column of a constant that it is added to; what `when` makes stays a constant."""
+    return values.is_null().cast(kind) * 0.0
 
 
 def _cast(tree: Any) -> Any:

@@ -46,10 +46,8 @@ def _value(kind: pl.DataType) -> Any:
         return Decimal(1).scaleb(-kind.scale)
     if kind.is_numeric():
         return 1
-    if kind.is_temporal():
-        return pl.Series([1], dtype=pl.Int64).cast(kind)[0]
     known = {pl.String: "1", pl.Categorical: "1", pl.Binary: b"1", pl.Boolean: True}
-    return known.get(kind.base_type())
+    return pl.Series([1], dtype=pl.Int64).cast(kind)[0] if kind.is_temporal() else known.get(kind.base_type())
 
 
 def _instance(kind: Any) -> pl.DataType:

@@ -105,6 +105,19 @@ def test_a_division_keeps_its_type_and_what_it_makes_of_zero():
     assert value_of("f / 0", frame) == [float("inf"), float("-inf"), None]
 
 
+def test_seconds_since_1970_are_right_in_all_years_and_the_same_alone():
+    moments = [-1, -1_000, 0, 1_704_067_200_123_456, -62_135_596_800_000_000, 253_402_300_799_000_000, None]
+    frame = pl.DataFrame({"t": moments}, schema={"t": pl.Datetime("us", "UTC")})
+    frame = frame.with_columns(d=pl.col("t").dt.date(), m=pl.col("t").cast(pl.Datetime("ms", "UTC")))
+    expected = [-1e-06, -0.001, 0.0, 1704067200.123456, -62135596800.0, 253402300799.0, None]
+    for text in ("date_part('epoch', t)", "EXTRACT(epoch FROM t)"):
+        assert value_of(text, frame) == expected
+        assert [value_of(text, frame[at : at + 1])[0] for at in range(frame.height)] == expected
+    assert value_of("date_part('epoch', d)", frame)[-2:] == [253402214400.0, None]
+    assert value_of("date_part('epoch', m)", frame)[3:] == [1704067200.123, *expected[4:]]
+    assert value_of("date_part('epoch', t) * 1000 > 0", frame)[5] is True
+
+
 def test_an_infinite_constant_is_no_trouble():
     frame = pl.DataFrame({"i": [1]}, schema={"i": pl.Int8()})
     assert value_of("i + 1 < 1e999", frame) == [True]
