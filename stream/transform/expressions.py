@@ -15,6 +15,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from stream import arithmetic
 from stream.specimen import impossible
+from stream.transform.forms import misread_calls
 from stream.transform.patterns import MAX_REPEATED, repetitions
 from stream.transform.stage import SchemaMismatch
 from stream.transform.types import near
@@ -127,6 +128,7 @@ def _typed(expression: pl.Expr, schema: pl.Schema) -> pl.DataType:
 
 def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
     """What is refused before Polars sees it, as (problem, hint)."""
+    yield from misread_calls(text)
     by_pattern = _BY_PATTERN.search(text) is not None
     for match in _TOKEN.finditer(text):
         if by_pattern and match.group().startswith("'") and repetitions(match.group()) > MAX_REPEATED:

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from stream.batch import ROW
 from stream.specimen import impossible
 from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, cure
+from stream.transform.forms import misread_calls
 from stream.transform.places import first_places, one_each
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_system
@@ -205,6 +206,7 @@ def _problems(query: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
         yield "a query begins with SELECT or WITH", "write one SELECT over `batch`"
     if any(match.group() == ";" for match in _TOKEN.finditer(_bare(query))):
         yield "a query is one statement, without ';'", "remove the semicolon"
+    yield from misread_calls(query)
     allowed = FUNCTIONS | ACROSS_ROWS
     for word, called, at in words:
         name = word.lower()

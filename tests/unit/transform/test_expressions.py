@@ -75,6 +75,8 @@ def test_expressions_mean_what_sql_says(text, kind, expected):
         ("TRY_CAST(s AS TIMESTAMP) IS NULL", "casting from string to datetime is not supported", "the stage `cast`"),
         ("CAST(s AS BOOLEAN)", "does not fit its columns: casting from", "s String"),
         ("split_part(a, '/', 1)", "does not fit its columns", "a Int64"),
+        ("strptime(s, '%F %T.%f')", "character 1: %f counts billionths of a second", "use %.f"),
+        ("strptime(upper(s) , '%F %Z') > time_hour", "character 1: %Z passes over any word", "use %z"),
         ("sqrt(s)", "Polars takes its result for String, and gives Float64", "s String"),
     ],
 )
@@ -86,7 +88,10 @@ def test_what_cannot_be_run_is_refused_with_a_hint(text, says, hint):
     assert caught.value.path == ("where",)
 
 
-@pytest.mark.parametrize("text", ["CAST(s AS BIGINT)", "strptime(s, '%Y-%m-%d')", "CAST(f AS TINYINT)", "a / 0", "CAST(a AS DATE)"])
+@pytest.mark.parametrize(
+    "text",
+    ["CAST(s AS BIGINT)", "strptime(s, '%Y-%m-%d')", "strftime(time_hour, '%f %Z')", "CAST(f AS TINYINT)", "a / 0", "CAST(a AS DATE)"],
+)
 def test_what_only_some_values_break_is_no_fault_of_the_definition(text):
     compile_expression(text, SCHEMA)
 

@@ -132,6 +132,7 @@ def test_a_row_on_which_a_plain_query_fails_is_the_only_one_rejected():
         ("DROP TABLE batch", "begins with SELECT"),
         ("SELECT * FROM batch; SELECT 1", "one statement"),
         ("SELECT nothing, _row FROM batch", "does not fit"),
+        ("SELECT *, strptime(k, '%F %T.%f') AS at FROM batch", "billionths of a second"),
         ("SELECT *, CAST(k AS DATE) AS day FROM batch", "whose form Polars guesses by the first value"),
         ("SELECT *, TRY_CAST(k AS TIMESTAMP) AS at FROM batch", "whose form Polars guesses by the first value"),
         ("SELECT * FROM batch WHERE k::date IS NULL", "whose form Polars guesses by the first value"),
