@@ -78,8 +78,8 @@ def _widened(tree: Any, schema: Mapping[str, pl.DataType]) -> Any:
     if moment := _counted_from_1970(parts):
         ticks = _expression(moment).dt.timestamp("us")
         return _serialized(ticks / (_SECOND + _zeros(ticks, pl.Float64())))
-    if _is_division(parts):
-        return _divided(parts, schema)
+    if division := _division(parts):
+        return _divided(parts, *division, schema)
     name, operands = _operation(parts)
     if not name or not _whole(operands, schema):
         return parts
@@ -141,14 +141,16 @@ def _counted_from_1970(tree: Any) -> Any:
     return function["input"][0] if isinstance(function, dict) and function["function"] == _EPOCH else None
 
 
-def _is_division(tree: Any) -> bool:
-    function = tree.get("Function")
-    return isinstance(function, dict) and json.dumps(function["function"]) == _DIVISION
+def _division(tree: Any) -> list[Any]:
+    """Dividend and divisor; none where ``tree`` is something else. Parts of dates are divided in another way than columns are."""
+    binary, function = tree.get("BinaryExpr"), tree.get("Function")
+    if isinstance(binary, dict) and binary["op"] == "RustDivide":
+        return [binary["left"], binary["right"]]
+    return function["input"] if isinstance(function, dict) and json.dumps(function["function"]) == _DIVISION else []
 
 
-def _divided(tree: Any, schema: Mapping[str, pl.DataType]) -> Any:
+def _divided(tree: Any, above: Any, below: Any, schema: Mapping[str, pl.DataType]) -> Any:
     """A division whose divisor, where it is a constant, has a value for each row."""
-    above, below = tree["Function"]["input"]
     dividend, divisor = _expression(above), _expression(below)
     (kind,) = _kinds([tree], schema) or [pl.Null()]
     if not dividend.meta.root_names() or divisor.meta.root_names() or not kind.is_float():

@@ -118,6 +118,14 @@ def test_seconds_since_1970_are_right_in_all_years_and_the_same_alone():
     assert value_of("date_part('epoch', t) * 1000 > 0", frame)[5] is True
 
 
+def test_parts_of_seconds_are_the_same_alone():
+    frame = pl.DataFrame({"t": [2_482_338, 632_782, None]}, schema={"t": pl.Datetime("us", "UTC")})
+    for part, expected in (("millisecond", [2482.338, 632.782, None]), ("microsecond", [2482338.0, 632782.0, None])):
+        text = f"date_part('{part}', t)"
+        assert value_of(text, frame) == expected
+        assert [value_of(text, frame[at : at + 1])[0] for at in range(frame.height)] == expected
+
+
 def test_an_infinite_constant_is_no_trouble():
     frame = pl.DataFrame({"i": [1]}, schema={"i": pl.Int8()})
     assert value_of("i + 1 < 1e999", frame) == [True]
