@@ -146,7 +146,8 @@ def _division(tree: Any) -> list[Any]:
     binary, function = tree.get("BinaryExpr"), tree.get("Function")
     if isinstance(binary, dict) and binary["op"] == "RustDivide":
         return [binary["left"], binary["right"]]
-    return function["input"] if isinstance(function, dict) and json.dumps(function["function"]) == _DIVISION else []
+    operands: list[Any] = function["input"] if isinstance(function, dict) and json.dumps(function["function"]) == _DIVISION else []
+    return operands
 
 
 def _divided(tree: Any, above: Any, below: Any, schema: Mapping[str, pl.DataType]) -> Any:
