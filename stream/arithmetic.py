@@ -78,8 +78,8 @@ def _widened(tree: Any, schema: Mapping[str, pl.DataType]) -> Any:
     if moment := _counted_from_1970(parts):
         ticks = _expression(moment).dt.timestamp("us")
         return _serialized(ticks / (_SECOND + _zeros(ticks, pl.Float64())))
-    if division := _division(parts):
-        return _divided(parts, *division, schema)
+    if _division(parts):
+        return _divided(parts, schema)
     name, operands = _operation(parts)
     if not name or not _whole(operands, schema):
         return parts
@@ -150,8 +150,9 @@ def _division(tree: Any) -> list[Any]:
     return operands
 
 
-def _divided(tree: Any, above: Any, below: Any, schema: Mapping[str, pl.DataType]) -> Any:
+def _divided(tree: Any, schema: Mapping[str, pl.DataType]) -> Any:
     """A division whose divisor, where it is a constant, has a value for each row."""
+    above, below = _division(tree)
     dividend, divisor = _expression(above), _expression(below)
     (kind,) = _kinds([tree], schema) or [pl.Null()]
     if not dividend.meta.root_names() or divisor.meta.root_names() or not kind.is_float():
