@@ -209,14 +209,18 @@ def _column(index: int, entry: Entry) -> _Column:
     path = (index, name)
     try:
         source = pl.sql_expr(text)
-    except pl.exceptions.PolarsError as error:
+        alone = _row_by_row(source)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         message = f"partition column '{name}': cannot read the expression {text!r}: {_first_line(error)}"
         raise SinkMismatch(path, message, "write one SQL expression such as strftime(_arrival, '%Y-%m-%d')") from error
+    if not source.meta.eq(source.meta.undo_aliases()):
+        message = f"partition column '{name}': {source.meta.output_name()!r} at the end of {text!r} would be a name for the result"
+        raise SinkMismatch(path, message, "write an operator between, or double quotes around a name with a blank")
     words = set(_WORD.findall(_QUOTED.sub(" ", text.lower())))
     if words & _CLOCK_WORDS:
         message = f"partition column '{name}': {text!r} depends on when it runs"
         raise SinkMismatch(path, message, "a rewrite must find the same partition; use _arrival, the time of arrival")
-    if "over" in words or not _row_by_row(source):
+    if "over" in words or not alone:
         message = f"partition column '{name}': {text!r} looks at more than one row"
         raise SinkMismatch(path, message, "a partition is decided row by row; compute aggregates in a stage")
     return _Column(name, source, path)
@@ -279,5 +283,5 @@ def _only(index: int, entry: Mapping[str, str]) -> tuple[str, str]:
     return next(iter(entry.items()))
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n", 1)[0]
