@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -33,6 +34,12 @@ _EPOCH: Final = {"TemporalExpr": {"TimeStamp": "Nanoseconds"}}
 _SECOND: Final = 1e6
 _DIVISION: Final = '{"Sql": {"Binary": "Div"}}'
 _MARK: Final = "\0"
+_TEXT: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BRACKET: Final = re.compile(r"[{}\[\]]")
+MOST_LEVELS: Final = 400
+"""Of an expression's tree in JSON: what Python can go through."""
+TOO_DEEP: Final = "too many operations lie inside each other; some 200 may"
+TOO_DEEP_CURE: Final = "write `x IN (1, 2, 3)` for many values of one column, or compute parts in columns of their own"
 
 
 def _serialized(expression: pl.Expr) -> Any:
@@ -41,6 +48,15 @@ def _serialized(expression: pl.Expr) -> Any:
 
 _CAST: Final = json.dumps(_serialized(pl.col(_MARK).cast(WIDE)))
 _HOLE: Final = json.dumps(_serialized(pl.col(_MARK)))
+
+
+def too_deep(expression: pl.Expr) -> bool:
+    """Whether more operations lie inside each other than are looked at here, some 200; Polars, too, takes minutes for a few thousand."""
+    depth = most = 0
+    for bracket in _BRACKET.findall(_TEXT.sub("", expression.meta.serialize(format="json"))):
+        depth += 1 if bracket in "{[" else -1
+        most = max(most, depth)
+    return most > MOST_LEVELS
 
 
 def exact(expression: pl.Expr, schema: Mapping[str, pl.DataType]) -> pl.Expr:
@@ -167,7 +183,7 @@ def _zeros(values: pl.Expr, kind: pl.DataType) -> pl.Expr:
 
 
 def _cast(tree: Any) -> Any:
-    return _serialized(_expression(tree).cast(WIDE))
+    return json.loads(_CAST.replace(_HOLE, json.dumps(tree)))
 
 
 def _kinds(trees: list[Any], schema: Mapping[str, pl.DataType]) -> list[pl.DataType]:

@@ -26,7 +26,7 @@ from urllib.parse import quote
 import numpy as np
 import polars as pl
 
-from stream.arithmetic import exact
+from stream.arithmetic import TOO_DEEP, TOO_DEEP_CURE, exact, too_deep
 from stream.errors import DefinitionError
 from stream.specimen import impossible
 
@@ -209,6 +209,8 @@ def _column(index: int, entry: Entry) -> _Column:
     path = (index, name)
     try:
         source = pl.sql_expr(text)
+        if too_deep(source):
+            raise SinkMismatch(path, f"partition column '{name}': {TOO_DEEP}", TOO_DEEP_CURE)
         alone = _row_by_row(source)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         message = f"partition column '{name}': cannot read the expression {text!r}: {_first_line(error)}"

@@ -75,6 +75,8 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
         raise SchemaMismatch(
             path, f"{_quoted(text)} is no expression: {_first_line(error)}", "check commas, brackets and quotes"
         ) from error
+    if arithmetic.too_deep(expression):
+        raise SchemaMismatch(path, f"{_quoted(text)}: {arithmetic.TOO_DEEP}", arithmetic.TOO_DEEP_CURE)
     if not expression.meta.eq(expression.meta.undo_aliases()):
         problem = f"{expression.meta.output_name()!r} at the end would be a name for the result"
         raise SchemaMismatch(path, f"{_quoted(text)}: {problem}", "write an operator between, or double quotes around a name with a blank")

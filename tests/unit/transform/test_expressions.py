@@ -42,6 +42,8 @@ FRAME = pl.DataFrame(
         ("now + 1", pl.Int64(), [2, 3, 4]),
         ("_shard || '/' || s", pl.String(), ["s/x", "s/yy", None]),
         ('"a" -- sum(a) is a comment', pl.Int64(), [1, None, 3]),
+        (" OR ".join(f"a = {n}" for n in range(3, 150)), pl.Boolean(), [False, None, True]),
+        (f"a IN ({', '.join(map(str, range(2, 5000)))})", pl.Boolean(), [False, None, True]),
     ],
 )
 def test_expressions_mean_what_sql_says(text, kind, expected):
@@ -77,6 +79,8 @@ def test_expressions_mean_what_sql_says(text, kind, expected):
         ("split_part(a, '/', 1)", "does not fit its columns", "a Int64"),
         ("strptime(s, '%F %T.%f')", "character 1: %f counts billionths of a second", "use %.f"),
         ("strptime(upper(s) , '%F %Z') > time_hour", "character 1: %Z passes over any word", "use %z"),
+        (" OR ".join(f"a = {n}" for n in range(300)), "too many operations lie inside each other", "IN (1, 2, 3)"),
+        ("+".join(["a"] * 3000), "too many operations lie inside each other", ""),
         ("sqrt(s)", "Polars takes its result for String, and gives Float64", "s String"),
     ],
 )
