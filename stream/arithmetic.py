@@ -1,15 +1,15 @@
-"""Numbers in expressions: what Polars would compute wrongly in silence.
+"""Arithmetic in expressions that Polars would get wrong without an error.
 
-Whole numbers are added, subtracted, multiplied and raised without ever wrapping around. Polars computes in the type of the operands, and a
-sum that outgrows it begins again at the other end: ``month(t) * 100`` is of 8 bits, so December gives -80, and ``a - b`` of two unsigned
-columns gives four billion where it should give -1. SQL knows no such thing, and nobody would find it in the output. So the operands become
-128 bits wide first, which two numbers of 64 bits never outgrow but for the product of the largest unsigned ones. What could outgrow that
-too, such as three that are multiplied, becomes ``MOST`` or its negative where it would, which has no room in any column.
+Integers do not wrap around. Polars computes in the type of the operands, and a result that does not fit wraps around: ``month(t) * 100``
+has 8 bits, so December gives -80, and ``a - b`` of two unsigned columns gives four billion instead of -1. SQL has no such behaviour, and
+nobody would spot it in the output. Therefore sums, differences, products and powers are computed in 128 bits. The result of two 64-bit
+numbers fits, except for the product of the largest unsigned ones. Where a result could be larger than that, such as a product of three, it
+is capped at ``MOST`` or its negative, which fits no column.
 
-A column is divided by a constant as by a column. Polars multiplies by the reciprocal of a constant unless there is but one row, so 35 / 100
-is 0.35000000000000003 in company and 0.35 alone, and a result must not depend on where a batch is cut.
+Division by a constant is correctly rounded. Polars multiplies by the reciprocal instead, unless there is a single row: 35 / 100 is
+0.35000000000000003 in a batch of many rows and 0.35 on its own, and a result must not depend on where a batch is cut.
 
-Seconds since 1970 are counted in microseconds: Polars counts nanoseconds, of which 64 bits hold no more than the years 1678 to 2261.
+Seconds since 1970 are counted in microseconds. Polars counts nanoseconds, and 64 bits of those only cover the years 1678 to 2261.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from polars.exceptions import ComputeError, PolarsError
 
 WIDE: Final = pl.Int128()
 MOST: Final = 2**126
-"""What a number that could leave ``WIDE`` is held at; two of them can still be added."""
+"""Cap for results that could exceed ``WIDE``; two of these can still be added."""
 
 _BITS: Final = 127
 _OPERATORS: Final = frozenset({"Plus", "Minus", "Multiply"})
@@ -37,9 +37,9 @@ _MARK: Final = "\0"
 _TEXT: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BRACKET: Final = re.compile(r"[{}\[\]]")
 MOST_LEVELS: Final = 400
-"""Of an expression's tree in JSON: what Python can go through."""
-TOO_DEEP: Final = "too many operations lie inside each other; some 200 may"
-TOO_DEEP_CURE: Final = "write `x IN (1, 2, 3)` for many values of one column, or compute parts in columns of their own"
+"""Levels of an expression's JSON tree that Python can walk through."""
+TOO_DEEP: Final = "too many nested operations; about 200 are allowed"
+TOO_DEEP_CURE: Final = "write `x IN (1, 2, 3)` for many values of one column, or compute parts of it in separate columns"
 
 
 def _serialized(expression: pl.Expr) -> Any:
@@ -51,7 +51,7 @@ _HOLE: Final = json.dumps(_serialized(pl.col(_MARK)))
 
 
 def too_deep(expression: pl.Expr) -> bool:
-    """Whether more operations lie inside each other than are looked at here, some 200; Polars, too, takes minutes for a few thousand."""
+    """Whether ``expression`` nests more operations than this module can handle (about 200). Polars takes minutes for a few thousand."""
     depth = most = 0
     for bracket in _BRACKET.findall(_TEXT.sub("", expression.meta.serialize(format="json"))):
         depth += 1 if bracket in "{[" else -1
@@ -60,16 +60,16 @@ def too_deep(expression: pl.Expr) -> bool:
 
 
 def exact(expression: pl.Expr, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    """``expression`` over columns of ``schema`` with all arithmetic of whole numbers in 128 bits, and each division correctly rounded.
+    """``expression`` over columns of ``schema``, with integer arithmetic in 128 bits and correctly rounded division.
 
-    All else is as it was; so is an expression without such operations, or with an infinite constant, which is given back itself.
+    Everything else stays as it was. An expression without such operations, or with an infinite constant, is returned unchanged.
     """
     tree = _serialized(expression)
     try:
         widened = _widened(tree, schema)
         return expression if widened is tree else _expression(widened)
     except ComputeError:
-        return expression  # it holds an infinity, for which JSON has no word
+        return expression  # it contains an infinity, which JSON cannot express
 
 
 def narrowed(before: pl.DataType, after: pl.DataType) -> pl.DataType:
@@ -82,7 +82,7 @@ def _expression(tree: Any) -> pl.Expr:
 
 
 def _widened(tree: Any, schema: Mapping[str, pl.DataType]) -> Any:
-    """``tree`` itself where there is nothing to change."""
+    """The rewritten ``tree``; the same object if there is nothing to change."""
     if isinstance(tree, list):
         items = [_widened(each, schema) for each in tree]
         return tree if all(new is old for new, old in zip(items, tree, strict=True)) else items
@@ -105,7 +105,7 @@ def _widened(tree: Any, schema: Mapping[str, pl.DataType]) -> Any:
 
 
 def _operation(tree: Any) -> tuple[str, list[Any]]:
-    """Name and operands of an operation that whole numbers may outgrow; no name where ``tree`` is none."""
+    """Name and operands of an operation whose result may not fit; an empty name if ``tree`` is not one."""
     if isinstance(tree, dict):
         binary, function = tree.get("BinaryExpr"), tree.get("Function")
         if isinstance(binary, dict) and binary["op"] in _OPERATORS:
@@ -122,14 +122,14 @@ def _with_operands(tree: Any, operands: list[Any]) -> Any:
 
 
 def _operation_bits(name: str, operands: list[Any], schema: Mapping[str, pl.DataType]) -> int:
-    """How many bits a result may have, its sign apart."""
+    """The most bits that a result may have, without its sign."""
     sizes = [_bits(each, schema) for each in operands]
     sums = {"Multiply": sum(sizes), "Power": _BITS + 1}
     return sums.get(name, max(sizes) + 1)
 
 
 def _bits(tree: Any, schema: Mapping[str, pl.DataType]) -> int:
-    """How many bits a whole number may have, its sign apart."""
+    """The most bits that an integer may have, without its sign."""
     name, operands = _operation(tree)
     if name:
         found = _operation_bits(name, operands, schema)
@@ -142,7 +142,7 @@ def _bits(tree: Any, schema: Mapping[str, pl.DataType]) -> int:
 
 
 def _held(tree: Any, operands: list[Any]) -> Any:
-    """What ``tree`` computes, but ``MOST`` or its negative where that is more."""
+    """The result of ``tree``, capped at ``MOST`` and its negative."""
     near = _expression(_with_operands(tree, [_serialized(_expression(each).cast(pl.Float64)) for each in operands]))
     most = [pl.lit(bound, WIDE) for bound in (MOST, -MOST)]
     held = pl.when(near.abs() < MOST).then(_expression(tree)).when(near > 0).then(most[0]).when(near < 0).then(most[1])
@@ -150,7 +150,7 @@ def _held(tree: Any, operands: list[Any]) -> Any:
 
 
 def _counted_from_1970(tree: Any) -> Any:
-    """What ``date_part('epoch', ...)`` is asked of; None where ``tree`` is something else."""
+    """The argument of ``date_part('epoch', ...)``; None if ``tree`` is something else."""
     binary = tree.get("BinaryExpr")
     whole = binary["left"].get("BinaryExpr") if isinstance(binary, dict) and binary["op"] == "Plus" else None
     function = whole["left"].get("Function") if isinstance(whole, dict) and whole["op"] == "RustDivide" else None
@@ -158,7 +158,7 @@ def _counted_from_1970(tree: Any) -> Any:
 
 
 def _division(tree: Any) -> list[Any]:
-    """Dividend and divisor; none where ``tree`` is something else. Parts of dates are divided in another way than columns are."""
+    """Dividend and divisor; empty if ``tree`` is something else. ``date_part`` uses another operator than columns do."""
     binary, function = tree.get("BinaryExpr"), tree.get("Function")
     if isinstance(binary, dict) and binary["op"] == "RustDivide":
         return [binary["left"], binary["right"]]
@@ -167,7 +167,7 @@ def _division(tree: Any) -> list[Any]:
 
 
 def _divided(tree: Any, schema: Mapping[str, pl.DataType]) -> Any:
-    """A division whose divisor, where it is a constant, has a value for each row."""
+    """The division with a constant divisor turned into a column, so that Polars divides row by row."""
     above, below = _division(tree)
     dividend, divisor = _expression(above), _expression(below)
     (kind,) = _kinds([tree], schema) or [pl.Null()]
@@ -178,7 +178,7 @@ def _divided(tree: Any, schema: Mapping[str, pl.DataType]) -> Any:
 
 
 def _zeros(values: pl.Expr, kind: pl.DataType) -> pl.Expr:
-    """A zero for each of ``values``, which makes a column of a constant that it is added to; what `when` makes stays a constant."""
+    """A zero per row. Adding it to a constant makes a column of it; the result of `when` would still be a constant."""
     return values.is_null().cast(kind) * 0.0
 
 
@@ -187,7 +187,7 @@ def _cast(tree: Any) -> Any:
 
 
 def _kinds(trees: list[Any], schema: Mapping[str, pl.DataType]) -> list[pl.DataType]:
-    """The types of ``trees``; none where they do not fit their columns."""
+    """The types of ``trees``; empty if they do not fit their columns."""
     rows = pl.LazyFrame(schema=dict(schema))
     try:
         return rows.select(_expression(each).alias(str(at)) for at, each in enumerate(trees)).collect_schema().dtypes()
@@ -198,6 +198,6 @@ def _kinds(trees: list[Any], schema: Mapping[str, pl.DataType]) -> list[pl.DataT
 
 
 def _whole(operands: list[Any], schema: Mapping[str, pl.DataType]) -> bool:
-    """Whether all of ``operands`` are whole numbers."""
+    """Whether all of ``operands`` are integers."""
     kinds = _kinds(operands, schema)
     return bool(kinds) and all(kind.is_integer() for kind in kinds)

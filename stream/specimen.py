@@ -1,7 +1,7 @@
-"""Whether something can be computed at all, found out on a made-up row.
+"""Tries out a computation on a made-up row, to find out whether it can work at all.
 
-Polars types an expression without looking at what its functions can do: that text cannot be cast to a date it says when there is text. What
-no row can pass is the definition's fault and belongs to ``check``, not to the dead letters.
+Polars gives an expression a type without checking that it can be computed: that text cannot be cast to a date only shows when there is a
+text. What fails on every row is a mistake in the definition, which ``check`` has to report; it must not end up in the dead letters.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import polars as pl
 from polars.exceptions import InvalidOperationError, PanicException, PolarsError, SchemaError
 
 _OF_VALUES: Final = "conversion from"
-"""What Polars begins with where it is the value that cannot be cast, not its type."""
+"""How Polars' message begins if the value cannot be cast, rather than its type."""
 
 
 def specimen(schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
@@ -23,7 +23,7 @@ def specimen(schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
 
 
 def impossible(compute: Callable[[pl.DataFrame], object], schema: Mapping[str, pl.DataType]) -> str:
-    """What Polars says where ``compute`` can work on no row of ``schema`` since types are wrong; empty if it can, or may."""
+    """What Polars says if ``compute`` cannot work on any row of ``schema`` because of the types; empty if it can, or might."""
     row = specimen(schema)
     try:
         compute(row)
@@ -31,7 +31,7 @@ def impossible(compute: Callable[[pl.DataFrame], object], schema: Mapping[str, p
         said = str(error).strip().partition("\n")[0]
         return "" if said.startswith(_OF_VALUES) else said
     except PolarsError:
-        return ""  # of other values it may be possible
+        return ""  # other values may work
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Forms of times in text, such as ``%Y-%m-%d``, in the language of chrono's strftime: what of it would be misread."""
+"""Time formats such as ``%Y-%m-%d`` (chrono's strftime), and which of their directives would read other times than are written."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _CALL: Final = re.compile(r"\bstrptime\s*\([^']*?,\s*'((?:[^']|'')*)'", re.IGNOR
 OFFSETS: Final = frozenset({"%z", "%:z", "%#z"})
 """Directives of an offset from UTC."""
 ABSOLUTE: Final = frozenset({"%s", "%+"})
-"""Directives that say by themselves which moment is meant."""
+"""Directives that name a moment regardless of the zone."""
 
 _MISREAD: Final = {
     "%Z": (
-        "%Z passes over any word, so that a time of every zone would be taken for one of UTC, or of `timezone`",
+        "%Z skips the name of a zone without reading it, so times of any zone would be taken for UTC, or for `timezone`",
         "use %z for offsets such as +0200, or one zone for all texts",
     ),
     "%f": (
-        "%f counts billionths of a second whatever its digits, so that .5 would be read as .000000005",
+        "%f reads nanoseconds, so .5 would become 0.000000005 seconds",
         "use %.f, with no point before it",
     ),
 }
@@ -32,13 +32,13 @@ def directives(form: str) -> set[str]:
 
 
 def misread(form: str) -> tuple[str, str] | None:
-    """What in ``form`` would give other times than are written, and what to do about it; None if nothing does."""
+    """What in ``form`` would read other times than are written, and what to do about it; None if nothing would."""
     found = directives(form)
     return next((said for directive, said in _MISREAD.items() if directive in found), None)
 
 
 def misread_calls(text: str) -> Iterator[tuple[str, str]]:
-    """The same for what an SQL text gives to ``strptime``."""
+    """The same for the formats that an SQL text passes to ``strptime``."""
     for match in _CALL.finditer(text):
         if said := misread(match[1]):
             yield f"character {match.start() + 1}: {said[0]}", said[1]

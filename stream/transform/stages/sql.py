@@ -47,8 +47,8 @@ class Sql(StageConfig):
     left out, never doubled; they come out in the order of the stream whatever the query says, with their lineage. A query with joins,
     groups or windows sees one unit at a time, so what it computes depends on where units end; if it fails, the unit's rows are rejected.
     Unlike in expressions, whole numbers that outgrow their type begin again at its other end, and parts of dates have 8 bits: write
-    `CAST(month(day) AS BIGINT) * 100`, or derive such columns in a stage before, and quotients by a constant, whose last
-    digit may be another here.
+    `CAST(month(day) AS BIGINT) * 100`, or derive such columns in a stage before. Divide by constants there, too: here the last digit may be
+    off.
     """
 
     name: ClassVar[str] = "sql"
@@ -100,8 +100,8 @@ class Sql(StageConfig):
             message = f"the query does not fit its columns: {said}"
             raise SchemaMismatch(("query",), message, f"`batch` has: {', '.join(schema)}") from error
         if self._guesses(schema, resources):
-            message = "a text is cast to a date or a time, whose form Polars guesses by the first value of the batch"
-            raise SchemaMismatch(("query",), message, "read it with the stage `cast` or `parse`, or by strptime(text, '%Y-%m-%d')")
+            message = "text is cast to a date or a time, and Polars guesses its format from the first value of the batch"
+            raise SchemaMismatch(("query",), message, "use the stage `cast` or `parse`, or strptime(text, '%Y-%m-%d')")
         if problem := self._impossible(schema, resources, result):
             raise SchemaMismatch(
                 ("query",), f"the query does not fit its columns: {problem}", cure(problem) or f"`batch` has: {', '.join(schema)}"

@@ -154,7 +154,7 @@ def test_rows_share_a_path_exactly_if_they_share_their_values(pairs):
         ([{"d": "(SELECT 1)"}], (0, "d"), "cannot read the expression"),
         ([{"d": "n IN (SELECT 1)"}], (0, "d"), "cannot read the expression"),
         ([{"d": "COLUMNS('n')"}], (0, "d"), "cannot read the expression"),
-        ([{"d": " OR ".join(["n = 1"] * 300)}], (0, "d"), "too many operations"),
+        ([{"d": " OR ".join(["n = 1"] * 300)}], (0, "d"), "too many nested operations"),
         ([{"d": "n s"}], (0, "d"), "'s' at the end of 'n s' would be a name"),
         ([{"d": "strftime(_arrival, '%Y') AS y"}], (0, "d"), "'y' at the end"),
         (["n", "n"], (1,), "listed twice"),
