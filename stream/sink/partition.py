@@ -18,7 +18,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
@@ -26,8 +26,9 @@ from urllib.parse import quote
 import numpy as np
 import polars as pl
 
-from stream.arithmetic import exact
+from stream.arithmetic import TOO_DEEP, TOO_DEEP_CURE, exact, too_deep
 from stream.errors import DefinitionError
+from stream.specimen import impossible
 
 NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 """Hive's own name for null; Spark, Trino, Athena and DuckDB read it back as null."""
@@ -134,6 +135,14 @@ class Partitioning:
             if dtype.is_nested() or dtype.base_type() in {pl.Binary, pl.Duration, pl.Object, pl.Null}:
                 message = f"partition column '{column.name}' has type {dtype}, which has no unambiguous text"
                 raise SinkMismatch(column.path, message, "allowed: text, numbers, booleans, dates, times")
+            problem = impossible(self._with_value(column), {name: schema[name] for name in column.source.meta.root_names()})
+            if problem:
+                message = f"partition column '{column.name}' cannot be computed: {problem}"
+                raise SinkMismatch(column.path, message, "compute it in a stage before, such as `cast` or `parse`")
+
+    @staticmethod
+    def _with_value(column: _Column) -> Callable[[pl.DataFrame], pl.DataFrame]:
+        return lambda row: row.with_columns(column.source.cast(pl.String).alias(column.name))
 
     def assign(self, frame: pl.DataFrame) -> Assignment:
         """The partition of every row.
@@ -200,14 +209,20 @@ def _column(index: int, entry: Entry) -> _Column:
     path = (index, name)
     try:
         source = pl.sql_expr(text)
-    except pl.exceptions.PolarsError as error:
+        if too_deep(source):
+            raise SinkMismatch(path, f"partition column '{name}': {TOO_DEEP}", TOO_DEEP_CURE)
+        alone = _row_by_row(source)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         message = f"partition column '{name}': cannot read the expression {text!r}: {_first_line(error)}"
         raise SinkMismatch(path, message, "write one SQL expression such as strftime(_arrival, '%Y-%m-%d')") from error
+    if not source.meta.eq(source.meta.undo_aliases()):
+        message = f"partition column '{name}': {source.meta.output_name()!r} at the end of {text!r} would be a name for the result"
+        raise SinkMismatch(path, message, "write an operator between, or double quotes around a name with a blank")
     words = set(_WORD.findall(_QUOTED.sub(" ", text.lower())))
     if words & _CLOCK_WORDS:
         message = f"partition column '{name}': {text!r} depends on when it runs"
         raise SinkMismatch(path, message, "a rewrite must find the same partition; use _arrival, the time of arrival")
-    if "over" in words or not _row_by_row(source):
+    if "over" in words or not alone:
         message = f"partition column '{name}': {text!r} looks at more than one row"
         raise SinkMismatch(path, message, "a partition is decided row by row; compute aggregates in a stage")
     return _Column(name, source, path)
@@ -270,5 +285,5 @@ def _only(index: int, entry: Mapping[str, str]) -> tuple[str, str]:
     return next(iter(entry.items()))
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n", 1)[0]

@@ -7,13 +7,15 @@ batch is cut; aggregates, window functions, sub-queries, clocks and random numbe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from stream import arithmetic
+from stream.specimen import impossible
+from stream.transform.forms import misread_calls
 from stream.transform.patterns import MAX_REPEATED, repetitions
 from stream.transform.stage import SchemaMismatch
 from stream.transform.types import near
@@ -48,6 +50,8 @@ _CLAUSES: Final = frozenset({"and", "or", "not", "in", "when", "then", "else", "
 _FORBIDDEN_WORDS: Final = frozenset({"over", "select", "exists"})
 _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|([A-Za-z_][A-Za-z0-9_]*)(\s*\()?|;", re.DOTALL)
 
+_RESULT: Final = "_result"
+_TEXT_TO_TIME: Final = "casting from string to "
 _BY_PATTERN: Final = re.compile(r"~|\b(?:rlike|regexp|regexp_like)\b", re.IGNORECASE)
 """Functions that take a regular expression."""
 
@@ -71,6 +75,8 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
         raise SchemaMismatch(
             path, f"{_quoted(text)} is not an expression: {_first_line(error)}", "check commas, brackets and quotes"
         ) from error
+    if arithmetic.too_deep(expression):
+        raise SchemaMismatch(path, f"{_quoted(text)}: {arithmetic.TOO_DEEP}", arithmetic.TOO_DEEP_CURE)
     if not expression.meta.eq(expression.meta.undo_aliases()):
         problem = f"{expression.meta.output_name()!r} at the end would be a name for the result"
         raise SchemaMismatch(
@@ -85,14 +91,37 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
     try:
         result = _typed(expression, schema)
     except (PolarsError, PanicException) as error:
-        types = ", ".join(f"{name} {schema[name]}" for name in expression.meta.root_names())
+        types = _listed({name: schema[name] for name in expression.meta.root_names()})
         hint = f"the columns are: {types}" if types else ""
         raise SchemaMismatch(path, f"{_quoted(text)} does not fit its columns: {_first_line(error)}", hint) from error
+    _check_possible(text, expression, schema, result, path)
     exact = arithmetic.exact(expression, schema)
     try:
         return (expression, result) if exact is expression else (exact, arithmetic.narrowed(result, _typed(exact, schema)))
     except (PolarsError, PanicException):
         return expression, result  # of its functions one takes no numbers of 128 bits
+
+
+def _check_possible(text: str, expression: pl.Expr, schema: pl.Schema, result: pl.DataType, path: tuple[str | int, ...]) -> None:
+    """Refuse what would fail on every row, though it has a type."""
+    used = {name: schema[name] for name in expression.meta.root_names()}
+    found: list[pl.DataType] = []
+    problem = impossible(lambda row: found.append(row.with_columns(expression.alias(_RESULT))[_RESULT].dtype), used)
+    if not problem and found and found[0] != result:
+        problem = f"Polars takes its result for {result}, and gives {found[0]}"
+    if problem:
+        raise SchemaMismatch(
+            path, f"{_quoted(text)} does not fit its columns: {problem}", cure(problem) or f"the columns are: {_listed(used)}"
+        )
+
+
+def cure(problem: str) -> str:
+    """What to do where Polars says ``problem`` of an expression, if that is known."""
+    return "read text as a date or a time with the stage `cast` or `parse`" if problem.startswith(_TEXT_TO_TIME) else ""
+
+
+def _listed(columns: Mapping[str, pl.DataType]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in columns.items())
 
 
 def _typed(expression: pl.Expr, schema: pl.Schema) -> pl.DataType:
@@ -103,6 +132,7 @@ def _typed(expression: pl.Expr, schema: pl.Schema) -> pl.DataType:
 
 def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
     """What is refused before Polars sees it, as (problem, hint)."""
+    yield from misread_calls(text)
     by_pattern = _BY_PATTERN.search(text) is not None
     for match in _TOKEN.finditer(text):
         if by_pattern and match.group().startswith("'") and repetitions(match.group()) > MAX_REPEATED:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
 from stream.native import KERNEL
 from stream.transform import compiled
 from stream.transform.fields import Fields, plain_fields
+from stream.transform.forms import ABSOLUTE, OFFSETS, directives, misread
 from stream.transform.patterns import check_pattern
 from stream.transform.stage import SchemaMismatch
 from stream.transform.texts import WRONG_TYPE, check_text_type, from_text
@@ -129,6 +131,8 @@ def timestamp(formats: Sequence[str], zone: str, into: str, name: str) -> Parser
     """
     moments = []
     for at, form in enumerate(formats):
+        if problem := misread(form):
+            raise SchemaMismatch(("timestamp", at), f"{form!r}: {problem[0]}", problem[1])
         try:
             moment = _moment(form, zone)
             pl.DataFrame({TEXT: ["x"]}).select(moment)
@@ -137,22 +141,26 @@ def timestamp(formats: Sequence[str], zone: str, into: str, name: str) -> Parser
             path = ("timezone",) if "zone" in said else ("timestamp", at)
             message = f"times cannot be read as {form!r} in the zone {zone!r}: {said}"
             raise SchemaMismatch(path, message, "see chrono's strftime for formats, the IANA database for zones") from error
+        if (text := _unreadable_example(form, moment)) is not None:
+            message = f"no text can be read as {form!r}, not even {text!r}, which is written so"
+            raise SchemaMismatch(("timestamp", at), message, "a time needs a day, month and year; hours up to 12 (%I) need %p")
         moments.append(moment)
     failed = pl.lit(f"{PARSE_FAILED}:{name}")
 
-    def first(text: pl.Series, moment: pl.Expr) -> pl.Series:
-        return _with_written_year(in_range(text.alias(TEXT).to_frame().select(moment).to_series()), text)
-
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-        done = first(text, moments[0])
+        done = _read_as(moments[0], text)
         for moment in moments[1:]:
             left = (done.is_null() & text.is_not_null()).arg_true()
             if not len(left):
                 break
-            done = done.scatter(left, first(text.gather(left), moment))
+            done = done.scatter(left, _read_as(moment, text.gather(left)))
         return done.alias(into).to_frame(), _reason(done.is_null() & text.is_not_null(), failed)
 
     return Parser({into: TIMESTAMP}, read)
+
+
+def _read_as(moment: pl.Expr, text: pl.Series) -> pl.Series:
+    return _with_written_year(in_range(text.alias(TEXT).to_frame().select(moment).to_series()), text)
 
 
 _FOUR_DIGITS: Final = 1000
@@ -178,17 +186,26 @@ def _reason(lost: pl.Series, reason: pl.Expr) -> pl.Series:
     return pl.select(pl.when(lost).then(reason).alias("reason")).to_series()
 
 
-_OFFSETS: Final = ("%z", "%:z", "%#z")
-
-
 def _moment(form: str, zone: str) -> pl.Expr:
     moment = pl.col(TEXT).str.to_datetime(form, time_unit="us", strict=False)
-    if any(offset in form for offset in _OFFSETS):
+    if directives(form) & OFFSETS:
         return moment.dt.convert_time_zone("UTC")
-    if zone == "UTC":
+    if zone == "UTC" or directives(form) & ABSOLUTE:
         # No time is skipped or comes twice there, and to look for those takes four times as long as to read the text.
         return moment.dt.replace_time_zone("UTC")
     return moment.dt.replace_time_zone(zone, ambiguous="null", non_existent="null").dt.convert_time_zone("UTC")
+
+
+_EXAMPLE: Final = datetime(2001, 2, 3, 16, 5, 6, 789012, tzinfo=UTC)
+
+
+def _unreadable_example(form: str, moment: pl.Expr) -> str | None:
+    """A time written as ``form`` says, if it is not read as one; None too where it cannot be written."""
+    try:
+        text = pl.Series(TEXT, [_EXAMPLE]).dt.strftime(form)
+    except (PolarsError, PanicException):
+        return None
+    return text[0] if _read_as(moment, text)[0] is None else None
 
 
 _BROWSERS: Final = (

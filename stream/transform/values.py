@@ -25,6 +25,7 @@ _FORMATS: Final = (
 MAX_DIGITS: Final = 38
 """Digits of the widest decimal."""
 
+_DAY_US: Final = 86_400_000_000
 FIRST_US: Final = -62_135_596_800_000_000
 LAST_US: Final = 253_402_300_799_999_999
 """Years 1 to 9999 in microseconds since 1970: what every reader of the files can show."""
@@ -50,6 +51,21 @@ def in_range(moments: pl.Series) -> pl.Series:
     if first is None or last is None or (first >= FIRST_US and last <= LAST_US):
         return moments.cast(TIMESTAMP)
     return pl.select(pl.when(micros.is_between(FIRST_US, LAST_US)).then(moments).cast(TIMESTAMP)).to_series()
+
+
+def shown(moment: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    """Whether every reader of the files can show a date or time of type ``kind``."""
+    tick = _DAY_US if kind == pl.Date() else 1_000 if getattr(kind, "time_unit", "us") == "ms" else 1
+    if getattr(kind, "time_unit", "us") == "ns":
+        return moment.is_not_null()  # 64 bits reach from 1677 to 2262
+    return moment.to_physical().is_between(FIRST_US // tick, LAST_US // tick)
+
+
+def are_shown(moments: pl.Series) -> bool:
+    """Whether every reader of the files can show all ``moments``, dates or times."""
+    column = pl.col(moments.name)
+    ends = moments.to_frame().select(low=column.min(), high=column.max())
+    return bool(ends.select(pl.all_horizontal(shown(pl.col(end), moments.dtype).fill_null(value=True) for end in ("low", "high"))).item())
 
 
 def _timestamps_any(text: pl.Series) -> pl.Series:

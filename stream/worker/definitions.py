@@ -12,13 +12,14 @@ import msgspec
 import stream
 from stream.commit.naming import pipeline_key, reference_key, tables_key
 from stream.contracts import Clock, ObjectStore
-from stream.errors import Halted
+from stream.errors import DefinitionError, Halted
 from stream.pipeline.components import make_sink
 from stream.pipeline.digest import canonical_text, pipeline_digest, read_canonical
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
 from stream.pipeline.secrets import SecretReader, find_secret
 from stream.transform.engine import compile_chain
+from stream.transform.stage import SchemaMismatch
 from stream.worker.recipe import Recipe
 
 BUILD: Final = stream.__version__
@@ -58,7 +59,7 @@ class Definitions:
         """The recipe with that ``digest``, from memory or from the log.
 
         Raises:
-            Halted: the log does not hold it, or this build does not understand it.
+            Halted: the log does not hold it, this build does not understand it, or something it asks for, such as a secret, is missing.
         """
         if digest in self._recipes:
             return self._recipes[digest]
@@ -69,7 +70,6 @@ class Definitions:
                 f"restore {pipeline_key(digest)} and {tables_key(digest)}; nothing is read until then"
             )
             raise Halted(msg)
-        pipeline = read_canonical(text.body.decode())
         contents = {}
         for url, sha256 in msgspec.json.decode(tables.body, type=dict[str, str]).items():
             stored = await self._store.get(reference_key(sha256))
@@ -77,8 +77,16 @@ class Definitions:
                 msg = f"reference table {url} of pipeline definition {digest} is missing: restore {reference_key(sha256)}"
                 raise Halted(msg)
             contents[url] = stored.body
-        fetched = await fetch_resources(pipeline, self._base, self._env, given=contents, managed=self._managed)
-        return self._kept(await asyncio.to_thread(self._compile, pipeline, fetched, digest))
+        try:
+            pipeline = read_canonical(text.body.decode())
+            fetched = await fetch_resources(pipeline, self._base, self._env, given=contents, managed=self._managed)
+            return self._kept(await asyncio.to_thread(self._compile, pipeline, fetched, digest))
+        except (DefinitionError, SchemaMismatch) as error:
+            msg = (
+                f"pipeline definition {digest}, with which a unit was begun, cannot be run here: {error}; "
+                "give this worker what is missing, or let the version that began the unit finish it"
+            )
+            raise Halted(msg) from error
 
     def _compile(self, pipeline: Pipeline, fetched: Fetched, digest: str) -> Recipe:
         chain = compile_chain(

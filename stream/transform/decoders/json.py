@@ -39,7 +39,7 @@ class Json(DecoderConfig):
 
     Reasons: ``empty_record``, ``invalid_utf8``, ``json_syntax``, ``json_too_deep`` (more than 128 levels), ``json_not_object``,
     ``duplicate_field`` (of a column), ``unknown_field``, ``wrong_type:<column>``, ``missing_field:<column>`` (absent or null).
-    Numbers are strict: ``1.0`` and ``"1"`` are not integers.
+    Numbers are strict: ``1.0`` and ``"1"`` are not integers. If a `json` column or a field of `_extra` occurs twice, the last one counts.
     """
 
     name: ClassVar[str] = "json"

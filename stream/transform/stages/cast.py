@@ -10,6 +10,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 from pydantic import Field, field_validator, model_validator
 
+from stream.specimen import impossible
 from stream.transform import values
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import rejecting, require
@@ -66,6 +67,9 @@ class Cast(StageConfig):
                 pl.Schema({name: source}).to_frame().select(_converted(name, source, target))
             except PolarsError as error:
                 raise SchemaMismatch(path, f"{source} cannot become {text}: {error}", "derive a column of another type first") from error
+            if not _possible(name, source, target):
+                message = f"column {name!r} is {source}, which cannot become {text}"
+                raise SchemaMismatch(path, message, "derive a column of another type first")
         return pl.Schema(found)
 
     @staticmethod
@@ -114,6 +118,13 @@ def _converted(name: str, source: pl.DataType, target: Type) -> pl.Expr:
         hint = "use `explode` for a list, `flatten` for an object" if source.is_nested() else "derive a column of another type first"
         raise SchemaMismatch(("columns", name), f"column {name!r} is {source}, which cannot become {target.text}", hint)
     return _value(pl.col(name), source, target)
+
+
+def _possible(name: str, source: pl.DataType, target: Type) -> bool:
+    """Whether there is a row whose value can become one of ``target``."""
+    made: list[pl.DataType] = []
+    problem = impossible(lambda row: made.extend(row.select(_converted(name, source, target)).dtypes), {name: source})
+    return not problem and made in ([], [target.polars])
 
 
 def _value(value: pl.Expr, source: pl.DataType, target: Type) -> pl.Expr:

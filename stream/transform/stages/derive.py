@@ -10,6 +10,7 @@ import polars as pl
 from polars.exceptions import InvalidOperationError
 from pydantic import Field, model_validator
 
+from stream.transform import values
 from stream.transform.expressions import compile_expression
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_system, rejecting
@@ -21,8 +22,8 @@ _LOST: Final = "_overflow_of_"
 class Derive(StageConfig):
     """Add or replace columns by expressions, which are computed from top to bottom; a later one may use an earlier one.
 
-    Sums, differences and products of integers have the type int64, or uint64 if they are computed from that type; a row whose result
-    does not fit is rejected with `overflow:<column>`.
+    Sums, differences, products and powers of integers have the type int64, or uint64 if they are computed from that type; a row whose
+    result does not fit is rejected with `overflow:<column>`. So is a row with a date or a time outside the years 1 to 9999.
     """
 
     name: ClassVar[str] = "derive"
@@ -58,7 +59,7 @@ class Derive(StageConfig):
                 message = f"`{text}` is always null and has no type"
                 raise SchemaMismatch(("columns", name), message, "say which null it is, as in `CAST(NULL AS BIGINT)`")
             found = pl.LazyFrame(schema=known).select(expression.alias(name)).collect_schema()[name]
-            steps.append(_Step(name, expression, result, may_overflow=found != result))
+            steps.append(_Step(name, expression, result, may_outgrow=found != result))
             known[name] = result
         return steps, pl.Schema(known)
 
@@ -67,10 +68,13 @@ class Derive(StageConfig):
         steps, _ = self._compile(schema)
         quick, marked = [step.quick() for step in steps], [step.marked() for step in steps]
         marks = {_LOST + step.name: f"{OVERFLOW}:{step.name}" for step in steps if step.may_overflow}
+        moments = list(dict.fromkeys(step.name for step in steps if step.is_moment))
 
         def apply(frame: pl.DataFrame) -> Applied:
             try:
-                return Applied(_computed(frame, quick))
+                done = _computed(frame, quick)
+                if all(values.are_shown(done[name]) for name in moments):
+                    return Applied(done)
             except InvalidOperationError:
                 if not marks:
                     raise
@@ -87,17 +91,29 @@ class _Step:
     name: str
     expression: pl.Expr
     result: pl.DataType
-    may_overflow: bool
+    may_outgrow: bool
+
+    @property
+    def is_moment(self) -> bool:
+        """Whether the column has dates or times, of which not every one can be shown."""
+        return self.result.base_type() in {pl.Date, pl.Datetime}
+
+    @property
+    def may_overflow(self) -> bool:
+        """Whether a result may have no room in the column."""
+        return self.may_outgrow or self.is_moment
 
     def quick(self) -> list[pl.Expr]:
-        """The column; computing it raises if a result does not fit."""
-        return [(self.expression.cast(self.result) if self.may_overflow else self.expression).alias(self.name)]
+        """The column; computing it raises if a number does not fit."""
+        return [(self.expression.cast(self.result) if self.may_outgrow else self.expression).alias(self.name)]
 
     def marked(self) -> list[pl.Expr]:
         """The column with null in place of results that do not fit, and a column that is true for those."""
         if not self.may_overflow:
             return self.quick()
         column = self.expression.cast(self.result, strict=False)
+        if self.is_moment:
+            column = pl.when(values.shown(column, self.result)).then(column)
         return [(self.expression.is_not_null() & column.is_null()).alias(_LOST + self.name), column.alias(self.name)]
 
 

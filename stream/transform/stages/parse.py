@@ -49,7 +49,11 @@ class Parse(StageConfig):
     patterns: Mapping[str, str] = Field(default={}, description="Named patterns of your own for `grok`.")
     types: Mapping[str, str] = Field(default={}, description="Types by group, as in a schema; by default, string.")
     timestamp: tuple[str, ...] | None = Field(default=None, min_length=1, description="Formats as in strftime; the first that fits counts.")
-    timezone: str = Field(default="UTC", min_length=1, description="Zone of times whose text has no offset, such as Europe/Berlin.")
+    timezone: str = Field(
+        default="UTC",
+        min_length=1,
+        description="Zone of times whose text has no offset, such as Europe/Berlin. Times that it skips or has twice are not read.",
+    )
     url: tuple[str, ...] | None = Field(default=None, min_length=1, description=f"Parts of a URL: {', '.join(urls.PARTS)}; or true.")
     user_agent: bool = Field(default=False, description="Browser, version, os and device of a User-Agent header; a rough guess.")
     ip: bool = Field(default=False, description="Version, kind and network of an IP address.")

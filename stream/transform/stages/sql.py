@@ -11,7 +11,9 @@ from polars.exceptions import PanicException, PolarsError
 from pydantic import Field, field_validator, model_validator
 
 from stream.batch import ROW
-from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE
+from stream.specimen import impossible
+from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, cure
+from stream.transform.forms import misread_calls
 from stream.transform.places import first_places, one_each
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_system
@@ -44,8 +46,8 @@ class Sql(StageConfig):
     The result must contain `_row` unchanged from `batch` (`SELECT *` does): it shows to which record each row belongs. Rows may be
     left out, but not duplicated; they come out in the order of the stream, whatever the query says, with their lineage. A query with joins,
     groups or windows sees one unit at a time, so its result depends on where units end; if it fails, the unit's rows are rejected.
-    Unlike in expressions, integers that do not fit their type wrap around, and parts of dates have 8 bits: write
-    `CAST(month(day) AS BIGINT) * 100`, or derive such columns in an earlier stage.
+    Unlike in expressions, integers that do not fit their type wrap around, parts of dates have 8 bits, and division by a constant may be
+    wrong in the last digit: write `CAST(month(day) AS BIGINT) * 100`, or derive such columns in an earlier stage.
     """
 
     name: ClassVar[str] = "sql"
@@ -96,6 +98,13 @@ class Sql(StageConfig):
             said = str(error).strip().split("\n", 1)[0]
             message = f"the query does not fit its columns: {said}"
             raise SchemaMismatch(("query",), message, f"`batch` has: {', '.join(schema)}") from error
+        if self._guesses(schema, resources):
+            message = "text is cast to a date or a time, and Polars guesses its format from the first value of the batch"
+            raise SchemaMismatch(("query",), message, "use the stage `cast` or `parse`, or strptime(text, '%Y-%m-%d')")
+        if problem := self._impossible(schema, resources, result):
+            raise SchemaMismatch(
+                ("query",), f"the query does not fit its columns: {problem}", cure(problem) or f"`batch` has: {', '.join(schema)}"
+            )
         if result.get(ROW) != schema[ROW]:
             message = "the result has no `_row`, so its rows belong to no record"
             raise SchemaMismatch(("query",), message, "select `_row` as it is, or `*`; a group may take MIN(_row) AS _row")
@@ -104,18 +113,37 @@ class Sql(StageConfig):
                 refuse_system(name, ("query",))
         return pl.Schema({**{name: schema[name] for name in SYSTEM}, **{name: kind for name, kind in result.items() if name not in SYSTEM}})
 
+    def _guesses(self, schema: pl.Schema, resources: Resources) -> bool:
+        """Whether the query reads text in a form that it does not say."""
+        if any(word.lower() == "strptime" for word, _, _ in _words(self.query)):
+            return False
+        return "str.strptime(" in self._lazy(schema.to_frame(), self._given(resources)).explain()
+
+    def _impossible(self, schema: pl.Schema, resources: Resources, declared: pl.Schema) -> str:
+        """What keeps the query from working on any row; empty if nothing does."""
+        found: list[pl.Schema] = []
+        problem = impossible(lambda row: found.append(self._run(row, self._given(resources)).schema), schema)
+        wrong = [
+            f"{name} for {kind}, and gives {found[0].get(name)}" for name, kind in declared.items() if found and found[0].get(name) != kind
+        ]
+        return f"Polars takes {wrong[0]}" if wrong else problem
+
     def _given(self, resources: Resources) -> dict[str, pl.DataFrame]:
         for name, url in self.tables.items():
             if url not in resources.tables:
                 raise SchemaMismatch(("tables", name), f"table {url!r} is not loaded", "check that the file exists")
         return {name: resources.tables[url] for name, url in self.tables.items()}
 
-    def _run(self, frame: pl.DataFrame, tables: Mapping[str, pl.DataFrame], names: Sequence[str] | None = None) -> pl.DataFrame:
-        """The query's result, or those columns of it; what is not asked for is not computed."""
+    def _lazy(self, frame: pl.DataFrame, tables: Mapping[str, pl.DataFrame]) -> pl.LazyFrame:
         with pl.SQLContext(frames={**tables, **dict.fromkeys(BATCH, frame)}, eager=False) as context:
             result: pl.LazyFrame = context.execute(self.query)
-            # For a batch in memory Polars' streaming engine, the default, takes twice as long to join.
-            return (result if names is None else result.select(names)).collect(engine="in-memory")
+            return result
+
+    def _run(self, frame: pl.DataFrame, tables: Mapping[str, pl.DataFrame], names: Sequence[str] | None = None) -> pl.DataFrame:
+        """The query's result, or those columns of it; what is not asked for is not computed."""
+        result = self._lazy(frame, tables)
+        # For a batch in memory Polars' streaming engine, the default, takes twice as long to join.
+        return (result if names is None else result.select(names)).collect(engine="in-memory")
 
     def _keeps_lineage(self, schema: pl.Schema, tables: Mapping[str, pl.DataFrame]) -> bool:
         """Whether the query plainly gives the system columns of each row: by a ``*``, with nothing that could put others there."""
@@ -177,6 +205,7 @@ def _problems(query: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
         yield "a query begins with SELECT or WITH", "write one SELECT over `batch`"
     if any(match.group() == ";" for match in _TOKEN.finditer(_bare(query))):
         yield "a query is one statement, without ';'", "remove the semicolon"
+    yield from misread_calls(query)
     allowed = FUNCTIONS | ACROSS_ROWS
     for word, called, at in words:
         name = word.lower()

@@ -180,7 +180,7 @@ def _size(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
 
 
 def _bound(value: float | str, dtype: pl.DataType, path: tuple[str | int, ...]) -> pl.Expr:
-    if dtype.is_numeric() and not isinstance(value, str) and not math.isnan(value):
+    if dtype.is_numeric() and not isinstance(value, str) and _is_finite(value):
         return pl.lit(value)
     if isinstance(value, str) and dtype == pl.String():
         return pl.lit(value)
@@ -193,9 +193,16 @@ def _bound(value: float | str, dtype: pl.DataType, path: tuple[str | int, ...]) 
     raise SchemaMismatch(path, message, "numbers for numbers, text for text, and text such as 2026-01-01T00:00:00Z for dates and times")
 
 
+def _is_finite(value: object) -> bool:
+    """Whether the recorded definition has a form for ``value``."""
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def _values(values: tuple[int | float | bool | str, ...], dtype: pl.DataType, path: tuple[str | int, ...]) -> pl.Series:
     try:
-        return pl.Series(values, dtype=dtype, strict=True)
+        if all(_is_finite(value) for value in values):
+            return pl.Series(values, dtype=dtype, strict=True)
+        raise OverflowError
     except (PolarsError, TypeError, OverflowError) as error:
         message = f"not all of {list(values)} are values of type {dtype}"
         raise SchemaMismatch(path, message, "write values of the column's type; quotes make text of a number") from error

@@ -151,6 +151,12 @@ def test_rows_share_a_path_exactly_if_they_share_their_values(pairs):
         ([{"d": "CURRENT_DATE"}], (0, "d"), "depends on when it runs"),
         ([{"d": "strftime(Now(), '%Y')"}], (0, "d"), "depends on when it runs"),
         ([{"d": "COALESCE(t, current_timestamp)"}], (0, "d"), "depends on when it runs"),
+        ([{"d": "(SELECT 1)"}], (0, "d"), "cannot read the expression"),
+        ([{"d": "n IN (SELECT 1)"}], (0, "d"), "cannot read the expression"),
+        ([{"d": "COLUMNS('n')"}], (0, "d"), "cannot read the expression"),
+        ([{"d": " OR ".join(["n = 1"] * 300)}], (0, "d"), "too many nested operations"),
+        ([{"d": "n s"}], (0, "d"), "'s' at the end of 'n s' would be a name"),
+        ([{"d": "strftime(_arrival, '%Y') AS y"}], (0, "d"), "'y' at the end"),
         (["n", "n"], (1,), "listed twice"),
         ([{"a": "n", "b": "n"}], (0,), "one name and one expression"),
         (["^.*$"], (0,), "pattern"),
@@ -165,16 +171,17 @@ def test_what_cannot_be_read_is_refused_with_its_place(entries, path, says):
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ("gone", "no column 'gone'; there are: n, raw, span"),
+        ("gone", "no column 'gone'; there are: n, raw, span, s"),
         ({"d": "gone + 1"}, "partition column 'd': no column 'gone'; there are"),
         ("raw", "no unambiguous text"),
         ("span", "no unambiguous text"),
         ({"d": "n + raw"}, "cannot be computed"),
+        ({"d": "CAST(s AS DATE)"}, "cannot be computed: casting from string to date is not supported"),
     ],
 )
 def test_check_finds_what_the_columns_do_not_allow(entry, says):
     with pytest.raises(SinkMismatch, match=says):
-        Partitioning([entry]).check(pl.Schema({"n": pl.Int64(), "raw": pl.Binary(), "span": pl.Duration("us")}))
+        Partitioning([entry]).check(pl.Schema({"n": pl.Int64(), "raw": pl.Binary(), "span": pl.Duration("us"), "s": pl.String()}))
 
 
 @pytest.mark.parametrize("expression", ["'now'", "CASE WHEN n > 1 THEN 'over' ELSE 'current_date' END", '"now"', "snow"])

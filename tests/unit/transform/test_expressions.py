@@ -42,6 +42,8 @@ FRAME = pl.DataFrame(
         ("now + 1", pl.Int64(), [2, 3, 4]),
         ("_shard || '/' || s", pl.String(), ["s/x", "s/yy", None]),
         ('"a" -- sum(a) is a comment', pl.Int64(), [1, None, 3]),
+        (" OR ".join(f"a = {n}" for n in range(3, 150)), pl.Boolean(), [False, None, True]),
+        (f"a IN ({', '.join(map(str, range(2, 5000)))})", pl.Boolean(), [False, None, True]),
     ],
 )
 def test_expressions_mean_what_sql_says(text, kind, expected):
@@ -71,6 +73,15 @@ def test_expressions_mean_what_sql_says(text, kind, expected):
         ("strftime(s, '%Y')", "does not fit its columns", "s String"),
         ("time_hour > '2013'", "does not fit its columns", "time_hour"),
         ("  ", "is empty", ""),
+        ("CAST(s AS DATE)", "casting from string to date is not supported", "the stage `cast`"),
+        ("TRY_CAST(s AS TIMESTAMP) IS NULL", "casting from string to datetime is not supported", "the stage `cast`"),
+        ("CAST(s AS BOOLEAN)", "does not fit its columns: casting from", "s String"),
+        ("split_part(a, '/', 1)", "does not fit its columns", "a Int64"),
+        ("strptime(s, '%F %T.%f')", "character 1: %f reads nanoseconds", "use %.f"),
+        ("strptime(upper(s) , '%F %Z') > time_hour", "character 1: %Z skips the name of a zone", "use %z"),
+        (" OR ".join(f"a = {n}" for n in range(300)), "too many nested operations", "IN (1, 2, 3)"),
+        ("+".join(["a"] * 3000), "too many nested operations", ""),
+        ("sqrt(s)", "Polars takes its result for String, and gives Float64", "s String"),
     ],
 )
 def test_what_cannot_be_run_is_refused_with_a_hint(text, says, hint):
@@ -79,6 +90,14 @@ def test_what_cannot_be_run_is_refused_with_a_hint(text, says, hint):
     assert says in caught.value.message
     assert hint in caught.value.hint
     assert caught.value.path == ("where",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["CAST(s AS BIGINT)", "strptime(s, '%Y-%m-%d')", "strftime(time_hour, '%f %Z')", "CAST(f AS TINYINT)", "a / 0", "CAST(a AS DATE)"],
+)
+def test_what_only_some_values_break_is_no_fault_of_the_definition(text):
+    compile_expression(text, SCHEMA)
 
 
 def test_the_three_lists_of_functions_do_not_overlap():

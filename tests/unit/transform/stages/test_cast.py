@@ -99,7 +99,20 @@ def test_impossible_casts_are_refused(config, says):
     assert caught.value.path == ("columns", next(iter(config)))
 
 
-@pytest.mark.parametrize(("values", "target"), [([[1]], "string"), ([{"a": 1}], "string"), ([True], "decimal(4,2)")])
+@pytest.mark.parametrize(
+    ("values", "target"),
+    [
+        ([[1]], "string"),
+        ([{"a": 1}], "string"),
+        ([True], "decimal(4,2)"),
+        ([date(2024, 1, 1)], "bool"),
+        ([datetime(2024, 1, 1, tzinfo=UTC)], "decimal(38,0)"),
+        ([Decimal("1.5")], "date"),
+        ([b"1"], "int64"),
+        ([{"a": [1]}], "list<string>"),
+        ([[{"a": 1}]], "list<int64>"),
+    ],
+)
 def test_what_has_no_counterpart_at_all_is_refused_before_any_record_is_read(values, target):
     with pytest.raises(SchemaMismatch, match="cannot become"):
         Cast.model_validate({"x": target}).output(rows({"x": values}).schema, RESOURCES)

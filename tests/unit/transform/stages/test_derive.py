@@ -26,6 +26,19 @@ def test_a_result_without_room_rejects_its_row_and_never_begins_again_at_the_oth
     assert rejects == {1: "overflow:sum", 2: "overflow:diff", 3: "overflow:sum"}
 
 
+def test_a_time_that_not_every_reader_can_show_rejects_its_row():
+    stage = Derive.model_validate(
+        {"next": "t + INTERVAL '1 day'", "before": "CAST(t AS DATE) - INTERVAL '1 day'", "at": "CAST(n AS TIMESTAMP)"}
+    )
+    frame = rows(
+        {"t": ["9999-12-31", "0001-01-01", "2024-12-31", None, "2024-12-31"], "n": [0, 0, 0, None, 2**62]},
+        {"t": pl.String(), "n": pl.Int64()},
+    ).with_columns(pl.col("t").str.to_datetime("%Y-%m-%d", time_unit="us", time_zone="UTC"))
+    got, rejects = apply(stage, frame)
+    assert [row["next"] for row in got] == [datetime(2025, 1, 1, tzinfo=UTC), None]
+    assert rejects == {0: "overflow:next", 1: "overflow:before", 4: "overflow:at"}
+
+
 def test_a_sum_of_whole_numbers_is_a_column_of_64_bits_and_a_later_column_sees_it():
     stage = Derive.model_validate({"a": "a + 1", "b": "a * 2"})
     got, rejects = apply(stage, rows({"a": [127, -128]}, {"a": pl.Int8()}))

@@ -55,6 +55,9 @@ def test_grok_with_patterns_of_ones_own():
         (["%Y", "%m/%d/%Y %I:%M:%S %p"], "America/Los_Angeles", "10/10/2000 01:55:36 PM", ["2000-10-10", "4/2/2000 02:30:00 AM"]),
         ("%d.%m.%Y %H:%M:%S", "Europe/Berlin", "10.10.2000 22:55:36", ["29.10.2000 02:30:00"]),
         ("%s", "UTC", "971211336", ["x"]),
+        ("%s", "Europe/Berlin", "971211336", ["x"]),
+        ("%+", "Europe/Berlin", "2000-10-10T13:55:36-07:00", ["2000-10-10T13:55:36"]),
+        ("%F %T%.f", "UTC", "2000-10-10 20:55:36", ["2000-10-10 20:55"]),
     ],
 )
 def test_times_in_formats_and_zones(formats, zone, good, bad):
@@ -154,6 +157,10 @@ def test_addresses():
         ({"grok": "%{WORD:a b}"}, ("grok",), "is no reference"),
         ({"grok": "%{A:a}", "patterns": {"A": "%{B}", "B": "%{A}"}}, ("grok",), "leads back to itself"),
         ({"timestamp": "%Y-%m-%d %H:%M", "timezone": "Mars/Olympus"}, ("timezone",), "cannot be read"),
+        ({"timestamp": ["%F", "%F %T %Z"]}, ("timestamp", 1), "skips the name of a zone"),
+        ({"timestamp": "%Y-%m-%d %H:%M:%S.%f"}, ("timestamp", 0), "%f reads nanoseconds"),
+        ({"timestamp": "%H:%M"}, ("timestamp", 0), "not even '16:05'"),
+        ({"timestamp": "%m/%d"}, ("timestamp", 0), "not even '02/03'"),
         ({"url": True, "into": ""}, (), ""),
     ],
 )

@@ -132,6 +132,11 @@ def test_a_row_on_which_a_plain_query_fails_is_the_only_one_rejected():
         ("DROP TABLE batch", "begins with SELECT"),
         ("SELECT * FROM batch; SELECT 1", "one statement"),
         ("SELECT nothing, _row FROM batch", "does not fit"),
+        ("SELECT *, strptime(k, '%F %T.%f') AS at FROM batch", "%f reads nanoseconds"),
+        ("SELECT *, CAST(k AS DATE) AS day FROM batch", "Polars guesses its format from the first value"),
+        ("SELECT *, TRY_CAST(k AS TIMESTAMP) AS at FROM batch", "Polars guesses its format from the first value"),
+        ("SELECT * FROM batch WHERE k::date IS NULL", "Polars guesses its format from the first value"),
+        ("SELECT *, CAST(k AS BOOLEAN) AS b FROM batch", "does not fit its columns: casting from Utf8View to Boolean"),
         ("SELECT * FROM other", "does not fit"),
         ("SELECT * FROM 'x.csv'", "does not fit"),
         ("SELECT FROM WHERE", "does not fit"),
@@ -141,6 +146,12 @@ def test_what_is_refused_before_anything_is_read(query, says):
     with pytest.raises(SchemaMismatch, match=says) as caught:
         sql(query).output(FRAME.schema, Resources())
     assert caught.value.path == ("query",)
+
+
+def test_a_result_of_another_type_than_it_says_is_refused():
+    frame = rows({"o": [{"a": 1}]})
+    with pytest.raises(SchemaMismatch, match="Polars takes r for Int64, and gives Struct"):
+        sql("SELECT *, CAST(o AS BIGINT) AS r FROM batch").output(frame.schema, Resources())
 
 
 def test_tables_must_be_there_and_well_named():

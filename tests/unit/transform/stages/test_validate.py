@@ -76,6 +76,9 @@ def test_the_first_broken_rule_is_the_reason_and_the_column_has_all():
         ({"x": {"min": 1}}, ("columns", "x"), "no column 'x'"),
         ({"s": {"min": 1}}, ("columns", "s", "min"), "is no bound"),
         ({"n": {"max": "9"}}, ("columns", "n", "max"), "is no bound"),
+        ({"n": {"max": float("inf")}}, ("columns", "n", "max"), "is no bound"),
+        ({"n": {"min": float("nan")}}, ("columns", "n", "min"), "is no bound"),
+        ({"f": {"one_of": [1.5, float("-inf")]}}, ("columns", "f", "one_of"), "are values of type Float64"),
         ({"d": {"min": "yesterday"}}, ("columns", "d", "min"), "is no bound"),
         ({"n": {"matches": "x"}}, ("columns", "n", "matches"), "only text"),
         ({"s": {"matches": "(?=x)"}}, ("columns", "s", "matches"), "no regular expression: look-around, inc"),
@@ -85,7 +88,7 @@ def test_the_first_broken_rule_is_the_reason_and_the_column_has_all():
     ],
 )
 def test_rules_that_do_not_fit_are_refused_with_their_place(rules, path, says):
-    frame = rows({"s": ["x"], "n": [1], "d": [date(2013, 1, 1)]})
+    frame = rows({"s": ["x"], "n": [1], "f": [1.0], "d": [date(2013, 1, 1)]})
     with pytest.raises(SchemaMismatch, match=says) as caught:
         Validate.model_validate({"columns": rules}).output(frame.schema, Resources())
     assert caught.value.path == path

@@ -1,0 +1,50 @@
+"""Recorded definitions that a worker cannot run."""
+
+import asyncio
+
+import pytest
+
+from stream.commit.naming import pipeline_key
+from stream.errors import Halted
+from stream.pipeline.digest import canonical_text
+from stream.pipeline.model import Pipeline
+from stream.worker.definitions import Definitions
+from tests.sealed import Sealed
+
+MASKED = """application: masked
+source:
+  kinesis: {stream: events}
+  schema: {name: string}
+stages:
+  - mask: {columns: [name], method: keyed_hash, key: {env: OLD_KEY}}
+sinks:
+  - s3: {url: memory:lake}
+state: memory:state
+"""
+
+
+async def _begun():
+    sealed = await Sealed.open(text=MASKED, env={"OLD_KEY": "k"})
+    return sealed, sealed.recipe.digest
+
+
+def test_a_secret_that_is_no_longer_set_is_named(tmp_path):
+    async def run():
+        sealed, digest = await _begun()
+        await Definitions(sealed.stores.state, tmp_path, {"NEW_KEY": "k"}, sealed.clock).recorded(digest)
+
+    with pytest.raises(Halted, match=r"cannot be run here: the secret env:OLD_KEY is not set.*; give this worker what is missing"):
+        asyncio.run(run())
+
+
+def test_what_this_version_refuses_is_told(tmp_path):
+    async def run():
+        sealed, digest = await _begun()
+        data = sealed.pipeline.model_dump(mode="json", by_alias=True)
+        refused = Pipeline.model_validate(data | {"stages": [{"derive": {"day": "CAST(name AS DATE)"}}]})
+        definitions = Definitions(sealed.stores.state, tmp_path, {}, sealed.clock)
+        await sealed.stores.state.put(pipeline_key(digest), canonical_text(refused).encode())
+        await definitions.recorded(digest)
+
+    with pytest.raises(Halted, match=r"cannot be run here: `CAST\(name AS DATE\)` does not fit its columns"):
+        asyncio.run(run())
