@@ -32,6 +32,7 @@ VERBS: Final = {
     "schema": "schema:schema",
     "trace": "trace:trace",
     "audit": "audit:app",
+    "complete": "complete:complete",
     "kcl": "kcl:app",
     "leases": "leases:app",
     "dlq": "dlq:app",

@@ -18,7 +18,7 @@ from stream.aws.session import AwsSession
 from stream.budget import ByteBudget
 from stream.commit.log import CommitLog
 from stream.commit.lookup import streams_of
-from stream.contracts import Checkpoints, Clock, LendingSource
+from stream.contracts import Checkpoints, Clock, LendingSource, ObjectStore
 from stream.events import Event
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.native import TableCheckpoints
@@ -93,13 +93,20 @@ async def open_evidence(
             areas[config.name] = replace(area, foreign=(*area.foreign, area.url_of(METADATA)), shared=True)
             if with_tables:
                 areas[config.name] = await _of_table(areas[config.name], config, base, session)
+    checkpoints = await open_checkpoints(pipeline, name, stores.state, session, clock, stack)
+    open_place, leased = partial(open_store, session=session), pipeline.coordination.native is not None
+    return StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=leased), stores
+
+
+async def open_checkpoints(
+    pipeline: Pipeline, chain: str, state: ObjectStore, session: AwsSession, clock: Clock, stack: AsyncExitStack
+) -> Checkpoints:
+    """The checkpoints of ``chain``, of ``pipeline`` that reads one stream, for who only looks."""
     native = pipeline.coordination.native
-    checkpoints: Checkpoints = StoredCheckpoints(stores.state)
-    if native is not None and name == pipeline.source.kinesis.stream:
-        table = await open_table(pipeline, native, clock, _silent, stack)
-        checkpoints = TableCheckpoints(table, await key_prefix(pipeline, session, clock, stack))
-    open_place = partial(open_store, session=session)
-    return StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=native is not None), stores
+    if native is None or chain != pipeline.source.kinesis.stream:
+        return StoredCheckpoints(state)
+    table = await open_table(pipeline, native, clock, _silent, stack)
+    return TableCheckpoints(table, await key_prefix(pipeline, session, clock, stack))
 
 
 async def _of_table(area: Area, config: IcebergSinkConfig, base: Path, session: AwsSession) -> Area:
