@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from contextlib import aclosing
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from stream.audit.completeness import Behind, Found
@@ -28,19 +28,40 @@ FAILURES: Final = 5
 """Polls of one shard that fail in a row before it is taken for silent."""
 
 
+class _ServiceClock:
+    """Time as the service said it is: what has expired there is a matter of its clock, whatever ours shows."""
+
+    def __init__(self, inner: Clock) -> None:
+        self._inner = inner
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        return self._inner.now() + self.ahead
+
+    def monotonic(self) -> float:
+        return self._inner.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+
+
 class BehindStream:
     """Looks behind positions of one stream, with the patience of somebody who waits at a prompt. Tells nobody: a look is no reader."""
 
     def __init__(self, client: KinesisClient, stream: str, clock: Clock, settings: ReadSettings | None = None) -> None:
         settings = settings or ReadSettings(limit=1, calls_per_second=CALLS_PER_SECOND)
-        self._source = KinesisSource(client, stream, budget=ByteBudget(BUDGET), clock=clock, emit=self._hear, settings=settings)
+        self._clock = _ServiceClock(clock)
+        self._source = KinesisSource(client, stream, budget=ByteBudget(BUDGET), clock=self._clock, emit=self._hear, settings=settings)
         self._failures: Counter[str] = Counter()
         self._silent: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._said: dict[str, str] = {}
 
     async def time(self) -> datetime:
         """As ``StreamAccess.time``."""
-        return await self._source.time()
+        self._clock.ahead = timedelta()
+        moment = await self._source.time()
+        self._clock.ahead = moment - self._clock.now()
+        return moment
 
     async def shards(self) -> list[Shard]:
         """As ``contracts.Source.shards``."""

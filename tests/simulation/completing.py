@@ -1,4 +1,4 @@
-"""A stream, a log and whoever writes it, moved at random while somebody asks whether a moment is complete; the truth is kept beside them."""
+"""A stream, a log and whoever writes it, moved at random while somebody asks whether a moment is complete; the truth beside them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+import msgspec
+
 from stream.audit.completeness import Answer, Behind, Question
 from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN
 from stream.commit.committer import checkpoint_of
 from stream.commit.log import CommitLog
-from stream.commit.manifest import Kind, Manifest, State, with_seal
+from stream.commit.manifest import Kind, Manifest, State, encode, with_seal
 from stream.contracts import Checkpoint, Shard, Start, StartKind
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.local.kinesis.server import serve
@@ -70,7 +72,8 @@ class Course:
     put: dict[str, list[tuple[int, datetime]]] = field(default_factory=dict)
     chains: dict[str, Chain] = field(default_factory=dict)
     hints: list[tuple[Shard, Checkpoint]] = field(default_factory=list)
-    quiet: bool = True
+    calm: bool = False
+    """No shard is split or merged, and days go by; else neither, or most of the shards would be forgotten ones."""
 
     @property
     def _now_ms(self) -> int:
@@ -156,7 +159,7 @@ class Course:
             return
         chain = self.dice.choice(rewindable)
         target = self.dice.choice([after for after, _ in chain.links])
-        link = replace_kind(self._link(chain, Kind.REWIND, None, None), target=str(target))
+        link = msgspec.structs.replace(self._link(chain, Kind.REWIND, None, None), target=str(target))
         await self.log.create(chain.shard, with_seal(link))
         self.hints.append((chain.shard, checkpoint_of(link)))
         chain.links = [each for each in chain.links if each[1] <= target]
@@ -186,7 +189,9 @@ class Course:
 
     async def _end(self, chain: Chain, trigger: str) -> None:
         children = [child.shard_id for child in self.model.shards[chain.shard.shard_id].children]
-        await self._write(chain, replace_kind(self._link(chain, Kind.END, None, None), children=tuple(children), trigger=trigger))
+        await self._write(
+            chain, msgspec.structs.replace(self._link(chain, Kind.END, None, None), children=tuple(children), trigger=trigger)
+        )
         chain.ended = True
 
     async def _write(self, chain: Chain, link: Manifest) -> None:
@@ -195,8 +200,6 @@ class Course:
         else:
             entry = await self.log.read(chain.shard, chain.head)
             assert entry is not None
-            from stream.commit.manifest import encode
-
             await self.log.replace(chain.shard, encode(with_seal(link)), chain.head, entry.etag)
             chain.intent = None
         self.hints.append((chain.shard, checkpoint_of(link)))
@@ -227,15 +230,11 @@ class Course:
 
     def begin(self, dice: Random, *, idle: bool = False) -> Callable[[], Awaitable[None]]:
         """The next thing that happens; ``idle``: while somebody looks, so nothing that goes back or takes a day."""
-        likely = [*[self.a_record] * 5, *[self.a_moment] * 4, *[self.a_unit] * 7, self.a_split, self.a_merge, self.an_intent]
-        others = [self.a_checkpoint, self.a_checkpoint, self.a_rewind, self.a_tip] + ([self.a_day] if dice.random() < 0.3 else [])
+        likely = [*[self.a_record] * 5, *[self.a_moment] * 4, *[self.a_unit] * 7, self.an_intent]
+        if not self.calm:
+            likely += [self.a_split, self.a_merge]
+        others = [self.a_checkpoint, self.a_checkpoint, self.a_rewind, self.a_tip, *([self.a_day] * 2 if self.calm else [])]
         return dice.choice(likely if idle else likely + others)
-
-
-def replace_kind(link: Manifest, **changes: Any) -> Manifest:
-    import msgspec
-
-    return msgspec.structs.replace(link, **changes)
 
 
 class Interrupted:
@@ -269,11 +268,13 @@ async def course(seed: int) -> AsyncIterator[tuple[Course, Completeness]]:
     async with serve(clock=clock) as emulator:
         session = AwsSession(region="us-east-1", endpoints={"kinesis": emulator.url})
         async with open_kinesis(session, clock) as client:
-            model = emulator.server.state.account.create(STREAM, dice.randrange(1, 3), "PROVISIONED", 2**20, round(clock.now().timestamp() * 1000))
+            model = emulator.server.state.account.create(
+                STREAM, dice.randrange(1, 3), "PROVISIONED", 2**20, round(clock.now().timestamp() * 1000)
+            )
             store = MemoryStore(clock=clock)
             log, checkpoints = CommitLog(store, "app", clock, "w"), StoredCheckpoints(store)
             await log.pin_start(STREAM, Start(StartKind.TRIM_HORIZON))
-            made = Course(dice, clock, model, log, checkpoints)
+            made = Course(dice, clock, model, log, checkpoints, calm=dice.random() < 0.5)
             yield made, Completeness(STREAM, log, checkpoints, Interrupted(BehindStream(client, STREAM, clock), made))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.simulation.completing import run
 
-SEEDS = int(os.environ.get("STREAM_COMPLETING_SEEDS", "40"))
+SEEDS = int(os.environ.get("STREAM_COMPLETING_SEEDS", "30"))
 
 
 @pytest.fixture(autouse=True)
