@@ -38,7 +38,7 @@ def iam(
         Path | None, typer.Option("--diff", help="JSON of a live policy of the role: say what it lacks and what it has too much.")
     ] = None,
 ) -> None:
-    """Print least-privilege IAM policies of a pipeline, by role: bootstrap, worker, redshift-copy, backfill; and who may take each.
+    """Print least-privilege IAM policies of a pipeline by role (bootstrap, worker, redshift-copy, backfill, reader), and its trust.
 
     Nothing is read over the network. Exit code 0: printed, or the live policy is equal; 1: the live policy differs; 2: the pipeline
     file or an option is wrong.
