@@ -33,6 +33,7 @@ VERBS: Final = {
     "trace": "trace:trace",
     "audit": "audit:app",
     "complete": "complete:complete",
+    "ddl": "ddl:ddl",
     "kcl": "kcl:app",
     "leases": "leases:app",
     "dlq": "dlq:app",
