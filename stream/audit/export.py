@@ -172,7 +172,7 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
 
 def wanted_pause(retry_after: str, now: datetime) -> float | None:
     """Seconds that a ``Retry-After`` header asks for, as a number or as a date; None if it says nothing that can be read."""
-    if retry_after.strip().isdigit():
+    if retry_after.strip().isascii() and retry_after.strip().isdigit():
         return float(retry_after)
     try:
         return max(0.0, (parsedate_to_datetime(retry_after) - now).total_seconds())
@@ -239,7 +239,8 @@ class Sender:
                 msg = f"the collector answers {answer.status} {answer.detail} to {request.path}: check audit.otlp.endpoint and its headers"
                 raise Refused(msg, answer.status)
             pause = wanted_pause(answer.retry_after, self._clock.now()) if answer.retry_after else None
-            seconds = min(pause, LONGEST_PAUSE) if pause is not None else wait * (0.5 + self._dice() / 2)
+            # A moment that is over, as of a collector whose clock is behind, is no wish to be asked at once and for ever.
+            seconds = wait * (0.5 + self._dice() / 2) if pause is None or pause < FIRST_WAIT else min(pause, LONGEST_PAUSE)
             self._emit(
                 events.CallRepeated(stream, shard, "export spans", f"{answer.status or 'no answer:'} {answer.detail}".strip(), seconds)
             )

@@ -92,6 +92,7 @@ _KINDS: Final[dict[str, Kind]] = {
             "ReplicatedWriteConflictException",
             "ExpiredToken",
             "ExpiredTokenException",
+            "IDPCommunicationError",
             EXPIRED_ITERATOR,
             EXPIRED_TOKEN,
             CONNECTION,
@@ -140,7 +141,8 @@ def classify(code: str, status: int = 0) -> Kind:
 def explain(call: Call, code: str, message: str, status: int = 0) -> AwsRetryable | AwsFatal:
     """The exception to raise for an error answer."""
     kind = classify(code, status)
-    answer = f"{code}: {message}".rstrip(". ") if message else code
+    named = f"HTTP status {status}" if code == UNKNOWN else code
+    answer = f"{named}: {message}".rstrip(". ") if message else named
     if kind in {Kind.RETRY, Kind.THROTTLED}:
         return AwsRetryable(f"{call} failed: {answer}", code=code)
     remedy = {
@@ -151,9 +153,13 @@ def explain(call: Call, code: str, message: str, status: int = 0) -> AwsRetryabl
         Kind.REFUSED: "the request itself is not acceptable; correct the configuration it was made from",
     }[kind]
     if code == UNKNOWN:
-        answer = f"HTTP status {status}{answer.removeprefix(UNKNOWN)}"
         remedy = "this is no answer of AWS: check the endpoint, and proxies on the way to it"
     return AwsFatal(f"{call} was refused: {answer}. Remedy: {remedy}.", code=code, remedy=remedy)
+
+
+def unreadable(call: Call, why: str) -> AwsRetryable:
+    """The exception to raise for an answer that is not as documented; ``why`` must hold nothing that is not for a log."""
+    return AwsRetryable(f"{call} gave an answer that is not as documented: {why}", code="UnreadableAnswer")
 
 
 def is_throttle(error: AwsRetryable) -> bool:
@@ -169,8 +175,9 @@ def translate(call: Call, error: Exception) -> AwsRetryable | AwsFatal:
     """
     if isinstance(error, ClientError):
         said = error.response.get("Error", {})
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return explain(call, said.get("Code", UNKNOWN), said.get("Message", ""), status)
+        status, code = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0), str(said.get("Code", UNKNOWN))
+        # Where an answer names no error botocore takes its status for the name.
+        return explain(call, UNKNOWN if code == str(status) else code, said.get("Message", ""), status)
     if isinstance(error, (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError)):
         detail = str(error) or type(error).__name__
         return AwsRetryable(f"{call} had no answer: {detail}", code=CONNECTION)

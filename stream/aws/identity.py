@@ -15,10 +15,9 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-import aiohttp
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from stream.aws.errors import AwsFatal, Call, translate
+from stream.aws.errors import AwsFatal, Call, unreadable
 from stream.aws.session import AwsSession
 from stream.contracts import Clock
 from stream.errors import DefinitionError
@@ -118,14 +117,14 @@ async def ask_caller(session: AwsSession, clock: Clock) -> Caller:
     """
     call = Call("sts:GetCallerIdentity", "the caller", session.region)
     try:
-        async with session.client("sts", retries=1) as client:
-            answer = await client.get_caller_identity()
-    except ClientError as error:
-        if (skew := skew_of(error.response, clock.now())) is not None and abs(skew) > SIGNATURE_LIFE:
+        answer = await session.ask("sts", "get_caller_identity", call, retries=1)
+    except AwsFatal as error:
+        refusal = error.__cause__
+        if isinstance(refusal, ClientError) and (skew := skew_of(refusal.response, clock.now())) and abs(skew) > SIGNATURE_LIFE:
             raise _out_of_time(call, skew) from error
-        raise translate(call, error) from error
-    except (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise translate(call, error) from error
+        raise
+    if "Arn" not in answer or "Account" not in answer:
+        raise unreadable(call, "it names nobody")
     return Caller(str(answer["Arn"]), str(answer["Account"]), server_time(answer))
 
 

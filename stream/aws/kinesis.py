@@ -142,15 +142,16 @@ class KinesisClient:
     async def list_shards(self, stream: str) -> list[Shard]:
         """All shards the service knows of, open and closed, ordered by id."""
         request: dict[str, Any] = {**_target(stream), "MaxResults": 1000}
-        found: list[_Shard] = []
+        # By id: while shards are split and merged a page may begin with what the one before ended with.
+        found: dict[str, _Shard] = {}
         while True:
             answer = await self.ask("ListShards", stream, request, _Shards)
-            found += answer.Shards
+            found |= {shard.ShardId: shard for shard in answer.Shards}
             if answer.NextToken is None:
                 break
             request = {"NextToken": answer.NextToken, "MaxResults": 1000}
         name = stream_name(stream)
-        return sorted((_shard(name, shard) for shard in found), key=lambda shard: shard.shard_id)
+        return sorted((_shard(name, shard) for shard in found.values()), key=lambda shard: shard.shard_id)
 
     async def describe_stream_summary(self, stream: str) -> StreamSummary:
         """Retention, status and size of ``stream``."""

@@ -140,7 +140,10 @@ def _page(
     frame = quick.frame
     if frame is None:
         frame = _frame(records) if records else _NO_RECORDS
-    return RawPage(frame, following, behind_ms or 0, children, quick.seen)
+    if behind_ms is None:
+        # Nothing says that a page with records was the last one, and whoever waits for the tip would end before it.
+        behind_ms = int(frame.height > 0)
+    return RawPage(frame, following, behind_ms, children, quick.seen)
 
 
 def _frame(records: list[_Record]) -> pl.DataFrame:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import aiohttp
-from botocore.exceptions import BotoCoreError, ClientError
-
-from stream.aws.errors import Call, translate
+from stream.aws.errors import Call, unreadable
 from stream.aws.session import AwsSession
 
 _SERVICE: Final = "secretsmanager"
@@ -19,16 +16,15 @@ async def read_secret(session: AwsSession, name: str) -> bytes:
 
     Raises:
         AwsFatal: no such secret, or it may not be read.
-        AwsRetryable: there was no answer, three times.
+        AwsRetryable: there was no answer, three times, or none that can be read.
     """
     region = name.split(":")[3] if name.startswith("arn:") and name.count(":") >= 6 else None
     if region and region != session.region:
         session = session.elsewhere(region)
     call = Call("secretsmanager:GetSecretValue", name, session.region)
-    try:
-        async with session.client(_SERVICE, retries=_RETRIES) as client:
-            found = await client.get_secret_value(SecretId=name)
-    except (ClientError, BotoCoreError, aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise translate(call, error) from error
-    text = found.get("SecretString")
-    return bytes(found["SecretBinary"]) if text is None else str(text).encode()
+    found = await session.ask(_SERVICE, "get_secret_value", call, retries=_RETRIES, SecretId=name)
+    if (text := found.get("SecretString")) is not None:
+        return str(text).encode()
+    if (content := found.get("SecretBinary")) is not None:
+        return bytes(content)
+    raise unreadable(call, "there is no secret in it")

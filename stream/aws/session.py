@@ -6,24 +6,36 @@ in every other AWS tool.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import aiobotocore.session
+import aiohttp
 import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 
-from stream.aws.errors import AwsFatal, AwsRetryable
+from stream.aws.errors import AwsFatal, AwsRetryable, Call, translate, unreadable
 from stream.errors import DefinitionError
 
 _CONFIG: Final[dict[str, Any]] = {"connect_timeout": 5, "read_timeout": 30, "tcp_keepalive": True, "max_pool_connections": 50}
+
+# Of a renewal that fails botocore logs a traceback, which holds what was answered, keys among it. Whoever asks is told without.
+logging.getLogger("aiobotocore.credentials").addHandler(logging.NullHandler())
+
+_UNSIGNED: Final = Config(signature_version=UNSIGNED, s3={"us_east_1_regional_endpoint": "regional"})
+
+_USUAL: Final = frozenset({"aws", "aws-us-gov"})
+"""Partitions whose services are below amazonaws.com."""
+
+_TRUST: Final = "let the trust policy of the role name who asks; `stream iam --role worker --trust` prints one"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -92,6 +104,23 @@ class AwsSession:
             raise _unusable(error) from error
         return None if found is None else str(found)
 
+    def unusual_endpoint(self, service: str) -> str | None:
+        """The endpoint URL for a library that finds ``<service>.<region>.amazonaws.com`` by itself: None where that is right.
+
+        It is not where somebody configured another one, with FIPS or dual stack, and in the partitions of other domains, such as China.
+        """
+        if (override := self.endpoint_override(service)) is not None:
+            return override
+        # Only a client tells an endpoint, and making one takes a tenth of a second.
+        asked = self._setting("use_fips_endpoint") or self._setting("use_dualstack_endpoint")
+        return self.endpoint(service) if asked or self._is_elsewhere() else None
+
+    def _is_elsewhere(self) -> bool:
+        """Whether services are not below amazonaws.com; taken to be there in a region that botocore does not know."""
+        with suppress(UnknownRegionError):
+            return self._session.get_partition_for_region(self.region) not in _USUAL
+        return False
+
     def endpoint(self, service: str) -> str:
         """The endpoint URL to call ``service`` at, by botocore's rules for partitions, FIPS and dual stack."""
         if (override := self.endpoint_override(service)) is not None:
@@ -99,7 +128,7 @@ class AwsSession:
         try:
             # botocore tells endpoints only through a client; an unsigned one needs no credentials and makes no call.
             session = botocore.session.Session(profile=self._profile)
-            client = session.create_client(service, region_name=self.region, config=Config(signature_version=UNSIGNED))
+            client = session.create_client(service, region_name=self.region, config=_UNSIGNED)
         except BotoCoreError as error:
             raise _unusable(error) from error
         return str(client.meta.endpoint_url)
@@ -108,8 +137,8 @@ class AwsSession:
         """Keys valid now, refreshed when they are about to expire.
 
         Raises:
-            AwsFatal: no provider has any.
-            AwsRetryable: a provider did not answer.
+            AwsFatal: no provider has any, or STS refuses the role.
+            AwsRetryable: a provider did not answer, or not as it should.
         """
         try:
             found = await self._session.get_credentials()
@@ -121,11 +150,26 @@ class AwsSession:
                 )
                 raise AwsFatal(msg, code="NoCredentials")
             frozen = await found.get_frozen_credentials()
+        except AwsFatal:
+            raise
+        except ClientError as error:
+            raise self._refused(error) from error
         except (BotoCoreError, OSError, ValueError) as error:
             # Besides its own errors botocore lets those of a token file through: missing, or with a line break inside.
             msg = f"AWS credentials could not be had: {error}"
             raise AwsRetryable(msg, code="CredentialsUnavailable") from error
+        except Exception as error:  # noqa: BLE001 - botocore stumbles over answers that are none in its own ways
+            msg = f"AWS credentials could not be had: what was answered is not as documented ({type(error).__name__})"
+            # The error may quote the answer, and with it keys.
+            raise AwsRetryable(msg, code="CredentialsUnavailable") from None
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+
+    def _refused(self, error: ClientError) -> AwsRetryable | AwsFatal:
+        role = os.environ.get("AWS_ROLE_ARN") or "the role in use"
+        found = translate(Call(f"sts:{error.operation_name}", role, f"region {self.region}, for credentials"), error)
+        if isinstance(found, AwsRetryable):
+            return found
+        return AwsFatal(str(found).replace(found.remedy, _TRUST), code=found.code, remedy=_TRUST)
 
     async def credential_life(self) -> CredentialLife:
         """Of the credentials that ``credentials`` gave last.
@@ -139,16 +183,27 @@ class AwsSession:
         expires = getattr(found, "_expiry_time", None)
         return CredentialLife(str(found.method), expires if isinstance(expires, datetime) else None)
 
-    def client(self, service: str, *, retries: int = 0) -> AbstractAsyncContextManager[Any]:
-        """An aiobotocore client to enter with ``async with``; botocore itself repeats a failed call up to ``retries`` times.
+    async def ask(self, service: str, operation: str, call: Call, *, retries: int = 0, **given: Any) -> Mapping[str, Any]:
+        """The answer to ``operation``, as aiobotocore's client of ``service`` calls it; a failed call is repeated up to ``retries`` times.
 
-        The default of none fits conditional writes: a hidden repeat would meet its own first attempt.
+        Raises:
+            AwsFatal: refused, or there are no credentials.
+            AwsRetryable: no answer, or one that is not as documented.
         """
+        await self.credentials()
         config = Config(retries={"mode": "standard", "total_max_attempts": retries + 1}, **_CONFIG)
-        made: AbstractAsyncContextManager[Any] = self._session.create_client(
-            service, region_name=self.region, endpoint_url=self.endpoint_override(service), config=config
-        )
-        return made
+        override = self.endpoint_override(service)
+        try:
+            async with self._session.create_client(service, region_name=self.region, endpoint_url=override, config=config) as client:
+                answer = await getattr(client, operation)(**given)
+        except (ClientError, BotoCoreError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise translate(call, error) from error
+        except Exception as error:  # noqa: BLE001 - botocore stumbles over answers that are none in its own ways
+            # The error may quote the answer, and with it a secret.
+            raise unreadable(call, type(error).__name__) from None
+        if not isinstance(answer, Mapping):
+            raise unreadable(call, f"it is a {type(answer).__name__}")
+        return answer
 
     def _setting(self, name: str) -> Any:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream.aws.errors import Call, translate
+from stream.aws.errors import Call
 from stream.aws.session import AwsSession
 
 MAX_SUBJECT = 100
@@ -17,12 +17,7 @@ async def publish(session: AwsSession, topic: str, subject: str, message: str) -
         AwsFatal: it will not.
     """
     plain = "".join(character if " " <= character <= "~" else "?" for character in subject)[:MAX_SUBJECT]
-    try:
-        async with session.client("sns") as client:
-            await client.publish(TopicArn=topic, Subject=plain, Message=message)
-    except Exception as error:
-        place = f"{session.region}, {session.endpoint_override('sns') or 'AWS'}"
-        raise translate(Call("sns:Publish", topic, place), error) from error
+    await session.ask("sns", "publish", _call(session, "sns:Publish", topic), TopicArn=topic, Subject=plain, Message=message)
 
 
 async def look_at(session: AwsSession, topic: str) -> None:
@@ -32,9 +27,8 @@ async def look_at(session: AwsSession, topic: str) -> None:
         AwsRetryable: it did not answer.
         AwsFatal: there is none, or it may not be looked at.
     """
-    try:
-        async with session.client("sns") as client:
-            await client.get_topic_attributes(TopicArn=topic)
-    except Exception as error:
-        place = f"{session.region}, {session.endpoint_override('sns') or 'AWS'}"
-        raise translate(Call("sns:GetTopicAttributes", topic, place), error) from error
+    await session.ask("sns", "get_topic_attributes", _call(session, "sns:GetTopicAttributes", topic), TopicArn=topic)
+
+
+def _call(session: AwsSession, action: str, topic: str) -> Call:
+    return Call(action, topic, f"{session.region}, {session.endpoint_override('sns') or 'AWS'}")

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
+from stream.aws.addresses import reach
+
 MAX_BYTES: Final = 64 * 2**20
 """Of one answer; more than any call that is made here brings."""
 
@@ -107,7 +109,10 @@ class Wire:
     async def _new(self) -> _Connection:
         async with asyncio.timeout(self._patience.connect):
             loop = asyncio.get_running_loop()
-            _, protocol = await loop.create_connection(lambda: _Connection(self._all), self._host, self._port, ssl=self._tls)
+            reached = await reach(self._host, self._port)
+            name = None if self._tls is None else self._host
+            made = loop.create_connection(lambda: _Connection(self._all), sock=reached, ssl=self._tls, server_hostname=name)
+            _, protocol = await made
         return protocol
 
 

@@ -21,7 +21,8 @@ from stream.sink.athena import Statement, external_table
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.objects import ObjectsSinkConfig, SinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
-from stream.sink.redshift_sql import create_ledger, create_target
+from stream.sink.redshift_sql import create_ledger, create_table
+from stream.sink.redshift_upsert import deleted_layout, remembers
 from stream.transform.stage import Resources, SchemaMismatch
 from stream.worker.evidence import session_of
 from stream.worker.places import read_object
@@ -84,7 +85,9 @@ def _statements(config: SinkConfig, schema: pl.Schema, table: str, since: date) 
     if isinstance(config, ObjectsSinkConfig):
         return [external_table(config, schema, table, since)]
     if isinstance(config, RedshiftSinkConfig):
-        return [Statement(create_ledger(config)), Statement(create_target(config, config.layout(schema)))]
+        layout = config.layout(schema)
+        tables = [(config.target, layout), *([(config.deleted, deleted_layout(config, layout))] if remembers(config, layout) else [])]
+        return [Statement(create_ledger(config)), *(Statement(create_table(*each)) for each in tables)]
     if isinstance(config, IcebergSinkConfig):
         return [Statement("", (f"sink {config.name}: an Iceberg table is made by its catalog, which the loader asks for it",))]
     return [Statement("", (f"sink {config.name}: nothing is kept of it, so there is no table",))]

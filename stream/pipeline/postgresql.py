@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from stream.pipeline.databases import COLUMN_TYPES, MAX_ROWS, MAX_UNPACKED, as_t
 CONNECT_SECONDS: Final = 10.0
 QUERY_SECONDS: Final = 300.0
 """A query that takes longer is a report, not a reference table."""
+WHOLE_SECONDS: Final = 600.0
+"""For all that is asked and its answer. The bound of a query is the server's, and a server that is gone has none."""
 _AT_A_TIME: Final = 20_000
 """Rows that exist as Python objects at any time."""
 
@@ -61,7 +64,12 @@ async def read_postgresql(url: str, login: bytes | None) -> bytes:
             place, timeout=CONNECT_SECONDS, server_settings={"statement_timeout": str(int(QUERY_SECONDS * 1000))}, **options
         )
         try:
-            frame = await _ask(connection, query, split.path.lstrip("/"))
+            async with asyncio.timeout(WHOLE_SECONDS):
+                frame = await _ask(connection, query, split.path.lstrip("/"))
+        except TimeoutError:
+            # Whoever is silent does not answer to a farewell either.
+            connection.terminate()
+            raise
         finally:
             await connection.close(timeout=CONNECT_SECONDS)
     except driver.PostgresError as error:
@@ -70,7 +78,7 @@ async def read_postgresql(url: str, login: bytes | None) -> bytes:
         msg = f"the database {place} cannot be opened: {error}"
         raise DefinitionError(msg) from error
     except (OSError, TimeoutError) as error:
-        msg = f"the database {place} was not reached: {error or type(error).__name__}"
+        msg = f"the database {place} was not reached: {str(error) or 'no answer in time'}"
         raise Retryable(msg) from error
     return as_table(frame)
 

@@ -53,6 +53,24 @@ async def find_secret(name: str, env: Mapping[str, str], base: Path, managed: Se
     return _not_empty(name, value)
 
 
+async def find_headers(
+    wanted: Mapping[str, str], env: Mapping[str, str], base: Path, managed: SecretReader | None = None
+) -> dict[str, str]:
+    """HTTP headers by name, given the secrets that they carry; a line break at the end of one, as ``echo`` writes it, is left out.
+
+    Raises:
+        DefinitionError: as ``find_secret``, or a secret is nothing that a header can carry.
+    """
+    found = {}
+    for header, name in wanted.items():
+        text = _not_empty(name, (await find_secret(name, env, base, managed)).rstrip(b"\r\n")).decode("latin-1")
+        if not (text.isascii() and text.isprintable()):
+            msg = f"the secret {name} cannot be sent as the header {header}: it has line breaks inside, or other characters than ASCII has"
+            raise DefinitionError(msg)
+        found[header] = text
+    return found
+
+
 def local_secret(name: str, env: Mapping[str, str], base: Path) -> bytes:
     """The bytes that ``env:NAME`` or ``file:path`` refers to; of a file, without the line break at its end.
 

@@ -140,7 +140,7 @@ class ShardReader:
         except AwsFatal as error:
             await self._refused(error)
             return None
-        self._failures = 0
+        self._failures = self._childless = 0
         return page
 
     async def _reserve(self, size: int) -> Hold:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+import re
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -37,6 +39,10 @@ _ELSEWHERE: Final = ("<Code>AuthorizationHeaderMalformed</Code>", "<Code>Permane
 """How S3, or obstore for it, says that the bucket is in another region."""
 _UNPROVEN: Final = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed")
 """S3's words for requests of which it does not believe who made them, or when."""
+_KEY_ACTION: Final = "perform: kms:"
+"""S3's words for a request that it allows and the key of the bucket does not."""
+_SENDING: Final = re.compile(r'"([^"\\]+)"|InvalidCertificate\(\s*(\w+)|\b(TimedOut|IncompleteMessage)\b')
+"""What in the source of an error that obstore calls one of sending, and no more, says why nothing was sent."""
 _CREDENTIAL_LIFE: Final = timedelta(minutes=5)
 """How long obstore may keep credentials: shorter than the 10 minutes before expiry at which botocore insists on new ones."""
 _READ_RETRIES: Final[RetryConfig] = {
@@ -50,21 +56,32 @@ can tell the two apart, by reading what is there; so it must hear of the lost re
 _T = TypeVar("_T")
 
 
+@dataclass(frozen=True, slots=True)
+class KmsKey:
+    """What S3 is told to encrypt objects with. ``bucket_key``: with a data key that is used for many of them."""
+
+    arn: str
+    bucket_key: bool = True
+
+
 class S3Store:
     """An ``ObjectStore`` over ``s3://bucket/prefix``, with tags that are S3's ETags.
 
-    Needs a general purpose bucket: directory buckets do not list in order of key.
+    Needs a general purpose bucket: directory buckets do not list in order of key. What is written is encrypted with ``key``, or as the
+    bucket says.
     """
 
-    def __init__(self, bucket: str, prefix: str, session: AwsSession) -> None:
+    def __init__(self, bucket: str, prefix: str, session: AwsSession, key: KmsKey | None = None) -> None:
         self._url = f"s3://{bucket}/{prefix}"
         self._without_credentials: StreamError | None = None
         """Why credentials were not to be had when they were last asked for; of this obstore passes on the text alone."""
-        endpoint = session.endpoint_override("s3")
+        endpoint = session.unusual_endpoint("s3")
         self._region = session.region
         settings: S3Config = {"region": session.region, "disable_bulk_delete": True}
         if endpoint is not None:
             settings["endpoint"] = endpoint
+        if key is not None:
+            settings |= {"server_side_encryption": "aws:kms", "sse_kms_key_id": key.arn, "sse_bucket_key_enabled": key.bucket_key}
         client: ClientConfig = {
             "connect_timeout": "5s",
             "timeout": "60s",
@@ -98,6 +115,11 @@ class S3Store:
 
         self._store = store(_READ_RETRIES)
         self._conditional = store(_NO_RETRIES)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the library was told: region, endpoint, encryption."""
+        return dict(self._store.config)
 
     @property
     def url(self) -> str:
@@ -211,7 +233,8 @@ class S3Store:
     def _translate(self, action: str, key: str, error: Exception) -> StreamError:
         if isinstance(error, UnauthenticatedError) and self._without_credentials is not None:
             return self._without_credentials
-        detail = without_values(" ".join(str(error).split("Debug source:")[0].split()))[:500]
+        text, _, source = str(error).partition("Debug source:")
+        detail = without_values(" ".join(text.split()) + _cause(source))[:500]
         if _names_missing_bucket(error):
             return Fatal(f"the bucket of {self._url} does not exist: create it, or correct the URL ({detail})")
         what = f"{action} on {without_values(repr(key))} under {self._url}"
@@ -225,9 +248,19 @@ class S3Store:
             return f"cannot work: the bucket is not in {self._region}, the region of the stream and of this process; use a bucket there"
         if any(f"<Code>{code}</Code>" in text for code in _UNPROVEN):
             return "was refused: check the credentials and this machine's clock"
+        if _KEY_ACTION in text:
+            return "was refused: allow kms:GenerateDataKey and kms:Decrypt on the bucket's key to the role in use"
         if isinstance(error, _DENIED) or _says_forbidden(error):
             return "was refused: allow it to the role in use, on that prefix"
         return "cannot work" if isinstance(error, _FATAL) else None
+
+
+def _cause(source: str) -> str:
+    """Why a request could not be sent, for people; empty where ``source`` is not about that."""
+    _, found, inner = source.partition("reqwest::Error")
+    words = [text or (f"its certificate is not accepted: {wrong}" if wrong else kind) for text, wrong, kind in _SENDING.findall(inner)]
+    known = "; ".join(dict.fromkeys(each for each in words if "://" not in each))
+    return f" ({known})" if found and known else ""
 
 
 async def _next(pages: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from stream import events
@@ -12,6 +13,9 @@ from stream.contracts import Clock, Emit
 
 LOOK_SECONDS: Final = 60.0
 """Between looks. botocore renews in the last fifteen minutes and insists in the last ten, so that a quiet worker has many tries."""
+
+OVERDUE: Final = timedelta(minutes=13)
+"""Of a credential that has no more left to live than this, renewals have failed; botocore says so only once it is too late."""
 
 FAR: Final = 0.0
 """For credentials without an end."""
@@ -39,6 +43,10 @@ class CredentialKeeper:
         except (AwsRetryable, AwsFatal) as error:
             self.emit(events.CallRepeated("", "", "renew credentials", str(error), LOOK_SECONDS))
             return
+        left = life.expires - self.clock.now() if life.expires else None
+        if life == self._known and left is not None and left < OVERDUE:
+            why = f"they end in {left.total_seconds():.0f} s, and {life.method} gives no new ones"
+            self.emit(events.CallRepeated("", "", "renew credentials", why, LOOK_SECONDS))
         if life != self._known:
             self._known = life
             self.emit(events.CredentialsRenewed("", "", life.method, life.expires.timestamp() if life.expires else FAR))

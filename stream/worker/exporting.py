@@ -32,12 +32,13 @@ from stream.commit.naming import manifest_key
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Halted, LeaseLost, Retryable, StreamError
 from stream.pipeline.model import Otlp, Pipeline
-from stream.pipeline.secrets import SecretReader, find_secret
+from stream.pipeline.secrets import SecretReader, find_headers
 from stream.sink.rejects import NAME as REJECTS
 from stream.together import a_few_at_once
 from stream.worker.auditing import Stores, link_of
 from stream.worker.places import located
 from stream.worker.recent import RecentSegments
+from stream.worker.unanswered import unanswered
 
 TIMEOUT: Final = 30.0
 """Seconds that a collector may take over one request."""
@@ -75,10 +76,13 @@ class HttpCollector:
         headers = self._headers | ({"content-encoding": encoding} if encoding else {})
         try:
             async with self._session.post(f"{self._endpoint}{path}", data=body, headers=headers, allow_redirects=False) as answer:
-                content = await answer.content.read(ANSWER_BYTES)
+                content = b""
+                # A read gives what has come, which may be the first part of what was refused.
+                while len(content) < ANSWER_BYTES and (part := await answer.content.read(ANSWER_BYTES - len(content))):
+                    content += part
                 return Answer(answer.status, content, answer.headers.get("retry-after", ""), answer.reason or "")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Answer(0, detail=f"{type(error).__name__} at {self._endpoint}")
+            return Answer(0, detail=f"at {self._endpoint}: {unanswered(error)}")
 
 
 class LogUnits:
@@ -143,7 +147,7 @@ async def open_sender(
     Raises:
         DefinitionError: a header's secret is missing.
     """
-    headers = {name: (await find_secret(reference, env, base, managed)).decode() for name, reference in otlp.headers.items()}
+    headers = await find_headers(otlp.headers, env, base, managed)
     session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)))
     collector = HttpCollector(session, otlp.endpoint, headers)
     # One thread makes more spans than any collector takes, and of several each would wait for the interpreter's lock that the others have.

@@ -126,10 +126,13 @@ def catalog_properties(config: IcebergSinkConfig, session: AwsSession, secret: S
 
 
 def _open(properties: Mapping[str, str]) -> Catalog:
-    from pyiceberg.catalog import load_catalog
+    from pyiceberg import catalog as known
 
+    from stream.worker.iceberg_rest import open_patiently
+
+    known.AVAILABLE_CATALOGS[known.CatalogType.REST] = open_patiently
     # A catalog in SQL tells the tables of several catalogs apart by their names; to the others a name means nothing.
-    return load_catalog(**{"name": "default", **properties})
+    return known.load_catalog(**{"name": "default", **properties})
 
 
 @contextmanager

@@ -21,11 +21,12 @@ from stream.batch import LINEAGE, ROW
 from stream.contracts import Clock, Emit, ObjectStore
 from stream.errors import StreamError
 from stream.pipeline.model import Lineage, Pipeline
-from stream.pipeline.secrets import SecretReader, find_secret
+from stream.pipeline.secrets import SecretReader, find_headers
 from stream.storage.prefixed import PrefixedStore
 from stream.transform.engine import CompiledChain
 from stream.worker.parts import Parts
 from stream.worker.places import located
+from stream.worker.unanswered import unanswered
 
 TIMEOUT: Final = 10.0
 """Seconds that the receiver may take over one event."""
@@ -100,7 +101,7 @@ class Reporter:
                         self._failed(f"{answer.status} {answer.reason} at {url}")
                         return
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                self._failed(f"{type(error).__name__} at {url}")
+                self._failed(f"no answer at {url}: {unanswered(error)}")
                 return
             self._unsent.pop(0)
 
@@ -158,7 +159,7 @@ async def open_reporter(
     kept = PrefixedStore(state, "lineage/")
     reporter = Reporter(job_of(pipeline, lineage, parts, state, base), run, totals, kept, parts.clock, parts.emit, lineage.interval)
     if lineage.url is not None:
-        headers = {key: (await find_secret(reference, env, base, managed)).decode() for key, reference in lineage.headers.items()}
+        headers = await find_headers(lineage.headers, env, base, managed)
         client = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=TIMEOUT), headers={"content-type": "application/json", **headers}
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -36,6 +37,9 @@ BAD_LOADS: Final = 3
 """Times that a unit on its own has to fail before its shard is parked: what Redshift says in passing may not mean the data."""
 BAD_LOAD_PAUSE: Final = 1.0
 """Seconds between them."""
+
+TELL_SECONDS: Final = 15.0
+"""Between two reports of how long units have been waiting, while one attempt goes on: a statement may wait for hours for a lock."""
 
 LEFT_PAUSE: Final = 5.0
 """Seconds between attempts to load what a run that ends has sealed."""
@@ -91,7 +95,8 @@ class Loader:
             await clock.sleep(config.every.total_seconds())
 
     async def attempt(self) -> bool:
-        """One ``step``; whether it went through. What went wrong has been told."""
+        """One ``step``; whether it went through. What went wrong has been told, and how long units wait, meanwhile too."""
+        telling = asyncio.ensure_future(self._tell_meanwhile())
         try:
             await self.step()
         except (Retryable, LoadFailed, Halted, Fatal) as error:
@@ -103,8 +108,18 @@ class Loader:
             self._emit_failure("unexpected", f"{type(error).__name__}: {error}")
         else:
             return True
+        finally:
+            telling.cancel()
         self._tell_what_may_wait()
         return False
+
+    async def _tell_meanwhile(self) -> None:
+        never = asyncio.Event()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TELL_SECONDS):
+                    await never.wait()
+            self._tell_what_may_wait()
 
     async def finish(self) -> None:
         """Let another worker load at once. Call it when ``run`` has been cancelled."""

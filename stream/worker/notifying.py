@@ -20,7 +20,8 @@ from stream.aws.sns import publish
 from stream.contracts import Clock, Emit
 from stream.errors import Fatal, Retryable, StreamError
 from stream.pipeline.replay import Notify
-from stream.pipeline.secrets import find_secret
+from stream.pipeline.secrets import find_headers
+from stream.worker.unanswered import unanswered
 
 ATTEMPTS: Final = 8
 FIRST_WAIT: Final = 1.0
@@ -134,7 +135,7 @@ async def open_notifier(
         channels.append(Channel("sns", _topic(session, config.sns)))
     if config.webhook is not None:
         managed = functools.partial(read_secret, AwsSession(region=config.region))
-        headers = {name: (await find_secret(reference, env, base, managed)).decode() for name, reference in config.headers.items()}
+        headers = await find_headers(config.headers, env, base, managed)
         client = await stack.enter_async_context(aiohttp.ClientSession(timeout=_TIMEOUT))
         channels.append(Channel("webhook", _webhook(client, config.webhook, headers)))
     return Notifier(application, tuple(channels), clock, emit) if channels else None
@@ -154,8 +155,8 @@ def _webhook(client: aiohttp.ClientSession, url: str, headers: Mapping[str, str]
         try:
             async with client.post(url, data=msgspec.json.encode(news), headers=sent, allow_redirects=False) as answer:
                 status = answer.status
-        except (aiohttp.ClientError, TimeoutError) as error:
-            msg = f"the webhook of `notify` did not answer: {type(error).__name__}"
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            msg = f"the webhook of `notify` did not answer: {unanswered(error)}"
             raise Retryable(msg) from error
         if status == 429 or status >= 500:
             msg = f"the webhook of `notify` answered {status}"

@@ -16,7 +16,7 @@ from stream.audit.operations import CLIENT, Operation, Operations, Told
 from stream.contracts import Emit
 from stream.errors import DefinitionError
 from stream.pipeline.model import Telemetry
-from stream.pipeline.secrets import SecretReader, find_secret
+from stream.pipeline.secrets import SecretReader, find_headers
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -127,7 +127,7 @@ async def spans_to_collector(
         def shutdown(self) -> None:
             exporter.shutdown()
 
-    headers = {name: (await find_secret(reference, env, base, managed)).decode() for name, reference in telemetry.headers.items()}
+    headers = await find_headers(telemetry.headers, env, base, managed)
     url = f"{telemetry.endpoint.rstrip('/')}/v1/traces"
     exporter: Any = OTLPSpanExporter(endpoint=url, headers=headers, timeout=EXPORT_SECONDS, compression=Compression.Gzip)
     # One more than the limit, so that the SDK's own way of dropping, which tells nobody, never comes into play.

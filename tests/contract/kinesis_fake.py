@@ -72,6 +72,12 @@ class FakeKinesis:
     repeat_pages: bool = False
     empty: int = 0
     """So many answers to who asks for a single record have none, although there is one further on."""
+    says_how_far: bool = True
+    """Whether answers have ``MillisBehindLatest``, which the API's model does not require."""
+    overlap: int = 0
+    """So many shards at the end of a page of ListShards come once more at the beginning of the next one."""
+    lies: int = 0
+    """So many times an answer of GetRecords, every other one, says that an open shard has ended, and names nobody who continues it."""
     url: str = ""
 
     def put(self, shard_id: str, *bodies: bytes, key: str = "k", age: float = 0.0) -> list[int]:
@@ -109,7 +115,7 @@ class FakeKinesis:
         names = sorted(self.shards)
         start = int(body.get("NextToken", 0))
         chosen = []
-        for name in names[start : start + 2]:
+        for name in names[max(0, start - self.overlap) : start + 2]:
             shard = self.shards[name]
             entry = {"ShardId": name, "HashKeyRange": {"StartingHashKey": str(shard.first), "EndingHashKey": str(shard.last)}}
             entry |= dict(zip(("ParentShardId", "AdjacentParentShardId"), shard.parents, strict=False))
@@ -162,6 +168,11 @@ class FakeKinesis:
             ],
             "MillisBehindLatest": self.behind if self.behind is not None else 1000 * left,
         }
+        if not self.says_how_far:
+            del answer["MillisBehindLatest"]
+        if self.lies and len(self.calls("GetRecords")) % 2:
+            self.lies -= 1
+            return answer | {"Records": [], "NextShardIterator": None, "ChildShards": []}
         if shard.closed and not left:
             answer["ChildShards"] = [{"ShardId": name, "ParentShards": [shard_id]} for name in shard.children]
             answer["NextShardIterator"] = None

@@ -109,3 +109,22 @@ def test_without_channels_there_is_nothing_to_run():
             return await open_notifier(Notify(), "shop", {}, BASE, FixedClock(), lambda _event: None, stack)
 
     assert asyncio.run(body()) is None
+
+
+def test_a_proxy_in_front_of_the_topic_is_given_up_and_said_and_ends_nobody(aws_env, monkeypatch):
+    async def with_proxy():
+        async def answer(request):
+            await request.read()
+            return web.Response(status=403, text="no way")
+
+        runner = web.ServerRunner(web.Server(answer))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", f"http://127.0.0.1:{runner.addresses[0][1]}")
+        try:
+            return await told(Notify(sns="arn:aws:sns:us-east-1:111122223333:alarms"), [HALTED, HALTED])
+        finally:
+            await runner.cleanup()
+
+    heard = asyncio.run(with_proxy())
+    assert [type(event) for event in heard] == ([events.CallRepeated] * (ATTEMPTS - 1) + [events.NotificationFailed]) * 2

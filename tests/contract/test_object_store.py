@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from stream.aws.errors import Call
 from stream.aws.session import AwsSession
 from stream.contracts import ObjectStore
 from stream.errors import DefinitionError, Fatal, Retryable
@@ -39,8 +40,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
         if kind == "memory":
             return open_store("memory:")
         bucket = f"bucket-{next(_buckets)}"
-        async with session.client("s3") as client:
-            await client.create_bucket(Bucket=bucket)
+        await session.ask("s3", "create_bucket", Call("s3:CreateBucket", bucket, "moto"), Bucket=bucket)
         return open_store(f"s3://{bucket}/some/prefix", session)
 
     def go(body: Callable[[ObjectStore], Coroutine[Any, Any, None]]) -> None:

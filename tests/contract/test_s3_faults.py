@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -12,6 +13,7 @@ from stream.aws.session import AwsSession
 from stream.contracts import ObjectStore
 from stream.errors import Fatal, Retryable
 from stream.storage.open import open_store
+from tests.unit.aws.test_wire import certified
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -100,6 +102,42 @@ def test_a_refusal_is_fatal_and_names_action_and_remedy(aws_env: None, status: i
                 await call
 
     assert asyncio.run(with_s3(failing(status, code), use)) == 3
+
+
+def test_a_key_that_may_not_be_used_is_told_as_such(aws_env: None) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        said = "User: arn:aws:sts::1:assumed-role/w/s is not authorized to perform: kms:GenerateDataKey on resource: arn:aws:kms:k"
+        return web.Response(status=403, text=f"<Error><Code>AccessDenied</Code><Message>{said}</Message></Error>")
+
+    async def use(store: ObjectStore) -> None:
+        with pytest.raises(Fatal, match=r"was refused: allow kms:GenerateDataKey and kms:Decrypt on the bucket's key to the role in use"):
+            await store.create("k", b"")
+
+    assert asyncio.run(with_s3(handler, use)) == 1
+
+
+async def from_nowhere(url: str) -> str:
+    store = open_store("s3://bucket/p", AwsSession(region="us-east-1", endpoints={"s3": url}))
+    with pytest.raises(Retryable) as found:
+        await store.create(KEY, b"")
+    return str(found.value)
+
+
+def test_why_nothing_could_be_sent_is_told(aws_env: None, tmp_path: Path) -> None:
+    async def strangers() -> tuple[str, str]:
+        async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=certified(tmp_path))
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            return await from_nowhere(f"https://127.0.0.1:{port}"), await from_nowhere("http://127.0.0.1:1")
+
+    unknown, refused = asyncio.run(strangers())
+    assert "error sending request (its certificate is not accepted: UnknownIssuer)" in unknown
+    assert "error sending request (tcp connect error; Connection refused)" in refused
+    assert "TAGGED" not in unknown + refused
 
 
 def test_a_write_without_an_etag_is_fatal(aws_env: None) -> None:

@@ -304,6 +304,37 @@ def test_an_end_without_children_halts_after_several_looks(aws_env: None) -> Non
     run(aws_env, body)
 
 
+def test_ends_that_are_none_now_and_then_do_not_add_up_to_one(aws_env: None) -> None:
+    async def body(world: World) -> None:
+        world.fake.put(S0, *BODIES)
+        world.fake.page, world.fake.lies = 1, len(BODIES)
+        assert rows(await take(world, world.source.read(Shard("s", S0), ORIGIN, HORIZON), having(10))) == BODIES
+        assert len(world.of(PollRepeated)) == len(BODIES)
+
+    run(aws_env, body)
+
+
+def test_a_shard_that_is_listed_on_two_pages_is_one_shard(aws_env: None) -> None:
+    async def body(world: World) -> None:
+        names = [f"shardId-00000000000{number}" for number in range(5)]
+        world.fake.shards = {name: FakeShard() for name in names}
+        world.fake.overlap = 1
+        assert [shard.shard_id for shard in await world.source.shards()] == names
+
+    run(aws_env, body)
+
+
+def test_without_a_word_of_how_far_a_page_with_records_is_not_taken_for_the_tip(aws_env: None) -> None:
+    async def body(world: World) -> None:
+        world.fake.put(S0, *BODIES[:6])
+        world.fake.says_how_far = False
+        pages = await take(world, world.source.read(Shard("s", S0), ORIGIN, HORIZON), lambda taken: len(taken) == 3)
+        assert [page.batch.rows for page in pages] == [3, 3, 0]
+        assert [page.behind_ms > 0 for page in pages] == [True, True, False]
+
+    run(aws_env, body)
+
+
 def test_an_idle_shard_is_polled_ever_slower_and_yields_empty_pages(aws_env: None) -> None:
     async def body(world: World) -> None:
         world.fake.put(S0, b"x")

@@ -59,3 +59,10 @@ def test_events_are_posted_and_what_is_not_taken_is_kept(stage: Stage, received:
     assert [event["eventType"] for event in told] == ["START", "COMPLETE"]
     assert bool(kept(stage)) == (status == 500)
     assert any(isinstance(event, events.CallRepeated) and event.call == "report lineage" for event in heard) == (status == 500)
+
+
+def test_a_token_with_a_line_break_at_its_end_is_no_obstacle(stage: Stage, received: Received) -> None:
+    stage.put(plain(10))
+    lineage = f"{{url: '{received.url}/api/v1/lineage', headers: {{authorization: {{env: TOKEN}}}}}}"
+    work(stage.pipeline(f"audit: {{lineage: {lineage}}}\n"), Sealed(10), clock=Hasty(), env={"TOKEN": "Bearer t\n"})
+    assert [json.loads(body)["eventType"] for _, body in received.bodies] == ["START", "COMPLETE"]

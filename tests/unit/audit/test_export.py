@@ -154,6 +154,13 @@ def test_retry_after_is_obeyed():
     assert wanted_pause(later, NOON) == 90
     assert wanted_pause(format_datetime(NOON - timedelta(seconds=9), usegmt=True), NOON) == 0
     assert wanted_pause("soon", NOON) is None
+    assert wanted_pause("\u00b2", NOON) is None
+
+
+@pytest.mark.parametrize("retry_after", ["0", format_datetime(NOON - timedelta(seconds=9), usegmt=True)])
+def test_a_pause_that_is_over_does_not_make_a_busy_loop(retry_after):
+    _, _, _, waited = exported(Counting([Answer(503, retry_after=retry_after)] * 3))
+    assert waited == 1 + 2 + 4
 
 
 def test_a_collector_that_was_down_for_hours_costs_lag_only():

@@ -1,9 +1,11 @@
 import asyncio
+import struct
 import sys
 
 import pytest
 
 from stream.errors import DefinitionError, Retryable
+from stream.pipeline import postgresql
 from stream.pipeline.postgresql import explained, read_postgresql
 
 
@@ -39,3 +41,38 @@ def test_what_may_work_later_is_told_from_what_will_not(state, kind, says):
     assert type(found) is kind
     assert says in str(found)
     assert "words of the server" in str(found)
+
+
+LOGGED_IN = (
+    b"R" + struct.pack(">II", 8, 0) + b"S" + struct.pack(">I", 24) + b"server_version\x0015.0\x00" + b"Z" + struct.pack(">I", 5) + b"I"
+)
+"""What a server says to whom it takes: AuthenticationOk, ParameterStatus, ReadyForQuery."""
+
+
+@pytest.mark.parametrize("greeting", [b"", LOGGED_IN], ids=["from the start", "behind the login"])
+def test_a_server_that_falls_silent_is_not_waited_for_for_ever(monkeypatch, greeting):
+    monkeypatch.setattr(postgresql, "CONNECT_SECONDS", 0.2 if not greeting else 10.0)
+    monkeypatch.setattr(postgresql, "WHOLE_SECONDS", 0.2)
+
+    async def run():
+        writers = []
+
+        async def serve(reader, writer):
+            writers.append(writer)
+            writer.write(greeting)
+            # What is asked is taken and never answered; who asks gives up in the end.
+            while await reader.read(65536):
+                pass
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        try:
+            port = server.sockets[0].getsockname()[1]
+            await read_postgresql(f"postgresql://127.0.0.1:{port}/db?sslmode=disable#SELECT 1", b"u:p")
+        finally:
+            server.close()
+            for writer in writers:
+                writer.close()
+            await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+
+    with pytest.raises(Retryable, match=r"the database postgresql://127\.0\.0\.1:.* was not reached: no answer in time"):
+        asyncio.run(run())

@@ -6,7 +6,7 @@ import pytest
 
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
-from stream.pipeline.secrets import find_secret, local_secret, references
+from stream.pipeline.secrets import find_headers, find_secret, local_secret, references
 from tests.unit.pipeline.definitions import least
 
 SECRET = b'{"key": "hidden-value", "number": 5}'
@@ -72,3 +72,22 @@ def test_secrets(tmp_path):
 def test_secrets_that_cannot_be_had(name, says, tmp_path):
     with pytest.raises(DefinitionError, match=says):
         local_secret(name, {"EMPTY": ""}, tmp_path)
+
+
+def test_a_header_carries_a_secret_without_the_line_break_that_echo_writes(tmp_path):
+    found = asyncio.run(
+        find_headers({"authorization": "env:A", "x-key": "secrets_manager:prod/mask#key"}, {"A": "Bearer t\r\n"}, tmp_path, managed)
+    )
+    assert found == {"authorization": "Bearer t", "x-key": "hidden-value"}
+
+
+@pytest.mark.parametrize("value", ["Bearer a\nx-admin: yes", "ключ", "\0", "a\tb"])
+def test_a_secret_that_no_header_can_carry_is_refused_without_being_shown(tmp_path, value):
+    with pytest.raises(DefinitionError, match="the secret env:A cannot be sent as the header authorization") as found:
+        asyncio.run(find_headers({"authorization": "env:A"}, {"A": value}, tmp_path))
+    assert value not in str(found.value)
+
+
+def test_a_header_of_nothing_but_a_line_break_is_empty(tmp_path):
+    with pytest.raises(DefinitionError, match="env:A is empty"):
+        asyncio.run(find_headers({"authorization": "env:A"}, {"A": "\n"}, tmp_path))

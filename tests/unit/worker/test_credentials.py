@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -54,4 +54,12 @@ def test_a_renewal_that_fails_is_told_and_tried_again():
     assert kept(refused, FIRST) == [
         events.CallRepeated("", "", "renew credentials", "no answer", LOOK_SECONDS),
         events.CredentialsRenewed("", "", "container-role", FIRST.expires.timestamp()),
+    ]
+
+
+def test_keys_that_end_soon_and_are_not_renewed_are_told_of_while_they_are_still_good():
+    ends = datetime.fromtimestamp(1000.0, UTC) + timedelta(minutes=13, seconds=30)
+    seen = kept(*(CredentialLife("web-identity", ends),) * 2)
+    assert seen[1:] == [
+        events.CallRepeated("", "", "renew credentials", "they end in 750 s, and web-identity gives no new ones", LOOK_SECONDS)
     ]

@@ -4,16 +4,21 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
-from stream.audit.export import Compression, Exporter
+from stream.audit.export import Compression, Exporter, rejected_items
 from stream.audit.shape import Shape
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
 from stream.pipeline.model import Otlp
-from stream.worker.exporting import LogUnits, export_range, open_sender
+from stream.worker.exporting import HttpCollector, LogUnits, export_range, open_sender
 from tests.sealed import shard_id, three_units
 from tests.unit.worker.rotel_agent import agent
 
@@ -56,6 +61,62 @@ def test_over_http(compression):
     assert {(path, token) for path, token, _ in seen} == {("/base/v1/traces", "s3cret")}
     ids = [span.span_id for *_, message in seen for span in message.resource_spans[0].scope_spans[0].spans]
     assert len(ids) == len(set(ids)) == 215
+
+
+REFUSED = ExportTraceServiceResponse(partial_success=ExportTracePartialSuccess(rejected_spans=7, error_message="too old"))
+
+
+async def sent_to(*parts):
+    """What is made of a collector that answers a request with ``parts``, each once the one before it has been read."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            # What was written is read before the next part comes, by a loop that has nothing else to do.
+            for _ in range(20):
+                turn = loop.create_future()
+                loop.call_soon(turn.set_result, None)
+                await turn
+        writer.close()
+        ended.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
+        collector = HttpCollector(session, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", {})
+        answer = await collector.send("/v1/traces", b"", "")
+        await ended.wait()
+        return answer
+
+
+@pytest.mark.parametrize("cut", [1, 3])
+def test_a_partial_success_that_comes_in_parts_is_not_taken_for_a_whole_one(cut):
+    body = REFUSED.SerializeToString()
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    answer = asyncio.run(sent_to(head + body[:cut], body[cut:]))
+    assert (answer.status, rejected_items(answer.body)) == (200, (7, "too old"))
+
+
+def test_an_answer_that_is_cut_short_is_none():
+    answer = asyncio.run(sent_to(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n\n"))
+    assert (answer.status, answer.detail.partition(": ")[2]) == (0, "ClientPayloadError")
+
+
+def test_a_collector_that_speaks_only_http_2_is_told_as_such():
+    answer = asyncio.run(sent_to(b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00\x40\x00"))
+    assert answer.status == 0
+    assert answer.detail.partition(": ")[2].startswith("ClientResponseError: what came is no HTTP/1.1: ")
+
+
+def test_nobody_there_is_told_with_the_reason():
+    async def run():
+        async with aiohttp.ClientSession() as session:
+            return await HttpCollector(session, "http://127.0.0.1:1", {}).send("/v1/traces", b"", "")
+
+    assert "at http://127.0.0.1:1: ClientConnectorError: " in asyncio.run(run()).detail
+    assert "Connect call failed" in asyncio.run(run()).detail
 
 
 def test_a_header_without_its_secret_is_a_definition_error():

@@ -328,6 +328,34 @@ def test_lag_grows_while_the_warehouse_does_not_answer():
     assert ages[-3:] == [40 * 60, 45 * 60, 0]
 
 
+def test_lag_grows_while_a_statement_waits_for_a_lock(monkeypatch):
+    async def run():
+        rig = await Rig.open()
+        loader, answering, grown = rig.loader(), rig.warehouse.positions, asyncio.Event()
+        await rig.sealed.unit(0, 1, 10)
+        assert await loader.attempt()
+        monkeypatch.setattr("stream.worker.loading.TELL_SECONDS", 0.0)
+
+        def listen(event):
+            rig.heard.append(event)
+            if isinstance(event, events.LoadsWaiting) and event.age >= 3600:
+                grown.set()
+
+        async def locked():
+            rig.sealed.clock.time += timedelta(hours=1)
+            await grown.wait()
+            return await answering()
+
+        loader.parts = replace(loader.parts, emit=listen)
+        rig.warehouse.positions = locked
+        loader._forget()
+        async with asyncio.timeout(30):
+            assert await loader.attempt()
+        return rig.heard
+
+    assert asyncio.run(run())[-1:] == [events.LoadsWaiting("events", "", "redshift", 0, 0.0, 0)]
+
+
 def test_a_worker_that_is_no_longer_the_loader_says_that_nothing_waits_for_it():
     async def run():
         rig = await Rig.open()

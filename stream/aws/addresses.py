@@ -1,0 +1,81 @@
+"""A connection to one of several addresses, of which some may be dead: a lost zone, or IPv6 that leads nowhere (RFC 8305)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from ipaddress import ip_address
+from itertools import zip_longest
+from typing import Any, Final, TypeAlias
+
+HEAD_START: Final = 0.25
+"""Seconds that an address has before the next one is tried, too: what RFC 8305 recommends, and many round trips within a region."""
+
+Address: TypeAlias = tuple[int, int, int, str, Any]
+"""As ``getaddrinfo`` gives them."""
+
+
+async def reach(host: str, port: int) -> socket.socket:
+    """A connection to the address of ``host`` that answers first. Those behind it in the answer of DNS are tried while it is silent.
+
+    Raises:
+        OSError: none can be reached, or there is no such name.
+    """
+    loop = asyncio.get_running_loop()
+    left = alternating(written(host, port) or await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    if len(left) == 1:
+        return await _connected(left[0])
+    trying: set[asyncio.Task[socket.socket]] = set()
+    failed: list[BaseException] = []
+    try:
+        while left or trying:
+            if left:
+                trying.add(loop.create_task(_connected(left.pop(0))))
+            done, _ = await asyncio.wait(trying, timeout=HEAD_START if left else None, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                trying.discard(each)
+                if (error := each.exception()) is None:
+                    return each.result()
+                failed.append(error)
+    finally:
+        for each in trying:
+            each.cancel()
+            each.add_done_callback(_let_go)
+    raise OSError("; ".join(dict.fromkeys(str(error) for error in failed)) or f"{host} has no address")
+
+
+def written(host: str, port: int) -> list[Address]:
+    """The address that ``host`` is; none if it is a name."""
+    try:
+        family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6
+    except ValueError:
+        return []
+    return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
+
+
+def alternating(found: Sequence[Address]) -> list[Address]:
+    """``found`` with the families by turns, beginning with the first: if one of them leads nowhere the other is near."""
+    first = [each for each in found if each[0] == found[0][0]]
+    others = [each for each in found if each[0] != found[0][0]]
+    return [each for pair in zip_longest(first, others) for each in pair if each is not None]
+
+
+async def _connected(address: Address) -> socket.socket:
+    family, kind, protocol, _, where = address
+    made = socket.socket(family, kind, protocol)
+    try:
+        made.setblocking(False)
+        # Requests are small and wait for their answers: what is written goes at once.
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(made, where)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _let_go(attempt: asyncio.Task[socket.socket]) -> None:
+    """Close what an attempt has reached that nobody waits for any more."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()

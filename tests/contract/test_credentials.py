@@ -1,0 +1,178 @@
+"""Credentials, secrets and topics where whoever is asked answers wrongly, over real HTTP."""
+
+import asyncio
+import traceback
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+from aiohttp import web
+
+from stream.aws.errors import AwsFatal, AwsRetryable
+from stream.aws.identity import ask_caller
+from stream.aws.secrets import read_secret
+from stream.aws.session import AwsSession
+from stream.aws.sns import look_at, publish
+from stream.clock import SystemClock
+
+KEY = "wJalrNEVERSHOWN"
+"""What no log may hold; an answer that is cut short behind it cannot be read."""
+
+CUT_SHORT = (
+    "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIA1</AccessKeyId>"
+    f"<SecretAccessKey>{KEY}"
+)
+TOPIC = "arn:aws:sns:us-east-1:111122223333:alarms"
+
+
+@asynccontextmanager
+async def answering(*answers):
+    """Gives the n-th request the n-th of ``answers`` (status and text), the last one for ever; its URL."""
+    left = list(answers)
+
+    async def answer(request):
+        await request.read()
+        status, text = left.pop(0) if len(left) > 1 else left[0]
+        return web.Response(status=status, text=text)
+
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def refusal(code):
+    return f'<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Code>{code}</Code><Message>why</Message></Error></ErrorResponse>'
+
+
+@pytest.fixture
+def pod(aws_env, monkeypatch, tmp_path):
+    """A pod with a token and without keys."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, "nowhere")
+    (tmp_path / "token").write_text("head.claims.signature")
+    return tmp_path / "token"
+
+
+@pytest.fixture
+def irsa(pod, monkeypatch):
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/flights")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(pod))
+
+
+async def credentials(monkeypatch, variable, *answers):
+    async with answering(*answers) as url:
+        monkeypatch.setenv(variable, url)
+        return await AwsSession(region="us-east-1").credentials()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        ("ExpiredTokenException", AwsRetryable, "failed: ExpiredTokenException: why"),
+        ("AccessDenied", AwsFatal, "was refused: AccessDenied: why. Remedy: let the trust policy of the role name who asks"),
+        (
+            "InvalidIdentityToken",
+            AwsFatal,
+            "was refused: InvalidIdentityToken: why. Remedy: let the trust policy of the role name who asks",
+        ),
+    ],
+)
+def test_what_sts_says_of_a_role_is_told_with_the_role_and_a_remedy(irsa, monkeypatch, code, kind, words):
+    with pytest.raises(kind) as found:
+        asyncio.run(credentials(monkeypatch, "AWS_ENDPOINT_URL_STS", (400, refusal(code))))
+    assert f"sts:AssumeRoleWithWebIdentity on arn:aws:iam::111122223333:role/flights (region us-east-1, for credentials) {words}" in str(
+        found.value
+    )
+
+
+@pytest.mark.parametrize("answer", ["", "<html>a proxy</html>", CUT_SHORT])
+def test_an_answer_of_sts_that_cannot_be_read_may_be_better_next_time_and_is_shown_to_nobody(irsa, monkeypatch, capfd, answer):
+    with pytest.raises(AwsRetryable, match=r"^AWS credentials could not be had: what was answered is not as documented") as found:
+        asyncio.run(credentials(monkeypatch, "AWS_ENDPOINT_URL_STS", (200, answer)))
+    assert KEY not in "".join(traceback.format_exception(found.value))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "answer", ["{}", "[]", '{"AccessKeyId":"a","SecretAccessKey":"b","Token":"c","Expiration":"2020-01-01T00:00:00Z"}']
+)
+def test_an_agent_of_pod_identity_that_gives_no_keys_is_asked_again(pod, monkeypatch, answer):
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(pod))
+    with pytest.raises(AwsRetryable, match=r"^AWS credentials could not be had"):
+        asyncio.run(credentials(monkeypatch, "AWS_CONTAINER_CREDENTIALS_FULL_URI", (200, answer)))
+
+
+def test_keys_that_are_still_good_are_used_while_they_cannot_be_renewed_and_nothing_is_printed(irsa, monkeypatch, capfd):
+    soon = (SystemClock().now() + timedelta(minutes=12)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    whole = (
+        '<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult>'
+        f"<Credentials><AccessKeyId>ASIA1</AccessKeyId><SecretAccessKey>{KEY}</SecretAccessKey><SessionToken>t</SessionToken>"
+        f"<Expiration>{soon}</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+    )
+
+    async def twice():
+        async with answering((200, whole), (200, CUT_SHORT)) as url:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+            session = AwsSession(region="us-east-1")
+            return await session.credentials(), await session.credentials()
+
+    first, second = asyncio.run(twice())
+    assert first == second
+    assert capfd.readouterr() == ("", "")
+
+
+CALLS = {
+    "sns:Publish on": lambda session: publish(session, TOPIC, "subject", "message"),
+    "sns:GetTopicAttributes on": lambda session: look_at(session, TOPIC),
+    "secretsmanager:GetSecretValue on": lambda session: read_secret(session, "prod/key"),
+    "sts:GetCallerIdentity on": lambda session: ask_caller(session, SystemClock()),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("text", ["", "[]", "{}", f"<html>{KEY}</html>", f'{{"SecretString": "{KEY}', f"<A><B>{KEY}"])
+def test_an_answer_that_is_none_of_the_service_may_be_better_next_time(aws_env, call, text):
+    async def run():
+        async with answering((200, text)) as url:
+            names = ("sns", "secretsmanager", "sts")
+            await CALLS[call](AwsSession(region="us-east-1", endpoints=dict.fromkeys(names, url)))
+
+    with pytest.raises(AwsRetryable, match=f"^{call} .* gave an answer that is not as documented") as found:
+        asyncio.run(run())
+    assert KEY not in "".join(traceback.format_exception(found.value))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_credentials_that_sts_refuses_are_told_as_such_whatever_is_called(irsa, monkeypatch, call):
+    async def run():
+        async with answering((403, refusal("AccessDenied"))) as url:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+            await CALLS[call](AwsSession(region="us-east-1"))
+
+    with pytest.raises(AwsFatal, match=r"^sts:AssumeRoleWithWebIdentity on"):
+        asyncio.run(run())
+
+
+def test_a_clock_that_is_off_is_named(aws_env):
+    async def answer(request):
+        await request.read()
+        day = "Mon, 01 Jan 2024 00:00:00 GMT"
+        return web.Response(status=403, text=refusal("SignatureDoesNotMatch"), headers={"Date": day})
+
+    async def run():
+        runner = web.ServerRunner(web.Server(answer))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            await ask_caller(AwsSession(region="us-east-1", endpoints={"sts": f"http://127.0.0.1:{runner.addresses[0][1]}"}), SystemClock())
+        finally:
+            await runner.cleanup()
+
+    with pytest.raises(AwsFatal, match=r"this machine's clock is .* s off"):
+        asyncio.run(run())
