@@ -130,11 +130,10 @@ class Completeness:
             standings[name] = stand(sealed, behind, asked_at, question)
 
         names = listed.keys() | self.logged
-        if unknown := set(self.without) - names:
-            msg = f"{', '.join(sorted(unknown))}: {self.stream} has no such shard; it has {', '.join(sorted(names))}"
+        await a_few_at_once([one(name) for name in sorted(names.difference(self.without))], AT_ONCE)
+        if unknown := set(self.without) - names - children:
+            msg = f"{', '.join(sorted(unknown))}: {self.stream} has no such shard; it has {', '.join(sorted(names | children))}"
             raise DefinitionError(msg)
-        names = names.difference(self.without)
-        await a_few_at_once([one(name) for name in sorted(names)], AT_ONCE)
         rows = [standings[name] for name in sorted(standings)] + unlisted(children, names.union(self.without))
         found = answer(self.stream, rows, None, asked_at, question)
         if not tables and not found.sealed:

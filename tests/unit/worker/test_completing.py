@@ -7,8 +7,9 @@ import pytest
 
 from stream.audit.completeness import Answer, Behind, Found, Question, Verdict
 from stream.commit.log import CommitLog
+from stream.commit.manifest import Kind, Manifest, State, with_seal
 from stream.contracts import Shard, Start, StartKind
-from stream.errors import Fatal, Retryable
+from stream.errors import DefinitionError, Fatal, Retryable
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.storage.memory import MemoryStore
 from stream.worker.completing import LAST_PAUSE, Completeness, pause_before_next, wait_until_complete
@@ -53,6 +54,28 @@ def waited(stream: Scripted, seconds: float, until: float = 0.0) -> tuple[list[A
         return await wait_until_complete([asked], question, clock, seconds, lambda _, pause: pauses.append(pause)), pauses
 
     return asyncio.run(run())
+
+
+def test_a_child_that_nobody_knows_is_a_no_until_a_person_leaves_it_out() -> None:
+    """Its parent was read to its end, then no worker ran until the stream had forgotten both."""
+    clock = LeapingClock()
+    stream = Scripted(clock, 0)
+    question = Question(stream.begun - timedelta(seconds=10), MARGIN)
+    end = Manifest(kind=Kind.END, state=State.SEALED, application="app", stream="numbers", shard="p", children=("c", "s"))
+
+    async def look(*without: str) -> Answer:
+        log = CommitLog(MemoryStore(clock=clock), "app", clock, "w")
+        await log.pin_start("numbers", Start(StartKind.TRIM_HORIZON))
+        await log.open_chain(Shard("numbers", "p"), Start(StartKind.TRIM_HORIZON))
+        await log.create(Shard("numbers", "p"), with_seal(end))
+        return await Completeness("numbers", log, StoredCheckpoints(log.store), stream, (), without).look(question)
+
+    found = asyncio.run(look())
+    assert [(each.shard, each.state.value) for each in found.shards] == [("p", "ended"), ("s", "complete"), ("c", "gone")]
+    assert (found.verdict, found.reach) == (Verdict.NOT_YET, None)
+    assert asyncio.run(look("c")).verdict is Verdict.COMPLETE
+    with pytest.raises(DefinitionError, match="d: numbers has no such shard; it has c, p, s"):
+        asyncio.run(look("d"))
 
 
 def test_without_waiting_it_looks_once() -> None:
