@@ -45,5 +45,5 @@ def test_the_commands_of_the_page_do_what_it_says(tmp_path, monkeypatch):
     found = json.loads(said[2])
     assert found["complete"] is True
     keys = [set(found), set(found["streams"][0]), set(found["streams"][0]["shards"][0])]
-    named = set(re.findall(r"`([a-z_]+)`", PAGE.partition("## As a program reads it")[2])) | {"streams", "shards", "tables", "sink"}
+    named = set(re.findall(r"`([a-z_]+)`", PAGE.partition("## The JSON document")[2])) | {"streams", "shards", "tables", "sink"}
     assert [each - named for each in keys] == [set(), set(), set()]
