@@ -3,11 +3,11 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 
 import boto3
+from typer.testing import CliRunner
 
+from stream.cli.main import app
 from stream.local.kinesis.server import running
 from tests.docs.generate import ROOT
 from tests.integration.stage import PIPELINE
@@ -17,13 +17,9 @@ COMMANDS = [line for block in re.findall(r"^```sh complete\n(.*?)^```", PAGE, re
 
 
 def test_the_commands_of_the_page_do_what_it_says(tmp_path, monkeypatch):
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "PYTHONPATH": str(ROOT),
-    }.items():
+    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
     with running() as emulator:
         client = boto3.client("kinesis", endpoint_url=emulator.url, region_name="us-east-1")
         client.create_stream(StreamName="numbers", ShardCount=2)
@@ -32,8 +28,8 @@ def test_the_commands_of_the_page_do_what_it_says(tmp_path, monkeypatch):
         (tmp_path / "pipeline.yaml").write_text(PIPELINE.format(url=emulator.url, on_expired="gap", start="trim_horizon"))
 
         def run(*words, code=0):
-            done = subprocess.run([sys.executable, "-m", "stream", *words], cwd=tmp_path, capture_output=True, text=True, check=False)
-            assert done.returncode == code, f"{words}: {done.stdout}{done.stderr}"
+            done = CliRunner().invoke(app, words)
+            assert done.exit_code == code, f"{words}: {done.output}"
             return done.stdout
 
         first = shlex.split(COMMANDS[0])[1:]
