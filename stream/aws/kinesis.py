@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -161,6 +162,18 @@ class KinesisClient:
         encrypted = summary.EncryptionType != "NONE"
         return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, summary.OpenShardCount, created, encrypted)
 
+    async def time(self, stream: str) -> datetime | None:
+        """What time it is by the service's own clock, cut to the second; None if it does not say.
+
+        It is the ``Date`` of an answer: whatever is asked once this returns is asked later than that.
+        """
+        _, said = await self._exchange("DescribeStreamSummary", stream, _target(stream))
+        try:
+            moment = parsedate_to_datetime(said.decode("latin-1"))
+        except ValueError:
+            return None
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
     async def get_shard_iterator(self, stream: str, shard_id: str, at: IteratorAt) -> str:
         """An iterator, valid for five minutes."""
         request: dict[str, Any] = {**_target(stream), "ShardId": shard_id, "ShardIteratorType": at.kind.value}
@@ -191,8 +204,12 @@ class KinesisClient:
             raise self._unreadable(operation, stream, error) from error
 
     async def _send(self, operation: str, stream: str, request: Mapping[str, Any]) -> bytes | memoryview:
+        return (await self._exchange(operation, stream, request))[0]
+
+    async def _exchange(self, operation: str, stream: str, request: Mapping[str, Any]) -> tuple[bytes | memoryview, bytes]:
+        """The body of an answer, and its ``Date``."""
         if self._proxy is not None:
-            return await self._send_by_proxy(operation, stream, request)
+            return await self._exchange_by_proxy(operation, stream, request)
         body = msgspec.json.encode(request)
         headers = await self._signed(operation, body)
         try:
@@ -200,15 +217,15 @@ class KinesisClient:
         except (TimeoutError, OSError) as error:
             raise translate(self.describe_call(operation, stream), error) from error
         if status == 200:
-            return answer
+            return answer, said.get(b"date", b"")
         named = said.get(b"x-amzn-errortype", b"").decode("latin-1")
         raise explain(self.describe_call(operation, stream), *refusal(bytes(answer), named), status)
 
-    async def _send_by_proxy(self, operation: str, stream: str, request: Mapping[str, Any]) -> bytes:
+    async def _exchange_by_proxy(self, operation: str, stream: str, request: Mapping[str, Any]) -> tuple[bytes, bytes]:
         response = await self.post(operation, stream, request)
         try:
             async with response:
-                return await response.read()
+                return await response.read(), response.headers.get("Date", "").encode("latin-1", "replace")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise translate(self.describe_call(operation, stream), error) from error
 

@@ -41,7 +41,7 @@ def backfill(
 
     Exit code 0: done; 1: it could not continue, run it again; 2: the pipeline or the command is wrong, and nothing was read.
     """
-    window = Window(_moment(begin, "--from"), _moment(end, "--to"))
+    window = Window(moment(begin, "--from"), moment(end, "--to"))
     if window.begin is None or window.end is None or window.begin >= window.end:
         msg = f"--from {begin} must be before --to {end}"
         raise typer.BadParameter(msg)
@@ -118,10 +118,11 @@ class Bar:
         return min(1.0, max(0.0, (newest - begin) / (end - begin)))
 
 
-def _moment(text: str, option: str) -> datetime:
+def moment(text: str, option: str) -> datetime:
+    """The moment that ``text`` names, UTC; without a zone it is taken to be UTC. ``option`` is named in errors."""
     try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        found = datetime.fromisoformat(text)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         msg = f"{option} {text}: give a moment as 2026-01-01T00:00:00Z, or a date"
         raise typer.BadParameter(msg) from error

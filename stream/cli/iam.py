@@ -38,7 +38,9 @@ def iam(
         Path | None, typer.Option("--diff", help="JSON of a live policy of the role: print what it lacks, and what it grants too much.")
     ] = None,
 ) -> None:
-    """Print a pipeline's least-privilege IAM policies by role (bootstrap, worker, redshift-copy, backfill), and who may assume each.
+    """Print a pipeline's least-privilege IAM policies by role, and who may assume each.
+
+    The roles are bootstrap, worker, redshift-copy, backfill and reader.
 
     Reads nothing over the network. Exit code 0: printed, or the live policy is equal; 1: the live policy differs; 2: the pipeline
     file or an option is wrong.

@@ -33,6 +33,8 @@ VERBS: Final = {
     "schema": "schema:schema",
     "trace": "trace:trace",
     "audit": "audit:app",
+    "complete": "complete:complete",
+    "ddl": "ddl:ddl",
     "kcl": "kcl:app",
     "leases": "leases:app",
     "dlq": "dlq:app",

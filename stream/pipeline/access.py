@@ -38,8 +38,12 @@ LEADER: Final = tuple(f"dynamodb:{name}Item" for name in ("Delete", "Get", "Put"
 SEE_FLEET: Final = "see whether KCL 3.x owns the lease table, and who leads"
 JOIN_FLEET: Final = "report to the leader of a KCL 3.x fleet"
 FLEET: Final = "let workers under the KCL share the shards"
+SHARE: Final = "share the shards with other workers"
+UNLOCK: Final = "read a secret"
+KEEP_LOG: Final = "keep the commit log"
 EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
 CATALOG: Final = ("glue:CreateTable", "glue:GetDatabase", "glue:GetTable", "glue:UpdateTable")
+GET_TABLE: Final = ("glue:GetTable",)
 ASK: Final = ("redshift-data:ExecuteStatement",)
 FOLLOW: Final = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult")
 LIST: Final = ("s3:ListBucket",)
@@ -67,6 +71,16 @@ class Access:
     resources: tuple[str, ...]
     why: str
     prefixes: tuple[str, ...] = ()
+
+
+def writing(sink: str) -> str:
+    """What access to the files of ``sink`` is for."""
+    return f"write the files of sink {sink}"
+
+
+def loading(sink: str) -> str:
+    """What access to the table of ``sink`` is for."""
+    return f"load the table of sink {sink}"
 
 
 def needed(pipeline: Pipeline, account: Account | None = None) -> tuple[Access, ...]:
@@ -131,7 +145,7 @@ def _one(url: str, where: Account, why: str) -> Iterator[Access]:
 
 def _places(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     state = pipeline.state.rstrip("/") + f"/{pipeline.application}/"
-    for url, why in ((state, "keep the commit log"), *((sink.url, f"write the files of sink {sink.name}") for sink in pipeline.sinks)):
+    for url, why in ((state, KEEP_LOG), *((sink.url, writing(sink.name)) for sink in pipeline.sinks)):
         if is_remote(url):
             bucket, prefix = _bucket(url)
             prefix = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
@@ -146,7 +160,7 @@ def _warehouses(pipeline: Pipeline, where: Account) -> Iterator[Access]:
             yield _cataloged(sink, (where, region))
         if not isinstance(sink, RedshiftSinkConfig):
             continue
-        why = f"load the table of sink {sink.name}"
+        why = loading(sink.name)
         place = Warehouse(sink.database, sink.cluster, sink.workgroup, sink.db_user)
         yield from _asked(place, EXECUTE, sink.secret_arn, (where, region), why)
 
@@ -156,7 +170,7 @@ def _cataloged(sink: IcebergSinkConfig, at: tuple[Account, str | None]) -> Acces
     where, region = at
     database, _, table = sink.table.partition(".")
     arns = tuple(_arn(where, region, "glue", name) for name in ("catalog", f"database/{database}", f"table/{database}/{table}"))
-    return Access("glue", CATALOG if sink.create else CATALOG[1:], arns, f"load the table of sink {sink.name}")
+    return Access("glue", CATALOG if sink.create else CATALOG[1:], arns, loading(sink.name))
 
 
 def _asked(place: Warehouse, execute: tuple[str, ...], secret: str | None, at: tuple[Account, str | None], why: str) -> Iterator[Access]:
@@ -194,7 +208,7 @@ def _secrets(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     for name in _distinct(each.removeprefix(prefix).partition("#")[0] for each in references(pipeline) if each.startswith(prefix)):
         # A secret's ARN ends in six characters that its name does not tell.
         resource = name if name.startswith("arn:") else _arn(where, None, "secretsmanager", f"secret:{name}-??????")
-        yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (resource,), "read a secret")
+        yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (resource,), UNLOCK)
 
 
 def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
@@ -203,7 +217,7 @@ def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         return
     named = native.tables(pipeline.application)
     table, state, reports = (_arn(where, native.region, "dynamodb", f"table/{name}") for name in named)
-    yield Access("dynamodb", LEASES, (table,), "share the shards with other workers")
+    yield Access("dynamodb", LEASES, (table,), SHARE)
     yield Access("dynamodb", ("dynamodb:GetItem",), (state,), SEE_FLEET)
     yield Access("dynamodb", REPORTS, (reports,), JOIN_FLEET)
     if native.create_table:

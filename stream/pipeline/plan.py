@@ -11,6 +11,7 @@ import polars as pl
 
 from stream.commit.naming import SEQUENCE_DIGITS, pipeline_key, reference_key
 from stream.contracts import CONSOLE
+from stream.errors import DefinitionError
 from stream.pipeline.components import canonical_name
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import is_remote, load_function, parse_table, read_local
@@ -109,6 +110,24 @@ def _stops(pipeline: Pipeline, resources: Resources) -> Iterator[Stop]:
         behind = stage.output(schema, resources)
         yield Stop(name, options, _shown(behind), tuple(changes(schema, behind)), _drops(stage))
         schema = behind
+
+
+def output_schema(pipeline: Pipeline, resources: Resources) -> pl.Schema:
+    """Columns and types that sinks are given, lineage included, by a pipeline that has no findings.
+
+    Raises:
+        DefinitionError: ``resources`` lack a table or a file without which they are not known.
+        SchemaMismatch: the pipeline does have findings.
+    """
+    urls = [*pipeline.source.decode.file_urls(), *(url for stage in pipeline.stages for url in stage.table_urls())]
+    lacking = [url for url in urls if url not in resources.tables and url not in resources.files]
+    if lacking:
+        msg = f"the columns of the sinks are not known: {', '.join(lacking)} was not read"
+        raise DefinitionError(msg)
+    schema = pl.Schema({**SYSTEM_SCHEMA, **pipeline.source.decode.resolved(resources).output(pipeline.source.record_schema())})
+    for stage in pipeline.stages:
+        schema = stage.output(schema, resources)
+    return schema
 
 
 def changes(before: pl.Schema, after: pl.Schema) -> Iterator[Change]:

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from stream.errors import DefinitionError
-from stream.pipeline.access import FLEET, JOIN_FLEET, LIST, MAKE, SEE_FLEET, Access, Account, needed
+from stream.pipeline.access import (
+    ASK,
+    CATALOG,
+    EXECUTE,
+    FLEET,
+    GET_TABLE,
+    JOIN_FLEET,
+    KEEP_LOG,
+    LEASES,
+    LIST,
+    MAKE,
+    OBJECTS,
+    READ_STREAM,
+    SEE_FLEET,
+    SHARE,
+    UNLOCK,
+    Access,
+    Account,
+    loading,
+    needed,
+    writing,
+)
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import is_remote
+from stream.pipeline.secrets import SECRETS_MANAGER
+from stream.sink.tables import TableSinkConfig
 
 Document: TypeAlias = dict[str, Any]
 """A policy as IAM takes it."""
@@ -28,6 +51,7 @@ class Role(StrEnum):
     WORKER = "worker"
     REDSHIFT_COPY = "redshift-copy"
     BACKFILL = "backfill"
+    READER = "reader"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +106,8 @@ def accesses(pipeline: Pipeline, role: Role, account: Account) -> tuple[Access, 
             return tuple(_copied(pipeline, needs))
         case Role.BACKFILL:
             return tuple(each for each in needs if each.service != "kinesis" and not _makes(each) and each.why != FLEET)
+        case Role.READER:
+            return tuple(_looked_at(pipeline, needs))
 
 
 def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*", partition: str = "aws") -> Document:
@@ -178,11 +204,35 @@ def _found(resource: str) -> bool:
 
 def _copied(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
     """Redshift reads the staged files, and nothing else of the buckets."""
-    whys = {f"write the files of sink {sink.name}" for sink in pipeline.sinks if sink.kind == "redshift" and is_remote(sink.url)}
+    whys = {writing(sink.name) for sink in pipeline.sinks if sink.kind == "redshift" and is_remote(sink.url)}
     for each in needs:
         if each.why in whys:
             actions = LIST if each.actions == LIST else ("s3:GetObject",)
             yield Access("s3", actions, each.resources, "let Redshift copy", each.prefixes)
+
+
+_LOOKED_AT: Final = {OBJECTS: ("s3:GetObject",), LEASES: ("dynamodb:GetItem",), EXECUTE: ASK, CATALOG: GET_TABLE, CATALOG[1:]: GET_TABLE}
+"""Which part of some actions it takes to look only."""
+
+
+def _looked_at(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
+    """What ``stream complete`` asks: the stream, the log, where leases say that it ends, and what tables say is loaded."""
+    if pipeline.source.s3 is not None:
+        return
+    tables = [sink for sink in pipeline.sinks if isinstance(sink, TableSinkConfig)]
+    whys = {KEEP_LOG, SHARE, *(loading(sink.name) for sink in tables), *(writing(sink.name) for sink in tables if sink.keeps_files)}
+    secrets = [name for sink in tables for name in sink.secret_names()]
+    for each in needs:
+        if each.actions == READ_STREAM or each.why in whys:
+            yield replace(each, actions=_LOOKED_AT.get(each.actions, each.actions), why="ask whether a moment is complete")
+        elif each.why == UNLOCK and any(_names(resource, secrets) for resource in each.resources):
+            yield each
+
+
+def _names(resource: str, secrets: Iterable[str]) -> bool:
+    """Whether the ARN is that of one of the references to secrets."""
+    names = (each.removeprefix(f"{SECRETS_MANAGER}:").partition("#")[0] for each in secrets if each.startswith(f"{SECRETS_MANAGER}:"))
+    return any(resource == name or resource.endswith(f":secret:{name}-??????") for name in names)
 
 
 def _trusted(principal: Document, actions: list[str], equal: Mapping[str, str]) -> Document:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable
-from datetime import timedelta
-from typing import Final
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
 
 from stream.aws.errors import AwsRetryable
 from stream.aws.kinesis import KinesisClient, stream_name
@@ -18,6 +18,11 @@ from stream.source.pace import ReadSettings
 
 _DESCRIBE_SECONDS: Final = 600.0
 """Seconds between looks at the retention. DescribeStreamSummary allows 20 calls a second for a whole account."""
+
+CLOCK_SLACK: Final = timedelta(minutes=1)
+"""By how much the service's clock may lag behind ours: records that arrive later carry an earlier time at most by this."""
+
+T = TypeVar("T")
 
 _dice = secrets.SystemRandom().random
 
@@ -58,11 +63,26 @@ class StreamAccess:
             Retryable: the service kept failing.
         """
         await self._describe()
+        return await self._a_few_times(lambda: self.client.list_shards(self.stream))
+
+    async def time(self) -> datetime:
+        """What time it is by the service's clock, or earlier: whatever arrives from now on arrives then or later. Asks up to eight times.
+
+        An answer without a date leaves our own clock, from which what it may be ahead by is taken.
+
+        Raises:
+            Fatal: stream missing, access denied.
+            Retryable: the service went on failing.
+        """
+        before = self.clock.now()
+        return await self._a_few_times(lambda: self.client.time(self.stream)) or before - CLOCK_SLACK
+
+    async def _a_few_times(self, call: Callable[[], Awaitable[T]]) -> T:
         attempt = 0
         while True:
             attempt += 1
             try:
-                return await self.client.list_shards(self.stream)
+                return await call()
             except AwsRetryable as error:
                 step = decide(error, attempt, self.dice(), A_FEW_TIMES)
                 if isinstance(step, GiveUp):

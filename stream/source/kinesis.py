@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from functools import cached_property
 
+from stream.batch import ORIGIN
 from stream.budget import ByteBudget
-from stream.contracts import Page, Shard, Start
+from stream.contracts import Page, Shard, Start, StartKind
 from stream.source.access import StreamAccess
 from stream.source.consumer import Consumer
 from stream.source.fan_out import FanOutReader
-from stream.source.shard import ShardReader
+from stream.source.shard import NEAR_HORIZON, ShardReader
 
 
 class KinesisSource(StreamAccess):
@@ -33,6 +34,24 @@ class KinesisSource(StreamAccess):
         """The same stream with another budget, for readers that must not wait for readers of this one."""
         return KinesisSource(
             self.client, self.stream, budget=budget, clock=self.clock, emit=self.emit, settings=self.settings, dice=self.dice
+        )
+
+    async def lost_behind(self, shard: Shard, position: int, complete_until: datetime | None) -> str | None:
+        """Why records right behind ``position``, that of a record or ``ORIGIN``, may have left the stream unread; None if none has.
+
+        What expires does so from the oldest on: as long as the stream holds the record itself, or keeps records for longer than back to
+        ``complete_until``, nothing behind it is gone. Of a shard that was never read nobody can tell.
+        """
+        if position == ORIGIN:
+            return None
+        retention = await self.retention()
+        if complete_until is not None and self.clock.now() - complete_until + NEAR_HORIZON < retention:
+            return None
+        reader = ShardReader(self, shard, position, Start(StartKind.TRIM_HORIZON), None)
+        if await reader.iterator_at(position) is not None:
+            return None
+        return (
+            f"the stream keeps records for {retention} and no longer holds {position}, the last one sealed: others may have expired unread"
         )
 
     @cached_property

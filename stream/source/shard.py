@@ -32,7 +32,7 @@ from stream.source.pace import Appetite, Pace
 _EXPAND_ASIDE: Final = 256 * 1024
 """Pages above this many bytes are expanded in a thread, to keep the event loop free."""
 _SHORTEST_RETENTION: Final = timedelta(hours=24)
-_NEAR_HORIZON: Final = timedelta(minutes=5)
+NEAR_HORIZON: Final = timedelta(minutes=5)
 _PATIENCE: Final = 5
 """Consecutive equal responses before a suspicion counts as a finding."""
 _LATEST_SLACK: Final = timedelta(seconds=5)
@@ -255,14 +255,14 @@ class ShardReader:
         except AwsFatal as error:
             if error.code not in {INVALID_ARGUMENT, NOT_FOUND} or self._position == ORIGIN:
                 raise
-            if (iterator := await self._iterator_at(self._position + 1)) is not None:
+            if (iterator := await self.iterator_at(self._position + 1)) is not None:
                 return iterator
             if error.code == NOT_FOUND:
                 raise
             raise Expired(await self._lost(f"the service does not accept that position ({error})")) from error
 
-    async def _iterator_at(self, sequence: int) -> str | None:
-        """An iterator at that record, or None if the stream has no such record.
+    async def iterator_at(self, sequence: int) -> str | None:
+        """An iterator at that record, or None if the stream has, or holds, no such record.
 
         A recorded gap, or a range that another application processed, ends right before a record, at no record's number. Kinesis refuses
         such a number as an invalid argument, kinesis-local as a resource that it cannot find.
@@ -375,9 +375,9 @@ class ShardReader:
         if int(frame.item(0, SEQUENCE)) == self._position + 1:
             return
         since = self._complete_until
-        if since is not None and not await self._beyond_retention(self._source.clock.now() - since + _NEAR_HORIZON):
+        if since is not None and not await self._beyond_retention(self._source.clock.now() - since + NEAR_HORIZON):
             return
-        if await self._iterator_at(self._position) is None:
+        if await self.iterator_at(self._position) is None:
             raise Expired(await self._lost("that record has expired, and others before the oldest one left may have expired too"))
 
     async def _beyond_retention(self, age: timedelta) -> bool:

@@ -6,14 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
 
 from stream.batch import ARRIVAL, SEQUENCE, Batch
 from stream.contracts import Clock, LendingSource, Page, Shard, Start
 from stream.errors import Halted
-
-CLOCK_SLACK: Final = timedelta(minutes=1)
-"""By how much the service's clock may lag behind ours, and so by how much a later record may carry an earlier time."""
+from stream.source.access import CLOCK_SLACK
 
 
 class ReadUntil:

@@ -18,7 +18,7 @@ from stream.aws.session import AwsSession
 from stream.budget import ByteBudget
 from stream.commit.log import CommitLog
 from stream.commit.lookup import streams_of
-from stream.contracts import Checkpoints, Clock, Emit, LendingSource
+from stream.contracts import Checkpoints, Clock, Emit, LendingSource, ObjectStore
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.native import TableCheckpoints
 from stream.pipeline.model import Pipeline
@@ -94,16 +94,23 @@ async def open_evidence(
             areas[config.name] = replace(area, foreign=(*area.foreign, area.url_of(METADATA)), shared=True)
             if with_tables:
                 areas[config.name] = await _of_table(areas[config.name], config, base, session)
-    native = pipeline.coordination.native
-    checkpoints: Checkpoints = StoredCheckpoints(stores.state)
-    leased = native is not None and name == pipeline.source.kinesis.stream
-    if native is not None and leased:
-        table = await open_table(pipeline, native, clock, emit, stack)
-        checkpoints = TableCheckpoints(table, await key_prefix(pipeline, session, clock, stack))
-    open_place = partial(open_store, session=session)
+    checkpoints = await open_checkpoints(pipeline, name, stores.state, session, clock, stack, emit)
+    open_place, beside = partial(open_store, session=session), name != pipeline.source.kinesis.stream
+    leased = pipeline.coordination.native is not None and not beside
     evidence = StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=leased)
-    evidence.beside = name != pipeline.source.kinesis.stream
+    evidence.beside = beside
     return evidence, stores
+
+
+async def open_checkpoints(
+    pipeline: Pipeline, chain: str, state: ObjectStore, session: AwsSession, clock: Clock, stack: AsyncExitStack, emit: Emit = to_nobody
+) -> Checkpoints:
+    """The checkpoints of ``chain`` of ``pipeline``, which reads one stream, for a command that only looks at them."""
+    native = pipeline.coordination.native
+    if native is None or chain != pipeline.source.kinesis.stream:
+        return StoredCheckpoints(state)
+    table = await open_table(pipeline, native, clock, emit, stack)
+    return TableCheckpoints(table, await key_prefix(pipeline, session, clock, stack))
 
 
 async def _of_table(area: Area, config: IcebergSinkConfig, base: Path, session: AwsSession) -> Area:

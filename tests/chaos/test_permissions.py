@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stream.cli.main import app
+from stream.clock import SystemClock
 from stream.pipeline.access import Account
 from stream.pipeline.grants import allows
 from stream.pipeline.lint import check
@@ -45,6 +46,11 @@ class Recorders:
     @property
     def seen(self) -> set[Asked]:
         return {each for recorder in self._recorders for each in recorder.seen}
+
+    def forget(self) -> None:
+        """What was asked so far."""
+        for recorder in self._recorders:
+            recorder.seen.clear()
 
 
 @contextmanager
@@ -164,6 +170,21 @@ def test_a_fleet_with_everything_that_a_pipeline_can_use(full: tuple[World, Path
     assert {each.action for each in by_people if not allows(document, each.action, each.resource, each.prefix)} <= {
         "sns:GetTopicAttributes"
     }
+
+
+def test_who_asks_whether_a_moment_is_complete_needs_what_the_role_reader_may(
+    full: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, path, naming = full
+    with recorded(world, naming) as recorders:
+        world.produce(60)
+        world.finish(path)
+        recorders.forget()
+        for name, value in world.environment.items():
+            monkeypatch.setenv(name, value)
+        ran = CliRunner().invoke(app, ["complete", str(path), "--until", SystemClock().now().isoformat(), "--wait", "20", "--margin", "0"])
+    assert ran.exit_code == 0, ran.output
+    judge(granted(path, Role.READER), recorders.seen)
 
 
 def test_a_table_that_is_missing_is_made_with_the_right_of_the_role_bootstrap(make_world: MakeWorld) -> None:

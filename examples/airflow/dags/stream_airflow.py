@@ -1,9 +1,10 @@
-"""Runs of `stream` that end, as tasks of Airflow, in a process or in a pod. Both know which exit codes are worth another try."""
+"""Runs of `stream` that end, as tasks of Airflow, in a process or in a pod; and a sensor. They know which exit codes are worth a try."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,12 +12,15 @@ from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
-from airflow.sdk import BaseOperator, task
+from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client import models as k8s
 
 WRONG_DEFINITION = frozenset({2})
 """Of `stream run`, `backfill` and `dlq redrive`: the pipeline file or the command is wrong, and stays so."""
+
+NOT_YET = 1
+"""Of `stream complete`: something is missing that may still come. Its 2 says that nobody can tell, or that the command is wrong."""
 
 DISPROVED = frozenset({1})
 """Of `stream audit verify`: the proof does not hold. Its 2 says that something could not be looked at, which may pass."""
@@ -79,6 +83,31 @@ class StreamOperator(BaseOperator):
     def on_kill(self) -> None:
         """The task is to stop: so is `stream`."""
         self._process.send_sigterm()
+
+
+class StreamCompleteSensor(BaseSensorOperator):
+    """Waits until `stream complete` with ``arguments`` says yes; its answer is the task's XCom.
+
+    Each poke asks once, so that with ``mode="reschedule"`` nobody is kept waiting in between. ``env`` is laid upon the environment of the
+    worker.
+    """
+
+    template_fields: Sequence[str] = ("arguments", "env")
+
+    def __init__(self, *, arguments: Sequence[str], env: Mapping[str, str] | None = None, **of_every_sensor: Any) -> None:
+        super().__init__(**of_every_sensor)
+        self.arguments = list(arguments)
+        self.env = dict(env or {})
+
+    def poke(self, context: Any) -> PokeReturnValue:  # noqa: ARG002 - the signature is the library's
+        """Whether it is complete; what cannot be known fails the task, which is tried again while it has retries."""
+        command = ["stream", "complete", *self.arguments, "--json"]
+        asked = subprocess.run(command, env={**os.environ, **self.env}, capture_output=True, text=True, check=False)  # noqa: S603 - no shell
+        if asked.returncode not in {0, NOT_YET}:
+            judge("stream complete", asked.returncode, frozenset(), asked.stderr.strip() or asked.stdout.strip())
+        answer = json.loads(asked.stdout)
+        self.log.info("%s: complete up to %s", answer["verdict"], answer["complete_up_to"])
+        return PokeReturnValue(is_done=answer["complete"], xcom_value=answer)
 
 
 class StreamPodOperator(KubernetesPodOperator):

@@ -68,9 +68,9 @@ def run(dag, hour):
     return str(done.state), tasks, pushed
 
 
-def test_airflow_finds_both_dags_and_no_error(bag):
+def test_airflow_finds_every_dag_and_no_error(bag):
     assert bag.import_errors == {}
-    assert set(bag.dags) == {"orders", "orders_on_kubernetes"}
+    assert set(bag.dags) == {"clicks", "orders", "orders_on_kubernetes"}
 
 
 def test_each_interval_reads_its_hour_and_the_same_interval_again_changes_nothing(dag, archive):

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from email.utils import format_datetime
 from itertools import count
 from typing import Final
 
@@ -93,7 +94,7 @@ class Server:
 
     async def _subscribe(self, request: web.Request, params: Params, wire: Wire, fault: Fault | None) -> web.StreamResponse:
         subscription = self.subscriptions.open(Call(params, self._now_ms(), fault))
-        response = web.StreamResponse(headers={"Content-Type": eventstream.CONTENT_TYPE, **self._request_id()})
+        response = web.StreamResponse(headers={"Content-Type": eventstream.CONTENT_TYPE, **self._headers()})
         response.enable_chunked_encoding()
         try:
             await response.prepare(request)
@@ -114,10 +115,12 @@ class Server:
         return response
 
     def _reply(self, body: bytes, wire: Wire, status: int) -> web.Response:
-        return web.Response(body=body, status=status, headers={"Content-Type": wire.value, **self._request_id()})
+        return web.Response(body=body, status=status, headers={"Content-Type": wire.value, **self._headers()})
 
-    def _request_id(self) -> dict[str, str]:
-        return {"x-amzn-RequestId": f"00000000-0000-4000-8000-{next(self._request_ids):012d}"}
+    def _headers(self) -> dict[str, str]:
+        """What every answer says of itself: its number, and when it was given by the clock that arrivals are stamped with."""
+        date = format_datetime(self.clock.now(), usegmt=True)
+        return {"x-amzn-RequestId": f"00000000-0000-4000-8000-{next(self._request_ids):012d}", "Date": date}
 
     def _now_ms(self) -> int:
         return round(self.clock.now().timestamp() * 1000)

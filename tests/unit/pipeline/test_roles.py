@@ -97,6 +97,42 @@ def test_backfill_reads_no_stream():
     assert actions == {"s3:DeleteObject", "s3:GetObject", "s3:PutObject", "s3:ListBucket"}
 
 
+def test_a_reader_looks_and_changes_nothing():
+    made = document(Role.READER, coordination="native")
+    actions = {action for each in made["Statement"] for action in each["Action"]}
+    assert actions == {
+        "kinesis:DescribeStreamSummary",
+        "kinesis:GetRecords",
+        "kinesis:GetShardIterator",
+        "kinesis:ListShards",
+        "s3:GetObject",
+        "s3:ListBucket",
+        "dynamodb:GetItem",
+    }
+    assert not allows(made, "s3:GetObject", "arn:aws:s3:::lake/flights/a")
+    assert not allows(made, "dynamodb:GetItem", "arn:aws:dynamodb:eu-west-1:111122223333:table/flights-WorkerMetricStats")
+
+
+def test_a_reader_asks_tables_and_reads_the_secrets_of_their_catalogs_alone():
+    catalog = {"type": "rest", "uri": "https://catalog"}
+    token = {"token": {"secrets_manager": "prod/catalog#token"}}
+    sinks = [{"iceberg": {"location": "s3://lake/t/", "table": "lake.t", "catalog": catalog, "secrets": token}}]
+    masked = {"mask": {"columns": ["carrier"], "method": "keyed_hash", "key": {"secrets_manager": "prod/mask"}}}
+    source = {**least()["source"], "schema": {"carrier": "string"}}
+    made = document(Role.READER, source=source, stages=[masked], sinks=sinks)
+    assert allows(made, "s3:GetObject", "arn:aws:s3:::lake/t/metadata/1.json")
+    assert not allows(made, "s3:PutObject", "arn:aws:s3:::lake/t/metadata/1.json")
+    named = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:prod/{}-AbCdEf"
+    assert [allows(made, "secretsmanager:GetSecretValue", named.format(name)) for name in ("catalog", "mask")] == [True, False]
+    glue = document(Role.READER, source=source, stages=[], sinks=[{"iceberg": {"location": "s3://lake/t/", "table": "lake.t"}}])
+    assert {action for each in glue["Statement"] for action in each["Action"] if action.startswith("glue:")} == {"glue:GetTable"}
+
+
+def test_who_reads_objects_has_nothing_to_ask_about_a_stream():
+    source = {"s3": {"url": "s3://archive/in/"}, "schema": {"carrier": "string"}}
+    assert accesses(Pipeline.model_validate(least() | {"source": source, "stages": []}), Role.READER, HERE) == ()
+
+
 def test_redshift_reads_the_staged_files_and_nothing_else():
     sink = {
         "staging": "s3://lake/_staging/",

@@ -1,0 +1,268 @@
+"""Files of an ``s3`` sink as an external table of Athena: the statement that makes it, as text. Pure.
+
+Partitions are projected (Athena User Guide, "Partition projection"): Athena computes their folders from the query, so that none is ever
+registered and what is sealed can be read at once. What has no folder in the projection is not read; the notes say what that may be.
+Athena asks the Parquet files for columns by name, without regard to case.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+import polars as pl
+from polars.datatypes import DataTypeClass
+
+from stream.batch import ARRIVAL, SUBSEQUENCE
+from stream.sink.encode import Format
+from stream.sink.objects import ObjectsSinkConfig
+from stream.sink.partition import Entry, SinkMismatch, encode_value
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_]{1,255}")
+_TABLE: Final = re.compile(r"([a-z0-9_]{1,255})\.([a-z0-9_]{1,255})")
+_PROPERTY: Final = re.compile(r"[^'\\;\n]+")
+_STRFTIME: Final = re.compile(r"""\s*strftime\(\s*("?)([A-Za-z_][A-Za-z0-9_]*)\1\s*,\s*'((?:[^'])*)'\s*\)\s*""", re.IGNORECASE)
+_PART: Final = re.compile(r"""\s*(year|month|day|hour|minute)\(\s*("?)([A-Za-z_][A-Za-z0-9_]*)\2\s*\)\s*""", re.IGNORECASE)
+
+_PLAIN: Final[dict[DataTypeClass, str]] = {
+    pl.Boolean: "boolean",
+    pl.Int8: "tinyint",
+    pl.Int16: "smallint",
+    pl.Int32: "int",
+    pl.Int64: "bigint",
+    pl.UInt8: "smallint",
+    pl.UInt16: "int",
+    pl.UInt32: "bigint",
+    pl.Float32: "float",
+    pl.Float64: "double",
+    pl.String: "string",
+    pl.Categorical: "string",
+    pl.Enum: "string",
+}
+_IN_PARQUET: Final[dict[DataTypeClass, str]] = {
+    pl.UInt64: "bigint",
+    pl.Int128: "string",
+    pl.UInt128: "string",
+    pl.Binary: "binary",
+    pl.Date: "date",
+    pl.Datetime: "timestamp",
+    pl.Duration: "bigint",
+}
+"""128-bit numbers are text in the files, durations whole numbers in their unit."""
+_IN_JSON: Final[dict[DataTypeClass, str]] = {
+    pl.UInt64: "decimal(20,0)",
+    pl.Int128: "decimal(38,0)",
+    **dict.fromkeys((pl.Binary, pl.Date, pl.Datetime, pl.Duration, pl.Time, pl.Decimal, pl.Null), "string"),
+}
+"""JSON has no words for these; what stands in the files is text."""
+
+_TOKENS: Final = {"Y": "yyyy", "m": "MM", "d": "dd", "H": "HH", "M": "mm", "S": "ss"}
+_UNITS: Final = {"Y": "YEARS", "Ym": "MONTHS", "Ymd": "DAYS", "YmdH": "HOURS", "YmdHM": "MINUTES", "YmdHMS": "SECONDS"}
+_RANGES: Final = {"m": (1, 12), "d": (1, 31), "H": (0, 23), "M": (0, 59), "S": (0, 59)}
+_PARTS: Final = {"month": "m", "day": "d", "hour": "H", "minute": "M"}
+LAST_YEAR: Final = 2100
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """DDL, without a semicolon, and what a person should know about it."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """How Athena finds the folders of one partition column. ``properties``: behind ``projection.<column>.``; ``note``: what it misses."""
+
+    type: str
+    properties: Mapping[str, str]
+    note: str = ""
+
+
+def external_table(config: ObjectsSinkConfig, schema: pl.Schema, table: str, since: date) -> Statement:
+    """``CREATE EXTERNAL TABLE`` of ``table`` (``database.table``) over the files that ``config`` makes of ``schema``.
+
+    ``since``: the first day of projected times.
+
+    Raises:
+        SinkMismatch: a name or a type has no place in Athena, or the files do not lie in S3.
+    """
+    named = _TABLE.fullmatch(table)
+    if named is None:
+        message = f"{table!r} is no table of Athena; write database.table in a-z, 0-9 and _"
+        raise SinkMismatch((), message)
+    if not config.url.startswith("s3://") or not _PROPERTY.fullmatch(config.url):
+        message = (
+            f"the files of the sink {config.name} lie at {config.url}; Athena reads s3:// only, without quotes, semicolons and backslashes"
+        )
+        raise SinkMismatch(("url",), message)
+    partitions = [_partition(entry) for entry in config.partition_by]
+    columns, notes = _columns(config, schema, [name for name, _ in partitions])
+    projected = [(name.lower(), _projection(expression, schema, since)) for name, expression in partitions]
+    lines = [f"CREATE EXTERNAL TABLE IF NOT EXISTS `{named[1]}`.`{named[2]}` (", ",\n".join(f"  {each}" for each in columns), ")"]
+    if projected:
+        lines += ["PARTITIONED BY (", ",\n".join(f"  `{name}` {each.type}" for name, each in projected), ")"]
+    root = config.url.removesuffix("/") + "/"
+    lines += [*_format(config.format), f"LOCATION '{root}'"]
+    if projected:
+        folders = "".join(f"{encode_value(name)}=${{{name.lower()}}}/" for name, _ in partitions)
+        properties = {"projection.enabled": "true"}
+        for name, each in projected:
+            properties |= {f"projection.{name}.{key}": value for key, value in each.properties.items()}
+        properties["storage.location.template"] = f"{root}{folders}"
+        lines += ["TBLPROPERTIES (", ",\n".join(f"  '{key}' = {_text(value)}" for key, value in properties.items()), ")"]
+        notes += [f"partition `{name}`: {each.note}" for name, each in projected if each.note]
+        notes.append("rows of a unit beyond `max_partitions`, and of too long paths, lie under __overflow__, which is no projected folder")
+    return Statement("\n".join(lines), tuple(notes))
+
+
+def _columns(config: ObjectsSinkConfig, schema: pl.Schema, partitions: list[str]) -> tuple[list[str], list[str]]:
+    """Definitions of the columns in the files but those that the folders have, and notes about them."""
+    types = _IN_PARQUET if config.format is Format.PARQUET else _IN_JSON
+    taken: dict[str, str] = {}
+    for name in partitions:
+        _fold(name, taken)
+    of_folders = set(taken)
+    columns, notes = [], []
+    for name in config.columns(schema):
+        plain = name.lower()
+        if plain in of_folders:
+            if name not in partitions:
+                message = f"the column '{name}' and the partition '{taken[plain]}' are one column to Athena, which does not tell case"
+                raise SinkMismatch((), message, "rename one of them")
+            notes.append(f"column `{plain}` is read from the folder's name, as text, and not from the files")
+            continue
+        _fold(name, taken)
+        if name != plain:
+            notes.append(f"column '{name}' is called `{plain}`: Athena does not tell case")
+        kind = _type(name, schema[name], types)
+        if schema[name].base_type() == pl.UInt64 and kind == "bigint":
+            notes.append(f"column `{plain}` holds numbers without a sign: those from 2**63 on come out negative")
+        if kind == "string" and schema[name].is_temporal():
+            notes.append(f"column `{plain}` is text, as JSON has it: from_iso8601_timestamp({plain}), or a cast, makes it a time")
+        comment = " COMMENT 'place inside of a KPL aggregate'" if name == SUBSEQUENCE else ""
+        columns.append(f"`{plain}` {kind}{comment}")
+    if not columns:
+        raise SinkMismatch((), "no column is left in the files beside those of the folders", "let a column through, or switch lineage on")
+    return columns, notes
+
+
+def _text(value: str) -> str:
+    """A literal as Hive takes it, where a doubled quote would end one and begin the next."""
+    return f'"{value}"' if "'" in value else f"'{value}'"
+
+
+def _fold(name: str, taken: dict[str, str]) -> None:
+    if not _NAME.fullmatch(name):
+        message = f"the column name {name!r} has no place in Athena, whose names are letters, digits and _"
+        raise SinkMismatch((), message, "rename it in a stage, or in partition_by")
+    other = taken.setdefault(name.lower(), name)
+    if other != name:
+        message = f"the columns '{other}' and '{name}' are one column to Athena, which does not tell case"
+        raise SinkMismatch((), message, "rename one of them in a stage")
+
+
+def _type(name: str, dtype: pl.DataType, types: Mapping[DataTypeClass, str]) -> str:
+    if isinstance(dtype, pl.Struct):
+        fields: dict[str, str] = {}
+        for field in dtype.fields:
+            _fold(field.name, fields)
+        inside = ",".join(f"{field.name.lower()}:{_type(name, _made(field.dtype), types)}" for field in dtype.fields)
+        if not inside:
+            raise SinkMismatch((), f"column '{name}' holds an object without fields", "leave it out with `select`")
+        return f"struct<{inside}>"
+    if isinstance(dtype, pl.List | pl.Array):
+        return f"array<{_type(name, _made(dtype.inner), types)}>"
+    if isinstance(dtype, pl.Decimal) and pl.Decimal not in types:
+        return f"decimal({dtype.precision},{dtype.scale})"
+    found = _PLAIN.get(dtype.base_type()) or types.get(dtype.base_type())
+    if found is None:
+        message = f"column '{name}' has or holds the type {dtype}, which external tables of Athena do not have"
+        raise SinkMismatch((), message, "cast it to text in a stage, or leave it out with `select`")
+    return found
+
+
+def _format(form: Format) -> Iterator[str]:
+    if form is Format.PARQUET:
+        yield "STORED AS PARQUET"
+    else:
+        yield "ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'"
+        yield "STORED AS TEXTFILE"
+
+
+def _partition(entry: Entry) -> tuple[str, str]:
+    """Name and expression of a partition column."""
+    return (entry, entry) if isinstance(entry, str) else next(iter(entry.items()))
+
+
+def _projection(expression: str, schema: pl.Schema, since: date) -> Projection:
+    text = _STRFTIME.fullmatch(expression)
+    if text is not None:
+        return _of_format(text[3], _outside(text[2]), since)
+    part = _PART.fullmatch(expression)
+    if part is not None:
+        what = part[1].lower()
+        if what == "year":
+            return _numbers(since.year, LAST_YEAR, 0, _outside(part[3]))
+        return _numbers(*_RANGES[_PARTS[what]], 0, _outside(part[3]))
+    dtype = schema.get(expression)
+    if dtype == pl.Date:
+        return _of_format("%Y-%m-%d", _outside(expression), since)
+    if dtype == pl.Boolean:
+        return Projection("string", {"type": "enum", "values": "true,false"}, _outside(expression))
+    note = "a query must say which values it wants (`=` or IN), as the folder's name has them: what is no letter, digit, ., _ or - as %XX"
+    return Projection("string", {"type": "injected"}, note)
+
+
+def _of_format(form: str, note: str, since: date) -> Projection:
+    """Of times as ``strftime`` writes them; what no order of folders follows from has to be named in queries."""
+    pieces = re.split(r"%(.)", form.replace("%F", "%Y-%m-%d"))
+    tokens = "".join(pieces[1::2])
+    literals = [encode_value(each) if each and each not in {".", ".."} and not each.startswith("__") else each for each in pieces[::2]]
+    if tokens in _RANGES and not any(literals):
+        return _numbers(*_RANGES[tokens], 2, note)
+    unit = _UNITS.get(tokens)
+    if unit is None or any("__" in each for each in literals) or form.startswith("."):
+        return _projection("", pl.Schema(), since)
+    pattern = literals[0] and _quoted(literals[0])
+    for token, literal in zip(tokens, literals[1:], strict=True):
+        pattern += _TOKENS[token] + _quoted(literal)
+    begin = "".join(_begin(token, since) + literal for token, literal in zip(tokens, literals[1:], strict=True))
+    properties = {
+        "type": "date",
+        "format": pattern,
+        "range": f"{literals[0]}{begin},NOW",
+        "interval": "1",
+        "interval.unit": unit,
+    }
+    return Projection("string", properties, note)
+
+
+def _begin(part: str, since: date) -> str:
+    return since.strftime(f"%{part}") if part in "Ymd" else "00"
+
+
+def _quoted(literal: str) -> str:
+    """As a pattern of Java's DateTimeFormatter takes it: letters and % between quotes."""
+    return re.sub(r"[A-Za-z%][A-Za-z0-9%]*", lambda found: f"'{found[0]}'", literal)
+
+
+def _numbers(first: int, last: int, digits: int, note: str) -> Projection:
+    properties = {"type": "integer", "range": f"{first},{last}"} | ({"digits": str(digits)} if digits else {})
+    return Projection("string" if digits else "int", properties, note)
+
+
+def _outside(column: str) -> str:
+    """What lies in no projected folder, of a time or value that every record has: nothing."""
+    if column == ARRIVAL:
+        return ""
+    return f"rows without `{column}`, or with a time before the first or after the present, lie in no projected folder and are not read"
+
+
+def _made(dtype: Any) -> pl.DataType:
+    found: pl.DataType = dtype() if isinstance(dtype, type) else dtype
+    return found

@@ -1,0 +1,123 @@
+"""What a stream holds right behind a position, asked without reading on: for who only wants to know whether something is missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from typing import Final
+
+from stream.audit.completeness import Behind, Found
+from stream.aws.kinesis import KinesisClient
+from stream.batch import ARRIVAL, ORIGIN
+from stream.budget import ByteBudget
+from stream.contracts import Clock, Shard, Start
+from stream.errors import Expired, Halted, Retryable
+from stream.events import Event, PageReceived, PollRepeated
+from stream.source.kinesis import KinesisSource
+from stream.source.pace import ReadSettings
+
+BUDGET: Final = 64 * 2**20
+"""Bytes that looking may hold; a look asks for one record."""
+
+CALLS_PER_SECOND: Final = 2.0
+"""Of the five that all readers of a shard share; its worker needs the rest."""
+
+FAILURES: Final = 5
+"""Polls of one shard that fail in a row before it is taken for silent."""
+
+
+class _ServiceClock:
+    """Time as the service said it is: what has expired there is a matter of its clock, whatever ours shows."""
+
+    def __init__(self, inner: Clock) -> None:
+        self._inner = inner
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        return self._inner.now() + self.ahead
+
+    def monotonic(self) -> float:
+        return self._inner.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+
+
+class BehindStream:
+    """Looks behind positions of one stream, with the patience of somebody who waits at a prompt. Tells nobody: a look is no reader."""
+
+    def __init__(self, client: KinesisClient, stream: str, clock: Clock, settings: ReadSettings | None = None) -> None:
+        settings = settings or ReadSettings(limit=1, calls_per_second=CALLS_PER_SECOND)
+        self._clock = _ServiceClock(clock)
+        self._source = KinesisSource(client, stream, budget=ByteBudget(BUDGET), clock=self._clock, emit=self._hear, settings=settings)
+        self._failures: Counter[str] = Counter()
+        self._silent: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._said: dict[str, str] = {}
+
+    async def time(self) -> datetime:
+        """As ``StreamAccess.time``."""
+        self._clock.ahead = timedelta()
+        moment = await self._source.time()
+        self._clock.ahead = moment - self._clock.now()
+        return moment
+
+    async def shards(self) -> list[Shard]:
+        """As ``contracts.Source.shards``."""
+        return await self._source.shards()
+
+    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Behind:
+        """What lies behind ``position``; ``start`` and ``complete_until`` as ``contracts.Source.read`` takes them.
+
+        ``asked_at``: what the service's clock showed before this was asked.
+
+        Raises:
+            Fatal: stream missing, access denied.
+        """
+        if position == ORIGIN and start.timestamp is not None and start.timestamp > asked_at:
+            return Behind(Found.TIP)  # Kinesis knows no position in its own future
+        self._failures[shard.shard_id] = 0
+        silent = self._silent[shard.shard_id]
+        silent.clear()
+        looking, waiting = asyncio.ensure_future(self._look(shard, position, start, complete_until)), asyncio.ensure_future(silent.wait())
+        try:
+            await asyncio.wait((looking, waiting), return_when=asyncio.FIRST_COMPLETED)
+            if looking.done():
+                return looking.result()
+            return Behind(Found.SILENT, why=f"the stream does not answer: {self._said[shard.shard_id]}")
+        finally:
+            for task in (looking, waiting):
+                task.cancel()
+            await asyncio.gather(looking, waiting, return_exceptions=True)
+
+    async def _look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None) -> Behind:
+        source = self._source
+        try:
+            async with aclosing(source.read(shard, position, start, complete_until=complete_until)) as pages:  # type: ignore[type-var]
+                async for page in pages:
+                    source.budget.release(page.held)
+                    if page.batch.rows:
+                        return Behind(Found.RECORD, page.batch.frame[ARRIVAL].min())  # type: ignore[arg-type]
+                    if page.ended or page.behind_ms == 0:
+                        lost = await source.lost_behind(shard, position, complete_until)
+                        if lost is not None:
+                            return Behind(Found.EXPIRED, why=lost)
+                        return Behind(Found.END, children=page.children) if page.ended else Behind(Found.TIP)
+        except Expired as error:
+            return Behind(Found.EXPIRED, why=str(error))
+        except (Halted, Retryable) as error:
+            return Behind(Found.SILENT, why=str(error))
+        return Behind(Found.SILENT, why="reading came to no end")
+
+    def _hear(self, event: Event) -> None:
+        match event:
+            case PageReceived(_, shard):
+                self._failures[shard] = 0
+            case PollRepeated(_, shard, _, detail):
+                self._failures[shard] += 1
+                self._said[shard] = detail
+                if self._failures[shard] >= FAILURES:
+                    self._silent[shard].set()
+            case _:
+                return

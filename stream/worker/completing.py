@@ -1,0 +1,304 @@
+"""Asks whether everything that arrived before a moment is in the lake, and in the tables: by the log, the stream and the tables' accounts.
+
+No worker is asked. A worker may be dead, or wrong about what it holds; the log is what counts, and only the stream knows what is not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
+
+from stream.audit.completeness import Answer, Behind, Found, Loaded, Question, Sealed, Standing, answer, settled, stand, unlisted
+from stream.aws.kinesis import open_kinesis
+from stream.aws.secrets import read_secret
+from stream.batch import ORIGIN
+from stream.commit.log import CommitLog
+from stream.commit.lookup import shards_of
+from stream.commit.manifest import Kind, Manifest, decode_start
+from stream.commit.naming import start_key
+from stream.contracts import Checkpoint, Checkpoints, Clock, Shard, Start, shard_of_chain
+from stream.errors import DefinitionError, Retryable, StreamError
+from stream.pipeline.model import Pipeline
+from stream.together import a_few_at_once
+from stream.worker.auditing import Stores
+from stream.worker.behind import BehindStream
+from stream.worker.definitions import Definitions
+from stream.worker.evidence import open_checkpoints, session_of
+from stream.worker.loaders import open_loaders
+from stream.worker.loading import LoaderParts
+
+AT_ONCE: Final = 16
+"""Shards, or chains, that are looked at side by side."""
+
+FIRST_PAUSE: Final = 2.0
+LAST_PAUSE: Final = 30.0
+"""Seconds between looks: growing, so that a long wait asks little, and short enough that nobody waits long for what is done."""
+
+_NOT_BEGUN: Final = "no worker has begun with this stream"
+_NOTES: Final = {
+    Kind.GAP: "records up to here expired in the stream before they were read; the log says so",
+    Kind.FOREIGN: "another application processed the records up to here; they are not in the lake",
+    Kind.SKIP: "an operator passed over the records up to here; they are not in the lake",
+}
+
+
+class Stream(Protocol):
+    """What is asked of the stream; see ``worker.behind.BehindStream``."""
+
+    async def time(self) -> datetime:
+        """The service's clock, or earlier."""
+        ...
+
+    async def shards(self) -> list[Shard]:
+        """All shards that the service knows."""
+        ...
+
+    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Behind:
+        """What lies behind ``position``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of what is sealed of one shard, as far as it was followed. ``last``: the link that ends there, where it is known."""
+
+    shard: Shard
+    position: int = ORIGIN
+    last: Manifest | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether no link can follow any more."""
+        return self.last is not None and self.last.kind is Kind.END
+
+    def sealed(self) -> Sealed:
+        """As the decision takes it."""
+        last = self.last
+        if last is None:
+            return Sealed(self.shard.shard_id, self.position)
+        arrived = datetime.fromisoformat(last.last_arrival) if last.last_arrival else None
+        note = _NOTES.get(last.kind, "")
+        if self.ended:
+            note = {"expired": _NOTES[Kind.GAP], "foreign": _NOTES[Kind.FOREIGN]}.get(last.trigger, "")
+        return Sealed(self.shard.shard_id, self.position, arrived, self.ended, last.children, note)
+
+
+@dataclass(slots=True)
+class Completeness:
+    """Asks about one stream; between looks it remembers where each chain ended, since chains only grow.
+
+    ``tables``: the sinks whose rows are loaded. ``without``: shards that are left out, because a person said so.
+    """
+
+    stream: str
+    log: CommitLog
+    checkpoints: Checkpoints
+    source: Stream
+    tables: Sequence[LoaderParts] = ()
+    without: Collection[str] = ()
+    tails: dict[str, Tail] = field(default_factory=dict)
+    logged: frozenset[str] | None = None
+
+    async def look(self, question: Question, *, tables: bool = True) -> Answer:
+        """How it stands now; without ``tables``, they are asked only once everything is sealed.
+
+        Raises:
+            DefinitionError: the pipeline reads nothing that arrived before the moment.
+            Retryable: the stream did not answer.
+            Halted: a link of the log cannot be read.
+            Fatal: the stream or a permission is missing.
+        """
+        # In this order: whatever is asked behind the time is asked later than that, and no seal is missed that the stream is asked beyond.
+        asked_at = await self.source.time()
+        listed = {shard.shard_id: shard for shard in await self.source.shards()}
+        start = await self._start(question)
+        if start is None:
+            return answer(self.stream, (), None, asked_at, question, _NOT_BEGUN)
+        if self.logged is None:
+            self.logged = frozenset([shard_of_chain(chain)[0] async for chain in shards_of(self.log.store, self.stream)])
+        standings: dict[str, Standing] = {}
+        children: set[str] = set()
+
+        async def one(name: str) -> None:
+            sealed, behind = await self._shard(name, listed.get(name), start, asked_at, question)
+            children.update(sealed.children, behind.children if behind else ())
+            standings[name] = stand(sealed, behind, asked_at, question)
+
+        names = listed.keys() | self.logged
+        await a_few_at_once([one(name) for name in sorted(names.difference(self.without))], AT_ONCE)
+        if unknown := set(self.without) - names - children:
+            msg = f"{', '.join(sorted(unknown))}: {self.stream} has no such shard; it has {', '.join(sorted(names | children))}"
+            raise DefinitionError(msg)
+        rows = [standings[name] for name in sorted(standings)] + unlisted(children, names.union(self.without))
+        found = answer(self.stream, rows, None, asked_at, question)
+        if not tables and not found.sealed:
+            return found
+        return answer(self.stream, rows, [await loaded(each, self.log, question) for each in self.tables], asked_at, question)
+
+    async def _start(self, question: Question) -> Start | None:
+        key = start_key(self.stream)
+        stored = await self.log.store.get(key)
+        start = None if stored is None else decode_start(stored.body, key)
+        if start is not None and start.timestamp is not None and start.timestamp >= question.until:
+            msg = (
+                f"the pipeline reads {self.stream} from {start.timestamp.isoformat()} on, and nothing that arrived before; ask for a later "
+                f"moment than {question.until.isoformat()}. What a backfill brought is told by its own result"
+            )
+            raise DefinitionError(msg)
+        return start
+
+    async def _shard(
+        self, name: str, listed: Shard | None, start: Start, asked_at: datetime, question: Question
+    ) -> tuple[Sealed, Behind | None]:
+        tail = await self._tail(name)
+        sealed = tail.sealed()
+        if settled(sealed, question):
+            return sealed, None
+        if listed is None:
+            why = f"the stream does not list the shard any more; what it held behind {tail.position}, if anything, was never sealed"
+            return sealed, Behind(Found.GONE, why=why)
+        return sealed, await self.source.look(listed, tail.position, start, await self._complete_until(tail, sealed), asked_at)
+
+    async def _tail(self, name: str) -> Tail:
+        tail = self.tails.get(name) or await self._entry(Shard(self.stream, name))
+        while not tail.ended and (entry := await self.log.read(tail.shard, tail.position)) is not None and entry.manifest.sealed:
+            link = entry.manifest
+            if link.target is not None:
+                tail = Tail(replace(tail.shard, generation=tail.shard.generation + 1), int(link.target))
+            else:
+                tail = Tail(tail.shard, link.reach, link)
+        self.tails[name] = tail
+        return tail
+
+    async def _entry(self, shard: Shard) -> Tail:
+        """A place in the log to go on from: where a checkpoint says a link begins if the log agrees, else the shard's beginning."""
+        hint = await self.checkpoints.read(shard)
+        if hint is None:
+            return Tail(shard)
+        hinted = replace(shard, generation=hint.generation)
+        entry = await self.log.read(hinted, hint.unit_after)
+        if entry is not None and entry.manifest.sealed and _agrees(entry.manifest, hint):
+            return Tail(hinted, hint.unit_after)
+        genesis = await self.log.genesis(hinted) if hint.generation else None
+        if genesis is not None and int(genesis.manifest.after) == hint.unit_after:
+            return Tail(hinted, hint.unit_after)
+        return Tail(shard)
+
+    async def _complete_until(self, tail: Tail, sealed: Sealed) -> datetime | None:
+        """Until when nothing was missing behind the tail, by its last record, or by what the worker of a quiet shard has noted since."""
+        hint = await self.checkpoints.read(Shard(self.stream, tail.shard.shard_id))
+        if hint is None or hint.tip is None or (hint.generation, hint.position) != (tail.shard.generation, tail.position):
+            return sealed.arrived
+        return hint.tip if sealed.arrived is None else max(hint.tip, sealed.arrived)
+
+
+def _agrees(link: Manifest, hint: Checkpoint) -> bool:
+    return link.kind in {Kind.END, Kind.REWIND} or link.reach == hint.position
+
+
+async def loaded(table: LoaderParts, log: CommitLog, question: Question) -> Loaded:
+    """What is sealed, holds rows for ``table`` that may have arrived before the moment, and is not loaded."""
+    sink = table.config.name
+    try:
+        positions, parked = await table.warehouse.positions(), await table.state.parked()
+        chains = await table.log.shards()
+    except StreamError as error:
+        return Loaded(sink, why=str(error))
+    waiting: dict[str, list[Manifest]] = {}
+
+    async def one(chain: str) -> None:
+        waiting[chain] = await _waiting(log, Shard(table.stream, chain), positions.get(chain, ORIGIN), sink, question)
+
+    await a_few_at_once([one(chain) for chain in chains], AT_ONCE)
+    links = [link for chain in chains for link in waiting[chain]]
+    arrivals = [datetime.fromisoformat(link.first_arrival) for link in links if link.first_arrival]
+    return Loaded(
+        sink,
+        units=len(links),
+        rows=sum(file.rows for link in links for file in link.files if file.sink == sink),
+        oldest=min(arrivals) if links and len(arrivals) == len(links) else None,
+        parked=tuple((chain, parked[chain].reason) for chain in chains if waiting[chain] and chain in parked),
+    )
+
+
+async def _waiting(log: CommitLog, shard: Shard, position: int, sink: str, question: Question) -> list[Manifest]:
+    found: list[Manifest] = []
+    position = position or await log.begins(shard.stream, shard.shard_id)
+    while (entry := await log.read(shard, position)) is not None and entry.manifest.sealed and entry.manifest.last is not None:
+        link = entry.manifest
+        if link.first_arrival and datetime.fromisoformat(link.first_arrival) >= question.enough:
+            break
+        if any(file.sink == sink for file in link.files):
+            found.append(link)
+        position = link.reach
+    return found
+
+
+async def open_completeness(
+    streams: Sequence[Pipeline], base: Path, env: Mapping[str, str], without: Collection[str], clock: Clock, stack: AsyncExitStack
+) -> list[Completeness]:
+    """Who answers for each of ``streams``, a pipeline for each of its streams by itself; connections live as long as ``stack``.
+
+    Raises:
+        DefinitionError: the pipeline reads no stream, or a shard is to be left out and there are several streams.
+    """
+    if any(one.source.s3 is not None for one in streams):
+        msg = "the pipeline reads objects of `source.s3`, which do not arrive in a stream; what of them is read is in the result of a run"
+        raise DefinitionError(msg)
+    if without and len(streams) > 1:
+        msg = f"--without names a shard of one stream, and this pipeline reads {len(streams)}: name it with --stream"
+        raise DefinitionError(msg)
+    found = []
+    session = session_of(streams[0])
+    client = await stack.enter_async_context(open_kinesis(session))
+    for one in streams:
+        stream, stores = one.source.kinesis.stream, Stores.open(one, base, session)
+        log = CommitLog(stores.state, one.application, clock, "complete")
+        definitions = Definitions(stores.state, base, env, clock, partial(read_secret, session))
+        who = ("complete", clock, lambda _: None)
+        loaders = await open_loaders(one, stream, session, log, stores.targets, definitions, who, stack)
+        checkpoints = await open_checkpoints(one, stream, stores.state, session, clock, stack)
+        tables = [loader.parts for loader in loaders]
+        found.append(Completeness(stream, log, checkpoints, BehindStream(client, stream, clock), tables, without))
+    return found
+
+
+async def wait_until_complete(
+    asked: Sequence[Completeness], question: Question, clock: Clock, seconds: float, told: Callable[[list[Answer], float], None]
+) -> list[Answer]:
+    """Look until every stream is complete, for up to ``seconds``; the answers of the last look.
+
+    ``told``: what each look before the last one came to, and in how many seconds the next is. What may pass, such as a stream that does not
+    answer, is looked at again.
+
+    Raises:
+        Retryable: the last look came to nothing.
+        StreamError: as ``Completeness.look``, what does not pass by itself.
+    """
+    deadline, pause = clock.monotonic() + seconds, FIRST_PAUSE
+    while True:
+        last = clock.monotonic() >= deadline
+        try:
+            answers = [await each.look(question, tables=last) for each in asked]
+        except Retryable:
+            if clock.monotonic() >= deadline:
+                raise
+            answers = []
+        left = deadline - clock.monotonic()
+        if last or (answers and all(each.verdict.complete for each in answers)):
+            return answers
+        wait = max(0.0, min(pause_before_next(answers, question, pause), left))
+        told(answers, wait)
+        await clock.sleep(wait)
+        pause = min(2 * pause, LAST_PAUSE)
+
+
+def pause_before_next(answers: Sequence[Answer], question: Question, pause: float) -> float:
+    """Seconds until another look may find more: before the service's clock shows the moment, and the margin, none can."""
+    early = max(((question.enough - each.asked_at).total_seconds() for each in answers), default=0.0)
+    return max(pause, early)
