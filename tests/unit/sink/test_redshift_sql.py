@@ -160,8 +160,7 @@ def test_a_failure_is_judged_by_its_step_and_words(step, error, failure):
     [
         ("ERROR: Load into table 'device_connections' failed.  Check 'stl_load_errors' system table for details.", Failure.DATA),
         (
-            "ERROR: Spectrum Scan Error. File 'https://s3.us-east-1.amazonaws.com/lake/aborted/a.parquet' has an incompatible Parquet schema "
-            "for column 's3://lake/aborted.timeout_ms'. Column type: INT",
+            "Spectrum Scan Error. File 'https://s3.x.amazonaws.com/lake/aborted/a.parquet' has an incompatible schema for 's3://l.timeout_ms'.",
             Failure.DATA,
         ),
         ("Cannot COPY into nullable column timeout", Failure.DATA),
