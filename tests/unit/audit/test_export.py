@@ -132,7 +132,7 @@ def test_a_web_page_accepts_nothing(body):
     async def run():
         sealed = await three_units()
         exporter, _, _ = parts(sealed, Counting([Answer(200, body, detail="OK")]))
-        with pytest.raises(Refused, match="answers 200 OK with a web page to /v1/traces: check audit.otlp.endpoint"):
+        with pytest.raises(Refused, match=r"answers 200 OK with a web page to /v1/traces: check audit.otlp.endpoint"):
             await export_all(exporter)
         return await exporter.cursor(shard_id(0))
 
