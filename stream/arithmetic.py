@@ -1,10 +1,9 @@
-"""Whole numbers in expressions: added, subtracted and multiplied without ever wrapping around.
+"""Integer arithmetic in expressions: sums, differences and products that do not wrap around.
 
-Polars computes in the type of the operands, and a sum that outgrows it begins again at the other end: ``month(t) * 100`` is of 8 bits, so
-December gives -80, and ``a - b`` of two unsigned columns gives four billion where it should give -1. SQL knows no such thing, and nobody
-would find it in the output. So both operands become 128 bits wide first. Two numbers of 64 bits always have room there, but for the
-product of two of the largest unsigned ones, which comes out negative and so has no room in a column of them; three that are multiplied
-may not.
+Polars computes in the type of the operands, and a result that does not fit wraps around: ``month(t) * 100`` has 8 bits, so December gives
+-80, and ``a - b`` of two unsigned columns gives four billion instead of -1. SQL has no such behaviour, and nobody would spot it in the
+output. Therefore both operands are widened to 128 bits first. The result of two 64-bit numbers always fits, except for the product of two
+of the largest unsigned ones: it comes out negative, which an unsigned column refuses. A product of three may not fit.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ _HOLE: Final = json.dumps(_serialized(pl.col(_MARK)))
 
 
 def exact(expression: pl.Expr, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    """``expression`` over columns of ``schema`` with sums, differences, products and absolute values of whole numbers in 128 bits.
+    """``expression`` over columns of ``schema``, with sums, differences, products and absolute values of integers computed in 128 bits.
 
-    All else is as it was; so is an expression without such operations, or with an infinite constant, which is given back itself.
+    Everything else stays as it was. An expression without such operations, or with an infinite constant, is returned unchanged.
     """
     tree = _serialized(expression)
     try:
         widened = _widened(tree, schema)
         return expression if widened is tree else _expression(widened)
     except ComputeError:
-        return expression  # it holds an infinity, for which JSON has no word
+        return expression  # it contains an infinity, which JSON cannot express
 
 
 def narrowed(before: pl.DataType, after: pl.DataType) -> pl.DataType:
@@ -55,7 +54,7 @@ def _expression(tree: Any) -> pl.Expr:
 
 
 def _widened(tree: Any, schema: Mapping[str, pl.DataType]) -> Any:
-    """``tree`` itself where there is nothing to widen."""
+    """The widened ``tree``; the same object if there is nothing to widen."""
     if isinstance(tree, list):
         items = [_widened(each, schema) for each in tree]
         return tree if all(new is old for new, old in zip(items, tree, strict=True)) else items
@@ -77,7 +76,7 @@ def _cast(tree: Any) -> Any:
 
 
 def _whole(operands: list[Any], schema: Mapping[str, pl.DataType]) -> bool:
-    """Whether all of ``operands`` are whole numbers."""
+    """Whether all of ``operands`` are integers."""
     rows = pl.LazyFrame(schema=dict(schema))
     try:
         kinds = rows.select(_expression(each).alias(str(at)) for at, each in enumerate(operands)).collect_schema()

@@ -1,7 +1,7 @@
-"""Records in memory and the words for where they stand in a shard.
+"""Records in memory, and the vocabulary for their place in a shard.
 
-A *batch* is rows in memory. A *range* is the contiguous ``(after, last]`` stretch of one shard's sequence numbers; it is what a
-*unit*, the thing that commits together, is made of.
+A *batch* is rows in memory. A *range* is a contiguous stretch ``(after, last]`` of one shard's sequence numbers. A *unit* is what
+commits together: the records of one range.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROW: Final = "_row"
 OUTCOME: Final = "_outcome"
 
 LINEAGE: Final = (SHARD, SEQUENCE, SUBSEQUENCE, ARRIVAL)
-"""Columns that say where a row came from; every stage carries them along and no stage may write them."""
+"""Columns that say where a row came from. Every stage carries them along; no stage may write them."""
 
 ATTEMPT: Final = "_attempt"
 
@@ -42,11 +42,11 @@ RAW_SCHEMA: Final = pl.Schema(
 
 
 FIRST_READ: Final = pl.Schema({SHARD: pl.String(), SEQUENCE: pl.String(), SUBSEQUENCE: pl.UInt32(), ATTEMPT: pl.UInt16()})
-"""Where a record that is read a second time was read first, and how often it has been tried before."""
+"""For a record that is read again: where it was first read, and how often it has been tried."""
 
 
 class Outcome(IntEnum):
-    """What became of one record; every record read ends in exactly one of these, and never in ``PENDING``."""
+    """What became of one record. Every record read ends with exactly one of these, never with ``PENDING``."""
 
     PENDING = 0
     WRITTEN = 1
@@ -84,9 +84,9 @@ class SeqRange:
 class Batch:
     """Raw records of one shard in stream order.
 
-    ``frame`` has exactly ``RAW_SCHEMA``; ``payload_bytes`` is the sum of the lengths of ``_data``. ``first_read``, for records that are
-    read again from somewhere else (dead letters), has ``FIRST_READ``, row by row as ``frame``: ``frame`` then says where the records
-    lie in what is read now, which the commit log counts by, and ``first_read`` is the lineage that their rows carry on.
+    ``frame`` has exactly ``RAW_SCHEMA``; ``payload_bytes`` is the sum of the lengths of ``_data``. ``first_read`` is set for records that
+    are read again from elsewhere (dead letters). It has the schema ``FIRST_READ`` and the same rows as ``frame``. ``frame`` then holds the
+    records' positions in what is read now, by which the commit log counts; ``first_read`` holds the lineage that their rows keep.
     """
 
     frame: pl.DataFrame
@@ -107,7 +107,7 @@ class Batch:
     def of(frame: pl.DataFrame, first_read: pl.DataFrame | None = None) -> Batch:
         """The batch with these rows."""
         payloads = frame.get_column(DATA).to_arrow(compat_level=pl.CompatLevel.newest())
-        # The first word of a view is the length of what it shows, and asking for it by a query would cost more than adding up.
+        # The first word of a view is the length of its value. Reading it here costs less than a Polars query for the lengths.
         lengths = np.frombuffer(payloads.buffers()[1], np.uint32)[4 * payloads.offset :: 4][: len(payloads)]
         return Batch(frame, int(lengths.sum(dtype=np.int64)), first_read)
 

@@ -1,4 +1,4 @@
-"""One byte budget for a whole process: readers wait for room, and their waiting tells the buffers to empty."""
+"""One byte budget for the whole process: readers wait for room, and while one waits, buffers know that they should empty."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections import deque
 from typing import Final, Protocol, runtime_checkable
 
 TURN_BYTES: Final = 2 * 2**20
-"""What a reader that is behind may fetch before others get their turn: a unit of that size is worth a file, and at the two megabytes a
-second that a shard gives, as many readers as have a turn at a time are more than a processor keeps up with."""
+"""What a reader that is behind may fetch before it is another's turn. A unit of that size is worth a file, and with each shard giving
+two megabytes a second, the readers whose turn it is deliver more than a processor can keep up with."""
 
 FEWEST_TURNS: Final = 4
 
 
 @runtime_checkable
 class Lending(Protocol):
-    """A source whose pages hold bytes of a budget, to be given back by whoever drops a page."""
+    """A source whose pages hold bytes of a budget; whoever drops a page must give them back."""
 
     budget: ByteBudget
 
@@ -23,7 +23,7 @@ class Lending(Protocol):
 class ByteBudget:
     """Bytes that may be held in memory at once, handed out first come, first served.
 
-    A request larger than the whole budget is granted when nothing else is held, so a single huge record can always pass.
+    A request larger than the whole budget is granted when nothing else is held, so that a single huge record can always pass.
     Not thread-safe: use it from one event loop.
     """
 
@@ -31,12 +31,12 @@ class ByteBudget:
         self.limit = limit
         self.held = 0
         self.readers = 0
-        """Shards being read now, of whatever stream: they share the budget."""
+        """Shards being read now, of any stream: they share the budget."""
         self.turns = Turns(max(FEWEST_TURNS, limit // TURN_BYTES))
-        """Those of readers that are behind: so many that each can fetch ``TURN_BYTES``."""
+        """Turns of readers that are behind: as many as can each fetch ``TURN_BYTES``."""
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self.pressure = asyncio.Event()
-        """Set while somebody waits: whoever holds buffered bytes should commit them now."""
+        """Set while a reader waits: whoever holds buffered bytes should commit them now."""
 
     async def acquire(self, size: int) -> None:
         """Hold ``size`` bytes, waiting for room. Cancelling the wait leaves the budget as it was."""
@@ -53,14 +53,14 @@ class ByteBudget:
             if granted.done() and not granted.cancelled():
                 self.release(size)
             else:
-                # A release between the cancellation and this moment has passed the entry over already.
+                # A release since the cancellation may already have dropped the entry.
                 if entry in self._waiting:
                     self._waiting.remove(entry)
                 self._grant()
             raise
 
     def adjust(self, held: int, actual: int) -> None:
-        """Replace an estimate of ``held`` bytes by what it turned out to be; may exceed the limit for a moment."""
+        """Replace an estimate of ``held`` bytes by the ``actual`` number; this may exceed the limit for a moment."""
         self.held += actual - held
         self._grant()
 
@@ -83,9 +83,9 @@ class ByteBudget:
 
 
 class Turns:
-    """At most ``count`` at a time have a turn, first come, first served.
+    """Gives turns to at most ``count`` readers at a time, first come, first served.
 
-    Were all that are behind to share the memory, each of many would hold next to nothing, and write it in tiny files to make room.
+    If all readers that are behind shared the memory at once, each would hold next to nothing and write it in tiny files to make room.
     Not thread-safe: use it from one event loop.
     """
 
@@ -95,7 +95,7 @@ class Turns:
         self._waiting: deque[tuple[object, asyncio.Future[None]]] = deque()
 
     async def begin(self, who: object) -> None:
-        """Have a turn, waiting for it; whoever has one keeps it. Cancelling the wait leaves everything as it was."""
+        """Wait for a turn; whoever has one already keeps it. Cancelling the wait leaves everything as it was."""
         if who in self._taken:
             return
         if not self._waiting and len(self._taken) < self.count:
@@ -112,7 +112,7 @@ class Turns:
             raise
 
     def end(self, who: object) -> None:
-        """Have no turn any more, if there was one."""
+        """Give up the turn, if ``who`` has one."""
         self._taken.discard(who)
         while self._waiting and len(self._taken) < self.count:
             following, granted = self._waiting.popleft()

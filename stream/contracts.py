@@ -1,6 +1,6 @@
 """The seams: what each room needs from the others, as Protocols. Read this page first.
 
-No room imports a neighbour; each sees the Protocols below, and ``worker/service.py`` hands in what fits them.
+No room imports a neighbour. Each sees only the Protocols below; ``worker/service.py`` passes in the objects that satisfy them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from stream.batch import Batch
 from stream.events import Event
 
 Emit: TypeAlias = Callable[[Event], None]
-"""Tell the world that something happened. Never blocks, never raises, may be called from any thread."""
+"""Announces that something happened. Never blocks, never raises, may be called from any thread."""
 
 
 class Clock(Protocol):
-    """Time, handed in so that tests own it."""
+    """Time, passed in so that tests control it."""
 
     def now(self) -> datetime:
         """Wall-clock time, UTC."""
@@ -40,7 +40,7 @@ class Clock(Protocol):
 
 
 class StartKind(StrEnum):
-    """Where an unread shard begins."""
+    """Where reading of a new shard begins."""
 
     TRIM_HORIZON = "trim_horizon"
     LATEST = "latest"
@@ -49,7 +49,7 @@ class StartKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A start position; ``timestamp`` (UTC) is set exactly for ``AT_TIMESTAMP``."""
+    """A start position; ``timestamp`` (UTC) is set for ``AT_TIMESTAMP`` and only then."""
 
     kind: StartKind
     timestamp: datetime | None = None
@@ -59,7 +59,7 @@ class Start:
 class Shard:
     """One shard as the service lists it. The hash range is inclusive on both ends; ``parents`` has 0, 1 or 2 ids.
 
-    ``generation`` counts how often it was rewound: each time its chain in the commit log begins anew, under the name ``chain``.
+    ``generation`` counts how often the shard was rewound. Each rewind starts a new chain in the commit log, under the name ``chain``.
     """
 
     stream: str
@@ -71,28 +71,28 @@ class Shard:
 
     @property
     def chain(self) -> str:
-        """The name of its chain in the commit log and in file names: the shard id, behind a rewind with the generation."""
+        """The name of its chain in the commit log and in file names: the shard id, and after a rewind also the generation."""
         return f"{self.shard_id}{GENERATION_MARK}{self.generation}" if self.generation else self.shard_id
 
 
 GENERATION_MARK: Final = "_r"
-"""Between shard id and generation in the name of a chain; shard ids are ``shardId-`` and digits."""
+"""Separates shard id and generation in the name of a chain; shard ids are ``shardId-`` and digits."""
 
 
 def shard_of_chain(chain: str) -> tuple[str, int]:
-    """Shard id and generation of a chain's name."""
+    """Shard id and generation from a chain's name."""
     shard_id, mark, generation = chain.rpartition(GENERATION_MARK)
     return (shard_id, int(generation)) if mark and generation.isdigit() else (chain, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer of the source.
+    """One response of the source.
 
-    ``position`` is the greatest sequence number read so far in this shard, also when the page has no rows. ``held`` is the
-    number of bytes of the byte budget that this page occupies; whoever drops the page gives them back. After a page with
-    ``ended`` set there is no further page, and ``children`` lists the shards that continue. After one with ``paused`` there is none
-    either, although the shard goes on: whoever reads wanted no more than this.
+    ``position`` is the greatest sequence number read so far in this shard, even if the page has no rows. ``held`` is the
+    number of bytes of the byte budget that this page occupies; whoever drops the page must give them back. After a page with
+    ``ended`` set there is no further page, and ``children`` lists the shards that continue this one. After a page with ``paused`` set
+    there is none either, although the shard continues: the reader asked for no more than this.
     """
 
     batch: Batch
@@ -114,17 +114,17 @@ class Source(Protocol):
     def read(
         self, shard: Shard, after: int, start: Start, until: int | None = None, complete_until: datetime | None = None
     ) -> AsyncIterator[Page]:
-        """Pages of ``shard`` in order, beginning behind sequence number ``after``.
+        """Pages of ``shard`` in order, starting after sequence number ``after``.
 
-        With ``after == ORIGIN`` reading begins at ``start`` instead. With ``until``, no row behind it is delivered and the
+        With ``after == ORIGIN``, reading begins at ``start`` instead. With ``until``, no row beyond it is delivered and the
         iterator ends once ``position`` has reached it; without, it ends only with the shard. An idle shard yields pages
-        without rows: about once a second where it is polled, every few seconds where records are pushed. A page never splits a KPL
-        aggregate. ``complete_until`` says that everything that had arrived by then lies at or before ``after``; without it, a record
-        that is gone from the stream makes what followed it doubtful.
+        without rows: about once a second if it is polled, every few seconds if records are pushed. A page never splits a KPL
+        aggregate. ``complete_until`` states that everything that had arrived by then is at or before ``after``. Without it, if the
+        record ``after`` is gone from the stream, records that followed it may be gone too.
 
         Raises:
             Fatal: stream missing, access denied.
-            Expired: records behind ``after`` may be gone from the stream.
+            Expired: records after ``after`` may be gone from the stream.
         """
         ...
 
@@ -134,12 +134,12 @@ class LendingSource(Source, Protocol):
 
     @property
     def budget(self) -> Budget:
-        """Where whoever drops a page gives its ``held`` bytes back."""
+        """Takes back the ``held`` bytes of a dropped page."""
         ...
 
 
 class Budget(Protocol):
-    """Bytes that may be held at once."""
+    """A limit on the bytes held at once."""
 
     def release(self, size: int) -> None:
         """Give ``size`` bytes back."""
@@ -151,11 +151,11 @@ class Budget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Transformed:
-    """What the chain made of one batch of n records.
+    """What the chain made of one batch of ``records`` records.
 
     ``frame``: the rows to write, in stream order, with the lineage columns and ``_row`` (UInt32, the index of the input record).
     ``settled``: one row per input record that is *not* in ``frame``: ``_row`` UInt32, ``outcome`` UInt8, ``stage`` String,
-    ``reason`` String, ascending by ``_row``. Together they name each of the n records exactly once.
+    ``reason`` String, ascending by ``_row``. Every record is in exactly one of the two.
     """
 
     frame: pl.DataFrame
@@ -178,10 +178,10 @@ class Chain(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """One object to write: where, the bytes, and what the manifest will say of them.
+    """One object to write: its place, its bytes, and what the manifest will say about it.
 
-    ``sink`` names the target as the manifest does; ``key`` is relative to that target's root and holds a digest of ``body``, so
-    that writing it twice changes nothing.
+    ``sink`` names the target as the manifest does; ``key`` is relative to that target's root and contains a digest of ``body``, so
+    that writing the object twice changes nothing.
     """
 
     sink: str
@@ -193,7 +193,7 @@ class OutputFile:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A sink's files for one unit and where each row went.
+    """A sink's files for one unit, and where each row went.
 
     ``placement`` has the columns ``_row`` UInt32, ``file`` UInt16 (index into ``files``), ``line`` UInt32 (0-based row inside the
     file), one row per row of the encoded frame.
@@ -212,21 +212,21 @@ class Sink(Protocol):
         ...
 
     def encode(self, frame: pl.DataFrame, unit: str) -> Encoded:
-        """Files for ``frame`` (as in ``Transformed.frame``); ``unit`` is the file-name stem that commit/naming.py gives."""
+        """The files for ``frame`` (a ``Transformed.frame``); ``unit`` is the stem of their names, from ``commit/naming.py``."""
         ...
 
 
 @runtime_checkable
 class Choosy(Protocol):
-    """A sink that cannot take every row. A record with such a row becomes a dead letter for all sinks, so that they agree."""
+    """A sink that cannot take every row. A record with a refused row becomes a dead letter for all sinks, so that they agree."""
 
     @property
     def name(self) -> str:
-        """As of ``Sink``."""
+        """The ``name`` of the ``Sink``."""
         ...
 
     def refused(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Records of ``frame`` that the sink cannot take: ``_row`` UInt32, ``reason`` String, one row for each, ascending. Pure."""
+        """The records of ``frame`` that the sink cannot take, one row each, ascending: ``_row`` UInt32, ``reason`` String. Pure."""
         ...
 
 
@@ -235,7 +235,7 @@ class Choosy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An object's content and the tag that a conditional replace must name."""
+    """An object's content, and the tag that a conditional replace must name."""
 
     body: bytes
     etag: str
@@ -249,11 +249,11 @@ class ObjectInfo:
     size: int
     modified: datetime
     version: str = ""
-    """Changes whenever the content does; for ``RangedStore.read_range``, not the tag that ``replace`` wants."""
+    """Changes whenever the content does. ``RangedStore.read_range`` takes it; it is not the tag that ``replace`` takes."""
 
 
 CONSOLE: Final = "console:"
-"""The URL of standard output, where objects are printed and none is kept."""
+"""The URL of standard output, where objects are printed and not kept."""
 
 
 class ObjectStore(Protocol):
@@ -269,32 +269,32 @@ class ObjectStore(Protocol):
         ...
 
     async def create(self, key: str, body: bytes) -> str | None:
-        """Write ``key`` if it does not exist and return its tag; None if it exists (nothing is written)."""
+        """Write ``key`` if it does not exist and return its tag; if it exists, write nothing and return None."""
         ...
 
     async def replace(self, key: str, body: bytes, etag: str) -> str | None:
-        """Write ``key`` if its tag is ``etag`` and return the new tag; None if it is not (nothing is written)."""
+        """Write ``key`` if its tag is ``etag`` and return the new tag; if it is not, write nothing and return None."""
         ...
 
     async def put(self, key: str, body: bytes) -> None:
-        """Write ``key`` whatever is there."""
+        """Write ``key``, whether or not it exists."""
         ...
 
     async def get(self, key: str) -> Stored | None:
-        """The object, or None."""
+        """The object, or None if there is none."""
         ...
 
     def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Objects whose key starts with ``prefix`` and sorts behind ``after``, in ascending order of key."""
+        """Objects whose key starts with ``prefix`` and sorts after ``after``, in ascending order of key."""
         ...
 
     async def delete(self, key: str) -> None:
-        """Remove ``key``; fine if it is not there."""
+        """Remove ``key``; do nothing if it does not exist."""
         ...
 
 
 class RangedStore(ObjectStore, Protocol):
-    """A store whose objects can be read in parts, each part certain to be of the same version."""
+    """A store whose objects can be read in parts, with the certainty that all parts are of the same version."""
 
     async def read_range(self, key: str, start: int, end: int, version: str) -> bytes | None:
         """Bytes ``[start, end)`` of ``key`` as it was listed with ``version``; None if it is gone or has another version now."""
@@ -306,7 +306,7 @@ class RangedStore(ObjectStore, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """How far another application says that it has processed a shard: all up to user record ``subsequence`` of ``position``; None: all."""
+    """How far another application claims to have processed a shard: up to user record ``subsequence`` of ``position``; None: to its end."""
 
     position: int | None
     subsequence: int
@@ -314,13 +314,13 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A hint where the commit log's sealed part ends: it may lag, never lead.
+    """A hint where the commit log's sealed part ends: it may lag behind the log, but never lead it.
 
-    ``position`` is a sequence number, or None for a shard that has ended; ``subsequence`` the index of the last user record of
-    it; ``unit_after`` where the unit that ends there begins, so that the log can be entered without listing it. ``tip``: everything
-    that had arrived by then is committed, which on a quiet shard is much later than the last record. ``record``: a record has the
-    sequence number ``position``; the end of a gap is nobody's. ``generation``: of the chain it belongs to. ``foreign``: what another
-    application has written over it, such as a Java KCL that shares the lease table; None where the log alone says what is done.
+    ``position`` is a sequence number, or None for a shard that has ended; ``subsequence`` is the index of its last user record;
+    ``unit_after`` is where the unit that ends there begins, so that the log can be entered without listing it. ``tip``: everything
+    that had arrived by then is committed; on a quiet shard that is much later than the last record. ``record``: whether a record has the
+    sequence number ``position``; at the end of a gap, none does. ``generation``: the generation of its chain. ``foreign``: set if another
+    application, such as a Java KCL that shares the lease table, has overwritten the checkpoint; None if only the log counts.
     """
 
     position: int | None
@@ -336,7 +336,7 @@ class Checkpoints(Protocol):
     """Where checkpoints are kept, one per shard."""
 
     async def read(self, shard: Shard) -> Checkpoint | None:
-        """The stored checkpoint, or None where there is none."""
+        """The stored checkpoint, or None if there is none."""
         ...
 
     async def advance(self, shard: Shard, checkpoint: Checkpoint) -> None:

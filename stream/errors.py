@@ -2,12 +2,12 @@
 
     StreamError
     ├── DefinitionError   the pipeline file or the command is wrong: stop before anything is read (exit code 2)
-    ├── Retryable         try the same call again after a pause; nothing is known to have happened
+    ├── Retryable         try the same call again after a pause; it is not known whether anything happened
     ├── LeaseLost         another worker has this shard: end the shard's task, keep the process
-    ├── Superseded        another worker committed this unit differently: go on from where the log now ends
-    ├── Halted            this shard must not go on by itself: park it, keep the others, raise the alarm
-    │   └── Expired       records were lost in the stream before they were read: record the gap, or park
-    └── Fatal             nothing in this process can go on: a missing stream, bucket or permission (exit code 1)
+    ├── Superseded        another worker committed this unit differently: continue from where the log now ends
+    ├── Halted            this shard must not continue by itself: park it, keep the others, raise the alarm
+    │   └── Expired       records were lost in the stream before they were read: record the gap, or park the shard
+    └── Fatal             nothing in this process can continue: a missing stream, bucket or permission (exit code 1)
 
 A bad *record* is never an exception outside a stage: it is a row with the outcome ``dead_lettered``.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 
 class StreamError(Exception):
-    """Base of all errors raised on purpose. The message says what, where, which value, what is allowed, what to do."""
+    """Base of all errors raised on purpose. The message says what is wrong, where, with which value, what is allowed, and what to do."""
 
 
 class DefinitionError(StreamError):
@@ -24,7 +24,7 @@ class DefinitionError(StreamError):
 
 
 class Retryable(StreamError):
-    """The far side may answer differently if asked again; ``retry_after`` is its own wish in seconds, or None."""
+    """The far side may answer differently if asked again; ``retry_after`` is the pause in seconds that it asked for, or None."""
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class LeaseLost(StreamError):
 
 
 class Superseded(StreamError):
-    """The commit log ends elsewhere than this worker thought; ``position`` is where to go on (a sequence number)."""
+    """The commit log ends elsewhere than this worker thought; ``position``, a sequence number, is where to continue."""
 
     def __init__(self, message: str, *, position: int) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ class Halted(StreamError):
 
 
 class Expired(Halted):
-    """The stream no longer holds records behind the shard's position; going on means admitting a gap."""
+    """The stream may no longer hold records after the shard's position; continuing means admitting a gap."""
 
 
 class Fatal(StreamError):

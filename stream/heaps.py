@@ -1,4 +1,4 @@
-"""How the C library keeps memory that was freed: for the next use, and in one heap for all threads."""
+"""Makes the C library keep freed memory for reuse, in one heap for all threads."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from typing import Final
 _ARENA_MAX: Final = -8
 _MMAP_THRESHOLD: Final = -3
 _TRIM_THRESHOLD: Final = -1
-"""Numbers of glibc's malloc.h."""
+"""Parameter numbers from glibc's malloc.h."""
 
 _ARENAS: Final = 1
-"""Heaps. What one thread frees another one needs: pages are read here, cooked there; each heap would keep its own peak."""
+"""Number of heaps. One thread reads pages and another transforms them, so memory that one frees the other needs; with a heap per thread,
+each heap would keep its own peak."""
 _MAPPED: Final = 32 * 2**20
-"""Bytes above which an allocation is mapped singly and unmapped when freed; the most that glibc takes. Pages, windows and files stay below
-it: mapping each anew costs page faults, and with 256 KiB here the kernel took about a quarter of the CPU time of cooking."""
+"""Bytes above which an allocation gets its own mapping and is unmapped when freed; the maximum that glibc accepts. Pages, windows and
+files stay below it, because each new mapping costs page faults: with 256 KiB here, the kernel took about a quarter of the CPU time of
+transforming and encoding."""
 _KEPT: Final = 128 * 2**20
 """Free bytes at the top of the heap that are kept for the next unit."""
 
 
 def share_one_heap() -> None:
-    """Make glibc reuse what was freed, in one heap; call it before threads are started, since those keep the heaps that they have.
+    """Make glibc reuse freed memory in one heap. Call it before any thread is started, since a thread keeps the heap that it has.
 
-    Does nothing where the C library is another one.
+    Does nothing with another C library.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

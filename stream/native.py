@@ -1,7 +1,7 @@
-"""The optional compiled inner loops, from the distribution ``kinesis-stream-native`` (folder ``native``).
+"""The optional compiled inner loops ("the kernel"), from the distribution ``kinesis-stream-native`` (folder ``native``).
 
-They change speed and nothing else: a function of the kernel either gives what the ordinary path gives or says that it does not know, and
-then the ordinary path is asked. Everything therefore works without it.
+They change speed and nothing else: a function of the kernel either gives the result of the Python path or declines, and then the Python
+path is taken. Everything therefore works without the kernel.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import polars as pl
 import pyarrow as pa
 
 INTERFACE: Final = 7
-"""The number of the interface that this build knows; a kernel with another one is not used."""
+"""Version of the interface that this build knows; a kernel with another version is not used."""
 
 SWITCH: Final = "STREAM_NATIVE"
-"""Environment variable; ``off`` leaves the kernel alone even where it is installed."""
+"""Environment variable; ``off`` disables the kernel even if it is installed."""
 
 
 def _load() -> Any:
@@ -36,7 +36,7 @@ KERNEL: Final[Any] = _load()
 
 
 def array(kind: pa.DataType, rows: int, validity: Any, *buffers: Any, nulls: int = 0, children: Sequence[pa.Array] = ()) -> pa.Array:
-    """An Arrow array over memory that the kernel made, without a copy; ``validity`` may be None where nothing is null."""
+    """An Arrow array over memory that the kernel made, without a copy; ``validity`` may be None if nothing is null."""
     wrapped = [
         None if buffer is None else buffer if isinstance(buffer, pa.Buffer) else pa.py_buffer(buffer) for buffer in (validity, *buffers)
     ]

@@ -1,4 +1,4 @@
-"""Secrets are named, never written: what a reference to one looks like."""
+"""Pipeline files name secrets and never contain them: what a reference to a secret looks like."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ SECRET_KINDS: Final = ("env", "file", "secrets_manager")
 
 
 def secret_reference(value: Any) -> str:
-    """``{kind: name}``, or its short form ``kind:name``, as ``kind:name``.
+    """The reference ``value``, given as ``{kind: name}`` or ``kind:name``, in the form ``kind:name``.
 
     Raises:
-        ValueError: it is no reference; a secret itself never stands in a pipeline file.
+        ValueError: ``value`` is not a reference; a pipeline file never contains a secret itself.
     """
     if isinstance(value, Mapping) and len(value) == 1:
         ((kind, name),) = value.items()

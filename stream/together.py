@@ -1,4 +1,4 @@
-"""Calls side by side, a few at a time."""
+"""Concurrent calls, a few at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 async def a_few_at_once(calls: Sequence[Coroutine[Any, Any, None]], at_once: int) -> None:
-    """Run ``calls`` in their order, up to ``at_once`` of them at a time; the first error ends them all and is raised as it is."""
+    """Start ``calls`` in order, up to ``at_once`` at a time. The first error cancels the others and is raised as it is."""
     slots = asyncio.Semaphore(at_once)
 
     async def one(call: Coroutine[Any, Any, None]) -> None:

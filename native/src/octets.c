@@ -1,7 +1,7 @@
 /* Eight sequence numbers at once, where they are as long as each other and differ in their last 36 digits only, as neighbours do; others
    go one by one. Results are those of sequences.c. */
 
-#include "sequences.h"
+#include "octets.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

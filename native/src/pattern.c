@@ -5,7 +5,7 @@
    then the bits of all matches are the same for every message, and what is to be done for one does not depend on what is in it. A message
    that differs elsewhere, too, as one does whose number has a digit more, is written by a pattern of its own. */
 
-#include "messages.h"
+#include "pattern.h"
 
 /* More than 128, in which the second byte of a varint that counts differs once. */
 enum { LEARNT_FROM = 160, ODD_ONES = 8, SELDOM = 256 };

@@ -118,9 +118,4 @@ static const uint64_t IDS_OFFSET = 0x9E3779B97F4A7C15U;
 int hash_rows(const records_t *records, Py_ssize_t row, Py_ssize_t count, hash_t *hash);
 int ids_rows(const records_t *records, Py_ssize_t row, Py_ssize_t count, ids_t *ids);
 
-/* The same for all records, eight at a time, with instructions that not every processor has. */
-int octets_supported(void);
-int octets_hash(const records_t *records, hash_t *hash);
-int octets_ids(const records_t *records, ids_t *ids);
-
 #endif

@@ -1,4 +1,4 @@
-/* Entries of maps, put in order. */
+/* Entries of maps, put in order, and numbers in bytes of seven bits. */
 
 #include "wire.h"
 
@@ -20,4 +20,26 @@ int entries_sort(blob_t *entries, size_t from, int (*compare)(const void *, cons
     for (size_t at = 1; at < count; at++)
         if (compare(first + at - 1, first + at) == 0) return 0;
     return 1;
+}
+
+PyObject *kernel_varints(PyObject *module, PyObject *args) {
+    (void)module;
+    enum { WIDTH = 5 };
+    Py_buffer values;
+    blob_t out = {0};
+    if (!PyArg_ParseTuple(args, "y*", &values)) return NULL;
+    size_t rows = (size_t)values.len / sizeof(uint32_t);
+    int made = blob_reserve(&out, WIDTH * rows + sizeof(uint64_t));
+    Py_BEGIN_ALLOW_THREADS
+    for (size_t row = 0; made && row < rows; row++) {
+        uint32_t value;
+        memcpy(&value, (const uint8_t *)values.buf + row * sizeof value, sizeof value);
+        uint64_t bits = (value & 0x7FU) | (uint64_t)(value & 0x7FU << 7) << 1 | (uint64_t)(value & 0x7FU << 14) << 2 |
+                        (uint64_t)(value & 0x7FU << 21) << 3 | (uint64_t)(value >> 28) << 32 | 0x80808080U;
+        memcpy(out.data + WIDTH * row, &bits, sizeof bits);
+    }
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&values);
+    out.size = WIDTH * rows;
+    return made ? blob_take(&out) : PyErr_NoMemory();
 }

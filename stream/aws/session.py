@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -19,7 +20,7 @@ import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 
 from stream.aws.errors import AwsFatal, AwsRetryable, Call, translate, unreadable
 from stream.errors import DefinitionError
@@ -28,6 +29,11 @@ _CONFIG: Final[dict[str, Any]] = {"connect_timeout": 5, "read_timeout": 30, "tcp
 
 # Of a renewal that fails botocore logs a traceback, which holds what was answered, keys among it. Whoever asks is told without.
 logging.getLogger("aiobotocore.credentials").addHandler(logging.NullHandler())
+
+_UNSIGNED: Final = Config(signature_version=UNSIGNED, s3={"us_east_1_regional_endpoint": "regional"})
+
+_USUAL: Final = frozenset({"aws", "aws-us-gov"})
+"""Partitions whose services are below amazonaws.com."""
 
 _TRUST: Final = "let the trust policy of the role name who asks; `stream iam --role worker --trust` prints one"
 
@@ -98,6 +104,23 @@ class AwsSession:
             raise _unusable(error) from error
         return None if found is None else str(found)
 
+    def unusual_endpoint(self, service: str) -> str | None:
+        """The endpoint URL for a library that finds ``<service>.<region>.amazonaws.com`` by itself: None where that is right.
+
+        It is not where somebody configured another one, with FIPS or dual stack, and in the partitions of other domains, such as China.
+        """
+        if (override := self.endpoint_override(service)) is not None:
+            return override
+        # Only a client tells an endpoint, and making one takes a tenth of a second.
+        asked = self._setting("use_fips_endpoint") or self._setting("use_dualstack_endpoint")
+        return self.endpoint(service) if asked or self._is_elsewhere() else None
+
+    def _is_elsewhere(self) -> bool:
+        """Whether services are not below amazonaws.com; taken to be there in a region that botocore does not know."""
+        with suppress(UnknownRegionError):
+            return self._session.get_partition_for_region(self.region) not in _USUAL
+        return False
+
     def endpoint(self, service: str) -> str:
         """The endpoint URL to call ``service`` at, by botocore's rules for partitions, FIPS and dual stack."""
         if (override := self.endpoint_override(service)) is not None:
@@ -105,7 +128,7 @@ class AwsSession:
         try:
             # botocore tells endpoints only through a client; an unsigned one needs no credentials and makes no call.
             session = botocore.session.Session(profile=self._profile)
-            client = session.create_client(service, region_name=self.region, config=Config(signature_version=UNSIGNED))
+            client = session.create_client(service, region_name=self.region, config=_UNSIGNED)
         except BotoCoreError as error:
             raise _unusable(error) from error
         return str(client.meta.endpoint_url)

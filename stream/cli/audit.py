@@ -1,4 +1,4 @@
-"""``stream audit``: the proof that every record is accounted for once, and what the log holds."""
+"""``stream audit``: prove that every record is accounted for once, and list what the log holds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXIT_UNKNOWN = 2
 T = TypeVar("T")
 
 File = Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)]
-Stream = Annotated[str | None, typer.Option("--stream", help="Only this stream, where the pipeline reads several.")]
+Stream = Annotated[str | None, typer.Option("--stream", help="Only this stream, if the pipeline reads several.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 app = typer.Typer(name="audit", add_completion=False, help="Prove, list and export what became of every record.", no_args_is_help=True)
@@ -43,19 +43,19 @@ app = typer.Typer(name="audit", add_completion=False, help="Prove, list and expo
 def verify(  # noqa: PLR0917 - options of a command are given by name
     file: File,
     shard: Annotated[str | None, typer.Option(help="Only this shard.")] = None,
-    after: Annotated[str, typer.Option("--from", help="Only units with records behind this sequence number.")] = "0",
+    after: Annotated[str, typer.Option("--from", help="Only units with records after this sequence number.")] = "0",
     last: Annotated[str | None, typer.Option("--to", help="Only units with records up to this sequence number.")] = None,
-    contents: Annotated[bool, typer.Option("--contents/--names-only", help="Read every file, or only see that it is there.")] = True,
+    contents: Annotated[bool, typer.Option("--contents/--names-only", help="Read every file, or only check that it exists.")] = True,
     source: Annotated[bool, typer.Option("--source/--no-source", help="Read the stream again and compare.")] = True,
-    repair: Annotated[bool, typer.Option("--repair", help="Remove files that were made for sealed units and that none lists.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Remove files that were made for sealed units but are listed by none.")] = False,
     stream: Stream = None,
     json: AsJson = False,
 ) -> None:
     """Prove from outside that every record read is accounted for exactly once.
 
-    Six checks: chain, conservation, checkpoint, objects, source, seal. Exit code 0: all hold; 1: one does not; 2: none failed, but one
-    could not be answered, or the command was wrong. With several streams, and with redrives and
-    backfills, each has a report of its own, and --json gives a list of them.
+    Six checks: chain, conservation, checkpoint, objects, source, seal. Exit code 0: all pass; 1: one fails; 2: none fails, but one
+    could not be answered, or the command is wrong. With several streams, redrives or
+    backfills, each has its own report, and --json prints a list of them.
     """
     scope = Scope(shard, _sequence(after, "--from"), None if last is None else _sequence(last, "--to"), contents, source)
     console = Console(stderr=True, highlight=False)
@@ -78,7 +78,7 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
 
         reports = carry_out(file, lambda pipeline: run(pipeline, told))
     if shard is not None and not any(report.shards for report in reports):
-        typer.echo(f"error: --shard {shard}: the log has no such shard; `stream audit ls` names those that it has", err=True)
+        typer.echo(f"error: --shard {shard}: the log has no such shard; `stream audit ls` lists the ones it has", err=True)
         raise typer.Exit(EXIT_UNKNOWN)
     if json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(_one_or_all(reports)), indent=2).decode() + "\n")
@@ -90,7 +90,7 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
 
 @app.command()
 def ls(file: File, stream: Stream = None, json: AsJson = False) -> None:
-    """List the shards in the log: units, records and outcomes of each. Nothing but manifests is read."""
+    """List the shards in the log: units, records and outcomes of each. Reads only manifests."""
 
     async def run(pipeline: Pipeline) -> list[Report]:
         reports = []
@@ -113,14 +113,14 @@ def ls(file: File, stream: Stream = None, json: AsJson = False) -> None:
 def export(
     file: File,
     shard: Annotated[str | None, typer.Option(help="Only this shard.")] = None,
-    after: Annotated[str, typer.Option("--from", help="Only units with records behind this sequence number.")] = "0",
+    after: Annotated[str, typer.Option("--from", help="Only units with records after this sequence number.")] = "0",
     last: Annotated[str | None, typer.Option("--to", help="Only units with records up to this sequence number.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Collector; the pipeline's where not given.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Collector; by default, the pipeline's.")] = None,
     stream: Stream = None,
 ) -> None:
-    """Send the spans of sealed units to a collector, again or for the first time; ids and bytes are the same every time.
+    """Send the spans of sealed units to a collector, for the first time or again; ids and bytes are the same every time.
 
-    Those of redrives and backfills too. The worker's cursors stay where they are. Exit code 0: sent; 2: it could not be done.
+    Includes redrives and backfills. Does not move the worker's cursors. Exit code 0: sent; 2: it could not be done.
     """
     bounds = _sequence(after, "--from"), None if last is None else _sequence(last, "--to")
 
@@ -137,7 +137,7 @@ def export(
 
 
 def _tell(event: events.Event) -> None:
-    """What somebody who waits for an export wants to know meanwhile."""
+    """Tells whoever waits for an export about delays and refusals."""
     match event:
         case events.CallRepeated(_, shard, _, detail, wait):
             typer.echo(f"{shard}: {detail}; trying again in {wait:.1f} s", err=True)
@@ -148,10 +148,10 @@ def _tell(event: events.Event) -> None:
 
 
 def chosen(pipeline: Pipeline, stream: str | None) -> list[Pipeline]:
-    """``pipeline`` for each of its streams, or only for the one that was named.
+    """``pipeline`` narrowed to each of its streams, or only to the one named.
 
     Raises:
-        DefinitionError: the pipeline reads no such stream.
+        DefinitionError: the pipeline does not read that stream.
     """
     found = [one for one in pipeline.each() if stream in {None, one.source.kinesis.stream}]
     if not found:
@@ -165,7 +165,7 @@ def _one_or_all(reports: Sequence[Report]) -> Report | Sequence[Report]:
 
 
 def carry_out(file: Path, run: Callable[[Pipeline], Coroutine[Any, Any, T]]) -> T:
-    """What ``run`` gives for the checked pipeline in ``file``; ends the process with 2 where it cannot be known."""
+    """The result of ``run`` for the checked pipeline in ``file``; exits with code 2 if there is none."""
     result = check_file(file, os.environ)
     if result.pipeline is None:
         for finding in result.findings:
@@ -186,7 +186,7 @@ def carry_out(file: Path, run: Callable[[Pipeline], Coroutine[Any, Any, T]]) -> 
 
 
 def show(report: Report, console: Console) -> None:
-    """The report for a person."""
+    """Print the report for a person."""
     console.print(_shards(report))
     for finding in report.findings:
         colour = {Verdict.FAILED: "red", Verdict.UNKNOWN: "yellow", Verdict.OK: "cyan"}[finding.verdict]
@@ -200,10 +200,10 @@ def show(report: Report, console: Console) -> None:
     failed = sum(finding.verdict is Verdict.FAILED for finding in report.findings)
     all_is_well = f"[bold green]All {report.records:,} records are accounted for, once.[/]"
     names = f"application {report.application} from {report.stream}"
-    nothing = f"Nothing was committed yet by {names}; if something was, check these names, and `state`."
+    nothing = f"Nothing has been committed yet by {names}; if you expected something, check these names, and `state`."
     words = {
         Verdict.OK: all_is_well if report.shards else nothing,
-        Verdict.UNKNOWN: "[bold yellow]Nothing is wrong that could be checked; something could not be.[/]",
+        Verdict.UNKNOWN: "[bold yellow]Everything that could be checked is right; something could not be checked.[/]",
         Verdict.FAILED: f"[bold red]{failed} finding(s): the log does not prove what it says.[/]",
     }
     console.print(words[report.verdict])
@@ -224,7 +224,7 @@ def _bars(console: Console) -> Progress:
 
 
 async def _chains(pipeline: Pipeline, stream: str | None, base: Path) -> list[tuple[Pipeline, str]]:
-    """Every chain of the chosen streams, with the pipeline narrowed to its stream."""
+    """Every chain of the chosen streams, each with the pipeline narrowed to its stream."""
     return [(one, chain) for one in chosen(pipeline, stream) for chain in await chains_of(one, base)]
 
 

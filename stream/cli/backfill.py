@@ -1,4 +1,4 @@
-"""``stream backfill``: a stretch of time from a stream or an archive, beside the live pipeline."""
+"""``stream backfill``: process a range of time from a stream or an archive, beside the live pipeline."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from stream.worker.slices import Window
 
 def backfill(
     file: File,
-    begin: Annotated[str, typer.Option("--from", help="First moment, as 2026-01-01T00:00:00Z or 2026-01-01.")],
-    end: Annotated[str, typer.Option("--to", help="First moment that is not taken any more.")],
-    namespace: Annotated[str | None, typer.Option(help="Log and output of its own, beside the live ones.")] = None,
+    begin: Annotated[str, typer.Option("--from", help="First moment to read, as 2026-01-01T00:00:00Z or 2026-01-01.")],
+    end: Annotated[str, typer.Option("--to", help="First moment that is no longer read.")],
+    namespace: Annotated[str | None, typer.Option(help="Keep a separate log and output, beside the live ones.")] = None,
     drain: Drain = 25.0,
     threads: Threads = None,
     result: ResultFile = None,
 ) -> None:
-    """Read what arrived from --from up to --to, from the stream or from the objects of `source.s3`, and end.
+    """Process what arrived from --from up to --to, from the stream or from the objects of `source.s3`, and exit.
 
-    Runs beside the live pipeline; the same command again goes on where the last one stopped, and does nothing once all is done. Without
-    --namespace the rows join those of the live pipeline, and what that one writes itself is refused.
+    Runs beside the live pipeline. The same command again continues where the last one stopped, and does nothing once all is done. Without
+    --namespace the rows join those of the live pipeline, and a range that the live pipeline itself writes is refused.
 
-    Exit code 0: done; 1: it could not go on, run it again; 2: the pipeline or the command is wrong, and nothing was read.
+    Exit code 0: done; 1: it could not continue, run it again; 2: the pipeline or the command is wrong, and nothing was read.
     """
     window = Window(_moment(begin, "--from"), _moment(end, "--to"))
     if window.begin is None or window.end is None or window.begin >= window.end:
-        msg = f"--from {begin} must lie before --to {end}"
+        msg = f"--from {begin} must be before --to {end}"
         raise typer.BadParameter(msg)
     pipeline = load_pipeline(file, result)
     try:
@@ -63,9 +63,9 @@ def backfill(
 
 
 class Bar:
-    """An ``Emit`` that shows how far a backfill is, and how long it may still take; nothing where nobody looks on.
+    """An ``Emit`` that shows how far a backfill has got, and how long it may still take; shows nothing without a terminal.
 
-    Of objects it counts those that are read, of a stream the share of the time in each shard.
+    For objects it counts those that have been read; for a stream, the share of the time range covered in each shard.
     """
 
     def __init__(self, window: Window, console: Console) -> None:
@@ -87,7 +87,7 @@ class Bar:
 
     @property
     def share(self) -> float:
-        """How much is done, from 0 to 1, as far as it is known."""
+        """How much is done, from 0 to 1, as far as is known."""
         total = sum(self._weights.values())
         return sum(self._shares.get(key, 0.0) * weight for key, weight in self._weights.items()) / total if total else 0.0
 
@@ -124,7 +124,7 @@ def _moment(text: str, option: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        msg = f"{option} {text}: write a moment as 2026-01-01T00:00:00Z, or a date"
+        msg = f"{option} {text}: give a moment as 2026-01-01T00:00:00Z, or a date"
         raise typer.BadParameter(msg) from error
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 

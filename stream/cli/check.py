@@ -1,4 +1,4 @@
-"""``stream check``: say everything that is wrong with pipeline files, and run nothing."""
+"""``stream check``: report everything that is wrong with pipeline files, without running anything."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXIT_FINDINGS = 1
 def check(
     files: Annotated[list[Path], typer.Argument(help="Pipeline files.", exists=True, dir_okay=False, readable=True, show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    resolved: Annotated[bool, typer.Option("--resolved", help="Print each good pipeline with defaults and environment filled in.")] = False,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Print each valid pipeline, defaults and environment filled in.")] = False,
 ) -> None:
     """Check pipeline files: syntax, options, names, and columns through every stage to the sinks.
 
@@ -63,7 +63,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 
 def _show(results: dict[Path, CheckResult], *, resolved: bool) -> None:
-    """Findings to stdout, unless that is where the resolved pipelines go; colour only where a person looks on."""
+    """Findings to stdout, unless the resolved pipelines go there; in colour only on a terminal."""
     out = Console(soft_wrap=True, highlight=False, stderr=resolved)
     for file, result in results.items():
         for finding in result.findings:

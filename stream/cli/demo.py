@@ -1,4 +1,4 @@
-"""``stream demo``: the whole service on this machine, hurt on purpose, and checked from outside."""
+"""``stream demo``: the whole service on this machine, disrupted on purpose and checked from outside."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ SETTLE_SECONDS: Final = 120.0
 
 def demo(
     folder: Annotated[
-        Path, typer.Option("--output", file_okay=False, help="Directory for the results; replaced if a demo made it.", show_default=True)
+        Path, typer.Option("--output", file_okay=False, help="Directory for the results; replaced if a demo created it.", show_default=True)
     ] = Path("demo-output"),
     rows: Annotated[int, typer.Option(help="How many of the 336,776 flights to send.", min=1000, max=336_776)] = 336_776,
     shards: Annotated[int, typer.Option(help="Shards of the stream.", min=1, max=32)] = 4,
-    seed: Annotated[int, typer.Option(help="Decides the order of records and which are broken.")] = 1,
+    seed: Annotated[int, typer.Option(help="Determines the order of the records, and which are broken.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Leave local AWS running at the end, until Ctrl-C.")] = False,
     endpoint: Annotated[
-        str | None, typer.Option(help="Use what answers for all of AWS there, such as LocalStack, instead of starting local AWS.")
+        str | None, typer.Option(help="Use this endpoint for all of AWS, such as LocalStack, instead of starting local AWS.")
     ] = None,
 ) -> None:
     """Send a year of flights through Kinesis to Parquet on S3, all on this machine; kill the worker half-way; check every record.
@@ -66,7 +66,7 @@ def demo(
     Exit code 0: every check held; 1: one did not, or something did not start.
     """
     if endpoint is not None and not endpoint.startswith(("http://", "https://")):
-        msg = f"{endpoint!r} is no URL such as http://127.0.0.1:4566"
+        msg = f"{endpoint!r} is not a URL such as http://127.0.0.1:4566"
         raise typer.BadParameter(msg, param_hint="--endpoint")
     try:
         _prepare(folder)
@@ -95,7 +95,7 @@ def _prepare(folder: Path) -> None:
 
 @dataclass(slots=True)
 class Demo:
-    """One run: what it works on, and how far it is."""
+    """One run: what it works on, and how far it has got."""
 
     folder: Path
     flights: pl.DataFrame
@@ -128,7 +128,7 @@ class Demo:
 
     @contextmanager
     def _aws(self) -> Iterator[dict[str, str]]:
-        """The variables that lead to AWS, local or elsewhere."""
+        """The environment variables that point to AWS, local or elsewhere."""
         if self.endpoint is not None:
             yield environment_for(self.endpoint, self.endpoint)
             return
@@ -234,7 +234,7 @@ class Demo:
         return good
 
     async def _stay(self, environment: Mapping[str, str]) -> None:
-        self.console.print("\nAWS goes on until Ctrl-C. Point any AWS client at it with:")
+        self.console.print("\nLocal AWS keeps running until Ctrl-C. Point any AWS client at it with:")
         for name, value in environment.items():
             self.console.print(f"  export {name}={value}", soft_wrap=True)
         stop = asyncio.Event()
@@ -244,7 +244,7 @@ class Demo:
 
 
 async def _until_stopped(put: Callable[..., Produced], *arguments: Any) -> Produced:
-    """What ``put`` gives, in a thread. A cancelled one ends with its next call of its last argument, and has ended when this returns."""
+    """The result of ``put``, run in a thread. If cancelled, the thread stops at its next call of its last argument, before this returns."""
     *given, heard = arguments
     stopped = threading.Event()
 

@@ -31,16 +31,16 @@ def diff(
     new: Annotated[Path, typer.Argument(help="Pipeline file to compare.", exists=True, dir_okay=False, readable=True, show_default=False)],
     *,
     records: Annotated[int, typer.Option("--records", help="How many records to run.", min=1, max=1_000_000)] = 1000,
-    key: Annotated[list[str] | None, typer.Option("--key", help="Column that names a row in what is shown; may be repeated.")] = None,
+    key: Annotated[list[str] | None, typer.Option("--key", help="Column that identifies a row in the output; may be repeated.")] = None,
     show: Annotated[int, typer.Option("--show", help="Examples of each difference.", min=0)] = 3,
     sample: Sample = None,
     generate: Generate = None,
     since: Since = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Run two pipelines over the same records, live ones of OLD unless told otherwise, and say what changes. Writes nothing.
+    """Run two pipelines over the same records, by default live ones of OLD, and show what changes. Writes nothing.
 
-    It prints record data. Exit code 0: the same rows and rejects; 1: different ones; 2: they could not be compared.
+    Prints record data. Exit code 0: the same rows and rejects; 1: different ones; 2: they could not be compared.
     """
     pipelines = checked(old), checked(new)
     try:

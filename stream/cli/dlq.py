@@ -63,7 +63,7 @@ def top_causes(file: File, where: Where = None, stream: Stream = None, json: AsJ
 
 @app.command("ls")
 def listing(file: File, where: Where = None, limit: Limit = 50, stream: Stream = None, json: AsJson = False) -> None:
-    """List dead letters without their content, an attempt each."""
+    """List dead letters without their content, one line per attempt."""
     found = _table(file, stream, where)
     shown = found if limit is None else found.head(limit)
     if json:
@@ -85,9 +85,9 @@ def show(
     stream: Stream = None,
     json: AsJson = False,
 ) -> None:
-    """Show one dead letter with its content, in every attempt. Prints record data.
+    """Show every attempt of one dead letter, with its content. Prints record data.
 
-    Exit code 0: found; 1: no dead letter is of that record; 2: it could not be looked up.
+    Exit code 0: found; 1: the record has no dead letter; 2: it could not be looked up.
     """
     wanted = Wanted.parse(record)
     found = place_of(_table(file, stream, None, contents=True), wanted.shard, str(wanted.sequence), wanted.subsequence)
@@ -108,7 +108,7 @@ def show(
             console.print(f"[bold]{name:8}[/] ", end="")
             console.print(str(value), markup=False)
     if found.is_empty():
-        typer.echo("No dead letter in a sealed unit is of this record.", err=True)
+        typer.echo("No sealed unit has a dead letter of this record.", err=True)
         raise typer.Exit(EXIT_NOT_FOUND)
 
 
@@ -120,24 +120,24 @@ def redrive(  # noqa: PLR0917 - options of a command are given by name
         Path | None, typer.Option("--pipeline", help="Run this corrected file instead.", exists=True, dir_okay=False)
     ] = None,
     limit: Limit = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there would be.")] = False,
     stream: Stream = None,
     drain: Drain = 25.0,
     threads: Threads = None,
     result: ResultFile = None,
 ) -> None:
-    """Send dead letters through the pipeline again, each once: whoever runs this at the same time takes others.
+    """Send dead letters through the pipeline again, each once, even if several redrives run at the same time.
 
-    First finishes what an earlier redrive left undone. Records keep the lineage they had; what is refused again is a dead letter again,
-    with one more attempt. Safe beside a running worker.
+    First finishes what an earlier redrive left undone. Records keep their lineage; a record that is refused again is a dead letter again,
+    with one more attempt. Safe to run beside a worker.
 
-    Exit code 0: done; 1: it could not go on, run it again; 2: the pipeline or the command is wrong, and nothing was read.
+    Exit code 0: done; 1: it could not continue, run it again; 2: the pipeline or the command is wrong, and nothing was read.
     """
     fixed = load_pipeline(pipeline or file, result)
     base = (pipeline or file).parent
     if dry_run:
         waiting = _table(file, stream, where).filter(pl.col(STATE) == "waiting").height
-        typer.echo(f"{min(waiting, limit or waiting):,} dead letters would be sent through again")
+        typer.echo(f"{min(waiting, limit or waiting):,} dead letters would be redriven")
         return
 
     async def claim(old: Pipeline) -> list[tuple[str, int, int]]:
@@ -153,7 +153,7 @@ def redrive(  # noqa: PLR0917 - options of a command are given by name
     for name, number, records in claimed:
         typer.echo(f"redrive {number} of {name}: {records:,} dead letters", err=True)
     if not claimed:
-        typer.echo("no dead letter waits; finishing earlier redrives, if any", err=True)
+        typer.echo("no dead letters are waiting; finishing earlier redrives, if any", err=True)
     options = WorkerOptions(base, os.environ, drain, threads or usable_cores(), reading=Reading(letters=True))
     quiet = fixed.model_copy(update={"metrics": fixed.metrics.model_copy(update={"port": 0})})
     end = carry_out(quiet, options, result)
@@ -163,7 +163,7 @@ def redrive(  # noqa: PLR0917 - options of a command are given by name
 
 
 def _same_log(old: Pipeline, old_base: Path, new: Pipeline, new_base: Path) -> None:
-    """Make sure that both files write to one log, or the letters would be claimed in one and read in another.
+    """Make sure that both files write to the same log; otherwise letters would be claimed in one and read in the other.
 
     Raises:
         DefinitionError: they do not.

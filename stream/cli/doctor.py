@@ -1,4 +1,4 @@
-"""``stream doctor``: whether a worker of this pipeline would find everything that it needs, here and now."""
+"""``stream doctor``: would a worker of this pipeline find everything that it needs, here and now?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def doctor(
     file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
     *,
     role: Annotated[
-        str | None, typer.Option("--role", envvar="AWS_ROLE_ARN", help="ARN or name of the role that this must be.", show_default="any")
+        str | None, typer.Option("--role", envvar="AWS_ROLE_ARN", help="ARN or name of the role that must be in use.", show_default="any")
     ] = None,
     audience: Annotated[
         str | None, typer.Option("--audience", help="Audience that the token must have.", show_default="what STS or Pod Identity takes")
@@ -34,18 +34,18 @@ def doctor(
     service_account: Annotated[
         str | None,
         typer.Option(
-            "--service-account", envvar="STREAM_SERVICE_ACCOUNT", help="NAMESPACE:NAME that the token must be of.", show_default="any"
+            "--service-account", envvar="STREAM_SERVICE_ACCOUNT", help="NAMESPACE:NAME that the token must belong to.", show_default="any"
         ),
     ] = None,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one look may take.", min=0.1)] = PATIENCE,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one check may take.", min=0.1)] = PATIENCE,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Look at everything that a worker will need: identity, clock, memory, streams, buckets, leases, tables, secrets, warehouse, collector.
+    """Check everything that a worker will need: identity, clock, memory, streams, buckets, leases, tables, secrets, warehouse, collector.
 
-    Tries every action in a form that changes nothing; what cannot be tried so is listed. Each finding has its remedy. As the preflight of
-    a pod it keeps a worker that could not work from starting.
+    Tries every action in a form that changes nothing, and lists those that cannot be tried that way. Each problem comes with a remedy. As
+    the preflight of a pod, it keeps a worker from starting that could not work.
 
-    Exit code 0: a worker can start (there may be notes); 1: at least one look failed; 2: the pipeline file is wrong.
+    Exit code 0: a worker can start (there may be notes); 1: at least one check failed; 2: the pipeline file is wrong.
     """
     pipeline = checked(file)
     subject = None if service_account is None else f"system:serviceaccount:{service_account}"
@@ -72,4 +72,4 @@ def _show(findings: list[Finding], failed: int) -> None:
         console.print(f"{each.check:<12}{each.what}")
         if each.remedy:
             console.print(f"{'':<19}-> {each.remedy}")
-    console.print(f"{failed} of {len(findings)} looks failed" if failed else "a worker can start")
+    console.print(f"{failed} of {len(findings)} checks failed" if failed else "a worker can start")

@@ -1,4 +1,4 @@
-"""JSON for programs, from whatever a command has found out, and the console for tables that programs may read as well."""
+"""JSON output for programs, and the console for tables, which programs may read too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.console import Console
 
 PIPED_WIDTH: Final = 240
-"""Columns where no terminal says how many there are: wide enough for a record's name, so that `grep` finds it."""
+"""Width without a terminal: wide enough for a record's name, so that `grep` finds it."""
 
 
 def table_console() -> Console:
@@ -20,7 +20,7 @@ def table_console() -> Console:
 
 
 def as_json(document: Any) -> str:
-    """``document`` as indented JSON that ends in a newline; floats that JSON has no numbers for are the texts NaN, Infinity, -Infinity."""
+    """``document`` as indented JSON with a final newline; floats that JSON cannot express become the texts NaN, Infinity, -Infinity."""
     return json.dumps(_finite(document), indent=2, allow_nan=False) + "\n"
 
 

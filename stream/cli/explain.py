@@ -1,4 +1,4 @@
-"""``stream explain``: the plan of a pipeline, what it needs of AWS, and what a rate would cost. Reads nothing over the network."""
+"""``stream explain``: the plan of a pipeline, the AWS permissions it needs, and what it would cost. Reads nothing over the network."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _MARKS = {"added": "+", "removed": "-", "retyped": "~"}
 def explain(
     file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
     *,
-    records: Annotated[float | None, typer.Option("--records-per-second", help="Of the whole stream; with it, objects and cost.")] = None,
+    records: Annotated[float | None, typer.Option("--records-per-second", help="Rate of the whole stream; adds objects and cost.")] = None,
     size: Annotated[float, typer.Option("--record-bytes", help="Mean size of a record.")] = 1024,
     shards: Annotated[int, typer.Option("--shards", help="Shards of the stream.", min=1)] = 1,
     ratio: Annotated[float, typer.Option("--output-ratio", help="Bytes of data files per byte received.", min=0.0)] = 1.0,
-    partitions: Annotated[float, typer.Option("--partitions", help="Partitions that one unit touches.", min=1.0)] = 1.0,
+    partitions: Annotated[float, typer.Option("--partitions", help="Partitions that one unit writes to.", min=1.0)] = 1.0,
     prices: Annotated[Path | None, typer.Option("--prices", help="YAML file with prices, such as `s3_gb_month: 0.0245`.")] = None,
     account: Annotated[str, typer.Option("--account", help="AWS account, for ARNs.")] = "*",
     region: Annotated[str, typer.Option("--region", help="AWS region, for ARNs.")] = "*",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Say what a pipeline will do: columns behind each stage, keys of its objects, AWS permissions, and with a rate objects and cost.
+    """Show what a pipeline will do: columns after each stage, object keys, AWS permissions and, given a rate, objects and cost.
 
-    Nothing is read over the network and no secret is needed. Exit code 0: explained; 2: the pipeline file or an option is wrong.
+    Reads nothing over the network and needs no secret. Exit code 0: explained; 2: the pipeline file or an option is wrong.
     """
     try:
         pipeline = checked(file)
@@ -95,7 +95,7 @@ def _prices(file: Path | None) -> Prices:
         msg = f"the prices in {file} cannot be read: {error}"
         raise DefinitionError(msg) from error
     if not isinstance(given, dict):
-        msg = f"{file} holds no prices; write one per line, such as `s3_gb_month: 0.0245`"
+        msg = f"{file} contains no prices; write one per line, such as `s3_gb_month: 0.0245`"
         raise DefinitionError(msg)
     return Prices.of({str(name): value for name, value in given.items()})
 
@@ -141,7 +141,7 @@ def _show_cost(cost: Estimate, console: Console) -> None:
     console.print(f"  a unit of one shard every {cut.seconds:,.1f} s, ended by {cut.trigger}: {cut.records:,.0f} records")
     console.print(f"  {cost.units:,.0f} units, {cost.data_objects:,.0f} data files of {_size(cost.object_bytes)} at most")
     console.print(f"  {cost.log_objects:,.0f} objects of commit log and ledger, {_size(cost.log_bytes)}")
-    _heading(console, "A month in US dollars (estimated; without the stream, networks and computers)")
+    _heading(console, "A month in US dollars (estimated; excluding the stream, networks and computers)")
     for item in cost.items:
         quantity = f"{_size(item.quantity)} a day" if item.unit == "bytes" else f"{item.quantity:,.0f} {item.unit} a day"
         console.print(f"  {item.dollars:>10,.2f}  {item.what}: {quantity}")

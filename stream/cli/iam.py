@@ -1,4 +1,4 @@
-"""``stream iam``: least-privilege policies and trust from the pipeline file, and how far a live policy is from them."""
+"""``stream iam``: least-privilege policies and trust from the pipeline file, and how a live policy differs from them."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def iam(
     *,
     account: Annotated[str, typer.Option("--account", help="AWS account, 12 digits.", show_default=False)],
     region: Annotated[str, typer.Option("--region", help="AWS region of stream and tables.", show_default=False)],
-    role: Annotated[Role | None, typer.Option("--role", help="Print the policy of this role alone.", show_default="all of them")] = None,
-    trusted: Annotated[bool, typer.Option("--trust", help="With --role: print who may take it instead of what it may do.")] = False,
+    role: Annotated[Role | None, typer.Option("--role", help="Print only the policy of this role.", show_default="all of them")] = None,
+    trusted: Annotated[bool, typer.Option("--trust", help="With --role: print who may assume it instead of what it may do.")] = False,
     namespace: Annotated[str, typer.Option("--namespace", help="Kubernetes namespace of the pods.")] = "default",
     service_account: Annotated[str, typer.Option("--service-account", help="Kubernetes service account of the pods.")] = "stream",
     cluster: Annotated[str, typer.Option("--cluster", help="EKS cluster that Pod Identity must come from.", show_default="any")] = "",
     issuer: Annotated[
-        str, typer.Option("--oidc-issuer", help="URL of the cluster's OIDC provider: trust by IRSA.", show_default="Pod Identity")
+        str, typer.Option("--oidc-issuer", help="URL of the cluster's OIDC provider, for trust through IRSA.", show_default="Pod Identity")
     ] = "",
     audience: Annotated[str, typer.Option("--audience", help="With --oidc-issuer: audience of the token.")] = AUDIENCE,
-    keys: Annotated[list[str] | None, typer.Option("--kms-key", help="ARN of a KMS key in use; may be repeated.")] = None,
+    keys: Annotated[list[str] | None, typer.Option("--kms-key", help="ARN of another KMS key in use; may be repeated.")] = None,
     live: Annotated[
-        Path | None, typer.Option("--diff", help="JSON of a live policy of the role: say what it lacks and what it has too much.")
+        Path | None, typer.Option("--diff", help="JSON of a live policy of the role: print what it lacks, and what it grants too much.")
     ] = None,
 ) -> None:
-    """Print least-privilege IAM policies of a pipeline, by role: bootstrap, worker, redshift-copy, backfill; and who may take each.
+    """Print a pipeline's least-privilege IAM policies by role (bootstrap, worker, redshift-copy, backfill), and who may assume each.
 
-    Nothing is read over the network. Exit code 0: printed, or the live policy is equal; 1: the live policy differs; 2: the pipeline
+    Reads nothing over the network. Exit code 0: printed, or the live policy is equal; 1: the live policy differs; 2: the pipeline
     file or an option is wrong.
     """
     try:
@@ -48,8 +48,10 @@ def iam(
         where = Account(_number(account), region, partition_of(region))
         who = ServiceAccount(namespace, service_account, cluster, issuer, audience)
         used = {each: needs for each in Role if (needs := accesses(pipeline, each, where))}
+        own = {pipeline.encryption.kms_key} if pipeline.encryption is not None else set()
+        encrypting = own.union(keys or ())
         policies = {
-            each: policy(needs, keys or () if each is not Role.BOOTSTRAP else (), region, where.partition) for each, needs in used.items()
+            each: policy(needs, () if each is Role.BOOTSTRAP else encrypting, region, where.partition) for each, needs in used.items()
         }
         trusts = {each: trust(each, where, who) for each in used}
         if role is not None and role not in used:
@@ -75,12 +77,12 @@ def _differ(wanted: Any, live: Any, role: Role) -> None:
     if found:
         typer.echo(f"{role}: {len(found.missing)} missing (-), {len(found.excess)} too much (+)", err=True)
         raise typer.Exit(EXIT_DIFFERENT)
-    typer.echo(f"{role}: the live policy allows what is needed and nothing else")
+    typer.echo(f"{role}: the live policy allows exactly what is needed")
 
 
 def _number(account: str) -> str:
     if len(account) != 12 or not account.isdecimal():
-        msg = f"--account is {account!r}; an AWS account has 12 digits, `aws sts get-caller-identity` prints yours"
+        msg = f"--account is {account!r}; an AWS account has 12 digits; `aws sts get-caller-identity` prints yours"
         raise DefinitionError(msg)
     return account
 

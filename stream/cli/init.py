@@ -1,4 +1,4 @@
-"""``stream init``: begin a pipeline from a template."""
+"""``stream init``: start a pipeline from a template."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _root() -> Path:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Directory to write to; made if missing.", file_okay=False)] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Directory to write to; created if missing.", file_okay=False)] = Path(),
     *,
-    template: Annotated[str, typer.Option("--template", help="Which one; --list shows all.")] = "kinesis-to-s3",
-    listed: Annotated[bool, typer.Option("--list", help="Name the templates and write nothing.")] = False,
+    template: Annotated[str, typer.Option("--template", help="Which template; --list names them.")] = "kinesis-to-s3",
+    listed: Annotated[bool, typer.Option("--list", help="List the templates and write nothing.")] = False,
 ) -> None:
-    """Write a pipeline with its cases and a JSON Schema for editors, to begin from. Files that are there are never overwritten.
+    """Write a pipeline to start from, with test cases and a JSON Schema for editors. Never overwrites a file.
 
-    Exit code 0: written; 2: no such template, or a file is there already.
+    Exit code 0: written; 2: there is no such template, or a file exists already.
     """
     known = templates()
     if listed:
@@ -51,7 +51,7 @@ def init(
     contents = {path.name: path.read_text(encoding="utf-8") for path in sorted(source.iterdir()) if path.is_file()}
     contents[SCHEMA_FILE] = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     if there := [name for name in contents if (folder / name).exists()]:
-        typer.echo(f"error: {folder / there[0]} is there already; choose another directory", err=True)
+        typer.echo(f"error: {folder / there[0]} exists already; choose another directory", err=True)
         raise typer.Exit(EXIT_REFUSED)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from stream.worker.properties import GRACE_MILLIS, properties
 EXIT_FATAL: Final = 1
 EXIT_DEFINITION: Final = 2
 DRAIN_SECONDS: Final = GRACE_MILLIS / 1000 - 3.0
-"""Less than the daemon's grace, so that the last checkpoint still reaches it."""
+"""Shorter than the daemon's grace period, so that the last checkpoint still reaches it."""
 
 LOGBACK: Final = """<configuration>
   <appender name="E" class="ch.qos.logback.core.ConsoleAppender">
@@ -35,7 +35,7 @@ LOGBACK: Final = """<configuration>
 """
 
 File = Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)]
-Stream = Annotated[str | None, typer.Option("--stream", help="Which stream, where the pipeline reads several.")]
+Stream = Annotated[str | None, typer.Option("--stream", help="Which stream, if the pipeline reads several.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="A property to replace or add, as key=value; may be repeated.")]
 
 app = typer.Typer(name="kcl", add_completion=False, help="Run a pipeline under the KCL's MultiLangDaemon.", no_args_is_help=True)
@@ -57,9 +57,9 @@ def show_properties(
 
 @app.command()
 def run(file: File, stream: Stream = None) -> None:
-    """Serve one shard: what the daemon starts. Speaks its protocol on standard input and output; events go to standard error.
+    """Serve one shard; the daemon starts this. Speaks the daemon's protocol on standard input and output; events go to standard error.
 
-    Exit code 0: the daemon closed the pipe; 1: it could not go on; 2: the pipeline file is wrong.
+    Exit code 0: the daemon closed the pipe; 1: it could not continue; 2: the pipeline file is wrong.
     """
     pipe = protected_pipe()
     try:
@@ -79,8 +79,8 @@ def run(file: File, stream: Stream = None) -> None:
 def daemon(
     file: File,
     stream: Stream = None,
-    jars: Annotated[Path | None, typer.Option(help="Folder with the KCL's jars; those of amazon_kclpy where not given.")] = None,
-    java: Annotated[str, typer.Option(help="Java 8 or later.")] = "java",
+    jars: Annotated[Path | None, typer.Option(help="Folder with the KCL's jars; by default, those of amazon_kclpy.")] = None,
+    java: Annotated[str, typer.Option(help="The Java command, version 8 or later.")] = "java",
     change: Changes = None,
 ) -> None:
     """Become the MultiLangDaemon for a pipeline: this process is replaced by Java, so that signals reach it.
@@ -125,7 +125,7 @@ def _checked(file: Path) -> Pipeline:
 def _java(name: str) -> str:
     found = shutil.which(name)
     if found is None:
-        msg = f"there is no {name}; install Java 8 or later, or name it with --java"
+        msg = f"there is no command {name}; install Java 8 or later, or give its path with --java"
         raise DefinitionError(msg)
     return found
 

@@ -19,7 +19,7 @@ from stream.worker.operating import Done, LeaseView, list_leases, preview_rewind
 
 ShardId = Annotated[str, typer.Argument(help="Shard, such as shardId-000000000000.", show_default=False)]
 StreamName = Annotated[str | None, typer.Option("--stream", help="Which stream, if the pipeline reads several.")]
-Note = Annotated[str, typer.Option("--note", help="Why; kept in the commit log for good.")]
+Note = Annotated[str, typer.Option("--note", help="The reason; kept in the commit log permanently.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 app = typer.Typer(name="leases", add_completion=False, help="See who reads which shard; move a shard.", no_args_is_help=True)
@@ -28,7 +28,7 @@ app = typer.Typer(name="leases", add_completion=False, help="See who reads which
 @app.command()
 def ls(
     file: File,
-    lag: Annotated[bool, typer.Option("--lag/--no-lag", help="Ask each shard how far its checkpoint is behind.")] = True,
+    lag: Annotated[bool, typer.Option("--lag/--no-lag", help="Find out how far each shard's checkpoint is behind.")] = True,
     json: AsJson = False,
 ) -> None:
     """List the leases: owner, checkpoint, lag, and when one of our workers last renewed it.
@@ -44,13 +44,13 @@ def ls(
 
 @app.command()
 def release(file: File, shard: ShardId, stream: StreamName = None, json: AsJson = False) -> None:
-    """Take a lease from its owner and free it: whoever the rules give it to takes it, which may be the same worker again."""
+    """Take a lease from its owner and free it. By the usual rules some worker then takes it, possibly the same one."""
 
     async def run(pipeline: Pipeline) -> str | None:
         return await release_lease(pipeline, _stream(pipeline, stream), shard)
 
     owner = carry_out(file, run)
-    _say({"shard": shard, "owner": owner}, f"{shard} was released; it was {owner or 'nobody'}'s", json)
+    _say({"shard": shard, "owner": owner}, f"{shard} was released; its owner was {owner or 'nobody'}", json)
 
 
 @app.command("rewind")
@@ -63,9 +63,9 @@ def rewind_shard(
     yes: Yes = False,
     json: AsJson = False,
 ) -> None:
-    """Process a shard again from a record on, and take back what was made of it: data and dead letters, not the ledger.
+    """Process a shard again from a given record on, and remove what was made of it: data and dead letters, but not the ledger.
 
-    Whole units go back: the one that holds the record, and all behind it. A link in the commit log says who did it, and why.
+    Takes back whole units: the one that holds the record, and all after it. A link in the commit log says who did it, and why.
 
     Exit code 0: done; 2: it could not be done, and nothing was changed.
     """
@@ -75,7 +75,8 @@ def rewind_shard(
         gone = [link for link in known.links if int(link.after) >= target]
         files, records = sum(len(link.files) for link in gone), sum(link.records for link in gone)
         typer.confirm(
-            f"{shard}: take back {len(gone)} unit(s), {records:,} records, up to {files} files, and process them again?", abort=True
+            f"{shard}: take back {len(gone)} unit(s) with {records:,} records and up to {files} files, and process the records again?",
+            abort=True,
         )
 
     async def run(pipeline: Pipeline) -> Done:
@@ -83,20 +84,20 @@ def rewind_shard(
 
     done = carry_out(file, run)
     facts = {"shard": shard, "position": str(done.position), "files": done.files}
-    _say(facts, f"{shard} goes on behind {done.position or 'its start'}; {done.files} files were taken back", json)
+    _say(facts, f"{shard} continues after {done.position or 'its start'}; {done.files} files were removed", json)
 
 
 @app.command("skip")
 def skip_shard(
     file: File,
     shard: ShardId,
-    sequence: Annotated[str, typer.Argument(help="Last record to pass over.", show_default=False)],
+    sequence: Annotated[str, typer.Argument(help="Last record to skip.", show_default=False)],
     stream: StreamName = None,
     note: Note = "",
     yes: Yes = False,
     json: AsJson = False,
 ) -> None:
-    """Pass over all records of a shard that are not committed yet, up to and with the one named; nobody will process them.
+    """Skip all records of a shard that are not committed yet, up to and including the one named; nobody will process them.
 
     Exit code 0: done; 2: it could not be done, and nothing was changed.
     """
@@ -108,11 +109,11 @@ def skip_shard(
         return await skip(pipeline, _stream(pipeline, stream), shard, last, note, file.parent, os.environ)
 
     done = carry_out(file, run)
-    _say({"shard": shard, "position": str(done.position)}, f"{shard} goes on behind {done.position}", json)
+    _say({"shard": shard, "position": str(done.position)}, f"{shard} continues after {done.position}", json)
 
 
 def table_of(views: list[LeaseView]) -> Table:
-    """The leases for a person."""
+    """The leases as a table for a person."""
     several = len({view.stream for view in views}) > 1
     table = Table(*(Column(name, overflow="fold") for name in ("shard", "owner", "checkpoint", "behind", "last renewal", "KB/s")))
     for view in views:

@@ -1,4 +1,4 @@
-"""``stream loads``: what waits for a table, what is parked, and letting it go on."""
+"""``stream loads``: what is waiting to be loaded into a table, what is parked, and how to resume it."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from stream.worker.loading import Loader, Standing, standing
 app = typer.Typer(
     name="loads",
     add_completion=False,
-    help="See what waits to be loaded into tables and what is parked; let it go on.",
+    help="Show what is waiting to be loaded into tables and what is parked; resume it.",
     no_args_is_help=True,
 )
 
 EXIT_WAITING = 1
 
-SinkName = Annotated[str | None, typer.Option("--sink", help="Name of the sink, where the pipeline loads more than one table.")]
+SinkName = Annotated[str | None, typer.Option("--sink", help="Name of the sink, if the pipeline loads more than one table.")]
 
 
 @app.command()
 def ls(file: File, sink: SinkName = None, json: AsJson = False) -> None:
-    """List, for each shard: how far it is loaded, what waits, and why it is parked.
+    """List for each shard how far it is loaded, what is waiting, and why it is parked.
 
-    Reads the commit log and the table's account of what is loaded; loads nothing. Of a long backlog, the next 400 units of each shard are
+    Reads the commit log and the table's account of what is loaded; loads nothing. In a long backlog, the next 400 units of each shard are
     counted.
 
-    Exit code 0: nothing is parked; 1: some shard is; 2: it could not be known.
+    Exit code 0: nothing is parked; 1: some shard is; 2: it could not be determined.
     """
 
     async def run(pipeline: Pipeline) -> list[tuple[str, str, str, list[Standing]]]:
@@ -68,10 +68,10 @@ def ls(file: File, sink: SinkName = None, json: AsJson = False) -> None:
 @app.command()
 def retry(
     file: File,
-    shard: Annotated[str | None, typer.Option(help="Only this shard; all parked ones where not given.")] = None,
+    shard: Annotated[str | None, typer.Option(help="Only this shard; by default, all parked ones.")] = None,
     sink: SinkName = None,
 ) -> None:
-    """Let parked shards be loaded again; the loader takes them up at its next look.
+    """Resume loading parked shards; the loader picks them up at its next look.
 
     Exit code 0: done, or nothing was parked; 2: it could not be done.
     """
@@ -105,7 +105,7 @@ async def _open(pipeline: Pipeline, base: Path, sink: str | None, stack: AsyncEx
         loaders = await open_loaders(pipeline, chain, session, log, stores.targets, definitions, who, stack)
         chosen += [loader for loader in loaders if sink in {None, loader.parts.config.name}]
     if not chosen:
-        msg = "the pipeline loads no table" if sink is None else f"the pipeline loads no table by a sink called {sink!r}"
+        msg = "the pipeline loads no table" if sink is None else f"the pipeline has no sink named {sink!r} that loads a table"
         raise DefinitionError(msg)
     return chosen
 

@@ -1,4 +1,4 @@
-"""``stream local``: AWS on this machine until Ctrl-C."""
+"""``stream local``: run AWS on this machine until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def local(
 ) -> None:
     """Run Kinesis, S3, DynamoDB, Glue, SNS and STS on this machine and print the environment that points to them.
 
-    Ctrl-C or SIGTERM ends it, and everything kept in it is gone.
+    Ctrl-C or SIGTERM ends it and discards everything kept in it.
     """
     done = threading.Event()
 

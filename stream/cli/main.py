@@ -1,4 +1,4 @@
-"""The ``stream`` command. Each verb lives in a file of its own, which is imported when the verb is asked for."""
+"""The ``stream`` command. Each verb has its own file, which is imported only when that verb is used."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ VERBS: Final = {
     "loads": "loads:app",
     "local": "local:local",
 }
-"""In the order of the help text: where in ``stream.cli`` the verb's function, or the application of its own verbs, is."""
+"""The place in ``stream.cli`` of each verb's function, or of the application with its sub-verbs, in the order of the help text."""
 
 
 _CANNOT_BE_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})
-"""Full disks, and readers that have gone, as `head` does when it has enough: nothing that a traceback would help with."""
+"""A full disk, or a reader that has gone, as `head` does when it has enough: a traceback would not help with these."""
 
 
 def settings_of_libraries(env: Mapping[str, str], cores: int) -> dict[str, str]:
-    """Variables that libraries read when they are loaded, without those that ``env`` sets.
+    """Environment variables that libraries read when they are loaded, except those that ``env`` sets already.
 
-    One allocator in place of two that each keep their own peak; no threads for linear algebra, of which there is none; and for Polars
-    half of the threads that units are cooked in (``STREAM_THREADS``, or else ``cores``): they share its pool, and handing small frames
-    from thread to thread costs more than it gains.
+    One allocator instead of two that each keep their own peak; no threads for linear algebra, which is not used; and for Polars
+    half as many threads as transform units (``STREAM_THREADS``, or else ``cores``): those share Polars' pool, and passing small frames
+    between threads costs more than it gains.
     """
     threads = env.get("STREAM_THREADS", "")
     polars = max(1, (int(threads) if threads.isdecimal() else cores) // 2)
@@ -60,30 +60,30 @@ def settings_of_libraries(env: Mapping[str, str], cores: int) -> dict[str, str]:
 
 
 def _nowhere() -> TextIO:
-    """What takes everything, for as long as the process lives."""
+    """A stream that swallows everything, open for as long as the process lives."""
     return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def heed_signals(process: int) -> None:
-    """Have SIGTERM end this process until something else is arranged.
+    """Make SIGTERM end this process until another handler is installed.
 
-    From the first process of a container the kernel keeps every signal that it has no handler for, and importing takes a second: without
-    this a pod that is deleted meanwhile would come up, take shards, and be killed at the end of its grace.
+    The kernel withholds from a container's first process every signal that it has no handler for, and importing takes a second. Without
+    this, a pod that is deleted in that second would come up, take shards, and be killed at the end of its grace period.
     """
     if process == 1:
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
 
 
 class Verbs(TyperGroup):
-    """Imports a verb's module only when it is needed: a worker should not wait for what the demo imports."""
+    """Imports a verb's module only when it is needed, so that a worker does not wait for what the demo imports."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """The command from its arguments to its exit code, which is 1 where standard output takes no more."""
+        """Run the command; the exit code is 1 if standard output cannot be written."""
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # the caller has closed it
                 setattr(sys, name, _nowhere())
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # record data may have characters that the terminal's encoding lacks
+            sys.stdout.reconfigure(errors="backslashreplace")  # record data may contain characters that the terminal's encoding lacks
         try:
             try:
                 return super().main(*args, **options)
@@ -92,17 +92,17 @@ class Verbs(TyperGroup):
         except OSError as error:
             if error.errno not in _CANNOT_BE_WRITTEN:
                 raise
-            sys.stdout = _nowhere()  # or Python complains once more at its end
+            sys.stdout = _nowhere()  # otherwise Python complains again when it exits
             if error.errno != errno.EPIPE:
                 typer.echo(f"error: the output cannot be written: {error.strerror}", err=True)
             sys.exit(1)
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the signature is the library's
-        """Names of all verbs."""
+        """The names of all verbs."""
         return list(VERBS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - the signature is the library's
-        """The verb, or None if there is none of that name."""
+        """The verb with that name, or None."""
         if cmd_name not in VERBS:
             return None
         heed_signals(os.getpid())
@@ -137,4 +137,4 @@ def _version(value: bool) -> None:
 def main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """Kinesis to S3, exactly once, with a record of what became of every record."""
+    """Kinesis to S3, Iceberg and Redshift, exactly once, with an account of what became of every record."""

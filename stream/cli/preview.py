@@ -1,4 +1,4 @@
-"""``stream preview``: a sample before and after each stage. Writes nothing."""
+"""``stream preview``: a sample of records before and after each stage. Writes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stream.transform.stage import SchemaMismatch
 EXIT_FAILED = 1
 EXIT_DEFINITION = 2
 MAX_VALUE: Final = 80
-"""Characters of one value that are shown; `--json` has all."""
+"""Characters shown of one value; `--json` prints all."""
 
 MAX_FOLDERS: Final = 10
 
@@ -32,27 +32,27 @@ Sample = Annotated[
     Path | None,
     typer.Option(
         "--sample",
-        help=f"File of records: one per line ({', '.join(LINES)}), or Parquet such as a file of dead letters; any other is one record.",
+        help=f"File of records: one per line ({', '.join(LINES)}), or Parquet, such as a file of dead letters; all else is one record.",
         exists=True,
     ),
 ]
-Generate = Annotated[int | None, typer.Option("--generate", metavar="SEED", help="Make records up from the schema.", min=0)]
-Since = Annotated[str | None, typer.Option("--since", help="Of the live stream, records that arrived since so long ago, such as 5m.")]
+Generate = Annotated[int | None, typer.Option("--generate", metavar="SEED", help="Make up records from the schema.", min=0)]
+Since = Annotated[str | None, typer.Option("--since", help="Take records that arrived in the live stream within this time, such as 5m.")]
 
 
 def preview(
     file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
     *,
     records: Annotated[int, typer.Option("--records", help="How many records to run.", min=1, max=1_000_000)] = 100,
-    show: Annotated[int, typer.Option("--show", help="Of how many to show every step.", min=0)] = 3,
+    show: Annotated[int, typer.Option("--show", help="How many of them to show at every step.", min=0)] = 3,
     sample: Sample = None,
     generate: Generate = None,
     since: Since = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Run a pipeline over a few records, live ones unless told otherwise, and show them before and after each stage. Writes nothing.
+    """Run a pipeline over a few records, by default live ones, and show them before and after each stage. Writes nothing.
 
-    It prints record data. Exit code 0: shown; 1: the stream could not be read, or a shard would stop; 2: the file or an option is wrong.
+    Prints record data. Exit code 0: shown; 1: the stream could not be read, or a shard would halt; 2: the file or an option is wrong.
     """
     pipeline = checked(file)
     try:
@@ -112,7 +112,7 @@ def _differences(stage: Stage, row: Passed) -> list[str]:
 
 
 def value_text(value: Any) -> str:
-    """A value as JSON, cut where it is long."""
+    """A value as JSON, shortened if it is long."""
     return _cut(json_text.dumps(value, ensure_ascii=False))
 
 

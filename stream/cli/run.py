@@ -1,4 +1,4 @@
-"""``stream run``: a worker for one pipeline, until it is told to stop, or until everything is read."""
+"""``stream run``: a worker for one pipeline, until it is told to stop or everything has been read."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from stream.worker.service import run_worker
 EXIT_FATAL = 1
 EXIT_DEFINITION = 2
 
-Drain = Annotated[float, typer.Option(help="Seconds that units in hand may take to be sealed after SIGTERM.", min=0.0)]
-Threads = Annotated[int | None, typer.Option(help="Threads for decoding, transforming, encoding.", min=1, show_default="one per core")]
+Drain = Annotated[float, typer.Option(help="Seconds allowed after SIGTERM to seal the units in progress.", min=0.0)]
+Threads = Annotated[int | None, typer.Option(help="Threads for decoding, transforming and encoding.", min=1, show_default="one per core")]
 ResultFile = Annotated[
-    Path | None, typer.Option("--result", help="Write a JSON document there that says what was done; - is standard output.", dir_okay=False)
+    Path | None, typer.Option("--result", help="Write a JSON summary of what was done to this file; - is standard output.", dir_okay=False)
 ]
 
 
@@ -38,21 +38,21 @@ def run(
     file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
     drain: Drain = 25.0,
     threads: Threads = None,
-    once: Annotated[bool, typer.Option("--once", help="End when everything is read that is there now.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Exit once everything that is there now has been read.")] = False,
     result: ResultFile = None,
     metrics_host: Annotated[
         str | None, typer.Option(help="Address for metrics and probes; 0.0.0.0 in a pod.", show_default="the pipeline's")
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(help="Port for metrics and probes; 0 takes a free one.", min=0, max=65535, show_default="the pipeline's")
+        int | None, typer.Option(help="Port for metrics and probes; 0 picks a free one.", min=0, max=65535, show_default="the pipeline's")
     ] = None,
 ) -> None:
-    """Run a pipeline: read every shard, transform, commit, until SIGTERM or Ctrl-C; then seal what is in hand.
+    """Run a pipeline: read every shard, transform and commit until SIGTERM or Ctrl-C, then seal the units in progress.
 
-    A source that ends (`source.s3`) ends the run, and so does --once. Events are JSON lines on standard error; metrics are served as the
+    A source that ends (`source.s3`) ends the run; so does --once. Events are JSON lines on standard error; metrics are served as the
     pipeline says.
 
-    Exit code 0: done, or drained where there is no end; 1: it could not go on, or was stopped before the end; 2: the pipeline file is
+    Exit code 0: done, or drained if there is no end; 1: it could not continue, or was stopped before its end; 2: the pipeline file is
     wrong, and nothing was read.
     """
     served = {name: given for name, given in (("host", metrics_host), ("port", metrics_port)) if given is not None}
@@ -69,9 +69,9 @@ def run_pipeline(
     result: Path | None = None,
     served: Mapping[str, Any] | None = None,
 ) -> None:
-    """Check ``file`` and run it; ends the process by ``typer.Exit`` unless it drained in good order.
+    """Check ``file`` and run it; raises ``typer.Exit`` unless it drained or finished successfully.
 
-    ``served``: ``host`` and ``port`` of the metrics, in place of the pipeline's. ``result``: where a document goes that says what was done.
+    ``served``: ``host`` and ``port`` of the metrics, in place of the pipeline's. ``result``: where to write a summary of what was done.
     """
     pipeline = load_pipeline(file, result)
     metrics = pipeline.metrics.model_copy(update=served)
@@ -91,10 +91,10 @@ class End:
 
 
 def load_pipeline(file: Path, result: Path | None = None) -> Pipeline:
-    """The pipeline in ``file``, findings told; ends the process by ``typer.Exit``, with a result file, if it cannot be run.
+    """The pipeline in ``file``, with findings printed; if it cannot be run, writes the result file and raises ``typer.Exit``.
 
     Raises:
-        BadParameter: there is no place for the result, which should be known before hours of work.
+        BadParameter: the result could not be written, which should be known before hours of work.
     """
     if result is not None and not result.absolute().parent.is_dir():
         msg = f"there is no directory {result.absolute().parent}"
@@ -108,14 +108,14 @@ def load_pipeline(file: Path, result: Path | None = None) -> Pipeline:
 
 
 def refuse(error: str, result: Path | None) -> NoReturn:
-    """End the process before anything is read because of what the definition says; the result file says so, too."""
+    """Exit before anything is read, because of an error in the definition; the result file says so too."""
     if result is not None:
         write_result(result, ResultListener("", SystemClock()).result(EXIT_DEFINITION, error))
     raise typer.Exit(EXIT_DEFINITION)
 
 
 def carry_out(pipeline: Pipeline, options: WorkerOptions, result: Path | None) -> End:
-    """Run ``pipeline`` to its end and write the result file, whatever the end is."""
+    """Run ``pipeline`` to its end and write the result file, however it ends."""
     told = ResultListener(pipeline.application, SystemClock())
     heard = replace(options, listeners=(*options.listeners, told))
     end = End(0)

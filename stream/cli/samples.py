@@ -1,4 +1,4 @@
-"""Where commands that try a pipeline take their records from."""
+"""Records for the commands that try out a pipeline."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from stream.worker.sampling import read_sample, resources_of
 
 
 def sample_of(pipeline: Pipeline, count: int, file: Path | None, since: str | None, seed: int | None, base: Path) -> tuple[Batch, str]:
-    """Records to try, and in words where they are from: a file, made up by ``seed``, or else its source.
+    """Records to try, and a phrase that says where they come from: ``file``, made up from ``seed``, or else the pipeline's source.
 
-    ``base``: where relative paths of the pipeline begin.
+    ``base``: the folder to which the pipeline's paths are relative.
 
     Raises:
-        StreamError: they cannot be had.
+        StreamError: they cannot be obtained.
     """
     if file is not None and (seed is not None or since is not None):
-        msg = "--sample names the records; leave out --generate and --since"
+        msg = "--sample already names the records; omit --generate and --since"
         raise DefinitionError(msg)
     if file is not None:
         batch = from_file(file, count)
         return batch, f"{batch.rows:,} record{'' if batch.rows == 1 else 's'} of {file}"
     if seed is not None:
         if since is not None:
-            msg = "--since is about the live stream; leave out --generate"
+            msg = "--since is about the live stream; omit --generate"
             raise DefinitionError(msg)
         return generated(pipeline, count, seed), f"{count:,} records made up from the schema, seed {seed}"
     try:
@@ -48,7 +48,7 @@ def chain_of(pipeline: Pipeline, file: Path) -> CompiledChain:
     """The pipeline's chain with its real tables and secrets.
 
     Raises:
-        StreamError: one of them cannot be had.
+        StreamError: one of them cannot be obtained.
     """
     fetched = asyncio.run(resources_of(pipeline, file.parent, os.environ))
     source = pipeline.source

@@ -1,4 +1,4 @@
-"""``stream test``: put the cases beside a pipeline to it."""
+"""``stream test``: run the test cases that stand beside a pipeline."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def run_cases(
     cases: Annotated[
         Path | None, typer.Option("--cases", help="File of cases.", show_default="<name>.test.yaml beside the pipeline file")
     ] = None,
-    update: Annotated[bool, typer.Option("--update", help="Write golden files anew from what comes out.")] = False,
-    only: Annotated[str, typer.Option("--only", help="Run the cases whose name holds this text.", show_default=False)] = "",
+    update: Annotated[bool, typer.Option("--update", help="Rewrite golden files from the actual output.")] = False,
+    only: Annotated[str, typer.Option("--only", help="Run only cases whose name contains this text.", show_default=False)] = "",
 ) -> None:
-    """Run a pipeline's cases: given records, expected rows, rejects and partitions. Nothing is read over the network.
+    """Run a pipeline's cases: given records, expected rows, rejects and partitions. Reads nothing over the network.
 
-    Exit code 0: all cases hold; 1: at least one does not; 2: the pipeline or the file of cases is wrong, or no case was run.
+    Exit code 0: all cases pass; 1: at least one fails; 2: the pipeline or the file of cases is wrong, or no case was run.
     """
     if cases is None and file.name.endswith(SUFFIX):
         file, cases = file.with_name(file.name.removesuffix(SUFFIX) + ".yaml"), file
@@ -76,7 +76,7 @@ def _trial(file: Path, cases: CaseFile, base: Path) -> Trial:
 
     async def managed(name: str) -> bytes:
         if name not in cases.secrets:
-            msg = f"the cases give no secret {name!r}; write secrets: {{{name}: any text}} beside `cases`"
+            msg = f"the cases give no value for the secret {name!r}; write secrets: {{{name}: any text}} beside `cases`"
             raise DefinitionError(msg)
         return cases.secrets[name].encode()
 

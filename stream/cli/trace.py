@@ -46,11 +46,13 @@ def trace(
     ] = None,
     target: Annotated[str | None, typer.Option("--object", help="Instead: a file of a sink, by URL or key...")] = None,
     row: Annotated[int, typer.Option("--row", help="...and a row of it, counted from 0.", min=0)] = 0,
-    units: Annotated[int, typer.Option(help="How many of each shard's newest units a search looks through.", min=1, max=900)] = 200,
-    steps: Annotated[bool, typer.Option("--show", help="Read the record again and show it behind each stage, as recorded.")] = False,
+    units: Annotated[int, typer.Option(help="How many of each shard's newest units to search.", min=1, max=900)] = 200,
+    steps: Annotated[
+        bool, typer.Option("--show", help="Read the record again and show it after each stage of the recorded definition.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
-    """Say what became of a record: its outcome, stage and reason, its file and row, its unit, worker, times and trace.
+    """Show what became of a record: its outcome, stage and reason, its file and row, its unit, worker, times and trace.
 
     `message order_id=4711` searches the newest units by a column of the files, or by trace_id, parent_id, outcome, stage or reason.
     --show prints record data. Exit code 0: found; 1: no sealed unit holds it; 2: it could not be looked up.
@@ -96,7 +98,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A value in a column of the newest ``units``; ``looked`` takes what was looked at."""
+    """A search for a value in a column of the newest ``units``; ``looked`` collects what was searched."""
 
     criterion: Criterion
     units: int
@@ -104,7 +106,7 @@ class Search:
 
 
 async def _look(pipeline: Pipeline, base: Path, asked: Wanted | Row | Search, *, steps: bool) -> list[tuple[Fate, list[Step]]]:
-    """What one stream's log says, with ``steps`` each record's way through the definition that its unit was committed with."""
+    """What one stream's log says; with ``steps``, also each record's way through the definition that its unit was committed with."""
     clock, session = SystemClock(), session_of(pipeline)
     stores = Stores.open(pipeline, base, session)
     found = await _found(pipeline, base, CommitLog(stores.state, pipeline.application, clock, "trace"), asked)
@@ -133,7 +135,7 @@ async def _ask(tracer: Tracer, wanted: Wanted | Row | Search) -> list[tuple[Link
 
 
 async def _found(pipeline: Pipeline, base: Path, log: CommitLog, wanted: Wanted | Row | Search) -> list[tuple[Link, Fate]]:
-    """In the stream's own chain and in those of its redrives and backfills, with every later attempt behind the first."""
+    """The record in the stream's own chain and in those of its redrives and backfills; later attempts follow the first."""
     stores, place = Stores.open(pipeline, base, session_of(pipeline)), located(pipeline.state, base)
     tracers = {chain: Tracer(log, chain, stores.areas(place, chain)) for chain in await chains_of(pipeline, base)}
     found: list[tuple[Link, Fate]] = []
@@ -149,9 +151,9 @@ async def _found(pipeline: Pipeline, base: Path, log: CommitLog, wanted: Wanted 
 
 def _not_found(looked: list[Searched]) -> str:
     if not looked:
-        return "No sealed unit holds this record: it was never read, or its unit is not committed yet."
+        return "No sealed unit holds this record: it was never read, or its unit has not been committed yet."
     units = sum(each.units for each in looked)
-    return f"None of the newest {units} units holds such a record; --units looks further back, a sequence number finds any."
+    return f"None of the newest {units} units holds such a record; --units searches further back, and a sequence number finds any record."
 
 
 def _no_such_row(target: str, row: int) -> str:

@@ -1,8 +1,8 @@
-"""What has been taken up for reading again, in order: an append-only list of objects, each created once.
+"""What has been claimed for reading again, in order: an append-only list of objects, each created once.
 
-Who wants to claim something reads the whole list, leaves out what is claimed already, and creates the next entry. If somebody else was
-first, it begins again. So nothing is claimed twice, whoever runs at the same time, and the commit log does the rest: a claim is read as
-a shard of its own.
+To claim something, a process reads the whole list, leaves out what is claimed already, and creates the next entry. If another process was
+faster, it starts over. So nothing is claimed twice, whatever runs at the same time. The commit log does the rest: each claim is read as a
+shard of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ClaimT = TypeVar("ClaimT", bound=msgspec.Struct)
 
 
 class Claims(Generic[ClaimT]):
-    """The claims of one kind on one stream. ``kind`` is the type that their JSON holds."""
+    """The claims of one kind on one stream. ``kind`` is the type that their JSON encodes."""
 
     def __init__(self, store: ObjectStore, stream: str, kind: type[ClaimT]) -> None:
         self._store = store
@@ -40,17 +40,17 @@ class Claims(Generic[ClaimT]):
             stored = await self._store.get(self._key(number)) if info.key == self._key(number) else None
             if stored is None:
                 msg = (
-                    f"the claim {self._key(number)} under {self._store.url} is missing, {info.key} is there: restore it; nothing is "
-                    "read again until then, because what it claimed could be read twice"
+                    f"the claim {self._key(number)} under {self._store.url} is missing, yet {info.key} is there: restore it. Nothing is "
+                    "read again until then, because what it claimed could be read twice."
                 )
                 raise Halted(msg)
             found.append(self._decoded(stored.body, info.key))
         return found
 
     async def claim(self, choose: Callable[[list[ClaimT]], Awaitable[ClaimT | None]]) -> int | None:
-        """Append what ``choose`` makes of all earlier claims; its number, or None if it chose nothing.
+        """Append the claim that ``choose`` makes, given all earlier ones; its number, or None if nothing was chosen.
 
-        ``choose`` is asked again whenever another claim came first. What it returns must differ from every other process's claim.
+        ``choose`` is called again whenever another claim came first. What it returns must differ from every other process's claim.
         """
         while True:
             known = await self.all()
@@ -73,5 +73,5 @@ class Claims(Generic[ClaimT]):
         try:
             return msgspec.json.decode(body, type=self._kind)
         except msgspec.MsgspecError as error:
-            msg = f"the claim {key} under {self._store.url} is not readable: {error}; restore its previous version first"
+            msg = f"the claim {key} under {self._store.url} is not readable: {error}. Restore its previous version first."
             raise Halted(msg) from error

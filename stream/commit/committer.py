@@ -20,15 +20,15 @@ from stream.errors import Halted, Retryable, Superseded
 from stream.together import a_few_at_once
 
 FOREIGN: Final = "foreign"
-"""Trigger of links about what another application did: it may be wrong about where our own workers stand."""
+"""Trigger of links about what another application did. It may be wrong about where our own workers are."""
 
 CONCURRENT_WRITES: Final = 8
-"""Files of one unit written at once: S3 answers a PUT in tens of milliseconds, and a unit rarely has more than a few files."""
+"""How many files of one unit are written at once: S3 answers a PUT in tens of milliseconds, and a unit rarely has more than a few files."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedUnit:
-    """A unit's intent together with the bytes of every file that it lists."""
+    """A unit's intent, together with the bytes of every file that it lists."""
 
     manifest: Manifest
     files: tuple[OutputFile, ...]
@@ -38,11 +38,11 @@ class RenderedUnit:
 class Head:
     """Where a shard's sealed chain ends.
 
-    ``position``: the last committed sequence number; ``previous``: digest of the manifest that ends there; ``ended``: the shard is read
-    to its end, and ``children`` continue it. ``checkpoint``: the hint that leads here. ``complete_until``: everything that had arrived
-    in the shard by then is committed; None where nothing is known. ``target``: an operator went back to there, so the shard goes on in
-    the chain of its next generation. ``foreign``: another application has processed more than the log knows. ``foreign_subsequence``: of
-    the Kinesis record behind ``position``, it has processed the user records up to this index.
+    ``position``: the last committed sequence number; ``previous``: digest of the manifest that ends there; ``ended``: the shard has been
+    read to its end, and ``children`` continue it. ``checkpoint``: the hint that leads here. ``complete_until``: everything that had arrived
+    in the shard by then is committed; None if unknown. ``target``: an operator rewound the shard to there, so it continues in the chain of
+    its next generation. ``foreign``: another application has processed more than the log knows. ``foreign_subsequence``: of the Kinesis
+    record after ``position``, it has processed the user records up to this index.
     """
 
     position: int
@@ -62,7 +62,7 @@ class Head:
 
 
 def head_behind(entry: Entry) -> Head:
-    """The head that a sealed link leaves."""
+    """The head of the chain after the sealed link ``entry``."""
     manifest, link = entry.manifest, digest(entry.body)
     if manifest.kind is Kind.END:
         return Head(int(manifest.after), link, True, manifest.children, checkpoint_of(manifest))
@@ -75,7 +75,7 @@ def head_behind(entry: Entry) -> Head:
 
 
 def checkpoint_of(manifest: Manifest) -> Checkpoint:
-    """The hint that leads behind ``manifest``; behind a rewind, into the next generation."""
+    """The hint that leads to the end of ``manifest``; after a rewind, into the next generation."""
     generation = shard_of_chain(manifest.shard)[1]
     if manifest.target is not None:
         position = int(manifest.target)
@@ -89,15 +89,16 @@ Renderer: TypeAlias = Callable[[Manifest], Awaitable[RenderedUnit]]
 """Re-reads an intent's range and runs the definition it names; raises ``Halted`` if the stream no longer holds the range."""
 
 Concurrently: TypeAlias = Callable[[Sequence[Coroutine[Any, Any, None]]], Awaitable[None]]
+"""Runs all calls and returns when they are done; a simulation passes its own, to decide their order."""
 
 
 async def in_task_group(calls: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run ``calls`` side by side, a few at a time; the first error ends them all and is raised as it is."""
+    """Run ``calls`` concurrently, ``CONCURRENT_WRITES`` at a time. The first error cancels the others and is raised as it is."""
     await a_few_at_once(calls, CONCURRENT_WRITES)
 
 
 class Committer:
-    """Commits units of any shard. ``stores`` has one object store for every sink name that manifests use."""
+    """Commits units of any shard. ``stores`` has an object store for every sink name that manifests use."""
 
     def __init__(
         self,
@@ -119,23 +120,29 @@ class Committer:
         self._repeat = Repeater(clock, emit)
 
     async def commit(self, shard: Shard, unit: RenderedUnit, render: Renderer) -> Entry:
-        """Commit ``unit``, or complete what another worker began at the same position; returns the sealed entry.
+        """Commit ``unit``, or complete what another worker began at the same position; the sealed entry.
 
-        The returned manifest may be another worker's: go on from *its* ``last``.
+        The returned manifest may be another worker's: continue from *its* ``last``.
         """
         entry = await self._run(shard, int(unit.manifest.after), unit, render)
         if entry is None:
-            msg = "the protocol finished a unit of our own without a manifest"
+            msg = "the protocol finished one of our own units without a manifest"
             raise protocol.InvalidTransition(msg)
         await self.checkpoint(shard, entry.manifest)
         return entry
 
     async def complete(self, shard: Shard, after: int, render: Renderer) -> Entry | None:
-        """Complete the unit that starts behind ``after`` if one has begun there; the sealed entry, or None."""
+        """Complete the unit that starts after ``after``, if one was begun; its sealed entry, or None."""
         return await self._run(shard, after, None, render)
 
     async def end(self, shard: Shard, head: Head, children: tuple[str, ...], trigger: str = "shard_end") -> Head:
-        """Write the manifest that says the shard is read to its end; whoever asks later finds the same children."""
+        """Write the manifest that says that the shard has been read to its end, with its ``children``; the head behind it.
+
+        Raises:
+            Superseded: an operator or another application has moved the chain meanwhile; recover again.
+            Halted: the log continues after a position at which the shard is said to have ended.
+            LeaseLost: the shard belongs to another worker now.
+        """
         manifest = Manifest(
             kind=Kind.END,
             state=State.SEALED,
@@ -154,11 +161,11 @@ class Committer:
         entry = await self._repeat("read end of shard", shard, lambda: self._log.read(shard, head.position))
         moved = entry is not None and entry.manifest.kind in {Kind.REWIND, Kind.SKIP, Kind.FOREIGN}
         if moved or (trigger == FOREIGN and entry is not None and entry.manifest.kind is not Kind.END):
-            msg = f"{shard.stream}/{shard.shard_id}: the chain goes on at {head.position} in a way that nobody knew who read to there"
+            msg = f"{shard.stream}/{shard.shard_id}: the chain was continued at {head.position} by an operator or another application"
             raise Superseded(msg, position=head.position)
         if entry is None or entry.manifest.kind is not Kind.END:
             msg = (
-                f"{shard.stream}/{shard.shard_id} has ended at {head.position}, yet the commit log goes on from there; "
+                f"{shard.stream}/{shard.shard_id} has ended at {head.position}, yet the commit log continues from there; "
                 "compare the stream with `stream audit verify` before anything else is read"
             )
             raise Halted(msg)
@@ -166,13 +173,13 @@ class Committer:
         return head_behind(entry)
 
     async def checkpoint(self, shard: Shard, manifest: Manifest) -> None:
-        """Move the hint up to the end of ``manifest``; raises ``LeaseLost`` if the shard is another worker's now."""
+        """Move the hint to the end of ``manifest``; raises ``LeaseLost`` if the shard belongs to another worker now."""
         hint = checkpoint_of(manifest)
         await self._repeat("checkpoint", shard, lambda: self._checkpoints.advance(shard, hint))
         self._emit(events.Checkpointed(shard.stream, shard.shard_id, hint.position))
 
     async def note_tip(self, shard: Shard, head: Head, tip: datetime) -> Head:
-        """Record that everything that had arrived by ``tip`` is committed; without it, nobody could tell later."""
+        """Record that everything that had arrived by ``tip`` is committed, which could not be determined later."""
         if head.checkpoint is None:
             return head
         hint = replace(head.checkpoint, tip=tip)
@@ -236,9 +243,9 @@ class Committer:
             store = self._stores.get(sink)
             if store is not None and store.url != url:
                 msg = (
-                    f"{shard.stream}/{shard.shard_id}: an unfinished unit writes to the sink `{sink}` at {url}, which is at {store.url} "
-                    "now. Give the new place another sink `name`, or run the pipeline of before until the unit is sealed; nothing is "
-                    "read until then."
+                    f"{shard.stream}/{shard.shard_id}: an unfinished unit writes to the sink `{sink}` at {url}, but that sink is now at "
+                    f"{store.url}. Give the new place another sink `name`, or run the previous pipeline until the unit is sealed; "
+                    "nothing is read until then."
                 )
                 raise Halted(msg)
 
@@ -297,7 +304,7 @@ class Committer:
         if store is None:
             msg = (
                 f"{shard.stream}/{shard.shard_id}: an unfinished unit writes to the sink `{sink}`, which this pipeline does not have "
-                f"(it has {', '.join(sorted(self._stores))}). Give a sink that name, or run the pipeline of before until the unit is "
+                f"(it has {', '.join(sorted(self._stores))}). Give a sink that name, or run the previous pipeline until the unit is "
                 "sealed; nothing is read until then."
             )
             raise Halted(msg)
@@ -305,7 +312,7 @@ class Committer:
 
 
 class _Work:
-    """One unit while it is being carried out: the bytes at hand and the manifest as last seen in the log."""
+    """One unit while it is being committed: the bytes at hand, and the manifest as last seen in the log."""
 
     def __init__(self, shard: Shard, after: int, render: Renderer, bodies: dict[FileEntry, OutputFile]) -> None:
         self.shard = shard

@@ -28,7 +28,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """A unit that is being filled: its size so far, and the monotonic second in which its first page came."""
+    """A unit that is being filled: its size so far, and the monotonic time at which its first page arrived."""
 
     rows: int
     payload_bytes: int
@@ -37,7 +37,7 @@ class Filling:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What else may end a unit."""
+    """What may end a unit apart from its size and age."""
 
     ended: bool = False
     draining: bool = False
@@ -45,7 +45,7 @@ class Circumstances:
 
 
 def trigger(filling: Filling | None, limits: Limits, now: float, around: Circumstances) -> Trigger | None:
-    """Why the unit ends now, or None to go on filling; None for an empty unit, whatever happens around it."""
+    """Why the unit ends now, or None to keep filling it; always None for an empty unit."""
     if filling is None:
         return None
     conditions = (
@@ -60,7 +60,7 @@ def trigger(filling: Filling | None, limits: Limits, now: float, around: Circums
 
 
 def patience(filling: Filling | None, limits: Limits, now: float, idle: float) -> float | None:
-    """Seconds, at most ``idle``, until ``trigger`` must be asked again without a new page; None for an empty unit: not at all."""
+    """Seconds, at most ``idle``, until ``trigger`` must be called again even if no page arrives; None for an empty unit: never."""
     if filling is None:
         return None
     return max(0.0, min(idle, limits.age_seconds - (now - filling.since)))

@@ -1,4 +1,4 @@
-"""Records that another application processed, such as a Java KCL on the same lease table: the log says so, and goes on behind them."""
+"""Takes over from another application, such as a Java KCL on the same lease table: the log records what it did and continues after that."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ async def admit_foreign(
     clock: Clock,
     emit: Emit,
 ) -> Head:
-    """The head behind what ``head.foreign`` tells of, recorded in the log; ``head`` itself if it tells of nothing.
+    """The head after the progress that ``head.foreign`` reports, once the log records it; ``head`` itself if it reports none.
 
-    A checkpoint names a Kinesis record and the last user record of it that is done. The link ends right before that Kinesis record: the
-    unit behind it reads it again and settles the user records that are done, so that an aggregate is taken over in its middle.
+    A checkpoint names a Kinesis record and the last of its user records that is done. The link ends right before that Kinesis record: the
+    next unit reads the record again and settles the user records that are done. So even an aggregate can be taken over in its middle.
 
     Raises:
-        Superseded: a worker of ours has gone on from ``head`` meanwhile; recover again.
+        Superseded: one of our workers has continued from ``head`` meanwhile; recover again.
     """
     reached = head.foreign
     if reached is None:

@@ -14,7 +14,7 @@ from stream.errors import Halted
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A manifest as it lies in the store, with its bytes and the tag a replace must name."""
+    """A manifest as it is stored, with its bytes and the tag that a replace must name."""
 
     manifest: Manifest
     body: bytes
@@ -31,11 +31,11 @@ class CommitLog:
         self.worker = worker
 
     async def read(self, shard: Shard, after: int) -> Entry | None:
-        """The manifest of the unit that starts behind ``after``, or None where no unit has begun."""
+        """The manifest of the unit that starts after ``after``, or None if no unit was begun there."""
         return await self._read(naming.manifest_key(shard.stream, shard.chain, after))
 
     async def create(self, shard: Shard, manifest: Manifest) -> str | None:
-        """Begin a unit; its tag, or None if one has begun there already."""
+        """Begin a unit; its tag, or None if one was begun there already."""
         key = naming.manifest_key(shard.stream, shard.chain, int(manifest.after))
         return await self.store.create(key, encode(manifest))
 
@@ -44,10 +44,10 @@ class CommitLog:
         return await self.store.replace(naming.manifest_key(shard.stream, shard.chain, after), body, etag)
 
     async def pin_start(self, stream: str, start: Start) -> Start:
-        """Where the whole stream starts, for ever: what the first worker to ask was told, whoever asks later.
+        """Where the whole stream starts: ``start`` the first time, and the same answer for ever after, whoever asks.
 
-        ``latest`` becomes the timestamp of the first asking. A shard that appears later then starts there too, which is before its first
-        record, so a reshard loses nothing.
+        ``latest`` becomes the timestamp of the first call. A shard that appears later starts at that timestamp too, which is before its
+        first record, so a reshard loses nothing.
         """
         key = naming.start_key(stream)
         stored = await self.store.get(key)
@@ -55,18 +55,18 @@ class CommitLog:
             await self.store.create(key, encode_start(self._resolve(start)))
             stored = await self.store.get(key)
         if stored is None:
-            msg = f"{self.store.url}: object {key} was created and cannot be read back"
+            msg = f"{self.store.url}: object {key} was created but cannot be read back"
             raise Halted(msg)
         return decode_start(stored.body, key)
 
     async def genesis(self, shard: Shard) -> Entry | None:
-        """The first link of the shard's chain, or None if nobody has opened it."""
+        """The first link of the shard's chain, or None if nobody has opened the chain."""
         return await self._read(naming.genesis_key(shard.stream, shard.chain))
 
     async def open_chain(self, shard: Shard, start: Start, after: int = ORIGIN, previous: str = "") -> Entry:
-        """The first link of the shard's chain, created if nobody has; ``start`` is recorded in it.
+        """The first link of the shard's chain, created if it does not exist; it records ``start``.
 
-        Behind a rewind the chain begins behind ``after``, and ``previous`` is the digest of the rewind that leads to it.
+        After a rewind, the chain begins after ``after``, and ``previous`` is the digest of the rewind that leads to it.
         """
         key = naming.genesis_key(shard.stream, shard.chain)
         entry = await self._read(key)
@@ -87,18 +87,18 @@ class CommitLog:
             await self.store.create(key, encode(with_seal(genesis)))
             entry = await self._read(key)
         if entry is None:
-            msg = f"{self.store.url}: object {key} was created and cannot be read back"
+            msg = f"{self.store.url}: object {key} was created but cannot be read back"
             raise Halted(msg)
         return entry
 
     async def begins(self, stream: str, name: str) -> int:
-        """Behind which sequence number the chain ``name`` begins: behind a rewind where that went back to."""
+        """The sequence number after which the chain ``name`` begins: ``ORIGIN``, or the target of the rewind that began it."""
         shard = _shard(stream, name)
         genesis = await self.genesis(shard) if shard.generation else None
         return ORIGIN if genesis is None else int(genesis.manifest.after)
 
     async def chain(self, stream: str, name: str) -> AsyncIterator[Entry]:
-        """Every link of the chain ``name`` behind its genesis, as they follow; stops at an intent or where no unit has begun."""
+        """Every link of the chain ``name`` after its genesis, in order; ends with an intent, or where no unit was begun."""
         shard, after = _shard(stream, name), await self.begins(stream, name)
         while (entry := await self.read(shard, after)) is not None:
             yield entry
@@ -107,7 +107,7 @@ class CommitLog:
             after = int(entry.manifest.last)
 
     async def shards(self, stream: str) -> list[str]:
-        """Names of all chains, ascending; the first of a shard is called as the shard."""
+        """Names of all chains, ascending; a shard's first chain has the shard's name."""
         prefix = f"commits/{stream}/"
         keys = [info.key async for info in self.store.list(prefix) if info.key.endswith("/genesis.json")]
         return sorted(key.removeprefix(prefix).removesuffix("/genesis.json") for key in keys)
@@ -121,6 +121,6 @@ class CommitLog:
 
 
 def _shard(stream: str, name: str) -> Shard:
-    """The shard whose chain is called ``name``."""
+    """The shard whose chain has the name ``name``."""
     shard_id, generation = shard_of_chain(name)
     return Shard(stream, shard_id, generation=generation)

@@ -1,4 +1,4 @@
-"""Finding units and shards in a long log with few listings. A store lists keys upwards only; a unit's key is where it *starts*."""
+"""Finds units and shards in a long log with few listings. A store lists keys in ascending order, and a unit's key is where it *starts*."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from stream.commit.naming import SEQUENCE_DIGITS, manifest_key, shard_prefix
 from stream.contracts import ObjectStore
 
 PAGE: Final = 1000
-"""Keys that S3 gives in one answer: looking at fewer costs as much."""
+"""Keys that S3 returns in one response; asking for fewer costs as much."""
 
 _SUFFIX: Final = ".json"
 
 
 def position_of(key: str, prefix: str) -> int | None:
-    """Behind which sequence number the unit with the manifest ``key`` starts; None if ``key`` is no such thing below ``prefix``."""
+    """The sequence number after which the unit with the manifest ``key`` starts; None if ``key`` is not such a key under ``prefix``."""
     name = key.removeprefix(prefix).removesuffix(_SUFFIX)
     whole = key == f"{prefix}{name}{_SUFFIX}" and len(name) == SEQUENCE_DIGITS
     return int(name) if whole and name.isascii() and name.isdigit() else None
 
 
 async def unit_start(store: ObjectStore, stream: str, shard_id: str, sequence: int) -> int | None:
-    """Where the unit starts that would hold ``sequence``: the greatest start below it, or None where there is none.
+    """Where the unit that would hold ``sequence`` starts: the greatest start below it, or None if there is none.
 
-    Bisects the interval that can hold the start: each listing either ends the search, lifts the lower end to a start that exists, or
-    halves the interval. With starts spread over time that is about log2(units / 1000) listings.
+    Bisects the interval that can contain the start: each listing ends the search, raises the lower bound to an existing start, or
+    halves the interval. If starts are spread evenly over time, this takes about log2(units / 1000) listings.
     """
     prefix = shard_prefix(stream, shard_id)
     best, low, high = None, ORIGIN, sequence
@@ -47,7 +47,8 @@ async def unit_start(store: ObjectStore, stream: str, shard_id: str, sequence: i
 async def last_starts(store: ObjectStore, stream: str, shard_id: str, count: int, near: int) -> list[int]:
     """Where the newest ``count`` (fewer than ``PAGE``) units of a shard start, ascending; all of them if there are fewer.
 
-    ``near`` is a position near the newest start: the closer, the fewer listings it takes, log2(units / 1000) and some at best.
+    ``near`` is a position near the newest start: the closer it is, the fewer listings are needed, at best a little over
+    log2(units / 1000).
     """
     prefix = shard_prefix(stream, shard_id)
     starts, more = await _starts(store, prefix, "")
@@ -57,7 +58,7 @@ async def last_starts(store: ObjectStore, stream: str, shard_id: str, count: int
         found, further = await _starts(store, prefix, manifest_key(stream, shard_id, middle))
         if further:
             starts, low = found, found[-1]
-            high = high if low < high else 10**SEQUENCE_DIGITS  # ``near`` was none: the log has moved on
+            high = high if low < high else 10**SEQUENCE_DIGITS  # the log has moved beyond ``near``
             continue
         if len(found) >= count:
             return found[-count:]
@@ -68,7 +69,7 @@ async def last_starts(store: ObjectStore, stream: str, shard_id: str, count: int
 
 
 async def shards_of(store: ObjectStore, stream: str) -> AsyncIterator[str]:
-    """Ids of all shards that have a chain, ascending: one listing for each, however long the chains are."""
+    """Ids of all shards that have a chain, ascending; takes one listing per shard, however long the chains are."""
     prefix, after = f"commits/{stream}/", ""
     while True:
         async with aclosing(store.list(prefix, after)) as found:  # type: ignore[type-var]
@@ -77,11 +78,11 @@ async def shards_of(store: ObjectStore, stream: str) -> AsyncIterator[str]:
             return
         shard_id = first.key.removeprefix(prefix).partition("/")[0]
         yield shard_id
-        after = f"{prefix}{shard_id}0"  # the first key that sorts behind every "<shard>/..."
+        after = f"{prefix}{shard_id}0"  # the first key that sorts after every "<shard>/..."
 
 
 async def streams_of(store: ObjectStore) -> AsyncIterator[str]:
-    """Names of all streams of which the application has a log, in the order of the store: one listing for each."""
+    """Names of all streams for which the application has a log, in the order of the store; takes one listing per stream."""
     prefix, after = "commits/", ""
     while True:
         async with aclosing(store.list(prefix, after)) as found:  # type: ignore[type-var]
@@ -90,11 +91,11 @@ async def streams_of(store: ObjectStore) -> AsyncIterator[str]:
             return
         stream = first.key.removeprefix(prefix).partition("/")[0]
         yield stream
-        after = f"{prefix}{stream}0"  # the first key that sorts behind every "<stream>/..."
+        after = f"{prefix}{stream}0"  # the first key that sorts after every "<stream>/..."
 
 
 async def _starts(store: ObjectStore, prefix: str, after: str) -> tuple[list[int], bool]:
-    """Starts of up to ``PAGE`` units behind the key ``after``, ascending, and whether there may be more."""
+    """Starts of up to ``PAGE`` units whose keys sort after ``after``, ascending, and whether there may be more."""
     starts: list[int] = []
     seen = 0
     async with aclosing(store.list(prefix, after)) as listing:  # type: ignore[type-var]

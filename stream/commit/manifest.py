@@ -1,7 +1,7 @@
-"""The record of one unit in the commit log: what was read, what came of it, which files hold it.
+"""The record of one unit in the commit log: what was read, what became of it, which files hold it.
 
 A manifest is an ``intent`` until all its files are in place, then ``sealed`` for ever. Sequence numbers are decimal text, because
-they do not fit the integers of JSON readers. The bytes are canonical: equal manifests have equal bytes.
+they exceed the integers of most JSON readers. The encoding is canonical: equal manifests have equal bytes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ FORMAT: Final = 1
 class Kind(StrEnum):
     """What a link of the chain stands for.
 
-    ``GAP``: records of that range expired in the stream before anybody committed them. ``FOREIGN``: another application, such as a Java
-    KCL on the same lease table, processed them. ``SKIP``: an operator decided that nobody processes them. ``REWIND``: the last link of a
-    chain from which an operator went back; the shard goes on in the chain of its next generation.
+    ``GENESIS``: the first link, which pins the start. ``UNIT``: a committed range. ``GAP``: the records of the range expired in the stream
+    before anybody committed them. ``FOREIGN``: another application, such as a Java KCL on the same lease table, processed them.
+    ``SKIP``: an operator decided that nobody processes them. ``REWIND``: the last link of a chain that an operator rewound; the shard
+    continues in the chain of its next generation. ``END``: the shard has been read to its end.
     """
 
     GENESIS = "genesis"
@@ -38,14 +39,14 @@ class Kind(StrEnum):
 
 
 class State(StrEnum):
-    """``intent``: bounds and content are fixed, files may be missing. ``sealed``: everything is in place."""
+    """``intent``: range and content are fixed, files may be missing. ``sealed``: everything is in place."""
 
     INTENT = "intent"
     SEALED = "sealed"
 
 
 class FileEntry(msgspec.Struct, frozen=True, order=True):
-    """One object of a unit. ``sink`` names where, ``key`` is relative to that sink's root."""
+    """One object of a unit. ``key`` is relative to the root of the sink named ``sink``."""
 
     sink: str
     key: str
@@ -60,14 +61,14 @@ class FileEntry(msgspec.Struct, frozen=True, order=True):
 
 
 class Pinned(msgspec.Struct, frozen=True):
-    """A start position that no longer depends on when somebody looks. ``timestamp``: ISO 8601 with zone, for ``at_timestamp``."""
+    """A start position that does not depend on when it is used. ``timestamp``: ISO 8601 with zone, for ``at_timestamp``."""
 
     kind: str
     timestamp: str | None = None
 
 
 class StageRun(msgspec.Struct, frozen=True):
-    """What one stage did to the unit: rows in and out, and the microseconds it took the worker that began the unit."""
+    """What one stage did to the unit: rows in, rows out, and the microseconds that the worker that began the unit spent on it."""
 
     name: str
     rows_in: int
@@ -80,15 +81,15 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``after`` and ``last`` bound the range ``(after, last]``; genesis, rewind and end manifests have no ``last``. ``subsequence`` is the
     index of the last user record inside the Kinesis record ``last``. ``outcomes`` sums to ``records``. ``previous`` is the SHA-256
-    of the bytes of the sealed manifest before this one, so that the chain cannot be edited unnoticed. ``superseded`` lists files
-    of an earlier content of this intent that the sealed manifest does not contain. ``targets`` maps each sink's name to its URL at
-    that time. ``seal`` is set with the state ``sealed``: the SHA-256 of the manifest's bytes without it, so that the last link, which
-    no later one names yet, cannot be edited unnoticed either. Times are ISO 8601, UTC.
+    of the bytes of the preceding sealed manifest, so that the chain cannot be edited unnoticed. ``superseded`` lists files from an
+    earlier version of this intent that the sealed manifest does not contain. ``targets`` maps each sink's name to its URL at
+    that time. ``seal`` is set when the state becomes ``sealed``: the SHA-256 of the manifest's bytes without it, so that the last link,
+    which no later one names yet, cannot be edited unnoticed either. Times are ISO 8601, UTC.
 
-    ``shard`` is the name of the chain: the shard id, behind a rewind with the generation. A rewind goes back to ``target``; its
-    ``superseded`` are the files that are taken back with it. ``foreign_subsequence``: of the Kinesis record that follows
-    ``after`` (of a foreign link: ``last``), the user records up to this index were processed by another application; -1: none.
-    ``note``: the operator's own words.
+    ``shard`` is the name of the chain: the shard id, and after a rewind also the generation. A rewind goes back to ``target``; its
+    ``superseded`` are the files that it removes. ``foreign_subsequence``: of the Kinesis record that follows ``after`` (in a foreign
+    link: ``last``), the user records up to this index were processed by another application; -1: none. ``note``: the operator's own
+    words.
     """
 
     kind: Kind
@@ -127,12 +128,12 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def reach(self) -> int:
-        """Up to where the chain is decided by this link: the end of its range, or where it begins if it has none."""
+        """The position up to which this link decides the chain: the end of its range, or ``after`` if it has no range."""
         return int(self.after if self.last is None else self.last)
 
     @property
     def span(self) -> SeqRange:
-        """The range of a unit."""
+        """The range; raises ``ValueError`` for a genesis, rewind or end manifest, which has none."""
         if self.last is None:
             msg = f"a {self.kind} manifest of {self.stream}/{self.shard} has no range"
             raise ValueError(msg)
@@ -144,12 +145,12 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.state is State.SEALED
 
     def same_content(self, other: Manifest) -> bool:
-        """Whether both commit the same range to the same files; who does it, and when, does not matter."""
+        """Whether both commit the same range to the same files, regardless of who does it, and when."""
         return (self.kind, self.last, self.files, self.outcomes) == (other.kind, other.last, other.files, other.outcomes)
 
 
 def pinned(start: Start) -> Pinned:
-    """``start`` as manifests hold it."""
+    """``start`` in the form that manifests hold."""
     return Pinned(start.kind, start.timestamp.isoformat() if start.timestamp else None)
 
 
@@ -159,12 +160,12 @@ def encode_start(start: Start) -> bytes:
 
 
 def decode_start(body: bytes, key: str) -> Start:
-    """The start position in ``body``; raises ``Halted`` if it is none, naming ``key``."""
+    """The start position in ``body``; raises ``Halted``, naming ``key``, if there is none."""
     try:
         stored = msgspec.json.decode(body, type=Pinned)
         return Start(StartKind(stored.kind), datetime.fromisoformat(stored.timestamp) if stored.timestamp else None)
     except (msgspec.MsgspecError, ValueError) as error:
-        msg = f"object {key} is not a readable start position: {error}; restore its previous version, nothing is read until then"
+        msg = f"object {key} is not a readable start position: {error}. Restore its previous version; nothing is read until then."
         raise Halted(msg) from error
 
 
@@ -187,12 +188,12 @@ def decode(body: bytes, key: str) -> Manifest:
         manifest = _DECODER.decode(body)
     except msgspec.MsgspecError as error:
         msg = (
-            f"commit log object {key} is not a readable manifest: {error}. The shard stands still; "
-            "restore the object's previous version, or run `stream audit verify` to see what it covers."
+            f"commit log object {key} is not a readable manifest: {error}. The shard is not read any further. "
+            "Restore the object's previous version, or run `stream audit verify` to see what it covers."
         )
         raise Halted(msg) from error
     if manifest.format != FORMAT:
-        msg = f"commit log object {key} has format {manifest.format}, this build reads {FORMAT}; run the newer build"
+        msg = f"commit log object {key} has format {manifest.format}, but this build reads {FORMAT}; run the newer build"
         raise Halted(msg)
     return manifest
 

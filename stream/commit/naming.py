@@ -1,4 +1,4 @@
-"""Where every object of the commit log lies: derived from positions and contents, nothing random, nothing dated."""
+"""The key of every object of the commit log. Keys are derived from positions and contents; nothing is random, nothing is dated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SEQUENCE_DIGITS: Final = 60
 
 
 def unit_name(shard_id: str, span: SeqRange, stream: str = "") -> str:
-    """Stem of every file of one unit: ``<shard>-<after>-<last>``, with ``<stream>.`` before it where several streams share a place."""
+    """Stem of every file name of one unit: ``<shard>-<after>-<last>``, prefixed with ``<stream>.`` if several streams share a place."""
     return f"{stream}.{shard_id}-{span.after}-{span.last}" if stream else f"{shard_id}-{span.after}-{span.last}"
 
 
@@ -22,9 +22,9 @@ def shard_prefix(stream: str, shard_id: str) -> str:
 
 
 def manifest_key(stream: str, shard_id: str, after: int) -> str:
-    """The one place where a unit that starts behind ``after`` can be committed."""
+    """The only key under which a unit that starts after ``after`` can be committed."""
     if not ORIGIN <= after < 10**SEQUENCE_DIGITS:
-        msg = f"sequence number {after} of {stream}/{shard_id} is outside 0..10^{SEQUENCE_DIGITS}; this is not a Kinesis position"
+        msg = f"sequence number {after} of {stream}/{shard_id} is outside 0..10^{SEQUENCE_DIGITS}, so it is not a Kinesis position"
         raise ValueError(msg)
     return f"{shard_prefix(stream, shard_id)}{after:0{SEQUENCE_DIGITS}d}.json"
 
@@ -45,7 +45,7 @@ def pipeline_key(digest: str) -> str:
 
 
 def tables_key(digest: str) -> str:
-    """Which reference tables, by content, a recorded definition was run with."""
+    """The digests of the reference tables that a recorded definition was run with."""
     return f"pipelines/{digest}.tables.json"
 
 

@@ -1,22 +1,22 @@
 """How one unit is committed exactly once: a pure state machine, events in, one instruction out.
 
-Why it exists. A lease says who *should* work on a shard. A paused worker wakes up after its lease is gone and still writes, so no
+Why it exists. A lease says who *should* work on a shard. But a paused worker may wake up after its lease is gone and still write, so no
 lease can say who *does*. Correctness therefore rests on one object per unit, the manifest at the unit's start position, and on two
-properties of the store: a create that fails if the object exists, and a replace that fails if the object has changed. With them, any
-number of workers may believe they own the shard, run different versions, stop anywhere and lose any reply:
+properties of the store: a create that fails if the object exists, and a replace that fails if the object has changed. With these, any
+number of workers may believe that they own the shard, run different versions, stop anywhere and lose any reply:
 
 * whoever creates the manifest fixes the range and the files of the unit; everyone else adopts it (*intent*);
-* files are named by their content, so writing one twice changes nothing, and writing a different one never overwrites;
+* files are named by their content, so writing one twice changes nothing, and writing a different one never overwrites it;
 * the manifest becomes *sealed*, by compare-and-swap, only after all its files are in place, and never changes again;
-* a worker that cannot reproduce the recorded bytes (another build, a changed table) replaces the intent's file list by its own, by
+* a worker that cannot reproduce the recorded bytes (another build, a changed table) replaces the intent's file list with its own, by
   compare-and-swap and only while it is an intent (*amend*), writes its files, seals, and only then deletes what it superseded;
-* a worker whose replace was refused looks again, and takes back those of its own files that the sealed manifest does not list.
+* a worker whose replace was refused looks again, and removes those of its own files that the sealed manifest does not list.
 
-A reply that never came is not a failure: the machine looks again and finds either its own work or somebody else's.
+A reply that never came is not a failure: the machine looks again and finds either its own work or another worker's.
 
-What was rejected. Fencing by lease counter alone (covers the lease row, not the objects). KCL's prepared checkpoint alone (loses or
-doubles data once two versions run side by side, because both write under the same keys). Multipart uploads left open until the
-checkpoint (orphans, and nothing to prove afterwards). A transaction coordinator (an engine to operate).
+What was rejected. Fencing by lease counter alone: it covers the lease row, not the objects. KCL's prepared checkpoint alone: it loses or
+duplicates data once two versions run side by side, because both write under the same keys. Multipart uploads left open until the
+checkpoint: they leave orphans, and nothing to prove afterwards. A transaction coordinator: one more engine to operate.
 
 The machine has one outstanding instruction at a time. ``begin`` gives the first, ``advance`` the next for each event.
 """
@@ -91,7 +91,7 @@ class Finish:
 
 Instruction: TypeAlias = Look | Create | Verify | Render | Write | Replace | Delete | Finish
 
-# --- events: what came of it ------------------------------------------------------------------------------------------------
+# --- events: the outcome of an instruction ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +174,10 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Where the commit of one unit stands in one worker.
+    """The state of one worker's commit of one unit.
 
-    ``own``: content whose bytes this worker holds. ``current`` and ``etag``: the manifest in the log as last seen. ``written``: files
-    this worker may have put, which it takes back if the sealed manifest does not list them.
+    ``own``: content whose bytes this worker holds. ``current`` and ``etag``: the manifest in the log, as last seen. ``written``: files that
+    this worker may have put, and which it removes if the sealed manifest does not list them.
     """
 
     phase: Phase
@@ -187,7 +187,7 @@ class Unit:
     written: frozenset[FileEntry] = frozenset()
 
     def contradiction(self) -> str | None:
-        """What is wrong with this state in itself, or None; simulations ask after each step."""
+        """The invariant that this state violates, or None; simulations check it after each step."""
         holding = {Phase.WRITING, Phase.SEALING, Phase.AMENDING, Phase.VERIFYING, Phase.RENDERING}
         if self.phase in holding and (self.current is None or self.current.sealed or not self.etag):
             return f"{self.phase} needs an intent and its tag"
@@ -199,11 +199,11 @@ class Unit:
 
 
 class InvalidTransition(Exception):
-    """An event that the phase cannot answer; it means that the committer is wrong."""
+    """An event that does not fit the phase; it means that the committer has a defect."""
 
 
 def begin(own: Manifest | None) -> tuple[Unit, Instruction]:
-    """Start: with ``own``, commit that intent; without, only complete what another worker may have left here."""
+    """The first state and instruction: to commit ``own``, or without it only to complete what another worker may have begun."""
     if own is None:
         return Unit(Phase.LOOKING), Look()
     return Unit(Phase.CREATING, own=own), Create(own)
@@ -244,12 +244,12 @@ def advance(unit: Unit, event: Event) -> tuple[Unit, Instruction]:  # noqa: C901
 
 
 def sealed(intent: Manifest) -> Manifest:
-    """The same manifest, final."""
+    """The same manifest in its final state."""
     return msgspec.structs.replace(intent, state=State.SEALED)
 
 
 def leftovers(manifest: Manifest, written: frozenset[FileEntry] = frozenset()) -> tuple[FileEntry, ...]:
-    """Files that the sealed ``manifest`` replaced or that ``written`` put beside it; they belong to nobody."""
+    """Files that the sealed ``manifest`` superseded, and those of ``written`` that it does not list; they belong to no unit."""
     return tuple(sorted((written | set(manifest.superseded)) - set(manifest.files)))
 
 

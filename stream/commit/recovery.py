@@ -1,4 +1,4 @@
-"""What to do on taking a shard: follow its chain to the end, and finish what somebody left half done."""
+"""What a worker does when it takes a shard: follow the chain to its end, and finish what another worker left half done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream.errors import Halted
 
 
 async def entry_point(log: CommitLog, shard: Shard, checkpoint: Checkpoint | None, genesis: Entry) -> Head:
-    """A sealed place to follow the chain from: where the checkpoint says a unit ended if the log agrees, else the start.
+    """A sealed position from which to follow the chain: the checkpoint if the log confirms that a unit ends there, else the start.
 
     A checkpoint is only a hint; one that the log does not confirm costs a longer walk and nothing else.
     """
@@ -42,13 +42,13 @@ async def recover(
     clock: Clock,
     emit: Emit,
 ) -> Head:
-    """The end of the shard's sealed chain, after completing an intent that stands there.
+    """The end of the shard's sealed chain, after completing the intent that may stand there.
 
-    ``foreign`` is set in it if the checkpoint says that another application has gone further; the checkpoint then stays as it is.
+    Its ``foreign`` is set if the checkpoint says that another application has gone further; the checkpoint then stays as it is.
 
     Raises:
-        Halted: the checkpoint lies beyond the end of the chain, so somebody else has processed records that the log does not know.
-        LeaseLost: the shard is another worker's.
+        Halted: the checkpoint lies beyond the end of the chain, so records have been processed that the log does not know.
+        LeaseLost: the shard belongs to another worker now.
     """
     begun = clock.monotonic()
     repeat = Repeater(clock, emit)
@@ -63,14 +63,14 @@ async def recover(
     _refuse_unknown_progress(shard, checkpoint, head)
     foreign = unknown_to(head, checkpoint)
     if last is not None and foreign is None:
-        # An end too: without its checkpoint nobody would begin with the shards that continue this one.
+        # This includes the end of a shard: without its checkpoint, nobody would start the shards that continue this one.
         await committer.checkpoint(shard, last)
     emit(events.RecoveryFinished(shard.stream, shard.shard_id, head.position, followed, clock.monotonic() - begun))
     return replace(head, foreign=foreign)
 
 
 def unknown_to(head: Head, checkpoint: Checkpoint | None) -> Reached | None:
-    """How far another application has come, if that is further than the log."""
+    """How far another application has got, if that is further than the log."""
     reached = None if checkpoint is None else checkpoint.foreign
     if reached is None or not head.open:
         return None
@@ -80,8 +80,8 @@ def unknown_to(head: Head, checkpoint: Checkpoint | None) -> Reached | None:
 def _step(head: Head, entry: Entry) -> Head:
     if entry.manifest.previous != head.previous:
         msg = (
-            f"the commit log of {entry.manifest.stream}/{entry.manifest.shard} is broken behind {head.position}: the manifest there "
-            f"names the predecessor {entry.manifest.previous[:12]}, the sealed one is {head.previous[:12]}; an object was edited or "
+            f"the commit log of {entry.manifest.stream}/{entry.manifest.shard} is broken after {head.position}: the manifest there "
+            f"names the predecessor {entry.manifest.previous[:12]}, but the sealed one is {head.previous[:12]}. An object was edited or "
             "restored by hand. Restore the original version; nothing is read until then."
         )
         raise Halted(msg)
@@ -93,7 +93,7 @@ def _refuse_unknown_progress(shard: Shard, checkpoint: Checkpoint | None, head: 
         return
     if checkpoint.position is not None and checkpoint.position > head.position:
         msg = (
-            f"the checkpoint of {shard.stream}/{shard.shard_id} stands at {checkpoint.position}, beyond the end of the commit log at "
+            f"the checkpoint of {shard.stream}/{shard.shard_id} is at {checkpoint.position}, beyond the end of the commit log at "
             f"{head.position}: another application moved it, or the log lost objects. Set the checkpoint back to {head.position}, or "
             "restore the log; nothing is read until then."
         )

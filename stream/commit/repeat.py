@@ -1,4 +1,4 @@
-"""Calls that may be made again: what to do when no reply came."""
+"""Repeats idempotent calls whose outcome is unknown."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ T = TypeVar("T")
 
 FIRST_WAIT: Final = 0.2
 LONGEST_WAIT: Final = 20.0
-"""Seconds between repeated calls, doubled each time from the first to the longest: an hour's outage of S3 costs 180 calls a shard."""
+"""Seconds between repeated calls, doubled each time from the first to the longest: an hour's outage of S3 costs 180 calls per shard."""
 
 
 class Repeater:
-    """Makes idempotent calls until their outcome is known, and tells the world each time it has to wait."""
+    """Repeats idempotent calls until their outcome is known, and emits an event each time it has to wait."""
 
     def __init__(self, clock: Clock, emit: Emit) -> None:
         self._clock = clock
         self._emit = emit
 
     async def __call__(self, call: str, shard: Shard, attempt: Callable[[], Awaitable[T]]) -> T:
-        """The result of ``attempt``, made as often as it raises ``Retryable``; any other error is raised as it is."""
+        """The result of ``attempt``, which is repeated as long as it raises ``Retryable``; any other error is raised as it is."""
         wait = FIRST_WAIT
         while True:
             try:
@@ -34,7 +34,7 @@ class Repeater:
                 wait = min(2 * wait, LONGEST_WAIT)
 
     async def pause(self, call: str, shard: Shard, error: Retryable, wait: float = FIRST_WAIT) -> None:
-        """Wait as long as the far side asked for, or ``wait`` seconds."""
+        """Wait as long as the far side asked for, or else ``wait`` seconds."""
         seconds = error.retry_after or wait
         self._emit(events.CallRepeated(shard.stream, shard.shard_id, call, str(error), seconds))
         await self._clock.sleep(seconds)

@@ -1,15 +1,16 @@
-"""Going back, and passing over: an operator's two ways to move a shard, as links of its chain.
+"""Rewind and skip: an operator's two ways to move a shard, as links of its chain.
 
-A rewind ends the chain with a link at its head, where the next unit would begin. So it is created or refused like any unit: a worker that
-is about to commit there loses, finds the link and follows it. The link names every file that is taken back; whoever seals it or meets it
-removes them. The shard goes on in the chain of its next generation, under another name, which its files carry too: what a frozen worker of
-the old generation writes or removes late can never touch a file of the new one.
+A rewind ends the chain with a link at its head, where the next unit would begin. It is therefore created or refused like any unit: a worker
+that is about to commit there loses, finds the link and follows it. The link lists every file that the rewind removes; whoever seals the
+link, or finds it, removes them. The shard continues in the chain of its next generation, under another name, which its files carry too.
+So nothing that a frozen worker of the old generation writes or removes late can touch a file of the new one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from stream.batch import ORIGIN
 from stream.commit.committer import Head
@@ -18,12 +19,16 @@ from stream.commit.manifest import FileEntry, Kind, Manifest, State
 from stream.contracts import Shard
 from stream.errors import DefinitionError
 
+LEDGER: Final = "ledger"
+"""Name of the target that keeps what became of each record."""
+
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What counts now of all generations of one shard: ``links`` in order, each beginning where the one before it ends.
+    """The links of all generations of one shard that still count, in order, each beginning where the one before it ends.
 
-    ``shard`` names the generation that units are committed to; ``start`` is where that chain begins.
+    ``shard`` names the generation to which units are committed now; ``start`` is where its chain begins; ``end`` is the shard's end, if it
+    has been read to there.
     """
 
     shard: Shard
@@ -38,7 +43,7 @@ class History:
 
 
 def effective(chain: Iterable[Manifest], before: Sequence[Manifest] = ()) -> tuple[Manifest, ...]:
-    """The links that count after one more generation ``chain``, each sealed, of a shard of which ``before`` counted until then."""
+    """The links that count after one more generation, given its sealed links ``chain`` and the links that counted ``before`` it."""
     links = list(before)
     for manifest in chain:
         if manifest.target is not None:
@@ -65,28 +70,28 @@ async def history(log: CommitLog, shard: Shard) -> History:
 
 
 def target_for(known: History, wanted: int) -> int:
-    """Where to go back to so that the record ``wanted`` is processed again: the end of the unit before the one that holds it.
+    """Where to rewind to so that the record ``wanted`` is processed again: the end of the unit before the one that holds it.
 
     Raises:
         DefinitionError: no committed unit holds it, or the shard has ended.
     """
     if known.end is not None:
         msg = (
-            f"{known.shard.stream}/{known.shard.shard_id} is read to its end and its children have begun; a rewind would put its records "
-            "behind theirs. Rewind shards that are open, or read the stream again with another application name"
+            f"{known.shard.stream}/{known.shard.shard_id} has been read to its end and its children have begun; a rewind would put its "
+            "records after theirs. Rewind only open shards, or read the stream again with another application name"
         )
         raise DefinitionError(msg)
     for link in known.links:
         if link.reach >= wanted:
             return int(link.after)
-    msg = f"{known.shard.stream}/{known.shard.shard_id} is committed up to {known.head}; nothing behind it can be processed again"
+    msg = f"{known.shard.stream}/{known.shard.shard_id} is committed up to {known.head}; records after that cannot be processed again"
     raise DefinitionError(msg)
 
 
 def rewind_link(log: CommitLog, known: History, head: Head, target: int, note: str, now: str) -> Manifest:
     """The link that ends the chain of ``known`` at ``head`` and goes back to ``target``, the end of one of its links.
 
-    Ledger segments stay: they tell what had become of the records.
+    Ledger segments are kept: they say what had become of the records.
     """
     gone = [link for link in known.links if int(link.after) >= target]
     at = next((link for link in known.links if link.reach == target), None)
@@ -109,9 +114,9 @@ def rewind_link(log: CommitLog, known: History, head: Head, target: int, note: s
 
 
 def skip_link(log: CommitLog, shard: Shard, head: Head, last: int, note: str, now: str) -> Manifest:
-    """The link that says that nobody processes the records behind ``head`` up to ``last``."""
+    """The link that says that nobody processes the records after ``head`` up to ``last``."""
     if last <= head.position:
-        msg = f"{shard.stream}/{shard.shard_id} is committed up to {head.position}; a skip must end behind that, not at {last}"
+        msg = f"{shard.stream}/{shard.shard_id} is committed up to {head.position}; a skip must end after that, not at {last}"
         raise DefinitionError(msg)
     return Manifest(
         kind=Kind.SKIP,
@@ -131,7 +136,3 @@ def skip_link(log: CommitLog, shard: Shard, head: Head, last: int, note: str, no
 
 def _files(links: Iterable[Manifest]) -> tuple[FileEntry, ...]:
     return tuple(sorted({entry for link in links for entry in link.files if entry.sink != LEDGER}))
-
-
-LEDGER = "ledger"
-"""Name of the target that keeps what became of each record."""

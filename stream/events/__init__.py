@@ -1,4 +1,4 @@
-"""Every movement and mishap, as a frozen dataclass. A room emits these and nothing else: counters and logs are made from them.
+"""Everything that happens, as frozen dataclasses. A room emits only these; counters and log lines are made from them.
 
 No event carries record data, partition keys or secrets.
 """

@@ -9,7 +9,7 @@ from stream.events.base import Event
 
 @dataclass(frozen=True, slots=True)
 class SpansExported(Event):
-    """One unit's spans reached the collector, which ``rejected`` some; ``parked`` ones it refused for good."""
+    """One unit's spans reached the collector: ``accepted``, ``rejected`` by it, and ``parked`` because it refused the request for good."""
 
     accepted: int
     rejected: int
@@ -18,7 +18,7 @@ class SpansExported(Event):
 
 @dataclass(frozen=True, slots=True)
 class ExportRefused(Event):
-    """The collector did not take ``items`` spans and must not be asked again; ``detail`` is its own word."""
+    """The collector refused ``items`` spans and must not be asked again; ``detail`` is its own message."""
 
     status: int
     items: int
@@ -27,9 +27,9 @@ class ExportRefused(Event):
 
 @dataclass(frozen=True, slots=True)
 class ExportHalted(Event):
-    """Spans of this shard stand still until somebody mends ``reason``; tried again after ``wait`` seconds. ``status``: HTTP, or 0.
+    """The export of this shard's spans has stopped until somebody fixes ``reason``; tried again after ``wait`` seconds.
 
-    ``blocking``: checkpoints wait for it, so that the shard stands still as well.
+    ``status``: HTTP status, or 0. ``blocking``: checkpoints wait for the export, so the shard stands still too.
     """
 
     status: int
@@ -40,12 +40,12 @@ class ExportHalted(Event):
 
 @dataclass(frozen=True, slots=True)
 class ExportResumed(Event):
-    """Spans of this shard are exported again, from where they stood."""
+    """Spans of this shard are exported again, from where the export had stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportLagged(Event):
-    """How long the oldest sealed unit of the shard has been waiting for its export; 0 when none waits."""
+    """How long the oldest sealed unit of the shard has been waiting for its export; 0 if none is waiting."""
 
     seconds: float
 
@@ -71,7 +71,7 @@ class UnitsLoaded(Event):
 
 @dataclass(frozen=True, slots=True)
 class LoadsWaiting(Event):
-    """Units with rows that the loader of ``sink`` sees waiting, the age of the oldest in seconds, and how many shards are parked."""
+    """How many units with rows are waiting for the loader of ``sink``, the age of the oldest in seconds, and how many shards are parked."""
 
     sink: str
     units: int
@@ -81,7 +81,7 @@ class LoadsWaiting(Event):
 
 @dataclass(frozen=True, slots=True)
 class LoadRefused(Event):
-    """Loading into ``sink`` did not go through and is tried again after ``wait`` seconds; ``kind``: transient, setup, unexpected."""
+    """A load into ``sink`` failed and is tried again after ``wait`` seconds; ``kind``: transient, setup, unexpected."""
 
     sink: str
     kind: str
@@ -91,7 +91,7 @@ class LoadRefused(Event):
 
 @dataclass(frozen=True, slots=True)
 class LoadParked(Event):
-    """The units of one shard are not loaded into ``sink`` until a person acts; they stay staged, and the shard is read on."""
+    """The units of one shard are not loaded into ``sink`` until a person acts; they stay staged, and the shard is still read."""
 
     sink: str
     after: int
@@ -100,9 +100,9 @@ class LoadParked(Event):
 
 @dataclass(frozen=True, slots=True)
 class ReferenceRefreshed(Event):
-    """Reference tables were read again; ``changed`` of them count from the next unit on. ``age``: seconds since all were known to be good.
+    """Reference tables were read again; ``changed`` take effect with the next unit. ``age``: seconds since all were known to be current.
 
-    ``definition``: digest of the definition in use now. ``failing``: tables that could not be read at their last turn. ``shard`` is empty.
+    ``definition``: digest of the definition now in use. ``failing``: tables whose last reading failed. ``shard`` is empty.
     """
 
     changed: int
@@ -113,7 +113,7 @@ class ReferenceRefreshed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ReferenceRefreshFailed(Event):
-    """``failing`` reference tables could not be read again, or not used; those in hand, ``age`` seconds old, stay. ``shard`` is empty."""
+    """``failing`` reference tables could not be read again or used; those in use, ``age`` seconds old, stay. ``shard`` is empty."""
 
     detail: str
     age: float

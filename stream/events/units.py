@@ -9,7 +9,7 @@ from stream.events.base import Event
 
 @dataclass(frozen=True, slots=True)
 class PageReceived(Event):
-    """GetRecords answered, or records were pushed. ``records`` counts Kinesis records, ``user_records`` what came of them."""
+    """GetRecords answered, or records were pushed. ``records`` counts Kinesis records, ``user_records`` those inside them."""
 
     records: int
     user_records: int
@@ -20,14 +20,14 @@ class PageReceived(Event):
 
 @dataclass(frozen=True, slots=True)
 class PartOpened(Event):
-    """A shard of a source that ends is read: so many ``pieces`` (objects, files of dead letters) make it up."""
+    """Reading of a shard of a source that ends has begun; the shard is made up of ``pieces`` (objects, files of dead letters)."""
 
     pieces: int
 
 
 @dataclass(frozen=True, slots=True)
 class PollRepeated(Event):
-    """A poll gave nothing and is made again after ``wait`` seconds; ``why``: throttled, expired_iterator, error."""
+    """A poll failed and is repeated after ``wait`` seconds; ``why``: throttled, expired_iterator, error."""
 
     why: str
     detail: str
@@ -36,7 +36,7 @@ class PollRepeated(Event):
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionEnded(Event):
-    """Records are no longer pushed, and are again after ``wait`` seconds; ``why``: renewed, silence, budget, in_use, broken."""
+    """A subscription has ended; the next one begins after ``wait`` seconds. ``why``: renewed, silence, budget, in_use, broken."""
 
     why: str
     detail: str
@@ -45,7 +45,7 @@ class SubscriptionEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class RetrievalChanged(Event):
-    """The shard is read in another way from now on; ``to``: polling (because of ``why``), fan_out."""
+    """From now on the shard is read in another way; ``to``: polling (because of ``why``), fan_out."""
 
     to: str
     why: str
@@ -53,7 +53,7 @@ class RetrievalChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class BudgetWaited(Event):
-    """A reader stood still for ``seconds`` because the byte budget was used up."""
+    """A reader waited for ``seconds`` because the byte budget was used up."""
 
     seconds: float
 
@@ -81,7 +81,7 @@ class StageApplied(Event):
 
 @dataclass(frozen=True, slots=True)
 class RecordsRejected(Event):
-    """Records of one unit went to the dead letters, for one reason at one stage."""
+    """Records of one unit became dead letters, for one reason at one stage."""
 
     stage: str
     reason: str
@@ -90,7 +90,7 @@ class RecordsRejected(Event):
 
 @dataclass(frozen=True, slots=True)
 class IntentCreated(Event):
-    """The unit's manifest exists; nobody else can commit this range differently now."""
+    """The unit's manifest exists; from now on, nobody else can commit this range differently."""
 
     after: int
     last: int
@@ -98,7 +98,7 @@ class IntentCreated(Event):
 
 @dataclass(frozen=True, slots=True)
 class IntentAdopted(Event):
-    """This worker completes a manifest that another one created; ``how``: in_place (its files were there), render (made again)."""
+    """This worker completes a unit that another one began; ``how``: in_place (its files were there), render (they are made again)."""
 
     after: int
     last: int
@@ -107,7 +107,7 @@ class IntentAdopted(Event):
 
 @dataclass(frozen=True, slots=True)
 class IntentAmended(Event):
-    """An adopted intent names this worker's files now; its earlier ones, ``superseded`` in number, go once it is sealed."""
+    """An adopted intent now lists this worker's files; its ``superseded`` earlier files are removed once it is sealed."""
 
     after: int
     last: int
@@ -126,7 +126,7 @@ class FileWritten(Event):
 
 @dataclass(frozen=True, slots=True)
 class ManifestSealed(Event):
-    """A link of the chain is final, by this worker's hand; ``last`` None: it says that the shard has ended."""
+    """This worker sealed a link of the chain; if ``last`` is None, the link says that the shard has ended."""
 
     after: int
     last: int | None
@@ -134,7 +134,7 @@ class ManifestSealed(Event):
 
 @dataclass(frozen=True, slots=True)
 class UnitSealed(Event):
-    """The unit is committed. ``outcomes`` maps outcome label to records; ages in seconds since arrival in the stream."""
+    """The unit is committed. ``outcomes`` maps outcomes to numbers of records; ages are in seconds since arrival in the stream."""
 
     after: int
     last: int
@@ -162,14 +162,14 @@ class RecoveryFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeftoversRemoved(Event):
-    """Files that no sealed manifest lists were taken back."""
+    """Files that no sealed manifest lists were removed."""
 
     files: int
 
 
 @dataclass(frozen=True, slots=True)
 class CallRepeated(Event):
-    """A storage or coordination call is made again after ``wait`` seconds because its outcome is unknown."""
+    """A storage or coordination call is repeated after ``wait`` seconds because its outcome is unknown."""
 
     call: str
     detail: str

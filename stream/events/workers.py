@@ -9,14 +9,14 @@ from stream.events.base import Event
 
 @dataclass(frozen=True, slots=True)
 class ShardStarted(Event):
-    """Reading begins behind ``position``."""
+    """Reading begins after ``position``."""
 
     position: int
 
 
 @dataclass(frozen=True, slots=True)
 class ShardEnded(Event):
-    """The shard is read to its end and its last unit is sealed."""
+    """The shard has been read to its end, and its last unit is sealed."""
 
     children: tuple[str, ...]
 
@@ -30,7 +30,7 @@ class ShardReleased(Event):
 
 @dataclass(frozen=True, slots=True)
 class RecordsExpired(Event):
-    """Records behind ``after`` and not behind ``last`` were lost in the stream before they were read; the log says so now."""
+    """Records after ``after`` up to ``last`` were lost in the stream before they were read; the log now says so."""
 
     after: int
     last: int
@@ -46,7 +46,7 @@ class ShardHalted(Event):
 
 @dataclass(frozen=True, slots=True)
 class NotificationFailed(Event):
-    """Nobody could be told by ``channel`` (sns, webhook) that the shard has halted; it is in the log only."""
+    """The notification that the shard has halted could not be sent by ``channel`` (sns, webhook); only the log says it."""
 
     channel: str
     detail: str
@@ -54,7 +54,7 @@ class NotificationFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class StreamDescribed(Event):
-    """The stream keeps records for ``retention`` seconds and has so many open shards; `shard` is empty."""
+    """The stream keeps records for ``retention`` seconds and has ``open_shards`` open shards; ``shard`` is empty."""
 
     retention: float
     open_shards: int
@@ -62,14 +62,14 @@ class StreamDescribed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ShardStalled(Event):
-    """Nothing has moved in the shard for ``seconds`` and nothing is known to hold it up; the process asks to be restarted."""
+    """Nothing has moved in the shard for ``seconds``, and nothing is known to hold it up; the process asks to be restarted."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialsRenewed(Event):
-    """AWS credentials by ``method`` are good until ``expires``, seconds since 1970; 0: without an end. `shard` is empty."""
+    """AWS credentials found by ``method`` are valid until ``expires``, in seconds since 1970; 0: for ever. ``shard`` is empty."""
 
     method: str
     expires: float
@@ -85,14 +85,14 @@ class WorkerStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class DrainStarted(Event):
-    """A signal asked for the end; ``shard`` is empty."""
+    """A signal asked the worker to stop; ``shard`` is empty."""
 
     deadline: float
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTaken(Event):
-    """This worker has the shard's lease now; ``why``: free, expired, stolen, own, assigned. ``previous``: the owner before, or empty."""
+    """This worker now has the shard's lease; ``why``: free, expired, stolen, own, assigned. ``previous``: the previous owner, or empty."""
 
     why: str
     previous: str
@@ -100,14 +100,14 @@ class LeaseTaken(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseDropped(Event):
-    """This worker has the shard's lease no longer; ``why``: released, handed_over, lost, expired, vanished."""
+    """This worker no longer has the shard's lease; ``why``: released, handed_over, lost, expired, vanished."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseVanished(Event):
-    """Somebody deleted the row of a lease that this worker holds; it is made again, and the commit log says where to go on."""
+    """Somebody deleted the row of a lease that this worker holds; it is recreated, and the commit log says where to continue."""
 
     key: str
 
@@ -128,7 +128,7 @@ class LeaseWritten(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeasesScanned(Event):
-    """The lease table was looked at; ``size`` in bytes."""
+    """The whole lease table was read; ``size`` is in bytes."""
 
     leases: int
     size: int
@@ -137,7 +137,7 @@ class LeasesScanned(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseRowUnreadable(Event):
-    """A row of the lease table is passed over because it is no lease as KCL writes it."""
+    """A row of the lease table is ignored because it is not a lease as the KCL writes it."""
 
     table: str
     detail: str
@@ -145,7 +145,7 @@ class LeaseRowUnreadable(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseHoles(Event):
-    """How many parts of the stream's hash range no lease covers, as seen several times in a row; ``first`` begins the first."""
+    """``holes`` parts of the stream's hash range are covered by no lease, as seen several times in a row; ``first``: start of the first."""
 
     holes: int
     first: str
@@ -153,14 +153,14 @@ class LeaseHoles(Event):
 
 @dataclass(frozen=True, slots=True)
 class MixedFleet(Event):
-    """Workers of another application hold leases, so leases are balanced by KCL's rules while they do."""
+    """Workers of another application hold leases; while they do, leases are balanced by the KCL's rules."""
 
     workers: int
 
 
 @dataclass(frozen=True, slots=True)
 class FleetLed(Event):
-    """From now on the leader of a KCL 3.x fleet assigns leases to this worker (``led``), or it takes them itself. ``leader``: if known."""
+    """From now on, the leader of a KCL 3.x fleet assigns leases to this worker (``led``), or it takes them. ``leader``: if known."""
 
     led: bool
     leader: str
@@ -168,14 +168,14 @@ class FleetLed(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseWanted(Event):
-    """The leader of a KCL 3.x fleet wants the lease to go to ``worker``; what is in hand is sealed, then it goes."""
+    """The leader of a KCL 3.x fleet wants ``worker`` to have the lease; the unit in progress is sealed, then the lease is handed over."""
 
     worker: str
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignProgress(Event):
-    """Another application processed the records behind ``after`` up to ``last`` (None: to the shard's end); the log says so now."""
+    """Another application processed the records after ``after`` up to ``last`` (None: to the shard's end); the log now says so."""
 
     after: int
     last: int | None
@@ -183,7 +183,7 @@ class ForeignProgress(Event):
 
 @dataclass(frozen=True, slots=True)
 class ShardRewound(Event):
-    """An operator rewound the shard: records behind ``position`` are processed again, as ``generation`` of its chain."""
+    """An operator rewound the shard: records after ``position`` are processed again, as ``generation`` of its chain."""
 
     position: int
     generation: int

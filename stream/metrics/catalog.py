@@ -1,4 +1,4 @@
-"""Every metric once. Labels are few and bounded: never a sequence number, a key, or an object name."""
+"""The definition of every metric. Labels are few and bounded: never a sequence number, a key, or an object name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 
 class Kind(StrEnum):
-    """How a metric moves."""
+    """The Prometheus type of a metric."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -16,16 +16,16 @@ class Kind(StrEnum):
 
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-"""Durations of calls and computations, as the OpenTelemetry conventions advise for messaging."""
+"""Buckets for durations of calls and computations, as the OpenTelemetry conventions advise for messaging."""
 AGES: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
-"""From arrival in the stream to commit."""
+"""Buckets for the seconds from arrival in the stream to commit."""
 ROWS: Final = (1.0, 10.0, 100.0, 1e3, 1e4, 5e4, 1e5, 5e5, 1e6)
 BYTES: Final = tuple(float(2**power) for power in range(12, 30, 2))
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric's full definition; ``unit`` is the base unit its values have, empty for plain counts and flags."""
+    """A metric's full definition; ``unit`` is the base unit of its values, empty for plain counts and flags."""
 
     name: str
     kind: Kind
@@ -55,16 +55,16 @@ SOURCE_RECORDS = _counter("source_records", _STREAM, "Kinesis records received."
 SOURCE_USER_RECORDS = _counter("source_user_records", _STREAM, "User records after KPL de-aggregation.")
 SOURCE_BYTES = _counter("source_bytes", _STREAM, "Payload bytes received.", "bytes")
 SOURCE_POLLS = _counter("source_polls", (*_STREAM, "result"), "Polls: ok, empty, throttled, expired_iterator, error.")
-SOURCE_POLL_SECONDS = _histogram("source_poll_seconds", _STREAM, SECONDS, "Time one GetRecords took.")
+SOURCE_POLL_SECONDS = _histogram("source_poll_seconds", _STREAM, SECONDS, "Duration of one GetRecords call.")
 SOURCE_POLL_WAIT = _counter("source_poll_wait_seconds", _STREAM, "Time waited before polls were repeated.", "seconds")
 SOURCE_SUBSCRIPTIONS = _counter("source_subscriptions_ended", (*_STREAM, "why"), "Subscriptions: renewed, silence, budget, in_use, broken.")
 SOURCE_FALLBACK = _gauge("source_fan_out_fallback", _SHARD, "1 while a shard with fan-out is polled, because subscribing was refused.")
 BEHIND_LATEST = _gauge(
-    "source_behind_latest_seconds", _SHARD, "How far reading is behind the tip of the shard; grows without news.", "seconds"
+    "source_behind_latest_seconds", _SHARD, "How far reading is behind the tip of the shard; grows while there is no news.", "seconds"
 )
-RETENTION = _gauge("source_retention_seconds", _STREAM, "How long the stream keeps records; what is further behind is lost.", "seconds")
+RETENTION = _gauge("source_retention_seconds", _STREAM, "How long the stream keeps records; older ones are lost.", "seconds")
 OPEN_SHARDS = _gauge("source_open_shards", _STREAM, "Open shards of the stream.")
-BACKPRESSURE = _counter("backpressure_seconds", _STREAM, "Time readers stood still for want of memory budget.", "seconds")
+BACKPRESSURE = _counter("backpressure_seconds", _STREAM, "Time readers waited for room in the memory budget.", "seconds")
 BUFFER_BYTES = _gauge("buffer_bytes", (), "Bytes of the memory budget in use.", "bytes")
 BUFFER_LIMIT_BYTES = _gauge("buffer_limit_bytes", (), "Size of the memory budget.", "bytes")
 
@@ -72,92 +72,97 @@ UNITS_CUT = _counter("units_cut", (*_STREAM, "trigger"), "Units cut: rows, bytes
 UNIT_RECORDS = _histogram("unit_records", _STREAM, ROWS, "User records in one unit.")
 UNIT_BYTES = _histogram("unit_bytes", _STREAM, BYTES, "Payload bytes in one unit.")
 UNITS_SEALED = _counter("units_sealed", _STREAM, "Units committed.")
-MANIFESTS_SEALED = _counter("manifests_sealed", _STREAM, "Links of the commit log made final here, ends of shards included.")
+MANIFESTS_SEALED = _counter("manifests_sealed", _STREAM, "Links of the commit log sealed by this worker, including ends of shards.")
 UNIT_SECONDS = _histogram("unit_seconds", _STREAM, (*SECONDS, 30.0, 60.0), "Time from the cut of a unit to its commit.")
-INTENTS = _counter("intents", (*_STREAM, "how"), "Manifests: created here, adopted from another worker and how, or amended.")
+INTENTS = _counter("intents", (*_STREAM, "how"), "Manifests created by this worker, adopted from another (and how), or amended.")
 RECORDS = _counter("records", (*_STREAM, "outcome"), "Committed user records by outcome.")
 RECORD_AGE = _histogram(
-    "record_age_at_commit_seconds", (*_STREAM, "record"), AGES, "Age of a unit's oldest and newest record at its commit."
+    "record_age_at_commit_seconds", (*_STREAM, "record"), AGES, "Age of a unit's oldest and newest record when it is committed."
 )
 SEALED_TIMESTAMP = _gauge(
-    "shard_sealed_timestamp_seconds", _SHARD, "When the shard's last unit was committed, or it was taken up.", "seconds"
+    "shard_sealed_timestamp_seconds",
+    _SHARD,
+    "When the shard's last unit was committed, or else when this worker started the shard.",
+    "seconds",
 )
 
 STAGE_RECORDS_IN = _counter("stage_records_in", (*_STREAM, "stage"), "Rows that entered the stage.")
 STAGE_RECORDS_OUT = _counter("stage_records_out", (*_STREAM, "stage"), "Rows that left the stage.")
-STAGE_SECONDS = _histogram("stage_seconds", (*_STREAM, "stage"), SECONDS, "Time one stage took for one unit.")
-DLQ_RECORDS = _counter("dlq_records", (*_STREAM, "stage", "reason"), "Records sent to the dead letters.")
+STAGE_SECONDS = _histogram("stage_seconds", (*_STREAM, "stage"), SECONDS, "Duration of one stage for one unit.")
+DLQ_RECORDS = _counter("dlq_records", (*_STREAM, "stage", "reason"), "Records that became dead letters.")
 
 SINK_OBJECTS = _counter("sink_objects", (*_STREAM, "sink"), "Objects written.")
 SINK_RECORDS = _counter("sink_records", (*_STREAM, "sink"), "Rows written.")
 SINK_BYTES = _counter("sink_bytes", (*_STREAM, "sink"), "Encoded bytes written.", "bytes")
-SINK_PUT_SECONDS = _histogram("sink_put_seconds", (*_STREAM, "sink"), (*SECONDS, 30.0, 60.0), "Time one object took.")
-LEFTOVERS = _counter("leftovers_removed", _STREAM, "Files taken back because no committed unit lists them.")
-CALLS_REPEATED = _counter("calls_repeated", ("call",), "Storage and coordination calls made again.")
-CALL_WAIT = _counter("call_wait_seconds", ("call",), "Time waited before calls were made again.", "seconds")
+SINK_PUT_SECONDS = _histogram("sink_put_seconds", (*_STREAM, "sink"), (*SECONDS, 30.0, 60.0), "Time to write one object.")
+LEFTOVERS = _counter("leftovers_removed", _STREAM, "Files removed because no committed unit lists them.")
+CALLS_REPEATED = _counter("calls_repeated", ("call",), "Storage and coordination calls repeated.")
+CALL_WAIT = _counter("call_wait_seconds", ("call",), "Time waited before calls were repeated.", "seconds")
 
 AUDIT_SPANS = _counter("audit_spans", (*_STREAM, "result"), "Spans and log records exported: accepted, rejected, parked.")
-AUDIT_REFUSALS = _counter("audit_refusals", (*_STREAM, "status"), "Answers with which a collector refused spans, by HTTP status.")
-AUDIT_EXPORT_LAG = _gauge("audit_export_lag_seconds", _SHARD, "How long the oldest unit that is not exported has waited.", "seconds")
-AUDIT_EXPORT_HALTED = _gauge("audit_export_halted", _SHARD, "1 while the collector takes no spans of the shard and somebody must act.")
+AUDIT_REFUSALS = _counter("audit_refusals", (*_STREAM, "status"), "Responses in which a collector refused spans, by HTTP status.")
+AUDIT_EXPORT_LAG = _gauge(
+    "audit_export_lag_seconds", _SHARD, "How long the oldest unit that is not exported yet has been waiting.", "seconds"
+)
+AUDIT_EXPORT_HALTED = _gauge("audit_export_halted", _SHARD, "1 while the shard's spans cannot be exported and somebody must act.")
 TELEMETRY_SPANS = _counter("telemetry_spans", ("result",), "Spans of the worker's own operations: exported, failed, dropped.")
-TELEMETRY_FAILURES = _counter("telemetry_failures", (), "Complaints of the OpenTelemetry SDK about its collector.")
+TELEMETRY_FAILURES = _counter("telemetry_failures", (), "Errors that the OpenTelemetry SDK reported about its collector.")
 
 LOADS = _counter("loads", (*_STREAM, "sink", "result"), "Loads: done, transient, setup, unexpected, parked.")
 LOAD_UNITS = _counter("load_units", (*_STREAM, "sink"), "Sealed units loaded into the sink's table.")
 LOAD_RECORDS = _counter("load_records", (*_STREAM, "sink"), "Rows loaded into the sink's table.")
-LOAD_SECONDS = _histogram("load_seconds", (*_STREAM, "sink"), (*SECONDS, 30.0, 60.0, 300.0), "Time one load took.")
-LOAD_AGE = _histogram("load_age_seconds", (*_STREAM, "sink"), AGES, "From the seal of a load's first unit to its end.")
-LOAD_WAITING = _gauge("load_units_waiting", (*_STREAM, "sink"), "Sealed units with rows that the loader sees waiting.")
-LOAD_LAG = _gauge("load_lag_seconds", (*_STREAM, "sink"), "How long the oldest of them has waited.", "seconds")
+LOAD_SECONDS = _histogram("load_seconds", (*_STREAM, "sink"), (*SECONDS, 30.0, 60.0, 300.0), "Duration of one load.")
+LOAD_AGE = _histogram("load_age_seconds", (*_STREAM, "sink"), AGES, "Time from the seal of a load's first unit to the end of the load.")
+LOAD_WAITING = _gauge("load_units_waiting", (*_STREAM, "sink"), "Sealed units with rows that wait for the loader.")
+LOAD_LAG = _gauge("load_lag_seconds", (*_STREAM, "sink"), "How long the oldest unit has been waiting for the loader.", "seconds")
 LOAD_PARKED = _gauge("load_parked_shards", (*_STREAM, "sink"), "Shards whose units are not loaded until a person acts.")
-REFERENCE_REFRESHES = _counter("reference_refreshes", ("result",), "Times reference tables were read again: changed, same, failed.")
-REFERENCE_FAILING = _gauge("reference_tables_failing", (), "Reference tables that could not be read again when it was last tried.")
+REFERENCE_REFRESHES = _counter("reference_refreshes", ("result",), "How often reference tables were read again: changed, same, failed.")
+REFERENCE_FAILING = _gauge("reference_tables_failing", (), "Reference tables whose last reading failed.")
 REFERENCE_AGE = _gauge("reference_age_seconds", (), "Time since all refreshing reference tables were last known to be current.", "seconds")
 
 CHECKPOINTS = _counter("checkpoints", _STREAM, "Checkpoints stored.")
-RECOVERIES = _counter("recoveries", _STREAM, "Times the commit log was followed to its end.")
-RECOVERY_UNITS = _counter("recovery_units", _STREAM, "Units found committed behind a checkpoint.")
-RECOVERY_SECONDS = _histogram("recovery_seconds", _STREAM, (*SECONDS, 30.0, 60.0, 300.0), "Time a recovery took.")
-LEASES_HELD = _gauge("leases_held", _STREAM, "Shards this worker is reading.")
+RECOVERIES = _counter("recoveries", _STREAM, "How often the commit log was followed to its end.")
+RECOVERY_UNITS = _counter("recovery_units", _STREAM, "Committed units found after a checkpoint.")
+RECOVERY_SECONDS = _histogram("recovery_seconds", _STREAM, (*SECONDS, 30.0, 60.0, 300.0), "Duration of a recovery.")
+LEASES_HELD = _gauge("leases_held", _STREAM, "Shards that this worker is reading.")
 LEASES_TAKEN = _counter("leases_taken", (*_STREAM, "why"), "Leases taken: free, expired, stolen, own, assigned.")
 LEASES_DROPPED = _counter("leases_dropped", (*_STREAM, "why"), "Leases given up: released, handed_over, lost, expired, vanished.")
 LEASES_WANTED = _counter("leases_wanted", _STREAM, "Leases that the leader of a KCL 3.x fleet wanted another worker to have.")
 LEASE_WRITES = _counter(
     "lease_writes", ("call",), "Writes to the lease table: take, adopt, renew, checkpoint, release, assign, create, delete."
 )
-LEASE_SCANS = _counter("lease_scans", (), "Looks at the whole lease table.")
-LEASE_SCAN_BYTES = _counter("lease_scan_bytes", (), "Bytes of lease rows looked at; 8 KiB are one read unit.", "bytes")
-LEASE_ROWS_UNREADABLE = _counter("lease_rows_unreadable", (), "Lease rows passed over because they are not as KCL writes them.")
+LEASE_SCANS = _counter("lease_scans", (), "Scans of the whole lease table.")
+LEASE_SCAN_BYTES = _counter("lease_scan_bytes", (), "Bytes of lease rows scanned; 8 KiB are one read unit.", "bytes")
+LEASE_ROWS_UNREADABLE = _counter("lease_rows_unreadable", (), "Lease rows ignored because they are not as the KCL writes them.")
 LEASE_ROWS_VANISHED = _counter("lease_rows_vanished", _STREAM, "Rows of held leases that somebody deleted.")
-LEASE_ROWS = _counter("lease_rows_created", _STREAM, "Lease rows made for shards that had none.")
-LEASE_HOLES = _gauge("lease_hash_range_holes", _STREAM, "Parts of the stream's hash range that no lease covers: records read by nobody.")
+LEASE_ROWS = _counter("lease_rows_created", _STREAM, "Lease rows created for shards that had none.")
+LEASE_HOLES = _gauge(
+    "lease_hash_range_holes", _STREAM, "Parts of the stream's hash range that no lease covers: nobody reads their records."
+)
 FLEET_LED = _gauge("lease_fleet_led", (), "1 while the leader of a KCL 3.x fleet assigns leases to this worker, 0 while it takes them.")
 FOREIGN_OWNERS = _gauge("lease_foreign_owners", (), "Workers of another application, such as a Java KCL, that hold leases.")
-FOREIGN_RANGES = _counter("foreign_ranges", _STREAM, "Ranges that another application processed; the log says so.")
-REWINDS = _counter("rewinds", _STREAM, "Rewound shards taken up again.")
+FOREIGN_RANGES = _counter("foreign_ranges", _STREAM, "Ranges that another application processed, as recorded in the log.")
+REWINDS = _counter("rewinds", _STREAM, "Rewound shards started again.")
 SHARDS_STARTED = _counter("shards_started", _STREAM, "Shards taken up.")
 SHARDS_ENDED = _counter("shards_ended", _STREAM, "Shards read to their end.")
 SHARDS_RELEASED = _counter("shards_released", (*_STREAM, "why"), "Shards given up: drain, caught_up, handed_over, lease_lost.")
-PARTS_OPENED = _counter("source_parts_opened", _STREAM, "Shards of sources that end (objects, dead letters) whose reading began.")
+PARTS_OPENED = _counter("source_parts_opened", _STREAM, "Shards of sources that end (objects, dead letters) that were started.")
 NOTIFICATIONS_FAILED = _counter(
-    "notifications_failed", (*_STREAM, "call"), "Times that nobody could be told of a halted shard, by way of telling."
+    "notifications_failed", (*_STREAM, "call"), "Notifications of a halted shard that could not be sent, by channel."
 )
-GAPS = _counter("expired_gaps", _STREAM, "Times that records expired in the stream before they were read; the log has a gap.")
+GAPS = _counter("expired_gaps", _STREAM, "How often records expired in the stream before they were read; the log has a gap for each.")
 SHARD_HALTED = _gauge("shard_halted", _SHARD, "1 while the shard stands still until a person acts.")
-SHARD_STALLED = _gauge(
-    "shard_stalled", _SHARD, "1 while nothing moves in the shard and nothing explains it; the process is not alive then."
-)
+SHARD_STALLED = _gauge("shard_stalled", _SHARD, "1 while nothing moves in the shard and nothing explains it; /healthz then says not alive.")
 
 CREDENTIALS_EXPIRE = _gauge(
-    "credentials_expire_timestamp_seconds", (), "When the AWS credentials in use end; 0 if they do not, or there are none.", "seconds"
+    "credentials_expire_timestamp_seconds", (), "When the AWS credentials in use expire; 0 if they do not, or if there are none.", "seconds"
 )
 BUILD_INFO = _gauge("build_info", ("version", "worker"), "Always 1; the labels say what runs.")
-DRAINING = _gauge("draining", (), "1 once a signal has asked for the end.")
-LOOP_LAG = _gauge("event_loop_lag_seconds", (), "How much later than asked the event loop woke up, at worst in the last minute.", "seconds")
+DRAINING = _gauge("draining", (), "1 once a signal has asked the worker to stop.")
+LOOP_LAG = _gauge("event_loop_lag_seconds", (), "By how much the event loop woke up too late, at worst in the last minute.", "seconds")
 
 CATALOG: Final[tuple[Metric, ...]] = tuple(value for value in list(vars().values()) if isinstance(value, Metric))
-"""All of the above, in their order."""
+"""All of the above, in order."""
 
 PER_SHARD: Final[tuple[Metric, ...]] = tuple(metric for metric in CATALOG if "shard" in metric.labels)
-"""Metrics whose series go away with the shard."""
+"""Metrics whose series disappear with the shard."""

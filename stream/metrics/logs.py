@@ -1,4 +1,4 @@
-"""Events to JSON lines. No line holds record data, because no event does."""
+"""Turns events into JSON lines. No line contains record data, because no event does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stream import events as ev
 from stream.contracts import Clock
 
 QUIET_SECONDS: Final = 30.0
-"""Noisy classes get one line in this time per shard and cause; the next line says how many events it stands for besides."""
+"""Seconds in which noisy classes get one line per shard and cause; the next line says for how many more events it stands."""
 
 NO_CONTEXT: Final[Mapping[str, str]] = MappingProxyType({})
 MAX_TEXT: Final = 500
@@ -27,7 +27,7 @@ _SAFE_INTEGER: Final = 2**53 - 1
 
 
 class Level(IntEnum):
-    """Severities, as ``logging`` numbers them."""
+    """Severities, numbered as in ``logging``."""
 
     DEBUG = 10
     INFO = 20
@@ -103,7 +103,7 @@ NOISY: Final[dict[type[ev.Event], tuple[str, ...]]] = {
     ev.LeaseRowUnreadable: ("detail",),
     ev.TelemetryFailed: (),
 }
-"""Classes that may come many times a second, with the fields that tell their causes apart."""
+"""Classes that may occur many times a second, with the fields that tell their causes apart."""
 
 
 @dataclass(slots=True)
@@ -115,7 +115,7 @@ class _Cause:
 
 
 class JsonLog:
-    """An ``Emit`` that hands JSON lines, each ending in a newline, to ``write``. Callable from any thread; never raises.
+    """An ``Emit`` that passes JSON lines, each ending in a newline, to ``write``. Callable from any thread; never raises.
 
     Integers beyond 2**53, such as sequence numbers, are written as text.
     """
@@ -129,7 +129,7 @@ class JsonLog:
         self._lock = threading.Lock()
 
     def __call__(self, event: ev.Event, context: Mapping[str, str] = NO_CONTEXT) -> None:
-        """Write ``event``, unless its level is too low or it repeats what was just said; ``context`` joins its line."""
+        """Write ``event``, unless its level is too low or it repeats a recent one; ``context`` is added to its line."""
         if not self.writes(event):
             return
         with self._lock:
@@ -138,11 +138,11 @@ class JsonLog:
                 self._line(event, context, repeats)
 
     def writes(self, event: ev.Event) -> bool:
-        """Whether events of this class are of a level that is written."""
+        """Whether the level of this event is one that is written."""
         return LEVELS.get(type(event), Level.INFO) >= self._level
 
     def flush(self) -> None:
-        """Write what was held back, such as before the process ends."""
+        """Write what was held back; call it before the process ends."""
         with self._lock:
             for cause in self._causes.values():
                 if cause.held_back:
@@ -150,7 +150,7 @@ class JsonLog:
             self._causes.clear()
 
     def _repeats(self, event: ev.Event, context: Mapping[str, str]) -> int | None:
-        """How many earlier events the line for this one stands for besides; None if it is held back."""
+        """For how many earlier events the line for this one also stands; None if it is held back."""
         fields = NOISY.get(type(event))
         if fields is None:
             return 0
@@ -168,7 +168,7 @@ class JsonLog:
         return known.held_back if known is not None else 0
 
     def _sweep(self, now: float) -> None:
-        """Forget causes that are over, and write what was held back of them. It takes a while where there are many: not for each line."""
+        """Forget causes that are over, and write what was held back of them. Slow if there are many, so it is not done for each line."""
         self._swept = now
         for key, cause in list(self._causes.items()):
             if now - cause.written >= QUIET_SECONDS:
@@ -184,7 +184,7 @@ class JsonLog:
 
 
 def render(event: ev.Event) -> dict[str, Any]:
-    """The line for ``event`` without its time: level, event name in snake case, and the event's fields; empty places left out."""
+    """The line for ``event`` without its time: level, event name in snake case, and the event's fields, except empty places."""
     level = LEVELS.get(type(event), Level.INFO)
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
     fields = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}

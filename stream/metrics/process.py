@@ -1,4 +1,4 @@
-"""What the process says of itself: memory, descriptors, garbage collection, and how late its event loop is."""
+"""Metrics of the process itself: memory, descriptors, garbage collection, and how late its event loop is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stream.contracts import Clock
 
 LOOK_SECONDS: Final = 1.0
 REMEMBERED: Final = 60
-"""Looks back that a report covers: whoever scrapes each half a minute would miss nearly every block that lasts for seconds."""
+"""How many past looks a report covers: a scrape every half a minute would otherwise miss nearly every block of a few seconds."""
 
 
 def register_process(registry: CollectorRegistry) -> None:
@@ -22,7 +22,7 @@ def register_process(registry: CollectorRegistry) -> None:
 
 
 async def watch_loop(clock: Clock, report: Callable[[float], None], interval: float = LOOK_SECONDS) -> None:
-    """Report, every ``interval`` seconds until cancelled, by how many seconds the event loop woke this task too late, at worst of late."""
+    """Until cancelled, report every ``interval`` seconds by how much the event loop woke this task too late, at worst recently."""
     latest: deque[float] = deque(maxlen=REMEMBERED)
     while True:
         asleep = clock.monotonic()

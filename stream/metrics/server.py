@@ -1,4 +1,4 @@
-"""``/metrics``, ``/healthz`` and ``/readyz`` over HTTP, read-only, on loopback unless told otherwise."""
+"""``/metrics``, ``/healthz`` and ``/readyz`` over HTTP; read-only, and on loopback by default."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STARTING: Final = "starting"
 
 
 class Health:
-    """What the worker knows of its own health. Not alive means: restart me. Not ready means: wait, or look at ``obstacles``.
+    """What the worker knows about its own health. Not alive means: restart me. Not ready means: wait, or look at ``obstacles``.
 
     Not thread-safe: use it from one event loop.
     """
@@ -35,16 +35,16 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Alive, and nothing is in the way."""
+        """Whether the process is alive and nothing is in the way."""
         return self.alive and not self._obstacles
 
     @property
     def obstacles(self) -> Mapping[str, str]:
-        """What is in the way of readiness, by part; starts with the worker itself, which must say when it is up."""
+        """What prevents readiness, by part. At first the worker itself does, until it reports that it is up."""
         return self._obstacles
 
     def block(self, part: str, why: str) -> None:
-        """``part`` is not ready because of ``why``."""
+        """Note that ``part`` is not ready because of ``why``."""
         self._obstacles[part] = why
 
     def clear(self, part: str) -> None:
@@ -53,7 +53,7 @@ class Health:
 
 
 class MetricsServer:
-    """An async context manager that serves while it is open; ``port`` 0 takes a free port, see ``address``."""
+    """An async context manager that serves while it is open; ``port`` 0 picks a free port, see ``address``."""
 
     def __init__(self, registry: CollectorRegistry, health: Health, host: str = "127.0.0.1", port: int = 9400) -> None:
         self._registry = registry
@@ -64,7 +64,7 @@ class MetricsServer:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port that answer. Only while open."""
+        """The host and port being served; only while open."""
         if self._runner is None:
             msg = "the metrics server is not open"
             raise RuntimeError(msg)
@@ -72,10 +72,10 @@ class MetricsServer:
         return host, port
 
     async def __aenter__(self) -> Self:
-        """Begin to listen.
+        """Start listening.
 
         Raises:
-            Fatal: the address is taken or not ours.
+            Fatal: the address is in use, or is not one of this machine.
         """
         app = web.Application()
         app.add_routes(
@@ -93,13 +93,13 @@ class MetricsServer:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        """Stop listening; answers under way get one second."""
+        """Stop listening; responses under way get one second."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        # The library's own negotiation raises on odd Accept headers; these two formats are all that scrapers ask for.
+        # The library's own negotiation raises on odd Accept headers; scrapers only ask for these two formats.
         if "application/openmetrics-text" in request.headers.get("Accept", ""):
             body = await asyncio.to_thread(openmetrics.generate_latest, self._registry)
             return web.Response(body=body, headers={"Content-Type": openmetrics.CONTENT_TYPE_LATEST})

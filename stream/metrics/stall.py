@@ -1,7 +1,7 @@
 """Finds shards in which nothing moves although they are behind and nothing explains it: a hung connection, a lost task, a deadlock.
 
-A healthy shard gives a sign at least every few seconds, be it an empty page. What is known to hold shards up (a call that is made again,
-throttling, memory that is used up) excuses all of them: restarting a worker because S3 is away would only add load to it.
+A healthy shard shows a sign of life at least every few seconds, if only an empty page. A known obstacle (a call that is repeated,
+throttling, exhausted memory) excuses all shards: restarting a worker because S3 is down would only add load to S3.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from stream import events as ev
 from stream.contracts import Clock
 
 STALL_SECONDS: Final = 600.0
-"""Without movement before a shard counts as stalled: several times the longest single call (120 s) and the longest pause between two."""
+"""Seconds without movement before a shard counts as stalled: several times the longest call (120 s) and the longest pause between calls."""
 
 LOOK_SECONDS: Final = 15.0
 
 _EXCUSES: Final = (ev.CallRepeated, ev.PollRepeated, ev.BudgetWaited)
 _ASIDE: Final = ("report lineage", "notify ")
-"""What calls begin with that no shard waits for; they may fail for weeks."""
+"""Prefixes of the names of calls that no shard waits for; they may fail for weeks."""
 _ENDS: Final = (ev.ShardEnded, ev.ShardReleased, ev.ShardHalted)
 
 
 class StallWatch:
-    """An ``Emit`` that remembers when each shard moved last. Callable from any thread.
+    """An ``Emit`` that remembers when each shard last moved. Callable from any thread.
 
-    A shard is watched from its ``ShardStarted`` to its end, release or halt; one in which nothing is waiting to be read or committed
-    moves with every page that says so.
+    A shard is watched from its ``ShardStarted`` to its end, release or halt. If nothing is waiting to be read or committed, every page
+    that says so counts as movement.
     """
 
     def __init__(self, clock: Clock, after: float = STALL_SECONDS) -> None:
@@ -69,7 +69,7 @@ class StallWatch:
             return False
         if not isinstance(event, ev.PageReceived):
             return True
-        # Empty pages on the way through a gap come with less and less delay; the same delay for ever is no movement.
+        # Empty pages on the way through a gap report a shrinking delay; the same delay again and again is no movement.
         best = self._behind.get(where)
         nearer = event.records > 0 or event.behind_ms == 0 or best is None or event.behind_ms < best
         if nearer:

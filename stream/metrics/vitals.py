@@ -1,20 +1,18 @@
-"""Counts of what keeps a worker alive, and the counters that must be there before their first count."""
+"""Metrics of what keeps a worker alive, and the counters that must exist before they first count."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from stream import events as ev
 from stream.batch import Outcome
 from stream.metrics import catalog as m
-
-if TYPE_CHECKING:
-    from stream.metrics.recorder import Recorder
+from stream.metrics.series import Series
 
 
-def begin_counts(r: Recorder, stream: str) -> None:
-    """Show at zero what alerts ask for: a counter that begins at one has no increase."""
+def begin_counts(r: Series, stream: str) -> None:
+    """Create the counters that alerts use at zero: a counter that begins at one shows no increase."""
     r.add(m.GAPS, 0, stream)
     for outcome in Outcome:
         if outcome is not Outcome.PENDING:
@@ -24,24 +22,24 @@ def begin_counts(r: Recorder, stream: str) -> None:
     r.add(m.SHARDS_RELEASED, 0, stream, "drain")
 
 
-def _stream_described(r: Recorder, e: ev.StreamDescribed) -> None:
+def _stream_described(r: Series, e: ev.StreamDescribed) -> None:
     r.set(m.RETENTION, e.retention, e.stream)
     r.set(m.OPEN_SHARDS, e.open_shards, e.stream)
 
 
-def _shard_stalled(r: Recorder, e: ev.ShardStalled) -> None:
+def _shard_stalled(r: Series, e: ev.ShardStalled) -> None:
     r.set_shard(m.SHARD_STALLED, 1, e)
 
 
-def _credentials_renewed(r: Recorder, e: ev.CredentialsRenewed) -> None:
+def _credentials_renewed(r: Series, e: ev.CredentialsRenewed) -> None:
     r.set(m.CREDENTIALS_EXPIRE, e.expires)
 
 
-def _records_expired(r: Recorder, e: ev.RecordsExpired) -> None:
+def _records_expired(r: Series, e: ev.RecordsExpired) -> None:
     r.add(m.GAPS, 1, e.stream)
 
 
-VITALS: Final[dict[type[ev.Event], Callable[[Any, Any], None]]] = {
+VITALS: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.StreamDescribed: _stream_described,
     ev.ShardStalled: _shard_stalled,
     ev.CredentialsRenewed: _credentials_renewed,

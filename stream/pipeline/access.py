@@ -72,8 +72,8 @@ class Access:
 def needed(pipeline: Pipeline, account: Account | None = None) -> tuple[Access, ...]:
     """What a worker that runs ``pipeline`` must be allowed to do; nothing for places that are not on AWS.
 
-    Keys of KMS are not in a pipeline file: where the stream, a bucket or a secret is encrypted with a key of your own, ``kms:Decrypt``
-    on it is needed too, and ``kms:GenerateDataKey`` for a bucket that is written.
+    Keys of KMS come on top: where the stream, a bucket or a secret is encrypted with a key of your own, ``kms:Decrypt`` on it is needed
+    too, and ``kms:GenerateDataKey`` for what is written. Of these keys a pipeline file names ``encryption.kms_key`` only.
     """
     where = account or Account()
     return (

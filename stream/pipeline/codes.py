@@ -23,7 +23,7 @@ CODES: Final[Mapping[str, str]] = {
     "custom_tag": "YAML tags such as `!!python/object` are not allowed.",
     "duplicate_key": "A key stands twice in one mapping.",
     "duplicate_stream": "A stream is listed twice.",
-    "duplicate_sink": "Two sinks have the same name.",
+    "duplicate_sink": "Two sinks have the same name, or one has a name of the service itself.",
     "empty_file": "The file has no content.",
     "env_unset": "An environment variable without a default is not set.",
     "flush_over_budget": "A unit of that size does not fit into the memory budget.",

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from stream.audit import ledger
 from stream.audit.context import DEFAULT_PATHS
 from stream.audit.export import Destinations, Mode
 from stream.audit.packing import Compression
@@ -49,6 +50,7 @@ from stream.pipeline.values import (
     fail_with,
     problem,
 )
+from stream.sink import rejects
 from stream.sink.objects import SinkConfig
 from stream.transform.decode import Unknown
 from stream.transform.stage import SchemaMismatch
@@ -247,6 +249,17 @@ class Memory(Part):
     budget: Size = Field(default=parse_size("256MiB"), description="Record bytes fetched and not yet committed.")
 
 
+class Encryption(Part):
+    """The key of KMS that S3 encrypts everything with that this pipeline writes, whatever the bucket's own setting says."""
+
+    kms_key: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$")] = Field(
+        description="ARN of the key, such as arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab."
+    )
+    bucket_key: bool = Field(
+        default=True, description="Let S3 ask KMS once for many objects (an S3 Bucket Key), at a fraction of the cost."
+    )
+
+
 class Metrics(Part):
     """Where /metrics, /healthz and /readyz are served."""
 
@@ -337,6 +350,9 @@ class Pipeline(Part):
     stages: tuple[Stage, ...] = Field(default=(), description="Run in this order over every batch.")
     sinks: Annotated[tuple[Sink, ...], AfterValidator(_some)] = Field(description="Where rows go; each gets all of them.")
     state: Location = Field(description="Commit log and recorded definitions: s3://bucket/prefix/ or file:./directory.")
+    encryption: Encryption | None = Field(
+        default=None, description="How S3 encrypts what is written, state and sinks alike; as the bucket says, if not given."
+    )
     coordination: Coordination = Field(
         default=Coordination(local=LocalCoordination()),
         description="Who decides which worker reads which shard: local, native, or {native: options}.",
@@ -365,11 +381,12 @@ class Pipeline(Part):
             fail_at(place, "flush_over_budget", message, "lower flush.bytes or raise memory.budget")
         if problem_ := self.source.s3 and self.source.s3.misfit(canonical_name(self.source.decode)):
             fail_at(("source", "s3", "format"), "bad_value", *problem_)
+        own = {ledger.NAME, rejects.NAME}
         names: set[str] = set()
         for index, sink in enumerate(self.sinks):
-            if sink.name in names:
-                message = f"two sinks are called `{sink.name}`"
-                fail_at(("sinks", index), "duplicate_sink", message, "give one of them another `name`")
+            if sink.name in names | own:
+                whose = "belongs to the service's own files" if sink.name in own else "is that of two sinks"
+                fail_at(("sinks", index), "duplicate_sink", f"the name `{sink.name}` {whose}", "give this one another `name`")
             names.add(sink.name)
             if sink.url == CONSOLE and self.coordination.kcl is not None:
                 message = "a worker of the MultiLangDaemon talks with it over standard output, so nothing else can be printed there"

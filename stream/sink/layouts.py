@@ -11,6 +11,7 @@ class Column:
     """One column. ``staged`` and ``type`` are types of the warehouse: of the column in the file, and in the table.
 
     ``limit``: bytes of a value, 0 for none. ``parse``: text that the table has as values. ``target`` False: needed while loading only.
+    ``deletes``: true in rows that delete what the table has for their key.
     """
 
     name: str
@@ -19,6 +20,7 @@ class Column:
     limit: int = 0
     parse: bool = False
     target: bool = True
+    deletes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,11 @@ class Layout:
     def target(self) -> tuple[Column, ...]:
         """Those that the table has."""
         return tuple(column for column in self.columns if column.target)
+
+    @property
+    def deletes(self) -> Column | None:
+        """The one that says which rows delete."""
+        return next((column for column in self.columns if column.deletes), None)
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import ClassVar, Final, Self
@@ -63,6 +64,9 @@ class RedshiftSinkConfig(TableSinkConfig):
     )
     mode: Write = Field(default=Write.APPEND, description="append, or upsert: the row with the last sequence number of a key stays.")
     keys: tuple[str, ...] = Field(default=(), max_length=16, description="With `mode: upsert`: columns that tell rows apart, never null.")
+    deletes: str | None = Field(
+        default=None, description="With `mode: upsert`: a column of booleans. A row that has true deletes its key's row."
+    )
     create: bool = Field(default=True, description="Create the table if it is missing.")
     evolve: Evolve = Field(default=Evolve.ADD, description="Columns that the table lacks: add them, or halt loading.")
     types: dict[str, str] = Field(
@@ -102,6 +106,11 @@ class RedshiftSinkConfig(TableSinkConfig):
         if (self.mode is Write.UPSERT) != bool(self.keys):
             msg = "`mode: upsert` needs `keys`" if not self.keys else "`keys` are of use with `mode: upsert` only"
             raise ValueError(msg)
+        if self.deletes is not None and self.mode is not Write.UPSERT:
+            msg = "`deletes` is of use with `mode: upsert` only: without keys nobody knows which row to delete"
+            raise ValueError(msg)
+        if self.deletes is not None:
+            check_name(self.deleted[1])
         if self.mode is Write.UPSERT and not self.lineage:
             msg = "an upsert needs the lineage columns: they say which row is the last"
             raise ValueError(msg)
@@ -134,6 +143,12 @@ class RedshiftSinkConfig(TableSinkConfig):
         schema, table = self.target
         return schema, table + LEDGER_SUFFIX
 
+    @property
+    def deleted(self) -> tuple[str, str]:
+        """Schema and name of the table of keys that were deleted."""
+        schema, table = self.target
+        return schema, table + DELETED_SUFFIX
+
     def check(self, schema: pl.Schema) -> None:
         """Make sure that rows of ``schema`` (lineage and ``_row`` included) have a place in a table.
 
@@ -147,6 +162,17 @@ class RedshiftSinkConfig(TableSinkConfig):
                 raise SinkMismatch(("keys", index), f"there is no column '{key}'", "columns here: " + ", ".join(self._user(schema)))
             if not (dtype.is_integer() or dtype.base_type() in _KEY_TYPES):
                 raise SinkMismatch(("keys", index), f"column '{key}' of type {dtype} cannot be a key", "take text, whole numbers or times")
+        if self.deletes is not None:
+            self._check_deletes(self.deletes, schema)
+
+    def _check_deletes(self, name: str, schema: pl.Schema) -> None:
+        if name not in self._user(schema):
+            raise SinkMismatch(("deletes",), f"there is no column '{name}'", "columns here: " + ", ".join(self._user(schema)))
+        if schema[name] != pl.Boolean:
+            how = "make one in a stage, such as `derive: {gone: \"operation = 'delete'\"}`"
+            raise SinkMismatch(("deletes",), f"column '{name}' of type {schema[name]} is no column of booleans", how)
+        if name in self.keys:
+            raise SinkMismatch(("deletes",), f"column '{name}' is a key", "take another one")
 
     def layout(self, schema: pl.Schema) -> Layout:
         """What staged files of ``schema`` look like; raises ``SinkMismatch`` as ``check`` does."""
@@ -156,7 +182,12 @@ class RedshiftSinkConfig(TableSinkConfig):
         if self.mode is Write.UPSERT:
             staged[LINE] = pl.Int32()
         staged |= {name: schema[name] for name in LINEAGE if self.lineage and name in schema}
-        return layout_of(staged, self.types)
+        layout = layout_of(staged, self.types)
+        if self.deletes is None or self.deletes not in schema:
+            return layout
+        marked = check_name(self.deletes)
+        columns = (replace(each, target=False, deletes=True) if each.name == marked else each for each in layout.columns)
+        return Layout(tuple(columns))
 
     @staticmethod
     def _user(schema: pl.Schema) -> list[str]:
@@ -164,6 +195,7 @@ class RedshiftSinkConfig(TableSinkConfig):
 
 
 LEDGER_SUFFIX: Final = "__loads"
+DELETED_SUFFIX: Final = "__deleted"
 COPY_MANIFESTS: Final = "_loads/"
 """Folder at the staging place for the manifests that COPY is given."""
 
@@ -188,6 +220,8 @@ class RedshiftSink:
         schema = frame.schema
         columns = [staged_column(name, schema[name]) for name in schema.names() if name != ROW]
         staged = frame.select(ROW, *columns)
+        if self.config.deletes is not None:
+            staged = staged.with_columns(pl.col(self.config.deletes).fill_null(False))
         if self.config.mode is Write.UPSERT:
             staged = staged.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).alias(LINE))
         return self._files.encode(staged, unit)

@@ -21,7 +21,8 @@ from stream.sink.layouts import Column, Layout
 from stream.sink.loads import Failure, Link, Load
 from stream.sink.redshift import Evolve, RedshiftSinkConfig, Write
 from stream.sink.redshift_names import check_name, identifier, literal, qualified
-from stream.sink.redshift_types import ORDER, SEQUENCE_BYTES
+from stream.sink.redshift_types import SEQUENCE_BYTES
+from stream.sink.redshift_upsert import STAGED, upsert, value_of
 
 MAX_STATEMENTS: Final = 40
 """Of one BatchExecuteStatement (Redshift Data API)."""
@@ -30,8 +31,6 @@ ROWS_BYTES: Final = 90_000
 """Of values in one INSERT; the rest is room for its head."""
 
 INCOMING: Final = '"stream_incoming"'
-STAGED: Final = '"stream_staged"'
-NEWEST: Final = '"stream_newest"'
 _ORIGIN: Final = "0" * SEQUENCE_BYTES
 _LEDGER_COLUMNS: Final = (
     ("application", "varchar(128)"),
@@ -166,35 +165,12 @@ def _copy(config: RedshiftSinkConfig, layout: Layout, manifest_url: str) -> str:
     return f"COPY {STAGED} FROM {literal(manifest_url)} IAM_ROLE {role} FORMAT AS PARQUET MANIFEST{nested}"
 
 
-def _value(column: Column) -> str:
-    name = identifier(column.name)
-    if column.parse:
-        return f"JSON_PARSE({name})"
-    return name if column.staged == column.type or column.type.startswith("varchar") else f"CAST({name} AS {column.type})"
-
-
 def _move(config: RedshiftSinkConfig, layout: Layout) -> tuple[str, ...]:
-    target = qualified(*config.target)
+    if config.mode is Write.UPSERT:
+        return upsert(config, layout)
     names = ", ".join(identifier(column.name) for column in layout.target)
-    values = ", ".join(_value(column) for column in layout.target)
-    if config.mode is Write.APPEND:
-        return (f"INSERT INTO {target} ({names}) SELECT {values} FROM {STAGED}",)
-    keys = [identifier(key) for key in config.keys]
-    same = " AND ".join(f"{target}.{key} = {NEWEST}.{key}" for key in keys)
-    sequence, sub, _ = (identifier(column) for column in ORDER)
-    order = ", ".join(f"{identifier(column)} DESC" for column in ORDER[1:])
-    staged = ", ".join(identifier(column.name) for column in layout.columns)
-    wide = f"LPAD({{0}}{sequence}, {SEQUENCE_BYTES}, '0')"
-    old, new = (wide.format(f"{table}.") for table in (target, NEWEST))
-    older = f"({old} < {new} OR ({old} = {new} AND {target}.{sub} <= {NEWEST}.{sub}))"
-    rank = f'ROW_NUMBER() OVER (PARTITION BY {", ".join(keys)} ORDER BY {wide.format("")} DESC, {order}) AS "stream_rank"'
-    ranked = f"(SELECT {staged}, {rank} FROM {STAGED})"
-    return (
-        f'CREATE TEMP TABLE {NEWEST} AS SELECT {staged} FROM {ranked} AS ranked WHERE "stream_rank" = 1',
-        f"DELETE FROM {target} USING {NEWEST} WHERE {same} AND {older}",
-        f"INSERT INTO {target} ({names}) SELECT {values} FROM {NEWEST} WHERE NOT EXISTS (SELECT 1 FROM {target} WHERE {same})",
-        f"DROP TABLE {NEWEST}",
-    )
+    values = ", ".join(value_of(column) for column in layout.target)
+    return (f"INSERT INTO {qualified(*config.target)} ({names}) SELECT {values} FROM {STAGED}",)
 
 
 def create_ledger(config: RedshiftSinkConfig) -> str:
@@ -203,14 +179,14 @@ def create_ledger(config: RedshiftSinkConfig) -> str:
     return f"CREATE TABLE IF NOT EXISTS {qualified(*config.ledger)} ({columns})"
 
 
-def create_target(config: RedshiftSinkConfig, layout: Layout) -> str:
-    """The target table, if it is missing."""
-    return f"CREATE TABLE IF NOT EXISTS {qualified(*config.target)} ({_columns(layout.target, staged=False)})"
+def create_table(table: tuple[str, str], layout: Layout) -> str:
+    """A table (schema, name) with the columns that ``layout`` has for one, if it is missing."""
+    return f"CREATE TABLE IF NOT EXISTS {qualified(*table)} ({_columns(layout.target, staged=False)})"
 
 
-def describe_target(config: RedshiftSinkConfig) -> str:
-    """A query without rows whose column metadata tells the table's columns."""
-    return f"SELECT * FROM {qualified(*config.target)} WHERE 1 = 0"
+def describe_table(table: tuple[str, str]) -> str:
+    """A query without rows whose column metadata tells the columns of a table (schema, name)."""
+    return f"SELECT * FROM {qualified(*table)} WHERE 1 = 0"
 
 
 def positions(config: RedshiftSinkConfig, whose: Whose) -> str:
@@ -267,13 +243,16 @@ class Evolution:
     problems: tuple[str, ...] = ()
 
 
-def evolve(config: RedshiftSinkConfig, layout: Layout, found: Sequence[Found]) -> Evolution:
-    """How a table with the columns ``found`` can take rows of ``layout``: only columns are ever added, and only if the policy says so."""
+def evolve(config: RedshiftSinkConfig, table: tuple[str, str], layout: Layout, found: Sequence[Found]) -> Evolution:
+    """How a table (schema, name) with the columns ``found`` can take rows of ``layout``.
+
+    Only columns are ever added, and only if the policy says so.
+    """
     there = {column.name: column for column in found}
-    target, statements, problems = qualified(*config.target), [], []
+    statements, problems = [], []
     for column in layout.target:
         if column.name not in there:
-            addition = f"ALTER TABLE {target} ADD COLUMN {identifier(column.name)} {column.type}"
+            addition = f"ALTER TABLE {qualified(*table)} ADD COLUMN {identifier(column.name)} {column.type}"
             if config.evolve is Evolve.ADD:
                 statements.append(addition)
             else:

@@ -13,18 +13,17 @@ from stream.storage.console import ConsoleStore
 from stream.storage.directory import DirectoryStore
 from stream.storage.keys import check_key
 from stream.storage.memory import MemoryStore
-from stream.storage.s3 import S3Store
+from stream.storage.s3 import KmsKey, S3Store
 
 FORMS: Final = "s3://bucket/prefix, file:./directory, file:///absolute/directory, memory:"
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
-def open_store(url: str, session: AwsSession | None = None) -> RangedStore:
+def open_store(url: str, session: AwsSession | None = None, key: KmsKey | None = None) -> RangedStore:
     """The store at ``url``; nothing is read or written yet.
 
-    ``session`` is needed for ``s3:`` only. A path in a ``file:`` URL is taken literally, without percent-decoding, and relative
-    to the working directory. Every ``memory:`` store is a new, empty one, and
-    ``console:`` prints.
+    ``session`` is needed for ``s3:`` only, and ``key`` is for what is written there. A path in a ``file:`` URL is taken literally, without
+    percent-decoding, and relative to the working directory. Every ``memory:`` store is a new, empty one, and ``console:`` prints.
 
     Raises:
         DefinitionError: ``url`` is none of ``FORMS``, or the region is not known.
@@ -39,7 +38,7 @@ def open_store(url: str, session: AwsSession | None = None) -> RangedStore:
     if scheme == "file":
         return _open_directory(url, rest)
     if scheme == "s3":
-        return _open_s3(url, rest, session)
+        return _open_s3(url, rest, session, key)
     raise _refused(url, f"the scheme {scheme!r} is not known")
 
 
@@ -53,7 +52,7 @@ def _open_directory(url: str, rest: str) -> DirectoryStore:
     return DirectoryStore(Path(path), url=url)
 
 
-def _open_s3(url: str, rest: str, session: AwsSession | None) -> S3Store:
+def _open_s3(url: str, rest: str, session: AwsSession | None, key: KmsKey | None) -> S3Store:
     if not rest.startswith("//"):
         raise _refused(url, "two slashes must follow s3:")
     bucket, _, prefix = rest[2:].partition("/")
@@ -67,7 +66,7 @@ def _open_s3(url: str, rest: str, session: AwsSession | None) -> S3Store:
             raise _refused(url, str(error)) from error
     if session is None:
         raise _refused(url, "no AWS session is at hand; this command works with local stores only")
-    return S3Store(bucket, prefix, session)
+    return S3Store(bucket, prefix, session, key)
 
 
 def _refused(url: str, why: str) -> DefinitionError:

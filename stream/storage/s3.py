@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -55,21 +56,32 @@ can tell the two apart, by reading what is there; so it must hear of the lost re
 _T = TypeVar("_T")
 
 
+@dataclass(frozen=True, slots=True)
+class KmsKey:
+    """What S3 is told to encrypt objects with. ``bucket_key``: with a data key that is used for many of them."""
+
+    arn: str
+    bucket_key: bool = True
+
+
 class S3Store:
     """An ``ObjectStore`` over ``s3://bucket/prefix``, with tags that are S3's ETags.
 
-    Needs a general purpose bucket: directory buckets do not list in order of key.
+    Needs a general purpose bucket: directory buckets do not list in order of key. What is written is encrypted with ``key``, or as the
+    bucket says.
     """
 
-    def __init__(self, bucket: str, prefix: str, session: AwsSession) -> None:
+    def __init__(self, bucket: str, prefix: str, session: AwsSession, key: KmsKey | None = None) -> None:
         self._url = f"s3://{bucket}/{prefix}"
         self._without_credentials: StreamError | None = None
         """Why credentials were not to be had when they were last asked for; of this obstore passes on the text alone."""
-        endpoint = session.endpoint_override("s3")
+        endpoint = session.unusual_endpoint("s3")
         self._region = session.region
         settings: S3Config = {"region": session.region, "disable_bulk_delete": True}
         if endpoint is not None:
             settings["endpoint"] = endpoint
+        if key is not None:
+            settings |= {"server_side_encryption": "aws:kms", "sse_kms_key_id": key.arn, "sse_bucket_key_enabled": key.bucket_key}
         client: ClientConfig = {
             "connect_timeout": "5s",
             "timeout": "60s",
@@ -103,6 +115,11 @@ class S3Store:
 
         self._store = store(_READ_RETRIES)
         self._conditional = store(_NO_RETRIES)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the library was told: region, endpoint, encryption."""
+        return dict(self._store.config)
 
     @property
     def url(self) -> str:

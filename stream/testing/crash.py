@@ -1,8 +1,8 @@
 """``python -m stream.testing.crash --at IntentCreated:2 pipeline.yaml``: a worker that dies at a named point.
 
 The points are the classes of ``stream.events``, counted over the whole process: the worker gets SIGKILL from inside the call that
-would have told the second ``IntentCreated``, so nothing runs after it. With ``--signal STOP`` it freezes there instead, as a paused
-virtual machine does, and goes on with SIGCONT. Without ``--at`` it is an ordinary worker.
+would have emitted the second ``IntentCreated``, so nothing runs after it. With ``--signal STOP`` it freezes there instead, as a paused
+virtual machine does, and continues on SIGCONT. Without ``--at`` it is an ordinary worker.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _SIGNALS: Final = {"KILL": signal.SIGKILL, "STOP": signal.SIGSTOP}
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The ``occurrence``-th event (from 1) of one class, over all shards."""
+    """The ``occurrence``-th event (counted from 1) of one class, over all shards."""
 
     kind: type[events.Event]
     occurrence: int
 
     @staticmethod
     def parse(text: str) -> Point:
-        """From ``Name`` or ``Name:n``.
+        """Parse ``Name`` or ``Name:n``.
 
         Raises:
             ValueError: no such event, or n is not a positive number.
@@ -67,7 +67,7 @@ class CrashAt:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, event: events.Event) -> None:
-        """Count ``event`` if it is of the point's class, and act if it is the one."""
+        """Count ``event`` if it is of the point's class, and call ``act`` if it is the one."""
         if not isinstance(event, self.point.kind):
             return
         with self.lock:
@@ -78,13 +78,13 @@ class CrashAt:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the pipeline; ends as ``stream run`` does, unless the point is reached.
+    """Run the pipeline; exits as ``stream run`` does, unless the point is reached.
 
     Raises:
         SystemExit: with the exit code of ``stream run``.
     """
     parser = argparse.ArgumentParser(prog="python -m stream.testing.crash", description="A worker that dies at a named point")
-    parser.add_argument("--at", type=_point, metavar="EVENT[:N]", help="where; without it the worker runs as ever")
+    parser.add_argument("--at", type=_point, metavar="EVENT[:N]", help="where; without it the worker runs as usual")
     parser.add_argument("--signal", choices=sorted(_SIGNALS), default="KILL", help="what happens there")
     parser.add_argument("--drain", type=float, default=25.0, help="as of `stream run`")
     parser.add_argument("--threads", type=int, default=None, help="as of `stream run`")

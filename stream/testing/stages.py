@@ -1,11 +1,11 @@
-"""The contract of a stage as checks that anybody's stage can be held to.
+"""The contract of a stage, as checks that you can run on a stage of your own.
 
     @pytest.mark.parametrize("check", STAGE_CHECKS, ids=lambda check: check.__name__)
     def test_the_contract_holds(check):
         check(MyStage, Resources())
 
-Each check takes the stage's class and the resources that its example needs, and raises AssertionError with what is wrong. All of
-them run the stage as the engine does, over its own example, so an example that shows every option at work is worth the most.
+Each check takes the stage's class and the resources that its example needs, and raises AssertionError saying what is wrong. All of
+them run the stage as the engine does, over its own example, so the most useful example shows every option at work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ StageCheck = Callable[[type[StageConfig], Resources], None]
 
 
 def frame_of(given: Sequence[dict[str, Any]], times: int = 1) -> pl.DataFrame:
-    """What a stage is given: the system columns, one record per row, and the columns of ``given``, all rows ``times`` over."""
+    """A stage's input: the system columns, one record per row, and the columns of ``given``, with all rows repeated ``times`` times."""
     columns = pl.DataFrame({name: [row[name] for row in given] for name in given[0]})
     user = pl.concat([columns] * times, rechunk=True)
     rows = range(user.height)
@@ -50,7 +50,7 @@ def _hold(*, holds: bool, message: str) -> None:
 
 
 def _bytes(*frames: pl.DataFrame) -> bytes:
-    """The frames as files: what counts is what is written, not how it lies in memory."""
+    """The frames as files: what counts is what is written, not its layout in memory."""
     buffer = io.BytesIO()
     for frame in frames:
         frame.write_parquet(buffer, row_group_size=1 << 20)
@@ -67,7 +67,7 @@ def example_holds(stage: type[StageConfig], resources: Resources) -> None:
 
 
 def output_is_as_declared_and_every_row_ends_once(stage: type[StageConfig], resources: Resources) -> None:
-    """The columns are those of ``output`` in that order; each record is behind the stage or settled, never both."""
+    """The columns are those of ``output``, in that order; each record either leaves the stage or is settled, never both."""
     step, frame = _example(stage, resources, times=3)
     after, settled = advance(step, frame)
     _hold(holds=list(after.schema.items()) == list(step.output.items()), message=f"{after.schema} is not {step.output}, as declared")
@@ -84,7 +84,7 @@ def no_rows_give_no_rows(stage: type[StageConfig], resources: Resources) -> None
 
 
 def nulls_do_not_break_it(stage: type[StageConfig], resources: Resources) -> None:
-    """Where every value is null each record ends once, and nothing is raised."""
+    """If every value is null, each record still ends once, and nothing is raised."""
     step, frame = _example(stage, resources)
     nulls = frame.with_columns(pl.lit(None, kind).alias(name) for name, kind in frame.schema.items() if name not in SYSTEM)
     after, settled = advance(step, nulls)
@@ -102,7 +102,7 @@ def twice_gives_the_same_bytes(stage: type[StageConfig], resources: Resources) -
 
 
 def input_stays_as_it_is(stage: type[StageConfig], resources: Resources) -> None:
-    """The frame that was given holds the same afterwards."""
+    """The input frame is unchanged afterwards."""
     step, frame = _example(stage, resources)
     before = _bytes(frame)
     advance(step, frame)
@@ -110,7 +110,7 @@ def input_stays_as_it_is(stage: type[StageConfig], resources: Resources) -> None
 
 
 def parts_give_what_the_whole_gives(stage: type[StageConfig], resources: Resources) -> None:
-    """A row-wise stage gives the same wherever the frame is cut; one that is not must say ``row_wise = False``."""
+    """A row-wise stage gives the same rows wherever the frame is cut; any other must declare ``row_wise = False``."""
     step, frame = _example(stage, resources, times=3)
     if not step.row_wise:
         return

@@ -24,7 +24,7 @@ from stream.commit.cut import Limits
 from stream.commit.log import CommitLog
 from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard
-from stream.errors import DefinitionError, Fatal
+from stream.errors import Fatal
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.coordinator import Coordinator
 from stream.lease.native import LeaseCheckpoints
@@ -34,8 +34,6 @@ from stream.pipeline.model import OnExpired, Pipeline
 from stream.pipeline.resources import Fetched, fetch_resources
 from stream.pipeline.secrets import SecretReader
 from stream.sink import rejects
-from stream.storage.open import open_store
-from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
 from stream.worker.breaker import Breaker
 from stream.worker.credentials import CredentialKeeper
@@ -93,8 +91,7 @@ class _Shared:
     pipeline: Pipeline
     options: WorkerOptions
     worker: str
-    state: ObjectStore
-    stores: dict[str, ObjectStore]
+    places: Stores
     definitions: Definitions
     current: CurrentRecipe
     refresher: Refresher | None
@@ -125,8 +122,8 @@ async def assemble(pipeline: Pipeline, options: WorkerOptions, emit: Emit, drain
     """
     kinesis, clock = pipeline.source.kinesis, options.clock
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
-    state = PrefixedStore(open_store(located(pipeline.state, options.base), session), f"{pipeline.application}/")
-    stores = _stores(pipeline, options.base, session, state)
+    places = Stores.open(pipeline, options.base, session)
+    state, stores = places.state, places.targets
     repeat, nowhere = Repeater(clock, emit), Shard(kinesis.names[0], "")
     await require(pipeline.requires, options.base, session)
     for store in (*stores.values(), state):
@@ -147,8 +144,7 @@ async def assemble(pipeline: Pipeline, options: WorkerOptions, emit: Emit, drain
         pipeline=pipeline,
         options=options,
         worker=name,
-        state=state,
-        stores=stores,
+        places=places,
         definitions=definitions,
         current=current,
         refresher=Refresher(pipeline, fetched, fetch, definitions, current, clock, emit) if intervals(pipeline) else None,
@@ -175,11 +171,11 @@ async def assemble(pipeline: Pipeline, options: WorkerOptions, emit: Emit, drain
 async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
     """The parts for one stream, or for what is read in its stead."""
     pipeline, clock, emit = shared.pipeline, shared.options.clock, shared.emit
-    log = CommitLog(shared.state, pipeline.application, clock, shared.worker)
+    log = CommitLog(shared.places.state, pipeline.application, clock, shared.worker)
     start = await shared.repeat("pin start", Shard(opened.chain, ""), lambda: log.pin_start(opened.chain, opened.start))
     export = _export(opened.chain, shared, log)
     leases = None if opened.finite else shared.leases
-    checkpoints: Checkpoints = StoredCheckpoints(shared.state) if leases is None else LeaseCheckpoints(leases)
+    checkpoints: Checkpoints = StoredCheckpoints(shared.places.state) if leases is None else LeaseCheckpoints(leases)
     if export is not None and pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT:
         checkpoints = WaitingCheckpoints(checkpoints, export)
     admit_gaps = pipeline.source.kinesis.on_expired is OnExpired.GAP and shared.options.reading.window.begin is None
@@ -189,7 +185,7 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
         worker=shared.worker,
         source=await opened.make(shared.budget),
         log=log,
-        committer=Committer(log, shared.stores, checkpoints, clock, emit, shared.worker),
+        committer=Committer(log, shared.places.targets, checkpoints, clock, emit, shared.worker),
         checkpoints=checkpoints,
         current=shared.current,
         cook=shared.cook,
@@ -231,20 +227,11 @@ def _export(stream: str, shared: _Shared, log: CommitLog) -> ExportTask | None:
     otlp, clock = shared.pipeline.audit.otlp, shared.options.clock
     if otlp is None or shared.sender is None:
         return None
-    areas = Stores(shared.state, shared.stores).areas(located(shared.pipeline.state, shared.options.base), stream)
+    areas = shared.places.areas(located(shared.pipeline.state, shared.options.base), stream)
     recent = RecentSegments(int(shared.pipeline.memory.budget * RECENT_SHARE))
-    units = LogUnits(log, stream, areas, shared.stores[ledger.NAME], otlp.destinations, recent)
-    exporter = Exporter(units, shared.state, shared.sender, shape_of(otlp), clock, shared.emit, stream)
+    units = LogUnits(log, stream, areas, shared.places.targets[ledger.NAME], otlp.destinations, recent)
+    exporter = Exporter(units, shared.places.state, shared.sender, shape_of(otlp), clock, shared.emit, stream)
     return ExportTask(exporter, clock, shared.emit, stream, strict=otlp.mode is Mode.STRICT, recent=recent)
-
-
-def _stores(pipeline: Pipeline, base: Path, session: AwsSession, state: ObjectStore) -> dict[str, ObjectStore]:
-    """One store for every sink name that manifests use."""
-    stores: dict[str, ObjectStore] = {config.name: open_store(located(config.url, base), session) for config in pipeline.sinks}
-    if reserved := {rejects.NAME, ledger.NAME} & stores.keys():
-        msg = f"a sink is called {sorted(reserved)[0]!r}; that name belongs to the service, give the sink another `name`"
-        raise DefinitionError(msg)
-    return stores | {rejects.NAME: PrefixedStore(state, "rejects/"), ledger.NAME: PrefixedStore(state, "ledger/v1/")}
 
 
 def _limits(pipeline: Pipeline) -> Limits:

@@ -29,7 +29,7 @@ from stream.sink import rejects
 from stream.sink.redshift import COPY_MANIFESTS
 from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
-from stream.worker.places import located
+from stream.worker.places import kms_key, located
 
 READ_AT_ONCE: Final = 16
 """Manifests fetched side by side."""
@@ -44,9 +44,14 @@ class Stores:
 
     @staticmethod
     def open(pipeline: Pipeline, base: Path, session: AwsSession) -> Stores:
-        """Nothing is read yet; relative paths begin at ``base``."""
-        state = PrefixedStore(open_store(located(pipeline.state, base), session), f"{pipeline.application}/")
-        targets: dict[str, ObjectStore] = {config.name: open_store(located(config.url, base), session) for config in pipeline.sinks}
+        """Nothing is read yet; relative paths begin at ``base``.
+
+        Raises:
+            DefinitionError: a URL names no store.
+        """
+        key = kms_key(pipeline)
+        state = PrefixedStore(open_store(located(pipeline.state, base), session, key), f"{pipeline.application}/")
+        targets: dict[str, ObjectStore] = {config.name: open_store(located(config.url, base), session, key) for config in pipeline.sinks}
         targets[rejects.NAME] = PrefixedStore(state, "rejects/")
         targets[ledger.NAME] = PrefixedStore(state, "ledger/v1/")
         return Stores(state, targets)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from stream.aws.session import AwsSession
 from stream.errors import DefinitionError
+from stream.pipeline.model import Pipeline
 from stream.storage.open import open_store
+from stream.storage.s3 import KmsKey
 from stream.transform.stages.enrich import REDSHIFT
 from stream.worker.queries import read_query
 
@@ -17,6 +19,12 @@ def located(url: str, base: Path) -> str:
     if scheme != "file" or path.startswith("//"):
         return url
     return f"file:{(base / path).absolute()}"
+
+
+def kms_key(pipeline: Pipeline) -> KmsKey | None:
+    """What ``pipeline`` wants its objects on S3 encrypted with; None for what the bucket says."""
+    given = pipeline.encryption
+    return None if given is None else KmsKey(given.kms_key, given.bucket_key)
 
 
 async def read_object(session: AwsSession, url: str) -> bytes:

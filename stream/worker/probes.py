@@ -20,9 +20,10 @@ from stream.sink.objects import SinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.storage.directory import DirectoryStore
 from stream.storage.open import open_store
+from stream.storage.s3 import KmsKey
 from stream.worker.daemon_probes import MADE_BY_DAEMON, daemon_probes
 from stream.worker.iceberg_catalog import CatalogTable, Secret, catalog_properties, secrets_of
-from stream.worker.places import is_there, located, read_object
+from stream.worker.places import is_there, kms_key, located, read_object
 from stream.worker.probe import LET, Probe
 from stream.worker.service_probes import consumer_probes, lease_probes, notice_probes, warehouse_probes
 
@@ -59,9 +60,10 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
     else:
         yield Probe("source", pipeline.source.s3.url, functools.partial(_listed, session, located(pipeline.source.s3.url, base)))
     state = f"{pipeline.state.rstrip('/')}/{pipeline.application}/"
+    key = kms_key(pipeline)
     for url in dict.fromkeys((state, *(sink.url for sink in pipeline.sinks))):
         remedy = _DIRECTORY if url.startswith("file:") else LET
-        yield Probe("place", url, functools.partial(_place, session, located(url, base)), remedy)
+        yield Probe("place", url, functools.partial(_place, session, located(url, base), key), remedy)
     yield Probe("tables", "reference tables, files and functions", functools.partial(_tables, pipeline, session, base, env))
     managed = functools.partial(read_secret, session)
     for name in references(pipeline):
@@ -111,8 +113,8 @@ async def _listed(session: AwsSession, url: str) -> str:
     return "can be listed, and is empty"
 
 
-async def _place(session: AwsSession, url: str) -> str:
-    store = open_store(url, session)
+async def _place(session: AwsSession, url: str, key: KmsKey | None) -> str:
+    store = open_store(url, session, key)
     async for _ in store.list("_preflight/"):
         break
     await store.get(PROBE_KEY)

@@ -15,6 +15,7 @@ from stream.sink.layouts import Layout
 from stream.sink.loads import Failure, Load
 from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
 from stream.sink.redshift_sql import Found, Step, Whose
+from stream.sink.redshift_upsert import deleted_layout, lacking, remembers
 
 T = TypeVar("T")
 
@@ -100,12 +101,23 @@ class RedshiftWarehouse:
     async def fit(self, layout: Layout) -> None:
         """See ``Warehouse``."""
         await self._have_ledger()
-        if self._config.create:
-            await self._query(sql.create_target(self._config, layout))
-        found = (await self._query(sql.describe_target(self._config))).columns
-        change = sql.evolve(self._config, layout, [Found(column.name, column.type, column.length) for column in found])
+        if missing := lacking(self._config, layout):
+            msg = (
+                f"units that wait for the table {self._config.table} were sealed without {', '.join(missing)}, so their rows cannot be "
+                "merged by key. Load them as they were defined (put `mode` and `keys` back as they were), then change the definition again."
+            )
+            raise LoadFailed(msg, Failure.SETUP)
+        await self._fit(self._config.target, layout, create=self._config.create)
+        if remembers(self._config, layout):
+            await self._fit(self._config.deleted, deleted_layout(self._config, layout), create=True)
+
+    async def _fit(self, table: tuple[str, str], layout: Layout, *, create: bool) -> None:
+        if create:
+            await self._query(sql.create_table(table, layout))
+        found = (await self._query(sql.describe_table(table))).columns
+        change = sql.evolve(self._config, table, layout, [Found(column.name, column.type, column.length) for column in found])
         if change.problems:
-            msg = f"the table {self._config.table} cannot take the pipeline's rows: {'; '.join(change.problems)}"
+            msg = f"the table {'.'.join(table)} cannot take the pipeline's rows: {'; '.join(change.problems)}"
             raise LoadFailed(msg, Failure.SETUP)
         for statement in change.statements:
             await self._query(statement)

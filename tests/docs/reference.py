@@ -20,7 +20,7 @@ from stream.sink.console import ConsoleSinkConfig
 from stream.sink.iceberg import IcebergSink, IcebergSinkConfig
 from stream.sink.objects import ObjectsSink, ObjectsSinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
-from stream.sink.redshift_sql import create_target
+from stream.sink.redshift_sql import create_table
 from stream.transform.decode import DecoderConfig
 from stream.transform.stage import StageConfig
 from stream.transform.types import SYSTEM, parse_schema
@@ -188,7 +188,7 @@ def _table_sink(name: str) -> Iterator[str]:
     yield f"```yaml sink\n{yaml.safe_dump([{name: options}], sort_keys=False)}```"
     config = RedshiftSinkConfig.model_validate(options)
     yield "The table that is made for the columns `carrier` and `delay`:"
-    yield f"```text\n{create_target(config, config.layout(rows(SINK_ROWS).schema))}\n```"
+    yield f"```text\n{create_table(config.target, config.layout(rows(SINK_ROWS).schema))}\n```"
 
 
 def _iceberg_sink(name: str) -> Iterator[str]:

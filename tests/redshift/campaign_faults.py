@@ -11,9 +11,10 @@ import pytest
 from tests.redshift.double.server import SERIALIZABLE, SNAPSHOT
 from tests.redshift.faults import COMMITS, LOST_REPLIES, REQUESTS, STATEMENTS, Once, Storm
 from tests.redshift.loader import LoaderProcess
-from tests.redshift.world import UPSERT, World
+from tests.redshift.world import DELETES, World
 
-MODES = pytest.mark.parametrize("options", ["", UPSERT], ids=["append", "upsert"])
+MODES = pytest.mark.parametrize("options", ["", DELETES], ids=["append", "upsert"])
+UPSERT_STEPS = [("CREATE TEMP", 2), ("CREATE TEMP", 3), ("DELETE", 1), ("DELETE", 2), ("INSERT", 2), ("INSERT", 3), ("INSERT", 4)]
 SEEDS = range(int(os.environ.get("REDSHIFT_SEEDS", "24")))
 PATIENCE = 120.0
 REPORT: Counter[str] = Counter()
@@ -58,9 +59,9 @@ def test_a_loader_that_is_killed_leaves_nothing_half_done_or_twice(make_world, r
     world.assert_exactly_once()
 
 
-@pytest.mark.parametrize(("step", "occurrence"), [("CREATE TEMP", 2), ("CREATE TEMP", 3), ("DELETE", 1), ("INSERT", 2), ("INSERT", 3)])
+@pytest.mark.parametrize(("step", "occurrence"), UPSERT_STEPS)
 def test_a_loader_that_is_killed_inside_an_upsert(make_world, redshift, step, occurrence):
-    world = one_more_loaded(make_world, UPSERT)
+    world = one_more_loaded(make_world, DELETES)
     process = None
 
     def kill():

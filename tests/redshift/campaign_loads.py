@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from stream import events
 from stream.cli.main import app
-from tests.redshift.world import UPSERT, shard_id
+from tests.redshift.world import DELETES, UPSERT, shard_id
 
 runner = CliRunner()
 
@@ -38,6 +38,60 @@ def test_an_upsert_keeps_the_row_with_the_last_sequence_number(make_world):
     world.assert_exactly_once()
 
 
+def test_a_row_that_deletes_leaves_no_row_of_its_key(make_world):
+    world = make_world(options=DELETES)
+    for units in ({0: 3, 1: 2}, {1: 3, 0: 1}, {2: 1}):
+        world.seal(units)
+        assert world.load()
+        world.assert_exactly_once()
+    assert world.query(f'SELECT count(*) FROM "{world.table}__deleted"') == [(world.kinds - len(world.table_rows()),)]
+    columns = world.query(f"SELECT column_name FROM information_schema.columns WHERE table_name = '{world.table}' AND column_name = 'gone'")
+    assert columns == []
+
+
+def test_a_row_from_before_its_deletion_does_not_come_back_when_it_is_loaded_later(make_world):
+    world = make_world(options=DELETES, kinds=3, seed=1)
+    world.next[1] = 10_000
+    world.seal({1: 1}, rows=1)
+    assert world.load()
+    ((deleted,),) = world.query(f'SELECT kind FROM "{world.table}__deleted"')
+    world.seal({0: 2})
+    assert world.load()
+    before = world.sealed_rows().filter(pl.col("_shard") == shard_id(0), pl.col("kind") == deleted).sort(pl.col("_sequence").str.zfill(60))
+    assert before["gone"].to_list()[-1:] == [False]
+    assert deleted not in {row[-1] for row in world.table_rows()}
+    world.assert_exactly_once()
+    world.next[2] = 10_001
+    world.seal({2: 1})
+    assert world.load()
+    world.assert_exactly_once()
+
+
+def test_rows_that_delete_still_do_after_the_sink_is_redefined(make_world):
+    world = make_world(options=DELETES)
+    world.seal({0: 2})
+    expected = world.expected()
+    world.options = UPSERT
+    world.redefine()
+    assert world.load()
+    assert world.table_rows() == expected
+
+
+def test_units_that_cannot_be_merged_say_how_they_can_be_loaded(make_world):
+    world = make_world()
+    world.seal({0: 1})
+    world.options = UPSERT
+    world.redefine()
+    assert not world.load()
+    (refusal,) = [event for event in world.heard if isinstance(event, events.LoadRefused)]
+    assert refusal.kind == "setup"
+    assert "were sealed without _line, so their rows cannot be merged by key" in refusal.detail
+    world.options = ""
+    world.redefine()
+    assert world.load()
+    world.assert_exactly_once()
+
+
 def test_two_hundred_units_are_one_transaction(make_world, redshift):
     world = make_world(options="      units: 200\n")
     world.seal({0: 120, 1: 50, 2: 30}, rows=3)
@@ -47,7 +101,7 @@ def test_two_hundred_units_are_one_transaction(make_world, redshift):
     world.assert_exactly_once()
 
 
-@pytest.mark.parametrize("options", ["", UPSERT], ids=["append", "upsert"])
+@pytest.mark.parametrize("options", ["", DELETES], ids=["append", "upsert"])
 def test_the_number_of_shards_costs_no_statements(make_world, redshift, options):
     counts = []
     for units in ({0: 30}, dict.fromkeys(range(30), 1)):

@@ -45,6 +45,8 @@ sinks:
 state: s3://{bucket}/state/
 """
 UPSERT = "      mode: upsert\n      keys: [kind]\n"
+DELETES = f"{UPSERT}      deletes: gone\n"
+GONE = '  - derive: {gone: "n % 5 = 0"}'
 
 
 @dataclass
@@ -65,7 +67,13 @@ class World:
 
     @property
     def text(self) -> str:
-        return PIPELINE.format(application="app", bucket=self.bucket, table=self.table, options=self.options, stages=self.stages)
+        return PIPELINE.format(
+            application="app", bucket=self.bucket, table=self.table, options=self.options, stages=self.stages + self._gone
+        )
+
+    @property
+    def _gone(self) -> str:
+        return GONE if "deletes:" in self.options else ""
 
     def environment(self) -> dict[str, str]:
         return {"AWS_ENDPOINT_URL_REDSHIFT_DATA": self.double.url}
@@ -142,11 +150,13 @@ class World:
         return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
 
     def expected(self) -> list[tuple[Any, ...]]:
-        """What the table should hold: all sealed rows, or the last of each key."""
+        """What the table should hold: all sealed rows, or the last of each key unless that deletes."""
         rows = self.sealed_rows()
         if "mode: upsert" in self.options:
             order = [pl.col("_sequence").str.zfill(60), "_subsequence", "_line"]
             rows = rows.sort(order).unique("kind", keep="last")
+        if "deletes:" in self.options:
+            rows = rows.remove("gone")
         return sorted(rows.select("_shard", "_sequence", "_subsequence", "n", "kind").rows())
 
     def table_rows(self) -> list[tuple[Any, ...]]:
@@ -183,4 +193,4 @@ class World:
         assert sum(row[3] for row in rows) == self.sealed_rows().height
 
 
-__all__ = ["PIPELINE", "START", "UPSERT", "World", "shard_id"]
+__all__ = ["DELETES", "PIPELINE", "START", "UPSERT", "World", "shard_id"]

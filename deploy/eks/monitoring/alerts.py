@@ -54,7 +54,7 @@ ALERTS = (
         "5m",
         "critical",
         "Nothing moves in a shard, and restarting did not help",
-        "Shard {{ $labels.shard }} of {{ $labels.stream }} does not move though nothing is known to hold it up.",
+        "Shard {{ $labels.shard }} of {{ $labels.stream }} makes no progress, although nothing is known to hold it up.",
     ),
     Alert(
         "StreamRecordsExpired",
@@ -62,7 +62,7 @@ ALERTS = (
         "0m",
         "critical",
         "Records expired before they were read",
-        "Records of {{ $labels.stream }} are lost; the commit log says which range. More go every minute until the worker catches up.",
+        "Records of {{ $labels.stream }} are lost; the commit log says which range. More are lost every minute until it catches up.",
     ),
     Alert(
         "StreamRetentionQuarterUsed",
@@ -86,7 +86,7 @@ ALERTS = (
         f" unless max by ({BY_SHARD}) ({m.SHARD_HALTED.name}) > 0",
         "5m",
         "critical",
-        "Records come and nothing is committed",
+        "Records arrive and nothing is committed",
         "Shard {{ $labels.shard }} of {{ $labels.stream }} committed its last unit {{ $value | humanizeDuration }} ago and is behind.",
     ),
     Alert(
@@ -111,7 +111,7 @@ ALERTS = (
         "15m",
         "warning",
         "Readers wait for memory",
-        "Readers in {{ $labels.pod }} stand still {{ $value | humanize }} s in every second for want of memory budget.",
+        "Readers in {{ $labels.pod }} wait {{ $value | humanize }} s in every second for room in the memory budget.",
     ),
     Alert(
         "StreamCommitsSlow",
@@ -126,8 +126,8 @@ ALERTS = (
         f"sum by (namespace, call) ({rate(m.CALL_WAIT)}) > 0.1",
         "10m",
         "warning",
-        "Calls have to be made again and again",
-        "Whoever makes the call `{{ $labels.call }}` waits {{ $value | humanize }} s in every second before making it again.",
+        "Calls fail and are repeated",
+        "Workers wait {{ $value | humanize }} s in every second before they repeat the call `{{ $labels.call }}`.",
     ),
     Alert(
         "StreamAuditLag",
@@ -143,15 +143,15 @@ ALERTS = (
         "5m",
         "warning",
         "The collector refuses spans",
-        "The collector refuses spans of {{ $labels.stream }} for good; they are kept beside the commit log.",
+        "The collector permanently refuses spans of {{ $labels.stream }}; they are noted beside the commit log.",
     ),
     Alert(
         "StreamAuditHalted",
         f"max by ({BY_SHARD}) ({m.AUDIT_EXPORT_HALTED.name}) > 0",
         "15m",
         "warning",
-        "Spans stand still until a person acts",
-        "The spans of shard {{ $labels.shard }} of {{ $labels.stream }} are not exported; with `mode: strict` it stands still, too.",
+        "Spans are not exported until a person acts",
+        "The spans of shard {{ $labels.shard }} of {{ $labels.stream }} are not exported; with `mode: strict` the shard stands still too.",
     ),
     Alert(
         "StreamLoadLag",
@@ -175,7 +175,7 @@ ALERTS = (
         "30m",
         "warning",
         "Reference tables cannot be read again",
-        "Stages of the kind `enrich` go on with the tables that they have.",
+        "`enrich` stages continue with the tables they have.",
     ),
     Alert(
         "StreamShardUnread",
@@ -184,15 +184,15 @@ ALERTS = (
         f" unless on (namespace) max by (namespace) ({m.FOREIGN_OWNERS.name}) > 0",
         "15m",
         "critical",
-        "A shard is read by nobody",
-        "{{ $labels.stream }} has {{ $value }} open shards; the workers read fewer, though none that is read is behind.",
+        "Nobody reads a shard",
+        "{{ $labels.stream }} has {{ $value }} open shards; the workers read fewer, although none of those they read is behind.",
     ),
     Alert(
         "StreamHashRangeHoles",
         f"max by ({BY_STREAM}) ({m.LEASE_HOLES.name}) > 0",
         "5m",
         "critical",
-        "Records are read by nobody",
+        "Nobody reads part of the records",
         "{{ $value }} parts of the hash range of {{ $labels.stream }} are covered by no lease.",
     ),
     Alert(
@@ -201,7 +201,7 @@ ALERTS = (
         "0m",
         "warning",
         "Somebody deletes lease rows",
-        "Rows of leases that workers of {{ $labels.stream }} hold were deleted; they are made again.",
+        "Rows of leases that workers of {{ $labels.stream }} hold were deleted; they are recreated.",
     ),
     Alert(
         "StreamLeaseRowsUnreadable",
@@ -209,7 +209,7 @@ ALERTS = (
         "10m",
         "warning",
         "Lease rows cannot be read",
-        "The lease table holds rows that are no leases; whatever shards they stand for are read by nobody here.",
+        "The lease table holds rows that are not leases; nobody here reads the shards they may stand for.",
     ),
     Alert(
         "StreamShardChurn",
@@ -217,7 +217,7 @@ ALERTS = (
         "15m",
         "warning",
         "Shards change hands all the time",
-        "Shards of {{ $labels.stream }} were taken up {{ $value | humanize }} times in half an hour.",
+        "Shards of {{ $labels.stream }} were started {{ $value | humanize }} times in half an hour.",
     ),
     Alert(
         "StreamCredentialsEnd",
@@ -225,7 +225,7 @@ ALERTS = (
         "1m",
         "critical",
         "AWS credentials are not renewed",
-        "The credentials of {{ $labels.pod }} end in {{ $value | humanizeDuration }}; they should have been renewed by now.",
+        "The credentials of {{ $labels.pod }} expire in {{ $value | humanizeDuration }}; they should have been renewed by now.",
     ),
     Alert(
         "StreamLoopBlocked",

@@ -8,6 +8,8 @@ import pytest
 from stream.aws.errors import AwsFatal
 from stream.aws.session import AwsSession
 from stream.errors import DefinitionError
+from stream.storage.open import open_store
+from stream.storage.s3 import S3Store
 
 SHOWN_NEVER = "never-shown"
 
@@ -67,6 +69,31 @@ def test_endpoints_are_overridden_for_one_service_or_for_all(monkeypatch: pytest
 )
 def test_endpoints_follow_the_partition(region: str, url: str) -> None:
     assert AwsSession(region=region).endpoint("kinesis") == url
+
+
+@pytest.mark.parametrize(
+    ("region", "asked", "url"),
+    [
+        ("eu-west-1", "", None),
+        ("us-east-1", "", None),
+        ("us-gov-west-1", "", None),
+        ("nowhere", "", None),
+        ("cn-north-1", "", "https://s3.cn-north-1.amazonaws.com.cn"),
+        ("us-iso-east-1", "", "https://s3.us-iso-east-1.c2s.ic.gov"),
+        ("us-east-1", "FIPS", "https://s3-fips.us-east-1.amazonaws.com"),
+        ("eu-west-1", "DUALSTACK", "https://s3.dualstack.eu-west-1.amazonaws.com"),
+    ],
+)
+def test_s3_is_where_partition_fips_and_dual_stack_say(region: str, asked: str, url: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if asked:
+        monkeypatch.setenv(f"AWS_USE_{asked}_ENDPOINT", "true")
+    session = AwsSession(region=region)
+    assert session.unusual_endpoint("s3") == url
+    store = open_store("s3://lake/prefix", session)
+    assert isinstance(store, S3Store)
+    assert store.settings.get("endpoint") == url
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    assert session.unusual_endpoint("s3") == "http://127.0.0.1:1"
 
 
 def test_credentials_come_from_the_profile_and_do_not_show(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_proof_about_nothing_does_not_read_like_one(folder):
     empty = run(folder, "audit", "verify", "FILE", "--no-source")
     assert empty.exit_code == 0
     assert "accounted for" not in empty.stdout
-    assert "Nothing was committed yet by application" in empty.stdout
+    assert "Nothing has been committed yet by application" in empty.stdout
 
 
 def test_a_finding_is_named_and_gives_exit_code_one(folder):

@@ -12,7 +12,7 @@ from stream.cli.main import app
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        (["--endpoint", "nonsense"], 2, "'nonsense' is no URL"),
+        (["--endpoint", "nonsense"], 2, "'nonsense' is not a URL"),
         (["--endpoint", "http://127.0.0.1:9"], 1, "error: Could not connect to the endpoint URL"),
         (["--output", "file/below"], 1, "file/below/logs: Not a directory; choose another directory with --output"),
         (["--output", "mine"], 1, "mine exists and was not made by the demo"),

@@ -54,7 +54,8 @@ def test_own_prices(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [("s3_put: 1", "no price 's3_put'"), ("[1]", "holds no prices"), ("{", "cannot be read"), (None, "cannot be read")]
+    ("content", "says"),
+    [("s3_put: 1", "no price 's3_put'"), ("[1]", "contains no prices"), ("{", "cannot be read"), (None, "cannot be read")],
 )
 def test_prices_that_are_none(tmp_path, content, says):
     prices = tmp_path / "prices.yaml"

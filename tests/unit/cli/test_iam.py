@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -32,11 +33,21 @@ def test_one_role_alone_can_be_handed_to_aws():
     assert statement["Condition"]["StringEquals"]["oidc.eks.eu-west-1.amazonaws.com/id/A:aud"] == "own"
 
 
+def test_the_key_of_the_pipeline_may_be_used_beside_others(tmp_path):
+    mine, other = (f"arn:aws:kms:eu-west-1:111122223333:key/{number}" for number in (1, 2))
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(Path(FLIGHTS).read_text() + f"encryption: {{kms_key: '{mine}'}}\n")
+    for more, keys in (((), [mine]), (("--kms-key", other), [mine, other]), (("--kms-key", mine), [mine])):
+        done = CliRunner().invoke(app, ["iam", str(file), *HERE, "--role", "worker", *more], env={"MASK_KEY": None})
+        (statement,) = [each for each in json.loads(done.stdout)["Statement"] if each["Sid"] == "Keys"]
+        assert statement["Resource"] == keys
+
+
 def test_a_live_policy_that_is_equal(tmp_path):
     live = tmp_path / "live.json"
     live.write_text(run(*HERE, "--role", "worker").stdout)
     result = run(*HERE, "--diff", str(live))
-    assert (result.exit_code, result.stdout) == (0, "worker: the live policy allows what is needed and nothing else\n")
+    assert (result.exit_code, result.stdout) == (0, "worker: the live policy allows exactly what is needed\n")
 
 
 def test_a_live_policy_that_differs(tmp_path):

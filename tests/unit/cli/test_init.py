@@ -42,7 +42,7 @@ def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "pipeline.test.yaml").write_text("mine")
     made = run("init", tmp_path)
     assert made.exit_code == 2
-    assert "pipeline.test.yaml is there already" in made.stderr
+    assert "pipeline.test.yaml exists already" in made.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["pipeline.test.yaml"]
 
 

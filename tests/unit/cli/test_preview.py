@@ -77,7 +77,7 @@ def test_made_up_records(run):
 def test_records_from_two_places_are_refused(run, more):
     result = run("preview", "p.yaml", "--sample", "s.ndjson", *more)
     assert result.exit_code == 2
-    assert "--sample names the records" in result.stderr
+    assert "--sample already names the records" in result.stderr
 
 
 def test_a_secret_that_is_missing_is_named(run):

@@ -90,7 +90,7 @@ def test_a_secret_that_is_kept_elsewhere_has_a_stand_in(run, tmp_path):
     case = "{name: c, given: [{json: {carrier: UA}}], expect: {outcomes: {written: 1}}}"
     result = run(case)
     assert result.exit_code == 2
-    assert "the cases give no secret 'prod/mask'" in result.stderr
+    assert "the cases give no value for the secret 'prod/mask'" in result.stderr
     assert run(f"{case}\nsecrets: {{prod/mask: k}}").exit_code == 0
 
 

@@ -160,7 +160,7 @@ def test_an_end_where_the_log_goes_on_stops_the_shard():
         b = Bench()
         await b.chain(10, 20)
         genesis = await b.log.open_chain(SHARD, START)
-        with pytest.raises(Halted, match="the commit log goes on from there"):
+        with pytest.raises(Halted, match="the commit log continues from there"):
             await b.committer.end(SHARD, Head(0, digest(genesis.body)), ("a",))
 
     run(test)

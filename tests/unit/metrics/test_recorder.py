@@ -6,7 +6,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from stream import events as ev
 from stream.contracts import Emit
 from stream.metrics.catalog import BUFFER_BYTES, BUFFER_LIMIT_BYTES, CATALOG, LOOP_LAG, TELEMETRY_SPANS
-from stream.metrics.recorder import COUNTED, MAX_REASONS, Recorder
+from stream.metrics.recorder import COUNTED, Recorder
+from stream.metrics.series import MAX_REASONS
 from tests.unit.metrics.every_event import CLASSES, FixedClock, sample
 
 WHERE = {"stream": "events", "shard": "shardId-1"}

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from stream.batch import ARRIVAL, LINEAGE, ROW
 from stream.contracts import Choosy, Transformed
 from stream.sink.choosy import accepted
+from stream.sink.layouts import Column
 from stream.sink.partition import SinkMismatch
 from stream.sink.redshift import RedshiftSink, RedshiftSinkConfig
 from stream.sink.redshift_types import LINE, layout_of, staged_column
@@ -152,6 +153,17 @@ def test_keys_must_be_columns_that_can_be_compared():
         assert refusal.value.path == ("keys", 1)
 
 
+def test_what_deletes_must_be_a_column_of_booleans_beside_the_keys():
+    schema = pl.Schema({**SCHEMA, "gone": pl.Boolean()})
+    config(mode="upsert", keys=["n"], deletes="gone").check(schema)
+    for name, words in (("missing", "no column 'missing'"), ("x", "no column of booleans"), ("_shard", "no column '_shard'")):
+        with pytest.raises(SinkMismatch, match=words) as refusal:
+            config(mode="upsert", keys=["n"], deletes=name).check(schema)
+        assert refusal.value.path == ("deletes",)
+    with pytest.raises(SinkMismatch, match="is a key"):
+        config(mode="upsert", keys=["gone"], deletes="gone").check(schema)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -161,9 +173,11 @@ def test_keys_must_be_columns_that_can_be_compared():
         ({"mode": "upsert"}, "needs `keys`"),
         ({"keys": ["n"]}, "upsert"),
         ({"mode": "upsert", "keys": ["n"], "lineage": False}, "lineage"),
+        ({"deletes": "gone"}, "`deletes` is of use with `mode: upsert` only"),
         ({"table": "a.b.c"}, "no table"),
         ({"table": 'x"; DROP TABLE y'}, "cannot name"),
         ({"table": "x" * 125}, "cannot name"),
+        ({"table": "x" * 119, "mode": "upsert", "keys": ["n"], "deletes": "gone"}, "cannot name"),
         ({"staging": "s3://lake/../x/"}, "no place to stage"),
         ({"staging": "s3://lake/it's/"}, "no place to stage"),
         ({"staging": "s3://lake/ü/"}, "no place to stage"),
@@ -208,6 +222,15 @@ def test_the_file_has_the_columns_of_the_layout_in_its_order():
     assert [column.name for column in made.layout.target] == ["n", "word", *LINEAGE]
     assert made.encode(frame, "unit").files == made.encode(frame.clone(), "unit").files
     assert made.encode(frame.clear(), "unit").files == ()
+
+
+def test_what_deletes_is_staged_and_no_column_of_the_table():
+    frame = frame_of(n=[1, 2, 3], Gone=[True, None, False])
+    made = sink(frame, mode="upsert", keys=["n"], deletes="Gone")
+    (file,) = made.encode(frame, "unit").files
+    assert pl.read_parquet(io.BytesIO(file.body))["Gone"].to_list() == [True, False, False]
+    assert made.layout.deletes == Column("gone", "boolean", "boolean", target=False, deletes=True)
+    assert [column.name for column in made.layout.target] == ["n", *LINEAGE]
 
 
 def test_placement_leads_to_each_row():
