@@ -41,7 +41,9 @@ _UNPROVEN: Final = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeT
 """S3's words for requests of which it does not believe who made them, or when."""
 _KEY_ACTION: Final = "perform: kms:"
 """S3's words for a request that it allows and the key of the bucket does not."""
-_SENDING: Final = re.compile(r'"([^"\\]+)"|InvalidCertificate\(\s*(\w+)|\b(TimedOut|IncompleteMessage)\b')
+_SENDING: Final = re.compile(
+    r'"([^"\\]+)"|InvalidCertificate\(\s*(\w+)|\b(TimedOut|IncompleteMessage|ProxyAuthRequired|TunnelUnsuccessful)\b'
+)
 """What in the source of an error that obstore calls one of sending, and no more, says why nothing was sent."""
 _CREDENTIAL_LIFE: Final = timedelta(minutes=5)
 """How long obstore may keep credentials: shorter than the 10 minutes before expiry at which botocore insists on new ones."""

@@ -58,3 +58,31 @@ def test_an_accepted_call_with_another_answer_may_be_better_next_time(aws_env, c
 def test_a_status_of_somebody_else_is_told_as_such(aws_env, call, status, kind):
     with pytest.raises(kind, match=f"^{call} on .*: HTTP status {status}: <html>"):
         asyncio.run(asked(call, status, "<html>"))
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("status", [b"407 Proxy Authentication Required", b"503 No", b"nonsense"])
+def test_a_proxy_that_refuses_is_told_without_the_login_for_it(aws_env, monkeypatch, call, status):
+    async def run():
+        async def refuse(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 %b\r\nContent-Length: 0\r\n\r\n" % status)
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+        server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        async with server:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:NEVERSHOWN@127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            session = AwsSession(region="us-east-1")
+            async with (
+                open_kinesis(session) as kinesis,
+                open_dynamodb(session, SystemClock()) as dynamodb,
+                open_redshift_data(session, Database("d", workgroup="w")) as redshift,
+            ):
+                await CALLS[call](kinesis, dynamodb, redshift)
+
+    with pytest.raises(AwsRetryable, match=r"had no answer: .*http://127\.0\.0\.1:") as found:
+        asyncio.run(run())
+    assert "NEVERSHOWN" not in str(found.value)
+    assert "\n" not in str(found.value)
