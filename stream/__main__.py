@@ -1,5 +1,5 @@
 """``python -m stream``."""
 
-from stream.cli.main import app
+from stream.cli.process import command
 
-app()
+command()

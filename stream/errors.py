@@ -14,6 +14,9 @@ A bad *record* is never an exception outside a stage: it is a row with the outco
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class StreamError(Exception):
     """Base of all errors raised on purpose. The message says what is wrong, where, with which value, what is allowed, and what to do."""
@@ -53,3 +56,11 @@ class Expired(Halted):
 
 class Fatal(StreamError):
     """The process cannot do its job; restarting it without a change would fail the same way."""
+
+
+def unforeseen(error: BaseException) -> str:
+    """What may be told of ``error``. Its own words may quote a record; what it is and where it happened does not."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in reversed(frames))
+    words = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+    return f"unexpected {type(error).__name__}{words}; please report it with this trace: {where}"

@@ -82,6 +82,8 @@ class Report(msgspec.Struct, frozen=True):
     leftovers: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     verdict: Verdict = Verdict.OK
+    in_scope: int = 0
+    """Records of the units whose files and records were looked at; of all others only the chain was."""
 
     @property
     def records(self) -> int:

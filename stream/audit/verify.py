@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol, TypeAlias
 
+import msgspec
+
 from stream.audit import chain, objects
 from stream.audit.chain import Followed, Link, LinkKind, ShardLog, StoredCheckpoint
 from stream.audit.ledger import NAME as LEDGER
@@ -150,7 +152,8 @@ class Verifier:
         if self._scope.source:
             await self._all_sources(chosen, units, logs)
         removed = await self._remove(found) if repair else ()
-        return self._report(started, {shard: logs[shard] for shard in chosen}, found, removed)
+        report = self._report(started, {shard: logs[shard] for shard in chosen}, found, removed)
+        return msgspec.structs.replace(report, in_scope=sum(link.records for link in taken))
 
     async def _strays(self, files: Mapping[str, tuple[str, str]], links: Sequence[Link]) -> list[objects.Stray]:
         """Files that no manifest lists, of any stream of the application: several streams may write to one place."""

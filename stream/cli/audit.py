@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from stream import events
 from stream.audit.report import EXIT, Report, Verdict, worst
 from stream.audit.verify import Scope, Verifier
 from stream.cli.documents import table_console
+from stream.cli.meanwhile import Meanwhile
 from stream.clock import SystemClock
 from stream.errors import DefinitionError, StreamError
 from stream.pipeline.lint import check as check_file
@@ -57,14 +59,14 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
     could not be answered, or the command is wrong. With several streams, redrives or
     backfills, each has its own report, and --json prints a list of them.
     """
-    scope = Scope(shard, _sequence(after, "--from"), None if last is None else _sequence(last, "--to"), contents, source)
+    scope = Scope(shard, *_bounds(after, last), contents, source)
     console = Console(stderr=True, highlight=False)
 
     async def run(pipeline: Pipeline, told: Callable[[str, int, int], None]) -> list[Report]:
         reports = []
         for one, chain in await _chains(pipeline, stream, file.parent):
             async with AsyncExitStack() as stack:
-                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=source, chain=chain)
+                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=source, chain=chain, emit=Meanwhile())
                 reports.append(await Verifier(evidence, scope, SystemClock(), told).run(repair=repair))
         return reports
 
@@ -78,7 +80,9 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
 
         reports = carry_out(file, lambda pipeline: run(pipeline, told))
     if shard is not None and not any(report.shards for report in reports):
-        typer.echo(f"error: --shard {shard}: the log has no such shard; `stream audit ls` lists the ones it has", err=True)
+        raise _no_such_shard(shard)
+    if (scope.after or scope.last is not None) and not any(report.in_scope or report.findings for report in reports):
+        typer.echo("error: no sealed unit has records between --from and --to, so none was verified", err=True)
         raise typer.Exit(EXIT_UNKNOWN)
     if json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(_one_or_all(reports)), indent=2).decode() + "\n")
@@ -96,7 +100,9 @@ def ls(file: File, stream: Stream = None, json: AsJson = False) -> None:
         reports = []
         for one, chain in await _chains(pipeline, stream, file.parent):
             async with AsyncExitStack() as stack:
-                evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=False, chain=chain, with_tables=False)
+                evidence, _ = await open_evidence(
+                    one, file.parent, SystemClock(), stack, with_stream=False, chain=chain, with_tables=False, emit=Meanwhile()
+                )
                 reports.append(await Verifier(evidence, Scope(contents=False, source=False), SystemClock()).run())
         return reports
 
@@ -120,31 +126,31 @@ def export(
 ) -> None:
     """Send the spans of sealed units to a collector, for the first time or again; ids and bytes are the same every time.
 
-    Includes redrives and backfills. Does not move the worker's cursors. Exit code 0: sent; 2: it could not be done.
+    Includes redrives and backfills. Does not move the worker's cursors. Exit code 0: sent; 1: the collector refused some; 2: it could not
+    be done.
     """
-    bounds = _sequence(after, "--from"), None if last is None else _sequence(last, "--to")
+    bounds, refused, known, meanwhile = _bounds(after, last), Counter[str](), set[str](), Meanwhile()
+
+    def told(event: events.Event) -> None:
+        if isinstance(event, events.ExportRefused):
+            refused["spans"] += event.items
+        meanwhile(event)
 
     async def run(pipeline: Pipeline) -> tuple[int, int]:
         sent = []
         for one, chain in await _chains(pipeline, stream, file.parent):
             async with AsyncExitStack() as stack:
-                exporter, units, shards = await open_export(one, chain, endpoint, file.parent, os.environ, stack, _tell)
+                exporter, units, shards = await open_export(one, chain, endpoint, file.parent, os.environ, stack, told)
+                known.update(shards)
                 sent.append(await export_range(exporter, units, [shard] if shard else shards, *bounds))
         return sum(units for units, _ in sent), sum(items for _, items in sent)
 
     units, items = carry_out(file, run)
-    typer.echo(f"{units:,} units exported, {items:,} spans accepted")
-
-
-def _tell(event: events.Event) -> None:
-    """Tells whoever waits for an export about delays and refusals."""
-    match event:
-        case events.CallRepeated(_, shard, _, detail, wait):
-            typer.echo(f"{shard}: {detail}; trying again in {wait:.1f} s", err=True)
-        case events.ExportRefused(_, shard, status, items, why):
-            typer.echo(f"{shard}: the collector answered {status} {why}: {items:,} spans were not taken", err=True)
-        case _:
-            return
+    if shard is not None and shard not in known:
+        raise _no_such_shard(shard)
+    typer.echo(f"{units:,} units exported, {items:,} spans accepted" + (f", {refused['spans']:,} refused" if refused["spans"] else ""))
+    if refused["spans"]:
+        raise typer.Exit(EXIT_FAILED)
 
 
 def chosen(pipeline: Pipeline, stream: str | None) -> list[Pipeline]:
@@ -180,8 +186,8 @@ def carry_out(file: Path, run: Callable[[Pipeline], Coroutine[Any, Any, T]]) -> 
         _, rest = group.split(StreamError)
         if rest is not None:
             raise
-        for each in group.exceptions:
-            typer.echo(f"error: {each}", err=True)
+        for text in dict.fromkeys(str(each) for each in group.exceptions):
+            typer.echo(f"error: {text}", err=True)
         raise typer.Exit(EXIT_UNKNOWN) from group
 
 
@@ -198,7 +204,9 @@ def show(report: Report, console: Console) -> None:
     asked = ", ".join(f"{check} {count:,}" for check, count in report.checked.items())
     console.print(f"looked at: {asked}")
     failed = sum(finding.verdict is Verdict.FAILED for finding in report.findings)
-    all_is_well = f"[bold green]All {report.records:,} records are accounted for, once.[/]"
+    all_is_well = f"[bold green]All {report.in_scope:,} records are accounted for, once.[/]"
+    if report.in_scope < report.records:
+        all_is_well += f" Of the {report.records - report.in_scope:,} outside of --from and --to only the log was checked."
     names = f"application {report.application} from {report.stream}"
     nothing = f"Nothing has been committed yet by {names}; if you expected something, check these names, and `state`."
     words = {
@@ -226,6 +234,18 @@ def _bars(console: Console) -> Progress:
 async def _chains(pipeline: Pipeline, stream: str | None, base: Path) -> list[tuple[Pipeline, str]]:
     """Every chain of the chosen streams, each with the pipeline narrowed to its stream."""
     return [(one, chain) for one in chosen(pipeline, stream) for chain in await chains_of(one, base)]
+
+
+def _no_such_shard(shard: str) -> DefinitionError:
+    return DefinitionError(f"--shard {shard}: the log has no such shard; `stream audit ls` lists the ones it has")
+
+
+def _bounds(after: str, last: str | None) -> tuple[int, int | None]:
+    first, end = _sequence(after, "--from"), None if last is None else _sequence(last, "--to")
+    if end is not None and end <= first:
+        msg = f"--to {last} must lie behind --from {after}"
+        raise typer.BadParameter(msg)
+    return first, end
 
 
 def _sequence(text: str, option: str) -> int:

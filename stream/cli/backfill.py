@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from stream import events
 from stream.cli.audit import File
-from stream.cli.run import Drain, ResultFile, Threads, carry_out, load_pipeline, refuse
+from stream.cli.run import Drain, ResultFile, Threads, carry_out, load_pipeline, refuse, refuse_failure
 from stream.clock import SystemClock
 from stream.contracts import CONSOLE
 from stream.errors import DefinitionError
@@ -56,9 +56,7 @@ def backfill(
         reading = Reading(window=window, disjoint=namespace is not None)
         options = WorkerOptions(file.parent, os.environ, drain, threads or usable_cores(), (bar,), reading=reading)
         done = carry_out(quiet, options, result)
-    if done.code:
-        typer.echo(f"error: {done.error}", err=True)
-        raise typer.Exit(done.code)
+    refuse_failure(done)
     typer.echo(f"{bar.records:,} records committed by this run; {_where(apart)}", err=True)
 
 
@@ -123,10 +121,10 @@ class Bar:
 def _moment(text: str, option: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         msg = f"{option} {text}: give a moment as 2026-01-01T00:00:00Z, or a date"
         raise typer.BadParameter(msg) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _where(pipeline: Pipeline) -> str:

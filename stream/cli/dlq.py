@@ -19,7 +19,7 @@ from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE
 from stream.cli.audit import AsJson, File, Stream, chosen
 from stream.cli.audit import carry_out as ask
 from stream.cli.documents import table_console
-from stream.cli.run import Drain, ResultFile, Threads, carry_out, load_pipeline
+from stream.cli.run import Drain, ResultFile, Threads, carry_out, load_pipeline, refuse_failure
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
@@ -156,10 +156,7 @@ def redrive(  # noqa: PLR0917 - options of a command are given by name
         typer.echo("no dead letters are waiting; finishing earlier redrives, if any", err=True)
     options = WorkerOptions(base, os.environ, drain, threads or usable_cores(), reading=Reading(letters=True))
     quiet = fixed.model_copy(update={"metrics": fixed.metrics.model_copy(update={"port": 0})})
-    end = carry_out(quiet, options, result)
-    if end.code:
-        typer.echo(f"error: {end.error}", err=True)
-        raise typer.Exit(end.code)
+    refuse_failure(carry_out(quiet, options, result))
 
 
 def _same_log(old: Pipeline, old_base: Path, new: Pipeline, new_base: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import Annotated, Final
@@ -13,6 +14,7 @@ from typing import Annotated, Final
 import typer
 import uvloop
 
+from stream.cli.run import EXIT_DEFINITION, EXIT_FATAL, End, refuse_failure
 from stream.errors import DefinitionError, StreamError
 from stream.pipeline.lint import check as check_file
 from stream.pipeline.model import Pipeline
@@ -20,8 +22,6 @@ from stream.worker.assemble import WorkerOptions, usable_cores
 from stream.worker.multilang import one_stream, protected_pipe, run_child
 from stream.worker.properties import GRACE_MILLIS, properties
 
-EXIT_FATAL: Final = 1
-EXIT_DEFINITION: Final = 2
 DRAIN_SECONDS: Final = GRACE_MILLIS / 1000 - 3.0
 """Shorter than the daemon's grace period, so that the last checkpoint still reaches it."""
 
@@ -61,18 +61,21 @@ def run(file: File, stream: Stream = None) -> None:
 
     Exit code 0: the daemon closed the pipe; 1: it could not continue; 2: the pipeline file is wrong.
     """
+    if not _is_pipe(0):
+        typer.echo("error: standard input is no pipe: the KCL's daemon starts this command, and `stream kcl daemon` the daemon", err=True)
+        raise typer.Exit(EXIT_DEFINITION)
     pipe = protected_pipe()
     try:
         pipeline = one_stream(_checked(file), stream)
-        options = WorkerOptions(file.parent, os.environ, DRAIN_SECONDS, usable_cores())
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_child(pipeline, options, pipe))
     except DefinitionError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_DEFINITION) from error
+    options = WorkerOptions(file.parent, os.environ, DRAIN_SECONDS, usable_cores())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_child(pipeline, options, pipe))
     except StreamError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(EXIT_FATAL) from error
+        refuse_failure(End(EXIT_DEFINITION if isinstance(error, DefinitionError) else EXIT_FATAL, str(error), logged=True))
 
 
 @app.command()
@@ -120,6 +123,12 @@ def _checked(file: Path) -> Pipeline:
     if result.pipeline is None:
         raise typer.Exit(EXIT_DEFINITION)
     return result.pipeline
+
+
+def _is_pipe(descriptor: int) -> bool:
+    """Whether the event loop can wait for it; a file or /dev/null would abort the process."""
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
 
 
 def _java(name: str) -> str:

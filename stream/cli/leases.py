@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from stream.batch import ORIGIN
 from stream.cli.audit import AsJson, File, carry_out
 from stream.cli.documents import table_console
+from stream.cli.meanwhile import Meanwhile
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
 from stream.worker.operating import Done, LeaseView, list_leases, preview_rewind, release_lease, rewind, skip
@@ -35,7 +36,7 @@ def ls(
 
     Exit code 0: listed; 2: the table or the stream could not be read.
     """
-    views = carry_out(file, lambda pipeline: list_leases(pipeline, lag=lag))
+    views = carry_out(file, lambda pipeline: list_leases(pipeline, lag=lag, emit=Meanwhile()))
     if json:
         sys.stdout.write(msgspec.json.encode(views).decode() + "\n")
     else:
@@ -47,7 +48,7 @@ def release(file: File, shard: ShardId, stream: StreamName = None, json: AsJson 
     """Take a lease from its owner and free it. By the usual rules some worker then takes it, possibly the same one."""
 
     async def run(pipeline: Pipeline) -> str | None:
-        return await release_lease(pipeline, _stream(pipeline, stream), shard)
+        return await release_lease(pipeline, _stream(pipeline, stream), shard, Meanwhile())
 
     owner = carry_out(file, run)
     _say({"shard": shard, "owner": owner}, f"{shard} was released; its owner was {owner or 'nobody'}", json)
@@ -67,7 +68,7 @@ def rewind_shard(
 
     Takes back whole units: the one that holds the record, and all after it. A link in the commit log says who did it, and why.
 
-    Exit code 0: done; 2: it could not be done, and nothing was changed.
+    Exit code 0: done; 2: it could not be done, and unless it says otherwise nothing was changed.
     """
     wanted = ORIGIN if sequence == "start" else _sequence(sequence)
     if not yes:
@@ -80,7 +81,7 @@ def rewind_shard(
         )
 
     async def run(pipeline: Pipeline) -> Done:
-        return await rewind(pipeline, _stream(pipeline, stream), shard, wanted, note, file.parent, os.environ)
+        return await rewind(pipeline, _stream(pipeline, stream), shard, wanted, note, file.parent, os.environ, Meanwhile())
 
     done = carry_out(file, run)
     facts = {"shard": shard, "position": str(done.position), "files": done.files}
@@ -99,14 +100,14 @@ def skip_shard(
 ) -> None:
     """Skip all records of a shard that are not committed yet, up to and including the one named; nobody will process them.
 
-    Exit code 0: done; 2: it could not be done, and nothing was changed.
+    Exit code 0: done; 2: it could not be done, and unless it says otherwise nothing was changed.
     """
     last = _sequence(sequence)
     if not yes:
         typer.confirm(f"{shard}: never process the records that are not committed yet, up to {last}?", abort=True)
 
     async def run(pipeline: Pipeline) -> Done:
-        return await skip(pipeline, _stream(pipeline, stream), shard, last, note, file.parent, os.environ)
+        return await skip(pipeline, _stream(pipeline, stream), shard, last, note, file.parent, os.environ, Meanwhile())
 
     done = carry_out(file, run)
     _say({"shard": shard, "position": str(done.position)}, f"{shard} continues after {done.position}", json)

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 import stream
+from stream.errors import DefinitionError, StreamError
 from stream.heaps import share_one_heap
 
 VERBS: Final = {
@@ -41,6 +42,9 @@ VERBS: Final = {
 }
 """The place in ``stream.cli`` of each verb's function, or of the application with its sub-verbs, in the order of the help text."""
 
+
+EXIT_FATAL: Final = 1
+EXIT_DEFINITION: Final = 2
 
 _CANNOT_BE_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})
 """A full disk, or a reader that has gone, as `head` does when it has enough: a traceback would not help with these."""
@@ -78,7 +82,10 @@ class Verbs(TyperGroup):
     """Imports a verb's module only when it is needed, so that a worker does not wait for what the demo imports."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run the command; the exit code is 1 if standard output cannot be written."""
+        """Run the command; the exit code is 1 if standard output cannot be written.
+
+        An error that was foreseen is told in its own words, whichever command forgot to.
+        """
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # the caller has closed it
                 setattr(sys, name, _nowhere())
@@ -87,6 +94,9 @@ class Verbs(TyperGroup):
         try:
             try:
                 return super().main(*args, **options)
+            except StreamError as error:
+                typer.echo(f"error: {error}", err=True)
+                sys.exit(EXIT_DEFINITION if isinstance(error, DefinitionError) else EXIT_FATAL)
             finally:
                 sys.stdout.flush()
         except OSError as error:

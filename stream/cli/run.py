@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import uvloop
 
 from stream.clock import SystemClock
 from stream.contracts import Emit
-from stream.errors import DefinitionError, StreamError
+from stream.errors import DefinitionError, StreamError, unforeseen
 from stream.pipeline.findings import Severity
 from stream.pipeline.lint import check as check_file
 from stream.pipeline.model import Pipeline
@@ -76,18 +77,24 @@ def run_pipeline(
     pipeline = load_pipeline(file, result)
     metrics = pipeline.metrics.model_copy(update=served)
     options = WorkerOptions(file.parent, os.environ, drain, threads or usable_cores(), listeners, reading=reading or Reading())
-    end = carry_out(pipeline.model_copy(update={"metrics": metrics}), options, result)
-    if end.code:
-        typer.echo(f"error: {end.error}", err=True)
-        raise typer.Exit(end.code)
+    refuse_failure(carry_out(pipeline.model_copy(update={"metrics": metrics}), options, result))
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a run ended."""
+    """How a run ended; ``logged``: the last event says why, too."""
 
     code: int
     error: str = ""
+    logged: bool = False
+
+
+def refuse_failure(end: End) -> None:
+    """End the process by ``typer.Exit`` unless all went well; to whoever reads lines of JSON what these said is not said once more."""
+    if end.code:
+        if not end.logged or sys.stderr.isatty():
+            typer.echo(f"error: {end.error}", err=True)
+        raise typer.Exit(end.code)
 
 
 def load_pipeline(file: Path, result: Path | None = None) -> Pipeline:
@@ -125,13 +132,11 @@ def carry_out(pipeline: Pipeline, options: WorkerOptions, result: Path | None) -
             raise DefinitionError(msg)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_worker(pipeline, heard))
-    except DefinitionError as error:
-        end = End(EXIT_DEFINITION, str(error))
     except StreamError as error:
-        end = End(EXIT_FATAL, str(error))
+        end = End(EXIT_DEFINITION if isinstance(error, DefinitionError) else EXIT_FATAL, str(error), told.failed)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            _write(result, told, End(EXIT_FATAL, f"unexpected {type(error).__name__}: {error}"))
+            _write(result, told, End(EXIT_FATAL, unforeseen(error)))
         raise
     try:
         _write(result, told, end)

@@ -25,6 +25,7 @@ from stream.cli.documents import as_json
 from stream.clock import SystemClock
 from stream.commit.claims import Claims
 from stream.commit.log import CommitLog
+from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
 from stream.sink.rejects import NAME as REJECTS
 from stream.worker.auditing import Stores
@@ -73,6 +74,9 @@ def trace(
             asked = Search(Criterion.parse(words[0]), units, looked) if by_value else Wanted.parse(words[0])
         named = asked.stream if isinstance(asked, Wanted) else None
         streams = [one for one in pipeline.each() if named in {None, one.source.kinesis.stream}]
+        if not streams:
+            msg = f"{words[0]}: the pipeline reads {', '.join(pipeline.source.kinesis.names)}, not {named}"
+            raise DefinitionError(msg)
         return [found for one in streams for found in await _look(one, file.parent, asked, steps=steps)]
 
     found = carry_out(file, run)

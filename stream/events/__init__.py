@@ -63,6 +63,7 @@ from stream.events.workers import (
     ShardStalled,
     ShardStarted,
     StreamDescribed,
+    WorkerFailed,
     WorkerStarted,
 )
 
@@ -122,5 +123,6 @@ __all__ = [
     "UnitCut",
     "UnitSealed",
     "UnitsLoaded",
+    "WorkerFailed",
     "WorkerStarted",
 ]

@@ -84,6 +84,13 @@ class WorkerStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerFailed(Event):
+    """The process ends because it cannot go on, with exit code 1, or 2 where the pipeline is wrong; ``shard`` is empty."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class DrainStarted(Event):
     """A signal asked the worker to stop; ``shard`` is empty."""
 

@@ -158,6 +158,7 @@ CREDENTIALS_EXPIRE = _gauge(
     "credentials_expire_timestamp_seconds", (), "When the AWS credentials in use expire; 0 if they do not, or if there are none.", "seconds"
 )
 BUILD_INFO = _gauge("build_info", ("version", "worker"), "Always 1; the labels say what runs.")
+WORKER_FAILURES = _counter("worker_failures", (), "How often the process ended because it could not continue: once, at its very end.")
 DRAINING = _gauge("draining", (), "1 once a signal has asked the worker to stop.")
 LOOP_LAG = _gauge("event_loop_lag_seconds", (), "By how much the event loop woke up too late, at worst in the last minute.", "seconds")
 

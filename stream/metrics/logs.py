@@ -22,6 +22,8 @@ QUIET_SECONDS: Final = 30.0
 
 NO_CONTEXT: Final[Mapping[str, str]] = MappingProxyType({})
 MAX_TEXT: Final = 500
+MAX_REASON: Final = 8000
+"""Of errors, which a person must act on: runbooks go by their words, the remedy is at the end. Container runtimes cut lines at 16 KiB."""
 _MAX_CAUSES: Final = 4096
 _SAFE_INTEGER: Final = 2**53 - 1
 
@@ -77,6 +79,7 @@ LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.RecordsExpired: Level.ERROR,
     ev.NotificationFailed: Level.ERROR,
     ev.WorkerStarted: Level.INFO,
+    ev.WorkerFailed: Level.ERROR,
     ev.DrainStarted: Level.INFO,
     ev.LeaseTaken: Level.INFO,
     ev.LeaseDropped: Level.INFO,
@@ -187,11 +190,12 @@ def render(event: ev.Event) -> dict[str, Any]:
     """The line for ``event`` without its time: level, event name in snake case, and the event's fields, except empty places."""
     level = LEVELS.get(type(event), Level.INFO)
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
-    fields = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
+    limit = MAX_REASON if level >= Level.ERROR else MAX_TEXT
+    fields = {field.name: _plain(getattr(event, field.name), limit) for field in dataclasses.fields(event)}
     return {"level": level.name.lower(), "event": name} | {key: value for key, value in fields.items() if value != ""}
 
 
-def _plain(value: object) -> object:
+def _plain(value: object, limit: int = MAX_TEXT) -> object:
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int):
@@ -202,4 +206,4 @@ def _plain(value: object) -> object:
         pairs = bool(value) and all(isinstance(item, tuple) for item in value)
         return {str(key): _plain(item) for key, item in value} if pairs else [_plain(item) for item in value]
     text = str(value)
-    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."
+    return text if len(text) <= limit else text[:limit] + "..."

@@ -35,6 +35,10 @@ def _credentials_renewed(r: Series, e: ev.CredentialsRenewed) -> None:
     r.set(m.CREDENTIALS_EXPIRE, e.expires)
 
 
+def _worker_failed(r: Series, _: ev.WorkerFailed) -> None:
+    r.add(m.WORKER_FAILURES, 1)
+
+
 def _records_expired(r: Series, e: ev.RecordsExpired) -> None:
     r.add(m.GAPS, 1, e.stream)
 
@@ -44,5 +48,6 @@ VITALS: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.ShardStalled: _shard_stalled,
     ev.CredentialsRenewed: _credentials_renewed,
     ev.RecordsExpired: _records_expired,
+    ev.WorkerFailed: _worker_failed,
 }
 """What is counted for each of these event classes."""

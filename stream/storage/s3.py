@@ -21,6 +21,7 @@ from obstore.exceptions import (
 )
 from obstore.store import S3Store as RawStore
 
+from stream.aws.errors import AwsFatal
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.contracts import ObjectInfo, Stored
@@ -238,23 +239,32 @@ class S3Store:
         text, _, source = str(error).partition("Debug source:")
         detail = without_values(" ".join(text.split()) + _cause(source))[:500]
         if _names_missing_bucket(error):
-            return Fatal(f"the bucket of {self._url} does not exist: create it, or correct the URL ({detail})")
+            remedy = "create it, or correct the URL"
+            return AwsFatal(f"the bucket of {self._url} does not exist: {remedy} ({detail})", code="NoSuchBucket", remedy=remedy)
         what = f"{action} on {without_values(repr(key))} under {self._url}"
-        why = self._final(error)
-        return Retryable(f"{what} failed: {detail}") if why is None else Fatal(f"{what} {why} ({detail})")
+        final = self._final(error)
+        if final is None:
+            return Retryable(f"{what} failed: {detail}")
+        code, why, remedy = final
+        return AwsFatal(f"{what} {why}{remedy} ({detail})", code=code, remedy=remedy)
 
-    def _final(self, error: Exception) -> str | None:
-        """Why the same call would fail again, and what to do; None if it may not."""
+    def _final(self, error: Exception) -> tuple[str, str, str] | None:
+        """If the same call would fail again: what S3 calls that, why, and what to do."""
         text = str(error)
         if any(sign in text for sign in _ELSEWHERE):
-            return f"cannot work: the bucket is not in {self._region}, the region of the stream and of this process; use a bucket there"
-        if any(f"<Code>{code}</Code>" in text for code in _UNPROVEN):
-            return "was refused: check the credentials and this machine's clock"
+            why = f"cannot work: the bucket is not in {self._region}, the region of the stream and of this process; "
+            return "PermanentRedirect", why, f"use a bucket in {self._region}"
+        if (code := next((code for code in _UNPROVEN if f"<Code>{code}</Code>" in text), None)) is not None:
+            return code, "was refused: ", "check the credentials and this machine's clock"
         if _KEY_ACTION in text:
-            return "was refused: allow kms:GenerateDataKey and kms:Decrypt on the bucket's key to the role in use"
+            return (
+                "KMSAccessDeniedException",
+                "was refused: ",
+                "allow kms:GenerateDataKey and kms:Decrypt on the bucket's key to the role in use",
+            )
         if isinstance(error, _DENIED) or _says_forbidden(error):
-            return "was refused: allow it to the role in use, on that prefix"
-        return "cannot work" if isinstance(error, _FATAL) else None
+            return "AccessDenied", "was refused: ", "allow it to the role in use, on that prefix"
+        return (type(error).__name__, "cannot work", "") if isinstance(error, _FATAL) else None
 
 
 def _cause(source: str) -> str:

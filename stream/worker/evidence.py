@@ -18,8 +18,7 @@ from stream.aws.session import AwsSession
 from stream.budget import ByteBudget
 from stream.commit.log import CommitLog
 from stream.commit.lookup import streams_of
-from stream.contracts import Checkpoints, Clock, LendingSource
-from stream.events import Event
+from stream.contracts import Checkpoints, Clock, Emit, LendingSource
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.native import TableCheckpoints
 from stream.pipeline.model import Pipeline
@@ -36,6 +35,7 @@ from stream.worker.dead_letters import DeadLetters, chain_name
 from stream.worker.iceberg_catalog import CatalogTable, catalog_properties, secrets_of
 from stream.worker.leasing import key_prefix, open_table
 from stream.worker.loadlog import LoadState
+from stream.worker.parts import to_nobody
 from stream.worker.places import located
 from stream.worker.reading import BACKFILL
 from stream.worker.slices import Slices
@@ -69,10 +69,11 @@ async def open_evidence(
     with_stream: bool,
     chain: str | None = None,
     with_tables: bool = True,
+    emit: Emit = to_nobody,
 ) -> tuple[StoredEvidence, Stores]:
     """The evidence about ``pipeline``, which reads one stream, or about its ``chain``; connections live as long as ``stack``.
 
-    ``with_tables``: ask catalogs which files their tables consist of.
+    ``with_tables``: ask catalogs which files their tables consist of. ``emit`` hears of calls that are made again.
 
     Raises:
         Fatal: the stream was asked for and is missing, or may not be read.
@@ -81,7 +82,7 @@ async def open_evidence(
     stores, name = Stores.open(pipeline, base, session), chain or pipeline.source.kinesis.stream
     source, oldest = None, None
     if with_stream:
-        source, oldest = await open_source(pipeline, base, clock, stack, name)
+        source, oldest = await open_source(pipeline, base, clock, stack, name, emit)
     log = CommitLog(stores.state, pipeline.application, clock, "audit")
     areas = stores.areas(located(pipeline.state, base), name)
     for config in pipeline.sinks:
@@ -95,11 +96,12 @@ async def open_evidence(
                 areas[config.name] = await _of_table(areas[config.name], config, base, session)
     native = pipeline.coordination.native
     checkpoints: Checkpoints = StoredCheckpoints(stores.state)
-    if native is not None and name == pipeline.source.kinesis.stream:
-        table = await open_table(pipeline, native, clock, _silent, stack)
+    leased = native is not None and name == pipeline.source.kinesis.stream
+    if native is not None and leased:
+        table = await open_table(pipeline, native, clock, emit, stack)
         checkpoints = TableCheckpoints(table, await key_prefix(pipeline, session, clock, stack))
     open_place = partial(open_store, session=session)
-    return StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=native is not None), stores
+    return StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=leased), stores
 
 
 async def _of_table(area: Area, config: IcebergSinkConfig, base: Path, session: AwsSession) -> Area:
@@ -109,8 +111,10 @@ async def _of_table(area: Area, config: IcebergSinkConfig, base: Path, session: 
     return replace(area, needed=frozenset(map(area.url_of, await table.files())))
 
 
-async def open_source(pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, chain: str) -> tuple[LendingSource, datetime]:
-    """What ``chain`` was read from, for reading again, with a byte budget of its own; it tells nobody what happens.
+async def open_source(
+    pipeline: Pipeline, base: Path, clock: Clock, stack: AsyncExitStack, chain: str, emit: Emit = to_nobody
+) -> tuple[LendingSource, datetime]:
+    """What ``chain`` was read from, for reading again, with a byte budget of its own; ``emit`` hears what happens.
 
     Also since when it is complete: of records that arrived earlier some may be gone.
     """
@@ -118,14 +122,14 @@ async def open_source(pipeline: Pipeline, base: Path, clock: Clock, stack: Async
     stores = Stores.open(pipeline, base, session)
     if chain == chain_name(kinesis.stream):
         letters = DeadLetters(kinesis.stream, stores.state, stores.targets[rejects.NAME], pipeline.rejects.redrive, clock)
-        return await letters.source(budget, _silent), _FOR_EVER
+        return await letters.source(budget, emit), _FOR_EVER
     config = pipeline.source.s3
     if config is not None:
         slices = Slices(pipeline, config, open_store(located(config.url, base), session), stores.state, "audit", clock)
-        return await slices.source(budget, _silent), _FOR_EVER
+        return await slices.source(budget, emit), _FOR_EVER
     client = await stack.enter_async_context(open_kinesis(session))
     settings = ReadSettings(kpl_out_of_range=OutOfRange(kinesis.kpl_out_of_range.value))
-    source = KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=_silent, settings=settings)
+    source = KinesisSource(client, kinesis.stream, budget=budget, clock=clock, emit=emit, settings=settings)
     oldest = horizon(clock.now(), await source.retention())
     return (source if chain == kinesis.stream else ReadUntil(source, clock.now(), clock, end=True, name=chain)), oldest
 
@@ -138,8 +142,4 @@ async def open_sample(pipeline: Pipeline, base: Path, clock: Clock, stack: Async
         return source
     session, stores = session_of(pipeline), Stores.open(pipeline, base, session_of(pipeline))
     slices = Slices(pipeline, config, open_store(located(config.url, base), session), stores.state, "sample", clock)
-    return await slices.peek(ByteBudget(BUDGET), _silent)
-
-
-def _silent(_event: Event) -> None:
-    """Whoever looks only must not be counted as a reader."""
+    return await slices.peek(ByteBudget(BUDGET), to_nobody)

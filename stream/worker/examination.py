@@ -184,13 +184,13 @@ async def _tried(probe: Probe, patience: float) -> Finding:
     except TimeoutError:
         return Finding(probe.check, Verdict.FAILED, f"{probe.what}: no answer in {patience:g} s", _REACH)
     except Noted as error:
-        return Finding(probe.check, Verdict.NOTE, f"{probe.what}: {error}", probe.remedy)
+        return Finding(probe.check, Verdict.NOTE, f"{probe.what}: {error}", _remedy(probe, error.__cause__ or error))
     except (StreamError, OSError) as error:
         return Finding(probe.check, Verdict.FAILED, f"{probe.what}: {error}", _remedy(probe, error))
     return Finding(probe.check, Verdict.OK, f"{probe.what}: {said}")
 
 
-def _remedy(probe: Probe, error: Exception) -> str:
+def _remedy(probe: Probe, error: BaseException) -> str:
     """The probe's own; but permissions are no remedy for what does not answer or is not there."""
     if probe.remedy != LET:
         return probe.remedy

@@ -15,6 +15,7 @@ from typing import Final
 
 import aiohttp
 import msgspec
+from pydantic import ValidationError
 
 from stream import events
 from stream.audit.chain import Link, LinkKind
@@ -346,15 +347,20 @@ async def open_export(
     ``emit`` hears what the collector does not take, and when it is asked again.
 
     Raises:
-        DefinitionError: there is no endpoint.
+        DefinitionError: there is no endpoint, or it is none.
     """
     clock = SystemClock()
-    otlp = pipeline.audit.otlp or (Otlp(endpoint=endpoint) if endpoint else None)
+    try:
+        given = Otlp(endpoint=endpoint) if endpoint else None
+    except ValidationError as error:
+        msg = f"--endpoint {endpoint}: name the collector by its base URL, such as http://127.0.0.1:4318"
+        raise DefinitionError(msg) from error
+    otlp = pipeline.audit.otlp or given
     if otlp is None:
         msg = "the pipeline names no collector; write audit: {otlp: {endpoint: ...}} or give --endpoint"
         raise DefinitionError(msg)
-    if endpoint:
-        otlp = otlp.model_copy(update={"endpoint": endpoint})
+    if given is not None:
+        otlp = otlp.model_copy(update={"endpoint": given.endpoint})
     session = AwsSession(region=pipeline.source.kinesis.region)
     stores = Stores.open(pipeline, base, session)
     log = CommitLog(stores.state, pipeline.application, clock, "export")

@@ -15,7 +15,7 @@ from typing import Final
 
 from stream import events
 from stream.contracts import Clock, Emit, ObjectStore
-from stream.errors import Fatal, Halted, Retryable
+from stream.errors import Fatal, Halted, Retryable, unforeseen
 from stream.lease.loader import Hold, LoaderLease, life_for
 from stream.sink.layouts import Layout
 from stream.sink.loads import Failure, Link, Load, choose, is_quiet, remaining
@@ -108,7 +108,7 @@ class Loader:
             self._emit_failure("transient" if transient else "setup", str(error))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with loading must not take reading and sealing down
             self._forget()
-            self._emit_failure("unexpected", f"{type(error).__name__}: {error}")
+            self._emit_failure("unexpected", unforeseen(error))
         else:
             return True
         finally:

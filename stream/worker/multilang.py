@@ -11,7 +11,6 @@ import asyncio
 import os
 import signal
 import sys
-import traceback
 from collections import deque
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
@@ -20,7 +19,7 @@ from typing import Any, BinaryIO, Final
 
 from stream import events
 from stream.contracts import Emit, Shard
-from stream.errors import DefinitionError, Fatal, Halted, LeaseLost, Retryable
+from stream.errors import DefinitionError, Fatal, Halted, LeaseLost, Retryable, unforeseen
 from stream.lease import multilang as ml
 from stream.metrics.logs import JsonLog
 from stream.pipeline.model import Pipeline, Retrieval
@@ -28,7 +27,8 @@ from stream.source.kinesis import KinesisSource
 from stream.worker.allocators import prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.daemon_source import DaemonSource
-from stream.worker.parts import Bell, StreamParts, to_all, weightiest
+from stream.worker.ending import last_words
+from stream.worker.parts import Bell, StreamParts, to_all
 from stream.worker.shard import run_shard
 from stream.worker.supervisor import RESTART_SECONDS
 
@@ -213,8 +213,7 @@ class Child:
         except Halted as error:
             self._emit(events.ShardHalted(*where, str(error)))
         except Exception as error:  # noqa: BLE001 - ending the process would end every shard of the daemon
-            trace = "".join(traceback.format_exception(error)[-3:])
-            self._emit(events.ShardHalted(*where, f"unexpected {type(error).__name__}: {error}; please report it with this trace: {trace}"))
+            self._emit(events.ShardHalted(*where, unforeseen(error)))
         return True
 
 
@@ -228,7 +227,7 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
     prepare_allocators()
     progress, log = Progress(), JsonLog(_to_stderr, options.clock)
     emit = to_all(log, progress, *options.listeners)
-    try:
+    with last_words(pipeline.source.kinesis.stream, log, emit):
         async with AsyncExitStack() as stack:
             lines = asyncio.StreamReader(limit=LINE_BYTES)
             await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), pipe[0])
@@ -241,10 +240,6 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
                     task.cancel()
                 if export:
                     await export.finish()
-    except ExceptionGroup as group_error:
-        raise weightiest(group_error) from group_error
-    finally:
-        log.flush()
 
 
 def polled(pipeline: Pipeline) -> Pipeline:

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from stream.aws.errors import INVALID_ARGUMENT, AwsFatal
+from stream.aws.errors import INVALID_ARGUMENT, NOT_FOUND, AwsFatal
 from stream.aws.kinesis import IteratorAt, IteratorKind, open_kinesis
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN
@@ -26,10 +26,10 @@ from stream.commit.log import CommitLog
 from stream.commit.manifest import Manifest
 from stream.commit.recovery import recover
 from stream.commit.rewind import History, history, rewind_link, skip_link, target_for
-from stream.contracts import Clock, Shard
-from stream.errors import DefinitionError, LeaseLost
+from stream.contracts import Clock, Emit, Shard
+from stream.errors import DefinitionError, Fatal, LeaseLost
 from stream.lease.coordinator import Coordinator
-from stream.lease.rows import Lease
+from stream.lease.rows import Lease, RowProblem
 from stream.pipeline.model import Pipeline
 from stream.sink import rejects
 from stream.sink.tables import TableSinkConfig
@@ -40,7 +40,7 @@ from stream.worker.auditing import Stores
 from stream.worker.dead_letters import Redrive, chain_name
 from stream.worker.generations import open_newest, open_next
 from stream.worker.leasing import coordinator_of
-from stream.worker.parts import Bell, Parts, StreamParts
+from stream.worker.parts import Bell, Parts, StreamParts, to_nobody
 
 OPERATOR: Final = "operator/"
 """What an operator's name begins with, in lease rows and in the log."""
@@ -92,13 +92,13 @@ def view_of(stream: str, lease: Lease) -> LeaseView:
     )
 
 
-async def list_leases(pipeline: Pipeline, *, lag: bool, clock: Clock | None = None) -> list[LeaseView]:
+async def list_leases(pipeline: Pipeline, *, lag: bool, clock: Clock | None = None, emit: Emit = to_nobody) -> list[LeaseView]:
     """All leases of the pipeline's streams, by stream and shard; with ``lag``, each shard is asked how far its checkpoint is behind.
 
     Raises:
         DefinitionError: the pipeline has no leases.
     """
-    async with _coordinator(pipeline, clock or SystemClock()) as (coordinator, session):
+    async with _coordinator(pipeline, clock or SystemClock(), emit) as (coordinator, session):
         scanned = await coordinator.table.scan()
         found = [
             view_of(leased.stream, lease) for leased in coordinator.streams.values() for lease in scanned.leases if leased.owns(lease.key)
@@ -108,21 +108,21 @@ async def list_leases(pipeline: Pipeline, *, lag: bool, clock: Clock | None = No
         return sorted(shown, key=lambda view: (view.stream, view.shard))
 
 
-async def release_lease(pipeline: Pipeline, stream: str, shard_id: str) -> str | None:
+async def release_lease(pipeline: Pipeline, stream: str, shard_id: str, emit: Emit = to_nobody) -> str | None:
     """Take the lease from its owner and give it up: whom it belonged to.
 
     Raises:
         DefinitionError: there is no such lease.
     """
-    async with _coordinator(pipeline, SystemClock()) as (coordinator, _):
-        before = await coordinator.seize(stream, shard_id)
-        if before is None:
-            raise DefinitionError(_no_lease(coordinator, stream, shard_id))
+    async with _coordinator(pipeline, SystemClock(), emit) as (coordinator, _):
+        before = await _seized(coordinator, stream, shard_id)
         await coordinator.leave()
         return before.owner
 
 
-async def rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, note: str, base: Path, env: Mapping[str, str]) -> Done:
+async def rewind(
+    pipeline: Pipeline, stream: str, shard_id: str, wanted: int, note: str, base: Path, env: Mapping[str, str], emit: Emit = to_nobody
+) -> Done:
     """Process the shard again from the unit on that holds the record ``wanted`` (``ORIGIN``: from its start), taking back what it made.
 
     Raises:
@@ -133,7 +133,7 @@ async def rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted: int, no
     if loaded := [config.name for config in pipeline.sinks if isinstance(config, TableSinkConfig)]:
         msg = f"rows of the sink `{loaded[0]}` are loaded into a table, from which a rewind cannot take them back; nothing was changed"
         raise DefinitionError(msg)
-    async with _operation(pipeline, stream, shard_id, base, env) as (parts, shard, head):
+    async with _operation(pipeline, stream, shard_id, base, env, emit) as (parts, shard, head):
         known = await history(parts.log, shard)
         target = ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)
         link = rewind_link(parts.log, known, head, target, note, parts.clock.now().isoformat())
@@ -165,13 +165,15 @@ async def preview_rewind(pipeline: Pipeline, stream: str, shard_id: str, wanted:
     return (ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)), known
 
 
-async def skip(pipeline: Pipeline, stream: str, shard_id: str, last: int, note: str, base: Path, env: Mapping[str, str]) -> Done:
+async def skip(
+    pipeline: Pipeline, stream: str, shard_id: str, last: int, note: str, base: Path, env: Mapping[str, str], emit: Emit = to_nobody
+) -> Done:
     """Pass over everything that is not committed yet up to the record ``last``.
 
     Raises:
         DefinitionError: ``last`` is committed already, or is no record of the shard.
     """
-    async with _operation(pipeline, stream, shard_id, base, env) as (parts, shard, head):
+    async with _operation(pipeline, stream, shard_id, base, env, emit) as (parts, shard, head):
         link = skip_link(parts.log, shard, head, last, note, parts.clock.now().isoformat())
         await _check_position(parts, shard, last)
         await _commit(parts, shard, link)
@@ -179,7 +181,7 @@ async def skip(pipeline: Pipeline, stream: str, shard_id: str, last: int, note: 
 
 
 @asynccontextmanager
-async def _coordinator(pipeline: Pipeline, clock: Clock) -> AsyncIterator[tuple[Coordinator, AwsSession]]:
+async def _coordinator(pipeline: Pipeline, clock: Clock, emit: Emit) -> AsyncIterator[tuple[Coordinator, AwsSession]]:
     native, kinesis = pipeline.coordination.native, pipeline.source.kinesis
     if native is None:
         msg = "this pipeline has no leases: one worker reads all shards; leases come with `coordination: native`"
@@ -187,28 +189,27 @@ async def _coordinator(pipeline: Pipeline, clock: Clock) -> AsyncIterator[tuple[
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
     async with AsyncExitStack() as stack:
         me = f"{OPERATOR}{worker_id(clock)}"
-        coordinator = await coordinator_of(pipeline, native, session, me, clock, lambda _event: None, stack)
+        coordinator = await coordinator_of(pipeline, native, session, me, clock, emit, stack)
         await coordinator.table.open(create=False)
         yield coordinator, session
 
 
 @asynccontextmanager
 async def _operation(
-    pipeline: Pipeline, stream: str, shard_id: str, base: Path, env: Mapping[str, str]
+    pipeline: Pipeline, stream: str, shard_id: str, base: Path, env: Mapping[str, str], emit: Emit
 ) -> AsyncIterator[tuple[Parts, Shard, Head]]:
     """The shard in its newest generation, its lease taken if there are leases, its chain complete up to the head."""
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         coordinator = None
         if pipeline.coordination.native is not None:
-            coordinator, _ = await stack.enter_async_context(_coordinator(pipeline, clock))
-            if await coordinator.seize(stream, shard_id) is None:
-                raise DefinitionError(_no_lease(coordinator, stream, shard_id))
+            coordinator, _ = await stack.enter_async_context(_coordinator(pipeline, clock, emit))
+            await _seized(coordinator, stream, shard_id)
             stack.push_async_callback(coordinator.leave)
             # A long chain takes longer to read than a lease lasts, and whoever took it meanwhile would commit where the link belongs.
             stack.callback(asyncio.ensure_future(coordinator.keep()).cancel)
         options = WorkerOptions(base, env, drain_seconds=0.0, threads=1, leases=coordinator, clock=clock)
-        each = await assemble(pipeline, options, lambda _event: None, Bell(), stack)
+        each = await assemble(pipeline, options, emit, Bell(), stack)
         one = next(one for one in each if one.stream == stream)
         shard, head = await _recovered(one, await _known_shard(one, shard_id))
         yield one.parts, shard, head
@@ -251,6 +252,12 @@ async def _commit(parts: Parts, shard: Shard, link: Manifest) -> None:
         if found is None:
             raise
         entry = found
+    except Fatal as error:
+        if await parts.log.read(shard, int(link.after)) is None:
+            raise
+        where = f"{shard.stream}/{shard.shard_id}"
+        msg = f"{where}: this is in the log now, so it holds; whoever takes the shard up does what was left of it: {error}"
+        raise Fatal(msg) from error
     there = entry.manifest
     if (there.kind, there.target, there.last) != (link.kind, link.target, link.last):
         msg = f"{shard.stream}/{shard.shard_id}: a worker has committed up to {there.reach} meanwhile; nothing was changed, ask again"
@@ -280,13 +287,24 @@ async def _behind(views: list[LeaseView], session: AwsSession) -> dict[tuple[str
             try:
                 iterator = await client.get_shard_iterator(view.stream, view.shard, at)
                 found[view.stream, view.shard] = (await client.get_records(view.stream, iterator, 1)).behind_ms / 1000
-            except AwsFatal:
+            except AwsFatal as error:
+                if error.code not in {INVALID_ARGUMENT, NOT_FOUND}:
+                    raise
                 return  # the shard, or the place in it, is gone: there is nothing to be behind of
 
         await a_few_at_once([look(view) for view in views if view.checkpoint != "SHARD_END"], LOOKS_AT_ONCE)
     return found
 
 
-def _no_lease(coordinator: Coordinator, stream: str, shard_id: str) -> str:
-    key = coordinator.streams[stream].key(shard_id)
-    return f"the lease table {coordinator.table.name} has no lease {key}; `stream leases ls` shows which there are"
+async def _seized(coordinator: Coordinator, stream: str, shard_id: str) -> Lease:
+    name = coordinator.table.name
+    try:
+        before = await coordinator.seize(stream, shard_id)
+    except RowProblem as error:
+        msg = f"table {name}: {error}; repair it, or stop the workers and delete it: it is made again"
+        raise DefinitionError(msg) from error
+    if before is None:
+        key = coordinator.streams[stream].key(shard_id)
+        msg = f"the lease table {name} has no lease {key}; `stream leases ls` shows which there are"
+        raise DefinitionError(msg)
+    return before

@@ -150,6 +150,10 @@ class Held:
         self.release(self._bytes)
 
 
+def to_nobody(_event: Event) -> None:
+    """An ``Emit`` of who only looks: not counted as a reader, and nobody waits for news."""
+
+
 def to_all(*listeners: Emit) -> Emit:
     """One ``Emit`` that tells each of ``listeners``."""
 

@@ -52,6 +52,8 @@ class ResultListener:
         self._outcomes: Counter[str] = Counter()
         self._shards: dict[tuple[str, str], ShardResult] = {}
         self._lock = threading.Lock()
+        self.failed = False
+        """Whether an event said why the run failed."""
 
     @property
     def records(self) -> int:
@@ -75,6 +77,8 @@ class ResultListener:
                 case events.ShardHalted():
                     shard = self._shard(event)
                     shard.state, shard.reason = "halted", event.reason
+                case events.WorkerFailed():
+                    self.failed = True
                 case _:
                     pass
 

@@ -31,10 +31,11 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader
 from stream.worker.allocators import forget_what_stays, keep_giving_back, prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble, ends_by_itself, worker_id
+from stream.worker.ending import last_words
 from stream.worker.lineage import Reporter, open_reporter
 from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
-from stream.worker.parts import Bell, StreamParts, to_all, unless, weightiest
+from stream.worker.parts import Bell, StreamParts, to_all, unless
 from stream.worker.several import Streams
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
@@ -59,7 +60,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     register_process(registry)
     draining = Bell()
     _heed_signals(draining)
-    try:
+    with last_words(", ".join(pipeline.source.kinesis.names), log, emit):
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
             opening = _open(pipeline, replace(options, worker=name), narrator, recorder, totals, emit, draining, stack)
@@ -90,11 +91,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
                     task.cancel()
                 await asyncio.wait(aside)
                 unloaded = await _send_the_rest(each, streams, draining)
-    except ExceptionGroup as group_error:
-        raise weightiest(group_error) from group_error
-    finally:
-        log.flush()
-    _refuse_unfinished(streams, unloaded)
+        _refuse_unfinished(streams, unloaded)
 
 
 async def _send_the_rest(each: Sequence[StreamParts], streams: Streams, draining: asyncio.Event) -> list[str]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from stream import events
 from stream.contracts import Shard, Start
-from stream.errors import Fatal, Halted, LeaseLost, Retryable
+from stream.errors import Fatal, Halted, LeaseLost, Retryable, unforeseen
 from stream.lease.shards import ready
 from stream.worker.parts import Parts
 from stream.worker.shard import run_shard
@@ -25,14 +23,6 @@ LISTING_SECONDS: Final = 120.0
 
 RESTART_SECONDS: Final = 5.0
 """Before a shard is tried again after its source or store went on failing."""
-
-
-def unforeseen(error: Exception) -> str:
-    """What may be told of ``error``. Its own words may quote a record; what it is and where it happened does not."""
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in reversed(frames))
-    words = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-    return f"unexpected {type(error).__name__}{words}; please report it with this trace: {where}"
 
 
 @dataclass(slots=True)

@@ -74,7 +74,9 @@ def test_a_drain_without_time_loses_nothing(world):
     worker.until(lambda: bool(world.manifests()))
     assert worker.drain() == 1
     assert clean(worker.said())
-    assert "error: units in hand were not sealed within 0 s" in worker.said()
+    last = json.loads(worker.said().splitlines()[-1])
+    assert (last["level"], last["event"]) == ("error", "worker_failed")
+    assert last["reason"].startswith("units in hand were not sealed within 0 s")
     world.pipeline()
     world.finish(path)
     world.exact()

@@ -104,6 +104,8 @@ def test_permissions_are_no_remedy_for_what_is_not_there_or_does_not_answer(aws,
     assert missing["remedy"] == "check the name, the region and the endpoint, or create it"
     away = run(pipeline(tmp_path), {**aws, "AWS_ENDPOINT_URL_KINESIS": "http://127.0.0.1:9"}, "--json")
     assert found(away)["stream", "failed"]["remedy"] == "check the endpoint, the network policy and DNS"
+    nowhere = run(pipeline(tmp_path, lake="s3://no-such-bucket/x/"), aws, "--json")
+    assert found(nowhere)["place", "failed"]["remedy"] == "create it, or correct the URL"
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,9 @@ def test_a_run_that_a_signal_cuts_short_has_not_succeeded_and_the_next_one_goes_
 def test_a_fault_of_the_service_itself_is_in_the_result_too(place):
     with pytest.raises(ZeroDivisionError):
         place.run(listeners=(AtTheFirst(events.WorkerStarted, fail),))
-    assert (place.result()["exit_code"], place.result()["error"]) == (1, "unexpected ZeroDivisionError: by seven")
+    assert place.result()["exit_code"] == 1
+    assert place.result()["error"].startswith("unexpected ZeroDivisionError; please report it with this trace: test_runs_that_end.py:")
+    assert "by seven" not in place.result()["error"]
 
 
 @pytest.mark.parametrize(

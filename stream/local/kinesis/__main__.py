@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 
@@ -49,7 +50,12 @@ def main() -> None:
     parser.add_argument("--tied", action="store_true", help="end when standard input closes")
     arguments = parser.parse_args()
     settings = Settings(region=arguments.region, throttle=arguments.throttle == "real", transition_ms=arguments.transition_ms)
-    asyncio.run(listen(arguments.port, settings, tied=arguments.tied))
+    try:
+        asyncio.run(listen(arguments.port, settings, tied=arguments.tied))
+    except OSError as error:
+        sys.exit(
+            f"port {arguments.port} cannot be listened on: {os.strerror(error.errno or 0).lower()}; choose another, or 0 for a free one"
+        )
 
 
 if __name__ == "__main__":

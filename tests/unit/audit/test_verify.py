@@ -11,6 +11,8 @@ from stream.audit.report import EXIT, Check, Verdict
 from stream.audit.verify import Scope, Verifier
 from stream.commit.manifest import State, decode, encode, with_seal
 from stream.errors import Halted
+from stream.lease.checkpoints import StoredCheckpoints
+from stream.storage.memory import MemoryStore
 from tests.sealed import Sealed, StillClock, sequence, shard_id, three_units
 from tests.unit.audit.tampering import CASES, KINDS, OF_OBJECTS, edited, keys, on_object, report_on, store_of
 
@@ -136,6 +138,21 @@ def test_a_shard_that_the_stream_forgot_is_unknown():
     del sealed.source.frames[shard_id(1)]
     report = verify(sealed)
     assert {(finding.shard, finding.verdict) for finding in report.findings} == {(shard_id(1), Verdict.UNKNOWN)}
+
+
+def test_a_run_without_leases_leaves_no_damage_behind_where_leases_of_ended_shards_are_tidied_away():
+    """`run --once` keeps its checkpoints in the state, and they stay there; the table forgets a shard once its children are read."""
+
+    async def run():
+        sealed = await three_units()
+        table = MemoryStore()
+        key = f"checkpoints/events/{shard_id(0)}.json"
+        await table.put(key, (await sealed.stores.state.get(key)).body)
+        evidence = sealed.evidence()
+        evidence._checkpoints, evidence.tidied = StoredCheckpoints(table), True
+        return await Verifier(evidence, Scope(source=False), sealed.clock).run()
+
+    assert asyncio.run(run()).findings == ()
 
 
 def test_a_checkpoint_one_unit_behind_may_be_a_crash():

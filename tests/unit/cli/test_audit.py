@@ -1,12 +1,12 @@
 import asyncio
 import json
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from typer.testing import CliRunner
 
-from stream import events
-from stream.cli.audit import _tell as tell
 from stream.cli.main import app
 from stream.storage.directory import DirectoryStore
 from tests.sealed import PIPELINE, sequence, shard_id, three_units
@@ -43,6 +43,22 @@ def test_a_proof_about_nothing_does_not_read_like_one(folder):
     assert empty.exit_code == 0
     assert "accounted for" not in empty.stdout
     assert "Nothing has been committed yet by application" in empty.stdout
+
+
+def test_of_a_range_only_what_was_looked_at_counts_as_proven(folder):
+    listed = json.loads(run(folder, "audit", "verify", "FILE", "--no-source", "--json").stdout)
+    assert (listed["in_scope"], sum(shard["records"] for shard in listed["shards"])) == (170, 170)
+    ends = sorted(int(shard["last"]) for shard in listed["shards"])
+    some = run(folder, "audit", "verify", "FILE", "--no-source", "--from", str(ends[0]))
+    assert some.exit_code == 0
+    assert "All 170 records" not in some.stdout
+    assert "outside of --from and --to only the log was checked." in some.stdout
+    none = run(folder, "audit", "verify", "FILE", "--no-source", "--from", str(ends[-1]))
+    assert (none.exit_code, none.stdout) == (2, "")
+    assert "no sealed unit has records between --from and --to, so none was verified" in none.stderr
+    wrong = run(folder, "audit", "verify", "FILE", "--no-source", "--from", "7", "--to", "7")
+    assert wrong.exit_code == 2
+    assert "--to 7 must lie behind --from 7" in wrong.stderr
 
 
 def test_a_finding_is_named_and_gives_exit_code_one(folder):
@@ -101,6 +117,10 @@ def test_trace_by_a_value(folder):
 def test_what_cannot_be_found_or_is_wrong(folder):
     assert run(folder, "trace", "FILE", "7").exit_code == 1
     assert run(folder, "trace", "FILE", "seven").exit_code == 2
+    elsewhere = run(folder, "trace", "FILE", f"others/{shard_id(0)}:7")
+    assert (elsewhere.exit_code, elsewhere.stderr) == (2, f"error: others/{shard_id(0)}:7: the pipeline reads events, not others\n")
+    assert run(folder, "dlq", "show", "FILE", "seven").stderr.startswith("error: 'seven' names no record; write its sequence number")
+    assert run(folder, "dlq", "show", "FILE", "seven").exit_code == 2
     assert run(folder, "trace", "FILE").exit_code == 2
     assert run(folder, "audit", "verify", "FILE", "--from", "x").exit_code == 2
     (folder / "pipeline.yaml").write_text("application: 7\n")
@@ -114,11 +134,42 @@ def test_a_row_that_no_unit_lists_is_said_to_be_that(folder):
     assert f"No sealed unit lists a file {name} with a row 3: give the file's URL" in result.stdout.replace("\n", "")
 
 
-def test_an_export_says_what_it_waits_for_and_what_was_not_taken(capsys):
-    tell(events.CallRepeated("events", "shard-1", "export spans", "0 ClientConnectorError at http://c", 1.5))
-    tell(events.ExportRefused("events", "shard-1", 400, 1200, "Bad Request"))
-    tell(events.ExportLagged("events", "shard-1", 7.0))
-    assert capsys.readouterr().err.splitlines() == [
-        "shard-1: 0 ClientConnectorError at http://c; trying again in 1.5 s",
-        "shard-1: the collector answered 400 Bad Request: 1,200 spans were not taken",
-    ]
+@pytest.fixture
+def collector():
+    """A collector on loopback that answers everything with its ``status``."""
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(self.server.status)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        yield server
+        server.shutdown()
+        serving.join()
+
+
+@pytest.mark.parametrize(("status", "code", "says"), [(200, 0, "215 spans accepted\n"), (400, 1, "0 spans accepted, 215 refused\n")])
+def test_an_export_of_which_something_was_refused_is_no_success(folder, collector, status, code, says):
+    collector.status = status
+    done = run(folder, "audit", "export", "FILE", "--endpoint", f"http://127.0.0.1:{collector.server_port}")
+    assert (done.exit_code, done.stdout) == (code, f"5 units exported, {says}")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--endpoint", "collector:4318"], "--endpoint collector:4318: name the collector by its base URL"),
+        (["--endpoint", "http://127.0.0.1:9", "--shard", "shardId-4711"], "--shard shardId-4711: the log has no such shard"),
+    ],
+)
+def test_an_export_of_nothing_or_to_nowhere_is_refused(folder, options, says):
+    done = run(folder, "audit", "export", "FILE", *options)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {says}")

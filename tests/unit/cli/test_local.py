@@ -41,7 +41,8 @@ def test_a_taken_port_is_an_error_message_and_status_1(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stdout == b""
     assert b"error: helper process stream.local.kinesis ended" in done.stderr
-    assert b"address already in use" in done.stderr
+    assert b"address already in use; choose another" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 def test_logs_that_cannot_be_kept_are_an_error_message(tmp_path: Path) -> None:

@@ -63,4 +63,29 @@ def test_a_signal_ends_a_worker_that_waits_for_aws_to_begin(tmp_path, number, op
     assert (waits["event"], waits["call"]) == ("call_repeated", "open source")
     assert "drain_started" in rest
     assert worker.returncode == code
-    assert ("error: a signal ended the run" in rest) is bool(code)
+    assert ('"event":"worker_failed"' in rest and '"reason":"a signal ended the run' in rest) is bool(code)
+
+
+def failing_run(tmp_path, taken, stderr):
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(PIPELINE.replace("192.0.2.1, port: 1", f"127.0.0.1, port: {taken}"))
+    return subprocess.Popen([sys.executable, "-m", "stream", "run", str(file)], stderr=stderr)
+
+
+def test_the_last_line_of_a_log_says_why_the_run_failed_and_every_line_is_json(tmp_path, taken):
+    with failing_run(tmp_path, taken, subprocess.PIPE) as worker:
+        lines = [json.loads(line) for line in worker.communicate(timeout=60)[1].splitlines()]
+    assert worker.returncode == 1
+    assert (lines[-1]["level"], lines[-1]["event"], lines[-1]["stream"]) == ("error", "worker_failed", "s")
+    assert lines[-1]["reason"].endswith("choose another metrics.port")
+
+
+def test_on_a_terminal_it_is_said_in_words_too(tmp_path, taken):
+    ours, theirs = os.openpty()
+    with failing_run(tmp_path, taken, theirs) as worker:
+        assert worker.wait(timeout=60) == 1
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert '"event":"worker_failed"' in shown.splitlines()[0]
+    assert shown.splitlines()[1].startswith("error: metrics cannot be served on 127.0.0.1:")

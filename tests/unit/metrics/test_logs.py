@@ -4,7 +4,7 @@ import pytest
 
 from stream import events as ev
 from stream.contracts import Emit
-from stream.metrics.logs import LEVELS, MAX_TEXT, NOISY, QUIET_SECONDS, JsonLog, Level, render
+from stream.metrics.logs import LEVELS, MAX_REASON, MAX_TEXT, NOISY, QUIET_SECONDS, JsonLog, Level, render
 from tests.unit.metrics.every_event import CLASSES, FixedClock, sample
 
 
@@ -66,6 +66,8 @@ def test_fields_are_written_so_that_any_json_reader_keeps_them():
     assert render(ev.Checkpointed("events", "s", None))["position"] is None
     assert "shard" not in render(ev.DrainStarted("events", "", 30.0))
     assert len(render(ev.CallRepeated("events", "s", "PutObject", "x" * 10_000, 1.0))["detail"]) == MAX_TEXT + 3
+    assert len(render(ev.WorkerFailed("events", "", "x" * 10_000))["reason"]) == MAX_REASON + 3
+    assert render(ev.ShardHalted("events", "s", "x" * 600 + " is missing: restore it"))["reason"].endswith(" is missing: restore it")
 
 
 def test_lower_levels_are_left_out(lines, clock):

@@ -9,8 +9,9 @@ from stream.commit.committer import Committer
 from stream.commit.repeat import Repeater
 from stream.commit.rewind import history, skip_link
 from stream.contracts import Shard
-from stream.errors import DefinitionError, LeaseLost
-from stream.worker.operating import _commit
+from stream.errors import DefinitionError, Fatal, LeaseLost
+from stream.lease.rows import decode
+from stream.worker.operating import _commit, _seized
 from tests.sealed import sequence, shard_id, three_units
 
 
@@ -21,10 +22,17 @@ class Lost:
         raise LeaseLost("it is another worker's")
 
 
-async def skipping(sealed, before):
+class Refused:
+    """Checkpoints that may not be written."""
+
+    async def advance(self, shard, checkpoint):
+        raise Fatal("dynamodb:UpdateItem was refused")
+
+
+async def skipping(sealed, before, checkpoints=None):
     """Pass over ten records; another worker does ``before`` at the last moment."""
     silent, where = lambda _event: None, Shard("events", shard_id(0))
-    committer = Committer(sealed.log, sealed.stores.targets, Lost(), sealed.clock, silent, "operator")
+    committer = Committer(sealed.log, sealed.stores.targets, checkpoints or Lost(), sealed.clock, silent, "operator")
     parts = SimpleNamespace(log=sealed.log, committer=committer, repeat=Repeater(sealed.clock, silent))
     link = skip_link(sealed.log, where, sealed.heads[shard_id(0)], sequence(0, 130), "", "")
     await before()
@@ -49,3 +57,25 @@ def test_a_link_that_a_worker_was_before_is_not_taken_for_done():
 
     with pytest.raises(DefinitionError, match="a worker has committed up to"):
         asyncio.run(run())
+
+
+def test_a_link_of_which_the_rest_is_refused_is_not_told_as_if_nothing_had_been_changed():
+    async def run():
+        async def nothing():
+            pass
+
+        sealed = await three_units()
+        with pytest.raises(Fatal, match=r"is in the log now, so it holds; .*: dynamodb:UpdateItem was refused"):
+            await skipping(sealed, nothing, Refused())
+        return await history(sealed.log, Shard("events", shard_id(0)))
+
+    assert asyncio.run(run()).head == sequence(0, 130)
+
+
+def test_a_lease_whose_row_cannot_be_read_is_told_with_what_to_do():
+    async def seize(_stream, shard):
+        return decode({"leaseKey": {"S": shard}, "leaseCounter": {"S": "many"}})
+
+    coordinator = SimpleNamespace(table=SimpleNamespace(name="flights"), seize=seize)
+    with pytest.raises(DefinitionError, match=r"table flights: lease row 'shard-1' is not .*; repair it, or stop the workers"):
+        asyncio.run(_seized(coordinator, "events", "shard-1"))

@@ -1,0 +1,17 @@
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("kind", ["device", "file"])
+def test_a_child_without_a_pipe_says_who_should_start_it(tmp_path, kind):
+    """The event loop aborts the process where it is to wait for what can always be read."""
+    file, given = tmp_path / "pipeline.yaml", tmp_path / "input"
+    file.write_text("application: a\n")
+    given.write_text("")
+    command = [sys.executable, "-m", "stream", "kcl", "run", str(file)]
+    with (given if kind == "file" else type(given)("/dev/null")).open() as stdin:
+        done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: standard input is no pipe: the KCL's daemon starts this command")
