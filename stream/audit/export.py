@@ -226,7 +226,9 @@ class Sender:
             answer = await self._collector.send(request.path, body, encoding)
             if answer.status == TOO_LARGE and (halves := split(request)):
                 return await self.deliver(halves[0], stream, shard) + await self.deliver(halves[1], stream, shard)
-            if 200 <= answer.status < 300:
+            # What answers every path with a page would be taken for a collector, and all spans for accepted.
+            page = answer.body.lstrip().startswith(b"<")
+            if 200 <= answer.status < 300 and not page:
                 rejected, why = rejected_items(answer.body)
                 rejected = min(rejected, request.items)
                 if rejected or why:
@@ -236,7 +238,8 @@ class Sender:
                 self._emit(events.ExportRefused(stream, shard, answer.status, request.items, answer.detail))
                 return Tally(parked=request.items)
             if answer.status and answer.status not in RETRYABLE:
-                msg = f"the collector answers {answer.status} {answer.detail} to {request.path}: check audit.otlp.endpoint and its headers"
+                what = f"{answer.status} {answer.detail}{' with a web page' if page else ''}"
+                msg = f"the collector answers {what} to {request.path}: check audit.otlp.endpoint and its headers"
                 raise Refused(msg, answer.status)
             pause = wanted_pause(answer.retry_after, self._clock.now()) if answer.retry_after else None
             # A moment that is over, as of a collector whose clock is behind, is no wish to be asked at once and for ever.

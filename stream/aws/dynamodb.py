@@ -12,7 +12,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from stream.aws.errors import UNKNOWN, AwsFatal, AwsRetryable, Call, explain, translate
+from stream.aws.errors import UNKNOWN, AwsFatal, AwsRetryable, Call, explain, translate, unreadable
 from stream.aws.kinesis import proxy_for
 from stream.aws.session import AwsSession
 from stream.aws.signing import Signer
@@ -26,6 +26,9 @@ TABLE_MISSING: Final = "ResourceNotFoundException"
 _TARGET: Final = "DynamoDB_20120810."
 _PATIENCE: Final = Patience(connect=2.0, total=5.0)
 """Seconds; DynamoDB answers in milliseconds, and a response that takes longer must not outlive the lease that it is about."""
+
+_NEEDED: Final[Mapping[str, str]] = {"Scan": "Items", "DescribeTable": "Table"}
+"""What an answer must have; without it, it is somebody else's, and an empty table would be taken for one without leases."""
 
 _Post = Callable[[Mapping[str, str], bytes], Awaitable[Answer]]
 
@@ -82,10 +85,11 @@ class DynamoDb:
         if status != 200:
             raise _refused(call, bytes(answer), status)
         try:
-            decoded: dict[str, Any] = msgspec.json.decode(answer)
+            decoded = msgspec.json.decode(answer, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            msg = f"{call} gave an answer that is not as documented: {error}"
-            raise AwsRetryable(msg, code="UnreadableAnswer") from error
+            raise unreadable(call, str(error)) from error
+        if (needed := _NEEDED.get(operation)) is not None and not isinstance(decoded.get(needed), (list, dict)):
+            raise unreadable(call, f"it has no {needed}")
         return decoded
 
 

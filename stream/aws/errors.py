@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -62,6 +63,8 @@ UNKNOWN: Final = "Unknown"
 """Our code for an error answer that names none."""
 CONNECTION: Final = "ConnectionError"
 """Our code for a call without an answer."""
+
+_LOGIN: Final = re.compile(r"(\b\w+://)[^/@\s'\"]+@")
 
 _KINDS: Final[dict[str, Kind]] = {
     **dict.fromkeys(
@@ -167,6 +170,11 @@ def is_throttle(error: AwsRetryable) -> bool:
     return classify(error.code) is Kind.THROTTLED
 
 
+def words_of(error: Exception) -> str:
+    """What a client library says, in one line; of a proxy's URL without the login, which no log may hold."""
+    return _LOGIN.sub(r"\1", " ".join(str(error).split())) or type(error).__name__
+
+
 def translate(call: Call, error: Exception) -> AwsRetryable | AwsFatal:
     """The exception to raise for what a client library raised while making ``call``.
 
@@ -179,7 +187,6 @@ def translate(call: Call, error: Exception) -> AwsRetryable | AwsFatal:
         # Where an answer names no error botocore takes its status for the name.
         return explain(call, UNKNOWN if code == str(status) else code, said.get("Message", ""), status)
     if isinstance(error, (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError)):
-        detail = str(error) or type(error).__name__
-        return AwsRetryable(f"{call} had no answer: {detail}", code=CONNECTION)
+        return AwsRetryable(f"{call} had no answer: {words_of(error)}", code=CONNECTION)
     msg = f"{type(error).__name__} is no error of an AWS client"
     raise TypeError(msg) from error

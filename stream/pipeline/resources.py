@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
 
 import polars as pl
+from polars.exceptions import PanicException, PolarsError
 
 from stream.errors import DefinitionError
 from stream.pipeline.databases import is_database, read_database
@@ -206,7 +207,7 @@ def parse_table(url: str, content: bytes) -> pl.DataFrame:
         raise DefinitionError(msg)
     try:
         return _FORMATS[suffix](io.BytesIO(content))
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+    except (PolarsError, PanicException, OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         msg = f"the table {url} cannot be read as {suffix[1:]}: {reason}"
         raise DefinitionError(msg) from error

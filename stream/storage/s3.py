@@ -43,7 +43,9 @@ _UNPROVEN: Final = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeT
 """S3's codes for requests whose sender or time it does not believe."""
 _KEY_ACTION: Final = "perform: kms:"
 """S3's message for a request that it allows but the bucket's key does not."""
-_SENDING: Final = re.compile(r'"([^"\\]+)"|InvalidCertificate\(\s*(\w+)|\b(TimedOut|IncompleteMessage)\b')
+_SENDING: Final = re.compile(
+    r'"([^"\\]+)"|InvalidCertificate\(\s*(\w+)|\b(TimedOut|IncompleteMessage|ProxyAuthRequired|TunnelUnsuccessful)\b'
+)
 """What in the source of an error that obstore calls one of sending, and no more, says why nothing was sent."""
 _CREDENTIAL_LIFE: Final = timedelta(minutes=5)
 """How long obstore may keep credentials: less than the 10 minutes before expiry at which botocore insists on new ones."""

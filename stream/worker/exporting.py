@@ -84,7 +84,7 @@ class HttpCollector:
                     content += part
                 return Answer(answer.status, content, answer.headers.get("retry-after", ""), answer.reason or "")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Answer(0, detail=f"at {self._endpoint}: {unanswered(error)}")
+            return Answer(0, detail=f"{unanswered(error)} at {self._endpoint}")
 
 
 class LogUnits:

@@ -11,7 +11,7 @@ from pyiceberg.typedef import Properties
 from requests import Session
 
 CONNECT_SECONDS: Final = 5.0
-READ_SECONDS: Final = 60.0
+READ_SECONDS: Final = 30.0
 """Without a byte of an answer; a catalog writes a file or two before it answers to a commit."""
 
 

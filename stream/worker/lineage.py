@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +29,7 @@ from stream.worker.places import located
 from stream.worker.unanswered import unanswered
 
 TIMEOUT: Final = 10.0
-"""Seconds that the receiver may take for one event."""
+"""Seconds that the receiver may take for one event, and for all that are left when the run ends."""
 
 UNSENT: Final = 100
 """Events kept waiting for a receiver that is down; beyond that, the oldest is stored beside the log."""
@@ -73,12 +73,18 @@ class Reporter:
         self._begun = True
         event: dict[str, Any] = run_event(self._job, self._run, state, self._clock, self._totals.totals, error)
         self._unsent.append(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE))
-        if self._post is not None:
-            await self._send(*self._post)
-        keep = len(self._unsent) if self._post is None or state in {RunState.COMPLETE, RunState.FAIL} else len(self._unsent) - UNSENT
-        while keep > 0 and await self._keep(self._unsent[0]):
-            self._unsent.pop(0)
-            keep -= 1
+        last = state in {RunState.COMPLETE, RunState.FAIL}
+        # A receiver that takes its time over each event must not hold up the end of a worker that has many for it.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TIMEOUT if last else None):
+                if self._post is not None:
+                    await self._send(*self._post)
+        keep = len(self._unsent) if self._post is None or last else len(self._unsent) - UNSENT
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TIMEOUT if last else None):
+                while keep > 0 and await self._keep(self._unsent[0]):
+                    self._unsent.pop(0)
+                    keep -= 1
 
     async def __aenter__(self) -> Self:
         """Enter the run; ``run`` reports its beginning."""

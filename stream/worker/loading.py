@@ -38,6 +38,9 @@ BAD_LOADS: Final = 3
 BAD_LOAD_PAUSE: Final = 1.0
 """Seconds between these attempts."""
 
+FINISH_SECONDS: Final = 5.0
+"""To give the lease up when a worker ends, which a store that is silent must not hold up."""
+
 TELL_SECONDS: Final = 15.0
 """Seconds between two reports of how long units have been waiting while one attempt runs: a statement may wait for a lock for hours."""
 
@@ -124,9 +127,10 @@ class Loader:
     async def finish(self) -> None:
         """Let another worker load at once. Call it after ``run`` has been cancelled."""
         try:
-            await self.parts.lease.give_up()
-        except (Retryable, Fatal) as error:
-            self._emit_failure("transient", str(error))
+            async with asyncio.timeout(FINISH_SECONDS):
+                await self.parts.lease.give_up()
+        except (Retryable, Fatal, TimeoutError) as error:
+            self._emit_failure("transient", str(error) or "the loader's lease could not be given up in time; it ends by itself")
 
     async def complete(self) -> str:
         """Load all that is sealed, or wait until another worker has; the reason why some is left, or an empty text.

@@ -127,6 +127,18 @@ def test_what_would_meet_every_request_gives_up_nothing(status):
     assert set(collector.spans.values()) == {1}
 
 
+@pytest.mark.parametrize("body", [b"<!doctype html><title>Sign in</title>", b"\n<html></html>"])
+def test_a_web_page_accepts_nothing(body):
+    async def run():
+        sealed = await three_units()
+        exporter, _, _ = parts(sealed, Counting([Answer(200, body, detail="OK")]))
+        with pytest.raises(Refused, match=r"answers 200 OK with a web page to /v1/traces: check audit.otlp.endpoint"):
+            await export_all(exporter)
+        return await exporter.cursor(shard_id(0))
+
+    assert asyncio.run(run()) == Cursor()
+
+
 def test_a_partial_success_is_counted_and_not_repeated():
     collector = Counting([Answer(200, partial(7, "too old"))])
     _, exporter, heard, _ = exported(collector)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+from contextlib import suppress
 
 import polars as pl
 import pytest
@@ -164,3 +165,13 @@ def test_functions(tmp_path, monkeypatch):
     ]:
         with pytest.raises(DefinitionError, match=says):
             load_function(path)
+
+
+@pytest.mark.parametrize(("behind", "value"), [(599, 0), (447, 4), (412, 1), (376, 127), (372, 1)])
+def test_a_damaged_table_is_read_or_refused(behind, value):
+    whole = io.BytesIO()
+    pl.DataFrame({"a": [1, 2, 3], "b": ["x", "y", "x"]}).write_parquet(whole, compression="uncompressed", statistics=False)
+    damaged = bytearray(whole.getvalue())
+    damaged[-behind] = value
+    with suppress(DefinitionError):
+        assert parse_table("s3://lake/table.parquet", bytes(damaged)).width

@@ -101,13 +101,13 @@ def test_a_partial_success_that_comes_in_parts_is_not_taken_for_a_whole_one(cut)
 
 def test_an_answer_that_is_cut_short_is_none():
     answer = asyncio.run(sent_to(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n\n"))
-    assert (answer.status, answer.detail.partition(": ")[2]) == (0, "ClientPayloadError")
+    assert (answer.status, answer.detail.partition(" at ")[0]) == (0, "ClientPayloadError")
 
 
 def test_a_collector_that_speaks_only_http_2_is_told_as_such():
     answer = asyncio.run(sent_to(b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00\x40\x00"))
     assert answer.status == 0
-    assert answer.detail.partition(": ")[2].startswith("ClientResponseError: what came is no HTTP/1.1: ")
+    assert answer.detail.startswith("ClientResponseError: what came is no HTTP/1.1: ")
 
 
 def test_nobody_there_is_told_with_the_reason():
@@ -115,8 +115,10 @@ def test_nobody_there_is_told_with_the_reason():
         async with aiohttp.ClientSession() as session:
             return await HttpCollector(session, "http://127.0.0.1:1", {}).send("/v1/traces", b"", "")
 
-    assert "at http://127.0.0.1:1: ClientConnectorError: " in asyncio.run(run()).detail
-    assert "Connect call failed" in asyncio.run(run()).detail
+    detail = asyncio.run(run()).detail
+    assert detail.startswith("ClientConnectorError: ")
+    assert "Connect call failed" in detail
+    assert detail.endswith(" at http://127.0.0.1:1")
 
 
 def test_a_header_without_its_secret_is_a_definition_error():

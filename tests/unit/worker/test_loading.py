@@ -304,6 +304,26 @@ def test_a_table_that_must_not_be_changed_is_told_and_asked_again():
     assert (event.kind, event.detail) == ("setup", "permission denied for relation events")
 
 
+def test_a_store_that_is_silent_does_not_hold_up_the_end_of_a_loader(monkeypatch):
+    monkeypatch.setattr("stream.worker.loading.FINISH_SECONDS", 0.0)
+
+    async def run():
+        rig = await Rig.open()
+        loader = rig.loader()
+        assert await loader.attempt()
+
+        async def silence(_key):
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(loader.parts.lease._store, "get", silence)
+        async with asyncio.timeout(30):
+            await loader.finish()
+        return rig
+
+    (event,) = asyncio.run(run()).told(events.LoadRefused)
+    assert event.detail == "the loader's lease could not be given up in time; it ends by itself"
+
+
 def test_lag_grows_while_the_warehouse_does_not_answer():
     async def run():
         rig = await Rig.open()
