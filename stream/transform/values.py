@@ -103,7 +103,7 @@ def read(wire: pl.Expr, kind: Type) -> pl.Expr:  # noqa: PLR0911 - one per kind
         case Kind.DECIMAL if kind.wire.precision < MAX_DIGITS:
             # Arrow counts the digits that are written, not those that the scale adds: 100 passes as decimal(4,2).
             limit = pl.lit(Decimal(10) ** (kind.wire.precision - kind.wire.scale), pl.Decimal(MAX_DIGITS, kind.wire.scale))
-            return pl.when((wire < limit) & (wire > -limit)).then(wire)
+            return pl.when((wire < limit) & (wire > -limit)).then(wire).cast(kind.polars)
         case Kind.LIST if kind.converts and kind.item is not None:
             return wire.list.eval(read(pl.element(), kind.item))
         case Kind.OBJECT if kind.converts:

@@ -18,7 +18,7 @@ from stream.aws.kinesis import open_kinesis
 from stream.aws.secrets import read_secret
 from stream.batch import ORIGIN
 from stream.commit.log import CommitLog
-from stream.commit.lookup import shards_of
+from stream.commit.lookup import last_starts, shards_of
 from stream.commit.manifest import Kind, Manifest, decode_start
 from stream.commit.naming import start_key
 from stream.contracts import Checkpoint, Checkpoints, Clock, Shard, Start, shard_of_chain
@@ -169,17 +169,17 @@ class Completeness:
         while not tail.ended and (entry := await self.log.read(tail.shard, tail.position)) is not None and entry.manifest.sealed:
             link = entry.manifest
             if link.target is not None:
-                tail = Tail(replace(tail.shard, generation=tail.shard.generation + 1), int(link.target))
+                tail = await self._near_the_end(replace(tail.shard, generation=tail.shard.generation + 1), int(link.target))
             else:
                 tail = Tail(tail.shard, link.reach, link)
         self.tails[name] = tail
         return tail
 
     async def _entry(self, shard: Shard) -> Tail:
-        """A place in the log to go on from: where a checkpoint says a link begins if the log agrees, else the shard's beginning."""
+        """A place in the log to go on from: where a checkpoint says that a link begins, if the log agrees, else near the first chain's end."""
         hint = await self.checkpoints.read(shard)
         if hint is None:
-            return Tail(shard)
+            return await self._near_the_end(shard)
         hinted = replace(shard, generation=hint.generation)
         entry = await self.log.read(hinted, hint.unit_after)
         if entry is not None and entry.manifest.sealed and _agrees(entry.manifest, hint):
@@ -187,7 +187,13 @@ class Completeness:
         genesis = await self.log.genesis(hinted) if hint.generation else None
         if genesis is not None and int(genesis.manifest.after) == hint.unit_after:
             return Tail(hinted, hint.unit_after)
-        return Tail(shard)
+        return await self._near_the_end(shard)
+
+    async def _near_the_end(self, shard: Shard, begins: int = ORIGIN) -> Tail:
+        """Where the newest links of a chain begin, found by some listings; ``begins``, where the chain does, if it has none."""
+        # The last may be an intent, and only the sealed link before it says until when its records arrived.
+        newest = await last_starts(self.log.store, shard.stream, shard.chain, 2)
+        return Tail(shard, newest[0] if newest else begins)
 
     async def _complete_until(self, tail: Tail, sealed: Sealed) -> datetime | None:
         """Until when nothing was missing behind the tail, by its last record, or by what the worker of a quiet shard has noted since."""

@@ -132,14 +132,14 @@ def _refused(world, path, code, *words, **environment):
 
 
 def test_a_missing_stream_is_named_with_what_to_do(world):
-    _refused(world, world.pipeline(stream="nobody"), 1, "error:", "kinesis:DescribeStreamSummary", "nobody", "create it")
+    _refused(world, world.pipeline(stream="nobody"), 1, "worker_failed", "kinesis:DescribeStreamSummary", "nobody", "create it")
     assert not world.objects("lake/")
 
 
 def test_a_missing_bucket_is_named_with_what_to_do(make_world):
     world = make_world(1, s3=True)
     world.put_all([GOOD])
-    _refused(world, world.pipeline(place="s3://nobody-has-this/"), 1, "error:", "s3://nobody-has-this", "create it")
+    _refused(world, world.pipeline(place="s3://nobody-has-this/"), 1, "worker_failed", "s3://nobody-has-this", "create it")
 
 
 class _Denying(http.server.BaseHTTPRequestHandler):
@@ -173,12 +173,12 @@ def denying() -> Iterator[str]:
 
 
 def test_denied_kinesis_names_action_stream_and_remedy(world, denying):
-    words = ("error:", "kinesis:DescribeStreamSummary", world.stream, "AccessDenied", "allow")
+    words = ("worker_failed", "kinesis:DescribeStreamSummary", world.stream, "AccessDenied", "allow")
     _refused(world, world.pipeline(), 1, *words, AWS_ENDPOINT_URL_KINESIS=denying)
 
 
 def test_denied_s3_names_action_place_and_remedy(world, denying):
-    words = ("error:", "s3:ListBucket", "s3://closed", "allow")
+    words = ("worker_failed", "s3:ListBucket", "s3://closed", "allow")
     _refused(world, world.pipeline(place="s3://closed/"), 1, *words, AWS_ENDPOINT_URL_S3=denying)
 
 

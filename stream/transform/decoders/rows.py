@@ -33,7 +33,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from stream.transform.decoders.depth import any_deep, too_deep
-from stream.transform.decoders.shapes import asked, fits, is_wide, struct
+from stream.transform.decoders.shapes import asked, fits, held, is_wide, struct
 from stream.transform.types import Kind, RecordSchema
 
 EMPTY: Final = "empty_record"
@@ -78,7 +78,7 @@ class Reader:
         self._names = [name for name, _ in schema]
         wire = [pa.field(name, kind.wire) for name, kind in schema if kind.kind is not Kind.JSON]
         self._wire = pa.schema(wire)
-        self._frame = pl.DataFrame(pa.table([pa.array([], field.type) for field in wire], schema=self._wire)).schema
+        self._frame = pl.DataFrame(_held(self._wire).empty_table()).schema
         self._typed = msgspec.json.Decoder(struct("Record", schema.fields, strict=strict))
         self._decimals = [
             (f"f{index}", name, kind.wire.precision - is_wide(kind.wire) * kind.wire.scale, kind.wire.scale)
@@ -225,8 +225,8 @@ class Reader:
         if not len(wire):
             return pl.DataFrame(height=sum(batch.num_rows for batch in batches))
         found = (pa.RecordBatch.from_struct_array(batch.column(0)) for batch in batches)
-        table = pa.Table.from_batches(found, _asked(wire))
-        return pl.DataFrame(table if table.schema.equals(wire) else table.cast(wire))
+        table, kept = pa.Table.from_batches(found, _asked(wire)), _held(wire)
+        return pl.DataFrame(table if table.schema.equals(kept) else table.cast(kept))
 
     @staticmethod
     def _columns(buffer: pa.Buffer, rows: int, wire: pa.Schema) -> pl.DataFrame:
@@ -385,6 +385,10 @@ def _starts(records: pa.LargeBinaryArray) -> list[int]:
 
 def _asked(wire: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_type(asked(field.type)) for field in wire])
+
+
+def _held(wire: pa.Schema) -> pa.Schema:
+    return pa.schema([field.with_type(held(field.type)) for field in wire])
 
 
 def _parsing(wire: pa.Schema) -> pj.ParseOptions:

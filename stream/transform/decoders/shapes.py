@@ -25,6 +25,18 @@ def asked(wire: pa.DataType) -> pa.DataType:
     return pa.list_(asked(wire.value_type)) if pa.types.is_list(wire) else wire
 
 
+def held(wire: pa.DataType) -> pa.DataType:
+    """The type in which to keep what Arrow's JSON reader gave where ``wire`` is wanted, until it is checked.
+
+    A decimal that is not wide may have more digits than its type says: 100 as decimal(3,3). Polars takes that for granted, or panics.
+    """
+    if pa.types.is_decimal128(wire):
+        return wire if is_wide(wire) else pa.decimal128(MAX_DIGITS, wire.scale)
+    if pa.types.is_struct(wire):
+        return pa.struct([field.with_type(held(field.type)) for field in wire])
+    return pa.list_(held(wire.value_type)) if pa.types.is_list(wire) else wire
+
+
 def is_wide(wire: pa.DataType) -> bool:
     """Whether the digits of a decimal and those that its scale adds need more than 128 bits."""
     return int(wire.precision + wire.scale) > MAX_DIGITS

@@ -119,7 +119,7 @@ def test_what_cannot_be_found_or_is_wrong(folder):
     assert run(folder, "trace", "FILE", "seven").exit_code == 2
     elsewhere = run(folder, "trace", "FILE", f"others/{shard_id(0)}:7")
     assert (elsewhere.exit_code, elsewhere.stderr) == (2, f"error: others/{shard_id(0)}:7: the pipeline reads events, not others\n")
-    assert run(folder, "dlq", "show", "FILE", "seven").stderr.startswith("error: 'seven' names no record; write its sequence number")
+    assert run(folder, "dlq", "show", "FILE", "seven").stderr.startswith("error: 'seven' names no record; give its sequence number")
     assert run(folder, "dlq", "show", "FILE", "seven").exit_code == 2
     assert run(folder, "trace", "FILE").exit_code == 2
     assert run(folder, "audit", "verify", "FILE", "--from", "x").exit_code == 2

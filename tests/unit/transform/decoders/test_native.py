@@ -163,6 +163,17 @@ DECIMALS = parse_schema({"cents": "decimal(6,2)?", "wide": "decimal(38,19)?", "w
 @example(
     [("whole", "9" * 21), ("whole", "-" + "1" * 20), ("wide", "1" * 38), ("wide", "1" * 39), ("wide", "1" * 60), ("wide", "1." + "1" * 25)]
 )
+@example(
+    [
+        ("share", "-100"),
+        ("whole", "0.99"),
+        ("share", "999.999"),
+        ("share", "0.0001"),
+        ("cents", "1e400"),
+        ("share", "999.999"),
+        ("share", "1"),
+    ]
+)
 def test_decimals_are_those_of_the_ordinary_way(members: list[tuple[str, str]]) -> None:
     assert_same(*both([f'{{"{name}":{value}}}'.encode() for name, value in members], DECIMALS))
 
