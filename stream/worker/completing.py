@@ -176,7 +176,7 @@ class Completeness:
         return tail
 
     async def _entry(self, shard: Shard) -> Tail:
-        """A place in the log to go on from: where a checkpoint says that a link begins, if the log agrees, else near the first chain's end."""
+        """A place in the log to go on from: where a checkpoint says a link begins, if the log agrees, else near the first chain's end."""
         hint = await self.checkpoints.read(shard)
         if hint is None:
             return await self._near_the_end(shard)
