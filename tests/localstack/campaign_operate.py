@@ -57,4 +57,4 @@ def test_every_line_of_the_page_works_and_the_alert_fires(url: str, tmp_path: Pa
     assert "exit code 1" in shown
     assert re.search(r"\b1,?500\b", shown.partition("step 6 is done")[2]), shown
     heard = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    assert [each["event"] for each in heard if each["level"] == "error"] == ["shard_halted"]
+    assert [each["event"] for each in heard if each["level"] == "error"] == ["shard_halted", "worker_failed"]
