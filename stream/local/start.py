@@ -87,7 +87,7 @@ class LocalAws:
 
 
 def environment(kinesis: str, others: str, region: str = "us-east-1") -> dict[str, str]:
-    """Environment variables that point AWS clients to ``kinesis`` for Kinesis and to ``others`` for all else, with dummy credentials."""
+    """Environment variables that point AWS clients to ``kinesis`` and, for all else, to ``others``, with credentials for emulators."""
     return {
         "AWS_ENDPOINT_URL_KINESIS": kinesis,
         **{f"AWS_ENDPOINT_URL_{service}": others for service in MOTO_SERVICES},

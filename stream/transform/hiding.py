@@ -90,7 +90,7 @@ def _starred(column: pl.Series, keep: int) -> pl.Series:
     for rows, bounds, piece in bytewise.pieces(column):
         stars = _stars(_hidden_ascii().take(piece, mode="clip"), bounds, keep)
         odd.append(bytewise.not_ascii(piece, bounds) + rows.start)
-        # For values that are not ASCII this is only a placeholder, but it must be valid text.
+        # Values that are not ASCII are replaced below, but must be valid text here too.
         codes.append(np.where(stars | (piece >= bytewise.NOT_ASCII), _STAR, piece))
     done = bytewise.texts(column, codes)
     left = pl.Series(np.concatenate(odd)) if odd else pl.Series([], dtype=pl.Int64)
