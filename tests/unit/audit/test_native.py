@@ -298,7 +298,7 @@ def zstandard(frame, size):
 
 
 @pytest.mark.parametrize("stays", [True, False])
-@pytest.mark.parametrize("width", [8, 13])
+@pytest.mark.parametrize("width", [8, 13, 24, 45])
 def test_each_bit_that_differs_where_none_did_before_is_told(width, stays):
     for bit in range(8 * width):
         rows = np.arange(400 * width, dtype=np.uint32).reshape(400, width).astype(np.uint8)
