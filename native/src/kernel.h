@@ -148,6 +148,7 @@ PyObject *kernel_avro(PyObject *module, PyObject *args);
 PyObject *kernel_protobuf_plan(PyObject *module, PyObject *spec);
 PyObject *kernel_protobuf(PyObject *module, PyObject *args);
 PyObject *kernel_gzip(PyObject *module, PyObject *args);
+PyObject *kernel_zstd(PyObject *module, PyObject *args);
 PyObject *kernel_chunks(PyObject *module, PyObject *args);
 PyObject *kernel_counted(PyObject *module, PyObject *args);
 PyObject *kernel_placed(PyObject *module, PyObject *args);
