@@ -1,4 +1,4 @@
-"""PyIceberg's catalog over REST, with bounds on how long it waits: of its own it waits for ever for a catalog that says nothing."""
+"""PyIceberg's REST catalog with time-outs: by itself it waits forever for a catalog that does not answer."""
 
 from __future__ import annotations
 
