@@ -209,7 +209,7 @@ static int wide_digits(const number_t *number, unsigned __int128 *value, int *ex
 }
 #endif
 
-/* Digits as they stand, no exponent, and none of them behind what the scale has room for. */
+/* Digits as they stand, no exponent, and none but zeros behind what the scale has room for. */
 static int put_decimal(const node_t *node, uint8_t *values, int64_t row, const number_t *number) {
 #ifdef __SIZEOF_INT128__
     int precision = (int)(node->unit >> 8), exponent = number->exponent;
@@ -218,6 +218,7 @@ static int put_decimal(const node_t *node, uint8_t *values, int64_t row, const n
         (!number->exact && !wide_digits(number, &value, &exponent)))
         return 0;
     int shift = (int)(node->unit & 255) + exponent;
+    for (; shift < 0 && value % 10 == 0; shift++) value /= 10;
     if (shift < 0) return 0;
     for (; precision > shift; precision--) limit *= 10;
     /* As many digits as the precision has, less those that the shift adds, so nothing overflows below. */

@@ -300,9 +300,9 @@ def test_wide_decimals_do_not_need_the_ordinary_way() -> None:
     reader = native_reader(parse_schema({"wide": "decimal(38,2)"}), strict=True)
     if reader is None:
         return
-    values = ["12345678901234567890.25", "-" + "9" * 36 + ".99", "9" * 20, "0.10"]
+    values = ["12345678901234567890.25", "-" + "9" * 36 + ".99", "9" * 20, "0.10", "1.50" + "0" * 30, "0." + "0" * 20]
 
     columns, marked = reader.read(pl.Series([f'{{"wide":{value}}}'.encode() for value in values], dtype=pl.Binary))
 
     assert marked is None
-    assert [str(value) for value in columns["wide"]] == [values[0], values[1], f"{values[2]}.00", values[3]]
+    assert [str(value) for value in columns["wide"]] == [*values[:2], f"{values[2]}.00", "0.10", "1.50", "0.00"]
