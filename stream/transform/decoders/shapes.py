@@ -19,8 +19,8 @@ _MOST_DIGITS: Final = 76
 def asked(wire: pa.DataType) -> pa.DataType:
     """The type to ask Arrow's JSON reader for where ``wire`` is wanted; what it gives has to be cast.
 
-    It counts the digits that are written, zeros at the end too, and then adds those of the scale, without looking whether they still fit: in
-    128 bits 99 as decimal(38,38) comes out as 1.29, and 12.5000 is refused as decimal(4,2). In 256 bits there is room for all of them.
+    It counts the digits that are written, zeros at the end too, and then adds those of the scale, without looking whether they still fit.
+    In 128 bits 99 as decimal(38,38) comes out as 1.29, and 12.5000 is refused as decimal(4,2). In 256 bits there is room for all of them.
     """
     if pa.types.is_decimal128(wire):
         return pa.decimal256(_MOST_DIGITS, wire.scale)
