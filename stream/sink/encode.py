@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import polars as pl
 import polars.selectors as cs
@@ -20,6 +20,10 @@ ROW_GROUP_ROWS: Final = 250_000
 _SAMPLE_ROWS: Final = 4096
 _DICTIONARY_SHARE: Final = 8
 """A column gets a dictionary when its first rows hold at most one distinct value per this many rows."""
+_LONGEST_BOUND: Final = 4096
+"""Bytes of a text that Arrow's Parquet writer keeps as the least or greatest of a row group."""
+_FLOATS: Final[frozenset[Any]] = frozenset({pl.Float32, pl.Float64})
+_TEXTS: Final[frozenset[Any]] = frozenset({pl.String, pl.Binary})
 _TOLERANCE: Final = 1.25
 _AS_TEXT: Final = frozenset({pl.Categorical, pl.Enum, pl.Int128, pl.UInt128})
 
@@ -136,19 +140,25 @@ def _measured(frame: pl.DataFrame) -> bool | list[str]:
     """Paths of the columns to write statistics of; True: all of them.
 
     The least and the greatest value of a column pass over NaN, and engines that go by them find no rows with one, which belong to
-    ``x <> 1`` and, in some, to ``x > 1``.
+    ``x <> 1`` and, in some, to ``x > 1``. Of long texts none are written, for the row group that has them; who takes those of the others
+    for the file's, as PyIceberg does, would not find the long ones.
     """
-    floats = [column for column in frame if _holds_floats(column.dtype)]
-    broken = {
-        path for column in floats for path, values in _leaves(column, column.name) if values.dtype.is_float() and values.is_nan().any()
-    }
+    doubtful = [column for column in frame if _holds(column.dtype, _FLOATS if frame.height <= ROW_GROUP_ROWS else _FLOATS | _TEXTS)]
+    broken = {path for column in doubtful for path, values in _leaves(column, column.name) if _misleads(values)}
     return not broken or [path for column in frame.clear() for path, _ in _leaves(column, column.name) if path not in broken]
 
 
-def _holds_floats(kind: Any) -> bool:
+def _misleads(values: pl.Series) -> bool:
+    if values.dtype.is_float():
+        return bool(values.is_nan().any())
+    lengths = values.str.len_bytes() if values.dtype == pl.String() else values.bin.size() if values.dtype == pl.Binary() else None
+    return lengths is not None and cast("int", lengths.max() or 0) > _LONGEST_BOUND
+
+
+def _holds(kind: Any, wanted: frozenset[Any]) -> bool:
     if isinstance(kind, pl.Struct):
-        return any(_holds_floats(field.dtype) for field in kind.fields)
-    return _holds_floats(kind.inner) if isinstance(kind, pl.List | pl.Array) else bool(kind.is_float())
+        return any(_holds(field.dtype, wanted) for field in kind.fields)
+    return _holds(kind.inner, wanted) if isinstance(kind, pl.List | pl.Array) else kind.base_type() in wanted
 
 
 def _leaves(column: pl.Series, path: str, most: int | None = None) -> Iterator[tuple[str, pl.Series]]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from stream.sink.encode import Compression, Encoder, Format, parquet
+from stream.sink.encode import ROW_GROUP_ROWS, Compression, Encoder, Format, parquet
 
 EVERY_TYPE = pl.DataFrame(
     {
@@ -160,3 +160,10 @@ def test_without_nan_all_columns_have_their_least_and_greatest_values():
     frame = pl.DataFrame({"f": [0.5, None, float("inf")], "l": [[1.5], [], None], "s": ["a", "b", None]})
     metadata = pq.read_metadata(io.BytesIO(parquet(frame))).row_group(0)
     assert all(metadata.column(at).is_stats_set for at in range(metadata.num_columns))
+
+
+@pytest.mark.parametrize("long", ["z" * 4097, "a" * 4097, "\u00e9" * 2049])
+def test_no_file_has_bounds_of_a_text_in_some_row_groups_only(long):
+    frame = pl.DataFrame({"s": ["b"] * ROW_GROUP_ROWS + [long], "b": [b"b"] * (ROW_GROUP_ROWS + 1)})
+    metadata = pq.read_metadata(io.BytesIO(parquet(frame)))
+    assert [[metadata.row_group(group).column(at).is_stats_set for at in range(2)] for group in range(2)] == [[False, True]] * 2
