@@ -10,7 +10,7 @@ typedef struct {
     blob_t rest; /* members of an object that no column names, as text; and their names */
     names_t names;
     uint64_t seen;
-    Py_ssize_t *follow; /* which node's member was read after that of this node the last time; for an object, which one first */
+    Py_ssize_t *follow; /* which node's member was read after that of each node the last time; behind these, which one first in each object */
 } run_t;
 
 static int read_value(run_t *run, text_t *text, Py_ssize_t at, int64_t row, int depth);
@@ -71,7 +71,7 @@ static int read_members(run_t *run, text_t *text, Py_ssize_t at, int64_t row, in
     const node_t *nodes = run->plan->nodes, *node = nodes + at;
     uint64_t seen[MAX_FIELDS / 64 + 1];
     string_t name;
-    Py_ssize_t before = at;
+    Py_ssize_t before = run->plan->count + at;
     if (node->strict == KEEP) keep_begin(run);
     memset(seen, 0, sizeof(uint64_t) * (size_t)(node->count / 64 + 1));
     blanks(text);
@@ -351,7 +351,7 @@ PyObject *kernel_decode(PyObject *module, PyObject *const *args, Py_ssize_t coun
     }
     run.plan = PyCapsule_GetPointer(args[0], PLAN_NAME);
     if (run.plan == NULL) return NULL;
-    run.follow = calloc((size_t)run.plan->count, sizeof *run.follow);
+    run.follow = calloc((size_t)run.plan->count * 2, sizeof *run.follow);
     PyObject *made = table_made(&run.table, run.plan->forms, run.plan->count, args[1], args[2], decode_rows, &run);
     free(run.follow);
     blob_free(&run.rest);
