@@ -1,4 +1,4 @@
-"""Types for msgspec out of a schema: as strict as Arrow's reader, or less."""
+"""msgspec types for a schema, never stricter than Arrow's reader."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MOST_DIGITS: Final = 76
 
 
 def asked(wire: pa.DataType) -> pa.DataType:
-    """The type to ask Arrow's JSON reader for where ``wire`` is wanted; what it gives has to be cast.
+    """The type to request from Arrow's JSON reader in order to get ``wire`` after a cast.
 
-    It counts the digits that are written, zeros at the end too, and then adds those of the scale, without looking whether they still fit.
-    In 128 bits 99 as decimal(38,38) comes out as 1.29, and 12.5000 is refused as decimal(4,2). In 256 bits there is room for all of them.
+    The reader counts the digits that are written, including zeros at the end, and then adds those of the scale, without checking whether
+    they still fit: in 128 bits, 99 as decimal(38,38) comes out as 1.29, and 12.5000 is refused as decimal(4,2). 256 bits have room for all.
     """
     if pa.types.is_decimal128(wire):
         return pa.decimal256(_MOST_DIGITS, wire.scale)
@@ -30,9 +30,9 @@ def asked(wire: pa.DataType) -> pa.DataType:
 
 
 def held(wire: pa.DataType) -> pa.DataType:
-    """The type in which to keep what Arrow's JSON reader gave where ``wire`` is wanted, until it is checked.
+    """The type in which to keep what Arrow's JSON reader returned for ``wire`` until it is checked.
 
-    A decimal may have more digits than its type says: 100 as decimal(3,3). Polars takes that for granted, or panics.
+    A decimal may have more digits than its type says: 100 as decimal(3,3). Polars accepts that silently, or panics.
     """
     if pa.types.is_decimal128(wire):
         return pa.decimal128(MAX_DIGITS, wire.scale)
@@ -42,9 +42,9 @@ def held(wire: pa.DataType) -> pa.DataType:
 
 
 def fitting(kind: Type) -> Callable[[Any], bool] | None:
-    """Whether all decimals of a value as ``struct`` has it could be kept, here and further in; None where there are none.
+    """A check whether all decimals inside a value decoded by ``struct`` can be kept; None if the type holds no decimals.
 
-    It says no only to what is refused in any way of reading.
+    It is false only for values that Arrow's reader, or the cast behind it, refuses too.
     """
     if kind.kind is Kind.DECIMAL:
         scale = kind.wire.scale
@@ -67,7 +67,7 @@ def _fits(value: Decimal | None, scale: int) -> bool:
 
 
 def struct(name: str, fields: tuple[tuple[str, Type], ...], *, strict: bool) -> type[msgspec.Struct]:
-    """A msgspec type that refuses nothing which Arrow would accept: types only, everything optional."""
+    """A msgspec type that refuses nothing that Arrow would accept: it checks types only, and everything is optional."""
     members = [(f"f{index}", _hint(kind, strict=strict), None) for index, (_, kind) in enumerate(fields)]
     names = {f"f{index}": field for index, (field, _) in enumerate(fields)}
     return msgspec.defstruct(name, members, rename=names, forbid_unknown_fields=strict, gc=False)
