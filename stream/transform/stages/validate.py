@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Self
 
@@ -201,7 +202,10 @@ def _is_finite(value: object) -> bool:
 def _values(values: tuple[int | float | bool | str, ...], dtype: pl.DataType, path: tuple[str | int, ...]) -> pl.Series:
     try:
         if all(_is_finite(value) for value in values):
-            return pl.Series(values, dtype=dtype, strict=True)
+            made = pl.Series(values, dtype=dtype, strict=True)
+            # Polars rounds numbers to the scale of a decimal.
+            if not dtype.is_decimal() or all(Decimal(str(value)) == each for value, each in zip(values, made, strict=True)):
+                return made
         raise OverflowError
     except (PolarsError, TypeError, OverflowError) as error:
         message = f"not all of {list(values)} are values of type {dtype}"
