@@ -202,9 +202,11 @@ def _is_finite(value: object) -> bool:
 def _values(values: tuple[int | float | bool | str, ...], dtype: pl.DataType, path: tuple[str | int, ...]) -> pl.Series:
     try:
         if all(_is_finite(value) for value in values):
-            made = pl.Series(values, dtype=dtype, strict=True)
-            # Polars rounds numbers to the scale of a decimal.
-            if not dtype.is_decimal() or all(Decimal(str(value)) == each for value, each in zip(values, made, strict=True)):
+            if not dtype.is_decimal():
+                return pl.Series(values, dtype=dtype, strict=True)
+            exact = [value if isinstance(value, str | bool) else Decimal(str(value)) for value in values]
+            made = pl.Series(exact, dtype=dtype, strict=True)
+            if made.to_list() == exact:  # Polars rounds to the scale
                 return made
         raise OverflowError
     except (PolarsError, TypeError, OverflowError) as error:
