@@ -209,7 +209,7 @@ def _values(values: tuple[int | float | bool | str, ...], dtype: pl.DataType, pa
             if made.to_list() == exact:  # Polars rounds to the scale
                 return made
         raise OverflowError
-    except (PolarsError, TypeError, OverflowError) as error:
+    except (PolarsError, TypeError, OverflowError, RuntimeError) as error:
         message = f"not all of {list(values)} are values of type {dtype}"
         raise SchemaMismatch(path, message, "write values of the column's type; quotes make text of a number") from error
 

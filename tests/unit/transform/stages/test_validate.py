@@ -87,6 +87,7 @@ def test_the_first_broken_rule_is_the_reason_and_the_column_has_all():
         ({"s": {"matches": "x" * 5000}}, ("columns", "s", "matches"), "at most 4096"),
         ({"n": {"one_of": ["1"]}}, ("columns", "n", "one_of"), "values of type"),
         ({"n": {"min_length": 1}}, ("columns", "n", "min_length"), "have a length"),
+        ({"c": {"one_of": [1e300]}}, ("columns", "c", "one_of"), "values of type Decimal"),
         ({"c": {"one_of": [0.1, 0.125]}}, ("columns", "c", "one_of"), "values of type Decimal"),
     ],
 )
