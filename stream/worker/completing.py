@@ -23,6 +23,7 @@ from stream.commit.manifest import Kind, Manifest, decode_start
 from stream.commit.naming import start_key
 from stream.contracts import Checkpoint, Checkpoints, Clock, Shard, Start, shard_of_chain
 from stream.errors import DefinitionError, Retryable, StreamError
+from stream.lease.shards import recreated
 from stream.pipeline.model import Pipeline
 from stream.together import a_few_at_once
 from stream.worker.auditing import Stores
@@ -125,7 +126,7 @@ class Completeness:
         children: set[str] = set()
 
         async def one(name: str) -> None:
-            sealed, behind = await self._shard(name, listed.get(name), start, asked_at, question)
+            sealed, behind = await self._shard(name, listed, start, asked_at, question)
             children.update(sealed.children, behind.children if behind else ())
             standings[name] = stand(sealed, behind, asked_at, question)
 
@@ -153,10 +154,13 @@ class Completeness:
         return start
 
     async def _shard(
-        self, name: str, listed: Shard | None, start: Start, asked_at: datetime, question: Question
+        self, name: str, every: Mapping[str, Shard], start: Start, asked_at: datetime, question: Question
     ) -> tuple[Sealed, Behind | None]:
-        tail = await self._tail(name)
+        tail, listed = await self._tail(name), every.get(name)
         sealed = tail.sealed()
+        if sealed.ended and listed is not None and recreated(listed, tail.position, sealed.children, every.values()):
+            why = f"the log has it read to its end at {tail.position}, yet the stream goes on: it was deleted and created again"
+            return replace(sealed, ended=False), Behind(Found.GONE, why=why)
         if settled(sealed, question):
             return sealed, None
         if listed is None:
