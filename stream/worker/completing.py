@@ -219,32 +219,33 @@ async def loaded(table: LoaderParts, log: CommitLog, question: Question) -> Load
         chains = await table.log.shards()
     except StreamError as error:
         return Loaded(sink, why=str(error))
-    waiting: dict[str, list[Manifest]] = {}
+    waiting: dict[str, list[tuple[Manifest, int]]] = {}
 
     async def one(chain: str) -> None:
-        waiting[chain] = await _waiting(log, Shard(table.stream, chain), positions.get(chain, ORIGIN), sink, question)
+        waiting[chain] = await _waiting(log, Shard(table.stream, chain), positions.get(chain, ORIGIN), table, question)
 
     await a_few_at_once([one(chain) for chain in chains], AT_ONCE)
     links = [link for chain in chains for link in waiting[chain]]
-    arrivals = [datetime.fromisoformat(link.first_arrival) for link in links if link.first_arrival]
+    arrivals = [datetime.fromisoformat(link.first_arrival) for link, _ in links if link.first_arrival]
     return Loaded(
         sink,
         units=len(links),
-        rows=sum(file.rows for link in links for file in link.files if file.sink == sink),
+        rows=sum(rows for _, rows in links),
         oldest=min(arrivals) if links and len(arrivals) == len(links) else None,
         parked=tuple((chain, parked[chain].reason) for chain in chains if waiting[chain] and chain in parked),
     )
 
 
-async def _waiting(log: CommitLog, shard: Shard, position: int, sink: str, question: Question) -> list[Manifest]:
-    found: list[Manifest] = []
+async def _waiting(log: CommitLog, shard: Shard, position: int, table: LoaderParts, question: Question) -> list[tuple[Manifest, int]]:
+    """Sealed links of ``shard`` behind ``position`` with rows for ``table``, and how many."""
+    found: list[tuple[Manifest, int]] = []
     position = position or await log.begins(shard.stream, shard.shard_id)
     while (entry := await log.read(shard, position)) is not None and entry.manifest.sealed and entry.manifest.last is not None:
         link = entry.manifest
         if link.first_arrival and datetime.fromisoformat(link.first_arrival) >= question.enough:
             break
-        if any(file.sink == sink for file in link.files):
-            found.append(link)
+        if rows := await table.log.rows(link):
+            found.append((link, rows))
         position = link.reach
     return found
 
