@@ -1,7 +1,9 @@
-"""A sink whose name changes: what was sealed under the old one stays what it was."""
+"""A sink that gets another name, and folders that others are named in place of: what was sealed stays what it was, and is there once."""
 
 import asyncio
+import re
 
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -31,9 +33,16 @@ class Place:
     def define(self, name, lake="lake", state="state"):
         (self.folder / "pipeline.yaml").write_text(PIPELINE.format(name=name, lake=lake, state=state))
 
+    def source(self, folder):
+        file = self.folder / "pipeline.yaml"
+        file.write_text(re.sub('file:(in|out)[^"]*', f"file:{folder}", file.read_text()))
+
+    def put(self, name):
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / name).write_text("".join(f'{{"n": {n}}}\n' for n in range(5)))
+
     def run(self):
-        (self.folder / "in").mkdir(exist_ok=True)
-        (self.folder / "in" / f"{self.written}.json").write_text("".join(f'{{"n": {n}}}\n' for n in range(5)))
+        self.put(f"in/{self.written}.json")
         self.written += 1
         assert self.command("run", "--once") == (0, ""), self.said
         return self.files()
@@ -44,7 +53,8 @@ class Place:
         return ran.exit_code, ran.stdout
 
     def files(self):
-        return {path.relative_to(self.folder): path.read_bytes() for path in self.folder.rglob("*.parquet") if "ledger" not in path.parts}
+        files = [path for path in self.folder.rglob("*.parquet") if "ledger" not in path.parts]
+        return {path.relative_to(self.folder): path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -96,3 +106,18 @@ def test_files_that_were_removed_after_their_load_are_not_missed_once_their_sink
     state = LoadState(open_store(f"file:{place.folder}/state/app/", AwsSession()), "warehouse", "objects")
     asyncio.run(state.note_removed(shard.rpartition("-")[0], int(last)))
     assert place.command("audit", "verify")[0] == 0, place.said
+
+
+@pytest.mark.parametrize(("before", "after", "rows"), [("in", "in/deep", 0), ("in/deep", "in", 5), ("in", "out", 0)])
+def test_objects_are_read_once_though_another_folder_above_or_below_is_named(place, before, after, rows):
+    place.define("name: raw")
+    place.put("in/0.json")
+    place.put("in/deep/1.json")
+    place.source(before)
+    assert place.command("run", "--once") == (0, ""), place.said
+    first = sum(pl.read_parquet(body).height for body in place.files().values())
+    if after == "out":
+        (place.folder / "in").rename(place.folder / "out")
+    place.source(after)
+    assert place.command("run", "--once") == (0, ""), place.said
+    assert sum(pl.read_parquet(body).height for body in place.files().values()) == first + rows
