@@ -39,7 +39,7 @@ class Slice(msgspec.Struct, frozen=True):
     url: str = ""
 
     def under(self, where: str) -> Iterator[tuple[str, PinnedObject]]:
-        """Its objects by their keys under ``where``: the same URL, one above or below it, or another, to which the whole folder has moved."""
+        """Its objects by their keys under ``where``: the same URL, one above or below it, or another, to which the folder has moved."""
         here, own = (f"{url.removesuffix('/')}/" for url in (where, self.url or where))
         moved = not here.startswith(own) and not own.startswith(here)
         for item in self.objects:
