@@ -19,7 +19,7 @@ from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
 from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import PAGE, position_of, shards_of, streams_of, unit_start
-from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, encode, pinned, with_seal
+from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, is_canonical, pinned, seal_of
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
 from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
 from stream.errors import Halted
@@ -120,9 +120,9 @@ def _files(entries: Sequence[FileEntry]) -> tuple[LedgerObject, ...]:
 
 
 def _damage(manifest: Manifest, body: bytes) -> str:
-    if encode(manifest) != body:
+    if not is_canonical(body):
         return "the manifest does not have the form in which the service writes it: it was edited"
-    if manifest.sealed and with_seal(manifest).seal != manifest.seal:
+    if manifest.sealed and seal_of(body) != manifest.seal:
         return "the manifest's seal does not match its content: it was edited after it was sealed"
     if not manifest.sealed and manifest.seal:
         return "the manifest carries a seal but says that it is an intent: it was edited"
