@@ -89,3 +89,17 @@ def test_ranges_that_overlap_are_refused_and_ranges_side_by_side_are_not(stage: 
             read(*bounds)
     assert read(hours[0], hours[1]) == 0
     assert read(hours[0] - timedelta(minutes=9), hours[0]) == 0
+
+
+def test_a_unit_that_was_begun_before_the_state_was_moved_is_finished_where_it_is_now(stage: Stage) -> None:
+    stage.put([1, "two", 3])
+    stage.work(sealed(3))
+    stage.unseal_last()
+    (stage.folder / "state").rename(stage.folder / "moved")
+    file = stage.folder / "pipeline.yaml"
+    file.write_text(file.read_text().replace("file:state", "file:moved"))
+    ran = CliRunner().invoke(app, ["run", "--once", str(file)])
+    assert ran.exit_code == 0, ran.output
+    proof = CliRunner().invoke(app, ["audit", "verify", str(file)])
+    assert proof.exit_code == 0, proof.output
+    assert not (stage.folder / "state").exists()
