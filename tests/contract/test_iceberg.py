@@ -54,12 +54,12 @@ class Place:
         config = self.config(**options)
         return Bench(self.table(config), config, self.store, self.count)
 
-    def table(self, config=None, stream="events"):
+    def table(self, config=None, stream="events", sink="lake"):
         async def properties():
             return self.catalog
 
         table = CatalogTable(config or self.config(), self.url, properties)
-        return IcebergWarehouse(table, "flights", stream, Accounts(self.state, f"loads/{stream}/accounts/"))
+        return IcebergWarehouse(table, "flights", stream, Accounts(self.state, sink, stream))
 
     def read(self):
         catalog = load_catalog("default", **self.catalog)
@@ -379,7 +379,7 @@ def test_an_account_that_is_missing_or_changed_stops_all_loads(place):
     bench = place.bench()
     load(bench, link_of(bench, rows({"n": [1]})))
     (name,) = [value for key, value in place.read().properties.items() if key == f"{LOADED}flights/events"]
-    key = f"loads/events/accounts/{name}.json"
+    key = f"loads/lake/events/accounts/{name}.json"
     body = asyncio.run(place.state.get(key)).body
     for change, words in ((b'{"a":"5"}', "was changed"), (None, "is missing")):
         asyncio.run(place.state.delete(key) if change is None else place.state.put(key, change))
@@ -388,6 +388,14 @@ def test_an_account_that_is_missing_or_changed_stops_all_loads(place):
         assert caught.value.failure is Failure.SETUP
     asyncio.run(place.state.put(key, body))
     assert asyncio.run(bench.warehouse.positions()) == {"a": 10}
+
+
+def test_an_account_that_was_written_when_the_sink_had_another_name_counts(place):
+    bench, renamed = place.bench(), place.table(sink="clicks")
+    load(bench, link_of(bench, rows({"n": [1]})))
+    assert asyncio.run(renamed.positions()) == {"a": 10}
+    asyncio.run(renamed.load(load_of(link_of(bench, rows({"n": [2]}), 10, 20))))
+    assert asyncio.run(renamed.positions()) == asyncio.run(bench.warehouse.positions()) == {"a": 20}
 
 
 def test_accounts_of_long_ago_go_and_the_one_that_holds_stays(place):
@@ -407,7 +415,9 @@ def test_long_names_have_an_account_too(place):
         return place.catalog
 
     warehouses = [
-        IcebergWarehouse(CatalogTable(place.config(), place.url, properties), "a" * 128, stream * 128, Accounts(place.state, stream))
+        IcebergWarehouse(
+            CatalogTable(place.config(), place.url, properties), "a" * 128, stream * 128, Accounts(place.state, "lake", stream)
+        )
         for stream in "bc"
     ]
     link = link_of(place.bench(), rows({"n": [1]}))
