@@ -77,9 +77,15 @@ class _HashRange(msgspec.Struct):
     EndingHashKey: str
 
 
+class _SequenceRange(msgspec.Struct, frozen=True):
+    StartingSequenceNumber: str = "0"
+    EndingSequenceNumber: str | None = None
+
+
 class _Shard(msgspec.Struct):
     ShardId: str
     HashKeyRange: _HashRange
+    SequenceNumberRange: _SequenceRange = _SequenceRange()
     ParentShardId: str | None = None
     AdjacentParentShardId: str | None = None
 
@@ -288,12 +294,13 @@ def _target(stream: str) -> dict[str, str]:
 
 def _shard(stream: str, shard: _Shard) -> Shard:
     parents = tuple(parent for parent in (shard.ParentShardId, shard.AdjacentParentShardId) if parent)
+    hashes, numbers = shard.HashKeyRange, shard.SequenceNumberRange
     try:
-        first, last = int(shard.HashKeyRange.StartingHashKey), int(shard.HashKeyRange.EndingHashKey)
+        first, last, begins = int(hashes.StartingHashKey), int(hashes.EndingHashKey), int(numbers.StartingSequenceNumber)
     except ValueError as error:
-        msg = f"shard {shard.ShardId} of {stream} has a hash range that is no pair of numbers: {shard.HashKeyRange}"
+        msg = f"shard {shard.ShardId} of {stream} has a hash range or a first sequence number that is no number: {hashes}, {numbers}"
         raise Fatal(msg) from error
-    return Shard(stream, shard.ShardId, parents, first, last)
+    return Shard(stream, shard.ShardId, parents, first, last, begins=begins, is_open=numbers.EndingSequenceNumber is None)
 
 
 def refusal(body: bytes, named: str) -> tuple[str, str]:
