@@ -23,8 +23,8 @@ CALL_SECONDS: Final = 1.0
 PAGE_BYTES: Final = 256 * 2**10
 """What one call is to bring: an eighth of the 2 MiB a second that all readers of a shard share."""
 
-FIRST_LIMIT: Final = 100
-"""Records of the first call, before anything is known about their size."""
+FIRST_LIMIT: Final = 25
+"""Records of the first call, before anything is known about their size: of 100 KB each they would be what a shard gives in a second."""
 
 PATIENCE: Final = Policy(base=1.0, cap=5.0, attempts=4)
 """Calls that are refused are made again three times; then its other readers need the shard more."""

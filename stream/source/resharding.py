@@ -159,7 +159,7 @@ def advise(shards: Sequence[OpenShard]) -> list[Advice]:
     hot = [(each, each.rate) for each in ordered if each.rate is not None and each.rate.hot]
     found = [relieve(shard, rate) for shard, rate in hot]
     salted = any(each.kind is Kind.SALT for each in found)
-    if not salted and len(ordered) > 1 and 2 * len(hot) >= len(ordered) and (grown := _grow(ordered)) is not None:
+    if not salted and len(ordered) > 1 and 2 * len(hot) > len(ordered) and (grown := _grow(ordered)) is not None:
         return [grown]
     return [*found, *_merges(ordered)]
 
