@@ -7,7 +7,7 @@ import hmac
 import json
 import shlex
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class StandingClock(SystemClock):
     """Stands still until it is moved; in the past, so that the machine's clock is never behind it."""
 
     def __init__(self) -> None:
-        self.moment = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=30)
+        self.moment = super().now().replace(microsecond=0) - timedelta(minutes=30)
 
     def now(self) -> datetime:
         return self.moment
