@@ -20,10 +20,13 @@ from stream.clock import SystemClock
 from stream.pipeline.model import KinesisSource, Pipeline
 from stream.pipeline.units import format_duration, parse_duration
 from stream.source.resharding import SHARD_BYTES, SHARD_RECORDS, Advice, Place, commands
-from stream.worker.surveying import Row, Survey, Wanted, survey
+from stream.worker.surveying import Keys, Row, Survey, Wanted, survey
 
 EXIT_ACT: Final = 1
 PAGES: Final = 10
+NAMED: Final = 0.1
+"""Share of a shard's load from which its heaviest key is worth a line of the advice."""
+
 _STATES: Final = {State.EARLY: "sealed", State.UNSEALED: "unsealed"}
 """What is found where nothing keeps from finding out; without a moment that is asked about, all of a shard is sealed or some is not."""
 
@@ -180,54 +183,60 @@ def show(pipeline: Pipeline, found: Survey, top: int) -> None:
     """The survey for a person."""
     console = table_console()
     console.print(_table(pipeline.application, found))
-    for row in found.rows:
-        if row.keys is not None:
-            console.print(_key_table(row, top))
+    if sampled := [(row, row.keys) for row in found.rows if row.keys is not None]:
+        console.print(_key_table(sampled, top))
     for line in _notes(found):
         console.print(line, markup=False)
     for advice in found.advice:
         console.print(Text(f"{advice.kind}: ", style="bold yellow") + Text(f"{', '.join(advice.shards)}: {advice.why}"))
-        if advice.key is not None:
+        if advice.key is not None and advice.share is not None and advice.share >= NAMED:
             console.print(Text(f"  the heaviest key is {printable(advice.key)}, with {_percent(advice.share)}"))
         for command in commands(advice, _place(pipeline.source.kinesis, found)):
             console.print(f"  {command}", markup=False, soft_wrap=True)
 
 
 def _table(application: str, found: Survey) -> Table:
+    """The shards; columns that are empty in all rows are left out."""
     who = "owner" if found.leased else "last sealed by"
     names = ("shard", "note", "continues", "hash keys", "bytes/s", "records/s", "peak", "until", "not sealed for", "expires in", who)
+    rows = [_cells(row, found) for row in found.rows]
+    shown = [at for at in range(len(names)) if not rows or any(str(cells[at]) for cells in rows)]
     title = f"{application} on {found.stream}, {_moment(found.asked_at)}"
-    table = Table(*(Column(name, overflow="fold") for name in names), title=title, title_justify="left")
-    for row in found.rows:
-        measured, rate = row.measured, row.measured.rate
-        behind = _behind(row, found.asked_at)
-        table.add_row(
-            row.name if row.open else f"{row.name} (closed)",
-            Text(", ".join(row.marks), style="bold red" if URGENT.intersection(row.marks) else "yellow"),
-            ", ".join(row.shard.parents) if row.shard else "?",
-            _percent(row.part),
-            f"{rate.size:,.0f} ({_percent(rate.size / SHARD_BYTES)})" if rate else "?" if row.open else "",
-            f"{rate.records:,.0f} ({_percent(rate.records / SHARD_RECORDS)})" if rate else "?" if row.open else "",
-            _percent(rate.peak) if rate else "",
-            f"{measured.until:%H:%M:%S}{' (sample)' if measured.sampled else ''}" if measured.until and rate else "",
-            "" if behind is None else _length(behind),
-            "" if row.expires is None else _length((row.expires - found.asked_at).total_seconds()),
-            Text((row.owner if found.leased else row.sealed_by) or "-"),
-        )
+    table = Table(*(Column(names[at], overflow="fold") for at in shown), title=title, title_justify="left")
+    for cells in rows:
+        table.add_row(*(cells[at] for at in shown))
     return table
 
 
-def _key_table(row: Row, top: int) -> Table | str:
-    if row.keys is None:
-        return ""
-    sample, excerpt = row.keys.sample, row.keys.excerpt
-    read = f"{sample.users:,} records in {excerpt.calls} calls, all of {_percent(excerpt.covered / excerpt.seconds)} of the time"
-    if not sample.keys:
-        return f"{row.name}: {read}"
-    table = Table("partition key", "bytes", "records", "user records", title=f"{row.name}: {read}", title_justify="left")
-    for each in sample.keys[:top]:
-        shares = (_percent(each.size / sample.size), _percent(each.records / sample.records))
-        table.add_row(Text(printable(each.key)), *shares, f"{each.users:,}")
+def _cells(row: Row, found: Survey) -> tuple[str | Text, ...]:
+    measured, rate = row.measured, row.measured.rate
+    behind, unknown = _behind(row, found.asked_at), "?" if row.open else ""
+    return (
+        row.name if row.open else f"{row.name} (closed)",
+        Text(", ".join(row.marks), style="bold red" if URGENT.intersection(row.marks) else "yellow"),
+        ", ".join(row.shard.parents) if row.shard else "?",
+        _percent(row.part),
+        f"{rate.size:,.0f} ({_percent(rate.size / SHARD_BYTES)})" if rate else unknown,
+        f"{rate.records:,.0f} ({_percent(rate.records / SHARD_RECORDS)})" if rate else unknown,
+        _percent(rate.peak) if rate else "",
+        f"{_clock_time(measured.until, found.asked_at)}{' (sample)' if measured.sampled else ''}" if measured.until and rate else "",
+        "" if behind is None else _length(behind),
+        "" if row.expires is None else _length((row.expires - found.asked_at).total_seconds()),
+        Text((row.owner if found.leased else row.sealed_by) or "-"),
+    )
+
+
+def _key_table(rows: Sequence[tuple[Row, Keys]], top: int) -> Table:
+    names = ("shard", "sampled", "of the time", "partition key", "bytes", "records", "user records")
+    table = Table(*(Column(name, overflow="fold") for name in names))
+    for row, keys in rows:
+        sample, excerpt = keys.sample, keys.excerpt
+        read = (row.name, f"{sample.users:,} in {excerpt.calls} calls", _percent(excerpt.covered / excerpt.seconds))
+        for at, each in enumerate(sample.keys[:top]):
+            shares = (_percent(each.size / sample.size), _percent(each.records / sample.records))
+            table.add_row(*(("", "", "") if at else read), Text(printable(each.key)), *shares, f"{each.users:,}")
+        if not sample.keys:
+            table.add_row(*read)
     return table
 
 
@@ -290,6 +299,11 @@ def _window(text: str) -> timedelta:
 
 def _moment(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
+
+
+def _clock_time(moment: datetime, asked_at: datetime) -> str:
+    """``moment`` as short as it can be told."""
+    return f"{moment:%H:%M:%S}" if moment.date() == asked_at.date() else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def _length(seconds: float) -> str:

@@ -306,8 +306,11 @@ def by_sample(keys: Keys, asked_at: datetime, window: timedelta) -> Measured | N
 
 
 def _open(row: Row) -> OpenShard:
-    shard = row.shard or Shard("", row.name)
-    return OpenShard(row.name, shard.first_hash, shard.last_hash, row.measured.rate, row.keys.sample if row.keys is not None else None)
+    """``row`` as advice takes it: of a late shard nobody knows its busiest second of now, so it is not merged on what it once took."""
+    shard, rate = row.shard or Shard("", row.name), row.measured.rate
+    if rate is not None and "late" in row.marks:
+        rate = replace(rate, peak_size=None, peak_records=None)
+    return OpenShard(row.name, shard.first_hash, shard.last_hash, rate, row.keys.sample if row.keys is not None else None)
 
 
 def _names(rows: Sequence[Row]) -> str:
