@@ -82,6 +82,15 @@ def test_everything_is_read_where_it_fits_and_nothing_twice(aws_env: None) -> No
     run(body)
 
 
+def test_a_page_that_reaches_into_the_next_part_covers_its_own(aws_env: None) -> None:
+    async def body(world: World) -> None:
+        await world.put(10, 5)
+        found = await world.read(5, 10)
+        assert (numbers(found), found.covered) == (list(range(50)), 10.0)
+
+    run(body)
+
+
 def test_a_part_of_the_time_is_read_and_says_how_much(aws_env: None) -> None:
     async def body(world: World) -> None:
         size = 8 * 1024

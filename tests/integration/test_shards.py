@@ -21,7 +21,7 @@ from stream.clock import SystemClock
 from stream.local.kinesis.server import running
 from stream.local.kpl import UserRecord, aggregate
 from stream.source.excerpt import FIRST_LIMIT
-from tests.integration.stage import PIPELINE
+from tests.integration.stage import PIPELINE, unseal_last
 
 SECONDS = 10
 HALF = 2**127
@@ -212,6 +212,52 @@ def test_of_a_late_shard_the_sample_says_what_arrives_now(desk: Desk) -> None:
     assert (shard["marks"], shard["rate"]["from"]) == (["hot", "late"], "sample")
     assert shard["rate"]["records_per_second"] == pytest.approx(900, rel=0.01)
     assert [advice["kind"] for advice in found["advice"]] == ["split"]
+
+
+def test_the_average_is_over_the_window_where_older_records_are_known_and_else_since_the_first(desk: Desk) -> None:
+    desk.client.create_stream(StreamName="numbers", ShardCount=1)
+    desk.put(1, [record("a")] * 20)
+    desk.work()
+    desk.clock.moment += timedelta(seconds=3)
+    assert desk.ask()["shards"][0]["rate"]["records_per_second"] == 20 / 4
+    desk.clock.moment += timedelta(seconds=30)
+    desk.put(1, [record("a")] * 20)
+    desk.work()
+    desk.clock.moment += timedelta(seconds=3)
+    assert desk.ask()["shards"][0]["rate"]["records_per_second"] == 20 / SECONDS
+
+
+def test_a_unit_that_is_not_sealed_does_not_count(desk: Desk) -> None:
+    desk.client.create_stream(StreamName="numbers", ShardCount=1)
+    for _ in range(2):
+        desk.put(1, [record("a")] * 20)
+        desk.work()
+    unseal_last(desk.folder)
+    (shard,) = desk.ask()["shards"]
+    assert (shard["state"], shard["rate"]["records_per_second"]) == ("unsealed", 20.0)
+
+
+def test_what_a_link_stands_for_that_is_no_unit_is_not_guessed(desk: Desk) -> None:
+    desk.client.create_stream(StreamName="numbers", ShardCount=1)
+    desk.put(1, [record("a")])
+    desk.work()
+    last = desk.client.put_record(StreamName="numbers", **record("a"))["SequenceNumber"]
+    done = CliRunner().invoke(app, ["leases", "skip", str(desk.file), "shardId-000000000000", last, "--yes"])
+    assert done.exit_code == 0, done.output
+    (shard,) = desk.ask(code=2)["shards"]
+    assert shard["rate_why"] == "the log has a link of the kind skip there, and how many records that stands for is not known"
+
+
+def test_after_a_rewind_the_new_chain_counts(desk: Desk) -> None:
+    desk.client.create_stream(StreamName="numbers", ShardCount=1)
+    desk.put(1, [record("a")] * 20)
+    desk.work()
+    done = CliRunner().invoke(app, ["leases", "rewind", str(desk.file), "shardId-000000000000", "start", "--yes"])
+    assert done.exit_code == 0, done.output
+    (shard,) = desk.ask(code=2)["shards"]
+    assert (shard["state"], shard["rate_why"]) == ("unsealed", "nothing of it is sealed yet")
+    desk.work()
+    assert desk.ask()["shards"][0]["rate"]["records_per_second"] == 20.0
 
 
 def test_an_on_demand_stream_gets_no_advice(desk: Desk) -> None:

@@ -43,6 +43,13 @@ def test_each_second_has_what_arrived_in_it(one, other, length):
         assert found.records[second] == sum(row[1] == 0 for row in there)
 
 
+@pytest.mark.parametrize("length", [1000, 1500])
+def test_the_beginning_is_inside_and_the_end_is_not(length):
+    found = Arrivals(BEGIN, BEGIN + timedelta(milliseconds=length))
+    found.add(segment([(-1, 0, 1), (0, 0, 2), (length - 1, 0, 4), (length, 0, 8)]))
+    assert (found.size.sum(), found.users) == (6.0, 2)
+
+
 @pytest.mark.parametrize("body", [b"", b"no parquet", segment([(0, 0, 1)])[:-5]])
 def test_what_is_no_segment_is_refused(body):
     with pytest.raises(SegmentError, match="a ledger segment is a Parquet file with the columns sub, arrival_ms, bytes"):
