@@ -41,7 +41,9 @@ def shards(  # noqa: PLR0917 - options of a command are given by name
     top: Annotated[int, typer.Option("--top", min=1, help="With --keys: how many keys of each shard to show.")] = 3,
     hash_keys: Annotated[
         str | None,
-        typer.Option("--hash-keys", help="With --keys: show digests, keyed with this environment variable.", show_default=False),
+        typer.Option(
+            "--hash-keys", metavar="NAME", help="With --keys: show digests under the secret in this variable.", show_default=False
+        ),
     ] = None,
     shard: Annotated[list[str] | None, typer.Option("--shard", help="Only this shard; may be repeated.")] = None,
     stream: Stream = None,

@@ -307,3 +307,13 @@ def test_only_the_shards_that_are_named_are_looked_at(desk: Desk) -> None:
     desk.work()
     found = desk.ask("--shard", "shardId-000000000001")
     assert ([each["shard"] for each in found["shards"]], found["advice"]) == (["shardId-000000000001"], [])
+
+
+def test_shards_that_were_not_asked_about_count_for_whether_the_stream_is_too_small(desk: Desk) -> None:
+    desk.client.create_stream(StreamName="numbers", ShardCount=4)
+    desk.put(1, [{**record("a"), "ExplicitHashKey": at} for at in ("0", str(HALF)) for _ in range(900)])
+    desk.work()
+    named = ("--shard", "shardId-000000000000", "--shard", "shardId-000000000002")
+    found = desk.ask(*named, code=1)
+    assert [each["marks"] for each in found["shards"]] == [["hot"], ["hot"]]
+    assert [advice["kind"] for advice in found["advice"]] == ["sample", "sample"]
