@@ -105,7 +105,7 @@ class _Summary(msgspec.Struct):
     OpenShardCount: int
     StreamCreationTimestamp: float = 0.0
     EncryptionType: str = "NONE"
-    StreamModeDetails: _Mode = msgspec.field(default_factory=_Mode)
+    StreamModeDetails: _Mode | None = None
 
 
 class _Described(msgspec.Struct):
@@ -166,7 +166,7 @@ class KinesisClient:
         retention = timedelta(hours=summary.RetentionPeriodHours)
         created = datetime.fromtimestamp(summary.StreamCreationTimestamp, UTC)
         encrypted = summary.EncryptionType != "NONE"
-        on_demand = summary.StreamModeDetails.StreamMode == "ON_DEMAND"
+        on_demand = summary.StreamModeDetails is not None and summary.StreamModeDetails.StreamMode == "ON_DEMAND"
         return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, summary.OpenShardCount, created, encrypted, on_demand)
 
     async def time(self, stream: str) -> datetime | None:

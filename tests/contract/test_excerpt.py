@@ -20,7 +20,7 @@ from stream.local.kinesis.faults import Action, Fault
 from stream.local.kinesis.server import Running, serve
 from stream.local.kinesis.state import Settings
 from stream.source.excerpt import CALL_SECONDS, FIRST_LIMIT, PAGE_BYTES, Excerpt, Excerpts
-from tests.contract.kinesis_fake import JumpingClock
+from tests.contract.kinesis_fake import FakeKinesis, JumpingClock, serving
 
 S0 = "shardId-000000000000"
 
@@ -166,3 +166,28 @@ def test_a_missing_stream_is_no_empty_sample(aws_env: None) -> None:
             await world.read(1, 1)
 
     run(body)
+
+
+@pytest.mark.parametrize(
+    ("details", "on_demand"),
+    [
+        ({}, False),
+        ({"StreamModeDetails": None}, False),
+        ({"StreamModeDetails": {}}, False),
+        ({"StreamModeDetails": {"StreamMode": "ON_DEMAND"}}, True),
+    ],
+)
+def test_a_stream_that_does_not_say_its_mode_is_provisioned(aws_env: None, details: dict[str, Any], on_demand: bool) -> None:
+    class Telling(FakeKinesis):
+        def DescribeStreamSummary(self, body: dict[str, Any]) -> Any:  # noqa: N802
+            answer = super().DescribeStreamSummary(body)
+            answer["StreamDescriptionSummary"] |= details
+            return answer
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            fake = await stack.enter_async_context(serving(Telling(JumpingClock())))
+            client = await stack.enter_async_context(open_kinesis(AwsSession(region="eu-west-1", endpoints={"kinesis": fake.url})))
+            assert (await client.describe_stream_summary("s")).on_demand is on_demand
+
+    asyncio.run(asyncio.wait_for(main(), 20))
