@@ -70,6 +70,7 @@ class StreamSummary:
     open_shards: int
     created: datetime
     encrypted: bool
+    on_demand: bool = False
 
 
 class _HashRange(msgspec.Struct):
@@ -99,6 +100,10 @@ class _Iterator(msgspec.Struct):
     ShardIterator: str
 
 
+class _Mode(msgspec.Struct):
+    StreamMode: str = "PROVISIONED"
+
+
 class _Summary(msgspec.Struct):
     StreamARN: str
     StreamStatus: str
@@ -106,6 +111,7 @@ class _Summary(msgspec.Struct):
     OpenShardCount: int
     StreamCreationTimestamp: float = 0.0
     EncryptionType: str = "NONE"
+    StreamModeDetails: _Mode | None = None
 
 
 class _Described(msgspec.Struct):
@@ -166,7 +172,8 @@ class KinesisClient:
         retention = timedelta(hours=summary.RetentionPeriodHours)
         created = datetime.fromtimestamp(summary.StreamCreationTimestamp, UTC)
         encrypted = summary.EncryptionType != "NONE"
-        return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, summary.OpenShardCount, created, encrypted)
+        on_demand = summary.StreamModeDetails is not None and summary.StreamModeDetails.StreamMode == "ON_DEMAND"
+        return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, summary.OpenShardCount, created, encrypted, on_demand)
 
     async def time(self, stream: str) -> datetime | None:
         """What time it is by the service's own clock, cut to the second; None if it does not say.

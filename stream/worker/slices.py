@@ -117,8 +117,8 @@ def fresh(listed: Iterable[ObjectInfo], known: Iterable[Slice], where: str) -> l
 def layout_of(pipeline: Pipeline, config: ObjectsSource) -> Layout:
     """How the objects contain records, according to the options of source and decoder."""
     decode = pipeline.source.decode
-    header, quote = (decode.header, decode.quote) if isinstance(decode, Csv) else (False, '"')
-    return Layout(config.format, config.compression, header, quote, config.column)
+    csv = decode if isinstance(decode, Csv) else Csv()
+    return Layout(config.format, config.compression, csv.header, csv.quote, config.column, csv.delimiter)
 
 
 @dataclass(frozen=True, slots=True)

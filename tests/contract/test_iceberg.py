@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from pyiceberg.catalog import load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitStateUnknownException, ForbiddenError
+from pyiceberg.expressions import EqualTo, GreaterThan, IsNaN, NotEqualTo
 
 from stream.batch import ROW
 from stream.errors import Retryable
 from stream.pipeline.components import make_sink
+from stream.sink.encode import ROW_GROUP_ROWS
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.loads import Failure, Link, StagedFile
 from stream.storage.directory import DirectoryStore
@@ -307,6 +309,30 @@ def test_each_file_has_one_partition_and_engines_prune_by_it(place, fields):
         wanted = [task.file.file_path for task in table.scan(row_filter="origin == 'a/b=c%'").plan_files()]
         assert len(wanted) == 1
         assert table.scan(row_filter="origin == 'a/b=c%'").to_arrow()["n"].to_pylist() == [3]
+
+
+@pytest.mark.parametrize("text", ["\ud7ff" * 20, "x" * 15 + "\ud7ff" + "tail", "\U0010ffff" * 20])
+@pytest.mark.parametrize("partition_by", [[], ["t"]])
+def test_a_text_that_ends_in_the_last_character_before_a_gap_is_loaded_and_found(place, text, partition_by):
+    bench = place.bench(partition_by=partition_by, properties={"write.metadata.metrics.column.t": "truncate(4)"})
+    load(bench, link_of(bench, rows({"t": [text, "a", None]})))
+    assert place.read().scan(row_filter=EqualTo("t", text)).to_arrow().num_rows == 1
+    assert place.read().scan(row_filter=EqualTo("t", "a")).to_arrow().num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "condition"),
+    [
+        ({"v": ["b"] * ROW_GROUP_ROWS + ["z" * 5000]}, GreaterThan("v", "c")),
+        ({"v": [1.5] * ROW_GROUP_ROWS + [float("nan")]}, IsNaN("v")),
+        ({"v": [1.5, float("nan"), 1.5]}, NotEqualTo("v", 1.5)),
+    ],
+    ids=["long text", "NaN in a row group of its own", "NaN among others"],
+)
+def test_no_row_is_passed_over_for_bounds_that_it_is_not_in(place, values, condition):
+    bench = place.bench()
+    load(bench, link_of(bench, rows(values)))
+    assert place.read().scan(row_filter=condition).to_arrow().num_rows == 1
 
 
 def test_a_table_with_a_partition_that_files_do_not_have_is_refused(place):
