@@ -14,7 +14,7 @@ from stream.commit.manifest import Kind
 from stream.contracts import Shard
 from stream.errors import Fatal
 from stream.worker.reading import Reading
-from tests.integration.stage import Stage, sealed
+from tests.integration.stage import PIPELINE, Stage, sealed
 
 
 def test_a_gap_is_recorded_and_reading_goes_on_behind_it(stage: Stage) -> None:
@@ -48,18 +48,22 @@ def test_a_worker_that_starts_behind_a_recorded_gap_goes_on_there(stage: Stage) 
     assert sum(manifest.records for manifest in stage.manifests()) == 9
 
 
-def test_records_that_expire_between_two_pages_are_a_gap_and_those_in_hand_are_sealed(stage: Stage) -> None:
+def test_records_that_expire_between_two_pages_are_a_gap_and_those_in_hand_are_sealed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.integration.stage.PIPELINE", PIPELINE.replace("100ms", "10m"))
     for n in range(14):
         stage.client.put_record(StreamName="numbers", Data=json.dumps({"n": n, "pad": "x" * 1_000_000}).encode(), PartitionKey="k")
     stage.clock.ahead = timedelta(hours=23, minutes=58)
     read: list[int] = []
 
     def until(event: events.Event) -> bool:
-        if isinstance(event, events.PageReceived) and event.records and not read:
+        if isinstance(event, events.PageReceived) and event.records:
             read.append(event.records)
-            stage.clock.ahead = timedelta(hours=30)
-            stage.put(range(100, 103))
-        return isinstance(event, events.UnitSealed) and len(stage.manifests()) > 2
+            if len(read) == 1:
+                stage.clock.ahead = timedelta(hours=30)
+                stage.put(range(100, 103))
+        return len(stage.manifests()) > 1 and len(read) > 2
 
     heard = stage.work(until)
 
