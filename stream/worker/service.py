@@ -52,7 +52,8 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     """
     prepare_allocators()
     registry, health = CollectorRegistry(), Health()
-    recorder, log, name = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock), worker_id(options.clock)
+    recorder, name = Recorder(registry, options.clock), worker_id(options.clock)
+    log = JsonLog(_to_stderr, options.clock, options.log_level)
     narrator = Narrator(Operations(pipeline.application, name, options.clock), log)
     totals = RunTotals()
     stalls = StallWatch(options.clock)
