@@ -30,7 +30,7 @@ from stream.cli.main import app
 try:
     app({arguments})
 finally:
-    print("imported:", *sorted({{"polars", "pyarrow", "aiohttp", "botocore", "pydantic"}} & set(sys.modules)))
+    print("imported:", *sorted({{"polars", "pyarrow", "aiohttp", "botocore", "obstore"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.splitlines()[-1] == "imported:", done.stderr
