@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -132,6 +133,25 @@ class AwsSession:
         except BotoCoreError as error:
             raise _unusable(error) from error
         return str(client.meta.endpoint_url)
+
+    def authorities(self) -> str | None:
+        """Path of a file with certificates, as PEM, of those who vouch for AWS: ``AWS_CA_BUNDLE`` or the profile; None: the system knows them."""
+        found = self._setting("ca_bundle")
+        return str(found) if found else None
+
+    def trust(self) -> ssl.SSLContext | None:
+        """What connections to AWS by TLS are made with; None: the usual.
+
+        Raises:
+            DefinitionError: the file with the authorities cannot be used.
+        """
+        file = self.authorities()
+        try:
+            return None if file is None else ssl.create_default_context(cafile=file)
+        except OSError as error:
+            what = f"AWS_CA_BUNDLE or `ca_bundle` of the AWS profile names {file}, which cannot be used: {error}"
+            msg = f"{what}. Name a file of certificates in PEM."
+            raise DefinitionError(msg) from error
 
     async def credentials(self) -> Credentials:
         """Keys valid now, refreshed when they are about to expire.
