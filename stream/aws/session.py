@@ -135,7 +135,7 @@ class AwsSession:
         return str(client.meta.endpoint_url)
 
     def authorities(self) -> str | None:
-        """Path of the certificates (PEM) of those who vouch for AWS: ``AWS_CA_BUNDLE``, or `ca_bundle` of the profile; None: the system's."""
+        """Path of the certificates (PEM) of those who vouch for AWS: ``AWS_CA_BUNDLE`` or the profile's; None: the system's."""
         found = self._setting("ca_bundle")
         return str(found) if found else None
 
