@@ -153,6 +153,13 @@ class AwsSession:
             msg = f"{what}. Name a file of certificates in PEM."
             raise DefinitionError(msg) from error
 
+    @staticmethod
+    def bounded(connect: float, read: float) -> botocore.session.Session:
+        """What a library makes a client with that must not wait for ever: ``connect`` seconds to connect, ``read`` without a byte."""
+        session = botocore.session.Session()
+        session.set_default_client_config(Config(connect_timeout=connect, read_timeout=read))
+        return session
+
     async def credentials(self) -> Credentials:
         """Keys valid now, refreshed when they are about to expire.
 
