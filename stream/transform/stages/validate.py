@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Self
 
@@ -24,7 +25,7 @@ INVALID: Final = "invalid"
 
 
 class To(StrEnum):
-    """Where the finding about a row goes."""
+    """Where the broken rules of a row go."""
 
     REJECTS = "rejects"
     COLUMN = "column"
@@ -80,7 +81,7 @@ class Validate(StageConfig):
         return {} if value is None else value
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
-        """The columns as they are, and the list of violations if that is asked for."""
+        """The columns as they are, and the list of violations if `to: column`."""
         for _ in self._checks(schema):
             pass
         if self.to is To.REJECTS:
@@ -133,7 +134,7 @@ _BITS: Final = 64
 
 
 def _lists(found: list[tuple[str, pl.Series]], height: int) -> pl.Series:
-    """For each of ``height`` rows the reasons whose rules it breaks. Rows that break the same ones share a list, of which there are few."""
+    """For each of ``height`` rows, the reasons of the rules that it breaks. Rows that break the same rules share a list."""
     if len(found) > _BITS:
         whens = (pl.when(broken).then(pl.lit(reason)) for reason, broken in found)
         return pl.select(pl.concat_list(whens).list.drop_nulls()).to_series()
@@ -194,16 +195,21 @@ def _bound(value: float | str, dtype: pl.DataType, path: tuple[str | int, ...]) 
 
 
 def _is_finite(value: object) -> bool:
-    """Whether the recorded definition has a form for ``value``."""
+    """Whether ``value`` can be written in the recorded definition, which has no form for infinity and NaN."""
     return not isinstance(value, float) or math.isfinite(value)
 
 
 def _values(values: tuple[int | float | bool | str, ...], dtype: pl.DataType, path: tuple[str | int, ...]) -> pl.Series:
     try:
         if all(_is_finite(value) for value in values):
-            return pl.Series(values, dtype=dtype, strict=True)
+            if not dtype.is_decimal():
+                return pl.Series(values, dtype=dtype, strict=True)
+            exact = [value if isinstance(value, str | bool) else Decimal(str(value)) for value in values]
+            made = pl.Series(exact, dtype=dtype, strict=True)
+            if made.to_list() == exact:  # Polars rounds to the scale
+                return made
         raise OverflowError
-    except (PolarsError, TypeError, OverflowError) as error:
+    except (PolarsError, TypeError, OverflowError, RuntimeError) as error:
         message = f"not all of {list(values)} are values of type {dtype}"
         raise SchemaMismatch(path, message, "write values of the column's type; quotes make text of a number") from error
 
