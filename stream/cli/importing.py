@@ -82,9 +82,10 @@ def _place(state: str) -> str:
 
 
 def _judge(text: str, env: Mapping[str, str]) -> str:
-    """The first error that `stream check` finds in ``text``; empty if there is none."""
+    """The first error that `stream check` finds in ``text``, and the line that it is about; empty if there is none."""
     result = check_content(text.encode(), "pipeline.yaml", Path(), env)
-    return next((f"{each.message}" for each in result.findings if each.severity is Severity.ERROR), "") if not result.ok else ""
+    wrong = [each for each in result.findings if each.severity is Severity.ERROR]
+    return f"{wrong[0].message} (in `{text.splitlines()[wrong[0].line - 1].strip()}`)" if wrong else ""
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:

@@ -218,7 +218,7 @@ def _field(value: Any, place: str, faults: list[str]) -> Iterator[Value]:
 
 
 def _parameters(document: Mapping[str, Any], name: str, faults: list[str]) -> dict[str, dict[str, Any]]:
-    listed = document.get("parameters", document.get("parameterObjects", ()))
+    listed = document.get("parameters", document.get("parameterObjects", []))
     found: dict[str, dict[str, Any]] = {}
     for index, entry in enumerate(_several(listed)):
         if not isinstance(entry, dict) or not isinstance(entry.get("id"), str) or not entry["id"].lstrip("*"):

@@ -70,7 +70,9 @@ class Draft:
         if not slot.values:
             return
         self.notes.append((slot, Verdict(Fate.OPEN, cure)))
-        self.todo.append(f"{slot.field} of {slot.owner}: {cure}")
+        told = f"{slot.field} of {slot.owner}: {cure}"
+        if told not in self.todo:
+            self.todo.append(told)
 
     def text(self, thing: Thing, name: str, node: Thing | None = None) -> Text | None:
         """The first value of a field; None if it has none.

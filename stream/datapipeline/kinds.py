@@ -128,7 +128,8 @@ KINDS: Final[Mapping[str, Kind]] = {
         "to do: the table of an `enrich` stage, or changes by DMS",
         (),
         {
-            "database": _DATABASE_URL,
+            **_fields("database connectionString", _DATABASE_URL),
+            "username": _LOGIN,
             **_fields(
                 "table schemaName",
                 todo("as a reference table: `table` and `query` of an `enrich` stage; as a source: let DMS send it to a stream"),
@@ -360,6 +361,9 @@ KINDS: Final[Mapping[str, Kind]] = {
         "utility", "to do: a task of Airflow", (), _fields("scriptUri scriptArgument", todo("run it as a task of Airflow"))
     ),
     "EmrConfiguration": Kind("utility", "not needed", (), _fields("classification property configuration", _CLUSTER)),
+    "EbsConfiguration": Kind("utility", "not needed", (), _fields("ebsBlockDeviceConfig ebsOptimized", _CLUSTER)),
+    "EbsBlockDeviceConfig": Kind("utility", "not needed", (), _fields("volumeSpecification volumesPerInstance", _CLUSTER)),
+    "VolumeSpecification": Kind("utility", "not needed", (), _fields("volumeType sizeInGB iops", _CLUSTER)),
     "Property": Kind("utility", "not needed", (), _fields("key value", _CLUSTER)),
 }
 """Every type of object, in the order of the guide."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, Final
 
 from stream.datapipeline.draft import OBJECTS, Draft, Refused, s3_text, schema_of
@@ -19,6 +20,8 @@ _PARTITIONS: Final = {
 }  # fmt: skip
 
 _PARQUET: Final = Reading("parquet", "json")
+_LINES: Final = CSV.option("delimiter", "\x01").option("quote", "\x02")
+"""Whole lines: values with separators that no text has."""
 
 
 def read_from(draft: Draft, node: Thing, copy: list[str] | None, made: tuple[Column, ...] | None) -> Reading:
@@ -45,7 +48,7 @@ def read_from(draft: Draft, node: Thing, copy: list[str] | None, made: tuple[Col
     s3: dict[str, Any] = {"url": place.pop("url"), "format": reading.format, **place}
     if packed and made is None:
         s3["compression"] = packed
-    draft.source = {"s3": s3, "decode": "raw" if reading.line else reading.decode}
+    draft.source = {"s3": s3, "decode": reading.decode}
     return reading
 
 
@@ -168,7 +171,9 @@ def _reading(draft: Draft, node: Thing, copy: list[str] | None) -> Reading:
         case "RegEx":
             return _lines(draft, form, columns)
         case _:
-            msg = f"`{node.id}` has the format {form.type}: {KINDS[form.type].becomes.removeprefix('to do: ')}"
+            known = KINDS.get(form.type)
+            cure = known.becomes.removeprefix("to do: ") if known is not None and known.group == "data format" else "name a data format"
+            msg = f"`{node.id}` has as dataFormat `{form.id}`, {form.type or 'an object without type'}: {cure}"
             raise Refused(msg)
     _ends(draft, form)
     return Reading("csv", reading.decode, columns)
@@ -209,7 +214,7 @@ def _lines(draft: Draft, form: Thing, columns: tuple[Column, ...]) -> Reading:
     draft.taken(form.slot("inputRegEx"), "stages: parse.regex")
     draft.taken(form.slot("outputFormat"), "stages: parse.regex")
     draft.unneeded(form.slot("outputFormat"), "its order names the groups")
-    return Reading("ndjson", "raw", columns, line=named)
+    return replace(_LINES, columns=columns, line=named)
 
 
 def write_to(draft: Draft, node: Thing) -> None:
@@ -276,16 +281,13 @@ def shape(draft: Draft, reading: Reading, keys: tuple[str, ...] = ()) -> None:
     if not reading.line:
         draft.source["schema"] = schema_of(columns, keys)
         return
+    line = next(each for each in ("line", "whole_line", "line_as_it_is") if each not in {column.name for column in columns})
+    draft.source["schema"] = {line: "string"}
+    parse: dict[str, Any] = {"column": line, "regex": reading.line, "keep": False}
     types = {each.name: each.type for each in columns if each.type != "string"}
-    parse: dict[str, Any] = {"column": "data", "regex": reading.line, "keep": False}
     if types:
         parse["types"] = types
-    draft.stages = [
-        {"select": ["data"]},
-        {"cast": {"data": "string"}},
-        {"parse": parse},
-        {"select": [each.name for each in columns]},
-    ]
+    draft.stages = [{"parse": parse}, {"select": [each.name for each in columns]}]
 
 
 def match_columns(draft: Draft, columns: tuple[Column, ...], slot: Slot, where: str) -> None:

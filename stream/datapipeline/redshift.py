@@ -142,7 +142,8 @@ def _database(draft: Draft, database: Thing) -> dict[str, Any]:
     if cluster is None and found is None:
         msg = f"`{database.id}` names no cluster: write clusterId, or a connectionString like jdbc:redshift://NAME....redshift.amazonaws.com:5439/DB"
         raise Refused(msg)
-    sink[kind] = cluster.render(draft.needs) if cluster is not None else found["name"] if found else ""
+    # Redshift keeps names of clusters in small letters, whatever a user wrote.
+    sink[kind] = cluster.small().render(draft.needs) if cluster is not None else found["name"] if found else ""
     if not sink["database"]:
         msg = f"`{database.id}` has no databaseName; write it, and import again"
         raise Refused(msg)

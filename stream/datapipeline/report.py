@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -59,9 +60,9 @@ def _activity(outcome: Outcome) -> str:
 
 
 def _chain(done: Imported) -> Iterable[str]:
-    for link in done.links:
-        yield f"- `{link.then}` begins after `{link.first}`: {link.why}"
-    yield "A DAG with the operator of `examples/airflow/dags/stream_airflow.py`; each pipeline takes what the one before has written:"
+    if done.links:
+        yield "\n".join(f"- `{_line(each.then)}` begins after `{_line(each.first)}`: {_line(each.why)}" for each in done.links)
+    yield "A DAG with the operator of `examples/airflow/dags/stream_airflow.py`; a run that has nothing new to read does nothing:"
     names = _task_names(done)
     tasks = "\n".join(_task(each, names[each.activity]) for each in done.outcomes)
     order = "\n".join(f"{names[link.first]} >> {names[link.then]}" for link in done.links)
@@ -84,12 +85,12 @@ def _task_names(done: Imported) -> Mapping[str, str]:
 def _task(outcome: Outcome, name: str) -> str:
     if not outcome.name:
         return f"{name} = ...  # {outcome.type}: {_line(outcome.todo[0])}"
-    env = f", env={dict(outcome.env)!r}" if outcome.env else ""
+    env = f", env={json.dumps(dict(outcome.env))}" if outcome.env else ""
     words = ["run", f"{outcome.name}/{PIPELINE}", "--once"]
     if outcome.window is not None:
         begin, end = (f"{{{{ {each}.isoformat() }}}}" for each in outcome.window)
         words = ["backfill", words[1], "--from", begin, "--to", end]
-    return f'{name} = StreamOperator(task_id="{name}", arguments={words!r}{env})'
+    return f'{name} = StreamOperator(task_id="{name}", arguments={json.dumps(words)}{env})'
 
 
 def _objects(done: Imported) -> Iterable[str]:

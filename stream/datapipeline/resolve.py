@@ -73,7 +73,8 @@ def resolve(written: Written, name: str, types: Iterable[str]) -> Definition:
     Raises:
         DefinitionError: a reference leads nowhere, parents go round in a circle, or a type is unknown.
     """
-    faults = [*_dangling(written.items, name), *_circles(written.items, name)]
+    refuse(list(_dangling(written.items, name)))
+    faults = list(_circles(written.items, name))
     refuse(faults)
     known = list(types)
     parents = {each for item in written.items.values() for each in item.refs("parent")}

@@ -86,11 +86,8 @@ def _line(draft: Draft, schedule: Thing, *, at_begin: bool) -> str:
     if at_begin:
         draft.interval = ("data_interval_end", f"data_interval_end.add({period.unit}s={period.number})")
     draft.taken(schedule.slot("period"), "schedule.cron", VALUES)
-    if not cron.exact:
-        draft.open(
-            schedule.slot("period"),
-            "cron has no such period: it runs more often, and takes what is new sooner; Airflow has `DeltaDataIntervalTimetable`",
-        )
+    if cron.but:
+        draft.open(schedule.slot("period"), cron.but)
     draft.taken(schedule.slot("startDateTime"), "schedule.cron", VALUES)
     draft.unneeded(schedule.slot("startDateTime"), "earlier intervals need no run: the first one takes everything that is there")
     draft.unneeded(schedule.slot("startAt"), "runs begin when the chart is installed")

@@ -11,7 +11,6 @@ from typing import Final
 _PERIOD: Final = re.compile(r"\s*(\d{1,6})\s*(minute|hour|day|week|month|year)s?\s*", re.IGNORECASE)
 _SECONDS: Final = {"minute": 60, "hour": 3600, "day": 86_400, "week": 604_800, "month": 30 * 86_400, "year": 365 * 86_400}
 MIDNIGHT: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_OFTEN: Final = {"minute": 60, "hour": 24}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,36 +42,42 @@ def _larger(period: Period) -> Period:
     return period
 
 
+OFTENER: Final = "cron has no such period: it runs more often, and takes what is new sooner; Airflow has `DeltaDataIntervalTimetable`"
+EARLIER: Final = "not every month has that day: it runs on the 28th"
+
+
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A line of cron, in UTC. If it is not ``exact``, it has runs between those of the period."""
+    """A line of cron, in UTC. ``but``: how its runs differ from the period's; empty if they do not."""
 
     line: str
-    exact: bool
+    but: str = ""
 
 
 def cron_of(period: Period, start: datetime | None) -> Cron:
     """The line for runs each ``period``, one of them at ``start``; by default, at midnight or at the full hour."""
     at = start or MIDNIGHT
     number, unit = period.number, period.unit
+    at_time = f"{at.minute} {at.hour}"
     if unit == "minute":
         step = math.gcd(number, 60)
-        return Cron(f"{_every(at.minute, step, 60)} * * * *", step == number)
+        return Cron(f"{_every(at.minute, step, 60)} * * * *", "" if step == number else OFTENER)
     if unit == "hour":
         step = math.gcd(number, 24)
-        return Cron(f"{at.minute} {_every(at.hour, step, 24)} * * *", step == number)
+        return Cron(f"{at.minute} {_every(at.hour, step, 24)} * * *", "" if step == number else OFTENER)
+    often = "" if number == 1 else OFTENER
     if unit == "day":
-        return Cron(f"{at.minute} {at.hour} * * *", number == 1)
+        return Cron(f"{at_time} * * *", often)
     if unit == "week":
-        return Cron(f"{at.minute} {at.hour} * * {at.isoweekday() % 7}", number == 1)
+        return Cron(f"{at_time} * * {at.isoweekday() % 7}", often)
     day = min(at.day, 28)
+    early = "" if day == at.day else EARLIER
     if unit == "month":
         step = math.gcd(number, 12)
-        months = (
-            "*" if step == 1 else ",".join(str(each + 1) for each in sorted((at.month - 1 + step * one) % 12 for one in range(12 // step)))
-        )
-        return Cron(f"{at.minute} {at.hour} {day} {months} *", step == number and day == at.day)
-    return Cron(f"{at.minute} {at.hour} {day} {at.month} *", number == 1 and day == at.day)
+        months = sorted((at.month - 1 + step * one) % 12 + 1 for one in range(12 // step))
+        line = f"{at_time} {day} {'*' if step == 1 else ','.join(map(str, months))} *"
+        return Cron(line, early or ("" if step == number else OFTENER))
+    return Cron(f"{at_time} {day} {at.month} *", early or often)
 
 
 def _every(first: int, step: int, whole: int) -> str:

@@ -97,6 +97,12 @@ class Text:
         """The text as a pipeline file writes it: `${NAME:-value}` for parameters, `${NAME}` for times, which are added to ``needs``."""
         return "".join(_rendered(each, needs) for each in self.pieces)
 
+    def small(self) -> Text:
+        """The text in small letters."""
+        letters = [each.lower() if isinstance(each, str) else Given(each.name, each.value.lower()) if isinstance(each, Given) else each
+                   for each in self.pieces]  # fmt: skip
+        return Text(tuple(letters))
+
     def split(self) -> tuple[Text, Text]:
         """What stands before the first time, up to its last slash; and the rest."""
         at = next((index for index, each in enumerate(self.pieces) if isinstance(each, Time)), len(self.pieces))

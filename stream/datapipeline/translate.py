@@ -16,6 +16,7 @@ from stream.datapipeline.places import match_columns, read_from, shape, write_to
 from stream.datapipeline.redshift import load_into
 from stream.datapipeline.resolve import Definition, Slot, Thing, resolve
 from stream.datapipeline.running import run_by
+from stream.datapipeline.tables import suggest
 from stream.datapipeline.texts import shown
 from stream.datapipeline.verdicts import Fate
 from stream.datapipeline.waiting import notify, wait_for
@@ -78,6 +79,7 @@ def import_definition(text: bytes, name: str, more: Iterable[tuple[str, bytes]],
     work = _Work(definition, ledger, name.rpartition("/")[2], state, judge)
     for activity in _in_turn(definition):
         work.take(activity)
+    suggest(definition, ledger)
     outcomes = tuple(work.outcomes[each] for each in definition.things if each in work.outcomes)
     return Imported(work.name, work.files, tuple(ledger.rows(work.used)), outcomes, tuple(_links(definition)))
 
@@ -141,8 +143,8 @@ class _Work:
         try:
             self._fill(draft)
             texts = self._texts(draft)
-        except Refused as refused:
-            self._refuse(activity, told, str(refused))
+        except (Refused, Untranslatable) as refused:
+            self._refuse(activity, told, str(refused) if isinstance(refused, Refused) else f"a value {refused}")
             return
         for slot, verdict in draft.notes:
             self.ledger.note(slot, verdict)
