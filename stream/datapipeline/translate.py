@@ -17,7 +17,7 @@ from stream.datapipeline.redshift import load_into
 from stream.datapipeline.resolve import Definition, Slot, Thing, resolve
 from stream.datapipeline.running import run_by
 from stream.datapipeline.tables import suggest
-from stream.datapipeline.texts import shown
+from stream.datapipeline.texts import Untranslatable, shown
 from stream.datapipeline.verdicts import Fate
 from stream.datapipeline.waiting import notify, wait_for
 from stream.datapipeline.writing import pipeline_text, values_text
