@@ -86,13 +86,18 @@ def parse(text: bytes, name: str, more: Iterable[tuple[str, bytes]] = ()) -> Wri
     document = _document(text, name)
     parts = [(name, document), *((called, _document(body, called)) for called, body in more)]
     items = _items(document, name, faults)
-    parameters, values = {}, {}
+    parameters: dict[str, dict[str, Any]] = {}
+    values: dict[str, tuple[str, ...]] = {}
+    marked: set[str] = set()
     for called, part in parts:
         parameters.update(_parameters(part, called, faults))
-        values.update(_values(part, called, faults))
-    made = _bound(parameters, values, items, name, faults)
+        for key, value in _values(part, called, faults).items():
+            values[key.lstrip("*")] = value
+            marked |= {key.lstrip("*")} if key.startswith("*") else set()
+    made = [_bound(each, parameters, values, marked) for each in sorted({*parameters, *values})]
+    faults += _lacking(made, parameters, items, name)
     refuse(faults)
-    return Written(items, made)
+    return Written(items, {each.name: each for each in made})
 
 
 def refuse(faults: list[str]) -> None:
@@ -245,37 +250,35 @@ def _values(document: Mapping[str, Any], name: str, faults: list[str]) -> dict[s
     found = {}
     for key, value in given.items():
         texts = tuple(_field(value, f"{name}: values, `{key}`", faults))
-        found[key.lstrip("*")] = tuple(each for each in texts if isinstance(each, str))
+        found[key] = tuple(each for each in texts if isinstance(each, str))
     return found
 
 
-def _bound(
-    parameters: Mapping[str, dict[str, Any]], values: Mapping[str, tuple[str, ...]], items: Mapping[str, Item], name: str, faults: list[str]
-) -> dict[str, Parameter]:
-    """Each parameter with its values; those of a parameter that is named nowhere else count, too."""
-    used = {each for item in items.values() for each in _mentioned(item)}
-    made = {}
-    for each in sorted({*parameters, *values}):
-        known = parameters.get(each, {})
-        given = values.get(each)
-        if given is None and "default" in known:
-            given = tuple(str(one) for one in _several(known["default"]) if isinstance(one, (str, int, float)))
-        secret = is_secret(str(known.get("id", each))) or is_secret(each)
-        optional = str(known.get("optional", "false")).lower() == "true"
-        if given is None and each in used and not optional and not secret:
-            faults.append(
-                f"{name}: the parameter `{each}` has no value; write one under `values`, or give the file that has it with --values"
-            )
-        made[each] = Parameter(each, tuple(known), given or (), each in values, secret)
-    return made
+def _bound(name: str, parameters: Mapping[str, dict[str, Any]], values: Mapping[str, tuple[str, ...]], marked: set[str]) -> Parameter:
+    """A parameter with its values; ``marked`` are those that a star marks as secrets where their values are given."""
+    known = parameters.get(name, {})
+    default = [str(each) for each in _several(known["default"]) if isinstance(each, (str, int, float))] if "default" in known else ()
+    secret = name in marked or is_secret(str(known.get("id", name))) or is_secret(name)
+    return Parameter(name, tuple(known), tuple(values.get(name, default)), name in values, secret)
+
+
+def _lacking(made: Iterable[Parameter], parameters: Mapping[str, dict[str, Any]], items: Mapping[str, Item], name: str) -> Iterator[str]:
+    """Parameters that are asked for and have no value, though they are neither optional nor secret."""
+    own = {field.lstrip("*") for item in items.values() for field in item.fields}
+    settled = {each.name for each in made if each.given or each.secret}
+    settled |= {each for each, known in parameters.items() if "default" in known or str(known.get("optional")).lower() == "true"}
+    for each in sorted({each for item in items.values() for each in _mentioned(item)} - own - settled):
+        if not is_secret(each):
+            yield f"{name}: the parameter `{each}` has no value; write one under `values`, or give the file that has it with --values"
 
 
 _IN_EXPRESSION: Final = re.compile(r"#\{([^}]*)\}")
-_WORD: Final = re.compile(r"\*?\b(my[A-Za-z0-9_]*)")
+_WORD: Final = re.compile(r"(?<![.A-Za-z0-9_@])\*?(my[A-Za-z0-9_]*)")
+_QUOTED: Final = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
 def _mentioned(item: Item) -> Iterator[str]:
     for values in item.fields.values():
         for each in values:
             if isinstance(each, str):
-                yield from (word for found in _IN_EXPRESSION.findall(each) for word in _WORD.findall(found))
+                yield from (word for found in _IN_EXPRESSION.findall(each) for word in _WORD.findall(_QUOTED.sub("", found)))

@@ -232,6 +232,8 @@ def _named(name: str, scope: Scope) -> Result:
             raise Untranslatable(msg)
         return found
     plain = name.lstrip("*")
+    if name.startswith("*"):
+        raise Untranslatable(_kept_back(name))
     if name in scope.thing.slots:
         return _member(scope.thing, name, scope)
     if plain in scope.definition.parameters:
@@ -239,11 +241,14 @@ def _named(name: str, scope: Scope) -> Result:
     return _member(scope.thing, name, scope)
 
 
+def _kept_back(name: str) -> str:
+    return f"holds the secret `{name.lstrip('*')}`, which is never written out; keep it in AWS Secrets Manager"
+
+
 def _parameter(name: str, scope: Scope) -> Result:
     found = scope.definition.parameters[name]
     if found.secret:
-        msg = f"holds the secret `{name}`, which is never written out; keep it in AWS Secrets Manager"
-        raise Untranslatable(msg)
+        raise Untranslatable(_kept_back(name))
     values = tuple(Text.of([Given(name, each)]) for each in found.values)
     return values[0] if len(values) == 1 else values or Text(())
 
@@ -261,8 +266,7 @@ def _member(value: Result, name: str, scope: Scope) -> Result:
         msg = f"asks for `{name}`, which {what}; write the value out"
         raise Untranslatable(msg)
     if is_secret(field_name):
-        msg = f"holds the secret `{field_name}`, which is never written out; keep it in AWS Secrets Manager"
-        raise Untranslatable(msg)
+        raise Untranslatable(_kept_back(field_name))
     scope.used.add((slot.owner, field_name))
     inner = scope.at(value)
     results: list[Result] = []

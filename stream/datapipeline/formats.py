@@ -61,10 +61,11 @@ _CONSTRAINT: Final = re.compile(r"(?:primary\s+key|unique|foreign\s+key|constrai
 
 def table_of(statement: str) -> Table | None:
     """The columns of a `CREATE TABLE`; None if its columns cannot be read off it."""
-    begun = _CREATE.match(statement)
+    masked = re.sub(r"'[^']*'", lambda text: "_" * len(text[0]), statement)  # texts may hold commas and parentheses
+    begun = _CREATE.match(masked)
     if begun is None:
         return None
-    body = _inside(statement, begun.end())
+    body = _inside(masked, begun.end())
     if body is None:
         return None
     columns, keys = [], []

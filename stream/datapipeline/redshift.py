@@ -17,7 +17,7 @@ MODES: Final = ("APPEND", "KEEP_EXISTING", "OVERWRITE_EXISTING", "TRUNCATE")
 _HOST: Final = re.compile(
     r"jdbc:(?:redshift|postgresql)(?:\+?[a-z]*)?://(?P<name>[A-Za-z0-9-]+)\.[A-Za-z0-9.-]*?(?P<less>redshift-serverless|redshift)\.amazonaws\.com[^/]*/(?P<db>[^?;]+)"
 )
-_SIMPLE: Final = re.compile(r"\s*select\s+(?P<what>.+?)\s+from\s+\"?staging\"?(?P<rest>\s+where\s.+)?\s*;?\s*", re.IGNORECASE | re.DOTALL)
+_SIMPLE: Final = re.compile(r"\s*select\s+(?P<what>.+?)\s+from\s+\"?staging\"?(?P<rest>\s+where\s.+?)?\s*;?\s*", re.IGNORECASE | re.DOTALL)
 _MANY: Final = re.compile(
     r"\b(distinct|join|union|group|having|order|limit|over|except|intersect|select|count|sum|max|min|avg)\b", re.IGNORECASE
 )
@@ -49,7 +49,8 @@ def load_into(draft: Draft, node: Thing, reading: Reading) -> None:
             "primaryKeys, and import again"
         )
         raise Refused(msg)
-    shape(draft, replace(reading, columns=columns), keys)
+    merges = mode in MERGING or (mode == "TRUNCATE" and bool(keys))
+    shape(draft, replace(reading, columns=columns), keys if merges else ())
     sink = _target(draft, node, copy)
     _mode(draft, mode, keys, sink)
     if created is not None and reading.columns and created.columns != reading.columns:
@@ -143,7 +144,7 @@ def _database(draft: Draft, database: Thing) -> dict[str, Any]:
         msg = f"`{database.id}` names no cluster: write clusterId, or a connectionString like jdbc:redshift://NAME....redshift.amazonaws.com:5439/DB"
         raise Refused(msg)
     # Redshift keeps names of clusters in small letters, whatever a user wrote.
-    sink[kind] = cluster.small().render(draft.needs) if cluster is not None else found["name"] if found else ""
+    sink[kind] = cluster.small().render(draft.needs) if cluster is not None else found["name"].lower() if found else ""
     if not sink["database"]:
         msg = f"`{database.id}` has no databaseName; write it, and import again"
         raise Refused(msg)
