@@ -17,6 +17,8 @@ DEFAULT: Final = "Default"
 """Id of the object whose fields all others inherit that name no parent."""
 
 MAX_SHOWN: Final = 20
+MAX_LINE: Final = 2000
+"""Faults that are told, and characters of one."""
 _LOOKS_SECRET: Final = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|PRIVATE_?KEY|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 
 
@@ -108,7 +110,14 @@ def refuse(faults: list[str]) -> None:
     """
     if faults:
         left = len(faults) - MAX_SHOWN
-        raise DefinitionError("\n".join([*faults[:MAX_SHOWN], *([f"and {left} more"] if left > 0 else [])]))
+        shown = [_on_a_line(each) for each in faults[:MAX_SHOWN]]
+        raise DefinitionError("\n".join([*shown, *([f"and {left} more"] if left > 0 else [])]))
+
+
+def _on_a_line(fault: str) -> str:
+    """``fault`` without line breaks, and without the greater part of a name that is longer than any."""
+    text = " ".join(fault.split())
+    return text if len(text) <= MAX_LINE else f"{text[: MAX_LINE // 2]} ... {text[-MAX_LINE // 2 :]}"
 
 
 class _Repeated(tuple[Any, ...]):
