@@ -123,7 +123,7 @@ def staging() -> None:
 
 
 def _picky(frame: pl.DataFrame) -> pl.DataFrame:
-    """A user's function that raises where it meets one value."""
+    """A user's function that raises for one value."""
     if (frame["s0"] == "boom").any():
         msg = "boom"
         raise ValueError(msg)

@@ -1,7 +1,7 @@
 """CPU time of a GetRecords call that returns nothing: ``python benchmarks/calls.py [--calls 3000] [--runs 5]``.
 
-In one process, against an empty page of the replay server, the pace taken away: a shard's whole reading path (budget, call, page, event),
-our bare call, and the same call of aiobotocore and boto3. Taken in turn, on the event loop of the service (uvloop), without TLS.
+In one process, against an empty page of the replay server, without pacing: a shard's whole reading path (budget, call, page, event),
+our bare call, and the same call of aiobotocore and boto3. Runs alternate, on the event loop of the service (uvloop), without TLS.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ UNHURRIED = ReadSettings(calls_per_second=1e9, idle_first=0.0, idle_last=0.0, id
 
 
 async def microseconds(call: Callable[[], Awaitable[Any]], calls: int) -> float:
-    """CPU time of one call, user and system, after a few that warm up."""
+    """CPU time of one call, user and system, after a few calls to warm up."""
     for _ in range(20):
         await call()
     begun = time.process_time()
@@ -43,7 +43,7 @@ async def microseconds(call: Callable[[], Awaitable[Any]], calls: int) -> float:
 
 
 async def measure(url: str, calls: int, runs: int) -> dict[str, list[float]]:
-    """Microseconds of each run, by what was called."""
+    """Microseconds per call in each run, by what was called."""
     session = AwsSession(region="us-east-1", endpoints={"kinesis": url})
     took: dict[str, list[float]] = {}
     blocking = boto3.client("kinesis", endpoint_url=url, region_name="us-east-1")

@@ -1,4 +1,4 @@
-"""The picture of a benchmark: one bar per contestant and shape, with the spread of its runs."""
+"""The chart of a benchmark: one bar per contestant and shape, with the spread of its runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ THEIRS: Final = "#9aa4b0"
 
 
 def bars(tables: dict[str, Any]) -> str:
-    """An SVG image; the length of a bar is the median in MB of payload per CPU second, the thin line goes from the least to the most."""
+    """An SVG image; a bar is the median in MB of payload per CPU second, the thin line the range from minimum to maximum."""
     most = max(max(row["mb_per_cpu_second"]) for table in tables.values() for row in table["contestants"].values())
     scale, top, parts = (WIDTH - LEFT - 120) / most, 10, []
     for shape, table in tables.items():

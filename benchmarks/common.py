@@ -1,4 +1,4 @@
-"""What the benchmarks share: the replay server in a process of its own, pinning to processors, and how figures are shown and kept."""
+"""Shared by the benchmarks: the replay server in a process of its own, pinning to processors, and printing and storing figures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def replay(shape: Shape, records: int, shards: int, rate: float = 0.0) -> Iterat
 
 @contextmanager
 def pinned(processors: set[int]) -> Iterator[None]:
-    """Processes started within run on these processors alone."""
+    """Processes started in the context run on these processors only."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, processors)
     try:
@@ -47,19 +47,19 @@ def cpu_seconds(pid: int) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Where the figures were made; ``load`` is the run queue before the first run, which should be near 0."""
+    """The machine on which the figures were made; ``load`` is the load before the first run, which should be near 0."""
     model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?")
     where = {"platform": platform.platform(), "cpu": model, "cores": os.cpu_count(), "python": platform.python_version()}
     return {**where, "load": os.getloadavg()[0]}
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
-    """The median of some runs, and the least and the most."""
+    """The median of some runs, with minimum and maximum."""
     return f"{median(values):.{digits}f} [{min(values):.{digits}f} .. {max(values):.{digits}f}]"
 
 
 def parser(about: str | None) -> argparse.ArgumentParser:
-    """Options that all have: how often, and where the JSON goes."""
+    """Common options: the number of runs, and the JSON file."""
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--runs", type=int, default=3)
     made.add_argument("--json", type=Path, help="where the figures go")
@@ -67,6 +67,6 @@ def parser(about: str | None) -> argparse.ArgumentParser:
 
 
 def keep(file: Path | None, **figures: Any) -> None:
-    """Write the figures, and where they were made, as JSON."""
+    """Write the figures and the machine as JSON."""
     if file is not None:
         file.write_text(json.dumps({"machine": machine(), **figures}, indent=2) + "\n")

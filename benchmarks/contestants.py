@@ -1,4 +1,4 @@
-"""Who is measured, and how each is run: a process of its own whose CPU time is what it used, children included."""
+"""The contestants, and how each is run: in a process of its own, whose CPU time includes that of its children."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ metrics: {{port: 0}}
 
 
 ROWS_A_UNIT: Final = 50_000
-"""As many as the peers put into a file."""
+"""As many as the peers write to a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What one run took: CPU seconds, wall seconds, most memory in MiB."""
+    """What one run used: CPU seconds, wall seconds, peak memory in MiB."""
 
     cpu: float
     wall: float
@@ -62,7 +62,7 @@ class Job:
 
 
 def environment(url: str) -> dict[str, str]:
-    """Credentials that the replay server does not look at, and where to find it."""
+    """Credentials, which the replay server ignores, and the server's address."""
     keys = {"AWS_ACCESS_KEY_ID": "t", "AWS_SECRET_ACCESS_KEY": "t", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
     return {
         **os.environ,
@@ -101,7 +101,7 @@ def service(
             if done >= job.records:
                 break
         settled()
-        if "--once" not in options:  # a run that ends by itself takes a signal for the order to stop before its end
+        if "--once" not in options:  # for a run that ends by itself, a signal means to stop before its end
             process.send_signal(signal.SIGTERM)
         threading.Thread(target=process.stderr.read).start()
 
@@ -109,7 +109,7 @@ def service(
 
 
 def pure_python(job: Job) -> Used:
-    """The same without the compiled kernel."""
+    """The service without the compiled kernel."""
     return service(job, variables={"STREAM_NATIVE": "off"})
 
 
@@ -125,7 +125,7 @@ def peer(client: str, work: str, lock: str) -> Callable[[Job], Used]:
 
 
 def with_leases(job: Job) -> Used:
-    """kcl-rs, which keeps leases in DynamoDB and sends metrics to CloudWatch: both are moto, whose CPU time does not count."""
+    """kcl-rs, which keeps leases in DynamoDB and sends metrics to CloudWatch; moto serves both, and its CPU time does not count."""
     from stream.local.moto import moto
 
     with moto() as aws:
@@ -150,7 +150,7 @@ def interpreter(lock: str) -> Path:
 def _run(
     command: list[str], job: Job, attend: Callable[[subprocess.Popen[bytes]], None], variables: Mapping[str, str] = MappingProxyType({})
 ) -> Used:
-    """Run ``command`` under GNU-time-like accounting: memory is read before it ends, CPU from what the kernel charges us for it."""
+    """Run ``command`` and measure it as GNU time does: memory is read before it ends, CPU time from the accounting for child processes."""
     before, peak = resource.getrusage(resource.RUSAGE_CHILDREN), [0.0]
     begun = _seconds()
     with subprocess.Popen(command, env={**environment(job.url), **variables}, stderr=subprocess.PIPE) as process:
@@ -200,5 +200,5 @@ CONTESTANTS: Final[dict[str, Callable[[Job], Used]]] = {
 }
 
 WHOLE_CONSUMERS: Final = frozenset({"async-kinesis", "kcl-rs"})
-"""Slow to run: a processor second for 12,000 records, or a minute until leases are had. One shape is enough to see where they stand."""
+"""Slow to run: a CPU second per 12,000 records, or a minute until they have leases. One shape is enough for a comparison."""
 LOCKS: Final = ("aws", "capo", "asynckinesis", "kclrs")

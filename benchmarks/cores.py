@@ -1,11 +1,11 @@
-"""Two busy cores against one: ``python benchmarks/cores.py [--records 100000] [--shards 16] [--runs 3]``; needs two processors.
+"""Two busy cores compared with one: ``python benchmarks/cores.py [--records 100000] [--shards 16] [--runs 3]``; needs two processors.
 
-Three ways: a worker of one thread on one processor; a worker of two threads on two; and two workers of one thread, each on a processor of
-its own, which read everything twice and share nothing. The last is what the machine gives at best: the replay server, whose own CPU time is
-shown as a share of one processor, takes part of the second one whenever that is used, and processors share caches and memory.
+Three setups: a worker of one thread on one processor; a worker of two threads on two; and two workers of one thread, each on a processor of
+its own, which together read everything twice and share nothing. The last is the best that the machine can give: the replay server, whose
+CPU time is shown as a share of one processor, takes part of the second one whenever that is used, and processors share caches and memory.
 
-Wall time counts, from start to last seal, less that of a small stream; workers run with ``--once``, so that the last units do not wait for
-their age.
+The figures are wall time from start to last seal, less that of a small stream. Workers run with ``--once``, so that the last units do not
+wait for their age.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ APART: Final = "two workers of one thread"
 
 
 def seconds(job: Job, ways: list[set[int]]) -> float:
-    """Wall seconds until workers, each on some processors and with as many threads, have all read the whole stream."""
+    """Wall seconds until all workers, each with as many threads as processors, have read the whole stream."""
 
     def work(number: int) -> float:
         own = replace(job, folder=job.folder.with_name(f"{job.folder.name}-{number}"))
         own.folder.mkdir()
-        with pinned(ways[number]):  # affinity is the calling thread's, and what it starts inherits it
+        with pinned(ways[number]):  # affinity belongs to the calling thread, and processes that it starts inherit it
             return service(own, options=("--once", "--threads", str(len(ways[number])))).wall
 
     with ThreadPoolExecutor(len(ways)) as pool:

@@ -1,7 +1,7 @@
 """AWS calls and dollars for one unit, counted: ``python benchmarks/cost.py [--records 100000] [--shards 2] [--rows 10000]``.
 
-A worker with state, sink and leases on AWS (moto, with a proxy in between that counts; Kinesis is the replay server) reads a stream to its
-end. What it calls for start and stop is told apart by a second run over the small stream. Prices are those of ``stream explain``.
+A worker with state, sink and leases on AWS (moto behind a counting proxy; Kinesis is the replay server) reads a stream to its end. The
+calls for starting and stopping are subtracted by a second run over the small stream. Prices are those of ``stream explain``.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ flush: {{age: 2s, rows: {rows}}}
 metrics: {{port: 0}}
 """
 GET_PER_1000 = 0.0004
-"""US dollars for S3 GET in us-east-1; LIST costs what PUT costs, DELETE nothing."""
+"""US dollars for S3 GET in us-east-1; LIST costs as much as PUT, DELETE nothing."""
 HOP_BY_HOP = {"transfer-encoding", "connection", "content-length", "content-encoding", "host"}
 
 
 @contextmanager
 def counting(target: str, counted: Counter[str]) -> Iterator[str]:
-    """A proxy in a thread of its own; its address. Each request is counted by service, and by operation or method."""
+    """Run a proxy in a thread; its address. It counts requests by service, and by operation or method."""
     loop, ready, place = asyncio.new_event_loop(), threading.Event(), [""]
 
     async def forward(request: web.Request) -> web.Response:
@@ -101,7 +101,7 @@ def name_of(request: web.Request) -> str:
 
 
 def run(url: str, aws: str, stream: str, shape: str, records: int, rows: int) -> tuple[Counter[str], int]:
-    """What one worker called, and how many units it sealed."""
+    """The calls of one worker, and how many units it sealed."""
     counted: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder, counting(aws, counted) as proxy:
         job = SHAPES[shape]

@@ -1,4 +1,4 @@
-"""Records that each decoder is measured at, and the loop that a program without this service would write."""
+"""Records with which each decoder is measured, and the loop that a program without this service would have."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stream.transform.types import RecordSchema, parse_schema
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A decoder with options and records; ``alone`` reads the same records into Python objects, ``by`` what it uses."""
+    """A decoder with options and records; ``alone`` reads the same records into Python objects, with the library ``by``."""
 
     name: str
     decoder: str
@@ -57,7 +57,7 @@ def flight(at: int) -> dict[str, Any]:
 
 
 def nested(at: int) -> dict[str, Any]:
-    """What holds a record, a list of records, a map, an enum and bytes."""
+    """A value with a record, a list of records, a map, an enum and bytes."""
     legs = [{"dest": dest, "minutes": at % 90 + 60} for dest in ("IAH", "DEN", "SFO")[: at % 3 + 1]]
     return {
         "flight": at,

@@ -1,6 +1,7 @@
-"""What a record costs each decoder, with the compiled kernel and without, beside a loop that makes Python objects; CPU time, best of five.
+"""The cost per record of each decoder, with and without the compiled kernel, compared with a loop that makes Python objects.
 
-Prints a table and asserts nothing; arguments choose decoders. One thread; the kernel is left out in a process of its own.
+CPU time, best of five, one thread. Prints a table and asserts nothing; arguments choose decoders. The figures without the kernel come from
+a process of its own.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def best(run: Callable[[], Any], records: int) -> float:
 
 
 def measured(case: Case) -> tuple[list[bytes], float]:
-    """The records, and what one costs the decoder."""
+    """The records, and the cost of one in the decoder."""
     records = [case.made(at) for at in range(ROWS // case.rows)]
     chain = compile_chain(DECODERS[case.decoder].model_validate(case.options), case.schema, [], Resources(), time.perf_counter)
     given = batch(records)
@@ -48,7 +49,7 @@ def measured(case: Case) -> tuple[list[bytes], float]:
 
 
 def without_kernel(chosen: Sequence[str]) -> dict[str, float]:
-    """The same from a process that has no kernel."""
+    """The same from a process without the kernel."""
     command = [sys.executable, "-m", "benchmarks.decoders", "--json", *chosen]
     done = subprocess.run(command, env={**os.environ, SWITCH: "off"}, stdout=subprocess.PIPE, check=True)
     told: dict[str, float] = json.loads(done.stdout)
@@ -62,9 +63,7 @@ def main(given: list[str]) -> None:
         print(json.dumps({case.name: measured(case)[1] for case in wanted}))
         return
     slow = without_kernel(chosen) if KERNEL is not None else {}
-    print(
-        "| records | bytes | with the kernel, ns | without | a loop over | ns | time by that of the loop |\n|---|---|---|---|---|---|---|"
-    )
+    print("| records | bytes | with the kernel, ns | without | a loop over | ns | ratio of times |\n|---|---|---|---|---|---|---|")
     for case in wanted:
         records, took = measured(case)
         beside = best(lambda case=case, records=records: case.alone(records), len(records)) if case.alone else None

@@ -1,4 +1,4 @@
-"""Records with several rows or an envelope, and the loop that a program without this service would write."""
+"""Records with several rows or an envelope, and the loop that a program without this service would have."""
 
 from __future__ import annotations
 

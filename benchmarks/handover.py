@@ -1,4 +1,4 @@
-"""How long a shard waits when its worker goes: ``python benchmarks/handover.py [--rounds 4] [--shards 8] [--kcl 2.5.8 --kcl 3.1.3]``.
+"""How long a shard waits when its worker ends: ``python benchmarks/handover.py [--rounds 4] [--shards 8] [--kcl 2.5.8 --kcl 3.1.3]``.
 
 Two workers share a stream. One gets SIGTERM, or SIGKILL; for each of its shards the time is taken until the other has read the next
 record. With ``--kcl`` the same is done with workers of the Java KCL (Java, Node.js), on the same Kinesis and the same DynamoDB.
@@ -50,7 +50,7 @@ _NUMBERS = count()
 
 
 def worker_main(pipeline: str, notes: str) -> None:
-    """A worker that notes when it reads the first records of each shard."""
+    """A worker that records when it reads the first records of each shard."""
     fresh: set[str] = set()
     with Path(notes).open("a", buffering=1) as file:
 
@@ -87,7 +87,7 @@ class OurWorker:
 
 
 class OurJava(JavaWorker):
-    """A Java worker with what this page asks of both kinds."""
+    """A Java worker with the same interface as ``OurWorker``."""
 
     def __init__(self, folder: Path, version: str, environment: dict[str, str], stream: str, failover: int) -> None:
         self.mark = f"java-{next(_NUMBERS)}"
@@ -98,7 +98,7 @@ class OurJava(JavaWorker):
 
 
 class Bench:
-    """A stream with records every moment, and the table of its leases."""
+    """A stream that keeps receiving records, and the table of its leases."""
 
     def __init__(self, environment: dict[str, str], shards: int, stack: ExitStack) -> None:
         keys = {"region_name": "us-east-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
@@ -118,7 +118,7 @@ class Bench:
         self.kinesis.put_records(StreamName=self.stream, Records=entries)
 
     def owned(self) -> dict[str, str]:
-        """Owners by shard; none while there is no table."""
+        """Owners by shard; empty while there is no table."""
         try:
             rows = self.dynamodb.scan(TableName=self.stream, ConsistentRead=True)["Items"]
         except self.dynamodb.exceptions.ResourceNotFoundException:
@@ -135,7 +135,7 @@ class Bench:
             time.sleep(0.1)  # noqa: TID251 - a benchmark has no clock of its own
 
     def measure(self, start: Callable[[], Any], rounds: int, number: signal.Signals) -> list[float]:
-        """Seconds for each shard that changed hands, over so many rounds."""
+        """Seconds that each shard waited that changed its worker, over ``rounds`` rounds."""
         waited: list[float] = []
         workers = [start(), start()]
         try:
@@ -168,7 +168,7 @@ class Bench:
 
 
 def first_reads(notes: Path, since: float) -> dict[str, float]:
-    """When each shard's first records behind ``since`` were noted."""
+    """When each shard's first records after ``since`` were read."""
     found: dict[str, float] = {}
     for line in notes.read_text().splitlines(keepends=True) if notes.exists() else []:
         if line.endswith("\n"):

@@ -1,4 +1,4 @@
-"""What a worker costs that has nothing to do: ``python benchmarks/idle.py [--shards 4] [--seconds 60]``."""
+"""The CPU time of an idle worker: ``python benchmarks/idle.py [--shards 4] [--seconds 60]``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """From arrival to sealed at a fixed rate: ``python benchmarks/latency.py [--rate 1000] [--shards 4] [--seconds 60] [--age 5]``.
 
-The replay server lets so many records a second arrive on each shard, with their real time of arrival. The worker's log gives for each
-unit the age of its oldest and newest record at its seal; between them the records of a steady rate lie evenly, and percentiles are of
-records. The last unit of each shard, which the end of the records cuts short, does not count.
+On the replay server, ``--rate`` records a second arrive on each shard, with their real time of arrival. The worker's log gives, for each
+unit, the age of its oldest and newest record when it is sealed; at a steady rate, the other records are spread evenly between them.
+Percentiles are of records. The last unit of each shard, which the end of the records cuts short, does not count.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What leases cost that nothing happens to: ``python benchmarks/leases.py [--shards 200] [--seconds 60] [--failover 10]``.
+"""The cost of idle leases: ``python benchmarks/leases.py [--shards 200] [--seconds 60] [--failover 10]``.
 
 One worker holds all leases of a stream without traffic, and polls its shards. Prints its share of a core, how often it writes each
-lease's row, and how often it polls. DynamoDB is moto behind a proxy that keeps connections open, as DynamoDB does and moto does not.
+lease's row, and how often it polls. DynamoDB is moto behind a proxy that keeps connections open, since moto does not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Peak memory of a worker that is far behind: ``python benchmarks/memory.py [--megabytes 1024] [--record-bytes 350]``.
 
-Kinesis is the emulator in a process of its own; results go to a temporary directory. Prints VmHWM of the worker, the most memory that
-it ever had, and how fast it went.
+Kinesis is the emulator in a process of its own; results go to a temporary directory. Prints the worker's VmHWM, its peak memory, and its
+throughput.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def fill(url: str, shards: int, records: int, size: int) -> int:
-    """Put so many records of so many bytes; random text, so that it compresses as badly as it may."""
+    """Put ``records`` records of ``size`` bytes; random text, which hardly compresses."""
     dice = Random(1)
     client = boto3.client("kinesis", endpoint_url=url, region_name="us-east-1", aws_access_key_id="t", aws_secret_access_key="t")
     client.create_stream(StreamName="memory", ShardCount=shards)

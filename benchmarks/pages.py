@@ -1,4 +1,4 @@
-"""Records as GetRecords answers write them, for the replay server and for timing steps."""
+"""Records in the form of GetRecords responses, for the replay server and for timing single steps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from stream.local.kinesis.sequence import base, number
 ARRIVED: Final = 1_795_000_000
 """Unix second in which the first record of every shard arrived."""
 PAGE_RECORDS: Final = 10_000
-"""Most that one answer holds (Kinesis API reference)."""
+"""The most records in one response (Kinesis API reference)."""
 
 
 def record_json(line: bytes, shard: int, at: int) -> bytes:
-    """The ``at``-th record of a shard, as it stands between the brackets of ``Records``."""
+    """The ``at``-th record of a shard, as an element of ``Records``."""
     second = ARRIVED + at // 1000
     sequence = number(base(ARRIVED - 3600, shard), at + 1, second)
     return (
@@ -26,7 +26,7 @@ def record_json(line: bytes, shard: int, at: int) -> bytes:
 
 
 def answers(lines: Iterable[bytes], shard: int = 0, records: int = PAGE_RECORDS) -> Iterator[bytes]:
-    """``lines`` as whole answers of ``records`` each."""
+    """``lines`` as whole responses of ``records`` records each."""
     source, first = iter(lines), 0
     while chunk := list(islice(source, records)):
         text = b",".join(record_json(line, shard, at) for at, line in enumerate(chunk, first))

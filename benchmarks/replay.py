@@ -1,9 +1,9 @@
-"""A Kinesis endpoint that only reads, at memory speed: answers are made before the first client comes, a request copies bytes.
+"""A read-only Kinesis endpoint at memory speed: responses are prepared beforehand, and a request only copies bytes.
 
 ``python benchmarks/replay.py --shape click --records 50000 --shards 4`` prints ``{"url": ...}`` and serves two streams until its standard
-input closes: ``bench``, with so many records on every shard, and ``small``, with ``SMALL_RECORDS``. Every shard of a stream holds the same
-records under the same sequence numbers. With ``--rate`` so many records a second become visible on each shard, with their real time of
-arrival. It speaks JSON 1.1 over HTTP/1.1 to any client; what a client does not need for reading is not there.
+input closes: ``bench``, with ``--records`` records on every shard, and ``small``, with ``SMALL_RECORDS``. Every shard of a stream has the
+same records under the same sequence numbers. With ``--rate``, that many records a second become visible on each shard, with their real
+time of arrival. It serves JSON 1.1 over HTTP/1.1 to any client, with only the operations needed for reading.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HASHES: Final = 2**128
 
 
 class Canned:
-    """Records of one shape as they stand in an answer, and where each begins."""
+    """Records of one shape in the form of a response, and where each begins."""
 
     def __init__(self, lines: list[bytes]) -> None:
         texts = [record_json(line, 0, at) + b"," for at, line in enumerate(lines)]
@@ -41,14 +41,14 @@ class Canned:
         self.lines = lines
 
     def page(self, first: int, limit: int) -> tuple[memoryview, int]:
-        """At most ``limit`` records and 10 MiB from ``first`` on, and the number behind them."""
+        """At most ``limit`` records and 10 MiB from ``first`` on, and the number after them."""
         fitting = int(np.searchsorted(self.payload, self.payload[first] + MAX_PAGE_BYTES, side="right")) - 1
         end = max(min(first + limit, fitting, len(self.lines)), min(first + 1, len(self.lines)))
         return self.text[self.starts[first] : max(self.starts[first], self.starts[end] - 1)], end
 
 
 class Live:
-    """The same records arriving one by one, so many a second from the first look on."""
+    """The same records arriving one by one, at ``rate`` per second from the first read on."""
 
     def __init__(self, lines: list[bytes], rate: float) -> None:
         self.rate = rate
@@ -69,7 +69,7 @@ class Live:
 
 
 class Endpoint:
-    """What the operations answer."""
+    """The operations of the endpoint."""
 
     def __init__(self, streams: dict[str, tuple[Canned | Live, int, int]]) -> None:
         self.streams = streams
@@ -134,7 +134,7 @@ class Endpoint:
 
 
 class Connection(asyncio.Protocol):
-    """One client: requests in order, each answered at once."""
+    """The connection of one client: requests are answered at once, in order."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint

@@ -1,14 +1,14 @@
-"""End to end, side by side: this service (commit log, ledger and lineage on) and consumers of the usual kinds.
+"""End-to-end comparison of this service (commit log, ledger and lineage on) with consumers of the usual kinds.
 
 ``python benchmarks/run.py [--shapes click,order] [--records 200000] [--shards 4] [--runs 5] [--quick] [--json FILE] [--svg FILE]``
 
-All read the same records from a replay server in a process of its own, do the same work and write Parquet to a directory; all rows of
-their outputs are compared before a figure counts. A figure is megabytes of payload per second of CPU time, user and system, of the whole
-process, less what the same process takes for a stream of a few hundred records: start-up is not what is compared. Runs alternate, so that
-a slow minute hits all; the median counts, and the spread is shown. Machines differ: quote ratios.
+All read the same records from a replay server in a process of its own, do the same work and write Parquet to a directory; figures are only
+printed if all rows of their outputs are equal. A figure is megabytes of payload per second of CPU time, user and system, of the whole
+process, less what the same process takes for a stream of a few hundred records, so start-up is not compared. Runs alternate, so that
+a slow minute affects all; the result is the median, and the spread is shown. Machines differ: quote ratios.
 
-A process that fills its heap for the first time pays a page fault for every 4 KiB: with 50,000 records a shard that is a good part of a
-run, with 200,000, the default, the steady state. ``--quick`` takes 20,000 and one run, and shows only that everything works.
+A process that fills its heap for the first time takes a page fault for every 4 KiB. With 50,000 records per shard that is a large part of a
+run; 200,000, the default, show the steady state. ``--quick`` takes 20,000 and one run, and only shows that everything works.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ QUICK_RECORDS: Final = 20_000
 
 
 def rows_of(folder: Path) -> str:
-    """How many rows an output has, and a checksum of them all that does not depend on their order."""
+    """The number of rows of an output, and a checksum of them that does not depend on their order."""
     files = f"read_parquet('{folder}/lake/**/*.parquet', hive_partitioning = false)"
     query = f"SELECT count(*), sum(hash(rows)::HUGEINT) FROM (SELECT {_columns(files)} FROM {files}) AS rows"  # noqa: S608
     count, checksum = duckdb.sql(query).fetchall()[0]

@@ -1,11 +1,11 @@
 """A large fleet, simulated: ``python benchmarks/scale.py [--shards 10000] [--workers 1000] [--start 60] [--kill 0.1] [--json FILE]``.
 
-Plays the deciding code (``stream/lease/decide.py``) for every worker over one table. Workers start over ``--start`` seconds; each looks
-at the table, takes, looks again, and goes on looking as often as the size of the table allows. Writes go out 20 side by side, and the
-table refuses whoever is second. When all is even, a share of the workers dies at once. Time is the simulation's own: the machine does not
-matter.
+Runs the deciding code (``stream/lease/decide.py``) of every worker over one table. Workers start over ``--start`` seconds; each looks
+at the table, takes leases, looks again, and then looks as often as the size of the table allows. Twenty writes at a time are sent
+concurrently, and the table refuses all but the first for a lease. Once the leases are balanced, a share of the workers dies at once. Time
+is simulated: the speed of the machine does not matter.
 
-Left out: renewals always succeed, replies always come, and a row that its owner renews counts as fresh for everybody.
+Simplified: renewals always succeed, replies always arrive, and a row that its owner renews counts as fresh for everybody.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SECOND: Final = 1_795_000_000
 
 
 def row(at: int, shards: int) -> Lease:
-    """A lease that has been checkpointed, as full as rows are."""
+    """A lease that has been checkpointed, with all attributes that real rows have."""
     last = number(base(SECOND - 3600, at), 1000 * at + 1, SECOND)
     checkpoint, width = ExtendedSequenceNumber(str(last)), 2**128 // shards
     return Lease(
@@ -52,14 +52,14 @@ def row(at: int, shards: int) -> Lease:
 
 
 def table_bytes(shards: int, worker: str) -> int:
-    """What one look at the table reads."""
+    """The bytes that one look at the table reads."""
     full = (replace(row(at, shards), owner=worker, signed=worker) for at in range(shards))
     return sum(item_size(encode(lease)) for lease in full)
 
 
 @dataclass(slots=True)
 class Phase:
-    """What it took until every lease was held and nothing moved any more; ``seconds`` until the last take, ``idle`` until none was free."""
+    """The effort until every lease was held and none moved any more; ``seconds`` until the last take, ``idle`` until none was free."""
 
     seconds: float = 0.0
     idle: float = 0.0
@@ -94,7 +94,7 @@ class Fleet:
             self._push(dice.random() * start, worker, again=True)
 
     def settle(self) -> Phase:
-        """Go on until everybody has started and nothing was taken for two rounds in which leases may move."""
+        """Continue until all workers have started and nothing was taken for two rounds in which leases may move."""
         self.phase, begun, last = Phase(), self.now, max(self.now, self._started)
         quiet = 2 * max(self.every, self.settings.steal_every)
         while self.now < last + quiet:
@@ -113,7 +113,7 @@ class Fleet:
         return self.phase
 
     def kill(self, share: float) -> int:
-        """Let the last so many workers die at once; how many leases they had."""
+        """Let the last workers, a ``share`` of all, die at once. Returns how many leases they had."""
         gone = set(sorted(self.alive)[len(self.alive) - round(len(self.alive) * share) :])
         self.alive -= gone
         self._died, self._first_look = self.now, {}
@@ -137,7 +137,7 @@ class Fleet:
         self._push(done if again else done + self.every, worker)
 
     def _observed(self, worker: str) -> float:
-        """The worker's time, for rows that stand still: it counts from its own first look at them."""
+        """The worker's time for rows that stand still, counted from its own first look at them."""
         if self._died is None:
             return self.now
         return self._died + self.now - self._first_look.setdefault(worker, self.now)
@@ -183,20 +183,20 @@ def simulate(shards: int, workers: int, settings: LeaseSettings, start: float = 
 def told(figures: dict[str, Any]) -> str:
     """The figures as rows of a table."""
     size, every = figures["table_bytes"] / 2**20, figures["seconds_between_looks"]
-    head = f"{figures['shards']:,} leases, {figures['workers']:,} workers: a table of {size:.1f} MiB, a look each {every:.0f} s"
+    head = f"{figures['shards']:,} leases, {figures['workers']:,} workers: a table of {size:.1f} MiB, a look every {every:.0f} s"
     about = {
         "idle": "seconds until no lease is free",
         "seconds": "seconds until the last take",
         "looks": "looks until nothing was taken for two rounds",
         "writes": "writes to take leases",
         "refused": "of which refused",
-        "moved": "leases that living workers gave to others",
+        "moved": "leases taken from live workers",
         "most": "most leases of a worker",
         "least": "fewest leases of a worker",
     }
     start, recovery = figures["start"], figures["recovery"]
     rows = [f"| {words} | {start[name]:,.0f} | {recovery[name]:,.0f} |" for name, words in about.items()]
-    return "\n".join([f"{head}; {figures['lost']:,} leases of workers that die", "", "| | start | recovery |", "|---|---|---|", *rows])
+    return "\n".join([f"{head}; {figures['lost']:,} leases of the workers that die", "", "| | start | recovery |", "|---|---|---|", *rows])
 
 
 def main() -> None:

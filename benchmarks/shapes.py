@@ -1,4 +1,4 @@
-"""The records that benchmarks read, made from a seed: equal on every machine.
+"""The records that benchmarks read, generated from a seed and therefore equal on every machine.
 
 ``click``: flat, 14 fields, about 340 bytes. ``order``: about 880 bytes, an address, a list of lines, text with escapes. ``flights``: the
 flights that ship with the project, 19 short fields, about 300 bytes. ``dirty``: clicks of which one in 100 is broken in one of six ways.
@@ -26,9 +26,9 @@ DIRTY_ONE_IN: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Records of one kind and the job that is done with them.
+    """Records of one kind, and the work that is done on them.
 
-    ``schema`` and ``stages`` are what the pipeline file says; ``peers/jobs.py`` does the same work with dicts and with Polars.
+    ``schema`` and ``stages`` are those of the pipeline file; ``peers/jobs.py`` does the same work with dicts and with Polars.
     """
 
     name: str
@@ -101,7 +101,7 @@ def _order(dice: Random, number: int) -> dict[str, Any]:
 
 
 def flights(count: int) -> Iterator[bytes]:
-    """The first ``count`` flights of the year, from the start again where the year is over."""
+    """The first ``count`` flights of the year, starting again after the last."""
     lines = flights_table().write_ndjson().encode().splitlines()
     for number in range(count):
         yield lines[number % len(lines)]

@@ -1,9 +1,9 @@
 """Throughput and peak memory by number of shards: ``python benchmarks/shards.py [--shards 1,4,64,256] [--records 800000] [--runs 3]``.
 
-The records are spread over the shards, at least 2,500 on each. A worker asks a shard 4.5 times a second at most, for 10,000 records at
-most, so one shard cannot bring more than 45,000 records a second: where that is what was reached, ``limit`` says calls, and CPU otherwise.
-Start-up, measured with a stream of 200 records a shard, is taken off CPU and wall time. The worker runs with ``--once``, so that the last
-units do not wait for their age.
+The records are spread over the shards, at least 2,500 on each. A worker polls a shard at most 4.5 times a second, for at most 10,000
+records, so one shard gives at most 45,000 records a second: if that was reached, ``limit`` says calls, otherwise CPU.
+Start-up, measured with a stream of 200 records per shard, is subtracted from CPU and wall time. The worker runs with ``--once``, so that
+the last units do not wait for their age.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shapes import SHAPES, Shape
 CALLS_A_SECOND: Final = 4.5
 """``ReadSettings.calls_per_second`` of the service."""
 NEAR: Final = 0.8
-"""Share of the possible above which the calls are what limits."""
+"""Share of the maximum above which calls count as the limit."""
 
 
 def measure(shape: Shape, shards: int, records: int, runs: int, budget: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What each stage is measured at, option by option, and the Polars expression that does the same on clean data."""
+"""The measured cases of each stage, and for each the Polars expression that does the same on clean data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LATE: Final = "2013-01-01T00:00:00Z"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One stage with options; ``wide`` columns stand beside the ten where they are what it works on."""
+    """One stage with options; ``wide`` adds columns to the ten, for stages that work on them."""
 
     stage: str
     options: Any
@@ -30,7 +30,7 @@ class Case:
 
 
 def columns(rows: int) -> pl.DataFrame:
-    """Ten columns behind the system's, the same in each run: six of numbers and four of text."""
+    """Ten columns besides the system columns, the same in each run: six of numbers and four of text."""
     at = pl.int_range(rows, eager=True)
     mixed = at.hash(seed=1) // 256
     text = "N" + (mixed % KEYS).cast(pl.String).str.zfill(5)
@@ -42,7 +42,7 @@ def columns(rows: int) -> pl.DataFrame:
 
 
 def wide(rows: int) -> dict[str, pl.Series]:
-    """Columns for stages that work on something else than the ten."""
+    """Columns for stages that do not work on the ten."""
     at = pl.int_range(rows, eager=True)
     mixed = at.hash(seed=1) // 256
     part = [(mixed // 10 ** (3 * n)) % 256 for n in range(4)]
@@ -90,7 +90,7 @@ def _keeps(condition: pl.Expr) -> Callable[[pl.DataFrame], Any]:
 
 
 def casting() -> list[Case]:
-    """Types to types."""
+    """Casts from type to type."""
     return [
         Case("cast", {"num": "int64"}, _casts("num", pl.Int64)),
         Case("cast", {"price": "float64"}, _casts("price", pl.Float64), ("price",)),
@@ -131,7 +131,7 @@ def casting() -> list[Case]:
 
 
 def deriving() -> list[Case]:
-    """Expressions of one row, and columns moved about."""
+    """Expressions over one row, and stages that only rearrange columns."""
     iso = pl.col("iso").str.to_datetime(MOMENT, time_unit="us", time_zone="UTC", strict=False)
     return [
         Case(
@@ -161,7 +161,7 @@ def _rows(frame: pl.DataFrame, *keys: str) -> Any:
 
 
 def joining(table: pl.DataFrame) -> list[Case]:
-    """What needs a hash table: 100,000 keys."""
+    """Stages that need a hash table, with 100,000 keys."""
     short, numbers = table.rename({"k": "s0"}), pl.DataFrame({"i0": range(KEYS), "v": range(KEYS)})
 
     def joined(frame: pl.DataFrame) -> pl.DataFrame:
@@ -188,7 +188,7 @@ def joining(table: pl.DataFrame) -> list[Case]:
 
 
 def masking() -> list[Case]:
-    """Values hidden; for keyed hashes Polars has no counterpart."""
+    """Masks; Polars has no counterpart of keyed hashes."""
     key = {"env": "K"}
     return [
         Case(
@@ -210,7 +210,7 @@ def masking() -> list[Case]:
 
 
 def parsing() -> list[Case]:
-    """Text taken apart; the expressions read the same columns by the same pattern."""
+    """Text parsed; the expressions read the same columns with the same pattern."""
     logged = r"^%{IP:client} %{WORD:verb} %{PATH:path} %{INT:status:int16} %{INT:size:int64}$"
     zoned = pl.col("local").str.to_datetime("%d/%b/%Y:%H:%M:%S", time_unit="us", strict=False)
     return [
@@ -236,7 +236,7 @@ def parsing() -> list[Case]:
 
 
 def validating() -> list[Case]:
-    """A contract's rules, one by one and together."""
+    """Rules of ``validate``, one by one and together."""
     columns = {"i0": {"min": 0, "max": 2000}, "s0": {"matches": CODE}}
     fits = pl.col("i0").is_between(0, 2000) & pl.col("s0").str.contains(CODE)
     return [

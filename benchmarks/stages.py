@@ -1,6 +1,6 @@
-"""Each stage over a million rows of ten columns on one thread, beside a Polars expression that does the same; CPU time, best of five.
+"""Each stage over a million rows of ten columns on one thread, compared with a Polars expression that does the same.
 
-Prints a table and asserts nothing. What has no counterpart in one Polars expression has no ratio.
+CPU time, best of five. Prints a table and asserts nothing. A stage without a counterpart in one Polars expression has no ratio.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main(chosen: list[str]) -> None:
     resources = Resources(tables=tables, secrets={"env:K": hashlib.sha256(b"k").digest()}, functions=functions)
     stages = {stage.name: stage for stage in STAGES}
     print(f"Polars {pl.__version__}, Python {sys.version.split()[0]}, {ROWS:,} rows, {ten.width - 5} columns\n")
-    print("| stage | options | M rows/s | Polars alone | time by that of Polars |\n|---|---|---|---|---|")
+    print("| stage | options | M rows/s | Polars alone | ratio of times |\n|---|---|---|---|---|")
     for case in every(tables["t"]):
         if chosen and not any(f"{case.stage} {json.dumps(case.options)}".startswith(word) or word in case.wide for word in chosen):
             continue

@@ -1,7 +1,7 @@
-"""A consumer as people write it: ``consume.py CLIENT JOB SHAPE ENDPOINT STREAM FOLDER RECORDS``. No checkpoint, no audit, no retry.
+"""A typical consumer: ``consume.py CLIENT JOB SHAPE ENDPOINT STREAM FOLDER RECORDS``. No checkpoint, no audit, no retry.
 
-Reads every shard from its beginning until nothing is behind, does the work of the shape and writes Parquet (zstd, level 1) of about 50,000
-rows a file. Credentials come from the environment. Prints nothing. The two clients that are whole consumers keep what they keep: kcl-rs
+Reads every shard from its beginning to its tip, does the work of the shape and writes Parquet (zstd, level 1) with about 50,000
+rows per file. Credentials come from the environment. Prints nothing. The two clients that are whole consumers keep their own state: kcl-rs
 leases and checkpoints in DynamoDB, async-kinesis a checkpoint in memory.
 """
 
@@ -64,7 +64,7 @@ async def aiobotocore_pages(endpoint: str, stream: str) -> AsyncIterator[list[by
 
 
 async def async_kinesis_pages(endpoint: str, stream: str) -> AsyncIterator[list[bytes]]:
-    """Its queue hands out record by record; it stops when nothing came for two seconds. Its limit of calls is lifted."""
+    """Its queue returns records one by one; it stops after two seconds without any. Its limit of calls is lifted."""
     from kinesis import Consumer
     from kinesis.processors import Processor, SimpleAggregator
 
@@ -84,7 +84,7 @@ async def async_kinesis_pages(endpoint: str, stream: str) -> AsyncIterator[list[
 
 
 def kcl_rs(stream: str, writer: Any, records: int) -> None:
-    """Until ``records`` have come: its shards never end. Endpoints of Kinesis, DynamoDB and CloudWatch come from the environment."""
+    """Reads until it has ``records`` records, since its shards never end. All endpoints come from the environment."""
     from kcl_rs import RecordProcessorBase, Scheduler
 
     alone, enough, counted = threading.Lock(), threading.Event(), [0]

@@ -1,4 +1,4 @@
-"""The work of each shape the way people write it: record by record with dicts, and page by page with Polars. Used by the peers only."""
+"""The work of each shape as it is usually written: record by record with dicts, and page by page with Polars. Used by the peers only."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class DictWriter:
 
 
 class PolarsWriter:
-    """A frame per page, read as one NDJSON text; a page that does not parse is read without the records that are no such objects."""
+    """A frame per page, read as one NDJSON text; if a page does not parse, it is read without the records that are not valid objects."""
 
     def __init__(self, shape: str, folder: str) -> None:
         import polars as pl

@@ -1,10 +1,10 @@
-/* IP addresses in their usual spellings: version, kind, and the network that an address lies in. */
+/* IP addresses in their usual spellings: version, kind, and the network that contains an address. */
 
 #include "kernel.h"
 
 enum { OCTETS = 4, GROUPS = 8, HEX_DIGITS = 4, MOST_NETWORK = 20 };
 
-/* Addresses from ``first`` to ``last``, both as 128 bits in halves, the upper one first; of two ranges that hold an address the first counts. */
+/* Addresses from ``first`` to ``last``, each 128 bits in two halves, upper half first. The first range that contains an address counts. */
 typedef struct {
     uint64_t first[2], last[2], version, kind;
 } range_t;
@@ -13,7 +13,7 @@ typedef struct {
     blob_t versions, kinds, networks, data;
 } addresses_t;
 
-/* Four decimals without leading zeros, which some read as octal and others do not; -1 for anything else. */
+/* Four decimal numbers without leading zeros, which some programs read as octal; -1 for anything else. */
 static int64_t read_v4(const uint8_t *at, const uint8_t *end, const uint8_t **network_end) {
     uint32_t address = 0;
     for (int octet = 0; octet < OCTETS; octet++) {
@@ -34,7 +34,7 @@ static inline int hex_digit(uint8_t byte) {
     return (uint8_t)(byte - '0') < 10 ? byte - '0' : letter < 6 ? letter + 10 : -1;
 }
 
-/* Groups of hex digits, with ``::`` for one or more of zeros at most once; 0 for anything else. */
+/* Groups of hex digits, with at most one ``::`` for one or more zero groups; 0 for anything else. */
 static int read_v6(const uint8_t *at, const uint8_t *end, uint16_t *groups) {
     int count = 0, gap = -1;
     if (end - at < 2) return 0;
@@ -64,7 +64,7 @@ static int read_v6(const uint8_t *at, const uint8_t *end, uint16_t *groups) {
     return 1;
 }
 
-/* The first three groups, without the zeros before ``::``, which runs to the end and so is the longest. */
+/* Writes the /48 network; ``::`` replaces all zero groups at its end, since that is the longest run. */
 static size_t network_v6(const uint16_t *groups, uint8_t *to) {
     static const char hex[] = "0123456789abcdef";
     uint8_t *at = to;

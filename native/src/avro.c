@@ -16,7 +16,7 @@ static int read_whole(text_t *text, int64_t *value) {
     return 1;
 }
 
-/* Bytes with their number before them; NULL where there are not as many. */
+/* Bytes preceded by their length; NULL if there are fewer. */
 static const uint8_t *read_sized(text_t *text, size_t *size) {
     int64_t count;
     if (!read_whole(text, &count) || count < 0) return NULL;
@@ -29,7 +29,7 @@ static const uint8_t *read_text(text_t *text, size_t *size) {
     return from != NULL && is_text(from, *size) ? from : NULL;
 }
 
-/* 36 characters as Python writes them, or the same in capitals. */
+/* A UUID of 36 characters, as Python writes it or in upper case. */
 static int put_uuid(table_t *table, text_t *text, view_t *view) {
     size_t size, begin = table->side.size;
     const uint8_t *from = read_sized(text, &size);
@@ -52,7 +52,7 @@ static int put_uuid(table_t *table, text_t *text, view_t *view) {
     return 1;
 }
 
-/* Big-endian, up to 16 bytes. */
+/* A big-endian number of up to 16 bytes. */
 static int put_decimal(const avro_node_t *node, text_t *text, uint8_t *values, int64_t row) {
 #ifdef __SIZEOF_INT128__
     size_t size = (size_t)node->unit;
@@ -112,7 +112,7 @@ static int read_scalar(run_t *run, const avro_node_t *node, text_t *text, size_t
     return 1;
 }
 
-/* Behind the number of the union's branch, if the node is in a union; -1 where that cannot be, 1 for null. */
+/* Reads the branch of the union, if the node is in one; -1 if it is invalid, 1 for null. */
 static inline int read_branch(const avro_node_t *node, text_t *text) {
     int64_t branch;
     if (!node->branches) return 0;
@@ -121,20 +121,20 @@ static inline int read_branch(const avro_node_t *node, text_t *text) {
     return node->nullable ? 1 : -1;
 }
 
-/* Items that follow each other, and where they say that they end, or NULL. */
+/* The number of items left in a block, and the end that the block states, or NULL. */
 typedef struct {
     int64_t left;
     const uint8_t *end;
 } block_t;
 
-/* Whether one more item follows, of at least a byte; 0 at the end of the last block, -1 where that is not plain. ``block`` begins as zero. */
+/* 1 if another item follows, of at least a byte; 0 after the last block; -1 if readers may differ. ``block`` must be zero at first. */
 static int more_items(text_t *text, block_t *block) {
     int64_t size;
     if (block->left) {
         block->left--;
         return 1;
     }
-    /* Readers that skip a block go by its size, those that read it by the items. */
+    /* Readers that skip a block rely on its size, others on its items; the two must agree. */
     if ((block->end != NULL && text->at != block->end) || !read_whole(text, &block->left)) return -1;
     block->end = NULL;
     if (block->left < 0) {
@@ -148,7 +148,7 @@ static int more_items(text_t *text, block_t *block) {
     return 1;
 }
 
-/* Behind a value of the node; 0 unless it is right as far as bytes tell. */
+/* Skips a value of the node; 0 unless its bytes are valid. */
 static int skip_data(run_t *run, Py_ssize_t at, text_t *text) {
     const avro_node_t *node = run->plan->nodes + at;
     union {
@@ -186,7 +186,7 @@ static int read_items(run_t *run, const avro_node_t *node, text_t *text) {
     return more == 0;
 }
 
-/* By size only where one begins as the other. */
+/* Compares by size only if one key is a prefix of the other. */
 static int by_key(const void *one, const void *other) {
     const entry_t *first = one, *second = other;
     uint64_t less = first->key_size < second->key_size ? first->key_size : second->key_size;
@@ -194,7 +194,7 @@ static int by_key(const void *one, const void *other) {
     return order ? order : (first->key_size > second->key_size) - (first->key_size < second->key_size);
 }
 
-/* Finds where the entries are, and puts these in order; to the map's end. */
+/* Finds the entries up to the end of the map, and sorts them. */
 static int find_entries(run_t *run, const avro_node_t *node, text_t *text) {
     size_t base = run->entries.size, size = 0;
     block_t block = {0};
@@ -242,7 +242,7 @@ static int read_constant(run_t *run, const avro_node_t *node, int64_t row) {
     return read_data(run, node->first, &text, row) && text.at == end;
 }
 
-/* A value into row ``row`` of its column; the row must still be zero. */
+/* Reads a value into row ``row`` of its column; the row must still be zero. */
 static int read_data(run_t *run, Py_ssize_t at, text_t *text, int64_t row) {
     const avro_node_t *node = run->plan->nodes + at;
     if (node->column < 0) return skip_data(run, at, text);
@@ -261,7 +261,7 @@ static int read_data(run_t *run, Py_ssize_t at, text_t *text, int64_t row) {
     return good;
 }
 
-/* The schema of whoever wrote the record, whose head is taken off; NULL where it is not known. */
+/* Removes the head of the record and finds the schema of its writer; NULL if it is unknown. */
 static const writer_t *read_head(const avro_plan_t *plan, text_t *text, const writer_t *last) {
     const uint8_t *head = read_part(text, plan->head_size);
     if (head == NULL) return NULL;

@@ -1,29 +1,29 @@
-/* What avro() reads, compiled from a writer's schema and that of the columns. */
+/* The plan of avro(), compiled from the schemas of the writers and of the columns. */
 
 #ifndef STREAM_AVRO_H
 #define STREAM_AVRO_H
 
 #include "symbols.h"
 
-/* The numbers stand in stream/transform/decoders/avro_plan.py too. */
+/* Must agree with stream/transform/decoders/avro_plan.py. */
 enum avro_kind {
     BOOLEAN,
     WHOLE,    /* int or long, times ``unit``, into 32 or 64 bits */
-    PROMOTED, /* the same into a float or a double */
+    PROMOTED, /* int or long, into a float or a double */
     FLOAT, DOUBLE, BYTES, TEXT, UUID,
     FIXED,    /* ``unit`` bytes */
-    DECIMAL,  /* up to ``most`` digits; ``unit`` bytes, or 0 where their number stands before them */
+    DECIMAL,  /* up to ``most`` digits; ``unit`` bytes, or 0 if their length precedes them */
     ENUM,
     ARRAY, MAP, RECORD, /* have children: the items, the values, the fields in the writer's order */
-    CONSTANT, /* the value of a field that the writer does not know, in the bytes that a writer would have written */
+    CONSTANT, /* the default of a field that the writer lacks, as a writer would have encoded it */
     AVRO_KINDS
 };
 
 typedef struct {
     int kind;
-    int branches, null, nullable; /* of the union that it stands in: how many, or 0; which is null, or -1; and whether null is welcome */
+    int branches, null, nullable; /* of the enclosing union: number of branches, or 0; index of null, or -1; whether null is accepted */
     int count;
-    Py_ssize_t column; /* -1: read past it */
+    Py_ssize_t column; /* -1: skip it */
     Py_ssize_t first;  /* of its children, or of its symbols */
     int64_t least, most, unit;
     const uint8_t *constant;
@@ -31,7 +31,7 @@ typedef struct {
 } avro_node_t;
 
 typedef struct {
-    uint8_t head[18]; /* what the record begins with */
+    uint8_t head[18]; /* the prefix of its records */
     Py_ssize_t root;
 } writer_t;
 

@@ -1,4 +1,4 @@
-/* A plan of avro() from tuples, checked so far that no record can lead it out of its columns or let it take more memory than in proportion. */
+/* A plan of avro() from tuples, checked so that no record can make it write outside of its columns or take memory out of proportion. */
 
 #include "avro.h"
 
@@ -50,7 +50,7 @@ static int add_node(avro_plan_t *plan, avro_node_t *node, PyObject *spec) {
     return 1;
 }
 
-/* Whether a value of the node takes at least a byte of a record. */
+/* Whether a value of the node takes at least one byte of a record. */
 static int takes_bytes(const avro_plan_t *plan, const avro_node_t *node) {
     if (node->branches) return 1;
     if (node->kind == CONSTANT) return 0;
@@ -61,7 +61,7 @@ static int takes_bytes(const avro_plan_t *plan, const avro_node_t *node) {
     return 0;
 }
 
-/* Whether the column's form is one that the node's values fit. */
+/* Whether the node's values fit the form of its column. */
 static int suits(const avro_plan_t *plan, const avro_node_t *node) {
     const form_t *form = plan->forms + node->column;
     switch (node->kind) {
@@ -80,7 +80,7 @@ static int suits(const avro_plan_t *plan, const avro_node_t *node) {
     }
 }
 
-/* Whether the child's column is one that has a row wherever the node's child has a value. */
+/* Whether the child's column has a row wherever the child has a value. */
 static int belongs(const avro_plan_t *plan, const avro_node_t *node, const avro_node_t *child) {
     if (node->column < 0 || node->kind == CONSTANT) return child->column == node->column;
     const form_t *form = plan->forms + node->column;
@@ -89,13 +89,13 @@ static int belongs(const avro_plan_t *plan, const avro_node_t *node, const avro_
     return child->column == -1 || (child->column >= form->first && child->column < form->first + form->count);
 }
 
-/* A constant has no text, whose view would lead into the record, and of lists only empty ones. */
+/* Constants are never text, whose view would point into the record, and lists only if they are empty. */
 static int is_constant(const avro_node_t *node, const avro_node_t *child) {
     if (child->kind == ARRAY || child->kind == MAP) return !child->branches && node->size == 1 && !node->constant[0];
     return !child->branches && (child->kind <= DOUBLE || child->kind == ENUM);
 }
 
-/* Checks the node ``at`` and those below; ``used`` has a byte for each column. */
+/* Checks the node ``at`` and those below it; ``used`` has a byte per column. */
 static int check(const avro_plan_t *plan, Py_ssize_t at, uint8_t *used, int depth) {
     const avro_node_t *node = plan->nodes + at;
     int single = node->kind == ARRAY || node->kind == MAP || node->kind == CONSTANT;

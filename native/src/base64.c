@@ -5,8 +5,8 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-/* Whole blocks of 32 characters as long as they are in the alphabet; how many characters were read. After Wojciech Mula and Daniel Lemire,
-   "Faster Base64 Encoding and Decoding using AVX2 Instructions" (2018): a character is classified by its two nibbles. */
+/* Decodes whole blocks of 32 characters while all are in the alphabet; returns the number of characters read. After Wojciech Mula and
+   Daniel Lemire, "Faster Base64 Encoding and Decoding using AVX2 Instructions" (2018): a character is classified by its two nibbles. */
 __attribute__((target("avx2"))) static size_t blocks(const uint8_t *text, size_t size, uint8_t *out) {
     const __m256i low_classes = _mm256_setr_epi8(0x15, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x13, 0x1A, 0x1B, 0x1B, 0x1B, 0x1A,
                                                  0x15, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x13, 0x1A, 0x1B, 0x1B, 0x1B, 0x1A);
@@ -18,7 +18,7 @@ __attribute__((target("avx2"))) static size_t blocks(const uint8_t *text, size_t
                                            2, 1, 0, 6, 5, 4, 10, 9, 8, 14, 13, 12, -1, -1, -1, -1);
     const __m256i slash = _mm256_set1_epi8(0x2F);
     size_t at = 0;
-    /* The last block is left to the other loop, which knows of padding. */
+    /* The last block is left to the other loop, which handles padding. */
     for (; size - at >= 36; at += 32, out += 24) {
         __m256i piece = _mm256_loadu_si256((const __m256i *)(text + at));
         __m256i high = _mm256_and_si256(_mm256_srli_epi32(piece, 4), slash), low = _mm256_and_si256(piece, slash);

@@ -4,7 +4,7 @@
 
 enum { UNDONE = 65 };
 
-static const uint32_t POLYNOMIAL = 0xEDB88320U; /* the highest power stands lowest */
+static const uint32_t POLYNOMIAL = 0xEDB88320U; /* bit-reversed: the lowest bit is the highest power */
 static uint32_t table[8][256];
 
 void checksum_prepare(void) {
@@ -32,8 +32,8 @@ uint32_t checksum(uint32_t sum, const uint8_t *text, size_t size) {
 }
 
 void checksum_factors(uint64_t *factors, size_t most) {
-    uint32_t power = 0x80000000U; /* x to the 0 */
-    /* A product comes out divided by x, and in a word's place at the end the division still has 64 steps to go: so many are undone. */
+    uint32_t power = 0x80000000U; /* x to the power of 0 */
+    /* A product comes out divided by x, and for a word at the end the division has 64 steps left: that many are undone. */
     for (int step = 0; step < UNDONE; step++) power = power >> 31 ? (power ^ POLYNOMIAL) << 1 | 1 : power << 1;
     for (size_t behind = 0; behind <= most; behind++) {
         factors[behind] = (uint64_t)power << 32;

@@ -1,21 +1,21 @@
-/* CRC-32 as gzip has it (RFC 1952): over bytes, and over messages of one width that differ in a few words.
+/* CRC-32 as in gzip (RFC 1952): over bytes, and over messages of equal size that differ in a few words.
 
-   The sum is what is left of a text, read as a polynomial, when it is divided by another one. It is linear: a word adds its own polynomial
-   times a power of x that says how many bytes follow. So the sum of a message follows from that of another one and the words in which they
-   differ, each times its factor, without carries. Products are added up undivided in 128 bits, which stand for a text of 16 bytes with the
-   same sum, and are divided once, when somebody asks. */
+   The sum is the remainder of a text, read as a polynomial, divided by another polynomial. It is linear: a word adds its own polynomial
+   times a power of x given by the number of bytes that follow. So the sum of a message follows from that of another message and the words
+   in which they differ, each multiplied by its factor without carries. Products are added in 128 bits without dividing, which represents a
+   text of 16 bytes with the same sum, and are divided once, when the sum is needed. */
 
 #ifndef STREAM_CHECKSUM_H
 #define STREAM_CHECKSUM_H
 
 #include "kernel.h"
 
-/* The sum goes on from ``sum`` over ``size`` bytes; a gzip member begins and ends with all bits turned over. */
+/* Continues ``sum`` over ``size`` bytes; a gzip member begins and ends with all bits inverted. */
 uint32_t checksum(uint32_t sum, const uint8_t *text, size_t size);
-/* Makes the tables; to be called before anything else here, with the interpreter's lock. */
+/* Fills the tables; must be called first, with the GIL held. */
 void checksum_prepare(void);
-/* ``factors[n]``: what a word of eight bytes is multiplied by whose first byte is the n-th from the end, for n up to ``most``. At the end
-   itself (n = 0) stands a sum that is to be gone on from. */
+/* ``factors[n]``: the factor of a word of eight bytes whose first byte is the n-th from the end, for n up to ``most``; n = 0 is for a sum
+   from which to continue. */
 void checksum_factors(uint64_t *factors, size_t most);
 
 #if defined(__x86_64__)
@@ -26,13 +26,13 @@ typedef __m128i sum_t;
 
 FOR_CARRYLESS static inline sum_t sum_zero(void) { return _mm_setzero_si128(); }
 
-/* ``sum`` and a word times its factor. */
+/* Adds a word times its factor to ``sum``. */
 FOR_CARRYLESS static inline sum_t sum_word(sum_t sum, uint64_t word, uint64_t factor) {
     __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)word), _mm_cvtsi64_si128((long long)factor), 0);
     return _mm_xor_si128(sum, product);
 }
 
-/* ``sum`` when as many bytes follow as ``factors`` of words behind its two halves say. */
+/* ``sum`` moved ahead by the number of bytes that the factors of its two halves stand for. */
 FOR_CARRYLESS static inline sum_t sum_ahead(sum_t sum, uint64_t first, uint64_t second) {
     __m128i factors = _mm_set_epi64x((long long)second, (long long)first);
     return _mm_xor_si128(_mm_clmulepi64_si128(sum, factors, 0x00), _mm_clmulepi64_si128(sum, factors, 0x11));
@@ -46,7 +46,7 @@ FOR_CARRYLESS static inline uint32_t sum_divided(sum_t sum) {
     return checksum(0, text, sizeof text);
 }
 #else
-/* Sums are then made over the bytes of messages, and these are called by nobody. */
+/* Without it, sums are computed over the bytes of messages, and these functions are not called. */
 #define CARRYLESS 0
 #define FOR_CARRYLESS
 typedef uint32_t sum_t;

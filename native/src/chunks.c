@@ -5,13 +5,13 @@
 enum { INTEGERS, TEXTS, CODES };
 enum { NOTHING = 0xFFFF };
 
-/* A column: which rows are not null, if some are, and its values. */
+/* A column: its values, and which rows are not null, if any are null. */
 typedef struct {
     int form, width, is_signed;
-    Py_ssize_t rows, offset; /* of the first row in ``validity``, in bits */
+    Py_ssize_t rows, offset; /* in bits, of the first row in ``validity`` */
     Py_buffer validity, values;
-    views_t texts;    /* those that are there */
-    Py_buffer places; /* by code: the place of its word, or NOTHING */
+    views_t texts;    /* those that are not null */
+    Py_buffer places; /* by code: the index of its word, or NOTHING */
     size_t words;
     blob_t page, bits, whole, dense;
     size_t there;
@@ -33,7 +33,7 @@ static int bits_of(chunk_t *chunk) {
     return 1;
 }
 
-/* Definition levels: a bit for each row, or one run where all agree; the length of it all is before them. */
+/* Definition levels: a bit per row, or one run if all are equal; preceded by their length. */
 static int levels_put(chunk_t *chunk) {
     size_t rows = (size_t)chunk->rows, size = (rows + 7) / 8;
     if (!blob_reserve(&chunk->page, size + 32)) return 0;
@@ -52,7 +52,7 @@ static int levels_put(chunk_t *chunk) {
     return 1;
 }
 
-/* The integers of rows that are there, one behind the other. */
+/* The integers that are not null, without gaps. */
 #define DENSE(kind)                                                                          \
     static void dense_##kind(const uint8_t *bits, const void *from, size_t rows, void *to) { \
         const kind *values = from;                                                           \
@@ -66,7 +66,7 @@ static int levels_put(chunk_t *chunk) {
 DENSE(uint32_t)
 DENSE(uint64_t)
 
-/* As they are packed: those that are there, in four bytes at least; NULL where there is no memory. */
+/* The integers to pack: those that are not null, in at least four bytes each; NULL if memory ran out. */
 static const void *integers_of(chunk_t *chunk) {
     size_t rows = (size_t)chunk->rows, width = chunk->width < 4 ? 4 : (size_t)chunk->width;
     const void *all = chunk->values.buf;
@@ -106,7 +106,7 @@ static int integers_put(chunk_t *chunk, int quick) {
     return delta_pack(&chunk->page, all, count, chunk->width == 8, quick);
 }
 
-/* Places of words, each in 1, 2, 4, 8 or 16 bits; those that are there stand one behind the other. */
+/* Indexes of words in 1, 2, 4, 8 or 16 bits each, without gaps for nulls. */
 static int places_put(chunk_t *chunk, const uint16_t *places) {
     const uint16_t *codes = chunk->values.buf;
     unsigned width = chunk->words <= 2 ? 1 : chunk->words <= 4 ? 2 : chunk->words <= 16 ? 4 : chunk->words <= 256 ? 8 : 16;
@@ -133,7 +133,7 @@ static int places_put(chunk_t *chunk, const uint16_t *places) {
             waiting = 0;
             bits = 0;
         }
-        memset(at, 0, (size_t)(end - at)); /* what fills up the last group */
+        memset(at, 0, (size_t)(end - at)); /* padding of the last group */
         memcpy(at, &bits, 8);
         at = end;
     }
@@ -141,7 +141,7 @@ static int places_put(chunk_t *chunk, const uint16_t *places) {
     return 1;
 }
 
-/* Which rows have a word. */
+/* Sets the bits of rows that have a word. */
 static int coded_bits(chunk_t *chunk, const uint16_t *places) {
     const uint16_t *codes = chunk->values.buf;
     size_t rows = (size_t)chunk->rows;
@@ -207,7 +207,7 @@ static int integers_open(chunk_t *chunk, PyObject *values) {
     return 0;
 }
 
-/* From (form, rows, validity, offset, ...), see the function's docstring; 0 and an exception if it is none of these. */
+/* Opens a column given as (form, rows, validity, offset, ...), see the function's docstring; 0 and an exception if it is invalid. */
 static int chunk_open(chunk_t *chunk, PyObject *spec) {
     PyObject *validity, *one, *two = NULL;
     memset(chunk, 0, sizeof *chunk);

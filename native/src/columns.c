@@ -1,4 +1,4 @@
-/* Columns that grow by rows, out of reach of the interpreter's lock, and what Python gets of them. */
+/* Columns that grow by rows without the GIL, and are then handed to Python. */
 
 #include "columns.h"
 
@@ -28,7 +28,7 @@ int forms_fill(form_t *forms, PyObject *specs) {
     return 1;
 }
 
-/* Makes room for ``rows`` rows in a column and in those that have as many. */
+/* Makes room for ``rows`` rows in a column and in all columns with the same number of rows. */
 static int widen(table_t *table, Py_ssize_t at, int64_t rows) {
     const form_t *form = table->forms + at;
     column_t *column = table->columns + at;
@@ -63,7 +63,7 @@ static void table_close(table_t *table) {
     blob_free(&table->bad);
 }
 
-/* Ends row ``row`` of every list that has a row wherever the column ``at`` has one. */
+/* Ends row ``row`` of every list, at or below the column ``at``, that has as many rows. */
 static void end_lists(table_t *table, Py_ssize_t at, int64_t row) {
     const form_t *form = table->forms + at;
     if (form->form == ITEMS) ((int64_t *)table->columns[at].values.data)[row + 1] = table->columns[form->first].rows;
@@ -71,7 +71,7 @@ static void end_lists(table_t *table, Py_ssize_t at, int64_t row) {
         for (int child = 0; child < form->count; child++) end_lists(table, form->first + child, row);
 }
 
-/* Makes bits ``from`` to ``to`` zero; how many were set. */
+/* Clears the bits ``from`` to ``to``; returns how many were set. */
 static int64_t clear_bits(uint8_t *bits, int64_t from, int64_t to) {
     int64_t set = 0;
     for (int64_t bit = from; bit < to; bit++) {
@@ -81,7 +81,7 @@ static int64_t clear_bits(uint8_t *bits, int64_t from, int64_t to) {
     return set;
 }
 
-/* Takes back rows ``from`` to ``to`` in every column with as many rows as the column ``at``, and the items of lists behind those kept. */
+/* Removes rows ``from`` to ``to`` in every column with as many rows as the column ``at``, and the items of lists after those kept. */
 static void take_back(table_t *table, Py_ssize_t at, int64_t from, int64_t to) {
     const form_t *form = table->forms + at;
     column_t *column = table->columns + at;

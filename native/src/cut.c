@@ -1,11 +1,11 @@
-/* Texts cut at single characters that stand between fields. */
+/* Texts split into fields at single separating characters. */
 
 #include "kernel.h"
 
 enum { FIELDS = 64 };
 
 typedef struct {
-    int separator;   /* the byte behind the field, or -1: it goes to the end */
+    int separator;   /* the byte after the field, or -1: it extends to the end */
     Py_ssize_t skip; /* bytes from there to the next field */
     int kept;
     blob_t views;

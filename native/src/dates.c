@@ -1,4 +1,4 @@
-/* ISO 8601 text to numbers: the forms of stream/transform/values.py, of which those are left out on which readers differ. */
+/* ISO 8601 text to numbers: the forms of stream/transform/values.py, except those on which readers differ. */
 
 #include "plan.h"
 
@@ -22,7 +22,7 @@ int read_day(const uint8_t *text, size_t size, int32_t *days) {
     if (year < 1 || month < 1 || month > 12 || day < 1) return 0;
     int leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
     if (day > lengths[month - 1] + (month == 2 && leap)) return 0;
-    /* Years that begin in March have their leap day at the end. */
+    /* If years begin in March, the leap day is the last day. */
     int from = month > 2 ? year : year - 1, shifted = month > 2 ? month - 3 : month + 9;
     *days = from * 365 + from / 4 - from / 100 + from / 400 + (shifted * 153 + 2) / 5 + day - 719469;
     return 1;
@@ -42,7 +42,7 @@ int read_stamp(const uint8_t *text, size_t size, int64_t *micros) {
     at += 6;
     if (end - at >= 3 && *at == ':') {
         second = digits(at + 1, 2);
-        /* 60 is a leap second for some. */
+        /* Some readers accept 60 as a leap second. */
         if (second < 0 || second > 59) return 0;
         at += 3;
         if (at < end && *at == '.') {
@@ -51,7 +51,7 @@ int read_stamp(const uint8_t *text, size_t size, int64_t *micros) {
                 if (places < 6) fraction = fraction * 10 + (*at - '0');
             if (places < 1 || places > 9) return 0;
             for (int place = places; place < 6; place++) fraction *= 10;
-            /* What is finer than a microsecond is cut off, which before 1970 may mean two things. */
+            /* Digits after the microseconds are truncated, which is ambiguous before 1970. */
             if (places > 6 && days < 0) return 0;
         }
     }

@@ -7,10 +7,10 @@
 typedef struct {
     const plan_t *plan;
     table_t table;
-    blob_t rest; /* members of an object that no column names, as text; and their names */
+    blob_t rest; /* members of an object that no column names, as text, and their names */
     names_t names;
     uint64_t seen;
-    Py_ssize_t *follow; /* which node's member was read after that of this node the last time; for an object, which one first */
+    Py_ssize_t *follow; /* the node whose member followed that of this node last time; for an object, the first one */
 } run_t;
 
 static int read_value(run_t *run, text_t *text, Py_ssize_t at, int64_t row, int depth);
@@ -24,8 +24,8 @@ static int is_name(const text_t *text, const node_t *child) {
     return (size_t)(text->end - text->at) >= child->size && !memcmp(text->at, child->token, child->size);
 }
 
-/* The child of the object ``at`` whose name begins here, behind its quote, or 0. Producers write members in one order: what followed the
-   member before, the last time, is tried first. */
+/* The child of the object ``at`` whose name begins here, after its quote, or 0. Producers write members in a fixed order, so the member that
+   followed the previous one last time is tried first. */
 static Py_ssize_t named(run_t *run, const text_t *text, Py_ssize_t at, Py_ssize_t before) {
     const node_t *nodes = run->plan->nodes, *node = nodes + at;
     Py_ssize_t likely = run->follow[before];
@@ -41,7 +41,7 @@ static void keep_begin(run_t *run) {
     run->seen = 0;
 }
 
-/* A member that no column names, whose value ends where ``text`` stands. */
+/* Keeps a member that no column names; its value ends at ``text``. */
 static int keep_member(run_t *run, const text_t *text, const string_t *name, const uint8_t *value) {
     blob_t *rest = &run->rest;
     int put = blob_put(rest, rest->size ? "," : "{", 1);
@@ -53,7 +53,7 @@ static int keep_member(run_t *run, const text_t *text, const string_t *name, con
     return put;
 }
 
-/* What was kept, as an object, into row ``row`` of column ``at``. */
+/* Writes the kept members as an object into row ``row`` of column ``at``. */
 static int keep_end(run_t *run, Py_ssize_t at, int64_t row) {
     table_t *table = &run->table;
     size_t begin = table->side.size, size = run->rest.size + 1;
@@ -66,7 +66,7 @@ static int keep_end(run_t *run, Py_ssize_t at, int64_t row) {
     return 1;
 }
 
-/* The members of an object whose brace has been read, up to behind the closing one. */
+/* Reads the members of an object, after its opening brace, and the closing one. */
 static int read_members(run_t *run, text_t *text, Py_ssize_t at, int64_t row, int depth) {
     const node_t *nodes = run->plan->nodes, *node = nodes + at;
     uint64_t seen[MAX_FIELDS / 64 + 1];
@@ -82,7 +82,7 @@ static int read_members(run_t *run, text_t *text, Py_ssize_t at, int64_t row, in
             if (text->at >= text->end || *text->at++ != '"') return 0;
             Py_ssize_t child = named(run, text, at, before);
             if (child) text->at += nodes[child].size;
-            /* A name that is escaped may be that of a column. */
+            /* An escaped name may be that of a column. */
             else if (node->strict == REFUSE || !read_string(text, &name) || name.escaped) return 0;
             blanks(text);
             if (text->at >= text->end || *text->at++ != ':') return 0;
@@ -177,7 +177,7 @@ static int put_integer(const node_t *node, uint8_t *values, int64_t row, const n
                                          [EPOCH] = INT64_MAX};
     int is_signed = node->kind <= INT64 || node->kind == EPOCH;
     if (!number->whole || !number->exact || (number->negative && (!number->digits || !is_signed))) return 0;
-    /* The least number has no positive counterpart and is left out. */
+    /* The smallest integer has no positive counterpart and is left to the Python code. */
     if (number->digits > most[node->kind]) return 0;
     int64_t value = number->negative ? -(int64_t)number->digits : (int64_t)number->digits;
     if (node->kind == EPOCH) {
@@ -190,7 +190,7 @@ static int put_integer(const node_t *node, uint8_t *values, int64_t row, const n
 }
 
 #ifdef __SIZEOF_INT128__
-/* All digits of a number without an exponent, of which more than fit into 64 bits; 0 where they are too many for any decimal. */
+/* All digits of a number without an exponent that does not fit 64 bits; 0 if they are too many for any decimal. */
 static int wide_digits(const number_t *number, unsigned __int128 *value, int *exponent) {
     int places = 0, behind = 0;
     *value = 0;
@@ -209,7 +209,7 @@ static int wide_digits(const number_t *number, unsigned __int128 *value, int *ex
 }
 #endif
 
-/* Digits as they stand, no exponent, and none of them behind what the scale has room for. */
+/* Accepts only digits without an exponent, and not more of them after the point than the scale. */
 static int put_decimal(const node_t *node, uint8_t *values, int64_t row, const number_t *number) {
 #ifdef __SIZEOF_INT128__
     int precision = (int)(node->unit >> 8), exponent = number->exponent;
@@ -220,7 +220,7 @@ static int put_decimal(const node_t *node, uint8_t *values, int64_t row, const n
     int shift = (int)(node->unit & 255) + exponent;
     if (shift < 0) return 0;
     for (; precision > shift; precision--) limit *= 10;
-    /* As many digits as the precision has, less those that the shift adds, so nothing overflows below. */
+    /* ``limit`` leaves room for the digits that the shift adds, so nothing overflows below. */
     if (value >= limit) return 0;
     for (; shift; shift--) value *= 10;
     __int128 whole = number->negative ? -(__int128)value : (__int128)value;
@@ -286,7 +286,7 @@ static int read_scalar(run_t *run, text_t *text, const node_t *node, uint8_t *va
     }
 }
 
-/* One value into row ``row``; the row must still be zero. */
+/* Reads one value into row ``row``; the row must still be zero. */
 static int read_value(run_t *run, text_t *text, Py_ssize_t at, int64_t row, int depth) {
     const node_t *node = run->plan->nodes + at;
     column_t *column = run->table.columns + at;
@@ -297,14 +297,14 @@ static int read_value(run_t *run, text_t *text, Py_ssize_t at, int64_t row, int 
     } else if (node->kind == LIST) {
         if (*text->at++ != '[' || !read_items(run, text, at, depth)) return 0;
     } else if (!read_scalar(run, text, node, column->values.data, row, depth)) return 0;
-    /* Items of a list inside may have moved the columns' memory, but not the columns. */
+    /* Items of a nested list may have moved the memory of columns, but not ``column`` itself. */
     set_valid(column, row);
     return 1;
 }
 
 static int is_space(int byte) { return byte == ' ' || byte == '\t' || byte == '\r'; }
 
-/* One object on each line of a record, as the items of the list that is the plan's root; there must be one. */
+/* Reads one object per line of a record, as items of the list at the plan's root; there must be at least one. */
 static int read_lines(run_t *run, text_t *text, int64_t record) {
     Py_ssize_t item = run->plan->nodes[0].first;
     for (int64_t found = 0;; found++) {

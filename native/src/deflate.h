@@ -3,7 +3,7 @@
 #ifndef STREAM_DEFLATE_H
 #define STREAM_DEFLATE_H
 
-#include "kernel.h"
+#include "bits.h"
 
 enum { LITERALS = 286, DISTANCES = 30, END_OF_BLOCK = 256, SHORTEST = 3, LONGEST = 258, FARTHEST = 32768 };
 
@@ -23,26 +23,6 @@ typedef struct {
 typedef struct {
     code_t literals[LITERALS], distances[DISTANCES];
 } codes_t;
-
-/* Where bits go; up to seven wait in ``bits``. There must be room for eight bytes more than are written. */
-typedef struct {
-    uint8_t *at;
-    uint64_t bits;
-    unsigned waiting;
-} bits_t;
-
-enum { AT_ONCE = 56 };
-
-/* AT_ONCE bits at most. */
-static inline void bits_put(bits_t *out, uint64_t bits, unsigned size) {
-    out->bits |= bits << out->waiting;
-    out->waiting += size;
-    memcpy(out->at, &out->bits, sizeof out->bits);
-    unsigned whole = out->waiting >> 3;
-    out->at += whole;
-    out->bits >>= 8 * whole;
-    out->waiting &= 7;
-}
 
 static inline void bits_literals(bits_t *out, const codes_t *codes, const uint8_t *text, size_t size) {
     for (; size >= 4; size -= 4, text += 4) {

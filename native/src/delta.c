@@ -1,5 +1,5 @@
-/* DELTA_BINARY_PACKED and DELTA_BYTE_ARRAY as Parquet defines them, in blocks of 128 values and four miniblocks; see
-   stream/audit/delta.py, which makes the same bytes. */
+/* DELTA_BINARY_PACKED and DELTA_BYTE_ARRAY as Parquet defines them, in blocks of 128 values and four miniblocks;
+   stream/audit/delta.py makes the same bytes. */
 
 #include "delta.h"
 
@@ -7,7 +7,7 @@ enum { BLOCK = 128, MINIBLOCKS = 4, MINIBLOCK = BLOCK / MINIBLOCKS };
 
 static inline uint64_t zigzag(int64_t value) { return (uint64_t)value << 1 ^ (uint64_t)(value >> 63); }
 
-/* A miniblock's values in ``width`` bits each, the first one lowest. */
+/* The values of a miniblock in ``width`` bits each, the first in the lowest bits. */
 #define PACK(name, kind)                                                            \
     static uint8_t *pack_##name(uint8_t *out, const kind *values, unsigned width) { \
         uint64_t bits = 0;                                                          \
@@ -64,7 +64,7 @@ typedef uint8_t *(*blocks_t)(uint8_t *at, const uint32_t *values, size_t count);
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-/* The same with more values at a time: eight of up to eight bits each become as many bytes as one has bits. */
+/* The same with more values at a time: eight values of ``width`` bits, at most eight, become ``width`` bytes. */
 __attribute__((target("avx512f,avx512bw,bmi2"))) static inline uint8_t *pack_wide(uint8_t *out, const uint32_t *values, unsigned width) {
     if (width > 8) return pack_narrow(out, values, width);
     const uint64_t kept = 0x0101010101010101U * ((1U << width) - 1);
@@ -89,7 +89,7 @@ static blocks_t blocks_best(void) {
 static blocks_t blocks_best(void) { return blocks_narrow; }
 #endif
 
-/* What so many integers take at most; also the zeros that fill up the last miniblock. */
+/* The most bytes that ``count`` integers take, including the padding of the last miniblock. */
 static size_t packed_most(size_t count, int wide) { return 1024 + count * (wide ? 9 : 5); }
 
 int delta_pack(blob_t *out, const void *values, size_t count, int wide, int quick) {
@@ -116,7 +116,7 @@ static size_t shared(const uint8_t *one, const uint8_t *two, size_t size) {
 
 enum { AT_A_TIME = 32 };
 
-/* A text appended to ``out``, which has room for as much and AT_A_TIME more; short ones are copied with what stands behind them. */
+/* Appends a text to ``out``, which has room for it and AT_A_TIME more bytes; short texts are copied together with what follows them. */
 static inline void rest_put(blob_t *out, const uint8_t *rest, size_t size, const uint8_t *limit) {
     if (size <= AT_A_TIME && (size_t)(limit - rest) >= AT_A_TIME) memcpy(out->data + out->size, rest, AT_A_TIME);
     else memcpy(out->data + out->size, rest, size);
@@ -128,7 +128,7 @@ int texts_pack(const views_t *texts, blob_t *out, int quick) {
     int32_t *prefixes = malloc((rows + 1) * 2 * sizeof *prefixes), *rests = prefixes + rows;
     int made = prefixes != NULL && blob_reserve(out, gap + rows * AT_A_TIME);
     const uint8_t *limit, *last = NULL;
-    /* Rests are written where they lie behind what comes before them, and moved to it in the end. */
+    /* Suffixes are first written after a gap for what precedes them, and moved there in the end. */
     out->size += gap;
     for (size_t row = 0; made && row < rows; row++) {
         size_t size;

@@ -1,4 +1,4 @@
-/* Values of a column as Parquet's delta encodings write them. */
+/* Parquet's delta encodings of the values of a column. */
 
 #ifndef STREAM_DELTA_H
 #define STREAM_DELTA_H
@@ -11,10 +11,11 @@ static inline uint8_t *varint(uint8_t *out, uint64_t value) {
     return out;
 }
 
-/* Integers of four or eight bytes appended to ``out``; differences wrap around within them. ``quick``: with AVX-512 if the
-   processor has it. 0 where there is no memory. */
+/* Appends integers of four or eight bytes to ``out``; differences wrap around in that width. ``quick``: with AVX-512 if the
+   processor has it. Returns 0 if memory ran out. */
 int delta_pack(blob_t *out, const void *values, size_t count, int wide, int quick);
-/* Texts appended to ``out``: what each shares with the one before, how long its rest is, and the rest. 0 where there is no memory. */
+/* Appends texts to ``out``: the lengths of the prefixes shared with the previous text, the lengths of the suffixes, and the suffixes.
+   Returns 0 if memory ran out. */
 int texts_pack(const views_t *texts, blob_t *out, int quick);
 
 #endif

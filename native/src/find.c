@@ -1,4 +1,4 @@
-/* Which payloads hold a word. */
+/* Which payloads contain a word. */
 
 #include "kernel.h"
 
@@ -30,7 +30,7 @@ static int stands_in(const uint8_t *text, size_t places, const uint8_t *word, si
     return 0;
 }
 
-/* Where in the word two bytes stand that seldom stand together in the first of the texts: they say where it is worth looking. */
+/* The position in the word of two adjacent bytes that are rare in the first texts; only where they occur is the word compared. */
 static size_t rare_pair(const views_t *texts, const uint8_t *word, size_t length) {
     size_t rarest = 0, least = SIZE_MAX;
     for (size_t place = 0; place + 1 < length; place++) {
@@ -65,7 +65,7 @@ static int holds(const uint8_t *text, size_t size, const uint8_t *limit, const u
 typedef int (*holds_t)(const uint8_t *text, size_t size, const uint8_t *limit, const uint8_t *word, size_t length, size_t middle);
 
 #if defined(__x86_64__)
-/* The same with 64 places at once; nothing behind the text is read. */
+/* The same for 64 positions at once; nothing after the text is read. */
 __attribute__((target("avx512f,avx512bw"))) static int holds_wide(const uint8_t *text, size_t size, const uint8_t *limit, const uint8_t *word,
                                                                   size_t length, size_t middle) {
     if (size < length || length < 2) return holds(text, size, limit, word, length, middle);
@@ -87,7 +87,7 @@ static holds_t holds_best(void) { return __builtin_cpu_supports("avx512f") && __
 static holds_t holds_best(void) { return holds; }
 #endif
 
-/* Where the texts of each buffer begin and end; 0 where there is too much else between them, or no memory. */
+/* Where the texts of each buffer begin and end; 0 if there is too much else between them, or memory ran out. */
 static int spans_of(const views_t *texts, size_t (*spans)[2]) {
     size_t total = 0, spanned = 0;
     for (Py_ssize_t buffer = 0; buffer < texts->count; buffer++) spans[buffer][0] = SIZE_MAX, spans[buffer][1] = 0;
@@ -113,7 +113,7 @@ static int spans_of(const views_t *texts, size_t (*spans)[2]) {
     return spanned <= 2 * total;
 }
 
-/* Whether no text can hold the word, because it stands nowhere in the memory that they lie in one behind the other. */
+/* Whether no text can contain the word, because it does not occur in the memory that holds them all. */
 static int nowhere(const views_t *texts, const uint8_t *word, size_t length, size_t middle, holds_t in) {
     size_t(*spans)[2] = malloc(((size_t)texts->count + 1) * sizeof *spans);
     int none = spans != NULL && spans_of(texts, spans);

@@ -1,11 +1,11 @@
-/* Items of DynamoDB, each of whose values names its kind, as the plain JSON that stream/transform/decoders/dynamodb_stream.py makes of them. */
+/* DynamoDB items, whose values name their types, to the same plain JSON that stream/transform/decoders/dynamodb_stream.py makes. */
 
 #include "plan.h"
 
 typedef struct {
     text_t *text;
     blob_t *out;
-    names_t names; /* of the objects that are open */
+    names_t names; /* of the enclosing objects */
 } item_t;
 
 static int next_is(text_t *text, int byte) {
@@ -49,7 +49,7 @@ int name_is_new(names_t *names, int first, uint64_t *seen, const blob_t *text, s
     return 1;
 }
 
-/* A name and the colon behind it; 0 also if the object, whose names begin with number ``first``, has had it. */
+/* Reads a name and its colon; 0 also if the object, whose names begin at index ``first``, already has it. */
 static int put_name(item_t *item, int first, uint64_t *seen) {
     size_t begin = item->out->size;
     if (!put_string(item) || !name_is_new(&item->names, first, seen, item->out, begin)) return 0;
@@ -58,7 +58,7 @@ static int put_name(item_t *item, int first, uint64_t *seen) {
 
 static int put_value(item_t *item, int depth);
 
-/* Values that name their kind each, or of one. */
+/* A list of values that each name their type, or of values of one type. */
 static int put_list(item_t *item, int (*of_kind)(item_t *), int depth) {
     if (depth > MAX_DEPTH || !next_is(item->text, '[') || !blob_put(item->out, "[", 1)) return 0;
     if (next_is(item->text, ']')) return blob_put(item->out, "]", 1);

@@ -1,10 +1,10 @@
-/* Texts of which only the last characters stay readable. */
+/* Hides all but the last characters of texts. */
 
 #include "kernel.h"
 
 enum { CHARACTERS = 0x110000, STAR = '*' };
 
-/* Bytes of the character at ``at``, and what it is. */
+/* The size of the character at ``at``, and its code point. */
 static inline size_t character(const uint8_t *at, const uint8_t *end, uint32_t *code) {
     size_t size = *at < 0x80 ? 1 : *at < 0xE0 ? 2 : *at < 0xF0 ? 3 : 4;
     *code = *at;
@@ -16,7 +16,7 @@ static inline size_t character(const uint8_t *at, const uint8_t *end, uint32_t *
 
 static inline int hides(const uint8_t *hidden, uint32_t code) { return code < CHARACTERS && hidden[code]; }
 
-/* Where the last ``keep`` characters begin that could be hidden; ``text`` where there are no more than these. */
+/* Where the last ``keep`` of the characters that may be hidden begin; ``text`` if there are no more than ``keep``. */
 static const uint8_t *kept_from(const uint8_t *text, const uint8_t *end, Py_ssize_t keep, const uint8_t *hidden) {
     const uint8_t *at = end;
     uint32_t code;
@@ -29,7 +29,7 @@ static const uint8_t *kept_from(const uint8_t *text, const uint8_t *end, Py_ssiz
     return at;
 }
 
-/* ``text`` up to ``end`` with stars, at ``to``; how many there are in ``stars``. What is written is never longer than what is read. */
+/* Copies ``text`` up to ``end`` to ``to`` with stars, and counts them in ``stars``. Never writes more than it reads. */
 static uint8_t *with_stars(const uint8_t *text, const uint8_t *end, const uint8_t *hidden, uint8_t *to, size_t *stars) {
     while (text < end) {
         uint32_t code;

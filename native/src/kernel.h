@@ -1,7 +1,7 @@
-/* What the files of the kernel share: growing memory that Python can take over, Arrow's views, and how strings of JSON are read.
+/* Shared by the files of the kernel: growing memory that Python can take over, Arrow's views, and readers of JSON strings and numbers.
 
-   No function here raises for what the data hold. The kernel either vouches for a result or says that it does not, and then the caller
-   asks the ordinary path; so being strict costs time and never changes a result. All work is done without the interpreter's lock. */
+   No function here raises because of the data. It returns a result that is certain, or reports that it has none; then the caller uses the
+   Python code. So strictness costs time but never changes a result. All work is done without the GIL. */
 
 #ifndef STREAM_KERNEL_H
 #define STREAM_KERNEL_H
@@ -12,31 +12,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Memory that grows. All zero is empty. ``failed`` stays set once memory ran out. */
+/* Memory that grows; empty if all fields are zero. ``failed`` stays set once memory ran out. */
 typedef struct {
     uint8_t *data;
     size_t size, room;
     int failed;
 } blob_t;
 
-/* Room for ``more`` bytes behind ``size``; 0 where there is no memory. */
+/* Makes room for ``more`` bytes after ``size``; 0 if memory ran out. */
 int blob_reserve(blob_t *blob, size_t more);
-/* As many bytes in all, new ones zero; 0 where there is no memory. */
+/* Sets the size; new bytes are zero. 0 if memory ran out. */
 int blob_resize(blob_t *blob, size_t size);
 void blob_free(blob_t *blob);
-/* Appends; 0 where there is no memory. */
+/* Appends; 0 if memory ran out. */
 static inline int blob_put(blob_t *blob, const void *bytes, size_t size) {
     if (!blob_reserve(blob, size)) return 0;
     memcpy(blob->data + blob->size, bytes, size);
     blob->size += size;
     return 1;
 }
-/* A Python object with the buffer protocol that owns the memory from now on, ``size`` bytes of it; NULL and an exception if there is none. */
+/* Hands the memory, ``size`` bytes of it, to a Python object with the buffer protocol; NULL and an exception if memory ran out. */
 PyObject *blob_take(blob_t *blob);
-/* Both as a tuple. */
+/* Hands both over, as a tuple. */
 PyObject *taken_pair(blob_t *first, blob_t *second);
 
-/* An element of Arrow's BinaryView and Utf8View: up to INLINE bytes lie in it, longer ones in a buffer. */
+/* An element of Arrow's BinaryView and Utf8View: up to INLINE bytes are stored in it, longer values in a buffer. */
 enum { INLINE = 12 };
 typedef struct {
     uint32_t size;
@@ -58,7 +58,7 @@ static inline void view_set(view_t *view, const uint8_t *text, size_t size, uint
     }
 }
 
-/* A column of views as it comes from Python; ``buffers`` are what views refer to. */
+/* A column of views from Python, and the buffers that the views refer to. */
 typedef struct {
     Py_buffer views;
     Py_buffer *buffers;
@@ -67,7 +67,7 @@ typedef struct {
     Py_ssize_t rows;
 } views_t;
 
-/* From an object with 16 bytes a row and a tuple of buffers; 0 and an exception if they are not that or refer to what is not there. */
+/* Opens an object with 16 bytes per row and a tuple of buffers; 0 and an exception if they are invalid or a view points outside. */
 int views_open(views_t *column, PyObject *views, PyObject *buffers);
 void views_close(views_t *column);
 
@@ -83,32 +83,32 @@ static inline const uint8_t *views_at(const views_t *column, Py_ssize_t row, siz
     return (const uint8_t *)buffer->buf + view->offset;
 }
 
-/* The view of ``size`` bytes from ``from`` on of the text of ``row``, which begins at ``text``: nothing is copied but what is short. */
+/* A view of ``size`` bytes at ``from`` in the text of ``row``, which begins at ``text``; only short values are copied. */
 static inline void view_part(const views_t *column, Py_ssize_t row, const uint8_t *text, const uint8_t *from, size_t size, view_t *view) {
     const view_t *whole = column->first + row;
     view_set(view, from, size, whole->buffer, size > INLINE ? whole->offset + (size_t)(from - text) : 0);
 }
 
-/* A JSON text: where reading stands, where the text ends, and where memory ends, which may be further on. */
+/* A JSON text: the current position, the end of the text, and the end of the memory, which may come later. */
 typedef struct {
     const uint8_t *at, *end, *limit;
 } text_t;
 
-/* A JSON string whose opening quote has been read. */
+/* A JSON string, after its opening quote. */
 typedef struct {
     const uint8_t *begin, *close; /* between the quotes */
     int escaped;                  /* holds a backslash */
 } string_t;
 
-/* Reads up to behind the closing quote; 0 unless the string is valid JSON and valid UTF-8. Surrogates must come in pairs. */
+/* Reads up to and including the closing quote; 0 unless the string is valid JSON and valid UTF-8. Surrogates must come in pairs. */
 int read_string(text_t *text, string_t *string);
-/* Whether the bytes are UTF-8 as Python reads it: no surrogates, nothing longer than it need be. */
+/* Whether the bytes are UTF-8 as Python reads it: without surrogates and overlong forms. */
 int is_utf8(const uint8_t *at, const uint8_t *end);
-/* The meaning of an escaped string appended to ``out``; 0 where there is no memory. */
+/* Appends an escaped string to ``out``, unescaped; 0 if memory ran out. */
 int unescape(const string_t *string, blob_t *out);
-/* An escaped string with its quotes appended to ``out``, and nothing escaped that need not be; 0 where there is no memory. */
+/* Appends an escaped string to ``out``, with quotes and only the necessary escapes; 0 if memory ran out. */
 int escape_again(const string_t *string, blob_t *out);
-/* Behind any JSON value that all readers agree on; 0 for another one, or more than MAX_DEPTH levels. */
+/* Skips a JSON value on which all readers agree; 0 for any other, or for more than MAX_DEPTH levels. */
 int skip_value(text_t *text, int depth);
 enum { MAX_DEPTH = 100 };
 
@@ -118,12 +118,12 @@ typedef struct {
     uint64_t digits;
     int negative, exponent;
     int whole; /* neither point nor exponent */
-    int exact; /* ``digits`` and ``exponent`` are all there is */
+    int exact; /* ``digits`` and ``exponent`` represent it completely */
 } number_t;
 
-/* Reads a number; 0 where none stands. */
+/* Reads a number; 0 if there is none. */
 int read_number(text_t *text, number_t *number);
-/* The nearest double, as every reader rounds it; 0 where that is infinite or underflows. */
+/* The nearest double, as every reader rounds it; 0 if that is infinite or underflows. */
 int number_real(const number_t *number, double *real);
 
 static inline void blanks(text_t *text) {
@@ -136,7 +136,7 @@ static inline int literal(text_t *text, const char *word, size_t size) {
     return 1;
 }
 
-/* Bytes of ``size`` characters of base64, which ``out`` has room for and 32 more; -1 unless they are canonical. */
+/* Decodes ``size`` characters of base64 to ``out``, which needs room for 32 more bytes; -1 unless they are canonical. */
 Py_ssize_t base64_decode(const uint8_t *text, size_t size, uint8_t *out);
 
 /* Functions of the module; see their docstrings in module.c. */
@@ -148,6 +148,7 @@ PyObject *kernel_avro(PyObject *module, PyObject *args);
 PyObject *kernel_protobuf_plan(PyObject *module, PyObject *spec);
 PyObject *kernel_protobuf(PyObject *module, PyObject *args);
 PyObject *kernel_gzip(PyObject *module, PyObject *args);
+PyObject *kernel_zstd(PyObject *module, PyObject *args);
 PyObject *kernel_chunks(PyObject *module, PyObject *args);
 PyObject *kernel_counted(PyObject *module, PyObject *args);
 PyObject *kernel_placed(PyObject *module, PyObject *args);

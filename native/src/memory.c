@@ -1,4 +1,4 @@
-/* Memory that grows outside of the interpreter's lock and then belongs to Python, and columns of views that come from it. */
+/* Memory that grows without the GIL and is then handed to Python, and columns of views that come from Python. */
 
 #include "kernel.h"
 
@@ -71,7 +71,7 @@ PyObject *blob_take(blob_t *blob) {
     if (blob->failed) return PyErr_NoMemory();
     memory_t *memory = PyObject_New(memory_t, memory_type);
     if (memory == NULL) return NULL;
-    /* What grew by halves gives back what it did not need. */
+    /* Memory that grew by halves is shrunk to what it needs. */
     if (blob->room - blob->size > blob->size / 8 && blob->size) {
         uint8_t *data = realloc(blob->data, blob->size);
         if (data != NULL) blob->data = data;

@@ -2,7 +2,7 @@
 
 #include "messages.h"
 
-void messages_close(messages_t *all) {
+static void messages_close(messages_t *all) {
     for (Py_ssize_t index = 0; index < all->opened; index++) PyBuffer_Release(&all->fields[index].table);
     if (all->chosen.obj != NULL) PyBuffer_Release(&all->chosen);
     free(all->fields);
@@ -52,7 +52,7 @@ static int rows_check(const messages_t *all) {
     return 1;
 }
 
-int messages_open(messages_t *all, PyObject *block) {
+static int messages_open(messages_t *all, PyObject *block) {
     PyObject *pieces, *chosen;
     blob_t shared = {0};
     if (!PyArg_ParseTuple(block, "O!Onn", &PyTuple_Type, &pieces, &chosen, &all->start, &all->count)) return 0;
@@ -70,4 +70,34 @@ int messages_open(messages_t *all, PyObject *block) {
     all->width = shared.size;
     all->shared = shared.data;
     return rows_check(all);
+}
+
+static int copied(blob_t *to, const char *text, size_t size) {
+    if (!blob_resize(to, size + 8)) return 0;
+    memcpy(to->data, text, size);
+    to->size = size;
+    return 1;
+}
+
+int request_open(request_t *request, PyObject *args) {
+    const char *ends[2];
+    Py_ssize_t sizes[2];
+    PyObject *list;
+    if (!PyArg_ParseTuple(args, "y#O!y#", &ends[0], &sizes[0], &PyTuple_Type, &list, &ends[1], &sizes[1])) return 0;
+    Py_ssize_t count = PyTuple_Size(list);
+    request->blocks = calloc((size_t)count + 1, sizeof *request->blocks);
+    if (request->blocks == NULL || !copied(&request->head, ends[0], (size_t)sizes[0]) || !copied(&request->tail, ends[1], (size_t)sizes[1]))
+        return PyErr_NoMemory() != NULL;
+    while (request->count < count) {
+        PyObject *block = PyTuple_GetItem(list, request->count);
+        if (!messages_open(request->blocks + request->count++, block)) return 0;
+    }
+    return 1;
+}
+
+void request_close(request_t *request) {
+    for (Py_ssize_t index = 0; index < request->count; index++) messages_close(request->blocks + index);
+    free(request->blocks);
+    blob_free(&request->head);
+    blob_free(&request->tail);
 }

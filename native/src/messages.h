@@ -34,8 +34,16 @@ static inline void weave(messages_t *all, Py_ssize_t number) {
         if (field->width) memcpy(all->shared + field->offset, field_at(field, row), field->width);
 }
 
-/* From (pieces, numbers of rows or None, first, count); 0 and an exception if it is not that. ``all`` is all zero before. */
-int messages_open(messages_t *all, PyObject *block);
-void messages_close(messages_t *all);
+/* What stands around blocks of messages, with eight bytes more behind it, and the blocks. */
+typedef struct {
+    blob_t head, tail;
+    messages_t *blocks;
+    Py_ssize_t count;
+} request_t;
+
+/* From (head, blocks, tail), a block being (pieces, numbers of rows or None, first, count); 0 and an exception if they are not that.
+   ``request`` is all zero before, and to be closed in any case. */
+int request_open(request_t *request, PyObject *args);
+void request_close(request_t *request);
 
 #endif

@@ -42,6 +42,7 @@ static PyMethodDef methods[] = {
      "gzip(head, blocks, tail) -> bytes\n\n"
      "``head``, messages and ``tail`` as one gzip member. A block is (pieces, chosen, start, count): pieces are bytes that its messages share\n"
      "and arrays of rows of bytes; message i takes row ``chosen[start + i]``, uint32, or ``start + i`` where ``chosen`` is None."},
+    {"zstd", kernel_zstd, METH_VARARGS, "zstd(head, blocks, tail) -> bytes\n\nThe same as one frame of zstd."},
     {"varints", kernel_varints, METH_VARARGS,
      "varints(values) -> bytes\n\nEach of ``values``, uint32, as a varint that is padded to five bytes."},
     {"record_ids", kernel_record_ids, METH_VARARGS,

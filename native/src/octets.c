@@ -1,5 +1,5 @@
-/* Eight sequence numbers at once, where they are as long as each other and differ in their last 36 digits only, as neighbours do; others
-   go one by one. Results are those of sequences.c. */
+/* Eight sequence numbers at once, if they have the same length and differ only in their last 36 digits, as adjacent ones do; others are
+   processed one by one. The results are those of sequences.c. */
 
 #include "octets.h"
 
@@ -14,7 +14,7 @@ int octets_supported(void) {
            __builtin_cpu_supports("avx512vbmi");
 }
 
-/* Where the digits of numbers of one length go: each of the two lower limbs to the end of a half of a vector. */
+/* Where the digits of numbers of one length go: each of the two lower limbs, to the end of one half of a vector. */
 typedef struct {
     size_t size;
     uint64_t whole, upper, placed;
@@ -32,13 +32,13 @@ static void layout_set(layout_t *layout, size_t size) {
         }
 }
 
-/* Eight digits each in the 64 bits of two numbers, from those of four digits in 32 bits. */
+/* Joins pairs of four-digit numbers of 32 bits to eight-digit numbers of 64 bits. */
 WIDE static inline __m512i joined(__m512i one, __m512i two) {
     __m512i eights = _mm512_madd_epi16(_mm512_packus_epi32(one, two), _mm512_set1_epi32(1 << 16 | 10000));
     return _mm512_add_epi64(_mm512_mul_epu32(eights, _mm512_set1_epi64(100000000)), _mm512_srli_epi64(eights, 32));
 }
 
-/* The two lower limbs of eight numbers, whose upper half is that of ``number``; 0 where they are not of that kind. */
+/* The two lower limbs of eight numbers with the upper half of ``number``; 0 if they are not of that kind. */
 WIDE static inline int octet_read(const records_t *records, Py_ssize_t row, layout_t *layout, sequence_t *number, __m512i limbs[2]) {
     const uint8_t *texts[OCTET], *limit;
     size_t size = records->sequences.first[row].size, other = 0;
@@ -64,7 +64,7 @@ WIDE static inline int octet_read(const records_t *records, Py_ssize_t row, layo
         fours[place] = _mm512_madd_epi16(_mm512_maddubs_epi16(digits, _mm512_set1_epi16(1 << 8 | 10)), _mm512_set1_epi32(1 << 16 | 100));
     }
     if (wrong) {
-        number->text = NULL; /* whoever reads them one by one begins anew */
+        number->text = NULL; /* reading them one by one begins anew */
         return 0;
     }
     for (int pair = 0; pair < OCTET / 2; pair++) pairs[pair] = joined(fours[2 * pair], fours[2 * pair + 1]);
@@ -101,7 +101,7 @@ WIDE static inline __m512i subsequences_at(const records_t *records, Py_ssize_t 
     return _mm512_cvtepu32_epi64(_mm256_loadu_si256((const __m256i *)(const void *)(subsequences + row)));
 }
 
-/* At least one of each number, in place of zero. */
+/* Each number, with 1 in place of 0. */
 WIDE static inline __m512i not_zero(__m512i value) { return _mm512_mask_mov_epi64(value, _mm512_testn_epi64_mask(value, value), all(1)); }
 
 WIDE int octets_hash(const records_t *records, hash_t *hash) {

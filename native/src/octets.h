@@ -5,7 +5,7 @@
 
 #include "sequences.h"
 
-/* What sequences.h gives for ``count`` records, for all of them, with instructions that not every processor has. */
+/* The functions of sequences.h for ``count`` records, with instructions that not every processor has. */
 int octets_supported(void);
 int octets_hash(const records_t *records, hash_t *hash);
 int octets_ids(const records_t *records, ids_t *ids);

@@ -1,4 +1,4 @@
-/* The records of a GetRecords answer as columns. */
+/* The records of a GetRecords response as columns. */
 
 #include "kernel.h"
 
@@ -13,7 +13,7 @@ static const struct {
     {"SequenceNumber\"", 15}, {"ApproximateArrivalTimestamp\"", 28}, {"Data\"", 5}, {"PartitionKey\"", 13}, {"EncryptionType\"", 15},
 };
 
-/* Payloads lie in pieces of one size, so that what one page leaves in the heap has room for the next. */
+/* Payloads are stored in pieces of one size, so that the heap space freed by one page fits the next. */
 enum { PIECE = 1024 * 1024 - 64, PADDING = 16, BEYOND = 32 };
 
 typedef struct {
@@ -21,10 +21,10 @@ typedef struct {
     blob_t *pieces;
     Py_ssize_t count;
     Py_ssize_t rows;
-    int order[MEMBERS]; /* how the members of the last record followed each other */
+    int order[MEMBERS]; /* the order of the members in the last record */
 } page_t;
 
-/* Which member begins at ``at``, behind its quote: most likely the one that stood at this ``place`` of the record before. */
+/* The member whose name begins at ``at``, after its quote: most likely the one at this ``place`` in the previous record. */
 static int member(page_t *page, const text_t *text, int place) {
     size_t left = (size_t)(text->end - text->at);
     int likely = place < MEMBERS ? page->order[place] : MEMBERS;
@@ -56,20 +56,20 @@ static int read_text(page_t *page, text_t *text, blob_t *views) {
     return 1;
 }
 
-/* Whoever reads the payloads reads them 16 bytes at a time. */
+/* Adds padding, since readers of the payloads read 16 bytes at a time. */
 static void piece_end(blob_t *piece) {
     memset(piece->data + piece->size, 0, PADDING);
     piece->size += PADDING;
 }
 
-/* The piece that has room for ``size`` bytes and what base64_decode() writes beyond; NULL where there is no memory. ``most``: all payloads that
-   are still to come hold no more. */
+/* A piece with room for ``size`` bytes and for what base64_decode() writes after them; NULL if memory ran out. ``most``: an upper limit on
+   the bytes of all payloads to come. */
 static blob_t *piece_for(page_t *page, size_t size, size_t most) {
     blob_t *last = page->count ? page->pieces + page->count - 1 : NULL;
     size += BEYOND;
     most += BEYOND;
     if (last != NULL && last->room - last->size >= size) return last;
-    /* In eights, and again whenever those are full. */
+    /* Grows by eight pieces. */
     if (page->count % 8 == 0) {
         blob_t *more = realloc(page->pieces, (size_t)(page->count + 8) * sizeof *more);
         if (more == NULL) {
@@ -101,7 +101,7 @@ static int read_payload(page_t *page, text_t *text) {
     return 1;
 }
 
-/* Seconds to milliseconds. What has more digits than milliseconds is rounded as the ordinary path rounds: a product of doubles, half to even. */
+/* Seconds to milliseconds. More digits are rounded as the Python code rounds them: a product of doubles, half to even. */
 static int read_arrival(page_t *page, text_t *text) {
     number_t number;
     double seconds, rounded;
@@ -153,7 +153,7 @@ static int read_record(page_t *page, text_t *text) {
     return (seen & needed) == needed;
 }
 
-/* From behind ``[`` up to ``]``. */
+/* Reads the records after ``[`` up to ``]``. */
 static int read_records(page_t *page, text_t *text) {
     all_blanks(text);
     if (text->at < text->end && *text->at == ']') return 1;
@@ -167,7 +167,7 @@ static int read_records(page_t *page, text_t *text) {
     }
 }
 
-/* Where the records lie, read; 0 where the answer is not plain. */
+/* Reads the response and finds where its records begin and end; 0 if it is not of the usual form. */
 static int read_answer(page_t *page, text_t text, size_t *begin, size_t *end) {
     static const char records[] = "Records\"";
     const uint8_t *start = text.at;
@@ -201,10 +201,10 @@ static int read_answer(page_t *page, text_t text, size_t *begin, size_t *end) {
     return found && text.at == text.end;
 }
 
-/* What one sees while the answer is at hand, and would have to look for later. */
+/* Facts that are cheap to collect while the response is read. */
 typedef struct {
-    int rising; /* all sequence numbers are of one length and each is greater than the one before */
-    Py_ssize_t marked; /* payloads that begin as aggregates do */
+    int rising; /* all sequence numbers have the same length and each is greater than the previous one */
+    Py_ssize_t marked; /* payloads that begin like KPL aggregates */
     Py_ssize_t bytes; /* of all payloads */
 } seen_t;
 
@@ -225,7 +225,7 @@ static seen_t look(const page_t *page) {
     return seen;
 }
 
-/* A tuple of the pieces, which Python owns then. */
+/* Hands the pieces to Python, as a tuple. */
 static PyObject *take_pieces(page_t *page) {
     PyObject *pieces = PyTuple_New(page->count);
     for (Py_ssize_t each = 0; pieces != NULL && each < page->count; each++) {

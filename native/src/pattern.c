@@ -7,8 +7,9 @@
 
 #include "pattern.h"
 
-/* More than 128, in which the second byte of a varint that counts differs once. */
-enum { LEARNT_FROM = 160, ODD_ONES = 8, SELDOM = 256 };
+#include "differences.h"
+
+enum { ODD_ONES = 8, SELDOM = 256 };
 
 /* Bytes that may differ from message to message. */
 typedef struct {
@@ -18,20 +19,6 @@ typedef struct {
     size_t still;          /* so many before them differ in no message */
     size_t first, matches; /* among the pattern's matches, those that say so */
 } stretch_t;
-
-/* Up to eight bytes of a field. */
-typedef struct {
-    const uint8_t *rows;
-    Py_ssize_t stride;
-    size_t size;
-    uint64_t base, still; /* what they are in the message that others are compared with, and which bits no message may change */
-    uint64_t factor;
-} word_t;
-
-/* From where to where a field differs, and how many messages have differed elsewhere, too. */
-typedef struct {
-    size_t first, end, odd;
-} extent_t;
 
 struct pattern {
     messages_t *all;
@@ -44,47 +31,6 @@ struct pattern {
     size_t behind; /* bytes behind the last stretch */
     size_t run;    /* bytes that repeat earlier ones and are still to be written */
 };
-
-/* Up to eight bytes as a number, the first one lowest. */
-static inline uint64_t load(const uint8_t *text, size_t size) {
-    uint64_t word = 0;
-    uint32_t low, high;
-    if (size >= 8)
-        memcpy(&word, text, 8);
-    else if (size >= 4) {
-        memcpy(&low, text, 4);
-        memcpy(&high, text + size - 4, 4);
-        word = low | (uint64_t)high << 8 * (size - 4);
-    } else
-        for (size_t place = 0; place < size; place++) word |= (uint64_t)text[place] << 8 * place;
-    return word;
-}
-
-/* Which bytes, by their place, differ from those of the first message, which is in ``shared``. */
-static void changes_find(const messages_t *all, Py_ssize_t known, uint8_t *changed) {
-    for (Py_ssize_t number = 1; number < known; number++) {
-        Py_ssize_t row = row_of(all, number);
-        for (const field_t *field = all->fields; field < all->fields + all->opened; field++) {
-            const uint8_t *text = field_at(field, row);
-            for (size_t place = field->offset; field->stride && place < field->offset + field->width; place++)
-                changed[place] |= *text++ ^ all->shared[place];
-        }
-    }
-}
-
-/* A byte that differs at all belongs to a stretch: there it costs less than a pattern each time. */
-static void extents_learn(pattern_t *pattern, const uint8_t *changed) {
-    for (Py_ssize_t index = 0; index < pattern->all->opened; index++) {
-        const field_t *field = pattern->all->fields + index;
-        extent_t *extent = pattern->extents + index;
-        *extent = (extent_t){field->width, 0, 0};
-        for (size_t place = 0; place < field->width; place++) {
-            if (!changed[field->offset + place]) continue;
-            if (!extent->end) extent->first = place;
-            extent->end = place + 1;
-        }
-    }
-}
 
 static void stretches_find(pattern_t *pattern) {
     const messages_t *all = pattern->all;
@@ -137,31 +83,25 @@ void pattern_free(pattern_t *pattern) {
 
 pattern_t *pattern_learn(messages_t *all, counts_t *counts) {
     Py_ssize_t known = all->width > FARTHEST ? 1 : all->count < LEARNT_FROM ? all->count : LEARNT_FROM;
-    size_t fields = (size_t)all->opened, words = fields + all->width / 8;
+    size_t fields = (size_t)all->opened;
     pattern_t *pattern = calloc(1, sizeof *pattern);
-    uint8_t *changed = calloc(all->width, 1);
-    if (pattern != NULL) {
-        pattern->all = all;
-        pattern->extents = malloc((2 * fields + 1) * sizeof *pattern->extents);
-        pattern->usual = pattern->extents + fields;
-        pattern->stretches = malloc((fields + 1) * sizeof *pattern->stretches);
-        pattern->words = malloc((words + 1) * sizeof *pattern->words);
-        pattern->matches = malloc((4 * fields + all->width / (LONGEST - SHORTEST) + 1) * sizeof *pattern->matches);
-        pattern->factors = malloc((all->width + 17) * sizeof *pattern->factors);
-    }
-    if (pattern == NULL || changed == NULL || pattern->extents == NULL || pattern->stretches == NULL || pattern->words == NULL ||
-        pattern->matches == NULL || pattern->factors == NULL) {
-        free(changed);
+    if (pattern == NULL) return NULL;
+    pattern->all = all;
+    pattern->extents = malloc((2 * fields + 1) * sizeof *pattern->extents);
+    pattern->stretches = malloc((fields + 1) * sizeof *pattern->stretches);
+    pattern->words = malloc(WORDS_AT_MOST(all) * sizeof *pattern->words);
+    pattern->matches = malloc((4 * fields + all->width / (LONGEST - SHORTEST) + 1) * sizeof *pattern->matches);
+    pattern->factors = malloc((all->width + 17) * sizeof *pattern->factors);
+    weave(all, 0);
+    if (pattern->extents == NULL || pattern->stretches == NULL || pattern->words == NULL || pattern->matches == NULL ||
+        pattern->factors == NULL || !extents_learn(all, known, pattern->extents)) {
         pattern_free(pattern);
         return NULL;
     }
+    pattern->usual = pattern->extents + fields;
     checksum_factors(pattern->factors, all->width + 16);
-    weave(all, 0);
-    changes_find(all, known, changed);
-    extents_learn(pattern, changed);
     stretches_find(pattern);
     tokens_count(pattern, known, counts);
-    free(changed);
     return pattern;
 }
 
@@ -195,20 +135,8 @@ static void pattern_prepare(pattern_t *pattern, const codes_t *codes) {
         }
         stretch->matches = matches - stretch->first;
     }
-    word_t *word = pattern->words;
-    for (Py_ssize_t index = 0; index < all->opened; index++) {
-        const field_t *field = all->fields + index;
-        const extent_t *extent = pattern->extents + index;
-        for (size_t place = 0; field->stride && place < field->width; place += 8) {
-            size_t size = field->width - place < 8 ? field->width - place : 8;
-            uint64_t still = 0, base = load(all->shared + field->offset + place, size);
-            for (size_t byte = 0; byte < size; byte++)
-                if (place + byte < extent->first || place + byte >= extent->end) still |= (uint64_t)255 << 8 * byte;
-            const uint8_t *rows = (const uint8_t *)field->table.buf + place;
-            *word++ = (word_t){rows, field->stride, size, base, still, pattern->factors[all->width - field->offset - place]};
-        }
-    }
-    pattern->worded = (size_t)(word - pattern->words);
+    pattern->worded = words_find(all, pattern->extents, pattern->words);
+    for (word_t *word = pattern->words; word < pattern->words + pattern->worded; word++) word->factor = pattern->factors[all->width - word->place];
 }
 
 static inline void run_write(pattern_t *pattern, bits_t *out, const codes_t *codes, size_t run, size_t until) {
@@ -250,7 +178,7 @@ static inline __attribute__((always_inline)) Py_ssize_t write_alike(pattern_t *p
         uint64_t odd = 0;
         sum_t own = base;
         for (const word_t *word = pattern->words; word < end; word++) {
-            uint64_t changed = load(word->rows + row * word->stride, word->size) ^ word->base;
+            uint64_t changed = word_changes(word, row);
             odd |= changed & word->still;
             if (carryless) own = sum_word(own, changed, word->factor);
         }
@@ -284,14 +212,8 @@ static int widen(pattern_t *pattern, Py_ssize_t number) {
     int often = 0;
     for (Py_ssize_t index = 0; index < all->opened; index++) {
         const field_t *field = all->fields + index;
-        const uint8_t *now = field_at(field, row), *then = all->shared + field->offset;
         extent_t *extent = pattern->extents + index;
-        size_t first = 0, end = field->width;
-        while (first < end && now[first] == then[first]) first++;
-        while (end > first && now[end - 1] == then[end - 1]) end--;
-        if (first == end || (first >= extent->first && end <= extent->end)) continue;
-        if (first < extent->first) extent->first = first;
-        if (end > extent->end) extent->end = end;
+        if (!extent_widen(extent, field_at(field, row), all->shared + field->offset, field->width)) continue;
         pattern->usual[index].odd++;
         extent->odd++;
         often |= extent->odd > ODD_ONES + (size_t)number / SELDOM;

@@ -1,8 +1,8 @@
-/* Columns of a ledger segment that say what became of each record, from tables with a row for each row that was written. */
+/* Columns of a ledger segment with the outcome of each record, from tables with one row per row that was written. */
 
 #include "kernel.h"
 
-/* Numbers of records, uint32, as they come from Python. */
+/* Opens an array of record numbers, uint32, from Python. */
 static int numbers_open(Py_buffer *numbers, PyObject *object, Py_ssize_t width) {
     if (PyObject_GetBuffer(object, numbers, PyBUF_SIMPLE)) return 0;
     if (numbers->len % width == 0) return 1;
@@ -11,7 +11,7 @@ static int numbers_open(Py_buffer *numbers, PyObject *object, Py_ssize_t width) 
     return 0;
 }
 
-/* How many rows each record has; 0 where one has none and is not settled, or is settled although it has some, or twice. */
+/* Counts the rows of each record; 0 if a record has none and is not settled, is settled although it has rows, or is settled twice. */
 static int counted(const Py_buffer *written, const Py_buffer *settled, size_t records, int32_t *rows) {
     const uint32_t *own = written->buf, *others = settled->buf;
     size_t count = (size_t)written->len / 4, rest = (size_t)settled->len / 4, names = 0;
@@ -52,14 +52,14 @@ PyObject *kernel_counted(PyObject *module, PyObject *args) {
     return result;
 }
 
-/* Where rows went: the record, the file and the line of each. */
+/* Where rows were written: record, file and line of each. */
 typedef struct {
     Py_buffer records, files, lines;
     blob_t validity, dest, row;
     Py_ssize_t there;
 } placed_t;
 
-/* The first row of each of ``records`` records; 0 where one is not among them. Rows in another order than their records' are compared. */
+/* Finds the first row of each of ``records`` records; 0 if a row belongs to none of them. Rows that are not in record order are compared. */
 static int placed_all(placed_t *placed, size_t records, uint32_t first) {
     const uint32_t *own = placed->records.buf, *lines = placed->lines.buf;
     const uint16_t *files = placed->files.buf;

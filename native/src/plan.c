@@ -1,4 +1,4 @@
-/* What decode() reads, compiled from nested tuples: a tree of nodes in one array, parents before their children. */
+/* Compiles the plan of decode() from nested tuples: a tree of nodes in one array, parents before their children. */
 
 #include "plan.h"
 

@@ -17,7 +17,7 @@ typedef struct {
 
 static int read_message(run_t *run, const proto_node_t *node, text_t *text, int64_t row);
 
-/* Numbers of fields and sizes have up to five bytes. */
+/* Reads a field number or a size, of at most five bytes. */
 static inline int read_short(text_t *text, uint64_t *value) {
     const uint8_t *from = text->at;
     if (from < text->end && *from < 128) {
@@ -27,7 +27,7 @@ static inline int read_short(text_t *text, uint64_t *value) {
     return read_varint(text, value) && text->at - from <= 5 && *value <= UINT32_MAX;
 }
 
-/* Bytes with their number before them. */
+/* Bytes preceded by their length. */
 static inline int read_sized(text_t *text, text_t *part) {
     uint64_t size;
     if (!read_short(text, &size) || (part->at = read_part(text, size)) == NULL) return 0;
@@ -48,7 +48,7 @@ static int skip(text_t *text, uint64_t wire) {
     }
 }
 
-/* The number's name; of an open enum a number without a name is its own text, which a view has room for. */
+/* The name of an enum value; in an open enum, a number without a name becomes its own text, which fits inline in a view. */
 static int put_name(run_t *run, const proto_node_t *node, int32_t number, view_t *view) {
     const int32_t *numbers = run->plan->numbers + node->first;
     int low = 0, high = node->count;
@@ -70,7 +70,7 @@ static int put_name(run_t *run, const proto_node_t *node, int32_t number, view_t
     return 1;
 }
 
-/* Numbers that have more bits than their field, which readers cut off, are left out. */
+/* Numbers with more bits than their field, which readers truncate, are left to the Python code. */
 static int put_varint(run_t *run, const proto_node_t *node, text_t *text, uint8_t *values, int64_t row) {
     uint64_t raw;
     if (!read_varint(text, &raw)) return 0;
@@ -94,7 +94,7 @@ static int put_varint(run_t *run, const proto_node_t *node, text_t *text, uint8_
     }
 }
 
-/* Seconds and nanoseconds; what is finer than a microsecond is cut off. */
+/* Seconds and nanoseconds, truncated to microseconds. */
 static int put_stamp(text_t *text, int64_t *micros) {
     uint64_t tag, raw, seconds = 0, nanos = 0;
     int seen = 0;
@@ -116,7 +116,7 @@ static int put_four(text_t *text, uint8_t *values, int64_t row) {
     return from != NULL;
 }
 
-/* A value of the node into row ``row`` of ``column``; the row must still be zero. */
+/* Reads a value of the node into row ``row`` of ``column``; the row must still be zero. */
 static int read_value(run_t *run, const proto_node_t *node, text_t *text, Py_ssize_t column, int64_t row) {
     uint8_t *values = run->table.columns[column].values.data;
     text_t part;
@@ -139,7 +139,7 @@ static int read_value(run_t *run, const proto_node_t *node, text_t *text, Py_ssi
     return good;
 }
 
-/* What a field is that is not there, unless it is null then. */
+/* Writes the default of an absent field, unless that is null. */
 static int put_default(run_t *run, const proto_node_t *node, int64_t row) {
     column_t *column = run->table.columns + node->column;
     if (node->kind == ENUM && !node->repeated && !put_name(run, node, node->fallback, (view_t *)column->values.data + row)) return 0;
@@ -167,7 +167,7 @@ static int has_sign(const proto_node_t *key) {
            key->kind == SFIXED64;
 }
 
-/* Keys that are numbers, as numbers without a sign that have the same order. */
+/* Maps numeric keys to unsigned numbers in the same order. */
 static const uint64_t SIGN = 1ULL << 63;
 
 static int read_key(run_t *run, const proto_node_t *node, text_t *text, entry_t *entry) {
@@ -214,7 +214,7 @@ static void put_key(run_t *run, const proto_node_t *node, const entry_t *entry, 
     set_valid(column, row);
 }
 
-/* Takes note of an entry; its value is read when all are there. */
+/* Records an entry; its value is read when all entries are known. */
 static int find_entry(run_t *run, const proto_node_t *node, text_t *text) {
     const proto_node_t *key = run->plan->nodes + node->first, *value = key + 1;
     entry_t entry = {0};
@@ -259,7 +259,7 @@ static int read_entry(run_t *run, const entry_t *entry) {
     return 1;
 }
 
-/* The maps of a message, whose entries are those from byte ``base`` on. */
+/* Reads the maps of a message; its entries begin at byte ``base``. */
 static int read_maps(run_t *run, size_t base) {
     if (!entries_sort(&run->entries, base, by_key)) return 0;
     for (size_t at = base, end = run->entries.size; at < end; at += sizeof(entry_t)) {
@@ -283,7 +283,7 @@ static int read_field(run_t *run, const proto_node_t *node, uint64_t wire, text_
     return read_value(run, node, text, node->column, row);
 }
 
-/* The place among the message's fields of the one with that number, or -1; writers go by number, so it is likely ``next`` or thereafter. */
+/* The index of the field with that number, or -1; writers order fields by number, so it is likely ``next`` or after it. */
 static int find_field(const proto_node_t *fields, int count, uint64_t number, int next) {
     for (int likely = next; likely < next + 2 && likely < count; likely++)
         if (fields[likely].number == number) return likely;
@@ -296,7 +296,7 @@ static int find_field(const proto_node_t *fields, int count, uint64_t number, in
     return low < count && fields[low].number == number ? low : -1;
 }
 
-/* What is to be said of fields that were not there. */
+/* Writes the defaults of fields that were absent. */
 static int finish(run_t *run, const proto_node_t *node, int64_t row, const uint64_t *seen) {
     for (int word = 0; word * 64 < node->count; word++)
         for (uint64_t missing = node->implicit[word] & ~seen[word]; missing; missing &= missing - 1)
@@ -304,7 +304,7 @@ static int finish(run_t *run, const proto_node_t *node, int64_t row, const uint6
     return 1;
 }
 
-/* The fields of a message, to the end of ``text``. */
+/* Reads the fields of a message, to the end of ``text``. */
 static int read_message(run_t *run, const proto_node_t *node, text_t *text, int64_t row) {
     const proto_node_t *fields = run->plan->nodes + node->first;
     size_t base = run->entries.size;

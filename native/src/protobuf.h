@@ -1,13 +1,13 @@
-/* What protobuf() reads, compiled from the descriptor of a message. */
+/* The plan of protobuf(), compiled from the descriptor of a message. */
 
 #ifndef STREAM_PROTOBUF_H
 #define STREAM_PROTOBUF_H
 
 #include "symbols.h"
 
-/* The numbers stand in stream/transform/decoders/protobuf_plan.py too. */
+/* Must agree with stream/transform/decoders/protobuf_plan.py. */
 enum protobuf_kind {
-    BOOL, INT32, INT64, UINT32, UINT64, SINT32, SINT64, /* in bytes of seven bits */
+    BOOL, INT32, INT64, UINT32, UINT64, SINT32, SINT64, /* as varints */
     FIXED32, FIXED64, SFIXED32, SFIXED64, FLOAT, DOUBLE,
     ENUM, /* its name, or the number as text */
     TEXT, BYTES,
@@ -22,12 +22,12 @@ typedef struct {
     int kind;
     uint32_t number;
     int repeated, presence;
-    int slot;          /* which bit says that it was read, among those of its message; the members of a oneof share one */
-    int closed;        /* of an enum: has no other numbers; of a message: its records have no other fields */
+    int slot;          /* its bit among those of its message, set once it was read; the members of a oneof share one */
+    int closed;        /* of an enum: it has no other numbers; of a message: it may have extensions, so unknown fields are not skipped */
     int count;
     Py_ssize_t column; /* of a list, if it is repeated */
     Py_ssize_t first;  /* of its children, or of its symbols, by number */
-    int32_t fallback;  /* of an enum: the number of what is not there */
+    int32_t fallback;  /* of an enum: its default */
     uint64_t *implicit; /* of a message: bits of the fields that are never null */
 } proto_node_t;
 

@@ -1,4 +1,4 @@
-/* A plan of protobuf() from tuples, checked so far that no record can lead it out of its columns. */
+/* A plan of protobuf() from tuples, checked so that no record can make it write outside of its columns. */
 
 #include "protobuf.h"
 
@@ -19,7 +19,7 @@ static int refused(const char *what) {
     return 0;
 }
 
-/* Pairs of number and name, by number. */
+/* Adds pairs of number and name, sorted by number. */
 static int add_symbols(proto_plan_t *plan, proto_node_t *node, PyObject *pairs) {
     node->first = plan->symbols.count;
     node->count = (int)PyTuple_Size(pairs);
@@ -44,7 +44,7 @@ static int add_node(proto_plan_t *plan, proto_node_t *node, PyObject *spec) {
     return node->kind != ENUM ? 1 : PyTuple_Check(data) ? add_symbols(plan, node, data) : refused("symbols");
 }
 
-/* Whether the column's form is one that a value of the node fits. */
+/* Whether the node's values fit the form of its column. */
 static int suits(const proto_node_t *node, const form_t *form) {
     static const size_t widths[PROTOBUF_KINDS] = {
         [INT32] = 4, [INT64] = 8, [UINT32] = 4, [UINT64] = 8, [SINT32] = 4, [SINT64] = 8, [FIXED32] = 4, [FIXED64] = 8,
@@ -70,7 +70,7 @@ static int add_masks(const proto_plan_t *plan, proto_node_t *node) {
     return 1;
 }
 
-/* Checks the node ``at`` and those below, the values of which lie in columns ``low`` to ``high``; ``used`` has a byte for each column. */
+/* Checks the node ``at`` and those below it, whose values are in columns ``low`` to ``high``; ``used`` has a byte per column. */
 static int check(proto_plan_t *plan, Py_ssize_t at, Py_ssize_t low, Py_ssize_t high, uint8_t *used, int depth) {
     proto_node_t *node = plan->nodes + at;
     if (depth > MAX_DEPTH || node->column < low || node->column >= high || used[node->column]++) return refused("a column");

@@ -1,4 +1,4 @@
-/* Hashes and ids of a column of records, eight at a time where the processor can. */
+/* Hashes and ids of a column of records, eight at a time if the processor supports it. */
 
 #include "octets.h"
 

@@ -6,7 +6,7 @@
 #include <emmintrin.h>
 #endif
 
-/* What the csv module takes of a field. */
+/* Limits of the csv module, and of the kernel. */
 enum { LONGEST_FIELD = 131072, LANE = 16, MAX_WORDS = 64 };
 
 typedef struct {
@@ -18,14 +18,14 @@ typedef struct {
     const plan_t *plan;
     table_t table;
     int separator, quote;
-    word_t header; /* no text where lines have the order of the columns */
-    Py_ssize_t *places; /* of each field of a line: its column, or -1 */
+    word_t header; /* without text if lines have the order of the columns */
+    Py_ssize_t *places; /* for each field of a line, its column, or -1 */
     Py_ssize_t fields;
-    word_t words[MAX_WORDS]; /* what means null */
+    word_t words[MAX_WORDS]; /* the words for null */
     Py_ssize_t count;
 } run_t;
 
-/* The first separator, quote or line end from ``at`` on; ``high`` is set if what is before it is not ASCII. */
+/* Finds the first separator, quote or line end from ``at`` on; sets ``high`` if anything before it is not ASCII. */
 static const uint8_t *field_end(const run_t *run, const text_t *text, const uint8_t *at, unsigned *high) {
 #if defined(__SSE2__)
     const __m128i separator = _mm_set1_epi8((char)run->separator), quote = _mm_set1_epi8((char)run->quote);
@@ -61,7 +61,7 @@ static int put_flag(uint8_t *values, int64_t row, const uint8_t *text, size_t si
     return 1;
 }
 
-/* Digits may begin with zeros here if they are a whole number. */
+/* Unlike in JSON, whole numbers may have leading zeros. */
 static int put_digits(const node_t *node, uint8_t *values, int64_t row, const uint8_t *at, const uint8_t *end) {
     number_t number;
     int negative = 0;
@@ -77,7 +77,7 @@ static int put_digits(const node_t *node, uint8_t *values, int64_t row, const ui
     return put_number(node, values, row, &number);
 }
 
-/* A value of column ``at``, from bytes of the record or, if ``aside``, from the last ones of the side buffer, which stay there if need be. */
+/* Reads a value of column ``at`` from bytes of the record or, if ``aside``, from the end of the side buffer, where text stays. */
 static int put_field(run_t *run, Py_ssize_t at, int64_t row, const uint8_t *text, size_t size, int aside) {
     const node_t *node = run->plan->nodes + at;
     column_t *column = run->table.columns + at;
@@ -110,7 +110,7 @@ static int put_field(run_t *run, Py_ssize_t at, int64_t row, const uint8_t *text
     return 1;
 }
 
-/* A field whose opening quote stands at ``*at``; goes behind the closing one. */
+/* Reads a field whose opening quote is at ``*at``, up to and including the closing one. */
 static int put_quoted(run_t *run, const text_t *text, const uint8_t **at, Py_ssize_t column, int64_t row, unsigned *high) {
     const uint8_t *begin = *at + 1, *close = begin;
     table_t *table = &run->table;
@@ -138,7 +138,7 @@ static int put_quoted(run_t *run, const text_t *text, const uint8_t **at, Py_ssi
     return 1;
 }
 
-/* One line up to its end; as many fields as there must be. */
+/* Reads one line to its end; it must have the right number of fields. */
 static int read_line(run_t *run, text_t *text, int64_t row, unsigned *high) {
     Py_ssize_t first = run->plan->nodes[run->plan->nodes[0].first].first;
     for (Py_ssize_t field = 0; field < run->fields; field++) {

@@ -1,8 +1,8 @@
-/* Hashes and ids of records by their sequence numbers; stream/audit/set_hash.py and ids.py say what they are. */
+/* Hashes and ids of records by their sequence numbers; stream/audit/set_hash.py and ids.py define them. */
 
 #include "sequences.h"
 
-/* Records whose numbers are folded side by side: each fold waits for the one before, but not for those of other records. */
+/* Records that are folded side by side: each fold depends on the previous one of its record, but not on those of other records. */
 enum { ABREAST = 4 };
 
 int hash_rows(const records_t *records, Py_ssize_t row, Py_ssize_t count, hash_t *hash) {

@@ -1,4 +1,4 @@
-/* Sequence numbers of records in limbs, and how they are folded; stream/audit/set_hash.py and ids.py say what of it is promised. */
+/* Sequence numbers of records in limbs, and how they are folded; stream/audit/set_hash.py and ids.py state what is promised. */
 
 #ifndef STREAM_SEQUENCES_H
 #define STREAM_SEQUENCES_H
@@ -28,7 +28,7 @@ static inline void fold(lanes_t *state, uint64_t first, uint64_t second) {
     state->lanes[1] = mix1(state->lanes[1] ^ second);
 }
 
-/* Eight digits at once; 0 where there are others among them. */
+/* Reads eight digits at once; 0 if there are other characters among them. */
 static inline int eight_digits(const uint8_t *text, uint64_t *value) {
     uint64_t word;
     memcpy(&word, text, 8);
@@ -51,12 +51,12 @@ static inline int digits(const uint8_t *text, size_t size, uint64_t *value) {
     return 1;
 }
 
-/* A sequence number in limbs, the least significant one first. Neighbours mostly agree in the upper ones, which are then left as they are. */
+/* A sequence number in limbs, least significant first. Adjacent numbers usually have the same upper limbs, which are then not read again. */
 typedef struct {
     uint64_t limbs[LIMBS];
     const uint8_t *text;
     size_t size;
-    int same; /* the upper half is that of the number before */
+    int same; /* the upper half is that of the previous number */
 } sequence_t;
 
 static inline int number_read(sequence_t *number, const uint8_t *text, size_t size) {
@@ -104,7 +104,7 @@ static inline void hash_add(hash_t *hash, uint64_t high, uint64_t low) {
     hash->sum[HASH_HIGH] += high + (hash->sum[HASH_LOW] < low);
 }
 
-/* Where ids go; ``seeds`` are those of the two lanes and of the application. */
+/* Where ids are written; ``seeds`` are those of the two lanes and of the application. */
 typedef struct {
     sequence_t number;
     const unsigned long long *seeds;
@@ -114,7 +114,7 @@ typedef struct {
 static const uint64_t HASH_OFFSETS[LANES] = {0x9E3779B97F4A7C15U, 0xD1B54A32D192ED03U};
 static const uint64_t IDS_OFFSET = 0x9E3779B97F4A7C15U;
 
-/* ``count`` records from ``row`` on; 0 where a sequence number is none. */
+/* Hashes ``count`` records from ``row`` on; 0 if a sequence number is invalid. */
 int hash_rows(const records_t *records, Py_ssize_t row, Py_ssize_t count, hash_t *hash);
 int ids_rows(const records_t *records, Py_ssize_t row, Py_ssize_t count, ids_t *ids);
 

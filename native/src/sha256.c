@@ -54,7 +54,7 @@ static void compress_plain(state_t *state, const uint8_t *block, size_t count) {
 }
 
 #if defined(__x86_64__)
-/* With the processor's instructions for it, which keep the state as two vectors: a b e f and c d g h, each from the highest word down. */
+/* With the processor's SHA instructions, which keep the state in two vectors: a b e f and c d g h, each from the highest word down. */
 __attribute__((target("sha,sse4.1,ssse3"))) static void compress_sha(state_t *state, const uint8_t *block, size_t count) {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
     __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)state->words), 0xB1);
@@ -91,7 +91,7 @@ static int has_sha(void) {
 }
 #endif
 
-/* What is left of a hash that has taken in one block already. */
+/* Finishes a hash that has already taken one block. */
 static void finish(compress_t compress, const state_t *begun, const uint8_t *text, size_t size, uint8_t *digest) {
     state_t state = *begun;
     uint8_t last[2 * BLOCK] = {0};

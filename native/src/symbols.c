@@ -1,4 +1,4 @@
-/* Names that a plan knows beforehand. */
+/* Names that are part of a plan. */
 
 #include "symbols.h"
 

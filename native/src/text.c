@@ -1,4 +1,4 @@
-/* Strings, numbers and skipped values of JSON, read as strictly as all readers together do. */
+/* Readers of JSON strings and numbers, and skipping of values; together as strict as the strictest of all readers. */
 
 #include "kernel.h"
 
@@ -7,11 +7,11 @@
 #include <emmintrin.h>
 #endif
 
-/* What a character means behind a backslash; zero where nothing does. */
+/* The meaning of a character after a backslash; zero if it has none. */
 static const uint8_t MEANT[256] = {['"'] = '"', ['\\'] = '\\', ['/'] = '/', ['b'] = '\b', ['f'] = '\f', ['n'] = '\n', ['r'] = '\r', ['t'] = '\t'};
 
-/* Behind the bytes from ``at`` on that are neither quote nor backslash nor control character; escapes of two bytes may be passed over, too, and
-   then ``escaped`` is set. ``high`` is set if one of them is beyond ASCII. */
+/* Skips bytes from ``at`` on that are neither quote nor backslash nor control character; may also skip escapes of two bytes, and then sets
+   ``escaped``. Sets ``high`` if a byte is not ASCII. */
 static inline const uint8_t *plain(const uint8_t *at, const uint8_t *limit, unsigned *high, int *escaped) {
 #if defined(__SSE2__)
     const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'), control = _mm_set1_epi8(0x1f);
@@ -80,7 +80,7 @@ static int hex4(const uint8_t *at) {
     return code;
 }
 
-/* Bytes of the escape at ``at``, a backslash, or 0; a pair of surrogates is one escape of 12 bytes. */
+/* The size of the escape at ``at``, which is a backslash, or 0; a pair of surrogates is one escape of 12 bytes. */
 static int escape_size(const uint8_t *at, const uint8_t *end) {
     if (end - at < 2) return 0;
     if (at[1] != 'u') return MEANT[at[1]] ? 2 : 0;
@@ -113,7 +113,7 @@ int read_string(text_t *text, string_t *string) {
     return !high || is_utf8(string->begin, at);
 }
 
-/* What the escape at ``*at`` means; goes behind it. */
+/* The code point of the escape at ``*at``; moves ``*at`` after it. */
 static inline uint32_t escape_code(const uint8_t **at) {
     const uint8_t *text = *at;
     *at += text[1] == 'u' ? 6 : 2;
@@ -142,7 +142,7 @@ static uint8_t *put_code(uint8_t *to, uint32_t code) {
     return to;
 }
 
-/* As ``put_code``, but escaped where JSON asks for that. */
+/* As ``put_code``, but escaped if JSON requires it. */
 static uint8_t *put_escaped(uint8_t *to, uint32_t code) {
     static const char plain[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt", digits[] = "0123456789abcdef";
     const char *place = code && code < 0x80 ? strchr(plain, (int)code) : NULL;
@@ -160,7 +160,7 @@ static uint8_t *put_escaped(uint8_t *to, uint32_t code) {
 
 enum { COPIED = 16 };
 
-/* The string with what ``put`` makes of each escape, none of which is longer than the escape. No more than the string is written. */
+/* Copies the string, with the output of ``put`` for each escape, which is never longer than the escape. */
 static inline uint8_t *rewrite(const string_t *string, uint8_t *to, uint8_t *(*put)(uint8_t *, uint32_t)) {
     const uint8_t *at = string->begin, *close = string->close;
     while (at < close) {
@@ -244,7 +244,7 @@ static const double POWERS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  
 
 int number_real(const number_t *number, double *real) {
     if (number->exact && number->digits <= 1ULL << 53 && number->exponent <= 22 && number->exponent >= -22) {
-        /* Both factors are exact doubles, so one multiplication or division rounds as it should. */
+        /* Both factors are exact doubles, so one multiplication or division rounds correctly. */
         double value = (double)number->digits;
         value = number->exponent < 0 ? value / POWERS[-number->exponent] : value * POWERS[number->exponent];
         *real = number->negative ? -value : value;
@@ -301,6 +301,6 @@ int skip_value(text_t *text, int depth) {
     if (open == 'f') return literal(text, "false", 5);
     if (open == 'n') return literal(text, "null", 4);
     number_t number;
-    /* What overflows a double is refused by some readers and not by others. */
+    /* Some readers refuse numbers that overflow a double, others do not. */
     return read_number(text, &number) && number.exact && number.exponent < 280 && number.exponent > -280;
 }

@@ -1,11 +1,11 @@
-/* URLs to their parts, as the expression of stream/transform/urls.py takes them apart. */
+/* URLs to their parts, as the expression in stream/transform/urls.py splits them. */
 
 #include "kernel.h"
 
 enum { SCHEME, USER, HOST, PORT, PATH, QUERY, FRAGMENT, PARTS, MOST_PORT = 65535 };
 
 typedef struct {
-    const uint8_t *begin, *end; /* NULL where there is no such part */
+    const uint8_t *begin, *end; /* NULL if there is no such part */
 } part_t;
 
 typedef struct {
@@ -18,10 +18,10 @@ typedef struct {
     column_t columns[PARTS];
     blob_t bad, side;
     Py_ssize_t wrong;
-    uint32_t buffer; /* the number of ``side`` among the buffers that views refer to */
+    uint32_t buffer; /* the index of ``side`` among the buffers of the views */
 } urls_t;
 
-/* Whether all bytes are visible ASCII. */
+/* Whether all bytes are printable ASCII and not blank. */
 static int is_visible(const uint8_t *text, size_t size) {
     unsigned others = 0;
     for (size_t at = 0; at < size; at++) others |= (uint8_t)(text[at] - '!') > '~' - '!';
@@ -38,7 +38,7 @@ static int is_bracketed(const uint8_t *at, const uint8_t *end) {
     return 1;
 }
 
-/* User, host and port; the port is 0 to 65535 or, where there is none, negative. 0 where it is not sure that they are these. */
+/* Finds user, host and port; the port is 0 to 65535, or negative if there is none. 0 if that is not certain. */
 static int split_authority(part_t *parts, int *port, const uint8_t *at, const uint8_t *end) {
     const uint8_t *sign = memchr(at, '@', (size_t)(end - at)), *host_end = end;
     if (sign != NULL) {
@@ -65,7 +65,7 @@ static int split_authority(part_t *parts, int *port, const uint8_t *at, const ui
     return value <= MOST_PORT;
 }
 
-/* The parts of an absolute URL with an authority, or of a path; 0 for all else. */
+/* Finds the parts of an absolute URL with an authority, or of a path; 0 for anything else. */
 static int split_url(part_t *parts, int *port, const uint8_t *text, size_t size) {
     const uint8_t *at = text, *end = text + size, *stop;
     *port = -1;
@@ -94,7 +94,7 @@ static int split_url(part_t *parts, int *port, const uint8_t *text, size_t size)
     return 1;
 }
 
-/* A part in small letters; it lies in ``side`` if it is long and had others. */
+/* Writes a part in lower case; it is stored in ``side`` if it is long and had upper-case letters. */
 static int put_small(urls_t *urls, const views_t *texts, Py_ssize_t row, const uint8_t *text, part_t part, view_t *view) {
     size_t size = (size_t)(part.end - part.begin), begin = urls->side.size;
     const uint8_t *at = part.begin;

@@ -1,4 +1,4 @@
-/* Entries of maps, put in order, and numbers in bytes of seven bits. */
+/* Entries of maps, sorted, and varints. */
 
 #include "wire.h"
 

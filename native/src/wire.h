@@ -1,11 +1,11 @@
-/* What binary encodings share: numbers in bytes of seven bits, texts, and real numbers as Python would hand them on. */
+/* Shared by the binary encodings: varints, texts, and floating-point numbers as Python would pass them on. */
 
 #ifndef STREAM_WIRE_H
 #define STREAM_WIRE_H
 
 #include "kernel.h"
 
-/* A number of up to 64 bits, the low ones first; 0 where it does not end in time or has more bits. */
+/* Reads a varint of up to 64 bits, low bits first; 0 if it does not end in time or has more bits. */
 static inline int read_varint(text_t *text, uint64_t *value) {
     const uint8_t *at = text->at;
     if (at >= text->end) return 0;
@@ -23,7 +23,7 @@ static inline int read_varint(text_t *text, uint64_t *value) {
 
 static inline int64_t unzigzag(uint64_t value) { return (int64_t)(value >> 1 ^ (0 - (value & 1))); }
 
-/* ``size`` bytes that are taken off; NULL where there are not as many. */
+/* Takes ``size`` bytes off; NULL if there are fewer. */
 static inline const uint8_t *read_part(text_t *text, uint64_t size) {
     const uint8_t *from = text->at;
     if (size > (uint64_t)(text->end - from)) return NULL;
@@ -46,7 +46,7 @@ static inline int is_text(const uint8_t *at, size_t size) {
     return !(high & 0x8080808080808080ULL) || is_utf8(from, end);
 }
 
-/* Where a number that is none says that it should be reported, conversion to double makes it quiet. */
+/* Conversion to double turns a signalling NaN into a quiet one. */
 static inline uint32_t quiet(uint32_t bits) { return (bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : bits; }
 
 static inline int put_float(text_t *text, size_t width, uint8_t *values, int64_t row) {
@@ -73,16 +73,16 @@ static inline int put_double(text_t *text, uint8_t *values, int64_t row) {
 
 static inline void put_bit(uint8_t *values, int64_t row, uint64_t bit) { values[row >> 3] |= (uint8_t)(bit << (row & 7)); }
 
-/* An entry of a map as it stands in the record; maps come out in the order of their keys. */
+/* An entry of a map in the record; maps are written in the order of their keys. */
 typedef struct {
     const uint8_t *key, *value; /* ``value`` may be NULL */
-    uint64_t key_size;          /* or the key itself, if it is a number */
+    uint64_t key_size;          /* or the key itself, if it is numeric */
     uint64_t value_size;
-    Py_ssize_t node;            /* of the map, where several are read at a time */
+    Py_ssize_t node;            /* of the map, if several are read at a time */
 } entry_t;
 
 int entry_push(blob_t *entries, const entry_t *entry);
-/* Sorts the entries from byte ``from`` on by ``compare``; 0 where two are the same to it. */
+/* Sorts the entries from byte ``from`` on with ``compare``; 0 if two compare equal. */
 int entries_sort(blob_t *entries, size_t from, int (*compare)(const void *, const void *));
 
 #endif

@@ -40,6 +40,9 @@ RETRYABLE: Final = frozenset({429, 502, 503, 504})
 
 TOO_LARGE: Final = 413
 
+UNREADABLE: Final = frozenset({400, 415})
+"""What collectors answer that do not know zstd, which OTLP leaves open to them; gzip they all know."""
+
 VERDICTS: Final = frozenset({400, TOO_LARGE, 422})
 """Responses about this one request: another one may pass. Any other refusal (no such path, no permission, a broken collector) would
 also hit all requests that follow: then the export halts and nothing is given up."""
@@ -116,6 +119,19 @@ class Cursor(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class Parcel:
+    """A request's body as it is sent, and how it is compressed."""
+
+    body: bytes
+    compression: Compression
+
+    @property
+    def encoding(self) -> str:
+        """What the header ``content-encoding`` says; empty if there is none."""
+        return "" if self.compression is Compression.NONE else self.compression.value
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """Spans or log records by what became of them."""
 
@@ -181,7 +197,10 @@ def wanted_pause(retry_after: str, now: datetime) -> float | None:
 
 
 class Sender:
-    """Delivers single requests by the rules of OTLP/HTTP. ``threads``: where they are made; by default, the event loop's own pool."""
+    """Delivers single requests by the rules of OTLP/HTTP. ``threads``: where they are made; by default, the event loop's own pool.
+
+    A collector that takes a request as gzip and not as zstd gets gzip from then on.
+    """
 
     def __init__(
         self,
@@ -206,29 +225,36 @@ class Sender:
         """The result of ``work``, which takes milliseconds and is run off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def packed(self, request: Request) -> bytes:
-        """The body to send; takes milliseconds, so call it through ``apart``."""
-        return compressed(request, self._compression)
+    def packed(self, request: Request, compression: Compression | None = None) -> Parcel:
+        """What to send; takes milliseconds, so call it through ``apart``."""
+        chosen = compression or self._compression
+        return Parcel(compressed(request, chosen), chosen)
 
-    async def deliver(self, request: Request, stream: str, shard: str, body: bytes | None = None) -> Tally:
+    async def deliver(self, request: Request, stream: str, shard: str, parcel: Parcel | None = None) -> Tally:
         """Send until the collector has decided; a request that is too large is halved, and one that is not valid is given up.
 
-        ``body`` is the result of ``packed`` for the request, if it exists already.
+        ``parcel`` is the result of ``packed`` for the request, if it exists already.
 
         Raises:
             Refused: the collector would refuse any other request too; nothing was given up. Never raised with ``once``.
         """
-        if body is None:
-            body = await self.apart(lambda: self.packed(request))
-        encoding = "" if self._compression is Compression.NONE else self._compression.value
+        if parcel is None:
+            parcel = await self.apart(lambda: self.packed(request))
         wait = FIRST_WAIT
         while True:
-            answer = await self._collector.send(request.path, body, encoding)
+            answer = await self._collector.send(request.path, parcel.body, parcel.encoding)
+            if answer.status in UNREADABLE and parcel.compression is Compression.ZSTD:
+                detail = f"{answer.status} {answer.detail}".strip() + " to zstd: sent as gzip"
+                self._emit(events.CallRepeated(stream, shard, "export spans", detail, 0.0))
+                parcel = await self.apart(lambda: self.packed(request, Compression.GZIP))
+                continue
             if answer.status == TOO_LARGE and (halves := split(request)):
                 return await self.deliver(halves[0], stream, shard) + await self.deliver(halves[1], stream, shard)
             # What answers every path with a page would be taken for a collector, and all spans for accepted.
             page = answer.body.lstrip().startswith(b"<")
             if 200 <= answer.status < 300 and not page:
+                if parcel.compression is Compression.GZIP:
+                    self._compression = Compression.GZIP
                 rejected, why = rejected_items(answer.body)
                 rejected = min(rejected, request.items)
                 if rejected or why:
@@ -301,12 +327,12 @@ class Exporter:
         tally, made = Tally(), gap_requests(link, self._shape) if segment is None else requests(link, segment, urls, self._shape)
         number = 0
 
-        def following() -> list[tuple[Request, bytes]]:
+        def following() -> list[tuple[Request, Parcel]]:
             return [(request, self._sender.packed(request)) for request in islice(made, MADE_AT_ONCE)]
 
         while parcels := await self._sender.apart(following):
-            for request, body in parcels:
-                sent = await self._sender.deliver(request, self._stream, link.shard, body)
+            for request, parcel in parcels:
+                sent = await self._sender.deliver(request, self._stream, link.shard, parcel)
                 if sent.parked:
                     note = {"shard": link.shard, "after": str(link.after), "last": str(link.last), "request": number, "items": sent.parked}
                     key = f"export/{self._stream}/parked/{link.shard}/{link.after:060d}-{number:06d}.json"

@@ -80,14 +80,16 @@ def compressed(request: Request, compression: Compression) -> bytes:
     """The request's body at the cheapest level."""
     if compression is Compression.NONE:
         return bytes(request.body)
+    if KERNEL is not None and request.size >= SMALL:
+        weave = KERNEL.zstd if compression is Compression.ZSTD else KERNEL.gzip
+        woven: bytes = weave(
+            request.head, tuple((tuple(each.pieces), each.chosen, each.start, each.count) for each in request.blocks), request.tail
+        )
+        return woven
     if compression is Compression.ZSTD:
         packed: bytes = pa.Codec("zstd", compression_level=1).compress(request.body, asbytes=True)
         return packed
-    if KERNEL is None or request.size < SMALL:
-        return igzip.compress(request.body, compresslevel=1)
-    blocks = tuple((tuple(block.pieces), block.chosen, block.start, block.count) for block in request.blocks)
-    woven: bytes = KERNEL.gzip(request.head, blocks, request.tail)
-    return woven
+    return igzip.compress(request.body, compresslevel=1)
 
 
 def split(request: Request) -> list[Request]:

@@ -44,7 +44,7 @@ class CommitLog:
         return await self.store.replace(naming.manifest_key(shard.stream, shard.chain, after), body, etag)
 
     async def pin_start(self, stream: str, start: Start) -> Start:
-        """Where the whole stream starts: ``start`` the first time, and the same answer for ever after, whoever asks.
+        """Where the whole stream starts: ``start`` on the first call, and the same answer on every later one, whoever asks.
 
         ``latest`` becomes the timestamp of the first call. A shard that appears later starts at that timestamp too, which is before its
         first record, so a reshard loses nothing.

@@ -55,7 +55,7 @@ async def last_starts(store: ObjectStore, stream: str, shard_id: str, count: int
     low, high = starts[-1] if starts else ORIGIN, near + 1
     stride = low - starts[len(starts) // 2] if starts else ORIGIN
     while more:
-        # Behind ``near`` the log is searched by strides that double, as units lie about as densely there as at its beginning.
+        # After ``near`` the log is searched by strides that double, since units are about as dense there as at its beginning.
         at = (low + high) // 2 if low < high else min(low + stride, 10**SEQUENCE_DIGITS - 1)
         found, further = await _starts(store, prefix, manifest_key(stream, shard_id, at))
         if further:

@@ -1,4 +1,4 @@
-"""What a worker does when it takes a shard: follow the chain to its end, and finish what another worker left half done."""
+"""What a worker does when it takes a shard: follow the chain to its end, and finish a unit that another worker left unfinished."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def entry_point(log: CommitLog, shard: Shard, checkpoint: Checkpoint | Non
 async def _near_the_end(log: CommitLog, shard: Shard, start: Head) -> Head:
     """Where the newest link of the chain begins, if the link before it leads there; else ``start``.
 
-    Link by link a chain of a year is hours of reading, in which the shard stands still.
+    Following the chain of a year link by link takes hours, in which the shard stands still.
     """
     newest = await last_starts(log.store, shard.stream, shard.chain, 2)
     before = await log.read(shard, newest[0]) if len(newest) > 1 else None
@@ -90,7 +90,7 @@ async def recover(
 
 
 def unknown_to(head: Head, checkpoint: Checkpoint | None) -> Reached | None:
-    """How far another application has got, if that is further than the log."""
+    """The position that another application has reached, if that is after the end of the log."""
     reached = None if checkpoint is None else checkpoint.foreign
     if reached is None or not head.open:
         return None

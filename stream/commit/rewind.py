@@ -56,7 +56,7 @@ def effective(chain: Iterable[Manifest], before: Sequence[Manifest] = ()) -> tup
 
 
 async def history(log: CommitLog, shard: Shard, wanted: int = ORIGIN) -> History:
-    """All generations of ``shard``, read from the log; with ``wanted`` no further back than to the link before the one that holds it."""
+    """All generations of ``shard``, read from the log; with ``wanted``, only back to the link before the one that holds it."""
     links: tuple[Manifest, ...] = ()
     shard = replace(shard, generation=0)
     start = ORIGIN

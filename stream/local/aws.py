@@ -1,4 +1,4 @@
-"""Small errands on local AWS: make a bucket or a stream, split a shard, copy a bucket to a directory. Blocking."""
+"""Helpers for local AWS: create a bucket or a stream, split a shard, copy a bucket to a directory. Blocking."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Errands:
         self._s3: Any = self._session.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL_S3"])
 
     def __enter__(self) -> Self:
-        """Nothing is asked yet."""
+        """Send no request yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -33,16 +33,16 @@ class Errands:
         self._s3.close()
 
     def create_bucket(self, bucket: str) -> None:
-        """An empty bucket, or the one that is there."""
+        """Create a bucket if it does not exist."""
         self._s3.create_bucket(Bucket=bucket)
 
     def create_stream(self, stream: str, shards: int) -> None:
-        """A stream that is ready when this returns."""
+        """Create a stream; it is ``ACTIVE`` when this returns."""
         self._kinesis.create_stream(StreamName=stream, ShardCount=shards)
         self._kinesis.get_waiter("stream_exists").wait(StreamName=stream, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
 
     def split_widest_shard(self, stream: str) -> tuple[str, tuple[str, ...]]:
-        """Split the open shard with the widest hash range in the middle; its id and its children's."""
+        """Split the open shard with the widest hash range in the middle. Returns its id and those of its children."""
         shard = max(self._open_shards(stream), key=_width)
         low, high = (int(shard["HashKeyRange"][end]) for end in ("StartingHashKey", "EndingHashKey"))
         self._kinesis.split_shard(StreamName=stream, ShardToSplit=shard["ShardId"], NewStartingHashKey=str((low + high + 1) // 2))
@@ -64,7 +64,7 @@ class Errands:
         return content
 
     def copy_bucket(self, bucket: str, folder: Path) -> int:
-        """Copy every object to ``folder``, keys as relative paths; how many there were."""
+        """Copy every object to ``folder``, with keys as relative paths. Returns the number of objects."""
         keys = self.keys(bucket)
         for key in keys:
             path = folder / key

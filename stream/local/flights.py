@@ -1,7 +1,7 @@
-"""A year of real flights as a stream of events, with everything in it that a consumer meets in the wild.
+"""A year of real flights as a stream of events, with the irregularities of a real stream.
 
-336,776 flights out of New York in 2013 as JSON, in order of time; most of them inside KPL aggregates, the rest plain; and about one
-broken record in a thousand on top.
+336,776 flights out of New York in 2013 as JSON, in order of time; most of them inside KPL aggregates, the others as plain records; in
+addition, about one broken record per thousand.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from botocore.config import Config
 from stream.local.kpl import UserRecord, aggregate
 
 BUCKETS: Final = 64
-"""Equal slices of the hash space. An aggregate keeps to one slice, so halving a shard a few times never puts a border through one."""
+"""Equal slices of the hash space. An aggregate stays within one slice, so halving a shard a few times never divides an aggregate."""
 
 AGGREGATED_SHARE: Final = 0.7
 AGGREGATE_ROWS: Final = 60
 WINDOW: Final = 4000
-"""Flights that are shuffled into slices at a time: an aggregate holds flights of about one day."""
+"""Flights that are distributed to slices at a time, so that an aggregate holds flights of about one day."""
 
 PUT_RECORDS: Final = 250
 BROKEN_ONE_IN: Final = 1000
@@ -37,7 +37,7 @@ BROKEN: Final[tuple[bytes, ...]] = (
     b"[1,2,3]",
     b'{"year":2013,"month":1}',
 )
-"""Cut off, wrong type, not UTF-8, empty, not an object, fields missing."""
+"""Truncated, wrong type, not UTF-8, empty, not an object, fields missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ def flights_table() -> pl.DataFrame:
 
 
 def produce(endpoint: str, region: str, stream: str, flights: pl.DataFrame, seed: int, progress: Callable[[int], None]) -> Produced:
-    """Put all ``flights`` and some broken records into ``stream``; ``progress`` hears the user records put so far.
+    """Put all ``flights`` and some broken records into ``stream``; calls ``progress`` with the number of user records put so far.
 
-    Equal seeds put equal records in equal order.
+    The same seed puts the same records in the same order.
     """
     import boto3
 
@@ -92,7 +92,7 @@ def produce(endpoint: str, region: str, stream: str, flights: pl.DataFrame, seed
 
 
 def slice_of(partition_key: str) -> int:
-    """In which of the ``BUCKETS`` slices of the hash space Kinesis puts the key."""
+    """The index of the slice of the hash space, of ``BUCKETS``, to which Kinesis assigns the key."""
     return int(hashlib.md5(partition_key.encode(), usedforsecurity=False).hexdigest(), 16) * BUCKETS >> 128
 
 
@@ -132,7 +132,7 @@ def _requests(entries: Iterator[tuple[dict[str, Any], int]]) -> Iterator[tuple[l
 
 
 def _put(client: Any, stream: str, entries: list[dict[str, Any]]) -> None:
-    """Put the entries; those that the service throttles are put again, in order."""
+    """Put the entries, and those that the service throttles again, in order."""
     while entries:
         answer = client.put_records(StreamName=stream, Records=entries)
         failed = [result.get("ErrorCode") is not None for result in answer["Records"]]

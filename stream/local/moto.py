@@ -1,7 +1,7 @@
 """S3, DynamoDB, Glue, SNS and STS on this machine: the moto server in a process of its own, on loopback.
 
-As ``python -m stream.local.moto`` it is that process. Its state is in memory and ends with it. What it does not do: throttle,
-refuse wrong checksums, read stale.
+``python -m stream.local.moto`` is that process. Its state is in memory and lost when it ends. Unlike AWS, it does not throttle, refuse
+wrong checksums, or return stale reads.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    # Not moto's own server class: that one waits for ever when its port is taken.
+    # Not moto's own server class, which waits forever if its port is taken.
     application = DomainDispatcherApplication(create_backend_app)
     server = make_server("127.0.0.1", arguments.port, application, threaded=True, request_handler=MotoRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

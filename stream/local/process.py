@@ -1,4 +1,4 @@
-"""A helper process that cannot outlive us: it says where it listens, and ends when our end of its standard input closes."""
+"""A child process that cannot outlive its parent: it reports where it listens, and ends when its standard input is closed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STOP_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Helper:
-    """A running helper: where it listens, its process id, and the file that its standard error goes to."""
+    """A running child process: where it listens, its process id, and the file that receives its standard error."""
 
     url: str
     pid: int
@@ -36,10 +36,10 @@ def helper(module: str, arguments: Sequence[str] = (), *, log: Path | None = Non
     """Run ``python -m module arguments --tied`` until the context ends.
 
     The module writes one line ``{"url": ...}`` to standard output once it listens. Its standard error is appended to ``log``, or
-    to a temporary file that goes with the context. A terminal's Ctrl-C does not reach it, so that it is there until we are done with it.
+    to a temporary file that is removed with the context. A terminal's Ctrl-C does not reach the process, so it runs until the context ends.
 
     Raises:
-        Fatal: it ended, or said nothing for 60 seconds; the message carries the end of its log.
+        Fatal: it ended, or wrote nothing for 60 seconds; the message contains the end of its log.
     """
     with tempfile.TemporaryDirectory(prefix="stream-local-") as scratch:
         path = log or Path(scratch, "log")

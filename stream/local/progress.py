@@ -1,4 +1,4 @@
-"""How far a pipeline has come, read from outside: from its commit log and nothing else."""
+"""The progress of a pipeline, read from its commit log alone."""
 
 from __future__ import annotations
 

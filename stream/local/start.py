@@ -1,4 +1,4 @@
-"""All of AWS that the service needs, on this machine: Kinesis from our emulator, the rest from moto, each in its own process."""
+"""The AWS services that the pipeline needs, on this machine: Kinesis from our emulator, the others from moto, each in its own process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOTO_SERVICES: Final = ("S3", "DYNAMODB", "GLUE", "SNS", "STS")
 
 
 class LocalAws:
-    """Context manager: processes run from ``__enter__`` to ``__exit__`` and are ready in between.
+    """Context manager; the processes run and are ready from ``__enter__`` to ``__exit__``.
 
     Args:
         kinesis_port: 0 picks a free one; likewise ``moto_port``.
@@ -73,21 +73,21 @@ class LocalAws:
 
     @property
     def kinesis(self) -> Helper:
-        """The Kinesis emulator; ``POST <url>/_faults`` makes it misbehave."""
+        """URL of the Kinesis emulator; ``POST <url>/_faults`` adds faults."""
         return _running(self._kinesis)
 
     @property
     def moto(self) -> Helper:
-        """The server of everything else."""
+        """URL of the server of all other services."""
         return _running(self._moto)
 
     def environment(self) -> dict[str, str]:
-        """Variables with which unmodified AWS clients, ours or any other, talk to this machine only."""
+        """Environment variables with which any unmodified AWS client talks to this machine only."""
         return environment(self.kinesis.url, self.moto.url, self._region)
 
 
 def environment(kinesis: str, others: str, region: str = "us-east-1") -> dict[str, str]:
-    """Variables that point AWS clients to Kinesis at the one URL and to everything else at the other, with keys that emulators take."""
+    """Environment variables that point AWS clients to ``kinesis`` and, for all else, to ``others``, with credentials for emulators."""
     return {
         "AWS_ENDPOINT_URL_KINESIS": kinesis,
         **{f"AWS_ENDPOINT_URL_{service}": others for service in MOTO_SERVICES},

@@ -1,4 +1,4 @@
-"""Is what lies in the lake what the source says? Asked from outside: the files, the ledger, and DuckDB over the published data.
+"""Compares the lake with the source, independently of the service: the files, the ledger, and DuckDB over the published data.
 
 Nothing here uses the engine: expected rows come from SQL over the flights file, and the outcome counts from the ledger's Parquet files.
 """
@@ -41,7 +41,7 @@ WHERE f.dep_time IS NOT NULL
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked: ``expected`` and ``found`` are equal or the run is not good."""
+    """One check; the run is good only if ``expected`` equals ``found``."""
 
     what: str
     expected: Any
@@ -49,7 +49,7 @@ class Finding:
 
     @property
     def good(self) -> bool:
-        """Whether it is as it should be."""
+        """Whether the check passed."""
         return bool(self.expected == self.found)
 
 

@@ -272,7 +272,9 @@ class Otlp(Part):
 
     endpoint: CollectorUrl = Field(description="Base URL of the collector, such as http://127.0.0.1:4318; /v1/traces is appended.")
     headers: dict[str, SecretReference] = Field(default_factory=dict, description="Headers to send, as `{name: {env: NAME}}`.")
-    compression: Compression = Field(default=Compression.GZIP, description="gzip, zstd (if the collector accepts it) or none.")
+    compression: Compression = Field(
+        default=Compression.GZIP, description="gzip, zstd (less CPU time; gzip if the collector refuses it) or none."
+    )
     mode: Mode = Field(
         default=Mode.LEDGER,
         description="ledger: the collector may lag; strict: checkpoints wait for the collector; best_effort: each request is tried once.",

@@ -1,4 +1,4 @@
-"""Text to what is known of an IP address by itself."""
+"""Text to what an IP address says by itself: version, kind and network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KINDS: Final = tuple(
         ("reserved", "0.0.0.0/8 192.0.0.0/24 198.18.0.0/15 240.0.0.0/4 ::ffff:0:0/96 64:ff9b:1::/48 100::/64 2001::/23"),
     )
 )
-"""From IANA's registries of special-purpose addresses. Python has such a table too, but not the same one in each version."""
+"""From IANA's registries of special-purpose addresses. Python has such a table too, but it differs between versions."""
 
 
 _GLOBAL: Final = "global"
@@ -37,20 +37,20 @@ _OCTETS: Final = 4
 _MOST_OCTET: Final = 255
 _GROUPS: Final = 8
 _MOST_DIGITS: Final = 4
-"""Hex digits of a group."""
+"""The most hex digits of a group."""
 _MASKS: Final = np.array([0, 0xF, 0xFF, 0xFFF, 0xFFFF], np.uint16)
-"""By its length, what is left of a number of four digits."""
+"""Mask for a group by its number of digits."""
 _MOST_DECIMALS: Final = 3
 _MIXED: Final = np.uint8(255)
 _NONE: Final = (np.empty(0, np.int64), np.empty(0, np.uint8), pl.Series([], dtype=pl.String))
 _SMALL: Final = np.uint8(0x20)
-"""The bit that makes a small letter."""
+"""The bit that makes a letter lower-case."""
 
 
 def ip(prefix: str, name: str, kernel: Any = KERNEL) -> Parser:
-    """``version`` (4 or 6), ``kind`` (global, private, loopback, ...) and ``network``, the /24 or /48 that the address lies in.
+    """``version`` (4 or 6), ``kind`` (global, private, loopback, ...) and ``network``, the /24 or /48 that contains the address.
 
-    The usual spellings are read for all addresses at once; what is left, and all that is none, goes by Python's ``ipaddress``.
+    The usual spellings are read for all addresses at once; every other text is left to Python's ``ipaddress``.
     """
     names = [f"{prefix}{part}" for part in ("version", "kind", "network")]
     kinds = dict(zip(names, (pl.Int8(), pl.String(), pl.String()), strict=True))
@@ -81,7 +81,7 @@ def ip(prefix: str, name: str, kernel: Any = KERNEL) -> Parser:
 
 
 def _usual(text: pl.Series, bounds: Array, codes: Array, names: list[str]) -> pl.DataFrame:
-    """What can be read at once; the rest is null."""
+    """Addresses in the usual spellings, read at once; the rest is null."""
     version = np.zeros(len(text), np.int8)
     kind = np.zeros(len(text), np.uint8)
     networks_of = []
@@ -106,7 +106,7 @@ def _frame(names: list[str], version: Array, kind: Array, network: pl.Series) ->
 
 
 def _read_v4(text: pl.Series, bounds: Array, codes: Array) -> tuple[Array, Array, pl.Series]:
-    """Which values are addresses in decimal without leading zeros (which some read as octal and others do not); kinds and networks."""
+    """Indexes, kinds and networks of the values that are IPv4 addresses without leading zeros, which some programs read as octal."""
     is_dot = codes == _DOT
     dots = np.flatnonzero(is_dot)
     if not len(dots):
@@ -116,7 +116,7 @@ def _read_v4(text: pl.Series, bounds: Array, codes: Array) -> tuple[Array, Array
     before, fits = _three_each(dots, bounds)
     begins = np.zeros(len(codes) + 1, np.bool_)
     begins[dots + 1] = begins[bounds] = True
-    # A zero that begins an octet which goes on, and what is no digit.
+    # A leading zero, or anything that is not a digit.
     wrong = begins[:-1] & (digits == 0) & ~begins[1:] & ~np.append(is_dot[1:], True) | (digits > 9)
     if wrong.any():
         fits[bytewise.rows_of(np.flatnonzero(wrong), bounds)] = False
@@ -142,9 +142,9 @@ def _read_v4(text: pl.Series, bounds: Array, codes: Array) -> tuple[Array, Array
 
 
 def _three_each(dots: Array, bounds: Array) -> tuple[Array, Array]:
-    """How many dots there are before each bound, and which values have three."""
+    """The number of dots before each offset, and which values have three."""
     count = len(bounds) - 1
-    # Most often all have three, which is seen from the first and the last of each.
+    # Usually all have three, which shows in the first and the last dot of each.
     if len(dots) == 3 * count and (dots[::3] >= bounds[:-1]).all() and (dots[2::3] < bounds[1:]).all():
         return np.arange(0, len(dots) + 1, 3), np.ones(count, np.bool_)
     before = np.searchsorted(dots, bounds)
@@ -152,7 +152,7 @@ def _three_each(dots: Array, bounds: Array) -> tuple[Array, Array]:
 
 
 def _numbers_before(digits: Array, stops: Array) -> Array:
-    """By byte, the number that ends there, of three digits at most; a stop is where a number begins, or what stands between two."""
+    """For each byte, the number that ends there, of at most three digits; ``stops`` marks first digits and separators."""
     goes_on = np.logical_not(stops).astype(np.uint16)
     found = digits.astype(np.uint16)
     found[2:] += digits[:-2] * np.uint16(100) * (goes_on[2:] & goes_on[1:-1])
@@ -161,7 +161,7 @@ def _numbers_before(digits: Array, stops: Array) -> Array:
 
 
 def _ranges(version: int) -> list[tuple[int, int, int]]:
-    """First and last address and number of the kind; of two that hold an address the first counts."""
+    """First address, last address and number of the kind; the first range that contains an address counts."""
     return [
         (int(network[0]), int(network[-1]), _NAMES.index(kind))
         for kind, networks in _KINDS
@@ -172,7 +172,7 @@ def _ranges(version: int) -> list[tuple[int, int, int]]:
 
 @cache
 def _limits() -> Array:
-    """``_ranges`` of both versions as numbers of 64 bits: first and last address, in halves, version and kind."""
+    """``_ranges`` of both versions as 64-bit numbers: first and last address, each in two halves, version and kind."""
     halves = [
         (first >> 64, first % 2**64, last >> 64, last % 2**64, version, kind)
         for version in (4, 6)
@@ -183,7 +183,7 @@ def _limits() -> Array:
 
 @cache
 def _steps() -> tuple[Array, Array]:
-    """Where kinds of IPv4 addresses begin, ascending, and the kind from there on."""
+    """The addresses at which the kind of IPv4 addresses changes, ascending, and the kind from there on."""
     ranges = _ranges(4)
     starts = sorted({0, *(first for first, _, _ in ranges), *(last + 1 for _, last, _ in ranges if last < 2**32 - 1)})
     kinds = [next((kind for first, last, kind in ranges if first <= start <= last), 0) for start in starts]
@@ -192,7 +192,7 @@ def _steps() -> tuple[Array, Array]:
 
 @cache
 def _by_prefix() -> Array:
-    """By the first 16 bits, the kind of all addresses that begin so, or ``_MIXED``."""
+    """For each value of the first 16 bits, the kind of all such addresses, or ``_MIXED``."""
     starts, kinds = _steps()
     firsts = np.arange(2**16, dtype=np.uint64) << np.uint64(16)
     first, last = (np.searchsorted(starts, firsts + np.uint64(more), side="right") - 1 for more in (0, 2**16 - 1))
@@ -213,12 +213,12 @@ _NO_TEXT: Final = 2**16
 
 @cache
 def _hex_texts(before: str) -> pl.Series:
-    """Each group as text, and nothing at ``_NO_TEXT``."""
+    """The text of each group; empty at ``_NO_TEXT``."""
     return pl.Series([*(f"{before}{value:x}" for value in range(_NO_TEXT)), ""])
 
 
 def _read_v6(text: pl.Series, bounds: Array, codes: Array) -> tuple[Array, Array, pl.Series]:
-    """Which values are addresses of groups of hex digits, with or without ``::``, and their kinds and networks."""
+    """Indexes, kinds and networks of the values that are IPv6 addresses in hex digits, with or without ``::``."""
     is_colon = codes == _COLON
     fits = np.diff(np.searchsorted(np.flatnonzero(is_colon), bounds)) >= 2
     if not fits.any():
@@ -238,11 +238,11 @@ def _read_v6(text: pl.Series, bounds: Array, codes: Array) -> tuple[Array, Array
 
 
 def _groups(bounds: Array, codes: Array) -> tuple[Array, Array]:
-    """Which values are addresses, and their groups; each value is of colons, at least two, and hex digits."""
+    """Which values are addresses, and their groups; each value consists of hex digits and at least two colons."""
     rows = len(bounds) - 1
     colons = np.flatnonzero(codes == _COLON).astype(np.int32)
     counts = np.diff(np.searchsorted(colons, bounds)).astype(np.int32) + 1
-    # One entry per part between colons, empty ones included, the parts of a row after one another.
+    # One entry per part between colons, empty ones included, row by row.
     behind = np.cumsum(counts, dtype=np.int32)
     row = np.repeat(np.arange(rows, dtype=np.int32), counts)
     ends, is_last = np.empty(len(row), np.int32), np.zeros(len(row), np.bool_)
@@ -255,7 +255,7 @@ def _groups(bounds: Array, codes: Array) -> tuple[Array, Array]:
     good = np.ones(rows, np.bool_)
     good[row[length > _MOST_DIGITS]] = False
     empty = length == 0
-    # An empty part is `::`; where it is at either end it takes one more, which is the end itself.
+    # An empty part means `::`; at the beginning or the end of an address, `::` makes two of them.
     inner = np.flatnonzero(empty & ~is_first & ~is_last)
     gaps = np.bincount(row[inner], minlength=rows)
     leads, trails = empty[behind - counts], empty[behind - 1]
@@ -264,7 +264,7 @@ def _groups(bounds: Array, codes: Array) -> tuple[Array, Array]:
     gap[row[inner]] = inner
     good &= np.where(gaps == 0, (filled == _GROUPS) & ~leads & ~trails, (gaps == 1) & (filled < _GROUPS))
     good &= (~leads | (gap == behind - counts + 1)) & (~trails | (gap == behind - 2))
-    # Groups in front of `::` count from the first, those behind it from the last.
+    # Groups before `::` count from the first, those after it from the last.
     entry = np.arange(len(row), dtype=np.int32)
     shift = np.where(entry > gap[row], (_GROUPS - behind + trails)[row], (counts - behind - leads)[row])
     used = np.flatnonzero(~empty & good[row])
@@ -275,7 +275,7 @@ def _groups(bounds: Array, codes: Array) -> tuple[Array, Array]:
 
 
 def _hex_before(codes: Array) -> Array:
-    """By byte, the number that the four digits up to there make; what stands in front of a number must be masked out."""
+    """For each byte, the number of the four digits that end there; the caller masks out what precedes the group."""
     digits = ((codes & np.uint8(0xF)) + np.uint8(9) * (codes >> np.uint8(6))).astype(np.uint16) & np.uint16(0xF)
     found = digits.copy()
     for back in range(1, _MOST_DIGITS):
@@ -299,7 +299,7 @@ def _kind_v6(groups: Array) -> Array:
 
 
 def _network_v6(groups: Array) -> pl.Series:
-    """The first three groups as text, without the zeros before ``::``, which runs to the end and so is the longest."""
+    """The /48 network as text; ``::`` replaces all zero groups at its end, since that is the longest run."""
     first, second, third = groups[:3]
     last_two = np.where(third != 0, third, _NO_TEXT), np.where(second | third != 0, second, _NO_TEXT)
     tables = (_hex_texts(""), _hex_texts(":"), _hex_texts(":"))

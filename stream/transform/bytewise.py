@@ -1,7 +1,7 @@
-"""Text columns as the bytes they are, for work that NumPy does on all values at once.
+"""Text columns as arrays of bytes, for work that NumPy does on all values at once.
 
-Everything here goes by bytes, so it is right for ASCII alone; ``odd`` says which values have anything else, and those are for
-another way that knows characters.
+Everything here works on bytes, so it is right for ASCII only; ``not_ascii`` finds the other values, which callers have to handle by
+characters.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import pyarrow as pa
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 PIECE_ROWS: Final = 16_384
-"""Values that are looked at in one go: their bytes and the marks on them stay in the processor's cache. With all at once the same
-work takes two to three times as long."""
+"""Values that are processed at a time: their bytes and masks stay in the processor's cache. All at once take two to three times as
+long."""
 
 _PIECE_BYTES: Final = 64 * 1024
 NOT_ASCII: Final = 0x80
-"""Where the bytes begin that are not ASCII; with the next bit off, one that goes on with a character."""
+"""The lowest byte that is not ASCII; in a continuation byte of UTF-8, this bit is set and the next one is not."""
 
 
 def flat(text: pl.Series) -> tuple[Array, Array]:
-    """Where each value begins among the bytes (and the last ends), and the bytes of all. A null has none."""
+    """The offset at which each value begins (and the last ends), and the bytes of all values. A null has no bytes."""
     array = text.to_arrow(compat_level=pl.CompatLevel.oldest())
     _, offsets, data = array.buffers()
     if not len(array) or data is None:
@@ -36,7 +36,7 @@ def flat(text: pl.Series) -> tuple[Array, Array]:
 
 
 def pieces(text: pl.Series) -> Iterator[tuple[slice, Array, Array]]:
-    """``flat`` in parts: which values these are, and bounds and bytes of them alone."""
+    """``flat`` in parts: the slice of values, and their own offsets and bytes."""
     bounds, codes = flat(text)
     for low in range(0, len(text), PIECE_ROWS):
         part = bounds[low : low + PIECE_ROWS + 1]
@@ -44,7 +44,7 @@ def pieces(text: pl.Series) -> Iterator[tuple[slice, Array, Array]]:
 
 
 def any_of(codes: Array, *tests: Callable[[Array], Array]) -> list[bool]:
-    """For each of ``tests``, whether any byte passes; looked at in small parts, since arrays as large as ``codes`` cost more than that."""
+    """For each of ``tests``, whether any byte passes; done in small parts, since arrays as large as ``codes`` cost more than the tests."""
     found = [False] * len(tests)
     for at in range(0, len(codes), _PIECE_BYTES):
         part = codes[at : at + _PIECE_BYTES]
@@ -54,24 +54,24 @@ def any_of(codes: Array, *tests: Callable[[Array], Array]) -> list[bool]:
 
 
 def rows_of(places: Array, bounds: Array) -> Array:
-    """Which value each of ``places`` among the bytes belongs to."""
+    """The index of the value to which each of the byte offsets ``places`` belongs."""
     return np.searchsorted(bounds, places, side="right") - 1
 
 
 def not_ascii(codes: Array, bounds: Array) -> Array:
-    """The values, by their numbers, that have a byte which is not ASCII; ascending, and none named twice."""
+    """Indexes of the values with a byte that is not ASCII, ascending and distinct."""
     found = np.flatnonzero(codes >= NOT_ASCII)
     return np.unique(rows_of(found, bounds)) if len(found) else found
 
 
 def text_of(codes: Array, bounds: Array) -> pl.Series:
-    """Texts out of their bytes, which must be UTF-8, each from its bound to the next."""
+    """Texts made of the bytes ``codes``, which must be UTF-8, split at ``bounds``."""
     made = pa.LargeStringArray.from_buffers(len(bounds) - 1, pa.py_buffer(bounds.astype(np.int64, copy=False)), pa.py_buffer(codes))
     return pl.Series(made)
 
 
 def texts(like: pl.Series, codes: list[Array]) -> pl.Series:
-    """``codes``, as many bytes as ``like`` has, as texts of the same lengths, null where ``like`` is."""
+    """``codes``, as many bytes as ``like`` has, as texts of the same lengths, null where ``like`` is null."""
     done = text_of(np.concatenate(codes) if codes else np.empty(0, np.uint8), flat(like)[0]).alias(like.name)
     if not like.null_count():
         return done

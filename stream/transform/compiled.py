@@ -1,7 +1,7 @@
-"""Text columns by the compiled kernel: what stages do to each value, where the kernel is there and vouches for it.
+"""Operations of stages on text columns, done by the compiled kernel.
 
-Each function takes the kernel, and gives None, or says of which rows, where the ordinary way has to be asked; that way gives the same
-values, only more slowly. All of them take columns with nulls, in any number of chunks, or cut out of others.
+Each function takes the kernel. It returns None, or names the rows, where the Python code has to be used instead, which gives the same
+values, only more slowly. Columns may have nulls, any number of chunks, or be slices of others.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from stream import native
 from stream.transform.bytewise import Array
 
 Kernel: TypeAlias = Any
-"""The module of compiled functions; ``stream.native.KERNEL`` where it is not None."""
+"""The module of compiled functions, ``stream.native.KERNEL`` unless that is None."""
 
 PARTS: Final = ("scheme", "user", "host", "port", "path", "query", "fragment")
 """Parts of a URL, in the kernel's order."""
 
 
 def _given(column: pl.Series) -> tuple[pa.Buffer, tuple[pa.Buffer, ...]]:
-    """Views of ``column``, which are of nothing where it is null."""
+    """Views of ``column``, empty where it is null."""
     return native.views(column.fill_null("") if column.null_count() else column)
 
 
 def _texts(like: pl.Series, views: Any, *buffers: Any) -> pl.Series:
-    """Views that the kernel made, with the name of ``like`` and null where that is."""
+    """A column of views that the kernel made, with the name of ``like``, and null where that is null."""
     done = native.series(like.name, native.array(pa.string_view(), len(like), None, views, *buffers))
     return done if not like.null_count() else pl.select(pl.when(like.is_not_null()).then(done).alias(like.name)).to_series()
 
 
 def keyed_hash(kernel: Kernel, column: pl.Series, block: bytes, length: int, *, quick: bool = True) -> pl.Series | None:
-    """The first ``length`` hex digits of HMAC-SHA256 of each text, under the key that is ``block`` when filled up to 64 bytes.
+    """The first ``length`` hex digits of HMAC-SHA256 of each text; ``block`` is the key padded to 64 bytes.
 
-    ``quick``: with the processor's own instructions, if it has them.
+    ``quick``: use the processor's SHA instructions, if it has them.
     """
     made = kernel.keyed_hash(*_given(column), block, length, quick)
     return None if made is None else _texts(column, *made)
 
 
 def keep_last(kernel: Kernel, column: pl.Series, keep: int, hidden: Array) -> pl.Series | None:
-    """Stars in place of characters that are ``hidden``, by code point, but for the last ``keep`` of each text."""
+    """Replace ``hidden`` characters (a mask by code point) with stars, except the last ``keep`` of each text."""
     made = kernel.keep_last(*_given(column), keep, hidden)
     return None if made is None else _texts(column, *made)
 
@@ -52,10 +52,10 @@ def keep_last(kernel: Kernel, column: pl.Series, keep: int, hidden: Array) -> pl
 def cut(
     kernel: Kernel, column: pl.Series, chosen: pl.Series | None, skip: int, fields: Sequence[tuple[int, int, bool]]
 ) -> list[pl.Series] | None:
-    """The kept ones of ``fields`` of each text, without a copy, null where ``chosen`` is not true; ``chosen`` is None where all are.
+    """The kept ``fields`` of each text, without a copy, null where ``chosen`` is not true (None: all texts are chosen).
 
-    A field is what separates it from the next, an ASCII character or -1 for the end of the text, how many bytes lie between the two, and
-    whether it is kept. ``skip`` bytes come before the first. None where a chosen text does not have all separators.
+    A field is described by the first character of the separator that follows it (ASCII, or -1 for the end of the text), the length of that
+    separator, and whether the field is kept. ``skip`` bytes come before the first field. None if a chosen text lacks a separator.
     """
     views, buffers = _given(column)
     mask = None if chosen is None else chosen.to_numpy()
@@ -67,7 +67,7 @@ def cut(
 
 
 def urls(kernel: Kernel, column: pl.Series, parts: Sequence[str]) -> tuple[pl.DataFrame, pl.Series | None]:
-    """``parts`` of each URL, and the rows that have to go the ordinary way, all of them null; None where there are none."""
+    """``parts`` of each URL, and the rows that are left to the Python code, which are null; None if there are none."""
     views, buffers = _given(column)
     bad, side, wrong, columns = kernel.urls(views, buffers, bytes(part in parts for part in PARTS))
     made = {}
@@ -81,9 +81,10 @@ def urls(kernel: Kernel, column: pl.Series, parts: Sequence[str]) -> tuple[pl.Da
 
 
 def addresses(kernel: Kernel, column: pl.Series, ranges: Array) -> tuple[Array, Array, pl.Series] | None:
-    """Version, 0 where an address has to go the ordinary way, number of its kind, and network, of each text.
+    """Version, number of the kind, and network of each address; version 0 if it is left to the Python code.
 
-    ``ranges`` has six numbers for each: first and last address, in halves, version and kind; of two that hold an address the first counts.
+    ``ranges`` has six numbers for each range: first and last address, each in two halves, version and kind. The first range that contains
+    an address counts.
     """
     made = kernel.addresses(*_given(column), ranges)
     if made is None:

@@ -1,4 +1,4 @@
-"""Compressed records to plain ones, with a bound on what comes out: a few bytes can stand for gigabytes."""
+"""Decompresses records, with a limit on the output: a few bytes can stand for gigabytes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _GZIP: Final = zlib.MAX_WBITS | 16
 _ZSTD: Final = pa.Codec("zstd")
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _ZSTD_HEADER: Final = 18
-"""Bytes of the longest header; no frame that is worth the trouble is shorter."""
+"""Bytes of the longest header; for a shorter frame the fast path is not worth it."""
 _FED: Final = 16 * 1024
-"""Bytes given to zlib at a time: it copies what follows the end of a member, so a record of many small members would cost the square."""
+"""Bytes given to zlib at a time: it copies what follows the end of a member, so many small members would take quadratic time."""
 _MOST: Final = 2**62
-"""Any number of bytes that there can be; limits may be higher, and mean as much."""
+"""More bytes than there can be; configured limits may be higher, with the same effect."""
 _FIRST_ASKED: Final = 256 * 1024
-"""Plain bytes asked for at first, and then twice as many each time: memory for all of them is taken whatever comes."""
+"""Output bytes requested at first, doubled each time: each request allocates its full size, however little comes."""
 _HELD: Final = 32 * 1024 * 1024
-"""Plain bytes that are decoded in one go; a unit may come to many times this, and is never held whole in plain form."""
+"""Decompressed bytes that are decoded at a time; a unit may have many times as many, and is never held decompressed as a whole."""
 
 
 class Codec(StrEnum):
@@ -89,7 +89,7 @@ def _unzstd(data: bytes, limit: int) -> bytes:
         try:
             whole: bytes = _ZSTD.decompress(data, decompressed_size=size, asbytes=True)
         except OSError:
-            pass  # more frames than one, or bad: read on, byte by byte, to tell which
+            pass  # several frames, or a bad one: reading it as a stream shows which
         else:
             return whole
     parts: list[bytes] = []
@@ -108,7 +108,7 @@ def _unzstd(data: bytes, limit: int) -> bytes:
 
 
 def _zstd_size(data: bytes) -> int:
-    """Plain bytes of the first frame as its header says them (RFC 8878, section 3.1.1), or 0 where it does not."""
+    """The content size of the first frame as its header says (RFC 8878, section 3.1.1), or 0 if it does not."""
     if data[:4] != _ZSTD_MAGIC or len(data) < _ZSTD_HEADER:
         return 0
     flags = data[4]
@@ -137,7 +137,7 @@ _READERS: Final[Mapping[Codec, Callable[[bytes, int], bytes]]] = {Codec.GZIP: _g
 
 
 def decompress(data: bytes, compression: Compression) -> bytes | str:
-    """The plain bytes, or the reason why there are none: ``bad_compression`` or ``decompressed_too_large``."""
+    """The decompressed bytes, or a reason: ``bad_compression`` or ``decompressed_too_large``."""
     if compression.codec is Codec.NONE:
         return data
     limit = min(compression.max_bytes, compression.max_ratio * len(data), _MOST)
@@ -150,7 +150,7 @@ def decompress(data: bytes, compression: Compression) -> bytes | str:
 
 
 def decompressing(compression: Compression, inner: BoundStage) -> BoundStage:
-    """``inner`` over plain records; those that cannot be decompressed are rejects."""
+    """``inner`` over decompressed records; those that cannot be decompressed are rejected."""
 
     def apply(frame: pl.DataFrame) -> Applied:
         bad: dict[int, str] = {}
@@ -165,7 +165,7 @@ def decompressing(compression: Compression, inner: BoundStage) -> BoundStage:
 
 
 def _readable(frame: pl.DataFrame, compression: Compression, bad: dict[int, str]) -> Iterator[pl.DataFrame]:
-    """The records that can be decompressed, in parts of bounded size; the reasons of the others go to ``bad``, by place."""
+    """The decompressed records, in parts of bounded size; adds the reasons of those that fail to ``bad``, by index."""
     good: list[int] = []
     plain: list[bytes] = []
     held = 0

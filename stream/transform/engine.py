@@ -1,7 +1,7 @@
 """The chain: a decoder and stages compiled into one pure function from a batch to rows and settled records.
 
 Why it is pure. A unit that was begun but not finished is begun again by whoever holds the shard next, and must come out byte for byte
-the same, or a second copy of the data comes into being. So nothing in this room reads a clock, draws random numbers, uses the network or
+the same, or the data would exist twice. So nothing in this room reads a clock, draws random numbers, uses the network or
 depends on the order of a hash table. Reference tables, secrets and user functions come in as values, and the timer that measures
 stages is passed in and feeds only ``stage_rows``.
 
@@ -146,7 +146,7 @@ def _same(name: str, value: str, count: int) -> pl.Series:
 
 
 def _ended(rows: pl.Series, outcome: pl.Series | Outcome, stage: str, reason: pl.Series | str) -> pl.DataFrame:
-    """Rows of ``SETTLED_SCHEMA``, built without an expression: most steps of most units settle few records or none."""
+    """Rows of ``SETTLED_SCHEMA``, built without an expression, since most steps of most units settle few records or none."""
     count = len(rows)
     outcomes = pl.Series([int(outcome)], dtype=pl.UInt8()).new_from_index(0, count) if isinstance(outcome, Outcome) else outcome
     reasons = _same("reason", reason, count) if isinstance(reason, str) else reason
@@ -266,7 +266,7 @@ def _unchanged(before: pl.Series, after: pl.Series) -> bool:
 
 
 def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataFrame) -> pl.DataFrame:
-    """The lineage of ``before`` by each of ``rows``.
+    """The lineage in ``before`` of each of ``rows``.
 
     Raises:
         Halted: one of ``rows`` is not among ``before``.

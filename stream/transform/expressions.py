@@ -63,7 +63,7 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
 
     Raises:
         SchemaMismatch: with ``path``; syntax error, unknown column or function, types that do not go together, or something
-            that looks beyond one row or at the clock.
+            that depends on other rows or on the clock.
     """
     if not text.strip():
         raise SchemaMismatch(path, "the expression is empty", "write a Polars SQL expression such as `dep_delay - arr_delay`")
@@ -99,7 +99,7 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
     try:
         return (expression, result) if exact is expression else (exact, arithmetic.narrowed(result, _typed(exact, schema)))
     except (PolarsError, PanicException):
-        return expression, result  # of its functions one takes no numbers of 128 bits
+        return expression, result  # one of its functions does not take 128-bit numbers
 
 
 def _check_possible(text: str, expression: pl.Expr, schema: pl.Schema, result: pl.DataType, path: tuple[str | int, ...]) -> None:
@@ -116,7 +116,7 @@ def _check_possible(text: str, expression: pl.Expr, schema: pl.Schema, result: p
 
 
 def cure(problem: str) -> str:
-    """What to do where Polars says ``problem`` of an expression, if that is known."""
+    """A remedy for the ``problem`` that Polars reports for an expression; empty if none is known."""
     return "read text as a date or a time with the stage `cast` or `parse`" if problem.startswith(_TEXT_TO_TIME) else ""
 
 

@@ -1,8 +1,9 @@
 r"""Regular expressions whose groups are fields between fixed texts, such as ``^(?P<host>\S+) (?P<took>[0-9]+) ms$``.
 
-Where such an expression matches, a field ends at the first character behind its beginning with which the fixed text after it begins,
-since the field itself cannot hold that character. So the groups are found without an engine, once it is known that the expression matches.
-What matches is asked of the engine, and so is what single parts of an expression can hold. What is not plainly of this kind is none.
+In a text that matches such an expression, a field ends at the first occurrence of the character with which the next fixed text begins,
+since the field itself cannot contain that character. So once the regex engine has said that a text matches, the groups are found
+without it. The engine also decides what the parts of an expression can contain. An expression that is not clearly of this form is left
+to the engine.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ _TOKEN: Final = re.compile(
 )
 _ESCAPES: Final = {"t": "\t"}
 _MOST: Final = 64
-"""Fields, as many as the kernel takes."""
+"""The most fields that the kernel takes."""
 TO_THE_END: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Bytes before the first field, and for each field what separates it from the next, bytes between the two, and its group or None."""
+    """Bytes before the first field, and for each field: the separator's first character, the separator's length, and the group or None."""
 
     skip: int
     fields: tuple[tuple[int, int, str | None], ...]
@@ -39,7 +40,7 @@ class Fields:
 
 @dataclass(slots=True)
 class _Part:
-    """A fixed text, or a field made of ``atoms``, the parts of the expression that may stand for characters."""
+    """A fixed text, or a field made of ``atoms``, the parts of the expression that match single characters."""
 
     name: str | None = None
     text: str = ""
@@ -47,7 +48,7 @@ class _Part:
 
 
 def plain_fields(pattern: str) -> Fields | None:
-    """Where the groups of ``pattern``, which is valid, lie in a text that matches; None if that is not plain."""
+    """Where the groups of the valid ``pattern`` lie in a matching text; None if the pattern is not of the form described above."""
     parts = _parts(pattern)
     if not parts:
         return None
@@ -61,7 +62,7 @@ def plain_fields(pattern: str) -> Fields | None:
 
 
 def _parts(pattern: str) -> list[_Part] | None:
-    """Fixed texts and fields in turn, of an expression that spans the whole text; None if it has anything else."""
+    """Alternating fixed texts and fields of an expression that spans the whole text; None if it has anything else."""
     tokens = list(_TOKEN.finditer(pattern))
     if tokens[0].group() != "^" or tokens[-1].group() != "$":
         return None
@@ -88,7 +89,7 @@ def _add_text(parts: list[_Part], character: str) -> bool:
 
 def _add_to_field(parts: list[_Part], token: re.Match[str], depth: int) -> bool:
     last = parts[-1]
-    # Between two fields there must be a text, and in one with a name none with another.
+    # Two fields need a text between them, and a named field must not contain another.
     if (token["name"] and not last.text) or (last.name and not depth and not token["times"]):
         return False
     if last.text:
@@ -99,7 +100,7 @@ def _add_to_field(parts: list[_Part], token: re.Match[str], depth: int) -> bool:
 
 
 def _may_hold(part: _Part, character: str) -> bool:
-    """Whether a text that ``part`` matches may have ``character``."""
+    """Whether a text that ``part`` matches may contain ``character``."""
     try:
         return any(pl.Series([character]).str.contains(f"^(?:{atom})$")[0] for atom in part.atoms)
     except PolarsError:

@@ -1,4 +1,4 @@
-"""Time formats such as ``%Y-%m-%d`` (chrono's strftime), and which of their directives would read other times than are written."""
+"""Time formats such as ``%Y-%m-%d`` (chrono's strftime), and which of their directives would read a wrong time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def directives(form: str) -> set[str]:
 
 
 def misread(form: str) -> tuple[str, str] | None:
-    """What in ``form`` would read other times than are written, and what to do about it; None if nothing would."""
+    """Which part of ``form`` would read a wrong time, and what to do about it; None if there is none."""
     found = directives(form)
     return next((said for directive, said in _MISREAD.items() if directive in found), None)
 

@@ -50,7 +50,7 @@ PATTERNS: Final[Mapping[str, str]] = {
     r'(?: HTTP/%{NUMBER:http_version})?|%{DATA:raw_request})" %{INT:status:int16} (?:%{INT:bytes:int64}|-)',
     "COMBINEDLOG": r'%{COMMONLOG} "(?P<referrer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)"',
 }
-"""What a name stands for."""
+"""The expression that each name stands for."""
 
 MAX_LENGTH: Final = 65_536
 MAX_DEPTH: Final = 16

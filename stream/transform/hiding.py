@@ -1,4 +1,4 @@
-"""Text columns with their values hidden: the workings of the stage ``mask``."""
+"""Text columns with their values hidden: the implementation of the stage ``mask``."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from stream.transform.values import repeats
 Hide = Callable[[pl.Series], pl.Series]
 
 _HIDDEN: Final = r"[^\s\p{P}]"
-"""What ``keep_last`` hides; blanks and punctuation are the format and stay."""
+"""What ``keep_last`` hides; blanks and punctuation show the format and stay."""
 
 _SURROGATES: Final = range(0xD800, 0xE000)
-"""Code points that are no characters."""
+"""Code points that are not characters."""
 _WIDE: Final = "utf-32-le"
 _STAR: Final = np.uint8(ord("*"))
 
 _BLOCK: Final = 64
-"""Bytes that SHA-256 takes in at a time."""
+"""Bytes of a block of SHA-256."""
 _INNER: Final = bytes(code ^ 0x36 for code in range(256))
 _OUTER: Final = bytes(code ^ 0x5C for code in range(256))
 _DIGEST: Final = 32
@@ -47,7 +47,7 @@ def keyed_hash(secret: bytes, length: int, kernel: Any = KERNEL) -> Hide:
 
 
 def _hashed(column: pl.Series, block: bytes, length: int) -> pl.Series:
-    """Values that occur often are hashed once."""
+    """The hash of each value; if many values repeat, each distinct one is hashed once."""
     values = column.cast(pl.Binary)
     if not repeats(values):
         return _digests(values.drop_nulls(), block, length, values.is_not_null()).alias(column.name)
@@ -59,7 +59,7 @@ def _hashed(column: pl.Series, block: bytes, length: int) -> pl.Series:
 
 
 def _digests(values: pl.Series, block: bytes, length: int, present: pl.Series | None) -> pl.Series:
-    """The key goes into both hashes of HMAC once, and each value takes copies: a third of what a call of hmac takes."""
+    """HMAC of each value. The key enters the two hashes once and each value copies them, which takes a third of the time of hmac."""
     inner, outer = hashlib.sha256(block.translate(_INNER)).copy, hashlib.sha256(block.translate(_OUTER)).copy
     done = []
     for value in values.to_list():
@@ -76,7 +76,7 @@ def _digests(values: pl.Series, block: bytes, length: int, present: pl.Series | 
 
 
 def keep_last(keep: int, kernel: Any = KERNEL) -> Hide:
-    """Stars in place of all but the last ``keep`` characters, blanks and punctuation apart; of all, where there are no more than these."""
+    """Replace all but the last ``keep`` characters with stars, or all if there are no more than ``keep``; blanks and punctuation stay."""
 
     def hide(column: pl.Series) -> pl.Series:
         quick = compiled.keep_last(kernel, column, keep, _hidden()) if kernel is not None else None
@@ -90,7 +90,7 @@ def _starred(column: pl.Series, keep: int) -> pl.Series:
     for rows, bounds, piece in bytewise.pieces(column):
         stars = _stars(_hidden_ascii().take(piece, mode="clip"), bounds, keep)
         odd.append(bytewise.not_ascii(piece, bounds) + rows.start)
-        # Where a value has other characters than ASCII this is only a place holder, and must be text all the same.
+        # Values that are not ASCII are replaced below, but must be valid text here too.
         codes.append(np.where(stars | (piece >= bytewise.NOT_ASCII), _STAR, piece))
     done = bytewise.texts(column, codes)
     left = pl.Series(np.concatenate(odd)) if odd else pl.Series([], dtype=pl.Int64)
@@ -98,10 +98,10 @@ def _starred(column: pl.Series, keep: int) -> pl.Series:
 
 
 def _stars(hidden: bytewise.Array, bounds: bytewise.Array, keep: int) -> bytewise.Array:
-    """Which characters become stars, of those that could be ``hidden``; a value's stand from its bound to the next."""
+    """Which of the ``hidden`` characters become stars; ``bounds`` are the offsets of the values."""
     so_far = np.cumsum(hidden, dtype=np.int32)
     at_end = np.concatenate((np.zeros(1, np.int32), so_far))[bounds]
-    # A character is hidden if at least `keep` of its value's that could be hidden follow it, or if the value has no more than `keep`.
+    # A character becomes a star if at least `keep` hidden ones of its value follow it, or if the value has no more than `keep` of them.
     last = np.where(np.diff(at_end) > keep, at_end[1:] - keep, at_end[1:])
     return hidden & (so_far <= np.repeat(last, np.diff(bounds)))
 
@@ -120,7 +120,7 @@ def _by_characters(column: pl.Series, keep: int) -> pl.Series:
 
 @cache
 def _hidden() -> bytewise.Array:
-    """By code point, whether ``keep_last`` hides the character."""
+    """A mask by code point of the characters that ``keep_last`` hides."""
     every = [chr(code) if code not in _SURROGATES else " " for code in range(sys.maxunicode + 1)]
     return pl.Series(every).str.contains(_HIDDEN).to_numpy().copy()
 

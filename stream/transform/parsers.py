@@ -1,4 +1,4 @@
-"""Text columns to several typed columns: the workings of the stage ``parse``, one function per kind of text."""
+"""Text columns to several typed columns: the implementation of the stage ``parse``, one function per kind of text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEXT: Final = "text"
 
 @dataclass(frozen=True, slots=True)
 class Parser:
-    """``columns`` that ``read`` makes of a text column; with them it gives the reason, or null, of each row it could not read."""
+    """``read`` makes ``columns`` of a text column, and gives for each row a reason, or null if it could be read."""
 
     columns: Mapping[str, pl.DataType]
     read: Callable[[pl.Series], tuple[pl.DataFrame, pl.Series]]
@@ -42,7 +42,7 @@ def evaluator(columns: Mapping[str, pl.Expr], failed: pl.Expr, reason: str) -> R
     told = pl.when(pl.col(TEXT).is_not_null() & failed.fill_null(value=True)).then(pl.lit(reason)).alias("reason")
 
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-        # Both at once, so that what they share is done once.
+        # Both at once, so that shared expressions are evaluated once.
         done = text.alias(TEXT).to_frame().lazy().select(*exprs, told).collect(engine="in-memory")
         return done.drop("reason"), done["reason"]
 
@@ -50,7 +50,7 @@ def evaluator(columns: Mapping[str, pl.Expr], failed: pl.Expr, reason: str) -> R
 
 
 def by_distinct(read: Read) -> Read:
-    """``read`` over the distinct values only, where there are few, for what costs much a value."""
+    """``read``, which is expensive, over the distinct values only, if there are few of them."""
 
     def apply(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
         if not repeats(text):
@@ -65,14 +65,14 @@ def by_distinct(read: Read) -> Read:
 
 
 _DIGITS: Final = re.compile(r"(?<!\\)\(\?P?<(\w+)>(?:\[\+-\]\?|-\?)?\[0-9\](?:\+|\{[1-9][0-9]*(?:,[0-9]*)?\})\)")
-"""A group of an expression that holds nothing but digits, and perhaps a sign before them."""
+"""A group that can only match digits, perhaps with a sign."""
 
 
 def regex(pattern: str, types: Mapping[str, str], name: str, path: tuple[str | int, ...], kernel: Any = KERNEL) -> Parser:
     """Named groups to columns; a group that takes no part in a match is null.
 
     Raises:
-        SchemaMismatch: no regular expression, no named group, or a type for a group that is not there.
+        SchemaMismatch: not a regular expression, no named group, or a type for a group that does not exist.
     """
     check_pattern(pattern, path)
     fields = pl.Series([""]).str.extract_groups(pattern).struct.fields
@@ -106,13 +106,13 @@ def _matched(text: pl.Series, pattern: str, groups: Sequence[str]) -> tuple[pl.D
     """The groups of each text, and which texts do not match."""
     found = text.str.extract_groups(pattern)
     raw = pl.DataFrame({group: found.struct.field(group) for group in groups})
-    # Where nothing matches all groups are null; they may be where something does, so of those it is asked apart.
+    # Without a match all groups are null; but they may also be null in a match, so such texts are matched again.
     empty = text.is_not_null() & raw.select(pl.all_horizontal(pl.all().is_null())).to_series()
     return raw, empty.scatter(empty.arg_true(), ~text.filter(empty).str.contains(pattern)) if empty.any() else empty
 
 
 def _cut(text: pl.Series, pattern: str, plain: Fields, kernel: Any) -> tuple[pl.DataFrame, pl.Series] | None:
-    """The same by the kernel; None if it cannot tell."""
+    """As ``_matched``, by the kernel; None if it cannot."""
     matches = text.str.contains(pattern).fill_null(value=False)
     kept = [(separator, width, group is not None) for separator, width, group in plain.fields]
     found = compiled.cut(kernel, text, None if matches.all() else matches, plain.skip, kept)
@@ -122,9 +122,9 @@ def _cut(text: pl.Series, pattern: str, plain: Fields, kernel: Any) -> tuple[pl.
 
 
 def timestamp(formats: Sequence[str], zone: str, into: str, name: str) -> Parser:
-    """The first of ``formats`` (as in strftime) that fits; without an offset in the text the time is one of ``zone``.
+    """Reads times by the first of ``formats`` (as in strftime) that fits; a text without an offset is in ``zone``.
 
-    A time that the zone skips or has twice, when clocks change, is not read.
+    A time that the zone skips or has twice, because clocks change, is not read.
 
     Raises:
         SchemaMismatch: no such zone, or a format that cannot be read.
@@ -168,7 +168,7 @@ _YEAR_1000_US: Final = -30_610_224_000_000_000
 
 
 def _with_written_year(moments: pl.Series, text: pl.Series) -> pl.Series:
-    """``moments`` without those of a year below 1000 that does not stand in the text with four digits: of 24 ``%Y`` makes the year 24."""
+    """``moments``, null for years before 1000 that the text does not have with four digits: ``%Y`` reads 24 as the year 24."""
     micros = moments.to_physical()
     early = cast("int | None", micros.min())
     if early is None or early >= _YEAR_1000_US:
@@ -191,7 +191,7 @@ def _moment(form: str, zone: str) -> pl.Expr:
     if directives(form) & OFFSETS:
         return moment.dt.convert_time_zone("UTC")
     if zone == "UTC" or directives(form) & ABSOLUTE:
-        # No time is skipped or comes twice there, and to look for those takes four times as long as to read the text.
+        # In these no time is skipped or comes twice, and checking for that takes four times as long as reading the text.
         return moment.dt.replace_time_zone("UTC")
     return moment.dt.replace_time_zone(zone, ambiguous="null", non_existent="null").dt.convert_time_zone("UTC")
 
@@ -200,7 +200,7 @@ _EXAMPLE: Final = datetime(2001, 2, 3, 16, 5, 6, 789012, tzinfo=UTC)
 
 
 def _unreadable_example(form: str, moment: pl.Expr) -> str | None:
-    """A time written as ``form`` says, if it is not read as one; None too where it cannot be written."""
+    """A time formatted with ``form`` that cannot be read back; None if it can, or if none can be formatted."""
     try:
         text = pl.Series(TEXT, [_EXAMPLE]).dt.strftime(form)
     except (PolarsError, PanicException):

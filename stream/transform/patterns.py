@@ -12,8 +12,8 @@ from stream.transform.stage import SchemaMismatch
 
 MAX_PATTERN: Final = 4096
 MAX_REPEATED: Final = 2000
-"""Characters and classes that counted repetitions, one inside the other, may stand for. Matching takes time by this number for each
-character of text at worst: 3.4 seconds for a megabyte with 800, 35 with 8,000 (`[01]*1[01]{800}x`)."""
+"""Characters and classes that nested counted repetitions may expand to. In the worst case, matching takes time proportional to this
+number for each character of text: 3.4 seconds for a megabyte with 800, 35 with 8,000 (`[01]*1[01]{800}x`)."""
 
 _PART: Final = re.compile(
     r"""(?P<atom>\\[pPxuU]\{[^}]*\}|\\.|\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\])
@@ -45,8 +45,8 @@ def check_pattern(pattern: str, path: tuple[str | int, ...]) -> None:
 
 
 def repetitions(pattern: str) -> int:
-    """Characters and classes that the counted repetitions of ``pattern`` stand for: 6 for ``a{2}(?:bc){2}``, 0 for ``ab*``."""
-    # One entry per open group: what stands in it in all, its last part, and how much of both comes of counted repetitions.
+    """Characters and classes that the counted repetitions of ``pattern`` expand to: 6 for ``a{2}(?:bc){2}``, 0 for ``ab*``."""
+    # One entry per open group: its size, the size of its last part, and how much of both is due to counted repetitions.
     groups = [_Size()]
     for match in _PART.finditer(pattern):
         top = groups[-1]
@@ -63,7 +63,7 @@ def repetitions(pattern: str) -> int:
 
 
 class _Size:
-    """Characters and classes of a group so far, and of its last part, repetitions written out."""
+    """Characters and classes of a group so far, and of its last part, with repetitions expanded."""
 
     def __init__(self) -> None:
         self.whole = self.counted = self._last = self._last_counted = 0

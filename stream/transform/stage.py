@@ -52,7 +52,7 @@ BoundStage: TypeAlias = Callable[[pl.DataFrame], Applied]
 
 
 class SchemaMismatch(ValueError):
-    """The stage cannot work on the columns it is given; ``path`` leads to the offending option inside the stage's config."""
+    """The stage cannot work on the given columns; ``path`` leads to the offending option in the stage's config."""
 
     def __init__(self, path: tuple[str | int, ...], message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Plain text to typed values, for formats that know nothing but text; what cannot be read is null, value by value."""
+"""Plain text to typed values, for formats that have only text; a value that cannot be read is null."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _NUMBER: Final = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 
 
 def check_text_type(kind: Type, path: tuple[str | int, ...]) -> None:
-    """Make sure that a text can be read as ``kind``.
+    """Make sure that text can be read as ``kind``.
 
     Raises:
-        SchemaMismatch: json, lists and objects have no form in plain text.
+        SchemaMismatch: json, lists and objects have no plain text form.
     """
     if kind.kind in {Kind.JSON, Kind.LIST, Kind.OBJECT}:
         raise SchemaMismatch(path, f"text cannot be read as {kind.text}", "use string, a number, bool, date, timestamp or binary")
@@ -58,12 +58,12 @@ def from_text(text: pl.Expr, kind: Type, *, is_whole: bool = False) -> pl.Expr: 
 
 
 def readers(schema: RecordSchema) -> list[pl.Expr]:
-    """What ``typed`` reads columns with; made once, since with thousands of columns that takes longer than reading a few records."""
+    """The expressions with which ``typed`` reads columns; building thousands of them takes longer than reading a few records."""
     return [from_text(pl.col(name), kind).alias(name) for name, kind in schema]
 
 
 def typed(frame: pl.DataFrame, schema: RecordSchema, reading: list[pl.Expr]) -> tuple[pl.DataFrame, pl.Series | None]:
-    """Text columns named as in ``schema`` to its types, and per row the first reason to refuse it; None where no row has one."""
+    """Text columns named as in ``schema`` in their types, and per row the first reason to refuse it; None if no row is refused."""
     done = frame.select(reading)
     marks: list[pl.Expr] = []
     counts = zip(frame.null_count().row(0), done.null_count().row(0), strict=True)

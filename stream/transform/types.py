@@ -79,7 +79,7 @@ class Type:
 
     @property
     def converts(self) -> bool:
-        """Whether a second step lies between ``wire`` and ``polars`` here or further in."""
+        """Whether ``wire`` needs a second step to become ``polars``, here or further in."""
         if self.kind is Kind.LIST and self.item is not None:
             return self.item.converts
         if self.kind is Kind.OBJECT:
@@ -269,7 +269,7 @@ def refuse_pattern(name: str, path: tuple[str | int, ...]) -> None:
 
 
 def _refuse_unreadable(name: str, path: tuple[str | int, ...]) -> None:
-    """As ``refuse_pattern``, and what the readers of JSON take for no name."""
+    """As ``refuse_pattern``; also refuses names that the JSON readers cannot find."""
     refuse_pattern(name, path)
     if _ESCAPED.search(name):
         raise SchemaMismatch(path, f"the name {name!r} holds a quote, a backslash or a control character", "give the column another name")

@@ -1,8 +1,8 @@
 """URLs to their parts.
 
-What a URL's parts are says one regular expression. Most URLs are plain, though: ASCII, absolute with a scheme in small letters or a
-path alone, and no user in front of the host. Of those the parts are found by looking for single characters, which takes a tenth of
-the time; all others are left to the expression, and the answer is the same either way.
+One regular expression defines the parts of a URL. Most URLs are plain, however: ASCII, absolute with a lower-case scheme or only a
+path, and without a user before the host. The parts of these are found by searching for single characters, which takes a tenth of
+the time; all others are left to the expression. The result is the same either way.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ PATTERN: Final = (
     r"^(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):)?(?://(?:(?P<user>[^/?#@\s]*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^/?#:@\s]*)"
     r"(?::(?P<port>[0-9]{0,5}))?)?(?P<path>[^?#\s]*)(?:\?(?P<query>[^#\s]*))?(?:#(?P<fragment>\S*))?$"
 )
-"""RFC 3986, appendix B, with the authority taken apart. Behind an authority a path begins with a slash, which this does not see to."""
+"""RFC 3986, appendix B, with the authority split into its parts. It does not check that a path after an authority begins with a slash."""
 
 _PLAIN_SCHEMES: Final = ("https", "http", "wss", "ws", "s3", "ftp")
 _USUAL: Final = 2
-"""How many of them to look for first."""
+"""How many of them are tried first."""
 _ROWS: Final = 2 * bytewise.PIECE_ROWS
 _START, _REST, _AFTER, _HOST_END, _QUERY, _FRAGMENT = "start", "rest", "after", "host_end", "query", "fragment"
 _BEHIND: Final = 2**31
-"""A position beyond the end of any text."""
+"""A position after the end of any text."""
 _LETTERS: Final = 26
 
 
 def url(prefix: str, parts: Sequence[str], name: str, kernel: Any = KERNEL) -> Parser:
-    """Parts of an absolute or relative URL, percent-encoding untouched; host and scheme in lower case."""
+    """Reads the parts of an absolute or relative URL; percent-encoding stays, host and scheme become lower-case."""
     kinds: dict[str, pl.DataType] = {f"{prefix}{part}": pl.UInt16() if part == "port" else pl.String() for part in parts}
     by_pattern = by_distinct(_by_pattern(prefix, parts, name))
 
@@ -58,7 +58,7 @@ def _by_pattern(prefix: str, parts: Sequence[str], name: str) -> Read:
     every["scheme"], every["host"] = every["scheme"].str.to_lowercase(), every["host"].str.to_lowercase()
     port = pl.when(every["port"] != "").then(every["port"])
     every["port"] = port.cast(pl.UInt16, strict=False)
-    # Otherwise a port that is none, or a second @, would become the path of another host.
+    # Otherwise an invalid port, or a second @, would become the path of another host.
     strays = (every["host"].is_not_null() & every["path"].str.contains("^[^/]")).fill_null(value=False)
     every = {part: pl.when(~strays).then(value) for part, value in every.items()}
     failed = every["path"].is_null() | (port.is_not_null() & every["port"].is_null())
@@ -66,14 +66,14 @@ def _by_pattern(prefix: str, parts: Sequence[str], name: str) -> Read:
 
 
 def _all_plain(text: pl.Series, parts: Sequence[str]) -> tuple[pl.DataFrame, pl.Series | None]:
-    """The parts of plain URLs, and which texts are anything else, whose parts are null; None where none is."""
+    """The parts of plain URLs, and the indexes of all other texts, whose parts are null; None if there are none."""
     done = pl.concat([_plain(text.slice(at, _ROWS), parts) for at in range(0, max(1, len(text)), _ROWS)])
     left = (text.is_not_null() & done[_START].is_null()).arg_true()
     return done.select(parts), left if len(left) else None
 
 
 def _plain(text: pl.Series, parts: Sequence[str]) -> pl.DataFrame:
-    """The parts of plain URLs, each null where it is not there; ``start`` is null where the text is anything else."""
+    """The parts of plain URLs, null where a part is absent; ``start`` is null where the text is not a plain URL."""
     has = _Characters(text)
     frame = _started(has.frame, _PLAIN_SCHEMES[:_USUAL])
     if frame[_START].null_count() > has.frame[TEXT].null_count():
@@ -97,7 +97,7 @@ def _plain(text: pl.Series, parts: Sequence[str]) -> pl.DataFrame:
 
 
 def _started(frame: pl.DataFrame, schemes: Sequence[str]) -> pl.DataFrame:
-    """``frame`` with ``scheme``, and where each URL goes on behind it; null where it has none of ``schemes`` and is no path."""
+    """``frame`` with ``scheme``, and the offset after it; null where a text has none of ``schemes`` and is not a path."""
     value = pl.col(TEXT)
     start: pl.Expr = pl.when(value.str.starts_with("/") & ~value.str.starts_with("//")).then(pl.lit(0, pl.UInt32))
     scheme: pl.Expr = pl.lit(None, pl.UInt32)
@@ -109,7 +109,7 @@ def _started(frame: pl.DataFrame, schemes: Sequence[str]) -> pl.DataFrame:
 
 
 class _Characters:
-    """Which characters there are among ``text``, and a frame of it in which what is not plain ASCII is null."""
+    """Which special characters occur in ``text``, and a frame of it in which texts with anything but printable ASCII are null."""
 
     def __init__(self, text: pl.Series) -> None:
         bounds, codes = bytewise.flat(text)
@@ -133,12 +133,12 @@ def _odd(codes: bytewise.Array) -> bytewise.Array:
 
 
 def _cut(text: pl.Expr, start: pl.Expr | int, length: pl.Expr | None) -> pl.Expr:
-    """Bytes from ``start`` on, as many as ``length`` or, where that is null, all: for ASCII the same as characters, and faster."""
+    """``length`` bytes from ``start`` on, or all if it is null: for ASCII the same as characters, and faster."""
     return text.cast(pl.Binary).bin.slice(start, length).cast(pl.String)
 
 
 def _with_port(frame: pl.DataFrame) -> pl.DataFrame:
-    """``frame`` with ``port``; no URL is plain any more whose host is followed by anything but a port, or led by a user."""
+    """``frame`` with ``port``; a URL with a user, or with anything but a port after the host, is no longer plain."""
     doubtful = pl.col(_HOST_END).ne_missing(pl.col(_AFTER))
     if not frame.select(doubtful.any()).item():
         return frame.with_columns(pl.lit(None, pl.UInt16).alias("port"))

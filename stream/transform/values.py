@@ -1,4 +1,4 @@
-"""Text and numbers to typed values, value by value: what becomes of one value never depends on its neighbours.
+"""Text and numbers to typed values, value by value: the result for one value never depends on its neighbours.
 
 That is why no format is ever inferred from a column, and why every reader here has a mask for what it could not read.
 """
@@ -33,9 +33,9 @@ LAST_US: Final = 253_402_300_799_999_999
 
 def timestamps(text: pl.Series) -> pl.Series:
     """ISO-8601 text as UTC microseconds, or null; without a zone it is UTC, and a date alone is its midnight."""
-    # The one format most producers write is tried alone first: it costs a tenth of the others together.
+    # The format that most producers write is tried first: it takes a tenth of the time of the others together.
     quick = text.str.to_datetime(_SECONDS_ZULU, time_unit="us", time_zone="UTC", strict=False)
-    # With blanks and signs in it a text of that length may be another one, such as the year 24 written with two blanks.
+    # A text of that length with blanks or signs may mean another time, such as the year 24 written with two blanks.
     clean = (text.str.len_bytes() == 20) & ~text.str.contains(_NEVER_IN_ZULU)
     quick = quick.to_frame().select(pl.when(clean).then(pl.first())).to_series()
     if quick.null_count() > text.null_count():
@@ -101,7 +101,7 @@ def read(wire: pl.Expr, kind: Type) -> pl.Expr:  # noqa: PLR0911 - one per kind
             narrow = wire.cast(pl.Float32)
             return pl.when(narrow.is_finite()).then(narrow)
         case Kind.DECIMAL if kind.wire.precision < MAX_DIGITS:
-            # Arrow counts the digits that are written, not those that the scale adds: 100 passes as decimal(4,2).
+            # Arrow counts the digits written, not those that the scale adds: 100 passes as decimal(4,2).
             limit = pl.lit(Decimal(10) ** (kind.wire.precision - kind.wire.scale), pl.Decimal(MAX_DIGITS, kind.wire.scale))
             return pl.when((wire < limit) & (wire > -limit)).then(wire).cast(kind.polars)
         case Kind.LIST if kind.converts and kind.item is not None:
@@ -145,6 +145,6 @@ _FEW: Final = 2
 
 
 def repeats(values: pl.Series) -> bool:
-    """Whether values occur so often that finding the distinct ones costs less than doing something expensive to all."""
+    """Whether values repeat so often that finding the distinct ones costs less than an expensive operation on all."""
     distinct = cast("int", values.approx_n_unique())
     return distinct * _FEW <= len(values) - values.null_count()

@@ -13,14 +13,14 @@ from tests.docs.tables import table
 
 SHARDS, WORKERS = 10_000, 1_000
 RECORDS, BYTES = 250.0, 1024.0
-"""Of one shard, a second: a quarter of what a shard takes."""
+"""Per shard and second: a quarter of a shard's limit."""
 OUTPUT_RATIO = 0.25
 SPAN_BYTES, SPANS_A_CPU_SECOND = 64, 1.14e6
 """Measured: docs/audit.md."""
 EMPTY_CALL_SECONDS = 0.00013
-"""CPU time of a call that brings nothing: docs/performance.md."""
+"""CPU time of a call that returns nothing: docs/performance.md."""
 LOAD_UNITS = 200
-"""Most units in one load into Redshift, by default."""
+"""The most units in one load into Redshift, by default."""
 READ_PER_MILLION = 0.125
 """US dollars for a million read units of DynamoDB on demand in us-east-1."""
 
@@ -42,7 +42,7 @@ def pipeline() -> Pipeline:
 
 @dataclass(frozen=True)
 class Paper:
-    """Figures of the whole fleet, a second unless said otherwise; dollars a month."""
+    """Figures of the whole fleet, per second unless said otherwise; dollars a month."""
 
     calls: float
     most_calls: float
@@ -59,7 +59,7 @@ class Paper:
 
 
 def paper(failover: float = 10.0) -> Paper:
-    """All of it. A worker reads a thousandth of the shards."""
+    """All figures, with the shards spread evenly over the workers."""
     each = SHARDS / WORKERS
     one = estimate(pipeline(), Rate(RECORDS * each, BYTES, round(each)), Outcome(OUTPUT_RATIO))
     size = scale.table_bytes(SHARDS, WORKER)
@@ -95,23 +95,23 @@ def large_fleet() -> str:
     gigabytes, kept = SHARDS * RECORDS * BYTES / 1e9, SHARDS * RECORDS * BYTES * OUTPUT_RATIO * DAY * MONTH_DAYS
     requests = money["S3 PUT of data files"] + money["S3 PUT of commit log and ledger"]
     storage = money["S3 storage of data files"] + money["S3 storage of commit log and ledger"]
-    look = f"{quick.table_bytes / 2**20:.1f} MiB each {quick.look_seconds:.0f} s, by each worker"
+    look = f"each worker reads {quick.table_bytes / 2**20:.1f} MiB every {quick.look_seconds:.0f} s"
     cores = quick.calls * EMPTY_CALL_SECONDS
     rows = [
-        ("records", f"{SHARDS * RECORDS:,.0f} a second, {gigabytes:.2f} GB/s", "a quarter of what the shards take", ""),
+        ("records", f"{SHARDS * RECORDS:,.0f} a second, {gigabytes:.2f} GB/s", "a quarter of the shards' limit", ""),
         (
             "GetRecords",
             f"{quick.calls:,.0f} a second",
-            f"{quick.most_calls:,.0f} while all are behind; {cores:.1f} cores if all bring nothing",
+            f"{quick.most_calls:,.0f} while all are behind; {cores:.1f} cores if all return nothing",
             "",
         ),
-        ("renewals, failover 10 s", f"{quick.renewals:,.0f} writes a second", "4,000 of a new table", _usd(money["renewals"])),
+        ("renewals, failover 10 s", f"{quick.renewals:,.0f} writes a second", "a new table allows 4,000", _usd(money["renewals"])),
         ("renewals, failover 30 s", f"{slow.renewals:,.0f} writes a second", "", _usd(slow.dollars["renewals"])),
-        ("checkpoints", f"{quick.units:,.0f} writes a second", "each is a renewal too", _usd(money["checkpoints"])),
+        ("checkpoints", f"{quick.units:,.0f} writes a second", "each is also a renewal", _usd(money["checkpoints"])),
         ("looks at the lease table", f"{quick.look_units:,.0f} read units a second", look, _usd(money["looks"])),
-        ("units", f"{quick.units:,.0f} a second", f"one each {quick.unit_seconds:.0f} s and shard", ""),
-        ("S3 requests", f"{quick.puts:,.0f} PUT a second", "3,500 of one prefix; each shard has its own", _usd(requests)),
-        ("S3 storage, after a month", f"{kept / 1e15:.2f} PB", f"{OUTPUT_RATIO:.0%} of what came", _usd(storage)),
+        ("units", f"{quick.units:,.0f} a second", f"one per shard every {quick.unit_seconds:.0f} s", ""),
+        ("S3 requests", f"{quick.puts:,.0f} PUT a second", "a prefix allows 3,500; each shard has its own", _usd(requests)),
+        ("S3 storage, after a month", f"{kept / 1e15:.2f} PB", f"{OUTPUT_RATIO:.0%} of the input", _usd(storage)),
         ("loads into Redshift", f"{quick.loads_a_minute:,.0f} a minute", f"{LOAD_UNITS} units each, one loader", ""),
         (
             "spans, if exported",
@@ -120,7 +120,7 @@ def large_fleet() -> str:
             "",
         ),
     ]
-    return table(("what", "of the whole fleet", "beside it", "US dollars a month"), rows)
+    return table(("what", "whole fleet", "remarks", "US dollars a month"), rows)
 
 
 def small_fleet() -> str:

@@ -1,4 +1,4 @@
-"""Renders the chart as `helm template` would, and gives the objects."""
+"""Renders the chart as `helm template` would, and returns the objects."""
 
 from __future__ import annotations
 

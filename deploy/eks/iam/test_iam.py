@@ -61,7 +61,7 @@ CONSUMERS = {"kinesis:DescribeStreamConsumer", "kinesis:SubscribeToShard"}
 
 
 def elsewhere(action):
-    """Something that the action takes and that is nobody's business."""
+    """A resource of a kind that the action takes, which no policy should allow."""
     found = ELSEWHERE[action.partition(":")[0]]
     return f"{found}/consumer/flights:1" if action in CONSUMERS else found
 

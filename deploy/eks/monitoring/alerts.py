@@ -30,7 +30,7 @@ def matcher(labels):
 
 
 def grew(metric, by, window="1h"):
-    """A counter went up within ``window``, or a worker that is not older than that began with it above zero: then nothing saw it rise."""
+    """A counter rose within ``window``, or a worker younger than that started with it above zero, so that no scrape saw it rise."""
     name = metric.name
     return f"sum by ({by}) (increase({name}[{window}])) > 0 or sum by ({by}) ({name} unless {name} offset {window}) > 0"
 
@@ -255,12 +255,12 @@ ALERTS = (
 
 
 def anchor(alert):
-    """Of its section in the runbook."""
+    """The anchor of its section in the runbook."""
     return alert.name.lower()
 
 
 def rules():
-    """What a rule file of Prometheus holds, and the `spec` of a PrometheusRule."""
+    """The content of a Prometheus rule file, which is also the `spec` of a PrometheusRule."""
     return {
         "groups": [
             {

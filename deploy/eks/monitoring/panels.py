@@ -1,4 +1,4 @@
-"""The dashboard, from the metric catalogue: what an operator looks at first stands first."""
+"""The dashboard, from the metric catalogue, with what an operator looks at first at the top."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ HERE = 'namespace=~"$namespace"'
 
 @dataclass(frozen=True)
 class Panel:
-    """``queries`` are legends and expressions; ``needs`` names what must be configured for the panel to have data."""
+    """``queries`` are legends and expressions; ``needs`` names what must be configured for the panel to show data."""
 
     title: str
     unit: str
@@ -50,17 +50,17 @@ ROWS = (
                         f"min by (stream) ({of(m.RETENTION)} - on (namespace, instance, stream) group_right {of(m.BEHIND_LATEST)})",
                     ),
                 ),
-                "Retention less the lag of the worst shard. At 0 records expire unread.",
+                "Retention minus the lag of the worst shard. At 0, records expire unread.",
                 "stat",
             ),
             Panel(
                 "Lag by retention",
                 "percentunit",
                 (("{{stream}}", f"max by (stream) ({of(m.BEHIND_LATEST)}) / max by (stream) ({of(m.RETENTION)})"),),
-                "How much of the retention is used up; the alert comes at a quarter.",
+                "Share of the retention used up; the alert fires at a quarter.",
                 "stat",
             ),
-            Panel("Halted shards", "none", (("halted", f"sum({of(m.SHARD_HALTED)})"),), "Each needs a person.", "stat"),
+            Panel("Halted shards", "none", (("halted", f"sum({of(m.SHARD_HALTED)})"),), "Each needs an operator.", "stat"),
             Panel(
                 "Gaps in a day",
                 "none",
@@ -73,7 +73,7 @@ ROWS = (
                 "Since the last commit, by shard",
                 "s",
                 (("{{shard}}", f"time() - max by (shard) ({of(m.SEALED_TIMESTAMP)})"),),
-                "Grows on a shard to which nothing is put, too.",
+                "Also grows on a shard that receives no records.",
             ),
             Panel(
                 "Freshness: age of records at their commit",
@@ -91,7 +91,7 @@ ROWS = (
         (
             Panel("Records received", "rps", (("{{stream}}", per_second(m.SOURCE_USER_RECORDS, "stream")),), "After de-aggregation."),
             Panel("Bytes received", "Bps", (("{{stream}}", per_second(m.SOURCE_BYTES, "stream")),), "Payload."),
-            Panel("Outcomes", "rps", (("{{outcome}}", per_second(m.RECORDS, "outcome")),), "Committed records by what became of them."),
+            Panel("Outcomes", "rps", (("{{outcome}}", per_second(m.RECORDS, "outcome")),), "Committed records by outcome."),
             Panel(
                 "Dead letters, share",
                 "percentunit",
@@ -101,7 +101,7 @@ ROWS = (
                         f"{per_second(m.RECORDS, 'stream', more=DEAD)} / {per_second(m.RECORDS, 'stream')}",
                     ),
                 ),
-                "Above `rejects.max_ratio` of a unit its shard halts.",
+                "If a unit exceeds `rejects.max_ratio`, its shard halts.",
             ),
             Panel("Dead letters by cause", "rps", (("{{stage}}: {{reason}}", per_second(m.DLQ_RECORDS, "stage, reason")),), "Of rejects."),
             Panel("Bytes written", "Bps", (("{{sink}}", per_second(m.SINK_BYTES, "sink")),), "Encoded."),
@@ -124,7 +124,7 @@ ROWS = (
                     ("taken up", f"sum(rate({of(m.SHARDS_STARTED)}[{WINDOW}]))"),
                     ("given up: {{why}}", per_second(m.SHARDS_RELEASED, "why")),
                 ),
-                "Much of it means that leases wander.",
+                "A high rate means that leases keep moving.",
             ),
             Panel("Shards held", "none", (("{{pod}} {{instance}}", f"sum by (pod, instance) ({of(m.LEASES_HELD)})"),), "By worker."),
             Panel("Time of one object", "s", (("p99 {{sink}}", quantile(m.SINK_PUT_SECONDS, 0.99, "sink")),), "PUT."),
@@ -184,7 +184,7 @@ ROWS = (
 
 
 def panels():
-    """Every panel, in its order."""
+    """Every panel, in order."""
     return [panel for _, row in ROWS for panel in row]
 
 
@@ -228,7 +228,7 @@ def _shown(panel, number, place):
 
 
 def dashboard():
-    """What Grafana reads."""
+    """The dashboard as Grafana reads it."""
     shown, number, line = [], 0, 0
     for title, row in ROWS:
         number += 1

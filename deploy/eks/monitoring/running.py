@@ -1,4 +1,4 @@
-"""A pipeline under load on local AWS, scraped by Prometheus: what dashboards are checked and drawn against."""
+"""A pipeline under load on local AWS, scraped by Prometheus, to check and draw the dashboards with."""
 
 import base64
 import json
@@ -71,14 +71,14 @@ def answering(handle):
 
 
 def credentials(_):
-    """As the Pod Identity agent gives them: with an end."""
+    """Credentials as the Pod Identity agent gives them, with an expiry."""
     ends = (datetime.now(UTC) + LIFE).strftime("%Y-%m-%dT%H:%M:%SZ")  # noqa: TID251
     keys = {"AccessKeyId": "test", "SecretAccessKey": "test", "Token": "t", "Expiration": ends}
     return "application/json", json.dumps(keys).encode()
 
 
 def accepted(_):
-    """An empty ExportTraceServiceResponse: everything was taken."""
+    """An empty ExportTraceServiceResponse: everything was accepted."""
     return "application/x-protobuf", b""
 
 
@@ -107,7 +107,7 @@ class Prometheus:
 
 @contextmanager
 def ended(command, log, **options):
-    """A process, until the context ends; asked to end, then made to."""
+    """A process that runs until the context ends; it is terminated, and then killed if necessary."""
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out, **options) as process:
         try:
             yield process
@@ -141,7 +141,7 @@ def pipeline_at(folder, collector):
 
 @contextmanager
 def demo(folder, shards=2):
-    """Prometheus, watching a worker that reads flights, which a thread puts a few at a time for as long as the context lasts."""
+    """Prometheus, scraping a worker that reads flights; a thread puts a few at a time until the context ends."""
     with ExitStack() as stack:
         aws = stack.enter_context(LocalAws())
         errands = stack.enter_context(Errands(aws.environment()))
@@ -181,7 +181,7 @@ def demo(folder, shards=2):
 
 
 def until(condition):
-    """Whether ``condition`` came true in good time."""
+    """Whether ``condition`` came true in time."""
     end = monotonic() + PATIENCE
     while monotonic() < end:
         if condition():

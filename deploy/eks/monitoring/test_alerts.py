@@ -1,4 +1,4 @@
-"""Each alert fires when it must and is silent when it must, as promtool plays it."""
+"""Each alert fires when it must and is silent when it must, as evaluated by promtool."""
 
 import subprocess
 
@@ -140,7 +140,7 @@ CASES = {
 """What Prometheus sees, a sample a minute for four hours: series with which the alert fires, and series with which it does not."""
 
 ALSO_FIRES = {
-    # The worker that finds the gap is often one that has just begun, and counts before anybody asks it for the first time.
+    # The worker that finds the gap has often just started, and counts before the first scrape.
     "StreamRecordsExpired": [[(f"kst_expired_gaps_total{{{WHERE}}}", "_x200 1x40")]],
     # No lease is left, such as while the lease table does not answer, and so no shard that could be behind.
     "StreamShardUnread": [[(f"kst_source_open_shards{{{WHERE}}}", "4x240"), (f"kst_leases_held{{{WHERE}}}", "4x200 0x40")]],

@@ -1,4 +1,4 @@
-"""Every panel shows something when Prometheus scrapes a running pipeline, and nothing alarms while it is well."""
+"""Every panel shows data when Prometheus scrapes a running pipeline, and no alert fires while it is healthy."""
 
 import json
 import math

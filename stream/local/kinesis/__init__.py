@@ -1,5 +1,5 @@
-"""A Kinesis that runs on this machine: the real protocol over HTTP, kept in memory, with time handed in.
+"""An emulator of Kinesis: the real protocol over HTTP, state in memory, and a clock that is passed in.
 
-``model`` and ``shards`` know streams, shards and sequence numbers and do no I/O; ``operations`` turn requests into
-replies; ``protocol`` and ``eventstream`` are the wire; ``faults`` makes it misbehave by script; ``server`` listens.
+``model`` and ``shards`` hold streams, shards and sequence numbers and do no I/O; ``operations`` turn requests into
+replies; ``protocol`` and ``eventstream`` are the wire formats; ``faults`` injects scripted faults; ``server`` listens.
 """

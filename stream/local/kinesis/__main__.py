@@ -1,7 +1,7 @@
 """``python -m stream.local.kinesis``: the emulator as a process of its own.
 
 Writes one line ``{"url": ...}`` to standard output when it listens. Ends on SIGTERM or SIGINT, and, with ``--tied``,
-when standard input closes: then it cannot outlive whoever started it, however that died.
+when standard input closes, so that it cannot outlive the process that started it, however that ended.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Misbehaviour by script: which call goes wrong, how, and how often.
+"""Scripted faults: which calls fail, how, and how often.
 
-A fault is written as a JSON object, such as
-``{"operation": "GetRecords", "action": "throttle", "times": 3}``; a script is a list of
-them. For each call the first fault that fits it and is not used up is taken.
+A fault is a JSON object, such as ``{"operation": "GetRecords", "action": "throttle", "times": 3}``; a script is a list of them. Each
+call gets the first fault that matches it and is not used up.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Action(StrEnum):
     CLOSE_AFTER_APPLY = "close_after_apply"
     """The connection is closed without a reply, though the call was applied."""
     DELAY = "delay"
-    """Answered rightly after ``seconds``."""
+    """Answered correctly after ``seconds``."""
     TRUNCATE = "truncate"
     """Applied; the reply breaks off in the middle. A subscription breaks off in the middle of an event."""
     DUPLICATE_PAGE = "duplicate_page"
@@ -39,7 +38,7 @@ class Action(StrEnum):
     EMPTY_PAGE = "empty_page"
     """GetRecords: no records, though the shard has some; the lag is still reported."""
     STALL = "stall"
-    """SubscribeToShard: after its first event the subscription says nothing more, and stays open."""
+    """SubscribeToShard: after its first event the subscription sends nothing more, and stays open."""
     FAIL_RECORDS = "fail_records"
     """PutRecords: every ``every``-th record, counted from the first, fails and is not stored."""
 
@@ -64,7 +63,7 @@ class Fault:
     every: int = 2
 
     def fits(self, operation: str, stream: str | None, shard: str | None) -> bool:
-        """Whether the fault is meant for such a call."""
+        """Whether the fault applies to such a call."""
         return self.operation in (None, operation) and self.stream in (None, stream) and self.shard in (None, shard)
 
     def error(self, operation: str) -> ApiError | None:
@@ -90,7 +89,7 @@ class _Armed:
 
 
 class Script:
-    """The faults still to come."""
+    """The faults that are not used up."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self._armed: list[_Armed] = []
@@ -101,7 +100,7 @@ class Script:
         self._armed.extend(_Armed(fault, fault.skip, fault.times) for fault in faults)
 
     def clear(self) -> None:
-        """From now on nothing goes wrong."""
+        """Remove all faults."""
         self._armed.clear()
 
     def take(self, operation: str, stream: str | None, shard: str | None) -> Fault | None:
@@ -121,7 +120,7 @@ class Script:
         return None
 
     def remaining(self) -> list[dict[str, Any]]:
-        """What is still to come, as it could be written in a script."""
+        """The faults that are not used up, in the form of a script."""
         return [asdict(armed.fault) | {"skip": armed.skip, "times": armed.times} for armed in self._armed]
 
 

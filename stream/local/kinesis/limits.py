@@ -1,4 +1,4 @@
-"""The service's rates per shard, as buckets that refill with time. Pure; times are Unix milliseconds, handed in."""
+"""The service's limits per shard, as token buckets. Pure; times are Unix milliseconds, passed in."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ MIB: Final = 1024 * 1024
 
 @dataclass(slots=True)
 class Bucket:
-    """Refills at ``rate`` per second up to ``rate``. The level may go below zero: a big read is paid for afterwards."""
+    """Refills at ``rate`` per second up to ``rate``. A large read may take the level below zero, and later ones have to wait."""
 
     rate: float
     level: float = 0.0
     filled_ms: int = -1
 
     def refill(self, now_ms: int) -> float:
-        """The level now."""
+        """Refill, and return the level."""
         if self.filled_ms < 0:
             self.level = self.rate
         else:
@@ -39,7 +39,7 @@ class ShardRates:
 
 
 class Limiter:
-    """Enforces the rates, or lets everything pass."""
+    """Enforces the limits, or none if disabled."""
 
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
@@ -49,7 +49,7 @@ class Limiter:
         """Take one call from the shard's five per second.
 
         Raises:
-            ApiError: ``ProvisionedThroughputExceededException``, also while the bytes of earlier reads are not paid for.
+            ApiError: ``ProvisionedThroughputExceededException``, also while earlier reads keep the byte bucket below zero.
         """
         if not self._enabled:
             return
@@ -79,10 +79,10 @@ class Limiter:
 
 
 def exceeded(stream: str, shard_id: str) -> ApiError:
-    """What a shard over its rate answers."""
+    """The error of a shard over its limit."""
     return ApiError("ProvisionedThroughputExceededException", exceeded_message(stream, shard_id))
 
 
 def exceeded_message(stream: str, shard_id: str) -> str:
-    """The text of that answer."""
+    """The message of that error."""
     return f"Rate exceeded for shard {shard_id} in stream {stream}."

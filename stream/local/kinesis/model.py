@@ -1,4 +1,4 @@
-"""Streams: which shard a record goes to, splits, merges, retention. Pure; times are Unix milliseconds, handed in.
+"""Streams: which shard a record goes to, splits, merges, retention. Pure; times are Unix milliseconds, passed in.
 
 A change (create, split, merge, ...) takes effect at once; the stream then reports ``CREATING`` or ``UPDATING`` and refuses
 further changes for ``Settings.transition_ms``, which is how a client sees that the service needs time.
@@ -26,9 +26,9 @@ _NAME: Final = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
 class Settings:
     """How the emulator behaves.
 
-    ``throttle``: enforce the service's rates per shard (5 reads/s, 2 MiB/s out, 1000 records/s and 1 MiB/s in); off, only faults
-    throttle. ``transition_ms``: how long a stream or consumer is busy after a change. ``resubscribe_ms``: a second
-    SubscribeToShard is refused for so long after the first.
+    ``throttle``: enforce the service's limits per shard (5 reads/s, 2 MiB/s out, 1000 records/s and 1 MiB/s in); if false, only faults
+    throttle. ``transition_ms``: how long a stream or consumer is busy after a change. ``resubscribe_ms``: how long after a
+    SubscribeToShard a second one is refused.
     """
 
     region: str = "us-east-1"
@@ -109,7 +109,7 @@ class Stream:
         return max(now_ms - self.retention_hours * HOUR_MS, self.created_ms)
 
     def expire(self, now_ms: int) -> None:
-        """Forget what lies beyond retention: records, and closed shards none of whose records can be left."""
+        """Forget what is older than the retention: records, and closed shards that cannot have any records left."""
         horizon = self.horizon(now_ms)
         for shard in list(self.shards.values()):
             shard.trim(horizon)
@@ -208,7 +208,7 @@ class Account:
         return stream
 
     def find(self, name: str, now_ms: int) -> Stream:
-        """The stream, with what is beyond retention already forgotten.
+        """The stream, after forgetting what is older than the retention.
 
         Raises:
             ApiError: no such stream.
@@ -245,7 +245,7 @@ class Account:
         self.forget_deleted(now_ms)
 
     def forget_deleted(self, now_ms: int) -> None:
-        """Drop streams whose deletion has had its time."""
+        """Drop streams whose deletion is complete."""
         for stream in list(self.streams.values()):
             if stream.state == "DELETING" and now_ms >= stream.busy_until_ms:
                 del self.streams[stream.name]

@@ -43,7 +43,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
 
 
 def target(state: State, params: Params) -> tuple[str | None, str | None]:
-    """Stream and shard that a request is about, as far as it says so, for choosing faults. Never raises."""
+    """Stream and shard of a request, as far as it names them, for matching faults. Never raises."""
     try:
         if params.has("ShardIterator"):
             where = state.tokens.read_iterator(params.text("ShardIterator"), 0, 0)

@@ -1,8 +1,8 @@
-"""The wire: requests and replies in AWS JSON 1.1 and AWS CBOR 1.1.
+"""The wire formats: requests and replies in AWS JSON 1.1 and AWS CBOR 1.1.
 
 Both carry the same members. They differ in two types: a blob is base64 text in JSON and a byte string in CBOR; a timestamp is a
-number of seconds with a fraction in JSON and tag 1 over whole *milliseconds* in CBOR (RFC 8949 says seconds, which is why a
-standard decoder fails on it).
+number of seconds with a fraction in JSON and tag 1 over whole *milliseconds* in CBOR (RFC 8949 says seconds, so a standard decoder
+fails on it).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Members: TypeAlias = dict[str, Any]
 
 
 class Wire(StrEnum):
-    """How a request is encoded, and so its reply: the value is the content type."""
+    """The encoding of a request and of its reply; the value is the content type."""
 
     JSON = "application/x-amz-json-1.1"
     CBOR = "application/x-amz-cbor-1.1"
 
     @staticmethod
     def of(content_type: str) -> Wire:
-        """The wire of a request; anything that is not CBOR is taken for JSON."""
+        """The encoding of a request; anything that is not CBOR is taken for JSON."""
         return Wire.CBOR if "cbor" in content_type else Wire.JSON
 
 
@@ -45,7 +45,7 @@ class Timestamp:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """A reply whose member ``Records`` holds rendered JSON objects, and the other members."""
+    """A reply whose member ``Records`` holds rendered JSON objects, with its other members."""
 
     rendered: Sequence[bytes]
     rest: Members
@@ -61,7 +61,7 @@ class Params:
         self.members = members
 
     def has(self, name: str) -> bool:
-        """Whether the member is there and not null."""
+        """Whether the member is present and not null."""
         return self.members.get(name) is not None
 
     def text(self, name: str) -> str:

@@ -43,7 +43,7 @@ def put_record(state: State, call: Call) -> Members:
 
 
 def put_records(state: State, call: Call) -> Members:
-    """Store up to 500 records. A request with a malformed record stores none; a shard over its rate fails its records only."""
+    """Store up to 500 records. A malformed record fails the whole request; a shard over its limit fails only its own records."""
     stream = state.serving(call)
     items = call.params.items("Records")
     if not 1 <= len(items) <= MAX_PUT_RECORDS:
@@ -91,7 +91,7 @@ def get_records(state: State, call: Call) -> Records:
 
 
 def position(shard: Shard, params: Params, type_name: str, sequence_name: str, now_ms: int) -> int:
-    """The position after which reading begins, from a request's five ways to say it.
+    """The position after which reading begins, from any of the five kinds of start position.
 
     Raises:
         ApiError: unknown type, missing or unknown sequence number, a timestamp in the future.

@@ -1,4 +1,4 @@
-"""Sequence numbers laid out like the service's own: 186 bits, 56 decimal digits, about 4.9e55.
+"""Sequence numbers with the layout of the service's own: 186 bits, 56 decimal digits, about 4.9e55.
 
 As 47 hexadecimal digits, most significant first (kinesalite's reading, which also fits the number in AWS
 Lambda's documentation):
@@ -16,9 +16,9 @@ Lambda's documentation):
     1       version, always 2
     ======  ==========================================================
 
-The shard's second comes first and a child's is later than its parents' (``shards.py`` sees to that), so every number of a child
-is greater than every number of its parents; inside a shard the counter alone decides. No number says how many records lie between
-two others, and neighbours differ by about 2^80: nothing may be computed from them but their order.
+The shard's second comes first, and a child's is later than its parents' (``shards.py`` ensures that), so every number of a child
+is greater than every number of its parents; within a shard the counter alone decides. The numbers do not say how many records lie
+between two of them, and adjacent ones differ by about 2^80: only their order has a meaning.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _INDEX_BIT: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What one number says; seconds are Unix time."""
+    """The content of one number; seconds are Unix time."""
 
     shard_second: int
     shard_index: int
@@ -59,7 +59,7 @@ def number(shard_base: int, counter: int, second: int) -> int:
 
 
 def parts(value: int) -> Parts | None:
-    """Take a number apart; None if it has not this layout."""
+    """Split a number into its parts; None if it does not have this layout."""
     index = value >> _INDEX_BIT & 0xFFFFFFFF
     if value >> 184 != 2 or value & 15 != _TAIL or value >> 72 & 0xFF or value >> _NIBBLE_BIT & 15 != index & 15:
         return None

@@ -1,7 +1,7 @@
-"""The emulator on a port: HTTP/1.1 on loopback, unsigned or signed by anybody.
+"""The emulator's server: HTTP/1.1 on loopback; signatures are not checked.
 
-``POST /`` is the service. ``GET /_health`` answers when it is ready. ``/_faults`` is the script of misbehaviour: ``POST`` a
-JSON list to append, ``GET`` what is still to come, ``DELETE`` to clear.
+``POST /`` is the service. ``GET /_health`` answers when it is ready. ``/_faults`` is the script of faults: ``POST`` a JSON list to
+append, ``GET`` the faults that are not used up, ``DELETE`` to clear.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CLOSING: Final = frozenset({Action.CLOSE_BEFORE_REPLY, Action.CLOSE_AFTER_APPLY
 
 
 class Server:
-    """Requests in, replies out, with faults in between. Touched by one event loop only, except ``script``."""
+    """Answers requests, with scripted faults. Only ``script`` may be used outside of the event loop."""
 
     def __init__(self, settings: Settings, clock: Clock, seed: int) -> None:
         self.state = State(settings, seed)
@@ -110,7 +110,7 @@ class Server:
                     return _hang_up(request, response)
             await response.write_eof()
         except ConnectionResetError:
-            # The subscriber went away; its channel stays its own for ``resubscribe_ms``, as with the service.
+            # The subscriber disconnected; its channel stays reserved for ``resubscribe_ms``, as in the service.
             subscription.over = subscription.over or ApiError("InternalFailureException", "The subscriber went away.", 500)
         return response
 
@@ -118,7 +118,7 @@ class Server:
         return web.Response(body=body, status=status, headers={"Content-Type": wire.value, **self._headers()})
 
     def _headers(self) -> dict[str, str]:
-        """What every answer says of itself: its number, and when it was given by the clock that arrivals are stamped with."""
+        """Headers of every response: its request id, and the date by the clock that also stamps arrivals."""
         date = format_datetime(self.clock.now(), usegmt=True)
         return {"x-amzn-RequestId": f"00000000-0000-4000-8000-{next(self._request_ids):012d}", "Date": date}
 
@@ -166,7 +166,7 @@ class Running:
 
     @property
     def faults(self) -> Script:
-        """The script of misbehaviour."""
+        """The script of faults."""
         return self.server.script
 
 

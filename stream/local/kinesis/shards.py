@@ -1,4 +1,4 @@
-"""One shard: its hash range and its records, oldest first. Pure; times are Unix milliseconds, handed in."""
+"""One shard: its hash range and its records, oldest first. Pure; times are Unix milliseconds, passed in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_PAGE_BYTES: Final = 10 * 1024 * 1024
 class Page:
     """A slice of a shard: ``records`` are rendered JSON objects, ``last`` is the position after them.
 
-    ``behind_ms`` is 0 exactly when nothing lies behind ``last``; ``ended`` when nothing ever will.
+    ``behind_ms`` is 0 exactly if no record follows ``last``; ``ended`` if none ever will.
     """
 
     records: Sequence[bytes]
@@ -34,9 +34,8 @@ class Page:
 class Shard:
     """A shard and its log.
 
-    ``second`` is the creation second that the sequence numbers carry. ``_sizes[i]`` is the number of payload and key bytes
-    ever put up to and including record i, so that a page's size is a difference. The lists are parallel; ``_sequences`` and
-    ``_arrivals`` ascend.
+    ``second`` is the creation time in the sequence numbers. ``_sizes[i]`` is the total of payload and key bytes put up to and
+    including record i, so that a page's size is a difference. The lists are parallel; ``_sequences`` and ``_arrivals`` are ascending.
     """
 
     index: int
@@ -96,7 +95,7 @@ class Shard:
             key: the partition key as JSON text, quotes included.
             text: the data in base64.
             size: bytes of data and key, unencoded.
-            now_ms: arrival; a clock that went back is held at the last record's arrival.
+            now_ms: arrival; if the clock went back, the last record's arrival is used.
         """
         arrival = max(now_ms, self._arrivals[-1]) if self._arrivals else now_ms
         self._counter += 1
@@ -131,7 +130,7 @@ class Shard:
         return self._sequences[found - 1] if found else self.starting_sequence
 
     def knows(self, value: int) -> bool:
-        """Whether ``value`` was given out for this shard: a record's number, trimmed or not, or one of the range's ends."""
+        """Whether ``value`` was issued for this shard: the number of a record, trimmed or not, or one end of the range."""
         if value in (self.starting_sequence, self.ending_sequence, self.tip):
             return True
         said = sequence.parts(value)

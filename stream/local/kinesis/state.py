@@ -1,4 +1,4 @@
-"""What an operation works on: the account with its streams, and the call."""
+"""The arguments of every operation: the account with its streams, and the call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream.local.kinesis.tokens import Tokens
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: its members, when it came (Unix milliseconds), and the fault that its operation must act out, if any."""
+    """One request: its members, its time (Unix milliseconds), and the fault that its operation must act out, if any."""
 
     params: Params
     now_ms: int

@@ -84,7 +84,7 @@ def increase_retention(state: State, call: Call) -> None:
 
 
 def decrease_retention(state: State, call: Call) -> None:
-    """Keep records shorter; what is then too old is gone at once."""
+    """Keep records for a shorter time; those that are then too old are gone at once."""
     _set_retention(state, call, lambda new, old: new <= old, "less than or equal to")
 
 

@@ -1,4 +1,4 @@
-"""SubscribeToShard: a page is pushed as soon as there is one, for five minutes."""
+"""SubscribeToShard: pushes pages for five minutes, each as soon as there is one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EVENT_RECORDS: Final = 1000
 
 
 class Pulse:
-    """Wakes everybody who waits for a change; waiting begins at ``next``, so that no change falls between looking and waiting."""
+    """Wakes all who wait for a change. Get ``next`` before looking, so that a change between looking and waiting is not missed."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -137,7 +137,7 @@ class Subscriptions:
 
 def _event(shard: Shard, page: Page) -> Records:
     rest: Members = {
-        # Before the first record the position may be one that no client could ask for; the tip always can be.
+        # The position before the first record may be one that clients cannot ask for; the tip always can be.
         "ContinuationSequenceNumber": str(page.last if page.records else shard.tip),
         "MillisBehindLatest": page.behind_ms,
     }

@@ -1,4 +1,4 @@
-"""Opaque tokens: shard iterators and list continuations. They name their own age, and a forged or foreign one is noticed."""
+"""Opaque tokens: shard iterators and list continuations. They contain their age, and forged or foreign ones are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream.local.kinesis.errors import ApiError, invalid
 
 _DIGEST: Final = 16
 _PADDING: Final = 96
-"""Real iterators are a good 200 characters long; clients that store them must not get used to less."""
+"""Makes iterators as long as real ones, over 200 characters, so that clients that store them are tested with that length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Tokens:
         return self._seal([content.stream, content.stream_ms, content.shard_id, str(content.after), content.made_ms], _PADDING)
 
     def read_iterator(self, token: str, now_ms: int, life_ms: int) -> Iterator:
-        """What ``token`` says.
+        """The content of ``token``.
 
         Raises:
             ApiError: ``InvalidArgumentException`` for anything this emulator did not make, ``ExpiredIteratorException`` if it is
@@ -60,11 +60,11 @@ class Tokens:
         return Iterator(stream, stream_ms, shard_id, int(after), made_ms)
 
     def page(self, content: dict[str, object], now_ms: int) -> str:
-        """The ``NextToken`` of a listing that goes on."""
+        """The ``NextToken`` of a listing that continues."""
         return self._seal([content, now_ms], 0)
 
     def read_page(self, token: str, now_ms: int) -> dict[str, str]:
-        """What a ``NextToken`` says; such tokens live 300 seconds.
+        """The content of a ``NextToken``; such tokens are valid for 300 seconds.
 
         Raises:
             ApiError: ``InvalidArgumentException`` or ``ExpiredNextTokenException``.

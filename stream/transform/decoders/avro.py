@@ -48,7 +48,7 @@ _UNREADABLE: Final = (
     ArithmeticError,
     struct.error,
 )
-"""What fastavro is seen to raise for bytes that are no datum of the schema; UnicodeDecodeError is a ValueError."""
+"""What fastavro has been seen to raise for bytes that are not a datum of the schema; UnicodeDecodeError is a ValueError."""
 
 
 class Header(StrEnum):
@@ -67,7 +67,7 @@ class Avro(DecoderConfig):
 
     With `header: glue` each record begins as the Glue Schema Registry writes it: version 3, compression (0 none, 5 zlib) and the UUID of
     the writer's schema version, whose schema is found under `versions`; fields are then resolved to those of `schema`. Logical types
-    other than date, decimal, uuid (of a string), timestamp-millis and timestamp-micros are read as the numbers or bytes underneath.
+    other than date, decimal, uuid (of a string), timestamp-millis and timestamp-micros are read as their underlying numbers or bytes.
     Reasons: ``empty_record``, ``avro_header``, ``unknown_schema_version``, ``bad_compression``, ``decompressed_too_large``,
     ``avro_datum``, ``trailing_bytes``.
     """
@@ -144,7 +144,7 @@ class Avro(DecoderConfig):
             ) from error
 
     def bind(self, schema: RecordSchema | None) -> BoundStage:
-        """A function that reads datum by datum and makes the columns at once."""
+        """A function that reads one datum after the other and builds all columns at once."""
         declared = self.output(schema)
         reader = self._parsed(self.reader or "null", "schema")
         writers = {uuid.UUID(name).bytes: self._parsed(text, "writers", reader) for name, text in self.writers.items()}
@@ -200,7 +200,7 @@ def _unwrap(record: bytes, writers: Mapping[bytes, Any]) -> tuple[Any, bytes]:
 
 
 def _opened(records: pl.Series) -> pl.Series:
-    """The records with bodies that are not compressed, as far as they can be opened and are not too many bytes together."""
+    """The records with their bodies decompressed, up to ``MAX_PLAIN`` bytes in all; the others, and bad ones, stay as they are."""
     squeezed = records.bin.starts_with(bytes([_VERSION, 5])).arg_true()
     if squeezed.is_empty():
         return records

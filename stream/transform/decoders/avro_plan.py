@@ -1,6 +1,6 @@
-"""Avro schemas as what the compiled kernel reads by: how a writer's fields become the reader's columns.
+"""Plans by which the compiled kernel reads Avro: how a writer's fields become the reader's columns.
 
-A plan is made only of what fastavro resolves in one way for all data; of anything else the records go the ordinary way.
+A plan is made only where fastavro resolves the two schemas the same way for all data; otherwise the records are read in Python.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _PRIMITIVE: Final[Mapping[tuple[str, str], tuple[int, tuple[int, int, int]]]] = 
     ("string", "string"): (_TEXT, (0, 0, 0)),
     ("string", "bytes"): (_TEXT, (0, 0, 0)),
 }
-"""Kind and (least, most, unit) by what the writer has and what the reader wants."""
+"""Kind and (least, most, unit) by the types of writer and reader."""
 _TYPED: Final = {"date", "uuid", "decimal", BOUNDED_DECIMAL, "timestamp-millis", "timestamp-micros"}
-"""Logical types that have a type of column whatever they stand on."""
+"""Logical types with a column type of their own; one on an underlying type that fastavro does not read is not planned."""
 
 
 @dataclass(slots=True)
 class _Node:
-    """What is read at one place of a datum, and into which column: -1 is read past."""
+    """What is read at one place of a datum, and into which column; -1 means that the value is skipped."""
 
     kind: int
     column: int
@@ -61,14 +61,14 @@ class _Node:
     data: Any = None
     children: list[_Node] = field(default_factory=list)
     branches: tuple[int, int, bool] = (0, -1, False)
-    """Of the union that it stands in: how many there are, or 0, which is null, or -1, and whether null is welcome."""
+    """Of the enclosing union: the number of branches (0 without a union), the index of null (or -1), and whether null is accepted."""
 
 
 def avro_reader(schema: pl.Schema, reader: Any, writers: Mapping[bytes, Any], kernel: Any = native.KERNEL) -> KernelReader | None:
-    """A reader of data into columns of ``schema``, those of the parsed ``reader``, as the parsed ``writers`` wrote them.
+    """A reader of what the parsed schemas ``writers`` wrote, into the columns ``schema`` of the parsed schema ``reader``.
 
-    The keys of ``writers`` are what their records begin with, all equally long; where it is the reader that wrote, nothing is resolved.
-    None without a kernel, or where it has nothing for any of them.
+    The keys of ``writers`` are the prefixes of their records, all equally long. A writer that is ``reader`` itself needs no resolution.
+    None without a kernel, or if no writer can be planned.
     """
     if kernel is None:
         return None
@@ -94,7 +94,7 @@ def avro_reader(schema: pl.Schema, reader: Any, writers: Mapping[bytes, Any], ke
 
 
 def _flat(root: _Node, start: int) -> list[tuple[Any, ...]]:
-    """The nodes in tuples, parents before their children and the children of one beside each other; the first has number ``start``."""
+    """The nodes as tuples, parents before their children and siblings adjacent; the first has number ``start``."""
     nodes, made = [root], list[tuple[Any, ...]]()
     while len(made) < len(nodes):
         node = nodes[len(made)]
@@ -104,13 +104,13 @@ def _flat(root: _Node, start: int) -> list[tuple[Any, ...]]:
 
 
 class _Resolver:
-    """Finds how the data of a writer's type become those of a reader's, whose column has a number; what it cannot tell is ``Unplanned``."""
+    """Resolves a writer's types to the reader's, whose columns are known by number; raises ``Unplanned`` where it cannot."""
 
     def __init__(self, forms: tuple[Form, ...]) -> None:
         self._forms = forms
 
     def record(self, writer: Any, reader: Any, column: int, *, same: bool) -> _Node:
-        """A record's fields in the writer's order, then those that it does not have."""
+        """A record's fields in the writer's order, then the reader's other fields with their defaults."""
         first = self._forms[column][3]
         places = {each["name"]: first + at for at, each in enumerate(reader["fields"])}
         fields = {each["name"]: each for each in reader["fields"]}
@@ -160,7 +160,7 @@ class _Resolver:
         return _Node(_MAP, column, children=[self._value(writer["values"], reader["values"], self._forms[first][3] + 1, same=same)])
 
     def _default(self, target: Any, column: int) -> list[_Node]:
-        """The value of a field that the writer does not have, as the writer would have written it; none for null."""
+        """The default of a field that the writer lacks, as the writer would have encoded it; no node for null."""
         if "default" not in target:
             raise Unplanned
         value, single = target["default"], _other(target["type"])
@@ -179,7 +179,7 @@ class _Resolver:
 
 
 def _past(schema: Any) -> _Node:
-    """What reads past a value; more strictly than it must."""
+    """A node that skips a value, and checks more of it than it must."""
     single = _other(schema)
     kind = _kind(single)
     node = _Node(_RECORD, -1)
@@ -201,7 +201,7 @@ def _past(schema: Any) -> _Node:
 
 
 def _other(schema: Any) -> Any:
-    """The type besides null."""
+    """The type of a union that is not null."""
     return next(each for each in schema if each != "null") if isinstance(schema, list) else schema
 
 
@@ -217,7 +217,7 @@ def _kind(schema: Any) -> str:
 
 
 def _logical(schema: Any) -> str | None:
-    """What fastavro makes of the type's values; None where it gives them as they are."""
+    """The key of fastavro's logical reader for the type; None if values are not converted."""
     name = schema.get("logicalType") if isinstance(schema, dict) else None
     key = f"{_kind(schema)}-{name}"
     if key in fastavro.read.LOGICAL_READERS:
@@ -228,7 +228,7 @@ def _logical(schema: Any) -> str | None:
 
 
 def _alike(writer: Any, reader: Any) -> bool:
-    """Whether the two may be resolved: the same name where they have one, and values that mean the same."""
+    """Whether the two types can be resolved: equal names, if they are named, and values with the same meaning."""
     one, other = _logical(writer), _logical(reader)
     if one is not None and one.endswith(BOUNDED_DECIMAL):
         return one == other and all(writer.get(each, 0) == reader.get(each, 0) for each in ("precision", "scale", "size"))
@@ -252,7 +252,7 @@ def _of_logical(logical: str, schema: Any, column: int) -> _Node:
 
 
 def _symbols(writer: Any, reader: Any) -> tuple[bytes | None, ...]:
-    """What each of the writer's symbols is to the reader."""
+    """The reader's symbol for each of the writer's; None where it has none."""
     known, other = set(reader["symbols"]), reader.get("default") or None
     return tuple(None if text is None else text.encode() for text in (each if each in known else other for each in writer["symbols"]))
 

@@ -1,4 +1,4 @@
-"""Avro schemas as Polars types, and Avro values as theirs."""
+"""Polars types for Avro schemas, and Polars values for Avro values."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ _LOGICAL: Final[Mapping[str, tuple[str, pl.DataType]]] = {
     "timestamp-micros": ("long", TIMESTAMP),
     "uuid": ("string", pl.String()),
 }
-"""What each stands on, and the type of its columns; decimals have one of their own."""
+"""Underlying type and column type of each; decimals are handled separately."""
 _EXACT: Final = Context(prec=76)
 _LIMITS: Final[Mapping[pl.DataType, int]] = {pl.Int32(): 2**31, pl.Int64(): 2**63}
 MAX_DEPTH: Final = 32
 BOUNDED_DECIMAL: Final = "bounded-decimal"
-"""What decimals are called while they are read. fastavro's own reader takes time by the square of a number's length: a record of a
+"""The name that decimals have while they are read. fastavro's own reader takes time quadratic in a number's length: a record of a
 megabyte would hold up its shard for a minute."""
 
 
 def as_read(schema: Any, wanted: Any = None) -> Any:
-    """A copy of ``schema`` that is read as the columns are meant.
+    """A copy of ``schema`` that is read with the meaning of the columns.
 
-    Logical types that have no type of column are left out, so that their values are those of the type below, as the Avro specification
-    says. Decimals are read in time that grows with their length. Where the parsed schema ``wanted`` has another logical type, or none, for
-    what is the same below, its word counts: what the type of a column means is said by the reader.
+    Logical types without a column type are dropped, so that their values are those of the underlying type, as the Avro specification
+    demands. Decimals are read in time linear in their length. If the parsed schema ``wanted`` has another logical type, or none, over the
+    same underlying type, that of ``wanted`` counts: the reader's schema decides what a column means.
     """
     target = _single(wanted)
     if isinstance(schema, list):
@@ -69,7 +69,7 @@ def as_read(schema: Any, wanted: Any = None) -> Any:
 
 
 def _logical_of(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a logical type that has a type of column; nothing if there is none."""
+    """The attributes of a logical type that has a column type; empty if there is none."""
     kind, logical = schema.get("type"), schema.get("logicalType")
     if not isinstance(kind, str) or not isinstance(logical, str):
         return {}
@@ -79,23 +79,23 @@ def _logical_of(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _single(schema: Any) -> Any:
-    """The type itself: of a union that besides null, of one that is wrapped the inner one."""
+    """The type itself: of a union the branch that is not null, of a wrapped type the inner one."""
     if isinstance(schema, list):
         return _single(next((each for each in schema if each != "null"), None))
     return _single(schema["type"]) if isinstance(schema, dict) and isinstance(schema.get("type"), dict | list) else schema
 
 
 def _field_of(record: Any, name: str) -> Any:
-    """The type of the field that is called, or was called, ``name``; None if there is none."""
+    """The type of the field whose name or alias is ``name``; None if there is none."""
     fields = record.get("fields", ()) if isinstance(record, dict) else ()
     return next((each["type"] for each in fields if name == each["name"] or name in each.get("aliases", ())), None)
 
 
 def with_read_defaults(schema: Any) -> Any:
-    """The parsed ``schema`` with each field's default as a value of its type would be read; fastavro hands it out as it stands in the JSON.
+    """The parsed ``schema`` with each default converted as a value of its type is; fastavro returns defaults as they stand in the JSON.
 
     Raises:
-        ValueError: a default that its type cannot hold.
+        ValueError: a default does not fit its type.
     """
     if isinstance(schema, list):
         for each in schema:
@@ -143,11 +143,11 @@ def columns_of(schema: Any) -> dict[str, pl.DataType]:
 
 
 def check_schema(schema: Any, path: tuple[str | int, ...]) -> None:
-    """Make sure that a parsed schema is one of records whose data are bounded by their bytes.
+    """Make sure that a parsed schema describes records whose decoded size is bounded by their bytes.
 
     Raises:
-        SchemaMismatch: no record; a union of more than a type and null; a type that names itself; a list of items that take no bytes, of
-            which a few bytes could claim billions.
+        SchemaMismatch: not a record; a union of more than one type and null; a type referred to by name; an array of items that take
+            no bytes, of which a few bytes could claim billions.
     """
     if not isinstance(schema, dict) or schema.get("type") != "record":
         raise SchemaMismatch(path, "the Avro schema is not one of records", "its type must be `record`, whose fields become the columns")
@@ -185,7 +185,7 @@ def _check_decimal(schema: Mapping[str, Any], path: tuple[str | int, ...]) -> No
 
 
 def _least(schema: Any) -> int:
-    """Bytes that a value takes at least, up to 1."""
+    """The least number of bytes that a value takes, at most 1."""
     kind = schema if isinstance(schema, str | list) else schema["type"]
     if kind == "record":
         return max((_least(field["type"]) for field in schema["fields"]), default=0)
@@ -214,10 +214,10 @@ def _type(schema: Any) -> pl.DataType:  # noqa: PLR0911 - one per kind
 
 
 def value_of(value: Any, kind: Any) -> Any:
-    """``value``, as fastavro gives it, as Polars takes it for ``kind``.
+    """Fastavro's ``value`` in the form that Polars takes for ``kind``.
 
     Raises:
-        ValueError: a value that the type cannot hold, such as a decimal with too many digits or a time beyond the year 9999.
+        ValueError: the value does not fit the type, such as a decimal with too many digits or a time after the year 9999.
     """
     if value is None:
         return None

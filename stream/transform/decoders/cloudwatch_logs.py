@@ -84,7 +84,7 @@ class CloudwatchLogs(Envelope):
     )
 
     def opener(self, kernel: Any) -> Callable[[pl.Series], Opened]:
-        """Events of data messages."""
+        """Opens data messages and filters control messages."""
         envelopes = Envelopes(kernel, _MEMBERS)
 
         def opened(records: pl.Series) -> Opened:

@@ -1,8 +1,8 @@
-"""Columns that the compiled kernel makes of records, and records that it does not vouch for.
+"""Records decoded to columns by the compiled kernel.
 
-For each record the kernel either gives the values that the decoder declares, complete and of the declared types, or marks the record; what
-it marks is read in the ordinary way, which alone says why a record is bad. So columns, rejects and reasons are the same with the kernel and
-without; tests compare them.
+For each record the kernel either gives all values that the decoder declares, in the declared types, or marks the record. Marked records are
+read by the Python code, and only that code says why a record is bad. So columns, rejects and reasons are the same with and without the
+kernel; tests compare them.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ _WIDTHS: Final[dict[pl.DataType, int]] = {
     pl.Date(): 4, TIMESTAMP: 8,
 }  # fmt: skip
 _VALUES, _BITS, _ITEMS, _FIELDS = range(4)
-"""How a column lies in memory, as the kernel numbers it (native/src/columns.h)."""
+"""Memory layouts of a column, as the kernel numbers them (native/src/columns.h)."""
 
 Form = tuple[int, int, int, int]
-"""How a column lies in memory, bytes of a value, how many columns are inside of it, and where the first of these stands."""
+"""Layout of a column, bytes per value, number of child columns, and index of the first child."""
 
 
 class Unplanned(Exception):
-    """The kernel has nothing for it."""
+    """The kernel cannot read this schema."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelReader:
-    """Reads records by a function of the kernel; thread-safe, and lets other threads run meanwhile."""
+    """Reads records with a function of the kernel. Thread-safe; releases the GIL while it reads."""
 
     function: Callable[[Any, Any, Any], Any]
     plan: Any
     schema: pl.Schema
 
     def read(self, records: pl.Series) -> tuple[pl.DataFrame, npt.NDArray[np.bool_] | None]:
-        """The schema's columns, a row for each of ``records`` (Binary, no nulls), and which rows the kernel does not vouch for.
+        """The schema's columns, one row per record of ``records`` (Binary, no nulls), and a mask of marked rows, or None if there are none.
 
-        Rows that are marked are null in all columns; None where none is marked.
+        Marked rows are null in all columns.
         """
         views, data = native.views(records)
         bad, wrong, side, (_, _, _, _, columns) = self.function(self.plan, views, data)
@@ -64,16 +64,16 @@ class KernelReader:
 
 @dataclass(frozen=True, slots=True)
 class LinesReader:
-    """Reads records with a row on each line by a function of the kernel; thread-safe, and lets other threads run meanwhile."""
+    """Reads records of one row per line with a function of the kernel. Thread-safe; releases the GIL while it reads."""
 
     function: Callable[..., Any]
     plan: Any
     schema: pl.Schema
 
     def read(self, records: pl.Series, *how: Any) -> tuple[pl.DataFrame, npt.NDArray[np.int64], npt.NDArray[np.bool_] | None]:
-        """The schema's columns, a row for each line; how many rows each of ``records`` has; and which the kernel does not vouch for.
+        """The schema's columns, one row per line; the number of rows of each record; and a mask of marked records, or None.
 
-        Records that are marked have no rows; None where none is marked. ``how`` is what the function takes besides.
+        Marked records have no rows. ``how``: further arguments of the function.
         """
         views, data = native.views(records)
         bad, wrong, side, (_, _, _, ends, ((_, _, _, _, columns),)) = self.function(self.plan, views, data, *how)
@@ -83,10 +83,7 @@ class LinesReader:
 
 
 def by_kernel(reader: KernelReader, ordinary: BoundStage, opened: Callable[[pl.Series], pl.Series] | None = None) -> BoundStage:
-    """Reads with ``reader``, and in the ``ordinary`` way what it does not vouch for.
-
-    ``opened`` gives the records as ``reader`` takes them.
-    """
+    """Reads with ``reader``, and with ``ordinary`` the records that it marks. ``opened`` prepares records for ``reader``."""
 
     def decode(frame: pl.DataFrame) -> Applied:
         columns, marked = reader.read(frame[DATA] if opened is None else opened(frame[DATA]))
@@ -102,10 +99,10 @@ def by_kernel(reader: KernelReader, ordinary: BoundStage, opened: Callable[[pl.S
 
 
 def forms_of(schema: pl.Schema) -> tuple[Form, ...]:
-    """How columns of ``schema`` lie in memory, below one that holds all of them, and before those inside of them.
+    """Layouts of the columns of ``schema``, breadth-first, under a root that contains all of them.
 
     Raises:
-        Unplanned: a column that the kernel does not make.
+        Unplanned: a column of a type that the kernel cannot build.
     """
     kinds: list[pl.DataType] = [pl.Struct(schema)]
     forms: list[Form] = []

@@ -26,7 +26,7 @@ FIELDS: Final = "csv_fields"
 _LINE_END: Final = re.compile(r"\r\n|\n|\r")
 _LINE_END_BYTES: Final = re.compile(rb"[\r\n]")
 _HEADERS: Final = 8
-"""Records whose header is tried; the others of a batch, if they begin with the same line, are read by it."""
+"""How many records are tried for a usable header; records of the batch that begin with the same line are read by it."""
 
 
 class _BadRecordError(Exception):
@@ -150,7 +150,7 @@ class Csv(DecoderConfig):
         return decode
 
     def _header(self, records: pl.Series, names: list[str]) -> tuple[bytes | None, tuple[int, ...]] | None:
-        """The line that begins each record, and the column of each field of a line, or -1; None where no record among the first tells."""
+        """The header line, and the column of each field or -1; None if none of the first records has a usable header."""
         if not self.header:
             return None, tuple(range(len(names)))
         for record in records.head(_HEADERS):

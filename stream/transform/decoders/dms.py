@@ -100,7 +100,7 @@ class Dms(Envelope):
     )
 
     def opener(self, kernel: Any) -> Callable[[pl.Series], Opened]:
-        """Rows, and as such that are filtered control records and those of other tables."""
+        """Opens data records and filters control records and those of other tables."""
         envelopes = Envelopes(kernel, _MEMBERS)
         wanted = None if self.table is None else self.table.split(".")
 

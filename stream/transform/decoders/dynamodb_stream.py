@@ -46,7 +46,7 @@ _MEMBERS: Final = (Member("eventName"), Member("tableName"), Member("eventID", p
 
 
 def _change(image: str, other: str) -> Member:
-    """What the kernel is to read of a change, of whose states ``image`` is wanted."""
+    """The members of a change that the kernel reads; ``image`` is the wanted state, ``other`` is only checked."""
     return Member(
         "dynamodb",
         Form.OBJECT,
@@ -95,7 +95,7 @@ class DynamodbStream(Envelope):
     image: Image = Field(default=Image.NEW, description="Which state of the item: `new`, or `old` as before the change.")
 
     def opener(self, kernel: Any) -> Callable[[pl.Series], Opened]:
-        """Changes whose items are made plain on the way."""
+        """Opens changes, and converts their items to plain JSON."""
         chosen, other = ("NewImage", "OldImage") if self.image is Image.NEW else ("OldImage", "NewImage")
         envelopes = Envelopes(kernel, (*_MEMBERS, _change(chosen, other)))
 
@@ -128,7 +128,7 @@ class DynamodbStream(Envelope):
 
 
 def _micros(ticks: pl.Series, millis: npt.NDArray[np.bool_]) -> tuple[pl.Series, npt.NDArray[np.bool_]]:
-    """``ticks`` as times, and which of them are such as ``checked_micros`` takes."""
+    """``ticks`` as times, and which of them ``checked_micros`` would accept."""
     count = ticks.fill_null(0).to_numpy()
     unit = np.where(millis, 1000, 1)
     known = (count >= -(-FIRST_US // unit)) & (count <= LAST_US // unit)
@@ -136,10 +136,10 @@ def _micros(ticks: pl.Series, millis: npt.NDArray[np.bool_]) -> tuple[pl.Series,
 
 
 def _plain(attribute: Any) -> Any:  # noqa: PLR0911 - one per kind
-    """An AttributeValue, such as ``{"N": "5"}``, as what it stands for.
+    """The plain value of an AttributeValue such as ``{"N": "5"}``.
 
     Raises:
-        BadEnvelopeError: it is none.
+        BadEnvelopeError: it is not an AttributeValue.
     """
     if not isinstance(attribute, dict) or len(attribute) != 1:
         raise BadEnvelopeError

@@ -35,11 +35,11 @@ class Payload:
 
 
 class BadEnvelopeError(ValueError):
-    """The record is not the envelope that it should be."""
+    """The record is not the expected envelope."""
 
 
 def checked_micros(micros: int) -> int:
-    """``micros`` since 1970, if that is a time between the years 1 and 9999.
+    """``micros`` since 1970, if that is between the years 1 and 9999.
 
     Raises:
         BadEnvelopeError: it is not.
@@ -69,10 +69,10 @@ class Envelope(DecoderConfig):
         return {} if value is None else value
 
     def open(self, record: bytes) -> Sequence[Payload]:
-        """The payloads of a record; none if the record is of no interest, and then it is filtered.
+        """The payloads of a record; if there are none, the record is filtered.
 
         Raises:
-            BadEnvelopeError, msgspec.MsgspecError: it is no such envelope.
+            BadEnvelopeError, msgspec.MsgspecError: it is not such an envelope.
         """
         raise NotImplementedError
 
@@ -88,7 +88,7 @@ class Envelope(DecoderConfig):
         return pl.Schema(columns)
 
     def opener(self, kernel: Any) -> Callable[[pl.Series], Opened]:
-        """A function that opens records (Binary, no nulls) with the kernel, as ``open`` does it or not at all."""
+        """A function that opens records (Binary, no nulls) with the kernel: each exactly as ``open`` does, or it marks the record."""
         raise NotImplementedError
 
     def bind(self, schema: RecordSchema | None) -> BoundStage:
@@ -149,7 +149,7 @@ def kernel_opener(envelope: Envelope) -> Callable[[pl.Series], Opened] | None:
 
 
 def _wire(schema: pl.Schema) -> pl.Schema:
-    """Times as the microseconds that ``open`` gives."""
+    """``schema`` with times as Int64, the microseconds that ``open`` returns."""
     return pl.Schema({name: pl.Int64() if kind == TIMESTAMP else kind for name, kind in schema.items()})
 
 

@@ -26,7 +26,7 @@ EXTRA: Final = "_extra"
 MISSING_FIELD: Final = "missing_field"
 
 WINDOW_ROWS: Final = 8192
-"""Records read in one go; where one of them is bad, this many are looked at singly."""
+"""Records read at a time; if one of them is bad, this many may have to be checked one by one."""
 WINDOW_BYTES: Final = 8 * 1024 * 1024
 """Payload bytes after which a window ends early; a single larger record is a window of its own."""
 
@@ -90,7 +90,7 @@ class Json(DecoderConfig):
 
 
 def _sorted_out(frame: pl.DataFrame, reader: Reader, ordinary: BoundStage) -> Applied:
-    """As ``ordinary``, but of few records those that are plainly bad are told first: setting up for columns costs as much as thousands."""
+    """As ``ordinary``, but of few records the bad ones are found first: preparing to read columns costs as much as reading thousands."""
     if frame.height > _FEW:
         return ordinary(frame)
     reasons = [reader.refuses(record) for record in frame[DATA].to_list()]
@@ -140,7 +140,7 @@ def _rejects(head: pl.DataFrame, index: list[int], reasons: list[str]) -> pl.Dat
 
 
 class _Converter:
-    """Wire types to declared types, and what of them is refused; the expressions are made once, since that takes as long as many rows."""
+    """Converts wire types to declared types, and finds what cannot be converted. Expressions are built once, since that is slow."""
 
     def __init__(self, schema: RecordSchema, *, capture: bool) -> None:
         self._columns = [values.read(pl.col(name), kind).alias(name) for name, kind in schema]
@@ -159,14 +159,14 @@ class _Converter:
         self._reasons, self._checks = reasons, checks
 
     def convert(self, wire: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
-        """The columns, and per row the first column's reason to refuse it; None where no row has one."""
+        """The columns, and per row the reason of the first column that refuses it; None if no row is refused."""
         frame = wire.select(self._columns)
-        # A value that stands alone is lost where there is a null now and was none; what is inside of others must be looked at.
+        # A top-level value was lost where a null has appeared; values inside lists and objects need the expressions.
         alone = {at: name for name, at in self._lost}
         marks = wire.select(check.alias(str(at)) for at, check in enumerate(self._checks) if at not in alone)
         lost = [(at, name) for at, name in alone.items() if frame[name].null_count() > wire[name].null_count()]
         alone_marks = [(wire[name].is_not_null() & frame[name].is_null()).alias(str(at)) for at, name in lost]
-        # Without columns before, polars takes one of these for a table of no rows and refuses the second.
+        # On a frame without columns, Polars takes the first of these for a table of no rows and refuses the second.
         marks = pl.DataFrame([*marks.get_columns(), *alone_marks])
         found = sorted(int(name) for name in marks.columns if marks[name].any())
         if not found:
@@ -176,7 +176,7 @@ class _Converter:
 
 
 class _Members:
-    """Takes members out of accepted records as the text they were: ``json`` columns and what no column names."""
+    """Extracts members of accepted records as text: ``json`` columns, and what no column names."""
 
     def __init__(self, schema: RecordSchema, *, capture: bool) -> None:
         self._json = [name for name, kind in schema if kind.kind is Kind.JSON]

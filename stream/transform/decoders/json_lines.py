@@ -53,7 +53,7 @@ class JsonLines(Json):
 
 
 def _by_kernel(quick: LinesReader, ordinary: BoundStage) -> BoundStage:
-    """Reads with ``quick``, and in the ``ordinary`` way the records that it does not vouch for."""
+    """Reads with ``quick``, and with ``ordinary`` the records that it marks."""
 
     def decode(frame: pl.DataFrame) -> Applied:
         columns, counts, marked = quick.read(frame[DATA])

@@ -1,7 +1,7 @@
-"""JSON records to typed columns by the compiled kernel, as far as it vouches for them.
+"""JSON records decoded to typed columns by the compiled kernel.
 
-What the kernel marks is read by ``rows.Reader``, which alone says why a record is bad. It vouches only for records on which no two JSON
-readers differ.
+Records that the kernel marks are read by ``rows.Reader``, which alone says why a record is bad. The kernel marks every record on which JSON
+readers may differ.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ _OTHER: Final = {Kind.FLOAT32: 10, Kind.TIMESTAMP: 12, Kind.EPOCH: 13, Kind.DATE
 _DECIMAL, _LIST, _OBJECT = 17, 20, 21
 """Kinds as the kernel numbers them (native/src/plan.h)."""
 _KEEP: Final = 2
-"""That members which no column names are kept, as the kernel numbers it; others are ignored (0) or refused (1)."""
+"""The kernel's code for keeping members that no column names; 0 ignores and 1 refuses them."""
 _MOST_NULLS: Final = 64
-"""Words for null that the kernel takes."""
+"""The most words for null that the kernel takes."""
 
 
 def native_reader(schema: RecordSchema, *, strict: bool, rest: str | None = None, kernel: Any = native.KERNEL) -> KernelReader | None:
-    """A reader for ``schema``; None without a kernel, or where there are more fields than it takes.
+    """A reader for ``schema``; None without a kernel, or if there are more fields than it takes.
 
-    ``strict``: records with fields that the schema does not name, at any level, are not vouched for. ``rest``: a last column with those of
-    the record itself, as the text of an object, or null.
+    ``strict``: records with fields that the schema does not name, at any level, are marked. ``rest``: name of a last column with the
+    unnamed top-level fields as the text of one object, or null.
     """
     plan = _plan(_record(schema, strict=strict, rest=rest), kernel)
     return None if plan is None else KernelReader(kernel.decode, plan, _columns(schema, rest))
 
 
 def native_lines(schema: RecordSchema, *, strict: bool, rest: str | None = None, kernel: Any = native.KERNEL) -> LinesReader | None:
-    """As ``native_reader``, for records that have such an object on each line."""
+    """As ``native_reader``, for records with one such object per line."""
     plan = _plan((_LIST, b"", True, False, 1, (_record(schema, strict=strict, rest=rest),)), kernel)
     return None if plan is None else LinesReader(kernel.decode, plan, _columns(schema, rest))
 
 
 def native_separated(schema: RecordSchema, nulls: tuple[str, ...], kernel: Any = native.KERNEL) -> LinesReader | None:
-    """A reader of lines of separated values; None without a kernel, or where there are more columns or words for null than it takes.
+    """A reader of lines of separated values; None without a kernel, or if there are more columns or words for null than it takes.
 
-    ``read`` wants besides the records: the codes of delimiter and quote, the line that begins each record or None, the column of each field
-    of a line or -1, and the words for null.
+    Further arguments of ``read``: the character codes of delimiter and quote, the header line that begins each record or None, the column
+    of each field or -1, and the words for null.
     """
     plan = _plan((_LIST, b"", True, False, 1, (_record(schema, strict=False),)), kernel)
     return None if plan is None or len(nulls) > _MOST_NULLS else LinesReader(kernel.separated, plan, schema.polars())

@@ -1,7 +1,7 @@
-"""Records that hold several payloads, or one inside an envelope: opened here, read by a decoder of payloads.
+"""Records that hold several payloads, or one inside an envelope: opened here, then read by a decoder of payloads.
 
-While payloads are read each has a row number of its own, so that which of a record's payloads is found bad first does not depend
-on where the inner decoder draws its windows; the record's number comes back afterwards.
+While payloads are read, each has a row number of its own, so that which payload of a record counts as the first bad one does not depend
+on the inner decoder's windows. Afterwards each row gets the number of its record again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def rejected(frame: pl.DataFrame, reasons: Mapping[int, str]) -> pl.DataFrame:
 
 
 def system_rows(frame: pl.DataFrame, parents: npt.NDArray[Any] | None) -> pl.DataFrame:
-    """The system columns of the records at the places ``parents`` of ``frame``; None: of all, once each."""
+    """The system columns of the records at the indexes ``parents`` of ``frame``; None: of all, once each."""
     columns = frame[[*SYSTEM]]
     if parents is None:
         return columns
@@ -35,14 +35,14 @@ def system_rows(frame: pl.DataFrame, parents: npt.NDArray[Any] | None) -> pl.Dat
 
 
 def places_of(counts: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    """Each place as often as ``counts`` says there; None where that is once each."""
+    """Each index repeated as often as ``counts`` says; None if that is once each."""
     return None if (counts == 1).all() else np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
 
 
 def read_payloads(
     frame: pl.DataFrame, parents: npt.NDArray[Any] | None, payloads: pl.Series, inner: BoundStage, reasons: Mapping[int, str]
 ) -> Applied:
-    """Decode ``payloads``, each belonging to the record at that place of ``frame`` in ``parents`` (ascending; None: one each).
+    """Decode ``payloads``; ``parents`` has the index in ``frame`` of each payload's record (ascending; None: one payload per record).
 
     ``reasons`` has the records that could not be opened. A record is rejected for its first bad payload.
     """
@@ -50,7 +50,7 @@ def read_payloads(
     rows = opened[ROW]
     lines = pl.Series(ROW, np.arange(len(payloads), dtype=np.uint32))
     applied = inner(pl.DataFrame([lines if column.name == ROW else column for column in opened] + [payloads.alias(DATA)]))
-    # The rows of an inner decoder keep their order, so if they are as many they are the same.
+    # The inner decoder keeps the order of rows, so an equal number means the same rows.
     same = applied.frame.height == len(payloads)
     numbers = rows if same else rows.gather(applied.frame[ROW])
     good = pl.DataFrame([numbers if column.name == ROW else column for column in applied.frame])
@@ -62,7 +62,7 @@ def read_payloads(
 
 
 def merged(quick: Applied, other: Applied) -> Applied:
-    """What became of some records and of the others, in their order."""
+    """Both results as one, in the order of the records."""
     frames = [each.frame for each in (quick, other) if each.frame.height] or [quick.frame]
     rejects = [each.rejects for each in (quick, other) if each.rejects is not None]
     frame = frames[0] if len(frames) == 1 else pl.concat(frames).sort(ROW, maintain_order=True)

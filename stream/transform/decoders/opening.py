@@ -1,7 +1,7 @@
-"""Envelopes opened by the compiled kernel, as far as it vouches for them: the values around payloads as columns, and payloads as views.
+"""Envelopes opened by the compiled kernel: the values around payloads as columns, and payloads as views.
 
-What it does not vouch for, a decoder opens record by record, which alone says what is wrong with a record. So a member is described here at
-least as strictly as the decoder's own types have it.
+Records that the kernel marks are opened one by one by the decoder, which alone says what is wrong with a record. So the members described
+here must be at least as strict as the decoder's own types.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MICROS: Final = pa.timestamp("us", "UTC")
 
 
 class Presence(IntEnum):
-    """Whether a member may be absent, or be null, as the kernel numbers it (native/src/plan.h)."""
+    """Whether a member may be absent or null, as the kernel numbers it (native/src/plan.h)."""
 
     ANY = 0
     REQUIRED = 1
@@ -34,17 +34,17 @@ class Form(Enum):
 
     TEXT = (0, 1, pa.string_view())
     STRING = (0, 1, _BINARY)
-    """Text, as the bytes that it is."""
+    """Text, as bytes."""
     WHOLE = (5, 1, pa.int64())
     MOMENT = (12, 2, _MICROS)
     """ISO 8601 text that Python's ``fromisoformat`` reads too."""
     MILLISECONDS = (13, 1000, _MICROS)
     VALUE = (16, 1, _BINARY)
-    """Any value, as the text it is."""
+    """Any value, as its JSON text."""
     ITEM = (18, 1, _BINARY)
     """An item of DynamoDB, as plain JSON."""
     IMAGE = (19, 1, _BINARY)
-    """What may be such an item, as the text it is."""
+    """What may be such an item, as its JSON text."""
     LIST = (20, 1, None)
     OBJECT = (21, 1, None)
 
@@ -72,8 +72,8 @@ class Member:
 class Opened:
     """The payloads of records and the columns around them, row by row.
 
-    ``parents``: the places of the records that payloads belong to, ascending; None: one of each record. ``marked``: which records are to be
-    opened in the ordinary way, and have no payload here; None: none is.
+    ``parents``: the index of each payload's record, ascending; None: one payload per record. ``marked``: a mask of records that Python has
+    to open, which have no payload here; None: there are none.
     """
 
     parents: npt.NDArray[Any] | None
@@ -83,7 +83,7 @@ class Opened:
 
 
 class Envelopes:
-    """What the kernel reads of records: each member's values under its path, such as ``metadata.operation``."""
+    """Reads envelopes with the kernel: the values of each member by its path, such as ``metadata.operation``."""
 
     def __init__(self, kernel: Any, members: tuple[Member, ...]) -> None:
         self._kernel = kernel
@@ -91,9 +91,9 @@ class Envelopes:
         self._plan = kernel.plan(Member("", Form.OBJECT, members=members).spec)
 
     def read(self, records: pl.Series) -> tuple[dict[str, pl.Series], npt.NDArray[np.bool_]]:
-        """The values, and which of ``records`` the kernel does not vouch for, whose values are null.
+        """The values, and a mask of the records that the kernel marks, whose values are null.
 
-        Of a list, its path has how many objects stand in it; the paths of their members have a row for each of the objects of all records.
+        The path of a list has the number of objects in it; the paths of their members have one row per object, over all records.
         """
         views, data = native.views(records)
         bad, _, side, (_, _, _, _, columns) = self._kernel.decode(self._plan, views, data)
@@ -119,18 +119,18 @@ class Envelopes:
 
 
 def first_bytes(column: pl.Series) -> npt.NDArray[np.uint8]:
-    """The first byte of each of the texts of a Binary column; of a null or empty one, zero."""
+    """The first byte of each value of a Binary column; zero for null and empty values."""
     views, _ = native.views(column.fill_null(b"") if column.null_count() else column)
     return np.frombuffer(views, np.uint8)[4::16]
 
 
 def truth(column: pl.Series) -> npt.NDArray[np.bool_]:
-    """A Boolean column; null is false."""
+    """A Boolean column as an array, with false for null."""
     return (column.fill_null(value=False) if column.null_count() else column).to_numpy()
 
 
 def kept(head: pl.DataFrame, payloads: pl.Series, rows: npt.NDArray[np.bool_], marked: npt.NDArray[np.bool_]) -> Opened:
-    """One payload of each of those records that ``rows`` says."""
+    """One payload for each record for which ``rows`` is true."""
     if rows.all():
         return Opened(None, head, payloads, None)
     places = np.flatnonzero(rows)

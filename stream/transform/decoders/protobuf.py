@@ -48,10 +48,9 @@ class _OutOfRangeError(ValueError):
 class Protobuf(DecoderConfig):
     """Read each record as one message; its fields are the columns, in the order of their declaration.
 
-    `protoc --include_imports --descriptor_set_out=flights.desc flights.proto` writes the descriptor set. Fields without presence have
-    their default where they are not set, others are null; enums are their names, or the number as text where it has none; maps are lists
-    of key and value, by key; `google.protobuf.Timestamp` is a timestamp. Fields that the descriptor does not know are passed over. The
-    reason is ``protobuf_message``.
+    `protoc --include_imports --descriptor_set_out=flights.desc flights.proto` writes the descriptor set. If a field is not set, it has its
+    default, or null if it tracks presence. An enum value is its name, or its number as text if it has none; a map is a list of key and
+    value, sorted by key; `google.protobuf.Timestamp` is a timestamp. Unknown fields are ignored. The reason is ``protobuf_message``.
     """
 
     name: ClassVar[str] = "protobuf"
@@ -119,7 +118,7 @@ class Protobuf(DecoderConfig):
             raise SchemaMismatch(("message",), message, near(self.message, names)) from error
 
     def bind(self, schema: RecordSchema | None) -> BoundStage:
-        """A function that reads message by message and makes the columns at once."""
+        """A function that reads one message after the other and builds all columns at once."""
         declared = self.output(schema)
         descriptor = self._descriptor()
         parse: Callable[[bytes], Any] = message_factory.GetMessageClass(descriptor).FromString
@@ -163,7 +162,7 @@ def _single_type(field: FieldDescriptor, above: tuple[str, ...]) -> pl.DataType:
 
 
 def _taker(field: FieldDescriptor) -> Taker:
-    """A function from a message to the field's value as Polars takes it."""
+    """A function from a message to the field's value in the form that Polars takes."""
     name = field.name
     if is_map(field):
         value = _converter(field.message_type.fields_by_name["value"])

@@ -1,4 +1,4 @@
-"""Descriptors of Protocol Buffers as what the compiled kernel reads by."""
+"""Plans by which the compiled kernel reads Protocol Buffers, made from their descriptors."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _KINDS: Final = {
     FieldDescriptor.TYPE_DOUBLE: 12, FieldDescriptor.TYPE_ENUM: _ENUM, FieldDescriptor.TYPE_STRING: _TEXT,
     FieldDescriptor.TYPE_BYTES: _BYTES, FieldDescriptor.TYPE_MESSAGE: _MESSAGE,
 }  # fmt: skip
-"""Kinds as the kernel numbers them (native/src/protobuf.h); groups are not among them."""
+"""Kinds as the kernel numbers them (native/src/protobuf.h); groups are not supported."""
 
 
 @dataclass(slots=True)
 class _Node:
-    """A field, or the message itself, and its column."""
+    """A field, or the root message, and its column."""
 
     kind: int
     column: int
@@ -41,12 +41,12 @@ class _Node:
 
 
 def is_map(field: FieldDescriptor) -> bool:
-    """Whether the field is a map, whose message is one of key and value."""
+    """Whether the field is a map: a repeated message of key and value."""
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
 def protobuf_reader(schema: pl.Schema, message: Descriptor, kernel: Any = native.KERNEL) -> KernelReader | None:
-    """A reader of messages into columns of ``schema``, their fields; None without a kernel, or where it has nothing for one of them."""
+    """A reader of messages into the columns ``schema``, their fields; None without a kernel, or if it cannot read one of them."""
     if kernel is None:
         return None
     try:
@@ -60,7 +60,7 @@ def protobuf_reader(schema: pl.Schema, message: Descriptor, kernel: Any = native
 
 
 def _flat(root: _Node) -> list[tuple[Any, ...]]:
-    """The nodes in tuples, parents before their children and the children of one beside each other."""
+    """The nodes as tuples, parents before their children and siblings adjacent."""
     nodes, made = [root], list[tuple[Any, ...]]()
     while len(made) < len(nodes):
         node = nodes[len(made)]
@@ -71,10 +71,10 @@ def _flat(root: _Node) -> list[tuple[Any, ...]]:
 
 
 def _fill(node: _Node, message: Descriptor, forms: tuple[Form, ...]) -> None:
-    """Gives ``node`` the fields of ``message``, by number."""
+    """Give ``node`` the fields of ``message``, by number."""
     if message.GetOptions().message_set_wire_format:
         raise Unplanned
-    node.closed = message.is_extendable  # of extensions the kernel does not know what they hold
+    node.closed = message.is_extendable  # the kernel does not know what extensions hold
     first = forms[node.column if not node.repeated else forms[node.column][3]][3]
     slots: dict[str, int] = {}
     for at, (column, each) in enumerate(sorted(enumerate(message.fields), key=lambda pair: pair[1].number)):

@@ -1,4 +1,4 @@
-"""Records as they are: no parsing, so nothing can be wrong with them."""
+"""Records as they are: without parsing, no record can be bad."""
 
 from __future__ import annotations
 

@@ -1,19 +1,18 @@
 """Windows of JSON records to Arrow columns, with a verdict for each record that depends on that record alone.
 
-The columns come from Arrow's JSON reader, which reads a stream of documents and knows nothing of record bounds. Each record is
+The columns come from Arrow's JSON reader, which reads a stream of documents and knows nothing of record boundaries. Each record is
 therefore wrapped as one line, ``{"r":`` record ``}`` newline. Why no row can shift:
 
-* A line holds at least one document. If it did not, a document would run on across ``}`` newline ``{``; inside a string the raw
-  newline is an error, outside of strings no JSON text has ``}`` followed by ``{``. So n lines that parse give n documents or
+* A line holds at least one document. If it did not, a document would continue across ``}`` newline ``{``; inside a string the raw
+  newline is an error, and outside strings no JSON text has ``}`` followed by ``{``. So n lines that parse give n documents or
   more, and exactly n only if each line is exactly one.
-* That one document may still hold more than the record: ``1},"r":{`` cannot, because of the count, but ``{},"q":{}`` can. So
-msgspec
-  reads the same lines as objects whose only member is ``r``, an object. It is also the stricter reader (``NaN`` is no JSON).
+* That one document may still hold more than the record: ``1},"r":{`` cannot, because of the count, but ``{},"q":{}`` can. So msgspec
+  reads the same lines as objects whose only member is ``r``, an object. It is also the stricter reader (``NaN`` is not JSON).
 
-A record is accepted if and only if it is valid UTF-8, not too deep, accepted by msgspec's reading and by Arrow's. Each of the
-four looks at one record only, so a record fares the same in any company, and how a window is searched for bad rows is a matter
-of speed alone: first everything at once, and only if that fails each record by msgspec, which catches nearly all at a few
-microseconds each, and what is left by Arrow, whose complaints name a row or else are found by halving.
+A record is accepted if and only if it is valid UTF-8, not too deep, and accepted by both msgspec and Arrow. Each of the four checks
+looks at one record only, so the result does not depend on a record's neighbours, and how a window is searched for bad rows affects only
+speed. First everything is read at once. Only if that fails is each record checked with msgspec, which finds nearly all bad ones at a few
+microseconds each; what remains is left to Arrow, whose errors name a row, or else the row is found by halving.
 """
 
 from __future__ import annotations
@@ -52,11 +51,11 @@ _ROW: Final = re.compile(r" in row (\d+)$")
 _LINE: Final = re.compile(r" at `\$\[(\d+)\]")
 _BYTE: Final = re.compile(r"\(byte (\d+)\)$")
 _TINY: Final = r"[eE]-[0-9]{3}"
-"""In numbers that Arrow takes for zero if they are too small for a double, though no decimal has their digits."""
+"""Found in numbers that Arrow reads as zero because they are too small for a double, though no decimal has their digits."""
 _FEW: Final = 64
-"""Bad records of a window that are each found by a reader's complaint; with more of them every record is looked at singly."""
+"""Bad records of a window that are found by a reader's error message; if there are more, every record is checked by itself."""
 _BLOCK: Final = 128 * 1024
-"""Bytes that Arrow reads at a time, and has read in vain where one record among them is bad."""
+"""Bytes that Arrow reads at a time, which is the work lost when one of the records in them is bad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ class Reader:
         self._lines: msgspec.json.Decoder[Any] = msgspec.json.Decoder(line)
 
     def read(self, records: pa.LargeBinaryArray) -> Window:
-        """Read ``records``; never raises for what they hold."""
+        """Read ``records``; never raises because of their content."""
         if len(records) < _FEW:
             return self._sift(records)
         try:
@@ -100,10 +99,10 @@ class Reader:
             return self._sift(records)
 
     def _forward(self, records: pa.LargeBinaryArray) -> Window:
-        """Read ``records`` from the first to the last, past those that stop a reader, of which there may be a few.
+        """Read ``records`` in order, and skip those that stop a reader, as long as they are few.
 
         Raises:
-            _Uneven: there are more of them, or one that cannot be found.
+            _Uneven: there are too many of them, or one that cannot be found.
         """
         try:
             texts = records.cast(pa.large_string())
@@ -125,7 +124,7 @@ class Reader:
         return Window(frame, sorted(reasons.items()))
 
     def _without_bytes(self, records: pa.LargeBinaryArray) -> Window:
-        """``_forward`` over the records that are text."""
+        """``_forward`` over the records that are valid UTF-8."""
         reasons = {at: INVALID_UTF8 for at, record in enumerate(records.to_pylist()) if not _is_text(record)}
         kept = np.delete(np.arange(len(records)), list(reasons))
         if len(reasons) > _FEW:
@@ -134,19 +133,19 @@ class Reader:
         return Window(window.frame, sorted([*reasons.items(), *((int(kept[at]), reason) for at, reason in window.rejects)]))
 
     def _first_stop(self, records: pa.LargeBinaryArray, buffer: pa.Buffer, starts: list[int], begin: int, reasons: dict[int, str]) -> int:
-        """The first record from ``begin`` on that is not one JSON object, whose reason is added; the number after the last, if all are."""
+        """The index of the first record from ``begin`` on that is not one JSON object, or of the end; adds the record's reason."""
         lines = memoryview(buffer)[starts[begin] :]
         try:
             if len(self._lines.decode_lines(lines)) != len(records) - begin:
                 raise _Uneven
         except msgspec.DecodeError as error:
             named, byte = _LINE.search(str(error)), _BYTE.search(str(error))
-            found = len(records) - 1  # where the reader names no place, the end came too early
+            found = len(records) - 1  # an error without a position means that the input ended too early
             if named is not None:
                 found = begin + int(named[1])
             elif byte is not None:
                 found = bisect.bisect_right(starts, starts[begin] + int(byte[1])) - 1
-            # Of a record that ends too early the reader complains where the next one begins.
+            # If a record ends too early, the error names the beginning of the next one.
             for at in (found - 1, found):
                 reason = self._verdict(records[at].as_py()) if begin <= at < len(records) else None
                 if reason is not None and len(self._lines.decode_lines(lines[: starts[at] - starts[begin]])) == at - begin:
@@ -158,7 +157,7 @@ class Reader:
     def _by_blocks(
         self, records: pa.LargeBinaryArray, buffer: pa.Buffer, starts: list[int], span: tuple[int, int], reasons: dict[int, str]
     ) -> list[pl.DataFrame]:
-        """Columns of the records of ``span``, each one JSON object on a line, but for those that Arrow refuses, whose reasons are added."""
+        """Columns of the records of ``span``, each one JSON object on a line; adds the reasons of those that Arrow refuses."""
         parts: list[pl.DataFrame] = []
         begin, end = span
         block = self._block(buffer, starts[begin : end + 1])
@@ -182,7 +181,7 @@ class Reader:
 
     @staticmethod
     def _block(buffer: pa.Buffer, starts: list[int]) -> int:
-        """Bytes to read at a time: a record must fit, and where one has line breaks of its own no block may end at such a one."""
+        """Bytes to read at a time: a record must fit, and no block may end at a line break inside a record."""
         if len(starts) < 2:
             return _BLOCK
         whole = np.frombuffer(buffer, np.uint8)[starts[0] : starts[-1]]
@@ -191,10 +190,10 @@ class Reader:
         return max(_BLOCK, 1 + int(np.diff(starts).max()))
 
     def _refused(self, record: bytes, line: pa.Buffer, complaint: str) -> str:
-        """Why ``record``, of which Arrow has complained, is bad.
+        """Why ``record``, which Arrow has named in an error, is bad.
 
         Raises:
-            _Uneven: it is not.
+            _Uneven: it is not bad.
         """
         reason = self._verdict(record)
         if reason is not None:
@@ -206,7 +205,7 @@ class Reader:
         raise _Uneven
 
     def _as_far(self, buffer: pa.Buffer, block: int) -> tuple[pl.DataFrame, str | None]:
-        """What Arrow reads of lines of one object each, block by block, and its complaint about the first block that it does not."""
+        """What Arrow reads of lines of one object each, block by block, and its error on the first block that it cannot read."""
         batches: list[pa.RecordBatch] = []
         complaint = None
         try:
@@ -251,7 +250,7 @@ class Reader:
         return Window(frame, sorted(reasons.items()))
 
     def refuses(self, record: bytes) -> str | None:
-        """Why ``record`` is bad, as far as can be told without reading its values; None where it may be good."""
+        """Why ``record`` is bad, as far as that shows without converting its values; None if it may be good."""
         return self._verdict(record)
 
     def _verdict(self, record: bytes) -> str | None:  # noqa: PLR0911 - one per reason
@@ -288,7 +287,7 @@ class Reader:
     def _halve(
         self, records: pa.LargeBinaryArray, index: list[int], reasons: dict[int, str], scanned: tuple[str, ...] = ()
     ) -> list[pl.DataFrame]:
-        """Read ``records``; those that Arrow refuses are added to ``reasons``, under their number in ``index``."""
+        """Read ``records``; adds those that Arrow refuses to ``reasons``, by their number in ``index``."""
         parts = []
         whole, starts = _join(records), _starts(records)
         todo = [(0, len(records))] if len(records) else []
@@ -310,7 +309,7 @@ class Reader:
                 return parts + self._halve(rest, [index[at] for at in kept], reasons, (*scanned, twice.group(1)))
             named = _ROW.search(message)
             if named:
-                # What follows a bad row is cut in two: where one is bad more are, and failing costs by what is handed over.
+                # What follows a bad row is halved: bad rows come in groups, and a failed attempt costs as much as it was given.
                 bad = low + int(named.group(1))
                 cuts = [low, bad, bad + 1, (bad + 1 + high) // 2, high]
             else:
@@ -320,9 +319,9 @@ class Reader:
 
     @staticmethod
     def _without_repeats(records: pa.LargeBinaryArray, name: str, low: int, index: list[int], reasons: dict[int, str]) -> list[int]:
-        """Which of ``records`` from ``low`` on do not name column ``name`` twice; the others are added to ``reasons``.
+        """Which of ``records`` from ``low`` on do not repeat column ``name``; adds the others to ``reasons``.
 
-        Where one record repeats a field all of its producer's do, and Arrow tells of them one by one, at a millisecond each.
+        If one record repeats a field, usually all records of its producer do, and Arrow reports them one by one, at a millisecond each.
         """
         kept = []
         key = f'"{name}"'.encode()
@@ -350,7 +349,7 @@ class Reader:
 
 
 class _Uneven(Exception):
-    """The window is not one document per record, holds one that is too deep, or more bad ones than are worth looking for."""
+    """The window is not one document per record, has a record that is too deep, or more bad ones than are worth finding this way."""
 
 
 def _join(records: pa.LargeBinaryArray) -> pa.Buffer:

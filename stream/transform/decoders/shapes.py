@@ -1,4 +1,4 @@
-"""Types for msgspec out of a schema: as strict as Arrow's reader, or less."""
+"""msgspec types for a schema, never stricter than Arrow's reader."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from stream.transform.values import MAX_DIGITS
 
 
 def asked(wire: pa.DataType) -> pa.DataType:
-    """The type to ask Arrow's JSON reader for where ``wire`` is wanted; what it gives has to be cast.
+    """The type to request from Arrow's JSON reader in order to get ``wire`` after a cast.
 
-    It counts the digits that are written and then adds those of the scale, without looking whether they still fit: in 128 bits 99 as
-    decimal(38,38) comes out as 1.29. In 256 bits there is always room for both.
+    The reader counts the digits that are written and then adds those of the scale, without checking whether they still fit: in 128 bits,
+    99 as decimal(38,38) comes out as 1.29. 256 bits always have room for both.
     """
     if pa.types.is_decimal128(wire):
         return pa.decimal256(wire.precision, wire.scale) if is_wide(wire) else wire
@@ -26,9 +26,9 @@ def asked(wire: pa.DataType) -> pa.DataType:
 
 
 def held(wire: pa.DataType) -> pa.DataType:
-    """The type in which to keep what Arrow's JSON reader gave where ``wire`` is wanted, until it is checked.
+    """The type in which to keep what Arrow's JSON reader returned for ``wire`` until it is checked.
 
-    A decimal that is not wide may have more digits than its type says: 100 as decimal(3,3). Polars takes that for granted, or panics.
+    A decimal that is not wide may have more digits than its type says: 100 as decimal(3,3). Polars accepts that silently, or panics.
     """
     if pa.types.is_decimal128(wire):
         return wire if is_wide(wire) else pa.decimal128(MAX_DIGITS, wire.scale)
@@ -38,12 +38,12 @@ def held(wire: pa.DataType) -> pa.DataType:
 
 
 def is_wide(wire: pa.DataType) -> bool:
-    """Whether the digits of a decimal and those that its scale adds need more than 128 bits."""
+    """Whether a decimal's digits plus those that its scale adds need more than 128 bits."""
     return int(wire.precision + wire.scale) > MAX_DIGITS
 
 
 def fits(value: Decimal | None, before: int, scale: int) -> bool:
-    """False only for what Arrow refuses too: more than ``before`` digits before the point, or more than ``scale`` after it."""
+    """False only if Arrow would refuse it too: more than ``before`` digits before the point, or more than ``scale`` after it."""
     if not value:
         return True
     _, digits, exponent = value.as_tuple()
@@ -54,7 +54,7 @@ def fits(value: Decimal | None, before: int, scale: int) -> bool:
 
 
 def struct(name: str, fields: tuple[tuple[str, Type], ...], *, strict: bool) -> type[msgspec.Struct]:
-    """A msgspec type that refuses nothing which Arrow would accept: types only, everything optional."""
+    """A msgspec type that refuses nothing that Arrow would accept: it checks types only, and everything is optional."""
     members = [(f"f{index}", _hint(kind, strict=strict), None) for index, (_, kind) in enumerate(fields)]
     names = {f"f{index}": field for index, (field, _) in enumerate(fields)}
     return msgspec.defstruct(name, members, rename=names, forbid_unknown_fields=strict, gc=False)

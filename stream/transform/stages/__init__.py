@@ -38,4 +38,4 @@ STAGES: Final[tuple[type[StageConfig], ...]] = (
     Sql,
     Validate,
 )
-"""Every stage; a new one is a file here and a line there."""
+"""Every stage; a new one needs a file in this folder and an entry here."""

@@ -83,7 +83,7 @@ class Cast(StageConfig):
         return target
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:  # noqa: ARG002
-        """A function that casts all columns and then looks for what was lost."""
+        """A function that casts all columns and then looks for values that were lost."""
         targets = {name: self._target(name, text) for name, text in self.columns.items()}
         casts = [_converted(name, schema[name], target).alias(name) for name, target in targets.items()]
         reject = self.on_error is OnError.REJECT
@@ -121,7 +121,7 @@ def _converted(name: str, source: pl.DataType, target: Type) -> pl.Expr:
 
 
 def _possible(name: str, source: pl.DataType, target: Type) -> bool:
-    """Whether there is a row whose value can become one of ``target``."""
+    """Whether any value of ``source`` can become one of ``target``."""
     made: list[pl.DataType] = []
     problem = impossible(lambda row: made.extend(row.select(_converted(name, source, target)).dtypes), {name: source})
     return not problem and made in ([], [target.polars])
@@ -154,13 +154,13 @@ def _of_text(text: pl.Expr, target: Type) -> pl.Expr:
         # Polars rounds to the scale.
         return pl.when(_behind_the_point(text) <= target.wire.scale).then(done)
     if target.polars.is_float():
-        # The words for infinity mean it, a number that is too large does not.
+        # Words such as inf mean infinity; a number that is too large does not.
         return pl.when(done.is_infinite().not_() | text.str.contains("[0-9]").not_()).then(done)
     return done
 
 
 def _behind_the_point(number: pl.Expr) -> pl.Expr:
-    """How many digits a number in text has after the point, without trailing zeros: 1 for ``1.50``, and for ``1500e-3``."""
+    """The number of digits after the point in a number given as text, without trailing zeros: 1 for ``1.50`` and for ``1500e-3``."""
     mantissa = number.str.extract(r"^[+-]?([0-9]*\.?[0-9]*)")
     behind = mantissa.str.len_bytes() - mantissa.str.find(".", literal=True) - 1
     digits = mantissa.str.replace(".", "", literal=True)
@@ -174,7 +174,7 @@ def _plain(value: pl.Expr, source: pl.DataType, target: Type) -> pl.Expr:  # noq
     if target.kind is Kind.EPOCH:
         return values.read(value.cast(pl.Int64, strict=False), target)
     if source.is_float() and target.kind is Kind.DECIMAL:
-        # Polars raises where there is no room; what rounds up to one digit more has none either.
+        # Polars raises if a number does not fit; neither does one that rounds up to one digit more.
         room = 10.0 ** (target.wire.precision - target.wire.scale) - 0.5 * 10.0**-target.wire.scale
         return pl.when(value.abs() < room).then(value).cast(target.polars, strict=False)
     if source.is_numeric() and target.polars == pl.Boolean():

@@ -95,12 +95,12 @@ class _Step:
 
     @property
     def is_moment(self) -> bool:
-        """Whether the column has dates or times, of which not every one can be shown."""
+        """Whether the column has dates or times, some of which not every reader of the files can show."""
         return self.result.base_type() in {pl.Date, pl.Datetime}
 
     @property
     def may_overflow(self) -> bool:
-        """Whether a result may have no room in the column."""
+        """Whether a result may not fit the column."""
         return self.may_outgrow or self.is_moment
 
     def quick(self) -> list[pl.Expr]:

@@ -17,7 +17,7 @@ from stream.transform.stages.lookup import Lookup
 SQLITE, POSTGRESQL, REDSHIFT = "sqlite:", "postgresql:", "redshift:"
 DATABASES: Final = (SQLITE, POSTGRESQL, REDSHIFT)
 SERVERS: Final = (POSTGRESQL, REDSHIFT)
-"""What can only be read over the network."""
+"""Databases that are read over the network."""
 _WAREHOUSE: Final = re.compile(
     r"redshift:(?P<kind>cluster|workgroup)/(?P<name>[A-Za-z0-9-]{1,64})/(?P<database>[A-Za-z0-9_.$-]{1,127})(?:\?db_user=(?P<user>[^#&?]{1,128}))?"
 )
@@ -84,7 +84,7 @@ class Enrich(Lookup):
         return self
 
     def table_logins(self) -> Mapping[str, str]:
-        """The one, if there is one."""
+        """The login of the table, if it has one."""
         return {} if self.login is None else {self.url: self.login}
 
     def secret_names(self) -> tuple[str, ...]:
@@ -97,14 +97,14 @@ class Enrich(Lookup):
         return self.table if self.query is None else f"{self.table}#{self.query}"
 
     def refresh_seconds(self) -> float | None:
-        """How long a version is good for."""
+        """How long a version is used."""
         number, unit = _DURATION.fullmatch(self.refresh).groups()  # type: ignore[union-attr]
         return float(number) * _SECONDS[unit]
 
 
 @dataclass(frozen=True, slots=True)
 class Warehouse:
-    """A database of Redshift: of a ``cluster`` or a serverless ``workgroup``; for a cluster ``db_user`` may say as whom."""
+    """A Redshift database of a ``cluster`` or a serverless ``workgroup``; ``db_user`` is the user, for a cluster only."""
 
     database: str
     cluster: str | None = None
@@ -113,10 +113,10 @@ class Warehouse:
 
 
 def warehouse(url: str) -> Warehouse:
-    """What a ``redshift:`` URL, with or without a query after ``#``, names.
+    """The database that a ``redshift:`` URL names, with or without a query after ``#``.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it names none.
     """
     found = _WAREHOUSE.fullmatch(url.partition("#")[0])
     if found is None or (found["kind"] == "workgroup" and found["user"]):

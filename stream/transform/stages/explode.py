@@ -100,7 +100,7 @@ class Explode(StageConfig):
         def fits(frame: pl.DataFrame) -> bool:
             if frame.select(sizes).filter(large).is_empty():
                 return True
-            # Where each record has one row, that row alone says what becomes of it.
+            # If each record has one row, that row alone decides about it.
             return one_each(frame[ROW]) and frame.select(largest).filter(large).is_empty()
 
         def apply(frame: pl.DataFrame) -> Applied:

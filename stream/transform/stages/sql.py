@@ -37,7 +37,7 @@ _BEYOND_ONE_ROW: Final = frozenset(
     "join over distinct group having union intersect except with order exists qualify window unnest".split()  # noqa: SIM905
 )
 _MIXES: Final = frozenset("columns exclude except rename replace union intersect group having full right".split())  # noqa: SIM905
-"""Words by which a ``*`` may give something else than the columns of a row of `batch`, or rows that are none of its."""
+"""Words with which a ``*`` may give something other than the columns of `batch`, or rows that do not come from it."""
 
 
 class Sql(StageConfig):
@@ -83,7 +83,7 @@ class Sql(StageConfig):
         return tuple(dict.fromkeys(self.tables.values()))
 
     def divisible(self) -> bool:
-        """Whether the query plainly looks at one row at a time."""
+        """Whether the query clearly looks at one row at a time."""
         words = [word.lower() for word, _, _ in _words(self.query)]
         called = {word.lower() for word, is_called, _ in _words(self.query) if is_called}
         return not (called & ACROSS_ROWS or _BEYOND_ONE_ROW & set(words) or words.count("select") > 1 or self.tables)
@@ -114,13 +114,13 @@ class Sql(StageConfig):
         return pl.Schema({**{name: schema[name] for name in SYSTEM}, **{name: kind for name, kind in result.items() if name not in SYSTEM}})
 
     def _guesses(self, schema: pl.Schema, resources: Resources) -> bool:
-        """Whether the query reads text in a form that it does not say."""
+        """Whether the query lets Polars guess the format of a date or a time."""
         if any(word.lower() == "strptime" for word, _, _ in _words(self.query)):
             return False
         return "str.strptime(" in self._lazy(schema.to_frame(), self._given(resources)).explain()
 
     def _impossible(self, schema: pl.Schema, resources: Resources, declared: pl.Schema) -> str:
-        """What keeps the query from working on any row; empty if nothing does."""
+        """Why the query would fail on every row; empty if it would not."""
         found: list[pl.Schema] = []
         problem = impossible(lambda row: found.append(self._run(row, self._given(resources)).schema), schema)
         wrong = [
@@ -140,13 +140,13 @@ class Sql(StageConfig):
             return result
 
     def _run(self, frame: pl.DataFrame, tables: Mapping[str, pl.DataFrame], names: Sequence[str] | None = None) -> pl.DataFrame:
-        """The query's result, or those columns of it; what is not asked for is not computed."""
+        """The query's result, or only the columns ``names``, so that the others are not computed."""
         result = self._lazy(frame, tables)
         # For a batch in memory Polars' streaming engine, the default, takes twice as long to join.
         return (result if names is None else result.select(names)).collect(engine="in-memory")
 
     def _keeps_lineage(self, schema: pl.Schema, tables: Mapping[str, pl.DataFrame]) -> bool:
-        """Whether the query plainly gives the system columns of each row: by a ``*``, with nothing that could put others there."""
+        """Whether the query clearly returns the system columns of each row: by a ``*``, with nothing that could replace them."""
         words = [word.lower() for word, _, _ in _words(self.query)]
         if words.count("select") > 1 or sum(words.count(name) for name in BATCH) > 1 or set(words) & (_MIXES | set(SYSTEM)):
             return False

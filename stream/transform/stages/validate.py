@@ -24,7 +24,7 @@ INVALID: Final = "invalid"
 
 
 class To(StrEnum):
-    """Where the finding about a row goes."""
+    """Where the broken rules of a row go."""
 
     REJECTS = "rejects"
     COLUMN = "column"
@@ -80,7 +80,7 @@ class Validate(StageConfig):
         return {} if value is None else value
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
-        """The columns as they are, and the list of violations if that is asked for."""
+        """The columns as they are, and the list of violations if `to: column`."""
         for _ in self._checks(schema):
             pass
         if self.to is To.REJECTS:
@@ -133,7 +133,7 @@ _BITS: Final = 64
 
 
 def _lists(found: list[tuple[str, pl.Series]], height: int) -> pl.Series:
-    """For each of ``height`` rows the reasons whose rules it breaks. Rows that break the same ones share a list, of which there are few."""
+    """For each of ``height`` rows, the reasons of the rules that it breaks. Rows that break the same rules share a list."""
     if len(found) > _BITS:
         whens = (pl.when(broken).then(pl.lit(reason)) for reason, broken in found)
         return pl.select(pl.concat_list(whens).list.drop_nulls()).to_series()
@@ -194,7 +194,7 @@ def _bound(value: float | str, dtype: pl.DataType, path: tuple[str | int, ...]) 
 
 
 def _is_finite(value: object) -> bool:
-    """Whether the recorded definition has a form for ``value``."""
+    """Whether ``value`` can be written in the recorded definition, which has no form for infinity and NaN."""
     return not isinstance(value, float) or math.isfinite(value)
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 from collections import Counter
 from datetime import timedelta
 from email.utils import format_datetime
@@ -7,7 +8,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
 from stream import events
-from stream.audit.export import Answer, Cursor, Exporter, Refused, Sender, rejected_items, wanted_pause
+from stream.audit.export import MADE_AT_ONCE, Answer, Cursor, Exporter, Refused, Sender, rejected_items, wanted_pause
 from stream.audit.packing import Compression, Request, compressed
 from stream.audit.shape import Shape
 from stream.contracts import Checkpoint, Shard
@@ -46,11 +47,11 @@ class Counting:
         return answer
 
 
-def parts(sealed, collector, shape=None, once=False):
+def parts(sealed, collector, shape=None, once=False, compression=Compression.NONE):
     heard = []
     areas = sealed.stores.areas(sealed.root.url, "events")
     units = LogUnits(sealed.log, "events", areas, sealed.stores.targets["ledger"])
-    sender = Sender(collector, sealed.clock, heard.append, lambda: 1.0, Compression.NONE, once=once)
+    sender = Sender(collector, sealed.clock, heard.append, lambda: 1.0, compression, once=once)
     return Exporter(units, sealed.stores.state, sender, shape or Shape(), sealed.clock, heard.append, "events"), units, heard
 
 
@@ -61,10 +62,10 @@ async def export_all(exporter, shards=(0, 1)):
             cursor = after
 
 
-def exported(collector, shape=None, once=False):
+def exported(collector, shape=None, once=False, compression=Compression.NONE):
     async def run():
         sealed = await three_units()
-        exporter, _, heard = parts(sealed, collector, shape, once)
+        exporter, _, heard = parts(sealed, collector, shape, once, compression)
         before = sealed.clock.monotonic()
         await export_all(exporter)
         return sealed, exporter, heard, sealed.clock.monotonic() - before
@@ -107,6 +108,49 @@ def test_a_request_that_is_not_valid_is_parked_and_the_next_one_sent(status):
     notes = [key for key in sealed.root._objects if "/parked/" in key]
     assert len(notes) == 1
     assert shard_id(0) in notes[0]
+
+
+class WithoutZstd(Counting):
+    """A collector that knows gzip alone."""
+
+    def __init__(self, status, answers=()):
+        super().__init__(answers)
+        self.status = status
+        self.encodings = []
+
+    async def send(self, path, body, encoding):
+        self.encodings.append(encoding)
+        return await super().send(path, gzip.decompress(body), encoding) if encoding == "gzip" else Answer(self.status, detail="Huh?")
+
+
+@pytest.mark.parametrize("once", [False, True])
+@pytest.mark.parametrize("status", [400, 415])
+def test_a_collector_that_does_not_know_zstd_gets_gzip_from_then_on(status, once):
+    collector = WithoutZstd(status)
+    _, _, heard, waited = exported(collector, once=once, compression=Compression.ZSTD)
+    assert len(collector.spans) == 170 + EXTRA
+    assert set(collector.spans.values()) == {1}
+    assert collector.encodings == ["zstd", "gzip", "gzip", "gzip", "gzip", "gzip"]
+    assert [event.detail for event in heard if isinstance(event, events.CallRepeated)] == [f"{status} Huh? to zstd: sent as gzip"]
+    assert waited == 0
+
+
+def test_requests_that_are_made_already_are_sent_as_they_were_made():
+    collector = WithoutZstd(400)
+    exported(collector, Shape(request_bytes=4096), compression=Compression.ZSTD)
+    assert len(collector.spans) == 170 + EXTRA
+    assert set(collector.spans.values()) == {1}
+    first = MADE_AT_ONCE * ["zstd", "gzip"]
+    assert collector.encodings[: len(first)] == first
+    assert set(collector.encodings[len(first) :]) == {"gzip"}
+
+
+def test_what_is_not_valid_in_either_form_is_parked_and_says_nothing_about_zstd():
+    collector = WithoutZstd(400, [Answer(400)])
+    _, exporter, heard, _ = exported(collector, compression=Compression.ZSTD)
+    assert asyncio.run(exporter.cursor(shard_id(0))).parked == 40 + 9
+    assert len([event for event in heard if isinstance(event, events.ExportRefused)]) == 1
+    assert collector.encodings == ["zstd", "gzip", "zstd", "gzip", "gzip", "gzip", "gzip"]
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 405, 415, 500, 501])
@@ -564,8 +608,6 @@ def test_answers_are_read_whatever_they_are(body, found):
 
 @pytest.mark.parametrize("compression", list(Compression))
 def test_compression(compression):
-    import gzip
-
     import pyarrow as pa
 
     body = b"span" * 1000

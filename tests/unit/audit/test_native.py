@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -275,15 +276,29 @@ def test_requests(described, head, tail):
         for row in (range(block.start, block.start + block.count) if block.chosen is None else block.chosen[block.start :])
     ]
     assert bytes(request.body) == b"".join((head, *rows, tail))
-    fast, slow = both(lambda: gzip.decompress(compressed(request, Compression.GZIP)))
-    assert fast == slow == bytes(request.body)
+    unpacked(request)
+
+
+def unpacked(request):
+    """Both codecs, with the kernel and without, give the request's bytes."""
+    body = bytes(request.body)
+    assert both(lambda: gzip.decompress(compressed(request, Compression.GZIP))) == (body, body)
+    assert both(lambda: zstandard(compressed(request, Compression.ZSTD), len(body))) == (body, body)
     if KERNEL is not None:
-        parts = tuple((tuple(block.pieces), block.chosen, block.start, block.count) for block in described)
-        assert gzip.decompress(KERNEL.gzip(head, parts, tail)) == slow
+        blocks = tuple((tuple(block.pieces), block.chosen, block.start, block.count) for block in request.blocks)
+        assert gzip.decompress(KERNEL.gzip(request.head, blocks, request.tail)) == body
+        assert zstandard(KERNEL.zstd(request.head, blocks, request.tail), len(body)) == body
+
+
+def zstandard(frame, size):
+    """What is in a frame that says its size, as the reference decoder reads it; in one go and in pieces."""
+    whole: bytes = pa.Codec("zstd").decompress(frame, size, asbytes=True)
+    assert pa.input_stream(pa.BufferReader(frame), compression="zstd").read() == whole
+    return whole
 
 
 @pytest.mark.parametrize("stays", [True, False])
-@pytest.mark.parametrize("width", [8, 13])
+@pytest.mark.parametrize("width", [8, 13, 24, 45])
 def test_each_bit_that_differs_where_none_did_before_is_told(width, stays):
     for bit in range(8 * width):
         rows = np.arange(400 * width, dtype=np.uint32).reshape(400, width).astype(np.uint8)
@@ -291,7 +306,16 @@ def test_each_bit_that_differs_where_none_did_before_is_told(width, stays):
         rows[300 : None if stays else 301, bit // 8] ^= 1 << bit % 8
         block = Block([b"before", rows, b"behind"], 400)
         request = Request("/v1/traces", 400, 400 * (width + 12), b"", (block,))
-        fast, slow = both(lambda made=request: gzip.decompress(compressed(made, Compression.GZIP)))
-        assert fast == slow == bytes(request.body)
-        if KERNEL is not None:
-            assert gzip.decompress(KERNEL.gzip(b"", ((tuple(block.pieces), None, 0, 400),), b"")) == slow
+        unpacked(request)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 70), st.sampled_from([1, 2, 3, 4, 7, 9, 31, 66, 130, 700])), min_size=1, max_size=45),
+    st.integers(0, 2**32),
+)
+@settings(deadline=None)
+def test_runs_of_many_lengths(lengths, seed):
+    dice = np.random.default_rng(seed)
+    pieces = [piece for width, still in lengths for piece in (dice.integers(0, 256, (400, width), dtype=np.uint8), dice.bytes(still))]
+    width = packing.wire.width(pieces)
+    unpacked(Request("/v1/traces", 400, 400 * width, b"", (Block(pieces, 400),)))

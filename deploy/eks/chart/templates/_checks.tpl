@@ -1,4 +1,4 @@
-{{/* What a schema cannot say. Each message names the value, what it is, and what would do. */}}
+{{/* Checks that a schema cannot express. Each message names the value, what it is, and what is allowed. */}}
 {{- define "stream.checks" -}}
 {{- $values := .Values -}}
 {{- $pipeline := $values.pipeline -}}

@@ -52,7 +52,7 @@ labels:
 {{- default (printf "%s-pipeline" (include "stream.fullname" .)) .Values.pipeline.existingConfigMap -}}
 {{- end -}}
 
-{{/* `local` or `native`: who decides which pod reads which shard, as the pipeline file says it. */}}
+{{/* `local` or `native`: what decides which pod reads which shard, from the pipeline file. */}}
 {{- define "stream.coordination" -}}
 {{- if .Values.pipeline.file -}}
 {{- $read := fromYaml .Values.pipeline.file -}}
@@ -101,7 +101,7 @@ labels:
 {{- end }}
 {{- end -}}
 
-{{/* Of both containers: nothing that a worker does not need. */}}
+{{/* The security context of both containers: only what a worker needs. */}}
 {{- define "stream.confinement" -}}
 securityContext:
   allowPrivilegeEscalation: false

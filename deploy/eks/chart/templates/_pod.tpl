@@ -44,7 +44,7 @@ spec:
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       args: {{ append .Values.preflight.arguments "/etc/stream/pipeline.yaml" | toJson }}
       env:
-        # Whose the token must be.
+        # The service account of which the token must be.
         - name: STREAM_SERVICE_ACCOUNT
           value: {{ printf "%s:%s" .Release.Namespace (include "stream.serviceAccount" .) | quote }}
         {{- include "stream.environment" . | nindent 8 }}
@@ -81,7 +81,7 @@ spec:
       {{- end }}
       ports:
         - {name: metrics, containerPort: {{ .Values.metrics.port }}, protocol: TCP}
-      # None of the three asks AWS: an outage there must not restart the fleet.
+      # None of the three calls AWS: an outage there must not restart the fleet.
       startupProbe:
         httpGet: {path: /healthz, port: metrics}
         periodSeconds: 2
