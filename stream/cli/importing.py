@@ -100,7 +100,7 @@ def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     except OSError as error:
-        msg = f"{error.filename or folder} cannot be written: {error.strerror}"
+        msg = f"{error.filename or folder} cannot be written: {error.strerror}; name another directory with --into"
         raise DefinitionError(msg) from error
     return list(paths)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -156,6 +156,6 @@ def s3_text(draft: Draft, thing: Thing, name: str, node: Thing | None = None) ->
     return text
 
 
-def schema_of(columns: Sequence[Column], keys: Sequence[str] = ()) -> dict[str, str]:
-    """The columns as a pipeline's schema: what is no key may be null."""
-    return {each.name: each.type if each.name in keys else f"{each.type}?" for each in columns}
+def schema_of(columns: Sequence[Column], never_null: Collection[str]) -> dict[str, str]:
+    """The columns as a pipeline's schema, in which all but ``never_null`` may be null."""
+    return {each.name: each.type if each.name in never_null else f"{each.type}?" for each in columns}

@@ -129,14 +129,23 @@ class Reading:
     compression: str = ""
     line: str = ""
     """For lines that a regular expression reads: that expression, with named groups."""
+    empty_is_null: bool = False
+    """Of separated values: whether empty text is null in columns of text, too, as it is in all others."""
 
     def option(self, name: str, value: Any) -> Reading:
-        """The same with an option of the decoder."""
+        """The same with an option of the decoder `csv`; the same, if another one reads it."""
+        if self.format != "csv":
+            return self
         known = dict(self.decode["csv"]) if isinstance(self.decode, Mapping) and "csv" in self.decode else {}
-        return replace(self, format="csv", decode={"csv": {**known, name: value}})
+        return replace(self, decode={"csv": {**known, name: value}})
 
 
 CSV: Final = Reading("csv", "csv")
+NO_TEXT: Final = "\x02"
+"""A quote, for values that know none: no text has it."""
+
+PIPES: Final = CSV.option("delimiter", "|").option("quote", NO_TEXT)
+"""What COPY reads without any option (Amazon Redshift Database Developer Guide, "COPY": DELIMITER, REMOVEQUOTES)."""
 
 
 @dataclass(slots=True)
@@ -152,7 +161,7 @@ class CopyOptions:
 _FINE: Final = {
     "EMPTYASNULL": "empty text is null here",
     "IGNOREBLANKLINES": "blank lines are skipped here",
-    "BLANKSASNULL": "empty text is null here; text of blanks alone stays",
+    "BLANKSASNULL": "text of blanks alone stays; make it null in a `derive` stage",
     "COMPUPDATE": "the loader's COPY goes into a temporary table",
     "STATUPDATE": "Redshift analyses tables by itself",
     "COMPROWS": "the loader's COPY goes into a temporary table",
@@ -167,7 +176,9 @@ _FINE: Final = {
     "ACCEPTINVCHARS": "a line that is not UTF-8 is a dead letter with the reason invalid_utf8",
     "ACCEPTANYDATE": "a date that cannot be read is a dead letter",
 }
-_LOSSY: Final = frozenset({"ROUNDEC", "FILLRECORD", "MAXERROR", "TRUNCATECOLUMNS", "ACCEPTINVCHARS", "ACCEPTANYDATE", "TRIMBLANKS"})
+_LOSSY: Final = frozenset(
+    {"BLANKSASNULL", "ROUNDEC", "FILLRECORD", "MAXERROR", "TRUNCATECOLUMNS", "ACCEPTINVCHARS", "ACCEPTANYDATE", "TRIMBLANKS"}
+)
 _CODECS: Final = {"GZIP": "gzip", "BZIP2": "bz2", "ZSTD": "zstd"}
 _WORDS: Final = re.compile(r"'((?:[^']|'')*)'|([^\s']+)")
 _AUTO: Final = frozenset({"auto", "yyyy-mm-dd", "yyyy-mm-dd hh:mi:ss", "yyyy-mm-dd hh24:mi:ss", "iso"})
@@ -175,13 +186,15 @@ _AUTO: Final = frozenset({"auto", "yyyy-mm-dd", "yyyy-mm-dd hh:mi:ss", "yyyy-mm-
 
 def copy_options(texts: Iterable[str], reading: Reading) -> CopyOptions:
     """What the options of COPY mean for ``reading``. Values of credentials are looked at for a role, and go nowhere."""
-    made = CopyOptions(reading)
-    words = [(found[1] is not None, found[1] if found[1] is not None else found[2]) for text in texts for found in _WORDS.finditer(text)]
+    found = [each for text in texts for each in _WORDS.finditer(text)]
+    words = [each[1] if each[1] is not None else each[2] for each in found]
+    quoted = any(each[2] is not None and each[2].upper().rstrip(",;") == "CSV" for each in found)
+    made = CopyOptions(CSV if quoted and reading is PIPES else reading)
     at = 0
     while at < len(words):
-        name = words[at][1].upper().rstrip(",;")
+        name = words[at].upper().rstrip(",;")
         at += 1
-        rest = [word for _, word in words[at:]]
+        rest = words[at:]
         while rest and rest[0].upper() in {"AS", "WITH"}:
             rest, at = rest[1:], at + 1
         at += _option(made, name, rest)
@@ -189,9 +202,7 @@ def copy_options(texts: Iterable[str], reading: Reading) -> CopyOptions:
 
 
 _KEYS: Final = frozenset({"CREDENTIALS", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "MASTER_SYMMETRIC_KEY"})
-_OTHERS: Final = frozenset(
-    {"ESCAPE", "REMOVEQUOTES", "FIXEDWIDTH", "ENCRYPTED", "LZOP", "SSH", "ENCODING", "NOLOAD", "READRATIO", "SHAPEFILE", "SIMPLIFY"}
-)
+_OTHERS: Final = frozenset({"ESCAPE", "FIXEDWIDTH", "ENCRYPTED", "LZOP", "SSH", "ENCODING", "NOLOAD", "READRATIO", "SHAPEFILE", "SIMPLIFY"})
 """What is named in the report. Any other word might be part of a secret."""
 
 _SWITCHES: Final = frozenset({"ON", "OFF", "TRUE", "FALSE", "PRESET"})
@@ -220,12 +231,16 @@ def _option(made: CopyOptions, name: str, rest: list[str]) -> int:
 
 def _switch(made: CopyOptions, name: str, value: str) -> int:
     """Take an option without a value, or whose value means nothing here."""
-    if name in _CODECS:
+    if name == "REMOVEQUOTES":
+        made.reading = made.reading.option("quote", '"')
+        made.fine.append("REMOVEQUOTES: `decode.csv.quote`")
+    elif name in _CODECS:
         made.reading = replace(made.reading, compression=_CODECS[name])
         made.fine.append(f"{name}: `source.s3.compression`")
     elif name == "MANIFEST":
         made.fine.append("MANIFEST: `source.s3.manifest`")
     elif name in _FINE:
+        made.reading = replace(made.reading, empty_is_null=made.reading.empty_is_null or name == "EMPTYASNULL")
         (made.open if name in _LOSSY else made.fine).append(f"{name}: {_FINE[name]}")
     elif name in _OTHERS:
         made.open.append(f"{name}: no counterpart; write the files so that COPY would not need it")
@@ -237,7 +252,6 @@ def _switch(made: CopyOptions, name: str, value: str) -> int:
 
 def _separated(made: CopyOptions, name: str, value: str) -> int:
     if name == "CSV":
-        made.reading = made.reading.option("delimiter", ",") if made.reading.decode != "csv" else made.reading
         made.fine.append("CSV: `decode: csv`")
         return 0
     if name == "IGNOREHEADER":
@@ -249,10 +263,13 @@ def _separated(made: CopyOptions, name: str, value: str) -> int:
         return 1
     text = value.replace("\\t", "\t").replace("\\\\", "\\")
     if name == "NULL":
-        made.reading = made.reading.option("null", ["", text])
+        made.reading = replace(made.reading.option("null", ["", text]), empty_is_null=True)
+        made.open.append(
+            "NULL: `decode.csv.null`, where empty text is null, too; if it is to stay text, take the `?` from the column's type"
+        )
     else:
         made.reading = made.reading.option(name.lower(), text)
-    made.fine.append(f"{name}: `decode.csv.{name.lower()}`")
+        made.fine.append(f"{name}: `decode.csv.{name.lower()}`")
     return 1
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from stream.datapipeline.draft import OBJECTS, Draft, Refused, s3_text, schema_of
-from stream.datapipeline.formats import CSV, Column, Reading, columns_of, copy_options, with_names
+from stream.datapipeline.formats import CSV, NO_TEXT, PIPES, Column, Reading, columns_of, copy_options, with_names
 from stream.datapipeline.kinds import KINDS
 from stream.datapipeline.resolve import Slot, Thing
 from stream.datapipeline.texts import Text, Time, unit_of
@@ -20,7 +20,7 @@ _PARTITIONS: Final = {
 }  # fmt: skip
 
 _PARQUET: Final = Reading("parquet", "json")
-_LINES: Final = CSV.option("delimiter", "\x01").option("quote", "\x02")
+_LINES: Final = CSV.option("delimiter", "\x01").option("quote", NO_TEXT)
 """Whole lines: values with separators that no text has."""
 
 
@@ -152,8 +152,7 @@ def _reading(draft: Draft, node: Thing, copy: list[str] | None) -> Reading:
                 "columns, and import again"
             )
             raise Refused(msg)
-        # What COPY reads without any option (Amazon Redshift Database Developer Guide, "COPY": DELIMITER).
-        return copy_options(copy, CSV.option("delimiter", "|")).reading
+        return copy_options(copy, PIPES).reading
     draft.taken(node.slot("dataFormat"), "source.decode")
     columns = tuple(columns_of(draft.plains(form, "column")))
     if columns:
@@ -279,7 +278,8 @@ def shape(draft: Draft, reading: Reading, keys: tuple[str, ...] = ()) -> None:
     columns = reading.columns
     draft.columns = columns
     if not reading.line:
-        draft.source["schema"] = schema_of(columns, keys)
+        texts = [each.name for each in columns if each.type == "string"] if reading.format == "csv" and not reading.empty_is_null else []
+        draft.source["schema"] = schema_of(columns, {*keys, *texts})  # empty text stays text in a `string` that may not be null
         return
     line = next(each for each in ("line", "whole_line", "line_as_it_is") if each not in {column.name for column in columns})
     draft.source["schema"] = {line: "string"}

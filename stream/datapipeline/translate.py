@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from stream.datapipeline.definition import parse
@@ -209,7 +209,7 @@ class _Work:
                 'for each, as ["id INT", "name STRING"], and import again'
             )
             raise Refused(msg)
-        shape(draft, Reading(reading.format, reading.decode, columns, line=reading.line))
+        shape(draft, replace(reading, columns=columns))
         if form is not None and theirs:
             if reading.columns:
                 match_columns(draft, theirs, form.slot("column"), f"`{form.id}`")

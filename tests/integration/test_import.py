@@ -17,7 +17,7 @@ from stream.local.start import LocalAws
 from tests.unit.datapipeline.golden import SAMPLES
 
 CLICKS = 'home,7,1.5,2026-01-01 04:10:00\n"a, b",8,,2026-01-01T04:11:00Z\n'
-LATER = "exit,9,0.25,2026-01-01 05:00:00\n"
+LATER = ",9,0.25,2026-01-01 05:00:00\n"
 KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 
 
@@ -76,7 +76,7 @@ def test_csv_becomes_parquet_and_each_run_takes_what_is_new(tmp_path, lake):
     client.put_object(Bucket="shop-lake", Key="clicks/2026-01-01-05.csv", Body=LATER.encode())
     second = run("run", file, "--once", env=environment)
     assert second.exit_code == 0, second.output
-    assert [row[0] for row in sorted(pages(client, "by-hour/")[1])] == ["a, b", "exit", "home"]
+    assert [row[0] for row in sorted(pages(client, "by-hour/")[1])] == ["", "a, b", "home"]
     proof = run("audit", "verify", file, env=environment)
     assert proof.exit_code == 0, proof.output
 

@@ -1,10 +1,11 @@
 """Columns, tables, options of COPY and regular expressions."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from stream.datapipeline.formats import CSV, Column, columns_of, copy_options, table_of, with_names
+from stream.datapipeline.formats import CSV, PIPES, Column, columns_of, copy_options, table_of, with_names
 
 
 def test_columns_with_the_types_of_hive():
@@ -48,9 +49,15 @@ def test_a_statement_without_columns(text):
 
 
 def test_options_that_say_how_to_read():
-    found = copy_options(["CSV QUOTE AS '%'", "NULL AS '\\\\N' IGNOREHEADER 1 BZIP2"], CSV.option("delimiter", "|"))
-    assert found.reading.decode == {"csv": {"delimiter": ",", "quote": "%", "null": ["", "\\N"], "header": True}}
-    assert (found.reading.compression, found.open) == ("bz2", [])
+    found = copy_options(["QUOTE AS '%'", "NULL AS '\\\\N' IGNOREHEADER 1 CSV BZIP2"], PIPES)
+    assert found.reading.decode == {"csv": {"quote": "%", "null": ["", "\\N"], "header": True}}
+    assert (found.reading.compression, found.reading.empty_is_null) == ("bz2", True)
+    assert found.open[0].startswith("NULL: `decode.csv.null`")
+    assert copy_options([], PIPES).reading.decode == {"csv": {"delimiter": "|", "quote": "\x02"}}
+    assert copy_options(["DELIMITER ';' REMOVEQUOTES EMPTYASNULL"], PIPES).reading == replace(
+        CSV, decode={"csv": {"delimiter": ";", "quote": '"'}}, empty_is_null=True
+    )
+    assert copy_options(["FORMAT AS CSV DELIMITER ';'"], PIPES).reading.decode == {"csv": {"delimiter": ";"}}
     assert copy_options(["DELIMITER '\\t'"], CSV).reading.decode == {"csv": {"delimiter": "\t"}}
 
 
@@ -89,7 +96,7 @@ def test_options_without_a_counterpart_are_told(text, name):
 
 def test_options_that_mean_nothing_here():
     found = copy_options(["EMPTYASNULL COMPUPDATE OFF STATUPDATE ON REGION 'eu-west-1' IGNOREBLANKLINES PARALLEL OFF"], CSV)
-    assert (len(found.fine), found.open, found.reading) == (6, [], CSV)
+    assert (len(found.fine), found.open, found.reading) == (6, [], replace(CSV, empty_is_null=True))
 
 
 def test_credentials_give_a_role_and_nothing_else():

@@ -63,7 +63,7 @@ def test_the_smallest_copy_has_nothing_to_do():
     assert pipeline(done)["source"] == {
         "s3": {"url": "s3://shop-in/a/", "format": "csv"},
         "decode": "csv",
-        "schema": {"id": "int32?", "name": "string?"},
+        "schema": {"id": "int32?", "name": "string"},
     }
     assert pipeline(done)["state"] == "${STATE:-s3://shop-out/_stream/}"
     assert done.count(Fate.OPEN) == 0
@@ -168,7 +168,7 @@ def test_columns_of_the_other_side():
     fewer = imported(COPY, {**changes, "Other.column": ["key BIGINT"]})
     assert "has 1 columns and the source 2" in fate(fewer, "Other", "column")[1]
     alone = imported(COPY, {**changes, "Form.column": None})
-    assert pipeline(alone)["source"]["schema"] == {"key": "int64?", "name": "string?"}
+    assert pipeline(alone)["source"]["schema"] == {"key": "int64?", "name": "string"}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_modes_of_insertion(mode, keys, sink, to_do):
     assert (made["mode"], made.get("keys")) == sink
     assert (fate(done, "Load", "insertMode")[0] is Fate.OPEN) is to_do
     nullable = [name for name, kind in pipeline(done, "load")["source"]["schema"].items() if kind.endswith("?")]
-    assert nullable == [name for name in ("id", "name") if name not in (sink[1] or ())]
+    assert nullable == ([] if sink[1] else ["id"])
 
 
 @pytest.mark.parametrize(
@@ -207,6 +207,22 @@ def test_modes_of_insertion(mode, keys, sink, to_do):
 )
 def test_tables_that_cannot_be_loaded(changes, why):
     assert why in refusal(imported(LOAD, changes))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ("CSV", "string"),
+        ("CSV EMPTYASNULL", "string?"),
+        ("DELIMITER ';'", "string"),
+        ("NULL AS 'x'", "string?"),
+        ("JSON 'auto'", "string?"),
+    ],
+)
+def test_empty_text_stays_text_unless_the_definition_says_otherwise(options, kind):
+    table = "create table t (id int, name varchar(9))"
+    done = imported(LOAD, {"In.dataFormat": None, "Load.commandOptions": options, "Table.createTableSql": table})
+    assert pipeline(done, "load")["source"]["schema"] == {"id": "int32?", "name": kind}
 
 
 def test_the_cluster_and_its_user():
