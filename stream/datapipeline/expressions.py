@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
@@ -12,6 +11,7 @@ from typing import Final, TypeAlias
 from stream.datapipeline.definition import Ref, is_secret
 from stream.datapipeline.moments import END, FLOORS, ISO, MAX_SHIFT, START, UNITS, Moment, date_of, strftime_of
 from stream.datapipeline.resolve import Definition, Slot, Thing
+from stream.datapipeline.sums import NUMBERS
 from stream.datapipeline.texts import Given, Piece, Text, Time, Untranslatable
 
 MAX_DEPTH: Final = 24
@@ -37,7 +37,7 @@ class Scope:
     node: Thing | None = None
     depth: int = 0
     used: set[tuple[str, str]] = field(default_factory=set)
-    """Fields of objects that expressions have read: (object, field)."""
+    """Fields that expressions have read, (object, field), and parameters, ("", name)."""
     steps: list[int] = field(default_factory=lambda: [0])
     """How many fields have been read for one value, in its only item."""
 
@@ -249,6 +249,7 @@ def _parameter(name: str, scope: Scope) -> Result:
     found = scope.definition.parameters[name]
     if found.secret:
         raise Untranslatable(_kept_back(name))
+    scope.used.add(("", name))
     values = tuple(Text.of([Given(name, each)]) for each in found.values)
     return values[0] if len(values) == 1 else values or Text(())
 
@@ -281,7 +282,7 @@ def _member(value: Result, name: str, scope: Scope) -> Result:
 def _calculated(sign: str, left: Result, right: Result) -> Result:
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
         try:
-            return _NUMBERS[sign](left, right)
+            return NUMBERS[sign](left, right)
         except (ArithmeticError, ValueError) as error:
             msg = "has a sum that has no result; write the value out"
             raise Untranslatable(msg) from error
@@ -289,39 +290,6 @@ def _calculated(sign: str, left: Result, right: Result) -> Result:
         return Text.of([*_as_pieces(left), *_as_pieces(right)])
     msg = f"calculates by {sign} with something that is no number; write the value out"
     raise Untranslatable(msg)
-
-
-def _divided(left: float, right: float) -> int | float:
-    if isinstance(left, int) and isinstance(right, int):
-        size = abs(left) // abs(right)
-        return size if (left < 0) == (right < 0) else -size
-    return left / right
-
-
-_LARGEST: Final = 10**18
-
-
-def _raised(left: float, right: float) -> float:
-    if left < 0 and right != int(right):
-        msg = "a root of a negative number"
-        raise ValueError(msg)
-    return math.pow(left, right)
-
-
-def _bounded(value: float) -> int | float:
-    if abs(value) > _LARGEST:
-        msg = "larger than any number of a definition"
-        raise OverflowError(msg)
-    return value
-
-
-_NUMBERS: Final[Mapping[str, Callable[[float, float], int | float]]] = {
-    "+": lambda left, right: _bounded(left + right),
-    "-": lambda left, right: _bounded(left - right),
-    "*": lambda left, right: _bounded(left * right),
-    "/": lambda left, right: _bounded(_divided(left, right)),
-    "^": lambda left, right: _bounded(_raised(left, right)),
-}
 
 
 def _called(name: str, values: list[Result]) -> Result:

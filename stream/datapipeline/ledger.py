@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from stream.datapipeline.definition import DEFAULT, Parameter, is_secret
@@ -53,7 +53,7 @@ class Ledger:
             known.append(verdict)
 
     def rows(self, read: Iterable[tuple[str, str]]) -> list[Row]:
-        """A row for every field of every object, in the order of the file; ``read`` are fields that expressions have read."""
+        """A row for every field of every object, in the order of the file; ``read`` are fields and parameters that have been read."""
         used = set(read)
         made = []
         for item in self.definition.items.values():
@@ -63,10 +63,9 @@ class Ledger:
                 fate = max((each.fate for each in verdicts), key=list(Fate).index)
                 text = "; ".join(_worded(each, fate) for each in verdicts)
                 made.append(Row(item.id, thing.type or _untyped(item.id), name, fate, text))
-        mentioned = used_parameters(self.definition)
         for parameter in self.definition.parameters.values():
             for name in dict.fromkeys((*parameter.fields, *(["value"] if parameter.given else []))):
-                verdict = _of_parameter(parameter, name, parameter.name in mentioned)
+                verdict = _of_parameter(parameter, name, ("", parameter.name) in used)
                 made.append(Row(parameter.name, "parameter", name, verdict.fate, verdict.text))
         return made
 
@@ -107,18 +106,6 @@ def _worded(verdict: Verdict, fate: Fate) -> str:
     return verdict.text if verdict.fate is fate else f"{verdict.fate}: {verdict.text}"
 
 
-def used_parameters(definition: Definition) -> Mapping[str, str]:
-    """Each parameter that an object mentions, with the id of the first that does."""
-    found: dict[str, str] = {}
-    for item in definition.items.values():
-        for values in item.fields.values():
-            for each in values:
-                for name in definition.parameters:
-                    if isinstance(each, str) and name in each:
-                        found.setdefault(name, item.id)
-    return found
-
-
 def _of_parameter(parameter: Parameter, name: str, used: bool) -> Verdict:
     if name == "id":
         return MARKS["id"]
@@ -127,9 +114,9 @@ def _of_parameter(parameter: Parameter, name: str, used: bool) -> Verdict:
     if parameter.secret:
         return Verdict(Fate.OPEN, KEPT_BACK)
     if not used:
-        return Verdict(Fate.UNNEEDED, "nothing asks for it")
+        return Verdict(Fate.UNNEEDED, "nothing that was taken over asks for it")
     if name == "default" and parameter.given:
         return Verdict(Fate.UNNEEDED, "there is a value")
     return Verdict(
-        Fate.TAKEN, f"the default of `${{{parameter.name}}}`, wherever a pipeline file asks for it; the environment may give another"
+        Fate.TAKEN, f"its value stands in the pipeline files, as the default of `${{{parameter.name}}}` where the environment may change it"
     )

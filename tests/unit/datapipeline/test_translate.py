@@ -363,3 +363,10 @@ def test_a_secret_in_a_place_is_refused_and_told_nowhere():
 def test_a_field_that_there_is_not(field):
     told, text = fate(imported(COPY, {f"Form.{field}": "x"}), "Form", field)
     assert (told, text) == (Fate.OPEN, "`CSV` has no such field: leave it out, or mend its name and import again")
+
+
+def test_a_parameter_that_only_an_untranslated_activity_asks_for():
+    shell = {"Shell.type": "ShellCommandActivity", "Shell.command": "#{myWord} #{myPlace}"}
+    done = imported(COPY, {**shell, "In.directoryPath": "#{myPlace}"}, values={"myWord": "x", "myPlace": "s3://shop-in/y"})
+    assert fate(done, "myWord", "value") == (Fate.UNNEEDED, "nothing that was taken over asks for it")
+    assert fate(done, "myPlace", "value")[0] is Fate.TAKEN
