@@ -19,6 +19,7 @@ PIPELINE: Final = "pipeline.yaml"
 VALUES: Final = "values.yaml"
 OBJECTS: Final = "objects.txt"
 TABLE: Final = "create-table.sql"
+VIEW: Final = "view.sql"
 _BUCKET: Final = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/.*)?", re.DOTALL)
 
 

@@ -273,13 +273,13 @@ def _written(draft: Draft, text: Text, slot: Slot, *, single: bool) -> str:
     return f"{url}{draft.name}/" if re.fullmatch(r"s3://[^/]+/", url) else url
 
 
-def shape(draft: Draft, reading: Reading, keys: tuple[str, ...] = ()) -> None:
+def shape(draft: Draft, reading: Reading) -> None:
     """Give the source its schema, or the stages that take lines apart."""
     columns = reading.columns
     draft.columns = columns
     if not reading.line:
         texts = [each.name for each in columns if each.type == "string"] if reading.format == "csv" and not reading.empty_is_null else []
-        draft.source["schema"] = schema_of(columns, {*keys, *texts})  # empty text stays text in a `string` that may not be null
+        draft.source["schema"] = schema_of(columns, texts)  # empty text stays text in a `string` that may not be null
         return
     line = next(each for each in ("line", "whole_line", "line_as_it_is") if each not in {column.name for column in columns})
     draft.source["schema"] = {line: "string"}

@@ -1,13 +1,12 @@
-"""A table of Redshift as a pipeline's sink: the database, the mode of loading, keys, and what runs in COPY and behind it."""
+"""A table of Redshift as a pipeline's sink: the database, how rows with the same key are told apart, and what runs in COPY and after it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
-from stream.datapipeline.draft import TABLE, Draft, Refused
+from stream.datapipeline.draft import TABLE, VIEW, Draft, Refused
 from stream.datapipeline.formats import Column, CopyOptions, Reading, Table, copy_options, table_of
 from stream.datapipeline.places import match_columns, shape
 from stream.datapipeline.resolve import Thing
@@ -17,6 +16,7 @@ MODES: Final = ("APPEND", "KEEP_EXISTING", "OVERWRITE_EXISTING", "TRUNCATE")
 _HOST: Final = re.compile(
     r"jdbc:(?:redshift|postgresql)(?:\+?[a-z]*)?://(?P<name>[A-Za-z0-9-]+)\.[A-Za-z0-9.-]*?(?P<less>redshift-serverless|redshift)\.amazonaws\.com[^/]*/(?P<db>[^?;]+)"
 )
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$.]{0,126}")
 _SIMPLE: Final = re.compile(r"\s*select\s+(?P<what>.+?)\s+from\s+\"?staging\"?(?P<rest>\s+where\s.+?)?\s*;?\s*", re.IGNORECASE | re.DOTALL)
 _MANY: Final = re.compile(
     r"\b(distinct|join|union|group|having|order|limit|over|except|intersect|select|count|sum|max|min|avg)\b", re.IGNORECASE
@@ -49,19 +49,16 @@ def load_into(draft: Draft, node: Thing, reading: Reading) -> None:
             "primaryKeys, and import again"
         )
         raise Refused(msg)
-    merges = mode in MERGING or (mode == "TRUNCATE" and bool(keys))
-    shape(draft, replace(reading, columns=columns), keys if merges else ())
+    transformed = _transform(draft)
+    table = created.columns if created is not None else columns
+    shape(draft, replace(reading, columns=columns))
     sink = _target(draft, node, copy)
-    _mode(draft, mode, keys, sink)
-    if created is not None and reading.columns and created.columns != reading.columns:
-        match_columns(draft, created.columns, node.slot("createTableSql"), "the table")
-        sink["keys"] = [_as_written(each, created.columns) for each in sink.get("keys", ())]
-    if not sink.get("keys"):
-        sink.pop("keys", None)
-    types = {each.name: f"varchar({each.wide})" for each in draft.columns if each.wide and each.type == "string"}
-    if types:
+    _mode(draft, mode, keys, node, sink)
+    if reading.columns and table != columns and not transformed:
+        match_columns(draft, table, node.slot("createTableSql"), "the table")
+    types = {each.name: f"varchar({each.wide})" for each in table if each.wide and each.type == "string"}
+    if types and (transformed or len(table) == len(columns)):
         sink["types"] = types
-    _transform(draft)
     draft.open(
         draft.activity.slot("queue"), "loads have no queue of their own: assign the sink's `db_user` to one, by a user group of the WLM"
     )
@@ -96,15 +93,11 @@ def _created(draft: Draft, node: Thing) -> Table | None:
 
 
 def _keys(draft: Draft, node: Thing, created: Table | None, columns: tuple[Column, ...]) -> tuple[str, ...]:
+    """The key, as the table's columns are called."""
     named = [key.strip() for each in draft.plains(node, "primaryKeys") for key in each.split(",") if key.strip()]
-    keys = named or (list(created.keys) if created is not None else [])
-    of_table = created.columns if created is not None and len(created.columns) == len(columns) else columns
-    places = {each.name.lower(): at for at, each in enumerate(of_table)}
-    return tuple(columns[places[key.lower()]].name if key.lower() in places else _as_written(key, columns) for key in keys)
-
-
-def _as_written(key: str, columns: Iterable[Column]) -> str:
-    return next((each.name for each in columns if each.name.lower() == key.lower()), key)
+    table = created.columns if created is not None else columns
+    written = {each.name.lower(): each.name for each in table}
+    return tuple(written.get(key.lower(), key) for key in named or (created.keys if created is not None else ()))
 
 
 def _target(draft: Draft, node: Thing, copy: CopyOptions) -> dict[str, Any]:
@@ -163,38 +156,46 @@ def _database(draft: Draft, database: Thing) -> dict[str, Any]:
     return sink
 
 
-def _mode(draft: Draft, mode: str, keys: tuple[str, ...], sink: dict[str, Any]) -> None:
+def _mode(draft: Draft, mode: str, keys: tuple[str, ...], node: Thing, sink: dict[str, Any]) -> None:
+    """Rows are appended. `upsert` goes by the numbers of records, and those of objects say where a row stands, not when it came."""
     slot = draft.activity.slot("insertMode")
-    node = draft.definition.one(draft.activity.slot("output"))
-    primary = node.slot("primaryKeys") if node is not None else slot
+    sink["mode"] = "append"
     draft.taken(slot, "sinks: redshift.mode")
-    sink["mode"] = "upsert" if mode in MERGING or (mode == "TRUNCATE" and keys) else "append"
-    if sink["mode"] == "upsert":
-        sink["keys"] = list(keys)
-        draft.taken(primary, "sinks: redshift.keys")
+    if mode not in MERGING:
+        draft.unneeded(node.slot("primaryKeys"), "rows are appended, whatever their keys")
     else:
-        draft.unneeded(primary, "rows are appended, whatever their keys")
-    if mode == "KEEP_EXISTING":
+        name, statement = _view(draft, mode, keys, node)
+        draft.files[VIEW] = statement
+        draft.taken(node.slot("primaryKeys"), "PARTITION BY", VIEW)
+        which = "last" if mode == "OVERWRITE_EXISTING" else "first"
         draft.open(
             slot,
-            "`upsert` keeps the last row of a key, where KEEP_EXISTING kept the first: load only if later rows may replace earlier ones",
+            f"rows are appended, and the view `{name}` has the {which} of each key: make it by {VIEW}, and let readers ask it",
         )
-        draft.held = True
     if mode == "TRUNCATE":
-        draft.open(
-            slot,
-            "the table is never emptied: rows are "
-            + ("merged by key, and those that the source no longer has stay" if keys else "appended")
-            + "; let a task of Airflow run TRUNCATE before, or load into a table of its own",
-        )
-        draft.held = True
+        draft.open(slot, "the table is never emptied: rows are appended; let a task of Airflow run TRUNCATE before each load")
+    draft.held = draft.held or mode != "APPEND"
 
 
-def _transform(draft: Draft) -> None:
-    """`transformSql` as a stage, if it changes rows one by one."""
+def _view(draft: Draft, mode: str, keys: tuple[str, ...], node: Thing) -> tuple[str, str]:
+    """The name of the view with one row of each key, and the statement that makes it. Rows from before have no `_arrival`."""
+    names = [each for each in (draft.plain(node, "schemaName"), draft.plain(node, "tableName")) if each]
+    if not all(_NAME.fullmatch(each) for each in (*names, *keys)):
+        msg = f"the table and the keys of `{node.id}` have names that Redshift does not know without quotes; rename them, and import again"
+        raise Refused(msg)
+    table = ".".join(names)
+    view = f"{table}_last" if mode == "OVERWRITE_EXISTING" else f"{table}_first"
+    order = "_arrival DESC NULLS LAST, _sequence DESC" if mode == "OVERWRITE_EXISTING" else "_arrival NULLS FIRST, _sequence"
+    of_each = ", ".join(f'"{each.lower()}"' for each in keys)
+    numbered = f"SELECT *, ROW_NUMBER() OVER (PARTITION BY {of_each} ORDER BY {order}) AS place FROM {table}"  # noqa: S608 - a file, not run
+    return view, f"CREATE VIEW {view} AS SELECT * FROM ({numbered}) AS numbered WHERE place = 1;\n"  # noqa: S608
+
+
+def _transform(draft: Draft) -> bool:
+    """`transformSql` as a stage, if it changes rows one by one; whether it is one."""
     slot = draft.activity.slot("transformSql")
     if not slot.values:
-        return
+        return False
     statement = draft.soft(draft.activity, "transformSql")
     found = _SIMPLE.fullmatch(statement)
     if found is None or _MANY.search(found["what"] + " " + (found["rest"] or "")):
@@ -204,8 +205,10 @@ def _transform(draft: Draft) -> None:
                 "it looks at more than one row, or cannot be read: write it as stages, or as a view over the table, before the first run",
             )
         draft.held = True
-        return
+        return False
     what = found["what"]
     columns = what if what.strip() == "*" else f"_row, {what}"
     query = f"SELECT {columns} FROM batch AS staging{found['rest'] or ''}"  # noqa: S608 - Polars runs it over one batch
     draft.doubtful.append((slot, {"sql": {"query": query}}))
+    draft.open(slot, "its columns must be called as the table's, by AS: columns go by their names, where the service went by their places")
+    return True

@@ -1,6 +1,7 @@
 """Single decisions of the translation, each on the smallest definition that shows it."""
 
 import json
+import re
 from copy import deepcopy
 
 import pytest
@@ -172,24 +173,23 @@ def test_columns_of_the_other_side():
 
 
 @pytest.mark.parametrize(
-    ("mode", "keys", "sink", "to_do"),
+    ("mode", "keys", "view"),
     [
-        ("APPEND", None, ("append", None), False),
-        ("APPEND", "ID", ("append", None), False),
-        ("OVERWRITE_EXISTING", "ID", ("upsert", ["id"]), False),
-        ("overwrite_existing", ["id", "name"], ("upsert", ["id", "name"]), False),
-        ("KEEP_EXISTING", "id", ("upsert", ["id"]), True),
-        ("TRUNCATE", "id", ("upsert", ["id"]), True),
-        ("TRUNCATE", None, ("append", None), True),
+        ("APPEND", None, ""),
+        ("APPEND", "ID", ""),
+        ("TRUNCATE", "id", ""),
+        ("OVERWRITE_EXISTING", "ID", 'VIEW s.t_last AS.*PARTITION BY "id" ORDER BY _arrival DESC NULLS LAST, _sequence DESC'),
+        ("overwrite_existing", ["id", "name"], 'PARTITION BY "id", "name" ORDER BY'),
+        ("KEEP_EXISTING", "id,name", 'VIEW s.t_first AS.*PARTITION BY "id", "name" ORDER BY _arrival NULLS FIRST, _sequence\\)'),
     ],
 )
-def test_modes_of_insertion(mode, keys, sink, to_do):
-    done = imported(LOAD, {"Load.insertMode": mode, "Table.primaryKeys": keys})
+def test_modes_of_insertion(mode, keys, view):
+    done = imported(LOAD, {"Load.insertMode": mode, "Table.primaryKeys": keys, "Table.schemaName": "s"})
     made = pipeline(done, "load")["sinks"][0]["redshift"]
-    assert (made["mode"], made.get("keys")) == sink
-    assert (fate(done, "Load", "insertMode")[0] is Fate.OPEN) is to_do
-    nullable = [name for name, kind in pipeline(done, "load")["source"]["schema"].items() if kind.endswith("?")]
-    assert nullable == ([] if sink[1] else ["id"])
+    assert (made["mode"], made["table"]) == ("append", "s.t")
+    assert (fate(done, "Load", "insertMode")[0] is Fate.OPEN) is (mode != "APPEND")
+    assert bool(done.files.get("load/view.sql")) is bool(view)
+    assert re.search(view, done.files.get("load/view.sql", ""))
 
 
 @pytest.mark.parametrize(
@@ -197,6 +197,7 @@ def test_modes_of_insertion(mode, keys, sink, to_do):
     [
         ({"Load.insertMode": "OVERWRITE_EXISTING"}, "merges by a key, and neither `primaryKeys` nor a createTableSql"),
         ({"Load.insertMode": "MERGE"}, "`insertMode` of `Load` is 'MERGE'; known: APPEND"),
+        ({"Load.insertMode": "KEEP_EXISTING", "Table.primaryKeys": "a b"}, "have names that Redshift does not know without quotes"),
         ({"Form.column": None}, "give it a dataFormat with `column`, or `Table` a createTableSql"),
         ({"Table.tableName": None}, "`Table` has no tableName"),
         ({"Table.database": None}, "`Table` has no a database of the type RedshiftDatabase"),
@@ -207,6 +208,28 @@ def test_modes_of_insertion(mode, keys, sink, to_do):
 )
 def test_tables_that_cannot_be_loaded(changes, why):
     assert why in refusal(imported(LOAD, changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages", "key"),
+    [
+        ({}, [{"rename": {"id": "Order_ID"}}], "order_id"),
+        ({"Table.primaryKeys": "state"}, [{"rename": {"id": "Order_ID"}}], "state"),
+        (
+            {"Load.transformSql": "SELECT id AS Order_ID, state FROM staging"},
+            [{"sql": {"query": "SELECT _row, id AS Order_ID, state FROM batch AS staging"}}],
+            "order_id",
+        ),
+    ],
+)
+def test_columns_and_keys_are_those_of_the_table(changes, stages, key):
+    table = "create table t (Order_ID int, state varchar(9), primary key (order_id))"
+    given = {"Form.column": ["id INT", "state STRING"], "Table.createTableSql": table, "Load.insertMode": "OVERWRITE_EXISTING"}
+    done = imported(LOAD, given | changes)
+    made = pipeline(done, "load")
+    assert made["stages"] == stages
+    assert made["sinks"][0]["redshift"]["types"] == {"state": "varchar(9)"}
+    assert f'PARTITION BY "{key}"' in done.files["load/view.sql"]
 
 
 @pytest.mark.parametrize(
