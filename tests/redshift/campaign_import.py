@@ -14,6 +14,7 @@ def definition(world):
     """Deliveries with pipes, merged by a key that the table calls by another name."""
     columns = "order_id integer NOT NULL, state varchar(10), amount numeric(8,2)"
     statement = f"CREATE TABLE IF NOT EXISTS {world.table} ({columns})"
+    references = {"primaryKeys": "order_id", "database": {"ref": "Base"}}
     objects = [
         {
             "id": "Load",
@@ -25,14 +26,7 @@ def definition(world):
         },
         {"id": "Files", "type": "S3DataNode", "directoryPath": f"s3://{world.bucket}/in/", "dataFormat": {"ref": "Pipes"}},
         {"id": "Pipes", "type": "Custom", "columnSeparator": "|", "column": ["id INT", "state STRING", "amount DECIMAL(8,2)"]},
-        {
-            "id": "Table",
-            "type": "RedshiftDataNode",
-            "tableName": world.table,
-            "primaryKeys": "order_id",
-            "createTableSql": statement,
-            "database": {"ref": "Base"},
-        },
+        {"id": "Table", "type": "RedshiftDataNode", "tableName": world.table, "createTableSql": statement, **references},
         {"id": "Base", "type": "RedshiftDatabase", "clusterId": "main", "databaseName": "dev", "username": "loader", "*password": "canary"},
     ]
     return json.dumps({"objects": objects})
