@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias, runtime_checkable
@@ -61,6 +61,7 @@ class Shard:
     """One shard as the service lists it. The hash range is inclusive on both ends; ``parents`` has 0, 1 or 2 ids.
 
     ``generation`` counts how often the shard was rewound. Each rewind starts a new chain in the commit log, under the name ``chain``.
+    ``begins``: no record of the shard has a smaller sequence number; 0 if that is not known. ``is_open``: records can still be put into it.
     """
 
     stream: str
@@ -69,6 +70,8 @@ class Shard:
     first_hash: int = 0
     last_hash: int = 2**128 - 1
     generation: int = 0
+    begins: int = field(default=0, compare=False)
+    is_open: bool = field(default=False, compare=False)
 
     @property
     def chain(self) -> str:

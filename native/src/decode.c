@@ -10,7 +10,7 @@ typedef struct {
     blob_t rest; /* members of an object that no column names, as text, and their names */
     names_t names;
     uint64_t seen;
-    Py_ssize_t *follow; /* the node whose member followed that of this node last time; for an object, the first one */
+    Py_ssize_t *follow; /* by node, the one whose member followed its own last time; after these, by object, its first member's */
 } run_t;
 
 static int read_value(run_t *run, text_t *text, Py_ssize_t at, int64_t row, int depth);
@@ -71,7 +71,7 @@ static int read_members(run_t *run, text_t *text, Py_ssize_t at, int64_t row, in
     const node_t *nodes = run->plan->nodes, *node = nodes + at;
     uint64_t seen[MAX_FIELDS / 64 + 1];
     string_t name;
-    Py_ssize_t before = at;
+    Py_ssize_t before = run->plan->count + at;
     if (node->strict == KEEP) keep_begin(run);
     memset(seen, 0, sizeof(uint64_t) * (size_t)(node->count / 64 + 1));
     blanks(text);
@@ -209,7 +209,7 @@ static int wide_digits(const number_t *number, unsigned __int128 *value, int *ex
 }
 #endif
 
-/* Accepts only digits without an exponent, and not more of them after the point than the scale. */
+/* Accepts only digits without an exponent, and only zeros after as many of them behind the point as the scale. */
 static int put_decimal(const node_t *node, uint8_t *values, int64_t row, const number_t *number) {
 #ifdef __SIZEOF_INT128__
     int precision = (int)(node->unit >> 8), exponent = number->exponent;
@@ -218,6 +218,7 @@ static int put_decimal(const node_t *node, uint8_t *values, int64_t row, const n
         (!number->exact && !wide_digits(number, &value, &exponent)))
         return 0;
     int shift = (int)(node->unit & 255) + exponent;
+    for (; shift < 0 && value % 10 == 0; shift++) value /= 10;
     if (shift < 0) return 0;
     for (; precision > shift; precision--) limit *= 10;
     /* ``limit`` leaves room for the digits that the shift adds, so nothing overflows below. */
@@ -350,7 +351,7 @@ PyObject *kernel_decode(PyObject *module, PyObject *const *args, Py_ssize_t coun
     }
     run.plan = PyCapsule_GetPointer(args[0], PLAN_NAME);
     if (run.plan == NULL) return NULL;
-    run.follow = calloc((size_t)run.plan->count, sizeof *run.follow);
+    run.follow = calloc((size_t)run.plan->count * 2, sizeof *run.follow);
     PyObject *made = table_made(&run.table, run.plan->forms, run.plan->count, args[1], args[2], decode_rows, &run);
     free(run.follow);
     blob_free(&run.rest);

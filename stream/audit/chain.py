@@ -94,6 +94,10 @@ class Link:
         """The unit's ledger segment."""
         return next((file for file in self.files if file.sink == LEDGER), None)
 
+    def loaded_by(self, positions: Mapping[str, int]) -> bool:
+        """Whether its rows are in a table that is loaded up to ``positions``, by shard."""
+        return self.last is not None and self.last <= positions.get(self.shard, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class ShardLog:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -51,7 +51,7 @@ class Area:
 
     def may_be_gone(self, link: Link, key: str) -> bool:
         """Whether the file ``key`` of ``link`` may have been removed."""
-        return link.last is not None and link.last <= self.removed.get(link.shard, 0) and self.url_of(key) not in self.needed
+        return link.loaded_by(self.removed) and self.url_of(key) not in self.needed
 
     def url_of(self, key: str) -> str:
         """The file's URL as a person would write it, unique across all areas."""
@@ -137,13 +137,18 @@ async def list_files(areas: Iterable[Area], stream: str, wanted: Wanted) -> dict
 
 
 def listed_in(links: Iterable[Link], areas: Mapping[str, Area]) -> set[str]:
-    """URLs of all files that ``links`` list, where their sinks are now."""
+    """URLs of all files that ``links`` list: where they were written, and where they may be now, if all of a sink was moved or renamed."""
     return {
-        areas[file.sink].url_of(file.key)
-        for link in links
-        for file in (*link.files, *(() if link.sealed else link.superseded))
-        if file.sink in areas
+        url for link in links for file in (*link.files, *(() if link.sealed else link.superseded)) for url in _places(link, file, areas)
     }
+
+
+def _places(link: Link, file: LedgerObject, areas: Mapping[str, Area]) -> Iterator[str]:
+    now = areas.get(file.sink)
+    for area in areas.values() if now is None else (now,):
+        yield area.url_of(file.key)
+    if (written := former_place(link, file.sink, areas)) is not None:
+        yield f"{written.removesuffix('/')}/{file.key}"
 
 
 def strays(files: Mapping[str, str], links: Sequence[Link], areas: Mapping[str, Area], stream: str) -> list[Stray]:

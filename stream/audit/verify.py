@@ -68,6 +68,10 @@ class Evidence(Protocol):
         """The bytes of a file of ``unit`` (None: it does not exist) and its URL; None if the place of its sink is unknown."""
         ...
 
+    def may_be_gone(self, unit: Link, file: LedgerObject) -> bool:
+        """Whether a file of ``unit`` may have been removed on purpose, because a table has its rows."""
+        ...
+
     async def of_another_stream(self, sink: str, key: str) -> bool:
         """Whether a file that no manifest of this stream lists belongs to another stream of the same application."""
         ...
@@ -296,8 +300,7 @@ class Verifier:
             self._state.findings.append(Finding(unit.shard, Check.OBJECTS, Verdict.UNKNOWN, why, *unit.bounds, object=file.key))
             return None, ""
         body, url = found
-        area = self._evidence.areas.get(file.sink)
-        if body is None and area is not None and area.may_be_gone(unit, file.key):
+        if body is None and self._evidence.may_be_gone(unit, file):
             return None, url
         wrong = objects.check_file(unit, file, url, body)
         self._state.findings += wrong

@@ -70,6 +70,7 @@ class StreamSummary:
     open_shards: int
     created: datetime
     encrypted: bool
+    on_demand: bool = False
 
 
 class _HashRange(msgspec.Struct):
@@ -77,9 +78,15 @@ class _HashRange(msgspec.Struct):
     EndingHashKey: str
 
 
+class _SequenceRange(msgspec.Struct, frozen=True):
+    StartingSequenceNumber: str = "0"
+    EndingSequenceNumber: str | None = None
+
+
 class _Shard(msgspec.Struct):
     ShardId: str
     HashKeyRange: _HashRange
+    SequenceNumberRange: _SequenceRange = _SequenceRange()
     ParentShardId: str | None = None
     AdjacentParentShardId: str | None = None
 
@@ -93,6 +100,10 @@ class _Iterator(msgspec.Struct):
     ShardIterator: str
 
 
+class _Mode(msgspec.Struct):
+    StreamMode: str = "PROVISIONED"
+
+
 class _Summary(msgspec.Struct):
     StreamARN: str
     StreamStatus: str
@@ -100,6 +111,7 @@ class _Summary(msgspec.Struct):
     OpenShardCount: int
     StreamCreationTimestamp: float = 0.0
     EncryptionType: str = "NONE"
+    StreamModeDetails: _Mode | None = None
 
 
 class _Described(msgspec.Struct):
@@ -160,7 +172,8 @@ class KinesisClient:
         retention = timedelta(hours=summary.RetentionPeriodHours)
         created = datetime.fromtimestamp(summary.StreamCreationTimestamp, UTC)
         encrypted = summary.EncryptionType != "NONE"
-        return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, summary.OpenShardCount, created, encrypted)
+        on_demand = summary.StreamModeDetails is not None and summary.StreamModeDetails.StreamMode == "ON_DEMAND"
+        return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, summary.OpenShardCount, created, encrypted, on_demand)
 
     async def time(self, stream: str) -> datetime | None:
         """What time it is by the service's own clock, cut to the second; None if it does not say.
@@ -288,12 +301,13 @@ def _target(stream: str) -> dict[str, str]:
 
 def _shard(stream: str, shard: _Shard) -> Shard:
     parents = tuple(parent for parent in (shard.ParentShardId, shard.AdjacentParentShardId) if parent)
+    hashes, numbers = shard.HashKeyRange, shard.SequenceNumberRange
     try:
-        first, last = int(shard.HashKeyRange.StartingHashKey), int(shard.HashKeyRange.EndingHashKey)
+        first, last, begins = int(hashes.StartingHashKey), int(hashes.EndingHashKey), int(numbers.StartingSequenceNumber)
     except ValueError as error:
-        msg = f"shard {shard.ShardId} of {stream} has a hash range that is no pair of numbers: {shard.HashKeyRange}"
+        msg = f"shard {shard.ShardId} of {stream} has a hash range or a first sequence number that is no number: {hashes}, {numbers}"
         raise Fatal(msg) from error
-    return Shard(stream, shard.ShardId, parents, first, last)
+    return Shard(stream, shard.ShardId, parents, first, last, begins=begins, is_open=numbers.EndingSequenceNumber is None)
 
 
 def refusal(body: bytes, named: str) -> tuple[str, str]:

@@ -86,7 +86,7 @@ def _statements(config: SinkConfig, schema: pl.Schema, table: str, since: date) 
         return [external_table(config, schema, table, since)]
     if isinstance(config, RedshiftSinkConfig):
         layout = config.layout(schema)
-        tables = [(config.target, layout), *([(config.deleted, deleted_layout(config, layout))] if remembers(config, layout) else [])]
+        tables = [(config.target, layout), *([(config.deleted, deleted_layout(layout))] if remembers(config, layout) else [])]
         return [Statement(create_ledger(config)), *(Statement(create_table(*each)) for each in tables)]
     if isinstance(config, IcebergSinkConfig):
         return [Statement("", (f"sink {config.name}: an Iceberg table is made by its catalog, which the loader asks for it",))]

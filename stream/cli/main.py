@@ -35,6 +35,7 @@ VERBS: Final = {
     "trace": "trace:trace",
     "audit": "audit:app",
     "complete": "complete:complete",
+    "shards": "shards:shards",
     "ddl": "ddl:ddl",
     "kcl": "kcl:app",
     "leases": "leases:app",

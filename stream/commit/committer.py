@@ -13,7 +13,7 @@ from stream import events
 from stream.commit import protocol
 from stream.commit.log import CommitLog, Entry
 from stream.commit.manifest import FileEntry, Kind, Manifest, State, digest, encode, with_seal
-from stream.commit.naming import sha256_hex
+from stream.commit.naming import BESIDE_THE_LOG, sha256_hex
 from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, OutputFile, Reached, Shard, shard_of_chain
 from stream.errors import Halted, Retryable, Superseded
@@ -241,7 +241,7 @@ class Committer:
     def _refuse_moved_targets(self, shard: Shard, intent: Manifest) -> None:
         for sink, url in intent.targets.items():
             store = self._stores.get(sink)
-            if store is not None and store.url != url:
+            if store is not None and store.url != url and sink not in BESIDE_THE_LOG:
                 msg = (
                     f"{shard.stream}/{shard.shard_id}: an unfinished unit writes to the sink `{sink}` at {url}, but that sink is now at "
                     f"{store.url}. Give the new place another sink `name`, or run the previous pipeline until the unit is sealed; "

@@ -187,20 +187,47 @@ def decode(body: bytes, key: str) -> Manifest:
     try:
         manifest = _DECODER.decode(body)
     except msgspec.MsgspecError as error:
+        if (later := _format_of(body)) > FORMAT:
+            raise _of_a_newer_build(key, later) from error
         msg = (
             f"commit log object {key} is not a readable manifest: {error}. The shard is not read any further. "
             "Restore the object's previous version, or run `stream audit verify` to see what it covers."
         )
         raise Halted(msg) from error
     if manifest.format != FORMAT:
-        msg = f"commit log object {key} has format {manifest.format}, but this build reads {FORMAT}; run the newer build"
-        raise Halted(msg)
+        raise _of_a_newer_build(key, manifest.format)
     return manifest
+
+
+class _Formatted(msgspec.Struct):
+    format: int = FORMAT
+
+
+def _format_of(body: bytes) -> int:
+    try:
+        return msgspec.json.decode(body, type=_Formatted).format
+    except msgspec.MsgspecError:
+        return FORMAT
+
+
+def _of_a_newer_build(key: str, number: int) -> Halted:
+    return Halted(f"commit log object {key} has format {number}, but this build reads {FORMAT}; run the newer build")
 
 
 def with_seal(manifest: Manifest) -> Manifest:
     """``manifest`` with the checksum over itself that every sealed manifest carries."""
     return msgspec.structs.replace(manifest, seal=sha256_hex(encode(msgspec.structs.replace(manifest, seal=""))))
+
+
+def is_canonical(body: bytes) -> bool:
+    """Whether ``body`` is the manifest in the form in which any build writes it, with fields that this one does not know, too."""
+    return msgspec.json.encode(msgspec.json.decode(body), order="sorted") == body
+
+
+def seal_of(body: bytes) -> str:
+    """The seal that belongs to the manifest ``body``, whichever build wrote it."""
+    fields = msgspec.json.decode(body)
+    return sha256_hex(msgspec.json.encode({name: value for name, value in fields.items() if name != "seal"}, order="sorted"))
 
 
 def digest(body: bytes) -> str:

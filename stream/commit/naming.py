@@ -11,6 +11,10 @@ SEQUENCE_DIGITS: Final = 60
 """Zero-padding that makes keys sort like numbers. Kinesis sequence numbers have 56 digits and stay below 2**186 (57 digits)."""
 
 
+BESIDE_THE_LOG: Final = frozenset({"ledger", "rejects"})
+"""Targets whose files lie in the state, where the log is: whoever moves the one moves the others."""
+
+
 def unit_name(shard_id: str, span: SeqRange, stream: str = "") -> str:
     """Stem of every file name of one unit: ``<shard>-<after>-<last>``, prefixed with ``<stream>.`` if several streams share a place."""
     return f"{stream}.{shard_id}-{span.after}-{span.last}" if stream else f"{shard_id}-{span.after}-{span.last}"

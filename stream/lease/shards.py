@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
+from stream.batch import ORIGIN
 from stream.contracts import Shard, StartKind
 from stream.lease.rows import AT_TIMESTAMP, LATEST, TRIM_HORIZON, ExtendedSequenceNumber, Lease
 
@@ -30,6 +31,17 @@ def ready(shards: Iterable[Shard], ended: Collection[str], started: Collection[s
 def children_of(shards: Iterable[Shard], shard_id: str) -> list[Shard]:
     """The shards that continue ``shard_id``: two after a split, one after a merge, none while it is open; ordered by id."""
     return sorted((shard for shard in shards if shard_id in shard.parents), key=lambda shard: shard.shard_id)
+
+
+def recreated(shard: Shard, end: int, children: Collection[str], listed: Iterable[Shard]) -> bool:
+    """Whether ``shard``, one of ``listed``, is another one than the log has read to its end, which is at the record ``end``.
+
+    Ids begin anew when a stream is deleted and created again under its name; sequence numbers go on rising. ``children``: the shards that
+    continue the one in the log. Without a record and without children nobody can tell.
+    """
+    # A gap may end right before the shard's first number.
+    later = end != ORIGIN and shard.begins > end + 1
+    return later or (shard.is_open and bool(children) and not children_of(listed, shard.shard_id))
 
 
 def unblocked(lease: Lease, leases: Mapping[str, Lease]) -> bool:

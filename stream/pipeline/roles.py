@@ -216,7 +216,7 @@ _LOOKED_AT: Final = {OBJECTS: ("s3:GetObject",), LEASES: ("dynamodb:GetItem",), 
 
 
 def _looked_at(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
-    """What ``stream complete`` asks: the stream, the log, where leases say that it ends, and what tables say is loaded."""
+    """What ``stream complete`` and ``stream shards`` ask: the stream, the log, the leases, and what tables say is loaded."""
     if pipeline.source.s3 is not None:
         return
     tables = [sink for sink in pipeline.sinks if isinstance(sink, TableSinkConfig)]
@@ -224,7 +224,7 @@ def _looked_at(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
     secrets = [name for sink in tables for name in sink.secret_names()]
     for each in needs:
         if each.actions == READ_STREAM or each.why in whys:
-            yield replace(each, actions=_LOOKED_AT.get(each.actions, each.actions), why="ask whether a moment is complete")
+            yield replace(each, actions=_LOOKED_AT.get(each.actions, each.actions), why="ask how the stream stands")
         elif each.why == UNLOCK and any(_names(resource, secrets) for resource in each.resources):
             yield each
 

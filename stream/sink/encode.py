@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, cast
 
 import polars as pl
 import polars.selectors as cs
@@ -20,6 +20,10 @@ ROW_GROUP_ROWS: Final = 250_000
 _SAMPLE_ROWS: Final = 4096
 _DICTIONARY_SHARE: Final = 8
 """A column gets a dictionary when its first rows hold at most one distinct value per this many rows."""
+_LONGEST_BOUND: Final = 4096
+"""Bytes of a text that Arrow's Parquet writer keeps as the least or greatest of a row group."""
+_FLOATS: Final[frozenset[Any]] = frozenset({pl.Float32, pl.Float64})
+_TEXTS: Final[frozenset[Any]] = frozenset({pl.String, pl.Binary})
 _TOLERANCE: Final = 1.25
 _AS_TEXT: Final = frozenset({pl.Categorical, pl.Enum, pl.Int128, pl.UInt128})
 
@@ -105,6 +109,7 @@ def parquet(frame: pl.DataFrame, compression: Compression = Compression.ZSTD, le
         compression=compression.value,
         compression_level=level,
         use_dictionary=_repetitive(frame),
+        write_statistics=_measured(frame),
         store_schema=durations,
     )
     body: bytes = out.getvalue().to_pybytes()
@@ -126,19 +131,46 @@ def _plain(frame: pl.DataFrame) -> list[pl.Expr]:
 
 def _repetitive(frame: pl.DataFrame) -> list[str]:
     """Paths of the columns, as Parquet names what lies inside nested ones, whose first rows hold few distinct values."""
-    return [path for column in frame.head(_SAMPLE_ROWS) for path in _repeating(column, column.name)]
+    leaves = (leaf for column in frame.head(_SAMPLE_ROWS) for leaf in _leaves(column, column.name, _SAMPLE_ROWS))
+    plain = ((path, values) for path, values in leaves if values.dtype.base_type() not in {pl.Boolean, pl.Null})
+    return [path for path, values in plain if values.n_unique() * _DICTIONARY_SHARE <= values.len()]
 
 
-def _repeating(column: pl.Series, path: str) -> Iterator[str]:
+def _measured(frame: pl.DataFrame) -> bool | list[str]:
+    """Paths of the columns to write statistics of; True: all of them.
+
+    The least and the greatest value of a column pass over NaN, and engines that go by them find no rows with one, which belong to
+    ``x <> 1`` and, in some, to ``x > 1``. Of long texts none are written, for the row group that has them; who takes those of the others
+    for the file's, as PyIceberg does, would not find the long ones.
+    """
+    doubtful = [column for column in frame if _holds(column.dtype, _FLOATS if frame.height <= ROW_GROUP_ROWS else _FLOATS | _TEXTS)]
+    broken = {path for column in doubtful for path, values in _leaves(column, column.name) if _misleads(values)}
+    return not broken or [path for column in frame.clear() for path, _ in _leaves(column, column.name) if path not in broken]
+
+
+def _misleads(values: pl.Series) -> bool:
+    if values.dtype.is_float():
+        return bool(values.is_nan().any())
+    lengths = values.str.len_bytes() if values.dtype == pl.String() else values.bin.size() if values.dtype == pl.Binary() else None
+    return lengths is not None and cast("int", lengths.max() or 0) > _LONGEST_BOUND
+
+
+def _holds(kind: Any, wanted: frozenset[Any]) -> bool:
+    if isinstance(kind, pl.Struct):
+        return any(_holds(field.dtype, wanted) for field in kind.fields)
+    return _holds(kind.inner, wanted) if isinstance(kind, pl.List | pl.Array) else kind.base_type() in wanted
+
+
+def _leaves(column: pl.Series, path: str, most: int | None = None) -> Iterator[tuple[str, pl.Series]]:
+    """The path and the values of each column that is not nested, here or further in; ``most``: of lists only so many items."""
     kind = column.dtype
     if isinstance(kind, pl.Struct):
         for field in kind.fields:
-            yield from _repeating(column.struct.field(field.name), f"{path}.{field.name}")
+            yield from _leaves(column.struct.field(field.name), f"{path}.{field.name}", most)
     elif isinstance(kind, pl.List | pl.Array):
-        items = column.explode().head(_SAMPLE_ROWS)
-        yield from _repeating(items, f"{path}.list.element")
-    elif kind.base_type() not in {pl.Boolean, pl.Null} and column.n_unique() * _DICTIONARY_SHARE <= column.len():
-        yield path
+        yield from _leaves(column.explode().head(most) if most is not None else column.explode(), f"{path}.list.element", most)
+    else:
+        yield path, column
 
 
 def _ndjson(frame: pl.DataFrame) -> bytes:

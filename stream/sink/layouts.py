@@ -25,9 +25,13 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """All columns of a staged file, in its order."""
+    """All columns of a staged file, in its order, and how its rows get into the table.
+
+    ``keys``: of the table's rows with the same values in these columns the last one stays; without keys, rows are appended.
+    """
 
     columns: tuple[Column, ...]
+    keys: tuple[str, ...] = ()
 
     @property
     def target(self) -> tuple[Column, ...]:

@@ -184,12 +184,11 @@ class RedshiftSinkConfig(TableSinkConfig):
         if self.mode is Write.UPSERT:
             staged[LINE] = pl.Int32()
         staged |= {name: schema[name] for name in LINEAGE if self.lineage and name in schema}
-        layout = layout_of(staged, self.types)
+        columns, keys = layout_of(staged, self.types).columns, tuple(check_name(key) for key in self.keys)
         if self.deletes is None or self.deletes not in schema:
-            return layout
+            return Layout(columns, keys)
         marked = check_name(self.deletes)
-        columns = (replace(each, target=False, deletes=True) if each.name == marked else each for each in layout.columns)
-        return Layout(tuple(columns))
+        return Layout(tuple(replace(each, target=False, deletes=True) if each.name == marked else each for each in columns), keys)
 
     @staticmethod
     def _user(schema: pl.Schema) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Final
 
 from stream.sink.layouts import Column, Layout
 from stream.sink.loads import Failure, Link, Load
-from stream.sink.redshift import Evolve, RedshiftSinkConfig, Write
+from stream.sink.redshift import Evolve, RedshiftSinkConfig
 from stream.sink.redshift_names import check_name, identifier, literal, qualified
 from stream.sink.redshift_types import SEQUENCE_BYTES
 from stream.sink.redshift_upsert import STAGED, upsert, value_of
@@ -166,7 +166,7 @@ def _copy(config: RedshiftSinkConfig, layout: Layout, manifest_url: str) -> str:
 
 
 def _move(config: RedshiftSinkConfig, layout: Layout) -> tuple[str, ...]:
-    if config.mode is Write.UPSERT:
+    if layout.keys:
         return upsert(config, layout)
     names = ", ".join(identifier(column.name) for column in layout.target)
     values = ", ".join(value_of(column) for column in layout.target)

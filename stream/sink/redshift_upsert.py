@@ -34,24 +34,19 @@ def value_of(column: Column) -> str:
 
 def remembers(config: RedshiftSinkConfig, layout: Layout) -> bool:
     """Whether a load of ``layout`` needs the table of deleted keys: because of the sink's definition now, or when its units were sealed."""
-    return bool(config.keys) and (config.deletes is not None or layout.deletes is not None)
+    merges_alike = config.deletes is not None and tuple(map(check_name, config.keys)) == layout.keys
+    return bool(layout.keys) and (merges_alike or layout.deletes is not None)
 
 
-def deleted_layout(config: RedshiftSinkConfig, layout: Layout) -> Layout:
+def deleted_layout(layout: Layout) -> Layout:
     """The columns of the table of deleted keys: the keys, and which record deleted them when."""
-    wanted = {check_name(name) for name in (*config.keys, *ORDER, ARRIVAL)}
+    wanted = {*layout.keys, *(check_name(name) for name in (*ORDER, ARRIVAL))}
     return Layout(tuple(column for column in layout.target if column.name in wanted))
 
 
-def lacking(config: RedshiftSinkConfig, layout: Layout) -> list[str]:
-    """Columns without which rows cannot be merged; units that were sealed under another definition may lack them."""
-    there = {column.name for column in layout.columns}
-    return [name for name in map(check_name, (*config.keys, *ORDER)) if config.keys and name not in there]
-
-
 def upsert(config: RedshiftSinkConfig, layout: Layout) -> tuple[str, ...]:
-    """What moves the rows of ``STAGED``, which has all columns of ``layout``; ``lacking`` names none."""
-    keys = [identifier(key) for key in config.keys]
+    """What moves the rows of ``STAGED``, which has all columns of ``layout``, by its keys."""
+    keys = [identifier(key) for key in layout.keys]
     staged = ", ".join(identifier(column.name) for column in layout.columns)
     rank = f"ROW_NUMBER() OVER (PARTITION BY {', '.join(keys)} ORDER BY {_padded('')} DESC, {_SUBSEQUENCE} DESC, {identifier(LINE)} DESC)"
     ranked = f'(SELECT {staged}, {rank} AS "stream_rank" FROM {STAGED})'
@@ -63,7 +58,7 @@ def upsert(config: RedshiftSinkConfig, layout: Layout) -> tuple[str, ...]:
     gone = layout.deletes
     moves = [_insert(config.target, layout, f"NOT {identifier(gone.name)} AND {overtaken}" if gone else overtaken)]
     if gone:
-        moves.append(_insert(config.deleted, deleted_layout(config, layout), f"{identifier(gone.name)} AND {overtaken}"))
+        moves.append(_insert(config.deleted, deleted_layout(layout), f"{identifier(gone.name)} AND {overtaken}"))
     return (
         f'CREATE TEMP TABLE {NEWEST} AS SELECT {staged} FROM {ranked} AS ranked WHERE "stream_rank" = 1',
         *(f"DELETE FROM {table} USING {NEWEST} WHERE {_same(table, keys)} AND {_older(table)}" for table in tables),
@@ -88,5 +83,7 @@ def _padded(prefix: str) -> str:
 
 
 def _older(table: str) -> str:
+    """Of rows of ``table``. One without a sequence number is not of a stream: it was there before."""
     old, new = _padded(f"{table}."), _padded(f"{NEWEST}.")
-    return f"({old} < {new} OR ({old} = {new} AND {table}.{_SUBSEQUENCE} <= {NEWEST}.{_SUBSEQUENCE}))"
+    same = f"{old} = {new} AND {table}.{_SUBSEQUENCE} <= {NEWEST}.{_SUBSEQUENCE}"
+    return f"({table}.{_SEQUENCE} IS NULL OR {old} < {new} OR ({same}))"

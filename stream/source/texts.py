@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -46,8 +47,8 @@ class ObjectCodec(StrEnum):
 class Layout:
     """How an object contains records.
 
-    ``header``: CSV objects begin with a line of names, which is put before each record, so that the decoder finds it. ``quote``:
-    for CSV. ``column``: for Parquet, the column that holds whole records; if None, each row becomes a JSON record.
+    ``header``: CSV objects begin with a line of names, which is put before each record, so that the decoder finds it. ``quote`` and
+    ``delimiter``: for CSV. ``column``: for Parquet, the column that holds whole records; if None, each row becomes a JSON record.
     """
 
     format: ObjectFormat
@@ -55,6 +56,7 @@ class Layout:
     header: bool = False
     quote: str = '"'
     column: str | None = None
+    delimiter: str = ","
 
 
 Chunk = list[tuple[int, bytes]]
@@ -99,7 +101,7 @@ def _codec(layout: Layout, name: str) -> str | None:
 def _lines(layout: Layout, file: BinaryIO, name: str, behind: int) -> Iterator[tuple[int, bytes]]:
     # Some programs, Excel among them, begin a file with a UTF-8 byte order mark, which belongs to no record.
     plain = ((number, line.removeprefix(BOM_UTF8) if number == 1 else line) for number, line in _plain(layout, file, name))
-    joined = _joined(plain, layout.quote.encode(), name) if layout.format is ObjectFormat.CSV else plain
+    joined = _joined(plain, layout, name) if layout.format is ObjectFormat.CSV else plain
     head = b""
     for number, text in joined:
         line = text.removesuffix(b"\r")
@@ -132,22 +134,42 @@ def _plain(layout: Layout, file: BinaryIO, name: str) -> Iterator[tuple[int, byt
         yield number + 1, b"".join(rest)
 
 
-def _joined(lines: Iterator[tuple[int, bytes]], quote: bytes, name: str) -> Iterator[tuple[int, bytes]]:
+def _joined(lines: Iterator[tuple[int, bytes]], layout: Layout, name: str) -> Iterator[tuple[int, bytes]]:
     """Lines of separated values, each joined with the lines that continue it inside quotes; numbered by the first."""
+    quote, delimiter = layout.quote.encode(), layout.delimiter.encode()
+    # A quote opens where a value begins; further on, as in 5" pipe, it is a character like others.
+    opening = re.compile(rb"(?:^|[\r" + re.escape(delimiter) + rb"])" + re.escape(quote))
     parts: list[bytes] = []
-    begun, quotes, held = 0, 0, 0
+    begun, held = 0, 0
     for number, line in lines:
         begun = begun if parts else number
+        still_open = (bool(parts) or quote in line) and _is_open(line, opening, quote, inside=bool(parts))
         parts.append(line)
-        quotes += line.count(quote)
         held += len(line)
         if held > MAX_RECORD_BYTES:
             raise _too_long(name, begun)
-        if quotes % 2 == 0:
+        if not still_open:
             yield begun, b"\n".join(parts)
-            parts, quotes, held = [], 0, 0
+            parts, held = [], 0
     if parts:
         yield begun, b"\n".join(parts)
+
+
+def _is_open(line: bytes, opening: re.Pattern[bytes], quote: bytes, *, inside: bool) -> bool:
+    """Whether a value in quotes goes on behind ``line``; ``inside``: one does at its beginning."""
+    at = 0
+    while True:
+        if not inside:
+            found = opening.search(line, at)
+            if found is None:
+                return False
+            at = found.end()
+        closing = line.find(quote, at)
+        while closing >= 0 and line[closing + 1 : closing + 2] == quote:  # doubled, which means the character itself
+            closing = line.find(quote, closing + 2)
+        if closing < 0:
+            return True
+        at, inside = closing + 1, False
 
 
 def _too_long(name: str, number: int) -> Halted:

@@ -14,6 +14,7 @@ WRONG_TYPE: Final = "wrong_type"
 MISSING_FIELD: Final = "missing_field"
 
 _WHOLE: Final = r"^[+-]?[0-9]+$"
+_POWER: Final = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][+-]?[0-9]+$"
 _NUMBER: Final = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 
 
@@ -43,9 +44,7 @@ def from_text(text: pl.Expr, kind: Type, *, is_whole: bool = False) -> pl.Expr: 
         case Kind.FLOAT32:
             return values.read(number.cast(pl.Float64, strict=False), kind)
         case Kind.DECIMAL:
-            scale = kind.wire.scale
-            exact = rf"^[+-]?[0-9]+(?:\.[0-9]{{0,{scale}}}0*)?$" if scale else r"^[+-]?[0-9]+(?:\.0*)?$"
-            return pl.when(text.str.contains(exact)).then(text).cast(kind.polars, strict=False)
+            return text.map_batches(lambda column: _decimals(column, kind), return_dtype=kind.polars, is_elementwise=True)
     if kind.polars == pl.Boolean():
         lower = text.str.to_lowercase()
         return pl.when(lower == "true").then(pl.lit(value=True)).when(lower == "false").then(pl.lit(value=False))
@@ -55,6 +54,18 @@ def from_text(text: pl.Expr, kind: Type, *, is_whole: bool = False) -> pl.Expr: 
         read = number.cast(kind.polars, strict=False)
         return pl.when(read.is_finite()).then(read)
     return text
+
+
+def _decimals(text: pl.Series, kind: Type) -> pl.Series:
+    column, scale = pl.col(text.name), kind.wire.scale
+    exact = rf"^[+-]?[0-9]+(?:\.[0-9]{{0,{scale}}}0*)?$" if scale else r"^[+-]?[0-9]+(?:\.0*)?$"
+    done = text.to_frame().select(pl.when(column.str.contains(exact)).then(column).cast(kind.polars, strict=False)).to_series()
+    if done.null_count() == text.null_count():
+        return done
+    # Few have an exponent, such as 0E-10, and their digits take longer to count than others to read.
+    left = (done.is_null() & text.str.contains(_POWER)).arg_true()
+    fits = values.behind_the_point(column) <= scale
+    return done.scatter(left, text.gather(left).to_frame().select(pl.when(fits).then(column).cast(kind.polars, strict=False)).to_series())
 
 
 def readers(schema: RecordSchema) -> list[pl.Expr]:

@@ -86,6 +86,17 @@ def _epoch(ticks: pl.Expr, unit: int) -> pl.Expr:
     return (pl.when(fits).then(ticks) * unit).cast(TIMESTAMP)
 
 
+def behind_the_point(number: pl.Expr) -> pl.Expr:
+    """The number of digits after the point in a number given as text, without trailing zeros: 1 for ``1.50`` and for ``1500e-3``."""
+    mantissa = number.str.extract(r"^[+-]?([0-9]*\.?[0-9]*)")
+    behind = mantissa.str.len_bytes() - mantissa.str.find(".", literal=True) - 1
+    digits = mantissa.str.replace(".", "", literal=True)
+    zeros = digits.str.len_bytes() - digits.str.strip_chars_end("0").str.len_bytes()
+    exponent = number.str.extract(r"[eE]([+-]?[0-9]+)$").cast(pl.Int64, strict=False)
+    found = behind.cast(pl.Int64).fill_null(0) - zeros.cast(pl.Int64) - exponent.fill_null(0)
+    return pl.when(zeros < digits.str.len_bytes()).then(found).otherwise(0)
+
+
 def read(wire: pl.Expr, kind: Type) -> pl.Expr:  # noqa: PLR0911 - one per kind
     """``wire`` (of ``kind.wire``) as ``kind.polars``; null where a value cannot be read."""
     match kind.kind:

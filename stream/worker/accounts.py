@@ -11,17 +11,18 @@ from datetime import datetime
 
 import msgspec
 
-from stream.contracts import ObjectStore
+from stream.contracts import ObjectStore, Stored
 from stream.sink.loads import Failure
 from stream.worker.warehouse import LoadFailed
 
 
 class Accounts:
-    """The accounts of one sink and stream, under ``prefix`` in ``store``."""
+    """The accounts of one stream in tables, under ``loads/`` in ``store``, those that are written under the name of ``sink``."""
 
-    def __init__(self, store: ObjectStore, prefix: str) -> None:
+    def __init__(self, store: ObjectStore, sink: str, stream: str) -> None:
         self._store = store
-        self._prefix = prefix
+        self._sink = sink
+        self._stream = stream
 
     async def read(self, name: str) -> dict[str, int]:
         """The account that a table names: the sequence number up to which each shard is loaded; empty for an empty name.
@@ -32,7 +33,7 @@ class Accounts:
         if not name:
             return {}
         key = self._key(name)
-        stored = await self._store.get(key)
+        stored = await self._store.get(key) or await self._under_another_name(name)
         if stored is None or hashlib.sha256(stored.body).hexdigest() != name:
             what = "is missing" if stored is None else "was changed"
             msg = (
@@ -51,9 +52,19 @@ class Accounts:
 
     async def tidy(self, current: str, before: datetime) -> None:
         """Remove accounts that were written before that time (UTC), except the ``current`` one."""
-        async for info in self._store.list(self._prefix):
+        async for info in self._store.list(self._folder(self._sink)):
             if info.key != self._key(current) and info.modified < before:
                 await self._store.delete(info.key)
 
+    async def _under_another_name(self, name: str) -> Stored | None:
+        """The account as written when the sink of the table was called otherwise."""
+        for sink in await self._store.folders("loads/"):
+            if (stored := await self._store.get(f"{self._folder(sink)}{name}.json")) is not None:
+                return stored
+        return None
+
     def _key(self, name: str) -> str:
-        return f"{self._prefix}{name}.json"
+        return f"{self._folder(self._sink)}{name}.json"
+
+    def _folder(self, sink: str) -> str:
+        return f"loads/{sink}/{self._stream}/accounts/"

@@ -19,7 +19,7 @@ from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
 from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import PAGE, position_of, shards_of, streams_of, unit_start
-from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, encode, pinned, with_seal
+from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, is_canonical, pinned, seal_of
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
 from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
 from stream.errors import Halted
@@ -120,9 +120,9 @@ def _files(entries: Sequence[FileEntry]) -> tuple[LedgerObject, ...]:
 
 
 def _damage(manifest: Manifest, body: bytes) -> str:
-    if encode(manifest) != body:
+    if not is_canonical(body):
         return "the manifest does not have the form in which the service writes it: it was edited"
-    if manifest.sealed and with_seal(manifest).seal != manifest.seal:
+    if manifest.sealed and seal_of(body) != manifest.seal:
         return "the manifest's seal does not match its content: it was edited after it was sealed"
     if not manifest.sealed and manifest.seal:
         return "the manifest carries a seal but says that it is an intent: it was edited"
@@ -137,16 +137,16 @@ class _Elsewhere:
         self._starts: dict[tuple[str, str], frozenset[int]] = {}
         self._files: dict[str, frozenset[tuple[str, str]]] = {}
 
-    async def lists(self, stream: str, shard: str, after: int, file: tuple[str, str]) -> bool:
-        """Whether the unit of ``shard`` that starts behind ``after`` lists ``file``, a sink and a key."""
+    async def sinks(self, stream: str, shard: str, after: int, name: str) -> frozenset[str]:
+        """Under which sinks the unit of ``shard`` that starts behind ``after`` lists a file with the key ``name``."""
         if after not in await self._starts_of(stream, shard):
-            return False
+            return frozenset()
         key = manifest_key(stream, shard, after)
         if key not in self._files:
             while len(self._files) >= KNOWN_MANIFESTS:
                 del self._files[next(iter(self._files))]
             self._files[key] = await self._files_in(key)
-        return file in self._files[key]
+        return frozenset(sink for sink, file in self._files[key] if file == name)
 
     async def _starts_of(self, stream: str, shard: str) -> frozenset[int]:
         if (stream, shard) not in self._starts:
@@ -166,7 +166,8 @@ class _Elsewhere:
 class StoredEvidence:
     """``audit.verify.Evidence`` over a pipeline's stores; with a ``source``, over the stream too.
 
-    ``open_place`` opens a URL at which a sink was when an older unit was sealed.
+    ``open_place`` opens a URL at which a sink was when an older unit was sealed. ``loaded``: by shard, up to where files of sinks that the
+    pipeline does not have any more may have been removed after their load.
     """
 
     def __init__(
@@ -187,6 +188,7 @@ class StoredEvidence:
         self.horizon = oldest
         self.tidied = tidied
         self.beside = False
+        self.loaded: Mapping[str, int] = {}
         self._log = log
         self._checkpoints = checkpoints
         self._source = source
@@ -264,7 +266,9 @@ class StoredEvidence:
             return named != self.stream
         for stream in self._streams:
             unit = unit_of(key, stream)
-            if unit is not None and stream != self.stream and await self._elsewhere.lists(stream, *unit, (sink, key)):
+            sinks = await self._elsewhere.sinks(stream, *unit, key) if unit is not None and stream != self.stream else frozenset()
+            # A sink that the pipeline does not have any more may be this one, under its earlier name.
+            if sink in sinks or sinks - self.areas.keys():
                 return True
         return False
 
@@ -293,6 +297,11 @@ class StoredEvidence:
             return None
         stored = await area.store.get(file.key)
         return stored.body if stored else None, url_in(unit, file.sink, file.key, self.areas) if stored is None else area.url_of(file.key)
+
+    def may_be_gone(self, unit: Link, file: LedgerObject) -> bool:
+        """See ``audit.verify.Evidence``."""
+        area = self.areas.get(file.sink)
+        return unit.loaded_by(self.loaded) if area is None else area.may_be_gone(unit, file.key)
 
     def reread(self, shard: str, until: int) -> AsyncIterator[Reread] | None:
         """See ``audit.verify.Evidence``."""

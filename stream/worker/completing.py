@@ -23,6 +23,7 @@ from stream.commit.manifest import Kind, Manifest, decode_start
 from stream.commit.naming import start_key
 from stream.contracts import Checkpoint, Checkpoints, Clock, Shard, Start, shard_of_chain
 from stream.errors import DefinitionError, Retryable, StreamError
+from stream.lease.shards import recreated
 from stream.pipeline.model import Pipeline
 from stream.together import a_few_at_once
 from stream.worker.auditing import Stores
@@ -125,7 +126,7 @@ class Completeness:
         children: set[str] = set()
 
         async def one(name: str) -> None:
-            sealed, behind = await self._shard(name, listed.get(name), start, asked_at, question)
+            sealed, behind = await self._shard(name, listed, start, asked_at, question)
             children.update(sealed.children, behind.children if behind else ())
             standings[name] = stand(sealed, behind, asked_at, question)
 
@@ -153,10 +154,13 @@ class Completeness:
         return start
 
     async def _shard(
-        self, name: str, listed: Shard | None, start: Start, asked_at: datetime, question: Question
+        self, name: str, every: Mapping[str, Shard], start: Start, asked_at: datetime, question: Question
     ) -> tuple[Sealed, Behind | None]:
-        tail = await self._tail(name)
+        tail, listed = await self._tail(name), every.get(name)
         sealed = tail.sealed()
+        if sealed.ended and listed is not None and recreated(listed, tail.position, sealed.children, every.values()):
+            why = f"the log has it read to its end at {tail.position}, yet the stream goes on: it was deleted and created again"
+            return replace(sealed, ended=False), Behind(Found.GONE, why=why)
         if settled(sealed, question):
             return sealed, None
         if listed is None:
@@ -215,32 +219,33 @@ async def loaded(table: LoaderParts, log: CommitLog, question: Question) -> Load
         chains = await table.log.shards()
     except StreamError as error:
         return Loaded(sink, why=str(error))
-    waiting: dict[str, list[Manifest]] = {}
+    waiting: dict[str, list[tuple[Manifest, int]]] = {}
 
     async def one(chain: str) -> None:
-        waiting[chain] = await _waiting(log, Shard(table.stream, chain), positions.get(chain, ORIGIN), sink, question)
+        waiting[chain] = await _waiting(log, Shard(table.stream, chain), positions.get(chain, ORIGIN), table, question)
 
     await a_few_at_once([one(chain) for chain in chains], AT_ONCE)
     links = [link for chain in chains for link in waiting[chain]]
-    arrivals = [datetime.fromisoformat(link.first_arrival) for link in links if link.first_arrival]
+    arrivals = [datetime.fromisoformat(link.first_arrival) for link, _ in links if link.first_arrival]
     return Loaded(
         sink,
         units=len(links),
-        rows=sum(file.rows for link in links for file in link.files if file.sink == sink),
+        rows=sum(rows for _, rows in links),
         oldest=min(arrivals) if links and len(arrivals) == len(links) else None,
         parked=tuple((chain, parked[chain].reason) for chain in chains if waiting[chain] and chain in parked),
     )
 
 
-async def _waiting(log: CommitLog, shard: Shard, position: int, sink: str, question: Question) -> list[Manifest]:
-    found: list[Manifest] = []
+async def _waiting(log: CommitLog, shard: Shard, position: int, table: LoaderParts, question: Question) -> list[tuple[Manifest, int]]:
+    """Sealed links of ``shard`` behind ``position`` with rows for ``table``, and how many."""
+    found: list[tuple[Manifest, int]] = []
     position = position or await log.begins(shard.stream, shard.shard_id)
     while (entry := await log.read(shard, position)) is not None and entry.manifest.sealed and entry.manifest.last is not None:
         link = entry.manifest
         if link.first_arrival and datetime.fromisoformat(link.first_arrival) >= question.enough:
             break
-        if any(file.sink == sink for file in link.files):
-            found.append(link)
+        if rows := await table.log.rows(link):
+            found.append((link, rows))
         position = link.reach
     return found
 

@@ -12,7 +12,7 @@ import msgspec
 import stream
 from stream.commit.naming import pipeline_key, reference_key, tables_key
 from stream.contracts import Clock, ObjectStore
-from stream.errors import DefinitionError, Halted
+from stream.errors import DefinitionError, Halted, StreamError
 from stream.pipeline.components import make_sink
 from stream.pipeline.digest import canonical_text, pipeline_digest, read_canonical
 from stream.pipeline.model import Pipeline
@@ -63,13 +63,9 @@ class Definitions:
         """
         if digest in self._recipes:
             return self._recipes[digest]
-        text, tables = await self._store.get(pipeline_key(digest)), await self._store.get(tables_key(digest))
-        if text is None or tables is None:
-            msg = (
-                f"an unfinished unit was begun with pipeline definition {digest}, which {self._store.url} does not hold; "
-                f"restore {pipeline_key(digest)} and {tables_key(digest)}; nothing is read until then"
-            )
-            raise Halted(msg)
+        pipeline, tables = await self.pipeline(digest), await self._store.get(tables_key(digest))
+        if tables is None:
+            raise self._not_held(digest)
         contents = {}
         for url, sha256 in msgspec.json.decode(tables.body, type=dict[str, str]).items():
             stored = await self._store.get(reference_key(sha256))
@@ -78,15 +74,35 @@ class Definitions:
                 raise Halted(msg)
             contents[url] = stored.body
         try:
-            pipeline = read_canonical(text.body.decode())
             fetched = await fetch_resources(pipeline, self._base, self._env, given=contents, managed=self._managed)
             return self._kept(await asyncio.to_thread(self._compile, pipeline, fetched, digest))
         except (DefinitionError, SchemaMismatch) as error:
-            msg = (
-                f"pipeline definition {digest}, with which a unit was begun, cannot be run here: {error}; "
-                "give this worker what is missing, or let the version that began the unit finish it"
-            )
-            raise Halted(msg) from error
+            raise self._not_to_run(digest, error) from error
+
+    async def pipeline(self, digest: str) -> Pipeline:
+        """The definition with that ``digest``, as the log holds it; raises ``Halted`` as ``recorded`` does."""
+        text = await self._store.get(pipeline_key(digest))
+        if text is None:
+            raise self._not_held(digest)
+        try:
+            return read_canonical(text.body.decode())
+        except DefinitionError as error:
+            raise self._not_to_run(digest, error) from error
+
+    def _not_held(self, digest: str) -> Halted:
+        msg = (
+            f"an unfinished unit was begun with pipeline definition {digest}, which {self._store.url} does not hold; "
+            f"restore {pipeline_key(digest)} and {tables_key(digest)}; nothing is read until then"
+        )
+        return Halted(msg)
+
+    @staticmethod
+    def _not_to_run(digest: str, error: StreamError | SchemaMismatch) -> Halted:
+        msg = (
+            f"pipeline definition {digest}, with which a unit was begun, cannot be run here: {error}; "
+            "give this worker what is missing, or let the version that began the unit finish it"
+        )
+        return Halted(msg)
 
     def _compile(self, pipeline: Pipeline, fetched: Fetched, digest: str) -> Recipe:
         chain = compile_chain(

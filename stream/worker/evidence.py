@@ -98,8 +98,17 @@ async def open_evidence(
     open_place, beside = partial(open_store, session=session), name != pipeline.source.kinesis.stream
     leased = pipeline.coordination.native is not None and not beside
     evidence = StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=leased)
-    evidence.beside = beside
+    evidence.beside, evidence.loaded = beside, await _loaded(stores.state, name)
     return evidence, stores
+
+
+async def _loaded(state: ObjectStore, chain: str) -> dict[str, int]:
+    """Up to where files of ``chain`` may have been removed after their load, by shard, whatever the sink was called."""
+    found: dict[str, int] = {}
+    for sink in await state.folders("loads/"):
+        for shard, last in (await LoadState(state, sink, chain).removed()).items():
+            found[shard] = max(last, found.get(shard, 0))
+    return found
 
 
 async def open_checkpoints(

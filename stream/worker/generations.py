@@ -9,7 +9,8 @@ from stream.commit.committer import Head, Renderer
 from stream.commit.foreign import admit_foreign
 from stream.commit.log import Entry
 from stream.contracts import Shard, Start
-from stream.lease.shards import children_of
+from stream.errors import Halted
+from stream.lease.shards import children_of, recreated
 from stream.worker.parts import Parts
 
 
@@ -31,6 +32,26 @@ async def open_next(shard: Shard, start: Start, parts: Parts, head: Head) -> tup
     entry = await parts.repeat("open chain", shard, opening)
     parts.emit(events.ShardRewound(shard.stream, shard.shard_id, target, following.generation))
     return following, entry
+
+
+async def refuse_recreated(shard: Shard, head: Head, parts: Parts) -> None:
+    """Make sure that the shard that has ended at ``head`` is the one that the stream has under its id.
+
+    Raises:
+        Halted: it is another one, whose records nobody would read.
+    """
+    if not recreated(shard, head.position, head.children, ()):
+        return
+    # It was listed before its end was read in the log, which another worker may have written since.
+    listed = {each.shard_id: each for each in await parts.repeat("list shards", shard, parts.source.shards)}
+    now = listed.get(shard.shard_id)
+    if now is not None and recreated(now, head.position, head.children, listed.values()):
+        msg = (
+            f"{shard.stream}/{shard.shard_id} has been read to its end, after {head.position or 'no record'}, yet the stream has a shard "
+            "of that id with records after that, or one that is open: the stream was deleted and created again under the same name. Use "
+            "another application name for it; nothing is read until then"
+        )
+        raise Halted(msg)
 
 
 async def admit_foreign_progress(shard: Shard, head: Head, parts: Parts, render: Renderer) -> Head:

@@ -22,7 +22,7 @@ from stream.worker.definitions import Definitions
 from stream.worker.iceberg import IcebergWarehouse
 from stream.worker.iceberg_catalog import CatalogTable, catalog_properties
 from stream.worker.loading import Loader, LoaderParts
-from stream.worker.loadlog import LoadLog, LoadState, recorded_layouts
+from stream.worker.loadlog import LoadLog, LoadState, recorded_staging
 from stream.worker.warehouse import RedshiftWarehouse, Warehouse
 
 
@@ -48,7 +48,7 @@ async def open_loaders(
         state, store = LoadState(log.store, config.name, stream), stores[config.name]
         if isinstance(config, IcebergSinkConfig):
             properties = catalog_properties(config, session, definitions.secret)
-            accounts = Accounts(log.store, f"{state.root}accounts/")
+            accounts = Accounts(log.store, config.name, stream)
             warehouse: Warehouse = IcebergWarehouse(CatalogTable(config, store.url, properties), pipeline.application, stream, accounts)
         elif isinstance(config, RedshiftSinkConfig):
             database = Database(config.database, config.cluster, config.workgroup, config.db_user, config.secret_arn)
@@ -62,7 +62,7 @@ async def open_loaders(
         parts = LoaderParts(
             config=config,
             stream=stream,
-            log=LoadLog(log, stream, config.name, recorded_layouts(definitions, config.name)),
+            log=LoadLog(log, stream, recorded_staging(definitions, config, {sink.name for sink in pipeline.sinks})),
             state=state,
             warehouse=warehouse,
             staging=store,

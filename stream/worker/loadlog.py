@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -12,9 +12,13 @@ from stream.batch import ORIGIN
 from stream.commit.log import CommitLog
 from stream.commit.lookup import shards_of
 from stream.commit.manifest import Manifest
+from stream.commit.rewind import LEDGER
 from stream.contracts import ObjectStore, Shard
+from stream.sink import rejects
 from stream.sink.layouts import LaidOut, Layout
 from stream.sink.loads import Link, StagedFile, joined
+from stream.sink.objects import SinkConfig
+from stream.sink.tables import TableSinkConfig
 from stream.together import a_few_at_once
 from stream.worker.definitions import Definitions
 
@@ -24,21 +28,41 @@ AT_ONCE: Final = 16
 LOOK_AHEAD: Final = 400
 """Links of one shard that are read ahead of loading."""
 
-Layouts: TypeAlias = Callable[[str], Awaitable[Layout | None]]
-"""Gives the layout of the staged files of a pipeline definition, by its digest."""
+Staging: TypeAlias = Callable[[Manifest], Awaitable[tuple[str, Layout | None]]]
+"""Gives the name of the sink whose files of a unit are for the table, and what they look like; None if the unit has none."""
 
 
-def recorded_layouts(definitions: Definitions, sink: str) -> Layouts:
-    """Layouts of the sink named ``sink``, from recorded definitions; raises ``Halted`` if one cannot be obtained."""
-    known: dict[str, Layout | None] = {}
+def recorded_staging(definitions: Definitions, config: TableSinkConfig, others: Collection[str]) -> Staging:
+    """What recorded definitions say about files for the table of ``config``. ``others``: names of the pipeline's other sinks.
 
-    async def layout(digest: str) -> Layout | None:
-        if digest not in known:
+    When a unit was sealed, the sink may have had another name, and its name another table. Raises ``Halted`` if a definition cannot be
+    obtained.
+    """
+    names: dict[str, str] = {}
+    layouts: dict[str, Layout | None] = {}
+    own = {*others, config.name, rejects.NAME, LEDGER}
+
+    async def staging(manifest: Manifest) -> tuple[str, Layout | None]:
+        digest, written = manifest.pipeline, {file.sink for file in manifest.files}
+        if config.name not in written and written <= own:
+            return config.name, None
+        if digest not in names:
+            recorded = await definitions.pipeline(digest)
+            names[digest] = next((each.name for each in recorded.sinks if is_same_table(each, config)), config.name)
+        name = names[digest]
+        if name not in written:
+            return name, None
+        if digest not in layouts:
             recipe = await definitions.recorded(digest)
-            known[digest] = next((each.layout for each in recipe.sinks if isinstance(each, LaidOut) and each.name == sink), None)
-        return known[digest]
+            layouts[digest] = next((each.layout for each in recipe.sinks if isinstance(each, LaidOut) and each.name == name), None)
+        return name, layouts[digest]
 
-    return layout
+    return staging
+
+
+def is_same_table(sink: SinkConfig, config: TableSinkConfig) -> bool:
+    """Whether ``sink`` loads the table of ``config``."""
+    return isinstance(sink, TableSinkConfig) and sink.unique_table == config.unique_table
 
 
 class Parked(msgspec.Struct, frozen=True):
@@ -100,13 +124,12 @@ class LoadState:
 
 
 class LoadLog:
-    """Follows the sealed links of every shard for one sink."""
+    """Follows the sealed links of every shard for one table."""
 
-    def __init__(self, log: CommitLog, stream: str, sink: str, layouts: Layouts) -> None:
+    def __init__(self, log: CommitLog, stream: str, staging: Staging) -> None:
         self._log = log
         self._stream = stream
-        self._sink = sink
-        self._layouts = layouts
+        self._staging = staging
 
     async def shards(self) -> list[str]:
         """Every shard that has a chain."""
@@ -144,13 +167,18 @@ class LoadLog:
 
     async def link(self, manifest: Manifest) -> Link:
         """A sealed unit or gap as the loader sees it; its files are where the manifest says the sink was at that time."""
-        span, root = manifest.span, manifest.targets.get(self._sink, "").removesuffix("/")
-        files = tuple(StagedFile(f"{root}/{file.key}", file.size, file.rows) for file in manifest.files if file.sink == self._sink)
-        layout = await self._layouts(manifest.pipeline) if files else None
+        span, (sink, layout) = manifest.span, await self._staging(manifest)
+        root = manifest.targets.get(sink, "").removesuffix("/")
+        files = tuple(StagedFile(f"{root}/{file.key}", file.size, file.rows) for file in manifest.files if file.sink == sink)
         return Link(manifest.shard, span.after, span.last, files, layout, manifest.sealed_at)
 
+    async def rows(self, manifest: Manifest) -> int:
+        """How many rows of a sealed unit are for the table."""
+        sink, _ = await self._staging(manifest)
+        return sum(file.rows for file in manifest.files if file.sink == sink)
+
     async def keys_between(self, shard: str, after: int, last: int, url: str) -> tuple[list[str], int]:
-        """Keys of the sink's files at ``url`` for units in ``(after, last]``, up to a few hundred links, and where the last ends."""
+        """Keys of the table's files at ``url`` for units in ``(after, last]``, up to a few hundred links, and where the last ends."""
         keys: list[str] = []
         root, position = url.removesuffix("/"), max(after, await self._log.begins(self._stream, shard))
         for _ in range(LOOK_AHEAD):
@@ -158,7 +186,8 @@ class LoadLog:
             if entry is None or not entry.manifest.sealed or entry.manifest.last is None or int(entry.manifest.last) > last:
                 break
             manifest = entry.manifest
-            if manifest.targets.get(self._sink, "").removesuffix("/") == root:
-                keys += [file.key for file in manifest.files if file.sink == self._sink]
+            sink, _ = await self._staging(manifest)
+            if manifest.targets.get(sink, "").removesuffix("/") == root:
+                keys += [file.key for file in manifest.files if file.sink == sink]
             position = manifest.span.last
         return keys, position

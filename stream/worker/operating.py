@@ -7,7 +7,7 @@ lease loses to them as to any other commit. The lease is taken first only to avo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from stream.audit.objects import WITH_THE_LOG
 from stream.aws.errors import INVALID_ARGUMENT, NOT_FOUND, AwsFatal
 from stream.aws.kinesis import IteratorAt, IteratorKind, open_kinesis
 from stream.aws.session import AwsSession
@@ -26,7 +27,7 @@ from stream.commit.log import CommitLog
 from stream.commit.manifest import Manifest
 from stream.commit.recovery import recover
 from stream.commit.rewind import History, history, rewind_link, skip_link, target_for
-from stream.contracts import Clock, Emit, Shard
+from stream.contracts import Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
 from stream.lease.coordinator import Coordinator
 from stream.lease.rows import Lease, RowProblem
@@ -126,8 +127,8 @@ async def rewind(
     """Process the shard again from the unit that holds the record ``wanted`` (``ORIGIN``: from its start), removing what was made of it.
 
     Raises:
-        DefinitionError: no unit holds it; the shard has ended; a sink loads a table, from which rows cannot be removed; or dead letters of
-            the units were redriven, and what that wrote cannot be removed either.
+        DefinitionError: no unit holds it; the shard has ended; a sink loads a table, from which rows cannot be removed; a sink of the units
+            is gone or elsewhere now; or dead letters of the units were redriven, and what that wrote cannot be removed either.
         Halted: a person must repair the shard's log first.
     """
     if loaded := [config.name for config in pipeline.sinks if isinstance(config, TableSinkConfig)]:
@@ -137,9 +138,29 @@ async def rewind(
         known = await history(parts.log, shard, wanted)
         target = ORIGIN if wanted == ORIGIN and known.end is None else target_for(known, wanted)
         link = rewind_link(parts.log, known, head, target, note, parts.clock.now().isoformat())
+        stores = Stores.open(pipeline, base, AwsSession(region=pipeline.source.kinesis.region)).targets
+        await _refuse_elsewhere([each for each in known.links if int(each.after) >= target], stores)
         await _refuse_redriven(parts.log, known, link)
         await _commit(parts, shard, link)
         return Done(link, target, len(link.superseded))
+
+
+async def _refuse_elsewhere(links: Sequence[Manifest], stores: Mapping[str, ObjectStore]) -> None:
+    """Make sure that the files of ``links`` are where ``stores`` says that their sinks are: others would stay beside those made again."""
+    for link in reversed(links):
+        for file in link.files:
+            written, store = link.targets.get(file.sink), stores.get(file.sink)
+            if file.sink in WITH_THE_LOG or (store is not None and store.url == written):
+                continue
+            if store is not None and [info async for info in store.list(file.key)]:
+                continue  # moved together with the pipeline
+            where = "this pipeline does not have" if store is None else f"is at {store.url} now"
+            msg = (
+                f"units that would be taken back were written to the sink `{file.sink}` at {written}, which {where}: their files would "
+                f"stay, and their records be there twice. Rewind to after {link.last}, or with a pipeline file that has that sink there, "
+                "or process all of it again with another application name; nothing was changed"
+            )
+            raise DefinitionError(msg)
 
 
 async def _refuse_redriven(log: CommitLog, known: History, link: Manifest) -> None:

@@ -23,7 +23,7 @@ from stream.errors import Expired, Halted, Superseded
 from stream.pipeline.limits import SPARED_SHARE
 from stream.worker.breaker import Flood
 from stream.worker.gap import record_gap
-from stream.worker.generations import admit_foreign_progress, open_newest, open_next
+from stream.worker.generations import admit_foreign_progress, open_newest, open_next, refuse_recreated
 from stream.worker.parts import Held, Parts, weightiest
 from stream.worker.recipe import Cooked, CutUnit, with_previous
 
@@ -54,6 +54,8 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
         if head.target is not None:
             shard, genesis = await open_next(shard, start, parts, head)
             continue
+        if head.ended:
+            await refuse_recreated(shard, head, parts)
         gap, lost = lost, None
         try:
             head = await _go_on(shard, start, parts, head, gap, render_again)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -27,12 +27,26 @@ _FIELDS: Final = {"%Y": r"(?P<Y>\d{4})", "%m": r"(?P<m>\d{2})", "%d": r"(?P<d>\d
 
 
 class Slice(msgspec.Struct, frozen=True):
-    """Objects that are read together; ``bounds`` divides them into shards. ``worker`` and ``claimed_at`` tell claims apart."""
+    """Objects that are read together; ``bounds`` divides them into shards. ``worker`` and ``claimed_at`` tell claims apart.
+
+    ``url``: what their keys are relative to; empty in claims of builds that did not note it.
+    """
 
     objects: tuple[PinnedObject, ...]
     bounds: tuple[tuple[int, int], ...]
     worker: str
     claimed_at: str
+    url: str = ""
+
+    def under(self, where: str) -> Iterator[tuple[str, PinnedObject]]:
+        """Its objects by their keys under ``where``: the same URL, one above or below it, or another, to which the folder has moved."""
+        here, own = (f"{url.removesuffix('/')}/" for url in (where, self.url or where))
+        moved = not here.startswith(own) and not own.startswith(here)
+        for item in self.objects:
+            if moved:
+                yield item.key, item
+            elif f"{own}{item.key}".startswith(here):
+                yield f"{own}{item.key}".removeprefix(here), item
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +92,13 @@ def time_of(info: ObjectInfo, pattern: re.Pattern[str] | None) -> datetime | Non
         return None
 
 
-def fresh(listed: Iterable[ObjectInfo], known: Iterable[PinnedObject], where: str) -> list[PinnedObject]:
-    """Those of ``listed`` that are not among ``known``.
+def fresh(listed: Iterable[ObjectInfo], known: Iterable[Slice], where: str) -> list[PinnedObject]:
+    """Those of ``listed``, which are under the URL ``where``, that are not in slices ``known``.
 
     Raises:
         Halted: the content of a known object has changed.
     """
-    versions = {item.key: item for item in known}
+    versions = {key: item for each in known for key, item in each.under(where)}
     found = []
     for info in listed:
         seen = versions.get(info.key)
@@ -103,8 +117,8 @@ def fresh(listed: Iterable[ObjectInfo], known: Iterable[PinnedObject], where: st
 def layout_of(pipeline: Pipeline, config: ObjectsSource) -> Layout:
     """How the objects contain records, according to the options of source and decoder."""
     decode = pipeline.source.decode
-    header, quote = (decode.header, decode.quote) if isinstance(decode, Csv) else (False, '"')
-    return Layout(config.format, config.compression, header, quote, config.column)
+    csv = decode if isinstance(decode, Csv) else Csv()
+    return Layout(config.format, config.compression, csv.header, csv.quote, config.column, csv.delimiter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +155,11 @@ class Slices:
                 inside.append(info)
 
         async def choose(known: list[Slice]) -> Slice | None:
-            objects = fresh(inside, (item for earlier in known for item in earlier.objects), self.store.url)
+            objects = fresh(inside, known, self.store.url)
             if not objects:
                 return None
-            return Slice(tuple(objects), tuple(split(objects, self.config.shards)), self.worker, self.clock.now().isoformat())
+            bounds, now = tuple(split(objects, self.config.shards)), self.clock.now().isoformat()
+            return Slice(tuple(objects), bounds, self.worker, now, self.store.url)
 
         return await self.claims.claim(choose)
 

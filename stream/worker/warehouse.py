@@ -15,7 +15,7 @@ from stream.sink.layouts import Layout
 from stream.sink.loads import Failure, Load
 from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
 from stream.sink.redshift_sql import Found, Step, Whose
-from stream.sink.redshift_upsert import deleted_layout, lacking, remembers
+from stream.sink.redshift_upsert import deleted_layout, remembers
 
 T = TypeVar("T")
 
@@ -101,15 +101,9 @@ class RedshiftWarehouse:
     async def fit(self, layout: Layout) -> None:
         """See ``Warehouse``."""
         await self._have_ledger()
-        if missing := lacking(self._config, layout):
-            msg = (
-                f"units that wait for the table {self._config.table} were sealed without {', '.join(missing)}, so their rows cannot be "
-                "merged by key. Restore `mode` and `keys` until those units are loaded, then change the definition again."
-            )
-            raise LoadFailed(msg, Failure.SETUP)
         await self._fit(self._config.target, layout, create=self._config.create)
         if remembers(self._config, layout):
-            await self._fit(self._config.deleted, deleted_layout(self._config, layout), create=True)
+            await self._fit(self._config.deleted, deleted_layout(layout), create=True)
 
     async def _fit(self, table: tuple[str, str], layout: Layout, *, create: bool) -> None:
         if create:

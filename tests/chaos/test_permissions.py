@@ -172,18 +172,27 @@ def test_a_fleet_with_everything_that_a_pipeline_can_use(full: tuple[World, Path
     }
 
 
-def test_who_asks_whether_a_moment_is_complete_needs_what_the_role_reader_may(
+def test_who_asks_how_a_stream_stands_needs_what_the_role_reader_may(
     full: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, path, naming = full
     with recorded(world, naming) as recorders:
         world.produce(60)
         world.finish(path)
+        tables = client("dynamodb", world.environment["AWS_ENDPOINT_URL_DYNAMODB"])
+        row = {"leaseKey": {"S": "shardId-000000000000"}}
+        tables.update_item(
+            TableName="chaos", Key=row, UpdateExpression="SET leaseOwner = :me", ExpressionAttributeValues={":me": {"S": "somebody"}}
+        )
+        tables.close()
         recorders.forget()
         for name, value in world.environment.items():
             monkeypatch.setenv(name, value)
         ran = CliRunner().invoke(app, ["complete", str(path), "--until", SystemClock().now().isoformat(), "--wait", "20", "--margin", "0"])
-    assert ran.exit_code == 0, ran.output
+        assert ran.exit_code == 0, ran.output
+        ran = CliRunner().invoke(app, ["shards", str(path), "--keys", "--pages", "1", "--json"])
+        assert ran.exit_code == 0, ran.output
+    assert [shard["owner"] for shard in json.loads(ran.stdout)["streams"][0]["shards"]] == ["somebody", None]
     judge(granted(path, Role.READER), recorders.seen)
 
 

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from pyiceberg.catalog import load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitStateUnknownException, ForbiddenError
+from pyiceberg.expressions import EqualTo, GreaterThan, IsNaN, NotEqualTo
 
 from stream.batch import ROW
 from stream.errors import Retryable
 from stream.pipeline.components import make_sink
+from stream.sink.encode import ROW_GROUP_ROWS
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.loads import Failure, Link, StagedFile
 from stream.storage.directory import DirectoryStore
@@ -52,12 +54,12 @@ class Place:
         config = self.config(**options)
         return Bench(self.table(config), config, self.store, self.count)
 
-    def table(self, config=None, stream="events"):
+    def table(self, config=None, stream="events", sink="lake"):
         async def properties():
             return self.catalog
 
         table = CatalogTable(config or self.config(), self.url, properties)
-        return IcebergWarehouse(table, "flights", stream, Accounts(self.state, f"loads/{stream}/accounts/"))
+        return IcebergWarehouse(table, "flights", stream, Accounts(self.state, sink, stream))
 
     def read(self):
         catalog = load_catalog("default", **self.catalog)
@@ -309,6 +311,30 @@ def test_each_file_has_one_partition_and_engines_prune_by_it(place, fields):
         assert table.scan(row_filter="origin == 'a/b=c%'").to_arrow()["n"].to_pylist() == [3]
 
 
+@pytest.mark.parametrize("text", ["\ud7ff" * 20, "x" * 15 + "\ud7ff" + "tail", "\U0010ffff" * 20])
+@pytest.mark.parametrize("partition_by", [[], ["t"]])
+def test_a_text_that_ends_in_the_last_character_before_a_gap_is_loaded_and_found(place, text, partition_by):
+    bench = place.bench(partition_by=partition_by, properties={"write.metadata.metrics.column.t": "truncate(4)"})
+    load(bench, link_of(bench, rows({"t": [text, "a", None]})))
+    assert place.read().scan(row_filter=EqualTo("t", text)).to_arrow().num_rows == 1
+    assert place.read().scan(row_filter=EqualTo("t", "a")).to_arrow().num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "condition"),
+    [
+        ({"v": ["b"] * ROW_GROUP_ROWS + ["z" * 5000]}, GreaterThan("v", "c")),
+        ({"v": [1.5] * ROW_GROUP_ROWS + [float("nan")]}, IsNaN("v")),
+        ({"v": [1.5, float("nan"), 1.5]}, NotEqualTo("v", 1.5)),
+    ],
+    ids=["long text", "NaN in a row group of its own", "NaN among others"],
+)
+def test_no_row_is_passed_over_for_bounds_that_it_is_not_in(place, values, condition):
+    bench = place.bench()
+    load(bench, link_of(bench, rows(values)))
+    assert place.read().scan(row_filter=condition).to_arrow().num_rows == 1
+
+
 def test_a_table_with_a_partition_that_files_do_not_have_is_refused(place):
     bench = place.bench()
     load(bench, link_of(bench, moments()))
@@ -353,7 +379,7 @@ def test_an_account_that_is_missing_or_changed_stops_all_loads(place):
     bench = place.bench()
     load(bench, link_of(bench, rows({"n": [1]})))
     (name,) = [value for key, value in place.read().properties.items() if key == f"{LOADED}flights/events"]
-    key = f"loads/events/accounts/{name}.json"
+    key = f"loads/lake/events/accounts/{name}.json"
     body = asyncio.run(place.state.get(key)).body
     for change, words in ((b'{"a":"5"}', "was changed"), (None, "is missing")):
         asyncio.run(place.state.delete(key) if change is None else place.state.put(key, change))
@@ -362,6 +388,14 @@ def test_an_account_that_is_missing_or_changed_stops_all_loads(place):
         assert caught.value.failure is Failure.SETUP
     asyncio.run(place.state.put(key, body))
     assert asyncio.run(bench.warehouse.positions()) == {"a": 10}
+
+
+def test_an_account_that_was_written_when_the_sink_had_another_name_counts(place):
+    bench, renamed = place.bench(), place.table(sink="clicks")
+    load(bench, link_of(bench, rows({"n": [1]})))
+    assert asyncio.run(renamed.positions()) == {"a": 10}
+    asyncio.run(renamed.load(load_of(link_of(bench, rows({"n": [2]}), 10, 20))))
+    assert asyncio.run(renamed.positions()) == asyncio.run(bench.warehouse.positions()) == {"a": 20}
 
 
 def test_accounts_of_long_ago_go_and_the_one_that_holds_stays(place):
@@ -381,7 +415,9 @@ def test_long_names_have_an_account_too(place):
         return place.catalog
 
     warehouses = [
-        IcebergWarehouse(CatalogTable(place.config(), place.url, properties), "a" * 128, stream * 128, Accounts(place.state, stream))
+        IcebergWarehouse(
+            CatalogTable(place.config(), place.url, properties), "a" * 128, stream * 128, Accounts(place.state, "lake", stream)
+        )
         for stream in "bc"
     ]
     link = link_of(place.bench(), rows({"n": [1]}))

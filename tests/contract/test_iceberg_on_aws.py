@@ -68,7 +68,7 @@ def bench_of(table, database="lake"):
         return catalog.load_table(config.table).scan().to_arrow().num_rows if catalog.table_exists(config.table) else 0
 
     table = CatalogTable(config, config.url, properties)
-    warehouse = IcebergWarehouse(table, "flights", "events", Accounts(MemoryStore(url="memory:state"), "accounts/"))
+    warehouse = IcebergWarehouse(table, "flights", "events", Accounts(MemoryStore(url="memory:state"), "lake", "events"))
     return Bench(warehouse, config, open_store(config.url, session), count)
 
 

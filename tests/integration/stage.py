@@ -103,15 +103,8 @@ class Stage:
         return asyncio.run(run())
 
     def unseal_last(self) -> None:
-        """Have the last unit look as if its worker had died between its intent and its first file."""
-        file = max((self.folder / "state" / "app" / "commits").rglob("0*.json"))
-        manifest = decode(file.read_bytes(), file.name)
-        file.write_bytes(encode(msgspec.structs.replace(manifest, state=State.INTENT, seal="", sealed_by="", sealed_at="")))
-        for entry in manifest.files:
-            for written in self.folder.rglob(Path(entry.key).name):
-                written.unlink()
-        for checkpoint in (self.folder / "state" / "app" / "checkpoints").rglob("*.json"):
-            checkpoint.unlink()
+        """As the function of that name."""
+        unseal_last(self.folder)
 
     def manifests(self) -> list[Manifest]:
         files = sorted((self.folder / "state" / "app" / "commits").rglob("0*.json"))
@@ -120,3 +113,15 @@ class Stage:
 
 def sealed(records: int) -> Callable[[events.Event], bool]:
     return lambda event: isinstance(event, events.UnitSealed) and sum(count for _, count in event.outcomes) >= records
+
+
+def unseal_last(folder: Path) -> None:
+    """Have the last unit look as if its worker had died between its intent and its first file."""
+    file = max((folder / "state" / "app" / "commits").rglob("0*.json"))
+    manifest = decode(file.read_bytes(), file.name)
+    file.write_bytes(encode(msgspec.structs.replace(manifest, state=State.INTENT, seal="", sealed_by="", sealed_at="")))
+    for entry in manifest.files:
+        for written in folder.rglob(Path(entry.key).name):
+            written.unlink()
+    for checkpoint in (folder / "state" / "app" / "checkpoints").rglob("*.json"):
+        checkpoint.unlink()

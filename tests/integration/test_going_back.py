@@ -37,6 +37,41 @@ def test_units_whose_dead_letters_were_redriven_are_not_taken_back(stage: Stage)
     assert done.exit_code == 0, done.output
 
 
+@pytest.mark.parametrize(
+    ("sink", "says"), [('s3: {url: "file:lake", name: clean}', "this pipeline does not have"), ('s3: {url: "file:sea"}', "sea now")]
+)
+def test_units_of_a_sink_that_is_gone_or_elsewhere_are_not_taken_back(stage: Stage, sink: str, says: str) -> None:
+    """Their files would stay, and the same records would be in others beside them."""
+    for numbers in ([1, 2], [3, 4]):
+        stage.put(numbers)
+        stage.work(sealed(2))
+    first, _ = (manifest.last for manifest in stage.manifests())
+    file = stage.folder / "pipeline.yaml"
+    text = file.read_text()
+    file.write_text(text.replace('s3: {url: "file:lake"}', sink))
+    before, links = sorted(stage.folder.rglob("*.parquet")), len(stage.manifests())
+
+    refused = CliRunner().invoke(app, ["leases", "rewind", str(file), stage.shard, str(first), "--yes"])
+    assert refused.exit_code == 2
+    assert says in " ".join(refused.output.split())
+    assert (sorted(stage.folder.rglob("*.parquet")), len(stage.manifests())) == (before, links)
+
+    file.write_text(text)
+    done = CliRunner().invoke(app, ["leases", "rewind", str(file), stage.shard, str(first), "--yes"])
+    assert done.exit_code == 0, done.output
+
+
+def test_units_that_were_moved_with_the_pipeline_are_taken_back(stage: Stage) -> None:
+    stage.put([1, 2])
+    stage.work(sealed(2))
+    (stage.folder / "lake").rename(stage.folder / "sea")
+    file = stage.folder / "pipeline.yaml"
+    file.write_text(file.read_text().replace("file:lake", "file:sea"))
+    done = CliRunner().invoke(app, ["leases", "rewind", str(file), stage.shard, "start", "--yes"])
+    assert done.exit_code == 0, done.output
+    assert not list((stage.folder / "sea").rglob("*.parquet"))
+
+
 def test_ranges_that_overlap_are_refused_and_ranges_side_by_side_are_not(stage: Stage) -> None:
     begin = stage.clock.now().replace(microsecond=0) - timedelta(minutes=5)
     stage.put(range(5))
@@ -54,3 +89,17 @@ def test_ranges_that_overlap_are_refused_and_ranges_side_by_side_are_not(stage: 
             read(*bounds)
     assert read(hours[0], hours[1]) == 0
     assert read(hours[0] - timedelta(minutes=9), hours[0]) == 0
+
+
+def test_a_unit_that_was_begun_before_the_state_was_moved_is_finished_where_it_is_now(stage: Stage) -> None:
+    stage.put([1, "two", 3])
+    stage.work(sealed(3))
+    stage.unseal_last()
+    (stage.folder / "state").rename(stage.folder / "moved")
+    file = stage.folder / "pipeline.yaml"
+    file.write_text(file.read_text().replace("file:state", "file:moved"))
+    ran = CliRunner().invoke(app, ["run", "--once", str(file)])
+    assert ran.exit_code == 0, ran.output
+    proof = CliRunner().invoke(app, ["audit", "verify", str(file)])
+    assert proof.exit_code == 0, proof.output
+    assert not (stage.folder / "state").exists()

@@ -67,29 +67,44 @@ def test_a_row_from_before_its_deletion_does_not_come_back_when_it_is_loaded_lat
     world.assert_exactly_once()
 
 
-def test_rows_that_delete_still_do_after_the_sink_is_redefined(make_world):
+@pytest.mark.parametrize("later", [UPSERT, "", DELETES.replace("kind", "n")])
+def test_units_merge_and_delete_as_they_were_sealed_to_whatever_the_sink_is_now(make_world, later):
     world = make_world(options=DELETES)
     world.seal({0: 2})
     expected = world.expected()
-    world.options = UPSERT
+    world.options = later
     world.redefine()
     assert world.load()
     assert world.table_rows() == expected
 
 
-def test_units_that_cannot_be_merged_say_how_they_can_be_loaded(make_world):
+def test_units_that_were_sealed_to_be_appended_are_and_later_ones_are_merged(make_world):
     world = make_world()
     world.seal({0: 1})
+    appended = world.expected()
     world.options = UPSERT
     world.redefine()
-    assert not world.load()
-    (refusal,) = [event for event in world.heard if isinstance(event, events.LoadRefused)]
-    assert refusal.kind == "setup"
-    assert "were sealed without _line, so their rows cannot be merged by key" in refusal.detail
-    world.options = ""
-    world.redefine()
+    assert world.load()
+    assert world.table_rows() == appended
+    world.seal({0: 3})
+    assert {row[4] for row in world.expected()} >= {row[4] for row in appended}
     assert world.load()
     world.assert_exactly_once()
+
+
+def test_rows_that_a_table_had_before_give_way_to_those_of_their_key(make_world):
+    world = make_world(options=DELETES)
+    world.query(f'CREATE TABLE "{world.table}" (n bigint, kind varchar(65535))')
+    there = ", ".join(f"(-1, 'k{kind}')" for kind in range(world.kinds))
+    world.query(f"INSERT INTO \"{world.table}\" VALUES {there}, (-2, 'other')")
+    world.seal({0: 4})
+    kinds = set(world.sealed_rows()["kind"])
+    assert world.load()
+    ours = f'SELECT _shard, _sequence, _subsequence, n, kind FROM "{world.table}" WHERE _sequence IS NOT NULL'
+    assert sorted(world.query(ours)) == world.expected()
+    others = world.query(f'SELECT n, kind FROM "{world.table}" WHERE _sequence IS NULL')
+    assert kinds.isdisjoint(kind for _, kind in others)
+    assert (-2, "other") in others
 
 
 def test_two_hundred_units_are_one_transaction(make_world, redshift):

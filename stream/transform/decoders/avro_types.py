@@ -104,9 +104,9 @@ def with_read_defaults(schema: Any) -> Any:
         for key in ("type", "items", "values"):
             with_read_defaults(schema.get(key))
         for field in schema.get("fields", ()):
-            with_read_defaults(field["type"])
-            if "default" in field:
+            if "default" in field:  # first, since what it leaves out are the defaults further in as they stand in the JSON
                 field["default"] = _default_of(field["default"], _single(field["type"]))
+            with_read_defaults(field["type"])
     return schema
 
 
@@ -115,7 +115,7 @@ def _default_of(value: Any, schema: Any) -> Any:
     if value is None or kind in {"null", "enum", "string", "boolean"}:
         return value
     if kind == "record":
-        return {each["name"]: _default_of(value[each["name"]], _single(each["type"])) for each in schema["fields"] if each["name"] in value}
+        return {each["name"]: _default_of(_given(value, each), _single(each["type"])) for each in schema["fields"]}
     if kind == "array":
         return [_default_of(each, _single(schema["items"])) for each in value]
     if kind == "map":
@@ -123,6 +123,14 @@ def _default_of(value: Any, schema: Any) -> Any:
     plain = value.encode("latin-1") if kind in {"bytes", "fixed"} else value
     reader = fastavro.read.LOGICAL_READERS.get(f"{kind}-{schema.get('logicalType')}") if isinstance(schema, dict) else None
     return plain if reader is None else reader(plain, schema, schema)
+
+
+def _given(record: Any, field: Mapping[str, Any]) -> Any:
+    """What the default ``record`` has for ``field``: its own default, where it is left out."""
+    if field["name"] not in record and "default" not in field:
+        msg = f"it has no {field['name']!r}"
+        raise ValueError(msg)
+    return record.get(field["name"], field.get("default"))
 
 
 def _decimal(data: Any, writer: Any, _reader: Any = None) -> Decimal:
@@ -227,7 +235,8 @@ def value_of(value: Any, kind: Any) -> Any:
         items = [{"key": key, "value": each} for key, each in sorted(value.items())] if isinstance(value, dict) else value
         return [value_of(each, kind.inner) for each in items]
     if isinstance(kind, pl.Decimal):
-        if not isinstance(value, Decimal) or value.adjusted() >= (kind.precision or 38) - kind.scale or _rounded(value, kind.scale):
+        room = (kind.precision or 38) - kind.scale
+        if not isinstance(value, Decimal) or (value and value.adjusted() >= room) or _rounded(value, kind.scale):
             msg = "no number with so many digits"
             raise ValueError(msg)
         return value

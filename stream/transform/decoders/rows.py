@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from stream.transform.decoders.depth import any_deep, too_deep
-from stream.transform.decoders.shapes import asked, fits, held, is_wide, struct
+from stream.transform.decoders.shapes import asked, fitting, held, struct
 from stream.transform.types import Kind, RecordSchema
 
 EMPTY: Final = "empty_record"
@@ -50,8 +50,8 @@ _TWICE: Final = re.compile(r"Column\(/r/([^/]+)\) was specified twice")
 _ROW: Final = re.compile(r" in row (\d+)$")
 _LINE: Final = re.compile(r" at `\$\[(\d+)\]")
 _BYTE: Final = re.compile(r"\(byte (\d+)\)$")
-_TINY: Final = r"[eE]-[0-9]{3}"
-"""Found in numbers that Arrow reads as zero because they are too small for a double, though no decimal has their digits."""
+_TINY: Final = r"[0-9]{38}[eE]-|[eE]-0*(?:[2-9][0-9]|[1-9][0-9]{2})"
+"""Found in numbers that Arrow may read as zero although no decimal has their digits: more than 76 after those of the scale."""
 _FEW: Final = 64
 """Bad records of a window that are found by a reader's error message; if there are more, every record is checked by itself."""
 _BLOCK: Final = 128 * 1024
@@ -79,11 +79,8 @@ class Reader:
         self._wire = pa.schema(wire)
         self._frame = pl.DataFrame(_held(self._wire).empty_table()).schema
         self._typed = msgspec.json.Decoder(struct("Record", schema.fields, strict=strict))
-        self._decimals = [
-            (f"f{index}", name, kind.wire.precision - is_wide(kind.wire) * kind.wire.scale, kind.wire.scale)
-            for index, (name, kind) in enumerate(schema)
-            if kind.kind is Kind.DECIMAL
-        ]
+        checks = ((f"f{index}", name, fitting(kind)) for index, (name, kind) in enumerate(schema))
+        self._decimals = [(member, name, check) for member, name, check in checks if check is not None]
         self._any = msgspec.json.Decoder(_Anything)
         shape = self._typed.type if strict else _Anything
         line = msgspec.defstruct("Line", [("r", shape)], forbid_unknown_fields=True, gc=False)
@@ -266,8 +263,8 @@ class Reader:
             return self._typed_reason(record, str(error))
         except msgspec.DecodeError:
             return SYNTAX
-        for member, name, before, scale in self._decimals:
-            if not fits(getattr(decoded, member), before, scale):
+        for member, name, check in self._decimals:
+            if not check(getattr(decoded, member)):
                 return f"{WRONG_TYPE}:{name}"
         return None
 

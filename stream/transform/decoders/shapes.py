@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import pyarrow as pa
@@ -11,15 +12,18 @@ import pyarrow as pa
 from stream.transform.types import Kind, Type
 from stream.transform.values import MAX_DIGITS
 
+_MOST_DIGITS: Final = 76
+"""Digits of Arrow's widest decimal."""
+
 
 def asked(wire: pa.DataType) -> pa.DataType:
     """The type to request from Arrow's JSON reader in order to get ``wire`` after a cast.
 
-    The reader counts the digits that are written and then adds those of the scale, without checking whether they still fit: in 128 bits,
-    99 as decimal(38,38) comes out as 1.29. 256 bits always have room for both.
+    The reader counts the digits that are written, including zeros at the end, and then adds those of the scale, without checking whether
+    they still fit: in 128 bits, 99 as decimal(38,38) comes out as 1.29, and 12.5000 is refused as decimal(4,2). 256 bits have room for all.
     """
     if pa.types.is_decimal128(wire):
-        return pa.decimal256(wire.precision, wire.scale) if is_wide(wire) else wire
+        return pa.decimal256(_MOST_DIGITS, wire.scale)
     if pa.types.is_struct(wire):
         return pa.struct([field.with_type(asked(field.type)) for field in wire])
     return pa.list_(asked(wire.value_type)) if pa.types.is_list(wire) else wire
@@ -28,29 +32,38 @@ def asked(wire: pa.DataType) -> pa.DataType:
 def held(wire: pa.DataType) -> pa.DataType:
     """The type in which to keep what Arrow's JSON reader returned for ``wire`` until it is checked.
 
-    A decimal that is not wide may have more digits than its type says: 100 as decimal(3,3). Polars accepts that silently, or panics.
+    A decimal may have more digits than its type says: 100 as decimal(3,3). Polars accepts that silently, or panics.
     """
     if pa.types.is_decimal128(wire):
-        return wire if is_wide(wire) else pa.decimal128(MAX_DIGITS, wire.scale)
+        return pa.decimal128(MAX_DIGITS, wire.scale)
     if pa.types.is_struct(wire):
         return pa.struct([field.with_type(held(field.type)) for field in wire])
     return pa.list_(held(wire.value_type)) if pa.types.is_list(wire) else wire
 
 
-def is_wide(wire: pa.DataType) -> bool:
-    """Whether a decimal's digits plus those that its scale adds need more than 128 bits."""
-    return int(wire.precision + wire.scale) > MAX_DIGITS
+def fitting(kind: Type) -> Callable[[Any], bool] | None:
+    """A check whether all decimals inside a value decoded by ``struct`` can be kept; None if the type holds no decimals.
+
+    It is false only for values that Arrow's reader, or the cast behind it, refuses too.
+    """
+    if kind.kind is Kind.DECIMAL:
+        scale = kind.wire.scale
+        return lambda value: _fits(value, scale)
+    if kind.kind is Kind.LIST and kind.item is not None:
+        inner = fitting(kind.item)
+        return None if inner is None else lambda value: value is None or all(map(inner, value))
+    checks = [(f"f{index}", check) for index, (_, field) in enumerate(kind.fields) if (check := fitting(field)) is not None]
+    return (lambda value: value is None or all(check(getattr(value, name)) for name, check in checks)) if checks else None
 
 
-def fits(value: Decimal | None, before: int, scale: int) -> bool:
-    """False only if Arrow would refuse it too: more than ``before`` digits before the point, or more than ``scale`` after it."""
+def _fits(value: Decimal | None, scale: int) -> bool:
     if not value:
         return True
     _, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
         return False
     trailing = len(digits) - len("".join(map(str, digits)).rstrip("0"))
-    return exponent + trailing >= -scale and value.adjusted() < before
+    return exponent + trailing >= -scale and value.adjusted() < MAX_DIGITS - scale
 
 
 def struct(name: str, fields: tuple[tuple[str, Type], ...], *, strict: bool) -> type[msgspec.Struct]:

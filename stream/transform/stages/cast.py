@@ -152,22 +152,11 @@ def _of_text(text: pl.Expr, target: Type) -> pl.Expr:
     done = text.cast(target.polars, strict=False)
     if target.kind is Kind.DECIMAL:
         # Polars rounds to the scale.
-        return pl.when(_behind_the_point(text) <= target.wire.scale).then(done)
+        return pl.when(values.behind_the_point(text) <= target.wire.scale).then(done)
     if target.polars.is_float():
         # Words such as inf mean infinity; a number that is too large does not.
         return pl.when(done.is_infinite().not_() | text.str.contains("[0-9]").not_()).then(done)
     return done
-
-
-def _behind_the_point(number: pl.Expr) -> pl.Expr:
-    """The number of digits after the point in a number given as text, without trailing zeros: 1 for ``1.50`` and for ``1500e-3``."""
-    mantissa = number.str.extract(r"^[+-]?([0-9]*\.?[0-9]*)")
-    behind = mantissa.str.len_bytes() - mantissa.str.find(".", literal=True) - 1
-    digits = mantissa.str.replace(".", "", literal=True)
-    zeros = digits.str.len_bytes() - digits.str.strip_chars_end("0").str.len_bytes()
-    exponent = number.str.extract(r"[eE]([+-]?[0-9]+)$").cast(pl.Int64, strict=False)
-    found = behind.cast(pl.Int64).fill_null(0) - zeros.cast(pl.Int64) - exponent.fill_null(0)
-    return pl.when(zeros < digits.str.len_bytes()).then(found).otherwise(0)
 
 
 def _plain(value: pl.Expr, source: pl.DataType, target: Type) -> pl.Expr:  # noqa: PLR0911 - one per kind

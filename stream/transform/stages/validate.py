@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Self
 
@@ -201,9 +202,14 @@ def _is_finite(value: object) -> bool:
 def _values(values: tuple[int | float | bool | str, ...], dtype: pl.DataType, path: tuple[str | int, ...]) -> pl.Series:
     try:
         if all(_is_finite(value) for value in values):
-            return pl.Series(values, dtype=dtype, strict=True)
+            if not dtype.is_decimal():
+                return pl.Series(values, dtype=dtype, strict=True)
+            exact = [value if isinstance(value, str | bool) else Decimal(str(value)) for value in values]
+            made = pl.Series(exact, dtype=dtype, strict=True)
+            if made.to_list() == exact:  # Polars rounds to the scale
+                return made
         raise OverflowError
-    except (PolarsError, TypeError, OverflowError) as error:
+    except (PolarsError, TypeError, OverflowError, RuntimeError) as error:
         message = f"not all of {list(values)} are values of type {dtype}"
         raise SchemaMismatch(path, message, "write values of the column's type; quotes make text of a number") from error
 

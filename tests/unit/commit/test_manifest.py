@@ -6,7 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.batch import SeqRange
-from stream.commit.manifest import FileEntry, Kind, Manifest, State, decode, decode_start, digest, encode, encode_start
+from stream.commit.manifest import (
+    FileEntry,
+    Kind,
+    Manifest,
+    State,
+    decode,
+    decode_start,
+    digest,
+    encode,
+    encode_start,
+    is_canonical,
+    seal_of,
+    with_seal,
+)
 from stream.contracts import Start, StartKind
 from stream.errors import Halted
 
@@ -54,6 +67,27 @@ def test_a_later_format_is_for_a_newer_build():
     body = encode(msgspec.structs.replace(Manifest(Kind.UNIT, State.INTENT, "a", "s", "h"), format=2))
     with pytest.raises(Halted, match="run the newer build"):
         decode(body, "k")
+
+
+@pytest.mark.parametrize("change", [{"kind": "merged"}, {"outcomes": []}, {"files": {"s3": []}}])
+def test_a_later_format_is_for_a_newer_build_whatever_else_is_new_in_it(change):
+    body = encode(msgspec.structs.replace(Manifest(Kind.UNIT, State.INTENT, "a", "s", "h"), format=2))
+    with pytest.raises(Halted, match="run the newer build"):
+        decode(msgspec.json.encode(msgspec.json.decode(body) | change), "k")
+
+
+@given(MANIFESTS, st.dictionaries(st.from_regex(r"new_[a-z]{1,5}", fullmatch=True), st.integers() | TEXT | st.lists(TEXT), max_size=2))
+def test_a_seal_covers_fields_that_only_a_newer_build_knows(manifest, fields):
+    sealed = with_seal(manifest)
+    assert (seal_of(encode(sealed)), is_canonical(encode(sealed))) == (sealed.seal, True)
+    newer = msgspec.json.decode(encode(msgspec.structs.replace(sealed, seal=""))) | fields
+    seal = digest(msgspec.json.encode(newer, order="sorted"))
+    body = msgspec.json.encode(newer | {"seal": seal}, order="sorted")
+    assert (seal_of(body), is_canonical(body)) == (seal, True)
+    assert decode(body, "key") == msgspec.structs.replace(sealed, seal=seal)
+    edited = msgspec.json.encode(newer | {"seal": seal, "records": manifest.records + 1}, order="sorted")
+    assert seal_of(edited) != seal
+    assert not is_canonical(body + b" ")
 
 
 def test_only_units_have_a_range():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stream.contracts import Shard, StartKind
 from stream.lease.rows import encode
-from stream.lease.shards import children_of, holes, missing_leases, new_lease, ready, removable, unblocked
+from stream.lease.shards import children_of, holes, missing_leases, new_lease, ready, recreated, removable, unblocked
 from tests.unit.lease.tables import lease
 
 
@@ -73,6 +73,29 @@ def test_a_parent_that_the_service_forgot_blocks_nobody_but_one_that_runs_does()
     assert ids(ready(shards, set(), {"b"})) == []
     assert ids(ready(shards, {"b"}, set())) == ["c"]
     assert ids(ready([Shard("s", "c", ("gone",))], set(), set())) == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("begins", "is_open", "end", "continued", "another"),
+    [
+        (100, False, 150, True, False),
+        (100, True, 150, True, False),
+        (100, True, 150, False, True),
+        (200, True, 150, True, True),
+        (200, False, 150, True, True),
+        (151, False, 150, True, False),
+        (200, False, 0, True, False),
+        (200, True, 0, False, True),
+        (0, False, 150, False, False),
+    ],
+)
+def test_a_shard_that_ended_is_told_from_one_that_has_its_id_now(
+    begins: int, is_open: bool, end: int, continued: bool, another: bool
+) -> None:
+    now = Shard("s", "a", begins=begins, is_open=is_open)
+    listed = [now, Shard("s", "b", ("a",) if continued else ())]
+    assert recreated(now, end, ("b",), listed) is another
+    assert recreated(now, end, (), listed) is (another and begins > end + 1 > 1)
 
 
 def test_shards_come_in_order_of_id_whatever_the_order_given() -> None:

@@ -2,6 +2,7 @@ import gzip
 import io
 from datetime import UTC, date, datetime, timedelta
 
+import duckdb
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from stream.sink.encode import Compression, Encoder, Format, parquet
+from stream.sink.encode import ROW_GROUP_ROWS, Compression, Encoder, Format, parquet
 
 EVERY_TYPE = pl.DataFrame(
     {
@@ -127,3 +128,42 @@ def test_lists_of_objects_with_text_are_written() -> None:
     read = pl.read_parquet(parquet(frame[1:]))
 
     assert read.equals(frame[1:])
+
+
+NOT_A_NUMBER = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "path"),
+    [
+        (pl.Float64(), [1.5, NOT_A_NUMBER, 1.5], "f"),
+        (pl.Float32(), [1.5, None, NOT_A_NUMBER], "f"),
+        (pl.Struct({"x": pl.Float64(), "n": pl.Int8()}), [{"x": NOT_A_NUMBER, "n": 1}, {"x": 1.5, "n": 2}, None], "f.x"),
+        (pl.List(pl.Struct({"x": pl.Float32()})), [[{"x": 1.5}, {"x": NOT_A_NUMBER}], [], None], "f.list.element.x"),
+    ],
+)
+def test_engines_that_go_by_least_and_greatest_values_find_rows_with_nan(kind, values, path):
+    frame = pl.DataFrame({"n": [1, 2, 3], "f": pl.Series(values, dtype=kind), "other.one": [0.5, 1.5, 2.5]})
+    metadata = pq.read_metadata(io.BytesIO(parquet(frame))).row_group(0)
+    columns = {column.path_in_schema: column for column in map(metadata.column, range(metadata.num_columns))}
+    assert {name for name, column in columns.items() if not column.is_stats_set} == {path}
+
+
+@pytest.mark.parametrize("condition", ["f <> 1.5", "f > 1.5", "isnan(f)"])
+def test_duckdb_finds_rows_with_nan(tmp_path, condition):
+    file = tmp_path / "f.parquet"
+    file.write_bytes(parquet(pl.DataFrame({"f": [1.5, NOT_A_NUMBER, 1.5]})))
+    assert duckdb.sql(f"SELECT count(*) FROM '{file}' WHERE {condition}").fetchall() == [(1,)]  # noqa: S608 - a file of this test
+
+
+def test_without_nan_all_columns_have_their_least_and_greatest_values():
+    frame = pl.DataFrame({"f": [0.5, None, float("inf")], "l": [[1.5], [], None], "s": ["a", "b", None]})
+    metadata = pq.read_metadata(io.BytesIO(parquet(frame))).row_group(0)
+    assert all(metadata.column(at).is_stats_set for at in range(metadata.num_columns))
+
+
+@pytest.mark.parametrize("long", ["z" * 4097, "a" * 4097, "\u00e9" * 2049])
+def test_no_file_has_bounds_of_a_text_in_some_row_groups_only(long):
+    frame = pl.DataFrame({"s": ["b"] * ROW_GROUP_ROWS + [long], "b": [b"b"] * (ROW_GROUP_ROWS + 1)})
+    metadata = pq.read_metadata(io.BytesIO(parquet(frame)))
+    assert [[metadata.row_group(group).column(at).is_stats_set for at in range(2)] for group in range(2)] == [[False, True]] * 2

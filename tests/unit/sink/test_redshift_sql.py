@@ -80,8 +80,20 @@ def moved(layout, **options):
     ]
 
 
+SCHEMA = pl.Schema({"n": pl.Int64(), "gone": pl.Boolean(), "_sequence": pl.String(), "_subsequence": pl.UInt32(), "_row": pl.UInt32()})
+
+
+@pytest.mark.parametrize("sealed", [{}, MERGED, {**MERGED, "deletes": "gone"}])
+@pytest.mark.parametrize(
+    "now", [{}, MERGED, {"mode": "upsert", "keys": ["other"]}, {"mode": "upsert", "keys": ["other"], "deletes": "gone"}]
+)
+def test_a_unit_is_appended_or_merged_as_it_was_sealed_to_be(sealed, now):
+    layout = config(**sealed).layout(SCHEMA)
+    assert moved(layout, **now) == moved(layout, **sealed)
+
+
 def test_an_upsert_remembers_deletions_as_soon_as_a_definition_has_them():
-    schema = pl.Schema({"n": pl.Int64(), "gone": pl.Boolean(), "_sequence": pl.String(), "_subsequence": pl.UInt32(), "_row": pl.UInt32()})
+    schema = SCHEMA
     before, after = config(**MERGED).layout(schema), config(**MERGED, deletes="gone").layout(schema)
     assert not any("events__deleted" in text for text in moved(before, **MERGED))
     assert sum("events__deleted" in text for text in moved(before, **MERGED, deletes="gone")) == 1

@@ -1,3 +1,4 @@
+import csv
 import gzip
 import io
 import json
@@ -71,6 +72,34 @@ def test_values_between_quotes_may_hold_line_ends_and_each_record_gets_the_heade
     body = b'id,text\n1,"a\nb"\n\n2,c\n'
     assert read(body, Layout(ObjectFormat.CSV, header=True)) == [(2, b'id,text\n1,"a\nb"'), (5, b"id,text\n2,c")]
     assert read(body, Layout(ObjectFormat.CSV, header=True), behind=2) == [(5, b"id,text\n2,c")]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "|"])
+@pytest.mark.parametrize("quote", ['"', "'"])
+@given(
+    st.lists(st.lists(st.sampled_from(["a", "Q", "QQ", "D", "\n", "\r\n", "5Q pipe", "QaQ"]).map(str), max_size=4).map("".join), max_size=6)
+)
+def test_records_of_separated_values_end_where_the_csv_module_says(delimiter, quote, fields):
+    lines = [field.replace("Q", quote).replace("D", delimiter) for field in fields]
+    plain = [line for line in lines if "\n" not in line and delimiter not in line]
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter=delimiter, quotechar=quote, lineterminator="\r\n")
+    for line in lines:
+        writer.writerow([line, "x", line])
+        for other in plain:  # quotes that nobody doubled, further on in a value
+            out.write(f"x{other}\r\n")
+    body = out.getvalue()
+    wanted = list(csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, quotechar=quote, strict=True))
+    found = read(body.encode(), Layout(ObjectFormat.CSV, quote=quote, delimiter=delimiter))
+    assert [list(csv.reader(io.StringIO(text.decode(), newline=""), delimiter=delimiter, quotechar=quote)) for _, text in found] == [
+        [row] for row in wanted
+    ]
+
+
+def test_a_quote_inside_of_a_value_does_not_swallow_the_lines_behind_it():
+    body = b'id,text\n1,5" pipe\n2,b\n3,"a\nb"\n4,"x"y\n5,c\n'
+    found = [text.removeprefix(b"id,text\n") for _, text in read(body, Layout(ObjectFormat.CSV, header=True))]
+    assert found == [b'1,5" pipe', b"2,b", b'3,"a\nb"', b'4,"x"y', b"5,c"]
 
 
 def parquet(frame, **options):

@@ -19,7 +19,7 @@ from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
 from stream.worker.definitions import Definitions
 from stream.worker.loading import Loader, LoaderParts, complete_all, standing
-from stream.worker.loadlog import LoadLog, LoadState, recorded_layouts
+from stream.worker.loadlog import LoadLog, LoadState, recorded_staging
 from stream.worker.warehouse import LoadFailed
 from tests.contract.warehouse import MemoryWarehouse
 from tests.sealed import Sealed, shard_id
@@ -53,6 +53,7 @@ class Rig:
         self.staging = staging
         self.warehouse = MemoryWarehouse(staging, sealed.clock)
         self.heard = []
+        self.others = {}
 
     @staticmethod
     async def open(options="", stages=""):
@@ -68,18 +69,22 @@ class Rig:
         again = await self.sealed_by(options, stages, self.sealed.root)
         inner = PrefixedStore(again.root, "flights/")
         own = {"rejects": PrefixedStore(inner, "rejects/"), "ledger": PrefixedStore(inner, "ledger/v1/")}
-        again.stores = Stores(inner, {"redshift": self.staging, **own})
+        again.stores = Stores(inner, {sink.name: self.place(sink.url) for sink in again.pipeline.sinks} | own)
         again.heads, again.source, again.clock = self.sealed.heads, self.sealed.source, self.sealed.clock
         self.sealed, self.warehouse.clock = again, again.clock
 
+    def place(self, url):
+        return self.staging if url == self.staging.url else self.others.setdefault(url, MemoryStore(url=url))
+
     def loader(self, worker="one"):
-        (config,) = self.sealed.pipeline.sinks
-        state, log = LoadState(self.sealed.stores.state, "redshift", "events"), self.sealed.log
+        config = next(sink for sink in self.sealed.pipeline.sinks if sink.table == "events")
+        state, log = LoadState(self.sealed.stores.state, config.name, "events"), self.sealed.log
+        names = {sink.name for sink in self.sealed.pipeline.sinks}
         definitions = Definitions(self.sealed.stores.state, Path(), {}, self.sealed.clock)
         parts = LoaderParts(
             config=config,
             stream="events",
-            log=LoadLog(log, "events", "redshift", recorded_layouts(definitions, "redshift")),
+            log=LoadLog(log, "events", recorded_staging(definitions, config, names)),
             state=state,
             warehouse=self.warehouse,
             staging=self.staging,
@@ -182,6 +187,42 @@ def test_units_of_another_definition_are_loads_of_their_own():
 
     first, second = asyncio.run(run())
     assert second == [first[0], first[1], "twice", *first[2:]]
+
+
+OTHER = """
+  - redshift: {name: %s, staging: s3://lake/others/, table: others, database: dev, workgroup: analytics, iam_role: default}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("      name: hourly", "      name: flights"),
+        ("", f"      name: flights{OTHER % 'delays'}"),
+        (f"      name: flights{OTHER % 'delays'}", f"      name: delays{OTHER % 'flights'}"),
+        (f"      name: flights{OTHER % 'delays'}", "      name: delays"),
+    ],
+)
+def test_a_table_gets_what_was_sealed_for_it_when_its_sink_had_another_name(before, after):
+    async def run():
+        rig = await Rig.open(options=before)
+        await rig.sealed.unit(0, 1, 10)
+        assert await rig.loader().attempt()
+        await rig.sealed.unit(0, 11, 10)
+        await rig.redefine(options=f"      keep_staged: 1d\n{after}")
+        assert [row.units for row in await standing(rig.loader().parts)] == [1]
+        await rig.sealed.unit(0, 21, 10)
+        await rig.sealed.unit(1, 1, 10)
+        loader = rig.loader("two")
+        rig.sealed.clock.time += LIFE
+        assert await loader.attempt(), rig.heard
+        rig.assert_exactly_once()
+        rig.sealed.clock.time += timedelta(days=2)
+        loader.tidied_at, loader.tidy = None, True
+        assert await loader.attempt(), rig.heard
+        return [info.key async for info in rig.staging.list("")]
+
+    assert asyncio.run(run()) == []
 
 
 def test_one_worker_loads_until_its_lease_is_over_or_given_up():

@@ -180,6 +180,15 @@ def test_what_the_reader_has_no_value_for_is_refused_and_never_null_or_rounded(w
     assert done.settled["reason"].to_list() == ["avro_datum"]
 
 
+def test_a_zero_has_room_in_a_decimal_of_any_digits():
+    reader = record(("v", logical("bytes", "decimal", precision=1, scale=1), {}))
+    done = evolved(record(("v", logical("bytes", "decimal", precision=4, scale=0), {})), reader, {"v": Decimal(0)})
+    assert done.frame["v"].to_list() == [Decimal(0)]
+
+
+PART = {"type": "record", "name": "p", "fields": [{"name": "x", "type": "bytes", "default": "\u0002"}, {"name": "n", "type": "int"}]}
+
+
 @pytest.mark.parametrize(
     ("kind", "default", "expected"),
     [
@@ -190,6 +199,8 @@ def test_what_the_reader_has_no_value_for_is_refused_and_never_null_or_rounded(w
         ({"type": "array", "items": logical("int", "date")}, [19723], [date(2024, 1, 1)]),
         ({"type": "record", "name": "i", "fields": [{"name": "x", "type": "bytes"}]}, {"x": "\u0001"}, {"x": b"\x01"}),
         (["null", "bytes"], None, None),
+        (PART, {"n": 1}, {"x": b"\x02", "n": 1}),
+        ({"type": "record", "name": "o", "fields": [{"name": "i", "type": PART, "default": {"n": 3}}]}, {}, {"i": {"x": b"\x02", "n": 3}}),
     ],
 )
 def test_a_field_that_the_writer_lacked_has_its_default(kind, default, expected):
@@ -197,8 +208,9 @@ def test_a_field_that_the_writer_lacked_has_its_default(kind, default, expected)
     assert done.frame["v"].to_list() == [expected]
 
 
-def test_a_default_that_its_type_cannot_hold_is_found_before_any_record_is_read():
-    schema = record(("v", logical("bytes", "decimal", **TWO), {"default": "\x7f" * 8}))
+@pytest.mark.parametrize(("kind", "default"), [(logical("bytes", "decimal", **TWO), "\x7f" * 8), (PART, {"x": "\x02"})])
+def test_a_default_that_its_type_cannot_hold_is_found_before_any_record_is_read(kind, default):
+    schema = record(("v", kind, {"default": default}))
     with pytest.raises(SchemaMismatch, match="default"):
         Avro.model_validate({"schema": json.dumps(schema)}).output(None)
 

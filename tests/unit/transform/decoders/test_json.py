@@ -1,5 +1,6 @@
 import itertools
 import json
+from contextlib import nullcontext
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -333,3 +334,29 @@ def test_a_decimal_too_small_for_a_double_is_as_bad_in_company_as_alone(others):
     assert got.rejects is not None
     assert got.rejects.rows() == [(0, "wrong_type:n")]
     assert got.frame.height == others
+
+
+@pytest.mark.parametrize("others", [0, 500])
+@pytest.mark.parametrize("small", ["1e-999", "1e-41", "1.25e-39", '"1e-41"', "1e-77", "1e-79"])
+def test_inside_of_others_a_decimal_too_small_for_its_type_is_refused_too(small, others):
+    with no_kernel():
+        decode = Json().bind(parse_schema({"o": "object{l: list<object{n: decimal(12,2)?}>?}?", "wide": "decimal(38,20)?"}))
+    good = b'{"o":{"l":[{"n":1.5e-1}]}}'
+    records = [f'{{"o":{{"l":[{{"n":{small}}}]}}}}'.encode(), *[good] * others, f'{{"wide":{small}}}'.encode()]
+    got = decode(raw_frame(records))
+    assert got.rejects is not None
+    assert got.rejects.rows() == [(0, "wrong_type:o"), (others + 1, "wrong_type:wide")]
+    assert got.frame["o"].to_list() == [{"l": [{"n": Decimal("0.15")}]}] * others
+
+
+@pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "ordinary"])
+@pytest.mark.parametrize("others", [0, 500])
+@pytest.mark.parametrize("kind", ["decimal(4,2)", "decimal(38,36)", "decimal(2,0)"])
+def test_zeros_behind_the_scale_of_a_decimal_do_not_count_as_digits(kind, others, kernel):
+    with nullcontext() if kernel else no_kernel():
+        decode = Json().bind(parse_schema({"n": kind, "o": f"object{{n: {kind}}}"}))
+    written = ["12.0000", "12." + "0" * 40, '"-12.00000000"', "0E-10", "0E+5", "0." + "0" * 50, "-0.0"]
+    got = decode(raw_frame([f'{{"n":{each},"o":{{"n":{each}}}}}'.encode() for each in [*written, *["1"] * others]]))
+    assert got.rejects is None or got.rejects.is_empty()
+    assert got.frame["n"].to_list()[: len(written)] == [12, 12, -12, 0, 0, 0, 0]
+    assert got.frame["o"].struct.field("n").to_list() == got.frame["n"].to_list()

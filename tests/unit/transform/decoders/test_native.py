@@ -16,7 +16,7 @@ from stream.transform.decode import Unknown
 from stream.transform.decoders.json import Json
 from stream.transform.decoders.native import native_reader
 from stream.transform.stage import Applied
-from stream.transform.types import RecordSchema, parse_schema
+from stream.transform.types import RecordSchema, Type, parse_schema
 from tests.kernel import no_kernel
 
 SCHEMA = parse_schema(
@@ -300,9 +300,60 @@ def test_wide_decimals_do_not_need_the_ordinary_way() -> None:
     reader = native_reader(parse_schema({"wide": "decimal(38,2)"}), strict=True)
     if reader is None:
         return
-    values = ["12345678901234567890.25", "-" + "9" * 36 + ".99", "9" * 20, "0.10"]
+    values = ["12345678901234567890.25", "-" + "9" * 36 + ".99", "9" * 20, "0.10", "1.50" + "0" * 30, "0." + "0" * 20]
 
     columns, marked = reader.read(pl.Series([f'{{"wide":{value}}}'.encode() for value in values], dtype=pl.Binary))
 
     assert marked is None
-    assert [str(value) for value in columns["wide"]] == [values[0], values[1], f"{values[2]}.00", values[3]]
+    assert [str(value) for value in columns["wide"]] == [*values[:2], f"{values[2]}.00", "0.10", "1.50", "0.00"]
+
+
+def kinds(depth: int) -> st.SearchStrategy[str]:
+    """Types of objects inside of others, whose fields have few names, so that most occur at several levels."""
+    plain = st.sampled_from(["int8?", "string?", "bool?", "list<int8?>?", "int16"])
+    if not depth:
+        return plain
+    fields = st.lists(st.tuples(st.sampled_from("abc"), kinds(depth - 1)), min_size=1, max_size=3, unique_by=lambda field: field[0])
+    inner = fields.map(lambda named: "object{" + ", ".join(f"{name}: {kind}" for name, kind in named) + "}?")
+    return st.one_of(plain, inner, inner.map(lambda kind: f"list<{kind}>?"))
+
+
+filled: dict[str, list[object]] = {
+    "int8?": [1, 2, None], "int16": [300, None], "string?": ["x", None], "bool?": [True, None], "list<int8?>?": [[3, None], [], None],
+}  # fmt: skip
+
+
+@st.composite
+def members(draw: st.DrawFn, fields: tuple[tuple[str, Type], ...]) -> dict[str, object]:
+    """Values of ``fields`` in any order, some of them missing."""
+    kept = draw(st.permutations(fields))[draw(st.integers(0, 1)) :]
+    return {name: draw(value_of(kind)) for name, kind in kept}
+
+
+def value_of(kind: Type) -> st.SearchStrategy[object]:
+    if kind.item is not None and kind.item.fields:
+        return st.lists(members(kind.item.fields), max_size=2)
+    return st.none() | members(kind.fields) if kind.fields else st.sampled_from(filled[kind.text])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_fields_of_one_name_at_several_levels_are_kept_apart(data: st.DataObject) -> None:
+    columns = data.draw(st.lists(st.tuples(st.sampled_from("abc"), kinds(2)), min_size=1, max_size=3, unique_by=lambda column: column[0]))
+    schema = parse_schema(dict(columns))
+    payloads = [json.dumps(each).encode() for each in data.draw(st.lists(members(schema.fields), min_size=1, max_size=5))]
+    assert_same(*both(payloads, schema))
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ('{"user":{"id":5},"id":7}', ({"id": 5, "name": None}, 7)),
+        ('{"user":{"id":null,"name":"x"},"id":7}', ({"id": None, "name": "x"}, 7)),
+        ('{"id":7,"user":{"name":"x","id":5}}', ({"id": 5, "name": "x"}, 7)),
+    ],
+)
+def test_a_field_of_an_object_and_a_column_behind_it_may_have_one_name(record: str, expected: tuple[object, ...]) -> None:
+    schema = parse_schema({"user": "object{id: int64?, name: string?}?", "id": "int64?"})
+    for made in both([record.encode()] * 3, schema):
+        assert made.frame.select("user", "id").rows() == [expected] * 3

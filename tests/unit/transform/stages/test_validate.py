@@ -1,4 +1,5 @@
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import polars as pl
 import pytest
@@ -22,6 +23,7 @@ def reasons(columns, rules, **options):
         (["a", None], {"null": False}, {1: "null"}),
         (["EWR", "LAX", None], {"one_of": ["EWR", "JFK"]}, {1: "one_of"}),
         ([1, 2], {"one_of": [1]}, {1: "one_of"}),
+        ([Decimal("0.10"), Decimal("0.12"), Decimal(3)], {"one_of": [0.1, 3]}, {1: "one_of"}),
         (["ab", "abc", "é"], {"matches": "^.{2}$"}, {1: "matches", 2: "matches"}),
         (["éé", "", "abc"], {"min_length": 1, "max_length": 2}, {1: "min_length", 2: "max_length"}),
         ([[1], []], {"min_length": 1}, {1: "min_length"}),
@@ -85,10 +87,12 @@ def test_the_first_broken_rule_is_the_reason_and_the_column_has_all():
         ({"s": {"matches": "x" * 5000}}, ("columns", "s", "matches"), "at most 4096"),
         ({"n": {"one_of": ["1"]}}, ("columns", "n", "one_of"), "values of type"),
         ({"n": {"min_length": 1}}, ("columns", "n", "min_length"), "have a length"),
+        ({"c": {"one_of": [1e300]}}, ("columns", "c", "one_of"), "values of type Decimal"),
+        ({"c": {"one_of": [0.1, 0.125]}}, ("columns", "c", "one_of"), "values of type Decimal"),
     ],
 )
 def test_rules_that_do_not_fit_are_refused_with_their_place(rules, path, says):
-    frame = rows({"s": ["x"], "n": [1], "f": [1.0], "d": [date(2013, 1, 1)]})
+    frame = rows({"s": ["x"], "n": [1], "f": [1.0], "d": [date(2013, 1, 1)], "c": [Decimal("0.12")]})
     with pytest.raises(SchemaMismatch, match=says) as caught:
         Validate.model_validate({"columns": rules}).output(frame.schema, Resources())
     assert caught.value.path == path

@@ -1,0 +1,57 @@
+"""How much arrived in a shard over some time, by the ledger segments of its units. Pure.
+
+A ledger row has the length of its payload, not that of its partition key, which Kinesis counts too; and of a KPL aggregate the user
+records, not what holds them together. So what is counted here is a little less than what Kinesis counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stream.audit.ledger import SegmentError
+
+_COLUMNS: Final = ("sub", "arrival_ms", "bytes")
+_SECOND: Final = 1000
+_MS: Final = timedelta(milliseconds=1)
+_EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """What arrived at ``begin`` or later, and before ``end``, second by second from ``begin`` on; the last second may be a part of one."""
+
+    begin: datetime
+    end: datetime
+    size: Any = field(init=False)
+    records: Any = field(init=False)
+    users: int = 0
+
+    def __post_init__(self) -> None:
+        seconds = max(1, -((self.begin - self.end) // timedelta(seconds=1)))
+        self.size, self.records = np.zeros(seconds), np.zeros(seconds, np.int64)
+
+    def add(self, segment: bytes) -> None:
+        """Count the records of a ledger segment.
+
+        Raises:
+            SegmentError: it cannot be read.
+        """
+        try:
+            rows = pq.ParquetFile(pa.BufferReader(segment)).read(columns=list(_COLUMNS))
+            sub, arrival, size = (rows.column(name).to_numpy() for name in _COLUMNS)
+        except (pa.ArrowInvalid, OSError, KeyError) as error:
+            msg = f"a ledger segment is a Parquet file with the columns {', '.join(_COLUMNS)}, but this is none: {error}"
+            raise SegmentError(msg) from error
+        begin, end = (self.begin - _EPOCH) // _MS, -((_EPOCH - self.end) // _MS)
+        inside = (arrival >= begin) & (arrival < end)
+        at = (arrival[inside] - begin) // _SECOND
+        self.size += np.bincount(at, size[inside], len(self.size))
+        # The first user record of an aggregate stands for the Kinesis record that it came in.
+        self.records += np.bincount(at[sub[inside] == 0], minlength=len(self.records))
+        self.users += int(inside.sum())

@@ -1,0 +1,116 @@
+"""Which partition keys brought how much: counted over pages of one shard, exactly for these pages. Pure.
+
+A record lies where its hash key says: the MD5 of its partition key, unless its producer gave an explicit one. GetRecords does not tell of
+explicit ones, so a record whose MD5 is outside of its shard was certainly put with one, and its place is not known. User records inside a
+KPL aggregate carry their own key, and their explicit hash key where they have one. After a split the KPL aggregates them anew for each
+child, so each counts at its own place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from stream.batch import DATA, PARTITION_KEY
+from stream.source.aggregated import UserRecord, marked, user_records
+
+_SIZE: Final = "size"
+_PART: Final = "part"
+_EXPLICIT: Final = "explicit"
+_SEEN: Final = pl.Schema({PARTITION_KEY: pl.String(), _EXPLICIT: pl.String(), _SIZE: pl.Float64(), _PART: pl.Float64()})
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLoad:
+    """What one partition key brought.
+
+    ``place`` is its hash key, None where it is not known. ``size`` is in bytes as Kinesis counts them, with the key's own; ``records``
+    counts Kinesis records, of which a user record inside an aggregate is a part; ``users`` counts user records.
+    """
+
+    key: str
+    place: int | None
+    size: float
+    records: float
+    users: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The keys of one shard's sample, those that brought most bytes first; keys that are equal may have several explicit places.
+
+    ``worth_bytes``: as many records of equal size say as much about where bytes go; ``worth_records`` the same for records.
+    """
+
+    keys: tuple[KeyLoad, ...]
+    size: float
+    records: float
+    users: int
+    worth_bytes: float
+    worth_records: float
+
+
+def counted(pages: Sequence[pl.DataFrame], first: int, last: int, shown: Callable[[pl.Series], pl.Series] | None = None) -> Sample:
+    """The keys in ``pages``, each with ``_partition_key`` and ``_data``, of the shard with the hash keys ``first`` to ``last``.
+
+    ``shown``: what stands in place of the keys in the result; places are those of the keys themselves.
+    """
+    seen = pl.concat([_seen(page) for page in pages]) if pages else _SEEN.to_frame()
+    each = seen.group_by(PARTITION_KEY, _EXPLICIT).agg(pl.len().alias("users"), pl.col(_SIZE).sum(), pl.col(_PART).sum())
+    each = each.sort([_SIZE, PARTITION_KEY, _EXPLICIT], descending=[True, False, False])
+    names = each[PARTITION_KEY]
+    places = [_place(key, explicit, first, last) for key, explicit in each.select(PARTITION_KEY, _EXPLICIT).iter_rows()]
+    told = (names if shown is None else shown(names)).to_list()
+    columns = (each[_SIZE].to_list(), each[_PART].to_list(), each["users"].to_list())
+    keys = tuple(KeyLoad(*row) for row in zip(told, places, *columns, strict=True))
+    return Sample(keys, float(seen[_SIZE].sum()), float(seen[_PART].sum()), seen.height, _worth(seen[_SIZE]), _worth(seen[_PART]))
+
+
+def hash_key(partition_key: str) -> int:
+    """Where a record with this key lies, unless it was put with an explicit hash key.
+
+    "An MD5 hash function is used to map partition keys to 128-bit integer values" (PutRecord in the Kinesis API reference).
+    """
+    return int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest())
+
+
+def _seen(page: pl.DataFrame) -> pl.DataFrame:
+    """One row per user record of ``page``."""
+    aggregates = {at: users for at in marked(page) if (users := user_records(page.item(at, DATA))) is not None} if page.height else {}
+    plain = page.with_row_index("at").filter(~pl.col("at").is_in(list(aggregates))) if aggregates else page
+    ordinary = plain.select(
+        pl.col(PARTITION_KEY),
+        pl.lit(None, pl.String).alias(_EXPLICIT),
+        (pl.col(DATA).bin.size() + pl.col(PARTITION_KEY).str.len_bytes()).cast(pl.Float64).alias(_SIZE),
+        pl.lit(1.0).alias(_PART),
+    )
+    inside = [_inside(len(page.item(at, DATA)) + len(page.item(at, PARTITION_KEY).encode()), users) for at, users in aggregates.items()]
+    return pl.concat([ordinary, *inside])
+
+
+def _inside(size: int, users: list[UserRecord]) -> pl.DataFrame:
+    """The user records of one aggregate of ``size`` bytes: each has its part of them, and of the one Kinesis record that they make."""
+    own = np.array([len(user.data) + len(user.partition_key.encode()) for user in users], np.float64)
+    columns = {
+        PARTITION_KEY: [user.partition_key for user in users],
+        _EXPLICIT: [None if user.explicit_hash is None else str(user.explicit_hash) for user in users],
+        _SIZE: own * (size / own.sum()) if own.any() else np.full(len(users), size / len(users)),
+        _PART: np.full(len(users), 1.0 / len(users)),
+    }
+    return pl.DataFrame(columns, schema=_SEEN)
+
+
+def _place(key: str, explicit: str | None, first: int, last: int) -> int | None:
+    place = hash_key(key) if explicit is None else int(explicit)
+    return place if first <= place <= last else None
+
+
+def _worth(weights: pl.Series) -> float:
+    """The number of equal weights that vary as much as these: the square of the sum over the sum of the squares (Kish)."""
+    squares = float((weights**2).sum())
+    return float(weights.sum()) ** 2 / squares if squares else 0.0

@@ -1,0 +1,66 @@
+"""A stream that is deleted and created again under its name: shard ids begin anew, and the log has old ones of the same ids."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from stream import events
+from stream.commit.manifest import Kind
+from stream.errors import Fatal
+from tests.integration.stage import Stage, sealed
+from tests.integration.test_complete import ask, states
+
+
+def create_again(stage: Stage) -> None:
+    """The service takes a moment for each step; here the test's clock decides how long."""
+    stage.client.delete_stream(StreamName="numbers")
+    stage.clock.ahead += timedelta(minutes=1)
+    stage.client.create_stream(StreamName="numbers", ShardCount=1)
+    stage.clock.ahead += timedelta(minutes=1)
+
+
+def read_to_the_end_of_a_shard(stage: Stage, records: int) -> None:
+    """One shard is split and read to its end, its two children are begun with."""
+    stage.put(range(records))
+    stage.client.split_shard(StreamName="numbers", ShardToSplit=stage.shard, NewStartingHashKey=str(2**127))
+    stage.clock.ahead += timedelta(minutes=1)
+    begun: set[str] = set()
+
+    def all_begun(event: events.Event) -> bool:
+        if isinstance(event, events.ShardStarted):
+            begun.add(event.shard)
+        return len(begun) == 3
+
+    stage.work(all_begun)
+
+
+@pytest.mark.parametrize("records", [3, 0])
+def test_a_shard_that_had_ended_is_not_passed_over_when_its_id_comes_again(stage: Stage, records: int) -> None:
+    read_to_the_end_of_a_shard(stage, records)
+    create_again(stage)
+    stage.put(range(10, 15))
+
+    with pytest.raises(Fatal, match=r"numbers/shardId-000000000000 has been read to its end.*Use another application name"):
+        stage.work(lambda event: isinstance(event, events.ShardEnded))
+
+    code, found = ask(stage)
+    assert (code, states(found)["0"]) == (1, "gone")
+
+
+def test_a_shard_that_had_ended_stays_ended_while_the_stream_is_the_same(stage: Stage) -> None:
+    read_to_the_end_of_a_shard(stage, 3)
+    heard = stage.work(lambda event: isinstance(event, events.ShardEnded))
+    assert not [event for event in heard if isinstance(event, events.ShardHalted)]
+
+
+def test_an_open_shard_goes_on_with_the_new_records_behind_a_gap(stage: Stage) -> None:
+    stage.put(range(3))
+    stage.work(sealed(3))
+    create_again(stage)
+    stage.put(range(10, 15))
+
+    stage.work(sealed(5))
+
+    assert [(manifest.kind, manifest.records) for manifest in stage.manifests()] == [(Kind.UNIT, 3), (Kind.GAP, 0), (Kind.UNIT, 5)]

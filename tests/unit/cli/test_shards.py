@@ -1,0 +1,13 @@
+"""What a partition key contains cannot move a terminal's cursor, nor be taken for markup."""
+
+import pytest
+
+from stream.cli.shards import printable
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [("plain", "plain"), ("Zoë [bold]", "Zoë [bold]"), ("a\x1b[2Jb", "a\\x1b[2Jb"), ("a\nb", "a\\nb"), ("\u202eabc", "\\u202eabc")],
+)
+def test_a_key_is_shown_on_one_line(key, shown):
+    assert printable(key) == shown

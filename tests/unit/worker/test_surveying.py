@@ -1,0 +1,102 @@
+"""Which shards are shown, and what is said of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from stream.audit.arrivals import Arrivals
+from stream.audit.completeness import FOR_EVER, Standing, State
+from stream.contracts import Shard
+from stream.source.excerpt import Excerpt
+from stream.source.keys import Sample
+from stream.source.resharding import SHARD_BYTES, SHARD_RECORDS, Rate
+from stream.worker.surveying import Keys, Measured, Row, by_sample, judged, rate_of, unfinished
+
+NOW = datetime(2026, 1, 1, 3, tzinfo=UTC)
+DAY = timedelta(hours=24)
+LATE = timedelta(minutes=6)
+
+
+def standing(shard: str, state: State, ago: timedelta | None = timedelta()) -> Standing:
+    return Standing(shard, state, 1, None, None if ago is None else NOW - ago)
+
+
+def row(state: State, ago: timedelta | None = timedelta(), rate: Rate | None = None) -> Row:
+    return judged(Row("a", Shard("s", "a"), True, standing("a", state, ago), measured=Measured(rate)), NOW, DAY, LATE)
+
+
+def test_open_shards_and_closed_ones_that_are_not_finished_are_shown():
+    shards = [Shard("s", "done"), Shard("s", "left"), Shard("s", "lower", ("done",)), Shard("s", "upper", ("left",)), Shard("s", "fresh")]
+    standings = [
+        Standing("done", State.ENDED, 5, None, FOR_EVER),
+        standing("left", State.UNSEALED),
+        standing("lower", State.EARLY),
+        standing("upper", State.UNSEALED),
+        standing("forgotten", State.GONE, None),
+    ]
+    found = {each.name: each.open for each in unfinished(shards, standings)}
+    assert found == {"left": False, "lower": True, "upper": True, "fresh": True, "forgotten": False}
+
+
+def test_a_shard_that_is_open_is_shown_whatever_the_log_says_of_it():
+    assert [each.name for each in unfinished([Shard("s", "a")], [Standing("a", State.ENDED, 5, None, FOR_EVER)])] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("ago", "marks"),
+    [(timedelta(), ()), (LATE, ()), (LATE + timedelta(seconds=1), ("late",)), (timedelta(hours=6, seconds=1), ("late", "expiring"))],
+)
+def test_the_oldest_record_that_is_not_sealed_says_how_late_a_shard_is(ago, marks):
+    found = row(State.UNSEALED, ago)
+    assert (found.marks, found.unread, found.expires) == (marks, NOW - ago, NOW - ago + DAY)
+
+
+def test_a_shard_whose_records_are_all_sealed_is_not_late():
+    assert (row(State.EARLY).unread, row(State.EARLY).expires, row(State.EARLY).marks) == (None, None, ())
+
+
+@pytest.mark.parametrize("state", [State.EXPIRED, State.GONE, State.SILENT])
+def test_where_the_stream_gives_no_record_that_is_said(state):
+    assert row(state, None).marks == (state.value,)
+
+
+@pytest.mark.parametrize(
+    ("rate", "marks"),
+    [
+        (Rate(0.79 * SHARD_BYTES, 0.0, 0.0, 0.0), ()),
+        (Rate(0.8 * SHARD_BYTES, 0.0, 0.0, 0.0), ("hot",)),
+        (Rate(0.0, 0.8 * SHARD_RECORDS, 0.0, 0.0), ("hot",)),
+        (Rate(0.0, 1.0, 0.0, SHARD_RECORDS), ("peaks",)),
+        (Rate(0.0, 1.0, SHARD_BYTES, 0.0), ("peaks",)),
+        (Rate(0.0, 1.0), ()),
+    ],
+)
+def test_a_shard_is_hot_from_80_percent_of_either_limit_on_and_peaks_where_a_second_fills_it(rate, marks):
+    assert row(State.EARLY, rate=rate).marks == marks
+
+
+def test_what_is_not_known_of_a_shard():
+    known = Measured(Rate(0.0, 0.0))
+    assert not Row("a", None, True, standing("a", State.EARLY), measured=known).unknown
+    assert Row("a", None, True, standing("a", State.EARLY)).unknown
+    assert Row("a", None, False, standing("a", State.SILENT)).unknown
+    assert Row("a", None, True, None, measured=known).unknown
+    assert not Row("a", None, False, standing("a", State.UNSEALED)).unknown
+
+
+def test_averages_are_over_the_whole_time_and_over_a_second_at_least():
+    arrivals = Arrivals(NOW, NOW + timedelta(seconds=4))
+    arrivals.size[:], arrivals.records[:] = [8.0, 0.0, 4.0, 0.0], [2, 0, 4, 0]
+    assert rate_of(arrivals) == Rate(3.0, 1.5, 8.0, 4.0)
+    short = Arrivals(NOW, NOW + timedelta(milliseconds=10))
+    short.size[:], short.records[:] = [8.0], [2]
+    assert rate_of(short) == Rate(8.0, 2.0, 8.0, 2.0)
+
+
+def test_a_sample_says_what_arrives_by_the_time_that_it_holds_whole():
+    sample = Sample((), 3000.0, 30.0, 60, 1.0, 1.0)
+    found = by_sample(Keys(sample, Excerpt(300.0, covered=3.0)), NOW, timedelta(minutes=5))
+    assert found == Measured(Rate(1000.0, 10.0), NOW - timedelta(minutes=5), NOW, sampled=True)
+    assert by_sample(Keys(sample, Excerpt(300.0, covered=0.9)), NOW, timedelta(minutes=5)) is None
