@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import polars as pl
@@ -57,6 +57,30 @@ def too_deep(expression: pl.Expr) -> bool:
         depth += 1 if bracket in "{[" else -1
         most = max(most, depth)
     return most > MOST_LEVELS
+
+
+def angles_of_objects(expression: pl.Expr, schema: Mapping[str, pl.DataType]) -> bool:
+    """Whether ``atan2`` gets an object: Polars does not refuse that, but ends the process with a segmentation fault."""
+    called = [each for tree in _inner(_serialized(expression)) for each in _angle_of(tree)]
+    return any(isinstance(kind, pl.Struct) for each in called for kind in _kinds([each], schema))
+
+
+def _inner(tree: Any) -> Iterator[Any]:
+    """``tree`` and all that is in it."""
+    yield tree
+    for each in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from _inner(each)
+
+
+def _angle_of(tree: Any) -> list[Any]:
+    """What ``tree`` gives the angle of, if it does; without the conversion to a number that stands around it, which converts no object."""
+    called = tree.get("Function") if isinstance(tree, dict) else None
+    if not isinstance(called, dict) or called.get("function") != "Atan2":
+        return []
+    return [
+        each["Function"]["input"][0] if "Function" in each and "Sql" in str(each["Function"]["function"]) else each
+        for each in called["input"]
+    ]
 
 
 def exact(expression: pl.Expr, schema: Mapping[str, pl.DataType]) -> pl.Expr:

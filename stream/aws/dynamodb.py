@@ -98,10 +98,10 @@ async def open_dynamodb(session: AwsSession, clock: Clock) -> AsyncIterator[Dyna
     """A client whose connections are kept for reuse until the context ends."""
     url = session.endpoint("dynamodb").rstrip("/") + "/"
     if (proxy := proxy_for(url)) is None:
-        async with open_wire(url, _PATIENCE) as wire:
+        async with open_wire(url, _PATIENCE, session.trust()) as wire:
             yield DynamoDb(session, url, wire.post, clock)
         return
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60, ssl=session.trust() or True)
     timeout, jar = aiohttp.ClientTimeout(total=_PATIENCE.total, sock_connect=_PATIENCE.connect), aiohttp.DummyCookieJar()
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=jar) as http:
 

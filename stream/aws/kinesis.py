@@ -281,10 +281,11 @@ class KinesisClient:
 async def open_kinesis(session: AwsSession, clock: Clock | None = None) -> AsyncIterator[KinesisClient]:
     """A client whose connections are kept for reuse until the context ends."""
     url = session.endpoint("kinesis").rstrip("/") + "/"
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60)
+    trust = session.trust()
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ttl_dns_cache=60, ssl=trust or True)
     async with (
         aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()) as http,
-        open_wire(url, _PATIENCE) as wire,
+        open_wire(url, _PATIENCE, trust) as wire,
     ):
         yield KinesisClient(session, url, http, wire, clock or SystemClock())
 

@@ -238,5 +238,6 @@ def _explained(call: Call, body: bytes, named: str, status: int) -> AwsRetryable
 @asynccontextmanager
 async def open_redshift_data(session: AwsSession, database: Database) -> AsyncIterator[RedshiftDataClient]:
     """A client whose connections are kept for reuse until the context ends."""
-    async with aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar()) as http:
+    connector = aiohttp.TCPConnector(ssl=session.trust() or True)
+    async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar()) as http:
         yield RedshiftDataClient(session, http, database)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -132,6 +133,32 @@ class AwsSession:
         except BotoCoreError as error:
             raise _unusable(error) from error
         return str(client.meta.endpoint_url)
+
+    def authorities(self) -> str | None:
+        """Path of the certificates (PEM) of those who vouch for AWS: ``AWS_CA_BUNDLE`` or the profile's; None: the system's."""
+        found = self._setting("ca_bundle")
+        return str(found) if found else None
+
+    def trust(self) -> ssl.SSLContext | None:
+        """What connections to AWS by TLS are made with; None: the usual.
+
+        Raises:
+            DefinitionError: the file with the authorities cannot be used.
+        """
+        file = self.authorities()
+        try:
+            return None if file is None else ssl.create_default_context(cafile=file)
+        except OSError as error:
+            what = f"AWS_CA_BUNDLE or `ca_bundle` of the AWS profile names {file}, which cannot be used: {error}"
+            msg = f"{what}. Name a file of certificates in PEM."
+            raise DefinitionError(msg) from error
+
+    @staticmethod
+    def bounded(connect: float, read: float) -> botocore.session.Session:
+        """What a library makes a client with that must not wait for ever: ``connect`` seconds to connect, ``read`` without a byte."""
+        session = botocore.session.Session()
+        session.set_default_client_config(Config(connect_timeout=connect, read_timeout=read))
+        return session
 
     async def credentials(self) -> Credentials:
         """Keys valid now, refreshed when they are about to expire.

@@ -51,14 +51,14 @@ class Patience:
 
 
 class Wire:
-    """POST requests to ``url``."""
+    """POST requests to ``url``; ``trust``: whose certificates are accepted, if not the usual ones."""
 
-    def __init__(self, url: str, patience: Patience) -> None:
+    def __init__(self, url: str, patience: Patience, trust: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if secure else 80)
-        self._tls = ssl.create_default_context() if secure else None
+        self._tls = (trust or ssl.create_default_context()) if secure else None
         self._line = f"POST {parts.path or '/'} HTTP/1.1\r\n"
         self._patience = patience
         self._idle: deque[_Connection] = deque()
@@ -335,9 +335,9 @@ def _unchunked(came: bytearray, filled: int, begin: int) -> bytes | None:
 
 
 @asynccontextmanager
-async def open_wire(url: str, patience: Patience) -> AsyncIterator[Wire]:
+async def open_wire(url: str, patience: Patience, trust: ssl.SSLContext | None = None) -> AsyncIterator[Wire]:
     """A ``Wire`` whose connections live as long as the context."""
-    wire = Wire(url, patience)
+    wire = Wire(url, patience, trust)
     try:
         yield wire
     finally:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from stream import events
 from stream.cli.audit import File
-from stream.cli.run import Drain, ResultFile, Threads, carry_out, load_pipeline, refuse, refuse_failure
+from stream.cli.run import Drain, Least, LogLevel, ResultFile, Threads, carry_out, load_pipeline, refuse, refuse_failure
 from stream.clock import SystemClock
 from stream.contracts import CONSOLE
 from stream.errors import DefinitionError
@@ -33,6 +33,7 @@ def backfill(
     drain: Drain = 25.0,
     threads: Threads = None,
     result: ResultFile = None,
+    log_level: LogLevel = Least.INFO,
 ) -> None:
     """Process what arrived from --from up to --to, from the stream or from the objects of `source.s3`, and exit.
 
@@ -54,7 +55,8 @@ def backfill(
     quiet = apart.model_copy(update={"metrics": apart.metrics.model_copy(update={"port": 0})})
     with Bar(window, Console(stderr=True, highlight=False)) as bar:
         reading = Reading(window=window, disjoint=namespace is not None)
-        options = WorkerOptions(file.parent, os.environ, drain, threads or usable_cores(), (bar,), reading=reading)
+        level = log_level.level
+        options = WorkerOptions(file.parent, os.environ, drain, threads or usable_cores(), (bar,), reading=reading, log_level=level)
         done = carry_out(quiet, options, result)
     refuse_failure(done)
     typer.echo(f"{bar.records:,} records committed by this run; {_where(apart)}", err=True)

@@ -19,7 +19,7 @@ from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE
 from stream.cli.audit import AsJson, File, Stream, chosen
 from stream.cli.audit import carry_out as ask
 from stream.cli.documents import table_console
-from stream.cli.run import Drain, ResultFile, Threads, carry_out, load_pipeline, refuse_failure
+from stream.cli.run import Drain, Least, LogLevel, ResultFile, Threads, carry_out, load_pipeline, refuse_failure
 from stream.clock import SystemClock
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
@@ -125,6 +125,7 @@ def redrive(  # noqa: PLR0917 - options of a command are given by name
     drain: Drain = 25.0,
     threads: Threads = None,
     result: ResultFile = None,
+    log_level: LogLevel = Least.INFO,
 ) -> None:
     """Send dead letters through the pipeline again, each once, even if several redrives run at the same time.
 
@@ -154,7 +155,8 @@ def redrive(  # noqa: PLR0917 - options of a command are given by name
         typer.echo(f"redrive {number} of {name}: {records:,} dead letters", err=True)
     if not claimed:
         typer.echo("no dead letters are waiting; finishing earlier redrives, if any", err=True)
-    options = WorkerOptions(base, os.environ, drain, threads or usable_cores(), reading=Reading(letters=True))
+    letters, level = Reading(letters=True), log_level.level
+    options = WorkerOptions(base, os.environ, drain, threads or usable_cores(), reading=letters, log_level=level)
     quiet = fixed.model_copy(update={"metrics": fixed.metrics.model_copy(update={"port": 0})})
     refuse_failure(carry_out(quiet, options, result))
 

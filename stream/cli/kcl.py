@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import typer
 import uvloop
 
-from stream.cli.run import EXIT_DEFINITION, EXIT_FATAL, End, refuse_failure
+from stream.cli.run import EXIT_DEFINITION, EXIT_FATAL, End, Least, LogLevel, refuse_failure
 from stream.errors import DefinitionError, StreamError
 from stream.pipeline.lint import check as check_file
 from stream.pipeline.model import Pipeline
@@ -56,7 +56,7 @@ def show_properties(
 
 
 @app.command()
-def run(file: File, stream: Stream = None) -> None:
+def run(file: File, stream: Stream = None, log_level: LogLevel = Least.INFO) -> None:
     """Serve one shard; the daemon starts this. Speaks the daemon's protocol on standard input and output; events go to standard error.
 
     Exit code 0: the daemon closed the pipe; 1: it could not continue; 2: the pipeline file is wrong.
@@ -70,7 +70,7 @@ def run(file: File, stream: Stream = None) -> None:
     except DefinitionError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_DEFINITION) from error
-    options = WorkerOptions(file.parent, os.environ, DRAIN_SECONDS, usable_cores())
+    options = WorkerOptions(file.parent, os.environ, DRAIN_SECONDS, usable_cores(), log_level=log_level.level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_child(pipeline, options, pipe))

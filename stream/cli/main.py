@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import importlib
+import importlib.util
 import io
 import os
 import signal
 import sys
 from collections.abc import Mapping
+from importlib.abc import InspectLoader
 from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import stream
 from stream.errors import DefinitionError, StreamError
@@ -23,6 +26,7 @@ VERBS: Final = {
     "demo": "demo:demo",
     "run": "run:run",
     "init": "init:init",
+    "import": "importing:import_",
     "check": "check:check",
     "test": "test:run_cases",
     "explain": "explain:explain",
@@ -81,8 +85,34 @@ def heed_signals(process: int) -> None:
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
 
 
+def about(verb: str) -> str:
+    """What ``verb`` does, in its own words. They are read from its source: to import all verbs takes a second."""
+    module, _, name = VERBS[verb].partition(":")
+    spec = importlib.util.find_spec(f"stream.cli.{module}")
+    source = spec.loader.get_source(spec.name) if spec is not None and isinstance(spec.loader, InspectLoader) else None
+    for node in ast.parse(source or "").body:
+        match node:
+            case ast.FunctionDef() if node.name == name:
+                return ast.get_docstring(node) or ""
+            case ast.Assign(targets=[ast.Name(id=target)], value=ast.Call(keywords=options)) if target == name:
+                return "".join(ast.literal_eval(each.value) for each in options if each.arg == "help")
+            case _:
+                pass
+    return ""
+
+
 class Verbs(TyperGroup):
     """Imports a verb's module only when it is needed, so that a worker does not wait for what the demo imports."""
+
+    _listing = False
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help text of the whole command, for which no verb is imported."""
+        self._listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the command; the exit code is 1 if standard output cannot be written.
@@ -118,6 +148,8 @@ class Verbs(TyperGroup):
         """The verb with that name, or None."""
         if cmd_name not in VERBS:
             return None
+        if self._listing:
+            return TyperCommand(cmd_name, help=about(cmd_name))
         heed_signals(os.getpid())
         os.environ.update(settings_of_libraries(os.environ, len(os.sched_getaffinity(0))))
         share_one_heap()

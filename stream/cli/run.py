@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,6 +18,7 @@ import uvloop
 from stream.clock import SystemClock
 from stream.contracts import Emit
 from stream.errors import DefinitionError, StreamError, unforeseen
+from stream.metrics.logs import Level
 from stream.pipeline.findings import Severity
 from stream.pipeline.lint import check as check_file
 from stream.pipeline.model import Pipeline
@@ -28,10 +30,29 @@ from stream.worker.service import run_worker
 EXIT_FATAL = 1
 EXIT_DEFINITION = 2
 
+
+class Least(StrEnum):
+    """Names of the levels of events, as the command line has them."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def level(self) -> Level:
+        """The level of that name."""
+        return Level[self.name]
+
+
 Drain = Annotated[float, typer.Option(help="Seconds allowed after SIGTERM to seal the units in progress.", min=0.0)]
 Threads = Annotated[int | None, typer.Option(help="Threads for decoding, transforming and encoding.", min=1, show_default="one per core")]
 ResultFile = Annotated[
     Path | None, typer.Option("--result", help="Write a JSON summary of what was done to this file; - is standard output.", dir_okay=False)
+]
+
+LogLevel = Annotated[
+    Least, typer.Option("--log-level", envvar="STREAM_LOG_LEVEL", help="Events of lower levels are not written; debug tells every step.")
 ]
 
 
@@ -47,6 +68,7 @@ def run(
     metrics_port: Annotated[
         int | None, typer.Option(help="Port for metrics and probes; 0 picks a free one.", min=0, max=65535, show_default="the pipeline's")
     ] = None,
+    log_level: LogLevel = Least.INFO,
 ) -> None:
     """Run a pipeline: read every shard, transform and commit until SIGTERM or Ctrl-C, then seal the units in progress.
 
@@ -57,7 +79,7 @@ def run(
     wrong, and nothing was read.
     """
     served = {name: given for name, given in (("host", metrics_host), ("port", metrics_port)) if given is not None}
-    run_pipeline(file, drain=drain, threads=threads, reading=Reading(once=once), result=result, served=served)
+    run_pipeline(file, drain=drain, threads=threads, reading=Reading(once=once), result=result, served=served, log_level=log_level.level)
 
 
 def run_pipeline(
@@ -69,6 +91,7 @@ def run_pipeline(
     reading: Reading | None = None,
     result: Path | None = None,
     served: Mapping[str, Any] | None = None,
+    log_level: Level = Level.INFO,
 ) -> None:
     """Check ``file`` and run it; raises ``typer.Exit`` unless it drained or finished successfully.
 
@@ -76,7 +99,8 @@ def run_pipeline(
     """
     pipeline = load_pipeline(file, result)
     metrics = pipeline.metrics.model_copy(update=served)
-    options = WorkerOptions(file.parent, os.environ, drain, threads or usable_cores(), listeners, reading=reading or Reading())
+    reads, threads = reading or Reading(), threads or usable_cores()
+    options = WorkerOptions(file.parent, os.environ, drain, threads, listeners, reading=reads, log_level=log_level)
     refuse_failure(carry_out(pipeline.model_copy(update={"metrics": metrics}), options, result))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stream.contracts import Checkpoint, Reached, Shard
 from stream.errors import LeaseLost
 from stream.lease.coordinator import Coordinator
-from stream.lease.rows import SHARD_END, ExtendedSequenceNumber, Lease, Progress, RowProblem
+from stream.lease.rows import SHARD_END, ExtendedSequenceNumber, Lease, Progress, RowProblem, decode, is_lease
 from stream.lease.table import LeaseTable
 
 
@@ -54,6 +54,19 @@ class TableCheckpoints:
     async def read(self, shard: Shard) -> Checkpoint | None:
         """As ``LeaseCheckpoints.read``."""
         return await read_checkpoint(self._table, f"{self._prefix}{shard.shard_id}")
+
+    async def damage(self, shard: Shard) -> str:
+        """Why the row of ``shard`` cannot be read, naming it; empty if it can, or if there is none."""
+        key = f"{self._prefix}{shard.shard_id}"
+        item = await self._table.item(key)
+        if item is not None and not is_lease(item):
+            return f"lease row {key!r}: it has no leaseCounter, or is no lease"
+        try:
+            if item is not None:
+                decode(item)
+        except RowProblem as error:
+            return str(error)
+        return ""
 
     async def advance(self, shard: Shard, checkpoint: Checkpoint) -> None:
         """Always refuse.

@@ -20,6 +20,7 @@ CODES: Final[Mapping[str, str]] = {
     "bad_stage_options": "The options of a stage contradict each other.",
     "bad_table": "A reference table is missing, of an unknown format, or unreadable.",
     "bad_value": "A value has the wrong type, or is not one of those allowed.",
+    "bucket_key": "A note: what of a sink is encrypted as the bucket says, not with the pipeline's key.",
     "custom_tag": "YAML tags such as `!!python/object` are not allowed.",
     "duplicate_key": "A key appears twice in one mapping.",
     "duplicate_stream": "A stream is listed twice.",

@@ -17,6 +17,7 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import UserFunction, is_remote, load_function, parse_table, read_local
 from stream.pipeline.salvage import Salvage
 from stream.pipeline.secrets import is_managed, local_secret
+from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.objects import SinkConfig
 from stream.sink.partition import SinkMismatch
 from stream.sink.tables import TableSinkConfig
@@ -88,6 +89,10 @@ class _Flow:
                 yield self._finding(path, "same_place", message, "give each sink its own prefix")
             urls.setdefault(url, index)
             yield from self._same_table(index, sink)
+            if self._pipeline.encryption is not None and isinstance(sink, IcebergSinkConfig) and sink.url.startswith("s3:"):
+                message = f"the metadata of {sink.table} is written by PyIceberg, which does not name `encryption.kms_key`"
+                hint = "make the key the default of the bucket, and do not demand that requests name it"
+                yield self._finding(path, "bucket_key", message, hint, Severity.NOTE)
             if state.startswith(url):
                 hint = f"keep it beside {sink.url}, not inside"
                 yield self._finding(("state",), "state_inside_sink", f"whoever reads {sink.url} would read the state as data", hint)

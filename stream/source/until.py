@@ -6,11 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from stream.batch import ARRIVAL, SEQUENCE, Batch
 from stream.contracts import Clock, LendingSource, Page, Shard, Start
-from stream.errors import Halted
+from stream.errors import DefinitionError, Halted
 from stream.source.access import CLOCK_SLACK
+
+AHEAD: Final = timedelta(minutes=5)
+"""By how much the clocks of a scheduler and of this machine may differ."""
 
 
 class ReadUntil:
@@ -70,6 +74,21 @@ class ReadUntil:
     async def _ended(self, shard: Shard, page: Page) -> Page:
         children = tuple(each.shard_id for each in await self._inner.shards() if shard.shard_id in each.parents)
         return replace(page, ended=True, children=children)
+
+
+def refuse_future(until: datetime, now: datetime, stream: str) -> None:
+    """Make sure that reading up to ``until`` does not mean to wait for it.
+
+    Raises:
+        DefinitionError: it lies ahead of ``now`` by more than clocks may differ.
+    """
+    if until > now + AHEAD:
+        msg = (
+            f"the end of the range, {until.isoformat()}, has not come yet, and the run would wait for it: "
+            f"it is {now.isoformat(timespec='seconds')} now. Read up to a moment that has passed; "
+            f"what arrives in {stream} from now on is read by `stream run`."
+        )
+        raise DefinitionError(msg)
 
 
 def refuse_lost(begin: datetime, now: datetime, retention: timedelta, stream: str) -> None:

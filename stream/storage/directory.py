@@ -23,7 +23,7 @@ import secrets
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -32,6 +32,7 @@ from typing import Final, ParamSpec, TypeVar
 from stream.contracts import ObjectInfo, Stored
 from stream.errors import Fatal, Retryable
 from stream.storage.keys import by_place, check_key, without_values
+from stream.storage.leftovers import hold, remove_leftovers
 
 _RESERVED: Final = ".stream"
 _LIST_CHUNK: Final = 1000
@@ -54,6 +55,8 @@ class DirectoryStore:
         self._aside = self._root / _RESERVED / "aside"
         self._claims = self._root / _RESERVED / "claims"
         self._fsync = fsync
+        self._tidy = False
+        """Whether it was seen to what killed processes left behind: once, before the first write."""
         self._url = url or f"file://{self._root}"
 
     @property
@@ -119,18 +122,18 @@ class DirectoryStore:
             raise _translate(error, self._url) from error
 
     def _create(self, path: Path, body: bytes) -> str | None:
-        aside, tag = self._written_aside(body)
-        try:
-            self._link(aside, path)
-            self._sync_directory(path.parent)
-        except FileExistsError:
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "a key must not also be the prefix of other keys", str(path)) from None
-            return None
-        else:
-            return tag
-        finally:
-            aside.unlink()
+        with self._written_aside(body) as (aside, tag):
+            try:
+                self._link(aside, path)
+                self._sync_directory(path.parent)
+            except FileExistsError:
+                if path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, "a key must not also be the prefix of other keys", str(path)) from None
+                return None
+            else:
+                return tag
+            finally:
+                aside.unlink()
 
     def _link(self, aside: Path, path: Path) -> None:
         try:
@@ -142,19 +145,19 @@ class DirectoryStore:
     def _replace(self, path: Path, body: bytes, etag: str) -> str | None:
         if _tag_at(path) != etag:
             return None
-        aside, tag = self._written_aside(body)
-        try:
-            self._claim(path, etag).symlink_to(aside.name)
-        except FileExistsError:
-            aside.unlink()
+        with self._written_aside(body) as (aside, tag):
+            try:
+                self._claim(path, etag).symlink_to(aside.name)
+            except FileExistsError:
+                aside.unlink()
+                self._complete(path, etag)
+                return None
+            # From here on others may put the file in place, so only proof that the claim came too late allows removing it.
             self._complete(path, etag)
-            return None
-        # From here on others may put the file in place, so only proof that the claim came too late allows removing it.
-        self._complete(path, etag)
-        if aside.exists():
-            aside.unlink()
-            return None
-        return tag
+            if aside.exists():
+                aside.unlink()
+                return None
+            return tag
 
     def _put(self, path: Path, body: bytes) -> None:
         while True:
@@ -198,24 +201,34 @@ class DirectoryStore:
             path.unlink(missing_ok=True)
             self._sync_directory(path.parent)
 
-    def _written_aside(self, body: bytes) -> tuple[Path, str]:
-        """A new file with ``body``, and its tag."""
+    @contextmanager
+    def _written_aside(self, body: bytes) -> Iterator[tuple[Path, str]]:
+        """A new file with ``body``, and its tag; it is held as long as the context, so that it is not taken for a leftover."""
+        if not self._tidy:
+            self._tidy = True
+            remove_leftovers(self._aside, self._claims)
         aside = self._aside / f"{os.getpid()}-{secrets.token_hex(8)}"
         descriptor = self._opened(aside)
         try:
-            rest = memoryview(body)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            # The file system's time advances only every few milliseconds, in which an inode can be freed and reused.
-            os.utime(descriptor, ns=(now := time.time_ns(), now))
-            if self._fsync:
-                os.fsync(descriptor)
-            return aside, _tag(os.fstat(descriptor))
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
+            hold(descriptor)
+            try:
+                tag = self._written(descriptor, body)
+            except OSError:
+                aside.unlink(missing_ok=True)
+                raise
+            yield aside, tag
         finally:
             os.close(descriptor)
+
+    def _written(self, descriptor: int, body: bytes) -> str:
+        rest = memoryview(body)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        # The file system's time advances only every few milliseconds, in which an inode can be freed and reused.
+        os.utime(descriptor, ns=(now := time.time_ns(), now))
+        if self._fsync:
+            os.fsync(descriptor)
+        return _tag(os.fstat(descriptor))
 
     def _opened(self, aside: Path) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import obstore
@@ -91,6 +92,8 @@ class S3Store:
             "timeout": "60s",
             "allow_http": endpoint is not None and endpoint.startswith("http://"),
         }
+        if session.trust() is not None and (authorities := session.authorities()) is not None:
+            client["root_certificate"] = Path(authorities).read_bytes()
         clock = SystemClock()
 
         async def credentials() -> S3Credential:

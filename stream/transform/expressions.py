@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 import polars as pl
-from polars.exceptions import PanicException, PolarsError
+from polars.exceptions import InvalidOperationError, PanicException, PolarsError
 
 from stream import arithmetic
 from stream.specimen import impossible
@@ -125,6 +125,9 @@ def _listed(columns: Mapping[str, pl.DataType]) -> str:
 
 
 def _typed(expression: pl.Expr, schema: pl.Schema) -> pl.DataType:
+    if arithmetic.angles_of_objects(expression, schema):
+        msg = "atan2 takes numbers, no objects"
+        raise InvalidOperationError(msg)
     result = pl.LazyFrame(schema=schema).select(expression.alias("result")).collect_schema()["result"]
     schema.to_frame().select(expression.alias("result"))
     return result

@@ -28,6 +28,7 @@ from stream.errors import Fatal
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.lease.coordinator import Coordinator
 from stream.lease.native import LeaseCheckpoints
+from stream.metrics.logs import Level
 from stream.pipeline.access import needed
 from stream.pipeline.limits import READING_SHARE, unit_bytes
 from stream.pipeline.model import OnExpired, Pipeline
@@ -60,7 +61,7 @@ class WorkerOptions:
     ``base``: the folder to which the pipeline's paths are relative. ``env``: for secrets. ``drain_seconds``: how long units in progress may
     take to be sealed after a signal. ``threads``: for decoding, transforming and encoding. ``listeners`` get every event. ``reading``: how
     much of its source the pipeline reads. ``leases``: an operator's leases, used instead of a worker's own. ``worker``: its name
-    in manifests, leases and spans; made up if empty.
+    in manifests, leases and spans; made up if empty. ``log_level``: the least level of events that the log gets.
     """
 
     base: Path
@@ -72,6 +73,7 @@ class WorkerOptions:
     reading: Reading = field(default_factory=Reading)
     leases: Coordinator | None = None
     worker: str = ""
+    log_level: Level = Level.INFO
 
 
 def usable_cores() -> int:

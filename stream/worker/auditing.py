@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -163,6 +163,10 @@ class _Elsewhere:
             return frozenset()
 
 
+async def _whole(_: Shard) -> str:
+    return ""
+
+
 class StoredEvidence:
     """``audit.verify.Evidence`` over a pipeline's stores; with a ``source``, over the stream too.
 
@@ -189,6 +193,8 @@ class StoredEvidence:
         self.tidied = tidied
         self.beside = False
         self.loaded: Mapping[str, int] = {}
+        self.damage: Callable[[Shard], Awaitable[str]] = _whole
+        """Says why the place of a shard's checkpoint cannot be read."""
         self._log = log
         self._checkpoints = checkpoints
         self._source = source
@@ -246,6 +252,9 @@ class StoredEvidence:
             return None
         if stored is not None:
             return StoredCheckpoint(stored.position, stored.subsequence, stored.unit_after)
+        if why := await self.damage(Shard(self.stream, shard_id)):
+            remedy = "repair it, or delete it while no worker runs: it is made anew, and the log says where to continue"
+            return StoredCheckpoint(None, problem=f"the lease cannot be read, so nobody reads the shard: {why}; {remedy}")
         # Beside a lease table such an object is of a run without leases, as `run --once` is, and nobody goes by it.
         if not self.tidied and await self._log.store.get(f"checkpoints/{self.stream}/{shard}.json") is not None:
             return StoredCheckpoint(None, problem="the stored checkpoint cannot be read: it was edited")

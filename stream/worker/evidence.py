@@ -99,6 +99,8 @@ async def open_evidence(
     leased = pipeline.coordination.native is not None and not beside
     evidence = StoredEvidence(log, areas, checkpoints, name, source, oldest, open_place, tidied=leased)
     evidence.beside, evidence.loaded = beside, await _loaded(stores.state, name)
+    if isinstance(checkpoints, TableCheckpoints):
+        evidence.damage = checkpoints.damage
     return evidence, stores
 
 

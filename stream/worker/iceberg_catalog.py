@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -46,7 +48,7 @@ class CatalogTable:
         self._one_at_a_time = threading.Lock()
 
     async def ask(self, work: Callable[[Catalog], T]) -> T:
-        """The result of ``work``, run in a thread, one call at a time."""
+        """The result of ``work``, run in a thread, one call at a time; the end of the process does not wait for that thread."""
         properties = await self._properties()
 
         def carry_out() -> T:
@@ -55,7 +57,7 @@ class CatalogTable:
                     self._known = properties, _open(properties)
                 return work(self._known[1])
 
-        return await asyncio.to_thread(carry_out)
+        return await _aside(carry_out)
 
     async def look(self) -> str:
         """A phrase that says what there is."""
@@ -93,6 +95,24 @@ class CatalogTable:
         return "allowed; the table does not exist yet"
 
 
+async def _aside(work: Callable[[], T]) -> T:
+    """The result of ``work``, run in a thread that may be left behind: it is no thread of the loop's, which are all waited for at the end.
+
+    What it does then is known to nobody, as with a worker that is killed.
+    """
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()
+
+    def carry_out() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            done.set_exception(error)
+
+    threading.Thread(target=carry_out, name="iceberg", daemon=True).start()
+    return await asyncio.wrap_future(done)
+
+
 def as_iceberg(url: str) -> str:
     """A location in Iceberg's notation; this project also accepts ``file:/path``."""
     return f"file://{url.removeprefix('file:')}" if url.startswith("file:") and not url.startswith("file://") else url
@@ -111,14 +131,22 @@ def catalog_properties(config: IcebergSinkConfig, session: AwsSession, secret: S
     """Properties from ``config`` and its secrets; if the catalog uses AWS, also this process's own keys, region and endpoints."""
     aws = config.url.startswith("s3:") or config.catalog["type"] == CatalogType.GLUE
 
+    @functools.cache
+    def endpoints() -> dict[str, str | None]:
+        # Glue's client is botocore's, which knows of FIPS and the like by itself; that of the files is not.
+        return {"s3.endpoint": session.unusual_endpoint("s3"), "glue.endpoint": session.endpoint_override("glue")}
+
     async def now() -> Mapping[str, str]:
         secrets = {name: await secret(reference) for name, reference in config.secrets.items()}
         return (await ours() if aws else {}) | config.catalog | secrets
 
     async def ours() -> dict[str, str]:
-        given = {f"{service}.endpoint": session.endpoint_override(service) for service in ("s3", "glue")}
         keys = await session.credentials()
-        given |= {"client.access-key-id": keys.access_key, "client.secret-access-key": keys.secret_key, "client.region": session.region}
+        given = endpoints() | {
+            "client.access-key-id": keys.access_key,
+            "client.secret-access-key": keys.secret_key,
+            "client.region": session.region,
+        }
         given["client.session-token"] = keys.token
         return {name: value for name, value in given.items() if value}
 
@@ -128,9 +156,9 @@ def catalog_properties(config: IcebergSinkConfig, session: AwsSession, secret: S
 def _open(properties: Mapping[str, str]) -> Catalog:
     from pyiceberg import catalog as known
 
-    from stream.worker.iceberg_rest import open_patiently
+    from stream.worker.iceberg_patience import open_glue, open_rest
 
-    known.AVAILABLE_CATALOGS[known.CatalogType.REST] = open_patiently
+    known.AVAILABLE_CATALOGS |= {known.CatalogType.REST: open_rest, known.CatalogType.GLUE: open_glue}
     # An SQL catalog distinguishes the tables of several catalogs by name; to the other types, the name means nothing.
     return known.load_catalog(**{"name": "default", **properties})
 

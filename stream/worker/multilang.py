@@ -225,7 +225,7 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
         DefinitionError: the pipeline asks for something that cannot be had.
     """
     prepare_allocators()
-    progress, log = Progress(), JsonLog(_to_stderr, options.clock)
+    progress, log = Progress(), JsonLog(_to_stderr, options.clock, options.log_level)
     emit = to_all(log, progress, *options.listeners)
     with last_words(pipeline.source.kinesis.stream, log, emit):
         async with AsyncExitStack() as stack:

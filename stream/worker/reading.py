@@ -23,7 +23,7 @@ from stream.pipeline.model import Pipeline, Retrieval
 from stream.source.aggregated import OutOfRange
 from stream.source.kinesis import KinesisSource
 from stream.source.pace import FanOut, ReadSettings, tip_seconds
-from stream.source.until import ReadUntil, refuse_lost
+from stream.source.until import ReadUntil, refuse_future, refuse_lost
 from stream.storage.open import open_store
 from stream.worker.dead_letters import DeadLetters, chain_name
 from stream.worker.finished import Finished
@@ -139,6 +139,7 @@ async def _kinesis(options: KinesisOptions, client: KinesisClient, around: Surro
     if begin is not None:
         refuse_lost(begin, now, summary.retention, options.stream)
         start, until = Start(StartKind.AT_TIMESTAMP, begin), end or now
+        refuse_future(until, now, options.stream)
         chain = f"{BACKFILL}.{options.stream}.{_stamp(begin)}-{_stamp(until)}"
         if not reading.disjoint:
             await _refuse_doubles(options, until, around)

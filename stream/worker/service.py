@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 import stream
 from stream import events
+from stream.audit.export import Mode
 from stream.audit.lineage import RunTotals
 from stream.audit.operations import Operations
 from stream.aws.secrets import read_secret
@@ -36,7 +37,7 @@ from stream.worker.lineage import Reporter, open_reporter
 from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.parts import Bell, StreamParts, to_all, unless
-from stream.worker.several import Streams
+from stream.worker.several import Obstacles, Streams
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -52,11 +53,13 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     """
     prepare_allocators()
     registry, health = CollectorRegistry(), Health()
-    recorder, log, name = Recorder(registry, options.clock), JsonLog(_to_stderr, options.clock), worker_id(options.clock)
+    recorder, name = Recorder(registry, options.clock), worker_id(options.clock)
+    log = JsonLog(_to_stderr, options.clock, options.log_level)
     narrator = Narrator(Operations(pipeline.application, name, options.clock), log)
     totals = RunTotals()
     stalls = StallWatch(options.clock)
-    emit = to_all(recorder, narrator, totals, stalls, _HealthListener(health), *options.listeners)
+    obstacles = Obstacles(strict=pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT)
+    emit = to_all(recorder, narrator, totals, stalls, obstacles, _HealthListener(health), *options.listeners)
     register_process(registry)
     draining = Bell()
     _heed_signals(draining)
@@ -71,7 +74,7 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
             leases = each[0].parts.leases
             recorder.watch_buffer(lambda: budget.held, budget.limit)
-            streams = Streams(each, draining, emit)
+            streams = Streams(each, draining, emit, obstacles)
             emit(events.WorkerStarted(streams.names, "", each[0].parts.worker, stream.__version__))
             health.clear("worker")
             forget_what_stays()

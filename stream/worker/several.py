@@ -15,14 +15,46 @@ from stream.worker.supervisor import Supervisor
 ALL: Final = ""
 """Stands for the stream as a whole, in place of a shard's id."""
 
+EXPORT: Final = "export spans"
+MOST_TOLD: Final = 10
+"""Shards whose obstacle is told: usually it is the same one for all."""
+
+
+class Obstacles:
+    """An ``Emit`` that remembers what shards wait for: calls that are made again. ``strict``: checkpoints wait for exported spans, too."""
+
+    def __init__(self, *, strict: bool) -> None:
+        self._strict = strict
+        self._waiting: dict[tuple[str, str], str] = {}
+
+    def __call__(self, event: events.Event) -> None:
+        """Take note of ``event``."""
+        where = event.stream, event.shard
+        match event:
+            case events.CallRepeated(_, _, call, detail, _) if call != EXPORT:
+                self._waiting[where] = f"{call}: {detail}"
+            case events.CallRepeated(_, _, _, detail, _) | events.ExportHalted(_, _, _, detail, _, _) if self._strict:
+                self._waiting[where] = f"{EXPORT}, for which checkpoints wait with `mode: strict`: {detail}"
+            case events.Checkpointed() | events.ShardReleased() | events.ShardEnded():
+                self._waiting.pop(where, None)
+            case _:
+                pass
+
+    def __str__(self) -> str:
+        """What is waited for now, by shard, for people; empty if nothing is known."""
+        lines = [f"  {stream}/{shard} waits for {what}" for (stream, shard), what in sorted(self._waiting.items())]
+        more = [f"  and {len(lines) - MOST_TOLD:,} more shards"] if len(lines) > MOST_TOLD else []
+        return "\n".join(lines[:MOST_TOLD] + more)
+
 
 class Streams:
     """Runs all streams of a worker; what ends one of them does not affect the others."""
 
-    def __init__(self, streams: Sequence[StreamParts], draining: asyncio.Event, emit: Emit) -> None:
+    def __init__(self, streams: Sequence[StreamParts], draining: asyncio.Event, emit: Emit, obstacles: Obstacles) -> None:
         self._supervisors = [Supervisor(each.stream, each.start, each.parts) for each in streams]
         self._draining = draining
         self._emit = emit
+        self._obstacles = obstacles
         self._refused: dict[str, Fatal] = {}
 
     @property
@@ -64,12 +96,14 @@ class Streams:
                         streams.create_task(self._one(supervisor))
                 watching.cancel()
         except TimeoutError:
-            msg = (
-                f"units in progress were not sealed within {drain_seconds:g} s of the signal. Nothing is lost: the next worker finishes "
-                "them. Allow a longer drain, or see what the last log lines were waiting for. If they do not say, `stream doctor` finds "
-                "what does not answer."
-            )
-            raise Fatal(msg) from None
+            raise self._too_slow(drain_seconds) from None
+
+    def _too_slow(self, seconds: float) -> Fatal:
+        what = f"work in progress was not sealed and its checkpoints stored within {seconds:g} s of the signal"
+        ahead = "Nothing is lost: the next worker finishes it. Allow a longer drain"
+        if known := str(self._obstacles):
+            return Fatal(f"{what}. {ahead}, or remove what held it up:\n{known}")
+        return Fatal(f"{what}. {ahead}, or see what the last log lines say; `stream doctor` finds what does not answer.")
 
     async def _one(self, supervisor: Supervisor) -> None:
         try:

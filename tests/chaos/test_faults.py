@@ -76,7 +76,7 @@ def test_a_drain_without_time_loses_nothing(world):
     assert clean(worker.said())
     last = json.loads(worker.said().splitlines()[-1])
     assert (last["level"], last["event"]) == ("error", "worker_failed")
-    assert last["reason"].startswith("units in progress were not sealed within 0 s")
+    assert last["reason"].startswith("work in progress was not sealed and its checkpoints stored within 0 s")
     world.pipeline()
     world.finish(path)
     world.exact()

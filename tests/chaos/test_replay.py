@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 import polars as pl
@@ -131,6 +131,17 @@ def test_a_range_that_the_stream_has_dropped_is_refused(world, monkeypatch):
     end = run(world, world.pipeline(), Reading(window=window, disjoint=True), monkeypatch, namespace="old")
     assert end.code == 1
     assert "it has dropped some by age" in end.error
+
+
+def test_a_range_that_has_not_ended_yet_is_refused_and_not_waited_for(world, monkeypatch):
+    path = world.pipeline()
+    world.produce(10)
+    begin = moment_between()
+    end = run(world, path, Reading(window=Window(begin, begin + timedelta(days=30)), disjoint=True), monkeypatch, namespace="ahead")
+    assert end.code == 2
+    assert "has not come yet" in end.error
+    assert f"what arrives in {world.stream} from now on is read by `stream run`" in end.error
+    assert not (world.folder / "lake").exists()
 
 
 @pytest.mark.parametrize("point", POINTS)

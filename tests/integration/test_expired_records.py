@@ -32,6 +32,9 @@ def test_a_gap_is_recorded_and_reading_goes_on_behind_it(stage: Stage) -> None:
     verdict = CliRunner().invoke(app, ["audit", "verify", "--no-source", str(stage.folder / "pipeline.yaml")])
     assert verdict.exit_code == 2, verdict.output
     assert "expired in the stream before they were read" in verdict.output
+    runbook = CliRunner().invoke(app, ["audit", "verify", str(stage.folder / "pipeline.yaml"), "--names-only", "--no-source"])
+    (gap,) = [manifest for manifest in stage.manifests() if manifest.kind is Kind.GAP]
+    assert f"unknown chain {gap.shard} ({gap.after}, {gap.last}]" in runbook.output
     assert all(left.last == right.after for left, right in zip(stage.manifests(), stage.manifests()[1:], strict=False))
 
 

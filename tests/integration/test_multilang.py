@@ -220,3 +220,15 @@ def test_a_line_that_is_no_message_ends_the_child_with_a_word(world, path):
         assert child.exit() == 1
         assert "not a known message" in child.said()
         assert "Traceback" not in child.said()
+
+
+@pytest.mark.parametrize(("level", "told"), [("debug", {"unit_cut", "unit_sealed"}), ("info", {"unit_sealed"}), ("warning", set())])
+def test_a_child_writes_the_events_that_its_daemons_environment_asks_for(world, path, level, told):
+    world.environment["STREAM_LOG_LEVEL"] = level
+    world.produce(30)
+    with daemon(world, path) as child:
+        child.records(records(world))
+        until_committed(child, world)
+        assert child.close() == 0
+        said = child.said()
+    assert {event for event in ("unit_cut", "unit_sealed") if f'"event":"{event}"' in said} == told

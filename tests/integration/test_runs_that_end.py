@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 from stream import events
 from stream.cli.main import app
+from stream.cli.run import carry_out
+from stream.worker.assemble import WorkerOptions
 from tests.replays import Place
 
 
@@ -47,6 +49,28 @@ def test_a_run_that_a_signal_cuts_short_has_not_succeeded_and_the_next_one_goes_
     assert place.result()["records"] == 3000 - told["records"]
     assert place.rows()["id"].sort().to_list() == list(range(3000))
     assert place.proof() == []
+
+
+def stopped_at_the_first_call_that_is_made_again(place, mode):
+    """How a run over 30 records ends that has a tenth of a second after its signal, with a collector that is not there."""
+    place.lines("a.json", range(30))
+    pipeline = place.pipeline(more=f'audit: {{otlp: {{endpoint: "http://127.0.0.1:1", mode: {mode}}}}}')
+    stop = AtTheFirst(events.CallRepeated, lambda: signal.raise_signal(signal.SIGTERM))
+    return carry_out(pipeline, WorkerOptions(place.folder, {}, 0.1, 2, (stop,)), None)
+
+
+def test_with_strict_the_end_says_that_checkpoints_wait_for_the_collector(place):
+    end = stopped_at_the_first_call_that_is_made_again(place, "strict")
+    assert end.code == 1
+    assert "its checkpoints stored within 0.1 s of the signal" in end.error
+    assert "archive/objects-000001-0001 waits for export spans, for which checkpoints wait with `mode: strict`: no answer: " in end.error
+    assert "http://127.0.0.1:1" in end.error
+    assert len(place.rows()) == 30
+
+
+def test_without_strict_a_collector_that_is_not_there_holds_nothing_up(place):
+    end = stopped_at_the_first_call_that_is_made_again(place, "ledger")
+    assert "waits for" not in end.error
 
 
 def test_a_fault_of_the_service_itself_is_in_the_result_too(place):

@@ -23,6 +23,7 @@ ALL: Final = SCALED | {
     "image": {"digest": "sha256:" + "0" * 64, "pullSecrets": ["registry"]},
     "drainSeconds": 90,
     "terminationGracePeriodSeconds": 120,
+    "logLevel": "debug",
     "env": {"STATE": "s3://lake/_stream/", "A_NUMBER": "1"},
     "secretEnv": {"MASK_KEY": {"secret": "flights", "key": "mask"}},
     "envFrom": [{"secretRef": {"name": "more"}}],

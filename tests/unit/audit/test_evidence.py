@@ -2,13 +2,18 @@
 
 import asyncio
 
+import pytest
+
 from stream.audit.verify import Scope, Verifier
 from stream.commit.log import CommitLog
 from stream.commit.manifest import FileEntry, Kind, Manifest, State, encode, with_seal
 from stream.commit.naming import manifest_key
+from stream.contracts import Shard
+from stream.lease.native import TableCheckpoints
 from stream.storage.memory import MemoryStore
 from stream.worker.auditing import StoredEvidence
 from tests.sealed import StillClock, shard_id, three_units
+from tests.unit.lease.tables import FakeClock, MemoryDynamo, lease, table_on
 
 SHARD = shard_id(0)
 
@@ -72,3 +77,38 @@ def test_of_chains_beside_another_only_their_own_leftovers_are_told():
     report = asyncio.run(run())
     (leftover,) = report.leftovers
     assert {finding.object for finding in report.findings} == {leftover, "memory:state/flights/ledger/v1/events/junk"}
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"leaseKey": {"S": SHARD}, "leaseCounter": {"S": "x"}}, "lease row 'shardId-000000000000' is not as KCL writes it: checkpoint"),
+        ({"leaseKey": {"S": SHARD}}, "lease row 'shardId-000000000000': it has no leaseCounter"),
+        (None, "there is no checkpoint, although the log is sealed"),
+    ],
+)
+def test_a_lease_row_that_cannot_be_read_is_told_as_that_and_not_as_none(row, told):
+    async def run():
+        sealed, dynamo = await three_units(), MemoryDynamo()
+        if row is not None:
+            dynamo.items[SHARD] = row
+        table = TableCheckpoints(table_on(dynamo, FakeClock()), "")
+        evidence = StoredEvidence(sealed.log, sealed.stores.areas(sealed.root.url, "events"), table, "events", tidied=True)
+        evidence.damage = table.damage
+        report = await Verifier(evidence, Scope(source=False), StillClock()).run()
+        return [finding.message for finding in report.findings if finding.shard == SHARD]
+
+    (message,) = asyncio.run(run())
+    assert told in message
+    assert ("nobody reads the shard" in message and "delete it while no worker runs" in message) is (row is not None)
+
+
+def test_a_lease_row_that_can_be_read_is_whole():
+    async def run():
+        dynamo = MemoryDynamo()
+        table = table_on(dynamo, FakeClock())
+        await table.create(lease(SHARD))
+        checkpoints = TableCheckpoints(table, "")
+        return await checkpoints.damage(Shard("events", SHARD)), await checkpoints.damage(Shard("events", "none"))
+
+    assert asyncio.run(run()) == ("", "")

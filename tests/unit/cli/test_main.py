@@ -7,13 +7,33 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from stream.cli.main import VERBS, app, settings_of_libraries
+from stream.cli.main import VERBS, about, app, settings_of_libraries
 
 
 def test_the_help_names_every_verb():
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "100"}).stdout
     first_words = [line.strip("│ ").split(" ")[0] for line in shown.splitlines()]
     assert [word for word in first_words if word in VERBS] == list(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_the_help_says_of_a_verb_is_what_the_verb_says_of_itself(verb):
+    group = typer.main.get_command(app)
+    assert about(verb) == group.get_command(typer.Context(group), verb).help != ""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["no-such-verb"]])
+def test_no_verb_is_imported_for_what_is_said_of_all_of_them(arguments):
+    code = f"""
+import sys
+from stream.cli.main import app
+try:
+    app({arguments})
+finally:
+    print("imported:", *sorted({{"polars", "pyarrow", "aiohttp", "botocore", "obstore"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines()[-1] == "imported:", done.stderr
 
 
 @pytest.mark.parametrize("verb", VERBS)

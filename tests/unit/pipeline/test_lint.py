@@ -92,6 +92,26 @@ def test_a_missing_secret_is_a_note(designed):
     assert result.ok
 
 
+@pytest.mark.parametrize(("location", "noted"), [("s3://lake/t/", ["bucket_key"]), ("file:./t/", [])])
+def test_that_the_metadata_of_a_table_is_encrypted_as_its_bucket_says_is_noted(location, noted, tmp_path):
+    catalog = "{type: glue}" if noted else "{type: sql, uri: 'sqlite:///c.db'}"
+    text = f"""\
+application: a
+source:
+  kinesis: {{stream: s}}
+  schema: {{id: int64}}
+sinks:
+  - iceberg: {{location: "{location}", table: lake.t, catalog: {catalog}}}
+state: s3://lake/state/
+encryption: {{kms_key: "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"}}
+"""
+    result = check_content(text.encode(), "p.yaml", tmp_path, {})
+    assert result.ok, [each.render() for each in result.findings]
+    assert [each.code for each in result.findings] == noted
+    without = check_content(text.rpartition("encryption")[0].encode(), "p.yaml", tmp_path, {})
+    assert without.findings == ()
+
+
 def test_a_remote_table_ends_the_check_of_columns_with_a_note(designed):
     designed.write_text(DESIGNED.replace("reference/weather", "s3://lake/weather").replace("made_up: dep", "made_up: depp"))
     codes = [each.code for each in check(designed, {"MASK_KEY": "k"}).findings]

@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -99,10 +101,11 @@ class MeetingStore(DirectoryStore):
         super().__init__(root, fsync=False)
         self._barrier = threading.Barrier(parties, timeout=10)
 
-    def _written_aside(self, body: bytes) -> tuple[Path, str]:
-        written = super()._written_aside(body)
-        self._barrier.wait()
-        return written
+    @contextmanager
+    def _written_aside(self, body: bytes) -> Iterator[tuple[Path, str]]:
+        with super()._written_aside(body) as written:
+            self._barrier.wait()
+            yield written
 
 
 def test_creates_that_collide_leave_one_winner_and_its_bytes(tmp_path: Path) -> None:
@@ -172,7 +175,7 @@ def test_a_writer_that_claims_a_version_long_gone_changes_nothing(tmp_path: Path
     class Late(DirectoryStore):
         """Lets its version be replaced after it looked and before it claims."""
 
-        def _written_aside(self, body: bytes) -> tuple[Path, str]:
+        def _written_aside(self, body: bytes) -> AbstractContextManager[tuple[Path, str]]:
             other = DirectoryStore(tmp_path, fsync=False)
             asyncio.run(other.put("k", b"second"))
             asyncio.run(other.put("k", b"third"))

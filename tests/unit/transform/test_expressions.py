@@ -92,6 +92,20 @@ def test_what_cannot_be_run_is_refused_with_a_hint(text, says, hint):
     assert caught.value.path == ("where",)
 
 
+@pytest.mark.parametrize("text", ["atan2(o, f)", "atan2d(o, o)", "1 + atan2(coalesce(o, o), f)", "coalesce(atan2(f, o), 0)"])
+def test_an_object_where_polars_would_end_the_process_is_refused(text):
+    """Polars 1.x answers to the first of them with a segmentation fault, so before it can."""
+    with pytest.raises(SchemaMismatch, match="atan2 takes numbers, no objects") as caught:
+        compile_expression(text, pl.Schema({"o": pl.Struct({"a": pl.Int64}), "f": pl.Float64}))
+    assert "o Struct" in caught.value.hint
+
+
+def test_fields_of_objects_have_angles():
+    schema = pl.Schema({"o": pl.Struct({"a": pl.Int64}), "f": pl.Float64})
+    expression, kind = compile_expression("atan2(o.a, f)", schema)
+    assert (kind, pl.DataFrame({"o": [{"a": 0}], "f": [1.0]}, schema=schema).select(expression).item()) == (pl.Float64(), 0.0)
+
+
 @pytest.mark.parametrize(
     "text",
     ["CAST(s AS BIGINT)", "strptime(s, '%Y-%m-%d')", "strftime(time_hour, '%f %Z')", "CAST(f AS TINYINT)", "a / 0", "CAST(a AS DATE)"],

@@ -73,6 +73,7 @@ spec:
         - --threads=$(STREAM_THREADS)
         - --metrics-host={{ .Values.metrics.host }}
         - --metrics-port={{ .Values.metrics.port }}
+        - --log-level={{ .Values.logLevel }}
       env:
         {{- include "stream.environment" . | nindent 8 }}
       {{- with .Values.envFrom }}

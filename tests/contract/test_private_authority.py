@@ -1,0 +1,186 @@
+"""Behind a proxy that opens TLS with an authority of its own, every client takes the bundle that AWS's own tools take."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from stream.aws.dynamodb import open_dynamodb
+from stream.aws.errors import Call
+from stream.aws.kinesis import open_kinesis
+from stream.aws.redshift_data import Database, open_redshift_data
+from stream.aws.session import AwsSession
+from stream.clock import SystemClock
+from stream.errors import DefinitionError, StreamError
+from stream.local.kinesis.server import running
+from stream.storage.open import open_store
+
+
+def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """The certificate of a new authority, and the context of a server at 127.0.0.1 that it vouches for."""
+    now = SystemClock().now()
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("Proxy Authority", "here")]
+
+    def signed(which: int) -> x509.CertificateBuilder:
+        return x509.CertificateBuilder(
+            names[0], names[which], keys[which].public_key(), 1 + which, now - timedelta(hours=1), now + timedelta(hours=1)
+        )
+
+    root = signed(0).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(keys[0], SHA256())
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    leaf = signed(1).add_extension(address, critical=False).sign(keys[0], SHA256())
+    bundle, chain = folder / "bundle.pem", folder / "chain.pem"
+    # Bundles name authorities beside their certificates, in any language.
+    bundle.write_bytes("# Autorité\n".encode() + root.public_bytes(Encoding.PEM))
+    own = keys[1].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    chain.write_bytes(leaf.public_bytes(Encoding.PEM) + own)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    return bundle, context
+
+
+@asynccontextmanager
+async def opened(url: str, context: ssl.SSLContext) -> AsyncIterator[str]:
+    """The same service as at ``url``, by TLS."""
+    parts, open_ones = urlsplit(url), set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while piece := await reader.read(65536):
+                writer.write(piece)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_ones.add(asyncio.current_task())
+        behind, onwards = await asyncio.open_connection(parts.hostname, parts.port)
+        await asyncio.gather(pump(reader, onwards), pump(behind, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        await asyncio.gather(*open_ones, return_exceptions=True)
+
+
+async def kinesis(session: AwsSession) -> None:
+    async with open_kinesis(session) as client:
+        await client.list_shards("none")
+
+
+async def fan_out(session: AwsSession) -> None:
+    async with open_kinesis(session) as client, await client.post("SubscribeToShard", "none", {}) as answer:
+        raise AssertionError(await answer.text())
+
+
+async def dynamodb(session: AwsSession) -> None:
+    async with open_dynamodb(session, SystemClock()) as client:
+        await client.call("DescribeTable", "none", {})
+
+
+async def redshift(session: AwsSession) -> None:
+    async with open_redshift_data(session, Database("db", workgroup="w")) as client:
+        await client.describe("00000000-0000-0000-0000-000000000000")
+
+
+async def s3(session: AwsSession) -> None:
+    await open_store("s3://none/p", session).get("k")
+
+
+async def sns(session: AwsSession) -> None:
+    topic = "arn:aws:sns:us-east-1:111122223333:none"
+    await session.ask("sns", "get_topic_attributes", Call("sns:GetTopicAttributes", topic, "here"), TopicArn=topic)
+
+
+CLIENTS = {
+    kinesis: "ResourceNotFoundException",
+    fan_out: "SubscribeToShard on stream none",
+    dynamodb: "ResourceNotFoundException",
+    redshift: "ResourceNotFoundException",
+    s3: "NoSuchBucket",
+    sns: "NotFound",
+}
+"""What each client is told by its service when it asks for what is not there."""
+
+
+def told(ask: Callable[[AwsSession], Awaitable[None]], url: str, context: ssl.SSLContext) -> str:
+    """What came of asking by TLS."""
+
+    async def body() -> str:
+        async with opened(url, context) as front:
+            services = ("kinesis", "dynamodb", "redshift-data", "s3", "sns")
+            session = AwsSession(region="us-east-1", endpoints=dict.fromkeys(services, front))
+            with pytest.raises(StreamError) as found:
+                await asyncio.wait_for(ask(session), 30)
+            return f"{type(found.value).__name__}: {found.value}"
+
+    return asyncio.run(body())
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest, ask: Callable[[AwsSession], Awaitable[None]]) -> str:
+    if ask in {kinesis, fan_out}:
+        return request.getfixturevalue("emulator")
+    return request.getfixturevalue("moto_url")
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    with running() as server:
+        yield server.url
+
+
+@pytest.mark.parametrize("ask", CLIENTS, ids=lambda ask: ask.__name__)
+def test_the_bundle_that_the_environment_names_is_taken(ask, url, aws_env, tmp_path, monkeypatch):
+    bundle, context = authority(tmp_path)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+    reached = told(ask, url, context)
+    assert CLIENTS[ask] in reached
+    assert "certificate" not in reached
+    monkeypatch.delenv("AWS_CA_BUNDLE")
+    assert "certificate" in told(ask, url, context)
+
+
+def test_the_profile_may_name_it_too(moto_url, aws_env, tmp_path, monkeypatch):
+    bundle, context = authority(tmp_path)
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    (tmp_path / "config").write_text(f"[profile p]\nca_bundle = {bundle}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "p")
+    assert "NoSuchBucket" in told(s3, moto_url, context)
+    assert "ResourceNotFoundException" in told(dynamodb, moto_url, context)
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file"), ("no certificate", "NO_CERTIFICATE")])
+@pytest.mark.parametrize("ask", [kinesis, dynamodb, redshift, s3], ids=lambda ask: ask.__name__)
+def test_a_bundle_that_cannot_be_used_is_named(ask, content, why, aws_env, tmp_path, monkeypatch):
+    if content is not None:
+        (tmp_path / "bundle.pem").write_text(content)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "bundle.pem"))
+    session = AwsSession(region="us-east-1", endpoints=dict.fromkeys(("kinesis", "dynamodb", "redshift-data", "s3"), "https://127.0.0.1:1"))
+    with pytest.raises(DefinitionError, match=f"AWS_CA_BUNDLE.*{why}") as found:
+        asyncio.run(ask(session))
+    assert str(tmp_path / "bundle.pem") in str(found.value)
+
+
+def test_without_a_bundle_the_systems_authorities_are_trusted(aws_env, monkeypatch):
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    session = AwsSession(region="us-east-1")
+    assert (session.authorities(), session.trust()) == (None, None)

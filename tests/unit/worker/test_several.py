@@ -1,0 +1,39 @@
+"""What is told of shards that hold up the end of a worker."""
+
+from stream import events
+from stream.worker.several import MOST_TOLD, Obstacles
+
+
+def again(shard, call="put file", detail="no answer"):
+    return events.CallRepeated("s", shard, call, detail, 1.0)
+
+
+def told(*happened, strict=False):
+    obstacles = Obstacles(strict=strict)
+    for event in happened:
+        obstacles(event)
+    return str(obstacles)
+
+
+def test_the_last_call_that_was_made_again_is_told_of_each_shard():
+    assert (
+        told(again("b"), again("a"), again("a", "write manifest", "503"))
+        == "  s/a waits for write manifest: 503\n  s/b waits for put file: no answer"
+    )
+
+
+def test_what_went_on_since_is_no_obstacle():
+    for passed in (events.Checkpointed("s", "a", 1), events.ShardReleased("s", "a", "drain"), events.ShardEnded("s", "a", ())):
+        assert told(again("a"), passed) == ""
+
+
+def test_spans_are_waited_for_only_with_strict():
+    refused = events.ExportHalted("s", "a", 403, "who are you", 60.0, blocking=True)
+    for event, detail in ((again("a", "export spans"), "no answer"), (refused, "who are you")):
+        assert told(event) == ""
+        assert told(event, strict=True) == f"  s/a waits for export spans, for which checkpoints wait with `mode: strict`: {detail}"
+
+
+def test_of_many_shards_some_are_told_and_the_others_counted():
+    lines = told(*(again(f"{number:03}") for number in range(MOST_TOLD + 5))).splitlines()
+    assert (len(lines), lines[-1]) == (MOST_TOLD + 1, "  and 5 more shards")
