@@ -6,14 +6,14 @@ import re
 from typing import Final
 
 from stream.datapipeline.expressions import Scope, worked_out
-from stream.datapipeline.ledger import Ledger
+from stream.datapipeline.fields import Fields
 from stream.datapipeline.resolve import Definition, Thing
 from stream.datapipeline.texts import Untranslatable
 
 _POSTGRESQL: Final = re.compile(r"jdbc:postgresql://(?P<place>[A-Za-z0-9.-]+(?::\d{1,5})?/[A-Za-z0-9_-]+)(?:[?;].*)?")
 
 
-def suggest(definition: Definition, ledger: Ledger) -> None:
+def suggest(definition: Definition, fields: Fields) -> None:
     """Note for each table of a PostgreSQL database which stage joins records with it."""
     for thing in definition.things.values():
         if thing.type != "SqlDataNode":
@@ -21,7 +21,7 @@ def suggest(definition: Definition, ledger: Ledger) -> None:
         slot = thing.slot("selectQuery") if thing.has("selectQuery") else thing.slot("table")
         place, query = _place(definition, thing), _query(definition, thing)
         if place and query:
-            ledger.open(
+            fields.open(
                 slot,
                 "to join records with it: `enrich: {"
                 f'table: "postgresql://{place}", query: "{query}", login: {{secrets_manager: NAME}}, on: KEY, take: [COLUMN]}}`; '

@@ -9,9 +9,9 @@ from typing import Final, TypeAlias
 
 from stream.datapipeline.definition import parse
 from stream.datapipeline.draft import PIPELINE, VALUES, Draft, Refused, bucket_of
+from stream.datapipeline.fields import Fields, Row
 from stream.datapipeline.formats import Column, Reading, columns_of
 from stream.datapipeline.kinds import ACTIVITIES, KINDS
-from stream.datapipeline.ledger import Ledger, Row
 from stream.datapipeline.places import match_columns, read_from, shape, write_to
 from stream.datapipeline.redshift import load_into
 from stream.datapipeline.resolve import Definition, Slot, Thing, resolve
@@ -75,13 +75,13 @@ def import_definition(text: bytes, name: str, more: Iterable[tuple[str, bytes]],
         DefinitionError: it is no definition; every fault is named with its place and what to do.
     """
     definition = resolve(parse(text, name, more), name, KINDS)
-    ledger = Ledger(definition)
-    work = _Work(definition, ledger, name.rpartition("/")[2], state, judge)
+    fields = Fields(definition)
+    work = _Work(definition, fields, name.rpartition("/")[2], state, judge)
     for activity in _in_turn(definition):
         work.take(activity)
-    suggest(definition, ledger)
+    suggest(definition, fields)
     outcomes = tuple(work.outcomes[each] for each in definition.things if each in work.outcomes)
-    return Imported(work.name, work.files, tuple(ledger.rows(work.used)), outcomes, tuple(_links(definition)))
+    return Imported(work.name, work.files, tuple(fields.rows(work.used)), outcomes, tuple(_links(definition)))
 
 
 def _activities(definition: Definition) -> list[Thing]:
@@ -121,7 +121,7 @@ def _links(definition: Definition) -> list[Link]:
 @dataclass(slots=True)
 class _Work:
     definition: Definition
-    ledger: Ledger
+    fields: Fields
     name: str
     state: str
     judge: Judge
@@ -147,8 +147,8 @@ class _Work:
             self._refuse(activity, told, str(refused) if isinstance(refused, Refused) else f"a value {refused}")
             return
         for slot, verdict in draft.notes:
-            self.ledger.note(slot, verdict)
-        self.ledger.taken(told, f"`{draft.name}/{PIPELINE}`")
+            self.fields.note(slot, verdict)
+        self.fields.taken(told, f"`{draft.name}/{PIPELINE}`")
         self.used |= draft.used
         self.files |= {f"{draft.name}/{file}": text for file, text in texts.items()}
         for node in self.definition.of(activity.slot("output")):
@@ -160,7 +160,7 @@ class _Work:
         )
 
     def _refuse(self, activity: Thing, told: Slot, why: str) -> None:
-        self.ledger.open(told, f"no pipeline file: {why}")
+        self.fields.open(told, f"no pipeline file: {why}")
         self.outcomes[activity.id] = Outcome(activity.id, activity.type, "", (why,))
 
     def _unique(self, name: str) -> str:

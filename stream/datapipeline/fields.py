@@ -26,7 +26,7 @@ class Row:
 
 
 @dataclass(slots=True)
-class Ledger:
+class Fields:
     """Notes by object and field. What nobody notes is judged at the end by what the field is."""
 
     definition: Definition
