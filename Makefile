@@ -34,13 +34,13 @@ $(INSTALLED): requirements/dev.txt requirements/installer.txt pyproject.toml $(w
 demo: install ## Run the flights pipeline on local AWS, kill its worker half-way, check the result
 	@$(BIN)/stream demo $(ARGS)
 
-backfill-check: install ## Flights from objects against flights from a stream, row by row
+backfill-check: install ## Compare flights read from objects with flights read from a stream, row by row
 	@$(BIN)/python -m tests.backfill_check $(ARGS)
 
 test: install ## Run the whole suite
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
-redshift: install ## Test loads on a Redshift double; installs PostgreSQL where it is missing (Debian, as root or by sudo)
+redshift: install ## Test loads on a Redshift double; installs PostgreSQL if it is missing (Debian, as root or with sudo)
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(APT) || { $(SUDO) apt-get -qq update && $(APT); }
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -o python_files='campaign_*.py' tests/redshift $(ARGS)
 
@@ -50,7 +50,7 @@ check: install ## Check format, lint, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-audit-check: install ## Send the demo's 336,776 records through kills to rotel: one span for each, shown
+audit-check: install ## Send the demo's 336,776 records to rotel despite kills, and check for one span each
 	@AUDIT_CHECK_RECORDS=336776 $(BIN)/python -m pytest -q tests/integration/test_rotel.py -k kill $(ARGS)
 
 chart-check: install ## Render the Helm chart over a matrix of values and check every object; needs Node.js and 64-bit Linux on x86
@@ -58,13 +58,13 @@ chart-check: install ## Render the Helm chart over a matrix of values and check 
 	@mkdir -p .make/chart && cp deploy/eks/check/package*.json deploy/eks/check/crds.mjs .make/chart/ && cd .make/chart && npm ci --silent --no-audit --no-fund
 	@$(BIN)/python -m pytest -q deploy/eks/check $(ARGS)
 
-airflow-check: install ## Run the DAGs of examples/airflow in a real Airflow, which gets an environment of its own
+airflow-check: install ## Run the DAGs of examples/airflow in a real Airflow, in an environment of its own
 	@test -x .make/airflow/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .make/airflow
 	@$(BIN)/uv pip sync --quiet --python .make/airflow/bin/python --require-hashes requirements/airflow.txt
 	@PATH="$(abspath $(BIN)):$$PATH" .make/airflow/bin/python -m pytest -q -n $(WORKERS) --dist worksteal \
 		-c examples/airflow/pytest.ini -p no:cacheprovider examples/airflow $(ARGS)
 
-iam-check: install ## Judge the IAM policies by an evaluator that is not ours; needs Node.js
+iam-check: install ## Check the IAM policies with an independent evaluator; needs Node.js
 	@mkdir -p .make/iam && cp deploy/eks/iam/package*.json deploy/eks/iam/iam.mjs .make/iam/ && cd .make/iam && npm ci --silent --no-audit --no-fund
 	@$(BIN)/python -m pytest -q deploy/eks/iam $(ARGS)
 
@@ -77,21 +77,21 @@ dashboard-picture: install ## Draw the dashboard while a pipeline runs, into doc
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 	@$(BIN)/python -m deploy.eks.monitoring.draw docs/images/dashboard.png
 
-image-check: install ## Build the image without Docker, look into it, and run the demo's pipeline in it; needs root on Debian
+image-check: install ## Build the image without Docker, inspect it, and run the demo's pipeline in it; needs root on Debian
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/deploy.txt
 	@$(BIN)/python deploy/image/check.py
 
-fuzz: install ## Send a million bent records through each decoder; ARGS="--seed N" repeats a run
+fuzz: install ## Send a million mutated records through each decoder; ARGS="--seed N" repeats a run
 	@$(BIN)/python -m tests.fuzz.decoders $(ARGS)
 
-native-check: install ## Compile the kernel with AddressSanitizer and UBSan, and hold it against the ordinary way; needs gcc
+native-check: install ## Compile the kernel with AddressSanitizer and UBSan, and compare it with the Python path; needs gcc
 	@rm -rf native/build .make/sanitized
 	@CFLAGS='-g -fsanitize=address,undefined -fno-sanitize-recover=all' $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation \
 		--no-cache --reinstall --target .make/sanitized ./native && rm -rf native/build
 	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=.make/sanitized \
 		$(BIN)/python -m pytest -q -p no:cacheprovider $(SANITIZED) $(ARGS)
 
-bench: install ## Measure beside other consumers; prints ratios, writes .make/bench.json and .make/bench.svg
+bench: install ## Compare with other consumers; prints ratios, writes .make/bench.json and .make/bench.svg
 	@mkdir -p .make
 	@$(BIN)/python benchmarks/run.py --json .make/bench.json --svg .make/bench.svg $(ARGS)
 
@@ -99,13 +99,13 @@ localstack: install ## Run the system tests and the commands of docs/operate.md 
 	@deploy/eks/monitoring/tools.sh
 	@tests/localstack/run.sh $(abspath $(BIN))/python $(ARGS)
 
-fleet: install ## Run a fleet under kills, freezes, reshards and failing AWS; FLEET_SEED=1 FLEET_SECONDS=120 choose another run
+fleet: install ## Run a fleet with kills, freezes, reshards and failing AWS; FLEET_SEED and FLEET_SECONDS choose another run
 	@$(BIN)/python -m pytest -q -o python_files='campaign_*.py' tests/fleet $(ARGS)
 
 kcl-interop: install ## Run workers beside those of the real Java KCL, on one lease table (Java, Node.js)
 	@tests/kcl/run.sh $(abspath $(BIN))/python tests/interop $(ARGS)
 
-docs: install ## Rewrite the tables in the documentation that are made from the code
+docs: install ## Rewrite the tables in the documentation that are generated from the code
 	@$(BIN)/python -m tests.docs.generate
 
 kcl: install ## Run a pipeline under the real MultiLangDaemon of the KCL (Java, Node.js)

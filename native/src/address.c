@@ -133,7 +133,7 @@ PyObject *kernel_addresses(PyObject *module, PyObject *args) {
     int made;
     if (!PyArg_ParseTuple(args, "OOy*", &views, &buffers, &ranges)) return NULL;
     if (ranges.len % (Py_ssize_t)sizeof(range_t)) {
-        PyErr_SetString(PyExc_ValueError, "a range is six numbers of 64 bits");
+        PyErr_SetString(PyExc_ValueError, "a range must be six 64-bit numbers");
     } else if (views_open(&texts, views, buffers)) {
         Py_BEGIN_ALLOW_THREADS
         made = read_all(&out, &texts, ranges.buf, (size_t)ranges.len / sizeof(range_t));

@@ -183,7 +183,7 @@ static int bitmap_open(chunk_t *chunk, PyObject *validity) {
     if (validity == Py_None) return 1;
     if (PyObject_GetBuffer(validity, &chunk->validity, PyBUF_SIMPLE)) return 0;
     if (chunk->rows >= 0 && chunk->offset >= 0 && chunk->offset + chunk->rows <= 8 * chunk->validity.len) return 1;
-    PyErr_Format(PyExc_ValueError, "%zd bytes do not hold %zd bits behind %zd", chunk->validity.len, chunk->rows, chunk->offset);
+    PyErr_Format(PyExc_ValueError, "%zd bytes are too few for %zd bits at offset %zd", chunk->validity.len, chunk->rows, chunk->offset);
     return 0;
 }
 
@@ -196,14 +196,14 @@ static int codes_open(chunk_t *chunk, PyObject *codes, PyObject *places) {
     for (Py_ssize_t word = 0; word < chunk->places.len / 2; word++)
         if (words[word] != NOTHING && words[word] >= chunk->words) chunk->words = (size_t)words[word] + 1;
     if (!chunk->rows || most < chunk->places.len / 2) return 1;
-    PyErr_Format(PyExc_ValueError, "code %u has no place: there are %zd", most, chunk->places.len / 2);
+    PyErr_Format(PyExc_ValueError, "code %u is out of range: there are %zd", most, chunk->places.len / 2);
     return 0;
 }
 
 static int integers_open(chunk_t *chunk, PyObject *values) {
     if (PyObject_GetBuffer(values, &chunk->values, PyBUF_SIMPLE)) return 0;
     if ((chunk->width == 2 || chunk->width == 4 || chunk->width == 8) && chunk->values.len == chunk->rows * chunk->width) return 1;
-    PyErr_Format(PyExc_ValueError, "%zd rows of integers of 2, 4 or 8 bytes cannot have %zd bytes", chunk->rows, chunk->values.len);
+    PyErr_Format(PyExc_ValueError, "%zd rows of integers of 2, 4 or 8 bytes cannot take %zd bytes", chunk->rows, chunk->values.len);
     return 0;
 }
 
@@ -212,7 +212,7 @@ static int chunk_open(chunk_t *chunk, PyObject *spec) {
     PyObject *validity, *one, *two = NULL;
     memset(chunk, 0, sizeof *chunk);
     if (!PyTuple_Check(spec) || PyTuple_Size(spec) < 1) {
-        PyErr_SetString(PyExc_TypeError, "a column is a tuple");
+        PyErr_SetString(PyExc_TypeError, "a column must be a tuple");
         return 0;
     }
     chunk->form = (int)PyLong_AsLong(PyTuple_GetItem(spec, 0));
@@ -226,7 +226,7 @@ static int chunk_open(chunk_t *chunk, PyObject *spec) {
     case CODES:
         return PyArg_ParseTuple(spec, "iOO", &chunk->form, &one, &two) && codes_open(chunk, one, two);
     default:
-        if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "a column's form is 0, 1 or 2, not %d", chunk->form);
+        if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "a column's form must be 0, 1 or 2, not %d", chunk->form);
         return 0;
     }
 }
@@ -258,7 +258,7 @@ PyObject *kernel_chunks(PyObject *module, PyObject *args) {
     Py_END_ALLOW_THREADS
     if (made != MADE) {
         if (made == NO_MEMORY) PyErr_NoMemory();
-        else PyErr_SetString(PyExc_ValueError, "a column of texts has as many as its bitmap says");
+        else PyErr_SetString(PyExc_ValueError, "a column of texts must have as many texts as set bits in its bitmap");
         goto end;
     }
     result = PyTuple_New(count);

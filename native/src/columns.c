@@ -19,9 +19,9 @@ int forms_fill(form_t *forms, PyObject *specs) {
         form_t *form = forms + at;
         PyObject *spec = PyTuple_GetItem(specs, at);
         int width;
-        if (!PyTuple_Check(spec)) PyErr_SetString(PyExc_TypeError, "a form is a tuple");
+        if (!PyTuple_Check(spec)) PyErr_SetString(PyExc_TypeError, "a form must be a tuple");
         else if (PyArg_ParseTuple(spec, "iiin", &form->form, &width, &form->count, &form->first) && !is_form(form, width, at, count))
-            PyErr_SetString(PyExc_ValueError, "a form is (form, width, count, first)");
+            PyErr_SetString(PyExc_ValueError, "a form must be (form, width, count, first)");
         if (PyErr_Occurred()) return 0;
         form->width = (size_t)width;
     }

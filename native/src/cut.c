@@ -45,14 +45,14 @@ static int cut_all(cut_t *cut, const views_t *texts, const uint8_t *chosen) {
 static int read_fields(cut_t *cut, PyObject *fields) {
     cut->count = PyTuple_Check(fields) ? PyTuple_Size(fields) : -1;
     if (cut->count < 0 || cut->count > FIELDS || cut->skip < 0) {
-        PyErr_Format(PyExc_ValueError, "fields are a tuple of at most %d", FIELDS);
+        PyErr_Format(PyExc_ValueError, "fields must be a tuple of at most %d", FIELDS);
         return 0;
     }
     for (Py_ssize_t place = 0; place < cut->count; place++) {
         field_t *field = cut->fields + place;
         if (!PyArg_ParseTuple(PyTuple_GetItem(fields, place), "inp", &field->separator, &field->skip, &field->kept)) return 0;
         if (field->separator > 0x7F || field->skip < 0) {
-            PyErr_SetString(PyExc_ValueError, "what stands between fields begins with an ASCII character");
+            PyErr_SetString(PyExc_ValueError, "a separator must begin with an ASCII character");
             return 0;
         }
     }
@@ -83,7 +83,7 @@ PyObject *kernel_cut(PyObject *module, PyObject *args) {
     if (PyArg_ParseTuple(args, "OOz*nO", &views, &buffers, &chosen, &cut->skip, &fields) && read_fields(cut, fields) &&
         views_open(&texts, views, buffers)) {
         if (chosen.buf != NULL && chosen.len != texts.rows) {
-            PyErr_SetString(PyExc_ValueError, "there is a byte for each row that says whether it is chosen");
+            PyErr_SetString(PyExc_ValueError, "the mask of chosen rows must have one byte per row");
         } else {
             Py_BEGIN_ALLOW_THREADS
             made = cut_all(cut, &texts, chosen.buf);

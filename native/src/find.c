@@ -140,7 +140,7 @@ PyObject *kernel_find(PyObject *module, PyObject *args) {
     int made, quick;
     if (!PyArg_ParseTuple(args, "OOy*p", &views, &buffers, &word, &quick)) return NULL;
     if (!word.len || !views_open(&texts, views, buffers)) {
-        if (!word.len) PyErr_SetString(PyExc_ValueError, "an empty word stands everywhere");
+        if (!word.len) PyErr_SetString(PyExc_ValueError, "the word must not be empty");
         PyBuffer_Release(&word);
         return NULL;
     }

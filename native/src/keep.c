@@ -70,7 +70,7 @@ PyObject *kernel_keep_last(PyObject *module, PyObject *args) {
     int made;
     if (!PyArg_ParseTuple(args, "OOny*", &views, &buffers, &keep, &hidden)) return NULL;
     if (hidden.len != CHARACTERS || keep < 1) {
-        PyErr_SetString(PyExc_ValueError, "at least one character is kept, and there is a byte for each character there can be");
+        PyErr_SetString(PyExc_ValueError, "at least one character must be kept, and the mask must have one byte per code point");
     } else if (views_open(&texts, views, buffers)) {
         Py_BEGIN_ALLOW_THREADS
         made = keep_all(&texts, keep, hidden.buf, &out, &data);

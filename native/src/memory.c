@@ -93,7 +93,7 @@ PyObject *taken_pair(blob_t *first, blob_t *second) {
 int views_open(views_t *column, PyObject *views, PyObject *buffers) {
     memset(column, 0, sizeof *column);
     if (!PyTuple_Check(buffers)) {
-        PyErr_SetString(PyExc_TypeError, "the buffers of a column of views are a tuple");
+        PyErr_SetString(PyExc_TypeError, "the buffers of a column of views must be a tuple");
         return 0;
     }
     if (PyObject_GetBuffer(views, &column->views, PyBUF_SIMPLE)) return 0;
@@ -115,7 +115,7 @@ int views_open(views_t *column, PyObject *views, PyObject *buffers) {
         const view_t *view = column->first + row;
         if (view->size > INLINE && ((Py_ssize_t)view->buffer >= count ||
                                     (Py_ssize_t)view->offset + (Py_ssize_t)view->size > column->buffers[view->buffer].len)) {
-            PyErr_Format(PyExc_ValueError, "the view of row %zd leads out of its buffers", row);
+            PyErr_Format(PyExc_ValueError, "the view of row %zd points outside of its buffers", row);
             views_close(column);
             return 0;
         }

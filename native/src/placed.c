@@ -6,7 +6,7 @@
 static int numbers_open(Py_buffer *numbers, PyObject *object, Py_ssize_t width) {
     if (PyObject_GetBuffer(object, numbers, PyBUF_SIMPLE)) return 0;
     if (numbers->len % width == 0) return 1;
-    PyErr_Format(PyExc_ValueError, "numbers of %zd bytes cannot have %zd bytes in all", width, numbers->len);
+    PyErr_Format(PyExc_ValueError, "numbers of %zd bytes cannot take %zd bytes in all", width, numbers->len);
     PyBuffer_Release(numbers);
     return 0;
 }
@@ -99,7 +99,7 @@ PyObject *kernel_placed(PyObject *module, PyObject *args) {
     while (opened < 3 && numbers_open(buffers[opened], parts[opened], widths[opened])) opened++;
     if (opened < 3) goto end;
     if (records < 0 || placed.files.len / 2 != placed.records.len / 4 || placed.lines.len != placed.records.len) {
-        PyErr_SetString(PyExc_ValueError, "each row has a record, a file and a line");
+        PyErr_SetString(PyExc_ValueError, "each row must have a record, a file and a line");
         goto end;
     }
     size_t all = (size_t)records;
@@ -108,7 +108,7 @@ PyObject *kernel_placed(PyObject *module, PyObject *args) {
     if (room) made = placed_all(&placed, all, first);
     Py_END_ALLOW_THREADS
     if (!room) PyErr_NoMemory();
-    else if (!made) PyErr_Format(PyExc_ValueError, "a row is of a record that is none of the %zd there are", records);
+    else if (!made) PyErr_Format(PyExc_ValueError, "a row belongs to none of the %zd records", records);
     else {
         PyObject *validity = blob_take(&placed.validity), *dest = blob_take(&placed.dest), *row = blob_take(&placed.row);
         if (validity != NULL && dest != NULL && row != NULL) result = Py_BuildValue("nOOO", records - placed.there, validity, dest, row);

@@ -17,7 +17,7 @@ static void capsule_free(PyObject *capsule) { plan_free(PyCapsule_GetPointer(cap
 static Py_ssize_t nodes_in(PyObject *spec, int depth) {
     Py_ssize_t count = 1;
     if (!PyTuple_Check(spec) || PyTuple_Size(spec) != 6 || !PyTuple_Check(PyTuple_GetItem(spec, 5)) || depth > MAX_DEPTH / 2) {
-        PyErr_SetString(PyExc_ValueError, "a node of a plan is (kind, name, presence, unknown, unit, children)");
+        PyErr_SetString(PyExc_ValueError, "a node of a plan must be (kind, name, presence, unknown, unit, children)");
         return -1;
     }
     PyObject *children = PyTuple_GetItem(spec, 5);
@@ -43,7 +43,7 @@ static int fill(plan_t *plan, Py_ssize_t at, PyObject *spec, Py_ssize_t *next) {
     if (PyErr_Occurred()) return 0;
     if (node->kind < 0 || node->kind >= KINDS || node->count > MAX_FIELDS || node->unit < 1 || (node->kind == LIST && node->count != 1) ||
         (node->kind < LIST && node->count)) {
-        PyErr_SetString(PyExc_ValueError, "a node of a plan has a kind, unit or number of children that no kind has");
+        PyErr_SetString(PyExc_ValueError, "a node of a plan has an invalid kind, unit or number of children");
         return 0;
     }
     if ((node->token = malloc((size_t)size + 2)) == NULL) {
@@ -62,7 +62,7 @@ static int fill(plan_t *plan, Py_ssize_t at, PyObject *spec, Py_ssize_t *next) {
     for (int index = 0; index < node->count; index++)
         if (!fill(plan, node->first + index, PyTuple_GetItem(children, index), next)) return 0;
     if (node->strict != KEEP || (node->kind == OBJECT && node->count && plan->nodes[node->first + node->count - 1].kind == TEXT)) return 1;
-    PyErr_SetString(PyExc_ValueError, "what no child names is kept in the last one, which is a text");
+    PyErr_SetString(PyExc_ValueError, "members that no child names are kept in the last child, which must be a text");
     return 0;
 }
 
@@ -80,7 +80,7 @@ PyObject *kernel_plan(PyObject *module, PyObject *spec) {
     int filled = fill(plan, 0, spec, &next);
     const node_t *root = plan->nodes;
     if (filled && root->kind != OBJECT && !(root->kind == LIST && plan->nodes[root->first].kind == OBJECT)) {
-        PyErr_SetString(PyExc_ValueError, "a plan is of an object, or of a list of objects, which stand on lines");
+        PyErr_SetString(PyExc_ValueError, "the root of a plan must be an object, or a list of objects");
         filled = 0;
     }
     PyObject *capsule = filled ? PyCapsule_New(plan, PLAN_NAME, capsule_free) : NULL;

@@ -15,7 +15,7 @@ static void plan_free(proto_plan_t *plan) {
 static void capsule_free(PyObject *capsule) { plan_free(PyCapsule_GetPointer(capsule, PROTOBUF_PLAN_NAME)); }
 
 static int refused(const char *what) {
-    if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "a plan of Protocol Buffers has %s that cannot be", what);
+    if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "the Protocol Buffers plan is invalid (%s)", what);
     return 0;
 }
 

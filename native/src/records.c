@@ -10,7 +10,7 @@ static int records_open(records_t *records, PyObject *views, PyObject *buffers, 
         return 0;
     }
     if (records->subsequences.len == 4 * records->sequences.rows) return 1;
-    PyErr_Format(PyExc_ValueError, "%zd sequence numbers need as many sub-sequence numbers, uint32", records->sequences.rows);
+    PyErr_Format(PyExc_ValueError, "%zd sequence numbers need as many sub-sequence numbers of uint32", records->sequences.rows);
     PyBuffer_Release(&records->subsequences);
     views_close(&records->sequences);
     return 0;
@@ -88,7 +88,7 @@ PyObject *kernel_characters(PyObject *module, PyObject *args) {
     blob_t out = {0};
     if (!PyArg_ParseTuple(args, "OOn", &views, &buffers, &width) || !views_open(&texts, views, buffers)) return NULL;
     if (width < 0)
-        PyErr_SetString(PyExc_ValueError, "texts have no negative width");
+        PyErr_SetString(PyExc_ValueError, "the width must not be negative");
     else if (!blob_reserve(&out, (size_t)texts.rows * (size_t)width + 1))
         PyErr_NoMemory();
     else {

@@ -187,7 +187,7 @@ static int read_record(run_t *run, text_t *text, int64_t record) {
 static int read_words(run_t *run, PyObject *words) {
     run->count = PyTuple_Check(words) ? PyTuple_Size(words) : -1;
     if (run->count < 0 || run->count > MAX_WORDS) {
-        PyErr_Format(PyExc_ValueError, "words for null are a tuple of at most %d", MAX_WORDS);
+        PyErr_Format(PyExc_ValueError, "words for null must be a tuple of at most %d", MAX_WORDS);
         return 0;
     }
     for (Py_ssize_t at = 0; at < run->count; at++)
@@ -204,7 +204,7 @@ static int read_places(run_t *run, PyObject *places) {
         Py_ssize_t place = run->places[at] = PyLong_AsSsize_t(PyTuple_GetItem(places, at));
         if (PyErr_Occurred()) return 0;
         if (root->kind == LIST && place >= -1 && place < root[root->first].count) continue;
-        PyErr_SetString(PyExc_ValueError, "a place is that of a column of the plan, which is of a list, or -1");
+        PyErr_SetString(PyExc_ValueError, "a field's place must be -1 or a column of the plan, whose root must be a list");
         return 0;
     }
     return 1;
@@ -229,7 +229,7 @@ PyObject *kernel_separated(PyObject *module, PyObject *args) {
                          &run->header.size, &places, &words) &&
         (run->plan = PyCapsule_GetPointer(capsule, PLAN_NAME)) != NULL && read_words(run, words) && read_places(run, places)) {
         if (run->fields) made = table_made(&run->table, run->plan->forms, run->plan->count, views, buffers, decode_rows, run);
-        else PyErr_SetString(PyExc_ValueError, "a line has one field at least");
+        else PyErr_SetString(PyExc_ValueError, "a line must have at least one field");
     }
     free(run->places);
     free(run);

@@ -145,7 +145,7 @@ PyObject *kernel_keyed_hash(PyObject *module, PyObject *args) {
     blob_t out = {0}, data = {0};
     if (!PyArg_ParseTuple(args, "OOy*np", &views, &buffers, &key, &length, &quick)) return NULL;
     if (key.len != BLOCK || length < 1 || length > 2 * DIGEST) {
-        PyErr_SetString(PyExc_ValueError, "a key is a block of 64 bytes, and a digest has 1 to 64 digits");
+        PyErr_SetString(PyExc_ValueError, "the key must be a block of 64 bytes, and the digest must have 1 to 64 digits");
     } else if (views_open(&texts, views, buffers)) {
         if (texts.rows > INT32_MAX / length) {
             result = Py_NewRef(Py_None);

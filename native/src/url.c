@@ -187,7 +187,7 @@ PyObject *kernel_urls(PyObject *module, PyObject *args) {
     int made;
     if (!PyArg_ParseTuple(args, "OOy*", &views, &buffers, &wanted)) return NULL;
     if (wanted.len != PARTS) {
-        PyErr_Format(PyExc_ValueError, "there is a byte for each of %d parts that says whether it is wanted", PARTS);
+        PyErr_Format(PyExc_ValueError, "the mask of wanted parts must have %d bytes", PARTS);
     } else if (views_open(&texts, views, buffers)) {
         for (int which = 0; which < PARTS; which++) urls.columns[which].wanted = ((const uint8_t *)wanted.buf)[which] != 0;
         urls.buffer = (uint32_t)texts.count;

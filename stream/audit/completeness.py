@@ -1,10 +1,10 @@
-"""Whether everything that arrived before a moment is sealed, and loaded where sinks are tables. Pure: everything was read before.
+"""Whether everything that arrived before a moment is sealed, and loaded if sinks are tables. Pure: everything was read before.
 
-What it rests on. Kinesis stamps a record when it stores it, and promises neither that the stamp is exact nor that stamps rise within a
-shard (``Record`` in the Kinesis API reference). So no single record proves anything about the ones behind it, unless one says how far
-stamps may be out of order: that is ``margin``. With it, whatever lies behind a record that arrived at ``a`` arrived at ``a - margin`` or
-later, and so did whatever is put once the service's clock shows ``a``. Every answer here is one such bound: the *reach* of a shard, before
-which nothing of it is missing. A moment is complete where every reach is at it or behind it.
+The reasoning: Kinesis stamps a record when it stores it, and promises neither that the stamp is exact nor that stamps rise within a
+shard (``Record`` in the Kinesis API reference). So a single record proves nothing about the ones after it, unless there is a bound on how
+far stamps may be out of order: that is ``margin``. With it, whatever follows a record that arrived at ``a`` arrived at ``a - margin`` or
+later, and so did whatever is put once the service's clock shows ``a``. Every answer here is such a bound: the *reach* of a shard, before
+which nothing of it is missing. A moment is complete if no reach is earlier.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ FOR_EVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class State(StrEnum):
-    """How one shard stands.
+    """The state of one shard.
 
     ``COMPLETE``: everything before the moment is sealed. ``ENDED``: everything that the shard ever held is. ``UNSEALED``: a record that
-    arrived before the moment is not. ``EARLY``: none is known to be missing, but some may still come. ``EXPIRED``: records behind the
-    sealed ones may have expired unread, and no gap says so yet. ``GONE``: the stream does not list the shard, and its end is not in the
-    log. ``SILENT``: the stream gave no answer.
+    arrived before the moment is not. ``EARLY``: none is known to be missing, but some may still come. ``EXPIRED``: records after the
+    sealed ones may have expired unread, and there is no gap for them yet. ``GONE``: the stream does not list the shard, and its end is not
+    in the log. ``SILENT``: the stream did not answer.
     """
 
     COMPLETE = "complete"
@@ -56,7 +56,7 @@ class Verdict(StrEnum):
 
 
 class Found(StrEnum):
-    """What a look behind the sealed part of a shard came to; ``TIP``: nothing lies there now. The others as in ``State``."""
+    """The result of a look after the sealed part of a shard; ``TIP``: nothing is there now. The others as in ``State``."""
 
     RECORD = "record"
     TIP = "tip"
@@ -68,7 +68,7 @@ class Found(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """What the stream holds behind the sealed part: when the next record arrived, the children of a shard that ends there, or why not."""
+    """What the stream holds after the sealed part: when the next record arrived, the children of an ended shard, or why neither."""
 
     found: Found
     arrived: datetime | None = None
@@ -101,13 +101,13 @@ class Question:
 
     @property
     def enough(self) -> datetime:
-        """Where something arrived at this moment or later, nothing that arrived before ``until`` lies behind it."""
+        """The earliest arrival after which no record can follow that arrived before ``until``."""
         return self.until + self.margin
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How one shard stands. ``reach``: nothing of it that arrived before is missing; None where nothing is known."""
+    """The state of one shard. ``reach``: nothing of it that arrived before is missing; None if unknown."""
 
     shard: str
     state: State
@@ -123,7 +123,7 @@ def settled(sealed: Sealed, question: Question) -> bool:
 
 
 def stand(sealed: Sealed, behind: Behind | None, asked_at: datetime, question: Question) -> Standing:
-    """How a shard stands. ``behind``: None only where the log settled it; it was asked once the service's clock showed ``asked_at``."""
+    """The state of a shard. ``behind`` is None only if the log settled it; it was asked once the service's clock showed ``asked_at``."""
     if sealed.ended:
         return Standing(sealed.shard, State.ENDED, sealed.position, sealed.arrived, FOR_EVER, sealed.note)
     if behind is None:
@@ -147,22 +147,22 @@ def _looked(sealed: Sealed, behind: Behind, asked_at: datetime, question: Questi
                 return State.COMPLETE, behind.arrived - question.margin, f"what comes next arrived at {_text(behind.arrived)}"
             state = State.UNSEALED if behind.arrived < question.until else State.EARLY
             return state, behind.arrived - question.margin, f"a record that arrived at {_text(behind.arrived)} is not sealed"
-    # What is sealed stands in the order of the shard: it is whole up to its last record, whatever became of those behind.
+    # Units are sealed in the order of the shard, so everything up to the last sealed record is complete.
     reach = None if sealed.arrived is None else sealed.arrived - question.margin
     return State(behind.found.value), reach, behind.why
 
 
 def unlisted(children: Iterable[str], known: Collection[str]) -> list[Standing]:
-    """Shards that continue others, and that neither the stream lists nor the log knows: what became of their records is not known."""
+    """Child shards that neither the stream lists nor the log knows: what became of their records is unknown."""
     why = "it continues a shard that has ended, but the stream does not list it and the log does not know it"
     return [Standing(name, State.GONE, ORIGIN, None, None, why) for name in sorted(set(children).difference(known))]
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """How a table stands beside the log: what is sealed and holds rows from before the moment, and is not loaded.
+    """The state of a table compared with the log: sealed units with rows from before the moment that are not loaded.
 
-    ``oldest``: when the first record of it arrived. ``parked``: shard and reason of what a person has to let go on.
+    ``oldest``: when the first record of them arrived. ``parked``: shard and reason of what needs an operator.
     """
 
     sink: str
@@ -180,9 +180,9 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer for one stream. ``reach``: nothing that arrived before is missing, in the lake and in tables; None: nobody knows.
+    """The answer for one stream. ``reach``: nothing that arrived before is missing, in the lake and in tables; None: unknown.
 
-    ``tables`` is None where they were not asked.
+    ``tables`` is None if they were not asked.
     """
 
     stream: str
@@ -202,9 +202,9 @@ class Answer:
 def answer(
     stream: str, standings: Sequence[Standing], tables: Sequence[Loaded] | None, asked_at: datetime, question: Question, why: str = ""
 ) -> Answer:
-    """The answer for a stream all of whose shards were listed once the service's clock showed ``asked_at``.
+    """The answer for a stream whose shards were listed once the service's clock showed ``asked_at``.
 
-    A shard that is made later holds nothing older than that, within ``margin``. ``why``: what keeps the stream as a whole from being
+    A shard that is created later holds nothing older than that, within ``margin``. ``why``: what keeps the stream as a whole from being
     complete.
     """
     listed = asked_at - question.margin

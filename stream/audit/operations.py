@@ -1,8 +1,8 @@
-"""What the worker itself is doing, as spans: derived from its events, in the traces that records' spans link to.
+"""The worker's own operations as spans: derived from its events, in the traces that records' spans link to.
 
-A unit's operations stand in the unit's trace, so that a trace store shows them beside the spans of its records, and a log line that
-carries the trace id leads there. What belongs to no unit stands in the trace of the worker's hold on the shard. Nothing here is part of
-the proof; a span that is dropped costs a picture, not a record.
+A unit's operations are in the unit's trace, so that a trace store shows them together with the spans of its records, and a log line with
+the trace id leads there. Operations outside of units are in the trace of the worker's hold on the shard. Nothing here is part of the proof:
+a dropped span loses no record.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CLIENT: Final = "client"
 INTERNAL: Final = "internal"
 
 _BEHIND: Final = 64
-"""Units that may be cut and not yet sealed in one shard before the oldest is forgotten; there are three at most while all goes well."""
+"""Units per shard that may be cut and not yet sealed before the oldest is forgotten; normally there are at most three."""
 
 _BESIDE: Final = (
     ev.CallRepeated,
@@ -38,14 +38,14 @@ _BESIDE: Final = (
     ev.NotificationFailed,
     ev.SpansExported,
 )
-"""What is told of shards that the worker does not hold, too, or holds no more."""
+"""Events that may also concern shards that the worker does not hold, or no longer holds."""
 
 Attributes: TypeAlias = Mapping[str, str | int]
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One span. Times are nanoseconds since 1970; ``error`` is empty where nothing went wrong, else its class."""
+    """One span. Times are nanoseconds since 1970; ``error`` is the class of an error, or empty."""
 
     name: str
     kind: str
@@ -60,7 +60,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one event meant: the span that a log line about it should name, in hex, and the spans that it ended."""
+    """The result of one event: the span that a log line about it should name, in hex, and the spans that it ended."""
 
     trace: str
     span: str
@@ -75,13 +75,13 @@ class _Unit:
     root: bytes
     begun: int
     moment: int
-    """Where the next operation without a duration of its own begins."""
+    """Where the next operation without its own duration begins."""
     attributes: dict[str, str | int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Hold:
-    """A worker's hold on one shard; ``units`` are cut and not yet sealed, oldest first. ``parent``: its span, if it will have one."""
+    """A worker's hold on one shard; ``units`` are cut and not yet sealed, oldest first. ``parent``: its span, if it gets one."""
 
     trace: bytes
     parent: bytes | None
@@ -92,7 +92,7 @@ class _Hold:
 
 
 class Operations:
-    """Follows the events of one worker. Callable from any thread; each event is to be told once, in its order."""
+    """Follows the events of one worker. Callable from any thread; pass each event once, in order."""
 
     def __init__(self, application: str, worker: str, clock: Clock) -> None:
         self._application = application
@@ -103,7 +103,7 @@ class Operations:
         self._lock = threading.Lock()
 
     def __call__(self, event: ev.Event) -> Told:
-        """Take note of ``event``."""
+        """Process ``event``."""
         with self._lock:
             self._number += 1
             now = int(self._clock.now().timestamp() * 1e9)

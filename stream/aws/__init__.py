@@ -1,1 +1,1 @@
-"""The wire: credentials, signing, clients, retry decisions."""
+"""Access to AWS: credentials, signing, clients, retry decisions."""

@@ -1,4 +1,4 @@
-"""A connection to one of several addresses, of which some may be dead: a lost zone, or IPv6 that leads nowhere (RFC 8305)."""
+"""Connects to one of several addresses, some of which may be dead because of a lost zone or broken IPv6 (RFC 8305)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from itertools import zip_longest
 from typing import Any, Final, TypeAlias
 
 HEAD_START: Final = 0.25
-"""Seconds that an address has before the next one is tried, too: what RFC 8305 recommends, and many round trips within a region."""
+"""Seconds before the next address is tried as well: as RFC 8305 recommends, and many round trips within a region."""
 
 Address: TypeAlias = tuple[int, int, int, str, Any]
 """As ``getaddrinfo`` gives them."""
 
 
 async def reach(host: str, port: int) -> socket.socket:
-    """A connection to the address of ``host`` that answers first. While one is silent, the next ones in DNS's answer are tried.
+    """A connection to the address of ``host`` that answers first. While one is silent, the next ones are tried, in the order of DNS.
 
     Raises:
         OSError: none can be reached, or there is no such name.
@@ -46,7 +46,7 @@ async def reach(host: str, port: int) -> socket.socket:
 
 
 def written(host: str, port: int) -> list[Address]:
-    """The address that ``host`` is; none if it is a name."""
+    """The addresses of ``host`` if it is an address itself; empty if it is a name."""
     try:
         family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6
     except ValueError:
@@ -55,7 +55,7 @@ def written(host: str, port: int) -> list[Address]:
 
 
 def alternating(found: Sequence[Address]) -> list[Address]:
-    """``found`` with the families by turns, beginning with the first: if one of them leads nowhere the other is near."""
+    """``found`` with alternating address families, beginning with the first, so that a dead family does not delay the other."""
     first = [each for each in found if each[0] == found[0][0]]
     others = [each for each in found if each[0] != found[0][0]]
     return [each for pair in zip_longest(first, others) for each in pair if each is not None]
@@ -66,7 +66,7 @@ async def _connected(address: Address) -> socket.socket:
     made = socket.socket(family, kind, protocol)
     try:
         made.setblocking(False)
-        # Requests are small and wait for their answers: what is written goes at once.
+        # Requests are small and wait for their responses, so they must not be delayed.
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.get_running_loop().sock_connect(made, where)
     except BaseException:
@@ -76,6 +76,6 @@ async def _connected(address: Address) -> socket.socket:
 
 
 def _let_go(attempt: asyncio.Task[socket.socket]) -> None:
-    """Close what an attempt has reached that nobody waits for any more."""
+    """Close the connection of an attempt that is no longer needed."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().close()

@@ -1,6 +1,6 @@
 """DynamoDB over its JSON protocol: botocore finds endpoint and credentials, msgspec parses.
 
-Each call is made only once. A hidden repeat of a conditional write would meet its own first attempt and take it for somebody else's.
+Each call is made only once. A hidden repeat of a conditional write would conflict with its own first attempt and take it for another's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PATIENCE: Final = Patience(connect=2.0, total=5.0)
 """Seconds; DynamoDB answers in milliseconds, and a response that takes longer must not outlive the lease that it is about."""
 
 _NEEDED: Final[Mapping[str, str]] = {"Scan": "Items", "DescribeTable": "Table"}
-"""What an answer must have; without it, it is somebody else's, and an empty table would be taken for one without leases."""
+"""Members that a response must have; without them it is not DynamoDB's, and would be taken for an empty table."""
 
 _Post = Callable[[Mapping[str, str], bytes], Awaitable[Answer]]
 

@@ -1,4 +1,4 @@
-"""AWS's errors in this package's words: may the call be made again, and if not, who must do what."""
+"""Translates AWS's errors: whether the call may be repeated, and if not, what has to be done."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Call:
 
 
 class AwsRetryable(Retryable):
-    """The same call may succeed later; ``code`` is AWS's own word for what happened."""
+    """The same call may succeed later; ``code`` is AWS's error code."""
 
     def __init__(self, message: str, *, code: str, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after=retry_after)
@@ -35,7 +35,7 @@ class AwsRetryable(Retryable):
 
 
 class AwsFatal(Fatal):
-    """The same call would fail again; ``code`` is AWS's own word for what happened, ``remedy`` what its message says to do, if anything."""
+    """The same call would fail again; ``code`` is AWS's error code, ``remedy`` what its message says to do, if anything."""
 
     def __init__(self, message: str, *, code: str, remedy: str = "") -> None:
         super().__init__(message)
@@ -60,9 +60,9 @@ INVALID_ARGUMENT: Final = "InvalidArgumentException"
 NOT_FOUND: Final = "ResourceNotFoundException"
 EXPIRED_TOKEN: Final = "ExpiredNextTokenException"  # noqa: S105 - AWS's name of an error
 UNKNOWN: Final = "Unknown"
-"""Our code for an error answer that names none."""
+"""Our code for an error response without a code."""
 CONNECTION: Final = "ConnectionError"
-"""Our code for a call without an answer."""
+"""Our code for a call without a response."""
 
 _LOGIN: Final = re.compile(r"(\b\w+://)[^/@\s'\"]+@")
 
@@ -133,7 +133,7 @@ _KINDS: Final[dict[str, Kind]] = {
 
 
 def classify(code: str, status: int = 0) -> Kind:
-    """What an error ``code`` calls for; a code nobody listed is judged by the HTTP ``status``."""
+    """What an error ``code`` calls for; an unlisted code is judged by the HTTP ``status``."""
     if (kind := _KINDS.get(code)) is not None:
         return kind
     if status == 429:
@@ -142,7 +142,7 @@ def classify(code: str, status: int = 0) -> Kind:
 
 
 def explain(call: Call, code: str, message: str, status: int = 0) -> AwsRetryable | AwsFatal:
-    """The exception to raise for an error answer."""
+    """The exception to raise for an error response."""
     kind = classify(code, status)
     named = f"HTTP status {status}" if code == UNKNOWN else code
     answer = f"{named}: {message}".rstrip(". ") if message else named
@@ -161,17 +161,17 @@ def explain(call: Call, code: str, message: str, status: int = 0) -> AwsRetryabl
 
 
 def unreadable(call: Call, why: str) -> AwsRetryable:
-    """The exception to raise for an answer that is not as documented; ``why`` must hold nothing that is not for a log."""
+    """The exception to raise for a response that is not as documented; ``why`` must be safe to log."""
     return AwsRetryable(f"{call} gave an answer that is not as documented: {why}", code="UnreadableAnswer")
 
 
 def is_throttle(error: AwsRetryable) -> bool:
-    """Whether the far side asked for fewer calls."""
+    """Whether the service asked for fewer calls."""
     return classify(error.code) is Kind.THROTTLED
 
 
 def words_of(error: Exception) -> str:
-    """What a client library says, in one line; of a proxy's URL without the login, which no log may hold."""
+    """A client library's message in one line, without the login in a proxy's URL, which must not be logged."""
     return _LOGIN.sub(r"\1", " ".join(str(error).split())) or type(error).__name__
 
 
@@ -179,12 +179,12 @@ def translate(call: Call, error: Exception) -> AwsRetryable | AwsFatal:
     """The exception to raise for what a client library raised while making ``call``.
 
     Raises:
-        TypeError: ``error`` is none that a client library raises; it is a defect of this package, and chained.
+        TypeError: ``error`` does not come from a client library; it is a defect of this package, and chained.
     """
     if isinstance(error, ClientError):
         said = error.response.get("Error", {})
         status, code = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0), str(said.get("Code", UNKNOWN))
-        # Where an answer names no error botocore takes its status for the name.
+        # If a response names no error, botocore uses its status as the name.
         return explain(call, UNKNOWN if code == str(status) else code, said.get("Message", ""), status)
     if isinstance(error, (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError)):
         return AwsRetryable(f"{call} had no answer: {words_of(error)}", code=CONNECTION)

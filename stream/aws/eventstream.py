@@ -1,4 +1,4 @@
-"""Messages of ``application/vnd.amazon.eventstream``, checked: what SubscribeToShard answers with.
+"""Reads and checks messages of ``application/vnd.amazon.eventstream``, with which SubscribeToShard responds.
 
 A message is its total length, the length of its headers, the CRC-32 of those eight bytes, headers, payload, and the CRC-32 of
 everything before; numbers are big-endian. (https://docs.aws.amazon.com/transcribe/latest/dg/streaming-setting-up.html#streaming-event-stream)
@@ -14,26 +14,26 @@ from zlib import crc32
 PRELUDE_BYTES: Final = 12
 _TRAILER_BYTES: Final = 4
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
-"""Above what a record of 10 MiB, or a batch of them, takes in base64; a length beyond it is damage."""
+"""More than a record of 10 MiB, or a batch of them, takes in base64; a greater length is damage."""
 _FIXED: Final = {2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 """Bytes of header values by type; 0 and 1 are true and false without a value, 6 and 7 carry a length."""
 _TEXT: Final = 7
 
 
 class BrokenMessage(ValueError):
-    """The bytes are no message: damaged on the way, or of something else."""
+    """The bytes are not a message: damaged in transit, or something else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """``headers`` has those with text values; the others carry nothing that is asked for."""
+    """``headers`` has those with text values; the others are not needed."""
 
     headers: dict[str, str]
     payload: bytes
 
 
 def message_bytes(prelude: bytes) -> int:
-    """How many bytes follow the ``PRELUDE_BYTES`` bytes of ``prelude``.
+    """The number of bytes that follow the ``PRELUDE_BYTES`` bytes of ``prelude``.
 
     Raises:
         BrokenMessage: the prelude's checksum is wrong or its lengths are impossible.

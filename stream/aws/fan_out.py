@@ -17,14 +17,14 @@ from stream.aws.pages import RawPage, parse_event
 ACTIVE: Final = "ACTIVE"
 _OPERATION: Final = "SubscribeToShard"
 _PATIENT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=None)
-"""A subscription lives for five minutes and may be silent between heartbeats; whoever reads it has a watchdog."""
+"""A subscription lives for five minutes and may be silent between heartbeats; its reader has a watchdog."""
 _ANSWER_SECONDS: Final = 30.0
 _PARSE_ASIDE: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A consumer as the service knows it; it can subscribe once ``status`` is ``ACTIVE``."""
+    """A registered consumer; it can subscribe once ``status`` is ``ACTIVE``."""
 
     arn: str
     status: str
@@ -44,9 +44,9 @@ class _Description(msgspec.Struct):
 
 
 class Subscription:
-    """One answer to SubscribeToShard, read message by message: first how large the next one is, then the message.
+    """One response to SubscribeToShard, read message by message: first the size of the next one, then the message.
 
-    Nothing is read in between, so that whoever has no room for a message leaves it in the connection.
+    Nothing is read in between, so that a reader without room for a message can leave it in the connection.
     """
 
     def __init__(self, call: Call, response: aiohttp.ClientResponse) -> None:
@@ -55,7 +55,7 @@ class Subscription:
         self._prelude = b""
 
     async def next_size(self) -> int | None:
-        """Bytes of the next message; None where the service has ended the subscription in good order.
+        """Bytes of the next message; None if the service has ended the subscription normally.
 
         Raises:
             AwsRetryable: the connection broke.
@@ -70,7 +70,7 @@ class Subscription:
             raise self._broken(error) from error
 
     async def next_page(self, size: int) -> RawPage | None:
-        """The message of which ``next_size`` has told the size; None if it is not one with records.
+        """The message whose size ``next_size`` has returned; None if it is not one with records.
 
         ``RawPage.next_iterator`` is the sequence number after which to continue.
 
@@ -91,7 +91,7 @@ class Subscription:
             raise self._broken(error) from error
 
     def close(self) -> None:
-        """Give the connection up; what is still in it is lost and comes again with the next subscription."""
+        """Close the connection; messages still in it are sent again by the next subscription."""
         self._response.close()
 
     async def _exactly(self, size: int, *, at_end: bool = False) -> bytes:
@@ -115,10 +115,10 @@ class Subscription:
 
 
 async def subscribe(client: KinesisClient, stream: str, consumer_arn: str, shard_id: str, at: IteratorAt) -> Subscription:
-    """A subscription that begins at ``at``; close it. The one before of the same consumer and shard ends.
+    """A subscription that begins at ``at``; the caller closes it. The previous one of the same consumer and shard ends.
 
     Raises:
-        AwsRetryable: no answer, throttled, or ``ResourceInUseException``: there was one within the last five seconds.
+        AwsRetryable: no response, throttled, or ``ResourceInUseException``: there was one within the last five seconds.
         AwsFatal: refused.
     """
     position: dict[str, Any] = {"Type": at.kind.value}

@@ -1,7 +1,6 @@
-"""Who this process is to AWS: the token that Kubernetes gave it, and the role that AWS made of it.
+"""The identity of this process in AWS: the token from Kubernetes, and the role that AWS derives from it.
 
-A token is read here to say early and in plain words what STS or the Pod Identity agent would say late and in few; its signature is
-theirs to check.
+A token is read here in order to report its faults earlier and more clearly than STS or the Pod Identity agent; they check its signature.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ from stream.errors import DefinitionError
 WEB_IDENTITY_FILE: Final = "AWS_WEB_IDENTITY_TOKEN_FILE"
 POD_IDENTITY_FILE: Final = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
 AUDIENCES: Final[Mapping[str, str]] = {WEB_IDENTITY_FILE: "sts.amazonaws.com", POD_IDENTITY_FILE: "pods.eks.amazonaws.com"}
-"""Variables that name a token's file, in the order in which botocore looks at them, with the audience that each token needs."""
+"""Variables that name a token file, in the order in which botocore reads them, with the audience that each token needs."""
 
 SOON: Final = timedelta(minutes=5)
-"""A token that lives less long than this is not being renewed: kubelet does so at 80 % of its life, which is ten minutes at least."""
+"""A token with less time left than this is not being renewed: kubelet does so at 80 % of its life, which is at least ten minutes."""
 
 SIGNATURE_LIFE: Final = timedelta(minutes=5)
-"""How far the clocks may be apart before a signature is refused (AWS Signature Version 4)."""
+"""How much the clocks may differ before a signature is refused (AWS Signature Version 4)."""
 
 _INSTANCE: Final = re.compile(r"i-(?:[0-9a-f]{8}|[0-9a-f]{17})")
-"""Name of the session that EC2 gives to the role of a node."""
+"""Session names that EC2 gives to the role of a node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a token says of itself."""
+    """The claims of a token."""
 
     audiences: tuple[str, ...]
     subject: str
@@ -49,7 +48,7 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong, and what to do; ``fatal``: it cannot work like this."""
+    """A problem and its remedy; ``fatal``: calls cannot work."""
 
     what: str
     remedy: str
@@ -58,7 +57,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who AWS says this process is, and what time it is there."""
+    """The identity of this process according to AWS, and AWS's time."""
 
     arn: str
     account: str
@@ -69,7 +68,7 @@ def read_claims(token: str) -> Claims:
     """The claims of a JSON Web Token (RFC 7519).
 
     Raises:
-        DefinitionError: ``token`` is none, or lacks a claim. The message holds nothing of it.
+        DefinitionError: ``token`` is not a token, or lacks a claim. The message contains nothing of it.
     """
     parts = token.strip().split(".")
     try:
@@ -85,7 +84,7 @@ def read_claims(token: str) -> Claims:
 
 
 def judge_claims(claims: Claims, audience: str, subject: str | None, now: datetime) -> list[Problem]:
-    """What is wrong with a token that is to be taken for ``audience``; ``subject`` is whose it must be, where that is known."""
+    """What is wrong with a token for ``audience``; ``subject`` is the expected subject, if that is known."""
     problems = []
     if audience not in claims.audiences:
         found = ", ".join(claims.audiences)
@@ -109,7 +108,7 @@ def judge_claims(claims: Claims, audience: str, subject: str | None, now: dateti
 
 
 async def ask_caller(session: AwsSession, clock: Clock) -> Caller:
-    """Who STS says this process is. Needs no permission.
+    """The identity of this process according to STS. Needs no permission.
 
     Raises:
         AwsFatal: STS refuses the credentials, or there are none.
@@ -137,7 +136,7 @@ def role_of(arn: str) -> str | None:
 
 
 def judge_caller(caller: Caller, expected: str | None) -> list[Problem]:
-    """What is wrong with being ``caller``; ``expected`` is the role's ARN or name, where that is known."""
+    """What is wrong with the identity ``caller``; ``expected`` is the role's ARN or name, if that is known."""
     problems = []
     session = caller.arn.rpartition("/")[2]
     if role_of(caller.arn) is not None and _INSTANCE.fullmatch(session):
@@ -155,7 +154,7 @@ def judge_caller(caller: Caller, expected: str | None) -> list[Problem]:
 
 
 def server_time(answer: Mapping[str, Any]) -> datetime | None:
-    """The time in the Date header of an answer of botocore's."""
+    """The time in the Date header of a response of botocore."""
     text = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     try:
         return None if text is None else parsedate_to_datetime(text)
@@ -164,7 +163,7 @@ def server_time(answer: Mapping[str, Any]) -> datetime | None:
 
 
 def skew_of(answer: Mapping[str, Any], now: datetime) -> timedelta | None:
-    """By how much this machine's clock is ahead of the far side's."""
+    """How far this machine's clock is ahead of AWS's."""
     there = server_time(answer)
     return None if there is None else now - there
 

@@ -1,7 +1,7 @@
 """Kinesis over its JSON protocol: botocore finds endpoint and credentials, msgspec parses.
 
-What is pushed, and whatever has to go through a proxy, is carried by aiohttp. botocore's own response parser would take longer over a page
-of records than everything else that happens to it.
+aiohttp carries subscriptions, and all calls through a proxy. botocore's own response parser would take longer for a page of records than
+everything else that is done with it.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _TARGET: Final = "Kinesis_20131202."
 _PATIENCE: Final = Patience(connect=5, total=120, silence=30)
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=_PATIENCE.total, sock_connect=_PATIENCE.connect, sock_read=_PATIENCE.silence)
 _PARSE_ASIDE: Final = 256 * 2**10 if KERNEL is None else 8 * 2**20
-"""Answers longer than this are read in a thread, to keep the event loop free. The kernel reads four megabytes in a millisecond, in which
-another thread would hardly have begun."""
+"""Longer responses are parsed in a thread, to keep the event loop free. The kernel parses four megabytes in a millisecond, in which a
+thread would hardly have started."""
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 
@@ -62,7 +62,7 @@ class IteratorAt:
 
 @dataclass(frozen=True, slots=True)
 class StreamSummary:
-    """What DescribeStreamSummary tells."""
+    """The result of DescribeStreamSummary."""
 
     arn: str
     status: str
@@ -130,7 +130,7 @@ def stream_name(stream: str) -> str:
 
 
 class KinesisClient:
-    """Kinesis calls, each made once: whoever calls decides about another attempt.
+    """Kinesis calls, each made once: the caller decides about another attempt.
 
     ``stream`` is a stream's name or ARN throughout. Every call raises ``AwsRetryable`` or ``AwsFatal``.
     """
@@ -154,7 +154,7 @@ class KinesisClient:
     async def list_shards(self, stream: str) -> list[Shard]:
         """All shards the service knows of, open and closed, ordered by id."""
         request: dict[str, Any] = {**_target(stream), "MaxResults": 1000}
-        # By id: while shards are split and merged a page may begin with what the one before ended with.
+        # By id: while shards are split and merged, a page may begin with the last shards of the previous one.
         found: dict[str, _Shard] = {}
         while True:
             answer = await self.ask("ListShards", stream, request, _Shards)
@@ -176,9 +176,9 @@ class KinesisClient:
         return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, summary.OpenShardCount, created, encrypted, on_demand)
 
     async def time(self, stream: str) -> datetime | None:
-        """What time it is by the service's own clock, cut to the second; None if it does not say.
+        """The time by the service's own clock, truncated to the second; None if it does not say.
 
-        It is the ``Date`` of an answer: whatever is asked once this returns is asked later than that.
+        It is the ``Date`` of a response: every call made after this returns is made later than that.
         """
         _, said = await self._exchange("DescribeStreamSummary", stream, _target(stream))
         try:
@@ -209,7 +209,7 @@ class KinesisClient:
             raise self._unreadable(operation, stream, error) from error
 
     async def ask(self, operation: str, stream: str, request: Mapping[str, Any], answer: type[_S]) -> _S:
-        """Make a call whose answer is small."""
+        """Make a call with a small response."""
         body = await self._send(operation, stream, request)
         try:
             return msgspec.json.decode(body, type=answer)
@@ -220,7 +220,7 @@ class KinesisClient:
         return (await self._exchange(operation, stream, request))[0]
 
     async def _exchange(self, operation: str, stream: str, request: Mapping[str, Any]) -> tuple[bytes | memoryview, bytes]:
-        """The body of an answer, and its ``Date``."""
+        """The body of a response, and its ``Date``."""
         if self._proxy is not None:
             return await self._exchange_by_proxy(operation, stream, request)
         body = msgspec.json.encode(request)
@@ -245,7 +245,7 @@ class KinesisClient:
     async def post(
         self, operation: str, stream: str, request: Mapping[str, Any], timeout: aiohttp.ClientTimeout = _TIMEOUT
     ) -> aiohttp.ClientResponse:
-        """The answer to a call once the service has accepted it; read or close it."""
+        """The response to a call that the service has accepted; the caller reads or closes it."""
         call = self.describe_call(operation, stream)
         body = msgspec.json.encode(request)
         headers = await self._signed(operation, body)
@@ -263,12 +263,12 @@ class KinesisClient:
 
     async def _signed(self, operation: str, body: bytes) -> dict[str, str]:
         headers = self._signer.headers(await self._session.credentials(), _TARGET + operation, body, self._clock.now())
-        # Payloads are mostly compressed or small; inflating costs more CPU than the network within a region.
+        # Payloads are mostly compressed or small; decompression would cost more CPU time than it saves in transfer.
         headers["accept-encoding"] = "identity"
         return headers
 
     def describe_call(self, operation: str, stream: str) -> Call:
-        """What is asked, for messages."""
+        """The call, for messages."""
         resource = stream if stream.startswith("arn:") else f"stream {stream}"
         return Call(f"kinesis:{operation}", resource, self.place)
 
@@ -312,7 +312,7 @@ def _shard(stream: str, shard: _Shard) -> Shard:
 
 
 def refusal(body: bytes, named: str) -> tuple[str, str]:
-    """Code and message of an error answer; ``named`` is the code that stood outside of the body."""
+    """Code and message of an error response; ``named`` is a code from outside of the body."""
     try:
         said = msgspec.json.decode(body, type=_Refusal)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,6 +1,6 @@
-"""Answers that hold records, as columns: what GetRecords gives and what SubscribeToShard sends.
+"""Responses with records, as columns: those of GetRecords, and the events of SubscribeToShard.
 
-The compiled kernel reads answers of the plain kind, which is how the service writes them; msgspec reads all. Both give the same columns.
+The compiled kernel reads responses in the form that the service writes; msgspec reads all. Both give the same columns.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ RECORD_SCHEMA: Final = pl.Schema({SEQUENCE: pl.String(), ARRIVAL: pl.Datetime("m
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen of all records of a page while it was read, so that nobody has to look again.
+    """Facts about all records of a page, collected while it was read.
 
-    ``rising``: sequence numbers are of one length, and each is greater than the one before. ``aggregates``: payloads that begin as the
-    KPL's aggregates do. ``payload_bytes``: the lengths of all payloads together.
+    ``rising``: sequence numbers have the same length, and each is greater than the previous one. ``aggregates``: payloads that begin like
+    KPL aggregates. ``payload_bytes``: the sum of the lengths of all payloads.
     """
 
     rising: bool
@@ -33,10 +33,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class RawPage:
-    """One GetRecords answer: ``frame`` has ``RECORD_SCHEMA``, one row per Kinesis record, in order.
+    """One GetRecords response: ``frame`` has ``RECORD_SCHEMA``, one row per Kinesis record, in order.
 
-    ``next_iterator`` is None once a closed shard is read to its end; ``children`` then names the shards that continue. ``seen`` is None
-    where nobody looked.
+    ``next_iterator`` is None once a closed shard is read to its end; ``children`` then names the shards that continue it. ``seen`` is None
+    if it was not collected.
     """
 
     frame: pl.DataFrame
@@ -78,10 +78,10 @@ _NO_RECORDS: Final = RECORD_SCHEMA.to_frame()
 
 
 def parse_get_records(body: bytes | memoryview, kernel: Any = native.KERNEL) -> RawPage:
-    """The columns of a GetRecords answer.
+    """The columns of a GetRecords response.
 
     Raises:
-        msgspec.DecodeError: ``body`` is not such an answer.
+        msgspec.DecodeError: ``body`` is not such a response.
     """
     quick = _quick(body, kernel)
     answer = _decoded(_RECORDS, quick.rest)
@@ -108,7 +108,7 @@ def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes | memoryview) -> _T:
 
 @dataclass(frozen=True, slots=True)
 class _Quick:
-    """What is left of an answer once the kernel has taken the records out, and those; or all of it."""
+    """The response without its records, which the kernel has read, and those; or the whole response."""
 
     rest: bytes | memoryview
     frame: pl.DataFrame | None = None
@@ -121,7 +121,7 @@ def _quick(body: bytes | memoryview, kernel: Any) -> _Quick:
         return _Quick(body)
     begin, end, rows, (rising, aggregates, payload_bytes), sequences, keys, texts, arrivals, payloads, pieces = read
     if rows == 0:
-        # Most polls bring nothing, and making empty columns would be a fifth of what they cost.
+        # Most polls return nothing, and making empty columns would be a fifth of their cost.
         return _Quick(body)
     columns = {
         SEQUENCE: native.array(pa.string_view(), rows, None, sequences, texts),
@@ -141,7 +141,7 @@ def _page(
     if frame is None:
         frame = _frame(records) if records else _NO_RECORDS
     if behind_ms is None:
-        # Nothing says that a page with records was the last one, and whoever waits for the tip would end before it.
+        # Nothing says that a page with records was the last one, and a reader that stops at the tip would stop too early.
         behind_ms = int(frame.height > 0)
     return RawPage(frame, following, behind_ms, children, quick.seen)
 

@@ -1,6 +1,6 @@
 """The Redshift Data API over its JSON protocol: statements by HTTP, no connection to the database and no password.
 
-botocore finds endpoint and credentials and signs, aiohttp carries, msgspec parses. Each call is made once: whoever calls decides
+botocore finds endpoint and credentials and signs, aiohttp sends, msgspec parses. Each call is made once: the caller decides
 about another attempt.
 """
 
@@ -40,13 +40,13 @@ _BUSY: Final = frozenset(
         "QueryTimeoutException",
     }
 )
-"""Errors of this API after which the same call may work: limits on what runs at once, and a database that could not be reached."""
+"""Errors of this API after which the same call may succeed: limits on concurrent statements, and a database that could not be reached."""
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """Where statements run, and as whom: ``cluster`` with ``db_user``, or ``workgroup``; either with ``secret_arn``."""
+    """Where statements run, and as which user: ``cluster`` with ``db_user``, or ``workgroup``; either with ``secret_arn``."""
 
     database: str
     cluster: str | None = None
@@ -55,7 +55,7 @@ class Database:
     secret_arn: str | None = None
 
     def request(self) -> dict[str, str]:
-        """The fields of a request that say so."""
+        """The corresponding fields of a request."""
         fields = {
             "Database": self.database,
             "ClusterIdentifier": self.cluster,
@@ -72,7 +72,7 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """How far a statement or batch is. ``failed``: index of the statement of a batch that failed, and its query id; -1 and 0 if unknown."""
+    """The state of a statement or batch. ``failed``: index and query id of the failed statement of a batch; -1 and 0 if unknown."""
 
     id: str
     status: str
@@ -82,13 +82,13 @@ class Statement:
 
     @property
     def done(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether it has ended."""
         return self.status in DONE
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnInfo:
-    """A result's column: name, type's name, length of a text or digits of a number, and how many of these are behind the point."""
+    """A column of a result: name, type name, length of a text or digits of a number, and digits after the point."""
 
     name: str
     type: str
@@ -156,17 +156,17 @@ class RedshiftDataClient:
         self._proxy = proxy_for(self._url)
 
     async def execute(self, sql: str, token: str) -> str:
-        """Begin to run one statement; its id. The same ``token`` (up to 64 characters) begins it once only, while the API remembers."""
+        """Start one statement; returns its id. The same ``token`` (up to 64 characters) starts it once only, while the API remembers."""
         request = {**self._database.request(), "Sql": sql, "ClientToken": token}
         return (await self._ask("ExecuteStatement", request, _Started)).Id
 
     async def batch_execute(self, sqls: Sequence[str], token: str) -> str:
-        """Begin to run 1 to 40 statements in one transaction, all or nothing; the batch's id. ``token`` as for ``execute``."""
+        """Start 1 to 40 statements in one transaction, all or nothing; returns the batch's id. ``token`` as for ``execute``."""
         request = {**self._database.request(), "Sqls": list(sqls), "ClientToken": token, "ExecutionMode": "TRANSACTION"}
         return (await self._ask("BatchExecuteStatement", request, _Started)).Id
 
     async def describe(self, statement_id: str, wait: int = LONGEST_WAIT) -> Statement:
-        """How far a statement is, as soon as it is done or after ``wait`` seconds."""
+        """The state of a statement, as soon as it has ended or after ``wait`` seconds."""
         found = await self._ask("DescribeStatement", {"Id": statement_id, "WaitTimeSeconds": wait}, _Described)
         failed = next((index for index, sub in enumerate(found.SubStatements) if sub.Status in {"FAILED", "ABORTED"}), -1)
         if failed < 0:

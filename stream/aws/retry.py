@@ -1,4 +1,4 @@
-"""Whether and when to call again: pure decisions, the dice are thrown by the caller."""
+"""Whether and when to repeat a call: pure decisions; the caller passes in the random numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The n-th pause is a random part of ``min(cap, base * 2 ** (n - 1))`` seconds; ``attempts`` None means for ever."""
+    """The n-th pause is a random part of ``min(cap, base * 2 ** (n - 1))`` seconds; ``attempts`` None means no limit."""
 
     base: float = 0.1
     cap: float = 10.0
@@ -40,8 +40,8 @@ _MAX_DOUBLINGS: Final = 30
 def decide(error: Exception, attempt: int, dice: float, policy: Policy = FOR_EVER) -> Wait | GiveUp:
     """What to do after ``error`` in attempt number ``attempt`` (the first is 1).
 
-    Full jitter: ``dice``, in [0, 1], scales the pause, so that callers that failed together do not come back together. A pause
-    that the far side asked for is never shortened. Only ``Retryable`` is worth another call.
+    Full jitter: ``dice``, in [0, 1], scales the pause, so that callers that failed together do not repeat together. A pause
+    that the service asked for is never shortened. Only ``Retryable`` errors are repeated.
     """
     if not isinstance(error, Retryable):
         return GiveUp()

@@ -12,11 +12,11 @@ _RETRIES: Final = 2
 
 
 async def read_secret(session: AwsSession, name: str) -> bytes:
-    """The current value of the secret with that name or ARN. An ARN's own region is asked, whatever the session's.
+    """The current value of the secret with that name or ARN. The region in an ARN takes precedence over the session's.
 
     Raises:
         AwsFatal: no such secret, or it may not be read.
-        AwsRetryable: there was no answer, three times, or none that can be read.
+        AwsRetryable: three attempts had no readable response.
     """
     region = name.split(":")[3] if name.startswith("arn:") and name.count(":") >= 6 else None
     if region and region != session.region:

@@ -28,7 +28,7 @@ from stream.errors import DefinitionError
 
 _CONFIG: Final[dict[str, Any]] = {"connect_timeout": 5, "read_timeout": 30, "tcp_keepalive": True, "max_pool_connections": 50}
 
-# Of a renewal that fails botocore logs a traceback, which holds what was answered, keys among it. Whoever asks is told without.
+# When a renewal fails, botocore logs a traceback that contains the response, with keys. The caller gets the error without it.
 logging.getLogger("aiobotocore.credentials").addHandler(logging.NullHandler())
 
 _UNSIGNED: Final = Config(signature_version=UNSIGNED, s3={"us_east_1_regional_endpoint": "regional"})
@@ -54,7 +54,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class CredentialLife:
-    """Where the credentials come from, as botocore calls it, and when they end; None: never, as far as anybody knows."""
+    """Where the credentials come from, by botocore's name, and when they expire; None: never, or unknown."""
 
     method: str
     expires: datetime | None
@@ -91,7 +91,7 @@ class AwsSession:
         return str(region)
 
     def endpoint_override(self, service: str) -> str | None:
-        """The endpoint URL somebody configured for ``service``, or None where AWS's own applies."""
+        """The endpoint URL configured for ``service``, or None if AWS's own applies."""
         if service in self._endpoints:
             return self._endpoints[service]
         try:
@@ -106,9 +106,9 @@ class AwsSession:
         return None if found is None else str(found)
 
     def unusual_endpoint(self, service: str) -> str | None:
-        """The endpoint URL for a library that finds ``<service>.<region>.amazonaws.com`` by itself: None where that is right.
+        """The endpoint URL for a library that by itself uses ``<service>.<region>.amazonaws.com``: None if that is right.
 
-        It is not where somebody configured another one, with FIPS or dual stack, and in the partitions of other domains, such as China.
+        It is not if another endpoint is configured, with FIPS or dual stack, or in partitions with other domains, such as China.
         """
         if (override := self.endpoint_override(service)) is not None:
             return override
@@ -117,7 +117,7 @@ class AwsSession:
         return self.endpoint(service) if asked or self._is_elsewhere() else None
 
     def _is_elsewhere(self) -> bool:
-        """Whether services are not below amazonaws.com; taken to be there in a region that botocore does not know."""
+        """Whether services are not below amazonaws.com; false for a region that botocore does not know."""
         with suppress(UnknownRegionError):
             return self._session.get_partition_for_region(self.region) not in _USUAL
         return False
@@ -182,7 +182,7 @@ class AwsSession:
         except ClientError as error:
             raise self._refused(error) from error
         except (BotoCoreError, OSError, ValueError) as error:
-            # Besides its own errors botocore lets those of a token file through: missing, or with a line break inside.
+            # Besides its own errors, botocore passes on those of a token file: missing, or with a line break inside.
             msg = f"AWS credentials could not be had: {words_of(error)}"
             raise AwsRetryable(msg, code="CredentialsUnavailable") from error
         except Exception as error:  # noqa: BLE001 - botocore stumbles over answers that are none in its own ways
@@ -199,7 +199,7 @@ class AwsSession:
         return AwsFatal(str(found).replace(found.remedy, _TRUST), code=found.code, remedy=_TRUST)
 
     async def credential_life(self) -> CredentialLife:
-        """Of the credentials that ``credentials`` gave last.
+        """Origin and expiry of the credentials that ``credentials`` returned last.
 
         Raises:
             AwsFatal, AwsRetryable: as ``credentials``.

@@ -10,7 +10,7 @@ MAX_SUBJECT = 100
 
 
 async def publish(session: AwsSession, topic: str, subject: str, message: str) -> None:
-    """Publish ``message`` to the topic with the ARN ``topic``; ``subject`` is shortened and cleaned to what SNS takes.
+    """Publish ``message`` to the topic with the ARN ``topic``; ``subject`` is reduced to what SNS accepts.
 
     Raises:
         AwsRetryable: it may work later.
@@ -21,11 +21,11 @@ async def publish(session: AwsSession, topic: str, subject: str, message: str) -
 
 
 async def look_at(session: AwsSession, topic: str) -> None:
-    """Return if there is such a topic; nobody is told. Needs ``sns:GetTopicAttributes``, which publishing does not.
+    """Return if the topic exists, without publishing. Needs ``sns:GetTopicAttributes``, which publishing does not.
 
     Raises:
         AwsRetryable: it did not answer.
-        AwsFatal: there is none, or it may not be looked at.
+        AwsFatal: it does not exist, or may not be read.
     """
     await session.ask("sns", "get_topic_attributes", _call(session, "sns:GetTopicAttributes", topic), TopicArn=topic)
 

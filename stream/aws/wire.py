@@ -1,7 +1,7 @@
-"""HTTP calls to one endpoint over connections that are kept: what a POST takes, and nothing else.
+"""A minimal HTTP client: POST requests to one endpoint over persistent connections.
 
-A worker with hundreds of leases makes some hundred calls a second while nothing happens; a client for all of HTTP takes several times the
-CPU time for each. Calls are made once: whether one that had no answer was carried out is for the caller to find out.
+An idle worker with hundreds of leases makes some hundred calls a second; a general HTTP client takes several times the CPU time for each.
+Calls are made once: if there was no response, the caller has to find out whether the call was carried out.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import pyarrow as pa
 from stream.aws.addresses import reach
 
 MAX_BYTES: Final = 64 * 2**20
-"""Of one answer; more than any call that is made here brings."""
+"""The most bytes of a response; more than any call here returns."""
 
 _HEAD_BYTES: Final = 64 * 2**10
 _COPIED: Final = 64 * 2**10
 _ROOM: Final = 16 * 2**10
-"""Bytes for an answer whose length is not known yet, on each connection."""
+"""Bytes per connection for a response whose length is not known yet."""
 _END: Final = b"\r\n\r\n"
 
 
 class Answer(NamedTuple):
-    """What came: names of ``headers`` are in lower case. A long ``body`` is a view of memory that nobody writes to any more."""
+    """A response; names of ``headers`` are in lower case. A long ``body`` is a view of memory that is no longer written to."""
 
     status: int
     body: bytes | memoryview
@@ -39,9 +39,9 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds: for a new connection, for a whole call, and, where it is given, without a byte of the answer.
+    """Seconds for a new connection, for a whole call, and, if given, without a byte of the response.
 
-    ``kept``: a connection that was idle for longer is closed: the far side may be about to do so.
+    ``kept``: a connection that was idle for longer is closed, since the server may be about to do so.
     """
 
     connect: float
@@ -65,11 +65,11 @@ class Wire:
         self._all: set[_Connection] = set()
 
     async def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        """The answer; ``headers`` must name the host.
+        """The response; ``headers`` must name the host.
 
         Raises:
-            OSError: the connection broke, or what came was not HTTP.
-            TimeoutError: there was no whole answer in time.
+            OSError: the connection broke, or the response was not HTTP.
+            TimeoutError: there was no complete response in time.
         """
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         request = f"{self._line}{lines}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
@@ -78,7 +78,7 @@ class Wire:
             try:
                 answer = await connection.ask(request, self._patience.silence)
             except BaseException:
-                # An answer that nobody waits for any more would be taken for that of the next call.
+                # A response that is no longer awaited would be taken for that of the next call.
                 connection.close()
                 raise
         if connection.usable:
@@ -94,7 +94,7 @@ class Wire:
     def _kept(self) -> _Connection | None:
         self._close_old()
         while self._idle:
-            # The last one used: those that a rush needed and nobody needs now grow old.
+            # The one used last, so that connections from a burst become idle and are closed.
             connection = self._idle.pop()
             if connection.usable:
                 return connection
@@ -117,7 +117,7 @@ class Wire:
 
 
 class _Connection(asyncio.BufferedProtocol):
-    """One request and its answer at a time, which is received where it will lie."""
+    """One request and its response at a time; a long body is received directly into its final memory."""
 
     def __init__(self, every: set[_Connection]) -> None:
         self._free = False
@@ -134,11 +134,11 @@ class _Connection(asyncio.BufferedProtocol):
 
     @property
     def usable(self) -> bool:
-        """Open, and nothing is under way on it."""
+        """Whether it is open and no call is in progress."""
         return self._free and self._transport is not None and not self._transport.is_closing()
 
     async def ask(self, request: bytes, silence: float | None) -> Answer:
-        """The answer to ``request``; none of its bytes may come later than ``silence`` seconds behind the one before."""
+        """The response to ``request``; there may be no more than ``silence`` seconds between two of its bytes."""
         if self._transport is None or self._transport.is_closing():
             msg = "the connection was closed by the other side"
             raise ConnectionResetError(msg)
@@ -152,7 +152,7 @@ class _Connection(asyncio.BufferedProtocol):
         try:
             return await self._waiting
         finally:
-            # Answers are megabytes, and an idle connection must not keep its last one.
+            # Responses have megabytes, and an idle connection must not keep its last one.
             self._waiting = None
             if self._timer is not None:
                 self._timer.cancel()
@@ -165,7 +165,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._fail(TimeoutError(f"not a byte for {silence:g} s"))
 
     def close(self) -> None:
-        """Close it, whatever is under way."""
+        """Close it, even if a call is in progress."""
         self._free = False
         if self._transport is not None:
             self._transport.abort()
@@ -182,11 +182,11 @@ class _Connection(asyncio.BufferedProtocol):
         self._fail(ConnectionResetError(f"the connection broke before the whole answer was there: {exc or 'closed'}"))
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the signature is the library's
-        """Called by the loop: where the next bytes go."""
+        """Called by the loop: the buffer for the next bytes."""
         return memoryview(self._place)[self._filled :] if self._long is None else self._long.rest
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Called by the loop: ``nbytes`` more are there."""
+        """Called by the loop: ``nbytes`` bytes were received."""
         if self._waiting is None or self._waiting.done():
             # Nobody asked.
             self.close()
@@ -226,7 +226,7 @@ class _Connection(asyncio.BufferedProtocol):
         if missing > _COPIED and (head := _head(self._place, self._filled, 0)) is not None:
             self._long = _Long(head, memoryview(self._place)[: self._filled])
             return
-        # One byte more than is missing: whoever sends more than an answer is noticed.
+        # One byte more than is missing, so that excess bytes are noticed.
         if (needed := self._filled + missing + 1) > len(self._place):
             if needed > MAX_BYTES + _HEAD_BYTES:
                 msg = f"more than {MAX_BYTES} bytes"
@@ -244,33 +244,33 @@ _Head: TypeAlias = tuple[int, dict[bytes, bytes], bool, int]
 
 
 class _Long:
-    """An answer whose body has a place of its own, which nobody has filled with zeros before."""
+    """A response whose body is received into memory of its own, which is not zeroed first."""
 
     def __init__(self, head: _Head, came: memoryview) -> None:
         self._status, self._headers, self._keep, begin = head
         self._size = _length(self._headers)
-        # One byte more than is missing: whoever sends more than an answer is noticed.
+        # One byte more than is missing, so that excess bytes are noticed.
         self._place = memoryview(pa.allocate_buffer(self._size + 1)).cast("B")
         self.filled = len(came) - begin
         self._place[: self.filled] = came[begin:]
 
     @property
     def rest(self) -> memoryview:
-        """Where the next bytes go."""
+        """The buffer for the next bytes."""
         return self._place[self.filled :]
 
     def answer(self) -> tuple[Answer, bool]:
-        """As ``parse``, once nothing is missing."""
+        """As ``parse``, once the response is complete."""
         return Answer(self._status, self._place[: self._size], self._headers), self._keep and self.filled == self._size
 
 
 def parse(came: bytearray, filled: int, start: int = 0) -> tuple[Answer, bool] | int:
-    """The answer in ``came[start:filled]``, and whether the connection may be used again.
+    """The response in ``came[start:filled]``, and whether the connection may be used again.
 
-    Or, if it is not whole, how many bytes are missing, as far as that can be told, at least 1.
+    If it is not complete: how many bytes are missing, as far as that is known, at least 1.
 
     Raises:
-        ValueError: this is no answer of HTTP/1.1 with a length or in chunks, or it is too long.
+        ValueError: this is not an HTTP/1.1 response with a length or in chunks, or it is too long.
     """
     head = _head(came, filled, start)
     if head is None:
@@ -287,7 +287,7 @@ def parse(came: bytearray, filled: int, start: int = 0) -> tuple[Answer, bool] |
 
 
 def _head(came: bytearray, filled: int, start: int) -> _Head | None:
-    """Status, headers, whether the connection may be used again, and where the body begins; None while the head is not whole."""
+    """Status, headers, whether the connection may be used again, and where the body begins; None while the head is incomplete."""
     end = came.find(_END, start, filled)
     if end < 0:
         if filled - start > _HEAD_BYTES:
@@ -325,7 +325,7 @@ def _unchunked(came: bytearray, filled: int, begin: int) -> bytes | None:
             raise ValueError(msg)
         begin = line + 2
         if size == 0:
-            # Trailers are passed over; an empty line ends them.
+            # Trailers are skipped; an empty line ends them.
             done = came.startswith(b"\r\n", begin, filled) or came.find(_END, begin, filled) >= 0
             return b"".join(bytes(came[first:last]) for first, last in chunks) if done else None
         if filled < begin + size + 2:

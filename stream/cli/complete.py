@@ -23,8 +23,8 @@ from stream.worker.completing import open_completeness, wait_until_complete
 EXIT: Final = {Verdict.COMPLETE: 0, Verdict.NOT_YET: 1, Verdict.UNKNOWN: EXIT_UNKNOWN}
 
 MARGIN: Final = 5.0
-"""Seconds. Kinesis gives no bound; fractions of a second are what records of a shard are seen to be out of order by, and what it takes
-until a record that was put can be read."""
+"""Seconds. Kinesis gives no bound; in practice, records of a shard are out of order by fractions of a second, and readable as soon after
+they were put."""
 
 
 def complete(
@@ -59,13 +59,13 @@ def complete(
 
 
 def overall(answers: Sequence[Answer]) -> Verdict:
-    """The answer for all streams together: one that is not complete outweighs one that nobody knows."""
+    """The answer for all streams together: one that is not complete outweighs one that is unknown."""
     verdicts = {each.verdict for each in answers}
     return next((each for each in (Verdict.NOT_YET, Verdict.UNKNOWN) if each in verdicts), Verdict.COMPLETE)
 
 
 def document(application: str, question: Question, answers: Sequence[Answer]) -> dict[str, Any]:
-    """What --json prints; the form is that of docs/complete.md."""
+    """The document that --json prints, as described in docs/complete.md."""
     return {
         "application": application,
         "until": question.until.isoformat(),
@@ -122,7 +122,7 @@ def _moment(moment: datetime | None) -> str | None:
 
 
 def show(application: str, question: Question, answers: Sequence[Answer]) -> None:
-    """The answer for a person."""
+    """The answer as text."""
     console = table_console()
     for each in answers:
         table = Table("shard", "state", "sealed to", "complete up to", "why", title=f"{application} on {each.stream}", title_justify="left")
@@ -156,7 +156,7 @@ def _loading(table: Loaded) -> str:
 
 
 def _tell(answers: list[Answer], seconds: float) -> None:
-    """What somebody who waits wants to know meanwhile."""
+    """Progress messages while the command waits."""
     undone = [each for answer in answers for each in answer.shards if each.state not in DONE]
     waiting = f"{len(undone)} of {sum(len(each.shards) for each in answers)} shards" if undone else "a table" if answers else "no answer"
     typer.echo(f"not yet: {waiting}; looking again in {seconds:.1f} s", err=True)

@@ -26,6 +26,7 @@ VERBS: Final = {
     "demo": "demo:demo",
     "run": "run:run",
     "init": "init:init",
+    "import": "importing:import_",
     "check": "check:check",
     "test": "test:run_cases",
     "explain": "explain:explain",

@@ -1,4 +1,4 @@
-"""What somebody who waits for a command wants to know meanwhile."""
+"""Progress messages of commands that wait."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from stream.clock import SystemClock
 from stream.contracts import Clock
 
 QUIET_SECONDS: Final = 5.0
-"""Between two lines about one cause: calls to DynamoDB are made again several times a second."""
+"""Seconds between two lines about one cause: calls to DynamoDB are repeated several times a second."""
 
 
 class Meanwhile:
-    """An ``Emit`` that says on standard error what is tried again, and what a collector does not take."""
+    """An ``Emit`` that reports on standard error what is repeated, and what a collector does not accept."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._said: dict[tuple[str, str], float] = {}
 
     def __call__(self, event: events.Event) -> None:
-        """Say it, if it is worth a line."""
+        """Print a line, if the event is worth one."""
         match event:
             case events.CallRepeated(_, shard, call, detail, wait):
                 self._repeated(shard, call, detail, wait)

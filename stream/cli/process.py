@@ -12,7 +12,7 @@ from stream.cli.main import app
 
 
 def command() -> NoReturn:
-    """Do what the arguments say, and end the process with the exit code of that."""
+    """Run the command in the arguments, and end the process with its exit code."""
     code = 1
     try:
         app()
@@ -25,11 +25,11 @@ def command() -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process now, behind what asked to be called at its end; the interpreter is not taken down.
+    """End the process now, after its exit handlers; the interpreter is not finalized.
 
-    Threads of the object store's client may be about to hand in a result that nobody waits for any more. The interpreter ends a thread
-    that comes back to it while it is taken down, which that client does not survive: the process would die of SIGABRT or SIGSEGV, with
-    everything done and a code that says the opposite.
+    Threads of the object store's client may be about to return a result that is no longer awaited. During finalization the interpreter ends
+    a thread that returns to it, which that client does not survive: the process would die of SIGABRT or SIGSEGV, with an exit code that
+    contradicts the work that was done.
     """
     atexit._run_exitfuncs()  # noqa: SLF001 - what the interpreter does, too; there is no other name for it
     for out in (sys.stdout, sys.stderr):

@@ -326,7 +326,7 @@ class LeaseTable:
 
 
 def again_after(error: AwsRetryable, attempt: int, dice: str) -> float:
-    """Seconds until the next attempt after ``error`` in attempt number ``attempt``; ``dice``: a text that nobody else has."""
+    """Seconds until the next attempt after ``error`` in attempt number ``attempt``; ``dice``: a unique text that seeds the jitter."""
     if not is_throttle(error):
         return error.retry_after or RETRY_SECONDS
     decision = decide_retry(error, attempt, Random(dice).random(), CROWDED)  # noqa: S311 - only spreads callers

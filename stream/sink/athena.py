@@ -1,8 +1,8 @@
-"""Files of an ``s3`` sink as an external table of Athena: the statement that makes it, as text. Pure.
+"""The files of an ``s3`` sink as an external table in Athena: the statement that creates it, as text. Pure.
 
-Partitions are projected (Athena User Guide, "Partition projection"): Athena computes their folders from the query, so that none is ever
-registered and what is sealed can be read at once. What has no folder in the projection is not read; the notes say what that may be.
-Athena asks the Parquet files for columns by name, without regard to case.
+Partitions are projected (Athena User Guide, "Partition projection"): Athena computes their folders from the query, so none is ever
+registered, and sealed files can be queried at once. Folders outside of the projection are not read; the notes say which these may be.
+Athena reads the columns of Parquet files by name, ignoring case.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _IN_JSON: Final[dict[DataTypeClass, str]] = {
     pl.Int128: "decimal(38,0)",
     **dict.fromkeys((pl.Binary, pl.Date, pl.Datetime, pl.Duration, pl.Time, pl.Decimal, pl.Null), "string"),
 }
-"""JSON has no words for these; what stands in the files is text."""
+"""JSON has no form for these; the files contain text."""
 
 _TOKENS: Final = {"Y": "yyyy", "m": "MM", "d": "dd", "H": "HH", "M": "mm", "S": "ss"}
 _UNITS: Final = {"Y": "YEARS", "Ym": "MONTHS", "Ymd": "DAYS", "YmdH": "HOURS", "YmdHM": "MINUTES", "YmdHMS": "SECONDS"}
@@ -68,7 +68,7 @@ LAST_YEAR: Final = 2100
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """DDL, without a semicolon, and what a person should know about it."""
+    """DDL, without a semicolon, and notes for the user."""
 
     text: str
     notes: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """How Athena finds the folders of one partition column. ``properties``: behind ``projection.<column>.``; ``note``: what it misses."""
+    """How Athena finds the folders of one partition column. ``properties``: after ``projection.<column>.``; ``note``: what it misses."""
 
     type: str
     properties: Mapping[str, str]
@@ -89,7 +89,7 @@ def external_table(config: ObjectsSinkConfig, schema: pl.Schema, table: str, sin
     ``since``: the first day of projected times.
 
     Raises:
-        SinkMismatch: a name or a type has no place in Athena, or the files do not lie in S3.
+        SinkMismatch: Athena cannot hold a name or a type, or the files are not in S3.
     """
     named = _TABLE.fullmatch(table)
     if named is None:
@@ -121,7 +121,7 @@ def external_table(config: ObjectsSinkConfig, schema: pl.Schema, table: str, sin
 
 
 def _columns(config: ObjectsSinkConfig, schema: pl.Schema, partitions: list[str]) -> tuple[list[str], list[str]]:
-    """Definitions of the columns in the files but those that the folders have, and notes about them."""
+    """Definitions of the columns in the files, except those that are in the folder names, and notes about them."""
     types = _IN_PARQUET if config.format is Format.PARQUET else _IN_JSON
     taken: dict[str, str] = {}
     for name in partitions:
@@ -152,7 +152,7 @@ def _columns(config: ObjectsSinkConfig, schema: pl.Schema, partitions: list[str]
 
 
 def _text(value: str) -> str:
-    """A literal as Hive takes it, where a doubled quote would end one and begin the next."""
+    """A literal in Hive's syntax, in which a doubled quote would end one and begin the next."""
     return f'"{value}"' if "'" in value else f"'{value}'"
 
 
@@ -219,7 +219,7 @@ def _projection(expression: str, schema: pl.Schema, since: date) -> Projection:
 
 
 def _of_format(form: str, note: str, since: date) -> Projection:
-    """Of times as ``strftime`` writes them; what no order of folders follows from has to be named in queries."""
+    """The projection of times written by ``strftime``; if the folders are not in order, queries have to name the values."""
     pieces = re.split(r"%(.)", form.replace("%F", "%Y-%m-%d"))
     tokens = "".join(pieces[1::2])
     literals = [encode_value(each) if each and each not in {".", ".."} and not each.startswith("__") else each for each in pieces[::2]]
@@ -247,7 +247,7 @@ def _begin(part: str, since: date) -> str:
 
 
 def _quoted(literal: str) -> str:
-    """As a pattern of Java's DateTimeFormatter takes it: letters and % between quotes."""
+    """Literal text in a pattern of Java's DateTimeFormatter: letters and % are quoted."""
     return re.sub(r"[A-Za-z%][A-Za-z0-9%]*", lambda found: f"'{found[0]}'", literal)
 
 
@@ -257,7 +257,7 @@ def _numbers(first: int, last: int, digits: int, note: str) -> Projection:
 
 
 def _outside(column: str) -> str:
-    """What lies in no projected folder, of a time or value that every record has: nothing."""
+    """What is outside of the projected folders; nothing for a time or value that every record has."""
     if column == ARRIVAL:
         return ""
     return f"rows without `{column}`, or with a time before the first or after the present, lie in no projected folder and are not read"

@@ -44,7 +44,7 @@ class CatalogType(StrEnum):
 
 
 class Transform(StrEnum):
-    """What makes a partition value of a column's value (Iceberg table spec, "Partition transforms")."""
+    """How a partition value is computed from a column's value (Iceberg table spec, "Partition transforms")."""
 
     IDENTITY = "identity"
     YEAR = "year"
@@ -67,7 +67,7 @@ class PartitionField:
 
     @property
     def entry(self) -> Entry:
-        """What tells the folders of files apart; each has the rows of one value only."""
+        """The partition entry that names the folders; each folder has the rows of one value only."""
         if self.transform is Transform.IDENTITY:
             return self.column
         quoted = self.column.replace('"', '""')

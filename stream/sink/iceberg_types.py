@@ -1,7 +1,7 @@
 """Columns on their way to an Apache Iceberg table: the type they have in files, and the one of the table.
 
 Types are written as Iceberg's metadata has them (Iceberg table spec, "Appendix C: JSON serialization"): words, or objects for what is
-nested. The numbers of nested fields stand for nothing; a catalog gives its own when it makes a table.
+nested. The ids of nested fields have no meaning; a catalog assigns its own when it creates a table.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PLAIN: Final[dict[DataTypeClass, str]] = {
 
 
 def filed(dtype: pl.DataType) -> pl.DataType:
-    """The type in which a column of ``dtype`` stands in a file; the same where there is nothing to change."""
+    """The type of a column of ``dtype`` in a file; the same if nothing has to change."""
     if isinstance(dtype, pl.Struct):
         return pl.Struct([pl.Field(field.name, filed(_instance(field.dtype))) for field in dtype.fields])
     if isinstance(dtype, pl.List | pl.Array):
@@ -52,7 +52,7 @@ def layout_of(schema: dict[str, pl.DataType]) -> Layout:
     """The layout of files with ``schema``, whose types are as ``filed`` gives them.
 
     Raises:
-        SinkMismatch: a name or type has no place in Iceberg.
+        SinkMismatch: Iceberg cannot hold a name or a type.
     """
     seen: dict[str, str] = {}
     columns = []

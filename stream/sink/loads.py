@@ -13,7 +13,7 @@ from stream.sink.layouts import Layout
 class Failure(StrEnum):
     """What to do about a load that failed.
 
-    ``RACE``: the ledger has moved, read it. ``TRANSIENT``: the same again, later. ``SETUP``: no load can work until a person acts.
+    ``RACE``: the ledger has changed; read it. ``TRANSIENT``: try the same again later. ``SETUP``: no load can work until an operator acts.
     ``DATA``: something is wrong with these units.
     """
 
@@ -36,7 +36,7 @@ class StagedFile:
 class Link:
     """One sealed link of a shard's chain, ``(after, last]``, with its staged files; none for a unit without rows, or a gap.
 
-    ``links``: how many links of the chain it stands for, more than one only where none of them has files.
+    ``links``: how many links of the chain it represents; more than one only if none of them has files.
     """
 
     shard: str
@@ -139,7 +139,7 @@ def remaining(waiting: Mapping[str, Sequence[Link]], done: Load) -> dict[str, tu
 
 
 def is_quiet(windows: Sequence[str], now: datetime) -> bool:
-    """Whether ``now`` (UTC) lies in one of ``windows``, each ``HH:MM-HH:MM``, its end not included; one may go over midnight."""
+    """Whether ``now`` (UTC) is in one of ``windows``, each ``HH:MM-HH:MM`` without its end; a window may cross midnight."""
     minute = now.strftime("%H:%M")
     for window in windows:
         begin, _, end = window.partition("-")

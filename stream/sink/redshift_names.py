@@ -1,7 +1,7 @@
-"""Names and texts inside SQL: what may stand there, and how it is quoted. Nothing else in the package puts a value into a statement.
+"""Names and texts in SQL: what is allowed, and how it is quoted. Nothing else in the package puts a value into a statement.
 
-Two fences, each enough by itself: names and texts come from allow-lists that hold no character with a meaning in SQL, and whatever
-passes is quoted all the same.
+There are two safeguards, each sufficient by itself: names and texts come from allow-lists without any character that has a meaning in SQL,
+and whatever passes is quoted as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SYSTEM_COLUMNS: Final = frozenset(
 
 
 class BadName(ValueError):
-    """A name or text that must not stand in a statement; the message says which and why."""
+    """A name or text that must not be used in a statement; the message says which and why."""
 
 
 def folded(name: str) -> str:
@@ -32,7 +32,7 @@ def folded(name: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """``name`` folded, which is certain to be a plain identifier.
+    """``name`` folded, which is guaranteed to be a plain identifier.
 
     Raises:
         BadName: it holds anything but ASCII letters, digits, ``_`` and ``$``, begins with a digit or ``$``, or is too long.

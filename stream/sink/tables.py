@@ -1,4 +1,4 @@
-"""What sinks have in common whose rows end up in a table: files are sealed as for any sink, and a loader brings them there."""
+"""Shared by sinks whose rows end up in a table: files are sealed as for any sink, and a loader loads them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Evolve(StrEnum):
 
 
 class TableSinkConfig(SinkConfig):
-    """What every such sink says: which table, how often it is loaded, and how much at a time."""
+    """The options of every such sink: which table, how often it is loaded, and how much at a time."""
 
     table: str
     units: Annotated[int, Field(ge=1, le=MAX_UNITS)] = Field(default=200, description="Most units in one load.")
@@ -74,15 +74,15 @@ class TableSinkConfig(SinkConfig):
 
     @property
     def unique_table(self) -> tuple[object, ...]:
-        """What two sinks must not have in common: they would share the account of what is loaded."""
+        """What must differ between two sinks: otherwise, they would share the account of what is loaded."""
         raise NotImplementedError
 
     @property
     def keeps_files(self) -> bool:
-        """Whether the table consists of the sealed files themselves, so that nobody but the table may take them away."""
+        """Whether the table consists of the sealed files themselves, so that only the table may remove them."""
         return False
 
     @property
     def staged_for(self) -> timedelta:
-        """How long files stay after their load, where the table has copies of their rows."""
+        """How long files are kept after their load, if the table has copies of their rows."""
         return timedelta.max

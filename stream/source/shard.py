@@ -99,7 +99,6 @@ class ShardReader:
         self._appetite = Appetite(source.settings.limit)
         self._iterator: str | None = None
         self._latest_since: datetime | None = None
-        self._resuming = after != ORIGIN
         self._behind = True
         self._fetched = 0
         """Bytes fetched in this turn."""
@@ -239,8 +238,9 @@ class ShardReader:
         return frame.slice(known, max(0, frame.height - known - beyond))
 
     def _move_up(self, raw: RawPage, frame: pl.DataFrame) -> None:
+        # Records can expire between two pages, too.
+        self._complete_until = self._source.clock.now() - timedelta(milliseconds=raw.behind_ms)
         if frame.height:
-            self._resuming = False
             self._position_text = str(frame.item(-1, SEQUENCE))
             self._position = int(self._position_text)
         if self._until is not None and raw.frame.height and int(raw.frame.item(-1, SEQUENCE)) > self._until:
@@ -356,7 +356,7 @@ class ShardReader:
         """
         if raw.frame.height:
             self._suspicions = 0
-            if self._resuming and frame.height:
+            if self._position != ORIGIN and frame.height:
                 await self._check_first(frame)
             return
         if self._until is not None and raw.behind_ms == 0 and raw.next_iterator is not None:

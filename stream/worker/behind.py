@@ -1,4 +1,4 @@
-"""What a stream holds right behind a position, asked without reading on: for who only wants to know whether something is missing."""
+"""What follows a position in a stream, found out without reading on: for callers that only ask whether something is missing."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
 
 BUDGET: Final = 64 * 2**20
-"""Bytes that looking may hold; a look asks for one record."""
+"""The byte budget of looks; a look requests one record."""
 
 CALLS_PER_SECOND: Final = 2.0
-"""Of the five that all readers of a shard share; its worker needs the rest."""
+"""Out of the five that all readers of a shard share; its worker needs the others."""
 
 FAILURES: Final = 5
-"""Polls of one shard that fail in a row before it is taken for silent."""
+"""Consecutive failed polls after which a shard counts as silent."""
 
 
 class _ServiceClock:
-    """Time as the service said it is: what has expired there is a matter of its clock, whatever ours shows."""
+    """The service's time, since its clock decides what has expired."""
 
     def __init__(self, inner: Clock) -> None:
         self._inner = inner
@@ -46,7 +46,7 @@ class _ServiceClock:
 
 
 class BehindStream:
-    """Looks behind positions of one stream, with the patience of somebody who waits at a prompt. Tells nobody: a look is no reader."""
+    """Looks at what follows positions of one stream, with time-outs suited to a command. Emits no events, since it is not a reader."""
 
     def __init__(self, client: KinesisClient, stream: str, clock: Clock, settings: ReadSettings | None = None) -> None:
         settings = settings or ReadSettings(limit=1, calls_per_second=CALLS_PER_SECOND)
@@ -68,15 +68,15 @@ class BehindStream:
         return await self._source.shards()
 
     async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Behind:
-        """What lies behind ``position``; ``start`` and ``complete_until`` as ``contracts.Source.read`` takes them.
+        """What follows ``position``; ``start`` and ``complete_until`` as for ``contracts.Source.read``.
 
-        ``asked_at``: what the service's clock showed before this was asked.
+        ``asked_at``: the service's time before this call.
 
         Raises:
             Fatal: stream missing, access denied.
         """
         if position == ORIGIN and start.timestamp is not None and start.timestamp > asked_at:
-            return Behind(Found.TIP)  # Kinesis knows no position in its own future
+            return Behind(Found.TIP)  # Kinesis accepts no position in its own future
         self._failures[shard.shard_id] = 0
         silent = self._silent[shard.shard_id]
         silent.clear()

@@ -1,6 +1,6 @@
-"""Asks whether everything that arrived before a moment is in the lake, and in the tables: by the log, the stream and the tables' accounts.
+"""Whether everything that arrived before a moment is in the lake and the tables, according to the log, the stream and the accounts.
 
-No worker is asked. A worker may be dead, or wrong about what it holds; the log is what counts, and only the stream knows what is not in it.
+No worker is asked. A worker may be dead, or wrong about what it holds; the log decides, and only the stream knows what is not in it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from stream.worker.loaders import open_loaders
 from stream.worker.loading import LoaderParts
 
 AT_ONCE: Final = 16
-"""Shards, or chains, that are looked at side by side."""
+"""Shards, or chains, that are read at a time."""
 
 FIRST_PAUSE: Final = 2.0
 LAST_PAUSE: Final = 30.0
-"""Seconds between looks: growing, so that a long wait asks little, and short enough that nobody waits long for what is done."""
+"""The longest pause between looks, in seconds: pauses grow, so that a long wait makes few calls, but the answer does not come late."""
 
 _NOT_BEGUN: Final = "no worker has begun with this stream"
 _NOTES: Final = {
@@ -49,7 +49,7 @@ _NOTES: Final = {
 
 
 class Stream(Protocol):
-    """What is asked of the stream; see ``worker.behind.BehindStream``."""
+    """The questions to the stream; see ``worker.behind.BehindStream``."""
 
     async def time(self) -> datetime:
         """The service's clock, or earlier."""
@@ -60,13 +60,13 @@ class Stream(Protocol):
         ...
 
     async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Behind:
-        """What lies behind ``position``."""
+        """What follows ``position``."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The end of what is sealed of one shard, as far as it was followed. ``last``: the link that ends there, where it is known."""
+    """The end of the sealed chain of one shard, as far as it was followed. ``last``: the link that ends there, if known."""
 
     shard: Shard
     position: int = ORIGIN
@@ -78,7 +78,7 @@ class Tail:
         return self.last is not None and self.last.kind is Kind.END
 
     def sealed(self) -> Sealed:
-        """As the decision takes it."""
+        """In the form that the decision takes."""
         last = self.last
         if last is None:
             return Sealed(self.shard.shard_id, self.position)
@@ -91,9 +91,9 @@ class Tail:
 
 @dataclass(slots=True)
 class Completeness:
-    """Asks about one stream; between looks it remembers where each chain ended, since chains only grow.
+    """The question about one stream; remembers between looks where each chain ended, since chains only grow.
 
-    ``tables``: the sinks whose rows are loaded. ``without``: shards that are left out, because a person said so.
+    ``tables``: the sinks whose rows are loaded. ``without``: shards that an operator has excluded.
     """
 
     stream: str
@@ -106,7 +106,7 @@ class Completeness:
     logged: frozenset[str] | None = None
 
     async def look(self, question: Question, *, tables: bool = True) -> Answer:
-        """How it stands now; without ``tables``, they are asked only once everything is sealed.
+        """The answer now; unless ``tables``, these are asked only once everything is sealed.
 
         Raises:
             DefinitionError: the pipeline reads nothing that arrived before the moment.
@@ -200,7 +200,7 @@ class Completeness:
         return Tail(shard, newest[0] if newest else begins)
 
     async def _complete_until(self, tail: Tail, sealed: Sealed) -> datetime | None:
-        """Until when nothing was missing behind the tail, by its last record, or by what the worker of a quiet shard has noted since."""
+        """The time up to which nothing is missing, by the last sealed record, or by what the worker of a quiet shard has recorded since."""
         hint = await self.checkpoints.read(Shard(self.stream, tail.shard.shard_id))
         if hint is None or hint.tip is None or (hint.generation, hint.position) != (tail.shard.generation, tail.position):
             return sealed.arrived
@@ -212,7 +212,7 @@ def _agrees(link: Manifest, hint: Checkpoint) -> bool:
 
 
 async def loaded(table: LoaderParts, log: CommitLog, question: Question) -> Loaded:
-    """What is sealed, holds rows for ``table`` that may have arrived before the moment, and is not loaded."""
+    """Sealed units with rows for ``table`` that may have arrived before the moment and are not loaded."""
     sink = table.config.name
     try:
         positions, parked = await table.warehouse.positions(), await table.state.parked()
@@ -282,14 +282,14 @@ async def open_completeness(
 async def wait_until_complete(
     asked: Sequence[Completeness], question: Question, clock: Clock, seconds: float, told: Callable[[list[Answer], float], None]
 ) -> list[Answer]:
-    """Look until every stream is complete, for up to ``seconds``; the answers of the last look.
+    """Look until every stream is complete, for up to ``seconds``; returns the answers of the last look.
 
-    ``told``: what each look before the last one came to, and in how many seconds the next is. What may pass, such as a stream that does not
-    answer, is looked at again.
+    ``told`` gets the answers of each earlier look, and the seconds until the next. After a passing error, such as a stream that does not
+    answer, there is another look.
 
     Raises:
-        Retryable: the last look came to nothing.
-        StreamError: as ``Completeness.look``, what does not pass by itself.
+        Retryable: the last look failed.
+        StreamError: as ``Completeness.look``, if the error does not pass by itself.
     """
     deadline, pause = clock.monotonic() + seconds, FIRST_PAUSE
     while True:

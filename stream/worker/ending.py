@@ -1,4 +1,4 @@
-"""The last words of a process that cannot go on."""
+"""Reports why a process cannot continue, as the last line of its log."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from stream.worker.parts import weightiest
 
 @contextmanager
 def last_words(streams: str, log: JsonLog, emit: Emit) -> Iterator[None]:
-    """See the block to its end: what ``log`` holds back is written, and an error is the last event of ``emit``.
+    """At the end of the block, write what ``log`` holds back, and emit an error as the last event.
 
-    Of errors that end tasks together, the one that decides is raised in their place.
+    Of several errors that ended tasks together, the decisive one is raised in their place.
     """
     try:
         yield

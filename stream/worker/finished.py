@@ -1,4 +1,4 @@
-"""Which claims have come to their end, so that the runs that follow need not look at each of them again."""
+"""Which claims are finished, so that later runs need not look at each of them again."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stream.together import a_few_at_once
 
 AT_ONCE: Final = 16
 TOGETHER: Final = 64
-"""Claims that are looked at before the first of them that has not come to its end ends the search."""
+"""Claims that are checked at a time; the search ends with the first batch that has an unfinished one."""
 
 
 class Finished:
-    """How many of the claims of ``chain``, from the first on, are finished; ``state`` keeps it as a hint that may lag and never leads.
+    """How many claims of ``chain``, counted from the first, are finished; ``state`` keeps it as a hint that may lag but never leads.
 
-    ``exported``: a claim is finished only once its spans are with the collector, too.
+    ``exported``: a claim is finished only once the collector has accepted its spans, too.
     """
 
     def __init__(self, state: ObjectStore, chain: str, *, exported: bool) -> None:
@@ -31,7 +31,7 @@ class Finished:
         self._checkpoints = StoredCheckpoints(state)
 
     async def count(self, claims: Sequence[Sequence[Part]]) -> int:
-        """The same for ``claims``, which are all that there are, each with its shards."""
+        """The same for ``claims``, the complete list, each with its shards."""
         noted = await self._noted()
         known = noted.get(self._kind, 0)
         done = min(known, len(claims))

@@ -151,7 +151,7 @@ class Held:
 
 
 def to_nobody(_event: Event) -> None:
-    """An ``Emit`` of who only looks: not counted as a reader, and nobody waits for news."""
+    """An ``Emit`` that drops events, for code that only looks and does not count as a reader."""
 
 
 def to_all(*listeners: Emit) -> Emit:

@@ -1,4 +1,4 @@
-"""What one look is."""
+"""The interface of a check."""
 
 from __future__ import annotations
 

@@ -149,16 +149,16 @@ def _standing_still(halted: Mapping[str, str]) -> Fatal:
 
 
 def _cut_short(streams: Sequence[str]) -> Fatal:
-    """Whoever waits for the end of a run takes 0 for an answer: it must mean that nothing is left."""
+    """The error of a run that a signal ended early: exit code 0 would mean that nothing is left."""
     names = ", ".join(streams)
     return Fatal(f"a signal ended the run, and it is not known that {names} is read to its end; nothing is lost, run it again to go on")
 
 
 def _heed_signals(draining: asyncio.Event) -> None:
-    """From now on SIGTERM and SIGINT ask for the drain.
+    """From now on, SIGTERM and SIGINT request the drain.
 
-    They do until the loop is closed, not only until the drain is done: a second one, from an impatient hand or a supervisor that tells the
-    whole process group, must not cut the last steps short.
+    They do so until the loop is closed, not only until the drain is done: a second signal, from a user or from a supervisor that signals
+    the whole process group, must not interrupt the last steps.
     """
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:

@@ -102,10 +102,15 @@ class _Following:
         self.flood = Flood(parts.breaker)
         self.pages: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
         self.nudged: asyncio.TimerHandle | None = None
+        self.lost: Expired | None = None
         self.cooked: asyncio.Queue[tuple[Cooked, int] | Page | None] = asyncio.Queue(maxsize=1)
 
     async def run(self) -> Head:
-        """The head at the shard's end, or when it had to stop."""
+        """The head at the shard's end, or when it had to stop.
+
+        Raises:
+            Expired: what comes next is gone from the stream; what was read before it is sealed.
+        """
         bells = [self.parts.draining.listeners, *([self.parts.leases.listeners] if self.parts.leases else ())]
         for bell in bells:
             bell.append(self.nudge)
@@ -123,6 +128,8 @@ class _Following:
             if self.nudged is not None:
                 self.nudged.cancel()
             self.held.release_all()
+        if self.lost is not None:
+            raise self.lost
         return self.head
 
     def nudge(self) -> None:
@@ -138,10 +145,15 @@ class _Following:
     async def fetch(self) -> None:
         head = self.head
         pages = self.parts.source.read(self.shard, head.position, self.start, complete_until=head.complete_until)
-        async with aclosing(pages):  # type: ignore[type-var]
-            async for page in pages:
-                self.held.add(page.held)
-                await self.pages.put(page)
+        try:
+            async with aclosing(pages):  # type: ignore[type-var]
+                async for page in pages:
+                    self.held.add(page.held)
+                    await self.pages.put(page)
+        except Expired as error:
+            # What is in hand may be gone from the stream by now, too. Behind the last page, so that none is left in the queue.
+            await self.pages.put(None)
+            self.lost = error
 
     async def prepare(self, fetching: asyncio.Task[None]) -> None:
         after, filling, batches, held = self.head.position, None, [], 0
@@ -158,7 +170,7 @@ class _Following:
                     filling = cut.Filling(sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since)
             around = cut.Circumstances(
                 ended=page is not None and page.ended,
-                draining=self.parts.stops(self.shard) or (page is not None and page.paused),
+                draining=self.parts.stops(self.shard) or self.lost is not None or (page is not None and page.paused),
                 pressure=self._pressed(held, page),
             )
             why = cut.trigger(filling, self.parts.limits, self.parts.clock.monotonic(), around)

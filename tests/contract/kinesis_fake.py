@@ -57,6 +57,7 @@ class FakeShard:
     children: tuple[str, ...] = ()
     first: int = 0
     last: int = FULL
+    trimmed: int = 0
 
 
 @dataclass
@@ -79,6 +80,11 @@ class FakeKinesis:
     lies: int = 0
     """So many times an answer of GetRecords, every other one, says that an open shard has ended, and names nobody who continues it."""
     url: str = ""
+
+    def expire(self, shard_id: str, count: int) -> None:
+        """The oldest ``count`` records of the shard have reached their age."""
+        del self.shards[shard_id].records[:count]
+        self.shards[shard_id].trimmed += count
 
     def put(self, shard_id: str, *bodies: bytes, key: str = "k", age: float = 0.0) -> list[int]:
         shard = self.shards.setdefault(shard_id, FakeShard())
@@ -144,11 +150,12 @@ class FakeKinesis:
             index = sum(1 for record in shard.records if record.arrival < body["Timestamp"])
         else:
             index = 0 if kind == "TRIM_HORIZON" else len(numbers)
-        return {"ShardIterator": f"{body['ShardId']}/{index}"}
+        return {"ShardIterator": f"{body['ShardId']}/{index + shard.trimmed}"}
 
     def GetRecords(self, body: dict[str, Any]) -> Any:  # noqa: N802
         shard_id, _, text = body["ShardIterator"].rpartition("/")
-        shard, index = self.shards[shard_id], int(text)
+        shard = self.shards[shard_id]
+        index = max(0, int(text) - shard.trimmed)
         if self.repeat_pages and index:
             index -= 1
         chosen = shard.records[index : index + min(self.page, body["Limit"])]
@@ -177,7 +184,7 @@ class FakeKinesis:
             answer["ChildShards"] = [{"ShardId": name, "ParentShards": [shard_id]} for name in shard.children]
             answer["NextShardIterator"] = None
         else:
-            answer["NextShardIterator"] = f"{shard_id}/{following}"
+            answer["NextShardIterator"] = f"{shard_id}/{following + shard.trimmed}"
         return answer
 
 

@@ -494,6 +494,36 @@ def test_an_expired_position_halts_when_reading_would_start_at_the_oldest_record
     run(aws_env, body)
 
 
+def test_records_that_expire_while_a_shard_is_read_are_missed(aws_env: None) -> None:
+    async def body(world: World) -> None:
+        world.fake.put(S0, *BODIES, age=24 * 3600 - 120)
+        world.fake.behind = (24 * 3600 - 120) * 1000
+        found: list[Page] = []
+
+        def expire(pages: list[Page]) -> bool:
+            found[:] = pages
+            if len(pages) == 2:
+                world.fake.expire(S0, 8)
+            return False
+
+        with pytest.raises(Halted, match="that record has expired"):
+            await take(world, world.source.read(Shard("s", S0), ORIGIN, HORIZON), expire)
+        assert rows(found) == BODIES[:6]
+        assert world.budget.held == 0
+
+    run(aws_env, body)
+
+
+def test_a_shard_that_is_read_near_its_oldest_records_is_read_on_while_they_are_there(aws_env: None) -> None:
+    async def body(world: World) -> None:
+        world.fake.put(S0, *BODIES, age=24 * 3600 - 120)
+        world.fake.behind = (24 * 3600 - 120) * 1000
+        pages = await take(world, world.source.read(Shard("s", S0), ORIGIN, HORIZON), having(10))
+        assert rows(pages) == BODIES
+
+    run(aws_env, body)
+
+
 def test_a_position_close_to_expiry_is_read_on_while_its_record_is_there(aws_env: None) -> None:
     async def body(world: World) -> None:
         sequences = world.fake.put(S0, *BODIES, age=24 * 3600 - 60)

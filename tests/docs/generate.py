@@ -23,7 +23,11 @@ from pydantic import BaseModel
 
 from deploy.eks.monitoring import generate as monitoring
 from stream import events
+from stream.cli.importing import _judge
 from stream.cli.main import app
+from stream.datapipeline.kinds import KINDS
+from stream.datapipeline.report import markdown
+from stream.datapipeline.translate import import_definition
 from stream.metrics.catalog import CATALOG
 from stream.metrics.logs import LEVELS, render
 from stream.pipeline.components import DECODERS, SINKS, STAGES
@@ -143,6 +147,22 @@ def _values(schema: dict[str, Any], given: dict[str, Any], prefix: str) -> Itera
             yield f"`{prefix}{name}`", part["description"], "" if given[name] in ("", {}, []) else f"`{shown}`"
 
 
+def kinds() -> str:
+    rows = [(f"`{name}`", kind.group, kind.becomes, ", ".join(f"`{each}`" for each in kind.translated)) for name, kind in KINDS.items()]
+    return table(("object", "group", "what becomes of it", "fields that are taken over"), rows)
+
+
+def imported(page: str) -> Iterator[tuple[str, str]]:
+    """What the definition of ``page`` becomes, by the words behind `imported`."""
+    found = re.search(r"```json definition\n(.*?)```", page, re.DOTALL)
+    if found is None:
+        return
+    done = import_definition(found[1].encode(), "sales.json", (), "", _judge)
+    for path, text in done.files.items():
+        yield path.rpartition("/")[2], text
+    yield "Raw", markdown(done).partition("### `Raw` (S3DataNode)\n\n")[2].partition("\n\n")[0] + "\n"
+
+
 def tampers() -> str:
     """Every tamper of the table tried on a little sound log, and which checks found it; nothing is asked of the stream."""
     rows = []
@@ -164,6 +184,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "largefleet": scale.large_fleet,
     "smallfleet": scale.small_fleet,
     "sinks": sinks,
+    "kinds": kinds,
     "tampers": tampers,
     "values": values,
 }
@@ -191,6 +212,10 @@ def findings(pipeline: str) -> str:
 
 def regenerated(text: str) -> str:
     made = BLOCK.sub(lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n\n{match[3]}", text)
+    for words, text_ in imported(made):
+        made = re.sub(
+            rf"(```\w+ imported {re.escape(words)}\n).*?(```)", lambda match, new=text_: match[1] + new + match[2], made, flags=re.DOTALL
+        )
     made = WRONG.sub(lambda match: f"{match[1]}{findings(match[2])}{match[3]}", made)
     return transcripts.BLOCK.sub(lambda match: f"{match[1]}{transcripts.transcript(match[2], ROOT)}{match[3]}", made)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -13,7 +14,7 @@ from stream.commit.manifest import Kind
 from stream.contracts import Shard
 from stream.errors import Fatal
 from stream.worker.reading import Reading
-from tests.integration.stage import Stage, sealed
+from tests.integration.stage import PIPELINE, Stage, sealed
 
 
 def test_a_gap_is_recorded_and_reading_goes_on_behind_it(stage: Stage) -> None:
@@ -48,6 +49,31 @@ def test_a_worker_that_starts_behind_a_recorded_gap_goes_on_there(stage: Stage) 
 
     assert not [event for event in heard if isinstance(event, events.RecordsExpired)]
     assert sum(manifest.records for manifest in stage.manifests()) == 9
+
+
+def test_records_that_expire_between_two_pages_are_a_gap_and_those_in_hand_are_sealed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.integration.stage.PIPELINE", PIPELINE.replace("100ms", "10m"))
+    for n in range(14):
+        stage.client.put_record(StreamName="numbers", Data=json.dumps({"n": n, "pad": "x" * 1_000_000}).encode(), PartitionKey="k")
+    stage.clock.ahead = timedelta(hours=23, minutes=58)
+    read: list[int] = []
+
+    def until(event: events.Event) -> bool:
+        if isinstance(event, events.PageReceived) and event.records:
+            read.append(event.records)
+            if len(read) == 1:
+                stage.clock.ahead = timedelta(hours=30)
+                stage.put(range(100, 103))
+        return len(stage.manifests()) > 1 and len(read) > 2
+
+    heard = stage.work(until)
+
+    assert read[0] < 14
+    assert len([event for event in heard if isinstance(event, events.RecordsExpired)]) == 1
+    kinds = [(manifest.kind, manifest.records) for manifest in stage.manifests()]
+    assert kinds == [(Kind.UNIT, read[0]), (Kind.GAP, 0), (Kind.UNIT, 3)]
 
 
 def test_the_shard_halts_where_gaps_are_not_admitted(stage: Stage) -> None:

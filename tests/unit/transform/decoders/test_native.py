@@ -292,7 +292,7 @@ def test_what_no_column_names_is_kept_as_it_was_written() -> None:
 def test_what_is_kept_is_a_text() -> None:
     if native.KERNEL is not None:
         for children in [(), ((5, b"", 0, False, 1, ()),)]:
-            with pytest.raises(ValueError, match="kept in the last one"):
+            with pytest.raises(ValueError, match="kept in the last child"):
                 native.KERNEL.plan((21, b"", 1, 2, 1, children))
 
 

@@ -1,0 +1,115 @@
+"""``stream import``: from a definition of AWS Data Pipeline to what replaces it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stream.cli.documents import as_json
+from stream.datapipeline.report import REPORT, document, markdown
+from stream.datapipeline.translate import Imported, import_definition
+from stream.datapipeline.verdicts import Fate
+from stream.errors import DefinitionError
+from stream.pipeline.findings import Severity
+from stream.pipeline.lint import check_content
+
+EXIT_TODO = 1
+EXIT_DEFINITION = 2
+
+
+def import_(
+    definition: Annotated[
+        Path,
+        typer.Argument(help="Definition file of AWS Data Pipeline, JSON.", exists=True, dir_okay=False, readable=True, show_default=False),
+    ],
+    *,
+    into: Annotated[
+        Path | None,
+        typer.Option("--into", help="Directory to write to; created if missing.", file_okay=False, show_default="named as the file"),
+    ] = None,
+    values: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--values", help="File with further `parameters` and `values`; may be repeated.", exists=True, dir_okay=False, readable=True
+        ),
+    ] = None,
+    state: Annotated[
+        str, typer.Option("--state", help="Where the pipelines keep their state.", show_default="_stream/ in the bucket they write to")
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
+) -> None:
+    """Write what replaces a definition of AWS Data Pipeline: pipeline files, values of the chart, a report.
+
+    The report says of every field of every object what became of it. Reads nothing over the network, and never overwrites a file. Secrets
+    of the definition are written nowhere.
+
+    Exit code 0: everything has been taken over, or is not needed; 1: written, and the report says what is to do; 2: the file is no such
+    definition, or nothing can be written.
+    """
+    try:
+        more = [(str(each), _read(each)) for each in values or ()]
+        done = import_definition(_read(definition), str(definition), more, _place(state), _judge)
+        folder = into if into is not None else definition.with_suffix("")
+        written = _write(folder, {**done.files, REPORT: markdown(done)})
+    except DefinitionError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"error: {line}", err=True)
+        raise typer.Exit(EXIT_DEFINITION) from error
+    if json:
+        sys.stdout.write(as_json(document(done)))
+    else:
+        _tell(done, written, folder)
+    raise typer.Exit(EXIT_TODO if done.count(Fate.OPEN) else 0)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror}"
+        raise DefinitionError(msg) from error
+
+
+def _place(state: str) -> str:
+    if state and (not state.startswith("s3://") or len(state) < len("s3://abc/") or set("${}") & set(state)):
+        msg = f"--state is {state!r}; write s3://bucket/prefix/"
+        raise DefinitionError(msg)
+    return state.rstrip("/") + "/" if state else ""
+
+
+def _judge(text: str, env: Mapping[str, str]) -> str:
+    """The first error that `stream check` finds in ``text``, and the line that it is about; empty if there is none."""
+    result = check_content(text.encode(), "pipeline.yaml", Path(), env)
+    wrong = [each for each in result.findings if each.severity is Severity.ERROR]
+    return f"{wrong[0].message} (in `{text.splitlines()[wrong[0].line - 1].strip()}`)" if wrong else ""
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:
+    """Write ``files`` below ``folder``: all of them, or none if one is there already."""
+    paths = {folder / name: text for name, text in files.items()}
+    there = next((path for path in paths if path.exists()), None)
+    if there is not None:
+        msg = f"{there} exists already; choose another directory with --into"
+        raise DefinitionError(msg)
+    try:
+        for path, text in paths.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        msg = f"{error.filename or folder} cannot be written: {error.strerror}; name another directory with --into"
+        raise DefinitionError(msg) from error
+    return list(paths)
+
+
+def _tell(done: Imported, written: list[Path], folder: Path) -> None:
+    for path in written:
+        typer.echo(f"wrote {path}")
+    for each in done.outcomes:
+        if not each.name:
+            typer.echo(f"no pipeline file for {each.activity}: {each.todo[0]}")
+    counts = ", ".join(f"{done.count(each)} {each}" for each in (Fate.TAKEN, Fate.UNNEEDED, Fate.OPEN))
+    typer.echo(f"{len(done.rows)} fields: {counts}; next: read {folder / REPORT}")

@@ -1,0 +1,162 @@
+"""One pipeline file in the making, and what is noted about the definition meanwhile."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from stream.datapipeline.definition import is_secret
+from stream.datapipeline.expressions import Scope, texts_of, worked_out
+from stream.datapipeline.formats import Column
+from stream.datapipeline.moments import INTERVAL
+from stream.datapipeline.resolve import Definition, Slot, Thing
+from stream.datapipeline.texts import Needs, Text, Untranslatable
+from stream.datapipeline.verdicts import Fate, Verdict
+
+PIPELINE: Final = "pipeline.yaml"
+VALUES: Final = "values.yaml"
+OBJECTS: Final = "objects.txt"
+TABLE: Final = "create-table.sql"
+VIEW: Final = "view.sql"
+_BUCKET: Final = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/.*)?", re.DOTALL)
+
+
+class Refused(Exception):
+    """Why an activity has no pipeline file, and what to do, in words that fit after "no pipeline file: "."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """What is known of one activity's pipeline so far. Its notes count only once it is written."""
+
+    name: str
+    activity: Thing
+    definition: Definition
+    needs: Needs = field(default_factory=Needs)
+    notes: list[tuple[Slot, Verdict]] = field(default_factory=list)
+    todo: list[str] = field(default_factory=list)
+    used: set[tuple[str, str]] = field(default_factory=set)
+    source: dict[str, Any] = field(default_factory=dict)
+    columns: tuple[Column, ...] = ()
+    stages: list[Any] = field(default_factory=list)
+    doubtful: list[tuple[Slot, Any]] = field(default_factory=list)
+    """Stages in a dialect that may not be understood, with the field that they come from; they go behind ``stages``."""
+    sink: dict[str, Any] = field(default_factory=dict)
+    requires: list[str] = field(default_factory=list)
+    notify: str = ""
+    state: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    held: bool = False
+    """Whether runs start by hand only: the definition says so, or something is to be looked at before."""
+    interval: tuple[str, str] = INTERVAL
+    """Begin and end of a run's interval, as templates of Airflow name them."""
+
+    def where(self, key: str, file: str = PIPELINE) -> str:
+        """A place in one of its files, as the report names it."""
+        return f"`{self.name}/{file}`: `{key}`"
+
+    def taken(self, slot: Slot, key: str, file: str = PIPELINE) -> None:
+        """The field stands at ``key`` now."""
+        self.notes.append((slot, Verdict(Fate.TAKEN, self.where(key, file))))
+
+    def unneeded(self, slot: Slot, why: str) -> None:
+        """The field has no use."""
+        self.notes.append((slot, Verdict(Fate.UNNEEDED, why)))
+
+    def open(self, slot: Slot, cure: str) -> None:
+        """The field cannot be taken over; the pipeline file says so at its head, too. Nothing, if there is no such field."""
+        if not slot.values:
+            return
+        self.notes.append((slot, Verdict(Fate.OPEN, cure)))
+        told = f"{slot.field} of {slot.owner}: {cure}"
+        if told not in self.todo:
+            self.todo.append(told)
+
+    def text(self, thing: Thing, name: str, node: Thing | None = None) -> Text | None:
+        """The first value of a field; None if it has none.
+
+        Raises:
+            Refused: it has no value before the run.
+        """
+        slot = thing.slot(name)
+        if not slot.text:
+            return None
+        if is_secret(name):
+            msg = f"`{name}` of `{thing.id}` is a secret, which is never written out"
+            raise Refused(msg)
+        try:
+            return worked_out(slot.text, self._scope(thing, node))
+        except Untranslatable as error:
+            msg = f"`{name}` of `{thing.id}` {error}"
+            raise Refused(msg) from error
+
+    def plain(self, thing: Thing, name: str) -> str:
+        """The first value of a field as a plain text, empty if it has none.
+
+        Raises:
+            Refused: it has no value before the run.
+        """
+        found = self.text(thing, name)
+        try:
+            return found.plain.strip() if found is not None else ""
+        except Untranslatable as error:
+            msg = f"`{name}` of `{thing.id}` {error}; write a fixed value"
+            raise Refused(msg) from error
+
+    def plains(self, thing: Thing, name: str) -> list[str]:
+        """Every value of a field as a plain text.
+
+        Raises:
+            Refused: one has no value before the run.
+        """
+        try:
+            return [each.plain for each in texts_of(thing.slot(name), self._scope(thing, None))]
+        except Untranslatable as error:
+            msg = f"`{name}` of `{thing.id}` {error}; write fixed values"
+            raise Refused(msg) from error
+
+    def soft(self, thing: Thing, name: str) -> str:
+        """As ``plain``, but a value that is not known is noted as something to do, and is empty here."""
+        try:
+            return self.plain(thing, name)
+        except Refused as refused:
+            self.open(thing.slot(name), f"{refused}")
+            return ""
+
+    def _scope(self, thing: Thing, node: Thing | None) -> Scope:
+        return Scope(self.definition, thing, node, 0, self.used)
+
+
+def bucket_of(url: str) -> str | None:
+    """The bucket of an S3 URL; None if it is none, or its bucket has a name that S3 does not allow."""
+    found = _BUCKET.fullmatch(url)
+    return found[1] if found else None
+
+
+def s3_text(draft: Draft, thing: Thing, name: str, node: Thing | None = None) -> Text | None:
+    """A field that is a place in S3; None if it has no value.
+
+    Raises:
+        Refused: it is no such place.
+    """
+    found = draft.text(thing, name, node)
+    if found is None:
+        return None
+    pieces = [found.pieces[0].strip(), *found.pieces[1:]] if found.pieces and isinstance(found.pieces[0], str) else list(found.pieces)
+    for old in ("s3n://", "s3a://"):
+        if pieces and isinstance(pieces[0], str) and pieces[0].startswith(old):
+            pieces[0] = "s3://" + pieces[0].removeprefix(old)
+    text = Text.of(pieces)
+    start = "".join(each if isinstance(each, str) else getattr(each, "value", "\0") for each in text.pieces)
+    if bucket_of(start.partition("\0")[0]) is None and bucket_of(start) is None:
+        msg = f"`{name}` of `{thing.id}` names no bucket of S3 (s3://bucket/..., 3 to 63 of a-z 0-9 . -); correct it, and import again"
+        raise Refused(msg)
+    return text
+
+
+def schema_of(columns: Sequence[Column], never_null: Collection[str]) -> dict[str, str]:
+    """The columns as a pipeline's schema, in which all but ``never_null`` may be null."""
+    return {each.name: each.type if each.name in never_null else f"{each.type}?" for each in columns}

@@ -1,0 +1,368 @@
+"""The expressions `#{...}` of a definition, worked out as far as the definition alone allows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Final, TypeAlias
+
+from stream.datapipeline.definition import Ref, is_secret
+from stream.datapipeline.moments import END, FLOORS, ISO, MAX_SHIFT, START, UNITS, Moment, date_of, strftime_of
+from stream.datapipeline.resolve import Definition, Slot, Thing
+from stream.datapipeline.sums import NUMBERS
+from stream.datapipeline.texts import Given, Piece, Text, Time, Untranslatable
+
+MAX_DEPTH: Final = 24
+"""How deep expressions may lie inside each other and lead from field to field."""
+
+MAX_STEPS: Final = 2000
+"""Fields that one value may be made of: `#{a}#{a}` where `a` is `#{b}#{b}` and so on would otherwise grow without end."""
+
+_TIMES: Final = {"@scheduledStartTime": START, "@scheduledEndTime": END}
+_PARTS: Final = {"year": "%Y", "month": "%-m", "day": "%-d", "hour": "%-H", "minute": "%-M", "dayOfYear": "%-j"}
+_TOKEN: Final = re.compile(
+    r"\s*(?:(?P<number>\d{1,18}(?:\.\d{1,18})?)|'(?P<single>[^']*)'|\"(?P<double>[^\"]*)\"|(?P<name>[@*]?[A-Za-z_][A-Za-z0-9_]*)"
+    r"|(?P<mark>[-+*/^(),.]))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where an expression stands: in ``thing``, which ``node`` refers to; ``depth`` counts how it was reached."""
+
+    definition: Definition
+    thing: Thing
+    node: Thing | None = None
+    depth: int = 0
+    used: set[tuple[str, str]] = field(default_factory=set)
+    """Fields that expressions have read, (object, field), and parameters, ("", name)."""
+    steps: list[int] = field(default_factory=lambda: [0])
+    """How many fields have been read for one value, in its only item."""
+
+    def at(self, thing: Thing) -> Scope:
+        """The same for an expression in ``thing``, one step deeper."""
+        self.steps[0] += 1
+        if self.depth >= MAX_DEPTH or self.steps[0] > MAX_STEPS:
+            msg = "refers to itself, or leads through too many fields; write the value out"
+            raise Untranslatable(msg)
+        return replace(self, thing=thing, depth=self.depth + 1)
+
+
+Result: TypeAlias = Text | int | float | Moment | Thing | tuple["Result", ...]
+
+
+def worked_out(text: str, scope: Scope) -> Text:
+    """``text`` with its expressions worked out.
+
+    Raises:
+        Untranslatable: an expression has no value before the run, or none at all.
+    """
+    return Text.of(_pieces(text, scope))
+
+
+def texts_of(slot: Slot, scope: Scope) -> list[Text]:
+    """Every value of a field; a field that is one expression of a list has the values of that list."""
+    made = []
+    for each in slot.texts:
+        whole = re.fullmatch(r"\s*#\{([^{}]*)\}\s*", each)
+        result = _evaluate(whole[1], scope) if whole else None
+        if isinstance(result, tuple):
+            made += [Text.of(_as_pieces(one)) for one in result]
+        else:
+            made.append(Text.of(_as_pieces(result)) if result is not None else worked_out(each, scope))
+    return made
+
+
+def _pieces(text: str, scope: Scope) -> Iterator[Piece]:
+    at = 0
+    while (begin := text.find("#{", at)) >= 0:
+        end = _end_of(text, begin)
+        yield text[at:begin]
+        yield from _as_pieces(_evaluate(text[begin + 2 : end], scope))
+        at = end + 1
+    yield text[at:]
+
+
+def _end_of(text: str, begin: int) -> int:
+    quote = ""
+    for at in range(begin + 2, len(text)):
+        letter = text[at]
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter == "}":
+            return at
+    msg = "has an expression that is not closed by }"
+    raise Untranslatable(msg)
+
+
+def _as_pieces(value: Result) -> tuple[Piece, ...]:
+    if isinstance(value, Text):
+        return value.pieces
+    if isinstance(value, Moment):
+        return (value.base.isoformat()[:19],) if isinstance(value.base, datetime) else (Time(value, ISO),)
+    if isinstance(value, (int, float)):
+        return (f"{value:g}" if isinstance(value, float) else str(value),)
+    if isinstance(value, Thing):
+        return (value.id,)
+    if len(value) == 1:
+        return _as_pieces(value[0])
+    msg = "has a list inside a text; write one value"
+    raise Untranslatable(msg)
+
+
+def _evaluate(expression: str, scope: Scope) -> Result:
+    return _Parser(_tokens(expression), scope).whole()
+
+
+def _tokens(expression: str) -> list[tuple[str, str]]:
+    found, at = [], 0
+    text = expression.rstrip()
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None or match.lastgroup is None:
+            msg = "has an expression that cannot be read; write the value out"
+            raise Untranslatable(msg)
+        found.append((match.lastgroup, match[match.lastgroup]))
+        at = match.end()
+    return found
+
+
+class _Parser:
+    """Recursive descent: sums of products of powers of calls and paths."""
+
+    def __init__(self, tokens: list[tuple[str, str]], scope: Scope) -> None:
+        self.tokens = tokens
+        self.scope = scope
+        self.at = 0
+        self.open = 0
+
+    def whole(self) -> Result:
+        value = self.sum()
+        if self.at != len(self.tokens):
+            self.fail()
+        return value
+
+    def fail(self) -> None:
+        msg = "has an expression that cannot be read; write the value out"
+        raise Untranslatable(msg)
+
+    def mark(self, marks: str) -> str:
+        if self.at < len(self.tokens) and self.tokens[self.at][0] == "mark" and self.tokens[self.at][1] in marks:
+            self.at += 1
+            return self.tokens[self.at - 1][1]
+        return ""
+
+    def sum(self) -> Result:
+        value = self.product()
+        while sign := self.mark("+-"):
+            value = _calculated(sign, value, self.product())
+        return value
+
+    def product(self) -> Result:
+        value = self.power()
+        while sign := self.mark("*/"):
+            value = _calculated(sign, value, self.power())
+        return value
+
+    def power(self) -> Result:
+        value = self.path()
+        return _calculated("^", value, self.path()) if self.mark("^") else value
+
+    def path(self) -> Result:
+        """A value and what follows its dots: fields of the object it is, or functions of it."""
+        value = self.single()
+        while self.mark("."):
+            name = self.name()
+            value = self.call(name, (value,)) if self.mark("(") else _member(value, name, self.scope)
+        return value
+
+    def name(self) -> str:
+        if self.at >= len(self.tokens) or self.tokens[self.at][0] != "name":
+            self.fail()
+        self.at += 1
+        return self.tokens[self.at - 1][1]
+
+    def single(self) -> Result:
+        self.open += 1
+        if self.open > MAX_DEPTH or self.at >= len(self.tokens):
+            self.fail()
+        kind, word = self.tokens[self.at]
+        self.at += 1
+        value: Result
+        if kind == "number":
+            value = float(word) if "." in word else int(word)
+        elif kind in {"single", "double"}:
+            value = Text.of([word])
+        elif kind == "name":
+            value = self.call(word, ()) if self.mark("(") else _named(word, self.scope)
+        elif word == "(":
+            value = self.sum()
+            if not self.mark(")"):
+                self.fail()
+        elif word == "-":
+            value = _calculated("-", 0, self.path())
+        else:
+            self.fail()
+        self.open -= 1
+        return value
+
+    def call(self, name: str, first: tuple[Result, ...]) -> Result:
+        values = list(first)
+        if not self.mark(")"):
+            values.append(self.sum())
+            while self.mark(","):
+                values.append(self.sum())
+            if not self.mark(")"):
+                self.fail()
+        return _called(name, values)
+
+
+def _named(name: str, scope: Scope) -> Result:
+    """What a bare word stands for: a time, the object itself, one of its fields, or a parameter."""
+    if name in _TIMES:
+        return Moment(_TIMES[name])
+    if name in {"node", "parent"}:
+        found = scope.node if name == "node" else scope.thing
+        if found is None:
+            msg = "refers to the object that uses it, of which there are several; write the value out"
+            raise Untranslatable(msg)
+        return found
+    plain = name.lstrip("*")
+    if name.startswith("*"):
+        raise Untranslatable(_kept_back(name))
+    if name in scope.thing.slots:
+        return _member(scope.thing, name, scope)
+    if plain in scope.definition.parameters:
+        return _parameter(plain, scope)
+    return _member(scope.thing, name, scope)
+
+
+def _kept_back(name: str) -> str:
+    return f"holds the secret `{name.lstrip('*')}`, which is never written out; keep it in AWS Secrets Manager"
+
+
+def _parameter(name: str, scope: Scope) -> Result:
+    found = scope.definition.parameters[name]
+    if found.secret:
+        raise Untranslatable(_kept_back(name))
+    scope.used.add(("", name))
+    values = tuple(Text.of([Given(name, each)]) for each in found.values)
+    return values[0] if len(values) == 1 else values or Text(())
+
+
+def _member(value: Result, name: str, scope: Scope) -> Result:
+    if not isinstance(value, Thing):
+        msg = f"asks for `{name}` of something that has no fields; write the value out"
+        raise Untranslatable(msg)
+    if name in _TIMES:
+        return Moment(_TIMES[name])
+    field_name = name.removeprefix("@") if name in {"@id", "@name", "@type"} else name
+    slot = value.slots.get(field_name)
+    if slot is None:
+        what = "the service set while it ran" if name.startswith("@") else f"`{value.id}` does not have"
+        msg = f"asks for `{name}`, which {what}; write the value out"
+        raise Untranslatable(msg)
+    if is_secret(field_name):
+        raise Untranslatable(_kept_back(field_name))
+    scope.used.add((slot.owner, field_name))
+    inner = scope.at(value)
+    results: list[Result] = []
+    for each in slot.values:
+        if isinstance(each, Ref):
+            results.append(scope.definition.things[each.id])
+        else:
+            results.append(worked_out(each, inner))
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def _calculated(sign: str, left: Result, right: Result) -> Result:
+    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
+        try:
+            return NUMBERS[sign](left, right)
+        except (ArithmeticError, ValueError) as error:
+            msg = "has a sum that has no result; write the value out"
+            raise Untranslatable(msg) from error
+    if sign == "+":
+        return Text.of([*_as_pieces(left), *_as_pieces(right)])
+    msg = f"calculates by {sign} with something that is no number; write the value out"
+    raise Untranslatable(msg)
+
+
+def _called(name: str, values: list[Result]) -> Result:
+    try:
+        made = _function(name, values)
+    except (OverflowError, ValueError, TypeError) as error:
+        msg = f"calls {name}() for a date that does not exist; write the value out"
+        raise Untranslatable(msg) from error
+    if made is None:
+        msg = f"calls {name}() in a way that has no counterpart; write the value out"
+        raise Untranslatable(msg)
+    return made
+
+
+def _function(name: str, values: list[Result]) -> Result | None:
+    """The result of a function of the guide; None if there is no such function for these values."""
+    made: Result | None = None
+    shift = re.fullmatch(rf"(plus|minus)({'|'.join(UNITS)})", name)
+    match values:
+        case [_, _, _] if name == "makeDate":
+            made = _made(*values)
+        case [_, _, _, _, _] if name == "makeDateTime":
+            made = _made(*values)
+        case [value, int() as number] if shift and number <= MAX_SHIFT:
+            made = _moment(value).step(shift[2], number if shift[1] == "plus" else -number)
+        case [value, Text() as period] if name in {"plusPeriod", "minusPeriod"}:
+            made = _shifted(_moment(value), period.plain, 1 if name == "plusPeriod" else -1)
+        case [value, Text() as form] if name == "format":
+            made = _formatted(_moment(value), form.plain)
+        case [value] if name == "yesterday":
+            made = _moment(value).step("Days", -1)
+        case [value] if name in FLOORS or name == "sunday":
+            made = _moment(value).step(name)
+        case [value] if name in _PARTS:
+            made = _part(_moment(value), name)
+    return made
+
+
+def _made(*parts: Result) -> Moment:
+    return Moment(datetime(*(each if isinstance(each, int) else int(Text.of(_as_pieces(each)).plain) for each in parts), tzinfo=UTC))  # type: ignore[arg-type, misc]
+
+
+def _moment(value: Result) -> Moment:
+    if isinstance(value, Moment):
+        return value
+    if isinstance(value, Text):
+        if len(value.pieces) == 1 and isinstance(value.pieces[0], Time) and value.pieces[0].pattern == ISO:
+            return value.pieces[0].moment
+        found = date_of(value.plain)
+        if found is not None:
+            return Moment(found)
+    msg = "calculates with a date that is none; write the value out"
+    raise Untranslatable(msg)
+
+
+def _shifted(moment: Moment, period: str, sign: int) -> Moment:
+    found = re.fullmatch(r"\s*(\d{1,6})\s+([A-Za-z]+?)s?\s*", period)
+    unit = found[2].capitalize() + "s" if found else ""
+    if found is None or unit not in UNITS:
+        msg = "calculates with a period that is none; write one like '1 day'"
+        raise Untranslatable(msg)
+    return moment.step(unit, sign * int(found[1]))
+
+
+def _formatted(moment: Moment, form: str) -> Text:
+    pattern = strftime_of(form)
+    if pattern is None:
+        msg = "writes a time in a format that has no counterpart; write one like 'YYYY-MM-dd-HH'"
+        raise Untranslatable(msg)
+    return Text.of([moment.base.strftime(pattern) if isinstance(moment.base, datetime) else Time(moment, pattern)])
+
+
+def _part(moment: Moment, name: str) -> Result:
+    if isinstance(moment.base, datetime):
+        return int(moment.base.strftime(_PARTS[name].replace("-", "")))
+    return Text.of([Time(moment, _PARTS[name])])

@@ -1,0 +1,325 @@
+"""How a data format of a definition is read here: columns with their types, separators, and the options of COPY."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+_HIVE: Final = {
+    "string": "string", "varchar": "string", "char": "string", "text": "string", "int": "int32", "integer": "int32", "bigint": "int64",
+    "long": "int64", "smallint": "int16", "tinyint": "int8", "float": "float32", "double": "float64", "boolean": "bool", "bool": "bool",
+    "timestamp": "timestamp", "datetime": "timestamp", "date": "date",
+}  # fmt: skip
+"""https://cwiki.apache.org/confluence/display/Hive/LanguageManual+Types"""
+
+_SQL: Final = {
+    "varchar": "string", "char": "string", "character": "string", "nvarchar": "string", "nchar": "string", "bpchar": "string",
+    "text": "string", "int": "int32", "int4": "int32", "integer": "int32", "bigint": "int64", "int8": "int64", "smallint": "int16",
+    "int2": "int16", "real": "float32", "float4": "float32", "float": "float64", "float8": "float64", "double": "float64",
+    "boolean": "bool", "bool": "bool", "timestamp": "timestamp", "timestamptz": "timestamp", "date": "date",
+}  # fmt: skip
+"""Amazon Redshift Database Developer Guide, "Data types"."""
+
+_DECIMAL: Final = frozenset({"decimal", "numeric"})
+_TYPE: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9_]*)(?:\s+(?:varying|precision))?\s*(?:\(\s*(\d{1,5}|max)\s*(?:,\s*(\d{1,3})\s*)?\))?")
+MAX_VARCHAR: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: ``type`` as a pipeline's schema writes it, ``wide`` the bytes of a text that has a limit.
+
+    ``known``: whether that is what the definition says, or only the nearest.
+    """
+
+    name: str
+    type: str
+    wide: int = 0
+    known: bool = True
+
+
+def columns_of(texts: Iterable[str]) -> list[Column]:
+    """The columns of a data format: `Name STRING`, one a value, or several with commas between."""
+    parts = [part.strip() for text in texts for part in _split(text)]
+    return [_column(part, _HIVE, ("10", "0")) for part in parts if part]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a `CREATE TABLE` says of the columns of a table, and of its primary key."""
+
+    columns: tuple[Column, ...]
+    keys: tuple[str, ...]
+
+
+_CREATE: Final = re.compile(r"\s*create\s+(?:table)\s+(?:if\s+not\s+exists\s+)?[^\s(]+\s*\(", re.IGNORECASE)
+_PRIMARY: Final = re.compile(r"primary\s+key\s*\(([^)]*)\)", re.IGNORECASE)
+_CONSTRAINT: Final = re.compile(r"(?:primary\s+key|unique|foreign\s+key|constraint|like)\b", re.IGNORECASE)
+
+
+def table_of(statement: str) -> Table | None:
+    """The columns of a `CREATE TABLE`; None if its columns cannot be read off it."""
+    masked = re.sub(r"'[^']*'", lambda text: "_" * len(text[0]), statement)  # texts may hold commas and parentheses
+    begun = _CREATE.match(masked)
+    if begun is None:
+        return None
+    body = _inside(masked, begun.end())
+    if body is None:
+        return None
+    columns, keys = [], []
+    for part in _split(body):
+        text = part.strip()
+        primary = _PRIMARY.match(text) or (_PRIMARY.search(text) if _CONSTRAINT.match(text) else None)
+        if primary:
+            keys += [each.strip().strip('"') for each in primary[1].split(",")]
+        elif text and not _CONSTRAINT.match(text):
+            columns.append(_column(text, _SQL, ("18", "0")))
+            if re.search(r"\bprimary\s+key\b", text, re.IGNORECASE):
+                keys.append(columns[-1].name)
+    return Table(tuple(columns), tuple(keys)) if columns else None
+
+
+def _inside(text: str, begin: int) -> str | None:
+    """What stands between the parenthesis before ``begin`` and its partner."""
+    depth = 1
+    for at in range(begin, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[at], 0)
+        if depth == 0:
+            return text[begin:at]
+    return None
+
+
+def _split(text: str) -> list[str]:
+    """``text`` at the commas outside parentheses and angle brackets."""
+    parts, depth, begin = [], 0, 0
+    for at, letter in enumerate(text):
+        depth += 1 if letter in "(<" else -1 if letter in ")>" else 0
+        if letter == "," and depth <= 0:
+            parts.append(text[begin:at])
+            begin = at + 1
+    return [*parts, text[begin:]]
+
+
+def _column(text: str, types: Mapping[str, str], unsized: tuple[str, str]) -> Column:
+    quoted = re.match(r'\s*(?:`([^`]+)`|"([^"]+)"|(\S+))\s*:?\s*', text)
+    if quoted is None:
+        return Column(text, "string", known=False)
+    name = (quoted[1] or quoted[2] or quoted[3]).rstrip(":")
+    found = _TYPE.match(text, quoted.end())
+    if found is None:
+        return Column(name, "string", known=not text[quoted.end() :].strip())
+    word, size, scale = found[1].lower(), found[2], found[3]
+    if word in _DECIMAL:
+        return Column(name, f"decimal({size or unsized[0]},{(scale or '0') if size else unsized[1]})")
+    if word not in types:
+        return Column(name, "string", known=False)
+    wide = int(size) if size and size.isdigit() and types[word] == "string" else 0
+    return Column(name, types[word], wide if wide <= MAX_VARCHAR else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How objects are read: `source.s3.format` and `decode` of a pipeline file, and the columns; none of them if they are not known yet."""
+
+    format: str
+    decode: str | Mapping[str, Any]
+    columns: tuple[Column, ...] = ()
+    compression: str = ""
+    line: str = ""
+    """For lines that a regular expression reads: that expression, with named groups."""
+    empty_is_null: bool = False
+    """Of separated values: whether empty text is null in columns of text, too, as it is in all others."""
+
+    def option(self, name: str, value: Any) -> Reading:
+        """The same with an option of the decoder `csv`; the same, if another one reads it."""
+        if self.format != "csv":
+            return self
+        known = dict(self.decode["csv"]) if isinstance(self.decode, Mapping) and "csv" in self.decode else {}
+        return replace(self, decode={"csv": {**known, name: value}})
+
+
+CSV: Final = Reading("csv", "csv")
+NO_TEXT: Final = "\x02"
+"""A quote, for values that know none: no text has it."""
+
+PIPES: Final = CSV.option("delimiter", "|").option("quote", NO_TEXT)
+"""What COPY reads without any option (Amazon Redshift Database Developer Guide, "COPY": DELIMITER, REMOVEQUOTES)."""
+
+
+@dataclass(slots=True)
+class CopyOptions:
+    """What is left of COPY's options: how to read, a role, and what has no counterpart or needs none, in words."""
+
+    reading: Reading
+    role: str = ""
+    fine: list[str] = field(default_factory=list)
+    open: list[str] = field(default_factory=list)
+
+
+_FINE: Final = {
+    "EMPTYASNULL": "empty text is null here",
+    "IGNOREBLANKLINES": "blank lines are skipped here",
+    "BLANKSASNULL": "text of blanks alone stays; make it null in a `derive` stage",
+    "COMPUPDATE": "the loader's COPY goes into a temporary table",
+    "STATUPDATE": "Redshift analyses tables by itself",
+    "COMPROWS": "the loader's COPY goes into a temporary table",
+    "EXPLICIT_IDS": "columns keep their own defaults",
+    "REGION": "the bucket of `staging` is in the region of the database",
+    "PARALLEL": "only of use for UNLOAD",
+    "TRIMBLANKS": "texts are kept as they are",
+    "ROUNDEC": "a decimal with more digits than its column is a dead letter, not rounded",
+    "FILLRECORD": "a line with fewer values than columns is a dead letter with the reason csv_fields",
+    "MAXERROR": "`rejects.max_ratio` says how many dead letters are too many",
+    "TRUNCATECOLUMNS": "a text that is too long is a dead letter; shorten it in a `derive` stage",
+    "ACCEPTINVCHARS": "a line that is not UTF-8 is a dead letter with the reason invalid_utf8",
+    "ACCEPTANYDATE": "a date that cannot be read is a dead letter",
+}
+_LOSSY: Final = frozenset(
+    {"BLANKSASNULL", "ROUNDEC", "FILLRECORD", "MAXERROR", "TRUNCATECOLUMNS", "ACCEPTINVCHARS", "ACCEPTANYDATE", "TRIMBLANKS"}
+)
+_CODECS: Final = {"GZIP": "gzip", "BZIP2": "bz2", "ZSTD": "zstd"}
+_WORDS: Final = re.compile(r"'((?:[^']|'')*)'|([^\s']+)")
+_AUTO: Final = frozenset({"auto", "yyyy-mm-dd", "yyyy-mm-dd hh:mi:ss", "yyyy-mm-dd hh24:mi:ss", "iso"})
+
+
+def copy_options(texts: Iterable[str], reading: Reading) -> CopyOptions:
+    """What the options of COPY mean for ``reading``. Values of credentials are looked at for a role, and go nowhere."""
+    found = [each for text in texts for each in _WORDS.finditer(text)]
+    words = [each[1] if each[1] is not None else each[2] for each in found]
+    quoted = any(each[2] is not None and each[2].upper().rstrip(",;") == "CSV" for each in found)
+    made = CopyOptions(CSV if quoted and reading is PIPES else reading)
+    at = 0
+    while at < len(words):
+        name = words[at].upper().rstrip(",;")
+        at += 1
+        rest = words[at:]
+        while rest and rest[0].upper() in {"AS", "WITH"}:
+            rest, at = rest[1:], at + 1
+        at += _option(made, name, rest)
+    return made
+
+
+_KEYS: Final = frozenset({"CREDENTIALS", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "MASTER_SYMMETRIC_KEY"})
+_OTHERS: Final = frozenset({"ESCAPE", "FIXEDWIDTH", "ENCRYPTED", "LZOP", "SSH", "ENCODING", "NOLOAD", "READRATIO", "SHAPEFILE", "SIMPLIFY"})
+"""What is named in the report. Any other word might be part of a secret."""
+
+_SWITCHES: Final = frozenset({"ON", "OFF", "TRUE", "FALSE", "PRESET"})
+_WITH_VALUE: Final = frozenset({"REGION", "MAXERROR", "COMPROWS"})
+
+
+def _option(made: CopyOptions, name: str, rest: list[str]) -> int:
+    """Take one option into ``made``; how many of the words behind it belong to it."""
+    value = rest[0] if rest else ""
+    if name in {"CSV", "DELIMITER", "QUOTE", "NULL", "IGNOREHEADER"}:
+        return _separated(made, name, value)
+    if name in {"FORMAT", "JSON", "AVRO", "PARQUET", "ORC"}:
+        return _format(made, name, rest)
+    if name == "IAM_ROLE" or name in _KEYS:
+        found = re.search(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", value)
+        made.role = found[0] if found else made.role
+        made.fine.append(f"{name}: {'' if found else 'keys are not written out; COPY reads by '}the sink's `iam_role`")
+        return 1
+    if name in {"DATEFORMAT", "TIMEFORMAT"}:
+        fits = value.lower() in _AUTO
+        cure = "ISO 8601 is read" if fits else "read the column as string, and with a `parse` stage by its format"
+        (made.fine if fits else made.open).append(f"{name}: {cure}")
+        return 1
+    return _switch(made, name, value)
+
+
+def _switch(made: CopyOptions, name: str, value: str) -> int:
+    """Take an option without a value, or whose value means nothing here."""
+    if name == "REMOVEQUOTES":
+        made.reading = made.reading.option("quote", '"')
+        made.fine.append("REMOVEQUOTES: `decode.csv.quote`")
+    elif name in _CODECS:
+        made.reading = replace(made.reading, compression=_CODECS[name])
+        made.fine.append(f"{name}: `source.s3.compression`")
+    elif name == "MANIFEST":
+        made.fine.append("MANIFEST: `source.s3.manifest`")
+    elif name in _FINE:
+        made.reading = replace(made.reading, empty_is_null=made.reading.empty_is_null or name == "EMPTYASNULL")
+        (made.open if name in _LOSSY else made.fine).append(f"{name}: {_FINE[name]}")
+    elif name in _OTHERS:
+        made.open.append(f"{name}: no counterpart; write the files so that COPY would not need it")
+    else:
+        made.open.append("a word that is no option of COPY; take it out")
+    one_letter = name == "ACCEPTINVCHARS" and len(value) == 1
+    return 1 if name in _WITH_VALUE or one_letter or (name in _FINE and value.upper() in _SWITCHES) else 0
+
+
+def _separated(made: CopyOptions, name: str, value: str) -> int:
+    if name == "CSV":
+        made.fine.append("CSV: `decode: csv`")
+        return 0
+    if name == "IGNOREHEADER":
+        if value == "1":
+            made.reading = made.reading.option("header", value=True)
+            made.fine.append("IGNOREHEADER: `decode.csv.header`, whose names must be those of `schema`")
+        else:
+            made.open.append("IGNOREHEADER: one line of names can be read; take the others out of the files")
+        return 1
+    text = value.replace("\\t", "\t").replace("\\\\", "\\")
+    if name == "NULL":
+        made.reading = replace(made.reading.option("null", ["", text]), empty_is_null=True)
+        made.open.append(
+            "NULL: `decode.csv.null`, where empty text is null, too; if it is to stay text, take the `?` from the column's type"
+        )
+    else:
+        made.reading = made.reading.option(name.lower(), text)
+        made.fine.append(f"{name}: `decode.csv.{name.lower()}`")
+    return 1
+
+
+def _format(made: CopyOptions, name: str, rest: list[str]) -> int:
+    words = [each for each in rest if each.upper() != "AS"]
+    skipped = len(rest) - len(words) if name == "FORMAT" and rest and rest[0].upper() == "AS" else 0
+    kind = name if name != "FORMAT" else words[0].upper() if words else ""
+    taken = skipped + (1 if name == "FORMAT" else 0)
+    if kind == "JSON":
+        path = words[1] if name == "FORMAT" and len(words) > 1 else words[0] if name != "FORMAT" and words else ""
+        made.reading = replace(made.reading, format="ndjson", decode="json")
+        fits = path.lower() in {"", "auto", "auto ignorecase"}
+        (made.fine if fits else made.open).append(
+            "JSON: `decode: json`, one object a line"
+            if fits
+            else "JSON: paths of a file have no counterpart; take fields out in a `flatten` stage"
+        )
+        return taken + (1 if path and not path.isupper() else 0)
+    if kind == "PARQUET":
+        made.reading = replace(made.reading, format="parquet", decode="json")
+        made.fine.append("PARQUET: `source.s3.format`")
+    elif kind == "CSV":
+        _separated(made, "CSV", "")
+    else:
+        made.open.append(
+            f"FORMAT: {kind.lower() if kind.isalpha() else 'it'} cannot be read from objects; convert them to Parquet or NDJSON"
+        )
+    return taken
+
+
+def with_names(expression: str, output: str, columns: tuple[Column, ...]) -> str | None:
+    """``expression`` with groups named as the columns that ``output`` (`%1$s %2$s`) takes them for; None if that cannot be done."""
+    numbers = [int(each) for each in re.findall(r"%(\d{1,3})\$s", output)] or list(range(1, len(columns) + 1))
+    if len(numbers) < len(columns) or len(set(numbers)) != len(numbers):
+        return None
+    names = {number: column.name for number, column in zip(numbers, columns, strict=False)}
+    if not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", each) for each in names.values()):
+        return None
+    made, at, group, within = [], 0, 0, False
+    while at < len(expression):
+        letter = expression[at]
+        if letter == "\\":
+            made.append(expression[at : at + 2])
+            at += 2
+            continue
+        within = letter == "[" or (within and letter != "]")
+        if letter == "(" and not within and expression[at + 1 : at + 2] != "?":
+            group += 1
+            made.append(f"(?P<{names[group]}>" if group in names else "(?:")
+        else:
+            made.append(letter)
+        at += 1
+    return "".join(made) if group >= max(numbers) else None

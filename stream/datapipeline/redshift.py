@@ -1,0 +1,214 @@
+"""A table of Redshift as a pipeline's sink: the database, how rows with the same key are told apart, and what runs in COPY and after it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any, Final
+
+from stream.datapipeline.draft import TABLE, VIEW, Draft, Refused
+from stream.datapipeline.formats import Column, CopyOptions, Reading, Table, copy_options, table_of
+from stream.datapipeline.places import match_columns, shape
+from stream.datapipeline.resolve import Thing
+
+MERGING: Final = frozenset({"KEEP_EXISTING", "OVERWRITE_EXISTING"})
+MODES: Final = ("APPEND", "KEEP_EXISTING", "OVERWRITE_EXISTING", "TRUNCATE")
+_HOST: Final = re.compile(
+    r"jdbc:(?:redshift|postgresql)(?:\+?[a-z]*)?://(?P<name>[A-Za-z0-9-]+)\.[A-Za-z0-9.-]*?(?P<less>redshift-serverless|redshift)\.amazonaws\.com[^/]*/(?P<db>[^?;]+)"
+)
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$.]{0,126}")
+_SIMPLE: Final = re.compile(r"\s*select\s+(?P<what>.+?)\s+from\s+\"?staging\"?(?P<rest>\s+where\s.+?)?\s*;?\s*", re.IGNORECASE | re.DOTALL)
+_MANY: Final = re.compile(
+    r"\b(distinct|join|union|group|having|order|limit|over|except|intersect|select|count|sum|max|min|avg)\b", re.IGNORECASE
+)
+
+
+def load_into(draft: Draft, node: Thing, reading: Reading) -> None:
+    """Make the table of ``node`` the draft's sink, for rows as ``reading`` gives them.
+
+    Raises:
+        Refused: it cannot be loaded.
+    """
+    copy = options_of_copy(draft, reading)
+    created = _created(draft, node)
+    columns = reading.columns or (created.columns if created is not None else ())
+    if not columns:
+        msg = (
+            f"the columns of what `{draft.activity.slot('input').ids[0]}` holds are named nowhere: give it a dataFormat with `column`, or "
+            f"`{node.id}` a createTableSql with every column, and import again"
+        )
+        raise Refused(msg)
+    mode = draft.plain(draft.activity, "insertMode").upper() or "APPEND"
+    if mode not in MODES:
+        msg = f"`insertMode` of `{draft.activity.id}` is {mode!r}; known: {', '.join(MODES)}"
+        raise Refused(msg)
+    keys = _keys(draft, node, created, columns)
+    if mode in MERGING and not keys:
+        msg = (
+            f"`insertMode` {mode} merges by a key, and neither `primaryKeys` nor a createTableSql of `{node.id}` names one: write "
+            "primaryKeys, and import again"
+        )
+        raise Refused(msg)
+    transformed = _transform(draft)
+    table = created.columns if created is not None else columns
+    shape(draft, replace(reading, columns=columns))
+    sink = _target(draft, node, copy)
+    _mode(draft, mode, keys, node, sink)
+    if reading.columns and table != columns and not transformed:
+        match_columns(draft, table, node.slot("createTableSql"), "the table")
+    types = {each.name: f"varchar({each.wide})" for each in table if each.wide and each.type == "string"}
+    if types and (transformed or len(table) == len(columns)):
+        sink["types"] = types
+    draft.open(
+        draft.activity.slot("queue"), "loads have no queue of their own: assign the sink's `db_user` to one, by a user group of the WLM"
+    )
+    draft.sink = {"redshift": sink}
+
+
+def options_of_copy(draft: Draft, reading: Reading) -> CopyOptions:
+    """What `commandOptions` say; notes are made of them."""
+    slot = draft.activity.slot("commandOptions")
+    made = copy_options(draft.plains(draft.activity, "commandOptions"), reading)
+    node = draft.definition.one(draft.activity.slot("input"))
+    if node is not None and node.has("dataFormat"):
+        draft.unneeded(slot, "the service ignored them, since the input has a dataFormat")
+        return CopyOptions(reading, made.role)
+    for each in made.fine:
+        draft.unneeded(slot, each)
+    for each in made.open:
+        draft.open(slot, each)
+    return made
+
+
+def _created(draft: Draft, node: Thing) -> Table | None:
+    slot = node.slot("createTableSql")
+    if not slot.values:
+        return None
+    statement = draft.soft(node, "createTableSql")
+    found = table_of(statement)
+    if statement:
+        draft.files[TABLE] = statement.rstrip().rstrip(";") + ";\n"
+        draft.open(slot, f"the table is not made (`create: false`): run {TABLE} once, before the first run")
+    return found
+
+
+def _keys(draft: Draft, node: Thing, created: Table | None, columns: tuple[Column, ...]) -> tuple[str, ...]:
+    """The key, as the table's columns are called."""
+    named = [key.strip() for each in draft.plains(node, "primaryKeys") for key in each.split(",") if key.strip()]
+    table = created.columns if created is not None else columns
+    written = {each.name.lower(): each.name for each in table}
+    return tuple(written.get(key.lower(), key) for key in named or (created.keys if created is not None else ()))
+
+
+def _target(draft: Draft, node: Thing, copy: CopyOptions) -> dict[str, Any]:
+    table = draft.text(node, "tableName")
+    database = draft.definition.one(node.slot("database"))
+    if table is None or database is None or database.type != "RedshiftDatabase":
+        missing = "tableName" if table is None else "a database of the type RedshiftDatabase"
+        msg = f"`{node.id}` has no {missing}; add it, and import again"
+        raise Refused(msg)
+    schema = draft.text(node, "schemaName")
+    named = table.render(draft.needs)
+    sink: dict[str, Any] = {"staging": "", "table": f"{schema.render(draft.needs)}.{named}" if schema is not None else named}
+    draft.taken(node.slot("tableName"), "sinks: redshift.table")
+    draft.taken(node.slot("schemaName"), "sinks: redshift.table")
+    draft.taken(node.slot("database"), "sinks: redshift.database")
+    sink |= _database(draft, database)
+    sink["iam_role"] = copy.role or "${COPY_ROLE:-default}"
+    if not copy.role:
+        draft.unneeded(
+            draft.activity.slot("resourceRole"),
+            "COPY reads by `iam_role`: the default role of the cluster, unless COPY_ROLE names another, `stream iam --role redshift-copy`",
+        )
+    if node.has("createTableSql"):
+        sink["create"] = False
+    return sink
+
+
+def _database(draft: Draft, database: Thing) -> dict[str, Any]:
+    """`database`, `cluster` or `workgroup`, and `db_user`. Passwords have no use: the loader asks IAM for a login that lasts minutes."""
+    link = draft.plain(database, "connectionString")
+    found = _HOST.match(link)
+    name = draft.text(database, "databaseName")
+    sink: dict[str, Any] = {"database": name.render(draft.needs) if name is not None else found["db"] if found else ""}
+    cluster = draft.text(database, "clusterId")
+    kind = "workgroup" if found is not None and found["less"] != "redshift" else "cluster"
+    if cluster is None and found is None:
+        msg = f"`{database.id}` names no cluster: write clusterId, or a connectionString like jdbc:redshift://NAME....redshift.amazonaws.com:5439/DB"
+        raise Refused(msg)
+    # Redshift keeps names of clusters in small letters, whatever a user wrote.
+    sink[kind] = cluster.small().render(draft.needs) if cluster is not None else found["name"].lower() if found else ""
+    if not sink["database"]:
+        msg = f"`{database.id}` has no databaseName; write it, and import again"
+        raise Refused(msg)
+    for field in ("clusterId", "connectionString"):
+        draft.taken(database.slot(field), f"sinks: redshift.{kind}")
+    draft.taken(database.slot("databaseName"), "sinks: redshift.database")
+    user = draft.text(database, "username")
+    if user is not None and kind == "cluster":
+        sink["db_user"] = user.render(draft.needs)
+        draft.taken(database.slot("username"), "sinks: redshift.db_user")
+        draft.open(
+            database.slot("*password"), "not written out, and not needed: IAM lends `db_user` a login; change it, since it stood in a file"
+        )
+    elif user is not None:
+        draft.unneeded(database.slot("username"), "the role of the worker is the user of a workgroup; `secret_arn` names another")
+    return sink
+
+
+def _mode(draft: Draft, mode: str, keys: tuple[str, ...], node: Thing, sink: dict[str, Any]) -> None:
+    """Rows are appended. `upsert` goes by the numbers of records, and those of objects say where a row stands, not when it came."""
+    slot = draft.activity.slot("insertMode")
+    sink["mode"] = "append"
+    draft.taken(slot, "sinks: redshift.mode")
+    if mode not in MERGING:
+        draft.unneeded(node.slot("primaryKeys"), "rows are appended, whatever their keys")
+    else:
+        name, statement = _view(draft, mode, keys, node)
+        draft.files[VIEW] = statement
+        draft.taken(node.slot("primaryKeys"), "PARTITION BY", VIEW)
+        which = "last" if mode == "OVERWRITE_EXISTING" else "first"
+        draft.open(
+            slot,
+            f"rows are appended, and the view `{name}` has the {which} of each key: make it by {VIEW}, and let readers ask it",
+        )
+    if mode == "TRUNCATE":
+        draft.open(slot, "the table is never emptied: rows are appended; let a task of Airflow run TRUNCATE before each load")
+    draft.held = draft.held or mode != "APPEND"
+
+
+def _view(draft: Draft, mode: str, keys: tuple[str, ...], node: Thing) -> tuple[str, str]:
+    """The name of the view with one row of each key, and the statement that makes it. Rows from before have no `_arrival`."""
+    names = [each for each in (draft.plain(node, "schemaName"), draft.plain(node, "tableName")) if each]
+    if not all(_NAME.fullmatch(each) for each in (*names, *keys)):
+        msg = f"the table and the keys of `{node.id}` have names that Redshift does not know without quotes; rename them, and import again"
+        raise Refused(msg)
+    table = ".".join(names)
+    view = f"{table}_last" if mode == "OVERWRITE_EXISTING" else f"{table}_first"
+    order = "_arrival DESC NULLS LAST, _sequence DESC" if mode == "OVERWRITE_EXISTING" else "_arrival NULLS FIRST, _sequence"
+    of_each = ", ".join(f'"{each.lower()}"' for each in keys)
+    numbered = f"SELECT *, ROW_NUMBER() OVER (PARTITION BY {of_each} ORDER BY {order}) AS place FROM {table}"  # noqa: S608 - a file, not run
+    return view, f"CREATE VIEW {view} AS SELECT * FROM ({numbered}) AS numbered WHERE place = 1;\n"  # noqa: S608
+
+
+def _transform(draft: Draft) -> bool:
+    """`transformSql` as a stage, if it changes rows one by one; whether it is one."""
+    slot = draft.activity.slot("transformSql")
+    if not slot.values:
+        return False
+    statement = draft.soft(draft.activity, "transformSql")
+    found = _SIMPLE.fullmatch(statement)
+    if found is None or _MANY.search(found["what"] + " " + (found["rest"] or "")):
+        if statement:
+            draft.open(
+                slot,
+                "it looks at more than one row, or cannot be read: write it as stages, or as a view over the table, before the first run",
+            )
+        draft.held = True
+        return False
+    what = found["what"]
+    columns = what if what.strip() == "*" else f"_row, {what}"
+    query = f"SELECT {columns} FROM batch AS staging{found['rest'] or ''}"  # noqa: S608 - Polars runs it over one batch
+    draft.doubtful.append((slot, {"sql": {"query": query}}))
+    draft.open(slot, "its columns must be called as the table's, by AS: columns go by their names, where the service went by their places")
+    return True

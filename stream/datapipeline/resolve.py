@@ -1,0 +1,135 @@
+"""Objects with what they inherit, and what they refer to; faults of references and types are found before anything is translated."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from stream.datapipeline.definition import DEFAULT, Item, Parameter, Ref, Value, Written, refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A field as an object sees it: ``owner`` is the id of the object that writes it, itself or one it inherits from."""
+
+    owner: str
+    field: str
+    values: tuple[Value, ...]
+
+    @property
+    def text(self) -> str:
+        """Its first text; empty if there is none."""
+        return next((each for each in self.values if isinstance(each, str)), "")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All its texts."""
+        return tuple(each for each in self.values if isinstance(each, str))
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the objects it refers to."""
+        return tuple(each.id for each in self.values if isinstance(each, Ref))
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """An object with all its fields, inherited ones included."""
+
+    id: str
+    type: str
+    slots: Mapping[str, Slot]
+
+    def slot(self, field: str) -> Slot:
+        """The field, or one without values."""
+        return self.slots.get(field) or Slot(self.id, field, ())
+
+    def has(self, field: str) -> bool:
+        """Whether the field has a value."""
+        return bool(self.slot(field).values)
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A definition whose references all lead somewhere."""
+
+    items: Mapping[str, Item]
+    things: Mapping[str, Thing]
+    parameters: Mapping[str, Parameter]
+
+    def of(self, slot: Slot) -> list[Thing]:
+        """The objects that a field refers to."""
+        return [self.things[each] for each in slot.ids]
+
+    def one(self, slot: Slot) -> Thing | None:
+        """The first object that a field refers to."""
+        return next(iter(self.of(slot)), None)
+
+
+def resolve(written: Written, name: str, types: Iterable[str]) -> Definition:
+    """The objects of ``written``, a file called ``name``, with what they inherit; ``types`` are those that are known.
+
+    Raises:
+        DefinitionError: a reference leads nowhere, parents go round in a circle, or a type is unknown.
+    """
+    refuse(list(_dangling(written.items, name)))
+    faults = list(_circles(written.items, name))
+    refuse(faults)
+    known = list(types)
+    parents = {each for item in written.items.values() for each in item.refs("parent")}
+    things = {}
+    for item in written.items.values():
+        slots = _inherited(item, written.items)
+        given = slots.get("type")
+        kind = given.text if given else ""
+        if kind and kind not in known:
+            faults.append(f"{name}: object `{item.id}`: there is no type `{kind}`{_near(kind, known)}")
+        if not kind and item.id != DEFAULT and item.id not in parents:
+            faults.append(f"{name}: object `{item.id}`: has no type; write one of {', '.join(sorted(known))}")
+        things[item.id] = Thing(item.id, kind, slots)
+    refuse(faults)
+    return Definition(written.items, things, written.parameters)
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = [each for each in names if each.lower() == word.lower()] or difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(names)}"
+
+
+def _dangling(items: Mapping[str, Item], name: str) -> Iterator[str]:
+    for item in items.values():
+        for field, values in item.fields.items():
+            for each in values:
+                if isinstance(each, Ref) and each.id not in items:
+                    place = f"{name}: object `{item.id}`, field `{field}`"
+                    yield f"{place}: there is no object `{each.id}`{_near(each.id, items)}; add it, or mend the ref"
+
+
+def _circles(items: Mapping[str, Item], name: str) -> Iterator[str]:
+    for item in items.values():
+        seen = [item.id]
+        while (parent := _parent(items[seen[-1]], items)) is not None and parent not in seen:
+            seen.append(parent)
+        if parent == item.id:
+            yield f"{name}: object `{item.id}`, field `parent`: is a circle: {' -> '.join([*seen, item.id])}; take one of them out"
+
+
+def _parent(item: Item, items: Mapping[str, Item]) -> str | None:
+    named = item.refs("parent")
+    if named:
+        return named[0]
+    return DEFAULT if item.id != DEFAULT and DEFAULT in items else None
+
+
+def _inherited(item: Item, items: Mapping[str, Item]) -> dict[str, Slot]:
+    slots: dict[str, Slot] = {}
+    at: Item | None = item
+    while at is not None:
+        for field, values in at.fields.items():
+            if field not in slots and (at is item or field not in {"id", "name", "parent"}):
+                slots[field] = Slot(at.id, field, values)
+        parent = _parent(at, items)
+        at = items[parent] if parent is not None else None
+    return slots

@@ -1,0 +1,100 @@
+"""Schedules as a CronJob has them: when, how often tried, how long."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+_PERIOD: Final = re.compile(r"\s*(\d{1,6})\s*(minute|hour|day|week|month|year)s?\s*", re.IGNORECASE)
+_SECONDS: Final = {"minute": 60, "hour": 3600, "day": 86_400, "week": 604_800, "month": 30 * 86_400, "year": 365 * 86_400}
+MIDNIGHT: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A number of units, such as 15 minutes."""
+
+    number: int
+    unit: str
+
+    @property
+    def seconds(self) -> int:
+        """Its length; of months and years about."""
+        return self.number * _SECONDS[self.unit]
+
+
+def period_of(text: str) -> Period | None:
+    """The period that a text like `1 hours` is; None if it is none."""
+    found = _PERIOD.fullmatch(text)
+    if found is None or int(found[1]) == 0:
+        return None
+    return _larger(Period(int(found[1]), found[2].lower()))
+
+
+def _larger(period: Period) -> Period:
+    """The same in larger units, where they divide it: 60 minutes are an hour."""
+    for unit, size, larger in (("minute", 60, "hour"), ("hour", 24, "day"), ("day", 7, "week"), ("month", 12, "year")):
+        if period.unit == unit and period.number % size == 0:
+            period = Period(period.number // size, larger)
+    return period
+
+
+OFTENER: Final = "cron has no such period: it runs more often, and takes what is new sooner; Airflow has `DeltaDataIntervalTimetable`"
+EARLIER: Final = "not every month has that day: it runs on the 28th"
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """A line of cron, in UTC. ``but``: how its runs differ from the period's; empty if they do not."""
+
+    line: str
+    but: str = ""
+
+
+def cron_of(period: Period, start: datetime | None) -> Cron:
+    """The line for runs each ``period``, one of them at ``start``; by default, at midnight or at the full hour."""
+    at = start or MIDNIGHT
+    number, unit = period.number, period.unit
+    at_time = f"{at.minute} {at.hour}"
+    if unit == "minute":
+        step = math.gcd(number, 60)
+        return Cron(f"{_every(at.minute, step, 60)} * * * *", "" if step == number else OFTENER)
+    if unit == "hour":
+        step = math.gcd(number, 24)
+        return Cron(f"{at.minute} {_every(at.hour, step, 24)} * * *", "" if step == number else OFTENER)
+    often = "" if number == 1 else OFTENER
+    if unit == "day":
+        return Cron(f"{at_time} * * *", often)
+    if unit == "week":
+        return Cron(f"{at_time} * * {at.isoweekday() % 7}", often)
+    day = min(at.day, 28)
+    early = "" if day == at.day else EARLIER
+    if unit == "month":
+        step = math.gcd(number, 12)
+        months = sorted((at.month - 1 + step * one) % 12 + 1 for one in range(12 // step))
+        line = f"{at_time} {day} {'*' if step == 1 else ','.join(map(str, months))} *"
+        return Cron(line, early or ("" if step == number else OFTENER))
+    return Cron(f"{at_time} {day} {at.month} *", early or often)
+
+
+def _every(first: int, step: int, whole: int) -> str:
+    if step == 1:
+        return "*"
+    if step == whole:
+        return str(first)
+    return (
+        f"*/{step}"
+        if first % step == 0
+        else ",".join(str(each) for each in sorted((first + step * one) % whole for one in range(whole // step)))
+    )
+
+
+def last_run(start: datetime, period: Period, occurrences: int) -> datetime | None:
+    """About when the last of so many runs is over; None beyond the end of the calendar."""
+    try:
+        return start + timedelta(seconds=period.seconds * occurrences)
+    except OverflowError:
+        return None

@@ -1,0 +1,22 @@
+"""The three things that can become of a field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Fate(StrEnum):
+    """What became of a field, the gravest last."""
+
+    UNNEEDED = "not needed"
+    TAKEN = "taken over"
+    OPEN = "to do"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``text`` says where a field went, why it has no use, or what to do instead."""
+
+    fate: Fate
+    text: str

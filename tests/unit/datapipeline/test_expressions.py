@@ -1,0 +1,205 @@
+"""Expressions as the guide describes them, as far as they have a value before a run."""
+
+import json
+
+import pytest
+
+from stream.datapipeline.definition import parse
+from stream.datapipeline.expressions import Scope, texts_of, worked_out
+from stream.datapipeline.kinds import KINDS
+from stream.datapipeline.moments import INTERVAL
+from stream.datapipeline.resolve import resolve
+from stream.datapipeline.texts import Needs, Text, Untranslatable, shown
+
+TEXT = json.dumps(
+    {
+        "objects": [
+            {
+                "id": "it",
+                "name": "It",
+                "type": "S3DataNode",
+                "myText": "left",
+                "myList": ["one", "two"],
+                "myLink": {"ref": "other"},
+                "myTime": "#{@scheduledStartTime}",
+                "myLoop": "#{myPool}",
+                "myPool": "#{myLoop}",
+                "*password": "hidden",
+                "myDate": "2011-05-24T17:10:00",
+                **{f"myGrowth{number}": f"#{{myGrowth{number + 1}}}#{{myGrowth{number + 1}}}" for number in range(30)},
+                "myGrowth30": "x",
+            },
+            {"id": "other", "type": "CSV", "column": "a INT", "myWord": "right"},
+        ],
+        "values": {"myBucket": "lake", "mySeveral": ["x", "y"], "*myKey": "hidden", "myOdd": "a}b", "myNumber": 3},
+    }
+).encode()
+DEFINITION = resolve(parse(TEXT, "d"), "d", KINDS)
+IT = DEFINITION.things["it"]
+
+
+def text(expression, node=None):
+    return worked_out(expression, Scope(DEFINITION, IT, node))
+
+
+def value(expression):
+    return text(f"#{{{expression}}}").plain
+
+
+@pytest.mark.parametrize(
+    ("expression", "result"),
+    [
+        ("1 + 2 * 3", "7"),
+        ("(1 + 2) * 3", "9"),
+        ("1 / 2", "0"),
+        ("-7 / 2", "-3"),
+        ("1.0 / 2", "0.5"),
+        ("2 ^ 3", "8"),
+        ("1 - 2 - 3", "-4"),
+        ("'a' + 1 + 2", "a12"),
+        ('"hel" + "lo"', "hello"),
+        ("name", "It"),
+        ("@id", "it"),
+        ("parent.@id", "it"),
+        ("parent.name", "It"),
+        ("myText + '/'", "left/"),
+        ("myLink.myWord", "right"),
+        ("myLink", "other"),
+        ("myBucket", "lake"),
+        ("myNumber + 1", "31"),
+        ("makeDate(2011, 5, 24)", "2011-05-24T00:00:00"),
+        ("makeDateTime(2011,5,24,14,21)", "2011-05-24T14:21:00"),
+        ("format(myDate, 'YYYY-MM-dd HH:mm:ss z')", "2011-05-24 17:10:00 UTC"),
+        ("myDate.format('yy/M/d')", "11/5/24"),
+        ("day(myDate)", "24"),
+        ("dayOfYear(myDate)", "144"),
+        ("hour(myDate) + 1", "18"),
+        ("minute(myDate)", "10"),
+        ("year(myDate)", "2011"),
+        ("firstOfMonth(myDate)", "2011-05-01T17:10:00"),
+        ("midnight(myDate)", "2011-05-24T00:00:00"),
+        ("sunday(myDate)", "2011-05-22T17:10:00"),
+        ("yesterday(myDate)", "2011-05-23T17:10:00"),
+        ("minusMonths(myDate, 15)", "2010-02-24T17:10:00"),
+        ("plusWeeks(myDate,1)", "2011-05-31T17:10:00"),
+        ("plusMonths('2011-01-31T00:00:00', 1)", "2011-02-28T00:00:00"),
+        ("minusYears(myDate, 1)", "2010-05-24T17:10:00"),
+        ("plusPeriod(myDate, '2 days')", "2011-05-26T17:10:00"),
+        ("format(myDate, \"'at' HH'h'\")", "at 17h"),
+    ],
+)
+def test_what_is_known_is_worked_out(expression, result):
+    assert value(expression) == result
+
+
+@pytest.mark.parametrize(
+    ("expression", "template"),
+    [
+        ("@scheduledStartTime", "{{ data_interval_start.strftime('%Y-%m-%dT%H:%M:%S') }}"),
+        ("format(@scheduledEndTime, 'YYYY/MM/dd')", "{{ data_interval_end.strftime('%Y/%m/%d') }}"),
+        ("format(minusDays(@scheduledStartTime, 1), 'YYYY')", "{{ data_interval_start.add(days=-1).strftime('%Y') }}"),
+        (
+            "format(plusYears(midnight(@scheduledStartTime), 2), 'YYYY')",
+            "{{ data_interval_start.replace(hour=0, minute=0, second=0, microsecond=0).add(months=24).strftime('%Y') }}",
+        ),
+        (
+            "format(sunday(@scheduledStartTime), 'dd')",
+            "{{ data_interval_start.subtract(days=data_interval_start.isoweekday() % 7).strftime('%d') }}",
+        ),
+        ("format(myTime, 'HH')", "{{ data_interval_start.strftime('%H') }}"),
+        ("@scheduledStartTime.format('HH')", "{{ data_interval_start.strftime('%H') }}"),
+        ("hour(firstOfMonth(@scheduledStartTime))", "{{ data_interval_start.replace(day=1).strftime('%-H') }}"),
+    ],
+)
+def test_a_time_of_the_run_comes_from_the_environment(expression, template):
+    needs = Needs()
+    found = text(f"s3://b/#{{{expression}}}.csv").render(needs)
+    assert list(shown(needs.times, INTERVAL).values()) == [template]
+    (name,) = needs.times
+    assert found == f"s3://b/${{{name}}}.csv"
+
+
+def test_parts_of_one_time_become_one():
+    needs = Needs()
+    found = text("#{year(@scheduledStartTime)}/#{format(@scheduledStartTime, 'MM')}/50%/#{@scheduledEndTime}").render(needs)
+    assert found == "${MONTH}/50%/${SECOND}"
+    assert needs.times["MONTH"].pattern == "%Y/%m"
+
+
+def test_two_times_have_two_names():
+    needs = Needs()
+    text("#{format(@scheduledStartTime, 'HH')}-x-#{format(@scheduledEndTime, 'HH')}").render(needs)
+    assert list(needs.times) == ["HOUR", "HOUR_2"]
+
+
+def test_parameters_are_defaults_of_references():
+    assert text("s3://#{myBucket}/${X}").render(Needs()) == "s3://${myBucket:-lake}/$${X}"
+    assert text("#{myOdd}").render(Needs()) == "a}b"
+
+
+def test_lists():
+    slot = IT.slot("myList")
+    assert [each.plain for each in texts_of(slot, Scope(DEFINITION, IT))] == ["one", "two"]
+    whole = type(slot)("it", "column", ("#{mySeveral}", "z"))
+    assert [each.plain for each in texts_of(whole, Scope(DEFINITION, IT))] == ["x", "y", "z"]
+
+
+def test_the_node_that_an_action_is_used_by():
+    other = DEFINITION.things["other"]
+    assert text("#{node.column}", other).plain == "a INT"
+    with pytest.raises(Untranslatable, match="refers to the object that uses it"):
+        text("#{node.column}")
+
+
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        ("@pipelineId", "the service set while it ran"),
+        ("@actualStartTime", "the service set while it ran"),
+        ("nothing", "`it` does not have"),
+        ("myLoop", "refers to itself"),
+        ("myGrowth0", "too many fields"),
+        ("1 / 0", "no result"),
+        ("9 ^ 9 ^ 9", "cannot be read"),
+        ("10 ^ 30", "no result"),
+        ("(0 - 8) ^ 0.5", "no result"),
+        ("'a' * 2", "no number"),
+        ("*password", "the secret `password`"),
+        ("*myKey", "the secret `myKey`"),
+        ("myKey", "the secret `myKey`"),
+        ("makeDate(2011, 13, 1)", "does not exist"),
+        ("plusYears(myDate, 9000)", "does not exist"),
+        ("minusMinutes(myDate, 99999999)", "no counterpart"),
+        ("inTimeZone(myDate, 'Asia/Tokyo')", "no counterpart"),
+        ("format(myDate, 'SSS')", "no counterpart"),
+        ("format('x', 'YYYY')", "date that is none"),
+        ("day('x')", "date that is none"),
+        ("plusPeriod(myDate, '1 moon')", "period that is none"),
+        ("1 +", "cannot be read"),
+        ("((1)", "cannot be read"),
+        ("'x", "not closed"),
+        ("myText.x", "no fields"),
+        ("'a' + mySeveral", "list inside a text"),
+        ("(" * 300, "cannot be read"),
+        ("ä", "cannot be read"),
+        ("minute(@scheduledStartTime) / 2", "no number"),
+    ],
+)
+def test_what_has_no_value_before_a_run_says_why(expression, why):
+    with pytest.raises(Untranslatable) as found:
+        value(expression)
+    assert why in str(found.value)
+
+
+def test_an_expression_that_is_not_closed():
+    with pytest.raises(Untranslatable, match="not closed"):
+        text("s3://x/#{myText")
+    assert text("#{'}'}").plain == "}"
+
+
+def test_a_place_is_cut_at_its_last_slash():
+    before, rest = text("s3://#{myBucket}/in/x-#{format(@scheduledStartTime, 'YYYY-MM-dd')}.csv").split()
+    assert (before.plain, before.render(Needs())) == ("s3://lake/in/", "s3://${myBucket:-lake}/in/")
+    assert rest.render(Needs()) == "x-${DAY}.csv"
+    assert [each.plain for each in Text.of(["s3://a/b/c.csv"]).folder()] == ["s3://a/b/", "c.csv"]
+    assert [each.plain for each in Text.of(["s3://a/b/"]).folder()] == ["s3://a/b/", ""]

@@ -1,0 +1,395 @@
+"""Single decisions of the translation, each on the smallest definition that shows it."""
+
+import json
+import re
+from copy import deepcopy
+
+import pytest
+import yaml
+
+from stream.cli.importing import _judge
+from stream.datapipeline.report import markdown
+from stream.datapipeline.translate import import_definition
+from stream.datapipeline.verdicts import Fate
+
+COLUMNS = ["id INT", "name STRING"]
+COPY = {
+    "Copy": {"type": "CopyActivity", "input": {"ref": "In"}, "output": {"ref": "Out"}},
+    "In": {"type": "S3DataNode", "directoryPath": "s3://shop-in/a/", "dataFormat": {"ref": "Form"}},
+    "Form": {"type": "CSV", "column": COLUMNS},
+    "Out": {"type": "S3DataNode", "directoryPath": "s3://shop-out/b/"},
+}
+LOAD = {
+    "Load": {"type": "RedshiftCopyActivity", "input": {"ref": "In"}, "output": {"ref": "Table"}, "insertMode": "APPEND"},
+    "In": COPY["In"],
+    "Form": COPY["Form"],
+    "Table": {"type": "RedshiftDataNode", "tableName": "t", "database": {"ref": "Base"}},
+    "Base": {"type": "RedshiftDatabase", "clusterId": "Shop", "databaseName": "shop", "username": "u"},
+}
+
+
+def imported(base, changes=None, *, state="", **rest):
+    """``base`` with fields set, or taken out by None: ``{"In.compression": "GZIP"}``."""
+    objects = deepcopy(base)
+    for place, value in (changes or {}).items():
+        name, _, field = place.partition(".")
+        objects.setdefault(name, {})[field] = value
+    listed = [{"id": name, **{key: each for key, each in fields.items() if each is not None}} for name, fields in objects.items()]
+    return import_definition(json.dumps({"objects": listed, **rest}).encode(), "old.json", (), state, _judge)
+
+
+def pipeline(done, name="copy"):
+    assert f"{name}/pipeline.yaml" in done.files, done.outcomes
+    return yaml.safe_load(done.files[f"{name}/pipeline.yaml"])
+
+
+def values(done, name="copy"):
+    return yaml.safe_load(done.files[f"{name}/values.yaml"])
+
+
+def fate(done, name, field):
+    (row,) = [each for each in done.rows if (each.object, each.field) == (name, field)]
+    return row.fate, row.text
+
+
+def refusal(done):
+    (outcome,) = done.outcomes
+    assert not outcome.name
+    assert not done.files
+    return outcome.todo[0]
+
+
+def test_the_smallest_copy_has_nothing_to_do():
+    done = imported(COPY)
+    assert pipeline(done)["source"] == {
+        "s3": {"url": "s3://shop-in/a/", "format": "csv"},
+        "decode": "csv",
+        "schema": {"id": "int32?", "name": "string"},
+    }
+    assert pipeline(done)["state"] == "${STATE:-s3://shop-out/_stream/}"
+    assert done.count(Fate.OPEN) == 0
+    assert values(done)["replicas"] == 0, "without a schedule, runs are started by hand"
+
+
+def test_nothing_is_written_for_a_definition_without_activities():
+    done = imported({"Form": COPY["Form"]})
+    assert not done.files
+    assert "has no activity" in markdown(done)
+    assert fate(done, "Form", "column") == (Fate.UNNEEDED, "no pipeline that was written uses this object")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"In.dataFormat": None}, "has no dataFormat, so its bytes are copied"),
+        ({"Form.column": None}, "are named nowhere: give its dataFormat a `column` for each"),
+        ({"In.directoryPath": None}, "`In` has neither filePath nor directoryPath"),
+        ({"Out.directoryPath": None}, "`Out` has neither filePath nor directoryPath"),
+        ({"In.directoryPath": "https://shop/a"}, "`directoryPath` of `In` names no bucket of S3"),
+        ({"In.directoryPath": "s3://Shop_In/a"}, "names no bucket of S3"),
+        ({"In.directoryPath": "s3://#{@scheduledStartTime}/a"}, "names no bucket of S3"),
+        ({"In.directoryPath": "s3://shop#{format(@scheduledStartTime,'dd')}/a"}, "has a time in the name of its bucket"),
+        ({"Out.directoryPath": "s3://shop#{format(@scheduledStartTime,'dd')}/a"}, "has a time in the name of its bucket"),
+        ({"In.directoryPath": "s3://shop-in/#{@pipelineId}/"}, "asks for `@pipelineId`, which the service set while it ran"),
+        ({"In.compression": "lzo"}, "`compression` of `In` is 'lzo'"),
+        ({"Form.type": "Custom", "Form.columnSeparator": "||"}, "one ASCII character can separate values"),
+        ({"Form.type": "Custom", "Form.recordSeparator": ";"}, "lines end in \\n or \\r\\n"),
+        ({"Form.column": ["_sequence INT"]}, "`stream check` refuses it: "),
+        ({"In.dataFormat": {"ref": "Copy"}}, "`In` has as dataFormat `Copy`, CopyActivity: name a data format"),
+        ({"Copy.input": None}, "`Copy` has 0 of `input`"),
+        ({"Copy.output": [{"ref": "Out"}, {"ref": "In"}]}, "`Copy` has 2 of `output`"),
+        ({"Copy.output": {"ref": "Form"}}, "it writes to `Form`, a CSV"),
+        ({"In.directoryPath": "s3://shop-out/"}, "there is no place for its state outside s3://shop-out/"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_a_reason(changes, why):
+    done = imported(COPY, changes)
+    assert why in refusal(done)
+    told, text = fate(done, "Copy", "id")
+    assert (told, text.startswith("no pipeline file: ")) == (Fate.OPEN, True)
+
+
+def test_the_state_lies_where_it_is_named():
+    done = imported(COPY, {"In.directoryPath": "s3://shop-out/"}, state="s3://shop-state/x/")
+    assert pipeline(done)["state"] == "${STATE:-s3://shop-state/x/}"
+    assert "lie inside each other" in fate(done, "Copy", "output")[1]
+    assert pipeline(imported(COPY, {"Copy.pipelineLogUri": "s3://logs/", "In.directoryPath": "s3://shop-out/"}))["state"].endswith(
+        "s3://logs/_stream/}"
+    )
+
+
+def test_one_object_is_listed_by_a_manifest():
+    done = imported(COPY, {"In.directoryPath": None, "In.filePath": "s3://shop-in/a/x.csv"})
+    assert pipeline(done)["source"]["s3"] == {"url": "s3://shop-in/a/", "format": "csv", "manifest": "file:./objects.txt"}
+    assert done.files["copy/objects.txt"] == "x.csv\n"
+    assert values(done)["pipeline"] == {"files": {"objects.txt": "x.csv\n"}}
+    assert "halts its shard" in fate(done, "In", "filePath")[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "time"),
+    [
+        ("s3://shop-in/#{format(@scheduledStartTime,'YYYY')}/#{format(@scheduledStartTime,'MM/dd')}", "%Y/%m/%d"),
+        ("s3://shop-in/x-#{@scheduledStartTime}.csv", "x-%Y-%m-%dT%H:%M"),
+        ("s3://shop-in/#{format(@scheduledStartTime,'MM')}", None),
+        ("s3://shop-in/#{format(@scheduledStartTime,'YYYY-M')}", "%Y"),
+        ("s3://shop-in/#{format(@scheduledStartTime,'YYYY')}/#{format(@scheduledEndTime,'YYYY')}", "%Y"),
+    ],
+)
+def test_times_in_keys(path, time):
+    done = imported(COPY, {"In.directoryPath": path})
+    assert pipeline(done)["source"]["s3"].get("time") == time
+    assert pipeline(done)["source"]["s3"]["url"] == "s3://shop-in/"
+    assert "requires" not in pipeline(done)
+
+
+@pytest.mark.parametrize(
+    ("path", "url", "partition"),
+    [
+        ("s3://shop-out/b/#{format(@scheduledStartTime,'YYYY')}/x", "s3://shop-out/b/", {"year": "strftime(_arrival, '%Y')"}),
+        ("s3://shop-out/b/#{format(@scheduledEndTime,'YYYYMMdd')}", "s3://shop-out/b/", {"day": "strftime(_arrival, '%Y-%m-%d')"}),
+        ("s3://shop-out/#{@scheduledStartTime}", "s3://shop-out/copy/", {"second": "strftime(_arrival, '%Y-%m-%d-%H-%M')"}),
+        ("s3://shop-out", "s3://shop-out/copy/", None),
+    ],
+)
+def test_places_to_write_to(path, url, partition):
+    sink = pipeline(imported(COPY, {"Out.directoryPath": path}))["sinks"][0]["s3"]
+    assert (sink["url"], sink.get("partition_by")) == (url, [partition] if partition else None)
+
+
+def test_a_file_to_write_becomes_a_folder():
+    done = imported(COPY, {"Out.directoryPath": None, "Out.filePath": "s3://shop-out/b/all.csv"})
+    assert pipeline(done)["sinks"][0]["s3"]["url"] == "s3://shop-out/b/all/"
+    assert fate(done, "Out", "filePath")[0] is Fate.OPEN
+
+
+def test_columns_of_the_other_side():
+    changes = {"Out.dataFormat": {"ref": "Other"}, "Other.type": "TSV", "Other.column": ["key BIGINT", "name STRING"]}
+    assert pipeline(imported(COPY, changes))["stages"] == [{"rename": {"id": "key"}}, {"cast": {"key": "int64"}}]
+    fewer = imported(COPY, {**changes, "Other.column": ["key BIGINT"]})
+    assert "has 1 columns and the source 2" in fate(fewer, "Other", "column")[1]
+    alone = imported(COPY, {**changes, "Form.column": None})
+    assert pipeline(alone)["source"]["schema"] == {"key": "int64?", "name": "string"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "keys", "view"),
+    [
+        ("APPEND", None, ""),
+        ("APPEND", "ID", ""),
+        ("TRUNCATE", "id", ""),
+        ("OVERWRITE_EXISTING", "ID", 'VIEW s.t_last AS.*PARTITION BY "id" ORDER BY _arrival DESC NULLS LAST, _sequence DESC'),
+        ("overwrite_existing", ["id", "name"], 'PARTITION BY "id", "name" ORDER BY'),
+        ("KEEP_EXISTING", "id,name", 'VIEW s.t_first AS.*PARTITION BY "id", "name" ORDER BY _arrival NULLS FIRST, _sequence\\)'),
+    ],
+)
+def test_modes_of_insertion(mode, keys, view):
+    done = imported(LOAD, {"Load.insertMode": mode, "Table.primaryKeys": keys, "Table.schemaName": "s"})
+    made = pipeline(done, "load")["sinks"][0]["redshift"]
+    assert (made["mode"], made["table"]) == ("append", "s.t")
+    assert (fate(done, "Load", "insertMode")[0] is Fate.OPEN) is (mode != "APPEND")
+    assert bool(done.files.get("load/view.sql")) is bool(view)
+    assert re.search(view, done.files.get("load/view.sql", ""))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"Load.insertMode": "OVERWRITE_EXISTING"}, "merges by a key, and neither `primaryKeys` nor a createTableSql"),
+        ({"Load.insertMode": "MERGE"}, "`insertMode` of `Load` is 'MERGE'; known: APPEND"),
+        ({"Load.insertMode": "KEEP_EXISTING", "Table.primaryKeys": "a b"}, "have names that Redshift does not know without quotes"),
+        ({"Form.column": None}, "give it a dataFormat with `column`, or `Table` a createTableSql"),
+        ({"Table.tableName": None}, "`Table` has no tableName"),
+        ({"Table.database": None}, "`Table` has no a database of the type RedshiftDatabase"),
+        ({"Base.clusterId": None}, "`Base` names no cluster"),
+        ({"Base.databaseName": None}, "`Base` has no databaseName"),
+        ({"Base.clusterId": "a b"}, "`stream check` refuses it: "),
+    ],
+)
+def test_tables_that_cannot_be_loaded(changes, why):
+    assert why in refusal(imported(LOAD, changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages", "key"),
+    [
+        ({}, [{"rename": {"id": "Order_ID"}}], "order_id"),
+        ({"Table.primaryKeys": "state"}, [{"rename": {"id": "Order_ID"}}], "state"),
+        (
+            {"Load.transformSql": "SELECT id AS Order_ID, state FROM staging"},
+            [{"sql": {"query": "SELECT _row, id AS Order_ID, state FROM batch AS staging"}}],
+            "order_id",
+        ),
+    ],
+)
+def test_columns_and_keys_are_those_of_the_table(changes, stages, key):
+    table = "create table t (Order_ID int, state varchar(9), primary key (order_id))"
+    given = {"Form.column": ["id INT", "state STRING"], "Table.createTableSql": table, "Load.insertMode": "OVERWRITE_EXISTING"}
+    done = imported(LOAD, given | changes)
+    made = pipeline(done, "load")
+    assert made["stages"] == stages
+    assert made["sinks"][0]["redshift"]["types"] == {"state": "varchar(9)"}
+    assert f'PARTITION BY "{key}"' in done.files["load/view.sql"]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ("CSV", "string"),
+        ("CSV EMPTYASNULL", "string?"),
+        ("DELIMITER ';'", "string"),
+        ("NULL AS 'x'", "string?"),
+        ("JSON 'auto'", "string?"),
+    ],
+)
+def test_empty_text_stays_text_unless_the_definition_says_otherwise(options, kind):
+    table = "create table t (id int, name varchar(9))"
+    done = imported(LOAD, {"In.dataFormat": None, "Load.commandOptions": options, "Table.createTableSql": table})
+    assert pipeline(done, "load")["source"]["schema"] == {"id": "int32?", "name": kind}
+
+
+def test_the_cluster_and_its_user():
+    done = imported(LOAD, {"Table.schemaName": "s", "Load.commandOptions": "CREDENTIALS 'x=canary'", "Base.*password": "canary"})
+    sink = pipeline(done, "load")["sinks"][0]["redshift"]
+    assert {key: sink[key] for key in ("table", "cluster", "database", "db_user", "iam_role")} == {
+        "table": "s.t",
+        "cluster": "shop",
+        "database": "shop",
+        "db_user": "u",
+        "iam_role": "${COPY_ROLE:-default}",
+    }
+    assert "IAM lends `db_user` a login" in fate(done, "Base", "*password")[1]
+    link = imported(
+        LOAD,
+        {
+            "Base.clusterId": None,
+            "Base.databaseName": None,
+            "Base.connectionString": "jdbc:redshift://Shop.abc.eu-west-1.redshift.amazonaws.com:5439/dev?x=1",
+        },
+    )
+    assert pipeline(link, "load")["sinks"][0]["redshift"]["database"] == "dev"
+
+
+@pytest.mark.parametrize(
+    ("statement", "stage"),
+    [
+        ("SELECT * FROM staging", "SELECT * FROM batch AS staging"),
+        ("select id, name from staging where id > 1;", "SELECT _row, id, name FROM batch AS staging where id > 1"),
+        ("SELECT staging.id, UPPER(name) AS name FROM staging", "SELECT _row, staging.id, UPPER(name) AS name FROM batch AS staging"),
+        ("SELECT id, unheard_of(name) AS name FROM staging", None),
+        ("SELECT DISTINCT id FROM staging", None),
+        ("SELECT count(*) AS id FROM staging", None),
+        ("SELECT a.id FROM staging a JOIN other b ON a.id = b.id", None),
+        ("DELETE FROM staging", None),
+    ],
+)
+def test_the_statement_over_staging(statement, stage):
+    done = imported(LOAD, {"Load.transformSql": statement})
+    assert pipeline(done, "load").get("stages") == ([{"sql": {"query": stage}}] if stage else None)
+    assert fate(done, "Load", "transformSql")[0] is Fate.OPEN
+
+
+def test_a_statement_that_is_not_taken_over_suspends_the_schedule():
+    plan = {"Load.schedule": {"ref": "Plan"}, "Plan.type": "Schedule", "Plan.period": "1 day"}
+    assert "replicas" not in values(imported(LOAD, {**plan, "Load.transformSql": "SELECT * FROM staging"}), "load")
+    assert values(imported(LOAD, {**plan, "Load.transformSql": "SELECT DISTINCT id FROM staging"}), "load")["replicas"] == 0
+
+
+@pytest.mark.parametrize(
+    ("condition", "on", "requires"),
+    [
+        ({"type": "S3KeyExists", "s3Key": "s3://shop-in/a/_SUCCESS"}, "In", ["s3://shop-in/a/_SUCCESS"]),
+        ({"type": "S3KeyExists", "s3Key": "#{node.directoryPath}_SUCCESS"}, "In", ["s3://shop-in/a/_SUCCESS"]),
+        ({"type": "S3KeyExists", "s3Key": "s3://x-y/#{format(@scheduledStartTime,'HH')}"}, "Copy", ["s3://x-y/${HOUR}"]),
+        ({"type": "S3PrefixNotEmpty", "s3Prefix": "s3://shop-in/a"}, "In", ["s3://shop-in/a/"]),
+        ({"type": "S3PrefixNotEmpty", "s3Prefix": "s3://shop-in/#{@scheduledStartTime}"}, "In", None),
+        ({"type": "Exists"}, "In", ["s3://shop-in/a/"]),
+        ({"type": "Exists"}, "Copy", None),
+        ({"type": "S3KeyExists"}, "In", None),
+        ({"type": "S3KeyExists", "s3Key": "x"}, "In", None),
+        ({"type": "DynamoDBDataExists", "tableName": "t"}, "In", None),
+        ({"type": "ShellCommandPrecondition", "command": "true"}, "In", None),
+        ({"type": "CSV"}, "In", None),
+    ],
+)
+def test_preconditions(condition, on, requires):
+    done = imported(COPY, {f"{on}.precondition": {"ref": "Ready"}, **{f"Ready.{key}": value for key, value in condition.items()}})
+    assert pipeline(done).get("requires") == requires
+    told = fate(done, on, "precondition")[0]
+    assert told is (Fate.TAKEN if requires else Fate.UNNEEDED if condition["type"] == "S3PrefixNotEmpty" else Fate.OPEN)
+
+
+PLAN = {"Copy.schedule": {"ref": "Plan"}, "Plan.type": "Schedule", "Plan.period": "1 hours"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, {"cron": "0 * * * *"}),
+        ({"Plan.startDateTime": "2026-01-01T00:20:00", "Copy.scheduleType": "cron"}, {"cron": "20 * * * *"}),
+        ({"Plan.startDateTime": "makeDateTime(2026,1,1,0,10)"}, {"cron": "10 * * * *"}),
+        ({"Copy.maximumRetries": "0"}, {"cron": "0 * * * *", "attempts": 1}),
+        ({"Copy.maximumRetries": "5000"}, {"cron": "0 * * * *", "attempts": 100}),
+        ({"Copy.attemptTimeout": "20 minutes"}, {"cron": "0 * * * *", "deadlineSeconds": 3600}),
+        ({"Copy.attemptTimeout": "1 hour", "Copy.maximumRetries": "1"}, {"cron": "0 * * * *", "attempts": 2, "deadlineSeconds": 7200}),
+        (
+            {"Copy.runsOn": {"ref": "M"}, "M.type": "Ec2Resource", "M.terminateAfter": "3 years"},
+            {"cron": "0 * * * *", "deadlineSeconds": 604800},
+        ),
+        ({"Copy.scheduleType": "ondemand"}, {"cron": "0 0 1 1 *"}),
+        ({"Plan.period": "soon"}, {"cron": "0 0 1 1 *"}),
+    ],
+)
+def test_when_and_how_long_it_runs(changes, found):
+    done = imported(COPY, {**PLAN, **changes})
+    assert values(done)["schedule"] == {"timeZone": "Etc/UTC", **found}
+
+
+def test_a_run_at_the_begin_of_its_interval_reads_the_interval_that_begins():
+    marker = {"Copy.precondition": {"ref": "R"}, "R.type": "S3KeyExists", "R.s3Key": "s3://x-y/#{format(@scheduledStartTime,'HH')}"}
+    done = imported(COPY, {**PLAN, **marker, "Copy.scheduleType": "cron", "In.directoryPath": "s3://shop-in/#{@scheduledStartTime}"})
+    (outcome,) = done.outcomes
+    assert outcome.env == {"HOUR": "{{ data_interval_end.strftime('%H') }}"}
+    assert outcome.window == ("data_interval_end", "data_interval_end.add(hours=1)")
+    assert '"--from", "{{ data_interval_end.isoformat() }}"' in markdown(done)
+    assert values(done)["replicas"] == 0
+
+
+def test_activities_that_wait_for_each_other_are_translated_all_the_same():
+    done = imported(COPY, {"Back.type": "CopyActivity", "Back.input": {"ref": "Out"}, "Back.output": {"ref": "In"}})
+    assert [each.name for each in done.outcomes] == ["copy", "back"]
+    assert pipeline(done, "back")["source"]["s3"]["format"] == "parquet"
+    assert {(each.first, each.then) for each in done.links} == {("Copy", "Back"), ("Back", "Copy")}
+
+
+def test_names_of_pipelines_are_unique_and_can_be_folders():
+    twice = {"copy.type": "CopyActivity", "copy.input": {"ref": "In"}, "copy.output": {"ref": "Out"}}
+    done = imported(COPY, twice)
+    assert [each.name for each in done.outcomes if each.name] == ["copy", "copy-2"]
+    only = imported({"../É": COPY["Copy"], **{key: COPY[key] for key in ("In", "Form", "Out")}})
+    assert [each.name for each in only.outcomes] == ["activity"]
+
+
+def test_parameters_stay_parameters():
+    done = imported(COPY, {"In.directoryPath": "#{myPlace}/x"}, parameters=[{"id": "myPlace"}], values={"myPlace": "s3://shop-in/y"})
+    assert pipeline(done)["source"]["s3"]["url"] == "${myPlace:-s3://shop-in/y}/x/"
+    assert fate(done, "myPlace", "value")[0] is Fate.TAKEN
+
+
+def test_a_secret_in_a_place_is_refused_and_told_nowhere():
+    done = imported(COPY, {"In.directoryPath": "s3://shop-in/#{*myKey}"}, values={"*myKey": "canary"})
+    assert "holds the secret `myKey`" in refusal(done)
+    assert "canary" not in markdown(done)
+
+
+@pytest.mark.parametrize("field", ["colour", "colum"])
+def test_a_field_that_there_is_not(field):
+    told, text = fate(imported(COPY, {f"Form.{field}": "x"}), "Form", field)
+    assert (told, text) == (Fate.OPEN, "`CSV` has no such field: leave it out, or mend its name and import again")
+
+
+def test_a_parameter_that_only_an_untranslated_activity_asks_for():
+    shell = {"Shell.type": "ShellCommandActivity", "Shell.command": "#{myWord} #{myPlace}"}
+    done = imported(COPY, {**shell, "In.directoryPath": "#{myPlace}"}, values={"myWord": "x", "myPlace": "s3://shop-in/y"})
+    assert fate(done, "myWord", "value") == (Fate.UNNEEDED, "nothing that was taken over asks for it")
+    assert fate(done, "myPlace", "value")[0] is Fate.TAKEN
