@@ -41,7 +41,7 @@ class Obstacles:
                 pass
 
     def __str__(self) -> str:
-        """By shard, what it is waiting for, as text; empty if nothing is known."""
+        """What each shard waits for, for people; empty if nothing is known."""
         lines = [f"  {stream}/{shard} waits for {what}" for (stream, shard), what in sorted(self._waiting.items())]
         more = [f"  and {len(lines) - MOST_TOLD:,} more shards"] if len(lines) > MOST_TOLD else []
         return "\n".join(lines[:MOST_TOLD] + more)

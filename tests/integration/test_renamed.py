@@ -20,6 +20,7 @@ source:
 sinks:
   - s3: {{url: "file:{lake}", {name}}}
 state: "file:{state}"
+metrics: {{port: 0}}
 """
 
 
