@@ -10,8 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from datetime import datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import islice
 from typing import Final, Protocol, TypeVar
@@ -19,6 +18,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from stream import events
+from stream.audit.answers import RETRYABLE, TOO_LARGE, UNREADABLE, VERDICTS, Answer, rejected_items, wanted_pause
 from stream.audit.chain import Link
 from stream.audit.ledger import Segment
 from stream.audit.packing import Compression, Request, compressed, split
@@ -35,21 +35,12 @@ LONGEST_WAIT: Final = 60.0
 MADE_AT_ONCE: Final = 4
 """Requests made before the first of them is sent; each is some hundred kilobytes, and every change of threads takes time."""
 
-RETRYABLE: Final = frozenset({429, 502, 503, 504})
-"""https://opentelemetry.io/docs/specs/otlp/#failures-1: these and lost connections are tried again; no other response is."""
-
-TOO_LARGE: Final = 413
-
-UNREADABLE: Final = frozenset({400, 415})
-"""What collectors answer that do not know zstd, which OTLP leaves open to them; gzip they all know."""
-
-VERDICTS: Final = frozenset({400, TOO_LARGE, 422})
-"""Responses about this one request: another one may pass. Any other refusal (no such path, no permission, a broken collector) would
-also hit all requests that follow: then the export halts and nothing is given up."""
-
 FIRST_PROBE: Final = 10.0
 LONGEST_PROBE: Final = 300.0
 """Seconds after which a halted export tries whether the cause has been fixed, doubled from the first to the longest."""
+
+EXPIRES_AFTER: Final = timedelta(days=1)
+"""No rule of S3 removes a ledger segment earlier; one that is missing sooner has been removed by somebody."""
 
 LONGEST_PAUSE: Final = 3600.0
 """Seconds; a collector that asks for a longer pause is tried again after this."""
@@ -64,6 +55,14 @@ class Refused(Halted):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class LedgerMissing(Halted):
+    """The ledger segment of the sealed unit ``link`` does not exist."""
+
+    def __init__(self, message: str, link: Link) -> None:
+        super().__init__(message)
+        self.link = link
 
 
 class Mode(StrEnum):
@@ -81,16 +80,6 @@ class Destinations(StrEnum):
     DIGEST = "digest"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A collector's response; ``status`` 0 means that there was none, with the reason in ``detail``."""
-
-    status: int
-    body: bytes = b""
-    retry_after: str = ""
-    detail: str = ""
-
-
 class Collector(Protocol):
     """Where requests go."""
 
@@ -103,7 +92,11 @@ class Units(Protocol):
     """Sealed units as the log has them."""
 
     async def read(self, shard: str, after: int) -> tuple[Link, Segment | None, Mapping[tuple[str, str], str]] | None:
-        """The sealed link that starts after ``after``, its ledger if it is a unit, and URLs of its files; None if none is sealed yet."""
+        """The sealed link that starts after ``after``, its ledger if it is a unit, and URLs of its files; None if none is sealed yet.
+
+        Raises:
+            LedgerMissing: the unit has no ledger any more.
+        """
         ...
 
 
@@ -116,6 +109,11 @@ class Cursor(msgspec.Struct, frozen=True):
     rejected: int = 0
     parked: int = 0
     generation: int = 0
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing of the shard has been sent yet."""
+        return not (self.accepted or self.rejected or self.parked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,58 +140,6 @@ class Tally:
     def __add__(self, other: Tally) -> Tally:
         """Both together."""
         return Tally(self.accepted + other.accepted, self.rejected + other.rejected, self.parked + other.parked)
-
-
-def rejected_items(body: bytes) -> tuple[int, str]:
-    """``partial_success`` of a collector's response: how many items it rejected, and why; (0, "") if there is none.
-
-    A response that is not protobuf counts as having none: the status said that the request was accepted.
-    """
-    try:
-        for number, value in _fields(body):
-            if number == 1 and isinstance(value, bytes):
-                inner = dict(_fields(value))
-                count, why = inner.get(1, 0), inner.get(2, b"")
-                return (count if isinstance(count, int) else 0), (why.decode(errors="replace") if isinstance(why, bytes) else "")
-    except IndexError:
-        return 0, ""
-    return 0, ""
-
-
-def _fields(body: bytes) -> list[tuple[int, int | bytes]]:
-    found: list[tuple[int, int | bytes]] = []
-    at = 0
-    while at < len(body):
-        key, at = _varint(body, at)
-        value, at = _varint(body, at)
-        if key & 7 == 0:
-            found.append((key >> 3, value))
-        elif key & 7 == 2 and at + value <= len(body):
-            found.append((key >> 3, body[at : at + value]))
-            at += value
-        else:
-            raise IndexError(at)
-    return found
-
-
-def _varint(body: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        digit = body[at]
-        value |= (digit & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if digit < 0x80:
-            return value, at
-
-
-def wanted_pause(retry_after: str, now: datetime) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for, as a number or as a date; None if it is unreadable."""
-    if retry_after.strip().isascii() and retry_after.strip().isdigit():
-        return float(retry_after)
-    try:
-        return max(0.0, (parsedate_to_datetime(retry_after) - now).total_seconds())
-    except (TypeError, ValueError):
-        return None
 
 
 class Sender:
@@ -297,12 +243,20 @@ class Exporter:
     async def step(self, shard: str, cursor: Cursor) -> Cursor | None:
         """Export the link at ``cursor`` and store where it ends; None if there is none yet.
 
+        Units whose ledger had expired before anything was exported are passed over.
+
         Raises:
             Refused: the collector accepts nothing; the cursor stays.
+            LedgerMissing: the unit has no ledger, and those before it had one.
         """
         if cursor.ended:
             return None
-        found = await self._units.read(Shard(self._stream, shard, generation=cursor.generation).chain, int(cursor.position))
+        try:
+            found = await self._units.read(Shard(self._stream, shard, generation=cursor.generation).chain, int(cursor.position))
+        except LedgerMissing as missing:
+            if not cursor.is_new or self._age(missing.link) < EXPIRES_AFTER:
+                raise
+            return await self._passed_over(shard, cursor, missing.link)
         if found is None:
             self._waiting.pop(shard, None)
             return None
@@ -319,6 +273,13 @@ class Exporter:
             sent = Tally(cursor.accepted, cursor.rejected, cursor.parked) + tally
             after = Cursor(str(link.last), False, sent.accepted, sent.rejected, sent.parked, cursor.generation)
             self._emit(events.SpansExported(self._stream, shard, tally.accepted, tally.rejected, tally.parked))
+        await self._store.put(_key(self._stream, shard), msgspec.json.encode(after))
+        return after
+
+    async def _passed_over(self, shard: str, cursor: Cursor, link: Link) -> Cursor:
+        why = "the ledger of the unit does not exist any more: it is older than the export"
+        self._emit(events.ExportRefused(self._stream, shard, 0, link.records, why))
+        after = msgspec.structs.replace(cursor, position=str(link.last))
         await self._store.put(_key(self._stream, shard), msgspec.json.encode(after))
         return after
 
@@ -349,6 +310,9 @@ class Exporter:
         now = self._clock.now()
         for shard, since in self._waiting.items():
             self._emit(events.ExportLagged(self._stream, shard, max(0.0, (now - since).total_seconds())))
+
+    def _age(self, link: Link) -> timedelta:
+        return self._clock.now() - datetime.fromisoformat(link.sealed_at)
 
 
 async def stored_cursor(store: ObjectStore, stream: str, shard: str) -> Cursor:

@@ -18,8 +18,9 @@ import msgspec
 from pydantic import ValidationError
 
 from stream import events
+from stream.audit.answers import Answer
 from stream.audit.chain import Link, LinkKind
-from stream.audit.export import FIRST_PROBE, LONGEST_PROBE, Answer, Cursor, Destinations, Exporter, Mode, Refused, Sender
+from stream.audit.export import FIRST_PROBE, LONGEST_PROBE, Cursor, Destinations, Exporter, LedgerMissing, Mode, Refused, Sender
 from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment, SegmentError, read_segment
 from stream.audit.objects import Area, url_in
@@ -126,14 +127,15 @@ class LogUnits:
         if self._recent is not None and link.ledger and (segment := self._recent.take(link.ledger.sha256)):
             return link, segment, urls
         body = await self._ledger.get(link.ledger.key) if link.ledger else None
+        what = f"the ledger of {shard} after {after} cannot be exported"
+        if body is None:
+            msg = f"{what}: it is missing; `stream audit verify` says what else is wrong"
+            raise LedgerMissing(msg, link)
         try:
-            if body is not None:
-                return link, await asyncio.to_thread(read_segment, body.body), urls
-            why = "it is missing"
+            return link, await asyncio.to_thread(read_segment, body.body), urls
         except SegmentError as error:
-            why = str(error)
-        msg = f"the ledger of {shard} after {after} cannot be exported: {why}; `stream audit verify` says what else is wrong"
-        raise Halted(msg)
+            msg = f"{what}: {error}; `stream audit verify` says what else is wrong"
+            raise Halted(msg) from error
 
     def _name(self, unit: Link, file: LedgerObject) -> str:
         """Keys of ledger and rejects consist of stream, shard and range, so their URLs reveal nothing about a record."""

@@ -8,7 +8,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
 from stream import events
-from stream.audit.export import MADE_AT_ONCE, Answer, Cursor, Exporter, Refused, Sender, rejected_items, wanted_pause
+from stream.audit.answers import Answer, rejected_items, wanted_pause
+from stream.audit.export import MADE_AT_ONCE, Cursor, Exporter, LedgerMissing, Refused, Sender
 from stream.audit.packing import Compression, Request, compressed
 from stream.audit.shape import Shape
 from stream.contracts import Checkpoint, Shard
@@ -262,6 +263,30 @@ def test_a_kill_anywhere_and_a_lost_cursor_change_nothing(lost):
     collector = asyncio.run(run())
     assert len(collector.spans) == 170 + EXTRA
     assert max(collector.spans.values()) > 1
+
+
+@pytest.mark.parametrize(("age", "passed_over"), [(timedelta(hours=23), False), (timedelta(days=1), True)])
+def test_what_expired_before_the_first_export_is_passed_over(age, passed_over):
+    async def run():
+        sealed, collector = await three_units(), Counting()
+        exporter, _, heard = parts(sealed, collector)
+        ledgers = sorted([info.key async for info in sealed.stores.targets["ledger"].list("") if shard_id(0) in info.key])
+        await sealed.stores.targets["ledger"].delete(ledgers[0])
+        sealed.clock.time += age
+        if not passed_over:
+            with pytest.raises(LedgerMissing, match=r"the ledger of \S+ after 0 cannot be exported: it is missing"):
+                await export_all(exporter)
+        else:
+            await export_all(exporter)
+            # From then on one that is missing is no longer old, but gone.
+            await sealed.stores.targets["ledger"].delete(ledgers[1])
+            with pytest.raises(LedgerMissing):
+                await exporter.step(shard_id(0), Cursor(str(sequence(0, 40)), accepted=1))
+        return collector, heard
+
+    collector, heard = asyncio.run(run())
+    assert [event.items for event in heard if isinstance(event, events.ExportRefused)] == ([40] if passed_over else [])
+    assert len(collector.spans) == (130 + EXTRA - 9 if passed_over else 0)
 
 
 def test_a_range_is_exported_again():

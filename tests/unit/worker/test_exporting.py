@@ -13,7 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from stream.audit.export import Compression, Exporter, rejected_items
+from stream.audit.answers import rejected_items
+from stream.audit.export import Compression, Exporter
 from stream.audit.shape import Shape
 from stream.clock import SystemClock
 from stream.errors import DefinitionError

@@ -1,0 +1,82 @@
+"""What collectors answer to OTLP requests, and what that means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+RETRYABLE: Final = frozenset({429, 502, 503, 504})
+"""https://opentelemetry.io/docs/specs/otlp/#failures-1: these and lost connections are tried again; no other response is."""
+
+TOO_LARGE: Final = 413
+
+UNREADABLE: Final = frozenset({400, 415})
+"""What collectors answer that do not know zstd, which OTLP leaves open to them; gzip they all know."""
+
+VERDICTS: Final = frozenset({400, TOO_LARGE, 422})
+"""Responses about this one request: another one may pass. Any other refusal (no such path, no permission, a broken collector) would
+also hit all requests that follow: then the export halts and nothing is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A collector's response; ``status`` 0 means that there was none, with the reason in ``detail``."""
+
+    status: int
+    body: bytes = b""
+    retry_after: str = ""
+    detail: str = ""
+
+
+def rejected_items(body: bytes) -> tuple[int, str]:
+    """``partial_success`` of a collector's response: how many items it rejected, and why; (0, "") if there is none.
+
+    A response that is not protobuf counts as having none: the status said that the request was accepted.
+    """
+    try:
+        for number, value in _fields(body):
+            if number == 1 and isinstance(value, bytes):
+                inner = dict(_fields(value))
+                count, why = inner.get(1, 0), inner.get(2, b"")
+                return (count if isinstance(count, int) else 0), (why.decode(errors="replace") if isinstance(why, bytes) else "")
+    except IndexError:
+        return 0, ""
+    return 0, ""
+
+
+def _fields(body: bytes) -> list[tuple[int, int | bytes]]:
+    found: list[tuple[int, int | bytes]] = []
+    at = 0
+    while at < len(body):
+        key, at = _varint(body, at)
+        value, at = _varint(body, at)
+        if key & 7 == 0:
+            found.append((key >> 3, value))
+        elif key & 7 == 2 and at + value <= len(body):
+            found.append((key >> 3, body[at : at + value]))
+            at += value
+        else:
+            raise IndexError(at)
+    return found
+
+
+def _varint(body: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        digit = body[at]
+        value |= (digit & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if digit < 0x80:
+            return value, at
+
+
+def wanted_pause(retry_after: str, now: datetime) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for, as a number or as a date; None if it is unreadable."""
+    if retry_after.strip().isascii() and retry_after.strip().isdigit():
+        return float(retry_after)
+    try:
+        return max(0.0, (parsedate_to_datetime(retry_after) - now).total_seconds())
+    except (TypeError, ValueError):
+        return None
