@@ -52,4 +52,5 @@ CODES: Final[Mapping[str, str]] = {
     "unknown_sink": "There is no sink with that name.",
     "unknown_stage": "There is no stage with that name.",
     "unreadable": "The file cannot be read.",
+    "upsert_order": "A note: rows of objects are merged by key, and a later object may not win.",
 }

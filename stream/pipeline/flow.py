@@ -20,6 +20,7 @@ from stream.pipeline.secrets import is_managed, local_secret
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.objects import SinkConfig
 from stream.sink.partition import SinkMismatch
+from stream.sink.redshift import RedshiftSinkConfig, Write
 from stream.sink.tables import TableSinkConfig
 from stream.transform.stage import Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.rename import Rename
@@ -89,6 +90,7 @@ class _Flow:
                 yield self._finding(path, "same_place", message, "give each sink its own prefix")
             urls.setdefault(url, index)
             yield from self._same_table(index, sink)
+            yield from self._order(index, sink)
             if self._pipeline.encryption is not None and isinstance(sink, IcebergSinkConfig) and sink.url.startswith("s3:"):
                 message = f"the metadata of {sink.table} is written by PyIceberg, which does not name `encryption.kms_key`"
                 hint = "make the key the default of the bucket, and do not demand that requests name it"
@@ -105,6 +107,13 @@ class _Flow:
                 path = ("sinks", index, self._sink_key(index), "table")
                 message = f"the sinks {other} and {index} both load the table {sink.table}, and would share its account of what is loaded"
                 yield self._finding(path, "same_place", message, "give each sink its own table")
+
+    def _order(self, index: int, sink: SinkConfig) -> Iterator[Finding]:
+        """Records of objects are numbered by their place in an object, so numbers do not tell which of two deliveries is newer."""
+        if self._pipeline.source.s3 is not None and isinstance(sink, RedshiftSinkConfig) and sink.mode is Write.UPSERT:
+            path = ("sinks", index, self._sink_key(index), "mode")
+            message = "of two rows with the same key, which come from different objects, the older one may stay: objects have no order"
+            yield self._finding(path, "upsert_order", message, "append them, and let a view choose by `_arrival`", Severity.NOTE)
 
     def resources(self) -> Resources:
         """The resources that the stages ask for, as far as they can be obtained; the rest become findings."""

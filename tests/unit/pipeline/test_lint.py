@@ -112,6 +112,29 @@ encryption: {{kms_key: "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34c
     assert without.findings == ()
 
 
+@pytest.mark.parametrize(
+    ("source", "mode", "noted"),
+    [
+        ("s3: {url: s3://raw/orders/}", "{mode: upsert, keys: [id]}", ["upsert_order"]),
+        ("s3: {url: s3://raw/orders/}", "{mode: append}", []),
+        ("kinesis: {stream: orders}", "{mode: upsert, keys: [id]}", []),
+    ],
+)
+def test_that_objects_have_no_order_to_merge_their_rows_by_is_noted(source, mode, noted, tmp_path):
+    text = f"""\
+application: a
+source:
+  {source}
+  schema: {{id: int64}}
+sinks:
+  - redshift: {{staging: s3://lake/staging/, table: public.orders, database: dev, workgroup: main, iam_role: default, {mode[1:-1]}}}
+state: s3://lake/state/
+"""
+    result = check_content(text.encode(), "p.yaml", tmp_path, {})
+    assert result.ok, [each.render() for each in result.findings]
+    assert [each.code for each in result.findings] == noted
+
+
 def test_a_remote_table_ends_the_check_of_columns_with_a_note(designed):
     designed.write_text(DESIGNED.replace("reference/weather", "s3://lake/weather").replace("made_up: dep", "made_up: depp"))
     codes = [each.code for each in check(designed, {"MASK_KEY": "k"}).findings]
