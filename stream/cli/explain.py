@@ -18,7 +18,7 @@ from stream.pipeline.access import Account, needed
 from stream.pipeline.cost import Estimate, Outcome, Prices, Rate, estimate
 from stream.pipeline.lint import check as check_file
 from stream.pipeline.model import Pipeline
-from stream.pipeline.plan import Change, Plan, Stop, local_resources, plan
+from stream.pipeline.plan import Change, Plan, Step, local_resources, plan
 from stream.transform.stage import SchemaMismatch
 
 EXIT_DEFINITION = 2
@@ -117,24 +117,24 @@ def _show_plan(pipeline: Pipeline, laid_out: Plan, console: Console) -> None:
     kinesis, objects = pipeline.source.kinesis, pipeline.source.s3
     begins = f"from {kinesis.start.timestamp or kinesis.start.kind.value}" if objects is None else f"({objects.format}) below {objects.url}"
     console.print(f"{pipeline.application}: {', '.join(kinesis.names)} {begins}", style="bold")
-    for stop in laid_out.stops:
-        _show_stop(stop, console)
+    for step in laid_out.stops:
+        _show_step(step, console)
     _heading(console, "Objects")
     for keys in laid_out.keys:
         console.print(f"  {keys.what}: {keys.url}")
 
 
-def _show_stop(stop: Stop, console: Console) -> None:
-    console.print(f"{stop.name}", style="bold cyan", end="")
-    console.print(f"  {stop.options}" if stop.options else "")
-    if stop.unknown:
-        console.print(f"    columns not known: {stop.unknown}")
-    elif stop.name == "decode" and stop.columns is not None:
-        console.print(f"    {', '.join(f'{name} {kind}' for name, kind in stop.columns)}")
-    elif stop.columns is not None:
-        parts = [_change(each) for each in stop.changes] or ["columns as before"]
-        if stop.drops:
-            parts.append(f"leaves rows out as {stop.drops}")
+def _show_step(step: Step, console: Console) -> None:
+    console.print(f"{step.name}", style="bold cyan", end="")
+    console.print(f"  {step.options}" if step.options else "")
+    if step.unknown:
+        console.print(f"    columns not known: {step.unknown}")
+    elif step.name == "decode" and step.columns is not None:
+        console.print(f"    {', '.join(f'{name} {kind}' for name, kind in step.columns)}")
+    elif step.columns is not None:
+        parts = [_change(each) for each in step.changes] or ["columns as before"]
+        if step.drops:
+            parts.append(f"leaves rows out as {step.drops}")
         console.print(f"    {'; '.join(parts)}")
 
 

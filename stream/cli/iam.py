@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from stream.cli.explain import checked
 from stream.errors import DefinitionError
 from stream.pipeline.access import Account
 from stream.pipeline.grants import compare
+from stream.pipeline.model import Pipeline
 from stream.pipeline.roles import AUDIENCE, Role, ServiceAccount, accesses, partition_of, policy, trust
 
 EXIT_DIFFERENT = 1
@@ -58,15 +60,10 @@ def iam(
         pipeline = checked(file)
         where = Account(_number(account), region, partition_of(region))
         who = ServiceAccount(namespace, service_account, cluster, issuer, audience)
-        used = {each: needs for each in Role if (needs := accesses(pipeline, each, where))}
-        own = {pipeline.encryption.kms_key} if pipeline.encryption is not None else set()
-        encrypting = own.union(keys or ())
-        policies = {
-            each: policy(needs, () if each is Role.BOOTSTRAP else encrypting, region, where.partition) for each, needs in used.items()
-        }
-        trusts = {each: trust(each, where, who) for each in used}
-        if role is not None and role not in used:
-            msg = f"this pipeline has no use for the role {role}; it needs {', '.join(used)}"
+        policies = _policies(pipeline, where, keys or ())
+        trusts = {each: trust(each, where, who) for each in policies}
+        if role is not None and role not in policies:
+            msg = f"this pipeline has no use for the role {role}; it needs {', '.join(policies)}"
             raise DefinitionError(msg)
         if live is not None:
             _differ(policies[role or Role.WORKER], _read(live), role or Role.WORKER)
@@ -77,7 +74,17 @@ def iam(
     if role is not None:
         _print(trusts[role] if trusted else policies[role])
     else:
-        _print({each: {"policy": policies[each], "trust": trusts[each]} for each in used})
+        _print({each: {"policy": policies[each], "trust": trusts[each]} for each in policies})
+
+
+def _policies(pipeline: Pipeline, where: Account, keys: Iterable[str]) -> dict[Role, Any]:
+    """The policy of each role that the pipeline needs. ``keys``: ARNs of KMS keys in use, besides the pipeline's own."""
+    own = {pipeline.encryption.kms_key} if pipeline.encryption is not None else set()
+    used = {role: needs for role in Role if (needs := accesses(pipeline, role, where))}
+    return {
+        role: policy(needs, () if role is Role.BOOTSTRAP else own.union(keys), where.region, where.partition)
+        for role, needs in used.items()
+    }
 
 
 def _differ(wanted: Any, live: Any, role: Role) -> None:

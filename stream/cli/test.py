@@ -80,7 +80,7 @@ def _trial(file: Path, cases: CaseFile, base: Path) -> Trial:
             raise DefinitionError(msg)
         return cases.secrets[name].encode()
 
-    fetched = asyncio.run(fetch_resources(result.pipeline, file.parent, env, given=stand_ins(cases, base), managed=managed))
+    fetched = asyncio.run(fetch_resources(result.pipeline, file.parent, env, known=stand_ins(cases, base), managed=managed))
     return Trial(result.pipeline, fetched.resources, base)
 
 

@@ -71,7 +71,6 @@ def trace(
         msg = "name a record by its sequence number or by `message column=value`, or a row by --object and --row"
         raise typer.BadParameter(msg)
     by_value = bool(words) and ("=" in words[0] or len(record or []) > 1)
-
     searches: list[Searched] = []
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
@@ -80,11 +79,7 @@ def trace(
             query = Row(target, row)
         else:
             query = Search(Criterion.parse(words[0]), units, searches) if by_value else Wanted.parse(words[0])
-        named = query.stream if isinstance(query, Wanted) else None
-        streams = [one for one in pipeline.each() if named in {None, one.source.kinesis.stream}]
-        if not streams:
-            msg = f"{words[0]}: the pipeline reads {', '.join(pipeline.source.kinesis.names)}, not {named}"
-            raise DefinitionError(msg)
+        streams = _streams_of(pipeline, query, words)
         return [found for one in streams for found in await _fates(one, file.parent, query, steps=steps)]
 
     found = carry_out(file, run)
@@ -117,6 +112,16 @@ class Search:
     criterion: Criterion
     units: int
     searches: list[Searched]
+
+
+def _streams_of(pipeline: Pipeline, query: Wanted | Row | Search, words: list[str]) -> list[Pipeline]:
+    """``pipeline`` narrowed to each stream that may hold the record."""
+    named = query.stream if isinstance(query, Wanted) else None
+    streams = [one for one in pipeline.each() if named in {None, one.source.kinesis.stream}]
+    if not streams:
+        msg = f"{words[0]}: the pipeline reads {', '.join(pipeline.source.kinesis.names)}, not {named}"
+        raise DefinitionError(msg)
+    return streams
 
 
 async def _fates(pipeline: Pipeline, base: Path, query: Wanted | Row | Search, *, steps: bool) -> list[tuple[Fate, list[Step]]]:

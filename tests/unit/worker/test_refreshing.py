@@ -44,7 +44,7 @@ class World:
 
     async def fetch(self, given):
         self.read.append(sorted({"a.csv", "b.csv"} - set(given)))
-        return await fetch_resources(self.pipeline, self.folder, {}, given=given)
+        return await fetch_resources(self.pipeline, self.folder, {}, known=given)
 
     async def start(self):
         fetched = await self.fetch({})
