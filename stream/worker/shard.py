@@ -15,7 +15,7 @@ from datetime import timedelta
 from stream import events
 from stream.batch import Batch, SeqRange
 from stream.commit import cut
-from stream.commit.committer import Head, RenderedUnit, Renderer, head_behind
+from stream.commit.committer import Head, RenderedUnit, Renderer, head_after
 from stream.commit.manifest import Manifest
 from stream.commit.recovery import recover
 from stream.contracts import Page, Shard, Start
@@ -159,7 +159,7 @@ class _Following:
         after, filling, batches, held = self.head.position, None, [], 0
         position, first = after, True
         while True:
-            page = await self._next_page(cut.patience(filling, self.parts.limits, self.parts.clock.monotonic(), NUDGE))
+            page = await self._next_page(cut.seconds_until_due(filling, self.parts.limits, self.parts.clock.monotonic(), NUDGE))
             if page is not None:
                 position, held = page.position, held + page.held
                 if page.behind_ms == 0 and position == after:
@@ -167,7 +167,7 @@ class _Following:
                 if page.batch.rows or position > after:
                     batches.append(page.batch)
                     since = filling.since if filling else self.parts.clock.monotonic()
-                    filling = cut.Filling(sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since)
+                    filling = cut.OpenUnit(sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since)
             around = cut.Circumstances(
                 ended=page is not None and page.ended,
                 draining=self.parts.stops(self.shard) or self.lost is not None or (page is not None and page.paused),
@@ -216,9 +216,9 @@ class _Following:
         if self.head.position == position and known is not None and now - known > TIP_EVERY:
             self.head = await self.parts.committer.note_tip(self.shard, self.head, now)
 
-    async def _next_page(self, patience: float | None) -> Page | None:
+    async def _next_page(self, seconds_until_due: float | None) -> Page | None:
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(seconds_until_due):
                 return await self.pages.get()
         except TimeoutError:
             return None
@@ -244,7 +244,7 @@ class _Following:
             return await parts.render_again(self.shard, self.start, manifest)
 
         entry = await parts.committer.commit(self.shard, own, render_again)
-        self.head = head_behind(entry)
+        self.head = head_after(entry)
         if not self.head.open:
             msg = f"{self.shard.stream}/{self.shard.shard_id}: the chain ends at {own.manifest.after}, where an operator rewound it"
             raise Superseded(msg, position=self.head.position)
