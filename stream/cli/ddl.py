@@ -22,7 +22,7 @@ from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.objects import ObjectsSinkConfig, SinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.sink.redshift_sql import create_ledger, create_table
-from stream.sink.redshift_upsert import deleted_layout, remembers
+from stream.sink.redshift_upsert import deleted_layout, needs_deleted_keys
 from stream.transform.stage import Resources, SchemaMismatch
 from stream.worker.evidence import session_of
 from stream.worker.places import read_object
@@ -89,7 +89,7 @@ def _statements(config: SinkConfig, schema: pl.Schema, table: str, since: date) 
         return [external_table(config, schema, table, since)]
     if isinstance(config, RedshiftSinkConfig):
         layout = config.layout(schema)
-        tables = [(config.target, layout), *([(config.deleted, deleted_layout(layout))] if remembers(config, layout) else [])]
+        tables = [(config.target, layout), *([(config.deleted_keys, deleted_layout(layout))] if needs_deleted_keys(config, layout) else [])]
         return [Statement(create_ledger(config)), *(Statement(create_table(*each)) for each in tables)]
     if isinstance(config, IcebergSinkConfig):
         return [Statement("", (f"sink {config.name}: an Iceberg table is made by its catalog, which the loader asks for it",))]

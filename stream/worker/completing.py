@@ -239,7 +239,7 @@ async def loaded(table: LoaderParts, log: CommitLog, question: Question) -> Load
 async def _waiting(log: CommitLog, shard: Shard, position: int, table: LoaderParts, question: Question) -> list[tuple[Manifest, int]]:
     """Sealed links of ``shard`` behind ``position`` with rows for ``table``, and how many."""
     found: list[tuple[Manifest, int]] = []
-    position = position or await log.begins(shard.stream, shard.shard_id)
+    position = position or await log.chain_start(shard.stream, shard.shard_id)
     while (entry := await log.read(shard, position)) is not None and entry.manifest.sealed and entry.manifest.last is not None:
         link = entry.manifest
         if link.first_arrival and datetime.fromisoformat(link.first_arrival) >= question.enough:

@@ -110,7 +110,7 @@ class LogUnits:
     async def begins(self, shard: str, after: int = ORIGIN) -> int:
         """Where the unit of the chain ``shard`` begins that holds what follows ``after``, or the chain itself if there is none before."""
         start = await unit_start(self._log.store, self._stream, shard, after + 1) if after > ORIGIN else None
-        return await self._log.begins(self._stream, shard) if start is None else start
+        return await self._log.chain_start(self._stream, shard) if start is None else start
 
     async def read(self, shard: str, after: int) -> tuple[Link, Segment | None, Mapping[tuple[str, str], str]] | None:
         """See ``audit.export.Units``; raises ``Halted`` if a sealed unit has no readable ledger."""

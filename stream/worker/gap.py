@@ -9,7 +9,7 @@ import msgspec
 
 from stream import events
 from stream.batch import ARRIVAL, ORIGIN, SEQUENCE, Batch, Outcome
-from stream.commit.committer import Head, RenderedUnit, Renderer, head_behind
+from stream.commit.committer import Head, RenderedUnit, Renderer, head_after
 from stream.commit.manifest import Kind, Manifest, State
 from stream.contracts import Page, Shard, Start, StartKind
 from stream.errors import Expired, Halted
@@ -67,7 +67,7 @@ async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, r
     )
     entry = await parts.committer.commit(shard, RenderedUnit(manifest, ()), render)
     parts.emit(events.RecordsExpired(shard.stream, shard.shard_id, head.position, entry.manifest.span.last, str(reason)))
-    return head_behind(entry)
+    return head_after(entry)
 
 
 async def _oldest(shard: Shard, parts: Parts) -> Page | None:

@@ -13,7 +13,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
@@ -57,9 +57,10 @@ class Daemon:
         return ml.parse(line) if line else None
 
     def send(self, line: bytes) -> None:
-        """Write a line immediately."""
-        self._out.write(line)
-        self._out.flush()
+        """Write a line immediately; if the daemon is gone, nobody misses it, and ``receive`` says so next."""
+        with suppress(BrokenPipeError):
+            self._out.write(line)
+            self._out.flush()
 
 
 class Progress:
@@ -127,10 +128,8 @@ class Child:
         if not isinstance(first, ml.Initialize):
             msg = f"the MultiLangDaemon began with {type(first).__name__} instead of Initialize"
             raise Fatal(msg)
-        listed = {shard.shard_id: shard for shard in await self._parts.source.shards()}
-        shard = listed.get(first.shardId, Shard(self._stream, first.shardId))
         async with asyncio.TaskGroup() as group:
-            working = group.create_task(self._work(shard))
+            working = group.create_task(self._work(first.shardId))
             self._daemon.send(ml.done(first))
             while (message := await self._daemon.receive()) is not None:
                 await self._answer(message, working)
@@ -184,6 +183,8 @@ class Child:
         """Whether the daemon has accepted the checkpoint; if not, it is asked again with its next request."""
         self._daemon.send(ml.checkpoint(sequence, subsequence))
         answer = await self._daemon.receive()
+        if answer is None:
+            return False
         if not isinstance(answer, ml.CheckpointDone):
             msg = f"the MultiLangDaemon answered a checkpoint with {type(answer).__name__}"
             raise Fatal(msg)
@@ -191,17 +192,19 @@ class Child:
             self._emit(events.CallRepeated(self._stream, "", "daemon checkpoint", answer.error, 0.0))
         return answer.error is None
 
-    async def _work(self, shard: Shard) -> None:
+    async def _work(self, shard_id: str) -> None:
         try:
-            while not await self._once(shard):
+            while not await self._once(shard_id):
                 await self._parts.clock.sleep(RESTART_SECONDS)
         finally:
             self._stopped.set()
 
-    async def _once(self, shard: Shard) -> bool:
+    async def _once(self, shard_id: str) -> bool:
         """Run the shard; whether it is done."""
-        where = (shard.stream, shard.shard_id)
+        where = (self._stream, shard_id)
         try:
+            listed = {shard.shard_id: shard for shard in await self._parts.source.shards()}
+            shard = listed.get(shard_id, Shard(self._stream, shard_id))
             self._ended = await run_shard(shard, self._start, self._parts) is not None
         except Retryable as error:
             self._emit(events.CallRepeated(*where, "run shard", str(error), RESTART_SECONDS))

@@ -15,7 +15,7 @@ from datetime import timedelta
 from stream import events
 from stream.batch import Batch, SeqRange
 from stream.commit import cut
-from stream.commit.committer import Head, RenderedUnit, Renderer, head_behind
+from stream.commit.committer import Head, RenderedUnit, Renderer, head_after
 from stream.commit.manifest import Manifest
 from stream.commit.recovery import recover
 from stream.contracts import Page, Shard, Start
@@ -159,29 +159,29 @@ class _ShardRun:
             self.lost = error
 
     async def prepare(self, fetching: asyncio.Task[None]) -> None:
-        after, filling, batches, held = self.head.position, None, [], 0
+        after, open_unit, batches, held = self.head.position, None, [], 0
         position, first = after, True
         while True:
-            page = await self._next_page(cut.patience(filling, self.parts.limits, self.parts.clock.monotonic(), NUDGE_SECONDS))
+            page = await self._next_page(cut.seconds_until_due(open_unit, self.parts.limits, self.parts.clock.monotonic(), NUDGE_SECONDS))
             if page is not None:
                 position, held = page.position, held + page.held
                 if page.behind_ms == 0 and position == after:
                     await self.note_tip(position)
                 if page.batch.rows or position > after:
                     batches.append(page.batch)
-                    since = filling.since if filling else self.parts.clock.monotonic()
-                    filling = cut.Filling(sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since)
+                    since = open_unit.since if open_unit else self.parts.clock.monotonic()
+                    open_unit = cut.OpenUnit(sum(batch.rows for batch in batches), sum(batch.payload_bytes for batch in batches), since)
             circumstances = cut.Circumstances(
                 ended=page is not None and page.ended,
                 draining=self.parts.stops(self.shard) or self.lost is not None or (page is not None and page.paused),
                 pressure=self._pressed(held, page),
             )
-            why = cut.trigger(filling, self.parts.limits, self.parts.clock.monotonic(), circumstances)
+            why = cut.trigger(open_unit, self.parts.limits, self.parts.clock.monotonic(), circumstances)
             if why is not None and position > after:
                 span, raw = SeqRange(after, position), Batch.concat(batches)
                 foreign_subsequence = self.head.foreign_subsequence if first else -1
                 first = False
-                after, filling, batches, page = position, None, [], page if circumstances.ended else None
+                after, open_unit, batches, page = position, None, [], page if circumstances.ended else None
                 rendered = await self._render(CutUnit(self.shard, span, raw, why, foreign_subsequence))
                 # The raw records are no longer needed, and the byte budget does not allow for keeping them.
                 del raw
@@ -250,7 +250,7 @@ class _ShardRun:
             return await parts.render_again(self.shard, self.start, manifest)
 
         entry = await parts.committer.commit(self.shard, own, render_again)
-        self.head = head_behind(entry)
+        self.head = head_after(entry)
         if not self.head.open:
             msg = f"{self.shard.stream}/{self.shard.shard_id}: the chain ends at {own.manifest.after}, where an operator rewound it"
             raise Superseded(msg, position=self.head.position)

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from stream import events
+from stream.aws.errors import AwsRetryable
 from stream.contracts import Checkpoint, Reached, Shard, StartKind
 from stream.errors import Fatal, LeaseLost
 from stream.lease.coordinator import Coordinator
@@ -229,6 +230,26 @@ def test_a_table_that_throttles_for_longer_stops_the_work_in_time_and_is_not_sto
         fleet.assert_alone()
 
     play(lambda: Fleet(shards(40)), test)
+
+
+@pytest.mark.parametrize("failover", [7.0, 9.0, 10.0])
+def test_one_row_whose_writes_are_not_answered_costs_no_other_lease(failover):
+    async def test(fleet):
+        await fleet.join("a")
+        answering = fleet.dynamo.call
+
+        async def silent(operation, table, request):
+            if operation == "UpdateItem" and request["Key"]["leaseKey"]["S"] == "shardId-000000000000":
+                await fleet.clock.sleep(5)
+                raise AwsRetryable("no answer", code="ConnectionError")
+            return await answering(operation, table, request)
+
+        fleet.dynamo.call = silent
+        await fleet.clock.advance(60)
+        dropped = {event.shard for event in fleet.told["a"] if isinstance(event, events.LeaseDropped)}
+        assert dropped == {"shardId-000000000000"}
+
+    play(lambda: Fleet(shards(40), failover=failover), test)
 
 
 def test_a_lease_is_written_once_in_a_renewal_interval():

@@ -60,7 +60,7 @@ def table(options=None, schema=FRAME.schema, name="lake.t"):
 
 
 def columns_of(text):
-    """Names and types of the columns, then of the partitions, the properties and the location, as a parser that is not ours has them."""
+    """The columns' and the partitions' names and types, the properties and the location, as an independent parser reads the statement."""
     made = sqlglot.parse_one(text, read="athena")
     assert isinstance(made, exp.Create)
     assert made.kind == "TABLE"
@@ -74,7 +74,7 @@ def columns_of(text):
 
 
 def duck(kind):
-    """The type as DuckDB calls it, by way of the parser."""
+    """The type's name in DuckDB, translated by the parser."""
     return sqlglot.exp.DataType.build(kind, dialect="hive").sql("duckdb")
 
 

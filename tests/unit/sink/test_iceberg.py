@@ -1,4 +1,4 @@
-"""What a sink of Iceberg takes, and what it makes of rows; what engines make of the files is tests/contract/test_iceberg.py."""
+"""Which columns an Iceberg sink accepts, and which files it writes; tests/contract/test_iceberg.py has engines read the files."""
 
 import re
 from datetime import UTC, datetime
