@@ -1,7 +1,8 @@
-"""Records that the KCL's daemon delivers, as a source, completed by our own reads of the stream where the promises need them.
+"""Records that the KCL's daemon delivers, as a source, supplemented by our own reads of the stream where the promises need them.
 
-The daemon does not say how the first record after it takes a shard connects to our log, nor which shards continue one that has ended. And
-its way of opening KPL aggregates drops records after a split that ours keeps. In these three cases our own client reads the range again.
+The daemon does not say whether records are missing between our log and the first record after it takes a shard, nor which children an ended
+shard has. And after a split it drops user records of KPL aggregates that our own expansion keeps. In these three cases our own client reads
+the range.
 """
 
 from __future__ import annotations
