@@ -18,7 +18,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from stream import events
-from stream.audit.answers import RETRYABLE, TOO_LARGE, UNREADABLE, VERDICTS, Answer, rejected_items, wanted_pause
+from stream.audit.answers import RETRYABLE, TOO_LARGE, UNREADABLE, VERDICTS, Answer, is_page, rejected_items, wanted_pause
 from stream.audit.chain import Link
 from stream.audit.ledger import Segment
 from stream.audit.packing import Compression, Request, compressed, split
@@ -197,7 +197,7 @@ class Sender:
             if answer.status == TOO_LARGE and (halves := split(request)):
                 return await self.deliver(halves[0], stream, shard) + await self.deliver(halves[1], stream, shard)
             # What answers every path with a page would be taken for a collector, and all spans for accepted.
-            page = answer.body.lstrip().startswith(b"<")
+            page = is_page(answer.body)
             if 200 <= answer.status < 300 and not page:
                 if parcel.compression is Compression.GZIP:
                     self._compression = Compression.GZIP
