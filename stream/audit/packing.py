@@ -80,7 +80,8 @@ def compressed(request: Request, compression: Compression) -> bytes:
     """The request's body at the cheapest level."""
     if compression is Compression.NONE:
         return bytes(request.body)
-    if KERNEL is not None and request.size >= SMALL:
+    # The kernel compresses what blocks describe; the halves of a request have none.
+    if KERNEL is not None and request.size >= SMALL and request.blocks:
         weave = KERNEL.zstd if compression is Compression.ZSTD else KERNEL.gzip
         woven: bytes = weave(
             request.head, tuple((tuple(each.pieces), each.chosen, each.start, each.count) for each in request.blocks), request.tail
