@@ -7,7 +7,7 @@ from copy import deepcopy
 import pytest
 import yaml
 
-from stream.cli.importing import _judge
+from stream.cli.importing import _first_error
 from stream.datapipeline.report import markdown
 from stream.datapipeline.translate import import_definition
 from stream.datapipeline.verdicts import Fate
@@ -35,7 +35,7 @@ def imported(base, changes=None, *, state="", **rest):
         name, _, field = place.partition(".")
         objects.setdefault(name, {})[field] = value
     listed = [{"id": name, **{key: each for key, each in fields.items() if each is not None}} for name, fields in objects.items()]
-    return import_definition(json.dumps({"objects": listed, **rest}).encode(), "old.json", (), state, _judge)
+    return import_definition(json.dumps({"objects": listed, **rest}).encode(), "old.json", (), state, _first_error)
 
 
 def pipeline(done, name="copy"):
