@@ -415,7 +415,7 @@ def test_names_of_pipelines_are_unique_and_can_be_folders():
 
 def test_definitions_from_one_template_keep_their_states_apart():
     text = json.dumps({"objects": [{"id": key, **value} for key, value in COPY.items()]}).encode()
-    north, south = (import_definition(text, name, (), "", _judge) for name in ("pipes/North.json", "pipes/south.sales.json"))
+    north, south = (import_definition(text, name, (), "", _first_error) for name in ("pipes/North.json", "pipes/south.sales.json"))
     assert [pipeline(each)["application"] for each in (north, south)] == ["north-copy", "south-sales-copy"]
     assert [[*each.files] for each in (north, south)] == [["copy/pipeline.yaml", "copy/values.yaml"]] * 2
 
