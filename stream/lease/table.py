@@ -81,7 +81,8 @@ class LeaseTable:
             if found is None:
                 created = await self._create() or created
             if self._clock.monotonic() > deadline:
-                msg = f"the lease table {self.name} is not usable after {CREATE_SECONDS:g} s; look at its status in DynamoDB"
+                status = "missing" if found is None else found["TableStatus"]
+                msg = f"the lease table {self.name} ({self.client.place}) is still {status} after {CREATE_SECONDS:g} s; it must be ACTIVE"
                 raise Fatal(msg)
             await self._clock.sleep(0.5 if created else RETRY_SECONDS)
         keys = found["KeySchema"]

@@ -225,6 +225,23 @@ def test_an_existing_table_needs_no_permission_to_make_one():
     run(test)
 
 
+def test_a_table_that_does_not_become_usable_is_named_with_its_status():
+    async def test(table, dynamo, clock, told):
+        dynamo.status = "INACCESSIBLE_ENCRYPTION_CREDENTIALS"
+        async with asyncio.TaskGroup() as group:
+            opening = group.create_task(refusal(table))
+            await clock.advance(130)
+        assert "app (memory) is still INACCESSIBLE_ENCRYPTION_CREDENTIALS after 120 s" in await opening
+
+    run(test)
+
+
+async def refusal(table):
+    with pytest.raises(Fatal) as refused:
+        await table.open(create=True)
+    return str(refused.value)
+
+
 @pytest.mark.parametrize("fault", [None, "lost_before", "lost_after"])
 def test_only_the_row_that_was_seen_is_deleted(fault):
     async def test(table, dynamo, clock, told):
