@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from stream import events
-from stream.contracts import Clock, Emit, Shard
+from stream.contracts import Clock, Emit, Shard, StartKind
 from stream.errors import LeaseLost, Retryable
 from stream.lease import decide, follow
 from stream.lease.decide import Seen, Take
 from stream.lease.follower import Follower
 from stream.lease.holding import AT_ONCE, Holdings
-from stream.lease.rows import SHARD_END, ExtendedSequenceNumber, Lease
+from stream.lease.rows import SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, Lease
 from stream.lease.settings import Balance, LeasedStream, LeaseSettings
 from stream.lease.shards import children_of, holes, missing_leases, new_lease, removable, unblocked
 from stream.lease.table import LeaseTable
@@ -83,6 +83,15 @@ class Coordinator:
         leases = self.leases(stream)
         parents = leases[shard_id].parents if shard_id in leases else frozenset()
         return sorted(each for each in parents if each in leases and leases[each].ended and leases[each].foreign is not None)
+
+    def from_its_beginning(self, stream: str, shard_id: str) -> bool:
+        """Whether the shard must be read from its first record, although the stream is read from its tip.
+
+        Its lease says so if it continues a leased shard. Another application may have read that one, and the reshard may lie
+        before the moment from which this one reads the stream.
+        """
+        lease = self.leases(stream).get(shard_id)
+        return self.streams[stream].start is StartKind.LATEST and lease is not None and lease.checkpoint.text == TRIM_HORIZON
 
     def held(self, stream: str) -> set[str]:
         """Ids of all shards whose lease this worker holds."""

@@ -94,6 +94,17 @@ def test_records_are_committed_and_the_daemons_checkpoint_follows(world, path):
     world.exact()
 
 
+def test_with_start_latest_a_shard_that_continues_another_is_committed_from_its_beginning(world, path):
+    """The KCL's daemon has another application's leases, and the stream was resharded before this one was first started."""
+    path.write_text(path.read_text().replace("start: trim_horizon", "start: latest"))
+    world.produce(60)
+    with daemon(world, path, sequence="TRIM_HORIZON") as child:
+        child.records(records(world))
+        until_committed(child, world)
+        assert child.close() == 0
+    world.exact()
+
+
 def test_the_end_of_a_shard_is_committed_before_it_is_confirmed(world, path):
     world.produce(100)
     world.split()

@@ -22,8 +22,9 @@ TOP = 2**128 - 1
 class Fleet:
     """``shards`` of one stream ``s``; workers by name."""
 
-    def __init__(self, shards, **options):
+    def __init__(self, shards, start=StartKind.TRIM_HORIZON, **options):
         self.clock = FakeClock()
+        self.start = start
         self.dynamo = MemoryDynamo()
         self.dynamo.tables.add("app")
         self.shards = list(shards)
@@ -36,7 +37,7 @@ class Fleet:
     def make(self, name):
         told = self.told.setdefault(name, [])
         dice = Random(name)
-        stream = LeasedStream("s", StartKind.TRIM_HORIZON, self._list)
+        stream = LeasedStream("s", self.start, self._list)
         worker = Coordinator(
             table_on(self.dynamo, self.clock, told),
             name,
@@ -301,6 +302,17 @@ def test_the_end_of_a_shard_makes_rows_for_its_children_first():
         assert set(fleet.rows()) == {"l", "r"}
 
     play(lambda: Fleet(shards(1)), test)
+
+
+@pytest.mark.parametrize(("start", "begins"), [(StartKind.LATEST, {"shardId-000000000001"}), (StartKind.AT_TIMESTAMP, set())])
+def test_only_where_a_stream_is_read_from_its_tip_does_what_its_lease_says_begin_earlier(start, begins):
+    async def test(fleet):
+        for shard, checkpoint in zip(fleet.shards, ("123", "TRIM_HORIZON", "LATEST"), strict=True):
+            fleet.dynamo.items[shard.shard_id] = encode(lease(shard.shard_id, checkpoint=checkpoint))
+        await fleet.join("a")
+        assert {shard.shard_id for shard in fleet.shards if fleet.workers["a"].from_its_beginning("s", shard.shard_id)} == begins
+
+    play(lambda: Fleet(shards(3), start), test)
 
 
 def test_children_wait_while_a_parent_is_another_workers():
