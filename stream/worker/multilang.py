@@ -29,7 +29,7 @@ from stream.worker.allocators import prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.daemon_source import DaemonSource
 from stream.worker.ending import last_words
-from stream.worker.parts import Bell, StreamParts, to_all
+from stream.worker.parts import ObservableEvent, StreamParts, to_all
 from stream.worker.shard import run_shard
 from stream.worker.supervisor import RESTART_SECONDS
 
@@ -241,7 +241,7 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
         async with AsyncExitStack() as stack:
             lines = asyncio.StreamReader(limit=LINE_BYTES)
             await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), pipe[0])
-            (stream,) = await assemble(polled(pipeline), options, emit, Bell(), stack)
+            (stream,) = await assemble(polled(pipeline), options, emit, ObservableEvent(), stack)
             export = stream.parts.export
             async with asyncio.TaskGroup() as group:
                 aside = [group.create_task(part.run()) for part in (export, stream.parts.refresher) if part is not None]

@@ -41,7 +41,7 @@ from stream.worker.auditing import Stores
 from stream.worker.dead_letters import Redrive, chain_name
 from stream.worker.generations import open_newest, open_next
 from stream.worker.leasing import coordinator_of
-from stream.worker.parts import Bell, Parts, StreamParts, to_nobody
+from stream.worker.parts import ObservableEvent, Parts, StreamParts, to_nobody
 
 OPERATOR: Final = "operator/"
 """Prefix of an operator's name in lease rows and in the log."""
@@ -230,7 +230,7 @@ async def _operation(
             # Reading a long chain takes longer than a lease lasts; another worker that took it would commit where the link belongs.
             stack.callback(asyncio.ensure_future(coordinator.keep()).cancel)
         options = WorkerOptions(base, env, drain_seconds=0.0, threads=1, leases=coordinator, clock=clock)
-        each = await assemble(pipeline, options, emit, Bell(), stack)
+        each = await assemble(pipeline, options, emit, ObservableEvent(), stack)
         one = next(one for one in each if one.stream == stream)
         shard, head = await _recovered(one, await _known_shard(one, shard_id))
         yield one.parts, shard, head
