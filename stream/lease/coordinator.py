@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from stream import events
 from stream.contracts import Clock, Emit, Shard, StartKind
-from stream.errors import LeaseLost, Retryable
+from stream.errors import Fatal, LeaseLost, Retryable
 from stream.lease import decide, follow
 from stream.lease.decide import Seen, Take
 from stream.lease.follower import Follower
@@ -230,13 +230,7 @@ class Coordinator:
     async def sync(self) -> None:
         """Create the lease rows that the shards of each stream need, remove those that nobody needs, and look for holes."""
         for leased in self.streams.values():
-            listed = await leased.list_shards()
-            leases = self.leases(leased.stream)
-            await self._create_missing(leased, listed, leases)
-            for lease in removable(leases, {shard.shard_id for shard in listed}):
-                if self._idle(lease) and await self.table.delete(lease):
-                    self.holdings.drop(lease.key, "released")
-            self._audit(leased.stream, leases)
+            await self._tidy(leased, await leased.list_shards())
 
     # --- loops ------------------------------------------------------------------------------------------------------------
 
@@ -254,10 +248,14 @@ class Coordinator:
     async def _syncing(self) -> None:
         while True:
             await self._clock.sleep(self.settings.sync)
-            try:
-                await self.sync()
-            except Retryable as error:
-                self._emit(events.CallRepeated("", "", "list shards", str(error), self.settings.sync))
+            for leased in self.streams.values():
+                try:
+                    listed = await leased.list_shards()
+                except (Retryable, Fatal) as error:
+                    # If the stream is gone, its readers find out, and end it; the leases of other streams must go on.
+                    self._emit(events.CallRepeated(leased.stream, "", "list shards", str(error), self.settings.sync))
+                else:
+                    await self._tidy(leased, listed)
 
     async def _following(self) -> None:
         while True:
@@ -276,6 +274,14 @@ class Coordinator:
         self._wake.clear()
 
     # --- steps ------------------------------------------------------------------------------------------------------------
+
+    async def _tidy(self, leased: LeasedStream, listed: Sequence[Shard]) -> None:
+        leases = self.leases(leased.stream)
+        await self._create_missing(leased, listed, leases)
+        for lease in removable(leases, {shard.shard_id for shard in listed}):
+            if self._idle(lease) and await self.table.delete(lease):
+                self.holdings.drop(lease.key, "released")
+        self._audit(leased.stream, leases)
 
     async def _create_missing(self, leased: LeasedStream, listed: Sequence[Shard], leases: Mapping[str, Lease]) -> None:
         for shard, sentinel in missing_leases(listed, leases, leased.start):
