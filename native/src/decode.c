@@ -209,7 +209,7 @@ static int wide_digits(const number_t *number, unsigned __int128 *value, int *ex
 }
 #endif
 
-/* Accepts only digits without an exponent, and only zeros after the first ``scale`` digits behind the point. */
+/* Accepts only digits without an exponent, and only zeros after the first ``scale`` decimals. */
 static int put_decimal(const node_t *node, uint8_t *values, int64_t row, const number_t *number) {
 #ifdef __SIZEOF_INT128__
     int precision = (int)(node->unit >> 8), exponent = number->exponent;
