@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -28,6 +29,14 @@ class Answer:
     body: bytes = b""
     retry_after: str = ""
     detail: str = ""
+
+
+_PAGE: Final = re.compile(rb"\s*<[!?A-Za-z]")
+
+
+def is_page(body: bytes) -> bool:
+    """Whether that is HTML or XML. No response of OTLP is: a partial success may begin with a line feed and `<`, but no letter follows."""
+    return _PAGE.match(body) is not None
 
 
 def rejected_items(body: bytes) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment
 from stream.audit.report import Check, Finding, Verdict
 from stream.batch import ORIGIN
-from stream.contracts import Shard, shard_of_chain
+from stream.contracts import Shard, StartKind, shard_of_chain
 
 _POSITION: Final = re.compile(r"\d{60}")
 
@@ -307,14 +307,14 @@ def _agrees(stored: StoredCheckpoint, link: Link) -> bool:
 
 
 def check_family(chains: Mapping[str, tuple[Link | None, Followed]], start: str | None) -> list[Finding]:
-    """Check across shards: all have the pinned start, and no child has a unit before all its parents in the log have ended."""
+    """Check across shards: each starts as pinned or at TRIM_HORIZON, and no child has a unit before all its parents in the log have ended."""
     findings = []
     newest = {shard_of_chain(name)[0]: done for name, (_, done) in sorted(chains.items(), key=lambda entry: shard_of_chain(entry[0]))}
     for shard, (genesis, chain) in sorted(chains.items()):
         if genesis is None:
             continue
         findings += _check_generation(shard, genesis, chains)
-        if start is not None and genesis.start != start:
+        if start is not None and genesis.start not in {start, StartKind.TRIM_HORIZON}:
             why = f"the chain starts at {genesis.start}, but the stream's pinned start is {start}"
             findings.append(Finding(shard, Check.CHAIN, Verdict.FAILED, why, object=genesis.key))
         for parent in genesis.parents:

@@ -18,7 +18,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from stream import events
-from stream.audit.answers import RETRYABLE, TOO_LARGE, UNREADABLE, VERDICTS, Answer, rejected_items, requested_pause
+from stream.audit.answers import RETRYABLE, TOO_LARGE, UNREADABLE, VERDICTS, Answer, is_page, rejected_items, requested_pause
 from stream.audit.chain import Link
 from stream.audit.ledger import Segment
 from stream.audit.packing import Compression, Request, compressed, split
@@ -197,8 +197,8 @@ class Sender:
             if answer.status == TOO_LARGE and (halves := split(request)):
                 return await self.deliver(halves[0], stream, shard) + await self.deliver(halves[1], stream, shard)
             # A web server that answers every path with a page is no collector; its 200 does not mean that spans were accepted.
-            is_page = answer.body.lstrip().startswith(b"<")
-            if 200 <= answer.status < 300 and not is_page:
+            page = is_page(answer.body)
+            if 200 <= answer.status < 300 and not page:
                 if encoded.compression is Compression.GZIP:
                     self._compression = Compression.GZIP
                 rejected, why = rejected_items(answer.body)
@@ -210,7 +210,7 @@ class Sender:
                 self._emit(events.ExportRefused(stream, shard, answer.status, request.items, answer.detail))
                 return Tally(parked=request.items)
             if answer.status and answer.status not in RETRYABLE:
-                what = f"{answer.status} {answer.detail}{' with a web page' if is_page else ''}"
+                what = f"{answer.status} {answer.detail}{' with a web page' if page else ''}"
                 msg = f"the collector answers {what} to {request.path}: check audit.otlp.endpoint and its headers"
                 raise Refused(msg, answer.status)
             pause = requested_pause(answer.retry_after, self._clock.now()) if answer.retry_after else None

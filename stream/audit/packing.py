@@ -80,7 +80,8 @@ def compressed(request: Request, compression: Compression) -> bytes:
     """The request's body, compressed at the fastest level."""
     if compression is Compression.NONE:
         return bytes(request.body)
-    if KERNEL is not None and request.size >= SMALL:
+    # The kernel compresses what blocks describe; the halves of a request have none.
+    if KERNEL is not None and request.size >= SMALL and request.blocks:
         compress = KERNEL.zstd if compression is Compression.ZSTD else KERNEL.gzip
         blocks = tuple((tuple(block.pieces), block.chosen, block.start, block.count) for block in request.blocks)
         body: bytes = compress(request.head, blocks, request.tail)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from stream import events
 from stream.contracts import Clock, Emit
@@ -13,6 +14,12 @@ from stream.lease.follow import wanted_elsewhere
 from stream.lease.rows import ExtendedSequenceNumber, Lease, Progress
 from stream.lease.settings import LeaseSettings
 from stream.lease.table import LeaseTable
+
+AT_ONCE: Final = 20
+"""Concurrent writes of different rows, as many as KCL has renewal threads."""
+
+TOGETHER: Final = 1 / 20
+"""Share of a renewal interval by which a renewal may be late, so that several are made each time the loop wakes up."""
 
 
 @dataclass(slots=True)
@@ -72,6 +79,36 @@ class Holdings:
         """Count bytes received from the shard."""
         if (held := self.held.get(key)) is not None:
             held.seen_bytes += size
+
+    async def keep_renewed(self) -> None:
+        """Renew each lease when it is due, until cancelled. A write that gets no answer delays no other lease's."""
+        every = self._settings.renew_every
+        due: asyncio.Queue[str] = asyncio.Queue()
+        queued: set[str] = set()
+
+        async def lane() -> None:
+            while True:
+                key = await due.get()
+                await self.renew(key)
+                queued.discard(key)
+
+        async def schedule() -> None:
+            while True:
+                now = self._clock.monotonic()
+                left = {key: held.renewed + every - now for key, held in self.held.items() if key not in queued}
+                for key in [key for key, seconds in left.items() if seconds <= 0]:
+                    del left[key]
+                    queued.add(key)
+                    due.put_nowait(key)
+                await self._clock.sleep(max(TOGETHER * every, min([every, *left.values()])))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(AT_ONCE):
+                    group.create_task(lane())
+                group.create_task(schedule())
+        except ExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
 
     async def renew(self, key: str) -> None:
         """Show the others that this worker is alive, unless another write of the row has just done so."""

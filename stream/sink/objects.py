@@ -17,6 +17,7 @@ from stream.batch import LINEAGE, ROW
 from stream.contracts import Encoded, OutputFile
 from stream.sink.encode import DEFAULT_LEVELS, LEVELS, Compression, Encoder, Format
 from stream.sink.partition import Entry, Partitioning, SinkMismatch
+from stream.storage.keys import problem_of_place
 
 MAX_KEY_BYTES: Final = 1024
 MAX_PREFIX_BYTES: Final = 200
@@ -104,6 +105,9 @@ class ObjectsSinkConfig(SinkConfig):
     def _valid_url(cls, value: str) -> str:
         if not re.match(r"s3://[^/\s]+(/|$)|file:.|memory:", value):
             msg = f"{value!r} is not a place for files; write s3://bucket/prefix/ or file:directory"
+            raise ValueError(msg)
+        if value.startswith("s3://") and (problem := problem_of_place(value)):
+            msg = f"{value!r} is not a place for files: {problem}; write s3://bucket/prefix/ with single slashes"
             raise ValueError(msg)
         if value.startswith("s3://") and len(value.encode()) > MAX_PREFIX_BYTES:
             msg = f"the prefix is {len(value.encode())} bytes long, at most {MAX_PREFIX_BYTES} are allowed; keys must fit 1,024"

@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
 from stream import events
-from stream.audit.answers import Answer, rejected_items, requested_pause
+from stream.audit.answers import Answer, is_page, rejected_items, requested_pause
 from stream.audit.export import ENCODED_AT_ONCE, Cursor, Exporter, LedgerMissing, Refused, Sender
 from stream.audit.packing import Compression, Request, compressed
 from stream.audit.shape import Shape
@@ -191,6 +191,16 @@ def test_a_partial_success_is_counted_and_not_repeated():
     assert (cursor.rejected, cursor.accepted) == (7, 147 - 7)
     assert collector.calls == 5
     assert [event.detail for event in heard if isinstance(event, events.ExportRefused)] == ["too old"]
+
+
+def test_no_response_of_a_collector_is_taken_for_a_web_page():
+    """A partial success begins with a line feed and its length, which may be the character `<`."""
+    assert not [length for length in range(300) if is_page(partial(1, "x" * length)) or is_page(partial(0, "x" * length))]
+    answer = partial(1, "x" * 56)
+    assert answer.startswith(b"\n<")
+    _, exporter, _, _ = exported(Counting([Answer(200, answer)]))
+    cursor = asyncio.run(exporter.cursor(shard_id(0)))
+    assert (cursor.rejected, cursor.accepted) == (1, 147 - 1)
 
 
 def test_a_request_that_is_too_large_is_halved():

@@ -290,6 +290,18 @@ def unpacked(request):
         assert zstandard(KERNEL.zstd(request.head, blocks, request.tail), len(body)) == body
 
 
+def test_halves_of_a_request_are_compressed_like_it():
+    dice = np.random.default_rng(5)
+    head = b"\n\x02ab"
+    block = Block([b"\x12\x96\x01", dice.integers(0, 256, (4000, 16), dtype=np.uint8), b"x" * 134], 4000)
+    (request,) = packing.packed("/v1/traces", (head, head), [block], 2**20)
+    for half in packing.split(request):
+        assert half.size > packing.SMALL
+        for compression in (Compression.GZIP, Compression.ZSTD):
+            assert len(compressed(half, compression)) < half.size / 4
+        unpacked(half)
+
+
 def zstandard(frame, size):
     """The contents of a frame that states its size, as the reference decoder reads it, at once and in pieces."""
     whole: bytes = pa.Codec("zstd").decompress(frame, size, asbytes=True)
