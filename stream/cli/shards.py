@@ -102,6 +102,7 @@ def _stream(kinesis: KinesisSource, found: Survey, top: int) -> dict[str, Any]:
         "mode": "on_demand" if found.summary.on_demand else "provisioned",
         "status": found.summary.status,
         "retention_seconds": found.summary.retention.total_seconds(),
+        "registered_consumers": found.summary.consumers,
         "why": found.why,
         "shards": [_shard(row, found.asked_at, top) for row in found.rows],
         "advice": [_advice(kinesis, found, each) for each in found.advice],
@@ -139,6 +140,7 @@ def _rate(row: Row) -> dict[str, Any] | None:
         return None
     return {
         "from": "sample" if measured.sampled else "ledger",
+        "keys_counted": measured.weighed,
         "since": _moment(measured.since),
         "until": _moment(measured.until),
         "bytes_per_second": rate.size,
@@ -259,6 +261,15 @@ def _notes(found: Survey) -> Iterator[str]:
             yield f"{row.name}: {row.standing.why}"
         if row.keys is not None and row.keys.excerpt.why:
             yield f"{row.name}: the sample is shorter than asked for: {row.keys.excerpt.why}"
+    if light := sum(row.measured.light for row in found.rows):
+        yield (
+            f"{found.stream}: {light} of {len(found.rows)} shards get KPL aggregates, of which only payloads are counted here: they may be "
+            "twice as full. --keys counts everything; without it, no merge of these shards is advised."
+        )
+    if registered := found.summary.consumers:
+        told = f"{registered} consumers are" if registered > 1 else "1 consumer is"
+        named = f"`aws kinesis list-stream-consumers --stream-arn {found.summary.arn}`"
+        yield f"{found.stream}: {told} registered for enhanced fan-out; {named} names them"
     if found.summary.on_demand:
         yield f"{found.stream} is on demand: Kinesis splits and merges its shards itself, so there is no advice to do it."
     elif found.summary.status != "ACTIVE":

@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from stream import events
-from stream.contracts import Clock, Emit, Shard
-from stream.errors import LeaseLost, Retryable
+from stream.contracts import Clock, Emit, Shard, StartKind
+from stream.errors import Fatal, LeaseLost, Retryable
 from stream.lease import decide, follow
 from stream.lease.decide import Seen, Take
 from stream.lease.follower import Follower
 from stream.lease.holding import AT_ONCE, Holdings
-from stream.lease.rows import SHARD_END, ExtendedSequenceNumber, Lease
+from stream.lease.rows import SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, Lease
 from stream.lease.settings import Balance, LeasedStream, LeaseSettings
 from stream.lease.shards import children_of, holes, missing_leases, new_lease, removable, unblocked
 from stream.lease.table import LeaseTable
@@ -83,6 +83,15 @@ class Coordinator:
         leases = self.leases(stream)
         parents = leases[shard_id].parents if shard_id in leases else frozenset()
         return sorted(each for each in parents if each in leases and leases[each].ended and leases[each].foreign is not None)
+
+    def from_its_beginning(self, stream: str, shard_id: str) -> bool:
+        """Whether the shard must be read from its first record, although the stream is read from its tip.
+
+        Its lease says so if it continues a leased shard. Another application may have read that one, and the reshard may lie
+        before the moment from which this one reads the stream.
+        """
+        lease = self.leases(stream).get(shard_id)
+        return self.streams[stream].start is StartKind.LATEST and lease is not None and lease.checkpoint.text == TRIM_HORIZON
 
     def held(self, stream: str) -> set[str]:
         """Ids of all shards whose lease this worker holds."""
@@ -221,13 +230,7 @@ class Coordinator:
     async def sync(self) -> None:
         """Create the lease rows that the shards of each stream need, remove those that are no longer needed, and look for holes."""
         for leased in self.streams.values():
-            listed = await leased.list_shards()
-            leases = self.leases(leased.stream)
-            await self._create_missing(leased, listed, leases)
-            for lease in removable(leases, {shard.shard_id for shard in listed}):
-                if self._idle(lease) and await self.table.delete(lease):
-                    self.holdings.drop(lease.key, "released")
-            self._check_holes(leased.stream, leases)
+            await self._tidy(leased, await leased.list_shards())
 
     # --- loops ------------------------------------------------------------------------------------------------------------
 
@@ -245,10 +248,14 @@ class Coordinator:
     async def _syncing(self) -> None:
         while True:
             await self._clock.sleep(self.settings.sync)
-            try:
-                await self.sync()
-            except Retryable as error:
-                self._emit(events.CallRepeated("", "", "list shards", str(error), self.settings.sync))
+            for leased in self.streams.values():
+                try:
+                    listed = await leased.list_shards()
+                except (Retryable, Fatal) as error:
+                    # If the stream is gone, its readers find out, and end it; the leases of other streams must go on.
+                    self._emit(events.CallRepeated(leased.stream, "", "list shards", str(error), self.settings.sync))
+                else:
+                    await self._tidy(leased, listed)
 
     async def _following(self) -> None:
         while True:
@@ -267,6 +274,14 @@ class Coordinator:
         self._wake.clear()
 
     # --- steps ------------------------------------------------------------------------------------------------------------
+
+    async def _tidy(self, leased: LeasedStream, listed: Sequence[Shard]) -> None:
+        leases = self.leases(leased.stream)
+        await self._create_missing(leased, listed, leases)
+        for lease in removable(leases, {shard.shard_id for shard in listed}):
+            if self._idle(lease) and await self.table.delete(lease):
+                self.holdings.drop(lease.key, "released")
+        self._check_holes(leased.stream, leases)
 
     async def _create_missing(self, leased: LeasedStream, listed: Sequence[Shard], leases: Mapping[str, Lease]) -> None:
         for shard, sentinel in missing_leases(listed, leases, leased.start):

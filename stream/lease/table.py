@@ -1,7 +1,7 @@
 """The lease table. Every write is conditional on the row's counter and owner, and a lost reply is never taken for a failure.
 
 KCL conditions only on the counter, and gives up a lease if the reply to a successful write is lost. Here each write carries a unique
-mark (``sxOp``): if a retried write fails because the counter has changed, and the row carries that mark, the first attempt had succeeded.
+mark (``sxOp``): if a retried write fails, and the row carries that mark and the counter to be written, the first attempt had succeeded.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class LeaseTable:
             if found is None:
                 created = await self._create() or created
             if self._clock.monotonic() > deadline:
-                msg = f"the lease table {self.name} is not usable after {CREATE_SECONDS:g} s; look at its status in DynamoDB"
+                status = "missing" if found is None else found["TableStatus"]
+                msg = f"the lease table {self.name} ({self.client.place}) is still {status} after {CREATE_SECONDS:g} s; it must be ACTIVE"
                 raise Fatal(msg)
             await self._clock.sleep(0.5 if created else RETRY_SECONDS)
         keys = found["KeySchema"]
@@ -172,7 +173,7 @@ class LeaseTable:
             "ConditionExpression": "attribute_not_exists(leaseKey)",
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
-        return await self._write("create", "PutItem", lease.key, request, mark) is None
+        return await self._write("create", "PutItem", lease.key, request, {"sxOp": {"S": mark}}) is None
 
     async def take(self, lease: Lease, me: str) -> Lease | None:
         """Become the owner if the row is still as in ``lease``; otherwise write nothing and return None."""
@@ -262,39 +263,38 @@ class LeaseTable:
             "ConditionExpression": "attribute_exists(leaseKey)",
             "ExpressionAttributeValues": {":children": {"SS": sorted(children)}},
         }
-        await self._write("note children", "UpdateItem", key, request, "")
+        await self._write("note children", "UpdateItem", key, request)
 
     async def delete(self, lease: Lease) -> bool:
-        """Remove the row of an ended shard; False if it has changed meanwhile."""
+        """Remove the row of an ended shard, if it is still there; False if it has changed meanwhile."""
         request = {
             "Key": {"leaseKey": {"S": lease.key}},
             "ConditionExpression": "leaseCounter = :counter AND #checkpoint = :checkpoint",
             "ExpressionAttributeNames": {"#checkpoint": "checkpoint"},
             "ExpressionAttributeValues": {":counter": {"N": str(lease.counter)}, ":checkpoint": {"S": lease.checkpoint.text}},
         }
-        return await self._write("delete", "DeleteItem", lease.key, request, "") is None
+        return not await self._write("delete", "DeleteItem", lease.key, request)
 
     async def _update(
         self, what: str, lease: Lease, update: _Update, after: Lease, until: float = math.inf, retry: _Again | None = None
     ) -> Lease | None:
-        """Write, if the row is still as in ``lease``. Returns ``after`` as written, or None if it is not.
-
-        ``retry``: called instead with the current lease if a graceful hand-off has begun meanwhile, which does not change the counter.
-        """
+        """Write if the row is still as in ``lease``; return ``after`` as written, or None. ``retry``: called if a hand-off has begun."""
         mark = self._marks()
         now = self._clock.now().isoformat(timespec="milliseconds")
         update.set("leaseCounter", {"N": str(after.counter)}).set("sxOp", {"S": mark}).set("sxRenewed", {"S": now})
         request = update.request(lease)
-        refused = await self._write(what, "UpdateItem", lease.key, request, mark, until)
+        # The KCL leaves our mark as it is, but moves the counter.
+        signature = {"sxOp": {"S": mark}, "leaseCounter": {"N": str(after.counter)}}
+        refused = await self._write(what, "UpdateItem", lease.key, request, signature, until)
         if refused is None:
             return replace(after, operation=mark, renewed=now)
         handed_off = _handed_off(lease, refused)
         return await retry(handed_off) if retry is not None and handed_off is not None else None
 
     async def _write(
-        self, what: str, operation: str, key: str, request: Mapping[str, Any], mark: str, until: float = math.inf
+        self, what: str, operation: str, key: str, request: Mapping[str, Any], signature: Item | None = None, until: float = math.inf
     ) -> Item | None:
-        """Retry the write until its outcome is known: None if it took effect, else the row that prevented it, empty if there is none."""
+        """Retry until the outcome is known: None if the row has ``signature``, else the row that prevented it, empty if there is none."""
         attempt = 0
         while True:
             attempt += 1
@@ -306,7 +306,8 @@ class LeaseTable:
                 await self._wait(error, key, f"lease {what}", attempt, until)
             except ConditionFailed as error:
                 item = error.item if error.item is not None else await self.item(key)
-                return None if mark and item is not None and item.get("sxOp") == {"S": mark} else item or {}
+                ours = signature and item and all(item.get(name) == value for name, value in signature.items())
+                return None if ours else item or {}
             else:
                 self._emit(events.LeaseWritten("", key, what))
                 return None

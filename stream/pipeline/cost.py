@@ -53,8 +53,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the pipeline writes. ``output_ratio``: bytes of data files per byte received; ``partitions``: number that a unit writes to, per
-    sink.
+    """What the pipeline writes. ``output_ratio``: bytes of data files per byte received; ``partitions``: number per unit and sink.
 
     ``reject_share``: of units that hold at least one dead letter.
     """

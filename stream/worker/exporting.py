@@ -63,7 +63,7 @@ PATIENT_SECONDS: Final = 60.0
 
 ANSWER_BYTES: Final = 65_536
 
-_dice = secrets.SystemRandom().random
+_jitter = secrets.SystemRandom().random
 
 
 class HttpCollector:
@@ -157,7 +157,7 @@ async def open_sender(
     collector = HttpCollector(session, otlp.endpoint, headers)
     # One thread makes more spans than any collector accepts, and several would only compete for the interpreter lock.
     threads = stack.enter_context(ThreadPoolExecutor(1, "spans"))
-    return Sender(collector, clock, emit, _dice, otlp.compression, once=otlp.mode is Mode.BEST_EFFORT, threads=threads)
+    return Sender(collector, clock, emit, _jitter, otlp.compression, once=otlp.mode is Mode.BEST_EFFORT, threads=threads)
 
 
 def shape_of(otlp: Otlp) -> Shape:
@@ -309,7 +309,7 @@ class ExportTask:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAG_SECONDS):
                     await never.wait()
-            self._exporter.tell_lag()
+            self._exporter.report_lag()
 
     async def exported(self, shard: str, generation: int, position: int | None) -> None:
         """Return once everything up to ``position`` (None: the shard's end) of the chain of ``generation`` is exported.

@@ -8,21 +8,33 @@ from stream import events
 from stream.commit.committer import Head, Renderer
 from stream.commit.foreign import admit_foreign
 from stream.commit.log import Entry
-from stream.contracts import Shard, Start
+from stream.commit.manifest import unpinned
+from stream.contracts import Shard, Start, StartKind
 from stream.errors import Halted
 from stream.lease.shards import children_of, recreated
 from stream.worker.parts import Parts
 
 
-async def open_newest(shard: Shard, start: Start, parts: Parts) -> tuple[Shard, Entry]:
-    """The chain that the checkpoint names, or else the shard's first one, with its genesis manifest."""
+async def open_newest(shard: Shard, start: Start, parts: Parts) -> tuple[Shard, Entry, Start]:
+    """The chain that the checkpoint names, or else the shard's first one, with its genesis manifest and the start that this records.
+
+    That start is ``start``, the stream's, unless the shard's lease says that the shard is to be read from its first record.
+    """
+    if parts.leases is not None and parts.leases.from_its_beginning(shard.stream, shard.shard_id):
+        start = Start(StartKind.TRIM_HORIZON)
     checkpoint = await parts.repeat("read checkpoint", shard, lambda: parts.checkpoints.read(shard))
     if checkpoint is not None and checkpoint.generation:
         hinted = replace(shard, generation=checkpoint.generation)
         entry = await parts.repeat("read chain", shard, lambda: parts.log.genesis(hinted))
         if entry is not None:
-            return hinted, entry
-    return shard, await parts.repeat("open chain", shard, lambda: parts.log.open_chain(shard, start))
+            return hinted, entry, _start_in(entry, start)
+    entry = await parts.repeat("open chain", shard, lambda: parts.log.open_chain(shard, start))
+    return shard, entry, _start_in(entry, start)
+
+
+def _start_in(genesis: Entry, start: Start) -> Start:
+    recorded = genesis.manifest.start
+    return start if recorded is None else unpinned(recorded)
 
 
 async def open_next(shard: Shard, start: Start, parts: Parts, head: Head) -> tuple[Shard, Entry]:

@@ -237,8 +237,8 @@ async def _operation(
 
 
 async def _recovered(one: StreamParts, shard: Shard) -> tuple[Shard, Head]:
-    parts, start = one.parts, one.start
-    shard, genesis = await open_newest(shard, start, parts)
+    parts = one.parts
+    shard, genesis, start = await open_newest(shard, one.start, parts)
 
     async def render_again(manifest: Manifest) -> RenderedUnit:
         return await parts.render_again(shard, start, manifest)

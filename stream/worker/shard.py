@@ -45,7 +45,7 @@ async def run_shard(shard: Shard, start: Start, parts: Parts) -> tuple[str, ...]
         LeaseLost: the shard belongs to another worker now.
         Fatal: the process cannot continue.
     """
-    shard, genesis = await open_newest(shard, start, parts)
+    shard, genesis, start = await open_newest(shard, start, parts)
 
     async def render_again(manifest: Manifest) -> RenderedUnit:
         return await parts.render_again(shard, start, manifest)

@@ -68,7 +68,8 @@ WHOLE: Final = Question(FOR_EVER, timedelta())
 class Measured:
     """The rate of a shard from ``since`` to ``until``; if ``rate`` is None, ``why`` says why it is unknown.
 
-    ``sampled``: it comes from an excerpt of the stream, otherwise from the ledger.
+    ``sampled``: it comes from an excerpt of the stream, otherwise from the ledger. ``aggregated``: there are KPL aggregates. ``weighed``:
+    bytes are those that Kinesis counts, otherwise those of payloads.
     """
 
     rate: Rate | None = None
@@ -76,6 +77,13 @@ class Measured:
     until: datetime | None = None
     why: str = ""
     sampled: bool = False
+    aggregated: bool = False
+    weighed: bool = False
+
+    @property
+    def light(self) -> bool:
+        """Whether more may have arrived than ``rate`` says, by as much again: KPL aggregates add to payloads."""
+        return self.rate is not None and self.aggregated and not self.weighed
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +200,8 @@ class Surveyor:
         sealed_by = tail.last.sealed_by if tail is not None and tail.last is not None else ""
         if keys is not None and (measured.until is None or measured.rate is None or asked_at - measured.until > self.late):
             measured = by_sample(keys, asked_at, wanted.window) or measured
+        if keys is not None and not measured.sampled:
+            measured = weighed(measured, keys.sample)
         known = replace(row, measured=measured, keys=keys, owner=owner, sealed_by=sealed_by)
         return judged(known, asked_at, summary.retention, self.late)
 
@@ -220,7 +230,7 @@ class Surveyor:
         for link in links:
             if why := await self._add(link, arrivals):
                 return Measured(None, since, until, why)
-        return Measured(rate_of(arrivals), since, until)
+        return Measured(rate_of(arrivals), since, until, aggregated=arrivals.users > int(arrivals.records.sum()))
 
     async def _links(self, tail: Tail, begin: datetime) -> tuple[list[Manifest], bool]:
         """The sealed links of a chain whose records may have arrived at ``begin`` or later, and whether an older one is known."""
@@ -302,13 +312,26 @@ def by_sample(keys: Keys, asked_at: datetime, window: timedelta) -> Measured | N
     sample, covered = keys.sample, keys.excerpt.covered
     if covered < LEAST_COVERED:
         return None
-    return Measured(Rate(sample.size / covered, sample.records / covered), asked_at - window, asked_at, sampled=True)
+    return Measured(Rate(sample.size / covered, sample.records / covered), asked_at - window, asked_at, sampled=True, weighed=True)
+
+
+def weighed(measured: Measured, sample: Sample) -> Measured:
+    """What the ledger measured, with what partition keys and KPL aggregates add to payloads, in the proportion of ``sample``."""
+    rate = measured.rate
+    if rate is None or not sample.payload:
+        return measured
+    heavier = sample.size / sample.payload
+    peak = None if rate.peak_size is None else rate.peak_size * heavier
+    return replace(measured, rate=replace(rate, size=rate.size * heavier, peak_size=peak), weighed=True)
 
 
 def _open(row: Row) -> OpenShard:
-    """``row`` as input for advice. The current peak of a late shard is unknown, so it is left out and the shard is never merged."""
+    """``row`` as input for advice. It has no peak, so that the shard is never merged, if more may arrive in it than is known.
+
+    That is the case if the shard is late, since its rate is then outdated, or if the bytes of KPL aggregates were not weighed.
+    """
     shard, rate = row.shard or Shard("", row.name), row.measured.rate
-    if rate is not None and "late" in row.marks:
+    if rate is not None and ("late" in row.marks or row.measured.light):
         rate = replace(rate, peak_size=None, peak_records=None)
     return OpenShard(row.name, shard.first_hash, shard.last_hash, rate, row.keys.sample if row.keys is not None else None)
 
