@@ -23,9 +23,9 @@ def config(**options):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"location": "https://lake/events"}, "is no place for a table; write s3://bucket/prefix/"),
-        ({"location": "s3://lake"}, "is no place for a table"),
-        ({"location": "s3://lake/../events/"}, "is no place for a table"),
+        ({"location": "https://lake/events"}, "is not a location for a table; write s3://bucket/prefix/"),
+        ({"location": "s3://lake"}, "is not a location for a table"),
+        ({"location": "s3://lake/../events/"}, "is not a location for a table"),
         ({"table": "events"}, "'events' is not a table; write `namespace.table`"),
         ({"table": "lake.Events"}, "is not a table name in Glue, which has the form `database.table` in lower case"),
         ({"table": "a.b.c"}, "is not a table name in Glue"),
@@ -40,7 +40,7 @@ def config(**options):
         ({"partition_by": ["day(at)", "day(at)"]}, "names a partition field twice"),
         ({"partition_by": ["a", "b", "c", "d"]}, "at most 3"),
         ({"every": "100ms"}, "no duration"),
-        ({"quiet": "noon"}, "is no time of day"),
+        ({"quiet": "noon"}, "is not a time of day"),
     ],
 )
 def test_what_is_wrong_is_said(options, words):
