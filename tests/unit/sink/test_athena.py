@@ -226,7 +226,7 @@ def test_a_column_whose_name_changes_or_that_comes_from_the_folder_is_told():
         ({}, {"clock": pl.Time()}, "lake.t", "the type Time"),
         ({"partition_by": [{"Text": "UPPER(text)"}]}, {}, "lake.t", "'text' and the partition 'Text' are one column"),
         ({"partition_by": [{"a b": "UPPER(text)"}]}, {}, "lake.t", "'a b' is not allowed"),
-        ({"url": "file:./lake"}, {}, "lake.t", "Athena reads s3:// only"),
+        ({"url": "file:./lake"}, {}, "lake.t", "Athena reads only s3:// locations"),
         ({}, {}, "t", "write database.table"),
         ({}, {}, "lake.T", "write database.table"),
     ],

@@ -39,7 +39,7 @@ def config(**options):
         ({"secrets": {"credential": "abc"}}, "a secret is given by reference"),
         ({"partition_by": ["day(at)", "day(at)"]}, "names a partition field twice"),
         ({"partition_by": ["a", "b", "c", "d"]}, "at most 3"),
-        ({"every": "100ms"}, "no duration"),
+        ({"every": "100ms"}, "not a duration"),
         ({"quiet": "noon"}, "is not a time of day"),
     ],
 )
@@ -61,7 +61,7 @@ def test_secrets_and_fields_may_be_written_short():
         ({"n": pl.Datetime("ns")}, {}, "cast it to timestamp in a stage"),
         ({"n": pl.List(pl.Struct({"at": pl.Time}))}, {}, "has or holds the type Time"),
         ({"n": pl.List(pl.Struct({}))}, {}, "holds an object without fields"),
-        ({"a.b": pl.Int64()}, {}, "where a dot leads to a field inside"),
+        ({"a.b": pl.Int64()}, {}, "where a dot separates nested fields"),
         ({"Kind": pl.String(), "kind": pl.String()}, {}, "are one column to Athena, Glue and Spark"),
         ({"n": pl.Int64()}, {"partition_by": ["kind"]}, "there is no column 'kind'"),
         ({"n": pl.Float64()}, {"partition_by": ["n"]}, "has no identity"),
