@@ -307,7 +307,7 @@ def _agrees(stored: StoredCheckpoint, link: Link) -> bool:
 
 
 def check_family(chains: Mapping[str, tuple[Link | None, Followed]], start: str | None) -> list[Finding]:
-    """Check across shards: each starts as pinned or at TRIM_HORIZON, and no child has a unit before all its parents in the log have ended."""
+    """Check across shards: each starts as pinned or at TRIM_HORIZON, and no child has a unit before all its parents in the log ended."""
     findings = []
     newest = {shard_of_chain(name)[0]: done for name, (_, done) in sorted(chains.items(), key=lambda entry: shard_of_chain(entry[0]))}
     for shard, (genesis, chain) in sorted(chains.items()):

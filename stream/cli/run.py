@@ -52,7 +52,10 @@ ResultFile = Annotated[
 ]
 
 LogLevel = Annotated[
-    Least, typer.Option("--log-level", envvar="STREAM_LOG_LEVEL", help="Lowest level of events to log; debug logs every step.")
+    Least,
+    typer.Option(
+        "--log-level", envvar="STREAM_LOG_LEVEL", case_sensitive=False, help="Lowest level of events to log; debug logs every step."
+    ),
 ]
 
 

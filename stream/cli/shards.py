@@ -102,6 +102,7 @@ def _stream(kinesis: KinesisSource, found: Survey, top: int) -> dict[str, Any]:
         "mode": "on_demand" if found.summary.on_demand else "provisioned",
         "status": found.summary.status,
         "retention_seconds": found.summary.retention.total_seconds(),
+        "registered_consumers": found.summary.consumers,
         "why": found.why,
         "shards": [_shard(row, found.asked_at, top) for row in found.rows],
         "advice": [_advice(kinesis, found, each) for each in found.advice],
@@ -265,6 +266,10 @@ def _notes(found: Survey) -> Iterator[str]:
             f"{found.stream}: {light} of {len(found.rows)} shards get KPL aggregates, of which only payloads are counted here: they may be "
             "twice as full. --keys counts everything; without it, no merge of these shards is advised."
         )
+    if registered := found.summary.consumers:
+        told = f"{registered} consumers are" if registered > 1 else "1 consumer is"
+        named = f"`aws kinesis list-stream-consumers --stream-arn {found.summary.arn}`"
+        yield f"{found.stream}: {told} registered for enhanced fan-out; {named} names them"
     if found.summary.on_demand:
         yield f"{found.stream} is on demand: Kinesis splits and merges its shards itself, so there is no advice to do it."
     elif found.summary.status != "ACTIVE":

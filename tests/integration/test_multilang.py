@@ -21,7 +21,7 @@ from stream.pipeline.lint import check
 from stream.source.aggregated import user_records
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.multilang import Child, Daemon, Progress
-from stream.worker.parts import Bell, to_all
+from stream.worker.parts import ObservableEvent, to_all
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.world import World
 from tests.kcl.fake import FakeDaemon, delivered
@@ -313,7 +313,7 @@ def test_shards_that_cannot_be_listed_for_a_while_do_not_end_the_daemon(world, p
 
         async with AsyncExitStack() as stack:
             options = WorkerOptions(path.parent, world.environment, 5.0, 1, clock=Hasty())
-            (stream,) = await assemble(pipeline, options, emit, Bell(), stack)
+            (stream,) = await assemble(pipeline, options, emit, ObservableEvent(), stack)
             await asyncio.to_thread(world.misbehave, {"operation": "ListShards", "action": "error500", "times": 12})
             async with asyncio.TaskGroup() as group:
                 group.create_task(Child(Daemon(lines, said), stream, progress, emit, 5.0).run())

@@ -180,6 +180,20 @@ def test_without_keys_the_bytes_of_kpl_aggregates_are_not_taken_for_room_to_merg
     assert "only payloads" not in desk.say("--keys", "--pages", "2")
 
 
+def test_consumers_that_are_registered_for_fan_out_are_counted(desk: Desk) -> None:
+    desk.client.create_stream(StreamName="numbers", ShardCount=1)
+    arn = desk.client.describe_stream_summary(StreamName="numbers")["StreamDescriptionSummary"]["StreamARN"]
+    desk.work()
+    assert desk.ask()["registered_consumers"] == 0
+    assert "fan-out" not in desk.say()
+    desk.client.register_stream_consumer(StreamARN=arn, ConsumerName="billing")
+    assert desk.ask()["registered_consumers"] == 1
+    said = " ".join(desk.say().split())
+    assert (
+        f"numbers: 1 consumer is registered for enhanced fan-out; `aws kinesis list-stream-consumers --stream-arn {arn}` names them" in said
+    )
+
+
 def test_cold_neighbours_are_merged_by_the_command_that_is_advised(desk: Desk) -> None:
     desk.client.create_stream(StreamName="numbers", ShardCount=2)
     desk.put(2, [record(f"k{n}") for n in range(20)])

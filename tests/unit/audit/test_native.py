@@ -1,6 +1,6 @@
-"""The audit with the compiled kernel and without: equal bytes, equal numbers, whatever the records look like.
+"""The audit with and without the compiled kernel: equal bytes and equal numbers for all records.
 
-Where there is no kernel both are the ordinary way; tests/unit/transform/decoders/test_native.py sees to it that there is one here.
+Without a kernel, both runs would use the Python code; tests/unit/transform/decoders/test_native.py makes sure that there is one.
 """
 
 from __future__ import annotations
