@@ -321,6 +321,26 @@ class OfTwoStreams(Fleet):
         return [replace(shard, stream="t") for shard in self.shards]
 
 
+@pytest.mark.parametrize(
+    ("kind", "key", "remedy"),
+    [(OfTwoStreams, "shardId-000000000000", "kinesis.stream "), (Fleet, "1:s:5:shardId-000000000000", "kinesis.streams ")],
+)
+def test_leases_of_the_kcl_under_other_keys_are_not_passed_over(kind, key, remedy):
+    async def test(fleet):
+        row = encode(lease(key, "java", 3, "123"))
+        fleet.dynamo.items[key] = row
+        worker = fleet.make("a")
+        fleet.workers.clear()
+        with pytest.raises(Fatal, match=remedy) as refused:
+            await worker.start()
+        assert f"such as '{key}'" in str(refused.value)
+        fleet.dynamo.items[key] = row | {"sxOp": {"S": "m"}}
+        await fleet.make("b").start()
+        fleet.workers.clear()
+
+    play(lambda: kind(shards(1)), test)
+
+
 def test_a_stream_that_is_deleted_costs_no_lease_of_another_one():
     async def test(fleet):
         await fleet.join("a")
