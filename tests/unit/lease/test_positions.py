@@ -69,7 +69,7 @@ def test_positions_that_contradict_each_other_are_refused() -> None:
     line = opened([Shard("s", A), Shard("s", B, (A,)), Shard("s", C, (B,))])
     steps = plan(line, told(a="150", c="250"), {}, (), START)
     assert fates(steps)[B] == (Fate.REFUSE, "")
-    assert "say how far it was read" in steps[1].why
+    assert "says how far it was read" in steps[1].why
 
 
 def test_a_position_that_is_smaller_than_any_number_of_the_shard_is_refused() -> None:
