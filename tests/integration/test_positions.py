@@ -205,6 +205,26 @@ def test_finished_parents_are_not_read_again_and_their_children_from_where_they_
     move.run("audit", "verify", "pipeline.yaml")
 
 
+def test_the_log_gets_the_end_of_shards_whose_children_were_all_begun(move: Move) -> None:
+    move.put(range(5), low=True)
+    move.kinesis.split_shard(StreamName="numbers", ShardToSplit=A, NewStartingHashKey=str(HALF // 2))
+    move.put(range(5, 10), low=True)
+    lower, upper = "shardId-000000000002", "shardId-000000000003"
+    move.kinesis.split_shard(StreamName="numbers", ShardToSplit=upper, NewStartingHashKey=str(HALF - 9))
+    tops = [f"shardId-00000000000{number}" for number in (4, 5)]
+    for n, place in ((10, HALF // 2), (11, HALF - 1), (12, HALF - 1)):
+        move.kinesis.put_record(StreamName="numbers", Data=body(n), PartitionKey="k", ExplicitHashKey=str(place))
+    lines = [f"{shard},{move.consume(shard, records)[1]}\n" for shard, records in zip((lower, *tops), (2, 1, 1), strict=True)]
+    Path("positions.csv").write_text(f"shard,sequence\n{''.join(lines)}")
+    assert "taken as read to its end" in move.take_over("positions.csv", "--yes")
+    move.work(4)
+    assert move.written() == [7, 8, 9, 12]
+    move.run("audit", "verify", "pipeline.yaml")
+    standing = json.loads(CliRunner().invoke(app, ["complete", "pipeline.yaml", "--until", "2026-01-01T00:00:00Z", "--json"]).stdout)
+    states = {each["shard"]: each["state"] for each in standing["streams"][0]["shards"]}
+    assert (states[A], states[upper]) == ("ended", "ended")
+
+
 def test_a_position_that_has_expired_is_told_and_exits_with_1(move: Move) -> None:
     move.put(range(3), low=True)
     _, sequence = move.consume(A, 1)
