@@ -153,6 +153,15 @@ def pinned(start: Start) -> Pinned:
     return Pinned(start.kind, start.timestamp.isoformat() if start.timestamp else None)
 
 
+def unpinned(recorded: Pinned) -> Start:
+    """The start position that ``pinned`` was given.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return Start(StartKind(recorded.kind), datetime.fromisoformat(recorded.timestamp) if recorded.timestamp else None)
+
+
 def encode_start(start: Start) -> bytes:
     """Canonical JSON of a start position."""
     return _ENCODER.encode(pinned(start))
@@ -161,8 +170,7 @@ def encode_start(start: Start) -> bytes:
 def decode_start(body: bytes, key: str) -> Start:
     """The start position in ``body``; raises ``Halted``, naming ``key``, if there is none."""
     try:
-        stored = msgspec.json.decode(body, type=Pinned)
-        return Start(StartKind(stored.kind), datetime.fromisoformat(stored.timestamp) if stored.timestamp else None)
+        return unpinned(msgspec.json.decode(body, type=Pinned))
     except (msgspec.MsgspecError, ValueError) as error:
         msg = f"object {key} is not a readable start position: {error}. Restore its previous version; nothing is read until then."
         raise Halted(msg) from error

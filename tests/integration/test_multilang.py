@@ -21,7 +21,7 @@ from stream.pipeline.lint import check
 from stream.source.aggregated import user_records
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.multilang import Child, Daemon, Progress
-from stream.worker.parts import Bell, to_all
+from stream.worker.parts import ObservableEvent, to_all
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.world import World
 from tests.kcl.fake import FakeDaemon, delivered
@@ -91,6 +91,17 @@ def test_records_are_committed_and_the_daemons_checkpoint_follows(world, path):
     assert numbers == sorted(set(numbers))
     final = everything[-1]
     assert child.checkpoints[-1] == (final["sequenceNumber"], final["subSequenceNumber"])
+    world.exact()
+
+
+def test_with_start_latest_a_shard_that_continues_another_is_committed_from_its_beginning(world, path):
+    """The KCL's daemon has another application's leases, and the stream was resharded before this one was first started."""
+    path.write_text(path.read_text().replace("start: trim_horizon", "start: latest"))
+    world.produce(60)
+    with daemon(world, path, sequence="TRIM_HORIZON") as child:
+        child.records(records(world))
+        until_committed(child, world)
+        assert child.close() == 0
     world.exact()
 
 
@@ -302,7 +313,7 @@ def test_shards_that_cannot_be_listed_for_a_while_do_not_end_the_daemon(world, p
 
         async with AsyncExitStack() as stack:
             options = WorkerOptions(path.parent, world.environment, 5.0, 1, clock=Hasty())
-            (stream,) = await assemble(pipeline, options, emit, Bell(), stack)
+            (stream,) = await assemble(pipeline, options, emit, ObservableEvent(), stack)
             await asyncio.to_thread(world.misbehave, {"operation": "ListShards", "action": "error500", "times": 12})
             async with asyncio.TaskGroup() as group:
                 group.create_task(Child(Daemon(lines, said), stream, progress, emit, 5.0).run())

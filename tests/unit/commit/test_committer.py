@@ -37,7 +37,7 @@ class Bench:
         return await recover(self.log, self.committer, self.checkpoints, SHARD, genesis, render, SystemClock(), self.told.append)
 
     async def chain(self, *bounds):
-        """Commit units that end at ``ends``; returns the head."""
+        """Commit units that end at ``bounds``; returns the head."""
         previous, after = digest((await self.log.open_chain(SHARD, START)).body), 0
         for last in bounds:
             entry = await self.committer.commit(SHARD, unit(file(f"f{last}"), after=after, last=last, previous=previous), never)

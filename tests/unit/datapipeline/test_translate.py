@@ -7,7 +7,7 @@ from copy import deepcopy
 import pytest
 import yaml
 
-from stream.cli.importing import _judge
+from stream.cli.importing import _first_error
 from stream.datapipeline.report import markdown
 from stream.datapipeline.translate import import_definition
 from stream.datapipeline.verdicts import Fate
@@ -35,7 +35,7 @@ def imported(base, changes=None, *, state="", **rest):
         name, _, field = place.partition(".")
         objects.setdefault(name, {})[field] = value
     listed = [{"id": name, **{key: each for key, each in fields.items() if each is not None}} for name, fields in objects.items()]
-    return import_definition(json.dumps({"objects": listed, **rest}).encode(), "old.json", (), state, _judge)
+    return import_definition(json.dumps({"objects": listed, **rest}).encode(), "old.json", (), state, _first_error)
 
 
 def pipeline(done, name="copy"):
@@ -415,7 +415,7 @@ def test_names_of_pipelines_are_unique_and_can_be_folders():
 
 def test_definitions_from_one_template_keep_their_states_apart():
     text = json.dumps({"objects": [{"id": key, **value} for key, value in COPY.items()]}).encode()
-    north, south = (import_definition(text, name, (), "", _judge) for name in ("pipes/North.json", "pipes/south.sales.json"))
+    north, south = (import_definition(text, name, (), "", _first_error) for name in ("pipes/North.json", "pipes/south.sales.json"))
     assert [pipeline(each)["application"] for each in (north, south)] == ["north-copy", "south-sales-copy"]
     assert [[*each.files] for each in (north, south)] == [["copy/pipeline.yaml", "copy/values.yaml"]] * 2
 

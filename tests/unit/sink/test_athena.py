@@ -199,8 +199,8 @@ def test_what_can_be_projected_is_and_the_rest_is_asked_for_by_value(entry, kind
     assert name not in definitions
     prefix = f"projection.{name}."
     assert {key.removeprefix(prefix): value for key, value in properties.items() if key.startswith(prefix)} == stated
-    told = [note for note in statement.notes if note.startswith(f"partition `{name}`")]
-    assert bool(told) is (stated["type"] == "injected" or "_arrival" not in str(entry))
+    notes = [note for note in statement.notes if note.startswith(f"partition `{name}`")]
+    assert bool(notes) is (stated["type"] == "injected" or "_arrival" not in str(entry))
 
 
 def test_a_folder_of_a_projected_hour_is_the_folder_of_its_records():
