@@ -79,10 +79,16 @@ class Coordinator:
         return {lease.shard for lease in mine if not lease.ended and unblocked(lease, leases)}
 
     def finished_elsewhere(self, stream: str, shard_id: str) -> list[str]:
-        """Ids of the shard's parents that another application has read to the end, of which the commit log may not know yet."""
+        """Ids of shards before this one that another application has read to the end, of which the commit log may not know yet."""
         leases = self.leases(stream)
-        parents = leases[shard_id].parents if shard_id in leases else frozenset()
-        return sorted(each for each in parents if each in leases and leases[each].ended and leases[each].foreign is not None)
+        found: list[str] = []
+        rest = [shard_id]
+        while rest:
+            parents = leases[each].parents if (each := rest.pop()) in leases else frozenset()
+            ended = [name for name in parents if name in leases and leases[name].ended and leases[name].foreign is not None]
+            found += (fresh := [name for name in ended if name not in found])
+            rest += fresh
+        return sorted(found)
 
     def from_its_beginning(self, stream: str, shard_id: str) -> bool:
         """Whether the shard must be read from its first record, although the stream is read from its tip.
