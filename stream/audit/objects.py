@@ -177,7 +177,7 @@ def stray_findings(found: Iterable[Stray]) -> list[Finding]:
             Check.OBJECTS,
             Verdict.FAILED,
             "no manifest lists this file, but a reader of the whole prefix sees it; "
-            + ("it was made for a sealed unit, --repair removes it" if each.ours else "its name is of no unit of this log: examine it"),
+            + ("it was made for a sealed unit, --repair removes it" if each.ours else "its name is of no unit in this log: examine it"),
             each.after,
             each.last,
             each.url,

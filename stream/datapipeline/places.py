@@ -221,6 +221,7 @@ def _ends(draft: Draft, form: Thing) -> None:
         msg = f"`recordSeparator` of `{form.id}` is {text.plain!r}; lines end in \\n or \\r\\n: write the files so, and import again"
         raise Refused(msg)
     draft.unneeded(ends, "lines end in \\n or \\r\\n")
+    draft.held = draft.held or form.has("escapeChar")
     draft.open(form.slot("escapeChar"), "values are quoted, and quotes doubled, as in RFC 4180; there is no escape: write the files so")
 
 

@@ -54,12 +54,14 @@ class Consumer:
         stream_arn = source.stream
         if not stream_arn.startswith("arn:"):
             stream_arn = (await source.client.describe_stream_summary(stream_arn)).arn
-        for _ in range(_LOOKS):
+        # A shard is not read while its reader waits here, so only the first wait is a long one.
+        looks = 1 if self._timeouts[0] else _LOOKS
+        for _ in range(looks):
             found = await self._found(stream_arn)
             if found.status == ACTIVE:
                 return found.arn
             await source.clock.sleep(_LOOK_SECONDS)
-        msg = f"consumer {self._name} of {stream_arn} did not become {ACTIVE} within {_LOOKS * _LOOK_SECONDS:g} s, it is {found.status}"
+        msg = f"consumer {self._name} of {stream_arn} did not become {ACTIVE} within {looks * _LOOK_SECONDS:g} s, it is {found.status}"
         self._timeouts = (self._timeouts[0] + 1, msg)
         raise AwsRetryable(msg, code=NOT_ACTIVE)
 

@@ -339,6 +339,26 @@ def test_a_statement_that_is_not_taken_over_suspends_the_schedule():
 
 
 @pytest.mark.parametrize(
+    ("changes", "held"),
+    [
+        ({"Load.commandOptions": "DELIMITER ',' GZIP EMPTYASNULL MAXERROR 10"}, False),
+        ({"Load.commandOptions": "DELIMITER ',' ESCAPE"}, True),
+        ({"Load.commandOptions": "CSV IGNOREHEADER 1"}, True),
+        ({"Load.commandOptions": "CSV IGNOREHEADER 2"}, True),
+        ({"Load.commandOptions": "JSON 's3://shop-in/paths.json'"}, True),
+        ({"Load.commandOptions": "TIMEFORMAT 'epochsecs'"}, True),
+        ({"In.dataFormat": {"ref": "Form"}, "Form.escapeChar": "\\", "Load.commandOptions": "ESCAPE"}, True),
+        ({"In.dataFormat": {"ref": "Form"}, "Load.commandOptions": "ESCAPE"}, False),
+    ],
+)
+def test_files_that_would_be_read_otherwise_than_before_suspend_the_schedule(changes, held):
+    plan = {"Load.schedule": {"ref": "Plan"}, "Plan.type": "Schedule", "Plan.period": "1 day"}
+    columns = {"Table.createTableSql": "CREATE TABLE t (id int, name varchar(20))"}
+    done = imported(LOAD, {**plan, **columns, "In.dataFormat": None, **changes})
+    assert ("replicas" in values(done, "load")) == held
+
+
+@pytest.mark.parametrize(
     ("condition", "on", "requires"),
     [
         ({"type": "S3KeyExists", "s3Key": "s3://shop-in/a/_SUCCESS"}, "In", ["s3://shop-in/a/_SUCCESS"]),
