@@ -1,4 +1,4 @@
-"""A definition file of AWS Data Pipeline as objects, parameters and values; every fault of its form is found, with its place and cure."""
+"""Parses an AWS Data Pipeline definition file into objects, parameters and values. Reports every syntax error, with place and remedy."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, Final, TypeAlias
 from stream.errors import DefinitionError
 
 MAX_BYTES: Final = 4 * 1024 * 1024
-"""Far above the service's own limits: 100 objects of 20 KB."""
+"""Largest file; far above the service's own limit of 100 objects of 20 KB."""
 
 DEFAULT: Final = "Default"
-"""Id of the object whose fields all others inherit that name no parent."""
+"""Id of the object whose fields are inherited by all objects without a parent."""
 
 MAX_SHOWN: Final = 20
 MAX_LINE: Final = 2000
-"""Faults that are told, and characters of one."""
+"""Most faults that are reported, and most characters of one."""
 _LOOKS_SECRET: Final = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|PRIVATE_?KEY|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 
 
@@ -34,7 +34,7 @@ Value: TypeAlias = str | Ref
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One object as it is written: ``fields`` are its own, each with one value or several, without those it inherits."""
+    """One object as written: ``fields`` are its own fields, without inherited ones, each with one or more values."""
 
     id: str
     fields: Mapping[str, tuple[Value, ...]]
@@ -50,10 +50,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter `my...`, and what describes it in ``fields``.
+    """A parameter `my...`. ``fields``: the attributes that describe it.
 
-    ``values`` is empty if it is optional and nobody gave one; ``given``: whether they were given, or are its default. ``secret`` values are
-    never written anywhere.
+    ``values``: empty if it is optional and has none. ``given``: whether values were given, as opposed to its default. Values of ``secret``
+    parameters are never written anywhere.
     """
 
     name: str
@@ -65,14 +65,14 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a definition file says."""
+    """The content of a definition file."""
 
     items: Mapping[str, Item]
     parameters: Mapping[str, Parameter]
 
 
 def is_secret(name: str) -> bool:
-    """Whether a field or parameter of that name is a secret: marked by ``*``, or called like one."""
+    """Whether a field or parameter is a secret: marked by ``*``, or with a name that suggests one."""
     return name.startswith("*") or _LOOKS_SECRET.search(name) is not None
 
 
@@ -97,16 +97,16 @@ def parse(text: bytes, name: str, more: Iterable[tuple[str, bytes]] = ()) -> Wri
             values[key.lstrip("*")] = value
             marked |= {key.lstrip("*")} if key.startswith("*") else set()
     made = [_bound(each, parameters, values, marked) for each in sorted({*parameters, *values})]
-    faults += _lacking(made, parameters, items, name)
+    faults += _missing_values(made, parameters, items, name)
     refuse(faults)
     return Written(items, {each.name: each for each in made})
 
 
 def refuse(faults: list[str]) -> None:
-    """Raise if there are ``faults``.
+    """Raise an error if there are ``faults``.
 
     Raises:
-        DefinitionError: there are; the message has one a line.
+        DefinitionError: there are; the message has one per line.
     """
     if faults:
         left = len(faults) - MAX_SHOWN
@@ -115,13 +115,13 @@ def refuse(faults: list[str]) -> None:
 
 
 def _on_a_line(fault: str) -> str:
-    """``fault`` without line breaks, and without the greater part of a name that is longer than any."""
+    """``fault`` on one line, shortened in the middle if it is very long."""
     text = " ".join(fault.split())
     return text if len(text) <= MAX_LINE else f"{text[: MAX_LINE // 2]} ... {text[-MAX_LINE // 2 :]}"
 
 
 class _Repeated(tuple[Any, ...]):
-    """The values of a key that stands several times in one object, which is a list in these files."""
+    """The values of a key that is repeated in one object, which in these files means a list."""
 
     __slots__ = ()
 
@@ -264,15 +264,17 @@ def _values(document: Mapping[str, Any], name: str, faults: list[str]) -> dict[s
 
 
 def _bound(name: str, parameters: Mapping[str, dict[str, Any]], values: Mapping[str, tuple[str, ...]], marked: set[str]) -> Parameter:
-    """A parameter with its values; ``marked`` are those that a star marks as secrets where their values are given."""
+    """A parameter with its values. ``marked``: parameters whose values are marked as secrets by a star."""
     known = parameters.get(name, {})
     default = [str(each) for each in _several(known["default"]) if isinstance(each, (str, int, float))] if "default" in known else ()
     secret = name in marked or is_secret(str(known.get("id", name))) or is_secret(name)
     return Parameter(name, tuple(known), tuple(values.get(name, default)), name in values, secret)
 
 
-def _lacking(made: Iterable[Parameter], parameters: Mapping[str, dict[str, Any]], items: Mapping[str, Item], name: str) -> Iterator[str]:
-    """Parameters that are asked for and have no value, though they are neither optional nor secret."""
+def _missing_values(
+    made: Iterable[Parameter], parameters: Mapping[str, dict[str, Any]], items: Mapping[str, Item], name: str
+) -> Iterator[str]:
+    """Errors for parameters that are used but have no value, and are neither optional nor secret."""
     own = {field.lstrip("*") for item in items.values() for field in item.fields}
     settled = {each.name for each in made if each.given or each.secret}
     settled |= {each for each, known in parameters.items() if "default" in known or str(known.get("optional")).lower() == "true"}

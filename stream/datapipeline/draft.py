@@ -1,4 +1,4 @@
-"""One pipeline file in the making, and what is noted about the definition meanwhile."""
+"""A pipeline file under construction, and the notes about the definition's fields."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stream.datapipeline.definition import is_secret
-from stream.datapipeline.expressions import Scope, texts_of, worked_out
+from stream.datapipeline.expressions import Scope, evaluated, texts_of
 from stream.datapipeline.formats import Column
 from stream.datapipeline.moments import INTERVAL
 from stream.datapipeline.resolve import Definition, Slot, Thing
@@ -29,7 +29,7 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Draft:
-    """What is known of one activity's pipeline so far. Its notes count only once it is written."""
+    """One activity's pipeline so far. Its notes take effect only once the pipeline is written."""
 
     name: str
     application: str
@@ -52,30 +52,30 @@ class Draft:
     values: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     held: bool = False
-    """Whether runs start by hand only: the definition says so, or something is to be looked at before."""
+    """Whether runs start only by hand: the definition says so, or something must be checked first."""
     interval: tuple[str, str] = INTERVAL
-    """Begin and end of a run's interval, as templates of Airflow name them."""
+    """Begin and end of a run's interval, as named in Airflow templates."""
 
     def where(self, key: str, file: str = PIPELINE) -> str:
         """A place in one of its files, as the report names it."""
         return f"`{self.name}/{file}`: `{key}`"
 
     def taken(self, slot: Slot, key: str, file: str = PIPELINE) -> None:
-        """The field stands at ``key`` now."""
+        """Note that the field was taken over to ``key``."""
         self.notes.append((slot, Verdict(Fate.TAKEN, self.where(key, file))))
 
     def unneeded(self, slot: Slot, why: str) -> None:
-        """The field has no use."""
+        """Note that the field is not needed."""
         self.notes.append((slot, Verdict(Fate.UNNEEDED, why)))
 
     def open(self, slot: Slot, cure: str) -> None:
-        """The field cannot be taken over; the pipeline file says so at its head, too. Nothing, if there is no such field."""
+        """Note that the field cannot be taken over, also at the top of the pipeline file. Does nothing if the field has no values."""
         if not slot.values:
             return
         self.notes.append((slot, Verdict(Fate.OPEN, cure)))
-        told = f"{slot.field} of {slot.owner}: {cure}"
-        if told not in self.todo:
-            self.todo.append(told)
+        entry = f"{slot.field} of {slot.owner}: {cure}"
+        if entry not in self.todo:
+            self.todo.append(entry)
 
     def text(self, thing: Thing, name: str, node: Thing | None = None) -> Text | None:
         """The first value of a field; None if it has none.
@@ -90,7 +90,7 @@ class Draft:
             msg = f"`{name}` of `{thing.id}` is a secret, which is never written out"
             raise Refused(msg)
         try:
-            return worked_out(slot.text, self._scope(thing, node))
+            return evaluated(slot.text, self._scope(thing, node))
         except Untranslatable as error:
             msg = f"`{name}` of `{thing.id}` {error}"
             raise Refused(msg) from error
@@ -120,8 +120,8 @@ class Draft:
             msg = f"`{name}` of `{thing.id}` {error}; write fixed values"
             raise Refused(msg) from error
 
-    def soft(self, thing: Thing, name: str) -> str:
-        """As ``plain``, but a value that is not known is noted as something to do, and is empty here."""
+    def plain_or_noted(self, thing: Thing, name: str) -> str:
+        """As ``plain``, but an unknown value is noted as left to do, and is empty here."""
         try:
             return self.plain(thing, name)
         except Refused as refused:
@@ -139,10 +139,10 @@ def bucket_of(url: str) -> str | None:
 
 
 def s3_text(draft: Draft, thing: Thing, name: str, node: Thing | None = None) -> Text | None:
-    """A field that is a place in S3; None if it has no value.
+    """A field with an S3 URL; None if it has no value.
 
     Raises:
-        Refused: it is no such place.
+        Refused: the value is not an S3 URL.
     """
     found = draft.text(thing, name, node)
     if found is None:
@@ -160,5 +160,5 @@ def s3_text(draft: Draft, thing: Thing, name: str, node: Thing | None = None) ->
 
 
 def schema_of(columns: Sequence[Column], never_null: Collection[str]) -> dict[str, str]:
-    """The columns as a pipeline's schema, in which all but ``never_null`` may be null."""
+    """The columns as a pipeline's schema; all but ``never_null`` are nullable."""
     return {each.name: each.type if each.name in never_null else f"{each.type}?" for each in columns}

@@ -1,4 +1,4 @@
-"""The expressions `#{...}` of a definition, worked out as far as the definition alone allows."""
+"""Evaluates the expressions `#{...}` of a definition, as far as the definition alone allows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from stream.datapipeline.sums import NUMBERS
 from stream.datapipeline.texts import Given, Piece, Text, Time, Untranslatable
 
 MAX_DEPTH: Final = 24
-"""How deep expressions may lie inside each other and lead from field to field."""
+"""Deepest nesting of expressions, and of references from field to field."""
 
 MAX_STEPS: Final = 2000
-"""Fields that one value may be made of: `#{a}#{a}` where `a` is `#{b}#{b}` and so on would otherwise grow without end."""
+"""Most fields that one value may consist of; otherwise, `#{a}#{a}` where `a` is `#{b}#{b}` and so on would grow exponentially."""
 
 _TIMES: Final = {"@scheduledStartTime": START, "@scheduledEndTime": END}
 _PARTS: Final = {"year": "%Y", "month": "%-m", "day": "%-d", "hour": "%-H", "minute": "%-M", "dayOfYear": "%-j"}
@@ -30,7 +30,7 @@ _TOKEN: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where an expression stands: in ``thing``, which ``node`` refers to; ``depth`` counts how it was reached."""
+    """The context of an expression: a field of ``thing``, to which ``node`` refers. ``depth``: number of references followed."""
 
     definition: Definition
     thing: Thing
@@ -53,8 +53,8 @@ class Scope:
 Result: TypeAlias = Text | int | float | Moment | Thing | tuple["Result", ...]
 
 
-def worked_out(text: str, scope: Scope) -> Text:
-    """``text`` with its expressions worked out.
+def evaluated(text: str, scope: Scope) -> Text:
+    """``text`` with its expressions evaluated.
 
     Raises:
         Untranslatable: an expression has no value before the run, or none at all.
@@ -71,7 +71,7 @@ def texts_of(slot: Slot, scope: Scope) -> list[Text]:
         if isinstance(result, tuple):
             made += [Text.of(_as_pieces(one)) for one in result]
         else:
-            made.append(Text.of(_as_pieces(result)) if result is not None else worked_out(each, scope))
+            made.append(Text.of(_as_pieces(result)) if result is not None else evaluated(each, scope))
     return made
 
 
@@ -222,7 +222,7 @@ class _Parser:
 
 
 def _named(name: str, scope: Scope) -> Result:
-    """What a bare word stands for: a time, the object itself, one of its fields, or a parameter."""
+    """The value of a bare name: a time, the object itself, one of its fields, or a parameter."""
     if name in _TIMES:
         return Moment(_TIMES[name])
     if name in {"node", "parent"}:
@@ -275,7 +275,7 @@ def _member(value: Result, name: str, scope: Scope) -> Result:
         if isinstance(each, Ref):
             results.append(scope.definition.things[each.id])
         else:
-            results.append(worked_out(each, inner))
+            results.append(evaluated(each, inner))
     return results[0] if len(results) == 1 else tuple(results)
 
 

@@ -1,4 +1,4 @@
-"""What became of each field of each object: kept while the definition is translated, complete at its end."""
+"""Collects what became of each field of each object while the definition is translated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Row:
 
 @dataclass(slots=True)
 class Fields:
-    """Notes by object and field. What nobody notes is judged at the end by what the field is."""
+    """Notes by object and field. Fields without notes get a verdict by their kind at the end."""
 
     definition: Definition
     notes: dict[tuple[str, str], list[Verdict]] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Fields:
         return made
 
     def _judged(self, thing: Thing, name: str, used: bool) -> Verdict:
-        """What becomes of a field that nobody has noted."""
+        """The verdict on a field without notes."""
         kind = KINDS.get(thing.type)
         if name in MARKS:
             made = MARKS[name]
@@ -102,7 +102,7 @@ def _untyped(name: str) -> str:
 
 
 def _worded(verdict: Verdict, fate: Fate) -> str:
-    """The text of ``verdict``, with its own fate where the row has a graver one."""
+    """The text of ``verdict``, preceded by its own fate if the row has a more severe one."""
     return verdict.text if verdict.fate is fate else f"{verdict.fate}: {verdict.text}"
 
 

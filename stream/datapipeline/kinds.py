@@ -1,4 +1,4 @@
-"""Every type of object that AWS Data Pipeline knew, and what becomes of it and of its fields here.
+"""Every object type of AWS Data Pipeline, and what becomes of it and its fields here.
 
 Fields are those of the object reference in the AWS Data Pipeline Developer Guide. A field is either translated, or has its verdict here.
 """
@@ -13,12 +13,12 @@ from stream.datapipeline.verdicts import Fate, Verdict
 
 
 def unneeded(text: str) -> Verdict:
-    """A field that has no use here."""
+    """A field that is not needed here."""
     return Verdict(Fate.UNNEEDED, text)
 
 
 def todo(text: str) -> Verdict:
-    """A field for which a person has to do something."""
+    """A field that is left to the user."""
     return Verdict(Fate.OPEN, text)
 
 
@@ -40,7 +40,7 @@ MARKS: Final[Mapping[str, Verdict]] = {
     "type": Verdict(Fate.TAKEN, "decides what becomes of the object"),
     "parent": Verdict(Fate.TAKEN, "its fields count for this object, too"),
 }
-"""What every object has."""
+"""Fields that every object has."""
 
 _LATE: Final = (
     "nothing here is late by itself: alert on the age of the last successful Job (`kube_job_status_completion_time`), let "

@@ -1,4 +1,4 @@
-"""Times of a run, counted from its scheduled start or end; dates that are known already; and Joda's formats as strftime has them."""
+"""Times relative to the scheduled start or end of a run, known dates, and Joda formats translated to strftime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 START, END = "start", "end"
 INTERVAL: Final = ("data_interval_start", "data_interval_end")
-"""Begin and end of a run's interval in templates of Airflow, where runs start at the end of their interval."""
+"""Begin and end of a run's interval in Airflow templates; Airflow starts a run at the end of its interval."""
 
 _CALENDAR: Final = {"Months": 1, "Years": 12}
 _EXACT: Final = {"Minutes": "minutes", "Hours": "hours", "Days": "days", "Weeks": "weeks"}
@@ -26,13 +26,13 @@ MAX_SHIFT: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """``base`` is `start` or `end` of a run's interval, or a date; ``steps`` are taken in turn, each a function and its number."""
+    """A time. ``base``: `start` or `end` of a run's interval, or a date. ``steps``: functions to apply in order, each with its number."""
 
     base: str | datetime
     steps: tuple[tuple[str, int], ...] = ()
 
     def step(self, name: str, number: int = 0) -> Moment:
-        """The moment a step further; a date takes it at once.
+        """This time with one more step; applied immediately if the base is a date.
 
         Raises:
             OverflowError, ValueError: there is no such date.
@@ -42,7 +42,7 @@ class Moment:
         return replace(self, steps=(*self.steps, (name, number)))
 
     def template(self, interval: tuple[str, str]) -> str:
-        """The expression of Airflow's templates for this moment; ``interval`` are those of a run's begin and end."""
+        """This time as an expression for Airflow templates; ``interval``: the expressions for a run's begin and end."""
         if isinstance(self.base, datetime):
             return f"macros.datetime({self.base.year}, {self.base.month}, {self.base.day}, {self.base.hour}, {self.base.minute})"
         text = interval[0] if self.base == START else interval[1]
@@ -95,7 +95,7 @@ _TOKEN: Final = re.compile(r"'((?:[^']|'')*)'|([A-Za-z])\2*|[^A-Za-z']+")
 
 
 def strftime_of(joda: str) -> str | None:
-    """The pattern of strftime for Joda's ``joda``; None if a part of it has no counterpart."""
+    """The strftime pattern for the Joda pattern ``joda``; None if a part of it has no counterpart."""
     made, at = [], 0
     for found in _TOKEN.finditer(joda):
         if found.start() != at:

@@ -94,7 +94,7 @@ def _place(draft: Draft, node: Thing) -> dict[str, Any]:
 
 
 def _ended(text: Text, draft: Draft) -> str:
-    return text.folded().render(draft.needs)
+    return text.with_final_slash().render(draft.needs)
 
 
 def _listed(draft: Draft, node: Thing, manifest: Text, folder: Text | None) -> dict[str, Any]:
@@ -264,7 +264,7 @@ def write_to(draft: Draft, node: Thing) -> None:
             f"folders are called `{unit.lower()}=...`, after the last change of the object that a row came from (`_arrival`), not the "
             "run's time: tell the readers",
         )
-    packed = draft.soft(node, "compression").lower()
+    packed = draft.plain_or_noted(node, "compression").lower()
     if packed in {"gzip", "none"}:
         options["compression"] = packed
         draft.taken(node.slot("compression"), "sinks: s3.compression")

@@ -85,7 +85,7 @@ def _created(draft: Draft, node: Thing) -> Table | None:
     slot = node.slot("createTableSql")
     if not slot.values:
         return None
-    statement = draft.soft(node, "createTableSql")
+    statement = draft.plain_or_noted(node, "createTableSql")
     found = table_of(statement)
     if statement:
         draft.files[TABLE] = statement.rstrip().rstrip(";") + ";\n"
@@ -137,8 +137,8 @@ def _database(draft: Draft, database: Thing) -> dict[str, Any]:
     if cluster is None and found is None:
         msg = f"`{database.id}` names no cluster: write clusterId, or a connectionString like jdbc:redshift://NAME....redshift.amazonaws.com:5439/DB"
         raise Refused(msg)
-    # Redshift keeps names of clusters in small letters, whatever a user wrote.
-    sink[kind] = cluster.small().render(draft.needs) if cluster is not None else found["name"].lower() if found else ""
+    # Redshift stores cluster identifiers in lower case, whatever the user typed.
+    sink[kind] = cluster.lower().render(draft.needs) if cluster is not None else found["name"].lower() if found else ""
     if not sink["database"]:
         msg = f"`{database.id}` has no databaseName; write it, and import again"
         raise Refused(msg)
@@ -197,7 +197,7 @@ def _transform(draft: Draft) -> bool:
     slot = draft.activity.slot("transformSql")
     if not slot.values:
         return False
-    statement = draft.soft(draft.activity, "transformSql")
+    statement = draft.plain_or_noted(draft.activity, "transformSql")
     found = _SIMPLE.fullmatch(statement)
     if found is None or _MANY.search(found["what"] + " " + (found["rest"] or "")):
         if statement:

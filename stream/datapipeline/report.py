@@ -1,4 +1,4 @@
-"""The report on an import: what was written, what is to do, and every field of every object."""
+"""The report on an import: what was written, what is left to do, and every field of every object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REPORT = "report.md"
 
 
 def markdown(done: Imported) -> str:
-    """The report as a page."""
+    """The report in Markdown."""
     parts = [f"# What became of {_cell(done.definition)}", _sum(done), "## Activities", *map(_activity, done.outcomes)]
     if not done.outcomes:
         parts.append("The definition has no activity, so there is nothing to run.")
@@ -25,7 +25,7 @@ def markdown(done: Imported) -> str:
 
 
 def document(done: Imported) -> dict[str, Any]:
-    """The report for programs."""
+    """The report as a JSON document."""
     return {
         "definition": done.definition,
         "files": sorted([*done.files, REPORT]),

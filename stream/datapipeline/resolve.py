@@ -1,4 +1,4 @@
-"""Objects with what they inherit, and what they refer to; faults of references and types are found before anything is translated."""
+"""Resolves inheritance and references of objects. Broken references and unknown types are found before anything is translated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stream.datapipeline.definition import DEFAULT, Item, Parameter, Ref, Value,
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A field as an object sees it: ``owner`` is the id of the object that writes it, itself or one it inherits from."""
+    """A field as an object sees it. ``owner``: id of the object that defines it, which may be an ancestor."""
 
     owner: str
     field: str
@@ -52,7 +52,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A definition whose references all lead somewhere."""
+    """A definition all of whose references are valid."""
 
     items: Mapping[str, Item]
     things: Mapping[str, Thing]
@@ -68,10 +68,10 @@ class Definition:
 
 
 def resolve(written: Written, name: str, types: Iterable[str]) -> Definition:
-    """The objects of ``written``, a file called ``name``, with what they inherit; ``types`` are those that are known.
+    """The objects of ``written``, from the file ``name``, with inherited fields. ``types``: the known types.
 
     Raises:
-        DefinitionError: a reference leads nowhere, parents go round in a circle, or a type is unknown.
+        DefinitionError: a reference is broken, inheritance is circular, or a type is unknown.
     """
     refuse(list(_dangling(written.items, name)))
     faults = list(_circles(written.items, name))

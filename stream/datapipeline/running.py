@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from stream.datapipeline.draft import VALUES, Draft, Refused
-from stream.datapipeline.expressions import Scope, worked_out
+from stream.datapipeline.expressions import Scope, evaluated
 from stream.datapipeline.moments import date_of
 from stream.datapipeline.resolve import Thing
 from stream.datapipeline.schedules import Period, cron_of, last_run, period_of
@@ -52,7 +52,7 @@ def _when(draft: Draft) -> str:
     """The line of cron."""
     slot, style = draft.activity.slot("schedule"), draft.activity.slot("scheduleType")
     schedule = draft.definition.one(slot)
-    kind = draft.soft(draft.activity, "scheduleType").lower()
+    kind = draft.plain_or_noted(draft.activity, "scheduleType").lower()
     if kind == "ondemand" or schedule is None:
         draft.held = True
         draft.taken(style, "replicas", VALUES)
@@ -69,7 +69,7 @@ def _when(draft: Draft) -> str:
 
 
 def _line(draft: Draft, schedule: Thing, *, at_begin: bool) -> str:
-    text = draft.soft(schedule, "period")
+    text = draft.plain_or_noted(schedule, "period")
     period = period_of(text)
     if period is None:
         draft.held = True
@@ -100,7 +100,7 @@ def _end(draft: Draft, schedule: Thing, period: Period, start: datetime | None) 
         end = _date(draft, schedule, "endDateTime")
         when = f" on {end:%Y-%m-%d %H:%M} UTC" if end is not None else ""
         draft.open(schedule.slot("endDateTime"), f"a CronJob has no end: set `replicas: 0`{when}; in Airflow `end_date`")
-    count = draft.soft(schedule, "occurrences")
+    count = draft.plain_or_noted(schedule, "occurrences")
     if count:
         number = int(count) if count.isdecimal() and len(count) < 10 else 0
         over = last_run(start, period, number) if start is not None else None
@@ -114,7 +114,7 @@ def _date(draft: Draft, schedule: Thing, name: str) -> datetime | None:
         return None
     written = slot.text if "#{" in slot.text or "(" not in slot.text else f"#{{{slot.text}}}"  # functions may stand there bare
     try:
-        found = date_of(worked_out(written, Scope(draft.definition, schedule, None, 0, draft.used)).plain)
+        found = date_of(evaluated(written, Scope(draft.definition, schedule, None, 0, draft.used)).plain)
     except Untranslatable:
         found = None
     if found is None:
@@ -124,7 +124,7 @@ def _date(draft: Draft, schedule: Thing, name: str) -> datetime | None:
 
 def _attempts(draft: Draft) -> int | None:
     slot = draft.activity.slot("maximumRetries")
-    text = draft.soft(draft.activity, "maximumRetries")
+    text = draft.plain_or_noted(draft.activity, "maximumRetries")
     if not text:
         return None
     if not text.isdecimal() or len(text) > 9:
@@ -136,7 +136,7 @@ def _attempts(draft: Draft) -> int | None:
 
 def _limit(draft: Draft, thing: Thing, name: str, times: int) -> int:
     """A limit in seconds, ``times`` over; 0 if there is none."""
-    text = draft.soft(thing, name)
+    text = draft.plain_or_noted(thing, name)
     if not text:
         return 0
     period = period_of(text)
@@ -149,7 +149,7 @@ def _limit(draft: Draft, thing: Thing, name: str, times: int) -> int:
 
 def _region(draft: Draft, thing: Thing) -> None:
     slot = thing.slot("region")
-    text = draft.soft(thing, "region").lower().replace("_", "-")
+    text = draft.plain_or_noted(thing, "region").lower().replace("_", "-")
     if not text:
         return
     if not _REGION.fullmatch(text) or draft.values.get("region", text) != text:
@@ -176,7 +176,7 @@ def _proxy(draft: Draft, resource: Thing) -> None:
     for name in ("hostname", "port"):
         draft.taken(proxy.slot(name), "env.HTTPS_PROXY", VALUES)
     draft.taken(resource.slot("httpProxy"), "env.HTTPS_PROXY", VALUES)
-    if draft.soft(proxy, "s3NoProxy").lower() == "true":
+    if draft.plain_or_noted(proxy, "s3NoProxy").lower() == "true":
         draft.open(proxy.slot("s3NoProxy"), "name the hosts of S3 in your region in `env.NO_PROXY` of the values")
     else:
         draft.unneeded(proxy.slot("s3NoProxy"), "S3 goes through the proxy, too")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from stream.datapipeline.expressions import Scope, worked_out
+from stream.datapipeline.expressions import Scope, evaluated
 from stream.datapipeline.fields import Fields
 from stream.datapipeline.resolve import Definition, Thing
 from stream.datapipeline.texts import Untranslatable
@@ -50,6 +50,6 @@ def _query(definition: Definition, thing: Thing) -> str:
 def _plain(definition: Definition, thing: Thing, name: str) -> str:
     """The field's text; empty if it has none before a run."""
     try:
-        return worked_out(thing.slot(name).text, Scope(definition, thing)).plain.strip()
+        return evaluated(thing.slot(name).text, Scope(definition, thing)).plain.strip()
     except Untranslatable:
         return ""

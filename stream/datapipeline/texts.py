@@ -1,4 +1,4 @@
-"""Texts of a definition once their expressions are worked out: pieces that are fixed, given by parameters, or made of a run's time."""
+"""Texts with evaluated expressions: pieces that are fixed, values of parameters, or times of a run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def unit_of(pattern: str) -> str:
 
 @dataclass(slots=True)
 class Needs:
-    """The environment variables that say a run's time to one pipeline file: a name for each time that is written."""
+    """The environment variables by which one pipeline file gets the times of a run."""
 
     times: dict[str, Time] = field(default_factory=dict)
 
@@ -97,13 +97,13 @@ class Text:
         """The text as a pipeline file writes it: `${NAME:-value}` for parameters, `${NAME}` for times, which are added to ``needs``."""
         return "".join(_rendered(each, needs) for each in self.pieces)
 
-    def small(self) -> Text:
-        """The text in small letters."""
+    def lower(self) -> Text:
+        """The text in lower case."""
         letters = [each.lower() if isinstance(each, str) else Given(each.name, each.value.lower()) if isinstance(each, Given) else each
                    for each in self.pieces]  # fmt: skip
         return Text(tuple(letters))
 
-    def folded(self) -> Text:
+    def with_final_slash(self) -> Text:
         """The text with one slash at its end."""
         *before, last = self.pieces or ("",)
         match last:
@@ -114,17 +114,17 @@ class Text:
         return Text.of([*self.pieces, "/"])
 
     def split(self) -> tuple[Text, Text]:
-        """What stands before the first time, up to its last slash; and the rest."""
+        """The part before the first time, up to its last slash, and the rest."""
         at = next((index for index, each in enumerate(self.pieces) if isinstance(each, Time)), len(self.pieces))
         return _cut(self.pieces, at)
 
     def folder(self) -> tuple[Text, Text]:
-        """What stands up to the last slash, and what follows it."""
+        """The part up to the last slash, and the rest."""
         return _cut(self.pieces, len(self.pieces))
 
 
 def _cut(pieces: tuple[Piece, ...], end: int) -> tuple[Text, Text]:
-    """``pieces`` in two behind the last slash before ``end``."""
+    """``pieces`` split after the last slash before ``end``."""
     for index in range(end - 1, -1, -1):
         piece = pieces[index]
         words = piece.value if isinstance(piece, Given) else piece if isinstance(piece, str) else ""
@@ -132,8 +132,8 @@ def _cut(pieces: tuple[Piece, ...], end: int) -> tuple[Text, Text]:
             continue
         if words.endswith("/"):
             return Text.of(pieces[: index + 1]), Text.of(pieces[index + 1 :])
-        before, _, behind = words.rpartition("/")
-        return Text.of([*pieces[:index], before + "/"]), Text.of([behind, *pieces[index + 1 :]])
+        before, _, after = words.rpartition("/")
+        return Text.of([*pieces[:index], before + "/"]), Text.of([after, *pieces[index + 1 :]])
     return Text(()), Text(pieces)
 
 
@@ -164,5 +164,5 @@ def escaped(text: str) -> str:
 
 
 def shown(times: Mapping[str, Time], interval: tuple[str, str]) -> dict[str, str]:
-    """Each variable with the template by which Airflow makes it, where a run's ``interval`` begins and ends so."""
+    """The Airflow template for each variable; ``interval``: the expressions for a run's begin and end."""
     return {name: f"{{{{ {time.moment.template(interval)}.strftime('{time.pattern}') }}}}" for name, time in times.items()}

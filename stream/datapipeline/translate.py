@@ -1,4 +1,4 @@
-"""From a definition to what replaces it: one pipeline for each activity that has a counterpart, and what became of everything else."""
+"""Translates a definition: one pipeline for each activity that has a counterpart, and a verdict on everything else."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from stream.datapipeline.verdicts import Fate
 from stream.datapipeline.waiting import notify, wait_for
 from stream.datapipeline.writing import pipeline_text, values_text
 
-Judge: TypeAlias = Callable[[str, Mapping[str, str]], str]
-"""What is wrong with the text of a pipeline file in an environment, in one sentence; empty if it can be run."""
+Check: TypeAlias = Callable[[str, Mapping[str, str]], str]
+"""Checks the text of a pipeline file in an environment. Returns the first error, or an empty text if it is valid."""
 
 _TIMES: Final = {"%Y": "2026", "%y": "26", "%m": "01", "%d": "31", "%H": "05", "%M": "30", "%S": "00", "%j": "031", "%I": "05", "%p": "AM"}
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An activity that begins once another has ended, and why: its `dependsOn`, or the node that both name."""
+    """Activity ``then`` runs after ``first``. ``why``: its `dependsOn`, or a node that one writes and the other reads."""
 
     first: str
     then: str
@@ -39,7 +39,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an activity became: the name of its pipeline, and what is to do; or, without a name, why it has none."""
+    """The result for an activity: the name of its pipeline, and what is left to do; or, without a name, why it has no pipeline."""
 
     activity: str
     type: str
@@ -52,7 +52,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """``files`` by their paths; ``rows`` for every field of every object; the activities, and how they hang together."""
+    """The result of an import: ``files`` by path, ``rows`` for every field of every object, the activities, and the links between them."""
 
     definition: str
     files: Mapping[str, str]
@@ -65,19 +65,19 @@ class Imported:
         return sum(each.fate is fate for each in self.rows)
 
 
-def import_definition(text: bytes, name: str, more: Iterable[tuple[str, bytes]], state: str, judge: Judge) -> Imported:
+def import_definition(text: bytes, name: str, more: Iterable[tuple[str, bytes]], state: str, check: Check) -> Imported:
     """Translate the definition ``text``, called ``name``, with the parameters and values of ``more``.
 
     ``state``: where pipelines keep their state; if empty, `_stream/` in the bucket that they write to. Every pipeline file of the result
-    has passed ``judge``. No file and no row holds a secret of the definition.
+    has passed ``check``. No file and no row holds a secret of the definition.
 
     Raises:
         DefinitionError: it is no definition; every fault is named with its place and what to do.
     """
     definition = resolve(parse(text, name, more), name, KINDS)
     fields = Fields(definition)
-    work = _Work(definition, fields, name.rpartition("/")[2], state, judge)
-    for activity in _in_turn(definition):
+    work = _Work(definition, fields, name.rpartition("/")[2], state, check)
+    for activity in _in_dependency_order(definition):
         work.take(activity)
     suggest(definition, fields)
     outcomes = tuple(work.outcomes[each] for each in definition.things if each in work.outcomes)
@@ -90,17 +90,17 @@ def _activities(definition: Definition) -> list[Thing]:
     return [each for each in found if each.id not in parents or each.has("output")]
 
 
-def _in_turn(definition: Definition) -> list[Thing]:
-    """The activities, each behind those that it waits for, unless they wait for each other."""
+def _in_dependency_order(definition: Definition) -> list[Thing]:
+    """The activities, each after those that it depends on, except for circular dependencies."""
     waits: dict[str, set[str]] = {}
     for link in _links(definition):
         waits.setdefault(link.then, set()).add(link.first)
-    left, turn = _activities(definition), []
+    left, ordered = _activities(definition), []
     while left:
         ready = [each for each in left if not waits.get(each.id, set()) & {one.id for one in left}] or left[:1]
-        turn += ready
+        ordered += ready
         left = [each for each in left if each not in ready]
-    return turn
+    return ordered
 
 
 def _links(definition: Definition) -> list[Link]:
@@ -124,7 +124,7 @@ class _Work:
     fields: Fields
     name: str
     state: str
-    judge: Judge
+    check: Check
     files: dict[str, str] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     written: dict[str, tuple[Column, ...]] = field(default_factory=dict)
@@ -133,11 +133,11 @@ class _Work:
     names: set[str] = field(default_factory=set)
 
     def take(self, activity: Thing) -> None:
-        """Translate one activity, or say why there is no pipeline for it."""
-        told = Slot(activity.id, "id", (activity.id,))
+        """Translate one activity, or note why there is no pipeline for it."""
+        id_slot = Slot(activity.id, "id", (activity.id,))
         kind = KINDS[activity.type]
         if kind.advice:
-            self._refuse(activity, told, kind.advice)
+            self._refuse(activity, id_slot, kind.advice)
             return
         name = self._unique(activity.id)
         draft = Draft(name, self._application(name), activity, self.definition)
@@ -145,11 +145,11 @@ class _Work:
             self._fill(draft)
             texts = self._texts(draft)
         except (Refused, Untranslatable) as refused:
-            self._refuse(activity, told, str(refused) if isinstance(refused, Refused) else f"a value {refused}")
+            self._refuse(activity, id_slot, str(refused) if isinstance(refused, Refused) else f"a value {refused}")
             return
         for slot, verdict in draft.notes:
             self.fields.note(slot, verdict)
-        self.fields.taken(told, f"`{draft.name}/{PIPELINE}`")
+        self.fields.taken(id_slot, f"`{draft.name}/{PIPELINE}`")
         self.used |= draft.used
         self.files |= {f"{draft.name}/{file}": text for file, text in texts.items()}
         for node in self.definition.of(activity.slot("output")):
@@ -160,8 +160,8 @@ class _Work:
             activity.id, activity.type, draft.name, tuple(draft.todo), shown(draft.needs.times, draft.interval), window
         )
 
-    def _refuse(self, activity: Thing, told: Slot, why: str) -> None:
-        self.fields.open(told, f"no pipeline file: {why}")
+    def _refuse(self, activity: Thing, slot: Slot, why: str) -> None:
+        self.fields.open(slot, f"no pipeline file: {why}")
         self.outcomes[activity.id] = Outcome(activity.id, activity.type, "", (why,))
 
     def _application(self, name: str) -> str:
@@ -223,7 +223,7 @@ class _Work:
         write_to(draft, target)
 
     def _keep_state(self, draft: Draft) -> None:
-        """Choose a place for the state that is neither read nor written as data, and for staged files one beside it."""
+        """Choose a location for the state that is neither in the source nor in a sink, and one beside it for staged files."""
         source = _known(draft.source["s3"]["url"])
         sink = _known(draft.sink["s3"]["url"]) if "s3" in draft.sink else ""
         logs = draft.activity.slot("pipelineLogUri").text
@@ -244,13 +244,13 @@ class _Work:
             draft.held = True
 
     def _texts(self, draft: Draft) -> dict[str, str]:
-        """Its files. Stages that are not understood are left out and noted."""
+        """The files of the pipeline. Stages that are not valid here are left out and noted."""
         env = {name: _sample(time.pattern) for name, time in draft.needs.times.items()}
         doubtful = list(draft.doubtful)
         while True:
             stages = [*draft.stages, *(each for _, each in doubtful)]
             text = pipeline_text(draft, self.name, stages)
-            finding = self.judge(text, env)
+            finding = self.check(text, env)
             if not finding:
                 break
             if doubtful and "redshift" in draft.sink and draft.sink["redshift"].pop("types", None):
@@ -269,12 +269,12 @@ class _Work:
 
 
 def _slug(name: str) -> str:
-    """``name`` as a folder or an application can be called; empty if nothing of it is left."""
+    """``name`` as a valid name of a folder and an application; empty if no valid characters remain."""
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip("-")[:50].strip("-")
 
 
 def _known(url: str) -> str:
-    """A URL of a pipeline file with the defaults of its references."""
+    """A URL of a pipeline file with references replaced by their defaults."""
     return re.sub(r"\$\{[A-Za-z_][A-Za-z0-9_]*:-([^}]*)\}", r"\1", url)
 
 
@@ -290,7 +290,7 @@ def _filter(draft: Draft) -> None:
     slot = draft.activity.slot("filterSql")
     if not slot.values:
         return
-    condition = draft.soft(draft.activity, "filterSql").strip().rstrip(";")
+    condition = draft.plain_or_noted(draft.activity, "filterSql").strip().rstrip(";")
     if condition:
         in_sql = re.sub(r"\"([^\"]*)\"", lambda found: "'" + found[1].replace("'", "''") + "'", condition)
         draft.doubtful.append((slot, {"filter": in_sql.replace("`", '"')}))

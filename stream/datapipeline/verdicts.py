@@ -1,4 +1,4 @@
-"""The three things that can become of a field."""
+"""What can become of a field."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Fate(StrEnum):
-    """What became of a field, the gravest last."""
+    """What became of a field, in ascending severity."""
 
     UNNEEDED = "not needed"
     TAKEN = "taken over"
@@ -16,7 +16,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``text`` says where a field went, why it has no use, or what to do instead."""
+    """``text``: where a field went, why it is not needed, or what to do instead."""
 
     fate: Fate
     text: str

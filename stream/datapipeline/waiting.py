@@ -46,7 +46,7 @@ def _condition(draft: Draft, condition: Thing, thing: Thing, slot: Slot) -> None
 
 
 def _folder(text: Text | None) -> Text | None:
-    return text if text is None or not text.pieces else text.folded()
+    return text if text is None or not text.pieces else text.with_final_slash()
 
 
 def _require(draft: Draft, text: Text | None, asked: Slot, slot: Slot) -> None:
@@ -62,7 +62,7 @@ def _require(draft: Draft, text: Text | None, asked: Slot, slot: Slot) -> None:
 
 
 def notify(draft: Draft, nodes: Iterable[Thing]) -> None:
-    """Take over who is told of failures: the first topic of the activity, or else of its ``nodes``."""
+    """Take over the topic that is notified of failures: the first one of the activity, or else of its ``nodes``."""
     for thing in (draft.activity, *nodes):
         slot = thing.slot("onFail")
         for action in draft.definition.of(slot):

@@ -7,9 +7,9 @@ happens here, because the commit log does not rely on leases.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from stream import events
 from stream.contracts import Clock, Emit, Shard, StartKind
@@ -22,6 +22,7 @@ from stream.lease.rows import SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, L
 from stream.lease.settings import Balance, LeasedStream, LeaseSettings, refuse_other_keys
 from stream.lease.shards import children_of, holes, missing_leases, new_lease, removable, unblocked
 from stream.lease.table import LeaseTable
+from stream.together import a_few_at_once
 
 HOLE_LOOKS: Final = 3
 """Scans in a row that must find the same hole before it is reported: rows are created one by one, and a scan may see only some (KCL: 3)."""
@@ -34,8 +35,6 @@ TENURE: Final = 6.0
 
 SEIZE_ATTEMPTS: Final = 10
 """Attempts to take a lease. Its owner writes the row only a few times per failover time, so one attempt will not collide."""
-
-T = TypeVar("T")
 
 
 class Coordinator:
@@ -157,7 +156,7 @@ class Coordinator:
     async def leave(self) -> None:
         """Take no more leases and release all of them at once."""
         await self.stop_taking()
-        await self._each(self._give_up, list(self.holdings.held))
+        await a_few_at_once([self._give_up(key) for key in self.holdings.held], AT_ONCE)
 
     async def settle_end(self, stream: str, shard_id: str) -> None:
         """Prepare the end of a shard: create rows for its children, and note the children in its own row.
@@ -226,12 +225,13 @@ class Coordinator:
             self.holdings.refresh(lease)
         await self._notice_vanished({lease.key for lease in known}, started)
         if self.follower.following:
-            await self._each(self._adopt, follow.assigned(known, self.me, self.holdings.held, self._avoided))
+            assigned = follow.assigned(known, self.me, self.holdings.held, self._avoided)
+            await a_few_at_once([self._adopt(lease) for lease in assigned], AT_ONCE)
         elif not self._leaving:
             takes = self._decide(now)
             if takes and now - started > self.settings.renew_every / 2:
                 takes = await self._without_renewed(takes)
-            await self._each(self._take, takes)
+            await a_few_at_once([self._take(take) for take in takes], AT_ONCE)
         self._notify()
 
     async def sync(self) -> None:
@@ -244,7 +244,7 @@ class Coordinator:
     async def _expiring(self) -> None:
         while True:
             self.holdings.expire()
-            await self._each(self._give_up, self.holdings.overdue(follow.HAND_OFF_SECONDS))
+            await a_few_at_once([self._give_up(key) for key in self.holdings.overdue(follow.HAND_OFF_SECONDS)], AT_ONCE)
             await self._clock.sleep(self.settings.renew_every / 4)
 
     async def _looking(self) -> None:
@@ -390,17 +390,3 @@ class Coordinator:
     def _notify(self) -> None:
         for listener in self.listeners:
             listener()
-
-    async def _each(self, call: Callable[[T], Coroutine[Any, Any, None]], items: Sequence[T]) -> None:
-        waiting = iter(items)
-
-        async def call_next() -> None:
-            for item in waiting:
-                await call(item)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(AT_ONCE, len(items))):
-                    group.create_task(call_next())
-        except ExceptionGroup as group_error:
-            raise group_error.exceptions[0] from None

@@ -52,7 +52,7 @@ def imported(tmp_path, name, pipeline):
     done = run("import", sample(name), "--into", str(tmp_path / "new"))
     assert done.exit_code == 1, done.output
     file = tmp_path / "new" / pipeline / "pipeline.yaml"
-    assert yaml.safe_load(file.read_text())["application"] == pipeline
+    assert yaml.safe_load(file.read_text())["application"] == f"{name}-{pipeline}"
     file.write_text(file.read_text() + "metrics: {port: 0}\n")
     return str(file)
 

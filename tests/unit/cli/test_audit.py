@@ -136,7 +136,7 @@ def test_a_row_that_no_unit_lists_is_said_to_be_that(folder):
 
 @pytest.fixture
 def collector():
-    """A collector on loopback that answers everything with its ``status``."""
+    """A collector on loopback that answers every request with ``status``."""
 
     class Answering(BaseHTTPRequestHandler):
         def do_POST(self):

@@ -1,4 +1,4 @@
-"""How ``stream demo`` ends when it is told to; that it works is what `make demo` shows."""
+"""How ``stream demo`` ends when interrupted; `make demo` shows that it works."""
 
 import asyncio
 

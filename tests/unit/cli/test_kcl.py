@@ -6,7 +6,7 @@ import pytest
 
 @pytest.mark.parametrize("kind", ["device", "file"])
 def test_a_child_without_a_pipe_says_who_should_start_it(tmp_path, kind):
-    """The event loop aborts the process where it is to wait for what can always be read."""
+    """The event loop would abort the process if it had to wait for a file, which is always readable."""
     file, given = tmp_path / "pipeline.yaml", tmp_path / "input"
     file.write_text("application: a\n")
     given.write_text("")

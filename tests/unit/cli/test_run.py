@@ -1,4 +1,4 @@
-"""What ``stream run`` says before it reads anything."""
+"""Errors of ``stream run`` before it reads anything."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a partition key contains cannot move a terminal's cursor, nor be taken for markup."""
+"""The content of a partition key cannot move a terminal's cursor, and is not taken for markup."""
 
 import pytest
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from stream.datapipeline.definition import parse
-from stream.datapipeline.expressions import Scope, texts_of, worked_out
+from stream.datapipeline.expressions import Scope, evaluated, texts_of
 from stream.datapipeline.kinds import KINDS
 from stream.datapipeline.moments import INTERVAL
 from stream.datapipeline.resolve import resolve
@@ -39,7 +39,7 @@ IT = DEFINITION.things["it"]
 
 
 def text(expression, node=None):
-    return worked_out(expression, Scope(DEFINITION, IT, node))
+    return evaluated(expression, Scope(DEFINITION, IT, node))
 
 
 def value(expression):

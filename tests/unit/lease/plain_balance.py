@@ -1,4 +1,4 @@
-"""The even balance said plainly, without a thought for its speed: what ``decide.take_evenly`` has to take, lease for lease."""
+"""A simple, slow reference implementation of the even balance; ``decide.take_evenly`` must take exactly the same leases."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from stream.lease.table import LeaseTable
 
 
 class FakeClock:
-    """Time that moves when everybody sleeps: ``run_until`` advances to the next sleeper."""
+    """A clock that advances when all tasks sleep: ``run_until`` moves on to the next sleeper."""
 
     def __init__(self):
         self.seconds = 1000.0
@@ -51,13 +51,13 @@ class FakeClock:
 
 
 async def settle():
-    """Give every task that can go on the chance to."""
+    """Let every task run that can."""
     for _ in range(60):
         await asyncio.sleep(0)  # noqa: TID251 - yields, takes no time
 
 
 class MemoryDynamo:
-    """A lease table, and what KCL 3.x keeps beside it: ``other``, its state, and ``reports``, of workers.
+    """A lease table and the tables that KCL 3.x keeps beside it: ``other`` (coordinator state) and ``reports`` (worker metrics).
 
     ``faults`` says of the next calls what becomes of them: lost_before, lost_after, throttled, or None; while it is ``crowded``, all are
     throttled.

@@ -61,7 +61,7 @@ class Fleet:
         await settle()
 
     async def kill(self, name):
-        """Its row keeps its name, and nobody renews it."""
+        """Kill a worker: it stays the owner in the row, and nobody renews the lease."""
         self.tasks[name].cancel()
         with suppress(asyncio.CancelledError):
             await self.tasks[name]
@@ -72,7 +72,7 @@ class Fleet:
         await self.kill(name)
 
     def holders(self):
-        """Shard ids by worker, as the workers believe."""
+        """Shard ids by worker, as each worker believes to hold them."""
         return {name: sorted(worker.held("s")) for name, worker in self.workers.items()}
 
     def assert_alone(self):
@@ -308,7 +308,7 @@ def test_the_end_of_a_shard_makes_rows_for_its_children_first():
 
 
 class OfTwoStreams(Fleet):
-    """Workers that read a second stream, ``t``, too, until it is deleted."""
+    """Workers that also read a second stream, ``t``, until it is deleted."""
 
     deleted = False
 

@@ -1,4 +1,4 @@
-"""Who takes which lease: KCL 2.x's taker as its own tests have it, and the even balance under every fleet."""
+"""Who takes which lease: the KCL 2.x taker by the cases of its own tests, and the even balance in random fleets."""
 
 import math
 from random import Random
@@ -17,7 +17,7 @@ RULES = Rules(FAILOVER)
 
 
 def seen_of(*rows):
-    """Rows as ``(owner, seconds since the counter moved)``."""
+    """Rows as ``(owner, seconds since the counter changed)``."""
     made = [Seen(lease(f"shardId-{at}", owner), NOW - age, NOW - age) for at, (owner, age) in enumerate(rows)]
     return {row.lease.key: row for row in made}
 
@@ -153,7 +153,7 @@ fleets = st.tuples(st.integers(1, 8), st.integers(0, 40), st.integers(0, 2**32))
 
 
 def play(workers, leases, seed, choose, rounds):
-    """Every worker decides from its own view in each round, in random order; the table refuses whoever is second. Moves per round."""
+    """In each round every worker decides from its own view, in random order; the second taker of a lease fails. Returns moves a round."""
     dice = Random(seed)
     rows = {f"s{at:02}": lease(f"s{at:02}", throughput=dice.choice((0.0, 0.0, 10.0, 200.0))) for at in range(leases)}
     views, moves, now = {worker: {} for worker in range(workers)}, [], 0.0

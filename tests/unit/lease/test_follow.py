@@ -1,4 +1,4 @@
-"""Whether to follow a leader, whose a lease is, and who inherits: decisions from what was seen."""
+"""Whether to follow a leader, whose a lease is, and who inherits it, decided from observations."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Workers in a fleet of KCL 3.x whose leader is played by the test, row by row as Java's was seen to write them."""
+"""Workers in a KCL 3.x fleet whose leader is played by the test, writing rows as the Java leader was observed to."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ ZERO, ONE = "shardId-000000000000", "shardId-000000000001"
 
 
 class Led(Fleet):
-    """A table that a Java worker made, holds all leases of, and leads."""
+    """A table created by a Java worker, which holds all leases and leads."""
 
     def __init__(self, count=2, **options):
         super().__init__(shards(count), **options)
@@ -38,7 +38,7 @@ class Led(Fleet):
         self.dynamo.reports["java"] = {"wid": {"S": "java"}, "lut": {"N": str(self.beats)}, "sts": {"M": {}}, "opr": {"M": {}}}
 
     async def go_on(self, seconds):
-        """Time passes; Java renews and reports."""
+        """Let time pass; the Java worker renews and reports."""
         for second in range(int(seconds)):
             await self.clock.advance(1)
             if self.alive:
@@ -54,7 +54,7 @@ class Led(Fleet):
         row.pop("checkpointOwner", None)
 
     def begin_hand_off(self, shard_id, worker):
-        """The counter stays, as Java's leader leaves it."""
+        """Assign the lease without changing the counter, as the Java leader does."""
         row = self.dynamo.items[shard_id]
         row["checkpointOwner"], row["leaseOwner"] = row["leaseOwner"], {"S": worker}
 
@@ -64,7 +64,7 @@ class Led(Fleet):
 
 
 class Unhurried:
-    """A table whose answers leave others time to go on."""
+    """A table that yields to other tasks before it answers."""
 
     def __init__(self, dynamo):
         self.place = dynamo.place

@@ -1,4 +1,4 @@
-"""Rows beside those that real Java KCL 2.5.8 and 3.1.3 wrote (tests/data/kcl), attribute by attribute."""
+"""Rows compared with those that the Java KCL 2.5.8 and 3.1.3 wrote (tests/data/kcl), attribute by attribute."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The lease table under lost replies, throttling, pages and strangers."""
+"""The lease table with lost replies, throttling, pagination and foreign rows."""
 
 import asyncio
 from dataclasses import replace
@@ -59,7 +59,7 @@ def test_a_write_whose_reply_is_lost_is_known_for_ours(fault, old_item_returned)
 
 
 def test_a_write_that_the_kcl_overtook_before_it_was_repeated_is_not_taken_for_the_last_word():
-    """The KCL leaves our mark in the row, so the mark alone does not say who has the lease."""
+    """KCL keeps our mark in the row, so the mark alone does not say who has the lease."""
 
     async def test(table, dynamo, clock, told):
         put(dynamo, lease(owner="me", counter=3))

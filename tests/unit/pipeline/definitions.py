@@ -1,4 +1,4 @@
-"""Pipelines for tests: the least one, and the one that the design describes."""
+"""Pipelines for tests: a minimal one, and the one from the design."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 def least(**changes):
-    """The least pipeline with some of its top-level keys replaced or added."""
+    """The minimal pipeline with some of its top-level keys replaced or added."""
     return {**copy.deepcopy(LEAST), **changes}

@@ -15,7 +15,7 @@ WORD = re.compile(r"[a-z]+(_[a-z]+)+")
 
 
 def words(tree):
-    """Text in the place of a code: an argument of what makes findings, or what `code` is set to."""
+    """Texts used as codes: arguments of functions that create findings, and values assigned to `code`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in GIVERS:
             yield from (each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str))

@@ -23,7 +23,7 @@ other = 5
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """A package in the path that offers stages, good and bad ones."""
+    """An importable package that registers stages, valid and invalid ones."""
     (tmp_path / "foreign_stages.py").write_text(FOREIGN)
     info = tmp_path / "foreign_stages-1.0.dist-info"
     info.mkdir()

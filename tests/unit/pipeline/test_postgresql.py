@@ -46,7 +46,7 @@ def test_what_may_work_later_is_told_from_what_will_not(state, kind, says):
 LOGGED_IN = (
     b"R" + struct.pack(">II", 8, 0) + b"S" + struct.pack(">I", 24) + b"server_version\x0015.0\x00" + b"Z" + struct.pack(">I", 5) + b"I"
 )
-"""What a server says to whom it takes: AuthenticationOk, ParameterStatus, ReadyForQuery."""
+"""A server's messages after a successful login: AuthenticationOk, ParameterStatus, ReadyForQuery."""
 
 
 @pytest.mark.parametrize("greeting", [b"", LOGGED_IN], ids=["from the start", "behind the login"])

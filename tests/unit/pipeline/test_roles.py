@@ -168,7 +168,7 @@ def test_pod_identity_is_bound_to_one_service_account_of_one_cluster():
 
 
 def admitted(document, claims):
-    """Whether STS would take a token with ``claims``: every StringEquals must name a claim of exactly that value."""
+    """Whether STS would accept a token with ``claims``: every StringEquals must name a claim of exactly that value."""
     (statement,) = document["Statement"]
     assert statement["Condition"].keys() == {"StringEquals"}
     issuer = statement["Principal"]["Federated"].partition("oidc-provider/")[2]

@@ -1,4 +1,4 @@
-"""A KPL aggregator, written from the format's description and from nothing else."""
+"""A KPL aggregator, written only from the description of the format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys are counted exactly, also those inside aggregates, and each lies where Kinesis would put it."""
+"""Partition keys are counted exactly, including those inside aggregates, with the hash keys that Kinesis assigns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A split halves the load where keys allow it, and is not advised where they do not; cold neighbours merge."""
+"""A split halves the load if the keys allow it, and is not advised otherwise; adjacent cold shards are merged."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ LOADS = st.lists(st.builds(KeyLoad, st.text(max_size=3), st.integers(0, 40), st.
 
 
 def of(loads: dict[str, float], places: dict[str, int] | None = None) -> Sample:
-    """A sample of as many records of a byte."""
+    """A sample of records of one byte each."""
     keys = [KeyLoad(key, hash_key(key) if places is None else places[key], load, load, round(load)) for key, load in loads.items()]
     total = sum(loads.values())
     return Sample(tuple(keys), total, total, round(total), total, total)
 
 
 def drawn(seed: int, exponent: float, keys: int, records: int) -> Sample:
-    """A sample of a workload whose n-th key is as frequent as n to the power of minus ``exponent``."""
+    """A sample of a workload in which the frequency of the n-th key is proportional to n ** -``exponent``."""
     weights = np.arange(1, keys + 1, dtype=float) ** -exponent
     counts = np.random.default_rng(seed).multinomial(records, weights / weights.sum())
     return of({f"customer-{n}": float(count) for n, count in enumerate(counts) if count})

@@ -1,4 +1,4 @@
-"""A stream read up to a moment, over a source that is a list of pages."""
+"""Reading a stream up to a point in time, over a list of pages."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""rotel, a collector that nobody here wrote, handing on what it receives to a listener of ours that counts ids."""
+"""rotel, a third-party collector, which forwards what it receives to a listener of ours that counts ids."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.integration.narration import Received, collector
 PATIENCE = 60.0
 STEP = 0.1
 SILENCE = 50
-"""Steps without anything new after which the agent has handed on what it took."""
+"""Steps without anything new after which the agent has forwarded everything."""
 
 
 @dataclass
 class Agent:
-    """``http`` and ``grpc``: where it listens. ``output``: what came out at its other end."""
+    """``http`` and ``grpc``: where it listens. ``output``: what it has forwarded."""
 
     http: str
     grpc: str
@@ -35,7 +35,7 @@ class Agent:
     records: Counter[tuple[bytes, bytes]] = field(default_factory=Counter)
 
     def drain(self) -> Counter[tuple[bytes, bytes]]:
-        """End the agent once it has handed on everything; how often each record span came out.
+        """End the agent once it has forwarded everything. Returns how often each record span was forwarded.
 
         It takes requests faster than it hands them on, and when it is told to end it gives up after a few seconds.
         """

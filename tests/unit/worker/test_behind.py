@@ -28,7 +28,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_stream(run: Callable[[BehindStream, Any, LeapingClock], Coroutine[Any, Any, None]], ours: LeapingClock | None = None) -> None:
-    """``run`` over a stream of one shard in the emulator; ``ours``: this side's clock, where it is not the service's."""
+    """``run`` over a stream of one shard in the emulator; ``ours``: the local clock, if it differs from the service's."""
 
     async def all_of_it() -> None:
         clock = LeapingClock()

@@ -19,7 +19,7 @@ MARGIN = timedelta(seconds=5)
 
 
 class Scripted:
-    """A stream of one shard whose record comes out of sight at a moment; before that, and where it is told to, it fails."""
+    """A stream of one shard whose record is readable only from a given time on; before that, and if scripted, calls fail."""
 
     def __init__(self, clock: LeapingClock, sealed_at: float, errors: dict[int, Exception] | None = None) -> None:
         self.clock = clock
@@ -57,7 +57,7 @@ def waited(stream: Scripted, seconds: float, until: float = 0.0) -> tuple[list[A
 
 
 def test_a_child_that_nobody_knows_is_a_no_until_a_person_leaves_it_out() -> None:
-    """Its parent was read to its end, then no worker ran until the stream had forgotten both."""
+    """Its parent was read to its end; then no worker ran until the stream no longer listed either."""
     clock = LeapingClock()
     stream = Scripted(clock, 0)
     question = Question(stream.begun - timedelta(seconds=10), MARGIN)

@@ -15,7 +15,7 @@ FIRST, SECOND = (CredentialLife("container-role", datetime(2026, 11, 22, hour, t
 
 
 class Session(AwsSession):
-    """Gives what it is told to, one after the other, then ends the task."""
+    """Returns the scripted credentials one after the other, then ends the task."""
 
     def __init__(self, *answers):
         super().__init__(region="us-east-1")

@@ -11,7 +11,7 @@ from stream.worker.parts import to_all
 
 
 def said(error):
-    """The log of a worker that holds something back and then ends by ``error``, and what was raised."""
+    """The log of a worker that has buffered lines and then ends with ``error``, and what was raised."""
     lines = []
     log = JsonLog(lambda line: lines.append(json.loads(line)), SystemClock())
     with pytest.raises(Exception) as raised, last_words("clicks", log, to_all(log)):  # noqa: PT011, PT012 - any must come through

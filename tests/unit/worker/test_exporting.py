@@ -1,4 +1,4 @@
-"""Against a real receiver over HTTP, and against a real collector."""
+"""Exports to a real HTTP receiver, and to a real collector."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -68,7 +68,7 @@ REFUSED = ExportTraceServiceResponse(partial_success=ExportTracePartialSuccess(r
 
 
 async def sent_to(*parts):
-    """What is made of a collector that answers a request with ``parts``, each once the one before it has been read."""
+    """The answer of a collector that sends ``parts``, each one after the previous one has been read."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     async def serve(reader, writer):

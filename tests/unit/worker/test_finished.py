@@ -1,4 +1,4 @@
-"""What runs that end need not look at again."""
+"""Finished claims, which later runs need not check again."""
 
 import asyncio
 

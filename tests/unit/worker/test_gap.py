@@ -1,4 +1,4 @@
-"""Gaps, over a log in memory and a stream that is a list."""
+"""Gaps, over an in-memory log and an in-memory stream."""
 
 import asyncio
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Leases are kept through a bad moment of Kinesis."""
+"""Leases are kept during a short outage of Kinesis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a run that a receiver of lineage events takes its time over; whole runs are in tests/integration/test_lineage.py."""
+"""The end of a run whose lineage receiver is slow; whole runs are in tests/integration/test_lineage.py."""
 
 import asyncio
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""The loader over a table in memory: units sealed by the real parts, nothing emulated but the database."""
+"""The loader over an in-memory table; units are sealed by the real parts, and only the database is emulated."""
 
 import asyncio
 import contextlib
@@ -106,7 +106,7 @@ class Rig:
 
 
 def dropped(frame):
-    """Records that are no JSON, or that the filter drops: by the numbers that tests/sealed.py gives out."""
+    """Records that are not JSON, or that the filter drops, by the numbers that tests/sealed.py assigns."""
     import json
 
     def kept(data):
@@ -492,7 +492,7 @@ TROUBLE = st.lists(st.sampled_from(["none", "before", "after", "transient", "rac
 @settings(max_examples=25, deadline=None)
 @given(TROUBLE, st.integers(1, 4), st.integers(1, 3))
 def test_whatever_is_lost_every_row_is_there_once(trouble, units, loaders):
-    """Replies lost before and after the load, transactions that failed, and several loaders that think they are alone."""
+    """Replies lost before and after the load, failed transactions, and several loaders that each believe they are the only one."""
 
     async def run():
         rig = await Rig.open(options=f"      units: {units}")
@@ -512,7 +512,7 @@ def test_whatever_is_lost_every_row_is_there_once(trouble, units, loaders):
 
 
 class Trouble:
-    """What goes wrong at each load, in order; nothing once the list is used up."""
+    """The fault of each load, in order; none once the list is used up."""
 
     def __init__(self, queue):
         self.queue = queue
@@ -531,7 +531,7 @@ class Trouble:
 
 
 class Anybody:
-    """A lease that everybody has."""
+    """A lease that every loader gets."""
 
     async def take(self):
         return Hold.KEPT
@@ -566,7 +566,7 @@ def test_the_loop_goes_on_until_it_is_cancelled():
 
 
 def complete(trouble=lambda rig, loader: None, options=""):
-    """What a run that ends is told of the rows that it sealed, and how many of ten are in the table; seconds that it took."""
+    """Why a run that ends left rows unloaded, how many of ten rows are in the table, and the seconds it took."""
 
     async def run():
         rig = await Rig.open(options=options)

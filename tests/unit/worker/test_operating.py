@@ -1,4 +1,4 @@
-"""An operator's links, over a log in memory."""
+"""Links made by an operator, over an in-memory log."""
 
 import asyncio
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from tests.sealed import sequence, shard_id, three_units
 
 
 class Lost:
-    """Checkpoints of a shard whose lease went away."""
+    """Checkpoints of a shard whose lease was lost."""
 
     async def advance(self, shard, checkpoint):
         raise LeaseLost("it is another worker's")
@@ -30,7 +30,7 @@ class Refused:
 
 
 async def skipping(sealed, before, checkpoints=None):
-    """Pass over ten records; another worker does ``before`` at the last moment."""
+    """Skip ten records; another worker does ``before`` at the last moment."""
     silent, where = lambda _event: None, Shard("events", shard_id(0))
     committer = Committer(sealed.log, sealed.stores.targets, checkpoints or Lost(), sealed.clock, silent, "operator")
     parts = SimpleNamespace(log=sealed.log, committer=committer, repeat=Repeater(sealed.clock, silent))

@@ -1,4 +1,4 @@
-"""Segments that are handed to the exporter instead of read again."""
+"""Segments that are passed to the exporter instead of being re-read."""
 
 import asyncio
 

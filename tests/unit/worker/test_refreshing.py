@@ -1,4 +1,4 @@
-"""Tables that change under a running worker: what new units are made with, and that older ones can still be made as they were."""
+"""Tables that change while a worker runs: new units use the new version, and older units can still be reproduced."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class OfOneThread(dict):
 
 
 def test_many_definitions_that_are_compiled_at_a_time_do_not_get_in_each_others_way(world):
-    """Compiling is done in threads, and what is kept is changed in none of them."""
+    """Compiling is done in threads, none of which changes the cached recipes."""
 
     async def run():
         recipes = []

@@ -1,4 +1,4 @@
-"""Ranges that are read again, over a stream in memory."""
+"""Re-reading ranges, over an in-memory stream."""
 
 import asyncio
 

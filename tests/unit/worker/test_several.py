@@ -1,4 +1,4 @@
-"""What is told of shards that hold up the end of a worker."""
+"""What is reported of shards that delay the end of a worker."""
 
 from stream import events
 from stream.worker.several import MAX_SHOWN, Obstacles

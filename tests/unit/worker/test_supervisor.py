@@ -1,4 +1,4 @@
-"""The supervisor over a stream that is a list, with shards that do what a test says."""
+"""The supervisor over an in-memory stream, with shard tasks scripted by each test."""
 
 import asyncio
 import errno
@@ -32,7 +32,7 @@ class Clock:
 
 @dataclass
 class Stream:
-    """Source, parts and shard tasks in one; ``fates`` maps shard ids to what their tasks do, one entry for each time."""
+    """Source, parts and shard tasks in one; ``fates`` maps shard ids to what their tasks do, one entry per start."""
 
     fates: dict
     listed: list
@@ -71,7 +71,7 @@ class Stream:
 
 
 class Leases:
-    """Leases of a worker to which a leader gives shards, and from which it takes them, as ``wanted`` says."""
+    """Leases of a worker whose leader assigns and withdraws shards, as ``wanted`` says."""
 
     def __init__(self, draining, mine):
         self.listeners = []
@@ -306,7 +306,7 @@ def test_a_lease_that_is_lost_while_its_shard_waits_to_be_tried_again_may_come_b
 
 
 def test_a_lease_that_is_lost_twice_is_let_go_of_twice(monkeypatch):
-    """Also where the error of the first time came before the word that the lease was gone."""
+    """Also if the first error came before the loss of the lease was noticed."""
 
     class Torn(Stream):
         async def run_shard(self, shard, start, parts):

@@ -1,4 +1,4 @@
-"""Which shards are shown, and what is said of them."""
+"""Which shards are shown, and with which notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of the worker's operations, to whom."""
+"""Which of the worker's operations are logged and exported."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_a_column_that_no_file_has(sealed):
 
 
 class Counting:
-    """A store that counts what is asked of it and how many bytes it gives."""
+    """A store that counts requests and the bytes it returns."""
 
     def __init__(self, store):
         self.store = store
@@ -147,7 +147,7 @@ class Counting:
 
 
 def test_in_a_log_of_a_hundred_thousand_units_few_objects_are_looked_at(sealed):
-    """Calls are counted, since time would depend on the machine: S3 answers each in some tens of milliseconds."""
+    """Counts calls rather than time, which would depend on the machine; S3 takes tens of milliseconds for each."""
     prefix = f"flights/commits/events/{shard_id(0)}/"
     before = [BEGIN - n * 2**80 for n in range(1, 60_000)]
     behind = [sequence(0, 120) + n * 2**80 for n in range(1, 40_000)]
