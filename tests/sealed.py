@@ -13,6 +13,7 @@ from stream.batch import RAW_SCHEMA, Batch, SeqRange
 from stream.commit.committer import Committer, Head, RenderedUnit
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Kind, Manifest, State, digest
+from stream.commit.places import Places
 from stream.commit.rewind import history, rewind_link
 from stream.contracts import Checkpoint, Page, Shard, Start, StartKind
 from stream.lease.checkpoints import StoredCheckpoints
@@ -143,7 +144,8 @@ class Sealed:
 
     @property
     def committer(self) -> Committer:
-        return Committer(self.log, self.stores.targets, StoredCheckpoints(self.stores.state), self.clock, lambda event: None, "worker-1")
+        places = Places(self.stores.targets, self.places.__getitem__)
+        return Committer(self.log, places, StoredCheckpoints(self.stores.state), self.clock, lambda event: None, "worker-1")
 
     async def unit(self, shard: int, first: int, count: int, payload=None) -> Manifest:
         """Commit one more unit of ``shard``; its records join the stream, where they are not in it."""
