@@ -20,8 +20,9 @@ from stream.lease.follower import Follower
 from stream.lease.holding import Holdings
 from stream.lease.rows import SHARD_END, ExtendedSequenceNumber, Lease
 from stream.lease.settings import Balance, LeasedStream, LeaseSettings
-from stream.lease.shards import children_of, holes, missing_leases, new_lease, removable, unblocked
+from stream.lease.shards import children_of, holes, missing_leases, new_lease, removable, replaced, unblocked
 from stream.lease.table import LeaseTable
+from stream.together import a_few_at_once
 
 AT_ONCE: Final = 20
 """Concurrent writes of different rows, as many as KCL has renewal threads."""
@@ -229,10 +230,14 @@ class Coordinator:
         for leased in self.streams.values():
             listed = await leased.list_shards()
             leases = self.leases(leased.stream)
-            await self._create_missing(leased, listed, leases)
-            for lease in removable(leases, {shard.shard_id for shard in listed}):
+            others = [lease for lease in leases.values() if lease.key not in self.holdings.held]
+            # A shard may have ended since it was listed.
+            again = replaced(others, listed) and replaced(others, await leased.list_shards())
+            for lease in removable(leases, {shard.shard_id for shard in listed} - again):
                 if self._idle(lease) and await self.table.delete(lease):
                     self.holdings.drop(lease.key, "released")
+                    del leases[lease.shard]
+            await self._create_missing(leased, listed, leases)
             self._audit(leased.stream, leases)
 
     # --- loops ------------------------------------------------------------------------------------------------------------
@@ -386,15 +391,4 @@ class Coordinator:
             listener()
 
     async def _each(self, call: Callable[[T], Coroutine[Any, Any, None]], items: Sequence[T]) -> None:
-        waiting = iter(items)
-
-        async def lane() -> None:
-            for item in waiting:
-                await call(item)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(AT_ONCE, len(items))):
-                    group.create_task(lane())
-        except ExceptionGroup as group_error:
-            raise group_error.exceptions[0] from None
+        await a_few_at_once([call(item) for item in items], AT_ONCE)

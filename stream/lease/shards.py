@@ -113,7 +113,7 @@ def removable(leases: Mapping[str, Lease], listed: Collection[str]) -> list[Leas
 
     Works like KCL's ``LeaseCleanupManager``: every child must have a row and be past its beginning, and the rows of the shard's own
     parents must be gone, so that a child is never started before its parents, nor a second time from the beginning. A shard that the
-    service has forgotten is removed at once.
+    service has forgotten, so that it is not in ``listed`` or ``replaced``, is removed at once.
     """
     found = []
     for shard_id, lease in sorted(leases.items()):
@@ -124,6 +124,17 @@ def removable(leases: Mapping[str, Lease], listed: Collection[str]) -> list[Leas
         if shard_id not in listed or (begun and not any(parent in leases for parent in lease.parents)):
             found.append(lease)
     return found
+
+
+def replaced(leases: Iterable[Lease], listed: Collection[Shard]) -> set[str]:
+    """Ids of ended shards in place of which the service lists another one: see ``recreated``. The rows say that nobody has to read it."""
+    graph = {shard.shard_id: shard for shard in listed}
+    ended = {lease.shard: lease for lease in leases if lease.ended and lease.shard in graph}
+    return {
+        shard_id
+        for shard_id, lease in ended.items()
+        if recreated(graph[shard_id], ORIGIN if lease.progress is None else lease.progress.unit_after, lease.children, listed)
+    }
 
 
 _UNREAD: Final = {TRIM_HORIZON, AT_TIMESTAMP, LATEST}
