@@ -189,9 +189,9 @@ class IcebergWarehouse:
             if 0 < found.null_value_counts.get(field.source_id, 0) < rows:
                 column = table.schema().find_column_name(field.source_id)
                 msg = (
-                    f"{url} has rows with and without a value in {column}, by which {self._config.table} is partitioned, and a file must be of "
-                    f"one partition: it was written before `partition_by` named {column}. Take that partition out of the table until the "
-                    "file is loaded"
+                    f"{url} has rows with and without a value in {column}, by which {self._config.table} is partitioned, and a file must "
+                    f"be of one partition: it was written before `partition_by` named {column}. Take that partition out of the table until "
+                    "the file is loaded"
                 )
                 raise LoadFailed(msg, Failure.DATA)
         return found
