@@ -49,7 +49,7 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
     last: Annotated[str | None, typer.Option("--to", help="Only units with records up to this sequence number.")] = None,
     contents: Annotated[bool, typer.Option("--contents/--names-only", help="Read every file, or only check that it exists.")] = True,
     source: Annotated[bool, typer.Option("--source/--no-source", help="Read the stream again and compare.")] = True,
-    repair: Annotated[bool, typer.Option("--repair", help="Remove files that were made for sealed units but are listed by none.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Remove files made for units that were then sealed with others.")] = False,
     stream: Stream = None,
     json: AsJson = False,
 ) -> None:

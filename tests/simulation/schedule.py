@@ -399,6 +399,7 @@ def judge(world: World, *, strict_listing: bool) -> int:
     With ``strict_listing`` there may be none: a plain listing of the data shows each record once.
     """
     found = dict(manifests(world.log_objects))
+    superseded = {_where(manifest, entry) for manifest in found.values() if manifest.sealed for entry in manifest.superseded}
     listed: set[str] = set()
     for shard, records in world.shards.items():
         seen: list[tuple[int, int]] = []
@@ -417,6 +418,7 @@ def judge(world: World, *, strict_listing: bool) -> int:
     assert not [key for key in found if not key.endswith("genesis.json")], f"manifests outside every chain: {found}"
     _judge_order_of_shards(world)
     extra = set(world.data_objects.bodies) - listed
+    assert extra <= superseded or world.mutant, f"files of which the log says nothing: {sorted(extra - superseded)}"
     assert not (strict_listing and extra), f"P2: files beside the log: {sorted(extra)}"
     return len(extra)
 
