@@ -1,5 +1,5 @@
-/* DELTA_BINARY_PACKED and DELTA_BYTE_ARRAY as Parquet defines them, in blocks of 128 values and four miniblocks;
-   stream/audit/delta.py makes the same bytes. */
+/* Parquet's DELTA_BINARY_PACKED and DELTA_BYTE_ARRAY, in blocks of 128 values and four miniblocks; stream/audit/delta.py produces the same
+   bytes. */
 
 #include "delta.h"
 
@@ -7,7 +7,7 @@ enum { BLOCK = 128, MINIBLOCKS = 4, MINIBLOCK = BLOCK / MINIBLOCKS };
 
 static inline uint64_t zigzag(int64_t value) { return (uint64_t)value << 1 ^ (uint64_t)(value >> 63); }
 
-/* The values of a miniblock in ``width`` bits each, the first in the lowest bits. */
+/* Packs the values of a miniblock, ``width`` bits each, the first in the lowest bits. */
 #define PACK(name, kind)                                                            \
     static uint8_t *pack_##name(uint8_t *out, const kind *values, unsigned width) { \
         uint64_t bits = 0;                                                          \
@@ -25,7 +25,7 @@ static inline uint64_t zigzag(int64_t value) { return (uint64_t)value << 1 ^ (ui
         return out + waiting / 8;                                                   \
     }
 
-/* All values in blocks. */
+/* Writes all values after the first in blocks. */
 #define BLOCKS(name, kind, whole, most)                                                  \
     static uint8_t *blocks_##name(uint8_t *at, const whole *values, size_t count) {      \
         for (size_t first = 1; first < count; first += BLOCK) {                          \
@@ -90,11 +90,11 @@ static blocks_t blocks_best(void) { return blocks_narrow; }
 #endif
 
 /* The most bytes that ``count`` integers take, including the padding of the last miniblock. */
-static size_t packed_most(size_t count, int wide) { return 1024 + count * (wide ? 9 : 5); }
+static size_t max_packed_size(size_t count, int wide) { return 1024 + count * (wide ? 9 : 5); }
 
 int delta_pack(blob_t *out, const void *values, size_t count, int wide, int quick) {
     const blocks_t blocks = quick ? blocks_best() : blocks_narrow;
-    if (!blob_reserve(out, packed_most(count, wide))) return 0;
+    if (!blob_reserve(out, max_packed_size(count, wide))) return 0;
     uint8_t *at = out->data + out->size;
     at = varint(varint(varint(at, BLOCK), MINIBLOCKS), count);
     at = varint(at, zigzag(!count ? 0 : wide ? *(const int64_t *)values : *(const int32_t *)values));
@@ -103,7 +103,7 @@ int delta_pack(blob_t *out, const void *values, size_t count, int wide, int quic
     return 1;
 }
 
-static size_t shared(const uint8_t *one, const uint8_t *two, size_t size) {
+static size_t shared_prefix(const uint8_t *one, const uint8_t *two, size_t size) {
     size_t place = 0;
     for (uint64_t a, b; place + 8 <= size; place += 8) {
         memcpy(&a, one + place, 8);
@@ -116,34 +116,34 @@ static size_t shared(const uint8_t *one, const uint8_t *two, size_t size) {
 
 enum { AT_A_TIME = 32 };
 
-/* Appends a text to ``out``, which has room for it and AT_A_TIME more bytes; short texts are copied together with what follows them. */
-static inline void rest_put(blob_t *out, const uint8_t *rest, size_t size, const uint8_t *limit) {
-    if (size <= AT_A_TIME && (size_t)(limit - rest) >= AT_A_TIME) memcpy(out->data + out->size, rest, AT_A_TIME);
-    else memcpy(out->data + out->size, rest, size);
+/* Appends a suffix to ``out``, which has room for it and AT_A_TIME more bytes; short ones are copied together with the bytes after them. */
+static inline void suffix_put(blob_t *out, const uint8_t *suffix, size_t size, const uint8_t *limit) {
+    if (size <= AT_A_TIME && (size_t)(limit - suffix) >= AT_A_TIME) memcpy(out->data + out->size, suffix, AT_A_TIME);
+    else memcpy(out->data + out->size, suffix, size);
     out->size += size;
 }
 
 int texts_pack(const views_t *texts, blob_t *out, int quick) {
-    size_t rows = (size_t)texts->rows, before = 0, begin = out->size, gap = 2 * packed_most(rows, 0);
-    int32_t *prefixes = malloc((rows + 1) * 2 * sizeof *prefixes), *rests = prefixes + rows;
+    size_t rows = (size_t)texts->rows, before = 0, begin = out->size, gap = 2 * max_packed_size(rows, 0);
+    int32_t *prefixes = malloc((rows + 1) * 2 * sizeof *prefixes), *suffixes = prefixes + rows;
     int made = prefixes != NULL && blob_reserve(out, gap + rows * AT_A_TIME);
     const uint8_t *limit, *last = NULL;
-    /* Suffixes are first written after a gap for what precedes them, and moved there in the end. */
+    /* The suffixes are first written after a gap that has room for the lengths, and moved forward at the end. */
     out->size += gap;
     for (size_t row = 0; made && row < rows; row++) {
         size_t size;
         const uint8_t *text = views_at(texts, (Py_ssize_t)row, &size, &limit);
-        size_t prefix = shared(text, last, size < before ? size : before);
+        size_t prefix = shared_prefix(text, last, size < before ? size : before);
         prefixes[row] = (int32_t)prefix;
-        rests[row] = (int32_t)(size - prefix);
+        suffixes[row] = (int32_t)(size - prefix);
         made = blob_reserve(out, size - prefix + AT_A_TIME);
-        if (made) rest_put(out, text + prefix, size - prefix, limit);
+        if (made) suffix_put(out, text + prefix, size - prefix, limit);
         before = size;
         last = text;
     }
     size_t size = out->size - begin - gap;
     out->size = begin;
-    made = made && delta_pack(out, prefixes, rows, 0, quick) && delta_pack(out, rests, rows, 0, quick);
+    made = made && delta_pack(out, prefixes, rows, 0, quick) && delta_pack(out, suffixes, rows, 0, quick);
     free(prefixes);
     if (!made) return 0;
     memmove(out->data + out->size, out->data + begin + gap, size);

@@ -33,7 +33,7 @@ static void layout_set(layout_t *layout, size_t size) {
 }
 
 /* Joins pairs of four-digit numbers of 32 bits to eight-digit numbers of 64 bits. */
-WIDE static inline __m512i joined(__m512i one, __m512i two) {
+WIDE static inline __m512i join_fours(__m512i one, __m512i two) {
     __m512i eights = _mm512_madd_epi16(_mm512_packus_epi32(one, two), _mm512_set1_epi32(1 << 16 | 10000));
     return _mm512_add_epi64(_mm512_mul_epu32(eights, _mm512_set1_epi64(100000000)), _mm512_srli_epi64(eights, 32));
 }
@@ -67,7 +67,7 @@ WIDE static inline int octet_read(const records_t *records, Py_ssize_t row, layo
         number->text = NULL; /* reading them one by one begins anew */
         return 0;
     }
-    for (int pair = 0; pair < OCTET / 2; pair++) pairs[pair] = joined(fours[2 * pair], fours[2 * pair + 1]);
+    for (int pair = 0; pair < OCTET / 2; pair++) pairs[pair] = join_fours(fours[2 * pair], fours[2 * pair + 1]);
     for (int limb = 0; limb < 2; limb++) {
         __m512i front = limb ? _mm512_shuffle_i64x2(pairs[0], pairs[1], 0x44) : _mm512_shuffle_i64x2(pairs[0], pairs[1], 0xEE);
         __m512i back = limb ? _mm512_shuffle_i64x2(pairs[2], pairs[3], 0x44) : _mm512_shuffle_i64x2(pairs[2], pairs[3], 0xEE);

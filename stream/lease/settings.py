@@ -1,4 +1,4 @@
-"""How leases are timed and spread, and to which streams they belong."""
+"""Settings of leases: timing, balancing, and the streams that they belong to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RENEWALS: Final = 3
 """Renewals per failover time (KCL: ``failoverTimeMillis / 3``), so that one lost call does not cost a lease."""
 
 READ_UNITS: Final = 5.0
-"""Read units a second that one worker may spend on scanning the table: 5 are 40 KiB, about 80 rows, each second."""
+"""Read units per second that one worker may spend on scanning the table; 5 are 40 KiB, about 80 rows."""
 
 READ_UNIT_BYTES: Final = 8192
 """Bytes of an eventually consistent read unit (DynamoDB developer guide)."""
@@ -31,7 +31,7 @@ UNLIMITED: Final = 2**31
 
 @dataclass(frozen=True, slots=True)
 class LeaseSettings:
-    """``failover``: seconds without a sign of life after which a lease may be taken. ``look``: seconds between looks for free leases."""
+    """``failover``: seconds without a renewal after which a lease may be taken. ``look``: seconds between scans for free leases."""
 
     failover: float = 10.0
     max_leases: int = UNLIMITED
@@ -44,7 +44,7 @@ class LeaseSettings:
 
     @property
     def renew_every(self) -> float:
-        """Seconds between two signs of life of one lease."""
+        """Seconds between two renewals of a lease."""
         return self.failover / RENEWALS
 
     @property
@@ -53,7 +53,7 @@ class LeaseSettings:
         return self.failover * 2
 
     def look_after(self, size: int) -> float:
-        """Seconds until the next look at a table of ``size`` bytes."""
+        """Seconds until the next scan of a table of ``size`` bytes."""
         return max(self.look, size / READ_UNIT_BYTES / READ_UNITS)
 
 

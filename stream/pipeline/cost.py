@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from stream.errors import DefinitionError
-from stream.pipeline.limits import READING_SHARE, SPARED_SHARE, unit_bytes
+from stream.pipeline.limits import READING_SHARE, SMALL_UNIT_SHARE, unit_bytes
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import is_remote
 
@@ -136,7 +136,7 @@ def cuts(pipeline: Pipeline, rate: Rate) -> Cuts:
     """When a unit of one shard ends, all shards being equally busy and read by one worker."""
     records, payload = rate.records_per_second / rate.shards, rate.records_per_second * rate.record_bytes / rate.shards
     largest = unit_bytes(pipeline)
-    share = max(pipeline.memory.budget * READING_SHARE / rate.shards, largest * SPARED_SHARE)
+    share = max(pipeline.memory.budget * READING_SHARE / rate.shards, largest * SMALL_UNIT_SHARE)
     limits = {
         "age": pipeline.flush.age.total_seconds(),
         "bytes": largest / payload,

@@ -13,6 +13,8 @@ _LOOK_SECONDS: Final = 1.0
 """Seconds between looks at a consumer that is being registered; DescribeStreamConsumer allows 20 calls a second per stream."""
 _LOOKS: Final = 60
 IN_USE: Final = "ResourceInUseException"
+NOT_ACTIVE: Final = "ConsumerNotActive"
+"""Our code for a consumer that was waited for in vain."""
 
 
 class Consumer:
@@ -23,16 +25,23 @@ class Consumer:
         self._name = name
         self._arn: str | None = None
         self._asking = asyncio.Lock()
+        self._in_vain: tuple[int, str] = (0, "")
+        """How often the consumer was waited for in vain, and what was said the last time."""
 
     async def arn(self) -> str:
         """The active consumer's ARN, registered now if there was none.
 
         Raises:
             AwsFatal: denied.
-            AwsRetryable: too many consumers, it does not become active, or the service fails.
+            AwsRetryable: too many consumers, or the service fails; with code ``NOT_ACTIVE``, it does not become active.
         """
+        before, _ = self._in_vain
         async with self._asking:
             if self._arn is None:
+                count, why = self._in_vain
+                if count != before:
+                    # Whoever came while another reader waited has waited, too; one after the other would take a minute for each shard.
+                    raise AwsRetryable(why, code=NOT_ACTIVE)
                 self._arn = await self._active()
             return self._arn
 
@@ -51,7 +60,8 @@ class Consumer:
                 return found.arn
             await source.clock.sleep(_LOOK_SECONDS)
         msg = f"consumer {self._name} of {stream_arn} did not become {ACTIVE} within {_LOOKS * _LOOK_SECONDS:g} s, it is {found.status}"
-        raise AwsRetryable(msg, code="ConsumerNotActive")
+        self._in_vain = (self._in_vain[0] + 1, msg)
+        raise AwsRetryable(msg, code=NOT_ACTIVE)
 
     async def _found(self, stream_arn: str) -> Registered:
         client = self._source.client

@@ -21,7 +21,7 @@ from stream.aws.retry import FOR_EVER, THROTTLED, Wait, decide
 from stream.contracts import Page, Shard, Start
 from stream.events import RetrievalChanged, SubscriptionEnded
 from stream.source.access import StreamAccess
-from stream.source.consumer import IN_USE, Consumer
+from stream.source.consumer import IN_USE, NOT_ACTIVE, Consumer
 from stream.source.pace import FanOut
 from stream.source.shard import Hold, ShardReader
 
@@ -154,7 +154,7 @@ class FanOutReader(ShardReader):
         had = self._subscription is not None
         self._close()
         self._fruitless += 1
-        if (had and error.code == IN_USE) or self._fruitless >= _TRIES:
+        if (had and error.code == IN_USE) or error.code == NOT_ACTIVE or self._fruitless >= _TRIES:
             self._change(POLLING, str(error))
             return
         if error.code == IN_USE:

@@ -22,7 +22,10 @@ from stream.source.aggregated import UserRecord, marked, user_records
 _SIZE: Final = "size"
 _PART: Final = "part"
 _EXPLICIT: Final = "explicit"
-_SEEN: Final = pl.Schema({PARTITION_KEY: pl.String(), _EXPLICIT: pl.String(), _SIZE: pl.Float64(), _PART: pl.Float64()})
+_PAYLOAD: Final = "payload"
+_SEEN: Final = pl.Schema(
+    {PARTITION_KEY: pl.String(), _EXPLICIT: pl.String(), _SIZE: pl.Float64(), _PART: pl.Float64(), _PAYLOAD: pl.Float64()}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class KeyLoad:
 class Sample:
     """The keys of one shard's sample, those that brought most bytes first; keys that are equal may have several explicit places.
 
-    ``worth_bytes``: as many records of equal size say as much about where bytes go; ``worth_records`` the same for records.
+    ``worth_bytes``: as many records of equal size say as much about where bytes go; ``worth_records`` the same for records. ``payload``:
+    the bytes of user records alone, which are those that a ledger counts.
     """
 
     keys: tuple[KeyLoad, ...]
@@ -53,6 +57,7 @@ class Sample:
     users: int
     worth_bytes: float
     worth_records: float
+    payload: float = 0.0
 
 
 def counted(pages: Sequence[pl.DataFrame], first: int, last: int, shown: Callable[[pl.Series], pl.Series] | None = None) -> Sample:
@@ -68,7 +73,8 @@ def counted(pages: Sequence[pl.DataFrame], first: int, last: int, shown: Callabl
     told = (names if shown is None else shown(names)).to_list()
     columns = (each[_SIZE].to_list(), each[_PART].to_list(), each["users"].to_list())
     keys = tuple(KeyLoad(*row) for row in zip(told, places, *columns, strict=True))
-    return Sample(keys, float(seen[_SIZE].sum()), float(seen[_PART].sum()), seen.height, _worth(seen[_SIZE]), _worth(seen[_PART]))
+    size, records, payload = (float(seen[name].sum()) for name in (_SIZE, _PART, _PAYLOAD))
+    return Sample(keys, size, records, seen.height, _worth(seen[_SIZE]), _worth(seen[_PART]), payload)
 
 
 def hash_key(partition_key: str) -> int:
@@ -88,6 +94,7 @@ def _seen(page: pl.DataFrame) -> pl.DataFrame:
         pl.lit(None, pl.String).alias(_EXPLICIT),
         (pl.col(DATA).bin.size() + pl.col(PARTITION_KEY).str.len_bytes()).cast(pl.Float64).alias(_SIZE),
         pl.lit(1.0).alias(_PART),
+        pl.col(DATA).bin.size().cast(pl.Float64).alias(_PAYLOAD),
     )
     inside = [_inside(len(page.item(at, DATA)) + len(page.item(at, PARTITION_KEY).encode()), users) for at, users in aggregates.items()]
     return pl.concat([ordinary, *inside])
@@ -101,6 +108,7 @@ def _inside(size: int, users: list[UserRecord]) -> pl.DataFrame:
         _EXPLICIT: [None if user.explicit_hash is None else str(user.explicit_hash) for user in users],
         _SIZE: own * (size / own.sum()) if own.any() else np.full(len(users), size / len(users)),
         _PART: np.full(len(users), 1.0 / len(users)),
+        _PAYLOAD: np.array([len(user.data) for user in users], np.float64),
     }
     return pl.DataFrame(columns, schema=_SEEN)
 

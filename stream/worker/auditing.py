@@ -19,7 +19,7 @@ from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
 from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import PAGE, position_of, shards_of, streams_of, unit_start
-from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, is_canonical, pinned, seal_of
+from stream.commit.manifest import FileEntry, Kind, Manifest, decode, decode_start, digest, is_canonical, pinned, seal_of, unpinned
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
 from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
 from stream.errors import Halted
@@ -320,8 +320,20 @@ class StoredEvidence:
         return self._reread(self._source, self._listed[shard_id], until)
 
     async def _reread(self, source: Source, shard: Shard, until: int) -> AsyncIterator[Reread]:
-        async with aclosing(source.read(shard, ORIGIN, self._start, until)) as pages:  # type: ignore[type-var]
+        async with aclosing(source.read(shard, ORIGIN, await self._start_of(shard), until)) as pages:  # type: ignore[type-var]
             async for page in pages:
                 yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
                 if isinstance(source, Lending):
                     source.budget.release(page.held)
+
+    async def _start_of(self, shard: Shard) -> Start:
+        """Where the chain of ``shard`` starts. What another application left may lie before the start of this one."""
+        try:
+            genesis, first = await self._log.genesis(shard), await self._log.read(shard, ORIGIN)
+        except Halted:
+            # A damaged link is a finding of its own.
+            return self._start
+        if first is not None and first.manifest.kind is Kind.FOREIGN:
+            return Start(StartKind.TRIM_HORIZON)
+        recorded = None if genesis is None else genesis.manifest.start
+        return self._start if recorded is None else unpinned(recorded)

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Final
 
-from stream.audit.completeness import Behind, Found
+from stream.audit.completeness import Found, Lookahead
 from stream.aws.kinesis import KinesisClient
 from stream.batch import ARRIVAL, ORIGIN
 from stream.budget import ByteBudget
@@ -67,7 +67,7 @@ class BehindStream:
         """As ``contracts.Source.shards``."""
         return await self._source.shards()
 
-    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Behind:
+    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
         """What follows ``position``; ``start`` and ``complete_until`` as for ``contracts.Source.read``.
 
         ``asked_at``: the service's time before this call.
@@ -76,7 +76,7 @@ class BehindStream:
             Fatal: stream missing, access denied.
         """
         if position == ORIGIN and start.timestamp is not None and start.timestamp > asked_at:
-            return Behind(Found.TIP)  # Kinesis accepts no position in its own future
+            return Lookahead(Found.TIP)  # Kinesis accepts no position in its own future
         self._failures[shard.shard_id] = 0
         silent = self._silent[shard.shard_id]
         silent.clear()
@@ -85,30 +85,30 @@ class BehindStream:
             await asyncio.wait((looking, waiting), return_when=asyncio.FIRST_COMPLETED)
             if looking.done():
                 return looking.result()
-            return Behind(Found.SILENT, why=f"the stream does not answer: {self._said[shard.shard_id]}")
+            return Lookahead(Found.SILENT, why=f"the stream does not answer: {self._said[shard.shard_id]}")
         finally:
             for task in (looking, waiting):
                 task.cancel()
             await asyncio.gather(looking, waiting, return_exceptions=True)
 
-    async def _look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None) -> Behind:
+    async def _look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None) -> Lookahead:
         source = self._source
         try:
             async with aclosing(source.read(shard, position, start, complete_until=complete_until)) as pages:  # type: ignore[type-var]
                 async for page in pages:
                     source.budget.release(page.held)
                     if page.batch.rows:
-                        return Behind(Found.RECORD, page.batch.frame[ARRIVAL].min())  # type: ignore[arg-type]
+                        return Lookahead(Found.RECORD, page.batch.frame[ARRIVAL].min())  # type: ignore[arg-type]
                     if page.ended or page.behind_ms == 0:
                         lost = await source.lost_behind(shard, position, complete_until)
                         if lost is not None:
-                            return Behind(Found.EXPIRED, why=lost)
-                        return Behind(Found.END, children=page.children) if page.ended else Behind(Found.TIP)
+                            return Lookahead(Found.EXPIRED, why=lost)
+                        return Lookahead(Found.END, children=page.children) if page.ended else Lookahead(Found.TIP)
         except Expired as error:
-            return Behind(Found.EXPIRED, why=str(error))
+            return Lookahead(Found.EXPIRED, why=str(error))
         except (Halted, Retryable) as error:
-            return Behind(Found.SILENT, why=str(error))
-        return Behind(Found.SILENT, why="reading came to no end")
+            return Lookahead(Found.SILENT, why=str(error))
+        return Lookahead(Found.SILENT, why="reading came to no end")
 
     def _hear(self, event: Event) -> None:
         match event:

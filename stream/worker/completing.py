@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-from stream.audit.completeness import Answer, Behind, Found, Loaded, Question, Sealed, Standing, answer, settled, stand, unlisted
+from stream.audit.completeness import Answer, Found, Loaded, Lookahead, Question, Sealed, Standing, answer, settled, stand, unlisted
 from stream.aws.kinesis import open_kinesis
 from stream.aws.secrets import read_secret
 from stream.batch import ORIGIN
@@ -59,7 +59,7 @@ class Stream(Protocol):
         """All shards that the service knows."""
         ...
 
-    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Behind:
+    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
         """What follows ``position``."""
         ...
 
@@ -155,17 +155,17 @@ class Completeness:
 
     async def _shard(
         self, name: str, every: Mapping[str, Shard], start: Start, asked_at: datetime, question: Question
-    ) -> tuple[Sealed, Behind | None]:
+    ) -> tuple[Sealed, Lookahead | None]:
         tail, listed = await self._tail(name), every.get(name)
         sealed = tail.sealed()
         if sealed.ended and listed is not None and recreated(listed, tail.position, sealed.children, every.values()):
             why = f"the log has it read to its end at {tail.position}, yet the stream goes on: it was deleted and created again"
-            return replace(sealed, ended=False), Behind(Found.GONE, why=why)
+            return replace(sealed, ended=False), Lookahead(Found.GONE, why=why)
         if settled(sealed, question):
             return sealed, None
         if listed is None:
             why = f"the stream does not list the shard any more; what it held behind {tail.position}, if anything, was never sealed"
-            return sealed, Behind(Found.GONE, why=why)
+            return sealed, Lookahead(Found.GONE, why=why)
         return sealed, await self.source.look(listed, tail.position, start, await self._complete_until(tail, sealed), asked_at)
 
     async def _tail(self, name: str) -> Tail:
@@ -242,7 +242,7 @@ async def loaded(table: LoaderParts, log: CommitLog, question: Question) -> Load
 async def _waiting(log: CommitLog, shard: Shard, position: int, table: LoaderParts, question: Question) -> list[tuple[Manifest, int]]:
     """Sealed links of ``shard`` behind ``position`` with rows for ``table``, and how many."""
     found: list[tuple[Manifest, int]] = []
-    loaded_to = position = position or await log.begins(shard.stream, shard.shard_id)
+    loaded_to = position = position or await log.chain_start(shard.stream, shard.shard_id)
     while (entry := await log.read(shard, position)) is not None and entry.manifest.sealed and entry.manifest.last is not None:
         link = entry.manifest
         if link.first_arrival and datetime.fromisoformat(link.first_arrival) >= question.enough:

@@ -63,7 +63,7 @@ PATIENT_SECONDS: Final = 60.0
 
 ANSWER_BYTES: Final = 65_536
 
-_dice = secrets.SystemRandom().random
+_jitter = secrets.SystemRandom().random
 
 
 class HttpCollector:
@@ -110,7 +110,7 @@ class LogUnits:
     async def begins(self, shard: str, after: int = ORIGIN) -> int:
         """Where the unit of the chain ``shard`` begins that holds what follows ``after``, or the chain itself if there is none before."""
         start = await unit_start(self._log.store, self._stream, shard, after + 1) if after > ORIGIN else None
-        return await self._log.begins(self._stream, shard) if start is None else start
+        return await self._log.chain_start(self._stream, shard) if start is None else start
 
     async def read(self, shard: str, after: int) -> tuple[Link, Segment | None, Mapping[tuple[str, str], str]] | None:
         """See ``audit.export.Units``; raises ``Halted`` if a sealed unit has no readable ledger."""
@@ -157,7 +157,7 @@ async def open_sender(
     collector = HttpCollector(session, otlp.endpoint, headers)
     # One thread makes more spans than any collector accepts; several would only wait for each other's interpreter lock.
     threads = stack.enter_context(ThreadPoolExecutor(1, "spans"))
-    return Sender(collector, clock, emit, _dice, otlp.compression, once=otlp.mode is Mode.BEST_EFFORT, threads=threads)
+    return Sender(collector, clock, emit, _jitter, otlp.compression, once=otlp.mode is Mode.BEST_EFFORT, threads=threads)
 
 
 def shape_of(otlp: Otlp) -> Shape:
@@ -229,7 +229,7 @@ class ExportTask:
         """Export until cancelled. Errors are reported and tried again; they never end the worker."""
         followed: dict[str, _Way] = {}
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._tell_lag())
+            group.create_task(self._report_lag())
             while True:
                 self._new.clear()
                 for shard, way in self._ways.items():
@@ -303,13 +303,13 @@ class ExportTask:
         way.halted = True
         self._emit(events.ExportHalted(self._stream, shard, status, reason, way.probe, self._strict))
 
-    async def _tell_lag(self) -> None:
+    async def _report_lag(self) -> None:
         never = asyncio.Event()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAG_SECONDS):
                     await never.wait()
-            self._exporter.tell_lag()
+            self._exporter.report_lag()
 
     async def exported(self, shard: str, generation: int, position: int | None) -> None:
         """Return once everything up to ``position`` (None: the shard's end) of the chain of ``generation`` is exported.

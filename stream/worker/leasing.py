@@ -46,6 +46,10 @@ class Leases(Protocol):
         """Parents of the shard that another application has read to the end, of which the log may not know yet."""
         ...
 
+    def from_its_beginning(self, stream: str, shard_id: str) -> bool:
+        """Whether the shard must be read from its first record, although the stream is read from its tip."""
+        ...
+
     async def release(self, stream: str, shard_id: str, *, avoid: bool = False) -> None:
         """Release the shard; with ``avoid``, never take it again."""
         ...

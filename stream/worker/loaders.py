@@ -15,7 +15,7 @@ from stream.lease.loader import LoaderLease, life_for
 from stream.pipeline.model import Pipeline
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
-from stream.sink.redshift_sql import Whose
+from stream.sink.redshift_sql import Owner
 from stream.sink.tables import TableSinkConfig
 from stream.worker.accounts import Accounts
 from stream.worker.definitions import Definitions
@@ -55,7 +55,7 @@ async def open_loaders(
             client = await stack.enter_async_context(open_redshift_data(session, database))
             # Names of objects are derived from content; a client token is the opposite: the API must never have seen it.
             nonce = f"{worker}/{secrets.token_hex(16)}"
-            warehouse = RedshiftWarehouse(client, config, Whose(pipeline.application, stream), store, clock, nonce)
+            warehouse = RedshiftWarehouse(client, config, Owner(pipeline.application, stream), store, clock, nonce)
         else:
             msg = f"there is no loader for {type(config).__qualname__}"
             raise DefinitionError(msg)

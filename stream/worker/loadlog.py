@@ -16,7 +16,7 @@ from stream.commit.rewind import LEDGER
 from stream.contracts import ObjectStore, Shard
 from stream.errors import Halted
 from stream.sink import rejects
-from stream.sink.layouts import LaidOut, Layout
+from stream.sink.layouts import HasLayout, Layout
 from stream.sink.loads import Link, StagedFile, joined
 from stream.sink.objects import SinkConfig
 from stream.sink.tables import TableSinkConfig
@@ -55,7 +55,7 @@ def recorded_staging(definitions: Definitions, config: TableSinkConfig, others: 
             return name, None
         if digest not in layouts:
             recipe = await definitions.recorded(digest)
-            layouts[digest] = next((each.layout for each in recipe.sinks if isinstance(each, LaidOut) and each.name == name), None)
+            layouts[digest] = next((each.layout for each in recipe.sinks if isinstance(each, HasLayout) and each.name == name), None)
         return name, layouts[digest]
 
     return staging
@@ -174,7 +174,7 @@ class LoadLog:
         Raises:
             Halted: no unit ends there; nobody would notice that what follows is not in the table.
         """
-        if position == ORIGIN or shard in self._known or position == await self._log.begins(self._stream, shard):
+        if position == ORIGIN or shard in self._known or position == await self._log.chain_start(self._stream, shard):
             return
         start = await unit_start(self._log.store, self._stream, shard, position)
         entry = None if start is None else await self._log.read(Shard(self._stream, shard), start)
@@ -190,7 +190,7 @@ class LoadLog:
 
     async def _passed(self, shard: str, position: int) -> tuple[Link, ...]:
         """What precedes a chain of which nothing is loaded: after a rewind, a chain begins in the middle of its shard."""
-        begins = await self._log.begins(self._stream, shard) if position == ORIGIN else ORIGIN
+        begins = await self._log.chain_start(self._stream, shard) if position == ORIGIN else ORIGIN
         return (Link(shard, ORIGIN, begins),) if begins > ORIGIN else ()
 
     async def link(self, manifest: Manifest) -> Link:
@@ -208,7 +208,7 @@ class LoadLog:
     async def keys_between(self, shard: str, after: int, last: int, url: str) -> tuple[list[str], int]:
         """Keys of the table's files at ``url`` for units in ``(after, last]``, up to a few hundred links, and where the last ends."""
         keys: list[str] = []
-        root, position = url.removesuffix("/"), max(after, await self._log.begins(self._stream, shard))
+        root, position = url.removesuffix("/"), max(after, await self._log.chain_start(self._stream, shard))
         for _ in range(LOOK_AHEAD):
             entry = await self._log.read(Shard(self._stream, shard), position)
             if entry is None or not entry.manifest.sealed or entry.manifest.last is None or int(entry.manifest.last) > last:

@@ -13,14 +13,15 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
 from stream import events
-from stream.contracts import Emit, Shard
+from stream.contracts import Emit, Shard, Start, StartKind
 from stream.errors import DefinitionError, Fatal, Halted, LeaseLost, Retryable, unforeseen
 from stream.lease import multilang as ml
+from stream.lease.rows import TRIM_HORIZON
 from stream.metrics.logs import JsonLog
 from stream.pipeline.model import Pipeline, Retrieval
 from stream.source.kinesis import KinesisSource
@@ -28,7 +29,7 @@ from stream.worker.allocators import prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.daemon_source import DaemonSource
 from stream.worker.ending import last_words
-from stream.worker.parts import Bell, StreamParts, to_all
+from stream.worker.parts import ObservableEvent, StreamParts, to_all
 from stream.worker.shard import run_shard
 from stream.worker.supervisor import RESTART_SECONDS
 
@@ -57,9 +58,10 @@ class Daemon:
         return ml.parse(line) if line else None
 
     def send(self, line: bytes) -> None:
-        """Write a line immediately."""
-        self._out.write(line)
-        self._out.flush()
+        """Write a line immediately; if the daemon is gone, nobody misses it, and ``receive`` says so next."""
+        with suppress(BrokenPipeError):
+            self._out.write(line)
+            self._out.flush()
 
 
 class Progress:
@@ -98,11 +100,14 @@ class Progress:
 
 
 class Child:
-    """Serves one shard's requests until the pipe closes."""
+    """Serves one shard's requests until the pipe closes. ``latest``: the stream is read from its tip, as it was when it was first read."""
 
-    def __init__(self, daemon: Daemon, stream: StreamParts, progress: Progress, emit: Emit, drain_seconds: float) -> None:
+    def __init__(
+        self, daemon: Daemon, stream: StreamParts, progress: Progress, emit: Emit, drain_seconds: float, *, latest: bool = False
+    ) -> None:
         self._daemon = daemon
         self._start = stream.start
+        self._latest = latest
         if not isinstance(stream.parts.source, KinesisSource):
             msg = "the daemon's shards are those of a Kinesis stream"
             raise Fatal(msg)
@@ -127,10 +132,11 @@ class Child:
         if not isinstance(first, ml.Initialize):
             msg = f"the MultiLangDaemon began with {type(first).__name__} instead of Initialize"
             raise Fatal(msg)
-        listed = {shard.shard_id: shard for shard in await self._parts.source.shards()}
-        shard = listed.get(first.shardId, Shard(self._stream, first.shardId))
+        if self._latest and first.sequenceNumber == TRIM_HORIZON:
+            # It continues a leased shard, which another application may have read, before this one began to read the stream from its tip.
+            self._start = Start(StartKind.TRIM_HORIZON)
         async with asyncio.TaskGroup() as group:
-            working = group.create_task(self._work(shard))
+            working = group.create_task(self._work(first.shardId))
             self._daemon.send(ml.done(first))
             while (message := await self._daemon.receive()) is not None:
                 await self._answer(message, working)
@@ -184,6 +190,8 @@ class Child:
         """Whether the daemon has accepted the checkpoint; if not, it is asked again with its next request."""
         self._daemon.send(ml.checkpoint(sequence, subsequence))
         answer = await self._daemon.receive()
+        if answer is None:
+            return False
         if not isinstance(answer, ml.CheckpointDone):
             msg = f"the MultiLangDaemon answered a checkpoint with {type(answer).__name__}"
             raise Fatal(msg)
@@ -191,17 +199,19 @@ class Child:
             self._emit(events.CallRepeated(self._stream, "", "daemon checkpoint", answer.error, 0.0))
         return answer.error is None
 
-    async def _work(self, shard: Shard) -> None:
+    async def _work(self, shard_id: str) -> None:
         try:
-            while not await self._once(shard):
+            while not await self._once(shard_id):
                 await self._parts.clock.sleep(RESTART_SECONDS)
         finally:
             self._stopped.set()
 
-    async def _once(self, shard: Shard) -> bool:
+    async def _once(self, shard_id: str) -> bool:
         """Run the shard; whether it is done."""
-        where = (shard.stream, shard.shard_id)
+        where = (self._stream, shard_id)
         try:
+            listed = {shard.shard_id: shard for shard in await self._parts.source.shards()}
+            shard = listed.get(shard_id, Shard(self._stream, shard_id))
             self._ended = await run_shard(shard, self._start, self._parts) is not None
         except Retryable as error:
             self._emit(events.CallRepeated(*where, "run shard", str(error), RESTART_SECONDS))
@@ -231,11 +241,12 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
         async with AsyncExitStack() as stack:
             lines = asyncio.StreamReader(limit=LINE_BYTES)
             await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), pipe[0])
-            (stream,) = await assemble(polled(pipeline), options, emit, Bell(), stack)
+            (stream,) = await assemble(polled(pipeline), options, emit, ObservableEvent(), stack)
             export = stream.parts.export
             async with asyncio.TaskGroup() as group:
                 aside = [group.create_task(part.run()) for part in (export, stream.parts.refresher) if part is not None]
-                await Child(Daemon(lines, pipe[1]), stream, progress, emit, options.drain_seconds).run()
+                latest = pipeline.source.kinesis.start.kind is StartKind.LATEST
+                await Child(Daemon(lines, pipe[1]), stream, progress, emit, options.drain_seconds, latest=latest).run()
                 for task in aside:
                     task.cancel()
                 if export:

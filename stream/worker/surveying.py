@@ -68,7 +68,8 @@ WHOLE: Final = Question(FOR_EVER, timedelta())
 class Measured:
     """What arrived in a shard from ``since`` to ``until``; ``rate`` is None where that is not known, and ``why`` it is not.
 
-    ``sampled``: by an excerpt of the stream, otherwise by the ledger.
+    ``sampled``: by an excerpt of the stream, otherwise by the ledger. ``aggregated``: there are KPL aggregates. ``weighed``: bytes are
+    those that Kinesis counts, otherwise those of payloads.
     """
 
     rate: Rate | None = None
@@ -76,6 +77,13 @@ class Measured:
     until: datetime | None = None
     why: str = ""
     sampled: bool = False
+    aggregated: bool = False
+    weighed: bool = False
+
+    @property
+    def light(self) -> bool:
+        """Whether more may have arrived than ``rate`` says, by as much again: KPL aggregates add to payloads."""
+        return self.rate is not None and self.aggregated and not self.weighed
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +200,8 @@ class Surveyor:
         sealed_by = tail.last.sealed_by if tail is not None and tail.last is not None else ""
         if keys is not None and (measured.until is None or measured.rate is None or asked_at - measured.until > self.late):
             measured = by_sample(keys, asked_at, wanted.window) or measured
+        if keys is not None and not measured.sampled:
+            measured = weighed(measured, keys.sample)
         known = replace(row, measured=measured, keys=keys, owner=owner, sealed_by=sealed_by)
         return judged(known, asked_at, summary.retention, self.late)
 
@@ -220,7 +230,7 @@ class Surveyor:
         for link in links:
             if why := await self._add(link, arrivals):
                 return Measured(None, since, until, why)
-        return Measured(rate_of(arrivals), since, until)
+        return Measured(rate_of(arrivals), since, until, aggregated=arrivals.users > int(arrivals.records.sum()))
 
     async def _links(self, tail: Tail, begin: datetime) -> tuple[list[Manifest], bool]:
         """The sealed links of a chain whose records may have arrived at ``begin`` or later, and whether an older one is known."""
@@ -302,13 +312,26 @@ def by_sample(keys: Keys, asked_at: datetime, window: timedelta) -> Measured | N
     sample, covered = keys.sample, keys.excerpt.covered
     if covered < LEAST_COVERED:
         return None
-    return Measured(Rate(sample.size / covered, sample.records / covered), asked_at - window, asked_at, sampled=True)
+    return Measured(Rate(sample.size / covered, sample.records / covered), asked_at - window, asked_at, sampled=True, weighed=True)
+
+
+def weighed(measured: Measured, sample: Sample) -> Measured:
+    """What the ledger measured, with what partition keys and KPL aggregates add to payloads, in the proportion of ``sample``."""
+    rate = measured.rate
+    if rate is None or not sample.payload:
+        return measured
+    heavier = sample.size / sample.payload
+    peak = None if rate.peak_size is None else rate.peak_size * heavier
+    return replace(measured, rate=replace(rate, size=rate.size * heavier, peak_size=peak), weighed=True)
 
 
 def _open(row: Row) -> OpenShard:
-    """``row`` as advice takes it: of a late shard nobody knows its busiest second of now, so it is not merged on what it once took."""
+    """``row`` as advice takes it: without its busiest second, so that it is not merged, where it may take more than is known.
+
+    That is if it is late, since its rate is an old one, and if the bytes of KPL aggregates have not been weighed.
+    """
     shard, rate = row.shard or Shard("", row.name), row.measured.rate
-    if rate is not None and "late" in row.marks:
+    if rate is not None and ("late" in row.marks or row.measured.light):
         rate = replace(rate, peak_size=None, peak_records=None)
     return OpenShard(row.name, shard.first_hash, shard.last_hash, rate, row.keys.sample if row.keys is not None else None)
 

@@ -60,7 +60,7 @@ def table(options=None, schema=FRAME.schema, name="lake.t"):
 
 
 def columns_of(text):
-    """Names and types of the columns, then of the partitions, the properties and the location, as a parser that is not ours has them."""
+    """The columns' and the partitions' names and types, the properties and the location, as an independent parser reads the statement."""
     made = sqlglot.parse_one(text, read="athena")
     assert isinstance(made, exp.Create)
     assert made.kind == "TABLE"
@@ -74,7 +74,7 @@ def columns_of(text):
 
 
 def duck(kind):
-    """The type as DuckDB calls it, by way of the parser."""
+    """The type's name in DuckDB, translated by the parser."""
     return sqlglot.exp.DataType.build(kind, dialect="hive").sql("duckdb")
 
 
@@ -199,8 +199,8 @@ def test_what_can_be_projected_is_and_the_rest_is_asked_for_by_value(entry, kind
     assert name not in definitions
     prefix = f"projection.{name}."
     assert {key.removeprefix(prefix): value for key, value in properties.items() if key.startswith(prefix)} == stated
-    told = [note for note in statement.notes if note.startswith(f"partition `{name}`")]
-    assert bool(told) is (stated["type"] == "injected" or "_arrival" not in str(entry))
+    notes = [note for note in statement.notes if note.startswith(f"partition `{name}`")]
+    assert bool(notes) is (stated["type"] == "injected" or "_arrival" not in str(entry))
 
 
 def test_a_folder_of_a_projected_hour_is_the_folder_of_its_records():

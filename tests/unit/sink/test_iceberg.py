@@ -1,4 +1,4 @@
-"""What a sink of Iceberg takes, and what it makes of rows; what engines make of the files is tests/contract/test_iceberg.py."""
+"""Which columns an Iceberg sink accepts, and which files it writes; tests/contract/test_iceberg.py has engines read the files."""
 
 import re
 from datetime import UTC, datetime
@@ -98,10 +98,10 @@ def test_records_without_a_partition_are_set_aside_before_anything_is_written():
     kinds = ["a", "b", "x" * 1001, "c", "d", None, "a"]
     frame = rows({"kind": kinds})
     sink = IcebergSink(config(partition_by=["kind"], max_partitions=4), frame.schema)
-    told = sink.refused(frame)
-    assert told.schema == {ROW: pl.UInt32(), "reason": pl.String()}
-    assert told.rows() == [(2, "partition_too_long"), (4, "no_partition"), (5, "no_partition")]
-    kept = frame.join(told, on=ROW, how="anti")
+    refused = sink.refused(frame)
+    assert refused.schema == {ROW: pl.UInt32(), "reason": pl.String()}
+    assert refused.rows() == [(2, "partition_too_long"), (4, "no_partition"), (5, "no_partition")]
+    kept = frame.join(refused, on=ROW, how="anti")
     assert len(sink.encode(kept, "u").files) == 3
     assert sink.refused(kept).is_empty()
 

@@ -5,7 +5,7 @@ import asyncio
 from stream.budget import ByteBudget
 from stream.commit.repeat import Repeater
 from stream.contracts import Shard
-from stream.worker.recipe import cook
+from stream.worker.recipe import render
 from stream.worker.reread import AT_ONCE, Rereader
 from tests.sealed import START, shard_id, three_units
 from tests.unit.lease.tables import settle
@@ -22,15 +22,15 @@ def test_only_so_many_ranges_are_in_memory_at_once_as_are_rendered():
             async def recorded(self, digest):
                 return sealed.recipe
 
-        async def cooked(recipe, unit):
+        async def rendered(recipe, unit):
             nonlocal running, most
             running += 1
             most = max(most, running)
             await settle()
             running -= 1
-            return cook(recipe, unit)
+            return render(recipe, unit)
 
-        rereader = Rereader(inner, Recorded(), cooked, Repeater(sealed.clock, print), print, admit_gaps=False)
+        rereader = Rereader(inner, Recorded(), rendered, Repeater(sealed.clock, print), print, admit_gaps=False)
         units = await asyncio.gather(*(rereader.render(Shard("events", shard_id(0)), START, first.manifest) for _ in range(3 * AT_ONCE)))
         return most, {unit.manifest.files == first.manifest.files for unit in units}
 
