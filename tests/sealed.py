@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import polars as pl
 
 from stream.batch import RAW_SCHEMA, Batch, SeqRange
 from stream.commit.committer import Committer, Head, RenderedUnit
 from stream.commit.log import CommitLog
-from stream.commit.manifest import Kind, Manifest, State, digest
+from stream.commit.manifest import FileEntry, Kind, Manifest, State, decode, digest, encode, with_seal
+from stream.commit.places import Places
 from stream.commit.rewind import history, rewind_link
 from stream.contracts import Checkpoint, Page, Shard, Start, StartKind
 from stream.lease.checkpoints import StoredCheckpoints
@@ -143,7 +145,8 @@ class Sealed:
 
     @property
     def committer(self) -> Committer:
-        return Committer(self.log, self.stores.targets, StoredCheckpoints(self.stores.state), self.clock, lambda event: None, "worker-1")
+        places = Places(self.stores.targets, self.places.__getitem__)
+        return Committer(self.log, places, StoredCheckpoints(self.stores.state), self.clock, lambda event: None, "worker-1")
 
     async def unit(self, shard: int, first: int, count: int, payload=None) -> Manifest:
         """Commit one more unit of ``shard``; its records join the stream, where they are not in it."""
@@ -246,3 +249,17 @@ async def _three_units(**options) -> Sealed:
 
 
 __all__ = ["NOON", "START", "Checkpoint", "Sealed", "StillClock", "StreamOfRecords", "records", "sequence", "shard_id", "three_units"]
+
+
+def superseding(body: bytes, key: str) -> bytes:
+    """The sealed manifest ``body`` as it is if the unit was begun by another build with the file ``key`` of the sink ``s3``.
+
+    The manifest must be the last of its chain, since the next one would name its digest.
+    """
+    entry = FileEntry("s3", key, 1, 1, "0" * 64)
+    return encode(with_seal(msgspec.structs.replace(decode(body, ""), superseded=(entry,))))
+
+
+def another(key: str) -> str:
+    """The name that another file has which was made for the same unit and partition as the file ``key``."""
+    return key.replace(key.split(".")[-2], "0" * 16)

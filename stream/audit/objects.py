@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import polars as pl
@@ -60,7 +60,10 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A file that no manifest lists. ``ours``: its name says that it was written for a sealed unit of this log."""
+    """A file that no manifest lists. ``ours``: a sealed manifest says that a worker of this log wrote it and that it counts no more.
+
+    ``shard``, ``after`` and ``last`` are the unit of which its name speaks; ``sealed``: this log has that unit.
+    """
 
     sink: str
     key: str
@@ -68,6 +71,7 @@ class Stray:
     shard: str = ""
     after: str = ""
     last: str = ""
+    sealed: bool = False
     ours: bool = False
 
 
@@ -154,7 +158,9 @@ def _places(link: Link, file: LedgerObject, areas: Mapping[str, Area]) -> Iterat
 def strays(files: Mapping[str, str], links: Sequence[Link], areas: Mapping[str, Area], stream: str) -> list[Stray]:
     """``files`` (sink by URL), which no manifest lists, as strays. ``links``: all links of the chains that their names contain."""
     sealed = {(link.shard, str(link.after), str(link.last)) for link in links if link.sealed}
-    found = (_stray(areas[files[url]], url, stream, sealed) for url in sorted(files))
+    # A worker writes only what the manifest in the log lists, and whoever lists something else keeps a list of it.
+    ours = {url for link in links if link.sealed for file in link.superseded for url in _places(link, file, areas)}
+    found = (replace(_stray(areas[files[url]], url, stream, sealed), ours=url in ours) for url in sorted(files))
     return [each for each in found if each.ours or not areas[each.sink].shared]
 
 
@@ -166,7 +172,7 @@ def _stray(area: Area, url: str, stream: str, sealed: set[tuple[str, str, str]])
         similar = _SIMILAR.search(key)
         shard, after, last = similar.groups() if similar else ("", "", "")
         return Stray(sink, key, url, shard, after, last)
-    return Stray(sink, key, url, shard, match["after"], match["last"], ours=True)
+    return Stray(sink, key, url, shard, match["after"], match["last"], sealed=True)
 
 
 def stray_findings(found: Iterable[Stray]) -> list[Finding]:
@@ -176,14 +182,21 @@ def stray_findings(found: Iterable[Stray]) -> list[Finding]:
             each.shard,
             Check.OBJECTS,
             Verdict.FAILED,
-            "no manifest lists this file, but a reader of the whole prefix sees it; "
-            + ("it was made for a sealed unit, --repair removes it" if each.ours else "its name is of no unit in this log: examine it"),
+            f"no manifest lists this file, but a reader of the whole prefix sees it; {_whose(each)}",
             each.after,
             each.last,
             each.url,
         )
         for each in found
     ]
+
+
+def _whose(stray: Stray) -> str:
+    if stray.ours:
+        return "it was made for a unit that was sealed with other files, --repair removes it"
+    if stray.sealed:
+        return "its name is of a sealed unit, for which no worker of this pipeline made it: does another pipeline write here? examine it"
+    return "its name is of no unit of this log: examine it"
 
 
 def check_file(link: Link, file: LedgerObject, url: str, body: bytes | None) -> list[Finding]:

@@ -209,7 +209,7 @@ class Verifier:
         """Those of ``files`` that no manifest of any stream of the application lists: several streams may write to one place."""
         found = objects.strays(files, links, self._evidence.areas, self._evidence.stream)
         if self._evidence.beside:
-            found = [stray for stray in found if stray.ours or stray.sink in objects.WITH_THE_LOG]
+            found = [stray for stray in found if stray.ours or stray.sealed or stray.sink in objects.WITH_THE_LOG]
         elsewhere: set[str] = set()
 
         async def look(stray: objects.Stray) -> None:

@@ -49,9 +49,7 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
     last: Annotated[str | None, typer.Option("--to", help="Only units with records up to this sequence number.")] = None,
     contents: Annotated[bool, typer.Option("--contents/--names-only", help="Read every file, or only check that it exists.")] = True,
     source: Annotated[bool, typer.Option("--source/--no-source", help="Re-read the stream and compare.")] = True,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Remove leftover files: written for a sealed unit, but not listed in its manifest.")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Remove files written for units that were then sealed with others.")] = False,
     stream: Stream = None,
     json: AsJson = False,
 ) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -13,11 +13,14 @@ from stream import events
 from stream.commit import protocol
 from stream.commit.log import CommitLog, Entry
 from stream.commit.manifest import FileEntry, Kind, Manifest, State, digest, encode, with_seal
-from stream.commit.naming import BESIDE_THE_LOG, sha256_hex
+from stream.commit.naming import sha256_hex
+from stream.commit.places import Places
 from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, OutputFile, Reached, Shard, shard_of_chain
-from stream.errors import Halted, Retryable, Superseded
+from stream.errors import DefinitionError, Fatal, Halted, Retryable, Superseded
 from stream.together import a_few_at_once
+
+T = TypeVar("T")
 
 FOREIGN: Final = "foreign"
 """Trigger of links that record another application's progress. That progress may be outdated: our own workers may be further."""
@@ -98,12 +101,12 @@ async def in_task_group(calls: Sequence[Coroutine[Any, Any, None]]) -> None:
 
 
 class Committer:
-    """Commits units of any shard. ``stores`` has an object store for every sink name that manifests use."""
+    """Commits units of any shard. ``places`` has the object stores of the sinks that manifests name."""
 
     def __init__(
         self,
         log: CommitLog,
-        stores: Mapping[str, ObjectStore],
+        places: Places,
         checkpoints: Checkpoints,
         clock: Clock,
         emit: Emit,
@@ -111,7 +114,7 @@ class Committer:
         concurrently: Concurrently = in_task_group,
     ) -> None:
         self._log = log
-        self._stores = stores
+        self._places = places
         self._checkpoints = checkpoints
         self._clock = clock
         self._emit = emit
@@ -188,7 +191,7 @@ class Committer:
 
     async def _run(self, shard: Shard, after: int, own: RenderedUnit | None, render: Renderer) -> Entry | None:
         work = _Work(shard, after, render, {FileEntry.of(file): file for file in own.files} if own else {})
-        state, instruction = protocol.begin(self._with_targets(own.manifest) if own else None)
+        state, instruction = protocol.begin(self._places.own(own.manifest) if own else None)
         while not isinstance(instruction, protocol.Finish):
             state, instruction = protocol.advance(state, await self._carry_out(instruction, work))
         return work.entry if instruction.manifest is not None else None
@@ -202,7 +205,7 @@ class Committer:
             case protocol.Replace(manifest, etag):
                 return await self._replace(work, manifest, etag)
             case protocol.Verify(files):
-                complete = await self._all_in_place(work.shard, files)
+                complete = await self._all_in_place(work, files)
                 if complete and work.entry is not None:
                     self._adopted(work, work.entry.manifest, "in_place")
                 return protocol.Verified(complete)
@@ -210,12 +213,12 @@ class Committer:
                 self._adopted(work, manifest, "render")
                 rendered = await work.render(manifest)
                 work.bodies.update({FileEntry.of(file): file for file in rendered.files})
-                return protocol.Rendered(self._with_targets(rendered.manifest))
+                return protocol.Rendered(self._places.recorded(rendered.manifest, manifest.targets))
             case protocol.Write(files):
-                await self._concurrently([self._write(work.shard, work.bodies[entry]) for entry in files])
+                await self._concurrently([self._write(work, work.bodies[entry]) for entry in files])
                 return protocol.Written()
             case protocol.Delete(files):
-                await self._concurrently([self._delete(work.shard, entry) for entry in files])
+                await self._concurrently([self._delete(work, entry) for entry in files])
                 self._emit(events.LeftoversRemoved(work.shard.stream, work.shard.shard_id, len(files)))
                 return protocol.Deleted()
             case protocol.Finish():
@@ -230,24 +233,8 @@ class Committer:
         if entry is None:
             return protocol.Absent()
         work.entry = entry
-        if not entry.manifest.sealed:
-            self._check_targets_unmoved(work.shard, entry.manifest)
+        work.targets |= entry.manifest.targets
         return protocol.Found(entry.manifest, entry.etag)
-
-    def _with_targets(self, manifest: Manifest) -> Manifest:
-        sinks = sorted({entry.sink for entry in manifest.files if entry.sink in self._stores})
-        return msgspec.structs.replace(manifest, targets={sink: self._stores[sink].url for sink in sinks})
-
-    def _check_targets_unmoved(self, shard: Shard, intent: Manifest) -> None:
-        for sink, url in intent.targets.items():
-            store = self._stores.get(sink)
-            if store is not None and store.url != url and sink not in BESIDE_THE_LOG:
-                msg = (
-                    f"{shard.stream}/{shard.shard_id}: an unfinished unit writes to the sink `{sink}` at {url}, but that sink is now at "
-                    f"{store.url}. Give the new place another sink `name`, or run the previous pipeline until the unit is sealed; "
-                    "nothing is read until then."
-                )
-                raise Halted(msg)
 
     async def _create(self, work: _Work, manifest: Manifest) -> protocol.Event:
         try:
@@ -256,6 +243,7 @@ class Committer:
             return await self._unknown(work.shard, "create intent", error)
         if etag is None:
             return protocol.Refused()
+        work.targets |= manifest.targets
         self._emit(events.IntentCreated(work.shard.stream, work.shard.shard_id, work.after, manifest.reach))
         return protocol.Created(etag)
 
@@ -272,6 +260,7 @@ class Committer:
         if new is None:
             return protocol.Refused()
         work.entry = Entry(stamped, body, new)
+        work.targets |= stamped.targets
         where = (work.shard.stream, work.shard.shard_id, work.after)
         if stamped.sealed:
             self._emit(events.ManifestSealed(*where, stamped.reach))
@@ -283,36 +272,46 @@ class Committer:
         await self._repeat.pause(call, shard, error)
         return protocol.Unknown()
 
-    async def _all_in_place(self, shard: Shard, files: Sequence[FileEntry]) -> bool:
+    async def _all_in_place(self, work: _Work, files: Sequence[FileEntry]) -> bool:
         for entry in files:
-            stored = await self._repeat("read file", shard, lambda e=entry: self._store(shard, e.sink).get(e.key))  # type: ignore[misc]
+            stored = await self._at(work, entry.sink, "read file", lambda store, key=entry.key: store.get(key))  # type: ignore[misc]
             if stored is None or len(stored.body) != entry.size or sha256_hex(stored.body) != entry.sha256:
                 return False
         return True
 
-    async def _write(self, shard: Shard, file: OutputFile) -> None:
+    async def _write(self, work: _Work, file: OutputFile) -> None:
         begun = self._clock.monotonic()
-        await self._repeat(f"write to {file.sink}", shard, lambda: self._store(shard, file.sink).put(file.key, file.body))
-        seconds = self._clock.monotonic() - begun
+        await self._at(work, file.sink, f"write to {file.sink}", lambda store: store.put(file.key, file.body))
+        seconds, shard = self._clock.monotonic() - begun, work.shard
         self._emit(events.FileWritten(shard.stream, shard.shard_id, file.sink, file.rows, len(file.body), seconds))
 
-    async def _delete(self, shard: Shard, entry: FileEntry) -> None:
-        await self._repeat(f"remove from {entry.sink}", shard, lambda: self._store(shard, entry.sink).delete(entry.key))
+    async def _delete(self, work: _Work, entry: FileEntry) -> None:
+        await self._at(work, entry.sink, f"remove from {entry.sink}", lambda store: store.delete(entry.key))
 
-    def _store(self, shard: Shard, sink: str) -> ObjectStore:
-        store = self._stores.get(sink)
-        if store is None:
+    async def _at(self, work: _Work, sink: str, call: str, use: Callable[[ObjectStore], Awaitable[T]]) -> T:
+        """What ``use`` makes of the place at which the unit has the files of ``sink``, even if the pipeline has that sink no more.
+
+        Raises:
+            Halted: the pipeline has nothing at that place now, and this worker cannot use it. Other shards may go on.
+        """
+        url = work.targets.get(sink)
+        try:
+            store = self._places.store(sink, url)
+            return await self._repeat(call, work.shard, lambda: use(store))
+        except (Fatal, DefinitionError) as error:
+            if not self._places.is_former(sink, url):
+                raise
             msg = (
-                f"{shard.stream}/{shard.shard_id}: an unfinished unit writes to the sink `{sink}`, which this pipeline does not have "
-                f"(it has {', '.join(sorted(self._stores))}). Give a sink that name, or run the previous pipeline until the unit is "
-                "sealed; nothing is read until then."
+                f"{work.shard.stream}/{work.shard.shard_id}: an unfinished unit writes to the sink `{sink}` at {url}, which was its place "
+                f"when the unit was begun, and this worker cannot {call} there: {error}. Let its role read, write and delete there again "
+                "(`stream iam` of the previous pipeline file prints how), or run the previous pipeline until the unit is sealed; "
+                "nothing is read until then."
             )
-            raise Halted(msg)
-        return store
+            raise Halted(msg) from error
 
 
 class _Work:
-    """One unit that is being committed: the file bodies that this worker has, and the manifest as last seen in the log."""
+    """One unit that is being committed: the file bodies that this worker has, the manifest as last seen, and where it has its files."""
 
     def __init__(self, shard: Shard, after: int, render: Renderer, bodies: dict[FileEntry, OutputFile]) -> None:
         self.shard = shard
@@ -320,3 +319,4 @@ class _Work:
         self.render = render
         self.bodies = bodies
         self.entry: Entry | None = None
+        self.targets: dict[str, str] = {}

@@ -20,7 +20,7 @@ from stream.lease.follower import Follower
 from stream.lease.holding import AT_ONCE, Holdings
 from stream.lease.rows import SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, Lease
 from stream.lease.settings import Balance, LeasedStream, LeaseSettings, refuse_other_keys
-from stream.lease.shards import children_of, holes, missing_leases, new_lease, removable, unblocked
+from stream.lease.shards import children_of, holes, missing_leases, new_lease, removable, replaced, unblocked
 from stream.lease.table import LeaseTable
 from stream.together import a_few_at_once
 
@@ -284,11 +284,21 @@ class Coordinator:
 
     async def _tidy(self, leased: LeasedStream, listed: Sequence[Shard]) -> None:
         leases = self.leases(leased.stream)
-        await self._create_missing(leased, listed, leases)
-        for lease in removable(leases, {shard.shard_id for shard in listed}):
+        there = {shard.shard_id for shard in listed} - await self._replaced(leased, listed, leases)
+        for lease in removable(leases, there):
             if self._idle(lease) and await self.table.delete(lease):
                 self.holdings.drop(lease.key, "released")
+                del leases[lease.shard]
+        await self._create_missing(leased, listed, leases)
         self._check_holes(leased.stream, leases)
+
+    async def _replaced(self, leased: LeasedStream, listed: Sequence[Shard], leases: Mapping[str, Lease]) -> set[str]:
+        others = [lease for lease in leases.values() if lease.key not in self.holdings.held]
+        try:
+            # A shard may have ended after it was listed.
+            return replaced(others, listed) and replaced(others, await leased.list_shards())
+        except (Retryable, Fatal):
+            return set()
 
     async def _create_missing(self, leased: LeasedStream, listed: Sequence[Shard], leases: Mapping[str, Lease]) -> None:
         for shard, sentinel in missing_leases(listed, leases, leased.start):

@@ -114,7 +114,8 @@ def removable(leases: Mapping[str, Lease], listed: Collection[str]) -> list[Leas
     Works like KCL's ``LeaseCleanupManager``: every child must have a row and a checkpoint past its beginning, and the rows of the shard's
     own parents must be gone, so that a child is never started before its parents, nor a second time from the beginning. The row of a shard
     that another application has ended also stays until one of our workers has made progress on the shards after it: before its first
-    unit there, it writes that end to the commit log. The row of a shard that Kinesis no longer lists is removed at once.
+    unit there, it writes that end to the commit log. The row of a shard that Kinesis no longer lists, or that
+    another one has ``replaced``, is removed at once.
     """
     found = []
     for shard_id, lease in sorted(leases.items()):
@@ -145,6 +146,17 @@ def _recorded(lease: Lease, leases: Mapping[str, Lease]) -> bool:
                     return False
                 rest.append(leases[child])
     return True
+
+
+def replaced(leases: Iterable[Lease], listed: Collection[Shard]) -> set[str]:
+    """Ids of ended shards in place of which the service lists another one: see ``recreated``. The rows say that nobody has to read it."""
+    graph = {shard.shard_id: shard for shard in listed}
+    ended = {lease.shard: lease for lease in leases if lease.ended and lease.shard in graph}
+    return {
+        shard_id
+        for shard_id, lease in ended.items()
+        if recreated(graph[shard_id], ORIGIN if lease.progress is None else lease.progress.unit_after, lease.children, listed)
+    }
 
 
 _UNREAD: Final = {TRIM_HORIZON, AT_TIMESTAMP, LATEST}

@@ -22,6 +22,7 @@ from stream.clock import SystemClock
 from stream.commit.committer import Committer
 from stream.commit.cut import Limits
 from stream.commit.log import CommitLog
+from stream.commit.places import Places
 from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import Fatal
@@ -43,7 +44,7 @@ from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, op
 from stream.worker.leasing import open_leases
 from stream.worker.loaders import open_loaders
 from stream.worker.parts import ObservableEvent, Parts, StreamParts, to_all
-from stream.worker.places import is_there, located, read_object
+from stream.worker.places import former_place, is_there, kms_key, located, read_object
 from stream.worker.reading import Opened, Reading, SourceContext, open_reading
 from stream.worker.recent import RECENT_SHARE, RecentSegments
 from stream.worker.recipe import CutUnit, Recipe, Rendered, render
@@ -95,6 +96,7 @@ class _Shared:
     options: WorkerOptions
     worker: str
     stores: Stores
+    files: Places
     definitions: Definitions
     current: CurrentRecipe
     refresher: Refresher | None
@@ -150,6 +152,7 @@ async def assemble(
         options=options,
         worker=name,
         stores=stores,
+        files=Places(stores.targets, functools.partial(former_place, session=session, key=kms_key(pipeline))),
         definitions=definitions,
         current=current,
         refresher=Refresher(pipeline, fetched, fetch, definitions, current, clock, emit) if intervals(pipeline) else None,
@@ -190,7 +193,7 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
         worker=shared.worker,
         source=await opened.make(shared.budget),
         log=log,
-        committer=Committer(log, shared.stores.targets, checkpoints, clock, emit, shared.worker),
+        committer=Committer(log, shared.files, checkpoints, clock, emit, shared.worker),
         checkpoints=checkpoints,
         current=shared.current,
         render=shared.render,

@@ -22,7 +22,7 @@ from stream.commit.lookup import last_starts, shards_of
 from stream.commit.manifest import Kind, Manifest, decode_start
 from stream.commit.naming import start_key
 from stream.contracts import Checkpoint, Checkpoints, Clock, Shard, Start, shard_of_chain
-from stream.errors import DefinitionError, Retryable, StreamError
+from stream.errors import DefinitionError, Halted, Retryable, StreamError
 from stream.lease.shards import recreated
 from stream.pipeline.model import Pipeline
 from stream.together import a_few_at_once
@@ -224,7 +224,10 @@ async def loaded(table: LoaderParts, log: CommitLog, question: Question) -> Load
     async def one(chain: str) -> None:
         waiting[chain] = await _waiting(log, Shard(table.stream, chain), positions.get(chain, ORIGIN), table, question)
 
-    await a_few_at_once([one(chain) for chain in chains], AT_ONCE)
+    try:
+        await a_few_at_once([one(chain) for chain in chains], AT_ONCE)
+    except Halted as error:
+        return Loaded(sink, why=str(error))
     links = [link for chain in chains for link in waiting[chain]]
     arrivals = [datetime.fromisoformat(link.first_arrival) for link, _ in links if link.first_arrival]
     return Loaded(
@@ -239,7 +242,7 @@ async def loaded(table: LoaderParts, log: CommitLog, question: Question) -> Load
 async def _waiting(log: CommitLog, shard: Shard, position: int, table: LoaderParts, question: Question) -> list[tuple[Manifest, int]]:
     """Sealed links of ``shard`` after ``position`` with rows for ``table``, and the number of these rows."""
     found: list[tuple[Manifest, int]] = []
-    position = position or await log.chain_start(shard.stream, shard.shard_id)
+    loaded_to = position = position or await log.chain_start(shard.stream, shard.shard_id)
     while (entry := await log.read(shard, position)) is not None and entry.manifest.sealed and entry.manifest.last is not None:
         link = entry.manifest
         if link.first_arrival and datetime.fromisoformat(link.first_arrival) >= question.enough:
@@ -247,6 +250,8 @@ async def _waiting(log: CommitLog, shard: Shard, position: int, table: LoaderPar
         if rows := await table.log.rows(link):
             found.append((link, rows))
         position = link.reach
+    if entry is None and position == loaded_to:
+        await table.log.confirm(shard.shard_id, position)
     return found
 
 

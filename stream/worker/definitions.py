@@ -20,6 +20,7 @@ from stream.pipeline.resources import Fetched, fetch_resources
 from stream.pipeline.secrets import SecretReader, find_secret
 from stream.transform.engine import compile_chain
 from stream.transform.stage import SchemaMismatch
+from stream.worker.places import located
 from stream.worker.recipe import Recipe
 
 BUILD: Final = stream.__version__
@@ -114,7 +115,8 @@ class Definitions:
         )
         sinks = tuple(make_sink(config, chain.output_schema) for config in pipeline.sinks)
         several, paths = bool(pipeline.source.kinesis.streams), pipeline.audit.trace_context
-        return Recipe(pipeline.application, digest, BUILD, chain, sinks, several, paths)
+        places = {config.name: located(config.url, self._base) for config in pipeline.sinks}
+        return Recipe(pipeline.application, digest, BUILD, chain, sinks, several, paths, places)
 
     def _kept(self, recipe: Recipe) -> Recipe:
         """``recipe``, kept in memory. Called only on the event loop, because several are compiled at a time."""

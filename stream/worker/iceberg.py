@@ -184,6 +184,16 @@ class IcebergWarehouse:
         if (found.record_count, found.file_size_in_bytes) != (rows, size):
             msg = f"{url} holds {found.record_count} rows in {found.file_size_in_bytes} bytes, the manifest says {rows} in {size}"
             raise LoadFailed(msg, Failure.DATA)
+        for field in table.spec().fields:
+            # The footer's bounds, from which PyIceberg takes the partition, say nothing of rows without a value.
+            if 0 < found.null_value_counts.get(field.source_id, 0) < rows:
+                column = table.schema().find_column_name(field.source_id)
+                msg = (
+                    f"{url} has rows with and without a value in {column}, by which {self._config.table} is partitioned, and a file must "
+                    f"be of one partition: it was written before `partition_by` named {column}. Take that partition out of the table until "
+                    "the file is loaded"
+                )
+                raise LoadFailed(msg, Failure.DATA)
         return found
 
 

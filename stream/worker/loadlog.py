@@ -10,10 +10,11 @@ import msgspec
 
 from stream.batch import ORIGIN
 from stream.commit.log import CommitLog
-from stream.commit.lookup import shards_of
+from stream.commit.lookup import shards_of, unit_start
 from stream.commit.manifest import Manifest
 from stream.commit.rewind import LEDGER
 from stream.contracts import ObjectStore, Shard
+from stream.errors import Halted
 from stream.sink import rejects
 from stream.sink.layouts import HasLayout, Layout
 from stream.sink.loads import Link, StagedFile, joined
@@ -130,6 +131,8 @@ class LoadLog:
         self._log = log
         self._stream = stream
         self._staging = staging
+        self._known: set[str] = set()
+        """Shards of which the table says as much as this log."""
 
     async def shards(self) -> list[str]:
         """Every shard that has a chain."""
@@ -141,6 +144,9 @@ class LoadLog:
         """``waiting`` with what was sealed after it, a bounded number of links per chain; chains at their end are added to ``ended``.
 
         ``positions`` says where a shard that has nothing waiting continues.
+
+        Raises:
+            Halted: no unit of the log ends there.
         """
         seen: dict[str, tuple[Link, ...]] = {}
 
@@ -150,6 +156,8 @@ class LoadLog:
                 position = links[-1].last if links else positions.get(shard, ORIGIN)
                 entry = await self._log.read(Shard(self._stream, shard), position)
                 if entry is None or not entry.manifest.sealed:
+                    if entry is None and not links:
+                        await self.confirm(shard, position)
                     break
                 if entry.manifest.last is None:
                     ended.add(shard)
@@ -159,6 +167,26 @@ class LoadLog:
 
         await a_few_at_once([one(shard) for shard in waiting if shard not in ended], AT_ONCE)
         return {shard: seen.get(shard, links) for shard, links in waiting.items()}
+
+    async def confirm(self, shard: str, position: int) -> None:
+        """Make sure that a table which is loaded up to ``position`` was loaded from this log. A shard is looked up only once.
+
+        Raises:
+            Halted: no unit ends there; nobody would notice that what follows is not in the table.
+        """
+        if position == ORIGIN or shard in self._known or position == await self._log.chain_start(self._stream, shard):
+            return
+        start = await unit_start(self._log.store, self._stream, shard, position)
+        entry = None if start is None else await self._log.read(Shard(self._stream, shard), start)
+        if entry is None or not entry.manifest.sealed or entry.manifest.reach != position:
+            msg = (
+                f"the table is loaded up to {position} of {self._stream}/{shard}, but no unit in {self._log.store.url} ends there: it was "
+                "loaded from another state, or from a later one than was restored. Nothing is loaded until this is settled. Restore the "
+                "state; or, before a worker reads on with this one, pass over what the table has with `stream leases skip`; or load "
+                "another table"
+            )
+            raise Halted(msg)
+        self._known.add(shard)
 
     async def _passed(self, shard: str, position: int) -> tuple[Link, ...]:
         """Where the chain of a shard begins of which nothing is loaded; after a rewind, that is in the middle of the shard."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from stream.aws.session import AwsSession
+from stream.contracts import CONSOLE, ObjectStore
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
+from stream.storage.console import ConsoleStore
 from stream.storage.open import open_store
 from stream.storage.s3 import KmsKey
 from stream.transform.stages.enrich import REDSHIFT
@@ -25,6 +28,21 @@ def kms_key(pipeline: Pipeline) -> KmsKey | None:
     """The KMS key for the pipeline's objects on S3; None for the bucket's own setting."""
     encryption = pipeline.encryption
     return None if encryption is None else KmsKey(encryption.kms_key, encryption.bucket_key)
+
+
+def former_place(url: str, session: AwsSession, key: KmsKey | None) -> ObjectStore:
+    """The store at ``url``, where a sink was that this pipeline does not have there; what was printed is not printed once more.
+
+    Raises:
+        DefinitionError: it is a directory of another machine, or ``url`` names no store.
+    """
+    if url == CONSOLE:
+        return ConsoleStore(os.open(os.devnull, os.O_WRONLY))
+    scheme, _, path = url.partition(":")
+    if scheme == "file" and not Path(path).parent.is_dir():
+        msg = f"there is no directory {Path(path).parent} here: it was moved, or is on another machine"
+        raise DefinitionError(msg)
+    return open_store(url, session, key)
 
 
 async def read_object(session: AwsSession, url: str) -> bytes:

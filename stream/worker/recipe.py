@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import msgspec
@@ -27,7 +27,7 @@ class Recipe:
     """One compiled definition. ``digest`` names it in the log. Equal recipes make equal units from equal records.
 
     ``several``: rows of several streams share the sinks, so file names and the column ``_shard`` name the stream too.
-    ``trace_paths``: where a record may carry its producer's trace context.
+    ``trace_paths``: where a record may carry its producer's trace context. ``places``: the URLs of the sinks, by name.
     """
 
     application: str
@@ -37,6 +37,7 @@ class Recipe:
     sinks: tuple[Sink, ...]
     several: bool = False
     trace_paths: tuple[str, ...] = DEFAULT_PATHS
+    places: Mapping[str, str] = field(default_factory=dict)
 
     def label(self, stream: str, shard_id: str) -> str:
         """The value of the column ``_shard`` in rows of that shard."""
@@ -109,6 +110,7 @@ def render(recipe: Recipe, cut: CutUnit) -> Rendered:
         payload_bytes=cut.batch.payload_bytes,
         outcomes=_outcomes(transformed),
         files=tuple(FileEntry.of(file) for file in files),
+        targets={file.sink: recipe.places[file.sink] for file in files if file.sink in recipe.places},
         trigger=cut.trigger,
         foreign_subsequence=cut.foreign_subsequence,
         first_arrival=oldest.isoformat() if oldest else "",

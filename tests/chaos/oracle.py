@@ -70,8 +70,8 @@ class Judgement:
 
 @dataclass
 class Oracle:
-    """``objects``: all keys and bytes below the place that holds ``state/`` and ``lake/``. ``leftovers``: whether files may remain
-    that no sealed manifest lists, which strict readers do not see."""
+    """``objects``: all keys and bytes below the place that holds ``state/``, ``lake/`` and perhaps ``sea/``. ``leftovers``: whether files
+    may remain that no sealed manifest lists, which strict readers do not see."""
 
     objects: Mapping[str, bytes]
     shards: Mapping[str, ShardTruth]
@@ -160,8 +160,9 @@ class Oracle:
         refused = [record for record, (outcome, _) in zip(inside, expected, strict=True) if outcome == "dead_lettered"]
         listed = set()
         for file in manifest.get("files", []):
-            key = {"rejects": "state/{}/rejects/{}", "ledger": "state/{}/ledger/v1/{}"}.get(file["sink"], "lake/{1}")
-            key = key.format(self.application, file["key"])
+            beside = {"rejects": f"state/{self.application}/rejects/", "ledger": f"state/{self.application}/ledger/v1/"}
+            folder = manifest["targets"][file["sink"]].rstrip("/").rpartition("/")[2]
+            key = beside.get(file["sink"], f"{folder}/") + file["key"]
             listed.add(key)
             body = self.objects.get(key, b"")
             if not verdict.expect(hashlib.sha256(body).hexdigest() == file["sha256"], f"{where}: {key} is missing or another"):
@@ -213,7 +214,7 @@ class Oracle:
         return found
 
     def _files(self, listed: set[str], verdict: Judgement) -> None:
-        data = ("lake/", f"state/{self.application}/rejects/", f"state/{self.application}/ledger/")
+        data = ("lake/", "sea/", f"state/{self.application}/rejects/", f"state/{self.application}/ledger/")
         extra = {key for key in self.objects if key.startswith(data)} - listed
         verdict.expect(self.leftovers or not extra, f"files that no sealed manifest lists: {sorted(extra)}")
 

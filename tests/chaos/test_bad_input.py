@@ -187,15 +187,3 @@ def test_a_wrong_pipeline_file_ends_with_2_and_says_where(world):
     path.write_text(path.read_text().replace("stages:", "stage:"))
     _refused(world, path, 2, "stage", f"{path.name}:")
     assert not world.objects()
-
-
-def test_a_sink_that_was_renamed_while_a_unit_was_unfinished_is_an_error_that_says_so(make_world):
-    world = make_world(1)
-    world.produce(200)
-    path = world.pipeline()
-    world.crash(path, "IntentCreated")
-    path.write_text(path.read_text().replace("s3: {url:", "s3: {name: renamed, url:"))
-    _refused(world, path, 1, "shard_halted", "sink `s3`", "Give a sink that name")
-    assert not world.objects("lake/")
-    world.finish(world.pipeline())
-    world.exact()

@@ -26,7 +26,7 @@ stages:
   - derive: {{doubled: value * 2}}
 {stages}
 sinks:
-  - s3: {{url: "{place}lake/", partition_by: [{partition}]}}
+  - s3: {{url: "{lake}", name: {sink}, partition_by: [{partition}]}}
 flush: {{age: {age}, bytes: 16KiB, rows: 5000}}
 memory: {{budget: {budget}}}
 rejects: {{min_records: {min_records}}}
@@ -140,9 +140,11 @@ class World:
             "budget": "256KiB",
             "min_records": 100_000,
             "place": self.place,
+            "sink": "s3",
         }
         path = self.folder / f"{name}.yaml"
-        path.write_text(PIPELINE.format(**(settings | changes)))
+        settings |= changes
+        path.write_text(PIPELINE.format(**{"lake": f"{settings['place']}lake/"} | settings))
         return path
 
     def start(self, path: Path, *options: str, **environment: str) -> Worker:
@@ -186,13 +188,13 @@ class World:
         return sum(manifest["kind"] == "unit" and manifest["state"] == "sealed" for manifest in self.manifests())
 
     def objects(self, prefix: str = "") -> dict[str, bytes]:
-        """Everything under ``state/`` and ``lake/``."""
+        """Everything under ``state/``, ``lake/`` and ``sea/``."""
         if self.bucket:
             pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
             keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
             return {key: self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in keys}
         found = {}
-        for root in ("state", "lake"):
+        for root in ("state", "lake", "sea"):
             base = self.folder / root
             start = self.folder / prefix if prefix else base
             for path in start.rglob("*") if start.is_relative_to(base) else ():

@@ -359,6 +359,22 @@ def test_files_of_several_days_are_a_matter_of_this_unit_alone(place):
 # --- what goes wrong -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("values", "refused"), [(["a", None], True), (["a", "b"], True), (["a", "a"], False), ([None, None], False)])
+def test_files_that_were_written_before_the_table_was_partitioned_are_of_one_partition_or_refused(place, values, refused):
+    """They wait while the table and the sink get a partition; without this, rows without a value would be found under another one's."""
+    before, after = place.bench(), place.bench(partition_by=["origin"])
+    load(before, link_of(before, rows({"origin": ["x"]})))
+    waiting = link_of(before, rows({"origin": values}), 10, 20)
+    with place.read().update_spec() as update:
+        update.add_identity("origin")
+    if refused:
+        assert asyncio.run(failure(after, load_of(waiting))) is Failure.DATA
+        assert place.frame().height == 1
+    else:
+        load(after, waiting)
+        assert place.frame()["origin"].to_list().count(values[0]) == 2
+
+
 def test_what_may_not_be_done_needs_a_person_and_what_may_pass_does_not(place, monkeypatch):
     bench = place.bench()
     link = link_of(bench, rows({"n": [1]}))

@@ -55,6 +55,8 @@ class Stage:
         self.url = url
         self.clock = clock
         self.folder = folder
+        self.more = ""
+        """What the pipeline says beside all else."""
         client.create_stream(StreamName="numbers", ShardCount=1)
 
     shard = "shardId-000000000000"
@@ -80,7 +82,7 @@ class Stage:
                 signal.raise_signal(signal.SIGTERM)
 
         file = self.folder / "pipeline.yaml"
-        file.write_text(PIPELINE.format(url=self.url, on_expired=on_expired, start=start))
+        file.write_text(PIPELINE.format(url=self.url, on_expired=on_expired, start=start) + self.more)
         result = check(file, {})
         assert result.pipeline is not None, result.findings
         options = WorkerOptions(self.folder, os.environ, 20.0, 1, (listen,), clock or self.clock, reading=reading or Reading())

@@ -10,12 +10,14 @@ from stream.batch import SeqRange
 from stream.clock import SystemClock
 from stream.commit.committer import Committer
 from stream.commit.log import CommitLog
+from stream.commit.places import Places
 from stream.contracts import Shard
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.pipeline.cost import LOG_PUTS, Outcome, Rate, estimate
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import Fetched
 from stream.storage.memory import MemoryStore
+from stream.storage.open import open_store
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.definitions import Definitions
 from stream.worker.recipe import CutUnit, render, with_previous
@@ -60,7 +62,7 @@ def committed(records: list[bytes]) -> tuple[Counting, Counting, Pipeline]:
         async def never(_: object) -> Any:
             raise AssertionError
 
-        committer = Committer(log, stores, StoredCheckpoints(state), clock, lambda _: None, "w")
+        committer = Committer(log, Places(stores, open_store), StoredCheckpoints(state), clock, lambda _: None, "w")
         await committer.commit(SHARD, with_previous(unit, "", "w", clock.now()), never)
 
     asyncio.run(run())

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import count
 
 import pytest
 
 from stream import events
 from stream.commit.manifest import Kind
 from stream.errors import Fatal
+from stream.local.moto import moto
 from tests.integration.stage import Stage, sealed
 from tests.integration.test_complete import ask, states
 
+LEASES = """
+coordination: {{native: {{table: leases, failover: 3s, look: 300ms, endpoint: "{url}", region: us-east-1}}}}
+"""
 
-def create_again(stage: Stage) -> None:
+
+@pytest.fixture
+def leases(stage: Stage) -> Iterator[None]:
+    """The stage's workers share shards by leases."""
+    with moto() as aws:
+        stage.more = LEASES.format(url=aws.url)
+        yield
+
+
+def create_again(stage: Stage, shards: int = 1) -> None:
     """The service takes a moment for each step; here the test's clock decides how long."""
     stage.client.delete_stream(StreamName="numbers")
     stage.clock.ahead += timedelta(minutes=1)
-    stage.client.create_stream(StreamName="numbers", ShardCount=1)
+    stage.client.create_stream(StreamName="numbers", ShardCount=shards)
     stage.clock.ahead += timedelta(minutes=1)
 
 
@@ -36,6 +51,12 @@ def read_to_the_end_of_a_shard(stage: Stage, records: int) -> None:
     stage.work(all_begun)
 
 
+def halted_or_looked(times: int) -> Callable[[events.Event], bool]:
+    """True once a shard has halted, or the leases have been looked at so many times without that."""
+    looks = count(1)
+    return lambda event: isinstance(event, events.ShardHalted) or (isinstance(event, events.LeasesScanned) and next(looks) >= times)
+
+
 @pytest.mark.parametrize("records", [3, 0])
 def test_a_shard_that_had_ended_is_not_passed_over_when_its_id_comes_again(stage: Stage, records: int) -> None:
     read_to_the_end_of_a_shard(stage, records)
@@ -47,6 +68,17 @@ def test_a_shard_that_had_ended_is_not_passed_over_when_its_id_comes_again(stage
 
     code, found = ask(stage)
     assert (code, states(found)["0"]) == (1, "gone")
+
+
+@pytest.mark.usefixtures("leases")
+def test_nor_if_its_lease_says_that_it_has_ended(stage: Stage) -> None:
+    """The new stream has shards of all three ids, and nothing is read of a child of the old shard, so its row is needed otherwise."""
+    read_to_the_end_of_a_shard(stage, 3)
+    create_again(stage, 3)
+    stage.put(range(10, 15))
+    for _ in range(2):
+        with pytest.raises(Fatal, match=r"numbers/shardId-000000000000 has been read to its end.*Use another application name"):
+            stage.work(halted_or_looked(20))
 
 
 def test_a_shard_that_had_ended_stays_ended_while_the_stream_is_the_same(stage: Stage) -> None:

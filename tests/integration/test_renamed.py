@@ -84,6 +84,22 @@ def test_files_that_were_written_by_an_earlier_definition_are_no_leftovers(place
     assert code == 0, place.said
 
 
+def test_a_repair_leaves_files_of_another_application_at_the_same_place(place):
+    """It reads the same objects, so its units have the same bounds, and its files names like those of ours."""
+    place.define("name: raw")
+    place.run()
+    ours = place.folder / "pipeline.yaml"
+    text = ours.read_text()
+    ours.write_text(text.replace("application: app", "application: other").replace("sinks:", "stages: [derive: {m: n * 2}]\nsinks:"))
+    assert place.command("run", "--once") == (0, ""), place.said
+    files = place.files()
+    ours.write_text(text)
+    code, _ = place.command("audit", "verify", "--repair")
+    assert (code, "does another pipeline" in place.said.replace("\n", " ")) == (1, True)
+    assert place.files() == files
+    assert len(files) == 2
+
+
 def test_files_that_were_moved_while_their_sink_was_renamed_are_not_taken_away(place):
     place.define("name: raw")
     place.run()

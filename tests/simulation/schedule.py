@@ -19,6 +19,7 @@ from stream.commit.foreign import admit_foreign
 from stream.commit.log import CommitLog
 from stream.commit.manifest import FileEntry, Kind, Manifest, State, decode, digest
 from stream.commit.naming import genesis_key, manifest_key, sha256_hex, unit_name
+from stream.commit.places import Places
 from stream.commit.recovery import recover
 from stream.commit.repeat import Repeater
 from stream.commit.rewind import effective, history, rewind_link, skip_link
@@ -41,12 +42,13 @@ from tests.simulation.world import (
 )
 
 STREAM = "s"
+DATA = "sim:data/"
 NOTHING = lambda event: None  # noqa: E731
 
 
 @dataclass
 class World:
-    """Everything outside the workers."""
+    """Everything outside the workers. ``sinks``: where a definition's sink is, if not in the folder that all share, and its name."""
 
     chooser: Chooser
     shards: dict[str, Records]
@@ -60,6 +62,15 @@ class World:
     moving: bool = False
     moved: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    sinks: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+    def sink(self, definition: int) -> tuple[str, str]:
+        """Name and folder of the definition's sink."""
+        return self.sinks.get(definition, ("data", ""))
+
+    def place(self, url: str) -> SimStore:
+        """The store at the ``url`` of a sink."""
+        return SimStore(self.data_objects, url, root=url.removeprefix(DATA))
 
     def start(self, shard_id: str, version: Version) -> Process:
         self.started += 1
@@ -131,14 +142,14 @@ class MutantCommitter(Committer):
                 self.unwritten = files
                 return protocol.Written()
             case "delete_before_seal", protocol.Write(_) if work.entry is not None:
-                await self._concurrently([self._delete(work.shard, entry) for entry in work.entry.manifest.superseded])
+                await self._concurrently([self._delete(work, entry) for entry in work.entry.manifest.superseded])
             case "unpinned", protocol.Render(manifest):
                 return await self._render_with_own_definition(manifest, work)
             case _:
                 pass
         event = await super()._carry_out(todo, work)
         if self.unwritten and isinstance(todo, protocol.Replace) and isinstance(event, protocol.Replaced):
-            await self._concurrently([self._write(work.shard, work.bodies[e]) for e in self.unwritten if e in work.bodies])
+            await self._concurrently([self._write(work, work.bodies[e]) for e in self.unwritten if e in work.bodies])
         return event
 
     async def _render_with_own_definition(self, manifest: Manifest, work: Any) -> protocol.Event:
@@ -168,7 +179,7 @@ class Bench:
         await Call("read_stream")
         pinned = self.version.definition if self.world.mutant == "unpinned" else int(manifest.pipeline)
         version = Version(pinned, self.version.build)
-        return render(self.world.shards[self.shard_id], manifest, version)
+        return render(self.world.shards[self.shard_id], manifest, version, self.world.sink(pinned))
 
     async def children(self) -> tuple[str, ...]:
         return self.world.children(self.shard_id)
@@ -195,11 +206,11 @@ class Bench:
 def bench(world: World, name: str, shard_id: str, version: Version) -> Bench:
     clock = SimClock()
     log_store = SimStore(world.log_objects, "sim:log", create_only=world.mutant != "no_create_only")
-    data_store = SimStore(world.data_objects, "sim:data")
+    name_of_sink, folder = world.sink(version.definition)
     log = CommitLog(log_store, "app", clock, name)
     kind = MutantCommitter if world.mutant else Committer
-    stores = {"data": data_store, "ledger": data_store}
-    committer = kind(log, stores, world.checkpoints, clock, NOTHING, name, lambda calls: one_by_one(world, calls))
+    places = Places({name_of_sink: world.place(DATA + folder), "ledger": world.place(DATA)}, world.place)
+    committer = kind(log, places, world.checkpoints, clock, NOTHING, name, lambda calls: one_by_one(world, calls))
     if isinstance(committer, MutantCommitter):
         committer.mutant = world.mutant
     return Bench(log, committer, Repeater(clock, NOTHING), world, shard_id, version)
@@ -219,7 +230,7 @@ async def worker(world: World, name: str, shard_id: str, version: Version) -> No
                     break
                 last = remaining[world.chooser.pick(min(3, len(remaining)), "cut")]
                 frame = blank(shard.chain, SeqRange(head.position, last), head.previous, head.foreign_subsequence)
-                unit = render(records, frame, version, split=world.mutant == "cut_inside_aggregate")
+                unit = render(records, frame, version, world.sink(version.definition), split=world.mutant == "cut_inside_aggregate")
                 if world.mutant == "checkpoint_before_write":
                     await tools.committer.checkpoint(shard, unit.manifest)
                 head = head_after(await tools.committer.commit(shard, unit, tools.render_again))
@@ -264,8 +275,9 @@ def blank(chain: str, span: SeqRange, previous: str, foreign_subsequence: int = 
     )
 
 
-def render(records: Records, frame: Manifest, version: Version, *, split: bool = False) -> RenderedUnit:
+def render(records: Records, frame: Manifest, version: Version, place: tuple[str, str], *, split: bool = False) -> RenderedUnit:
     """The toy transform: rows to partitions ``a`` and ``b``, a ledger of what became of each, all named by content."""
+    sink, folder = place
     span, name = frame.span, unit_name(frame.shard, frame.span)
     rows = records.within(span.after, span.last)
     if split and len(rows) > 1 and rows[-1][1] > 0:
@@ -276,7 +288,7 @@ def render(records: Records, frame: Manifest, version: Version, *, split: bool =
     for partition in ("a", "b"):
         chosen = [row for row in rows if fates[row] == partition]
         if chosen:
-            files.append(_file("data", f"{partition}/{name}", body_of(chosen), len(chosen)))
+            files.append(_file(sink, f"{partition}/{name}", body_of(chosen), len(chosen)))
     ledger = json.dumps([[*row, fate] for row, fate in sorted(fates.items())]).encode()
     files.append(_file("ledger", f"ledger/{name}", ledger, len(rows)))
     outcomes = Counter(fate if fate in UNWRITTEN else "written" for fate in fates.values())
@@ -289,6 +301,7 @@ def render(records: Records, frame: Manifest, version: Version, *, split: bool =
         outcomes=dict(sorted(outcomes.items())),
         files=tuple(FileEntry.of(file) for file in files),
         superseded=(),
+        targets={sink: DATA + folder},
     )
     return RenderedUnit(manifest, tuple(files))
 
@@ -386,13 +399,14 @@ def judge(world: World, *, strict_listing: bool) -> int:
     With ``strict_listing`` there may be none: a plain listing of the data shows each record once.
     """
     found = dict(manifests(world.log_objects))
+    superseded = {_where(manifest, entry) for manifest in found.values() if manifest.sealed for entry in manifest.superseded}
     listed: set[str] = set()
     for shard, records in world.shards.items():
         seen: list[tuple[int, int]] = []
         for manifest in _judge_chains(world, shard, found, listed):
             if manifest.kind is Kind.UNIT:
                 seen += _judge_unit(world, manifest, records)
-                listed |= {entry.key for entry in manifest.files}
+                listed |= {_where(manifest, entry) for entry in manifest.files}
             elif manifest.kind is Kind.END:
                 assert world.moved or manifest.trigger != "foreign"
                 seen += records.within(int(manifest.after), 10**9) if manifest.trigger == "foreign" else []
@@ -404,6 +418,7 @@ def judge(world: World, *, strict_listing: bool) -> int:
     assert not [key for key in found if not key.endswith("genesis.json")], f"manifests outside every chain: {found}"
     _judge_order_of_shards(world)
     extra = set(world.data_objects.bodies) - listed
+    assert extra <= superseded or world.mutant, f"files of which the log says nothing: {sorted(extra - superseded)}"
     assert not (strict_listing and extra), f"P2: files beside the log: {sorted(extra)}"
     return len(extra)
 
@@ -436,17 +451,21 @@ def _judge_chains(world: World, shard: str, found: dict[str, Manifest], listed: 
         position, generation, expected = int(manifest.target), generation + 1, previous
 
 
+def _where(manifest: Manifest, entry: FileEntry) -> str:
+    return manifest.targets[entry.sink].removeprefix(DATA) + entry.key
+
+
 def _judge_unit(world: World, manifest: Manifest, records: Records) -> list[tuple[int, int]]:
     bodies = {}
     for entry in manifest.files:
-        body = world.data_objects.bodies.get(entry.key)
+        body = world.data_objects.bodies.get(_where(manifest, entry))
         assert body is not None, f"P1: {entry.key} is listed and missing"
         assert sha256_hex(body) == entry.sha256, f"P4: {entry.key} is not what the manifest lists"
         bodies[entry.key] = [tuple(row) for row in json.loads(body)]
     ledger = {(seq, sub): fate for entry in manifest.files if entry.sink == "ledger" for seq, sub, fate in bodies[entry.key]}
-    written = [row for entry in manifest.files if entry.sink == "data" for row in bodies[entry.key]]
+    written = [row for entry in manifest.files if entry.sink != "ledger" for row in bodies[entry.key]]
     for entry in manifest.files:
-        if entry.sink == "data":
+        if entry.sink != "ledger":
             assert bodies[entry.key] == sorted(bodies[entry.key]), f"P3: order inside {entry.key}"
     recorded = sorted(row for row, fate in ledger.items() if fate not in UNWRITTEN)
     assert sorted(written) == recorded, "P4: the ledger does not say what is in the data"

@@ -8,8 +8,9 @@ from random import Random
 
 import pytest
 
+from stream.commit.manifest import Kind
 from stream.errors import Halted
-from tests.simulation.schedule import World, judge, manifests, run_schedule
+from tests.simulation.schedule import DATA, World, judge, manifests, run_schedule
 from tests.simulation.world import Records, SeededChooser, Version
 
 SEEDS = int(os.environ.get("STREAM_SIMULATION_SEEDS", "20000"))
@@ -93,6 +94,30 @@ def test_rewinds_skips_and_foreign_workers_leave_every_chain_whole(batch: int) -
         moved += world.moved
         moved += Counter(manifest.kind.value for _, manifest in manifests(world.log_objects))
     assert min(moved[kind] for kind in ("rewind", "skip", "foreign", "operator")) > 0
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_sinks_that_are_moved_and_renamed_lead_to_each_record_once(batch: int) -> None:
+    """Workers of three definitions at a time, in which the sink has another place and another name: each finishes what others began."""
+    finished: Counter[str] = Counter()
+    for seed in range(batch, SEEDS // 8, BATCHES):
+        try:
+            world, versions = build(seed)
+            world.sinks = {2: ("data", "sea/"), 3: ("lake", "")}
+            versions += [Version(3, version.build) for version in versions if version.definition == 1]
+            one_build = len({version.build for version in versions}) == 1
+            run_schedule(world, versions, steps=Random(seed + 1).randrange(20, 160))
+            judge(world, strict_listing=one_build)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {error!r}") from error
+        finally:
+            for process in world.processes:
+                process.kill()
+        for _, manifest in manifests(world.log_objects):
+            sink, folder = world.sink(int(manifest.pipeline or 1))
+            assert manifest.targets.get(sink, DATA + folder) == DATA + folder
+            finished[folder + sink] += manifest.kind is Kind.UNIT
+    assert min(finished[place] for place in ("data", "sea/data", "lake")) > 0
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)

@@ -79,12 +79,13 @@ def etag_of(body: bytes) -> str:
 
 
 class SimStore:
-    """An object store whose replies get lost and whose writes arrive late."""
+    """An object store whose replies get lost and whose writes arrive late; everything in it is in the folder ``root`` of ``objects``."""
 
-    def __init__(self, objects: Objects, url: str, create_only: bool = True) -> None:
+    def __init__(self, objects: Objects, url: str, create_only: bool = True, root: str = "") -> None:
         self.objects = objects
         self.url = url
         self.create_only = create_only
+        self.root = root
 
     async def _write(self, kind: str, apply: Callable[[], Any]) -> Any:
         fate = await Call(kind)
@@ -98,7 +99,7 @@ class SimStore:
 
     async def create(self, key: str, body: bytes) -> str | None:
         def apply() -> str | None:
-            if key in self.objects.bodies and self.create_only:
+            if self.root + key in self.objects.bodies and self.create_only:
                 return None
             return self._set(key, body, "create")
 
@@ -106,7 +107,7 @@ class SimStore:
 
     async def replace(self, key: str, body: bytes, etag: str) -> str | None:
         def apply() -> str | None:
-            current = self.objects.bodies.get(key)
+            current = self.objects.bodies.get(self.root + key)
             if current is None or etag_of(current) != etag:
                 return None
             return self._set(key, body, "replace")
@@ -118,15 +119,15 @@ class SimStore:
 
     async def delete(self, key: str) -> None:
         def apply() -> None:
-            if self.objects.bodies.pop(key, None) is not None:
-                self.objects.history.append(("delete", key))
+            if self.objects.bodies.pop(self.root + key, None) is not None:
+                self.objects.history.append(("delete", self.root + key))
 
         await self._write("delete", apply)
 
     async def get(self, key: str) -> Stored | None:
         if await Call("get") in {"lost_before", "lost_after"}:
             raise Retryable("no reply to get")
-        body = self.objects.bodies.get(key)
+        body = self.objects.bodies.get(self.root + key)
         return None if body is None else Stored(body, etag_of(body))
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
@@ -135,8 +136,8 @@ class SimStore:
                 yield ObjectInfo(key, len(self.objects.bodies[key]), EPOCH)
 
     def _set(self, key: str, body: bytes, how: str) -> str:
-        self.objects.bodies[key] = body
-        self.objects.history.append((how, key))
+        self.objects.bodies[self.root + key] = body
+        self.objects.history.append((how, self.root + key))
         return etag_of(body)
 
 

@@ -75,8 +75,8 @@ def test_of_chains_beside_another_only_their_own_leftovers_are_told():
         return await Verifier(evidence, Scope(source=False), StillClock()).run()
 
     report = asyncio.run(run())
-    (leftover,) = report.leftovers
-    assert {finding.object for finding in report.findings} == {leftover, "memory:state/flights/ledger/v1/events/junk"}
+    of_the_unit, junk = sorted(finding.object for finding in report.findings)
+    assert ("0" * 16 in of_the_unit, junk) == (True, "memory:state/flights/ledger/v1/events/junk")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from stream.cli.main import app
 from stream.storage.directory import DirectoryStore
-from tests.sealed import PIPELINE, sequence, shard_id, three_units
+from tests.sealed import PIPELINE, another, sequence, shard_id, superseding, three_units
 
 
 @pytest.fixture
@@ -74,7 +74,9 @@ def test_a_finding_is_named_and_gives_exit_code_one(folder):
 
 def test_repair(folder):
     listed = next((folder / "lake").rglob("*.parquet"))
-    leftover = listed.with_name(listed.name.replace(listed.name.split(".")[-2], "0" * 16))
+    manifest = max((folder / "state/flights/commits/events" / shard_id(0)).glob("0*.json"))
+    leftover = listed.with_name(another(listed.name))
+    manifest.write_bytes(superseding(manifest.read_bytes(), leftover.relative_to(folder / "lake").as_posix()))
     leftover.write_bytes(b"x")
     assert run(folder, "audit", "verify", "FILE", "--no-source").exit_code == 1
     repaired = run(folder, "audit", "verify", "FILE", "--no-source", "--repair")

@@ -12,25 +12,68 @@ from stream.commit.log import CommitLog
 from stream.commit.lookup import shards_of
 from stream.commit.manifest import Kind, digest
 from stream.commit.naming import manifest_key
+from stream.commit.places import Places
 from stream.commit.recovery import recover
-from stream.contracts import Checkpoint, Start, StartKind
-from stream.errors import Halted
+from stream.commit.rewind import history, rewind_link
+from stream.contracts import Checkpoint, OutputFile, Start, StartKind
+from stream.errors import Fatal, Halted
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.storage.memory import MemoryStore
+from stream.worker.gap import gap_instead_of
 from tests.unit.commit.manifests import SHARD, file, unit
 
 START = Start(StartKind.TRIM_HORIZON)
 
 
+class Denied(MemoryStore):
+    """A place at which the worker may do nothing."""
+
+    def __init__(self, url):
+        super().__init__(url=url)
+
+    async def get(self, key):
+        raise Fatal("denied")
+
+
+class Overtaken:
+    """A store before whose first write somebody else comes."""
+
+    def __init__(self, store, other):
+        self.url, self.store, self.other = store.url, store, other
+
+    async def put(self, key, body):
+        if self.other is not None:
+            other, self.other = self.other, None
+            await other()
+        await self.store.put(key, body)
+
+
 class Bench:
-    def __init__(self, sinks=("s3",)):
-        self.state, self.lake, self.told = MemoryStore(), MemoryStore(), []
+    """``before`` is where the sink was when the unit was begun that ``begun`` leaves behind."""
+
+    def __init__(self, sinks=("s3",), open_place=None):
+        self.state, self.lake, self.told = MemoryStore(), MemoryStore(url="memory:lake"), []
+        self.before, self.sinks = MemoryStore(url="memory:before"), dict.fromkeys(sinks, self.lake)
+        self.open_place = open_place or (lambda url: {self.before.url: self.before}[url])
+        self.join(self)
+
+    def join(self, other):
+        """Work on the log of ``other``."""
+        self.state = other.state
         self.checkpoints = StoredCheckpoints(self.state)
         self.log = CommitLog(self.state, "app", SystemClock(), "me")
-        self.committer = Committer(self.log, dict.fromkeys(sinks, self.lake), self.checkpoints, SystemClock(), self.told.append, "me")
+        places = Places({**self.sinks, "ledger": MemoryStore()}, self.open_place)
+        self.committer = Committer(self.log, places, self.checkpoints, SystemClock(), self.told.append, "me")
 
-    async def keys(self):
-        return [info.key async for info in self.lake.list("")]
+    async def keys(self, store=None):
+        return [info.key async for info in (store or self.lake).list("")]
+
+    async def begun(self, *files, at="memory:before"):
+        """A unit of which a worker of another definition wrote the intent, with its sink ``at`` another place, and no more."""
+        genesis = await self.log.open_chain(SHARD, START)
+        left = unit(*files, previous=digest(genesis.body), targets={"s3": at} if at else {})
+        await self.log.create(SHARD, left.manifest)
+        return left
 
     async def recover(self, render):
         genesis = await self.log.open_chain(SHARD, START)
@@ -198,12 +241,11 @@ def test_an_end_where_the_log_goes_on_stops_the_shard():
     run(test)
 
 
-def test_a_unit_for_a_sink_that_is_not_there_stops_the_shard_and_names_it():
+def test_a_unit_for_a_sink_that_is_not_there_and_of_which_nothing_is_recorded_stops_the_shard_and_names_it():
     async def test():
         b = Bench(sinks=("other",))
-        genesis = await b.log.open_chain(SHARD, START)
-        await b.log.create(SHARD, unit(file("x"), previous=digest(genesis.body)).manifest)
-        with pytest.raises(Halted, match="sink `s3`"):
+        await b.begun(file("x"), at="")
+        with pytest.raises(Halted, match=r"sink `s3`.*does not say where that sink was"):
             await b.recover(never)
 
     run(test)
@@ -232,15 +274,132 @@ def test_the_chain_is_every_unit_in_order():
     run(test)
 
 
-def test_an_intent_whose_sink_has_moved_halts_before_anything_is_written_elsewhere():
+@pytest.mark.parametrize("sinks", [("s3",), ("other",)])
+def test_an_unfinished_unit_is_finished_where_its_sink_was_when_it_was_begun(sinks):
+    """The sink was moved; it was renamed, too, or removed."""
+
+    async def test():
+        b = Bench(sinks)
+        left = await b.begun(file("kept"), file("lost", b"lost"))
+        await b.before.put(left.files[0].key, left.files[0].body)
+        assert (await b.recover(rendering(left))).position == 10
+        assert sorted(await b.keys(b.before)) == sorted(entry.key for entry in left.files)
+        assert await b.keys() == []
+        manifest = (await b.log.read(SHARD, 0)).manifest
+        assert manifest.sealed
+        assert manifest.targets == {"s3": b.before.url}
+
+    run(test)
+
+
+def test_a_sink_that_only_has_another_name_now_is_not_opened_again():
+    async def test():
+        b = Bench(("other",), open_place=Denied)
+        left = await b.begun(file("x"), at=b.lake.url)
+        await b.recover(rendering(left))
+        assert await b.keys() == [left.files[0].key]
+
+    run(test)
+
+
+def test_what_cannot_be_made_again_is_replaced_where_the_sink_was_and_taken_back_there():
+    async def test():
+        b = Bench()
+        left, new = await b.begun(file("old")), file("new")
+        await b.before.put("old-of-nobody", b"")
+        await b.before.put(left.files[0].key, b"half")
+        assert (await b.recover(rendering(unit(new)))).position == 10
+        assert sorted(await b.keys(b.before)) == sorted([new.key, "old-of-nobody"])
+        assert await b.keys() == []
+
+    run(test)
+
+
+def test_a_gap_instead_of_a_unit_takes_its_files_back_where_the_sink_was():
+    async def test():
+        b = Bench()
+        left = await b.begun(file("there"), file("lost", b"lost"))
+        await b.before.put(left.files[0].key, left.files[0].body)
+
+        async def gap(intent):
+            return RenderedUnit(gap_instead_of(intent), ())
+
+        assert (await b.recover(gap)).position == 10
+        assert await b.keys(b.before) == []
+        assert (await b.log.read(SHARD, 0)).manifest.targets == {"s3": b.before.url}
+
+    run(test)
+
+
+def test_a_sink_that_gets_its_first_file_from_another_build_is_where_the_definition_has_it():
+    async def test():
+        b = Bench()
+        await b.begun(OutputFile("ledger", "lost", b"", 1, "0" * 64), at="")
+        new = unit(file("new"))
+        made = RenderedUnit(msgspec.structs.replace(new.manifest, targets={"s3": b.before.url}), new.files)
+
+        async def again(intent):
+            return RenderedUnit(msgspec.structs.replace(made.manifest, previous=intent.previous), made.files)
+
+        assert (await b.recover(again)).position == 10
+        assert await b.keys(b.before) == [new.files[0].key]
+        assert await b.keys() == []
+
+    run(test)
+
+
+def test_a_worker_of_the_old_definition_that_wakes_up_changes_nothing_at_either_place():
+    """It has begun the unit and gets no further until another worker, of which the sink is elsewhere, has finished it."""
+
+    async def test():
+        old, new = Bench(), Bench()
+        new.lake, new.before = MemoryStore(url="memory:sea"), old.lake
+        new.sinks, new.open_place = {"s3": new.lake}, {old.lake.url: old.lake}.__getitem__
+        new.join(old)
+        mine = unit(file("mine"), previous=digest((await old.log.open_chain(SHARD, START)).body))
+        old.sinks = {"s3": Overtaken(old.lake, lambda: new.recover(rendering(mine)))}
+        old.join(old)
+        entry = await old.committer.commit(SHARD, mine, never)
+        assert entry.manifest.sealed
+        assert [type(event) for event in new.told].count(events.ManifestSealed) == 1
+        assert [type(event) for event in old.told].count(events.ManifestSealed) == 0
+        assert await old.keys() == [mine.files[0].key]
+        assert await new.keys() == []
+
+    run(test)
+
+
+def test_a_rewind_records_where_the_files_are_that_it_removes():
     async def test():
         b = Bench()
         head = await b.chain(10)
-        left = unit(file("left"), after=10, last=20, previous=head.previous).manifest
-        moved = msgspec.structs.replace(left, targets={left.files[0].sink: "s3://elsewhere/lake"})
-        await b.log.create(SHARD, moved)
-        with pytest.raises(Halted, match=r"s3://elsewhere/lake.*another sink `name`"):
-            await b.recover(never)
+        known = await history(b.log, SHARD)
+        link = rewind_link(b.log, known, head, 0, "", "")
+        entry = await b.committer.commit(SHARD, RenderedUnit(link, ()), never)
+        assert entry.manifest.targets == {"s3": b.lake.url}
+        assert await b.keys() == []
+
+    run(test)
+
+
+def test_a_former_place_that_cannot_be_used_halts_the_shard_and_says_what_to_do():
+    async def test():
+        b = Bench(open_place=Denied)
+        left = await b.begun(file("x"))
+        with pytest.raises(Halted, match=r"sink `s3` at memory:before.*read file there: denied.*`stream iam`.*nothing is read"):
+            await b.recover(rendering(left))
+        assert not (await b.log.read(SHARD, 0)).manifest.sealed
+
+    run(test)
+
+
+def test_a_place_of_the_pipeline_itself_that_cannot_be_used_ends_the_worker():
+    async def test():
+        b = Bench()
+        b.sinks = {"s3": Denied("memory:lake")}
+        b.join(b)
+        with pytest.raises(Fatal, match="denied"):
+            await b.recover(rendering(await b.begun(file("x"), at="memory:lake")))
 
     run(test)
 

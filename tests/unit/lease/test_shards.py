@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stream.contracts import Shard, StartKind
 from stream.lease.rows import ExtendedSequenceNumber, Progress, encode
-from stream.lease.shards import children_of, holes, missing_leases, new_lease, ready, recreated, removable, unblocked
+from stream.lease.shards import children_of, holes, missing_leases, new_lease, ready, recreated, removable, replaced, unblocked
 from tests.unit.lease.tables import lease
 
 
@@ -205,6 +205,20 @@ def test_a_row_that_another_application_ended_stays_until_a_worker_of_ours_has_w
     assert removed(below | {"3": third}) == []
     assert removed(below | {"3": read("3", "7", parents=frozenset({"2"}))}) == ["0"]
     assert removed({"0": ended}, listed=("1", "2")) == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("begins", "is_open", "position", "another"),
+    [(100, False, 150, False), (200, True, 150, True), (200, False, 150, True), (100, True, 150, True), (200, True, None, True)],
+)
+def test_an_ended_row_of_a_shard_whose_id_another_one_has_now(begins, is_open, position, another):
+    """The row's own shard continues in ``1`` and ``2``, which the stream does not list."""
+    progress = None if position is None else Progress(None, 0, position, ExtendedSequenceNumber("SHARD_END"))
+    ended = lease("0", checkpoint="SHARD_END", children=frozenset({"1", "2"}), progress=progress)
+    listed = [Shard("s", "0", begins=begins, is_open=is_open), Shard("s", "3", begins=begins)]
+    assert replaced([ended, lease("3")], listed) == ({"0"} if another else set())
+    assert replaced([lease("0", checkpoint="9")], listed) == set()
+    assert replaced([ended], listed[1:]) == set()
 
 
 def test_no_row_goes_before_its_parents_and_none_that_has_not_ended():

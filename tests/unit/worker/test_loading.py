@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream import events
-from stream.errors import Retryable
+from stream.audit.completeness import Question
+from stream.errors import Halted, Retryable
 from stream.lease.loader import Hold, LoaderLease, life_for
 from stream.sink.loads import Failure
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import Stores
+from stream.worker.completing import loaded
 from stream.worker.definitions import Definitions
 from stream.worker.loading import Loader, LoaderParts, complete_all, standing
 from stream.worker.loadlog import LoadLog, LoadState, recorded_staging
@@ -116,6 +118,53 @@ def dropped(frame):
             return False
 
     return sum(not kept(data) for data in frame["_data"])
+
+
+@pytest.mark.parametrize(("first", "second"), [((1, 20), (1, 30)), ((1, 40), (1, 20))], ids=["across", "ahead"])
+def test_a_table_that_was_loaded_from_another_state_is_told_and_not_taken_for_loaded(first, second):
+    """The other state's units ended elsewhere; the new one's would never be loaded, since none begins where the table ends."""
+
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, *first)
+        assert await rig.loader().attempt()
+        before = len(rig.warehouse.rows)
+        rig.sealed = await rig.sealed_by("", "")
+        await rig.redefine()
+        await rig.sealed.unit(0, *second)
+        loader = rig.loader()
+        assert not await loader.attempt()
+        (refused,) = rig.told(events.LoadRefused)
+        assert refused.kind == "setup"
+        assert "no unit in memory:state/flights/ ends there" in refused.detail
+        assert "no unit" in await rig.loader().complete()
+        with pytest.raises(Halted, match="loaded from another state, or from a later one"):
+            await standing(rig.loader().parts)
+        question = Question(rig.sealed.clock.now() + timedelta(days=1), timedelta())
+        assert "no unit" in (await loaded(rig.loader().parts, rig.sealed.log, question)).why
+        assert len(rig.warehouse.rows) == before
+
+    asyncio.run(run())
+
+
+def test_a_table_goes_on_behind_what_was_passed_over_because_it_has_it():
+    async def run():
+        rig = await Rig.open()
+        await rig.sealed.unit(0, 1, 40)
+        assert await rig.loader().attempt()
+        before = len(rig.warehouse.rows)
+        rig.sealed = await rig.sealed_by("", "")
+        await rig.redefine()
+        await rig.sealed.unit(0, 1, 20)
+        await rig.sealed.gap(0, 40)
+        loader = rig.loader()
+        assert await loader.attempt()
+        await rig.sealed.unit(0, 41, 20)
+        assert await loader.attempt()
+        numbers = {(row["_shard"], row["_sequence"]) for row in rig.warehouse.rows}
+        assert len(rig.warehouse.rows) == len(numbers) > before
+
+    asyncio.run(run())
 
 
 def test_every_sealed_unit_is_loaded_once_and_nothing_more_is_asked():

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from stream.commit.committer import Committer
+from stream.commit.places import Places
 from stream.commit.repeat import Repeater
 from stream.commit.rewind import history, skip_link
 from stream.contracts import Shard
 from stream.errors import DefinitionError, Fatal, LeaseLost
 from stream.lease.rows import decode
+from stream.storage.open import open_store
 from stream.worker.operating import _commit, _seized
 from tests.sealed import sequence, shard_id, three_units
 
@@ -32,7 +34,7 @@ class Refused:
 async def skipping(sealed, before, checkpoints=None):
     """Skip ten records; another worker does ``before`` at the last moment."""
     silent, where = lambda _event: None, Shard("events", shard_id(0))
-    committer = Committer(sealed.log, sealed.stores.targets, checkpoints or Lost(), sealed.clock, silent, "operator")
+    committer = Committer(sealed.log, Places(sealed.stores.targets, open_store), checkpoints or Lost(), sealed.clock, silent, "operator")
     parts = SimpleNamespace(log=sealed.log, committer=committer, repeat=Repeater(sealed.clock, silent))
     link = skip_link(sealed.log, where, sealed.heads[shard_id(0)], sequence(0, 130), "", "")
     await before()

@@ -3,7 +3,8 @@ import asyncio
 import pytest
 
 from stream.aws.session import AwsSession
-from stream.worker.places import is_there
+from stream.errors import DefinitionError
+from stream.worker.places import former_place, is_there
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,17 @@ def test_an_object_is_there_or_not_whatever_lies_beside_it(tmp_path, url, found)
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()
     assert asyncio.run(is_there(AwsSession(), url, tmp_path)) is found
+
+
+def test_a_former_place_is_a_directory_that_may_have_to_be_made(tmp_path):
+    assert former_place(f"file:{tmp_path}/lake", AwsSession(), None).url == f"file:{tmp_path}/lake"
+
+
+def test_a_former_place_of_a_folder_that_was_moved_as_a_whole_is_not_made_again(tmp_path):
+    with pytest.raises(DefinitionError, match=f"no directory {tmp_path}/old here: it was moved, or is on another machine"):
+        former_place(f"file:{tmp_path}/old/lake", AwsSession(), None)
+
+
+def test_what_was_to_be_printed_is_not_printed_once_the_sink_is_gone(capfd):
+    asyncio.run(former_place("console:", AwsSession(), None).put("rows", b"{}\n"))
+    assert capfd.readouterr().out == ""
