@@ -9,8 +9,11 @@ from typing import Annotated, Final
 
 import typer
 
-from stream.pipeline.findings import near_miss
-from stream.pipeline.schema import json_schema
+from stream.cli.loading import libraries_wanted
+
+if libraries_wanted():
+    from stream.pipeline.findings import near_miss
+    from stream.pipeline.schema import json_schema
 
 EXIT_REFUSED = 2
 SCHEMA_FILE: Final = "pipeline.schema.json"

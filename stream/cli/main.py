@@ -10,7 +10,6 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from importlib.abc import InspectLoader
 from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
@@ -19,8 +18,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import stream
+from stream.cli import loading
 from stream.errors import DefinitionError, StreamError
-from stream.heaps import share_one_heap
 
 VERBS: Final = {
     "demo": "demo:demo",
@@ -57,19 +56,6 @@ _CANNOT_BE_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, 
 """A full disk, or a reader that has gone, as `head` does when it has enough: a traceback would not help with these."""
 
 
-def settings_of_libraries(env: Mapping[str, str], cores: int) -> dict[str, str]:
-    """Environment variables that libraries read when they are loaded, except those that ``env`` sets already.
-
-    One allocator instead of two that each keep their own peak; no threads for linear algebra, which is not used; and for Polars
-    half as many threads as transform units (``STREAM_THREADS``, or else ``cores``): those share Polars' pool, and passing small frames
-    between threads costs more than it gains.
-    """
-    threads = env.get("STREAM_THREADS", "")
-    polars = max(1, (int(threads) if threads.isdecimal() else cores) // 2)
-    wanted = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": str(polars)}
-    return {name: value for name, value in wanted.items() if name not in env}
-
-
 def _nowhere() -> TextIO:
     """A stream that swallows everything, open for as long as the process lives."""
     return Path(os.devnull).open("w", encoding="utf-8")
@@ -102,7 +88,7 @@ def about(verb: str) -> str:
 
 
 class Verbs(TyperGroup):
-    """Imports a verb's module only when it is needed, so that a worker does not wait for what the demo imports."""
+    """Loads a verb only when it is asked for, and its libraries only when it is carried out."""
 
     _listing = False
 
@@ -151,10 +137,8 @@ class Verbs(TyperGroup):
         if self._listing:
             return TyperCommand(cmd_name, help=about(cmd_name))
         heed_signals(os.getpid())
-        os.environ.update(settings_of_libraries(os.environ, len(os.sched_getaffinity(0))))
-        share_one_heap()
         module, _, name = VERBS[cmd_name].partition(":")
-        verb = getattr(importlib.import_module(f"stream.cli.{module}"), name)
+        verb = loading.verb(f"stream.cli.{module}", name)
         if isinstance(verb, typer.Typer):
             return typer.main.get_command(verb)
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=app.info.context_settings)

@@ -1,0 +1,54 @@
+"""Arguments and options that several verbs share. Nothing is imported here that takes time."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from stream.metrics.logs import Level
+
+
+class Least(StrEnum):
+    """Names of the levels of events, as the command line has them."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def level(self) -> Level:
+        """The level of that name."""
+        from stream.metrics.logs import Level
+
+        return Level[self.name]
+
+
+File = Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)]
+Stream = Annotated[str | None, typer.Option("--stream", help="Only this stream, if the pipeline reads several.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+Drain = Annotated[float, typer.Option(help="Seconds allowed after SIGTERM to seal the units in progress.", min=0.0)]
+Threads = Annotated[int | None, typer.Option(help="Threads for decoding, transforming and encoding.", min=1, show_default="one per core")]
+ResultFile = Annotated[
+    Path | None, typer.Option("--result", help="Write a JSON summary of what was done to this file; - is standard output.", dir_okay=False)
+]
+LogLevel = Annotated[
+    Least, typer.Option("--log-level", envvar="STREAM_LOG_LEVEL", help="Events of lower levels are not written; debug tells every step.")
+]
+
+Sample = Annotated[
+    Path | None,
+    typer.Option(
+        "--sample",
+        help="File of records: one per line (.ndjson, .jsonl, .json, .csv, .txt, .log), or Parquet, such as a file of dead letters; "
+        "all else is one record.",
+        exists=True,
+    ),
+]
+Generate = Annotated[int | None, typer.Option("--generate", metavar="SEED", help="Make up records from the schema.", min=0)]
+Since = Annotated[str | None, typer.Option("--since", help="Take records that arrived in the live stream within this time, such as 5m.")]
