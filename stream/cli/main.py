@@ -51,6 +51,8 @@ VERBS: Final = {
 
 EXIT_FATAL: Final = 1
 EXIT_DEFINITION: Final = 2
+EXIT_INTERRUPTED: Final = 130
+"""What shells report of a command that SIGINT ended: 128 and its number."""
 
 _CANNOT_BE_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})
 """A full disk, or a reader that has gone, as `head` does when it has enough: a traceback would not help with these."""
@@ -125,6 +127,14 @@ class Verbs(TyperGroup):
             if error.errno != errno.EPIPE:
                 typer.echo(f"error: the output cannot be written: {error.strerror}", err=True)
             sys.exit(1)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Carry out the verb. Ctrl-C ends it with a line, unless the verb itself knows how to stop, as a worker does."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the signature is the library's
         """The names of all verbs."""
