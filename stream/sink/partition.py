@@ -26,7 +26,7 @@ from urllib.parse import quote
 import numpy as np
 import polars as pl
 
-from stream.arithmetic import TOO_DEEP, TOO_DEEP_CURE, exact, too_deep
+from stream.arithmetic import TOO_DEEP, TOO_DEEP_CURE, angles_of_objects, exact, too_deep
 from stream.errors import DefinitionError
 from stream.specimen import impossible
 
@@ -124,12 +124,15 @@ class Partitioning:
         rows = pl.LazyFrame(schema=schema)
         for column in self._columns:
             try:
+                if angles_of_objects(column.source, schema):
+                    message = f"partition column '{column.name}' cannot be computed: atan2 takes numbers, no objects"
+                    raise SinkMismatch(column.path, message, "name fields of the object, as in `atan2(o.y, o.x)`")
                 dtype = rows.select(column.source.alias(column.name)).collect_schema()[column.name]
             except pl.exceptions.ColumnNotFoundError as error:
                 lacks = next((name for name in column.source.meta.root_names() if name not in schema), column.name)
                 message = f"partition column '{column.name}': no column '{lacks}'; there are: {', '.join(schema.names())}"
                 raise SinkMismatch(column.path, message) from error
-            except pl.exceptions.PolarsError as error:
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
                 message = f"partition column '{column.name}' cannot be computed: {_first_line(error)}"
                 raise SinkMismatch(column.path, message) from error
             if dtype.is_nested() or dtype.base_type() in {pl.Binary, pl.Duration, pl.Object, pl.Null}:
@@ -190,7 +193,7 @@ class Partitioning:
             piece = waiting.pop()
             try:
                 done.append(piece.with_columns(wanted).select(*names, valid=pl.lit(value=True)))
-            except pl.exceptions.PolarsError:
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
                 failures += 1
                 if piece.height <= 1 or failures > _MAX_FAILURES:
                     done.append(nothing.clear(piece.height))
