@@ -35,7 +35,9 @@ def _root() -> Path:
 def init(
     folder: Annotated[Path, typer.Argument(help="Directory to write to; created if missing.", file_okay=False)] = Path(),
     *,
-    template: Annotated[str, typer.Option("--template", help="Which template; --list names them.")] = "kinesis-to-s3",
+    template: Annotated[
+        str, typer.Option("--template", help="Which template; --list names them.", autocompletion=lambda: list(templates()))
+    ] = "kinesis-to-s3",
     listed: Annotated[bool, typer.Option("--list", help="List the templates and write nothing.")] = False,
 ) -> None:
     """Write a pipeline to start from, with test cases and a JSON Schema for editors. Never overwrites a file.

@@ -102,6 +102,14 @@ class Verbs(TyperGroup):
         finally:
             self._listing = False
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """What may follow ``stream``, for which no verb is imported either."""
+        self._listing = True
+        try:
+            return super().shell_complete(ctx, incomplete)
+        finally:
+            self._listing = False
+
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the command; the exit code is 1 if standard output cannot be written.
 
@@ -160,7 +168,6 @@ app = typer.Typer(
     name="stream",
     cls=Verbs,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -32,7 +32,7 @@ before = set(sys.modules)
 from stream.cli.main import app
 for arguments in {lines}:
     try:
-        app(arguments)
+        app(arguments, prog_name="stream")
     except SystemExit:
         pass
 for name in sorted(set(sys.modules) - before):
@@ -70,10 +70,12 @@ OF_STREAM = {
 }
 
 
-def imported_by(*lines):
+def imported_by(*lines, **environment):
     """The modules of ours and of third parties that a process has imported after these command lines."""
     code = LIGHT.format(lines=[list(each) for each in lines])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=120, check=True
+    )
     return {line.split()[1] for line in done.stdout.splitlines() if line.startswith("imported: ")}
 
 
@@ -97,6 +99,12 @@ def test_no_library_is_imported_for_help_and_usage_errors():
     asked += [[*line, "--help"] for line in lines] + [[*line, "--no-such-option"] for line in lines]
     asked += [["run"], ["run", "no-such-file.yaml"], ["leases", "rewind"], ["iam", "p.yaml", "--role", "nobody"]]
     assert unexpected(imported_by(*asked)) == set()
+
+
+@pytest.mark.parametrize("words", ["stream ", "stream audit ", "stream run pipeline.yaml --log-level "])
+def test_no_library_is_imported_for_completion(words):
+    asked = {"_STREAM_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": words}
+    assert unexpected(imported_by([], **asked)) == set()
 
 
 def test_a_command_that_is_carried_out_imports_its_libraries():
