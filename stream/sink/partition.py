@@ -28,7 +28,7 @@ import polars as pl
 
 from stream.arithmetic import TOO_DEEP, TOO_DEEP_CURE, angles_of_objects, exact, too_deep
 from stream.errors import DefinitionError
-from stream.specimen import impossible
+from stream.specimen import impossible, words_of
 
 NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 """Hive's own name for null; Spark, Trino, Athena and DuckDB read it back as null."""
@@ -133,7 +133,7 @@ class Partitioning:
                 message = f"partition column '{column.name}': no column '{lacks}'; there are: {', '.join(schema.names())}"
                 raise SinkMismatch(column.path, message) from error
             except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-                message = f"partition column '{column.name}' cannot be computed: {_first_line(error)}"
+                message = f"partition column '{column.name}' cannot be computed: {words_of(error)}"
                 raise SinkMismatch(column.path, message) from error
             if dtype.is_nested() or dtype.base_type() in {pl.Binary, pl.Duration, pl.Object, pl.Null}:
                 message = f"partition column '{column.name}' has type {dtype}, which has no unambiguous text"
@@ -216,7 +216,7 @@ def _column(index: int, entry: Entry) -> _Column:
             raise SinkMismatch(path, f"partition column '{name}': {TOO_DEEP}", TOO_DEEP_CURE)
         alone = _row_by_row(source)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        message = f"partition column '{name}': cannot read the expression {text!r}: {_first_line(error)}"
+        message = f"partition column '{name}': cannot read the expression {text!r}: {words_of(error)}"
         raise SinkMismatch(path, message, "write one SQL expression such as strftime(_arrival, '%Y-%m-%d')") from error
     if not source.meta.eq(source.meta.undo_aliases()):
         message = f"partition column '{name}': {source.meta.output_name()!r} at the end of {text!r} would be a name for the result"
@@ -286,7 +286,3 @@ def _only(index: int, entry: Mapping[str, str]) -> tuple[str, str]:
         message = f"a partition entry has one name and one expression, got {len(entry)} names"
         raise SinkMismatch((index,), message, "write one list item per partition column")
     return next(iter(entry.items()))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]

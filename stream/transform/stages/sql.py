@@ -11,7 +11,7 @@ from polars.exceptions import PanicException, PolarsError
 from pydantic import Field, field_validator, model_validator
 
 from stream.batch import ROW
-from stream.specimen import impossible
+from stream.specimen import impossible, words_of
 from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, cure
 from stream.transform.forms import misread_calls
 from stream.transform.places import first_places, one_each
@@ -103,8 +103,7 @@ class Sql(StageConfig):
         try:
             result = self._run(schema.to_frame(), self._given(resources)).schema
         except (PolarsError, PanicException) as error:
-            said = str(error).strip().split("\n", 1)[0]
-            message = f"the query does not fit its columns: {said}"
+            message = f"the query does not fit its columns: {words_of(error)}"
             raise SchemaMismatch(("query",), message, f"`batch` has: {', '.join(schema)}") from error
         if self._guesses(schema, resources):
             message = "text is cast to a date or a time, and Polars guesses its format from the first value of the batch"

@@ -183,3 +183,10 @@ def test_an_object_where_polars_would_end_the_process_is_refused(query):
 def test_fields_of_objects_have_angles():
     query = "SELECT *, atan2(o.y, o.x) AS a, 'atan2(o, f)' AS t FROM batch WHERE atan2(f, 1) < 1"
     assert Sql(query=query).output(OBJECTS, Resources())["a"] == pl.Float64
+
+
+def test_what_polars_broke_off_for_is_said_without_its_own_code():
+    """Polars unwraps an error here, which Python gets as a panic."""
+    with pytest.raises(SchemaMismatch, match=r"does not fit its columns: cannot unpack series of type `struct\[2\]` into `f64`$") as caught:
+        Sql(query="SELECT _row, atan2('1', o) AS a FROM batch").output(OBJECTS, Resources())
+    assert "unwrap" not in caught.value.message
