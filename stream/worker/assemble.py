@@ -49,6 +49,7 @@ from stream.worker.recent import RECENT_SHARE, RecentSegments
 from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
 from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
 from stream.worker.reread import Rereader
+from stream.worker.slices import record_options
 
 REREADING_SHARE: Final = 1 / 16
 """Share of the memory budget for re-reading ranges, apart from the one above: re-reading must never wait for bytes that wait for it."""
@@ -182,7 +183,8 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
         checkpoints = WaitingCheckpoints(checkpoints, export)
     admit_gaps = pipeline.source.kinesis.on_expired is OnExpired.GAP and shared.options.reading.window.begin is None
     again = await opened.make(shared.rereading)
-    rereader = Rereader(again, shared.definitions, shared.cook, shared.repeat, emit, admit_gaps=admit_gaps)
+    reads = "" if shared.options.reading.letters else record_options(pipeline)
+    rereader = Rereader(again, shared.definitions, shared.cook, shared.repeat, emit, admit_gaps=admit_gaps, reads=reads)
     parts = Parts(
         worker=shared.worker,
         source=await opened.make(shared.budget),

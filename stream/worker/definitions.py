@@ -21,6 +21,7 @@ from stream.pipeline.secrets import SecretReader, find_secret
 from stream.transform.engine import compile_chain
 from stream.transform.stage import SchemaMismatch
 from stream.worker.recipe import Recipe
+from stream.worker.slices import record_options
 
 BUILD: Final = stream.__version__
 
@@ -114,7 +115,7 @@ class Definitions:
         )
         sinks = tuple(make_sink(config, chain.output_schema) for config in pipeline.sinks)
         several, paths = bool(pipeline.source.kinesis.streams), pipeline.audit.trace_context
-        return Recipe(pipeline.application, digest, BUILD, chain, sinks, several, paths)
+        return Recipe(pipeline.application, digest, BUILD, chain, sinks, several, paths, record_options(pipeline))
 
     def _kept(self, recipe: Recipe) -> Recipe:
         """``recipe``, kept in memory. Called only on the event loop, because several are compiled at a time."""

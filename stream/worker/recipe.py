@@ -27,7 +27,8 @@ class Recipe:
     """One definition, compiled. ``digest`` names it in the log; equal recipes make equal units of equal records.
 
     ``several``: rows of several streams share the sinks, so file names and the column ``_shard`` name the stream too.
-    ``trace_paths`` lead to the producer's trace context inside a record.
+    ``trace_paths`` lead to the producer's trace context inside a record. ``reads``: the options that decide what the records of an object
+    are; empty for a stream, which knows its records itself.
     """
 
     application: str
@@ -37,6 +38,7 @@ class Recipe:
     sinks: tuple[Sink, ...]
     several: bool = False
     trace_paths: tuple[str, ...] = DEFAULT_PATHS
+    reads: str = ""
 
     def label(self, stream: str, shard_id: str) -> str:
         """The value of the column ``_shard`` in rows of that shard."""
