@@ -22,8 +22,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from stream.lease.coordinator import AT_ONCE, STEALS, TENURE
+from stream.lease.coordinator import STEALS, TENURE
 from stream.lease.decide import Rules, Seen, Take, take_evenly
+from stream.lease.holding import AT_ONCE
 from stream.lease.rows import ExtendedSequenceNumber, Lease, Progress, encode
 from stream.lease.settings import LeaseSettings
 from stream.lease.table import item_size

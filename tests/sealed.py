@@ -23,7 +23,7 @@ from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.auditing import StoredEvidence, Stores
 from stream.worker.definitions import Definitions
-from stream.worker.recipe import CutUnit, cook, with_previous
+from stream.worker.recipe import CutUnit, render, with_previous
 
 BEGIN = 49590338271490256608559692538361571095921575989136588898
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -158,9 +158,9 @@ class Sealed:
         head = self.heads[name]
         span = SeqRange(head.position, int(frame["_sequence"][-1]))
         batch = Batch(frame, int(frame["_data"].bin.size().sum()))
-        cooked = cook(self.recipe, CutUnit(where, span, batch, "rows"))
+        rendered = render(self.recipe, CutUnit(where, span, batch, "rows"))
         self.clock.time += timedelta(seconds=1)
-        own = with_previous(cooked.unit, head.previous, "worker-1", self.clock.now())
+        own = with_previous(rendered.unit, head.previous, "worker-1", self.clock.now())
         self.clock.time += timedelta(milliseconds=250)
         entry = await self.committer.commit(where, own, None)
         self.heads[name] = Head(span.last, digest(entry.body))

@@ -1,11 +1,11 @@
-/* Bits written one after the other, the first one lowest. */
+/* A bit writer: the first bit is the lowest. */
 
 #ifndef STREAM_BITS_H
 #define STREAM_BITS_H
 
 #include "kernel.h"
 
-/* Where bits go; up to seven wait in ``bits``. There must be room for eight bytes more than are written. */
+/* Where bits are written; up to seven are pending in ``bits``. There must be room for eight bytes more than are written. */
 typedef struct {
     uint8_t *at;
     uint64_t bits;
@@ -14,7 +14,7 @@ typedef struct {
 
 enum { AT_ONCE = 56 };
 
-/* AT_ONCE bits at most. */
+/* Writes at most AT_ONCE bits. */
 static inline void bits_put(bits_t *out, uint64_t bits, unsigned size) {
     out->bits |= bits << out->waiting;
     out->waiting += size;

@@ -33,10 +33,10 @@ uint32_t checksum(uint32_t sum, const uint8_t *text, size_t size) {
 
 void checksum_factors(uint64_t *factors, size_t most) {
     uint32_t power = 0x80000000U; /* x to the power of 0 */
-    /* A product comes out divided by x, and for a word at the end the division has 64 steps left: that many are undone. */
+    /* A product is divided by x, and a word at the end is divided in 64 further steps: all 65 divisions are undone here. */
     for (int step = 0; step < UNDONE; step++) power = power >> 31 ? (power ^ POLYNOMIAL) << 1 | 1 : power << 1;
-    for (size_t behind = 0; behind <= most; behind++) {
-        factors[behind] = (uint64_t)power << 32;
+    for (size_t distance = 0; distance <= most; distance++) {
+        factors[distance] = (uint64_t)power << 32;
         power = table[0][power & 255] ^ power >> 8;
     }
 }

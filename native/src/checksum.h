@@ -32,8 +32,8 @@ FOR_CARRYLESS static inline sum_t sum_word(sum_t sum, uint64_t word, uint64_t fa
     return _mm_xor_si128(sum, product);
 }
 
-/* ``sum`` moved ahead by the number of bytes that the factors of its two halves stand for. */
-FOR_CARRYLESS static inline sum_t sum_ahead(sum_t sum, uint64_t first, uint64_t second) {
+/* ``sum`` advanced by the number of bytes that the factors of its two halves represent. */
+FOR_CARRYLESS static inline sum_t sum_advance(sum_t sum, uint64_t first, uint64_t second) {
     __m128i factors = _mm_set_epi64x((long long)second, (long long)first);
     return _mm_xor_si128(_mm_clmulepi64_si128(sum, factors, 0x00), _mm_clmulepi64_si128(sum, factors, 0x11));
 }
@@ -52,7 +52,7 @@ FOR_CARRYLESS static inline uint32_t sum_divided(sum_t sum) {
 typedef uint32_t sum_t;
 static inline sum_t sum_zero(void) { return 0; }
 static inline sum_t sum_word(sum_t sum, uint64_t word, uint64_t factor) { return sum ^ (sum_t)(word ^ factor); }
-static inline sum_t sum_ahead(sum_t sum, uint64_t first, uint64_t second) { return sum ^ (sum_t)(first ^ second); }
+static inline sum_t sum_advance(sum_t sum, uint64_t first, uint64_t second) { return sum ^ (sum_t)(first ^ second); }
 static inline sum_t sum_both(sum_t one, sum_t two) { return one ^ two; }
 static inline uint32_t sum_divided(sum_t sum) { return sum; }
 #endif

@@ -5,7 +5,7 @@
 
 #include "kernel.h"
 
-/* How a column lies in memory. */
+/* How a column is stored in memory. */
 enum form { VALUES, BITS, ITEMS, FIELDS };
 
 /* A tree in one array: parents before their children, siblings adjacent. */
@@ -21,7 +21,7 @@ int forms_fill(form_t *forms, PyObject *specs);
 /* The rows of one column so far. Bits and values that were not set are zero, which means null. */
 typedef struct {
     blob_t values;   /* values or bits; of a list, a zero and then the ends of its rows, 64 bits each */
-    blob_t validity; /* a bit per row, set where there is a value */
+    blob_t validity; /* one bit per row, set if it has a value */
     int64_t rows;    /* of the items of a list: their number */
     int64_t room;    /* of the items of a list: how many fit in the memory */
     int64_t valid;

@@ -192,16 +192,16 @@ static int put_integer(const node_t *node, uint8_t *values, int64_t row, const n
 #ifdef __SIZEOF_INT128__
 /* All digits of a number without an exponent that does not fit 64 bits; 0 if they are too many for any decimal. */
 static int wide_digits(const number_t *number, unsigned __int128 *value, int *exponent) {
-    int places = 0, behind = 0;
+    int places = 0, after_point = 0;
     *value = 0;
     *exponent = 0;
     for (const uint8_t *at = number->begin + number->negative; at < number->end; at++) {
         if (*at == '.') {
-            behind = 1;
+            after_point = 1;
             continue;
         }
         *value = *value * 10 + (unsigned)(*at - '0');
-        *exponent -= behind;
+        *exponent -= after_point;
         places += *value != 0;
         if (places > 38) return 0;
     }
@@ -209,7 +209,7 @@ static int wide_digits(const number_t *number, unsigned __int128 *value, int *ex
 }
 #endif
 
-/* Accepts only digits without an exponent, and only zeros after as many of them behind the point as the scale. */
+/* Accepts only digits without an exponent, and only zeros after the first ``scale`` decimals. */
 static int put_decimal(const node_t *node, uint8_t *values, int64_t row, const number_t *number) {
 #ifdef __SIZEOF_INT128__
     int precision = (int)(node->unit >> 8), exponent = number->exponent;

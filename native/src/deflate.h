@@ -1,4 +1,4 @@
-/* Huffman codes and bits of DEFLATE (RFC 1951), for a compressor that knows its matches beforehand. */
+/* Huffman codes and bits of DEFLATE (RFC 1951), for a compressor that knows its matches in advance. */
 
 #ifndef STREAM_DEFLATE_H
 #define STREAM_DEFLATE_H
@@ -7,15 +7,15 @@
 
 enum { LITERALS = 286, DISTANCES = 30, END_OF_BLOCK = 256, SHORTEST = 3, LONGEST = 258, FARTHEST = 32768 };
 
-/* No code of ours is longer, so that four literals fit into one write of bits. */
+/* The longest code that is used, so that four literals fit into one call of ``bits_put``. */
 enum { LONGEST_CODE = 12 };
 
-/* How often each symbol is expected. */
+/* How often each symbol is expected; ``literals`` includes lengths. */
 typedef struct {
     uint32_t literals[LITERALS], distances[DISTANCES];
 } counts_t;
 
-/* A symbol's bits, the first one lowest, and how many they are. */
+/* A symbol's bits, the first one lowest, and their number. */
 typedef struct {
     uint16_t bits, size;
 } code_t;
@@ -40,7 +40,7 @@ static inline void bits_literals(bits_t *out, const codes_t *codes, const uint8_
     bits_put(out, bits, waiting);
 }
 
-/* A match's bits, the first one lowest, and how many they are. */
+/* A match's bits, the first one lowest, and their number. */
 typedef struct {
     uint64_t bits;
     unsigned size;
@@ -48,13 +48,13 @@ typedef struct {
 
 /* Counts ``times`` matches of ``length`` bytes, SHORTEST to LONGEST, at ``distance``, which is at most FARTHEST. */
 void match_count(counts_t *counts, size_t length, size_t distance, uint32_t times);
-/* Such a match in these codes. */
-match_t match_coded(const codes_t *codes, size_t length, size_t distance);
+/* Encodes such a match. */
+match_t match_encode(const codes_t *codes, size_t length, size_t distance);
 
-/* Codes for these counts; every literal and length gets one, counted or not. */
+/* Codes for these counts; every literal and length gets a code, even if its count is 0. */
 void codes_for(const counts_t *counts, codes_t *codes);
-/* The head of the only block, which says what the codes are: less than HEAD_BYTES. */
-enum { HEAD_BYTES = 512 };
-void bits_head(bits_t *out, const codes_t *codes);
+/* Writes the header of the only block, which describes the codes, in less than HEADER_BYTES. */
+enum { HEADER_BYTES = 512 };
+void header_write(bits_t *out, const codes_t *codes);
 
 #endif

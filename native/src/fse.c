@@ -1,8 +1,8 @@
-/* Tables of Finite State Entropy and how they are described. */
+/* FSE tables and their descriptions. */
 
 #include "fse.h"
 
-/* Each symbol's share of the states: in proportion to its count, one at least. */
+/* Each symbol's number of states: proportional to its count, but at least one. */
 static void shares_for(const uint32_t *counts, table_t *table) {
     uint64_t all = 0;
     unsigned most = 0;
@@ -27,28 +27,28 @@ static void shares_for(const uint32_t *counts, table_t *table) {
 
 void table_for(const uint32_t *counts, table_t *table) {
     enum { STEP = STATES / 2 + STATES / 8 + 3 };
-    uint8_t meaning[STATES], next[SYMBOLS];
-    unsigned at = 0, first = 0;
+    uint8_t symbols[STATES], next[SYMBOLS];
+    unsigned state = 0, first = 0;
     memset(table, 0, sizeof *table);
     shares_for(counts, table);
     table->bits = table->share[table->last] == STATES ? 0 : STATE_BITS;
     for (unsigned symbol = 0; symbol < SYMBOLS; symbol++) {
         table->first[symbol] = next[symbol] = (uint8_t)first;
         first += table->share[symbol];
-        for (unsigned place = 0; place < table->share[symbol]; place++, at = (at + STEP) % STATES) meaning[at] = (uint8_t)symbol;
+        for (unsigned index = 0; index < table->share[symbol]; index++, state = (state + STEP) % STATES) symbols[state] = (uint8_t)symbol;
     }
-    for (unsigned state = 0; state < STATES; state++) table->states[next[meaning[state]]++] = (uint8_t)state;
+    for (unsigned state = 0; state < STATES; state++) table->states[next[symbols[state]]++] = (uint8_t)state;
 }
 
-/* A number that the reader knows to be at most ``greatest``. */
+/* Writes a number that the decoder knows to be at most ``greatest``. */
 static void number_write(bits_t *out, unsigned value, unsigned greatest) {
     unsigned size = 1;
     while (greatest >> size) size++;
-    unsigned shorter = (1U << size) - 1 - greatest;
-    if (value < shorter)
+    unsigned short_values = (1U << size) - 1 - greatest; /* the values below this take one bit less */
+    if (value < short_values)
         bits_put(out, value, size - 1);
     else
-        bits_put(out, value < 1U << (size - 1) ? value : value + shorter, size);
+        bits_put(out, value < 1U << (size - 1) ? value : value + short_values, size);
 }
 
 size_t table_write(const table_t *table, uint8_t *out) {
@@ -64,11 +64,11 @@ size_t table_write(const table_t *table, uint8_t *out) {
         number_write(&bits, share + 1, left + 1);
         left -= share;
         if (share) continue;
-        unsigned more = 0;
-        while (!table->share[symbol + more]) more++;
-        symbol += more;
-        for (; more >= 3; more -= 3) bits_put(&bits, 3, 2);
-        bits_put(&bits, more, 2);
+        unsigned zeros = 0;
+        while (!table->share[symbol + zeros]) zeros++;
+        symbol += zeros;
+        for (; zeros >= 3; zeros -= 3) bits_put(&bits, 3, 2);
+        bits_put(&bits, zeros, 2);
     }
     return (size_t)(bits.at - out) + (bits.waiting > 0);
 }

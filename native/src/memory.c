@@ -71,7 +71,7 @@ PyObject *blob_take(blob_t *blob) {
     if (blob->failed) return PyErr_NoMemory();
     memory_t *memory = PyObject_New(memory_t, memory_type);
     if (memory == NULL) return NULL;
-    /* Memory that grew by halves is shrunk to what it needs. */
+    /* Memory grows by half at a time; here it is shrunk to its size. */
     if (blob->room - blob->size > blob->size / 8 && blob->size) {
         uint8_t *data = realloc(blob->data, blob->size);
         if (data != NULL) blob->data = data;

@@ -1,4 +1,4 @@
-/* Messages as Python describes them: bytes that all of them share, and tables of rows. */
+/* Opens messages as Python describes them: bytes that all messages share, and tables of rows. */
 
 #include "messages.h"
 
@@ -15,7 +15,7 @@ static int refuse(const char *why) {
     return 0;
 }
 
-/* A piece is bytes that all messages share or an array of rows of bytes; 0 and an exception for anything else. */
+/* Opens a piece: bytes that all messages share, or a two-dimensional array of bytes; 0 and an exception for anything else. */
 static int piece_open(messages_t *all, PyObject *piece, blob_t *shared) {
     Py_buffer view;
     if (PyBytes_Check(piece)) {
@@ -30,8 +30,8 @@ static int piece_open(messages_t *all, PyObject *piece, blob_t *shared) {
     if (PyObject_GetBuffer(piece, &view, PyBUF_STRIDED_RO)) return 0;
     field_t *field = all->fields + all->opened++;
     field->table = view;
-    if (view.ndim != 2 || view.itemsize != 1 || (view.strides[1] != 1 && view.shape[1] > 1)) return refuse("a field is rows of bytes");
-    if (view.shape[0] > 1 && view.strides[0] < 0) return refuse("the rows of a field lie one behind the other");
+    if (view.ndim != 2 || view.itemsize != 1 || (view.strides[1] != 1 && view.shape[1] > 1)) return refuse("a field must be a two-dimensional array of bytes");
+    if (view.shape[0] > 1 && view.strides[0] < 0) return refuse("the rows of a field must be in ascending order in memory");
     field->offset = shared->size;
     field->width = (size_t)view.shape[1];
     field->stride = view.shape[0] > 1 ? view.strides[0] : 0;
@@ -44,7 +44,7 @@ static int rows_check(const messages_t *all) {
         if (all->chosen.len < (last + 1) * 4) return refuse("fewer rows are chosen than there are messages");
         const uint32_t *chosen = all->chosen.buf;
         uint32_t greatest = 0;
-        for (Py_ssize_t place = all->start; place <= last; place++) greatest = chosen[place] > greatest ? chosen[place] : greatest;
+        for (Py_ssize_t index = all->start; index <= last; index++) greatest = chosen[index] > greatest ? chosen[index] : greatest;
         last = greatest;
     }
     for (Py_ssize_t index = 0; index < all->opened; index++)
@@ -56,7 +56,7 @@ static int messages_open(messages_t *all, PyObject *block) {
     PyObject *pieces, *chosen;
     blob_t shared = {0};
     if (!PyArg_ParseTuple(block, "O!Onn", &PyTuple_Type, &pieces, &chosen, &all->start, &all->count)) return 0;
-    if (all->start < 0 || all->count < 1) return refuse("a block has one message at least");
+    if (all->start < 0 || all->count < 1) return refuse("a block must have at least one message");
     if (chosen != Py_None && PyObject_GetBuffer(chosen, &all->chosen, PyBUF_SIMPLE)) return 0;
     Py_ssize_t count = PyTuple_Size(pieces);
     all->fields = calloc((size_t)count + 1, sizeof(field_t));
@@ -66,13 +66,13 @@ static int messages_open(messages_t *all, PyObject *block) {
             blob_free(&shared);
             return 0;
         }
-    if (!shared.size) return refuse("a message has one byte at least");
+    if (!shared.size) return refuse("a message must have at least one byte");
     all->width = shared.size;
     all->shared = shared.data;
     return rows_check(all);
 }
 
-static int copied(blob_t *to, const char *text, size_t size) {
+static int copy_bytes(blob_t *to, const char *text, size_t size) {
     if (!blob_resize(to, size + 8)) return 0;
     memcpy(to->data, text, size);
     to->size = size;
@@ -80,13 +80,14 @@ static int copied(blob_t *to, const char *text, size_t size) {
 }
 
 int request_open(request_t *request, PyObject *args) {
-    const char *ends[2];
+    const char *texts[2];
     Py_ssize_t sizes[2];
     PyObject *list;
-    if (!PyArg_ParseTuple(args, "y#O!y#", &ends[0], &sizes[0], &PyTuple_Type, &list, &ends[1], &sizes[1])) return 0;
+    if (!PyArg_ParseTuple(args, "y#O!y#", &texts[0], &sizes[0], &PyTuple_Type, &list, &texts[1], &sizes[1])) return 0;
     Py_ssize_t count = PyTuple_Size(list);
     request->blocks = calloc((size_t)count + 1, sizeof *request->blocks);
-    if (request->blocks == NULL || !copied(&request->head, ends[0], (size_t)sizes[0]) || !copied(&request->tail, ends[1], (size_t)sizes[1]))
+    if (request->blocks == NULL || !copy_bytes(&request->head, texts[0], (size_t)sizes[0]) ||
+        !copy_bytes(&request->tail, texts[1], (size_t)sizes[1]))
         return PyErr_NoMemory() != NULL;
     while (request->count < count) {
         PyObject *block = PyTuple_GetItem(list, request->count);

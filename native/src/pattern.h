@@ -1,4 +1,4 @@
-/* How messages of one width are compressed: what repeats from one to the next is learnt from the first of them. */
+/* Compression of messages of equal width: what repeats from one to the next is learned from the first of them. */
 
 #ifndef STREAM_PATTERN_H
 #define STREAM_PATTERN_H
@@ -7,7 +7,7 @@
 #include "deflate.h"
 #include "messages.h"
 
-/* Where a member of gzip is written. */
+/* A gzip member that is being written; ``sum`` is the CRC-32 so far. */
 typedef struct {
     blob_t *blob;
     bits_t out;
@@ -15,7 +15,7 @@ typedef struct {
     uint32_t sum;
 } member_t;
 
-/* Room for what ``bytes`` become at most, and the bits that wait; 0 where there is no memory. */
+/* Makes room for the largest encoding of ``bytes`` bytes and for pending bits; 0 if memory ran out. */
 static inline int room(member_t *member, bits_t *out, size_t bytes) {
     blob_t *blob = member->blob;
     blob->size = (size_t)(out->at - blob->data);
@@ -25,13 +25,13 @@ static inline int room(member_t *member, bits_t *out, size_t bytes) {
     return 1;
 }
 
-/* Where messages differ from the ones before them, as far as is known. */
+/* The bytes in which messages are known to differ from their predecessors. */
 typedef struct pattern pattern_t;
 
-/* What is to be expected of the messages, counted for codes; NULL where there is no memory. */
+/* Learns the pattern of the messages, and adds the symbols to expect to ``counts``; NULL if memory ran out. */
 pattern_t *pattern_learn(messages_t *all, counts_t *counts);
 void pattern_free(pattern_t *pattern);
-/* Writes all messages; 0 where there is no memory. */
+/* Writes all messages; 0 if memory ran out. */
 int pattern_write(pattern_t *pattern, member_t *member);
 
 #endif

@@ -1,8 +1,8 @@
-/* Columns of a ledger segment with the outcome of each record, from tables with one row per row that was written. */
+/* Columns of a ledger segment that say how many rows each record became and where its first row was written. */
 
 #include "kernel.h"
 
-/* Opens an array of record numbers, uint32, from Python. */
+/* Opens an array of numbers of ``width`` bytes from Python. */
 static int numbers_open(Py_buffer *numbers, PyObject *object, Py_ssize_t width) {
     if (PyObject_GetBuffer(object, numbers, PyBUF_SIMPLE)) return 0;
     if (numbers->len % width == 0) return 1;
@@ -12,17 +12,17 @@ static int numbers_open(Py_buffer *numbers, PyObject *object, Py_ssize_t width) 
 }
 
 /* Counts the rows of each record; 0 if a record has none and is not settled, is settled although it has rows, or is settled twice. */
-static int counted(const Py_buffer *written, const Py_buffer *settled, size_t records, int32_t *rows) {
-    const uint32_t *own = written->buf, *others = settled->buf;
-    size_t count = (size_t)written->len / 4, rest = (size_t)settled->len / 4, names = 0;
-    for (size_t place = 0; place < count; place++) {
-        if (own[place] >= records) return 0;
-        names += !rows[own[place]]++;
+static int rows_count(const Py_buffer *written, const Py_buffer *settled, size_t records, int32_t *rows) {
+    const uint32_t *written_records = written->buf, *settled_records = settled->buf;
+    size_t count = (size_t)written->len / 4, settled_count = (size_t)settled->len / 4, with_rows = 0;
+    for (size_t index = 0; index < count; index++) {
+        if (written_records[index] >= records) return 0;
+        with_rows += !rows[written_records[index]]++;
     }
-    if (names + rest != records) return 0;
-    for (size_t place = 0; place < rest; place++) {
-        if (others[place] >= records || rows[others[place]]) return 0;
-        rows[others[place]] = -1;
+    if (with_rows + settled_count != records) return 0;
+    for (size_t index = 0; index < settled_count; index++) {
+        if (settled_records[index] >= records || rows[settled_records[index]]) return 0;
+        rows[settled_records[index]] = -1;
     }
     for (size_t record = 0; record < records; record++) rows[record] = rows[record] < 0 ? 0 : rows[record];
     return 1;
@@ -42,7 +42,7 @@ PyObject *kernel_counted(PyObject *module, PyObject *args) {
     }
     Py_BEGIN_ALLOW_THREADS
     room = records >= 0 && blob_resize(&rows, 4 * (size_t)records);
-    if (room) made = counted(&written, &settled, (size_t)records, (int32_t *)(void *)rows.data);
+    if (room) made = rows_count(&written, &settled, (size_t)records, (int32_t *)(void *)rows.data);
     Py_END_ALLOW_THREADS
     if (!room && records >= 0) PyErr_NoMemory();
     else result = made ? blob_take(&rows) : Py_NewRef(Py_None);
@@ -56,29 +56,29 @@ PyObject *kernel_counted(PyObject *module, PyObject *args) {
 typedef struct {
     Py_buffer records, files, lines;
     blob_t validity, dest, row;
-    Py_ssize_t there;
+    Py_ssize_t valid;
 } placed_t;
 
 /* Finds the first row of each of ``records`` records; 0 if a row belongs to none of them. Rows that are not in record order are compared. */
-static int placed_all(placed_t *placed, size_t records, uint32_t first) {
-    const uint32_t *own = placed->records.buf, *lines = placed->lines.buf;
+static int first_rows_find(placed_t *placed, size_t records, uint32_t first) {
+    const uint32_t *written_records = placed->records.buf, *lines = placed->lines.buf;
     const uint16_t *files = placed->files.buf;
     size_t count = (size_t)placed->records.len / 4;
     uint8_t *bits = placed->validity.data;
     uint32_t *dest = (uint32_t *)(void *)placed->dest.data, *row = (uint32_t *)(void *)placed->row.data;
     int ascending = 1;
     uint32_t most = 0;
-    for (size_t place = 0; place < count; place++) {
-        most = own[place] > most ? own[place] : most;
-        ascending &= place == 0 || own[place] >= own[place - 1];
+    for (size_t index = 0; index < count; index++) {
+        most = written_records[index] > most ? written_records[index] : most;
+        ascending &= index == 0 || written_records[index] >= written_records[index - 1];
     }
     if (count && most >= records) return 0;
-    for (size_t place = 0; place < count; place++) {
-        uint32_t record = own[place], file = files[place] + first, line = lines[place];
+    for (size_t index = 0; index < count; index++) {
+        uint32_t record = written_records[index], file = files[index] + first, line = lines[index];
         uint8_t bit = (uint8_t)(1u << (record & 7));
         int known = bits[record >> 3] & bit;
         if (known && (ascending || dest[record] < file || (dest[record] == file && row[record] <= line))) continue;
-        placed->there += !known;
+        placed->valid += !known;
         bits[record >> 3] |= bit;
         dest[record] = file;
         row[record] = line;
@@ -105,13 +105,13 @@ PyObject *kernel_placed(PyObject *module, PyObject *args) {
     size_t all = (size_t)records;
     Py_BEGIN_ALLOW_THREADS
     room = blob_resize(&placed.validity, (all + 7) / 8) && blob_resize(&placed.dest, 4 * all) && blob_resize(&placed.row, 4 * all);
-    if (room) made = placed_all(&placed, all, first);
+    if (room) made = first_rows_find(&placed, all, first);
     Py_END_ALLOW_THREADS
     if (!room) PyErr_NoMemory();
     else if (!made) PyErr_Format(PyExc_ValueError, "a row belongs to none of the %zd records", records);
     else {
         PyObject *validity = blob_take(&placed.validity), *dest = blob_take(&placed.dest), *row = blob_take(&placed.row);
-        if (validity != NULL && dest != NULL && row != NULL) result = Py_BuildValue("nOOO", records - placed.there, validity, dest, row);
+        if (validity != NULL && dest != NULL && row != NULL) result = Py_BuildValue("nOOO", records - placed.valid, validity, dest, row);
         Py_XDECREF(validity);
         Py_XDECREF(dest);
         Py_XDECREF(row);

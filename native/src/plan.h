@@ -15,7 +15,7 @@ enum kind {
     RAW,    /* any value, as its JSON text */
     DECIMAL, /* a whole number of 10**-scale, 128 bits; ``unit`` is 256 * precision + scale */
     ITEM,    /* a DynamoDB item, as plain JSON */
-    IMAGE,   /* what may be such an item, as its JSON text */
+    IMAGE,   /* a value that may be such an item, as its JSON text */
     LIST, OBJECT, KINDS
 };
 enum { MAX_FIELDS = 1024 };

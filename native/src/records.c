@@ -1,4 +1,4 @@
-/* Hashes and ids of a column of records, eight at a time if the processor supports it. */
+/* Hashes and ids of columns of records, eight records at a time if the processor supports it. */
 
 #include "octets.h"
 
@@ -70,7 +70,7 @@ PyObject *kernel_record_ids(PyObject *module, PyObject *args) {
     return result;
 }
 
-static void characters_all(const views_t *texts, size_t width, uint8_t *out) {
+static void characters_copy(const views_t *texts, size_t width, uint8_t *out) {
     for (Py_ssize_t row = 0; row < texts->rows; row++, out += width) {
         size_t size;
         const uint8_t *limit, *text = views_at(texts, row, &size, &limit);
@@ -93,7 +93,7 @@ PyObject *kernel_characters(PyObject *module, PyObject *args) {
         PyErr_NoMemory();
     else {
         Py_BEGIN_ALLOW_THREADS
-        characters_all(&texts, (size_t)width, out.data);
+        characters_copy(&texts, (size_t)width, out.data);
         Py_END_ALLOW_THREADS
         out.size = (size_t)texts.rows * (size_t)width;
         result = blob_take(&out);

@@ -1,28 +1,31 @@
-"""What collectors answer to OTLP requests, and what that means."""
+"""Interprets collectors' responses to OTLP requests."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from stream.audit.wire import read_varint
+
 RETRYABLE: Final = frozenset({429, 502, 503, 504})
-"""https://opentelemetry.io/docs/specs/otlp/#failures-1: these and lost connections are tried again; no other response is."""
+"""https://opentelemetry.io/docs/specs/otlp/#failures-1: only these responses and lost connections are retried."""
 
 TOO_LARGE: Final = 413
 
 UNREADABLE: Final = frozenset({400, 415})
-"""What collectors answer that do not know zstd, which OTLP leaves open to them; gzip they all know."""
+"""Responses of collectors that do not support zstd, which OTLP does not require. All support gzip."""
 
 VERDICTS: Final = frozenset({400, TOO_LARGE, 422})
-"""Responses about this one request: another one may pass. Any other refusal (no such path, no permission, a broken collector) would
-also hit all requests that follow: then the export halts and nothing is given up."""
+"""Responses that concern this request only: others may be accepted. Any other refusal (no such path, no permission, a broken collector)
+would also apply to all later requests, so the export halts and gives up nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A collector's response; ``status`` 0 means that there was none, with the reason in ``detail``."""
+    """A collector's response. ``status`` 0 means that there was none; ``detail`` says why."""
 
     status: int
     body: bytes = b""
@@ -30,10 +33,18 @@ class Answer:
     detail: str = ""
 
 
-def rejected_items(body: bytes) -> tuple[int, str]:
-    """``partial_success`` of a collector's response: how many items it rejected, and why; (0, "") if there is none.
+_PAGE: Final = re.compile(rb"\s*<[!?A-Za-z]")
 
-    A response that is not protobuf counts as having none: the status said that the request was accepted.
+
+def is_page(body: bytes) -> bool:
+    """Whether that is HTML or XML. No response of OTLP is: a partial success may begin with a line feed and `<`, but no letter follows."""
+    return _PAGE.match(body) is not None
+
+
+def rejected_items(body: bytes) -> tuple[int, str]:
+    """The ``partial_success`` of a collector's response: how many items it rejected, and why; (0, "") if there is none.
+
+    A response that is not protobuf has none: its status says that the request was accepted.
     """
     try:
         for number, value in _fields(body):
@@ -48,32 +59,22 @@ def rejected_items(body: bytes) -> tuple[int, str]:
 
 def _fields(body: bytes) -> list[tuple[int, int | bytes]]:
     found: list[tuple[int, int | bytes]] = []
-    at = 0
-    while at < len(body):
-        key, at = _varint(body, at)
-        value, at = _varint(body, at)
+    offset = 0
+    while offset < len(body):
+        key, offset = read_varint(body, offset)
+        value, offset = read_varint(body, offset)
         if key & 7 == 0:
             found.append((key >> 3, value))
-        elif key & 7 == 2 and at + value <= len(body):
-            found.append((key >> 3, body[at : at + value]))
-            at += value
+        elif key & 7 == 2 and offset + value <= len(body):
+            found.append((key >> 3, body[offset : offset + value]))
+            offset += value
         else:
-            raise IndexError(at)
+            raise IndexError(offset)
     return found
 
 
-def _varint(body: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        digit = body[at]
-        value |= (digit & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if digit < 0x80:
-            return value, at
-
-
-def wanted_pause(retry_after: str, now: datetime) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for, as a number or as a date; None if it is unreadable."""
+def requested_pause(retry_after: str, now: datetime) -> float | None:
+    """The seconds that a ``Retry-After`` header asks for, as a number or as a date; None if it is malformed."""
     if retry_after.strip().isascii() and retry_after.strip().isdigit():
         return float(retry_after)
     try:

@@ -1,7 +1,7 @@
-"""How much arrived in a shard over some time, by the ledger segments of its units. Pure.
+"""How much arrived in a shard over a period, computed from the ledger segments of its units. Pure.
 
-A ledger row has the length of its payload, not that of its partition key, which Kinesis counts too; and of a KPL aggregate the user
-records, not what holds them together. So what is counted here is a little less than what Kinesis counts.
+A ledger row has the length of the payload, but not that of the partition key, which Kinesis also counts; and KPL aggregates have framing
+that is in no row. So the sums are slightly lower than Kinesis's own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 @dataclass(slots=True)
 class Arrivals:
-    """What arrived at ``begin`` or later, and before ``end``, second by second from ``begin`` on; the last second may be a part of one."""
+    """Arrivals from ``begin`` until before ``end``, one bin per second from ``begin`` on; the last bin may be shorter.
+
+    ``size``: payload bytes; ``records``: Kinesis records; ``users``: user records in all bins together.
+    """
 
     begin: datetime
     end: datetime
@@ -50,8 +53,8 @@ class Arrivals:
             raise SegmentError(msg) from error
         begin, end = (self.begin - _EPOCH) // _MS, -((_EPOCH - self.end) // _MS)
         inside = (arrival >= begin) & (arrival < end)
-        at = (arrival[inside] - begin) // _SECOND
-        self.size += np.bincount(at, size[inside], len(self.size))
-        # The first user record of an aggregate stands for the Kinesis record that it came in.
-        self.records += np.bincount(at[sub[inside] == 0], minlength=len(self.records))
+        bins = (arrival[inside] - begin) // _SECOND
+        self.size += np.bincount(bins, size[inside], len(self.size))
+        # An aggregate is counted as one Kinesis record, by its first user record.
+        self.records += np.bincount(bins[sub[inside] == 0], minlength=len(self.records))
         self.users += int(inside.sum())

@@ -1,4 +1,4 @@
-"""The links of a shard's chain as plain values, and what can be wrong with them. Pure: everything has been read before."""
+"""The links of a shard's chain as plain values, and the checks on them. Pure: the caller has read everything."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from stream.audit.ledger import NAME as LEDGER
 from stream.audit.ledger import LedgerObject, Segment
 from stream.audit.report import Check, Finding, Verdict
 from stream.batch import ORIGIN
-from stream.contracts import Shard, shard_of_chain
+from stream.contracts import Shard, StartKind, shard_of_chain
 
 _POSITION: Final = re.compile(r"\d{60}")
 
 
 class LinkKind(StrEnum):
-    """What a link of the chain stands for."""
+    """What a link of the chain records."""
 
     GENESIS = "genesis"
     UNIT = "unit"
@@ -30,7 +30,7 @@ class LinkKind(StrEnum):
 
 
 RANGES: Final = frozenset({LinkKind.UNIT, LinkKind.GAP, LinkKind.FOREIGN, LinkKind.SKIP})
-"""Kinds of links that stand for a range of records."""
+"""Kinds of links that have a range of records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ class StageRun:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One manifest. ``position`` is the one in its key (None for genesis), ``digest`` the SHA-256 of its bytes.
+    """One manifest. ``position`` is the position in its key (None for genesis), ``digest`` the SHA-256 of its bytes.
 
-    ``shard`` is the chain's name, ``target`` where a rewind goes back to. ``damage`` says how its bytes differ from what was sealed, or is
-    empty. ``start`` is the pinned start as text. ``targets``: each sink's URL at that time, where the manifest says it.
+    ``shard`` is the chain's name, ``target`` the position that a rewind goes back to. ``damage`` says how its bytes differ from what was
+    sealed, or is empty. ``start`` is the pinned start as text. ``targets``: each sink's URL at that time, as far as the manifest has it.
     """
 
     key: str
@@ -86,7 +86,7 @@ class Link:
 
     @property
     def bounds(self) -> tuple[str, str]:
-        """``after`` and ``last`` as findings name them."""
+        """``after`` and ``last`` as findings show them."""
         return str(self.after), "" if self.last is None else str(self.last)
 
     @property
@@ -95,15 +95,15 @@ class Link:
         return next((file for file in self.files if file.sink == LEDGER), None)
 
     def loaded_by(self, positions: Mapping[str, int]) -> bool:
-        """Whether its rows are in a table that is loaded up to ``positions``, by shard."""
+        """Whether a table that is loaded up to ``positions`` (by shard) has its rows."""
         return self.last is not None and self.last <= positions.get(self.shard, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class ShardLog:
-    """What lies in one shard's folder: readable links, and other objects with what is wrong with each.
+    """The contents of one shard's folder: readable links, and the keys of other objects with the problem of each.
 
-    ``since``: nothing was read of what lies before the link there; None if everything was read.
+    ``since``: only links from this position on were read; None if all were.
     """
 
     stream: str
@@ -115,7 +115,7 @@ class ShardLog:
 
 @dataclass(frozen=True, slots=True)
 class StoredCheckpoint:
-    """A checkpoint as it is stored; ``position`` is None for a shard that has ended. ``problem`` is set if it cannot be read."""
+    """A stored checkpoint. ``position`` is None for a shard that has ended; ``problem`` is set if it cannot be read."""
 
     position: int | None
     subsequence: int = 0
@@ -125,9 +125,9 @@ class StoredCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """The sealed links with a range, from the start on; the end, if there is one; and an intent after them, if there is one.
+    """A chain as followed from its start: the sealed links with a range, then the end or an intent, if there is one.
 
-    ``start``: where the chain begins; after a rewind, the rewind's target. ``rewind``: the link at which the chain was left.
+    ``start``: where the chain begins; after a rewind, that is the rewind's target. ``rewind``: the link that ended this generation.
     """
 
     units: tuple[Link, ...]
@@ -143,10 +143,10 @@ class Followed:
 
 
 def follow(log: ShardLog) -> tuple[Followed, list[Finding]]:
-    """Follow the chain as workers do; report what is wrong with it and with links that it does not reach."""
+    """Follow the chain as workers do. The findings cover the chain and links that it does not reach."""
     findings = [_finding(log, Check.CHAIN, why, key=key) for key, why in log.unreadable]
     for link in log.links:
-        findings += _own_faults(log, link)
+        findings += _link_findings(log, link)
     genesis = next((link for link in log.links if link.kind is LinkKind.GENESIS), None)
     if genesis is None:
         why = "the chain has no genesis manifest, so nothing says where it started"
@@ -179,7 +179,7 @@ def follow(log: ShardLog) -> tuple[Followed, list[Finding]]:
     return Followed(tuple(units), end, intent, start, rewind), findings
 
 
-def _own_faults(log: ShardLog, link: Link) -> Iterator[Finding]:
+def _link_findings(log: ShardLog, link: Link) -> Iterator[Finding]:
     if link.damage:
         yield _finding(log, Check.SEAL, link.damage, link)
     if (link.stream, link.shard) != (log.stream, log.shard):
@@ -195,95 +195,95 @@ def _own_faults(log: ShardLog, link: Link) -> Iterator[Finding]:
         yield _finding(log, Check.CONSERVATION, why, link)
 
 
-def _unreached(log: ShardLog, left: Mapping[int, Link], position: int) -> Iterator[Finding]:
-    """Links after the end of the chain mean that a link is missing; others overlap units of the chain."""
-    rest = sorted(left.items())
-    beyond = [start for start, _ in rest if start > position]
-    if beyond:
-        first = beyond[0]
-        why = f"the manifest after {position} is missing: {len(beyond)} further manifests, the first after {first}, cannot be reached"
+def _unreached(log: ShardLog, unreached: Mapping[int, Link], position: int) -> Iterator[Finding]:
+    """Findings for links that the chain does not reach. Those after its end show that a link is missing; others overlap its units."""
+    remaining = sorted(unreached.items())
+    later = [start for start, _ in remaining if start > position]
+    if later:
+        first = later[0]
+        why = f"the manifest after {position} is missing: {len(later)} further manifests, the first after {first}, cannot be reached"
         yield Finding(log.shard, Check.CHAIN, Verdict.FAILED, why, str(position), str(first))
-    for start, link in rest:
+    for start, link in remaining:
         if start < position:
             yield _finding(log, Check.CHAIN, "overlaps units of the chain; no other manifest leads to it", link)
 
 
 def gap_findings(links: Iterable[Link]) -> list[Finding]:
-    """Gaps: records that the stream lost before they were read. The log admits it, and nobody can tell how many there were."""
+    """Findings for gaps: records that expired in the stream before they were read. Their number can no longer be known."""
     why = "records of this range expired in the stream before they were read; how many there were, if any, can no longer be determined"
     return [Finding(link.shard, Check.CHAIN, Verdict.UNKNOWN, why, *link.bounds, object=link.key) for link in links]
 
 
 def notes(links: Iterable[Link]) -> list[Finding]:
-    """What the log says about records that were not processed here, or were taken back: these are decisions, not damage."""
-    words = {
+    """Findings for records that were not processed here, or whose units were rewound: these are decisions, not damage."""
+    explanations = {
         LinkKind.FOREIGN: "another application on the same leases processed the records of this range",
         LinkKind.SKIP: "an operator decided not to process the records of this range",
         LinkKind.REWIND: "an operator rewound the shard from here; the units after the target were taken back and processed again",
     }
     found = []
     for link in links:
-        why = words.get(link.kind)
+        why = explanations.get(link.kind)
         if link.kind is LinkKind.END and link.trigger == "foreign":
             why = "another application on the same leases processed the rest of the shard"
         if why is not None:
             bounds = (str(link.target), str(link.after)) if link.target is not None else link.bounds
-            said = f" ({link.worker}{': ' if link.note else ''}{link.note})"
-            found.append(Finding(link.shard, Check.CHAIN, Verdict.OK, why + said, *bounds, object=link.key))
+            by_whom = f" ({link.worker}{': ' if link.note else ''}{link.note})"
+            found.append(Finding(link.shard, Check.CHAIN, Verdict.OK, why + by_whom, *bounds, object=link.key))
     return found
 
 
 def superseded(chains: Mapping[str, Followed]) -> set[tuple[str, int]]:
-    """Chain and start of every unit that a rewind took back, over all generations of every shard."""
-    gone: set[tuple[str, int]] = set()
-    counting: dict[str, list[Link]] = {}
+    """The chain and start of every unit that a rewind superseded, over all generations of every shard."""
+    superseded_units: set[tuple[str, int]] = set()
+    links_in_force: dict[str, list[Link]] = {}
     for name, chain in sorted(chains.items(), key=lambda entry: shard_of_chain(entry[0])):
-        links = counting.setdefault(shard_of_chain(name)[0], [])
+        links = links_in_force.setdefault(shard_of_chain(name)[0], [])
         links += chain.units
         target = chain.rewind.target if chain.rewind is not None else None
         if target is not None:
-            gone |= {(link.shard, link.after) for link in links if (link.last or 0) > target}
+            superseded_units |= {(link.shard, link.after) for link in links if (link.last or 0) > target}
             links[:] = [link for link in links if (link.last or 0) <= target]
-    return gone
+    return superseded_units
 
 
 def outline(chain: Followed) -> Followed:
-    """``chain`` as ``check_family`` needs it: of its units the first is enough, and a long chain has many."""
+    """``chain`` reduced to what ``check_family`` needs: only the first of its units, since a long chain has many."""
     return replace(chain, units=chain.units[:1])
 
 
 def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | None) -> list[Finding]:
-    """Compare the hint with the chain. A crash between seal and checkpoint leaves it one unit behind; that is ``unknown``."""
+    """Compare the checkpoint with the chain. A crash between seal and checkpoint leaves it one unit late, which is ``unknown``."""
     head, units = chain.head, chain.units
     ended = chain.end is not None
     at_start = not units and not ended and (stored is None or (not stored.problem and stored.position == chain.start))
-    if at_start or chain.rewind is not None or _ended_elsewhere(chain, stored):  # after a rewind it is about the next generation
+    if at_start or chain.rewind is not None or _ended_elsewhere(chain, stored):  # after a rewind, it is that of the next generation
         return []
 
-    def bad(why: str, verdict: Verdict = Verdict.FAILED) -> list[Finding]:
+    def failure(why: str, verdict: Verdict = Verdict.FAILED) -> list[Finding]:
         return [Finding(log.shard, Check.CHECKPOINT, verdict, why, *(units[-1].bounds if units else (str(ORIGIN), "")))]
 
     if stored is None:
         only = len(units) + ended == 1
         why = f"there is no checkpoint, although the log is sealed up to {head}"
         crash = "; a crash after the very first seal leaves this, and the next run corrects it"
-        return bad(why + crash, Verdict.UNKNOWN) if only else bad(why)
+        return failure(why + crash, Verdict.UNKNOWN) if only else failure(why)
     if stored.problem:
-        return bad(stored.problem)
+        return failure(stored.problem)
     last = chain.end or (units[-1] if units else None)
     if last is not None and _agrees(stored, last):
         return []
     before = units[-1] if ended and units else units[-2] if len(units) > 1 else None
     if before is not None and _agrees(stored, before):
-        why = f"the checkpoint is one unit behind the head {head}: a crash between seal and checkpoint leaves this; the next run mends it"
-        return bad(why, Verdict.UNKNOWN)
+        why = f"the checkpoint is one unit behind the head {head}: a crash between seal and checkpoint leaves this; the next run repairs it"
+        return failure(why, Verdict.UNKNOWN)
     shown = "the shard's end" if stored.position is None else str(stored.position)
     where = "beyond" if stored.position is None or stored.position > head else "not at"
-    return bad(f"the checkpoint (position {shown}, unit after {stored.unit_after}) is {where} the end of the sealed chain, {head}")
+    return failure(f"the checkpoint (position {shown}, unit after {stored.unit_after}) is {where} the end of the sealed chain, {head}")
 
 
 def check_passed(log: ShardLog, chain: Followed, stored: StoredCheckpoint | None) -> list[Finding]:
-    """Compare a hint that was read before the chain moved on: it must name the start, or a link that the chain has."""
+    """Check a checkpoint that was read before the chain: since then, the chain may have grown, so any of its links will do."""
     if chain.rewind is not None or stored is None:
         return []
     links = (*chain.units, *([chain.end] if chain.end is not None else ()))
@@ -296,7 +296,7 @@ def check_passed(log: ShardLog, chain: Followed, stored: StoredCheckpoint | None
 
 
 def _ended_elsewhere(chain: Followed, stored: StoredCheckpoint | None) -> bool:
-    """Whether another application read the shard to its end: then the end is in its own checkpoint, and ours stays where it was."""
+    """Whether another application read the shard to its end. Then the end is in its checkpoint, and ours stays where it was."""
     if chain.end is None or chain.end.trigger != "foreign" or (stored is not None and stored.problem):
         return False
     return stored is None or (_agrees(stored, chain.units[-1]) if chain.units else stored.position == chain.start)
@@ -307,14 +307,14 @@ def _agrees(stored: StoredCheckpoint, link: Link) -> bool:
 
 
 def check_family(chains: Mapping[str, tuple[Link | None, Followed]], start: str | None) -> list[Finding]:
-    """Between shards: one pinned start, and no child has a unit before each of its parents that the log knows has ended."""
+    """Check across shards: each starts as pinned or at TRIM_HORIZON, and no child has a unit before all its parents in the log ended."""
     findings = []
     newest = {shard_of_chain(name)[0]: done for name, (_, done) in sorted(chains.items(), key=lambda entry: shard_of_chain(entry[0]))}
     for shard, (genesis, chain) in sorted(chains.items()):
         if genesis is None:
             continue
         findings += _check_generation(shard, genesis, chains)
-        if start is not None and genesis.start != start:
+        if start is not None and genesis.start not in {start, StartKind.TRIM_HORIZON}:
             why = f"the chain starts at {genesis.start}, but the stream's pinned start is {start}"
             findings.append(Finding(shard, Check.CHAIN, Verdict.FAILED, why, object=genesis.key))
         for parent in genesis.parents:
@@ -330,7 +330,7 @@ def check_family(chains: Mapping[str, tuple[Link | None, Followed]], start: str 
 
 
 def _check_generation(name: str, genesis: Link, chains: Mapping[str, tuple[Link | None, Followed]]) -> list[Finding]:
-    """Whether a chain after a rewind begins at the rewind's target."""
+    """Check that a chain after a rewind begins at the rewind's target."""
     shard_id, generation = shard_of_chain(name)
     if not generation:
         return []
@@ -343,7 +343,7 @@ def _check_generation(name: str, genesis: Link, chains: Mapping[str, tuple[Link 
 
 
 def check_unit(link: Link, segment: Segment) -> list[Finding]:
-    """Whether the unit's manifest and its ledger segment agree, and the segment is consistent in itself."""
+    """Check that the unit's manifest and ledger segment agree, and that the segment is consistent."""
     header = segment.header
     problems = segment.problems()
     stated = {
@@ -357,7 +357,9 @@ def check_unit(link: Link, segment: Segment) -> list[Finding]:
         "outcomes": (dict(header.outcomes), dict(link.outcomes)),
         "files": (_sorted(header.objects), _sorted(file for file in link.files if file.sink != LEDGER)),
     }
-    problems += [f"the ledger's {name} are not the manifest's" for name, (there, here) in stated.items() if there != here]
+    problems += [
+        f"the ledger's {name} are not the manifest's" for name, (in_ledger, in_manifest) in stated.items() if in_ledger != in_manifest
+    ]
     problems += _lost_rows(segment)
     ledger = link.ledger
     return [
@@ -371,11 +373,11 @@ def _sorted(files: Iterable[LedgerObject]) -> list[tuple[str, str, int, int, str
 
 
 def _lost_rows(segment: Segment) -> list[str]:
-    """Rows per target, by the ledger's records and by its object list."""
+    """Problems in which the number of a target's rows differs between the ledger's records and its object list."""
     found = []
     for index, target in enumerate(segment.header.targets):
-        there = segment.frame.filter(segment.frame[f"dest_{index}"].is_not_null())
-        by_record = int(there["rows"].clip(lower_bound=1).sum())
+        written = segment.frame.filter(segment.frame[f"dest_{index}"].is_not_null())
+        by_record = int(written["rows"].clip(lower_bound=1).sum())
         by_object = sum(item.rows for item in segment.header.objects if item.sink == target)
         if by_record != by_object:
             found.append(f"the ledger places {by_record} rows in {target}, but its objects hold {by_object}")
@@ -383,7 +385,7 @@ def _lost_rows(segment: Segment) -> list[str]:
 
 
 def _finding(log: ShardLog, check: Check, why: str, link: Link | None = None, key: str = "") -> Finding:
-    """About ``link``, or about an object of the shard's folder whose name says at best where its range begins."""
+    """A failure of ``link``, or of the object ``key`` in the shard's folder, whose name may say where its range begins."""
     position = _POSITION.search(key)
     bounds = link.bounds if link else (str(int(position[0])) if position else str(ORIGIN), "")
     return Finding(log.shard, check, Verdict.FAILED, why, *bounds, object=link.key if link else key)

@@ -1,10 +1,10 @@
-"""Whether everything that arrived before a moment is sealed, and loaded if sinks are tables. Pure: everything was read before.
+"""Whether everything that arrived before a moment is sealed, and loaded if sinks are tables. Pure: the caller has read everything.
 
-The reasoning: Kinesis stamps a record when it stores it, and promises neither that the stamp is exact nor that stamps rise within a
-shard (``Record`` in the Kinesis API reference). So a single record proves nothing about the ones after it, unless there is a bound on how
-far stamps may be out of order: that is ``margin``. With it, whatever follows a record that arrived at ``a`` arrived at ``a - margin`` or
-later, and so did whatever is put once the service's clock shows ``a``. Every answer here is such a bound: the *reach* of a shard, before
-which nothing of it is missing. A moment is complete if no reach is earlier.
+The reasoning: Kinesis timestamps a record when it stores it, and promises neither that timestamps are exact nor that they ascend within a
+shard (``Record`` in the Kinesis API reference). So a record proves nothing about those after it, unless there is a bound on how far
+timestamps may be out of order: the ``margin``. With it, whatever follows a record that arrived at ``a`` arrived at ``a - margin`` or later,
+and so did whatever is put once the service's clock shows ``a``. Each answer here is such a bound: the *reach* of a shard, before which no
+record of it is missing. A moment is complete if no reach is earlier.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Final
 from stream.batch import ORIGIN
 
 FOR_EVER: Final = datetime.max.replace(tzinfo=UTC)
-"""The reach of a shard that has ended: nothing can be missing of it any more."""
+"""The reach of a shard that has ended and is sealed: nothing can be missing."""
 
 
 class State(StrEnum):
     """The state of one shard.
 
-    ``COMPLETE``: everything before the moment is sealed. ``ENDED``: everything that the shard ever held is. ``UNSEALED``: a record that
-    arrived before the moment is not. ``EARLY``: none is known to be missing, but some may still come. ``EXPIRED``: records after the
-    sealed ones may have expired unread, and there is no gap for them yet. ``GONE``: the stream does not list the shard, and its end is not
-    in the log. ``SILENT``: the stream did not answer.
+    ``COMPLETE``: everything before the moment is sealed. ``ENDED``: the whole shard is sealed. ``UNSEALED``: a record that arrived before
+    the moment is not sealed. ``EARLY``: no record is known to be missing, but some may still come. ``EXPIRED``: records after the sealed
+    ones may have expired unread, and the log has no gap for them yet. ``GONE``: the stream does not list the shard, and its end is not in
+    the log. ``SILENT``: the stream did not answer.
     """
 
     COMPLETE = "complete"
@@ -43,7 +43,7 @@ DONE: Final = frozenset({State.COMPLETE, State.ENDED})
 
 
 class Verdict(StrEnum):
-    """The answer: yes, no, or that nobody can tell."""
+    """The answer: yes, not yet, or unknown."""
 
     COMPLETE = "complete"
     NOT_YET = "not_yet"
@@ -56,7 +56,7 @@ class Verdict(StrEnum):
 
 
 class Found(StrEnum):
-    """The result of a look after the sealed part of a shard; ``TIP``: nothing is there now. The others as in ``State``."""
+    """What was found after the sealed part of a shard. ``TIP``: no record yet; ``END``: the shard's end; the others as in ``State``."""
 
     RECORD = "record"
     TIP = "tip"
@@ -67,8 +67,8 @@ class Found(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
-    """What the stream holds after the sealed part: when the next record arrived, the children of an ended shard, or why neither."""
+class Lookahead:
+    """What the stream has after the sealed part: when the next record arrived, the children of an ended shard, or why neither is known."""
 
     found: Found
     arrived: datetime | None = None
@@ -78,10 +78,10 @@ class Behind:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """How far one shard is sealed, by the log.
+    """How far one shard is sealed, according to the log.
 
-    ``position``: the last sequence number, ``arrived`` the latest arrival of what the last link stands for, None where it does not say.
-    ``note``: what else the last link is, such as a gap.
+    ``position``: the last sequence number; ``arrived``: the latest arrival in the last link, None if it has none. ``note``: the last link's
+    kind if it is not a unit, such as a gap.
     """
 
     shard: str
@@ -101,13 +101,13 @@ class Question:
 
     @property
     def enough(self) -> datetime:
-        """The earliest arrival after which no record can follow that arrived before ``until``."""
+        """The earliest arrival time that proves that no later record arrived before ``until``."""
         return self.until + self.margin
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The state of one shard. ``reach``: nothing of it that arrived before is missing; None if unknown."""
+    """The state of one shard. ``reach``: no record that arrived before it is missing; None if unknown."""
 
     shard: str
     state: State
@@ -118,51 +118,51 @@ class Standing:
 
 
 def settled(sealed: Sealed, question: Question) -> bool:
-    """Whether the log alone answers for this shard, so that the stream need not be asked."""
+    """Whether the log alone shows that this shard is complete, so that the stream need not be read."""
     return sealed.ended or (sealed.arrived is not None and sealed.arrived >= question.enough)
 
 
-def stand(sealed: Sealed, behind: Behind | None, asked_at: datetime, question: Question) -> Standing:
-    """The state of a shard. ``behind`` is None only if the log settled it; it was asked once the service's clock showed ``asked_at``."""
+def stand(sealed: Sealed, lookahead: Lookahead | None, asked_at: datetime, question: Question) -> Standing:
+    """The state of a shard. ``lookahead`` was read when the service's clock showed ``asked_at`` or later; it is None only if not needed."""
     if sealed.ended:
         return Standing(sealed.shard, State.ENDED, sealed.position, sealed.arrived, FOR_EVER, sealed.note)
-    if behind is None:
+    if lookahead is None:
         reach = None if sealed.arrived is None else sealed.arrived - question.margin
         state = State.COMPLETE if settled(sealed, question) else State.SILENT
         return Standing(sealed.shard, state, sealed.position, sealed.arrived, reach, sealed.note)
-    state, reach, why = _looked(sealed, behind, asked_at, question)
+    state, reach, why = _from_lookahead(sealed, lookahead, asked_at, question)
     return Standing(sealed.shard, state, sealed.position, sealed.arrived, reach, why or sealed.note)
 
 
-def _looked(sealed: Sealed, behind: Behind, asked_at: datetime, question: Question) -> tuple[State, datetime | None, str]:
-    match behind.found:
+def _from_lookahead(sealed: Sealed, lookahead: Lookahead, asked_at: datetime, question: Question) -> tuple[State, datetime | None, str]:
+    match lookahead.found:
         case Found.END:
             return State.ENDED, FOR_EVER, "nothing is left in the shard; its end is not in the log yet"
         case Found.TIP:
             if asked_at >= question.enough:
-                return State.COMPLETE, asked_at - question.margin, "nothing lies behind"
-            return State.EARLY, asked_at - question.margin, f"nothing lies behind, but the service's clock shows {_text(asked_at)}"
-        case Found.RECORD if behind.arrived is not None:
-            if behind.arrived >= question.enough:
-                return State.COMPLETE, behind.arrived - question.margin, f"what comes next arrived at {_text(behind.arrived)}"
-            state = State.UNSEALED if behind.arrived < question.until else State.EARLY
-            return state, behind.arrived - question.margin, f"a record that arrived at {_text(behind.arrived)} is not sealed"
-    # Units are sealed in the order of the shard, so everything up to the last sealed record is complete.
+                return State.COMPLETE, asked_at - question.margin, "no record follows"
+            return State.EARLY, asked_at - question.margin, f"no record follows, but the service's clock shows {_text(asked_at)}"
+        case Found.RECORD if lookahead.arrived is not None:
+            if lookahead.arrived >= question.enough:
+                return State.COMPLETE, lookahead.arrived - question.margin, f"the next record arrived at {_text(lookahead.arrived)}"
+            state = State.UNSEALED if lookahead.arrived < question.until else State.EARLY
+            return state, lookahead.arrived - question.margin, f"a record that arrived at {_text(lookahead.arrived)} is not sealed"
+    # Units are sealed in shard order, so everything up to the last sealed record is complete.
     reach = None if sealed.arrived is None else sealed.arrived - question.margin
-    return State(behind.found.value), reach, behind.why
+    return State(lookahead.found.value), reach, lookahead.why
 
 
 def unlisted(children: Iterable[str], known: Collection[str]) -> list[Standing]:
-    """Child shards that neither the stream lists nor the log knows: what became of their records is unknown."""
+    """Child shards that neither the stream nor the log has: what happened to their records is unknown."""
     why = "it continues a shard that has ended, but the stream does not list it and the log does not know it"
     return [Standing(name, State.GONE, ORIGIN, None, None, why) for name in sorted(set(children).difference(known))]
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The state of a table compared with the log: sealed units with rows from before the moment that are not loaded.
+    """A table compared with the log: ``units`` and ``rows`` from before the moment that are sealed, but not loaded.
 
-    ``oldest``: when the first record of them arrived. ``parked``: shard and reason of what needs an operator.
+    ``oldest``: when their first record arrived. ``parked``: shard and reason of loads that need an operator.
     """
 
     sink: str
@@ -174,15 +174,15 @@ class Loaded:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to load, as far as it is known."""
+        """Whether it is certain that nothing is left to load."""
         return not self.units and not self.why
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer for one stream. ``reach``: nothing that arrived before is missing, in the lake and in tables; None: unknown.
+    """The answer for one stream. ``reach``: no record that arrived before it is missing in files or tables; None if unknown.
 
-    ``tables`` is None if they were not asked.
+    ``tables`` is None if they were not examined.
     """
 
     stream: str
@@ -202,18 +202,17 @@ class Answer:
 def answer(
     stream: str, standings: Sequence[Standing], tables: Sequence[Loaded] | None, asked_at: datetime, question: Question, why: str = ""
 ) -> Answer:
-    """The answer for a stream whose shards were listed once the service's clock showed ``asked_at``.
+    """The answer for a stream whose shards were listed when the service's clock showed ``asked_at`` or later.
 
-    A shard that is created later holds nothing older than that, within ``margin``. ``why``: what keeps the stream as a whole from being
-    complete.
+    A shard that is created later has no older records, within ``margin``. ``why``: a reason why the stream as a whole is not complete.
     """
     listed = asked_at - question.margin
     reaches = [listed, *(each.reach for each in standings), *(_reach(each, question) for each in tables or ())]
     reach = min((each for each in reaches if each is not None), default=None) if standings and None not in reaches else None
     missing = bool(why) or not standings or listed < question.until
     missing = missing or any(each.state not in DONE | {State.SILENT} for each in standings) or any(each.units for each in tables or ())
-    doubtful = tables is None or any(each.state is State.SILENT for each in standings) or any(each.why for each in tables)
-    verdict = Verdict.NOT_YET if missing else Verdict.UNKNOWN if doubtful else Verdict.COMPLETE
+    unknown = tables is None or any(each.state is State.SILENT for each in standings) or any(each.why for each in tables)
+    verdict = Verdict.NOT_YET if missing else Verdict.UNKNOWN if unknown else Verdict.COMPLETE
     return Answer(stream, verdict, reach, asked_at, tuple(standings), None if tables is None else tuple(tables), why)
 
 

@@ -1,6 +1,7 @@
 """Extracts the trace context that producers put into their records, for a whole batch at once.
 
-A Kinesis record has no headers. What is found is untrusted input: it is kept as data, and never decides what is recorded.
+Kinesis records have no headers, so it is searched for in their payloads. It is untrusted input: it is stored as data, and never decides
+what is recorded.
 """
 
 from __future__ import annotations
@@ -12,45 +13,44 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from stream.audit.inside import nothing
+from stream.audit.buffers import null_texts
 from stream.native import KERNEL, views
 
 DEFAULT_PATHS: Final = ("$.traceparent", "$._otel.traceparent", "$.metadata.traceparent", "$._datadog.traceparent")
-"""Where producers put it: beside the data (this is also CloudEvents' attribute), in an envelope, or in Datadog's."""
+"""Where producers put it: beside the data (as CloudEvents does), in an envelope, or where Datadog puts it."""
 
 PATH: Final = re.compile(r"\$(\.[A-Za-z_][A-Za-z0-9_-]*){1,8}")
 """Allowed paths: names separated by dots."""
 
 _TRACEPARENT: Final = r"^(?:[0-9a-e][0-9a-f]|f[0-9a-e])-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?$"
-"""W3C Trace Context level 1: version (not ff), trace id, parent id, flags; later versions may append to it."""
+"""W3C Trace Context level 1: version (not ff), trace id, parent id, flags; later versions may append fields."""
 
 COLUMNS: Final = pl.Schema({"trace_id": pl.String(), "parent_id": pl.String()})
 
 
 def extract(payloads: pl.Series, paths: Sequence[str]) -> pl.DataFrame:
-    """Trace id and parent id (lower-case hex) of each of ``payloads`` (Binary), null where there is none or it is malformed.
+    """The trace id and parent id (lower-case hex) of each of ``payloads`` (Binary); null if there is none or it is malformed.
 
-    The first of ``paths`` that leads to a well-formed one counts. Payloads without the last name of a path are not parsed; without
-    paths, none is.
+    The first of ``paths`` with a well-formed value wins. Only payloads that contain the last name of a path are parsed.
     """
-    at = _holding(payloads, sorted({path.rpartition(".")[2] for path in paths}))
-    if at.is_empty():
-        return pl.DataFrame([nothing(name, payloads.len()) for name in COLUMNS])
-    text = _text(payloads.gather(at))
-    found = pl.DataFrame({name: pl.repeat(None, at.len(), dtype=kind, eager=True) for name, kind in COLUMNS.items()})
+    candidates = _containing(payloads, sorted({path.rpartition(".")[2] for path in paths}))
+    if candidates.is_empty():
+        return pl.DataFrame([null_texts(name, payloads.len()) for name in COLUMNS])
+    text = _text(payloads.gather(candidates))
+    found = pl.DataFrame({name: pl.repeat(None, candidates.len(), dtype=kind, eager=True) for name, kind in COLUMNS.items()})
     for path in paths:
         left = found["trace_id"].is_null().arg_true()
         if left.is_empty():
             break
-        more = _well_formed(text.gather(left).str.json_path_match(path))
-        found = found.with_columns(found[name].scatter(left, more[name]) for name in COLUMNS)
-    if at.len() == payloads.len():
+        parsed = _well_formed(text.gather(left).str.json_path_match(path))
+        found = found.with_columns(found[name].scatter(left, parsed[name]) for name in COLUMNS)
+    if candidates.len() == payloads.len():
         return found
-    places = pl.int_range(payloads.len(), dtype=pl.UInt32, eager=True).to_frame("at")
-    return places.join(found.with_columns(at=at.cast(pl.UInt32)), on="at", how="left", maintain_order="left").select(*COLUMNS)
+    rows = pl.int_range(payloads.len(), dtype=pl.UInt32, eager=True).to_frame("row")
+    return rows.join(found.with_columns(row=candidates.cast(pl.UInt32)), on="row", how="left", maintain_order="left").select(*COLUMNS)
 
 
-def _holding(payloads: pl.Series, names: list[str]) -> pl.Series:
+def _containing(payloads: pl.Series, names: list[str]) -> pl.Series:
     """The indices, ascending, of payloads that contain one of ``names`` in quotes."""
     hits = np.zeros(payloads.len(), np.bool_)
     for word in (f'"{name}"'.encode() for name in names):
@@ -72,7 +72,7 @@ def _well_formed(texts: pl.Series) -> pl.DataFrame:
 
 
 def _text(payloads: pl.Series) -> pl.Series:
-    """Payloads as text; null if they are not text. One that is not UTF-8 fails the whole cast, so each is then decoded singly."""
+    """Payloads as text, null for those that are not UTF-8. One such payload fails the cast of all; then each is decoded by itself."""
     try:
         return payloads.cast(pl.String)
     except pl.exceptions.PolarsError:

@@ -14,12 +14,12 @@ from stream.audit.ledger import Segment
 from stream.errors import DefinitionError
 
 LEDGER_COLUMNS: Final = ("trace_id", "parent_id", "outcome", "stage", "reason")
-"""Columns that the ledger alone answers, also for records that no file holds."""
+"""Columns that are searched in the ledger, and so also for records that are in no file."""
 
 _AT: Final = "_found_at"
 _CRITERION: Final = re.compile(r"([^=]+)=(.*)", re.DOTALL)
-_PACKED: Final = {".gz": "gzip", ".zst": "zstd"}
-_TRUTH: Final = {"true": True, "false": False}
+_COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
+_BOOLEANS: Final = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Criterion:
 
     @staticmethod
     def parse(text: str) -> Criterion:
-        """``column=value``.
+        """Parse ``column=value``.
 
         Raises:
             DefinitionError: ``text`` does not have this form.
@@ -44,7 +44,7 @@ class Criterion:
 
     @property
     def in_ledger(self) -> bool:
-        """Whether ledger segments answer it."""
+        """Whether it is a column of ledger segments."""
         return self.column in LEDGER_COLUMNS
 
 
@@ -56,14 +56,14 @@ def in_segment(segment: Segment, criterion: Criterion) -> pl.DataFrame:
 def in_file(key: str, body: bytes, criterion: Criterion) -> list[int] | None:
     """The rows, counted from 0, of the data file ``key`` that match ``criterion``; None if it has no such column.
 
-    Row groups whose statistics exclude the value are not decoded, nor is any other column. A value that the column's type cannot hold
-    is in no row.
+    Other columns are not decoded, nor row groups whose statistics exclude the value. A value that the column's type cannot represent
+    matches no row.
     """
     rows = pl.scan_parquet(io.BytesIO(body)) if key.endswith(".parquet") else _lines(key, body)
     dtype = rows.collect_schema().get(criterion.column)
     if dtype is None:
         return None
-    value = _as(dtype, criterion.value)
+    value = _converted(dtype, criterion.value)
     if value is None:
         return []
     found = rows.with_row_index(_AT).filter(pl.col(criterion.column) == pl.lit(value, dtype)).select(_AT).collect()
@@ -71,15 +71,15 @@ def in_file(key: str, body: bytes, criterion: Criterion) -> list[int] | None:
 
 
 def _lines(key: str, body: bytes) -> pl.LazyFrame:
-    packed = _PACKED.get(key[key.rfind(".") :])
-    plain = pa.input_stream(pa.BufferReader(body), compression=packed).read() if packed else body
+    compression = _COMPRESSIONS.get(key[key.rfind(".") :])
+    plain = pa.input_stream(pa.BufferReader(body), compression=compression).read() if compression else body
     return pl.read_ndjson(io.BytesIO(plain), infer_schema_length=None).lazy()
 
 
-def _as(dtype: pl.DataType, text: str) -> object:
+def _converted(dtype: pl.DataType, text: str) -> object:
     """``text`` as a value of ``dtype``; None if it is not one."""
     if dtype == pl.Boolean:
-        return _TRUTH.get(text.lower())
+        return _BOOLEANS.get(text.lower())
     column = pl.Series([text], dtype=pl.String)
     try:
         if isinstance(dtype, pl.Datetime):

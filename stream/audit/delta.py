@@ -1,4 +1,4 @@
-"""Parquet's delta encodings, as the compiled kernel also makes them."""
+"""Parquet's delta encodings; the compiled kernel produces the same bytes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ MINIBLOCK: Final = 32
 
 
 def texts(column: pl.Series) -> bytes:
-    """DELTA_BYTE_ARRAY: for each text, the length of the prefix it shares with the one before, the length of its rest, and the rest."""
+    """DELTA_BYTE_ARRAY: the lengths of the prefixes that texts share with their predecessors, the lengths of the suffixes, the suffixes."""
     lengths = column.str.len_bytes().to_numpy().astype(np.int32)
     width = -(-int(lengths.max(initial=1)) // 8) * 8
     table = characters(column, width)
     prefixes = np.zeros(len(lengths), np.int32)
-    prefixes[1:] = np.minimum(_agreeing(table), np.minimum(lengths[1:], lengths[:-1]))
-    small: Any = np.uint8 if width <= 255 else np.int32
-    place: Any = np.arange(width, dtype=small)
-    rests = table[(place >= prefixes.astype(small)[:, None]) & (place < lengths.astype(small)[:, None])]
-    return b"".join((integers(prefixes), integers(lengths - prefixes), rests.tobytes()))
+    prefixes[1:] = np.minimum(_shared_prefix_lengths(table), np.minimum(lengths[1:], lengths[:-1]))
+    index_type: Any = np.uint8 if width <= 255 else np.int32
+    column_index: Any = np.arange(width, dtype=index_type)
+    suffixes = table[(column_index >= prefixes.astype(index_type)[:, None]) & (column_index < lengths.astype(index_type)[:, None])]
+    return b"".join((integers(prefixes), integers(lengths - prefixes), suffixes.tobytes()))
 
 
-def _agreeing(table: Any) -> Any:
-    """How many bytes at their beginning each row but the first has in common with the row before."""
+def _shared_prefix_lengths(table: Any) -> Any:
+    """The length of the prefix that each row but the first shares with the row before it."""
     words = table.view("<u8")
     changed = words[1:] ^ words[:-1]
     first = (changed != 0).argmax(axis=1)
@@ -40,7 +40,7 @@ def _agreeing(table: Any) -> Any:
 
 
 def integers(values: Any) -> bytes:
-    """DELTA_BINARY_PACKED of int32 or int64; differences wrap around within them."""
+    """DELTA_BINARY_PACKED of int32 or int64 values; deltas wrap around in that type."""
     first = int(values[0]) if len(values) else 0
     head = varint(BLOCK) + varint(BLOCK // MINIBLOCK) + varint(len(values)) + varint(zigzag(first))
     if len(values) < 2:
@@ -50,27 +50,27 @@ def integers(values: Any) -> bytes:
     full = np.full(-(-len(deltas) // BLOCK) * BLOCK, deltas[-1])
     full[: len(deltas)] = deltas
     blocks = full.reshape(-1, BLOCK)
-    least = blocks.min(axis=1)
-    above = blocks.view(unsigned) - least.view(unsigned)[:, None]
-    above.reshape(-1)[len(deltas) :] = 0
-    minis = above.reshape(-1, MINIBLOCK)
-    widths = [int(most).bit_length() for most in minis.max(axis=1)]
-    packed = _bits(minis, np.array(widths))
+    minimums = blocks.min(axis=1)
+    offsets = blocks.view(unsigned) - minimums.view(unsigned)[:, None]
+    offsets.reshape(-1)[len(deltas) :] = 0
+    miniblocks = offsets.reshape(-1, MINIBLOCK)
+    widths = [int(most).bit_length() for most in miniblocks.max(axis=1)]
+    packed = _bit_packed(miniblocks, np.array(widths))
     parts, per = [head], BLOCK // MINIBLOCK
-    for block, lowest in enumerate(least.tolist()):
+    for block, lowest in enumerate(minimums.tolist()):
         at = block * per
         parts += [varint(zigzag(lowest)), bytes(widths[at : at + per]), *packed[at : at + per]]
     return b"".join(parts)
 
 
-def _bits(minis: Any, widths: Any) -> list[bytes]:
-    """Each row of ``minis`` in as many bits a value as ``widths`` says."""
-    found = [b""] * len(minis)
+def _bit_packed(miniblocks: Any, widths: Any) -> list[bytes]:
+    """Each miniblock bit-packed with its own width."""
+    found = [b""] * len(miniblocks)
     for width in np.unique(widths).tolist():
         if width:
             places = np.flatnonzero(widths == width)
-            bits = minis[places][:, :, None] >> np.arange(width, dtype=minis.dtype) & minis.dtype.type(1)
+            bits = miniblocks[places][:, :, None] >> np.arange(width, dtype=miniblocks.dtype) & miniblocks.dtype.type(1)
             rows = np.packbits(bits.astype(np.uint8).reshape(len(places), -1), axis=1, bitorder="little")
-            for place, row in zip(places.tolist(), rows, strict=True):
-                found[place] = row.tobytes()
+            for index, row in zip(places.tolist(), rows, strict=True):
+                found[index] = row.tobytes()
     return found

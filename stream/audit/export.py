@@ -1,7 +1,7 @@
-"""Sends the spans of sealed units to a collector, unit by unit, from a cursor that is kept beside the log.
+"""Sends the spans of sealed units to a collector, unit by unit, from a cursor that is stored beside the log.
 
-A collector that is down causes lag and nothing else: what is to be sent is in the log. If something is sent twice, because the process died
-before the cursor was stored, it has the same ids and bytes.
+A collector that is down causes lag and nothing else: everything to be sent is in the log. If a unit is sent twice, because the process died
+before it stored the cursor, its spans have the same ids and bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from stream import events
-from stream.audit.answers import RETRYABLE, TOO_LARGE, UNREADABLE, VERDICTS, Answer, rejected_items, wanted_pause
+from stream.audit.answers import RETRYABLE, TOO_LARGE, UNREADABLE, VERDICTS, Answer, is_page, rejected_items, requested_pause
 from stream.audit.chain import Link
 from stream.audit.ledger import Segment
 from stream.audit.packing import Compression, Request, compressed, split
@@ -30,27 +30,27 @@ from stream.errors import Halted
 
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 60.0
-"""Seconds between attempts, doubled from the first to the longest, each spread by half: a dead collector is tried once a minute."""
+"""Seconds between attempts, doubled from the first to the longest, with jitter of up to half: a dead collector is tried once a minute."""
 
-MADE_AT_ONCE: Final = 4
-"""Requests made before the first of them is sent; each is some hundred kilobytes, and every change of threads takes time."""
+ENCODED_AT_ONCE: Final = 4
+"""Requests that are encoded in one go before the first is sent: each is some hundred kilobytes, and every thread switch takes time."""
 
 FIRST_PROBE: Final = 10.0
 LONGEST_PROBE: Final = 300.0
-"""Seconds after which a halted export tries whether the cause has been fixed, doubled from the first to the longest."""
+"""Seconds after which a halted export checks whether the cause has been fixed, doubled from the first to the longest."""
 
 EXPIRES_AFTER: Final = timedelta(days=1)
-"""No rule of S3 removes a ledger segment earlier; one that is missing sooner has been removed by somebody."""
+"""S3 lifecycle rules delete no object earlier. A ledger segment that is missing sooner was deleted by somebody."""
 
 LONGEST_PAUSE: Final = 3600.0
-"""Seconds; a collector that asks for a longer pause is tried again after this."""
+"""In seconds. A collector that asks for a longer pause is tried again after this."""
 
 
 _T = TypeVar("_T")
 
 
 class Refused(Halted):
-    """The collector accepts nothing from us at present; ``status`` is its response, or 0 if the trouble is on our side."""
+    """The collector accepts nothing at present; ``status`` is that of its response, or 0 if the problem is on our side."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -74,7 +74,7 @@ class Mode(StrEnum):
 
 
 class Destinations(StrEnum):
-    """How spans name files. Keys hold the values of partition columns; ``digest`` names a file by its SHA-256 alone."""
+    """How spans name files. Keys contain the values of partition columns; ``digest`` names a file by its SHA-256 only."""
 
     FULL = "full"
     DIGEST = "digest"
@@ -84,24 +84,24 @@ class Collector(Protocol):
     """Where requests go."""
 
     async def send(self, path: str, body: bytes, encoding: str) -> Answer:
-        """Post ``body`` to ``path``; never raises for what the far side or the network does."""
+        """Post ``body`` to ``path``. Never raises because of the collector or the network."""
         ...
 
 
 class Units(Protocol):
-    """Sealed units as the log has them."""
+    """Reads sealed units from the log."""
 
     async def read(self, shard: str, after: int) -> tuple[Link, Segment | None, Mapping[tuple[str, str], str]] | None:
-        """The sealed link that starts after ``after``, its ledger if it is a unit, and URLs of its files; None if none is sealed yet.
+        """The sealed link that starts after ``after``, its ledger if it is a unit, and the URLs of its files; None if none is sealed yet.
 
         Raises:
-            LedgerMissing: the unit has no ledger any more.
+            LedgerMissing: the unit's ledger no longer exists.
         """
         ...
 
 
 class Cursor(msgspec.Struct, frozen=True):
-    """How far one shard is exported, and what became of it. ``position``, in the chain of ``generation``, is decimal text."""
+    """How far one shard is exported, and with which results. ``position`` is decimal text, in the chain of ``generation``."""
 
     position: str = str(ORIGIN)
     ended: bool = False
@@ -112,40 +112,40 @@ class Cursor(msgspec.Struct, frozen=True):
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing of the shard has been sent yet."""
+        """Whether nothing has been sent for the shard yet."""
         return not (self.accepted or self.rejected or self.parked)
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
-    """A request's body as it is sent, and how it is compressed."""
+class EncodedRequest:
+    """A request's body, ready to send, and how it is compressed."""
 
     body: bytes
     compression: Compression
 
     @property
     def encoding(self) -> str:
-        """What the header ``content-encoding`` says; empty if there is none."""
+        """The value of the header ``content-encoding``; "" for no header."""
         return "" if self.compression is Compression.NONE else self.compression.value
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Spans or log records by what became of them."""
+    """Numbers of spans or log records: accepted by the collector, rejected by it, and given up after a refused request (parked)."""
 
     accepted: int = 0
     rejected: int = 0
     parked: int = 0
 
     def __add__(self, other: Tally) -> Tally:
-        """Both together."""
+        """The sums of both."""
         return Tally(self.accepted + other.accepted, self.rejected + other.rejected, self.parked + other.parked)
 
 
 class Sender:
-    """Delivers single requests by the rules of OTLP/HTTP. ``threads``: where they are made; by default, the event loop's own pool.
+    """Delivers single requests by the rules of OTLP/HTTP. ``threads``: where they are encoded; by default, the event loop's own pool.
 
-    A collector that takes a request as gzip and not as zstd gets gzip from then on.
+    Once a collector has accepted as gzip a request that it refused as zstd, all requests are sent as gzip.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Sender:
         collector: Collector,
         clock: Clock,
         emit: Emit,
-        dice: Callable[[], float],
+        jitter: Callable[[], float],
         compression: Compression,
         *,
         once: bool = False,
@@ -162,50 +162,46 @@ class Sender:
         self._collector = collector
         self._clock = clock
         self._emit = emit
-        self._dice = dice
+        self._jitter = jitter
         self._compression = compression
         self._once = once
         self._threads = threads
 
-    async def apart(self, work: Callable[[], _T]) -> _T:
-        """The result of ``work``, which takes milliseconds and is run off the event loop."""
+    async def off_loop(self, work: Callable[[], _T]) -> _T:
+        """The result of ``work``, which takes milliseconds and is therefore run off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def packed(self, request: Request, compression: Compression | None = None) -> Parcel:
-        """What to send; takes milliseconds, so call it through ``apart``."""
+    def encode(self, request: Request, compression: Compression | None = None) -> EncodedRequest:
+        """The request's body, ready to send. Takes milliseconds, so call it through ``off_loop``."""
         chosen = compression or self._compression
-        return Parcel(compressed(request, chosen), chosen)
+        return EncodedRequest(compressed(request, chosen), chosen)
 
-    async def deliver(self, request: Request, stream: str, shard: str, parcel: Parcel | None = None) -> Tally:
-        """Send until the collector has decided; a request that is too large is halved, and one that is not valid is given up.
+    async def deliver(self, request: Request, stream: str, shard: str, encoded: EncodedRequest | None = None) -> Tally:
+        """Send until the collector has accepted or refused the request. One that is too large is halved; an invalid one is given up.
 
-        ``parcel`` is the result of ``packed`` for the request, if it exists already.
+        ``encoded`` is the result of ``encode`` for the request, if the caller has it already.
 
         Raises:
             Refused: the collector would refuse any other request too; nothing was given up. Never raised with ``once``.
         """
-        if parcel is None:
-            parcel = await self.apart(lambda: self.packed(request))
+        if encoded is None:
+            encoded = await self.off_loop(lambda: self.encode(request))
         wait = FIRST_WAIT
         while True:
-            answer = await self._collector.send(request.path, parcel.body, parcel.encoding)
-            if answer.status in UNREADABLE and parcel.compression is Compression.ZSTD:
+            answer = await self._collector.send(request.path, encoded.body, encoded.encoding)
+            if answer.status in UNREADABLE and encoded.compression is Compression.ZSTD:
                 detail = f"{answer.status} {answer.detail}".strip() + " to zstd: sent as gzip"
                 self._emit(events.CallRepeated(stream, shard, "export spans", detail, 0.0))
-                parcel = await self.apart(lambda: self.packed(request, Compression.GZIP))
+                encoded = await self.off_loop(lambda: self.encode(request, Compression.GZIP))
                 continue
             if answer.status == TOO_LARGE and (halves := split(request)):
                 return await self.deliver(halves[0], stream, shard) + await self.deliver(halves[1], stream, shard)
-            # What answers every path with a page would be taken for a collector, and all spans for accepted.
-            page = answer.body.lstrip().startswith(b"<")
+            # A web server that answers every path with a page is no collector; its 200 does not mean that spans were accepted.
+            page = is_page(answer.body)
             if 200 <= answer.status < 300 and not page:
-                if parcel.compression is Compression.GZIP:
+                if encoded.compression is Compression.GZIP:
                     self._compression = Compression.GZIP
-                rejected, why = rejected_items(answer.body)
-                rejected = min(rejected, request.items)
-                if rejected or why:
-                    self._emit(events.ExportRefused(stream, shard, answer.status, rejected, why))
-                return Tally(request.items - rejected, rejected)
+                return self._accepted(request, stream, shard, answer)
             if answer.status in VERDICTS or self._once:
                 self._emit(events.ExportRefused(stream, shard, answer.status, request.items, answer.detail))
                 return Tally(parked=request.items)
@@ -213,18 +209,29 @@ class Sender:
                 what = f"{answer.status} {answer.detail}{' with a web page' if page else ''}"
                 msg = f"the collector answers {what} to {request.path}: check audit.otlp.endpoint and its headers"
                 raise Refused(msg, answer.status)
-            pause = wanted_pause(answer.retry_after, self._clock.now()) if answer.retry_after else None
-            # A moment that is over, as of a collector whose clock is behind, is no wish to be asked at once and for ever.
-            seconds = wait * (0.5 + self._dice() / 2) if pause is None or pause < FIRST_WAIT else min(pause, LONGEST_PAUSE)
-            self._emit(
-                events.CallRepeated(stream, shard, "export spans", f"{answer.status or 'no answer:'} {answer.detail}".strip(), seconds)
-            )
+            seconds = self._pause(answer, wait)
+            detail = f"{answer.status or 'no answer:'} {answer.detail}".strip()
+            self._emit(events.CallRepeated(stream, shard, "export spans", detail, seconds))
             await self._clock.sleep(seconds)
             wait = min(2 * wait, LONGEST_WAIT)
 
+    def _accepted(self, request: Request, stream: str, shard: str, answer: Answer) -> Tally:
+        """The tally of a request that the collector accepted as a whole or in part."""
+        rejected, why = rejected_items(answer.body)
+        rejected = min(rejected, request.items)
+        if rejected or why:
+            self._emit(events.ExportRefused(stream, shard, answer.status, rejected, why))
+        return Tally(request.items - rejected, rejected)
+
+    def _pause(self, answer: Answer, wait: float) -> float:
+        """Seconds until the next attempt: as long as the collector asks for, else ``wait`` with jitter."""
+        pause = requested_pause(answer.retry_after, self._clock.now()) if answer.retry_after else None
+        # A time in the past, as from a collector whose clock is slow, must not lead to retries without any pause.
+        return wait * (0.5 + self._jitter() / 2) if pause is None or pause < FIRST_WAIT else min(pause, LONGEST_PAUSE)
+
 
 class Exporter:
-    """Exports the units of any shard in order. One shard is worked on by one caller at a time."""
+    """Exports the units of any shard, in order. Only one caller may work on a shard at a time."""
 
     def __init__(self, units: Units, store: ObjectStore, sender: Sender, shape: Shape, clock: Clock, emit: Emit, stream: str) -> None:
         self._units = units
@@ -241,13 +248,13 @@ class Exporter:
         return await stored_cursor(self._store, self._stream, shard)
 
     async def step(self, shard: str, cursor: Cursor) -> Cursor | None:
-        """Export the link at ``cursor`` and store where it ends; None if there is none yet.
+        """Export the link at ``cursor``, store the cursor after it, and return that; None if no link is sealed there yet.
 
-        Units whose ledger had expired before anything was exported are passed over.
+        Units whose ledger expired before the export was first switched on are skipped.
 
         Raises:
-            Refused: the collector accepts nothing; the cursor stays.
-            LedgerMissing: the unit has no ledger, and those before it had one.
+            Refused: the collector accepts nothing; the cursor is unchanged.
+            LedgerMissing: the unit has no ledger, although earlier units had one.
         """
         if cursor.ended:
             return None
@@ -256,7 +263,7 @@ class Exporter:
         except LedgerMissing as missing:
             if not cursor.is_new or self._age(missing.link) < EXPIRES_AFTER:
                 raise
-            return await self._passed_over(shard, cursor, missing.link)
+            return await self._skip_expired(shard, cursor, missing.link)
         if found is None:
             self._waiting.pop(shard, None)
             return None
@@ -268,7 +275,7 @@ class Exporter:
             self._waiting.pop(shard, None)
         else:
             self._waiting[shard] = datetime.fromisoformat(link.sealed_at)
-            self.tell_lag()
+            self.report_lag()
             tally = await self.export(link, segment, urls)
             sent = Tally(cursor.accepted, cursor.rejected, cursor.parked) + tally
             after = Cursor(str(link.last), False, sent.accepted, sent.rejected, sent.parked, cursor.generation)
@@ -276,7 +283,7 @@ class Exporter:
         await self._store.put(_key(self._stream, shard), msgspec.json.encode(after))
         return after
 
-    async def _passed_over(self, shard: str, cursor: Cursor, link: Link) -> Cursor:
+    async def _skip_expired(self, shard: str, cursor: Cursor, link: Link) -> Cursor:
         why = "the ledger of the unit does not exist any more: it is older than the export"
         self._emit(events.ExportRefused(self._stream, shard, 0, link.records, why))
         after = msgspec.structs.replace(cursor, position=str(link.last))
@@ -284,16 +291,16 @@ class Exporter:
         return after
 
     async def export(self, link: Link, segment: Segment | None, urls: Mapping[tuple[str, str], str]) -> Tally:
-        """Send one unit or gap, whatever was sent before; for each request that is given up, a note is stored."""
-        tally, made = Tally(), gap_requests(link, self._shape) if segment is None else requests(link, segment, urls, self._shape)
+        """Send one unit or gap, even if it was sent before. For each request that is given up, a note is stored."""
+        tally, pending = Tally(), gap_requests(link, self._shape) if segment is None else requests(link, segment, urls, self._shape)
         number = 0
 
-        def following() -> list[tuple[Request, Parcel]]:
-            return [(request, self._sender.packed(request)) for request in islice(made, MADE_AT_ONCE)]
+        def next_parcels() -> list[tuple[Request, EncodedRequest]]:
+            return [(request, self._sender.encode(request)) for request in islice(pending, ENCODED_AT_ONCE)]
 
-        while parcels := await self._sender.apart(following):
-            for request, parcel in parcels:
-                sent = await self._sender.deliver(request, self._stream, link.shard, parcel)
+        while batch := await self._sender.off_loop(next_parcels):
+            for request, encoded in batch:
+                sent = await self._sender.deliver(request, self._stream, link.shard, encoded)
                 if sent.parked:
                     note = {"shard": link.shard, "after": str(link.after), "last": str(link.last), "request": number, "items": sent.parked}
                     key = f"export/{self._stream}/parked/{link.shard}/{link.after:060d}-{number:06d}.json"
@@ -305,8 +312,8 @@ class Exporter:
         """Report that every sealed unit of ``shard`` is exported."""
         self._emit(events.ExportLagged(self._stream, shard, 0.0))
 
-    def tell_lag(self) -> None:
-        """Report how long each shard's current unit has been waiting: an outage must show while it lasts."""
+    def report_lag(self) -> None:
+        """Report how long each shard's current unit has been waiting, so that an outage shows in the metrics while it lasts."""
         now = self._clock.now()
         for shard, since in self._waiting.items():
             self._emit(events.ExportLagged(self._stream, shard, max(0.0, (now - since).total_seconds())))
@@ -316,7 +323,7 @@ class Exporter:
 
 
 async def stored_cursor(store: ObjectStore, stream: str, shard: str) -> Cursor:
-    """The cursor of ``shard``; one that cannot be read starts again at the beginning, which only sends spans again."""
+    """The cursor of ``shard``. If it is missing or unreadable, the export starts from the beginning, which at worst sends spans again."""
     stored = await store.get(_key(stream, shard))
     if stored is None:
         return Cursor()

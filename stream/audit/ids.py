@@ -1,10 +1,10 @@
-"""Trace and span ids that anyone can compute again: derived from what a record is, never from when or by whom it was exported.
+"""Trace and span ids that anyone can recompute: derived from a record's identity, never from when or by whom it was exported.
 
     record   trace = H(stream, shard, sequence, sub)          span = H(trace, application)
     unit     trace = H(application, stream, shard, after, last)   span = H(trace, what, ordinal)
 
-Two applications on one stream share a record's trace, each with its own span. H for records is the two-lane fold of
-``set_hash`` with a seed of BLAKE2b over the names; for units, BLAKE2b itself. The ids contain no key and nothing of the payload.
+Two applications on one stream share a record's trace; each has its own span in it. For records, H is the two-lane fold of ``set_hash``,
+seeded with BLAKE2b over the names; for units, it is BLAKE2b. The ids depend on no key and not on the payload.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stream.native import KERNEL, views
 
 _LIMB: Final = 18
 _GROUPS: Final = 4
-"""A fixed number, so that a record's ids do not depend on its neighbours; sequence numbers have at most 60 digits."""
+"""Fixed, so that a record's ids do not depend on the records beside it; sequence numbers have at most 60 digits."""
 _LANES: Final = (
     ((30, 27, 31), (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)),
     ((33, 33, 33), (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53)),
@@ -28,26 +28,26 @@ _SUB: Final = 0x9E3779B97F4A7C15
 
 
 def unit_trace(application: str, stream: str, shard: str, after: int, last: int | None) -> bytes:
-    """16 bytes."""
+    """The trace id of a unit: 16 bytes."""
     return _digest("unit", application, stream, shard, str(after), str(last))
 
 
 def unit_span(trace: bytes, what: str, ordinal: int = 0) -> bytes:
-    """8 bytes, different for everything that happened to one unit."""
+    """The span id of an operation on a unit: 8 bytes, different for each ``what`` and ``ordinal``."""
     return _digest("span", trace.hex(), what, str(ordinal))[:8]
 
 
 def operation_trace(*parts: str) -> bytes:
-    """16 bytes for operations that belong to no unit."""
+    """The trace id of an operation that belongs to no unit: 16 bytes."""
     return _digest("operation", *parts)
 
 
 def record_ids(frame: pl.DataFrame, stream: str, shard: str, application: str) -> tuple[Any, Any]:
     """Trace ids and span ids of ledger rows (``seq``, ``sub``): arrays of uint8 with 16 and 8 columns."""
     seed = np.frombuffer(_digest("record", stream, shard), "<u8")
-    own = np.frombuffer(_digest("application", application), "<u8")
+    application_seed = np.frombuffer(_digest("application", application), "<u8")
     if KERNEL is not None:
-        found = KERNEL.record_ids(*views(frame["seq"]), frame["sub"].to_numpy(), tuple(map(int, (*seed, *own))), True)
+        found = KERNEL.record_ids(*views(frame["seq"]), frame["sub"].to_numpy(), tuple(map(int, (*seed, *application_seed))), True)
         if found is not None:
             traces, spans = (np.frombuffer(ids, np.uint8) for ids in found)
             return traces.reshape(-1, 16), spans.reshape(-1, 8)
@@ -60,15 +60,15 @@ def record_ids(frame: pl.DataFrame, stream: str, shard: str, application: str) -
             mixed = _mixed(mixed ^ limb, lane)
         lanes.append(_mixed(mixed ^ sub, lane))
     low, high = lanes
-    # All-zero ids are invalid; one in 2**64 records shares the id of a neighbour instead.
+    # An id of zeros is invalid. 0 becomes 1, so one record in 2**64 may share an id with another.
     low[low == 0] = 1
-    span = _mixed(low ^ _mixed(high ^ own[0], _LANES[0]) ^ own[1], _LANES[1])
+    span = _mixed(low ^ _mixed(high ^ application_seed[0], _LANES[0]) ^ application_seed[1], _LANES[1])
     span[span == 0] = 1
     return np.stack((low, high), axis=1).view(np.uint8), span.view(np.uint8).reshape(-1, 8)
 
 
 def hex_ids(frame: pl.DataFrame, stream: str, shard: str, application: str) -> dict[tuple[str, int], tuple[str, str]]:
-    """Trace id and span id in hex, by sequence number and sub-sequence number; meant for a few rows."""
+    """The trace id and span id in hex, by sequence number and sub-sequence number; meant for few rows."""
     traces, spans = record_ids(frame, stream, shard, application)
     keys = frame.select("seq", "sub").iter_rows()
     return {key: (bytes(trace).hex(), bytes(span).hex()) for key, trace, span in zip(keys, traces, spans, strict=True)}
@@ -79,7 +79,7 @@ def _digest(*parts: str) -> bytes:
 
 
 def characters(texts: pl.Series, width: int) -> Any:
-    """ASCII texts of at most ``width`` characters as a uint8 array with a row for each, padded at their ends."""
+    """ASCII texts of at most ``width`` characters as a uint8 array, one row per text, padded with zeros at the end."""
     if KERNEL is not None:
         return np.frombuffer(KERNEL.characters(*views(texts), width), np.uint8).reshape(-1, width)
     lengths = texts.str.len_bytes()
@@ -94,7 +94,7 @@ def characters(texts: pl.Series, width: int) -> Any:
 
 
 def _limbs(sequences: pl.Series) -> list[Any]:
-    """The digits in four groups of 18, least significant first; a group in which all agree, as upper ones do, is a single number."""
+    """The digits in four groups of 18, least significant first. A group in which all rows agree, as upper ones do, is a single number."""
     if sequences.is_empty():
         return []
     if (sequences.str.len_bytes() != len(sequences[0])).any():
@@ -112,7 +112,7 @@ def _limbs(sequences: pl.Series) -> list[Any]:
 
 
 def _mixed(values: Any, lane: tuple[tuple[int, int, int], tuple[int, int]]) -> Any:
-    """M of one number (``np.uint64``), or of an array, which is overwritten."""
+    """``set_hash``'s M of a number (``np.uint64``), or of an array, which is overwritten."""
     if isinstance(values, np.uint64):
         return _mixed(np.array([values]), lane)[0]
     shifts, factors = lane

@@ -1,4 +1,4 @@
-"""One row per record read: what became of it, and where it is now. A segment belongs to its unit and commits with it.
+"""One row per record read: its outcome, and where its rows were written. A segment belongs to its unit and is committed with it.
 
 A segment is a Parquet file with the columns
 
@@ -6,16 +6,16 @@ A segment is a Parquet file with the columns
     sub         UInt32   index of the user record inside its KPL aggregate
     arrival_ms  Int64    approximate arrival in the stream, milliseconds since 1970 UTC
     outcome     text     label of ``Outcome``
-    stage       text     the stage that settled it; null for written records
-    reason      text     why; null if there is no reason to give
-    trace_id    text     the producer's trace, 32 hex digits; null where the record carries none
-    parent_id   text     the producer's span, 16 hex digits; null with ``trace_id``
-    rows        Int32    rows that the chain made of it: 0 unless written
+    stage       text     the stage that decided the outcome; null for written records
+    reason      text     why; null if there is no reason
+    trace_id    text     the producer's trace id, 32 hex digits; null if the record has none
+    parent_id   text     the producer's span id, 16 hex digits; null if ``trace_id`` is null
+    rows        Int32    rows that the stages made from it; 0 unless written
     bytes       Int32    length of its payload
-    dest_<i>    UInt32   for the i-th target of the header: index into the header's objects; null if not there
-    row_<i>     Int32    its first row inside that object, counted from 0
+    dest_<i>    UInt32   for the i-th target of the header: index into the header's objects; null if it was not written there
+    row_<i>     Int32    its first row in that object, counted from 0
 
-and a header, JSON in the file's metadata under ``stream.ledger``. Equal inputs give equal bytes.
+and a header: JSON in the file's metadata under ``stream.ledger``. Equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stream.audit import context
-from stream.audit.columns import Column, coded, parquet
+from stream.audit.buffers import lengths
+from stream.audit.columns import Column, dictionary_encoded, parquet
 from stream.audit.fates import COLUMNS, Fates, fates_of
-from stream.audit.inside import lengths
 from stream.audit.placed import destinations, rows_written
 from stream.audit.set_hash import SetHash
 from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE, Batch
@@ -46,8 +46,8 @@ NAME: Final = "ledger"
 VERSION: Final = 1
 _KEY: Final = b"stream.ledger"
 _COLUMNS: Final = ("seq", "sub", "arrival_ms", "outcome", "stage", "reason", "trace_id", "parent_id", "rows", "bytes")
-_CODED: Final = frozenset((*COLUMNS, "first_shard"))
-_TOLD_AT: Final = _COLUMNS.index(COLUMNS[0])
+_DICTIONARY_ENCODED: Final = frozenset((*COLUMNS, "first_shard"))
+_FATES_AT: Final = _COLUMNS.index(COLUMNS[0])
 _FIRST_READ: Final = {SHARD: "first_shard", SEQUENCE: "first_seq", SUBSEQUENCE: "first_sub", ATTEMPT: "attempt"}
 
 
@@ -76,10 +76,10 @@ class UnitFacts(msgspec.Struct, frozen=True):
 
 
 class Header(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The facts about a segment as a whole. ``outcomes`` maps labels to numbers of records; ``targets`` names what ``dest_<i>`` stands for.
+    """The facts about a segment as a whole. ``outcomes``: numbers of records by label; ``targets``: the target of each ``dest_<i>``.
 
-    ``again``: the records had been read before from elsewhere; columns ``first_shard``, ``first_seq``, ``first_sub`` say where, and
-    ``attempt`` how often they had been tried.
+    ``again``: the records had been read before, from another place; the columns ``first_shard``, ``first_seq`` and ``first_sub`` say where,
+    and ``attempt`` how often they had been tried.
 
     Positions are decimal text, for readers whose JSON numbers are floats.
     """
@@ -105,7 +105,7 @@ class SegmentError(ValueError):
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment in memory; ``rows`` has one row per record in stream order, without the columns that ``fates`` holds, if it is set."""
+    """A segment in memory. ``rows`` has one row per record in stream order; ``fates``, if set, has the columns that ``rows`` lacks."""
 
     header: Header
     rows: pl.DataFrame
@@ -113,19 +113,19 @@ class Segment:
 
     @cached_property
     def frame(self) -> pl.DataFrame:
-        """``rows`` with all columns; those in ``fates`` are built on first use."""
+        """``rows`` with all columns; those of ``fates`` are built on first use."""
         if self.fates is None:
             return self.rows
         columns = self.rows.get_columns()
-        return pl.DataFrame([*columns[:_TOLD_AT], *(self.fates.column(name) for name in COLUMNS), *columns[_TOLD_AT:]])
+        return pl.DataFrame([*columns[:_FATES_AT], *(self.fates.column(name) for name in COLUMNS), *columns[_FATES_AT:]])
 
     @property
     def size(self) -> int:
-        """Its size in bytes, as long as ``frame`` has not been used."""
+        """Size in memory, in bytes, before ``frame`` is first used."""
         return int(self.rows.estimated_size()) + (self.fates.codes.nbytes if self.fates is not None else 0)
 
     def problems(self) -> list[str]:
-        """Every disagreement between the rows and the header; empty for an unchanged segment."""
+        """Every discrepancy between the rows and the header; empty for an unchanged segment."""
         header, frame = self.header, self.frame
         found: list[str] = []
         if frame.height != header.records:
@@ -135,11 +135,11 @@ class Segment:
         if SetHash.of(frame["seq"], frame["sub"]).hex != header.set_hash:
             found.append("the set hash of the rows is not the header's")
         digits = max(len(header.after), len(header.last), int(frame["seq"].str.len_bytes().max() or 0))  # type: ignore[arg-type]
-        place = frame.select(pl.col("seq").str.pad_start(digits, "0"), "sub")
-        if not _strictly_ascending(place):
+        positions = frame.select(pl.col("seq").str.pad_start(digits, "0"), "sub")
+        if not _strictly_ascending(positions):
             found.append("the records are not in strictly ascending order")
         bounds = pl.lit(header.after.zfill(digits)), pl.lit(header.last.zfill(digits))
-        outside = place.filter(~pl.col("seq").is_between(*bounds, closed="right"))
+        outside = positions.filter(~pl.col("seq").is_between(*bounds, closed="right"))
         if not outside.is_empty():
             found.append(f"{outside.height} records are outside ({header.after}, {header.last}]")
         return found + self._lost_destinations()
@@ -148,7 +148,7 @@ class Segment:
         found = []
         for index, target in enumerate(self.header.targets):
             used = self.frame[f"dest_{index}"].drop_nulls().unique()
-            wrong = [at for at in used if at >= len(self.header.objects) or self.header.objects[at].sink != target]
+            wrong = [number for number in used if number >= len(self.header.objects) or self.header.objects[number].sink != target]
             if wrong:
                 found.append(f"dest_{index} points at objects {wrong}, which are not of {target}")
         return found
@@ -159,8 +159,8 @@ def make_segment(
 ) -> Segment:
     """The unit's segment.
 
-    ``placed`` holds what each sink made of the unit, by sink name and in the pipeline's order, dead letters included. ``paths`` lead to the
-    producer's trace context inside a payload.
+    ``placed`` has the files and placement of each sink, by sink name and in the pipeline's order, dead letters included. ``paths`` are the
+    JSON paths at which a payload may hold the producer's trace context.
 
     Raises:
         ValueError: ``transformed`` does not name each record of ``batch`` exactly once.
@@ -192,7 +192,7 @@ def make_segment(
 
 
 def encode_segment(segment: Segment, stem: str) -> OutputFile:
-    """The file of ``segment``, named ``<stem>.<sha16>.parquet`` for the target ``ledger``; ``read_segment`` gives an equal one."""
+    """The file of ``segment``, named ``<stem>.<sha16>.parquet``, for the target ``ledger``; ``read_segment`` returns an equal segment."""
     body = _write(segment)
     digest = hashlib.sha256(body).hexdigest()
     return OutputFile(NAME, f"{stem}.{digest[:16]}.parquet", body, segment.header.records, digest)
@@ -202,7 +202,7 @@ def read_segment(body: bytes) -> Segment:
     """The segment that ``encode_segment`` wrote.
 
     Raises:
-        SegmentError: not Parquet, no header, other columns, or a later version.
+        SegmentError: it is not Parquet, has no header or other columns, or is of a newer version.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(body))
@@ -211,9 +211,9 @@ def read_segment(body: bytes) -> Segment:
         msg = f"a ledger segment is a Parquet file, but these {len(body)} bytes are not: {error}"
         raise SegmentError(msg) from error
     first = tuple(_FIRST_READ.values()) if header.again else ()
-    wanted = [*_COLUMNS, *first, *(f"{column}_{index}" for index in range(len(header.targets)) for column in ("dest", "row"))]
-    if not isinstance(frame, pl.DataFrame) or frame.columns != wanted:
-        msg = f"the ledger segment should have the columns {', '.join(wanted)}; it has {', '.join(file.schema.names)}"
+    expected = [*_COLUMNS, *first, *(f"{column}_{index}" for index in range(len(header.targets)) for column in ("dest", "row"))]
+    if not isinstance(frame, pl.DataFrame) or frame.columns != expected:
+        msg = f"the ledger segment should have the columns {', '.join(expected)}; it has {', '.join(file.schema.names)}"
         raise SegmentError(msg)
     return Segment(header, frame)
 
@@ -235,7 +235,7 @@ def _header(metadata: Mapping[bytes, bytes]) -> Header:
 
 
 def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> pl.DataFrame:
-    """Every column but fates and destinations, one row per record of the batch."""
+    """All columns except fates and destinations, one row per record of the batch."""
     rows = rows_written(transformed, batch.rows)
     frame = batch.frame
     read = [
@@ -250,10 +250,12 @@ def _facts(batch: Batch, transformed: Transformed, paths: Sequence[str]) -> pl.D
 
 def _write(segment: Segment) -> bytes:
     rows, fates = segment.rows, segment.fates
-    given: dict[str, Column] = {column.name: coded(column) if column.name in _CODED else column for column in rows.get_columns()}
+    columns: dict[str, Column] = {
+        column.name: dictionary_encoded(column) if column.name in _DICTIONARY_ENCODED else column for column in rows.get_columns()
+    }
     if fates is not None:
-        given |= {name: fates.coded(name) for name in COLUMNS}
-    ordered = {name: given.pop(name) for name in _COLUMNS} | given
+        columns |= {name: fates.dictionary_column(name) for name in COLUMNS}
+    ordered = {name: columns.pop(name) for name in _COLUMNS} | columns
     return parquet(ordered, rows.height, {_KEY: msgspec.json.encode(segment.header, order="sorted")})
 
 
@@ -261,7 +263,7 @@ def _counts(outcomes: pl.Series) -> dict[str, int]:
     return dict(sorted(outcomes.value_counts().cast({"outcome": pl.String}).iter_rows()))
 
 
-def _strictly_ascending(place: pl.DataFrame) -> bool:
-    before, after = place.head(-1), place.slice(1).rename({"seq": "seq_", "sub": "sub_"})
+def _strictly_ascending(positions: pl.DataFrame) -> bool:
+    before, after = positions.head(-1), positions.slice(1).rename({"seq": "seq_", "sub": "sub_"})
     ordered = (pl.col("seq") < pl.col("seq_")) | ((pl.col("seq") == pl.col("seq_")) & (pl.col("sub") < pl.col("sub_")))
     return bool(pl.concat([before, after], how="horizontal").select(ordered.all()).item())

@@ -1,6 +1,6 @@
-"""OpenLineage run events: which job read which stream, what it wrote where, and where the record-level proof of it lies.
+"""OpenLineage run events: which job read which stream, what it wrote where, and where the record-level proof is.
 
-A worker's life is a run of the job: START, RUNNING at intervals, then COMPLETE or FAIL. Numbers count from the start of the run.
+A worker process is a run of the job: START, RUNNING at intervals, then COMPLETE or FAIL. All counts start at 0 with the run.
 https://openlineage.io/spec/2-0-2/OpenLineage.json and the facets named in ``_FACETS``.
 """
 
@@ -44,7 +44,7 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What is read or written; ``fields`` are column names and types. ``sink`` names it in manifests, empty for the stream."""
+    """A stream or a sink's files. ``fields``: column names and types; ``sink``: the sink's name in manifests, "" for a stream."""
 
     namespace: str
     name: str
@@ -54,7 +54,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class LineageJob:
-    """The pipeline as OpenLineage sees it. ``ledger`` and ``log``: URLs of ledger segments and manifests; ``build``: our version."""
+    """The pipeline as an OpenLineage job. ``ledger`` and ``log``: URLs of ledger segments and manifests; ``build``: our version."""
 
     namespace: str
     name: str
@@ -68,14 +68,14 @@ class LineageJob:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What went to one sink."""
+    """What was written to one sink; ``size`` in bytes."""
 
     rows: int = 0
     size: int = 0
     files: int = 0
 
     def __add__(self, other: Written) -> Written:
-        """Both together."""
+        """The sums of both."""
         return Written(self.rows + other.rows, self.size + other.size, self.files + other.files)
 
 
@@ -89,7 +89,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the units that were sealed since the start of the run hold: ``read`` by stream, ``written`` by sink."""
+    """Totals of the units sealed since the start of the run: ``read`` by stream, ``written`` by sink."""
 
     read: Mapping[str, Read] = field(default_factory=dict)
     units: int = 0
@@ -106,7 +106,7 @@ class _Pending:
 class RunTotals:
     """An ``Emit`` that adds up what one worker commits. Callable from any thread.
 
-    What is written counts once its unit is sealed; a unit that another worker rewrote counts as often as it was written.
+    Files count once their unit is sealed. If another worker rewrote a unit, each write counts.
     """
 
     def __init__(self) -> None:
@@ -122,24 +122,24 @@ class RunTotals:
         """Count ``event``."""
         with self._lock:
             shard = event.stream, event.shard
-            where = self._pending.get(shard) or _Pending()
+            pending = self._pending.get(shard) or _Pending()
             match event:
                 case ev.UnitCut():
-                    self._pending[shard] = where
-                    where.payload_bytes[event.after] = event.payload_bytes
+                    self._pending[shard] = pending
+                    pending.payload_bytes[event.after] = event.payload_bytes
                 case ev.FileWritten():
-                    self._pending[shard] = where
-                    where.written[event.sink] = where.written.get(event.sink, Written()) + Written(event.rows, event.size, 1)
+                    self._pending[shard] = pending
+                    pending.written[event.sink] = pending.written.get(event.sink, Written()) + Written(event.rows, event.size, 1)
                 case ev.UnitSealed():
                     self._units += 1
-                    known, records = self._read.get(event.stream, Read()), sum(count for _, count in event.outcomes)
-                    size = where.payload_bytes.pop(event.after, 0)
-                    self._read[event.stream] = Read(known.records + records, known.payload_bytes + size)
+                    so_far, records = self._read.get(event.stream, Read()), sum(count for _, count in event.outcomes)
+                    size = pending.payload_bytes.pop(event.after, 0)
+                    self._read[event.stream] = Read(so_far.records + records, so_far.payload_bytes + size)
                     self._outcomes.update(dict(event.outcomes))
-                    self._take(where)
+                    self._count_written(pending)
                 case ev.RecoveryFinished():
-                    where.payload_bytes.clear()
-                    self._take(where)
+                    pending.payload_bytes.clear()
+                    self._count_written(pending)
                 case ev.ShardStarted():
                     self._halted.pop(f"{event.stream}/{event.shard}", None)
                 case ev.ShardEnded() | ev.ShardReleased():
@@ -149,37 +149,37 @@ class RunTotals:
                 case _:
                     pass
 
-    def _take(self, where: _Pending) -> None:
-        for sink, written in where.written.items():
+    def _count_written(self, pending: _Pending) -> None:
+        for sink, written in pending.written.items():
             self._written[sink] = self._written.get(sink, Written()) + written
-        where.written.clear()
+        pending.written.clear()
 
     @property
     def totals(self) -> Totals:
-        """As of now."""
+        """The current totals."""
         with self._lock:
             return Totals(dict(self._read), self._units, dict(sorted(self._outcomes.items())), dict(self._written))
 
     @property
     def trouble(self) -> str:
-        """Why shards are halted; empty if none is."""
+        """Why shards are halted; "" if none is."""
         with self._lock:
             return "; ".join(f"{shard}: {reason}" for shard, reason in sorted(self._halted.items()))
 
 
 def run_id(application: str, worker: str) -> str:
-    """The run's UUID, the same whenever it is asked for: of one worker process on one application."""
+    """The UUID of the run of one worker process on one application; the same on each call."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PRODUCER}/{application}/{worker}"))
 
 
 def stream_dataset(stream: str, region: str | None, endpoint: str | None, fields: Sequence[tuple[str, str]]) -> Dataset:
-    """A Kinesis stream: the naming rules know none, so it is named as they name Kafka topics, ``kinesis://<where>`` and its name."""
+    """A Kinesis stream. OpenLineage's naming rules do not cover Kinesis, so this follows Kafka topics: ``kinesis://<where>``, name."""
     where = urlsplit(endpoint).netloc if endpoint else region or "default"
     return Dataset(f"kinesis://{where}", stream, tuple(fields))
 
 
 def place_dataset(url: str, sink: str, fields: Sequence[tuple[str, str]]) -> Dataset:
-    """Files under ``url``, by the naming rules: ``s3://bucket`` and the prefix, or ``file`` and the path."""
+    """Files under ``url``, named by OpenLineage's rules: ``s3://bucket`` and the prefix, or ``file`` and the path."""
     scheme, _, rest = url.partition(":")
     if scheme == "s3":
         bucket, _, prefix = rest.removeprefix("//").partition("/")
@@ -188,7 +188,7 @@ def place_dataset(url: str, sink: str, fields: Sequence[tuple[str, str]]) -> Dat
 
 
 def run_event(job: LineageJob, run: str, state: RunState, clock: Clock, totals: Totals, error: str = "") -> dict[str, Any]:
-    """The event as JSON takes it; ``error`` says why, for FAIL."""
+    """The event, ready for JSON; ``error`` is the reason of a FAIL."""
     run_facets = {
         "processing_engine": _facet("processing_engine", name="kinesis-stream", version=job.build),
         "stream_ledger": {
@@ -217,7 +217,7 @@ def run_event(job: LineageJob, run: str, state: RunState, clock: Clock, totals: 
 
 
 def _read_from(source: Dataset, job: LineageJob, totals: Totals) -> Read:
-    """A single source has everything: what it is called in the log need not be what it is called outside."""
+    """What was read from ``source``. A single source gets all of it: its name in the log may differ from its dataset name."""
     if len(job.sources) > 1:
         return totals.read.get(source.name, Read())
     return Read(sum(read.records for read in totals.read.values()), sum(read.payload_bytes for read in totals.read.values()))

@@ -1,4 +1,4 @@
-"""Checks the files of sealed units: is each in place with its bytes, rows and records, and are there any that no unit lists?"""
+"""Checks the files of sealed units: each must be in place with its bytes, rows and records, and no other files may be there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stream.batch import SEQUENCE, SUBSEQUENCE
 from stream.contracts import CONSOLE, ObjectStore
 
 WITH_THE_LOG: Final = frozenset({"ledger", "rejects"})
-"""Targets whose files lie beside the log, those of each stream in a folder of its own."""
+"""Targets whose files are beside the log, in one folder per stream."""
 
 _NAME: Final = re.compile(
     r"(?:.*/)?(?P<label>[A-Za-z0-9_.-]+)-(?P<after>\d{1,60})-(?P<last>\d{1,60})(?:\.\d+)?\.(?P<sha>[0-9a-f]{16})\.[a-z.]+"
@@ -28,17 +28,17 @@ _NAME: Final = re.compile(
 """File names as sinks make them: ``[<stream>.]<shard>-<after>-<last>[.<part>].<sha16>.<extension>``."""
 
 
-_LIKE: Final = re.compile(r"(shardId-\d{12})-(\d+)-(\d+)")
-"""What remains recognisable of such a name after somebody has changed it."""
+_SIMILAR: Final = re.compile(r"(shardId-\d{12})-(\d+)-(\d+)")
+"""The part of such a name that can be recognised even if the rest has been changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Where files of the target ``sink`` lie, and nothing else but what lies in or below one of ``foreign`` (URLs).
+    """Where the files of the target ``sink`` are. Other files may only be there below one of ``foreign`` (URLs).
 
-    ``prefix`` narrows the listing; keys of files are relative to ``store``. ``removed`` says by shard up to which sequence number the
-    files may have been taken away on purpose, because what was staged in them has been loaded elsewhere; ``needed`` has the URLs of those
-    that a table consists of all the same. ``shared``: others may write there, too, because a catalog says what counts.
+    ``prefix`` narrows the listing; keys are relative to ``store``. ``removed``: by shard, the sequence number up to which files may have
+    been deleted on purpose, because their rows have been loaded elsewhere; ``needed`` has the URLs of those that must exist nevertheless,
+    because a table consists of them. ``shared``: others may write there too, because a catalog defines which files count.
     """
 
     sink: str
@@ -50,17 +50,17 @@ class Area:
     shared: bool = False
 
     def may_be_gone(self, link: Link, key: str) -> bool:
-        """Whether the file ``key`` of ``link`` may have been removed."""
+        """Whether the file ``key`` of ``link`` may have been deleted on purpose."""
         return link.loaded_by(self.removed) and self.url_of(key) not in self.needed
 
     def url_of(self, key: str) -> str:
-        """The file's URL as a person would write it, unique across all areas."""
+        """The file's URL, unique across all areas."""
         return f"{self.store.url.removesuffix('/')}/{key}"
 
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A file that no manifest lists; ``ours``: its name says that it was made for a sealed unit of this log."""
+    """A file that no manifest lists. ``ours``: its name says that it was written for a sealed unit of this log."""
 
     sink: str
     key: str
@@ -72,12 +72,12 @@ class Stray:
 
 
 def kept_files(unit: Link) -> list[LedgerObject]:
-    """The files of ``unit`` that somebody can look at: not those that were printed."""
+    """The files of ``unit`` that exist: not those that were printed to the console."""
     return [file for file in unit.files if unit.targets.get(file.sink) != CONSOLE]
 
 
 def former_place(unit: Link, sink: str, areas: Mapping[str, Area]) -> str | None:
-    """Where the sink was when ``unit`` was sealed, if it has moved since. Ledger and rejects move with the log itself."""
+    """The sink's URL when ``unit`` was sealed, if the sink has moved since. Ledger and rejects move together with the log."""
     url, area = unit.targets.get(sink), areas.get(sink)
     if url is None or sink in WITH_THE_LOG or (area is not None and area.store.url == url):
         return None
@@ -85,7 +85,7 @@ def former_place(unit: Link, sink: str, areas: Mapping[str, Area]) -> str | None
 
 
 def url_in(unit: Link, sink: str, key: str, areas: Mapping[str, Area]) -> str:
-    """The URL at which a file of ``unit`` was written; only its key if that is unknown."""
+    """The URL to which a file of ``unit`` was written; only its key if that is unknown."""
     former = former_place(unit, sink, areas)
     if former is not None:
         return f"{former.removesuffix('/')}/{key}"
@@ -93,34 +93,34 @@ def url_in(unit: Link, sink: str, key: str, areas: Mapping[str, Area]) -> str:
 
 
 def unit_of(key: str, stream: str) -> tuple[str, int] | None:
-    """Shard and start of the unit of ``stream`` that a file of ours belongs to by its name, or None for another name.
+    """The shard and start of the unit of ``stream`` to which a file belongs, from its name; None if it is not named as sinks name files.
 
-    Names that do not begin with the stream's are those of a pipeline that reads one stream only.
+    Names without the stream are those of a pipeline that reads one stream only.
     """
     match = _NAME.fullmatch(key)
     return None if match is None else (match["label"].removeprefix(f"{stream}."), int(match["after"]))
 
 
 def stream_of(key: str, streams: Iterable[str]) -> str | None:
-    """Which of ``streams`` the name of a file of ours begins with; None if it names no stream, or is none of ours."""
+    """Which of ``streams`` a file's name begins with; None if it names none of them, or is not named as sinks name files."""
     match = _NAME.fullmatch(key)
     if match is None:
         return None
     return max((stream for stream in streams if match["label"].startswith(f"{stream}.")), key=len, default=None)
 
 
-class Wanted(Protocol):
-    """Which files of units to list."""
+class UnitFilter(Protocol):
+    """Decides which units' files to list."""
 
     def __call__(self, chain: str, after: int, last: int) -> bool:
         """Whether files of the unit ``(after, last]`` of ``chain`` are wanted."""
         ...
 
 
-async def list_files(areas: Iterable[Area], stream: str, wanted: Wanted) -> dict[str, dict[str, str]]:
-    """The files of ``areas`` by URL, each with its sink; of areas that overlap, the first one names it.
+async def list_files(areas: Iterable[Area], stream: str, wanted: UnitFilter) -> dict[str, dict[str, str]]:
+    """The files of ``areas``, grouped by the chain of ``stream`` that their names contain ("" for other names), then sink by URL.
 
-    They come by the chain of ``stream`` that their names speak of; all that have other names are under the empty one.
+    A file in several areas gets the sink of the first.
     """
     found: dict[str, dict[str, str]] = {}
     for area in areas:
@@ -137,7 +137,7 @@ async def list_files(areas: Iterable[Area], stream: str, wanted: Wanted) -> dict
 
 
 def listed_in(links: Iterable[Link], areas: Mapping[str, Area]) -> set[str]:
-    """URLs of all files that ``links`` list: where they were written, and where they may be now, if all of a sink was moved or renamed."""
+    """The URLs of all files that ``links`` list: where they were written, and where they are now if a sink was moved or renamed."""
     return {
         url for link in links for file in (*link.files, *(() if link.sealed else link.superseded)) for url in _places(link, file, areas)
     }
@@ -152,7 +152,7 @@ def _places(link: Link, file: LedgerObject, areas: Mapping[str, Area]) -> Iterat
 
 
 def strays(files: Mapping[str, str], links: Sequence[Link], areas: Mapping[str, Area], stream: str) -> list[Stray]:
-    """Those of ``files``, sinks by URL, that are in no list; ``links`` are all of the chains of ``stream`` that their names speak of."""
+    """``files`` (sink by URL), which no manifest lists, as strays. ``links``: all links of the chains that their names contain."""
     sealed = {(link.shard, str(link.after), str(link.last)) for link in links if link.sealed}
     found = (_stray(areas[files[url]], url, stream, sealed) for url in sorted(files))
     return [each for each in found if each.ours or not areas[each.sink].shared]
@@ -163,21 +163,21 @@ def _stray(area: Area, url: str, stream: str, sealed: set[tuple[str, str, str]])
     match = _NAME.fullmatch(key)
     shard = match["label"].removeprefix(f"{stream}.") if match else ""
     if match is None or (shard, match["after"], match["last"]) not in sealed:
-        like = _LIKE.search(key)
-        named, after, last = like.groups() if like else ("", "", "")
-        return Stray(sink, key, url, named, after, last)
+        similar = _SIMILAR.search(key)
+        shard, after, last = similar.groups() if similar else ("", "", "")
+        return Stray(sink, key, url, shard, after, last)
     return Stray(sink, key, url, shard, match["after"], match["last"], ours=True)
 
 
 def stray_findings(found: Iterable[Stray]) -> list[Finding]:
-    """Findings that say what each stray means for a reader who lists the prefix."""
+    """One finding per stray."""
     return [
         Finding(
             each.shard,
             Check.OBJECTS,
             Verdict.FAILED,
             "no manifest lists this file, but a reader of the whole prefix sees it; "
-            + ("it was made for a sealed unit, --repair removes it" if each.ours else "its name is of no unit of this log: examine it"),
+            + ("it was made for a sealed unit, --repair removes it" if each.ours else "its name is of no unit in this log: examine it"),
             each.after,
             each.last,
             each.url,
@@ -187,29 +187,29 @@ def stray_findings(found: Iterable[Stray]) -> list[Finding]:
 
 
 def check_file(link: Link, file: LedgerObject, url: str, body: bytes | None) -> list[Finding]:
-    """Whether ``body`` is what the manifest says was written."""
+    """Check that ``body`` is what the manifest says was written."""
 
-    def bad(why: str) -> list[Finding]:
+    def failure(why: str) -> list[Finding]:
         return [Finding(link.shard, Check.OBJECTS, Verdict.FAILED, why, *link.bounds, object=url)]
 
     if body is None:
-        return bad(f"the file is missing; the manifest lists {file.rows} rows in {file.size} bytes")
+        return failure(f"the file is missing; the manifest lists {file.rows} rows in {file.size} bytes")
     if len(body) != file.size:
-        return bad(f"the file has {len(body)} bytes, but the manifest says {file.size}")
+        return failure(f"the file has {len(body)} bytes, but the manifest says {file.size}")
     found = hashlib.sha256(body).hexdigest()
     if found != file.sha256:
-        return bad(f"the file's SHA-256 is {found[:16]}..., the manifest says {file.sha256[:16]}...: its content was changed")
+        return failure(f"the file's SHA-256 is {found[:16]}..., the manifest says {file.sha256[:16]}...: its content was changed")
     return []
 
 
-def check_rows(link: Link, segment: Segment, place: int, url: str, body: bytes) -> list[Finding]:
-    """Whether the Parquet file that is the ledger's object number ``place`` holds the records that the ledger places there, line by line.
+def check_rows(link: Link, segment: Segment, number: int, url: str, body: bytes) -> list[Finding]:
+    """Check that ``body``, the Parquet file that is the ledger's object ``number``, has the records that the ledger says, row by row.
 
-    A file without lineage columns can only be counted.
+    Of a file without lineage columns, only the number of rows is checked.
     """
-    item = segment.header.objects[place]
+    item = segment.header.objects[number]
 
-    def bad(why: str) -> list[Finding]:
+    def failure(why: str) -> list[Finding]:
         return [Finding(link.shard, Check.OBJECTS, Verdict.FAILED, why, *link.bounds, object=url)]
 
     try:
@@ -217,28 +217,28 @@ def check_rows(link: Link, segment: Segment, place: int, url: str, body: bytes) 
         rows = file.metadata.num_rows
         lineage = _lineage(file)
     except (pa.ArrowInvalid, OSError) as error:
-        return bad(f"the file is not readable Parquet: {error}")
+        return failure(f"the file is not readable Parquet: {error}")
     if rows != item.rows:
-        return bad(f"the file has {rows} rows, but the ledger says {item.rows}")
+        return failure(f"the file has {rows} rows, but the ledger says {item.rows}")
     if lineage is None:
         return []
-    why = _misplaced(lineage, segment, place)
-    return bad(why) if why else []
+    why = _misplaced(lineage, segment, number)
+    return failure(why) if why else []
 
 
-def _misplaced(lineage: pl.DataFrame, segment: Segment, place: int) -> str:
-    """How the lineage columns of a file disagree with the ledger; empty if they agree."""
-    column = segment.header.targets.index(segment.header.objects[place].sink)
+def _misplaced(lineage: pl.DataFrame, segment: Segment, number: int) -> str:
+    """How the lineage columns of a file differ from the ledger; "" if they agree."""
+    column = segment.header.targets.index(segment.header.objects[number].sink)
     seq, sub = ("first_seq", "first_sub") if segment.header.again else ("seq", "sub")
-    told = segment.frame.filter(pl.col(f"dest_{column}") == place).select(
+    expected = segment.frame.filter(pl.col(f"dest_{column}") == number).select(
         pl.col(seq).alias("seq"), pl.col(sub).alias("sub"), pl.col(f"row_{column}").alias("row")
     )
-    if told.is_empty():
+    if expected.is_empty():
         return ""
-    if int(told["row"].max()) >= lineage.height:  # type: ignore[arg-type]
+    if int(expected["row"].max()) >= lineage.height:  # type: ignore[arg-type]
         return "the ledger names rows beyond the end of the file"
-    there = lineage[told["row"].cast(pl.UInt32)]
-    wrong = told.filter((there[SEQUENCE] != told["seq"]) | (there[SUBSEQUENCE].cast(pl.UInt32) != told["sub"]))
+    actual = lineage[expected["row"].cast(pl.UInt32)]
+    wrong = expected.filter((actual[SEQUENCE] != expected["seq"]) | (actual[SUBSEQUENCE].cast(pl.UInt32) != expected["sub"]))
     if wrong.is_empty():
         return ""
     first = wrong.row(0, named=True)

@@ -1,8 +1,8 @@
-"""The worker's own operations as spans: derived from its events, in the traces that records' spans link to.
+"""The worker's operations as spans, derived from its events, in the traces to which the spans of records link.
 
-A unit's operations are in the unit's trace, so that a trace store shows them together with the spans of its records, and a log line with
-the trace id leads there. Operations outside of units are in the trace of the worker's hold on the shard. Nothing here is part of the proof:
-a dropped span loses no record.
+A unit's operations are in the unit's trace, so that a trace store shows them together with the spans of its records, and the trace id in a
+log line leads there. Operations outside units are in the trace of the worker's hold on the shard. The proof does not depend on these spans:
+if one is dropped, no record is lost.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from stream.contracts import Clock
 CLIENT: Final = "client"
 INTERNAL: Final = "internal"
 
-_BEHIND: Final = 64
-"""Units per shard that may be cut and not yet sealed before the oldest is forgotten; normally there are at most three."""
+_MAX_UNSEALED: Final = 64
+"""Most unsealed units per shard that are remembered; beyond that, the oldest is forgotten. Normally, there are at most three."""
 
-_BESIDE: Final = (
+_WITHOUT_HOLD: Final = (
     ev.CallRepeated,
     ev.ExportHalted,
     ev.ExportLagged,
@@ -38,7 +38,7 @@ _BESIDE: Final = (
     ev.NotificationFailed,
     ev.SpansExported,
 )
-"""Events that may also concern shards that the worker does not hold, or no longer holds."""
+"""Events that may be about a shard that the worker does not hold, or no longer holds."""
 
 Attributes: TypeAlias = Mapping[str, str | int]
 
@@ -59,8 +59,8 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """The result of one event: the span that a log line about it should name, in hex, and the spans that it ended."""
+class EventSpans:
+    """The result of one event: the ids, in hex, of the span that a log line about it should name, and the spans that it ended."""
 
     trace: str
     span: str
@@ -75,20 +75,20 @@ class _Unit:
     root: bytes
     begun: int
     moment: int
-    """Where the next operation without its own duration begins."""
+    """When the next operation that does not report its duration begins."""
     attributes: dict[str, str | int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Hold:
-    """A worker's hold on one shard; ``units`` are cut and not yet sealed, oldest first. ``parent``: its span, if it gets one."""
+    """A worker's hold on one shard. ``units``: cut but not yet sealed, oldest first. ``parent``: the hold's span, if it will have one."""
 
     trace: bytes
     parent: bytes | None
     root: bytes
     begun: int
     started: bool = False
-    units: deque[_Unit] = field(default_factory=lambda: deque(maxlen=_BEHIND))
+    units: deque[_Unit] = field(default_factory=lambda: deque(maxlen=_MAX_UNSEALED))
 
 
 class Operations:
@@ -102,50 +102,50 @@ class Operations:
         self._number = 0
         self._lock = threading.Lock()
 
-    def __call__(self, event: ev.Event) -> Told:
+    def __call__(self, event: ev.Event) -> EventSpans:
         """Process ``event``."""
         with self._lock:
             self._number += 1
             now = int(self._clock.now().timestamp() * 1e9)
             hold = self._holds.get((event.stream, event.shard)) or self._begin(event, now)
-            return self._told(event, hold, now)
+            return self._spans_of(event, hold, now)
 
-    def _told(self, event: ev.Event, hold: _Hold, now: int) -> Told:  # noqa: PLR0911 - one case per kind of event
+    def _spans_of(self, event: ev.Event, hold: _Hold, now: int) -> EventSpans:  # noqa: PLR0911 - one case per kind of event
         match event:
             case ev.UnitCut():
-                cut: dict[str, str | int] = {"kst.unit.trigger": event.trigger, "kst.unit.records": event.records}
-                hold.units.append(self._unit(event, event.last, now, cut))
-                return _names(hold.units[-1])
+                attributes: dict[str, str | int] = {"kst.unit.trigger": event.trigger, "kst.unit.records": event.records}
+                hold.units.append(self._unit(event, event.last, now, attributes))
+                return _naming(hold.units[-1])
             case ev.StageApplied() | ev.RecordsRejected():
-                return self._cooked(event, hold, now)
+                return self._transformed(event, hold, now)
             case ev.IntentCreated() | ev.IntentAdopted() | ev.IntentAmended() | ev.ManifestSealed() | ev.UnitSealed():
                 return self._committed(event, hold, now)
             case ev.FileWritten() | ev.Checkpointed() if hold.units:
                 return self._stored(event, hold.units[0], now)
             case ev.CallRepeated() if hold.units:
-                return _names(hold.units[0])
+                return _naming(hold.units[0])
             case ev.PageReceived() | ev.PollRepeated():
                 return self._polled(event, hold, now)
             case ev.LeaseDropped() if not hold.started:
                 self._holds.pop((event.stream, event.shard), None)
-                return Told(hold.trace.hex(), hold.root.hex())
+                return EventSpans(hold.trace.hex(), hold.root.hex())
             case _:
                 return self._lease(event, hold, now)
 
-    def _cooked(self, event: ev.StageApplied | ev.RecordsRejected, hold: _Hold, now: int) -> Told:
-        """Stages are told together once all have run: laid end to end from the cut on, they stand where they ran."""
+    def _transformed(self, event: ev.StageApplied | ev.RecordsRejected, hold: _Hold, now: int) -> EventSpans:
+        """Events of stages come only after all have run. So their spans are laid end to end from the cut on, which is when they ran."""
         if not hold.units:
-            return Told(hold.trace.hex(), hold.root.hex())
+            return EventSpans(hold.trace.hex(), hold.root.hex())
         unit = hold.units[-1]
         if isinstance(event, ev.RecordsRejected):
-            return _names(unit)
+            return _naming(unit)
         attributes: Attributes = {"kst.stage": event.stage, "kst.stage.rows_in": event.rows_in, "kst.stage.rows_out": event.rows_out}
         end = min(now, unit.moment + int(event.seconds * 1e9))
-        done = self._below(unit, f"transform {event.stage}", INTERNAL, unit.moment, end, attributes)
+        done = self._in_unit(unit, f"transform {event.stage}", INTERNAL, unit.moment, end, attributes)
         unit.moment = end
-        return _of(done)
+        return _ended(done)
 
-    def _committed(self, event: ev.Event, hold: _Hold, now: int) -> Told:
+    def _committed(self, event: ev.Event, hold: _Hold, now: int) -> EventSpans:
         after, last = getattr(event, "after"), getattr(event, "last")  # noqa: B009 - each of these events has them
         unit = next((unit for unit in hold.units if unit.after == after), None)
         if unit is None:
@@ -153,30 +153,32 @@ class Operations:
             if last is not None and not isinstance(event, ev.UnitSealed):
                 hold.units.appendleft(unit)  # another worker's intent, which this one completes
         if isinstance(event, ev.ManifestSealed):
-            done = self._below(unit, f"seal {event.stream}", CLIENT, unit.moment, now, {})
+            done = self._in_unit(unit, f"seal {event.stream}", CLIENT, unit.moment, now, {})
             unit.moment = now
-            return _of(done)
+            return _ended(done)
         if isinstance(event, ev.UnitSealed):
-            hold.units = deque((each for each in hold.units if each.after > after), _BEHIND)
+            hold.units = deque((each for each in hold.units if each.after > after), _MAX_UNSEALED)
             outcomes = {f"kst.unit.{label}": count for label, count in event.outcomes}
-            return _of(self._whole(unit, event.stream, now, outcomes))
+            return _ended(self._commit_span(unit, event.stream, now, outcomes))
         unit.moment = now
-        return _names(unit)
+        return _naming(unit)
 
-    def _stored(self, event: ev.FileWritten | ev.Checkpointed, unit: _Unit, now: int) -> Told:
+    def _stored(self, event: ev.FileWritten | ev.Checkpointed, unit: _Unit, now: int) -> EventSpans:
         if isinstance(event, ev.Checkpointed):
-            return _of(self._below(unit, f"checkpoint {event.stream}", CLIENT, unit.moment, now, {"messaging.operation.type": "settle"}))
+            return _ended(
+                self._in_unit(unit, f"checkpoint {event.stream}", CLIENT, unit.moment, now, {"messaging.operation.type": "settle"})
+            )
         attributes: Attributes = {"kst.sink": event.sink, "kst.dest.rows": event.rows, "kst.dest.bytes": event.size}
         unit.moment = now
-        return _of(self._below(unit, f"write {event.sink}", CLIENT, now - int(event.seconds * 1e9), now, attributes))
+        return _ended(self._in_unit(unit, f"write {event.sink}", CLIENT, now - int(event.seconds * 1e9), now, attributes))
 
-    def _polled(self, event: ev.PageReceived | ev.PollRepeated, hold: _Hold, now: int) -> Told:
-        """Polls that gave nothing are not told: an idle shard would fill the trace store with them."""
+    def _polled(self, event: ev.PageReceived | ev.PollRepeated, hold: _Hold, now: int) -> EventSpans:
+        """Polls without records get no span: an idle shard would fill the trace store with them."""
         if isinstance(event, ev.PollRepeated):
-            failed = self._in(hold, f"get_records {event.stream}", now, now, {"kst.wait_ms": round(event.wait * 1000)}, event.why)
-            return _of(failed)
+            failed = self._in_hold(hold, f"get_records {event.stream}", now, now, {"kst.wait_ms": round(event.wait * 1000)}, event.why)
+            return _ended(failed)
         if not event.records:
-            return Told(hold.trace.hex(), hold.root.hex())
+            return EventSpans(hold.trace.hex(), hold.root.hex())
         attributes: Attributes = {
             "messaging.operation.type": "receive",
             "messaging.batch.message_count": event.user_records,
@@ -184,37 +186,39 @@ class Operations:
             "kst.source.bytes": event.payload_bytes,
             "kst.source.behind_ms": event.behind_ms,
         }
-        return _of(self._in(hold, f"get_records {event.stream}", now - int(event.seconds * 1e9), now, attributes))
+        return _ended(self._in_hold(hold, f"get_records {event.stream}", now - int(event.seconds * 1e9), now, attributes))
 
-    def _lease(self, event: ev.Event, hold: _Hold, now: int) -> Told:
+    def _lease(self, event: ev.Event, hold: _Hold, now: int) -> EventSpans:
         where = event.stream, event.shard
         match event:
             case ev.ShardStarted():
                 hold.started = True
-                return _of(self._in(hold, f"take shard {event.stream}", now, now, {"kst.unit.after_seq": str(event.position)}))
+                return _ended(self._in_hold(hold, f"take shard {event.stream}", now, now, {"kst.unit.after_seq": str(event.position)}))
             case ev.RecoveryFinished():
-                unfinished = tuple(self._whole(unit, event.stream, now, {}) for unit in hold.units)
+                unfinished = tuple(self._commit_span(unit, event.stream, now, {}) for unit in hold.units)
                 hold.units.clear()
                 start, attributes = now - int(event.seconds * 1e9), {"kst.recovery.units": event.units_followed}
-                done = self._in(hold, f"recover shard {event.stream}", start, now, attributes)
-                return Told(done.trace.hex(), done.span.hex(), (*unfinished, done))
+                done = self._in_hold(hold, f"recover shard {event.stream}", start, now, attributes)
+                return EventSpans(done.trace.hex(), done.span.hex(), (*unfinished, done))
             case ev.RecordsExpired():
-                return _of(self._in(hold, f"lose records {event.stream}", now, now, {}, "expired_gap"))
+                return _ended(self._in_hold(hold, f"lose records {event.stream}", now, now, {}, "expired_gap"))
             case ev.ExportHalted():
-                return _of(self._in(hold, f"halt export {event.stream}", now, now, {"http.response.status_code": event.status}, "export"))
+                return _ended(
+                    self._in_hold(hold, f"halt export {event.stream}", now, now, {"http.response.status_code": event.status}, "export")
+                )
             case ev.ShardEnded() | ev.ShardReleased() | ev.ShardHalted():
                 self._holds.pop(where, None)
                 error = "halted" if isinstance(event, ev.ShardHalted) else ""
                 what: Attributes = {"kst.lease.end": event.why if isinstance(event, ev.ShardReleased) else error or "shard_end"}
                 attributes_of = {**self._shared(event), **what}
                 held = Operation(f"hold shard {event.stream}", INTERNAL, hold.trace, hold.root, None, hold.begun, now, attributes_of, error)
-                return _of(held)
+                return _ended(held)
             case _:
-                return Told(hold.trace.hex(), hold.root.hex())
+                return EventSpans(hold.trace.hex(), hold.root.hex())
 
     def _begin(self, event: ev.Event, now: int) -> _Hold:
-        """The hold that begins with ``event``. What is told of no shard, or beside a hold, has one that no span stands for."""
-        if not event.shard or isinstance(event, _BESIDE):
+        """The hold that begins with ``event``; for events without a shard or in ``_WITHOUT_HOLD``, one without a span that is not kept."""
+        if not event.shard or isinstance(event, _WITHOUT_HOLD):
             trace = operation_trace(self._application, event.stream, event.shard, self._worker)
             return _Hold(trace, None, unit_span(trace, "hold"), now)
         trace = operation_trace(self._application, event.stream, event.shard, self._worker, str(self._number))
@@ -229,16 +233,16 @@ class Operations:
         bounds = {"kst.unit.after_seq": str(after), "kst.unit.last_seq": str(last)}
         return _Unit(after, last or after, trace, root, now, now, {**self._shared(event), **bounds, **attributes})
 
-    def _whole(self, unit: _Unit, stream: str, now: int, attributes: Attributes) -> Operation:
+    def _commit_span(self, unit: _Unit, stream: str, now: int, attributes: Attributes) -> Operation:
         return Operation(f"commit {stream}", INTERNAL, unit.trace, unit.root, None, unit.begun, now, {**unit.attributes, **attributes})
 
-    def _below(self, unit: _Unit, name: str, kind: str, start: int, end: int, attributes: Attributes) -> Operation:
-        own = unit_span(unit.trace, f"{name} by {self._worker}", self._number)
-        return Operation(name, kind, unit.trace, own, unit.root, min(start, end), end, attributes)
+    def _in_unit(self, unit: _Unit, name: str, kind: str, start: int, end: int, attributes: Attributes) -> Operation:
+        span = unit_span(unit.trace, f"{name} by {self._worker}", self._number)
+        return Operation(name, kind, unit.trace, span, unit.root, min(start, end), end, attributes)
 
-    def _in(self, hold: _Hold, name: str, start: int, end: int, attributes: Attributes, error: str = "") -> Operation:
-        own = unit_span(hold.trace, name, self._number)
-        return Operation(name, CLIENT, hold.trace, own, hold.parent, start, end, attributes, error)
+    def _in_hold(self, hold: _Hold, name: str, start: int, end: int, attributes: Attributes, error: str = "") -> Operation:
+        span = unit_span(hold.trace, name, self._number)
+        return Operation(name, CLIENT, hold.trace, span, hold.parent, start, end, attributes, error)
 
     def _shared(self, event: ev.Event) -> dict[str, str | int]:
         return {
@@ -248,9 +252,9 @@ class Operations:
         }
 
 
-def _names(unit: _Unit) -> Told:
-    return Told(unit.trace.hex(), unit.root.hex())
+def _naming(unit: _Unit) -> EventSpans:
+    return EventSpans(unit.trace.hex(), unit.root.hex())
 
 
-def _of(done: Operation) -> Told:
-    return Told(done.trace.hex(), done.span.hex(), (done,))
+def _ended(done: Operation) -> EventSpans:
+    return EventSpans(done.trace.hex(), done.span.hex(), (done,))

@@ -1,7 +1,7 @@
-"""Spans and log records dealt out to OTLP requests of bounded size, compressed for the way, and requests cut in two again.
+"""Packs spans and log records into OTLP requests of bounded size, compresses requests, and splits those that are too large.
 
-A request is a plan: what its messages share and where their fields lie. Its bytes come about when somebody asks for them, and where
-the compiled kernel is there they are compressed while they come about, so that most of them never exist.
+A request is a plan: the bytes that its messages share, and the arrays with the fields that differ. Its bytes are generated only when
+needed. The compiled kernel compresses while it generates, so the uncompressed body never exists in memory as a whole.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from stream.native import KERNEL
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
 
 SMALL: Final = 65_536
-"""Bytes; below, a compressor that searches for what repeats gets less out of a request, and costs nothing worth saving."""
+"""In bytes. Smaller requests go to a general-purpose compressor, which compresses them better at negligible cost."""
 
 
 class Compression(StrEnum):
-    """Content encoding of requests; every collector takes gzip."""
+    """Content encodings of requests; every collector accepts gzip."""
 
     GZIP = "gzip"
     ZSTD = "zstd"
@@ -35,7 +35,7 @@ class Compression(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """``count`` messages of one width. Message i takes row ``start + i`` of the pieces, or the row that ``chosen`` (uint32) has there."""
+    """``count`` messages of equal size. Message i uses row ``start + i`` of the pieces, or row ``chosen[start + i]`` (uint32)."""
 
     pieces: list[Piece]
     count: int
@@ -45,9 +45,9 @@ class Block:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """One export request, not compressed. ``path`` is ``/v1/traces`` or ``/v1/logs``; ``items`` counts spans or log records.
+    """One export request. ``path`` is ``/v1/traces`` or ``/v1/logs``; ``items`` counts spans or log records.
 
-    ``head`` and ``tail`` stand around what ``blocks`` describe, ``size`` bytes in all.
+    The body is ``head``, the messages of ``blocks``, then ``tail``: ``size`` bytes uncompressed.
     """
 
     path: str
@@ -59,14 +59,14 @@ class Request:
 
     @property
     def body(self) -> memoryview:
-        """The request's bytes, made anew each time."""
+        """The request's uncompressed body, generated on each call."""
         body = np.empty(self.size, np.uint8)
-        at, end = len(self.head), self.size - len(self.tail)
-        body[:at], body[end:] = np.frombuffer(self.head, np.uint8), np.frombuffer(self.tail, np.uint8)
+        start, tail_start = len(self.head), self.size - len(self.tail)
+        body[:start], body[tail_start:] = np.frombuffer(self.head, np.uint8), np.frombuffer(self.tail, np.uint8)
         for block in self.blocks:
-            behind = at + block.count * wire.width(block.pieces)
-            wire.write(body[at:behind].reshape(block.count, -1), block.pieces, block.start, block.chosen)
-            at = behind
+            end = start + block.count * wire.width(block.pieces)
+            wire.write(body[start:end].reshape(block.count, -1), block.pieces, block.start, block.chosen)
+            start = end
         return body.data
 
     def __eq__(self, other: object) -> bool:
@@ -77,15 +77,15 @@ class Request:
 
 
 def compressed(request: Request, compression: Compression) -> bytes:
-    """The request's body at the cheapest level."""
+    """The request's body, compressed at the fastest level."""
     if compression is Compression.NONE:
         return bytes(request.body)
-    if KERNEL is not None and request.size >= SMALL:
-        weave = KERNEL.zstd if compression is Compression.ZSTD else KERNEL.gzip
-        woven: bytes = weave(
-            request.head, tuple((tuple(each.pieces), each.chosen, each.start, each.count) for each in request.blocks), request.tail
-        )
-        return woven
+    # The kernel compresses what blocks describe; the halves of a request have none.
+    if KERNEL is not None and request.size >= SMALL and request.blocks:
+        compress = KERNEL.zstd if compression is Compression.ZSTD else KERNEL.gzip
+        blocks = tuple((tuple(block.pieces), block.chosen, block.start, block.count) for block in request.blocks)
+        body: bytes = compress(request.head, blocks, request.tail)
+        return body
     if compression is Compression.ZSTD:
         packed: bytes = pa.Codec("zstd", compression_level=1).compress(request.body, asbytes=True)
         return packed
@@ -93,7 +93,7 @@ def compressed(request: Request, compression: Compression) -> bytes:
 
 
 def split(request: Request) -> list[Request]:
-    """The request as two halves, or nothing if it holds a single item."""
+    """The request as two requests of half the items each; an empty list if it has a single item."""
     if request.items < 2:
         return []
     preamble, messages = _unpacked(request.body)
@@ -106,7 +106,7 @@ def split(request: Request) -> list[Request]:
 
 
 def packed(path: str, preamble: tuple[bytes, bytes], blocks: Iterable[Block], limit: int) -> Iterator[Request]:
-    """Blocks dealt out to requests of at most ``limit`` bytes."""
+    """``blocks`` packed into requests of at most ``limit`` bytes, unless a single message is larger."""
     room = limit - len(preamble[0]) - len(preamble[1]) - len(SCHEMA_URL) - 64
     parts: list[Block] = []
     size = items = 0
@@ -130,9 +130,9 @@ def _request(path: str, preamble: tuple[bytes, bytes], parts: Iterable[Block], s
 
 
 def _around(preamble: tuple[bytes, bytes], size: int) -> tuple[bytes, bytes]:
-    """What comes before and after ``size`` bytes of items in an ``ExportTraceServiceRequest`` or ``ExportLogsServiceRequest``.
+    """The bytes before and after ``size`` bytes of items in an ``ExportTraceServiceRequest`` or ``ExportLogsServiceRequest``.
 
-    The two have the same field numbers.
+    Both have the same field numbers.
     """
     resource, scope = preamble
     url = wire.text(3, SCHEMA_URL)
@@ -142,30 +142,24 @@ def _around(preamble: tuple[bytes, bytes], size: int) -> tuple[bytes, bytes]:
 
 
 def _unpacked(body: memoryview) -> tuple[tuple[bytes, bytes], list[bytes]]:
-    """The inverse of ``_request``, items apart; reads what this module wrote and nothing else."""
-    _, at = _length(body, 0)
-    end, start = _length(body, at)
-    resource = bytes(body[at : start + end])
-    _, at = _length(body, start + end)
-    end, start = _length(body, at)
-    scope = bytes(body[at : start + end])
+    """The preamble and the items of a body, the inverse of ``_request``. Reads only what this module wrote."""
+    _, offset = _length(body, 0)
+    resource, offset = _field(body, offset)
+    _, offset = _length(body, offset)
+    scope, offset = _field(body, offset)
     items = []
-    at = start + end
-    while body[at] == 2 << 3 | 2:
-        size, start = _length(body, at)
-        items.append(bytes(body[at : start + size]))
-        at = start + size
+    while body[offset] == 2 << 3 | 2:
+        item, offset = _field(body, offset)
+        items.append(item)
     return (resource, scope), items
 
 
-def _length(body: memoryview, at: int) -> tuple[int, int]:
-    """The length that follows the one-byte key at ``at``, and where the content starts."""
-    size = shift = 0
-    at += 1
-    while True:
-        digit = body[at]
-        size |= (digit & 0x7F) << shift
-        shift += 7
-        at += 1
-        if digit < 0x80:
-            return size, at
+def _field(body: memoryview, offset: int) -> tuple[bytes, int]:
+    """The bytes of the field at ``offset``, with its key and length, and the offset after it."""
+    size, start = _length(body, offset)
+    return bytes(body[offset : start + size]), start + size
+
+
+def _length(body: memoryview, offset: int) -> tuple[int, int]:
+    """The length after the one-byte key at ``offset``, and the offset at which the content starts."""
+    return wire.read_varint(body, offset + 1)

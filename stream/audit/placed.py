@@ -1,4 +1,4 @@
-"""How many rows were made of each record, and where they lie."""
+"""How many rows each record became, and where they were written."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from stream.native import KERNEL, array, series
 
 
 def rows_written(transformed: Transformed, records: int) -> pl.Series:
-    """Rows of each of so many records (Int32).
+    """The number of rows that each of ``records`` records became (Int32).
 
     Raises:
         ValueError: ``transformed`` does not name each record exactly once.
     """
     written, settled = transformed.frame[ROW].to_numpy(), transformed.settled[ROW].to_numpy()
     if KERNEL is not None:
-        made = KERNEL.counted(written, settled, records)
-        if made is not None:
-            return series("rows", array(pa.int32(), records, None, made))
+        row_counts = KERNEL.counted(written, settled, records)
+        if row_counts is not None:
+            return series("rows", array(pa.int32(), records, None, row_counts))
     rows, others = np.bincount(written, minlength=records), np.bincount(settled, minlength=records)
     if len(rows) != records or len(others) != records or ((rows > 0) + others != 1).any():
         known = f"{np.count_nonzero(rows)} written and {len(settled)} settled ones"
@@ -33,29 +33,30 @@ def rows_written(transformed: Transformed, records: int) -> pl.Series:
 
 
 def destinations(records: int, index: int, placement: pl.DataFrame, first: int) -> list[pl.Series]:
-    """``dest_<index>`` and ``row_<index>``: where the first row of each record lies; ``first`` is the number of the first file."""
+    """The columns ``dest_<index>`` and ``row_<index>``: the file and line of each record's first row. Files are numbered from ``first``."""
     names = f"dest_{index}", f"row_{index}"
     if KERNEL is not None:
         rows, files, lines = (placement[name].to_numpy() for name in (ROW, "file", "line"))
         nulls, validity, *found = KERNEL.placed(rows, files, lines, records, first)
         validity = validity if nulls else None
-        made = [array(kind, records, validity, values, nulls=nulls) for kind, values in zip((pa.uint32(), pa.int32()), found, strict=True)]
-        return [series(name, values) for name, values in zip(names, made, strict=True)]
-    at = placement[ROW].to_numpy()
-    if not (at[1:] > at[:-1]).all():
+        kinds = pa.uint32(), pa.int32()
+        columns = [array(kind, records, validity, values, nulls=nulls) for kind, values in zip(kinds, found, strict=True)]
+        return [series(name, column) for name, column in zip(names, columns, strict=True)]
+    rows_with_value = placement[ROW].to_numpy()
+    if not (rows_with_value[1:] > rows_with_value[:-1]).all():
         ordered = placement if placement[ROW].is_sorted() else placement.sort(ROW, "file", "line")
         placement = ordered.unique(ROW, keep="first", maintain_order=True)
-        at = placement[ROW].to_numpy()
+        rows_with_value = placement[ROW].to_numpy()
     values = placement["file"].cast(pl.UInt32) + first, placement["line"].cast(pl.Int32)
-    return [_spread(each, at, records).alias(name) for name, each in zip(names, values, strict=True)]
+    return [_scattered(each, rows_with_value, records).alias(name) for name, each in zip(names, values, strict=True)]
 
 
-def _spread(values: pl.Series, at: Any, records: int) -> pl.Series:
-    """``values`` at the places ``at`` of a column, which is null elsewhere."""
-    if len(at) == records:
+def _scattered(values: pl.Series, rows_with_value: Any, records: int) -> pl.Series:
+    """A column of ``records`` rows with ``values`` in the rows ``rows_with_value`` and null elsewhere."""
+    if len(rows_with_value) == records:
         return values
     full = np.zeros(records, values.to_numpy().dtype)
-    there = np.zeros(records, np.bool_)
-    full[at], there[at] = values.to_numpy(), True
+    valid = np.zeros(records, np.bool_)
+    full[rows_with_value], valid[rows_with_value] = values.to_numpy(), True
     kind = pa.uint32() if values.dtype == pl.UInt32() else pa.int32()
-    return series("", array(kind, records, np.packbits(there, bitorder="little"), full, nulls=records - len(at)))
+    return series("", array(kind, records, np.packbits(valid, bitorder="little"), full, nulls=records - len(rows_with_value)))

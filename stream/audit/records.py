@@ -1,7 +1,7 @@
-"""A span or log record for each record of a unit.
+"""Encodes a span or log record for each record of a unit.
 
-Records of one outcome, reason and destination differ in a few fields of fixed width only; each such group is one block of messages, and
-the fields of all groups lie in the same arrays, a row for each record.
+Records with the same outcome, reason and destination differ only in a few fields of fixed width. Each such group is one block of messages;
+the fields of all groups are in the same arrays, with one row per record.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 
 from stream.audit import ids, wire
+from stream.audit.buffers import lengths, numbers, validity
 from stream.audit.chain import Link
-from stream.audit.fates import COLUMNS, told_apart
-from stream.audit.inside import known, lengths, numbers
+from stream.audit.fates import COLUMNS, distinct_rows
 from stream.audit.ledger import Header, Segment
 from stream.audit.packing import Block
 from stream.audit.shape import Shape, Trust
@@ -25,22 +25,22 @@ from stream.audit.wire import Piece
 from stream.batch import Outcome
 
 SYSTEM: Final = "aws.kinesis"
-"""The semantic conventions know no value for Kinesis; this follows their ``aws.sns``."""
+"""The semantic conventions have no value for Kinesis; this one follows their ``aws.sns``."""
 
 SAMPLED: Final = 1
 
 AT_ONCE: Final = 65_536
-"""Records whose fields are encoded together: enough to make the cost of each call small; a record's fields take about 150 bytes."""
+"""Records whose fields are encoded together: enough that the cost per call is small. A record's fields take about 150 bytes."""
 
 LARGE_GROUPS: Final = 4
-"""Groups that are looked for one by one, which is quick for those that hold most records and slow for many little ones."""
+"""Groups that are found one at a time, which is fast for those with most of the records and slow for many small ones."""
 
 SMALL: Final = 2**32
 MANY: Final = 2**40
-"""Products of counts: those that fit into four bytes, and those that still fit into eight when they are multiplied by another one."""
+"""Limits for products of counts: what fits into four bytes, and what fits into eight even after one more multiplication."""
 
-Told: TypeAlias = tuple[list[tuple[Any, ...]], Any]
-"""Different outcomes, stages and reasons, and for each record which of them it has."""
+CodedFates: TypeAlias = tuple[list[tuple[Any, ...]], Any]
+"""The distinct combinations of outcome, stage and reason, and each record's index among them."""
 
 _CONSUMER: Final = 5
 _ERROR: Final = 2
@@ -51,26 +51,26 @@ _BAD: Final = {Outcome.DEAD_LETTERED.label, Outcome.EXPIRED_GAP.label}
 def record_blocks(
     frame: pl.DataFrame, unit: Link, segment: Segment, urls: Mapping[tuple[str, str], str], shape: Shape, *, logs: bool
 ) -> Iterator[Block]:
-    """The records of ``frame``, as blocks of ``Span`` or ``LogRecord`` messages, each as field number 2.
+    """The records of ``frame``, as blocks of ``Span`` or ``LogRecord`` messages, each with field number 2.
 
-    It is ``segment.rows`` or some of ``segment.frame``.
+    ``frame`` is ``segment.rows``, or some rows of ``segment.frame``.
     """
     fates = segment.fates if frame is segment.rows else None
     kinds = fates.kinds.rows() if fates is not None else []
     for number, part in enumerate(frame.iter_slices(AT_ONCE)):
         start = number * AT_ONCE
-        told = (kinds, fates.codes[start : start + part.height]) if fates is not None else None
-        columns = _Columns(part, unit, segment.header, shape, told)
-        for first, places in columns.groups():
+        part_fates = (kinds, fates.codes[start : start + part.height]) if fates is not None else None
+        columns = _Columns(part, unit, segment.header, shape, part_fates)
+        for first, rows in columns.groups():
             group = _Group(first, columns, urls)
-            chosen = None if len(places) == part.height else places
-            yield Block(wire.message(2, group.log() if logs else group.span()), len(places), 0, chosen)
+            chosen = None if len(rows) == part.height else rows
+            yield Block(wire.message(2, group.log() if logs else group.span()), len(rows), 0, chosen)
 
 
 class _Columns:
-    """The fields of some records of a unit, a row for each record; made when they are first asked for."""
+    """The fields of some records of a unit, one row per record, encoded on first use."""
 
-    def __init__(self, frame: pl.DataFrame, unit: Link, header: Header, shape: Shape, fates: Told | None) -> None:
+    def __init__(self, frame: pl.DataFrame, unit: Link, header: Header, shape: Shape, fates: CodedFates | None) -> None:
         self.frame = frame
         self.fates = fates
         self.unit = unit
@@ -85,23 +85,23 @@ class _Columns:
         self._digits: dict[str, Any] = {}
 
     def groups(self) -> list[tuple[dict[str, Any], Any]]:
-        """What records of a group have in common, and where they stand, in an order that is the same every time."""
+        """The groups in a deterministic order: the values that a group's records share, and their rows (uint32)."""
         frame = self.frame
-        kinds, codes = self.fates or told_apart([frame[name] for name in COLUMNS])
-        produced = known(frame["trace_id"]) if self.trust is not Trust.IGNORE and frame["trace_id"].null_count() < frame.height else None
-        own = {
+        kinds, codes = self.fates or distinct_rows([frame[name] for name in COLUMNS])
+        produced = validity(frame["trace_id"]) if self.trust is not Trust.IGNORE and frame["trace_id"].null_count() < frame.height else None
+        derived = {
             "_width": self.widths,
             "_rows": numbers(frame["rows"]) > 0,
             "_produced": np.full(frame.height, self._all_produced) if produced is None else produced,
         }
-        parts = [codes, *(_places(frame[name]) for name in self.destinations), *own.values()]
-        found = []
-        for at in alike(parts):
-            row = int(at[0])
+        keys = [codes, *(_with_zero_for_null(frame[name]) for name in self.destinations), *derived.values()]
+        groups = []
+        for rows in group_rows(keys):
+            row = int(rows[0])
             first = dict(zip(COLUMNS, kinds[codes[row]], strict=True)) | {name: frame[name][row] for name in self.destinations}
-            first |= {name: values[row].item() for name, values in own.items()}
-            found.append((first, at))
-        return sorted(found, key=lambda group: repr(tuple(group[0].values())))
+            first |= {name: values[row].item() for name, values in derived.items()}
+            groups.append((first, rows))
+        return sorted(groups, key=lambda group: repr(tuple(group[0].values())))
 
     @property
     def _all_produced(self) -> bool:
@@ -109,12 +109,12 @@ class _Columns:
 
     @property
     def destinations(self) -> list[str]:
-        """The columns that say in which file a record lies."""
+        """The names of the columns that say in which file a record is."""
         return [f"dest_{index}" for index in range(len(self.header.targets))]
 
     @cached_property
     def widths(self) -> Any:
-        """Characters of each message id."""
+        """The length of each message id."""
         return lengths(self.names)
 
     @cached_property
@@ -124,75 +124,81 @@ class _Columns:
 
     @cached_property
     def message_ids(self) -> Any:
-        """Sequence numbers, with the sub-sequence number where there is one, filled up to the length of the longest."""
+        """Sequence numbers, with the sub-sequence number if there is one, padded to the length of the longest."""
         return ids.characters(self.names, int(self.widths.max()))
 
     @cached_property
     def times(self) -> tuple[Any, Any]:
-        """When records arrived, and when they were sealed, which is no earlier."""
+        """The records' arrival times and seal times, where a seal time is never before the arrival."""
         start = self.frame["arrival_ms"].to_numpy().astype(np.uint64) * np.uint64(1_000_000)
         end = self.sealed if start.max() <= self.sealed else wire.eight_bytes(np.maximum(start, np.uint64(self.sealed)))
         return wire.eight_bytes(start), end
 
     @cached_property
     def producers(self) -> tuple[Any, Any]:
-        """The producers' trace ids and span ids, zeros where there are none."""
-        have = self.frame["trace_id"].is_not_null()
-        return tuple(_unhex(self.frame[name], have, width) for name, width in (("trace_id", 16), ("parent_id", 8)))
+        """The producers' trace ids and span ids; zeros if there are none."""
+        valid = self.frame["trace_id"].is_not_null()
+        return tuple(_unhex(self.frame[name], valid, width) for name, width in (("trace_id", 16), ("parent_id", 8)))
 
     @cached_property
     def rows(self) -> Any:
-        """How many rows were made of a record of which some were: one as a rule, which all have in common then."""
+        """The number of rows of each record that has rows, as varints; a single one for all records if none has more than one row."""
         return self.digits("rows") if int(self.frame["rows"].max() or 0) > 1 else wire.digits([1]).tobytes()  # type: ignore[arg-type]
 
     def digits(self, name: str) -> Any:
-        """A column of integers."""
+        """A column of integers as varints."""
         if name not in self._digits:
             self._digits[name] = wire.digits(numbers(self.frame[name]))
         return self._digits[name]
 
 
-def _unhex(texts: pl.Series, have: pl.Series, width: int) -> Any:
+def _unhex(texts: pl.Series, valid: pl.Series, width: int) -> Any:
     found = np.zeros((texts.len(), width), np.uint8)
-    digits = "".join(texts.filter(have).to_list())
-    found[have.to_numpy()] = np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(-1, width)
+    digits = "".join(texts.filter(valid).to_list())
+    found[valid.to_numpy()] = np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(-1, width)
     return found
 
 
-def _places(column: pl.Series) -> Any:
-    """Small numbers, 0 where there is none."""
-    there = known(column)
+def _with_zero_for_null(column: pl.Series) -> Any:
+    """The values of a column plus 1, and 0 for null."""
+    valid = validity(column)
     values = numbers(column) + np.uint32(1)
-    return values if there is None else np.multiply(values, there, out=values)
+    return values if valid is None else np.multiply(values, valid, out=values)
 
 
-def alike(parts: list[Any]) -> list[Any]:
-    """Where rows stand that agree in all of ``parts``, which are small numbers that are not negative; each in ascending order (uint32)."""
-    keys, kinds = np.zeros(len(parts[0]), np.uint32), 1
-    for values in parts:
-        most = int(values.max()) + 1
-        if kinds * most > MANY:
-            different, numbered = np.unique(keys, return_inverse=True)
-            keys, kinds = numbered.astype(np.uint32), len(different)
-        if most > 1:
-            keys = keys * np.uint64(most) if kinds * most > SMALL else keys * np.uint32(most)
-            keys, kinds = keys + values.astype(keys.dtype, copy=False), kinds * most
-    left: Any = None
-    found = []
+def group_rows(parts: list[Any]) -> list[Any]:
+    """Groups of rows that agree in all of ``parts`` (arrays of small non-negative numbers); row numbers ascend in each group (uint32)."""
+    keys = _combined_keys(parts)
+    remaining: Any = None
+    groups = []
     for _ in range(LARGE_GROUPS):
         same = keys == keys[0]
-        at, others = np.flatnonzero(same), np.flatnonzero(~same)
-        found.append((at if left is None else left[at]).astype(np.uint32))
+        rows, others = np.flatnonzero(same), np.flatnonzero(~same)
+        groups.append((rows if remaining is None else remaining[rows]).astype(np.uint32))
         if not len(others):
-            return found
-        left, keys = others if left is None else left[others], keys[others]
+            return groups
+        remaining, keys = others if remaining is None else remaining[others], keys[others]
     order = np.argsort(keys, kind="stable")
-    at = left[order].astype(np.uint32)
-    return [*found, *np.split(at, np.flatnonzero(np.diff(keys[order])) + 1)]
+    rows = remaining[order].astype(np.uint32)
+    return [*groups, *np.split(rows, np.flatnonzero(np.diff(keys[order])) + 1)]
+
+
+def _combined_keys(parts: list[Any]) -> Any:
+    """A number for each row; two rows have the same one if and only if they agree in all of ``parts``."""
+    keys, kinds = np.zeros(len(parts[0]), np.uint32), 1
+    for values in parts:
+        size = int(values.max()) + 1
+        if kinds * size > MANY:
+            distinct, numbered = np.unique(keys, return_inverse=True)
+            keys, kinds = numbered.astype(np.uint32), len(distinct)
+        if size > 1:
+            keys = keys * np.uint64(size) if kinds * size > SMALL else keys * np.uint32(size)
+            keys, kinds = keys + values.astype(keys.dtype, copy=False), kinds * size
+    return keys
 
 
 class _Group:
-    """Records that differ in numbers and ids only."""
+    """Records that differ only in numbers and ids. ``first`` has the values that they share."""
 
     def __init__(self, first: Mapping[str, Any], columns: _Columns, urls: Mapping[tuple[str, str], str]) -> None:
         self.first = first
@@ -202,7 +208,7 @@ class _Group:
         self.produced: bool = first["_produced"]
 
     def span(self) -> list[Piece]:
-        """Pieces of a ``Span``."""
+        """The pieces of a ``Span``."""
         columns, root = self.columns, self.columns.root
         pieces = [*self._trace(1), *nested(2, columns.ids[1])]
         if self.produced and columns.trust is Trust.PARENT:
@@ -219,7 +225,7 @@ class _Group:
         return [*pieces, wire.fixed32(16, SAMPLED)]
 
     def log(self) -> list[Piece]:
-        """Pieces of a ``LogRecord``."""
+        """The pieces of a ``LogRecord``."""
         bad, sealed = self.outcome in _BAD, self.columns.sealed
         pieces = [*wire.fixed64(1, sealed), wire.number(2, _WARN if bad else _INFO)]
         pieces += [wire.text(3, "WARN" if bad else "INFO"), *self._attributes(6), wire.fixed32(8, SAMPLED), *self._trace(9)]
@@ -247,14 +253,14 @@ class _Group:
 
     def _destinations(self, field: int) -> list[Piece]:
         pieces: list[Piece] = []
-        places = 0
+        written = 0
         for index in range(len(self.columns.header.targets)):
-            place = self.first[f"dest_{index}"]
-            if place is None:
+            number = self.first[f"dest_{index}"]
+            if number is None:
                 continue
-            places += 1
-            item = self.columns.header.objects[place]
-            name = "kst.dest" if places == 1 else f"kst.dest.{places}"
+            written += 1
+            item = self.columns.header.objects[number]
+            name = "kst.dest" if written == 1 else f"kst.dest.{written}"
             pieces.append(wire.attribute(field, f"{name}.uri", self.urls.get((item.sink, item.key), item.key)))
             pieces += wire.attribute_of_numbers(field, f"{name}.row", self.columns.digits(f"row_{index}"))
         return pieces
@@ -266,22 +272,22 @@ class _Group:
 
 
 def failed() -> bytes:
-    """``Span.status`` of what went wrong."""
+    """The ``Span.status`` of a failure."""
     return b"".join(wire.message(15, [wire.number(3, _ERROR)]))
 
 
 def nested(field: int, value: Any) -> list[Piece]:
-    """Bytes as field number ``field``."""
+    """``value``, bytes or a uint8 array with one row per message, as field number ``field``."""
     return wire.message(field, [value])
 
 
 def unit_trace(unit: Link) -> bytes:
-    """The id of the trace in which the unit's own spans stand."""
+    """The id of the trace that contains the unit's own spans."""
     return ids.unit_trace(unit.application, unit.stream, unit.shard, unit.after, unit.last)
 
 
 def nanos(text: str) -> int:
-    """Nanoseconds since 1970; float arithmetic would lose microseconds."""
+    """``text`` (ISO 8601) as nanoseconds since 1970; float arithmetic would lose microseconds."""
     moment = datetime.fromisoformat(text)
     whole = moment.replace(microsecond=0)
     return int(whole.timestamp()) * 1_000_000_000 + moment.microsecond * 1000

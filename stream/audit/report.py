@@ -10,10 +10,10 @@ import msgspec
 
 
 class Check(StrEnum):
-    """The checks that make up the proof, each with the question that it answers."""
+    """The checks that make up the proof, with the question that each answers."""
 
     CHAIN = "chain"
-    """Does every unit begin where the previous one ended, from the pinned start on, and do children come after their parents?"""
+    """Does every unit begin where the previous one ended, from the pinned start on, and do children come after parents?"""
     CONSERVATION = "conservation"
     """Does every record read have exactly one outcome, and do manifest, ledger and files agree on the numbers?"""
     CHECKPOINT = "checkpoint"
@@ -41,7 +41,7 @@ EXIT: Final = {Verdict.OK: 0, Verdict.FAILED: 1, Verdict.UNKNOWN: 2}
 class Finding(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
     """One thing that is wrong, unknown, or worth noting.
 
-    ``after`` and ``last`` bound the range concerned, as decimal text, empty where there is none; ``object`` is a URL or a key.
+    ``after`` and ``last`` bound the range concerned, as decimal text, or are empty; ``object`` is a URL or a key.
     """
 
     shard: str
@@ -83,7 +83,7 @@ class Report(msgspec.Struct, frozen=True):
     removed: tuple[str, ...] = ()
     verdict: Verdict = Verdict.OK
     in_scope: int = 0
-    """Records of the units whose files and records were looked at; of all others only the chain was."""
+    """Records of the units whose files and records were checked; for all others, only the chain was."""
 
     @property
     def records(self) -> int:

@@ -1,15 +1,15 @@
-"""A 128-bit fingerprint of a *set* of records: independent of order, and the fingerprints of two halves add up to the whole's.
+"""A 128-bit fingerprint of a *set* of records: independent of order, and the fingerprints of two disjoint sets add up to their union's.
 
-Two readers who saw the same records hold the same number, whatever pages and units the records came in. Bit by bit, all
-arithmetic modulo 2**64 unless said otherwise:
+Two readers that saw the same records have the same number, whatever pages and units the records came in. The definition, with all
+arithmetic modulo 2**64 unless stated otherwise:
 
-1. The decimal sequence number is cut from its right end into limbs of 18 digits, most significant limb first.
-2. Each of two lanes starts at h = 0 and folds the limbs in: ``h = M(h xor limb)``. M maps 0 to 0: leading zeros do not count.
+1. The decimal sequence number is split from the right into limbs of 18 digits; the most significant limb comes first.
+2. Each of two lanes starts at h = 0 and folds the limbs in: ``h = M(h xor limb)``. M maps 0 to 0, so leading zeros have no effect.
 3. The sub-sequence number ends the fold: ``h = M(h xor (sub + C))``.
 4. The record's hash is ``lane0 * 2**64 + lane1``, a 128-bit number; the set's hash is the sum over its records modulo 2**128.
 
 M of lane 0 is the finalizer of SplitMix64 (shifts 30, 27, 31), that of lane 1 the finalizer of MurmurHash3 (shifts 33, 33, 33);
-both are bijections. The hash is stable for ever and cheap, but no defence against somebody who can choose sequence numbers.
+both are bijections. The hash never changes and is cheap, but no defence against somebody who can choose sequence numbers.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class SetHash:
 
     @staticmethod
     def of(sequences: pl.Series, subsequences: pl.Series) -> SetHash:
-        """The hash of the records named by decimal ``sequences`` (String) and ``subsequences`` (UInt32), pairwise.
+        """The hash of the records with decimal ``sequences`` (String) and ``subsequences`` (UInt32), row by row.
 
         Raises:
             ValueError: a sequence number is not decimal text, or a value is null.
@@ -100,12 +100,12 @@ class SetHash:
         return SetHash((self.value + other.value) % _MODULUS)
 
     def __sub__(self, other: SetHash) -> SetHash:
-        """The hash of what remains when ``other``, a part of this set, is removed."""
+        """The hash of this set without its subset ``other``."""
         return SetHash((self.value - other.value) % _MODULUS)
 
 
 def _limbs(sequences: pl.Series) -> list[Any]:
-    """Most significant first; a limb in which all rows agree, as a unit's upper ones do, has one value: folding it is free."""
+    """The limbs, most significant first. One in which all rows agree, as a unit's upper limbs do, has one value, so folding is free."""
     if sequences.null_count():
         msg = "a record without a sequence number cannot be hashed"
         raise ValueError(msg)
@@ -120,7 +120,7 @@ def _limbs(sequences: pl.Series) -> list[Any]:
         return [
             np.array([_number(least[start:end])], np.uint64)
             if least[:end] == greatest[:end]
-            else _column(sequences.str.slice(start, end - start))
+            else _as_numbers(sequences.str.slice(start, end - start))
             for start, end in zip(starts, ends, strict=True)
         ]
     except (pl.exceptions.PolarsError, ValueError) as error:
@@ -139,10 +139,10 @@ def _largest(lengths: pl.Series) -> int:
     return largest if isinstance(largest, int) else 0
 
 
-def _column(digits: pl.Series) -> Any:
+def _as_numbers(digits: pl.Series) -> Any:
     return digits.cast(pl.UInt64).to_numpy()
 
 
 def _exact_sum(values: Any) -> int:
-    """Halves of 32 bits are summed apart, so that 2**32 rows cannot overflow."""
+    """The sum without overflow for up to 2**32 rows: the upper and lower 32 bits are summed separately."""
     return (int((values >> np.uint64(32)).sum()) << 32) + int((values & np.uint64(2**32 - 1)).sum())

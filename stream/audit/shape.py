@@ -1,4 +1,4 @@
-"""What is exported of a unit, and in which form."""
+"""Options of the export: what is sent for a unit, and in which form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Signal(StrEnum):
 
 
 class Tier(StrEnum):
-    """Which records are sent; the ledger holds all of them whatever is sent."""
+    """Which records are sent. The ledger has all of them in any case."""
 
     FULL = "full"
     ANOMALIES = "anomalies"
@@ -23,7 +23,7 @@ class Tier(StrEnum):
 
 
 class Trust(StrEnum):
-    """What a producer's trace context does to a record's span: a link, its parent, or nothing."""
+    """How a record's span uses the producer's trace context: as a link, as its parent, or not at all."""
 
     LINK = "link"
     PARENT = "parent"
@@ -32,7 +32,7 @@ class Trust(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How units become requests. ``request_bytes`` bounds a request before compression; ``sample`` keeps one record in that many."""
+    """How units become requests. ``request_bytes``: most bytes of a request before compression; ``sample``: one in so many is sent."""
 
     signal: Signal = Signal.SPANS
     tier: Tier = Tier.FULL

@@ -1,4 +1,4 @@
-"""The independent witness: the stream, read again, holds exactly the records that the ledger names."""
+"""The independent witness: checks that the stream, read again, has exactly the records that the ledger names."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ async def check_source(
     horizon: datetime | None,
     read: Callable[[int], None],
 ) -> list[Finding]:
-    """Compare number and set hash of each of ``units`` (of one shard, ascending) with the stream.
+    """Compare the number of records and the set hash of each of ``units`` (of one shard, ascending) with the stream.
 
-    ``hashes``: of units whose ledger could be read, by start. A unit that does not agree but began before ``horizon`` is ``unknown``: the
-    stream may have dropped its records since.
+    ``hashes``: the set hashes of units whose ledger could be read, by start. ``read``: called with the number of records read so far. A
+    mismatch of a unit that began before ``horizon`` is ``unknown``: its records may have expired in the stream.
     """
     if records is None:
-        return _unanswered(units, "the stream no longer has this shard")
+        return _unknown_findings(units, "the stream no longer has this shard")
     counts, sums = [0] * len(units), [SetHash()] * len(units)
     starts = [unit.after for unit in units]
     problem = ""
@@ -56,41 +56,41 @@ async def check_source(
                 read(seen)
     except Halted as error:
         problem = f": {error}"
-    findings, gone = [], []
+    findings, expired = [], []
     for index, unit in enumerate(units):
         if counts[index] == unit.records and sums[index] == hashes.get(unit.after, sums[index]):
             continue
-        if problem or _gone(unit, horizon):
-            gone.append(unit)
+        if problem or _may_have_expired(unit, horizon):
+            expired.append(unit)
             continue
         why = f"the stream holds {counts[index]} records in this range, but the log says {unit.records}"
         if counts[index] == unit.records:
             why = f"the stream holds {counts[index]} records in this range, as many as the log says, but different ones"
         findings.append(_finding(unit, why, Verdict.FAILED))
-    return findings + _unanswered(gone, f"the stream no longer holds all of these records, so they cannot be compared{problem}")
+    return findings + _unknown_findings(expired, f"the stream no longer holds all of these records, so they cannot be compared{problem}")
 
 
 def _by_unit(frame: pl.DataFrame, units: Sequence[Link], starts: Sequence[int]) -> list[tuple[int, pl.DataFrame]]:
-    """The rows of ``frame`` that lie in each unit that has some."""
+    """The indices of the units that have rows of ``frame``, with these rows."""
     if frame.is_empty():
         return []
-    place = frame[SEQUENCE].str.pad_start(_DIGITS, "0")
+    padded = frame[SEQUENCE].str.pad_start(_DIGITS, "0")
     first, last = int(frame[SEQUENCE][0]), int(frame[SEQUENCE][-1])
     found = []
     for index in range(max(0, bisect_right(starts, first - 1) - 1), bisect_right(starts, last - 1)):
         low, high = (str(bound).zfill(_DIGITS) for bound in (units[index].after, units[index].last))
-        rows = frame.filter(place.is_between(pl.lit(low), pl.lit(high), closed="right"))
+        rows = frame.filter(padded.is_between(pl.lit(low), pl.lit(high), closed="right"))
         if not rows.is_empty():
             found.append((index, rows))
     return found
 
 
-def _gone(unit: Link, horizon: datetime | None) -> bool:
+def _may_have_expired(unit: Link, horizon: datetime | None) -> bool:
     return horizon is None or (bool(unit.first_arrival) and datetime.fromisoformat(unit.first_arrival) < horizon)
 
 
-def _unanswered(units: Sequence[Link], why: str) -> list[Finding]:
-    """One finding for each run of neighbours among ``units``: in time the stream has dropped all but the last few of a long log."""
+def _unknown_findings(units: Sequence[Link], why: str) -> list[Finding]:
+    """One finding per run of consecutive ``units``: of a long log, all but the last few units have expired in the stream."""
     runs: list[tuple[Link, Link, int]] = []
     for unit in units:
         if runs and runs[-1][1].last == unit.after:

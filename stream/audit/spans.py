@@ -1,6 +1,6 @@
-"""OTLP requests for one sealed unit: a span (or log record) for each record, and spans for what happened to the unit.
+"""OTLP requests for one sealed unit: a span (or log record) for each record, and spans for the operations on the unit.
 
-Everything is computed from the manifest and the ledger segment, so that exporting a unit again gives the same bytes.
+Everything is computed from the manifest and the ledger segment, so exporting a unit again gives the same bytes.
 """
 
 from __future__ import annotations
@@ -40,17 +40,18 @@ def requests(unit: Link, segment: Segment, urls: Mapping[tuple[str, str], str], 
 
 
 def gap_requests(gap: Link, shape: Shape) -> Iterator[Request]:
-    """A span for a range whose records expired unread, so that a trace store shows the hole too; nothing where only logs are sent."""
+    """A span for a range whose records expired unread, so that a trace store shows the gap; no request if only logs are sent."""
     if shape.signal is Signal.LOGS:
         return
     trace, moment = unit_trace(gap), nanos(gap.sealed_at)
-    told = [wire.attribute(9, "kst.outcome", Outcome.EXPIRED_GAP.label), wire.attribute(9, "error.type", Outcome.EXPIRED_GAP.label)]
-    span = _one(trace, ids.unit_span(trace, "unit"), None, f"gap {gap.stream}", _CLIENT, (moment, moment), [*told, failed()])
+    label = Outcome.EXPIRED_GAP.label
+    attributes = [wire.attribute(9, "kst.outcome", label), wire.attribute(9, "error.type", label)]
+    span = _span(trace, ids.unit_span(trace, "unit"), None, f"gap {gap.stream}", _CLIENT, (moment, moment), [*attributes, failed()])
     yield from packed("/v1/traces", _preamble(gap, {}), [span], shape.request_bytes)
 
 
 def _chosen(segment: Segment, unit: Link, shape: Shape) -> pl.DataFrame:
-    """The records to send: all rows of the segment, as they are, or some of its frame."""
+    """The records to send: the segment's ``rows`` itself for all of them, or a part of its ``frame``."""
     if shape.tier is Tier.FULL:
         return segment.rows
     frame = segment.frame
@@ -59,40 +60,42 @@ def _chosen(segment: Segment, unit: Link, shape: Shape) -> pl.DataFrame:
         return frame.filter(anomaly)
     if shape.tier is Tier.SAMPLE:
         _, spans = ids.record_ids(frame, unit.stream, unit.shard, unit.application)
-        lot = pl.Series(spans.view("<u8")[:, 0]) % shape.sample == 0
-        return frame.filter(anomaly | lot)
+        sampled = pl.Series(spans.view("<u8")[:, 0]) % shape.sample == 0
+        return frame.filter(anomaly | sampled)
     return frame
 
 
 def _unit_spans(unit: Link, urls: Mapping[tuple[str, str], str]) -> Iterator[Block]:
-    """The unit itself, its stages, its writes, and the settlement of its range; times of writes are those of intent and seal."""
+    """Spans for the unit, its stages, its writes, and its checkpoint. The times of writes are those of intent and seal."""
     trace = unit_trace(unit)
     root = ids.unit_span(trace, "unit")
     created, sealed = nanos(unit.created_at), max(nanos(unit.sealed_at), nanos(unit.created_at))
     begun = created - sum(stage.micros for stage in unit.stages) * 1000
     counts = [wire.attribute(9, f"kst.unit.{label}", count) for label, count in sorted(unit.outcomes.items())]
     bounds = [wire.attribute(9, "kst.unit.trigger", unit.trigger), wire.attribute(9, "messaging.batch.message_count", unit.records)]
-    yield _one(trace, root, None, f"poll {unit.stream}", _CLIENT, (begun, sealed), [*_operation("poll", "receive"), *bounds, *counts])
-    at = begun
+    yield _span(trace, root, None, f"poll {unit.stream}", _CLIENT, (begun, sealed), [*_operation("poll", "receive"), *bounds, *counts])
+    start = begun
     for ordinal, stage in enumerate(unit.stages):
-        end = at + stage.micros * 1000
+        end = start + stage.micros * 1000
         attributes = [wire.attribute(9, "kst.stage", stage.name), wire.attribute(9, "kst.stage.rows_in", stage.rows_in)]
         attributes.append(wire.attribute(9, "kst.stage.rows_out", stage.rows_out))
-        own = ids.unit_span(trace, "stage", ordinal)
-        yield _one(trace, own, root, f"transform {stage.name}", _INTERNAL, (at, end), attributes)
-        at = end
+        span_id = ids.unit_span(trace, "stage", ordinal)
+        yield _span(trace, span_id, root, f"transform {stage.name}", _INTERNAL, (start, end), attributes)
+        start = end
     for ordinal, file in enumerate(unit.files):
         attributes = [wire.attribute(9, "kst.sink", file.sink), wire.attribute(9, "kst.dest.rows", file.rows)]
         attributes += [wire.attribute(9, "kst.dest.bytes", file.size), wire.attribute(9, "kst.dest.sha256", file.sha256)]
         attributes.append(wire.attribute(9, "kst.dest.uri", urls.get((file.sink, file.key), file.key)))
-        yield _one(trace, ids.unit_span(trace, "write", ordinal), root, f"write {file.sink}", _CLIENT, (created, sealed), attributes)
-    settled = [*_operation("checkpoint", "settle"), wire.attribute(9, "kst.unit.last", str(unit.last))]
-    own = ids.unit_span(trace, "checkpoint")
-    yield _one(trace, own, root, f"checkpoint {unit.stream}", _CLIENT, (sealed, sealed), settled)
+        yield _span(trace, ids.unit_span(trace, "write", ordinal), root, f"write {file.sink}", _CLIENT, (created, sealed), attributes)
+    checkpoint = [*_operation("checkpoint", "settle"), wire.attribute(9, "kst.unit.last", str(unit.last))]
+    span_id = ids.unit_span(trace, "checkpoint")
+    yield _span(trace, span_id, root, f"checkpoint {unit.stream}", _CLIENT, (sealed, sealed), checkpoint)
 
 
-def _one(trace: bytes, own: bytes, parent: bytes | None, name: str, kind: int, times: tuple[int, int], attributes: list[bytes]) -> Block:
-    pieces = [*nested(1, trace), *nested(2, own), *(nested(4, parent) if parent else []), wire.text(5, name), wire.number(6, kind)]
+def _span(
+    trace: bytes, span_id: bytes, parent: bytes | None, name: str, kind: int, times: tuple[int, int], attributes: list[bytes]
+) -> Block:
+    pieces = [*nested(1, trace), *nested(2, span_id), *(nested(4, parent) if parent else []), wire.text(5, name), wire.number(6, kind)]
     pieces += [*wire.fixed64(7, times[0]), *wire.fixed64(8, times[1]), *attributes, wire.fixed32(16, SAMPLED)]
     return Block(wire.message(2, pieces), 1)
 
@@ -103,7 +106,7 @@ def _operation(name: str, kind: str) -> list[bytes]:
 
 
 def _preamble(unit: Link, urls: Mapping[tuple[str, str], str]) -> tuple[bytes, bytes]:
-    """The resource, and the scope with what all spans of the unit have in common."""
+    """The encoded resource, and the scope with the attributes that all spans of the unit share."""
     ledger = next((urls.get((file.sink, file.key), file.key) for file in unit.files if file.sink == LEDGER), "")
     resource = [wire.attribute(1, "service.name", unit.application), wire.attribute(1, "service.namespace", "stream")]
     shared: dict[str, str | int] = {

@@ -1,4 +1,4 @@
-"""Thrift's compact protocol, as much of it as the footer of a Parquet file is written in."""
+"""The part of Thrift's compact protocol that is needed to write the footer of a Parquet file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TRUE, _FALSE, _BYTE, _I32, _I64, _BINARY, _LIST, STRUCT = 1, 2, 3, 5, 6, 8, 9, 
 
 
 def zigzag(value: int) -> int:
-    """Small numbers of either sign as small numbers without one."""
+    """Zigzag encoding: maps numbers of small magnitude and either sign to small unsigned numbers."""
     return value << 1 if value >= 0 else (-value << 1) - 1
 
 
@@ -30,13 +30,13 @@ class I64(int):
 
 @dataclass(frozen=True, slots=True)
 class List:
-    """A list whose ``items`` are encoded already."""
+    """A list of already encoded ``items``."""
 
     kind: int
     items: tuple[bytes, ...]
 
     def encode(self) -> bytes:
-        """Its bytes."""
+        """The encoded list."""
         count = len(self.items)
         head = bytes([count << 4 | self.kind]) if count < 15 else bytes([0xF0 | self.kind]) + varint(count)
         return head + b"".join(self.items)
@@ -46,7 +46,7 @@ class List:
 class Struct:
     """A struct: values by field number, in ascending order.
 
-    ``begun``: its fields up to ``last``, as ``begin`` has encoded them, which come first.
+    ``begun``: the fields up to field number ``last``, already encoded by ``begin``; they come first.
     """
 
     fields: Mapping[int, Value | None]
@@ -54,7 +54,7 @@ class Struct:
     last: int = 0
 
     def begin(self) -> bytes:
-        """Its bytes but for the end."""
+        """The encoded fields, without the byte that ends the struct."""
         parts, last = [self.begun], self.last
         for number, value in self.fields.items():
             if value is None:
@@ -69,12 +69,12 @@ class Struct:
         return b"".join(parts)
 
     def encode(self) -> bytes:
-        """Its bytes."""
+        """The encoded struct."""
         return self.begin() + b"\0"
 
 
 class Encoded(bytes):
-    """A struct's bytes."""
+    """An already encoded struct."""
 
 
 Value: TypeAlias = "bool | Byte | I32 | I64 | bytes | List | Struct | Encoded"

@@ -1,4 +1,4 @@
-"""Finds where one record is, and from which record one row came, using the unit's ledger segment."""
+"""Finds where a record was written, and from which record a row came, using the unit's ledger segment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WANTED: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A record to look for; a shard, a stream or a sub-sequence number of None stands for any."""
+    """A record to look for. A shard, stream or sub-sequence number of None matches any."""
 
     sequence: int
     subsequence: int | None = None
@@ -31,7 +31,7 @@ class Wanted:
 
     @staticmethod
     def parse(text: str) -> Wanted:
-        """``[[<stream>/]<shard>:]<sequence>[:<sub>]``, as ``messaging.message.id`` and the lineage columns write it.
+        """Parse ``[[<stream>/]<shard>:]<sequence>[:<sub>]``, the format of ``messaging.message.id`` and the lineage columns.
 
         Raises:
             DefinitionError: ``text`` does not have this form.
@@ -44,7 +44,7 @@ class Wanted:
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A file and the first row of it that holds the record, counted from 0."""
+    """A file, and its first row that comes from the record, counted from 0."""
 
     sink: str
     url: str
@@ -52,7 +52,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Fate(msgspec.Struct, frozen=True):
-    """What became of one record, and in which unit."""
+    """What happened to one record, and in which unit."""
 
     stream: str
     shard: str
@@ -79,9 +79,9 @@ class Fate(msgspec.Struct, frozen=True):
     sealed_at: str
     ledger: str
     first_read: str | None = None
-    """``<shard>:<sequence>:<sub>`` where the record was read first, if this is a later attempt..."""
+    """``<shard>:<sequence>:<sub>`` where the record was first read, if this is a later attempt."""
     attempts_before: int = 0
-    """...and how often it had been tried by then."""
+    """How often the record had been tried before."""
 
 
 def find(segment: Segment, wanted: Wanted) -> pl.DataFrame:
@@ -91,13 +91,13 @@ def find(segment: Segment, wanted: Wanted) -> pl.DataFrame:
 
 
 def record_at(segment: Segment, sink: str, key: str, row: int) -> pl.DataFrame:
-    """The ledger row of the record whose rows include row number ``row`` (from 0) of an object; empty where there is none."""
-    place = next((index for index, item in enumerate(segment.header.objects) if (item.sink, item.key) == (sink, key)), None)
-    if place is None or sink not in segment.header.targets or not 0 <= row < segment.header.objects[place].rows:
+    """The ledger row of the record from which row ``row`` (from 0) of an object came; an empty frame if there is none."""
+    number = next((index for index, item in enumerate(segment.header.objects) if (item.sink, item.key) == (sink, key)), None)
+    if number is None or sink not in segment.header.targets or not 0 <= row < segment.header.objects[number].rows:
         return segment.frame.with_row_index("at").clear()
     column = segment.header.targets.index(sink)
-    there = segment.frame.with_row_index("at").filter((pl.col(f"dest_{column}") == place) & (pl.col(f"row_{column}") <= row))
-    return there.sort(f"row_{column}").tail(1)
+    candidates = segment.frame.with_row_index("at").filter((pl.col(f"dest_{column}") == number) & (pl.col(f"row_{column}") <= row))
+    return candidates.sort(f"row_{column}").tail(1)
 
 
 def fates(

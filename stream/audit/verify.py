@@ -1,7 +1,7 @@
-"""The proof, from outside, that every record between the start and the head of each shard ended exactly once, where the log says.
+"""Proves from outside that every record between the start and the head of each shard has exactly one outcome, and is where the log says.
 
-The service is not trusted: manifests, ledger, files, checkpoints and, as long as the stream still has them, the records themselves are
-read again and compared with each other. Any of them that was lost, duplicated, moved or edited disagrees with another.
+The service is not trusted: manifests, ledger, files, checkpoints and, while the stream still has them, the records themselves are read
+again and compared with each other. Whatever was lost, duplicated, moved or edited contradicts something else.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from stream.contracts import Clock, shard_of_chain
 from stream.together import a_few_at_once
 
 AT_ONCE: Final = 8
-"""Units examined at a time: reading takes most of the time, and each unit holds its files in memory meanwhile."""
+"""Units examined at a time: most of the time is spent on reads, and the files of each unit are in memory meanwhile."""
 
-LOOKS: Final = 3
-"""How often to look again at a shard that is being worked on, whose log or checkpoint moves during the verification."""
+ATTEMPTS: Final = 3
+"""How often to read a shard whose log or checkpoint changes during the verification because a worker is processing it."""
 
-Told: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, how many are done, and how many there are."""
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called to report progress: the kind of work, the number done, and the total."""
 
 
 class Evidence(Protocol):
-    """What the verifier may examine. ``horizon``: records that arrived earlier may have left the stream; None without a stream.
+    """What the verifier can read. ``horizon``: records that arrived earlier may have expired in the stream; None without a stream.
 
-    ``tidied``: checkpoints of ended shards are removed once nobody needs them, so they may be missing. ``beside``: another stream of the
-    application writes to the same places, and its own verification reports files that nobody lists.
+    ``tidied``: checkpoints of ended shards are deleted once they are not needed, so they may be missing. ``beside``: another stream of the
+    application writes to the same places, and its own verification reports files that no manifest lists.
     """
 
     application: str
@@ -49,11 +49,11 @@ class Evidence(Protocol):
     beside: bool
 
     async def shards(self) -> list[str]:
-        """Ids of all shards that have a folder in the log."""
+        """The names of all chains that have a folder in the log."""
         ...
 
     async def log(self, shard: str, after: int = ORIGIN) -> ShardLog:
-        """Everything in that folder; with ``after``, at least from the unit on that holds what follows it."""
+        """The contents of that folder; with ``after``, at least everything from the unit that contains the next record."""
         ...
 
     async def checkpoint(self, shard: str) -> StoredCheckpoint | None:
@@ -65,11 +65,11 @@ class Evidence(Protocol):
         ...
 
     async def read_file(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str] | None:
-        """The bytes of a file of ``unit`` (None: it does not exist) and its URL; None if the place of its sink is unknown."""
+        """The bytes of a file of ``unit`` (None if it does not exist) and its URL; None if the sink's location is unknown."""
         ...
 
     def may_be_gone(self, unit: Link, file: LedgerObject) -> bool:
-        """Whether a file of ``unit`` may have been removed on purpose, because a table has its rows."""
+        """Whether a file of ``unit`` may have been deleted on purpose, because a table has its rows."""
         ...
 
     async def of_another_stream(self, sink: str, key: str) -> bool:
@@ -77,17 +77,17 @@ class Evidence(Protocol):
         ...
 
     async def pinned_start(self) -> str | None:
-        """The stream's pinned start, as ``Link.start`` would show it."""
+        """The stream's pinned start, in the format of ``Link.start``."""
         ...
 
     def reread(self, shard: str, until: int) -> AsyncIterator[Reread] | None:
-        """The records of ``shard`` from its start up to ``until``, from the stream; None if the stream no longer has that shard."""
+        """The records of ``shard`` from its start up to ``until``, read from the stream; None if the stream no longer has that shard."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What to verify: of one shard or of all, the chain after ``after``, and files and records of units that overlap ``(after, last]``.
+    """What to verify, for one shard or all: the chain after ``after``, and the files and records of units that overlap ``(after, last]``.
 
     ``contents``: read the files, not only their names and sizes. ``source``: read the stream again.
     """
@@ -107,7 +107,7 @@ class Scope:
         return last > self.after and (self.last is None or after < self.last)
 
     def names(self, chain: str, after: int, last: int) -> bool:
-        """Whether files of that unit of ``chain`` are to be listed."""
+        """Whether files of the unit ``(after, last]`` of ``chain`` are to be listed."""
         return self.family in {None, shard_of_chain(chain)[0]} and self.overlaps(after, last)
 
     @property
@@ -121,9 +121,9 @@ class _State:
     findings: list[Finding] = field(default_factory=list)
     checked: Counter[Check] = field(default_factory=Counter)
     hashes: dict[tuple[str, int], str] = field(default_factory=dict)
-    """Set hash of each unit of the shard in hand whose ledger could be read, by shard and start."""
+    """Set hash of each unit of the current shard whose ledger could be read, by chain and start."""
     units: int = 0
-    looked_at: int = 0
+    examined: int = 0
     records: int = 0
     read: int = 0
     in_scope: int = 0
@@ -131,7 +131,7 @@ class _State:
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """What came of all generations of one shard. ``chains``: the first link of each and an outline."""
+    """The results for all generations of one shard. ``chains``: the first link and the outline of each."""
 
     chains: Mapping[str, tuple[Link | None, Followed]]
     summaries: Sequence[ShardSummary]
@@ -141,23 +141,23 @@ class _Family:
 class Verifier:
     """One verification of one application's log of one stream."""
 
-    def __init__(self, evidence: Evidence, scope: Scope, clock: Clock, told: Told = lambda _what, _done, _total: None) -> None:
+    def __init__(self, evidence: Evidence, scope: Scope, clock: Clock, progress: Progress = lambda _what, _done, _total: None) -> None:
         self._evidence = evidence
         self._scope = scope
         self._clock = clock
-        self._told = told
+        self._progress = progress
         self._state = _State()
 
     async def run(self, *, repair: bool = False) -> Report:
-        """Check everything in scope; with ``repair``, then remove the leftovers that are certainly this log's.
+        """Check everything in scope; with ``repair``, then delete the leftovers that certainly belong to this log.
 
         Raises:
-            Fatal: a store cannot be read at all.
+            Fatal: a store cannot be read.
             Retryable: a store kept failing.
         """
         evidence, state = self._evidence, self._state
         started = self._clock.now().isoformat()
-        # Before the log is read: whatever is listed already had its intent.
+        # Listed before the log is read, so every file listed already has its intent in the log.
         files = await objects.list_files(evidence.areas.values(), evidence.stream, self._scope.names)
         state.checked[Check.OBJECTS] += sum(map(len, files.values()))
         shards = await evidence.shards()
@@ -166,47 +166,47 @@ class Verifier:
             why = "the checkpoint belongs to a shard that has no log"
             state.findings.append(Finding(shard, Check.CHECKPOINT, Verdict.FAILED, why, "0" if shard else "", object=name))
         groups = _families(shard for shard in shards if self._scope.family in {None, shard_of_chain(shard)[0]})
-        done = [await self._family(group, files) for group in groups]
-        state.findings += chain.check_family({name: each for one in done for name, each in one.chains.items()}, await self._start(shards))
-        found = [stray for one in done for stray in one.strays]
+        families = [await self._family(group, files) for group in groups]
+        chains = {name: each for family in families for name, each in family.chains.items()}
+        state.findings += chain.check_family(chains, await self._start(shards))
+        strays = [stray for family in families for stray in family.strays]
         if self._scope.shard is None:
-            found += await self._strays({url: sink for some in files.values() for url, sink in some.items()}, ())
-        state.findings += objects.stray_findings(found)
-        removed = await self._remove(found) if repair else ()
-        return self._report(started, [row for one in done for row in one.summaries], found, removed)
+            strays += await self._strays({url: sink for remaining in files.values() for url, sink in remaining.items()}, ())
+        state.findings += objects.stray_findings(strays)
+        removed = await self._remove(strays) if repair else ()
+        return self._report(started, [row for family in families for row in family.summaries], strays, removed)
 
     async def _family(self, names: Sequence[str], files: dict[str, dict[str, str]]) -> _Family:
-        """Check all generations of one shard. Of their links nothing stays in memory: all shards together may have millions.
+        """Check all generations of one shard. Their links are not kept: all shards together may have millions.
 
-        Files that they list are taken out of ``files``, with others whose names speak of them.
+        Files that they list, and files whose names say that they are theirs, are removed from ``files``.
         """
         logs = {name: await self._shard(name) for name in names}
-        chains = {name: (_genesis(log), chain.outline(done)) for name, (log, done) in logs.items()}
-        links = [link for log, _ in logs.values() for link in log.links]
-        gone = chain.superseded({name: done for name, (_, done) in logs.items()})
-        logs = {name: (log, _without(gone, done)) for name, (log, done) in logs.items()}
-        links = [_taken_back(link) if (link.shard, link.after) in gone and link.kind is LinkKind.UNIT else link for link in links]
+        chains = {name: (_genesis(log), chain.outline(followed)) for name, (log, followed) in logs.items()}
+        superseded = chain.superseded({name: followed for name, (_, followed) in logs.items()})
+        links = [_as_left_by_rewind(link, superseded) for log, _ in logs.values() for link in log.links]
+        logs = {name: (log, _without(superseded, followed)) for name, (log, followed) in logs.items()}
         chosen = [name for name in names if self._scope.shard in {None, name}]
-        taken = [link for name in chosen for link in logs[name][1].units if self._scope.takes(link)]
+        in_scope = [link for name in chosen for link in logs[name][1].units if self._scope.takes(link)]
         ends = [end for name in chosen for end in (logs[name][1].end, logs[name][1].rewind) if end is not None]
-        self._state.findings += chain.notes([*taken, *ends])
-        self._state.findings += chain.gap_findings(link for link in taken if link.kind is LinkKind.GAP)
-        units = [link for link in taken if link.kind is LinkKind.UNIT]
-        own = {url: sink for name in names for url, sink in files.pop(name, {}).items()}
-        await self._all_units(units, own)
+        self._state.findings += chain.notes([*in_scope, *ends])
+        self._state.findings += chain.gap_findings(link for link in in_scope if link.kind is LinkKind.GAP)
+        units = [link for link in in_scope if link.kind is LinkKind.UNIT]
+        family_files = {url: sink for name in names for url, sink in files.pop(name, {}).items()}
+        await self._all_units(units, family_files)
         listed = objects.listed_in(links, self._evidence.areas)
-        strays = await self._strays({url: sink for url, sink in own.items() if url not in listed}, links)
-        for url in listed - own.keys():
+        strays = await self._strays({url: sink for url, sink in family_files.items() if url not in listed}, links)
+        for url in listed - family_files.keys():
             files.get("", {}).pop(url, None)
         if self._scope.source:
             await self._all_sources(chosen, units, logs)
-        self._state.in_scope += sum(link.records for link in taken)
+        self._state.in_scope += sum(link.records for link in in_scope)
         summaries = [self._summary(*logs[name]) for name in chosen]
         self._state.hashes.clear()
         return _Family(chains, summaries, strays)
 
     async def _strays(self, files: Mapping[str, str], links: Sequence[Link]) -> list[objects.Stray]:
-        """``files`` that no manifest lists, of any stream of the application: several streams may write to one place."""
+        """Those of ``files`` that no manifest of any stream of the application lists: several streams may write to one place."""
         found = objects.strays(files, links, self._evidence.areas, self._evidence.stream)
         if self._evidence.beside:
             found = [stray for stray in found if stray.ours or stray.sink in objects.WITH_THE_LOG]
@@ -228,12 +228,12 @@ class Verifier:
     async def _shard(self, shard: str) -> tuple[ShardLog, Followed]:
         seen: tuple[int, StoredCheckpoint | None] | None = None
         before = await self._evidence.checkpoint(shard)
-        for _ in range(LOOKS):
+        for _ in range(ATTEMPTS):
             log = await self._evidence.log(shard, self._scope.after)
             stored = await self._evidence.checkpoint(shard)
             followed, findings = chain.follow(log)
             if before != stored:
-                # Reading a long chain takes longer than sealing a unit: by now the checkpoint may name units that did not exist before.
+                # While a long chain was being read, units were sealed: the checkpoint may now name some that the read missed.
                 findings += chain.check_passed(log, followed, before)
             elif not (self._evidence.tidied and stored is None and followed.end is not None):
                 findings += chain.check_checkpoint(log, followed, stored)
@@ -249,8 +249,8 @@ class Verifier:
 
         async def one(unit: Link) -> None:
             await (self._unit(unit) if self._scope.contents else self._presence(unit, files))
-            self._state.looked_at += 1
-            self._told("units", self._state.looked_at, self._state.units)
+            self._state.examined += 1
+            self._progress("units", self._state.examined, self._state.units)
 
         await a_few_at_once((one(unit) for unit in units), AT_ONCE)
 
@@ -258,10 +258,10 @@ class Verifier:
         areas = self._evidence.areas
         for file in objects.kept_files(unit):
             if file.sink not in areas or objects.former_place(unit, file.sink, areas) is not None:
-                await self._body(unit, file)  # that place was not listed, since somebody else may use it by now
+                await self._body(unit, file)  # the sink's former location was not listed, since others may use it by now
                 continue
             if areas[file.sink].url_of(file.key) not in files:
-                await self._body(unit, file)  # it may have been written since the files were listed
+                await self._body(unit, file)  # it may have been written after the files were listed
 
     async def _unit(self, unit: Link) -> None:
         segment = await self._segment(unit)
@@ -270,9 +270,9 @@ class Verifier:
                 continue
             body, url = await self._body(unit, file)
             if body is not None and segment is not None and file.key.endswith(".parquet"):
-                place = next((n for n, item in enumerate(segment.header.objects) if (item.sink, item.key) == (file.sink, file.key)), None)
-                if place is not None:
-                    self._state.findings += objects.check_rows(unit, segment, place, url, body)
+                number = next((n for n, item in enumerate(segment.header.objects) if (item.sink, item.key) == (file.sink, file.key)), None)
+                if number is not None:
+                    self._state.findings += objects.check_rows(unit, segment, number, url, body)
 
     async def _segment(self, unit: Link) -> Segment | None:
         ledger = unit.ledger
@@ -293,7 +293,7 @@ class Verifier:
         return segment
 
     async def _body(self, unit: Link, file: LedgerObject) -> tuple[bytes | None, str]:
-        """The bytes of a file if they are what the manifest says, and its URL."""
+        """The bytes of a file (None if they are not what the manifest says), and its URL."""
         found = await self._evidence.read_file(unit, file)
         if found is None:
             why = f"the pipeline has no sink {file.sink!r} now, so its files cannot be checked; verify with the pipeline file that had it"
@@ -310,18 +310,18 @@ class Verifier:
         before = self._state.read
         self._state.records += sum(unit.records for unit in units)
         for shard in shards:
-            own = [unit for unit in units if unit.shard == shard]
-            if not own:
+            shard_units = [unit for unit in units if unit.shard == shard]
+            if not shard_units:
                 continue
             records = self._evidence.reread(shard, logs[shard][1].head)
             hashes = {start: SetHash.parse(text) for (name, start), text in self._state.hashes.items() if name == shard}
 
             def read(count: int, before: int = before) -> None:
-                self._told("records re-read", min(self._state.records, before + count), self._state.records)
+                self._progress("records re-read", min(self._state.records, before + count), self._state.records)
 
-            self._state.findings += await check_source(own, hashes, records, self._evidence.horizon, read)
-            before += sum(unit.records for unit in own)
-            self._state.checked[Check.SOURCE] += sum(unit.records for unit in own)
+            self._state.findings += await check_source(shard_units, hashes, records, self._evidence.horizon, read)
+            before += sum(unit.records for unit in shard_units)
+            self._state.checked[Check.SOURCE] += sum(unit.records for unit in shard_units)
         self._state.read = before
 
     async def _remove(self, found: Sequence[objects.Stray]) -> tuple[str, ...]:
@@ -371,19 +371,21 @@ class Verifier:
 
 
 def _families(shards: Iterable[str]) -> list[list[str]]:
-    """Chains by the shard whose generations they are."""
+    """Groups chains by shard: each group has all generations of one shard."""
     found: dict[str, list[str]] = {}
     for name in shards:
         found.setdefault(shard_of_chain(name)[0], []).append(name)
     return list(found.values())
 
 
-def _without(gone: Container[tuple[str, int]], done: Followed) -> Followed:
-    return replace(done, units=tuple(link for link in done.units if (link.shard, link.after) not in gone))
+def _without(superseded: Container[tuple[str, int]], chain: Followed) -> Followed:
+    return replace(chain, units=tuple(link for link in chain.units if (link.shard, link.after) not in superseded))
 
 
-def _taken_back(link: Link) -> Link:
-    """The unit as a rewind leaves it: its ledger segment tells what had become of the records, its other files are gone."""
+def _as_left_by_rewind(link: Link, superseded: Container[tuple[str, int]]) -> Link:
+    """``link``; if it is a superseded unit, only with its ledger segment: a rewind deletes the other files."""
+    if link.kind is not LinkKind.UNIT or (link.shard, link.after) not in superseded:
+        return link
     return replace(link, files=tuple(file for file in link.files if file.sink == LEDGER))
 
 
@@ -392,5 +394,5 @@ def _genesis(log: ShardLog) -> Link | None:
 
 
 def horizon(now: datetime, retention: timedelta) -> datetime:
-    """Records that arrived before this may have left the stream; an hour is allowed for clocks and for arrival times being approximate."""
+    """Records that arrived before this may have expired; an hour is allowed for clock differences and approximate arrival times."""
     return now - retention + timedelta(hours=1)

@@ -1,8 +1,8 @@
-"""Protobuf by hand, for many messages of one shape at once.
+"""Encodes many protobuf messages of the same shape at once.
 
-A message is a list of pieces, each either bytes that all rows share or an array with one row of bytes for each message. All messages of
-a list have the same length, so every length prefix is shared too, and encoding is a handful of array assignments for any number of rows.
-Numbers that differ are written as varints padded to five bytes, which every protobuf reader accepts.
+A message is a list of pieces: each is either bytes that all messages share, or an array with one row of bytes per message. All messages of
+a list have the same length, so length prefixes are shared too, and encoding takes a handful of array assignments for any number of
+messages. Numbers that differ are written as varints padded to five bytes, which every protobuf parser accepts.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Piece: TypeAlias = Any
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DIGITS: Final = tuple(np.uint64(0x7F << 8 * place) for place in range(5))
 _CONTINUED: Final = np.uint64(0x80808080)
-"""Seven bits of a number in each of five bytes; all but the last say that another one follows."""
+"""Masks for the seven bits of a number in each of five bytes, and the continuation bits of all bytes but the last."""
 
 _SHORTEST: Final = tuple(bytes([value]) for value in range(0x80))
 
 AT_ONCE: Final = 512
-"""Messages written together: a few hundred kilobytes, which stay in the processor's cache until all of their fields are there."""
+"""Messages written at a time: a few hundred kilobytes, which stay in the processor's cache until all fields are written."""
 
 
 def varint(value: int) -> bytes:
-    """The shortest form of ``value``, which is not negative."""
+    """The shortest varint of ``value``, which must not be negative."""
     if value <= 0x7F:
         return _SHORTEST[value]
     out = bytearray()
@@ -41,8 +41,19 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+def read_varint(body: bytes | memoryview, offset: int) -> tuple[int, int]:
+    """The varint at ``offset``, and the offset after it; raises ``IndexError`` if the body ends within it."""
+    value = shift = 0
+    while True:
+        byte = body[offset]
+        value |= (byte & 0x7F) << shift
+        offset, shift = offset + 1, shift + 7
+        if byte < 0x80:
+            return value, offset
+
+
 def width(pieces: Iterable[Piece]) -> int:
-    """Bytes in one message."""
+    """The size of one message in bytes."""
     return sum(len(piece) if isinstance(piece, bytes) else piece.shape[1] for piece in pieces)
 
 
@@ -52,18 +63,18 @@ def message(field: int, pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def text(field: int, value: str) -> bytes:
-    """A string that all rows share."""
+    """A string that all messages share."""
     encoded = value.encode()
     return varint(field << 3 | _BYTES) + varint(len(encoded)) + encoded
 
 
 def number(field: int, value: int) -> bytes:
-    """A varint that all rows share."""
+    """A varint that all messages share."""
     return varint(field << 3 | _VARINT) + varint(value)
 
 
 def digits(values: Any) -> Any:
-    """Varints padded to five bytes, a row for each of ``values``, which lie in 0 .. 2**32 - 1."""
+    """Varints padded to five bytes, one row for each of ``values``, which must be in 0 .. 2**32 - 1."""
     narrow = np.ascontiguousarray(values).astype(np.uint32, copy=False)
     if KERNEL is not None:
         return np.frombuffer(KERNEL.varints(narrow), np.uint8).reshape(-1, 5)
@@ -76,54 +87,53 @@ def digits(values: Any) -> Any:
 
 
 def fixed64(field: int, values: Any) -> list[Piece]:
-    """A fixed64 for each row (``eight_bytes``), or one that all share if ``values`` is an int."""
+    """A fixed64 per message (``values`` from ``eight_bytes``), or one that all messages share (an int)."""
     key = varint(field << 3 | _FIXED64)
     return [key + values.to_bytes(8, "little")] if isinstance(values, int) else [key, values]
 
 
 def eight_bytes(values: Any) -> Any:
-    """Unsigned numbers as a fixed64 has them, a row for each."""
+    """Unsigned numbers in the encoding of a fixed64, one row each."""
     return np.ascontiguousarray(values, "<u8").view(np.uint8).reshape(-1, 8)
 
 
 def fixed32(field: int, value: int) -> bytes:
-    """A fixed32 that all rows share."""
+    """A fixed32 that all messages share."""
     return varint(field << 3 | _FIXED32) + value.to_bytes(4, "little")
 
 
 def attribute(field: int, key: str, value: str | int) -> bytes:
-    """A ``KeyValue`` that all rows share."""
+    """A ``KeyValue`` that all messages share."""
     any_value = text(1, value) if isinstance(value, str) else number(3, value)
     return b"".join(message(field, [text(1, key), *message(2, [any_value])]))
 
 
 def attribute_of_texts(field: int, key: str, texts: Any) -> list[Piece]:
-    """A ``KeyValue`` with a text of equal length for each row."""
+    """A ``KeyValue`` with one text per message, all of equal length."""
     return message(field, [text(1, key), *message(2, message(1, [texts]))])
 
 
 def attribute_of_numbers(field: int, key: str, varints: Any) -> list[Piece]:
-    """A ``KeyValue`` with an integer for each row, given as ``digits``."""
+    """A ``KeyValue`` with one integer per message; ``varints`` from ``digits``."""
     return message(field, [text(1, key), *message(2, [varint(3 << 3 | _VARINT), varints])])
 
 
 def rows(pieces: Sequence[Piece], count: int) -> Any:
-    """The messages, one a row: a uint8 array of shape (count, width)."""
+    """The messages as a uint8 array of shape (count, width)."""
     out = np.empty((count, width(pieces)), np.uint8)
     write(out, pieces)
     return out
 
 
 def write(out: Any, pieces: Sequence[Piece], start: int = 0, chosen: Any = None) -> None:
-    """Put messages into ``out``, a contiguous uint8 array with a row for each and as many columns as they have bytes.
+    """Write messages to ``out``, a contiguous uint8 array of shape (messages, width).
 
-    They are made of rows ``start``, ``start + 1``, ... of the pieces, or of those that ``chosen`` names from there on.
-
-    Fields are copied as opaque values of their width: NumPy moves each at once instead of byte by byte.
+    Message i uses row ``start + i`` of the pieces, or row ``chosen[start + i]``. Fields are copied as opaque values of their width, because
+    NumPy then moves each as a whole instead of byte by byte.
     """
     shared = np.frombuffer(b"".join(piece if isinstance(piece, bytes) else bytes(piece.shape[1]) for piece in pieces), np.uint8)
     starts = accumulate((len(piece) if isinstance(piece, bytes) else piece.shape[1] for piece in pieces), initial=0)
-    fields = [(start, piece.view(f"V{piece.shape[1]}")[:, 0]) for start, piece in zip(starts, pieces, strict=False) if _varies(piece)]
+    fields = [(start, piece.view(f"V{piece.shape[1]}")[:, 0]) for start, piece in zip(starts, pieces, strict=False) if _differs(piece)]
     names = [str(start) for start, _ in fields]
     formats, offsets = [values.dtype for _, values in fields], [start for start, _ in fields]
     layout = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": len(shared)})
@@ -137,10 +147,10 @@ def write(out: Any, pieces: Sequence[Piece], start: int = 0, chosen: Any = None)
             column[done:end] = values if len(values) == 1 else values[rows]
 
 
-def _varies(piece: Piece) -> bool:
+def _differs(piece: Piece) -> bool:
     return not isinstance(piece, bytes) and piece.shape[1] > 0
 
 
 def prefixed(field: int, size: int) -> bytes:
-    """Key and length of a nested message of ``size`` bytes."""
+    """The key and length of a nested message of ``size`` bytes."""
     return varint(field << 3 | _BYTES) + varint(size)

@@ -62,7 +62,7 @@ class IteratorAt:
 
 @dataclass(frozen=True, slots=True)
 class StreamSummary:
-    """The result of DescribeStreamSummary."""
+    """The result of DescribeStreamSummary. ``consumers``: how many are registered for enhanced fan-out."""
 
     arn: str
     status: str
@@ -71,6 +71,7 @@ class StreamSummary:
     created: datetime
     encrypted: bool
     on_demand: bool = False
+    consumers: int = 0
 
 
 class _HashRange(msgspec.Struct):
@@ -112,6 +113,7 @@ class _Summary(msgspec.Struct):
     StreamCreationTimestamp: float = 0.0
     EncryptionType: str = "NONE"
     StreamModeDetails: _Mode | None = None
+    ConsumerCount: int = 0
 
 
 class _Described(msgspec.Struct):
@@ -173,7 +175,8 @@ class KinesisClient:
         created = datetime.fromtimestamp(summary.StreamCreationTimestamp, UTC)
         encrypted = summary.EncryptionType != "NONE"
         on_demand = summary.StreamModeDetails is not None and summary.StreamModeDetails.StreamMode == "ON_DEMAND"
-        return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, summary.OpenShardCount, created, encrypted, on_demand)
+        open_shards, consumers = summary.OpenShardCount, summary.ConsumerCount
+        return StreamSummary(summary.StreamARN, summary.StreamStatus, retention, open_shards, created, encrypted, on_demand, consumers)
 
     async def time(self, stream: str) -> datetime | None:
         """The time by the service's own clock, truncated to the second; None if it does not say.

@@ -73,14 +73,20 @@ class Wire:
         """
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         request = f"{self._line}{lines}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
-        async with asyncio.timeout(self._patience.total):
-            connection = self._kept() or await self._new()
-            try:
-                answer = await connection.ask(request, self._patience.silence)
-            except BaseException:
-                # A response that is no longer awaited would be taken for that of the next call.
-                connection.close()
-                raise
+        begun = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self._patience.total):
+                connection = self._kept() or await self._new()
+                try:
+                    answer = await connection.ask(request, self._patience.silence)
+                except BaseException:
+                    # A response that is no longer awaited would be taken for that of the next call.
+                    connection.close()
+                    raise
+        except TimeoutError:
+            # A gateway that has forgotten this connection has forgotten the others too, and each would cost another timeout.
+            self._close_idle_since(begun)
+            raise
         if connection.usable:
             self._idle.append(connection)
         self._close_old()
@@ -102,8 +108,10 @@ class Wire:
         return None
 
     def _close_old(self) -> None:
-        oldest = asyncio.get_running_loop().time() - self._patience.kept
-        while self._idle and self._idle[0].rested < oldest:
+        self._close_idle_since(asyncio.get_running_loop().time() - self._patience.kept)
+
+    def _close_idle_since(self, moment: float) -> None:
+        while self._idle and self._idle[0].rested < moment:
             self._idle.popleft().close()
 
     async def _new(self) -> _Connection:

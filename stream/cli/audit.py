@@ -1,4 +1,4 @@
-"""``stream audit``: prove that every record is accounted for once, and list what the log holds."""
+"""``stream audit``: prove that every record is accounted for exactly once, list what the log holds, and export spans."""
 
 from __future__ import annotations
 
@@ -51,37 +51,40 @@ def verify(  # noqa: PLR0917 - options of a command are given by name
     after: Annotated[str, typer.Option("--from", help="Only units with records after this sequence number.")] = "0",
     last: Annotated[str | None, typer.Option("--to", help="Only units with records up to this sequence number.")] = None,
     contents: Annotated[bool, typer.Option("--contents/--names-only", help="Read every file, or only check that it exists.")] = True,
-    source: Annotated[bool, typer.Option("--source/--no-source", help="Read the stream again and compare.")] = True,
-    repair: Annotated[bool, typer.Option("--repair", help="Remove files that were made for sealed units but are listed by none.")] = False,
+    source: Annotated[bool, typer.Option("--source/--no-source", help="Re-read the stream and compare.")] = True,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove leftover files: written for a sealed unit, but not listed in its manifest.")
+    ] = False,
     stream: Stream = None,
     json: AsJson = False,
 ) -> None:
-    """Prove from outside that every record read is accounted for exactly once.
+    """Prove independently of the workers that every record read is accounted for exactly once.
 
-    Six checks: chain, conservation, checkpoint, objects, source, seal. Exit code 0: all pass; 1: one fails; 2: none fails, but one
-    could not be answered, or the command is wrong. With several streams, redrives or
-    backfills, each has its own report, and --json prints a list of them.
+    Reads the commit log, the files that it lists, the checkpoints and the stream itself. Six checks: chain, conservation, checkpoint,
+    objects, source, seal. Each stream, redrive and backfill has its own report; if there are several, --json prints a list.
+
+    Exit code 0: all checks pass; 1: at least one fails; 2: none fails, but one could not be completed, or the command is wrong.
     """
     scope = Scope(shard, *_bounds(after, last), contents, source)
     console = Console(stderr=True, highlight=False)
 
-    async def run(pipeline: Pipeline, told: Callable[[str, int, int], None]) -> list[Report]:
+    async def run(pipeline: Pipeline, on_progress: Callable[[str, int, int], None]) -> list[Report]:
         reports = []
         for one, chain in await _chains(pipeline, stream, file.parent):
             async with AsyncExitStack() as stack:
                 evidence, _ = await open_evidence(one, file.parent, SystemClock(), stack, with_stream=source, chain=chain, emit=Meanwhile())
-                reports.append(await Verifier(evidence, scope, SystemClock(), told).run(repair=repair))
+                reports.append(await Verifier(evidence, scope, SystemClock(), on_progress).run(repair=repair))
         return reports
 
     with _bars(console) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def told(what: str, done: int, total: int) -> None:
+        def on_progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)
 
-        reports = carry_out(file, lambda pipeline: run(pipeline, told))
+        reports = carry_out(file, lambda pipeline: run(pipeline, on_progress))
     if shard is not None and not any(report.shards for report in reports):
         raise _no_such_shard(shard)
     if (scope.after or scope.last is not None) and not any(report.in_scope or report.findings for report in reports):
@@ -124,17 +127,18 @@ def export(
     shard: Annotated[str | None, typer.Option(help="Only this shard.")] = None,
     after: Annotated[str, typer.Option("--from", help="Only units with records after this sequence number.")] = "0",
     last: Annotated[str | None, typer.Option("--to", help="Only units with records up to this sequence number.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Collector; by default, the pipeline's.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Base URL of the OTLP/HTTP collector.", show_default="the pipeline's")] = None,
     stream: Stream = None,
 ) -> None:
-    """Send the spans of sealed units to a collector, for the first time or again; ids and bytes are the same every time.
+    """Send the spans of sealed units to an OTLP collector, for the first time or again; span ids are the same every time.
 
-    Includes redrives and backfills. Does not move the worker's cursors. Exit code 0: sent; 1: the collector refused some; 2: it could not
-    be done.
+    Includes redrives and backfills. Does not move the worker's export cursors.
+
+    Exit code 0: sent; 1: the collector refused some spans; 2: the export failed, or the command is wrong.
     """
     bounds, refused, known, meanwhile = _bounds(after, last), Counter[str](), set[str](), Meanwhile()
 
-    def told(event: events.Event) -> None:
+    def listen(event: events.Event) -> None:
         if isinstance(event, events.ExportRefused):
             refused["spans"] += event.items
         meanwhile(event)
@@ -143,7 +147,7 @@ def export(
         sent = []
         for one, chain in await _chains(pipeline, stream, file.parent):
             async with AsyncExitStack() as stack:
-                exporter, units, shards = await open_export(one, chain, endpoint, file.parent, os.environ, stack, told)
+                exporter, units, shards = await open_export(one, chain, endpoint, file.parent, os.environ, stack, listen)
                 known.update(shards)
                 sent.append(await export_range(exporter, units, [shard] if shard else shards, *bounds))
         return sum(units for units, _ in sent), sum(items for _, items in sent)
@@ -174,7 +178,7 @@ def _one_or_all(reports: Sequence[Report]) -> Report | Sequence[Report]:
 
 
 def carry_out(file: Path, run: Callable[[Pipeline], Coroutine[Any, Any, T]]) -> T:
-    """The result of ``run`` for the checked pipeline in ``file``; exits with code 2 if there is none."""
+    """The result of ``run`` for the pipeline in ``file``; exits with code 2 if the file is wrong or ``run`` raises a ``StreamError``."""
     result = check_file(file, os.environ)
     if result.pipeline is None:
         for finding in result.findings:
@@ -195,7 +199,7 @@ def carry_out(file: Path, run: Callable[[Pipeline], Coroutine[Any, Any, T]]) -> 
 
 
 def show(report: Report, console: Console) -> None:
-    """Print the report for a person."""
+    """Print the report as text."""
     console.print(_shards(report))
     for finding in report.findings:
         colour = {Verdict.FAILED: "red", Verdict.UNKNOWN: "yellow", Verdict.OK: "cyan"}[finding.verdict]
@@ -204,16 +208,16 @@ def show(report: Report, console: Console) -> None:
         console.print(f"  {finding.message}" + (f"\n  {finding.object}" if finding.object else ""), markup=False)
     for url in report.removed:
         console.print(f"removed {url}", markup=False)
-    asked = ", ".join(f"{check} {count:,}" for check, count in report.checked.items())
-    console.print(f"looked at: {asked}")
+    checked = ", ".join(f"{check} {count:,}" for check, count in report.checked.items())
+    console.print(f"looked at: {checked}")
     failed = sum(finding.verdict is Verdict.FAILED for finding in report.findings)
-    all_is_well = f"[bold green]All {report.in_scope:,} records are accounted for, once.[/]"
+    success = f"[bold green]All {report.in_scope:,} records are accounted for, once.[/]"
     if report.in_scope < report.records:
-        all_is_well += f" Of the {report.records - report.in_scope:,} outside of --from and --to only the log was checked."
+        success += f" Of the {report.records - report.in_scope:,} outside of --from and --to only the log was checked."
     names = f"application {report.application} from {report.stream}"
-    nothing = f"Nothing has been committed yet by {names}; if you expected something, check these names, and `state`."
+    nothing_yet = f"Nothing has been committed yet by {names}; if you expected something, check these names, and `state`."
     words = {
-        Verdict.OK: all_is_well if report.shards else nothing,
+        Verdict.OK: success if report.shards else nothing_yet,
         Verdict.UNKNOWN: "[bold yellow]Everything that could be checked is right; something could not be checked.[/]",
         Verdict.FAILED: f"[bold red]{failed} finding(s): the log does not prove what it says.[/]",
     }
@@ -246,7 +250,7 @@ def _no_such_shard(shard: str) -> DefinitionError:
 def _bounds(after: str, last: str | None) -> tuple[int, int | None]:
     first, end = _sequence(after, "--from"), None if last is None else _sequence(last, "--to")
     if end is not None and end <= first:
-        msg = f"--to {last} must lie behind --from {after}"
+        msg = f"--to {last} must be after --from {after}"
         raise typer.BadParameter(msg)
     return first, end
 

@@ -1,4 +1,4 @@
-"""``stream backfill``: process a range of time from a stream or an archive, beside the live pipeline."""
+"""``stream backfill``: process a time range of a stream or an archive, beside the live pipeline."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ if libraries_wanted():
 
 def backfill(
     file: File,
-    begin: Annotated[str, typer.Option("--from", help="First moment to read, as 2026-01-01T00:00:00Z or 2026-01-01.")],
-    end: Annotated[str, typer.Option("--to", help="First moment that is no longer read.")],
-    namespace: Annotated[str | None, typer.Option(help="Keep a separate log and output, beside the live ones.")] = None,
+    begin: Annotated[str, typer.Option("--from", help="Start of the time range (included), such as 2026-01-01T00:00:00Z or 2026-01-01.")],
+    end: Annotated[str, typer.Option("--to", help="End of the time range (excluded).")],
+    namespace: Annotated[
+        str | None, typer.Option(help="Write to a separate log and output under this name, not to those of the live pipeline.")
+    ] = None,
     drain: Drain = 25.0,
     threads: Threads = None,
     result: ResultFile = None,
     log_level: LogLevel = Least.INFO,
 ) -> None:
-    """Process what arrived from --from up to --to, from the stream or from the objects of `source.s3`, and exit.
+    """Process the records that arrived from --from up to --to, in the stream or in the objects of `source.s3`, and exit.
 
-    Runs beside the live pipeline. The same command again continues where the last one stopped, and does nothing once all is done. Without
-    --namespace the rows join those of the live pipeline, and a range that the live pipeline itself writes is refused.
+    Can run beside the live pipeline. Running the same command again continues where the last run stopped; once everything is done, it does
+    nothing. Without --namespace the rows go to the live pipeline's sinks, and a time range that the live pipeline itself writes is refused.
 
     Exit code 0: done; 1: it could not continue, run it again; 2: the pipeline or the command is wrong, and nothing was read.
     """
@@ -52,18 +54,18 @@ def backfill(
         raise typer.BadParameter(msg)
     pipeline = load_pipeline(file, result)
     try:
-        apart = pipeline if namespace is None else in_namespace(pipeline, namespace)
+        target = pipeline if namespace is None else in_namespace(pipeline, namespace)
     except DefinitionError as error:
         typer.echo(f"error: {error}", err=True)
         refuse(str(error), result)
-    quiet = apart.model_copy(update={"metrics": apart.metrics.model_copy(update={"port": 0})})
+    without_metrics = target.model_copy(update={"metrics": target.metrics.model_copy(update={"port": 0})})
     with Bar(window, Console(stderr=True, highlight=False)) as bar:
         reading = Reading(window=window, disjoint=namespace is not None)
         level = log_level.level
         options = WorkerOptions(file.parent, os.environ, drain, threads or usable_cores(), (bar,), reading=reading, log_level=level)
-        done = carry_out(quiet, options, result)
+        done = carry_out(without_metrics, options, result)
     refuse_failure(done)
-    typer.echo(f"{bar.records:,} records committed by this run; {_where(apart)}", err=True)
+    typer.echo(f"{bar.records:,} records committed by this run; {_where(target)}", err=True)
 
 
 class Bar:
@@ -96,7 +98,7 @@ class Bar:
         return sum(self._shares.get(key, 0.0) * weight for key, weight in self._weights.items()) / total if total else 0.0
 
     def __call__(self, event: events.Event) -> None:
-        """Move the bar on."""
+        """Update the bar."""
         key = (event.stream, event.shard)
         with self._lock:
             match event:

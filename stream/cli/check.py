@@ -28,13 +28,15 @@ EXIT_FINDINGS = 1
 def check(
     files: Annotated[list[Path], typer.Argument(help="Pipeline files.", exists=True, dir_okay=False, readable=True, show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    resolved: Annotated[bool, typer.Option("--resolved", help="Print each valid pipeline, defaults and environment filled in.")] = False,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print each valid pipeline with defaults and environment variables filled in.")
+    ] = False,
 ) -> None:
     """Check pipeline files: syntax, options, names, and columns through every stage to the sinks.
 
-    Nothing is read over the network and nothing is run.
+    Runs nothing, and reads nothing over the network.
 
-    Exit code 0: all can be run (there may be notes); 1: at least one cannot; 2: wrong usage.
+    Exit code 0: all files are valid (there may be notes); 1: at least one is not; 2: the command is wrong.
     """
     results = {file: check_file(file, os.environ) for file in files}
     if json:

@@ -1,4 +1,4 @@
-"""``stream complete``: whether everything that arrived before a moment is in the lake, and in the tables."""
+"""``stream complete``: whether everything that arrived before a given time is in the lake, and in the tables."""
 
 from __future__ import annotations
 
@@ -29,24 +29,26 @@ if libraries_wanted():
 
 
 MARGIN: Final = 5.0
-"""Seconds. Kinesis gives no bound; in practice, records of a shard are out of order by fractions of a second, and readable as soon after
-they were put."""
+"""Seconds. Kinesis documents no bound. In practice, arrival times within a shard are out of order by fractions of a second, and records can
+be read within fractions of a second."""
 
 
 def complete(
     file: File,
-    until: Annotated[str, typer.Option("--until", help="The moment, as 2026-01-01T00:00:00Z or 2026-01-01.", show_default=False)],
-    wait: Annotated[float, typer.Option("--wait", min=0.0, help="Seconds to look again for, until the answer is yes.")] = 0.0,
-    margin: Annotated[float, typer.Option("--margin", min=0.0, help="Seconds that arrival times may be out of order by.")] = MARGIN,
+    until: Annotated[str, typer.Option("--until", help="The time, such as 2026-01-01T00:00:00Z or 2026-01-01.", show_default=False)],
+    wait: Annotated[float, typer.Option("--wait", min=0.0, help="Seconds to keep checking until the answer is yes; 0 checks once.")] = 0.0,
+    margin: Annotated[
+        float, typer.Option("--margin", min=0.0, help="Seconds by which arrival times within a shard may be out of order.")
+    ] = MARGIN,
     without: Annotated[list[str] | None, typer.Option("--without", help="Leave this shard out; may be repeated.")] = None,
     stream: Stream = None,
     json: AsJson = False,
 ) -> None:
-    """Say whether every record that arrived before a moment is sealed, and loaded where a sink is a table.
+    """Tell whether every record that arrived before a given time is sealed, and loaded where a sink is a table.
 
-    Asks the commit log, the stream and the tables' accounts of what is loaded; no worker. Nothing is changed.
+    Reads the commit log, the stream, and the tables' own records of what is loaded. Needs no running worker, and changes nothing.
 
-    Exit code 0: complete; 1: not yet; 2: it could not be known, or the command is wrong.
+    Exit code 0: complete; 1: not yet; 2: it could not be determined, or the command is wrong.
     """
     question = Question(moment(until, "--until"), timedelta(seconds=margin))
 

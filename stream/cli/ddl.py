@@ -1,4 +1,4 @@
-"""``stream ddl``: the tables over what a pipeline's sinks write, as statements."""
+"""``stream ddl``: CREATE TABLE statements for what a pipeline's sinks write."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if libraries_wanted():
     from stream.sink.objects import ObjectsSinkConfig, SinkConfig
     from stream.sink.redshift import RedshiftSinkConfig
     from stream.sink.redshift_sql import create_ledger, create_table
-    from stream.sink.redshift_upsert import deleted_layout, remembers
+    from stream.sink.redshift_upsert import deleted_layout, needs_deleted_keys
     from stream.transform.stage import Resources, SchemaMismatch
     from stream.worker.evidence import session_of
     from stream.worker.places import read_object
@@ -40,14 +40,17 @@ def ddl(
     file: File,
     sink: Annotated[str | None, typer.Option("--sink", help="Only this sink.", show_default="all of them")] = None,
     table: Annotated[
-        str | None, typer.Option("--table", help="database.table of an s3 sink.", show_default="default.<application>")
+        str | None,
+        typer.Option("--table", help="Name of the table of an s3 sink, as database.table.", show_default="default.<application>"),
     ] = None,
-    since: Annotated[str, typer.Option("--since", help="First day of partitions by time.")] = SINCE,
+    since: Annotated[str, typer.Option("--since", help="First day of the projected range of time partitions.")] = SINCE,
 ) -> None:
-    """Print the statements that make tables over what the sinks write: of Athena for `s3`, of Redshift for `redshift`.
+    """Print CREATE TABLE statements for what the sinks write: for Athena over `s3` sinks, for Redshift over `redshift` sinks.
 
-    What to know about a table, such as a name that is folded, goes to standard error. Nothing is made. Reference tables are read where
-    columns depend on them, and nothing else is. Exit code 0: printed; 2: a table cannot be made so, or the command is wrong.
+    Creates nothing. Notes about a table, such as a column name that Athena lowercases, go to standard error. Reads reference tables if
+    columns depend on them, and nothing else.
+
+    Exit code 0: printed; 2: no such table is possible, or the command is wrong.
     """
     try:
         first = date.fromisoformat(since)
@@ -81,7 +84,7 @@ def _chosen(pipeline: Pipeline, sink: str | None) -> Sequence[SinkConfig]:
 
 
 def _name(pipeline: Pipeline, config: SinkConfig) -> str:
-    """A table of Athena's own database, called as the application, and as the sink where there are several."""
+    """A table in Athena's database `default`, named after the application, and after the sink too if there are several."""
     several = len([each for each in pipeline.sinks if isinstance(each, ObjectsSinkConfig)]) > 1
     whole = f"{pipeline.application}_{config.name}" if several else pipeline.application
     return "default." + "".join(each if each.isalnum() else "_" for each in whole.lower())
@@ -92,7 +95,7 @@ def _statements(config: SinkConfig, schema: pl.Schema, table: str, since: date) 
         return [external_table(config, schema, table, since)]
     if isinstance(config, RedshiftSinkConfig):
         layout = config.layout(schema)
-        tables = [(config.target, layout), *([(config.deleted, deleted_layout(layout))] if remembers(config, layout) else [])]
+        tables = [(config.target, layout), *([(config.deleted_keys, deleted_layout(layout))] if needs_deleted_keys(config, layout) else [])]
         return [Statement(create_ledger(config)), *(Statement(create_table(*each)) for each in tables)]
     if isinstance(config, IcebergSinkConfig):
         return [Statement("", (f"sink {config.name}: an Iceberg table is made by its catalog, which the loader asks for it",))]
@@ -100,7 +103,7 @@ def _statements(config: SinkConfig, schema: pl.Schema, table: str, since: date) 
 
 
 def _resources(pipeline: Pipeline, base: Path) -> Resources:
-    """What the pipeline's columns depend on, read where it lies; what a query of a database gives is not asked for."""
+    """The resources that the pipeline's columns depend on, read from this machine or from S3. Databases are not queried."""
     resources = local_resources(pipeline, base)
     urls = [url for stage in pipeline.stages for url in stage.table_urls()]
     tables = [url for url in urls if url.startswith("s3://") and url not in resources.tables]

@@ -1,4 +1,4 @@
-"""``stream demo``: the whole service on this machine, disrupted on purpose and checked from outside."""
+"""``stream demo``: the whole service on this machine, with a worker killed on purpose and every record checked afterwards."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def demo(
 
     Needs no AWS account and no Docker.
 
-    Exit code 0: every check held; 1: one did not, or something did not start.
+    Exit code 0: all checks passed; 1: one failed, or something did not start.
     """
     if endpoint is not None and not endpoint.startswith(("http://", "https://")):
         msg = f"{endpoint!r} is not a URL such as http://127.0.0.1:4566"
@@ -150,7 +150,7 @@ class Demo:
         reader = LogReader(errands, BUCKET, f"_stream/{STREAM}/commits/")
         rows = self.flights.height
 
-        def heard(records: int) -> None:
+        def on_put(records: int) -> None:
             self.put = records
 
         with self._bars() as bars:
@@ -165,7 +165,7 @@ class Demo:
                     bars.update(sealed, completed=self.sealed)
 
             async with asyncio.TaskGroup() as group:
-                producing = group.create_task(_until_stopped(produce, endpoint, region, STREAM, self.flights, self.seed, heard))
+                producing = group.create_task(_until_stopped(produce, endpoint, region, STREAM, self.flights, self.seed, on_put))
                 async with self._worker(environment, 1) as first:
                     await until(lambda: self.put > SPLIT_AT * rows or first.returncode is not None)
                     parent, children = await asyncio.to_thread(errands.split_widest_shard, STREAM)

@@ -32,12 +32,12 @@ _MARKS = {"added": "+", "removed": "-", "retyped": "~"}
 
 
 def diff(
-    old: Annotated[Path, typer.Argument(help="Pipeline file as it is.", exists=True, dir_okay=False, readable=True, show_default=False)],
-    new: Annotated[Path, typer.Argument(help="Pipeline file to compare.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    old: Annotated[Path, typer.Argument(help="Current pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    new: Annotated[Path, typer.Argument(help="Changed pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
     *,
     records: Annotated[int, typer.Option("--records", help="How many records to run.", min=1, max=1_000_000)] = 1000,
     key: Annotated[list[str] | None, typer.Option("--key", help="Column that identifies a row in the output; may be repeated.")] = None,
-    show: Annotated[int, typer.Option("--show", help="Examples of each difference.", min=0)] = 3,
+    show: Annotated[int, typer.Option("--show", help="How many examples of each difference to show.", min=0)] = 3,
     sample: Sample = None,
     generate: Generate = None,
     since: Since = None,
@@ -45,7 +45,9 @@ def diff(
 ) -> None:
     """Run two pipelines over the same records, by default live ones of OLD, and show what changes. Writes nothing.
 
-    Prints record data. Exit code 0: the same rows and rejects; 1: different ones; 2: they could not be compared.
+    Prints record data.
+
+    Exit code 0: the same rows and rejects; 1: different ones; 2: they could not be compared.
     """
     pipelines = checked(old), checked(new)
     try:

@@ -45,14 +45,14 @@ Where = Annotated[
         show_default="all",
     ),
 ]
-Limit = Annotated[int | None, typer.Option(help="At most so many.", min=1, show_default="all")]
+Limit = Annotated[int | None, typer.Option(help="At most this many.", min=1, show_default="all")]
 
 app = typer.Typer(name="dlq", add_completion=False, help="Count, list, show and redrive dead letters.", no_args_is_help=True)
 
 
 @app.command("top")
 def top_causes(file: File, where: Where = None, stream: Stream = None, json: AsJson = False) -> None:
-    """Count dead letters by cause, most frequent first; `waiting` ones can be redriven."""
+    """Count dead letters by cause, most frequent first. Those counted as `waiting` can be redriven."""
     causes = top(_table(file, stream, where))
     if json:
         return _as_json(causes)
@@ -86,13 +86,13 @@ def listing(file: File, where: Where = None, limit: Limit = 50, stream: Stream =
 @app.command()
 def show(
     file: File,
-    record: Annotated[str, typer.Argument(help="[<shard>:]<sequence>[:<sub>] of the record.", show_default=False)],
+    record: Annotated[str, typer.Argument(help="[<shard>:]<sequence>[:<subsequence>] of the record.", show_default=False)],
     stream: Stream = None,
     json: AsJson = False,
 ) -> None:
     """Show every attempt of one dead letter, with its content. Prints record data.
 
-    Exit code 0: found; 1: the record has no dead letter; 2: it could not be looked up.
+    Exit code 0: found; 1: the record has no dead letter; 2: the lookup failed, or the command is wrong.
     """
     wanted = Wanted.parse(record)
     found = place_of(_table(file, stream, None, contents=True), wanted.shard, str(wanted.sequence), wanted.subsequence)
@@ -122,10 +122,10 @@ def redrive(  # noqa: PLR0917 - options of a command are given by name
     file: File,
     where: Where = None,
     pipeline: Annotated[
-        Path | None, typer.Option("--pipeline", help="Run this corrected file instead.", exists=True, dir_okay=False)
+        Path | None, typer.Option("--pipeline", help="Use this corrected pipeline file instead.", exists=True, dir_okay=False)
     ] = None,
     limit: Limit = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there would be.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print how many dead letters would be redriven.")] = False,
     stream: Stream = None,
     drain: Drain = 25.0,
     threads: Threads = None,
@@ -134,8 +134,8 @@ def redrive(  # noqa: PLR0917 - options of a command are given by name
 ) -> None:
     """Send dead letters through the pipeline again, each once, even if several redrives run at the same time.
 
-    First finishes what an earlier redrive left undone. Records keep their lineage; a record that is refused again is a dead letter again,
-    with one more attempt. Safe to run beside a worker.
+    First finishes earlier redrives that were interrupted. Records keep their lineage columns. A record that is rejected again becomes a
+    dead letter again, with its attempt number raised by one. Safe to run beside a worker.
 
     Exit code 0: done; 1: it could not continue, run it again; 2: the pipeline or the command is wrong, and nothing was read.
     """
@@ -160,14 +160,14 @@ def redrive(  # noqa: PLR0917 - options of a command are given by name
         typer.echo(f"redrive {number} of {name}: {records:,} dead letters", err=True)
     if not claimed:
         typer.echo("no dead letters are waiting; finishing earlier redrives, if any", err=True)
-    letters, level = Reading(letters=True), log_level.level
-    options = WorkerOptions(base, os.environ, drain, threads or usable_cores(), reading=letters, log_level=level)
-    quiet = fixed.model_copy(update={"metrics": fixed.metrics.model_copy(update={"port": 0})})
-    refuse_failure(carry_out(quiet, options, result))
+    reading, level = Reading(letters=True), log_level.level
+    options = WorkerOptions(base, os.environ, drain, threads or usable_cores(), reading=reading, log_level=level)
+    without_metrics = fixed.model_copy(update={"metrics": fixed.metrics.model_copy(update={"port": 0})})
+    refuse_failure(carry_out(without_metrics, options, result))
 
 
 def _same_log(old: Pipeline, old_base: Path, new: Pipeline, new_base: Path) -> None:
-    """Make sure that both files write to the same log; otherwise letters would be claimed in one and read in the other.
+    """Make sure that both files use the same log; otherwise dead letters would be claimed in one and read in the other.
 
     Raises:
         DefinitionError: they do not.

@@ -1,4 +1,4 @@
-"""``stream doctor``: would a worker of this pipeline find everything that it needs, here and now?"""
+"""``stream doctor``: whether a worker of this pipeline would find everything that it needs, from here and now."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if libraries_wanted():
     from rich.console import Console
 
     from stream.cli.explain import checked
-    from stream.worker.examination import Finding, Surroundings, Verdict, examine
+    from stream.worker.examination import Environment, Finding, Verdict, examine
 
     _STYLES: Final = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.FAILED: "bold red"}
 
@@ -34,15 +34,20 @@ def doctor(
     file: File,
     *,
     role: Annotated[
-        str | None, typer.Option("--role", envvar="AWS_ROLE_ARN", help="ARN or name of the role that must be in use.", show_default="any")
+        str | None,
+        typer.Option("--role", envvar="AWS_ROLE_ARN", help="ARN or name of the IAM role that must be in use.", show_default="any"),
     ] = None,
     audience: Annotated[
-        str | None, typer.Option("--audience", help="Audience that the token must have.", show_default="what STS or Pod Identity takes")
+        str | None,
+        typer.Option("--audience", help="Audience that the pod's token must have.", show_default="what STS or Pod Identity takes"),
     ] = None,
     service_account: Annotated[
         str | None,
         typer.Option(
-            "--service-account", envvar="STREAM_SERVICE_ACCOUNT", help="NAMESPACE:NAME that the token must belong to.", show_default="any"
+            "--service-account",
+            envvar="STREAM_SERVICE_ACCOUNT",
+            help="NAMESPACE:NAME of the service account that the pod's token must belong to.",
+            show_default="any",
         ),
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one check may take.", min=0.1)] = PATIENCE,
@@ -50,16 +55,16 @@ def doctor(
 ) -> None:
     """Check everything that a worker will need: identity, clock, memory, streams, buckets, leases, tables, secrets, warehouse, collector.
 
-    Tries every action in a form that changes nothing, and lists those that cannot be tried that way. Each problem comes with a remedy. As
-    the preflight of a pod, it keeps a worker from starting that could not work.
+    Tries every AWS action that a worker needs, in a form that changes nothing, and lists the actions that cannot be tried that way. Each
+    problem comes with a remedy. As an init container of the pod, it keeps a worker that could not work from starting.
 
     Exit code 0: a worker can start (there may be notes); 1: at least one check failed; 2: the pipeline file is wrong.
     """
     pipeline = checked(file)
     subject = None if service_account is None else f"system:serviceaccount:{service_account}"
-    around = Surroundings(file.parent, os.environ, role, audience, subject, patience=timeout)
+    environment = Environment(file.parent, os.environ, role, audience, subject, patience=timeout)
     try:
-        findings = asyncio.run(examine(pipeline, around))
+        findings = asyncio.run(examine(pipeline, environment))
     except StreamError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from error

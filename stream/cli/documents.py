@@ -1,4 +1,4 @@
-"""JSON output for programs, and the console for tables, which programs may read too."""
+"""JSON output, and the console for tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.console import Console
 
 PIPED_WIDTH: Final = 240
-"""Width without a terminal: wide enough for a record's name, so that `grep` finds it."""
+"""Width without a terminal: wide enough that a record's id stays on one line, so that `grep` finds it."""
 
 
 def table_console() -> Console:

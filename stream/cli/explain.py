@@ -23,7 +23,7 @@ if libraries_wanted():
     from stream.pipeline.cost import Estimate, Outcome, Prices, Rate, estimate
     from stream.pipeline.lint import check as check_file
     from stream.pipeline.model import Pipeline
-    from stream.pipeline.plan import Change, Plan, Stop, local_resources, plan
+    from stream.pipeline.plan import Change, Plan, Step, local_resources, plan
     from stream.transform.stage import SchemaMismatch
 
 EXIT_DEFINITION = 2
@@ -34,19 +34,27 @@ _MARKS = {"added": "+", "removed": "-", "retyped": "~"}
 def explain(
     file: File,
     *,
-    records: Annotated[float | None, typer.Option("--records-per-second", help="Rate of the whole stream; adds objects and cost.")] = None,
+    records: Annotated[
+        float | None, typer.Option("--records-per-second", help="Rate of the whole stream; with it, object counts and cost are estimated.")
+    ] = None,
     size: Annotated[float, typer.Option("--record-bytes", help="Mean size of a record.")] = 1024,
     shards: Annotated[int, typer.Option("--shards", help="Shards of the stream.", min=1)] = 1,
-    ratio: Annotated[float, typer.Option("--output-ratio", help="Bytes of data files per byte received.", min=0.0)] = 1.0,
-    partitions: Annotated[float, typer.Option("--partitions", help="Partitions that one unit writes to.", min=1.0)] = 1.0,
-    prices: Annotated[Path | None, typer.Option("--prices", help="YAML file with prices, such as `s3_gb_month: 0.0245`.")] = None,
+    ratio: Annotated[float, typer.Option("--output-ratio", help="Bytes of data files written per byte received.", min=0.0)] = 1.0,
+    partitions: Annotated[
+        float, typer.Option("--partitions", help="Partitions that one unit (batch of records of a shard) writes to.", min=1.0)
+    ] = 1.0,
+    prices: Annotated[
+        Path | None, typer.Option("--prices", help="YAML file with prices in US dollars, such as `s3_gb_month: 0.0245`.")
+    ] = None,
     account: Annotated[str, typer.Option("--account", help="AWS account, for ARNs.")] = "*",
     region: Annotated[str, typer.Option("--region", help="AWS region, for ARNs.")] = "*",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Show what a pipeline will do: columns after each stage, object keys, AWS permissions and, given a rate, objects and cost.
 
-    Reads nothing over the network and needs no secret. Exit code 0: explained; 2: the pipeline file or an option is wrong.
+    Reads nothing over the network and needs no secret.
+
+    Exit code 0: explained; 2: the pipeline file or an option is wrong.
     """
     try:
         pipeline = checked(file)
@@ -78,7 +86,7 @@ def explain(
 
 
 def checked(file: Path) -> Pipeline:
-    """The pipeline in ``file``; findings go to standard error.
+    """The pipeline in ``file``. Findings go to standard error.
 
     Raises:
         typer.Exit: it cannot be run.
@@ -95,14 +103,14 @@ def _prices(file: Path | None) -> Prices:
     if file is None:
         return Prices()
     try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+        prices = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         msg = f"the prices in {file} cannot be read: {error}"
         raise DefinitionError(msg) from error
-    if not isinstance(given, dict):
+    if not isinstance(prices, dict):
         msg = f"{file} contains no prices; write one per line, such as `s3_gb_month: 0.0245`"
         raise DefinitionError(msg)
-    return Prices.of({str(name): value for name, value in given.items()})
+    return Prices.of({str(name): value for name, value in prices.items()})
 
 
 def _heading(console: Console, text: str) -> None:
@@ -114,25 +122,25 @@ def _show_plan(pipeline: Pipeline, laid_out: Plan, console: Console) -> None:
     kinesis, objects = pipeline.source.kinesis, pipeline.source.s3
     begins = f"from {kinesis.start.timestamp or kinesis.start.kind.value}" if objects is None else f"({objects.format}) below {objects.url}"
     console.print(f"{pipeline.application}: {', '.join(kinesis.names)} {begins}", style="bold")
-    for stop in laid_out.stops:
-        _show_stop(stop, console)
+    for step in laid_out.stops:
+        _show_step(step, console)
     _heading(console, "Objects")
     for keys in laid_out.keys:
         console.print(f"  {keys.what}: {keys.url}")
 
 
-def _show_stop(stop: Stop, console: Console) -> None:
-    console.print(f"{stop.name}", style="bold cyan", end="")
-    console.print(f"  {stop.options}" if stop.options else "")
-    if stop.unknown:
-        console.print(f"    columns not known: {stop.unknown}")
-    elif stop.name == "decode" and stop.columns is not None:
-        console.print(f"    {', '.join(f'{name} {kind}' for name, kind in stop.columns)}")
-    elif stop.columns is not None:
-        told = [_change(each) for each in stop.changes] or ["columns as before"]
-        if stop.drops:
-            told.append(f"leaves rows out as {stop.drops}")
-        console.print(f"    {'; '.join(told)}")
+def _show_step(step: Step, console: Console) -> None:
+    console.print(f"{step.name}", style="bold cyan", end="")
+    console.print(f"  {step.options}" if step.options else "")
+    if step.unknown:
+        console.print(f"    columns not known: {step.unknown}")
+    elif step.name == "decode" and step.columns is not None:
+        console.print(f"    {', '.join(f'{name} {kind}' for name, kind in step.columns)}")
+    elif step.columns is not None:
+        parts = [_change(each) for each in step.changes] or ["columns as before"]
+        if step.drops:
+            parts.append(f"leaves rows out as {step.drops}")
+        console.print(f"    {'; '.join(parts)}")
 
 
 def _change(change: Change) -> str:

@@ -1,9 +1,10 @@
-"""``stream iam``: least-privilege policies and trust from the pipeline file, and how a live policy differs from them."""
+"""``stream iam``: least-privilege IAM policies and trust policies for a pipeline, and how a live policy differs."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ if libraries_wanted():
     from stream.cli.explain import checked
     from stream.pipeline.access import Account
     from stream.pipeline.grants import compare
+    from stream.pipeline.model import Pipeline
     from stream.pipeline.roles import ServiceAccount, accesses, partition_of, policy, trust
 
 EXIT_DIFFERENT = 1
@@ -28,41 +30,45 @@ def iam(
     file: File,
     *,
     account: Annotated[str, typer.Option("--account", help="AWS account, 12 digits.", show_default=False)],
-    region: Annotated[str, typer.Option("--region", help="AWS region of stream and tables.", show_default=False)],
+    region: Annotated[str, typer.Option("--region", help="AWS region of the stream and the tables.", show_default=False)],
     role: Annotated[Role | None, typer.Option("--role", help="Print only the policy of this role.", show_default="all of them")] = None,
-    trusted: Annotated[bool, typer.Option("--trust", help="With --role: print who may assume it instead of what it may do.")] = False,
+    trusted: Annotated[
+        bool, typer.Option("--trust", help="With --role: print its trust policy (who may assume it) instead of its permissions.")
+    ] = False,
     namespace: Annotated[str, typer.Option("--namespace", help="Kubernetes namespace of the pods.")] = "default",
     service_account: Annotated[str, typer.Option("--service-account", help="Kubernetes service account of the pods.")] = "stream",
-    cluster: Annotated[str, typer.Option("--cluster", help="EKS cluster that Pod Identity must come from.", show_default="any")] = "",
+    cluster: Annotated[
+        str,
+        typer.Option("--cluster", help="Name of the EKS cluster whose pods may assume the role through Pod Identity.", show_default="any"),
+    ] = "",
     issuer: Annotated[
-        str, typer.Option("--oidc-issuer", help="URL of the cluster's OIDC provider, for trust through IRSA.", show_default="Pod Identity")
+        str,
+        typer.Option("--oidc-issuer", help="URL of the cluster's OIDC provider; the trust is then for IRSA.", show_default="Pod Identity"),
     ] = "",
     audience: Annotated[str, typer.Option("--audience", help="With --oidc-issuer: audience of the token.")] = AUDIENCE,
     keys: Annotated[list[str] | None, typer.Option("--kms-key", help="ARN of another KMS key in use; may be repeated.")] = None,
     live: Annotated[
-        Path | None, typer.Option("--diff", help="JSON of a live policy of the role: print what it lacks, and what it grants too much.")
+        Path | None,
+        typer.Option(
+            "--diff", help="File with a live policy of the role as JSON: print what it lacks, and what it grants beyond what is needed."
+        ),
     ] = None,
 ) -> None:
-    """Print a pipeline's least-privilege IAM policies by role, and who may assume each.
+    """Print a pipeline's least-privilege IAM policies, one per role, and who may assume each role.
 
-    The roles are bootstrap, worker, redshift-copy, backfill and reader.
+    The roles are bootstrap (creates the AWS resources), worker, redshift-copy (Redshift reads staged files), backfill, and reader (`stream
+    complete` and `stream shards`). Reads nothing over the network.
 
-    Reads nothing over the network. Exit code 0: printed, or the live policy is equal; 1: the live policy differs; 2: the pipeline
-    file or an option is wrong.
+    Exit code 0: printed, or the live policy is equivalent; 1: the live policy differs; 2: the pipeline file or an option is wrong.
     """
     try:
         pipeline = checked(file)
         where = Account(_number(account), region, partition_of(region))
         who = ServiceAccount(namespace, service_account, cluster, issuer, audience)
-        used = {each: needs for each in Role if (needs := accesses(pipeline, each, where))}
-        own = {pipeline.encryption.kms_key} if pipeline.encryption is not None else set()
-        encrypting = own.union(keys or ())
-        policies = {
-            each: policy(needs, () if each is Role.BOOTSTRAP else encrypting, region, where.partition) for each, needs in used.items()
-        }
-        trusts = {each: trust(each, where, who) for each in used}
-        if role is not None and role not in used:
-            msg = f"this pipeline has no use for the role {role}; it needs {', '.join(used)}"
+        policies = _policies(pipeline, where, keys or ())
+        trusts = {each: trust(each, where, who) for each in policies}
+        if role is not None and role not in policies:
+            msg = f"this pipeline has no use for the role {role}; it needs {', '.join(policies)}"
             raise DefinitionError(msg)
         if live is not None:
             _differ(policies[role or Role.WORKER], _read(live), role or Role.WORKER)
@@ -73,7 +79,17 @@ def iam(
     if role is not None:
         _print(trusts[role] if trusted else policies[role])
     else:
-        _print({each: {"policy": policies[each], "trust": trusts[each]} for each in used})
+        _print({each: {"policy": policies[each], "trust": trusts[each]} for each in policies})
+
+
+def _policies(pipeline: Pipeline, where: Account, keys: Iterable[str]) -> dict[Role, Any]:
+    """The policy of each role that the pipeline needs. ``keys``: ARNs of KMS keys in use, besides the pipeline's own."""
+    own = {pipeline.encryption.kms_key} if pipeline.encryption is not None else set()
+    used = {role: needs for role in Role if (needs := accesses(pipeline, role, where))}
+    return {
+        role: policy(needs, () if role is Role.BOOTSTRAP else own.union(keys), where.region, where.partition)
+        for role, needs in used.items()
+    }
 
 
 def _differ(wanted: Any, live: Any, role: Role) -> None:

@@ -1,4 +1,4 @@
-"""``stream import``: from a definition of AWS Data Pipeline to what replaces it."""
+"""``stream import``: turns an AWS Data Pipeline definition into pipeline files."""
 
 from __future__ import annotations
 
@@ -27,17 +27,23 @@ EXIT_DEFINITION = 2
 def import_(
     definition: Annotated[
         Path,
-        typer.Argument(help="Definition file of AWS Data Pipeline, JSON.", exists=True, dir_okay=False, readable=True, show_default=False),
+        typer.Argument(help="AWS Data Pipeline definition file, JSON.", exists=True, dir_okay=False, readable=True, show_default=False),
     ],
     *,
     into: Annotated[
         Path | None,
-        typer.Option("--into", help="Directory to write to; created if missing.", file_okay=False, show_default="named as the file"),
+        typer.Option(
+            "--into", help="Directory to write to; created if missing.", file_okay=False, show_default="the file's name without its suffix"
+        ),
     ] = None,
     values: Annotated[
         list[Path] | None,
         typer.Option(
-            "--values", help="File with further `parameters` and `values`; may be repeated.", exists=True, dir_okay=False, readable=True
+            "--values",
+            help="File with more `parameters` and `values` for the definition; may be repeated.",
+            exists=True,
+            dir_okay=False,
+            readable=True,
         ),
     ] = None,
     state: Annotated[
@@ -45,17 +51,17 @@ def import_(
     ] = "",
     json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
 ) -> None:
-    """Write what replaces a definition of AWS Data Pipeline: pipeline files, values of the chart, a report.
+    """Turn an AWS Data Pipeline definition into pipeline files, values for the Helm chart, and a report.
 
-    The report says of every field of every object what became of it. Reads nothing over the network, and never overwrites a file. Secrets
-    of the definition are written nowhere.
+    The report says for every field of every object what became of it. Reads nothing over the network, never overwrites a file, and never
+    writes secrets of the definition.
 
-    Exit code 0: everything has been taken over, or is not needed; 1: written, and the report says what is to do; 2: the file is no such
-    definition, or nothing can be written.
+    Exit code 0: every field has been taken over or is not needed; 1: written, and the report lists what is left to do; 2: the file is not
+    such a definition, or nothing can be written.
     """
     try:
         more = [(str(each), _read(each)) for each in values or ()]
-        done = import_definition(_read(definition), str(definition), more, _place(state), _judge)
+        done = import_definition(_read(definition), str(definition), more, _state_url(state), _first_error)
         folder = into if into is not None else definition.with_suffix("")
         written = _write(folder, {**done.files, REPORT: markdown(done)})
     except DefinitionError as error:
@@ -77,14 +83,14 @@ def _read(path: Path) -> bytes:
         raise DefinitionError(msg) from error
 
 
-def _place(state: str) -> str:
+def _state_url(state: str) -> str:
     if state and (not state.startswith("s3://") or len(state) < len("s3://abc/") or set("${}") & set(state)):
         msg = f"--state is {state!r}; write s3://bucket/prefix/"
         raise DefinitionError(msg)
     return state.rstrip("/") + "/" if state else ""
 
 
-def _judge(text: str, env: Mapping[str, str]) -> str:
+def _first_error(text: str, env: Mapping[str, str]) -> str:
     """The first error that `stream check` finds in ``text``, and the line that it is about; empty if there is none."""
     result = check_content(text.encode(), "pipeline.yaml", Path(), env)
     wrong = [each for each in result.findings if each.severity is Severity.ERROR]
@@ -92,11 +98,11 @@ def _judge(text: str, env: Mapping[str, str]) -> str:
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:
-    """Write ``files`` below ``folder``: all of them, or none if one is there already."""
+    """Write ``files`` below ``folder``: all of them, or none if one of them exists already."""
     paths = {folder / name: text for name, text in files.items()}
-    there = next((path for path in paths if path.exists()), None)
-    if there is not None:
-        msg = f"{there} exists already; choose another directory with --into"
+    existing = next((path for path in paths if path.exists()), None)
+    if existing is not None:
+        msg = f"{existing} exists already; choose another directory with --into"
         raise DefinitionError(msg)
     try:
         for path, text in paths.items():

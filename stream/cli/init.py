@@ -20,7 +20,7 @@ SCHEMA_FILE: Final = "pipeline.schema.json"
 
 
 def templates() -> dict[str, str]:
-    """Every template by name, with what it is for: the second line of its pipeline file."""
+    """The templates by name, each with its description, the second line of its pipeline file."""
     found = {}
     for folder in sorted(_root().iterdir(), key=lambda each: each.name):
         if folder.is_dir() and (folder / "pipeline.yaml").is_file():
@@ -36,11 +36,11 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Directory to write to; created if missing.", file_okay=False)] = Path(),
     *,
     template: Annotated[
-        str, typer.Option("--template", help="Which template; --list names them.", autocompletion=lambda: list(templates()))
+        str, typer.Option("--template", help="Name of the template; --list shows all.", autocompletion=lambda: list(templates()))
     ] = "kinesis-to-s3",
     listed: Annotated[bool, typer.Option("--list", help="List the templates and write nothing.")] = False,
 ) -> None:
-    """Write a pipeline to start from, with test cases and a JSON Schema for editors. Never overwrites a file.
+    """Write a starter pipeline from a template, with test cases and a JSON Schema for editors. Never overwrites a file.
 
     Exit code 0: written; 2: there is no such template, or a file exists already.
     """
@@ -55,8 +55,8 @@ def init(
     source = _root() / template
     contents = {path.name: path.read_text(encoding="utf-8") for path in sorted(source.iterdir()) if path.is_file()}
     contents[SCHEMA_FILE] = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-    if there := [name for name in contents if (folder / name).exists()]:
-        typer.echo(f"error: {folder / there[0]} exists already; choose another directory", err=True)
+    if existing := [name for name in contents if (folder / name).exists()]:
+        typer.echo(f"error: {folder / existing[0]} exists already; choose another directory", err=True)
         raise typer.Exit(EXIT_REFUSED)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,12 @@ LOGBACK: Final = """<configuration>
 Stream = Annotated[str | None, typer.Option("--stream", help="Which stream, if the pipeline reads several.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="A property to replace or add, as key=value; may be repeated.")]
 
-app = typer.Typer(name="kcl", add_completion=False, help="Run a pipeline under the KCL's MultiLangDaemon.", no_args_is_help=True)
+app = typer.Typer(
+    name="kcl",
+    add_completion=False,
+    help="Run a pipeline under the MultiLangDaemon of the Kinesis Client Library (KCL).",
+    no_args_is_help=True,
+)
 
 
 @app.command("properties")
@@ -63,7 +68,7 @@ def show_properties(
 
 @app.command()
 def run(file: File, stream: Stream = None, log_level: LogLevel = Least.INFO) -> None:
-    """Serve one shard; the daemon starts this. Speaks the daemon's protocol on standard input and output; events go to standard error.
+    """Process one shard. Started by the daemon; speaks its protocol on standard input and output, and logs to standard error.
 
     Exit code 0: the daemon closed the pipe; 1: it could not continue; 2: the pipeline file is wrong.
     """
@@ -88,11 +93,11 @@ def run(file: File, stream: Stream = None, log_level: LogLevel = Least.INFO) -> 
 def daemon(
     file: File,
     stream: Stream = None,
-    jars: Annotated[Path | None, typer.Option(help="Folder with the KCL's jars; by default, those of amazon_kclpy.")] = None,
+    jars: Annotated[Path | None, typer.Option(help="Folder with the KCL's jars.", show_default="those of amazon_kclpy")] = None,
     java: Annotated[str, typer.Option(help="The Java command, version 8 or later.")] = "java",
     change: Changes = None,
 ) -> None:
-    """Become the MultiLangDaemon for a pipeline: this process is replaced by Java, so that signals reach it.
+    """Run the MultiLangDaemon for a pipeline. This process is replaced by Java, so that signals reach it.
 
     Exit code: the daemon's; 2: the pipeline file is wrong, or Java or the jars are missing.
     """

@@ -1,4 +1,4 @@
-"""``stream leases``: who reads which shard, and how an operator moves one."""
+"""``stream leases``: which worker reads which shard; release, rewind or skip a shard."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from stream.cli.loading import libraries_wanted
 from stream.cli.options import AsJson, File
+from stream.cli.positions import import_positions
 from stream.errors import DefinitionError
 
 if libraries_wanted():
@@ -25,19 +26,21 @@ if libraries_wanted():
 
 ShardId = Annotated[str, typer.Argument(help="Shard, such as shardId-000000000000.", show_default=False)]
 StreamName = Annotated[str | None, typer.Option("--stream", help="Which stream, if the pipeline reads several.")]
-Note = Annotated[str, typer.Option("--note", help="The reason; kept in the commit log permanently.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Note = Annotated[str, typer.Option("--note", help="Why; kept in the commit log permanently.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
-app = typer.Typer(name="leases", add_completion=False, help="See who reads which shard; move a shard.", no_args_is_help=True)
+app = typer.Typer(
+    name="leases", add_completion=False, help="List which worker reads which shard; release, rewind or skip a shard.", no_args_is_help=True
+)
 
 
 @app.command()
 def ls(
     file: File,
-    lag: Annotated[bool, typer.Option("--lag/--no-lag", help="Find out how far each shard's checkpoint is behind.")] = True,
+    lag: Annotated[bool, typer.Option("--lag/--no-lag", help="Read the stream to find out how far each shard's checkpoint lags.")] = True,
     json: AsJson = False,
 ) -> None:
-    """List the leases: owner, checkpoint, lag, and when one of our workers last renewed it.
+    """List the leases: owner, checkpoint, lag, and when a worker of this application last renewed it.
 
     Exit code 0: listed; 2: the table or the stream could not be read.
     """
@@ -50,13 +53,16 @@ def ls(
 
 @app.command()
 def release(file: File, shard: ShardId, stream: StreamName = None, json: AsJson = False) -> None:
-    """Take a lease from its owner and free it. By the usual rules some worker then takes it, possibly the same one."""
+    """Take a lease from its owner and free it, so that a worker takes it by the usual rules, possibly the same one.
+
+    Exit code 0: released; 2: it could not be released.
+    """
 
     async def run(pipeline: Pipeline) -> str | None:
         return await release_lease(pipeline, _stream(pipeline, stream), shard, Meanwhile())
 
     owner = carry_out(file, run)
-    _say({"shard": shard, "owner": owner}, f"{shard} was released; its owner was {owner or 'nobody'}", json)
+    _print({"shard": shard, "owner": owner}, f"{shard} was released; its owner was {owner or 'nobody'}", json)
 
 
 @app.command("rewind")
@@ -69,19 +75,19 @@ def rewind_shard(
     yes: Yes = False,
     json: AsJson = False,
 ) -> None:
-    """Process a shard again from a given record on, and remove what was made of it: data and dead letters, but not the ledger.
+    """Process a shard again from a given record on. Removes the data files and dead letters written since, but not the ledger.
 
-    Takes back whole units: the one that holds the record, and all after it. A link in the commit log says who did it, and why.
+    Takes back whole units: the one that holds the record, and all later ones. The commit log records who did it, and why.
 
-    Exit code 0: done; 2: it could not be done, and unless it says otherwise nothing was changed.
+    Exit code 0: done; 2: it could not be done, and nothing was changed unless the message says otherwise.
     """
     wanted = ORIGIN if sequence == "start" else _sequence(sequence)
     if not yes:
         target, known = carry_out(file, lambda pipeline: preview_rewind(pipeline, _stream(pipeline, stream), shard, wanted, file.parent))
-        gone = [link for link in known.links if int(link.after) >= target]
-        files, records = sum(len(link.files) for link in gone), sum(link.records for link in gone)
+        superseded = [link for link in known.links if int(link.after) >= target]
+        files, records = sum(len(link.files) for link in superseded), sum(link.records for link in superseded)
         typer.confirm(
-            f"{shard}: take back {len(gone)} unit(s) with {records:,} records and up to {files} files, and process the records again?",
+            f"{shard}: take back {len(superseded)} unit(s) with {records:,} records and up to {files} files, and process them again?",
             abort=True,
         )
 
@@ -90,7 +96,7 @@ def rewind_shard(
 
     done = carry_out(file, run)
     facts = {"shard": shard, "position": str(done.position), "files": done.files}
-    _say(facts, f"{shard} continues after {done.position or 'its start'}; {done.files} files were removed", json)
+    _print(facts, f"{shard} continues after {done.position or 'its start'}; {done.files} files were removed", json)
 
 
 @app.command("skip")
@@ -103,9 +109,9 @@ def skip_shard(
     yes: Yes = False,
     json: AsJson = False,
 ) -> None:
-    """Skip all records of a shard that are not committed yet, up to and including the one named; nobody will process them.
+    """Skip all records of a shard that are not committed yet, up to and including the given one. They will never be processed.
 
-    Exit code 0: done; 2: it could not be done, and unless it says otherwise nothing was changed.
+    Exit code 0: done; 2: it could not be done, and nothing was changed unless the message says otherwise.
     """
     last = _sequence(sequence)
     if not yes:
@@ -115,11 +121,14 @@ def skip_shard(
         return await skip(pipeline, _stream(pipeline, stream), shard, last, note, file.parent, os.environ, Meanwhile())
 
     done = carry_out(file, run)
-    _say({"shard": shard, "position": str(done.position)}, f"{shard} continues after {done.position}", json)
+    _print({"shard": shard, "position": str(done.position)}, f"{shard} continues after {done.position}", json)
+
+
+app.command("import")(import_positions)
 
 
 def table_of(views: list[LeaseView]) -> Table:
-    """The leases as a table for a person."""
+    """The leases as a table."""
     several = len({view.stream for view in views}) > 1
     table = Table(*(Column(name, overflow="fold") for name in ("shard", "owner", "checkpoint", "behind", "last renewal", "KB/s")))
     for view in views:
@@ -134,7 +143,7 @@ def table_of(views: list[LeaseView]) -> Table:
     return table
 
 
-def _say(facts: dict[str, object], text: str, json: bool) -> None:
+def _print(facts: dict[str, object], text: str, json: bool) -> None:
     typer.echo(msgspec.json.encode(facts).decode() if json else text)
 
 

@@ -33,9 +33,9 @@ def libraries_wanted() -> bool:
 def settings_of_libraries(env: Mapping[str, str], cores: int) -> dict[str, str]:
     """Environment variables that libraries read when they are loaded, except those that ``env`` sets already.
 
-    One allocator instead of two that each keep their own peak; no threads for linear algebra, which is not used; and for Polars
-    half as many threads as transform units (``STREAM_THREADS``, or else ``cores``): those share Polars' pool, and passing small frames
-    between threads costs more than it gains.
+    Arrow uses the system allocator, because two allocators would each keep their own peak. OpenBLAS gets one thread, since linear algebra
+    is not used. Polars gets half as many threads as there are transform threads (``STREAM_THREADS``, or else ``cores``): those share its
+    pool, and passing small frames between threads costs more than it gains.
     """
     threads = env.get("STREAM_THREADS", "")
     polars = max(1, (int(threads) if threads.isdecimal() else cores) // 2)
@@ -86,11 +86,18 @@ def _signatures(name: str) -> ModuleType:
 
 @contextmanager
 def _registered(module: ModuleType) -> Iterator[None]:
-    """Known by its name while it is executed, since dataclasses look there, and not afterwards, since it is incomplete."""
-    before = _SIGNATURES_ONLY.set(True)
+    """Known by its name while it is executed, since dataclasses look there.
+
+    Not afterwards, since it is incomplete, and so are modules that it has imported if they leave out libraries, too.
+    """
+    before, known = _SIGNATURES_ONLY.set(True), set(sys.modules)
     sys.modules[module.__name__] = module
     try:
         yield
     finally:
-        del sys.modules[module.__name__]
+        for name in set(sys.modules) - known:
+            if name == module.__name__ or vars(sys.modules[name]).get(libraries_wanted.__name__) is libraries_wanted:
+                package, _, attribute = name.rpartition(".")
+                vars(sys.modules[package]).pop(attribute, None)
+                del sys.modules[name]
         _SIGNATURES_ONLY.reset(before)

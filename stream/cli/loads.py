@@ -33,7 +33,7 @@ if libraries_wanted():
 app = typer.Typer(
     name="loads",
     add_completion=False,
-    help="Show what is waiting to be loaded into tables and what is parked; resume it.",
+    help="Show what is waiting to be loaded into tables, and which shards are parked; resume parked shards.",
     no_args_is_help=True,
 )
 
@@ -44,12 +44,11 @@ SinkName = Annotated[str | None, typer.Option("--sink", help="Name of the sink, 
 
 @app.command()
 def ls(file: File, sink: SinkName = None, json: AsJson = False) -> None:
-    """List for each shard how far it is loaded, what is waiting, and why it is parked.
+    """List for each shard how far it is loaded, what is waiting, and why loading is parked.
 
-    Reads the commit log and the table's account of what is loaded; loads nothing. In a long backlog, the next 400 units of each shard are
-    counted.
+    Reads the commit log and the table's own record of what is loaded. Loads nothing. At most the next 400 units of each shard are counted.
 
-    Exit code 0: nothing is parked; 1: some shard is; 2: it could not be determined.
+    Exit code 0: no shard is parked; 1: at least one is; 2: it could not be determined.
     """
 
     async def run(pipeline: Pipeline) -> list[tuple[str, str, str, list[Standing]]]:
@@ -73,10 +72,10 @@ def ls(file: File, sink: SinkName = None, json: AsJson = False) -> None:
 @app.command()
 def retry(
     file: File,
-    shard: Annotated[str | None, typer.Option(help="Only this shard; by default, all parked ones.")] = None,
+    shard: Annotated[str | None, typer.Option(help="Only this shard.", show_default="all parked ones")] = None,
     sink: SinkName = None,
 ) -> None:
-    """Resume loading parked shards; the loader picks them up at its next look.
+    """Resume the loading of parked shards. The worker that loads picks them up within the sink's `every`.
 
     Exit code 0: done, or nothing was parked; 2: it could not be done.
     """
@@ -104,10 +103,10 @@ async def _open(pipeline: Pipeline, base: Path, sink: str | None, stack: AsyncEx
     stores = Stores.open(pipeline, base, session)
     log = CommitLog(stores.state, pipeline.application, clock, "loads")
     definitions = Definitions(stores.state, base, os.environ, clock)
-    who = ("loads", clock, lambda _: None)
+    identity = ("loads", clock, lambda _: None)
     chosen: list[Loader] = []
     for chain in [chain for one in pipeline.each() for chain in await chains_of(one, base)]:
-        loaders = await open_loaders(pipeline, chain, session, log, stores.targets, definitions, who, stack)
+        loaders = await open_loaders(pipeline, chain, session, log, stores.targets, definitions, identity, stack)
         chosen += [loader for loader in loaders if sink in {None, loader.parts.config.name}]
     if not chosen:
         msg = "the pipeline loads no table" if sink is None else f"the pipeline has no sink named {sink!r} that loads a table"

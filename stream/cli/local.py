@@ -22,13 +22,13 @@ def local(
     port: Annotated[int, typer.Option(help="Port of the Kinesis emulator; 0 picks a free one.", min=0, max=65535)] = 4567,
     moto_port: Annotated[int, typer.Option(help="Port of all other services; 0 picks a free one.", min=0, max=65535)] = 4568,
     region: Annotated[str, typer.Option(help="Region in ARNs and in the environment.")] = "us-east-1",
-    throttle: Annotated[bool, typer.Option("--throttle/--no-throttle", help="Enforce the rates of real shards.")] = False,
-    transition_ms: Annotated[int, typer.Option(help="How long streams stay CREATING or UPDATING.", min=0)] = 0,
-    logs: Annotated[Path | None, typer.Option(help="Keep the processes' logs in this directory.")] = None,
+    throttle: Annotated[bool, typer.Option("--throttle/--no-throttle", help="Enforce the rate limits of real shards.")] = False,
+    transition_ms: Annotated[int, typer.Option(help="Milliseconds for which streams stay CREATING or UPDATING.", min=0)] = 0,
+    logs: Annotated[Path | None, typer.Option(help="Write the logs of the emulators to this directory.")] = None,
 ) -> None:
-    """Run Kinesis, S3, DynamoDB, Glue, SNS and STS on this machine and print the environment that points to them.
+    """Run Kinesis, S3, DynamoDB, Glue, SNS and STS on this machine, and print the environment variables that point to them.
 
-    Ctrl-C or SIGTERM ends it and discards everything kept in it.
+    Runs until Ctrl-C or SIGTERM; all data is then discarded.
     """
     done = threading.Event()
 

@@ -55,26 +55,26 @@ EXIT_INTERRUPTED: Final = 130
 """What shells report of a command that SIGINT ended: 128 and its number."""
 
 _CANNOT_BE_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})
-"""A full disk, or a reader that has gone, as `head` does when it has enough: a traceback would not help with these."""
+"""Errors of writing output for which a traceback would not help: a full disk, or a pipe that its reader, such as `head`, has closed."""
 
 
-def _nowhere() -> TextIO:
-    """A stream that swallows everything, open for as long as the process lives."""
+def _open_devnull() -> TextIO:
+    """A text stream that discards everything; never closed."""
     return Path(os.devnull).open("w", encoding="utf-8")
 
 
-def heed_signals(process: int) -> None:
-    """Make SIGTERM end this process until another handler is installed.
+def handle_sigterm_as_pid_1(process: int) -> None:
+    """Make SIGTERM end this process, if it is PID 1 of a container, until another handler is installed.
 
-    The kernel withholds from a container's first process every signal that it has no handler for, and importing takes a second. Without
-    this, a pod that is deleted in that second would come up, take shards, and be killed at the end of its grace period.
+    The kernel ignores signals to PID 1 that have no handler, and imports take a second. Without this, a pod deleted within that second
+    would start up, take shards, and be killed at the end of its grace period.
     """
     if process == 1:
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
 
 
 def about(verb: str) -> str:
-    """What ``verb`` does, in its own words. They are read from its source: to import all verbs takes a second."""
+    """The help text of ``verb``, read from its source, because importing all verbs takes a second."""
     module, _, name = VERBS[verb].partition(":")
     spec = importlib.util.find_spec(f"stream.cli.{module}")
     source = spec.loader.get_source(spec.name) if spec is not None and isinstance(spec.loader, InspectLoader) else None
@@ -95,7 +95,7 @@ class Verbs(TyperGroup):
     _listing = False
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help text of the whole command, for which no verb is imported."""
+        """Write the help text of the whole command, without importing any verb."""
         self._listing = True
         try:
             super().format_help(ctx, formatter)
@@ -113,11 +113,11 @@ class Verbs(TyperGroup):
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the command; the exit code is 1 if standard output cannot be written.
 
-        An error that was foreseen is told in its own words, whichever command forgot to.
+        A ``StreamError`` that a command did not handle is printed as one line, without a traceback.
         """
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # the caller has closed it
-                setattr(sys, name, _nowhere())
+                setattr(sys, name, _open_devnull())
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # record data may contain characters that the terminal's encoding lacks
         try:
@@ -131,7 +131,7 @@ class Verbs(TyperGroup):
         except OSError as error:
             if error.errno not in _CANNOT_BE_WRITTEN:
                 raise
-            sys.stdout = _nowhere()  # otherwise Python complains again when it exits
+            sys.stdout = _open_devnull()  # otherwise Python complains again when it exits
             if error.errno != errno.EPIPE:
                 typer.echo(f"error: the output cannot be written: {error.strerror}", err=True)
             sys.exit(1)
@@ -154,7 +154,7 @@ class Verbs(TyperGroup):
             return None
         if self._listing:
             return TyperCommand(cmd_name, help=about(cmd_name))
-        heed_signals(os.getpid())
+        handle_sigterm_as_pid_1(os.getpid())
         module, _, name = VERBS[cmd_name].partition(":")
         verb = loading.verb(f"stream.cli.{module}", name)
         if isinstance(verb, typer.Typer):

@@ -11,18 +11,18 @@ from stream.clock import SystemClock
 from stream.contracts import Clock
 
 QUIET_SECONDS: Final = 5.0
-"""Seconds between two lines about one cause: calls to DynamoDB are repeated several times a second."""
+"""Seconds between two lines about the same call: calls to DynamoDB are retried several times a second."""
 
 
 class Meanwhile:
-    """An ``Emit`` that reports on standard error what is repeated, and what a collector does not accept."""
+    """An ``Emit`` that reports retried calls, and spans that a collector refuses, on standard error."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._said: dict[tuple[str, str], float] = {}
+        self._printed_at: dict[tuple[str, str], float] = {}
 
     def __call__(self, event: events.Event) -> None:
-        """Print a line, if the event is worth one."""
+        """Print a line for events that a user should see."""
         match event:
             case events.CallRepeated(_, shard, call, detail, wait):
                 self._repeated(shard, call, detail, wait)
@@ -37,6 +37,6 @@ class Meanwhile:
 
     def _repeated(self, shard: str, call: str, detail: str, wait: float) -> None:
         now = self._clock.monotonic()
-        if now - self._said.get((shard, call), float("-inf")) >= QUIET_SECONDS:
-            self._said[shard, call] = now
+        if now - self._printed_at.get((shard, call), float("-inf")) >= QUIET_SECONDS:
+            self._printed_at[shard, call] = now
             typer.echo(f"{shard or call}: {detail}; trying again in {wait:.1f} s", err=True)

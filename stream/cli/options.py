@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Least(StrEnum):
-    """Names of the levels of events, as the command line has them."""
+    """The lowest level of events that are logged, as named on the command line."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -35,20 +35,25 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 Drain = Annotated[float, typer.Option(help="Seconds allowed after SIGTERM to seal the units in progress.", min=0.0)]
 Threads = Annotated[int | None, typer.Option(help="Threads for decoding, transforming and encoding.", min=1, show_default="one per core")]
 ResultFile = Annotated[
-    Path | None, typer.Option("--result", help="Write a JSON summary of what was done to this file; - is standard output.", dir_okay=False)
+    Path | None, typer.Option("--result", help="Write a JSON summary of the run to this file; - is standard output.", dir_okay=False)
 ]
 LogLevel = Annotated[
-    Least, typer.Option("--log-level", envvar="STREAM_LOG_LEVEL", help="Events of lower levels are not written; debug tells every step.")
+    Least,
+    typer.Option(
+        "--log-level", envvar="STREAM_LOG_LEVEL", case_sensitive=False, help="Lowest level of events to log; debug logs every step."
+    ),
 ]
 
 Sample = Annotated[
     Path | None,
     typer.Option(
         "--sample",
-        help="File of records: one per line (.ndjson, .jsonl, .json, .csv, .txt, .log), or Parquet, such as a file of dead letters; "
-        "all else is one record.",
+        help="File of records: one per line (.ndjson, .jsonl, .json, .csv, .txt, .log), or Parquet, such as a file of dead letters. "
+        "Any other file is one record.",
         exists=True,
     ),
 ]
-Generate = Annotated[int | None, typer.Option("--generate", metavar="SEED", help="Make up records from the schema.", min=0)]
-Since = Annotated[str | None, typer.Option("--since", help="Take records that arrived in the live stream within this time, such as 5m.")]
+Generate = Annotated[
+    int | None, typer.Option("--generate", metavar="SEED", help="Generate records from the schema with this random seed.", min=0)
+]
+Since = Annotated[str | None, typer.Option("--since", help="Use records that arrived in the live stream within this time, such as 5m.")]

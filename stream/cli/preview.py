@@ -36,7 +36,7 @@ def preview(
     file: File,
     *,
     records: Annotated[int, typer.Option("--records", help="How many records to run.", min=1, max=1_000_000)] = 100,
-    show: Annotated[int, typer.Option("--show", help="How many of them to show at every step.", min=0)] = 3,
+    show: Annotated[int, typer.Option("--show", help="How many of them to show at each step.", min=0)] = 3,
     sample: Sample = None,
     generate: Generate = None,
     since: Since = None,
@@ -44,7 +44,9 @@ def preview(
 ) -> None:
     """Run a pipeline over a few records, by default live ones, and show them before and after each stage. Writes nothing.
 
-    Prints record data. Exit code 0: shown; 1: the stream could not be read, or a shard would halt; 2: the file or an option is wrong.
+    Prints record data.
+
+    Exit code 0: shown; 1: the stream could not be read, or a shard would halt; 2: the file or an option is wrong.
     """
     pipeline = checked(file)
     try:
@@ -81,26 +83,26 @@ def _show_stage(stage: Stage, console: Console) -> None:
     console.print(Text.assemble((stage.name, "bold cyan"), f"  {stage.rows_in:,} rows in, {stage.rows_out:,} out{lost}"))
     for reason, count in stage.reasons.items():
         console.print(f"  {count:,} x {reason}")
-    told = [(each.record, "; ".join(_differences(stage, each)) or "as before", "") for each in stage.passed]
-    told += [(each.record, ", ".join(dict.fromkeys((each.outcome, each.reason))), "yellow") for each in stage.ended]
-    for record, line, style in sorted(told, key=lambda each: each[0]):
+    parts = [(each.record, "; ".join(_differences(stage, each)) or "as before", "") for each in stage.passed]
+    parts += [(each.record, ", ".join(dict.fromkeys((each.outcome, each.reason))), "yellow") for each in stage.ended]
+    for record, line, style in sorted(parts, key=lambda each: each[0]):
         console.print(f"  record {record}: {line}", style=style)
 
 
 def _differences(stage: Stage, row: Passed) -> list[str]:
     if stage.name == "decode":
         payload = row.before.get("_data")
-        told = [] if payload is None else [f"{_cut(str(payload))} ->"]
-        return [" ".join([*told, ", ".join(f"{name}={value_text(value)}" for name, value in row.after.items())])]
+        parts = [] if payload is None else [f"{_cut(str(payload))} ->"]
+        return [" ".join([*parts, ", ".join(f"{name}={value_text(value)}" for name, value in row.after.items())])]
     if not row.before:
         return ["one more row, " + ", ".join(f"{name}={value_text(value)}" for name, value in row.after.items())]
-    told = []
+    parts = []
     for name, value in row.after.items():
         if name not in row.before:
-            told.append(f"+ {name}={value_text(value)}")
+            parts.append(f"+ {name}={value_text(value)}")
         elif row.before[name] != value or type(row.before[name]) is not type(value):
-            told.append(f"{name}={value_text(row.before[name])} -> {value_text(value)}")
-    return told + [f"- {name}" for name in row.before if name not in row.after]
+            parts.append(f"{name}={value_text(row.before[name])} -> {value_text(value)}")
+    return parts + [f"- {name}" for name in row.before if name not in row.after]
 
 
 def value_text(value: Any) -> str:

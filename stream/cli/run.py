@@ -1,4 +1,4 @@
-"""``stream run``: a worker for one pipeline, until it is told to stop or everything has been read."""
+"""``stream run``: a worker for one pipeline, until it is stopped or everything has been read."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(
     file: File,
     drain: Drain = 25.0,
     threads: Threads = None,
-    once: Annotated[bool, typer.Option("--once", help="Exit once everything that is there now has been read.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Exit once everything that the stream holds now has been processed.")] = False,
     result: ResultFile = None,
     metrics_host: Annotated[
         str | None, typer.Option(help="Address for metrics and probes; 0.0.0.0 in a pod.", show_default="the pipeline's")
@@ -49,16 +49,16 @@ def run(
     ] = None,
     log_level: LogLevel = Least.INFO,
 ) -> None:
-    """Run a pipeline: read every shard, transform and commit until SIGTERM or Ctrl-C, then seal the units in progress.
+    """Run a pipeline: read all shards, transform and commit until SIGTERM or Ctrl-C, then seal the units in progress and exit.
 
-    A source that ends (`source.s3`) ends the run; so does --once. Events are JSON lines on standard error; metrics are served as the
-    pipeline says.
+    With `source.s3` or --once, the run ends by itself. Events are logged to standard error as JSON lines. Metrics and health probes are
+    served over HTTP at the pipeline's `metrics` address.
 
-    Exit code 0: done, or drained if there is no end; 1: it could not continue, or was stopped before its end; 2: the pipeline file is
-    wrong, and nothing was read.
+    Exit code 0: everything was read, or a worker without an end was drained; 1: it could not continue, or was stopped before its end; 2:
+    the pipeline file is wrong, and nothing was read.
     """
-    served = {name: given for name, given in (("host", metrics_host), ("port", metrics_port)) if given is not None}
-    run_pipeline(file, drain=drain, threads=threads, reading=Reading(once=once), result=result, served=served, log_level=log_level)
+    overrides = {name: value for name, value in (("host", metrics_host), ("port", metrics_port)) if value is not None}
+    run_pipeline(file, drain=drain, threads=threads, reading=Reading(once=once), result=result, metrics=overrides, log_level=log_level)
 
 
 def run_pipeline(
@@ -69,23 +69,23 @@ def run_pipeline(
     listeners: tuple[Emit, ...] = (),
     reading: Reading | None = None,
     result: Path | None = None,
-    served: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
     log_level: Least = Least.INFO,
 ) -> None:
     """Check ``file`` and run it; raises ``typer.Exit`` unless it drained or finished successfully.
 
-    ``served``: ``host`` and ``port`` of the metrics, in place of the pipeline's. ``result``: where to write a summary of what was done.
+    ``metrics``: ``host`` and ``port`` to use instead of the pipeline's. ``result``: where to write a summary of the run.
     """
     pipeline = load_pipeline(file, result)
-    metrics = pipeline.metrics.model_copy(update=served)
-    reads, threads = reading or Reading(), threads or usable_cores()
-    options = WorkerOptions(file.parent, os.environ, drain, threads, listeners, reading=reads, log_level=log_level.level)
-    refuse_failure(carry_out(pipeline.model_copy(update={"metrics": metrics}), options, result))
+    pipeline = pipeline.model_copy(update={"metrics": pipeline.metrics.model_copy(update=metrics)})
+    reading, threads = reading or Reading(), threads or usable_cores()
+    options = WorkerOptions(file.parent, os.environ, drain, threads, listeners, reading=reading, log_level=log_level.level)
+    refuse_failure(carry_out(pipeline, options, result))
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a run ended; ``logged``: the last event says why, too."""
+    """How a run ended. ``logged``: the last event in the log says why, too."""
 
     code: int
     error: str = ""
@@ -93,7 +93,7 @@ class End:
 
 
 def refuse_failure(end: End) -> None:
-    """End the process by ``typer.Exit`` unless all went well; to whoever reads lines of JSON what these said is not said once more."""
+    """Exit with the run's exit code if it failed. An error that is already in the JSON log is repeated only on a terminal."""
     if end.code:
         if not end.logged or sys.stderr.isatty():
             typer.echo(f"error: {end.error}", err=True)
@@ -104,7 +104,7 @@ def load_pipeline(file: Path, result: Path | None = None) -> Pipeline:
     """The pipeline in ``file``, with findings printed; if it cannot be run, writes the result file and raises ``typer.Exit``.
 
     Raises:
-        BadParameter: the result could not be written, which should be known before hours of work.
+        BadParameter: the directory of the result file is missing, which is better known before hours of work.
     """
     if result is not None and not result.absolute().parent.is_dir():
         msg = f"there is no directory {result.absolute().parent}"
@@ -118,36 +118,36 @@ def load_pipeline(file: Path, result: Path | None = None) -> Pipeline:
 
 
 def refuse(error: str, result: Path | None) -> NoReturn:
-    """Exit before anything is read, because of an error in the definition; the result file says so too."""
+    """Exit before anything is read because of an error in the definition; write it to the result file, too."""
     if result is not None:
         write_result(result, ResultListener("", SystemClock()).result(EXIT_DEFINITION, error))
     raise typer.Exit(EXIT_DEFINITION)
 
 
 def carry_out(pipeline: Pipeline, options: WorkerOptions, result: Path | None) -> End:
-    """Run ``pipeline`` to its end and write the result file, however it ends."""
-    told = ResultListener(pipeline.application, SystemClock())
-    heard = replace(options, listeners=(*options.listeners, told))
+    """Run ``pipeline`` to its end, and write the result file however it ends."""
+    listener = ResultListener(pipeline.application, SystemClock())
+    options = replace(options, listeners=(*options.listeners, listener))
     end = End(0)
     try:
         if pipeline.coordination.kcl is not None and options.reading == Reading():
             msg = "with coordination: kcl the KCL's daemon runs the pipeline: use `stream kcl daemon`"
             raise DefinitionError(msg)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_worker(pipeline, heard))
+            runner.run(run_worker(pipeline, options))
     except StreamError as error:
-        end = End(EXIT_DEFINITION if isinstance(error, DefinitionError) else EXIT_FATAL, str(error), told.failed)
+        end = End(EXIT_DEFINITION if isinstance(error, DefinitionError) else EXIT_FATAL, str(error), listener.failed)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            _write(result, told, End(EXIT_FATAL, unforeseen(error)))
+            _write(result, listener, End(EXIT_FATAL, unforeseen(error)))
         raise
     try:
-        _write(result, told, end)
+        _write(result, listener, end)
     except OSError as error:
         return End(EXIT_FATAL, "\n".join(filter(None, (end.error, f"the result cannot be written to {result}: {error.strerror}"))))
     return end
 
 
-def _write(result: Path | None, told: ResultListener, end: End) -> None:
+def _write(result: Path | None, listener: ResultListener, end: End) -> None:
     if result is not None:
-        write_result(result, told.result(end.code, end.error))
+        write_result(result, listener.result(end.code, end.error))

@@ -17,7 +17,7 @@ from stream.worker.sampling import read_sample, resources_of
 
 
 def sample_of(pipeline: Pipeline, count: int, file: Path | None, since: str | None, seed: int | None, base: Path) -> tuple[Batch, str]:
-    """Records to try, and a phrase that says where they come from: ``file``, made up from ``seed``, or else the pipeline's source.
+    """Records to try, and a phrase that says where they come from: ``file``, generated from ``seed``, or else the pipeline's source.
 
     ``base``: the folder to which the pipeline's paths are relative.
 
@@ -36,11 +36,11 @@ def sample_of(pipeline: Pipeline, count: int, file: Path | None, since: str | No
             raise DefinitionError(msg)
         return generated(pipeline, count, seed), f"{count:,} records made up from the schema, seed {seed}"
     try:
-        back = None if since is None else parse_duration(since)
+        age = None if since is None else parse_duration(since)
     except ValueError as error:
         msg = f"--since: {error}"
         raise DefinitionError(msg) from error
-    batch = asyncio.run(read_sample(pipeline, base, count, back, SystemClock()))
+    batch = asyncio.run(read_sample(pipeline, base, count, age, SystemClock()))
     return batch, f"{batch.rows:,} records of {', '.join(pipeline.source.kinesis.names)}"
 
 

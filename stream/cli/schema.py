@@ -17,11 +17,11 @@ EXIT_DEFINITION = 2
 
 
 def schema() -> None:
-    """Print the JSON Schema of pipeline files, including the stages of packages that are installed here.
+    """Print the JSON Schema of pipeline files, including stages from installed packages.
 
     To use it in an editor, make `# yaml-language-server: $schema=pipeline.schema.json` the first line of the pipeline file.
 
-    Exit code 0: printed; 2: an installed package offers a stage that is not one.
+    Exit code 0: printed; 2: an installed package registers something that is not a stage.
     """
     try:
         made = json_schema(installed_stages())

@@ -1,4 +1,4 @@
-"""``stream shards``: which shard is hot or late, which key makes it so, and whether to split or merge."""
+"""``stream shards``: which shards are hot or late, which keys cause it, and whether to split or merge."""
 
 from __future__ import annotations
 
@@ -28,37 +28,44 @@ if libraries_wanted():
     from stream.worker.surveying import Keys, Row, Survey, Wanted, survey
 
     _STATES: Final = {State.EARLY: "sealed", State.UNSEALED: "unsealed"}
-    """What is found where nothing keeps from finding out; without a moment that is asked about, all of a shard is sealed or some is not."""
+    """Texts for the two states of a shard that could be examined. No time is asked about here, so either everything is sealed or not."""
 
     URGENT: Final = frozenset({"hot", "late", "expiring", State.EXPIRED.value})
 
 EXIT_ACT: Final = 1
 PAGES: Final = 10
-NAMED: Final = 0.1
-"""Share of a shard's load from which its heaviest key is worth a line of the advice."""
+HEAVY_KEY_SHARE: Final = 0.1
+"""Share of a shard's load from which the advice names its heaviest key."""
 
 
 def shards(  # noqa: PLR0917 - options of a command are given by name
     file: File,
     window: Annotated[str, typer.Option("--window", help="How far to look back, such as 5m or 1h.")] = "5m",
-    keys: Annotated[bool, typer.Option("--keys", help="Read a sample of the stream, and show the partition keys that bring most.")] = False,
-    pages: Annotated[int, typer.Option("--pages", min=1, max=1000, help="With --keys: GetRecords calls per shard, one a second.")] = PAGES,
-    top: Annotated[int, typer.Option("--top", min=1, help="With --keys: how many keys of each shard to show.")] = 3,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Read a sample of the stream, and show the partition keys with the most bytes.")
+    ] = False,
+    pages: Annotated[
+        int, typer.Option("--pages", min=1, max=1000, help="With --keys: GetRecords calls per shard, one per second.")
+    ] = PAGES,
+    top: Annotated[int, typer.Option("--top", min=1, help="With --keys: how many keys to show per shard.")] = 3,
     hash_keys: Annotated[
         str | None,
         typer.Option(
-            "--hash-keys", metavar="NAME", help="With --keys: show digests under the secret in this variable.", show_default=False
+            "--hash-keys",
+            metavar="NAME",
+            help="With --keys: show keyed hashes instead of keys; the secret is in this environment variable.",
+            show_default=False,
         ),
     ] = None,
     shard: Annotated[list[str] | None, typer.Option("--shard", help="Only this shard; may be repeated.")] = None,
     stream: Stream = None,
     json: AsJson = False,
 ) -> None:
-    """Say which shards are hot or late, how long until unread records expire, who reads them, and whether to split or merge.
+    """Show which shards are hot or late, when unread records expire, which worker reads them, and whether to split or merge.
 
-    Reads the commit log and the ledger, and one record of each shard of the stream; more only with --keys. Nothing is changed.
+    Reads the commit log and the ledger, and one record of each shard of the stream; more records only with --keys. Changes nothing.
 
-    Exit code 0: no shard is hot or late; 1: at least one is; 2: something could not be known, or the command is wrong.
+    Exit code 0: no shard is hot or late; 1: at least one is; 2: something could not be determined, or the command is wrong.
     """
     length = _window(window)
     wanted = Wanted(length, pages if keys else 0, _secret(hash_keys, keys=keys), tuple(shard or ()))
@@ -76,7 +83,7 @@ def shards(  # noqa: PLR0917 - options of a command are given by name
 
 
 def exit_code(surveys: Sequence[Survey]) -> int:
-    """1 if any shard wants an operator; otherwise 2 if any is not known; otherwise 0."""
+    """1 if any shard needs an operator; otherwise 2 if the state of any is unknown; otherwise 0."""
     rows = [row for each in surveys for row in each.rows]
     if any(URGENT.intersection(row.marks) for row in rows):
         return EXIT_ACT
@@ -85,7 +92,7 @@ def exit_code(surveys: Sequence[Survey]) -> int:
 
 
 def document(pipeline: Pipeline, surveys: Sequence[Survey], window: timedelta, top: int) -> dict[str, Any]:
-    """What --json prints; the form is that of docs/shards.md."""
+    """The document that --json prints, as described in docs/shards.md."""
     return {
         "application": pipeline.application,
         "window_seconds": window.total_seconds(),
@@ -100,6 +107,7 @@ def _stream(kinesis: KinesisSource, found: Survey, top: int) -> dict[str, Any]:
         "mode": "on_demand" if found.summary.on_demand else "provisioned",
         "status": found.summary.status,
         "retention_seconds": found.summary.retention.total_seconds(),
+        "registered_consumers": found.summary.consumers,
         "why": found.why,
         "shards": [_shard(row, found.asked_at, top) for row in found.rows],
         "advice": [_advice(kinesis, found, each) for each in found.advice],
@@ -137,6 +145,7 @@ def _rate(row: Row) -> dict[str, Any] | None:
         return None
     return {
         "from": "sample" if measured.sampled else "ledger",
+        "keys_counted": measured.weighed,
         "since": _moment(measured.since),
         "until": _moment(measured.until),
         "bytes_per_second": rate.size,
@@ -187,7 +196,7 @@ def _advice(kinesis: KinesisSource, found: Survey, advice: Advice) -> dict[str, 
 
 
 def show(pipeline: Pipeline, found: Survey, top: int) -> None:
-    """The survey for a person."""
+    """Print the survey as text."""
     console = table_console()
     console.print(_table(pipeline.application, found))
     if sampled := [(row, row.keys) for row in found.rows if row.keys is not None]:
@@ -196,7 +205,7 @@ def show(pipeline: Pipeline, found: Survey, top: int) -> None:
         console.print(line, markup=False)
     for advice in found.advice:
         console.print(Text(f"{advice.kind}: ", style="bold yellow") + Text(f"{', '.join(advice.shards)}: {advice.why}"))
-        if advice.key is not None and advice.share is not None and advice.share >= NAMED:
+        if advice.key is not None and advice.share is not None and advice.share >= HEAVY_KEY_SHARE:
             console.print(Text(f"  the heaviest key is {printable(advice.key)}, with {_percent(advice.share)}"))
         for command in commands(advice, _place(pipeline.source.kinesis, found)):
             console.print(f"  {command}", markup=False, soft_wrap=True)
@@ -257,6 +266,15 @@ def _notes(found: Survey) -> Iterator[str]:
             yield f"{row.name}: {row.standing.why}"
         if row.keys is not None and row.keys.excerpt.why:
             yield f"{row.name}: the sample is shorter than asked for: {row.keys.excerpt.why}"
+    if light := sum(row.measured.light for row in found.rows):
+        yield (
+            f"{found.stream}: {light} of {len(found.rows)} shards get KPL aggregates, of which only payloads are counted here: they may be "
+            "twice as full. --keys counts everything; without it, no merge of these shards is advised."
+        )
+    if registered := found.summary.consumers:
+        told = f"{registered} consumers are" if registered > 1 else "1 consumer is"
+        named = f"`aws kinesis list-stream-consumers --stream-arn {found.summary.arn}`"
+        yield f"{found.stream}: {told} registered for enhanced fan-out; {named} names them"
     if found.summary.on_demand:
         yield f"{found.stream} is on demand: Kinesis splits and merges its shards itself, so there is no advice to do it."
     elif found.summary.status != "ACTIVE":
@@ -273,7 +291,7 @@ def _place(kinesis: KinesisSource, found: Survey) -> Place:
 
 
 def _behind(row: Row, asked_at: datetime) -> float | None:
-    """Seconds since the oldest unsealed record arrived; 0 if everything is sealed, None if nobody knows."""
+    """Seconds since the oldest unsealed record arrived; 0 if everything is sealed, None if unknown."""
     if row.unread is not None:
         return max(0.0, (asked_at - row.unread).total_seconds())
     return 0.0 if row.standing is not None and row.standing.state in {State.EARLY, State.ENDED} else None
@@ -309,7 +327,7 @@ def _moment(moment: datetime | None) -> str | None:
 
 
 def _clock_time(moment: datetime, asked_at: datetime) -> str:
-    """``moment`` as short as it can be told."""
+    """``moment`` as a time of day, with the date only if it is another day than ``asked_at``."""
     return f"{moment:%H:%M:%S}" if moment.date() == asked_at.date() else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 

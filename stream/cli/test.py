@@ -1,4 +1,4 @@
-"""``stream test``: run the test cases that stand beside a pipeline."""
+"""``stream test``: run the test cases of a pipeline."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ EXIT_DEFINITION = 2
 def run_cases(
     file: Annotated[
         Path,
-        typer.Argument(help="Pipeline file, or its cases.", exists=True, dir_okay=False, readable=True, show_default=False),
+        typer.Argument(help="Pipeline file, or its file of test cases.", exists=True, dir_okay=False, readable=True, show_default=False),
     ],
     cases: Annotated[
-        Path | None, typer.Option("--cases", help="File of cases.", show_default="<name>.test.yaml beside the pipeline file")
+        Path | None, typer.Option("--cases", help="File of test cases.", show_default="<name>.test.yaml beside the pipeline file")
     ] = None,
-    update: Annotated[bool, typer.Option("--update", help="Rewrite golden files from the actual output.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Overwrite golden files with the actual output.")] = False,
     only: Annotated[str, typer.Option("--only", help="Run only cases whose name contains this text.", show_default=False)] = "",
 ) -> None:
-    """Run a pipeline's cases: given records, expected rows, rejects and partitions. Reads nothing over the network.
+    """Run a pipeline's test cases: input records, and the rows, rejects and partitions expected of them. Uses no network.
 
-    Exit code 0: all cases pass; 1: at least one fails; 2: the pipeline or the file of cases is wrong, or no case was run.
+    Exit code 0: all cases pass; 1: at least one fails; 2: the pipeline or the file of test cases is wrong, or no case was run.
     """
     if cases is None and file.name.endswith(SUFFIX):
         file, cases = file.with_name(file.name.removesuffix(SUFFIX) + ".yaml"), file
@@ -84,7 +84,7 @@ def _trial(file: Path, cases: CaseFile, base: Path) -> Trial:
             raise DefinitionError(msg)
         return cases.secrets[name].encode()
 
-    fetched = asyncio.run(fetch_resources(result.pipeline, file.parent, env, given=stand_ins(cases, base), managed=managed))
+    fetched = asyncio.run(fetch_resources(result.pipeline, file.parent, env, known=stand_ins(cases, base), managed=managed))
     return Trial(result.pipeline, fetched.resources, base)
 
 

@@ -48,58 +48,63 @@ def trace(
     file: File,
     record: Annotated[
         list[str] | None,
-        typer.Argument(help="[[<stream>/]<shard>:]<sequence>[:<sub>], or `message` and column=value.", show_default=False),
+        typer.Argument(help="[[<stream>/]<shard>:]<sequence>[:<subsequence>], or `message column=value`.", show_default=False),
     ] = None,
-    target: Annotated[str | None, typer.Option("--object", help="Instead: a file of a sink, by URL or key...")] = None,
-    row: Annotated[int, typer.Option("--row", help="...and a row of it, counted from 0.", min=0)] = 0,
-    units: Annotated[int, typer.Option(help="How many of each shard's newest units to search.", min=1, max=900)] = 200,
+    target: Annotated[
+        str | None, typer.Option("--object", help="Instead of a record: the row --row of this file of a sink, given by URL or key.")
+    ] = None,
+    row: Annotated[int, typer.Option("--row", help="With --object: the row, counted from 0.", min=0)] = 0,
+    units: Annotated[int, typer.Option(help="With `message`: how many of each shard's newest units to search.", min=1, max=900)] = 200,
     steps: Annotated[
-        bool, typer.Option("--show", help="Read the record again and show it after each stage of the recorded definition.")
+        bool,
+        typer.Option(
+            "--show",
+            help="Re-read the record and show it after each stage of the definition that its unit was committed with. Prints record data.",
+        ),
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Show what became of a record: its outcome, stage and reason, its file and row, its unit, worker, times and trace.
+    """Show what became of a record: outcome, stage and reason, output file and row, unit, worker, times and trace id.
 
-    `message order_id=4711` searches the newest units by a column of the files, or by trace_id, parent_id, outcome, stage or reason.
-    --show prints record data. Exit code 0: found; 1: no sealed unit holds it; 2: it could not be looked up.
+    Name the record by its sequence number, by a value (`message order_id=4711`), or by its place in an output file (--object and --row). A
+    value is searched for in the newest units: in a column of the output files, or in trace_id, parent_id, outcome, stage or reason.
+
+    Exit code 0: found; 1: no sealed unit holds it; 2: the lookup failed, or the command is wrong.
     """
     words = [word for word in record or [] if word != "message"]
     if len(words) != (target is None):
         msg = "name a record by its sequence number or by `message column=value`, or a row by --object and --row"
         raise typer.BadParameter(msg)
     by_value = bool(words) and ("=" in words[0] or len(record or []) > 1)
-
-    looked: list[Searched] = []
+    searches: list[Searched] = []
 
     async def run(pipeline: Pipeline) -> list[tuple[Fate, list[Step]]]:
-        asked: Wanted | Row | Search
+        query: Wanted | Row | Search
         if target is not None:
-            asked = Row(target, row)
+            query = Row(target, row)
         else:
-            asked = Search(Criterion.parse(words[0]), units, looked) if by_value else Wanted.parse(words[0])
-        named = asked.stream if isinstance(asked, Wanted) else None
-        streams = [one for one in pipeline.each() if named in {None, one.source.kinesis.stream}]
-        if not streams:
-            msg = f"{words[0]}: the pipeline reads {', '.join(pipeline.source.kinesis.names)}, not {named}"
-            raise DefinitionError(msg)
-        return [found for one in streams for found in await _look(one, file.parent, asked, steps=steps)]
+            query = Search(Criterion.parse(words[0]), units, searches) if by_value else Wanted.parse(words[0])
+        streams = _streams_of(pipeline, query, words)
+        return [found for one in streams for found in await _fates(one, file.parent, query, steps=steps)]
 
     found = carry_out(file, run)
     if json:
-        document = [{**msgspec.to_builtins(fate), **({"steps": [_plain(step) for step in way]} if steps else {})} for fate, way in found]
+        document = [
+            {**msgspec.to_builtins(fate), **({"steps": [_plain(step) for step in replayed]} if steps else {})} for fate, replayed in found
+        ]
         sys.stdout.write(as_json(document))
     else:
         console = Console(highlight=False, soft_wrap=True)
-        for fate, way in found:
-            _show(fate, way, console)
+        for fate, replayed in found:
+            _show(fate, replayed, console)
         if not found:
-            console.print(_not_found(looked) if target is None else _no_such_row(target, row))
+            console.print(_not_found(searches) if target is None else _no_such_row(target, row))
     raise typer.Exit(0 if found else EXIT_NOT_FOUND)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a file."""
+    """A query for the record behind one row of an output file, by its URL or key."""
 
     target: str
     row: int
@@ -107,18 +112,28 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search for a value in a column of the newest ``units``; ``looked`` collects what was searched."""
+    """A query for records by value in the newest ``units`` of each shard. ``searches`` collects how many units were searched."""
 
     criterion: Criterion
     units: int
-    looked: list[Searched]
+    searches: list[Searched]
 
 
-async def _look(pipeline: Pipeline, base: Path, asked: Wanted | Row | Search, *, steps: bool) -> list[tuple[Fate, list[Step]]]:
-    """What one stream's log says; with ``steps``, also each record's way through the definition that its unit was committed with."""
+def _streams_of(pipeline: Pipeline, query: Wanted | Row | Search, words: list[str]) -> list[Pipeline]:
+    """``pipeline`` narrowed to each stream that may hold the record."""
+    named = query.stream if isinstance(query, Wanted) else None
+    streams = [one for one in pipeline.each() if named in {None, one.source.kinesis.stream}]
+    if not streams:
+        msg = f"{words[0]}: the pipeline reads {', '.join(pipeline.source.kinesis.names)}, not {named}"
+        raise DefinitionError(msg)
+    return streams
+
+
+async def _fates(pipeline: Pipeline, base: Path, query: Wanted | Row | Search, *, steps: bool) -> list[tuple[Fate, list[Step]]]:
+    """What one stream's log says of the record; with ``steps``, also the record after each stage of the recorded definition."""
     clock, session = SystemClock(), session_of(pipeline)
     stores = Stores.open(pipeline, base, session)
-    found = await _found(pipeline, base, CommitLog(stores.state, pipeline.application, clock, "trace"), asked)
+    found = await _found(pipeline, base, CommitLog(stores.state, pipeline.application, clock, "trace"), query)
     if not steps:
         return [(fate, []) for _, fate in found]
     shown: list[tuple[Fate, list[Step]]] = []
@@ -131,25 +146,25 @@ async def _look(pipeline: Pipeline, base: Path, asked: Wanted | Row | Search, *,
     return shown
 
 
-async def _ask(tracer: Tracer, wanted: Wanted | Row | Search) -> list[tuple[Link, Fate]]:
-    match wanted:
+async def _run_query(tracer: Tracer, query: Wanted | Row | Search) -> list[tuple[Link, Fate]]:
+    match query:
         case Row(target, row):
             return await tracer.find_row(target, row)
-        case Search(criterion, units, looked):
+        case Search(criterion, units, searches):
             found, searched = await tracer.search(criterion, units)
-            looked.append(searched)
+            searches.append(searched)
             return found
         case _:
-            return await tracer.find(wanted)
+            return await tracer.find(query)
 
 
-async def _found(pipeline: Pipeline, base: Path, log: CommitLog, wanted: Wanted | Row | Search) -> list[tuple[Link, Fate]]:
+async def _found(pipeline: Pipeline, base: Path, log: CommitLog, query: Wanted | Row | Search) -> list[tuple[Link, Fate]]:
     """The record in the stream's own chain and in those of its redrives and backfills; later attempts follow the first."""
     stores, place = Stores.open(pipeline, base, session_of(pipeline)), located(pipeline.state, base)
     tracers = {chain: Tracer(log, chain, stores.areas(place, chain)) for chain in await chains_of(pipeline, base)}
     found: list[tuple[Link, Fate]] = []
     for tracer in tracers.values():
-        found += await _ask(tracer, wanted)
+        found += await _run_query(tracer, query)
     redrives = chain_name(pipeline.source.kinesis.stream)
     if redrives not in tracers:
         return found
@@ -158,10 +173,10 @@ async def _found(pipeline: Pipeline, base: Path, log: CommitLog, wanted: Wanted 
     return found + [each for _, fate in found for each in await attempts(fate, rejected, tracers[redrives], claims)]
 
 
-def _not_found(looked: list[Searched]) -> str:
-    if not looked:
+def _not_found(searches: list[Searched]) -> str:
+    if not searches:
         return "No sealed unit holds this record: it was never read, or its unit has not been committed yet."
-    units = sum(each.units for each in looked)
+    units = sum(each.units for each in searches)
     return f"None of the newest {units} units holds such a record; --units searches further back, and a sequence number finds any record."
 
 
@@ -169,7 +184,7 @@ def _no_such_row(target: str, row: int) -> str:
     return f"No sealed unit lists a file {target} with a row {row}: give the file's URL, or its key below the sink's URL."
 
 
-def _show(fate: Fate, way: list[Step], console: Console) -> None:
+def _show(fate: Fate, steps: list[Step], console: Console) -> None:
     arrived = datetime.fromtimestamp(fate.arrival_ms / 1000, UTC).isoformat(timespec="milliseconds")
     lines = {
         "stream": fate.stream,
@@ -193,7 +208,7 @@ def _show(fate: Fate, way: list[Step], console: Console) -> None:
         if value:
             console.print(f"[bold]{name:10}[/] ", end="")
             console.print(value, markup=False)
-    for step in way:
+    for step in steps:
         console.print(f"\n[bold cyan]{step.name}[/] {step.ended}")
         for values in step.rows:
             for name, value in values.items():

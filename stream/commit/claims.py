@@ -1,8 +1,7 @@
-"""What has been claimed for reading again, in order: an append-only list of objects, each created once.
+"""An append-only list of what has been claimed for reading again. Each claim is one object, which is created once and never changed.
 
 To claim something, a process reads the whole list, leaves out what is claimed already, and creates the next entry. If another process was
-faster, it starts over. So nothing is claimed twice, whatever runs at the same time. The commit log does the rest: each claim is read as a
-shard of its own.
+faster, it starts over. So nothing is claimed twice, however many processes run. Each claim is then read as a shard with its own commit log.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ ClaimT = TypeVar("ClaimT", bound=msgspec.Struct)
 
 
 class Claims(Generic[ClaimT]):
-    """The claims of one kind on one stream. ``kind`` is the type that their JSON encodes."""
+    """The claims of one kind on one stream. ``kind`` is the struct type that their JSON encodes."""
 
     def __init__(self, store: ObjectStore, stream: str, kind: type[ClaimT]) -> None:
         self._store = store
@@ -32,13 +31,13 @@ class Claims(Generic[ClaimT]):
         self._kind = kind
 
     async def all(self) -> list[ClaimT]:
-        """Every claim; the one at index n has the number n + 1.
+        """All claims; the one at index n has the number n + 1.
 
         Raises:
-            Halted: one is missing or cannot be read; without it something could be read twice.
+            Halted: a claim is missing or unreadable, so what it claimed could be read twice.
         """
         keys = [info.key async for info in self._store.list(f"claims/{self._stream}/")]
-        found: dict[int, ClaimT] = {}
+        claims: dict[int, ClaimT] = {}
 
         async def read(number: int, key: str) -> None:
             stored = await self._store.get(key) if key == self._key(number) else None
@@ -48,22 +47,22 @@ class Claims(Generic[ClaimT]):
                     "read again until then, because what it claimed could be read twice."
                 )
                 raise Halted(msg)
-            found[number] = self._decoded(stored.body, key)
+            claims[number] = self._decoded(stored.body, key)
 
         await a_few_at_once([read(number, key) for number, key in enumerate(keys, 1)], READ_AT_ONCE)
-        return [found[number] for number in sorted(found)]
+        return [claims[number] for number in sorted(claims)]
 
     async def claim(self, choose: Callable[[list[ClaimT]], Awaitable[ClaimT | None]]) -> int | None:
-        """Append the claim that ``choose`` makes, given all earlier ones; its number, or None if nothing was chosen.
+        """Append the claim that ``choose`` makes from all earlier ones. Returns its number, or None if ``choose`` returned None.
 
-        ``choose`` is called again whenever another claim came first. What it returns must differ from every other process's claim.
+        ``choose`` is called again whenever another process appended first. What it returns must differ from every other process's claim.
         """
         while True:
-            known = await self.all()
-            wanted = await choose(known)
-            if wanted is None:
+            claims = await self.all()
+            chosen = await choose(claims)
+            if chosen is None:
                 return None
-            body, number = msgspec.json.encode(wanted, order="sorted"), len(known) + 1
+            body, number = msgspec.json.encode(chosen, order="sorted"), len(claims) + 1
             try:
                 if await self._store.create(self._key(number), body) is not None:
                     return number

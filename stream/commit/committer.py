@@ -1,4 +1,4 @@
-"""Carries out the protocol's instructions against the log, the targets and the checkpoint."""
+"""Carries out the protocol's instructions on the log, the sinks' stores and the checkpoint."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from stream.errors import Halted, Retryable, Superseded
 from stream.together import a_few_at_once
 
 FOREIGN: Final = "foreign"
-"""Trigger of links about what another application did. It may be wrong about where our own workers are."""
+"""Trigger of links that record another application's progress. That progress may be outdated: our own workers may be further."""
 
 CONCURRENT_WRITES: Final = 8
-"""How many files of one unit are written at once: S3 answers a PUT in tens of milliseconds, and a unit rarely has more than a few files."""
+"""Files of one unit that are written at once: S3 answers a PUT in tens of milliseconds, and a unit rarely has more than a few files."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedUnit:
-    """A unit's intent, together with the bytes of every file that it lists."""
+    """A unit's intent, with the bytes of every file that it lists."""
 
     manifest: Manifest
     files: tuple[OutputFile, ...]
@@ -39,10 +39,10 @@ class Head:
     """Where a shard's sealed chain ends.
 
     ``position``: the last committed sequence number; ``previous``: digest of the manifest that ends there; ``ended``: the shard has been
-    read to its end, and ``children`` continue it. ``checkpoint``: the hint that leads here. ``complete_until``: everything that had arrived
-    in the shard by then is committed; None if unknown. ``target``: an operator rewound the shard to there, so it continues in the chain of
-    its next generation. ``foreign``: another application has processed more than the log knows. ``foreign_subsequence``: of the Kinesis
-    record after ``position``, it has processed the user records up to this index.
+    read to its end, and ``children`` continue it. ``checkpoint``: the checkpoint that points here. ``complete_until``: everything that had
+    arrived in the shard by then is committed; None if unknown. ``target``: an operator rewound the shard to this position, so it continues
+    in the chain of its next generation. ``foreign``: how far another application has processed the shard, if further than the log records.
+    ``foreign_subsequence``: of the Kinesis record after ``position``, that application has processed the user records up to this index.
     """
 
     position: int
@@ -57,11 +57,11 @@ class Head:
 
     @property
     def open(self) -> bool:
-        """Whether further units may follow in this chain."""
+        """Whether more units may follow in this chain."""
         return not self.ended and self.target is None
 
 
-def head_behind(entry: Entry) -> Head:
+def head_after(entry: Entry) -> Head:
     """The head of the chain after the sealed link ``entry``."""
     manifest, link = entry.manifest, digest(entry.body)
     if manifest.kind is Kind.END:
@@ -75,7 +75,7 @@ def head_behind(entry: Entry) -> Head:
 
 
 def checkpoint_of(manifest: Manifest) -> Checkpoint:
-    """The hint that leads to the end of ``manifest``; after a rewind, into the next generation."""
+    """The checkpoint that points to the end of ``manifest``; for a rewind, to the start of the next generation."""
     generation = shard_of_chain(manifest.shard)[1]
     if manifest.target is not None:
         position = int(manifest.target)
@@ -89,7 +89,7 @@ Renderer: TypeAlias = Callable[[Manifest], Awaitable[RenderedUnit]]
 """Re-reads an intent's range and runs the definition it names; raises ``Halted`` if the stream no longer holds the range."""
 
 Concurrently: TypeAlias = Callable[[Sequence[Coroutine[Any, Any, None]]], Awaitable[None]]
-"""Runs all calls and returns when they are done; a simulation passes its own, to decide their order."""
+"""Runs all calls and returns when they are done. A simulation passes its own implementation, to control their order."""
 
 
 async def in_task_group(calls: Sequence[Coroutine[Any, Any, None]]) -> None:
@@ -120,9 +120,9 @@ class Committer:
         self._repeat = Repeater(clock, emit)
 
     async def commit(self, shard: Shard, unit: RenderedUnit, render: Renderer) -> Entry:
-        """Commit ``unit``, or complete what another worker began at the same position; the sealed entry.
+        """Commit ``unit``, or complete the unit that another worker began at the same position. Returns the sealed entry.
 
-        The returned manifest may be another worker's: continue from *its* ``last``.
+        Its manifest may be another worker's: continue from *its* ``last``.
         """
         entry = await self._run(shard, int(unit.manifest.after), unit, render)
         if entry is None:
@@ -132,15 +132,15 @@ class Committer:
         return entry
 
     async def complete(self, shard: Shard, after: int, render: Renderer) -> Entry | None:
-        """Complete the unit that starts after ``after``, if one was begun; its sealed entry, or None."""
+        """Complete the unit that starts after ``after``, if one was begun. Returns its sealed entry, or None."""
         return await self._run(shard, after, None, render)
 
     async def end(self, shard: Shard, head: Head, children: tuple[str, ...], trigger: str = "shard_end") -> Head:
-        """Write the manifest that says that the shard has been read to its end, with its ``children``; the head after it.
+        """Record that the shard has been read to its end and that ``children`` continue it. Returns the head after that link.
 
         Raises:
-            Superseded: an operator or another application has moved the chain meanwhile; recover again.
-            Halted: the log continues after a position at which the shard is said to have ended.
+            Superseded: meanwhile, an operator or another application has moved the chain; recover again.
+            Halted: the log contains a unit after the position at which the shard ended.
             LeaseLost: the shard belongs to another worker now.
         """
         manifest = Manifest(
@@ -170,16 +170,16 @@ class Committer:
             )
             raise Halted(msg)
         await self.checkpoint(shard, entry.manifest)
-        return head_behind(entry)
+        return head_after(entry)
 
     async def checkpoint(self, shard: Shard, manifest: Manifest) -> None:
-        """Move the hint to the end of ``manifest``; raises ``LeaseLost`` if the shard belongs to another worker now."""
+        """Advance the checkpoint to the end of ``manifest``; raises ``LeaseLost`` if the shard belongs to another worker now."""
         hint = checkpoint_of(manifest)
         await self._repeat("checkpoint", shard, lambda: self._checkpoints.advance(shard, hint))
         self._emit(events.Checkpointed(shard.stream, shard.shard_id, hint.position))
 
     async def note_tip(self, shard: Shard, head: Head, tip: datetime) -> Head:
-        """Record that everything that had arrived by ``tip`` is committed, which could not be determined later."""
+        """Record in the checkpoint that everything that had arrived by ``tip`` is committed: this cannot be determined later."""
         if head.checkpoint is None:
             return head
         hint = replace(head.checkpoint, tip=tip)
@@ -188,13 +188,13 @@ class Committer:
 
     async def _run(self, shard: Shard, after: int, own: RenderedUnit | None, render: Renderer) -> Entry | None:
         work = _Work(shard, after, render, {FileEntry.of(file): file for file in own.files} if own else {})
-        state, todo = protocol.begin(self._with_targets(own.manifest) if own else None)
-        while not isinstance(todo, protocol.Finish):
-            state, todo = protocol.advance(state, await self._carry_out(todo, work))
-        return work.entry if todo.manifest is not None else None
+        state, instruction = protocol.begin(self._with_targets(own.manifest) if own else None)
+        while not isinstance(instruction, protocol.Finish):
+            state, instruction = protocol.advance(state, await self._carry_out(instruction, work))
+        return work.entry if instruction.manifest is not None else None
 
-    async def _carry_out(self, todo: protocol.Instruction, work: _Work) -> protocol.Event:  # noqa: PLR0911 - one case per instruction
-        match todo:
+    async def _carry_out(self, instruction: protocol.Instruction, work: _Work) -> protocol.Event:  # noqa: PLR0911 - a case per kind
+        match instruction:
             case protocol.Look():
                 return await self._look(work)
             case protocol.Create(manifest):
@@ -231,14 +231,14 @@ class Committer:
             return protocol.Absent()
         work.entry = entry
         if not entry.manifest.sealed:
-            self._refuse_moved_targets(work.shard, entry.manifest)
+            self._check_targets_unmoved(work.shard, entry.manifest)
         return protocol.Found(entry.manifest, entry.etag)
 
     def _with_targets(self, manifest: Manifest) -> Manifest:
         sinks = sorted({entry.sink for entry in manifest.files if entry.sink in self._stores})
         return msgspec.structs.replace(manifest, targets={sink: self._stores[sink].url for sink in sinks})
 
-    def _refuse_moved_targets(self, shard: Shard, intent: Manifest) -> None:
+    def _check_targets_unmoved(self, shard: Shard, intent: Manifest) -> None:
         for sink, url in intent.targets.items():
             store = self._stores.get(sink)
             if store is not None and store.url != url and sink not in BESIDE_THE_LOG:
@@ -312,7 +312,7 @@ class Committer:
 
 
 class _Work:
-    """One unit while it is being committed: the bytes at hand, and the manifest as last seen in the log."""
+    """One unit that is being committed: the file bodies that this worker has, and the manifest as last seen in the log."""
 
     def __init__(self, shard: Shard, after: int, render: Renderer, bodies: dict[FileEntry, OutputFile]) -> None:
         self.shard = shard

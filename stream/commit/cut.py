@@ -1,4 +1,4 @@
-"""When a unit ends. A unit holds whole pages, and a page never splits a KPL aggregate, so neither does a unit."""
+"""Decides when a unit ends. A unit consists of whole pages, and a page never splits a KPL aggregate, so neither does a unit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Filling:
+class OpenUnit:
     """A unit that is being filled: its size so far, and the monotonic time at which its first page arrived."""
 
     rows: int
@@ -37,30 +37,30 @@ class Filling:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What may end a unit apart from its size and age."""
+    """What may end a unit other than its size and age."""
 
     ended: bool = False
     draining: bool = False
     pressure: bool = False
 
 
-def trigger(filling: Filling | None, limits: Limits, now: float, around: Circumstances) -> Trigger | None:
+def trigger(unit: OpenUnit | None, limits: Limits, now: float, circumstances: Circumstances) -> Trigger | None:
     """Why the unit ends now, or None to keep filling it; always None for an empty unit."""
-    if filling is None:
+    if unit is None:
         return None
     conditions = (
-        (Trigger.SHARD_END, around.ended),
-        (Trigger.DRAIN, around.draining),
-        (Trigger.ROWS, filling.rows >= limits.rows),
-        (Trigger.BYTES, filling.payload_bytes >= limits.payload_bytes),
-        (Trigger.AGE, now - filling.since >= limits.age_seconds),
-        (Trigger.PRESSURE, around.pressure),
+        (Trigger.SHARD_END, circumstances.ended),
+        (Trigger.DRAIN, circumstances.draining),
+        (Trigger.ROWS, unit.rows >= limits.rows),
+        (Trigger.BYTES, unit.payload_bytes >= limits.payload_bytes),
+        (Trigger.AGE, now - unit.since >= limits.age_seconds),
+        (Trigger.PRESSURE, circumstances.pressure),
     )
     return next((why for why, true in conditions if true), None)
 
 
-def patience(filling: Filling | None, limits: Limits, now: float, idle: float) -> float | None:
-    """Seconds, at most ``idle``, until ``trigger`` must be called again even if no page arrives; None for an empty unit: never."""
-    if filling is None:
+def seconds_until_due(unit: OpenUnit | None, limits: Limits, now: float, idle: float) -> float | None:
+    """Seconds until ``trigger`` must be called again even if no page arrives, at most ``idle``; None (never) for an empty unit."""
+    if unit is None:
         return None
-    return max(0.0, min(idle, limits.age_seconds - (now - filling.since)))
+    return max(0.0, min(idle, limits.age_seconds - (now - unit.since)))

@@ -1,4 +1,4 @@
-"""Takes over from another application, such as a Java KCL on the same lease table: the log records what it did and continues after that."""
+"""Takes over from another application, such as a Java KCL on the same lease table: the log records its progress, then continues there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from stream import events
-from stream.commit.committer import FOREIGN, Committer, Head, RenderedUnit, Renderer, head_behind
+from stream.commit.committer import FOREIGN, Committer, Head, RenderedUnit, Renderer, head_after
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Kind, Manifest, State
 from stream.contracts import Clock, Emit, Shard
@@ -22,13 +22,13 @@ async def admit_foreign(
     clock: Clock,
     emit: Emit,
 ) -> Head:
-    """The head after the progress that ``head.foreign`` reports, once the log records it; ``head`` itself if it reports none.
+    """Record the progress that ``head.foreign`` reports, and return the head after it; ``head`` itself if it reports none.
 
-    A checkpoint names a Kinesis record and the last of its user records that is done. The link ends right before that Kinesis record: the
-    next unit reads the record again and settles the user records that are done. So even an aggregate can be taken over in its middle.
+    A checkpoint names a Kinesis record and the last user record in it that was processed. The link ends just before that Kinesis record:
+    the next unit reads the record again and records the processed user records as such. So even part of an aggregate can be taken over.
 
     Raises:
-        Superseded: one of our workers has continued from ``head`` meanwhile; recover again.
+        Superseded: meanwhile, one of our own workers has continued from ``head``; recover again.
     """
     reached = head.foreign
     if reached is None:
@@ -55,4 +55,4 @@ async def admit_foreign(
     )
     entry = await committer.commit(shard, RenderedUnit(manifest, ()), render)
     emit(events.ForeignProgress(shard.stream, shard.shard_id, head.position, entry.manifest.reach))
-    return head_behind(entry)
+    return head_after(entry)

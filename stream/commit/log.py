@@ -14,7 +14,7 @@ from stream.errors import Halted
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A manifest as it is stored, with its bytes and the tag that a replace must name."""
+    """A stored manifest, its bytes, and the ETag that a conditional replace must match."""
 
     manifest: Manifest
     body: bytes
@@ -22,7 +22,7 @@ class Entry:
 
 
 class CommitLog:
-    """Reads and writes manifests. Holds no state: two instances over one store see the same log."""
+    """Reads and writes manifests. Stateless: all instances over one store see the same log."""
 
     def __init__(self, store: ObjectStore, application: str, clock: Clock, worker: str) -> None:
         self.store = store
@@ -35,19 +35,19 @@ class CommitLog:
         return await self._read(naming.manifest_key(shard.stream, shard.chain, after))
 
     async def create(self, shard: Shard, manifest: Manifest) -> str | None:
-        """Begin a unit; its tag, or None if one was begun there already."""
+        """Begin a unit. Returns the manifest's ETag, or None if a unit was already begun at that position."""
         key = naming.manifest_key(shard.stream, shard.chain, int(manifest.after))
         return await self.store.create(key, encode(manifest))
 
     async def replace(self, shard: Shard, body: bytes, after: int, etag: str) -> str | None:
-        """Change the unit's manifest if nobody else has; its new tag, or None."""
+        """Replace the unit's manifest if its ETag is still ``etag``. Returns the new ETag, or None if somebody else has changed it."""
         return await self.store.replace(naming.manifest_key(shard.stream, shard.chain, after), body, etag)
 
     async def pin_start(self, stream: str, start: Start) -> Start:
-        """Where the whole stream starts: ``start`` on the first call, and the same answer on every later one, whoever asks.
+        """The start position of the whole stream: the first call stores ``start``, and every later call, by any worker, returns that.
 
-        ``latest`` becomes the timestamp of the first call. A shard that appears later starts at that timestamp too, which is before its
-        first record, so a reshard loses nothing.
+        ``latest`` becomes the time of the first call. A shard that appears later also starts at that time, which is before its first
+        record, so resharding loses nothing.
         """
         key = naming.start_key(stream)
         stored = await self.store.get(key)
@@ -60,13 +60,13 @@ class CommitLog:
         return decode_start(stored.body, key)
 
     async def genesis(self, shard: Shard) -> Entry | None:
-        """The first link of the shard's chain, or None if nobody has opened the chain."""
+        """The first link of the shard's chain, or None if the chain does not exist yet."""
         return await self._read(naming.genesis_key(shard.stream, shard.chain))
 
     async def open_chain(self, shard: Shard, start: Start, after: int = ORIGIN, previous: str = "") -> Entry:
-        """The first link of the shard's chain, created if it does not exist; it records ``start``.
+        """The first link of the shard's chain, created with ``start`` if it does not exist.
 
-        After a rewind, the chain begins after ``after``, and ``previous`` is the digest of the rewind that leads to it.
+        After a rewind, the new chain begins after ``after``, and ``previous`` is the digest of the rewind link.
         """
         key = naming.genesis_key(shard.stream, shard.chain)
         entry = await self._read(key)
@@ -91,18 +91,18 @@ class CommitLog:
             raise Halted(msg)
         return entry
 
-    async def begins(self, stream: str, name: str) -> int:
+    async def chain_start(self, stream: str, name: str) -> int:
         """The sequence number after which the chain ``name`` begins: ``ORIGIN``, or the target of the rewind that began it."""
         shard = _shard(stream, name)
         genesis = await self.genesis(shard) if shard.generation else None
         return ORIGIN if genesis is None else int(genesis.manifest.after)
 
     async def chain(self, stream: str, name: str, since: int | None = None) -> AsyncIterator[Entry]:
-        """Every link of the chain ``name`` after its genesis, in order, or from the one that begins at ``since``.
+        """The links of the chain ``name`` in order: all after its genesis, or those from the link that begins at ``since``.
 
-        Ends with an intent, or where no unit was begun.
+        The last one may be an intent.
         """
-        shard, after = _shard(stream, name), await self.begins(stream, name) if since is None else since
+        shard, after = _shard(stream, name), await self.chain_start(stream, name) if since is None else since
         while (entry := await self.read(shard, after)) is not None:
             yield entry
             if not entry.manifest.sealed or entry.manifest.last is None:

@@ -1,4 +1,4 @@
-"""Finds units and shards in a long log with few listings. A store lists keys in ascending order, and a unit's key is where it *starts*."""
+"""Finds units and shards in a long log with few listings. Stores list keys in ascending order; a unit's key contains its *start*."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from stream.commit.naming import SEQUENCE_DIGITS, manifest_key, shard_prefix
 from stream.contracts import ObjectStore
 
 PAGE: Final = 1000
-"""Keys that S3 returns in one response; asking for fewer costs as much."""
+"""Keys that S3 returns in one response; a request for fewer costs the same."""
 
 _SUFFIX: Final = ".json"
 
 
 def position_of(key: str, prefix: str) -> int | None:
-    """The sequence number after which the unit with the manifest ``key`` starts; None if ``key`` is not such a key under ``prefix``."""
+    """The sequence number after which the unit with the manifest ``key`` starts; None if ``key`` is no manifest key under ``prefix``."""
     name = key.removeprefix(prefix).removesuffix(_SUFFIX)
     whole = key == f"{prefix}{name}{_SUFFIX}" and len(name) == SEQUENCE_DIGITS
     return int(name) if whole and name.isascii() and name.isdigit() else None
 
 
 async def unit_start(store: ObjectStore, stream: str, shard_id: str, sequence: int) -> int | None:
-    """Where the unit that would hold ``sequence`` starts: the greatest start below it, or None if there is none.
+    """The start of the unit that contains ``sequence``, if any does: the greatest start below it, or None if there is none.
 
-    Bisects the interval that can contain the start: each listing ends the search, raises the lower bound to an existing start, or
-    halves the interval. If starts are spread evenly over time, this takes about log2(units / 1000) listings.
+    Bisects the interval of possible starts: each listing ends the search, raises the lower bound to an existing start, or halves the
+    interval. If starts are evenly spread, this takes about log2(units / 1000) listings.
     """
     prefix = shard_prefix(stream, shard_id)
     best, low, high = None, ORIGIN, sequence
@@ -45,44 +45,44 @@ async def unit_start(store: ObjectStore, stream: str, shard_id: str, sequence: i
 
 
 async def last_starts(store: ObjectStore, stream: str, shard_id: str, count: int, near: int = ORIGIN) -> list[int]:
-    """Where the newest ``count`` (fewer than ``PAGE``) units of a shard start, ascending; all of them if there are fewer.
+    """The starts of a shard's newest ``count`` units (``count`` below ``PAGE``), ascending; all starts if there are fewer units.
 
-    ``near`` is a position near the newest start: the closer it is, the fewer listings are needed, at best a little over
-    log2(units / 1000), and about three times as many where nothing is known.
+    ``near`` is a guess at the newest start: the closer it is, the fewer listings are needed. At best, that is a little over
+    log2(units / 1000) listings; without a guess, about three times as many.
     """
     prefix = shard_prefix(stream, shard_id)
     starts, more = await _starts(store, prefix, "")
     low, high = starts[-1] if starts else ORIGIN, near + 1
     stride = low - starts[len(starts) // 2] if starts else ORIGIN
     while more:
-        # After ``near`` the log is searched by strides that double, since units are about as dense there as at its beginning.
-        at = (low + high) // 2 if low < high else min(low + stride, 10**SEQUENCE_DIGITS - 1)
-        found, further = await _starts(store, prefix, manifest_key(stream, shard_id, at))
-        if further:
+        # Beyond ``near``, the stride doubles each time. It starts as the width of half a page of units at the log's beginning.
+        probe = (low + high) // 2 if low < high else min(low + stride, 10**SEQUENCE_DIGITS - 1)
+        found, more_found = await _starts(store, prefix, manifest_key(stream, shard_id, probe))
+        if more_found:
             starts, low, stride = found, found[-1], 2 * stride
             continue
         if len(found) >= count:
             return found[-count:]
-        high = at
+        high = probe
         following, more = await _starts(store, prefix, manifest_key(stream, shard_id, low))
         starts, low = ([*starts, *following], low) if not more else (following, following[-1])
     return starts[-count:]
 
 
 async def shards_of(store: ObjectStore, stream: str) -> AsyncIterator[str]:
-    """Ids of all shards that have a chain, ascending; takes one listing for a thousand of them, however long the chains are."""
+    """The ids of all shards that have a chain, ascending. Takes one listing per thousand shards, however long their chains are."""
     for name in await store.folders(f"commits/{stream}/"):
         yield name
 
 
 async def streams_of(store: ObjectStore) -> AsyncIterator[str]:
-    """Names of all streams for which the application has a log, in the order of the store."""
+    """The names of all streams for which the application has a log, in store order."""
     for name in await store.folders("commits/"):
         yield name
 
 
 async def _starts(store: ObjectStore, prefix: str, after: str) -> tuple[list[int], bool]:
-    """Starts of up to ``PAGE`` units whose keys sort after ``after``, ascending, and whether there may be more."""
+    """The starts of up to ``PAGE`` units whose keys sort after ``after``, ascending, and whether there may be more."""
     starts: list[int] = []
     seen = 0
     async with aclosing(store.list(prefix, after)) as listing:  # type: ignore[type-var]

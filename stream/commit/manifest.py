@@ -1,7 +1,7 @@
-"""The record of one unit in the commit log: what was read, what became of it, which files hold it.
+"""The record of one unit in the commit log: the range that was read, the outcomes of its records, and the files that were written.
 
-A manifest is an ``intent`` until all its files are in place, then ``sealed`` for ever. Sequence numbers are decimal text, because
-they exceed the integers of most JSON readers. The encoding is canonical: equal manifests have equal bytes.
+A manifest is an ``intent`` until all its files are in place, then ``sealed`` forever. Sequence numbers are decimal text, because they
+exceed the integers of most JSON parsers. The encoding is canonical: equal manifests have equal bytes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ FORMAT: Final = 1
 
 
 class Kind(StrEnum):
-    """What a link of the chain stands for.
+    """What a link of the chain records.
 
     ``GENESIS``: the first link, which pins the start. ``UNIT``: a committed range. ``GAP``: the records of the range expired in the stream
-    before anybody committed them. ``FOREIGN``: another application, such as a Java KCL on the same lease table, processed them.
-    ``SKIP``: an operator decided that nobody processes them. ``REWIND``: the last link of a chain that an operator rewound; the shard
-    continues in the chain of its next generation. ``END``: the shard has been read to its end.
+    before they were committed. ``FOREIGN``: another application, such as a Java KCL on the same lease table, processed them. ``SKIP``: an
+    operator decided that they are not processed. ``REWIND``: the last link of a chain that an operator rewound; the shard continues in the
+    chain of its next generation. ``END``: the shard has been read to its end.
     """
 
     GENESIS = "genesis"
@@ -39,7 +39,7 @@ class Kind(StrEnum):
 
 
 class State(StrEnum):
-    """``intent``: range and content are fixed, files may be missing. ``sealed``: everything is in place."""
+    """``intent``: range and content are fixed, files may be missing. ``sealed``: all files are in place."""
 
     INTENT = "intent"
     SEALED = "sealed"
@@ -68,7 +68,7 @@ class Pinned(msgspec.Struct, frozen=True):
 
 
 class StageRun(msgspec.Struct, frozen=True):
-    """What one stage did to the unit: rows in, rows out, and the microseconds that the worker that began the unit spent on it."""
+    """What one stage did for the unit: rows in, rows out, and the microseconds it took the worker that began the unit."""
 
     name: str
     rows_in: int
@@ -81,15 +81,14 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``after`` and ``last`` bound the range ``(after, last]``; genesis, rewind and end manifests have no ``last``. ``subsequence`` is the
     index of the last user record inside the Kinesis record ``last``. ``outcomes`` sums to ``records``. ``previous`` is the SHA-256
-    of the bytes of the preceding sealed manifest, so that the chain cannot be edited unnoticed. ``superseded`` lists files from an
+    of the bytes of the preceding sealed manifest, so that edits of the chain are detected. ``superseded`` lists files from an
     earlier version of this intent that the sealed manifest does not contain. ``targets`` maps each sink's name to its URL at
-    that time. ``seal`` is set when the state becomes ``sealed``: the SHA-256 of the manifest's bytes without it, so that the last link,
-    which no later one names yet, cannot be edited unnoticed either. Times are ISO 8601, UTC.
+    that time. ``seal`` is set when the state becomes ``sealed``: the SHA-256 of the manifest's bytes without it, so that edits of the last
+    link, to which no later link refers yet, are detected too. Times are ISO 8601, UTC.
 
-    ``shard`` is the name of the chain: the shard id, and after a rewind also the generation. A rewind goes back to ``target``; its
+    ``shard`` is the name of the chain: the shard id and, after a rewind, the generation. A rewind goes back to ``target``; its
     ``superseded`` are the files that it removes. ``foreign_subsequence``: of the Kinesis record that follows ``after`` (in a foreign
-    link: ``last``), the user records up to this index were processed by another application; -1: none. ``note``: the operator's own
-    words.
+    link: ``last``), another application processed the user records up to this index; -1: none. ``note``: the operator's comment.
     """
 
     kind: Kind
@@ -128,7 +127,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def reach(self) -> int:
-        """The position up to which this link decides the chain: the end of its range, or ``after`` if it has no range."""
+        """The position up to which the chain is decided by this link: the end of its range, or ``after`` if it has none."""
         return int(self.after if self.last is None else self.last)
 
     @property
@@ -145,13 +144,22 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.state is State.SEALED
 
     def same_content(self, other: Manifest) -> bool:
-        """Whether both commit the same range to the same files, regardless of who does it, and when."""
+        """Whether both commit the same range with the same outcomes and files, no matter by whom and when."""
         return (self.kind, self.last, self.files, self.outcomes) == (other.kind, other.last, other.files, other.outcomes)
 
 
 def pinned(start: Start) -> Pinned:
     """``start`` in the form that manifests hold."""
     return Pinned(start.kind, start.timestamp.isoformat() if start.timestamp else None)
+
+
+def unpinned(recorded: Pinned) -> Start:
+    """The start position that ``pinned`` was given.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return Start(StartKind(recorded.kind), datetime.fromisoformat(recorded.timestamp) if recorded.timestamp else None)
 
 
 def encode_start(start: Start) -> bytes:
@@ -162,8 +170,7 @@ def encode_start(start: Start) -> bytes:
 def decode_start(body: bytes, key: str) -> Start:
     """The start position in ``body``; raises ``Halted``, naming ``key``, if there is none."""
     try:
-        stored = msgspec.json.decode(body, type=Pinned)
-        return Start(StartKind(stored.kind), datetime.fromisoformat(stored.timestamp) if stored.timestamp else None)
+        return unpinned(msgspec.json.decode(body, type=Pinned))
     except (msgspec.MsgspecError, ValueError) as error:
         msg = f"object {key} is not a readable start position: {error}. Restore its previous version; nothing is read until then."
         raise Halted(msg) from error
@@ -182,54 +189,54 @@ def decode(body: bytes, key: str) -> Manifest:
     """The manifest in ``body``; ``key`` is named in errors.
 
     Raises:
-        Halted: the object is not a manifest of this format; going on could write records twice.
+        Halted: the object is not a manifest of this format; to continue could write records twice.
     """
     try:
         manifest = _DECODER.decode(body)
     except msgspec.MsgspecError as error:
-        if (later := _format_of(body)) > FORMAT:
-            raise _of_a_newer_build(key, later) from error
+        if (stored_format := _format_of(body)) > FORMAT:
+            raise _newer_format_error(key, stored_format) from error
         msg = (
             f"commit log object {key} is not a readable manifest: {error}. The shard is not read any further. "
             "Restore the object's previous version, or run `stream audit verify` to see what it covers."
         )
         raise Halted(msg) from error
     if manifest.format != FORMAT:
-        raise _of_a_newer_build(key, manifest.format)
+        raise _newer_format_error(key, manifest.format)
     return manifest
 
 
-class _Formatted(msgspec.Struct):
+class _FormatOnly(msgspec.Struct):
     format: int = FORMAT
 
 
 def _format_of(body: bytes) -> int:
     try:
-        return msgspec.json.decode(body, type=_Formatted).format
+        return msgspec.json.decode(body, type=_FormatOnly).format
     except msgspec.MsgspecError:
         return FORMAT
 
 
-def _of_a_newer_build(key: str, number: int) -> Halted:
+def _newer_format_error(key: str, number: int) -> Halted:
     return Halted(f"commit log object {key} has format {number}, but this build reads {FORMAT}; run the newer build")
 
 
 def with_seal(manifest: Manifest) -> Manifest:
-    """``manifest`` with the checksum over itself that every sealed manifest carries."""
+    """``manifest`` with its ``seal``, the checksum that every sealed manifest has."""
     return msgspec.structs.replace(manifest, seal=sha256_hex(encode(msgspec.structs.replace(manifest, seal=""))))
 
 
 def is_canonical(body: bytes) -> bool:
-    """Whether ``body`` is the manifest in the form in which any build writes it, with fields that this one does not know, too."""
+    """Whether ``body`` is canonical JSON, as every build writes it; fields that this build does not know are allowed."""
     return msgspec.json.encode(msgspec.json.decode(body), order="sorted") == body
 
 
 def seal_of(body: bytes) -> str:
-    """The seal that belongs to the manifest ``body``, whichever build wrote it."""
+    """The correct seal for the manifest ``body``, whichever build wrote it."""
     fields = msgspec.json.decode(body)
     return sha256_hex(msgspec.json.encode({name: value for name, value in fields.items() if name != "seal"}, order="sorted"))
 
 
 def digest(body: bytes) -> str:
-    """The link to a sealed manifest: SHA-256 of its bytes."""
+    """How the next link refers to a sealed manifest: the SHA-256 of its bytes."""
     return sha256_hex(body)

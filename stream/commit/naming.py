@@ -1,4 +1,4 @@
-"""The key of every object of the commit log. Keys are derived from positions and contents; nothing is random, nothing is dated."""
+"""The keys of all objects in the commit log. They are derived from positions and contents, never from random numbers or the time."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SEQUENCE_DIGITS: Final = 60
 
 
 BESIDE_THE_LOG: Final = frozenset({"ledger", "rejects"})
-"""Targets whose files lie in the state, where the log is: whoever moves the one moves the others."""
+"""Targets whose files are in the state, beside the log, so that they move when the log moves."""
 
 
 def unit_name(shard_id: str, span: SeqRange, stream: str = "") -> str:
-    """Stem of every file name of one unit: ``<shard>-<after>-<last>``, prefixed with ``<stream>.`` if several streams share a place."""
+    """Stem of the names of one unit's files: ``<shard>-<after>-<last>``, after ``<stream>.`` if several streams share a place."""
     return f"{stream}.{shard_id}-{span.after}-{span.last}" if stream else f"{shard_id}-{span.after}-{span.last}"
 
 
@@ -26,7 +26,7 @@ def shard_prefix(stream: str, shard_id: str) -> str:
 
 
 def manifest_key(stream: str, shard_id: str, after: int) -> str:
-    """The only key under which a unit that starts after ``after`` can be committed."""
+    """The only key under which a unit that starts after ``after`` can be committed. Raises ``ValueError`` for an impossible ``after``."""
     if not ORIGIN <= after < 10**SEQUENCE_DIGITS:
         msg = f"sequence number {after} of {stream}/{shard_id} is outside 0..10^{SEQUENCE_DIGITS}, so it is not a Kinesis position"
         raise ValueError(msg)
@@ -34,27 +34,27 @@ def manifest_key(stream: str, shard_id: str, after: int) -> str:
 
 
 def genesis_key(stream: str, shard_id: str) -> str:
-    """The manifest that pins where the shard's chain starts."""
+    """Key of the manifest that pins the start of the shard's chain."""
     return f"{shard_prefix(stream, shard_id)}genesis.json"
 
 
 def start_key(stream: str) -> str:
-    """Where the stream's start position is pinned."""
+    """Key of the object that pins the stream's start position."""
     return f"starts/{stream}.json"
 
 
 def pipeline_key(digest: str) -> str:
-    """A pipeline definition as it was when units were committed with it."""
+    """Key of a pipeline definition as it was when units were committed with it."""
     return f"pipelines/{digest}.yaml"
 
 
 def tables_key(digest: str) -> str:
-    """The digests of the reference tables that a recorded definition was run with."""
+    """Key of the list of reference tables, by digest, that a recorded definition was run with."""
     return f"pipelines/{digest}.tables.json"
 
 
 def reference_key(sha256: str) -> str:
-    """A reference table as it was when units were committed with it."""
+    """Key of a reference table as it was when units were committed with it."""
     return f"reference/{sha256}"
 
 

@@ -1,24 +1,24 @@
-"""How one unit is committed exactly once: a pure state machine, events in, one instruction out.
+"""How one unit is committed exactly once: a pure state machine that takes events and returns one instruction for each.
 
-Why it exists. A lease says who *should* work on a shard. But a paused worker may wake up after its lease is gone and still write, so no
+Why it exists. A lease says who *should* work on a shard. But a paused worker may wake up after it has lost its lease and still write, so no
 lease can say who *does*. Correctness therefore rests on one object per unit, the manifest at the unit's start position, and on two
-properties of the store: a create that fails if the object exists, and a replace that fails if the object has changed. With these, any
+operations of the store: a create that fails if the object exists, and a replace that fails if the object has changed. With these, any
 number of workers may believe that they own the shard, run different versions, stop anywhere and lose any reply:
 
-* whoever creates the manifest fixes the range and the files of the unit; everyone else adopts it (*intent*);
-* files are named by their content, so writing one twice changes nothing, and writing a different one never overwrites it;
+* the worker that creates the manifest fixes the range and the files of the unit; all others adopt it (*intent*);
+* files are named by their content, so writing one twice changes nothing, and a different one never overwrites it;
 * the manifest becomes *sealed*, by compare-and-swap, only after all its files are in place, and never changes again;
 * a worker that cannot reproduce the recorded bytes (another build, a changed table) replaces the intent's file list with its own, by
   compare-and-swap and only while it is an intent (*amend*), writes its files, seals, and only then deletes what it superseded;
-* a worker whose replace was refused looks again, and removes those of its own files that the sealed manifest does not list.
+* a worker whose replace was refused reads the manifest again, and removes those of its own files that the sealed manifest does not list.
 
-A reply that never came is not a failure: the machine looks again and finds either its own work or another worker's.
+A lost reply is not a failure: the machine reads the manifest again and finds either its own work or another worker's.
 
-What was rejected. Fencing by lease counter alone: it covers the lease row, not the objects. KCL's prepared checkpoint alone: it loses or
+What was rejected. Fencing by lease counter alone: it protects the lease row, not the objects. KCL's prepared checkpoint alone: it loses or
 duplicates data once two versions run side by side, because both write under the same keys. Multipart uploads left open until the
-checkpoint: they leave orphans, and nothing to prove afterwards. A transaction coordinator: one more engine to operate.
+checkpoint: they leave orphans, and no evidence afterwards. A transaction coordinator: one more system to operate.
 
-The machine has one outstanding instruction at a time. ``begin`` gives the first, ``advance`` the next for each event.
+There is one outstanding instruction at a time. ``begin`` returns the first, ``advance`` the next one after each event.
 """
 
 from __future__ import annotations
@@ -36,40 +36,40 @@ from stream.commit.manifest import FileEntry, Manifest, State
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Read the manifest at the unit's start: ``Found`` or ``Absent``."""
+    """Read the manifest at the unit's start. Answered by ``Found`` or ``Absent``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Create the manifest if there is none: ``Created``, ``Refused`` or ``Unknown``."""
+    """Create the manifest if there is none. Answered by ``Created``, ``Refused`` or ``Unknown``."""
 
     manifest: Manifest
 
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Check that every file is in place with its size and checksum: ``Verified``."""
+    """Check that every file is in place with its size and checksum. Answered by ``Verified``."""
 
     files: tuple[FileEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Render:
-    """Re-read the manifest's range and run the definition that it names: ``Rendered``."""
+    """Re-read the manifest's range and run the definition that it names. Answered by ``Rendered``."""
 
     manifest: Manifest
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Write the files, whose bytes this worker holds: ``Written``."""
+    """Write the files, whose bytes this worker has. Answered by ``Written``."""
 
     files: tuple[FileEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Replace the manifest if its tag is still ``etag``: ``Replaced``, ``Refused`` or ``Unknown``."""
+    """Replace the manifest if its ETag is still ``etag``. Answered by ``Replaced``, ``Refused`` or ``Unknown``."""
 
     manifest: Manifest
     etag: str
@@ -77,14 +77,14 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Remove the files: ``Deleted``."""
+    """Delete the files. Answered by ``Deleted``."""
 
     files: tuple[FileEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end. ``manifest`` is sealed, or None if nobody has begun a unit here."""
+    """Stop. ``manifest`` is sealed, or None if no unit was begun here."""
 
     manifest: Manifest | None
 
@@ -96,7 +96,7 @@ Instruction: TypeAlias = Look | Create | Verify | Render | Write | Replace | Del
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The manifest as it is now, and its tag."""
+    """The current manifest and its ETag."""
 
     manifest: Manifest
     etag: str
@@ -109,21 +109,21 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The manifest is ours; its tag."""
+    """This worker created the manifest, which has this ETag."""
 
     etag: str
 
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """The replacement is in place; its tag."""
+    """This worker replaced the manifest, which now has this ETag."""
 
     etag: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Somebody else was there first; nothing was written."""
+    """Another worker was first; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """An intent with what this worker made of the recorded range; it holds the bytes of ``manifest.files``."""
+    """The intent that this worker made from the recorded range; the worker has the bytes of ``manifest.files``."""
 
     manifest: Manifest
 
@@ -152,14 +152,14 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """All files are gone."""
+    """All files are deleted."""
 
 
 Event: TypeAlias = Found | Absent | Created | Replaced | Refused | Unknown | Verified | Rendered | Written | Deleted
 
 
 class Phase(Enum):
-    """Which answer the machine is waiting for."""
+    """Which event the machine is waiting for."""
 
     LOOKING = auto()
     CREATING = auto()
@@ -176,8 +176,8 @@ class Phase(Enum):
 class Unit:
     """The state of one worker's commit of one unit.
 
-    ``own``: content whose bytes this worker holds. ``current`` and ``etag``: the manifest in the log, as last seen. ``written``: files that
-    this worker may have put, and which it removes if the sealed manifest does not list them.
+    ``own``: an intent whose file bodies this worker has. ``current`` and ``etag``: the manifest in the log, as last seen. ``written``:
+    files that this worker may have written, and which it deletes if the sealed manifest does not list them.
     """
 
     phase: Phase
@@ -187,7 +187,7 @@ class Unit:
     written: frozenset[FileEntry] = frozenset()
 
     def contradiction(self) -> str | None:
-        """The invariant that this state violates, or None; simulations check it after each step."""
+        """The invariant that this state violates, or None. Simulations check it after every step."""
         holding = {Phase.WRITING, Phase.SEALING, Phase.AMENDING, Phase.VERIFYING, Phase.RENDERING}
         if self.phase in holding and (self.current is None or self.current.sealed or not self.etag):
             return f"{self.phase} needs an intent and its tag"
@@ -199,11 +199,11 @@ class Unit:
 
 
 class InvalidTransition(Exception):
-    """An event that does not fit the phase; it means that the committer has a defect."""
+    """An event that does not fit the phase, which means that the committer has a bug."""
 
 
 def begin(own: Manifest | None) -> tuple[Unit, Instruction]:
-    """The first state and instruction: to commit ``own``, or without it only to complete what another worker may have begun."""
+    """The first state and instruction: to commit ``own`` or, if it is None, only to complete what another worker may have begun."""
     if own is None:
         return Unit(Phase.LOOKING), Look()
     return Unit(Phase.CREATING, own=own), Create(own)
@@ -235,7 +235,7 @@ def advance(unit: Unit, event: Event) -> tuple[Unit, Instruction]:  # noqa: C901
         case (Phase.WRITING, Written()) if unit.current is not None:
             return _seal(unit, unit.current)
         case (Phase.SEALING, Replaced(_)) if unit.current is not None:
-            return _settle(unit, sealed(unit.current))
+            return _clean_up(unit, sealed(unit.current))
         case (Phase.CLEANING, Deleted()):
             return _finish(unit, unit.current)
         case _:
@@ -244,18 +244,18 @@ def advance(unit: Unit, event: Event) -> tuple[Unit, Instruction]:  # noqa: C901
 
 
 def sealed(intent: Manifest) -> Manifest:
-    """The same manifest in its final state."""
+    """The same manifest in state ``sealed``."""
     return msgspec.structs.replace(intent, state=State.SEALED)
 
 
 def leftovers(manifest: Manifest, written: frozenset[FileEntry] = frozenset()) -> tuple[FileEntry, ...]:
-    """Files that the sealed ``manifest`` superseded, and those of ``written`` that it does not list; they belong to no unit."""
+    """The files that belong to no unit: those that the sealed ``manifest`` superseded, and those of ``written`` that it does not list."""
     return tuple(sorted((written | set(manifest.superseded)) - set(manifest.files)))
 
 
 def _found(unit: Unit, manifest: Manifest, etag: str) -> tuple[Unit, Instruction]:
     if manifest.sealed:
-        return _settle(unit, manifest)
+        return _clean_up(unit, manifest)
     if unit.own is not None and unit.own.same_content(manifest):
         return _write(unit, manifest, etag)
     return replace(unit, phase=Phase.VERIFYING, current=manifest, etag=etag), Verify(manifest.files)
@@ -278,7 +278,7 @@ def _seal(unit: Unit, intent: Manifest) -> tuple[Unit, Instruction]:
     return replace(unit, phase=Phase.SEALING), Replace(sealed(intent), unit.etag)
 
 
-def _settle(unit: Unit, manifest: Manifest) -> tuple[Unit, Instruction]:
+def _clean_up(unit: Unit, manifest: Manifest) -> tuple[Unit, Instruction]:
     extra = leftovers(manifest, unit.written)
     if not extra:
         return _finish(unit, manifest)

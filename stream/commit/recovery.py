@@ -1,11 +1,11 @@
-"""What a worker does when it takes a shard: follow the chain to its end, and finish a unit that another worker left unfinished."""
+"""What a worker does when it takes a shard: follow the chain to its end, and complete a unit that another worker left unfinished."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from stream import events
-from stream.commit.committer import Committer, Head, Renderer, head_behind
+from stream.commit.committer import Committer, Head, Renderer, head_after
 from stream.commit.log import CommitLog, Entry
 from stream.commit.lookup import last_starts
 from stream.commit.manifest import Kind, Manifest, digest
@@ -15,9 +15,9 @@ from stream.errors import Halted
 
 
 async def entry_point(log: CommitLog, shard: Shard, checkpoint: Checkpoint | None, genesis: Entry) -> Head:
-    """A sealed position from which to follow the chain: the checkpoint if the log confirms that a unit ends there, else near the end.
+    """A sealed position from which to follow the chain: the checkpoint if the log has a unit that ends there, else one near the end.
 
-    A checkpoint is only a hint; one that the log does not confirm costs some listings and nothing else.
+    A checkpoint is only a hint. One that the log does not confirm costs a few listings and nothing else.
     """
     start = Head(int(genesis.manifest.after), digest(genesis.body))
     if checkpoint is None or checkpoint.generation != shard.generation:
@@ -26,22 +26,22 @@ async def entry_point(log: CommitLog, shard: Shard, checkpoint: Checkpoint | Non
     if entry is None or not entry.manifest.sealed:
         return await _near_the_end(log, shard, start)
     if entry.manifest.kind in {Kind.END, Kind.REWIND}:
-        return head_behind(entry)
+        return head_after(entry)
     if entry.manifest.span.last != checkpoint.position:
         return await _near_the_end(log, shard, start)
-    head = head_behind(entry)
+    head = head_after(entry)
     return replace(head, checkpoint=checkpoint, complete_until=checkpoint.tip or head.complete_until)
 
 
 async def _near_the_end(log: CommitLog, shard: Shard, start: Head) -> Head:
-    """Where the newest link of the chain begins, if the link before it leads there; else ``start``.
+    """The head before the newest link of the chain, if the link before it leads there; else ``start``.
 
-    Following the chain of a year link by link takes hours, in which the shard stands still.
+    To follow a year's chain link by link would take hours, during which the shard makes no progress.
     """
     newest = await last_starts(log.store, shard.stream, shard.chain, 2)
     before = await log.read(shard, newest[0]) if len(newest) > 1 else None
     last = await log.read(shard, newest[-1]) if newest else None
-    head = start if before is None or not before.manifest.sealed else head_behind(before)
+    head = start if before is None or not before.manifest.sealed else head_after(before)
     if last is not None and head.open and head.position < newest[-1]:
         msg = (
             f"the commit log of {shard.stream}/{shard.chain} is broken after {head.position}: the manifest there is missing, the next one "
@@ -61,43 +61,43 @@ async def recover(
     clock: Clock,
     emit: Emit,
 ) -> Head:
-    """The end of the shard's sealed chain, after completing the intent that may stand there.
+    """The head of the shard's sealed chain, after completing the intent at its end if there is one.
 
-    Its ``foreign`` is set if the checkpoint says that another application has gone further; the checkpoint then stays as it is.
+    Its ``foreign`` is set if the checkpoint says that another application has gone further; the checkpoint is then left unchanged.
 
     Raises:
-        Halted: the checkpoint lies beyond the end of the chain, so records have been processed that the log does not know, or the
-            newest link cannot be reached.
+        Halted: the checkpoint is beyond the end of the chain, so records were processed that the log does not contain, or the newest link
+            cannot be reached.
         LeaseLost: the shard belongs to another worker now.
     """
     begun = clock.monotonic()
     repeat = Repeater(clock, emit)
     checkpoint = await repeat("read checkpoint", shard, lambda: checkpoints.read(shard))
     head = await repeat("read manifest", shard, lambda: entry_point(log, shard, checkpoint, genesis))
-    followed = 0
+    links_followed = 0
     last: Manifest | None = None
     while head.open and (entry := await committer.complete(shard, head.position, render)) is not None:
-        head = _step(head, entry)
+        head = _follow(head, entry)
         last = entry.manifest
-        followed += 1
+        links_followed += 1
     _refuse_unknown_progress(shard, checkpoint, head)
-    foreign = unknown_to(head, checkpoint)
+    foreign = _foreign_progress(head, checkpoint)
     if last is not None and foreign is None:
-        # This includes the end of a shard: without its checkpoint, nobody would start the shards that continue this one.
+        # Also at the end of a shard: without its checkpoint, no worker would start its children.
         await committer.checkpoint(shard, last)
-    emit(events.RecoveryFinished(shard.stream, shard.shard_id, head.position, followed, clock.monotonic() - begun))
+    emit(events.RecoveryFinished(shard.stream, shard.shard_id, head.position, links_followed, clock.monotonic() - begun))
     return replace(head, foreign=foreign)
 
 
-def unknown_to(head: Head, checkpoint: Checkpoint | None) -> Reached | None:
-    """The position that another application has reached, if that is after the end of the log."""
+def _foreign_progress(head: Head, checkpoint: Checkpoint | None) -> Reached | None:
+    """The position that another application has reached, if it is after the end of the log."""
     reached = None if checkpoint is None else checkpoint.foreign
     if reached is None or not head.open:
         return None
     return reached if reached.position is None or reached.position > head.position else None
 
 
-def _step(head: Head, entry: Entry) -> Head:
+def _follow(head: Head, entry: Entry) -> Head:
     if entry.manifest.previous != head.previous:
         msg = (
             f"the commit log of {entry.manifest.stream}/{entry.manifest.shard} is broken after {head.position}: the manifest there "
@@ -105,7 +105,7 @@ def _step(head: Head, entry: Entry) -> Head:
             "restored by hand. Restore the original version; nothing is read until then."
         )
         raise Halted(msg)
-    return head_behind(entry)
+    return head_after(entry)
 
 
 def _refuse_unknown_progress(shard: Shard, checkpoint: Checkpoint | None, head: Head) -> None:

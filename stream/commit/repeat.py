@@ -1,4 +1,4 @@
-"""Repeats idempotent calls whose outcome is unknown."""
+"""Repeats idempotent calls until their outcome is known."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LONGEST_WAIT: Final = 20.0
 
 
 class Repeater:
-    """Repeats idempotent calls until their outcome is known, and emits an event each time it has to wait."""
+    """Repeats idempotent calls, with exponential backoff, and emits an event for each wait."""
 
     def __init__(self, clock: Clock, emit: Emit) -> None:
         self._clock = clock
         self._emit = emit
 
     async def __call__(self, call: str, shard: Shard, attempt: Callable[[], Awaitable[T]]) -> T:
-        """The result of ``attempt``, which is repeated as long as it raises ``Retryable``; any other error is raised as it is."""
+        """The result of ``attempt``, which is repeated while it raises ``Retryable``. Any other error is raised unchanged."""
         wait = FIRST_WAIT
         while True:
             try:
@@ -34,7 +34,7 @@ class Repeater:
                 wait = min(2 * wait, LONGEST_WAIT)
 
     async def pause(self, call: str, shard: Shard, error: Retryable, wait: float = FIRST_WAIT) -> None:
-        """Wait as long as the far side asked for, or else ``wait`` seconds."""
+        """Wait as long as the server asked for, or else ``wait`` seconds."""
         seconds = error.retry_after or wait
         self._emit(events.CallRepeated(shard.stream, shard.shard_id, call, str(error), seconds))
         await self._clock.sleep(seconds)

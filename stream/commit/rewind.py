@@ -1,9 +1,9 @@
-"""Rewind and skip: an operator's two ways to move a shard, as links of its chain.
+"""Rewind and skip: the two ways in which an operator can move a shard. Both are links of its chain.
 
 A rewind ends the chain with a link at its head, where the next unit would begin. It is therefore created or refused like any unit: a worker
-that is about to commit there loses, finds the link and follows it. The link lists every file that the rewind removes; whoever seals the
-link, or finds it, removes them. The shard continues in the chain of its next generation, under another name, which its files carry too.
-So nothing that a frozen worker of the old generation writes or removes late can touch a file of the new one.
+that is about to commit there loses the race, finds the link and follows it. The link lists every file that the rewind removes; whoever
+seals the link, or finds it, removes them. The shard continues in the chain of its next generation, which has another name, as do its files.
+So nothing that a stalled worker of the old generation writes or removes later can affect a file of the new one.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from stream.contracts import Shard
 from stream.errors import DefinitionError
 
 LEDGER: Final = "ledger"
-"""Name of the target that keeps what became of each record."""
+"""Name of the target for ledger segments, which record the outcome of each record."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The links of all generations of one shard that still count, in order, each beginning where the one before it ends.
+    """The links of all generations of one shard that are still in force, in order; each begins where its predecessor ends.
 
-    ``shard`` names the generation to which units are committed now; ``start`` is where its chain begins; ``end`` is the shard's end, if it
-    has been read to there.
+    ``shard`` has the current generation; ``start`` is where its chain begins; ``end`` is the link that ends the shard, if there is one.
     """
 
     shard: Shard
@@ -44,7 +43,7 @@ class History:
 
 
 def effective(chain: Iterable[Manifest], before: Sequence[Manifest] = ()) -> tuple[Manifest, ...]:
-    """The links that count after one more generation, given its sealed links ``chain`` and the links that counted ``before`` it."""
+    """The links in force after one more generation: ``chain`` has its sealed links, ``before`` those in force until then."""
     links = list(before)
     for manifest in chain:
         if manifest.target is not None:
@@ -55,13 +54,13 @@ def effective(chain: Iterable[Manifest], before: Sequence[Manifest] = ()) -> tup
     return tuple(links)
 
 
-async def history(log: CommitLog, shard: Shard, wanted: int = ORIGIN) -> History:
-    """All generations of ``shard``, read from the log; with ``wanted``, only back to the link before the one that holds it."""
+async def history(log: CommitLog, shard: Shard, sequence: int = ORIGIN) -> History:
+    """The history of ``shard`` over all generations; with ``sequence``, only from the link before the one that contains it."""
     links: tuple[Manifest, ...] = ()
     shard = replace(shard, generation=0)
     start = ORIGIN
     while True:
-        since = await _before(log, shard, wanted)
+        since = await _start_of_link_before(log, shard, sequence)
         chain = [entry.manifest async for entry in log.chain(shard.stream, shard.chain, since) if entry.manifest.sealed]
         links = effective(chain, links)
         last = chain[-1] if chain else None
@@ -71,17 +70,17 @@ async def history(log: CommitLog, shard: Shard, wanted: int = ORIGIN) -> History
         shard = replace(shard, generation=shard.generation + 1)
 
 
-async def _before(log: CommitLog, shard: Shard, wanted: int) -> int | None:
-    """Where the link of the chain begins before the one that holds ``wanted``; None for the beginning of the chain."""
-    start = await unit_start(log.store, shard.stream, shard.chain, wanted)
+async def _start_of_link_before(log: CommitLog, shard: Shard, sequence: int) -> int | None:
+    """The start of the link before the one that contains ``sequence``; None for the beginning of the chain."""
+    start = await unit_start(log.store, shard.stream, shard.chain, sequence)
     return None if start is None else await unit_start(log.store, shard.stream, shard.chain, start)
 
 
-def target_for(known: History, wanted: int) -> int:
-    """Where to rewind to so that the record ``wanted`` is processed again: the end of the unit before the one that holds it.
+def target_for(known: History, sequence: int) -> int:
+    """Where to rewind to so that the record ``sequence`` is processed again: the start of the unit that contains it.
 
     Raises:
-        DefinitionError: no committed unit holds it, or the shard has ended.
+        DefinitionError: no committed unit contains it, or the shard has ended.
     """
     if known.end is not None:
         msg = (
@@ -90,19 +89,19 @@ def target_for(known: History, wanted: int) -> int:
         )
         raise DefinitionError(msg)
     for link in known.links:
-        if link.reach >= wanted:
+        if link.reach >= sequence:
             return int(link.after)
     msg = f"{known.shard.stream}/{known.shard.shard_id} is committed up to {known.head}; records after that cannot be processed again"
     raise DefinitionError(msg)
 
 
 def rewind_link(log: CommitLog, known: History, head: Head, target: int, note: str, now: str) -> Manifest:
-    """The link that ends the chain of ``known`` at ``head`` and goes back to ``target``, the end of one of its links.
+    """The link that ends the chain of ``known`` at ``head`` and goes back to ``target``, where one of its links ends.
 
-    Ledger segments are kept: they say what had become of the records.
+    Ledger segments are kept: they say what the outcomes were before the rewind.
     """
-    gone = [link for link in known.links if int(link.after) >= target]
-    at = next((link for link in known.links if link.reach == target), None)
+    removed = [link for link in known.links if int(link.after) >= target]
+    target_link = next((link for link in known.links if link.reach == target), None)
     return Manifest(
         kind=Kind.REWIND,
         state=State.INTENT,
@@ -111,8 +110,8 @@ def rewind_link(log: CommitLog, known: History, head: Head, target: int, note: s
         shard=known.shard.chain,
         after=str(head.position),
         target=str(target),
-        subsequence=at.subsequence if at is not None else 0,
-        superseded=_files(gone),
+        subsequence=target_link.subsequence if target_link is not None else 0,
+        superseded=_files(removed),
         previous=head.previous,
         trigger="operator",
         note=note,
@@ -122,7 +121,7 @@ def rewind_link(log: CommitLog, known: History, head: Head, target: int, note: s
 
 
 def skip_link(log: CommitLog, shard: Shard, head: Head, last: int, note: str, now: str) -> Manifest:
-    """The link that says that nobody processes the records after ``head`` up to ``last``."""
+    """The link that records that the records after ``head``, up to ``last``, are not processed."""
     if last <= head.position:
         msg = f"{shard.stream}/{shard.shard_id} is committed up to {head.position}; a skip must end after that, not at {last}"
         raise DefinitionError(msg)

@@ -32,6 +32,8 @@ class Draft:
     """What is known of one activity's pipeline so far. Its notes count only once it is written."""
 
     name: str
+    application: str
+    """Names its state. Definitions made from one template have activities of the same ids, so the file's name is part of it."""
     activity: Thing
     definition: Definition
     needs: Needs = field(default_factory=Needs)

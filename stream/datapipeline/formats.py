@@ -257,7 +257,7 @@ def _separated(made: CopyOptions, name: str, value: str) -> int:
     if name == "IGNOREHEADER":
         if value == "1":
             made.reading = made.reading.option("header", value=True)
-            made.fine.append("IGNOREHEADER: `decode.csv.header`, whose names must be those of `schema`")
+            made.open.append("IGNOREHEADER: `decode.csv.header`: the first line must have the names of `schema`, in any order; mend these")
         else:
             made.open.append("IGNOREHEADER: one line of names can be read; take the others out of the files")
         return 1

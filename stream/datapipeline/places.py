@@ -10,7 +10,7 @@ from stream.datapipeline.draft import OBJECTS, Draft, Refused, s3_text, schema_o
 from stream.datapipeline.formats import CSV, NO_TEXT, PIPES, Column, Reading, columns_of, copy_options, with_names
 from stream.datapipeline.kinds import KINDS
 from stream.datapipeline.resolve import Slot, Thing
-from stream.datapipeline.texts import Text, Time, unit_of
+from stream.datapipeline.texts import Given, Text, Time, unit_of
 
 KEY_TIMES: Final = ("%Y", "%m", "%d", "%H", "%M")
 """What `source.s3.time` can read in a key."""
@@ -94,7 +94,7 @@ def _place(draft: Draft, node: Thing) -> dict[str, Any]:
 
 
 def _ended(text: Text, draft: Draft) -> str:
-    return text.render(draft.needs).rstrip("/") + "/"
+    return text.folded().render(draft.needs)
 
 
 def _listed(draft: Draft, node: Thing, manifest: Text, folder: Text | None) -> dict[str, Any]:
@@ -124,10 +124,29 @@ def _timed(draft: Draft, text: Text, slot: Slot) -> dict[str, Any]:
         f"a run takes every object under `{before.plain}` that none has read; `stream backfill --from --to` takes those of an interval"
         + ("" if pattern else ", by the time of their last change"),
     )
+    names = _names_in(rest)
+    if names:
+        draft.held = True
+        draft.open(
+            slot,
+            f"a run takes every object under `{before.plain}`, also those without `{names}` in their keys: give these objects a place of "
+            "their own, or list them by `source.s3.manifest`, before the first run",
+        )
     moment = next(each.moment for each in rest.pieces if isinstance(each, Time))
     if moment.steps or moment.base == "end":
         draft.unneeded(slot, "the time in the key itself decides about an interval, not one that is counted from the run's")
     return place
+
+
+_NO_NAME: Final = re.compile(r"[\W_T]*(?:[A-Za-z_]+=)?|\.[A-Za-z0-9.]+")
+"""What stands around times in a path and tells no objects apart: marks, names of partitions, suffixes."""
+
+
+def _names_in(rest: Text) -> str:
+    """The first name in the rest of a path by which its objects differ from others; empty if there is none."""
+    fixed = (each.value if isinstance(each, Given) else each for each in rest.pieces if not isinstance(each, Time))
+    times = (part for each in rest.pieces if isinstance(each, Time) for part in re.split(r"%-?[A-Za-z]", each.pattern))
+    return next((each.strip("/") for each in (*fixed, *times) if not _NO_NAME.fullmatch(each)), "")
 
 
 def key_time(rest: Text) -> str:
@@ -155,6 +174,10 @@ def _reading(draft: Draft, node: Thing, copy: list[str] | None) -> Reading:
         return copy_options(copy, PIPES).reading
     draft.taken(node.slot("dataFormat"), "source.decode")
     columns = tuple(columns_of(draft.plains(form, "column")))
+    twice = sorted({each.name for each in columns if sum(one.name == each.name for one in columns) > 1})
+    if twice:
+        msg = f"`column` of `{form.id}` names {', '.join(twice)} twice; give each column a name of its own, and import again"
+        raise Refused(msg)
     if columns:
         draft.taken(form.slot("column"), "source.schema")
     odd = [each.name for each in columns if not each.known]
@@ -198,6 +221,7 @@ def _ends(draft: Draft, form: Thing) -> None:
         msg = f"`recordSeparator` of `{form.id}` is {text.plain!r}; lines end in \\n or \\r\\n: write the files so, and import again"
         raise Refused(msg)
     draft.unneeded(ends, "lines end in \\n or \\r\\n")
+    draft.held = draft.held or form.has("escapeChar")
     draft.open(form.slot("escapeChar"), "values are quoted, and quotes doubled, as in RFC 4180; there is no escape: write the files so")
 
 
@@ -270,7 +294,7 @@ def _written(draft: Draft, text: Text, slot: Slot, *, single: bool) -> str:
             draft.open(slot, f"files have names of their own below `{before.plain}{stem}/`: tell the readers")
             return _ended(before, draft) + f"{stem}/"
     url = _ended(before, draft)
-    return f"{url}{draft.name}/" if re.fullmatch(r"s3://[^/]+/", url) else url
+    return f"{url}{draft.application}/" if re.fullmatch(r"s3://[^/]+/", url) else url
 
 
 def shape(draft: Draft, reading: Reading) -> None:

@@ -77,6 +77,7 @@ def options_of_copy(draft: Draft, reading: Reading) -> CopyOptions:
         draft.unneeded(slot, each)
     for each in made.open:
         draft.open(slot, each)
+        draft.held = draft.held or not each.startswith("MAXERROR")  # all others change rows
     return made
 
 

@@ -103,6 +103,16 @@ class Text:
                    for each in self.pieces]  # fmt: skip
         return Text(tuple(letters))
 
+    def folded(self) -> Text:
+        """The text with one slash at its end."""
+        *before, last = self.pieces or ("",)
+        match last:
+            case str():
+                return Text.of([*before, last.rstrip("/") + "/"])
+            case Given() if last.value.endswith("/"):
+                return Text.of([*before, Given(last.name, last.value.rstrip("/") + "/")])
+        return Text.of([*self.pieces, "/"])
+
     def split(self) -> tuple[Text, Text]:
         """What stands before the first time, up to its last slash; and the rest."""
         at = next((index for index, each in enumerate(self.pieces) if isinstance(each, Time)), len(self.pieces))

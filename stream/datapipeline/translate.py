@@ -139,7 +139,8 @@ class _Work:
         if kind.advice:
             self._refuse(activity, told, kind.advice)
             return
-        draft = Draft(self._unique(activity.id), activity, self.definition)
+        name = self._unique(activity.id)
+        draft = Draft(name, self._application(name), activity, self.definition)
         try:
             self._fill(draft)
             texts = self._texts(draft)
@@ -163,8 +164,12 @@ class _Work:
         self.fields.open(told, f"no pipeline file: {why}")
         self.outcomes[activity.id] = Outcome(activity.id, activity.type, "", (why,))
 
+    def _application(self, name: str) -> str:
+        file = _slug(self.name.rpartition(".")[0])
+        return f"{file}-{name}" if file else name
+
     def _unique(self, name: str) -> str:
-        slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip("-")[:50].strip("-") or "activity"
+        slug = _slug(name) or "activity"
         made, number = slug, 1
         while made in self.names:
             number += 1
@@ -231,7 +236,7 @@ class _Work:
         draft.state = fits[0]
         if "redshift" in draft.sink:
             root = draft.state.rstrip("/").rpartition("/")[0]
-            draft.sink["redshift"]["staging"] = f"${{STAGING:-{root}/_staging/{draft.name}/}}"
+            draft.sink["redshift"]["staging"] = f"${{STAGING:-{root}/_staging/{draft.application}/}}"
         if sink and (sink.startswith(source) or source.startswith(sink)):
             draft.open(
                 draft.activity.slot("output"), f"it would read what it writes: {sink} and {source} lie inside each other; separate them"
@@ -261,6 +266,11 @@ class _Work:
             draft.open(slot, "its dialect was another: look at what it gives, by `stream preview`")
         text = pipeline_text(draft, self.name, stages)
         return {PIPELINE: text, VALUES: values_text(draft), **draft.files}
+
+
+def _slug(name: str) -> str:
+    """``name`` as a folder or an application can be called; empty if nothing of it is left."""
+    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip("-")[:50].strip("-")
 
 
 def _known(url: str) -> str:

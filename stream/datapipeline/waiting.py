@@ -46,10 +46,7 @@ def _condition(draft: Draft, condition: Thing, thing: Thing, slot: Slot) -> None
 
 
 def _folder(text: Text | None) -> Text | None:
-    if text is None or not text.pieces:
-        return text
-    last = text.pieces[-1]
-    return text if isinstance(last, str) and last.endswith("/") else Text.of([*text.pieces, "/"])
+    return text if text is None or not text.pieces else text.folded()
 
 
 def _require(draft: Draft, text: Text | None, asked: Slot, slot: Slot) -> None:

@@ -51,7 +51,7 @@ def pipeline_text(draft: Draft, definition: str, stages: list[Any]) -> str:
     head += [f"{name} says when: {template} in Airflow." for name, template in shown(draft.needs.times, draft.interval).items()]
     if draft.todo:
         head += ["Before the first run:", *(f"- {each}" for each in draft.todo)]
-    document: dict[str, Any] = {"application": draft.name, "source": draft.source}
+    document: dict[str, Any] = {"application": draft.application, "source": draft.source}
     if stages:
         document["stages"] = stages
     document |= {"sinks": [draft.sink], "state": f"${{STATE:-{draft.state}}}"}

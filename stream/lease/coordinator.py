@@ -1,7 +1,7 @@
-"""Keeps this worker's leases: takes and renews them, tidies the table, and says which shards may be worked on.
+"""Keeps this worker's leases: takes and renews them, cleans up the table, and says which shards may be worked on.
 
-All decisions are made in ``decide.py`` and ``shards.py``; this file decides only when to ask them, and about which table. Correctness of
-the output never depends on anything here: the commit log holds for any lease behaviour at all.
+The decisions are made in ``decide.py`` and ``shards.py``; this file schedules them and carries them out. The output is correct whatever
+happens here, because the commit log does not rely on leases.
 """
 
 from __future__ import annotations
@@ -12,31 +12,25 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from stream import events
-from stream.contracts import Clock, Emit, Shard
-from stream.errors import LeaseLost, Retryable
+from stream.contracts import Clock, Emit, Shard, StartKind
+from stream.errors import Fatal, LeaseLost, Retryable
 from stream.lease import decide, follow
 from stream.lease.decide import Seen, Take
 from stream.lease.follower import Follower
-from stream.lease.holding import Holdings
-from stream.lease.rows import SHARD_END, ExtendedSequenceNumber, Lease
-from stream.lease.settings import Balance, LeasedStream, LeaseSettings
+from stream.lease.holding import AT_ONCE, Holdings
+from stream.lease.rows import SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, Lease
+from stream.lease.settings import Balance, LeasedStream, LeaseSettings, refuse_other_keys
 from stream.lease.shards import children_of, holes, missing_leases, new_lease, removable, unblocked
 from stream.lease.table import LeaseTable
 
-AT_ONCE: Final = 20
-"""Concurrent writes of different rows, as many as KCL has renewal threads."""
-
 HOLE_LOOKS: Final = 3
-"""Equal findings in a row before a hole counts: rows are created one by one, and a scan may see only half of them (KCL: three)."""
+"""Scans in a row that must find the same hole before it is reported: rows are created one by one, and a scan may see only some (KCL: 3)."""
 
 STEALS: Final = 8
-"""Leases that an even balance moves to one worker in one round."""
+"""Most leases that ``balance: even`` moves to one worker per round."""
 
 TENURE: Final = 6.0
-"""Failover times that a lease stays where it is after a move: each move costs the work in progress."""
-
-TOGETHER: Final = 1 / 20
-"""Share of a renewal interval by which a renewal may be late, so that several are made each time the loop wakes up."""
+"""Failover times for which a lease stays after a move: each move costs the work in progress."""
 
 SEIZE_ATTEMPTS: Final = 10
 """Attempts to take a lease. Its owner writes the row only a few times per failover time, so one attempt will not collide."""
@@ -45,7 +39,7 @@ T = TypeVar("T")
 
 
 class Coordinator:
-    """The leases of one worker over one table and any number of streams. ``order`` shuffles candidates."""
+    """The leases of one worker in one table, for any number of streams. ``order`` shuffles candidates."""
 
     def __init__(
         self,
@@ -61,7 +55,7 @@ class Coordinator:
         self.table = table
         self.settings = settings
         self.streams = {each.stream: each for each in streams}
-        self.holdings = Holdings(table, me, settings, clock, emit, self._tell)
+        self.holdings = Holdings(table, me, settings, clock, emit, self._notify)
         self.follower = Follower(table, me, settings, clock, emit)
         self.listeners: list[Callable[[], None]] = []
         self._clock = clock
@@ -85,10 +79,24 @@ class Coordinator:
         return {lease.shard for lease in mine if not lease.ended and unblocked(lease, leases)}
 
     def finished_elsewhere(self, stream: str, shard_id: str) -> list[str]:
-        """Ids of the shard's parents that another application has read to the end, of which the commit log may not know yet."""
+        """Ids of shards before this one that another application has read to the end, of which the commit log may not know yet."""
         leases = self.leases(stream)
-        parents = leases[shard_id].parents if shard_id in leases else frozenset()
-        return sorted(each for each in parents if each in leases and leases[each].ended and leases[each].foreign is not None)
+        found: list[str] = []
+        rest = [shard_id]
+        while rest:
+            parents = leases[each].parents if (each := rest.pop()) in leases else frozenset()
+            ended = [name for name in parents if name in leases and leases[name].ended and leases[name].foreign is not None]
+            found += (fresh := [name for name in ended if name not in found])
+            rest += fresh
+        return sorted(found)
+
+    def from_its_beginning(self, stream: str, shard_id: str) -> bool:
+        """Whether the shard must be read from its first record, although the stream is read from its tip.
+
+        Its lease says so if it continues a leased shard, which another application may have read before this one began.
+        """
+        lease = self.leases(stream).get(shard_id)
+        return self.streams[stream].start is StartKind.LATEST and lease is not None and lease.checkpoint.text == TRIM_HORIZON
 
     def held(self, stream: str) -> set[str]:
         """Ids of all shards whose lease this worker holds."""
@@ -101,29 +109,29 @@ class Coordinator:
         return found | {held.lease.shard: held.lease for held in self.holdings.held.values() if held.stream == stream}
 
     def count(self, event: events.Event) -> None:
-        """An ``Emit`` that learns how much traffic each shard has."""
+        """An ``Emit`` that counts the traffic of each shard."""
         if isinstance(event, events.PageReceived) and (leased := self.streams.get(event.stream)) is not None:
             self.holdings.count(leased.key(event.shard), event.payload_bytes)
 
     def wanted_elsewhere(self, stream: str, shard_id: str) -> bool:
-        """Whether work on the shard must stop at a safe point now, because a leader gives its lease to another worker."""
+        """Whether work on the shard must stop at the next safe point, because a leader gives its lease to another worker."""
         held = self.holdings.held.get(self.streams[stream].key(shard_id))
         return held is not None and held.wanted is not None
 
     async def release(self, stream: str, shard_id: str, *, avoid: bool = False) -> None:
-        """Release the shard's lease, to the worker it is meant for; with ``avoid``, never take it again in this process."""
+        """Release the shard's lease, to the worker that is to take it over, if any; with ``avoid``, never take it again in this process."""
         key = self.streams[stream].key(shard_id)
         if avoid:
             self._avoided.add(key)
         await self._give_up(key)
 
     async def done(self, stream: str, shard_id: str) -> None:
-        """Note that the shard has been read to its end. By KCL's rules its lease stays until its row goes; by ours it no longer counts."""
+        """Note that the shard has been read to its end. KCL keeps its lease until the row is deleted; by our own rules it is released."""
         if not self._as_kcl():
             await self.release(stream, shard_id)
 
     async def seize(self, stream: str, shard_id: str) -> Lease | None:
-        """Take the lease from whoever has it, once, whatever the rules say; the lease as it was, or None if there is none.
+        """Take the lease from its holder, regardless of the rules. Returns the lease as it was, or None if there is none.
 
         Raises:
             LeaseLost: others keep changing the row.
@@ -152,7 +160,7 @@ class Coordinator:
         await self._each(self._give_up, list(self.holdings.held))
 
     async def settle_end(self, stream: str, shard_id: str) -> None:
-        """Prepare the end of a shard: create rows for the shards that continue it, and note which they are.
+        """Prepare the end of a shard: create rows for its children, and note the children in its own row.
 
         Follows KCL's order (``ShutdownTask``), so that a crash between any two steps leaves no shard that nobody reads.
         """
@@ -167,7 +175,7 @@ class Coordinator:
         self.look_now()
 
     def look_now(self) -> None:
-        """Look at the table soon: something has changed that a look would show."""
+        """Scan the table soon, because something in it has changed."""
         self._wake.set()
 
     # --- the life of a coordinator ----------------------------------------------------------------------------------------
@@ -180,17 +188,19 @@ class Coordinator:
         """
         await self.follower.look()
         await self.look()
+        if not self._seen:
+            refuse_other_keys(self.table.name, (await self.table.scan()).leases, self.streams.values())
         await self.sync()
         await self.look()
 
     async def run(self) -> None:
-        """Renew, look and tidy until cancelled.
+        """Renew leases, scan the table and clean it up until cancelled.
 
         Raises:
-            Fatal: the table can no longer be used, or the fleet on it has changed to rules that this worker must not mix with.
+            Fatal: the table can no longer be used, or the fleet on it has changed to rules that this worker must not join.
         """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._renewing())
+            group.create_task(self.holdings.keep_renewed())
             group.create_task(self._expiring())
             group.create_task(self._looking())
             group.create_task(self._syncing())
@@ -199,53 +209,37 @@ class Coordinator:
     async def keep(self) -> None:
         """Only renew what is held, until cancelled; for a caller that has taken a lease for the duration of one operation."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._renewing())
+            group.create_task(self.holdings.keep_renewed())
             group.create_task(self._expiring())
 
     async def look(self) -> None:
         """Scan the table, take what the rules or the leader give to this worker, and notice rows that are gone."""
-        begun = self._clock.monotonic()
+        started = self._clock.monotonic()
         scanned = await self.table.scan()
         now = self._clock.monotonic()
         self._size = scanned.size
-        self._emit(events.LeasesScanned("", "", len(scanned.leases), scanned.size, now - begun))
+        self._emit(events.LeasesScanned("", "", len(scanned.leases), scanned.size, now - started))
         known = [lease for lease in scanned.leases if any(each.owns(lease.key) for each in self.streams.values())]
         # Counters were read at some moment during the scan: counting from its beginning would expire leases too early.
         self._seen = decide.observe(self._seen, known, now)
         for lease in known:
             self.holdings.refresh(lease)
-        await self._notice_vanished({lease.key for lease in known}, begun)
+        await self._notice_vanished({lease.key for lease in known}, started)
         if self.follower.following:
             await self._each(self._adopt, follow.assigned(known, self.me, self.holdings.held, self._avoided))
         elif not self._leaving:
             takes = self._decide(now)
-            if takes and now - begun > self.settings.renew_every / 2:
-                takes = await self._read_again(takes)
+            if takes and now - started > self.settings.renew_every / 2:
+                takes = await self._without_renewed(takes)
             await self._each(self._take, takes)
-        self._tell()
+        self._notify()
 
     async def sync(self) -> None:
-        """Create the lease rows that the shards of each stream need, remove those that nobody needs, and look for holes."""
+        """Create the lease rows that the shards of each stream need, remove those that are no longer needed, and look for holes."""
         for leased in self.streams.values():
-            listed = await leased.list_shards()
-            leases = self.leases(leased.stream)
-            await self._create_missing(leased, listed, leases)
-            for lease in removable(leases, {shard.shard_id for shard in listed}):
-                if self._idle(lease) and await self.table.delete(lease):
-                    self.holdings.drop(lease.key, "released")
-            self._audit(leased.stream, leases)
+            await self._tidy(leased, await leased.list_shards())
 
     # --- loops ------------------------------------------------------------------------------------------------------------
-
-    async def _renewing(self) -> None:
-        every = self.settings.renew_every
-        while True:
-            now = self._clock.monotonic()
-            due = [key for key, held in self.holdings.held.items() if now >= held.renewed + every]
-            await self._each(self.holdings.renew, due)
-            upcoming = [held.renewed + every for held in self.holdings.held.values()]
-            now = self._clock.monotonic()
-            await self._clock.sleep(max(TOGETHER * every, min([every, *(moment - now for moment in upcoming)])))
 
     async def _expiring(self) -> None:
         while True:
@@ -261,10 +255,14 @@ class Coordinator:
     async def _syncing(self) -> None:
         while True:
             await self._clock.sleep(self.settings.sync)
-            try:
-                await self.sync()
-            except Retryable as error:
-                self._emit(events.CallRepeated("", "", "list shards", str(error), self.settings.sync))
+            for leased in self.streams.values():
+                try:
+                    listed = await leased.list_shards()
+                except (Retryable, Fatal) as error:
+                    # If the stream is gone, its readers find out, and end it; the leases of other streams must go on.
+                    self._emit(events.CallRepeated(leased.stream, "", "list shards", str(error), self.settings.sync))
+                else:
+                    await self._tidy(leased, listed)
 
     async def _following(self) -> None:
         while True:
@@ -272,7 +270,7 @@ class Coordinator:
             await self.follower.look(self._seen.values())
 
     async def _pause(self, seconds: float) -> None:
-        """Wait until ``seconds`` have passed, or a look has been requested."""
+        """Wait until ``seconds`` have passed, or a scan has been requested."""
         waiting = asyncio.ensure_future(self._wake.wait())
         sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
         try:
@@ -284,6 +282,14 @@ class Coordinator:
 
     # --- steps ------------------------------------------------------------------------------------------------------------
 
+    async def _tidy(self, leased: LeasedStream, listed: Sequence[Shard]) -> None:
+        leases = self.leases(leased.stream)
+        await self._create_missing(leased, listed, leases)
+        for lease in removable(leases, {shard.shard_id for shard in listed}):
+            if self._idle(lease) and await self.table.delete(lease):
+                self.holdings.drop(lease.key, "released")
+        self._check_holes(leased.stream, leases)
+
     async def _create_missing(self, leased: LeasedStream, listed: Sequence[Shard], leases: Mapping[str, Lease]) -> None:
         for shard, sentinel in missing_leases(listed, leases, leased.start):
             row = new_lease(leased.key(shard.shard_id), shard, sentinel, stream_name=leased.stream_name)
@@ -291,7 +297,7 @@ class Coordinator:
                 self._emit(events.LeaseCreated(leased.stream, shard.shard_id, sentinel))
 
     def _idle(self, lease: Lease) -> bool:
-        """Whether no other live worker has the lease; a live worker tidies its own."""
+        """Whether no other live worker holds the lease; a live worker removes its own rows."""
         seen = self._seen.get(lease.key)
         available = seen is None or decide.is_available(seen, self._clock.monotonic(), self.settings.failover)
         return lease.holder in {None, self.me} or available
@@ -319,7 +325,7 @@ class Coordinator:
         return [take for take in takes if take.lease.key not in self.holdings.held]
 
     def _as_kcl(self) -> bool:
-        """Whether KCL's rules apply: by choice, because its workers lead, or because they hold leases and targets would conflict."""
+        """Whether KCL's rules apply: by configuration, because a KCL leader assigns leases, or because KCL workers hold leases, too."""
         foreign = {seen.lease.owner for seen in self._seen.values() if seen.lease.owner not in {None, seen.lease.signed}}
         if len(foreign) != self._mixed:
             self._mixed = len(foreign)
@@ -353,24 +359,24 @@ class Coordinator:
     async def _give_up(self, key: str) -> None:
         await self.holdings.release(key, self.follower.heir(self._seen.values()))
 
-    async def _read_again(self, takes: Iterable[Take]) -> list[Take]:
-        """Drop leases that were renewed since: a long scan may be stale (KCL also re-reads before it steals)."""
-        fresh = []
+    async def _without_renewed(self, takes: Iterable[Take]) -> list[Take]:
+        """``takes`` without leases that were renewed since: a long scan may be stale (KCL also re-reads before it steals)."""
+        still_valid = []
         for take in takes:
-            now = await self.table.get(take.lease.key)
-            if now is not None and (now.counter == take.lease.counter or take.why is decide.Why.STOLEN) and now.owner == take.lease.owner:
-                fresh.append(Take(now, take.why))
-        return fresh
+            row = await self.table.get(take.lease.key)
+            if row is not None and (row.counter == take.lease.counter or take.why is decide.Why.STOLEN) and row.owner == take.lease.owner:
+                still_valid.append(Take(row, take.why))
+        return still_valid
 
-    async def _notice_vanished(self, there: set[str], begun: float) -> None:
-        missing = [key for key, held in self.holdings.held.items() if key not in there and held.renewed < begun - self.settings.look]
+    async def _notice_vanished(self, scanned: set[str], started: float) -> None:
+        missing = [key for key, held in self.holdings.held.items() if key not in scanned and held.renewed < started - self.settings.look]
         for key in missing:
             held = self.holdings.held.get(key)
             if held is not None and await self.table.get(key) is None:
                 self._emit(events.LeaseVanished(held.stream, held.lease.shard, key))
                 self.holdings.drop(key, "vanished")
 
-    def _audit(self, stream: str, leases: Mapping[str, Lease]) -> None:
+    def _check_holes(self, stream: str, leases: Mapping[str, Lease]) -> None:
         found = tuple(holes(leases.values())) if leases else ()
         before, before_looks = self._hole_looks.get(stream, ((), 0))
         looks = before_looks + 1 if found == before else 1
@@ -381,20 +387,20 @@ class Coordinator:
     def _stream_of(self, key: str) -> str:
         return next(each.stream for each in self.streams.values() if each.owns(key))
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for listener in self.listeners:
             listener()
 
     async def _each(self, call: Callable[[T], Coroutine[Any, Any, None]], items: Sequence[T]) -> None:
         waiting = iter(items)
 
-        async def lane() -> None:
+        async def call_next() -> None:
             for item in waiting:
                 await call(item)
 
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(AT_ONCE, len(items))):
-                    group.create_task(lane())
+                    group.create_task(call_next())
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None

@@ -1,7 +1,8 @@
-"""Which leases to take: exactly as KCL 2.x's taker in fleets shared with it, or by an even balance in fleets of our own. Pure.
+"""Which leases to take: exactly like the taker of KCL 2.x in fleets shared with it, or balanced by traffic in fleets of our own. Pure.
 
-Each worker decides alone, from a scan of the table; if two want one lease, the second fails on the row's counter. Other machines' clocks
-are never read: a lease has expired when its counter has stood still for the failover time, by the observer's own monotonic clock.
+Each worker decides alone, from a scan of the table; if two want the same lease, the second write fails on the row's counter. Clocks of
+other machines are never read: a lease has expired when its counter has not changed for the failover time, by the observer's own monotonic
+clock.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ VERY_OLD: Final = 3
 """Failover times without movement after which KCL takes a lease regardless of its target (``BaseLeaseTaker``)."""
 
 LEASE_WEIGHT: Final = 32.0
-"""KB/s that a lease weighs in addition to its traffic: polling an idle shard costs too, and small rates must not move leases around."""
+"""KB/s added to the traffic of every lease: polling an idle shard costs something too, and small rates must not move leases around."""
 
 HYSTERESIS: Final = 0.1
-"""Share of the mean load by which two workers may differ; a smaller share would make leases move for nothing."""
+"""Share of the mean load by which two workers may differ without a lease being moved."""
 
 MARGIN: Final = 1.25
 """A lease moves only if the difference is this many times its own weight, because rates always fluctuate."""
@@ -34,7 +35,7 @@ _LAST_KEY: Final = chr(0x10FFFF)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An observed lease. ``changed``, ``since``: monotonic seconds at which its current counter and its current owner were first seen."""
+    """An observed lease. ``changed``, ``since``: monotonic times at which its current counter and its current owner were first seen."""
 
     lease: Lease
     changed: float
@@ -53,7 +54,7 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Take this lease on the condition that its counter has not moved."""
+    """Take this lease on the condition that its counter has not changed."""
 
     lease: Lease
     why: Why
@@ -61,7 +62,7 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """``failover``: seconds. If ``steal``, up to ``max_steal`` leases a round are taken from others. ``tenure``: seconds a lease stays."""
+    """``failover``: seconds. ``steal``: take up to ``max_steal`` leases a round from others. ``tenure``: seconds a moved lease stays."""
 
     failover: float
     max_leases: int = 2**31
@@ -75,7 +76,7 @@ Order: TypeAlias = Callable[[Sequence[Seen]], list[Seen]]
 
 
 def observe(before: Mapping[str, Seen], rows: Iterable[Lease], now: float) -> dict[str, Seen]:
-    """What is known after a scan at ``now``. A new row counts as never changed if it has no owner, as changed just now if it has one."""
+    """The leases after a scan at ``now``. A new row counts as never changed if it has no owner, and as changed just now if it has one."""
     seen: dict[str, Seen] = {}
     for lease in rows:
         known = before.get(lease.key)
@@ -89,7 +90,7 @@ def observe(before: Mapping[str, Seen], rows: Iterable[Lease], now: float) -> di
 
 
 def is_available(seen: Seen, now: float, failover: float) -> bool:
-    """Whether the lease is nobody's, or has not been renewed for longer than the failover time."""
+    """Whether nobody holds the lease, or it has not been renewed for longer than the failover time."""
     return seen.lease.holder is None or now - seen.changed > failover
 
 
@@ -99,9 +100,9 @@ def take_as_kcl(seen: Mapping[str, Seen], me: str, now: float, rules: Rules, ord
     free = [row for row in rows if is_available(row, now, rules.failover)]
     counts = _counts(rows, free, me)
     mine = counts[me]
-    old = [row for row in rows if row.changed < now - VERY_OLD * rules.failover]
-    if old:
-        return _takes(order(old)[: max(0, rules.max_leases - mine)], me)
+    very_old = [row for row in rows if row.changed < now - VERY_OLD * rules.failover]
+    if very_old:
+        return _takes(order(very_old)[: max(0, rules.max_leases - mine)], me)
     target = 1 if len(counts) >= len(rows) else math.ceil(len(rows) / len(counts))
     need = min(target, rules.max_leases) - mine
     if need <= 0:
@@ -123,25 +124,25 @@ def _steal_as_kcl(rows: Sequence[Seen], counts: Counter[str], target: int, need:
 
 
 def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> list[Take]:
-    """What this worker takes so that traffic, rather than the number of rows, is spread evenly; ended shards do not count.
+    """What this worker takes so that traffic, rather than the number of leases, is spread evenly; ended shards do not count.
 
-    Every worker computes the same moves for the whole fleet and carries out its own, so that two never want the same lease for long. Free
-    leases go to the least loaded worker, heaviest first; one that nobody took for a few failover times goes to whoever sees it. A lease
-    moves from the most to the least loaded worker only if they differ by more than ``HYSTERESIS`` of the mean and by clearly more than it
-    weighs, and not within ``tenure`` of its last move, unless the receiver has no lease at all.
+    Every worker computes the same moves for the whole fleet and carries out its own, so two workers do not want the same lease for long.
+    Free leases go to the least loaded worker, heaviest first; one that nobody has taken for a few failover times goes to whoever sees it. A
+    lease moves from the most to the least loaded worker only if their loads differ by more than ``HYSTERESIS`` of the mean and by clearly
+    more than the weight of the lease, and not within ``tenure`` of its last move unless the receiver has no lease at all.
     """
     rows = sorted((row for row in seen.values() if not row.lease.ended), key=lambda row: row.lease.key)
     free = [row for row in rows if is_available(row, now, rules.failover)]
-    taken = {row.lease.key for row in free}
+    free_keys = {row.lease.key for row in free}
     held: dict[str, dict[str, Seen]] = {me: {}}
     for row in rows:
-        if row.lease.key not in taken and (owner := row.lease.holder) is not None:
+        if row.lease.key not in free_keys and (owner := row.lease.holder) is not None:
             held.setdefault(owner, {})[row.lease.key] = row
     mine: list[Seen] = []
     load = {worker: sum(map(_weight, leases.values())) for worker, leases in held.items()}
     ranks = sorted((weight, worker) for worker, weight in load.items())
     for row in sorted(free, key=lambda row: (-_weight(row), row.lease.key)):
-        # The least loaded worker may hold as many leases as it may take, or be unable to work on this one.
+        # After a few failover times, do not leave it to the least loaded worker: it may be at its limit, or unable to work on this shard.
         free_since = row.since if row.changed == -math.inf else row.changed
         worker = me if now - free_since > VERY_OLD * rules.failover else ranks[0][1]
         held[worker][row.lease.key] = row
@@ -150,12 +151,12 @@ def take_evenly(seen: Mapping[str, Seen], me: str, now: float, rules: Rules) -> 
             mine.append(row)
     if rules.steal and not free:
         mine += _moves_to(me, held, load, now, rules)
-    own = sum(1 for row in rows if row.lease.holder == me and row.lease.key not in taken)
+    own = sum(1 for row in rows if row.lease.holder == me and row.lease.key not in free_keys)
     return _takes(mine[: max(0, rules.max_leases - own)], me)
 
 
 def _moves_to(me: str, held: dict[str, dict[str, Seen]], load: dict[str, float], now: float, rules: Rules) -> list[Seen]:
-    """Simulate worthwhile moves until ``max_steal`` leases have come to ``me`` or no move is worthwhile."""
+    """The leases that ``me`` gets if worthwhile moves are simulated until it gets ``max_steal`` of them or no move is worthwhile."""
     mean = sum(load.values()) / len(load)
     newcomers = {worker for worker, leases in held.items() if not leases}
     ranks = sorted((weight, worker) for worker, weight in load.items())
@@ -169,11 +170,11 @@ def _moves_to(me: str, held: dict[str, dict[str, Seen]], load: dict[str, float],
         fresh[worker].sort()
     mine: list[Seen] = []
     while len(mine) < rules.max_steal:
-        (least, poor), (most, rich) = ranks[0], ranks[-1]
+        (least, receiver), (most, giver) = ranks[0], ranks[-1]
         gap = most - least
         if gap <= HYSTERESIS * mean:
             break
-        choices = [pool for pool in (settled[rich], fresh[rich] if poor in newcomers else None) if pool]
+        choices = [pool for pool in (settled[giver], fresh[giver] if receiver in newcomers else None) if pool]
         found = max((best for pool in choices for best in _best(pool, gap)), default=None)
         if found is None:
             break
@@ -181,15 +182,15 @@ def _moves_to(me: str, held: dict[str, dict[str, Seen]], load: dict[str, float],
         key, weight = found[1:]
         pool = next(pool for pool in choices if (at := bisect_left(pool, (weight, key))) < len(pool) and pool[at] == (weight, key))
         del pool[at]
-        _shift(ranks, load, rich, -weight)
-        _shift(ranks, load, poor, weight)
-        if poor == me:
-            mine.append(held[rich][key])
+        _shift(ranks, load, giver, -weight)
+        _shift(ranks, load, receiver, weight)
+        if receiver == me:
+            mine.append(held[giver][key])
     return mine
 
 
 def _best(pool: list[tuple[float, str]], gap: float) -> Iterator[tuple[float, str, float]]:
-    """The leases closest to half of ``gap``, which close it best, if it is clearly larger than their weight: gain, key, weight."""
+    """Candidates as (gain, key, weight): the leases whose weight is closest to half of ``gap``, provided ``gap`` is clearly larger."""
     middle = bisect_right(pool, (gap / 2, _LAST_KEY))
     if middle > 0:
         weight, key = pool[middle - 1]
@@ -228,7 +229,7 @@ def _why(lease: Lease, me: str) -> Why:
 
 
 def marked_as_stolen(takes: Iterable[Take], seen: Mapping[str, Seen], now: float, failover: float) -> list[Take]:
-    """``takes``, with ``STOLEN`` as the reason if the owner still renews."""
+    """``takes``, with the reason ``STOLEN`` if the owner still renews the lease."""
     return [
         take if take.why is not Why.EXPIRED or is_available(seen[take.lease.key], now, failover) else replace(take, why=Why.STOLEN)
         for take in takes

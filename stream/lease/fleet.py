@@ -1,4 +1,4 @@
-"""What KCL 3.x keeps about a fleet beside its leases: whose rules apply, who leads, and which workers exist.
+"""What KCL 3.x stores about a fleet besides its leases: which version's rules apply, the leader, and the workers.
 
 KCL 3.0 to 3.4 keep this in ``<table>-CoordinatorState`` and ``<table>-WorkerMetricStats``, 3.5 in the lease table itself, to which it moves
 a fleet step by step. A lease table of KCL 2.x must contain none of it: one row that is not a lease stops all of its takers.
@@ -16,7 +16,7 @@ from stream.aws.dynamodb import ConditionFailed, Item
 from stream.aws.errors import AwsFatal, AwsRetryable
 from stream.contracts import Clock, Emit
 from stream.lease.follow import Leader, Member
-from stream.lease.table import LeaseTable, again_after
+from stream.lease.table import LeaseTable, retry_pause
 
 MIGRATION: Final = "Migration3.0"
 """Key of the row that says which KCL version's rules the fleet follows."""
@@ -24,25 +24,25 @@ MIGRATION: Final = "Migration3.0"
 TABLE_MIGRATION: Final = "TableMigration3.5"
 LEADER: Final = "Leader"
 IN_LEASE_TABLE: Final = {"TABLE_MIGRATION_STATUS_PENDING", "TABLE_MIGRATION_STATUS_COMPLETE"}
-"""From this version on, workers report into the lease table (KCL 3.5)."""
+"""Migration states in which workers write their reports to the lease table (KCL 3.5)."""
 
 OURS: Final = "sxVersion"
 """Attribute that marks our workers' reports; the KCL ignores attributes it does not know."""
 
 ATTEMPTS: Final = 10
-"""Attempts at a call that somebody waits for but can do without."""
+"""Attempts at a call whose result is useful but not essential, and that somebody is waiting for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Charter:
-    """Which rules the fleet follows (``cv``; None without such a row), and whether everything is kept in the lease table."""
+    """Which KCL version's rules the fleet follows (``cv``; None without such a row), and whether everything is in the lease table."""
 
     version: str | None = None
     single: bool = False
 
 
 class FleetTables:
-    """Reads and writes what is kept beside the leases of ``table``; ``beside`` names the two tables if they are not named after it."""
+    """Reads and writes the fleet's state. ``beside``: names of the two other tables, if they are not named after ``table``."""
 
     def __init__(self, table: LeaseTable, clock: Clock, emit: Emit, beside: tuple[str, str] | None = None) -> None:
         self._leases = table
@@ -62,7 +62,7 @@ class FleetTables:
         return Charter(_text(found, "cv"), single)
 
     async def leader(self, charter: Charter) -> Leader | None:
-        """Who holds the leader's lock; None if it is free (a leader that stops cleanly removes it)."""
+        """The holder of the leader lock; None if it is free (a leader that stops cleanly removes it)."""
         item = await self._leases.item(LEADER) if charter.single else await self._state_of(LEADER)
         if item is None or _text(item, "isReleased") == "1":
             return None
@@ -73,7 +73,7 @@ class FleetTables:
         """Every worker that has a report, however old.
 
         Raises:
-            AwsRetryable: there was no answer to so many ``attempts``.
+            AwsRetryable: none of ``attempts`` calls was answered.
         """
         key, table = ("leaseKey", self._leases.name) if charter.single else ("wid", self._reports)
         return [
@@ -83,9 +83,9 @@ class FleetTables:
         ]
 
     async def report(self, charter: Charter, me: str, *, first: bool) -> None:
-        """Report this worker's presence, without figures, so that the leader balances by traffic.
+        """Report this worker's presence, without CPU figures, so that the leader balances by traffic.
 
-        Only the ``first`` report creates a row: a later one that arrives after ``withdraw`` must not bring it back.
+        Only the ``first`` report creates a row: a later one that arrives after ``withdraw`` must not re-create it.
 
         Raises:
             AwsRetryable: there was no answer; the next report will do.
@@ -126,8 +126,7 @@ class FleetTables:
         try:
             answer = await self._patiently("GetItem", self._state, request)
         except AwsFatal:
-            # There is no such table, or the role was never allowed to read it: either way, nobody set this worker up beside a KCL 3.x
-            # fleet.
+            # There is no such table, or the role may not read it: either way, this worker was not set up to run beside a KCL 3.x fleet.
             return None
         found: Item | None = answer.get("Item")
         return found
@@ -143,16 +142,16 @@ class FleetTables:
             request = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     async def _patiently(self, operation: str, table: str, request: Mapping[str, Any], attempts: int | None = None) -> dict[str, Any]:
-        """Make an idempotent call, repeating it until it is answered or ``attempts`` were made."""
-        made = 0
+        """Make an idempotent call, and retry it until it is answered or ``attempts`` calls were made."""
+        attempt = 0
         while True:
             try:
                 return await self._leases.client.call(operation, table, request)
             except AwsRetryable as error:
-                made += 1
-                if made == attempts:
+                attempt += 1
+                if attempt == attempts:
                     raise
-                pause = again_after(error, made, table)
+                pause = retry_pause(error, attempt, table)
                 self._emit(events.CallRepeated("", "", f"fleet {operation}", str(error), pause))
                 await self._clock.sleep(pause)
 

@@ -1,4 +1,4 @@
-"""Decisions of a worker in a KCL 3.x fleet, whose leader assigns leases: whether to follow it, which leases to work on, who inherits. Pure.
+"""Decisions of a worker in a KCL 3.x fleet, whose leader assigns leases: whether to follow, what to work on, who inherits leases. Pure.
 
 Clocks of other machines are never compared: a leader or a worker is alive as long as this worker sees its row change.
 """
@@ -59,7 +59,7 @@ def reports(version: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """The holder of the leader's lock. ``beat`` changes with each sign of life; the lock is free ``duration`` seconds after the last."""
+    """The holder of the leader lock. ``beat`` changes with each heartbeat; the lock is free ``duration`` seconds after the last one."""
 
     worker: str
     beat: str
@@ -77,7 +77,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A ``beat`` and the monotonic second at which it was first seen; ``moved``: a different one had been seen before."""
+    """A ``beat`` and the monotonic time at which it was first seen; ``moved``: a different one had been seen before."""
 
     beat: str
     at: float
@@ -95,14 +95,14 @@ class Roster:
 
 
 def observe(before: Roster, leader: Leader | None, members: Iterable[Member], now: float) -> Roster:
-    """What is known after a look at ``now``."""
-    there = {member.worker: member for member in members}
+    """The fleet as observed at ``now``."""
+    present = {member.worker: member for member in members}
     same_leader = leader is not None and before.leader is not None and leader.worker == before.leader.worker
     return Roster(
         leader=leader,
         leader_heard=None if leader is None else _heard(before.leader_heard if same_leader else None, leader.beat, now),
-        members=there,
-        heard={worker: _heard(before.heard.get(worker), member.beat, now) for worker, member in there.items()},
+        members=present,
+        heard={worker: _heard(before.heard.get(worker), member.beat, now) for worker, member in present.items()},
     )
 
 
@@ -119,13 +119,13 @@ def alive(roster: Roster, worker: str, now: float) -> bool:
 
 
 def leads(roster: Roster, now: float) -> bool:
-    """Whether the leader's lock is held, by the lock's own rule: nobody else could have taken it yet."""
+    """Whether the leader lock is held: its duration has not passed, so nobody else can have taken it."""
     leader, heard = roster.leader, roster.leader_heard
     return leader is not None and heard is not None and now - heard.at < leader.duration
 
 
 def idlers(seen: Iterable[Seen], now: float, failover: float) -> set[str]:
-    """Workers that have let every one of their leases expire: they are dead, whatever they reported last."""
+    """Workers all of whose leases have expired: they are dead, whatever they reported last."""
     owners: dict[str, bool] = {}
     for row in seen:
         if row.lease.holder is not None:
@@ -136,8 +136,9 @@ def idlers(seen: Iterable[Seen], now: float, failover: float) -> set[str]:
 def follows(version: str | None, roster: Roster, idle: Collection[str], now: float) -> bool:
     """Whether leases are assigned to this worker, so that it must take none by itself.
 
-    This holds in a 3.x fleet while it has a leader, and while a KCL worker is alive that will lead: between two leaders nobody assigns, and
-    a worker that took leases then would fight with the next leader. A table that no KCL worker uses any more belongs to our workers alone.
+    True in a 3.x fleet while it has a leader or a live KCL worker that can become the leader: between two leaders nobody assigns leases,
+    and a worker that took some then would fight with the next leader. A table that no KCL worker uses any more belongs to our workers
+    alone.
     """
     if version in _TAKERS:
         return False
@@ -159,12 +160,12 @@ def wanted_elsewhere(lease: Lease, me: str) -> bool:
     return lease.checkpoint_owner == me and lease.owner is not None and lease.owner != me
 
 
-def heir(roster: Roster, seen: Collection[Seen], given: Mapping[str, int], me: str, now: float, failover: float) -> str | None:
-    """To whom a worker that leaves gives a lease: as the leader would, to the least loaded live worker; None if there is none.
+def heir(roster: Roster, seen: Collection[Seen], handed_over: Mapping[str, int], me: str, now: float, failover: float) -> str | None:
+    """The worker to which a leaving worker gives a lease: as the leader would choose, the least loaded live one; None if there is none.
 
-    ``given``: how many leases this worker has already given to whom. Among equals, one of ours comes first, since it looks more often.
+    ``handed_over``: how many leases this worker has already given to each. Among equals, our own workers come first: they look more often.
     """
-    counts, idle = Counter(given), idlers(seen, now, failover)
+    counts, idle = Counter(handed_over), idlers(seen, now, failover)
     counts.update(row.lease.owner for row in seen if row.lease.owner is not None and not row.lease.ended)
     candidates = [member for name, member in roster.members.items() if name != me and alive(roster, name, now) and name not in idle]
     chosen = min(candidates, key=lambda member: (counts[member.worker], not member.ours, member.worker), default=None)

@@ -1,4 +1,4 @@
-"""This worker's part in a KCL 3.x fleet: reports its presence, watches the leader, and hands its leases to others when it leaves."""
+"""This worker's part in a KCL 3.x fleet: reports its presence, watches the leader, and hands its leases over when it leaves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stream.lease.settings import LeaseSettings
 from stream.lease.table import LeaseTable
 
 LOOK_SECONDS: Final = 10.0
-"""Seconds between looks if there may be a leader: a third of the KCL's reporting interval, a sixth of the time until a worker is dead."""
+"""Seconds between looks if there may be a leader: a third of KCL's reporting interval."""
 
 
 class Follower:
@@ -40,8 +40,8 @@ class Follower:
         self._reported = False
         self._leaving = False
         self._left = False
-        self._given: Counter[str] = Counter()
-        self._one = asyncio.Lock()
+        self._handed_over: Counter[str] = Counter()
+        self._report_lock = asyncio.Lock()
 
     async def look(self, seen: Iterable[Seen] = ()) -> None:
         """Find out whose rules apply, and report if the fleet's workers do; ``seen``: the leases, as last seen.
@@ -58,7 +58,7 @@ class Follower:
             self._roster = follow.observe(self._roster, leader, members, self._clock.monotonic())
             self.every = min(LOOK_SECONDS, self._settings.sync)
         else:
-            async with self._one:
+            async with self._report_lock:
                 await self._withdraw()
             self._roster, self.every = Roster(), self._settings.sync
         now = self._clock.monotonic()
@@ -69,9 +69,9 @@ class Follower:
             self._emit(events.FleetLed("", "", following, worker))
 
     async def leave(self) -> None:
-        """Stop reporting, withdraw the last report, and see who else is there; after this, hardly anything is assigned to this worker."""
+        """Stop reporting, withdraw the last report, and list the other workers. After this, hardly any lease is assigned to this worker."""
         self._leaving = True
-        async with self._one:
+        async with self._report_lock:
             if self._left:
                 return
             await self._withdraw()
@@ -82,17 +82,17 @@ class Follower:
             self._left = True
 
     def heir(self, seen: Collection[Seen]) -> str | None:
-        """The worker that gets the next lease that this one releases; None for nobody in particular."""
+        """The worker that gets the next lease that this one releases; None if it is simply released."""
         if not (self.following and self._leaving):
             return None
         now = self._clock.monotonic()
-        chosen = follow.heir(self._roster, seen, self._given, self._me, now, self._settings.failover)
+        chosen = follow.heir(self._roster, seen, self._handed_over, self._me, now, self._settings.failover)
         if chosen is not None:
-            self._given[chosen] += 1
+            self._handed_over[chosen] += 1
         return chosen
 
     async def _report(self) -> None:
-        async with self._one:
+        async with self._report_lock:
             if not self._leaving:
                 with suppress(AwsRetryable):
                     await self._tables.report(self._charter, self._me, first=not self._reported)

@@ -1,10 +1,11 @@
-"""The leases that this worker holds, with a single writer per row, so that a renewal and a checkpoint can never collide."""
+"""The leases that this worker holds. Writes of a row are serialized, so that a renewal and a checkpoint never collide."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from stream import events
 from stream.contracts import Clock, Emit
@@ -14,12 +15,18 @@ from stream.lease.rows import ExtendedSequenceNumber, Lease, Progress
 from stream.lease.settings import LeaseSettings
 from stream.lease.table import LeaseTable
 
+AT_ONCE: Final = 20
+"""Concurrent writes of different rows, as many as KCL has renewal threads."""
+
+TOGETHER: Final = 1 / 20
+"""Share of a renewal interval by which a renewal may be late, so that several are made each time the loop wakes up."""
+
 
 @dataclass(slots=True)
 class Held:
-    """One lease. It may be used until ``until`` (monotonic seconds), counted from before its last write was sent.
+    """A held lease. It is valid until ``until`` (monotonic), which is counted from before its last write was sent.
 
-    ``wanted``: since when another worker is to have it, or None. ``seen_bytes``: bytes received since ``counted``.
+    ``wanted``: since when another worker is to take it over, or None. ``seen_bytes``: bytes received since ``counted``.
     """
 
     stream: str
@@ -34,7 +41,7 @@ class Held:
 
 
 class Holdings:
-    """What this worker holds, by lease key. ``changed`` is called whenever a lease comes or goes."""
+    """This worker's leases by key. ``changed`` is called whenever a lease is added, dropped or wanted elsewhere."""
 
     def __init__(self, table: LeaseTable, me: str, settings: LeaseSettings, clock: Clock, emit: Emit, changed: Callable[[], None]) -> None:
         self._table = table
@@ -58,7 +65,7 @@ class Holdings:
             self._changed()
 
     def expire(self) -> None:
-        """Drop leases that could not be renewed in time: somebody else may have them by now."""
+        """Drop leases that could not be renewed in time: another worker may have them by now."""
         now = self._clock.monotonic()
         for key in [key for key, held in self.held.items() if now > held.until]:
             self.drop(key, "expired")
@@ -73,8 +80,38 @@ class Holdings:
         if (held := self.held.get(key)) is not None:
             held.seen_bytes += size
 
+    async def keep_renewed(self) -> None:
+        """Renew each lease when it is due, until cancelled. A write that gets no answer delays no other lease's."""
+        every = self._settings.renew_every
+        due: asyncio.Queue[str] = asyncio.Queue()
+        queued: set[str] = set()
+
+        async def lane() -> None:
+            while True:
+                key = await due.get()
+                await self.renew(key)
+                queued.discard(key)
+
+        async def schedule() -> None:
+            while True:
+                now = self._clock.monotonic()
+                left = {key: held.renewed + every - now for key, held in self.held.items() if key not in queued}
+                for key in [key for key, seconds in left.items() if seconds <= 0]:
+                    del left[key]
+                    queued.add(key)
+                    due.put_nowait(key)
+                await self._clock.sleep(max(TOGETHER * every, min([every, *left.values()])))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(AT_ONCE):
+                    group.create_task(lane())
+                group.create_task(schedule())
+        except ExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
+
     async def renew(self, key: str) -> None:
-        """Show the others that this worker is alive, unless another write of the row has just done so."""
+        """Renew the lease, unless another write of the row has just done so."""
         held = self.held.get(key)
         if held is None:
             return
@@ -101,7 +138,7 @@ class Holdings:
             async with held.lock:
                 if self.held.get(key) is held:
                     asked = self._clock.monotonic()
-                    # If checkpoints are so frequent that no renewal is ever due, nobody else would learn of the traffic.
+                    # With frequent checkpoints no renewal is ever due, so the throughput is written with the checkpoint.
                     rate = self._rate(held, asked) if asked >= held.counted + self._settings.renew_every else None
                     after = await self._table.checkpoint(held.lease, checkpoint, progress, held.until, rate)
                     self._written(key, held, after, asked)
@@ -111,7 +148,7 @@ class Holdings:
         raise LeaseLost(msg)
 
     async def release(self, key: str, heir: str | None = None) -> None:
-        """Release the lease now, so that others need not wait for its expiry: to the worker it is meant for, or else to ``heir``."""
+        """Release the lease now, so that others need not wait for its expiry: to the worker that is to take over, or else to ``heir``."""
         held = self.held.get(key)
         if held is None:
             return
@@ -127,9 +164,9 @@ class Holdings:
             self.drop(key, "handed_over" if wanted or heir else "released")
 
     def refresh(self, row: Lease) -> None:
-        """Adopt what others wrote apart from the counter, such as children; a row that is being written is left alone.
+        """Take over what others wrote without changing the counter, such as children. Ignored while a write of the row is in flight.
 
-        A row that has advanced under another owner was taken from this worker: the next renewal would fail.
+        If the counter has advanced under another owner, the lease was taken from this worker: the next renewal would fail.
         """
         held = self.held.get(row.key)
         if held is None or held.lock.locked():
@@ -156,7 +193,7 @@ class Holdings:
             self._changed()
 
     def _rate(self, held: Held, now: float) -> float:
-        """KB/s as KCL 3.x keeps it: the mean of the last value and the last interval's."""
+        """KB/s as KCL 3.x computes it: the mean of the previous value and that of the last interval."""
         latest = held.seen_bytes / 1024 / max(now - held.counted, 1e-3)
         held.seen_bytes, held.counted = 0, now
         held.rate = latest if held.rate is None else (held.rate + latest) / 2

@@ -1,7 +1,7 @@
 """Which worker of the fleet loads a table: one small object in the state store, changed only by compare-and-swap.
 
-This lease saves work; it is not what keeps loads apart: two loaders at once, or a wrong clock, cost a failed transaction.
-The load ledger keeps them apart: the transaction of a load locks and reads it.
+This lease only saves work. Two loaders at once, or a wrong clock, cost a failed transaction and nothing else, because the transaction of a
+load locks and reads the load ledger.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def life_for(every: timedelta) -> timedelta:
 
 
 class Hold(Enum):
-    """The result of asking for the lease. ``ANEW``: another worker may have loaded since this one last had it."""
+    """The result of taking the lease. ``ANEW``: this worker did not hold it before, so another one may have loaded in the meantime."""
 
     NO = auto()
     ANEW = auto()

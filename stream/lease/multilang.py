@@ -1,6 +1,6 @@
 """Messages between the KCL's MultiLangDaemon and the process that it starts for each shard: one JSON object per line.
 
-The daemon sends a request and waits until it is told that it is done; meanwhile, and only then, it accepts requests for checkpoints.
+The daemon sends a message and waits for a status message in reply; only while it waits does it accept requests for checkpoints.
 (KCL 2.x and 3.x, ``software.amazon.kinesis.multilang.messages``.)
 """
 
@@ -45,7 +45,7 @@ class LeaseLost(msgspec.Struct, tag_field="action", tag="leaseLost"):
 
 
 class ShardEnded(msgspec.Struct, tag_field="action", tag="shardEnded"):
-    """All records have been delivered; the daemon insists on a checkpoint before this is done."""
+    """All records have been delivered; the daemon requires a checkpoint before the reply."""
 
 
 class ShutdownRequested(msgspec.Struct, tag_field="action", tag="shutdownRequested"):
@@ -92,7 +92,7 @@ def parse(line: bytes) -> Message:
 
 
 def done(message: Message) -> bytes:
-    """The line that says that ``message`` is done."""
+    """The status line that acknowledges ``message``."""
     return _line({"action": "status", "responseFor": _NAMES[type(message)]})
 
 

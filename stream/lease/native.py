@@ -1,4 +1,4 @@
-"""Checkpoints of ``coordination: native``: in the lease row, where KCL also looks for them."""
+"""Checkpoints of ``coordination: native``: in the lease row, where KCL stores them, too."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LeaseCheckpoints:
         return checkpoint_in(held.lease) if held is not None else await read_checkpoint(self._coordinator.table, key)
 
     async def advance(self, shard: Shard, checkpoint: Checkpoint) -> None:
-        """Store ``checkpoint``; for an ended shard, rows for the shards that continue it come first.
+        """Store ``checkpoint``; for an ended shard, the rows of its children are created first.
 
         Raises:
             LeaseLost: the lease is not this worker's; nothing was stored.
@@ -45,7 +45,7 @@ class LeaseCheckpoints:
 
 
 class TableCheckpoints:
-    """The same rows, read-only, for audits and the like; ``prefix`` comes before shard ids in lease keys."""
+    """Read-only access to the checkpoints in lease rows, for audits. ``prefix`` comes before the shard id in lease keys."""
 
     def __init__(self, table: LeaseTable, prefix: str) -> None:
         self._table = table

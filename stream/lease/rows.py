@@ -1,8 +1,8 @@
-"""Rows of the lease table, exactly as KCL 2.x writes and reads them, with what this service adds. Pure.
+"""Rows of the lease table, exactly as KCL 2.x writes and reads them, plus attributes of this service. Pure.
 
-A row is represented as in DynamoDB's JSON protocol: attribute name to ``{type: value}``. KCL updates single attributes, so those it does
-not know survive its writes; ours begin with ``sx``. A row that is not a lease (KCL 3.5 keeps other things in the same table) is never
-decoded.
+A row is represented as in DynamoDB's JSON protocol: attribute name to ``{type: value}``. KCL updates single attributes, so attributes that
+it does not know survive its writes; ours begin with ``sx``. A row that is not a lease (KCL 3.5 keeps other entities in the same table) is
+never decoded.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What this service knows beyond KCL's checkpoint.
+    """Progress that this service stores in addition to KCL's checkpoint.
 
     ``position``: the last committed sequence number, None once the shard has ended. It may be the end of a gap, which is no record's
     number, so KCL could not read from there. ``unit_after`` and ``generation`` say where in the log the unit is that ends

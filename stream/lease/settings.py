@@ -1,19 +1,21 @@
-"""How leases are timed and spread, and to which streams they belong."""
+"""Settings of leases: timing, balancing, and the streams that they belong to."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from stream.contracts import Shard, StartKind
+from stream.errors import Fatal
+from stream.lease.rows import Lease
 
 RENEWALS: Final = 3
 """Renewals per failover time (KCL: ``failoverTimeMillis / 3``), so that one lost call does not cost a lease."""
 
 READ_UNITS: Final = 5.0
-"""Read units a second that one worker may spend on scanning the table: 5 are 40 KiB, about 80 rows, each second."""
+"""Read units per second that one worker may spend on scanning the table; 5 are 40 KiB, about 80 rows."""
 
 READ_UNIT_BYTES: Final = 8192
 """Bytes of an eventually consistent read unit (DynamoDB developer guide)."""
@@ -31,7 +33,7 @@ UNLIMITED: Final = 2**31
 
 @dataclass(frozen=True, slots=True)
 class LeaseSettings:
-    """``failover``: seconds without a sign of life after which a lease may be taken. ``look``: seconds between looks for free leases."""
+    """``failover``: seconds without a renewal after which a lease may be taken. ``look``: seconds between scans for free leases."""
 
     failover: float = 10.0
     max_leases: int = UNLIMITED
@@ -44,7 +46,7 @@ class LeaseSettings:
 
     @property
     def renew_every(self) -> float:
-        """Seconds between two signs of life of one lease."""
+        """Seconds between two renewals of a lease."""
         return self.failover / RENEWALS
 
     @property
@@ -53,7 +55,7 @@ class LeaseSettings:
         return self.failover * 2
 
     def look_after(self, size: int) -> float:
-        """Seconds until the next look at a table of ``size`` bytes."""
+        """Seconds until the next scan of a table of ``size`` bytes."""
         return max(self.look, size / READ_UNIT_BYTES / READ_UNITS)
 
 
@@ -78,3 +80,26 @@ class LeasedStream:
     def owns(self, key: str) -> bool:
         """Whether ``key`` is a lease of this stream; in a table of one stream, all are."""
         return key.startswith(self.prefix) if self.prefix else ":" not in key
+
+
+def refuse_other_keys(table: str, leases: Iterable[Lease], streams: Iterable[LeasedStream]) -> None:
+    """Make sure that a table without a lease of ``streams`` does not hold the KCL's of the same streams under keys of the other kind.
+
+    Raises:
+        Fatal: it does: their checkpoints would be passed over.
+    """
+    each = list(streams)
+    several = any(one.prefix for one in each)
+    names = {one.stream for one in each}
+    for lease in leases:
+        parts = lease.key.split(":")
+        other = len(parts) == 1 if several else len(parts) > 2 and parts[1] in names
+        # Ours are not needed: the commit log says where to continue.
+        if other and not lease.operation:
+            have, use = ("one stream", "`streams`") if several else ("several streams", "`stream`")
+            msg = (
+                f"the lease table {table} holds leases of a KCL application that reads {have}, such as {lease.key!r}, but this pipeline "
+                f"uses {use}, whose leases have other keys. It would not continue at those checkpoints. Write "
+                f"source.kinesis.{'stream' if several else 'streams'} instead, or choose another table with coordination.native.table"
+            )
+            raise Fatal(msg)

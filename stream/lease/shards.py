@@ -14,10 +14,10 @@ HASH_KEYS: Final = 2**128
 
 
 def ready(shards: Iterable[Shard], ended: Collection[str], started: Collection[str]) -> list[Shard]:
-    """The shards to start on now, ordered by id.
+    """The shards to start now, ordered by id.
 
-    A shard is ready once each of its parents is in ``ended`` or no longer known to the service (so not among ``shards``), and it
-    is neither in ``ended`` nor in ``started`` itself. Both parents of a merge count.
+    A shard is ready if it is neither in ``ended`` nor in ``started``, and each of its parents (two after a merge) is in ``ended`` or no
+    longer listed by Kinesis (so not among ``shards``).
     """
     listed = list(shards)
     waiting = {shard.shard_id for shard in listed}.difference(ended)
@@ -34,10 +34,10 @@ def children_of(shards: Iterable[Shard], shard_id: str) -> list[Shard]:
 
 
 def recreated(shard: Shard, end: int, children: Collection[str], listed: Iterable[Shard]) -> bool:
-    """Whether ``shard``, one of ``listed``, is another one than the log has read to its end, which is at the record ``end``.
+    """Whether ``shard``, one of ``listed``, is not the shard that the log has read to its end (at the record ``end``), but a new one.
 
-    Ids begin anew when a stream is deleted and created again under its name; sequence numbers go on rising. ``children``: the shards that
-    continue the one in the log. Without a record and without children nobody can tell.
+    If a stream is deleted and created again under its name, shard ids start over, while sequence numbers keep rising. ``children``: the
+    children of the shard in the log. For a shard without records and children this cannot be determined.
     """
     # A gap may end right before the shard's first number.
     later = end != ORIGIN and shard.begins > end + 1
@@ -52,14 +52,14 @@ def unblocked(lease: Lease, leases: Mapping[str, Lease]) -> bool:
 def missing_leases(shards: Iterable[Shard], leases: Mapping[str, Lease], start: StartKind) -> list[tuple[Shard, str]]:
     """Shards that need a lease row now, and the sentinel it begins with. ``leases`` by shard id.
 
-    Works like KCL's ``HierarchicalShardSyncer``, from every open shard without a lease upwards. A shard that continues a leased one gets
-    its row when its parents end; other ancestors that nobody has are filled in. If no ancestor has a lease, rows are created for the
-    oldest shards, or with ``latest`` for the open shard itself. A parent that ended without rows for its children lost them to a crash;
-    they are created here. Children begin at ``TRIM_HORIZON``, whatever ``start`` says; otherwise, records since the split would be lost.
+    Works like KCL's ``HierarchicalShardSyncer``, from every open shard without a lease up to its ancestors. A child of a leased shard gets
+    its row when its parents end; other ancestors without a lease get one. If no ancestor has a lease, rows are created for the oldest
+    shards, or with ``latest`` for the open shard itself. If a crash left an ended parent without rows for its children, they are created
+    here. Children begin at ``TRIM_HORIZON``, whatever ``start`` says; otherwise, records since the split would be lost.
     """
     graph = {shard.shard_id: shard for shard in shards}
     continued = {parent for shard in graph.values() for parent in shard.parents}
-    below = _Below(graph, leases)
+    ancestry = _Ancestry(graph, leases)
     found: dict[str, str] = {}
 
     def cover(shard_id: str) -> None:
@@ -70,7 +70,7 @@ def missing_leases(shards: Iterable[Shard], leases: Mapping[str, Lease], start: 
             found[shard_id] = SENTINELS[start]
         elif all(parent in leases and leases[parent].ended for parent in parents):
             found[shard_id] = TRIM_HORIZON
-        elif start is not StartKind.LATEST or any(below.a_lease(parent) for parent in parents):
+        elif start is not StartKind.LATEST or any(ancestry.has_lease(parent) for parent in parents):
             for parent in parents:
                 cover(parent)
         else:
@@ -81,7 +81,7 @@ def missing_leases(shards: Iterable[Shard], leases: Mapping[str, Lease], start: 
     return [(graph[shard_id], found[shard_id]) for shard_id in sorted(found)]
 
 
-class _Below:
+class _Ancestry:
     """Whether a shard or one of its ancestors has a lease; each is examined once."""
 
     def __init__(self, graph: Mapping[str, Shard], leases: Collection[str]) -> None:
@@ -89,10 +89,10 @@ class _Below:
         self._leases = leases
         self._known: dict[str, bool] = {}
 
-    def a_lease(self, shard_id: str) -> bool:
+    def has_lease(self, shard_id: str) -> bool:
         if shard_id not in self._known:
             parents = self._graph[shard_id].parents if shard_id in self._graph else ()
-            self._known[shard_id] = shard_id in self._leases or any(self.a_lease(parent) for parent in parents)
+            self._known[shard_id] = shard_id in self._leases or any(self.has_lease(parent) for parent in parents)
         return self._known[shard_id]
 
 
@@ -109,31 +109,52 @@ def new_lease(key: str, shard: Shard, sentinel: str, *, stream_name: str | None 
 
 
 def removable(leases: Mapping[str, Lease], listed: Collection[str]) -> list[Lease]:
-    """Rows of ended shards that nobody needs any more. ``leases`` is by shard id, ``listed`` has the shards that the service knows.
+    """Rows of ended shards that are no longer needed. ``leases`` by shard id; ``listed``: ids of the shards that Kinesis lists.
 
-    Works like KCL's ``LeaseCleanupManager``: every child must have a row and be past its beginning, and the rows of the shard's own
-    parents must be gone, so that a child is never started before its parents, nor a second time from the beginning. A shard that the
-    service has forgotten is removed at once.
+    Works like KCL's ``LeaseCleanupManager``: every child must have a row and a checkpoint past its beginning, and the rows of the shard's
+    own parents must be gone, so that a child is never started before its parents, nor a second time from the beginning. The row of a shard
+    that another application has ended also stays until one of our workers has made progress on the shards after it: before its first
+    unit there, it writes that end to the commit log. The row of a shard that Kinesis no longer lists is removed at once.
     """
     found = []
     for shard_id, lease in sorted(leases.items()):
         if not lease.ended:
             continue
-        children = lease.children | {other.shard for other in leases.values() if shard_id in other.parents}
+        children = _continuing(lease, leases)
         begun = children and all(child in leases and leases[child].checkpoint.text not in _UNREAD for child in children)
-        if shard_id not in listed or (begun and not any(parent in leases for parent in lease.parents)):
+        alone = begun and not any(parent in leases for parent in lease.parents)
+        if shard_id not in listed or (alone and (lease.foreign is None or _recorded(lease, leases))):
             found.append(lease)
     return found
+
+
+def _continuing(lease: Lease, leases: Mapping[str, Lease]) -> set[str]:
+    return {*lease.children, *(other.shard for other in leases.values() if lease.shard in other.parents)}
+
+
+def _recorded(lease: Lease, leases: Mapping[str, Lease]) -> bool:
+    """Whether all shards that continue ``lease``, directly or not, and are not ended by others have progress of ours."""
+    rest, seen = [lease], {lease.shard}
+    while rest:
+        for child in _continuing(rest.pop(), leases) - seen:
+            seen.add(child)
+            if child not in leases:
+                return False
+            if leases[child].progress is None:
+                if not leases[child].ended:
+                    return False
+                rest.append(leases[child])
+    return True
 
 
 _UNREAD: Final = {TRIM_HORIZON, AT_TIMESTAMP, LATEST}
 
 
 def holes(leases: Iterable[Lease]) -> list[tuple[int, int]]:
-    """Hash ranges, inclusive, that no lease of an unfinished shard covers: nobody reads records with such keys.
+    """Hash ranges, inclusive, that no lease of an unfinished shard covers, so that records with such hash keys are not read.
 
-    Overlaps are fine: parents and children overlap after each reshard. If rows have no range (KCL before 2.3), nobody can tell, and
-    the result is empty.
+    Overlaps are fine: parents and children overlap after each reshard. If rows have no range (KCL before 2.3), this is unknown, and the
+    result is empty.
     """
     open_leases = [lease for lease in leases if not lease.ended]
     if any(lease.hash_range is None for lease in open_leases):

@@ -1,8 +1,7 @@
-"""The lease table. Every write is conditional on the row's counter and owner, and a missing reply never counts as a failure.
+"""The lease table. Every write is conditional on the row's counter and owner, and a lost reply is never taken for a failure.
 
-KCL conditions only on the counter, and gives up a lease if the reply to a successful write is lost. Here each write carries its own
-mark (``sxOp``): if repeating a write fails because the counter has moved, and the row carries that mark, the write
-was ours.
+KCL conditions only on the counter, and gives up a lease if the reply to a successful write is lost. Here each write carries a unique
+mark (``sxOp``): if a retried write fails, and the row carries that mark and the counter to be written, the first attempt had succeeded.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Scanned:
 
 
 class LeaseTable:
-    """One lease table. ``marks`` gives a text that no other write ever carries; ``emit`` is told of rows that cannot be read."""
+    """One lease table. ``marks`` returns a unique text for each write."""
 
     def __init__(self, client: DynamoDb, name: str, clock: Clock, emit: Emit, marks: Callable[[], str]) -> None:
         self.name = name
@@ -82,7 +81,8 @@ class LeaseTable:
             if found is None:
                 created = await self._create() or created
             if self._clock.monotonic() > deadline:
-                msg = f"the lease table {self.name} is not usable after {CREATE_SECONDS:g} s; look at its status in DynamoDB"
+                status = "missing" if found is None else found["TableStatus"]
+                msg = f"the lease table {self.name} ({self.client.place}) is still {status} after {CREATE_SECONDS:g} s; it must be ACTIVE"
                 raise Fatal(msg)
             await self._clock.sleep(0.5 if created else RETRY_SECONDS)
         keys = found["KeySchema"]
@@ -149,7 +149,7 @@ class LeaseTable:
             request = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     async def item(self, key: str) -> Item | None:
-        """The current row, whatever it is."""
+        """The current row, whether or not it is a lease."""
         answer = await self._patiently("GetItem", {"Key": {"leaseKey": {"S": key}}, "ConsistentRead": True})
         found: Item | None = answer.get("Item")
         return found
@@ -173,10 +173,10 @@ class LeaseTable:
             "ConditionExpression": "attribute_not_exists(leaseKey)",
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
-        return await self._write("create", "PutItem", lease.key, request, mark) is None
+        return await self._write("create", "PutItem", lease.key, request, {"sxOp": {"S": mark}}) is None
 
     async def take(self, lease: Lease, me: str) -> Lease | None:
-        """Become the owner if the row is as ``lease`` says; if it is not, write nothing and return None."""
+        """Become the owner if the row is still as in ``lease``; otherwise write nothing and return None."""
         update = _Update().set("leaseOwner", {"S": me}).set("sxOwner", {"S": me}).remove("checkpointOwner")
         if lease.owner != me:
             update.add("ownerSwitchesSinceCheckpoint", 1)
@@ -185,7 +185,7 @@ class LeaseTable:
         return await self._update("take", lease, update, after)
 
     async def renew(self, lease: Lease, throughput: float | None = None, until: float = math.inf) -> Lease | None:
-        """Show that the holder is alive; None if the row is no longer as ``lease`` says.
+        """Renew the lease; None if the row is no longer as in ``lease``.
 
         Raises:
             Retryable: there was no answer by ``until``, monotonic seconds.
@@ -197,7 +197,7 @@ class LeaseTable:
         return await self._update("renew", lease, update, after, until, lambda row: self.renew(row, throughput, until))
 
     async def adopt(self, lease: Lease) -> Lease | None:
-        """Sign, as the first renewal, a lease that a leader has assigned; None if the row is no longer as ``lease`` says."""
+        """Accept a lease that a leader has assigned, with a first renewal; None if the row is no longer as in ``lease``."""
         after = replace(lease, signed=lease.owner, counter=lease.counter + 1)
         return await self._update("adopt", lease, _Update().set("sxOwner", {"S": lease.owner}), after)
 
@@ -243,7 +243,7 @@ class LeaseTable:
         return await self.assign(lease, None, until)
 
     async def assign(self, lease: Lease, worker: str | None, until: float = math.inf) -> Lease | None:
-        """Give the lease to ``worker``, or to nobody; None if it is another worker's. A hand-off that has begun is completed as planned.
+        """Give the lease to ``worker``, or to nobody; None if it is another worker's. A graceful hand-off is completed as planned.
 
         Raises:
             Retryable: there was no answer by ``until``, monotonic seconds.
@@ -263,36 +263,38 @@ class LeaseTable:
             "ConditionExpression": "attribute_exists(leaseKey)",
             "ExpressionAttributeValues": {":children": {"SS": sorted(children)}},
         }
-        await self._write("note children", "UpdateItem", key, request, "")
+        await self._write("note children", "UpdateItem", key, request)
 
     async def delete(self, lease: Lease) -> bool:
-        """Remove the row of an ended shard; False if it has changed meanwhile."""
+        """Remove the row of an ended shard, if it is still there; False if it has changed meanwhile."""
         request = {
             "Key": {"leaseKey": {"S": lease.key}},
             "ConditionExpression": "leaseCounter = :counter AND #checkpoint = :checkpoint",
             "ExpressionAttributeNames": {"#checkpoint": "checkpoint"},
             "ExpressionAttributeValues": {":counter": {"N": str(lease.counter)}, ":checkpoint": {"S": lease.checkpoint.text}},
         }
-        return await self._write("delete", "DeleteItem", lease.key, request, "") is None
+        return not await self._write("delete", "DeleteItem", lease.key, request)
 
     async def _update(
-        self, what: str, lease: Lease, update: _Update, after: Lease, until: float = math.inf, handed: _Again | None = None
+        self, what: str, lease: Lease, update: _Update, after: Lease, until: float = math.inf, retry: _Again | None = None
     ) -> Lease | None:
-        """``handed``: what to do instead if a graceful hand-off has begun meanwhile, which does not change the counter."""
+        """Write if the row is still as in ``lease``; return ``after`` as written, or None. ``retry``: called if a hand-off has begun."""
         mark = self._marks()
         now = self._clock.now().isoformat(timespec="milliseconds")
         update.set("leaseCounter", {"N": str(after.counter)}).set("sxOp", {"S": mark}).set("sxRenewed", {"S": now})
         request = update.request(lease)
-        refused = await self._write(what, "UpdateItem", lease.key, request, mark, until)
+        # The KCL leaves our mark as it is, but moves the counter.
+        signature = {"sxOp": {"S": mark}, "leaseCounter": {"N": str(after.counter)}}
+        refused = await self._write(what, "UpdateItem", lease.key, request, signature, until)
         if refused is None:
             return replace(after, operation=mark, renewed=now)
-        begun = _handed_off(lease, refused)
-        return await handed(begun) if handed is not None and begun is not None else None
+        handed_off = _handed_off(lease, refused)
+        return await retry(handed_off) if retry is not None and handed_off is not None else None
 
     async def _write(
-        self, what: str, operation: str, key: str, request: Mapping[str, Any], mark: str, until: float = math.inf
+        self, what: str, operation: str, key: str, request: Mapping[str, Any], signature: Item | None = None, until: float = math.inf
     ) -> Item | None:
-        """Write until the outcome is known: None if the write took effect, else the row that prevented it, empty if there is none."""
+        """Retry until the outcome is known: None if the row has ``signature``, else the row that prevented it, empty if there is none."""
         attempt = 0
         while True:
             attempt += 1
@@ -304,13 +306,14 @@ class LeaseTable:
                 await self._wait(error, key, f"lease {what}", attempt, until)
             except ConditionFailed as error:
                 item = error.item if error.item is not None else await self.item(key)
-                return None if mark and item is not None and item.get("sxOp") == {"S": mark} else item or {}
+                ours = signature and item and all(item.get(name) == value for name, value in signature.items())
+                return None if ours else item or {}
             else:
                 self._emit(events.LeaseWritten("", key, what))
                 return None
 
     async def _patiently(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Repeat a read until it is answered."""
+        """Retry a read until it is answered."""
         attempt = 0
         while True:
             attempt += 1
@@ -320,12 +323,12 @@ class LeaseTable:
                 await self._wait(error, "", f"lease {operation}", attempt)
 
     async def _wait(self, error: AwsRetryable, key: str, call: str, attempt: int, until: float = math.inf) -> None:
-        pause = again_after(error, attempt, self._marks())
+        pause = retry_pause(error, attempt, self._marks())
         self._emit(events.CallRepeated("", key, call, str(error), pause))
         await self._clock.sleep(min(pause, max(0.0, until - self._clock.monotonic())))
 
 
-def again_after(error: AwsRetryable, attempt: int, dice: str) -> float:
+def retry_pause(error: AwsRetryable, attempt: int, dice: str) -> float:
     """Seconds until the next attempt after ``error`` in attempt number ``attempt``; ``dice``: a unique text that seeds the jitter."""
     if not is_throttle(error):
         return error.retry_after or RETRY_SECONDS

@@ -1,4 +1,4 @@
-"""Which AWS actions a pipeline needs, on which resources: pure, from the definition alone.
+"""Which AWS actions a pipeline needs, on which resources. Pure: derived from the definition alone.
 
 Action names are those of the Service Authorization Reference
 (https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html).
@@ -31,9 +31,9 @@ LEASES: Final = (
     "dynamodb:UpdateItem",
 )
 REPORTS: Final = ("dynamodb:DeleteItem", "dynamodb:Scan", "dynamodb:UpdateItem")
-MAKE: Final = ("dynamodb:CreateTable",)
+CREATE_TABLE: Final = ("dynamodb:CreateTable",)
 DAEMON: Final = ("dynamodb:CreateTable", *LEASES, "dynamodb:UpdateTable")
-"""The Java KCL makes its tables itself; 3.x gives the first one an index afterwards."""
+"""The Java KCL creates its tables itself; 3.x then adds an index to the first one."""
 LEADER: Final = tuple(f"dynamodb:{name}Item" for name in ("Delete", "Get", "Put", "Update"))
 SEE_FLEET: Final = "see whether KCL 3.x owns the lease table, and who leads"
 JOIN_FLEET: Final = "report to the leader of a KCL 3.x fleet"
@@ -44,15 +44,15 @@ KEEP_LOG: Final = "keep the commit log"
 EXECUTE: Final = ("redshift-data:BatchExecuteStatement", "redshift-data:ExecuteStatement")
 CATALOG: Final = ("glue:CreateTable", "glue:GetDatabase", "glue:GetTable", "glue:UpdateTable")
 GET_TABLE: Final = ("glue:GetTable",)
-ASK: Final = ("redshift-data:ExecuteStatement",)
+EXECUTE_ONE: Final = ("redshift-data:ExecuteStatement",)
 FOLLOW: Final = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult")
 LIST: Final = ("s3:ListBucket",)
-"""Also what makes S3 say of a missing object that it is missing (404) instead of denied (403)."""
+"""With this permission S3 answers 404 for a missing object; without it, 403."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Where a pipeline's resources live, as ARNs spell it; ``*`` stands for what the pipeline file does not say."""
+    """Account, region and partition in the ARNs of a pipeline's resources; ``*`` for what the pipeline file does not say."""
 
     number: str = "*"
     region: str = "*"
@@ -61,9 +61,9 @@ class Account:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Access:
-    """Actions that are needed on resources, and what for.
+    """Actions that are needed on resources, and why.
 
-    ``prefixes``: with ``s3:ListBucket``, the keys that are listed, as the condition ``s3:prefix`` takes them.
+    ``prefixes``: for ``s3:ListBucket``, values of the condition key ``s3:prefix``.
     """
 
     service: str
@@ -74,31 +74,31 @@ class Access:
 
 
 def writing(sink: str) -> str:
-    """What access to the files of ``sink`` is for."""
+    """The purpose of access to the files of ``sink``."""
     return f"write the files of sink {sink}"
 
 
 def loading(sink: str) -> str:
-    """What access to the table of ``sink`` is for."""
+    """The purpose of access to the table of ``sink``."""
     return f"load the table of sink {sink}"
 
 
 def needed(pipeline: Pipeline, account: Account | None = None) -> tuple[Access, ...]:
-    """What a worker that runs ``pipeline`` must be allowed to do; nothing for places that are not on AWS.
+    """What a worker that runs ``pipeline`` must be allowed to do on AWS.
 
-    Keys of KMS come on top: where the stream, a bucket or a secret is encrypted with a key of your own, ``kms:Decrypt`` on it is needed
-    too, and ``kms:GenerateDataKey`` for what is written. Of these keys a pipeline file names ``encryption.kms_key`` only.
+    KMS is not included: for a stream, a bucket or a secret that is encrypted with a customer managed key, ``kms:Decrypt`` on that key is
+    needed too, and ``kms:GenerateDataKey`` for what is written. Of these keys, the pipeline file names only ``encryption.kms_key``.
     """
     where = account or Account()
     return (
         *_source(pipeline, where),
-        *_places(pipeline, where),
+        *_stores(pipeline, where),
         *_tables(pipeline, where),
         *_warehouses(pipeline, where),
         *_secrets(pipeline, where),
         *_leases(pipeline, where),
         *_daemon(pipeline, where),
-        *_others(pipeline, where),
+        *_requirements(pipeline, where),
     )
 
 
@@ -108,7 +108,7 @@ def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         streams = tuple(_arn(where, kinesis.region, "kinesis", f"stream/{name}") for name in kinesis.names)
         yield Access("kinesis", READ_STREAM, streams, "read the stream")
         if kinesis.retrieval is Retrieval.FAN_OUT:
-            # The ARN of a consumer ends in the second of its registration.
+            # The ARN of a consumer ends in its creation time.
             consumers = tuple(f"{stream}/consumer/{kinesis.consumer or pipeline.application}:*" for stream in streams)
             yield Access("kinesis", REGISTER, streams, "register the consumer of enhanced fan-out")
             yield Access("kinesis", SUBSCRIBE, consumers, "subscribe to shards")
@@ -118,17 +118,17 @@ def _source(pipeline: Pipeline, where: Account) -> Iterator[Access]:
         yield from _one(objects.manifest, where, "read the source's manifest")
 
 
-def _others(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+def _requirements(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     for url in _distinct(url for url in pipeline.requires if is_remote(url)):
         bucket, key = _bucket(url)
-        # S3 is asked for a list of the folder.
+        # The object is looked for by listing its folder.
         yield Access("s3", LIST, (_s3(where, bucket),), "look for what is required", (key[: key.rfind("/") + 1],))
     if pipeline.notify.sns is not None:
         yield Access("sns", ("sns:Publish",), (pipeline.notify.sns,), "tell of halted shards")
 
 
 def _below(url: str, where: Account, why: str) -> Iterator[Access]:
-    """Reading every object below ``url``."""
+    """Access to read every object below ``url``."""
     if is_remote(url):
         bucket, prefix = _bucket(url)
         prefix = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
@@ -137,13 +137,13 @@ def _below(url: str, where: Account, why: str) -> Iterator[Access]:
 
 
 def _one(url: str, where: Account, why: str) -> Iterator[Access]:
-    """Reading the object at ``url``."""
+    """Access to read the object at ``url``."""
     bucket, key = _bucket(url)
     yield Access("s3", ("s3:GetObject",), (f"{_s3(where, bucket)}/{key}",), why)
     yield Access("s3", LIST, (_s3(where, bucket),), why, (key,))
 
 
-def _places(pipeline: Pipeline, where: Account) -> Iterator[Access]:
+def _stores(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     state = pipeline.state.rstrip("/") + f"/{pipeline.application}/"
     for url, why in ((state, KEEP_LOG), *((sink.url, writing(sink.name)) for sink in pipeline.sinks)):
         if is_remote(url):
@@ -157,26 +157,26 @@ def _warehouses(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     region = pipeline.source.kinesis.region
     for sink in pipeline.sinks:
         if isinstance(sink, IcebergSinkConfig) and sink.catalog["type"] == CatalogType.GLUE:
-            yield _cataloged(sink, (where, region))
+            yield _glue_table(sink, (where, region))
         if not isinstance(sink, RedshiftSinkConfig):
             continue
         why = loading(sink.name)
         place = Warehouse(sink.database, sink.cluster, sink.workgroup, sink.db_user)
-        yield from _asked(place, EXECUTE, sink.secret_arn, (where, region), why)
+        yield from _data_api(place, EXECUTE, sink.secret_arn, (where, region), why)
 
 
-def _cataloged(sink: IcebergSinkConfig, at: tuple[Account, str | None]) -> Access:
-    """The table's entry in Glue. A database is made by a person: it says where tables lie, and who may see them."""
+def _glue_table(sink: IcebergSinkConfig, at: tuple[Account, str | None]) -> Access:
+    """Access to the table's entry in the Glue catalog. The Glue database must exist: it determines the tables' location and permissions."""
     where, region = at
     database, _, table = sink.table.partition(".")
     arns = tuple(_arn(where, region, "glue", name) for name in ("catalog", f"database/{database}", f"table/{database}/{table}"))
     return Access("glue", CATALOG if sink.create else CATALOG[1:], arns, loading(sink.name))
 
 
-def _asked(place: Warehouse, execute: tuple[str, ...], secret: str | None, at: tuple[Account, str | None], why: str) -> Iterator[Access]:
-    """Running statements by the Data API."""
+def _data_api(place: Warehouse, execute: tuple[str, ...], secret: str | None, at: tuple[Account, str | None], why: str) -> Iterator[Access]:
+    """Access to run statements through the Redshift Data API."""
     where, region = at
-    # A statement's id and a workgroup's are not known beforehand.
+    # The ids of statements and workgroups are not known in advance.
     yield Access("redshift-data", FOLLOW, ("*",), why)
     cluster = _arn(where, region, "redshift", f"cluster:{place.cluster}") if place.cluster else ""
     workgroup = _arn(where, region, "redshift-serverless", "workgroup/*")
@@ -200,13 +200,13 @@ def _tables(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     for url in _distinct(url for url in urls if is_remote(url) and not url.startswith(SERVERS)):
         yield from _one(url, where, "read a reference table")
     for place in dict.fromkeys(warehouse(url) for url in urls if url.startswith(REDSHIFT)):
-        yield from _asked(place, ASK, None, (where, region), "read a reference table")
+        yield from _data_api(place, EXECUTE_ONE, None, (where, region), "read a reference table")
 
 
 def _secrets(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     prefix = f"{SECRETS_MANAGER}:"
     for name in _distinct(each.removeprefix(prefix).partition("#")[0] for each in references(pipeline) if each.startswith(prefix)):
-        # A secret's ARN ends in six characters that its name does not tell.
+        # A secret's ARN ends in a hyphen and six random characters.
         resource = name if name.startswith("arn:") else _arn(where, None, "secretsmanager", f"secret:{name}-??????")
         yield Access("secretsmanager", ("secretsmanager:GetSecretValue",), (resource,), UNLOCK)
 
@@ -221,20 +221,20 @@ def _leases(pipeline: Pipeline, where: Account) -> Iterator[Access]:
     yield Access("dynamodb", ("dynamodb:GetItem",), (state,), SEE_FLEET)
     yield Access("dynamodb", REPORTS, (reports,), JOIN_FLEET)
     if native.create_table:
-        yield Access("dynamodb", MAKE, (table,), "create the lease table")
+        yield Access("dynamodb", CREATE_TABLE, (table,), "create the lease table")
 
 
 def _daemon(pipeline: Pipeline, where: Account) -> Iterator[Access]:
-    """The tables of the MultiLangDaemon, which has an application, and so tables, for each stream.
+    """Access to the tables of the MultiLangDaemon, which has an application, and so its own tables, for each stream.
 
-    By what KCL 2.5.8 and 3.1.3 ask for; 2.x uses the first table alone.
+    These are the calls that KCL 2.5.8 and 3.1.3 make; 2.x uses only the first table.
     """
     if pipeline.coordination.kcl is None:
         return
     kinesis = pipeline.source.kinesis
     for name in kcl_applications(pipeline.application, kinesis.names, several=bool(kinesis.streams)):
         table = _arn(where, kinesis.region, "dynamodb", f"table/{name}")
-        made = (*MAKE, "dynamodb:DescribeTable")
+        made = (*CREATE_TABLE, "dynamodb:DescribeTable")
         yield Access("dynamodb", DAEMON, (table,), FLEET)
         yield Access("dynamodb", ("dynamodb:Query",), (f"{table}/index/{LEASE_INDEX}",), FLEET)
         yield Access("dynamodb", (*made, *LEADER), (f"{table}{COORDINATOR_STATE}",), FLEET)

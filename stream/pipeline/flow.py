@@ -26,8 +26,8 @@ from stream.transform.stage import Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.rename import Rename
 from stream.transform.types import RESERVED, SYSTEM_SCHEMA
 
-_STAND_IN: Final = b"a secret that is not set here"
-"""Lets a stage be type-checked without the real secret, as on a build server; nothing is ever computed with it."""
+_PLACEHOLDER_SECRET: Final = b"a secret that is not set here"
+"""Allows type-checking a stage without the real secret, as on a build server; nothing is ever computed with it."""
 
 _NO_COLUMN: Final = re.compile(r"no column '([^']+)'")
 """How stages and sinks report a missing column."""
@@ -45,8 +45,8 @@ def check_flow(
 ) -> Iterator[Finding]:
     """Findings about what a pipeline refers to, and about columns that a stage or a sink needs but does not get.
 
-    After a stage whose columns cannot be known, nothing is type-checked; a note says where that begins. If ``pipeline`` is a ``part`` of
-    what the file has, nothing is said about its stand-ins.
+    After a stage whose output columns are unknown, nothing is type-checked; a note says where that begins. If ``pipeline`` is only the
+    valid ``part`` of the file, its placeholders are not reported.
     """
     flow = _Flow(pipeline, document, base, env, part.doubtful if part is not None else ())
     if part is None:
@@ -63,7 +63,7 @@ def check_flow(
 
 
 class _Flow:
-    """Collects findings on the way."""
+    """Follows columns through one pipeline, and collects findings."""
 
     def __init__(
         self, pipeline: Pipeline, document: Document, base: FilePath, env: Mapping[str, str], doubtful: Collection[str] = ()
@@ -73,13 +73,13 @@ class _Flow:
         self._base = base
         self._env = env
         self.findings: list[Finding] = []
-        self._taken: dict[str, str] = {}
-        """Columns that a stage has taken away, and what to say of it."""
+        self._removed: dict[str, str] = {}
+        """Columns that a stage has removed or renamed, and a phrase that says so."""
         self._doubtful = set(doubtful)
-        """Columns that the source or a stage would give if it were right; later stages are not blamed for missing them."""
+        """Columns that the source or a stage would provide if it were right; that later stages lack them is not reported."""
 
     def places(self) -> Iterator[Finding]:
-        """Findings about state and sinks that would see each other's objects."""
+        """Findings about state and sinks whose objects would get mixed up."""
         urls: dict[str, int] = {}
         state = _directory(self._pipeline.state)
         for index, sink in enumerate(self._pipeline.sinks):
@@ -109,7 +109,7 @@ class _Flow:
                 yield self._finding(path, "same_place", message, "give each sink its own table")
 
     def _order(self, index: int, sink: SinkConfig) -> Iterator[Finding]:
-        """Records of objects are numbered by their place in an object, so numbers do not tell which of two deliveries is newer."""
+        """Records from objects are numbered by their place in the object, so the numbers do not tell which of two rows is newer."""
         if self._pipeline.source.s3 is not None and isinstance(sink, RedshiftSinkConfig) and sink.mode is Write.UPSERT:
             path = ("sinks", index, self._sink_key(index), "mode")
             message = "of two rows with the same key, which come from different objects, the older one may stay: objects have no order"
@@ -151,12 +151,12 @@ class _Flow:
 
     def _secret(self, index: int, name: str, secrets: dict[str, bytes]) -> None:
         if is_managed(name):
-            secrets[name] = _STAND_IN
+            secrets[name] = _PLACEHOLDER_SECRET
             return
         try:
             secrets[name] = local_secret(name, self._env, self._base)
         except DefinitionError as error:
-            secrets[name] = _STAND_IN
+            secrets[name] = _PLACEHOLDER_SECRET
             path = self._where(index, name.partition(":")[2])
             self._add(path, "secret_unset", str(error), "the pipeline cannot run without it", Severity.NOTE)
 
@@ -169,10 +169,10 @@ class _Flow:
     def decoded(self, resources: Resources) -> pl.Schema | None:
         """The columns after the decoder, or None."""
         source = self._pipeline.source
-        absent = [url for url in source.decode.file_urls() if url not in resources.files]
-        if absent:
-            if is_remote(absent[0]):
-                message = f"no column is checked: {absent[0]} was not read"
+        missing = [url for url in source.decode.file_urls() if url not in resources.files]
+        if missing:
+            if is_remote(missing[0]):
+                message = f"no column is checked: {missing[0]} was not read"
                 self._add(("source", "decode"), "not_checked", message, severity=Severity.NOTE)
             return None
         try:
@@ -190,45 +190,45 @@ class _Flow:
     def through(self, index: int, stage: StageConfig, schema: pl.Schema, resources: Resources) -> pl.Schema | None:
         """The columns after one stage, or None if they cannot be known."""
         path = self._stage_path(index)
-        absent = [url for url in stage.table_urls() if url not in resources.tables]
-        absent += [name for name in stage.function_paths() if name not in resources.functions]
-        if absent:
-            self._blind(index, f"{absent[0]} was not read")
+        missing = [url for url in stage.table_urls() if url not in resources.tables]
+        missing += [name for name in stage.function_paths() if name not in resources.functions]
+        if missing:
+            self._note_not_checked(index, f"{missing[0]} was not read")
             return None
         try:
-            behind = stage.output(schema, resources)
+            after = stage.output(schema, resources)
             stage.bind(schema, resources)
         except SchemaMismatch as error:
             removed: list[Path] = []
             for each in _mismatches(stage, schema, resources, error, removed):
                 self._add((*path, *each.path), "schema_mismatch", each.message, each.hint)
-            rest = _behind_the_rest(stage, schema, resources, removed)
+            rest = _output_of_rest(stage, schema, resources, removed)
             if rest is not None:
-                self._note_taken(index, stage, schema, rest)
+                self._note_removed(index, stage, schema, rest)
                 self._doubtful |= {str(each[-1]) for each in removed} - RESERVED
                 return pl.Schema({name: kind for name, kind in rest.items() if name not in self._doubtful})
         except (DefinitionError, pl.exceptions.PolarsError, ValueError) as error:
             self._add(path, "bad_stage_options", str(error).split("\n", 1)[0])
         else:
-            self._note_taken(index, stage, schema, behind)
-            return behind
+            self._note_removed(index, stage, schema, after)
+            return after
         if stage.name in _KEEPS_COLUMNS:
             return schema
-        self._blind(index, "they are not known while the stage is wrong")
+        self._note_not_checked(index, "they are not known while the stage is wrong")
         return None
 
-    def _note_taken(self, index: int, stage: StageConfig, before: pl.Schema, after: pl.Schema) -> None:
+    def _note_removed(self, index: int, stage: StageConfig, before: pl.Schema, after: pl.Schema) -> None:
         self._doubtful -= set(after)
         for name in after:
-            self._taken.pop(name, None)
+            self._removed.pop(name, None)
         for name in before:
             if name not in after:
                 new = stage.columns.get(name) if isinstance(stage, Rename) else None
                 done = f"renames it to `{new}`" if new else "removes it"
-                self._taken[name] = f"stage {index + 1}, `{canonical_name(stage)}`, {done}"
+                self._removed[name] = f"stage {index + 1}, `{canonical_name(stage)}`, {done}"
 
     def into_sinks(self, schema: pl.Schema, which: Collection[int]) -> None:
-        """Ask those sinks whether they can write the columns of the last stage."""
+        """Check whether the sinks at the positions ``which`` can write the columns after the last stage."""
         for index in sorted(which):
             try:
                 self._pipeline.sinks[index].check(schema)
@@ -238,7 +238,7 @@ class _Flow:
                 near = near_miss(lacks[1], schema.names()) if lacks is not None else ""
                 self._add(path, "schema_mismatch", error.message, error.hint or (near if near.startswith("did") else ""))
 
-    def _blind(self, index: int, why: str) -> None:
+    def _note_not_checked(self, index: int, why: str) -> None:
         message = f"what follows this stage is not checked against its columns: {why}"
         self._add(self._stage_path(index), "not_checked", message, severity=Severity.NOTE)
 
@@ -246,7 +246,7 @@ class _Flow:
         return ("stages", index, canonical_name(self._pipeline.stages[index]))
 
     def _sink_key(self, index: int) -> str:
-        """The word that the file uses for the sink: there is more than one for the same."""
+        """The name that the file uses for the sink; some sinks have two names."""
         entry = self._document.data["sinks"][index]
         return next(iter(entry)) if isinstance(entry, dict) else ""
 
@@ -254,7 +254,7 @@ class _Flow:
         """The path of ``text`` inside a stage's options, wherever the stage keeps it."""
         start: Path = ("stages", index)
         found = _paths_of(self._document.data["stages"][index], text, start)
-        # Behind a database's name stands its query, which the file has in an option of its own.
+        # The URL of a database ends in its query, which the file has in a separate option.
         of_database = _paths_of(self._document.data["stages"][index], text.partition("#")[0], start)
         return next(found, next(of_database, self._stage_path(index)))
 
@@ -262,14 +262,14 @@ class _Flow:
         missing = _NO_COLUMN.search(message)
         if missing is not None and missing[1] in self._doubtful:
             return
-        if missing is not None and missing[1] in self._taken:
-            hint = self._taken[missing[1]]
+        if missing is not None and missing[1] in self._removed:
+            hint = self._removed[missing[1]]
         self.findings.append(self._finding(path, code, message, hint, severity))
 
     def _finding(self, path: Path, code: str, message: str, hint: str = "", severity: Severity = Severity.ERROR) -> Finding:
         known: Path = ()
         for part in path:
-            # A stage names its options in full; the file may use a shorthand that lacks some of the words.
+            # A stage names its options in full; the file may use a shorthand without some of the keys.
             if (*known, part) in self._document.values:
                 known = (*known, part)
         at = self._document.key_position(known) if code == "not_checked" else self._document.value_position(known)
@@ -279,9 +279,9 @@ class _Flow:
 def _mismatches(
     stage: StageConfig, schema: pl.Schema, resources: Resources, error: SchemaMismatch, removed: list[Path]
 ) -> Iterator[SchemaMismatch]:
-    """``error``, and those that show once what it complains about is taken out of the stage's options; each with its own path.
+    """``error``, and the errors that appear once the offending entry is removed from the stage's options; each with its own path.
 
-    What was taken out is added to ``removed``, as it stood in what was left then.
+    The path of each removed entry, within the options left at that time, is appended to ``removed``.
     """
     rest: StageConfig | None = stage
     while rest is not None:
@@ -298,8 +298,8 @@ def _mismatches(
             error = another
 
 
-def _behind_the_rest(stage: StageConfig, schema: pl.Schema, resources: Resources, removed: list[Path]) -> pl.Schema | None:
-    """Columns after the stage without what was ``removed``; None if that does not give nearly all of the stage's columns."""
+def _output_of_rest(stage: StageConfig, schema: pl.Schema, resources: Resources, removed: list[Path]) -> pl.Schema | None:
+    """Columns after the stage without its entries at ``removed``; None if those alone do not determine nearly all columns."""
     if stage.name not in _ONE_BY_ONE:
         return None
     rest: StageConfig | None = stage
@@ -319,7 +319,7 @@ def _uses(stage: StageConfig, path: Path, names: list[str | int]) -> bool:
 
 
 def _without(stage: StageConfig, path: Path) -> StageConfig | None:
-    """The stage without the entry at ``path``, or None where it cannot be without."""
+    """The stage without the entry at ``path``, or None if that entry is required."""
     options = stage.model_dump(mode="json", by_alias=True)
     inside: Any = options
     for part in path[:-1]:
@@ -339,9 +339,9 @@ def _without(stage: StageConfig, path: Path) -> StageConfig | None:
 
 def _original(path: Path, removed: list[Path]) -> Path:
     """Where ``path`` led before the entries at ``removed`` were taken out, one after the other."""
-    for gone in reversed(removed):
-        last, gone_last = path[-1:], gone[-1:]
-        if path[:-1] == gone[:-1] and isinstance(last[0], int) and isinstance(gone_last[0], int) and last[0] >= gone_last[0]:
+    for entry in reversed(removed):
+        last, entry_last = path[-1:], entry[-1:]
+        if path[:-1] == entry[:-1] and isinstance(last[0], int) and isinstance(entry_last[0], int) and last[0] >= entry_last[0]:
             path = (*path[:-1], last[0] + 1)
     return path
 

@@ -6,11 +6,11 @@ from enum import StrEnum
 from typing import Final
 
 AUDIENCE: Final = "sts.amazonaws.com"
-"""Of tokens that STS takes, as the identity webhook of EKS asks for them."""
+"""Audience of the tokens that the EKS pod identity webhook requests and STS accepts."""
 
 
 class Role(StrEnum):
-    """One for each job, so that none has the rights of another."""
+    """One role for each job, so that none has the permissions of another."""
 
     BOOTSTRAP = "bootstrap"
     WORKER = "worker"

@@ -1,4 +1,4 @@
-"""How large units become: what the pipeline asks for and what memory allows. The worker goes by these numbers and estimates do too."""
+"""How large units become: what the pipeline asks for, within what memory allows. Used by the worker and by estimates."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Final
 from stream.pipeline.model import Pipeline
 
 READING_SHARE: Final = 0.5
-"""Of the memory budget that records may occupy between the socket and the seal; the rest is for what cooking makes of them."""
+"""Share of the memory budget for records between reading and sealing; the rest is for what transforming and encoding make of them."""
 
 UNIT_SHARE: Final = 1 / 16
-"""Of the memory budget that one unit may reach: on two cores two units are cooked at once, each taking a few times its bytes."""
+"""Share of the memory budget that one unit may reach. On two cores two units are rendered at once, each taking a few times its bytes."""
 
-SPARED_SHARE: Final = 0.25
-"""Of the largest unit: below it, memory pressure alone does not end a unit while pages come."""
+SMALL_UNIT_SHARE: Final = 0.25
+"""Share of the largest unit, below which memory pressure alone does not end a unit while pages arrive."""
 
 
 def unit_bytes(pipeline: Pipeline) -> int:
-    """Record bytes at which a unit ends: as the pipeline says, and no more than memory allows."""
+    """Record bytes at which a unit is cut: what the pipeline sets, but no more than memory allows."""
     return min(pipeline.flush.bytes, int(pipeline.memory.budget * UNIT_SHARE))

@@ -1,4 +1,4 @@
-"""What a pipeline is going to do, determined beforehand: the columns after each step, and the names of the objects it will write."""
+"""What a pipeline will do, without running it: the columns after each step, and the names of the objects it will write."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from stream.transform.engine import DECODE
 from stream.transform.stage import Resources, StageConfig
 from stream.transform.types import SYSTEM, SYSTEM_SCHEMA
 
-_STAND_IN: Final = b"a secret that is not needed here"
+_PLACEHOLDER_SECRET: Final = b"a secret that is not needed here"
 _SHARD: Final = "shardId-000000000000"
 _UNIT: Final = f"{_SHARD}-<after>-<last>"
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One column that is different after a step: ``kind`` is added, removed or retyped; types as the schema language's readers know."""
+    """One column that a step changes. ``kind``: added, removed or retyped. Types are named as in the schema language."""
 
     kind: str
     column: str
@@ -37,8 +37,8 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """One step. ``columns``: names and types after it, without lineage; None if they are not known, and then ``unknown`` says why."""
+class Step:
+    """One step. ``columns``: names and types after it, without lineage columns; None if unknown, and then ``unknown`` says why."""
 
     name: str
     options: str
@@ -50,7 +50,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Where one kind of object will lie."""
+    """Where one kind of object will be stored."""
 
     what: str
     url: str
@@ -58,71 +58,71 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``stops`` begin with the decoder."""
+    """What a pipeline will do. ``stops``: its steps, the decoder first; named as ``stream explain --json`` has always printed them."""
 
-    stops: tuple[Stop, ...]
+    stops: tuple[Step, ...]
     keys: tuple[Keys, ...]
 
 
 def local_resources(pipeline: Pipeline, base: Path) -> Resources:
-    """What the pipeline asks for as far as it lies on this machine; secrets are stand-ins that nothing may be computed with.
+    """The pipeline's resources that are on this machine. Secrets are placeholders, which nothing may be computed with.
 
     Raises:
-        DefinitionError: a local table, file or function cannot be had, which a check would have found.
+        DefinitionError: a local table, file or function cannot be read; ``stream check`` finds that, too.
     """
     urls = [url for stage in pipeline.stages for url in stage.table_urls() if not is_remote(url)]
     return Resources(
         tables={url: parse_table(url, read_local(url, base)) for url in urls},
-        secrets={name: _STAND_IN for stage in pipeline.stages for name in stage.secret_names()},
+        secrets={name: _PLACEHOLDER_SECRET for stage in pipeline.stages for name in stage.secret_names()},
         functions={name: load_function(name) for stage in pipeline.stages for name in stage.function_paths()},
         files={url: read_local(url, base, "file") for url in pipeline.source.decode.file_urls() if not is_remote(url)},
     )
 
 
 def plan(pipeline: Pipeline, resources: Resources) -> Plan:
-    """The plan of a pipeline that has no findings; where ``resources`` lack a table, what follows is not known.
+    """The plan of a pipeline that has no findings. If ``resources`` lack a table, the columns from there on are unknown.
 
     Raises:
         SchemaMismatch: the pipeline does have findings.
     """
-    return Plan(tuple(_stops(pipeline, resources)), tuple(_keys(pipeline)))
+    return Plan(tuple(_steps(pipeline, resources)), tuple(_keys(pipeline)))
 
 
-def _stops(pipeline: Pipeline, resources: Resources) -> Iterator[Stop]:
+def _steps(pipeline: Pipeline, resources: Resources) -> Iterator[Step]:
     decoder = pipeline.source.decode
-    absent = [url for url in decoder.file_urls() if url not in resources.files]
+    missing = [url for url in decoder.file_urls() if url not in resources.files]
     options = _options(decoder)
-    if absent:
-        schema, unknown = None, f"{absent[0]} was not read"
-        yield Stop(DECODE, options, None, unknown=unknown)
+    if missing:
+        schema, unknown = None, f"{missing[0]} was not read"
+        yield Step(DECODE, options, None, unknown=unknown)
     else:
         columns = decoder.resolved(resources).output(pipeline.source.record_schema())
         schema, unknown = pl.Schema({**SYSTEM_SCHEMA, **columns}), ""
-        yield Stop(DECODE, options, _shown(schema))
+        yield Step(DECODE, options, _columns(schema))
     for index, stage in enumerate(pipeline.stages):
         name, options = f"{index + 1}:{canonical_name(stage)}", _options(stage)
-        lacking = [url for url in stage.table_urls() if url not in resources.tables]
-        if schema is None or lacking:
-            unknown = unknown or f"{lacking[0]} was not read"
+        missing = [url for url in stage.table_urls() if url not in resources.tables]
+        if schema is None or missing:
+            unknown = unknown or f"{missing[0]} was not read"
             schema = None
-            yield Stop(name, options, None, drops=_drops(stage), unknown=unknown)
+            yield Step(name, options, None, drops=_drops(stage), unknown=unknown)
             continue
-        behind = stage.output(schema, resources)
-        yield Stop(name, options, _shown(behind), tuple(changes(schema, behind)), _drops(stage))
-        schema = behind
+        after = stage.output(schema, resources)
+        yield Step(name, options, _columns(after), tuple(changes(schema, after)), _drops(stage))
+        schema = after
 
 
 def output_schema(pipeline: Pipeline, resources: Resources) -> pl.Schema:
-    """Columns and types that sinks are given, lineage included, by a pipeline that has no findings.
+    """The columns and types that reach the sinks, lineage columns included, of a pipeline that has no findings.
 
     Raises:
-        DefinitionError: ``resources`` lack a table or a file without which they are not known.
+        DefinitionError: ``resources`` lack a table or a file that the columns depend on.
         SchemaMismatch: the pipeline does have findings.
     """
     urls = [*pipeline.source.decode.file_urls(), *(url for stage in pipeline.stages for url in stage.table_urls())]
-    lacking = [url for url in urls if url not in resources.tables and url not in resources.files]
-    if lacking:
-        msg = f"the columns of the sinks are not known: {', '.join(lacking)} was not read"
+    missing = [url for url in urls if url not in resources.tables and url not in resources.files]
+    if missing:
+        msg = f"the columns of the sinks are not known: {', '.join(missing)} was not read"
         raise DefinitionError(msg)
     schema = pl.Schema({**SYSTEM_SCHEMA, **pipeline.source.decode.resolved(resources).output(pipeline.source.record_schema())})
     for stage in pipeline.stages:
@@ -131,7 +131,7 @@ def output_schema(pipeline: Pipeline, resources: Resources) -> pl.Schema:
 
 
 def changes(before: pl.Schema, after: pl.Schema) -> Iterator[Change]:
-    """Columns that differ, in the order of ``after``, then those that are gone."""
+    """Columns that differ, in the order of ``after``, then the removed ones."""
     for name, kind in after.items():
         if name not in before:
             yield Change("added", name, after=type_name(kind))
@@ -146,11 +146,11 @@ _NAMES: Final = {pl.String: "string", pl.Boolean: "bool", pl.Binary: "binary", p
 
 
 def type_name(kind: pl.DataType) -> str:
-    """The type in the words of the schema language, as far as it has one."""
+    """The type as the schema language names it, or as Polars does if the language has no name for it."""
     if isinstance(kind, pl.List):
-        return f"list<{type_name(_made(kind.inner))}>"
+        return f"list<{type_name(_instance(kind.inner))}>"
     if isinstance(kind, pl.Struct):
-        return "object{" + ", ".join(f"{field.name}: {type_name(_made(field.dtype))}" for field in kind.fields) + "}"
+        return "object{" + ", ".join(f"{field.name}: {type_name(_instance(field.dtype))}" for field in kind.fields) + "}"
     if isinstance(kind, pl.Decimal):
         return f"decimal({kind.precision},{kind.scale})"
     if kind == pl.Datetime("us", "UTC"):
@@ -160,18 +160,18 @@ def type_name(kind: pl.DataType) -> str:
     return _NAMES.get(kind.base_type(), str(kind))
 
 
-def _made(kind: object) -> pl.DataType:
+def _instance(kind: object) -> pl.DataType:
     return kind if isinstance(kind, pl.DataType) else kind()  # type: ignore[operator]
 
 
-def _shown(schema: pl.Schema) -> tuple[tuple[str, str], ...]:
+def _columns(schema: pl.Schema) -> tuple[tuple[str, str], ...]:
     return tuple((name, type_name(kind)) for name, kind in schema.items() if name not in SYSTEM)
 
 
 def _options(part: StageConfig | DecoderConfig) -> str:
-    """What the file says of a step, without defaults, on one line."""
-    given = part.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    text = ", ".join(f"{name}: {_value(value)}" for name, value in given.items())
+    """The options of a step that differ from the defaults, on one line."""
+    options = part.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    text = ", ".join(f"{name}: {_value(value)}" for name, value in options.items())
     return f"{part.name} {text}".strip() if isinstance(part, DecoderConfig) else text
 
 

@@ -1,4 +1,4 @@
-"""What decoder and stages need besides rows, fetched before the chain runs: files, reference tables, secrets, user functions."""
+"""What decoders and stages need besides records, fetched before the chain runs: files, reference tables, secrets, user functions."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from stream.transform.stage import Resources, StageConfig
 from stream.transform.stages.enrich import POSTGRESQL, SERVERS
 
 Reader: TypeAlias = Callable[[str], Awaitable[bytes]]
-"""Reads the object at an ``s3://`` URL, or the answer to a ``redshift:`` query; raises ``stream.errors.StreamError`` where it cannot."""
+"""Reads the object at an ``s3://`` URL, or the result of a ``redshift:`` query; raises ``stream.errors.StreamError`` if it cannot."""
 
 UserFunction: TypeAlias = Callable[[pl.DataFrame], pl.DataFrame]
 
 MAX_TABLE_BYTES: Final = 256 * 1024 * 1024
-"""As stored. A table lies in every worker's memory, unpacked, for as long as the worker lives."""
+"""Largest stored size of a table or file. Every worker keeps its tables in memory, decompressed, as long as it runs."""
 
 _CODE: Final = r"^[+-]?0[0-9]"
-"""A number that nobody writes so: a postal code or the like, whose first digit counts."""
+"""Matches digits with a leading zero: a postal code or the like, which would lose the zero as a number."""
 
 
 def _read_csv(source: IO[bytes]) -> pl.DataFrame:
-    """Types are those of all values; a column with a code such as 00501 is text."""
+    """A CSV table. Types are inferred from all values; a column with a code such as 00501 is text."""
     content = source.read()
     table = pl.read_csv(content, infer_schema_length=None)
     numbers = [name for name, kind in table.schema.items() if kind.is_numeric()]
@@ -57,7 +57,7 @@ _FORMATS: Final[Mapping[str, Callable[[Any], pl.DataFrame]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """``resources`` for a chain; each table's or file's content as stored, and its SHA-256 for the pipeline's digest, by URL."""
+    """``resources`` for a chain; ``contents`` of each table or file as stored, by URL, and their SHA-256, for the pipeline's digest."""
 
     resources: Resources = field(default_factory=Resources)
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -69,40 +69,40 @@ async def fetch_resources(
     base: Path,
     env: Mapping[str, str],
     read: Reader | None = None,
-    given: Mapping[str, bytes] | None = None,
+    known: Mapping[str, bytes] | None = None,
     managed: SecretReader | None = None,
 ) -> Fetched:
-    """Everything that the pipeline's decoder and stages ask for; tables and files whose content is ``given``, by URL, are not fetched.
+    """Everything that the pipeline's decoder and stages need. Tables and files whose content is in ``known``, by URL, are not fetched.
 
     Tables are Parquet, CSV or NDJSON (by suffix), at an ``s3://`` URL (read by ``read``), ``package:name/path`` (a file inside an
-    installed package), ``file:path`` or a bare path; relative paths begin at ``base``, the pipeline file's directory; or what a query
-    gives, see ``enrich``. ``managed`` reads secrets of Secrets Manager.
+    installed package), ``file:path`` or a bare path, relative to ``base``, the pipeline file's directory; or the result of a query, see
+    ``enrich``. ``managed`` reads secrets from Secrets Manager.
 
     Raises:
-        DefinitionError: something is missing or unreadable; the message names every such thing.
+        DefinitionError: something is missing or unreadable; the message names everything that is.
     """
     tables: dict[str, pl.DataFrame] = {}
     contents: dict[str, bytes] = {}
     files: dict[str, bytes] = {}
     problems: list[str] = []
     secrets: dict[str, bytes] = {}
-    for name in _distinct(_secrets(stage, given or {}) for stage in pipeline.stages):
+    for name in _distinct(_secrets(stage, known or {}) for stage in pipeline.stages):
         try:
             secrets[name] = await find_secret(name, env, base, managed)
         except DefinitionError as error:
             problems.append(str(error))
     logins = {url: secrets.get(name) for stage in pipeline.stages for url, name in stage.table_logins().items()}
     for url in _distinct(stage.table_urls() for stage in pipeline.stages):
-        if url in logins and logins[url] is None and url not in (given or {}):
+        if url in logins and logins[url] is None and url not in (known or {}):
             continue
         try:
-            contents[url] = await _content(url, base, read, given or {}, logins.get(url))
+            contents[url] = await _content(url, base, read, known or {}, logins.get(url))
             tables[url] = await asyncio.to_thread(parse_table, url, contents[url])
         except DefinitionError as error:
             problems.append(str(error))
     for url in pipeline.source.decode.file_urls():
         try:
-            contents[url] = files[url] = await _content(url, base, read, given or {})
+            contents[url] = files[url] = await _content(url, base, read, known or {})
         except DefinitionError as error:
             problems.append(str(error))
     functions = _gather(pipeline, StageConfig.function_paths, load_function, problems)
@@ -112,15 +112,15 @@ async def fetch_resources(
     return Fetched(Resources(tables=tables, secrets=secrets, functions=functions, files=files), digests, contents)
 
 
-def _secrets(stage: StageConfig, given: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Secrets of ``stage``, but for the login to a table that is not asked any more."""
+def _secrets(stage: StageConfig, known: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Secrets of ``stage``, except logins to databases whose tables are ``known``."""
     logins = stage.table_logins()
-    return tuple(name for name in stage.secret_names() if name not in logins.values() or not logins.keys() <= given.keys())
+    return tuple(name for name in stage.secret_names() if name not in logins.values() or not logins.keys() <= known.keys())
 
 
-async def _content(url: str, base: Path, read: Reader | None, given: Mapping[str, bytes], login: bytes | None = None) -> bytes:
-    if url in given:
-        return given[url]
+async def _content(url: str, base: Path, read: Reader | None, known: Mapping[str, bytes], login: bytes | None = None) -> bytes:
+    if url in known:
+        return known[url]
     if url.startswith(POSTGRESQL) and read is not None:
         return _bounded(url, await read_postgresql(url, login))
     return await (_read_remote(url, read) if is_remote(url) else asyncio.to_thread(read_local, url, base))
@@ -163,7 +163,7 @@ def _bounded(url: str, content: bytes) -> bytes:
 
 
 def read_local(url: str, base: Path, what: str = "table") -> bytes:
-    """The content of a table, or of ``what`` else, in a file, an installed package or a database; blocking.
+    """The content of a table from a file, an installed package or a database on this machine; blocking. ``what`` names it in errors.
 
     Raises:
         DefinitionError: no such file, not readable, or too large.

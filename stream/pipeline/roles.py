@@ -1,4 +1,4 @@
-"""Least-privilege IAM policies of a pipeline, split by role, and who may take each role: pure, from the definition alone."""
+"""Least-privilege IAM policies for a pipeline, one per role, and each role's trust policy. Pure: derived from the definition alone."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from urllib.parse import urlsplit
 
 from stream.errors import DefinitionError
 from stream.pipeline.access import (
-    ASK,
     CATALOG,
+    CREATE_TABLE,
     EXECUTE,
+    EXECUTE_ONE,
     FLEET,
     GET_TABLE,
     JOIN_FLEET,
     KEEP_LOG,
     LEASES,
     LIST,
-    MAKE,
     OBJECTS,
     READ_STREAM,
     SEE_FLEET,
@@ -37,17 +37,17 @@ from stream.pipeline.secrets import SECRETS_MANAGER
 from stream.sink.tables import TableSinkConfig
 
 Document: TypeAlias = dict[str, Any]
-"""A policy as IAM takes it."""
+"""A policy document in the form that IAM accepts."""
 
 VERSION: Final = "2012-10-17"
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccount:
-    """The Kubernetes service account whose pods take the roles of workers.
+    """The Kubernetes service account whose pods assume the worker roles.
 
-    ``cluster`` is the name of the EKS cluster, for Pod Identity; with ``issuer``, the URL of the cluster's OIDC provider, the trust is
-    that of IRSA.
+    ``cluster``: name of the EKS cluster, for Pod Identity; empty for any. ``issuer``: URL of the cluster's OIDC provider; if given, the
+    trust policy is for IRSA.
     """
 
     namespace: str
@@ -57,10 +57,10 @@ class ServiceAccount:
     audience: str = AUDIENCE
 
 
-_OF_OTHERS: Final = {SEE_FLEET, JOIN_FLEET}
-"""Needs of tables that a KCL makes which runs beside our workers."""
+_KCL_TABLES: Final = {SEE_FLEET, JOIN_FLEET}
+"""Purposes of access to tables that a KCL beside our workers creates, so that ``bootstrap`` need not."""
 
-_BOOTSTRAP: Final[Mapping[str, tuple[str, ...]]] = {
+_CREATE_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "kinesis": (
         "kinesis:AddTagsToStream",
         "kinesis:CreateStream",
@@ -79,52 +79,52 @@ _BOOTSTRAP: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "dynamodb": ("dynamodb:CreateTable", "dynamodb:DescribeTable", "dynamodb:TagResource", "dynamodb:UpdateContinuousBackups"),
 }
-"""What makes the resources that a worker finds ready, by the service of what the worker needs."""
+"""Actions that create the resources a worker expects to exist, by service."""
 
 
 def accesses(pipeline: Pipeline, role: Role, account: Account) -> tuple[Access, ...]:
-    """What ``role`` must be allowed to do; nothing where the pipeline has no use for it."""
+    """What ``role`` must be allowed to do; empty if the pipeline has no use for the role."""
     needs = needed(pipeline, account)
     match role:
         case Role.WORKER:
-            return tuple(each for each in needs if not _makes(each))
+            return tuple(each for each in needs if not _creates_table(each))
         case Role.BOOTSTRAP:
-            return tuple(_made(needs))
+            return tuple(_creation(needs))
         case Role.REDSHIFT_COPY:
-            return tuple(_copied(pipeline, needs))
+            return tuple(_copy(pipeline, needs))
         case Role.BACKFILL:
-            return tuple(each for each in needs if each.service != "kinesis" and not _makes(each) and each.why != FLEET)
+            return tuple(each for each in needs if each.service != "kinesis" and not _creates_table(each) and each.why != FLEET)
         case Role.READER:
-            return tuple(_looked_at(pipeline, needs))
+            return tuple(_reading(pipeline, needs))
 
 
 def policy(needs: Iterable[Access], keys: Iterable[str] = (), region: str = "*", partition: str = "aws") -> Document:
-    """One document that allows ``needs`` and nothing else, and the use of the KMS ``keys`` (ARNs) through the services that need them."""
+    """A policy that allows exactly ``needs``, and the use of the KMS ``keys`` (ARNs) through the services that need them."""
     needs = tuple(needs)
     statements: list[Document] = []
-    for number, (service, actions, resources, prefixes) in enumerate(_merged(needs), 1):
+    for number, (service, allowed, resources, prefixes) in enumerate(_merged(needs), 1):
         statement: Document = {
             "Sid": f"{service.title().replace('-', '')}Statement{number}",
             "Effect": "Allow",
-            "Action": list(actions),
+            "Action": list(allowed),
             "Resource": resources,
         }
         if prefixes:
             statement["Condition"] = {"StringLike": {"s3:prefix": prefixes}}
         statements.append(statement)
-    if used_keys := sorted(keys):
+    if key_arns := sorted(keys):
         suffix = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
-        used = [
+        services = [
             f"{service}.{region}.{suffix}" for service in ("dynamodb", "kinesis", "s3", "secretsmanager", "sns") if _uses(needs, service)
         ]
-        uses = ["kms:Decrypt", "kms:GenerateDataKey"] if _writes(needs) else ["kms:Decrypt"]
-        via = {"StringLike" if region == "*" else "StringEquals": {"kms:ViaService": used}}
-        statements.append({"Sid": "Keys", "Effect": "Allow", "Action": uses, "Resource": used_keys, "Condition": via})
+        actions = ["kms:Decrypt", "kms:GenerateDataKey"] if _writes(needs) else ["kms:Decrypt"]
+        condition = {"StringLike" if region == "*" else "StringEquals": {"kms:ViaService": services}}
+        statements.append({"Sid": "Keys", "Effect": "Allow", "Action": actions, "Resource": key_arns, "Condition": condition})
     return {"Version": VERSION, "Statement": statements}
 
 
 def trust(role: Role, account: Account, who: ServiceAccount) -> Document:
-    """Who may take ``role``: the pods of one service account, Redshift, or for ``bootstrap`` whom the account's own policies let.
+    """The trust policy of ``role``: the pods of one service account, Redshift, or for ``bootstrap`` whoever the account itself authorizes.
 
     Raises:
         DefinitionError: the issuer is not an https URL.
@@ -141,9 +141,9 @@ def trust(role: Role, account: Account, who: ServiceAccount) -> Document:
             raise DefinitionError(msg)
         issuer = who.issuer.removeprefix("https://").rstrip("/")
         provider = f"arn:{account.partition}:iam::{account.number}:oidc-provider/{issuer}"
-        # Equality on both: a pattern, or a missing subject, lets every pod of the cluster in.
-        subject = {f"{issuer}:aud": who.audience, f"{issuer}:sub": f"system:serviceaccount:{who.namespace}:{who.name}"}
-        return _trusted({"Federated": provider}, ["sts:AssumeRoleWithWebIdentity"], subject)
+        # StringEquals on both claims: with a pattern, or without a subject, any pod of the cluster could assume the role.
+        claims = {f"{issuer}:aud": who.audience, f"{issuer}:sub": f"system:serviceaccount:{who.namespace}:{who.name}"}
+        return _trusted({"Federated": provider}, ["sts:AssumeRoleWithWebIdentity"], claims)
     tags = {
         "aws:SourceAccount": account.number,
         "aws:RequestTag/kubernetes-namespace": who.namespace,
@@ -155,12 +155,12 @@ def trust(role: Role, account: Account, who: ServiceAccount) -> Document:
 
 
 def partition_of(region: str) -> str:
-    """The partition that a region lies in, as ARNs name it."""
+    """The AWS partition of a region, as ARNs name it."""
     return next((name for prefix, name in (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov")) if region.startswith(prefix)), "aws")
 
 
 def _merged(needs: Iterable[Access]) -> Iterator[tuple[str, tuple[str, ...], list[str], list[str]]]:
-    """As few statements as say the same: listings by bucket, everything else by its actions."""
+    """``needs`` in as few statements as possible: listings merged per bucket, everything else per set of actions."""
     groups: dict[tuple[Any, ...], list[Access]] = {}
     for each in needs:
         groups.setdefault((each.service, each.actions, each.resources if each.prefixes else None), []).append(each)
@@ -170,28 +170,29 @@ def _merged(needs: Iterable[Access]) -> Iterator[tuple[str, tuple[str, ...], lis
         yield group[0].service, group[0].actions, sorted(resources), sorted(prefixes)
 
 
-def _made(needs: Iterable[Access]) -> Iterator[Access]:
-    found: dict[str, set[str]] = {}
+def _creation(needs: Iterable[Access]) -> Iterator[Access]:
+    """The creation of what ``needs`` refer to."""
+    to_create: dict[str, set[str]] = {}
     for each in needs:
-        if each.service in _BOOTSTRAP and each.why not in _OF_OTHERS:
-            whole = (resource.partition("/")[0] if each.service == "s3" else resource for resource in each.resources)
-            found.setdefault(each.service, set()).update(resource for resource in whole if not _found(resource))
-    for service, resources in found.items():
-        yield Access(service, _BOOTSTRAP[service], tuple(sorted(resources)), "make what workers need")
+        if each.service in _CREATE_ACTIONS and each.why not in _KCL_TABLES:
+            created = (resource.partition("/")[0] if each.service == "s3" else resource for resource in each.resources)
+            to_create.setdefault(each.service, set()).update(resource for resource in created if not _made_by_aws(resource))
+    for service, resources in to_create.items():
+        yield Access(service, _CREATE_ACTIONS[service], tuple(sorted(resources)), "make what workers need")
 
 
-def _makes(access: Access) -> bool:
-    """Whether this is the making of a table, which a worker does only where nobody did before."""
-    return access.actions == MAKE
+def _creates_table(access: Access) -> bool:
+    """Whether this is the creation of a table, which a worker only does if ``bootstrap`` has not."""
+    return access.actions == CREATE_TABLE
 
 
-def _found(resource: str) -> bool:
-    """Whether this is something that AWS makes."""
+def _made_by_aws(resource: str) -> bool:
+    """Whether AWS creates this resource itself, together with another one."""
     return "/consumer/" in resource or "/index/" in resource
 
 
-def _copied(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
-    """Redshift reads the staged files, and nothing else of the buckets."""
+def _copy(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
+    """What COPY needs: Redshift reads the staged files, and nothing else in the buckets."""
     whys = {writing(sink.name) for sink in pipeline.sinks if sink.kind == "redshift" and is_remote(sink.url)}
     for each in needs:
         if each.why in whys:
@@ -199,12 +200,18 @@ def _copied(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
             yield Access("s3", actions, each.resources, "let Redshift copy", each.prefixes)
 
 
-_LOOKED_AT: Final = {OBJECTS: ("s3:GetObject",), LEASES: ("dynamodb:GetItem",), EXECUTE: ASK, CATALOG: GET_TABLE, CATALOG[1:]: GET_TABLE}
-"""Which part of some actions it takes to look only."""
+_READ_ACTIONS: Final = {
+    OBJECTS: ("s3:GetObject",),
+    LEASES: ("dynamodb:GetItem",),
+    EXECUTE: EXECUTE_ONE,
+    CATALOG: GET_TABLE,
+    CATALOG[1:]: GET_TABLE,
+}
+"""Which of a worker's actions are enough for a role that only reads."""
 
 
-def _looked_at(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
-    """What ``stream complete`` and ``stream shards`` ask: the stream, the log, the leases, and what tables say is loaded."""
+def _reading(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
+    """What ``stream complete`` and ``stream shards`` read: the stream, the log, the leases, and the tables' records of what is loaded."""
     if pipeline.source.s3 is not None:
         return
     tables = [sink for sink in pipeline.sinks if isinstance(sink, TableSinkConfig)]
@@ -212,7 +219,7 @@ def _looked_at(pipeline: Pipeline, needs: Iterable[Access]) -> Iterator[Access]:
     secrets = [name for sink in tables for name in sink.secret_names()]
     for each in needs:
         if each.actions == READ_STREAM or each.why in whys:
-            yield replace(each, actions=_LOOKED_AT.get(each.actions, each.actions), why="ask how the stream stands")
+            yield replace(each, actions=_READ_ACTIONS.get(each.actions, each.actions), why="ask how the stream stands")
         elif each.why == UNLOCK and any(_names(resource, secrets) for resource in each.resources):
             yield each
 

@@ -22,10 +22,10 @@ from stream.pipeline.units import format_duration, parse_duration, parse_size
 from stream.pipeline.wording import worded
 from stream.references import secret_reference
 from stream.sink.objects import SinkConfig
+from stream.storage.keys import problem_of_place
 from stream.transform.decode import DecoderConfig
 from stream.transform.stage import StageConfig
 
-_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html"""
 
 
@@ -152,10 +152,11 @@ SecretReference: TypeAlias = Annotated[str, PlainValidator(_secret_reference), W
 def _location(value: str) -> str:
     scheme, colon, rest = value.partition(":")
     if scheme == "s3" and colon:
-        bucket = rest.removeprefix("//").partition("/")[0]
-        if not rest.startswith("//") or _BUCKET.fullmatch(bucket) is None:
-            message = f"{value!r} names no bucket"
-            fail_at((), "bad_location", message, "write s3://bucket/prefix/")
+        problem = "two slashes follow s3:" if not rest.startswith("//") else problem_of_place(value)
+        if problem:
+            fail_at(
+                (), "bad_location", f"{value!r} is not a place to keep objects: {problem}", "write s3://bucket/prefix/ with single slashes"
+            )
         return value
     if scheme == "memory" and colon:
         return value

@@ -1,8 +1,8 @@
-"""The files of an ``s3`` sink as an external table in Athena: the statement that creates it, as text. Pure.
+"""The statement that creates an external table in Athena over the files of an ``s3`` sink. Pure.
 
-Partitions are projected (Athena User Guide, "Partition projection"): Athena computes their folders from the query, so none is ever
-registered, and sealed files can be queried at once. Folders outside of the projection are not read; the notes say which these may be.
-Athena reads the columns of Parquet files by name, ignoring case.
+Partitions are projected (Athena User Guide, "Partition projection"): Athena computes their folders from the query, so no partition has to
+be registered, and files can be queried as soon as they are sealed. Folders outside the projection are not read; the notes say which these
+may be. Athena matches the columns of Parquet files by name, ignoring case.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ _IN_PARQUET: Final[dict[DataTypeClass, str]] = {
     pl.Datetime: "timestamp",
     pl.Duration: "bigint",
 }
-"""128-bit numbers are text in the files, durations whole numbers in their unit."""
+"""In the files, 128-bit integers are text, and durations are integers in their time unit."""
 _IN_JSON: Final[dict[DataTypeClass, str]] = {
     pl.UInt64: "decimal(20,0)",
     pl.Int128: "decimal(38,0)",
     **dict.fromkeys((pl.Binary, pl.Date, pl.Datetime, pl.Duration, pl.Time, pl.Decimal, pl.Null), "string"),
 }
-"""JSON has no form for these; the files contain text."""
+"""JSON has no such types; the files contain text."""
 
 _TOKENS: Final = {"Y": "yyyy", "m": "MM", "d": "dd", "H": "HH", "M": "mm", "S": "ss"}
 _UNITS: Final = {"Y": "YEARS", "Ym": "MONTHS", "Ymd": "DAYS", "YmdH": "HOURS", "YmdHM": "MINUTES", "YmdHMS": "SECONDS"}
@@ -76,7 +76,10 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """How Athena finds the folders of one partition column. ``properties``: after ``projection.<column>.``; ``note``: what it misses."""
+    """How Athena computes the folders of one partition column.
+
+    ``properties``: by their names after ``projection.<column>.``; ``note``: which rows the projection misses.
+    """
 
     type: str
     properties: Mapping[str, str]
@@ -84,20 +87,20 @@ class Projection:
 
 
 def external_table(config: ObjectsSinkConfig, schema: pl.Schema, table: str, since: date) -> Statement:
-    """``CREATE EXTERNAL TABLE`` of ``table`` (``database.table``) over the files that ``config`` makes of ``schema``.
+    """``CREATE EXTERNAL TABLE`` for ``table`` (``database.table``) over the files that ``config`` writes for rows of ``schema``.
 
     ``since``: the first day of projected times.
 
     Raises:
-        SinkMismatch: Athena cannot hold a name or a type, or the files are not in S3.
+        SinkMismatch: Athena does not allow a name or a type, or the files are not in S3.
     """
     named = _TABLE.fullmatch(table)
     if named is None:
-        message = f"{table!r} is no table of Athena; write database.table in a-z, 0-9 and _"
+        message = f"{table!r} is not an Athena table; write database.table with a-z, 0-9 and _"
         raise SinkMismatch((), message)
     if not config.url.startswith("s3://") or not _PROPERTY.fullmatch(config.url):
         message = (
-            f"the files of the sink {config.name} lie at {config.url}; Athena reads s3:// only, without quotes, semicolons and backslashes"
+            f"the sink {config.name} writes to {config.url}; Athena reads only s3:// locations, without quotes, semicolons and backslashes"
         )
         raise SinkMismatch(("url",), message)
     partitions = [_partition(entry) for entry in config.partition_by]
@@ -116,53 +119,53 @@ def external_table(config: ObjectsSinkConfig, schema: pl.Schema, table: str, sin
         properties["storage.location.template"] = f"{root}{folders}"
         lines += ["TBLPROPERTIES (", ",\n".join(f"  '{key}' = {_text(value)}" for key, value in properties.items()), ")"]
         notes += [f"partition `{name}`: {each.note}" for name, each in projected if each.note]
-        notes.append("rows of a unit beyond `max_partitions`, and of too long paths, lie under __overflow__, which is no projected folder")
+        notes.append("rows of a unit beyond `max_partitions`, or with too long paths, are under __overflow__, which is not projected")
     return Statement("\n".join(lines), tuple(notes))
 
 
 def _columns(config: ObjectsSinkConfig, schema: pl.Schema, partitions: list[str]) -> tuple[list[str], list[str]]:
-    """Definitions of the columns in the files, except those that are in the folder names, and notes about them."""
+    """Definitions of the columns that are read from the files, not from folder names, and notes about them."""
     types = _IN_PARQUET if config.format is Format.PARQUET else _IN_JSON
-    taken: dict[str, str] = {}
+    names_seen: dict[str, str] = {}
     for name in partitions:
-        _fold(name, taken)
-    of_folders = set(taken)
+        _check_name(name, names_seen)
+    partition_names = set(names_seen)
     columns, notes = [], []
     for name in config.columns(schema):
-        plain = name.lower()
-        if plain in of_folders:
+        lower = name.lower()
+        if lower in partition_names:
             if name not in partitions:
-                message = f"the column '{name}' and the partition '{taken[plain]}' are one column to Athena, which does not tell case"
+                message = f"the column '{name}' and the partition '{names_seen[lower]}' are one column to Athena, which ignores case"
                 raise SinkMismatch((), message, "rename one of them")
-            notes.append(f"column `{plain}` is read from the folder's name, as text, and not from the files")
+            notes.append(f"column `{lower}` is read from the folder's name, as text, and not from the files")
             continue
-        _fold(name, taken)
-        if name != plain:
-            notes.append(f"column '{name}' is called `{plain}`: Athena does not tell case")
+        _check_name(name, names_seen)
+        if name != lower:
+            notes.append(f"column '{name}' is called `{lower}`: Athena ignores case")
         kind = _type(name, schema[name], types)
         if schema[name].base_type() == pl.UInt64 and kind == "bigint":
-            notes.append(f"column `{plain}` holds numbers without a sign: those from 2**63 on come out negative")
+            notes.append(f"column `{lower}` has unsigned integers: those from 2**63 on are read as negative numbers")
         if kind == "string" and schema[name].is_temporal():
-            notes.append(f"column `{plain}` is text, as JSON has it: from_iso8601_timestamp({plain}), or a cast, makes it a time")
+            notes.append(f"column `{lower}` is text, since JSON has no times: convert it with from_iso8601_timestamp({lower}), or a cast")
         comment = " COMMENT 'place inside of a KPL aggregate'" if name == SUBSEQUENCE else ""
-        columns.append(f"`{plain}` {kind}{comment}")
+        columns.append(f"`{lower}` {kind}{comment}")
     if not columns:
         raise SinkMismatch((), "no column is left in the files beside those of the folders", "let a column through, or switch lineage on")
     return columns, notes
 
 
 def _text(value: str) -> str:
-    """A literal in Hive's syntax, in which a doubled quote would end one and begin the next."""
+    """A string literal in Hive's syntax, which has no doubled quotes: they would end one literal and begin another."""
     return f'"{value}"' if "'" in value else f"'{value}'"
 
 
-def _fold(name: str, taken: dict[str, str]) -> None:
+def _check_name(name: str, names_seen: dict[str, str]) -> None:
     if not _NAME.fullmatch(name):
-        message = f"the column name {name!r} has no place in Athena, whose names are letters, digits and _"
+        message = f"the column name {name!r} is not allowed in Athena, where names have letters, digits and _"
         raise SinkMismatch((), message, "rename it in a stage, or in partition_by")
-    other = taken.setdefault(name.lower(), name)
+    other = names_seen.setdefault(name.lower(), name)
     if other != name:
-        message = f"the columns '{other}' and '{name}' are one column to Athena, which does not tell case"
+        message = f"the columns '{other}' and '{name}' are one column to Athena, which ignores case"
         raise SinkMismatch((), message, "rename one of them in a stage")
 
 
@@ -170,13 +173,13 @@ def _type(name: str, dtype: pl.DataType, types: Mapping[DataTypeClass, str]) -> 
     if isinstance(dtype, pl.Struct):
         fields: dict[str, str] = {}
         for field in dtype.fields:
-            _fold(field.name, fields)
-        inside = ",".join(f"{field.name.lower()}:{_type(name, _made(field.dtype), types)}" for field in dtype.fields)
+            _check_name(field.name, fields)
+        inside = ",".join(f"{field.name.lower()}:{_type(name, _instance(field.dtype), types)}" for field in dtype.fields)
         if not inside:
             raise SinkMismatch((), f"column '{name}' holds an object without fields", "leave it out with `select`")
         return f"struct<{inside}>"
     if isinstance(dtype, pl.List | pl.Array):
-        return f"array<{_type(name, _made(dtype.inner), types)}>"
+        return f"array<{_type(name, _instance(dtype.inner), types)}>"
     if isinstance(dtype, pl.Decimal) and pl.Decimal not in types:
         return f"decimal({dtype.precision},{dtype.scale})"
     found = _PLAIN.get(dtype.base_type()) or types.get(dtype.base_type())
@@ -186,8 +189,8 @@ def _type(name: str, dtype: pl.DataType, types: Mapping[DataTypeClass, str]) -> 
     return found
 
 
-def _format(form: Format) -> Iterator[str]:
-    if form is Format.PARQUET:
+def _format(file_format: Format) -> Iterator[str]:
+    if file_format is Format.PARQUET:
         yield "STORED AS PARQUET"
     else:
         yield "ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'"
@@ -202,31 +205,31 @@ def _partition(entry: Entry) -> tuple[str, str]:
 def _projection(expression: str, schema: pl.Schema, since: date) -> Projection:
     text = _STRFTIME.fullmatch(expression)
     if text is not None:
-        return _of_format(text[3], _outside(text[2]), since)
+        return _time_projection(text[3], _not_read(text[2]), since)
     part = _PART.fullmatch(expression)
     if part is not None:
         what = part[1].lower()
         if what == "year":
-            return _numbers(since.year, LAST_YEAR, 0, _outside(part[3]))
-        return _numbers(*_RANGES[_PARTS[what]], 0, _outside(part[3]))
+            return _number_projection(since.year, LAST_YEAR, 0, _not_read(part[3]))
+        return _number_projection(*_RANGES[_PARTS[what]], 0, _not_read(part[3]))
     dtype = schema.get(expression)
     if dtype == pl.Date:
-        return _of_format("%Y-%m-%d", _outside(expression), since)
+        return _time_projection("%Y-%m-%d", _not_read(expression), since)
     if dtype == pl.Boolean:
-        return Projection("string", {"type": "enum", "values": "true,false"}, _outside(expression))
+        return Projection("string", {"type": "enum", "values": "true,false"}, _not_read(expression))
     note = "a query must say which values it wants (`=` or IN), as the folder's name has them: what is no letter, digit, ., _ or - as %XX"
     return Projection("string", {"type": "injected"}, note)
 
 
-def _of_format(form: str, note: str, since: date) -> Projection:
-    """The projection of times written by ``strftime``; if the folders are not in order, queries have to name the values."""
-    pieces = re.split(r"%(.)", form.replace("%F", "%Y-%m-%d"))
+def _time_projection(time_format: str, note: str, since: date) -> Projection:
+    """The projection of times formatted by ``strftime``. If text order is not time order, queries have to name the values."""
+    pieces = re.split(r"%(.)", time_format.replace("%F", "%Y-%m-%d"))
     tokens = "".join(pieces[1::2])
     literals = [encode_value(each) if each and each not in {".", ".."} and not each.startswith("__") else each for each in pieces[::2]]
     if tokens in _RANGES and not any(literals):
-        return _numbers(*_RANGES[tokens], 2, note)
+        return _number_projection(*_RANGES[tokens], 2, note)
     unit = _UNITS.get(tokens)
-    if unit is None or any("__" in each for each in literals) or form.startswith("."):
+    if unit is None or any("__" in each for each in literals) or time_format.startswith("."):
         return _projection("", pl.Schema(), since)
     pattern = literals[0] and _quoted(literals[0])
     for token, literal in zip(tokens, literals[1:], strict=True):
@@ -251,18 +254,18 @@ def _quoted(literal: str) -> str:
     return re.sub(r"[A-Za-z%][A-Za-z0-9%]*", lambda found: f"'{found[0]}'", literal)
 
 
-def _numbers(first: int, last: int, digits: int, note: str) -> Projection:
+def _number_projection(first: int, last: int, digits: int, note: str) -> Projection:
     properties = {"type": "integer", "range": f"{first},{last}"} | ({"digits": str(digits)} if digits else {})
     return Projection("string" if digits else "int", properties, note)
 
 
-def _outside(column: str) -> str:
-    """What is outside of the projected folders; nothing for a time or value that every record has."""
+def _not_read(column: str) -> str:
+    """The note on rows outside the projected folders; "" if every record has a value."""
     if column == ARRIVAL:
         return ""
-    return f"rows without `{column}`, or with a time before the first or after the present, lie in no projected folder and are not read"
+    return f"rows without `{column}`, or with a time before the first one or after now, are in no projected folder and are not read"
 
 
-def _made(dtype: Any) -> pl.DataType:
+def _instance(dtype: Any) -> pl.DataType:
     found: pl.DataType = dtype() if isinstance(dtype, type) else dtype
     return found

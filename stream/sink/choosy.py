@@ -1,4 +1,4 @@
-"""Sets aside records that a sink cannot take, before anything is written."""
+"""Turns records that a sink cannot write into dead letters, before anything is written."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from stream.contracts import Choosy, Sink, Transformed
 
 
 def accepted(transformed: Transformed, sinks: Iterable[Sink]) -> Transformed:
-    """``transformed``, with records that one of ``sinks`` cannot take made into dead letters whose stage is the sink's name.
+    """``transformed``, in which each record that one of ``sinks`` cannot write has become a dead letter with the sink's name as its stage.
 
-    A record that became several rows is refused as a whole; each record still ends exactly once.
+    A record that became several rows is refused as a whole, so each record still has exactly one outcome.
     """
     for sink in sinks:
-        if not isinstance(sink, Choosy) or (told := sink.refused(transformed.frame)).is_empty():
+        if not isinstance(sink, Choosy) or (refused := sink.refused(transformed.frame)).is_empty():
             continue
-        dead = told.select(
+        dead_letters = refused.select(
             pl.col(ROW).cast(pl.UInt32),
             pl.lit(Outcome.DEAD_LETTERED.value, pl.UInt8).alias("outcome"),
             pl.lit(sink.name).alias("stage"),
             pl.col("reason"),
         )
-        frame = transformed.frame.join(dead, on=ROW, how="anti", maintain_order="left")
-        settled = pl.concat([transformed.settled, dead.select(transformed.settled.columns)]).sort(ROW)
+        frame = transformed.frame.join(dead_letters, on=ROW, how="anti", maintain_order="left")
+        settled = pl.concat([transformed.settled, dead_letters.select(transformed.settled.columns)]).sort(ROW)
         transformed = dataclasses.replace(transformed, frame=frame, settled=settled)
     return transformed

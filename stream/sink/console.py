@@ -1,4 +1,4 @@
-"""Rows on standard output, for watching a pipeline while it runs."""
+"""Prints rows to standard output, for watching a pipeline while it runs."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class ConsoleSinkConfig(SinkConfig):
     lineage: bool = Field(default=False, description="Also print _shard, _sequence, _subsequence and _arrival.")
 
     def as_files(self) -> ObjectsSinkConfig:
-        """The sink whose files have the bytes that are printed."""
+        """The sink whose files would contain exactly the printed bytes."""
         return ObjectsSinkConfig(url="memory:", name=self.name, format=Format.NDJSON, compression=Compression.NONE, lineage=self.lineage)
 
     def check(self, schema: pl.Schema) -> None:
         """Make sure that rows of ``schema`` (lineage and ``_row`` included) can be printed.
 
         Raises:
-            SinkMismatch: a column has no representation in JSON, or there is none.
+            SinkMismatch: a column cannot be represented in JSON, or there are no columns.
         """
         self.as_files().check(schema)
 
     def key_pattern(self, unit: str) -> str:
-        """See ``SinkConfig``; a name in manifests only."""
+        """See ``SinkConfig``. The keys appear in manifests only."""
         return self.as_files().key_pattern(unit)
 
     def most_files(self, partitions: float, encoded_bytes: float) -> float:  # noqa: ARG002
-        """None that is kept."""
+        """0: no file is kept."""
         return 0.0

@@ -1,4 +1,4 @@
-"""Encodes rows as bytes: equal rows give equal bytes, whatever their layout in memory."""
+"""Encodes rows as files: equal rows give equal bytes, whatever their layout in memory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROW_GROUP_ROWS: Final = 250_000
-"""Rows per Parquet row group: some 10 MB of typical events, which engines read as one task."""
+"""Rows per Parquet row group: some 10 MB of typical events, which query engines read as one task."""
 
 _SAMPLE_ROWS: Final = 4096
 _DICTIONARY_SHARE: Final = 8
-"""A column gets a dictionary when its first rows hold at most one distinct value per this many rows."""
+"""A column is dictionary-encoded if its first rows have at most one distinct value per this many rows."""
 _LONGEST_BOUND: Final = 4096
-"""Bytes of a text that Arrow's Parquet writer keeps as the least or greatest of a row group."""
+"""Longest text, in bytes, that Arrow's Parquet writer stores as the minimum or maximum of a row group."""
 _FLOATS: Final[frozenset[Any]] = frozenset({pl.Float32, pl.Float64})
 _TEXTS: Final[frozenset[Any]] = frozenset({pl.String, pl.Binary})
 _TOLERANCE: Final = 1.25
@@ -29,7 +29,7 @@ _AS_TEXT: Final = frozenset({pl.Categorical, pl.Enum, pl.Int128, pl.UInt128})
 
 
 class Format(StrEnum):
-    """File formats a sink can write."""
+    """File formats that a sink can write."""
 
     PARQUET = "parquet"
     NDJSON = "ndjson"
@@ -59,23 +59,23 @@ class Encoder:
 
     @property
     def extension(self) -> str:
-        """Ending of the files' names, with its dot."""
+        """The file name extension, including its dot."""
         return ".parquet" if self.format is Format.PARQUET else ".ndjson" + _SUFFIX[self.compression]
 
     def encode(self, frame: pl.DataFrame) -> bytes:
-        """One complete file with the rows of ``frame`` in their order.
+        """One complete file with the rows of ``frame``, in order.
 
-        The bytes depend on the values, the column names and types, and the versions of polars and pyarrow; nothing else.
+        The bytes depend on nothing but the values, the column names and types, and the versions of Polars and PyArrow.
         """
         level = self.level if self.level is not None else DEFAULT_LEVELS.get(self.compression)
         if self.format is Format.PARQUET:
             return parquet(frame, self.compression, level)
-        return _pack(_ndjson(frame), self.compression, level)
+        return _compress(_ndjson(frame), self.compression, level)
 
     def encode_split(self, frame: pl.DataFrame, target: int) -> Iterator[tuple[int, bytes]]:
-        """Files of about ``target`` encoded bytes that together hold ``frame``, as (rows, bytes), in order of the rows.
+        """Files of about ``target`` encoded bytes that together contain ``frame``, as (rows, bytes), in row order.
 
-        A file exceeds the target by more than a quarter only if it holds a single row.
+        A file exceeds the target by more than a quarter only if it has a single row.
         """
         body = self.encode(frame)
         files = min(frame.height, -(-len(body) // target))
@@ -89,14 +89,14 @@ class Encoder:
 
 
 def parquet(frame: pl.DataFrame, compression: Compression = Compression.ZSTD, level: int | None = 1) -> bytes:
-    """A Parquet file (format 2.6, data page v1). Categories become text and 128-bit integers decimal text.
+    """A Parquet file (format 2.6, data page v1) with the columns of ``frame``, in order. Only repetitive columns are dictionary-encoded.
 
-    Column order and types are those of ``frame``. Only columns with few distinct values get a dictionary.
+    Categories and 128-bit integers are written as text; all other types are kept.
     """
-    if plain := _plain(frame):
-        frame = frame.with_columns(plain)
+    if casts := _without_wide_types(frame):
+        frame = frame.with_columns(casts)
     frame = frame.rechunk()
-    # The Arrow schema in the file is what tells a duration from an integer; without one, text goes over without a copy.
+    # Only a stored Arrow schema distinguishes durations from integers. Without one, text can be passed as views, without a copy.
     durations = any(isinstance(dtype, pl.Duration) for dtype in frame.dtypes)
     table = _table(frame, views=not durations)
     out = pa.BufferOutputStream()
@@ -109,7 +109,7 @@ def parquet(frame: pl.DataFrame, compression: Compression = Compression.ZSTD, le
         compression=compression.value,
         compression_level=level,
         use_dictionary=_repetitive(frame),
-        write_statistics=_measured(frame),
+        write_statistics=_with_statistics(frame),
         store_schema=durations,
     )
     body: bytes = out.getvalue().to_pybytes()
@@ -117,52 +117,53 @@ def parquet(frame: pl.DataFrame, compression: Compression = Compression.ZSTD, le
 
 
 def _table(frame: pl.DataFrame, *, views: bool) -> pa.Table:
-    # Arrow cannot cut views of text out of lists, which its Parquet writer does with every list.
+    # Arrow cannot slice lists of string views, as its Parquet writer does with every list.
     newest, oldest = pl.CompatLevel.newest(), pl.CompatLevel.oldest()
     if not views or not any(dtype.is_nested() for dtype in frame.dtypes):
         return frame.to_arrow(compat_level=newest if views else oldest)
     return pa.table([column.to_arrow(compat_level=oldest if column.dtype.is_nested() else newest) for column in frame], frame.columns)
 
 
-def _plain(frame: pl.DataFrame) -> list[pl.Expr]:
+def _without_wide_types(frame: pl.DataFrame) -> list[pl.Expr]:
     names = [name for name, dtype in frame.schema.items() if dtype.base_type() in _AS_TEXT]
     return [pl.col(name).cast(pl.String) for name in names]
 
 
 def _repetitive(frame: pl.DataFrame) -> list[str]:
-    """Paths of the columns, as Parquet names what lies inside nested ones, whose first rows hold few distinct values."""
+    """Parquet paths of the leaf columns whose first rows have few distinct values."""
     leaves = (leaf for column in frame.head(_SAMPLE_ROWS) for leaf in _leaves(column, column.name, _SAMPLE_ROWS))
-    plain = ((path, values) for path, values in leaves if values.dtype.base_type() not in {pl.Boolean, pl.Null})
-    return [path for path, values in plain if values.n_unique() * _DICTIONARY_SHARE <= values.len()]
+    candidates = ((path, values) for path, values in leaves if values.dtype.base_type() not in {pl.Boolean, pl.Null})
+    return [path for path, values in candidates if values.n_unique() * _DICTIONARY_SHARE <= values.len()]
 
 
-def _measured(frame: pl.DataFrame) -> bool | list[str]:
-    """Paths of the columns to write statistics of; True: all of them.
+def _with_statistics(frame: pl.DataFrame) -> bool | list[str]:
+    """Parquet paths of the leaf columns that get statistics; True for all of them.
 
-    The least and the greatest value of a column pass over NaN, and engines that go by them find no rows with one, which belong to
-    ``x <> 1`` and, in some, to ``x > 1``. Of long texts none are written, for the row group that has them; who takes those of the others
-    for the file's, as PyIceberg does, would not find the long ones.
+    Statistics ignore NaN, so engines that prune by them would miss rows with NaN, which match ``x <> 1`` and, in some engines, ``x > 1``.
+    For a row group with long texts, Arrow writes no statistics; readers that merge those of the other row groups into the file's, as
+    PyIceberg does, would then miss the long texts.
     """
-    doubtful = [column for column in frame if _holds(column.dtype, _FLOATS if frame.height <= ROW_GROUP_ROWS else _FLOATS | _TEXTS)]
-    broken = {path for column in doubtful for path, values in _leaves(column, column.name) if _misleads(values)}
-    return not broken or [path for column in frame.clear() for path, _ in _leaves(column, column.name) if path not in broken]
+    suspects = [column for column in frame if _has_type(column.dtype, _FLOATS if frame.height <= ROW_GROUP_ROWS else _FLOATS | _TEXTS)]
+    misleading = {path for column in suspects for path, values in _leaves(column, column.name) if _misleads(values)}
+    return not misleading or [path for column in frame.clear() for path, _ in _leaves(column, column.name) if path not in misleading]
 
 
 def _misleads(values: pl.Series) -> bool:
+    """Whether statistics of these values would make engines skip matching rows."""
     if values.dtype.is_float():
         return bool(values.is_nan().any())
     lengths = values.str.len_bytes() if values.dtype == pl.String() else values.bin.size() if values.dtype == pl.Binary() else None
     return lengths is not None and cast("int", lengths.max() or 0) > _LONGEST_BOUND
 
 
-def _holds(kind: Any, wanted: frozenset[Any]) -> bool:
+def _has_type(kind: Any, wanted: frozenset[Any]) -> bool:
     if isinstance(kind, pl.Struct):
-        return any(_holds(field.dtype, wanted) for field in kind.fields)
-    return _holds(kind.inner, wanted) if isinstance(kind, pl.List | pl.Array) else kind.base_type() in wanted
+        return any(_has_type(field.dtype, wanted) for field in kind.fields)
+    return _has_type(kind.inner, wanted) if isinstance(kind, pl.List | pl.Array) else kind.base_type() in wanted
 
 
 def _leaves(column: pl.Series, path: str, most: int | None = None) -> Iterator[tuple[str, pl.Series]]:
-    """The path and the values of each column that is not nested, here or further in; ``most``: of lists only so many items."""
+    """The Parquet path and the values of each leaf of a column; of lists, at most ``most`` items."""
     kind = column.dtype
     if isinstance(kind, pl.Struct):
         for field in kind.fields:
@@ -179,7 +180,7 @@ def _ndjson(frame: pl.DataFrame) -> bytes:
     return out.getvalue()
 
 
-def _pack(body: bytes, compression: Compression, level: int | None) -> bytes:
+def _compress(body: bytes, compression: Compression, level: int | None) -> bytes:
     if compression is Compression.GZIP:
         return gzip.compress(body, compresslevel=level or DEFAULT_LEVELS[compression], mtime=0)
     if compression is Compression.ZSTD:

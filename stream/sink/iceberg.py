@@ -1,4 +1,4 @@
-"""Rows to Parquet files that become an Apache Iceberg table's own when a loader commits them."""
+"""Writes rows to Parquet files, which become part of an Apache Iceberg table when a loader commits them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, fi
 from stream.batch import LINEAGE, ROW
 from stream.contracts import Encoded
 from stream.references import secret_reference
-from stream.sink.iceberg_types import filed, layout_of
+from stream.sink.iceberg_types import file_type, layout_of
 from stream.sink.layouts import Layout
 from stream.sink.objects import DEFAULT_FILE_BYTES, ObjectsSink, ObjectsSinkConfig
 from stream.sink.partition import INVALID, OVERFLOW, Entry, Partitioning, SinkMismatch
@@ -22,10 +22,10 @@ from stream.sink.tables import Evolve, TableSinkConfig
 
 DATA: Final = "data/"
 METADATA: Final = "metadata/"
-"""Folders below the table's location, named as every engine names them."""
+"""Folders below the table's location, with the names that all engines use."""
 
 MAX_PARTITION_TEXT: Final = 1_000
-"""Bytes; Parquet files keep no bounds of longer text, and a file's partition is read from its bounds."""
+"""In bytes. A file's partition is read from its column bounds, which Parquet files do not have for longer text."""
 
 _LOCATION: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[A-Za-z0-9!_.=/-]+|file:.+")
 _TABLE: Final = re.compile(r"[A-Za-z0-9_-]{1,255}(\.[A-Za-z0-9_-]{1,255})+")
@@ -36,7 +36,7 @@ _BY_VALUE: Final = {pl.String, pl.Boolean, pl.Int32, pl.Int64, pl.Date, pl.Decim
 
 
 class CatalogType(StrEnum):
-    """Which catalog knows the table."""
+    """The kind of catalog that has the table."""
 
     GLUE = "glue"
     REST = "rest"
@@ -62,12 +62,12 @@ class PartitionField:
 
     @property
     def name(self) -> str:
-        """As engines name it."""
+        """The field's name, as engines name it by default."""
         return self.column if self.transform is Transform.IDENTITY else f"{self.column}_{self.transform}"
 
     @property
     def entry(self) -> Entry:
-        """The partition entry that names the folders; each folder has the rows of one value only."""
+        """The ``Partitioning`` entry that puts the rows of each partition value into a folder of their own."""
         if self.transform is Transform.IDENTITY:
             return self.column
         quoted = self.column.replace('"', '""')
@@ -117,15 +117,15 @@ class IcebergSinkConfig(TableSinkConfig):
 
     @field_validator("url")
     @classmethod
-    def _plain_place(cls, value: str) -> str:
+    def _valid_location(cls, value: str) -> str:
         if _LOCATION.fullmatch(value) is None or {".", ".."} & set(value.split("/")[3:]) or len(value) > 200:
-            msg = f"{value!r} is no place for a table; write s3://bucket/prefix/ with letters, digits and ! _ . = - in the prefix"
+            msg = f"{value!r} is not a location for a table; write s3://bucket/prefix/ with letters, digits and ! _ . = - in the prefix"
             raise ValueError(msg)
         return value
 
     @field_validator("table")
     @classmethod
-    def _in_a_namespace(cls, value: str) -> str:
+    def _valid_table(cls, value: str) -> str:
         if _TABLE.fullmatch(value) is None:
             msg = f"{value!r} is not a table; write `namespace.table` with letters, digits, _ and -"
             raise ValueError(msg)
@@ -133,7 +133,7 @@ class IcebergSinkConfig(TableSinkConfig):
 
     @field_validator("catalog")
     @classmethod
-    def _known(cls, value: dict[str, str]) -> dict[str, str]:
+    def _valid_catalog(cls, value: dict[str, str]) -> dict[str, str]:
         kinds = [kind.value for kind in CatalogType]
         if value.get("type") not in kinds:
             msg = f"`type` of the catalog is {value.get('type')!r}; allowed: {', '.join(kinds)}"
@@ -146,14 +146,14 @@ class IcebergSinkConfig(TableSinkConfig):
 
     @field_validator("partition_by")
     @classmethod
-    def _different(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) < len(value):
             msg = f"{list(value)!r} names a partition field twice"
             raise ValueError(msg)
         return value
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _options_agree(self) -> Self:
         kind = self.catalog["type"]
         if kind != CatalogType.GLUE and "uri" not in self.catalog and "uri" not in self.secrets:
             msg = f"a catalog of type {kind} needs its `uri`"
@@ -184,7 +184,7 @@ class IcebergSinkConfig(TableSinkConfig):
 
     @property
     def files(self) -> ObjectsSinkConfig:
-        """The files, below ``data/``."""
+        """The sink that writes the files, relative to ``data/``."""
         entries = tuple(field.entry for field in self.fields)
         bounds = {"max_partitions": self.max_partitions, "file_bytes": DEFAULT_FILE_BYTES}
         return ObjectsSinkConfig.model_validate(
@@ -196,13 +196,13 @@ class IcebergSinkConfig(TableSinkConfig):
         return tuple(self.secrets.values())
 
     def check(self, schema: pl.Schema) -> None:
-        """Make sure that rows of ``schema`` (lineage and ``_row`` included) have a place in a table.
+        """Make sure that an Iceberg table can store rows of ``schema`` (lineage and ``_row`` included).
 
         Raises:
-            SinkMismatch: a column's name or type has none in Iceberg, or a partition field cannot be computed.
+            SinkMismatch: Iceberg does not allow a column's name or type, or a partition field cannot be computed.
         """
         self.layout(schema)
-        files = self._filed(schema)
+        files = self._file_schema(schema)
         for index, field in enumerate(self.fields):
             dtype = files.get(field.column)
             if dtype is None:
@@ -214,8 +214,8 @@ class IcebergSinkConfig(TableSinkConfig):
             Partitioning(self.files.partition_by).check(pl.Schema(files))
 
     def layout(self, schema: pl.Schema) -> Layout:
-        """What files of ``schema`` look like; raises ``SinkMismatch`` as ``check`` does."""
-        return layout_of(self._filed(schema))
+        """The layout of files for rows of ``schema``; raises ``SinkMismatch`` as ``check`` does."""
+        return layout_of(self._file_schema(schema))
 
     def key_pattern(self, unit: str) -> str:
         """See ``SinkConfig``."""
@@ -225,9 +225,9 @@ class IcebergSinkConfig(TableSinkConfig):
         """See ``SinkConfig``."""
         return self.files.most_files(partitions, encoded_bytes)
 
-    def _filed(self, schema: pl.Schema) -> dict[str, pl.DataType]:
-        own = [name for name in schema.names() if name != ROW and name not in LINEAGE]
-        return {name: filed(schema[name]) for name in (*own, *(name for name in LINEAGE if self.lineage and name in schema))}
+    def _file_schema(self, schema: pl.Schema) -> dict[str, pl.DataType]:
+        user_columns = [name for name in schema.names() if name != ROW and name not in LINEAGE]
+        return {name: file_type(schema[name]) for name in (*user_columns, *(name for name in LINEAGE if self.lineage and name in schema))}
 
 
 _TIMES: Final = {pl.Datetime, pl.Date}
@@ -235,7 +235,7 @@ _HINT: Final = "whole columns: text, whole numbers, decimals, booleans, dates; y
 
 
 class IcebergSink:
-    """``contracts.Sink`` over files ``data/<partition>/<unit>.<part>.<sha16>.parquet``; also ``contracts.Choosy``."""
+    """``contracts.Sink`` that writes files ``data/<partition>/<unit>.<part>.<sha16>.parquet``; also ``contracts.Choosy``."""
 
     def __init__(self, config: IcebergSinkConfig, schema: pl.Schema) -> None:
         self.config = config
@@ -250,37 +250,39 @@ class IcebergSink:
         return self.config.name
 
     def encode(self, frame: pl.DataFrame, unit: str) -> Encoded:
-        """See ``contracts.Sink``: files with the columns of ``layout``, in its order, each with the rows of one partition."""
-        encoded = self._files.encode(_as_filed(frame), unit)
+        """See ``contracts.Sink``. The files have the columns of ``layout``, in its order, and rows of one partition each."""
+        encoded = self._files.encode(_as_file_types(frame), unit)
         return dataclasses.replace(encoded, files=tuple(dataclasses.replace(file, key=DATA + file.key) for file in encoded.files))
 
     def refused(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Records of ``frame`` without a partition: ``_row`` UInt32, ``reason`` String, one row for each, ascending.
+        """The records of ``frame`` without a partition: ``_row`` UInt32, ``reason`` String; one row per record, ascending.
 
         Reasons: ``partition_too_long``, ``no_partition``.
         """
-        nothing = pl.DataFrame(schema={ROW: pl.UInt32(), "reason": pl.String()})
+        no_records = pl.DataFrame(schema={ROW: pl.UInt32(), "reason": pl.String()})
         if not self.config.partition_by:
-            return nothing
+            return no_records
         lengths = [pl.col(name).cast(pl.String).str.len_bytes() > MAX_PARTITION_TEXT for name in self._texts]
-        long = frame.select(pl.any_horizontal(lengths).fill_null(value=False)).to_series() if lengths else pl.zeros(len(frame), eager=True)
-        assigned = self._partitions.assign(_as_filed(frame))
-        beyond = [path.endswith((f"={OVERFLOW}", f"={INVALID}")) for path in assigned.paths]
-        many = pl.Series(beyond, dtype=pl.Boolean).gather(assigned.codes) if len(frame) else pl.Series([], dtype=pl.Boolean)
-        reason = pl.when(long.cast(pl.Boolean)).then(pl.lit("partition_too_long")).when(many).then(pl.lit("no_partition"))
-        told = frame.select(ROW, reason.alias("reason")).filter(pl.col("reason").is_not_null())
-        return told.unique(ROW, keep="first", maintain_order=True).sort(ROW)
+        too_long = (
+            frame.select(pl.any_horizontal(lengths).fill_null(value=False)).to_series() if lengths else pl.zeros(len(frame), eager=True)
+        )
+        assigned = self._partitions.assign(_as_file_types(frame))
+        without_partition = [path.endswith((f"={OVERFLOW}", f"={INVALID}")) for path in assigned.paths]
+        unplaced = pl.Series(without_partition, dtype=pl.Boolean).gather(assigned.codes) if len(frame) else pl.Series([], dtype=pl.Boolean)
+        reason = pl.when(too_long.cast(pl.Boolean)).then(pl.lit("partition_too_long")).when(unplaced).then(pl.lit("no_partition"))
+        failed = frame.select(ROW, reason.alias("reason")).filter(pl.col("reason").is_not_null())
+        return failed.unique(ROW, keep="first", maintain_order=True).sort(ROW)
 
 
 _TEXTS: Final[set[Any]] = {pl.String, pl.Categorical, pl.Enum}
 
 
-def _as_filed(frame: pl.DataFrame) -> pl.DataFrame:
-    changed = {name: filed(dtype) for name, dtype in frame.schema.items() if name != ROW and filed(dtype) != dtype}
-    return frame.with_columns(_changed(name, frame.schema[name], dtype) for name, dtype in changed.items())
+def _as_file_types(frame: pl.DataFrame) -> pl.DataFrame:
+    changed = {name: file_type(dtype) for name, dtype in frame.schema.items() if name != ROW and file_type(dtype) != dtype}
+    return frame.with_columns(_cast(name, frame.schema[name], dtype) for name, dtype in changed.items())
 
 
-def _changed(name: str, dtype: pl.DataType, wanted: pl.DataType) -> pl.Expr:
+def _cast(name: str, dtype: pl.DataType, wanted: pl.DataType) -> pl.Expr:
     column = pl.col(name)
     if isinstance(dtype, pl.Datetime) and dtype.time_zone:
         column = column.dt.convert_time_zone("UTC")

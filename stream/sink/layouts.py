@@ -1,4 +1,4 @@
-"""What the columns of staged files look like, and those of the table that is to have their rows."""
+"""The columns of staged files, and those of the table that their rows are loaded into."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Protocol, runtime_checkable
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. ``staged`` and ``type`` are types of the warehouse: of the column in the file, and in the table.
+    """One column. ``staged`` and ``type`` are warehouse types: that of the column in the file, and that of the column in the table.
 
-    ``limit``: bytes of a value, 0 for none. ``parse``: text that the table has as values. ``target`` False: needed while loading only.
-    ``deletes``: true in rows that delete what the table has for their key.
+    ``limit``: most bytes of a value, 0 if there is no limit. ``parse``: the file has JSON text, the table its parsed value. ``target``
+    False: the column is needed for loading only, and the table lacks it. ``deletes``: rows in which it is true delete the table's row of
+    their key.
     """
 
     name: str
@@ -25,9 +26,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """All columns of a staged file, in its order, and how its rows get into the table.
+    """All columns of a staged file, in file order, and how its rows are merged into the table.
 
-    ``keys``: of the table's rows with the same values in these columns the last one stays; without keys, rows are appended.
+    ``keys``: columns that identify a row; of rows with equal keys, the table keeps the newest. Without keys, rows are appended.
     """
 
     columns: tuple[Column, ...]
@@ -35,17 +36,17 @@ class Layout:
 
     @property
     def target(self) -> tuple[Column, ...]:
-        """Those that the table has."""
+        """The columns that the table has."""
         return tuple(column for column in self.columns if column.target)
 
     @property
     def deletes(self) -> Column | None:
-        """The one that says which rows delete."""
+        """The boolean column that marks deletions, if any."""
         return next((column for column in self.columns if column.deletes), None)
 
 
 @runtime_checkable
-class LaidOut(Protocol):
-    """A sink whose files are for a table."""
+class HasLayout(Protocol):
+    """A sink whose files are loaded into a table."""
 
     layout: Layout

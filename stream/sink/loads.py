@@ -1,4 +1,4 @@
-"""Which sealed units are loaded next: pure decisions of the loader."""
+"""Decides which sealed units are loaded next. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stream.sink.layouts import Layout
 class Failure(StrEnum):
     """What to do about a load that failed.
 
-    ``RACE``: the ledger has changed; read it. ``TRANSIENT``: try the same again later. ``SETUP``: no load can work until an operator acts.
-    ``DATA``: something is wrong with these units.
+    ``RACE``: the ledger has changed; read it again. ``TRANSIENT``: retry later. ``SETUP``: no load can succeed until an operator acts.
+    ``DATA``: something is wrong with the load's own units.
     """
 
     RACE = "race"
@@ -25,7 +25,7 @@ class Failure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StagedFile:
-    """One file of a unit, by its full URL."""
+    """One staged file of a unit; ``url`` is complete, ``size`` in bytes."""
 
     url: str
     size: int
@@ -34,9 +34,9 @@ class StagedFile:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One sealed link of a shard's chain, ``(after, last]``, with its staged files; none for a unit without rows, or a gap.
+    """One sealed link ``(after, last]`` of a shard's chain, with its staged files; a unit without rows and a gap have none.
 
-    ``links``: how many links of the chain it represents; more than one only if none of them has files.
+    ``links``: how many links of the chain it stands for. It is more than one only for consecutive links without files.
     """
 
     shard: str
@@ -49,15 +49,15 @@ class Link:
 
     @property
     def rows(self) -> int:
-        """Rows in its files."""
+        """Rows in all its files."""
         return sum(file.rows for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one transaction loads: whole links, those of one shard contiguous and in order; all files of one layout.
+    """What one transaction loads: whole links. Those of one shard are contiguous and in order; all files have the same layout.
 
-    ``layout`` is None exactly if there is no file.
+    ``layout`` is None if and only if there are no files.
     """
 
     links: tuple[Link, ...]
@@ -70,16 +70,16 @@ class Load:
 
     @property
     def rows(self) -> int:
-        """Rows in them."""
+        """Rows in all files."""
         return sum(link.rows for link in self.links)
 
     @property
     def bytes(self) -> int:
-        """Their size."""
+        """Size of all files in bytes."""
         return sum(file.size for file in self.files)
 
     def halves(self) -> tuple[Load, Load]:
-        """Two loads, the second to be made after the first; each shard's links stay in order."""
+        """The load split in two. The second must be loaded after the first, so that each shard's links stay in order."""
         middle = len(self.links) // 2
         return Load(self.links[:middle], _layout(self.links[:middle])), Load(self.links[middle:], _layout(self.links[middle:]))
 
@@ -94,41 +94,39 @@ def _layout(links: Sequence[Link]) -> Layout | None:
 
 
 def joined(links: Sequence[Link], link: Link) -> tuple[Link, ...]:
-    """``links`` of one shard, followed by ``link``; neighbours without files become one."""
+    """``links`` of one shard, followed by ``link``; consecutive links without files are merged into one."""
     if links and not links[-1].files and not link.files:
-        before = links[-1]
-        return (*links[:-1], Link(link.shard, before.after, link.last, (), None, before.sealed_at, before.links + link.links))
+        previous = links[-1]
+        return (*links[:-1], Link(link.shard, previous.after, link.last, (), None, previous.sealed_at, previous.links + link.links))
     return (*links, link)
 
 
 def choose(waiting: Mapping[str, Sequence[Link]], most: int) -> Load | None:
-    """The next load of up to ``most`` links, or None while nothing with rows waits.
+    """The next load of up to ``most`` links; None if no waiting link has files.
 
-    It begins with the link that was sealed first and takes, from every shard in turn, what comes next and has the same layout.
-    Links without rows go along, so that their shards' positions move; alone they are worth no transaction.
+    The shard whose first link with files was sealed earliest determines the layout and comes first. Then the next link of each shard is
+    taken in turn, as long as it has that layout. Links without files are included, so that their shards' positions advance; they alone do
+    not justify a transaction.
     """
-    full = [link for links in waiting.values() for link in links if link.files]
-    if not full:
+    heads = [link for link in (_first_with_files(links) for links in waiting.values()) if link is not None]
+    if not heads:
         return None
-    heads = sorted(
-        (link for link in (_first_full(links) for links in waiting.values()) if link), key=lambda each: (each.sealed_at, each.shard)
-    )
-    layout = heads[0].layout
-    order = [heads[0].shard, *(shard for shard in sorted(waiting) if shard != heads[0].shard)]
+    oldest = min(heads, key=lambda link: (link.sealed_at, link.shard))
+    order = [oldest.shard, *(shard for shard in sorted(waiting) if shard != oldest.shard)]
     chosen: dict[str, list[Link]] = {shard: [] for shard in order}
-    room, moved = most, True
-    while room and moved:
-        moved = False
+    room, progress = most, True
+    while room and progress:
+        progress = False
         for shard in order:
             taken = len(chosen[shard])
-            if room and taken < len(waiting[shard]) and waiting[shard][taken].layout in {None, layout}:
+            if room and taken < len(waiting[shard]) and waiting[shard][taken].layout in {None, oldest.layout}:
                 chosen[shard].append(waiting[shard][taken])
-                room, moved = room - 1, True
+                room, progress = room - 1, True
     links = tuple(link for shard in order for link in chosen[shard])
     return Load(links, _layout(links))
 
 
-def _first_full(links: Sequence[Link]) -> Link | None:
+def _first_with_files(links: Sequence[Link]) -> Link | None:
     return next((link for link in links if link.files), None)
 
 
@@ -139,7 +137,7 @@ def remaining(waiting: Mapping[str, Sequence[Link]], done: Load) -> dict[str, tu
 
 
 def is_quiet(windows: Sequence[str], now: datetime) -> bool:
-    """Whether ``now`` (UTC) is in one of ``windows``, each ``HH:MM-HH:MM`` without its end; a window may cross midnight."""
+    """Whether ``now`` (UTC) is in one of ``windows``, each ``HH:MM-HH:MM`` with its end excluded; a window may cross midnight."""
     minute = now.strftime("%H:%M")
     for window in windows:
         begin, _, end = window.partition("-")

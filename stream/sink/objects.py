@@ -17,6 +17,7 @@ from stream.batch import LINEAGE, ROW
 from stream.contracts import Encoded, OutputFile
 from stream.sink.encode import DEFAULT_LEVELS, LEVELS, Compression, Encoder, Format
 from stream.sink.partition import Entry, Partitioning, SinkMismatch
+from stream.storage.keys import problem_of_place
 
 MAX_KEY_BYTES: Final = 1024
 MAX_PREFIX_BYTES: Final = 200
@@ -53,23 +54,23 @@ class SinkConfig(BaseModel):
     name: str
 
     def secret_names(self) -> tuple[str, ...]:
-        """References to the secrets that the sink needs."""
+        """References to the secrets that the sink reads."""
         return ()
 
     def check(self, schema: pl.Schema) -> None:
         """Make sure that rows of ``schema`` (lineage and ``_row`` included) can be written.
 
         Raises:
-            SinkMismatch: they cannot; its path leads to the option at fault.
+            SinkMismatch: they cannot; its path names the option to change.
         """
         raise NotImplementedError
 
     def key_pattern(self, unit: str) -> str:
-        """What keys of a unit's files look like; values that only rows have stand in angle brackets."""
+        """The pattern of a unit's file keys; parts that depend on the rows are in angle brackets."""
         return f"{unit}.<part>.<digest>.parquet"
 
     def most_files(self, partitions: float, encoded_bytes: float) -> float:  # noqa: ARG002 - for sinks with partitions
-        """Files of one unit that touches so many partitions and has so many bytes once encoded."""
+        """An estimate of the files of one unit with rows in ``partitions`` partitions and ``encoded_bytes`` bytes after encoding."""
         return max(1.0, math.ceil(encoded_bytes / DEFAULT_FILE_BYTES))
 
 
@@ -101,9 +102,12 @@ class ObjectsSinkConfig(SinkConfig):
 
     @field_validator("url")
     @classmethod
-    def _known_place(cls, value: str) -> str:
+    def _valid_url(cls, value: str) -> str:
         if not re.match(r"s3://[^/\s]+(/|$)|file:.|memory:", value):
             msg = f"{value!r} is not a place for files; write s3://bucket/prefix/ or file:directory"
+            raise ValueError(msg)
+        if value.startswith("s3://") and (problem := problem_of_place(value)):
+            msg = f"{value!r} is not a place for files: {problem}; write s3://bucket/prefix/ with single slashes"
             raise ValueError(msg)
         if value.startswith("s3://") and len(value.encode()) > MAX_PREFIX_BYTES:
             msg = f"the prefix is {len(value.encode())} bytes long, at most {MAX_PREFIX_BYTES} are allowed; keys must fit 1,024"
@@ -112,12 +116,12 @@ class ObjectsSinkConfig(SinkConfig):
 
     @field_validator("partition_by")
     @classmethod
-    def _readable(cls, value: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    def _valid_partitions(cls, value: tuple[Entry, ...]) -> tuple[Entry, ...]:
         Partitioning(value)
         return value
 
     @model_validator(mode="after")
-    def _codec_fits(self) -> Self:
+    def _valid_level(self) -> Self:
         codec = self.codec
         if self.format is Format.NDJSON and codec is Compression.SNAPPY:
             msg = "snappy exists only inside Parquet; NDJSON takes gzip, zstd or none"
@@ -163,8 +167,8 @@ class ObjectsSinkConfig(SinkConfig):
 
     def most_files(self, partitions: float, encoded_bytes: float) -> float:
         """See ``SinkConfig``; a partition that grows beyond ``file_bytes`` is split."""
-        touched = min(partitions if self.partition_by else 1.0, float(self.max_partitions))
-        return max(touched, math.ceil(encoded_bytes / self.file_bytes))
+        used_partitions = min(partitions if self.partition_by else 1.0, float(self.max_partitions))
+        return max(used_partitions, math.ceil(encoded_bytes / self.file_bytes))
 
     def _check_column(self, name: str, dtype: pl.DataType) -> None:
         inner = _leaves(dtype)
@@ -187,14 +191,14 @@ def _leaves(dtype: DataTypeClass | pl.DataType) -> set[DataTypeClass]:
 
 
 def has_empty_object(dtype: DataTypeClass | pl.DataType) -> bool:
-    """Whether there is an object without fields, for which Parquet has no form, in the type."""
+    """Whether the type is, or contains, an object without fields, which Parquet cannot represent."""
     if isinstance(dtype, pl.Struct):
         return not dtype.fields or any(has_empty_object(field.dtype) for field in dtype.fields)
     return isinstance(dtype, pl.List | pl.Array) and has_empty_object(dtype.inner)
 
 
 class ObjectsSink:
-    """``contracts.Sink`` over files named ``<partition>/<unit>.<part>.<sha16>.<ext>``, relative to the config's url."""
+    """``contracts.Sink`` that writes files ``<partition>/<unit>.<part>.<sha16>.<ext>``, relative to the config's url."""
 
     def __init__(self, config: ObjectsSinkConfig) -> None:
         self.config = config
@@ -212,7 +216,7 @@ class ObjectsSink:
         return self.config.key_pattern(unit)
 
     def encode(self, frame: pl.DataFrame, unit: str) -> Encoded:
-        """Files for ``frame``, each with its rows in the frame's order; nothing for a frame without rows.
+        """The files for ``frame``, each with its rows in the frame's order; none for a frame without rows.
 
         Raises:
             SinkMismatch: the frame has a column that the format cannot hold.
@@ -223,14 +227,14 @@ class ObjectsSink:
         columns = self.config.columns(frame.schema)
         assigned = self._partitions.assign(frame)
         files: list[OutputFile] = []
-        placed: list[pl.DataFrame] = []
+        placements: list[pl.DataFrame] = []
         for path, rows in _groups(frame, assigned.codes, assigned.paths):
             start = 0
             for part, (height, body) in enumerate(self._encoder.encode_split(rows[columns], self.config.file_bytes)):
-                placed.append(_placement(rows[ROW].slice(start, height), len(files)))
+                placements.append(_placement(rows[ROW].slice(start, height), len(files)))
                 files.append(self._file(path, unit, part, height, body))
                 start += height
-        placement = placed[0] if len(placed) == 1 else pl.concat([NOTHING_PLACED, *placed], rechunk=True)
+        placement = placements[0] if len(placements) == 1 else pl.concat([NOTHING_PLACED, *placements], rechunk=True)
         return Encoded(tuple(files), placement)
 
     def _file(self, path: str, unit: str, part: int, rows: int, body: bytes) -> OutputFile:
@@ -240,19 +244,20 @@ class ObjectsSink:
 
 
 def checked_key(key: str) -> str:
-    """``key``, which is certain to stay below its root and within an S3 key's length with any allowed prefix.
+    """``key``, guaranteed to stay below the sink's prefix and, with any allowed prefix, within the length limit of an S3 key.
 
     Raises:
-        ValueError: it would not; the names it was made of are broken.
+        ValueError: it would not; the names that it was built from are invalid.
     """
     limit = MAX_KEY_BYTES - MAX_PREFIX_BYTES
     if not _SAFE_KEY.fullmatch(key) or {"", ".", ".."} & set(key.split("/")) or len(key) > limit:
-        msg = f"{key!r} is no key inside a sink: segments of [A-Za-z0-9._%=-], none of them dots only, at most {limit} bytes"
+        msg = f"{key!r} is not a valid key: it must have segments of [A-Za-z0-9._%=-], none of dots only, and at most {limit} bytes"
         raise ValueError(msg)
     return key
 
 
 def _groups(frame: pl.DataFrame, codes: pl.Series, paths: tuple[str, ...]) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The rows of each partition, in the frame's order, with the partition's path."""
     if len(paths) == 1:
         yield paths[0], frame
         return

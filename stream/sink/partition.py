@@ -1,15 +1,15 @@
 """Which partition each row belongs to, and what its directory is called.
 
-The path is evaluated per row, never per batch, and its text is an injective image of the row's values: two different values never
-share a directory, and no value can leave the sink's prefix. The encoding of one value:
+The path is computed for each row separately, and its text is an injective encoding of the row's values: two different values never share a
+directory, and no value can escape from the sink's prefix. The encoding of one value:
 
     null                        ``__HIVE_DEFAULT_PARTITION__``
     empty text                  ``__EMPTY__``
-    letters, digits, ``.``, ``_``, ``-``  themselves
+    letters, digits, ``.``, ``_``, ``-``  unchanged
     any other UTF-8 byte        ``%XX``
     text beginning with ``__``  its first byte as ``%5F``, so that it never equals a token of this module
     ``.`` and ``..``            ``%2E`` and ``%2E.``
-    longer than 120 bytes       the beginning, ``__sha256-`` and 40 hex digits: longer than any other encoding, so it equals none
+    longer than 120 bytes       its first bytes, ``__sha256-`` and 40 hex digits; longer than every other encoding, so different from all
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 """Hive's own name for null; Spark, Trino, Athena and DuckDB read it back as null."""
 EMPTY: Final = "__EMPTY__"
 OVERFLOW: Final = "__overflow__"
-"""Rows of partitions beyond the bound."""
+"""Rows of partitions beyond the limit, and rows whose path would be too long."""
 INVALID: Final = "__invalid__"
-"""Rows for which the expression has no value, such as text that a CAST cannot read."""
+"""Rows for which the expression fails, such as text that a CAST cannot parse."""
 
 MAX_VALUE_BYTES: Final = 120
 MAX_PATH_BYTES: Final = 500
@@ -47,13 +47,13 @@ _MAX_FAILURES: Final = 1024
 _QUOTED: Final = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"")
 _WORD: Final = re.compile(r"[a-z_]+")
 _CLOCK_WORDS: Final = {"now", "current_timestamp", "current_date", "current_time", "localtimestamp", "localtime"}
-"""Polars puts the time of parsing in their place, as a constant."""
+"""Polars replaces these by a constant, the time at which the expression was parsed."""
 
 Entry: TypeAlias = str | dict[str, str]
 
 
 class SinkMismatch(DefinitionError, ValueError):
-    """The sink cannot write the columns it is given; ``path`` leads to the offending option inside the sink's config."""
+    """The sink cannot write these columns; ``path`` names the option of the sink's config to change."""
 
     def __init__(self, path: tuple[str | int, ...], message: str, hint: str = "") -> None:
         super().__init__(f"{message} - {hint}" if hint else message)
@@ -83,7 +83,7 @@ def encode_value(value: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Where the rows of one frame go: row i belongs to ``paths[codes[i]]``.
+    """The partition of each row of a frame: row i belongs to ``paths[codes[i]]``.
 
     ``codes`` is UInt32 of the frame's height; ``paths`` are distinct directories without a leading or trailing slash, numbered in
     order of first appearance.
@@ -119,7 +119,7 @@ class Partitioning:
         """Make sure that every partition column can be computed from columns of ``schema``.
 
         Raises:
-            SinkMismatch: a column is missing, an expression fails to type, or its type has no unambiguous text.
+            SinkMismatch: a column is missing, an expression does not type-check, or its type has no unambiguous text form.
         """
         rows = pl.LazyFrame(schema=schema)
         for column in self._columns:
@@ -129,8 +129,8 @@ class Partitioning:
                     raise SinkMismatch(column.path, message, "name fields of the object, as in `atan2(o.y, o.x)`")
                 dtype = rows.select(column.source.alias(column.name)).collect_schema()[column.name]
             except pl.exceptions.ColumnNotFoundError as error:
-                lacks = next((name for name in column.source.meta.root_names() if name not in schema), column.name)
-                message = f"partition column '{column.name}': no column '{lacks}'; there are: {', '.join(schema.names())}"
+                missing = next((name for name in column.source.meta.root_names() if name not in schema), column.name)
+                message = f"partition column '{column.name}': no column '{missing}'; there are: {', '.join(schema.names())}"
                 raise SinkMismatch(column.path, message) from error
             except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
                 message = f"partition column '{column.name}' cannot be computed: {words_of(error)}"
@@ -138,68 +138,69 @@ class Partitioning:
             if dtype.is_nested() or dtype.base_type() in {pl.Binary, pl.Duration, pl.Object, pl.Null}:
                 message = f"partition column '{column.name}' has type {dtype}, which has no unambiguous text"
                 raise SinkMismatch(column.path, message, "allowed: text, numbers, booleans, dates, times")
-            problem = impossible(self._with_value(column), {name: schema[name] for name in column.source.meta.root_names()})
+            problem = impossible(self._evaluation(column), {name: schema[name] for name in column.source.meta.root_names()})
             if problem:
                 message = f"partition column '{column.name}' cannot be computed: {problem}"
                 raise SinkMismatch(column.path, message, "compute it in a stage before, such as `cast` or `parse`")
 
     @staticmethod
-    def _with_value(column: _Column) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    def _evaluation(column: _Column) -> Callable[[pl.DataFrame], pl.DataFrame]:
         return lambda row: row.with_columns(column.source.cast(pl.String).alias(column.name))
 
     def assign(self, frame: pl.DataFrame) -> Assignment:
         """The partition of every row.
 
-        Never raises for data: rows whose expression fails go to ``__invalid__``. They are found by halving the frame; once
-        1,024 pieces have failed, the pieces that still fail go there as they are.
+        Never raises because of data: rows whose expression fails go to ``__invalid__``. They are found by bisection. Once 1,024 slices
+        have failed, every further slice that fails goes there as a whole.
         """
         if not self._columns:
             return Assignment(pl.Series(np.zeros(frame.height, np.uint32)), ("",) if frame.height else ())
         values = self._evaluate(frame)
         distinct = values.unique(maintain_order=True).with_row_index("code")
         codes = values.join(distinct, on=values.columns, how="left", nulls_equal=True, maintain_order="left")["code"]
-        return self._bounded(codes, distinct.head(self.limit).drop("code"), distinct.height)
+        return self._assignment(codes, distinct.head(self.limit).drop("code"), distinct.height)
 
-    def _bounded(self, codes: pl.Series, distinct: pl.DataFrame, total: int) -> Assignment:
-        numbers: dict[str, int] = {}
-        index = [numbers.setdefault(self._path(row), len(numbers)) for row in distinct.iter_rows()]
+    def _assignment(self, codes: pl.Series, distinct: pl.DataFrame, total: int) -> Assignment:
+        """``distinct``: the first rows of values, as many as the limit allows; ``codes`` number all ``total`` rows of values."""
+        path_numbers: dict[str, int] = {}
+        index = [path_numbers.setdefault(self._path(row), len(path_numbers)) for row in distinct.iter_rows()]
         if total > len(index):
-            beyond = numbers.setdefault(self._everywhere(OVERFLOW), len(numbers))
-            index.extend([beyond] * (total - len(index)))
-        if len(numbers) == total:
-            return Assignment(codes, tuple(numbers))
-        return Assignment(pl.Series(index, dtype=pl.UInt32).gather(codes), tuple(numbers))
+            overflow = path_numbers.setdefault(self._every_column(OVERFLOW), len(path_numbers))
+            index.extend([overflow] * (total - len(index)))
+        if len(path_numbers) == total:
+            return Assignment(codes, tuple(path_numbers))
+        return Assignment(pl.Series(index, dtype=pl.UInt32).gather(codes), tuple(path_numbers))
 
     def _path(self, row: tuple[object, ...]) -> str:
         *values, valid = row
         if not valid:
-            return self._everywhere(INVALID)
+            return self._every_column(INVALID)
         texts = [value if isinstance(value, str) else None for value in values]
         parts = [f"{encode_value(c.name)}={encode_value(text)}" for c, text in zip(self._columns, texts, strict=True)]
         path = "/".join(parts)
-        return path if len(path) <= MAX_PATH_BYTES else self._everywhere(OVERFLOW)
+        return path if len(path) <= MAX_PATH_BYTES else self._every_column(OVERFLOW)
 
-    def _everywhere(self, token: str) -> str:
+    def _every_column(self, token: str) -> str:
         return "/".join(f"{encode_value(column.name)}={token}" for column in self._columns)
 
     def _evaluate(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Values as text in columns "0", "1", ... and a last column ``valid``; failing rows are found by halving."""
+        """The values as text in columns "0", "1", ..., then a column ``valid``. Rows that fail are found by bisection."""
         names = [str(index) for index in range(len(self._columns))]
         sources = [exact(column.source, frame.schema) for column in self._columns]
         wanted = [source.cast(pl.String).alias(name) for source, name in zip(sources, names, strict=True)]
-        nothing = pl.DataFrame(schema={**dict.fromkeys(names, pl.String), "valid": pl.Boolean})
-        waiting, done, failures = [frame], [], 0
-        while waiting:
-            piece = waiting.pop()
+        no_values = pl.DataFrame(schema={**dict.fromkeys(names, pl.String), "valid": pl.Boolean})
+        pending, done, failures = [frame], [], 0
+        while pending:
+            rows = pending.pop()
             try:
-                done.append(piece.with_columns(wanted).select(*names, valid=pl.lit(value=True)))
+                done.append(rows.with_columns(wanted).select(*names, valid=pl.lit(value=True)))
             except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
                 failures += 1
-                if piece.height <= 1 or failures > _MAX_FAILURES:
-                    done.append(nothing.clear(piece.height))
+                if rows.height <= 1 or failures > _MAX_FAILURES:
+                    done.append(no_values.clear(rows.height))
                 else:
-                    half = piece.height // 2
-                    waiting += [piece.slice(half), piece.head(half)]
+                    half = rows.height // 2
+                    pending += [rows.slice(half), rows.head(half)]
         return pl.concat(done)
 
 
@@ -208,13 +209,13 @@ def _column(index: int, entry: Entry) -> _Column:
         if entry.startswith("^") and entry.endswith("$"):
             raise SinkMismatch((index,), f"partition column '{entry}' reads as a pattern", "rename the column in a stage")
         return _Column(entry, pl.col(entry), (index,))
-    name, text = _only(index, entry)
+    name, text = _single_item(index, entry)
     path = (index, name)
     try:
         source = pl.sql_expr(text)
         if too_deep(source):
             raise SinkMismatch(path, f"partition column '{name}': {TOO_DEEP}", TOO_DEEP_CURE)
-        alone = _row_by_row(source)
+        row_wise = _is_row_wise(source)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         message = f"partition column '{name}': cannot read the expression {text!r}: {words_of(error)}"
         raise SinkMismatch(path, message, "write one SQL expression such as strftime(_arrival, '%Y-%m-%d')") from error
@@ -225,33 +226,33 @@ def _column(index: int, entry: Entry) -> _Column:
     if words & _CLOCK_WORDS:
         message = f"partition column '{name}': {text!r} depends on when it runs"
         raise SinkMismatch(path, message, "a rewrite must find the same partition; use _arrival, the time of arrival")
-    if "over" in words or not alone:
+    if "over" in words or not row_wise:
         message = f"partition column '{name}': {text!r} looks at more than one row"
         raise SinkMismatch(path, message, "a partition is decided row by row; compute aggregates in a stage")
     return _Column(name, source, path)
 
 
-def _row_by_row(source: pl.Expr) -> bool:
-    """Whether each row's value depends on that row alone, or on none."""
-    tree = _without_operators(json.loads(source.meta.serialize(format="json")))
+def _is_row_wise(source: pl.Expr) -> bool:
+    """Whether each row's value depends on that row only, or is a constant."""
+    tree = _operators_as_sums(json.loads(source.meta.serialize(format="json")))
     try:
-        whole, *parts = (_expression(each) for each in (tree, *_parts(tree)))
+        whole, *parts = (_expression(each) for each in (tree, *_all_row_parts(tree)))
     except pl.exceptions.ComputeError:
-        return source.meta.is_row_separable()  # it holds a number for which JSON has no word
-    facts = whole.meta
-    constant = facts.is_scalar() and not facts.root_names()
-    alone = not any(part.meta.is_scalar() or not part.meta.is_row_separable() for part in parts)
-    return alone and facts.is_row_separable() and (facts.is_length_preserving() or constant)
+        return source.meta.is_row_separable()  # it contains a number that JSON cannot express, such as infinity
+    meta = whole.meta
+    constant = meta.is_scalar() and not meta.root_names()
+    parts_row_wise = not any(part.meta.is_scalar() or not part.meta.is_row_separable() for part in parts)
+    return parts_row_wise and meta.is_row_separable() and (meta.is_length_preserving() or constant)
 
 
 def _expression(tree: Any) -> pl.Expr:
     return pl.Expr.deserialize(io.StringIO(json.dumps(tree)), format="json")
 
 
-def _parts(tree: Any) -> Iterator[Any]:
-    """What in the tree of an expression looks at all rows at once: ``a - MAX(a)`` has a value for each row, ``MAX(a)`` has one for all."""
+def _all_row_parts(tree: Any) -> Iterator[Any]:
+    """The parts of an expression's tree that read all rows at once, such as ``MAX(a)`` in ``a - MAX(a)``, which has a value per row."""
     if isinstance(tree, list):
-        yield from (part for each in tree for part in _parts(each))
+        yield from (part for each in tree for part in _all_row_parts(each))
     elif tree == "Len":
         yield tree
     elif isinstance(tree, dict):
@@ -259,19 +260,19 @@ def _parts(tree: Any) -> Iterator[Any]:
             if key in {"Agg", "Over"} or (key == "Function" and not _expression(tree).meta.is_row_separable()):
                 yield tree
             if key not in {"Literal", "Column"}:
-                yield from _parts(value)
+                yield from _all_row_parts(value)
 
 
-def _without_operators(tree: Any) -> Any:
-    """The tree of an expression with a sum in place of each operator of SQL, such as ``%``.
+def _operators_as_sums(tree: Any) -> Any:
+    """The tree of an expression, with each SQL operator such as ``%`` replaced by a sum.
 
-    They all work row by row, but without the types of the columns, which are not known yet, Polars cannot tell.
+    SQL operators all work row by row, but Polars cannot tell as long as the types of the columns are unknown.
     """
     if isinstance(tree, list):
-        return [_without_operators(each) for each in tree]
+        return [_operators_as_sums(each) for each in tree]
     if not isinstance(tree, dict):
         return tree
-    parts = {key: _without_operators(value) for key, value in tree.items()}
+    parts = {key: _operators_as_sums(value) for key, value in tree.items()}
     function = parts.get("Function")
     if not isinstance(function, dict) or not isinstance(function["function"], dict) or "Sql" not in function["function"]:
         return parts
@@ -281,7 +282,7 @@ def _without_operators(tree: Any) -> Any:
     return first
 
 
-def _only(index: int, entry: Mapping[str, str]) -> tuple[str, str]:
+def _single_item(index: int, entry: Mapping[str, str]) -> tuple[str, str]:
     if len(entry) != 1:
         message = f"a partition entry has one name and one expression, got {len(entry)} names"
         raise SinkMismatch((index,), message, "write one list item per partition column")

@@ -1,4 +1,4 @@
-"""Rows to staged Parquet files that a loader copies into a Redshift table."""
+"""Writes rows to staged Parquet files, which a loader copies into a Redshift table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stream.sink.redshift_types import LINE, layout_of, staged_column
 from stream.sink.tables import Duration, Evolve, TableSinkConfig
 
 MAX_ROW_BYTES: Final = 4 * 2**20
-"""Largest input row of COPY (Amazon Redshift Developer Guide, COPY)."""
+"""Largest input row that COPY accepts (Amazon Redshift Developer Guide, COPY)."""
 _STAGING: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.=-]+)*/?")
 _KEY_TYPES: Final = {pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime, pl.Decimal}
 
@@ -79,7 +79,7 @@ class RedshiftSinkConfig(TableSinkConfig):
 
     @field_validator("url")
     @classmethod
-    def _plain_place(cls, value: str) -> str:
+    def _valid_staging(cls, value: str) -> str:
         if _STAGING.fullmatch(value) is None or {".", ".."} & set(value.split("/")) or len(value) > 200:
             msg = f"{value!r} is not a place to stage files; write s3://bucket/prefix/ with letters, digits and ! _ . = - in the prefix"
             raise ValueError(msg)
@@ -87,7 +87,7 @@ class RedshiftSinkConfig(TableSinkConfig):
 
     @field_validator("table")
     @classmethod
-    def _one_table(cls, value: str) -> str:
+    def _valid_table(cls, value: str) -> str:
         parts = value.split(".")
         if len(parts) > 2:
             msg = f"{value!r} is not a table; write `table` or `schema.table`"
@@ -98,7 +98,7 @@ class RedshiftSinkConfig(TableSinkConfig):
         return value
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _options_agree(self) -> Self:
         if (self.cluster is None) == (self.workgroup is None):
             msg = "name either the cluster (provisioned) or the workgroup (serverless)"
             raise ValueError(msg)
@@ -109,10 +109,10 @@ class RedshiftSinkConfig(TableSinkConfig):
             msg = "`mode: upsert` needs `keys`" if not self.keys else "`keys` only work with `mode: upsert`"
             raise ValueError(msg)
         if self.deletes is not None and self.mode is not Write.UPSERT:
-            msg = "`deletes` only works with `mode: upsert`: without keys, nobody knows which row to delete"
+            msg = "`deletes` only works with `mode: upsert`: without keys, it is unknown which row to delete"
             raise ValueError(msg)
         if self.deletes is not None:
-            check_name(self.deleted[1])
+            check_name(self.deleted_keys[1])
         if self.mode is Write.UPSERT and not self.lineage:
             msg = "an upsert needs the lineage columns: they say which row is the last"
             raise ValueError(msg)
@@ -120,13 +120,13 @@ class RedshiftSinkConfig(TableSinkConfig):
 
     @property
     def target(self) -> tuple[str, str]:
-        """Schema and table, folded."""
+        """Schema and table, in lower case as Redshift stores names."""
         schema, _, table = self.table.rpartition(".")
         return check_name(schema or "public"), check_name(table)
 
     @property
     def place(self) -> tuple[str | None, str | None, str]:
-        """The database: cluster, workgroup, name."""
+        """Where the database is: cluster, workgroup, database name."""
         return self.cluster, self.workgroup, self.database
 
     @property
@@ -141,35 +141,35 @@ class RedshiftSinkConfig(TableSinkConfig):
 
     @property
     def ledger(self) -> tuple[str, str]:
-        """Schema and name of the load ledger: one for each table, so that loads of different tables never wait for each other."""
+        """Schema and table of the load ledger. Each target table has its own, so loads of different tables never wait for each other."""
         schema, table = self.target
         return schema, table + LEDGER_SUFFIX
 
     @property
-    def deleted(self) -> tuple[str, str]:
-        """Schema and name of the table of keys that were deleted."""
+    def deleted_keys(self) -> tuple[str, str]:
+        """Schema and table that record which keys were deleted."""
         schema, table = self.target
         return schema, table + DELETED_SUFFIX
 
     def check(self, schema: pl.Schema) -> None:
-        """Make sure that rows of ``schema`` (lineage and ``_row`` included) have a place in a table.
+        """Make sure that Redshift can store rows of ``schema`` (lineage and ``_row`` included).
 
         Raises:
-            SinkMismatch: a column's name or type has none in Redshift, or a key is missing or of a type that cannot be one.
+            SinkMismatch: Redshift does not allow a column's name or type, or a key column is missing or of an unsuitable type.
         """
         self.layout(schema)
         for index, key in enumerate(self.keys):
             dtype = schema.get(key)
             if dtype is None or key in LINEAGE or key == ROW:
-                raise SinkMismatch(("keys", index), f"there is no column '{key}'", "columns here: " + ", ".join(self._user(schema)))
+                raise SinkMismatch(("keys", index), f"there is no column '{key}'", "columns here: " + ", ".join(self._user_columns(schema)))
             if not (dtype.is_integer() or dtype.base_type() in _KEY_TYPES):
                 raise SinkMismatch(("keys", index), f"column '{key}' of type {dtype} cannot be a key", "take text, whole numbers or times")
         if self.deletes is not None:
             self._check_deletes(self.deletes, schema)
 
     def _check_deletes(self, name: str, schema: pl.Schema) -> None:
-        if name not in self._user(schema):
-            raise SinkMismatch(("deletes",), f"there is no column '{name}'", "columns here: " + ", ".join(self._user(schema)))
+        if name not in self._user_columns(schema):
+            raise SinkMismatch(("deletes",), f"there is no column '{name}'", "columns here: " + ", ".join(self._user_columns(schema)))
         if schema[name] != pl.Boolean:
             how = "make one in a stage, such as `derive: {gone: \"operation = 'delete'\"}`"
             raise SinkMismatch(("deletes",), f"column '{name}' of type {schema[name]} is not a boolean column", how)
@@ -177,39 +177,39 @@ class RedshiftSinkConfig(TableSinkConfig):
             raise SinkMismatch(("deletes",), f"column '{name}' is a key", "choose another one")
 
     def layout(self, schema: pl.Schema) -> Layout:
-        """What staged files of ``schema`` look like; raises ``SinkMismatch`` as ``check`` does."""
+        """The layout of staged files for rows of ``schema``; raises ``SinkMismatch`` as ``check`` does."""
         if LINE in schema:
             raise SinkMismatch((), f"the column name '{LINE}' belongs to this sink", "rename it in a stage")
-        staged: dict[str, pl.DataType] = {name: schema[name] for name in self._user(schema)}
+        staged: dict[str, pl.DataType] = {name: schema[name] for name in self._user_columns(schema)}
         if self.mode is Write.UPSERT:
             staged[LINE] = pl.Int32()
         staged |= {name: schema[name] for name in LINEAGE if self.lineage and name in schema}
         columns, keys = layout_of(staged, self.types).columns, tuple(check_name(key) for key in self.keys)
         if self.deletes is None or self.deletes not in schema:
             return Layout(columns, keys)
-        marked = check_name(self.deletes)
-        return Layout(tuple(replace(each, target=False, deletes=True) if each.name == marked else each for each in columns), keys)
+        flag = check_name(self.deletes)
+        return Layout(tuple(replace(each, target=False, deletes=True) if each.name == flag else each for each in columns), keys)
 
     @staticmethod
-    def _user(schema: pl.Schema) -> list[str]:
+    def _user_columns(schema: pl.Schema) -> list[str]:
         return [name for name in schema.names() if name != ROW and name not in LINEAGE]
 
 
 LEDGER_SUFFIX: Final = "__loads"
 DELETED_SUFFIX: Final = "__deleted"
 COPY_MANIFESTS: Final = "_loads/"
-"""Folder at the staging place for the manifests that COPY is given."""
+"""Folder under the staging prefix that holds the manifests passed to COPY."""
 
 
 class RedshiftSink:
-    """``contracts.Sink`` over staged files ``<unit>.<part>.<sha16>.parquet``; also ``contracts.Choosy``."""
+    """``contracts.Sink`` that stages files ``<unit>.<part>.<sha16>.parquet``; also ``contracts.Choosy``."""
 
     def __init__(self, config: RedshiftSinkConfig, schema: pl.Schema) -> None:
         self.config = config
         self.layout = config.layout(schema)
         files = ObjectsSinkConfig(url=config.url, name=config.name, lineage=config.lineage)
         self._files = ObjectsSink(files)
-        self._limits = {column.name: column for column in self.layout.columns}
+        self._columns = {column.name: column for column in self.layout.columns}
 
     @property
     def name(self) -> str:
@@ -217,7 +217,7 @@ class RedshiftSink:
         return self.config.name
 
     def encode(self, frame: pl.DataFrame, unit: str) -> Encoded:
-        """See ``contracts.Sink``: files with the columns of ``layout``, in its order."""
+        """See ``contracts.Sink``. The files have the columns of ``layout``, in its order."""
         schema = frame.schema
         columns = [staged_column(name, schema[name]) for name in schema.names() if name != ROW]
         staged = frame.select(ROW, *columns)
@@ -228,14 +228,14 @@ class RedshiftSink:
         return self._files.encode(staged, unit)
 
     def refused(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Records of ``frame`` that COPY would fail on: ``_row`` UInt32, ``reason`` String, one row for each, ascending.
+        """The records of ``frame`` on which COPY would fail: ``_row`` UInt32, ``reason`` String; one row per record, ascending.
 
         Reasons: ``null_key``, ``text_too_long``, ``nul_character``, ``binary_too_long``, ``not_json``, ``row_too_large``.
         """
         tests: list[tuple[str, pl.Expr]] = [("null_key", pl.col(key).is_null()) for key in self.config.keys]
         sizes = []
         for name, dtype in frame.schema.items():
-            column = self._limits.get(name.lower())
+            column = self._columns.get(name.lower())
             if column is None or name == ROW or name in LINEAGE:
                 continue
             if dtype == pl.String:
@@ -253,9 +253,10 @@ class RedshiftSink:
 
 
 def _first_reasons(frame: pl.DataFrame, tests: list[tuple[str, pl.Expr]]) -> pl.DataFrame:
-    reason = pl.coalesce([pl.when(test).then(pl.lit(why)) for why, test in tests]) if tests else pl.lit(None, pl.String)
-    told = frame.select(ROW, reason.cast(pl.String).alias("reason")).filter(pl.col("reason").is_not_null())
-    return told.unique(ROW, keep="first", maintain_order=True).sort(ROW)
+    """For each record with a row that fails a test: the name of the first test that its first such row fails."""
+    reason = pl.coalesce([pl.when(test).then(pl.lit(name)) for name, test in tests]) if tests else pl.lit(None, pl.String)
+    failed = frame.select(ROW, reason.cast(pl.String).alias("reason")).filter(pl.col("reason").is_not_null())
+    return failed.unique(ROW, keep="first", maintain_order=True).sort(ROW)
 
 
 def _is_json(value: str | None) -> bool:

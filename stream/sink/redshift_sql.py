@@ -1,8 +1,8 @@
 """Every statement that the loader sends to Redshift, as text. Pure: equal loads give equal statements.
 
-One load is one transaction (BatchExecuteStatement): lock the load ledger, make sure that each shard goes on exactly where the ledger
-says it ended, copy the files into a temporary table, count its rows, move them to the target, write the ledger. Redshift enforces no
-unique key, so what rules out a second load is the look at the ledger under its lock, in the transaction that writes it.
+One load is one transaction (BatchExecuteStatement): lock the load ledger, check that each shard continues exactly where the ledger says it
+ended, copy the files into a temporary table, count its rows, move them to the target, write the ledger. Redshift enforces no unique keys,
+so what prevents a second load of the same units is that the ledger is checked and written in one transaction, under a lock.
 """
 
 # ruff: noqa: S608 - names and texts pass redshift_names.py before they stand in a statement
@@ -25,10 +25,10 @@ from stream.sink.redshift_types import SEQUENCE_BYTES
 from stream.sink.redshift_upsert import STAGED, upsert, value_of
 
 MAX_STATEMENTS: Final = 40
-"""Of one BatchExecuteStatement (Redshift Data API)."""
+"""Most statements in one BatchExecuteStatement (Redshift Data API)."""
 MAX_STATEMENT_BYTES: Final = 100_000
 ROWS_BYTES: Final = 90_000
-"""Of values in one INSERT; the rest is room for its head."""
+"""Most bytes of values in one INSERT; the rest of the statement's limit is for the part before VALUES."""
 
 INCOMING: Final = '"stream_incoming"'
 _ORIGIN: Final = "0" * SEQUENCE_BYTES
@@ -46,7 +46,7 @@ _LEDGER_COLUMNS: Final = (
 
 
 class Step(StrEnum):
-    """What a statement of a load is for; a failure is judged by the step that failed."""
+    """What a statement of a load does. How to handle a failure depends on the step that failed."""
 
     LOCK = "lock"
     LEDGER = "ledger"
@@ -59,49 +59,49 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Whose:
-    """Whose units a ledger row is about."""
+class Owner:
+    """The application and stream that a ledger row's units belong to."""
 
     application: str
     stream: str
 
     @property
     def condition(self) -> str:
-        """On ledger rows."""
+        """The SQL condition that selects this owner's ledger rows."""
         return f"application = {literal(self.application)} AND stream = {literal(self.stream)}"
 
 
 def padded(position: int) -> str:
-    """A sequence number as text that sorts like a number."""
+    """A sequence number, zero-padded so that text order is numeric order."""
     return f"{position:0{SEQUENCE_BYTES}d}"
 
 
-def load_id(whose: Whose, config: RedshiftSinkConfig, load: Load) -> str:
-    """32 hex digits that name a load by what it loads and where to."""
-    parts = [whose.application, whose.stream, *config.target, *(f"{link.shard}:{link.after}:{link.last}" for link in load.links)]
+def load_id(owner: Owner, config: RedshiftSinkConfig, load: Load) -> str:
+    """32 hex digits, computed from the units and the target table, that identify a load."""
+    parts = [owner.application, owner.stream, *config.target, *(f"{link.shard}:{link.after}:{link.last}" for link in load.links)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def copy_manifest(load: Load) -> bytes:
-    """The manifest that COPY is given: each file must be there, with its exact size."""
+    """The manifest for COPY, which fails unless each file exists and has exactly the size stated."""
     entries = [{"url": file.url, "mandatory": True, "meta": {"content_length": file.size}} for file in load.files]
     return json.dumps({"entries": entries}, separators=(",", ":")).encode()
 
 
-def load_statements(config: RedshiftSinkConfig, whose: Whose, load: Load, manifest_url: str, now: datetime) -> tuple[tuple[Step, str], ...]:
-    """The transaction of ``load``, each statement with what it is for; ``manifest_url`` holds ``copy_manifest(load)``.
+def load_statements(config: RedshiftSinkConfig, owner: Owner, load: Load, manifest_url: str, now: datetime) -> tuple[tuple[Step, str], ...]:
+    """The transaction of ``load``, each statement with its step. The object at ``manifest_url`` must be ``copy_manifest(load)``.
 
     Raises:
-        ValueError: it does not fit the limits of the Data API; ask for fewer units.
+        ValueError: it exceeds the limits of the Data API; load fewer units.
     """
-    ledger, name = qualified(*config.ledger), load_id(whose, config, load)
+    ledger, name = qualified(*config.ledger), load_id(owner, config, load)
     columns = ", ".join(f"{identifier(column)} {kind}" for column, kind in _LEDGER_COLUMNS)
     names = ", ".join(identifier(column) for column, _ in _LEDGER_COLUMNS)
     statements: list[tuple[Step, str]] = [
         (Step.LOCK, f"LOCK TABLE {ledger}"),
         (Step.LEDGER, f"CREATE TEMP TABLE {INCOMING} ({columns})"),
-        *((Step.LEDGER, f"INSERT INTO {INCOMING} ({names}) VALUES {values}") for values in _ledger_rows(whose, load, name, now)),
-        (Step.IN_ORDER, _in_order(ledger, whose)),
+        *((Step.LEDGER, f"INSERT INTO {INCOMING} ({names}) VALUES {values}") for values in _ledger_rows(owner, load, name, now)),
+        (Step.IN_ORDER, _in_order(ledger, owner)),
     ]
     if load.layout is not None:
         statements += [
@@ -125,14 +125,14 @@ def load_statements(config: RedshiftSinkConfig, whose: Whose, load: Load, manife
     return tuple(statements)
 
 
-def _ledger_rows(whose: Whose, load: Load, name: str, now: datetime) -> Iterator[str]:
-    """VALUES lists, each short enough for one statement."""
-    head = f"{literal(whose.application)}, {literal(whose.stream)}"
-    stamp = f"TIMESTAMP {literal(now.strftime('%Y-%m-%d %H:%M:%S.%f'))}"
+def _ledger_rows(owner: Owner, load: Load, name: str, now: datetime) -> Iterator[str]:
+    """The load's ledger rows as VALUES lists, each short enough for one statement."""
+    head = f"{literal(owner.application)}, {literal(owner.stream)}"
+    timestamp = f"TIMESTAMP {literal(now.strftime('%Y-%m-%d %H:%M:%S.%f'))}"
     batch: list[str] = []
     size = 0
     for link in load.links:
-        row = f"({head}, {_ledger_row(link)}, {literal(name)}, {stamp})"
+        row = f"({head}, {_ledger_row(link)}, {literal(name)}, {timestamp})"
         if batch and size + len(row) + 2 > ROWS_BYTES:
             yield ", ".join(batch)
             batch, size = [], 0
@@ -145,12 +145,12 @@ def _ledger_row(link: Link) -> str:
     return f"{literal(link.shard)}, {literal(padded(link.after))}, {literal(padded(link.last))}, {link.links}, {link.rows}"
 
 
-def _in_order(ledger: str, whose: Whose) -> str:
-    """Fails with a division by zero unless every shard goes on where the ledger ends; so no unit can be there already."""
+def _in_order(ledger: str, owner: Owner) -> str:
+    """Fails with a division by zero unless every shard continues where the ledger ends, so that no unit can be loaded twice."""
     return (
         "SELECT 1 / CASE WHEN COUNT(*) = 0 THEN 1 ELSE 0 END "
         f'FROM (SELECT shard, MIN("after") AS begins FROM {INCOMING} GROUP BY shard) AS i '
-        f'LEFT JOIN (SELECT shard, MAX("last") AS loaded FROM {ledger} WHERE {whose.condition} GROUP BY shard) AS l ON l.shard = i.shard '
+        f'LEFT JOIN (SELECT shard, MAX("last") AS loaded FROM {ledger} WHERE {owner.condition} GROUP BY shard) AS l ON l.shard = i.shard '
         f"WHERE COALESCE(l.loaded, {literal(_ORIGIN)}) <> i.begins"
     )
 
@@ -174,35 +174,35 @@ def _move(config: RedshiftSinkConfig, layout: Layout) -> tuple[str, ...]:
 
 
 def create_ledger(config: RedshiftSinkConfig) -> str:
-    """The load ledger's table, if it is missing."""
+    """Creates the load ledger if it is missing."""
     columns = ", ".join(f"{identifier(column)} {kind} NOT NULL" for column, kind in _LEDGER_COLUMNS)
     return f"CREATE TABLE IF NOT EXISTS {qualified(*config.ledger)} ({columns})"
 
 
 def create_table(table: tuple[str, str], layout: Layout) -> str:
-    """A table (schema, name) with the columns that ``layout`` has for one, if it is missing."""
+    """Creates ``table`` (schema, name) with the target columns of ``layout`` if it is missing."""
     return f"CREATE TABLE IF NOT EXISTS {qualified(*table)} ({_columns(layout.target, staged=False)})"
 
 
 def describe_table(table: tuple[str, str]) -> str:
-    """A query without rows whose column metadata tells the columns of a table (schema, name)."""
+    """A query that returns no rows, but column metadata that describes ``table`` (schema, name)."""
     return f"SELECT * FROM {qualified(*table)} WHERE 1 = 0"
 
 
-def positions(config: RedshiftSinkConfig, whose: Whose) -> str:
-    """``shard``, ``last``: up to where each shard is loaded, by the ledger."""
-    return f'SELECT shard, MAX("last") FROM {qualified(*config.ledger)} WHERE {whose.condition} GROUP BY shard ORDER BY shard'
+def positions(config: RedshiftSinkConfig, owner: Owner) -> str:
+    """Returns ``shard``, ``last``: the position up to which each shard is loaded, according to the ledger."""
+    return f'SELECT shard, MAX("last") FROM {qualified(*config.ledger)} WHERE {owner.condition} GROUP BY shard ORDER BY shard'
 
 
-def positions_before(config: RedshiftSinkConfig, whose: Whose, cutoff: datetime) -> str:
-    """``shard``, ``last``: up to where each shard had been loaded by ``cutoff`` (UTC)."""
-    stamp = f"TIMESTAMP {literal(cutoff.strftime('%Y-%m-%d %H:%M:%S.%f'))}"
+def positions_before(config: RedshiftSinkConfig, owner: Owner, cutoff: datetime) -> str:
+    """Returns ``shard``, ``last``: the position up to which each shard had been loaded before ``cutoff`` (UTC)."""
+    timestamp = f"TIMESTAMP {literal(cutoff.strftime('%Y-%m-%d %H:%M:%S.%f'))}"
     ledger = qualified(*config.ledger)
-    return f'SELECT shard, MAX("last") FROM {ledger} WHERE {whose.condition} AND loaded_at < {stamp} GROUP BY shard ORDER BY shard'
+    return f'SELECT shard, MAX("last") FROM {ledger} WHERE {owner.condition} AND loaded_at < {timestamp} GROUP BY shard ORDER BY shard'
 
 
 def load_errors(query_id: int) -> str:
-    """Why a COPY failed, in the words of the system view."""
+    """Returns why a COPY failed, from Redshift's system view: file, line, column, message."""
     return (
         "SELECT TRIM(file_name), line_number, TRIM(column_name), TRIM(error_message) FROM sys_load_error_detail "
         f"WHERE query_id = {int(query_id)} ORDER BY start_time LIMIT 3"
@@ -210,15 +210,15 @@ def load_errors(query_id: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A column of the table as it is: its type's name in the Data API's metadata, and its length in bytes (0: none)."""
+class ExistingColumn:
+    """An existing column of the table: its type's name in the Data API's metadata, and its length in bytes (0: none)."""
 
     name: str
     type: str
     length: int
 
 
-_FAMILIES: Final[Mapping[str, frozenset[str]]] = {
+_COMPATIBLE: Final[Mapping[str, frozenset[str]]] = {
     "boolean": frozenset({"bool", "boolean"}),
     "smallint": frozenset({"int2", "smallint", "int4", "integer", "int8", "bigint", "numeric", "decimal"}),
     "integer": frozenset({"int4", "integer", "int8", "bigint", "numeric", "decimal", "float8"}),
@@ -237,35 +237,39 @@ _FAMILIES: Final[Mapping[str, frozenset[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Evolution:
-    """What makes the table fit: statements, or the problems that a person has to solve."""
+    """How to make the table fit: statements to run, or problems that an operator has to solve."""
 
     statements: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
 
-def evolve(config: RedshiftSinkConfig, table: tuple[str, str], layout: Layout, found: Sequence[Found]) -> Evolution:
-    """How a table (schema, name) with the columns ``found`` can take rows of ``layout``.
+def evolve(config: RedshiftSinkConfig, table: tuple[str, str], layout: Layout, found: Sequence[ExistingColumn]) -> Evolution:
+    """How to make ``table`` (schema, name), which has the columns ``found``, accept rows of ``layout``.
 
-    Only columns are ever added, and only if the policy says so.
+    The only change ever made is to add columns, and only if the ``evolve`` option allows it.
     """
-    there = {column.name: column for column in found}
+    existing = {column.name: column for column in found}
     statements, problems = [], []
     for column in layout.target:
-        if column.name not in there:
+        if column.name not in existing:
             addition = f"ALTER TABLE {qualified(*table)} ADD COLUMN {identifier(column.name)} {column.type}"
             if config.evolve is Evolve.ADD:
                 statements.append(addition)
             else:
                 problems.append(f"there is no column {column.name}, and `evolve: halt` adds none; run: {addition}")
-        elif problem := _misfit(column, there[column.name], config.types.get(column.name, column.type)):
+        elif problem := _mismatch(column, existing[column.name], config.types.get(column.name, column.type)):
             problems.append(problem)
     return Evolution(tuple(statements), tuple(problems))
 
 
-def _misfit(column: Column, found: Found, now: str) -> str:
-    """``now``: the type that the pipeline of today gives the column. Units sealed before may have a wider one, whose values may fit."""
-    base, size = column.type.partition("(")[0], now.partition("(")[2]
-    if found.type.lower() not in _FAMILIES[base]:
+def _mismatch(column: Column, found: ExistingColumn, type_now: str) -> str:
+    """Why the table's column ``found`` cannot hold ``column``; "" if it can.
+
+    ``type_now`` is the column's type in the current pipeline. ``column`` may be from a unit that was sealed under an older one, with a
+    wider type whose values may still fit; so the length compared is that of ``type_now``.
+    """
+    base, size = column.type.partition("(")[0], type_now.partition("(")[2]
+    if found.type.lower() not in _COMPATIBLE[base]:
         return (
             f"column {found.name} is {found.type} in the table and {column.type} in the pipeline; if somebody changed the table, give "
             f"the column the type {column.type} again (add one, copy the values, drop the old one, rename), "
@@ -287,9 +291,9 @@ _TRANSIENT: Final = (
 _NAMES: Final = re.compile(
     r"""'[^']*'|"[^"]*"|\b(?:s3|https?)://\S+|\b(?:relation|table|column|schema|database|user|group|role) [\w.$-]+"""
 )
-"""What Redshift calls by its name is somebody's choice, such as a table of connections or a column of timeouts."""
+"""Quoted text, URLs and names of objects. Users choose them, so a word such as "connection" or "timeout" in them says nothing."""
 _CODES: Final = re.compile(r"(?:error|status)[^0-9]{0,10}(?:1023|500|503)\b")
-_GONE: Final = ("specified key", "nosuchkey")
+_MISSING_FILE: Final = ("specified key", "nosuchkey")
 _SETUP: Final = (
     "permission denied", "access denied", "accessdenied", "not authorized", "does not exist", "unauthorized", "invalid iam", "invalidrole",
     "password authentication", "must be owner", "forbidden", "assume role",
@@ -297,14 +301,14 @@ _SETUP: Final = (
 
 
 def judge(step: Step | None, error: str) -> Failure:
-    """What a failed load calls for, from the step that failed (None: unknown) and Redshift's words."""
-    said = _NAMES.sub(" ", error.lower())
-    if step is Step.IN_ORDER and "zero" in said:
+    """What to do about a failed load, judged by the step that failed (None: unknown) and Redshift's error message."""
+    message = _NAMES.sub(" ", error.lower())
+    if step is Step.IN_ORDER and "zero" in message:
         return Failure.RACE
-    if any(word in said for word in _GONE):
+    if any(word in message for word in _MISSING_FILE):
         return Failure.DATA
-    if any(word in said for word in _TRANSIENT) or _CODES.search(said):
+    if any(word in message for word in _TRANSIENT) or _CODES.search(message):
         return Failure.TRANSIENT
-    if any(word in said for word in _SETUP):
+    if any(word in message for word in _SETUP):
         return Failure.SETUP
     return Failure.DATA

@@ -1,7 +1,7 @@
-"""Columns on their way to Redshift: the Parquet type that COPY is given, and the type of the table's column.
+"""Maps columns to Redshift: the type in the staged Parquet file, and the type of the table's column.
 
-COPY from Parquet takes columns by position and insists on types (Amazon Redshift Developer Guide, "COPY from columnar data formats"),
-so rows are staged in a few types that both sides agree on, and a plain ``INSERT ... SELECT`` does the rest.
+COPY from Parquet matches columns by position and converts no types (Amazon Redshift Developer Guide, "COPY from columnar data formats").
+So rows are staged in a few types that match exactly, and ``INSERT ... SELECT`` casts them to those of the table.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ MAX_VARCHAR: Final = 65_535
 MAX_VARBYTE: Final = 1_024_000
 MAX_COLUMNS: Final = 1_600
 LINE: Final = "_line"
-"""Staged for upserts only: the row's place in its unit, which orders rows that one record gave."""
+"""Staged for upserts only: the row's index in its unit, which orders rows that come from one record."""
 
 SEQUENCE_BYTES: Final = 60
 _WIDTHS: Final = {"_shard": 128, SEQUENCE: SEQUENCE_BYTES}
 _SIZED: Final = re.compile(r"(varchar|varbyte)\((\d{1,8})\)")
 _INTEGERS: Final = {"smallint": 2, "integer": 4, "bigint": 8}
-_BAD_INSIDE: Final = frozenset({pl.Binary, pl.Duration, pl.Time, pl.Object, pl.Int128, pl.UInt128, pl.Categorical, pl.Enum})
+_NOT_IN_SUPER: Final = frozenset({pl.Binary, pl.Duration, pl.Time, pl.Object, pl.Int128, pl.UInt128, pl.Categorical, pl.Enum})
 
 
 def layout_of(schema: Mapping[str, pl.DataType], types: Mapping[str, str]) -> Layout:
-    """The layout of files with ``schema`` (in that order), where ``types`` overrides the target's types by column.
+    """The layout of files with ``schema`` (in that order); ``types`` overrides the type of the table's column, by column name.
 
     Raises:
-        SinkMismatch: a name or type has no place in Redshift.
+        SinkMismatch: Redshift does not allow a name or type.
     """
     if len(schema) > MAX_COLUMNS:
         raise SinkMismatch((), f"the table would have {len(schema)} columns, Redshift allows {MAX_COLUMNS}", "select fewer in a stage")
@@ -47,16 +47,16 @@ def layout_of(schema: Mapping[str, pl.DataType], types: Mapping[str, str]) -> La
     seen: dict[str, str] = {}
     columns = []
     for name, dtype in schema.items():
-        plain = _named(name)
+        plain = _checked_name(name)
         if plain in seen:
-            message = f"the columns '{seen[plain]}' and '{name}' are one column in Redshift, which does not tell case"
+            message = f"the columns '{seen[plain]}' and '{name}' are one column in Redshift, which ignores case"
             raise SinkMismatch((), message, "rename one of them in a stage")
         seen[plain] = name
         columns.append(_column(plain, name, dtype, types.get(name)))
     return Layout(tuple(columns))
 
 
-def _named(name: str) -> str:
+def _checked_name(name: str) -> str:
     try:
         plain = check_name(name)
     except BadName as error:
@@ -78,23 +78,23 @@ def _column(plain: str, name: str, dtype: pl.DataType, wanted: str | None) -> Co
         return Column(plain, staged, "super", limit, parse=True)
     if staged == "timestamp" and base == "timestamptz":
         return Column(plain, staged, wanted)
-    # Narrower integers only where every value of the column's own type fits.
-    if base in _INTEGERS and staged in _INTEGERS and _INTEGERS[base] >= _bytes_of(dtype):
+    # A narrower integer is allowed only if every value of the column's own type fits.
+    if base in _INTEGERS and staged in _INTEGERS and _INTEGERS[base] >= _integer_bytes(dtype):
         return Column(plain, staged, wanted)
-    fits = ["varchar(n)", "super"] if staged.startswith("varchar") else ["varbyte(n)"] if staged.startswith("varbyte") else []
-    fits += ["timestamptz"] if staged == "timestamp" else []
-    fits += [each for each, size in _INTEGERS.items() if staged in _INTEGERS and size >= _bytes_of(dtype)]
-    allowed = ", ".join(fits) or f"only {staged}"
+    allowed_types = ["varchar(n)", "super"] if staged.startswith("varchar") else ["varbyte(n)"] if staged.startswith("varbyte") else []
+    allowed_types += ["timestamptz"] if staged == "timestamp" else []
+    allowed_types += [each for each, size in _INTEGERS.items() if staged in _INTEGERS and size >= _integer_bytes(dtype)]
+    allowed = ", ".join(allowed_types) or f"only {staged}"
     raise SinkMismatch(("types", name), f"column '{name}' of type {dtype} cannot be {wanted}", f"allowed: {allowed}")
 
 
-def _bytes_of(dtype: pl.DataType) -> int:
+def _integer_bytes(dtype: pl.DataType) -> int:
     widths: dict[DataTypeClass, int] = {pl.Int8: 2, pl.UInt8: 2, pl.Int16: 2, pl.UInt16: 4, pl.Int32: 4}
     return widths.get(dtype.base_type(), 8)
 
 
 def _staged(name: str, dtype: pl.DataType) -> tuple[str, int]:
-    """The staged type of a column and its limit in bytes."""
+    """The staged type of a column, and the most bytes a value may have (0: no limit)."""
     base = dtype.base_type()
     if base in {pl.String, pl.Categorical, pl.Enum, pl.Null}:
         width = _WIDTHS.get(name, MAX_VARCHAR)
@@ -108,7 +108,7 @@ def _staged(name: str, dtype: pl.DataType) -> tuple[str, int]:
     if has_empty_object(dtype):
         raise SinkMismatch((), f"column '{name}' of type {dtype} holds an object without fields", "leave it out with `select`")
     if dtype.is_nested():
-        bad = _leaves(dtype) & _BAD_INSIDE
+        bad = _leaves(dtype) & _NOT_IN_SUPER
         if bad:
             message = f"column '{name}' of type {dtype} cannot become SUPER because of the {', '.join(sorted(map(str, bad)))} inside"
             raise SinkMismatch((), message, "cast the inner values to text in a stage")
@@ -129,7 +129,7 @@ _PLAIN: Final[dict[DataTypeClass, str]] = {
 }
 
 
-_AS: Final[dict[DataTypeClass, pl.DataType]] = {
+_STAGED_AS: Final[dict[DataTypeClass, pl.DataType]] = {
     **dict.fromkeys((pl.Int8, pl.Int16, pl.UInt8, pl.UInt16), pl.Int32()),
     pl.UInt32: pl.Int64(),
     pl.UInt64: pl.Decimal(20, 0),
@@ -146,10 +146,10 @@ def _leaves(dtype: DataTypeClass | pl.DataType) -> set[DataTypeClass]:
 
 
 def staged_column(name: str, dtype: pl.DataType) -> pl.Expr:
-    """The column ``name`` in the type in which it is staged; timestamps are UTC without a zone."""
+    """The column ``name``, cast to the Polars type in which it is staged. Timestamps become UTC without a time zone."""
     column, base = pl.col(name), dtype.base_type()
-    if base in _AS:
-        return column.cast(_AS[base])
+    if base in _STAGED_AS:
+        return column.cast(_STAGED_AS[base])
     if isinstance(dtype, pl.Datetime):
         plain = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if dtype.time_zone else column
         return plain.cast(pl.Datetime("us"))
@@ -159,4 +159,4 @@ def staged_column(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 ORDER: Final = (SEQUENCE, SUBSEQUENCE, LINE)
-"""What decides which of several rows with one key is the last."""
+"""The columns that decide which of several rows with one key is the newest, most significant first."""

@@ -1,4 +1,4 @@
-"""Dead letters: what could not be processed, as it came, with the stage and the reason that refused it."""
+"""Dead letters: records that could not be processed, with their original bytes and the stage and reason of the failure."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ SCHEMA: Final = pl.Schema(
         DATA: pl.Binary(),
     }
 )
-"""Columns of a rejects file. ``_data`` holds the record's bytes untouched, so that a redrive can send them again; ``_attempt`` says how
-often the record has been tried, this time included."""
+"""Columns of a rejects file. ``_data`` holds the record's original bytes, so that a redrive can send them again; ``_attempt`` counts how
+often the record has been tried, this attempt included."""
 
 DECODE: Final = "decode"
 STAGE_ERROR: Final = "stage_error"
 
 
 class Cause(StrEnum):
-    """What kind of thing refused a record."""
+    """What rejected a record."""
 
     DECODE = "decode"
     VALIDATION = "validation"
@@ -49,53 +49,53 @@ class Cause(StrEnum):
 
 
 def cause_of(stage: str, reason: str) -> Cause:
-    """The kind of refusal, from the stage's name (``<place>:<kind>``, ``decode``, or a sink's name) and the reason code."""
+    """The cause, from the stage's name (``<index>:<kind>``, ``decode``, or a sink's name) and the reason code."""
     if stage == DECODE:
         return Cause.DECODE
     if reason.partition(":")[0] == STAGE_ERROR:
         return Cause.STAGE_ERROR
-    place, colon, kind = stage.partition(":")
-    if not (colon and place.isdigit()):
+    index, colon, kind = stage.partition(":")
+    if not (colon and index.isdigit()):
         return Cause.SINK
     return Cause.VALIDATION if kind == "validate" else Cause.STAGE
 
 
 def fingerprint(stage: str, reason: str) -> str:
-    """16 hex digits that are equal for records refused by one stage for one reason, across units and streams."""
+    """16 hex digits, the same for all records rejected by one stage for one reason, across units and streams."""
     return hashlib.sha256(f"{stage}\0{reason}".encode()).hexdigest()[:16]
 
 
 def encode(settled: pl.DataFrame, batch: Batch, shard_id: str, unit: str) -> Encoded:
-    """The unit's dead letters as one Parquet file ``<unit>.<sha16>.parquet``, or no file if there are none.
+    """The unit's dead letters as one Parquet file ``<unit>.<sha16>.parquet``; no file if there are none.
 
-    ``settled`` is ``Transformed.settled`` of ``batch``; its rows with other outcomes are left out. Lines are in stream order. Records
-    that were read again keep the place where they were read first.
+    ``settled`` is ``Transformed.settled`` of ``batch``; rows with other outcomes are ignored. Rows are in stream order. Redriven records
+    keep the shard and sequence number of their first delivery.
     """
     dead = settled["outcome"] == Outcome.DEAD_LETTERED
     if not dead.any():
         return Encoded((), NOTHING_PLACED)
-    refused = settled.filter(dead).sort(ROW)
-    causes = refused.select("stage", "reason").unique(maintain_order=True)
-    marks = [fingerprint(stage or "", reason or "") for stage, reason in causes.iter_rows()]
-    kinds = [cause_of(stage or "", reason or "").value for stage, reason in causes.iter_rows()]
-    marked = refused.join(
-        causes.with_columns(fingerprint=pl.Series(marks, dtype=pl.String), cause=pl.Series(kinds, dtype=pl.String)),
+    rejected = settled.filter(dead).sort(ROW)
+    causes = rejected.select("stage", "reason").unique(maintain_order=True)
+    fingerprints = [fingerprint(stage or "", reason or "") for stage, reason in causes.iter_rows()]
+    cause_names = [cause_of(stage or "", reason or "").value for stage, reason in causes.iter_rows()]
+    marked = rejected.join(
+        causes.with_columns(fingerprint=pl.Series(fingerprints, dtype=pl.String), cause=pl.Series(cause_names, dtype=pl.String)),
         on=["stage", "reason"],
         how="left",
         nulls_equal=True,
         maintain_order="left",
     )
-    frame = batch.frame[refused[ROW]].with_columns(
+    frame = batch.frame[rejected[ROW]].with_columns(
         pl.lit(shard_id).alias(SHARD),
         pl.lit(1, pl.UInt16).alias(ATTEMPT),
         *marked.select("stage", "reason", "fingerprint", "cause").get_columns(),
     )
     if batch.first_read is not None:
-        first = batch.first_read[refused[ROW]]
+        first = batch.first_read[rejected[ROW]]
         frame = frame.with_columns(first.select(SHARD, SEQUENCE, SUBSEQUENCE).get_columns()).with_columns(first[ATTEMPT] + 1)
     body = parquet(frame.select(SCHEMA.names()))
     digest = hashlib.sha256(body).hexdigest()
     file = OutputFile(NAME, checked_key(f"{unit}.{digest[:16]}.parquet"), body, frame.height, digest)
     lines = pl.int_range(frame.height, dtype=pl.UInt32, eager=True)
-    placement = pl.DataFrame({ROW: refused[ROW], "file": pl.zeros(frame.height, pl.UInt16, eager=True), "line": lines})
+    placement = pl.DataFrame({ROW: rejected[ROW], "file": pl.zeros(frame.height, pl.UInt16, eager=True), "line": lines})
     return Encoded((file,), placement.match_to_schema(PLACEMENT))

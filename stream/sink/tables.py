@@ -1,4 +1,4 @@
-"""Shared by sinks whose rows end up in a table: files are sealed as for any sink, and a loader loads them."""
+"""Options shared by sinks that feed a table: their files are sealed as for any sink, then a loader loads them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, fi
 from stream.sink.objects import SinkConfig
 
 MAX_UNITS: Final = 1_000
-"""Units in one load: Redshift's ledger rows have to fit into a few statements of 100 KB."""
+"""Most units in one load: their ledger rows have to fit into a few Redshift statements of 100 KB."""
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION: Final = {"type": "string", "pattern": r"^\d{1,6}\s*[smhd]$"}
@@ -25,7 +25,7 @@ def _duration(value: object) -> object:
         return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
     if isinstance(value, timedelta):
         return value
-    msg = f"{value!r} is no duration; write one like 60s, 5m, 12h or 7d"
+    msg = f"{value!r} is not a duration; write one like 60s, 5m, 12h or 7d"
     raise ValueError(msg)
 
 
@@ -46,7 +46,7 @@ class Evolve(StrEnum):
 
 
 class TableSinkConfig(SinkConfig):
-    """The options of every such sink: which table, how often it is loaded, and how much at a time."""
+    """Options of every sink that feeds a table: which table, how often it is loaded, and how much at a time."""
 
     table: str
     units: Annotated[int, Field(ge=1, le=MAX_UNITS)] = Field(default=200, description="Most units in one load.")
@@ -64,25 +64,25 @@ class TableSinkConfig(SinkConfig):
     @field_validator("quiet", mode="before")
     @classmethod
     def _windows(cls, value: Any) -> Any:
-        given = [value] if isinstance(value, str) else value
-        for each in given if isinstance(given, list | tuple) else ():
+        windows = [value] if isinstance(value, str) else value
+        for each in windows if isinstance(windows, list | tuple) else ():
             match = _WINDOW.fullmatch(each) if isinstance(each, str) else None
             if match is None or match[1] + match[2] == match[3] + match[4]:
-                msg = f"{each!r} is no time of day; write one like 22:00-02:30 (UTC), between quotes"
+                msg = f"{each!r} is not a time of day; write one like 22:00-02:30 (UTC), between quotes"
                 raise ValueError(msg)
-        return given
+        return windows
 
     @property
     def unique_table(self) -> tuple[object, ...]:
-        """What must differ between two sinks: otherwise, they would share the account of what is loaded."""
+        """Identifies the table. It must differ between sinks, or they would share one record of what is loaded."""
         raise NotImplementedError
 
     @property
     def keeps_files(self) -> bool:
-        """Whether the table consists of the sealed files themselves, so that only the table may remove them."""
+        """Whether the table consists of the sealed files themselves, so that only table maintenance may delete them."""
         return False
 
     @property
     def staged_for(self) -> timedelta:
-        """How long files are kept after their load, if the table has copies of their rows."""
+        """How long staged files are kept after their load, if the table has copies of their rows."""
         return timedelta.max

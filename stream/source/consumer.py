@@ -1,4 +1,4 @@
-"""The registered consumer that all subscriptions of one stream use: found or registered once, and waited for."""
+"""The registered consumer that all subscriptions of one stream use: looked up or registered once, and awaited until it is active."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ _LOOK_SECONDS: Final = 1.0
 """Seconds between looks at a consumer that is being registered; DescribeStreamConsumer allows 20 calls a second per stream."""
 _LOOKS: Final = 60
 IN_USE: Final = "ResourceInUseException"
+NOT_ACTIVE: Final = "ConsumerNotActive"
+"""Error code, of this service, for a consumer that did not become active in time."""
 
 
 class Consumer:
@@ -23,16 +25,23 @@ class Consumer:
         self._name = name
         self._arn: str | None = None
         self._asking = asyncio.Lock()
+        self._timeouts: tuple[int, str] = (0, "")
+        """How often waiting for the consumer timed out, and the last error message."""
 
     async def arn(self) -> str:
         """The active consumer's ARN, registered now if there was none.
 
         Raises:
             AwsFatal: denied.
-            AwsRetryable: too many consumers, it does not become active, or the service fails.
+            AwsRetryable: too many consumers, or the service fails; with code ``NOT_ACTIVE``, it does not become active.
         """
+        timeouts_before, _ = self._timeouts
         async with self._asking:
             if self._arn is None:
+                timeouts, why = self._timeouts
+                if timeouts != timeouts_before:
+                    # This reader has waited along with another one; if all waited in turn, that would take a minute for each shard.
+                    raise AwsRetryable(why, code=NOT_ACTIVE)
                 self._arn = await self._active()
             return self._arn
 
@@ -45,13 +54,16 @@ class Consumer:
         stream_arn = source.stream
         if not stream_arn.startswith("arn:"):
             stream_arn = (await source.client.describe_stream_summary(stream_arn)).arn
-        for _ in range(_LOOKS):
+        # A shard is not read while its reader waits here, so only the first wait is a long one.
+        looks = 1 if self._timeouts[0] else _LOOKS
+        for _ in range(looks):
             found = await self._found(stream_arn)
             if found.status == ACTIVE:
                 return found.arn
             await source.clock.sleep(_LOOK_SECONDS)
-        msg = f"consumer {self._name} of {stream_arn} did not become {ACTIVE} within {_LOOKS * _LOOK_SECONDS:g} s, it is {found.status}"
-        raise AwsRetryable(msg, code="ConsumerNotActive")
+        msg = f"consumer {self._name} of {stream_arn} did not become {ACTIVE} within {looks * _LOOK_SECONDS:g} s, it is {found.status}"
+        self._timeouts = (self._timeouts[0] + 1, msg)
+        raise AwsRetryable(msg, code=NOT_ACTIVE)
 
     async def _found(self, stream_arn: str) -> Registered:
         client = self._source.client

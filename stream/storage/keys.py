@@ -11,7 +11,7 @@ from stream.errors import Fatal
 MAX_KEY_BYTES = 1024
 """S3's limit for a key in UTF-8, prefix included."""
 
-
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PARTITION_VALUE: Final = re.compile(r"(?:=|%3D)[^/\s'\"<>]*(?=/)")
 
 
@@ -37,6 +37,15 @@ def check_key(key: str, root: str) -> None:
             "of UTF-8, made of segments separated by single slashes. Percent-encode the value that was put into the key."
         )
         raise Fatal(msg)
+
+
+def problem_of_place(url: str) -> str | None:
+    """Why no store can be opened at ``url``, which is `s3://bucket/prefix/`; None if one can."""
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    if _BUCKET.fullmatch(bucket) is None:
+        return f"{bucket!r} is no bucket name (3 to 63 of a-z 0-9 . -)"
+    prefix = prefix.removesuffix("/")
+    return f"its prefix {prefix!r} cannot be used, since {problem}" if prefix and (problem := _problem(prefix)) else None
 
 
 def _problem(key: str) -> str | None:

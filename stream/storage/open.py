@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Final
 
 from stream.aws.session import AwsSession
 from stream.contracts import CONSOLE, RangedStore
-from stream.errors import DefinitionError, Fatal
+from stream.errors import DefinitionError
 from stream.storage.console import ConsoleStore
 from stream.storage.directory import DirectoryStore
-from stream.storage.keys import check_key
+from stream.storage.keys import problem_of_place
 from stream.storage.memory import MemoryStore
 from stream.storage.s3 import KmsKey, S3Store
 
 FORMS: Final = "s3://bucket/prefix, file:./directory, file:///absolute/directory, memory:"
-_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def open_store(url: str, session: AwsSession | None = None, key: KmsKey | None = None) -> RangedStore:
@@ -55,15 +53,10 @@ def _open_directory(url: str, rest: str) -> DirectoryStore:
 def _open_s3(url: str, rest: str, session: AwsSession | None, key: KmsKey | None) -> S3Store:
     if not rest.startswith("//"):
         raise _refused(url, "two slashes must follow s3:")
+    if problem := problem_of_place(url):
+        raise _refused(url, problem)
     bucket, _, prefix = rest[2:].partition("/")
     prefix = prefix.removesuffix("/")
-    if not _BUCKET.fullmatch(bucket):
-        raise _refused(url, f"{bucket!r} is no bucket name (3 to 63 of a-z 0-9 . -)")
-    if prefix:
-        try:
-            check_key(prefix, f"s3://{bucket}")
-        except Fatal as error:
-            raise _refused(url, str(error)) from error
     if session is None:
         raise _refused(url, "there is no AWS session; this command only works with local stores")
     return S3Store(bucket, prefix, session, key)

@@ -1,27 +1,26 @@
 """The chain: a decoder and stages compiled into one pure function from a batch to rows and settled records.
 
-Why it is pure. A unit that was begun but not finished is begun again by whoever holds the shard next, and must come out byte for byte
-the same, or the data would exist twice. So nothing in this room reads a clock, draws random numbers, uses the network or
-depends on the order of a hash table. Reference tables, secrets and user functions come in as values, and the timer that measures
-stages is passed in and feeds only ``stage_rows``.
+Why it is pure. If a worker does not finish a unit, the next holder of the shard renders it again. The result must be the same byte for
+byte, or the data would exist twice. So nothing in this room reads a clock, draws random numbers, uses the network or depends on the
+iteration order of a hash table. Reference tables, secrets and user functions are passed in as values. So is the timer that measures
+stages, which affects only ``stage_rows``.
 
-Why it checks conservation. "Every record read ends in exactly one recorded outcome" is a promise about code that is not written yet: the
-next stage, and the user's own function. It therefore cannot rely on stages being right. Each row carries ``_row``, the index
-of its record in the batch; after every step the engine compares the ``_row`` values that went in with those that came out and
-those that were rejected. A row in neither was dropped on purpose and is settled with the stage's ``drops`` outcome. A
-``_row`` from nowhere, a repeated one, one out of order, a changed lineage column or an undeclared schema is a fault of the
-stage, not of the data: the shard halts at a safe point and names the stage, since dead-lettering good data would hide the
-fault, and continuing would spread it.
+Why it checks conservation. "Every record read ends in exactly one recorded outcome" must also hold for stages that others write, including
+users' own functions, so it cannot rely on stages being correct. Each row carries ``_row``, the index of its record in the batch. After
+every step the engine compares the ``_row`` values that went in with those that came out and those that were rejected. A row that is in
+neither was dropped on purpose, and is settled with the stage's ``drops`` outcome. An unknown ``_row``, a repeated one, one out of order, a
+changed lineage column or an undeclared schema is a fault of the stage, not of the data. The shard then halts at a safe point with an error
+that names the stage: dead-lettering good data would hide the fault, and continuing would spread it.
 
-How bad rows are isolated. Stages reject what they can detect with a vectorized mask. What they cannot foresee raises, and an
-exception names no row. A row-wise stage gives the same rows whether run over the whole or over halves, so the frame is halved
-until a single row still raises: about 2 log2(n) runs per bad row, none if all is well. A stage that is not row-wise cannot
-be searched that way; its whole frame is rejected, and the breaker above decides whether to continue. Running out of memory is never
-a row's fault, and that error passes through.
+How bad rows are isolated. Stages reject the bad rows that they can detect with a vectorized mask. Anything else raises, and the exception
+does not say which row caused it. A row-wise stage gives the same rows whether it runs over the whole frame or over its halves, so the frame
+is bisected down to the single rows that raise: about 2 log2(n) runs per bad row, and no extra run if nothing raises. A stage that is not
+row-wise cannot be bisected; its whole frame is rejected, and the worker's breaker decides whether to continue. Running out of memory is
+never a row's fault, so that error is passed on.
 
-A record is a whole. If a decoder or a stage makes many rows of one record, a record with one rejected row is rejected with all of
-them, and it is dropped only if all its rows are. Frames are halved between records, never inside one, and only a step that
-says so may return more rows of a record than it was given.
+Records stay whole. If a decoder or a stage makes several rows of one record, one rejected row rejects the record with all its rows, and the
+record counts as dropped only if all its rows are dropped. Frames are bisected between records, never inside one, and only a step that
+declares it (``expands``) may return more rows of a record than it received.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ _NONE_REJECTED: Final = _REJECTS.to_frame()
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One bound stage (or the decoder), and what the engine must know to check it."""
+    """One bound stage, or the decoder, and what the engine needs to know to check it."""
 
     name: str
     run: BoundStage
@@ -67,7 +66,7 @@ class Step:
     unique: bool = True
     """Whether each record has at most one row after this step."""
     expands: bool = False
-    """Whether the step may make several rows of one row."""
+    """Whether the step may make several rows from one row."""
 
 
 class CompiledChain:
@@ -96,38 +95,40 @@ class CompiledChain:
         """Decode ``batch`` and run every stage over it.
 
         Raises:
-            Halted: a stage invented, duplicated, reordered or relabelled rows, or returned undeclared columns.
+            Halted: a stage added, duplicated or reordered rows, changed their lineage, or returned undeclared columns.
         """
-        settled, rows = [], []
-        for name, before, after, gone, seconds in self.walk(batch, shard_id):
+        settled_parts, stage_rows = [], []
+        for name, rows_in, after, settled, seconds in self.walk(batch, shard_id):
             if name != SOURCE:
-                rows.append((name, before, after.height, seconds))
-            settled += [gone] if gone.height else []
+                stage_rows.append((name, rows_in, after.height, seconds))
+            settled_parts += [settled] if settled.height else []
             frame = after
-        ended = settled[0] if len(settled) == 1 else pl.concat(settled) if settled else _NONE_SETTLED
-        if not ended[ROW].is_sorted():
-            ended = ended.sort(ROW)
-        return Transformed(frame, ended, batch.rows, tuple(rows))
+        all_settled = settled_parts[0] if len(settled_parts) == 1 else pl.concat(settled_parts) if settled_parts else _NONE_SETTLED
+        if not all_settled[ROW].is_sorted():
+            all_settled = all_settled.sort(ROW)
+        return Transformed(frame, all_settled, batch.rows, tuple(stage_rows))
 
     def walk(self, batch: Batch, shard_id: str) -> Iterator[tuple[str, int, pl.DataFrame, pl.DataFrame, float]]:
-        """Step by step: name, rows in, the frame after the step, what it settled, and seconds; the first step is ``source``.
+        """Yield for each step: name, rows in, the frame after it, the rows of ``SETTLED_SCHEMA`` that it added, and seconds.
+
+        The first step is ``source``, for records that the source has settled.
 
         Raises:
             Halted: as ``run``.
         """
-        frame, gone = _begun(batch, shard_id)
-        yield SOURCE, batch.rows, frame, gone, 0.0
+        frame, settled = _pending_and_settled(batch, shard_id)
+        yield SOURCE, batch.rows, frame, settled, 0.0
         for step in self._steps:
-            began, before = self._timer(), frame.height
-            frame, gone = advance(step, frame)
-            yield step.name, before, frame, gone, self._timer() - began
+            started, rows_in = self._timer(), frame.height
+            frame, settled = advance(step, frame)
+            yield step.name, rows_in, frame, settled, self._timer() - started
 
 
-def _begun(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The records for the chain to process, and those that the source has settled."""
+def _pending_and_settled(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The records that the chain is to process, and rows of ``SETTLED_SCHEMA`` for those that the source has settled."""
     count = batch.rows
     columns = {column.name: column for column in batch.frame}
-    columns[SHARD] = _same(SHARD, shard_id, count)
+    columns[SHARD] = _repeated(SHARD, shard_id, count)
     columns[ROW] = pl.Series(ROW, np.arange(count, dtype=np.uint32))
     if batch.first_read is not None:
         columns |= {column.name: column for column in batch.first_read.select(SHARD, SEQUENCE, SUBSEQUENCE)}
@@ -136,32 +137,32 @@ def _begun(batch: Batch, shard_id: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     pending = outcome == Outcome.PENDING
     if pending.all():
         return frame, _NONE_SETTLED
-    known = outcome.filter(~pending)
-    reason = pl.select(pl.when(known == Outcome.OUT_OF_RANGE).then(pl.lit(OUT_OF_RANGE)).otherwise(pl.lit(SOURCE))).to_series()
-    return frame.filter(pending), _ended(columns[ROW].filter(~pending), known, SOURCE, reason)
+    outcomes = outcome.filter(~pending)
+    reason = pl.select(pl.when(outcomes == Outcome.OUT_OF_RANGE).then(pl.lit(OUT_OF_RANGE)).otherwise(pl.lit(SOURCE))).to_series()
+    return frame.filter(pending), _settled_rows(columns[ROW].filter(~pending), outcomes, SOURCE, reason)
 
 
-def _same(name: str, value: str, count: int) -> pl.Series:
+def _repeated(name: str, value: str, count: int) -> pl.Series:
     return pl.Series(name, [value], pl.String()).new_from_index(0, count)
 
 
-def _ended(rows: pl.Series, outcome: pl.Series | Outcome, stage: str, reason: pl.Series | str) -> pl.DataFrame:
-    """Rows of ``SETTLED_SCHEMA``, built without an expression, since most steps of most units settle few records or none."""
+def _settled_rows(rows: pl.Series, outcome: pl.Series | Outcome, stage: str, reason: pl.Series | str) -> pl.DataFrame:
+    """Rows of ``SETTLED_SCHEMA``, built from series: most steps settle few records or none, so an expression's overhead would count."""
     count = len(rows)
     outcomes = pl.Series([int(outcome)], dtype=pl.UInt8()).new_from_index(0, count) if isinstance(outcome, Outcome) else outcome
-    reasons = _same("reason", reason, count) if isinstance(reason, str) else reason
-    return pl.DataFrame([rows.alias(ROW), outcomes.alias("outcome"), _same("stage", stage, count), reasons.alias("reason")])
+    reasons = _repeated("reason", reason, count) if isinstance(reason, str) else reason
+    return pl.DataFrame([rows.alias(ROW), outcomes.alias("outcome"), _repeated("stage", stage, count), reasons.alias("reason")])
 
 
 def advance(step: Step, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Run one step: the rows that continue, and a row of ``SETTLED_SCHEMA`` for every record that does not.
+    """Run one step. Returns the rows that continue, and a row of ``SETTLED_SCHEMA`` for every record that does not.
 
     Raises:
         Halted: the step broke conservation or its declared schema.
     """
     if frame.is_empty():
         return step.output.to_frame(), _NONE_SETTLED
-    applied = _isolate(step, frame)
+    applied = _run_isolating(step, frame)
     after = _declared(step, applied.frame)
     rejects = _checked_rejects(step, frame, applied.rejects)
     if not step.unique and rejects.height:
@@ -170,7 +171,7 @@ def advance(step: Step, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame
     return after, _settled(step, frame, after, rejects)
 
 
-def _isolate(step: Step, frame: pl.DataFrame) -> Applied:
+def _run_isolating(step: Step, frame: pl.DataFrame) -> Applied:
     """Run the step; rows on which it raises become rejects."""
     good: list[pl.DataFrame] = []
     bad: list[pl.DataFrame] = []
@@ -197,7 +198,7 @@ def _isolate(step: Step, frame: pl.DataFrame) -> Applied:
 
 
 def _middle(frame: pl.DataFrame) -> int:
-    """Where to cut ``frame`` in two without cutting a record; 0 if it holds only one."""
+    """The row at which to split ``frame`` in two without splitting a record; 0 if it holds only one record."""
     rows = frame[ROW]
     if rows[0] == rows[-1]:
         return 0
@@ -210,14 +211,15 @@ def _code(error: BaseException) -> str:
 
 
 def _declared(step: Step, frame: pl.DataFrame) -> pl.DataFrame:
+    """``frame`` with the declared columns in the declared order; raises ``Halted`` if it has others."""
     found = dict(frame.schema)
     if found == dict(step.output):
         return frame if frame.columns == list(step.output) else frame.select(list(step.output))
-    lacks = [name for name in step.output if name not in found]
+    missing = [name for name in step.output if name not in found]
     extra = [name for name in found if name not in step.output]
     wrong = [f"{name} is {found[name]}, declared {kind}" for name, kind in step.output.items() if found.get(name, kind) != kind]
-    told = [f"missing: {', '.join(lacks)}"] * bool(lacks) + [f"not declared: {', '.join(extra)}"] * bool(extra) + wrong
-    msg = f"stage {step.name!r} gave other columns than it declares ({'; '.join(told)}); correct the stage or its `adds` option"
+    problems = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"not declared: {', '.join(extra)}"] * bool(extra) + wrong
+    msg = f"stage {step.name!r} gave other columns than it declares ({'; '.join(problems)}); correct the stage or its `adds` option"
     raise Halted(msg)
 
 
@@ -248,7 +250,7 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
     if not (second > first if step.unique else second >= first).all():
         msg = f"stage {step.name!r} duplicated or reordered rows; `_row` must keep rising, and rows may be dropped but never repeated"
         raise Halted(msg)
-    if not step.unique and not step.expands and _grew(before[ROW], rows):
+    if not step.unique and not step.expands and _has_more_rows_of_a_record(before[ROW], rows):
         msg = f"stage {step.name!r} gave more rows of a record than it was given; rows may be dropped, never added"
         raise Halted(msg)
     source = _source(step, before, rows, rejects)
@@ -294,22 +296,23 @@ def _places(step: Step, before: pl.Series, rows: pl.Series) -> pl.Series:
     raise Halted(msg)
 
 
-def _grew(before: pl.Series, after: pl.Series) -> bool:
+def _has_more_rows_of_a_record(before: pl.Series, after: pl.Series) -> bool:
     counts = [rows.rle().struct.unnest().select(pl.col("value").alias(ROW), "len") for rows in (before, after)]
     return not counts[1].join(counts[0], on=ROW).filter(pl.col("len") > pl.col("len_right")).is_empty()
 
 
 def _settled(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
-    dead = _ended(rejects[ROW], Outcome.DEAD_LETTERED, step.name, rejects["reason"]) if rejects.height else _NONE_SETTLED
+    dead = _settled_rows(rejects[ROW], Outcome.DEAD_LETTERED, step.name, rejects["reason"]) if rejects.height else _NONE_SETTLED
     if step.unique and before.height == after.height + rejects.height:
         return dead
-    given = before[ROW].to_numpy()
+    records = before[ROW].to_numpy()
     if not step.unique:
-        given = given[np.diff(given, prepend=given[0] ^ 1) != 0]
-    left = np.ones(int(given[-1] - given[0]) + 1, np.bool_)
-    for ended in (after[ROW], rejects[ROW]):
-        left[ended.to_numpy() - given[0]] = False
-    dropped = _ended(pl.Series(given[left[given - given[0]]]), step.drops, step.name, step.drops.label)
+        # One entry for each record. The first one differs from `prepend`, so it is always kept.
+        records = records[np.diff(records, prepend=records[0] ^ 1) != 0]
+    is_dropped = np.ones(int(records[-1] - records[0]) + 1, np.bool_)
+    for accounted_for in (after[ROW], rejects[ROW]):
+        is_dropped[accounted_for.to_numpy() - records[0]] = False
+    dropped = _settled_rows(pl.Series(records[is_dropped[records - records[0]]]), step.drops, step.name, step.drops.label)
     return pl.concat([dead, dropped]) if dead.height else dropped
 
 
@@ -322,7 +325,7 @@ def compile_chain(
 ) -> CompiledChain:
     """Check every stage against the columns before it and bind it.
 
-    ``timer`` gives seconds on any clock that does not go back; only ``stage_rows`` depends on it.
+    ``timer``: seconds of a monotonic clock; only ``stage_rows`` depends on it.
 
     Raises:
         SchemaMismatch: ``path`` begins with ``("source", "schema")`` or ``("stages", <index from 0>, <stage name>)``.

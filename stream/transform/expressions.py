@@ -1,4 +1,4 @@
-"""Expressions of a definition: Polars SQL over the columns of one row, checked before any record is read.
+"""Expressions in a definition: Polars SQL over the columns of one row, checked before any record is read.
 
 Nothing is evaluated as Python. Only functions of one row's values are allowed, so that an expression gives the same result wherever a
 batch is cut; aggregates, window functions, sub-queries, clocks and random numbers are refused by name.
@@ -59,7 +59,7 @@ _BY_PATTERN: Final = re.compile(r"~|\b(?:rlike|regexp|regexp_like)\b", re.IGNORE
 def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...] = ()) -> tuple[pl.Expr, pl.DataType]:
     """The Polars expression for ``text`` over ``schema``, and the type of a column with its results.
 
-    Integers are computed exactly; a result of type ``arithmetic.WIDE`` may not fit the 64-bit type that is given for it.
+    Integers are computed exactly, so a result of type ``arithmetic.WIDE`` may not fit the 64-bit column type that is returned for it.
 
     Raises:
         SchemaMismatch: with ``path``; syntax error, unknown column or function, types that do not go together, or something
@@ -103,7 +103,7 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
 
 
 def _check_possible(text: str, expression: pl.Expr, schema: pl.Schema, result: pl.DataType, path: tuple[str | int, ...]) -> None:
-    """Refuse what would fail on every row, though it has a type."""
+    """Refuse an expression that type-checks but would fail on every row."""
     used = {name: schema[name] for name in expression.meta.root_names()}
     found: list[pl.DataType] = []
     problem = impossible(lambda row: found.append(row.with_columns(expression.alias(_RESULT))[_RESULT].dtype), used)
@@ -134,7 +134,7 @@ def _typed(expression: pl.Expr, schema: pl.Schema) -> pl.DataType:
 
 
 def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
-    """What is refused before Polars sees it, as (problem, hint)."""
+    """Problems found before Polars parses the text, as (problem, hint)."""
     yield from misread_calls(text)
     by_pattern = _BY_PATTERN.search(text) is not None
     for match in _TOKEN.finditer(text):

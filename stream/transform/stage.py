@@ -1,4 +1,4 @@
-"""The contract of a stage: one frozen, validated config class whose ``bind`` gives a pure function from rows to rows."""
+"""The contract of a stage: a frozen, validated config class whose ``bind`` returns a pure function from rows to rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream.batch import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A stage at work: both a test and part of the reference page."""
+    """Input and expected output of a stage; used both as a test and on the reference page."""
 
     config: Any
     given: list[dict[str, Any]]
@@ -23,7 +23,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What stages may use besides the rows; fetched beforehand, so that running a chain needs no I/O.
+    """What stages may use besides the rows. Fetched before a chain runs, so that running it needs no I/O.
 
     ``tables``: reference tables by URL as written in the definition. ``secrets``: bytes by reference name. ``functions``:
     user functions by import path. ``files``: content of a decoder's files by URL as written in the definition.
@@ -62,14 +62,14 @@ class SchemaMismatch(ValueError):
 
 
 class StageConfig(BaseModel):
-    """Base of all stages. A subclass names itself, declares its options as fields, and gives one runnable example."""
+    """Base of all stages. A subclass has a name, declares its options as fields, and has one runnable example."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
     example: ClassVar[Example]
     row_wise: ClassVar[bool] = True
-    """Whether running the stage over two halves gives the same rows as running it over the whole."""
+    """Whether running the stage over both halves of a frame gives the same rows as running it over the whole frame."""
     expands: ClassVar[bool] = False
     """Whether one row may become any number of rows; these repeat its ``_row``, are adjacent and keep their order."""
     drops: ClassVar[Outcome] = Outcome.FILTERED
@@ -80,11 +80,11 @@ class StageConfig(BaseModel):
         return ()
 
     def refresh_seconds(self) -> float | None:
-        """How long the tables of ``table_urls`` are used before they are read again; None: as long as the worker lives."""
+        """Seconds after which the tables of ``table_urls`` are read again; None: never."""
         return None
 
     def table_logins(self) -> Mapping[str, str]:
-        """References to the secrets with which tables are read, by the names in ``table_urls``."""
+        """References to the secrets needed to read tables, by table URL."""
         return {}
 
     def secret_names(self) -> tuple[str, ...]:
@@ -108,5 +108,5 @@ class StageConfig(BaseModel):
         raise NotImplementedError
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:
-        """A function over frames of exactly ``schema``: pure, thread-safe, without clocks, randomness or I/O."""
+        """The stage as a function over frames of exactly ``schema``: pure and thread-safe, without clocks, randomness or I/O."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Builds the parts of a worker from a pipeline, and checks for everything it needs before the first record is read."""
+"""Assembles the parts of a worker from a pipeline, and checks before the first record is read that everything it needs is there."""
 
 from __future__ import annotations
 
@@ -42,27 +42,28 @@ from stream.worker.definitions import Definitions
 from stream.worker.exporting import ExportTask, LogUnits, WaitingCheckpoints, open_sender, shape_of
 from stream.worker.leasing import open_leases
 from stream.worker.loaders import open_loaders
-from stream.worker.parts import Bell, Parts, StreamParts, to_all
+from stream.worker.parts import ObservableEvent, Parts, StreamParts, to_all
 from stream.worker.places import is_there, located, read_object
-from stream.worker.reading import Opened, Reading, Surroundings, open_reading
+from stream.worker.reading import Opened, Reading, SourceContext, open_reading
 from stream.worker.recent import RECENT_SHARE, RecentSegments
-from stream.worker.recipe import Cooked, CutUnit, Recipe, cook
+from stream.worker.recipe import CutUnit, Recipe, Rendered, render
 from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
 from stream.worker.reread import Rereader
 from stream.worker.slices import record_options
 
 REREADING_SHARE: Final = 1 / 16
-"""Share of the memory budget for re-reading ranges, apart from the one above: re-reading must never wait for bytes that wait for it."""
+"""Share of the memory budget for re-reading ranges. It is separate from that for reading, which may be held by units that wait for a
+re-read."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """Options of this process, as opposed to the pipeline.
 
-    ``base``: the folder to which the pipeline's paths are relative. ``env``: for secrets. ``drain_seconds``: how long units in progress may
-    take to be sealed after a signal. ``threads``: for decoding, transforming and encoding. ``listeners`` get every event. ``reading``: how
-    much of its source the pipeline reads. ``leases``: an operator's leases, used instead of a worker's own. ``worker``: its name
-    in manifests, leases and spans; made up if empty. ``log_level``: the least level of events that the log gets.
+    ``base``: the folder to which the pipeline's paths are relative. ``env``: environment variables, for secrets. ``drain_seconds``: limit
+    for sealing the units in progress after a signal. ``threads``: for decoding, transforming and encoding. ``listeners`` get every event.
+    ``reading``: which part of its source the pipeline reads. ``leases``: an operator's leases, used instead of a worker's own. ``worker``:
+    its name in manifests, leases and spans; generated if empty. ``log_level``: the lowest level of events in the log.
     """
 
     base: Path
@@ -94,27 +95,29 @@ class _Shared:
     pipeline: Pipeline
     options: WorkerOptions
     worker: str
-    places: Stores
+    stores: Stores
     definitions: Definitions
     current: CurrentRecipe
     refresher: Refresher | None
     keeper: CredentialKeeper | None
-    cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]]
+    render: Callable[[Recipe, CutUnit], Awaitable[Rendered]]
     budget: ByteBudget
     rereading: ByteBudget
     sender: Sender | None
     repeat: Repeater
     emit: Emit
-    draining: Bell
+    draining: ObservableEvent
     leases: Coordinator | None
 
 
 def ends_by_itself(pipeline: Pipeline, reading: Reading) -> bool:
-    """Whether what is read has an end, at which the run exits."""
+    """Whether the run ends by itself, because what it reads has an end."""
     return reading != Reading() or pipeline.source.s3 is not None
 
 
-async def assemble(pipeline: Pipeline, options: WorkerOptions, emit: Emit, draining: Bell, stack: AsyncExitStack) -> list[StreamParts]:
+async def assemble(
+    pipeline: Pipeline, options: WorkerOptions, emit: Emit, draining: ObservableEvent, stack: AsyncExitStack
+) -> list[StreamParts]:
     """The parts of a worker for each stream of the pipeline; connections live as long as ``stack``.
 
     Streams share the client, memory budget, threads, stores and definitions; each has its own source, start and export.
@@ -125,34 +128,34 @@ async def assemble(pipeline: Pipeline, options: WorkerOptions, emit: Emit, drain
     """
     kinesis, clock = pipeline.source.kinesis, options.clock
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
-    places = Stores.open(pipeline, options.base, session)
-    state, stores = places.state, places.targets
-    repeat, nowhere = Repeater(clock, emit), Shard(kinesis.names[0], "")
+    stores = Stores.open(pipeline, options.base, session)
+    state, targets = stores.state, stores.targets
+    repeat, no_shard = Repeater(clock, emit), Shard(kinesis.names[0], "")
     await require(pipeline.requires, options.base, session)
-    for store in (*stores.values(), state):
-        await repeat("look at", nowhere, functools.partial(_look, store))
+    for store in (*targets.values(), state):
+        await repeat("look at", no_shard, functools.partial(_probe, store))
     name = options.worker or worker_id(clock)
     leases = options.leases or await _leases(pipeline, options, session, name, emit, stack)
-    hear = emit if leases is None else to_all(emit, leases.count)
+    source_emit = emit if leases is None else to_all(emit, leases.count)
     managed = functools.partial(read_secret, session)
     read = functools.partial(read_object, session)
 
-    async def fetch(given: Mapping[str, bytes]) -> Fetched:
-        return await fetch_resources(pipeline, options.base, options.env, read, given, managed)
+    async def fetch(known: Mapping[str, bytes]) -> Fetched:
+        return await fetch_resources(pipeline, options.base, options.env, read, known, managed)
 
-    fetched = await repeat("fetch tables and secrets", nowhere, lambda: fetch({}))
+    fetched = await repeat("fetch tables and secrets", no_shard, lambda: fetch({}))
     definitions = Definitions(state, options.base, options.env, clock, managed)
-    current = CurrentRecipe(await repeat("record definition", nowhere, lambda: definitions.record(pipeline, fetched)))
+    current = CurrentRecipe(await repeat("record definition", no_shard, lambda: definitions.record(pipeline, fetched)))
     shared = _Shared(
         pipeline=pipeline,
         options=options,
         worker=name,
-        places=places,
+        stores=stores,
         definitions=definitions,
         current=current,
         refresher=Refresher(pipeline, fetched, fetch, definitions, current, clock, emit) if intervals(pipeline) else None,
         keeper=CredentialKeeper(session, clock, emit) if needed(pipeline) else None,
-        cook=_in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "cook"))),
+        render=_in_threads(stack.enter_context(ThreadPoolExecutor(options.threads, "render"))),
         budget=ByteBudget(int(pipeline.memory.budget * READING_SHARE)),
         rereading=ByteBudget(int(pipeline.memory.budget * REREADING_SHARE)),
         sender=await _sender(pipeline, options, managed, emit, stack),
@@ -162,37 +165,37 @@ async def assemble(pipeline: Pipeline, options: WorkerOptions, emit: Emit, drain
         leases=leases,
     )
     base_url = functools.partial(located, base=options.base)
-    around = Surroundings(pipeline, options.reading, session, state, stores[rejects.NAME], base_url, name, clock, hear)
-    opened = await repeat("open source", nowhere, lambda: open_reading(around, stack))
-    each, who = [await _stream_parts(one, shared) for one in opened], (name, clock, emit)
+    context = SourceContext(pipeline, options.reading, session, state, targets[rejects.NAME], base_url, name, clock, source_emit)
+    sources = await repeat("open source", no_shard, lambda: open_reading(context, stack))
+    parts_by_stream, identity = [await _stream_parts(source, shared) for source in sources], (name, clock, emit)
     return [
-        replace(one, loaders=await open_loaders(pipeline, one.stream, session, one.parts.log, stores, definitions, who, stack))
-        for one in each
+        replace(one, loaders=await open_loaders(pipeline, one.stream, session, one.parts.log, targets, definitions, identity, stack))
+        for one in parts_by_stream
     ]
 
 
 async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
-    """The parts for one stream, or for what is read in its place."""
+    """The parts for one stream, or for what is read instead of it."""
     pipeline, clock, emit = shared.pipeline, shared.options.clock, shared.emit
-    log = CommitLog(shared.places.state, pipeline.application, clock, shared.worker)
+    log = CommitLog(shared.stores.state, pipeline.application, clock, shared.worker)
     start = await shared.repeat("pin start", Shard(opened.chain, ""), lambda: log.pin_start(opened.chain, opened.start))
     export = _export(opened.chain, shared, log)
     leases = None if opened.finite else shared.leases
-    checkpoints: Checkpoints = StoredCheckpoints(shared.places.state) if leases is None else LeaseCheckpoints(leases)
+    checkpoints: Checkpoints = StoredCheckpoints(shared.stores.state) if leases is None else LeaseCheckpoints(leases)
     if export is not None and pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT:
         checkpoints = WaitingCheckpoints(checkpoints, export)
     admit_gaps = pipeline.source.kinesis.on_expired is OnExpired.GAP and shared.options.reading.window.begin is None
-    again = await opened.make(shared.rereading)
+    reread_source = await opened.make(shared.rereading)
     reads = "" if shared.options.reading.letters else record_options(pipeline)
-    rereader = Rereader(again, shared.definitions, shared.cook, shared.repeat, emit, admit_gaps=admit_gaps, reads=reads)
+    rereader = Rereader(reread_source, shared.definitions, shared.render, shared.repeat, emit, admit_gaps=admit_gaps, reads=reads)
     parts = Parts(
         worker=shared.worker,
         source=await opened.make(shared.budget),
         log=log,
-        committer=Committer(log, shared.places.targets, checkpoints, clock, emit, shared.worker),
+        committer=Committer(log, shared.stores.targets, checkpoints, clock, emit, shared.worker),
         checkpoints=checkpoints,
         current=shared.current,
-        cook=shared.cook,
+        render=shared.render,
         render_again=rereader.render,
         limits=_limits(pipeline),
         breaker=Breaker(pipeline.rejects.max_ratio, pipeline.rejects.min_records, pipeline.rejects.window.total_seconds()),
@@ -214,7 +217,7 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
 async def _leases(
     pipeline: Pipeline, options: WorkerOptions, session: AwsSession, name: str, emit: Emit, stack: AsyncExitStack
 ) -> Coordinator | None:
-    """The leases, if workers share shards, as they do with a stream that is read without end. A run that ends belongs to one worker."""
+    """The leases, if workers share shards; None for a run that ends by itself, which belongs to one worker."""
     native = pipeline.coordination.native
     if native is None or ends_by_itself(pipeline, options.reading):
         return None
@@ -227,14 +230,14 @@ async def _sender(pipeline: Pipeline, options: WorkerOptions, managed: SecretRea
 
 
 def _export(stream: str, shared: _Shared, log: CommitLog) -> ExportTask | None:
-    """The task that sends sealed units of one stream to a collector, if the pipeline names one."""
+    """The task that exports sealed units of one stream to an OTLP collector, if the pipeline names one."""
     otlp, clock = shared.pipeline.audit.otlp, shared.options.clock
     if otlp is None or shared.sender is None:
         return None
-    areas = shared.places.areas(located(shared.pipeline.state, shared.options.base), stream)
+    areas = shared.stores.areas(located(shared.pipeline.state, shared.options.base), stream)
     recent = RecentSegments(int(shared.pipeline.memory.budget * RECENT_SHARE))
-    units = LogUnits(log, stream, areas, shared.places.targets[ledger.NAME], otlp.destinations, recent)
-    exporter = Exporter(units, shared.places.state, shared.sender, shape_of(otlp), clock, shared.emit, stream)
+    units = LogUnits(log, stream, areas, shared.stores.targets[ledger.NAME], otlp.destinations, recent)
+    exporter = Exporter(units, shared.stores.state, shared.sender, shape_of(otlp), clock, shared.emit, stream)
     return ExportTask(exporter, clock, shared.emit, stream, strict=otlp.mode is Mode.STRICT, recent=recent)
 
 
@@ -256,13 +259,14 @@ async def require(urls: tuple[str, ...], base: Path, session: AwsSession) -> Non
             raise Fatal(msg)
 
 
-async def _look(store: ObjectStore) -> None:
+async def _probe(store: ObjectStore) -> None:
+    """List nothing much, which fails where the bucket or the permission is missing."""
     async for _ in store.list("_preflight/"):
         return
 
 
-def _in_threads(pool: ThreadPoolExecutor) -> Callable[[Recipe, CutUnit], Awaitable[Cooked]]:
-    async def run(recipe: Recipe, cut: CutUnit) -> Cooked:
-        return await asyncio.get_running_loop().run_in_executor(pool, cook, recipe, cut)
+def _in_threads(pool: ThreadPoolExecutor) -> Callable[[Recipe, CutUnit], Awaitable[Rendered]]:
+    async def run(recipe: Recipe, cut: CutUnit) -> Rendered:
+        return await asyncio.get_running_loop().run_in_executor(pool, render, recipe, cut)
 
     return run

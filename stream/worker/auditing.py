@@ -19,7 +19,7 @@ from stream.batch import ORIGIN, SEQUENCE, SUBSEQUENCE
 from stream.budget import Lending
 from stream.commit.log import CommitLog
 from stream.commit.lookup import PAGE, position_of, shards_of, streams_of, unit_start
-from stream.commit.manifest import FileEntry, Manifest, decode, decode_start, digest, is_canonical, pinned, seal_of
+from stream.commit.manifest import FileEntry, Kind, Manifest, decode, decode_start, digest, is_canonical, pinned, seal_of, unpinned
 from stream.commit.naming import genesis_key, manifest_key, shard_prefix, start_key
 from stream.contracts import Checkpoints, ObjectStore, Shard, Source, Start, StartKind, shard_of_chain
 from stream.errors import Halted
@@ -35,7 +35,7 @@ READ_AT_ONCE: Final = 16
 """Manifests fetched at a time."""
 
 KNOWN_MANIFESTS: Final = 10_000
-"""Of other chains, in memory: files come in the order of their names, those of one unit in each partition apart."""
+"""Manifests of other chains kept in memory. Files are listed by name, so the files of a unit are spread over its partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _damage(manifest: Manifest, body: bytes) -> str:
 
 
 class _Elsewhere:
-    """Which files other chains list. There may be as many files as they have, so each chain's keys and each manifest are read once."""
+    """Which files other chains list. There may be very many, so the keys of each chain and each manifest are read only once."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -138,7 +138,7 @@ class _Elsewhere:
         self._files: dict[str, frozenset[tuple[str, str]]] = {}
 
     async def sinks(self, stream: str, shard: str, after: int, name: str) -> frozenset[str]:
-        """Under which sinks the unit of ``shard`` that starts behind ``after`` lists a file with the key ``name``."""
+        """The sinks under which the unit of ``shard`` that begins after ``after`` lists a file with the key ``name``."""
         if after not in await self._starts_of(stream, shard):
             return frozenset()
         key = manifest_key(stream, shard, after)
@@ -240,7 +240,7 @@ class StoredEvidence:
         return ShardLog(self.stream, shard, tuple(links[key] for key in sorted(links)), tuple(sorted(unreadable.items())), since)
 
     async def _since(self, shard: str, after: int) -> int | None:
-        """Where to begin for what follows ``after``: one unit earlier, which a checkpoint may stand behind; None: at the beginning."""
+        """Where to begin reading for what follows ``after``: one unit earlier, at whose end a checkpoint may be; None: at the beginning."""
         start = await unit_start(self._log.store, self.stream, shard, after + 1) if after else None
         return await unit_start(self._log.store, self.stream, shard, start) if start else None
 
@@ -320,8 +320,20 @@ class StoredEvidence:
         return self._reread(self._source, self._listed[shard_id], until)
 
     async def _reread(self, source: Source, shard: Shard, until: int) -> AsyncIterator[Reread]:
-        async with aclosing(source.read(shard, ORIGIN, self._start, until)) as pages:  # type: ignore[type-var]
+        async with aclosing(source.read(shard, ORIGIN, await self._start_of(shard), until)) as pages:  # type: ignore[type-var]
             async for page in pages:
                 yield Reread(page.batch.frame.select(SEQUENCE, SUBSEQUENCE), page.position)
                 if isinstance(source, Lending):
                     source.budget.release(page.held)
+
+    async def _start_of(self, shard: Shard) -> Start:
+        """Where the chain of ``shard`` starts. What another application left may lie before the start of this one."""
+        try:
+            genesis, first = await self._log.genesis(shard), await self._log.read(shard, ORIGIN)
+        except Halted:
+            # A damaged link is a finding of its own.
+            return self._start
+        if first is not None and first.manifest.kind is Kind.FOREIGN:
+            return Start(StartKind.TRIM_HORIZON)
+        recorded = None if genesis is None else genesis.manifest.start
+        return self._start if recorded is None else unpinned(recorded)

@@ -1,4 +1,4 @@
-"""What follows a position in a stream, found out without reading on: for callers that only ask whether something is missing."""
+"""What follows a position in a stream, without reading further: for commands that only ask whether something is missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Final
 
-from stream.audit.completeness import Behind, Found
+from stream.audit.completeness import Found, Lookahead
 from stream.aws.kinesis import KinesisClient
 from stream.batch import ARRIVAL, ORIGIN
 from stream.budget import ByteBudget
@@ -19,17 +19,17 @@ from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
 
 BUDGET: Final = 64 * 2**20
-"""The byte budget of looks; a look requests one record."""
+"""Byte budget for these requests, each of which asks for one record."""
 
 CALLS_PER_SECOND: Final = 2.0
-"""Out of the five that all readers of a shard share; its worker needs the others."""
+"""Out of the five calls per second that all readers of a shard share; the shard's worker needs the others."""
 
 FAILURES: Final = 5
 """Consecutive failed polls after which a shard counts as silent."""
 
 
 class _ServiceClock:
-    """The service's time, since its clock decides what has expired."""
+    """The time by the clock of Kinesis, which decides what has expired."""
 
     def __init__(self, inner: Clock) -> None:
         self._inner = inner
@@ -46,15 +46,17 @@ class _ServiceClock:
 
 
 class BehindStream:
-    """Looks at what follows positions of one stream, with time-outs suited to a command. Emits no events, since it is not a reader."""
+    """Finds out what follows positions in one stream, with time-outs suited to a command. Emits no events, since it is not a reader."""
 
     def __init__(self, client: KinesisClient, stream: str, clock: Clock, settings: ReadSettings | None = None) -> None:
         settings = settings or ReadSettings(limit=1, calls_per_second=CALLS_PER_SECOND)
         self._clock = _ServiceClock(clock)
-        self._source = KinesisSource(client, stream, budget=ByteBudget(BUDGET), clock=self._clock, emit=self._hear, settings=settings)
+        self._source = KinesisSource(
+            client, stream, budget=ByteBudget(BUDGET), clock=self._clock, emit=self._count_failures, settings=settings
+        )
         self._failures: Counter[str] = Counter()
         self._silent: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
-        self._said: dict[str, str] = {}
+        self._last_error: dict[str, str] = {}
 
     async def time(self) -> datetime:
         """As ``StreamAccess.time``."""
@@ -67,7 +69,7 @@ class BehindStream:
         """As ``contracts.Source.shards``."""
         return await self._source.shards()
 
-    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Behind:
+    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
         """What follows ``position``; ``start`` and ``complete_until`` as for ``contracts.Source.read``.
 
         ``asked_at``: the service's time before this call.
@@ -76,7 +78,7 @@ class BehindStream:
             Fatal: stream missing, access denied.
         """
         if position == ORIGIN and start.timestamp is not None and start.timestamp > asked_at:
-            return Behind(Found.TIP)  # Kinesis accepts no position in its own future
+            return Lookahead(Found.TIP)  # Kinesis accepts no position in its own future
         self._failures[shard.shard_id] = 0
         silent = self._silent[shard.shard_id]
         silent.clear()
@@ -85,38 +87,38 @@ class BehindStream:
             await asyncio.wait((looking, waiting), return_when=asyncio.FIRST_COMPLETED)
             if looking.done():
                 return looking.result()
-            return Behind(Found.SILENT, why=f"the stream does not answer: {self._said[shard.shard_id]}")
+            return Lookahead(Found.SILENT, why=f"the stream does not answer: {self._last_error[shard.shard_id]}")
         finally:
             for task in (looking, waiting):
                 task.cancel()
             await asyncio.gather(looking, waiting, return_exceptions=True)
 
-    async def _look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None) -> Behind:
+    async def _look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None) -> Lookahead:
         source = self._source
         try:
             async with aclosing(source.read(shard, position, start, complete_until=complete_until)) as pages:  # type: ignore[type-var]
                 async for page in pages:
                     source.budget.release(page.held)
                     if page.batch.rows:
-                        return Behind(Found.RECORD, page.batch.frame[ARRIVAL].min())  # type: ignore[arg-type]
+                        return Lookahead(Found.RECORD, page.batch.frame[ARRIVAL].min())  # type: ignore[arg-type]
                     if page.ended or page.behind_ms == 0:
-                        lost = await source.lost_behind(shard, position, complete_until)
+                        lost = await source.lost_after(shard, position, complete_until)
                         if lost is not None:
-                            return Behind(Found.EXPIRED, why=lost)
-                        return Behind(Found.END, children=page.children) if page.ended else Behind(Found.TIP)
+                            return Lookahead(Found.EXPIRED, why=lost)
+                        return Lookahead(Found.END, children=page.children) if page.ended else Lookahead(Found.TIP)
         except Expired as error:
-            return Behind(Found.EXPIRED, why=str(error))
+            return Lookahead(Found.EXPIRED, why=str(error))
         except (Halted, Retryable) as error:
-            return Behind(Found.SILENT, why=str(error))
-        return Behind(Found.SILENT, why="reading came to no end")
+            return Lookahead(Found.SILENT, why=str(error))
+        return Lookahead(Found.SILENT, why="reading came to no end")
 
-    def _hear(self, event: Event) -> None:
+    def _count_failures(self, event: Event) -> None:
         match event:
             case PageReceived(_, shard):
                 self._failures[shard] = 0
             case PollRepeated(_, shard, _, detail):
                 self._failures[shard] += 1
-                self._said[shard] = detail
+                self._last_error[shard] = detail
                 if self._failures[shard] >= FAILURES:
                     self._silent[shard].set()
             case _:

@@ -16,14 +16,14 @@ class Breaker:
 
 
 @dataclass(slots=True)
-class Flood:
-    """What one shard's breaker has seen since the shard was started."""
+class ShardBreaker:
+    """The breaker of one shard: the units that it has seen since the shard was started."""
 
     breaker: Breaker
     seen: deque[tuple[float, int, int]] = field(default_factory=deque)
 
     def trips(self, now: float, records: int, dead: int) -> str | None:
-        """Count a unit that was cooked at the monotonic second ``now``; a phrase that says what is too much, or None.
+        """Count a unit rendered at the monotonic time ``now`` (seconds). Returns a phrase that says what is too much, or None.
 
         A unit without dead letters never trips, whatever came before it.
         """

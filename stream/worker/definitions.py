@@ -75,7 +75,7 @@ class Definitions:
                 raise Halted(msg)
             contents[url] = stored.body
         try:
-            fetched = await fetch_resources(pipeline, self._base, self._env, given=contents, managed=self._managed)
+            fetched = await fetch_resources(pipeline, self._base, self._env, known=contents, managed=self._managed)
             return self._kept(await asyncio.to_thread(self._compile, pipeline, fetched, digest))
         except (DefinitionError, SchemaMismatch) as error:
             raise self._not_to_run(digest, error) from error

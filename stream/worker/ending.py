@@ -9,7 +9,7 @@ from stream import events
 from stream.contracts import Emit
 from stream.errors import StreamError, unforeseen
 from stream.metrics.logs import JsonLog
-from stream.worker.parts import weightiest
+from stream.worker.parts import most_severe
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def last_words(streams: str, log: JsonLog, emit: Emit) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = weightiest(error) if isinstance(error, ExceptionGroup) else error
+        cause = most_severe(error) if isinstance(error, ExceptionGroup) else error
         log.flush()
         emit(events.WorkerFailed(streams, "", str(cause) if isinstance(cause, StreamError) else unforeseen(cause)))
         if cause is error:

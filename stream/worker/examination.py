@@ -1,4 +1,4 @@
-"""What `stream doctor` checks, and what it finds: everything that a worker of a pipeline will need, before it needs it."""
+"""The checks of `stream doctor`: everything that a worker of a pipeline will need."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 
 
 class Verdict(StrEnum):
-    """How bad it is."""
+    """How serious a finding is."""
 
     OK = "ok"
     NOTE = "note"
@@ -55,7 +55,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Environment:
     """Where a worker would run. ``role`` (ARN or name), ``audience`` and ``subject`` are the expected values, if known.
 
     ``limits`` are files that hold the memory limit in bytes or ``max``; the first that exists counts.
@@ -71,19 +71,19 @@ class Surroundings:
     clock: Clock = field(default_factory=SystemClock)
 
 
-async def examine(pipeline: Pipeline, around: Surroundings) -> list[Finding]:
+async def examine(pipeline: Pipeline, environment: Environment) -> list[Finding]:
     """Check everything; a check that fails does not prevent the others. Writes nothing, and reveals no secret."""
     kinesis = pipeline.source.kinesis
     session = AwsSession(region=kinesis.region, endpoints={"kinesis": kinesis.endpoint} if kinesis.endpoint else None)
-    findings = [*_token(around), _memory(pipeline, around)]
+    findings = [*_token(environment), _memory(pipeline, environment)]
     if needed(pipeline):
-        credentials = await _credentials(session, around)
+        credentials = await _credentials(session, environment)
         findings += credentials
         if all(each.verdict is not Verdict.FAILED for each in credentials):
-            findings += await _identity(session, around)
-    for probe in probes(pipeline, session, around.base, around.env):
-        findings.append(await _tried(probe, around.patience))
-    findings += [await _collector(pipeline, around)] if pipeline.audit.otlp else []
+            findings += await _identity(session, environment)
+    for probe in probes(pipeline, session, environment.base, environment.env):
+        findings.append(await _tried(probe, environment.patience))
+    findings += [await _collector(pipeline, environment)] if pipeline.audit.otlp else []
     findings += [
         Finding("permission", Verdict.NOTE, f"{action} was not tried: {why}", "compare with `stream iam --diff`")
         for action, why in untried(pipeline).items()
@@ -91,13 +91,13 @@ async def examine(pipeline: Pipeline, around: Surroundings) -> list[Finding]:
     return findings
 
 
-def _token(around: Surroundings) -> list[Finding]:
-    named = [(name, around.env[name]) for name in AUDIENCES if around.env.get(name)]
+def _token(environment: Environment) -> list[Finding]:
+    named = [(name, environment.env[name]) for name in AUDIENCES if environment.env.get(name)]
     if not named:
         return [Finding("token", Verdict.NOTE, "Kubernetes provided no token for AWS; other credentials are looked for", "")]
     name, path = named[0]
     findings = []
-    if around.env.get("AWS_ACCESS_KEY_ID"):
+    if environment.env.get("AWS_ACCESS_KEY_ID"):
         remedy = "remove AWS_ACCESS_KEY_ID from the environment of the pod"
         findings.append(
             Finding("token", Verdict.FAILED, "keys in the environment take precedence over the token, and never change", remedy)
@@ -107,8 +107,8 @@ def _token(around: Surroundings) -> list[Finding]:
     except (OSError, UnicodeDecodeError, DefinitionError) as error:
         remedy = "check the service account of the pod: its webhook mounts the token"
         return [*findings, Finding("token", Verdict.FAILED, f"the token in {path} ({name}) cannot be read: {error}", remedy)]
-    audience = around.audience or AUDIENCES[name]
-    problems = judge_claims(claims, audience, around.subject, around.clock.now())
+    audience = environment.audience or AUDIENCES[name]
+    problems = judge_claims(claims, audience, environment.subject, environment.clock.now())
     findings += _told("token", problems)
     if not problems:
         said = f"for {audience}, of {claims.subject}, until {claims.expires.isoformat()}"
@@ -120,9 +120,9 @@ def _told(check: str, problems: list[Problem]) -> list[Finding]:
     return [Finding(check, Verdict.FAILED if each.fatal else Verdict.NOTE, each.what, each.remedy) for each in problems]
 
 
-async def _credentials(session: AwsSession, around: Surroundings) -> list[Finding]:
+async def _credentials(session: AwsSession, environment: Environment) -> list[Finding]:
     try:
-        async with asyncio.timeout(around.patience):
+        async with asyncio.timeout(environment.patience):
             await session.credentials()
             life = await session.credential_life()
     except (StreamError, TimeoutError) as error:
@@ -135,22 +135,22 @@ async def _credentials(session: AwsSession, around: Surroundings) -> list[Findin
     return [Finding("credentials", Verdict.OK, f"by {life.method}{until}")]
 
 
-async def _identity(session: AwsSession, around: Surroundings) -> list[Finding]:
+async def _identity(session: AwsSession, environment: Environment) -> list[Finding]:
     try:
-        async with asyncio.timeout(around.patience):
-            caller = await ask_caller(session, around.clock)
+        async with asyncio.timeout(environment.patience):
+            caller = await ask_caller(session, environment.clock)
     except (StreamError, TimeoutError) as error:
         remedy = "STS must be reachable: by a VPC endpoint, or through port 443"
         return [Finding("identity", Verdict.FAILED, str(error) or "STS does not answer", remedy)]
-    problems = judge_caller(caller, around.role)
+    problems = judge_caller(caller, environment.role)
     findings = _told("identity", problems) or [Finding("identity", Verdict.OK, caller.arn)]
-    return [*findings, *_clock(caller, around)]
+    return [*findings, *_clock(caller, environment)]
 
 
-def _clock(caller: Caller, around: Surroundings) -> list[Finding]:
+def _clock(caller: Caller, environment: Environment) -> list[Finding]:
     if caller.time is None:
         return []
-    skew = around.clock.now() - caller.time
+    skew = environment.clock.now() - caller.time
     said = f"{skew.total_seconds():+.0f} s beside AWS"
     if abs(skew) > SIGNATURE_LIFE:
         return [Finding("clock", Verdict.FAILED, said, "set the clock of the node: signatures are valid for 300 s")]
@@ -159,9 +159,9 @@ def _clock(caller: Caller, around: Surroundings) -> list[Finding]:
     return [Finding("clock", Verdict.OK, said)]
 
 
-def _memory(pipeline: Pipeline, around: Surroundings) -> Finding:
+def _memory(pipeline: Pipeline, environment: Environment) -> Finding:
     budget = pipeline.memory.budget
-    limit = next((found for path in around.limits if (found := _limit(path)) is not None), None)
+    limit = next((found for path in environment.limits if (found := _limit(path)) is not None), None)
     if limit is None:
         return Finding("memory", Verdict.NOTE, "there is no limit", f"give the container {4 * budget >> 20} MiB")
     said = f"limit {limit >> 20} MiB, memory.budget {budget >> 20} MiB"
@@ -203,12 +203,12 @@ def _remedy(probe: Probe, error: BaseException) -> str:
     return LET
 
 
-async def _collector(pipeline: Pipeline, around: Surroundings) -> Finding:
+async def _collector(pipeline: Pipeline, environment: Environment) -> Finding:
     otlp = pipeline.audit.otlp
     if otlp is None:
         msg = "there is no collector to check"
         raise DefinitionError(msg)
-    said = await _reached(otlp.endpoint, around.patience)
+    said = await _reached(otlp.endpoint, environment.patience)
     if said is None:
         return Finding("collector", Verdict.OK, f"{otlp.endpoint} answers")
     # A collector that is down makes the export lag and nothing else, unless checkpoints wait for it.

@@ -9,7 +9,7 @@ import msgspec
 
 from stream import events
 from stream.batch import ARRIVAL, ORIGIN, SEQUENCE, Batch, Outcome
-from stream.commit.committer import Head, RenderedUnit, Renderer, head_behind
+from stream.commit.committer import Head, RenderedUnit, Renderer, head_after
 from stream.commit.manifest import Kind, Manifest, State
 from stream.contracts import Page, Shard, Start, StartKind
 from stream.errors import Expired, Halted
@@ -20,17 +20,18 @@ EXPIRED: Final = "expired"
 
 
 def gap_instead_of(intent: Manifest) -> Manifest:
-    """The link that says that the records of ``intent`` are lost; it lists no files."""
+    """The manifest that records the records of ``intent`` as lost; it lists no files."""
     return msgspec.structs.replace(
         intent, kind=Kind.GAP, state=State.INTENT, files=(), superseded=(), outcomes={Outcome.EXPIRED_GAP.label: intent.records}
     )
 
 
 async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, reason: Expired) -> Head:
-    """Commit a gap from ``head`` to just before the oldest record that the shard still holds; the head after the gap.
+    """Commit a gap from ``head`` to just before the oldest record that the shard still holds. Returns the head after the gap.
 
-    How many records were lost is unknown, since sequence numbers are not consecutive. A closed shard that holds nothing any more ends here.
-    If an open one holds nothing, this waits for the record that shows where the gap ends; if the worker drains meanwhile, returns ``head``.
+    How many records were lost is unknown, since sequence numbers are not consecutive. A closed shard that holds no records ends here.
+    For an open one that holds none, this waits for the record that shows where the gap ends; if the worker drains meanwhile, it returns
+    ``head``.
 
     Raises:
         Halted: the oldest record is before ``head``, so nothing after it can have expired.
@@ -66,11 +67,11 @@ async def record_gap(shard: Shard, head: Head, parts: Parts, render: Renderer, r
     )
     entry = await parts.committer.commit(shard, RenderedUnit(manifest, ()), render)
     parts.emit(events.RecordsExpired(shard.stream, shard.shard_id, head.position, entry.manifest.span.last, str(reason)))
-    return head_behind(entry)
+    return head_after(entry)
 
 
 async def _oldest(shard: Shard, parts: Parts) -> Page | None:
-    """The first page with a record, or the last one of a closed shard without any; None if the worker drains."""
+    """The first page with a record, or the last page of a closed shard that has none; None if the worker drains."""
     try:
         async with aclosing(parts.source.read(shard, ORIGIN, Start(StartKind.TRIM_HORIZON))) as pages:  # type: ignore[type-var]
             async for page in pages:

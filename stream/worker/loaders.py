@@ -15,7 +15,7 @@ from stream.lease.loader import LoaderLease, life_for
 from stream.pipeline.model import Pipeline
 from stream.sink.iceberg import IcebergSinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
-from stream.sink.redshift_sql import Whose
+from stream.sink.redshift_sql import Owner
 from stream.sink.tables import TableSinkConfig
 from stream.worker.accounts import Accounts
 from stream.worker.definitions import Definitions
@@ -33,14 +33,14 @@ async def open_loaders(
     log: CommitLog,
     stores: Mapping[str, ObjectStore],
     definitions: Definitions,
-    who: tuple[str, Clock, Emit],
+    identity: tuple[str, Clock, Emit],
     stack: AsyncExitStack,
 ) -> tuple[Loader, ...]:
     """One loader for each sink that is a table, for the units of one stream. Connections live as long as ``stack``; nothing is called yet.
 
-    ``who``: the worker's name, its clock, and its ``Emit``.
+    ``identity``: the worker's name, its clock, and its ``Emit``.
     """
-    worker, clock, emit = who
+    worker, clock, emit = identity
     loaders = []
     for config in pipeline.sinks:
         if not isinstance(config, TableSinkConfig):
@@ -55,7 +55,7 @@ async def open_loaders(
             client = await stack.enter_async_context(open_redshift_data(session, database))
             # Names of objects are derived from content; a client token is the opposite: the API must never have seen it.
             nonce = f"{worker}/{secrets.token_hex(16)}"
-            warehouse = RedshiftWarehouse(client, config, Whose(pipeline.application, stream), store, clock, nonce)
+            warehouse = RedshiftWarehouse(client, config, Owner(pipeline.application, stream), store, clock, nonce)
         else:
             msg = f"there is no loader for {type(config).__qualname__}"
             raise DefinitionError(msg)

@@ -15,7 +15,7 @@ from stream.commit.manifest import Manifest
 from stream.commit.rewind import LEDGER
 from stream.contracts import ObjectStore, Shard
 from stream.sink import rejects
-from stream.sink.layouts import LaidOut, Layout
+from stream.sink.layouts import HasLayout, Layout
 from stream.sink.loads import Link, StagedFile, joined
 from stream.sink.objects import SinkConfig
 from stream.sink.tables import TableSinkConfig
@@ -29,7 +29,7 @@ LOOK_AHEAD: Final = 400
 """Links of one shard that are read ahead of loading."""
 
 Staging: TypeAlias = Callable[[Manifest], Awaitable[tuple[str, Layout | None]]]
-"""Gives the name of the sink whose files of a unit are for the table, and what they look like; None if the unit has none."""
+"""Returns the name of the sink whose files of a unit are for the table, and their layout; None if the unit has none."""
 
 
 def recorded_staging(definitions: Definitions, config: TableSinkConfig, others: Collection[str]) -> Staging:
@@ -54,7 +54,7 @@ def recorded_staging(definitions: Definitions, config: TableSinkConfig, others: 
             return name, None
         if digest not in layouts:
             recipe = await definitions.recorded(digest)
-            layouts[digest] = next((each.layout for each in recipe.sinks if isinstance(each, LaidOut) and each.name == name), None)
+            layouts[digest] = next((each.layout for each in recipe.sinks if isinstance(each, HasLayout) and each.name == name), None)
         return name, layouts[digest]
 
     return staging
@@ -66,7 +66,7 @@ def is_same_table(sink: SinkConfig, config: TableSinkConfig) -> bool:
 
 
 class Parked(msgspec.Struct, frozen=True):
-    """Why a shard's units are not loaded until a person acts. ``after``: where the unit begins, as decimal text."""
+    """Why a shard's units are not loaded until an operator acts. ``after``: where the unit begins, as decimal text."""
 
     after: str
     reason: str
@@ -100,7 +100,7 @@ class LoadState:
         return found
 
     async def park(self, shard: str, parked: Parked) -> None:
-        """Keep ``shard`` from being loaded, until ``release``."""
+        """Stop loading ``shard`` until ``release``."""
         await self.store.put(f"{self.root}parked/{shard}.json", msgspec.json.encode(parked))
 
     async def release(self, shard: str) -> None:
@@ -161,8 +161,8 @@ class LoadLog:
         return {shard: seen.get(shard, links) for shard, links in waiting.items()}
 
     async def _passed(self, shard: str, position: int) -> tuple[Link, ...]:
-        """What precedes a chain of which nothing is loaded: after a rewind, a chain begins in the middle of its shard."""
-        begins = await self._log.begins(self._stream, shard) if position == ORIGIN else ORIGIN
+        """Where the chain of a shard begins of which nothing is loaded; after a rewind, that is in the middle of the shard."""
+        begins = await self._log.chain_start(self._stream, shard) if position == ORIGIN else ORIGIN
         return (Link(shard, ORIGIN, begins),) if begins > ORIGIN else ()
 
     async def link(self, manifest: Manifest) -> Link:
@@ -180,7 +180,7 @@ class LoadLog:
     async def keys_between(self, shard: str, after: int, last: int, url: str) -> tuple[list[str], int]:
         """Keys of the table's files at ``url`` for units in ``(after, last]``, up to a few hundred links, and where the last ends."""
         keys: list[str] = []
-        root, position = url.removesuffix("/"), max(after, await self._log.begins(self._stream, shard))
+        root, position = url.removesuffix("/"), max(after, await self._log.chain_start(self._stream, shard))
         for _ in range(LOOK_AHEAD):
             entry = await self._log.read(Shard(self._stream, shard), position)
             if entry is None or not entry.manifest.sealed or entry.manifest.last is None or int(entry.manifest.last) > last:

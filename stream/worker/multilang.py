@@ -1,8 +1,8 @@
 """A worker for one shard as a child of the KCL's MultiLangDaemon, which owns leases and retrieval. The commit log is the usual one.
 
-The daemon sends a request and waits. Records are passed to the shard's task as they arrive. The daemon's checkpoint follows what is sealed
-with the next request, because it listens at no other time. A halted shard takes its records and drops them, and its
-checkpoint stays: ending the process would end every shard of the daemon.
+The daemon sends a message and waits for the reply. Records are passed to the shard's task as they arrive. The daemon's checkpoint is
+advanced to what is sealed with its next message, because it accepts checkpoints at no other time. A halted shard drops its records, and its
+checkpoint stays: exiting would end every shard of the daemon.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
 from stream import events
-from stream.contracts import Emit, Shard
+from stream.contracts import Emit, Shard, Start, StartKind
 from stream.errors import DefinitionError, Fatal, Halted, LeaseLost, Retryable, unforeseen
 from stream.lease import multilang as ml
+from stream.lease.rows import TRIM_HORIZON
 from stream.metrics.logs import JsonLog
 from stream.pipeline.model import Pipeline, Retrieval
 from stream.source.kinesis import KinesisSource
@@ -28,12 +29,12 @@ from stream.worker.allocators import prepare_allocators
 from stream.worker.assemble import WorkerOptions, assemble
 from stream.worker.daemon_source import DaemonSource
 from stream.worker.ending import last_words
-from stream.worker.parts import Bell, StreamParts, to_all
+from stream.worker.parts import ObservableEvent, StreamParts, to_all
 from stream.worker.shard import run_shard
 from stream.worker.supervisor import RESTART_SECONDS
 
 LINE_BYTES: Final = 256 * 2**20
-"""Longest line, in bytes: GetRecords brings 10 MiB, which base64 and opened KPL aggregates can multiply."""
+"""Longest line, in bytes: GetRecords returns up to 10 MiB, which base64 and expanded KPL aggregates can multiply."""
 
 _GONE: Final = frozenset({"ShutdownException", "LeaseLostException"})
 """The daemon's answer to a checkpoint when the shard belongs to another worker."""
@@ -57,9 +58,10 @@ class Daemon:
         return ml.parse(line) if line else None
 
     def send(self, line: bytes) -> None:
-        """Write a line immediately."""
-        self._out.write(line)
-        self._out.flush()
+        """Write a line immediately. If the daemon is gone, the line is dropped, and ``receive`` returns None next."""
+        with suppress(BrokenPipeError):
+            self._out.write(line)
+            self._out.flush()
 
 
 class Progress:
@@ -92,17 +94,20 @@ class Progress:
         _, sequence, subsequence = self._delivered[0]
         return sequence, subsequence
 
-    def told(self) -> None:
-        """Note that the daemon has taken what was due."""
+    def accepted(self) -> None:
+        """Note that the daemon has accepted the checkpoint that was due."""
         self._delivered.popleft()
 
 
 class Child:
-    """Serves one shard's requests until the pipe closes."""
+    """Serves one shard's requests until the pipe closes. ``latest``: the stream is read from its tip, as it was when it was first read."""
 
-    def __init__(self, daemon: Daemon, stream: StreamParts, progress: Progress, emit: Emit, drain_seconds: float) -> None:
+    def __init__(
+        self, daemon: Daemon, stream: StreamParts, progress: Progress, emit: Emit, drain_seconds: float, *, latest: bool = False
+    ) -> None:
         self._daemon = daemon
         self._start = stream.start
+        self._latest = latest
         if not isinstance(stream.parts.source, KinesisSource):
             msg = "the daemon's shards are those of a Kinesis stream"
             raise Fatal(msg)
@@ -127,10 +132,11 @@ class Child:
         if not isinstance(first, ml.Initialize):
             msg = f"the MultiLangDaemon began with {type(first).__name__} instead of Initialize"
             raise Fatal(msg)
-        listed = {shard.shard_id: shard for shard in await self._parts.source.shards()}
-        shard = listed.get(first.shardId, Shard(self._stream, first.shardId))
+        if self._latest and first.sequenceNumber == TRIM_HORIZON:
+            # It continues a leased shard, which another application may have read, before this one began to read the stream from its tip.
+            self._start = Start(StartKind.TRIM_HORIZON)
         async with asyncio.TaskGroup() as group:
-            working = group.create_task(self._work(shard))
+            working = group.create_task(self._work(first.shardId))
             self._daemon.send(ml.done(first))
             while (message := await self._daemon.receive()) is not None:
                 await self._answer(message, working)
@@ -169,7 +175,7 @@ class Child:
             await self._stopped.wait()
 
     async def _unless_stopped(self, delivery: Coroutine[Any, Any, None]) -> None:
-        """Wait for a delivery, unless nobody takes deliveries any more."""
+        """Wait until the shard's task has taken a delivery, or has stopped."""
         async with asyncio.TaskGroup() as group:
             delivering, stopped = group.create_task(delivery), group.create_task(self._stopped.wait())
             await asyncio.wait([delivering, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -178,12 +184,14 @@ class Child:
 
     async def _checkpoint(self) -> None:
         if (due := self._progress.due()) is not None and await self._ask(*due):
-            self._progress.told()
+            self._progress.accepted()
 
     async def _ask(self, sequence: str | None, subsequence: int | None) -> bool:
-        """Whether the daemon has accepted the checkpoint; if not, it is asked again with its next request."""
+        """Request a checkpoint; returns whether the daemon accepted it. If not, it is requested again with the daemon's next message."""
         self._daemon.send(ml.checkpoint(sequence, subsequence))
         answer = await self._daemon.receive()
+        if answer is None:
+            return False
         if not isinstance(answer, ml.CheckpointDone):
             msg = f"the MultiLangDaemon answered a checkpoint with {type(answer).__name__}"
             raise Fatal(msg)
@@ -191,17 +199,19 @@ class Child:
             self._emit(events.CallRepeated(self._stream, "", "daemon checkpoint", answer.error, 0.0))
         return answer.error is None
 
-    async def _work(self, shard: Shard) -> None:
+    async def _work(self, shard_id: str) -> None:
         try:
-            while not await self._once(shard):
+            while not await self._once(shard_id):
                 await self._parts.clock.sleep(RESTART_SECONDS)
         finally:
             self._stopped.set()
 
-    async def _once(self, shard: Shard) -> bool:
-        """Run the shard; whether it is done."""
-        where = (shard.stream, shard.shard_id)
+    async def _once(self, shard_id: str) -> bool:
+        """Run the shard; returns whether it is done."""
+        where = (self._stream, shard_id)
         try:
+            listed = {shard.shard_id: shard for shard in await self._parts.source.shards()}
+            shard = listed.get(shard_id, Shard(self._stream, shard_id))
             self._ended = await run_shard(shard, self._start, self._parts) is not None
         except Retryable as error:
             self._emit(events.CallRepeated(*where, "run shard", str(error), RESTART_SECONDS))
@@ -231,12 +241,13 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
         async with AsyncExitStack() as stack:
             lines = asyncio.StreamReader(limit=LINE_BYTES)
             await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), pipe[0])
-            (stream,) = await assemble(polled(pipeline), options, emit, Bell(), stack)
+            (stream,) = await assemble(polled(pipeline), options, emit, ObservableEvent(), stack)
             export = stream.parts.export
             async with asyncio.TaskGroup() as group:
-                aside = [group.create_task(part.run()) for part in (export, stream.parts.refresher) if part is not None]
-                await Child(Daemon(lines, pipe[1]), stream, progress, emit, options.drain_seconds).run()
-                for task in aside:
+                background = [group.create_task(part.run()) for part in (export, stream.parts.refresher) if part is not None]
+                latest = pipeline.source.kinesis.start.kind is StartKind.LATEST
+                await Child(Daemon(lines, pipe[1]), stream, progress, emit, options.drain_seconds, latest=latest).run()
+                for task in background:
                     task.cancel()
                 if export:
                     await export.finish()

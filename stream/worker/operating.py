@@ -1,7 +1,7 @@
-"""What an operator does to single shards: list their leases, release one, rewind, skip.
+"""Operations on single shards: list their leases, release one, rewind, skip.
 
-Rewinds and skips are links of the commit log, created where the next unit would begin, so a worker that still believes in its
-lease loses to them as to any other commit. The lease is taken first only to avoid wasted work.
+Rewinds and skips are links of the commit log, created where the next unit would begin. A worker that still believes that it has the lease
+loses against them as against any other commit. The lease is taken first only to avoid wasted work.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from stream.worker.auditing import Stores
 from stream.worker.dead_letters import Redrive, chain_name
 from stream.worker.generations import open_newest, open_next
 from stream.worker.leasing import coordinator_of
-from stream.worker.parts import Bell, Parts, StreamParts, to_nobody
+from stream.worker.parts import ObservableEvent, Parts, StreamParts, to_nobody
 
 OPERATOR: Final = "operator/"
 """Prefix of an operator's name in lease rows and in the log."""
@@ -230,15 +230,15 @@ async def _operation(
             # Reading a long chain takes longer than a lease lasts; another worker that took it would commit where the link belongs.
             stack.callback(asyncio.ensure_future(coordinator.keep()).cancel)
         options = WorkerOptions(base, env, drain_seconds=0.0, threads=1, leases=coordinator, clock=clock)
-        each = await assemble(pipeline, options, emit, Bell(), stack)
+        each = await assemble(pipeline, options, emit, ObservableEvent(), stack)
         one = next(one for one in each if one.stream == stream)
         shard, head = await _recovered(one, await _known_shard(one, shard_id))
         yield one.parts, shard, head
 
 
 async def _recovered(one: StreamParts, shard: Shard) -> tuple[Shard, Head]:
-    parts, start = one.parts, one.start
-    shard, genesis = await open_newest(shard, start, parts)
+    parts = one.parts
+    shard, genesis, start = await open_newest(shard, one.start, parts)
 
     async def render_again(manifest: Manifest) -> RenderedUnit:
         return await parts.render_again(shard, start, manifest)

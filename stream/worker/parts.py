@@ -1,4 +1,4 @@
-"""What a shard's task works with, put together once per worker."""
+"""What the tasks of shards work with; assembled once per worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stream.worker.credentials import CredentialKeeper
 from stream.worker.exporting import ExportTask
 from stream.worker.leasing import Leases
 from stream.worker.loading import Loader
-from stream.worker.recipe import Cooked, CutUnit, Recipe
+from stream.worker.recipe import CutUnit, Recipe, Rendered
 from stream.worker.refreshing import CurrentRecipe, Refresher
 
 T = TypeVar("T")
@@ -31,9 +31,9 @@ T = TypeVar("T")
 class Parts:
     """The collaborators of every shard task of one worker.
 
-    ``cook`` runs ``recipe.cook`` off the event loop. ``render_again`` re-reads an intent's range and cooks it with the definition that
-    the intent names. ``leases`` says which shards are this worker's; None if all are. ``admit_gaps``: records that expired unread
-    become a recorded gap; otherwise their shard halts. ``once``: the source pauses or ends, and the work is then done.
+    ``render`` runs ``recipe.render`` off the event loop. ``render_again`` re-reads an intent's range and renders it with the definition
+    that the intent names. ``leases`` says which shards are this worker's; None if all are. ``admit_gaps``: records that expired unread
+    become a recorded gap; otherwise their shard halts. ``once``: the run is over when the source pauses or ends.
     """
 
     worker: str
@@ -42,13 +42,13 @@ class Parts:
     committer: Committer
     checkpoints: Checkpoints
     current: CurrentRecipe
-    cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]]
+    render: Callable[[Recipe, CutUnit], Awaitable[Rendered]]
     render_again: Callable[[Shard, Start, Manifest], Awaitable[RenderedUnit]]
     limits: Limits
     breaker: Breaker
     admit_gaps: bool
     budget: ByteBudget
-    draining: Bell
+    draining: ObservableEvent
     clock: Clock
     emit: Emit
     repeat: Repeater
@@ -60,15 +60,15 @@ class Parts:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe for units that are cooked now."""
+        """The recipe in use now."""
         return self.current.now
 
     def stops(self, shard: Shard) -> bool:
-        """Whether work on the shard must stop at a safe point now: the worker drains, or another worker is to have the shard."""
+        """Whether work on the shard must stop at the next safe point: the worker drains, or another worker is to take the shard over."""
         return self.draining.is_set() or self.hands_over(shard)
 
     def hands_over(self, shard: Shard) -> bool:
-        """Whether another worker is to have the shard."""
+        """Whether another worker is to take the shard over."""
         return self.leases is not None and self.leases.wanted_elsewhere(shard.stream, shard.shard_id)
 
 
@@ -82,19 +82,20 @@ class StreamParts:
     loaders: tuple[Loader, ...] = ()
 
 
-_BY_WEIGHT: Final = (Fatal, Halted, LeaseLost, Superseded)
+_BY_SEVERITY: Final = (Fatal, Halted, LeaseLost, Superseded)
 
 
-def weightiest(group: ExceptionGroup[Exception]) -> Exception:
-    """Of several errors that ended tasks together, the one that decides what happens next; an unforeseen one weighs most."""
-    leaves = [leaf for error in group.exceptions for leaf in ([weightiest(error)] if isinstance(error, ExceptionGroup) else [error])]
-    foreseen = {kind: error for kind in reversed(_BY_WEIGHT) for error in leaves if isinstance(error, kind)}
-    unforeseen = [error for error in leaves if not isinstance(error, _BY_WEIGHT)]
-    return unforeseen[0] if unforeseen else foreseen[min(foreseen, key=_BY_WEIGHT.index)]
+def most_severe(group: ExceptionGroup[Exception]) -> Exception:
+    """Of several errors that ended tasks together, the one that decides what happens next. An unexpected error outranks all others."""
+    leaves = [leaf for error in group.exceptions for leaf in ([most_severe(error)] if isinstance(error, ExceptionGroup) else [error])]
+    unexpected = [error for error in leaves if not isinstance(error, _BY_SEVERITY)]
+    if unexpected:
+        return unexpected[0]
+    return min(leaves, key=lambda error: next(rank for rank, kind in enumerate(_BY_SEVERITY) if isinstance(error, kind)))
 
 
-class Bell(asyncio.Event):
-    """An event that also calls ``listeners`` when it is set, so that nobody has to poll it."""
+class ObservableEvent(asyncio.Event):
+    """An event that also calls ``listeners`` when it is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,55 +108,55 @@ class Bell(asyncio.Event):
             listener()
 
 
-async def unless(bell: Bell, work: Awaitable[T]) -> T | None:
-    """The result of ``work``; None if ``bell`` rings first or has rung: then ``work`` is cancelled and has ended when this returns."""
+async def unless_set(event: ObservableEvent, work: Awaitable[T]) -> T | None:
+    """The result of ``work``; None if ``event`` is or becomes set first: then ``work`` is cancelled, and has ended when this returns."""
     limit = asyncio.timeout(None)
 
-    def ring() -> None:
+    def cancel_work() -> None:
         if limit.when() is None:
             limit.reschedule(0.0)
 
-    bell.listeners.append(ring)
+    event.listeners.append(cancel_work)
     try:
         async with limit:
-            if bell.is_set():
-                ring()
+            if event.is_set():
+                cancel_work()
             return await work
     except TimeoutError:
         if not limit.expired():
             raise
         return None
     finally:
-        bell.listeners.remove(ring)
+        event.listeners.remove(cancel_work)
 
 
-class Held:
-    """The part of the byte budget that one shard occupies. However the shard's task ends, all of it is given back."""
+class HeldBytes:
+    """The part of the byte budget that one shard occupies. However the shard's task ends, it releases all of it."""
 
     def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget
         self._bytes = 0
 
     def add(self, size: int) -> None:
-        """Count a page that occupies ``size`` bytes, which are acquired already."""
+        """Count a page of ``size`` bytes, which have been acquired."""
         self._bytes += size
 
     def release(self, size: int) -> None:
-        """Give ``size`` bytes back."""
+        """Release ``size`` bytes."""
         self._bytes -= size
         self._budget.release(size)
 
     def release_all(self) -> None:
-        """Give back what is left."""
+        """Release whatever is still held."""
         self.release(self._bytes)
 
 
 def to_nobody(_event: Event) -> None:
-    """An ``Emit`` that drops events, for code that only looks and does not count as a reader."""
+    """An ``Emit`` that drops events, for code that only inspects and must not count as a reader."""
 
 
 def to_all(*listeners: Emit) -> Emit:
-    """One ``Emit`` that tells each of ``listeners``."""
+    """One ``Emit`` that passes every event to each of ``listeners``."""
 
     def emit(event: Event) -> None:
         for listener in listeners:

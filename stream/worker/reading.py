@@ -1,4 +1,4 @@
-"""What a worker reads, and how far: a stream without end, what is there now, a range of time, objects, or dead letters."""
+"""What a worker reads: a stream without end, what a stream holds now, a time range, S3 objects, or dead letters."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ MakeSource: TypeAlias = Callable[[ByteBudget], Awaitable[LendingSource]]
 class Reading:
     """How a worker reads its pipeline's source.
 
-    ``once``: only what is there when it starts. ``window``: only what arrived in that time, beside the live pipeline. ``letters``: not
-    the source but the claimed dead letters. ``disjoint``: nothing else writes the same records to the same sinks.
+    ``once``: only what is there when it starts. ``window``: only what arrived in that time range, beside the live pipeline. ``letters``:
+    the claimed dead letters instead of the source. ``disjoint``: nothing else writes the same records to the same sinks.
     """
 
     once: bool = False
@@ -53,8 +53,8 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What sources are made from. ``state`` is the application's store, ``rejects`` the store of its dead letters."""
+class SourceContext:
+    """What sources are created from. ``state`` is the application's store, ``rejects`` the store of its dead letters."""
 
     pipeline: Pipeline
     reading: Reading
@@ -69,7 +69,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A source that is ready to be read. ``chain``: its name in the log; ``finite``: it pauses or ends by itself."""
+    """A source that is ready to be read. ``chain``: its name in the log. ``finite``: it pauses or ends by itself."""
 
     chain: str
     start: Start
@@ -77,62 +77,62 @@ class Opened:
     finite: bool
 
 
-async def open_reading(around: Surroundings, stack: AsyncExitStack) -> list[Opened]:
-    """A source for each stream of the pipeline; whatever has to be chosen or pinned beforehand has been.
+async def open_reading(context: SourceContext, stack: AsyncExitStack) -> list[Opened]:
+    """A source for each stream of the pipeline. Whatever has to be chosen or pinned before reading has been.
 
     Raises:
         Fatal: a stream or a permission is missing.
         DefinitionError: the source cannot be read this way.
         Halted: an object that was chosen before has changed.
     """
-    streams = around.pipeline.source.kinesis.each()
-    if around.reading.letters:
-        return [_letters(each, around) for each in streams]
-    if around.pipeline.source.s3 is not None:
-        return [await _objects(around)]
-    client = await stack.enter_async_context(open_kinesis(around.session))
-    return [await _kinesis(each, client, around) for each in streams]
+    streams = context.pipeline.source.kinesis.each()
+    if context.reading.letters:
+        return [_letters(each, context) for each in streams]
+    if context.pipeline.source.s3 is not None:
+        return [await _objects(context)]
+    client = await stack.enter_async_context(open_kinesis(context.session))
+    return [await _kinesis(each, client, context) for each in streams]
 
 
-def _letters(options: KinesisOptions, around: Surroundings) -> Opened:
-    letters = DeadLetters(options.stream, around.state, around.rejects, around.pipeline.rejects.redrive, around.clock)
-    make = functools.partial(letters.source, emit=around.emit, finished=_finished(chain_name(options.stream), around))
+def _letters(options: KinesisOptions, context: SourceContext) -> Opened:
+    letters = DeadLetters(options.stream, context.state, context.rejects, context.pipeline.rejects.redrive, context.clock)
+    make = functools.partial(letters.source, emit=context.emit, finished=_finished(chain_name(options.stream), context))
     return Opened(chain_name(options.stream), Start(StartKind.TRIM_HORIZON), make, finite=True)
 
 
-def _finished(chain: str, around: Surroundings) -> Finished:
-    return Finished(around.state, chain, exported=around.pipeline.audit.otlp is not None)
+def _finished(chain: str, context: SourceContext) -> Finished:
+    return Finished(context.state, chain, exported=context.pipeline.audit.otlp is not None)
 
 
-async def _objects(around: Surroundings) -> Opened:
-    config = around.pipeline.source.s3
+async def _objects(context: SourceContext) -> Opened:
+    config = context.pipeline.source.s3
     if config is None:
         msg = "the pipeline has no source.s3"
         raise DefinitionError(msg)
-    url = around.base_url(config.url)
-    for written in (around.pipeline.state, *(sink.url for sink in around.pipeline.sinks)):
-        if f"{around.base_url(written).removesuffix('/')}/".startswith(f"{url.removesuffix('/')}/"):
-            msg = f"{written} is under source.s3.url {config.url}, so what is written would be read. Give it another place."
+    url = context.base_url(config.url)
+    for target in (context.pipeline.state, *(sink.url for sink in context.pipeline.sinks)):
+        if f"{context.base_url(target).removesuffix('/')}/".startswith(f"{url.removesuffix('/')}/"):
+            msg = f"{target} is under source.s3.url {config.url}, so what is written would be read. Give it another place."
             raise DefinitionError(msg)
-    slices = Slices(around.pipeline, config, open_store(url, around.session), around.state, around.worker, around.clock)
-    await slices.take_up(around.reading.window, await _manifest(around, config.manifest))
-    make = functools.partial(slices.source, emit=around.emit, finished=_finished(config.name, around))
+    slices = Slices(context.pipeline, config, open_store(url, context.session), context.state, context.worker, context.clock)
+    await slices.choose_new(context.reading.window, await _manifest(context, config.manifest))
+    make = functools.partial(slices.source, emit=context.emit, finished=_finished(config.name, context))
     return Opened(config.name, Start(StartKind.TRIM_HORIZON), make, finite=True)
 
 
-async def _manifest(around: Surroundings, url: str | None) -> bytes | None:
+async def _manifest(context: SourceContext, url: str | None) -> bytes | None:
     if url is None:
         return None
-    folder, _, key = around.base_url(url).rpartition("/")
-    stored = await open_store(folder, around.session).get(key)
+    folder, _, key = context.base_url(url).rpartition("/")
+    stored = await open_store(folder, context.session).get(key)
     if stored is None:
         msg = f"there is no object {url}, which source.s3.manifest names"
         raise DefinitionError(msg)
     return stored.body
 
 
-async def _kinesis(options: KinesisOptions, client: KinesisClient, around: Surroundings) -> Opened:
-    reading, now = around.reading, around.clock.now()
+async def _kinesis(options: KinesisOptions, client: KinesisClient, context: SourceContext) -> Opened:
+    reading, now = context.reading, context.clock.now()
     summary = await client.describe_stream_summary(options.stream)
     begin, end = reading.window.begin, reading.window.end
     start, chain, until = options.start, options.stream, now if reading.once else None
@@ -142,18 +142,18 @@ async def _kinesis(options: KinesisOptions, client: KinesisClient, around: Surro
         refuse_future(until, now, options.stream)
         chain = f"{BACKFILL}.{options.stream}.{_stamp(begin)}-{_stamp(until)}"
         if not reading.disjoint:
-            await _refuse_doubles(options, until, around)
-        await _refuse_overlap(options.stream, chain, (_stamp(begin), _stamp(until)), around.state)
+            await _refuse_duplicates(options, until, context)
+        await _refuse_overlap(options.stream, chain, (_stamp(begin), _stamp(until)), context.state)
 
-    fan_out = FanOut(options.consumer or around.pipeline.application) if options.retrieval is Retrieval.FAN_OUT and until is None else None
-    seconds = tip_seconds(around.pipeline.flush.age.total_seconds())
+    fan_out = FanOut(options.consumer or context.pipeline.application) if options.retrieval is Retrieval.FAN_OUT and until is None else None
+    seconds = tip_seconds(context.pipeline.flush.age.total_seconds())
     settings = ReadSettings(idle_first=seconds, kpl_out_of_range=OutOfRange(options.kpl_out_of_range.value), fan_out=fan_out)
 
     async def make(budget: ByteBudget) -> LendingSource:
-        source = KinesisSource(client, options.stream, budget=budget, clock=around.clock, emit=around.emit, settings=settings)
+        source = KinesisSource(client, options.stream, budget=budget, clock=context.clock, emit=context.emit, settings=settings)
         if until is None:
             return source
-        return ReadUntil(source, until, around.clock, end=begin is not None, name=chain)
+        return ReadUntil(source, until, context.clock, end=begin is not None, name=chain)
 
     return Opened(chain, start, make, finite=until is not None)
 
@@ -163,7 +163,7 @@ def _stamp(moment: datetime) -> str:
 
 
 async def _refuse_overlap(stream: str, chain: str, bounds: tuple[str, str], state: ObjectStore) -> None:
-    """Make sure that no other range of ``stream`` that writes to the same places overlaps with ``bounds``."""
+    """Make sure that no other range of ``stream`` that writes to the same sinks overlaps with ``bounds``."""
     begin, end = bounds
     async for name in streams_of(state):
         known = _RANGE.fullmatch(name.removeprefix(f"{BACKFILL}.{stream}."))
@@ -177,10 +177,10 @@ async def _refuse_overlap(stream: str, chain: str, bounds: tuple[str, str], stat
         raise DefinitionError(msg)
 
 
-async def _refuse_doubles(options: KinesisOptions, end: datetime, around: Surroundings) -> None:
+async def _refuse_duplicates(options: KinesisOptions, end: datetime, context: SourceContext) -> None:
     """Make sure that the live pipeline, which writes to the same sinks, begins where the range ends or later."""
     key = start_key(options.stream)
-    stored = await around.state.get(key)
+    stored = await context.state.get(key)
     live = None if stored is None else decode_start(stored.body, key)
     if live is not None and live.timestamp is not None and live.timestamp >= end:
         return

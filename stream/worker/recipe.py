@@ -1,4 +1,4 @@
-"""A pipeline definition, ready to run, and what it makes of one unit."""
+"""A compiled pipeline definition, and how it renders one unit: records in, manifest and encoded files out."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from stream.sink.choosy import accepted
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One definition, compiled. ``digest`` names it in the log; equal recipes make equal units of equal records.
+    """One compiled definition. ``digest`` names it in the log. Equal recipes make equal units from equal records.
 
     ``several``: rows of several streams share the sinks, so file names and the column ``_shard`` name the stream too.
-    ``trace_paths`` lead to the producer's trace context inside a record. ``reads``: the options that decide what the records of an object
-    are; empty for a stream, which knows its records itself.
+    ``trace_paths``: where a record may carry its producer's trace context. ``reads``: the options that decide what the records of an
+    object are; empty for a stream, which knows its records itself.
     """
 
     application: str
@@ -49,7 +49,8 @@ class Recipe:
 class CutUnit:
     """The records of one range, not yet transformed.
 
-    ``foreign_subsequence``: of the range's first Kinesis record, another application has processed the user records up to this index.
+    ``foreign_subsequence``: index of the last user record in the range's first Kinesis record that another application has processed; -1 if
+    none.
     """
 
     shard: Shard
@@ -60,13 +61,13 @@ class CutUnit:
 
 
 @dataclass(frozen=True, slots=True)
-class Cooked:
-    """A rendered unit, and the facts about it that events report."""
+class Rendered:
+    """A rendered unit, and the figures about it that events report."""
 
     unit: RenderedUnit
     stage_rows: tuple[tuple[str, int, int, float], ...]
     rejected: tuple[tuple[str, str, int], ...]
-    """Stage, reason and number of records of the dead letters."""
+    """Dead letters as (stage, reason, number of records)."""
     oldest: datetime | None
     newest: datetime | None
     segment: ledger.Segment | None = None
@@ -78,22 +79,22 @@ class Cooked:
         return self.unit.manifest.outcomes.get(Outcome.DEAD_LETTERED.label, 0)
 
 
-def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
-    """Run the chain over the unit and encode every file of it, in memory.
+def render(recipe: Recipe, cut: CutUnit) -> Rendered:
+    """Run the chain over the unit and encode all its files, in memory.
 
-    Pure: the same recipe and records give the same keys and bytes on any machine with the same build. Files are placed under
-    ``<stream>/<shard>/`` for ledger and rejects, and where the sink puts them for data.
+    Pure: the same recipe and records give the same keys and bytes on any machine with the same build. Ledger and rejects go under
+    ``<stream>/<shard>/``, data files where the sink puts them.
     """
     cut = without_foreign(cut)
     stem, label = unit_name(cut.shard.chain, cut.span), recipe.label(cut.shard.stream, cut.shard.shard_id)
     folder = f"{cut.shard.stream}/{cut.shard.chain}/{stem}"
-    shared = unit_name(cut.shard.chain, cut.span, cut.shard.stream) if recipe.several else stem
+    data_stem = unit_name(cut.shard.chain, cut.span, cut.shard.stream) if recipe.several else stem
     transformed = accepted(recipe.chain.run(cut.batch, label), recipe.sinks)
-    placed = {sink.name: sink.encode(transformed.frame, shared) for sink in recipe.sinks}
-    placed[rejects.NAME] = rejects.encode(transformed.settled, cut.batch, label, folder)
+    encoded = {sink.name: sink.encode(transformed.frame, data_stem) for sink in recipe.sinks}
+    encoded[rejects.NAME] = rejects.encode(transformed.settled, cut.batch, label, folder)
     facts = ledger.UnitFacts(recipe.application, cut.shard.stream, cut.shard.chain, cut.span.after, cut.span.last, recipe.digest)
-    segment = ledger.make_segment(facts, cut.batch, transformed, placed, recipe.trace_paths)
-    files = (*_files(placed.values()), ledger.encode_segment(segment, folder))
+    segment = ledger.make_segment(facts, cut.batch, transformed, encoded, recipe.trace_paths)
+    files = (*_files(encoded.values()), ledger.encode_segment(segment, folder))
     oldest, newest = _arrivals(cut.batch)
     manifest = Manifest(
         kind=Kind.UNIT,
@@ -114,14 +115,16 @@ def cook(recipe: Recipe, cut: CutUnit) -> Cooked:
         foreign_subsequence=cut.foreign_subsequence,
         first_arrival=oldest.isoformat() if oldest else "",
         last_arrival=newest.isoformat() if newest else "",
-        stages=tuple(StageRun(name, into, out, round(seconds * 1e6)) for name, into, out, seconds in transformed.stage_rows),
+        stages=tuple(
+            StageRun(name, rows_in, rows_out, round(seconds * 1e6)) for name, rows_in, rows_out, seconds in transformed.stage_rows
+        ),
     )
     rejected = _rejected(transformed.settled)
-    return Cooked(RenderedUnit(manifest, files), transformed.stage_rows, rejected, oldest, newest, segment)
+    return Rendered(RenderedUnit(manifest, files), transformed.stage_rows, rejected, oldest, newest, segment)
 
 
 def without_foreign(cut: CutUnit) -> CutUnit:
-    """The unit with those user records settled that another application has processed, so that no stage sees them."""
+    """The unit with the user records that another application has processed marked as foreign, so that no stage sees them."""
     if cut.foreign_subsequence < 0:
         return cut
     done = (pl.col(SEQUENCE) == str(cut.span.after + 1)) & (pl.col(SUBSEQUENCE) <= cut.foreign_subsequence)
@@ -130,13 +133,13 @@ def without_foreign(cut: CutUnit) -> CutUnit:
 
 
 def with_previous(unit: RenderedUnit, previous: str, worker: str, now: datetime) -> RenderedUnit:
-    """The unit as the link after ``previous``, stamped with who commits it and when."""
+    """The unit as the chain's next link after the manifest with digest ``previous``, stamped with who commits it and when."""
     manifest = msgspec.structs.replace(unit.manifest, previous=previous, worker=worker, created_at=now.isoformat())
     return replace(unit, manifest=manifest)
 
 
-def _files(placed: Iterable[Encoded]) -> list[OutputFile]:
-    return [file for encoded in placed for file in encoded.files]
+def _files(encoded: Iterable[Encoded]) -> list[OutputFile]:
+    return [file for each in encoded for file in each.files]
 
 
 def _outcomes(transformed: Transformed) -> dict[str, int]:

@@ -25,13 +25,13 @@ from stream.worker.recipe import Recipe
 
 @dataclass(slots=True)
 class CurrentRecipe:
-    """The recipe for new units; all shards of a worker use it when a unit is cooked."""
+    """The recipe for new units; all shards of a worker use it when a unit is rendered."""
 
     now: Recipe
 
 
 def intervals(pipeline: Pipeline) -> dict[str, float]:
-    """Seconds between readings by URL, for each table that is to be read again; if stages differ, the shortest interval counts."""
+    """Refresh interval in seconds by URL, for each table that is refreshed; if stages differ, the shortest one."""
     found: dict[str, float] = {}
     for stage in pipeline.stages:
         seconds = stage.refresh_seconds()
@@ -41,7 +41,7 @@ def intervals(pipeline: Pipeline) -> dict[str, float]:
 
 
 class Refresher:
-    """Keeps ``current`` up to date with the tables. ``fetch`` gets the pipeline's resources, given those that need no reading."""
+    """Keeps ``current`` up to date with the reference tables. ``fetch`` reads the pipeline's resources, except those that it is passed."""
 
     def __init__(
         self,
@@ -63,12 +63,12 @@ class Refresher:
         self._intervals = intervals(pipeline)
         now = clock.monotonic()
         self._due = {url: now + seconds for url, seconds in self._intervals.items()}
-        self._good = dict.fromkeys(self._intervals, now)
+        self._refreshed_at = dict.fromkeys(self._intervals, now)
         self._failing: set[str] = set()
         self._name = ",".join(pipeline.source.kinesis.names)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Refresh tables when they are due, until cancelled."""
         while self._due:
             await self._clock.sleep(max(0.0, min(self._due.values()) - self._clock.monotonic()))
             await self.refresh()
@@ -84,7 +84,7 @@ class Refresher:
             self._failing.update(due)
             self._emit(events.ReferenceRefreshFailed(self._name, "", str(error), self._age(), len(self._failing)))
             return
-        self._good |= dict.fromkeys(due, now)
+        self._refreshed_at |= dict.fromkeys(due, now)
         self._failing.difference_update(due)
         self._emit(events.ReferenceRefreshed(self._name, "", changed, self._current.now.digest, self._age(), len(self._failing)))
 
@@ -103,7 +103,7 @@ class Refresher:
         return len(changed)
 
     def _age(self) -> float:
-        return self._clock.monotonic() - min(self._good.values(), default=self._clock.monotonic())
+        return self._clock.monotonic() - min(self._refreshed_at.values(), default=self._clock.monotonic())
 
 
 def _columns(recipe: Recipe) -> pl.Schema:

@@ -1,4 +1,4 @@
-"""Reads a range again and runs the recorded definition over it, to finish a unit that another worker began."""
+"""Re-reads a range and runs the recorded definition over it, to finish a unit that another worker began."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from stream.contracts import Emit, LendingSource, Shard, Start
 from stream.errors import Expired, Halted
 from stream.worker.definitions import Definitions
 from stream.worker.gap import gap_instead_of
-from stream.worker.recipe import Cooked, CutUnit, Recipe
+from stream.worker.recipe import CutUnit, Recipe, Rendered
 
 AT_ONCE: Final = 4
-"""Ranges that are read again at a time: each is in memory as a whole, and a worker that takes over may find one in every shard."""
+"""Ranges re-read at a time: each is in memory as a whole, and a worker that takes over may find one in every shard."""
 
 
 class Rereader:
-    """Renders recorded ranges. Its source has a separate byte budget, so that it never waits for readers that wait for it.
+    """Renders recorded ranges. Its source has a byte budget of its own, because the regular readers may be waiting for it.
 
     ``reads``: how its source takes records out of objects, see ``Recipe.reads``.
     """
@@ -34,7 +34,7 @@ class Rereader:
         self,
         source: LendingSource,
         definitions: Definitions,
-        cook: Callable[[Recipe, CutUnit], Awaitable[Cooked]],
+        render: Callable[[Recipe, CutUnit], Awaitable[Rendered]],
         repeat: Repeater,
         emit: Emit,
         *,
@@ -43,7 +43,7 @@ class Rereader:
     ) -> None:
         self._source = source
         self._definitions = definitions
-        self._cook = cook
+        self._render = render
         self._repeat = repeat
         self._emit = emit
         self._admit_gaps = admit_gaps
@@ -60,9 +60,9 @@ class Rereader:
             Halted: the stream no longer holds the range, the log no longer holds the definition, or objects were read with other options.
         """
         async with self._slots:
-            return await self._rendered(shard, start, manifest)
+            return await self._reread(shard, start, manifest)
 
-    async def _rendered(self, shard: Shard, start: Start, manifest: Manifest) -> RenderedUnit:
+    async def _reread(self, shard: Shard, start: Start, manifest: Manifest) -> RenderedUnit:
         if self._reads:
             await self._refuse_other_records(shard, manifest)
         try:
@@ -73,14 +73,14 @@ class Rereader:
             self._emit(events.RecordsExpired(shard.stream, shard.shard_id, manifest.span.after, manifest.span.last, str(error)))
             return RenderedUnit(gap_instead_of(manifest), ())
         recipe = await self._recorded(shard, manifest)
-        cooked = await self._cook(recipe, CutUnit(shard, manifest.span, batch, manifest.trigger, manifest.foreign_subsequence))
+        rendered = await self._render(recipe, CutUnit(shard, manifest.span, batch, manifest.trigger, manifest.foreign_subsequence))
         again = msgspec.structs.replace(
-            cooked.unit.manifest,
+            rendered.unit.manifest,
             previous=manifest.previous,
             worker=manifest.worker,
             created_at=manifest.created_at,
         )
-        return RenderedUnit(again, cooked.unit.files)
+        return RenderedUnit(again, rendered.unit.files)
 
     async def _recorded(self, shard: Shard, manifest: Manifest) -> Recipe:
         return await self._repeat("read definition", shard, lambda: self._definitions.recorded(manifest.pipeline))

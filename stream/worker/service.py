@@ -30,13 +30,13 @@ from stream.metrics.server import Health, MetricsServer
 from stream.metrics.stall import StallWatch, watch_stalls
 from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader
-from stream.worker.allocators import forget_what_stays, keep_giving_back, prepare_allocators
+from stream.worker.allocators import freeze_garbage_collector, prepare_allocators, trim_periodically
 from stream.worker.assemble import WorkerOptions, assemble, ends_by_itself, worker_id
 from stream.worker.ending import last_words
 from stream.worker.lineage import Reporter, open_reporter
 from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
-from stream.worker.parts import Bell, StreamParts, to_all, unless
+from stream.worker.parts import ObservableEvent, StreamParts, to_all, unless_set
 from stream.worker.several import Obstacles, Streams
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
@@ -44,11 +44,11 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
-    """Read, transform and commit until SIGTERM or SIGINT, or until everything has been read; then seal the units in progress and return.
+    """Read, transform and commit until SIGTERM or SIGINT, or until everything has been read. Then seal the units in progress and return.
 
     Raises:
-        Fatal: something that this process needs is missing, no shard can continue, or a signal came before the end of a run that ends by
-            itself; what is sealed stays, and nothing else is visible.
+        Fatal: something that this process needs is missing, no shard can continue, or a signal interrupted a run that ends by itself.
+            What is sealed stays, and nothing else is visible.
         DefinitionError: the pipeline asks for something that cannot be provided.
     """
     prepare_allocators()
@@ -61,56 +61,58 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
     obstacles = Obstacles(strict=pipeline.audit.otlp is not None and pipeline.audit.otlp.mode is Mode.STRICT)
     emit = to_all(recorder, narrator, totals, stalls, obstacles, _HealthListener(health), *options.listeners)
     register_process(registry)
-    draining = Bell()
-    _heed_signals(draining)
+    draining = ObservableEvent()
+    _drain_on_signals(draining)
     with last_words(", ".join(pipeline.source.kinesis.names), log, emit):
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(MetricsServer(registry, health, pipeline.metrics.host, pipeline.metrics.port))
             opening = _open(pipeline, replace(options, worker=name), narrator, recorder, totals, emit, draining, stack)
-            if (opened := await unless(draining, opening)) is None:
-                _not_begun(pipeline, options, emit)
+            if (opened := await unless_set(draining, opening)) is None:
+                _drained_before_start(pipeline, options, emit)
                 return
-            each, told, reporter, emit = opened
-            budget, exports = each[0].parts.budget, [one.parts.export for one in each if one.parts.export]
-            leases = each[0].parts.leases
-            recorder.watch_buffer(lambda: budget.held, budget.limit)
-            streams = Streams(each, draining, emit, obstacles)
-            emit(events.WorkerStarted(streams.names, "", each[0].parts.worker, stream.__version__))
+            parts_by_stream, notifier, reporter, emit = opened
+            # The streams of a worker share these.
+            shared = parts_by_stream[0].parts
+            recorder.watch_buffer(lambda: shared.budget.held, shared.budget.limit)
+            streams = Streams(parts_by_stream, draining, emit, obstacles)
+            emit(events.WorkerStarted(streams.names, "", shared.worker, stream.__version__))
             health.clear("worker")
-            forget_what_stays()
+            freeze_garbage_collector()
             async with asyncio.TaskGroup() as group:
-                aside = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
-                aside.append(group.create_task(watch_stalls(stalls, options.clock, lambda *where: emit(events.ShardStalled(*where)))))
-                aside.append(group.create_task(keep_giving_back(options.clock)))
-                loaders = [loader for one in each for loader in one.loaders]
-                beside = (*exports, *loaders, reporter, told, leases, each[0].parts.refresher, each[0].parts.keeper)
-                aside += [group.create_task(one.run()) for one in beside if one is not None]
+                background = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
+                background.append(group.create_task(watch_stalls(stalls, options.clock, lambda *where: emit(events.ShardStalled(*where)))))
+                background.append(group.create_task(trim_periodically(options.clock)))
+                exports = [one.parts.export for one in parts_by_stream]
+                loaders = [loader for one in parts_by_stream for loader in one.loaders]
+                services = (*exports, *loaders, reporter, notifier, shared.leases, shared.refresher, shared.keeper)
+                background += [group.create_task(service.run()) for service in services if service is not None]
                 await streams.run(options.drain_seconds)
-                if leases is not None:
-                    await leases.leave()
-                if told:
-                    await told.finish()
-                for task in aside:
+                if shared.leases is not None:
+                    await shared.leases.leave()
+                if notifier:
+                    await notifier.finish()
+                for task in background:
                     task.cancel()
-                await asyncio.wait(aside)
-                unloaded = await _send_the_rest(each, streams, draining)
+                await asyncio.wait(background)
+                unloaded = await _export_and_load_rest(parts_by_stream, streams, draining)
         _refuse_unfinished(streams, unloaded)
 
 
-async def _send_the_rest(each: Sequence[StreamParts], streams: Streams, draining: asyncio.Event) -> list[str]:
-    """Export the remaining spans and load the remaining rows, all of them if the run is over for good; reasons why rows are left."""
-    last = each[0].parts.once and not streams.halted and not streams.cut_short
-    exports, loaders = [one.parts.export for one in each if one.parts.export], [loader for one in each for loader in one.loaders]
-    unloaded = await complete_all(loaders if last else [], draining)
-    await asyncio.gather(*(export.finish(draining if last else None) for export in exports), *(loader.finish() for loader in loaders))
+async def _export_and_load_rest(parts_by_stream: Sequence[StreamParts], streams: Streams, draining: asyncio.Event) -> list[str]:
+    """Export the remaining spans and load the remaining rows, all of them if the run is complete. Returns why rows are not loaded."""
+    complete = parts_by_stream[0].parts.once and not streams.halted and not streams.interrupted
+    exports = [one.parts.export for one in parts_by_stream if one.parts.export]
+    loaders = [loader for one in parts_by_stream for loader in one.loaders]
+    unloaded = await complete_all(loaders if complete else [], draining)
+    await asyncio.gather(*(export.finish(draining if complete else None) for export in exports), *(loader.finish() for loader in loaders))
     return unloaded
 
 
 def _refuse_unfinished(streams: Streams, unloaded: Sequence[str]) -> None:
     if streams.halted:
-        raise _standing_still(streams.halted)
-    if streams.cut_short:
-        raise _cut_short(streams.cut_short)
+        raise _halted_error(streams.halted)
+    if streams.interrupted:
+        raise _interrupted_error(streams.interrupted)
     if unloaded:
         msg = f"rows that this run sealed are not loaded ({'; '.join(unloaded)}); nothing is lost, run it again to continue"
         raise Fatal(msg)
@@ -123,42 +125,42 @@ async def _open(
     recorder: Recorder,
     totals: RunTotals,
     emit: Emit,
-    draining: Bell,
+    draining: ObservableEvent,
     stack: AsyncExitStack,
 ) -> tuple[list[StreamParts], Notifier | None, Reporter | None, Emit]:
-    """Everything that a worker needs before it reads: its streams, the notifier of halts, the reporter of runs, the listener to events."""
+    """What a worker needs before it reads: the parts of its streams, the notifier of halts, the reporter of runs, and the ``Emit``."""
     managed = functools.partial(read_secret, AwsSession(region=pipeline.source.kinesis.region))
     narrator.sender = await _span_queue(pipeline, options, managed, emit, recorder, stack)
-    told = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
-    emit = to_all(emit, told) if told else emit
-    each = await assemble(pipeline, options, emit, draining, stack)
-    reporter = await open_reporter(pipeline, each[0].parts, totals, options.env, options.base, managed, stack)
-    return each, told, reporter, emit
+    notifier = await open_notifier(pipeline.notify, pipeline.application, options.env, options.base, options.clock, emit, stack)
+    emit = to_all(emit, notifier) if notifier else emit
+    parts_by_stream = await assemble(pipeline, options, emit, draining, stack)
+    reporter = await open_reporter(pipeline, parts_by_stream[0].parts, totals, options.env, options.base, managed, stack)
+    return parts_by_stream, notifier, reporter, emit
 
 
-def _not_begun(pipeline: Pipeline, options: WorkerOptions, emit: Emit) -> None:
-    """Before anything was read, a drain is done at once; but a run that ends has then not done its work."""
+def _drained_before_start(pipeline: Pipeline, options: WorkerOptions, emit: Emit) -> None:
+    """Report a drain that began before anything was read. It is done at once, but a run that ends by itself has not done its work."""
     emit(events.DrainStarted(", ".join(pipeline.source.kinesis.names), "", options.drain_seconds))
     if ends_by_itself(pipeline, options.reading):
-        raise _cut_short(pipeline.source.kinesis.names)
+        raise _interrupted_error(pipeline.source.kinesis.names)
 
 
-def _standing_still(halted: Mapping[str, str]) -> Fatal:
+def _halted_error(halted: Mapping[str, str]) -> Fatal:
     reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(halted.items()))
     return Fatal(f"{len(halted)} shard(s) or stream(s) are halted:\n{reasons}")
 
 
-def _cut_short(streams: Sequence[str]) -> Fatal:
-    """The error of a run that a signal ended early: exit code 0 would mean that nothing is left."""
+def _interrupted_error(streams: Sequence[str]) -> Fatal:
+    """The error of a run that a signal interrupted: exit code 0 would mean that everything was read."""
     names = ", ".join(streams)
     return Fatal(f"a signal ended the run, and it is not known that {names} is read to its end; nothing is lost, run it again to go on")
 
 
-def _heed_signals(draining: asyncio.Event) -> None:
-    """From now on, SIGTERM and SIGINT request the drain.
+def _drain_on_signals(draining: asyncio.Event) -> None:
+    """Make SIGTERM and SIGINT request the drain.
 
-    They do so until the loop is closed, not only until the drain is done: a second signal, from a user or from a supervisor that signals
-    the whole process group, must not interrupt the last steps.
+    The handlers stay until the loop is closed, not only until the drain is done: a second signal, from a user or from a supervisor that
+    signals the whole process group, must not interrupt the last steps.
     """
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
@@ -166,7 +168,7 @@ def _heed_signals(draining: asyncio.Event) -> None:
 
 
 class _HealthListener:
-    """Keeps readiness in step with the shards: a parked shard is an obstacle that a person has to see."""
+    """Keeps readiness and liveness in step with the shards: a halted shard needs a person, so the worker is not ready."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
@@ -195,7 +197,7 @@ class _HealthListener:
 async def _span_queue(
     pipeline: Pipeline, options: WorkerOptions, managed: SecretReader, emit: Emit, recorder: Recorder, stack: AsyncExitStack
 ) -> SpanQueue | None:
-    """Where spans of this worker's operations go, if the pipeline wants them."""
+    """The queue for spans of this worker's operations, if the pipeline has telemetry."""
     if pipeline.telemetry is None:
         return None
 

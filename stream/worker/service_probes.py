@@ -133,7 +133,7 @@ async def _fleet(opened: Opened, tables: LeaseTables) -> str:
         try:
             await client.call("GetItem", tables.state, {"Key": {"key": {"S": PROBE_ROW}}})
         except AwsFatal as error:
-            # A worker can do without, but then cannot see that KCL 3.x assigns the leases.
+            # A worker can do without this table, but then does not notice that KCL 3.x assigns the leases.
             if classify(error.code) is Kind.DENIED:
                 raise Noted(str(error)) from error
         table = LeaseTable(client, tables.leases, SystemClock(), lambda _: None, secrets.token_urlsafe)
@@ -170,7 +170,7 @@ async def _consumer(session: AwsSession, stream: str, name: str) -> str:
             if error.code == NOT_FOUND:
                 msg = "it is not registered; the first worker registers it with kinesis:RegisterStreamConsumer, which was not tried"
                 raise Noted(msg) from error
-            # A worker that is denied polls.
+            # A worker without this permission polls.
             raise Noted(str(error)) from error
     if found.status != ACTIVE:
         msg = f"it is {found.status}; workers poll until it is {ACTIVE}"
@@ -231,14 +231,14 @@ async def _fits(sink: RedshiftSinkConfig, session: AwsSession, database: Databas
             if sink.create and "does not exist" in str(error):
                 return "it does not exist yet; the first load makes it"
             raise
-        found = [sql.Found(each.name, each.type, each.length) for each in (await client.result(statement)).columns]
+        found = [sql.ExistingColumn(each.name, each.type, each.length) for each in (await client.result(statement)).columns]
     change = sql.evolve(sink, sink.target, wanted, found)
     if change.problems:
         raise Fatal("; ".join(change.problems))
     return f"its columns fit; the next load adds {len(change.statements)}" if change.statements else "its columns fit"
 
 
-# --- who is told -----------------------------------------------------------------------------------------------------------------
+# --- notifications ---------------------------------------------------------------------------------------------------------------
 
 
 def notice_probes(notify: Notify) -> Iterator[Probe]:

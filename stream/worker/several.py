@@ -16,19 +16,19 @@ ALL: Final = ""
 """Stands for the stream as a whole, in place of a shard's id."""
 
 EXPORT: Final = "export spans"
-MOST_TOLD: Final = 10
-"""Shards whose obstacle is told: usually it is the same one for all."""
+MAX_SHOWN: Final = 10
+"""Shards listed in the error, since usually the cause is the same for all."""
 
 
 class Obstacles:
-    """An ``Emit`` that remembers what shards wait for: calls that are made again. ``strict``: checkpoints wait for exported spans, too."""
+    """An ``Emit`` that remembers what each shard waits for: calls being retried. ``strict``: checkpoints wait for exported spans, too."""
 
     def __init__(self, *, strict: bool) -> None:
         self._strict = strict
         self._waiting: dict[tuple[str, str], str] = {}
 
     def __call__(self, event: events.Event) -> None:
-        """Take note of ``event``."""
+        """Update what the event's shard waits for."""
         where = event.stream, event.shard
         match event:
             case events.CallRepeated(_, _, call, detail, _) if call != EXPORT:
@@ -41,14 +41,14 @@ class Obstacles:
                 pass
 
     def __str__(self) -> str:
-        """What each shard waits for, for people; empty if nothing is known."""
+        """What each shard waits for, one line each; empty if nothing is known."""
         lines = [f"  {stream}/{shard} waits for {what}" for (stream, shard), what in sorted(self._waiting.items())]
-        more = [f"  and {len(lines) - MOST_TOLD:,} more shards"] if len(lines) > MOST_TOLD else []
-        return "\n".join(lines[:MOST_TOLD] + more)
+        more = [f"  and {len(lines) - MAX_SHOWN:,} more shards"] if len(lines) > MAX_SHOWN else []
+        return "\n".join(lines[:MAX_SHOWN] + more)
 
 
 class Streams:
-    """Runs all streams of a worker; what ends one of them does not affect the others."""
+    """Runs all streams of a worker. A stream that fails does not affect the others."""
 
     def __init__(self, streams: Sequence[StreamParts], draining: asyncio.Event, emit: Emit, obstacles: Obstacles) -> None:
         self._supervisors = [Supervisor(each.stream, each.start, each.parts) for each in streams]
@@ -59,7 +59,7 @@ class Streams:
 
     @property
     def names(self) -> str:
-        """All streams, for events about the whole worker."""
+        """The names of all streams, for events about the whole worker."""
         return ", ".join(each.stream for each in self._supervisors)
 
     @property
@@ -69,8 +69,8 @@ class Streams:
         return shards | {stream: str(error) for stream, error in self._refused.items()}
 
     @property
-    def cut_short(self) -> list[str]:
-        """Streams that end by themselves but were told to stop before they had."""
+    def interrupted(self) -> list[str]:
+        """Streams that end by themselves but were stopped before their end."""
         return [each.stream for each in self._supervisors if each.parts.once and not each.finished and each.stream not in self._refused]
 
     async def run(self, drain_seconds: float) -> None:
@@ -100,10 +100,10 @@ class Streams:
 
     def _too_slow(self, seconds: float) -> Fatal:
         what = f"work in progress was not sealed and its checkpoints stored within {seconds:g} s of the signal"
-        ahead = "Nothing is lost: the next worker finishes it. Allow a longer drain"
+        advice = "Nothing is lost: the next worker finishes it. Allow a longer drain"
         if known := str(self._obstacles):
-            return Fatal(f"{what}. {ahead}, or remove what held it up:\n{known}")
-        return Fatal(f"{what}. {ahead}, or see what the last log lines say; `stream doctor` finds what does not answer.")
+            return Fatal(f"{what}. {advice}, or remove what held it up:\n{known}")
+        return Fatal(f"{what}. {advice}, or see what the last log lines say; `stream doctor` finds what does not answer.")
 
     async def _one(self, supervisor: Supervisor) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Runs the shards of one stream: starts each when its parents are done, and parks those that must not continue."""
+"""Runs the shards of one stream: starts each shard when its parents have ended, and halts those that must not continue."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from stream.worker.parts import Parts
 from stream.worker.shard import run_shard
 
 SYNC_SECONDS: Final = 30.0
-"""Seconds between listings of shards when nothing else requests one. A shard's end requests one at once, so this only finds what nobody
-announced; ListShards allows 1000 calls a second for a whole account."""
+"""Seconds between listings of shards when nothing else requests one. A shard's end requests one at once, so this only finds changes that no
+event announced. ListShards allows 1000 calls per second per account."""
 
 LISTING_SECONDS: Final = 120.0
-"""Seconds between listings that no new lease requests. They also bring news about the stream, such as a raised retention."""
+"""Seconds between listings when no new lease requests one. They also notice changes of the stream, such as a raised retention."""
 
 RESTART_SECONDS: Final = 5.0
-"""Seconds before a shard is tried again after its source or store kept failing."""
+"""Seconds before a shard is restarted after its source or store kept failing."""
 
 
 @dataclass(slots=True)
 class Supervisor:
     """Runs one task per shard of one stream.
 
-    ``halted`` maps parked shards to the reason; shards in ``avoided`` are never started again. ``finished``: nothing is left to do, which a
-    worker that was told to drain cannot know.
+    ``halted`` maps halted shards to the reason; shards in ``avoided`` are never started again. ``finished``: every shard has ended, paused
+    or halted; never true after a drain, which stops before that is known.
     """
 
     stream: str
@@ -53,7 +53,7 @@ class Supervisor:
         With leases, only until it drains; with ``parts.once``, until each shard has paused or ended.
 
         Raises:
-            Fatal: the process cannot continue; running shards are cancelled at their next step, which loses nothing.
+            Fatal: the process cannot continue. Running shards are cancelled, which loses nothing.
         """
         leases = self.parts.leases
         if leases is not None:
@@ -62,8 +62,8 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 while not self.parts.draining.is_set():
                     self.changed.clear()
-                    # A task cancelled before its first step never reaches its own end, and its shard would count as active for ever.
-                    await asyncio.sleep(0)  # noqa: TID251 - lets tasks that were just started begin; takes no time
+                    # A task cancelled before its first step never runs its `finally`, so its shard would stay in `active` for ever.
+                    await asyncio.sleep(0)  # noqa: TID251 - lets tasks that were just created begin; takes no time
                     self._stop_lost()
                     await self._hand_over_idle()
                     for shard in await self._startable_or_draining():
@@ -81,18 +81,18 @@ class Supervisor:
             raise group_error.exceptions[0] from group_error
 
     async def _startable_or_draining(self) -> list[Shard]:
-        """Shards to start on now; none once the worker drains, which a service that does not answer must not hold up."""
-        asking, ending = asyncio.ensure_future(self._startable()), asyncio.ensure_future(self.parts.draining.wait())
+        """Shards to start now; none once the worker drains, which a service that does not answer must not delay."""
+        listing, draining = asyncio.ensure_future(self._startable()), asyncio.ensure_future(self.parts.draining.wait())
         try:
-            await asyncio.wait((asking, ending), return_when=asyncio.FIRST_COMPLETED)
-            return asking.result() if asking.done() else []
+            await asyncio.wait((listing, draining), return_when=asyncio.FIRST_COMPLETED)
+            return listing.result() if listing.done() else []
         finally:
-            asking.cancel()
-            ending.cancel()
-            await asyncio.gather(asking, ending, return_exceptions=True)
+            listing.cancel()
+            draining.cancel()
+            await asyncio.gather(listing, draining, return_exceptions=True)
 
     async def _startable(self) -> list[Shard]:
-        """Shards to start on now."""
+        """Shards to start now."""
         if self.parts.leases is None:
             return ready(await self._listed(), self.ended, self.started)
         wanted = self.parts.leases.runnable(self.stream) - self.started
@@ -101,13 +101,13 @@ class Supervisor:
             return []
         self.listed_at = now
         listed = {shard.shard_id: shard for shard in await self._listed()}
-        # A leased shard that the service has forgotten is started too: its end, and what was lost, belong in the log.
+        # A leased shard that Kinesis no longer lists is started too: its end, and what was lost, belong in the log.
         return [listed.get(shard_id, Shard(self.stream, shard_id)) for shard_id in sorted(wanted)] if listed else []
 
     def _stop_lost(self) -> None:
-        """Stop working on shards that are now another worker's. This is safe at any point, thanks to the commit log.
+        """Stop working on shards whose lease another worker has now. This is safe at any point, thanks to the commit log.
 
-        A halted shard is forgotten too: its new owner reports its state, and it is tried again if it comes back.
+        A halted shard is forgotten too: its new owner reports its state, and it is started again if its lease comes back.
         """
         if self.parts.leases is None:
             return
@@ -117,10 +117,10 @@ class Supervisor:
             self.tasks[shard_id].cancel()
         for shard_id in self.halted.keys() - held - self.active - self.avoided:
             del self.halted[shard_id]
-            self._let_go(Shard(self.stream, shard_id))
+            self._forget(Shard(self.stream, shard_id))
 
     async def _hand_over_idle(self) -> None:
-        """Release shards that another worker is to have and that nobody here works on; the others stop by themselves."""
+        """Release shards that another worker is to take over and that no task here works on; the others stop by themselves."""
         leases = self.parts.leases
         if leases is not None:
             idle = leases.held(self.stream) - self.active
@@ -128,7 +128,7 @@ class Supervisor:
             await asyncio.gather(*(leases.release(self.stream, shard_id) for shard_id in wanted))
 
     async def _listed(self) -> list[Shard]:
-        """The stream's shards; none while they cannot be listed, which must not stop the shards that are being read."""
+        """The stream's shards; none while they cannot be listed, so that shards being read are not disturbed."""
         try:
             return await self.parts.source.shards()
         except Retryable as error:
@@ -150,7 +150,7 @@ class Supervisor:
         except asyncio.CancelledError:
             if shard.shard_id not in self.lost:
                 raise
-            self._let_go(shard)
+            self._forget(shard)
         finally:
             self.lost.discard(shard.shard_id)
             self.active.discard(shard.shard_id)
@@ -158,36 +158,36 @@ class Supervisor:
             self.changed.set()
 
     async def _attempt(self, shard: Shard) -> None:
-        """Work on the shard once, and do what its end or its error requires; both may be cancelled wherever they wait."""
+        """Work on the shard once, and act on its end or its error. May be cancelled at any await."""
         try:
-            await self._close_parents(shard)
+            await self._record_parents_ended(shard)
             ended = await run_shard(shard, self.start, self.parts) is not None
-            await self._finish(shard, ended=ended)
+            await self._give_lease_back(shard, ended=ended)
         except Fatal:
             raise
         except Halted as error:
-            self._park(shard, str(error))
+            self._halt(shard, str(error))
         except LeaseLost:
-            self._let_go(shard)
+            self._forget(shard)
         except Retryable as error:
             self.parts.emit(events.CallRepeated(shard.stream, shard.shard_id, "run shard", str(error), RESTART_SECONDS))
             await self.parts.clock.sleep(RESTART_SECONDS)
             self.started.discard(shard.shard_id)
         except Exception as error:  # noqa: BLE001 - an error in one shard must not end the others
-            self._park(shard, unforeseen(error))
+            self._halt(shard, unforeseen(error))
             if self.parts.leases is not None:
                 self.avoided.add(shard.shard_id)
                 await self.parts.leases.release(self.stream, shard.shard_id, avoid=True)
 
-    async def _close_parents(self, shard: Shard) -> None:
-        """Record in the log the end of parents that another application has finished, so that chains keep the order of the shards."""
+    async def _record_parents_ended(self, shard: Shard) -> None:
+        """Record in the log the end of parents that another application has finished, so that a child's chain never starts before."""
         for parent in self.parts.leases.finished_elsewhere(self.stream, shard.shard_id) if self.parts.leases is not None else ():
-            # The parent's lease is not this worker's, and its row already says what the log now says.
+            # This worker does not hold the parent's lease, and the lease row already says what the log now says.
             with suppress(LeaseLost):
                 await run_shard(Shard(self.stream, parent), self.start, self.parts)
 
-    async def _finish(self, shard: Shard, *, ended: bool) -> None:
-        """The shard's task ended or had to stop; in both cases nobody else should have to wait for its lease."""
+    async def _give_lease_back(self, shard: Shard, *, ended: bool) -> None:
+        """Give the lease back after the shard's task has ended or stopped, so that no other worker has to wait for it."""
         if ended:
             self.ended.add(shard.shard_id)
         if self.parts.leases is None:
@@ -196,14 +196,14 @@ class Supervisor:
             await self.parts.leases.stop_taking()
         await (self.parts.leases.done if ended else self.parts.leases.release)(self.stream, shard.shard_id)
         if not ended:
-            # It may come back.
+            # Its lease may come back.
             self.started.discard(shard.shard_id)
 
-    def _let_go(self, shard: Shard) -> None:
-        """The shard is another worker's; it is started again if its lease ever comes back."""
+    def _forget(self, shard: Shard) -> None:
+        """Forget a shard whose lease another worker has; it is started again if the lease comes back."""
         self.started.discard(shard.shard_id)
         self.parts.emit(events.ShardReleased(shard.stream, shard.shard_id, "lease_lost"))
 
-    def _park(self, shard: Shard, reason: str) -> None:
+    def _halt(self, shard: Shard, reason: str) -> None:
         self.halted[shard.shard_id] = reason
         self.parts.emit(events.ShardHalted(shard.stream, shard.shard_id, reason))

@@ -1,4 +1,4 @@
-"""Spans of the worker's own operations, passed to the OpenTelemetry SDK; they never block and never hold anything up."""
+"""Spans of the worker's own operations, passed to the OpenTelemetry SDK without ever blocking the worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import stream
 from stream import events
-from stream.audit.operations import CLIENT, Operation, Operations, Told
+from stream.audit.operations import CLIENT, EventSpans, Operation, Operations
 from stream.contracts import Emit
 from stream.errors import DefinitionError
 from stream.pipeline.model import Telemetry
@@ -55,11 +55,11 @@ class Narrator:
         """The queue for ended spans; None while there is no collector."""
 
     def __call__(self, event: events.Event) -> None:
-        """Tell ``event``."""
+        """Update operations by ``event``, and log it."""
         if self.sender is None and isinstance(event, events.PageReceived) and not self._log.writes(event):
             # Pages are many and change nothing that operations remember.
             return
-        told: Told = self._operations(event)
+        told: EventSpans = self._operations(event)
         self._log(event, {"trace_id": told.trace, "span_id": told.span})
         if self.sender is not None:
             self.sender.put(told.ended)

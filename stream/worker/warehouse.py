@@ -14,13 +14,13 @@ from stream.sink import redshift_sql as sql
 from stream.sink.layouts import Layout
 from stream.sink.loads import Failure, Load
 from stream.sink.redshift import COPY_MANIFESTS, RedshiftSinkConfig
-from stream.sink.redshift_sql import Found, Step, Whose
-from stream.sink.redshift_upsert import deleted_layout, remembers
+from stream.sink.redshift_sql import ExistingColumn, Owner, Step
+from stream.sink.redshift_upsert import deleted_layout, needs_deleted_keys
 
 T = TypeVar("T")
 
 CALLS: Final = 6
-"""Attempts at one call whose outcome is unknown before the whole load is examined again; the pauses add up to six seconds."""
+"""Attempts at one call whose outcome is unknown, before the whole load is examined again; the pauses add up to six seconds."""
 FIRST_PAUSE: Final = 0.2
 POLL_PAUSE: Final = 0.2
 """Seconds between looks at a statement, in addition to the wait in the API itself."""
@@ -74,11 +74,11 @@ class RedshiftWarehouse:
     """
 
     def __init__(
-        self, client: RedshiftDataClient, config: RedshiftSinkConfig, whose: Whose, staging: ObjectStore, clock: Clock, nonce: str
+        self, client: RedshiftDataClient, config: RedshiftSinkConfig, owner: Owner, staging: ObjectStore, clock: Clock, nonce: str
     ) -> None:
         self._client = client
         self._config = config
-        self._whose = whose
+        self._whose = owner
         self._staging = staging
         self._clock = clock
         self._nonce = nonce
@@ -102,14 +102,14 @@ class RedshiftWarehouse:
         """See ``Warehouse``."""
         await self._have_ledger()
         await self._fit(self._config.target, layout, create=self._config.create)
-        if remembers(self._config, layout):
-            await self._fit(self._config.deleted, deleted_layout(layout), create=True)
+        if needs_deleted_keys(self._config, layout):
+            await self._fit(self._config.deleted_keys, deleted_layout(layout), create=True)
 
     async def _fit(self, table: tuple[str, str], layout: Layout, *, create: bool) -> None:
         if create:
             await self._query(sql.create_table(table, layout))
         found = (await self._query(sql.describe_table(table))).columns
-        change = sql.evolve(self._config, table, layout, [Found(column.name, column.type, column.length) for column in found])
+        change = sql.evolve(self._config, table, layout, [ExistingColumn(column.name, column.type, column.length) for column in found])
         if change.problems:
             msg = f"the table {'.'.join(table)} cannot take the pipeline's rows: {'; '.join(change.problems)}"
             raise LoadFailed(msg, Failure.SETUP)
@@ -147,7 +147,7 @@ class RedshiftWarehouse:
         return LoadFailed(msg, failure)
 
     async def _details(self, query_id: int) -> str:
-        """Details from the system view of load errors; empty if it cannot be read, since the load's own error says what matters most."""
+        """Details from the system view of load errors; empty if it cannot be read: the error of the load itself matters most."""
         try:
             rows = (await self._query(sql.load_errors(query_id))).rows
         except StreamError:
@@ -183,7 +183,7 @@ class RedshiftWarehouse:
             await self._clock.sleep(POLL_PAUSE)
 
     async def _repeated(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The result of ``call``, which is idempotent and is therefore repeated a few times if no answer comes."""
+        """The result of ``call``, which is idempotent and is therefore retried a few times if no response comes."""
         pause = FIRST_PAUSE
         for _ in range(CALLS - 1):
             try:
@@ -194,7 +194,7 @@ class RedshiftWarehouse:
         return await call()
 
     def _token(self, text: str) -> str:
-        """A different token for every attempt: the API answers a token it knows with the old statement, failed or not."""
+        """A new token for every attempt: for a known token, the API returns the old statement, failed or not."""
         self._calls += 1
         return hashlib.sha256(f"{self._nonce}/{self._calls}/{text}".encode()).hexdigest()
 

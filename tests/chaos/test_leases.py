@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from stream.cli.main import app
 from tests.chaos.conftest import client
+from tests.chaos.truth import read_stream
 from tests.chaos.workers import Worker
 from tests.chaos.world import World
 
@@ -159,3 +160,41 @@ def _position(world: World, shard: str) -> bool:
     last = world.client.get_records(ShardIterator=iterator)["Records"][-1]["SequenceNumber"]
     sealed = [each for each in world.manifests() if each["shard"] == shard and each["state"] == "sealed" and each.get("last")]
     return max((int(each["last"]) for each in sealed), default=0) >= int(last)
+
+
+def test_with_start_latest_what_continues_a_java_workers_shard_is_read_from_its_beginning(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream on demand reshards by itself, also between the end of one application and the start of the next."""
+    world = fleet.world
+    fleet.path.write_text(fleet.path.read_text().replace("start: trim_horizon", "start: latest"))
+    world.produce(100)
+    before = world.put_so_far
+    fleet.dynamo.create_table(
+        TableName=fleet.table,
+        KeySchema=[{"AttributeName": "leaseKey", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "leaseKey", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    for shard, truth in read_stream(world.client, world.stream).items():
+        last = truth.records[-1]
+        row = {
+            "leaseKey": {"S": shard},
+            "leaseCounter": {"N": "7"},
+            "ownerSwitchesSinceCheckpoint": {"N": "0"},
+            "checkpoint": {"S": str(last.sequence)},
+            "checkpointSubSequenceNumber": {"N": str(last.subsequence)},
+        }
+        fleet.dynamo.put_item(TableName=fleet.table, Item=row)
+    world.split()
+    world.produce(200)
+    worker = fleet.join()
+    worker.until(lambda: _recorded(world) >= world.put_so_far - before)
+    assert worker.drain() == 0
+    command(monkeypatch, fleet, "audit", "verify", str(fleet.path))
+
+
+def _recorded(world: World) -> int:
+    """How many records the log has that no other application processed."""
+    units = [each for each in world.manifests() if each["kind"] == "unit" and each["state"] == "sealed"]
+    return sum(each["records"] - each["outcomes"].get("foreign", 0) for each in units)

@@ -12,7 +12,7 @@ import polars as pl
 
 from stream.contracts import ObjectStore
 from stream.pipeline.components import make_sink
-from stream.sink.layouts import LaidOut, Layout
+from stream.sink.layouts import HasLayout, Layout
 from stream.sink.loads import Failure, Link, Load, StagedFile
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.sink.tables import TableSinkConfig
@@ -97,7 +97,7 @@ async def staged(bench: Bench, shard: str, after: int, last: int, count: int) ->
     """A link with one staged file of ``count`` rows, or none for none."""
     frame = rows({"n": list(range(after, after + count)), "word": ['it\'s; "x" ü'] * count}, {"n": pl.Int64(), "word": pl.String()})
     sink = make_sink(bench.config, frame.schema)
-    assert isinstance(sink, LaidOut)
+    assert isinstance(sink, HasLayout)
     encoded = sink.encode(frame, f"{shard}-{after}-{last}")
     for file in encoded.files:
         await bench.staging.put(file.key, file.body)

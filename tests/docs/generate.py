@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from deploy.eks.monitoring import generate as monitoring
 from stream import events
-from stream.cli.importing import _judge
+from stream.cli.importing import _first_error
 from stream.cli.main import app
 from stream.datapipeline.kinds import KINDS
 from stream.datapipeline.report import markdown
@@ -157,7 +157,7 @@ def imported(page: str) -> Iterator[tuple[str, str]]:
     found = re.search(r"```json definition\n(.*?)```", page, re.DOTALL)
     if found is None:
         return
-    done = import_definition(found[1].encode(), "sales.json", (), "", _judge)
+    done = import_definition(found[1].encode(), "sales.json", (), "", _first_error)
     for path, text in done.files.items():
         yield path.rpartition("/")[2], text
     yield "Raw", markdown(done).partition("### `Raw` (S3DataNode)\n\n")[2].partition("\n\n")[0] + "\n"

@@ -22,7 +22,7 @@ def test_the_commands_of_the_page_do_what_it_says(tmp_path, monkeypatch):
         assert done.exit_code == 0, f"{line}: {done.output}"
         said.append(done.stdout)
     assert len(COMMANDS) == 4
-    assert "sales/copy-sales/pipeline.yaml: ok, copy-sales: objects, 0 stages, 1 sink" in said[1]
+    assert "sales/copy-sales/pipeline.yaml: ok, sales-copy-sales: objects, 0 stages, 1 sink" in said[1]
     for name in ("pipeline.yaml", "values.yaml"):
         (shown,) = re.findall(rf"^```yaml imported {re.escape(name)}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
         assert (tmp_path / "sales" / "copy-sales" / name).read_text() == shown

@@ -16,7 +16,7 @@ from stream.transform.decoders.json import Json
 from stream.transform.engine import compile_chain
 from stream.transform.stage import Resources
 from stream.transform.types import parse_schema
-from stream.worker.recipe import CutUnit, Recipe, cook
+from stream.worker.recipe import CutUnit, Recipe, render
 from tests.docs.generate import pages
 from tests.docs.test_pages import shown
 from tests.frames import batch
@@ -30,7 +30,9 @@ def unit():
     sink = ObjectsSink(ObjectsSinkConfig(url="s3://lake/flights/", partition_by=("carrier",)))
     records = batch([b'{"carrier": "UA"}', b'{"carrier": "AA"}', b"{"])
     span = SeqRange(0, 10**20 + 2)
-    return cook(Recipe("flights", "d", "b", chain, (sink,)), CutUnit(Shard("flights", "shardId-000000000000"), span, records, "rows")).unit
+    return render(
+        Recipe("flights", "d", "b", chain, (sink,)), CutUnit(Shard("flights", "shardId-000000000000"), span, records, "rows")
+    ).unit
 
 
 @pytest.fixture

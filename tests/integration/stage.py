@@ -20,7 +20,7 @@ from stream.commit.manifest import Manifest, State, decode, encode
 from stream.contracts import Clock, Shard
 from stream.pipeline.lint import check
 from stream.worker.assemble import WorkerOptions, assemble
-from stream.worker.parts import Bell
+from stream.worker.parts import ObservableEvent
 from stream.worker.reading import Reading
 from stream.worker.service import run_worker
 from stream.worker.shard import run_shard
@@ -97,7 +97,7 @@ class Stage:
                 file.write_text(PIPELINE.format(url=self.url, on_expired="gap", start="trim_horizon"))
                 pipeline = check(file, {}).pipeline
                 assert pipeline is not None
-                (stream,) = await assemble(pipeline, options, lambda _event: None, Bell(), stack)
+                (stream,) = await assemble(pipeline, options, lambda _event: None, ObservableEvent(), stack)
                 return await asyncio.wait_for(run_shard(shard, stream.start, stream.parts), 20)
 
         return asyncio.run(run())

@@ -20,7 +20,7 @@ from stream.clock import SystemClock
 from stream.local.aws import Errands
 from stream.local.start import LocalAws
 from stream.pipeline.lint import check
-from stream.worker.examination import Surroundings, Verdict, examine
+from stream.worker.examination import Environment, Verdict, examine
 
 PIPELINE = """
 application: flights
@@ -153,7 +153,7 @@ def looked(path, env, monkeypatch, **around):
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     made = check(path, {}).pipeline
-    return {(each.check, each.verdict): each for each in asyncio.run(examine(made, Surroundings(path.parent, env, **around)))}
+    return {(each.check, each.verdict): each for each in asyncio.run(examine(made, Environment(path.parent, env, **around)))}
 
 
 @pytest.mark.parametrize(

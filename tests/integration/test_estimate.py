@@ -18,7 +18,7 @@ from stream.pipeline.resources import Fetched
 from stream.storage.memory import MemoryStore
 from stream.storage.prefixed import PrefixedStore
 from stream.worker.definitions import Definitions
-from stream.worker.recipe import CutUnit, cook, with_previous
+from stream.worker.recipe import CutUnit, render, with_previous
 from tests.frames import batch
 from tests.unit.pipeline.definitions import least
 
@@ -54,7 +54,7 @@ def committed(records: list[bytes]) -> tuple[Counting, Counting, Pipeline]:
         log = CommitLog(state, "flights", clock, "w")
         stores: Any = {"s3": lake, "rejects": PrefixedStore(state, "rejects/"), "ledger": PrefixedStore(state, "ledger/v1/")}
         recipe = await Definitions(state, None, {}, clock).record(pipeline, Fetched())  # type: ignore[arg-type]
-        unit = cook(recipe, CutUnit(SHARD, SeqRange(0, 10**20 + len(records)), batch(records), "age")).unit
+        unit = render(recipe, CutUnit(SHARD, SeqRange(0, 10**20 + len(records)), batch(records), "age")).unit
         state.puts.clear()
 
         async def never(_: object) -> Any:

@@ -57,7 +57,7 @@ def test_without_the_option_a_run_tells_what_it_told_before(place):
 
 def test_the_environment_may_choose_the_level_and_the_option_wins(place):
     records(place)
-    lines, _ = logged(place, RUN, env={"STREAM_LOG_LEVEL": "debug"})
+    lines, _ = logged(place, RUN, env={"STREAM_LOG_LEVEL": "DEBUG"})
     assert "unit_cut" in {line["event"] for line in lines}
     lines, _ = logged(place, RUN, "--log-level", "error", env={"STREAM_LOG_LEVEL": "debug"})
     assert lines == []

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+import json
 import signal
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stream.clock import SystemClock
+from stream.events import CallRepeated
 from stream.local.kinesis.server import running
 from stream.local.kpl import UserRecord, aggregate
+from stream.pipeline.lint import check
 from stream.source.aggregated import user_records
+from stream.worker.assemble import WorkerOptions, assemble
+from stream.worker.multilang import Child, Daemon, Progress
+from stream.worker.parts import ObservableEvent, to_all
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.world import World
 from tests.kcl.fake import FakeDaemon, delivered
@@ -81,6 +91,17 @@ def test_records_are_committed_and_the_daemons_checkpoint_follows(world, path):
     assert numbers == sorted(set(numbers))
     final = everything[-1]
     assert child.checkpoints[-1] == (final["sequenceNumber"], final["subSequenceNumber"])
+    world.exact()
+
+
+def test_with_start_latest_a_shard_that_continues_another_is_committed_from_its_beginning(world, path):
+    """The KCL's daemon has another application's leases, and the stream was resharded before this one was first started."""
+    path.write_text(path.read_text().replace("start: trim_horizon", "start: latest"))
+    world.produce(60)
+    with daemon(world, path, sequence="TRIM_HORIZON") as child:
+        child.records(records(world))
+        until_committed(child, world)
+        assert child.close() == 0
     world.exact()
 
 
@@ -232,3 +253,75 @@ def test_a_child_writes_the_events_that_its_daemons_environment_asks_for(world, 
         assert child.close() == 0
         said = child.said()
     assert {event for event in ("unit_cut", "unit_sealed") if f'"event":"{event}"' in said} == told
+
+
+def test_a_daemon_that_dies_while_it_is_asked_for_a_checkpoint_is_no_error_of_the_child(world, path):
+    world.produce(60)
+    with daemon(world, path) as child:
+        child.records(records(world))
+        while child.begin("processRecords", records=[], millisBehindLatest=0) != "checkpoint":
+            pass
+        assert child.die() == 0
+    assert "worker_failed" not in child.said()
+
+
+def test_a_daemon_that_dies_while_the_child_works_is_no_error_of_the_child(world, path):
+    world.produce(60)
+    with daemon(world, path) as child:
+        child.send({"action": "processRecords", "records": records(world), "millisBehindLatest": 0})
+        assert child.die() == 0
+    assert "worker_failed" not in child.said()
+
+
+class Hasty(SystemClock):
+    """Sleeps for a moment, however long it is asked to."""
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(min(seconds, 0.01))
+
+
+class Said(io.BytesIO):
+    """What the child writes, one message after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    def write(self, line: Any) -> int:
+        self.messages.put_nowait(json.loads(line))
+        return len(line)
+
+
+def test_shards_that_cannot_be_listed_for_a_while_do_not_end_the_daemon(world, path, monkeypatch):
+    """It would end with its child, and with it every other shard that it serves."""
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    world.produce(30)
+    everything = records(world)
+    pipeline = check(path, world.environment).pipeline
+    assert pipeline is not None
+
+    async def serve():
+        lines, said, progress, told = asyncio.StreamReader(limit=2**20), Said(), Progress(), []
+        emit = to_all(progress, told.append)
+
+        async def ask(action: str, **members: Any) -> None:
+            lines.feed_data(json.dumps({"action": action, **members}).encode() + b"\n")
+            while (message := await said.messages.get())["action"] == "checkpoint":
+                lines.feed_data(b'{"action":"checkpoint","error":null}\n')
+            assert message == {"action": "status", "responseFor": action}
+
+        async with AsyncExitStack() as stack:
+            options = WorkerOptions(path.parent, world.environment, 5.0, 1, clock=Hasty())
+            (stream,) = await assemble(pipeline, options, emit, ObservableEvent(), stack)
+            await asyncio.to_thread(world.misbehave, {"operation": "ListShards", "action": "error500", "times": 12})
+            async with asyncio.TaskGroup() as group:
+                group.create_task(Child(Daemon(lines, said), stream, progress, emit, 5.0).run())
+                await ask("initialize", shardId=SHARD, sequenceNumber="TRIM_HORIZON", subSequenceNumber=0)
+                await ask("processRecords", records=everything, millisBehindLatest=0)
+                await ask("shutdownRequested")
+                lines.feed_eof()
+        return [event.call for event in told if isinstance(event, CallRepeated)]
+
+    assert "run shard" in asyncio.run(asyncio.wait_for(serve(), 60))
+    world.exact()

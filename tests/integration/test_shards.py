@@ -158,6 +158,42 @@ def test_what_kpl_aggregates_hold_counts_by_its_own_keys(desk: Desk) -> None:
     assert (shard["keys"]["kinesis_records"], shard["keys"]["user_records"]) == (4.0, 22)
 
 
+def test_without_keys_the_bytes_of_kpl_aggregates_are_not_taken_for_room_to_merge_and_with_keys_they_are_whole(desk: Desk) -> None:
+    desk.client.create_stream(StreamName="numbers", ShardCount=2)
+    made = [aggregate([UserRecord(f"customer-{n}", None, b'{"n": 1}') for n in range(100)])] * 80
+    halves = [{"Data": data, "PartitionKey": "outer", "ExplicitHashKey": str(HALF * (at % 2))} for at, data in enumerate(made)]
+    desk.put(SECONDS, halves)
+    desk.work()
+    found = desk.ask()
+    assert [each["rate"]["bytes_per_second"] for each in found["shards"]] == [100 * 8 * 4.0] * 2
+    assert not any(each["rate"]["keys_counted"] for each in found["shards"])
+    assert found["advice"] == []
+    assert "numbers: 2 of 2 shards get KPL aggregates, of which only payloads are counted here" in desk.say()
+
+    found = desk.ask("--keys", "--pages", "2")
+    size = len(made[0]) + len("outer")
+    assert size > 2.5 * 800
+    for shard in found["shards"]:
+        assert shard["rate"]["bytes_per_second"] == pytest.approx(4 * size)
+        assert (shard["rate"]["from"], shard["rate"]["keys_counted"]) == ("ledger", True)
+    assert [each["kind"] for each in found["advice"]] == ["merge"]
+    assert "only payloads" not in desk.say("--keys", "--pages", "2")
+
+
+def test_consumers_that_are_registered_for_fan_out_are_counted(desk: Desk) -> None:
+    desk.client.create_stream(StreamName="numbers", ShardCount=1)
+    arn = desk.client.describe_stream_summary(StreamName="numbers")["StreamDescriptionSummary"]["StreamARN"]
+    desk.work()
+    assert desk.ask()["registered_consumers"] == 0
+    assert "fan-out" not in desk.say()
+    desk.client.register_stream_consumer(StreamARN=arn, ConsumerName="billing")
+    assert desk.ask()["registered_consumers"] == 1
+    said = " ".join(desk.say().split())
+    assert (
+        f"numbers: 1 consumer is registered for enhanced fan-out; `aws kinesis list-stream-consumers --stream-arn {arn}` names them" in said
+    )
+
+
 def test_cold_neighbours_are_merged_by_the_command_that_is_advised(desk: Desk) -> None:
     desk.client.create_stream(StreamName="numbers", ShardCount=2)
     desk.put(2, [record(f"k{n}") for n in range(20)])

@@ -56,7 +56,7 @@ def test_leases_that_a_worker_took_before_it_could_begin_are_free_at_once(tmp_pa
 def test_the_first_process_of_a_container_heeds_a_signal_that_comes_while_it_is_loaded(first, code):
     """The kernel keeps from it what it has no handler for; any other process ends by itself."""
     process = 1 if first else 7
-    program = f"import os, signal, stream.cli.main as m\nm.heed_signals({process})\nos.kill(os.getpid(), signal.SIGTERM)"
+    program = f"import os, signal, stream.cli.main as m\nm.handle_sigterm_as_pid_1({process})\nos.kill(os.getpid(), signal.SIGTERM)"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == code
 
 

@@ -50,6 +50,13 @@ class FakeDaemon:
                 return asked
         raise AssertionError(f"the child ended in {action}:\n{self.said()}")
 
+    def begin(self, action: str, **members: Any) -> str:
+        """Send a request, and what the child says to it first; a checkpoint that it asks for is left unanswered."""
+        self.send({"action": action, **members})
+        message = self.receive()
+        assert message is not None, self.said()
+        return str(message["action"])
+
     def send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
         self.transcript.append((">", message))
@@ -77,6 +84,13 @@ class FakeDaemon:
         assert self._process.stdin is not None
         self._process.stdin.close()
         return self.exit()
+
+    def die(self) -> int:
+        """Close both pipes at once, as at the daemon's sudden end, and the child's exit code."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        return self.close()
 
     def exit(self) -> int:
         return self._process.wait(90)

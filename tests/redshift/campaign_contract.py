@@ -9,7 +9,7 @@ import pytest
 from stream.aws.redshift_data import Database, open_redshift_data
 from stream.aws.session import AwsSession
 from stream.clock import SystemClock
-from stream.sink.redshift_sql import Whose
+from stream.sink.redshift_sql import Owner
 from stream.storage.open import open_store
 from stream.worker.warehouse import RedshiftWarehouse
 from tests.contract.warehouse import BEHAVIOURS, Bench, config, load_of, staged
@@ -36,7 +36,7 @@ async def a_bench(world, nonce, **options):
         return await asked(world, f'SELECT COUNT(*) FROM "{world.table}"')
 
     async with open_redshift_data(session, database) as client:
-        warehouse = RedshiftWarehouse(client, settings, Whose("app", "events"), staging, SystemClock(), f"{nonce}-{world.table}")
+        warehouse = RedshiftWarehouse(client, settings, Owner("app", "events"), staging, SystemClock(), f"{nonce}-{world.table}")
         yield Bench(warehouse, settings, staging, count)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from stream.audit.completeness import Answer, Behind, Question
+from stream.audit.completeness import Answer, Lookahead, Question
 from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
 from stream.batch import ORIGIN
@@ -256,7 +256,7 @@ class Interrupted:
         await self._something()
         return await self.inner.shards()
 
-    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Behind:
+    async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
         await self._something()
         return await self.inner.look(shard, position, start, complete_until, asked_at)
 

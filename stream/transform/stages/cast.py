@@ -163,9 +163,9 @@ def _plain(value: pl.Expr, source: pl.DataType, target: Type) -> pl.Expr:  # noq
     if target.kind is Kind.EPOCH:
         return values.read(value.cast(pl.Int64, strict=False), target)
     if source.is_float() and target.kind is Kind.DECIMAL:
-        # Polars raises if a number does not fit; neither does one that rounds up to one digit more.
-        room = 10.0 ** (target.wire.precision - target.wire.scale) - 0.5 * 10.0**-target.wire.scale
-        return pl.when(value.abs() < room).then(value).cast(target.polars, strict=False)
+        # Polars raises if a number does not fit, also if only rounding makes it one digit too long.
+        limit = 10.0 ** (target.wire.precision - target.wire.scale) - 0.5 * 10.0**-target.wire.scale
+        return pl.when(value.abs() < limit).then(value).cast(target.polars, strict=False)
     if source.is_numeric() and target.polars == pl.Boolean():
         return pl.when((value == 0) | (value == 1)).then(value == 1)
     done = value.cast(target.polars, strict=False)

@@ -13,12 +13,12 @@ from stream.transform.types import RESERVED, SYSTEM, near, refuse_pattern
 
 
 def rejecting(frame: pl.DataFrame, reason: pl.Series) -> Applied:
-    """``frame`` without the rows that have a ``reason``, which are rejected for it; the other rows' reason is null."""
-    places = reason.is_not_null().arg_true()
-    if not len(places):
+    """``frame`` with the rows rejected whose ``reason`` is not null."""
+    rejected = reason.is_not_null().arg_true()
+    if not len(rejected):
         return Applied(frame)
-    rejects = pl.DataFrame({ROW: frame[ROW].gather(places), "reason": reason.gather(places)})
-    return Applied(without(frame, places), rejects)
+    rejects = pl.DataFrame({ROW: frame[ROW].gather(rejected), "reason": reason.gather(rejected)})
+    return Applied(without(frame, rejected), rejects)
 
 
 def user_columns(schema: pl.Schema) -> list[str]:
@@ -52,7 +52,7 @@ def refuse_system(name: str, path: tuple[str | int, ...]) -> None:
 
 
 def refuse_clash(names: Iterable[str], schema: pl.Schema, path: tuple[str | int, ...]) -> None:
-    """Refuse names that are taken.
+    """Refuse names that columns already have.
 
     Raises:
         SchemaMismatch: a column of that name exists.

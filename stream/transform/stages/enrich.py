@@ -74,7 +74,7 @@ class Enrich(Lookup):
         return None if value is None else secret_reference(value)
 
     @model_validator(mode="after")
-    def _asked(self) -> Self:
+    def _query_and_login(self) -> Self:
         if self.table.startswith(DATABASES) != (self.query is not None):
             msg = "a database needs a `query`; a file has none"
             raise ValueError(msg)

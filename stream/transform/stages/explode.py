@@ -15,7 +15,7 @@ from stream.transform.stages.common import refuse_clash, refuse_system, require
 
 TOO_MANY: Final = "too_many_rows"
 MOST_ITEMS: Final = 100
-"""Items of other lists that are repeated for each row allowed: 80 MB of whole numbers where a record may become 100,000 rows."""
+"""Items of other lists that may be repeated, per allowed row: 80 MB of int64 if a record may become 100,000 rows."""
 
 
 class Empty(StrEnum):

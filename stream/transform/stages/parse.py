@@ -16,7 +16,7 @@ from stream.transform.stage import Applied, BoundStage, Example, Resources, Sche
 from stream.transform.stages.common import refuse_clash, rejecting, require
 from stream.transform.types import near
 
-_WAYS: Final = ("regex", "grok", "timestamp", "url", "user_agent", "ip")
+_METHODS: Final = ("regex", "grok", "timestamp", "url", "user_agent", "ip")
 
 
 class OnError(StrEnum):
@@ -90,10 +90,10 @@ class Parse(StageConfig):
         return OnError.NULL if value is None else value  # YAML reads a bare `null` as nothing
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        given = [way for way in _WAYS if getattr(self, way)]
-        if len(given) != 1:
-            msg = f"parse needs exactly one of {', '.join(_WAYS)}; got {', '.join(given) or 'none'}"
+    def _one_method(self) -> Self:
+        chosen = [method for method in _METHODS if getattr(self, method)]
+        if len(chosen) != 1:
+            msg = f"parse needs exactly one of {', '.join(_METHODS)}; got {', '.join(chosen) or 'none'}"
             raise ValueError(msg)
         fits = {
             "patterns": {"grok"},
@@ -101,13 +101,13 @@ class Parse(StageConfig):
             "timezone": {"timestamp"},
             "into": {"timestamp", "url", "user_agent", "ip"},
         }
-        for option, ways in fits.items():
+        for option, methods in fits.items():
             if (
                 option in self.model_fields_set
                 and getattr(self, option) != type(self).model_fields[option].default
-                and given[0] not in ways
+                and chosen[0] not in methods
             ):
-                msg = f"{option} has no meaning for {given[0]}, only for {' and '.join(sorted(ways))}"
+                msg = f"{option} has no meaning for {chosen[0]}, only for {' and '.join(sorted(methods))}"
                 raise ValueError(msg)
         return self
 
@@ -125,26 +125,26 @@ class Parse(StageConfig):
         return parsers.user_agent(prefix, self.column) if self.user_agent else ip(prefix, self.column)
 
     def output(self, schema: pl.Schema, resources: Resources) -> pl.Schema:  # noqa: ARG002
-        """The columns before, without the text if it does not stay, then those read; a time may take the text's place."""
+        """The existing columns, without the text unless it is kept, then the parsed ones; a time may replace the text in place."""
         found = require(self.column, schema, ("column",))
         if found != pl.String():
             raise SchemaMismatch(("column",), f"column {self.column!r} is {found}; only text can be parsed", "cast it to string first")
         columns = self._parser().columns
-        stays = {name: kind for name, kind in schema.items() if name != self.column or (self.keep and name not in columns)}
-        refuse_clash(columns, pl.Schema(stays), ("into",) if self.into is not None else ("column",))
+        kept = {name: kind for name, kind in schema.items() if name != self.column or (self.keep and name not in columns)}
+        refuse_clash(columns, pl.Schema(kept), ("into",) if self.into is not None else ("column",))
         if list(columns) == [self.column]:
             return pl.Schema({**schema, **columns})
-        return pl.Schema({**stays, **columns})
+        return pl.Schema({**kept, **columns})
 
     def bind(self, schema: pl.Schema, resources: Resources) -> BoundStage:
         """A function that reads the whole column at once."""
         parser, column = self._parser(), self.column
-        behind = list(self.output(schema, resources))
+        output_columns = list(self.output(schema, resources))
         reject = self.on_error is OnError.REJECT
 
         def apply(frame: pl.DataFrame) -> Applied:
             columns, reason = parser.read(frame[column])
-            done = frame.with_columns(columns).select(behind)
+            done = frame.with_columns(columns).select(output_columns)
             return rejecting(done, reason) if reject else Applied(done)
 
         return apply

@@ -1,4 +1,4 @@
-"""One thing lost, doubled, moved or changed in a sound log: every object, and every kind of row inside one."""
+"""Ways to damage an intact log: any object, or any kind of row inside one, is lost, duplicated, moved or changed."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ def _changed(frame):
 
 
 OF_ROWS = {"deleted": _without, "doubled": _twice, "moved": _elsewhere, "edited": _changed}
-"""What happens to the second row."""
+"""Changes of the second row."""
 
 
 def rewritten(body, change):
-    """The Parquet file with its rows changed and its metadata kept."""
+    """The Parquet file with changed rows and unchanged metadata."""
     table = pq.read_table(pa.BufferReader(body))
     changed = change(pl.from_arrow(table)).to_arrow().cast(table.schema).replace_schema_metadata(table.schema.metadata)
     out = io.BytesIO()
@@ -93,7 +93,7 @@ def rewritten(body, change):
 
 
 async def forged(sealed, sink, change, shard=0, which=1):
-    """Rows of one file are changed, and whoever did it has mended every checksum and every seal of the chain from there on."""
+    """Rows of one file are changed by somebody who also corrects all checksums and seals of the chain from there on."""
     prefix = f"flights/commits/events/{shard_id(shard)}/0"
     links = await keys(sealed.root, prefix)
     previous = None
@@ -117,7 +117,7 @@ async def forged(sealed, sink, change, shard=0, which=1):
 
 
 async def report_on(tamper):
-    """The verdict on the little application after ``tamper`` of it; the stream is not asked."""
+    """The verdict on the small application after ``tamper``; the stream is not read."""
     sealed = await three_units()
     await tamper(sealed)
     return await Verifier(sealed.evidence(), Scope(source=False), StillClock()).run()

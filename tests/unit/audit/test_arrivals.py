@@ -1,4 +1,4 @@
-"""What arrived is counted from ledger segments, second by second, to the millisecond at both ends."""
+"""Arrivals are counted from ledger segments, by second, and to the millisecond at both ends of the period."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_each_second_has_what_arrived_in_it(one, other, length):
     assert len(found.size) == -(-length // 1000)
     assert found.users == len(inside)
     for second in range(len(found.size)):
-        there = [row for row in inside if row[0] // 1000 == second]
-        assert found.size[second] == sum(row[2] for row in there)
-        assert found.records[second] == sum(row[1] == 0 for row in there)
+        rows = [row for row in inside if row[0] // 1000 == second]
+        assert found.size[second] == sum(row[2] for row in rows)
+        assert found.records[second] == sum(row[1] == 0 for row in rows)
 
 
 @pytest.mark.parametrize("length", [1000, 1500])

@@ -1,4 +1,4 @@
-"""Columns seen from inside, rows told apart, groups: against what Polars says."""
+"""Buffers of columns, distinct rows and groups, compared with Polars."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.audit.fates import told_apart
-from stream.audit.inside import known, lengths, nothing, numbers
-from stream.audit.records import alike
+from stream.audit.buffers import lengths, null_texts, numbers, validity
+from stream.audit.fates import distinct_rows
+from stream.audit.records import group_rows
 
 texts = st.one_of(st.none(), st.sampled_from(["", "a", "written", "wrong_type:dep_time", "ü" * 9]))
 
@@ -17,12 +17,12 @@ texts = st.one_of(st.none(), st.sampled_from(["", "a", "written", "wrong_type:de
 @given(st.lists(texts, max_size=40), st.integers(0, 12), st.integers(0, 12))
 def test_texts_from_inside(values, skipped, taken):
     column = pl.Series(values, dtype=pl.String).slice(skipped, taken)
-    there = known(column)
-    assert (there is None) == (column.null_count() == 0)
-    found = lengths(column) if there is None else lengths(column)[there]
+    valid = validity(column)
+    assert (valid is None) == (column.null_count() == 0)
+    found = lengths(column) if valid is None else lengths(column)[valid]
     assert found.tolist() == column.drop_nulls().str.len_bytes().to_list()
-    if there is not None:
-        assert there.tolist() == column.is_not_null().to_list()
+    if valid is not None:
+        assert valid.tolist() == column.is_not_null().to_list()
 
 
 @given(
@@ -30,14 +30,14 @@ def test_texts_from_inside(values, skipped, taken):
 )
 def test_numbers_from_inside(values, skipped, kind):
     column = pl.Series(values, dtype=kind).slice(skipped)
-    there = known(column)
-    found = numbers(column) if there is None else numbers(column)[there]
+    valid = validity(column)
+    found = numbers(column) if valid is None else numbers(column)[valid]
     assert found.tolist() == column.drop_nulls().to_list()
     assert found.itemsize == (4 if kind == pl.Int32 else 8)
 
 
 def test_a_column_of_nothing():
-    assert nothing("trace_id", 3).equals(pl.Series("trace_id", [None] * 3, dtype=pl.String), null_equal=True)
+    assert null_texts("trace_id", 3).equals(pl.Series("trace_id", [None] * 3, dtype=pl.String), null_equal=True)
 
 
 many = st.text("abcdefghijkl", min_size=1, max_size=1)
@@ -46,7 +46,7 @@ many = st.text("abcdefghijkl", min_size=1, max_size=1)
 @given(st.lists(st.tuples(st.integers(1, 3), st.one_of(texts, many), texts), max_size=60))
 def test_rows_are_told_apart(rows):
     frame = pl.DataFrame(rows, schema={"outcome": pl.UInt8, "stage": pl.String, "reason": pl.String}, orient="row")
-    kinds, codes = told_apart(frame.get_columns())
+    kinds, codes = distinct_rows(frame.get_columns())
     assert kinds == frame.unique(maintain_order=True).rows()
     assert [kinds[code] for code in codes] == rows
 
@@ -54,7 +54,7 @@ def test_rows_are_told_apart(rows):
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2**21), st.integers(0, 2**21), st.booleans()), min_size=1, max_size=60))
 def test_what_agrees_is_found_together(rows):
     parts = [np.array(values) for values in zip(*rows, strict=True)]
-    found = alike(parts)
+    found = group_rows(parts)
     assert sorted(np.concatenate(found).tolist()) == list(range(len(rows)))
     for at in found:
         assert at.tolist() == sorted(at.tolist())

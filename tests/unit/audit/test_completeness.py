@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from stream.audit.completeness import (
     DONE,
     FOR_EVER,
-    Behind,
     Found,
     Loaded,
+    Lookahead,
     Question,
     Sealed,
     Standing,
@@ -39,23 +39,23 @@ def at(seconds: float) -> datetime:
         (Sealed("s", 7, at(-900), ended=True), None, State.ENDED, FOR_EVER),
         (Sealed("s", 7, at(5)), None, State.COMPLETE, at(0)),
         # The next record decides, and one that arrived within the margin decides nothing yet.
-        (Sealed("s", 7, at(-900)), Behind(Found.RECORD, at(5)), State.COMPLETE, at(0)),
-        (Sealed("s", 7, at(4)), Behind(Found.RECORD, at(4.999)), State.EARLY, at(-0.001)),
-        (Sealed("s", 7, at(4)), Behind(Found.RECORD, at(0)), State.EARLY, at(-5)),
-        (Sealed("s", 7, at(-900)), Behind(Found.RECORD, at(-0.001)), State.UNSEALED, at(-5.001)),
-        (Sealed("s"), Behind(Found.RECORD, at(5)), State.COMPLETE, at(0)),
-        # Nothing lies behind: then the clock of the service decides, as it was before that was asked.
-        (Sealed("s", 7, at(-900)), Behind(Found.TIP), State.COMPLETE, at(55)),
-        (Sealed("s"), Behind(Found.TIP), State.COMPLETE, at(55)),
-        (Sealed("s", 7, at(-900)), Behind(Found.END, children=("t",)), State.ENDED, FOR_EVER),
+        (Sealed("s", 7, at(-900)), Lookahead(Found.RECORD, at(5)), State.COMPLETE, at(0)),
+        (Sealed("s", 7, at(4)), Lookahead(Found.RECORD, at(4.999)), State.EARLY, at(-0.001)),
+        (Sealed("s", 7, at(4)), Lookahead(Found.RECORD, at(0)), State.EARLY, at(-5)),
+        (Sealed("s", 7, at(-900)), Lookahead(Found.RECORD, at(-0.001)), State.UNSEALED, at(-5.001)),
+        (Sealed("s"), Lookahead(Found.RECORD, at(5)), State.COMPLETE, at(0)),
+        # No record follows: then the service's clock decides, as it was before the stream was read.
+        (Sealed("s", 7, at(-900)), Lookahead(Found.TIP), State.COMPLETE, at(55)),
+        (Sealed("s"), Lookahead(Found.TIP), State.COMPLETE, at(55)),
+        (Sealed("s", 7, at(-900)), Lookahead(Found.END, children=("t",)), State.ENDED, FOR_EVER),
         # What nobody can tell is no yes, whatever is sealed is whole.
-        (Sealed("s", 7, at(4)), Behind(Found.EXPIRED, why="gone"), State.EXPIRED, at(-1)),
-        (Sealed("s"), Behind(Found.GONE), State.GONE, None),
-        (Sealed("s", 7, at(4)), Behind(Found.SILENT), State.SILENT, at(-1)),
+        (Sealed("s", 7, at(4)), Lookahead(Found.EXPIRED, why="gone"), State.EXPIRED, at(-1)),
+        (Sealed("s"), Lookahead(Found.GONE), State.GONE, None),
+        (Sealed("s", 7, at(4)), Lookahead(Found.SILENT), State.SILENT, at(-1)),
         (Sealed("s", 7, at(4)), None, State.SILENT, at(-1)),
     ],
 )
-def test_how_a_shard_stands(sealed: Sealed, behind: Behind | None, state: State, reach: datetime | None) -> None:
+def test_how_a_shard_stands(sealed: Sealed, behind: Lookahead | None, state: State, reach: datetime | None) -> None:
     found = stand(sealed, behind, LATER, ASKED)
     assert (found.state, found.reach) == (state, reach)
     if state in DONE:
@@ -64,7 +64,7 @@ def test_how_a_shard_stands(sealed: Sealed, behind: Behind | None, state: State,
 
 
 def test_at_the_tip_it_is_too_early_until_the_services_clock_shows_the_moment_and_the_margin() -> None:
-    tip = Behind(Found.TIP)
+    tip = Lookahead(Found.TIP)
     assert stand(Sealed("s"), tip, at(4.999), ASKED).state is State.EARLY
     assert stand(Sealed("s"), tip, at(5), ASKED).state is State.COMPLETE
 
@@ -86,10 +86,10 @@ def whole(name: str = "s") -> Standing:
         ([whole()], [], at(4.999), "", Verdict.NOT_YET),
         ([], [], LATER, "", Verdict.NOT_YET),
         ([whole()], [], LATER, "nobody has begun", Verdict.NOT_YET),
-        ([whole(), stand(Sealed("t"), Behind(Found.SILENT), LATER, ASKED)], [], LATER, "", Verdict.UNKNOWN),
-        ([whole(), stand(Sealed("t"), Behind(Found.GONE), LATER, ASKED)], [], LATER, "", Verdict.NOT_YET),
+        ([whole(), stand(Sealed("t"), Lookahead(Found.SILENT), LATER, ASKED)], [], LATER, "", Verdict.UNKNOWN),
+        ([whole(), stand(Sealed("t"), Lookahead(Found.GONE), LATER, ASKED)], [], LATER, "", Verdict.NOT_YET),
         (
-            [stand(Sealed("t"), Behind(Found.SILENT), LATER, ASKED), stand(Sealed("u"), Behind(Found.RECORD, at(-1)), LATER, ASKED)],
+            [stand(Sealed("t"), Lookahead(Found.SILENT), LATER, ASKED), stand(Sealed("u"), Lookahead(Found.RECORD, at(-1)), LATER, ASKED)],
             [],
             LATER,
             "",
@@ -104,12 +104,12 @@ def test_the_answer_for_a_stream(
 
 
 def test_it_is_complete_up_to_where_the_last_shard_and_the_last_table_are() -> None:
-    behind = stand(Sealed("t", 7, at(-900)), Behind(Found.RECORD, at(-30)), LATER, ASKED)
+    behind = stand(Sealed("t", 7, at(-900)), Lookahead(Found.RECORD, at(-30)), LATER, ASKED)
     tables = [Loaded("dwh", units=1, oldest=at(-60))]
     assert answer("n", [whole(), behind], [], LATER, ASKED).reach == at(-35)
     assert answer("n", [whole(), behind], tables, LATER, ASKED).reach == at(-65)
     assert answer("n", [whole()], [], at(3), ASKED).reach == at(-2)
-    assert answer("n", [whole(), stand(Sealed("u"), Behind(Found.GONE), LATER, ASKED)], [], LATER, ASKED).reach is None
+    assert answer("n", [whole(), stand(Sealed("u"), Lookahead(Found.GONE), LATER, ASKED)], [], LATER, ASKED).reach is None
     assert answer("n", [whole()], [Loaded("dwh", why="no answer")], LATER, ASKED).reach is None
     assert answer("n", [stand(Sealed("s", ended=True), None, LATER, ASKED)], [], LATER, ASKED).reach == at(55)
 
@@ -124,7 +124,7 @@ MARGIN = 50
 
 @st.composite
 def shards(draw: st.DrawFn) -> tuple[list[int], int, int | None]:
-    """Arrivals of a shard in its order, out of order by the margin at most; how many are sealed; the clock where the rest came later."""
+    """A shard's arrival times, out of order by at most the margin; how many are sealed; the clock, if the rest arrived later."""
     bases = sorted(draw(st.lists(st.integers(0, 1000), max_size=12)))
     arrivals = [base - draw(st.integers(0, MARGIN)) for base in bases]
     sealed = draw(st.integers(0, len(arrivals)))
@@ -138,7 +138,7 @@ def test_what_is_not_sealed_never_arrived_before_what_is_said_to_be_complete(sha
     question = Question(at(until), timedelta(seconds=MARGIN))
     sealed = Sealed("s", count, at(max(arrivals[:count])) if count else None)
     left = arrivals[count:]
-    behind = Behind(Found.RECORD, at(left[0])) if tip is None and left else Behind(Found.TIP)
+    behind = Lookahead(Found.RECORD, at(left[0])) if tip is None and left else Lookahead(Found.TIP)
     asked_at = at(tip if tip is not None else 3000)
 
     found = stand(sealed, None if settled(sealed, question) else behind, asked_at, question)

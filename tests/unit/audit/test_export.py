@@ -8,8 +8,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
 from stream import events
-from stream.audit.answers import Answer, rejected_items, wanted_pause
-from stream.audit.export import MADE_AT_ONCE, Cursor, Exporter, LedgerMissing, Refused, Sender
+from stream.audit.answers import Answer, is_page, rejected_items, requested_pause
+from stream.audit.export import ENCODED_AT_ONCE, Cursor, Exporter, LedgerMissing, Refused, Sender
 from stream.audit.packing import Compression, Request, compressed
 from stream.audit.shape import Shape
 from stream.contracts import Checkpoint, Shard
@@ -27,7 +27,7 @@ def partial(rejected, why=""):
 
 
 class Counting:
-    """A collector that answers as told, then with 200, and counts every span that it accepted."""
+    """A collector that gives the scripted answers, then 200, and counts the spans that it accepted."""
 
     def __init__(self, answers=(), limit=None):
         self.answers = list(answers)
@@ -112,7 +112,7 @@ def test_a_request_that_is_not_valid_is_parked_and_the_next_one_sent(status):
 
 
 class WithoutZstd(Counting):
-    """A collector that knows gzip alone."""
+    """A collector that supports only gzip."""
 
     def __init__(self, status, answers=()):
         super().__init__(answers)
@@ -141,7 +141,7 @@ def test_requests_that_are_made_already_are_sent_as_they_were_made():
     exported(collector, Shape(request_bytes=4096), compression=Compression.ZSTD)
     assert len(collector.spans) == 170 + EXTRA
     assert set(collector.spans.values()) == {1}
-    first = MADE_AT_ONCE * ["zstd", "gzip"]
+    first = ENCODED_AT_ONCE * ["zstd", "gzip"]
     assert collector.encodings[: len(first)] == first
     assert set(collector.encodings[len(first) :]) == {"gzip"}
 
@@ -193,6 +193,16 @@ def test_a_partial_success_is_counted_and_not_repeated():
     assert [event.detail for event in heard if isinstance(event, events.ExportRefused)] == ["too old"]
 
 
+def test_no_response_of_a_collector_is_taken_for_a_web_page():
+    """A partial success begins with a line feed and its length, which may be the character `<`."""
+    assert not [length for length in range(300) if is_page(partial(1, "x" * length)) or is_page(partial(0, "x" * length))]
+    answer = partial(1, "x" * 56)
+    assert answer.startswith(b"\n<")
+    _, exporter, _, _ = exported(Counting([Answer(200, answer)]))
+    cursor = asyncio.run(exporter.cursor(shard_id(0)))
+    assert (cursor.rejected, cursor.accepted) == (1, 147 - 1)
+
+
 def test_a_request_that_is_too_large_is_halved():
     collector = Counting(limit=12_000)
     _, exporter, _, _ = exported(collector)
@@ -208,10 +218,10 @@ def test_retry_after_is_obeyed():
     _, _, _, waited = exported(Counting([Answer(429, retry_after="17"), Answer(503)]))
     assert waited == 17 + 2
     later = format_datetime(NOON + timedelta(seconds=90), usegmt=True)
-    assert wanted_pause(later, NOON) == 90
-    assert wanted_pause(format_datetime(NOON - timedelta(seconds=9), usegmt=True), NOON) == 0
-    assert wanted_pause("soon", NOON) is None
-    assert wanted_pause("\u00b2", NOON) is None
+    assert requested_pause(later, NOON) == 90
+    assert requested_pause(format_datetime(NOON - timedelta(seconds=9), usegmt=True), NOON) == 0
+    assert requested_pause("soon", NOON) is None
+    assert requested_pause("\u00b2", NOON) is None
 
 
 @pytest.mark.parametrize("retry_after", ["0", format_datetime(NOON - timedelta(seconds=9), usegmt=True)])
@@ -236,7 +246,7 @@ def test_best_effort_tries_once():
 
 @pytest.mark.parametrize("lost", range(6))
 def test_a_kill_anywhere_and_a_lost_cursor_change_nothing(lost):
-    """Whatever request was the last before the process died, the set of spans is the same: equal ids, equal bytes."""
+    """Whichever request was the last before the process died, the set of spans is the same: equal ids, equal bytes."""
 
     async def run():
         sealed, collector = await three_units(), Counting()
@@ -315,7 +325,7 @@ def test_a_range_is_exported_whose_past_has_expired():
 
 
 class Checkpoints:
-    """Notes what had reached the collector when a checkpoint moved."""
+    """Records what had reached the collector whenever a checkpoint advanced."""
 
     def __init__(self, collector):
         self.collector = collector
@@ -362,7 +372,7 @@ def test_the_task_follows_the_worker_and_checkpoints_wait_for_it():
 
 
 class Failing(Counting):
-    """A collector at which something breaks that nobody foresaw, so many times."""
+    """A collector that raises an unexpected error ``times`` times."""
 
     def __init__(self, error, times):
         super().__init__()
@@ -388,7 +398,7 @@ class Failing(Counting):
     ids=["token", "mixed", "unforeseen", "fatal", "retryable"],
 )
 def test_whatever_stops_an_export_it_raises_the_alarm_and_goes_on_once_it_is_mended(collector):
-    """In strict mode a checkpoint waits meanwhile: it must neither be forgotten nor let through."""
+    """In strict mode, a checkpoint waits meanwhile: it must be neither forgotten nor let through."""
 
     async def run():
         sealed = await three_units()
@@ -470,7 +480,7 @@ def test_lag_shows_while_the_collector_is_down():
         with pytest.raises(Refused):
             await exporter.step(shard_id(0), Cursor())
         sealed.clock.time += timedelta(hours=2)
-        exporter.tell_lag()
+        exporter.report_lag()
         return heard
 
     assert [event.seconds > 7000 for event in asyncio.run(run()) if isinstance(event, events.ExportLagged)] == [False, True]

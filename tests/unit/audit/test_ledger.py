@@ -43,7 +43,7 @@ def output(sink, rows, mark):
 
 
 def spread(sink, frame, files):
-    """The rows of ``frame`` dealt out to ``files`` files in turn."""
+    """The rows of ``frame`` distributed over ``files`` files in turn."""
     lines = [(row, index % files, index // files) for index, row in enumerate(frame[ROW])]
     heights = [sum(1 for _, file, _ in lines if file == number) for number in range(files)]
     return Encoded(
@@ -240,7 +240,7 @@ def test_other_readers_see_the_same_rows(tmp_path):
 
 
 def test_the_bytes_of_a_segment_never_change():
-    """A unit whose worker died is finished by another one, of another release perhaps, which should come to the same file."""
+    """A dead worker's unit is completed by another, perhaps of another release, which should produce the same file."""
     assert segment().sha256 == "3dcc26b1b92912042612c157b979262e6f4a08c9997676ddac12e5f63f1ba132"
 
 

@@ -1,4 +1,4 @@
-"""Events are compared with those that OpenLineage's own classes, made from its JSON schema, write of the same content."""
+"""Events are compared with those that OpenLineage's own classes, generated from its JSON schema, write for the same content."""
 
 import json
 
@@ -37,7 +37,7 @@ JOB = LineageJob(
 
 
 def facets(found):
-    """The same facets by OpenLineage's classes; one that it does not know is taken as additional properties of a run facet."""
+    """The same facets as OpenLineage's classes; an unknown one becomes additional properties of a run facet."""
     made = {}
     for name, facet in found.items():
         content = {key: value for key, value in facet.items() if not key.startswith("_")}
@@ -69,12 +69,12 @@ def official(event):
 
 
 def assert_official(event):
-    """``event`` is what OpenLineage's own serializer makes of the same content: names, nesting, schema URLs."""
+    """``event`` equals the output of OpenLineage's own serializer for the same content: names, nesting, schema URLs."""
     assert json.loads(Serde.to_json(official(event))) == without_empty(event)
 
 
 def without_empty(value):
-    """OpenLineage's serializer leaves out empty lists and mappings; a missing ``fields`` is the same as an empty one."""
+    """OpenLineage's serializer omits empty lists and mappings; a missing ``fields`` means an empty one."""
     if isinstance(value, dict):
         return {key: without_empty(each) for key, each in value.items()}
     if isinstance(value, list):

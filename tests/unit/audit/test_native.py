@@ -1,6 +1,6 @@
-"""The audit with the compiled kernel and without: equal bytes, equal numbers, whatever the records look like.
+"""The audit with and without the compiled kernel: equal bytes and equal numbers for all records.
 
-Where there is no kernel both are the ordinary way; tests/unit/transform/decoders/test_native.py sees to it that there is one here.
+Without a kernel, both runs would use the Python code; tests/unit/transform/decoders/test_native.py makes sure that there is one.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def named(numbers, subs):
 
 
 def one_by_one_and_abreast(frame):
-    """What the kernel makes of records one by one, and of eight at a time where the processor can do that."""
+    """The kernel's result for records one at a time, and for eight at a time if the processor supports it."""
     given = (*views(frame["seq"]), frame["sub"].to_numpy())
     for quick in (False, True) if KERNEL is not None else ():
         made = KERNEL.record_ids(*given, (1, 2, 3, 4), quick)
@@ -142,7 +142,7 @@ def test_pages(data, rows, skipped):
     fast, slow = both(lambda: columns.parquet(drawn, rows, {}))
     assert fast == slow
     assert pl.read_parquet(fast).equals(pl.DataFrame(drawn), null_equal=True)
-    given = tuple(columns._given(column) for column in drawn.values())
+    given = tuple(columns._kernel_arguments(column) for column in drawn.values())
     if KERNEL is not None:
         assert [bytes(page) for page, *_ in KERNEL.chunks(given, False)] == [bytes(page) for page, *_ in KERNEL.chunks(given, True)]
 
@@ -167,7 +167,7 @@ def test_pages_of_few_different_texts(rows, kinds, some_null, seed):
     dice = np.random.default_rng(seed)
     texts = [f"{number:05}" for number in dice.integers(0, kinds, rows)]
     column = pl.Series([None if some_null and dice.integers(0, 3) == 0 else text for text in texts], dtype=pl.String)
-    fast, slow = both(lambda: columns.parquet({"n": columns.coded(column)}, rows, {}))
+    fast, slow = both(lambda: columns.parquet({"n": columns.dictionary_encoded(column)}, rows, {}))
     assert fast == slow
     assert pl.read_parquet(fast)["n"].equals(column, null_equal=True)
 
@@ -220,7 +220,7 @@ words = st.sampled_from([b'"traceparent"', b'"tp"', b'"x"', b'"tracepar', b"trac
 )
 def test_payloads_that_carry_a_trace_context(payloads, skipped):
     column = pl.Series(payloads, dtype=pl.Binary)[skipped:]
-    fast, slow = both(lambda: context._holding(column, ["tp", "traceparent"]).to_list())
+    fast, slow = both(lambda: context._containing(column, ["tp", "traceparent"]).to_list())
     for word in (b'"tp"', b'"traceparent"', b"x") if KERNEL is not None else ():
         assert bytes(KERNEL.find(*views(column), word, False)) == bytes(KERNEL.find(*views(column), word, True))
     assert fast == slow == [at for at, body in enumerate(payloads[skipped:]) if b'"tp"' in body or b'"traceparent"' in body]
@@ -234,7 +234,7 @@ def test_padded_numbers(values):
 
 
 def bytes_that(vary, dice, rows, width):
-    """A field of so many rows, of which a message shares more or less with the one before."""
+    """A field of ``rows`` rows, in which messages share more or less with the message before."""
     if vary == "seldom":
         return (dice.random((rows, width)) < 0.01) * dice.integers(0, 256, (rows, width), dtype=np.uint8)
     if vary == "late":
@@ -280,7 +280,7 @@ def test_requests(described, head, tail):
 
 
 def unpacked(request):
-    """Both codecs, with the kernel and without, give the request's bytes."""
+    """Both codecs, with and without the kernel, decompress to the request's bytes."""
     body = bytes(request.body)
     assert both(lambda: gzip.decompress(compressed(request, Compression.GZIP))) == (body, body)
     assert both(lambda: zstandard(compressed(request, Compression.ZSTD), len(body))) == (body, body)
@@ -290,8 +290,20 @@ def unpacked(request):
         assert zstandard(KERNEL.zstd(request.head, blocks, request.tail), len(body)) == body
 
 
+def test_halves_of_a_request_are_compressed_like_it():
+    dice = np.random.default_rng(5)
+    head = b"\n\x02ab"
+    block = Block([b"\x12\x96\x01", dice.integers(0, 256, (4000, 16), dtype=np.uint8), b"x" * 134], 4000)
+    (request,) = packing.packed("/v1/traces", (head, head), [block], 2**20)
+    for half in packing.split(request):
+        assert half.size > packing.SMALL
+        for compression in (Compression.GZIP, Compression.ZSTD):
+            assert len(compressed(half, compression)) < half.size / 4
+        unpacked(half)
+
+
 def zstandard(frame, size):
-    """What is in a frame that says its size, as the reference decoder reads it; in one go and in pieces."""
+    """The contents of a frame that states its size, as the reference decoder reads it, at once and in pieces."""
     whole: bytes = pa.Codec("zstd").decompress(frame, size, asbytes=True)
     assert pa.input_stream(pa.BufferReader(frame), compression="zstd").read() == whole
     return whole

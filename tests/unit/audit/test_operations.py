@@ -1,4 +1,4 @@
-"""What listeners remember of shards: nothing of those that are gone, for streams are resharded and leases wander for years."""
+"""Listeners must forget shards that are gone: over the years, streams are resharded and leases move between workers."""
 
 import pytest
 

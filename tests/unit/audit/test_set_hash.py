@@ -54,7 +54,7 @@ def test_it_is_what_the_definition_says(records):
 
 
 def test_the_definition_has_not_moved():
-    """Stored segments hold these numbers: a change of the definition needs a new ledger version."""
+    """Stored segments contain these numbers: a change of the definition needs a new ledger version."""
     assert of([(1, 0)]).hex == reference_hex([(1, 0)]) == "07776f161bd8ea27aa1ec71ce1412c66"
 
 

@@ -1,4 +1,4 @@
-"""What is exported, decoded by OpenTelemetry's own protobuf classes."""
+"""Exported requests, decoded by OpenTelemetry's own protobuf classes."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from stream.audit import wire
 from stream.audit.context import DEFAULT_PATHS, extract
-from stream.audit.fates import COLUMNS, Fates, told_apart
+from stream.audit.fates import COLUMNS, Fates, distinct_rows
 from stream.audit.ids import hex_ids
 from stream.audit.ledger import Segment, read_segment
 from stream.audit.packing import split
@@ -26,7 +26,7 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 def payload(n):
-    """Every third record brings a trace context; all hold what must never leave."""
+    """Every third record has a trace context; all contain text that must never be exported."""
     body = {"n": n, "kind": "ab"[n % 2], "secret": "TAGGED-PAYLOAD"}
     if n % 3 == 0:
         body["traceparent"] = f"00-{TRACE[:-4]}{n:04x}-{PARENT}-01"
@@ -287,10 +287,10 @@ def test_shards_do_not_share_ids(plain):
 
 
 def as_made(segment):
-    """A segment as it is before its file is written."""
-    kinds, codes = told_apart([segment.frame[name] for name in COLUMNS])
-    told = Fates(pl.DataFrame(kinds, schema=dict.fromkeys(COLUMNS, pl.String), orient="row"), codes, np.bincount(codes).tolist())
-    return Segment(segment.header, segment.frame.drop(COLUMNS), told)
+    """``segment`` as it was before its file was written."""
+    kinds, codes = distinct_rows([segment.frame[name] for name in COLUMNS])
+    fates = Fates(pl.DataFrame(kinds, schema=dict.fromkeys(COLUMNS, pl.String), orient="row"), codes, np.bincount(codes).tolist())
+    return Segment(segment.header, segment.frame.drop(COLUMNS), fates)
 
 
 @pytest.mark.parametrize("tier", Tier)

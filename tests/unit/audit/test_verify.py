@@ -22,7 +22,7 @@ def verify(sealed, scope=None, repair=False):
 
 
 def objects(kind):
-    """Keys of all objects of one kind in the little application: the same every time."""
+    """The keys of all objects of one kind in the small application, in a fixed order."""
 
     async def collect():
         sealed = await three_units()
@@ -54,7 +54,7 @@ def test_every_tamper_is_found(kind, key, how):
 
 @pytest.mark.parametrize("case", [case for case in CASES if " row " in case])
 def test_every_changed_row_is_found(case):
-    """Also where whoever changed it has mended every checksum and every seal, except what only the stream itself can tell."""
+    """Even if all checksums and seals were corrected after the change, except for what only the stream can show."""
     report = asyncio.run(report_on(CASES[case]))
     if case in UNSEEN:
         assert report.verdict is Verdict.OK, "take it out of the list of what cannot be seen"
@@ -64,7 +64,7 @@ def test_every_changed_row_is_found(case):
 
 
 UNSEEN = {"ledger row edited, chain sealed again"}
-"""An arrival time stands in the ledger alone: whoever may rewrite the whole chain may change it."""
+"""Arrival times are only in the ledger, so somebody who can rewrite the whole chain can change them."""
 
 
 def test_a_sound_log_has_no_findings_and_sums_up():
@@ -146,7 +146,7 @@ def test_a_shard_that_the_stream_forgot_is_unknown():
 
 
 def test_a_run_without_leases_leaves_no_damage_behind_where_leases_of_ended_shards_are_tidied_away():
-    """`run --once` keeps its checkpoints in the state, and they stay there; the table forgets a shard once its children are read."""
+    """`run --once` keeps its checkpoints in the state, and they stay there; a lease table drops a shard once its children are read."""
 
     async def run():
         sealed = await three_units()
@@ -173,7 +173,7 @@ def test_a_checkpoint_one_unit_behind_may_be_a_crash():
 
 
 def test_a_record_that_its_row_does_not_carry():
-    """The ledger, the manifest and all checksums agree with each other, and the file holds other records than they say."""
+    """The ledger, the manifest and all checksums agree with each other, but the file contains other records."""
 
     async def run():
         sealed = await three_units()
@@ -266,7 +266,7 @@ def test_only_units_in_range_are_read():
 
 
 async def rewound():
-    """The first shard has gone back from its fifth unit to the second one, and has made two others since."""
+    """The first shard was rewound from its fifth unit to its second, and has committed two more since."""
     sealed = await three_units()
     for first in (121, 161):
         await sealed.unit(0, first, 40)
@@ -366,7 +366,7 @@ def test_a_new_application_is_sound():
 
 
 class AtWork:
-    """Evidence about an application that goes on: another unit is sealed each time that the chain of the first shard has been read."""
+    """Evidence about a running application: whenever the chain of the first shard has been read, another unit is sealed."""
 
     def __init__(self, sealed):
         self._sealed = sealed
@@ -394,7 +394,7 @@ def test_an_application_that_goes_on_meanwhile_is_sound(contents):
         shards = evidence.shards
 
         async def listed():
-            # What is sealed behind the listing of the files is in the log that is read next.
+            # What is sealed after the files were listed is in the log, which is read next.
             await evidence.unit()
             return await shards()
 

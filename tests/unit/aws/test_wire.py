@@ -75,6 +75,21 @@ def test_calls_one_after_the_other_use_one_connection_and_arrive_whole():
     run(body)
 
 
+def test_behind_a_call_without_an_answer_no_idle_connection_is_trusted():
+    """What forgot one connection, such as a gateway that was replaced, forgot the others too; each would cost a whole timeout."""
+
+    async def body():
+        async with server(OK, OK, OK, [], OK) as (wire, _, connections):
+            await asyncio.gather(*(wire.post(HEADERS, b"") for _ in range(3)))
+            assert len(connections) == 3
+            with pytest.raises(TimeoutError):
+                await wire.post(HEADERS, b"")
+            assert (await wire.post(HEADERS, b""))[:2] == (200, b"{}")
+            assert len(connections) == 4
+
+    run(body)
+
+
 def test_an_idle_connection_lets_go_of_its_last_answer():
     async def body():
         long = b"x" * 2**20

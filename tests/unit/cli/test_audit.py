@@ -58,7 +58,7 @@ def test_of_a_range_only_what_was_looked_at_counts_as_proven(folder):
     assert "no sealed unit has records between --from and --to, so none was verified" in none.stderr
     wrong = run(folder, "audit", "verify", "FILE", "--no-source", "--from", "7", "--to", "7")
     assert wrong.exit_code == 2
-    assert "--to 7 must lie behind --from 7" in wrong.stderr
+    assert "--to 7 must be after --from 7" in wrong.stderr
 
 
 def test_a_finding_is_named_and_gives_exit_code_one(folder):

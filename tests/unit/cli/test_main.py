@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from stream.cli import doctor, loading
+from stream.cli import doctor
 from stream.cli.loading import settings_of_libraries
 from stream.cli.main import VERBS, about, app
 from stream.pipeline import sample
@@ -111,16 +111,21 @@ def test_a_command_that_is_carried_out_imports_its_libraries():
     assert {"stream.cli.schema", "stream.pipeline.schema", "polars"} <= unexpected(imported_by(["schema"]))
 
 
-def test_a_module_read_for_its_signatures_is_forgotten():
-    before = sys.modules.pop("stream.cli.local", None)
-    try:
-        found = loading.verb("stream.cli.local", "local")
-        assert "stream.cli.local" not in sys.modules
-        assert found.__name__ == "local"
-        assert loading.libraries_wanted()
-    finally:
-        if before is not None:
-            sys.modules["stream.cli.local"] = before
+FORGOTTEN = """
+import sys
+from stream.cli import loading
+found = loading.verb("stream.cli.leases", "app")
+assert "import_positions" in [each.callback.__name__ for each in found.registered_commands]
+assert loading.libraries_wanted()
+assert not {"stream.cli.leases", "stream.cli.positions"} & set(sys.modules)
+from stream.cli import positions
+assert positions.Pipeline is loading.load("stream.cli.leases").Pipeline
+"""
+
+
+def test_modules_read_for_their_signatures_are_forgotten():
+    """They are incomplete, and so are those of ours that they import."""
+    subprocess.run([sys.executable, "-c", FORGOTTEN], check=True, timeout=60)
 
 
 def test_what_signatures_repeat_of_modules_that_they_do_not_import_is_the_same():

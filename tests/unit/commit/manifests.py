@@ -1,4 +1,4 @@
-"""Manifests and files as tests need them."""
+"""Manifests and files for tests."""
 
 from stream.commit.committer import RenderedUnit
 from stream.commit.manifest import FileEntry, Kind, Manifest, State

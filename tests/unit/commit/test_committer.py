@@ -37,7 +37,7 @@ class Bench:
         return await recover(self.log, self.committer, self.checkpoints, SHARD, genesis, render, SystemClock(), self.told.append)
 
     async def chain(self, *bounds):
-        """Commit units with these ends, and tell the head."""
+        """Commit units that end at ``bounds``; returns the head."""
         previous, after = digest((await self.log.open_chain(SHARD, START)).body), 0
         for last in bounds:
             entry = await self.committer.commit(SHARD, unit(file(f"f{last}"), after=after, last=last, previous=previous), never)
@@ -257,7 +257,7 @@ def test_a_sealed_manifest_says_where_its_files_are():
 
 
 def test_an_end_whose_checkpoint_was_lost_is_checkpointed_by_who_recovers():
-    """Under leases the checkpoint is what lets the shards that continue this one begin."""
+    """Under leases, child shards start only once the checkpoint says that this shard has ended."""
 
     async def test():
         b = Bench()

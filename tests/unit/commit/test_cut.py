@@ -1,9 +1,9 @@
 import pytest
 
-from stream.commit.cut import Circumstances, Filling, Limits, Trigger, patience, trigger
+from stream.commit.cut import Circumstances, Limits, OpenUnit, Trigger, seconds_until_due, trigger
 
 LIMITS = Limits(rows=100, payload_bytes=1000, age_seconds=60)
-SMALL = Filling(rows=1, payload_bytes=1, since=10.0)
+SMALL = OpenUnit(rows=1, payload_bytes=1, since=10.0)
 
 
 @pytest.mark.parametrize(
@@ -13,12 +13,12 @@ SMALL = Filling(rows=1, payload_bytes=1, since=10.0)
         (SMALL, 10.0, Circumstances(), None),
         (SMALL, 69.9, Circumstances(), None),
         (SMALL, 70.0, Circumstances(), Trigger.AGE),
-        (Filling(99, 999, 10.0), 10.0, Circumstances(), None),
-        (Filling(100, 1, 10.0), 10.0, Circumstances(), Trigger.ROWS),
-        (Filling(1, 1000, 10.0), 10.0, Circumstances(), Trigger.BYTES),
+        (OpenUnit(99, 999, 10.0), 10.0, Circumstances(), None),
+        (OpenUnit(100, 1, 10.0), 10.0, Circumstances(), Trigger.ROWS),
+        (OpenUnit(1, 1000, 10.0), 10.0, Circumstances(), Trigger.BYTES),
         (SMALL, 10.0, Circumstances(pressure=True), Trigger.PRESSURE),
         (SMALL, 10.0, Circumstances(draining=True, pressure=True), Trigger.DRAIN),
-        (Filling(100, 1000, 10.0), 99.0, Circumstances(ended=True, draining=True, pressure=True), Trigger.SHARD_END),
+        (OpenUnit(100, 1000, 10.0), 99.0, Circumstances(ended=True, draining=True, pressure=True), Trigger.SHARD_END),
     ],
 )
 def test_why_a_unit_ends(filling, now, around, why):
@@ -27,8 +27,8 @@ def test_why_a_unit_ends(filling, now, around, why):
 
 @pytest.mark.parametrize(("filling", "now", "seconds"), [(SMALL, 10.0, 0.25), (SMALL, 69.9, 0.1), (SMALL, 90.0, 0.0)])
 def test_how_long_to_wait_for_the_next_page(filling, now, seconds):
-    assert patience(filling, LIMITS, now, 0.25) == pytest.approx(seconds)
+    assert seconds_until_due(filling, LIMITS, now, 0.25) == pytest.approx(seconds)
 
 
 def test_an_empty_unit_waits_for_a_page_as_long_as_it_takes():
-    assert patience(None, LIMITS, 0.0, 0.25) is None
+    assert seconds_until_due(None, LIMITS, 0.0, 0.25) is None

@@ -1,4 +1,4 @@
-"""Given a state, when an event comes, then exactly this instruction; and no sequence of events leads into a contradiction."""
+"""In each state, each event leads to exactly one instruction, and no sequence of events violates an invariant."""
 
 import msgspec
 import pytest
@@ -75,7 +75,7 @@ def test_an_event_that_answers_nothing_is_refused(event):
 
 
 def answers(todo, data):
-    """Every answer that the world may give to an instruction."""
+    """Every event that can answer an instruction."""
     found = st.sampled_from([MINE, OTHER, SEALED, p.sealed(OTHER)]).map(lambda manifest: p.Found(manifest, "t"))
     match todo:
         case p.Look():

@@ -1,4 +1,4 @@
-"""Histories that are read from the record on that an operator goes back to."""
+"""Histories that are read only from the record to which an operator rewinds."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ SHARD = Shard("events", shard_id(0))
 
 
 async def gone_back(*targets):
-    """Units of ten records; after each four of them the shard goes back behind the next of ``targets``, which end units."""
+    """Units of ten records. After every four of them, the shard is rewound to the next of ``targets``, each the end of a unit."""
     sealed, at = await Sealed.open(), 1
     for target in (*targets, None):
         for first in range(at, at + 40, 10):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from stream.cli.importing import _judge
+from stream.cli.importing import _first_error
 from stream.datapipeline.report import REPORT, markdown
 from stream.datapipeline.translate import Imported, import_definition
 
@@ -15,7 +15,7 @@ EXPECTED = HERE / "expected"
 
 
 def imported(sample: Path) -> Imported:
-    return import_definition(sample.read_bytes(), sample.name, (), "", _judge)
+    return import_definition(sample.read_bytes(), sample.name, (), "", _first_error)
 
 
 def files(sample: Path) -> dict[str, str]:

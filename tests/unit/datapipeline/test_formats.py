@@ -53,6 +53,7 @@ def test_options_that_say_how_to_read():
     assert found.reading.decode == {"csv": {"quote": "%", "null": ["", "\\N"], "header": True}}
     assert (found.reading.compression, found.reading.empty_is_null) == ("bz2", True)
     assert found.open[0].startswith("NULL: `decode.csv.null`")
+    assert found.open[1] == "IGNOREHEADER: `decode.csv.header`: the first line must have the names of `schema`, in any order; mend these"
     assert copy_options([], PIPES).reading.decode == {"csv": {"delimiter": "|", "quote": "\x02"}}
     assert copy_options(["DELIMITER ';' REMOVEQUOTES EMPTYASNULL"], PIPES).reading == replace(
         CSV, decode={"csv": {"delimiter": ";", "quote": '"'}}, empty_is_null=True

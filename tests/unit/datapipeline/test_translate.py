@@ -7,7 +7,7 @@ from copy import deepcopy
 import pytest
 import yaml
 
-from stream.cli.importing import _judge
+from stream.cli.importing import _first_error
 from stream.datapipeline.report import markdown
 from stream.datapipeline.translate import import_definition
 from stream.datapipeline.verdicts import Fate
@@ -35,7 +35,7 @@ def imported(base, changes=None, *, state="", **rest):
         name, _, field = place.partition(".")
         objects.setdefault(name, {})[field] = value
     listed = [{"id": name, **{key: each for key, each in fields.items() if each is not None}} for name, fields in objects.items()]
-    return import_definition(json.dumps({"objects": listed, **rest}).encode(), "old.json", (), state, _judge)
+    return import_definition(json.dumps({"objects": listed, **rest}).encode(), "old.json", (), state, _first_error)
 
 
 def pipeline(done, name="copy"):
@@ -95,6 +95,9 @@ def test_nothing_is_written_for_a_definition_without_activities():
         ({"Form.type": "Custom", "Form.columnSeparator": "||"}, "one ASCII character can separate values"),
         ({"Form.type": "Custom", "Form.recordSeparator": ";"}, "lines end in \\n or \\r\\n"),
         ({"Form.column": ["_sequence INT"]}, "`stream check` refuses it: "),
+        ({"Form.column": ["id INT", "id STRING", "name STRING"]}, "`column` of `Form` names id twice"),
+        ({"In.directoryPath": "s3://shop-in//a/"}, "it has the segment ''"),
+        ({"Out.directoryPath": "s3://shop-out/b//c/"}, "it has the segment ''"),
         ({"In.dataFormat": {"ref": "Copy"}}, "`In` has as dataFormat `Copy`, CopyActivity: name a data format"),
         ({"Copy.input": None}, "`Copy` has 0 of `input`"),
         ({"Copy.output": [{"ref": "Out"}, {"ref": "In"}]}, "`Copy` has 2 of `output`"),
@@ -144,12 +147,52 @@ def test_times_in_keys(path, time):
 
 
 @pytest.mark.parametrize(
+    ("field", "path", "name"),
+    [
+        ("filePath", "s3://shop-in/#{format(@scheduledStartTime,'YYYY-MM-dd')}/sales.csv", "sales.csv"),
+        ("filePath", "s3://shop-in/sales-#{format(@scheduledStartTime,'YYYY-MM-dd')}.csv", "sales-"),
+        ("directoryPath", "s3://shop-in/#{format(@scheduledStartTime,'YYYY')}/sales/#{format(@scheduledStartTime,'MM')}", "sales"),
+        ("directoryPath", "s3://shop-in/#{format(@scheduledStartTime,'YYYY')}/#{myShop}/", "north"),
+        ("filePath", "s3://shop-in/#{format(@scheduledStartTime,'YYYY/MM')}.csv.gz", ""),
+        ("directoryPath", "s3://shop-in/a/year=#{format(@scheduledStartTime,'YYYY')}/month=#{format(@scheduledStartTime,'MM')}", ""),
+        ("directoryPath", "s3://shop-in/#{@scheduledStartTime}/", ""),
+    ],
+)
+def test_objects_that_only_a_name_in_their_keys_tells_from_others_suspend_the_schedule(field, path, name):
+    plan = {"Copy.schedule": {"ref": "Plan"}, "Plan.type": "Schedule", "Plan.period": "1 day"}
+    done = imported(COPY, {**plan, "In.directoryPath": None, f"In.{field}": path}, values={"myShop": "north"})
+    told, text = fate(done, "In", field)
+    assert (told is Fate.OPEN, f"also those without `{name}` in their keys" in text) == (bool(name), bool(name))
+    assert ("replicas" in values(done)) == bool(name)
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("#{myPlace}", "s3://shop-in/y/"),
+        ("#{myPlace}", "s3://shop-in/y"),
+        ("#{myPlace}#{format(@scheduledStartTime,'YYYY')}", "s3://shop-in/y/"),
+    ],
+)
+def test_a_parameter_that_ends_in_a_slash_gives_no_second_one(path, place):
+    ready = {"In.precondition": {"ref": "Ready"}, "Ready.type": "S3PrefixNotEmpty", "Ready.s3Prefix": "#{myPlace}"}
+    done = imported(
+        COPY,
+        {"In.directoryPath": path, "Out.directoryPath": "#{myOther}", **ready},
+        values={"myPlace": place, "myOther": "s3://shop-out/z/"},
+    )
+    url = "${myPlace:-s3://shop-in/y/}" if place.endswith("/") else "${myPlace:-s3://shop-in/y}/"
+    assert (pipeline(done)["source"]["s3"]["url"], pipeline(done)["requires"]) == (url, [url])
+    assert pipeline(done)["sinks"][0]["s3"]["url"] == "${myOther:-s3://shop-out/z/}"
+
+
+@pytest.mark.parametrize(
     ("path", "url", "partition"),
     [
         ("s3://shop-out/b/#{format(@scheduledStartTime,'YYYY')}/x", "s3://shop-out/b/", {"year": "strftime(_arrival, '%Y')"}),
         ("s3://shop-out/b/#{format(@scheduledEndTime,'YYYYMMdd')}", "s3://shop-out/b/", {"day": "strftime(_arrival, '%Y-%m-%d')"}),
-        ("s3://shop-out/#{@scheduledStartTime}", "s3://shop-out/copy/", {"second": "strftime(_arrival, '%Y-%m-%d-%H-%M')"}),
-        ("s3://shop-out", "s3://shop-out/copy/", None),
+        ("s3://shop-out/#{@scheduledStartTime}", "s3://shop-out/old-copy/", {"second": "strftime(_arrival, '%Y-%m-%d-%H-%M')"}),
+        ("s3://shop-out", "s3://shop-out/old-copy/", None),
     ],
 )
 def test_places_to_write_to(path, url, partition):
@@ -296,6 +339,26 @@ def test_a_statement_that_is_not_taken_over_suspends_the_schedule():
 
 
 @pytest.mark.parametrize(
+    ("changes", "held"),
+    [
+        ({"Load.commandOptions": "DELIMITER ',' GZIP EMPTYASNULL MAXERROR 10"}, False),
+        ({"Load.commandOptions": "DELIMITER ',' ESCAPE"}, True),
+        ({"Load.commandOptions": "CSV IGNOREHEADER 1"}, True),
+        ({"Load.commandOptions": "CSV IGNOREHEADER 2"}, True),
+        ({"Load.commandOptions": "JSON 's3://shop-in/paths.json'"}, True),
+        ({"Load.commandOptions": "TIMEFORMAT 'epochsecs'"}, True),
+        ({"In.dataFormat": {"ref": "Form"}, "Form.escapeChar": "\\", "Load.commandOptions": "ESCAPE"}, True),
+        ({"In.dataFormat": {"ref": "Form"}, "Load.commandOptions": "ESCAPE"}, False),
+    ],
+)
+def test_files_that_would_be_read_otherwise_than_before_suspend_the_schedule(changes, held):
+    plan = {"Load.schedule": {"ref": "Plan"}, "Plan.type": "Schedule", "Plan.period": "1 day"}
+    columns = {"Table.createTableSql": "CREATE TABLE t (id int, name varchar(20))"}
+    done = imported(LOAD, {**plan, **columns, "In.dataFormat": None, **changes})
+    assert ("replicas" in values(done, "load")) == held
+
+
+@pytest.mark.parametrize(
     ("condition", "on", "requires"),
     [
         ({"type": "S3KeyExists", "s3Key": "s3://shop-in/a/_SUCCESS"}, "In", ["s3://shop-in/a/_SUCCESS"]),
@@ -368,6 +431,13 @@ def test_names_of_pipelines_are_unique_and_can_be_folders():
     assert [each.name for each in done.outcomes if each.name] == ["copy", "copy-2"]
     only = imported({"../É": COPY["Copy"], **{key: COPY[key] for key in ("In", "Form", "Out")}})
     assert [each.name for each in only.outcomes] == ["activity"]
+
+
+def test_definitions_from_one_template_keep_their_states_apart():
+    text = json.dumps({"objects": [{"id": key, **value} for key, value in COPY.items()]}).encode()
+    north, south = (import_definition(text, name, (), "", _first_error) for name in ("pipes/North.json", "pipes/south.sales.json"))
+    assert [pipeline(each)["application"] for each in (north, south)] == ["north-copy", "south-sales-copy"]
+    assert [[*each.files] for each in (north, south)] == [["copy/pipeline.yaml", "copy/values.yaml"]] * 2
 
 
 def test_parameters_stay_parameters():

@@ -77,6 +77,7 @@ class MemoryDynamo:
         self.reports = {}
         self.requests = []
         self.crowded = False
+        self.status = "ACTIVE"
 
     async def call(self, operation, table, request):
         self.calls.append(operation)
@@ -96,7 +97,7 @@ class MemoryDynamo:
     def DescribeTable(self, table, request):  # noqa: N802
         if table not in self.tables:
             raise AwsFatal("no table", code="ResourceNotFoundException")
-        return {"Table": {"TableStatus": "ACTIVE", "KeySchema": [{"AttributeName": "leaseKey", "KeyType": "HASH"}]}}
+        return {"Table": {"TableStatus": self.status, "KeySchema": [{"AttributeName": "leaseKey", "KeyType": "HASH"}]}}
 
     def CreateTable(self, table, request):  # noqa: N802
         self.tables.add(table)

@@ -2,11 +2,13 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from stream import events
+from stream.aws.errors import AwsFatal, AwsRetryable
 from stream.contracts import Checkpoint, Reached, Shard, StartKind
 from stream.errors import Fatal, LeaseLost
 from stream.lease.coordinator import Coordinator
@@ -21,8 +23,9 @@ TOP = 2**128 - 1
 class Fleet:
     """``shards`` of one stream ``s``; workers by name."""
 
-    def __init__(self, shards, **options):
+    def __init__(self, shards, start=StartKind.TRIM_HORIZON, **options):
         self.clock = FakeClock()
+        self.start = start
         self.dynamo = MemoryDynamo()
         self.dynamo.tables.add("app")
         self.shards = list(shards)
@@ -32,14 +35,16 @@ class Fleet:
     async def _list(self):
         return list(self.shards)
 
+    def streams(self):
+        return [LeasedStream("s", self.start, self._list)]
+
     def make(self, name):
         told = self.told.setdefault(name, [])
         dice = Random(name)
-        stream = LeasedStream("s", StartKind.TRIM_HORIZON, self._list)
         worker = Coordinator(
             table_on(self.dynamo, self.clock, told),
             name,
-            [stream],
+            self.streams(),
             self.settings,
             self.clock,
             told.append,
@@ -231,6 +236,26 @@ def test_a_table_that_throttles_for_longer_stops_the_work_in_time_and_is_not_sto
     play(lambda: Fleet(shards(40)), test)
 
 
+@pytest.mark.parametrize("failover", [7.0, 9.0, 10.0])
+def test_one_row_whose_writes_are_not_answered_costs_no_other_lease(failover):
+    async def test(fleet):
+        await fleet.join("a")
+        answering = fleet.dynamo.call
+
+        async def silent(operation, table, request):
+            if operation == "UpdateItem" and request["Key"]["leaseKey"]["S"] == "shardId-000000000000":
+                await fleet.clock.sleep(5)
+                raise AwsRetryable("no answer", code="ConnectionError")
+            return await answering(operation, table, request)
+
+        fleet.dynamo.call = silent
+        await fleet.clock.advance(60)
+        dropped = {event.shard for event in fleet.told["a"] if isinstance(event, events.LeaseDropped)}
+        assert dropped == {"shardId-000000000000"}
+
+    play(lambda: Fleet(shards(40), failover=failover), test)
+
+
 def test_a_lease_is_written_once_in_a_renewal_interval():
     async def test(fleet):
         await fleet.join("a")
@@ -280,6 +305,67 @@ def test_the_end_of_a_shard_makes_rows_for_its_children_first():
         assert set(fleet.rows()) == {"l", "r"}
 
     play(lambda: Fleet(shards(1)), test)
+
+
+class OfTwoStreams(Fleet):
+    """Workers that read a second stream, ``t``, too, until it is deleted."""
+
+    deleted = False
+
+    def streams(self):
+        return [LeasedStream("t", self.start, self._other, "1:t:5:"), LeasedStream("s", self.start, self._list, "1:s:5:")]
+
+    async def _other(self):
+        if self.deleted:
+            raise AwsFatal("kinesis:ListShards on stream t was refused", code="ResourceNotFoundException")
+        return [replace(shard, stream="t") for shard in self.shards]
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "remedy"),
+    [(OfTwoStreams, "shardId-000000000000", "kinesis.stream "), (Fleet, "1:s:5:shardId-000000000000", "kinesis.streams ")],
+)
+def test_leases_of_the_kcl_under_other_keys_are_not_passed_over(kind, key, remedy):
+    async def test(fleet):
+        row = encode(lease(key, "java", 3, "123"))
+        fleet.dynamo.items[key] = row
+        worker = fleet.make("a")
+        fleet.workers.clear()
+        with pytest.raises(Fatal, match=remedy) as refused:
+            await worker.start()
+        assert f"such as '{key}'" in str(refused.value)
+        fleet.dynamo.items[key] = row | {"sxOp": {"S": "m"}}
+        await fleet.make("b").start()
+        fleet.workers.clear()
+
+    play(lambda: kind(shards(1)), test)
+
+
+def test_a_stream_that_is_deleted_costs_no_lease_of_another_one():
+    async def test(fleet):
+        await fleet.join("a")
+        fleet.deleted = True
+        await fleet.clock.advance(60)
+        fleet.shards = shards(3)
+        await fleet.clock.advance(60)
+        assert not fleet.tasks["a"].done()
+        assert len(fleet.workers["a"].held("s")) == 3
+        assert "ListShards on stream t was refused" in next(
+            event.detail for event in fleet.told["a"] if isinstance(event, events.CallRepeated)
+        )
+
+    play(lambda: OfTwoStreams(shards(2)), test)
+
+
+@pytest.mark.parametrize(("start", "begins"), [(StartKind.LATEST, {"shardId-000000000001"}), (StartKind.AT_TIMESTAMP, set())])
+def test_only_where_a_stream_is_read_from_its_tip_does_what_its_lease_says_begin_earlier(start, begins):
+    async def test(fleet):
+        for shard, checkpoint in zip(fleet.shards, ("123", "TRIM_HORIZON", "LATEST"), strict=True):
+            fleet.dynamo.items[shard.shard_id] = encode(lease(shard.shard_id, checkpoint=checkpoint))
+        await fleet.join("a")
+        assert {shard.shard_id for shard in fleet.shards if fleet.workers["a"].from_its_beginning("s", shard.shard_id)} == begins
+
+    play(lambda: Fleet(shards(3), start), test)
 
 
 def test_children_wait_while_a_parent_is_another_workers():
@@ -454,3 +540,22 @@ def test_a_lease_that_was_seized_is_kept_for_as_long_as_it_is_needed_and_no_othe
         assert len(fleet.workers["a"].held("s")) == 4
 
     play(lambda: Fleet(shards(4)), test)
+
+
+def test_what_others_finished_before_a_shard_is_known_for_all_generations_and_stays_in_the_table_until_it_is_recorded():
+    async def run():
+        shards = [Shard("s", "0", (), 0, TOP), Shard("s", "1", ("0",), 0, TOP), Shard("s", "2", ("1",), 0, TOP, is_open=True)]
+        fleet = Fleet(shards)
+        ended = (lease("0", checkpoint="SHARD_END"), lease("1", checkpoint="SHARD_END", parents=frozenset({"0"})))
+        for row in (*ended, lease("2", checkpoint="7", parents=frozenset({"1"}))):
+            fleet.dynamo.items[row.key] = encode(row)
+        await fleet.join("a")
+        worker = fleet.workers["a"]
+        found = (worker.finished_elsewhere("s", "2"), worker.finished_elsewhere("s", "0"), sorted(fleet.rows()))
+        await LeaseCheckpoints(worker).advance(shards[2], Checkpoint(9, 0, 7))
+        await worker.look()
+        await worker.sync()
+        await fleet.kill("a")
+        return found, sorted(fleet.rows())
+
+    assert asyncio.run(run()) == ((["0", "1"], [], ["0", "1", "2"]), ["1", "2"])

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from stream import events
+from stream.aws.errors import AwsRetryable
 from stream.errors import Fatal, Retryable
 from stream.lease.rows import ExtendedSequenceNumber, Pending, Progress, decode, encode
 from tests.unit.lease.tables import FakeClock, MemoryDynamo, lease, settle, table_on
@@ -53,6 +54,25 @@ def test_a_write_whose_reply_is_lost_is_known_for_ours(fault, old_item_returned)
             assert after is not None, operation
             assert after == await table.get("shardId-0"), operation
             assert after.counter == before.counter + 1, operation
+
+    run(test)
+
+
+def test_a_write_that_the_kcl_overtook_before_it_was_repeated_is_not_taken_for_the_last_word():
+    """The KCL leaves our mark in the row, so the mark alone does not say who has the lease."""
+
+    async def test(table, dynamo, clock, told):
+        put(dynamo, lease(owner="me", counter=3))
+        row, answering = await table.get("shardId-0"), dynamo.call
+
+        async def overtaken(operation, name, request):
+            dynamo.call = answering
+            await answering(operation, name, request)
+            dynamo.items["shardId-0"] |= {"leaseOwner": {"S": "java"}, "leaseCounter": {"N": "5"}}
+            raise AwsRetryable("no answer", code="ConnectionError")
+
+        dynamo.call = overtaken
+        assert await table.renew(row) is None
 
     run(test)
 
@@ -205,11 +225,30 @@ def test_an_existing_table_needs_no_permission_to_make_one():
     run(test)
 
 
-def test_only_the_row_that_was_seen_is_deleted():
+def test_a_table_that_does_not_become_usable_is_named_with_its_status():
+    async def test(table, dynamo, clock, told):
+        dynamo.status = "INACCESSIBLE_ENCRYPTION_CREDENTIALS"
+        async with asyncio.TaskGroup() as group:
+            opening = group.create_task(refusal(table))
+            await clock.advance(130)
+        assert "app (memory) is still INACCESSIBLE_ENCRYPTION_CREDENTIALS after 120 s" in await opening
+
+    run(test)
+
+
+async def refusal(table):
+    with pytest.raises(Fatal) as refused:
+        await table.open(create=True)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("fault", [None, "lost_before", "lost_after"])
+def test_only_the_row_that_was_seen_is_deleted(fault):
     async def test(table, dynamo, clock, told):
         row = lease(checkpoint="SHARD_END", counter=3)
         put(dynamo, row)
         assert not await table.delete(replace(row, counter=2))
+        dynamo.faults = [fault]
         assert await table.delete(row)
         assert not dynamo.items
 

@@ -1,4 +1,4 @@
-"""Frames as a chain hands them to a sink."""
+"""Frames as a chain of stages passes them to a sink."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -31,7 +31,7 @@ def raw(records: int) -> Batch:
 
 
 def rows(columns: pl.DataFrame, row: list[int] | None = None) -> pl.DataFrame:
-    """``columns`` as rows of the records ``row`` (0, 1, 2, ... unless given)."""
+    """``columns`` as rows that come from the records ``row`` (by default 0, 1, 2, ...)."""
     numbers = list(range(columns.height)) if row is None else row
     lineage = {
         SHARD: [SHARD_ID] * columns.height,

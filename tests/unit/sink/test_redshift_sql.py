@@ -8,12 +8,12 @@ import pytest
 from stream.sink import redshift_sql as sql
 from stream.sink.loads import Failure, Link, Load, StagedFile
 from stream.sink.redshift_names import BadName
-from stream.sink.redshift_sql import Found, Step, Whose
+from stream.sink.redshift_sql import ExistingColumn, Owner, Step
 from stream.sink.redshift_types import layout_of
 from tests.contract.warehouse import config
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-WHOSE = Whose("app", "events")
+OWNER = Owner("app", "events")
 LAYOUT = layout_of({"n": pl.Int64(), "tags": pl.List(pl.String()), "_sequence": pl.String(), "_subsequence": pl.UInt32()}, {})
 EVENTS = ("public", "events")
 BEGIN = 49590338271490256608559692538361571095921575989136588898
@@ -29,7 +29,7 @@ def load(units=1, shards=1):
 
 
 def statements(what, **options):
-    return sql.load_statements(config(**options), WHOSE, what, "s3://lake/staging/_loads/x.manifest", NOW)
+    return sql.load_statements(config(**options), OWNER, what, "s3://lake/staging/_loads/x.manifest", NOW)
 
 
 def test_a_load_locks_looks_copies_counts_moves_and_notes():
@@ -133,42 +133,47 @@ def test_a_load_without_files_is_the_ledger_only():
 
 
 def test_names_of_loads_come_from_what_is_loaded():
-    assert sql.load_id(WHOSE, config(), load()) == sql.load_id(WHOSE, config(units=7), load())
-    assert sql.load_id(WHOSE, config(), load()) != sql.load_id(WHOSE, config(table="other"), load())
-    assert sql.load_id(WHOSE, config(), load()) != sql.load_id(WHOSE, config(), load(units=2))
+    assert sql.load_id(OWNER, config(), load()) == sql.load_id(OWNER, config(units=7), load())
+    assert sql.load_id(OWNER, config(), load()) != sql.load_id(OWNER, config(table="other"), load())
+    assert sql.load_id(OWNER, config(), load()) != sql.load_id(OWNER, config(), load(units=2))
 
 
 def test_a_shard_id_with_a_quote_never_reaches_a_statement():
     with pytest.raises(BadName):
         statements(Load((Link("s'); DROP TABLE x; --", 0, 1),), None))
     with pytest.raises(BadName):
-        sql.load_statements(config(), WHOSE, load(), "s3://lake/it's", NOW)
+        sql.load_statements(config(), OWNER, load(), "s3://lake/it's", NOW)
 
 
-FOUND = [Found("n", "int8", 0), Found("tags", "super", 0), Found("_sequence", "varchar", 60), Found("_subsequence", "int8", 0)]
+EXISTING = [
+    ExistingColumn("n", "int8", 0),
+    ExistingColumn("tags", "super", 0),
+    ExistingColumn("_sequence", "varchar", 60),
+    ExistingColumn("_subsequence", "int8", 0),
+]
 
 
 def test_a_table_that_fits_is_left_alone():
-    assert sql.evolve(config(), EVENTS, LAYOUT, FOUND) == sql.Evolution()
-    assert sql.evolve(config(), EVENTS, LAYOUT, [Found("mine", "timestamp", 0), *reversed(FOUND)]) == sql.Evolution()
+    assert sql.evolve(config(), EVENTS, LAYOUT, EXISTING) == sql.Evolution()
+    assert sql.evolve(config(), EVENTS, LAYOUT, [ExistingColumn("mine", "timestamp", 0), *reversed(EXISTING)]) == sql.Evolution()
 
 
 def test_a_missing_column_is_added_or_said():
-    added = sql.evolve(config(), EVENTS, LAYOUT, FOUND[1:])
+    added = sql.evolve(config(), EVENTS, LAYOUT, EXISTING[1:])
     assert added == sql.Evolution(('ALTER TABLE "public"."events" ADD COLUMN "n" bigint',))
-    (problem,) = sql.evolve(config(evolve="halt"), EVENTS, LAYOUT, FOUND[1:]).problems
+    (problem,) = sql.evolve(config(evolve="halt"), EVENTS, LAYOUT, EXISTING[1:]).problems
     assert 'run: ALTER TABLE "public"."events" ADD COLUMN "n" bigint' in problem
 
 
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (Found("n", "varchar", 10), "is varchar in the table and bigint"),
-        (Found("_sequence", "varchar", 20), "types: {_sequence: varchar(20)}"),
+        (ExistingColumn("n", "varchar", 10), "is varchar in the table and bigint"),
+        (ExistingColumn("_sequence", "varchar", 20), "types: {_sequence: varchar(20)}"),
     ],
 )
 def test_a_column_that_does_not_fit_is_never_changed(found, words):
-    others = [each for each in FOUND if each.name != found.name]
+    others = [each for each in EXISTING if each.name != found.name]
     change = sql.evolve(config(), EVENTS, LAYOUT, [*others, found])
     assert change.statements == ()
     assert words in change.problems[0]

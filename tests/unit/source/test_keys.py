@@ -61,6 +61,7 @@ def test_sizes_sum_up_to_what_kinesis_counts(records):
     size = sum(len(key.encode()) + len(data if isinstance(data, bytes) else aggregate(data)) for key, data in records)
     assert sample.size == pytest.approx(size)
     assert sum(each.size for each in sample.keys) == pytest.approx(size)
+    assert sample.payload == sum(len(data) if isinstance(data, bytes) else sum(len(each.data) for each in data) for _, data in records)
     assert [each.size for each in sample.keys] == sorted((each.size for each in sample.keys), reverse=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stream.audit.completeness import Behind, Found
+from stream.audit.completeness import Found, Lookahead
 from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
 from stream.contracts import Shard, Start, StartKind
@@ -63,18 +63,18 @@ def test_the_time_is_the_services_and_never_later_than_what_is_asked_behind_it()
 
 def test_the_next_record_the_tip_and_the_end() -> None:
     async def run(stream: BehindStream, emulator: Any, clock: LeapingClock) -> None:
-        assert await stream.look(SHARD, 0, TRIM, None, clock.now()) == Behind(Found.TIP)
+        assert await stream.look(SHARD, 0, TRIM, None, clock.now()) == Lookahead(Found.TIP)
         first = put(emulator, clock)
         arrived = clock.now()
         clock.time += timedelta(seconds=3)
         put(emulator, clock)
-        assert await stream.look(SHARD, 0, TRIM, None, clock.now()) == Behind(Found.RECORD, arrived)
-        assert await stream.look(SHARD, first, TRIM, arrived, clock.now()) == Behind(Found.RECORD, arrived + timedelta(seconds=3))
+        assert await stream.look(SHARD, 0, TRIM, None, clock.now()) == Lookahead(Found.RECORD, arrived)
+        assert await stream.look(SHARD, first, TRIM, arrived, clock.now()) == Lookahead(Found.RECORD, arrived + timedelta(seconds=3))
         emulator.server.state.account.streams["numbers"].split(SHARD.shard_id, 2**127, _ms(clock))
         assert (await stream.look(SHARD, first, TRIM, arrived, clock.now())).found is Found.RECORD
         last = emulator.server.state.account.streams["numbers"].shards[SHARD.shard_id].tip
         ended = await stream.look(SHARD, last, TRIM, clock.now(), clock.now())
-        assert ended == Behind(Found.END, children=("shardId-000000000001", "shardId-000000000002"))
+        assert ended == Lookahead(Found.END, children=("shardId-000000000001", "shardId-000000000002"))
 
     with_stream(run)
 
@@ -92,7 +92,7 @@ def test_a_start_in_the_future_of_the_service_has_nothing_behind_it() -> None:
     async def run(stream: BehindStream, emulator: Any, clock: LeapingClock) -> None:
         put(emulator, clock)
         later = Start(StartKind.AT_TIMESTAMP, clock.now() + timedelta(minutes=1))
-        assert await stream.look(SHARD, 0, later, None, clock.now()) == Behind(Found.TIP)
+        assert await stream.look(SHARD, 0, later, None, clock.now()) == Lookahead(Found.TIP)
 
     with_stream(run)
 

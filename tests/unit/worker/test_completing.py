@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from stream.audit.completeness import Answer, Behind, Found, Question, Verdict
+from stream.audit.completeness import Answer, Found, Lookahead, Question, Verdict
 from stream.commit.log import CommitLog
 from stream.commit.manifest import Kind, Manifest, State, with_seal
 from stream.contracts import Shard, Start, StartKind
@@ -37,10 +37,10 @@ class Scripted:
     async def shards(self) -> list[Shard]:
         return [Shard("numbers", "s")]
 
-    async def look(self, shard, position, start, complete_until, asked_at) -> Behind:
+    async def look(self, shard, position, start, complete_until, asked_at) -> Lookahead:
         if self.clock.now() >= self.sealed_at:
-            return Behind(Found.TIP)
-        return Behind(Found.RECORD, self.begun - timedelta(minutes=1))
+            return Lookahead(Found.TIP)
+        return Lookahead(Found.RECORD, self.begun - timedelta(minutes=1))
 
 
 def waited(stream: Scripted, seconds: float, until: float = 0.0) -> tuple[list[Answer], list[float]]:

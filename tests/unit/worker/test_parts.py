@@ -4,7 +4,7 @@ import pytest
 
 from stream.budget import ByteBudget
 from stream.errors import Fatal, Halted, LeaseLost, Superseded
-from stream.worker.parts import Bell, Held, unless, weightiest
+from stream.worker.parts import HeldBytes, ObservableEvent, most_severe, unless_set
 
 FATAL, HALTED, LOST, BEATEN, UNFORESEEN = Fatal("f"), Halted("h"), LeaseLost("l"), Superseded("s", position=1), KeyError("k")
 
@@ -22,14 +22,14 @@ FATAL, HALTED, LOST, BEATEN, UNFORESEEN = Fatal("f"), Halted("h"), LeaseLost("l"
     ],
 )
 def test_the_error_that_decides(errors, heaviest):
-    assert weightiest(ExceptionGroup("together", errors)) is heaviest
+    assert most_severe(ExceptionGroup("together", errors)) is heaviest
 
 
 def test_a_shard_gives_back_what_it_still_holds_and_no_more():
     async def run():
         budget = ByteBudget(100)
         await budget.acquire(70)
-        held = Held(budget)
+        held = HeldBytes(budget)
         held.add(40)
         held.add(20)
         held.release(40)
@@ -48,23 +48,23 @@ async def never(begun, ended):
         ended.append("tidied")
 
 
-def test_work_is_over_when_the_bell_rings():
+def test_setting_the_event_cancels_the_work():
     async def run():
-        bell, begun, ended = Bell(), asyncio.Event(), []
+        event, begun, ended = ObservableEvent(), asyncio.Event(), []
         async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(unless(bell, never(begun, ended)))
+            waiting = group.create_task(unless_set(event, never(begun, ended)))
             await begun.wait()
-            bell.set()
-            bell.set()
+            event.set()
+            event.set()
         assert waiting.result() is None
         assert ended == ["tidied"]
-        assert bell.listeners == []
-        assert await unless(bell, never(begun, ended)) is None, "it has rung before"
+        assert event.listeners == []
+        assert await unless_set(event, never(begun, ended)) is None, "the event was set before"
 
     asyncio.run(run())
 
 
-def test_work_that_the_bell_leaves_alone_ends_as_it_ends():
+def test_the_result_or_error_of_uninterrupted_work_is_passed_on():
     async def fails(error):
         raise error
 
@@ -72,11 +72,11 @@ def test_work_that_the_bell_leaves_alone_ends_as_it_ends():
         return value
 
     async def run():
-        bell = Bell()
-        assert await unless(bell, gives("done")) == "done"
+        event = ObservableEvent()
+        assert await unless_set(event, gives("done")) == "done"
         for error in (TimeoutError(), FATAL):
             with pytest.raises(type(error)):
-                await unless(bell, fails(error))
-        assert bell.listeners == []
+                await unless_set(event, fails(error))
+        assert event.listeners == []
 
     asyncio.run(run())

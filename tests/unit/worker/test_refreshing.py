@@ -15,7 +15,7 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import fetch_resources
 from stream.storage.memory import MemoryStore
 from stream.worker.definitions import KEPT, Definitions
-from stream.worker.recipe import CutUnit, cook
+from stream.worker.recipe import CutUnit, render
 from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
 from tests.frames import batch
 from tests.unit.metrics.every_event import FixedClock
@@ -44,7 +44,7 @@ class World:
 
     async def fetch(self, given):
         self.read.append(sorted({"a.csv", "b.csv"} - set(given)))
-        return await fetch_resources(self.pipeline, self.folder, {}, given=given)
+        return await fetch_resources(self.pipeline, self.folder, {}, known=given)
 
     async def start(self):
         fetched = await self.fetch({})
@@ -58,7 +58,7 @@ class World:
 
     def unit(self, recipe=None):
         raw = batch([b'{"carrier": "UA", "delay": 1}'])
-        return cook(recipe or self.current.now, CutUnit(Shard("flights", "shardId-0"), SeqRange(0, 10**20), raw, "rows")).unit
+        return render(recipe or self.current.now, CutUnit(Shard("flights", "shardId-0"), SeqRange(0, 10**20), raw, "rows")).unit
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from stream.budget import ByteBudget
 from stream.commit.repeat import Repeater
 from stream.contracts import Shard
 from stream.errors import Halted
-from stream.worker.recipe import cook
+from stream.worker.recipe import render
 from stream.worker.reread import AT_ONCE, Rereader
 from tests.sealed import START, shard_id, three_units
 from tests.unit.lease.tables import settle
@@ -26,15 +26,15 @@ def test_only_so_many_ranges_are_in_memory_at_once_as_are_rendered():
             async def recorded(self, digest):
                 return sealed.recipe
 
-        async def cooked(recipe, unit):
+        async def rendered(recipe, unit):
             nonlocal running, most
             running += 1
             most = max(most, running)
             await settle()
             running -= 1
-            return cook(recipe, unit)
+            return render(recipe, unit)
 
-        rereader = Rereader(inner, Recorded(), cooked, Repeater(sealed.clock, print), print, admit_gaps=False)
+        rereader = Rereader(inner, Recorded(), rendered, Repeater(sealed.clock, print), print, admit_gaps=False)
         units = await asyncio.gather(*(rereader.render(Shard("events", shard_id(0)), START, first.manifest) for _ in range(3 * AT_ONCE)))
         return most, {unit.manifest.files == first.manifest.files for unit in units}
 
@@ -53,7 +53,7 @@ def test_an_unfinished_unit_is_not_made_of_records_that_other_options_give(now, 
                 return replace(sealed.recipe, reads="csv, header true")
 
         async def cooked(recipe, unit):
-            return cook(recipe, unit)
+            return render(recipe, unit)
 
         rereader = Rereader(sealed.source, Recorded(), cooked, Repeater(sealed.clock, print), print, admit_gaps=False, reads=now)
         return await rereader.render(Shard("events", shard_id(0)), START, first.manifest)

@@ -1,7 +1,7 @@
 """What is told of shards that hold up the end of a worker."""
 
 from stream import events
-from stream.worker.several import MOST_TOLD, Obstacles
+from stream.worker.several import MAX_SHOWN, Obstacles
 
 
 def again(shard, call="put file", detail="no answer"):
@@ -35,5 +35,5 @@ def test_spans_are_waited_for_only_with_strict():
 
 
 def test_of_many_shards_some_are_told_and_the_others_counted():
-    lines = told(*(again(f"{number:03}") for number in range(MOST_TOLD + 5))).splitlines()
-    assert (len(lines), lines[-1]) == (MOST_TOLD + 1, "  and 5 more shards")
+    lines = told(*(again(f"{number:03}") for number in range(MAX_SHOWN + 5))).splitlines()
+    assert (len(lines), lines[-1]) == (MAX_SHOWN + 1, "  and 5 more shards")

@@ -92,6 +92,9 @@ class Leases:
     def finished_elsewhere(self, stream, shard_id):
         return []
 
+    def from_its_beginning(self, stream, shard_id):
+        return False
+
     async def release(self, stream, shard_id, *, avoid=False):
         self.did.append(("release", shard_id))
         self.mine.discard(shard_id)

@@ -12,7 +12,7 @@ from stream.contracts import Shard
 from stream.source.excerpt import Excerpt
 from stream.source.keys import Sample
 from stream.source.resharding import SHARD_BYTES, SHARD_RECORDS, Rate
-from stream.worker.surveying import Keys, Measured, Row, by_sample, judged, rate_of, unfinished
+from stream.worker.surveying import Keys, Measured, Row, by_sample, judged, rate_of, unfinished, weighed
 
 NOW = datetime(2026, 1, 1, 3, tzinfo=UTC)
 DAY = timedelta(hours=24)
@@ -98,5 +98,15 @@ def test_averages_are_over_the_whole_time_and_over_a_second_at_least():
 def test_a_sample_says_what_arrives_by_the_time_that_it_holds_whole():
     sample = Sample((), 3000.0, 30.0, 60, 1.0, 1.0)
     found = by_sample(Keys(sample, Excerpt(300.0, covered=3.0)), NOW, timedelta(minutes=5))
-    assert found == Measured(Rate(1000.0, 10.0), NOW - timedelta(minutes=5), NOW, sampled=True)
+    assert found == Measured(Rate(1000.0, 10.0), NOW - timedelta(minutes=5), NOW, sampled=True, weighed=True)
     assert by_sample(Keys(sample, Excerpt(300.0, covered=0.9)), NOW, timedelta(minutes=5)) is None
+
+
+def test_bytes_of_payloads_become_those_that_kinesis_counts_in_the_proportion_of_a_sample():
+    measured = Measured(Rate(400.0, 10.0, 1000.0, 20.0), NOW - DAY, NOW, aggregated=True)
+    assert measured.light
+    found = weighed(measured, Sample((), 90.0, 2.0, 6, 1.0, 1.0, payload=30.0))
+    assert (found.rate, found.light) == (Rate(1200.0, 10.0, 3000.0, 20.0), False)
+    assert weighed(measured, Sample((), 0.0, 0.0, 0, 0.0, 0.0)) == measured, "an empty sample says nothing"
+    unknown = Measured(None, NOW - DAY, NOW, "a segment is missing")
+    assert weighed(unknown, Sample((), 90.0, 2.0, 6, 1.0, 1.0, payload=30.0)) == unknown
