@@ -6,6 +6,7 @@ text. What fails on every row is a mistake in the definition, which ``check`` ha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
@@ -15,6 +16,16 @@ from polars.exceptions import InvalidOperationError, PanicException, PolarsError
 
 _OF_VALUES: Final = "conversion from"
 """How Polars' message begins if the value cannot be cast, rather than its type."""
+
+
+_WITHIN_PANIC: Final = re.compile(r'ErrString\("(.*)"\)')
+
+
+def words_of(error: BaseException) -> str:
+    """The first line of what Polars says, or of the error that it broke off for."""
+    within = _WITHIN_PANIC.search(str(error)) if isinstance(error, PanicException) else None
+    said = within[1] if within else str(error)
+    return said.strip().partition("\n")[0] or type(error).__name__
 
 
 def specimen(schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
@@ -28,7 +39,7 @@ def impossible(compute: Callable[[pl.DataFrame], object], schema: Mapping[str, p
     try:
         compute(row)
     except (InvalidOperationError, SchemaError, PanicException) as error:
-        said = str(error).strip().partition("\n")[0]
+        said = words_of(error)
         return "" if said.startswith(_OF_VALUES) else said
     except PolarsError:
         return ""  # other values may work

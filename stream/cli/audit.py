@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections import Counter
@@ -11,32 +10,36 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import msgspec
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from stream import events
-from stream.audit.report import EXIT, Report, Verdict, worst
-from stream.audit.verify import Scope, Verifier
-from stream.cli.documents import table_console
-from stream.cli.meanwhile import Meanwhile
-from stream.clock import SystemClock
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import AsJson, File, Stream
 from stream.errors import DefinitionError, StreamError
-from stream.pipeline.lint import check as check_file
-from stream.pipeline.model import Pipeline
-from stream.worker.evidence import chains_of, open_evidence
-from stream.worker.exporting import export_range, open_export
+
+if libraries_wanted():
+    import asyncio
+
+    import msgspec
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+    from rich.table import Table
+
+    from stream import events
+    from stream.audit.report import EXIT, Report, Verdict, worst
+    from stream.audit.verify import Scope, Verifier
+    from stream.cli.documents import table_console
+    from stream.cli.meanwhile import Meanwhile
+    from stream.clock import SystemClock
+    from stream.pipeline.lint import check as check_file
+    from stream.pipeline.model import Pipeline
+    from stream.worker.evidence import chains_of, open_evidence
+    from stream.worker.exporting import export_range, open_export
 
 EXIT_FAILED = 1
 EXIT_UNKNOWN = 2
 
 T = TypeVar("T")
 
-File = Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)]
-Stream = Annotated[str | None, typer.Option("--stream", help="Only this stream, if the pipeline reads several.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 app = typer.Typer(name="audit", add_completion=False, help="Prove, list and export what became of every record.", no_args_is_help=True)
 

@@ -8,21 +8,25 @@ from datetime import UTC, datetime
 from typing import Annotated, Self
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from stream import events
-from stream.cli.audit import File
-from stream.cli.run import Drain, Least, LogLevel, ResultFile, Threads, carry_out, load_pipeline, refuse, refuse_failure
-from stream.clock import SystemClock
-from stream.contracts import CONSOLE
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import Drain, File, Least, LogLevel, ResultFile, Threads
 from stream.errors import DefinitionError
-from stream.pipeline.model import Pipeline
-from stream.source.bounded import place_of
-from stream.worker.assemble import WorkerOptions, usable_cores
-from stream.worker.backfill import in_namespace
-from stream.worker.reading import Reading
-from stream.worker.slices import Window
+
+if libraries_wanted():
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from stream import events
+    from stream.cli.run import carry_out, load_pipeline, refuse, refuse_failure
+    from stream.clock import SystemClock
+    from stream.contracts import CONSOLE
+    from stream.pipeline.model import Pipeline
+    from stream.source.bounded import place_of
+    from stream.worker.assemble import WorkerOptions, usable_cores
+    from stream.worker.backfill import in_namespace
+    from stream.worker.reading import Reading
+    from stream.worker.slices import Window
 
 
 def backfill(

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from stream.pipeline.digest import canonical_text
-from stream.pipeline.findings import Finding, Severity
-from stream.pipeline.lint import CheckResult
-from stream.pipeline.lint import check as check_file
+from stream.cli.loading import libraries_wanted
+
+if libraries_wanted():
+    from rich.console import Console
+    from rich.text import Text
+
+    from stream.pipeline.digest import canonical_text
+    from stream.pipeline.findings import Finding, Severity
+    from stream.pipeline.lint import CheckResult
+    from stream.pipeline.lint import check as check_file
 
 EXIT_OK = 0
 EXIT_FINDINGS = 1

@@ -10,17 +10,23 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Table
 
-from stream.audit.completeness import DONE, FOR_EVER, Answer, Loaded, Question, Standing, Verdict
-from stream.cli.audit import EXIT_UNKNOWN, AsJson, File, Stream, carry_out, chosen
-from stream.cli.backfill import moment
-from stream.cli.documents import as_json, table_console
-from stream.clock import SystemClock
-from stream.pipeline.model import Pipeline
-from stream.worker.completing import open_completeness, wait_until_complete
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import AsJson, File, Stream
 
-EXIT: Final = {Verdict.COMPLETE: 0, Verdict.NOT_YET: 1, Verdict.UNKNOWN: EXIT_UNKNOWN}
+if libraries_wanted():
+    from rich.table import Table
+
+    from stream.audit.completeness import DONE, FOR_EVER, Answer, Loaded, Question, Standing, Verdict
+    from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
+    from stream.cli.backfill import moment
+    from stream.cli.documents import as_json, table_console
+    from stream.clock import SystemClock
+    from stream.pipeline.model import Pipeline
+    from stream.worker.completing import open_completeness, wait_until_complete
+
+    EXIT: Final = {Verdict.COMPLETE: 0, Verdict.NOT_YET: 1, Verdict.UNKNOWN: EXIT_UNKNOWN}
+
 
 MARGIN: Final = 5.0
 """Seconds. Kinesis documents no bound. In practice, arrival times within a shard are out of order by fractions of a second, and records can

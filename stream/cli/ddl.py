@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Final
 
-import polars as pl
 import typer
 
-from stream.cli.explain import EXIT_DEFINITION, checked
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import File
 from stream.errors import DefinitionError, StreamError
-from stream.pipeline.model import Pipeline
-from stream.pipeline.plan import local_resources, output_schema
-from stream.pipeline.resources import parse_table
-from stream.sink.athena import Statement, external_table
-from stream.sink.iceberg import IcebergSinkConfig
-from stream.sink.objects import ObjectsSinkConfig, SinkConfig
-from stream.sink.redshift import RedshiftSinkConfig
-from stream.sink.redshift_sql import create_ledger, create_table
-from stream.sink.redshift_upsert import deleted_layout, needs_deleted_keys
-from stream.transform.stage import Resources, SchemaMismatch
-from stream.worker.evidence import session_of
-from stream.worker.places import read_object
+
+if libraries_wanted():
+    import asyncio
+
+    import polars as pl
+
+    from stream.cli.explain import EXIT_DEFINITION, checked
+    from stream.pipeline.model import Pipeline
+    from stream.pipeline.plan import local_resources, output_schema
+    from stream.pipeline.resources import parse_table
+    from stream.sink.athena import Statement, external_table
+    from stream.sink.iceberg import IcebergSinkConfig
+    from stream.sink.objects import ObjectsSinkConfig, SinkConfig
+    from stream.sink.redshift import RedshiftSinkConfig
+    from stream.sink.redshift_sql import create_ledger, create_table
+    from stream.sink.redshift_upsert import deleted_layout, needs_deleted_keys
+    from stream.transform.stage import Resources, SchemaMismatch
+    from stream.worker.evidence import session_of
+    from stream.worker.places import read_object
 
 SINCE: Final = "2020-01-01"
 
 
 def ddl(
-    file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    file: File,
     sink: Annotated[str | None, typer.Option("--sink", help="Only this sink.", show_default="all of them")] = None,
     table: Annotated[
         str | None,

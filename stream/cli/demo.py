@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import secrets
@@ -18,21 +17,27 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import polars as pl
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from stream.clock import SystemClock
+from stream.cli.loading import libraries_wanted
 from stream.errors import Fatal, StreamError
-from stream.local.aws import Errands
-from stream.local.flights import Produced, flights_table, produce
-from stream.local.progress import LogReader
-from stream.local.start import LocalAws
-from stream.local.start import environment as environment_for
-from stream.local.verdict import Finding, judge
+
+if libraries_wanted():
+    import asyncio
+
+    import polars as pl
+    from botocore.exceptions import BotoCoreError, ClientError
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Table
+
+    from stream.clock import SystemClock
+    from stream.local.aws import Errands
+    from stream.local.flights import Produced, flights_table, produce
+    from stream.local.progress import LogReader
+    from stream.local.start import LocalAws
+    from stream.local.start import environment as environment_for
+    from stream.local.verdict import Finding, judge
 
 STREAM: Final = "flights"
 BUCKET: Final = "lake"
@@ -103,7 +108,7 @@ class Demo:
     seed: int
     endpoint: str | None = None
     console: Console = field(default_factory=lambda: Console(highlight=False))
-    clock: SystemClock = field(default_factory=SystemClock)
+    clock: SystemClock = field(default_factory=lambda: SystemClock())  # noqa: PLW0108 - the name is imported later
     mask_key: str = field(default_factory=lambda: secrets.token_hex(16))
     put: int = 0
     sealed: int = 0

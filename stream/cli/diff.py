@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from stream.cli.documents import as_json
-from stream.cli.explain import checked
-from stream.cli.preview import Generate, Sample, Since, value_text
-from stream.cli.samples import chain_of, sample_of
-from stream.clock import SystemClock
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import Generate, Sample, Since
 from stream.errors import DefinitionError, StreamError
-from stream.pipeline.compare import Difference, compare
-from stream.transform.stage import SchemaMismatch
+
+if libraries_wanted():
+    from rich.console import Console
+
+    from stream.cli.documents import as_json
+    from stream.cli.explain import checked
+    from stream.cli.preview import value_text
+    from stream.cli.samples import chain_of, sample_of
+    from stream.clock import SystemClock
+    from stream.pipeline.compare import Difference, compare
+    from stream.transform.stage import SchemaMismatch
 
 EXIT_SAME = 0
 EXIT_DIFFERENT = 1

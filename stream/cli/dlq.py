@@ -10,26 +10,31 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import polars as pl
 import typer
-from rich.table import Table
 
-from stream.audit.trace import Wanted
-from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE
-from stream.cli.audit import AsJson, File, Stream, chosen
-from stream.cli.audit import carry_out as ask
-from stream.cli.documents import table_console
-from stream.cli.run import Drain, Least, LogLevel, ResultFile, Threads, carry_out, load_pipeline, refuse_failure
-from stream.clock import SystemClock
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import AsJson, Drain, File, Least, LogLevel, ResultFile, Stream, Threads
 from stream.errors import DefinitionError
-from stream.pipeline.model import Pipeline
-from stream.sink import rejects
-from stream.worker.assemble import WorkerOptions, usable_cores, worker_id
-from stream.worker.auditing import Stores
-from stream.worker.dead_letters import FILE, LINE, STATE, DeadLetters, needs_contents, picked, place_of, top
-from stream.worker.evidence import session_of
-from stream.worker.places import located
-from stream.worker.reading import Reading
+
+if libraries_wanted():
+    import polars as pl
+    from rich.table import Table
+
+    from stream.audit.trace import Wanted
+    from stream.batch import ARRIVAL, ATTEMPT, DATA, SEQUENCE, SHARD, SUBSEQUENCE
+    from stream.cli.audit import carry_out as ask
+    from stream.cli.audit import chosen
+    from stream.cli.documents import table_console
+    from stream.cli.run import carry_out, load_pipeline, refuse_failure
+    from stream.clock import SystemClock
+    from stream.pipeline.model import Pipeline
+    from stream.sink import rejects
+    from stream.worker.assemble import WorkerOptions, usable_cores, worker_id
+    from stream.worker.auditing import Stores
+    from stream.worker.dead_letters import FILE, LINE, STATE, DeadLetters, needs_contents, picked, place_of, top
+    from stream.worker.evidence import session_of
+    from stream.worker.places import located
+    from stream.worker.reading import Reading
 
 EXIT_NOT_FOUND = 1
 

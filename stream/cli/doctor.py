@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json as json_text
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 
-from stream.cli.explain import checked
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import File
 from stream.errors import StreamError
-from stream.worker.examination import PATIENCE, Environment, Finding, Verdict, examine
+
+if libraries_wanted():
+    import asyncio
+
+    from rich.console import Console
+
+    from stream.cli.explain import checked
+    from stream.worker.examination import Environment, Finding, Verdict, examine
+
+    _STYLES: Final = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.FAILED: "bold red"}
 
 EXIT_FAILED: Final = 1
 EXIT_DEFINITION: Final = 2
-_STYLES: Final = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.FAILED: "bold red"}
+PATIENCE: Final = 20.0
+"""Seconds; as in `stream.worker.examination`, whose import would take a second."""
 
 
 def doctor(
-    file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    file: File,
     *,
     role: Annotated[
         str | None,

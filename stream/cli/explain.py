@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
-from rich.console import Console
 
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import File
 from stream.errors import DefinitionError
-from stream.pipeline.access import Account, needed
-from stream.pipeline.cost import Estimate, Outcome, Prices, Rate, estimate
-from stream.pipeline.lint import check as check_file
-from stream.pipeline.model import Pipeline
-from stream.pipeline.plan import Change, Plan, Step, local_resources, plan
-from stream.transform.stage import SchemaMismatch
+
+if libraries_wanted():
+    import yaml
+    from rich.console import Console
+
+    from stream.pipeline.access import Account, needed
+    from stream.pipeline.cost import Estimate, Outcome, Prices, Rate, estimate
+    from stream.pipeline.lint import check as check_file
+    from stream.pipeline.model import Pipeline
+    from stream.pipeline.plan import Change, Plan, Step, local_resources, plan
+    from stream.transform.stage import SchemaMismatch
 
 EXIT_DEFINITION = 2
 
@@ -27,7 +32,7 @@ _MARKS = {"added": "+", "removed": "-", "retyped": "~"}
 
 
 def explain(
-    file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    file: File,
     *,
     records: Annotated[
         float | None, typer.Option("--records-per-second", help="Rate of the whole stream; with it, object counts and cost are estimated.")

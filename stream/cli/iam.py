@@ -10,19 +10,24 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.cli.explain import checked
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import File
 from stream.errors import DefinitionError
-from stream.pipeline.access import Account
-from stream.pipeline.grants import compare
-from stream.pipeline.model import Pipeline
-from stream.pipeline.roles import AUDIENCE, Role, ServiceAccount, accesses, partition_of, policy, trust
+from stream.pipeline.jobs import AUDIENCE, Role
+
+if libraries_wanted():
+    from stream.cli.explain import checked
+    from stream.pipeline.access import Account
+    from stream.pipeline.grants import compare
+    from stream.pipeline.model import Pipeline
+    from stream.pipeline.roles import ServiceAccount, accesses, partition_of, policy, trust
 
 EXIT_DIFFERENT = 1
 EXIT_DEFINITION = 2
 
 
 def iam(
-    file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    file: File,
     *,
     account: Annotated[str, typer.Option("--account", help="AWS account, 12 digits.", show_default=False)],
     region: Annotated[str, typer.Option("--region", help="AWS region of the stream and the tables.", show_default=False)],

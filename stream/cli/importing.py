@@ -9,13 +9,16 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.documents import as_json
-from stream.datapipeline.report import REPORT, document, markdown
-from stream.datapipeline.translate import Imported, import_definition
-from stream.datapipeline.verdicts import Fate
+from stream.cli.loading import libraries_wanted
 from stream.errors import DefinitionError
-from stream.pipeline.findings import Severity
-from stream.pipeline.lint import check_content
+
+if libraries_wanted():
+    from stream.cli.documents import as_json
+    from stream.datapipeline.report import REPORT, document, markdown
+    from stream.datapipeline.translate import Imported, import_definition
+    from stream.datapipeline.verdicts import Fate
+    from stream.pipeline.findings import Severity
+    from stream.pipeline.lint import check_content
 
 EXIT_TODO = 1
 EXIT_DEFINITION = 2

@@ -9,8 +9,11 @@ from typing import Annotated, Final
 
 import typer
 
-from stream.pipeline.findings import near_miss
-from stream.pipeline.schema import json_schema
+from stream.cli.loading import libraries_wanted
+
+if libraries_wanted():
+    from stream.pipeline.findings import near_miss
+    from stream.pipeline.schema import json_schema
 
 EXIT_REFUSED = 2
 SCHEMA_FILE: Final = "pipeline.schema.json"
@@ -32,7 +35,9 @@ def _root() -> Path:
 def init(
     folder: Annotated[Path, typer.Argument(help="Directory to write to; created if missing.", file_okay=False)] = Path(),
     *,
-    template: Annotated[str, typer.Option("--template", help="Name of the template; --list shows all.")] = "kinesis-to-s3",
+    template: Annotated[
+        str, typer.Option("--template", help="Name of the template; --list shows all.", autocompletion=lambda: list(templates()))
+    ] = "kinesis-to-s3",
     listed: Annotated[bool, typer.Option("--list", help="List the templates and write nothing.")] = False,
 ) -> None:
     """Write a starter pipeline from a template, with test cases and a JSON Schema for editors. Never overwrites a file.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import shutil
@@ -12,18 +11,26 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-import uvloop
 
-from stream.cli.run import EXIT_DEFINITION, EXIT_FATAL, End, Least, LogLevel, refuse_failure
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import File, Least, LogLevel
 from stream.errors import DefinitionError, StreamError
-from stream.pipeline.lint import check as check_file
-from stream.pipeline.model import Pipeline
-from stream.worker.assemble import WorkerOptions, usable_cores
-from stream.worker.multilang import one_stream, protected_pipe, run_child
-from stream.worker.properties import GRACE_MILLIS, properties
 
-DRAIN_SECONDS: Final = GRACE_MILLIS / 1000 - 3.0
-"""Shorter than the daemon's grace period, so that the last checkpoint still reaches it."""
+if libraries_wanted():
+    import asyncio
+
+    import uvloop
+
+    from stream.cli.run import EXIT_DEFINITION, EXIT_FATAL, End, refuse_failure
+    from stream.pipeline.lint import check as check_file
+    from stream.pipeline.model import Pipeline
+    from stream.worker.assemble import WorkerOptions, usable_cores
+    from stream.worker.multilang import one_stream, protected_pipe, run_child
+    from stream.worker.properties import GRACE_MILLIS, properties
+
+    DRAIN_SECONDS: Final = GRACE_MILLIS / 1000 - 3.0
+    """Shorter than the daemon's grace period, so that the last checkpoint still reaches it."""
+
 
 LOGBACK: Final = """<configuration>
   <appender name="E" class="ch.qos.logback.core.ConsoleAppender">
@@ -34,7 +41,6 @@ LOGBACK: Final = """<configuration>
 </configuration>
 """
 
-File = Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)]
 Stream = Annotated[str | None, typer.Option("--stream", help="Which stream, if the pipeline reads several.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="A property to replace or add, as key=value; may be repeated.")]
 

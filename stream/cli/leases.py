@@ -6,18 +6,23 @@ import os
 import sys
 from typing import Annotated
 
-import msgspec
 import typer
-from rich.table import Column, Table
 
-from stream.batch import ORIGIN
-from stream.cli.audit import AsJson, File, carry_out
-from stream.cli.documents import table_console
-from stream.cli.meanwhile import Meanwhile
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import AsJson, File
 from stream.cli.positions import import_positions
 from stream.errors import DefinitionError
-from stream.pipeline.model import Pipeline
-from stream.worker.operating import Done, LeaseView, list_leases, preview_rewind, release_lease, rewind, skip
+
+if libraries_wanted():
+    import msgspec
+    from rich.table import Column, Table
+
+    from stream.batch import ORIGIN
+    from stream.cli.audit import carry_out
+    from stream.cli.documents import table_console
+    from stream.cli.meanwhile import Meanwhile
+    from stream.pipeline.model import Pipeline
+    from stream.worker.operating import Done, LeaseView, list_leases, preview_rewind, release_lease, rewind, skip
 
 ShardId = Annotated[str, typer.Argument(help="Shard, such as shardId-000000000000.", show_default=False)]
 StreamName = Annotated[str | None, typer.Option("--stream", help="Which stream, if the pipeline reads several.")]

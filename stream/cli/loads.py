@@ -10,20 +10,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from stream.aws.session import AwsSession
-from stream.cli.audit import AsJson, File, carry_out
-from stream.cli.documents import table_console
-from stream.clock import SystemClock
-from stream.commit.log import CommitLog
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import AsJson, File
 from stream.errors import DefinitionError
-from stream.pipeline.model import Pipeline
-from stream.worker.auditing import Stores
-from stream.worker.definitions import Definitions
-from stream.worker.evidence import chains_of
-from stream.worker.loaders import open_loaders
-from stream.worker.loading import Loader, Standing, standing
+
+if libraries_wanted():
+    from rich.table import Table
+
+    from stream.aws.session import AwsSession
+    from stream.cli.audit import carry_out
+    from stream.cli.documents import table_console
+    from stream.clock import SystemClock
+    from stream.commit.log import CommitLog
+    from stream.pipeline.model import Pipeline
+    from stream.worker.auditing import Stores
+    from stream.worker.definitions import Definitions
+    from stream.worker.evidence import chains_of
+    from stream.worker.loaders import open_loaders
+    from stream.worker.loading import Loader, Standing, standing
 
 app = typer.Typer(
     name="loads",

@@ -11,8 +11,11 @@ from typing import Annotated
 
 import typer
 
+from stream.cli.loading import libraries_wanted
 from stream.errors import Fatal
-from stream.local.start import LocalAws
+
+if libraries_wanted():
+    from stream.local.start import LocalAws
 
 
 def local(

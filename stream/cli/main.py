@@ -10,7 +10,6 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from importlib.abc import InspectLoader
 from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
@@ -19,8 +18,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import stream
+from stream.cli import loading
 from stream.errors import DefinitionError, StreamError
-from stream.heaps import share_one_heap
 
 VERBS: Final = {
     "demo": "demo:demo",
@@ -52,22 +51,11 @@ VERBS: Final = {
 
 EXIT_FATAL: Final = 1
 EXIT_DEFINITION: Final = 2
+EXIT_INTERRUPTED: Final = 130
+"""What shells report of a command that SIGINT ended: 128 and its number."""
 
 _CANNOT_BE_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})
 """Errors of writing output for which a traceback would not help: a full disk, or a pipe that its reader, such as `head`, has closed."""
-
-
-def settings_of_libraries(env: Mapping[str, str], cores: int) -> dict[str, str]:
-    """Environment variables that libraries read when they are loaded, except those that ``env`` sets already.
-
-    Arrow uses the system allocator, because two allocators would each keep their own peak. OpenBLAS gets one thread, since linear algebra
-    is not used. Polars gets half as many threads as there are transform threads (``STREAM_THREADS``, or else ``cores``): those share its
-    pool, and passing small frames between threads costs more than it gains.
-    """
-    threads = env.get("STREAM_THREADS", "")
-    polars = max(1, (int(threads) if threads.isdecimal() else cores) // 2)
-    wanted = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": str(polars)}
-    return {name: value for name, value in wanted.items() if name not in env}
 
 
 def _open_devnull() -> TextIO:
@@ -102,7 +90,7 @@ def about(verb: str) -> str:
 
 
 class Verbs(TyperGroup):
-    """Imports a verb's module only when the verb is used, so that a worker does not wait for what the demo imports."""
+    """Loads a verb only when it is asked for, and its libraries only when it is carried out."""
 
     _listing = False
 
@@ -111,6 +99,14 @@ class Verbs(TyperGroup):
         self._listing = True
         try:
             super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """What may follow ``stream``, for which no verb is imported either."""
+        self._listing = True
+        try:
+            return super().shell_complete(ctx, incomplete)
         finally:
             self._listing = False
 
@@ -140,6 +136,14 @@ class Verbs(TyperGroup):
                 typer.echo(f"error: the output cannot be written: {error.strerror}", err=True)
             sys.exit(1)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Carry out the verb. Ctrl-C ends it with a line, unless the verb itself knows how to stop, as a worker does."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the signature is the library's
         """The names of all verbs."""
         return list(VERBS)
@@ -151,10 +155,8 @@ class Verbs(TyperGroup):
         if self._listing:
             return TyperCommand(cmd_name, help=about(cmd_name))
         handle_sigterm_as_pid_1(os.getpid())
-        os.environ.update(settings_of_libraries(os.environ, len(os.sched_getaffinity(0))))
-        share_one_heap()
         module, _, name = VERBS[cmd_name].partition(":")
-        verb = getattr(importlib.import_module(f"stream.cli.{module}"), name)
+        verb = loading.verb(f"stream.cli.{module}", name)
         if isinstance(verb, typer.Typer):
             return typer.main.get_command(verb)
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=app.info.context_settings)
@@ -166,7 +168,6 @@ app = typer.Typer(
     name="stream",
     cls=Verbs,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

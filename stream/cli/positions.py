@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Column, Table
 
-from stream.cli.audit import EXIT_UNKNOWN, AsJson, File, carry_out, chosen
-from stream.cli.documents import as_json, table_console
-from stream.cli.meanwhile import Meanwhile
-from stream.clock import SystemClock
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import AsJson, File
 from stream.errors import DefinitionError
-from stream.lease.positions import Step, shown
-from stream.pipeline.model import Pipeline
-from stream.worker.migrating import ImportPlan, Lag, plan_import, write_import
+
+if libraries_wanted():
+    from rich.table import Column, Table
+
+    from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
+    from stream.cli.documents import as_json, table_console
+    from stream.cli.meanwhile import Meanwhile
+    from stream.clock import SystemClock
+    from stream.lease.positions import Step, shown
+    from stream.pipeline.model import Pipeline
+    from stream.worker.migrating import ImportPlan, Lag, plan_import, write_import
 
 EXIT_EXPIRED: Final = 1
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json as json_text
 import sys
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from stream.cli.documents import as_json
-from stream.cli.explain import checked
-from stream.cli.samples import chain_of, sample_of
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import File, Generate, Sample, Since
 from stream.errors import DefinitionError, StreamError
-from stream.pipeline.preview import Passed, Preview, Stage
-from stream.pipeline.preview import preview as run_preview
-from stream.pipeline.sample import LINES
-from stream.transform.stage import SchemaMismatch
+
+if libraries_wanted():
+    from rich.console import Console
+    from rich.text import Text
+
+    from stream.cli.documents import as_json
+    from stream.cli.explain import checked
+    from stream.cli.samples import chain_of, sample_of
+    from stream.pipeline.preview import Passed, Preview, Stage
+    from stream.pipeline.preview import preview as run_preview
+    from stream.transform.stage import SchemaMismatch
 
 EXIT_FAILED = 1
 EXIT_DEFINITION = 2
@@ -28,23 +31,9 @@ MAX_VALUE: Final = 80
 
 MAX_FOLDERS: Final = 10
 
-Sample = Annotated[
-    Path | None,
-    typer.Option(
-        "--sample",
-        help=f"File of records: one per line ({', '.join(LINES)}), or Parquet, such as a file of dead letters. "
-        "Any other file is one record.",
-        exists=True,
-    ),
-]
-Generate = Annotated[
-    int | None, typer.Option("--generate", metavar="SEED", help="Generate records from the schema with this random seed.", min=0)
-]
-Since = Annotated[str | None, typer.Option("--since", help="Use records that arrived in the live stream within this time, such as 5m.")]
-
 
 def preview(
-    file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    file: File,
     *,
     records: Annotated[int, typer.Option("--records", help="How many records to run.", min=1, max=1_000_000)] = 100,
     show: Annotated[int, typer.Option("--show", help="How many of them to show at each step.", min=0)] = 3,

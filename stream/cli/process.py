@@ -8,17 +8,20 @@ import os
 import sys
 from typing import NoReturn
 
-from stream.cli.main import app
-
 
 def command() -> NoReturn:
     """Run the command in the arguments, and end the process with its exit code."""
     code = 1
     try:
+        from stream.cli.main import app  # here, so that Ctrl-C meanwhile is caught below
+
         app()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        code = 130
     except Exception:  # noqa: BLE001 - it is shown as the interpreter would show it
         sys.excepthook(*sys.exc_info())
     leave(code)

@@ -2,65 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-import uvloop
 
-from stream.clock import SystemClock
-from stream.contracts import Emit
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import Drain, File, Least, LogLevel, ResultFile, Threads
 from stream.errors import DefinitionError, StreamError, unforeseen
-from stream.metrics.logs import Level
-from stream.pipeline.findings import Severity
-from stream.pipeline.lint import check as check_file
-from stream.pipeline.model import Pipeline
-from stream.worker.assemble import WorkerOptions, usable_cores
-from stream.worker.reading import Reading
-from stream.worker.result import ResultListener, write_result
-from stream.worker.service import run_worker
+
+if libraries_wanted():
+    import asyncio
+
+    import uvloop
+
+    from stream.clock import SystemClock
+    from stream.contracts import Emit
+    from stream.pipeline.findings import Severity
+    from stream.pipeline.lint import check as check_file
+    from stream.pipeline.model import Pipeline
+    from stream.worker.assemble import WorkerOptions, usable_cores
+    from stream.worker.reading import Reading
+    from stream.worker.result import ResultListener, write_result
+    from stream.worker.service import run_worker
 
 EXIT_FATAL = 1
 EXIT_DEFINITION = 2
 
 
-class Least(StrEnum):
-    """The lowest level of events that are logged, as named on the command line."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-    @property
-    def level(self) -> Level:
-        """The level of that name."""
-        return Level[self.name]
-
-
-Drain = Annotated[float, typer.Option(help="Seconds allowed after SIGTERM to seal the units in progress.", min=0.0)]
-Threads = Annotated[int | None, typer.Option(help="Threads for decoding, transforming and encoding.", min=1, show_default="one per core")]
-ResultFile = Annotated[
-    Path | None, typer.Option("--result", help="Write a JSON summary of the run to this file; - is standard output.", dir_okay=False)
-]
-
-LogLevel = Annotated[
-    Least,
-    typer.Option(
-        "--log-level", envvar="STREAM_LOG_LEVEL", case_sensitive=False, help="Lowest level of events to log; debug logs every step."
-    ),
-]
-
-
 def run(
-    file: Annotated[Path, typer.Argument(help="Pipeline file.", exists=True, dir_okay=False, readable=True, show_default=False)],
+    file: File,
     drain: Drain = 25.0,
     threads: Threads = None,
     once: Annotated[bool, typer.Option("--once", help="Exit once everything that the stream holds now has been processed.")] = False,
@@ -82,9 +58,7 @@ def run(
     the pipeline file is wrong, and nothing was read.
     """
     overrides = {name: value for name, value in (("host", metrics_host), ("port", metrics_port)) if value is not None}
-    run_pipeline(
-        file, drain=drain, threads=threads, reading=Reading(once=once), result=result, metrics=overrides, log_level=log_level.level
-    )
+    run_pipeline(file, drain=drain, threads=threads, reading=Reading(once=once), result=result, metrics=overrides, log_level=log_level)
 
 
 def run_pipeline(
@@ -96,7 +70,7 @@ def run_pipeline(
     reading: Reading | None = None,
     result: Path | None = None,
     metrics: Mapping[str, Any] | None = None,
-    log_level: Level = Level.INFO,
+    log_level: Least = Least.INFO,
 ) -> None:
     """Check ``file`` and run it; raises ``typer.Exit`` unless it drained or finished successfully.
 
@@ -105,7 +79,7 @@ def run_pipeline(
     pipeline = load_pipeline(file, result)
     pipeline = pipeline.model_copy(update={"metrics": pipeline.metrics.model_copy(update=metrics)})
     reading, threads = reading or Reading(), threads or usable_cores()
-    options = WorkerOptions(file.parent, os.environ, drain, threads, listeners, reading=reading, log_level=log_level)
+    options = WorkerOptions(file.parent, os.environ, drain, threads, listeners, reading=reading, log_level=log_level.level)
     refuse_failure(carry_out(pipeline, options, result))
 
 

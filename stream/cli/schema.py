@@ -7,8 +7,11 @@ import sys
 
 import typer
 
+from stream.cli.loading import libraries_wanted
 from stream.errors import DefinitionError
-from stream.pipeline.schema import installed_stages, json_schema
+
+if libraries_wanted():
+    from stream.pipeline.schema import installed_stages, json_schema
 
 EXIT_DEFINITION = 2
 

@@ -9,28 +9,33 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Column, Table
-from rich.text import Text
 
-from stream.audit.completeness import State
-from stream.cli.audit import EXIT_UNKNOWN, AsJson, File, Stream, carry_out, chosen
-from stream.cli.documents import as_json, table_console
-from stream.cli.meanwhile import Meanwhile
-from stream.clock import SystemClock
-from stream.pipeline.model import KinesisSource, Pipeline
-from stream.pipeline.units import format_duration, parse_duration
-from stream.source.resharding import SHARD_BYTES, SHARD_RECORDS, Advice, Place, commands
-from stream.worker.surveying import Keys, Row, Survey, Wanted, survey
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import AsJson, File, Stream
+
+if libraries_wanted():
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    from stream.audit.completeness import State
+    from stream.cli.audit import EXIT_UNKNOWN, carry_out, chosen
+    from stream.cli.documents import as_json, table_console
+    from stream.cli.meanwhile import Meanwhile
+    from stream.clock import SystemClock
+    from stream.pipeline.model import KinesisSource, Pipeline
+    from stream.pipeline.units import format_duration, parse_duration
+    from stream.source.resharding import SHARD_BYTES, SHARD_RECORDS, Advice, Place, commands
+    from stream.worker.surveying import Keys, Row, Survey, Wanted, survey
+
+    _STATES: Final = {State.EARLY: "sealed", State.UNSEALED: "unsealed"}
+    """Texts for the two states of a shard that could be examined. No time is asked about here, so either everything is sealed or not."""
+
+    URGENT: Final = frozenset({"hot", "late", "expiring", State.EXPIRED.value})
 
 EXIT_ACT: Final = 1
 PAGES: Final = 10
 HEAVY_KEY_SHARE: Final = 0.1
 """Share of a shard's load from which the advice names its heaviest key."""
-
-_STATES: Final = {State.EARLY: "sealed", State.UNSEALED: "unsealed"}
-"""Texts for the two states of a shard that could be examined. No time is asked about here, so either everything is sealed or not."""
-
-URGENT: Final = frozenset({"hot", "late", "expiring", State.EXPIRED.value})
 
 
 def shards(  # noqa: PLR0917 - options of a command are given by name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +9,17 @@ from typing import Annotated
 
 import typer
 
+from stream.cli.loading import libraries_wanted
 from stream.errors import DefinitionError
-from stream.pipeline.cases import SUFFIX, CaseFile, beside, read_cases, stand_ins
-from stream.pipeline.findings import Finding
-from stream.pipeline.lint import check as check_file
-from stream.pipeline.resources import fetch_resources
-from stream.pipeline.trial import Trial, Verdict
+
+if libraries_wanted():
+    import asyncio
+
+    from stream.pipeline.cases import SUFFIX, CaseFile, beside, read_cases, stand_ins
+    from stream.pipeline.findings import Finding
+    from stream.pipeline.lint import check as check_file
+    from stream.pipeline.resources import fetch_resources
+    from stream.pipeline.trial import Trial, Verdict
 
 EXIT_OK = 0
 EXIT_DIFFERENT = 1

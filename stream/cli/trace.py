@@ -12,29 +12,34 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
-from rich.console import Console
 
-from stream.audit.chain import Link
-from stream.audit.criteria import Criterion
-from stream.audit.trace import Fate, Wanted
-from stream.aws.secrets import read_secret
-from stream.cli.audit import AsJson, File, carry_out
-from stream.cli.documents import as_json
-from stream.clock import SystemClock
-from stream.commit.claims import Claims
-from stream.commit.log import CommitLog
+from stream.cli.loading import libraries_wanted
+from stream.cli.options import AsJson, File
 from stream.errors import DefinitionError
-from stream.pipeline.model import Pipeline
-from stream.sink.rejects import NAME as REJECTS
-from stream.worker.auditing import Stores
-from stream.worker.dead_letters import Redrive, chain_name
-from stream.worker.definitions import Definitions
-from stream.worker.evidence import chains_of, open_source, session_of
-from stream.worker.following import attempts
-from stream.worker.places import located
-from stream.worker.tracing import Searched, Step, Tracer, read_unit, replay
+
+if libraries_wanted():
+    import msgspec
+    from rich.console import Console
+
+    from stream.audit.chain import Link
+    from stream.audit.criteria import Criterion
+    from stream.audit.trace import Fate, Wanted
+    from stream.aws.secrets import read_secret
+    from stream.cli.audit import carry_out
+    from stream.cli.documents import as_json
+    from stream.clock import SystemClock
+    from stream.commit.claims import Claims
+    from stream.commit.log import CommitLog
+    from stream.pipeline.model import Pipeline
+    from stream.sink.rejects import NAME as REJECTS
+    from stream.worker.auditing import Stores
+    from stream.worker.dead_letters import Redrive, chain_name
+    from stream.worker.definitions import Definitions
+    from stream.worker.evidence import chains_of, open_source, session_of
+    from stream.worker.following import attempts
+    from stream.worker.places import located
+    from stream.worker.tracing import Searched, Step, Tracer, read_unit, replay
 
 EXIT_NOT_FOUND = 1
 

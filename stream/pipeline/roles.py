@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -31,6 +30,7 @@ from stream.pipeline.access import (
     needed,
     writing,
 )
+from stream.pipeline.jobs import AUDIENCE, Role
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import is_remote
 from stream.pipeline.secrets import SECRETS_MANAGER
@@ -40,18 +40,6 @@ Document: TypeAlias = dict[str, Any]
 """A policy document in the form that IAM accepts."""
 
 VERSION: Final = "2012-10-17"
-AUDIENCE: Final = "sts.amazonaws.com"
-"""Audience of the tokens that the EKS pod identity webhook requests and STS accepts."""
-
-
-class Role(StrEnum):
-    """One role for each job, so that none has the permissions of another."""
-
-    BOOTSTRAP = "bootstrap"
-    WORKER = "worker"
-    REDSHIFT_COPY = "redshift-copy"
-    BACKFILL = "backfill"
-    READER = "reader"
 
 
 @dataclass(frozen=True, slots=True)

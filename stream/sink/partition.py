@@ -26,9 +26,9 @@ from urllib.parse import quote
 import numpy as np
 import polars as pl
 
-from stream.arithmetic import TOO_DEEP, TOO_DEEP_CURE, exact, too_deep
+from stream.arithmetic import TOO_DEEP, TOO_DEEP_CURE, angles_of_objects, exact, too_deep
 from stream.errors import DefinitionError
-from stream.specimen import impossible
+from stream.specimen import impossible, words_of
 
 NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 """Hive's own name for null; Spark, Trino, Athena and DuckDB read it back as null."""
@@ -124,13 +124,16 @@ class Partitioning:
         rows = pl.LazyFrame(schema=schema)
         for column in self._columns:
             try:
+                if angles_of_objects(column.source, schema):
+                    message = f"partition column '{column.name}' cannot be computed: atan2 takes numbers, no objects"
+                    raise SinkMismatch(column.path, message, "name fields of the object, as in `atan2(o.y, o.x)`")
                 dtype = rows.select(column.source.alias(column.name)).collect_schema()[column.name]
             except pl.exceptions.ColumnNotFoundError as error:
                 missing = next((name for name in column.source.meta.root_names() if name not in schema), column.name)
                 message = f"partition column '{column.name}': no column '{missing}'; there are: {', '.join(schema.names())}"
                 raise SinkMismatch(column.path, message) from error
-            except pl.exceptions.PolarsError as error:
-                message = f"partition column '{column.name}' cannot be computed: {_first_line(error)}"
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+                message = f"partition column '{column.name}' cannot be computed: {words_of(error)}"
                 raise SinkMismatch(column.path, message) from error
             if dtype.is_nested() or dtype.base_type() in {pl.Binary, pl.Duration, pl.Object, pl.Null}:
                 message = f"partition column '{column.name}' has type {dtype}, which has no unambiguous text"
@@ -191,7 +194,7 @@ class Partitioning:
             rows = pending.pop()
             try:
                 done.append(rows.with_columns(wanted).select(*names, valid=pl.lit(value=True)))
-            except pl.exceptions.PolarsError:
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
                 failures += 1
                 if rows.height <= 1 or failures > _MAX_FAILURES:
                     done.append(no_values.clear(rows.height))
@@ -214,7 +217,7 @@ def _column(index: int, entry: Entry) -> _Column:
             raise SinkMismatch(path, f"partition column '{name}': {TOO_DEEP}", TOO_DEEP_CURE)
         row_wise = _is_row_wise(source)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        message = f"partition column '{name}': cannot read the expression {text!r}: {_first_line(error)}"
+        message = f"partition column '{name}': cannot read the expression {text!r}: {words_of(error)}"
         raise SinkMismatch(path, message, "write one SQL expression such as strftime(_arrival, '%Y-%m-%d')") from error
     if not source.meta.eq(source.meta.undo_aliases()):
         message = f"partition column '{name}': {source.meta.output_name()!r} at the end of {text!r} would be a name for the result"
@@ -284,7 +287,3 @@ def _single_item(index: int, entry: Mapping[str, str]) -> tuple[str, str]:
         message = f"a partition entry has one name and one expression, got {len(entry)} names"
         raise SinkMismatch((index,), message, "write one list item per partition column")
     return next(iter(entry.items()))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]

@@ -270,7 +270,11 @@ def _mismatch(column: Column, found: ExistingColumn, type_now: str) -> str:
     """
     base, size = column.type.partition("(")[0], type_now.partition("(")[2]
     if found.type.lower() not in _COMPATIBLE[base]:
-        return f"column {found.name} is {found.type} in the table and {column.type} in the pipeline; cast it in a stage, or use `types`"
+        return (
+            f"column {found.name} is {found.type} in the table and {column.type} in the pipeline; if somebody changed the table, give "
+            f"the column the type {column.type} again (add one, copy the values, drop the old one, rename), "
+            "otherwise cast it in a stage, or use `types`"
+        )
     if base in {"varchar", "varbyte"} and 0 < found.length < int(size.removesuffix(")") or 0):
         return (
             f"column {found.name} is {base}({found.length}) in the table and {column.type} in the pipeline; write "

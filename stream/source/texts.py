@@ -187,6 +187,8 @@ def _rows(layout: Layout, file: BinaryIO, name: str, after_number: int) -> Itera
             f"the object {name} cannot be read as records in the column {layout.column!r}: it has the columns {names}; see source.s3.column"
         )
         raise Halted(msg)
+    if layout.column is None:
+        _refuse_wide_inside(parquet.schema_arrow, name)
     number = 0
     for group in range(parquet.num_row_groups):
         height = parquet.metadata.row_group(group).num_rows
@@ -206,10 +208,34 @@ def _bodies(batch: pa.RecordBatch, column: str | None) -> Iterator[bytes]:
         for value in batch.column(0).to_pylist():
             yield value.encode() if isinstance(value, str) else value or b""
         return
-    frame = pl.DataFrame(pl.from_arrow(batch))
+    frame = pl.DataFrame(pl.from_arrow(_without_wide(batch)))
     out = io.BytesIO()
     frame.select(_writable(pl.col(name), kind).alias(name) for name, kind in frame.schema.items()).write_ndjson(out)
     yield from out.getvalue().splitlines()
+
+
+def _refuse_wide_inside(schema: pa.Schema, name: str) -> None:
+    """Decimals of more than 38 digits are read at the top level only."""
+    for field in schema:
+        if not pa.types.is_decimal256(field.type) and _holds_wide(field.type):
+            msg = (
+                f"the object {name} cannot be read: column {field.name!r} is {field.type}, and inside of lists and objects decimals "
+                "may have up to 38 digits. Write them as text or with fewer digits, or exclude the object."
+            )
+            raise Halted(msg)
+
+
+def _holds_wide(kind: pa.DataType) -> bool:
+    return pa.types.is_decimal256(kind) or any(_holds_wide(kind.field(at).type) for at in range(kind.num_fields))
+
+
+def _without_wide(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """``batch`` with text in place of decimals of more than 38 digits, which Polars cannot hold and breaks off for."""
+    for at, field in enumerate(batch.schema):
+        if pa.types.is_decimal256(field.type):
+            texts = [None if value is None else f"{value:f}" for value in batch.column(at).to_pylist()]
+            batch = batch.set_column(at, field.name, pa.array(texts, pa.string()))
+    return batch
 
 
 def _writable(value: pl.Expr, kind: Any) -> pl.Expr:

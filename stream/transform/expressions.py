@@ -14,7 +14,7 @@ import polars as pl
 from polars.exceptions import InvalidOperationError, PanicException, PolarsError
 
 from stream import arithmetic
-from stream.specimen import impossible
+from stream.specimen import impossible, words_of
 from stream.transform.forms import misread_calls
 from stream.transform.patterns import MAX_REPEATED, repetitions
 from stream.transform.stage import SchemaMismatch
@@ -73,7 +73,7 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
         expression = pl.sql_expr(text)
     except (PolarsError, PanicException) as error:
         raise SchemaMismatch(
-            path, f"{_quoted(text)} is not an expression: {_first_line(error)}", "check commas, brackets and quotes"
+            path, f"{_quoted(text)} is not an expression: {words_of(error)}", "check commas, brackets and quotes"
         ) from error
     if arithmetic.too_deep(expression):
         raise SchemaMismatch(path, f"{_quoted(text)}: {arithmetic.TOO_DEEP}", arithmetic.TOO_DEEP_CURE)
@@ -93,7 +93,7 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
     except (PolarsError, PanicException) as error:
         types = _listed({name: schema[name] for name in expression.meta.root_names()})
         hint = f"the columns are: {types}" if types else ""
-        raise SchemaMismatch(path, f"{_quoted(text)} does not fit its columns: {_first_line(error)}", hint) from error
+        raise SchemaMismatch(path, f"{_quoted(text)} does not fit its columns: {words_of(error)}", hint) from error
     _check_possible(text, expression, schema, result, path)
     exact = arithmetic.exact(expression, schema)
     try:
@@ -171,7 +171,3 @@ def _is_type(word: str) -> bool:
 def _quoted(text: str) -> str:
     shown = " ".join(text.split())
     return f"`{shown if len(shown) <= 80 else shown[:77] + '...'}`"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

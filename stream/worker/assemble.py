@@ -50,6 +50,7 @@ from stream.worker.recent import RECENT_SHARE, RecentSegments
 from stream.worker.recipe import CutUnit, Recipe, Rendered, render
 from stream.worker.refreshing import CurrentRecipe, Refresher, intervals
 from stream.worker.reread import Rereader
+from stream.worker.slices import record_options
 
 REREADING_SHARE: Final = 1 / 16
 """Share of the memory budget for re-reading ranges. It is separate from that for reading, which may be held by units that wait for a
@@ -188,7 +189,8 @@ async def _stream_parts(opened: Opened, shared: _Shared) -> StreamParts:
         checkpoints = WaitingCheckpoints(checkpoints, export)
     admit_gaps = pipeline.source.kinesis.on_expired is OnExpired.GAP and shared.options.reading.window.begin is None
     reread_source = await opened.make(shared.rereading)
-    rereader = Rereader(reread_source, shared.definitions, shared.render, shared.repeat, emit, admit_gaps=admit_gaps)
+    reads = "" if shared.options.reading.letters else record_options(pipeline)
+    rereader = Rereader(reread_source, shared.definitions, shared.render, shared.repeat, emit, admit_gaps=admit_gaps, reads=reads)
     parts = Parts(
         worker=shared.worker,
         source=await opened.make(shared.budget),

@@ -22,6 +22,7 @@ from stream.transform.engine import compile_chain
 from stream.transform.stage import SchemaMismatch
 from stream.worker.places import located
 from stream.worker.recipe import Recipe
+from stream.worker.slices import record_options
 
 BUILD: Final = stream.__version__
 
@@ -116,7 +117,7 @@ class Definitions:
         sinks = tuple(make_sink(config, chain.output_schema) for config in pipeline.sinks)
         several, paths = bool(pipeline.source.kinesis.streams), pipeline.audit.trace_context
         places = {config.name: located(config.url, self._base) for config in pipeline.sinks}
-        return Recipe(pipeline.application, digest, BUILD, chain, sinks, several, paths, places)
+        return Recipe(pipeline.application, digest, BUILD, chain, sinks, several, paths, places, record_options(pipeline))
 
     def _kept(self, recipe: Recipe) -> Recipe:
         """``recipe``, kept in memory. Called only on the event loop, because several are compiled at a time."""

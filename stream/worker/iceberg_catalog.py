@@ -148,6 +148,8 @@ def catalog_properties(config: IcebergSinkConfig, session: AwsSession, secret: S
             "client.region": session.region,
         }
         given["client.session-token"] = keys.token
+        if session.trust() is not None and (authorities := session.authorities()) is not None:
+            given |= {"py-io-impl": "stream.worker.iceberg_files.TrustingFiles", "stream.authorities": authorities}
         return {name: value for name, value in given.items() if value}
 
     return now

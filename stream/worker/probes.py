@@ -13,9 +13,11 @@ from stream.aws.session import AwsSession
 from stream.errors import DefinitionError, Fatal
 from stream.pipeline.access import needed
 from stream.pipeline.model import Pipeline
+from stream.pipeline.plan import output_schema
 from stream.pipeline.resources import fetch_resources, is_remote
 from stream.pipeline.secrets import SecretReader, find_secret, references
 from stream.sink.iceberg import IcebergSinkConfig
+from stream.sink.layouts import Layout
 from stream.sink.objects import SinkConfig
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.storage.directory import DirectoryStore
@@ -25,7 +27,7 @@ from stream.worker.daemon_probes import MADE_BY_DAEMON, daemon_probes
 from stream.worker.iceberg_catalog import CatalogTable, Secret, catalog_properties, secrets_of
 from stream.worker.places import is_there, kms_key, located, read_object
 from stream.worker.probe import LET, Probe
-from stream.worker.service_probes import consumer_probes, lease_probes, notice_probes, warehouse_probes
+from stream.worker.service_probes import consumer_probes, fitting_probe, lease_probes, notice_probes, warehouse_probes
 
 NOBODY: Final = '"00000000000000000000000000000000"'
 """An ETag that no object has: a write under this condition is denied or allowed by IAM, but never happens."""
@@ -77,6 +79,8 @@ def probes(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str
     yield from daemon_probes(pipeline)
     for sink in pipeline.sinks:
         yield from _table(sink, session, base, secrets_of(env, base, managed))
+        if isinstance(sink, RedshiftSinkConfig):
+            yield fitting_probe(sink, session, functools.partial(_layout, pipeline, session, base, env, sink))
     yield from notice_probes(pipeline.notify)
 
 
@@ -129,6 +133,12 @@ async def _tables(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapp
     managed = functools.partial(read_secret, session)
     found = await fetch_resources(pipeline, base, env, functools.partial(read_object, session), {}, managed)
     return f"{len(found.digests)} read"
+
+
+async def _layout(pipeline: Pipeline, session: AwsSession, base: Path, env: Mapping[str, str], sink: RedshiftSinkConfig) -> Layout:
+    managed = functools.partial(read_secret, session)
+    found = await fetch_resources(pipeline, base, env, functools.partial(read_object, session), {}, managed)
+    return sink.layout(output_schema(pipeline, found.resources))
 
 
 async def _secret(name: str, env: Mapping[str, str], base: Path, managed: SecretReader) -> str:

@@ -27,7 +27,8 @@ class Recipe:
     """One compiled definition. ``digest`` names it in the log. Equal recipes make equal units from equal records.
 
     ``several``: rows of several streams share the sinks, so file names and the column ``_shard`` name the stream too.
-    ``trace_paths``: where a record may carry its producer's trace context. ``places``: the URLs of the sinks, by name.
+    ``trace_paths``: where a record may carry its producer's trace context. ``places``: the URLs of the sinks, by name. ``reads``: the
+    options that decide what the records of an object are; empty for a stream, which knows its records itself.
     """
 
     application: str
@@ -38,6 +39,7 @@ class Recipe:
     several: bool = False
     trace_paths: tuple[str, ...] = DEFAULT_PATHS
     places: Mapping[str, str] = field(default_factory=dict)
+    reads: str = ""
 
     def label(self, stream: str, shard_id: str) -> str:
         """The value of the column ``_shard`` in rows of that shard."""

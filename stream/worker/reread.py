@@ -25,7 +25,10 @@ AT_ONCE: Final = 4
 
 
 class Rereader:
-    """Renders recorded ranges. Its source has a byte budget of its own, because the regular readers may be waiting for it."""
+    """Renders recorded ranges. Its source has a byte budget of its own, because the regular readers may be waiting for it.
+
+    ``reads``: how its source takes records out of objects, see ``Recipe.reads``.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class Rereader:
         emit: Emit,
         *,
         admit_gaps: bool,
+        reads: str = "",
     ) -> None:
         self._source = source
         self._definitions = definitions
@@ -43,6 +47,7 @@ class Rereader:
         self._repeat = repeat
         self._emit = emit
         self._admit_gaps = admit_gaps
+        self._reads = reads
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def render(self, shard: Shard, start: Start, manifest: Manifest) -> RenderedUnit:
@@ -52,12 +57,14 @@ class Rereader:
         are removed, so that the log never lists half a unit.
 
         Raises:
-            Halted: the stream no longer holds the range, or the log no longer holds the definition.
+            Halted: the stream no longer holds the range, the log no longer holds the definition, or objects were read with other options.
         """
         async with self._slots:
             return await self._reread(shard, start, manifest)
 
     async def _reread(self, shard: Shard, start: Start, manifest: Manifest) -> RenderedUnit:
+        if self._reads:
+            await self._refuse_other_records(shard, manifest)
         try:
             batch = await self._read(shard, start, manifest)
         except Expired as error:
@@ -65,7 +72,7 @@ class Rereader:
                 raise
             self._emit(events.RecordsExpired(shard.stream, shard.shard_id, manifest.span.after, manifest.span.last, str(error)))
             return RenderedUnit(gap_instead_of(manifest), ())
-        recipe = await self._repeat("read definition", shard, lambda: self._definitions.recorded(manifest.pipeline))
+        recipe = await self._recorded(shard, manifest)
         rendered = await self._render(recipe, CutUnit(shard, manifest.span, batch, manifest.trigger, manifest.foreign_subsequence))
         again = msgspec.structs.replace(
             rendered.unit.manifest,
@@ -74,6 +81,20 @@ class Rereader:
             created_at=manifest.created_at,
         )
         return RenderedUnit(again, rendered.unit.files)
+
+    async def _recorded(self, shard: Shard, manifest: Manifest) -> Recipe:
+        return await self._repeat("read definition", shard, lambda: self._definitions.recorded(manifest.pipeline))
+
+    async def _refuse_other_records(self, shard: Shard, manifest: Manifest) -> None:
+        """The recorded definition would be given other records than it was, of the same number, so that nobody would notice."""
+        then = (await self._recorded(shard, manifest)).reads
+        if then != self._reads:
+            msg = (
+                f"{shard.stream}/{shard.shard_id}: an unfinished unit of {manifest.records} records up to {manifest.last} was begun when "
+                f"the objects were read as {then}; they are read as {self._reads} now, which may give other records. Go back to those "
+                "options of source.s3 and of the decoder until that unit is sealed; nothing more is read until then."
+            )
+            raise Halted(msg)
 
     async def _read(self, shard: Shard, start: Start, manifest: Manifest) -> Batch:
         batches, position = [], manifest.span.after

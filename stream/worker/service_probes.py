@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
@@ -29,6 +29,8 @@ from stream.lease.table import LeaseTable
 from stream.pipeline.coordination import LeaseTables, NativeCoordination
 from stream.pipeline.model import KinesisSource, Retrieval
 from stream.pipeline.replay import Notify
+from stream.sink import redshift_sql as sql
+from stream.sink.layouts import Layout
 from stream.sink.redshift import RedshiftSinkConfig
 from stream.worker.probe import LET, Noted, Probe
 
@@ -44,6 +46,7 @@ _PAUSE: Final = 0.2
 """Seconds between looks at a statement, in addition to the wait in the API itself."""
 
 _NETWORK: Final = "check the network policy, VPC endpoints and DNS"
+_ALTER: Final = "the pipeline's columns and the table's have to agree before anything can be loaded; nothing is lost meanwhile"
 _MAKE_TABLE: Final = "create the table beforehand: with the CloudFormation template, or with the role `bootstrap` of `stream iam`"
 
 
@@ -202,14 +205,37 @@ async def _batch(client: RedshiftDataClient) -> None:
     await _finished(client, await client.batch_execute(["SELECT 1"], secrets.token_hex(16)))
 
 
-async def _finished(client: RedshiftDataClient, statement: str) -> None:
+async def _finished(client: RedshiftDataClient, statement: str, what: str = "SELECT 1") -> None:
     """Wait for the statement to end; the caller limits the time."""
     clock = SystemClock()
     while not (found := await client.describe(statement)).done:
         await clock.sleep(_PAUSE)
     if found.status != "FINISHED":
-        msg = f"SELECT 1 is {found.status}: {found.error}"
+        msg = f"{what} is {found.status}: {found.error}"
         raise Fatal(msg)
+
+
+def fitting_probe(sink: RedshiftSinkConfig, session: AwsSession, layout: Callable[[], Awaitable[Layout]]) -> Probe:
+    """Whether the table, as it is now, can take rows of ``layout``; somebody may have changed it by hand."""
+    database = Database(sink.database, sink.cluster, sink.workgroup, sink.db_user, sink.secret_arn)
+    return Probe("table", f"{'.'.join(sink.target)} on {database}", functools.partial(_fits, sink, session, database, layout), _ALTER)
+
+
+async def _fits(sink: RedshiftSinkConfig, session: AwsSession, database: Database, layout: Callable[[], Awaitable[Layout]]) -> str:
+    wanted = await layout()
+    async with open_redshift_data(session, database) as client:
+        statement = await client.execute(sql.describe_table(sink.target), secrets.token_hex(16))
+        try:
+            await _finished(client, statement, "looking at its columns")
+        except Fatal as error:
+            if sink.create and "does not exist" in str(error):
+                return "it does not exist yet; the first load makes it"
+            raise
+        found = [sql.ExistingColumn(each.name, each.type, each.length) for each in (await client.result(statement)).columns]
+    change = sql.evolve(sink, sink.target, wanted, found)
+    if change.problems:
+        raise Fatal("; ".join(change.problems))
+    return f"its columns fit; the next load adds {len(change.statements)}" if change.statements else "its columns fit"
 
 
 # --- notifications ---------------------------------------------------------------------------------------------------------------

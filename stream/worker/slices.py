@@ -18,7 +18,7 @@ from stream.pipeline.model import Pipeline
 from stream.pipeline.replay import ObjectsSource
 from stream.source.bounded import BoundedSource
 from stream.source.objects import PinnedObject, parts_of, split
-from stream.source.texts import Layout
+from stream.source.texts import Layout, ObjectFormat
 from stream.transform.decoders.csv import Csv
 from stream.worker.finished import Finished
 
@@ -119,6 +119,20 @@ def layout_of(pipeline: Pipeline, config: ObjectsSource) -> Layout:
     decode = pipeline.source.decode
     csv = decode if isinstance(decode, Csv) else Csv()
     return Layout(config.format, config.compression, csv.header, csv.quote, config.column, csv.delimiter)
+
+
+def record_options(pipeline: Pipeline) -> str:
+    """The options that decide what the records of the objects are, for a person; empty if the pipeline reads no objects.
+
+    Not the compression: with a wrong one, an object cannot be read at all.
+    """
+    if pipeline.source.s3 is None:
+        return ""
+    layout = layout_of(pipeline, pipeline.source.s3)
+    if layout.format is ObjectFormat.CSV:
+        return f"csv, header {str(layout.header).lower()}, quote {layout.quote!r}, delimiter {layout.delimiter!r}"
+    column = f", column {layout.column}" if layout.format is ObjectFormat.PARQUET and layout.column is not None else ""
+    return f"{layout.format}{column}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,13 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import boto3
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from pyiceberg.io import load_file_io
 
 from stream.aws.dynamodb import open_dynamodb
 from stream.aws.errors import Call
@@ -25,7 +27,9 @@ from stream.aws.session import AwsSession
 from stream.clock import SystemClock
 from stream.errors import DefinitionError, StreamError
 from stream.local.kinesis.server import running
+from stream.sink.iceberg import IcebergSinkConfig
 from stream.storage.open import open_store
+from stream.worker.iceberg_catalog import catalog_properties
 
 
 def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
@@ -166,6 +170,35 @@ def test_the_profile_may_name_it_too(moto_url, aws_env, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "p")
     assert "NoSuchBucket" in told(s3, moto_url, context)
     assert "ResourceNotFoundException" in told(dynamodb, moto_url, context)
+
+
+def found_by_pyiceberg(url: str, context: ssl.SSLContext, tmp_path: Path) -> bool:
+    """Whether PyIceberg finds a file by TLS, with the properties that a loader gives it."""
+    config = IcebergSinkConfig.model_validate(
+        {"location": "s3://iceberg/t/", "table": "d.t", "catalog": {"type": "sql", "uri": f"sqlite:///{tmp_path}/c.db"}}
+    )
+
+    async def body() -> bool:
+        async with opened(url, context) as front:
+            session = AwsSession(region="us-east-1", endpoints={"s3": front})
+            properties = await catalog_properties(config, session, None)()
+            files = load_file_io(dict(properties), "s3://iceberg/t")
+            return await asyncio.to_thread(files.new_input("s3://iceberg/t/there").exists)
+
+    return asyncio.run(body())
+
+
+def test_pyiceberg_takes_the_bundle_for_files_too(moto_url, aws_env, tmp_path, monkeypatch):
+    client = boto3.client("s3", endpoint_url=moto_url, region_name="us-east-1")
+    client.create_bucket(Bucket="iceberg")
+    client.put_object(Bucket="iceberg", Key="t/there", Body=b"x")
+    client.close()
+    bundle, context = authority(tmp_path)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+    assert found_by_pyiceberg(moto_url, context, tmp_path)
+    monkeypatch.delenv("AWS_CA_BUNDLE")
+    with pytest.raises(OSError, match="certificate"):
+        found_by_pyiceberg(moto_url, context, tmp_path)
 
 
 @pytest.mark.parametrize(("content", "why"), [(None, "No such file"), ("no certificate", "NO_CERTIFICATE")])

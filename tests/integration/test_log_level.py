@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stream.cli.main import app
-from stream.cli.run import Least
+from stream.cli.options import Least
 from stream.metrics.logs import Level
 from tests.replays import Place
 

@@ -114,3 +114,23 @@ def test_the_doctor_names_an_action_that_is_denied(place, action):
     assert result.exit_code == 1
     assert told
     assert all(f"redshift-data:{action} on" in each["what"] and each["remedy"] for each in told)
+
+
+def of_table(path, environment):
+    return next(each for each in doctor(path, environment)[1] if each["check"] == "table")
+
+
+def test_the_doctor_finds_a_column_that_was_retyped_by_hand(world, place):
+    path, _, recorded, _ = place
+    with recorded() as (environment, _):
+        assert of_table(path, environment)["verdict"] == "ok"
+        world.seal({0: 1})
+        world.load_until_done()
+        fits = of_table(path, environment)
+        world.query(f"ALTER TABLE {world.table} ALTER COLUMN n TYPE varchar(40)")
+        retyped = of_table(path, environment)
+    assert (fits["verdict"], "its columns fit; the next load adds 1" in fits["what"]) == ("ok", True), fits
+    assert retyped["verdict"] == "failed"
+    assert "column n is varchar in the table and bigint in the pipeline" in retyped["what"]
+    assert world.table in retyped["what"]
+    assert retyped["remedy"]

@@ -10,9 +10,8 @@ ROOT = Path(__file__).parents[2]
 # A thread keeps the heap that it allocates from first, so each has to live until the last one has one.
 PROGRAM = """
 import ctypes, threading
-from typer.main import get_command
-from stream.cli.main import app
-get_command(app).get_command(None, "run")
+from stream.cli.loading import load
+load("stream.cli.run")
 all_have_one = threading.Barrier(6)
 def allocate():
     block = bytearray(2 << 20)

@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from stream.transform.decoders.depth import any_deep, too_deep
+from stream.transform.decoders.numbers import within_doubles
 from stream.transform.decoders.shapes import asked, fitting, held, struct
 from stream.transform.types import Kind, RecordSchema
 
@@ -195,6 +196,8 @@ class Reader:
         reason = self._verdict(record)
         if reason is not None:
             return reason
+        if within_doubles(record) != record:
+            raise _Uneven
         try:
             self._columns(line, 1, self._wire)
         except pa.ArrowInvalid:
@@ -237,12 +240,14 @@ class Reader:
 
     def _sift(self, records: pa.LargeBinaryArray) -> Window:
         reasons: dict[int, str] = {}
+        good = {}
         for index, record in enumerate(records.to_pylist()):
             reason = self._verdict(record)
-            if reason is not None:
+            if reason is None:
+                good[index] = within_doubles(record)
+            else:
                 reasons[index] = reason
-        kept = [index for index in range(len(records)) if index not in reasons]
-        parts = self._halve(records.take(pa.array(kept, pa.int64())), kept, reasons)
+        parts = self._halve(pa.array(good.values(), records.type), list(good), reasons)
         frame = pl.concat(parts) if parts else self._frame.to_frame()
         return Window(frame, sorted(reasons.items()))
 

@@ -46,7 +46,10 @@ class Mask(StageConfig):
     key: str | None = Field(default=None, description="Secret of `keyed_hash`: `{env: NAME}`, `{file: path}` or `{secrets_manager: name}`.")
     length: int = Field(default=32, ge=8, le=64, description="Hex digits of `keyed_hash` to keep, 4 bits each.")
     keep: int = Field(
-        default=0, ge=0, description="Characters that `truncate` and `keep_last` keep; `keep_last: 4` sets method and number."
+        default=0,
+        ge=0,
+        description="Characters that `truncate` (at least 1) and `keep_last` (1 to 64) keep; `keep_last: 4` sets method and number. "
+        "0 where the method keeps none.",
     )
     text: str = Field(default="***", description="What `redact` writes instead.")
 

@@ -11,7 +11,7 @@ from polars.exceptions import PanicException, PolarsError
 from pydantic import Field, field_validator, model_validator
 
 from stream.batch import ROW
-from stream.specimen import impossible
+from stream.specimen import impossible, words_of
 from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, cure
 from stream.transform.forms import misread_calls
 from stream.transform.places import first_places, one_each
@@ -22,7 +22,13 @@ from stream.transform.types import SYSTEM, near
 BATCH: Final = ("batch", "self")
 """What the rows are called in a query."""
 
+_ANGLE: Final = re.compile(r"\batan2d?(?=\s*\()|\"atan2d?\"(?=\s*\()", re.IGNORECASE)
+_REFUSES_OBJECTS: Final = "power"
+"""Takes as many numbers as ``atan2``. Given an object, it raises an error; ``atan2`` ends the process with a segmentation fault."""
+_OF_OBJECT: Final = "for dtype `struct"
+
 _COMMENT: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_QUOTED: Final = re.compile(r"('(?:[^']|'')*')")
 _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|(?:([A-Za-z_][A-Za-z0-9_]*)|\"((?:[^\"]|\"\")*)\")(\s*\()?|;", re.DOTALL)
 _CLAUSES: Final = frozenset(
     """
@@ -92,11 +98,12 @@ class Sql(StageConfig):
         """The system columns, then the query's in its order."""
         for problem, hint in _problems(self.query, schema):
             raise SchemaMismatch(("query",), problem, hint)
+        if self._angle_of_object(schema, resources):
+            raise SchemaMismatch(("query",), "atan2 takes numbers, no objects", "name fields of the object, as in `atan2(o.y, o.x)`")
         try:
             result = self._run(schema.to_frame(), self._given(resources)).schema
         except (PolarsError, PanicException) as error:
-            said = str(error).strip().split("\n", 1)[0]
-            message = f"the query does not fit its columns: {said}"
+            message = f"the query does not fit its columns: {words_of(error)}"
             raise SchemaMismatch(("query",), message, f"`batch` has: {', '.join(schema)}") from error
         if self._guesses(schema, resources):
             message = "text is cast to a date or a time, and Polars guesses its format from the first value of the batch"
@@ -112,6 +119,17 @@ class Sql(StageConfig):
             if name not in SYSTEM:
                 refuse_system(name, ("query",))
         return pl.Schema({**{name: schema[name] for name in SYSTEM}, **{name: kind for name, kind in result.items() if name not in SYSTEM}})
+
+    def _angle_of_object(self, schema: pl.Schema, resources: Resources) -> bool:
+        """Whether ``atan2`` gets an object, which nothing may compute."""
+        query = "".join(part if part.startswith("'") else _ANGLE.sub(_REFUSES_OBJECTS, part) for part in _pieces(self.query))
+        if query == _bare(self.query):
+            return False
+        try:
+            self._lazy(schema.to_frame(), self._given(resources), query).collect(engine="in-memory")
+        except (PolarsError, PanicException) as error:
+            return _OF_OBJECT in str(error)
+        return False
 
     def _guesses(self, schema: pl.Schema, resources: Resources) -> bool:
         """Whether the query lets Polars guess the format of a date or a time."""
@@ -134,9 +152,9 @@ class Sql(StageConfig):
                 raise SchemaMismatch(("tables", name), f"table {url!r} is not loaded", "check that the file exists")
         return {name: resources.tables[url] for name, url in self.tables.items()}
 
-    def _lazy(self, frame: pl.DataFrame, tables: Mapping[str, pl.DataFrame]) -> pl.LazyFrame:
+    def _lazy(self, frame: pl.DataFrame, tables: Mapping[str, pl.DataFrame], query: str = "") -> pl.LazyFrame:
         with pl.SQLContext(frames={**tables, **dict.fromkeys(BATCH, frame)}, eager=False) as context:
-            result: pl.LazyFrame = context.execute(self.query)
+            result: pl.LazyFrame = context.execute(query or self.query)
             return result
 
     def _run(self, frame: pl.DataFrame, tables: Mapping[str, pl.DataFrame], names: Sequence[str] | None = None) -> pl.DataFrame:
@@ -189,6 +207,11 @@ def _with_lineage(result: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
 def _bare(query: str) -> str:
     """The query with blanks in place of comments."""
     return _COMMENT.sub(lambda match: match.group() if match.group()[0] in "'\"" else " " * len(match.group()), query)
+
+
+def _pieces(query: str) -> Iterator[str]:
+    """The query without comments, cut before and after each quoted text."""
+    return iter(_QUOTED.split(_bare(query)))
 
 
 def _words(query: str) -> Iterator[tuple[str, bool, int]]:

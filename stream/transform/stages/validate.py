@@ -155,7 +155,7 @@ def _broken(name: str, dtype: pl.DataType, rules: Rules) -> Iterator[tuple[str, 
     # No order puts a NaN between two bounds, although Polars sorts it after all numbers.
     for rule, bound in (("min", rules.min), ("max", rules.max)):
         if bound is not None:
-            limit = _bound(bound, dtype, (*path, rule))
+            limit = _bound(bound, dtype, (*path, rule), up=rule == "min")
             beyond = column < limit if rule == "min" else column > limit
             yield rule, beyond | column.is_nan() if dtype.is_float() else beyond
     if rules.one_of is not None:
@@ -180,7 +180,8 @@ def _size(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
     return column.list.len() if isinstance(dtype, pl.List) else None
 
 
-def _bound(value: float | str, dtype: pl.DataType, path: tuple[str | int, ...]) -> pl.Expr:
+def _bound(value: float | str, dtype: pl.DataType, path: tuple[str | int, ...], *, up: bool) -> pl.Expr:
+    """``value`` as a column of type ``dtype`` may hold it; if it is finer than that, the next later value (``up``) or the one before."""
     if dtype.is_numeric() and not isinstance(value, str) and _is_finite(value):
         return pl.lit(value)
     if isinstance(value, str) and dtype == pl.String():
@@ -189,7 +190,10 @@ def _bound(value: float | str, dtype: pl.DataType, path: tuple[str | int, ...]) 
         moment = timestamps(pl.Series([value]))
         if moment[0] is not None:
             aware = isinstance(dtype, pl.Datetime) and dtype.time_zone is not None
-            return pl.lit(moment if aware else moment.dt.replace_time_zone(None)).first().cast(dtype)
+            exact = moment if aware else moment.dt.replace_time_zone(None)
+            held = exact.cast(dtype)
+            later = up and bool((held.cast(exact.dtype) < exact)[0])
+            return pl.lit((held.to_physical() + int(later)).cast(dtype)).first()
     message = f"{value!r} is no bound for a column of type {dtype}"
     raise SchemaMismatch(path, message, "numbers for numbers, text for text, and text such as 2026-01-01T00:00:00Z for dates and times")
 

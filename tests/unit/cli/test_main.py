@@ -7,7 +7,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from stream.cli.main import VERBS, about, app, settings_of_libraries
+from stream.cli import doctor
+from stream.cli.loading import settings_of_libraries
+from stream.cli.main import VERBS, about, app
+from stream.pipeline import sample
+from stream.worker import examination
 
 
 def test_the_help_names_every_verb():
@@ -22,18 +26,112 @@ def test_what_the_help_says_of_a_verb_is_what_the_verb_says_of_itself(verb):
     assert about(verb) == group.get_command(typer.Context(group), verb).help != ""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["no-such-verb"]])
-def test_no_verb_is_imported_for_what_is_said_of_all_of_them(arguments):
-    code = f"""
+LIGHT = """
 import sys
+before = set(sys.modules)
 from stream.cli.main import app
-try:
-    app({arguments})
-finally:
-    print("imported:", *sorted({{"polars", "pyarrow", "aiohttp", "botocore", "obstore"}} & set(sys.modules)))
+for arguments in {lines}:
+    try:
+        app(arguments, prog_name="stream")
+    except SystemExit:
+        pass
+for name in sorted(set(sys.modules) - before):
+    file = getattr(sys.modules[name], "__file__", None) or ""
+    if "site-packages" in file or name.partition(".")[0] in {{"stream", "asyncio"}}:
+        print("imported:", name)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout.splitlines()[-1] == "imported:", done.stderr
+OF_TYPER = {
+    "annotated_doc",
+    "annotated_types",
+    "attr",
+    "markdown_it",
+    "mdurl",
+    "pydantic",
+    "pydantic_core",
+    "pygments",
+    "rich",
+    "shellingham",
+} | {
+    "typer",
+    "typing_extensions",
+    "typing_inspection",
+}
+"""What typer itself imports, and rich, which prints for it."""
+OF_STREAM = {
+    "stream",
+    "stream.cli",
+    "stream.cli.loading",
+    "stream.cli.main",
+    "stream.cli.options",
+    "stream.errors",
+    "stream.heaps",
+    "stream.pipeline",
+    "stream.pipeline.jobs",
+}
+
+
+def imported_by(*lines, **environment):
+    """The modules of ours and of third parties that a process has imported after these command lines."""
+    code = LIGHT.format(lines=[list(each) for each in lines])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    return {line.split()[1] for line in done.stdout.splitlines() if line.startswith("imported: ")}
+
+
+def unexpected(modules):
+    return {each for each in modules - OF_STREAM if each.partition(".")[0] not in OF_TYPER}
+
+
+def command_lines():
+    """Every verb, and every verb of those that have more."""
+    group = typer.main.get_command(app)
+    for verb in VERBS:
+        command = group.get_command(typer.Context(group), verb)
+        yield [verb]
+        yield from ([verb, each] for each in getattr(command, "commands", ()))
+
+
+def test_no_library_is_imported_for_help_and_usage_errors():
+    lines = list(command_lines())
+    assert ["audit", "verify"] in lines
+    asked = [["--help"], ["--version"], [], ["no-such-verb"]]
+    asked += [[*line, "--help"] for line in lines] + [[*line, "--no-such-option"] for line in lines]
+    asked += [["run"], ["run", "no-such-file.yaml"], ["leases", "rewind"], ["iam", "p.yaml", "--role", "nobody"]]
+    assert unexpected(imported_by(*asked)) == set()
+
+
+@pytest.mark.parametrize("words", ["stream ", "stream audit ", "stream run pipeline.yaml --log-level "])
+def test_no_library_is_imported_for_completion(words):
+    asked = {"_STREAM_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": words}
+    assert unexpected(imported_by([], **asked)) == set()
+
+
+def test_a_command_that_is_carried_out_imports_its_libraries():
+    assert {"stream.cli.schema", "stream.pipeline.schema", "polars"} <= unexpected(imported_by(["schema"]))
+
+
+FORGOTTEN = """
+import sys
+from stream.cli import loading
+found = loading.verb("stream.cli.leases", "app")
+assert "import_positions" in [each.callback.__name__ for each in found.registered_commands]
+assert loading.libraries_wanted()
+assert not {"stream.cli.leases", "stream.cli.positions"} & set(sys.modules)
+from stream.cli import positions
+assert positions.Pipeline is loading.load("stream.cli.leases").Pipeline
+"""
+
+
+def test_modules_read_for_their_signatures_are_forgotten():
+    """They are incomplete, and so are those of ours that they import."""
+    subprocess.run([sys.executable, "-c", FORGOTTEN], check=True, timeout=60)
+
+
+def test_what_signatures_repeat_of_modules_that_they_do_not_import_is_the_same():
+    assert doctor.PATIENCE == examination.PATIENCE
+    shown = " ".join(CliRunner().invoke(app, ["preview", "--help"], env={"COLUMNS": "300"}).stdout.split())
+    assert f"({', '.join(sample.LINES)})" in shown
 
 
 @pytest.mark.parametrize("verb", VERBS)

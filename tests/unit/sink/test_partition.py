@@ -221,3 +221,10 @@ def test_nothing_hides_what_looks_at_more_than_one_row(expression):
 
 def test_check_accepts_what_can_be_computed():
     Partitioning(["n", {"day": "strftime(t, '%Y')"}]).check(pl.Schema({"n": pl.Int64(), "t": pl.Datetime("us", "UTC")}))
+
+
+def test_an_object_where_polars_would_end_the_process_is_refused():
+    schema = pl.Schema({"o": pl.Struct({"y": pl.Float64, "x": pl.Float64}), "f": pl.Float64})
+    with pytest.raises(SinkMismatch, match="atan2 takes numbers, no objects"):
+        Partitioning([{"angle": "round(atan2(o, f), 0)"}]).check(schema)
+    Partitioning([{"angle": "round(atan2(o.y, f), 0)"}]).check(schema)

@@ -2,8 +2,11 @@ import csv
 import gzip
 import io
 import json
+from decimal import Decimal
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,3 +133,26 @@ def test_rows_of_parquet_are_json_or_what_a_column_holds():
         read(parquet(frame), Layout(ObjectFormat.PARQUET, column="row"))
     with pytest.raises(Halted, match="cannot be read as parquet"):
         read(b"PAR1....", Layout(ObjectFormat.PARQUET))
+
+
+def arrow(**columns):
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out)
+    return out.getvalue()
+
+
+def test_decimals_of_more_digits_than_polars_holds_are_text_like_the_others():
+    wide = pa.array([Decimal("-" + "9" * 50 + ".5"), None, Decimal("1e-9")], pa.decimal256(60, 9))
+    body = arrow(wide=wide, few=pa.array([Decimal("1.5"), None, Decimal(0)], pa.decimal128(38, 9)))
+    rows = [json.loads(text) for _, text in read(body, Layout(ObjectFormat.PARQUET))]
+    assert [row["wide"] for row in rows] == ["-" + "9" * 50 + ".500000000", None, "0.000000001"]
+    assert [row["few"] for row in rows] == ["1.500000000", None, "0.000000000"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.decimal256(60, 0)), pa.struct({"d": pa.decimal256(60, 0)}), pa.map_(pa.string(), pa.decimal256(40, 0))]
+)
+def test_such_decimals_inside_of_others_are_refused_by_name(kind):
+    with pytest.raises(Halted, match=r"the object x cannot be read: column 'inner' is .*may have up to 38 digits. Write them as text"):
+        read(arrow(inner=pa.array([None], kind)), Layout(ObjectFormat.PARQUET))
+    assert read(arrow(inner=pa.array([None], kind), whole=["{}"]), Layout(ObjectFormat.PARQUET, column="whole")) == [(1, b"{}")]

@@ -3,11 +3,13 @@
 import asyncio
 
 import pytest
+import yaml
 
 from stream.commit.naming import pipeline_key
 from stream.errors import Halted
 from stream.pipeline.digest import canonical_text
 from stream.pipeline.model import Pipeline
+from stream.pipeline.resources import Fetched
 from stream.worker.definitions import Definitions
 from tests.sealed import Sealed
 
@@ -48,3 +50,29 @@ def test_what_this_version_refuses_is_told(tmp_path):
 
     with pytest.raises(Halted, match=r"cannot be run here: `CAST\(name AS DATE\)` does not fit its columns"):
         asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("source", "decode", "reads"),
+    [
+        ("s3: {url: memory:in}", "json", "ndjson"),
+        ("s3: {url: memory:in, compression: gzip}", "json", "ndjson"),
+        ("s3: {url: memory:in, format: parquet}", "json", "parquet"),
+        ("s3: {url: memory:in, format: parquet, column: raw}", "json", "parquet, column raw"),
+        ("s3: {url: memory:in, format: csv}", "csv: {header: true, delimiter: ';'}", """csv, header true, quote '"', delimiter ';'"""),
+        ("kinesis: {stream: events}", "json", ""),
+    ],
+)
+def test_a_recipe_says_which_options_its_records_depend_on(tmp_path, source, decode, reads):
+    data = {
+        "application": "a",
+        "source": {**yaml.safe_load(f"{{{source}}}"), "decode": yaml.safe_load(decode), "schema": {"name": "string"}},
+    }
+    pipeline = Pipeline.model_validate(data | {"sinks": [{"s3": {"url": "memory:lake"}}], "state": "memory:state"})
+
+    async def run():
+        sealed = await Sealed.open(text=MASKED, env={"OLD_KEY": "k"})
+        definitions = Definitions(sealed.stores.state, tmp_path, {}, sealed.clock)
+        return (await definitions.record(pipeline, Fetched())).reads
+
+    assert asyncio.run(run()) == reads

@@ -1,10 +1,14 @@
 """Re-reading ranges, over an in-memory stream."""
 
 import asyncio
+from dataclasses import replace
+
+import pytest
 
 from stream.budget import ByteBudget
 from stream.commit.repeat import Repeater
 from stream.contracts import Shard
+from stream.errors import Halted
 from stream.worker.recipe import render
 from stream.worker.reread import AT_ONCE, Rereader
 from tests.sealed import START, shard_id, three_units
@@ -35,3 +39,27 @@ def test_only_so_many_ranges_are_in_memory_at_once_as_are_rendered():
         return most, {unit.manifest.files == first.manifest.files for unit in units}
 
     assert asyncio.run(run()) == (AT_ONCE, {True})
+
+
+@pytest.mark.parametrize(("now", "halts"), [("ndjson", True), ("csv, header true", False), ("", False)])
+def test_an_unfinished_unit_is_not_made_of_records_that_other_options_give(now, halts):
+    async def run():
+        sealed = await three_units()
+        first = await sealed.log.read(Shard("events", shard_id(0)), 0)
+        sealed.source.budget = ByteBudget(1)
+
+        class Recorded:
+            async def recorded(self, digest):
+                return replace(sealed.recipe, reads="csv, header true")
+
+        async def cooked(recipe, unit):
+            return render(recipe, unit)
+
+        rereader = Rereader(sealed.source, Recorded(), cooked, Repeater(sealed.clock, print), print, admit_gaps=False, reads=now)
+        return await rereader.render(Shard("events", shard_id(0)), START, first.manifest)
+
+    if not halts:
+        assert asyncio.run(run()).manifest.records == 40
+        return
+    with pytest.raises(Halted, match="was begun when the objects were read as csv, header true; they are read as ndjson now"):
+        asyncio.run(run())

@@ -8,7 +8,7 @@ from stream.transform.decoders.json_lines import JsonLines
 from stream.transform.engine import compile_chain
 from stream.transform.stage import Resources, SchemaMismatch
 from stream.transform.stages.sql import Sql
-from stream.transform.types import SYSTEM, parse_schema
+from stream.transform.types import SYSTEM, SYSTEM_SCHEMA, parse_schema
 from tests.frames import apply, batch, rows, ticks
 
 FRAME = rows({"k": ["b", "a", "b"], "n": [1, 2, 3]})
@@ -160,3 +160,33 @@ def test_tables_must_be_there_and_well_named():
     for name in ("batch", "Self", "a b"):
         with pytest.raises(ValidationError):
             Sql(query="SELECT * FROM batch", tables={name: "t.csv"})
+
+
+OBJECTS = pl.Schema({**SYSTEM_SCHEMA, "o": pl.Struct({"y": pl.Float64, "x": pl.Float64}), "f": pl.Float64})
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT *, atan2(o, f) AS a FROM batch",
+        "SELECT * FROM batch WHERE ATAN2D (o, o) > 1",
+        'SELECT *, 1 + "atan2"(coalesce(o, o), f) AS a FROM batch',
+        "WITH w AS (SELECT _row, o AS inner_one, f FROM batch) SELECT _row, atan2(inner_one, f) AS a FROM w",
+    ],
+)
+def test_an_object_where_polars_would_end_the_process_is_refused(query):
+    """Polars 1.x answers with a segmentation fault, so before it can."""
+    with pytest.raises(SchemaMismatch, match="atan2 takes numbers, no objects"):
+        Sql(query=query).output(OBJECTS, Resources())
+
+
+def test_fields_of_objects_have_angles():
+    query = "SELECT *, atan2(o.y, o.x) AS a, 'atan2(o, f)' AS t FROM batch WHERE atan2(f, 1) < 1"
+    assert Sql(query=query).output(OBJECTS, Resources())["a"] == pl.Float64
+
+
+def test_what_polars_broke_off_for_is_said_without_its_own_code():
+    """Polars unwraps an error here, which Python gets as a panic."""
+    with pytest.raises(SchemaMismatch, match=r"does not fit its columns: cannot unpack series of type `struct\[2\]` into `f64`$") as caught:
+        Sql(query="SELECT _row, atan2('1', o) AS a FROM batch").output(OBJECTS, Resources())
+    assert "unwrap" not in caught.value.message

@@ -112,3 +112,19 @@ def test_a_condition_must_be_true_or_false():
 def test_a_condition_counts_below_nothing():
     frame = rows({"u": [0, 9]}, {"u": pl.UInt32()})
     assert apply(Validate.model_validate({"where": {"enough": "u - 5 > 0"}}), frame) == ([{"u": 9}], {0: "invalid:enough"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "bound", "values", "low", "high"),
+    [
+        (pl.Datetime("ms", "UTC"), "2013-01-01T00:00:00.0005Z", [1356998400000, 1356998400001], [0], [1]),
+        (pl.Datetime("ms", "UTC"), "2013-01-01T00:00:00.001Z", [1356998400000, 1356998400001, 1356998400002], [0], [2]),
+        (pl.Datetime("ms"), "1969-12-31T23:59:59.9995", [-1, 0], [0], [1]),
+        (pl.Date(), "2013-01-01T12:00:00Z", [15706, 15707], [0], [1]),
+    ],
+)
+def test_bounds_finer_than_their_column_lie_between_two_of_its_values(kind, bound, values, low, high):
+    column = pl.Series(values).cast(kind)
+    for rule, rows_ in (("min", low), ("max", high)):
+        _, rejects = reasons({"v": column}, {"v": {rule: bound}})
+        assert rejects == dict.fromkeys(rows_, f"invalid:v:{rule}")

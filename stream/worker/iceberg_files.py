@@ -1,0 +1,20 @@
+"""PyIceberg's access to files on S3, behind a proxy that opens TLS."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pyarrow.fs import FileSystem, S3FileSystem
+from pyiceberg.io.pyarrow import PyArrowFileIO
+
+AUTHORITIES: Final = "stream.authorities"
+"""The property with the path of the certificates (PEM) of those who vouch for S3. PyIceberg has none for it."""
+
+
+class TrustingFiles(PyArrowFileIO):
+    """The usual access, which takes the word of ``AUTHORITIES`` instead of the system's."""
+
+    def _initialize_s3_fs(self, netloc: str | None) -> FileSystem:
+        usual = super()._initialize_s3_fs(netloc)
+        _, (options,) = usual.__reduce__()  # all that it was made with, as for another process
+        return S3FileSystem(**(options | {"tls_ca_file_path": self.properties[AUTHORITIES]}))
