@@ -38,7 +38,8 @@ class Area:
 
     ``prefix`` narrows the listing; keys are relative to ``store``. ``removed``: by shard, the sequence number up to which files may have
     been deleted on purpose, because their rows have been loaded elsewhere; ``needed`` has the URLs of those that must exist nevertheless,
-    because a table consists of them. ``shared``: others may write there too, because a catalog defines which files count.
+    because a table consists of them. ``shared``: others may write there too, because a catalog defines which files count. ``alike``: files
+    of another pipeline that writes there may have the same names, because units of objects are numbered, and all of them alike.
     """
 
     sink: str
@@ -48,6 +49,7 @@ class Area:
     removed: Mapping[str, int] = field(default_factory=dict)
     needed: AbstractSet[str] = frozenset()
     shared: bool = False
+    alike: bool = False
 
     def may_be_gone(self, link: Link, key: str) -> bool:
         """Whether the file ``key`` of ``link`` may have been deleted on purpose."""
@@ -60,7 +62,10 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A file that no manifest lists. ``ours``: its name says that it was written for a sealed unit of this log."""
+    """A file that no manifest lists. ``ours``: its name says that it was written for a sealed unit of this log.
+
+    ``alike``: it says so, but a file of another pipeline may have that name, too.
+    """
 
     sink: str
     key: str
@@ -69,6 +74,7 @@ class Stray:
     after: str = ""
     last: str = ""
     ours: bool = False
+    alike: bool = False
 
 
 def kept_files(unit: Link) -> list[LedgerObject]:
@@ -166,24 +172,22 @@ def _stray(area: Area, url: str, stream: str, sealed: set[tuple[str, str, str]])
         similar = _SIMILAR.search(key)
         shard, after, last = similar.groups() if similar else ("", "", "")
         return Stray(sink, key, url, shard, after, last)
-    return Stray(sink, key, url, shard, match["after"], match["last"], ours=True)
+    return Stray(sink, key, url, shard, match["after"], match["last"], ours=not area.alike, alike=area.alike)
 
 
 def stray_findings(found: Iterable[Stray]) -> list[Finding]:
     """One finding per stray."""
-    return [
-        Finding(
-            each.shard,
-            Check.OBJECTS,
-            Verdict.FAILED,
-            "no manifest lists this file, but a reader of the whole prefix sees it; "
-            + ("it was made for a sealed unit, --repair removes it" if each.ours else "its name is of no unit of this log: examine it"),
-            each.after,
-            each.last,
-            each.url,
+    seen = "no manifest lists this file, but a reader of the whole prefix sees it; "
+    return [Finding(each.shard, Check.OBJECTS, Verdict.FAILED, seen + _whose(each), each.after, each.last, each.url) for each in found]
+
+
+def _whose(stray: Stray) -> str:
+    if stray.alike:
+        return (
+            "it was made for a sealed unit of this log, or by another pipeline that reads objects and writes to this place: remove it if "
+            "there is no other, and otherwise give each pipeline a place of its own, since their files have the same names"
         )
-        for each in found
-    ]
+    return "it was made for a sealed unit, --repair removes it" if stray.ours else "its name is of no unit of this log: examine it"
 
 
 def check_file(link: Link, file: LedgerObject, url: str, body: bytes | None) -> list[Finding]:

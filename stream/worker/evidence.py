@@ -85,7 +85,9 @@ async def open_evidence(
         source, oldest = await open_source(pipeline, base, clock, stack, name, emit)
     log = CommitLog(stores.state, pipeline.application, clock, "audit")
     areas = stores.areas(located(pipeline.state, base), name)
+    alike = pipeline.source.s3 is not None
     for config in pipeline.sinks:
+        areas[config.name] = replace(areas[config.name], alike=alike)
         if isinstance(config, TableSinkConfig):
             removed = await LoadState(stores.state, config.name, name).removed()
             areas[config.name] = replace(areas[config.name], removed=removed)
