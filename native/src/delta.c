@@ -12,14 +12,14 @@ static inline uint64_t zigzag(int64_t value) { return (uint64_t)value << 1 ^ (ui
     static uint8_t *pack_##name(uint8_t *out, const kind *values, unsigned width) { \
         uint64_t bits = 0;                                                          \
         unsigned waiting = 0;                                                       \
-        for (int place = 0; place < MINIBLOCK && width; place++) {                  \
-            bits |= (uint64_t)values[place] << waiting;                             \
+        for (int index = 0; index < MINIBLOCK && width; index++) {                  \
+            bits |= (uint64_t)values[index] << waiting;                             \
             waiting += width;                                                       \
             if (waiting < 64) continue;                                             \
             memcpy(out, &bits, 8);                                                  \
             out += 8;                                                               \
             waiting -= 64;                                                          \
-            bits = waiting ? (uint64_t)values[place] >> (width - waiting) : 0;      \
+            bits = waiting ? (uint64_t)values[index] >> (width - waiting) : 0;      \
         }                                                                           \
         memcpy(out, &bits, 8);                                                      \
         return out + waiting / 8;                                                   \
@@ -33,12 +33,12 @@ static inline uint64_t zigzag(int64_t value) { return (uint64_t)value << 1 ^ (ui
             size_t size = count - first < BLOCK ? count - first : BLOCK;                 \
             const whole *own = values + first;                                           \
             kind least = most;                                                           \
-            for (size_t place = 0; place < size; place++) {                              \
-                kind delta = (kind)(own[place] - own[place - 1]);                        \
-                deltas[place] = (whole)delta;                                            \
+            for (size_t index = 0; index < size; index++) {                              \
+                kind delta = (kind)(own[index] - own[index - 1]);                        \
+                deltas[index] = (whole)delta;                                            \
                 least = delta < least ? delta : least;                                   \
             }                                                                            \
-            for (size_t place = 0; place < size; place++) deltas[place] -= (whole)least; \
+            for (size_t index = 0; index < size; index++) deltas[index] -= (whole)least; \
             memset(deltas + size, 0, (BLOCK - size) * sizeof *deltas);                   \
             at = varint(at, zigzag(least));                                              \
             uint8_t *widths = at;                                                        \
@@ -46,7 +46,7 @@ static inline uint64_t zigzag(int64_t value) { return (uint64_t)value << 1 ^ (ui
             for (int mini = 0; mini < MINIBLOCKS; mini++) {                              \
                 const whole *part = deltas + mini * MINIBLOCK;                           \
                 whole all = 0;                                                           \
-                for (int place = 0; place < MINIBLOCK; place++) all |= part[place];      \
+                for (int index = 0; index < MINIBLOCK; index++) all |= part[index];      \
                 widths[mini] = all ? (uint8_t)(64 - __builtin_clzll(all)) : 0;           \
                 if (all) at = pack_##name(at, part, widths[mini]);                       \
             }                                                                            \
@@ -68,9 +68,9 @@ typedef uint8_t *(*blocks_t)(uint8_t *at, const uint32_t *values, size_t count);
 __attribute__((target("avx512f,avx512bw,bmi2"))) static inline uint8_t *pack_wide(uint8_t *out, const uint32_t *values, unsigned width) {
     if (width > 8) return pack_narrow(out, values, width);
     const uint64_t kept = 0x0101010101010101U * ((1U << width) - 1);
-    for (int place = 0; place < MINIBLOCK; place += 16) {
+    for (int index = 0; index < MINIBLOCK; index += 16) {
         uint64_t bytes[2];
-        _mm_storeu_si128((__m128i *)(void *)bytes, _mm512_cvtepi32_epi8(_mm512_loadu_si512(values + place)));
+        _mm_storeu_si128((__m128i *)(void *)bytes, _mm512_cvtepi32_epi8(_mm512_loadu_si512(values + index)));
         for (int half = 0; half < 2; half++, out += width) {
             uint64_t bits = _pext_u64(bytes[half], kept);
             memcpy(out, &bits, 8);
@@ -104,14 +104,14 @@ int delta_pack(blob_t *out, const void *values, size_t count, int wide, int quic
 }
 
 static size_t shared_prefix(const uint8_t *one, const uint8_t *two, size_t size) {
-    size_t place = 0;
-    for (uint64_t a, b; place + 8 <= size; place += 8) {
-        memcpy(&a, one + place, 8);
-        memcpy(&b, two + place, 8);
-        if (a != b) return place + (size_t)(__builtin_ctzll(a ^ b) >> 3);
+    size_t index = 0;
+    for (uint64_t a, b; index + 8 <= size; index += 8) {
+        memcpy(&a, one + index, 8);
+        memcpy(&b, two + index, 8);
+        if (a != b) return index + (size_t)(__builtin_ctzll(a ^ b) >> 3);
     }
-    while (place < size && one[place] == two[place]) place++;
-    return place;
+    while (index < size && one[index] == two[index]) index++;
+    return index;
 }
 
 enum { AT_A_TIME = 32 };

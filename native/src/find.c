@@ -24,8 +24,8 @@ static inline int any(lane_t value) {
     return (halves[0] | halves[1]) != 0;
 }
 
-static int stands_in(const uint8_t *text, size_t places, const uint8_t *word, size_t size) {
-    for (const uint8_t *at = text, *end = text + places; (at = memchr(at, word[0], (size_t)(end - at))) != NULL; at++)
+static int occurs_in(const uint8_t *text, size_t starts, const uint8_t *word, size_t size) {
+    for (const uint8_t *at = text, *end = text + starts; (at = memchr(at, word[0], (size_t)(end - at))) != NULL; at++)
         if (!memcmp(at, word, size)) return 1;
     return 0;
 }
@@ -33,58 +33,60 @@ static int stands_in(const uint8_t *text, size_t places, const uint8_t *word, si
 /* The position in the word of two adjacent bytes that are rare in the first texts; only where they occur is the word compared. */
 static size_t rare_pair(const views_t *texts, const uint8_t *word, size_t length) {
     size_t rarest = 0, least = SIZE_MAX;
-    for (size_t place = 0; place + 1 < length; place++) {
+    for (size_t start = 0; start + 1 < length; start++) {
         size_t count = 0;
         for (Py_ssize_t row = 0; row < texts->rows && row < SAMPLE; row++) {
             size_t size;
             const uint8_t *limit, *text = views_at(texts, row, &size, &limit);
-            for (size_t at = 0; at + 1 < size && at < SAMPLE_BYTES; at++) count += text[at] == word[place] && text[at + 1] == word[place + 1];
+            for (size_t at = 0; at + 1 < size && at < SAMPLE_BYTES; at++) count += text[at] == word[start] && text[at + 1] == word[start + 1];
         }
-        if (count < least) least = count, rarest = place;
+        if (count < least) least = count, rarest = start;
     }
     return rarest;
 }
 
-static int holds(const uint8_t *text, size_t size, const uint8_t *limit, const uint8_t *word, size_t length, size_t middle) {
+static int contains(const uint8_t *text, size_t size, const uint8_t *limit, const uint8_t *word, size_t length, size_t middle) {
     if (size < length) return 0;
-    size_t places = size - length + 1, at = 0;
+    size_t starts = size - length + 1, at = 0;
     if (length > 1) {
         lane_t one = {0}, two = {0};
         one |= word[middle];
         two |= word[middle + 1];
-        for (; at < places && (size_t)(limit - text) >= at + middle + 1 + STEP; at += STEP) {
+        for (; at < starts && (size_t)(limit - text) >= at + middle + 1 + STEP; at += STEP) {
             const uint8_t *from = text + at + middle;
             lane_t found = (pair(from, one, two) | pair(from + LANE, one, two)) | (pair(from + 2 * LANE, one, two) | pair(from + 3 * LANE, one, two));
-            size_t left = places - at;
-            if (any(found) && stands_in(text + at, left < STEP ? left : STEP, word, length)) return 1;
+            size_t left = starts - at;
+            if (any(found) && occurs_in(text + at, left < STEP ? left : STEP, word, length)) return 1;
         }
     }
-    return at < places && stands_in(text + at, places - at, word, length);
+    return at < starts && occurs_in(text + at, starts - at, word, length);
 }
 
-typedef int (*holds_t)(const uint8_t *text, size_t size, const uint8_t *limit, const uint8_t *word, size_t length, size_t middle);
+typedef int (*contains_t)(const uint8_t *text, size_t size, const uint8_t *limit, const uint8_t *word, size_t length, size_t middle);
 
 #if defined(__x86_64__)
 /* The same for 64 positions at once; nothing after the text is read. */
-__attribute__((target("avx512f,avx512bw"))) static int holds_wide(const uint8_t *text, size_t size, const uint8_t *limit, const uint8_t *word,
-                                                                  size_t length, size_t middle) {
-    if (size < length || length < 2) return holds(text, size, limit, word, length, middle);
+__attribute__((target("avx512f,avx512bw"))) static int contains_wide(const uint8_t *text, size_t size, const uint8_t *limit,
+                                                                     const uint8_t *word, size_t length, size_t middle) {
+    if (size < length || length < 2) return contains(text, size, limit, word, length, middle);
     const __m512i one = _mm512_set1_epi8((char)word[middle]), two = _mm512_set1_epi8((char)word[middle + 1]);
-    size_t places = size - length + 1, at = 0;
-    for (; at + 128 <= places; at += 128) {
+    size_t starts = size - length + 1, at = 0;
+    for (; at + 128 <= starts; at += 128) {
         const uint8_t *from = text + at + middle;
         __mmask64 low = _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(from), one);
         __mmask64 high = _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(from + 64), one);
         low = _mm512_mask_cmpeq_epi8_mask(low, _mm512_loadu_si512(from + 1), two);
         high = _mm512_mask_cmpeq_epi8_mask(high, _mm512_loadu_si512(from + 65), two);
-        if ((low | high) && stands_in(text + at, 128, word, length)) return 1;
+        if ((low | high) && occurs_in(text + at, 128, word, length)) return 1;
     }
-    return at < places && holds(text + at, size - at, limit, word, length, middle);
+    return at < starts && contains(text + at, size - at, limit, word, length, middle);
 }
 
-static holds_t holds_best(void) { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") ? holds_wide : holds; }
+static contains_t contains_best(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") ? contains_wide : contains;
+}
 #else
-static holds_t holds_best(void) { return holds; }
+static contains_t contains_best(void) { return contains; }
 #endif
 
 /* Where the texts of each buffer begin and end; 0 if there is too much else between them, or memory ran out. */
@@ -114,12 +116,12 @@ static int spans_of(const views_t *texts, size_t (*spans)[2]) {
 }
 
 /* Whether no text can contain the word, because it does not occur in the memory that holds them all. */
-static int nowhere(const views_t *texts, const uint8_t *word, size_t length, size_t middle, holds_t in) {
+static int nowhere(const views_t *texts, const uint8_t *word, size_t length, size_t middle, contains_t in) {
     size_t(*spans)[2] = malloc(((size_t)texts->count + 1) * sizeof *spans);
     int none = spans != NULL && spans_of(texts, spans);
     for (Py_ssize_t row = 0; none && length <= INLINE && row < texts->rows; row++) {
         const view_t *view = texts->first + row;
-        if (view->size <= INLINE) none = !holds(view->prefix, view->size, view->prefix + INLINE, word, length, middle);
+        if (view->size <= INLINE) none = !contains(view->prefix, view->size, view->prefix + INLINE, word, length, middle);
     }
     for (Py_ssize_t buffer = 0; none && buffer < texts->count; buffer++) {
         const Py_buffer *own = texts->buffers + buffer;
@@ -144,7 +146,7 @@ PyObject *kernel_find(PyObject *module, PyObject *args) {
         PyBuffer_Release(&word);
         return NULL;
     }
-    const holds_t in = quick ? holds_best() : holds;
+    const contains_t in = quick ? contains_best() : contains;
     Py_BEGIN_ALLOW_THREADS
     made = blob_reserve(&out, (size_t)texts.rows * 4 + 4);
     size_t middle = rare_pair(&texts, word.buf, (size_t)word.len);
@@ -153,8 +155,8 @@ PyObject *kernel_find(PyObject *module, PyObject *args) {
         size_t size;
         const uint8_t *limit, *text = views_at(&texts, row, &size, &limit);
         if (!in(text, size, limit, word.buf, (size_t)word.len, middle)) continue;
-        uint32_t place = (uint32_t)row;
-        memcpy(out.data + out.size, &place, 4);
+        uint32_t number = (uint32_t)row;
+        memcpy(out.data + out.size, &number, 4);
         out.size += 4;
     }
     Py_END_ALLOW_THREADS

@@ -18,7 +18,7 @@ int octets_supported(void) {
 typedef struct {
     size_t size;
     uint64_t whole, upper, placed;
-    uint8_t places[2 * FIELD];
+    uint8_t sources[2 * FIELD];
 } layout_t;
 
 static void layout_set(layout_t *layout, size_t size) {
@@ -27,7 +27,7 @@ static void layout_set(layout_t *layout, size_t size) {
     for (size_t limb = 0; limb < 2; limb++)
         for (size_t digit = 1; digit <= LIMB && limb * LIMB + digit <= size; digit++) {
             size_t to = (2 - limb) * FIELD - digit;
-            layout->places[to] = (uint8_t)(size - limb * LIMB - digit);
+            layout->sources[to] = (uint8_t)(size - limb * LIMB - digit);
             layout->placed |= (uint64_t)1 << to;
         }
 }
@@ -42,9 +42,9 @@ WIDE static inline __m512i join_fours(__m512i one, __m512i two) {
 WIDE static inline int octet_read(const records_t *records, Py_ssize_t row, layout_t *layout, sequence_t *number, __m512i limbs[2]) {
     const uint8_t *texts[OCTET], *limit;
     size_t size = records->sequences.first[row].size, other = 0;
-    for (int place = 0; place < OCTET; place++) {
+    for (int index = 0; index < OCTET; index++) {
         size_t own;
-        texts[place] = views_at(&records->sequences, row + place, &own, &limit);
+        texts[index] = views_at(&records->sequences, row + index, &own, &limit);
         other |= own ^ size;
     }
     if (other || !size || size > 64) return 0;
@@ -54,14 +54,14 @@ WIDE static inline int octet_read(const records_t *records, Py_ssize_t row, layo
                !_mm512_mask_cmpneq_epu8_mask(layout->upper, before, _mm512_maskz_loadu_epi8(layout->whole, number->text));
     if (!same && !number_read(number, texts[0], size)) return 0;
     number->same = same;
-    const __m512i places = _mm512_loadu_si512(layout->places), zero = _mm512_set1_epi8('0'), nine = _mm512_set1_epi8(9);
+    const __m512i sources = _mm512_loadu_si512(layout->sources), zero = _mm512_set1_epi8('0'), nine = _mm512_set1_epi8(9);
     __m512i fours[OCTET], pairs[OCTET / 2];
     uint64_t wrong = 0;
-    for (int place = 0; place < OCTET; place++) {
-        __m512i text = _mm512_maskz_loadu_epi8(layout->whole, texts[place]), digits = _mm512_sub_epi8(text, zero);
+    for (int index = 0; index < OCTET; index++) {
+        __m512i text = _mm512_maskz_loadu_epi8(layout->whole, texts[index]), digits = _mm512_sub_epi8(text, zero);
         wrong |= _mm512_mask_cmpneq_epu8_mask(layout->upper, text, before) | _mm512_mask_cmpgt_epu8_mask(layout->whole, digits, nine);
-        digits = _mm512_maskz_permutexvar_epi8(layout->placed, places, digits);
-        fours[place] = _mm512_madd_epi16(_mm512_maddubs_epi16(digits, _mm512_set1_epi16(1 << 8 | 10)), _mm512_set1_epi32(1 << 16 | 100));
+        digits = _mm512_maskz_permutexvar_epi8(layout->placed, sources, digits);
+        fours[index] = _mm512_madd_epi16(_mm512_maddubs_epi16(digits, _mm512_set1_epi16(1 << 8 | 10)), _mm512_set1_epi32(1 << 16 | 100));
     }
     if (wrong) {
         number->text = NULL; /* reading them one by one begins anew */
@@ -125,7 +125,7 @@ WIDE int octets_hash(const records_t *records, hash_t *hash) {
     uint64_t sums[2][OCTET];
     _mm512_storeu_si512(sums[HASH_LOW], low);
     _mm512_storeu_si512(sums[HASH_HIGH], high);
-    for (int place = 0; place < OCTET; place++) hash_add(hash, sums[HASH_HIGH][place], sums[HASH_LOW][place]);
+    for (int index = 0; index < OCTET; index++) hash_add(hash, sums[HASH_HIGH][index], sums[HASH_LOW][index]);
     return 1;
 }
 

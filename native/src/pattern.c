@@ -16,7 +16,7 @@ typedef struct {
     const uint8_t *rows; /* the bytes in the first row of their table */
     Py_ssize_t stride;
     size_t begin, size;    /* in a message */
-    size_t unchanged;          /* number of unchanging bytes before the range */
+    size_t unchanged;      /* number of unchanging bytes before the range */
     size_t first, matches; /* the pattern's matches that cover these: index of the first, and number */
 } range_t;
 

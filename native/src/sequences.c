@@ -12,18 +12,18 @@ int hash_rows(const records_t *records, Py_ssize_t row, Py_ssize_t count, hash_t
         Py_ssize_t left = end - row, abreast = left < ABREAST ? left : ABREAST;
         uint64_t limbs[ABREAST][2] = {{0}};
         lanes_t states[ABREAST];
-        for (Py_ssize_t place = 0; place < abreast; place++) {
-            if (!number_at(records, row + place, number)) return 0;
+        for (Py_ssize_t index = 0; index < abreast; index++) {
+            if (!number_at(records, row + index, number)) return 0;
             if (!number->same) hash->upper = upper_fold(number);
-            states[place] = hash->upper;
-            memcpy(limbs[place], number->limbs, sizeof limbs[place]);
+            states[index] = hash->upper;
+            memcpy(limbs[index], number->limbs, sizeof limbs[index]);
         }
         for (int limb = 1; limb >= 0; limb--)
-            for (Py_ssize_t place = 0; place < abreast; place++) fold(states + place, limbs[place][limb], limbs[place][limb]);
-        for (Py_ssize_t place = 0; place < abreast; place++) {
-            uint64_t subsequence = subsequences[row + place];
-            fold(states + place, subsequence + HASH_OFFSETS[0], subsequence + HASH_OFFSETS[1]);
-            hash_add(hash, states[place].lanes[0], states[place].lanes[1]);
+            for (Py_ssize_t index = 0; index < abreast; index++) fold(states + index, limbs[index][limb], limbs[index][limb]);
+        for (Py_ssize_t index = 0; index < abreast; index++) {
+            uint64_t subsequence = subsequences[row + index];
+            fold(states + index, subsequence + HASH_OFFSETS[0], subsequence + HASH_OFFSETS[1]);
+            hash_add(hash, states[index].lanes[0], states[index].lanes[1]);
         }
     }
     return 1;
@@ -37,21 +37,21 @@ int ids_rows(const records_t *records, Py_ssize_t row, Py_ssize_t count, ids_t *
         Py_ssize_t left = end - row, abreast = left < ABREAST ? left : ABREAST;
         uint64_t limbs[ABREAST][LIMBS];
         lanes_t states[ABREAST];
-        for (Py_ssize_t place = 0; place < abreast; place++) {
-            if (!number_at(records, row + place, &ids->number)) return 0;
-            states[place] = begin;
-            memcpy(limbs[place], ids->number.limbs, sizeof ids->number.limbs);
+        for (Py_ssize_t index = 0; index < abreast; index++) {
+            if (!number_at(records, row + index, &ids->number)) return 0;
+            states[index] = begin;
+            memcpy(limbs[index], ids->number.limbs, sizeof ids->number.limbs);
         }
         for (int limb = 0; limb < LIMBS; limb++)
-            for (Py_ssize_t place = 0; place < abreast; place++) fold(states + place, limbs[place][limb], limbs[place][limb]);
-        for (Py_ssize_t place = 0; place < abreast; place++) {
-            uint64_t subsequence = subsequences[row + place] + IDS_OFFSET;
-            fold(states + place, subsequence, subsequence);
-            uint64_t low = states[place].lanes[0] + !states[place].lanes[0], high = states[place].lanes[1];
+            for (Py_ssize_t index = 0; index < abreast; index++) fold(states + index, limbs[index][limb], limbs[index][limb]);
+        for (Py_ssize_t index = 0; index < abreast; index++) {
+            uint64_t subsequence = subsequences[row + index] + IDS_OFFSET;
+            fold(states + index, subsequence, subsequence);
+            uint64_t low = states[index].lanes[0] + !states[index].lanes[0], high = states[index].lanes[1];
             uint64_t span = mix1(low ^ mix0(high ^ seeds[2]) ^ seeds[3]);
-            ids->traces[2 * (row + place)] = low;
-            ids->traces[2 * (row + place) + 1] = high;
-            ids->spans[row + place] = span + !span;
+            ids->traces[2 * (row + index)] = low;
+            ids->traces[2 * (row + index) + 1] = high;
+            ids->spans[row + index] = span + !span;
         }
     }
     return 1;

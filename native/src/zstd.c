@@ -231,7 +231,7 @@ static inline uint8_t *copy(uint8_t *to, const uint8_t *from, size_t size) {
 
 /* Whether a fixed bit of adjacent words differs in one of the messages from ``number`` to ``limit``. */
 static inline __attribute__((always_inline)) int fixed_bits_differ(const messages_t *all, const word_t *word, size_t words, size_t size,
-                                                         Py_ssize_t number, Py_ssize_t limit) {
+                                                                   Py_ssize_t number, Py_ssize_t limit) {
     uint64_t changed[4] = {0}, wrong = 0;
     for (; number < limit; number++) {
         const uint8_t *text = word->rows + row_of(all, number) * word->stride;

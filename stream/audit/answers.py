@@ -8,6 +8,8 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from stream.audit.wire import read_varint
+
 RETRYABLE: Final = frozenset({429, 502, 503, 504})
 """https://opentelemetry.io/docs/specs/otlp/#failures-1: only these responses and lost connections are retried."""
 
@@ -57,28 +59,18 @@ def rejected_items(body: bytes) -> tuple[int, str]:
 
 def _fields(body: bytes) -> list[tuple[int, int | bytes]]:
     found: list[tuple[int, int | bytes]] = []
-    at = 0
-    while at < len(body):
-        key, at = _varint(body, at)
-        value, at = _varint(body, at)
+    offset = 0
+    while offset < len(body):
+        key, offset = read_varint(body, offset)
+        value, offset = read_varint(body, offset)
         if key & 7 == 0:
             found.append((key >> 3, value))
-        elif key & 7 == 2 and at + value <= len(body):
-            found.append((key >> 3, body[at : at + value]))
-            at += value
+        elif key & 7 == 2 and offset + value <= len(body):
+            found.append((key >> 3, body[offset : offset + value]))
+            offset += value
         else:
-            raise IndexError(at)
+            raise IndexError(offset)
     return found
-
-
-def _varint(body: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = body[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
 
 
 def requested_pause(retry_after: str, now: datetime) -> float | None:

@@ -275,7 +275,7 @@ def check_checkpoint(log: ShardLog, chain: Followed, stored: StoredCheckpoint | 
         return []
     before = units[-1] if ended and units else units[-2] if len(units) > 1 else None
     if before is not None and _agrees(stored, before):
-        why = f"the checkpoint is one unit behind the head {head}: a crash between seal and checkpoint leaves this; the next run mends it"
+        why = f"the checkpoint is one unit behind the head {head}: a crash between seal and checkpoint leaves this; the next run repairs it"
         return failure(why, Verdict.UNKNOWN)
     shown = "the shard's end" if stored.position is None else str(stored.position)
     where = "beyond" if stored.position is None or stored.position > head else "not at"

@@ -117,14 +117,15 @@ def parquet(columns: Mapping[str, Column], rows: int, metadata: Mapping[bytes, b
     """``columns`` of ``rows`` rows as a Parquet file. Equal columns give equal bytes."""
     pages = _pages(list(columns.values())) if rows else []
     chunks = [_chunk(name, column, page, rows) for (name, column), page in zip(columns.items(), pages, strict=False)]
-    schema = {name: _kind(column) for name, column in columns.items()}
+    schema = {name: _dtype(column) for name, column in columns.items()}
     parts: list[bytes | memoryview] = [_MAGIC]
-    at, groups = len(_MAGIC), []
+    offset, column_chunks = len(_MAGIC), []
     for chunk in chunks:
-        groups.append(_column(chunk, at))
+        column_chunks.append(_column_chunk(chunk, offset))
         parts += chunk.stored.parts
-        at += chunk.stored.size
-    row_group = Struct({1: struct_list(groups), 2: I64(sum(chunk.stored.raw for chunk in chunks)), 3: I64(rows)})
+        offset += chunk.stored.size
+    # The numbers of fields, here and below, are those of parquet.thrift.
+    row_group = Struct({1: struct_list(column_chunks), 2: I64(sum(chunk.stored.raw for chunk in chunks)), 3: I64(rows)})
     footer = Struct(
         {
             1: I32(2),
@@ -141,11 +142,11 @@ def parquet(columns: Mapping[str, Column], rows: int, metadata: Mapping[bytes, b
 
 @cache
 def _schema(columns: tuple[tuple[str, Any], ...]) -> thrift.List:
-    elements = (_element(name, kind) for name, kind in columns)
+    elements = (_schema_element(name, kind) for name, kind in columns)
     return thrift.List(thrift.STRUCT, (Struct({4: b"schema", 5: I32(len(columns))}).encode(), *elements))
 
 
-def _element(name: str, kind: Any) -> bytes:
+def _schema_element(name: str, kind: Any) -> bytes:
     physical, converted, logical = _TYPES[kind]
     fields: dict[int, Any] = {1: I32(physical), 3: I32(_OPTIONAL), 4: name.encode()}
     if converted is not None:
@@ -153,18 +154,19 @@ def _element(name: str, kind: Any) -> bytes:
     return Struct(fields).encode()
 
 
-def _column(chunk: _Chunk, at: int) -> Struct:
+def _column_chunk(chunk: _Chunk, offset: int) -> Struct:
+    """What the footer states about a column whose pages begin at ``offset``."""
     stored = chunk.stored
     meta: dict[int, Any] = {
         4: I32(stored.codec),
         5: I64(chunk.values),
         6: I64(stored.raw),
         7: I64(stored.size),
-        9: I64(at + stored.data_at),
-        11: I64(at) if stored.data_at else None,
+        9: I64(offset + stored.data_at),
+        11: I64(offset) if stored.data_at else None,
         12: chunk.statistics,
     }
-    return Struct({2: I64(at), 3: Struct(meta, _column_metadata_start(chunk.name, chunk.physical, chunk.encoding), 3)})
+    return Struct({2: I64(offset), 3: Struct(meta, _column_metadata_start(chunk.name, chunk.physical, chunk.encoding), 3)})
 
 
 @cache
@@ -180,12 +182,12 @@ def _data_page_header(rows: int, encoding: int) -> thrift.Encoded:
     return thrift.Encoded(Struct({1: I32(rows), 2: I32(encoding), 3: I32(_RLE), 4: I32(_RLE)}).encode())
 
 
-def _kind(column: Column) -> Any:
+def _dtype(column: Column) -> Any:
     return pl.String() if isinstance(column, DictionaryColumn) else column.dtype
 
 
 def _chunk(name: str, column: Column, page: _Page, rows: int) -> _Chunk:
-    kind = _kind(column)
+    kind = _dtype(column)
     statistics: dict[int, Any] = {3: I64(page.nulls)}
     pages: list[tuple[bytes | memoryview, Struct | thrift.Encoded, int]] = []
     if page.nulls == rows:
@@ -200,12 +202,12 @@ def _chunk(name: str, column: Column, page: _Page, rows: int) -> _Chunk:
         encoding = _DELTA_BINARY_PACKED
         width = 8 if kind == pl.Int64() else 4
         # Maximum and minimum, by which engines skip files.
-        statistics |= {5: _fixed(page.greatest, width), 6: _fixed(page.least, width)}
+        statistics |= {5: _fixed_width(page.greatest, width), 6: _fixed_width(page.least, width)}
     pages.append((page.body, _data_page_header(rows, encoding), _DATA_PAGE))
     return _Chunk(name, _TYPES[kind][0], encoding, rows, Struct(statistics), _stored(pages))
 
 
-def _fixed(value: int, width: int) -> bytes:
+def _fixed_width(value: int, width: int) -> bytes:
     return (value & (1 << 8 * width) - 1).to_bytes(width, "little")
 
 

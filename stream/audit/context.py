@@ -33,21 +33,21 @@ def extract(payloads: pl.Series, paths: Sequence[str]) -> pl.DataFrame:
 
     The first of ``paths`` with a well-formed value wins. Only payloads that contain the last name of a path are parsed.
     """
-    at = _containing(payloads, sorted({path.rpartition(".")[2] for path in paths}))
-    if at.is_empty():
+    candidates = _containing(payloads, sorted({path.rpartition(".")[2] for path in paths}))
+    if candidates.is_empty():
         return pl.DataFrame([null_texts(name, payloads.len()) for name in COLUMNS])
-    text = _text(payloads.gather(at))
-    found = pl.DataFrame({name: pl.repeat(None, at.len(), dtype=kind, eager=True) for name, kind in COLUMNS.items()})
+    text = _text(payloads.gather(candidates))
+    found = pl.DataFrame({name: pl.repeat(None, candidates.len(), dtype=kind, eager=True) for name, kind in COLUMNS.items()})
     for path in paths:
         left = found["trace_id"].is_null().arg_true()
         if left.is_empty():
             break
         parsed = _well_formed(text.gather(left).str.json_path_match(path))
         found = found.with_columns(found[name].scatter(left, parsed[name]) for name in COLUMNS)
-    if at.len() == payloads.len():
+    if candidates.len() == payloads.len():
         return found
-    places = pl.int_range(payloads.len(), dtype=pl.UInt32, eager=True).to_frame("at")
-    return places.join(found.with_columns(at=at.cast(pl.UInt32)), on="at", how="left", maintain_order="left").select(*COLUMNS)
+    rows = pl.int_range(payloads.len(), dtype=pl.UInt32, eager=True).to_frame("row")
+    return rows.join(found.with_columns(row=candidates.cast(pl.UInt32)), on="row", how="left", maintain_order="left").select(*COLUMNS)
 
 
 def _containing(payloads: pl.Series, names: list[str]) -> pl.Series:

@@ -201,11 +201,7 @@ class Sender:
             if 200 <= answer.status < 300 and not page:
                 if encoded.compression is Compression.GZIP:
                     self._compression = Compression.GZIP
-                rejected, why = rejected_items(answer.body)
-                rejected = min(rejected, request.items)
-                if rejected or why:
-                    self._emit(events.ExportRefused(stream, shard, answer.status, rejected, why))
-                return Tally(request.items - rejected, rejected)
+                return self._accepted(request, stream, shard, answer)
             if answer.status in VERDICTS or self._once:
                 self._emit(events.ExportRefused(stream, shard, answer.status, request.items, answer.detail))
                 return Tally(parked=request.items)
@@ -213,14 +209,25 @@ class Sender:
                 what = f"{answer.status} {answer.detail}{' with a web page' if page else ''}"
                 msg = f"the collector answers {what} to {request.path}: check audit.otlp.endpoint and its headers"
                 raise Refused(msg, answer.status)
-            pause = requested_pause(answer.retry_after, self._clock.now()) if answer.retry_after else None
-            # A time in the past, as from a collector whose clock is slow, must not lead to retries without any pause.
-            seconds = wait * (0.5 + self._jitter() / 2) if pause is None or pause < FIRST_WAIT else min(pause, LONGEST_PAUSE)
-            self._emit(
-                events.CallRepeated(stream, shard, "export spans", f"{answer.status or 'no answer:'} {answer.detail}".strip(), seconds)
-            )
+            seconds = self._pause(answer, wait)
+            detail = f"{answer.status or 'no answer:'} {answer.detail}".strip()
+            self._emit(events.CallRepeated(stream, shard, "export spans", detail, seconds))
             await self._clock.sleep(seconds)
             wait = min(2 * wait, LONGEST_WAIT)
+
+    def _accepted(self, request: Request, stream: str, shard: str, answer: Answer) -> Tally:
+        """The tally of a request that the collector accepted as a whole or in part."""
+        rejected, why = rejected_items(answer.body)
+        rejected = min(rejected, request.items)
+        if rejected or why:
+            self._emit(events.ExportRefused(stream, shard, answer.status, rejected, why))
+        return Tally(request.items - rejected, rejected)
+
+    def _pause(self, answer: Answer, wait: float) -> float:
+        """Seconds until the next attempt: as long as the collector asks for, else ``wait`` with jitter."""
+        pause = requested_pause(answer.retry_after, self._clock.now()) if answer.retry_after else None
+        # A time in the past, as from a collector whose clock is slow, must not lead to retries without any pause.
+        return wait * (0.5 + self._jitter() / 2) if pause is None or pause < FIRST_WAIT else min(pause, LONGEST_PAUSE)
 
 
 class Exporter:

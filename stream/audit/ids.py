@@ -45,9 +45,9 @@ def operation_trace(*parts: str) -> bytes:
 def record_ids(frame: pl.DataFrame, stream: str, shard: str, application: str) -> tuple[Any, Any]:
     """Trace ids and span ids of ledger rows (``seq``, ``sub``): arrays of uint8 with 16 and 8 columns."""
     seed = np.frombuffer(_digest("record", stream, shard), "<u8")
-    own = np.frombuffer(_digest("application", application), "<u8")
+    application_seed = np.frombuffer(_digest("application", application), "<u8")
     if KERNEL is not None:
-        found = KERNEL.record_ids(*views(frame["seq"]), frame["sub"].to_numpy(), tuple(map(int, (*seed, *own))), True)
+        found = KERNEL.record_ids(*views(frame["seq"]), frame["sub"].to_numpy(), tuple(map(int, (*seed, *application_seed))), True)
         if found is not None:
             traces, spans = (np.frombuffer(ids, np.uint8) for ids in found)
             return traces.reshape(-1, 16), spans.reshape(-1, 8)
@@ -62,7 +62,7 @@ def record_ids(frame: pl.DataFrame, stream: str, shard: str, application: str) -
     low, high = lanes
     # An id of zeros is invalid. 0 becomes 1, so one record in 2**64 may share an id with another.
     low[low == 0] = 1
-    span = _mixed(low ^ _mixed(high ^ own[0], _LANES[0]) ^ own[1], _LANES[1])
+    span = _mixed(low ^ _mixed(high ^ application_seed[0], _LANES[0]) ^ application_seed[1], _LANES[1])
     span[span == 0] = 1
     return np.stack((low, high), axis=1).view(np.uint8), span.view(np.uint8).reshape(-1, 8)
 

@@ -187,7 +187,7 @@ def _whose(stray: Stray) -> str:
             "it was made for a sealed unit of this log, or by another pipeline that reads objects and writes to this place: remove it if "
             "there is no other, and otherwise give each pipeline a place of its own, since their files have the same names"
         )
-    return "it was made for a sealed unit, --repair removes it" if stray.ours else "its name is of no unit of this log: examine it"
+    return "it was made for a sealed unit, --repair removes it" if stray.ours else "its name is of no unit in this log: examine it"
 
 
 def check_file(link: Link, file: LedgerObject, url: str, body: bytes | None) -> list[Finding]:

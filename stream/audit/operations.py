@@ -237,12 +237,12 @@ class Operations:
         return Operation(f"commit {stream}", INTERNAL, unit.trace, unit.root, None, unit.begun, now, {**unit.attributes, **attributes})
 
     def _in_unit(self, unit: _Unit, name: str, kind: str, start: int, end: int, attributes: Attributes) -> Operation:
-        own = unit_span(unit.trace, f"{name} by {self._worker}", self._number)
-        return Operation(name, kind, unit.trace, own, unit.root, min(start, end), end, attributes)
+        span = unit_span(unit.trace, f"{name} by {self._worker}", self._number)
+        return Operation(name, kind, unit.trace, span, unit.root, min(start, end), end, attributes)
 
     def _in_hold(self, hold: _Hold, name: str, start: int, end: int, attributes: Attributes, error: str = "") -> Operation:
-        own = unit_span(hold.trace, name, self._number)
-        return Operation(name, CLIENT, hold.trace, own, hold.parent, start, end, attributes, error)
+        span = unit_span(hold.trace, name, self._number)
+        return Operation(name, CLIENT, hold.trace, span, hold.parent, start, end, attributes, error)
 
     def _shared(self, event: ev.Event) -> dict[str, str | int]:
         return {

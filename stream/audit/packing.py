@@ -143,29 +143,23 @@ def _around(preamble: tuple[bytes, bytes], size: int) -> tuple[bytes, bytes]:
 
 def _unpacked(body: memoryview) -> tuple[tuple[bytes, bytes], list[bytes]]:
     """The preamble and the items of a body, the inverse of ``_request``. Reads only what this module wrote."""
-    _, at = _length(body, 0)
-    end, start = _length(body, at)
-    resource = bytes(body[at : start + end])
-    _, at = _length(body, start + end)
-    end, start = _length(body, at)
-    scope = bytes(body[at : start + end])
+    _, offset = _length(body, 0)
+    resource, offset = _field(body, offset)
+    _, offset = _length(body, offset)
+    scope, offset = _field(body, offset)
     items = []
-    at = start + end
-    while body[at] == 2 << 3 | 2:
-        size, start = _length(body, at)
-        items.append(bytes(body[at : start + size]))
-        at = start + size
+    while body[offset] == 2 << 3 | 2:
+        item, offset = _field(body, offset)
+        items.append(item)
     return (resource, scope), items
 
 
-def _length(body: memoryview, at: int) -> tuple[int, int]:
-    """The length after the one-byte key at ``at``, and the offset at which the content starts."""
-    size = shift = 0
-    at += 1
-    while True:
-        digit = body[at]
-        size |= (digit & 0x7F) << shift
-        shift += 7
-        at += 1
-        if digit < 0x80:
-            return size, at
+def _field(body: memoryview, offset: int) -> tuple[bytes, int]:
+    """The bytes of the field at ``offset``, with its key and length, and the offset after it."""
+    size, start = _length(body, offset)
+    return bytes(body[offset : start + size]), start + size
+
+
+def _length(body: memoryview, offset: int) -> tuple[int, int]:
+    """The length after the one-byte key at ``offset``, and the offset at which the content starts."""
+    return wire.read_varint(body, offset + 1)

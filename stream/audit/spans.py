@@ -74,26 +74,28 @@ def _unit_spans(unit: Link, urls: Mapping[tuple[str, str], str]) -> Iterator[Blo
     counts = [wire.attribute(9, f"kst.unit.{label}", count) for label, count in sorted(unit.outcomes.items())]
     bounds = [wire.attribute(9, "kst.unit.trigger", unit.trigger), wire.attribute(9, "messaging.batch.message_count", unit.records)]
     yield _span(trace, root, None, f"poll {unit.stream}", _CLIENT, (begun, sealed), [*_operation("poll", "receive"), *bounds, *counts])
-    at = begun
+    start = begun
     for ordinal, stage in enumerate(unit.stages):
-        end = at + stage.micros * 1000
+        end = start + stage.micros * 1000
         attributes = [wire.attribute(9, "kst.stage", stage.name), wire.attribute(9, "kst.stage.rows_in", stage.rows_in)]
         attributes.append(wire.attribute(9, "kst.stage.rows_out", stage.rows_out))
-        own = ids.unit_span(trace, "stage", ordinal)
-        yield _span(trace, own, root, f"transform {stage.name}", _INTERNAL, (at, end), attributes)
-        at = end
+        span_id = ids.unit_span(trace, "stage", ordinal)
+        yield _span(trace, span_id, root, f"transform {stage.name}", _INTERNAL, (start, end), attributes)
+        start = end
     for ordinal, file in enumerate(unit.files):
         attributes = [wire.attribute(9, "kst.sink", file.sink), wire.attribute(9, "kst.dest.rows", file.rows)]
         attributes += [wire.attribute(9, "kst.dest.bytes", file.size), wire.attribute(9, "kst.dest.sha256", file.sha256)]
         attributes.append(wire.attribute(9, "kst.dest.uri", urls.get((file.sink, file.key), file.key)))
         yield _span(trace, ids.unit_span(trace, "write", ordinal), root, f"write {file.sink}", _CLIENT, (created, sealed), attributes)
     checkpoint = [*_operation("checkpoint", "settle"), wire.attribute(9, "kst.unit.last", str(unit.last))]
-    own = ids.unit_span(trace, "checkpoint")
-    yield _span(trace, own, root, f"checkpoint {unit.stream}", _CLIENT, (sealed, sealed), checkpoint)
+    span_id = ids.unit_span(trace, "checkpoint")
+    yield _span(trace, span_id, root, f"checkpoint {unit.stream}", _CLIENT, (sealed, sealed), checkpoint)
 
 
-def _span(trace: bytes, own: bytes, parent: bytes | None, name: str, kind: int, times: tuple[int, int], attributes: list[bytes]) -> Block:
-    pieces = [*nested(1, trace), *nested(2, own), *(nested(4, parent) if parent else []), wire.text(5, name), wire.number(6, kind)]
+def _span(
+    trace: bytes, span_id: bytes, parent: bytes | None, name: str, kind: int, times: tuple[int, int], attributes: list[bytes]
+) -> Block:
+    pieces = [*nested(1, trace), *nested(2, span_id), *(nested(4, parent) if parent else []), wire.text(5, name), wire.number(6, kind)]
     pieces += [*wire.fixed64(7, times[0]), *wire.fixed64(8, times[1]), *attributes, wire.fixed32(16, SAMPLED)]
     return Block(wire.message(2, pieces), 1)
 

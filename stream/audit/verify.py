@@ -310,8 +310,8 @@ class Verifier:
         before = self._state.read
         self._state.records += sum(unit.records for unit in units)
         for shard in shards:
-            own = [unit for unit in units if unit.shard == shard]
-            if not own:
+            shard_units = [unit for unit in units if unit.shard == shard]
+            if not shard_units:
                 continue
             records = self._evidence.reread(shard, logs[shard][1].head)
             hashes = {start: SetHash.parse(text) for (name, start), text in self._state.hashes.items() if name == shard}
@@ -319,9 +319,9 @@ class Verifier:
             def read(count: int, before: int = before) -> None:
                 self._progress("records re-read", min(self._state.records, before + count), self._state.records)
 
-            self._state.findings += await check_source(own, hashes, records, self._evidence.horizon, read)
-            before += sum(unit.records for unit in own)
-            self._state.checked[Check.SOURCE] += sum(unit.records for unit in own)
+            self._state.findings += await check_source(shard_units, hashes, records, self._evidence.horizon, read)
+            before += sum(unit.records for unit in shard_units)
+            self._state.checked[Check.SOURCE] += sum(unit.records for unit in shard_units)
         self._state.read = before
 
     async def _remove(self, found: Sequence[objects.Stray]) -> tuple[str, ...]:

@@ -41,6 +41,17 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+def read_varint(body: bytes | memoryview, offset: int) -> tuple[int, int]:
+    """The varint at ``offset``, and the offset after it; raises ``IndexError`` if the body ends within it."""
+    value = shift = 0
+    while True:
+        byte = body[offset]
+        value |= (byte & 0x7F) << shift
+        offset, shift = offset + 1, shift + 7
+        if byte < 0x80:
+            return value, offset
+
+
 def width(pieces: Iterable[Piece]) -> int:
     """The size of one message in bytes."""
     return sum(len(piece) if isinstance(piece, bytes) else piece.shape[1] for piece in pieces)

@@ -108,7 +108,9 @@ class Subscription:
     def _refusal(self, message: Message) -> Exception:
         code = message.headers.get(":exception-type") or message.headers.get(":error-code", "")
         named, text = refusal(message.payload, code)
-        return explain(self._call, code or named, text, 400)
+        # An ``error`` is one that the API does not describe; those that it does are exceptions.
+        status = 500 if message.headers.get(":message-type") == "error" else 400
+        return explain(self._call, code or named, message.headers.get(":error-message", text), status)
 
     def _broken(self, error: Exception) -> AwsRetryable:
         return AwsRetryable(f"{self._call}: {error}", code="BrokenSubscription")

@@ -14,6 +14,7 @@ from stream.batch import ORIGIN
 from stream.cli.audit import AsJson, File, carry_out
 from stream.cli.documents import table_console
 from stream.cli.meanwhile import Meanwhile
+from stream.cli.positions import import_positions
 from stream.errors import DefinitionError
 from stream.pipeline.model import Pipeline
 from stream.worker.operating import Done, LeaseView, list_leases, preview_rewind, release_lease, rewind, skip
@@ -116,6 +117,9 @@ def skip_shard(
 
     done = carry_out(file, run)
     _print({"shard": shard, "position": str(done.position)}, f"{shard} continues after {done.position}", json)
+
+
+app.command("import")(import_positions)
 
 
 def table_of(views: list[LeaseView]) -> Table:

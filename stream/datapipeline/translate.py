@@ -249,7 +249,7 @@ class _Work:
             if sink and (sink.startswith(place) or place.startswith(sink)):
                 draft.open(
                     draft.activity.slot("output"),
-                    f"`{other}` writes below {place}, too: write each one's files to a place of its own, which `stream audit verify` checks",
+                    f"`{other}` writes below {place}, too: write each one's files to a place of its own, for `stream audit verify`",
                 )
                 draft.held = True
 

@@ -19,7 +19,7 @@ from stream.lease.decide import Seen, Take
 from stream.lease.follower import Follower
 from stream.lease.holding import AT_ONCE, Holdings
 from stream.lease.rows import SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, Lease
-from stream.lease.settings import Balance, LeasedStream, LeaseSettings
+from stream.lease.settings import Balance, LeasedStream, LeaseSettings, refuse_other_keys
 from stream.lease.shards import children_of, holes, missing_leases, new_lease, removable, unblocked
 from stream.lease.table import LeaseTable
 
@@ -79,16 +79,21 @@ class Coordinator:
         return {lease.shard for lease in mine if not lease.ended and unblocked(lease, leases)}
 
     def finished_elsewhere(self, stream: str, shard_id: str) -> list[str]:
-        """Ids of the shard's parents that another application has read to the end, of which the commit log may not know yet."""
+        """Ids of shards before this one that another application has read to the end, of which the commit log may not know yet."""
         leases = self.leases(stream)
-        parents = leases[shard_id].parents if shard_id in leases else frozenset()
-        return sorted(each for each in parents if each in leases and leases[each].ended and leases[each].foreign is not None)
+        found: list[str] = []
+        rest = [shard_id]
+        while rest:
+            parents = leases[each].parents if (each := rest.pop()) in leases else frozenset()
+            ended = [name for name in parents if name in leases and leases[name].ended and leases[name].foreign is not None]
+            found += (fresh := [name for name in ended if name not in found])
+            rest += fresh
+        return sorted(found)
 
     def from_its_beginning(self, stream: str, shard_id: str) -> bool:
         """Whether the shard must be read from its first record, although the stream is read from its tip.
 
-        Its lease says so if it continues a leased shard. Another application may have read that one, and the reshard may lie
-        before the moment from which this one reads the stream.
+        Its lease says so if it continues a leased shard, which another application may have read before this one began.
         """
         lease = self.leases(stream).get(shard_id)
         return self.streams[stream].start is StartKind.LATEST and lease is not None and lease.checkpoint.text == TRIM_HORIZON
@@ -183,6 +188,8 @@ class Coordinator:
         """
         await self.follower.look()
         await self.look()
+        if not self._seen:
+            refuse_other_keys(self.table.name, (await self.table.scan()).leases, self.streams.values())
         await self.sync()
         await self.look()
 

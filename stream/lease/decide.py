@@ -62,7 +62,7 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """``failover``: seconds. ``steal``: take up to ``max_steal`` leases a round. ``tenure``: seconds that a moved lease stays."""
+    """``failover``: seconds. ``steal``: take up to ``max_steal`` leases a round from others. ``tenure``: seconds a moved lease stays."""
 
     failover: float
     max_leases: int = 2**31

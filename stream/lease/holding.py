@@ -148,7 +148,7 @@ class Holdings:
         raise LeaseLost(msg)
 
     async def release(self, key: str, heir: str | None = None) -> None:
-        """Release the lease now, so that others need not wait for its expiry: to the worker that takes it over, or else to ``heir``."""
+        """Release the lease now, so that others need not wait for its expiry: to the worker that is to take over, or else to ``heir``."""
         held = self.held.get(key)
         if held is None:
             return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from stream.contracts import Shard, StartKind
+from stream.errors import Fatal
+from stream.lease.rows import Lease
 
 RENEWALS: Final = 3
 """Renewals per failover time (KCL: ``failoverTimeMillis / 3``), so that one lost call does not cost a lease."""
@@ -78,3 +80,26 @@ class LeasedStream:
     def owns(self, key: str) -> bool:
         """Whether ``key`` is a lease of this stream; in a table of one stream, all are."""
         return key.startswith(self.prefix) if self.prefix else ":" not in key
+
+
+def refuse_other_keys(table: str, leases: Iterable[Lease], streams: Iterable[LeasedStream]) -> None:
+    """Make sure that a table without a lease of ``streams`` does not hold the KCL's of the same streams under keys of the other kind.
+
+    Raises:
+        Fatal: it does: their checkpoints would be passed over.
+    """
+    each = list(streams)
+    several = any(one.prefix for one in each)
+    names = {one.stream for one in each}
+    for lease in leases:
+        parts = lease.key.split(":")
+        other = len(parts) == 1 if several else len(parts) > 2 and parts[1] in names
+        # Ours are not needed: the commit log says where to continue.
+        if other and not lease.operation:
+            have, use = ("one stream", "`streams`") if several else ("several streams", "`stream`")
+            msg = (
+                f"the lease table {table} holds leases of a KCL application that reads {have}, such as {lease.key!r}, but this pipeline "
+                f"uses {use}, whose leases have other keys. It would not continue at those checkpoints. Write "
+                f"source.kinesis.{'stream' if several else 'streams'} instead, or choose another table with coordination.native.table"
+            )
+            raise Fatal(msg)

@@ -113,17 +113,38 @@ def removable(leases: Mapping[str, Lease], listed: Collection[str]) -> list[Leas
 
     Works like KCL's ``LeaseCleanupManager``: every child must have a row and a checkpoint past its beginning, and the rows of the shard's
     own parents must be gone, so that a child is never started before its parents, nor a second time from the beginning. The row of a shard
-    that Kinesis no longer lists is removed at once.
+    that another application has ended also stays until one of our workers has made progress on the shards after it: before its first
+    unit there, it writes that end to the commit log. The row of a shard that Kinesis no longer lists is removed at once.
     """
     found = []
     for shard_id, lease in sorted(leases.items()):
         if not lease.ended:
             continue
-        children = lease.children | {other.shard for other in leases.values() if shard_id in other.parents}
+        children = _continuing(lease, leases)
         begun = children and all(child in leases and leases[child].checkpoint.text not in _UNREAD for child in children)
-        if shard_id not in listed or (begun and not any(parent in leases for parent in lease.parents)):
+        alone = begun and not any(parent in leases for parent in lease.parents)
+        if shard_id not in listed or (alone and (lease.foreign is None or _recorded(lease, leases))):
             found.append(lease)
     return found
+
+
+def _continuing(lease: Lease, leases: Mapping[str, Lease]) -> set[str]:
+    return {*lease.children, *(other.shard for other in leases.values() if lease.shard in other.parents)}
+
+
+def _recorded(lease: Lease, leases: Mapping[str, Lease]) -> bool:
+    """Whether all shards that continue ``lease``, directly or not, and are not ended by others have progress of ours."""
+    rest, seen = [lease], {lease.shard}
+    while rest:
+        for child in _continuing(rest.pop(), leases) - seen:
+            seen.add(child)
+            if child not in leases:
+                return False
+            if leases[child].progress is None:
+                if not leases[child].ended:
+                    return False
+                rest.append(leases[child])
+    return True
 
 
 _UNREAD: Final = {TRIM_HORIZON, AT_TIMESTAMP, LATEST}

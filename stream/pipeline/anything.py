@@ -1,4 +1,4 @@
-"""Made-up records of a schema: mostly good, some at the edge of their types, some wrong, some no records at all."""
+"""Random records for a schema: mostly valid, some at the limits of their types, some invalid, some damaged."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _csv(decoder: Csv, schema: RecordSchema, dice: random.Random) -> bytes:
 
 
 def value_of(kind: Type, dice: random.Random) -> Any:
-    """A value of ``kind`` as it stands in JSON."""
+    """A random value of ``kind`` as written in JSON."""
     if kind.kind is Kind.LIST and kind.item is not None:
         return [_or_null(kind.item, dice) for _ in range(dice.randint(0, 3))]
     if kind.kind is Kind.OBJECT:

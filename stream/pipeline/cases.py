@@ -1,4 +1,4 @@
-"""Test cases of a pipeline: given records, and what is expected to become of them.
+"""Test cases of a pipeline: input records, and the expected results.
 
 ``flights.yaml`` has its cases in ``flights.test.yaml``::
 

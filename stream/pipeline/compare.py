@@ -1,4 +1,4 @@
-"""Two pipelines over one sample: which records fare differently, which values change, which columns, and how fast each is."""
+"""Compares two pipelines over one sample: outcomes of records, values, columns, and speed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from stream.transform.engine import CompiledChain
 from stream.transform.types import SYSTEM
 
 RUNS: Final = 3
-"""Of each pipeline, for its speed; the fastest counts, since nothing but other work on the machine makes a run slower."""
+"""Runs of each pipeline to measure its speed. The fastest counts, since only other work on the machine makes a run slower."""
 
 _NTH: Final = "_nth"
 _SIDE: Final = "\0new"
-"""Marks columns of the new side; no column of a pipeline can end so."""
+"""Suffix of the new pipeline's columns in the joined frame; no column of a pipeline can end in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """``rows``: of both pipelines that belong together; ``only_old`` and ``only_new``: those that have no counterpart."""
+    """``rows``: number of rows that both pipelines have; ``only_old`` and ``only_new``: numbers of rows without a counterpart."""
 
     records: int
     schema: tuple[Change, ...]
@@ -69,14 +69,14 @@ class Difference:
 
     @property
     def same(self) -> bool:
-        """Whether both write the same rows and refuse the same records for the same reasons."""
+        """Whether both write the same rows and reject the same records for the same reasons."""
         return not (self.schema or self.moved or self.only_old or self.only_new or self.columns)
 
 
 def compare(
     old: CompiledChain, new: CompiledChain, batch: Batch, timer: Callable[[], float], key: Sequence[str] = (), examples: int = 3
 ) -> Difference:
-    """Run both over ``batch``. Rows belong together that are the n-th of the same record; ``key`` columns name them for people.
+    """Run both over ``batch``. The n-th rows of the same record are compared; ``key`` columns identify them in the result.
 
     Raises:
         DefinitionError: a key column is in neither result.
@@ -154,7 +154,7 @@ def _moved(old: Transformed, new: Transformed, examples: int) -> list[Moved]:
 
 
 def _fates(done: Transformed) -> list[str]:
-    """What became of each record; of a dead letter with its reason, but not with the place of the stage, which may have moved."""
+    """The outcome of each record; for a dead letter with stage and reason, but without the number of the stage, which may differ."""
     fates = [Outcome.WRITTEN.label] * done.records
     for row, outcome, stage, reason in done.settled.select(ROW, "outcome", "stage", "reason").iter_rows():
         label = Outcome(outcome).label

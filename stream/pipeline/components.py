@@ -1,4 +1,4 @@
-"""Which stages, decoders and sinks there are: explicit tables, and entry points for other people's stages.
+"""The available stages, decoders and sinks: explicit tables, and entry points for stages of other packages.
 
 A package adds a stage by an entry point in the group ``stream.stages`` whose name is the stage's. It is imported only when a
 pipeline uses that name, so an installed but unused package can neither slow down nor break anything. Built-in names win.
@@ -39,7 +39,7 @@ SINKS: Final[Mapping[str, type[SinkConfig]]] = MappingProxyType(
         "console": ConsoleSinkConfig,
     }
 )
-"""``s3`` and ``files`` are two words for one sink, whose URL says where the objects go. The first is the canonical one."""
+"""``s3`` and ``files`` are two names of one sink, whose URL says where the objects go. The first is the canonical one."""
 
 
 def stage_class(name: str) -> type[StageConfig] | None:
@@ -96,7 +96,7 @@ def make_sink(config: SinkConfig, schema: pl.Schema) -> Sink:
 
 
 def canonical_name(component: BaseModel) -> str:
-    """The word under which ``component``, a stage, decoder or sink, stands in a pipeline file."""
+    """The name of ``component``, a stage, decoder or sink, in a pipeline file."""
     if isinstance(component, StageConfig | DecoderConfig):
         return component.name
     for name, known in SINKS.items():

@@ -1,4 +1,4 @@
-"""What a pipeline will make of a given rate, and what AWS charges for it: pure estimates with their assumptions beside them.
+"""Estimates of what a pipeline writes at a given rate, and what AWS charges for it, with their assumptions. Pure.
 
 Counted is what one worker does on the main path: requests to S3 for the commit log, ledger and data files, what they keep, and the rows
 of a lease table where there is one. Not counted: the stream itself, networks, computers, and whoever reads the result.
@@ -28,7 +28,7 @@ LEDGER_RECORD_BYTES: Final = 11
 """Measured with the flights of the example in units of 1,000 to 100,000 records, without reject reasons."""
 
 LOG_PUTS: Final = 2
-"""Of one unit: the intent and the seal. Its checkpoint is one more where no lease table keeps it (counted: ``benchmarks/cost.py``)."""
+"""Manifest writes per unit: intent and seal. Its checkpoint is one more without a lease table (counted: ``benchmarks/cost.py``)."""
 
 LEASE_RENEWALS_PER_FAILOVER: Final = 3
 FAILOVER_SECONDS: Final = 10.0
@@ -53,7 +53,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What becomes of it. ``output_ratio``: bytes of data files per byte received; ``partitions``: that one unit touches, per sink.
+    """What the pipeline writes. ``output_ratio``: bytes of data files per byte received; ``partitions``: number per unit and sink.
 
     ``reject_share``: of units that hold at least one dead letter.
     """
@@ -150,7 +150,7 @@ def cuts(pipeline: Pipeline, rate: Rate) -> Cuts:
 
 
 def estimate(pipeline: Pipeline, rate: Rate, outcome: Outcome | None = None, prices: Prices | None = None) -> Estimate:
-    """A day at ``rate``."""
+    """The estimate for a day at ``rate``."""
     became, price = outcome or Outcome(), prices or Prices()
     cut = cuts(pipeline, rate)
     units = rate.shards * DAY / cut.seconds

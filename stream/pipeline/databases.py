@@ -1,4 +1,4 @@
-"""Reference tables out of SQL databases: the result of a query, as bytes that are the same for the same rows."""
+"""Reference tables from SQL databases: the result of a query, as bytes that are equal for equal rows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MAX_UNPACKED: Final = 1024 * 1024 * 1024
 _TYPES: Final = {str: pl.String(), int: pl.Int64(), float: pl.Float64(), bytes: pl.Binary()}
 _WORDS: Final = {str: "text", int: "numbers", float: "numbers", bytes: "blobs"}
 PATIENCE: Final = 30.0
-"""Seconds to wait for somebody who is writing to the database."""
+"""Seconds to wait while somebody else writes to the database."""
 
 
 def is_database(url: str) -> bool:

@@ -23,7 +23,7 @@ _PLACES: Final = {
     "kinesis": frozenset({"start", "region", "endpoint", "on_expired", "retrieval", "consumer"}),
     "s3": frozenset({"url", "manifest", "time", "shards"}),
 }
-"""Options of a source that say where, how and from when to read: a unit's range says which records it holds."""
+"""Options that say where, how and from when to read. They do not count, since a unit's range determines its records."""
 
 
 class _Dumper(yaml.SafeDumper):

@@ -32,7 +32,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """One thing to say about one place. ``line`` and ``column`` begin at 1; ``code`` never changes its meaning."""
+    """One finding about one place in the file. ``line`` and ``column`` begin at 1; ``code`` never changes its meaning."""
 
     file: str
     line: int

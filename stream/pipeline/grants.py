@@ -1,4 +1,4 @@
-"""Compares IAM policy documents: what one grants too little or too much beside another. Pure.
+"""Compares IAM policy documents: what one of them grants less and more than another. Pure.
 
 Resources and actions are compared as patterns. Conditions are compared as they are written: a statement under a condition that is
 not the same is taken to grant nothing of what is wanted, and all of what is not.
@@ -27,7 +27,7 @@ class Grant:
     condition: str = ""
 
     def __str__(self) -> str:
-        """For people."""
+        """The grant as text."""
         return f"{self.action} on {self.resource}" + (f" if {self.condition}" if self.condition else "")
 
 
@@ -39,12 +39,12 @@ class Difference:
     excess: tuple[Grant, ...] = field(default=())
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether there is any difference."""
         return bool(self.missing or self.excess)
 
 
 def compare(wanted: Any, live: Any) -> Difference:
-    """What the document ``live`` grants too little and too much for ``wanted``. ``live`` may be a list of documents.
+    """The differences of the document ``live`` from ``wanted``. ``live`` may be a list of documents.
 
     Raises:
         DefinitionError: one of them is no identity policy, or grants by NotAction or NotResource, which cannot be compared.
@@ -56,7 +56,7 @@ def compare(wanted: Any, live: Any) -> Difference:
 
 
 def allows(document: Any, action: str, resource: str, prefix: str | None = None) -> bool:
-    """Whether ``document`` lets ``action`` on the one ``resource`` pass; ``prefix`` is what ``s3:prefix`` would be in the request.
+    """Whether ``document`` allows ``action`` on ``resource``; ``prefix`` is what ``s3:prefix`` would be in the request.
 
     Of conditions only ``StringLike`` on ``s3:prefix`` is understood; a statement with any other grants nothing here.
     """

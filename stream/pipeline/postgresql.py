@@ -1,4 +1,4 @@
-"""Reference tables out of PostgreSQL: the result of a query in one read-only transaction, with the types that the database names."""
+"""Reference tables from PostgreSQL: the result of a query in one read-only transaction, with the types that the database names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chain run over a sample, step by step: what each step makes of each record. Pure; nothing is written anywhere."""
+"""Runs a chain over a sample and shows each record after each step. Pure; writes nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stream.transform.types import SYSTEM
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A record that goes no further."""
+    """A record that ends at this step."""
 
     record: int
     outcome: str
@@ -40,7 +40,7 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step over the sample. ``passed`` and ``ended`` tell of the records that are shown, the numbers of all."""
+    """One step over the sample. ``passed`` and ``ended`` are about the shown records, the counts about all."""
 
     name: str
     rows_in: int
@@ -64,7 +64,7 @@ class Preview:
 
 
 def preview(chain: CompiledChain, pipeline: Pipeline, batch: Batch, show: int) -> Preview:
-    """Run ``batch`` through ``chain``, telling of its first ``show`` records what happens to each.
+    """Run ``batch`` through ``chain``, recording for its first ``show`` records what happens to each.
 
     Raises:
         Halted: a stage broke its contract, for which a shard would stop.

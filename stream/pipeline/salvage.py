@@ -1,4 +1,4 @@
-"""What is left of a pipeline file whose shape is wrong in places: enough to look at its columns all the same.
+"""The valid part of a pipeline file that is malformed in places, so that its columns can be checked all the same.
 
 A wrong unit under `flush` has nothing to do with a column that a stage lacks, and whoever has made both mistakes wants to hear of both.
 So what is wrong is taken out, and what cannot be done without gets a stand-in about which nothing is said.
@@ -35,7 +35,7 @@ class Salvage:
 
 
 def salvage(data: Any, wrong: Collection[Path]) -> Salvage | None:
-    """The pipeline without what stands at ``wrong``; None where nothing can be said about its columns."""
+    """The pipeline without the values at ``wrong``; None if nothing can be said about its columns."""
     if not isinstance(data, Mapping) or any(_spoils_columns(path) for path in wrong):
         return None
     rest: dict[str, Any] = copy.deepcopy(dict(data))

@@ -1,4 +1,4 @@
-"""Records to try a pipeline on: from a file, made up from the schema, or handed in by whoever read the stream."""
+"""Records to try a pipeline on: from a file, generated from the schema, or passed in by the caller."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LINES: Final = (".ndjson", ".jsonl", ".json", ".csv", ".txt", ".log")
 
 MAX_SAMPLE_BYTES: Final = 256 * 2**20
 PAYLOAD_COLUMNS: Final = (DATA, "data")
-"""Of a Parquet file, the column with the records; the first is that of dead letters, the second that of the decoder `raw`."""
+"""Columns of a Parquet file that may hold the records: that of dead letters, and that of the decoder `raw`."""
 
 
 def generated(pipeline: Pipeline, count: int, seed: int) -> Batch:
-    """Made-up records of the pipeline's schema, good and bad; the same for the same seed."""
+    """Random records for the pipeline's schema, good and bad; the same for the same seed."""
     source = pipeline.source
     return batch_of((), made_up(source.decode, source.record_schema(), count, seed))
 

@@ -1,4 +1,4 @@
-"""The pipeline file as a JSON Schema for editors: what may be written where, explained in the words of the docstrings.
+"""The pipeline file as a JSON Schema for editors, with the docstrings as descriptions.
 
 It accepts whatever the loader accepts and is laxer in places, such as shorthand forms; ``stream check`` has the last word.
 """
@@ -18,7 +18,7 @@ from stream.pipeline.model import Pipeline
 from stream.transform.types import NAMES
 
 DIALECT: Final = "http://json-schema.org/draft-07/schema#"
-"""What yaml-language-server, and so most editors, understand."""
+"""The draft that yaml-language-server, and so most editors, support."""
 
 _DEFS: Final = "#/definitions/"
 _ENV: Final = {"type": "string", "pattern": r"\$\{", "description": "A reference to the environment, ${NAME} or ${NAME:-default}."}
@@ -40,7 +40,7 @@ SHORT: Final[Mapping[str, tuple[dict[str, Any], ...]]] = {
     "select": (_TEXT, _TEXTS),
     "sql": (_TEXT,),
 }
-"""What may stand in place of a stage's options."""
+"""Short forms of a stage's options."""
 
 _FORMS: Final[Mapping[tuple[str, str], tuple[dict[str, Any], ...]]] = {
     ("Lookup", "on"): (_TEXT, _TEXTS),
@@ -179,7 +179,7 @@ def _columns() -> dict[str, Any]:
 
 
 def _mask(definitions: dict[str, Any]) -> None:
-    """`keep_last: 4` stands for two options."""
+    """`keep_last: 4` sets two options."""
     mask = definitions["Mask"]
     mask["properties"]["keep_last"] = {"type": "integer", "minimum": 1, "description": "Method `keep_last`, and how many characters."}
     mask["properties"]["key"] = {

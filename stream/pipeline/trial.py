@@ -1,4 +1,4 @@
-"""Runs cases through a pipeline as a worker would, but without a stream, and says how the result differs from what is expected."""
+"""Runs test cases through a pipeline as a worker would, but without a stream, and compares the results with the expected ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_DIFFERENCES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of a case: the differences, none if it passes. ``golden`` is what its golden file should contain."""
+    """The result of a test case: the differences, none if it passes. ``golden`` is what its golden file should contain."""
 
     case: Case
     differences: tuple[str, ...]
@@ -93,7 +93,7 @@ class Trial:
         return sorted({file.key.rpartition("/")[0] for file in sink.encode(frame, "case").files})
 
     def _properties(self, case: Case) -> Iterator[str]:
-        """What must hold for any records, reported for the first one that violates it."""
+        """Check the invariants that hold for any records; report the first violation."""
         source = self._pipeline.source
         batch = batch_of((), made_up(source.decode, source.record_schema(), case.count, case.seed))
         first, second = (accepted(self._chain.run(batch, SHARD_ID), self._sinks) for _ in range(2))
@@ -113,7 +113,7 @@ class Trial:
         yield from self._parts(case, batch, first)
 
     def _parts(self, case: Case, batch: Batch, whole: Transformed) -> Iterator[str]:
-        """If every stage looks only at single rows, it must not matter where a unit is cut."""
+        """If every stage is row-wise, results must not depend on where units are cut."""
         if not all(stage.divisible() for stage in self._pipeline.stages):
             return
         half = (batch.rows + 1) // 2
@@ -141,7 +141,7 @@ def batch_of(records: Sequence[Record], more: Sequence[bytes] = ()) -> Batch:
 
 
 def user_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rows in the words of a case file: times and decimals as text, bytes in base64."""
+    """Rows as a case file writes them: times and decimals as text, bytes in base64."""
     return [{name: plain(value) for name, value in row.items()} for row in frame.drop(ROW).to_dicts()]
 
 

@@ -1,4 +1,4 @@
-"""Rephrases the messages of the validation library for people who have never heard of it."""
+"""Rephrases the messages of the validation library for users of pipeline files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def worded(line: Any, description: str = "") -> tuple[str, str]:
 
 
 def _told(kind: str, context: Mapping[str, Any], given: Any) -> str:
-    """The message, or none for what is rare."""
+    """The message; None for rare types of error."""
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         return f"{_shown(given)} is out of range: {words} {context[name]}"
@@ -58,7 +58,7 @@ def _first_small(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A scalar as it stands in a file; of anything larger what it is."""
+    """A scalar as written in the file; for lists and mappings, only what they are."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

@@ -96,11 +96,11 @@ def external_table(config: ObjectsSinkConfig, schema: pl.Schema, table: str, sin
     """
     named = _TABLE.fullmatch(table)
     if named is None:
-        message = f"{table!r} is no table of Athena; write database.table in a-z, 0-9 and _"
+        message = f"{table!r} is not an Athena table; write database.table with a-z, 0-9 and _"
         raise SinkMismatch((), message)
     if not config.url.startswith("s3://") or not _PROPERTY.fullmatch(config.url):
         message = (
-            f"the files of the sink {config.name} lie at {config.url}; Athena reads s3:// only, without quotes, semicolons and backslashes"
+            f"the sink {config.name} writes to {config.url}; Athena reads only s3:// locations, without quotes, semicolons and backslashes"
         )
         raise SinkMismatch(("url",), message)
     partitions = [_partition(entry) for entry in config.partition_by]
@@ -119,7 +119,7 @@ def external_table(config: ObjectsSinkConfig, schema: pl.Schema, table: str, sin
         properties["storage.location.template"] = f"{root}{folders}"
         lines += ["TBLPROPERTIES (", ",\n".join(f"  '{key}' = {_text(value)}" for key, value in properties.items()), ")"]
         notes += [f"partition `{name}`: {each.note}" for name, each in projected if each.note]
-        notes.append("rows of a unit beyond `max_partitions`, and of too long paths, lie under __overflow__, which is no projected folder")
+        notes.append("rows of a unit beyond `max_partitions`, or with too long paths, are under __overflow__, which is not projected")
     return Statement("\n".join(lines), tuple(notes))
 
 
@@ -135,18 +135,18 @@ def _columns(config: ObjectsSinkConfig, schema: pl.Schema, partitions: list[str]
         lower = name.lower()
         if lower in partition_names:
             if name not in partitions:
-                message = f"the column '{name}' and the partition '{names_seen[lower]}' are one column to Athena, which does not tell case"
+                message = f"the column '{name}' and the partition '{names_seen[lower]}' are one column to Athena, which ignores case"
                 raise SinkMismatch((), message, "rename one of them")
             notes.append(f"column `{lower}` is read from the folder's name, as text, and not from the files")
             continue
         _check_name(name, names_seen)
         if name != lower:
-            notes.append(f"column '{name}' is called `{lower}`: Athena does not tell case")
+            notes.append(f"column '{name}' is called `{lower}`: Athena ignores case")
         kind = _type(name, schema[name], types)
         if schema[name].base_type() == pl.UInt64 and kind == "bigint":
-            notes.append(f"column `{lower}` holds numbers without a sign: those from 2**63 on come out negative")
+            notes.append(f"column `{lower}` has unsigned integers: those from 2**63 on are read as negative numbers")
         if kind == "string" and schema[name].is_temporal():
-            notes.append(f"column `{lower}` is text, as JSON has it: from_iso8601_timestamp({lower}), or a cast, makes it a time")
+            notes.append(f"column `{lower}` is text, since JSON has no times: convert it with from_iso8601_timestamp({lower}), or a cast")
         comment = " COMMENT 'place inside of a KPL aggregate'" if name == SUBSEQUENCE else ""
         columns.append(f"`{lower}` {kind}{comment}")
     if not columns:
@@ -161,11 +161,11 @@ def _text(value: str) -> str:
 
 def _check_name(name: str, names_seen: dict[str, str]) -> None:
     if not _NAME.fullmatch(name):
-        message = f"the column name {name!r} has no place in Athena, whose names are letters, digits and _"
+        message = f"the column name {name!r} is not allowed in Athena, where names have letters, digits and _"
         raise SinkMismatch((), message, "rename it in a stage, or in partition_by")
     other = names_seen.setdefault(name.lower(), name)
     if other != name:
-        message = f"the columns '{other}' and '{name}' are one column to Athena, which does not tell case"
+        message = f"the columns '{other}' and '{name}' are one column to Athena, which ignores case"
         raise SinkMismatch((), message, "rename one of them in a stage")
 
 
@@ -263,7 +263,7 @@ def _not_read(column: str) -> str:
     """The note on rows outside the projected folders; "" if every record has a value."""
     if column == ARRIVAL:
         return ""
-    return f"rows without `{column}`, or with a time before the first or after the present, lie in no projected folder and are not read"
+    return f"rows without `{column}`, or with a time before the first one or after now, are in no projected folder and are not read"
 
 
 def _instance(dtype: Any) -> pl.DataType:

@@ -119,7 +119,7 @@ class IcebergSinkConfig(TableSinkConfig):
     @classmethod
     def _valid_location(cls, value: str) -> str:
         if _LOCATION.fullmatch(value) is None or {".", ".."} & set(value.split("/")[3:]) or len(value) > 200:
-            msg = f"{value!r} is no place for a table; write s3://bucket/prefix/ with letters, digits and ! _ . = - in the prefix"
+            msg = f"{value!r} is not a location for a table; write s3://bucket/prefix/ with letters, digits and ! _ . = - in the prefix"
             raise ValueError(msg)
         return value
 

@@ -58,11 +58,11 @@ def layout_of(schema: dict[str, pl.DataType]) -> Layout:
     columns = []
     for name, dtype in schema.items():
         if not name or "." in name:
-            message = f"the column name {name!r} has no place in Iceberg, where a dot leads to a field inside"
+            message = f"the column name {name!r} is not allowed in Iceberg, where a dot separates nested fields"
             raise SinkMismatch((), message, "rename it in a stage")
         other = seen.setdefault(name.lower(), name)
         if other != name:
-            message = f"the columns '{other}' and '{name}' are one column to Athena, Glue and Spark, which do not tell case"
+            message = f"the columns '{other}' and '{name}' are one column to Athena, Glue and Spark, which ignore case"
             raise SinkMismatch((), message, "rename one of them in a stage")
         kind = _type(name, dtype, count(1))
         text = kind if isinstance(kind, str) else json.dumps(kind, separators=(",", ":"))

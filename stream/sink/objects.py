@@ -251,7 +251,7 @@ def checked_key(key: str) -> str:
     """
     limit = MAX_KEY_BYTES - MAX_PREFIX_BYTES
     if not _SAFE_KEY.fullmatch(key) or {"", ".", ".."} & set(key.split("/")) or len(key) > limit:
-        msg = f"{key!r} is no key inside a sink: segments of [A-Za-z0-9._%=-], none of them dots only, at most {limit} bytes"
+        msg = f"{key!r} is not a valid key: it must have segments of [A-Za-z0-9._%=-], none of dots only, and at most {limit} bytes"
         raise ValueError(msg)
     return key
 

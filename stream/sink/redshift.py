@@ -109,7 +109,7 @@ class RedshiftSinkConfig(TableSinkConfig):
             msg = "`mode: upsert` needs `keys`" if not self.keys else "`keys` only work with `mode: upsert`"
             raise ValueError(msg)
         if self.deletes is not None and self.mode is not Write.UPSERT:
-            msg = "`deletes` only works with `mode: upsert`: without keys, nobody knows which row to delete"
+            msg = "`deletes` only works with `mode: upsert`: without keys, it is unknown which row to delete"
             raise ValueError(msg)
         if self.deletes is not None:
             check_name(self.deleted_keys[1])

@@ -49,7 +49,7 @@ def layout_of(schema: Mapping[str, pl.DataType], types: Mapping[str, str]) -> La
     for name, dtype in schema.items():
         plain = _checked_name(name)
         if plain in seen:
-            message = f"the columns '{seen[plain]}' and '{name}' are one column in Redshift, which does not tell case"
+            message = f"the columns '{seen[plain]}' and '{name}' are one column in Redshift, which ignores case"
             raise SinkMismatch((), message, "rename one of them in a stage")
         seen[plain] = name
         columns.append(_column(plain, name, dtype, types.get(name)))

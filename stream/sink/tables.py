@@ -25,7 +25,7 @@ def _duration(value: object) -> object:
         return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
     if isinstance(value, timedelta):
         return value
-    msg = f"{value!r} is no duration; write one like 60s, 5m, 12h or 7d"
+    msg = f"{value!r} is not a duration; write one like 60s, 5m, 12h or 7d"
     raise ValueError(msg)
 
 
@@ -68,7 +68,7 @@ class TableSinkConfig(SinkConfig):
         for each in windows if isinstance(windows, list | tuple) else ():
             match = _WINDOW.fullmatch(each) if isinstance(each, str) else None
             if match is None or match[1] + match[2] == match[3] + match[4]:
-                msg = f"{each!r} is no time of day; write one like 22:00-02:30 (UTC), between quotes"
+                msg = f"{each!r} is not a time of day; write one like 22:00-02:30 (UTC), between quotes"
                 raise ValueError(msg)
         return windows
 

@@ -17,10 +17,10 @@ from stream.events import PollRepeated, StreamDescribed
 from stream.source.pace import ReadSettings
 
 _DESCRIBE_SECONDS: Final = 600.0
-"""Seconds between looks at the retention. DescribeStreamSummary allows 20 calls a second for a whole account."""
+"""Seconds between checks of the retention. DescribeStreamSummary allows 20 calls per second per account."""
 
 CLOCK_SLACK: Final = timedelta(minutes=1)
-"""By how much the service's clock may lag behind ours: records that arrive later carry an earlier time at most by this."""
+"""How far the clock of Kinesis may lag behind ours. Arrival times of later records are earlier than our clock by at most this."""
 
 T = TypeVar("T")
 
@@ -30,8 +30,8 @@ _dice = secrets.SystemRandom().random
 class StreamAccess:
     """One stream, given by name or ARN, and what all readers of its shards share.
 
-    All readers take their bytes from ``budget`` before a page is fetched; whoever gets the page gives them back.
-    ``dice`` gives random numbers in [0, 1) that spread out repeated calls.
+    Readers acquire bytes from ``budget`` before they fetch a page; whoever receives the page releases them. ``dice`` returns random numbers
+    in [0, 1), for jitter between retries.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class StreamAccess:
         self._describe_at = clock.monotonic()
 
     async def shards(self) -> list[Shard]:
-        """All shards the service still knows, open or closed, ordered by id; tries up to eight times.
+        """All shards that Kinesis lists, open or closed, ordered by id; makes up to eight attempts.
 
         Raises:
             Fatal: stream missing, access denied.
@@ -66,13 +66,13 @@ class StreamAccess:
         return await self._a_few_times(lambda: self.client.list_shards(self.stream))
 
     async def time(self) -> datetime:
-        """What time it is by the service's clock, or earlier: whatever arrives from now on arrives then or later. Asks up to eight times.
+        """The time by the clock of Kinesis, or an earlier one: all records from now on arrive then or later. Makes up to eight attempts.
 
-        An answer without a date leaves our own clock, from which what it may be ahead by is taken.
+        If a response has no date, this is the time of our own clock less the allowed difference.
 
         Raises:
             Fatal: stream missing, access denied.
-            Retryable: the service went on failing.
+            Retryable: the service kept failing.
         """
         before = self.clock.now()
         return await self._a_few_times(lambda: self.client.time(self.stream)) or before - CLOCK_SLACK
@@ -91,7 +91,7 @@ class StreamAccess:
                 await self.clock.sleep(step.seconds)
 
     async def _describe(self) -> None:
-        """Report occasionally how long records are kept; somebody may raise it because readers are behind."""
+        """Report the retention occasionally; somebody may raise it because readers are behind."""
         if self.clock.monotonic() < self._describe_at:
             return
         self._describe_at = self.clock.monotonic() + _DESCRIBE_SECONDS
@@ -101,7 +101,7 @@ class StreamAccess:
             self.emit(StreamDescribed(stream_name(self.stream), "", summary.retention.total_seconds(), summary.open_shards))
 
     async def retention(self) -> timedelta:
-        """How long the stream keeps records; requested once."""
+        """The stream's retention; requested once."""
         if self._retention is None:
             self._retention = (await self.client.describe_stream_summary(self.stream)).retention
         return self._retention

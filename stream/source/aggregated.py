@@ -22,7 +22,7 @@ MAGIC: Final = b"\xf3\x89\x9a\xc2"
 _MAGIC_WORD: Final = int.from_bytes(MAGIC, "little")
 MAX_USER_RECORDS: Final = 500_000
 MAX_USER_BYTES: Final = 64 * 2**20
-"""Bytes; an aggregate that would expand to more is left as it is, because a few bytes may refer to one long partition key very often."""
+"""An aggregate that would expand to more bytes is left as it is: a small one may refer to one long partition key many times."""
 _DIGEST: Final = 16
 _HASHES: Final = 2**128
 _INDEX: Final = "_index"
@@ -41,8 +41,8 @@ _EXPANDED: Final = pl.Schema(
 class OutOfRange(StrEnum):
     """What to do with a user record whose hash key is outside the shard that delivered it.
 
-    After a reshard the KPL sends such records again to the right shard, so keeping them here would duplicate them (``DROP``).
-    Producers that aggregate in another way may not send them again (``KEEP``).
+    ``DROP``: after a reshard the KPL sends such records again, to the right shard, so keeping them would duplicate them. ``KEEP``: for
+    producers that aggregate in another way and may not send them again.
     """
 
     DROP = "drop"
@@ -82,21 +82,21 @@ def expand(frame: pl.DataFrame, hashes: HashRange) -> pl.DataFrame:
     aggregate gets the aggregate's sequence number and arrival, and its own index in the aggregate as ``_subsequence``.
     """
     found = {index: records for index in marked(frame) if (records := user_records(frame.item(index, DATA))) is not None}
-    return _interleave(frame, _columns(found, hashes)) if found else as_it_is(frame)
+    return _interleave(frame, _columns(found, hashes)) if found else without_expanding(frame)
 
 
 def marked(frame: pl.DataFrame) -> list[int]:
-    """Rows whose ``_data`` begins like an aggregate."""
+    """Indices of the rows whose ``_data`` begins with the magic bytes of an aggregate."""
     views, _ = native.views(frame.get_column(DATA))
-    # The second word of each view is the beginning of the payload, wherever the rest is; a short payload is padded with zeros.
+    # The second 32-bit word of each view is the beginning of the payload, wherever the rest is; a short payload is padded with zeros.
     return np.flatnonzero(np.frombuffer(views, np.uint32)[1::4] == _MAGIC_WORD).tolist()
 
 
-def as_it_is(frame: pl.DataFrame) -> pl.DataFrame:
+def without_expanding(frame: pl.DataFrame) -> pl.DataFrame:
     """Each row as one user record, with ``RAW_SCHEMA``."""
     rows = frame.height
     added = _ADDED if rows <= _ADDED_ROWS else _added(rows)
-    # Built without a Polars query, which would cost more than the work itself.
+    # Built from series: a Polars query would cost more than the work itself.
     return pl.DataFrame([added[name].slice(0, rows) if name in added else frame.get_column(name) for name in RAW_SCHEMA])
 
 
@@ -111,7 +111,7 @@ def _added(rows: int) -> dict[str, pl.Series]:
 _ADDED_ROWS: Final = 10_000
 """The most records in one response."""
 _ADDED: Final = _added(_ADDED_ROWS)
-"""Slices of these serve every page: they are the same for all records, and nobody changes a column."""
+"""Every page uses slices of these: the values are the same for all records, and columns are immutable."""
 
 
 def user_records(data: bytes) -> list[UserRecord] | None:

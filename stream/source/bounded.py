@@ -1,8 +1,8 @@
 """Sources that end: records are in pieces (objects, files of dead letters) whose order and content are pinned before reading begins.
 
-Sequence numbers are made from positions, so that a record has the same number whenever it is read: record ``r`` (from 1) of the
-piece ``p`` (from 1) of a shard is ``p * 10**12 + r``. They rise in the order of reading, as those of a stream do; therefore ranges,
-units, ledger and checkpoints work on them unchanged.
+A record's sequence number is made from its position, so that it is the same whenever the record is read: record ``r`` (from 1) of piece
+``p`` (from 1) of a shard has the number ``p * 10**12 + r``. Numbers ascend in reading order, as in a stream, so ranges, units, ledger and
+checkpoints work unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stream.batch import OUTCOME, SEQUENCE, SUBSEQUENCE, Batch, Outcome
 from stream.budget import ByteBudget
 from stream.contracts import Clock, Emit, Page, Shard, Start
 from stream.events import BudgetWaited, PageReceived, PartOpened
-from stream.source.shard import Hold
+from stream.source.shard import Reservation
 
 ROWS_PER_PIECE: Final = 10**12
 """The most records that one piece may have: more than the lines that an object of 5 TB can hold."""
@@ -44,8 +44,8 @@ class Block:
 class Piece(Protocol):
     """A part of a bounded source that is read from beginning to end."""
 
-    def blocks(self, behind: int) -> AsyncIterator[Block]:
-        """Blocks of about ``BLOCK_BYTES`` with the records whose number is above ``behind``.
+    def blocks(self, after_number: int) -> AsyncIterator[Block]:
+        """Blocks of about ``BLOCK_BYTES`` with the records whose number is greater than ``after_number``.
 
         Raises:
             Halted: what was pinned no longer exists, or cannot be read.
@@ -72,7 +72,7 @@ def place_of(sequence: int) -> tuple[int, int]:
 
 
 class BoundedSource:
-    """``contracts.Source`` over parts that are known beforehand; every shard ends, and none has children."""
+    """``contracts.Source`` over parts that are known in advance. Every shard ends, and none has children."""
 
     def __init__(self, stream: str, parts: Sequence[Part], *, budget: ByteBudget, clock: Clock, emit: Emit) -> None:
         self.stream = stream
@@ -95,25 +95,25 @@ class BoundedSource:
     ) -> AsyncIterator[Page]:
         """Pages of ``shard``, as ``contracts.Source.read`` promises."""
         pieces, position = self._parts[shard.shard_id].pieces, after
-        piece, behind = max(1, place_of(after)[0]), place_of(after)[1]
+        piece, after_number = max(1, place_of(after)[0]), place_of(after)[1]
         if until is None:
             self._emit(PartOpened(shard.stream, shard.shard_id, len(pieces)))
         while piece <= len(pieces) and (until is None or position < until):
-            async with aclosing(pieces[piece - 1].blocks(behind)) as blocks:  # type: ignore[type-var]
+            async with aclosing(pieces[piece - 1].blocks(after_number)) as blocks:  # type: ignore[type-var]
                 while (until is None or position < until) and (page := await self._page(shard, piece, blocks, until)) is not None:
                     position = page.position
                     yield page
-            piece, behind = piece + 1, 0
+            piece, after_number = piece + 1, 0
         if until is None:
             yield Page(Batch.empty(), position, 0, 0, ended=True)
 
     async def _page(self, shard: Shard, piece: int, blocks: AsyncIterator[Block], until: int | None) -> Page | None:
-        begun = self._clock.monotonic()
+        started = self._clock.monotonic()
         await self.budget.acquire(BLOCK_BYTES)
-        if (waited := self._clock.monotonic() - begun) > 0.001:
+        if (waited := self._clock.monotonic() - started) > 0.001:
             self._emit(BudgetWaited(shard.stream, shard.shard_id, waited))
-        with Hold(self.budget, BLOCK_BYTES) as hold:
-            begun = self._clock.monotonic()
+        with Reservation(self.budget, BLOCK_BYTES) as reservation:
+            started = self._clock.monotonic()
             block = await anext(blocks, None)
             if block is None:
                 return None
@@ -121,10 +121,10 @@ class BoundedSource:
             position = int(batch.frame[SEQUENCE][-1])
             if until is not None and position > until:
                 batch, position = _up_to(batch, until), until
-            hold.settle(max(batch.payload_bytes, int(batch.frame.estimated_size())))
-            seconds = self._clock.monotonic() - begun
+            reservation.settle(max(batch.payload_bytes, int(batch.frame.estimated_size())))
+            seconds = self._clock.monotonic() - started
             self._emit(PageReceived(shard.stream, shard.shard_id, batch.rows, batch.rows, batch.payload_bytes, 0, seconds))
-            return Page(batch, position, 0, hold.hand_on())
+            return Page(batch, position, 0, reservation.hand_on())
 
 
 def _batch(piece: int, block: Block) -> Batch:

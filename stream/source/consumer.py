@@ -1,4 +1,4 @@
-"""The registered consumer that all subscriptions of one stream use: found or registered once, and waited for."""
+"""The registered consumer that all subscriptions of one stream use: looked up or registered once, and awaited until it is active."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOOK_SECONDS: Final = 1.0
 _LOOKS: Final = 60
 IN_USE: Final = "ResourceInUseException"
 NOT_ACTIVE: Final = "ConsumerNotActive"
-"""Our code for a consumer that was waited for in vain."""
+"""Error code, of this service, for a consumer that did not become active in time."""
 
 
 class Consumer:
@@ -25,8 +25,8 @@ class Consumer:
         self._name = name
         self._arn: str | None = None
         self._asking = asyncio.Lock()
-        self._in_vain: tuple[int, str] = (0, "")
-        """How often the consumer was waited for in vain, and what was said the last time."""
+        self._timeouts: tuple[int, str] = (0, "")
+        """How often waiting for the consumer timed out, and the last error message."""
 
     async def arn(self) -> str:
         """The active consumer's ARN, registered now if there was none.
@@ -35,12 +35,12 @@ class Consumer:
             AwsFatal: denied.
             AwsRetryable: too many consumers, or the service fails; with code ``NOT_ACTIVE``, it does not become active.
         """
-        before, _ = self._in_vain
+        timeouts_before, _ = self._timeouts
         async with self._asking:
             if self._arn is None:
-                count, why = self._in_vain
-                if count != before:
-                    # Whoever came while another reader waited has waited, too; one after the other would take a minute for each shard.
+                timeouts, why = self._timeouts
+                if timeouts != timeouts_before:
+                    # This reader has waited along with another one; if all waited in turn, that would take a minute for each shard.
                     raise AwsRetryable(why, code=NOT_ACTIVE)
                 self._arn = await self._active()
             return self._arn
@@ -54,13 +54,15 @@ class Consumer:
         stream_arn = source.stream
         if not stream_arn.startswith("arn:"):
             stream_arn = (await source.client.describe_stream_summary(stream_arn)).arn
-        for _ in range(_LOOKS):
+        # A shard is not read while its reader waits here, so only the first wait is a long one.
+        looks = 1 if self._timeouts[0] else _LOOKS
+        for _ in range(looks):
             found = await self._found(stream_arn)
             if found.status == ACTIVE:
                 return found.arn
             await source.clock.sleep(_LOOK_SECONDS)
-        msg = f"consumer {self._name} of {stream_arn} did not become {ACTIVE} within {_LOOKS * _LOOK_SECONDS:g} s, it is {found.status}"
-        self._in_vain = (self._in_vain[0] + 1, msg)
+        msg = f"consumer {self._name} of {stream_arn} did not become {ACTIVE} within {looks * _LOOK_SECONDS:g} s, it is {found.status}"
+        self._timeouts = (self._timeouts[0] + 1, msg)
         raise AwsRetryable(msg, code=NOT_ACTIVE)
 
     async def _found(self, stream_arn: str) -> Registered:

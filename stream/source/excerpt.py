@@ -1,4 +1,4 @@
-"""Reads a little of a shard, from moments spread over some time: enough to see which keys bring its records, and gently."""
+"""Reads a sample of a shard at points spread over a time window: enough to see its partition keys, at little cost to other readers."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from stream.batch import ARRIVAL, DATA
 from stream.contracts import Clock
 
 CALL_SECONDS: Final = 1.0
-"""From one GetRecords call of a shard to the next: a fifth of the five calls a second that all its readers share."""
+"""Seconds between two GetRecords calls for a shard, which uses a fifth of the five calls per second that all its readers share."""
 
 PAGE_BYTES: Final = 256 * 2**10
-"""What one call is to bring: an eighth of the 2 MiB a second that all readers of a shard share."""
+"""Bytes that one call should return: an eighth of the 2 MiB per second that all readers of a shard share."""
 
 FIRST_LIMIT: Final = 25
-"""Records of the first call, before anything is known about their size: of 100 KB each they would be what a shard gives in a second."""
+"""Records requested by the first call, when their size is unknown: at 100 KB each, as much as a shard delivers in a second."""
 
 PATIENCE: Final = Policy(base=1.0, cap=5.0, attempts=4)
-"""Calls that are refused are made again three times; then its other readers need the shard more."""
+"""A failed call is retried three times; after that, the sample ends, because other readers need the shard more."""
 
 _dice = secrets.SystemRandom().random
 
 
 @dataclass(slots=True)
 class Excerpt:
-    """What was read of a shard: the records of ``pages`` arrived in the ``seconds`` that were asked about.
+    """A sample of a shard: ``pages`` of records that arrived within a window of ``seconds``.
 
-    ``covered``: of how many seconds every record was read. ``why``: what cut reading short, or is empty.
+    ``covered``: number of seconds of which every record was read. ``why``: why reading ended early, or empty.
     """
 
     seconds: float
@@ -48,7 +48,7 @@ class Excerpt:
 
 @dataclass(slots=True)
 class Excerpts:
-    """Reads excerpts of one stream's shards. ``pages``: GetRecords calls of one shard that may bring records; as many may bring none."""
+    """Reads samples of one stream's shards. ``pages``: GetRecords calls per shard that may return records; as many more may return none."""
 
     client: KinesisClient
     stream: str
@@ -57,7 +57,7 @@ class Excerpts:
     dice: Callable[[], float] = _dice
 
     async def read(self, shard_id: str, begin: datetime, end: datetime) -> Excerpt:
-        """Records that arrived at ``begin`` or later, and before ``end``: the first ones of ``pages`` equal parts of that time.
+        """Records that arrived at ``begin`` or later, and before ``end``: the first ones of each of ``pages`` equal parts of that time.
 
         Raises:
             Fatal: stream or shard missing, access denied.
@@ -75,7 +75,7 @@ class Excerpts:
 
 @dataclass(slots=True)
 class _Reading:
-    """One excerpt while it is read; ``limit`` follows the size of records, ``due`` is when the next call may be made."""
+    """One sample while it is read. ``limit`` adapts to the size of records; ``due``: when the next call may be made."""
 
     by: Excerpts
     shard_id: str

@@ -23,15 +23,15 @@ from stream.events import RetrievalChanged, SubscriptionEnded
 from stream.source.access import StreamAccess
 from stream.source.consumer import IN_USE, NOT_ACTIVE, Consumer
 from stream.source.pace import FanOut
-from stream.source.shard import Hold, ShardReader
+from stream.source.shard import Reservation, ShardReader
 
 POLLING: Final = "polling"
 FAN_OUT: Final = "fan_out"
 _GOOD_SECONDS: Final = 60.0
-"""Seconds; a subscription that breaks sooner and brings only empty events is fruitless."""
+"""A subscription that breaks sooner and delivers only empty events counts as fruitless."""
 
-_TRIES: Final = 5
-"""Consecutive fruitless subscriptions before the shard is polled for a while."""
+_MAX_FRUITLESS: Final = 5
+"""Consecutive fruitless subscriptions after which the shard is polled for a while."""
 
 
 class FanOutReader(ShardReader):
@@ -72,25 +72,25 @@ class FanOutReader(ShardReader):
             self._source.budget.turns.end(self)
             self._change(FAN_OUT, "")
         try:
-            page = await self._pushed()
+            page = await self._next_pushed_page()
         except AwsRetryable as error:
-            await self._ended(error)
+            await self._handle_broken(error)
             return None
         except AwsFatal as error:
             if error.code == NOT_FOUND:
                 self._consumer.forget()
             self._change(POLLING, str(error))
             return None
-        if page is not None and (page.batch.rows or page.ended or self._lasts()):
+        if page is not None and (page.batch.rows or page.ended or self._has_lasted()):
             self._fruitless = self._failures = 0
         return page
 
-    def _lasts(self) -> bool:
+    def _has_lasted(self) -> bool:
         """Whether the subscription has lasted long enough to count as good even if nothing arrived."""
         since = self._subscribed_at
         return since is not None and self._source.clock.monotonic() - since > _GOOD_SECONDS
 
-    async def _pushed(self) -> Page | None:
+    async def _next_pushed_page(self) -> Page | None:
         """The page of the next event; None if the subscription ended normally or the message contained no records."""
         subscription = self._subscription or await self._subscribe()
         try:
@@ -103,15 +103,15 @@ class FanOutReader(ShardReader):
             self._close()
             self._source.emit(SubscriptionEnded(self._shard.stream, self._shard.shard_id, "renewed", "", 0.0))
             return None
-        room = await self._room(size)
-        if room is None:
+        reserved = await self._reserve_in_time(size)
+        if reserved is None:
             return None
-        with room as hold:
+        with reserved as reservation:
             begin = self._source.clock.monotonic()
             raw = await self._received(subscription, size)
             if raw is None:
                 return None
-            page = await self._page(self._answer(raw, self._source.clock.monotonic() - begin), hold)
+            page = await self._page(self._response(raw, self._source.clock.monotonic() - begin), reservation)
             self._continuation = raw.next_iterator
             return page
 
@@ -123,8 +123,8 @@ class FanOutReader(ShardReader):
             msg = f"{self._where()}: the subscription stalled inside a message for {self._fan_out.silence_seconds:g} s"
             raise AwsRetryable(msg, code="Silence") from None
 
-    async def _room(self, size: int) -> Hold | None:
-        """Room for the next message; None if memory stayed short: the subscription was ended, and its records wait in Kinesis."""
+    async def _reserve_in_time(self, size: int) -> Reservation | None:
+        """Reserve memory for the next message. None if memory stayed short: the subscription is then ended."""
         try:
             async with asyncio.timeout(self._fan_out.hold_seconds):
                 return await self._reserve(size)
@@ -149,18 +149,18 @@ class FanOutReader(ShardReader):
             return IteratorAt(IteratorKind.AFTER, sequence=self._continuation)
         return self._beginning()
 
-    async def _ended(self, error: AwsRetryable) -> None:
+    async def _handle_broken(self, error: AwsRetryable) -> None:
         """Handle a subscription that broke or could not be started yet."""
-        had = self._subscription is not None
+        was_subscribed = self._subscription is not None
         self._close()
         self._fruitless += 1
-        if (had and error.code == IN_USE) or error.code == NOT_ACTIVE or self._fruitless >= _TRIES:
+        if (was_subscribed and error.code == IN_USE) or error.code == NOT_ACTIVE or self._fruitless >= _MAX_FRUITLESS:
             self._change(POLLING, str(error))
             return
         if error.code == IN_USE:
             wait = self._fan_out.resubscribe_seconds * (1 + self._source.dice())
         else:
-            step = decide(error, self._fruitless, self._source.dice(), FOR_EVER if had else THROTTLED)
+            step = decide(error, self._fruitless, self._source.dice(), FOR_EVER if was_subscribed else THROTTLED)
             wait = step.seconds if isinstance(step, Wait) else 0.0
         why = "in_use" if error.code == IN_USE else "silence" if error.code == "Silence" else "broken"
         self._source.emit(SubscriptionEnded(self._shard.stream, self._shard.shard_id, why, str(error), wait))

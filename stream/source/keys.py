@@ -1,9 +1,9 @@
-"""Which partition keys brought how much: counted over pages of one shard, exactly for these pages. Pure.
+"""The load of each partition key, counted exactly over some pages of one shard. Pure.
 
-A record lies where its hash key says: the MD5 of its partition key, unless its producer gave an explicit one. GetRecords does not tell of
-explicit ones, so a record whose MD5 is outside of its shard was certainly put with one, and its place is not known. User records inside a
-KPL aggregate carry their own key, and their explicit hash key where they have one. After a split the KPL aggregates them anew for each
-child, so each counts at its own place.
+A record's hash key is the MD5 of its partition key, unless its producer set an explicit one. GetRecords does not return explicit hash keys.
+So a record whose MD5 is outside its shard was certainly put with one, and its hash key is unknown. User records inside a KPL aggregate
+carry their own partition keys, and their explicit hash keys if they have any. After a split the KPL aggregates them separately for each
+child, so each counts with its own hash key.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _SEEN: Final = pl.Schema(
 
 @dataclass(frozen=True, slots=True)
 class KeyLoad:
-    """What one partition key brought.
+    """The load of one partition key.
 
-    ``place`` is its hash key, None where it is not known. ``size`` is in bytes as Kinesis counts them, with the key's own; ``records``
-    counts Kinesis records, of which a user record inside an aggregate is a part; ``users`` counts user records.
+    ``place``: its hash key; None if unknown. ``size``: bytes as Kinesis counts them, including the partition key. ``records``: Kinesis
+    records; a user record inside an aggregate counts as a fraction. ``users``: user records.
     """
 
     key: str
@@ -45,10 +45,10 @@ class KeyLoad:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The keys of one shard's sample, those that brought most bytes first; keys that are equal may have several explicit places.
+    """The keys in a sample of one shard, most bytes first. A partition key appears once for each of its explicit hash keys.
 
-    ``worth_bytes``: as many records of equal size say as much about where bytes go; ``worth_records`` the same for records. ``payload``:
-    the bytes of user records alone, which are those that a ledger counts.
+    ``worth_bytes`` and ``worth_records``: effective sample sizes for estimates of bytes and of records. ``payload``: bytes of user records
+    alone, as a ledger counts them.
     """
 
     keys: tuple[KeyLoad, ...]
@@ -61,24 +61,24 @@ class Sample:
 
 
 def counted(pages: Sequence[pl.DataFrame], first: int, last: int, shown: Callable[[pl.Series], pl.Series] | None = None) -> Sample:
-    """The keys in ``pages``, each with ``_partition_key`` and ``_data``, of the shard with the hash keys ``first`` to ``last``.
+    """The keys in ``pages`` (with ``_partition_key`` and ``_data``) of the shard with the hash keys ``first`` to ``last``.
 
-    ``shown``: what stands in place of the keys in the result; places are those of the keys themselves.
+    ``shown``: transforms keys for the result, such as by hashing; hash keys are those of the original keys.
     """
     seen = pl.concat([_seen(page) for page in pages]) if pages else _SEEN.to_frame()
     each = seen.group_by(PARTITION_KEY, _EXPLICIT).agg(pl.len().alias("users"), pl.col(_SIZE).sum(), pl.col(_PART).sum())
     each = each.sort([_SIZE, PARTITION_KEY, _EXPLICIT], descending=[True, False, False])
     names = each[PARTITION_KEY]
     places = [_place(key, explicit, first, last) for key, explicit in each.select(PARTITION_KEY, _EXPLICIT).iter_rows()]
-    told = (names if shown is None else shown(names)).to_list()
+    shown_names = (names if shown is None else shown(names)).to_list()
     columns = (each[_SIZE].to_list(), each[_PART].to_list(), each["users"].to_list())
-    keys = tuple(KeyLoad(*row) for row in zip(told, places, *columns, strict=True))
+    keys = tuple(KeyLoad(*row) for row in zip(shown_names, places, *columns, strict=True))
     size, records, payload = (float(seen[name].sum()) for name in (_SIZE, _PART, _PAYLOAD))
-    return Sample(keys, size, records, seen.height, _worth(seen[_SIZE]), _worth(seen[_PART]), payload)
+    return Sample(keys, size, records, seen.height, _effective_size(seen[_SIZE]), _effective_size(seen[_PART]), payload)
 
 
 def hash_key(partition_key: str) -> int:
-    """Where a record with this key lies, unless it was put with an explicit hash key.
+    """The hash key of records with this partition key, unless they were put with an explicit one.
 
     "An MD5 hash function is used to map partition keys to 128-bit integer values" (PutRecord in the Kinesis API reference).
     """
@@ -101,7 +101,7 @@ def _seen(page: pl.DataFrame) -> pl.DataFrame:
 
 
 def _inside(size: int, users: list[UserRecord]) -> pl.DataFrame:
-    """The user records of one aggregate of ``size`` bytes: each has its part of them, and of the one Kinesis record that they make."""
+    """The user records of one aggregate of ``size`` bytes; each gets its share of the bytes and of the one Kinesis record."""
     own = np.array([len(user.data) + len(user.partition_key.encode()) for user in users], np.float64)
     columns = {
         PARTITION_KEY: [user.partition_key for user in users],
@@ -118,7 +118,7 @@ def _place(key: str, explicit: str | None, first: int, last: int) -> int | None:
     return place if first <= place <= last else None
 
 
-def _worth(weights: pl.Series) -> float:
-    """The number of equal weights that vary as much as these: the square of the sum over the sum of the squares (Kish)."""
+def _effective_size(weights: pl.Series) -> float:
+    """Kish's effective sample size: the square of the sum of the weights over the sum of their squares."""
     squares = float((weights**2).sum())
     return float(weights.sum()) ** 2 / squares if squares else 0.0

@@ -31,16 +31,16 @@ class KinesisSource(StreamAccess):
         return ShardReader(self, shard, after, start, until, complete_until).pages()
 
     def beside(self, budget: ByteBudget) -> KinesisSource:
-        """The same stream with another budget, for readers that must not wait for readers of this one."""
+        """The same stream with another budget, for readers that must not wait for the readers of this one."""
         return KinesisSource(
             self.client, self.stream, budget=budget, clock=self.clock, emit=self.emit, settings=self.settings, dice=self.dice
         )
 
-    async def lost_behind(self, shard: Shard, position: int, complete_until: datetime | None) -> str | None:
-        """Why records right behind ``position``, that of a record or ``ORIGIN``, may have left the stream unread; None if none has.
+    async def lost_after(self, shard: Shard, position: int, complete_until: datetime | None) -> str | None:
+        """Why records right after ``position`` (of a record, or ``ORIGIN``) may have expired unread; None if none have.
 
-        What expires does so from the oldest on: as long as the stream holds the record itself, or keeps records for longer than back to
-        ``complete_until``, nothing behind it is gone. Of a shard that was never read nobody can tell.
+        The oldest records expire first. So as long as the stream still holds the record itself, or its retention reaches back to
+        ``complete_until``, no record after it has expired. For a shard that was never read, this is unknown.
         """
         if position == ORIGIN:
             return None

@@ -59,11 +59,11 @@ class LetterPiece:
     store: ObjectStore
     chosen: ChosenRows
 
-    async def blocks(self, behind: int) -> AsyncIterator[Block]:
+    async def blocks(self, after_number: int) -> AsyncIterator[Block]:
         """See ``bounded.Piece``."""
         frame = (await read_letters(self.store, self.chosen.key))[self.chosen.rows]
         height = max(1, min(SLICE_ROWS, frame.height * BLOCK_BYTES // max(1, int(frame.estimated_size()))))
-        for begin in range(behind, frame.height, height):
+        for begin in range(after_number, frame.height, height):
             part = frame.slice(begin, height)
             numbers = pl.int_range(begin + 1, begin + 1 + part.height, dtype=pl.UInt64, eager=True)
             first = part.select(FIRST_READ.names()).match_to_schema(FIRST_READ)

@@ -69,13 +69,13 @@ class ObjectPiece:
     item: PinnedObject
     layout: Layout
 
-    async def blocks(self, behind: int) -> AsyncIterator[Block]:
+    async def blocks(self, after_number: int) -> AsyncIterator[Block]:
         """See ``bounded.Piece``."""
         if self.item.size == 0:
             return
         file = _RangedFile(self.store, self.item, asyncio.get_running_loop())
         buffered = cast("BinaryIO", io.BufferedReader(file, READ_AHEAD))
-        found = chunks(self.layout, buffered, self.item.key, behind, BLOCK_BYTES)
+        found = chunks(self.layout, buffered, self.item.key, after_number, BLOCK_BYTES)
         while (chunk := await asyncio.to_thread(next, found, None)) is not None:
             yield self._block(chunk)
 

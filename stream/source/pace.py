@@ -1,4 +1,4 @@
-"""How fast one shard is polled, and for how much: small state machines without I/O."""
+"""How often one shard is polled, and for how much: small state machines without I/O."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from stream.aws.kinesis import MAX_RECORDS
 from stream.source.aggregated import OutOfRange
 
 MAX_PAGE_BYTES: Final = 10 * 2**20
-"""The most that one GetRecords call returns (Kinesis API reference)."""
-ARRIVING: Final = 2.4
-"""Bytes in memory for each byte of a page while it is read: the page, and the response, which is base64 inside JSON."""
+"""Most bytes that one GetRecords call returns (Kinesis API reference)."""
+MEMORY_FACTOR: Final = 2.4
+"""Bytes in memory per byte of a page while it is read: the page, and the response, which is base64 inside JSON."""
 _FIRST_ESTIMATE: Final = 2**19
 _SMALLEST_ESTIMATE: Final = 64 * 2**10
 _FIRST_RECORD_BYTES: Final = 1024
 _DECAY: Final = 0.8
 
 SOONEST: Final = 0.2
-"""Least seconds between polls of a shard at its tip: the service allows five calls a second for all readers of a shard together."""
+"""Shortest pause in seconds between polls of a shard at its tip: Kinesis allows five calls per second for all readers of a shard."""
 LATEST: Final = 1.0
-"""Seconds; the KCL waits as long."""
+"""Longest such pause in seconds; the KCL uses the same."""
 UNIT_SHARE: Final = 0.1
-"""Share of the time for which a unit is filled. Records that wait that long in the stream reach readers of the unit no later."""
+"""Pause as a share of the time for which a unit is filled; records that wait that long in the stream hardly delay the unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class FanOut:
 class ReadSettings:
     """How shards are read: by polling, or with ``fan_out`` by subscription.
 
-    ``calls_per_second`` stays below the 5 GetRecords calls a second that all readers of a shard share. Between polls of a shard
-    that is read to its tip lie ``idle_first`` seconds, growing to ``idle_last`` if it brings nothing, or to what leaves all quiet shards
-    of a process ``idle_polls`` polls a second together: a poll costs up to a millisecond of CPU time, however little it brings.
+    ``calls_per_second`` stays below the 5 GetRecords calls per second that all readers of a shard share. At the tip of a shard the pause
+    between polls is ``idle_first`` seconds. It grows to ``idle_last`` while no records arrive, or longer, so that all quiet shards of a
+    process make ``idle_polls`` polls per second together: even an empty poll costs up to a millisecond of CPU time.
     """
 
     limit: int = MAX_RECORDS
@@ -60,7 +60,7 @@ class ReadSettings:
 
 
 def tip_seconds(unit_seconds: float) -> float:
-    """How long to wait between polls of a shard at its tip, if its records are collected for ``unit_seconds`` before anybody sees them."""
+    """Seconds between polls of a shard at its tip, if units are filled for ``unit_seconds`` before they are visible."""
     return min(max(unit_seconds * UNIT_SHARE, SOONEST), LATEST)
 
 
@@ -78,12 +78,12 @@ class Pace:
         return max(0.0, self._due_at - now)
 
     def polled(self, now: float) -> None:
-        """Note that a poll was sent at ``now``: the next one is due after the shard's share of the call limit."""
+        """Note that a poll was sent at ``now``; the next one may follow after the interval of ``calls_per_second``."""
         self._free_at = max(self._free_at, now) + 1.0 / self._settings.calls_per_second
         self._due_at = self._free_at
 
     def answered(self, now: float, *, records: int, behind_ms: int, readers: int = 1) -> None:
-        """Note a response at ``now``: at the tip of the stream, and only there, polling slows down. ``readers``: shards of this process."""
+        """Note a response at ``now``. Polling slows down only at the tip. ``readers``: number of shards that this process reads."""
         if records or behind_ms:
             self._idle = self._settings.idle_first
         if behind_ms == 0:
@@ -92,8 +92,8 @@ class Pace:
             self._idle = min(self._idle * 1.5, max(self._settings.idle_last, readers / self._settings.idle_polls))
 
 
-class Appetite:
-    """How many bytes the next page may bring and how many records to request, learned from earlier pages."""
+class PageSize:
+    """How many bytes to reserve for the next page and how many records to request, estimated from earlier pages."""
 
     def __init__(self, limit: int = MAX_RECORDS) -> None:
         self._limit = limit
@@ -104,7 +104,7 @@ class Appetite:
         """Bytes to reserve and records to request, if ``share`` bytes of the budget belong to this shard."""
         fitting = int(share / self._record)
         limit = max(1, min(self._limit, fitting))
-        return int(min(self._page, limit * self._record * 2, MAX_PAGE_BYTES) * ARRIVING) or 1, limit
+        return int(min(self._page, limit * self._record * 2, MAX_PAGE_BYTES) * MEMORY_FACTOR) or 1, limit
 
     def learn(self, records: int, size: int) -> None:
         """Note that a page of ``records`` records had ``size`` bytes."""

@@ -1,8 +1,8 @@
-"""Whether shards should be split or merged, and where: decided from what arrived and which keys brought it. Pure.
+"""Whether and where to split or merge shards: decided from their rates and the load of each partition key. Pure.
 
-Sources: a shard takes 1 MiB and 1,000 records a second (``PutRecord`` in the Kinesis API reference; partition keys count). ``SplitShard``
-takes the hash key at which the upper child begins; ``MergeShards`` two shards whose ranges touch; both need a stream that is ACTIVE and in
-provisioned mode. ``UpdateShardCount`` at most doubles the open shards (the same reference).
+Sources, all in the Kinesis API reference: a shard accepts 1 MiB and 1,000 records per second (``PutRecord``; partition keys count).
+``SplitShard`` takes the hash key at which the upper child begins, ``MergeShards`` two shards with adjacent ranges; both need a stream that
+is ACTIVE and in provisioned mode. ``UpdateShardCount`` at most doubles the number of open shards.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from stream.source.keys import KeyLoad, Sample
 
 SHARD_BYTES: Final = 2**20
 SHARD_RECORDS: Final = 1000
-"""What one shard takes in a second."""
+"""Limits of one shard per second."""
 
 HOT: Final = 0.8
-"""Share of a limit from which a shard is hot: what Kinesis refuses beyond the limit is not seen here, so the rest is a margin."""
+"""Share of a limit from which a shard is hot. Records that Kinesis throttles are not seen here, so this leaves a margin."""
 
 COLD: Final = 0.25
-"""Share of a limit up to which two shards together are cold: the one that they become has room for four times as much."""
+"""Share of a limit up to which two shards together are cold: the merged shard has room for four times as much."""
 
-AIM: Final = 0.5
-"""Share of a limit that shards are to have after a stream was made larger as a whole."""
+TARGET: Final = 0.5
+"""Share of a limit that shards should use after the whole stream was scaled up."""
 
-SINGLE: Final = 0.5
-"""Share of a shard's load from which one key carries it: no split gives either half less."""
+DOMINANT: Final = 0.5
+"""Share of a shard's load from which one key dominates it: after any split, one half has at least this share."""
 
 MOST_UNPLACED: Final = 0.2
-"""Share of the load whose hash keys are not known, up to which the rest says where to split."""
+"""Largest share of the load with unknown hash keys for which the rest still tells where to split."""
 
 MOST_ERROR: Final = 0.1
-"""How far a half may be from what the sample says, with 95 %, for a split that is advised on it."""
+"""Largest error (at 95 % confidence) of the estimated share of a half for which a split is advised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What arrived per second, on average and in the busiest second, which is None where only parts of the time are known."""
+    """Bytes and records that arrived per second, on average and in the busiest second; the latter is None if not every second is known."""
 
     size: float
     records: float
@@ -51,30 +51,30 @@ class Rate:
 
     @property
     def use(self) -> float:
-        """The average as a share of the limit that is nearer."""
+        """The average as a share of the limit that is closer to being reached."""
         return max(self.size / SHARD_BYTES, self.records / SHARD_RECORDS)
 
     @property
     def peak(self) -> float | None:
-        """The busiest second as a share of the limit that is nearer."""
+        """The busiest second as a share of the limit that is closer to being reached."""
         if self.peak_size is None or self.peak_records is None:
             return None
         return max(self.peak_size / SHARD_BYTES, self.peak_records / SHARD_RECORDS)
 
     @property
     def by_records(self) -> bool:
-        """Whether the limit of records is nearer than that of bytes."""
+        """Whether the limit of records is closer to being reached than that of bytes."""
         return self.records / SHARD_RECORDS > self.size / SHARD_BYTES
 
     @property
     def hot(self) -> bool:
-        """Whether the shard should have less to take."""
+        """Whether the shard needs relief."""
         return self.use >= HOT
 
 
 @dataclass(frozen=True, slots=True)
 class OpenShard:
-    """One open shard; its hash keys are inclusive on both ends. ``rate`` and ``sample`` are None where nothing is known."""
+    """One open shard; its hash keys are inclusive on both ends. ``rate`` and ``sample`` are None if unknown."""
 
     shard: str
     first: int
@@ -86,9 +86,9 @@ class OpenShard:
 class Kind(StrEnum):
     """What to do.
 
-    ``SPLIT``: at a hash key that halves the load. ``SALT``: one key carries the load, so no split helps; its producer must spread it over
-    several keys. ``GROW``: give the stream as a whole more shards. ``MERGE``: two neighbours have little to take. ``SAMPLE``: look at the
-    keys first, or at more of them. ``PLACES``: too much was put with explicit hash keys, which Kinesis does not tell.
+    ``SPLIT``: at a hash key that halves the load. ``SALT``: one key dominates the load, so no split helps; the producer must spread it over
+    several keys. ``GROW``: more shards for the whole stream. ``MERGE``: two adjacent shards have little load. ``SAMPLE``: read a sample of
+    the keys, or a larger one. ``PLACES``: too much load has explicit hash keys, which GetRecords does not return.
     """
 
     SPLIT = "split"
@@ -101,9 +101,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One thing to do, and why. ``at``: where the upper child begins; ``lower``: the share of the load that the lower one gets.
+    """One recommendation, and why. ``at``: where the upper child begins. ``lower``: the share of the load that the lower child gets.
 
-    ``error``: how far that share may be off, with 95 %. ``key`` carries ``share`` of the shard's load. ``count``: shards to have.
+    ``error``: of that share, at 95 % confidence. ``key`` has ``share`` of the shard's load. ``count``: the new number of shards.
     """
 
     kind: Kind
@@ -119,22 +119,22 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A place to split: the lower child ends before ``at`` and gets ``lower`` of the load whose place is known."""
+    """A split at hash key ``at``: the lower child ends before it, and gets the share ``lower`` of the load with known hash keys."""
 
     at: int
     lower: float
 
     @property
     def heavier(self) -> float:
-        """The share of the child that gets more."""
+        """The share of the heavier child."""
         return max(self.lower, 1.0 - self.lower)
 
 
 def best_cut(keys: Sequence[KeyLoad], *, by_records: bool) -> Cut | None:
-    """The hash key that divides the load most evenly; None where all of it has one place, so that nothing divides it.
+    """The split that divides the load most evenly; None if all of it has the same hash key.
 
-    No other place divides it more evenly. The halves differ by no more than what the heaviest place brings. The cut is in the middle of
-    the gap between two places: what was not seen is taken to be spread evenly.
+    The halves differ by no more than the load of the heaviest hash key. The split is in the middle of the gap between two sampled hash
+    keys, since unsampled load is assumed to be spread evenly.
     """
     loads: dict[int, float] = {}
     for each in keys:
@@ -154,7 +154,7 @@ def best_cut(keys: Sequence[KeyLoad], *, by_records: bool) -> Cut | None:
 
 
 def advise(shards: Sequence[OpenShard]) -> list[Advice]:
-    """What to do with the open shards of a stream in provisioned mode; nothing about shards of which nothing is known."""
+    """Recommendations for the open shards of a stream in provisioned mode; none for shards of which nothing is known."""
     ordered = sorted(shards, key=lambda each: each.first)
     hot = [(each, each.rate) for each in ordered if each.rate is not None and each.rate.hot]
     found = [relieve(shard, rate) for shard, rate in hot]
@@ -165,7 +165,7 @@ def advise(shards: Sequence[OpenShard]) -> list[Advice]:
 
 
 def relieve(shard: OpenShard, rate: Rate) -> Advice:
-    """What to do with one shard that is hot."""
+    """The recommendation for one hot shard."""
     sample, what = shard.sample, "records" if rate.by_records else "bytes"
     hot = f"it takes {_percent(rate.use)} of a shard's limit of {what}"
     if sample is None or not sample.keys:
@@ -179,21 +179,21 @@ def relieve(shard: OpenShard, rate: Rate) -> Advice:
     if error > MOST_ERROR:
         why = f"{hot}; the sample of {sample.users:,} records is too small to say where to split; read more of it"
         return Advice(Kind.SAMPLE, (shard.shard,), why, error=error)
-    if cut is None or (share >= SINGLE and rate.use * cut.heavier >= HOT):
+    if cut is None or (share >= DOMINANT and rate.use * cut.heavier >= HOT):
         why = f"{hot}, and one key brings {_percent(share)} of that: all records of a key lie in one shard, so no split helps"
         return Advice(Kind.SALT, (shard.shard,), why, key=top, share=share)
     why = f"{hot}; the halves get {_percent(cut.lower)} and {_percent(1.0 - cut.lower)} of that, give or take {_percent(error)}"
     if rate.use * cut.heavier >= HOT:
         why += "; the greater half has to be split again"
-    elif share >= SINGLE:
+    elif share >= DOMINANT:
         why += "; one key remains that cannot be divided any further"
     return Advice(Kind.SPLIT, (shard.shard,), why, cut.at, cut.lower, error, top, share)
 
 
 def heaviest(sample: Sample, *, by_records: bool) -> tuple[float, str, float]:
-    """The share of the load whose place is known; the partition key that brings most to one place, and the share of that place.
+    """The share of the load with known hash keys; the partition key with most load on one hash key, and the share of that hash key.
 
-    A key that was put with many explicit hash keys lies in many places, and a split divides it like many keys.
+    A partition key that was put with many explicit hash keys can be split like many keys.
     """
     places: dict[int, float] = {}
     names: dict[int, str] = {}
@@ -212,7 +212,7 @@ def _grow(ordered: Sequence[OpenShard]) -> Advice | None:
     rates = [each.rate for each in ordered if each.rate is not None]
     if len(rates) < len(ordered):
         return None
-    wanted = math.ceil(sum(rate.use for rate in rates) / AIM)
+    wanted = math.ceil(sum(rate.use for rate in rates) / TARGET)
     count = min(2 * len(ordered), max(len(ordered) + 1, wanted))
     hot = sum(rate.hot for rate in rates)
     why = f"{hot} of {len(ordered)} open shards are hot, so the stream as a whole is too small"
@@ -220,27 +220,27 @@ def _grow(ordered: Sequence[OpenShard]) -> Advice | None:
 
 
 def _merges(ordered: Sequence[OpenShard]) -> Iterator[Advice]:
-    """As many pairs of cold neighbours as there are, each shard in one of them at most.
+    """Pairs of adjacent cold shards, each shard in at most one of them.
 
-    Also the busiest seconds of both must fit one shard, as if they came together.
+    The busiest seconds of both must fit into one shard, even if they coincide.
     """
-    taken = -1
+    last_merged = -1
     for at, (one, other) in enumerate(pairwise(ordered)):
-        if at <= taken or one.last + 1 != other.first or one.rate is None or other.rate is None:
+        if at <= last_merged or one.last + 1 != other.first or one.rate is None or other.rate is None:
             continue
         both = Rate(one.rate.size + other.rate.size, one.rate.records + other.rate.records)
         if one.rate.peak is None or other.rate.peak is None:
             continue
         peak = one.rate.peak + other.rate.peak
         if both.use <= COLD and peak < HOT:
-            taken = at + 1
+            last_merged = at + 1
             why = f"together they take {_percent(both.use)} of a shard's limit, and {_percent(peak)} in their busiest seconds"
             yield Advice(Kind.MERGE, (one.shard, other.shard), why)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The stream that commands name, and where it is, as far as the pipeline file says so."""
+    """The stream, region and endpoint for the commands, as in the pipeline file."""
 
     stream: str
     region: str | None = None
@@ -248,7 +248,7 @@ class Place:
 
 
 def commands(advice: Advice, place: Place) -> list[str]:
-    """The commands of the AWS command line that do what is advised, the last of which waits until the stream takes another; or none."""
+    """AWS CLI commands that carry the advice out and then wait until the stream accepts the next change; empty if there are none."""
     upper = [] if advice.at is None else ["--new-starting-hash-key", str(advice.at)]
     call = {
         Kind.SPLIT: ["split-shard", "--shard-to-split", advice.shards[0], *upper],

@@ -1,7 +1,7 @@
-"""Reads one shard from a position: polls, waits, repeats, and never delivers a record twice.
+"""Reads one shard from a position by polling, with pauses and retries, and never delivers a record twice.
 
-A *position* is the greatest sequence number seen. Iterators expire, calls fail and pages may come again; but only records
-after the position are delivered, so none of that shows in the pages.
+A *position* is the greatest sequence number seen. Iterators expire, calls fail and pages may be returned again; but only records after the
+position are delivered, so callers see none of that.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from stream.contracts import Page, Shard, Start, StartKind
 from stream.errors import Expired, Halted
 from stream.events import BudgetWaited, PageReceived, PollRepeated
 from stream.source.access import StreamAccess
-from stream.source.aggregated import HashRange, as_it_is, expand, marked
-from stream.source.pace import Appetite, Pace
+from stream.source.aggregated import HashRange, expand, marked, without_expanding
+from stream.source.pace import Pace, PageSize
 
 _EXPAND_ASIDE: Final = 256 * 1024
 """Pages above this many bytes are expanded in a thread, to keep the event loop free."""
 _SHORTEST_RETENTION: Final = timedelta(hours=24)
 NEAR_HORIZON: Final = timedelta(minutes=5)
 _PATIENCE: Final = 5
-"""Consecutive equal responses before a suspicion counts as a finding."""
+"""Consecutive equal responses before a suspected loss or a missing child is taken as fact."""
 _LATEST_SLACK: Final = timedelta(seconds=5)
-"""How far clocks may differ when LATEST has to be replaced by the time of the first call."""
+"""Clock difference allowed for when LATEST has to be replaced by the time of the first call."""
 
 
-class Hold:
-    """Bytes of the budget, which are given back when the ``with`` block ends, unless they were handed on."""
+class Reservation:
+    """Reserved bytes of the budget, which are released at the end of the ``with`` block unless they were handed on."""
 
     def __init__(self, budget: ByteBudget, size: int) -> None:
         self._budget = budget
@@ -54,22 +54,22 @@ class Hold:
             self._budget.release(self._size)
 
     def settle(self, actual: int) -> None:
-        """Change the number of bytes held to ``actual``."""
+        """Change the number of reserved bytes to ``actual``."""
         self._budget.adjust(self._size, actual)
         self._size = actual
 
     def hand_on(self) -> int:
-        """Leave it to somebody else to give the bytes back; how many there are."""
+        """Leave the release of the bytes to the caller; returns how many there are."""
         size, self._size = self._size, 0
         return size
 
 
-_LITTLE: Final = TURN_BYTES // 8
-"""Bytes; a page with less ends its reader's turn, so that readers that walk through hours without records are not kept waiting."""
+_SMALL_PAGE_BYTES: Final = TURN_BYTES // 8
+"""A smaller page ends its reader's turn, so that a reader that walks through hours without records does not make others wait."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Response:
     raw: RawPage
     frame: pl.DataFrame
     seconds: float
@@ -96,7 +96,7 @@ class ShardReader:
         self._position_text = str(after)
         self._hashes = HashRange(shard.first_hash, shard.last_hash, source.settings.kpl_out_of_range)
         self._pace = Pace(source.settings)
-        self._appetite = Appetite(source.settings.limit)
+        self._page_size = PageSize(source.settings.limit)
         self._iterator: str | None = None
         self._latest_since: datetime | None = None
         self._behind = True
@@ -107,7 +107,7 @@ class ShardReader:
         self._childless = 0
 
     async def pages(self) -> AsyncIterator[Page]:
-        """Pages in order; closing or cancelling gives back the bytes of a page that was not delivered."""
+        """Pages in order. Closing or cancelling releases the bytes of a page that was not delivered."""
         self._source.budget.readers += 1
         try:
             while self._until is None or self._position < self._until:
@@ -122,17 +122,17 @@ class ShardReader:
             self._source.budget.turns.end(self)
 
     async def _attempt(self) -> Page | None:
-        """The next page, or None if the call has to be repeated; waits as long as it takes."""
+        """The next page, or None if the call has to be retried; waits as long as it takes."""
         source = self._source
         try:
             if self._iterator is None:
                 self._iterator = await self._new_iterator()
             await source.clock.sleep(self._pace.wait(source.clock.monotonic()))
-            await self._turn()
-            size, limit = self._appetite.ask(source.budget.limit // max(1, min(source.budget.readers, source.budget.turns.count)))
-            with await self._reserve(size) as hold:
-                page = await self._page(await self._fetch(self._iterator, limit), hold)
-            self._go_on_or_let_others(page)
+            await self._wait_for_turn()
+            size, limit = self._page_size.ask(source.budget.limit // max(1, min(source.budget.readers, source.budget.turns.count)))
+            with await self._reserve(size) as reservation:
+                page = await self._page(await self._fetch(self._iterator, limit), reservation)
+            self._end_turn_if_due(page)
         except AwsRetryable as error:
             await self._repeat(error)
             return None
@@ -142,15 +142,15 @@ class ShardReader:
         self._failures = self._childless = 0
         return page
 
-    async def _reserve(self, size: int) -> Hold:
+    async def _reserve(self, size: int) -> Reservation:
         clock = self._source.clock
         begin = clock.monotonic()
         await self._source.budget.acquire(size)
         self._tell_waited(clock.monotonic() - begin)
-        return Hold(self._source.budget, size)
+        return Reservation(self._source.budget, size)
 
-    async def _turn(self) -> None:
-        """Wait until it is this reader's turn, if it is behind."""
+    async def _wait_for_turn(self) -> None:
+        """Wait until it is this reader's turn, if it is behind the tip."""
         clock = self._source.clock
         begin = clock.monotonic()
         if self._behind:
@@ -161,39 +161,39 @@ class ShardReader:
         if seconds > 0.001:
             self._source.emit(BudgetWaited(self._shard.stream, self._shard.shard_id, seconds))
 
-    def _go_on_or_let_others(self, page: Page) -> None:
-        """End the turn of a reader that has had its share. Readers at their tips, or of shards that hold little, take little at a time."""
+    def _end_turn_if_due(self, page: Page) -> None:
+        """End this reader's turn once it has had its share, is at the tip of its shard, or gets little at a time."""
         self._behind = page.behind_ms > 0
         self._fetched += page.held
-        if not self._behind or page.held < _LITTLE or self._fetched >= TURN_BYTES:
+        if not self._behind or page.held < _SMALL_PAGE_BYTES or self._fetched >= TURN_BYTES:
             self._fetched = 0
             self._source.budget.turns.end(self)
 
-    async def _fetch(self, iterator: str, limit: int) -> _Answer:
+    async def _fetch(self, iterator: str, limit: int) -> _Response:
         source = self._source
         begin = source.clock.monotonic()
         self._pace.polled(begin)
         raw = await source.client.get_records(source.stream, iterator, limit)
         now = source.clock.monotonic()
         self._pace.answered(now, records=raw.frame.height, behind_ms=raw.behind_ms, readers=source.budget.readers)
-        return self._answer(raw, now - begin)
+        return self._response(raw, now - begin)
 
-    def _answer(self, raw: RawPage, seconds: float) -> _Answer:
-        return _Answer(raw, self._trimmed(raw), seconds)
+    def _response(self, raw: RawPage, seconds: float) -> _Response:
+        return _Response(raw, self._trimmed(raw), seconds)
 
-    async def _page(self, answer: _Answer, hold: Hold) -> Page:
-        """The page made from a response; moves the position."""
-        raw, frame = answer.raw, answer.frame
+    async def _page(self, response: _Response, reservation: Reservation) -> Page:
+        """The page made from a response; advances the position."""
+        raw, frame = response.raw, response.frame
         await self._check_horizon(raw, frame)
-        whole = raw.frame.height == 0 or self._until is None or int(raw.frame.item(-1, SEQUENCE)) <= self._until
-        ended = raw.next_iterator is None and whole
+        untrimmed = raw.frame.height == 0 or self._until is None or int(raw.frame.item(-1, SEQUENCE)) <= self._until
+        ended = raw.next_iterator is None and untrimmed
         children = await self._children(raw) if ended else ()
         batch = await self._batch(frame, raw.seen if frame is raw.frame else None)
         size = 0 if batch.rows == 0 else max(batch.payload_bytes, int(batch.frame.estimated_size()))
-        self._appetite.learn(frame.height, size)
-        hold.settle(size)
+        self._page_size.learn(frame.height, size)
+        reservation.settle(size)
         self._iterator = raw.next_iterator
-        self._move_up(raw, frame)
+        self._advance(raw, frame)
         self._source.emit(
             PageReceived(
                 self._shard.stream,
@@ -202,17 +202,17 @@ class ShardReader:
                 batch.rows,
                 batch.payload_bytes,
                 raw.behind_ms,
-                answer.seconds,
+                response.seconds,
             )
         )
-        return Page(batch, self._position, raw.behind_ms, hold.hand_on(), ended, children)
+        return Page(batch, self._position, raw.behind_ms, reservation.hand_on(), ended, children)
 
     async def _batch(self, frame: pl.DataFrame, seen: Seen | None) -> Batch:
         """The user records of ``frame``; ``seen`` is what is known about the whole frame."""
         if frame.height == 0:
             return Batch.empty()
         if seen is not None and not seen.aggregates:
-            return Batch(as_it_is(frame), seen.payload_bytes)
+            return Batch(without_expanding(frame), seen.payload_bytes)
         if frame.estimated_size() > _EXPAND_ASIDE and marked(frame):
             expanded = await asyncio.to_thread(expand, frame, self._hashes)
         else:
@@ -237,7 +237,7 @@ class ShardReader:
         beyond = 0 if self._until is None else sum(1 for number in numbers if number > self._until)
         return frame.slice(known, max(0, frame.height - known - beyond))
 
-    def _move_up(self, raw: RawPage, frame: pl.DataFrame) -> None:
+    def _advance(self, raw: RawPage, frame: pl.DataFrame) -> None:
         # Records can expire between two pages, too.
         self._complete_until = self._source.clock.now() - timedelta(milliseconds=raw.behind_ms)
         if frame.height:
@@ -295,7 +295,7 @@ class ShardReader:
         return IteratorAt(IteratorKind.AT_TIMESTAMP, timestamp=self._latest_since)
 
     def _may_begin_too_early(self) -> bool:
-        """Whether the starting time may be in the service's future, which Kinesis refuses; if clocks differ more, it refuses all calls."""
+        """Whether Kinesis may have refused a start that lies in the future by its clock. With larger differences it refuses all calls."""
         moment = self._start.timestamp or self._latest_since
         return self._position == ORIGIN and moment is not None and self._source.clock.now() < moment + timedelta(minutes=5)
 
@@ -316,7 +316,7 @@ class ShardReader:
         await self._source.clock.sleep(wait)
 
     async def _refused(self, error: AwsFatal) -> None:
-        """Raise what a refusal means for this shard, or return if another iterator may help."""
+        """Raise the error that a refusal means for this shard, or return if a new iterator may help."""
         if error.code == INVALID_ARGUMENT and (self._iterator is not None or self._may_begin_too_early()):
             self._iterator = None
             await self._repeat(AwsRetryable(str(error), code=error.code))
@@ -331,7 +331,7 @@ class ShardReader:
         await self._repeat(AwsRetryable(str(error), code=error.code))
 
     async def _children(self, raw: RawPage) -> tuple[str, ...]:
-        """The shards that continue this one, from the response itself or else from the list of shards."""
+        """The ids of this shard's children, from the response or else from the list of shards."""
         if raw.children:
             return tuple(sorted(raw.children))
         listed = await self._source.shards()
@@ -351,8 +351,8 @@ class ShardReader:
     async def _check_horizon(self, raw: RawPage, frame: pl.DataFrame) -> None:
         """Find out whether records between the position and this response have expired unread.
 
-        Kinesis does not say so: an iterator after an expired record starts at the oldest record that it still holds, or stays before
-        the retention period without bringing any.
+        Kinesis does not report this: an iterator after an expired record starts at the oldest record that is left, or stays before the
+        retention period and returns no records.
         """
         if raw.frame.height:
             self._suspicions = 0
@@ -396,5 +396,5 @@ class ShardReader:
 
 
 def _ascending(texts: pl.Series) -> bool:
-    """Whether decimal texts have equal lengths and rise, so that they also rise as numbers; False means nothing."""
+    """Whether the texts have equal lengths and ascend, and so ascend as numbers, too. False does not mean that they do not."""
     return texts.str.len_bytes().n_unique() == 1 and bool((texts.slice(1) > texts.slice(0, len(texts) - 1)).all())

@@ -63,8 +63,8 @@ Chunk = list[tuple[int, bytes]]
 """Records with their numbers, from 1; for lines, the number of the line."""
 
 
-def chunks(layout: Layout, file: BinaryIO, name: str, behind: int, size: int) -> Iterator[Chunk]:
-    """The records of ``file`` whose number is above ``behind``, about ``size`` bytes at a time; never an empty chunk.
+def chunks(layout: Layout, file: BinaryIO, name: str, after_number: int, size: int) -> Iterator[Chunk]:
+    """The records of ``file`` whose number is greater than ``after_number``, about ``size`` bytes at a time; never an empty chunk.
 
     Skips blank lines. ``name`` decides ``ObjectCodec.AUTO`` and is named in errors. Blocks while it reads.
 
@@ -75,7 +75,7 @@ def chunks(layout: Layout, file: BinaryIO, name: str, behind: int, size: int) ->
     chunk: Chunk = []
     held = 0
     try:
-        for number, body in read(layout, file, name, behind):
+        for number, body in read(layout, file, name, after_number):
             chunk.append((number, body))
             held += len(body)
             if held >= size:
@@ -98,7 +98,7 @@ def _codec(layout: Layout, name: str) -> str | None:
     return None if layout.codec is ObjectCodec.NONE else layout.codec.value
 
 
-def _lines(layout: Layout, file: BinaryIO, name: str, behind: int) -> Iterator[tuple[int, bytes]]:
+def _lines(layout: Layout, file: BinaryIO, name: str, after_number: int) -> Iterator[tuple[int, bytes]]:
     # Some programs, Excel among them, begin a file with a UTF-8 byte order mark, which belongs to no record.
     plain = ((number, line.removeprefix(BOM_UTF8) if number == 1 else line) for number, line in _plain(layout, file, name))
     joined = _joined(plain, layout, name) if layout.format is ObjectFormat.CSV else plain
@@ -110,7 +110,7 @@ def _lines(layout: Layout, file: BinaryIO, name: str, behind: int) -> Iterator[t
         if layout.header and not head:
             head = line + b"\n"
             continue
-        if number > behind:
+        if number > after_number:
             yield number, head + line
 
 
@@ -156,7 +156,7 @@ def _joined(lines: Iterator[tuple[int, bytes]], layout: Layout, name: str) -> It
 
 
 def _is_open(line: bytes, opening: re.Pattern[bytes], quote: bytes, *, inside: bool) -> bool:
-    """Whether a value in quotes goes on behind ``line``; ``inside``: one does at its beginning."""
+    """Whether a quoted value continues after ``line``. ``inside``: ``line`` begins inside one."""
     at = 0
     while True:
         if not inside:
@@ -179,7 +179,7 @@ def _too_long(name: str, number: int) -> Halted:
     )
 
 
-def _rows(layout: Layout, file: BinaryIO, name: str, behind: int) -> Iterator[tuple[int, bytes]]:
+def _rows(layout: Layout, file: BinaryIO, name: str, after_number: int) -> Iterator[tuple[int, bytes]]:
     parquet = pq.ParquetFile(file)
     if layout.column is not None and layout.column not in parquet.schema_arrow.names:
         names = ", ".join(parquet.schema_arrow.names)
@@ -190,14 +190,14 @@ def _rows(layout: Layout, file: BinaryIO, name: str, behind: int) -> Iterator[tu
     number = 0
     for group in range(parquet.num_row_groups):
         height = parquet.metadata.row_group(group).num_rows
-        if number + height <= behind:
+        if number + height <= after_number:
             number += height
             continue
         columns = None if layout.column is None else [layout.column]
         for batch in parquet.iter_batches(PARQUET_ROWS, row_groups=[group], columns=columns):
             for body in _bodies(batch, layout.column):
                 number += 1
-                if number > behind:
+                if number > after_number:
                     yield number, body
 
 

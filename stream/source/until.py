@@ -1,4 +1,4 @@
-"""Reads a stream up to a moment: an ordinary worker reads without end, but a run that has to finish stops there."""
+"""Reads a stream up to a point in time, for runs that have to end."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from stream.errors import DefinitionError, Halted
 from stream.source.access import CLOCK_SLACK
 
 AHEAD: Final = timedelta(minutes=5)
-"""By how much the clocks of a scheduler and of this machine may differ."""
+"""How far the clocks of a scheduler and of this machine may differ."""
 
 
 class ReadUntil:
     """``contracts.Source`` over another one, reading each shard up to ``moment``.
 
-    There are two ways to stop. To *catch up* (``end`` False): the shard pauses once everything that had arrived by ``moment`` is read, at
-    the end of a page, and continues from there the next time. To read a *time range* (``end`` True): the shard ends right before its
-    first record that arrived at ``moment`` or later, which is the same record for every reader; a later reader that starts at ``moment``
-    begins with it.
+    To *catch up* (``end`` False), a shard pauses at the end of a page once everything that had arrived by ``moment`` is read; the next run
+    continues there. To read a *time range* (``end`` True), a shard ends right before its first record that arrived at ``moment`` or later.
+    That is the same record for every reader, and a reader that starts at ``moment`` begins with it.
     """
 
     def __init__(self, inner: LendingSource, moment: datetime, clock: Clock, *, end: bool, name: str) -> None:
@@ -41,7 +40,7 @@ class ReadUntil:
     async def read(
         self, shard: Shard, after: int, start: Start, until: int | None = None, complete_until: datetime | None = None
     ) -> AsyncIterator[Page]:
-        """Pages as ``contracts.Source.read`` promises, ending as the class says unless ``until`` is given."""
+        """Pages as ``contracts.Source.read`` promises; they end as described above unless ``until`` is given."""
         position = after
         async with aclosing(self._inner.read(shard, after, start, until, complete_until)) as pages:  # type: ignore[type-var]
             async for page in pages:
@@ -77,10 +76,10 @@ class ReadUntil:
 
 
 def refuse_future(until: datetime, now: datetime, stream: str) -> None:
-    """Make sure that reading up to ``until`` does not mean to wait for it.
+    """Make sure that a run up to ``until`` would not have to wait for that time.
 
     Raises:
-        DefinitionError: it lies ahead of ``now`` by more than clocks may differ.
+        DefinitionError: it is later than ``now`` by more than clocks may differ.
     """
     if until > now + AHEAD:
         msg = (

@@ -17,7 +17,7 @@ from stream.worker.warehouse import LoadFailed
 
 
 class Accounts:
-    """The accounts of one stream in tables, under ``loads/`` in ``store``, those that are written under the name of ``sink``."""
+    """Accounts of how far one stream is loaded, under ``loads/`` in ``store``. New ones are written under the name of ``sink``."""
 
     def __init__(self, store: ObjectStore, sink: str, stream: str) -> None:
         self._store = store
@@ -25,7 +25,7 @@ class Accounts:
         self._stream = stream
 
     async def read(self, name: str) -> dict[str, int]:
-        """The account that a table names: the sequence number up to which each shard is loaded; empty for an empty name.
+        """The account that the table refers to: the sequence number up to which each shard is loaded; empty for an empty name.
 
         Raises:
             LoadFailed: it is missing or was changed.
@@ -44,7 +44,7 @@ class Accounts:
         return {shard: int(position) for shard, position in msgspec.json.decode(stored.body, type=dict[str, str]).items()}
 
     async def write(self, positions: Mapping[str, int]) -> str:
-        """Store the account of ``positions``; its name."""
+        """Store ``positions`` as a new account. Returns its name."""
         body = msgspec.json.encode({shard: str(position) for shard, position in positions.items()}, order="sorted")
         name = hashlib.sha256(body).hexdigest()
         await self._store.create(self._key(name), body)
@@ -57,7 +57,7 @@ class Accounts:
                 await self._store.delete(info.key)
 
     async def _under_another_name(self, name: str) -> Stored | None:
-        """The account as written when the sink of the table was called otherwise."""
+        """The account as written under an earlier name of the sink."""
         for sink in await self._store.folders("loads/"):
             if (stored := await self._store.get(f"{self._folder(sink)}{name}.json")) is not None:
                 return stored

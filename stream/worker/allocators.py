@@ -14,7 +14,7 @@ from stream.contracts import Clock
 from stream.heaps import share_one_heap
 
 TRIM_SECONDS: Final = 10.0
-"""Seconds between two returns of free heap memory: rare enough that having those pages cleared again costs next to nothing."""
+"""Seconds between two returns of free heap memory; rare enough that zeroing those pages again costs next to nothing."""
 
 
 def prepare_allocators() -> None:
@@ -23,7 +23,7 @@ def prepare_allocators() -> None:
     pa.set_memory_pool(pa.system_memory_pool())
 
 
-def forget_what_stays() -> None:
+def freeze_garbage_collector() -> None:
     """Exempt everything that exists now from garbage collection; call it once the worker is assembled.
 
     Objects of libraries and definitions live until the end, and every full collection would walk through all of them again.
@@ -38,8 +38,8 @@ def give_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-async def keep_giving_back(clock: Clock) -> None:
-    """Give memory back every ``TRIM_SECONDS``, off the event loop, until cancelled."""
+async def trim_periodically(clock: Clock) -> None:
+    """Return memory to the system every ``TRIM_SECONDS``, off the event loop, until cancelled."""
     while True:
         await clock.sleep(TRIM_SECONDS)
         await asyncio.to_thread(give_memory_back)

@@ -35,7 +35,7 @@ READ_AT_ONCE: Final = 16
 """Manifests fetched at a time."""
 
 KNOWN_MANIFESTS: Final = 10_000
-"""Of other chains, in memory: files come in the order of their names, those of one unit in each partition apart."""
+"""Manifests of other chains kept in memory. Files are listed by name, so the files of a unit are spread over its partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _damage(manifest: Manifest, body: bytes) -> str:
 
 
 class _Elsewhere:
-    """Which files other chains list. There may be as many files as they have, so each chain's keys and each manifest are read once."""
+    """Which files other chains list. There may be very many, so the keys of each chain and each manifest are read only once."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -138,7 +138,7 @@ class _Elsewhere:
         self._files: dict[str, frozenset[tuple[str, str]]] = {}
 
     async def sinks(self, stream: str, shard: str, after: int, name: str) -> frozenset[str]:
-        """Under which sinks the unit of ``shard`` that starts behind ``after`` lists a file with the key ``name``."""
+        """The sinks under which the unit of ``shard`` that begins after ``after`` lists a file with the key ``name``."""
         if after not in await self._starts_of(stream, shard):
             return frozenset()
         key = manifest_key(stream, shard, after)
@@ -240,7 +240,7 @@ class StoredEvidence:
         return ShardLog(self.stream, shard, tuple(links[key] for key in sorted(links)), tuple(sorted(unreadable.items())), since)
 
     async def _since(self, shard: str, after: int) -> int | None:
-        """Where to begin for what follows ``after``: one unit earlier, which a checkpoint may stand behind; None: at the beginning."""
+        """Where to begin reading for what follows ``after``: one unit earlier, at whose end a checkpoint may be; None: at the beginning."""
         start = await unit_start(self._log.store, self.stream, shard, after + 1) if after else None
         return await unit_start(self._log.store, self.stream, shard, start) if start else None
 

@@ -1,4 +1,4 @@
-"""What follows a position in a stream, found out without reading on: for callers that only ask whether something is missing."""
+"""What follows a position in a stream, without reading further: for commands that only ask whether something is missing."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from stream.source.kinesis import KinesisSource
 from stream.source.pace import ReadSettings
 
 BUDGET: Final = 64 * 2**20
-"""The byte budget of looks; a look requests one record."""
+"""Byte budget for these requests, each of which asks for one record."""
 
 CALLS_PER_SECOND: Final = 2.0
-"""Out of the five that all readers of a shard share; its worker needs the others."""
+"""Out of the five calls per second that all readers of a shard share; the shard's worker needs the others."""
 
 FAILURES: Final = 5
 """Consecutive failed polls after which a shard counts as silent."""
 
 
 class _ServiceClock:
-    """The service's time, since its clock decides what has expired."""
+    """The time by the clock of Kinesis, which decides what has expired."""
 
     def __init__(self, inner: Clock) -> None:
         self._inner = inner
@@ -46,15 +46,17 @@ class _ServiceClock:
 
 
 class BehindStream:
-    """Looks at what follows positions of one stream, with time-outs suited to a command. Emits no events, since it is not a reader."""
+    """Finds out what follows positions in one stream, with time-outs suited to a command. Emits no events, since it is not a reader."""
 
     def __init__(self, client: KinesisClient, stream: str, clock: Clock, settings: ReadSettings | None = None) -> None:
         settings = settings or ReadSettings(limit=1, calls_per_second=CALLS_PER_SECOND)
         self._clock = _ServiceClock(clock)
-        self._source = KinesisSource(client, stream, budget=ByteBudget(BUDGET), clock=self._clock, emit=self._hear, settings=settings)
+        self._source = KinesisSource(
+            client, stream, budget=ByteBudget(BUDGET), clock=self._clock, emit=self._count_failures, settings=settings
+        )
         self._failures: Counter[str] = Counter()
         self._silent: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
-        self._said: dict[str, str] = {}
+        self._last_error: dict[str, str] = {}
 
     async def time(self) -> datetime:
         """As ``StreamAccess.time``."""
@@ -85,7 +87,7 @@ class BehindStream:
             await asyncio.wait((looking, waiting), return_when=asyncio.FIRST_COMPLETED)
             if looking.done():
                 return looking.result()
-            return Lookahead(Found.SILENT, why=f"the stream does not answer: {self._said[shard.shard_id]}")
+            return Lookahead(Found.SILENT, why=f"the stream does not answer: {self._last_error[shard.shard_id]}")
         finally:
             for task in (looking, waiting):
                 task.cancel()
@@ -100,7 +102,7 @@ class BehindStream:
                     if page.batch.rows:
                         return Lookahead(Found.RECORD, page.batch.frame[ARRIVAL].min())  # type: ignore[arg-type]
                     if page.ended or page.behind_ms == 0:
-                        lost = await source.lost_behind(shard, position, complete_until)
+                        lost = await source.lost_after(shard, position, complete_until)
                         if lost is not None:
                             return Lookahead(Found.EXPIRED, why=lost)
                         return Lookahead(Found.END, children=page.children) if page.ended else Lookahead(Found.TIP)
@@ -110,13 +112,13 @@ class BehindStream:
             return Lookahead(Found.SILENT, why=str(error))
         return Lookahead(Found.SILENT, why="reading came to no end")
 
-    def _hear(self, event: Event) -> None:
+    def _count_failures(self, event: Event) -> None:
         match event:
             case PageReceived(_, shard):
                 self._failures[shard] = 0
             case PollRepeated(_, shard, _, detail):
                 self._failures[shard] += 1
-                self._said[shard] = detail
+                self._last_error[shard] = detail
                 if self._failures[shard] >= FAILURES:
                     self._silent[shard].set()
             case _:

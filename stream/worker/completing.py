@@ -1,6 +1,6 @@
-"""Whether everything that arrived before a moment is in the lake and the tables, according to the log, the stream and the accounts.
+"""Whether everything that arrived before a given time is in the lake and the tables, according to the log, the stream and the load ledgers.
 
-No worker is asked. A worker may be dead, or wrong about what it holds; the log decides, and only the stream knows what is not in it.
+Workers are not asked, because a worker may be dead, or wrong about what it holds. The log says what is sealed, the stream what is not.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ AT_ONCE: Final = 16
 
 FIRST_PAUSE: Final = 2.0
 LAST_PAUSE: Final = 30.0
-"""The longest pause between looks, in seconds: pauses grow, so that a long wait makes few calls, but the answer does not come late."""
+"""Longest pause between looks, in seconds. Pauses grow, so that a long wait makes few calls; the limit keeps the answer timely."""
 
 _NOT_BEGUN: Final = "no worker has begun with this stream"
 _NOTES: Final = {
@@ -49,14 +49,14 @@ _NOTES: Final = {
 
 
 class Stream(Protocol):
-    """The questions to the stream; see ``worker.behind.BehindStream``."""
+    """What is asked of the stream; see ``worker.behind.BehindStream``."""
 
     async def time(self) -> datetime:
-        """The service's clock, or earlier."""
+        """The time by the clock of Kinesis, or earlier."""
         ...
 
     async def shards(self) -> list[Shard]:
-        """All shards that the service knows."""
+        """All shards that Kinesis lists."""
         ...
 
     async def look(self, shard: Shard, position: int, start: Start, complete_until: datetime | None, asked_at: datetime) -> Lookahead:
@@ -78,7 +78,7 @@ class Tail:
         return self.last is not None and self.last.kind is Kind.END
 
     def sealed(self) -> Sealed:
-        """In the form that the decision takes."""
+        """The tail as input for the decision."""
         last = self.last
         if last is None:
             return Sealed(self.shard.shard_id, self.position)
@@ -114,7 +114,7 @@ class Completeness:
             Halted: a link of the log cannot be read.
             Fatal: the stream or a permission is missing.
         """
-        # In this order: whatever is asked behind the time is asked later than that, and no seal is missed that the stream is asked beyond.
+        # The order matters: everything is read after `asked_at`, and the log before the stream is asked what follows its end.
         asked_at = await self.source.time()
         listed = {shard.shard_id: shard for shard in await self.source.shards()}
         start = await self._start(question)
@@ -180,7 +180,7 @@ class Completeness:
         return tail
 
     async def _entry(self, shard: Shard) -> Tail:
-        """A place in the log to go on from: where a checkpoint says a link begins, if the log agrees, else near the first chain's end."""
+        """Where to start following the log: at the checkpoint's unit, if the log agrees, else near the end of the first chain."""
         hint = await self.checkpoints.read(shard)
         if hint is None:
             return await self._near_the_end(shard)
@@ -212,7 +212,7 @@ def _agrees(link: Manifest, hint: Checkpoint) -> bool:
 
 
 async def loaded(table: LoaderParts, log: CommitLog, question: Question) -> Loaded:
-    """Sealed units with rows for ``table`` that may have arrived before the moment and are not loaded."""
+    """Sealed units with rows for ``table`` that may have arrived before the given time and are not loaded."""
     sink = table.config.name
     try:
         positions, parked = await table.warehouse.positions(), await table.state.parked()
@@ -237,7 +237,7 @@ async def loaded(table: LoaderParts, log: CommitLog, question: Question) -> Load
 
 
 async def _waiting(log: CommitLog, shard: Shard, position: int, table: LoaderParts, question: Question) -> list[tuple[Manifest, int]]:
-    """Sealed links of ``shard`` behind ``position`` with rows for ``table``, and how many."""
+    """Sealed links of ``shard`` after ``position`` with rows for ``table``, and the number of these rows."""
     found: list[tuple[Manifest, int]] = []
     position = position or await log.chain_start(shard.stream, shard.shard_id)
     while (entry := await log.read(shard, position)) is not None and entry.manifest.sealed and entry.manifest.last is not None:
@@ -253,7 +253,7 @@ async def _waiting(log: CommitLog, shard: Shard, position: int, table: LoaderPar
 async def open_completeness(
     streams: Sequence[Pipeline], base: Path, env: Mapping[str, str], without: Collection[str], clock: Clock, stack: AsyncExitStack
 ) -> list[Completeness]:
-    """Who answers for each of ``streams``, a pipeline for each of its streams by itself; connections live as long as ``stack``.
+    """The question for each of ``streams``, each a pipeline narrowed to one stream; connections live as long as ``stack``.
 
     Raises:
         DefinitionError: the pipeline reads no stream, or a shard is to be left out and there are several streams.
@@ -271,8 +271,8 @@ async def open_completeness(
         stream, stores = one.source.kinesis.stream, Stores.open(one, base, session)
         log = CommitLog(stores.state, one.application, clock, "complete")
         definitions = Definitions(stores.state, base, env, clock, partial(read_secret, session))
-        who = ("complete", clock, lambda _: None)
-        loaders = await open_loaders(one, stream, session, log, stores.targets, definitions, who, stack)
+        identity = ("complete", clock, lambda _: None)
+        loaders = await open_loaders(one, stream, session, log, stores.targets, definitions, identity, stack)
         checkpoints = await open_checkpoints(one, stream, stores.state, session, clock, stack)
         tables = [loader.parts for loader in loaders]
         found.append(Completeness(stream, log, checkpoints, BehindStream(client, stream, clock), tables, without))
@@ -280,12 +280,12 @@ async def open_completeness(
 
 
 async def wait_until_complete(
-    asked: Sequence[Completeness], question: Question, clock: Clock, seconds: float, told: Callable[[list[Answer], float], None]
+    asked: Sequence[Completeness], question: Question, clock: Clock, seconds: float, on_wait: Callable[[list[Answer], float], None]
 ) -> list[Answer]:
     """Look until every stream is complete, for up to ``seconds``; returns the answers of the last look.
 
-    ``told`` gets the answers of each earlier look, and the seconds until the next. After a passing error, such as a stream that does not
-    answer, there is another look.
+    ``on_wait`` is called before each pause with the answers so far and the seconds until the next look. Transient errors, such as a stream
+    that does not answer, are retried.
 
     Raises:
         Retryable: the last look failed.
@@ -304,12 +304,12 @@ async def wait_until_complete(
         if last or (answers and all(each.verdict.complete for each in answers)):
             return answers
         wait = max(0.0, min(pause_before_next(answers, question, pause), left))
-        told(answers, wait)
+        on_wait(answers, wait)
         await clock.sleep(wait)
         pause = min(2 * pause, LAST_PAUSE)
 
 
 def pause_before_next(answers: Sequence[Answer], question: Question, pause: float) -> float:
-    """Seconds until another look may find more: before the service's clock shows the moment, and the margin, none can."""
+    """Seconds until another look may find more. Before the clock of Kinesis shows the time in question plus the margin, none can."""
     early = max(((question.enough - each.asked_at).total_seconds() for each in answers), default=0.0)
     return max(pause, early)

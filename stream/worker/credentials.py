@@ -1,4 +1,4 @@
-"""Keeps AWS credentials fresh while nobody uses them, and reports when they expire."""
+"""Renews AWS credentials even while they are not in use, and reports when they expire."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from stream.aws.session import AwsSession, CredentialLife
 from stream.contracts import Clock, Emit
 
 LOOK_SECONDS: Final = 60.0
-"""Seconds between checks. botocore tries to renew in the last fifteen minutes and must in the last ten: a quiet worker has many tries."""
+"""Seconds between checks. botocore tries to renew credentials in their last fifteen minutes, and must in the last ten."""
 
 OVERDUE: Final = timedelta(minutes=13)
-"""Of a credential that has no more left to live than this, renewals have failed; botocore says so only once it is too late."""
+"""If credentials have less than this left to live, renewals have failed; botocore itself reports that only once it is too late."""
 
 FAR: Final = 0.0
 """Reported for credentials that do not expire."""
@@ -23,7 +23,7 @@ FAR: Final = 0.0
 
 @dataclass(slots=True)
 class CredentialKeeper:
-    """Renews the credentials of ``session`` before they expire. A renewal that fails is reported and tried again; it ends nothing."""
+    """Renews the credentials of ``session`` before they expire. A failed renewal is reported and retried, and ends nothing."""
 
     session: AwsSession
     clock: Clock
@@ -31,7 +31,7 @@ class CredentialKeeper:
     _known: CredentialLife | None = None
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Check the credentials at intervals, until cancelled."""
         while True:
             await self.look()
             await self.clock.sleep(LOOK_SECONDS)

@@ -1,7 +1,8 @@
-"""Records that the KCL's daemon delivers, as a source, completed by our own reads of the stream where the promises need them.
+"""Records that the KCL's daemon delivers, as a source, supplemented by our own reads of the stream where the promises need them.
 
-The daemon does not say how the first record after it takes a shard connects to our log, nor which shards continue one that has ended. And
-its way of opening KPL aggregates drops records after a split that ours keeps. In these three cases our own client reads the range again.
+The daemon does not say whether records are missing between our log and the first record after it takes a shard, nor which children an ended
+shard has. And after a split it drops user records of KPL aggregates that our own expansion keeps. In these three cases our own client reads
+the range.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from stream.events import PageReceived
 from stream.source.kinesis import KinesisSource
 
 ALWAYS_BEHIND_MS = 1
-"""The daemon buffers: when it has caught up, it may not have delivered everything that has arrived."""
+"""The daemon buffers records: even when it reports that it has caught up, it may not have delivered everything."""
 
 
 OWN_PART = 8
-"""Share of the reading budget, in addition to it, for what our own client reads again, one page at a time until the page is passed on."""
+"""Our own client gets a byte budget of its own, of one over this share of the reading budget; it holds one page at a time."""
 
 LOOK_AFTER = 10
 """Consecutive empty deliveries, about a second each, after which our own client looks for aggregates that the KCL does not deliver."""
@@ -40,7 +41,7 @@ class DaemonSource:
         self._emit = emit
         self._over = False
         self._aggregates = False
-        """Whether aggregates were seen. The KCL fails to deliver some, so from then on our own client reads every range again."""
+        """Whether KPL aggregates were seen. The KCL drops some records of them, so from then on our own client re-reads every range."""
         self._delivered: asyncio.Queue[tuple[Batch, int, int] | None] = asyncio.Queue(maxsize=1)
 
     async def deliver(self, batch: Batch, behind_ms: int) -> None:
@@ -64,7 +65,7 @@ class DaemonSource:
     async def read(
         self, shard: Shard, after: int, start: Start, until: int | None = None, complete_until: datetime | None = None
     ) -> AsyncIterator[Page]:
-        """See ``contracts.Source``; only without ``until``. What an earlier call took and did not pass on, our own client reads again.
+        """See ``contracts.Source``; only without ``until``. What an earlier call took and did not pass on is re-read by our own client.
 
         Raises:
             Halted: the daemon's records are out of order.

@@ -1,4 +1,4 @@
-"""Dead letters of a pipeline: which exist, which may be redriven, and the claims that make sure that each is redriven once."""
+"""Dead letters of a pipeline: which exist, which may be redriven, and the claims that ensure that each is redriven only once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stream.transform.stage import SchemaMismatch
 from stream.worker.finished import Finished
 
 READ_AT_ONCE: Final = 32
-"""Small objects, of which a log of months has hundreds of thousands: waiting for them is what takes the time."""
+"""Small objects read at a time. A log of months has hundreds of thousands of them, and latency dominates."""
 FILE: Final = "file"
 LINE: Final = "line"
 STATE: Final = "state"
@@ -75,7 +75,7 @@ class DeadLetters:
     async def table(self, *, contents: bool = True) -> pl.DataFrame:
         """Every dead letter in a sealed unit, with ``SCHEMA``, ordered by shard and position; those of redrives come last.
 
-        Without ``contents``, the records' bytes are null.
+        Without ``contents``, record data is null.
         """
         keys = [key for stream in (self.stream, chain_name(self.stream)) for key in await self._sealed_files(stream)]
         empty = SCHEMA.to_frame().drop(STATE)
@@ -91,9 +91,9 @@ class DeadLetters:
         return with_state(whole, await self.claims.all(), self.budget, self.clock.now())
 
     async def redrive(self, where: str | None, limit: int | None, worker: str) -> tuple[int, int] | None:
-        """Claim the waiting letters that ``where`` (an SQL expression over the table) selects; the redrive's number and size, or None.
+        """Claim the waiting letters that ``where`` (an SQL expression over the table) selects. Returns number and size of the redrive.
 
-        Letters that another process claims at the same moment are left to it.
+        None if no letter is selected. Letters that another process claims at the same moment are left to it.
 
         Raises:
             DefinitionError: ``where`` is not a condition on the table's columns.

@@ -1,4 +1,4 @@
-"""Opens what audit commands examine: the log of one chain, its files, and its records, as far as they can be read again."""
+"""Opens what audit commands examine: the log of one chain, its files, and its records as far as they can be re-read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ BUDGET: Final = 64 * 2**20
 """Bytes that re-reading a stream may hold in memory."""
 
 _FOR_EVER: Final = datetime.min.replace(tzinfo=UTC)
-"""The moment from which a source that does not expire is complete."""
+"""The time from which on a source that never expires is complete."""
 
 
 def session_of(pipeline: Pipeline) -> AwsSession:
@@ -107,7 +107,7 @@ async def open_evidence(
 
 
 async def _loaded(state: ObjectStore, chain: str) -> dict[str, int]:
-    """Up to where files of ``chain`` may have been removed after their load, by shard, whatever the sink was called."""
+    """By shard, the position up to which loaded files of ``chain`` may have been removed, under any name of the sink."""
     found: dict[str, int] = {}
     for sink in await state.folders("loads/"):
         for shard, last in (await LoadState(state, sink, chain).removed()).items():
@@ -118,7 +118,7 @@ async def _loaded(state: ObjectStore, chain: str) -> dict[str, int]:
 async def open_checkpoints(
     pipeline: Pipeline, chain: str, state: ObjectStore, session: AwsSession, clock: Clock, stack: AsyncExitStack, emit: Emit = to_nobody
 ) -> Checkpoints:
-    """The checkpoints of ``chain`` of ``pipeline``, which reads one stream, for a command that only looks at them."""
+    """Read-only checkpoints of ``chain`` of ``pipeline``, which reads one stream."""
     native = pipeline.coordination.native
     if native is None or chain != pipeline.source.kinesis.stream:
         return StoredCheckpoints(state)

@@ -1,4 +1,4 @@
-"""What `stream doctor` checks, and what it finds: everything that a worker of a pipeline will need, before it needs it."""
+"""The checks of `stream doctor`: everything that a worker of a pipeline will need."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 
 
 class Verdict(StrEnum):
-    """How bad it is."""
+    """How serious a finding is."""
 
     OK = "ok"
     NOTE = "note"

@@ -47,7 +47,7 @@ TIMEOUT: Final = 30.0
 """Seconds that a collector may take for one request."""
 
 LOOK_SECONDS: Final = 1.0
-"""Seconds between looks at a shard's log if nothing was sealed in the meantime."""
+"""Seconds between checks of a shard's log when no sealed unit is announced."""
 
 LAG_SECONDS: Final = 5.0
 """Seconds between two reports of how long units have been waiting for a collector."""
@@ -56,10 +56,10 @@ SHARDS_AT_ONCE: Final = 4
 """Shards whose spans are encoded and sent at a time: enough to hide the collector's response time."""
 
 FINISH_SECONDS: Final = 5.0
-"""Seconds for the export after the last unit is sealed; a drain must not hang on a collector."""
+"""Seconds for the export after the last unit is sealed; a slow collector must not hold up a drain."""
 
 PATIENT_SECONDS: Final = 60.0
-"""Seconds for each unit that no later worker would export."""
+"""Seconds for each unit at the end of a run, when no later worker would export it."""
 
 ANSWER_BYTES: Final = 65_536
 
@@ -80,7 +80,7 @@ class HttpCollector:
         try:
             async with self._session.post(f"{self._endpoint}{path}", data=body, headers=headers, allow_redirects=False) as answer:
                 content = b""
-                # A read gives what has come, which may be the first part of what was refused.
+                # A read returns what has arrived so far, which may be only a part.
                 while len(content) < ANSWER_BYTES and (part := await answer.content.read(ANSWER_BYTES - len(content))):
                     content += part
                 return Answer(answer.status, content, answer.headers.get("retry-after", ""), answer.reason or "")
@@ -108,7 +108,7 @@ class LogUnits:
         self._recent = recent
 
     async def begins(self, shard: str, after: int = ORIGIN) -> int:
-        """Where the unit of the chain ``shard`` begins that holds what follows ``after``, or the chain itself if there is none before."""
+        """Where the unit of the chain ``shard`` begins that holds the records after ``after``, or else where the chain begins."""
         start = await unit_start(self._log.store, self._stream, shard, after + 1) if after > ORIGIN else None
         return await self._log.chain_start(self._stream, shard) if start is None else start
 
@@ -155,24 +155,24 @@ async def open_sender(
     headers = await find_headers(otlp.headers, env, base, managed)
     session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)))
     collector = HttpCollector(session, otlp.endpoint, headers)
-    # One thread makes more spans than any collector accepts; several would only wait for each other's interpreter lock.
+    # One thread makes more spans than any collector accepts, and several would only compete for the interpreter lock.
     threads = stack.enter_context(ThreadPoolExecutor(1, "spans"))
     return Sender(collector, clock, emit, _jitter, otlp.compression, once=otlp.mode is Mode.BEST_EFFORT, threads=threads)
 
 
 def shape_of(otlp: Otlp) -> Shape:
-    """The form in which the pipeline wants its spans."""
+    """The shape of the pipeline's spans."""
     return Shape(otlp.signal, otlp.tier, otlp.trust_producer_context, otlp.sample, otlp.request_bytes)
 
 
 @dataclass(slots=True)
-class _Way:
-    """One shard's export: how far it has got, and whether it is halted. ``cursor`` is None until it has been read."""
+class _ShardExport:
+    """The state of one shard's export. ``cursor``: how far it has got; None until it has been read."""
 
     cursor: Cursor | None = None
     probe: float = FIRST_PROBE
     halted: bool = False
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    has_news: asyncio.Event = field(default_factory=asyncio.Event)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
     def reached(self, generation: int, position: int | None) -> bool:
@@ -184,7 +184,7 @@ class _Way:
 
 
 class ExportTask:
-    """Exports the shards that this worker holds, as their units are sealed. It is an ``Emit``, and learns about shards from events.
+    """Exports the shards that this worker holds, as their units are sealed. It is an ``Emit`` and learns about shards from events.
 
     ``strict``: checkpoints wait, so a halted export prevents readiness. ``recent`` may hold segments of units that are about to be
     sealed.
@@ -199,13 +199,13 @@ class ExportTask:
         self._emit = emit
         self._stream = stream
         self._strict = strict
-        self._ways: dict[str, _Way] = {}
+        self._exports: dict[str, _ShardExport] = {}
         self._new = asyncio.Event()
         self._slots = asyncio.Semaphore(SHARDS_AT_ONCE)
         self._loop = asyncio.get_running_loop()
 
     def __call__(self, event: events.Event) -> None:
-        """Note shards that start, advance and leave."""
+        """Note shards that start, advance or are given up."""
         match event:
             case events.ShardStarted(_, shard, _) | events.UnitSealed(_, shard) | events.ShardEnded(_, shard, _):
                 self._loop.call_soon_threadsafe(self._look_at, shard)
@@ -214,94 +214,94 @@ class ExportTask:
             case _:
                 return
 
-    def _look_at(self, shard: str) -> _Way:
-        way = self._ways.setdefault(shard, _Way())
-        way.news.set()
+    def _look_at(self, shard: str) -> _ShardExport:
+        export = self._exports.setdefault(shard, _ShardExport())
+        export.has_news.set()
         self._new.set()
-        return way
+        return export
 
     def _forget(self, shard: str) -> None:
-        way = self._ways.pop(shard, None)
-        if way is not None:
-            way.moved.set()
+        export = self._exports.pop(shard, None)
+        if export is not None:
+            export.moved.set()
 
     async def run(self) -> None:
-        """Export until cancelled. Errors are reported and tried again; they never end the worker."""
-        followed: dict[str, _Way] = {}
+        """Export until cancelled. Errors are reported and retried; they never end the worker."""
+        followed: dict[str, _ShardExport] = {}
         async with asyncio.TaskGroup() as group:
             group.create_task(self._report_lag())
             while True:
                 self._new.clear()
-                for shard, way in self._ways.items():
-                    if followed.get(shard) is not way:
-                        followed[shard] = way
-                        group.create_task(self._follow(shard, way))
+                for shard, export in self._exports.items():
+                    if followed.get(shard) is not export:
+                        followed[shard] = export
+                        group.create_task(self._follow(shard, export))
                 await self._new.wait()
 
     async def finish(self, until: asyncio.Event | None = None) -> None:
-        """Export what is left, for a few seconds at most; the rest is for the next worker. Call it after ``run`` has been cancelled.
+        """Export what is left, for a few seconds at most; the next worker exports the rest. Call it after ``run`` has been cancelled.
 
-        With ``until`` there is no next worker: the export continues as long as the collector accepts units, or until that event is set.
+        If ``until`` is given, there is no next worker: export until the collector stops accepting units, or that event is set.
         """
 
-        async def rest(shard: str, way: _Way) -> None:
+        async def rest(shard: str, export: _ShardExport) -> None:
             more = True
-            while more and not way.halted and (until is None or not until.is_set()):
+            while more and not export.halted and (until is None or not until.is_set()):
                 async with asyncio.timeout(None if until is None else PATIENT_SECONDS):
-                    more = await self._attempt(shard, way)
+                    more = await self._attempt(shard, export)
 
         try:
             async with asyncio.timeout(FINISH_SECONDS if until is None else None):
-                await a_few_at_once([rest(shard, way) for shard, way in self._ways.items()], SHARDS_AT_ONCE)
+                await a_few_at_once([rest(shard, export) for shard, export in self._exports.items()], SHARDS_AT_ONCE)
         except TimeoutError:
             return
 
-    async def _follow(self, shard: str, way: _Way) -> None:
-        while self._ways.get(shard) is way:
-            way.news.clear()
-            if await self._attempt(shard, way):
+    async def _follow(self, shard: str, export: _ShardExport) -> None:
+        while self._exports.get(shard) is export:
+            export.has_news.clear()
+            if await self._attempt(shard, export):
                 continue
-            if way.halted:
-                await self._clock.sleep(way.probe)
-                way.probe = min(2 * way.probe, LONGEST_PROBE)
+            if export.halted:
+                await self._clock.sleep(export.probe)
+                export.probe = min(2 * export.probe, LONGEST_PROBE)
                 continue
-            if way.cursor is not None and way.cursor.ended:
+            if export.cursor is not None and export.cursor.ended:
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
-                    await way.news.wait()
+                    await export.has_news.wait()
 
-    async def _attempt(self, shard: str, way: _Way) -> bool:
-        """Export one unit of ``shard``; whether there was one and it has been exported."""
+    async def _attempt(self, shard: str, export: _ShardExport) -> bool:
+        """Export one unit of ``shard``; returns whether there was one and it was exported."""
         try:
             async with self._slots:
-                return await self._step(shard, way)
+                return await self._step(shard, export)
         except Retryable as error:
             self._emit(events.CallRepeated(self._stream, shard, "export unit", str(error), LOOK_SECONDS))
         except StreamError as error:
-            self._halt(shard, way, error.status if isinstance(error, Refused) else 0, str(error))
+            self._halt(shard, export, error.status if isinstance(error, Refused) else 0, str(error))
         except Exception as error:  # noqa: BLE001 - an error in the spans of one unit must not end the worker
-            # The error's message may quote a record; its place does not.
+            # The error's message may quote record data; its location does not.
             at = traceback.extract_tb(error.__traceback__)[-1]
-            self._halt(shard, way, 0, f"unexpected {type(error).__name__} in {Path(at.filename).name}:{at.lineno}; please report it")
+            self._halt(shard, export, 0, f"unexpected {type(error).__name__} in {Path(at.filename).name}:{at.lineno}; please report it")
         return False
 
-    async def _step(self, shard: str, way: _Way) -> bool:
-        # A stored end is not trusted: its writer may have known only the last link, which has no range.
-        cursor = way.cursor or msgspec.structs.replace(await self._exporter.cursor(shard), ended=False)
+    async def _step(self, shard: str, export: _ShardExport) -> bool:
+        # A stored end is not trusted: its writer may have seen only the last link, which has no range.
+        cursor = export.cursor or msgspec.structs.replace(await self._exporter.cursor(shard), ended=False)
         after = await self._exporter.step(shard, cursor)
-        if way.halted:
-            way.halted, way.probe = False, FIRST_PROBE
+        if export.halted:
+            export.halted, export.probe = False, FIRST_PROBE
             self._emit(events.ExportResumed(self._stream, shard))
-        way.cursor = after or cursor
-        way.moved.set()
+        export.cursor = after or cursor
+        export.moved.set()
         if after is None:
             self._exporter.caught_up(shard)
         return after is not None
 
-    def _halt(self, shard: str, way: _Way, status: int, reason: str) -> None:
-        way.halted = True
-        self._emit(events.ExportHalted(self._stream, shard, status, reason, way.probe, self._strict))
+    def _halt(self, shard: str, export: _ShardExport, status: int, reason: str) -> None:
+        export.halted = True
+        self._emit(events.ExportHalted(self._stream, shard, status, reason, export.probe, self._strict))
 
     async def _report_lag(self) -> None:
         never = asyncio.Event()
@@ -315,19 +315,19 @@ class ExportTask:
         """Return once everything up to ``position`` (None: the shard's end) of the chain of ``generation`` is exported.
 
         Raises:
-            LeaseLost: the shard is no longer this worker's, so nobody here exports it.
+            LeaseLost: the shard is no longer this worker's, so this worker no longer exports it.
         """
-        way = self._look_at(shard)
-        while not way.reached(generation, position):
-            if self._ways.get(shard) is not way:
+        export = self._look_at(shard)
+        while not export.reached(generation, position):
+            if self._exports.get(shard) is not export:
                 msg = f"{self._stream}/{shard} went to another worker while its checkpoint waited for the collector"
                 raise LeaseLost(msg)
-            way.moved.clear()
-            await way.moved.wait()
+            export.moved.clear()
+            await export.moved.wait()
 
 
 class WaitingCheckpoints:
-    """Checkpoints that move only when the spans up to them have reached the collector: ``mode: strict``."""
+    """Checkpoints that advance only once the collector has accepted the spans up to them: ``mode: strict``."""
 
     def __init__(self, checkpoints: Checkpoints, task: ExportTask) -> None:
         self._checkpoints = checkpoints
@@ -346,25 +346,25 @@ class WaitingCheckpoints:
 async def open_export(
     pipeline: Pipeline, chain: str, endpoint: str | None, base: Path, env: Mapping[str, str], stack: AsyncExitStack, emit: Emit
 ) -> tuple[Exporter, LogUnits, list[str]]:
-    """An exporter to ``endpoint`` or the pipeline's own collector, and the shards in the log of ``chain`` of ``pipeline``.
+    """An exporter to ``endpoint`` or else the pipeline's own collector, its units, and the shards in the log of ``chain``.
 
-    ``emit`` is told what the collector refuses, and when it will be tried again.
+    ``emit`` gets events about refused spans and retries.
 
     Raises:
-        DefinitionError: there is no endpoint, or it is none.
+        DefinitionError: no endpoint is named, or it is not a URL.
     """
     clock = SystemClock()
     try:
-        given = Otlp(endpoint=endpoint) if endpoint else None
+        from_option = Otlp(endpoint=endpoint) if endpoint else None
     except ValidationError as error:
         msg = f"--endpoint {endpoint}: name the collector by its base URL, such as http://127.0.0.1:4318"
         raise DefinitionError(msg) from error
-    otlp = pipeline.audit.otlp or given
+    otlp = pipeline.audit.otlp or from_option
     if otlp is None:
         msg = "the pipeline names no collector; write audit: {otlp: {endpoint: ...}}, or use --endpoint"
         raise DefinitionError(msg)
-    if given is not None:
-        otlp = otlp.model_copy(update={"endpoint": given.endpoint})
+    if from_option is not None:
+        otlp = otlp.model_copy(update={"endpoint": from_option.endpoint})
     session = AwsSession(region=pipeline.source.kinesis.region)
     stores = Stores.open(pipeline, base, session)
     log = CommitLog(stores.state, pipeline.application, clock, "export")
@@ -376,7 +376,7 @@ async def open_export(
 
 
 async def export_range(exporter: Exporter, units: LogUnits, shards: Sequence[str], after: int, last: int | None) -> tuple[int, int]:
-    """Export again every sealed unit that overlaps ``(after, last]``, without touching cursors; the units and items accepted."""
+    """Re-export every sealed unit that overlaps ``(after, last]``, without moving cursors. Returns how many units, and items accepted."""
     count = accepted = 0
     for shard in shards:
         position = await units.begins(shard, after)

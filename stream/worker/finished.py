@@ -19,7 +19,7 @@ TOGETHER: Final = 64
 
 
 class Finished:
-    """How many claims of ``chain``, counted from the first, are finished; ``state`` keeps it as a hint that may lag but never leads.
+    """Counts the finished claims of ``chain`` from the first on. ``state`` keeps the number as a hint, which may be too low.
 
     ``exported``: a claim is finished only once the collector has accepted its spans, too.
     """
@@ -31,7 +31,7 @@ class Finished:
         self._checkpoints = StoredCheckpoints(state)
 
     async def count(self, claims: Sequence[Sequence[Part]]) -> int:
-        """The same for ``claims``, the complete list, each with its shards."""
+        """The number of finished claims at the beginning of ``claims``, the complete list, each with its shards."""
         noted = await self._noted()
         known = noted.get(self._kind, 0)
         done = min(known, len(claims))

@@ -25,7 +25,7 @@ def taken_up(key: str, row: int, claims: Sequence[Redrive]) -> Wanted | None:
 
 
 async def attempts(fate: Fate, rejected: Area, redrives: Tracer, claims: Sequence[Redrive]) -> list[tuple[Link, Fate]]:
-    """What became of the record with the fate ``fate`` in each later attempt, in order."""
+    """The fates of the record in later attempts, in order, given its first ``fate``."""
     found: list[tuple[Link, Fate]] = []
     last: Fate | None = fate
     while last is not None:

@@ -42,16 +42,16 @@ NEW_TABLE: Final = {
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "100",
 }
-"""Default properties of a table created here: with a commit every minute, the table's metadata must stay small."""
+"""Default properties of a table that the loader creates: with a commit every minute, the metadata must be kept small."""
 
 METRICS: Final = "write.metadata.metrics."
 """Prefix of the properties that say which bounds of which columns are kept (Iceberg documentation, "Table properties")."""
 
 FOOTERS_AT_ONCE: Final = 8
-"""Files whose footers are read at a time: each takes a request or two, and a load has hundreds of files."""
+"""Files whose footers are read at a time; each takes a request or two, and a load has hundreds of files."""
 
 NO_RETRY: Final = {"commit.retry.num-retries": "0"}
-"""PyIceberg would retry after a conflict by adding the same files to the new state, to which another loader may just have added them."""
+"""No retries by PyIceberg: after a conflict it would add the same files again, which another loader may just have added."""
 
 
 logging.getLogger("pyiceberg").addHandler(logging.NullHandler())
@@ -193,7 +193,7 @@ def _described(table: Table, url: str) -> DataFile:
     try:
         return parquet_file_to_data_file(table.io, table.metadata, url)
     except UnicodeEncodeError:
-        # PyIceberg shortens the bounds of text, and behind U+D7FF it takes a character that is none. Whole bounds need no such step.
+        # PyIceberg truncates the bounds of text, and increments U+D7FF to an invalid character. Full bounds avoid that.
         others = {name: value for name, value in table.properties.items() if not name.startswith(METRICS)}
         properties = {**others, f"{METRICS}default": "full"}
         return parquet_file_to_data_file(table.io, table.metadata.model_copy(update={"properties": properties}), url)

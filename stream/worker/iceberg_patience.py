@@ -1,4 +1,4 @@
-"""PyIceberg's catalogs with bounds on how long they wait: of its own, the one over REST waits for ever, and Glue's for ten minutes."""
+"""PyIceberg's catalogs with time-outs. By default, the REST catalog waits for ever, and the Glue catalog for ten minutes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from stream.aws.session import AwsSession
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0
-"""Without a byte of an answer; a catalog writes a file or two before it answers to a commit."""
+"""Time-out for a response; a catalog writes a file or two before it answers a commit."""
 
 RETRIES: Final = 2
-"""Of a call to Glue; the loader itself tries again, and later, as long as it must."""
+"""Attempts per call to Glue; the loader itself retries for as long as necessary."""
 
 
 class PatientCatalog(RestCatalog):
-    """The same catalog; a call without an answer raises in the end, and its outcome is not known."""
+    """The same catalog; a call without a response raises after a time-out, and its outcome is then unknown."""
 
     def _create_session(self) -> Session:
         session = super()._create_session()
@@ -31,12 +31,12 @@ class PatientCatalog(RestCatalog):
 
 
 def open_rest(name: str, properties: Properties) -> Catalog:
-    """The catalog over REST that is called ``name``."""
+    """The REST catalog with this name."""
     return PatientCatalog(name, **properties)
 
 
 def open_glue(name: str, properties: Properties) -> Catalog:
-    """The catalog of Glue, which is the same by any ``name``."""
+    """The Glue catalog; ``name`` makes no difference."""
     from pyiceberg.catalog.glue import GLUE_MAX_RETRIES, GlueCatalog
 
     # As text, which properties are, the number would break every call.

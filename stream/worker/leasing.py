@@ -43,7 +43,7 @@ class Leases(Protocol):
         ...
 
     def finished_elsewhere(self, stream: str, shard_id: str) -> list[str]:
-        """Parents of the shard that another application has read to the end, of which the log may not know yet."""
+        """Shards before this one that another application has read to the end, of which the log may not know yet; the oldest first."""
         ...
 
     def from_its_beginning(self, stream: str, shard_id: str) -> bool:

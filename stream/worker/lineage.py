@@ -1,4 +1,4 @@
-"""OpenLineage events of one worker: posted to a URL, or kept beside the log."""
+"""OpenLineage events of one worker: posted to a URL or stored beside the log."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from stream.worker.places import located
 from stream.worker.unanswered import unanswered
 
 TIMEOUT: Final = 10.0
-"""Seconds that the receiver may take for one event, and for all that are left when the run ends."""
+"""Seconds that the receiver may take for one event, and for all remaining events when the run ends."""
 
-UNSENT: Final = 100
-"""Events kept waiting for a receiver that is down; beyond that, the oldest is stored beside the log."""
+MAX_UNSENT: Final = 100
+"""Events kept for a receiver that is down; beyond that, the oldest is stored beside the log."""
 
 
 class Reporter:
-    """Reports one run. Events that the receiver does not accept are sent again with the next one, and at the end stored beside the log."""
+    """Reports one run. Events that the receiver does not accept are retried with the next one, and at the end stored beside the log."""
 
     def __init__(
         self, job: LineageJob, run: str, totals: RunTotals, store: ObjectStore, clock: Clock, emit: Emit, interval: timedelta
     ) -> None:
         self._job = job
         self._interval = interval
-        self._begun = False
+        self._started = False
         self._run = run
         self._totals = totals
         self._store = store
@@ -59,32 +59,32 @@ class Reporter:
 
     async def run(self) -> None:
         """Report START, then RUNNING at intervals, until cancelled. Errors never end the worker."""
-        await self.tell(RunState.START)
+        await self.report(RunState.START)
         never = asyncio.Event()
         while True:
             try:
                 async with asyncio.timeout(self._interval.total_seconds()):
                     await never.wait()
             except TimeoutError:
-                await self.tell(RunState.RUNNING)
+                await self.report(RunState.RUNNING)
 
-    async def tell(self, state: RunState, error: str = "") -> None:
+    async def report(self, state: RunState, error: str = "") -> None:
         """Send the event, and earlier ones that were not accepted."""
-        self._begun = True
+        self._started = True
         event: dict[str, Any] = run_event(self._job, self._run, state, self._clock, self._totals.totals, error)
         self._unsent.append(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE))
         last = state in {RunState.COMPLETE, RunState.FAIL}
-        # A receiver that takes its time over each event must not hold up the end of a worker that has many for it.
+        # A slow receiver must not hold up the end of a worker that has many unsent events.
         with suppress(TimeoutError):
             async with asyncio.timeout(TIMEOUT if last else None):
                 if self._post is not None:
                     await self._send(*self._post)
-        keep = len(self._unsent) if self._post is None or last else len(self._unsent) - UNSENT
+        to_store = len(self._unsent) if self._post is None or last else len(self._unsent) - MAX_UNSENT
         with suppress(TimeoutError):
             async with asyncio.timeout(TIMEOUT if last else None):
-                while keep > 0 and await self._keep(self._unsent[0]):
+                while to_store > 0 and await self._store_event(self._unsent[0]):
                     self._unsent.pop(0)
-                    keep -= 1
+                    to_store -= 1
 
     async def __aenter__(self) -> Self:
         """Enter the run; ``run`` reports its beginning."""
@@ -92,12 +92,12 @@ class Reporter:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Report COMPLETE, or FAIL if an error ended the run or shards are halted."""
-        if not self._begun:
-            await self.tell(RunState.START)
+        if not self._started:
+            await self.report(RunState.START)
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         trouble = self._totals.trouble or (str(error) if isinstance(error, StreamError) else type(error).__name__ if error else "")
-        await self.tell(RunState.FAIL if trouble else RunState.COMPLETE, trouble)
+        await self.report(RunState.FAIL if trouble else RunState.COMPLETE, trouble)
 
     async def _send(self, session: aiohttp.ClientSession, url: str) -> None:
         while self._unsent:
@@ -111,7 +111,7 @@ class Reporter:
                 return
             self._unsent.pop(0)
 
-    async def _keep(self, body: bytes) -> bool:
+    async def _store_event(self, body: bytes) -> bool:
         try:
             await self._store.put(f"{self._run}/{self._number:06d}.ndjson", body)
         except StreamError as error:
@@ -152,7 +152,7 @@ def job_of(pipeline: Pipeline, lineage: Lineage, parts: Parts, state: ObjectStor
 async def open_reporter(
     pipeline: Pipeline, parts: Parts, totals: RunTotals, env: Mapping[str, str], base: Path, managed: SecretReader, stack: AsyncExitStack
 ) -> Reporter | None:
-    """The reporter of this run, if the pipeline wants one; it reports how the run ended when ``stack`` closes.
+    """The reporter of this run, or None if the pipeline has none; it reports how the run ended when ``stack`` closes.
 
     Raises:
         DefinitionError: a header's secret is missing.
@@ -162,8 +162,10 @@ async def open_reporter(
         return None
     state = parts.log.store
     run = run_id(pipeline.application, parts.worker)
-    kept = PrefixedStore(state, "lineage/")
-    reporter = Reporter(job_of(pipeline, lineage, parts, state, base), run, totals, kept, parts.clock, parts.emit, lineage.interval)
+    lineage_store = PrefixedStore(state, "lineage/")
+    reporter = Reporter(
+        job_of(pipeline, lineage, parts, state, base), run, totals, lineage_store, parts.clock, parts.emit, lineage.interval
+    )
     if lineage.url is not None:
         headers = await find_headers(lineage.headers, env, base, managed)
         client = aiohttp.ClientSession(

@@ -33,14 +33,14 @@ async def open_loaders(
     log: CommitLog,
     stores: Mapping[str, ObjectStore],
     definitions: Definitions,
-    who: tuple[str, Clock, Emit],
+    identity: tuple[str, Clock, Emit],
     stack: AsyncExitStack,
 ) -> tuple[Loader, ...]:
     """One loader for each sink that is a table, for the units of one stream. Connections live as long as ``stack``; nothing is called yet.
 
-    ``who``: the worker's name, its clock, and its ``Emit``.
+    ``identity``: the worker's name, its clock, and its ``Emit``.
     """
-    worker, clock, emit = who
+    worker, clock, emit = identity
     loaders = []
     for config in pipeline.sinks:
         if not isinstance(config, TableSinkConfig):

@@ -27,27 +27,27 @@ from stream.worker.warehouse import LoadFailed, Warehouse
 SHARDS_SECONDS: Final = 300.0
 """Seconds between listings of the shards. A new shard's first unit may wait this long."""
 
-TIDY_SECONDS: Final = 3600.0
-"""Seconds between looks for staged files that are old enough to be removed."""
+CLEAN_UP_SECONDS: Final = 3600.0
+"""Seconds between searches for staged files that are old enough to be removed."""
 
 KEEP_ACCOUNTS: Final = timedelta(days=7)
-"""How long an account of what is loaded is kept after the next one: a person may restore older metadata of the table."""
+"""How long a record of what is loaded is kept after the next one is written, since somebody may restore older table metadata."""
 
 BAD_LOADS: Final = 3
-"""How often a single unit has to fail before its shard is parked: a passing error of Redshift may have nothing to do with the data."""
+"""How often a single unit has to fail before its shard is parked, since a transient error of Redshift may look like a data error."""
 BAD_LOAD_PAUSE: Final = 1.0
 """Seconds between these attempts."""
 
 FINISH_SECONDS: Final = 5.0
-"""To give the lease up when a worker ends, which a store that is silent must not hold up."""
+"""Seconds for giving up the lease when a worker ends; an unresponsive store must not hold it up."""
 
-TELL_SECONDS: Final = 15.0
+REPORT_SECONDS: Final = 15.0
 """Seconds between two reports of how long units have been waiting while one attempt runs: a statement may wait for a lock for hours."""
 
 LEFT_PAUSE: Final = 5.0
-"""Seconds between attempts to load what a run that ends has sealed."""
+"""Seconds between attempts to load the remaining rows at the end of a run."""
 
-_PASSING: Final = {Failure.TRANSIENT, Failure.RACE}
+_TRANSIENT: Final = {Failure.TRANSIENT, Failure.RACE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class LoaderParts:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What the last successful look, at ``moment`` (monotonic), found waiting."""
+    """What was waiting to be loaded at ``moment`` (monotonic), the last successful look."""
 
     moment: float
     units: int = 0
@@ -77,7 +77,7 @@ class Waiting:
 
 @dataclass(slots=True)
 class Loader:
-    """Loads one sink of one stream. ``step`` does what is to be done now; ``run`` repeats it for ever."""
+    """Loads one sink of one stream. ``step`` loads what is sealed now; ``run`` repeats it until cancelled."""
 
     parts: LoaderParts
     positions: dict[str, int] | None = None
@@ -86,20 +86,20 @@ class Loader:
     parked: dict[str, Parked] = field(default_factory=dict)
     fitted: set[Layout] = field(default_factory=set)
     listed_at: float | None = None
-    tidied_at: float | None = None
-    tidy: bool = True
-    told: Waiting | None = None
+    cleaned_at: float | None = None
+    needs_clean_up: bool = True
+    reported: Waiting | None = None
 
     async def run(self) -> None:
-        """Load until cancelled. Errors are reported and tried again at the next look; they never end the worker."""
+        """Load until cancelled. Errors are reported and retried with the next ``step``; they never end the worker."""
         clock, config = self.parts.clock, self.parts.config
         while True:
             await self.attempt()
             await clock.sleep(config.every.total_seconds())
 
     async def attempt(self) -> bool:
-        """Do one ``step``; whether it succeeded. Errors are reported, and meanwhile also how long units have been waiting."""
-        telling = asyncio.ensure_future(self._tell_meanwhile())
+        """Do one ``step``; returns whether it succeeded. Reports errors and, while it runs, how long units have been waiting."""
+        reporting = asyncio.ensure_future(self._report_meanwhile())
         try:
             await self.step()
         except (Retryable, LoadFailed, Halted, Fatal) as error:
@@ -112,20 +112,20 @@ class Loader:
         else:
             return True
         finally:
-            telling.cancel()
-        self._tell_what_may_wait()
+            reporting.cancel()
+        self._report_worst_case()
         return False
 
-    async def _tell_meanwhile(self) -> None:
+    async def _report_meanwhile(self) -> None:
         never = asyncio.Event()
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(TELL_SECONDS):
+                async with asyncio.timeout(REPORT_SECONDS):
                     await never.wait()
-            self._tell_what_may_wait()
+            self._report_worst_case()
 
     async def finish(self) -> None:
-        """Let another worker load at once. Call it after ``run`` has been cancelled."""
+        """Give up the lease, so that another worker can load at once. Call it after ``run`` has been cancelled."""
         try:
             async with asyncio.timeout(FINISH_SECONDS):
                 await self.parts.lease.give_up()
@@ -133,9 +133,10 @@ class Loader:
             self._emit_failure("transient", str(error) or "the loader's lease could not be given up in time; it ends by itself")
 
     async def complete(self) -> str:
-        """Load all that is sealed, or wait until another worker has; the reason why some is left, or an empty text.
+        """Load everything that is sealed, or wait until another worker has. Returns why rows are left, or an empty text.
 
-        For runs that end, after which nobody may come to load the rest. Passing obstacles are waited for as long as a loader's lease lasts.
+        For runs that end by themselves, after which no other worker may load the rest. Transient errors are retried for as long as a
+        loader's lease lasts.
         """
         clock = self.parts.clock
         deadline = clock.monotonic() + life_for(self.parts.config.every).total_seconds()
@@ -144,17 +145,17 @@ class Loader:
             try:
                 await self.step()
                 await self._look()
-                why, passing = self._left()
+                why, may_pass = self._left()
             except (Retryable, LoadFailed, Halted, Fatal) as error:
                 self._forget()
-                passing = isinstance(error, Retryable) or (isinstance(error, LoadFailed) and error.failure in _PASSING)
+                may_pass = isinstance(error, Retryable) or (isinstance(error, LoadFailed) and error.failure in _TRANSIENT)
                 why = str(error)
-            if not why or not passing or clock.monotonic() >= deadline:
+            if not why or not may_pass or clock.monotonic() >= deadline:
                 return why
             await clock.sleep(LEFT_PAUSE)
 
     def _left(self) -> tuple[str, bool]:
-        """Why not everything that was seen is loaded (empty if it is), and whether that may pass by itself."""
+        """Why not everything that was seen is loaded (empty if it is), and whether waiting may help."""
         config, waiting = self.parts.config, {shard for shard, links in self.waiting.items() if any(link.files for link in links)}
         if choose(self._loadable(), config.units) is None:
             return "; ".join(self.parked[shard].reason for shard in sorted(waiting & self.parked.keys())), False
@@ -167,7 +168,7 @@ class Loader:
 
         Raises:
             LoadFailed: a load failed for a reason that concerns all units; nothing of it is in the table.
-            Retryable: the outcome of a call is unknown; forget everything and read the ledger.
+            Retryable: the outcome of a call is unknown; the state must be read from the ledger again.
             Halted: the log cannot be understood.
             Fatal: a permission or a place is missing.
         """
@@ -177,23 +178,23 @@ class Loader:
         if not await self._is_loader():
             return
         await self._look()
-        self._told_waiting()
+        self._report_waiting()
         while (load := choose(self._loadable(), parts.config.units)) is not None:
             await self._load(load)
             if not await self._is_loader():
                 return
             await self._look()
-            self._told_waiting()
-        await self._tidy()
+            self._report_waiting()
+        await self._clean_up()
 
     async def _is_loader(self) -> bool:
         hold = await self.parts.lease.take()
         if hold is not Hold.KEPT:
             self._forget()
-        if hold is Hold.NO and self.told is not None:
-            # Another worker now reports what is waiting; this one's last report would otherwise stand for ever.
-            self.told = None
-            self._tell(Waiting(self.parts.clock.monotonic()))
+        if hold is Hold.NO and self.reported is not None:
+            # Another worker now reports what is waiting; the gauge of this one would otherwise keep its last value.
+            self.reported = None
+            self._emit_waiting(Waiting(self.parts.clock.monotonic()))
         return hold is not Hold.NO
 
     def _forget(self) -> None:
@@ -217,7 +218,7 @@ class Loader:
 
     async def _load(self, load: Load) -> None:
         """Load all of ``load`` except units that the table refuses, whose shards are parked."""
-        parts, begun = self.parts, self.parts.clock.monotonic()
+        parts, started = self.parts, self.parts.clock.monotonic()
         try:
             if load.layout is not None and load.layout not in self.fitted:
                 await parts.warehouse.fit(load.layout)
@@ -228,7 +229,7 @@ class Loader:
                 raise
             await self._isolate(load, error)
             return
-        self._done(load, begun)
+        self._done(load, started)
 
     async def _isolate(self, load: Load, error: LoadFailed) -> None:
         """Find the units that make a load fail by halving it; load the others."""
@@ -263,29 +264,29 @@ class Loader:
         await parts.state.park(link.shard, self.parked[link.shard])
         parts.emit(events.LoadParked(parts.stream, link.shard, parts.config.name, link.after, reason))
 
-    def _done(self, load: Load, begun: float) -> None:
+    def _done(self, load: Load, started: float) -> None:
         parts = self.parts
-        units, seconds = sum(link.links for link in load.links), parts.clock.monotonic() - begun
+        units, seconds = sum(link.links for link in load.links), parts.clock.monotonic() - started
         lag = self._age(load.links)
         parts.emit(events.UnitsLoaded(parts.stream, "", parts.config.name, units, load.rows, load.bytes, lag, seconds))
         positions = self.positions if self.positions is not None else {}
         for link in load.links:
             positions[link.shard] = link.last
-        self.positions, self.waiting, self.tidy = positions, remaining(self.waiting, load), True
+        self.positions, self.waiting, self.needs_clean_up = positions, remaining(self.waiting, load), True
 
-    def _told_waiting(self) -> None:
+    def _report_waiting(self) -> None:
         """Report how much is waiting, and for how long the oldest has been; of a long backlog, only the part that was looked at."""
         links = [link for waiting in self.waiting.values() for link in waiting if link.files]
-        self.told = Waiting(self.parts.clock.monotonic(), len(links), self._age(links), len(self.parked))
-        self._tell(self.told)
+        self.reported = Waiting(self.parts.clock.monotonic(), len(links), self._age(links), len(self.parked))
+        self._emit_waiting(self.reported)
 
-    def _tell_what_may_wait(self) -> None:
-        """Report the worst case when nobody knows what is waiting: what was waiting before, and since the last successful look."""
+    def _report_worst_case(self) -> None:
+        """Report the worst case while it is unknown what is waiting: what was waiting at the last successful look has waited since."""
         now = self.parts.clock.monotonic()
-        self.told = self.told or Waiting(now)
-        self._tell(replace(self.told, age=self.told.age + now - self.told.moment))
+        self.reported = self.reported or Waiting(now)
+        self._emit_waiting(replace(self.reported, age=self.reported.age + now - self.reported.moment))
 
-    def _tell(self, waiting: Waiting) -> None:
+    def _emit_waiting(self, waiting: Waiting) -> None:
         parts = self.parts
         parts.emit(events.LoadsWaiting(parts.stream, "", parts.config.name, waiting.units, waiting.age, waiting.parked))
 
@@ -298,15 +299,15 @@ class Loader:
         parts = self.parts
         parts.emit(events.LoadRefused(parts.stream, "", parts.config.name, kind, detail, parts.config.every.total_seconds()))
 
-    async def _tidy(self) -> None:
-        """Remove staged files whose load is old enough, and leftover manifests of loaders.
+    async def _clean_up(self) -> None:
+        """Remove staged files that were loaded long enough ago, and leftover COPY manifests.
 
-        If the files belong to the table, only note that its maintenance may replace them from now on.
+        If the files belong to the table, only note that table maintenance may replace them from now on.
         """
         parts = self.parts
         now = parts.clock.monotonic()
-        # Without a load in the meantime, do not query: that would wake a sleeping serverless workgroup.
-        if not self.tidy or (self.tidied_at is not None and now - self.tidied_at < TIDY_SECONDS):
+        # Without a load in the meantime, do not query: that would wake a paused serverless workgroup.
+        if not self.needs_clean_up or (self.cleaned_at is not None and now - self.cleaned_at < CLEAN_UP_SECONDS):
             return
         removed = await parts.state.removed()
         if parts.config.keeps_files:
@@ -314,9 +315,9 @@ class Loader:
                 if removed.get(shard, 0) < last:
                     await parts.state.note_removed(shard, last)
             await parts.warehouse.forget(parts.clock.now() - KEEP_ACCOUNTS)
-            self.tidied_at, self.tidy = now, False
+            self.cleaned_at, self.needs_clean_up = now, False
             return
-        self.tidied_at, self.tidy = now, False
+        self.cleaned_at, self.needs_clean_up = now, False
         cutoff = parts.clock.now() - parts.config.staged_for
         for shard, last in sorted((await parts.warehouse.positions_before(cutoff)).items()):
             await self._remove(shard, removed.get(shard, 0), last)
@@ -362,17 +363,17 @@ async def standing(parts: LoaderParts) -> list[Standing]:
 
 
 async def complete_all(loaders: Sequence[Loader], draining: asyncio.Event) -> list[str]:
-    """Let each of ``loaders`` load what is sealed, until ``draining`` is set; reasons why some is left, by sink."""
+    """Let each of ``loaders`` load what is sealed, until ``draining`` is set. Returns reasons why rows are left, by sink."""
     if not loaders:
         return []
     ending = asyncio.ensure_future(draining.wait())
     loading = [asyncio.ensure_future(loader.complete()) for loader in loaders]
-    whole = asyncio.gather(*loading)
+    all_loaded = asyncio.gather(*loading)
     try:
-        await asyncio.wait((ending, whole), return_when=asyncio.FIRST_COMPLETED)
-        found = whole.result() if whole.done() else ["a signal came before all was loaded"] * len(loading)
+        await asyncio.wait((ending, all_loaded), return_when=asyncio.FIRST_COMPLETED)
+        reasons = all_loaded.result() if all_loaded.done() else ["a signal came before all was loaded"] * len(loading)
     finally:
         ending.cancel()
-        whole.cancel()
+        all_loaded.cancel()
         await asyncio.gather(ending, *loading, return_exceptions=True)
-    return [f"{loader.parts.config.name}: {why}" for loader, why in zip(loaders, found, strict=True) if why]
+    return [f"{loader.parts.config.name}: {why}" for loader, why in zip(loaders, reasons, strict=True) if why]

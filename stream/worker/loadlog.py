@@ -29,7 +29,7 @@ LOOK_AHEAD: Final = 400
 """Links of one shard that are read ahead of loading."""
 
 Staging: TypeAlias = Callable[[Manifest], Awaitable[tuple[str, Layout | None]]]
-"""Gives the name of the sink whose files of a unit are for the table, and what they look like; None if the unit has none."""
+"""Returns the name of the sink whose files of a unit are for the table, and their layout; None if the unit has none."""
 
 
 def recorded_staging(definitions: Definitions, config: TableSinkConfig, others: Collection[str]) -> Staging:
@@ -66,7 +66,7 @@ def is_same_table(sink: SinkConfig, config: TableSinkConfig) -> bool:
 
 
 class Parked(msgspec.Struct, frozen=True):
-    """Why a shard's units are not loaded until a person acts. ``after``: where the unit begins, as decimal text."""
+    """Why a shard's units are not loaded until an operator acts. ``after``: where the unit begins, as decimal text."""
 
     after: str
     reason: str
@@ -100,7 +100,7 @@ class LoadState:
         return found
 
     async def park(self, shard: str, parked: Parked) -> None:
-        """Keep ``shard`` from being loaded, until ``release``."""
+        """Stop loading ``shard`` until ``release``."""
         await self.store.put(f"{self.root}parked/{shard}.json", msgspec.json.encode(parked))
 
     async def release(self, shard: str) -> None:
@@ -161,7 +161,7 @@ class LoadLog:
         return {shard: seen.get(shard, links) for shard, links in waiting.items()}
 
     async def _passed(self, shard: str, position: int) -> tuple[Link, ...]:
-        """What precedes a chain of which nothing is loaded: after a rewind, a chain begins in the middle of its shard."""
+        """Where the chain of a shard begins of which nothing is loaded; after a rewind, that is in the middle of the shard."""
         begins = await self._log.chain_start(self._stream, shard) if position == ORIGIN else ORIGIN
         return (Link(shard, ORIGIN, begins),) if begins > ORIGIN else ()
 

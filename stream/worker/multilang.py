@@ -1,8 +1,8 @@
 """A worker for one shard as a child of the KCL's MultiLangDaemon, which owns leases and retrieval. The commit log is the usual one.
 
-The daemon sends a request and waits. Records are passed to the shard's task as they arrive. The daemon's checkpoint follows what is sealed
-with the next request, because it listens at no other time. A halted shard takes its records and drops them, and its
-checkpoint stays: ending the process would end every shard of the daemon.
+The daemon sends a message and waits for the reply. Records are passed to the shard's task as they arrive. The daemon's checkpoint is
+advanced to what is sealed with its next message, because it accepts checkpoints at no other time. A halted shard drops its records, and its
+checkpoint stays: exiting would end every shard of the daemon.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from stream.worker.shard import run_shard
 from stream.worker.supervisor import RESTART_SECONDS
 
 LINE_BYTES: Final = 256 * 2**20
-"""Longest line, in bytes: GetRecords brings 10 MiB, which base64 and opened KPL aggregates can multiply."""
+"""Longest line, in bytes: GetRecords returns up to 10 MiB, which base64 and expanded KPL aggregates can multiply."""
 
 _GONE: Final = frozenset({"ShutdownException", "LeaseLostException"})
 """The daemon's answer to a checkpoint when the shard belongs to another worker."""
@@ -58,7 +58,7 @@ class Daemon:
         return ml.parse(line) if line else None
 
     def send(self, line: bytes) -> None:
-        """Write a line immediately; if the daemon is gone, nobody misses it, and ``receive`` says so next."""
+        """Write a line immediately. If the daemon is gone, the line is dropped, and ``receive`` returns None next."""
         with suppress(BrokenPipeError):
             self._out.write(line)
             self._out.flush()
@@ -94,8 +94,8 @@ class Progress:
         _, sequence, subsequence = self._delivered[0]
         return sequence, subsequence
 
-    def told(self) -> None:
-        """Note that the daemon has taken what was due."""
+    def accepted(self) -> None:
+        """Note that the daemon has accepted the checkpoint that was due."""
         self._delivered.popleft()
 
 
@@ -175,7 +175,7 @@ class Child:
             await self._stopped.wait()
 
     async def _unless_stopped(self, delivery: Coroutine[Any, Any, None]) -> None:
-        """Wait for a delivery, unless nobody takes deliveries any more."""
+        """Wait until the shard's task has taken a delivery, or has stopped."""
         async with asyncio.TaskGroup() as group:
             delivering, stopped = group.create_task(delivery), group.create_task(self._stopped.wait())
             await asyncio.wait([delivering, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -184,10 +184,10 @@ class Child:
 
     async def _checkpoint(self) -> None:
         if (due := self._progress.due()) is not None and await self._ask(*due):
-            self._progress.told()
+            self._progress.accepted()
 
     async def _ask(self, sequence: str | None, subsequence: int | None) -> bool:
-        """Whether the daemon has accepted the checkpoint; if not, it is asked again with its next request."""
+        """Request a checkpoint; returns whether the daemon accepted it. If not, it is requested again with the daemon's next message."""
         self._daemon.send(ml.checkpoint(sequence, subsequence))
         answer = await self._daemon.receive()
         if answer is None:
@@ -207,7 +207,7 @@ class Child:
             self._stopped.set()
 
     async def _once(self, shard_id: str) -> bool:
-        """Run the shard; whether it is done."""
+        """Run the shard; returns whether it is done."""
         where = (self._stream, shard_id)
         try:
             listed = {shard.shard_id: shard for shard in await self._parts.source.shards()}
@@ -244,10 +244,10 @@ async def run_child(pipeline: Pipeline, options: WorkerOptions, pipe: tuple[Bina
             (stream,) = await assemble(polled(pipeline), options, emit, ObservableEvent(), stack)
             export = stream.parts.export
             async with asyncio.TaskGroup() as group:
-                aside = [group.create_task(part.run()) for part in (export, stream.parts.refresher) if part is not None]
+                background = [group.create_task(part.run()) for part in (export, stream.parts.refresher) if part is not None]
                 latest = pipeline.source.kinesis.start.kind is StartKind.LATEST
                 await Child(Daemon(lines, pipe[1]), stream, progress, emit, options.drain_seconds, latest=latest).run()
-                for task in aside:
+                for task in background:
                     task.cancel()
                 if export:
                     await export.finish()

@@ -1,4 +1,4 @@
-"""Notifies people that a shard has halted, by an SNS topic, a webhook, or both. Never holds up a shard."""
+"""Notifies people of halted shards through an SNS topic, a webhook, or both. Never holds up a shard."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ FIRST_WAIT: Final = 1.0
 """Seconds before the second attempt, doubled each time: eight attempts take about two minutes."""
 
 FINISH_SECONDS: Final = 15.0
-"""Seconds that an ending process spends on notifications that have not been sent yet."""
+"""Seconds that a process spends at its end on unsent notifications."""
 
-WAITING: Final = 1000
-"""Notifications that may wait at a time; further ones are only in the log."""
+MAX_QUEUED: Final = 1000
+"""Notifications that may be queued; further ones are only in the log."""
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10)
 
 
-class News(msgspec.Struct, frozen=True):
+class Notification(msgspec.Struct, frozen=True):
     """The content of a message, as JSON."""
 
     event: str
@@ -47,15 +47,15 @@ class News(msgspec.Struct, frozen=True):
     time: str
 
 
-Tell: TypeAlias = Callable[[News], Awaitable[None]]
+Send: TypeAlias = Callable[[Notification], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One way to notify; ``tell`` raises ``Retryable`` or ``Fatal``."""
+    """One way to notify; ``send`` raises ``Retryable`` or ``Fatal``."""
 
     name: str
-    tell: Tell
+    send: Send
 
 
 class Notifier:
@@ -67,23 +67,23 @@ class Notifier:
         self._clock = clock
         self._emit = emit
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[News] = asyncio.Queue(WAITING)
+        self._queue: asyncio.Queue[Notification] = asyncio.Queue(MAX_QUEUED)
 
     def __call__(self, event: events.Event) -> None:
-        """Note ``event`` if it is of interest."""
+        """Queue a notification if ``event`` is worth one."""
         match event:
             case events.ShardHalted(stream, shard, reason):
-                news = News("shard_halted", self._application, stream, shard, reason, self._clock.now().isoformat())
-                self._loop.call_soon_threadsafe(self._put, news)
+                notification = Notification("shard_halted", self._application, stream, shard, reason, self._clock.now().isoformat())
+                self._loop.call_soon_threadsafe(self._put, notification)
             case _:
                 pass
 
     async def run(self) -> None:
-        """Send notifications as they come, for ever."""
+        """Send notifications as they are queued, until cancelled."""
         while True:
-            news = await self._queue.get()
+            notification = await self._queue.get()
             try:
-                await asyncio.gather(*(self._tell(channel, news) for channel in self._channels))
+                await asyncio.gather(*(self._send(channel, notification) for channel in self._channels))
             finally:
                 self._queue.task_done()
 
@@ -98,24 +98,24 @@ class Notifier:
         except TimeoutError:
             return
 
-    def _put(self, news: News) -> None:
+    def _put(self, notification: Notification) -> None:
         if not self._queue.full():
-            self._queue.put_nowait(news)
+            self._queue.put_nowait(notification)
 
-    async def _tell(self, channel: Channel, news: News) -> None:
+    async def _send(self, channel: Channel, notification: Notification) -> None:
         wait = FIRST_WAIT
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                await channel.tell(news)
+                await channel.send(notification)
             except Retryable as error:
                 if attempt == ATTEMPTS:
-                    self._emit(events.NotificationFailed(news.stream, news.shard, channel.name, str(error)))
+                    self._emit(events.NotificationFailed(notification.stream, notification.shard, channel.name, str(error)))
                     return
-                self._emit(events.CallRepeated(news.stream, news.shard, f"notify {channel.name}", str(error), wait))
+                self._emit(events.CallRepeated(notification.stream, notification.shard, f"notify {channel.name}", str(error), wait))
                 await self._clock.sleep(wait)
                 wait *= 2
             except StreamError as error:
-                self._emit(events.NotificationFailed(news.stream, news.shard, channel.name, str(error)))
+                self._emit(events.NotificationFailed(notification.stream, notification.shard, channel.name, str(error)))
                 return
             else:
                 return
@@ -141,19 +141,19 @@ async def open_notifier(
     return Notifier(application, tuple(channels), clock, emit) if channels else None
 
 
-def _topic(session: AwsSession, topic: str) -> Tell:
-    async def tell(news: News) -> None:
-        subject = f"{news.application}: shard {news.shard or 'all'} of {news.stream} has halted"
-        await publish(session, topic, subject, msgspec.json.encode(news).decode())
+def _topic(session: AwsSession, topic: str) -> Send:
+    async def send(notification: Notification) -> None:
+        subject = f"{notification.application}: shard {notification.shard or 'all'} of {notification.stream} has halted"
+        await publish(session, topic, subject, msgspec.json.encode(notification).decode())
 
-    return tell
+    return send
 
 
-def _webhook(client: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> Tell:
-    async def tell(news: News) -> None:
+def _webhook(client: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> Send:
+    async def send(notification: Notification) -> None:
         sent = {"content-type": "application/json", **headers}
         try:
-            async with client.post(url, data=msgspec.json.encode(news), headers=sent, allow_redirects=False) as answer:
+            async with client.post(url, data=msgspec.json.encode(notification), headers=sent, allow_redirects=False) as answer:
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             msg = f"the webhook of `notify` did not answer: {unanswered(error)}"
@@ -165,4 +165,4 @@ def _webhook(client: aiohttp.ClientSession, url: str, headers: Mapping[str, str]
             msg = f"the webhook of `notify` refused the message with {status}; correct notify.webhook or its headers"
             raise Fatal(msg)
 
-    return tell
+    return send

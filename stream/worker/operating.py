@@ -1,7 +1,7 @@
-"""What an operator does to single shards: list their leases, release one, rewind, skip.
+"""Operations on single shards: list their leases, release one, rewind, skip.
 
-Rewinds and skips are links of the commit log, created where the next unit would begin, so a worker that still believes in its
-lease loses to them as to any other commit. The lease is taken first only to avoid wasted work.
+Rewinds and skips are links of the commit log, created where the next unit would begin. A worker that still believes that it has the lease
+loses against them as against any other commit. The lease is taken first only to avoid wasted work.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a pipeline's URLs refer to on this machine."""
+"""Resolves a pipeline's URLs on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream.worker.queries import read_query
 
 
 def located(url: str, base: Path) -> str:
-    """``url``, with a relative ``file:`` path made absolute, starting at ``base``."""
+    """``url``, with a relative ``file:`` path made absolute from ``base``."""
     scheme, _, path = url.partition(":")
     if scheme != "file" or path.startswith("//"):
         return url
@@ -22,9 +22,9 @@ def located(url: str, base: Path) -> str:
 
 
 def kms_key(pipeline: Pipeline) -> KmsKey | None:
-    """What ``pipeline`` wants its objects on S3 encrypted with; None for what the bucket says."""
-    given = pipeline.encryption
-    return None if given is None else KmsKey(given.kms_key, given.bucket_key)
+    """The KMS key for the pipeline's objects on S3; None for the bucket's own setting."""
+    encryption = pipeline.encryption
+    return None if encryption is None else KmsKey(encryption.kms_key, encryption.bucket_key)
 
 
 async def read_object(session: AwsSession, url: str) -> bytes:
@@ -55,7 +55,7 @@ async def is_there(session: AwsSession, url: str, base: Path) -> bool:
     folder, _, key = located(url.removesuffix("/"), base).rpartition("/")
     if url.endswith("/"):
         folder, key = f"{folder}/{key}", ""
-    # The service skips everything that sorts before the key, however much that is.
+    # S3 itself skips everything that sorts before the key.
     async for info in open_store(folder, session).list(key, after=key[:-1]):
         if not key or info.key == key:
             return True

@@ -12,12 +12,12 @@ LET: Final = "compare the role with `stream iam`, which prints what must be allo
 
 
 class Noted(StreamError):
-    """A finding that prevents no worker from starting, but that somebody should know."""
+    """A finding that does not prevent a worker from starting, but is worth knowing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One check. ``look`` returns what it saw; it raises ``Noted``, or another ``StreamError`` if a worker could not start."""
+    """One check. ``look`` returns its result as text; raises ``Noted``, or another ``StreamError`` if a worker could not start."""
 
     check: str
     what: str

@@ -1,4 +1,4 @@
-"""One check of each thing that a pipeline needs, using calls that a worker makes too and that change nothing."""
+"""One check for everything that a pipeline needs, using calls that workers make, too, and that change nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stream.worker.probe import LET, Probe
 from stream.worker.service_probes import consumer_probes, lease_probes, notice_probes, warehouse_probes
 
 NOBODY: Final = '"00000000000000000000000000000000"'
-"""A tag that no object has: replacing under this condition is either denied or allowed, but never happens."""
+"""An ETag that no object has: a write under this condition is denied or allowed by IAM, but never happens."""
 
 PROBE_KEY: Final = "_preflight/doctor"
 

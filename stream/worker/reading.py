@@ -115,7 +115,7 @@ async def _objects(context: SourceContext) -> Opened:
             msg = f"{target} is under source.s3.url {config.url}, so what is written would be read. Give it another place."
             raise DefinitionError(msg)
     slices = Slices(context.pipeline, config, open_store(url, context.session), context.state, context.worker, context.clock)
-    await slices.take_up(context.reading.window, await _manifest(context, config.manifest))
+    await slices.choose_new(context.reading.window, await _manifest(context, config.manifest))
     make = functools.partial(slices.source, emit=context.emit, finished=_finished(config.name, context))
     return Opened(config.name, Start(StartKind.TRIM_HORIZON), make, finite=True)
 

@@ -1,4 +1,4 @@
-"""A summary of what a run did, as one JSON document for whoever started it."""
+"""The summary of a run, as one JSON document for its caller."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class ResultListener:
-    """An ``Emit`` that collects what the result says. Callable from any thread."""
+    """An ``Emit`` that collects the figures of the result. Callable from any thread."""
 
     def __init__(self, application: str, clock: Clock) -> None:
         self._application = application
@@ -61,7 +61,7 @@ class ResultListener:
         return sum(self._outcomes.values())
 
     def __call__(self, event: events.Event) -> None:
-        """Take in ``event``."""
+        """Count ``event``."""
         with self._lock:
             match event:
                 case events.UnitSealed():
@@ -83,7 +83,7 @@ class ResultListener:
                     pass
 
     def result(self, exit_code: int, error: str = "") -> Result:
-        """What has happened so far."""
+        """The result so far."""
         now, seconds = self._clock.now(), self._clock.monotonic() - self._begun
         with self._lock:
             return Result(

@@ -1,4 +1,4 @@
-"""A sample of the live stream's records: read from every shard, written nowhere, without moving a checkpoint."""
+"""A sample of the live stream's records, read from every shard; writes nothing and moves no checkpoint."""
 
 from __future__ import annotations
 

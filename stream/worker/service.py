@@ -30,7 +30,7 @@ from stream.metrics.server import Health, MetricsServer
 from stream.metrics.stall import StallWatch, watch_stalls
 from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader
-from stream.worker.allocators import forget_what_stays, keep_giving_back, prepare_allocators
+from stream.worker.allocators import freeze_garbage_collector, prepare_allocators, trim_periodically
 from stream.worker.assemble import WorkerOptions, assemble, ends_by_itself, worker_id
 from stream.worker.ending import last_words
 from stream.worker.lineage import Reporter, open_reporter
@@ -77,11 +77,11 @@ async def run_worker(pipeline: Pipeline, options: WorkerOptions) -> None:
             streams = Streams(parts_by_stream, draining, emit, obstacles)
             emit(events.WorkerStarted(streams.names, "", shared.worker, stream.__version__))
             health.clear("worker")
-            forget_what_stays()
+            freeze_garbage_collector()
             async with asyncio.TaskGroup() as group:
                 background = [group.create_task(watch_loop(options.clock, lambda late: recorder.set(LOOP_LAG, late)))]
                 background.append(group.create_task(watch_stalls(stalls, options.clock, lambda *where: emit(events.ShardStalled(*where)))))
-                background.append(group.create_task(keep_giving_back(options.clock)))
+                background.append(group.create_task(trim_periodically(options.clock)))
                 exports = [one.parts.export for one in parts_by_stream]
                 loaders = [loader for one in parts_by_stream for loader in one.loaders]
                 services = (*exports, *loaders, reporter, notifier, shared.leases, shared.refresher, shared.keeper)

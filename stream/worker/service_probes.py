@@ -130,7 +130,7 @@ async def _fleet(opened: Opened, tables: LeaseTables) -> str:
         try:
             await client.call("GetItem", tables.state, {"Key": {"key": {"S": PROBE_ROW}}})
         except AwsFatal as error:
-            # A worker can do without, but then cannot see that KCL 3.x assigns the leases.
+            # A worker can do without this table, but then does not notice that KCL 3.x assigns the leases.
             if classify(error.code) is Kind.DENIED:
                 raise Noted(str(error)) from error
         table = LeaseTable(client, tables.leases, SystemClock(), lambda _: None, secrets.token_urlsafe)
@@ -167,7 +167,7 @@ async def _consumer(session: AwsSession, stream: str, name: str) -> str:
             if error.code == NOT_FOUND:
                 msg = "it is not registered; the first worker registers it with kinesis:RegisterStreamConsumer, which was not tried"
                 raise Noted(msg) from error
-            # A worker that is denied polls.
+            # A worker without this permission polls.
             raise Noted(str(error)) from error
     if found.status != ACTIVE:
         msg = f"it is {found.status}; workers poll until it is {ACTIVE}"
@@ -212,7 +212,7 @@ async def _finished(client: RedshiftDataClient, statement: str) -> None:
         raise Fatal(msg)
 
 
-# --- who is told -----------------------------------------------------------------------------------------------------------------
+# --- notifications ---------------------------------------------------------------------------------------------------------------
 
 
 def notice_probes(notify: Notify) -> Iterator[Probe]:

@@ -39,7 +39,7 @@ class Slice(msgspec.Struct, frozen=True):
     url: str = ""
 
     def under(self, where: str) -> Iterator[tuple[str, PinnedObject]]:
-        """Its objects by their keys under ``where``: the same URL, one above or below it, or another, to which the folder has moved."""
+        """Its objects by their keys under ``where``: their own URL, a parent or child of it, or a URL to which they moved."""
         here, own = (f"{url.removesuffix('/')}/" for url in (where, self.url or where))
         moved = not here.startswith(own) and not own.startswith(here)
         for item in self.objects:
@@ -93,7 +93,7 @@ def time_of(info: ObjectInfo, pattern: re.Pattern[str] | None) -> datetime | Non
 
 
 def fresh(listed: Iterable[ObjectInfo], known: Iterable[Slice], where: str) -> list[PinnedObject]:
-    """Those of ``listed``, which are under the URL ``where``, that are not in slices ``known``.
+    """The objects of ``listed``, which are under the URL ``where``, that are not in the slices ``known``.
 
     Raises:
         Halted: the content of a known object has changed.
@@ -137,8 +137,8 @@ class Slices:
         """The claims made so far."""
         return Claims(self.state, self.config.name, Slice)
 
-    async def take_up(self, window: Window, manifest: bytes | None) -> int | None:
-        """Choose the objects in ``window`` that were never chosen before; the number of their slice, None if there are none.
+    async def choose_new(self, window: Window, manifest: bytes | None) -> int | None:
+        """Choose the objects in ``window`` that were not chosen before. Returns the number of their slice, or None if there are none.
 
         Raises:
             Halted: an object that was chosen before has changed, or one that ``manifest`` lists is missing.

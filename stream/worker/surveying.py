@@ -1,7 +1,7 @@
-"""Looks over the shards of a stream: how much arrives in each, how far the pipeline is, who reads it, and which keys bring its records.
+"""Surveys the shards of a stream: how much arrives in each, how far the pipeline is, who reads it, and the load of its partition keys.
 
-How far the pipeline is, the log and one look into the stream say, as for ``stream complete``. What arrived, the ledger says. Only for
-keys is more of the stream read.
+Progress comes from the log and one look at the stream, as for ``stream complete``; rates come from the ledger. More of the stream is read
+only for keys.
 """
 
 from __future__ import annotations
@@ -42,34 +42,34 @@ from stream.worker.evidence import open_checkpoints, session_of
 from stream.worker.leasing import key_prefix, open_table
 
 AT_ONCE: Final = 16
-"""Shards that are looked at side by side."""
+"""Shards that are examined at a time."""
 
 UNITS_AT_ONCE: Final = 8
 MOST_UNITS: Final = PAGE - 1
-"""Of one shard, however long the time that is asked about."""
+"""Most units of one shard that are counted, however long the window."""
 
 LATE: Final = timedelta(minutes=5)
-"""A shard is late from this age of its oldest unsealed record on, besides the time for which a unit is filled; as StreamBehind."""
+"""A shard is late if its oldest unsealed record is older than this and ``flush.age`` together, as for the alert StreamBehind."""
 
 RETENTION_USED: Final = 0.25
-"""Share of the retention whose use is worth a warning; as StreamRetentionQuarterUsed."""
+"""Used share of the retention that is worth a warning, as for the alert StreamRetentionQuarterUsed."""
 
 LEAST_COVERED: Final = 1.0
-"""Seconds of a shard that an excerpt must hold in all, for what arrived per second to be read off it."""
+"""Seconds that an excerpt must cover for a rate to be computed from it."""
 
 DIGEST: Final = 16
-"""Hex digits of a key's digest."""
+"""Hex digits of a key's hash."""
 
 WHOLE: Final = Question(FOR_EVER, timedelta())
-"""Everything: so that the age of what is not sealed is always found out."""
+"""Asks about all records, so that the age of the oldest unsealed one is always determined."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What arrived in a shard from ``since`` to ``until``; ``rate`` is None where that is not known, and ``why`` it is not.
+    """The rate of a shard from ``since`` to ``until``; if ``rate`` is None, ``why`` says why it is unknown.
 
-    ``sampled``: by an excerpt of the stream, otherwise by the ledger. ``aggregated``: there are KPL aggregates. ``weighed``: bytes are
-    those that Kinesis counts, otherwise those of payloads.
+    ``sampled``: it comes from an excerpt of the stream, otherwise from the ledger. ``aggregated``: there are KPL aggregates. ``weighed``:
+    bytes are those that Kinesis counts, otherwise those of payloads.
     """
 
     rate: Rate | None = None
@@ -96,10 +96,10 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One shard that is not finished. ``shard`` is None if the stream does not list it.
+    """One unfinished shard. ``shard`` is None if the stream does not list it.
 
-    ``unread``: when the oldest record arrived that is not sealed; None if there is none, or nobody knows. ``owner`` of its lease, if there
-    are leases; ``sealed_by`` sealed its last unit.
+    ``unread``: arrival of the oldest unsealed record; None if there is none, or if unknown. ``owner``: of its lease, if there are leases.
+    ``sealed_by``: the worker that sealed its last unit.
     """
 
     name: str
@@ -116,19 +116,19 @@ class Row:
 
     @property
     def part(self) -> float | None:
-        """Share of all hash keys."""
+        """Share of the hash key space."""
         return None if self.shard is None else (self.shard.last_hash - self.shard.first_hash + 1) / HASH_KEYS
 
     @property
     def unknown(self) -> bool:
-        """Whether something could not be found out that another look may find out."""
+        """Whether something could not be determined that another attempt may determine."""
         silent = self.standing is None or self.standing.state is State.SILENT
         return silent or (self.open and self.measured.rate is None)
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The shards of one stream. ``leased``: whether a lease table says who reads them. ``why``: what nobody can tell of the stream."""
+    """The shards of one stream. ``leased``: whether a lease table says who reads them. ``why``: what is unknown of the stream."""
 
     stream: str
     summary: StreamSummary
@@ -141,7 +141,7 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is asked. ``pages`` is 0 unless keys are wanted; ``secret``: digests under it stand in place of keys; ``only`` these shards."""
+    """The question. ``pages``: 0 if no keys are wanted. ``secret``: show keyed hashes instead of keys. ``only``: these shards."""
 
     window: timedelta
     pages: int = 0
@@ -151,7 +151,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Surveyor:
-    """Looks over one stream. ``late``: from which age on a record should be sealed. ``owner`` says who holds a shard's lease."""
+    """Surveys one stream. ``late``: age at which a record should be sealed. ``owner`` returns the owner of a shard's lease."""
 
     stream: str
     client: KinesisClient
@@ -163,10 +163,10 @@ class Surveyor:
     owner: Callable[[str], Awaitable[str | None]] | None = None
 
     async def look(self, wanted: Wanted) -> Survey:
-        """How the shards stand now.
+        """The state of the shards now.
 
         Raises:
-            DefinitionError: there is no shard of a name that is asked about.
+            DefinitionError: there is no shard with one of the given names.
             Retryable: the stream did not answer.
             Halted: a link of the log cannot be read.
             Fatal: the stream or a permission is missing.
@@ -185,7 +185,7 @@ class Surveyor:
 
         await a_few_at_once([one(row) for row in rows if not wanted.only or row.name in wanted.only], AT_ONCE)
         ordered = tuple(sorted(found.values(), key=lambda row: (row.shard.first_hash if row.shard else HASH_KEYS, row.name)))
-        # Shards that nobody asked about count: whether most are hot, and which are neighbours, is a matter of all.
+        # Advice considers all shards, since it depends on how many are hot and which are adjacent.
         advice = () if summary.on_demand else tuple(advise([_open(found.get(row.name, row)) for row in rows if row.open]))
         return Survey(self.stream, summary, answer.asked_at, ordered, advice, self.owner is not None, answer.why)
 
@@ -219,8 +219,8 @@ class Surveyor:
         until = standing.reach
         begin = until - window
         links, whole = await self._links(tail, begin)
-        if odd := [link for link in links if link.kind is not Kind.UNIT]:
-            why = f"the log has a link of the kind {odd[0].kind.value} there, and how many records that stands for is not known"
+        if not_units := [link for link in links if link.kind is not Kind.UNIT]:
+            why = f"the log has a link of the kind {not_units[0].kind.value} there, and how many records that stands for is not known"
             return Measured(until=until, why=why)
         if not links and tail.position == ORIGIN and standing.state is State.UNSEALED:
             return Measured(until=until, why="nothing of it is sealed yet")
@@ -255,7 +255,7 @@ class Surveyor:
         return found, False
 
     async def _add(self, link: Manifest, arrivals: Arrivals) -> str:
-        """Count the records of a unit; why they cannot be counted, or nothing."""
+        """Count the records of a unit. Returns why they cannot be counted, or an empty text."""
         for entry in link.files:
             if entry.sink != ledger.NAME:
                 continue
@@ -270,7 +270,7 @@ class Surveyor:
 
 
 def unfinished(shards: Sequence[Shard], standings: Sequence[Standing]) -> list[Row]:
-    """The shards that are open, or of which something may be left to read, by the stream and by the log."""
+    """The shards that are open, or have something left to read, according to the stream and the log."""
     listed = {shard.shard_id: shard for shard in shards}
     standing = {each.shard: each for each in standings}
     rows = []
@@ -282,7 +282,7 @@ def unfinished(shards: Sequence[Shard], standings: Sequence[Standing]) -> list[R
 
 
 def judged(row: Row, asked_at: datetime, retention: timedelta, late: timedelta) -> Row:
-    """``row`` with the age of what is not sealed, when it expires, and what an operator should know of it."""
+    """``row`` with the age of its oldest unsealed record, when that expires, and its notes for an operator."""
     standing, rate = row.standing, row.measured.rate
     unread = standing.reach if standing is not None and standing.state is State.UNSEALED else None
     expires = None if unread is None else unread + retention
@@ -301,14 +301,14 @@ def judged(row: Row, asked_at: datetime, retention: timedelta, late: timedelta) 
 
 
 def rate_of(arrivals: Arrivals) -> Rate:
-    """Averages over the whole time; a time of less than a second counts as one, as limits do."""
+    """Averages over the whole time; less than a second counts as one second, because limits are per second."""
     seconds = max(1.0, (arrivals.end - arrivals.begin).total_seconds())
     size, records = arrivals.size, arrivals.records
     return Rate(float(size.sum()) / seconds, float(records.sum()) / seconds, float(size.max()), float(records.max()))
 
 
 def by_sample(keys: Keys, asked_at: datetime, window: timedelta) -> Measured | None:
-    """What an excerpt says of the rate: the newest that is known of a shard whose records nobody has sealed; None if it is too short."""
+    """The rate computed from an excerpt, for a shard without recent sealed units; None if the excerpt is too short."""
     sample, covered = keys.sample, keys.excerpt.covered
     if covered < LEAST_COVERED:
         return None
@@ -326,9 +326,9 @@ def weighed(measured: Measured, sample: Sample) -> Measured:
 
 
 def _open(row: Row) -> OpenShard:
-    """``row`` as advice takes it: without its busiest second, so that it is not merged, where it may take more than is known.
+    """``row`` as input for advice. It has no peak, so that the shard is never merged, if more may arrive in it than is known.
 
-    That is if it is late, since its rate is an old one, and if the bytes of KPL aggregates have not been weighed.
+    That is the case if the shard is late, since its rate is then outdated, or if the bytes of KPL aggregates were not weighed.
     """
     shard, rate = row.shard or Shard("", row.name), row.measured.rate
     if rate is not None and ("late" in row.marks or row.measured.light):
@@ -341,7 +341,7 @@ def _names(rows: Sequence[Row]) -> str:
 
 
 async def survey(streams: Sequence[Pipeline], base: Path, wanted: Wanted, clock: Clock, emit: Emit) -> list[Survey]:
-    """How the shards of each of ``streams`` stand, a pipeline for each of its streams by itself.
+    """The state of the shards of each of ``streams``, each a pipeline narrowed to one stream.
 
     Raises:
         DefinitionError: the pipeline reads no stream, or shards are named and there are several streams.

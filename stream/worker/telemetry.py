@@ -1,4 +1,4 @@
-"""Spans of the worker's own operations, passed to the OpenTelemetry SDK; they never block and never hold anything up."""
+"""Spans of the worker's own operations, passed to the OpenTelemetry SDK without ever blocking the worker."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Narrator:
         """The queue for ended spans; None while there is no collector."""
 
     def __call__(self, event: events.Event) -> None:
-        """Tell ``event``."""
+        """Update operations by ``event``, and log it."""
         if self.sender is None and isinstance(event, events.PageReceived) and not self._log.writes(event):
             # Pages are many and change nothing that operations remember.
             return

@@ -1,4 +1,4 @@
-"""Looks up one record: its unit in the log, its fate in the ledger, and its way through the recorded stages."""
+"""Looks up one record: its unit in the log, its fate in the ledger, and the record after each recorded stage."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Step:
 
 @dataclass(slots=True)
 class Searched:
-    """How much a search has looked at."""
+    """How much was searched."""
 
     units: int = 0
     files: int = 0
@@ -214,9 +214,9 @@ def replay(recipe: Recipe, batch: Batch, link: Link, fate: Fate) -> Sequence[Ste
     is_it = (pl.col(SEQUENCE) == fate.sequence) & (pl.col(SUBSEQUENCE) == fate.subsequence)
     row = batch.frame.with_row_index(ROW).filter(is_it)[ROW]
     steps = []
-    for name, _, after, gone, _ in chain.walk(batch, recipe.label(link.stream, shard_of_chain(link.shard)[0])):
+    for name, _, after, settled, _ in chain.walk(batch, recipe.label(link.stream, shard_of_chain(link.shard)[0])):
         rows = after.filter(pl.col(ROW).is_in(row.implode())).drop(ROW)
-        end = gone.filter(pl.col(ROW).is_in(row.implode()))
+        end = settled.filter(pl.col(ROW).is_in(row.implode()))
         ended = "" if end.is_empty() else f"{fate.outcome}: {end['reason'][0]}"
         if rows.height or ended:
             steps.append(Step(name, tuple(rows.to_dicts()), ended))

@@ -1,4 +1,4 @@
-"""Why a receiver of the pipeline's (a collector, a lineage endpoint, a webhook) gave no answer, for people."""
+"""Error texts for receivers (a collector, a lineage endpoint, a webhook) that did not answer."""
 
 from __future__ import annotations
 

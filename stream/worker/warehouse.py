@@ -20,7 +20,7 @@ from stream.sink.redshift_upsert import deleted_layout, needs_deleted_keys
 T = TypeVar("T")
 
 CALLS: Final = 6
-"""Attempts at one call owner outcome is unknown before the whole load is examined again; the pauses add up to six seconds."""
+"""Attempts at one call whose outcome is unknown, before the whole load is examined again; the pauses add up to six seconds."""
 FIRST_PAUSE: Final = 0.2
 POLL_PAUSE: Final = 0.2
 """Seconds between looks at a statement, in addition to the wait in the API itself."""
@@ -147,7 +147,7 @@ class RedshiftWarehouse:
         return LoadFailed(msg, failure)
 
     async def _details(self, query_id: int) -> str:
-        """Details from the system view of load errors; empty if it cannot be read, since the load's own error says what matters most."""
+        """Details from the system view of load errors; empty if it cannot be read: the error of the load itself matters most."""
         try:
             rows = (await self._query(sql.load_errors(query_id))).rows
         except StreamError:
@@ -183,7 +183,7 @@ class RedshiftWarehouse:
             await self._clock.sleep(POLL_PAUSE)
 
     async def _repeated(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The result of ``call``, which is idempotent and is therefore repeated a few times if no answer comes."""
+        """The result of ``call``, which is idempotent and is therefore retried a few times if no response comes."""
         pause = FIRST_PAUSE
         for _ in range(CALLS - 1):
             try:
@@ -194,7 +194,7 @@ class RedshiftWarehouse:
         return await call()
 
     def _token(self, text: str) -> str:
-        """A different token for every attempt: the API answers a token it knows with the old statement, failed or not."""
+        """A new token for every attempt: for a known token, the API returns the old statement, failed or not."""
         self._calls += 1
         return hashlib.sha256(f"{self._nonce}/{self._calls}/{text}".encode()).hexdigest()
 

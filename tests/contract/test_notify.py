@@ -12,7 +12,7 @@ from moto.sns import sns_backends
 
 from stream import events
 from stream.pipeline.replay import Notify
-from stream.worker.notifying import ATTEMPTS, News, open_notifier
+from stream.worker.notifying import ATTEMPTS, Notification, open_notifier
 from tests.unit.metrics.every_event import FixedClock
 
 HALTED = events.ShardHalted("orders", "shardId-000000000001", "the größte of reasons")
@@ -47,8 +47,13 @@ def test_a_topic_gets_the_news_as_json_with_a_plain_subject(moto_url, aws_env, m
     assert len(sent) == 1
     _, message, subject, *_ = sent[0]
     assert subject == "shop: shard shardId-000000000001 of orders has halted"
-    news = msgspec.json.decode(message, type=News)
-    assert (news.event, news.stream, news.shard, news.reason) == ("shard_halted", "orders", HALTED.shard, HALTED.reason)
+    notification = msgspec.json.decode(message, type=Notification)
+    assert (notification.event, notification.stream, notification.shard, notification.reason) == (
+        "shard_halted",
+        "orders",
+        HALTED.shard,
+        HALTED.reason,
+    )
 
 
 def test_a_topic_that_is_not_there_is_said_once_and_holds_nobody_up(moto_url, aws_env, monkeypatch):

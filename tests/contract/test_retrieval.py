@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from stream.aws.errors import AwsRetryable
 from stream.aws.kinesis import open_kinesis
 from stream.aws.session import AwsSession
 from stream.batch import DATA, ORIGIN, SUBSEQUENCE
@@ -25,6 +26,7 @@ from stream.local.kinesis.faults import Action, Fault
 from stream.local.kinesis.model import Settings
 from stream.local.kinesis.server import Running, serve
 from stream.local.kpl import UserRecord, aggregate
+from stream.source.consumer import Consumer
 from stream.source.kinesis import KinesisSource
 from stream.source.pace import FanOut, ReadSettings
 
@@ -321,6 +323,11 @@ def test_a_consumer_that_does_not_become_active_holds_up_all_shards_once(pushed)
         assert [rows(pages) for pages in await asyncio.gather(*each)] == [[b"x"], [b"x"]]
         assert [event.to for event in made.of(RetrievalChanged)] == ["polling"] * 2
         assert waits.count(1.0) == 60
+        late = Consumer(made.source, "late")
+        for total in (120, 121, 122):
+            with pytest.raises(AwsRetryable, match=r"late of .* is CREATING"):
+                await late.arn()
+            assert waits.count(1.0) == total
 
     pushed(body, emulator=replace(EMULATOR, transition_ms=600_000))
 

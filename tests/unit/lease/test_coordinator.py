@@ -321,6 +321,26 @@ class OfTwoStreams(Fleet):
         return [replace(shard, stream="t") for shard in self.shards]
 
 
+@pytest.mark.parametrize(
+    ("kind", "key", "remedy"),
+    [(OfTwoStreams, "shardId-000000000000", "kinesis.stream "), (Fleet, "1:s:5:shardId-000000000000", "kinesis.streams ")],
+)
+def test_leases_of_the_kcl_under_other_keys_are_not_passed_over(kind, key, remedy):
+    async def test(fleet):
+        row = encode(lease(key, "java", 3, "123"))
+        fleet.dynamo.items[key] = row
+        worker = fleet.make("a")
+        fleet.workers.clear()
+        with pytest.raises(Fatal, match=remedy) as refused:
+            await worker.start()
+        assert f"such as '{key}'" in str(refused.value)
+        fleet.dynamo.items[key] = row | {"sxOp": {"S": "m"}}
+        await fleet.make("b").start()
+        fleet.workers.clear()
+
+    play(lambda: kind(shards(1)), test)
+
+
 def test_a_stream_that_is_deleted_costs_no_lease_of_another_one():
     async def test(fleet):
         await fleet.join("a")
@@ -520,3 +540,22 @@ def test_a_lease_that_was_seized_is_kept_for_as_long_as_it_is_needed_and_no_othe
         assert len(fleet.workers["a"].held("s")) == 4
 
     play(lambda: Fleet(shards(4)), test)
+
+
+def test_what_others_finished_before_a_shard_is_known_for_all_generations_and_stays_in_the_table_until_it_is_recorded():
+    async def run():
+        shards = [Shard("s", "0", (), 0, TOP), Shard("s", "1", ("0",), 0, TOP), Shard("s", "2", ("1",), 0, TOP, is_open=True)]
+        fleet = Fleet(shards)
+        ended = (lease("0", checkpoint="SHARD_END"), lease("1", checkpoint="SHARD_END", parents=frozenset({"0"})))
+        for row in (*ended, lease("2", checkpoint="7", parents=frozenset({"1"}))):
+            fleet.dynamo.items[row.key] = encode(row)
+        await fleet.join("a")
+        worker = fleet.workers["a"]
+        found = (worker.finished_elsewhere("s", "2"), worker.finished_elsewhere("s", "0"), sorted(fleet.rows()))
+        await LeaseCheckpoints(worker).advance(shards[2], Checkpoint(9, 0, 7))
+        await worker.look()
+        await worker.sync()
+        await fleet.kill("a")
+        return found, sorted(fleet.rows())
+
+    assert asyncio.run(run()) == ((["0", "1"], [], ["0", "1", "2"]), ["1", "2"])

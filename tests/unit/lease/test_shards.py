@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.contracts import Shard, StartKind
-from stream.lease.rows import encode
+from stream.lease.rows import ExtendedSequenceNumber, Progress, encode
 from stream.lease.shards import children_of, holes, missing_leases, new_lease, ready, recreated, removable, unblocked
 from tests.unit.lease.tables import lease
 
@@ -182,16 +182,33 @@ def removed(leases, listed=("0", "1", "2")):
     return [each.key for each in removable(leases, listed)]
 
 
+def read(key, checkpoint, **more):
+    """A row that one of our workers wrote."""
+    shown = ExtendedSequenceNumber(checkpoint)
+    return lease(key, checkpoint=checkpoint, progress=Progress(shown.sequence, 0, 0, shown), **more)
+
+
 def test_an_ended_shards_row_goes_once_its_children_have_begun():
-    ended = lease("0", checkpoint="SHARD_END", children=frozenset({"1", "2"}))
+    ended = read("0", "SHARD_END", children=frozenset({"1", "2"}))
     assert removed({"0": ended}) == []
     assert removed({"0": ended, "1": lease("1", checkpoint="5")}) == []
     assert removed({"0": ended, "1": lease("1", checkpoint="5"), "2": lease("2")}) == []
     assert removed({"0": ended, "1": lease("1", checkpoint="5"), "2": lease("2", checkpoint="6")}) == ["0"]
 
 
+def test_a_row_that_another_application_ended_stays_until_a_worker_of_ours_has_written_its_end_to_the_log():
+    ended = lease("0", checkpoint="SHARD_END", children=frozenset({"1", "2"}))
+    assert removed({"0": ended, "1": read("1", "5"), "2": lease("2", checkpoint="6")}) == []
+    assert removed({"0": ended, "1": read("1", "5"), "2": read("2", "6")}) == ["0"]
+    below = {"0": ended, "1": read("1", "5"), "2": lease("2", checkpoint="SHARD_END", parents=frozenset({"0"}))}
+    third = lease("3", checkpoint="7", parents=frozenset({"2"}))
+    assert removed(below | {"3": third}) == []
+    assert removed(below | {"3": read("3", "7", parents=frozenset({"2"}))}) == ["0"]
+    assert removed({"0": ended}, listed=("1", "2")) == ["0"]
+
+
 def test_no_row_goes_before_its_parents_and_none_that_has_not_ended():
-    middle = lease("1", checkpoint="SHARD_END", parents=frozenset({"0"}), children=frozenset({"2"}))
+    middle = read("1", "SHARD_END", parents=frozenset({"0"}), children=frozenset({"2"}))
     begun = lease("2", checkpoint="9")
     assert removed({"0": lease("0"), "1": middle, "2": begun}) == []
     assert removed({"1": middle, "2": begun}) == ["1"]

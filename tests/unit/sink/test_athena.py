@@ -212,7 +212,7 @@ def test_a_folder_of_a_projected_hour_is_the_folder_of_its_records():
 def test_a_column_whose_name_changes_or_that_comes_from_the_folder_is_told():
     frame = FRAME.rename({"text": "Text"})
     statement = table({"partition_by": ["plain"]}, frame.schema)
-    assert "column 'Text' is called `text`: Athena does not tell case" in statement.notes
+    assert "column 'Text' is called `text`: Athena ignores case" in statement.notes
     assert "column `plain` is read from the folder's name, as text, and not from the files" in statement.notes
 
 
@@ -220,13 +220,13 @@ def test_a_column_whose_name_changes_or_that_comes_from_the_folder_is_told():
     ("options", "changes", "name", "says"),
     [
         ({}, {"Text": pl.String()}, "lake.t", "'text' and 'Text' are one column"),
-        ({}, {"a-b": pl.String()}, "lake.t", "'a-b' has no place"),
-        ({}, {"s": pl.Struct({"a b": pl.Int64()})}, "lake.t", "'a b' has no place"),
+        ({}, {"a-b": pl.String()}, "lake.t", "'a-b' is not allowed"),
+        ({}, {"s": pl.Struct({"a b": pl.Int64()})}, "lake.t", "'a b' is not allowed"),
         ({}, {"s": pl.Struct({"a": pl.Int64(), "A": pl.Int64()})}, "lake.t", "'a' and 'A' are one column"),
         ({}, {"clock": pl.Time()}, "lake.t", "the type Time"),
         ({"partition_by": [{"Text": "UPPER(text)"}]}, {}, "lake.t", "'text' and the partition 'Text' are one column"),
-        ({"partition_by": [{"a b": "UPPER(text)"}]}, {}, "lake.t", "'a b' has no place"),
-        ({"url": "file:./lake"}, {}, "lake.t", "Athena reads s3:// only"),
+        ({"partition_by": [{"a b": "UPPER(text)"}]}, {}, "lake.t", "'a b' is not allowed"),
+        ({"url": "file:./lake"}, {}, "lake.t", "Athena reads only s3:// locations"),
         ({}, {}, "t", "write database.table"),
         ({}, {}, "lake.T", "write database.table"),
     ],

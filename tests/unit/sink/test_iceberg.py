@@ -23,9 +23,9 @@ def config(**options):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"location": "https://lake/events"}, "is no place for a table; write s3://bucket/prefix/"),
-        ({"location": "s3://lake"}, "is no place for a table"),
-        ({"location": "s3://lake/../events/"}, "is no place for a table"),
+        ({"location": "https://lake/events"}, "is not a location for a table; write s3://bucket/prefix/"),
+        ({"location": "s3://lake"}, "is not a location for a table"),
+        ({"location": "s3://lake/../events/"}, "is not a location for a table"),
         ({"table": "events"}, "'events' is not a table; write `namespace.table`"),
         ({"table": "lake.Events"}, "is not a table name in Glue, which has the form `database.table` in lower case"),
         ({"table": "a.b.c"}, "is not a table name in Glue"),
@@ -39,8 +39,8 @@ def config(**options):
         ({"secrets": {"credential": "abc"}}, "a secret is given by reference"),
         ({"partition_by": ["day(at)", "day(at)"]}, "names a partition field twice"),
         ({"partition_by": ["a", "b", "c", "d"]}, "at most 3"),
-        ({"every": "100ms"}, "no duration"),
-        ({"quiet": "noon"}, "is no time of day"),
+        ({"every": "100ms"}, "not a duration"),
+        ({"quiet": "noon"}, "is not a time of day"),
     ],
 )
 def test_what_is_wrong_is_said(options, words):
@@ -61,7 +61,7 @@ def test_secrets_and_fields_may_be_written_short():
         ({"n": pl.Datetime("ns")}, {}, "cast it to timestamp in a stage"),
         ({"n": pl.List(pl.Struct({"at": pl.Time}))}, {}, "has or holds the type Time"),
         ({"n": pl.List(pl.Struct({}))}, {}, "holds an object without fields"),
-        ({"a.b": pl.Int64()}, {}, "where a dot leads to a field inside"),
+        ({"a.b": pl.Int64()}, {}, "where a dot separates nested fields"),
         ({"Kind": pl.String(), "kind": pl.String()}, {}, "are one column to Athena, Glue and Spark"),
         ({"n": pl.Int64()}, {"partition_by": ["kind"]}, "there is no column 'kind'"),
         ({"n": pl.Float64()}, {"partition_by": ["n"]}, "has no identity"),

@@ -186,7 +186,7 @@ def test_what_deletes_must_be_a_column_of_booleans_beside_the_keys():
         ({"quiet": ["25:00-26:00"]}, "time of day"),
         ({"quiet": "10:00-10:00"}, "time of day"),
         ({"every": "0s"}, "at least 1s"),
-        ({"every": "soon"}, "no duration"),
+        ({"every": "soon"}, "not a duration"),
         ({"units": 1001}, "less than or equal"),
         ({"database": "dev;"}, "pattern"),
     ],

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.aws.pages import parse_get_records
-from stream.source.pace import ARRIVING, MAX_PAGE_BYTES, Appetite, Pace, ReadSettings, tip_seconds
+from stream.source.pace import MAX_PAGE_BYTES, MEMORY_FACTOR, Pace, PageSize, ReadSettings, tip_seconds
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0, 1000]), st.floats(0, 0.5)), min_size=20, max_size=60))
@@ -75,15 +75,15 @@ def test_a_slow_answer_uses_up_the_wait_for_the_call_limit() -> None:
 
 
 def test_the_estimate_follows_the_pages_within_its_bounds() -> None:
-    appetite = Appetite()
-    assert appetite.ask(2**30)[0] == int(2**19 * ARRIVING)
+    appetite = PageSize()
+    assert appetite.ask(2**30)[0] == int(2**19 * MEMORY_FACTOR)
     appetite.learn(10_000, 9 * 2**20)
-    assert appetite.ask(2**30)[0] == int(9 * 2**20 * ARRIVING)
+    assert appetite.ask(2**30)[0] == int(9 * 2**20 * MEMORY_FACTOR)
     appetite.learn(3, 40 * 2**20)
-    assert appetite.ask(2**30)[0] == int(MAX_PAGE_BYTES * ARRIVING)
+    assert appetite.ask(2**30)[0] == int(MAX_PAGE_BYTES * MEMORY_FACTOR)
     for _ in range(60):
         appetite.learn(0, 0)
-    assert appetite.ask(2**30)[0] == int(64 * 2**10 * ARRIVING)
+    assert appetite.ask(2**30)[0] == int(64 * 2**10 * MEMORY_FACTOR)
 
 
 @pytest.mark.parametrize("shape", ["click", "order"])
@@ -95,7 +95,7 @@ def test_what_is_reserved_is_what_an_answer_and_its_page_take_together(shape: st
     ]
     body = json.dumps({"Records": entries}, separators=(",", ":")).encode()
     page = parse_get_records(body).frame.estimated_size()
-    appetite = Appetite()
+    appetite = PageSize()
     appetite.learn(len(lines), int(page))
 
     assert appetite.ask(2**30)[0] == pytest.approx(len(body) + page, rel=0.1)
@@ -103,7 +103,7 @@ def test_what_is_reserved_is_what_an_answer_and_its_page_take_together(shape: st
 
 @given(st.integers(1, 10_000), st.integers(0, 10 * 2**20), st.integers(1, 2**30))
 def test_fewer_records_are_asked_for_when_the_share_is_small(records: int, size: int, share: int) -> None:
-    appetite = Appetite()
+    appetite = PageSize()
     for _ in range(30):
         appetite.learn(records, size)
     reserve, limit = appetite.ask(share)

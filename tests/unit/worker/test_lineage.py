@@ -37,7 +37,7 @@ def test_a_slow_receiver_with_much_to_take_does_not_hold_up_the_end(monkeypatch)
             reporter = Reporter(JOB, "run", RunTotals(), store, StillClock(), lambda _event: None, timedelta(hours=1))
             reporter.post_to(session, f"http://127.0.0.1:{runner.addresses[0][1]}/")
             for state in [RunState.START, *[RunState.RUNNING] * (EVENTS - 2), RunState.COMPLETE]:
-                await reporter.tell(state)
+                await reporter.report(state)
         await runner.cleanup()
 
     asyncio.run(run())

@@ -218,7 +218,7 @@ def test_a_table_gets_what_was_sealed_for_it_when_its_sink_had_another_name(befo
         assert await loader.attempt(), rig.heard
         rig.assert_exactly_once()
         rig.sealed.clock.time += timedelta(days=2)
-        loader.tidied_at, loader.tidy = None, True
+        loader.cleaned_at, loader.needs_clean_up = None, True
         assert await loader.attempt(), rig.heard
         return [info.key async for info in rig.staging.list("")]
 
@@ -267,7 +267,7 @@ def test_a_shard_that_was_rewound_before_there_was_a_table_is_loaded_from_where_
         assert len(numbers) == len(set(numbers)) == sum(expected.values())
         assert [event.parked for event in rig.told(events.LoadsWaiting)][-1] == 0
         rig.sealed.clock.time += timedelta(days=2)
-        loader.tidied_at = None
+        loader.cleaned_at = None
         assert await loader.attempt()
         return [info.key async for info in rig.staging.list("")]
 
@@ -395,7 +395,7 @@ def test_lag_grows_while_a_statement_waits_for_a_lock(monkeypatch):
         loader, answering, grown = rig.loader(), rig.warehouse.positions, asyncio.Event()
         await rig.sealed.unit(0, 1, 10)
         assert await loader.attempt()
-        monkeypatch.setattr("stream.worker.loading.TELL_SECONDS", 0.0)
+        monkeypatch.setattr("stream.worker.loading.REPORT_SECONDS", 0.0)
 
         def listen(event):
             rig.heard.append(event)

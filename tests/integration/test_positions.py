@@ -1,0 +1,374 @@
+"""`stream leases import` from another consumer of a stream, which a worker then continues exactly where it stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import boto3
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from stream import events
+from stream.cli.main import app
+from stream.local.kinesis.server import running
+from stream.local.kpl import UserRecord, aggregate
+from stream.local.moto import moto
+from stream.pipeline.lint import check
+from stream.worker.assemble import WorkerOptions
+from stream.worker.service import run_worker
+from tests.integration.stage import ShiftedClock
+
+_NUMBERS = count(1)
+HALF = 2**127
+A, B = "shardId-000000000000", "shardId-000000000001"
+
+PIPELINE = """
+application: app
+source:
+  kinesis: {{stream: numbers, endpoint: "{kinesis}", start: {start}, on_expired: gap}}
+  schema: {{n: int64}}
+sinks: [s3: {{url: "file:lake"}}]
+state: file:state
+flush: {{age: 100ms}}
+metrics: {{port: 0}}
+coordination: {coordination}
+"""
+
+
+@pytest.fixture(scope="module")
+def moto_url() -> Iterator[str]:
+    with moto() as process:
+        yield process.url
+
+
+@dataclass
+class Move:
+    """A stream, another consumer of it, and the pipeline that takes over."""
+
+    kinesis: Any
+    dynamo: Any
+    clock: ShiftedClock
+    folder: Path
+    endpoints: tuple[str, str]
+    table: str
+
+    def write(self, start: str = "trim_horizon", coordination: str = "") -> None:
+        kinesis, dynamo = self.endpoints
+        native = f'{{native: {{table: "leases-{self.table}", endpoint: "{dynamo}", region: us-east-1}}}}'
+        (self.folder / "pipeline.yaml").write_text(PIPELINE.format(kinesis=kinesis, start=start, coordination=coordination or native))
+
+    def put(self, numbers: range, low: bool) -> None:
+        place = "0" if low else str(2**128 - 1)
+        for n in numbers:
+            self.kinesis.put_record(StreamName="numbers", Data=body(n), PartitionKey="k", ExplicitHashKey=place)
+
+    def consume(self, shard: str, records: int) -> tuple[list[int], str]:
+        """What a plain consumer does: read so many records, and say which the last one was."""
+        at = self.kinesis.get_shard_iterator(StreamName="numbers", ShardId=shard, ShardIteratorType="TRIM_HORIZON")
+        read = self.kinesis.get_records(ShardIterator=at["ShardIterator"], Limit=records)["Records"]
+        assert len(read) == records
+        return [json.loads(each["Data"])["n"] for each in read], read[-1]["SequenceNumber"]
+
+    def run(self, *words: str, code: int = 0) -> str:
+        done = CliRunner().invoke(app, list(words))
+        assert done.exit_code == code, f"{words}: {done.output}"
+        return " ".join(done.output.split())
+
+    def work(self, records: int) -> None:
+        """Run a worker until it has written so many records; it is told to stop by a signal."""
+        written = 0
+
+        def listen(event: events.Event) -> None:
+            nonlocal written
+            if isinstance(event, events.UnitSealed):
+                before, written = written, written + dict(event.outcomes).get("written", 0)
+                if before < records <= written:
+                    signal.raise_signal(signal.SIGTERM)
+
+        pipeline = check(self.folder / "pipeline.yaml", {}).pipeline
+        assert pipeline is not None
+        options = WorkerOptions(self.folder, os.environ, 20.0, 1, (listen,), self.clock)
+        asyncio.run(asyncio.wait_for(run_worker(pipeline, options), 60))
+
+    def take_over(self, source: str, *options: str, code: int = 0) -> str:
+        return self.run("leases", "import", "pipeline.yaml", "--from", source, *options, code=code)
+
+    def written(self) -> list[int]:
+        return sorted(n for file in (self.folder / "lake").rglob("*.parquet") for n in pl.read_parquet(file)["n"])
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        items = self.dynamo.scan(TableName=f"leases-{self.table}")["Items"]
+        return {item["leaseKey"]["S"]: item for item in items}
+
+
+def body(n: int) -> bytes:
+    return json.dumps({"n": n}).encode()
+
+
+@pytest.fixture
+def move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moto_url: str) -> Iterator[Move]:
+    for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    clock = ShiftedClock()
+    with running(clock=clock) as emulator:
+        kinesis = boto3.client("kinesis", endpoint_url=emulator.url, region_name="us-east-1")
+        dynamo = boto3.client("dynamodb", endpoint_url=moto_url, region_name="us-east-1")
+        kinesis.create_stream(StreamName="numbers", ShardCount=2)
+        found = Move(kinesis, dynamo, clock, tmp_path, (emulator.url, moto_url), f"positions-{next(_NUMBERS)}")
+        found.write()
+        yield found
+        kinesis.close()
+        dynamo.close()
+
+
+def create(dynamo: Any, table: str, *keys: str) -> None:
+    dynamo.create_table(
+        TableName=table,
+        KeySchema=[{"AttributeName": key, "KeyType": kind} for key, kind in zip(keys, ("HASH", "RANGE"), strict=False)],
+        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
+        BillingMode="PAY_PER_REQUEST",
+    )
+
+
+def test_a_worker_writes_once_what_the_other_consumer_has_not_read(move: Move) -> None:
+    move.put(range(10), low=True)
+    move.put(range(10, 20), low=False)
+    first, last = move.consume(A, 4), move.consume(B, 7)
+    create(move.dynamo, move.table, "StreamID", "ShardID")
+    for shard, (_, sequence) in {A: first, B: last}.items():
+        row = {"StreamID": {"S": "numbers"}, "ShardID": {"S": shard}, "SequenceNumber": {"S": sequence}}
+        move.dynamo.put_item(TableName=move.table, Item=row)
+    # Both sides go on while nobody reads: one shard is split.
+    move.kinesis.split_shard(StreamName="numbers", ShardToSplit=B, NewStartingHashKey=str(HALF + HALF // 2))
+    move.put(range(20, 30), low=False)
+    before = move.dynamo.scan(TableName=move.table)["Items"]
+
+    said = move.take_over(f"dynamodb:{move.table}", "--yes")
+    assert "2 row(s) were written" in said
+    assert "positions of Redpanda Connect" in said
+    assert set(move.rows()) == {A, B}
+    assert move.dynamo.scan(TableName=move.table)["Items"] == before
+    assert "0 row(s) were written" in move.take_over(f"dynamodb:{move.table}", "--yes")
+
+    move.work(19)
+    assert move.written() == sorted(set(range(30)) - set(first[0]) - set(last[0]))
+    (report,) = [json.loads(move.run("audit", "verify", "pipeline.yaml", "--json"))]
+    assert report["verdict"] == "ok"
+    outcomes: Counter[str] = Counter()
+    for shard in report["shards"]:
+        outcomes.update(shard["outcomes"])
+    assert outcomes == {"written": 19, "foreign": 2}
+    assert "its row is there already" in move.take_over(f"dynamodb:{move.table}", "--yes")
+
+
+def test_an_aggregate_is_continued_behind_its_last_user_record_that_is_told_or_behind_all(move: Move) -> None:
+    users = [UserRecord("k", "0", body(n)) for n in range(6)]
+    others = [UserRecord("k", str(2**128 - 1), body(n)) for n in range(6, 12)]
+    for place, some in (("0", users), (str(2**128 - 1), others)):
+        move.kinesis.put_record(StreamName="numbers", Data=aggregate(some), PartitionKey="k", ExplicitHashKey=place)
+    move.put(range(12, 15), low=True)
+    move.put(range(15, 18), low=False)
+    first, last = (move.kinesis.get_records(ShardIterator=at, Limit=1)["Records"][0]["SequenceNumber"] for at in iterators(move))
+    Path("positions.csv").write_text(f"shard,sequence,subsequence\n{A},{first},2\n{B},{last},-1\n")
+    assert f"{first}:2" in move.take_over("positions.csv", "--yes")
+    move.work(9)
+    assert move.written() == [3, 4, 5, *range(12, 18)]
+    move.run("audit", "verify", "pipeline.yaml")
+
+
+def iterators(move: Move) -> Iterator[str]:
+    for shard in (A, B):
+        yield move.kinesis.get_shard_iterator(StreamName="numbers", ShardId=shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
+
+
+def test_finished_parents_are_not_read_again_and_their_children_from_where_they_were(move: Move) -> None:
+    move.put(range(5), low=True)
+    move.kinesis.split_shard(StreamName="numbers", ShardToSplit=A, NewStartingHashKey=str(HALF // 2))
+    move.put(range(5, 10), low=True)
+    done, sequence = move.consume("shardId-000000000002", 2)
+    Path("positions.csv").write_text(f"shard,sequence\nshardId-000000000002,{sequence}\n{A},SHARD_END\n{B},TRIM_HORIZON\n")
+    move.take_over("positions.csv", "--yes")
+    move.work(3)
+    assert (done, move.written()) == ([5, 6], [7, 8, 9])
+    move.run("audit", "verify", "pipeline.yaml")
+
+
+def test_the_log_gets_the_end_of_shards_whose_children_were_all_begun(move: Move) -> None:
+    move.put(range(5), low=True)
+    move.kinesis.split_shard(StreamName="numbers", ShardToSplit=A, NewStartingHashKey=str(HALF // 2))
+    move.put(range(5, 10), low=True)
+    lower, upper = "shardId-000000000002", "shardId-000000000003"
+    move.kinesis.split_shard(StreamName="numbers", ShardToSplit=upper, NewStartingHashKey=str(HALF - 9))
+    tops = [f"shardId-00000000000{number}" for number in (4, 5)]
+    for n, place in ((10, HALF // 2), (11, HALF - 1), (12, HALF - 1)):
+        move.kinesis.put_record(StreamName="numbers", Data=body(n), PartitionKey="k", ExplicitHashKey=str(place))
+    lines = [f"{shard},{move.consume(shard, records)[1]}\n" for shard, records in zip((lower, *tops), (2, 1, 1), strict=True)]
+    Path("positions.csv").write_text(f"shard,sequence\n{''.join(lines)}")
+    assert "taken as read to its end" in move.take_over("positions.csv", "--yes")
+    move.work(4)
+    assert move.written() == [7, 8, 9, 12]
+    move.run("audit", "verify", "pipeline.yaml")
+    standing = json.loads(CliRunner().invoke(app, ["complete", "pipeline.yaml", "--until", "2026-01-01T00:00:00Z", "--json"]).stdout)
+    states = {each["shard"]: each["state"] for each in standing["streams"][0]["shards"]}
+    assert (states[A], states[upper]) == ("ended", "ended")
+
+
+def test_a_position_that_has_expired_is_told_and_exits_with_1(move: Move) -> None:
+    move.put(range(3), low=True)
+    _, sequence = move.consume(A, 1)
+    Path("positions.csv").write_text(f"shard,sequence\n{A},{sequence}\n")
+    move.clock.ahead = timedelta(hours=25)
+    move.put(range(3, 5), low=True)
+    said = move.take_over("positions.csv", "--yes", code=1)
+    assert f"{A}: records after the position have expired, or may have" in said
+    move.work(2)
+    assert move.written() == [3, 4]
+
+
+def test_how_far_a_position_is_behind_is_told_before_anything_is_written(move: Move) -> None:
+    move.put(range(3), low=True)
+    _, sequence = move.consume(A, 1)
+    Path("positions.csv").write_text(f"shard,sequence\n{A},{sequence}\n")
+    move.clock.ahead = timedelta(hours=2)
+    said = move.take_over("positions.csv", code=1)
+    assert "7,20" in said
+    assert "Write 1 row(s) to the lease table" in said
+    assert not any(name.startswith("leases-") and name.endswith(move.table) for name in move.dynamo.list_tables()["TableNames"])
+
+
+def busy_redpanda(dynamo: Any, table: str, sequence: str, now: datetime) -> None:
+    create(dynamo, table, "StreamID", "ShardID")
+    until = (now + timedelta(seconds=25)).isoformat().replace("+00:00", "123Z")
+    row = {"StreamID": "numbers", "ShardID": A, "SequenceNumber": sequence, "ClientID": "c4a1", "LeaseTimeout": until}
+    dynamo.put_item(TableName=table, Item={name: {"S": text} for name, text in row.items()})
+
+
+def busy_async_kinesis(dynamo: Any, table: str, sequence: str, now: datetime) -> None:
+    create(dynamo, table, "shard_id")
+    numbers = {"ts": int(now.timestamp()) - 10, "ttl": int(now.timestamp()) + 86400}
+    texts = {"shard_id": A, "ref": "app/12", "sequence": sequence}
+    item = {name: {"S": text} for name, text in texts.items()} | {name: {"N": str(number)} for name, number in numbers.items()}
+    dynamo.put_item(TableName=table, Item=item)
+
+
+def busy_kinsumer(dynamo: Any, table: str, sequence: str, now: datetime) -> None:
+    create(dynamo, table, "Shard")
+    texts = {"Shard": A, "SequenceNumber": sequence, "OwnerName": "host", "OwnerID": "9f", "LastUpdateRFC": "now"}
+    item: dict[str, Any] = {name: {"S": text} for name, text in texts.items()}
+    item |= {"LastUpdate": {"N": str(int(now.timestamp() * 1e9))}, "Finished": {"NULL": True}, "FinishedRFC": {"NULL": True}}
+    dynamo.put_item(TableName=table, Item=item)
+
+
+@pytest.mark.parametrize("busy", [busy_redpanda, busy_async_kinesis, busy_kinsumer])
+def test_a_consumer_that_runs_is_not_taken_over_unless_that_is_wanted(move: Move, busy: Callable[..., None]) -> None:
+    move.put(range(3), low=True)
+    _, sequence = move.consume(A, 1)
+    busy(move.dynamo, move.table, sequence, move.clock.now())
+    said = move.take_over(f"dynamodb:{move.table}", "--yes", code=2)
+    assert "seems to run" in said
+    assert "nothing was written" in said
+    assert "1 row(s) were written" in move.take_over(f"dynamodb:{move.table}", "--yes", "--while-running")
+    assert set(move.rows()) == {A}
+
+
+def test_each_form_of_table_is_read_as_its_consumer_leaves_it(move: Move) -> None:
+    """Two shards, of which one was read to a record, and one was begun or read to its end."""
+    text = lambda **values: {name: {"S": value} for name, value in values.items()}  # noqa: E731 - a short form of rows
+    nothing, moment = {"NULL": True}, {"N": "1767268800000000000"}
+    move.put(range(3), low=True)
+    _, sequence = move.consume(A, 1)
+    forms = {
+        ("StreamID", "ShardID"): [
+            text(StreamID="arn:aws:kinesis:us-east-1:1:stream/numbers", ShardID=A, SequenceNumber=sequence),
+            text(StreamID="others", ShardID=B, SequenceNumber=sequence),
+        ],
+        ("shard_id",): [
+            text(shard_id=A, sequence=sequence) | {"ref": nothing, "ts": nothing, "ttl": {"N": "1767268800"}},
+            text(shard_id=B) | {"sequence": nothing, "ref": nothing, "ts": nothing, "ttl": {"N": "1767268800"}},
+        ],
+        ("Shard",): [
+            text(Shard=A, SequenceNumber=sequence, LastUpdateRFC="Thu, 01 Jan 2026 12:00:00 UTC")
+            | {"LastUpdate": moment, "Finished": nothing, "FinishedRFC": nothing},
+            text(Shard=B, LastUpdateRFC="Thu, 01 Jan 2026 12:00:00 UTC", FinishedRFC="Thu, 01 Jan 2026 12:00:00 UTC")
+            | {"SequenceNumber": nothing, "LastUpdate": moment, "Finished": moment},
+        ],
+        ("namespace", "shard_id"): [
+            text(namespace="telegraf-numbers", shard_id=A, sequence_number=sequence),
+            text(namespace="telegraf-others", shard_id=B, sequence_number=sequence),
+        ],
+    }
+    for number, (keys, rows) in enumerate(forms.items()):
+        move.table = f"{move.table}{number}"
+        move.write()
+        create(move.dynamo, move.table, *keys)
+        for row in rows:
+            move.dynamo.put_item(TableName=move.table, Item=row)
+        found = json.loads(move.take_over(f"dynamodb:{move.table}", "--yes", "--json"))
+        plans = {each["shard"]: (each["plan"], each["checkpoint"]) for each in found["shards"]}
+        assert plans == {A: ("write", sequence), B: ("write", "SHARD_END") if keys == ("Shard",) else ("start", None)}
+        (row, *_) = move.rows().values()
+        assert row["checkpoint"] == {"S": sequence}
+    create(move.dynamo, f"{move.table}-own", "key")
+    assert "as no known consumer has. Known are: Redpanda" in move.take_over(f"dynamodb:{move.table}-own", "--yes", code=2)
+
+
+def test_of_several_streams_one_is_named_and_its_rows_have_its_keys(move: Move) -> None:
+    move.kinesis.create_stream(StreamName="others", ShardCount=1)
+    move.put(range(3), low=True)
+    _, sequence = move.consume(A, 1)
+    file = move.folder / "pipeline.yaml"
+    file.write_text(file.read_text().replace("stream: numbers", "streams: [numbers, others]").replace(", start: trim_horizon", ""))
+    Path("positions.csv").write_text(f"stream,shard,sequence\nnumbers,{A},{sequence}\nothers,{A},1\n")
+    assert "name one of the pipeline's streams with --stream: numbers, others" in move.take_over("positions.csv", "--yes", code=2)
+    assert "1 row(s) were written" in move.take_over("positions.csv", "--stream", "numbers", "--yes")
+    (row,) = move.rows().values()
+    assert row["leaseKey"]["S"].split(":")[1:] == ["numbers", row["leaseKey"]["S"].split(":")[2], A]
+
+
+def test_a_position_of_another_shard_or_stream_is_refused(move: Move) -> None:
+    move.put(range(3), low=True)
+    _, sequence = move.consume(A, 1)
+    Path("positions.csv").write_text(f"shard,sequence\n{A},{sequence}\n{B},1\n")
+    assert "that is no record of this shard" in move.take_over("positions.csv", "--yes", code=2)
+    Path("positions.csv").write_text("shard,sequence\nshardId-000000000009,1\n")
+    assert "none of its 1 positions is of a shard that the stream numbers has" in move.take_over("positions.csv", "--yes", code=2)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("nothing.csv", "the file cannot be read"),
+        ("dynamodb:nothing", "there is no table nothing"),
+        ("empty.csv", "needed are shard,sequence"),
+    ],
+)
+def test_a_source_that_cannot_be_read_ends_with_2(move: Move, source: str, says: str) -> None:
+    Path("empty.csv").write_text("")
+    assert says in move.take_over(source, "--yes", code=2)
+
+
+def test_a_pipeline_without_leases_is_told_what_to_do(move: Move) -> None:
+    move.write(coordination="local")
+    Path("positions.csv").write_text(f"shard,sequence\n{A},1\n")
+    assert "set `coordination: native`" in move.take_over("positions.csv", "--yes", code=2)
+
+
+def test_programs_get_the_plan_as_json(move: Move) -> None:
+    move.put(range(3), low=True)
+    _, sequence = move.consume(A, 1)
+    Path("positions.csv").write_text(f"shard,sequence\n{A},{sequence}\n")
+    found = json.loads(move.take_over("positions.csv", "--yes", "--json"))
+    assert found["written"] == 1
+    assert [(each["shard"], each["plan"], each["checkpoint"]) for each in found["shards"]] == [(A, "write", sequence), (B, "start", None)]
