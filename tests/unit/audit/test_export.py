@@ -459,7 +459,7 @@ def test_a_lease_that_went_away_ends_the_wait():
         running = asyncio.ensure_future(task.run())
         where = Shard("events", shard_id(0))
         asking = asyncio.ensure_future(waiting.advance(where, Checkpoint(sequence(0, 10), 0, 0)))
-        while shard_id(0) not in task._ways:
+        while shard_id(0) not in task._exports:
             await asyncio.wait([asking], timeout=0.01)
         task(events.ShardReleased("events", shard_id(0), "lease_lost"))
         try:
