@@ -129,6 +129,8 @@ class _Work:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     written: dict[str, tuple[Column, ...]] = field(default_factory=dict)
     """Columns of the Parquet that pipelines write to nodes."""
+    places: dict[str, str] = field(default_factory=dict)
+    """Where pipelines write their files, and which activity it is."""
     used: set[tuple[str, str]] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
 
@@ -155,6 +157,7 @@ class _Work:
         for node in self.definition.of(activity.slot("output")):
             if "s3" in draft.sink:
                 self.written[node.id] = draft.columns
+                self.places.setdefault(_known(draft.sink["s3"]["url"]), activity.id)
         window = draft.interval if draft.needs.times and "time" in draft.source["s3"] else None
         self.outcomes[activity.id] = Outcome(
             activity.id, activity.type, draft.name, tuple(draft.todo), shown(draft.needs.times, draft.interval), window
@@ -242,6 +245,13 @@ class _Work:
                 draft.activity.slot("output"), f"it would read what it writes: {sink} and {source} lie inside each other; separate them"
             )
             draft.held = True
+        for place, other in self.places.items():
+            if sink and (sink.startswith(place) or place.startswith(sink)):
+                draft.open(
+                    draft.activity.slot("output"),
+                    f"`{other}` writes below {place}, too: write each one's files to a place of its own, for `stream audit verify`",
+                )
+                draft.held = True
 
     def _texts(self, draft: Draft) -> dict[str, str]:
         """The files of the pipeline. Stages that are not valid here are left out and noted."""

@@ -111,6 +111,26 @@ def test_files_that_were_moved_while_their_sink_was_renamed_are_not_taken_away(p
     assert code == 1
 
 
+def test_the_files_of_another_pipeline_in_the_same_place_are_never_removed(place):
+    """Units of objects are numbered, so that those of all pipelines that read objects are called alike."""
+    pipelines = []
+    for name in ("north", "south"):
+        place.define("name: lake")
+        file = place.folder / "pipeline.yaml"
+        file.write_text(file.read_text().replace("application: app", f"application: {name}").replace("file:in", f"file:{name}"))
+        pipelines.append(file.read_text())
+        (place.folder / name).mkdir()
+        (place.folder / name / "0.json").write_text("".join(f'{{"n": {len(pipelines) + n}}}\n' for n in range(5)))
+        assert place.command("run", "--once") == (0, ""), place.said
+    files = place.files()
+    assert len(files) == 2
+    for text in pipelines:
+        file.write_text(text)
+        assert place.command("audit", "verify", "--repair")[0] == 1
+        assert "does another pipeline write here?" in " ".join(place.said.split())
+        assert place.files() == files
+
+
 def test_files_that_were_removed_after_their_load_are_not_missed_once_their_sink_is_gone(place):
     place.define("name: warehouse")
     (staged,) = place.run()

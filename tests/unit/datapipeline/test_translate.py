@@ -200,6 +200,14 @@ def test_places_to_write_to(path, url, partition):
     assert (sink["url"], sink.get("partition_by")) == (url, [partition] if partition else None)
 
 
+@pytest.mark.parametrize(("place", "told"), [("s3://shop-out/b/", True), ("s3://shop-out/b/c", True), ("s3://shop-out/bc", False)])
+def test_two_activities_that_write_to_one_place_are_told(place, told):
+    also = {"Other.type": "CopyActivity", "Other.input": {"ref": "In"}, "Other.output": {"ref": "Out2"}}
+    done = imported(COPY, {**also, "Out2.type": "S3DataNode", "Out2.directoryPath": place})
+    assert (fate(done, "Other", "output")[0] is Fate.OPEN) == told
+    assert ("`Copy` writes below s3://shop-out/b/, too" in fate(done, "Other", "output")[1]) == told
+
+
 def test_a_file_to_write_becomes_a_folder():
     done = imported(COPY, {"Out.directoryPath": None, "Out.filePath": "s3://shop-out/b/all.csv"})
     assert pipeline(done)["sinks"][0]["s3"]["url"] == "s3://shop-out/b/all/"
