@@ -20,7 +20,7 @@ from stream.lease.follower import Follower
 from stream.lease.holding import AT_ONCE, Holdings
 from stream.lease.rows import SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, Lease
 from stream.lease.settings import Balance, LeasedStream, LeaseSettings, refuse_other_keys
-from stream.lease.shards import children_of, holes, missing_leases, new_lease, removable, replaced, unblocked
+from stream.lease.shards import children_of, ended_by_others_before, holes, missing_leases, new_lease, removable, replaced, unblocked
 from stream.lease.table import LeaseTable
 from stream.together import a_few_at_once
 
@@ -79,15 +79,7 @@ class Coordinator:
 
     def finished_elsewhere(self, stream: str, shard_id: str) -> list[str]:
         """Ids of shards before this one that another application has read to the end, of which the commit log may not know yet."""
-        leases = self.leases(stream)
-        found: list[str] = []
-        rest = [shard_id]
-        while rest:
-            parents = leases[each].parents if (each := rest.pop()) in leases else frozenset()
-            ended = [name for name in parents if name in leases and leases[name].ended and leases[name].foreign is not None]
-            found += (fresh := [name for name in ended if name not in found])
-            rest += fresh
-        return sorted(found)
+        return ended_by_others_before(shard_id, self.leases(stream))
 
     def from_its_beginning(self, stream: str, shard_id: str) -> bool:
         """Whether the shard must be read from its first record, although the stream is read from its tip.

@@ -129,6 +129,18 @@ def removable(leases: Mapping[str, Lease], listed: Collection[str]) -> list[Leas
     return found
 
 
+def ended_by_others_before(shard_id: str, leases: Mapping[str, Lease]) -> list[str]:
+    """Ids of the shards that lead to ``shard_id`` and that another application has read to their ends, oldest first."""
+    found: set[str] = set()
+    rest = [shard_id]
+    while rest:
+        parents = leases[name].parents if (name := rest.pop()) in leases else frozenset()
+        fresh = {parent for parent in parents - found if parent in leases and leases[parent].ended and leases[parent].foreign is not None}
+        found |= fresh
+        rest += fresh
+    return sorted(found)
+
+
 def _continuing(lease: Lease, leases: Mapping[str, Lease]) -> set[str]:
     return {*lease.children, *(other.shard for other in leases.values() if lease.shard in other.parents)}
 
