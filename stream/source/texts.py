@@ -219,8 +219,8 @@ def _refuse_wide_inside(schema: pa.Schema, name: str) -> None:
     for field in schema:
         if not pa.types.is_decimal256(field.type) and _holds_wide(field.type):
             msg = (
-                f"the object {name} cannot be read: column {field.name!r} is {field.type}, and inside of lists and objects decimals "
-                "may have up to 38 digits. Write them as text or with fewer digits, or exclude the object."
+                f"the object {name} cannot be read: column {field.name!r} is {field.type}, and inside of lists and objects "
+                "decimals may have up to 38 digits. Write them as text or with fewer digits, or exclude the object."
             )
             raise Halted(msg)
 
