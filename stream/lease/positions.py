@@ -151,9 +151,9 @@ class _Plan:
         continues = any(each in self._told or each in self._passed for each in self._parents(name))
         closed = position is not None and not shard.is_open
         whole = word == TRIM_HORIZON or (word is None and (continues or closed))
-        if whole and self._start is not StartKind.TRIM_HORIZON:
+        if whole and self._start is StartKind.AT_TIMESTAMP:
             why = (
-                f"nothing of it was read, and with `start: {self._start}` records of it would be left out: set source.kinesis.start: "
+                f"nothing of it was read, and with `start: {self._start}` records of it may be left out: set source.kinesis.start: "
                 "trim_horizon, which says nothing about shards that have a position"
             )
             return Step(name, Fate.REFUSE, why, reached)
@@ -163,8 +163,9 @@ class _Plan:
                 "number after which it continues"
             )
             return Step(name, Fate.REFUSE, why, reached)
-        if closed:
-            # A shard that continues it may have a row, and then no worker would ever create one for this.
+        root = not self._parents(name)
+        if closed or (word == TRIM_HORIZON and root and self._start is StartKind.LATEST):
+            # A shard that continues it may have a row, and then no worker would ever create one for this; or it would begin at the tip.
             return Step(
                 name, Fate.WRITE, "nothing of it was read: it is read from its start", reached, ExtendedSequenceNumber(TRIM_HORIZON)
             )

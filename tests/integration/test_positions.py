@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -193,15 +194,20 @@ def iterators(move: Move) -> Iterator[str]:
         yield move.kinesis.get_shard_iterator(StreamName="numbers", ShardId=shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
 
 
-def test_finished_parents_are_not_read_again_and_their_children_from_where_they_were(move: Move) -> None:
+@pytest.mark.parametrize("start", ["trim_horizon", "latest"])
+def test_finished_parents_are_not_read_again_and_their_children_from_where_they_were(move: Move, start: str) -> None:
+    """Whatever the start says: what was not read at all is read from its first record."""
+    move.write(start)
     move.put(range(5), low=True)
     move.kinesis.split_shard(StreamName="numbers", ShardToSplit=A, NewStartingHashKey=str(HALF // 2))
     move.put(range(5, 10), low=True)
+    move.kinesis.put_record(StreamName="numbers", Data=body(10), PartitionKey="k", ExplicitHashKey=str(HALF - 1))
+    move.put(range(11, 12), low=False)
     done, sequence = move.consume("shardId-000000000002", 2)
     Path("positions.csv").write_text(f"shard,sequence\nshardId-000000000002,{sequence}\n{A},SHARD_END\n{B},TRIM_HORIZON\n")
     move.take_over("positions.csv", "--yes")
-    move.work(3)
-    assert (done, move.written()) == ([5, 6], [7, 8, 9])
+    move.work(5)
+    assert (done, move.written()) == ([5, 6], [7, 8, 9, 10, 11])
     move.run("audit", "verify", "pipeline.yaml")
 
 
@@ -212,13 +218,13 @@ def test_the_log_gets_the_end_of_shards_whose_children_were_all_begun(move: Move
     lower, upper = "shardId-000000000002", "shardId-000000000003"
     move.kinesis.split_shard(StreamName="numbers", ShardToSplit=upper, NewStartingHashKey=str(HALF - 9))
     tops = [f"shardId-00000000000{number}" for number in (4, 5)]
-    for n, place in ((10, HALF // 2), (11, HALF - 1), (12, HALF - 1)):
+    for n, place in ((10, HALF // 2), (11, HALF - 1), (12, HALF - 1), (13, HALF // 2)):
         move.kinesis.put_record(StreamName="numbers", Data=body(n), PartitionKey="k", ExplicitHashKey=str(place))
     lines = [f"{shard},{move.consume(shard, records)[1]}\n" for shard, records in zip((lower, *tops), (2, 1, 1), strict=True)]
     Path("positions.csv").write_text(f"shard,sequence\n{''.join(lines)}")
     assert "taken as read to its end" in move.take_over("positions.csv", "--yes")
-    move.work(4)
-    assert move.written() == [7, 8, 9, 12]
+    move.work(5)
+    assert move.written() == [7, 8, 9, 12, 13]
     move.run("audit", "verify", "pipeline.yaml")
     standing = json.loads(CliRunner().invoke(app, ["complete", "pipeline.yaml", "--until", "2026-01-01T00:00:00Z", "--json"]).stdout)
     states = {each["shard"]: each["state"] for each in standing["streams"][0]["shards"]}
@@ -243,7 +249,7 @@ def test_how_far_a_position_is_behind_is_told_before_anything_is_written(move: M
     Path("positions.csv").write_text(f"shard,sequence\n{A},{sequence}\n")
     move.clock.ahead = timedelta(hours=2)
     said = move.take_over("positions.csv", code=1)
-    assert "7,20" in said
+    assert re.search(r" 7,[1-9]\d\d s ", said)
     assert "Write 1 row(s) to the lease table" in said
     assert not any(name.startswith("leases-") and name.endswith(move.table) for name in move.dynamo.list_tables()["TableNames"])
 

@@ -18,6 +18,7 @@ from tests.unit.lease.tables import lease
 from tests.unit.lease.test_shards import grown, named
 
 START = StartKind.TRIM_HORIZON
+STARTS = (StartKind.TRIM_HORIZON, StartKind.LATEST)
 A, B, C, D = (named(number) for number in range(4))
 
 
@@ -112,14 +113,24 @@ def test_a_shard_in_the_commit_log_is_not_taken_over_again() -> None:
     assert plan(SPLIT, [], {}, {A}, START)[0].fate is Fate.KEEP
 
 
-@pytest.mark.parametrize("start", [StartKind.LATEST, StartKind.AT_TIMESTAMP])
-def test_a_start_that_would_leave_records_out_is_refused(start: StartKind) -> None:
+def test_a_start_that_may_leave_records_out_is_refused() -> None:
+    start = StartKind.AT_TIMESTAMP
     assert fates(plan(SPLIT, told(a=SHARD_END, b="250"), {}, (), start))[C] == (Fate.REFUSE, "")
     assert fates(plan(SPLIT, told(a="150"), {}, (), start))[C] == (Fate.REFUSE, "")
     assert fates(plan(SPLIT, told(a=None), {}, (), start))[A] == (Fate.REFUSE, "")
     assert fates(plan(SPLIT[:1], told(a=TRIM_HORIZON), {}, (), start))[A] == (Fate.REFUSE, "")
+
+
+@pytest.mark.parametrize("start", [StartKind.LATEST, StartKind.AT_TIMESTAMP])
+def test_a_shard_without_a_position_begins_as_the_pipeline_says(start: StartKind) -> None:
     two = opened([Shard("s", A), Shard("s", B)])
     assert fates(plan(two, told(a="150"), {}, (), start)) == {A: (Fate.WRITE, "150"), B: (Fate.START, "")}
+
+
+def test_with_latest_a_shard_that_was_to_be_read_from_its_start_gets_a_row_that_says_so() -> None:
+    assert fates(plan(SPLIT, told(a=SHARD_END, b="250"), {}, (), StartKind.LATEST))[C] == (Fate.START, "")
+    two = opened([Shard("s", A), Shard("s", B)])
+    assert fates(plan(two, told(a=TRIM_HORIZON, b=None), {}, (), StartKind.LATEST)) == {A: (Fate.WRITE, TRIM_HORIZON), B: (Fate.START, "")}
 
 
 def test_latest_needs_a_start_that_is_latest() -> None:
@@ -177,11 +188,11 @@ class Reader:
         ]
 
 
-def read_on(listed: list[Shard], rows: dict[str, Lease], dice: random.Random) -> dict[str, str]:
+def read_on(listed: list[Shard], rows: dict[str, Lease], dice: random.Random, start: StartKind) -> dict[str, str]:
     """Where a fleet of our workers begins each shard that it reads; all shards that are open now are closed later, without children."""
     began: dict[str, str] = {}
     while True:
-        for shard, sentinel in missing_leases(listed, rows, START):
+        for shard, sentinel in missing_leases(listed, rows, start):
             rows[shard.shard_id] = new_lease(shard.shard_id, shard, sentinel)
         may = sorted(name for name, row in rows.items() if not row.ended and unblocked(row, rows))
         if not may:
@@ -192,20 +203,27 @@ def read_on(listed: list[Shard], rows: dict[str, Lease], dice: random.Random) ->
 
 
 @settings(max_examples=150)
-@given(st.integers(0, 10**6), st.integers(0, 14), st.integers(1, 4), st.integers(0, 6), st.booleans(), st.booleans())
-def test_every_record_is_read_by_one_of_both_consumers(seed: int, grows: int, roots: int, trimmed: int, hasty: bool, forgets: bool) -> None:
+@given(
+    st.integers(0, 10**6), st.integers(0, 14), st.integers(1, 4), st.integers(0, 6), st.booleans(), st.booleans(), st.sampled_from(STARTS)
+)
+def test_every_record_is_read_by_one_of_both_consumers(
+    seed: int, grows: int, roots: int, trimmed: int, hasty: bool, forgets: bool, start: StartKind
+) -> None:
     everything = opened(grown(seed, grows, roots))
     listed = everything[min(trimmed, len(everything) - 1) :]
     dice = random.Random(seed)
     other = Reader(listed, dice, hasty and not forgets)
+    if start is StartKind.LATEST:
+        # With a position for each of the oldest shards, the start decides about nothing.
+        other.reached = {shard.shard_id: 1 for shard in listed if not {*shard.parents} & {each.shard_id for each in listed}}
     other.work(dice.randrange(40))
-    steps = plan(listed, other.positions(forgets=forgets), {}, (), START)
+    steps = plan(listed, other.positions(forgets=forgets), {}, (), start)
     assert not [step for step in steps if step.fate is Fate.REFUSE]
     graph = {shard.shard_id: shard for shard in listed}
     rows = {step.shard: row_of(step, graph[step.shard], step.shard, None) for step in steps if step.fate is Fate.WRITE}
     expected = {
         shard.shard_id: str(other.reached.get(shard.shard_id) or TRIM_HORIZON) for shard in listed if shard.shard_id not in other.finished
     }
-    assert read_on(listed, dict(rows), dice) == expected
-    again = plan(listed, other.positions(forgets=forgets), rows, (), START)
+    assert read_on(listed, dict(rows), dice, start) == expected
+    again = plan(listed, other.positions(forgets=forgets), rows, (), start)
     assert not [step for step in again if step.fate in {Fate.WRITE, Fate.REFUSE}]
