@@ -16,7 +16,7 @@ from stream.errors import DefinitionError
 from stream.lease.rows import LATEST, SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, Item
 
 WHOLE_RECORD: Final = 2**32 - 1
-"""Sub-sequence number of a position behind all user records of its Kinesis record, however many these are."""
+"""Sub-sequence number of a position after all user records of its Kinesis record, however many it has."""
 
 COLUMNS: Final = ("shard", "sequence", "subsequence", "stream")
 WORDS: Final = (TRIM_HORIZON, LATEST, SHARD_END)
@@ -202,7 +202,7 @@ def _kinsumer(item: Item, now: datetime) -> _Row:
 
 
 def _telegraf(item: Item, _now: datetime) -> _Row:
-    """``namespace`` is the application's name, a hyphen, and the stream's name. Nothing tells who reads."""
+    """``namespace`` is the application's name, a hyphen, and the stream's name. Rows do not say who reads."""
     return _Row(_needed(item, "namespace"), Position(_needed(item, "shard_id"), _number(_needed(item, "sequence_number"))))
 
 

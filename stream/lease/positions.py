@@ -65,24 +65,30 @@ def plan(
 
     ``leases`` by shard id; ``begun``: the shards that are in the commit log; ``start``: where the pipeline begins a shard without a row.
     """
-    told = {each.shard: each for each in positions}
-    decided = _Plan(shards, told, leases, begun, start).steps()
+    by_shard = {each.shard: each for each in positions}
+    decided = _Plan(shards, by_shard, leases, begun, start).steps()
     gone = [
-        Step(name, Fate.GONE, "the stream has no such shard", told[name].reached) for name in told.keys() - {s.shard_id for s in shards}
+        Step(name, Fate.GONE, "the stream has no such shard", by_shard[name].reached)
+        for name in by_shard.keys() - {s.shard_id for s in shards}
     ]
     return sorted([*decided, *gone], key=lambda step: step.shard)
 
 
 class _Plan:
     def __init__(
-        self, shards: Sequence[Shard], told: Mapping[str, Position], leases: Mapping[str, Lease], begun: Collection[str], start: StartKind
+        self,
+        shards: Sequence[Shard],
+        positions: Mapping[str, Position],
+        leases: Mapping[str, Lease],
+        begun: Collection[str],
+        start: StartKind,
     ) -> None:
         self._graph = {shard.shard_id: shard for shard in shards}
-        self._told = told
+        self._positions = positions
         self._leases = leases
         self._begun = begun
         self._start = start
-        self._passed = self._passed_over()
+        self._skipped = self._before_begun()
 
     def steps(self) -> list[Step]:
         """A step for each listed shard."""
@@ -102,28 +108,28 @@ class _Plan:
         return [parent for parent in self._graph[name].parents if parent in self._graph]
 
     def _decide(self, shard: Shard) -> Step:
-        name, position = shard.shard_id, self._told.get(shard.shard_id)
+        name, position = shard.shard_id, self._positions.get(shard.shard_id)
         reached = None if position is None else position.reached
         if name in self._leases or name in self._begun:
-            return self._there(name, reached)
+            return self._existing(name, reached)
         if reached is not None and (reached.ended or reached.sequence is not None):
-            return self._told_of(shard, reached)
+            return self._from_position(shard, reached)
         if reached is not None and reached.text == LATEST and not shard.is_open:
             return Step(name, Fate.WRITE, "it is closed, so after its latest record there is nothing", reached, _END)
-        if position is None and name in self._passed:
-            return self._left_out(name)
+        if position is None and name in self._skipped:
+            return self._without_position(name)
         return self._unread(shard, position, reached)
 
-    def _told_of(self, shard: Shard, reached: ExtendedSequenceNumber) -> Step:
+    def _from_position(self, shard: Shard, reached: ExtendedSequenceNumber) -> Step:
         name = shard.shard_id
         if reached.sequence is not None and reached.sequence < shard.begins:
             why = f"that is no record of this shard, whose numbers begin at {shard.begins}: it belongs to another shard or stream"
             return Step(name, Fate.REFUSE, why, reached)
         return Step(name, Fate.WRITE, "read to its end" if reached.ended else "continues after this record", reached, reached)
 
-    def _left_out(self, name: str) -> Step:
+    def _without_position(self, name: str) -> Step:
         """A shard without a position that comes before one that was begun."""
-        later, before = self._passed[name], self._unfinished_above(name)
+        later, before = self._skipped[name], self._unfinished_ancestor(name)
         if before is None:
             return Step(name, Fate.WRITE, f"no position, but {later} that continues it was begun: taken as read to its end", None, _END)
         why = (
@@ -132,7 +138,7 @@ class _Plan:
         )
         return Step(name, Fate.REFUSE, why)
 
-    def _there(self, name: str, reached: ExtendedSequenceNumber | None) -> Step:
+    def _existing(self, name: str, reached: ExtendedSequenceNumber | None) -> Step:
         lease = self._leases.get(name)
         if lease is None:
             if reached is None or reached.sequence is None:
@@ -148,7 +154,7 @@ class _Plan:
     def _unread(self, shard: Shard, position: Position | None, reached: ExtendedSequenceNumber | None) -> Step:
         """A shard of which nothing was read as far as its position says."""
         name, word = shard.shard_id, None if reached is None else reached.text
-        continues = any(each in self._told or each in self._passed for each in self._parents(name))
+        continues = any(each in self._positions or each in self._skipped for each in self._parents(name))
         closed = position is not None and not shard.is_open
         whole = word == TRIM_HORIZON or (word is None and (continues or closed))
         if whole and self._start is StartKind.AT_TIMESTAMP:
@@ -171,23 +177,23 @@ class _Plan:
             )
         return Step(name, Fate.WAIT, "is read from its start, after the shards that it continues", reached)
 
-    def _passed_over(self) -> dict[str, str]:
-        """Shards that come before one that was begun, each with one such."""
+    def _before_begun(self) -> dict[str, str]:
+        """Shards that lead to one that was begun, each with the first such shard."""
         found: dict[str, str] = {}
-        for name, position in sorted(self._told.items()):
+        for name, position in sorted(self._positions.items()):
             if position.reached is None or position.reached.ended or position.reached.sequence is not None:
-                for above in self._above(name):
-                    found.setdefault(above, name)
+                for ancestor in self._ancestors(name):
+                    found.setdefault(ancestor, name)
         return found
 
-    def _unfinished_above(self, name: str) -> str | None:
-        for above in sorted(self._above(name)):
-            position = self._told.get(above)
+    def _unfinished_ancestor(self, name: str) -> str | None:
+        for ancestor in sorted(self._ancestors(name)):
+            position = self._positions.get(ancestor)
             if position is not None and position.reached is not None and position.reached.sequence is not None:
-                return above
+                return ancestor
         return None
 
-    def _above(self, name: str) -> set[str]:
+    def _ancestors(self, name: str) -> set[str]:
         """All listed shards that ``name`` continues, directly or not."""
         found: set[str] = set()
         rest = [name]
