@@ -164,8 +164,8 @@ def server_time(answer: Mapping[str, Any]) -> datetime | None:
 
 def skew_of(answer: Mapping[str, Any], now: datetime) -> timedelta | None:
     """How far this machine's clock is ahead of AWS's."""
-    there = server_time(answer)
-    return None if there is None else now - there
+    server_now = server_time(answer)
+    return None if server_now is None else now - server_now
 
 
 def _out_of_time(call: Call, skew: timedelta) -> AwsFatal:

@@ -272,9 +272,9 @@ def _notes(found: Survey) -> Iterator[str]:
             "twice as full. --keys counts everything; without it, no merge of these shards is advised."
         )
     if registered := found.summary.consumers:
-        told = f"{registered} consumers are" if registered > 1 else "1 consumer is"
+        consumers = f"{registered} consumers are" if registered > 1 else "1 consumer is"
         named = f"`aws kinesis list-stream-consumers --stream-arn {found.summary.arn}`"
-        yield f"{found.stream}: {told} registered for enhanced fan-out; {named} names them"
+        yield f"{found.stream}: {consumers} registered for enhanced fan-out; {named} names them"
     if found.summary.on_demand:
         yield f"{found.stream} is on demand: Kinesis splits and merges its shards itself, so there is no advice to do it."
     elif found.summary.status != "ACTIVE":

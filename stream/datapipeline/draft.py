@@ -44,7 +44,7 @@ class Draft:
     columns: tuple[Column, ...] = ()
     stages: list[Any] = field(default_factory=list)
     doubtful: list[tuple[Slot, Any]] = field(default_factory=list)
-    """Stages in a dialect that may not be understood, with the field that they come from; they go behind ``stages``."""
+    """Stages in a dialect that may not be understood, with the field that they come from; they go after ``stages``."""
     sink: dict[str, Any] = field(default_factory=dict)
     requires: list[str] = field(default_factory=list)
     notify: str = ""

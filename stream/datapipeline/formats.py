@@ -210,7 +210,7 @@ _WITH_VALUE: Final = frozenset({"REGION", "MAXERROR", "COMPROWS"})
 
 
 def _option(made: CopyOptions, name: str, rest: list[str]) -> int:
-    """Take one option into ``made``; how many of the words behind it belong to it."""
+    """Take one option into ``made``; returns how many of the words after it belong to it."""
     value = rest[0] if rest else ""
     if name in {"CSV", "DELIMITER", "QUOTE", "NULL", "IGNOREHEADER"}:
         return _separated(made, name, value)

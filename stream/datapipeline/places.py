@@ -56,8 +56,8 @@ def _other_source(node: Thing) -> str:
     if node.type == "RedshiftDataNode":
         return f"it reads the table of `{node.id}`: UNLOAD it to S3, by `RedshiftToS3Operator` of Airflow"
     kind = KINDS.get(node.type)
-    told = next((each.text for name, each in kind.fields.items() if name in {"tableName", "table"}), "") if kind is not None else ""
-    return f"it reads `{node.id}`, a {node.type}: {told or 'only S3 can be read'}"
+    advice = next((each.text for name, each in kind.fields.items() if name in {"tableName", "table"}), "") if kind is not None else ""
+    return f"it reads `{node.id}`, a {node.type}: {advice or 'only S3 can be read'}"
 
 
 def _place(draft: Draft, node: Thing) -> dict[str, Any]:

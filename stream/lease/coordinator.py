@@ -276,8 +276,8 @@ class Coordinator:
 
     async def _tidy(self, leased: LeasedStream, listed: Sequence[Shard]) -> None:
         leases = self.leases(leased.stream)
-        there = {shard.shard_id for shard in listed} - await self._replaced(leased, listed, leases)
-        for lease in removable(leases, there):
+        current = {shard.shard_id for shard in listed} - await self._replaced(leased, listed, leases)
+        for lease in removable(leases, current):
             if self._idle(lease) and await self.table.delete(lease):
                 self.holdings.drop(lease.key, "released")
                 del leases[lease.shard]

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from stream.contracts import Shard, StartKind
-from stream.lease.elsewhere import WHOLE_RECORD, Position
+from stream.lease.foreign_positions import WHOLE_RECORD, Position
 from stream.lease.rows import LATEST, SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, Lease
 from stream.lease.shards import missing_leases, new_lease
 

@@ -79,11 +79,11 @@ class StallWatch:
 
 async def watch_stalls(watch: StallWatch, clock: Clock, report: Callable[[str, str, float], None]) -> None:
     """Report each stalled shard once, until cancelled."""
-    told: set[tuple[str, str]] = set()
+    reported: set[tuple[str, str]] = set()
     while True:
         await clock.sleep(LOOK_SECONDS)
         stalled = watch.stalled()
         for stream, shard, seconds in stalled:
-            if (stream, shard) not in told:
+            if (stream, shard) not in reported:
                 report(stream, shard, seconds)
-        told = {(stream, shard) for stream, shard, _ in stalled}
+        reported = {(stream, shard) for stream, shard, _ in stalled}

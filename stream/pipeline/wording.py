@@ -34,10 +34,10 @@ def worded(line: Any, description: str = "") -> tuple[str, str]:
         allowed = re.findall(r"'([^']*)'", str(context.get("expected", "")))
         hint = near_miss(str(given), allowed)
         return f"{_shown(given)} is not allowed here; allowed: {', '.join(allowed)}", "" if hint.startswith("known") else hint
-    return (_EXPECTED[kind], "") if kind in _EXPECTED else (_told(kind, context, given) or _first_small(line["msg"]), description)
+    return (_EXPECTED[kind], "") if kind in _EXPECTED else (_explained(kind, context, given) or _first_small(line["msg"]), description)
 
 
-def _told(kind: str, context: Mapping[str, Any], given: Any) -> str:
+def _explained(kind: str, context: Mapping[str, Any], given: Any) -> str:
     """The message; None for rare types of error."""
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]

@@ -335,19 +335,19 @@ def _read_range(path: Path, start: int, end: int, version: str) -> bytes | None:
 
 
 def _check_writable(folder: Path) -> None:
-    there = next(each for each in (folder, *folder.parents) if each.exists())
-    facts = os.statvfs(there)
-    if not there.is_dir():
+    nearest = next(each for each in (folder, *folder.parents) if each.exists())
+    facts = os.statvfs(nearest)
+    if not nearest.is_dir():
         problem = errno.ENOTDIR
     elif facts.f_flag & os.ST_RDONLY:
         problem = errno.EROFS
-    elif not os.access(there, os.W_OK | os.X_OK):
+    elif not os.access(nearest, os.W_OK | os.X_OK):
         problem = errno.EACCES
     elif not facts.f_bavail:
         problem = errno.ENOSPC
     else:
         return
-    raise OSError(problem, os.strerror(problem), str(there))
+    raise OSError(problem, os.strerror(problem), str(nearest))
 
 
 def _translate(error: OSError, root: str) -> Fatal | Retryable:

@@ -243,13 +243,13 @@ def _groups(bounds: Array, codes: Array) -> tuple[Array, Array]:
     colons = np.flatnonzero(codes == _COLON).astype(np.int32)
     counts = np.diff(np.searchsorted(colons, bounds)).astype(np.int32) + 1
     # One entry per part between colons, empty ones included, row by row.
-    behind = np.cumsum(counts, dtype=np.int32)
+    row_ends = np.cumsum(counts, dtype=np.int32)
     row = np.repeat(np.arange(rows, dtype=np.int32), counts)
     ends, is_last = np.empty(len(row), np.int32), np.zeros(len(row), np.bool_)
-    is_last[behind - 1] = True
+    is_last[row_ends - 1] = True
     ends[is_last], ends[~is_last] = bounds[1:], colons
     is_first = np.zeros(len(row), np.bool_)
-    is_first[behind - counts] = True
+    is_first[row_ends - counts] = True
     length = np.diff(ends, prepend=np.int32(-1)) - 1
     length[is_first] = ends[is_first] - bounds[:-1]
     good = np.ones(rows, np.bool_)
@@ -258,15 +258,15 @@ def _groups(bounds: Array, codes: Array) -> tuple[Array, Array]:
     # An empty part means `::`; at the beginning or the end of an address, `::` makes two of them.
     inner = np.flatnonzero(empty & ~is_first & ~is_last)
     gaps = np.bincount(row[inner], minlength=rows)
-    leads, trails = empty[behind - counts], empty[behind - 1]
+    leads, trails = empty[row_ends - counts], empty[row_ends - 1]
     filled = counts - gaps - leads - trails
     gap = np.full(rows, len(row), np.int32)
     gap[row[inner]] = inner
     good &= np.where(gaps == 0, (filled == _GROUPS) & ~leads & ~trails, (gaps == 1) & (filled < _GROUPS))
-    good &= (~leads | (gap == behind - counts + 1)) & (~trails | (gap == behind - 2))
+    good &= (~leads | (gap == row_ends - counts + 1)) & (~trails | (gap == row_ends - 2))
     # Groups before `::` count from the first, those after it from the last.
     entry = np.arange(len(row), dtype=np.int32)
-    shift = np.where(entry > gap[row], (_GROUPS - behind + trails)[row], (counts - behind - leads)[row])
+    shift = np.where(entry > gap[row], (_GROUPS - row_ends + trails)[row], (counts - row_ends - leads)[row])
     used = np.flatnonzero(~empty & good[row])
     groups = np.zeros(_GROUPS * rows, np.uint32)
     value = _hex_before(codes).take(ends[used] - 1) & _MASKS.take(length[used])

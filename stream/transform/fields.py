@@ -54,10 +54,10 @@ def plain_fields(pattern: str) -> Fields | None:
         return None
     skip = len(parts.pop(0).text) if parts[0].text else 0
     found: list[tuple[int, int, str | None]] = []
-    for part, behind in zip(parts[::2], [*parts[1::2], _Part()], strict=False):
-        if part.text or (behind.text and _may_hold(part, behind.text[0])):
+    for part, following in zip(parts[::2], [*parts[1::2], _Part()], strict=False):
+        if part.text or (following.text and _may_hold(part, following.text[0])):
             return None
-        found.append((ord(behind.text[0]) if behind.text else TO_THE_END, len(behind.text), part.name))
+        found.append((ord(following.text[0]) if following.text else TO_THE_END, len(following.text), part.name))
     return Fields(skip, tuple(found)) if len(found) <= _MOST else None
 
 
@@ -67,13 +67,13 @@ def _parts(pattern: str) -> list[_Part] | None:
     if tokens[0].group() != "^" or tokens[-1].group() != "$":
         return None
     parts, depth = [_Part(text="^")], 0
-    for token, behind in pairwise(tokens[1:]):
+    for token, following in pairwise(tokens[1:]):
         character = _ESCAPES.get(token["escaped"], token["escaped"]) or token["other"]
         if token["mark"] or (token["either"] and not depth):
             return None
-        good = _add_text(parts, character) if character and not depth and not behind["times"] else _add_to_field(parts, token, depth)
+        good = _add_text(parts, character) if character and not depth and not following["times"] else _add_to_field(parts, token, depth)
         depth += bool(token["open"] or token["name"]) - bool(token["close"])
-        if not good or (not depth and parts[-1].name and behind["times"]):
+        if not good or (not depth and parts[-1].name and following["times"]):
             return None
     parts[0].text = parts[0].text[1:]
     return parts if parts[0].text else parts[1:]

@@ -39,11 +39,11 @@ Read = Callable[[pl.Series], tuple[pl.DataFrame, pl.Series]]
 def evaluator(columns: Mapping[str, pl.Expr], failed: pl.Expr, reason: str) -> Read:
     """Evaluates ``columns`` of the text; where it is not null and ``failed`` is true there is ``reason``."""
     exprs = [value.alias(column) for column, value in columns.items()]
-    told = pl.when(pl.col(TEXT).is_not_null() & failed.fill_null(value=True)).then(pl.lit(reason)).alias("reason")
+    reasons = pl.when(pl.col(TEXT).is_not_null() & failed.fill_null(value=True)).then(pl.lit(reason)).alias("reason")
 
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
         # Both at once, so that shared expressions are evaluated once.
-        done = text.alias(TEXT).to_frame().lazy().select(*exprs, told).collect(engine="in-memory")
+        done = text.alias(TEXT).to_frame().lazy().select(*exprs, reasons).collect(engine="in-memory")
         return done.drop("reason"), done["reason"]
 
     return read

@@ -89,11 +89,11 @@ def _epoch(ticks: pl.Expr, unit: int) -> pl.Expr:
 def behind_the_point(number: pl.Expr) -> pl.Expr:
     """The number of digits after the point in a number given as text, without trailing zeros: 1 for ``1.50`` and for ``1500e-3``."""
     mantissa = number.str.extract(r"^[+-]?([0-9]*\.?[0-9]*)")
-    behind = mantissa.str.len_bytes() - mantissa.str.find(".", literal=True) - 1
+    decimals = mantissa.str.len_bytes() - mantissa.str.find(".", literal=True) - 1
     digits = mantissa.str.replace(".", "", literal=True)
     zeros = digits.str.len_bytes() - digits.str.strip_chars_end("0").str.len_bytes()
     exponent = number.str.extract(r"[eE]([+-]?[0-9]+)$").cast(pl.Int64, strict=False)
-    found = behind.cast(pl.Int64).fill_null(0) - zeros.cast(pl.Int64) - exponent.fill_null(0)
+    found = decimals.cast(pl.Int64).fill_null(0) - zeros.cast(pl.Int64) - exponent.fill_null(0)
     return pl.when(zeros < digits.str.len_bytes()).then(found).otherwise(0)
 
 

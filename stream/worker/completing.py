@@ -27,11 +27,11 @@ from stream.lease.shards import recreated
 from stream.pipeline.model import Pipeline
 from stream.together import a_few_at_once
 from stream.worker.auditing import Stores
-from stream.worker.behind import BehindStream
 from stream.worker.definitions import Definitions
 from stream.worker.evidence import open_checkpoints, session_of
 from stream.worker.loaders import open_loaders
 from stream.worker.loading import LoaderParts
+from stream.worker.lookahead import StreamLookahead
 
 AT_ONCE: Final = 16
 """Shards, or chains, that are read at a time."""
@@ -49,7 +49,7 @@ _NOTES: Final = {
 
 
 class Stream(Protocol):
-    """What is asked of the stream; see ``worker.behind.BehindStream``."""
+    """What is asked of the stream; see ``worker.lookahead.StreamLookahead``."""
 
     async def time(self) -> datetime:
         """The time by the clock of Kinesis, or earlier."""
@@ -126,9 +126,9 @@ class Completeness:
         children: set[str] = set()
 
         async def one(name: str) -> None:
-            sealed, behind = await self._shard(name, listed, start, asked_at, question)
-            children.update(sealed.children, behind.children if behind else ())
-            standings[name] = stand(sealed, behind, asked_at, question)
+            sealed, ahead = await self._shard(name, listed, start, asked_at, question)
+            children.update(sealed.children, ahead.children if ahead else ())
+            standings[name] = stand(sealed, ahead, asked_at, question)
 
         names = listed.keys() | self.logged
         await a_few_at_once([one(name) for name in sorted(names.difference(self.without))], AT_ONCE)
@@ -164,7 +164,7 @@ class Completeness:
         if settled(sealed, question):
             return sealed, None
         if listed is None:
-            why = f"the stream does not list the shard any more; what it held behind {tail.position}, if anything, was never sealed"
+            why = f"the stream does not list the shard any more; what it held after {tail.position}, if anything, was never sealed"
             return sealed, Lookahead(Found.GONE, why=why)
         return sealed, await self.source.look(listed, tail.position, start, await self._complete_until(tail, sealed), asked_at)
 
@@ -280,7 +280,7 @@ async def open_completeness(
         loaders = await open_loaders(one, stream, session, log, stores.targets, definitions, identity, stack)
         checkpoints = await open_checkpoints(one, stream, stores.state, session, clock, stack)
         tables = [loader.parts for loader in loaders]
-        found.append(Completeness(stream, log, checkpoints, BehindStream(client, stream, clock), tables, without))
+        found.append(Completeness(stream, log, checkpoints, StreamLookahead(client, stream, clock), tables, without))
     return found
 
 

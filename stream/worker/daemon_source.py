@@ -90,7 +90,7 @@ class DaemonSource:
                     yield page
                 position = until
             elif batch.rows:
-                self._told(shard, batch, behind_ms)
+                self._emit_received(shard, batch, behind_ms)
                 position = int(batch.frame[SEQUENCE][-1])
                 yield Page(batch, position, max(behind_ms, ALWAYS_BEHIND_MS), size)
             elif self._aggregates and quiet % LOOK_AFTER == 0:
@@ -129,7 +129,7 @@ class DaemonSource:
         self._budget.adjust(0, page.held)
         return page
 
-    def _told(self, shard: Shard, batch: Batch, behind_ms: int) -> None:
+    def _emit_received(self, shard: Shard, batch: Batch, behind_ms: int) -> None:
         records = batch.frame[SEQUENCE].n_unique()
         self._emit(PageReceived(shard.stream, shard.shard_id, records, batch.rows, batch.payload_bytes, behind_ms, 0.0))
 

@@ -109,14 +109,14 @@ def _token(environment: Environment) -> list[Finding]:
         return [*findings, Finding("token", Verdict.FAILED, f"the token in {path} ({name}) cannot be read: {error}", remedy)]
     audience = environment.audience or AUDIENCES[name]
     problems = judge_claims(claims, audience, environment.subject, environment.clock.now())
-    findings += _told("token", problems)
+    findings += _findings_of("token", problems)
     if not problems:
         said = f"for {audience}, of {claims.subject}, until {claims.expires.isoformat()}"
         findings.append(Finding("token", Verdict.OK, said))
     return findings
 
 
-def _told(check: str, problems: list[Problem]) -> list[Finding]:
+def _findings_of(check: str, problems: list[Problem]) -> list[Finding]:
     return [Finding(check, Verdict.FAILED if each.fatal else Verdict.NOTE, each.what, each.remedy) for each in problems]
 
 
@@ -143,7 +143,7 @@ async def _identity(session: AwsSession, environment: Environment) -> list[Findi
         remedy = "STS must be reachable: by a VPC endpoint, or through port 443"
         return [Finding("identity", Verdict.FAILED, str(error) or "STS does not answer", remedy)]
     problems = judge_caller(caller, environment.role)
-    findings = _told("identity", problems) or [Finding("identity", Verdict.OK, caller.arn)]
+    findings = _findings_of("identity", problems) or [Finding("identity", Verdict.OK, caller.arn)]
     return [*findings, *_clock(caller, environment)]
 
 

@@ -111,8 +111,8 @@ class IcebergWarehouse:
         wanted = schema_of(layout)
         table = self._catalog.found(catalog) or self._made(catalog, wanted)
         self._check_partitions(table)
-        there = {field.name: field for field in table.schema().fields}
-        missing = [column.name for column in layout.columns if column.name not in there]
+        fields = {field.name: field for field in table.schema().fields}
+        missing = [column.name for column in layout.columns if column.name not in fields]
         if missing and self._config.evolve is Evolve.HALT:
             msg = f"{self._config.table} lacks the columns {', '.join(missing)}; add them, or write `evolve: add`"
             raise LoadFailed(msg, Failure.SETUP)
@@ -161,14 +161,14 @@ class IcebergWarehouse:
         """Add the files to ``table``, if it has not changed since the account was read."""
         with ThreadPoolExecutor(FOOTERS_AT_ONCE, "footers") as pool:
             files = list(pool.map(lambda file: self._file(table, as_iceberg(file.url), file.rows, file.size), load.files))
-        told = self._whose | {"kst.units": str(sum(link.links for link in load.links))}
+        properties = self._whose | {"kst.units": str(sum(link.links for link in load.links))}
         table.metadata = table.metadata.model_copy(update={"properties": table.properties | NO_RETRY})
         with table.transaction() as change:
             if change.table_metadata.name_mapping() is None:
                 # The files carry no field ids, so their columns are found by name.
                 change.set_properties({"schema.name-mapping.default": table.schema().name_mapping.model_dump_json()})
             change.set_properties({self._property: account})
-            with change.update_snapshot(snapshot_properties=told).merge_append() as append:
+            with change.update_snapshot(snapshot_properties=properties).merge_append() as append:
                 for file in files:
                     append.append_data_file(file)
 

@@ -20,7 +20,7 @@ from stream.commit.log import CommitLog
 from stream.commit.repeat import Repeater
 from stream.contracts import Clock, Emit, Shard, Start, StartKind
 from stream.errors import DefinitionError
-from stream.lease.elsewhere import Elsewhere, from_csv, from_table, kind_of
+from stream.lease.foreign_positions import ForeignPositions, from_csv, from_table, kind_of
 from stream.lease.positions import Fate, Step, plan, row_of
 from stream.lease.rows import Lease
 from stream.lease.settings import LeasedStream
@@ -28,9 +28,9 @@ from stream.lease.table import LeaseTable
 from stream.pipeline.model import Pipeline
 from stream.together import a_few_at_once
 from stream.worker.auditing import Stores
-from stream.worker.behind import BehindStream
 from stream.worker.evidence import session_of
 from stream.worker.leasing import leased_streams, open_table
+from stream.worker.lookahead import StreamLookahead
 
 TABLE: Final = "dynamodb:"
 """What the name of a table begins with, where it could also be a file's."""
@@ -79,9 +79,9 @@ async def plan_import(pipeline: Pipeline, source: str, base: Path, clock: Clock,
         StreamError: a service refused.
     """
     name = pipeline.source.kinesis.stream
-    async with _opened(pipeline, clock, emit) as (table, leased, behind):
+    async with _opened(pipeline, clock, emit) as (table, leased, lookahead):
         repeat = Repeater(clock, emit)
-        now = await behind.time()
+        now = await lookahead.time()
         found = await _read(source, base, table, name, now, repeat)
         shards = await leased.list_shards()
         leases = await _leases(table, leased)
@@ -91,7 +91,7 @@ async def plan_import(pipeline: Pipeline, source: str, base: Path, clock: Clock,
         if all(step.fate is Fate.GONE for step in steps if step.shard in {each.shard for each in found.positions}):
             msg = f"{source}: none of its {len(found.positions)} positions is of a shard that the stream {name} has; nothing was written"
             raise DefinitionError(msg)
-        lags = await _lags(behind, {shard.shard_id: shard for shard in shards}, steps, now)
+        lags = await _lags(lookahead, {shard.shard_id: shard for shard in shards}, steps, now)
         busy = {each.shard: each.busy for each in found.positions if each.busy}
         return ImportPlan(name, table.name, found.kind, found.tells_who_reads, tuple(steps), lags, busy)
 
@@ -124,7 +124,7 @@ async def write_import(pipeline: Pipeline, planned: ImportPlan, clock: Clock, em
 
 
 @asynccontextmanager
-async def _opened(pipeline: Pipeline, clock: Clock, emit: Emit) -> AsyncIterator[tuple[LeaseTable, LeasedStream, BehindStream]]:
+async def _opened(pipeline: Pipeline, clock: Clock, emit: Emit) -> AsyncIterator[tuple[LeaseTable, LeasedStream, StreamLookahead]]:
     if pipeline.source.s3 is not None:
         msg = "the pipeline reads objects of `source.s3`, which have no positions of Kinesis"
         raise DefinitionError(msg)
@@ -139,10 +139,10 @@ async def _opened(pipeline: Pipeline, clock: Clock, emit: Emit) -> AsyncIterator
         client = await stack.enter_async_context(open_kinesis(session_of(pipeline)))
         name = pipeline.source.kinesis.stream
         leased = next(each for each in await leased_streams(pipeline, client, Repeater(clock, emit)) if each.stream == name)
-        yield await open_table(pipeline, native, clock, emit, stack), leased, BehindStream(client, name, clock)
+        yield await open_table(pipeline, native, clock, emit, stack), leased, StreamLookahead(client, name, clock)
 
 
-async def _read(source: str, base: Path, table: LeaseTable, stream: str, now: datetime, repeat: Repeater) -> Elsewhere:
+async def _read(source: str, base: Path, table: LeaseTable, stream: str, now: datetime, repeat: Repeater) -> ForeignPositions:
     if not source.startswith(TABLE):
         try:
             return from_csv((base / source).read_text(encoding="utf-8"), source, stream)
@@ -199,11 +199,11 @@ async def _begun(log: CommitLog, shards: Sequence[Shard], repeat: Repeater) -> C
     return found
 
 
-async def _lags(behind: BehindStream, shards: dict[str, Shard], steps: Sequence[Step], now: datetime) -> dict[str, Lag]:
+async def _lags(lookahead: StreamLookahead, shards: dict[str, Shard], steps: Sequence[Step], now: datetime) -> dict[str, Lag]:
     found: dict[str, Lag] = {}
 
     async def look(step: Step, position: int) -> None:
-        seen = await behind.look(shards[step.shard], position, Start(StartKind.TRIM_HORIZON), None, now)
+        seen = await lookahead.look(shards[step.shard], position, Start(StartKind.TRIM_HORIZON), None, now)
         match seen.found:
             case Found.RECORD if seen.arrived is not None:
                 found[step.shard] = Lag(max(now - seen.arrived, timedelta()))

@@ -279,9 +279,9 @@ async def _commit(parts: Parts, shard: Shard, link: Manifest) -> None:
         where = f"{shard.stream}/{shard.shard_id}"
         msg = f"{where}: this is in the log now, so it holds; whoever takes the shard up does what was left of it: {error}"
         raise Fatal(msg) from error
-    there = entry.manifest
-    if (there.kind, there.target, there.last) != (link.kind, link.target, link.last):
-        msg = f"{shard.stream}/{shard.shard_id}: a worker has committed up to {there.reach} meanwhile; nothing was changed, try again"
+    stored = entry.manifest
+    if (stored.kind, stored.target, stored.last) != (link.kind, link.target, link.last):
+        msg = f"{shard.stream}/{shard.shard_id}: a worker has committed up to {stored.reach} meanwhile; nothing was changed, try again"
         raise DefinitionError(msg)
 
 

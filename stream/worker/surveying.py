@@ -36,10 +36,10 @@ from stream.source.resharding import Advice, OpenShard, Rate, advise
 from stream.together import a_few_at_once
 from stream.transform.hiding import keyed_hash
 from stream.worker.auditing import Stores
-from stream.worker.behind import BehindStream
 from stream.worker.completing import Completeness, Tail
 from stream.worker.evidence import open_checkpoints, session_of
 from stream.worker.leasing import key_prefix, open_table
+from stream.worker.lookahead import StreamLookahead
 
 AT_ONCE: Final = 16
 """Shards that are examined at a time."""
@@ -361,7 +361,7 @@ async def survey(streams: Sequence[Pipeline], base: Path, wanted: Wanted, clock:
             stream, stores = one.source.kinesis.stream, Stores.open(one, base, session)
             log = CommitLog(stores.state, one.application, clock, "shards")
             checkpoints = await open_checkpoints(one, stream, stores.state, session, clock, stack, emit)
-            completeness = Completeness(stream, log, checkpoints, BehindStream(client, stream, clock))
+            completeness = Completeness(stream, log, checkpoints, StreamLookahead(client, stream, clock))
             late, owner = one.flush.age + LATE, await _owners(one, clock, emit, stack)
             surveyor = Surveyor(stream, client, completeness, stores.targets[ledger.NAME], clock, emit, late, owner)
             found.append(await surveyor.look(wanted))

@@ -59,10 +59,10 @@ class Narrator:
         if self.sender is None and isinstance(event, events.PageReceived) and not self._log.writes(event):
             # Pages are many and change nothing that operations remember.
             return
-        told: EventSpans = self._operations(event)
-        self._log(event, {"trace_id": told.trace, "span_id": told.span})
+        spans: EventSpans = self._operations(event)
+        self._log(event, {"trace_id": spans.trace, "span_id": spans.span})
         if self.sender is not None:
-            self.sender.put(told.ended)
+            self.sender.put(spans.ended)
 
 
 class SpanQueue:

@@ -22,8 +22,8 @@ from stream.contracts import Checkpoint, Shard, Start, StartKind
 from stream.lease.checkpoints import StoredCheckpoints
 from stream.local.kinesis.server import serve
 from stream.storage.memory import MemoryStore
-from stream.worker.behind import BehindStream
 from stream.worker.completing import Completeness
+from stream.worker.lookahead import StreamLookahead
 
 STREAM = "numbers"
 MARGIN = timedelta(seconds=2)
@@ -240,7 +240,7 @@ class Course:
 class Interrupted:
     """The stream, as somebody sees it who is interrupted between any two questions."""
 
-    def __init__(self, inner: BehindStream, course: Course) -> None:
+    def __init__(self, inner: StreamLookahead, course: Course) -> None:
         self.inner = inner
         self.course = course
 
@@ -275,7 +275,7 @@ async def course(seed: int) -> AsyncIterator[tuple[Course, Completeness]]:
             log, checkpoints = CommitLog(store, "app", clock, "w"), StoredCheckpoints(store)
             await log.pin_start(STREAM, Start(StartKind.TRIM_HORIZON))
             made = Course(dice, clock, model, log, checkpoints, calm=dice.random() < 0.5)
-            yield made, Completeness(STREAM, log, checkpoints, Interrupted(BehindStream(client, STREAM, clock), made))
+            yield made, Completeness(STREAM, log, checkpoints, Interrupted(StreamLookahead(client, STREAM, clock), made))
 
 
 async def run(seed: int, steps: int) -> tuple[int, int]:

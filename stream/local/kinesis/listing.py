@@ -21,20 +21,20 @@ def list_shards(state: State, call: Call) -> Members:
             raise invalid(message)
         page = state.tokens.read_page(params.text("NextToken"), call.now_ms)
         stream = state.account.find(page["stream"], call.now_ms)
-        behind, listed = page["behind"], set(page["listed"].split())
-        shards = [shard for shard in stream.shards.values() if shard.shard_id in listed and shard.shard_id > behind]
+        after, listed = page["after"], set(page["listed"].split())
+        shards = [shard for shard in stream.shards.values() if shard.shard_id in listed and shard.shard_id > after]
     else:
         stream = state.stream(call)
         if stream.status(call.now_ms) == "CREATING":
             message = f"Stream {stream.name} is CREATING; its shards can be listed when it is ACTIVE."
             raise in_use(message)
-        behind = params.text_or("ExclusiveStartShardId", "")
-        shards = [shard for shard in _filtered(stream, params.structure("ShardFilter"), call.now_ms) if shard.shard_id > behind]
+        after = params.text_or("ExclusiveStartShardId", "")
+        shards = [shard for shard in _filtered(stream, params.structure("ShardFilter"), call.now_ms) if shard.shard_id > after]
     limit = params.integer_or("MaxResults", 1, 10_000, 1000)
     reply: Members = {"Shards": [shard_members(shard) for shard in shards[:limit]]}
     if len(shards) > limit:
         rest = " ".join(shard.shard_id for shard in shards[limit:])
-        reply["NextToken"] = state.tokens.page({"stream": stream.name, "behind": shards[limit - 1].shard_id, "listed": rest}, call.now_ms)
+        reply["NextToken"] = state.tokens.page({"stream": stream.name, "after": shards[limit - 1].shard_id, "listed": rest}, call.now_ms)
     return reply
 
 
@@ -108,8 +108,8 @@ def _from_timestamp(stream: Stream, wanted: Params, now_ms: int) -> Callable[[Sh
 
 
 def _after_shard_id(_stream: Stream, wanted: Params, _now_ms: int) -> Callable[[Shard], bool]:
-    behind = wanted.text("ShardId")
-    return lambda shard: shard.shard_id > behind
+    after = wanted.text("ShardId")
+    return lambda shard: shard.shard_id > after
 
 
 _FILTERS: Final[dict[str, Callable[[Stream, Params, int], Callable[[Shard], bool]]]] = {

@@ -40,8 +40,8 @@ def describe_stream(state: State, call: Call) -> Members:
     """The stream and a page of its shards."""
     stream = state.stream(call)
     limit = min(100, call.params.integer_or("Limit", 1, 10_000, 100))
-    behind = call.params.text_or("ExclusiveStartShardId", "")
-    shards = [shard for shard in stream.shards.values() if shard.shard_id > behind]
+    after = call.params.text_or("ExclusiveStartShardId", "")
+    shards = [shard for shard in stream.shards.values() if shard.shard_id > after]
     description = _description(stream, call.now_ms)
     description |= {"Shards": [shard_members(shard) for shard in shards[:limit]], "HasMoreShards": len(shards) > limit}
     return {"StreamDescription": description}
@@ -63,10 +63,10 @@ def list_streams(state: State, call: Call) -> Members:
     """A page of the account's streams, by name."""
     state.account.forget_deleted(call.now_ms)
     limit = call.params.integer_or("Limit", 1, 10_000, 100)
-    behind = call.params.text_or("ExclusiveStartStreamName", "")
+    after = call.params.text_or("ExclusiveStartStreamName", "")
     if call.params.has("NextToken"):
-        behind = state.tokens.read_page(call.params.text("NextToken"), call.now_ms)["behind"]
-    names = sorted(name for name in state.account.streams if name > behind)
+        after = state.tokens.read_page(call.params.text("NextToken"), call.now_ms)["after"]
+    names = sorted(name for name in state.account.streams if name > after)
     page = [state.account.streams[name] for name in names[:limit]]
     reply: Members = {
         "StreamNames": [stream.name for stream in page],
@@ -74,7 +74,7 @@ def list_streams(state: State, call: Call) -> Members:
         "StreamSummaries": [_summary(stream, call.now_ms) for stream in page],
     }
     if len(names) > limit:
-        reply["NextToken"] = state.tokens.page({"behind": page[-1].name}, call.now_ms)
+        reply["NextToken"] = state.tokens.page({"after": page[-1].name}, call.now_ms)
     return reply
 
 
@@ -165,13 +165,13 @@ def list_consumers(state: State, call: Call) -> Members:
     """A page of a stream's consumers, by name."""
     stream = state.stream(call)
     limit = call.params.integer_or("MaxResults", 1, 10_000, 100)
-    behind = ""
+    after = ""
     if call.params.has("NextToken"):
-        behind = state.tokens.read_page(call.params.text("NextToken"), call.now_ms)["behind"]
-    names = sorted(name for name in stream.consumers if name > behind)
+        after = state.tokens.read_page(call.params.text("NextToken"), call.now_ms)["after"]
+    names = sorted(name for name in stream.consumers if name > after)
     reply: Members = {"Consumers": [_consumer(stream.consumers[name], call.now_ms) for name in names[:limit]]}
     if len(names) > limit:
-        reply["NextToken"] = state.tokens.page({"behind": names[limit - 1]}, call.now_ms)
+        reply["NextToken"] = state.tokens.page({"after": names[limit - 1]}, call.now_ms)
     return reply
 
 

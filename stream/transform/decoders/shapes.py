@@ -44,7 +44,7 @@ def held(wire: pa.DataType) -> pa.DataType:
 def fitting(kind: Type) -> Callable[[Any], bool] | None:
     """A check whether all decimals inside a value decoded by ``struct`` can be kept; None if the type holds no decimals.
 
-    It is false only for values that Arrow's reader, or the cast behind it, refuses too.
+    It is false only for values that Arrow's reader, or the cast after it, refuses too.
     """
     if kind.kind is Kind.DECIMAL:
         scale = kind.wire.scale

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.contracts import Shard, StartKind
-from stream.lease.elsewhere import WHOLE_RECORD, Position
+from stream.lease.foreign_positions import WHOLE_RECORD, Position
 from stream.lease.positions import Fate, Step, plan, row_of
 from stream.lease.rows import SHARD_END, TRIM_HORIZON, ExtendedSequenceNumber, Lease, Progress
 from stream.lease.shards import missing_leases, new_lease, unblocked

@@ -14,7 +14,7 @@ from stream.contracts import Shard, Start, StartKind
 from stream.errors import Retryable
 from stream.local.kinesis.faults import Action, Fault
 from stream.local.kinesis.server import serve
-from stream.worker.behind import FAILURES, BehindStream
+from stream.worker.lookahead import FAILURES, StreamLookahead
 from tests.simulation.completing import LeapingClock
 
 SHARD = Shard("numbers", "shardId-000000000000")
@@ -27,7 +27,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def with_stream(run: Callable[[BehindStream, Any, LeapingClock], Coroutine[Any, Any, None]], ours: LeapingClock | None = None) -> None:
+def with_stream(run: Callable[[StreamLookahead, Any, LeapingClock], Coroutine[Any, Any, None]], ours: LeapingClock | None = None) -> None:
     """``run`` over a stream of one shard in the emulator; ``ours``: the local clock, if it differs from the service's."""
 
     async def all_of_it() -> None:
@@ -36,7 +36,7 @@ def with_stream(run: Callable[[BehindStream, Any, LeapingClock], Coroutine[Any, 
             emulator.server.state.account.create("numbers", 1, "PROVISIONED", 2**20, _ms(clock))
             session = AwsSession(region="us-east-1", endpoints={"kinesis": emulator.url})
             async with open_kinesis(session, clock) as client:
-                await run(BehindStream(client, "numbers", ours or clock), emulator, clock)
+                await run(StreamLookahead(client, "numbers", ours or clock), emulator, clock)
 
     asyncio.run(all_of_it())
 
@@ -54,7 +54,7 @@ def test_the_time_is_the_services_and_never_later_than_what_is_asked_behind_it()
     ours = LeapingClock()
     ours.time += timedelta(hours=9)
 
-    async def run(stream: BehindStream, _emulator: Any, clock: LeapingClock) -> None:
+    async def run(stream: StreamLookahead, _emulator: Any, clock: LeapingClock) -> None:
         clock.time += timedelta(milliseconds=900)
         assert await stream.time() == clock.now().replace(microsecond=0)
 
@@ -62,7 +62,7 @@ def test_the_time_is_the_services_and_never_later_than_what_is_asked_behind_it()
 
 
 def test_the_next_record_the_tip_and_the_end() -> None:
-    async def run(stream: BehindStream, emulator: Any, clock: LeapingClock) -> None:
+    async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
         assert await stream.look(SHARD, 0, TRIM, None, clock.now()) == Lookahead(Found.TIP)
         first = put(emulator, clock)
         arrived = clock.now()
@@ -80,7 +80,7 @@ def test_the_next_record_the_tip_and_the_end() -> None:
 
 
 def test_an_answer_without_records_is_not_the_tip_while_the_service_says_that_it_is_behind() -> None:
-    async def run(stream: BehindStream, emulator: Any, clock: LeapingClock) -> None:
+    async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
         put(emulator, clock)
         emulator.faults.add(Fault(Action.EMPTY_PAGE, "GetRecords", times=3))
         assert (await stream.look(SHARD, 0, TRIM, None, clock.now())).found is Found.RECORD
@@ -89,7 +89,7 @@ def test_an_answer_without_records_is_not_the_tip_while_the_service_says_that_it
 
 
 def test_a_start_in_the_future_of_the_service_has_nothing_behind_it() -> None:
-    async def run(stream: BehindStream, emulator: Any, clock: LeapingClock) -> None:
+    async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
         put(emulator, clock)
         later = Start(StartKind.AT_TIMESTAMP, clock.now() + timedelta(minutes=1))
         assert await stream.look(SHARD, 0, later, None, clock.now()) == Lookahead(Found.TIP)
@@ -100,7 +100,7 @@ def test_a_start_in_the_future_of_the_service_has_nothing_behind_it() -> None:
 def test_what_expired_behind_the_last_record_is_told_by_the_services_clock() -> None:
     ours = LeapingClock()
 
-    async def run(stream: BehindStream, emulator: Any, clock: LeapingClock) -> None:
+    async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
         last, sealed = put(emulator, clock), clock.now()
         clock.time += timedelta(hours=1)
         put(emulator, clock)
@@ -115,7 +115,7 @@ def test_what_expired_behind_the_last_record_is_told_by_the_services_clock() -> 
 
 @pytest.mark.parametrize("operation", ["GetRecords", "GetShardIterator"])
 def test_a_stream_that_fails_again_and_again_is_silent_and_says_why(operation: str) -> None:
-    async def run(stream: BehindStream, emulator: Any, clock: LeapingClock) -> None:
+    async def run(stream: StreamLookahead, emulator: Any, clock: LeapingClock) -> None:
         put(emulator, clock)
         emulator.faults.add(Fault(Action.ERROR500, operation, times=FAILURES - 1))
         assert (await stream.look(SHARD, 0, TRIM, None, clock.now())).found is Found.RECORD
@@ -128,7 +128,7 @@ def test_a_stream_that_fails_again_and_again_is_silent_and_says_why(operation: s
 
 
 def test_a_service_that_fails_to_tell_the_time_is_asked_a_few_times() -> None:
-    async def run(stream: BehindStream, emulator: Any, _clock: LeapingClock) -> None:
+    async def run(stream: StreamLookahead, emulator: Any, _clock: LeapingClock) -> None:
         emulator.faults.add(Fault(Action.ERROR500, "DescribeStreamSummary", times=7))
         await stream.time()
         emulator.faults.add(Fault(Action.ERROR500, "DescribeStreamSummary", times=8))

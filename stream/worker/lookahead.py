@@ -45,7 +45,7 @@ class _ServiceClock:
         await self._inner.sleep(seconds)
 
 
-class BehindStream:
+class StreamLookahead:
     """Finds out what follows positions in one stream, with time-outs suited to a command. Emits no events, since it is not a reader."""
 
     def __init__(self, client: KinesisClient, stream: str, clock: Clock, settings: ReadSettings | None = None) -> None:

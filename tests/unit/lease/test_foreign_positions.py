@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stream.errors import DefinitionError
-from stream.lease.elsewhere import WHOLE_RECORD, Position, from_csv, from_table, kind_of
+from stream.lease.foreign_positions import WHOLE_RECORD, Position, from_csv, from_table, kind_of
 from stream.lease.rows import ExtendedSequenceNumber
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

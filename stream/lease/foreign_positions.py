@@ -35,7 +35,7 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class ForeignPositions:
     """All positions of one stream. ``kind``: who keeps them. ``tells_who_reads``: whether the source can show that its consumer runs."""
 
     kind: str
@@ -51,7 +51,7 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class TableKind:
-    """One form of table: its keys, and how to read a row at a moment. ``tells_who_reads`` as in ``Elsewhere``."""
+    """One form of table: its keys, and how to read a row at a moment. ``tells_who_reads`` as in ``ForeignPositions``."""
 
     name: str
     keys: tuple[str, ...]
@@ -62,7 +62,7 @@ class TableKind:
 # --- CSV ------------------------------------------------------------------------------------------------------------------
 
 
-def from_csv(text: str, name: str, stream: str) -> Elsewhere:
+def from_csv(text: str, name: str, stream: str) -> ForeignPositions:
     """The positions of ``stream`` in the CSV file ``name``; rows that a column ``stream`` gives to other streams are left out.
 
     Raises:
@@ -88,7 +88,7 @@ def from_csv(text: str, name: str, stream: str) -> Elsewhere:
             msg = f"{name}:{line}: the shard {position.shard} is there twice"
             raise DefinitionError(msg)
         found[position.shard] = position
-    return Elsewhere(f"the file {name}", tuple(found.values()))
+    return ForeignPositions(f"the file {name}", tuple(found.values()))
 
 
 def _csv_position(values: dict[str, str], where: str) -> ExtendedSequenceNumber:
@@ -130,7 +130,7 @@ def kind_of(table: str, keys: Sequence[str]) -> TableKind:
     raise DefinitionError(msg)
 
 
-def from_table(kind: TableKind, table: str, items: Iterable[Item], stream: str, now: datetime) -> Elsewhere:
+def from_table(kind: TableKind, table: str, items: Iterable[Item], stream: str, now: datetime) -> ForeignPositions:
     """The positions of ``stream`` in the rows ``items`` of ``table``.
 
     Raises:
@@ -150,7 +150,7 @@ def from_table(kind: TableKind, table: str, items: Iterable[Item], stream: str, 
         names = ", ".join(sorted(map(str, found)))
         msg = f"the table {table} has several sets of positions for {stream}: {names}. Write those that hold to a CSV file and import that"
         raise DefinitionError(msg)
-    return Elsewhere(kind.name, tuple(next(iter(found.values()), ())), kind.tells_who_reads)
+    return ForeignPositions(kind.name, tuple(next(iter(found.values()), ())), kind.tells_who_reads)
 
 
 def _belongs(kind: TableKind, named: str | None, stream: str) -> bool:
