@@ -21,6 +21,7 @@ if libraries_wanted():
     from stream.cli.audit import carry_out
     from stream.cli.documents import table_console
     from stream.cli.meanwhile import Meanwhile
+    from stream.lease.foreign_positions import WHOLE_RECORD
     from stream.pipeline.model import Pipeline
     from stream.worker.operating import Done, LeaseView, list_leases, preview_rewind, release_lease, rewind, skip
 
@@ -136,10 +137,9 @@ def table_of(views: list[LeaseView]) -> Table:
         rate = "" if view.kilobytes_per_second is None else f"{view.kilobytes_per_second:,.1f}"
         place = view.position if view.position and view.position != view.checkpoint else view.checkpoint
         name = f"{view.stream}/{view.shard}" if several else view.shard
-        shown = (
-            f"{place}{f':{view.subsequence}' if view.subsequence else ''}{f' (rewound {view.generation} times)' if view.generation else ''}"
-        )
-        table.add_row(name, view.owner or "-", shown, behind, view.renewed or "", rate)
+        user_record = f":{view.subsequence}" if view.subsequence not in {0, WHOLE_RECORD} else ""
+        rewound = f" (rewound {view.generation} times)" if view.generation else ""
+        table.add_row(name, view.owner or "-", f"{place}{user_record}{rewound}", behind, view.renewed or "", rate)
     return table
 
 
