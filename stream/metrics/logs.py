@@ -40,6 +40,7 @@ class Level(IntEnum):
 LEVELS: Final[dict[type[ev.Event], Level]] = {
     ev.PageReceived: Level.DEBUG,
     ev.PartOpened: Level.INFO,
+    ev.EventIncomplete: Level.WARNING,
     ev.PollRepeated: Level.WARNING,
     ev.SubscriptionEnded: Level.INFO,
     ev.RetrievalChanged: Level.WARNING,
@@ -100,6 +101,7 @@ NOISY: Final[dict[type[ev.Event], tuple[str, ...]]] = {
     ev.PollRepeated: ("why",),
     ev.SubscriptionEnded: ("why",),
     ev.BudgetWaited: (),
+    ev.EventIncomplete: (),
     ev.RecordsRejected: ("stage", "reason"),
     ev.CallRepeated: ("call",),
     ev.ExportRefused: ("status",),
