@@ -1,6 +1,6 @@
 """The handler of an AWS Lambda function that runs a pipeline: ``stream.function.handler``. See docs/lambda.md.
 
-``STREAM_PIPELINE`` names the pipeline file; by default it is pipeline.yaml in the function's code. ``STREAM_LOG_LEVEL``: as for `stream run`.
+``STREAM_PIPELINE`` names the pipeline file; by default, pipeline.yaml in the function's folder. ``STREAM_LOG_LEVEL``: as for `stream run`.
 """
 
 from __future__ import annotations

@@ -201,6 +201,10 @@ def _shard_halted(r: Series, e: ev.ShardHalted) -> None:
     r.set_shard(m.SHARD_HALTED, 1, e)
 
 
+def _event_incomplete(r: Series, e: ev.EventIncomplete) -> None:
+    r.add(m.SOURCE_UNTOLD, e.missing, e.stream)
+
+
 def _part_opened(r: Series, e: ev.PartOpened) -> None:
     r.add(m.PARTS_OPENED, 1, e.stream)
 
@@ -261,6 +265,7 @@ COUNTED: Final[dict[type[ev.Event], Callable[[Series, Any], None]]] = {
     ev.ShardReleased: _shard_released,
     ev.ShardHalted: _shard_halted,
     ev.PartOpened: _part_opened,
+    ev.EventIncomplete: _event_incomplete,
     ev.NotificationFailed: _notification_failed,
     ev.WorkerStarted: _worker_started,
     ev.DrainStarted: _drain_started,

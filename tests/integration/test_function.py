@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 
@@ -16,6 +17,7 @@ from stream.errors import DefinitionError, Fatal, Halted
 from stream.local.kinesis.server import running
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.world import World
+from tests.integration.stage import ShiftedClock
 from tests.invocations import Environment, delivery, held, with_environments
 
 SHARD = "shardId-000000000000"
@@ -23,8 +25,13 @@ LEFT, RIGHT = "shardId-000000000001", "shardId-000000000002"
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with running() as server:
+def clock() -> ShiftedClock:
+    return ShiftedClock()
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: ShiftedClock) -> Iterator[World]:
+    with running(clock=clock) as server:
         environment = KEYS | {"AWS_ENDPOINT_URL_KINESIS": server.url}
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -132,7 +139,7 @@ def test_what_is_left_when_the_time_is_over_is_named_and_done_next_time(world):
 
     async def body(make):
         environment, answers = make(path, world.environment), []
-        world.misbehave({"operation": "GetRecords", "action": "throttle", "times": 100_000, "after": 2})
+        world.misbehave({"operation": "GetRecords", "action": "throttle", "times": 100_000, "skip": 2})
         answers.append(await environment.deliver(everything, 4.0))
         world._faults("DELETE")
         answers.append(await environment.deliver(everything, 60.0))
@@ -187,23 +194,40 @@ def test_an_event_of_another_stream_is_refused_by_name(world):
     with_environments(body)
 
 
-def test_latest_begins_with_the_first_record_that_is_delivered(world):
+def test_latest_begins_with_the_first_record_that_is_delivered(world, clock):
     path = world.pipeline(start="latest")
     world.produce(40)
-    records = held(world.client, "s", SHARD)
-    cut = next(at for at in range(len(records) // 2, len(records)) if records[at]["ApproximateArrivalTimestamp"] > records[0]["ApproximateArrivalTimestamp"]) if (
-        records[0]["ApproximateArrivalTimestamp"] < records[-1]["ApproximateArrivalTimestamp"]
-    ) else 0
-    since = records[cut]["ApproximateArrivalTimestamp"]
+    early = len(held(world.client, "s", SHARD))
+    clock.ahead = timedelta(seconds=10)
+    world.produce(30)
+    since = int(held(world.client, "s", SHARD)[early]["SequenceNumber"])
 
     async def body(make):
         environment = make(path, world.environment)
-        assert await environment.deliver(told(world, first=cut)) is None
-        assert await environment.deliver(told(world, last=1)) is None
+        assert await environment.deliver(told(world, first=early)) is None
+        assert await make(path, world.environment).deliver(told(world, last=early)) is None
         return environment
 
     with_environments(body)
-    world.exact(begins=lambda record: record.arrival >= since)
+    world.exact(begins=lambda record: record.sequence >= since)
+
+
+def test_with_latest_another_shard_whose_records_all_arrived_before_has_nothing_to_do(world, clock):
+    path = world.pipeline(start="latest")
+    world.split()
+    world.put_all([b"{}"] * 40)
+    clock.ahead = timedelta(seconds=10)
+    world.put_all([b"{}"] * 40)
+    left, right = held(world.client, "s", LEFT), held(world.client, "s", RIGHT)
+    early = [at for at in left if at["ApproximateArrivalTimestamp"] < right[-1]["ApproximateArrivalTimestamp"] - timedelta(seconds=5)]
+
+    async def body(make):
+        environment = make(path, world.environment)
+        assert await environment.deliver(told(world, RIGHT, first=-1)) is None
+        assert await environment.deliver(delivery("s", LEFT, early)) is None
+
+    with_environments(body)
+    assert {manifest["shard"] for manifest in world.manifests() if manifest["kind"] == "unit"} == {RIGHT}
 
 
 def test_a_schedule_reads_every_shard_to_its_tip(world):
@@ -240,7 +264,7 @@ def test_from_invocations_to_a_worker_and_back(world):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_whatever_the_mapping_does_each_record_is_committed_once(world, seed):
-    """Repeated, overlapping, split, reordered, incomplete, concurrent and killed invocations; the last one is told about the last record."""
+    """Repeated, overlapping, split, reordered, incomplete, concurrent and killed invocations; the last one is told of the last record."""
     dice = Random(seed)
     path = world.pipeline(budget=dice.choice(["128KiB", "1MiB"]))
     world.seed = seed
