@@ -19,6 +19,8 @@ from stream.sink.redshift import RedshiftSinkConfig
 from stream.transform.stages.enrich import REDSHIFT, SERVERS, Warehouse, warehouse
 
 READ_STREAM: Final = ("kinesis:DescribeStreamSummary", "kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards")
+MAP_STREAM: Final = ("kinesis:DescribeStream", *READ_STREAM)
+"""What Lambda needs, under the function's role, to read a stream for it (services-kinesis-create in Lambda's guide)."""
 REGISTER: Final = ("kinesis:RegisterStreamConsumer",)
 SUBSCRIBE: Final = ("kinesis:DescribeStreamConsumer", "kinesis:SubscribeToShard")
 OBJECTS: Final = ("s3:DeleteObject", "s3:GetObject", "s3:PutObject")
