@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from random import Random
 
 import pytest
+from pyiceberg.catalog import load_catalog
 from typer.testing import CliRunner
 
 from stream import events
@@ -17,6 +19,7 @@ from stream.errors import DefinitionError, Fatal, Halted
 from stream.local.kinesis.server import running
 from tests.chaos.conftest import KEYS, client
 from tests.chaos.world import World
+from tests.integration.narration import Received, collector
 from tests.integration.stage import ShiftedClock
 from tests.invocations import Environment, delivery, held, with_environments
 
@@ -293,3 +296,111 @@ def test_whatever_the_mapping_does_each_record_is_committed_once(world, seed):
     with_environments(body)
     world.exact()
     assert accounted_for(world, path)
+
+
+@pytest.fixture
+def received() -> Iterator[Received]:
+    with collector() as found:
+        yield found
+
+
+def with_collector(path: Path, received: Received, mode: str = "ledger") -> Path:
+    path.write_text(f'{path.read_text()}audit: {{otlp: {{endpoint: "{received.url}", mode: {mode}}}}}\n')
+    return path
+
+
+def exported(world: World) -> str:
+    (cursor,) = [json.loads(body) for name, body in world.objects("state/chaos/export/").items() if name.endswith(f"{SHARD}.json")]
+    return str(cursor["position"])
+
+
+def test_spans_are_exported_before_the_answer(world, received):
+    path = with_collector(world.pipeline(), received)
+    world.produce(60)
+    everything = told(world)
+
+    async def body(make):
+        assert await make(path, world.environment).deliver(everything) is None
+
+    with_environments(body)
+    assert exported(world) == str(everything.last)
+    assert len(received.spans) > world.put_so_far
+
+
+def test_a_collector_that_refuses_holds_nothing_up_and_a_schedule_makes_up_for_it(world, received):
+    path = with_collector(world.pipeline(), received)
+    world.produce(60)
+    everything = told(world)
+    received.status = 503
+
+    async def body(make):
+        assert await make(path, world.environment).deliver(everything) is None
+        world.exact()
+        assert not [name for name in world.objects("state/chaos/export/") if name.endswith(f"{SHARD}.json")]
+        received.status = 200
+        assert await make(path, world.environment).function.catch_up(60.0) == []
+
+    with_environments(body)
+    assert exported(world) == str(everything.last)
+
+
+def test_in_strict_mode_an_invocation_is_not_done_before_its_spans_are(world, received):
+    path = with_collector(world.pipeline(), received, "strict")
+    world.produce(60)
+    everything = told(world)
+    received.status = 503
+
+    async def body(make):
+        assert await make(path, world.environment).deliver(everything, 4.0) == everything.numbers[0]
+        received.status = 200
+        assert await make(path, world.environment).deliver(everything) is None
+
+    with_environments(body)
+    world.exact()
+    assert exported(world) == str(everything.last)
+
+
+ICEBERG = """  - iceberg:
+      location: "file:./table"
+      table: lake.events
+      catalog: {{type: sql, uri: "sqlite:///{folder}/catalog.db", warehouse: "file://{folder}/warehouse"}}
+flush:"""
+
+
+def test_a_schedule_loads_tables(world):
+    path = world.pipeline()
+    path.write_text(path.read_text().replace("flush:", ICEBERG.format(folder=world.folder)))
+    world.produce(60)
+
+    def rows() -> int:
+        catalog = load_catalog(
+            "default", type="sql", uri=f"sqlite:///{world.folder}/catalog.db", warehouse=f"file://{world.folder}/warehouse"
+        )
+        try:
+            return int(catalog.load_table("lake.events").scan().to_arrow().num_rows)
+        finally:
+            catalog.close()
+
+    async def body(make):
+        environment = make(path, world.environment)
+        assert await environment.deliver(told(world)) is None
+        assert not (world.folder / "catalog.db").exists()
+        assert await environment.function.catch_up(120.0) == []
+        assert await environment.function.catch_up(120.0) == []
+
+    with_environments(body)
+    written = sum(manifest["outcomes"].get("written", 0) for manifest in world.manifests() if manifest["kind"] == "unit")
+    assert rows() == written > 0
+
+
+def test_a_halted_shard_is_told_to_people_in_the_same_invocation(world, received):
+    path = world.pipeline(min_records=1)
+    path.write_text(f'{path.read_text()}notify: {{webhook: "{received.url}/v1/notices"}}\n')
+    world.put_all([b"{"] * 20)
+
+    async def body(make):
+        with pytest.raises(Halted, match="would become dead letters"):
+            await make(path, world.environment).deliver(told(world))
+
+    with_environments(body)
+    assert [path for path, _ in received.bodies] == ["/v1/notices"]
