@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import Final
 
 from stream import events
 from stream.commit.committer import Committer, Head, Renderer, head_after
@@ -12,6 +14,10 @@ from stream.commit.manifest import Kind, Manifest, digest
 from stream.commit.repeat import Repeater
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, Reached, Shard
 from stream.errors import Halted
+
+MANY_LINKS: Final = 100
+"""Links that are followed one by one, at some tens of milliseconds each, before the newest ones are looked for by listing. A checkpoint
+lags by more if it is kept elsewhere than that of whoever worked on the shard meanwhile: in a lease, while functions did."""
 
 
 async def entry_point(log: CommitLog, shard: Shard, checkpoint: Checkpoint | None, genesis: Entry) -> Head:
@@ -80,6 +86,8 @@ async def recover(
         head = _follow(head, entry)
         last = entry.manifest
         links_followed += 1
+        if links_followed == MANY_LINKS and head.open:
+            head = await repeat("list manifests", shard, partial(_near_the_end, log, shard, head))
     _refuse_unknown_progress(shard, checkpoint, head)
     foreign = _foreign_progress(head, checkpoint)
     if last is not None and foreign is None:
