@@ -29,7 +29,7 @@ from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.parts import ObservableEvent, StreamParts, most_severe, to_all
 from stream.worker.reading import Reading
-from stream.worker.several import Obstacles, Streams
+from stream.worker.several import Obstacles, Streams, halted_error
 from stream.worker.shard import run_shard
 from stream.worker.supervisor import LISTING_SECONDS, RESTART_SECONDS
 
@@ -171,8 +171,8 @@ class Function:
         collector did not accept, and loads. Returns what is left for the next time, in words.
 
         Raises:
-            Halted: shards must not continue by themselves; the others were read.
-            Fatal, DefinitionError: as ``deliver``.
+            Fatal: shards are halted, and the others were read; or something is missing.
+            DefinitionError: the pipeline asks for something that cannot be had.
         """
         time = _Time.now(seconds)
         try:
@@ -180,8 +180,6 @@ class Function:
                 return await self._catch_up(time)
         except TimeoutError:
             return [f"the time, {seconds:.0f} s, was over before all was done"]
-        except Halted:
-            raise
         except Exception:
             await self.close()
             raise
@@ -274,9 +272,7 @@ class Function:
             for timer in timers:
                 timer.cancel()
         if streams.halted:
-            reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(streams.halted.items()))
-            msg = f"{len(streams.halted)} shard(s) or stream(s) are halted:\n{reasons}"
-            raise Halted(msg)
+            raise halted_error(streams.halted)
         return [*(f"{name} is not read to its tip" for name in streams.interrupted), *left]
 
     # --- what invocations share -------------------------------------------------------------------------------------------

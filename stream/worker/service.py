@@ -6,7 +6,7 @@ import asyncio
 import functools
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Final
@@ -37,7 +37,7 @@ from stream.worker.lineage import Reporter, open_reporter
 from stream.worker.loading import complete_all
 from stream.worker.notifying import Notifier, open_notifier
 from stream.worker.parts import ObservableEvent, StreamParts, to_all, unless_set
-from stream.worker.several import Obstacles, Streams
+from stream.worker.several import Obstacles, Streams, halted_error
 from stream.worker.telemetry import Narrator, SpanQueue, spans_to_collector
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -110,7 +110,7 @@ async def _export_and_load_rest(parts_by_stream: Sequence[StreamParts], streams:
 
 def _refuse_unfinished(streams: Streams, unloaded: Sequence[str]) -> None:
     if streams.halted:
-        raise _halted_error(streams.halted)
+        raise halted_error(streams.halted)
     if streams.interrupted:
         raise _interrupted_error(streams.interrupted)
     if unloaded:
@@ -143,11 +143,6 @@ def _drained_before_start(pipeline: Pipeline, options: WorkerOptions, emit: Emit
     emit(events.DrainStarted(", ".join(pipeline.source.kinesis.names), "", options.drain_seconds))
     if ends_by_itself(pipeline, options.reading):
         raise _interrupted_error(pipeline.source.kinesis.names)
-
-
-def _halted_error(halted: Mapping[str, str]) -> Fatal:
-    reasons = "\n".join(f"  {where}: {reason}" for where, reason in sorted(halted.items()))
-    return Fatal(f"{len(halted)} shard(s) or stream(s) are halted:\n{reasons}")
 
 
 def _interrupted_error(streams: Sequence[str]) -> Fatal:

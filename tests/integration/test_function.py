@@ -247,6 +247,22 @@ def test_a_schedule_reads_every_shard_to_its_tip(world):
     assert accounted_for(world, path)
 
 
+def test_a_schedule_reads_the_other_shards_although_one_is_halted_and_says_so(world):
+    path = world.pipeline(min_records=1)
+    world.split()
+    world.put_all([b"{"] * 20)
+    sound = [shard["HashKeyRange"]["StartingHashKey"] for shard in world.open_shards()][1]
+    rows = [{"Data": b'{"id": 1, "kind": "a", "value": 1}', "PartitionKey": "k", "ExplicitHashKey": sound}] * 400
+    world.put(rows, 400)
+
+    async def body(make):
+        with pytest.raises(Fatal, match=r"1 shard\(s\) or stream\(s\) are halted:\n  s/shardId-000000000001: .*become dead letters"):
+            await make(path, world.environment).function.catch_up(60.0)
+
+    with_environments(body)
+    assert {manifest["shard"] for manifest in world.manifests() if manifest["kind"] == "unit"} == {RIGHT}
+
+
 def test_from_invocations_to_a_worker_and_back(world):
     path = world.pipeline()
     world.produce(80)
