@@ -23,7 +23,7 @@ BASE_BYTES: Final = 224 * 2**20
 """What the process takes besides records: Python, Polars, Arrow and the AWS clients. 202 MiB were measured after the first invocation."""
 
 BUDGET_FACTOR: Final = 3
-"""A process takes two to four times its memory budget (docs/operate.md)."""
+"""A process takes two to four times its memory budget (docs/guarantees.md, P5)."""
 
 LEAST_MEMORY_MB: Final = 512
 """With less memory than this nothing would be left for records, and with little more than that a function has a third of a core."""

@@ -409,14 +409,28 @@ def test_a_schedule_loads_tables(world):
     assert rows() == written > 0
 
 
-def test_a_halted_shard_is_told_to_people_in_the_same_invocation(world, received):
+def test_people_are_told_of_a_halted_shard_once_until_it_goes_on(world, received):
     path = world.pipeline(min_records=1)
-    path.write_text(f'{path.read_text()}notify: {{webhook: "{received.url}/v1/notices"}}\n')
+    halting = f'{path.read_text()}notify: {{webhook: "{received.url}/v1/notices"}}\n'
+    path.write_text(halting)
     world.put_all([b"{"] * 20)
 
+    def notices() -> list[str]:
+        return [path for path, _ in received.bodies]
+
     async def body(make):
+        environment = make(path, world.environment)
+        for _ in range(3):
+            with pytest.raises(Halted, match="would become dead letters"):
+                await environment.deliver(told(world))
+            assert notices() == ["/v1/notices"]
+        path.write_text(halting.replace("min_records: 1", "min_records: 1000"))
+        assert await make(path, world.environment).deliver(told(world)) is None
+        world.put_all([b'{"id": 1, "kind": "a", "value": 1}'] * 20)
+        assert await environment.deliver(told(world)) is None
+        world.put_all([b"{"] * 40)
         with pytest.raises(Halted, match="would become dead letters"):
-            await make(path, world.environment).deliver(told(world))
+            await environment.deliver(told(world))
 
     with_environments(body)
-    assert [path for path, _ in received.bodies] == ["/v1/notices"]
+    assert notices() == ["/v1/notices"] * 2
