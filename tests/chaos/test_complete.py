@@ -21,7 +21,7 @@ def next_second(world) -> datetime:
 
 
 @pytest.mark.parametrize("at", ["PageReceived", "IntentCreated:2", "FileWritten:3", "ManifestSealed:3", "UnitSealed:4"])
-def test_a_killed_worker_leaves_a_no_and_the_next_one_a_yes(world, at, monkeypatch):
+def test_after_a_kill_the_answer_is_no_and_after_the_next_worker_it_is_yes(world, at, monkeypatch):
     world.produce(900)
     path = world.pipeline()
     world.crash(path, at)

@@ -77,7 +77,7 @@ def put_kinds(world: World) -> None:
     world.s3.put_object(Bucket=world.bucket, Key="reference/kinds.parquet", Body=table.getvalue())
 
 
-def test_a_worker_that_polls_through_a_crash_and_a_change_of_definition(make_world: MakeWorld) -> None:
+def test_a_polling_worker_needs_exactly_its_policy_through_a_crash_and_a_new_definition(make_world: MakeWorld) -> None:
     world = make_world(2, s3=True)
     put_kinds(world)
     path = world.pipeline(stages=f"{LOOKUP.format(bucket=world.bucket)}\n{MASK}")
@@ -100,7 +100,7 @@ MANAGED = "  - mask: {columns: [note], method: keyed_hash, key: {secrets_manager
 
 
 @pytest.fixture
-def full(make_world: MakeWorld) -> Iterator[tuple[World, Path, Naming]]:
+def with_every_feature(make_world: MakeWorld) -> Iterator[tuple[World, Path, Naming]]:
     """A pipeline that uses whatever it can: fan-out, leases, a reference table, a managed secret, a topic, an object that must be there."""
     world = make_world(2, s3=True)
     put_kinds(world)
@@ -139,8 +139,10 @@ COMMANDS = (
 )
 
 
-def test_a_fleet_with_everything_that_a_pipeline_can_use(full: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch) -> None:
-    world, path, naming = full
+def test_a_pipeline_that_uses_every_feature_needs_exactly_its_policy(
+    with_every_feature: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, path, naming = with_every_feature
     document = granted(path)
     with recorded(world, naming) as recorders:
         first = world.start(path)
@@ -172,10 +174,10 @@ def test_a_fleet_with_everything_that_a_pipeline_can_use(full: tuple[World, Path
     }
 
 
-def test_who_asks_how_a_stream_stands_needs_what_the_role_reader_may(
-    full: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch
+def test_complete_and_shards_need_exactly_the_policy_of_the_reader_role(
+    with_every_feature: tuple[World, Path, Naming], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world, path, naming = full
+    world, path, naming = with_every_feature
     with recorded(world, naming) as recorders:
         world.produce(60)
         world.finish(path)
@@ -196,7 +198,7 @@ def test_who_asks_how_a_stream_stands_needs_what_the_role_reader_may(
     judge(granted(path, Role.READER), recorders.seen)
 
 
-def test_a_table_that_is_missing_is_made_with_the_right_of_the_role_bootstrap(make_world: MakeWorld) -> None:
+def test_creating_a_missing_lease_table_needs_the_bootstrap_role(make_world: MakeWorld) -> None:
     world = make_world(1, s3=True)
     path = world.pipeline()
     path.write_text(path.read_text() + f"coordination: {{native: {{table: made-{world.stream}, failover: 3s, look: 300ms}}}}\n")
@@ -223,7 +225,7 @@ state: "s3://{bucket}/state/"
 """
 
 
-def test_a_run_over_objects_needs_what_the_role_backfill_may(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_over_objects_needs_exactly_the_policy_of_the_backfill_role(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     world = make_world(1, s3=True)
     for number in range(4):
         lines = "\n".join(json.dumps({"id": number * 10 + at, "kind": "a"}) for at in range(10))

@@ -45,17 +45,17 @@ def theirs() -> Iterator[Peer]:
 
 
 @pytest.mark.parametrize("name", BEHAVIOURS)
-def test_emulator(ours: Peer, name: str) -> None:
+def test_the_emulator_behaves_as_documented(ours: Peer, name: str) -> None:
     BEHAVIOURS[name](ours)
 
 
 @pytest.mark.parametrize("name", sorted(BEHAVIOURS.keys() - DIFFERENCES.keys()))
-def test_kinesis_local(theirs: Peer, name: str) -> None:
+def test_kinesis_local_agrees(theirs: Peer, name: str) -> None:
     BEHAVIOURS[name](theirs)
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
-def test_kinesis_local_still_differs(theirs: Peer, name: str) -> None:
+def test_kinesis_local_still_differs_where_listed(theirs: Peer, name: str) -> None:
     with pytest.raises((AssertionError, ClientError, ResponseParserError, pytest.fail.Exception)):
         BEHAVIOURS[name](theirs)
     # botocore leaves the socket of a subscription open whose first event it misses; it must not be found in the middle of another test.

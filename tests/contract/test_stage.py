@@ -21,7 +21,7 @@ def test_the_contract_holds(stage, check):
     check(stage, RESOURCES)
 
 
-def test_names_are_unique_and_sorted():
+def test_stages_are_listed_in_alphabetical_order_without_duplicates():
     names = [stage.name for stage in STAGES]
     assert names == sorted(set(names))
 
@@ -107,6 +107,6 @@ class Silent(Wrong):
     ],
     ids=lambda it: it.__name__,
 )
-def test_each_check_finds_what_it_is_for(stage, check):
+def test_each_check_finds_the_fault_it_is_for(stage, check):
     with pytest.raises(AssertionError):
         check(stage, RESOURCES)

@@ -10,7 +10,7 @@ from tests.contract.warehouse import BEHAVIOURS, Bench, MemoryWarehouse, config
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=lambda each: each.__name__)
-def test_in_memory(behaviour):
+def test_the_table_in_memory_keeps_the_promises_of_a_warehouse(behaviour):
     staging = MemoryStore(url="s3://lake/staging/")
     warehouse = MemoryWarehouse(staging, SystemClock())
 

@@ -58,7 +58,7 @@ def halted_or_looked(times: int) -> Callable[[events.Event], bool]:
 
 
 @pytest.mark.parametrize("records", [3, 0])
-def test_a_shard_that_had_ended_is_not_passed_over_when_its_id_comes_again(stage: Stage, records: int) -> None:
+def test_a_recreated_shard_whose_id_had_ended_halts_and_is_not_skipped(stage: Stage, records: int) -> None:
     read_to_the_end_of_a_shard(stage, records)
     create_again(stage)
     stage.put(range(10, 15))
@@ -71,7 +71,7 @@ def test_a_shard_that_had_ended_is_not_passed_over_when_its_id_comes_again(stage
 
 
 @pytest.mark.usefixtures("leases")
-def test_nor_if_its_lease_says_that_it_has_ended(stage: Stage) -> None:
+def test_a_recreated_shard_whose_lease_says_ended_halts_too(stage: Stage) -> None:
     """The new stream has shards of all three ids, and nothing is read of a child of the old shard, so its row is needed otherwise."""
     read_to_the_end_of_a_shard(stage, 3)
     create_again(stage, 3)
@@ -81,13 +81,13 @@ def test_nor_if_its_lease_says_that_it_has_ended(stage: Stage) -> None:
             stage.work(halted_or_looked(20))
 
 
-def test_a_shard_that_had_ended_stays_ended_while_the_stream_is_the_same(stage: Stage) -> None:
+def test_an_ended_shard_stays_ended_while_the_stream_is_the_same(stage: Stage) -> None:
     read_to_the_end_of_a_shard(stage, 3)
     heard = stage.work(lambda event: isinstance(event, events.ShardEnded))
     assert not [event for event in heard if isinstance(event, events.ShardHalted)]
 
 
-def test_an_open_shard_goes_on_with_the_new_records_behind_a_gap(stage: Stage) -> None:
+def test_an_open_shard_continues_in_the_recreated_stream_after_a_gap(stage: Stage) -> None:
     stage.put(range(3))
     stage.work(sealed(3))
     create_again(stage)

@@ -113,7 +113,7 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[Flights]:
         client.close()
 
 
-def test_rotel_receives_one_span_for_each_record_through_kills_and_re_exports(
+def test_rotel_receives_one_span_per_record_through_kills_and_repeated_exports(
     stream: Flights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with agent(tmp_path) as collector:
@@ -142,7 +142,7 @@ def test_rotel_receives_one_span_for_each_record_through_kills_and_re_exports(
     assert received.total() > RECORDS
 
 
-def test_rotel_takes_the_same_requests_over_grpc(stream: Flights, tmp_path: Path) -> None:
+def test_rotel_accepts_the_same_requests_over_grpc(stream: Flights, tmp_path: Path) -> None:
     """We send over HTTP; the bytes are those of the gRPC service, too."""
     with agent(tmp_path) as collector:
         run = Run(tmp_path, stream.url, collector.http)

@@ -18,7 +18,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_it_never_says_complete_while_a_record_that_arrived_before_has_no_outcome() -> None:
+def test_a_moment_is_never_called_complete_while_an_earlier_record_has_no_outcome() -> None:
     asked = said_yes = 0
     for seed in range(SEEDS):
         of_seed = asyncio.run(run(seed, 60))
