@@ -178,9 +178,7 @@ def test_an_unreachable_telemetry_collector_delays_nothing(stage: Stage, capfd: 
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
-def test_in_strict_mode_a_worker_waits_for_a_refusing_collector_and_then_continues(
-    stage: Stage, received: Received, status: int
-) -> None:
+def test_in_strict_mode_a_worker_waits_for_a_refusing_collector_and_then_continues(stage: Stage, received: Received, status: int) -> None:
     received.status = status
     stage.put(valid_records(60))
     mended = threading.Event()
@@ -221,7 +219,11 @@ def test_a_refusing_collector_does_not_delay_commits_unless_strict(stage: Stage,
     assert any(isinstance(event, events.Checkpointed) for event in heard)
     assert received.spans == []
     received.status = 200
-    work(stage.pipeline(export_to(received)), lambda event: isinstance(event, events.SpansExported) and event.accepted > 0, clock=ImpatientClock())
+    work(
+        stage.pipeline(export_to(received)),
+        lambda event: isinstance(event, events.SpansExported) and event.accepted > 0,
+        clock=ImpatientClock(),
+    )
     assert len(record_span_ids(received)) == 30
 
 

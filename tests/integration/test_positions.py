@@ -55,7 +55,7 @@ def moto_url() -> Iterator[str]:
 
 @dataclass
 class Move:
-    """LOWER stream, another consumer of it, and the pipeline that takes over."""
+    """A stream, another consumer of it, and the pipeline that takes over."""
 
     kinesis: Any
     dynamo: Any
@@ -377,4 +377,7 @@ def test_the_plan_is_available_as_json(move: Move) -> None:
     Path("positions.csv").write_text(f"shard,sequence\n{LOWER},{sequence}\n")
     found = json.loads(move.take_over("positions.csv", "--yes", "--json"))
     assert found["written"] == 1
-    assert [(each["shard"], each["plan"], each["checkpoint"]) for each in found["shards"]] == [(LOWER, "write", sequence), (UPPER, "start", None)]
+    assert [(each["shard"], each["plan"], each["checkpoint"]) for each in found["shards"]] == [
+        (LOWER, "write", sequence),
+        (UPPER, "start", None),
+    ]
