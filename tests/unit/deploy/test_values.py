@@ -48,7 +48,7 @@ def undescribed(schema, path=""):
             yield from undescribed(part, f"{path}{key}.")
 
 
-def test_every_value_says_what_it_means():
+def test_every_value_has_a_description():
     assert list(undescribed(SCHEMA)) == []
 
 
