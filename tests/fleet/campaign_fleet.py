@@ -56,7 +56,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 @pytest.mark.timeout(10 * SECONDS + 4 * PATIENCE)
-def test_nothing_is_lost_doubled_or_out_of_order(fleet: Fleet, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_lost_duplicated_or_reordered(fleet: Fleet, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     world, versions = fleet.world, (KNOWN, LARGE)
     fleet.live_through(draw(SEED, SECONDS, FAILOVER), SECONDS)
     fleet.settle(PATIENCE)

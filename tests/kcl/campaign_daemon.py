@@ -82,7 +82,7 @@ AFTER_MINUTES = {("dynamodb:DeleteItem", "")}
 """The KCL removes the leases of ended shards five minutes after its start at the earliest."""
 
 
-def test_a_stream_under_the_real_daemon(services, world, version):
+def test_a_stream_is_committed_under_the_real_daemon(services, world, version):
     path = world.pipeline()
     path.write_text(path.read_text() + "coordination: kcl\n")
     world.produce(300)
@@ -117,7 +117,7 @@ def judge_kinesis(document, by_child, by_java, stream):
     judge({"Statement": [each for each in document["Statement"] if each["Sid"].startswith("Kinesis")]}, seen)
 
 
-def test_what_is_asked_of_kinesis_where_records_are_pushed(services, world, version):
+def test_calls_to_kinesis_with_fan_out_are_allowed_by_the_policy(services, world, version):
     path = world.pipeline(start="trim_horizon, retrieval: fan_out")
     path.write_text(path.read_text() + "coordination: kcl\n")
     world.produce(300)

@@ -83,7 +83,7 @@ def stack(url: str) -> Stack:
     return Stack(url, outputs, {each["LogicalResourceId"]: each for each in resources})
 
 
-def test_every_resource_of_the_template_is_made_but_for_the_association(stack: Stack) -> None:
+def test_every_resource_of_the_template_except_the_association_is_created(stack: Stack) -> None:
     named = re.findall(r"^  (\w+):\n    Type: AWS::", (ROOT / "deploy/eks/cloudformation/stream.yaml").read_text(), re.MULTILINE)
     assert len(named) == 13
     assert stack.resources.keys() == set(named)
@@ -91,7 +91,7 @@ def test_every_resource_of_the_template_is_made_but_for_the_association(stack: S
     assert passed_over == UNKNOWN
 
 
-def test_what_was_made_is_as_the_template_says(stack: Stack, make_client: MakeClient) -> None:
+def test_created_resources_match_the_template(stack: Stack, make_client: MakeClient) -> None:
     kinesis, s3, dynamodb, sns = (make_client(service) for service in ("kinesis", "s3", "dynamodb", "sns"))
     key = make_client("kms").describe_key(KeyId="alias/flights")["KeyMetadata"]["Arn"]
     summary = kinesis.describe_stream_summary(StreamName=stack.outputs["Stream"])["StreamDescriptionSummary"]
@@ -121,7 +121,7 @@ def test_what_was_made_is_as_the_template_says(stack: Stack, make_client: MakeCl
     }
 
 
-def test_what_localstack_leaves_out_is_what_the_page_says(stack: Stack, make_client: MakeClient) -> None:
+def test_what_localstack_lacks_is_documented(stack: Stack, make_client: MakeClient) -> None:
     kinesis, s3, dynamodb = (make_client(service) for service in ("kinesis", "s3", "dynamodb"))
     summary = kinesis.describe_stream_summary(StreamName=stack.outputs["Stream"])["StreamDescriptionSummary"]
     backups = dynamodb.describe_continuous_backups(TableName=stack.outputs["LeaseTable"])["ContinuousBackupsDescription"]
@@ -156,7 +156,7 @@ def live(stack: Stack, make_client: MakeClient) -> Any:
     return make_client("iam").get_role_policy(RoleName=stack.bucket("WorkerRole"), PolicyName="worker")["PolicyDocument"]
 
 
-def test_the_role_lacks_nothing_that_the_pipeline_needs(stack: Stack, make_client: MakeClient, tmp_path: Path) -> None:
+def test_the_role_allows_everything_the_pipeline_needs(stack: Stack, make_client: MakeClient, tmp_path: Path) -> None:
     """But for the registering of a consumer, which the template does itself."""
     (tmp_path / "live.json").write_text(json.dumps(live(stack, make_client)))
     where = ["--account", ACCOUNT, "--region", "us-east-1", "--role", "worker", "--diff", str(tmp_path / "live.json")]
@@ -192,7 +192,7 @@ def listening(posted: SimpleQueue[Any]) -> Iterator[str]:
         server.server_close()
 
 
-def test_the_pipeline_of_the_demo_on_what_was_made(stack: Stack, make_client: MakeClient, tmp_path: Path) -> None:
+def test_the_demo_pipeline_runs_on_the_created_resources(stack: Stack, make_client: MakeClient, tmp_path: Path) -> None:
     posted: SimpleQueue[Any] = SimpleQueue()
     topic = stack.outputs["TopicArn"]
     naming = Naming(account=ACCOUNT, stream=stack.outputs["Stream"])
