@@ -184,6 +184,8 @@ def test_a_denied_s3_call_is_reported_with_action_url_and_remedy(world, denying)
 
 def test_a_wrong_pipeline_file_exits_with_2_and_gives_the_line(world):
     path = world.pipeline()
-    path.write_text(path.read_text().replace("stages:", "stage:"))
-    _assert_refused(world, path, 2, "stage", f"{path.name}:")
+    text = path.read_text().replace("stages:", "stage:")
+    path.write_text(text)
+    line = text.splitlines().index("stage:") + 1
+    _assert_refused(world, path, 2, f"{path.name}:{line}:1 unknown_key", "did you mean `stages`?")
     assert not world.objects()

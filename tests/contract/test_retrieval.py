@@ -261,21 +261,36 @@ def test_a_missing_stream_is_fatal(run):
 def test_the_budget_limits_what_is_held(run):
     async def body(made):
         bodies = [bytes([number]) * 30_000 for number in range(30)]
-        await made.put(*bodies)
-        kept: list[Page] = []
-        most = 0
+        budget, unread, kept, most, waits = made.source.budget, list(bodies), [], 0, 0
         async with aclosing(cast("Any", read(made))) as pages:
-            async for page in pages:
-                kept.append(page)
-                most = max(most, made.source.budget.held)
-                if sum(each.held for each in kept) > 50_000 or page.behind_ms == 0:
-                    made.source.budget.release(sum(each.held for each in kept))
-                    kept = [replace(each, held=0) for each in kept]
-                if len(rows(kept)) == 30:
-                    break
+            while len(rows(kept)) < len(bodies):
+                if len(rows(kept)) + len(unread) == len(bodies):
+                    await made.put(*unread[:2])
+                    del unread[:2]
+                async with asyncio.TaskGroup() as group:
+                    following, pressed = group.create_task(_with_rows(pages)), group.create_task(budget.pressure.wait())
+                    await asyncio.wait([following, pressed], return_when=asyncio.FIRST_COMPLETED)
+                    if not following.done():
+                        waits += 1
+                        budget.release(sum(each.held for each in kept))
+                        kept = [replace(each, held=0) for each in kept]
+                    kept.append(await following)
+                    pressed.cancel()
+                most = max(most, budget.held)
+        budget.release(sum(each.held for each in kept))
         assert rows(kept) == bodies
+        assert waits >= 3
+        assert 60_000 < most <= 200_000
 
     run(body, limit=200_000)
+
+
+async def _with_rows(pages: Any) -> Page:
+    """The next page that is not empty."""
+    while True:
+        page: Page = await anext(pages)
+        if page.batch.rows:
+            return page
 
 
 # --- only pushed ----------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def test_stages_are_listed_in_alphabetical_order_without_duplicates():
 
 
 class Wrong(StageConfig):
-    """A stage that its subclasses break, each in one way."""
+    """A stage without a fault. Each subclass adds one."""
 
     name: ClassVar[str] = "wrong"
     example: ClassVar[Example] = Example(config={}, given=[{"x": 1}, {"x": 2}], expect=[{"x": 1}, {"x": 2}])
@@ -110,3 +110,8 @@ class Silent(Wrong):
 def test_each_check_finds_the_fault_it_is_for(stage, check):
     with pytest.raises(AssertionError):
         check(stage, RESOURCES)
+
+
+@pytest.mark.parametrize("check", STAGE_CHECKS, ids=lambda check: check.__name__)
+def test_no_check_finds_a_fault_where_there_is_none(check):
+    check(Wrong, RESOURCES)

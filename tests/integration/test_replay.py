@@ -97,7 +97,7 @@ def test_a_changed_object_halts_and_nothing_of_it_is_written(place):
     assert written(place).equals(truth(range(100)))
 
 
-def test_a_truncated_object_halts_its_shard_only_and_is_read_once_it_is_whole(place):
+def test_a_truncated_object_halts_its_shard_only(place):
     whole = gzip.compress("".join(f"{json.dumps(row(n))}\n" for n in range(5000)).encode())
     place.lines("good.json", range(5000, 5100))
     (place.folder / "in" / "bad.json.gz").write_bytes(whole[: len(whole) // 2])
@@ -107,6 +107,18 @@ def test_a_truncated_object_halts_its_shard_only_and_is_read_once_it_is_whole(pl
     states = {shard["shard"]: shard["state"] for shard in place.result()["shards"]}
     assert sorted(states.values()) == ["ended", "halted"]
     assert set(truth(range(5000, 5100))["id"]) <= set(written(place)["id"])
+
+
+def test_a_truncated_object_that_is_made_whole_is_read_under_another_namespace_only(place):
+    whole = gzip.compress("".join(f"{json.dumps(row(n))}\n" for n in range(5000)).encode())
+    place.lines("good.json", range(5000, 5100))
+    bad = place.folder / "in" / "bad.json.gz"
+    bad.write_bytes(whole[: len(whole) // 2])
+    assert place.run().code == 1
+    bad.write_bytes(whole)
+    assert "is not the one that was listed" in place.run().error
+    assert place.run(pipeline=in_namespace(place.pipeline(), "again")).code == 0
+    assert written(place, "lake-again").equals(truth(range(5100)))
 
 
 def test_the_output_of_the_pipeline_must_not_be_inside_its_source(place):

@@ -71,6 +71,7 @@ def test_with_strict_the_error_says_that_checkpoints_wait_for_the_collector(plac
 def test_without_strict_an_unreachable_collector_delays_nothing(place):
     end = end_of_a_run_stopped_at_its_first_repeated_call(place, "ledger")
     assert "waits for" not in end.error
+    assert len(place.rows()) == 30
 
 
 def test_an_unexpected_error_is_in_the_result(place):

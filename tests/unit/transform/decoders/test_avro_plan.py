@@ -281,7 +281,7 @@ def test_null_is_accepted_if_the_reader_allows_it(writer, reader):
 
     sure = assert_same({"schema": json.dumps(of(reader)), **options}, payloads)
 
-    assert sure.frame.height == 3 if "null" in writer and "null" in reader else 2
+    assert sure.frame.height == (3 if "null" in writer and "null" in reader else 2)
 
 
 @pytest.mark.parametrize("depth", [1, 5, 20, 31])
