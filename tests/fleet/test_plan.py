@@ -1,8 +1,8 @@
-"""A plan is its seed's: played again it is the same, and every kind of misfortune comes in a long one."""
+"""A seed determines its plan, and a long plan has steps of every kind."""
 
 from __future__ import annotations
 
-from tests.fleet.plan import SERVICES, WEIGHTS, draw, weather
+from tests.fleet.plan import SERVICES, WEIGHTS, draw, fault_rates
 
 
 def test_a_seed_determines_the_plan():
@@ -24,9 +24,9 @@ def test_the_events_of_a_plan_are_in_order_and_within_its_time():
 
 
 def test_fault_rates_never_exceed_one():
-    for storm in (None, *SERVICES):
+    for errors in (None, *SERVICES):
         for outage in (None, *SERVICES):
-            for crowd in (None, *SERVICES):
-                assert max(sum(rates.values()) for rates in weather(storm, outage, crowd).values()) <= 1.0
-                if crowd is not None and crowd != outage:
-                    assert weather(storm, outage, crowd)[crowd]["throttle"] > 0.5
+            for throttling in (None, *SERVICES):
+                assert max(sum(rates.values()) for rates in fault_rates(errors, outage, throttling).values()) <= 1.0
+                if throttling is not None and throttling != outage:
+                    assert fault_rates(errors, outage, throttling)[throttling]["throttle"] > 0.5
