@@ -1,4 +1,4 @@
-"""`stream complete` over random courses of a stream, its shards and its log. A failure prints the seed that replays it."""
+"""`stream complete` on streams, shards and logs that change at random. A failure prints the seed that replays it."""
 
 from __future__ import annotations
 
