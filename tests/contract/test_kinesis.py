@@ -1,4 +1,4 @@
-"""The same behaviours, asked of our emulator and of npm kinesis-local, so that ours does not drift into wishes."""
+"""The same behaviours required of our emulator and of npm kinesis-local, so that ours stays close to the service."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DIFFERENCES: dict[str, str] = {
     "only_closed_shards_have_an_ending_sequence_number": "ends every closed shard at 2^63-1, below its first record",
     "the_shard_count_doubles_and_halves": "divides 2^128-1 keys, as above",
 }
-"""Behaviours that kinesis-local is known not to have, and what it does instead. Asserted, so that the table cannot rot."""
+"""Behaviours that kinesis-local is known not to have, and what it does instead. A test asserts each, so the table stays true."""
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,7 @@ def test_a_stream_is_committed_under_the_real_daemon(services, world, version):
             if version.startswith("3."):
                 _lead_for_a_while(first, services, world.stream, dynamodb)
             _split(services, world, first)
-        _go_on_after_a_crash(services, world, daemon)
+        _continue_after_a_crash(services, world, daemon)
     document = policy(accesses(_read(path), Role.WORKER, Account(ACCOUNT, REGION)))
     judge_kinesis(document, kinesis.seen, heard.operations, naming.arn("kinesis", f"stream/{world.stream}"))
     lease_table = f":table/{world.stream}"
@@ -139,7 +139,7 @@ def _read(path):
 
 
 def _of_tables(document, lease_table):
-    """Each action that is allowed, with what comes behind the name of the lease table in the resource."""
+    """Each action that is allowed, with what follows the name of the lease table in the resource."""
     statements = [each for each in document["Statement"] if each["Sid"].startswith("Dynamodb")]
     return {
         (action, resource.partition(lease_table)[2]) for each in statements for action in each["Action"] for resource in each["Resource"]
@@ -162,7 +162,7 @@ def _split(services, world, process):
     process.until(lambda: process.said().count("unit_sealed") > 3)
 
 
-def _go_on_after_a_crash(services, world, daemon):
+def _continue_after_a_crash(services, world, daemon):
     world.produce(100)
     with ended(daemon()) as second:
         second.until(lambda: settled(services, world))
@@ -174,7 +174,7 @@ def _go_on_after_a_crash(services, world, daemon):
 
 
 def _lead_for_a_while(process, services, table, dynamodb):
-    """A leader keeps its lock, removes the report of a worker that is long gone, and gives the lock back when it cannot look any more."""
+    """A leader keeps its lock, removes the report of a worker that ended long ago, and releases the lock when it can no longer scan."""
     client_ = client("dynamodb", services["AWS_ENDPOINT_URL_DYNAMODB"])
     try:
         gone = {"wid": {"S": "gone"}, "lut": {"N": "1"}, "sts": {"M": {}}, "opr": {"M": {}}}

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from tests.redshift.double.server import SERIALIZABLE, SNAPSHOT
-from tests.redshift.faults import COMMITS, LOST_REPLIES, REQUESTS, STATEMENTS, Once, Storm
+from tests.redshift.faults import COMMITS, LOST_REPLIES, REQUESTS, STATEMENTS, Once, RandomFaults
 from tests.redshift.loader import LoaderProcess
 from tests.redshift.world import DELETES, World
 
@@ -145,9 +145,9 @@ def test_two_loaders_without_a_lease_load_every_unit_once_amid_faults(make_world
     world = make_world(options=options + f"      units: {dice.choice([1, 2, 3, 200])}\n", seed=seed)
     world.seal({shard: dice.randrange(1, 4) for shard in range(dice.randrange(1, 4))}, rows=dice.choice([1, 5, 30]))
     processes = []
-    storm = Storm(dice, dice.randrange(1, 10), lambda: dice.choice(processes).kill())
+    faults = RandomFaults(dice, dice.randrange(1, 10), lambda: dice.choice(processes).kill())
     processes += [LoaderProcess(world.text, Path(), world.environment(), f"loader-{n}", leased=False) for n in range(2)]
-    redshift.hook, redshift.forget_tokens = storm, dice.random() < 0.3
+    redshift.hook, redshift.forget_tokens = faults, dice.random() < 0.3
     redshift.isolation = dice.choice([SNAPSHOT, SERIALIZABLE])
     try:
         for _ in range(int(PATIENCE / 0.2)):
@@ -158,7 +158,7 @@ def test_two_loaders_without_a_lease_load_every_unit_once_amid_faults(make_world
     finally:
         for process in processes:
             process.close()
-    REPORT.update(storm.done)
+    REPORT.update(faults.done)
     redshift.hook = lambda point: ""
     world.load_until_done()
     assert world.ledger() == world.heads()

@@ -198,9 +198,9 @@ def test_throttling_for_less_than_the_failover_time_costs_no_lease():
         await fleet.clock.advance(60)
         before = fleet.holders()
         for _ in range(5):
-            fleet.dynamo.crowded = True
+            fleet.dynamo.throttling = True
             await fleet.clock.advance(4)
-            fleet.dynamo.crowded = False
+            fleet.dynamo.throttling = False
             await fleet.clock.advance(8)
             fleet.assert_alone()
         assert fleet.holders() == before
@@ -215,7 +215,7 @@ def test_longer_throttling_stops_the_work_in_time_and_the_table_is_not_flooded()
     async def test(fleet):
         await fleet.join("a", "b")
         await fleet.clock.advance(95)
-        fleet.dynamo.crowded = True
+        fleet.dynamo.throttling = True
         fleet.dynamo.calls.clear()
         await fleet.clock.advance(6)
         assert sum(map(len, fleet.holders().values())) == 40
@@ -228,7 +228,7 @@ def test_longer_throttling_stops_the_work_in_time_and_the_table_is_not_flooded()
         # every 0.2 s.
         assert fleet.dynamo.calls.count("UpdateItem") == 0
         assert fleet.dynamo.calls.count("Scan") <= 180
-        fleet.dynamo.crowded = False
+        fleet.dynamo.throttling = False
         await fleet.clock.advance(32)
         assert sum(map(len, fleet.holders().values())) == 40
         fleet.assert_alone()

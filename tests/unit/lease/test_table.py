@@ -152,7 +152,7 @@ def test_a_renewal_gives_up_when_its_time_is_over():
 def test_a_throttled_table_is_called_less_and_less(call):
     async def test(table, dynamo, clock, told):
         put(dynamo, lease(owner="me"))
-        dynamo.crowded = True
+        dynamo.throttling = True
         calls = {"renew": lambda: table.renew(lease(owner="me")), "scan": table.scan, "get": lambda: table.get("shardId-0")}
         asked = asyncio.ensure_future(calls[call]())
         await clock.advance(10)
@@ -160,7 +160,7 @@ def test_a_throttled_table_is_called_less_and_less(call):
         await clock.advance(50)
         assert 5 <= first <= 25
         assert 25 <= len(dynamo.calls) - first <= 90  # one a second on average; without growing pauses 250
-        dynamo.crowded = False
+        dynamo.throttling = False
         await clock.advance(3)
         assert asked.done()
         assert await asked is not None
@@ -173,12 +173,12 @@ def test_workers_throttled_together_retry_at_different_times():
         rows = [lease(f"shardId-{number}", owner="me") for number in range(20)]
         for row in rows:
             put(dynamo, row)
-        dynamo.crowded = True
+        dynamo.throttling = True
         renewals = [asyncio.ensure_future(table.renew(row)) for row in rows]
         await clock.advance(4)
         pauses = [event.wait for event in told if isinstance(event, events.CallRepeated)]
         assert len(set(pauses)) > len(pauses) / 2
-        dynamo.crowded = False
+        dynamo.throttling = False
         await clock.advance(4)
         assert all([await renewal for renewal in renewals])
 
