@@ -148,7 +148,7 @@ def test_a_difference_in_a_sensitive_column_is_counted_and_hidden(run, tmp_path)
     assert '(code="ua"): "ua" -> "ua!"' in run(*arguments, "--reveal").stdout
 
 
-def test_what_would_reach_a_sink_unmasked_is_not_even_previewed(run, tmp_path):
+def test_a_sensitive_value_that_would_reach_a_sink_unmasked_is_not_previewed(run, tmp_path):
     (tmp_path / "p.yaml").write_text(SENSITIVE.replace(", allowed_in: [s3]", ""))
     result = run("preview", "p.yaml", "--sample", "s.ndjson")
     assert (result.exit_code, result.stdout) == (2, "")

@@ -130,6 +130,6 @@ def test_a_source_is_either_a_stream_or_objects():
 
 
 @pytest.mark.parametrize("declared", ["tailnum", ["tailnum"], {"columns": ["tailnum"], "safe": ["n"], "allowed_in": ["s3"]}])
-def test_sensitive_columns_are_good_in_every_form(declared):
+def test_each_form_of_declaring_sensitive_columns_is_accepted(declared):
     assert errors(WHOLE, least(sensitive=declared)) == []
     assert errors(WHOLE, least(sensitive={"column": "tailnum"})) != []

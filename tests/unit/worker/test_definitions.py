@@ -83,7 +83,7 @@ def test_a_recipe_states_the_options_its_records_depend_on(tmp_path, source, dec
     assert asyncio.run(run()) == reads
 
 
-def test_a_sensitive_column_that_only_the_real_tables_bring_to_light_is_refused_before_anything_is_recorded(tmp_path):
+def test_a_sensitive_column_revealed_only_by_real_tables_is_refused_before_anything_is_recorded(tmp_path):
     looked_up = """application: leak
 source:
   kinesis: {stream: events}
