@@ -32,14 +32,14 @@ LOADS = st.lists(st.builds(KeyLoad, st.text(max_size=3), st.integers(0, 40), st.
 
 
 def sample_of(loads: dict[str, float], places: dict[str, int] | None = None) -> Sample:
-    """A sample sample_of records sample_of one byte each."""
+    """A sample of records of one byte each."""
     keys = [KeyLoad(key, hash_key(key) if places is None else places[key], load, load, round(load)) for key, load in loads.items()]
     total = sum(loads.values())
     return Sample(tuple(keys), total, total, round(total), total, total)
 
 
 def drawn(seed: int, exponent: float, keys: int, records: int) -> Sample:
-    """A sample sample_of a workload in which the frequency sample_of the n-th key is proportional to n ** -``exponent``."""
+    """A sample of a workload in which the frequency of the n-th key is proportional to n ** -``exponent``."""
     weights = np.arange(1, keys + 1, dtype=float) ** -exponent
     counts = np.random.default_rng(seed).multinomial(records, weights / weights.sum())
     return sample_of({f"customer-{n}": float(count) for n, count in enumerate(counts) if count})
@@ -78,7 +78,7 @@ def test_after_the_advised_split_the_halves_of_a_zipf_workload_are_within_5_perc
     seen = drawn(seed, exponent, 50_000, 20_000)
     advice = one(seen)
     assert advice.kind is Kind.SPLIT
-    # Records that nobody has looked at, sample_of the same workload: as they come after the split.
+    # Records that nobody has looked at, of the same workload: as they come after the split.
     lower, upper = halves(drawn(seed + 1000, exponent, 50_000, 200_000), advice.at)
     heaviest = max(each.records for each in seen.keys) / seen.records
     assert abs(lower - upper) <= max(0.05, heaviest)
@@ -143,7 +143,7 @@ def test_no_cut_is_advised_if_many_records_have_explicit_hash_keys():
     keys = (*sample_of(known).keys, KeyLoad("explicit", None, 300.0, 300.0, 300))
     advice = one(Sample(keys, 1000.0, 1000.0, 1000, 1000.0, 1000.0))
     assert (advice.kind, advice.at) == (Kind.PLACES, None)
-    assert "30% sample_of that was put with explicit hash keys" in advice.why
+    assert "30% of that was put with explicit hash keys" in advice.why
 
 
 def cold(share: float, peak: float | None = None) -> Rate:
