@@ -1,4 +1,4 @@
-"""Kinesis in a process of its own, started once; a fresh stream and a fresh place for results in every test."""
+"""Kinesis in a process of its own, started once; every test gets a new stream and a new folder or bucket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever people and clouds do wrong: bad records become dead letters, wrong set-ups a clear error before anything is consumed."""
+"""Bad records become dead letters; a wrong set-up gives a clear error before anything is read."""
 
 from __future__ import annotations
 

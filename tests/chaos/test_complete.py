@@ -1,4 +1,4 @@
-"""What is said to be complete after a worker was killed, wherever it stood."""
+"""What `stream complete` says after a worker was killed at any point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever dies, whenever: the next worker brings the lake to what the stream says. One test for each point a worker can die at."""
+"""A worker is killed at each point at which it can die; the next one must bring the lake to what the stream says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers amid faults of Kinesis, and what signals do to a healthy one."""
+"""Workers while Kinesis fails, and signals to healthy workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real worker in a fleet of KCL 3.x whose leader is played by the test: it hands over in good order, and goes on with what comes back."""
+"""A real worker in a fleet of KCL 3.x whose leader is the test: it hands its leases over in order and continues when it gets them back."""
 
 from __future__ import annotations
 

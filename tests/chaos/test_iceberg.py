@@ -1,4 +1,4 @@
-"""Whatever dies, whenever: the Iceberg table has each row that the files have, once."""
+"""A worker is killed at any point: the Iceberg table has each row of the files once."""
 
 from __future__ import annotations
 

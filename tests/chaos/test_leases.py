@@ -1,4 +1,4 @@
-"""Real workers that share a stream by leases: they come, drain and die; an operator goes back; nothing is lost or doubled."""
+"""Real workers that share a stream by leases: they start, drain and die, an operator rewinds, and nothing is lost or duplicated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a pipeline starts, and how it goes on after things changed while nobody looked."""
+"""Where a pipeline starts, and how it continues after the pipeline or the stream changed while no worker ran."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker dies between a unit's intent and its seal, and the next one's pipeline has the sink at another place or under another name."""
+"""A worker dies between a unit's intent and its seal, and the next one's pipeline has the sink at another URL or under another name."""
 
 from __future__ import annotations
 

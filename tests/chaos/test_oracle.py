@@ -1,4 +1,4 @@
-"""The oracle finds what it is there to find: each kind of damage to a sound result is a problem."""
+"""The oracle finds every kind of damage to a correct result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service asks of AWS, in good and in bad days, is what `stream iam` allows: nothing more is needed, nothing is allowed in vain.
+"""The calls of the service to AWS, also when something fails, are those that `stream iam` allows: none is missing, none is superfluous.
 
 Loading into Redshift is judged likewise in tests/redshift/campaign_permissions.py.
 """

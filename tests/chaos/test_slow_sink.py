@@ -1,4 +1,4 @@
-"""One pipeline, two sinks, and one of them stops answering: its unit waits for it, the next ones wait behind, nothing is lost."""
+"""One of two sinks stops answering: its unit waits, the next units wait for that one, and nothing is lost."""
 
 from __future__ import annotations
 

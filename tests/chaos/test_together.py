@@ -1,4 +1,4 @@
-"""Several workers on one state: leases say who should work, and none of these workers has one."""
+"""Several workers on one state without leases, which would say who works: the log alone must prevent duplicates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Credentials, secrets and topics where whoever is asked answers wrongly, over real HTTP."""
+"""Credentials, secrets and topics when their services answer wrongly, over real HTTP."""
 
 import asyncio
 import traceback

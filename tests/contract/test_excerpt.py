@@ -1,4 +1,4 @@
-"""A sample of a shard is spread over the time that is asked about, stays within its bound, and leaves other readers their calls."""
+"""A sample of a shard is spread over the requested time, stays within its limit, and leaves other readers enough calls."""
 
 from __future__ import annotations
 

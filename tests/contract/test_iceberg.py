@@ -1,4 +1,4 @@
-"""The Iceberg warehouse over a catalog in SQLite and files in a directory: what PyIceberg makes is what any engine reads."""
+"""The Iceberg warehouse with a catalog in SQLite and files in a directory; other engines read what PyIceberg writes."""
 
 import asyncio
 import sqlite3

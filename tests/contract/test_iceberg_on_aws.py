@@ -1,4 +1,4 @@
-"""The Iceberg warehouse over the Glue catalog and S3 of moto, by the real clients, and what these ask for."""
+"""The Iceberg warehouse with moto's Glue catalog and S3, by the real clients, and the permissions that these need."""
 
 import asyncio
 from collections import defaultdict

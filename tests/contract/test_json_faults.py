@@ -1,4 +1,4 @@
-"""Answers that are none of Kinesis, DynamoDB or the Redshift Data API, as proxies and gateways give them, over real HTTP."""
+"""Responses that proxies and gateways give in place of Kinesis, DynamoDB or the Redshift Data API, over real HTTP."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The lease table over HTTP against the moto server, and the in-memory table of the unit tests beside it."""
+"""The lease table over HTTP against the moto server, and on ``MemoryDynamo``, the table in memory of the unit tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far leases are behind, where Kinesis has something against the question."""
+"""How far leases are behind, when Kinesis refuses or fails to answer."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Telling that a shard has halted: against moto's SNS and an HTTP server that fails on purpose."""
+"""Notifications of halted shards, against moto's SNS and an HTTP server that fails on purpose."""
 
 import asyncio
 from contextlib import AsyncExitStack

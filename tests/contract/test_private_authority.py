@@ -1,4 +1,4 @@
-"""Behind a proxy that opens TLS with an authority of its own, every client takes the bundle that AWS's own tools take."""
+"""Behind a proxy that terminates TLS with a private certificate authority, every client uses the bundle that AWS's own tools use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the S3 store makes of answers that moto never gives, over real HTTP."""
+"""The S3 store with responses that moto never gives, over real HTTP."""
 
 from __future__ import annotations
 

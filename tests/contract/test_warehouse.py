@@ -1,4 +1,4 @@
-"""The table in memory keeps the promises that the real one keeps: ``make redshift`` runs the same behaviours against PostgreSQL."""
+"""The behaviours of every warehouse on the one in memory; ``make redshift`` runs the same on PostgreSQL."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The commands of docs/complete.md, over a stream in the emulator whose records are all sealed."""
+"""The commands of docs/complete.md, on a stream in the emulator whose records are all sealed."""
 
 import json
 import re

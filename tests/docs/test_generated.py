@@ -1,4 +1,4 @@
-"""Tables made from the code say what the code says now."""
+"""The tables generated from the code are up to date."""
 
 import pytest
 import typer.main

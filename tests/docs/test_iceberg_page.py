@@ -1,4 +1,4 @@
-"""The example of docs/iceberg.md, run where the page's file is."""
+"""The example of docs/iceberg.md, run next to the page's file."""
 
 import json
 import re

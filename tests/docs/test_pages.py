@@ -1,4 +1,4 @@
-"""What the pages name exists, what they show works, and what they claim is held by a test."""
+"""What the pages name exists, the examples in them work, and a test holds each promise in them."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""The queries that the pages show run over what a worker writes, and find it."""
+"""The queries in the pages, run on the files of a worker, find what the pages say."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""The commands of docs/replay.md, run one after the other where the page's files are."""
+"""The commands of docs/replay.md, run in order next to the page's files."""
 
 import json
 import re

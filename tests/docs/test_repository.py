@@ -1,4 +1,4 @@
-"""Nothing that is true of one machine only, and nothing left half-done, in any file of the repository."""
+"""No file of the repository says anything that is true of one machine only, or is left half-done."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What happens to a fleet, and when: drawn from a seed, so that a run can be played again."""
+"""The steps of a run and their times, drawn from a seed, so that a run can be repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pipeline that prints, run by hand."""
+"""A pipeline that prints to the console, run by hand."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What becomes of records whose producer has changed: each policy for fields that are new, and for values that outgrow their type."""
+"""Records whose producer has changed: each policy for new fields, and for values that no longer fit their type."""
 
 import json
 

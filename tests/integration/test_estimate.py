@@ -1,4 +1,4 @@
-"""The estimate of requests and objects against what a committer really does, counted."""
+"""The estimate of requests and objects, compared with those of a real committer, counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records that expire in the stream before they are read: a whole worker against the emulator, time in the test's hand."""
+"""Records that expire in the stream before they are read: a complete worker against the emulator, with a clock that the test moves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An operator goes back in a shard, and what must not be twice because of it."""
+"""An operator rewinds a shard, and what must not be written twice because of it."""
 
 from __future__ import annotations
 

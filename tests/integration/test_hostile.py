@@ -1,4 +1,4 @@
-"""Records and options made to hold up or to exhaust a worker: a clear outcome in bounded time, or the test runs out of time."""
+"""Records and options made to block or exhaust a worker: each must have a clear outcome in bounded time."""
 
 import gzip
 import io

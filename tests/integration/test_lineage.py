@@ -1,4 +1,4 @@
-"""OpenLineage events of whole workers."""
+"""OpenLineage events of complete workers."""
 
 from __future__ import annotations
 

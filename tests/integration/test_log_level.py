@@ -1,4 +1,4 @@
-"""How much of what happens is in the log of the verbs that read records."""
+"""How much the verbs that read records log at each level."""
 
 import asyncio
 import json

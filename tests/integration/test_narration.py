@@ -1,4 +1,4 @@
-"""What a worker tells the outside: spans of records and of its own operations, log lines, metrics. And what it never tells."""
+"""What a worker exports: spans of records and of its own operations, log lines and metrics; and what it never exports."""
 
 from __future__ import annotations
 

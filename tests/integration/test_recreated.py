@@ -1,4 +1,4 @@
-"""A stream that is deleted and created again under its name: shard ids begin anew, and the log has old ones of the same ids."""
+"""A stream that is deleted and created again under its name: its shard ids are those that the log already has."""
 
 from __future__ import annotations
 

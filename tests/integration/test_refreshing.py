@@ -1,4 +1,4 @@
-"""A whole worker whose reference table changes while it runs: units before and behind it, and what the log knows of both."""
+"""A complete worker whose reference table changes while it runs: units before and after the change, and what the log records of both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sink that gets another name, and folders that others are named in place of: what was sealed stays what it was, and is there once."""
+"""A renamed sink, and folders that are renamed: what was sealed stays as it was and exists once."""
 
 import asyncio
 import re

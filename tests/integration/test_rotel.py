@@ -1,4 +1,4 @@
-"""rotel takes every span of a run with kills and re-exports: one id for each record read, no other.
+"""rotel receives every span of a run with kills and re-exports them: one id for each record read, and no other.
 
 ``make audit-check`` runs it over all 336,776 flights of the demo and shows the counts.
 """

@@ -1,4 +1,4 @@
-"""What whoever starts a run that ends is told about it: by the exit code and by the result document."""
+"""What a run that ends tells its caller, by the exit code and by the result document."""
 
 import json
 import signal

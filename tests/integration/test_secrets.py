@@ -1,4 +1,4 @@
-"""Secrets of Secrets Manager, from a real answer to a masked column; and that nothing ever shows them."""
+"""Secrets of Secrets Manager, from a real response to a masked column; nothing ever shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values declared sensitive: they get where they are allowed, and nothing else that a worker writes or a command prints shows them."""
+"""Values declared sensitive reach the sinks that are allowed to have them, and nothing else that is written or printed."""
 
 import json
 

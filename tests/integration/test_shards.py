@@ -1,4 +1,4 @@
-"""`stream shards` beside a whole pipeline over the emulator, whose clock stands still unless a test moves it: rates are exact."""
+"""`stream shards` on a complete pipeline over the emulator, whose clock stands still unless a test moves it, so rates are exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A signal that comes before a worker has begun."""
+"""A signal that comes before a worker has started."""
 
 import asyncio
 import os

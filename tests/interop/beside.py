@@ -1,4 +1,4 @@
-"""One stream on kinesis-local, one lease table, and workers of both kinds beside each other."""
+"""One stream on kinesis-local and one lease table, shared by our workers and those of the Java KCL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beside the real Java KCL: one lease table, two kinds of workers, and every record with one of them."""
+"""Our workers and the real Java KCL share one lease table: every record is processed by one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A record processor for the real MultiLangDaemon: notes what it was given, and checkpoints it, as the KCL's own sample does.
+"""A record processor for the real MultiLangDaemon: keeps what it received and checkpoints it, as the KCL's own sample does.
 
 ``python child.py FILE`` appends one JSON line for each batch to FILE before it asks for the checkpoint, and one after it was done.
 Uses nothing of the service.

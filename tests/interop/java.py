@@ -1,4 +1,4 @@
-"""Workers of the real Java KCL, whose record processors note what they were given."""
+"""Workers of the real Java KCL, whose record processors keep what they received."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service against LocalStack, an emulator that others wrote, judged as everywhere by what lies in the bucket."""
+"""The service against LocalStack, an emulator that others wrote, judged by what is in the bucket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An expression gives a row the same result on its own as among others, so that it does not matter where a batch is cut."""
+"""An expression gives a row the same result alone as among others, so it does not matter where a batch is cut."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Valid records, mutated, through every decoder: nothing crashes, every record ends once, each as if it were alone.
+"""Mutated records through every decoder: nothing crashes, every record ends once, each as if it were alone.
 
 ``STREAM_FUZZ_EXAMPLES`` asks for more of them than a test run has time for.
 """

@@ -1,4 +1,4 @@
-"""What holds for any records."""
+"""What holds for all records."""
 
 import json
 

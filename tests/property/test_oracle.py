@@ -1,4 +1,4 @@
-"""A chain of stages against the same written out row by row in Python, which knows nothing of columns."""
+"""A chain of stages compared with the same written row by row in Python, without columns."""
 
 from __future__ import annotations
 

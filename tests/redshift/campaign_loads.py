@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - the names of tables are our own
-"""Loads in good order: against the double, through the real client."""
+"""Loads without faults: on the double, through the real client."""
 
 import io
 import json

@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - the names of tables are our own
-"""What a pipeline that loads a table asks of AWS is what `stream iam` allows, and the doctor tries it without touching the table."""
+"""A pipeline that loads a table calls AWS only as `stream iam` allows, and the doctor tries this without touching the table."""
 
 import json
 from contextlib import ExitStack, contextmanager

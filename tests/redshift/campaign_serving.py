@@ -1,4 +1,4 @@
-"""The double as a process of its own, started by the very command of the composition for Docker."""
+"""The double as a process of its own, started by the command of the Docker composition."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - the names of tables are our own
-"""Reference tables out of a real PostgreSQL, and out of the Redshift double by the Data API."""
+"""Reference tables from a real PostgreSQL, and from the Redshift double by the Data API."""
 
 import asyncio
 import json

@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - the names of tables are our own
-"""The whole service: records put into a stream come out of a table, across a worker that is killed."""
+"""The complete service: records put into a stream are in a table, although a worker is killed."""
 
 import json
 

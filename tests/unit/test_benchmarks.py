@@ -1,4 +1,4 @@
-"""Benchmarks are not run by tests, so what they use of the service is looked up here."""
+"""Tests do not run the benchmarks, so they check here that what these use of the service exists."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""Modules that fit a reading and functions that fit a screen."""
+"""Limits on the length of modules, functions and signatures."""
 
 import ast
 from pathlib import Path

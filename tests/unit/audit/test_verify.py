@@ -1,4 +1,4 @@
-"""Every single deleted, doubled, moved or edited object must be found, with its shard."""
+"""Every deleted, duplicated, moved or edited object must be found, with its shard."""
 
 import asyncio
 import json

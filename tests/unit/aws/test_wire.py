@@ -1,4 +1,4 @@
-"""HTTP as a server of the worst kind speaks it: in pieces, too short, too late, not at all."""
+"""HTTP of a bad server: in pieces, too short, too late, not at all."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""What is no definition is refused, with the place and what to do."""
+"""A document that is not a definition is refused, with the place and what to do."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Whatever a definition says, the report is whole, and its page is a page."""
+"""For every definition, the report covers every field, and its page is valid."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Definitions of every kind of object, and what they become, to the letter; see ``golden.py``."""
+"""Definitions of every kind of object, and what each becomes, exactly; see ``golden.py``."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The composition for those who have Docker, as far as it can be judged without: mounts are there, nobody outside can reach it."""
+"""The Docker composition, as far as it can be checked without Docker: mounts exist, and nothing outside can reach it."""
 
 from __future__ import annotations
 

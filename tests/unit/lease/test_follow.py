@@ -1,4 +1,4 @@
-"""Whether to follow a leader, whose a lease is, and who inherits it, decided from observations."""
+"""Whether to follow a leader, who has which lease, and who inherits it, decided from observations."""
 
 import pytest
 

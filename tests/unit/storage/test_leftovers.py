@@ -1,4 +1,4 @@
-"""What killed processes leave behind goes, what living ones are about to use stays."""
+"""Files that killed processes left behind are removed; files that running processes still use stay."""
 
 from __future__ import annotations
 

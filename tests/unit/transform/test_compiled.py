@@ -1,4 +1,4 @@
-"""The kernel's functions over text by themselves: any bytes, and arguments without sense. What they give is tested where it is used."""
+"""The kernel's functions on text with any bytes and invalid arguments; their results are tested where they are used."""
 
 import numpy as np
 import polars as pl

@@ -1,4 +1,4 @@
-"""The loader over an in-memory table; units are sealed by the real parts, and only the database is emulated."""
+"""The loader on a table in memory; the production code seals the units, and only the database is emulated."""
 
 import asyncio
 import contextlib

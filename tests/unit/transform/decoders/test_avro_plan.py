@@ -1,4 +1,4 @@
-"""Avro read by the compiled kernel is Avro read by fastavro: rows, order, reasons."""
+"""The compiled kernel reads Avro as fastavro does: rows, order, reasons."""
 
 import copy
 import io

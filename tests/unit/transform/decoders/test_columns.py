@@ -1,4 +1,4 @@
-"""Whatever plan the kernel is given, it refuses it or stays within the columns; the sanitizers of `make native-check` watch."""
+"""The kernel refuses a bad plan or stays within the columns; the sanitizers of `make native-check` watch it."""
 
 import json
 import random

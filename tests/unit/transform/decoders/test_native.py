@@ -1,4 +1,4 @@
-"""The compiled reader changes speed and nothing else."""
+"""The compiled reader changes the speed and nothing else."""
 
 import json
 import os

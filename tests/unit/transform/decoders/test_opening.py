@@ -1,4 +1,4 @@
-"""Envelopes and lines by the kernel: rows, their order and the reasons of rejects are those of the ordinary way."""
+"""The kernel opens envelopes and lines as the Python path does: rows, their order, and the reasons of rejects."""
 
 import json
 import random

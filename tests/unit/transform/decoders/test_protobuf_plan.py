@@ -1,4 +1,4 @@
-"""Messages read by the compiled kernel are those that Google's library reads: rows, order, reasons."""
+"""The compiled kernel reads messages as Google's library does: rows, order, reasons."""
 
 import base64
 import random
