@@ -13,7 +13,7 @@ from stream.clock import SystemClock
 
 
 def next_second(world) -> datetime:
-    """A whole second, as the service's date is, that has begun by the time this returns, and behind everything that was put."""
+    """A whole second, like the service's date, that has begun when this returns and is after everything that was put."""
     moment = SystemClock().now().replace(microsecond=0) + timedelta(seconds=1)
     while SystemClock().now() < moment:
         world.shards()

@@ -69,7 +69,7 @@ class LedFleet:
         return {each["trigger"] for each in self.world.manifests() if (each["kind"], each["shard"]) == ("unit", shard)}
 
     def join(self) -> tuple[Worker, str]:
-        """A worker, and the name under which it reports."""
+        """Start a worker; the worker, and the name under which it reports."""
         before = set(self.reports())
         worker = self.world.start(self.path)
         worker.until(lambda: '"event":"worker_started"' in worker.said() and set(self.reports()) - before)

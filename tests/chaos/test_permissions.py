@@ -38,7 +38,7 @@ MakeWorld = Callable[..., World]
 
 
 class Recorders:
-    """In front of everything that a world's workers talk to."""
+    """Recorders in front of every service that a world's workers call."""
 
     def __init__(self, *recorders: Recorder) -> None:
         self._recorders = recorders
@@ -48,7 +48,7 @@ class Recorders:
         return {each for recorder in self._recorders for each in recorder.seen}
 
     def forget(self) -> None:
-        """What was asked so far."""
+        """Forget the requests so far."""
         for recorder in self._recorders:
             recorder.seen.clear()
 
@@ -101,7 +101,7 @@ MANAGED = "  - mask: {columns: [note], method: keyed_hash, key: {secrets_manager
 
 @pytest.fixture
 def with_every_feature(make_world: MakeWorld) -> Iterator[tuple[World, Path, Naming]]:
-    """A pipeline that uses whatever it can: fan-out, leases, a reference table, a managed secret, a topic, an object that must be there."""
+    """A pipeline with every feature that needs permissions: fan-out, leases, a table, a managed secret, a topic, a required object."""
     world = make_world(2, s3=True)
     put_kinds(world)
     url = world.environment["AWS_ENDPOINT_URL_S3"]
@@ -119,7 +119,7 @@ def with_every_feature(make_world: MakeWorld) -> Iterator[tuple[World, Path, Nam
 
 
 def stopped_by_dead_letters(world: World, path: Path) -> None:
-    """A worker of the same pipeline whose records are all bad: its shards halt, and it tells."""
+    """A worker of the same pipeline whose records are all bad: its shards halt, and it sends notifications."""
     strict = path.with_name("strict.yaml")
     strict.write_text(path.read_text().replace("min_records: 100000", "min_records: 10"))
     world.put_all([b'{"other": 1}'] * 60)

@@ -59,7 +59,7 @@ def run(world, path, reading, monkeypatch, namespace=None):
 
 
 def moment_between():
-    """A moment after everything so far and before everything to come, in whole milliseconds."""
+    """A moment, in whole milliseconds, after everything put so far and before everything put later."""
     begun = time.time_ns() // 1_000_000
     while time.time_ns() // 1_000_000 <= begun + 1:
         pass
@@ -146,7 +146,7 @@ def test_a_range_in_the_future_is_refused_and_not_waited_for(world, monkeypatch)
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_killed_redrive_is_finished_by_the_next_one_without_duplicates(make_world, point, monkeypatch):
-    """The wrong definition refuses what has no value; the right one, killed half-way, must end as if it had run all along."""
+    """The wrong definition rejects records without a value; the right one, killed half-way, must end as if it had never been wrong."""
     world = make_world(2)
     world.put_all([json.dumps({"id": n, "kind": "ab"[n % 2], "value": None if n % 3 == 0 else n}).encode() for n in range(120)])
     right = world.pipeline("right", keep="id >= 0")

@@ -27,7 +27,7 @@ TOPIC = "arn:aws:sns:us-east-1:111122223333:alarms"
 
 @asynccontextmanager
 async def answering(*answers):
-    """Gives the n-th request the n-th of ``answers`` (status and text), the last one for ever; its URL."""
+    """The URL of a server that answers the n-th request with the n-th of ``answers`` (status and text), and later ones with the last."""
     left = list(answers)
 
     async def answer(request):

@@ -36,7 +36,7 @@ class World:
         await (await self.client.post(operation, "s", members)).read()
 
     async def put(self, seconds: int, each: int, size: int = 10) -> None:
-        """So many records in each of so many seconds, each with its number as its payload."""
+        """Put records in each second of a period, with their numbers as payloads."""
         for second in range(seconds):
             for at in range(0, each, 50):
                 numbers = range(second * each + at, second * each + min(each, at + 50))

@@ -19,7 +19,7 @@ from stream.worker.warehouse import LoadFailed
 
 
 async def asked(answer):
-    """What a table's state is by a catalog that gives its configuration and then does what ``answer`` does."""
+    """The state of a table, asked of a catalog that gives its configuration and then answers as ``answer`` does."""
     asked_last = asyncio.Event()
 
     async def serve(request):
@@ -89,7 +89,7 @@ def test_a_missing_table_is_none():
 
 
 class Silent:
-    """A server that takes connections and never answers; after ``seconds`` it breaks them, so that no test waits for ever."""
+    """A server that accepts connections and never answers; it breaks them after ``seconds``, so that no test waits for ever."""
 
     def __init__(self, seconds):
         self._listener = socket.create_server(("127.0.0.1", 0))

@@ -31,7 +31,7 @@ def moto_url() -> Iterator[str]:
 
 
 class LosesReplies:
-    """A client that makes every call and then says, every other time, that no answer came."""
+    """A client that makes every call, and then reports for every other one that no answer came."""
 
     def __init__(self, client: Any) -> None:
         self.client = client

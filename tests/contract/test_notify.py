@@ -64,7 +64,7 @@ def test_a_missing_topic_is_reported_once_and_delays_nothing(moto_url, aws_env, 
 
 
 class Webhook:
-    """Answers with ``statuses`` in turn, the last one for ever."""
+    """Answers with ``statuses`` in turn, and then always with the last."""
 
     def __init__(self, *statuses):
         self.statuses = list(statuses)

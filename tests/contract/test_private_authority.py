@@ -33,7 +33,7 @@ from stream.worker.iceberg_catalog import catalog_properties
 
 
 def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """The certificate of a new authority, and the context of a server at 127.0.0.1 that it vouches for."""
+    """The certificate of a new authority, and the TLS context of a server at 127.0.0.1 whose certificate it has signed."""
     now = SystemClock().now()
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("Proxy Authority", "here")]
@@ -58,7 +58,7 @@ def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
 
 @asynccontextmanager
 async def behind_tls(url: str, context: ssl.SSLContext) -> AsyncIterator[str]:
-    """The same service as at ``url``, by TLS."""
+    """The service at ``url`` behind TLS."""
     parts, open_ones = urlsplit(url), set()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -125,7 +125,7 @@ CLIENTS = {
 
 
 def told(ask: Callable[[AwsSession], Awaitable[None]], url: str, context: ssl.SSLContext) -> str:
-    """What came of asking by TLS."""
+    """The answer, or the error, of a request over TLS."""
 
     async def body() -> str:
         async with behind_tls(url, context) as front:

@@ -38,7 +38,7 @@ BODIES = [f"record {number}".encode() for number in range(40)]
 
 
 class ShiftedClock(SystemClock):
-    """The time of day, and what was added to it."""
+    """The machine's clock, set ahead by ``ahead``."""
 
     ahead = timedelta()
 

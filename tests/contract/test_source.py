@@ -56,7 +56,7 @@ def run(aws_env: None, body: Callable[[World], Awaitable[None]], *, limit: int =
 
 
 async def take(world: World, pages: AsyncIterator[Page], enough: Callable[[list[Page]], bool]) -> list[Page]:
-    """Pages until ``enough``, or all; their bytes go back to the budget, as the worker gives them back."""
+    """Pages until ``enough``, or all; their bytes are returned to the budget, as the worker does."""
     taken: list[Page] = []
     async with aclosing(cast("Any", pages)) as closing:
         async for page in closing:
@@ -460,7 +460,7 @@ def test_an_expired_position_halts_when_the_service_refuses_it(aws_env: None) ->
 
 @pytest.mark.parametrize("code", ["InvalidArgumentException", "ResourceNotFoundException"])
 def test_a_position_just_before_a_record_is_requested_by_that_record(aws_env: None, code: str) -> None:
-    """A gap, or what another application did, ends at a number that is no record's; some implementations refuse it."""
+    """A gap, or another application's checkpoint, can end at a number without a record, which some implementations refuse."""
 
     async def body(world: World) -> None:
         sequences = world.fake.put(S0, *BODIES)
@@ -625,7 +625,7 @@ class ShardReaders:
         return page
 
     async def got(self, count: int) -> None:
-        """Wait until so many have what they asked for, and see that no more do."""
+        """Wait until that many readers have a page, and assert that no more do."""
         while sum(task.done() for task in self.asked) < count:
             await asyncio.wait([task for task in self.asked if not task.done()], return_when=asyncio.FIRST_COMPLETED)
         for _ in range(5):

@@ -153,7 +153,7 @@ def test_the_example_changes_still_apply(name):
 
 
 def strings(node):
-    """The literal text in ``node``; what an f-string fills in is a blank."""
+    """The literal text in ``node``; a blank stands for what an f-string inserts."""
     return " ".join(
         "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in each.values)
         for each in ast.walk(node)

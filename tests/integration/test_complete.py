@@ -22,13 +22,13 @@ ICEBERG = """
 
 
 def moment_after_everything(stage: Stage) -> datetime:
-    """A moment behind everything that was put so far, and before everything that comes: a whole second, as the service's date is."""
+    """A whole second, like the service's date, after everything that was put so far and before everything put later."""
     stage.clock.ahead += timedelta(seconds=2)
     return stage.clock.now().replace(microsecond=0)
 
 
 def ask(stage: Stage, *options: str, until: datetime | None = None) -> tuple[int, dict[str, Any]]:
-    """Exit code and document of the command, for all that was put before."""
+    """Exit code and document of the command, for everything put before."""
     until = until or moment_after_everything(stage)
     file = stage.folder / "pipeline.yaml"
     if not file.exists():

@@ -193,7 +193,7 @@ def token(audience="pods.eks.amazonaws.com", lives=3600.0):
 
 @contextmanager
 def agent(lives):
-    """The Pod Identity agent: credentials that live ``lives`` seconds, to whoever brings a token; counts its answers."""
+    """The Pod Identity agent: gives credentials that expire after ``lives`` seconds to callers with a token, and counts its answers."""
     answers = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -285,7 +285,7 @@ def test_for_an_unreachable_agent_the_remedy_is_the_network_policy(pod, tmp_path
 
 
 def test_credentials_are_renewed_before_they_expire(pod, monkeypatch):
-    """botocore renews within the last fifteen minutes, and insists within the last ten."""
+    """botocore tries to renew in the last fifteen minutes, and must renew in the last ten."""
     with agent(lives=5 * 60) as (url, answers):
         for name, value in pod(url, token()).items():
             monkeypatch.setenv(name, value)

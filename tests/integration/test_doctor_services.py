@@ -46,7 +46,7 @@ Aws = tuple[Mapping[str, str], Recorder, Recorder, Callable[[str], Any], str]
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[Aws]:
-    """Environment, what is in front of Kinesis and of everything else, clients, and a topic."""
+    """Environment, the recorders in front of Kinesis and of the other services, clients, and a topic."""
     with LocalAws() as local, Errands(local.environment()) as errands, ExitStack() as stack:
         errands.create_bucket("lake")
         errands.create_stream("flights", 2)

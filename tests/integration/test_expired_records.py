@@ -167,7 +167,7 @@ def test_a_run_with_once_does_not_wait_for_the_end_of_a_gap(stage: Stage) -> Non
 
 
 def test_a_leased_shard_that_the_service_no_longer_knows_is_ended(stage: Stage) -> None:
-    """Its lease is still there: reading stood still for longer than the retention, across a reshard."""
+    """Its lease still exists: reading had stopped for longer than the retention period, and the stream was resharded meanwhile."""
     children = stage.run_one(Shard("numbers", "shardId-000000000007"))
 
     assert children == ()

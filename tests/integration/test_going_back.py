@@ -41,7 +41,7 @@ def test_units_whose_dead_letters_were_redriven_cannot_be_rewound(stage: Stage) 
     ("sink", "says"), [('s3: {url: "file:lake", name: clean}', "this pipeline does not have"), ('s3: {url: "file:sea"}', "sea now")]
 )
 def test_units_of_a_removed_or_moved_sink_cannot_be_rewound(stage: Stage, sink: str, says: str) -> None:
-    """Their files would stay, and the same records would be in others beside them."""
+    """Their files would stay, and the same records would be in other files as well."""
     for numbers in ([1, 2], [3, 4]):
         stage.put(numbers)
         stage.work(sealed(2))

@@ -103,7 +103,7 @@ def test_loads_trace_and_doctor_know_the_table(lake):
 
 
 async def note_what_is_loaded(lake):
-    """A loader notes, hourly and at its first look, what is loaded."""
+    """A loader records what is loaded, when it starts and then every hour."""
     async with AsyncExitStack() as stack:
         (loader,) = await _open(lake.pipeline(), lake.folder, None, stack)
         assert await loader.attempt()
@@ -111,7 +111,7 @@ async def note_what_is_loaded(lake):
 
 
 def test_compaction_may_replace_loaded_files(lake):
-    """A file that is missing is a loss as long as the table consists of it, and none once compaction has taken its rows elsewhere."""
+    """A missing file is a loss while the table contains it, and not after compaction has moved its rows to other files."""
     lake.fields = "kind"  # what PyIceberg can write without a further package
     lake.lines("a.json", range(60))
     assert lake.run().code == 0

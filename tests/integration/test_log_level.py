@@ -23,7 +23,7 @@ def place(tmp_path, monkeypatch):
 
 
 def logged(place, command, *options, env=None):
-    """The lines of the log of ``command``, and as what text they were written."""
+    """The lines of the log of ``command``, parsed and as text."""
     done = CliRunner().invoke(app, [*command, str(place.file()), *options], env=env)
     assert done.exit_code == 0, done.output
     text = "\n".join(line for line in done.stderr.splitlines() if line.startswith("{"))

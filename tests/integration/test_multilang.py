@@ -52,7 +52,7 @@ def daemon(world: World, path: Path, shard: str = SHARD, sequence: str = "TRIM_H
 
 
 def records(world: World, shard: str = SHARD) -> list[dict[str, Any]]:
-    """What a KCL delivers of the shard: aggregates opened."""
+    """The records of the shard as a KCL delivers them, with aggregates opened."""
     token = world.client.get_shard_iterator(StreamName="s", ShardId=shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
     found = []
     for raw in world.client.get_records(ShardIterator=token)["Records"]:
@@ -65,7 +65,7 @@ def records(world: World, shard: str = SHARD) -> list[dict[str, Any]]:
 
 
 def until_committed(child: FakeDaemon, world: World) -> None:
-    """Go on asking with nothing, as the daemon does on a quiet shard, until everything is committed and the checkpoint has followed."""
+    """Send empty requests, as the daemon does on a quiet shard, until everything is committed and the checkpoint has followed."""
     for _ in range(500):
         child.records([])
         if world.committed() and child.checkpoints and child.checkpoints[-1][0] == last(world):
@@ -274,14 +274,14 @@ def test_a_daemon_that_dies_while_the_child_works_is_not_an_error_of_the_child(w
 
 
 class ImpatientClock(SystemClock):
-    """Sleeps for a moment, however long it is asked to."""
+    """A clock that sleeps for a moment only, however long the request."""
 
     async def sleep(self, seconds: float) -> None:
         await super().sleep(min(seconds, 0.01))
 
 
 class SentMessages(io.BytesIO):
-    """What the child writes, one message after the other."""
+    """The messages that the child writes, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -293,7 +293,7 @@ class SentMessages(io.BytesIO):
 
 
 def test_a_failing_list_of_shards_does_not_end_the_child(world, path, monkeypatch):
-    """It would end with its child, and with it every other shard that it serves."""
+    """The daemon would end with its child, and with it every other shard of the daemon."""
     for name, value in world.environment.items():
         monkeypatch.setenv(name, value)
     world.produce(30)

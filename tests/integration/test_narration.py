@@ -45,7 +45,7 @@ ENV = {"MASK_KEY": "TAGGED-mask-key-0123456789", "TOKEN": "TAGGED-token"}
 
 
 class ImpatientClock(SystemClock):
-    """The machine's clock, on which nobody waits long."""
+    """The machine's clock, except that no sleep lasts long."""
 
     async def sleep(self, seconds: float) -> None:
         await super().sleep(min(seconds, 0.05))
@@ -105,7 +105,7 @@ def received() -> Iterator[Received]:
 
 
 class Sealed:
-    """Holds once so many records are committed."""
+    """A condition that holds once ``count`` records are committed."""
 
     def __init__(self, records: int) -> None:
         self.left = records
@@ -121,7 +121,7 @@ def valid_records(count: int) -> list[bytes]:
 
 
 def record_span_ids(received: Received) -> set[tuple[bytes, bytes]]:
-    """Ids of records' spans: a drain in the middle of an export sends a unit again, with the same ids."""
+    """Ids of the records' spans, as a set: if a drain interrupts an export, a unit is sent again with the same ids."""
     return {(span.trace_id, span.span_id) for span in received.spans if span.name.startswith("process ")}
 
 

@@ -75,7 +75,7 @@ class Move:
             self.kinesis.put_record(StreamName="numbers", Data=body(n), PartitionKey="k", ExplicitHashKey=place)
 
     def consume(self, shard: str, records: int) -> tuple[list[int], str]:
-        """What a plain consumer does: read so many records, and say which the last one was."""
+        """Read that many records, as a plain consumer does; the sequence number of the last."""
         at = self.kinesis.get_shard_iterator(StreamName="numbers", ShardId=shard, ShardIteratorType="TRIM_HORIZON")
         read = self.kinesis.get_records(ShardIterator=at["ShardIterator"], Limit=records)["Records"]
         assert len(read) == records
@@ -87,7 +87,7 @@ class Move:
         return " ".join(done.output.split())
 
     def work(self, records: int) -> None:
-        """Run a worker until it has written so many records; it is told to stop by a signal."""
+        """Run a worker until it has written that many records, then stop it by a signal."""
         written = 0
 
         def listen(event: events.Event) -> None:
@@ -196,7 +196,7 @@ def iterators(move: Move) -> Iterator[str]:
 
 @pytest.mark.parametrize("start", ["trim_horizon", "latest"])
 def test_finished_parents_are_not_read_again_and_children_continue_where_they_were(move: Move, start: str) -> None:
-    """Whatever the start says: what was not read at all is read from its first record."""
+    """Whatever the start position is, shards that were not read at all are read from their first record."""
     move.write(start)
     move.put(range(5), low=True)
     move.kinesis.split_shard(StreamName="numbers", ShardToSplit=LOWER, NewStartingHashKey=str(HALF // 2))

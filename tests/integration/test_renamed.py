@@ -85,7 +85,7 @@ def test_files_of_an_earlier_definition_are_not_leftovers(place, before, after):
 
 
 def test_a_repair_leaves_files_of_another_application_in_the_same_place(place):
-    """It reads the same objects, so its units have the same bounds, and its files names like those of ours."""
+    """It reads the same objects, so its units have the same bounds, and its files are named like ours."""
     place.define("name: raw")
     place.run()
     ours = place.folder / "pipeline.yaml"
@@ -112,7 +112,7 @@ def test_files_moved_while_their_sink_was_renamed_are_not_removed(place):
 
 
 def test_files_of_another_pipeline_in_the_same_place_are_never_removed(place):
-    """Units of objects are numbered, so that those of all pipelines that read objects are called alike."""
+    """Units of objects are numbered, so all pipelines that read objects have units of the same names."""
     pipelines = []
     for name in ("north", "south"):
         place.define("name: lake")

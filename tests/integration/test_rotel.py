@@ -77,7 +77,7 @@ class Run:
                 yield link, read_segment((self.folder / "state" / "flights" / "ledger" / "v1" / link.ledger.key).read_bytes())
 
     def ids(self) -> set[tuple[bytes, bytes]]:
-        """What records' spans must be called, from the ledger."""
+        """The ids that the records' spans must have, from the ledger."""
         found: set[tuple[bytes, bytes]] = set()
         for link, segment in self.units():
             names = hex_ids(segment.frame, link.stream, link.shard, link.application).values()
@@ -86,7 +86,7 @@ class Run:
 
 
 class Flights:
-    """A stream, and as many flights for it as shares: every worker finds new ones."""
+    """A stream, and flights that ``put`` puts in as many parts as there are workers: each worker finds new ones."""
 
     def __init__(self, client: Any, url: str) -> None:
         self.client = client
@@ -143,7 +143,7 @@ def test_rotel_receives_one_span_per_record_through_kills_and_repeated_exports(
 
 
 def test_rotel_accepts_the_same_requests_over_grpc(stream: Flights, tmp_path: Path) -> None:
-    """We send over HTTP; the bytes are those of the gRPC service, too."""
+    """The exporter sends over HTTP; the gRPC service accepts the same bytes."""
     with agent(tmp_path) as collector:
         run = Run(tmp_path, stream.url, collector.http)
         stream.put(0)

@@ -52,7 +52,7 @@ def test_a_run_cut_short_by_a_signal_fails_and_the_next_one_continues(place):
 
 
 def end_of_a_run_stopped_at_its_first_repeated_call(place, mode):
-    """How a run over 30 records ends that has a tenth of a second after its signal, with a collector that is not there."""
+    """The end of a run over 30 records that has a tenth of a second after its signal, while its collector is unreachable."""
     place.lines("a.json", range(30))
     pipeline = place.pipeline(more=f'audit: {{otlp: {{endpoint: "http://127.0.0.1:1", mode: {mode}}}}}')
     stop = OnceAt(events.CallRepeated, lambda: signal.raise_signal(signal.SIGTERM))

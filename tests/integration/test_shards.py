@@ -28,7 +28,7 @@ HALF = 2**127
 
 
 class StandingClock(SystemClock):
-    """Stands still until it is moved; in the past, so that the machine's clock is never behind it."""
+    """A clock that stands still until it is moved; set in the past, so that the machine's clock is never behind it."""
 
     def __init__(self) -> None:
         self.moment = super().now().replace(microsecond=0) - timedelta(minutes=30)
@@ -46,7 +46,7 @@ class Survey:
         self.file.write_text(PIPELINE.format(url=url, on_expired="gap", start="trim_horizon"))
 
     def put(self, seconds: int, records: list[dict[str, Any]]) -> None:
-        """Put ``records``, as many in each of so many seconds."""
+        """Put ``records``, spread evenly over the seconds."""
         each = len(records) // seconds
         for second in range(seconds):
             now = records[second * each : (second + 1) * each]

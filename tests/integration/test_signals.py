@@ -54,7 +54,7 @@ def test_leases_taken_before_a_cancelled_start_are_released_at_once(tmp_path, mo
 
 @pytest.mark.parametrize(("first", "code"), [(True, 128 + signal.SIGTERM), (False, -signal.SIGTERM)])
 def test_as_pid_1_the_process_obeys_a_signal_that_arrives_during_imports(first, code):
-    """The kernel keeps from it what it has no handler for; any other process ends by itself."""
+    """The kernel does not deliver signals without a handler to PID 1; every other process would end."""
     process = 1 if first else 7
     program = f"import os, signal, stream.cli.main as m\nm.handle_sigterm_as_pid_1({process})\nos.kill(os.getpid(), signal.SIGTERM)"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == code

@@ -57,7 +57,7 @@ def ours(world: World, table: str) -> Path:
 
 
 def until(worker: Worker, condition: Callable[[], bool]) -> None:
-    """As ``worker.until``, for what a JVM takes its time for."""
+    """``worker.until`` with more patience, for what takes a JVM long."""
     for attempt in range(6):
         try:
             worker.until(condition)
@@ -73,7 +73,7 @@ def settle(beside: Beside) -> None:
 
 
 def test_a_mixed_fleet_shares_shards_and_takes_over_in_both_directions(make: MakeBeside, monkeypatch: pytest.MonkeyPatch) -> None:
-    """KCL 2.x makes the table; ours joins; shards change; each side leaves, and dies, in the middle of the stream."""
+    """KCL 2.x creates the table; our worker joins; shards change; each side leaves, and dies, in the middle of the stream."""
     beside = make("2.5.8", 4)
     java = beside.start_java()
     beside.produce(60)
@@ -161,7 +161,7 @@ def test_lease_rows_equal_those_of_the_kcl_attribute_by_attribute(make: MakeBesi
 
 
 def test_a_kcl_3_x_fleet_is_followed_and_left_cleanly(make: MakeBeside, monkeypatch: pytest.MonkeyPatch) -> None:
-    """KCL 3.x leads; ours gets leases by hand-off, keeps them through a split, hands them back when it ends, and is left the table."""
+    """KCL 3.x leads; our worker gets leases by hand-off, keeps them through a split, hands them back at its end, and later takes all."""
     beside = make("3.1.3", 4)
     world = beside.world
     java = beside.start_java()

@@ -17,7 +17,7 @@ FAULTS = (*FATES[1:], "kill")
 
 @dataclass
 class Enumeration:
-    """Depth-first walk over decisions: replay the prefix, then always take the first option; ``next`` moves on to the next path."""
+    """Depth-first search over decisions: repeat the prefix, then always take the first option; ``next`` goes to the next path."""
 
     path: list[int] = field(default_factory=list)
     options: list[int] = field(default_factory=list)

@@ -8,7 +8,7 @@ from stream.budget import FEWEST_TURNS, TURN_BYTES, ByteBudget, Turns
 
 
 async def settle():
-    """Let every task that can go on do so."""
+    """Let every task run that can."""
     for _ in range(5):
         await asyncio.get_running_loop().run_in_executor(None, lambda: None)
 

@@ -29,7 +29,7 @@ def dead():
 
 @pytest.fixture
 def refusing():
-    """An address where nobody listens."""
+    """An address that refuses connections."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield address(*bound.getsockname())
@@ -37,7 +37,7 @@ def refusing():
 
 @pytest.fixture
 def names(monkeypatch):
-    """What DNS says of each name."""
+    """The addresses that DNS returns for each name."""
     known = {}
     genuine = socket.getaddrinfo
 

@@ -93,7 +93,7 @@ def test_both_readers_give_the_same_page_or_refuse_together(body: bytes) -> None
 
 
 def seen_by_python(frame: pl.DataFrame) -> Seen:
-    """What one sees who looks at every record."""
+    """The content of a page, read record by record."""
     texts, payloads = frame["_sequence"].to_list(), frame["_data"].to_list()
     rising = len({len(text.encode()) for text in texts}) < 2 and all(one.encode() < two.encode() for one, two in pairwise(texts))
     return Seen(rising, sum(payload.startswith(MAGIC) for payload in payloads), sum(map(len, payloads)))

@@ -26,7 +26,7 @@ CHUNKED = b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;
 
 @asynccontextmanager
 async def server(*answers, kept=20.0, tls=None):
-    """Gives the n-th request the n-th answer, whatever connection it comes on; None: closes. ``seen`` holds connection and request."""
+    """Answers the n-th request with the n-th answer, on any connection; None closes it. ``seen`` holds connection and request."""
     seen, waiting, connections = [], list(answers), []
 
     async def serve(reader, writer):
@@ -76,7 +76,7 @@ def test_consecutive_calls_use_one_connection_and_arrive_whole():
 
 
 def test_after_a_call_without_an_answer_idle_connections_are_not_used():
-    """What forgot one connection, such as a gateway that was replaced, forgot the others too; each would cost a whole timeout."""
+    """A gateway that was replaced has lost all connections, and each of them would cost a whole timeout."""
 
     async def body():
         async with server(OK, OK, OK, [], OK) as (wire, _, connections):

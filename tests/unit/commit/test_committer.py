@@ -26,7 +26,7 @@ START = Start(StartKind.TRIM_HORIZON)
 
 
 class Denied(MemoryStore):
-    """A place at which the worker may do nothing."""
+    """A store that denies the worker everything."""
 
     def __init__(self, url):
         super().__init__(url=url)
@@ -36,7 +36,7 @@ class Denied(MemoryStore):
 
 
 class Overtaken:
-    """A store before whose first write somebody else comes."""
+    """A store in which another worker writes just before the first write."""
 
     def __init__(self, store, other):
         self.url, self.store, self.other = store.url, store, other
@@ -49,7 +49,7 @@ class Overtaken:
 
 
 class Setting:
-    """``before`` is where the sink was when the unit was begun that ``begun`` leaves behind."""
+    """A committer over stores in memory. ``before``: where the sink was when the unit of ``begun`` was begun."""
 
     def __init__(self, sinks=("s3",), open_place=None):
         self.state, self.lake, self.told = MemoryStore(), MemoryStore(url="memory:lake"), []
@@ -69,7 +69,7 @@ class Setting:
         return [info.key async for info in (store or self.lake).list("")]
 
     async def begun(self, *files, at="memory:before"):
-        """A unit of which a worker of another definition wrote the intent, with its sink ``at`` another place, and no more."""
+        """A unit of which a worker with another definition wrote only the intent, with the sink ``at`` another URL."""
         genesis = await self.log.open_chain(SHARD, START)
         left = unit(*files, previous=digest(genesis.body), targets={"s3": at} if at else {})
         await self.log.create(SHARD, left.manifest)
@@ -349,7 +349,7 @@ def test_a_sink_that_first_gets_a_file_from_another_build_is_where_its_definitio
 
 
 def test_a_waking_worker_of_the_old_definition_changes_nothing_at_either_place():
-    """It has begun the unit and gets no further until another worker, of which the sink is elsewhere, has finished it."""
+    """It has begun the unit, and continues only after another worker, whose sink is elsewhere, has finished it."""
 
     async def test():
         old, new = Setting(), Setting()

@@ -22,7 +22,7 @@ every_sample = pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.
 
 
 def written_fields(sample):
-    """Every field of every object, read off the file by nothing but a JSON parser."""
+    """Every field of every object, read from the file by a JSON parser alone."""
     document = json.loads(sample.read_text())
     found = []
     for each in document.get("objects", ()):

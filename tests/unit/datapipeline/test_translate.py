@@ -29,7 +29,7 @@ LOAD = {
 
 
 def imported(base, changes=None, *, state="", **rest):
-    """``base`` with fields set, or taken out by None: ``{"In.compression": "GZIP"}``."""
+    """``base`` with fields set, or removed by None: ``{"In.compression": "GZIP"}``."""
     objects = deepcopy(base)
     for place, value in (changes or {}).items():
         name, _, field = place.partition(".")

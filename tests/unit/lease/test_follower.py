@@ -38,7 +38,7 @@ class LedFleet(Fleet):
         self.dynamo.reports["java"] = {"wid": {"S": "java"}, "lut": {"N": str(self.beats)}, "sts": {"M": {}}, "opr": {"M": {}}}
 
     async def go_on(self, seconds):
-        """Let time pass; the Java worker renews and reports."""
+        """Let time pass, while the Java worker renews and reports."""
         for second in range(int(seconds)):
             await self.clock.advance(1)
             if self.alive:

@@ -123,7 +123,7 @@ def test_colliding_creates_leave_one_winner_and_its_bytes(tmp_path: Path) -> Non
 
 
 class FrozenStore(DirectoryStore):
-    """Stops where it is about to complete a claim, once before it reads it and once before it acts, until it is told to go on."""
+    """Stops when it is about to complete a claim, once before it reads it and once before it acts, until the test lets it continue."""
 
     def __init__(self, root: Path, at: str) -> None:
         super().__init__(root, fsync=False)

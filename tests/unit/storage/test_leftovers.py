@@ -33,7 +33,7 @@ asyncio.run(store.put("k", b"of the killed one"))
 
 
 def killed(root: Path, where: str) -> Path:
-    """The file that a process leaves aside which is killed at ``where``, made as old as if that had been long ago."""
+    """The temporary file of a process that is killed at ``where``, with its time set back, as if that had been long ago."""
     done = subprocess.run([sys.executable, "-c", KILLED.format(where=where), str(root)], timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     (left,) = (root / ".stream" / "aside").iterdir()

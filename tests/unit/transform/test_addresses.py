@@ -27,7 +27,7 @@ SPELLED = st.one_of(
 
 
 def network(text):
-    """What Python says: version and network, or None."""
+    """Version and network according to Python's ipaddress, or None."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

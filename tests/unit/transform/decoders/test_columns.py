@@ -43,7 +43,7 @@ SPECS = {"avro": avro_spec, "protobuf": protobuf_spec}
 
 
 def changed(spec, dice):
-    """``spec`` with a few numbers that are others."""
+    """``spec`` with a few of its numbers changed."""
     made = [[list(row) for row in rows] for rows in spec]
     for _ in range(dice.randint(1, 3)):
         row = dice.choice(dice.choice(made))

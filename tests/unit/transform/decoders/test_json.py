@@ -266,7 +266,7 @@ def test_no_records_give_the_declared_columns():
 
 @pytest.mark.parametrize("times", [1, 7])
 def test_scattered_invalid_records_are_judged_as_alone(times):
-    """Few are found one by one, many by looking at each; either way the good ones between them stay."""
+    """A few are found one at a time, many by checking each record; either way the good records between them stay."""
     records, expected = [GOOD], {}
     for record, verdict in VERDICTS * times:
         if verdict is not None:
@@ -305,7 +305,7 @@ def test_a_record_that_stops_the_reader_affects_no_other(one, other, large):
 
 
 class Impatient(Reader):
-    """Fails where it would look at each record of a window."""
+    """Fails if each record of a window would be checked."""
 
     def _sift(self, records):
         raise AssertionError(len(records))

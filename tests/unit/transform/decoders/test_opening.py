@@ -162,7 +162,7 @@ DOCUMENTS: dict[str, list[Any]] = {
 
 
 def written(name: str, dice: random.Random) -> bytes:
-    """A record that is good, or bent in one to three places."""
+    """A good record, or one changed in one to three places."""
 
     def one() -> str:
         document = dice.choice(DOCUMENTS[name])

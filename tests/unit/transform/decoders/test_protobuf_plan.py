@@ -117,7 +117,7 @@ def files(draw):
 
 
 def filled(message, values):
-    """Fills what ``values`` says into ``message``; of a oneof the last stays."""
+    """Set the fields of ``message`` to ``values``; of a oneof the last stays."""
     for name, value in values.items():
         field = message.DESCRIPTOR.fields_by_name[name]
         if isinstance(value, dict) and field.is_repeated:
@@ -208,7 +208,7 @@ UNKNOWN = [
 
 
 def rearranged(payload, others, dice):
-    """The fields in another order, twice, with strange ones among them, or bytes bent."""
+    """The fields in another order, repeated, mixed with unknown ones, or with changed bytes."""
     parts = pieces(payload)
     for _ in range(dice.randint(0, 2)):
         kind = dice.randrange(5)
