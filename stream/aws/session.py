@@ -23,7 +23,7 @@ from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 
-from stream.aws.errors import AwsFatal, AwsRetryable, Call, translate, unreadable, words_of
+from stream.aws.errors import AwsFatal, AwsRetryable, Call, error_text, translate, unreadable
 from stream.errors import DefinitionError
 
 _CONFIG: Final[dict[str, Any]] = {"connect_timeout": 5, "read_timeout": 30, "tcp_keepalive": True, "max_pool_connections": 50}
@@ -183,7 +183,7 @@ class AwsSession:
             raise self._refused(error) from error
         except (BotoCoreError, OSError, ValueError) as error:
             # Besides its own errors, botocore passes on those of a token file: missing, or with a line break inside.
-            msg = f"AWS credentials could not be had: {words_of(error)}"
+            msg = f"AWS credentials could not be had: {error_text(error)}"
             raise AwsRetryable(msg, code="CredentialsUnavailable") from error
         except Exception as error:  # noqa: BLE001 - botocore stumbles over answers that are none in its own ways
             msg = f"AWS credentials could not be had: what was answered is not as documented ({type(error).__name__})"

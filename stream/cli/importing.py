@@ -13,7 +13,7 @@ from stream.cli.loading import libraries_wanted
 from stream.errors import DefinitionError
 
 if libraries_wanted():
-    from stream.cli.documents import as_json
+    from stream.cli.output import as_json
     from stream.datapipeline.report import REPORT, document, markdown
     from stream.datapipeline.translate import Imported, import_definition
     from stream.datapipeline.verdicts import Fate

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stream.datapipeline.definition import is_secret
+from stream.datapipeline.evaluated_text import Needs, Text, Untranslatable
 from stream.datapipeline.expressions import Scope, evaluated, texts_of
 from stream.datapipeline.formats import Column
-from stream.datapipeline.moments import INTERVAL
 from stream.datapipeline.resolve import Definition, Slot, Thing
-from stream.datapipeline.texts import Needs, Text, Untranslatable
+from stream.datapipeline.run_times import INTERVAL
 from stream.datapipeline.verdicts import Fate, Verdict
 
 PIPELINE: Final = "pipeline.yaml"

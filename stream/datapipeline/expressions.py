@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
+from stream.datapipeline.arithmetic import NUMBERS
 from stream.datapipeline.definition import Ref, is_secret
-from stream.datapipeline.moments import END, FLOORS, ISO, MAX_SHIFT, START, UNITS, Moment, date_of, strftime_of
+from stream.datapipeline.evaluated_text import Given, Piece, Text, Time, Untranslatable
 from stream.datapipeline.resolve import Definition, Slot, Thing
-from stream.datapipeline.sums import NUMBERS
-from stream.datapipeline.texts import Given, Piece, Text, Time, Untranslatable
+from stream.datapipeline.run_times import END, FLOORS, ISO, MAX_SHIFT, START, UNITS, Moment, date_of, strftime_of
 
 MAX_DEPTH: Final = 24
 """Deepest nesting of expressions, and of references from field to field."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from stream.datapipeline.definition import DEFAULT, Parameter, is_secret
-from stream.datapipeline.kinds import COMMON, KINDS, MARKS, Kind
+from stream.datapipeline.object_types import COMMON, KINDS, MARKS, Kind
 from stream.datapipeline.resolve import Definition, Slot, Thing
 from stream.datapipeline.verdicts import Fate, Verdict
 

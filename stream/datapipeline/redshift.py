@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from stream.datapipeline.draft import TABLE, VIEW, Draft, Refused
 from stream.datapipeline.formats import Column, CopyOptions, Reading, Table, copy_options, table_of
-from stream.datapipeline.places import match_columns, shape
 from stream.datapipeline.resolve import Thing
+from stream.datapipeline.s3_nodes import match_columns, shape
 
 MERGING: Final = frozenset({"KEEP_EXISTING", "OVERWRITE_EXISTING"})
 MODES: Final = ("APPEND", "KEEP_EXISTING", "OVERWRITE_EXISTING", "TRUNCATE")

@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
+from stream.datapipeline.chart_values import run_by
 from stream.datapipeline.definition import parse
 from stream.datapipeline.draft import PIPELINE, VALUES, Draft, Refused, bucket_of
+from stream.datapipeline.evaluated_text import Untranslatable, shown
 from stream.datapipeline.fields import Fields, Row
 from stream.datapipeline.formats import Column, Reading, columns_of
-from stream.datapipeline.kinds import ACTIVITIES, KINDS
-from stream.datapipeline.places import match_columns, read_from, shape, write_to
+from stream.datapipeline.object_types import ACTIVITIES, KINDS
+from stream.datapipeline.preconditions import notify, wait_for
 from stream.datapipeline.redshift import load_into
 from stream.datapipeline.resolve import Definition, Slot, Thing, resolve
-from stream.datapipeline.running import run_by
-from stream.datapipeline.tables import suggest
-from stream.datapipeline.texts import Untranslatable, shown
+from stream.datapipeline.s3_nodes import match_columns, read_from, shape, write_to
+from stream.datapipeline.sql_tables import suggest
 from stream.datapipeline.verdicts import Fate
-from stream.datapipeline.waiting import notify, wait_for
-from stream.datapipeline.writing import pipeline_text, values_text
+from stream.datapipeline.yaml_files import pipeline_text, values_text
 
 Check: TypeAlias = Callable[[str, Mapping[str, str]], str]
 """Checks the text of a pipeline file in an environment. Returns the first error, or an empty text if it is valid."""

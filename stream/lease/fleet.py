@@ -15,7 +15,7 @@ from stream import events
 from stream.aws.dynamodb import ConditionFailed, Item
 from stream.aws.errors import AwsFatal, AwsRetryable
 from stream.contracts import Clock, Emit
-from stream.lease.follow import Leader, Member
+from stream.lease.fleet_rules import Leader, Member
 from stream.lease.table import LeaseTable, retry_pause
 
 MIGRATION: Final = "Migration3.0"

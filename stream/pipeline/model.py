@@ -20,8 +20,8 @@ from pydantic import (
 from stream.audit import ledger
 from stream.audit.context import DEFAULT_PATHS
 from stream.audit.export import Destinations, Mode
+from stream.audit.export_options import Signal, Tier, Trust
 from stream.audit.packing import Compression
-from stream.audit.shape import Signal, Tier, Trust
 from stream.contracts import CONSOLE, Start, StartKind
 from stream.pipeline.components import canonical_name
 from stream.pipeline.coordination import Coordination, LocalCoordination

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from stream.pipeline.units import parse_duration
 from stream.pipeline.values import CollectorUrl, Count, Duration, Location, Region, SecretReference, StreamName, fail_at
-from stream.source.texts import ObjectCodec, ObjectFormat
+from stream.source.object_formats import ObjectCodec, ObjectFormat
 
 DEFAULT_NAME: Final = "objects"
 

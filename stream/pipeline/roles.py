@@ -30,9 +30,9 @@ from stream.pipeline.access import (
     needed,
     writing,
 )
-from stream.pipeline.jobs import AUDIENCE, Role
 from stream.pipeline.model import Pipeline
 from stream.pipeline.resources import is_remote
+from stream.pipeline.role_names import AUDIENCE, Role
 from stream.pipeline.secrets import SECRETS_MANAGER
 from stream.sink.tables import TableSinkConfig
 

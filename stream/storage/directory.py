@@ -32,7 +32,7 @@ from typing import Final, ParamSpec, TypeVar
 from stream.contracts import ObjectInfo, Stored
 from stream.errors import Fatal, Retryable
 from stream.storage.keys import by_place, check_key, without_values
-from stream.storage.leftovers import hold, remove_leftovers
+from stream.storage.temporary_files import hold, remove_leftovers
 
 _RESERVED: Final = ".stream"
 _LIST_CHUNK: Final = 1000

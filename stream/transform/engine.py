@@ -37,7 +37,7 @@ from stream.batch import LINEAGE, OUTCOME, RAW_SCHEMA, ROW, SEQUENCE, SHARD, SUB
 from stream.contracts import Transformed
 from stream.errors import Halted, StreamError
 from stream.transform.decode import DecoderConfig
-from stream.transform.places import among, first_places, same_texts, without
+from stream.transform.row_numbers import among, clearly_equal_texts, first_indexes, without
 from stream.transform.stage import Applied, BoundStage, Resources, SchemaMismatch, StageConfig
 from stream.transform.types import RESERVED, SYSTEM, SYSTEM_SCHEMA, RecordSchema
 
@@ -264,7 +264,7 @@ def _check_rows(step: Step, before: pl.DataFrame, after: pl.DataFrame, rejects: 
 
 
 def _unchanged(before: pl.Series, after: pl.Series) -> bool:
-    return (after.dtype == pl.String() and same_texts(before, after)) or before.equals(after, null_equal=True)
+    return (after.dtype == pl.String() and clearly_equal_texts(before, after)) or before.equals(after, null_equal=True)
 
 
 def _source(step: Step, before: pl.DataFrame, rows: pl.Series, rejects: pl.DataFrame) -> pl.DataFrame:
@@ -289,7 +289,7 @@ def _places(step: Step, before: pl.Series, rows: pl.Series) -> pl.Series:
     Raises:
         Halted: one of ``rows`` is not among ``before``.
     """
-    places = first_places(before, rows)
+    places = first_indexes(before, rows)
     if places is not None:
         return places
     msg = f"stage {step.name!r} gave rows that it was not given; `_row` must come from its input"

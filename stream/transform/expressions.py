@@ -14,10 +14,10 @@ import polars as pl
 from polars.exceptions import InvalidOperationError, PanicException, PolarsError
 
 from stream import arithmetic
-from stream.specimen import impossible, words_of
-from stream.transform.forms import misread_calls
+from stream.dry_run import polars_message, type_error
 from stream.transform.patterns import MAX_REPEATED, repetitions
 from stream.transform.stage import SchemaMismatch
+from stream.transform.time_formats import misread_formats_in_sql
 from stream.transform.types import near
 
 FUNCTIONS: Final = frozenset(
@@ -73,7 +73,7 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
         expression = pl.sql_expr(text)
     except (PolarsError, PanicException) as error:
         raise SchemaMismatch(
-            path, f"{_quoted(text)} is not an expression: {words_of(error)}", "check commas, brackets and quotes"
+            path, f"{_quoted(text)} is not an expression: {polars_message(error)}", "check commas, brackets and quotes"
         ) from error
     if arithmetic.too_deep(expression):
         raise SchemaMismatch(path, f"{_quoted(text)}: {arithmetic.TOO_DEEP}", arithmetic.TOO_DEEP_CURE)
@@ -93,7 +93,7 @@ def compile_expression(text: str, schema: pl.Schema, path: tuple[str | int, ...]
     except (PolarsError, PanicException) as error:
         types = _listed({name: schema[name] for name in expression.meta.root_names()})
         hint = f"the columns are: {types}" if types else ""
-        raise SchemaMismatch(path, f"{_quoted(text)} does not fit its columns: {words_of(error)}", hint) from error
+        raise SchemaMismatch(path, f"{_quoted(text)} does not fit its columns: {polars_message(error)}", hint) from error
     _check_possible(text, expression, schema, result, path)
     exact = arithmetic.exact(expression, schema)
     try:
@@ -106,7 +106,7 @@ def _check_possible(text: str, expression: pl.Expr, schema: pl.Schema, result: p
     """Refuse an expression that type-checks but would fail on every row."""
     used = {name: schema[name] for name in expression.meta.root_names()}
     found: list[pl.DataType] = []
-    problem = impossible(lambda row: found.append(row.with_columns(expression.alias(_RESULT))[_RESULT].dtype), used)
+    problem = type_error(lambda row: found.append(row.with_columns(expression.alias(_RESULT))[_RESULT].dtype), used)
     if not problem and found and found[0] != result:
         problem = f"Polars takes its result for {result}, and gives {found[0]}"
     if problem:
@@ -135,7 +135,7 @@ def _typed(expression: pl.Expr, schema: pl.Schema) -> pl.DataType:
 
 def _problems(text: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
     """Problems found before Polars parses the text, as (problem, hint)."""
-    yield from misread_calls(text)
+    yield from misread_formats_in_sql(text)
     by_pattern = _BY_PATTERN.search(text) is not None
     for match in _TOKEN.finditer(text):
         if by_pattern and match.group().startswith("'") and repetitions(match.group()) > MAX_REPEATED:

@@ -14,10 +14,10 @@ from polars.exceptions import PanicException, PolarsError
 from stream.native import KERNEL
 from stream.transform import compiled
 from stream.transform.fields import Fields, plain_fields
-from stream.transform.forms import ABSOLUTE, OFFSETS, directives, misread
 from stream.transform.patterns import check_pattern
 from stream.transform.stage import SchemaMismatch
-from stream.transform.texts import WRONG_TYPE, check_text_type, from_text
+from stream.transform.text_values import WRONG_TYPE, check_text_type, from_text
+from stream.transform.time_formats import ABSOLUTE, OFFSETS, directives, misread
 from stream.transform.types import TIMESTAMP, parse_type
 from stream.transform.values import in_range, repeats
 
@@ -49,7 +49,7 @@ def evaluator(columns: Mapping[str, pl.Expr], failed: pl.Expr, reason: str) -> R
     return read
 
 
-def by_distinct(read: Read) -> Read:
+def over_distinct_values(read: Read) -> Read:
     """``read``, which is expensive, over the distinct values only, if there are few of them."""
 
     def apply(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
@@ -250,7 +250,7 @@ def user_agent(prefix: str, name: str) -> Parser:
         f"{prefix}device": _first_that_fits(_DEVICES),
     }
     kinds: dict[str, pl.DataType] = {column: pl.Int32() if column.endswith("version") else pl.String() for column in columns}
-    return Parser(kinds, by_distinct(evaluator(columns, pl.lit(value=False), f"{PARSE_FAILED}:{name}")))
+    return Parser(kinds, over_distinct_values(evaluator(columns, pl.lit(value=False), f"{PARSE_FAILED}:{name}")))
 
 
 def _first_that_fits(table: Sequence[tuple[str, str]]) -> pl.Expr:

@@ -15,7 +15,7 @@ import polars as pl
 
 from stream.native import KERNEL
 from stream.transform import bytewise, compiled
-from stream.transform.parsers import PARSE_FAILED, TEXT, Parser, Read, by_distinct, evaluator
+from stream.transform.parsers import PARSE_FAILED, TEXT, Parser, Read, evaluator, over_distinct_values
 
 PARTS: Final = compiled.PARTS
 PATTERN: Final = (
@@ -37,7 +37,7 @@ _LETTERS: Final = 26
 def url(prefix: str, parts: Sequence[str], name: str, kernel: Any = KERNEL) -> Parser:
     """Reads the parts of an absolute or relative URL; percent-encoding stays, host and scheme become lower-case."""
     kinds: dict[str, pl.DataType] = {f"{prefix}{part}": pl.UInt16() if part == "port" else pl.String() for part in parts}
-    by_pattern = by_distinct(_by_pattern(prefix, parts, name))
+    by_pattern = over_distinct_values(_by_pattern(prefix, parts, name))
 
     def read(text: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
         done, left = compiled.urls(kernel, text, parts) if kernel is not None else _all_plain(text, parts)

@@ -53,7 +53,7 @@ def in_range(moments: pl.Series) -> pl.Series:
     return pl.select(pl.when(micros.is_between(FIRST_US, LAST_US)).then(moments).cast(TIMESTAMP)).to_series()
 
 
-def shown(moment: pl.Expr, kind: pl.DataType) -> pl.Expr:
+def representable(moment: pl.Expr, kind: pl.DataType) -> pl.Expr:
     """Whether every reader of the files can show a date or time of type ``kind``."""
     tick = _DAY_US if kind == pl.Date() else 1_000 if getattr(kind, "time_unit", "us") == "ms" else 1
     if getattr(kind, "time_unit", "us") == "ns":
@@ -61,11 +61,13 @@ def shown(moment: pl.Expr, kind: pl.DataType) -> pl.Expr:
     return moment.to_physical().is_between(FIRST_US // tick, LAST_US // tick)
 
 
-def are_shown(moments: pl.Series) -> bool:
+def are_representable(moments: pl.Series) -> bool:
     """Whether every reader of the files can show all ``moments``, dates or times."""
     column = pl.col(moments.name)
     ends = moments.to_frame().select(low=column.min(), high=column.max())
-    return bool(ends.select(pl.all_horizontal(shown(pl.col(end), moments.dtype).fill_null(value=True) for end in ("low", "high"))).item())
+    return bool(
+        ends.select(pl.all_horizontal(representable(pl.col(end), moments.dtype).fill_null(value=True) for end in ("low", "high"))).item()
+    )
 
 
 def _timestamps_any(text: pl.Series) -> pl.Series:
@@ -86,7 +88,7 @@ def _epoch(ticks: pl.Expr, unit: int) -> pl.Expr:
     return (pl.when(fits).then(ticks) * unit).cast(TIMESTAMP)
 
 
-def behind_the_point(number: pl.Expr) -> pl.Expr:
+def decimal_places(number: pl.Expr) -> pl.Expr:
     """The number of digits after the point in a number given as text, without trailing zeros: 1 for ``1.50`` and for ``1500e-3``."""
     mantissa = number.str.extract(r"^[+-]?([0-9]*\.?[0-9]*)")
     decimals = mantissa.str.len_bytes() - mantissa.str.find(".", literal=True) - 1
@@ -136,19 +138,21 @@ def unreadable(wire: pl.Expr, kind: Type) -> pl.Expr:
             return wire.is_not_null() & read(wire, kind).is_null()
 
 
-def may_lack(kind: Type) -> bool:
+def forbids_null(kind: Type) -> bool:
     """Whether a value of ``kind`` can break a promise not to be null, here or further in."""
     inner = [kind.item] if kind.item is not None else [inner for _, inner in kind.fields]
-    return not kind.nullable or any(may_lack(each) for each in inner)
+    return not kind.nullable or any(forbids_null(each) for each in inner)
 
 
-def lacking(wire: pl.Expr, kind: Type) -> pl.Expr:
+def has_forbidden_null(wire: pl.Expr, kind: Type) -> pl.Expr:
     """True where ``wire`` is null, here or further in, though ``kind`` says that it must not be."""
     found = [] if kind.nullable else [wire.is_null()]
-    if kind.kind is Kind.LIST and kind.item is not None and may_lack(kind.item):
-        found.append(wire.list.eval(lacking(pl.element(), kind.item)).list.any())
+    if kind.kind is Kind.LIST and kind.item is not None and forbids_null(kind.item):
+        found.append(wire.list.eval(has_forbidden_null(pl.element(), kind.item)).list.any())
     if kind.kind is Kind.OBJECT:
-        found += [wire.is_not_null() & lacking(wire.struct.field(name), inner) for name, inner in kind.fields if may_lack(inner)]
+        found += [
+            wire.is_not_null() & has_forbidden_null(wire.struct.field(name), inner) for name, inner in kind.fields if forbids_null(inner)
+        ]
     return pl.any_horizontal(found).fill_null(value=False)
 
 

@@ -25,7 +25,7 @@ from deploy.eks.monitoring import generate as monitoring
 from stream import events
 from stream.cli.importing import _first_error
 from stream.cli.main import app
-from stream.datapipeline.kinds import KINDS
+from stream.datapipeline.object_types import KINDS
 from stream.datapipeline.report import markdown
 from stream.datapipeline.translate import import_definition
 from stream.metrics.catalog import CATALOG

@@ -21,9 +21,9 @@ from stream.batch import DATA
 from stream.transform.decode import DecoderConfig
 from stream.transform.decoders.avro_plan import avro_reader
 from stream.transform.decoders.avro_types import as_read, check_schema, columns_of, value_of, with_read_defaults
-from stream.transform.decoders.columns import by_kernel
+from stream.transform.decoders.json_rows import EMPTY
+from stream.transform.decoders.kernel_columns import by_kernel
 from stream.transform.decoders.nested import rejected
-from stream.transform.decoders.rows import EMPTY
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch
 from stream.transform.types import RESERVED, SYSTEM, RecordSchema
 

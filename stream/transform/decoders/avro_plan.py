@@ -15,7 +15,7 @@ import polars as pl
 
 from stream import native
 from stream.transform.decoders.avro_types import BOUNDED_DECIMAL
-from stream.transform.decoders.columns import Form, KernelReader, Unplanned, forms_of
+from stream.transform.decoders.kernel_columns import Form, KernelReader, Unplanned, forms_of
 from stream.transform.values import FIRST_US, LAST_US
 
 _BOOLEAN, _WHOLE, _PROMOTED, _FLOAT, _DOUBLE, _BYTES, _TEXT, _UUID, _FIXED, _DECIMAL, _ENUM, _ARRAY, _MAP, _RECORD, _CONSTANT = range(15)

@@ -13,11 +13,11 @@ from pydantic import Field, field_validator, model_validator
 
 from stream.batch import DATA, ROW
 from stream.transform.decode import DecoderConfig, Unknown
-from stream.transform.decoders.native import native_separated
+from stream.transform.decoders.json_kernel import native_separated
+from stream.transform.decoders.json_rows import DUPLICATE_FIELD, EMPTY, INVALID_UTF8, UNKNOWN_FIELD
 from stream.transform.decoders.nested import merged, places_of, rejected, system_rows
-from stream.transform.decoders.rows import DUPLICATE_FIELD, EMPTY, INVALID_UTF8, UNKNOWN_FIELD
 from stream.transform.stage import Applied, BoundStage, Example, SchemaMismatch
-from stream.transform.texts import MISSING_FIELD, check_text_type, readers, typed
+from stream.transform.text_values import MISSING_FIELD, check_text_type, readers, typed
 from stream.transform.types import SYSTEM, SYSTEM_SCHEMA, Kind, RecordSchema
 
 SYNTAX: Final = "csv_syntax"

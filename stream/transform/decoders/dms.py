@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import Field
 
 from stream.transform.decoders.envelope import BadEnvelopeError, Envelope, Payload, checked_micros
-from stream.transform.decoders.opening import Envelopes, Form, Member, Opened, Presence, first_bytes, kept, truth
+from stream.transform.decoders.envelope_kernel import Envelopes, Form, Member, Opened, Presence, first_bytes, kept, truth
 from stream.transform.stage import Example
 from stream.transform.types import TIMESTAMP
 

@@ -15,10 +15,10 @@ from stream.batch import DATA, ROW
 from stream.native import KERNEL
 from stream.transform.decode import DecoderConfig, Unknown
 from stream.transform.decoders.depth import too_deep
+from stream.transform.decoders.envelope_kernel import Opened
 from stream.transform.decoders.json import Json
+from stream.transform.decoders.json_rows import EMPTY, TOO_DEEP
 from stream.transform.decoders.nested import merged, read_payloads
-from stream.transform.decoders.opening import Opened
-from stream.transform.decoders.rows import EMPTY, TOO_DEEP
 from stream.transform.stage import Applied, BoundStage, SchemaMismatch
 from stream.transform.types import SYSTEM, TIMESTAMP, RecordSchema
 from stream.transform.values import FIRST_US, LAST_US

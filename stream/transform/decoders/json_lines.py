@@ -9,11 +9,11 @@ import polars as pl
 
 from stream.batch import DATA
 from stream.transform.decode import Unknown
-from stream.transform.decoders.columns import LinesReader
 from stream.transform.decoders.json import EXTRA, Json
-from stream.transform.decoders.native import native_lines
+from stream.transform.decoders.json_kernel import native_lines
+from stream.transform.decoders.json_rows import EMPTY
+from stream.transform.decoders.kernel_columns import LinesReader
 from stream.transform.decoders.nested import merged, places_of, read_payloads, system_rows
-from stream.transform.decoders.rows import EMPTY
 from stream.transform.stage import Applied, BoundStage, Example
 from stream.transform.types import RecordSchema
 

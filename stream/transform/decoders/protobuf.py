@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from stream.batch import DATA
 from stream.transform.decode import DecoderConfig
-from stream.transform.decoders.columns import by_kernel
+from stream.transform.decoders.kernel_columns import by_kernel
 from stream.transform.decoders.nested import rejected
 from stream.transform.decoders.protobuf_plan import TIMESTAMP_NAME, is_map, protobuf_reader
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch

@@ -9,7 +9,7 @@ import polars as pl
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from stream import native
-from stream.transform.decoders.columns import Form, KernelReader, Unplanned, forms_of
+from stream.transform.decoders.kernel_columns import Form, KernelReader, Unplanned, forms_of
 
 TIMESTAMP_NAME: Final = "google.protobuf.Timestamp"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from stream.batch import ROW
-from stream.transform.places import without
+from stream.transform.row_numbers import without
 from stream.transform.stage import Applied, SchemaMismatch
 from stream.transform.types import RESERVED, SYSTEM, near, refuse_pattern
 

@@ -73,7 +73,7 @@ class Derive(StageConfig):
         def apply(frame: pl.DataFrame) -> Applied:
             try:
                 done = _computed(frame, quick)
-                if all(values.are_shown(done[name]) for name in moments):
+                if all(values.are_representable(done[name]) for name in moments):
                     return Applied(done)
             except InvalidOperationError:
                 if not marks:
@@ -113,7 +113,7 @@ class _Step:
             return self.quick()
         column = self.expression.cast(self.result, strict=False)
         if self.is_moment:
-            column = pl.when(values.shown(column, self.result)).then(column)
+            column = pl.when(values.representable(column, self.result)).then(column)
         return [(self.expression.is_not_null() & column.is_null()).alias(_LOST + self.name), column.alias(self.name)]
 
 

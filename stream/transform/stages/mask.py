@@ -10,7 +10,7 @@ import polars as pl
 from pydantic import Field, field_validator, model_validator
 
 from stream.references import secret_reference
-from stream.transform import hiding
+from stream.transform import masking
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import require
 
@@ -114,11 +114,11 @@ class Mask(StageConfig):
 
     def _hiding(self, resources: Resources) -> Callable[[pl.Series], pl.Series]:
         if self.method is Method.KEYED_HASH:
-            return hiding.keyed_hash(resources.secrets[self.key or ""], self.length)
+            return masking.keyed_hash(resources.secrets[self.key or ""], self.length)
         if self.method is Method.TRUNCATE:
             return lambda column: column.str.head(self.keep)
         if self.method is Method.KEEP_LAST:
-            return hiding.keep_last(self.keep)
+            return masking.keep_last(self.keep)
         return self._redact
 
     def _redact(self, column: pl.Series) -> pl.Series:

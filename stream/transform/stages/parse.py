@@ -10,7 +10,7 @@ import polars as pl
 from pydantic import Field, field_validator, model_validator
 
 from stream.transform import grok, parsers, urls
-from stream.transform.addresses import ip
+from stream.transform.ip_addresses import ip
 from stream.transform.parsers import Parser
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_clash, rejecting, require

@@ -11,12 +11,12 @@ from polars.exceptions import PanicException, PolarsError
 from pydantic import Field, field_validator, model_validator
 
 from stream.batch import ROW
-from stream.specimen import impossible, words_of
+from stream.dry_run import polars_message, type_error
 from stream.transform.expressions import ACROSS_ROWS, FUNCTIONS, IMPURE, cure
-from stream.transform.forms import misread_calls
-from stream.transform.places import first_places, one_each
+from stream.transform.row_numbers import first_indexes, has_one_row_per_record
 from stream.transform.stage import Applied, BoundStage, Example, Resources, SchemaMismatch, StageConfig
 from stream.transform.stages.common import refuse_system
+from stream.transform.time_formats import misread_formats_in_sql
 from stream.transform.types import SYSTEM, near
 
 BATCH: Final = ("batch", "self")
@@ -103,7 +103,7 @@ class Sql(StageConfig):
         try:
             result = self._run(schema.to_frame(), self._given(resources)).schema
         except (PolarsError, PanicException) as error:
-            message = f"the query does not fit its columns: {words_of(error)}"
+            message = f"the query does not fit its columns: {polars_message(error)}"
             raise SchemaMismatch(("query",), message, f"`batch` has: {', '.join(schema)}") from error
         if self._guesses(schema, resources):
             message = "text is cast to a date or a time, and Polars guesses its format from the first value of the batch"
@@ -140,7 +140,7 @@ class Sql(StageConfig):
     def _impossible(self, schema: pl.Schema, resources: Resources, declared: pl.Schema) -> str:
         """Why the query would fail on every row; empty if it would not."""
         found: list[pl.Schema] = []
-        problem = impossible(lambda row: found.append(self._run(row, self._given(resources)).schema), schema)
+        problem = type_error(lambda row: found.append(self._run(row, self._given(resources)).schema), schema)
         wrong = [
             f"{name} for {kind}, and gives {found[0].get(name)}" for name, kind in declared.items() if found and found[0].get(name) != kind
         ]
@@ -183,7 +183,7 @@ class Sql(StageConfig):
 
         def apply(frame: pl.DataFrame) -> Applied:
             result = self._run(frame, tables, asked)
-            if not ordered and not one_each(frame[ROW]):
+            if not ordered and not has_one_row_per_record(frame[ROW]):
                 # A join promises no order among the rows of one record; their values do, so that a repeated unit is the same.
                 result = result.sort(ROW, *user, maintain_order=True)
             elif not result[ROW].is_sorted():
@@ -197,7 +197,7 @@ def _with_lineage(result: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
     """``result``, whose ``_row`` ascends, with the system columns of those rows of ``frame``; null where there is no such row."""
     if result[ROW].equals(frame[ROW]):
         return result.drop(ROW).hstack(frame.select(SYSTEM))
-    places = None if result[ROW].null_count() else first_places(frame[ROW], result[ROW])
+    places = None if result[ROW].null_count() else first_indexes(frame[ROW], result[ROW])
     if places is None:
         origin = frame.select(SYSTEM).unique(ROW, keep="first", maintain_order=True)
         return result.join(origin, on=ROW, how="left", maintain_order="left")
@@ -228,7 +228,7 @@ def _problems(query: str, schema: pl.Schema) -> Iterator[tuple[str, str]]:
         yield "a query begins with SELECT or WITH", "write one SELECT over `batch`"
     if any(match.group() == ";" for match in _TOKEN.finditer(_bare(query))):
         yield "a query is one statement, without ';'", "remove the semicolon"
-    yield from misread_calls(query)
+    yield from misread_formats_in_sql(query)
     allowed = FUNCTIONS | ACROSS_ROWS
     for word, called, at in words:
         name = word.lower()

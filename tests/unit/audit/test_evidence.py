@@ -71,7 +71,7 @@ def test_of_chains_beside_another_only_their_own_leftovers_are_told():
         await lake.put("somebody/elses", b"of the other chain, as far as this one knows")
         await ledger.put("events/junk", b"where nobody else writes")
         evidence = sealed.evidence()
-        evidence.beside = True
+        evidence.shares_places = True
         return await Verifier(evidence, Scope(source=False), StillClock()).run()
 
     report = asyncio.run(run())
@@ -93,7 +93,9 @@ def test_a_lease_row_that_cannot_be_read_is_told_as_that_and_not_as_none(row, to
         if row is not None:
             dynamo.items[SHARD] = row
         table = TableCheckpoints(table_on(dynamo, FakeClock()), "")
-        evidence = StoredEvidence(sealed.log, sealed.stores.areas(sealed.root.url, "events"), table, "events", tidied=True)
+        evidence = StoredEvidence(
+            sealed.log, sealed.stores.areas(sealed.root.url, "events"), table, "events", deletes_ended_checkpoints=True
+        )
         evidence.damage = table.damage
         report = await Verifier(evidence, Scope(source=False), StillClock()).run()
         return [finding.message for finding in report.findings if finding.shard == SHARD]

@@ -154,7 +154,7 @@ def test_a_run_without_leases_leaves_no_damage_behind_where_leases_of_ended_shar
         key = f"checkpoints/events/{shard_id(0)}.json"
         await table.put(key, (await sealed.stores.state.get(key)).body)
         evidence = sealed.evidence()
-        evidence._checkpoints, evidence.tidied = StoredCheckpoints(table), True
+        evidence._checkpoints, evidence.deletes_ended_checkpoints = StoredCheckpoints(table), True
         return await Verifier(evidence, Scope(source=False), sealed.clock).run()
 
     assert asyncio.run(run()).findings == ()
@@ -311,7 +311,7 @@ def test_nothing_is_read_of_what_lies_before_the_range():
     assert report.checked[Check.OBJECTS] <= 5 * 4
 
 
-def strays(sealed, scope):
+def unlisted_files(sealed, scope):
     return sum("no manifest lists this file" in finding.message for finding in verify(sealed, scope).findings)
 
 
@@ -324,10 +324,10 @@ def test_a_file_that_nobody_lists_is_found_in_the_range_only():
         return sealed
 
     sealed = asyncio.run(run())
-    assert strays(sealed, Scope(after=sequence(0, 79))) == 1
-    assert strays(sealed, Scope(shard=shard_id(0))) == 1
-    assert strays(sealed, Scope(after=sequence(0, 80))) == 0
-    assert strays(sealed, Scope(shard=shard_id(1))) == 0
+    assert unlisted_files(sealed, Scope(after=sequence(0, 79))) == 1
+    assert unlisted_files(sealed, Scope(shard=shard_id(0))) == 1
+    assert unlisted_files(sealed, Scope(after=sequence(0, 80))) == 0
+    assert unlisted_files(sealed, Scope(shard=shard_id(1))) == 0
 
 
 def test_a_stream_that_cannot_be_read_is_unknown():

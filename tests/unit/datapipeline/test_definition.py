@@ -5,7 +5,7 @@ import json
 import pytest
 
 from stream.datapipeline.definition import Ref, parse
-from stream.datapipeline.kinds import KINDS
+from stream.datapipeline.object_types import KINDS
 from stream.datapipeline.resolve import resolve
 from stream.errors import DefinitionError
 

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from stream.datapipeline.definition import parse
+from stream.datapipeline.evaluated_text import Needs, Text, Untranslatable, shown
 from stream.datapipeline.expressions import Scope, evaluated, texts_of
-from stream.datapipeline.kinds import KINDS
-from stream.datapipeline.moments import INTERVAL
+from stream.datapipeline.object_types import KINDS
 from stream.datapipeline.resolve import resolve
-from stream.datapipeline.texts import Needs, Text, Untranslatable, shown
+from stream.datapipeline.run_times import INTERVAL
 
 TEXT = json.dumps(
     {

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from stream.datapipeline.kinds import KINDS
+from stream.datapipeline.object_types import KINDS
 from stream.datapipeline.report import REPORT, document
 from stream.datapipeline.translate import Imported
 from stream.pipeline.lint import check_content

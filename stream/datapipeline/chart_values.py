@@ -1,0 +1,182 @@
+"""When a pipeline runs, how often it is tried and for how long, as values of the chart."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any, Final
+
+from stream.datapipeline.draft import VALUES, Draft, Refused
+from stream.datapipeline.evaluated_text import Untranslatable
+from stream.datapipeline.expressions import Scope, evaluated
+from stream.datapipeline.resolve import Thing
+from stream.datapipeline.run_times import date_of
+from stream.datapipeline.schedules import Period, cron_of, last_run, period_of
+
+MAX_ATTEMPTS: Final = 100
+MAX_DEADLINE: Final = 604_800
+"""Limits of the chart's values."""
+
+DEFAULT_ATTEMPTS: Final = 3
+NEVER: Final = "0 0 1 1 *"
+"""The line of a schedule that is suspended: runs are started by hand."""
+
+_REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
+
+
+def run_by(draft: Draft, nodes: list[Thing]) -> None:
+    """Fill in the draft's values from the activity's schedule, its limits and its resource."""
+    plan: dict[str, Any] = {"timeZone": "Etc/UTC"}
+    plan["cron"] = _when(draft)
+    attempts = _attempts(draft)
+    if attempts is not None:
+        plan["attempts"] = attempts
+    limits = [_limit(draft, draft.activity, "attemptTimeout", attempts or DEFAULT_ATTEMPTS)]
+    for resource in draft.definition.of(draft.activity.slot("runsOn")):
+        draft.unneeded(draft.activity.slot("runsOn"), "a run is a pod, or a task of Airflow")
+        limits.append(_limit(draft, resource, "terminateAfter", 1))
+        _region(draft, resource)
+        _proxy(draft, resource)
+    for node in nodes:
+        for database in draft.definition.of(node.slot("database")):
+            _region(draft, database)
+    known = [each for each in limits if each]
+    if known:
+        plan["deadlineSeconds"] = min(*known, MAX_DEADLINE)
+    draft.values["schedule"] = dict(
+        sorted(plan.items(), key=lambda each: ("cron", "timeZone", "attempts", "deadlineSeconds").index(each[0]))
+    )
+
+
+def _when(draft: Draft) -> str:
+    """The line of cron."""
+    slot, style = draft.activity.slot("schedule"), draft.activity.slot("scheduleType")
+    schedule = draft.definition.one(slot)
+    kind = draft.plain_or_noted(draft.activity, "scheduleType").lower()
+    if kind == "ondemand" or schedule is None:
+        draft.held = True
+        draft.taken(style, "replicas", VALUES)
+        draft.unneeded(slot, "runs are started by hand")
+        return NEVER
+    if kind not in {"", "cron", "timeseries"}:
+        draft.open(style, "it is none of cron, timeseries and ondemand; timeseries is what counts then")
+    at = "its begin" if kind == "cron" else "its end"
+    draft.unneeded(
+        style, f"a run takes what is new, and covers no interval; in Airflow a run starts at the end of its interval, here it was {at}"
+    )
+    draft.taken(slot, "schedule.cron", VALUES)
+    return _line(draft, schedule, at_begin=kind == "cron")
+
+
+def _line(draft: Draft, schedule: Thing, *, at_begin: bool) -> str:
+    text = draft.plain_or_noted(schedule, "period")
+    period = period_of(text)
+    if period is None:
+        draft.held = True
+        if text and "ondemand" not in text.lower():
+            draft.open(
+                schedule.slot("period"), "it is no period like `1 hours`: write `schedule.cron` yourself, and take `replicas: 0` out"
+            )
+        else:
+            draft.unneeded(schedule.slot("period"), "runs are started by hand")
+        draft.unneeded(schedule.slot("startAt"), "runs are started by hand")
+        return NEVER
+    start = _date(draft, schedule, "startDateTime")
+    cron = cron_of(period, start)
+    if at_begin:
+        draft.interval = ("data_interval_end", f"data_interval_end.add({period.unit}s={period.number})")
+    draft.taken(schedule.slot("period"), "schedule.cron", VALUES)
+    if cron.but:
+        draft.open(schedule.slot("period"), cron.but)
+    draft.taken(schedule.slot("startDateTime"), "schedule.cron", VALUES)
+    draft.unneeded(schedule.slot("startDateTime"), "earlier intervals need no run: the first one takes everything that is there")
+    draft.unneeded(schedule.slot("startAt"), "runs begin when the chart is installed")
+    _end(draft, schedule, period, start)
+    return cron.line
+
+
+def _end(draft: Draft, schedule: Thing, period: Period, start: datetime | None) -> None:
+    if schedule.has("endDateTime"):
+        end = _date(draft, schedule, "endDateTime")
+        when = f" on {end:%Y-%m-%d %H:%M} UTC" if end is not None else ""
+        draft.open(schedule.slot("endDateTime"), f"a CronJob has no end: set `replicas: 0`{when}; in Airflow `end_date`")
+    count = draft.plain_or_noted(schedule, "occurrences")
+    if count:
+        number = int(count) if count.isdecimal() and len(count) < 10 else 0
+        over = last_run(start, period, number) if start is not None else None
+        when = f" after {over:%Y-%m-%d %H:%M} UTC" if over is not None else f" after {count} runs" if number else ""
+        draft.open(schedule.slot("occurrences"), f"a CronJob has no end: set `replicas: 0`{when}; in Airflow `end_date`")
+
+
+def _date(draft: Draft, schedule: Thing, name: str) -> datetime | None:
+    slot = schedule.slot(name)
+    if not slot.text:
+        return None
+    written = slot.text if "#{" in slot.text or "(" not in slot.text else f"#{{{slot.text}}}"  # functions may stand there bare
+    try:
+        found = date_of(evaluated(written, Scope(draft.definition, schedule, None, 0, draft.used)).plain)
+    except Untranslatable:
+        found = None
+    if found is None:
+        draft.open(slot, "it is no date like 2026-01-31T00:00:00: look at `schedule.cron`")
+    return found
+
+
+def _attempts(draft: Draft) -> int | None:
+    slot = draft.activity.slot("maximumRetries")
+    text = draft.plain_or_noted(draft.activity, "maximumRetries")
+    if not text:
+        return None
+    if not text.isdecimal() or len(text) > 9:
+        draft.open(slot, "it is no whole number: set `schedule.attempts` of the values yourself")
+        return None
+    draft.taken(slot, "schedule.attempts", VALUES)
+    return min(int(text) + 1, MAX_ATTEMPTS)
+
+
+def _limit(draft: Draft, thing: Thing, name: str, times: int) -> int:
+    """A limit in seconds, ``times`` over; 0 if there is none."""
+    text = draft.plain_or_noted(thing, name)
+    if not text:
+        return 0
+    period = period_of(text)
+    if period is None:
+        draft.open(thing.slot(name), "it is no period like `2 hours`: set `schedule.deadlineSeconds` of the values yourself")
+        return 0
+    draft.taken(thing.slot(name), "schedule.deadlineSeconds", VALUES)
+    return period.seconds * times
+
+
+def _region(draft: Draft, thing: Thing) -> None:
+    slot = thing.slot("region")
+    text = draft.plain_or_noted(thing, "region").lower().replace("_", "-")
+    if not text:
+        return
+    if not _REGION.fullmatch(text) or draft.values.get("region", text) != text:
+        draft.open(slot, "a pipeline works in one region, that of `region` of the values")
+        return
+    draft.values["region"] = text
+    draft.taken(slot, "region", VALUES)
+
+
+def _proxy(draft: Draft, resource: Thing) -> None:
+    proxy = draft.definition.one(resource.slot("httpProxy"))
+    if proxy is None:
+        return
+    try:
+        host, port = draft.plain(proxy, "hostname"), draft.plain(proxy, "port")
+    except Refused as refused:
+        draft.open(resource.slot("httpProxy"), f"{refused}; set `env.HTTPS_PROXY` of the values yourself")
+        return
+    if not re.fullmatch(r"[A-Za-z0-9.-]+", host) or not re.fullmatch(r"\d{0,5}", port):
+        draft.open(resource.slot("httpProxy"), "its hostname or port is none: set `env.HTTPS_PROXY` of the values yourself")
+        return
+    env = draft.values.setdefault("env", {})
+    env["HTTPS_PROXY"] = f"http://{host}" + (f":{port}" if port else "")
+    for name in ("hostname", "port"):
+        draft.taken(proxy.slot(name), "env.HTTPS_PROXY", VALUES)
+    draft.taken(resource.slot("httpProxy"), "env.HTTPS_PROXY", VALUES)
+    if draft.plain_or_noted(proxy, "s3NoProxy").lower() == "true":
+        draft.open(proxy.slot("s3NoProxy"), "name the hosts of S3 in your region in `env.NO_PROXY` of the values")
+    else:
+        draft.unneeded(proxy.slot("s3NoProxy"), "S3 goes through the proxy, too")

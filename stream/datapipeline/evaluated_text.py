@@ -1,0 +1,168 @@
+"""Texts with evaluated expressions: pieces that are fixed, values of parameters, or times of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from stream.datapipeline.run_times import Moment
+
+
+class Untranslatable(Exception):
+    """Why a value has no counterpart, in words that fit after "it"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The value of a parameter, which the pipeline file takes from the environment and has as its default."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """A time of the run, written by ``pattern`` (as strftime)."""
+
+    moment: Moment
+    pattern: str
+
+
+Piece: TypeAlias = str | Given | Time
+
+_UNITS: Final = (("S", "SECOND"), ("M", "MINUTE"), ("H", "HOUR"), ("I", "HOUR"), ("d", "DAY"), ("j", "DAY"), ("m", "MONTH"), ("b", "MONTH"))
+
+
+def unit_of(pattern: str) -> str:
+    """The finest unit that ``pattern`` writes, in capitals, as an environment variable is called."""
+    return next((word for mark, word in _UNITS if f"%{mark}" in pattern.replace("%%", "").replace("%-", "%")), "YEAR")
+
+
+@dataclass(slots=True)
+class Needs:
+    """The environment variables by which one pipeline file gets the times of a run."""
+
+    times: dict[str, Time] = field(default_factory=dict)
+
+    def name(self, time: Time) -> str:
+        """The variable for ``time``; the same one for the same time."""
+        for name, known in self.times.items():
+            if known == time:
+                return name
+        unit = unit_of(time.pattern)
+        name, number = unit, 1
+        while name in self.times:
+            number += 1
+            name = f"{unit}_{number}"
+        self.times[name] = time
+        return name
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text in pieces, no two fixed ones side by side."""
+
+    pieces: tuple[Piece, ...]
+
+    @classmethod
+    def of(cls, pieces: Iterable[Piece]) -> Text:
+        """The text of ``pieces``; times of one moment with fixed text between them become one time."""
+        made: list[Piece] = []
+        for piece in pieces:
+            if isinstance(piece, str) and made and isinstance(made[-1], str):
+                made[-1] += piece
+            elif piece != "":
+                made.append(piece)
+        return cls(tuple(_joined(made)))
+
+    @property
+    def plain(self) -> str:
+        """The text itself, with the values of parameters.
+
+        Raises:
+            Untranslatable: a run's time is part of it.
+        """
+        if self.timed:
+            msg = "holds a time of the run, which this place cannot take"
+            raise Untranslatable(msg)
+        return "".join(each.value if isinstance(each, Given) else each for each in self.pieces if not isinstance(each, Time))
+
+    @property
+    def timed(self) -> bool:
+        """Whether a run's time is part of it."""
+        return any(isinstance(each, Time) for each in self.pieces)
+
+    def render(self, needs: Needs) -> str:
+        """The text as a pipeline file writes it: `${NAME:-value}` for parameters, `${NAME}` for times, which are added to ``needs``."""
+        return "".join(_rendered(each, needs) for each in self.pieces)
+
+    def lower(self) -> Text:
+        """The text in lower case."""
+        letters = [each.lower() if isinstance(each, str) else Given(each.name, each.value.lower()) if isinstance(each, Given) else each
+                   for each in self.pieces]  # fmt: skip
+        return Text(tuple(letters))
+
+    def with_final_slash(self) -> Text:
+        """The text with one slash at its end."""
+        *before, last = self.pieces or ("",)
+        match last:
+            case str():
+                return Text.of([*before, last.rstrip("/") + "/"])
+            case Given() if last.value.endswith("/"):
+                return Text.of([*before, Given(last.name, last.value.rstrip("/") + "/")])
+        return Text.of([*self.pieces, "/"])
+
+    def split(self) -> tuple[Text, Text]:
+        """The part before the first time, up to its last slash, and the rest."""
+        at = next((index for index, each in enumerate(self.pieces) if isinstance(each, Time)), len(self.pieces))
+        return _cut(self.pieces, at)
+
+    def folder(self) -> tuple[Text, Text]:
+        """The part up to the last slash, and the rest."""
+        return _cut(self.pieces, len(self.pieces))
+
+
+def _cut(pieces: tuple[Piece, ...], end: int) -> tuple[Text, Text]:
+    """``pieces`` split after the last slash before ``end``."""
+    for index in range(end - 1, -1, -1):
+        piece = pieces[index]
+        words = piece.value if isinstance(piece, Given) else piece if isinstance(piece, str) else ""
+        if "/" not in words:
+            continue
+        if words.endswith("/"):
+            return Text.of(pieces[: index + 1]), Text.of(pieces[index + 1 :])
+        before, _, after = words.rpartition("/")
+        return Text.of([*pieces[:index], before + "/"]), Text.of([after, *pieces[index + 1 :]])
+    return Text(()), Text(pieces)
+
+
+def _joined(pieces: list[Piece]) -> list[Piece]:
+    made: list[Piece] = []
+    for piece in pieces:
+        match made:
+            case [*_, Time() as first, str() as between] if isinstance(piece, Time) and piece.moment == first.moment:
+                made[-2:] = [Time(first.moment, first.pattern + between.replace("%", "%%") + piece.pattern)]
+            case [*_, Time() as first] if isinstance(piece, Time) and piece.moment == first.moment:
+                made[-1] = Time(first.moment, first.pattern + piece.pattern)
+            case _:
+                made.append(piece)
+    return made
+
+
+def _rendered(piece: Piece, needs: Needs) -> str:
+    if isinstance(piece, str):
+        return escaped(piece)
+    if isinstance(piece, Time):
+        return f"${{{needs.name(piece)}}}"
+    return escaped(piece.value) if set("{}$") & set(piece.value) or not piece.value else f"${{{piece.name}:-{piece.value}}}"
+
+
+def escaped(text: str) -> str:
+    """``text`` so that a pipeline file reads it as it is, references included."""
+    return text.replace("${", "$${")
+
+
+def shown(times: Mapping[str, Time], interval: tuple[str, str]) -> dict[str, str]:
+    """The Airflow template for each variable; ``interval``: the expressions for a run's begin and end."""
+    return {name: f"{{{{ {time.moment.template(interval)}.strftime('{time.pattern}') }}}}" for name, time in times.items()}

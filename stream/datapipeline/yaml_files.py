@@ -1,0 +1,74 @@
+"""Texts of pipeline files and of the chart's values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import yaml
+
+from stream.datapipeline.draft import Draft
+from stream.datapipeline.evaluated_text import shown
+
+_PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[ ./()=<>-][A-Za-z0-9_().]+)*\??")
+_WORDS: Final = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+_WIDTH: Final = 130
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that another reader of YAML might take for something else."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    plain = _PLAIN.fullmatch(value) is not None and value.lower() not in _WORDS
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
+
+
+def _yaml(data: Mapping[str, Any]) -> str:
+    text: str = yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, width=4096, allow_unicode=True, default_flow_style=False)
+    return text
+
+
+def _comment(text: str) -> str:
+    """``text`` as lines of a comment."""
+    lines, line = [], "#"
+    for word in text.split():
+        if len(line) + len(word) >= _WIDTH:
+            lines.append(line)
+            line = "#  "
+        line += f" {word}"
+    return "\n".join([*lines, line])
+
+
+def pipeline_text(draft: Draft, definition: str, stages: list[Any]) -> str:
+    """The pipeline file of ``draft``, with what is to do at its head."""
+    head = [f"Made by `stream import` from the activity `{draft.activity.id}` of {definition}; see the report for each field."]
+    head += [f"{name} says when: {template} in Airflow." for name, template in shown(draft.needs.times, draft.interval).items()]
+    if draft.todo:
+        head += ["Before the first run:", *(f"- {each}" for each in draft.todo)]
+    document: dict[str, Any] = {"application": draft.application, "source": draft.source}
+    if stages:
+        document["stages"] = stages
+    document |= {"sinks": [draft.sink], "state": f"${{STATE:-{draft.state}}}"}
+    if draft.notify:
+        document["notify"] = {"sns": draft.notify}
+    if draft.requires:
+        document["requires"] = draft.requires
+    return "\n".join(_comment(each) for each in head) + "\n" + _yaml(document)
+
+
+def values_text(draft: Draft) -> str:
+    """The chart's values of ``draft``."""
+    head = ["Values of the chart in deploy/eks/chart, see docs/eks.md; add `image`, and the file: --set-file pipeline.file=pipeline.yaml"]
+    values = dict(draft.values)
+    if draft.held or draft.needs.times:
+        head.append(
+            "`replicas: 0`: nothing runs by itself, but on request: `kubectl create job --from=cronjob/NAME`, or a task of Airflow."
+        )
+        values["replicas"] = 0
+    return "\n".join(_comment(each) for each in head) + "\n" + _yaml(values)
