@@ -33,7 +33,7 @@ def run_by(draft: Draft, nodes: list[Thing]) -> None:
         plan["attempts"] = attempts
     limits = [_limit(draft, draft.activity, "attemptTimeout", attempts or DEFAULT_ATTEMPTS)]
     for resource in draft.definition.of(draft.activity.slot("runsOn")):
-        draft.unneeded(draft.activity.slot("runsOn"), "a run is a pod, or a task of Airflow")
+        draft.unneeded(draft.activity.slot("runsOn"), "a run is a pod or an Airflow task, and needs no machine of its own")
         limits.append(_limit(draft, resource, "terminateAfter", 1))
         _region(draft, resource)
         _proxy(draft, resource)
@@ -59,10 +59,12 @@ def _when(draft: Draft) -> str:
         draft.unneeded(slot, "runs are started by hand")
         return NEVER
     if kind not in {"", "cron", "timeseries"}:
-        draft.open(style, "it is none of cron, timeseries and ondemand; timeseries is what counts then")
+        draft.open(style, "it must be cron, timeseries or ondemand; it was read as timeseries")
     at = "its begin" if kind == "cron" else "its end"
     draft.unneeded(
-        style, f"a run takes what is new, and covers no interval; in Airflow a run starts at the end of its interval, here it was {at}"
+        style,
+        "a run reads what is new, not an interval; Airflow starts a run at the end of its interval, AWS Data Pipeline started this at "
+        f"{at}",
     )
     draft.taken(slot, "schedule.cron", VALUES)
     return _line(draft, schedule, at_begin=kind == "cron")
@@ -75,7 +77,8 @@ def _line(draft: Draft, schedule: Thing, *, at_begin: bool) -> str:
         draft.held = True
         if text and "ondemand" not in text.lower():
             draft.open(
-                schedule.slot("period"), "it is no period like `1 hours`: write `schedule.cron` yourself, and take `replicas: 0` out"
+                schedule.slot("period"),
+                "it is not a period such as `1 hours`: set `schedule.cron` in the values yourself, and remove `replicas: 0`",
             )
         else:
             draft.unneeded(schedule.slot("period"), "runs are started by hand")
@@ -89,8 +92,8 @@ def _line(draft: Draft, schedule: Thing, *, at_begin: bool) -> str:
     if cron.but:
         draft.open(schedule.slot("period"), cron.but)
     draft.taken(schedule.slot("startDateTime"), "schedule.cron", VALUES)
-    draft.unneeded(schedule.slot("startDateTime"), "earlier intervals need no run: the first one takes everything that is there")
-    draft.unneeded(schedule.slot("startAt"), "runs begin when the chart is installed")
+    draft.unneeded(schedule.slot("startDateTime"), "earlier intervals need no runs: the first run reads everything that is there")
+    draft.unneeded(schedule.slot("startAt"), "runs begin once the chart is installed")
     _end(draft, schedule, period, start)
     return cron.line
 
@@ -99,13 +102,13 @@ def _end(draft: Draft, schedule: Thing, period: Period, start: datetime | None) 
     if schedule.has("endDateTime"):
         end = _date(draft, schedule, "endDateTime")
         when = f" on {end:%Y-%m-%d %H:%M} UTC" if end is not None else ""
-        draft.open(schedule.slot("endDateTime"), f"a CronJob has no end: set `replicas: 0`{when}; in Airflow `end_date`")
+        draft.open(schedule.slot("endDateTime"), f"a CronJob has no end date: set `replicas: 0`{when}; in Airflow, set `end_date`")
     count = draft.plain_or_noted(schedule, "occurrences")
     if count:
         number = int(count) if count.isdecimal() and len(count) < 10 else 0
         over = last_run(start, period, number) if start is not None else None
         when = f" after {over:%Y-%m-%d %H:%M} UTC" if over is not None else f" after {count} runs" if number else ""
-        draft.open(schedule.slot("occurrences"), f"a CronJob has no end: set `replicas: 0`{when}; in Airflow `end_date`")
+        draft.open(schedule.slot("occurrences"), f"a CronJob does not count its runs: set `replicas: 0`{when}; in Airflow, set `end_date`")
 
 
 def _date(draft: Draft, schedule: Thing, name: str) -> datetime | None:
@@ -118,7 +121,7 @@ def _date(draft: Draft, schedule: Thing, name: str) -> datetime | None:
     except Untranslatable:
         found = None
     if found is None:
-        draft.open(slot, "it is no date like 2026-01-31T00:00:00: look at `schedule.cron`")
+        draft.open(slot, "it is not a date such as 2026-01-31T00:00:00: check `schedule.cron` in the values")
     return found
 
 
@@ -128,7 +131,7 @@ def _attempts(draft: Draft) -> int | None:
     if not text:
         return None
     if not text.isdecimal() or len(text) > 9:
-        draft.open(slot, "it is no whole number: set `schedule.attempts` of the values yourself")
+        draft.open(slot, "it is not a whole number: set `schedule.attempts` in the values yourself")
         return None
     draft.taken(slot, "schedule.attempts", VALUES)
     return min(int(text) + 1, MAX_ATTEMPTS)
@@ -141,7 +144,7 @@ def _limit(draft: Draft, thing: Thing, name: str, times: int) -> int:
         return 0
     period = period_of(text)
     if period is None:
-        draft.open(thing.slot(name), "it is no period like `2 hours`: set `schedule.deadlineSeconds` of the values yourself")
+        draft.open(thing.slot(name), "it is not a period such as `2 hours`: set `schedule.deadlineSeconds` in the values yourself")
         return 0
     draft.taken(thing.slot(name), "schedule.deadlineSeconds", VALUES)
     return period.seconds * times
@@ -153,7 +156,7 @@ def _region(draft: Draft, thing: Thing) -> None:
     if not text:
         return
     if not _REGION.fullmatch(text) or draft.values.get("region", text) != text:
-        draft.open(slot, "a pipeline works in one region, that of `region` of the values")
+        draft.open(slot, "a pipeline works in one region: check `region` in the values")
         return
     draft.values["region"] = text
     draft.taken(slot, "region", VALUES)
@@ -166,10 +169,10 @@ def _proxy(draft: Draft, resource: Thing) -> None:
     try:
         host, port = draft.plain(proxy, "hostname"), draft.plain(proxy, "port")
     except Refused as refused:
-        draft.open(resource.slot("httpProxy"), f"{refused}; set `env.HTTPS_PROXY` of the values yourself")
+        draft.open(resource.slot("httpProxy"), f"{refused}; set `env.HTTPS_PROXY` in the values yourself")
         return
     if not re.fullmatch(r"[A-Za-z0-9.-]+", host) or not re.fullmatch(r"\d{0,5}", port):
-        draft.open(resource.slot("httpProxy"), "its hostname or port is none: set `env.HTTPS_PROXY` of the values yourself")
+        draft.open(resource.slot("httpProxy"), "its hostname or port is not valid: set `env.HTTPS_PROXY` in the values yourself")
         return
     env = draft.values.setdefault("env", {})
     env["HTTPS_PROXY"] = f"http://{host}" + (f":{port}" if port else "")
@@ -177,6 +180,6 @@ def _proxy(draft: Draft, resource: Thing) -> None:
         draft.taken(proxy.slot(name), "env.HTTPS_PROXY", VALUES)
     draft.taken(resource.slot("httpProxy"), "env.HTTPS_PROXY", VALUES)
     if draft.plain_or_noted(proxy, "s3NoProxy").lower() == "true":
-        draft.open(proxy.slot("s3NoProxy"), "name the hosts of S3 in your region in `env.NO_PROXY` of the values")
+        draft.open(proxy.slot("s3NoProxy"), "list the host names of S3 in your region under `env.NO_PROXY` in the values")
     else:
-        draft.unneeded(proxy.slot("s3NoProxy"), "S3 goes through the proxy, too")
+        draft.unneeded(proxy.slot("s3NoProxy"), "requests to S3 go through the proxy, too")

@@ -151,13 +151,13 @@ def _document(text: bytes, name: str) -> Mapping[str, Any]:
         msg = f"{name}:{error.lineno}:{error.colno}: not JSON: {error.msg}. {what}"
         raise DefinitionError(msg) from error
     except (RecursionError, ValueError) as error:  # nested without end, or a number of thousands of digits
-        msg = f"{name}: nested or long beyond any definition. {what}"
+        msg = f"{name}: is nested too deeply, or contains a number with thousands of digits. {what}"
         raise DefinitionError(msg) from error
     if re.search(r"\\ud[89a-f]", text.decode("utf-8-sig"), re.IGNORECASE) and not _is_text(document):
-        msg = f"{name}: holds half a character (a lone surrogate such as \\ud800), which no text file can hold; remove it"
+        msg = f"{name}: contains half a character (a lone surrogate such as \\ud800), which cannot be written to a file; remove it"
         raise DefinitionError(msg)
     if not isinstance(document, dict):
-        msg = f"{name}: holds {_called(document)}; allowed: one JSON object with the list `objects`. {what}"
+        msg = f"{name}: contains {_called(document)}; allowed: one JSON object with the list `objects`. {what}"
         raise DefinitionError(msg)
     return document
 
@@ -171,7 +171,7 @@ def _is_text(document: Any) -> bool:
 
 
 def _called(value: Any) -> str:
-    names = {dict: "an object", list: "a list", _Repeated: "a key that stands several times", str: "a text", bool: "a truth value"}
+    names = {dict: "an object", list: "a list", _Repeated: "a repeated key", str: "a text", bool: "true or false"}
     return "nothing (null)" if value is None else names.get(type(value), "a number")
 
 
@@ -180,13 +180,15 @@ def _items(document: Mapping[str, Any], name: str, faults: list[str]) -> dict[st
     listed = document.get(key)
     if not isinstance(listed, (list, _Repeated)) or not listed:
         found = "is missing" if key not in document else f"is {_called(listed)}" if listed else "is empty"
-        msg = f"{name}: `{key}` {found}; allowed: a list of objects with id and type. A file of values alone is given with --values"
+        msg = f"{name}: `{key}` {found}; allowed: a list of objects with id and type. Pass a file that only has values with --values"
         raise DefinitionError(msg)
     items: dict[str, Item] = {}
     for index, entry in enumerate(listed):
         item = _item(entry, f"{name}: {key}[{index}]", faults)
         if item is not None and item.id in items:
-            faults.append(f"{name}: {key}[{index}]: the id `{item.id}` is used twice; give one of the two another id and mend its refs")
+            faults.append(
+                f"{name}: {key}[{index}]: the id `{item.id}` is used twice; give one of the two another id, and correct the refs to it"
+            )
         elif item is not None:
             items[item.id] = item
     return items
@@ -198,7 +200,7 @@ def _item(entry: Any, place: str, faults: list[str]) -> Item | None:
         return None
     given = entry.get("id")
     if not isinstance(given, str) or not given.strip():
-        found = "has no id" if "id" not in entry else f"has as id {_called(given) if not isinstance(given, str) else 'an empty text'}"
+        found = "has no id" if "id" not in entry else f"has as its id {_called(given) if not isinstance(given, str) else 'an empty text'}"
         faults.append(f"{place}: {found}; write an id that no other object has")
         return None
     pairs = _of_api(entry, f"{place} (`{given}`)", faults) if isinstance(entry.get("fields"), (list, _Repeated)) else entry
@@ -280,7 +282,7 @@ def _missing_values(
     settled |= {each for each, known in parameters.items() if "default" in known or str(known.get("optional")).lower() == "true"}
     for each in sorted({each for item in items.values() for each in _mentioned(item)} - own - settled):
         if not is_secret(each):
-            yield f"{name}: the parameter `{each}` has no value; write one under `values`, or give the file that has it with --values"
+            yield f"{name}: the parameter `{each}` has no value; write one under `values`, or pass the file that has it with --values"
 
 
 _IN_EXPRESSION: Final = re.compile(r"#\{([^}]*)\}")

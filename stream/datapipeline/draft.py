@@ -87,7 +87,7 @@ class Draft:
         if not slot.text:
             return None
         if is_secret(name):
-            msg = f"`{name}` of `{thing.id}` is a secret, which is never written out"
+            msg = f"`{name}` of `{thing.id}` is a secret, which stream never writes to a file"
             raise Refused(msg)
         try:
             return evaluated(slot.text, self._scope(thing, node))
@@ -105,7 +105,7 @@ class Draft:
         try:
             return found.plain.strip() if found is not None else ""
         except Untranslatable as error:
-            msg = f"`{name}` of `{thing.id}` {error}; write a fixed value"
+            msg = f"`{name}` of `{thing.id}` {error}"
             raise Refused(msg) from error
 
     def plains(self, thing: Thing, name: str) -> list[str]:
@@ -117,7 +117,7 @@ class Draft:
         try:
             return [each.plain for each in texts_of(thing.slot(name), self._scope(thing, None))]
         except Untranslatable as error:
-            msg = f"`{name}` of `{thing.id}` {error}; write fixed values"
+            msg = f"`{name}` of `{thing.id}` {error}"
             raise Refused(msg) from error
 
     def plain_or_noted(self, thing: Thing, name: str) -> str:
@@ -154,7 +154,10 @@ def s3_text(draft: Draft, thing: Thing, name: str, node: Thing | None = None) ->
     text = Text.of(pieces)
     start = "".join(each if isinstance(each, str) else getattr(each, "value", "\0") for each in text.pieces)
     if bucket_of(start.partition("\0")[0]) is None and bucket_of(start) is None:
-        msg = f"`{name}` of `{thing.id}` names no bucket of S3 (s3://bucket/..., 3 to 63 of a-z 0-9 . -); correct it, and import again"
+        msg = (
+            f"`{name}` of `{thing.id}` names no S3 bucket (s3://bucket/..., with 3 to 63 characters of a-z 0-9 . -); correct it, and "
+            "import again"
+        )
         raise Refused(msg)
     return text
 

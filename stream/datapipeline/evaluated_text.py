@@ -84,7 +84,7 @@ class Text:
             Untranslatable: a run's time is part of it.
         """
         if self.timed:
-            msg = "holds a time of the run, which this place cannot take"
+            msg = "contains the time of the run, which is not possible here; write a fixed value"
             raise Untranslatable(msg)
         return "".join(each.value if isinstance(each, Given) else each for each in self.pieces if not isinstance(each, Time))
 

@@ -45,7 +45,7 @@ class Scope:
         """The same for an expression in ``thing``, one step deeper."""
         self.steps[0] += 1
         if self.depth >= MAX_DEPTH or self.steps[0] > MAX_STEPS:
-            msg = "refers to itself, or leads through too many fields; write the value out"
+            msg = "refers to itself, or to too many other fields; write a fixed value"
             raise Untranslatable(msg)
         return replace(self, thing=thing, depth=self.depth + 1)
 
@@ -95,7 +95,7 @@ def _end_of(text: str, begin: int) -> int:
             quote = letter
         elif letter == "}":
             return at
-    msg = "has an expression that is not closed by }"
+    msg = "has an expression without its closing }; correct it, and import again"
     raise Untranslatable(msg)
 
 
@@ -110,7 +110,7 @@ def _as_pieces(value: Result) -> tuple[Piece, ...]:
         return (value.id,)
     if len(value) == 1:
         return _as_pieces(value[0])
-    msg = "has a list inside a text; write one value"
+    msg = "has a list inside a text; write a single value"
     raise Untranslatable(msg)
 
 
@@ -124,7 +124,7 @@ def _tokens(expression: str) -> list[tuple[str, str]]:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None or match.lastgroup is None:
-            msg = "has an expression that cannot be read; write the value out"
+            msg = "has an expression that cannot be understood; write a fixed value"
             raise Untranslatable(msg)
         found.append((match.lastgroup, match[match.lastgroup]))
         at = match.end()
@@ -147,7 +147,7 @@ class _Parser:
         return value
 
     def fail(self) -> None:
-        msg = "has an expression that cannot be read; write the value out"
+        msg = "has an expression that cannot be understood; write a fixed value"
         raise Untranslatable(msg)
 
     def mark(self, marks: str) -> str:
@@ -228,7 +228,7 @@ def _named(name: str, scope: Scope) -> Result:
     if name in {"node", "parent"}:
         found = scope.node if name == "node" else scope.thing
         if found is None:
-            msg = "refers to the object that uses it, of which there are several; write the value out"
+            msg = "refers to the object that uses it, but more than one object does; write a fixed value"
             raise Untranslatable(msg)
         return found
     plain = name.lstrip("*")
@@ -242,7 +242,7 @@ def _named(name: str, scope: Scope) -> Result:
 
 
 def _kept_back(name: str) -> str:
-    return f"holds the secret `{name.lstrip('*')}`, which is never written out; keep it in AWS Secrets Manager"
+    return f"contains the secret `{name.lstrip('*')}`, which stream never writes to a file; keep it in AWS Secrets Manager"
 
 
 def _parameter(name: str, scope: Scope) -> Result:
@@ -256,15 +256,15 @@ def _parameter(name: str, scope: Scope) -> Result:
 
 def _member(value: Result, name: str, scope: Scope) -> Result:
     if not isinstance(value, Thing):
-        msg = f"asks for `{name}` of something that has no fields; write the value out"
+        msg = f"refers to `{name}` of a value that has no fields; write a fixed value"
         raise Untranslatable(msg)
     if name in _TIMES:
         return Moment(_TIMES[name])
     field_name = name.removeprefix("@") if name in {"@id", "@name", "@type"} else name
     slot = value.slots.get(field_name)
     if slot is None:
-        what = "the service set while it ran" if name.startswith("@") else f"`{value.id}` does not have"
-        msg = f"asks for `{name}`, which {what}; write the value out"
+        what = "AWS Data Pipeline set at run time" if name.startswith("@") else f"`{value.id}` does not have"
+        msg = f"refers to `{name}`, which {what}; write a fixed value"
         raise Untranslatable(msg)
     if is_secret(field_name):
         raise Untranslatable(_kept_back(field_name))
@@ -284,11 +284,11 @@ def _calculated(sign: str, left: Result, right: Result) -> Result:
         try:
             return NUMBERS[sign](left, right)
         except (ArithmeticError, ValueError) as error:
-            msg = "has a sum that has no result; write the value out"
+            msg = "has a calculation without a result, such as a division by zero; write a fixed value"
             raise Untranslatable(msg) from error
     if sign == "+":
         return Text.of([*_as_pieces(left), *_as_pieces(right)])
-    msg = f"calculates by {sign} with something that is no number; write the value out"
+    msg = f"uses the operator {sign} on something that is not a number; write a fixed value"
     raise Untranslatable(msg)
 
 
@@ -296,10 +296,10 @@ def _called(name: str, values: list[Result]) -> Result:
     try:
         made = _function(name, values)
     except (OverflowError, ValueError, TypeError) as error:
-        msg = f"calls {name}() for a date that does not exist; write the value out"
+        msg = f"calls {name}() for a date that does not exist; write a fixed value"
         raise Untranslatable(msg) from error
     if made is None:
-        msg = f"calls {name}() in a way that has no counterpart; write the value out"
+        msg = f"calls {name}() in a way that has no counterpart; write a fixed value"
         raise Untranslatable(msg)
     return made
 
@@ -341,7 +341,7 @@ def _moment(value: Result) -> Moment:
         found = date_of(value.plain)
         if found is not None:
             return Moment(found)
-    msg = "calculates with a date that is none; write the value out"
+    msg = "calculates with a text that is not a date; write a fixed value"
     raise Untranslatable(msg)
 
 
@@ -349,7 +349,7 @@ def _shifted(moment: Moment, period: str, sign: int) -> Moment:
     found = re.fullmatch(r"\s*(\d{1,6})\s+([A-Za-z]+?)s?\s*", period)
     unit = found[2].capitalize() + "s" if found else ""
     if found is None or unit not in UNITS:
-        msg = "calculates with a period that is none; write one like '1 day'"
+        msg = "calculates with a text that is not a period; write one such as '1 day'"
         raise Untranslatable(msg)
     return moment.step(unit, sign * int(found[1]))
 
@@ -357,7 +357,7 @@ def _shifted(moment: Moment, period: str, sign: int) -> Moment:
 def _formatted(moment: Moment, form: str) -> Text:
     pattern = strftime_of(form)
     if pattern is None:
-        msg = "writes a time in a format that has no counterpart; write one like 'YYYY-MM-dd-HH'"
+        msg = "formats a time with a pattern that has no counterpart; use one such as 'YYYY-MM-dd-HH'"
         raise Untranslatable(msg)
     return Text.of([moment.base.strftime(pattern) if isinstance(moment.base, datetime) else Time(moment, pattern)])
 

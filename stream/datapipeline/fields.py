@@ -10,7 +10,9 @@ from stream.datapipeline.object_types import COMMON, KINDS, MARKS, Kind
 from stream.datapipeline.resolve import Definition, Slot, Thing
 from stream.datapipeline.verdicts import Fate, Verdict
 
-KEPT_BACK = "a secret is never written out: keep it in AWS Secrets Manager, and change it, since it stood in a file"
+KEPT_BACK = (
+    "stream never writes a secret to a file: keep it in AWS Secrets Manager, and change it, because the definition file contained it"
+)
 NOBODY = "no pipeline that was written uses this object"
 
 
@@ -75,20 +77,20 @@ class Fields:
         if name in MARKS:
             made = MARKS[name]
         elif name.startswith("@"):
-            made = Verdict(Fate.UNNEEDED, "the service set it while it ran")
+            made = Verdict(Fate.UNNEEDED, "AWS Data Pipeline set it at run time")
         elif is_secret(name):
             made = Verdict(Fate.OPEN, KEPT_BACK)
         elif (found := _field(kind, name)) is not None:
             made = found
         elif used:
-            made = Verdict(Fate.TAKEN, "its value stands where expressions asked for it")
+            made = Verdict(Fate.TAKEN, "its value was filled in where expressions refer to it")
         elif kind is not None and name in kind.translated:
             made = Verdict(Fate.UNNEEDED, NOBODY)
         elif name.startswith("my"):
-            made = Verdict(Fate.UNNEEDED, "a field of your own that nothing which was taken over asks for")
+            made = Verdict(Fate.UNNEEDED, "a field of your own; nothing that was taken over refers to it")
         else:
-            what = f"`{thing.type}` has no such field" if kind is not None else "no object that inherits it has a use for it"
-            made = Verdict(Fate.OPEN, f"{what}: leave it out, or mend its name and import again")
+            what = f"`{thing.type}` has no such field" if kind is not None else "no object that inherits this field has one of that name"
+            made = Verdict(Fate.OPEN, f"{what}: remove it, or correct its name and import again")
         return made
 
 
@@ -110,13 +112,14 @@ def _of_parameter(parameter: Parameter, name: str, used: bool) -> Verdict:
     if name == "id":
         return MARKS["id"]
     if name not in {"default", "value"}:
-        return Verdict(Fate.UNNEEDED, "a pipeline file does not describe what it takes from the environment")
+        return Verdict(Fate.UNNEEDED, "pipeline files do not describe their environment variables")
     if parameter.secret:
         return Verdict(Fate.OPEN, KEPT_BACK)
     if not used:
-        return Verdict(Fate.UNNEEDED, "nothing that was taken over asks for it")
+        return Verdict(Fate.UNNEEDED, "nothing that was taken over refers to it")
     if name == "default" and parameter.given:
-        return Verdict(Fate.UNNEEDED, "there is a value")
+        return Verdict(Fate.UNNEEDED, "the definition gives another value, so the default is not used")
     return Verdict(
-        Fate.TAKEN, f"its value stands in the pipeline files, as the default of `${{{parameter.name}}}` where the environment may change it"
+        Fate.TAKEN,
+        f"its value is in the pipeline files; where it is written as `${{{parameter.name}:-...}}`, an environment variable can override it",
     )

@@ -159,22 +159,22 @@ class CopyOptions:
 
 
 _FINE: Final = {
-    "EMPTYASNULL": "empty text is null here",
-    "IGNOREBLANKLINES": "blank lines are skipped here",
-    "BLANKSASNULL": "text of blanks alone stays; make it null in a `derive` stage",
-    "COMPUPDATE": "the loader's COPY goes into a temporary table",
-    "STATUPDATE": "Redshift analyses tables by itself",
-    "COMPROWS": "the loader's COPY goes into a temporary table",
-    "EXPLICIT_IDS": "columns keep their own defaults",
-    "REGION": "the bucket of `staging` is in the region of the database",
-    "PARALLEL": "only of use for UNLOAD",
-    "TRIMBLANKS": "texts are kept as they are",
-    "ROUNDEC": "a decimal with more digits than its column is a dead letter, not rounded",
-    "FILLRECORD": "a line with fewer values than columns is a dead letter with the reason csv_fields",
-    "MAXERROR": "`rejects.max_ratio` says how many dead letters are too many",
-    "TRUNCATECOLUMNS": "a text that is too long is a dead letter; shorten it in a `derive` stage",
-    "ACCEPTINVCHARS": "a line that is not UTF-8 is a dead letter with the reason invalid_utf8",
-    "ACCEPTANYDATE": "a date that cannot be read is a dead letter",
+    "EMPTYASNULL": "empty values are read as null",
+    "IGNOREBLANKLINES": "blank lines are skipped",
+    "BLANKSASNULL": "a text that consists of blanks is kept; use a `derive` stage to make it null",
+    "COMPUPDATE": "the loader copies into a temporary table, where compression makes no difference",
+    "STATUPDATE": "Redshift analyzes tables automatically",
+    "COMPROWS": "the loader copies into a temporary table, where compression makes no difference",
+    "EXPLICIT_IDS": "columns that the pipeline does not write get their defaults",
+    "REGION": "COPY reads from the sink's `staging`, whose bucket must be in the region of the database",
+    "PARALLEL": "it only has a meaning for UNLOAD",
+    "TRIMBLANKS": "blanks at the end of a text are kept; use `rtrim()` in a `derive` stage to remove them",
+    "ROUNDEC": "a decimal with too many digits is not rounded: its row becomes a dead letter",
+    "FILLRECORD": "a line with fewer values than columns becomes a dead letter with the reason csv_fields",
+    "MAXERROR": "set `rejects.max_ratio` to say how many dead letters are too many",
+    "TRUNCATECOLUMNS": "a text that is too long is not shortened: its row becomes a dead letter; use a `derive` stage to shorten it",
+    "ACCEPTINVCHARS": "a line that is not UTF-8 becomes a dead letter with the reason invalid_utf8",
+    "ACCEPTANYDATE": "a date that cannot be read is not replaced by null: its row becomes a dead letter",
 }
 _LOSSY: Final = frozenset(
     {"BLANKSASNULL", "ROUNDEC", "FILLRECORD", "MAXERROR", "TRUNCATECOLUMNS", "ACCEPTINVCHARS", "ACCEPTANYDATE", "TRIMBLANKS"}
@@ -219,11 +219,17 @@ def _option(made: CopyOptions, name: str, rest: list[str]) -> int:
     if name == "IAM_ROLE" or name in _KEYS:
         found = re.search(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", value)
         made.role = found[0] if found else made.role
-        made.fine.append(f"{name}: {'' if found else 'keys are not written out; COPY reads by '}the sink's `iam_role`")
+        made.fine.append(
+            f"{name}: {'its role became' if found else 'keys are never written to a file; COPY reads with'} `iam_role` of the sink"
+        )
         return 1
     if name in {"DATEFORMAT", "TIMEFORMAT"}:
         fits = value.lower() in _AUTO
-        cure = "ISO 8601 is read" if fits else "read the column as string, and with a `parse` stage by its format"
+        cure = (
+            "ISO 8601 is read without an option"
+            if fits
+            else "give the column the type string, and read it with a `parse` stage that names its format"
+        )
         (made.fine if fits else made.open).append(f"{name}: {cure}")
         return 1
     return _switch(made, name, value)
@@ -233,43 +239,46 @@ def _switch(made: CopyOptions, name: str, value: str) -> int:
     """Take an option without a value, or whose value means nothing here."""
     if name == "REMOVEQUOTES":
         made.reading = made.reading.option("quote", '"')
-        made.fine.append("REMOVEQUOTES: `decode.csv.quote`")
+        made.fine.append("REMOVEQUOTES: became `decode.csv.quote`")
     elif name in _CODECS:
         made.reading = replace(made.reading, compression=_CODECS[name])
-        made.fine.append(f"{name}: `source.s3.compression`")
+        made.fine.append(f"{name}: became `source.s3.compression`")
     elif name == "MANIFEST":
-        made.fine.append("MANIFEST: `source.s3.manifest`")
+        made.fine.append("MANIFEST: became `source.s3.manifest`")
     elif name in _FINE:
         made.reading = replace(made.reading, empty_is_null=made.reading.empty_is_null or name == "EMPTYASNULL")
         (made.open if name in _LOSSY else made.fine).append(f"{name}: {_FINE[name]}")
     elif name in _OTHERS:
-        made.open.append(f"{name}: no counterpart; write the files so that COPY would not need it")
+        made.open.append(f"{name}: it has no counterpart; write the files so that they can be read without it")
     else:
-        made.open.append("a word that is no option of COPY; take it out")
+        made.open.append("it contains a word that is not an option of COPY (not shown, because it could be a secret): remove it")
     one_letter = name == "ACCEPTINVCHARS" and len(value) == 1
     return 1 if name in _WITH_VALUE or one_letter or (name in _FINE and value.upper() in _SWITCHES) else 0
 
 
 def _separated(made: CopyOptions, name: str, value: str) -> int:
     if name == "CSV":
-        made.fine.append("CSV: `decode: csv`")
+        made.fine.append("CSV: became `decode: csv`")
         return 0
     if name == "IGNOREHEADER":
         if value == "1":
             made.reading = made.reading.option("header", value=True)
-            made.open.append("IGNOREHEADER: `decode.csv.header`: the first line must have the names of `schema`, in any order; mend these")
+            made.open.append(
+                "IGNOREHEADER: became `decode.csv.header`, for which the first line must have the names of the columns in `schema`, in "
+                "any order: give the columns the names that the files use"
+            )
         else:
-            made.open.append("IGNOREHEADER: one line of names can be read; take the others out of the files")
+            made.open.append("IGNOREHEADER: only one header line can be read: remove the others from the files")
         return 1
     text = value.replace("\\t", "\t").replace("\\\\", "\\")
     if name == "NULL":
         made.reading = replace(made.reading.option("null", ["", text]), empty_is_null=True)
         made.open.append(
-            "NULL: `decode.csv.null`, where empty text is null, too; if it is to stay text, take the `?` from the column's type"
+            "NULL: became `decode.csv.null`, which reads empty text as null, too; to keep empty text, remove the `?` from the column's type"
         )
     else:
         made.reading = made.reading.option(name.lower(), text)
-        made.fine.append(f"{name}: `decode.csv.{name.lower()}`")
+        made.fine.append(f"{name}: became `decode.csv.{name.lower()}`")
     return 1
 
 
@@ -283,19 +292,19 @@ def _format(made: CopyOptions, name: str, rest: list[str]) -> int:
         made.reading = replace(made.reading, format="ndjson", decode="json")
         fits = path.lower() in {"", "auto", "auto ignorecase"}
         (made.fine if fits else made.open).append(
-            "JSON: `decode: json`, one object a line"
+            "JSON: became `decode: json`, with one object per line"
             if fits
-            else "JSON: paths of a file have no counterpart; take fields out in a `flatten` stage"
+            else "JSON: a file of JSONPath expressions has no counterpart: get at nested fields with a `flatten` stage"
         )
         return taken + (1 if path and not path.isupper() else 0)
     if kind == "PARQUET":
         made.reading = replace(made.reading, format="parquet", decode="json")
-        made.fine.append("PARQUET: `source.s3.format`")
+        made.fine.append("PARQUET: became `source.s3.format`")
     elif kind == "CSV":
         _separated(made, "CSV", "")
     else:
         made.open.append(
-            f"FORMAT: {kind.lower() if kind.isalpha() else 'it'} cannot be read from objects; convert them to Parquet or NDJSON"
+            f"FORMAT: {kind.lower() if kind.isalpha() else 'this format'} cannot be read from S3 objects: convert them to Parquet or NDJSON"
         )
     return taken
 

@@ -1,6 +1,7 @@
-"""Every object type of AWS Data Pipeline, and what becomes of it and its fields here.
+"""Every object type of AWS Data Pipeline, and what happens to its fields during an import.
 
-Fields are those of the object reference in the AWS Data Pipeline Developer Guide. A field is either translated, or has its verdict here.
+The types and fields are those of the object reference in the AWS Data Pipeline Developer Guide. Each field either is translated by another
+module of this package, or has a fixed verdict here.
 """
 
 from __future__ import annotations
@@ -36,60 +37,73 @@ class Kind:
 
 MARKS: Final[Mapping[str, Verdict]] = {
     "id": Verdict(Fate.TAKEN, "names the object in this report"),
-    "name": unneeded("a label of the old console"),
+    "name": unneeded("only a label in the AWS console"),
     "type": Verdict(Fate.TAKEN, "decides what becomes of the object"),
-    "parent": Verdict(Fate.TAKEN, "its fields count for this object, too"),
+    "parent": Verdict(Fate.TAKEN, "the object inherits the fields of its parent, as before"),
 }
 """Fields that every object has."""
 
 _LATE: Final = (
-    "nothing here is late by itself: alert on the age of the last successful Job (`kube_job_status_completion_time`), let "
-    "`stream complete --wait` wait, or give the task of Airflow a deadline alert"
+    "stream does not report late runs: alert on the age of the last successful Job (`kube_job_status_completion_time`), wait with "
+    "`stream complete --wait`, or set a deadline alert on the Airflow task"
 )
-_SUCCESS: Final = "the last line of a run is its result; in Airflow `on_success_callback`, or a rule of EventBridge on the Job"
-_RETRIES: Final = "the attempts of the whole run count: `schedule.attempts`"
+_SUCCESS: Final = "to act on a success, use `on_success_callback` in Airflow, or alert on finished Jobs (`kube_job_status_succeeded`)"
+_RETRIES: Final = "only the whole run is repeated: see `schedule.attempts` in the chart's values"
 
 COMMON: Final[Mapping[str, Verdict]] = {
-    "attemptStatus": unneeded("the service set it while it ran"),
-    "attemptTimeout": unneeded("the limit of the whole run counts: `schedule.deadlineSeconds`"),
-    "dependsOn": todo("a pipeline file knows no other: let Airflow run one task after the other, see the chain below"),
-    "failureAndRerunMode": unneeded("a run is one task; between tasks, Airflow's trigger rules decide"),
+    "attemptStatus": unneeded("AWS Data Pipeline set it at run time"),
+    "attemptTimeout": unneeded("only the whole run has a time limit: see `schedule.deadlineSeconds` in the chart's values"),
+    "dependsOn": todo(
+        "a pipeline file cannot wait for another pipeline: let Airflow run the tasks in order, see `With Airflow` in this report"
+    ),
+    "failureAndRerunMode": unneeded(
+        "a run is one task; what happens to the tasks after a failed one is decided by Airflow's trigger rules"
+    ),
     "lateAfterTimeout": todo(_LATE),
-    "maxActiveInstances": unneeded("two runs never overlap, and the next one takes everything that is new"),
+    "maxActiveInstances": unneeded("two runs of a pipeline never overlap, and the next run reads everything that is new"),
     "maximumRetries": unneeded(_RETRIES),
-    "onFail": todo("alert on failed Jobs (`kube_job_status_failed`), or use `on_failure_callback` of Airflow"),
+    "onFail": todo("alert on failed Jobs (`kube_job_status_failed`), or use `on_failure_callback` in Airflow"),
     "onLateAction": todo(_LATE),
     "onSuccess": todo(_SUCCESS),
-    "pipelineLogUri": unneeded("logs go to standard output; whoever collects the logs of pods keeps them"),
-    "precondition": unneeded("nothing that was written waits for it"),
-    "reportProgressTimeout": unneeded("the chart's probes end a run that is stuck"),
-    "resourceRole": unneeded("`stream iam` prints the policies that a pipeline needs, and no more"),
-    "retryDelay": unneeded("the Job waits 10 s, then twice as long each time, up to 6 minutes; in Airflow `retry_delay`"),
-    "role": unneeded("`stream iam` prints the policies that a pipeline needs, and no more"),
-    "runsOn": unneeded("a run is a pod, or a task of Airflow"),
-    "schedule": unneeded("nothing that was written runs by it"),
-    "scheduleType": unneeded("nothing that was written runs by it"),
-    "workerGroup": unneeded("a run is a pod, or a task of Airflow"),
+    "pipelineLogUri": unneeded("logs go to standard output, where the log collector of the cluster finds them"),
+    "precondition": unneeded("no pipeline that was written waits for it"),
+    "reportProgressTimeout": unneeded("the chart's liveness probe ends a run that hangs"),
+    "resourceRole": unneeded("`stream iam` prints a role's policy with exactly the permissions that the pipeline needs"),
+    "retryDelay": unneeded(
+        "the Job waits 10 s before the second attempt, and twice as long before each further one, up to 6 minutes; in Airflow, set "
+        "`retry_delay`"
+    ),
+    "role": unneeded("`stream iam` prints a role's policy with exactly the permissions that the pipeline needs"),
+    "runsOn": unneeded("a run is a pod or an Airflow task, and needs no machine of its own"),
+    "schedule": unneeded("no pipeline that was written runs on this schedule"),
+    "scheduleType": unneeded("no pipeline that was written runs on this schedule"),
+    "workerGroup": unneeded("a run is a pod or an Airflow task, and needs no machine of its own"),
 }
 """Fields that many types have; a type may have its own verdict, and whatever is translated has another."""
 
-_MACHINE: Final = unneeded("there is no machine of its own; `resources` of the chart says what a pod gets")
-_NETWORK: Final = unneeded("the pod's network counts: `networkPolicy` of the chart, security groups of the nodes")
-_FAILS: Final = unneeded("a pod that ends is replaced while attempts are left")
-_CLUSTER: Final = unneeded("there is no cluster of Hadoop")
-_DATABASE_URL: Final = todo("name the database in an `enrich` stage (`postgresql://host/database`, `redshift:cluster/NAME/DATABASE`)")
+_MACHINE: Final = unneeded("a run needs no machine of its own; `resources` in the chart's values sets the CPU and memory of the pod")
+_NETWORK: Final = unneeded(
+    "the pod uses the network of the cluster: see `networkPolicy` in the chart's values, and the security groups of the nodes"
+)
+_FAILS: Final = unneeded("a pod that fails is replaced until no attempts are left")
+_CLUSTER: Final = unneeded("no Hadoop cluster is needed")
+_DATABASE_URL: Final = todo(
+    "name the database as the `table` of an `enrich` stage: `postgresql://host/database` or `redshift:cluster/NAME/DATABASE`"
+)
 _DRIVER: Final = unneeded("no JDBC driver is used")
-_LOGIN: Final = todo("log in by a secret: `login: {secrets_manager: NAME}` of an `enrich` stage")
-_SCRIPT: Final = todo("see the activity: it has to run elsewhere")
-_CHECK: Final = todo("let Airflow wait for it before the task")
-_LIMIT: Final = unneeded("a run whose `requires` are missing fails, and is tried again like any attempt")
+_LOGIN: Final = todo("keep the login in AWS Secrets Manager, and name that secret in the `enrich` stage: `login: {secrets_manager: NAME}`")
+_SCRIPT: Final = todo("the activity has to run elsewhere: see what the report says about it")
+_CHECK: Final = todo("set `timeout` of that Airflow sensor")
+_LIMIT: Final = unneeded("a run whose `requires` are missing fails and is repeated, like any failed run")
 
 
 def _fields(names: str, verdict: Verdict) -> dict[str, Verdict]:
     return dict.fromkeys(names.split(), verdict)
 
 
-_TASK_CONFIG: Final = _fields("preActivityTaskConfig postActivityTaskConfig", todo("run these scripts as tasks of Airflow around it"))
+_TASK_CONFIG: Final = _fields(
+    "preActivityTaskConfig postActivityTaskConfig", todo("run these scripts as Airflow tasks before and after this one")
+)
 _EMR: Final = {
     **_TASK_CONFIG,
     **_fields("hadoopQueue resizeClusterBeforeRunning resizeClusterMaxInstances", _CLUSTER),
@@ -102,7 +116,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         "data node",
         "`source.s3` with its decoder and schema, or the sink `s3`",
         ("directoryPath", "filePath", "manifestFilePath", "compression", "dataFormat"),
-        {"s3EncryptionType": unneeded("S3 encrypts every object by itself; for a key of your own, `encryption.kms_key`")},
+        {"s3EncryptionType": unneeded("S3 encrypts every object; to use a key of your own, set `encryption.kms_key`")},
     ),
     "RedshiftDataNode": Kind(
         "data node",
@@ -111,44 +125,56 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "DynamoDBDataNode": Kind(
         "data node",
-        "to do: export the table to S3, or read its stream",
+        "to do: export the table to S3, or read its changes from a Kinesis stream",
         (),
         {
             "tableName": todo(
-                "a table is not read: export it to S3 (`ExportTableToPointInTime`), or read its changes "
-                "(`stream init --template dynamodb-stream`)"
+                "stream does not read DynamoDB tables: export the table to S3 (`ExportTableToPointInTime`), or read its changes from a "
+                "Kinesis stream (`stream init --template dynamodb-stream`)"
             ),
-            **_fields("readThroughputPercent writeThroughputPercent", unneeded("an export to S3 uses no capacity of the table")),
-            "dataFormat": unneeded("an export has a format of its own"),
-            "region": unneeded("the region of the environment counts"),
+            **_fields("readThroughputPercent writeThroughputPercent", unneeded("an export to S3 uses none of the table's capacity")),
+            "dataFormat": unneeded("an export to S3 has its own format"),
+            "region": unneeded("a pipeline uses the region of its environment"),
         },
     ),
     "SqlDataNode": Kind(
         "data node",
-        "to do: the table of an `enrich` stage, or changes by DMS",
+        "to do: use it as the table of an `enrich` stage, or let AWS DMS send it to a Kinesis stream",
         (),
         {
             **_fields("database connectionString", _DATABASE_URL),
             "username": _LOGIN,
             **_fields(
                 "table schemaName",
-                todo("as a reference table: `table` and `query` of an `enrich` stage; as a source: let DMS send it to a stream"),
+                todo(
+                    "as a reference table, give it to an `enrich` stage (`table`, `query`); as a source, let AWS DMS send it to a "
+                    "Kinesis stream"
+                ),
             ),
-            "selectQuery": todo("as a reference table: `query` of an `enrich` stage; times of a run do not fit in there"),
-            "insertQuery": todo("rows are not inserted by JDBC: load Redshift, or write S3 and let the database import from there"),
+            "selectQuery": todo("as a reference table, give it to an `enrich` stage (`query`), which cannot contain the time of a run"),
+            "insertQuery": todo(
+                "stream does not insert rows over JDBC: load Redshift, or write to S3 and import the files into the database"
+            ),
             "createTableSql": todo("run it once by hand"),
         },
     ),
     "MySqlDataNode": Kind(
         "data node",
-        "to do: as SqlDataNode",
+        "to do: let AWS DMS send it to a Kinesis stream, or export it to S3",
         (),
         {
             "database": _DATABASE_URL,
-            "connectionString": todo("MySQL is not read: let DMS send the table to a stream (`stream init --template dms-cdc`)"),
+            "connectionString": todo(
+                "stream does not read MySQL: let AWS DMS send the table to a Kinesis stream (`stream init --template dms-cdc`)"
+            ),
             "username": _LOGIN,
-            **_fields("table schemaName selectQuery", todo("MySQL is not read: let DMS send the table to a stream, or export it to S3")),
-            "insertQuery": todo("rows are not inserted by JDBC: load Redshift, or write S3 and let the database import from there"),
+            **_fields(
+                "table schemaName selectQuery",
+                todo("stream does not read MySQL: let AWS DMS send the table to a Kinesis stream, or export it to S3"),
+            ),
+            "insertQuery": todo(
+                "stream does not insert rows over JDBC: load Redshift, or write to S3 and import the files into the database"
+            ),
             "createTableSql": todo("run it once by hand"),
         },
     ),
@@ -162,96 +188,105 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "SqlActivity": Kind(
         "activity",
-        "to do: a task of Airflow",
+        "to do: an Airflow task",
         (),
         {
-            **_fields("script scriptUri scriptArgument", todo("run it by `RedshiftDataOperator` or `SQLExecuteQueryOperator` of Airflow")),
-            "database": todo("a connection of Airflow; its login stays in its secrets backend"),
-            "queue": todo("`SET query_group` as the script's first statement"),
+            **_fields(
+                "script scriptUri scriptArgument", todo("run it in Airflow with `RedshiftDataOperator` or `SQLExecuteQueryOperator`")
+            ),
+            "database": todo("define an Airflow connection to it, and keep the login in Airflow's secrets backend"),
+            "queue": todo("make `SET query_group` the first statement of the script"),
             **_fields("input output", _SCRIPT),
         },
-        "SQL on a database is no stream: run it by `RedshiftDataOperator` or `SQLExecuteQueryOperator` of Airflow",
+        "stream does not run SQL in a database: use `RedshiftDataOperator` or `SQLExecuteQueryOperator` in Airflow",
     ),
     "ShellCommandActivity": Kind(
         "activity",
-        "to do: a task of Airflow, or a `python` stage",
+        "to do: an Airflow task, or a `python` stage",
         (),
         {
-            **_fields("command scriptUri scriptArgument", todo("run it by `BashOperator` or `KubernetesPodOperator` of Airflow")),
-            **_fields("stdout stderr", unneeded("the log of the task has both")),
-            "stage": todo("copy files in and out in the task itself, by `aws s3 cp`"),
+            **_fields("command scriptUri scriptArgument", todo("run it in Airflow with `BashOperator` or `KubernetesPodOperator`")),
+            **_fields("stdout stderr", unneeded("both are in the log of the Airflow task")),
+            "stage": todo("let the task itself copy files in and out, with `aws s3 cp`"),
             **_fields("input output", _SCRIPT),
         },
-        "a command is not run: use `BashOperator` or `KubernetesPodOperator` of Airflow, or a `python` stage if it works row by row",
+        "stream does not run shell commands: use `BashOperator` or `KubernetesPodOperator` in Airflow, or write a `python` stage if it "
+        "works row by row",
     ),
     "EmrActivity": Kind(
         "activity",
-        "to do: a task of Airflow",
+        "to do: an Airflow task",
         (),
         {
             **_EMR,
-            **_fields("step preStepCommand postStepCommand", todo("`EmrAddStepsOperator` or `EmrServerlessStartJobOperator` of Airflow")),
+            **_fields(
+                "step preStepCommand postStepCommand", todo("use `EmrAddStepsOperator` or `EmrServerlessStartJobOperator` in Airflow")
+            ),
         },
-        "steps of EMR stay there: `EmrAddStepsOperator` or `EmrServerlessStartJobOperator` of Airflow",
+        "stream does not run EMR steps: use `EmrAddStepsOperator` or `EmrServerlessStartJobOperator` in Airflow",
     ),
     "HadoopActivity": Kind(
         "activity",
-        "to do: a task of Airflow",
+        "to do: an Airflow task",
         (),
-        {**_EMR, **_fields("jarUri mainClass argument", todo("`EmrAddStepsOperator` of Airflow"))},
-        "jobs of Hadoop stay there: `EmrAddStepsOperator` of Airflow",
+        {**_EMR, **_fields("jarUri mainClass argument", todo("use `EmrAddStepsOperator` in Airflow"))},
+        "stream does not run Hadoop jobs: use `EmrAddStepsOperator` in Airflow",
     ),
     "HiveActivity": Kind(
         "activity",
-        "to do: a `sql` stage, or a task of Airflow",
+        "to do: a `sql` stage, or an Airflow task",
         (),
         {
             **_EMR,
             **_fields(
                 "hiveScript scriptUri scriptVariable",
-                todo("what changes rows one by one: a `sql` stage; the rest: Athena or EMR, by Airflow"),
+                todo("write what changes rows one by one as a `sql` stage; run the rest in Athena or EMR, from Airflow"),
             ),
-            "stage": todo("a stage reads the rows of the source, which are called `batch`"),
+            "stage": todo("not needed in a `sql` stage, which reads the rows of the source under the name `batch`"),
         },
-        "Hive is not run: what changes rows one by one is a `sql` stage, the rest a query of Athena or a step of EMR, by Airflow",
+        "stream does not run Hive: write what changes rows one by one as a `sql` stage, and run the rest in Athena or EMR, from Airflow",
     ),
     "PigActivity": Kind(
         "activity",
-        "to do: stages, or a task of Airflow",
+        "to do: stages, or an Airflow task",
         (),
         {
             **_EMR,
             **_fields(
-                "script scriptUri scriptVariable", todo("FILTER and FOREACH are `filter` and `derive` stages; the rest: EMR, by Airflow")
+                "script scriptUri scriptVariable",
+                todo("write FILTER and FOREACH as `filter` and `derive` stages; run the rest in EMR, from Airflow"),
             ),
-            "stage": todo("a stage reads the rows of the source, which are called `batch`"),
+            "stage": todo("not needed in a `sql` stage, which reads the rows of the source under the name `batch`"),
         },
-        "Pig is not run: FILTER and FOREACH are `filter` and `derive` stages, the rest a step of EMR, by Airflow",
+        "stream does not run Pig: write FILTER and FOREACH as `filter` and `derive` stages, and run the rest in EMR, from Airflow",
     ),
     # resources
     "Ec2Resource": Kind(
         "resource",
-        "not needed: a pod; `terminateAfter` and `region` go to the chart",
+        "not needed: a run is a pod; `terminateAfter` and `region` go to the chart's values",
         ("terminateAfter", "region", "httpProxy"),
         {
             **_fields("instanceType instanceCount minInstanceCount imageId keyPair runAsUser initTimeout", _MACHINE),
             **_fields("securityGroups securityGroupIds subnetId associatePublicIpAddress availabilityZone", _NETWORK),
             **_fields("actionOnResourceFailure actionOnTaskFailure", _FAILS),
-            **_fields("spotBidPrice useOnDemandOnLastAttempt", unneeded("`nodeSelector` and `tolerations` of the chart choose spot nodes")),
-            "logUri": unneeded("logs go to standard output; whoever collects the logs of pods keeps them"),
+            **_fields(
+                "spotBidPrice useOnDemandOnLastAttempt",
+                unneeded("to run on spot nodes, set `nodeSelector` and `tolerations` in the chart's values"),
+            ),
+            "logUri": unneeded("logs go to standard output, where the log collector of the cluster finds them"),
         },
     ),
     "EmrCluster": Kind(
         "resource",
-        "not needed: a pod; `terminateAfter` and `region` go to the chart",
+        "not needed: a run is a pod; `terminateAfter` and `region` go to the chart's values",
         ("terminateAfter", "region", "httpProxy"),
         {
             **_fields(
                 "amiVersion releaseLabel applications supportedProducts hadoopVersion hadoopSchedulerType bootstrapAction configuration "
                 "enableDebugging emrLogUri masterInstanceType coreInstanceType taskInstanceType coreInstanceCount taskInstanceCount "
                 "masterInstanceBidPrice coreInstanceBidPrice taskInstanceBidPrice masterGroupConfiguration coreGroupConfiguration "
-                "taskGroupConfiguration masterEbsConfiguration coreEbsConfiguration taskEbsConfiguration "
-                "EbsBlockDeviceConfig VolumeSpecification keyPair initTimeout useOnDemandOnLastAttempt standardBootstrapAction",
+                "taskGroupConfiguration masterEbsConfiguration coreEbsConfiguration taskEbsConfiguration EbsBlockDeviceConfig "
+                "VolumeSpecification keyPair initTimeout useOnDemandOnLastAttempt standardBootstrapAction",
                 _CLUSTER,
             ),
             **_fields(
@@ -264,37 +299,49 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "HttpProxy": Kind(
         "resource",
-        "`env.HTTPS_PROXY` of the chart",
+        "`env.HTTPS_PROXY` in the chart's values",
         ("hostname", "port", "s3NoProxy"),
         {
-            "username": todo("a proxy with a login: give the whole URL by `secretEnv` of the chart, as HTTPS_PROXY"),
-            **_fields("windowsDomain windowsWorkgroup", todo("a login by NTLM is not supported: let the pods out by another way")),
+            "username": todo(
+                "the proxy needs a login: keep its whole URL in a Kubernetes secret, and pass it as HTTPS_PROXY with `secretEnv` in the "
+                "chart's values"
+            ),
+            **_fields("windowsDomain windowsWorkgroup", todo("logins with NTLM are not supported: give the pods another way to AWS")),
         },
     ),
     # preconditions
     "S3KeyExists": Kind("precondition", "`requires`", ("s3Key",), {"preconditionTimeout": _LIMIT}),
-    "S3PrefixNotEmpty": Kind("precondition", "`requires`, with a slash at its end", ("s3Prefix",), {"preconditionTimeout": _LIMIT}),
-    "Exists": Kind("precondition", "`requires`, for the node that has it", (), {"preconditionTimeout": _LIMIT}),
+    "S3PrefixNotEmpty": Kind("precondition", "`requires`, with a slash at the end", ("s3Prefix",), {"preconditionTimeout": _LIMIT}),
+    "Exists": Kind("precondition", "`requires`, with the path of the node that has the precondition", (), {"preconditionTimeout": _LIMIT}),
     "DynamoDBTableExists": Kind(
         "precondition",
-        "to do: a sensor of Airflow",
+        "to do: an Airflow sensor",
         (),
-        {"tableName": todo("a table is not looked for: a `PythonSensor` of Airflow, before the task"), "preconditionTimeout": _CHECK},
+        {
+            "tableName": todo("stream does not look for DynamoDB tables: let a `PythonSensor` in Airflow do it, before the task"),
+            "preconditionTimeout": _CHECK,
+        },
     ),
     "DynamoDBDataExists": Kind(
         "precondition",
-        "to do: a sensor of Airflow",
+        "to do: an Airflow sensor",
         (),
-        {"tableName": todo("a table is not looked at: `DynamoDBValueSensor` of Airflow, before the task"), "preconditionTimeout": _CHECK},
+        {
+            "tableName": todo("stream does not look into DynamoDB tables: let a `DynamoDBValueSensor` in Airflow do it, before the task"),
+            "preconditionTimeout": _CHECK,
+        },
     ),
     "ShellCommandPrecondition": Kind(
         "precondition",
-        "to do: a sensor of Airflow",
+        "to do: an Airflow sensor",
         (),
         {
-            **_fields("command scriptUri scriptArgument", todo("a command is not run: `BashSensor` of Airflow, before the task")),
-            **_fields("stdout stderr", unneeded("the log of the task has both")),
-            "preconditionTimeout": todo("`timeout` of that sensor"),
+            **_fields(
+                "command scriptUri scriptArgument",
+                todo("stream does not run shell commands: let a `BashSensor` in Airflow do it, before the task"),
+            ),
+            **_fields("stdout stderr", unneeded("both are in the log of the Airflow task")),
+            "preconditionTimeout": todo("set `timeout` of that Airflow sensor"),
         },
     ),
     # databases
@@ -306,18 +353,18 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "RdsDatabase": Kind(
         "database",
-        "to do: `postgresql://` of an `enrich` stage",
+        "to do: use it in an `enrich` stage (`postgresql://`)",
         (),
         {
             **_fields("rdsInstanceId databaseName", _DATABASE_URL),
             **_fields("jdbcDriverJarUri jdbcProperties", _DRIVER),
             "username": _LOGIN,
-            "region": unneeded("the address of the database counts"),
+            "region": unneeded("the address of the database is enough"),
         },
     ),
     "JdbcDatabase": Kind(
         "database",
-        "to do: `postgresql://` of an `enrich` stage",
+        "to do: use it in an `enrich` stage (`postgresql://`)",
         (),
         {
             **_fields("connectionString databaseName", _DATABASE_URL),
@@ -334,15 +381,15 @@ KINDS: Final[Mapping[str, Kind]] = {
     "RegEx": Kind("data format", "a `parse` stage with named groups", ("column", "inputRegEx", "outputFormat")),
     "DynamoDBDataFormat": Kind(
         "data format",
-        "to do: see DynamoDBDataNode",
+        "to do: export the table to S3, or read its changes from a Kinesis stream",
         (),
-        {"column": todo("name these columns under `schema` of the pipeline that reads the export")},
+        {"column": todo("list these columns under `schema` in the pipeline that reads the export")},
     ),
     "DynamoDBExportDataFormat": Kind(
         "data format",
-        "to do: export again, to Parquet by Athena or as DynamoDB JSON",
+        "to do: export the table again, as DynamoDB JSON (`ExportTableToPointInTime`) or to Parquet with Athena",
         (),
-        {"column": todo("an export of Hive is not read: export the table again by `ExportTableToPointInTime`")},
+        {"column": todo("stream does not read exports made by Hive: export the table again with `ExportTableToPointInTime`")},
     ),
     # actions
     "SnsAlarm": Kind(
@@ -350,15 +397,17 @@ KINDS: Final[Mapping[str, Kind]] = {
         "`notify.sns`, from `onFail`",
         ("topicArn",),
         {
-            "subject": unneeded("a notification is JSON; SNS gives it no subject"),
-            "message": unneeded("a notification is JSON, see docs/replay.md"),
+            "subject": unneeded("a notification is a JSON document without a subject"),
+            "message": unneeded("a notification is a JSON document, see docs/replay.md"),
         },
     ),
     "Terminate": Kind("action", "not needed: `schedule.deadlineSeconds` ends a run"),
-    # the rest
-    "Schedule": Kind("schedule", "`schedule.cron` of the chart", ("period", "startDateTime", "startAt", "endDateTime", "occurrences")),
+    # schedules and utilities
+    "Schedule": Kind(
+        "schedule", "`schedule.cron` in the chart's values", ("period", "startDateTime", "startAt", "endDateTime", "occurrences")
+    ),
     "ShellScriptConfig": Kind(
-        "utility", "to do: a task of Airflow", (), _fields("scriptUri scriptArgument", todo("run it as a task of Airflow"))
+        "utility", "to do: an Airflow task", (), _fields("scriptUri scriptArgument", todo("run it as an Airflow task"))
     ),
     "EmrConfiguration": Kind("utility", "not needed", (), _fields("classification property configuration", _CLUSTER)),
     "EbsConfiguration": Kind("utility", "not needed", (), _fields("ebsBlockDeviceConfig ebsOptimized", _CLUSTER)),

@@ -8,7 +8,7 @@ from stream.datapipeline.draft import Draft, Refused, s3_text
 from stream.datapipeline.evaluated_text import Text, Untranslatable
 from stream.datapipeline.resolve import Slot, Thing
 
-NOTHING_NEW = "a run reads what is there; one that finds nothing new does nothing"
+NOTHING_NEW = "a run reads what has arrived, and does nothing if nothing has"
 
 
 def wait_for(draft: Draft, nodes: Iterable[Thing]) -> None:
@@ -19,7 +19,7 @@ def wait_for(draft: Draft, nodes: Iterable[Thing]) -> None:
             try:
                 _condition(draft, condition, thing, slot)
             except Refused as refused:
-                draft.open(slot, f"{refused}; let Airflow wait for it before the task")
+                draft.open(slot, f"{refused}; let Airflow wait for it before it starts the task")
 
 
 def _condition(draft: Draft, condition: Thing, thing: Thing, slot: Slot) -> None:
@@ -42,7 +42,7 @@ def _condition(draft: Draft, condition: Thing, thing: Thing, slot: Slot) -> None
                 return
             _require(draft, text if field == "filePath" else _folder(text), condition.slot("type"), slot)
         case _:
-            draft.open(slot, f"a {condition.type} cannot be asked here: let a sensor of Airflow wait for it before the task")
+            draft.open(slot, f"stream cannot check a {condition.type}: let an Airflow sensor wait for it before the task")
 
 
 def _folder(text: Text | None) -> Text | None:
@@ -69,7 +69,7 @@ def notify(draft: Draft, nodes: Iterable[Thing]) -> None:
             if action.type == "SnsAlarm":
                 _topic(draft, action, slot)
             else:
-                draft.unneeded(slot, "a run that fails ends by itself")
+                draft.unneeded(slot, "a run that fails ends in any case")
 
 
 def _topic(draft: Draft, action: Thing, slot: Slot) -> None:
@@ -80,15 +80,19 @@ def _topic(draft: Draft, action: Thing, slot: Slot) -> None:
         topic = plain = ""
     parts = plain.split(":")
     if len(parts) != 6 or parts[0] != "arn" or parts[2] != "sns" or not all(parts[3:]):
-        draft.open(action.slot("topicArn"), "it is no ARN of a topic like arn:aws:sns:REGION:ACCOUNT:NAME: correct it under `notify.sns`")
+        draft.open(
+            action.slot("topicArn"),
+            "it is not the ARN of a topic, such as arn:aws:sns:REGION:ACCOUNT:NAME: write the right one under `notify.sns`",
+        )
         return
     if draft.notify not in {"", topic}:
-        draft.open(action.slot("topicArn"), "one topic is notified: subscribe the others to it")
+        draft.open(action.slot("topicArn"), "a pipeline notifies one topic: subscribe the receivers of this one to it")
         return
     draft.notify = topic
     draft.taken(action.slot("topicArn"), "notify.sns")
     draft.taken(slot, "notify.sns")
     draft.unneeded(
         slot,
-        "it hears of halted shards; alert on failed Jobs (`kube_job_status_failed`), or use `on_failure_callback` of Airflow, for the rest",
+        "the topic is notified of halted shards; for failed runs, alert on Jobs (`kube_job_status_failed`), or use `on_failure_callback` "
+        "in Airflow",
     )

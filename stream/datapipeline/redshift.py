@@ -34,18 +34,18 @@ def load_into(draft: Draft, node: Thing, reading: Reading) -> None:
     columns = reading.columns or (created.columns if created is not None else ())
     if not columns:
         msg = (
-            f"the columns of what `{draft.activity.slot('input').ids[0]}` holds are named nowhere: give it a dataFormat with `column`, or "
-            f"`{node.id}` a createTableSql with every column, and import again"
+            f"the definition does not name the columns of `{draft.activity.slot('input').ids[0]}`: give it a dataFormat with `column`, or "
+            f"give `{node.id}` a createTableSql with every column, and import again"
         )
         raise Refused(msg)
     mode = draft.plain(draft.activity, "insertMode").upper() or "APPEND"
     if mode not in MODES:
-        msg = f"`insertMode` of `{draft.activity.id}` is {mode!r}; known: {', '.join(MODES)}"
+        msg = f"`insertMode` of `{draft.activity.id}` is {mode!r}; allowed: {', '.join(MODES)}. Correct it, and import again"
         raise Refused(msg)
     keys = _keys(draft, node, created, columns)
     if mode in MERGING and not keys:
         msg = (
-            f"`insertMode` {mode} merges by a key, and neither `primaryKeys` nor a createTableSql of `{node.id}` names one: write "
+            f"`insertMode` {mode} merges rows by a key, but neither `primaryKeys` nor createTableSql of `{node.id}` names one: add "
             "primaryKeys, and import again"
         )
         raise Refused(msg)
@@ -60,7 +60,8 @@ def load_into(draft: Draft, node: Thing, reading: Reading) -> None:
     if types and (transformed or len(table) == len(columns)):
         sink["types"] = types
     draft.open(
-        draft.activity.slot("queue"), "loads have no queue of their own: assign the sink's `db_user` to one, by a user group of the WLM"
+        draft.activity.slot("queue"),
+        "the loader does not choose a queue: assign the sink's `db_user` to one, through a user group in the WLM configuration",
     )
     draft.sink = {"redshift": sink}
 
@@ -71,7 +72,7 @@ def options_of_copy(draft: Draft, reading: Reading) -> CopyOptions:
     made = copy_options(draft.plains(draft.activity, "commandOptions"), reading)
     node = draft.definition.one(draft.activity.slot("input"))
     if node is not None and node.has("dataFormat"):
-        draft.unneeded(slot, "the service ignored them, since the input has a dataFormat")
+        draft.unneeded(slot, "AWS Data Pipeline ignored these options, because the input has a dataFormat")
         return CopyOptions(reading, made.role)
     for each in made.fine:
         draft.unneeded(slot, each)
@@ -89,7 +90,7 @@ def _created(draft: Draft, node: Thing) -> Table | None:
     found = table_of(statement)
     if statement:
         draft.files[TABLE] = statement.rstrip().rstrip(";") + ";\n"
-        draft.open(slot, f"the table is not made (`create: false`): run {TABLE} once, before the first run")
+        draft.open(slot, f"stream does not create the table (`create: false`): run {TABLE} once, before the first run")
     return found
 
 
@@ -119,7 +120,8 @@ def _target(draft: Draft, node: Thing, copy: CopyOptions) -> dict[str, Any]:
     if not copy.role:
         draft.unneeded(
             draft.activity.slot("resourceRole"),
-            "COPY reads by `iam_role`: the default role of the cluster, unless COPY_ROLE names another, `stream iam --role redshift-copy`",
+            "COPY reads with `iam_role`: the default role of the cluster, or the role in the environment variable COPY_ROLE; `stream iam "
+            "--role redshift-copy` prints its policy",
         )
     if node.has("createTableSql"):
         sink["create"] = False
@@ -135,12 +137,15 @@ def _database(draft: Draft, database: Thing) -> dict[str, Any]:
     cluster = draft.text(database, "clusterId")
     kind = "workgroup" if found is not None and found["less"] != "redshift" else "cluster"
     if cluster is None and found is None:
-        msg = f"`{database.id}` names no cluster: write clusterId, or a connectionString like jdbc:redshift://NAME....redshift.amazonaws.com:5439/DB"
+        msg = (
+            f"`{database.id}` names no cluster: add clusterId, or a connectionString such as "
+            "jdbc:redshift://NAME....redshift.amazonaws.com:5439/DB"
+        )
         raise Refused(msg)
     # Redshift stores cluster identifiers in lower case, whatever the user typed.
     sink[kind] = cluster.lower().render(draft.needs) if cluster is not None else found["name"].lower() if found else ""
     if not sink["database"]:
-        msg = f"`{database.id}` has no databaseName; write it, and import again"
+        msg = f"`{database.id}` has no databaseName; add it, and import again"
         raise Refused(msg)
     for field in ("clusterId", "connectionString"):
         draft.taken(database.slot(field), f"sinks: redshift.{kind}")
@@ -150,10 +155,14 @@ def _database(draft: Draft, database: Thing) -> dict[str, Any]:
         sink["db_user"] = user.render(draft.needs)
         draft.taken(database.slot("username"), "sinks: redshift.db_user")
         draft.open(
-            database.slot("*password"), "not written out, and not needed: IAM lends `db_user` a login; change it, since it stood in a file"
+            database.slot("*password"),
+            "not needed, and never written to a file: `db_user` logs in with temporary credentials from IAM; change the password, "
+            "because the definition file contained it",
         )
     elif user is not None:
-        draft.unneeded(database.slot("username"), "the role of the worker is the user of a workgroup; `secret_arn` names another")
+        draft.unneeded(
+            database.slot("username"), "in a workgroup, the IAM role of the worker is the database user; `secret_arn` can name another"
+        )
     return sink
 
 
@@ -171,10 +180,11 @@ def _mode(draft: Draft, mode: str, keys: tuple[str, ...], node: Thing, sink: dic
         which = "last" if mode == "OVERWRITE_EXISTING" else "first"
         draft.open(
             slot,
-            f"rows are appended, and the view `{name}` has the {which} of each key: make it by {VIEW}, and let readers ask it",
+            f"rows are always appended; the view `{name}` has the {which} row of each key: create it with {VIEW}, and let queries use the "
+            "view",
         )
     if mode == "TRUNCATE":
-        draft.open(slot, "the table is never emptied: rows are appended; let a task of Airflow run TRUNCATE before each load")
+        draft.open(slot, "stream appends rows and never empties the table: run TRUNCATE in an Airflow task before each load")
     draft.held = draft.held or mode != "APPEND"
 
 
@@ -182,7 +192,7 @@ def _view(draft: Draft, mode: str, keys: tuple[str, ...], node: Thing) -> tuple[
     """The name of the view with one row of each key, and the statement that makes it. Rows from before have no `_arrival`."""
     names = [each for each in (draft.plain(node, "schemaName"), draft.plain(node, "tableName")) if each]
     if not all(_NAME.fullmatch(each) for each in (*names, *keys)):
-        msg = f"the table and the keys of `{node.id}` have names that Redshift does not know without quotes; rename them, and import again"
+        msg = f"the table or a key of `{node.id}` has a name that Redshift only takes in quotes; rename it, and import again"
         raise Refused(msg)
     table = ".".join(names)
     view = f"{table}_last" if mode == "OVERWRITE_EXISTING" else f"{table}_first"
@@ -203,7 +213,8 @@ def _transform(draft: Draft) -> bool:
         if statement:
             draft.open(
                 slot,
-                "it looks at more than one row, or cannot be read: write it as stages, or as a view over the table, before the first run",
+                "it looks at more than one row, or cannot be understood: write it as stages, or as a view over the table, before the "
+                "first run",
             )
         draft.held = True
         return False
@@ -211,5 +222,9 @@ def _transform(draft: Draft) -> bool:
     columns = what if what.strip() == "*" else f"_row, {what}"
     query = f"SELECT {columns} FROM batch AS staging{found['rest'] or ''}"  # noqa: S608 - Polars runs it over one batch
     draft.doubtful.append((slot, {"sql": {"query": query}}))
-    draft.open(slot, "its columns must be called as the table's, by AS: columns go by their names, where the service went by their places")
+    draft.open(
+        slot,
+        "name its columns like those of the table, with AS: stream matches columns by name, where AWS Data Pipeline matched them by "
+        "position",
+    )
     return True

@@ -52,8 +52,15 @@ def _activity(outcome: Outcome) -> str:
     title = f"### `{outcome.activity}` ({outcome.type})"
     if not outcome.name:
         return f"{title}\n\nNo pipeline file: {_line(outcome.todo[0])}."
-    lines = [title, "", f"`{outcome.name}/{PIPELINE}`, and `{outcome.name}/{VALUES}` for the chart."]
-    lines += [f"`{name}` says when: `{template}` in Airflow." for name, template in outcome.env.items()]
+    lines = [
+        title,
+        "",
+        f"`{outcome.name}/{PIPELINE}` is the pipeline file, and `{outcome.name}/{VALUES}` has the values for the Helm chart.",
+    ]
+    lines += [
+        f"The environment variable `{name}` must be set for each run; in Airflow, to `{template}`."
+        for name, template in outcome.env.items()
+    ]
     if outcome.todo:
         lines += ["", "Before the first run:", "", *(f"- {_line(each)}" for each in outcome.todo)]
     return "\n".join(lines)
@@ -61,8 +68,8 @@ def _activity(outcome: Outcome) -> str:
 
 def _chain(done: Imported) -> Iterable[str]:
     if done.links:
-        yield "\n".join(f"- `{_line(each.then)}` begins after `{_line(each.first)}`: {_line(each.why)}" for each in done.links)
-    yield "A DAG with the operator of `examples/airflow/dags/stream_airflow.py`; a run that has nothing new to read does nothing:"
+        yield "\n".join(f"- `{_line(each.then)}` runs after `{_line(each.first)}`, because of {_line(each.why)}" for each in done.links)
+    yield "Tasks for a DAG, with the operator from `examples/airflow/dags/stream_airflow.py`. A run that finds nothing new does nothing."
     names = _task_names(done)
     tasks = "\n".join(_task(each, names[each.activity]) for each in done.outcomes)
     order = "\n".join(f"{names[link.first]} >> {names[link.then]}" for link in done.links)

@@ -104,7 +104,7 @@ def _dangling(items: Mapping[str, Item], name: str) -> Iterator[str]:
             for each in values:
                 if isinstance(each, Ref) and each.id not in items:
                     place = f"{name}: object `{item.id}`, field `{field}`"
-                    yield f"{place}: there is no object `{each.id}`{_near(each.id, items)}; add it, or mend the ref"
+                    yield f"{place}: there is no object `{each.id}`{_near(each.id, items)}; add it, or correct the ref"
 
 
 def _circles(items: Mapping[str, Item], name: str) -> Iterator[str]:
@@ -113,7 +113,10 @@ def _circles(items: Mapping[str, Item], name: str) -> Iterator[str]:
         while (parent := _parent(items[seen[-1]], items)) is not None and parent not in seen:
             seen.append(parent)
         if parent == item.id:
-            yield f"{name}: object `{item.id}`, field `parent`: is a circle: {' -> '.join([*seen, item.id])}; take one of them out"
+            yield (
+                f"{name}: object `{item.id}`, field `parent`: the parents form a circle: {' -> '.join([*seen, item.id])}; remove one of "
+                "these refs"
+            )
 
 
 def _parent(item: Item, items: Mapping[str, Item]) -> str | None:

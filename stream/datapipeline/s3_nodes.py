@@ -36,14 +36,17 @@ def read_from(draft: Draft, node: Thing, copy: list[str] | None, made: tuple[Col
         raise Refused(_other_source(node))
     reading = _PARQUET if made is not None else _reading(draft, node, copy)
     if made is not None:
-        draft.unneeded(node.slot("dataFormat"), "the pipeline that writes this place writes Parquet, which is read here")
+        draft.unneeded(node.slot("dataFormat"), "the pipeline that writes these objects writes Parquet, so this one reads Parquet")
         reading = Reading("parquet", "json", made)
     place = _place(draft, node)
     packed = draft.plain(node, "compression").lower() or reading.compression
     if node.has("compression"):
         draft.taken(node.slot("compression"), "source.s3.compression")
     if packed not in {"", "none", "gzip", "bz2", "zstd"}:
-        msg = f"`compression` of `{node.id}` is {packed!r}; gzip, bz2 and zstd can be read: pack the objects so, and import again"
+        msg = (
+            f"`compression` of `{node.id}` is {packed!r}; allowed: gzip, bz2, zstd, none. Compress the objects with one of these, and "
+            "import again"
+        )
         raise Refused(msg)
     s3: dict[str, Any] = {"url": place.pop("url"), "format": reading.format, **place}
     if packed and made is None:
@@ -54,10 +57,12 @@ def read_from(draft: Draft, node: Thing, copy: list[str] | None, made: tuple[Col
 
 def _other_source(node: Thing) -> str:
     if node.type == "RedshiftDataNode":
-        return f"it reads the table of `{node.id}`: UNLOAD it to S3, by `RedshiftToS3Operator` of Airflow"
+        return (
+            f"it reads a Redshift table, `{node.id}`, which stream does not: unload the table to S3 with `RedshiftToS3Operator` in Airflow"
+        )
     kind = KINDS.get(node.type)
     advice = next((each.text for name, each in kind.fields.items() if name in {"tableName", "table"}), "") if kind is not None else ""
-    return f"it reads `{node.id}`, a {node.type}: {advice or 'only S3 can be read'}"
+    return f"it reads `{node.id}`, a {node.type}: {advice or 'stream can only read from S3'}"
 
 
 def _place(draft: Draft, node: Thing) -> dict[str, Any]:
@@ -70,7 +75,7 @@ def _place(draft: Draft, node: Thing) -> dict[str, Any]:
     slot = node.slot("filePath" if path is not None else "directoryPath")
     text = path if path is not None else folder
     if text is None:
-        msg = f"`{node.id}` has neither filePath nor directoryPath; write one, and import again"
+        msg = f"`{node.id}` has neither filePath nor directoryPath; add one of them, and import again"
         raise Refused(msg)
     if text.timed:
         return _timed(draft, text, slot)
@@ -87,8 +92,8 @@ def _place(draft: Draft, node: Thing) -> dict[str, Any]:
     draft.values.setdefault("pipeline", {})["files"] = {OBJECTS: f"{key}\n"}
     draft.open(
         slot,
-        f"an object is read once, and one that is written again halts its shard: give each delivery a key of its own, and remove "
-        f"`source.s3.manifest` and {OBJECTS}, which name the one object",
+        "stream reads an object once, and a shard halts if one of its objects is overwritten: give each delivery its own key, and then "
+        f"remove `source.s3.manifest` and {OBJECTS}, which name this one object",
     )
     return {"url": _ended(before, draft), "manifest": f"file:./{OBJECTS}"}
 
@@ -104,14 +109,21 @@ def _listed(draft: Draft, node: Thing, manifest: Text, folder: Text | None) -> d
         draft.taken(node.slot("directoryPath"), "source.s3.url")
         return {"url": _ended(folder, draft), "manifest": manifest.render(draft.needs)}
     before, _ = manifest.split() if manifest.timed else manifest.folder()
-    draft.open(slot, "what the manifest lists must lie under `source.s3.url`, which is the manifest's own folder; change it if it does not")
+    draft.open(
+        slot,
+        "every object that the manifest lists must be under `source.s3.url`, which is set to the manifest's own folder: correct it if "
+        "necessary",
+    )
     return {"url": _ended(before, draft), "manifest": manifest.render(draft.needs)}
 
 
 def _timed(draft: Draft, text: Text, slot: Slot) -> dict[str, Any]:
     before, rest = text.split()
     if not before.pieces or before.plain.removeprefix("s3://").strip("/") == "":
-        msg = f"`{slot.field}` of `{slot.owner}` has a time in the name of its bucket; read each bucket by a pipeline of its own"
+        msg = (
+            f"`{slot.field}` of `{slot.owner}` has a time in the name of its bucket, but a pipeline reads one bucket: make an activity "
+            "for each bucket, and import again"
+        )
         raise Refused(msg)
     draft.taken(slot, "source.s3.url")
     pattern = key_time(rest)
@@ -121,20 +133,20 @@ def _timed(draft: Draft, text: Text, slot: Slot) -> dict[str, Any]:
         draft.taken(slot, "source.s3.time")
     draft.unneeded(
         slot,
-        f"a run takes every object under `{before.plain}` that none has read; `stream backfill --from --to` takes those of an interval"
-        + ("" if pattern else ", by the time of their last change"),
+        f"a run reads every object under `{before.plain}` that has not been read yet; `stream backfill --from --to` "
+        "reads those of a time range" + ("" if pattern else ", by the time when they were last modified"),
     )
     names = _names_in(rest)
     if names:
         draft.held = True
         draft.open(
             slot,
-            f"a run takes every object under `{before.plain}`, also those without `{names}` in their keys: give these objects a place of "
-            "their own, or list them by `source.s3.manifest`, before the first run",
+            f"a run would also read objects under `{before.plain}` without `{names}` in their keys: before the first run, give the "
+            f"objects with `{names}` a prefix of their own, or list them in `source.s3.manifest`",
         )
     moment = next(each.moment for each in rest.pieces if isinstance(each, Time))
     if moment.steps or moment.base == "end":
-        draft.unneeded(slot, "the time in the key itself decides about an interval, not one that is counted from the run's")
+        draft.unneeded(slot, "for a time range, the time in the key is used as it is, not counted from the time of the run")
     return place
 
 
@@ -167,8 +179,8 @@ def _reading(draft: Draft, node: Thing, copy: list[str] | None) -> Reading:
     if form is None:
         if copy is None:
             msg = (
-                f"`{node.id}` has no dataFormat, so its bytes are copied: use S3 Replication or `aws s3 sync`; or name a format with its "
-                "columns, and import again"
+                f"`{node.id}` has no dataFormat, so its objects were copied unchanged: use S3 Replication or `aws s3 sync` for that; or "
+                "give it a dataFormat with columns, and import again"
             )
             raise Refused(msg)
         return copy_options(copy, PIPES).reading
@@ -176,13 +188,15 @@ def _reading(draft: Draft, node: Thing, copy: list[str] | None) -> Reading:
     columns = tuple(columns_of(draft.plains(form, "column")))
     twice = sorted({each.name for each in columns if sum(one.name == each.name for one in columns) > 1})
     if twice:
-        msg = f"`column` of `{form.id}` names {', '.join(twice)} twice; give each column a name of its own, and import again"
+        msg = f"`column` of `{form.id}` names {', '.join(twice)} twice; give each column its own name, and import again"
         raise Refused(msg)
     if columns:
         draft.taken(form.slot("column"), "source.schema")
     odd = [each.name for each in columns if not each.known]
     if odd:
-        draft.open(form.slot("column"), f"the type of {', '.join(odd)} is read as string; convert it in a `cast` stage")
+        draft.open(
+            form.slot("column"), f"the type of {', '.join(odd)} has no counterpart, so it is read as string: convert it with a `cast` stage"
+        )
     match form.type:
         case "CSV":
             reading = CSV
@@ -194,8 +208,15 @@ def _reading(draft: Draft, node: Thing, copy: list[str] | None) -> Reading:
             return _lines(draft, form, columns)
         case _:
             known = KINDS.get(form.type)
-            cure = known.becomes.removeprefix("to do: ") if known is not None and known.group == "data format" else "name a data format"
-            msg = f"`{node.id}` has as dataFormat `{form.id}`, {form.type or 'an object without type'}: {cure}"
+            cure = (
+                known.becomes.removeprefix("to do: ")
+                if known is not None and known.group == "data format"
+                else "use CSV, TSV, Custom or RegEx"
+            )
+            msg = (
+                f"the dataFormat of `{node.id}`, `{form.id}`, is {form.type or 'an object without a type'}, which stream does not read: "
+                f"{cure}"
+            )
             raise Refused(msg)
     _ends(draft, form)
     return Reading("csv", reading.decode, columns)
@@ -206,7 +227,8 @@ def _separator(draft: Draft, form: Thing, default: str) -> str:
     found = (text.plain if text is not None else default).replace("\\t", "\t")
     if len(found) != 1 or not found.isascii() or found in '\r\n\0"':
         msg = (
-            f"`columnSeparator` of `{form.id}` is {found!r}; one ASCII character can separate values: write the files so, and import again"
+            f"`columnSeparator` of `{form.id}` is {found!r}; allowed: one ASCII character, but no quote, line break or NUL. Change the "
+            "files, and import again"
         )
         raise Refused(msg)
     draft.taken(form.slot("columnSeparator"), "source.decode.csv.delimiter")
@@ -218,11 +240,14 @@ def _ends(draft: Draft, form: Thing) -> None:
     ends = form.slot("recordSeparator")
     text = draft.text(form, "recordSeparator")
     if text is not None and text.plain.replace("\\n", "\n").replace("\\r", "\r") not in {"\n", "\r\n"}:
-        msg = f"`recordSeparator` of `{form.id}` is {text.plain!r}; lines end in \\n or \\r\\n: write the files so, and import again"
+        msg = f"`recordSeparator` of `{form.id}` is {text.plain!r}; allowed: \\n and \\r\\n. Change the files, and import again"
         raise Refused(msg)
-    draft.unneeded(ends, "lines end in \\n or \\r\\n")
+    draft.unneeded(ends, "lines may end with \\n or \\r\\n")
     draft.held = draft.held or form.has("escapeChar")
-    draft.open(form.slot("escapeChar"), "values are quoted, and quotes doubled, as in RFC 4180; there is no escape: write the files so")
+    draft.open(
+        form.slot("escapeChar"),
+        "stream reads values in quotes, with quotes doubled (RFC 4180), but knows no escape character: write the files that way",
+    )
 
 
 def _lines(draft: Draft, form: Thing, columns: tuple[Column, ...]) -> Reading:
@@ -230,13 +255,13 @@ def _lines(draft: Draft, form: Thing, columns: tuple[Column, ...]) -> Reading:
     named = with_names(expression.plain, output, columns) if expression is not None else None
     if named is None:
         msg = (
-            f"the groups of `inputRegEx` of `{form.id}` cannot be named: each column needs a group and a name of letters, digits and _; "
-            "correct them, and import again"
+            f"the groups in `inputRegEx` of `{form.id}` cannot get the names of the columns: each column needs one group, and a name of "
+            "letters, digits and _; correct them, and import again"
         )
         raise Refused(msg)
     draft.taken(form.slot("inputRegEx"), "stages: parse.regex")
     draft.taken(form.slot("outputFormat"), "stages: parse.regex")
-    draft.unneeded(form.slot("outputFormat"), "its order names the groups")
+    draft.unneeded(form.slot("outputFormat"), "it only says which group belongs to which column")
     return replace(_LINES, columns=columns, line=named)
 
 
@@ -250,7 +275,7 @@ def write_to(draft: Draft, node: Thing) -> None:
     slot = node.slot("filePath" if path is not None else "directoryPath")
     text = path if path is not None else folder
     if text is None:
-        msg = f"`{node.id}` has neither filePath nor directoryPath; write one, and import again"
+        msg = f"`{node.id}` has neither filePath nor directoryPath; add one of them, and import again"
         raise Refused(msg)
     options: dict[str, Any] = {"url": _written(draft, text, slot, single=path is not None)}
     options["format"] = "parquet"
@@ -261,21 +286,23 @@ def write_to(draft: Draft, node: Thing) -> None:
         draft.taken(slot, "sinks: s3.partition_by")
         draft.open(
             slot,
-            f"folders are called `{unit.lower()}=...`, after the last change of the object that a row came from (`_arrival`), not the "
-            "run's time: tell the readers",
+            f"folders are named `{unit.lower()}=...` after the time when the object that a row came from was last modified (`_arrival`), "
+            "not after the time of the run: change the programs that read them",
         )
     packed = draft.plain_or_noted(node, "compression").lower()
     if packed in {"gzip", "none"}:
         options["compression"] = packed
         draft.taken(node.slot("compression"), "sinks: s3.compression")
     elif packed:
-        draft.open(node.slot("compression"), "Parquet is written with zstd; `sinks: s3.compression` takes gzip, snappy or none, too")
+        draft.open(
+            node.slot("compression"), "Parquet files are compressed with zstd; `sinks: s3.compression` can also be gzip, snappy or none"
+        )
     draft.sink = {"s3": options}
     form = draft.definition.one(node.slot("dataFormat"))
     if form is not None:
         draft.open(
             node.slot("dataFormat"),
-            "Parquet is written (`format: ndjson` for text), no separated values: change the readers",
+            "files are written as Parquet, or with `format: ndjson` as NDJSON, not as separated values: change the programs that read them",
         )
 
 
@@ -285,13 +312,19 @@ def _written(draft: Draft, text: Text, slot: Slot, *, single: bool) -> str:
     if text.timed:
         before, _ = text.split()
         if not before.pieces or before.plain.removeprefix("s3://").strip("/") == "":
-            msg = f"`{slot.field}` of `{slot.owner}` has a time in the name of its bucket; write below one bucket, and import again"
+            msg = (
+                f"`{slot.field}` of `{slot.owner}` has a time in the name of its bucket, but a pipeline writes to one bucket: use one "
+                "bucket, and import again"
+            )
             raise Refused(msg)
     else:
         before, name = text.folder() if single else (text, Text(()))
         stem = name.plain.partition(".")[0]
         if stem:
-            draft.open(slot, f"files have names of their own below `{before.plain}{stem}/`: tell the readers")
+            draft.open(
+                slot,
+                f"files are written below `{before.plain}{stem}/`, under names that stream chooses: change the programs that read them",
+            )
             return _ended(before, draft) + f"{stem}/"
     url = _ended(before, draft)
     return f"{url}{draft.application}/" if re.fullmatch(r"s3://[^/]+/", url) else url
@@ -317,7 +350,10 @@ def shape(draft: Draft, reading: Reading) -> None:
 def match_columns(draft: Draft, columns: tuple[Column, ...], slot: Slot, where: str) -> None:
     """Make stages that give the draft's columns, in their order, the names and types of ``columns``, those of the other side."""
     if len(columns) != len(draft.columns):
-        draft.open(slot, f"{where} has {len(columns)} columns and the source {len(draft.columns)}; the source's are written: mend the list")
+        draft.open(
+            slot,
+            f"{where} has {len(columns)} columns, but the source has {len(draft.columns)}, and these are written: correct the shorter list",
+        )
         return
     names = {have.name: want.name for have, want in zip(draft.columns, columns, strict=True) if have.name != want.name}
     types = {want.name: want.type for have, want in zip(draft.columns, columns, strict=True) if have.type != want.type}
@@ -328,5 +364,5 @@ def match_columns(draft: Draft, columns: tuple[Column, ...], slot: Slot, where: 
         draft.stages.append({"cast": types})
         draft.taken(slot, "stages: cast")
     if not names and not types:
-        draft.unneeded(slot, "the columns are those of the source")
+        draft.unneeded(slot, "the columns are the same as those of the source")
     draft.columns = columns

@@ -42,8 +42,11 @@ def _larger(period: Period) -> Period:
     return period
 
 
-OFTENER: Final = "cron has no such period: it runs more often, and takes what is new sooner; Airflow has `DeltaDataIntervalTimetable`"
-EARLIER: Final = "not every month has that day: it runs on the 28th"
+MORE_OFTEN: Final = (
+    "cron cannot express this period: the schedule in the values runs more often, and so reads new data sooner; in Airflow, use "
+    "`DeltaDataIntervalTimetable` for the exact period"
+)
+EARLIER: Final = "not every month has that day: the schedule in the values runs on the 28th"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,11 @@ def cron_of(period: Period, start: datetime | None) -> Cron:
     at_time = f"{at.minute} {at.hour}"
     if unit == "minute":
         step = math.gcd(number, 60)
-        return Cron(f"{_every(at.minute, step, 60)} * * * *", "" if step == number else OFTENER)
+        return Cron(f"{_every(at.minute, step, 60)} * * * *", "" if step == number else MORE_OFTEN)
     if unit == "hour":
         step = math.gcd(number, 24)
-        return Cron(f"{at.minute} {_every(at.hour, step, 24)} * * *", "" if step == number else OFTENER)
-    often = "" if number == 1 else OFTENER
+        return Cron(f"{at.minute} {_every(at.hour, step, 24)} * * *", "" if step == number else MORE_OFTEN)
+    often = "" if number == 1 else MORE_OFTEN
     if unit == "day":
         return Cron(f"{at_time} * * *", often)
     if unit == "week":
@@ -76,7 +79,7 @@ def cron_of(period: Period, start: datetime | None) -> Cron:
         step = math.gcd(number, 12)
         months = sorted((at.month - 1 + step * one) % 12 + 1 for one in range(12 // step))
         line = f"{at_time} {day} {'*' if step == 1 else ','.join(map(str, months))} *"
-        return Cron(line, early or ("" if step == number else OFTENER))
+        return Cron(line, early or ("" if step == number else MORE_OFTEN))
     return Cron(f"{at_time} {day} {at.month} *", early or often)
 
 

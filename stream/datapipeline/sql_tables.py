@@ -23,9 +23,9 @@ def suggest(definition: Definition, fields: Fields) -> None:
         if place and query:
             fields.open(
                 slot,
-                "to join records with it: `enrich: {"
+                "to join records with this table, add the stage `enrich: {"
                 f'table: "postgresql://{place}", query: "{query}", login: {{secrets_manager: NAME}}, on: KEY, take: [COLUMN]}}`; '
-                "as a source, let DMS send it to a stream (`stream init --template dms-cdc`)",
+                "to read it as a source, let AWS DMS send it to a Kinesis stream (`stream init --template dms-cdc`)",
             )
 
 

@@ -114,7 +114,9 @@ def _links(definition: Definition) -> list[Link]:
         for other in activities:
             shared = [each for each in then.slot("input").ids if each in other.slot("output").ids]
             if shared and other is not then:
-                made.setdefault((other.id, then.id), Link(other.id, then.id, f"`{shared[0]}`, which one writes and the other reads"))
+                made.setdefault(
+                    (other.id, then.id), Link(other.id, then.id, f"`{shared[0]}`, which the first one writes and the second one reads")
+                )
     return list(made.values())
 
 
@@ -190,7 +192,10 @@ class _Work:
         elif target.type == "S3DataNode":
             self._copy(draft, target, reading)
         else:
-            msg = f"it writes to `{target.id}`, a {target.type}: load Redshift, or write S3 and let the database import from there"
+            msg = (
+                f"it writes to `{target.id}`, a {target.type}, which stream does not: load Redshift, or write to S3 and import the files "
+                "from there"
+            )
             raise Refused(msg)
         _filter(draft)
         wait_for(draft, nodes)
@@ -202,7 +207,10 @@ class _Work:
         slot = draft.activity.slot(name)
         found = self.definition.of(slot)
         if len(found) != 1:
-            msg = f"`{draft.activity.id}` has {len(found)} of `{name}`; one is what it needs: make an activity of each, and import again"
+            msg = (
+                f"`{draft.activity.id}` has {len(found)} objects as `{name}`, but a pipeline has one: correct it, or make several "
+                "activities of it, and import again"
+            )
             raise Refused(msg)
         draft.taken(slot, "source" if name == "input" else "sinks")
         return found[0]
@@ -213,8 +221,8 @@ class _Work:
         columns = reading.columns or theirs
         if not columns:
             msg = (
-                f"the columns of what `{draft.activity.slot('input').ids[0]}` holds are named nowhere: give its dataFormat a `column` "
-                'for each, as ["id INT", "name STRING"], and import again'
+                f"the definition does not name the columns of `{draft.activity.slot('input').ids[0]}`: list them under `column` of its "
+                'dataFormat, as in ["id INT", "name STRING"], and import again'
             )
             raise Refused(msg)
         shape(draft, replace(reading, columns=columns))
@@ -234,7 +242,10 @@ class _Work:
         places = [self.state] if self.state else [f"s3://{each}/_stream/" for each in buckets if each]
         fits = [each for each in places if not each.startswith(source) and not (sink and each.startswith(sink))]
         if not fits:
-            msg = f"there is no place for its state outside {source} and what it writes: name one by --state, and import again"
+            msg = (
+                f"its state must be kept outside of what it reads, {source}, and of what it writes: name a place with --state, and import "
+                "again"
+            )
             raise Refused(msg)
         draft.state = fits[0]
         if "redshift" in draft.sink:
@@ -242,14 +253,16 @@ class _Work:
             draft.sink["redshift"]["staging"] = f"${{STAGING:-{root}/_staging/{draft.application}/}}"
         if sink and (sink.startswith(source) or source.startswith(sink)):
             draft.open(
-                draft.activity.slot("output"), f"it would read what it writes: {sink} and {source} lie inside each other; separate them"
+                draft.activity.slot("output"),
+                f"the pipeline would read what it writes, since one of {sink} and {source} contains the other: choose separate prefixes",
             )
             draft.held = True
         for place, other in self.places.items():
             if sink and (sink.startswith(place) or place.startswith(sink)):
                 draft.open(
                     draft.activity.slot("output"),
-                    f"`{other}` writes below {place}, too: write each one's files to a place of its own, for `stream audit verify`",
+                    f"`{other}` writes below {place}, too: give each its own prefix, so that `stream audit verify` can tell their files "
+                    "apart",
                 )
                 draft.held = True
 
@@ -266,14 +279,14 @@ class _Work:
             if doubtful and "redshift" in draft.sink and draft.sink["redshift"].pop("types", None):
                 continue  # a statement may give other columns than those of the table
             if not doubtful:
-                msg = f"`stream check` refuses it: {finding}; correct the definition, and import again"
+                msg = f"`stream check` finds an error in its pipeline file: {finding}; correct the definition, and import again"
                 raise Refused(msg)
             slot, _ = doubtful.pop()
-            draft.open(slot, "the expression is not understood: write it as a stage, before the first run")
+            draft.open(slot, "stream cannot run this expression: write it as a stage, before the first run")
             draft.held = True
         for slot, stage in doubtful:
             draft.taken(slot, f"stages: {next(iter(stage))}")
-            draft.open(slot, "its dialect was another: look at what it gives, by `stream preview`")
+            draft.open(slot, "it was written for another SQL dialect: check what it gives with `stream preview`")
         text = pipeline_text(draft, self.name, stages)
         return {PIPELINE: text, VALUES: values_text(draft), **draft.files}
 

@@ -47,8 +47,13 @@ def _comment(text: str) -> str:
 
 def pipeline_text(draft: Draft, definition: str, stages: list[Any]) -> str:
     """The pipeline file of ``draft``, with what is to do at its head."""
-    head = [f"Made by `stream import` from the activity `{draft.activity.id}` of {definition}; see the report for each field."]
-    head += [f"{name} says when: {template} in Airflow." for name, template in shown(draft.needs.times, draft.interval).items()]
+    head = [
+        f"Written by `stream import` from the activity `{draft.activity.id}` of {definition}; report.md says what became of each field."
+    ]
+    head += [
+        f"The environment variable {name} must be set for each run; in Airflow, to {template}."
+        for name, template in shown(draft.needs.times, draft.interval).items()
+    ]
     if draft.todo:
         head += ["Before the first run:", *(f"- {each}" for each in draft.todo)]
     document: dict[str, Any] = {"application": draft.application, "source": draft.source}
@@ -64,11 +69,10 @@ def pipeline_text(draft: Draft, definition: str, stages: list[Any]) -> str:
 
 def values_text(draft: Draft) -> str:
     """The chart's values of ``draft``."""
-    head = ["Values of the chart in deploy/eks/chart, see docs/eks.md; add `image`, and the file: --set-file pipeline.file=pipeline.yaml"]
+    what = "Values for the Helm chart in deploy/eks/chart, see docs/eks.md."
+    head = [f"{what} Add `image`, and install the chart with --set-file pipeline.file=pipeline.yaml"]
     values = dict(draft.values)
     if draft.held or draft.needs.times:
-        head.append(
-            "`replicas: 0`: nothing runs by itself, but on request: `kubectl create job --from=cronjob/NAME`, or a task of Airflow."
-        )
+        head.append("`replicas: 0` suspends the schedule: start a run with `kubectl create job --from=cronjob/NAME`, or from Airflow.")
         values["replicas"] = 0
     return "\n".join(_comment(each) for each in head) + "\n" + _yaml(values)
