@@ -9,7 +9,7 @@ from typing import Any, Final
 from stream.datapipeline.draft import VALUES, Draft, Refused
 from stream.datapipeline.evaluated_text import Untranslatable
 from stream.datapipeline.expressions import Scope, evaluated
-from stream.datapipeline.resolve import Thing
+from stream.datapipeline.resolve import ResolvedObject
 from stream.datapipeline.run_times import date_of
 from stream.datapipeline.schedules import Period, cron_of, last_run, period_of
 
@@ -24,7 +24,7 @@ NEVER: Final = "0 0 1 1 *"
 _REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 
 
-def run_by(draft: Draft, nodes: list[Thing]) -> None:
+def set_schedule(draft: Draft, nodes: list[ResolvedObject]) -> None:
     """Fill in the draft's values from the activity's schedule, its limits and its resource."""
     plan: dict[str, Any] = {"timeZone": "Etc/UTC"}
     plan["cron"] = _when(draft)
@@ -33,7 +33,7 @@ def run_by(draft: Draft, nodes: list[Thing]) -> None:
         plan["attempts"] = attempts
     limits = [_limit(draft, draft.activity, "attemptTimeout", attempts or DEFAULT_ATTEMPTS)]
     for resource in draft.definition.of(draft.activity.slot("runsOn")):
-        draft.unneeded(draft.activity.slot("runsOn"), "a run is a pod or an Airflow task, and needs no machine of its own")
+        draft.not_needed(draft.activity.slot("runsOn"), "a run is a pod or an Airflow task, and needs no machine of its own")
         limits.append(_limit(draft, resource, "terminateAfter", 1))
         _region(draft, resource)
         _proxy(draft, resource)
@@ -54,64 +54,64 @@ def _when(draft: Draft) -> str:
     schedule = draft.definition.one(slot)
     kind = draft.plain_or_noted(draft.activity, "scheduleType").lower()
     if kind == "ondemand" or schedule is None:
-        draft.held = True
-        draft.taken(style, "replicas", VALUES)
-        draft.unneeded(slot, "runs are started by hand")
+        draft.suspended = True
+        draft.taken_over(style, "replicas", VALUES)
+        draft.not_needed(slot, "runs are started by hand")
         return NEVER
     if kind not in {"", "cron", "timeseries"}:
-        draft.open(style, "it must be cron, timeseries or ondemand; it was read as timeseries")
+        draft.to_do(style, "it must be cron, timeseries or ondemand; it was read as timeseries")
     at = "its begin" if kind == "cron" else "its end"
-    draft.unneeded(
+    draft.not_needed(
         style,
         "a run reads what is new, not an interval; Airflow starts a run at the end of its interval, AWS Data Pipeline started this at "
         f"{at}",
     )
-    draft.taken(slot, "schedule.cron", VALUES)
+    draft.taken_over(slot, "schedule.cron", VALUES)
     return _line(draft, schedule, at_begin=kind == "cron")
 
 
-def _line(draft: Draft, schedule: Thing, *, at_begin: bool) -> str:
+def _line(draft: Draft, schedule: ResolvedObject, *, at_begin: bool) -> str:
     text = draft.plain_or_noted(schedule, "period")
     period = period_of(text)
     if period is None:
-        draft.held = True
+        draft.suspended = True
         if text and "ondemand" not in text.lower():
-            draft.open(
+            draft.to_do(
                 schedule.slot("period"),
                 "it is not a period such as `1 hours`: set `schedule.cron` in the values yourself, and remove `replicas: 0`",
             )
         else:
-            draft.unneeded(schedule.slot("period"), "runs are started by hand")
-        draft.unneeded(schedule.slot("startAt"), "runs are started by hand")
+            draft.not_needed(schedule.slot("period"), "runs are started by hand")
+        draft.not_needed(schedule.slot("startAt"), "runs are started by hand")
         return NEVER
     start = _date(draft, schedule, "startDateTime")
     cron = cron_of(period, start)
     if at_begin:
         draft.interval = ("data_interval_end", f"data_interval_end.add({period.unit}s={period.number})")
-    draft.taken(schedule.slot("period"), "schedule.cron", VALUES)
+    draft.taken_over(schedule.slot("period"), "schedule.cron", VALUES)
     if cron.but:
-        draft.open(schedule.slot("period"), cron.but)
-    draft.taken(schedule.slot("startDateTime"), "schedule.cron", VALUES)
-    draft.unneeded(schedule.slot("startDateTime"), "earlier intervals need no runs: the first run reads everything that is there")
-    draft.unneeded(schedule.slot("startAt"), "runs begin once the chart is installed")
+        draft.to_do(schedule.slot("period"), cron.but)
+    draft.taken_over(schedule.slot("startDateTime"), "schedule.cron", VALUES)
+    draft.not_needed(schedule.slot("startDateTime"), "earlier intervals need no runs: the first run reads everything that is there")
+    draft.not_needed(schedule.slot("startAt"), "runs begin once the chart is installed")
     _end(draft, schedule, period, start)
     return cron.line
 
 
-def _end(draft: Draft, schedule: Thing, period: Period, start: datetime | None) -> None:
+def _end(draft: Draft, schedule: ResolvedObject, period: Period, start: datetime | None) -> None:
     if schedule.has("endDateTime"):
         end = _date(draft, schedule, "endDateTime")
         when = f" on {end:%Y-%m-%d %H:%M} UTC" if end is not None else ""
-        draft.open(schedule.slot("endDateTime"), f"a CronJob has no end date: set `replicas: 0`{when}; in Airflow, set `end_date`")
+        draft.to_do(schedule.slot("endDateTime"), f"a CronJob has no end date: set `replicas: 0`{when}; in Airflow, set `end_date`")
     count = draft.plain_or_noted(schedule, "occurrences")
     if count:
         number = int(count) if count.isdecimal() and len(count) < 10 else 0
         over = last_run(start, period, number) if start is not None else None
         when = f" after {over:%Y-%m-%d %H:%M} UTC" if over is not None else f" after {count} runs" if number else ""
-        draft.open(schedule.slot("occurrences"), f"a CronJob does not count its runs: set `replicas: 0`{when}; in Airflow, set `end_date`")
+        draft.to_do(schedule.slot("occurrences"), f"a CronJob does not count its runs: set `replicas: 0`{when}; in Airflow, set `end_date`")
 
 
-def _date(draft: Draft, schedule: Thing, name: str) -> datetime | None:
+def _date(draft: Draft, schedule: ResolvedObject, name: str) -> datetime | None:
     slot = schedule.slot(name)
     if not slot.text:
         return None
@@ -121,7 +121,7 @@ def _date(draft: Draft, schedule: Thing, name: str) -> datetime | None:
     except Untranslatable:
         found = None
     if found is None:
-        draft.open(slot, "it is not a date such as 2026-01-31T00:00:00: check `schedule.cron` in the values")
+        draft.to_do(slot, "it is not a date such as 2026-01-31T00:00:00: check `schedule.cron` in the values")
     return found
 
 
@@ -131,55 +131,55 @@ def _attempts(draft: Draft) -> int | None:
     if not text:
         return None
     if not text.isdecimal() or len(text) > 9:
-        draft.open(slot, "it is not a whole number: set `schedule.attempts` in the values yourself")
+        draft.to_do(slot, "it is not a whole number: set `schedule.attempts` in the values yourself")
         return None
-    draft.taken(slot, "schedule.attempts", VALUES)
+    draft.taken_over(slot, "schedule.attempts", VALUES)
     return min(int(text) + 1, MAX_ATTEMPTS)
 
 
-def _limit(draft: Draft, thing: Thing, name: str, times: int) -> int:
+def _limit(draft: Draft, obj: ResolvedObject, name: str, times: int) -> int:
     """A limit in seconds, ``times`` over; 0 if there is none."""
-    text = draft.plain_or_noted(thing, name)
+    text = draft.plain_or_noted(obj, name)
     if not text:
         return 0
     period = period_of(text)
     if period is None:
-        draft.open(thing.slot(name), "it is not a period such as `2 hours`: set `schedule.deadlineSeconds` in the values yourself")
+        draft.to_do(obj.slot(name), "it is not a period such as `2 hours`: set `schedule.deadlineSeconds` in the values yourself")
         return 0
-    draft.taken(thing.slot(name), "schedule.deadlineSeconds", VALUES)
+    draft.taken_over(obj.slot(name), "schedule.deadlineSeconds", VALUES)
     return period.seconds * times
 
 
-def _region(draft: Draft, thing: Thing) -> None:
-    slot = thing.slot("region")
-    text = draft.plain_or_noted(thing, "region").lower().replace("_", "-")
+def _region(draft: Draft, obj: ResolvedObject) -> None:
+    slot = obj.slot("region")
+    text = draft.plain_or_noted(obj, "region").lower().replace("_", "-")
     if not text:
         return
     if not _REGION.fullmatch(text) or draft.values.get("region", text) != text:
-        draft.open(slot, "a pipeline works in one region: check `region` in the values")
+        draft.to_do(slot, "a pipeline works in one region: check `region` in the values")
         return
     draft.values["region"] = text
-    draft.taken(slot, "region", VALUES)
+    draft.taken_over(slot, "region", VALUES)
 
 
-def _proxy(draft: Draft, resource: Thing) -> None:
+def _proxy(draft: Draft, resource: ResolvedObject) -> None:
     proxy = draft.definition.one(resource.slot("httpProxy"))
     if proxy is None:
         return
     try:
         host, port = draft.plain(proxy, "hostname"), draft.plain(proxy, "port")
     except Refused as refused:
-        draft.open(resource.slot("httpProxy"), f"{refused}; set `env.HTTPS_PROXY` in the values yourself")
+        draft.to_do(resource.slot("httpProxy"), f"{refused}; set `env.HTTPS_PROXY` in the values yourself")
         return
     if not re.fullmatch(r"[A-Za-z0-9.-]+", host) or not re.fullmatch(r"\d{0,5}", port):
-        draft.open(resource.slot("httpProxy"), "its hostname or port is not valid: set `env.HTTPS_PROXY` in the values yourself")
+        draft.to_do(resource.slot("httpProxy"), "its hostname or port is not valid: set `env.HTTPS_PROXY` in the values yourself")
         return
     env = draft.values.setdefault("env", {})
     env["HTTPS_PROXY"] = f"http://{host}" + (f":{port}" if port else "")
     for name in ("hostname", "port"):
-        draft.taken(proxy.slot(name), "env.HTTPS_PROXY", VALUES)
-    draft.taken(resource.slot("httpProxy"), "env.HTTPS_PROXY", VALUES)
+        draft.taken_over(proxy.slot(name), "env.HTTPS_PROXY", VALUES)
+    draft.taken_over(resource.slot("httpProxy"), "env.HTTPS_PROXY", VALUES)
     if draft.plain_or_noted(proxy, "s3NoProxy").lower() == "true":
-        draft.open(proxy.slot("s3NoProxy"), "list the host names of S3 in your region under `env.NO_PROXY` in the values")
+        draft.to_do(proxy.slot("s3NoProxy"), "list the host names of S3 in your region under `env.NO_PROXY` in the values")
     else:
-        draft.unneeded(proxy.slot("s3NoProxy"), "requests to S3 go through the proxy, too")
+        draft.not_needed(proxy.slot("s3NoProxy"), "requests to S3 go through the proxy, too")

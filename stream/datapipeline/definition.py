@@ -33,7 +33,7 @@ Value: TypeAlias = str | Ref
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class WrittenObject:
     """One object as written: ``fields`` are its own fields, without inherited ones, each with one or more values."""
 
     id: str
@@ -64,10 +64,10 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class ParsedFiles:
     """The content of a definition file."""
 
-    items: Mapping[str, Item]
+    items: Mapping[str, WrittenObject]
     parameters: Mapping[str, Parameter]
 
 
@@ -76,7 +76,7 @@ def is_secret(name: str) -> bool:
     return name.startswith("*") or _LOOKS_SECRET.search(name) is not None
 
 
-def parse(text: bytes, name: str, more: Iterable[tuple[str, bytes]] = ()) -> Written:
+def parse(text: bytes, name: str, more: Iterable[tuple[str, bytes]] = ()) -> ParsedFiles:
     """The objects of the definition ``text``, called ``name``; ``more`` are files with further `parameters` and `values`.
 
     Takes the form that the AWS CLI writes (`objects`, `parameters`, `values`) and that of the API (`pipelineObjects`, ...).
@@ -99,7 +99,7 @@ def parse(text: bytes, name: str, more: Iterable[tuple[str, bytes]] = ()) -> Wri
     made = [_bound(each, parameters, values, marked) for each in sorted({*parameters, *values})]
     faults += _missing_values(made, parameters, items, name)
     refuse(faults)
-    return Written(items, {each.name: each for each in made})
+    return ParsedFiles(items, {each.name: each for each in made})
 
 
 def refuse(faults: list[str]) -> None:
@@ -175,14 +175,14 @@ def _called(value: Any) -> str:
     return "nothing (null)" if value is None else names.get(type(value), "a number")
 
 
-def _items(document: Mapping[str, Any], name: str, faults: list[str]) -> dict[str, Item]:
+def _items(document: Mapping[str, Any], name: str, faults: list[str]) -> dict[str, WrittenObject]:
     key = "pipelineObjects" if "pipelineObjects" in document and "objects" not in document else "objects"
     listed = document.get(key)
     if not isinstance(listed, (list, _Repeated)) or not listed:
         found = "is missing" if key not in document else f"is {_called(listed)}" if listed else "is empty"
         msg = f"{name}: `{key}` {found}; allowed: a list of objects with id and type. Pass a file that only has values with --values"
         raise DefinitionError(msg)
-    items: dict[str, Item] = {}
+    items: dict[str, WrittenObject] = {}
     for index, entry in enumerate(listed):
         item = _item(entry, f"{name}: {key}[{index}]", faults)
         if item is not None and item.id in items:
@@ -194,7 +194,7 @@ def _items(document: Mapping[str, Any], name: str, faults: list[str]) -> dict[st
     return items
 
 
-def _item(entry: Any, place: str, faults: list[str]) -> Item | None:
+def _item(entry: Any, place: str, faults: list[str]) -> WrittenObject | None:
     if not isinstance(entry, dict):
         faults.append(f"{place}: is {_called(entry)}; write an object with id and type")
         return None
@@ -207,7 +207,7 @@ def _item(entry: Any, place: str, faults: list[str]) -> Item | None:
     fields = {}
     for field, value in pairs.items():
         fields[field] = tuple(_field(value, f"{place} (`{given}`), field `{field}`", faults))
-    return Item(given, fields)
+    return WrittenObject(given, fields)
 
 
 def _of_api(entry: Mapping[str, Any], place: str, faults: list[str]) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def _bound(name: str, parameters: Mapping[str, dict[str, Any]], values: Mapping[
 
 
 def _missing_values(
-    made: Iterable[Parameter], parameters: Mapping[str, dict[str, Any]], items: Mapping[str, Item], name: str
+    made: Iterable[Parameter], parameters: Mapping[str, dict[str, Any]], items: Mapping[str, WrittenObject], name: str
 ) -> Iterator[str]:
     """Errors for parameters that are used but have no value, and are neither optional nor secret."""
     own = {field.lstrip("*") for item in items.values() for field in item.fields}
@@ -290,7 +290,7 @@ _WORD: Final = re.compile(r"(?<![.A-Za-z0-9_@])\*?(my[A-Za-z0-9_]*)")
 _QUOTED: Final = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
-def _mentioned(item: Item) -> Iterator[str]:
+def _mentioned(item: WrittenObject) -> Iterator[str]:
     for values in item.fields.values():
         for each in values:
             if isinstance(each, str):

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stream.datapipeline.definition import is_secret
-from stream.datapipeline.evaluated_text import Needs, Text, Untranslatable
+from stream.datapipeline.evaluated_text import RunTimes, Text, Untranslatable
 from stream.datapipeline.expressions import Scope, evaluated, texts_of
 from stream.datapipeline.formats import Column
-from stream.datapipeline.resolve import Definition, Slot, Thing
+from stream.datapipeline.resolve import Definition, ResolvedObject, Slot
 from stream.datapipeline.run_times import INTERVAL
 from stream.datapipeline.verdicts import Fate, Verdict
 
@@ -34,16 +34,16 @@ class Draft:
     name: str
     application: str
     """Names its state. Definitions made from one template have activities of the same ids, so the file's name is part of it."""
-    activity: Thing
+    activity: ResolvedObject
     definition: Definition
-    needs: Needs = field(default_factory=Needs)
+    run_times: RunTimes = field(default_factory=RunTimes)
     notes: list[tuple[Slot, Verdict]] = field(default_factory=list)
     todo: list[str] = field(default_factory=list)
     used: set[tuple[str, str]] = field(default_factory=set)
     source: dict[str, Any] = field(default_factory=dict)
     columns: tuple[Column, ...] = ()
     stages: list[Any] = field(default_factory=list)
-    doubtful: list[tuple[Slot, Any]] = field(default_factory=list)
+    unverified_stages: list[tuple[Slot, Any]] = field(default_factory=list)
     """Stages in a dialect that may not be understood, with the field that they come from; they go after ``stages``."""
     sink: dict[str, Any] = field(default_factory=dict)
     requires: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Draft:
     state: str = ""
     values: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
-    held: bool = False
+    suspended: bool = False
     """Whether runs start only by hand: the definition says so, or something must be checked first."""
     interval: tuple[str, str] = INTERVAL
     """Begin and end of a run's interval, as named in Airflow templates."""
@@ -60,76 +60,76 @@ class Draft:
         """A place in one of its files, as the report names it."""
         return f"`{self.name}/{file}`: `{key}`"
 
-    def taken(self, slot: Slot, key: str, file: str = PIPELINE) -> None:
+    def taken_over(self, slot: Slot, key: str, file: str = PIPELINE) -> None:
         """Note that the field was taken over to ``key``."""
-        self.notes.append((slot, Verdict(Fate.TAKEN, self.where(key, file))))
+        self.notes.append((slot, Verdict(Fate.TAKEN_OVER, self.where(key, file))))
 
-    def unneeded(self, slot: Slot, why: str) -> None:
+    def not_needed(self, slot: Slot, why: str) -> None:
         """Note that the field is not needed."""
-        self.notes.append((slot, Verdict(Fate.UNNEEDED, why)))
+        self.notes.append((slot, Verdict(Fate.NOT_NEEDED, why)))
 
-    def open(self, slot: Slot, cure: str) -> None:
+    def to_do(self, slot: Slot, cure: str) -> None:
         """Note that the field cannot be taken over, also at the top of the pipeline file. Does nothing if the field has no values."""
         if not slot.values:
             return
-        self.notes.append((slot, Verdict(Fate.OPEN, cure)))
+        self.notes.append((slot, Verdict(Fate.TO_DO, cure)))
         entry = f"{slot.field} of {slot.owner}: {cure}"
         if entry not in self.todo:
             self.todo.append(entry)
 
-    def text(self, thing: Thing, name: str, node: Thing | None = None) -> Text | None:
+    def text(self, obj: ResolvedObject, name: str, node: ResolvedObject | None = None) -> Text | None:
         """The first value of a field; None if it has none.
 
         Raises:
             Refused: it has no value before the run.
         """
-        slot = thing.slot(name)
+        slot = obj.slot(name)
         if not slot.text:
             return None
         if is_secret(name):
-            msg = f"`{name}` of `{thing.id}` is a secret, which stream never writes to a file"
+            msg = f"`{name}` of `{obj.id}` is a secret, which stream never writes to a file"
             raise Refused(msg)
         try:
-            return evaluated(slot.text, self._scope(thing, node))
+            return evaluated(slot.text, self._scope(obj, node))
         except Untranslatable as error:
-            msg = f"`{name}` of `{thing.id}` {error}"
+            msg = f"`{name}` of `{obj.id}` {error}"
             raise Refused(msg) from error
 
-    def plain(self, thing: Thing, name: str) -> str:
+    def plain(self, obj: ResolvedObject, name: str) -> str:
         """The first value of a field as a plain text, empty if it has none.
 
         Raises:
             Refused: it has no value before the run.
         """
-        found = self.text(thing, name)
+        found = self.text(obj, name)
         try:
             return found.plain.strip() if found is not None else ""
         except Untranslatable as error:
-            msg = f"`{name}` of `{thing.id}` {error}"
+            msg = f"`{name}` of `{obj.id}` {error}"
             raise Refused(msg) from error
 
-    def plains(self, thing: Thing, name: str) -> list[str]:
+    def plains(self, obj: ResolvedObject, name: str) -> list[str]:
         """Every value of a field as a plain text.
 
         Raises:
             Refused: one has no value before the run.
         """
         try:
-            return [each.plain for each in texts_of(thing.slot(name), self._scope(thing, None))]
+            return [each.plain for each in texts_of(obj.slot(name), self._scope(obj, None))]
         except Untranslatable as error:
-            msg = f"`{name}` of `{thing.id}` {error}"
+            msg = f"`{name}` of `{obj.id}` {error}"
             raise Refused(msg) from error
 
-    def plain_or_noted(self, thing: Thing, name: str) -> str:
+    def plain_or_noted(self, obj: ResolvedObject, name: str) -> str:
         """As ``plain``, but an unknown value is noted as left to do, and is empty here."""
         try:
-            return self.plain(thing, name)
+            return self.plain(obj, name)
         except Refused as refused:
-            self.open(thing.slot(name), f"{refused}")
+            self.to_do(obj.slot(name), f"{refused}")
             return ""
 
-    def _scope(self, thing: Thing, node: Thing | None) -> Scope:
-        return Scope(self.definition, thing, node, 0, self.used)
+    def _scope(self, obj: ResolvedObject, node: ResolvedObject | None) -> Scope:
+        return Scope(self.definition, obj, node, 0, self.used)
 
 
 def bucket_of(url: str) -> str | None:
@@ -138,13 +138,13 @@ def bucket_of(url: str) -> str | None:
     return found[1] if found else None
 
 
-def s3_text(draft: Draft, thing: Thing, name: str, node: Thing | None = None) -> Text | None:
+def s3_text(draft: Draft, obj: ResolvedObject, name: str, node: ResolvedObject | None = None) -> Text | None:
     """A field with an S3 URL; None if it has no value.
 
     Raises:
         Refused: the value is not an S3 URL.
     """
-    found = draft.text(thing, name, node)
+    found = draft.text(obj, name, node)
     if found is None:
         return None
     pieces = [found.pieces[0].strip(), *found.pieces[1:]] if found.pieces and isinstance(found.pieces[0], str) else list(found.pieces)
@@ -155,7 +155,7 @@ def s3_text(draft: Draft, thing: Thing, name: str, node: Thing | None = None) ->
     start = "".join(each if isinstance(each, str) else getattr(each, "value", "\0") for each in text.pieces)
     if bucket_of(start.partition("\0")[0]) is None and bucket_of(start) is None:
         msg = (
-            f"`{name}` of `{thing.id}` names no S3 bucket (s3://bucket/..., with 3 to 63 characters of a-z 0-9 . -); correct it, and "
+            f"`{name}` of `{obj.id}` names no S3 bucket (s3://bucket/..., with 3 to 63 characters of a-z 0-9 . -); correct it, and "
             "import again"
         )
         raise Refused(msg)

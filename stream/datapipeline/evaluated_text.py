@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from stream.datapipeline.run_times import Moment
+from stream.datapipeline.run_times import ScheduledTime
 
 
 class Untranslatable(Exception):
@@ -14,7 +14,7 @@ class Untranslatable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ParameterValue:
     """The value of a parameter, which the pipeline file takes from the environment and has as its default."""
 
     name: str
@@ -22,14 +22,14 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Time:
+class RunTime:
     """A time of the run, written by ``pattern`` (as strftime)."""
 
-    moment: Moment
+    moment: ScheduledTime
     pattern: str
 
 
-Piece: TypeAlias = str | Given | Time
+Piece: TypeAlias = str | ParameterValue | RunTime
 
 _UNITS: Final = (("S", "SECOND"), ("M", "MINUTE"), ("H", "HOUR"), ("I", "HOUR"), ("d", "DAY"), ("j", "DAY"), ("m", "MONTH"), ("b", "MONTH"))
 
@@ -40,12 +40,12 @@ def unit_of(pattern: str) -> str:
 
 
 @dataclass(slots=True)
-class Needs:
+class RunTimes:
     """The environment variables by which one pipeline file gets the times of a run."""
 
-    times: dict[str, Time] = field(default_factory=dict)
+    times: dict[str, RunTime] = field(default_factory=dict)
 
-    def name(self, time: Time) -> str:
+    def name(self, time: RunTime) -> str:
         """The variable for ``time``; the same one for the same time."""
         for name, known in self.times.items():
             if known == time:
@@ -83,25 +83,23 @@ class Text:
         Raises:
             Untranslatable: a run's time is part of it.
         """
-        if self.timed:
+        if self.has_run_time:
             msg = "contains the time of the run, which is not possible here; write a fixed value"
             raise Untranslatable(msg)
-        return "".join(each.value if isinstance(each, Given) else each for each in self.pieces if not isinstance(each, Time))
+        return "".join(each.value if isinstance(each, ParameterValue) else each for each in self.pieces if not isinstance(each, RunTime))
 
     @property
-    def timed(self) -> bool:
+    def has_run_time(self) -> bool:
         """Whether a run's time is part of it."""
-        return any(isinstance(each, Time) for each in self.pieces)
+        return any(isinstance(each, RunTime) for each in self.pieces)
 
-    def render(self, needs: Needs) -> str:
-        """The text as a pipeline file writes it: `${NAME:-value}` for parameters, `${NAME}` for times, which are added to ``needs``."""
-        return "".join(_rendered(each, needs) for each in self.pieces)
+    def render(self, run_times: RunTimes) -> str:
+        """The text as a pipeline file writes it: `${NAME:-value}` for parameters, `${NAME}` for times, which are added to ``run_times``."""
+        return "".join(_rendered(each, run_times) for each in self.pieces)
 
     def lower(self) -> Text:
         """The text in lower case."""
-        letters = [each.lower() if isinstance(each, str) else Given(each.name, each.value.lower()) if isinstance(each, Given) else each
-                   for each in self.pieces]  # fmt: skip
-        return Text(tuple(letters))
+        return Text(tuple(_lower(each) for each in self.pieces))
 
     def with_final_slash(self) -> Text:
         """The text with one slash at its end."""
@@ -109,13 +107,13 @@ class Text:
         match last:
             case str():
                 return Text.of([*before, last.rstrip("/") + "/"])
-            case Given() if last.value.endswith("/"):
-                return Text.of([*before, Given(last.name, last.value.rstrip("/") + "/")])
+            case ParameterValue() if last.value.endswith("/"):
+                return Text.of([*before, ParameterValue(last.name, last.value.rstrip("/") + "/")])
         return Text.of([*self.pieces, "/"])
 
     def split(self) -> tuple[Text, Text]:
         """The part before the first time, up to its last slash, and the rest."""
-        at = next((index for index, each in enumerate(self.pieces) if isinstance(each, Time)), len(self.pieces))
+        at = next((index for index, each in enumerate(self.pieces) if isinstance(each, RunTime)), len(self.pieces))
         return _cut(self.pieces, at)
 
     def folder(self) -> tuple[Text, Text]:
@@ -123,11 +121,17 @@ class Text:
         return _cut(self.pieces, len(self.pieces))
 
 
+def _lower(piece: Piece) -> Piece:
+    if isinstance(piece, ParameterValue):
+        return ParameterValue(piece.name, piece.value.lower())
+    return piece.lower() if isinstance(piece, str) else piece
+
+
 def _cut(pieces: tuple[Piece, ...], end: int) -> tuple[Text, Text]:
     """``pieces`` split after the last slash before ``end``."""
     for index in range(end - 1, -1, -1):
         piece = pieces[index]
-        words = piece.value if isinstance(piece, Given) else piece if isinstance(piece, str) else ""
+        words = piece.value if isinstance(piece, ParameterValue) else piece if isinstance(piece, str) else ""
         if "/" not in words:
             continue
         if words.endswith("/"):
@@ -141,20 +145,20 @@ def _joined(pieces: list[Piece]) -> list[Piece]:
     made: list[Piece] = []
     for piece in pieces:
         match made:
-            case [*_, Time() as first, str() as between] if isinstance(piece, Time) and piece.moment == first.moment:
-                made[-2:] = [Time(first.moment, first.pattern + between.replace("%", "%%") + piece.pattern)]
-            case [*_, Time() as first] if isinstance(piece, Time) and piece.moment == first.moment:
-                made[-1] = Time(first.moment, first.pattern + piece.pattern)
+            case [*_, RunTime() as first, str() as between] if isinstance(piece, RunTime) and piece.moment == first.moment:
+                made[-2:] = [RunTime(first.moment, first.pattern + between.replace("%", "%%") + piece.pattern)]
+            case [*_, RunTime() as first] if isinstance(piece, RunTime) and piece.moment == first.moment:
+                made[-1] = RunTime(first.moment, first.pattern + piece.pattern)
             case _:
                 made.append(piece)
     return made
 
 
-def _rendered(piece: Piece, needs: Needs) -> str:
+def _rendered(piece: Piece, run_times: RunTimes) -> str:
     if isinstance(piece, str):
         return escaped(piece)
-    if isinstance(piece, Time):
-        return f"${{{needs.name(piece)}}}"
+    if isinstance(piece, RunTime):
+        return f"${{{run_times.name(piece)}}}"
     return escaped(piece.value) if set("{}$") & set(piece.value) or not piece.value else f"${{{piece.name}:-{piece.value}}}"
 
 
@@ -163,6 +167,6 @@ def escaped(text: str) -> str:
     return text.replace("${", "$${")
 
 
-def shown(times: Mapping[str, Time], interval: tuple[str, str]) -> dict[str, str]:
+def shown(times: Mapping[str, RunTime], interval: tuple[str, str]) -> dict[str, str]:
     """The Airflow template for each variable; ``interval``: the expressions for a run's begin and end."""
     return {name: f"{{{{ {time.moment.template(interval)}.strftime('{time.pattern}') }}}}" for name, time in times.items()}

@@ -10,9 +10,9 @@ from typing import Final, TypeAlias
 
 from stream.datapipeline.arithmetic import NUMBERS
 from stream.datapipeline.definition import Ref, is_secret
-from stream.datapipeline.evaluated_text import Given, Piece, Text, Time, Untranslatable
-from stream.datapipeline.resolve import Definition, Slot, Thing
-from stream.datapipeline.run_times import END, FLOORS, ISO, MAX_SHIFT, START, UNITS, Moment, date_of, strftime_of
+from stream.datapipeline.evaluated_text import ParameterValue, Piece, RunTime, Text, Untranslatable
+from stream.datapipeline.resolve import Definition, ResolvedObject, Slot
+from stream.datapipeline.run_times import END, FLOORS, ISO, MAX_SHIFT, START, UNITS, ScheduledTime, date_of, strftime_of
 
 MAX_DEPTH: Final = 24
 """Deepest nesting of expressions, and of references from field to field."""
@@ -30,27 +30,27 @@ _TOKEN: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The context of an expression: a field of ``thing``, to which ``node`` refers. ``depth``: number of references followed."""
+    """The context of an expression: a field of ``obj``, to which ``node`` refers. ``depth``: number of references followed."""
 
     definition: Definition
-    thing: Thing
-    node: Thing | None = None
+    obj: ResolvedObject
+    node: ResolvedObject | None = None
     depth: int = 0
     used: set[tuple[str, str]] = field(default_factory=set)
     """Fields that expressions have read, (object, field), and parameters, ("", name)."""
     steps: list[int] = field(default_factory=lambda: [0])
     """How many fields have been read for one value, in its only item."""
 
-    def at(self, thing: Thing) -> Scope:
-        """The same for an expression in ``thing``, one step deeper."""
+    def at(self, obj: ResolvedObject) -> Scope:
+        """The same for an expression in ``obj``, one step deeper."""
         self.steps[0] += 1
         if self.depth >= MAX_DEPTH or self.steps[0] > MAX_STEPS:
             msg = "refers to itself, or to too many other fields; write a fixed value"
             raise Untranslatable(msg)
-        return replace(self, thing=thing, depth=self.depth + 1)
+        return replace(self, obj=obj, depth=self.depth + 1)
 
 
-Result: TypeAlias = Text | int | float | Moment | Thing | tuple["Result", ...]
+Result: TypeAlias = Text | int | float | ScheduledTime | ResolvedObject | tuple["Result", ...]
 
 
 def evaluated(text: str, scope: Scope) -> Text:
@@ -102,11 +102,11 @@ def _end_of(text: str, begin: int) -> int:
 def _as_pieces(value: Result) -> tuple[Piece, ...]:
     if isinstance(value, Text):
         return value.pieces
-    if isinstance(value, Moment):
-        return (value.base.isoformat()[:19],) if isinstance(value.base, datetime) else (Time(value, ISO),)
+    if isinstance(value, ScheduledTime):
+        return (value.base.isoformat()[:19],) if isinstance(value.base, datetime) else (RunTime(value, ISO),)
     if isinstance(value, (int, float)):
         return (f"{value:g}" if isinstance(value, float) else str(value),)
-    if isinstance(value, Thing):
+    if isinstance(value, ResolvedObject):
         return (value.id,)
     if len(value) == 1:
         return _as_pieces(value[0])
@@ -224,42 +224,42 @@ class _Parser:
 def _named(name: str, scope: Scope) -> Result:
     """The value of a bare name: a time, the object itself, one of its fields, or a parameter."""
     if name in _TIMES:
-        return Moment(_TIMES[name])
+        return ScheduledTime(_TIMES[name])
     if name in {"node", "parent"}:
-        found = scope.node if name == "node" else scope.thing
+        found = scope.node if name == "node" else scope.obj
         if found is None:
             msg = "refers to the object that uses it, but more than one object does; write a fixed value"
             raise Untranslatable(msg)
         return found
     plain = name.lstrip("*")
     if name.startswith("*"):
-        raise Untranslatable(_kept_back(name))
-    if name in scope.thing.slots:
-        return _member(scope.thing, name, scope)
+        raise Untranslatable(_secret_refusal(name))
+    if name in scope.obj.slots:
+        return _member(scope.obj, name, scope)
     if plain in scope.definition.parameters:
         return _parameter(plain, scope)
-    return _member(scope.thing, name, scope)
+    return _member(scope.obj, name, scope)
 
 
-def _kept_back(name: str) -> str:
+def _secret_refusal(name: str) -> str:
     return f"contains the secret `{name.lstrip('*')}`, which stream never writes to a file; keep it in AWS Secrets Manager"
 
 
 def _parameter(name: str, scope: Scope) -> Result:
     found = scope.definition.parameters[name]
     if found.secret:
-        raise Untranslatable(_kept_back(name))
+        raise Untranslatable(_secret_refusal(name))
     scope.used.add(("", name))
-    values = tuple(Text.of([Given(name, each)]) for each in found.values)
+    values = tuple(Text.of([ParameterValue(name, each)]) for each in found.values)
     return values[0] if len(values) == 1 else values or Text(())
 
 
 def _member(value: Result, name: str, scope: Scope) -> Result:
-    if not isinstance(value, Thing):
+    if not isinstance(value, ResolvedObject):
         msg = f"refers to `{name}` of a value that has no fields; write a fixed value"
         raise Untranslatable(msg)
     if name in _TIMES:
-        return Moment(_TIMES[name])
+        return ScheduledTime(_TIMES[name])
     field_name = name.removeprefix("@") if name in {"@id", "@name", "@type"} else name
     slot = value.slots.get(field_name)
     if slot is None:
@@ -267,13 +267,13 @@ def _member(value: Result, name: str, scope: Scope) -> Result:
         msg = f"refers to `{name}`, which {what}; write a fixed value"
         raise Untranslatable(msg)
     if is_secret(field_name):
-        raise Untranslatable(_kept_back(field_name))
+        raise Untranslatable(_secret_refusal(field_name))
     scope.used.add((slot.owner, field_name))
     inner = scope.at(value)
     results: list[Result] = []
     for each in slot.values:
         if isinstance(each, Ref):
-            results.append(scope.definition.things[each.id])
+            results.append(scope.definition.objects[each.id])
         else:
             results.append(evaluated(each, inner))
     return results[0] if len(results) == 1 else tuple(results)
@@ -328,24 +328,24 @@ def _function(name: str, values: list[Result]) -> Result | None:
     return made
 
 
-def _made(*parts: Result) -> Moment:
-    return Moment(datetime(*(each if isinstance(each, int) else int(Text.of(_as_pieces(each)).plain) for each in parts), tzinfo=UTC))  # type: ignore[arg-type, misc]
+def _made(*parts: Result) -> ScheduledTime:
+    return ScheduledTime(datetime(*(each if isinstance(each, int) else int(Text.of(_as_pieces(each)).plain) for each in parts), tzinfo=UTC))  # type: ignore[arg-type, misc]
 
 
-def _moment(value: Result) -> Moment:
-    if isinstance(value, Moment):
+def _moment(value: Result) -> ScheduledTime:
+    if isinstance(value, ScheduledTime):
         return value
     if isinstance(value, Text):
-        if len(value.pieces) == 1 and isinstance(value.pieces[0], Time) and value.pieces[0].pattern == ISO:
+        if len(value.pieces) == 1 and isinstance(value.pieces[0], RunTime) and value.pieces[0].pattern == ISO:
             return value.pieces[0].moment
         found = date_of(value.plain)
         if found is not None:
-            return Moment(found)
+            return ScheduledTime(found)
     msg = "calculates with a text that is not a date; write a fixed value"
     raise Untranslatable(msg)
 
 
-def _shifted(moment: Moment, period: str, sign: int) -> Moment:
+def _shifted(moment: ScheduledTime, period: str, sign: int) -> ScheduledTime:
     found = re.fullmatch(r"\s*(\d{1,6})\s+([A-Za-z]+?)s?\s*", period)
     unit = found[2].capitalize() + "s" if found else ""
     if found is None or unit not in UNITS:
@@ -354,15 +354,15 @@ def _shifted(moment: Moment, period: str, sign: int) -> Moment:
     return moment.step(unit, sign * int(found[1]))
 
 
-def _formatted(moment: Moment, form: str) -> Text:
+def _formatted(moment: ScheduledTime, form: str) -> Text:
     pattern = strftime_of(form)
     if pattern is None:
         msg = "formats a time with a pattern that has no counterpart; use one such as 'YYYY-MM-dd-HH'"
         raise Untranslatable(msg)
-    return Text.of([moment.base.strftime(pattern) if isinstance(moment.base, datetime) else Time(moment, pattern)])
+    return Text.of([moment.base.strftime(pattern) if isinstance(moment.base, datetime) else RunTime(moment, pattern)])
 
 
-def _part(moment: Moment, name: str) -> Result:
+def _part(moment: ScheduledTime, name: str) -> Result:
     if isinstance(moment.base, datetime):
         return int(moment.base.strftime(_PARTS[name].replace("-", "")))
-    return Text.of([Time(moment, _PARTS[name])])
+    return Text.of([RunTime(moment, _PARTS[name])])

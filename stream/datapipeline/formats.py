@@ -120,7 +120,7 @@ def _column(text: str, types: Mapping[str, str], unsized: tuple[str, str]) -> Co
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadFormat:
     """How objects are read: `source.s3.format` and `decode` of a pipeline file, and the columns; none of them if they are not known yet."""
 
     format: str
@@ -132,7 +132,7 @@ class Reading:
     empty_is_null: bool = False
     """Of separated values: whether empty text is null in columns of text, too, as it is in all others."""
 
-    def option(self, name: str, value: Any) -> Reading:
+    def option(self, name: str, value: Any) -> ReadFormat:
         """The same with an option of the decoder `csv`; the same, if another one reads it."""
         if self.format != "csv":
             return self
@@ -140,7 +140,7 @@ class Reading:
         return replace(self, decode={"csv": {**known, name: value}})
 
 
-CSV: Final = Reading("csv", "csv")
+CSV: Final = ReadFormat("csv", "csv")
 NO_TEXT: Final = "\x02"
 """A quote, for values that know none: no text has it."""
 
@@ -152,13 +152,13 @@ PIPES: Final = CSV.option("delimiter", "|").option("quote", NO_TEXT)
 class CopyOptions:
     """What is left of COPY's options: how to read, a role, and what has no counterpart or needs none, in words."""
 
-    reading: Reading
+    reading: ReadFormat
     role: str = ""
-    fine: list[str] = field(default_factory=list)
-    open: list[str] = field(default_factory=list)
+    handled: list[str] = field(default_factory=list)
+    to_do: list[str] = field(default_factory=list)
 
 
-_FINE: Final = {
+_HANDLED: Final = {
     "EMPTYASNULL": "empty values are read as null",
     "IGNOREBLANKLINES": "blank lines are skipped",
     "BLANKSASNULL": "a text that consists of blanks is kept; use a `derive` stage to make it null",
@@ -184,7 +184,7 @@ _WORDS: Final = re.compile(r"'((?:[^']|'')*)'|([^\s']+)")
 _AUTO: Final = frozenset({"auto", "yyyy-mm-dd", "yyyy-mm-dd hh:mi:ss", "yyyy-mm-dd hh24:mi:ss", "iso"})
 
 
-def copy_options(texts: Iterable[str], reading: Reading) -> CopyOptions:
+def copy_options(texts: Iterable[str], reading: ReadFormat) -> CopyOptions:
     """What the options of COPY mean for ``reading``. Values of credentials are looked at for a role, and go nowhere."""
     found = [each for text in texts for each in _WORDS.finditer(text)]
     words = [each[1] if each[1] is not None else each[2] for each in found]
@@ -219,7 +219,7 @@ def _option(made: CopyOptions, name: str, rest: list[str]) -> int:
     if name == "IAM_ROLE" or name in _KEYS:
         found = re.search(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", value)
         made.role = found[0] if found else made.role
-        made.fine.append(
+        made.handled.append(
             f"{name}: {'its role became' if found else 'keys are never written to a file; COPY reads with'} `iam_role` of the sink"
         )
         return 1
@@ -230,7 +230,7 @@ def _option(made: CopyOptions, name: str, rest: list[str]) -> int:
             if fits
             else "give the column the type string, and read it with a `parse` stage that names its format"
         )
-        (made.fine if fits else made.open).append(f"{name}: {cure}")
+        (made.handled if fits else made.to_do).append(f"{name}: {cure}")
         return 1
     return _switch(made, name, value)
 
@@ -239,46 +239,46 @@ def _switch(made: CopyOptions, name: str, value: str) -> int:
     """Take an option without a value, or whose value means nothing here."""
     if name == "REMOVEQUOTES":
         made.reading = made.reading.option("quote", '"')
-        made.fine.append("REMOVEQUOTES: became `decode.csv.quote`")
+        made.handled.append("REMOVEQUOTES: became `decode.csv.quote`")
     elif name in _CODECS:
         made.reading = replace(made.reading, compression=_CODECS[name])
-        made.fine.append(f"{name}: became `source.s3.compression`")
+        made.handled.append(f"{name}: became `source.s3.compression`")
     elif name == "MANIFEST":
-        made.fine.append("MANIFEST: became `source.s3.manifest`")
-    elif name in _FINE:
+        made.handled.append("MANIFEST: became `source.s3.manifest`")
+    elif name in _HANDLED:
         made.reading = replace(made.reading, empty_is_null=made.reading.empty_is_null or name == "EMPTYASNULL")
-        (made.open if name in _LOSSY else made.fine).append(f"{name}: {_FINE[name]}")
+        (made.to_do if name in _LOSSY else made.handled).append(f"{name}: {_HANDLED[name]}")
     elif name in _OTHERS:
-        made.open.append(f"{name}: it has no counterpart; write the files so that they can be read without it")
+        made.to_do.append(f"{name}: it has no counterpart; write the files so that they can be read without it")
     else:
-        made.open.append("it contains a word that is not an option of COPY (not shown, because it could be a secret): remove it")
+        made.to_do.append("it contains a word that is not an option of COPY (not shown, because it could be a secret): remove it")
     one_letter = name == "ACCEPTINVCHARS" and len(value) == 1
-    return 1 if name in _WITH_VALUE or one_letter or (name in _FINE and value.upper() in _SWITCHES) else 0
+    return 1 if name in _WITH_VALUE or one_letter or (name in _HANDLED and value.upper() in _SWITCHES) else 0
 
 
 def _separated(made: CopyOptions, name: str, value: str) -> int:
     if name == "CSV":
-        made.fine.append("CSV: became `decode: csv`")
+        made.handled.append("CSV: became `decode: csv`")
         return 0
     if name == "IGNOREHEADER":
         if value == "1":
             made.reading = made.reading.option("header", value=True)
-            made.open.append(
+            made.to_do.append(
                 "IGNOREHEADER: became `decode.csv.header`, for which the first line must have the names of the columns in `schema`, in "
                 "any order: give the columns the names that the files use"
             )
         else:
-            made.open.append("IGNOREHEADER: only one header line can be read: remove the others from the files")
+            made.to_do.append("IGNOREHEADER: only one header line can be read: remove the others from the files")
         return 1
     text = value.replace("\\t", "\t").replace("\\\\", "\\")
     if name == "NULL":
         made.reading = replace(made.reading.option("null", ["", text]), empty_is_null=True)
-        made.open.append(
+        made.to_do.append(
             "NULL: became `decode.csv.null`, which reads empty text as null, too; to keep empty text, remove the `?` from the column's type"
         )
     else:
         made.reading = made.reading.option(name.lower(), text)
-        made.fine.append(f"{name}: became `decode.csv.{name.lower()}`")
+        made.handled.append(f"{name}: became `decode.csv.{name.lower()}`")
     return 1
 
 
@@ -291,7 +291,7 @@ def _format(made: CopyOptions, name: str, rest: list[str]) -> int:
         path = words[1] if name == "FORMAT" and len(words) > 1 else words[0] if name != "FORMAT" and words else ""
         made.reading = replace(made.reading, format="ndjson", decode="json")
         fits = path.lower() in {"", "auto", "auto ignorecase"}
-        (made.fine if fits else made.open).append(
+        (made.handled if fits else made.to_do).append(
             "JSON: became `decode: json`, with one object per line"
             if fits
             else "JSON: a file of JSONPath expressions has no counterpart: get at nested fields with a `flatten` stage"
@@ -299,11 +299,11 @@ def _format(made: CopyOptions, name: str, rest: list[str]) -> int:
         return taken + (1 if path and not path.isupper() else 0)
     if kind == "PARQUET":
         made.reading = replace(made.reading, format="parquet", decode="json")
-        made.fine.append("PARQUET: became `source.s3.format`")
+        made.handled.append("PARQUET: became `source.s3.format`")
     elif kind == "CSV":
         _separated(made, "CSV", "")
     else:
-        made.open.append(
+        made.to_do.append(
             f"FORMAT: {kind.lower() if kind.isalpha() else 'this format'} cannot be read from S3 objects: convert them to Parquet or NDJSON"
         )
     return taken

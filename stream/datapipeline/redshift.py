@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from stream.datapipeline.draft import TABLE, VIEW, Draft, Refused
-from stream.datapipeline.formats import Column, CopyOptions, Reading, Table, copy_options, table_of
-from stream.datapipeline.resolve import Thing
+from stream.datapipeline.formats import Column, CopyOptions, ReadFormat, Table, copy_options, table_of
+from stream.datapipeline.resolve import ResolvedObject
 from stream.datapipeline.s3_nodes import match_columns, shape
 
 MERGING: Final = frozenset({"KEEP_EXISTING", "OVERWRITE_EXISTING"})
@@ -23,7 +23,7 @@ _MANY: Final = re.compile(
 )
 
 
-def load_into(draft: Draft, node: Thing, reading: Reading) -> None:
+def load_into(draft: Draft, node: ResolvedObject, reading: ReadFormat) -> None:
     """Make the table of ``node`` the draft's sink, for rows as ``reading`` gives them.
 
     Raises:
@@ -59,30 +59,30 @@ def load_into(draft: Draft, node: Thing, reading: Reading) -> None:
     types = {each.name: f"varchar({each.wide})" for each in table if each.wide and each.type == "string"}
     if types and (transformed or len(table) == len(columns)):
         sink["types"] = types
-    draft.open(
+    draft.to_do(
         draft.activity.slot("queue"),
         "the loader does not choose a queue: assign the sink's `db_user` to one, through a user group in the WLM configuration",
     )
     draft.sink = {"redshift": sink}
 
 
-def options_of_copy(draft: Draft, reading: Reading) -> CopyOptions:
+def options_of_copy(draft: Draft, reading: ReadFormat) -> CopyOptions:
     """What `commandOptions` say; notes are made of them."""
     slot = draft.activity.slot("commandOptions")
     made = copy_options(draft.plains(draft.activity, "commandOptions"), reading)
     node = draft.definition.one(draft.activity.slot("input"))
     if node is not None and node.has("dataFormat"):
-        draft.unneeded(slot, "AWS Data Pipeline ignored these options, because the input has a dataFormat")
+        draft.not_needed(slot, "AWS Data Pipeline ignored these options, because the input has a dataFormat")
         return CopyOptions(reading, made.role)
-    for each in made.fine:
-        draft.unneeded(slot, each)
-    for each in made.open:
-        draft.open(slot, each)
-        draft.held = draft.held or not each.startswith("MAXERROR")  # all others change rows
+    for each in made.handled:
+        draft.not_needed(slot, each)
+    for each in made.to_do:
+        draft.to_do(slot, each)
+        draft.suspended = draft.suspended or not each.startswith("MAXERROR")  # all others change rows
     return made
 
 
-def _created(draft: Draft, node: Thing) -> Table | None:
+def _created(draft: Draft, node: ResolvedObject) -> Table | None:
     slot = node.slot("createTableSql")
     if not slot.values:
         return None
@@ -90,11 +90,11 @@ def _created(draft: Draft, node: Thing) -> Table | None:
     found = table_of(statement)
     if statement:
         draft.files[TABLE] = statement.rstrip().rstrip(";") + ";\n"
-        draft.open(slot, f"stream does not create the table (`create: false`): run {TABLE} once, before the first run")
+        draft.to_do(slot, f"stream does not create the table (`create: false`): run {TABLE} once, before the first run")
     return found
 
 
-def _keys(draft: Draft, node: Thing, created: Table | None, columns: tuple[Column, ...]) -> tuple[str, ...]:
+def _keys(draft: Draft, node: ResolvedObject, created: Table | None, columns: tuple[Column, ...]) -> tuple[str, ...]:
     """The key, as the table's columns are called."""
     named = [key.strip() for each in draft.plains(node, "primaryKeys") for key in each.split(",") if key.strip()]
     table = created.columns if created is not None else columns
@@ -102,7 +102,7 @@ def _keys(draft: Draft, node: Thing, created: Table | None, columns: tuple[Colum
     return tuple(written.get(key.lower(), key) for key in named or (created.keys if created is not None else ()))
 
 
-def _target(draft: Draft, node: Thing, copy: CopyOptions) -> dict[str, Any]:
+def _target(draft: Draft, node: ResolvedObject, copy: CopyOptions) -> dict[str, Any]:
     table = draft.text(node, "tableName")
     database = draft.definition.one(node.slot("database"))
     if table is None or database is None or database.type != "RedshiftDatabase":
@@ -110,15 +110,15 @@ def _target(draft: Draft, node: Thing, copy: CopyOptions) -> dict[str, Any]:
         msg = f"`{node.id}` has no {missing}; add it, and import again"
         raise Refused(msg)
     schema = draft.text(node, "schemaName")
-    named = table.render(draft.needs)
-    sink: dict[str, Any] = {"staging": "", "table": f"{schema.render(draft.needs)}.{named}" if schema is not None else named}
-    draft.taken(node.slot("tableName"), "sinks: redshift.table")
-    draft.taken(node.slot("schemaName"), "sinks: redshift.table")
-    draft.taken(node.slot("database"), "sinks: redshift.database")
+    named = table.render(draft.run_times)
+    sink: dict[str, Any] = {"staging": "", "table": f"{schema.render(draft.run_times)}.{named}" if schema is not None else named}
+    draft.taken_over(node.slot("tableName"), "sinks: redshift.table")
+    draft.taken_over(node.slot("schemaName"), "sinks: redshift.table")
+    draft.taken_over(node.slot("database"), "sinks: redshift.database")
     sink |= _database(draft, database)
     sink["iam_role"] = copy.role or "${COPY_ROLE:-default}"
     if not copy.role:
-        draft.unneeded(
+        draft.not_needed(
             draft.activity.slot("resourceRole"),
             "COPY reads with `iam_role`: the default role of the cluster, or the role in the environment variable COPY_ROLE; `stream iam "
             "--role redshift-copy` prints its policy",
@@ -128,12 +128,12 @@ def _target(draft: Draft, node: Thing, copy: CopyOptions) -> dict[str, Any]:
     return sink
 
 
-def _database(draft: Draft, database: Thing) -> dict[str, Any]:
+def _database(draft: Draft, database: ResolvedObject) -> dict[str, Any]:
     """`database`, `cluster` or `workgroup`, and `db_user`. Passwords have no use: the loader asks IAM for a login that lasts minutes."""
     link = draft.plain(database, "connectionString")
     found = _HOST.match(link)
     name = draft.text(database, "databaseName")
-    sink: dict[str, Any] = {"database": name.render(draft.needs) if name is not None else found["db"] if found else ""}
+    sink: dict[str, Any] = {"database": name.render(draft.run_times) if name is not None else found["db"] if found else ""}
     cluster = draft.text(database, "clusterId")
     kind = "workgroup" if found is not None and found["less"] != "redshift" else "cluster"
     if cluster is None and found is None:
@@ -143,52 +143,52 @@ def _database(draft: Draft, database: Thing) -> dict[str, Any]:
         )
         raise Refused(msg)
     # Redshift stores cluster identifiers in lower case, whatever the user typed.
-    sink[kind] = cluster.lower().render(draft.needs) if cluster is not None else found["name"].lower() if found else ""
+    sink[kind] = cluster.lower().render(draft.run_times) if cluster is not None else found["name"].lower() if found else ""
     if not sink["database"]:
         msg = f"`{database.id}` has no databaseName; add it, and import again"
         raise Refused(msg)
     for field in ("clusterId", "connectionString"):
-        draft.taken(database.slot(field), f"sinks: redshift.{kind}")
-    draft.taken(database.slot("databaseName"), "sinks: redshift.database")
+        draft.taken_over(database.slot(field), f"sinks: redshift.{kind}")
+    draft.taken_over(database.slot("databaseName"), "sinks: redshift.database")
     user = draft.text(database, "username")
     if user is not None and kind == "cluster":
-        sink["db_user"] = user.render(draft.needs)
-        draft.taken(database.slot("username"), "sinks: redshift.db_user")
-        draft.open(
+        sink["db_user"] = user.render(draft.run_times)
+        draft.taken_over(database.slot("username"), "sinks: redshift.db_user")
+        draft.to_do(
             database.slot("*password"),
             "not needed, and never written to a file: `db_user` logs in with temporary credentials from IAM; change the password, "
             "because the definition file contained it",
         )
     elif user is not None:
-        draft.unneeded(
+        draft.not_needed(
             database.slot("username"), "in a workgroup, the IAM role of the worker is the database user; `secret_arn` can name another"
         )
     return sink
 
 
-def _mode(draft: Draft, mode: str, keys: tuple[str, ...], node: Thing, sink: dict[str, Any]) -> None:
+def _mode(draft: Draft, mode: str, keys: tuple[str, ...], node: ResolvedObject, sink: dict[str, Any]) -> None:
     """Rows are appended. `upsert` goes by the numbers of records, and those of objects say where a row stands, not when it came."""
     slot = draft.activity.slot("insertMode")
     sink["mode"] = "append"
-    draft.taken(slot, "sinks: redshift.mode")
+    draft.taken_over(slot, "sinks: redshift.mode")
     if mode not in MERGING:
-        draft.unneeded(node.slot("primaryKeys"), "rows are appended, whatever their keys")
+        draft.not_needed(node.slot("primaryKeys"), "rows are appended, whatever their keys")
     else:
         name, statement = _view(draft, mode, keys, node)
         draft.files[VIEW] = statement
-        draft.taken(node.slot("primaryKeys"), "PARTITION BY", VIEW)
+        draft.taken_over(node.slot("primaryKeys"), "PARTITION BY", VIEW)
         which = "last" if mode == "OVERWRITE_EXISTING" else "first"
-        draft.open(
+        draft.to_do(
             slot,
             f"rows are always appended; the view `{name}` has the {which} row of each key: create it with {VIEW}, and let queries use the "
             "view",
         )
     if mode == "TRUNCATE":
-        draft.open(slot, "stream appends rows and never empties the table: run TRUNCATE in an Airflow task before each load")
-    draft.held = draft.held or mode != "APPEND"
+        draft.to_do(slot, "stream appends rows and never empties the table: run TRUNCATE in an Airflow task before each load")
+    draft.suspended = draft.suspended or mode != "APPEND"
 
 
-def _view(draft: Draft, mode: str, keys: tuple[str, ...], node: Thing) -> tuple[str, str]:
+def _view(draft: Draft, mode: str, keys: tuple[str, ...], node: ResolvedObject) -> tuple[str, str]:
     """The name of the view with one row of each key, and the statement that makes it. Rows from before have no `_arrival`."""
     names = [each for each in (draft.plain(node, "schemaName"), draft.plain(node, "tableName")) if each]
     if not all(_NAME.fullmatch(each) for each in (*names, *keys)):
@@ -211,18 +211,18 @@ def _transform(draft: Draft) -> bool:
     found = _SIMPLE.fullmatch(statement)
     if found is None or _MANY.search(found["what"] + " " + (found["rest"] or "")):
         if statement:
-            draft.open(
+            draft.to_do(
                 slot,
                 "it looks at more than one row, or cannot be understood: write it as stages, or as a view over the table, before the "
                 "first run",
             )
-        draft.held = True
+        draft.suspended = True
         return False
     what = found["what"]
     columns = what if what.strip() == "*" else f"_row, {what}"
     query = f"SELECT {columns} FROM batch AS staging{found['rest'] or ''}"  # noqa: S608 - Polars runs it over one batch
-    draft.doubtful.append((slot, {"sql": {"query": query}}))
-    draft.open(
+    draft.unverified_stages.append((slot, {"sql": {"query": query}}))
+    draft.to_do(
         slot,
         "name its columns like those of the table, with AS: stream matches columns by name, where AWS Data Pipeline matched them by "
         "position",

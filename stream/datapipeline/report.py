@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stream.datapipeline.draft import PIPELINE, VALUES
-from stream.datapipeline.translate import Imported, Outcome
+from stream.datapipeline.translate import ActivityOutcome, Imported
 from stream.datapipeline.verdicts import Fate
 
 REPORT = "report.md"
@@ -44,11 +44,11 @@ def document(done: Imported) -> dict[str, Any]:
 
 def _sum(done: Imported) -> str:
     objects = len({each.object for each in done.rows if each.type != "parameter"})
-    counts = ", ".join(f"{done.count(each)} {each}" for each in (Fate.TAKEN, Fate.UNNEEDED, Fate.OPEN))
+    counts = ", ".join(f"{done.count(each)} {each}" for each in (Fate.TAKEN_OVER, Fate.NOT_NEEDED, Fate.TO_DO))
     return f"{objects} objects, {len(done.rows)} fields: {counts}."
 
 
-def _activity(outcome: Outcome) -> str:
+def _activity(outcome: ActivityOutcome) -> str:
     title = f"### `{outcome.activity}` ({outcome.type})"
     if not outcome.name:
         return f"{title}\n\nNo pipeline file: {_line(outcome.todo[0])}."
@@ -89,7 +89,7 @@ def _task_names(done: Imported) -> Mapping[str, str]:
     return made
 
 
-def _task(outcome: Outcome, name: str) -> str:
+def _task(outcome: ActivityOutcome, name: str) -> str:
     if not outcome.name:
         return f"{name} = ...  # {outcome.type}: {_line(outcome.todo[0])}"
     env = f", env={json.dumps(dict(outcome.env))}" if outcome.env else ""

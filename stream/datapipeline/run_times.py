@@ -25,20 +25,20 @@ MAX_SHIFT: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class ScheduledTime:
     """A time. ``base``: `start` or `end` of a run's interval, or a date. ``steps``: functions to apply in order, each with its number."""
 
     base: str | datetime
     steps: tuple[tuple[str, int], ...] = ()
 
-    def step(self, name: str, number: int = 0) -> Moment:
+    def step(self, name: str, number: int = 0) -> ScheduledTime:
         """This time with one more step; applied immediately if the base is a date.
 
         Raises:
             OverflowError, ValueError: there is no such date.
         """
         if isinstance(self.base, datetime):
-            return Moment(_taken(self.base, name, number))
+            return ScheduledTime(_taken(self.base, name, number))
         return replace(self, steps=(*self.steps, (name, number)))
 
     def template(self, interval: tuple[str, str]) -> str:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from stream.datapipeline.draft import OBJECTS, Draft, Refused, s3_text, schema_of
-from stream.datapipeline.evaluated_text import Given, Text, Time, unit_of
-from stream.datapipeline.formats import CSV, NO_TEXT, PIPES, Column, Reading, columns_of, copy_options, with_names
-from stream.datapipeline.object_types import KINDS
-from stream.datapipeline.resolve import Slot, Thing
+from stream.datapipeline.evaluated_text import ParameterValue, RunTime, Text, unit_of
+from stream.datapipeline.formats import CSV, NO_TEXT, PIPES, Column, ReadFormat, columns_of, copy_options, with_names
+from stream.datapipeline.object_types import OBJECT_TYPES
+from stream.datapipeline.resolve import ResolvedObject, Slot
 
 KEY_TIMES: Final = ("%Y", "%m", "%d", "%H", "%M")
 """What `source.s3.time` can read in a key."""
@@ -19,12 +19,12 @@ _PARTITIONS: Final = {
     "YEAR": "%Y", "MONTH": "%Y-%m", "DAY": "%Y-%m-%d", "HOUR": "%Y-%m-%d-%H", "MINUTE": "%Y-%m-%d-%H-%M", "SECOND": "%Y-%m-%d-%H-%M",
 }  # fmt: skip
 
-_PARQUET: Final = Reading("parquet", "json")
+_PARQUET: Final = ReadFormat("parquet", "json")
 _LINES: Final = CSV.option("delimiter", "\x01").option("quote", NO_TEXT)
 """Whole lines: values with separators that no text has."""
 
 
-def read_from(draft: Draft, node: Thing, copy: list[str] | None, made: tuple[Column, ...] | None) -> Reading:
+def read_from(draft: Draft, node: ResolvedObject, copy: list[str] | None, made: tuple[Column, ...] | None) -> ReadFormat:
     """Make ``node`` the draft's source, and say how it is read.
 
     ``copy``: the options of COPY, where that reads the node. ``made``: the columns of the Parquet that another pipeline writes there.
@@ -36,12 +36,12 @@ def read_from(draft: Draft, node: Thing, copy: list[str] | None, made: tuple[Col
         raise Refused(_other_source(node))
     reading = _PARQUET if made is not None else _reading(draft, node, copy)
     if made is not None:
-        draft.unneeded(node.slot("dataFormat"), "the pipeline that writes these objects writes Parquet, so this one reads Parquet")
-        reading = Reading("parquet", "json", made)
+        draft.not_needed(node.slot("dataFormat"), "the pipeline that writes these objects writes Parquet, so this one reads Parquet")
+        reading = ReadFormat("parquet", "json", made)
     place = _place(draft, node)
     packed = draft.plain(node, "compression").lower() or reading.compression
     if node.has("compression"):
-        draft.taken(node.slot("compression"), "source.s3.compression")
+        draft.taken_over(node.slot("compression"), "source.s3.compression")
     if packed not in {"", "none", "gzip", "bz2", "zstd"}:
         msg = (
             f"`compression` of `{node.id}` is {packed!r}; allowed: gzip, bz2, zstd, none. Compress the objects with one of these, and "
@@ -55,17 +55,17 @@ def read_from(draft: Draft, node: Thing, copy: list[str] | None, made: tuple[Col
     return reading
 
 
-def _other_source(node: Thing) -> str:
+def _other_source(node: ResolvedObject) -> str:
     if node.type == "RedshiftDataNode":
         return (
             f"it reads a Redshift table, `{node.id}`, which stream does not: unload the table to S3 with `RedshiftToS3Operator` in Airflow"
         )
-    kind = KINDS.get(node.type)
+    kind = OBJECT_TYPES.get(node.type)
     advice = next((each.text for name, each in kind.fields.items() if name in {"tableName", "table"}), "") if kind is not None else ""
     return f"it reads `{node.id}`, a {node.type}: {advice or 'stream can only read from S3'}"
 
 
-def _place(draft: Draft, node: Thing) -> dict[str, Any]:
+def _place(draft: Draft, node: ResolvedObject) -> dict[str, Any]:
     """`url`, `time` and `manifest` of the source."""
     manifest = s3_text(draft, node, "manifestFilePath")
     path = s3_text(draft, node, "filePath")
@@ -77,20 +77,20 @@ def _place(draft: Draft, node: Thing) -> dict[str, Any]:
     if text is None:
         msg = f"`{node.id}` has neither filePath nor directoryPath; add one of them, and import again"
         raise Refused(msg)
-    if text.timed:
+    if text.has_run_time:
         return _timed(draft, text, slot)
     if path is None:
-        draft.taken(slot, "source.s3.url")
+        draft.taken_over(slot, "source.s3.url")
         return {"url": _ended(text, draft)}
     before, name = text.folder()
     key = name.plain
     if not key:
-        draft.taken(slot, "source.s3.url")
+        draft.taken_over(slot, "source.s3.url")
         return {"url": _ended(before, draft)}
-    draft.taken(slot, "source.s3.url")
+    draft.taken_over(slot, "source.s3.url")
     draft.files[OBJECTS] = f"{key}\n"
     draft.values.setdefault("pipeline", {})["files"] = {OBJECTS: f"{key}\n"}
-    draft.open(
+    draft.to_do(
         slot,
         "stream reads an object once, and a shard halts if one of its objects is overwritten: give each delivery its own key, and then "
         f"remove `source.s3.manifest` and {OBJECTS}, which name this one object",
@@ -99,22 +99,22 @@ def _place(draft: Draft, node: Thing) -> dict[str, Any]:
 
 
 def _ended(text: Text, draft: Draft) -> str:
-    return text.with_final_slash().render(draft.needs)
+    return text.with_final_slash().render(draft.run_times)
 
 
-def _listed(draft: Draft, node: Thing, manifest: Text, folder: Text | None) -> dict[str, Any]:
+def _listed(draft: Draft, node: ResolvedObject, manifest: Text, folder: Text | None) -> dict[str, Any]:
     slot = node.slot("manifestFilePath")
-    draft.taken(slot, "source.s3.manifest")
-    if folder is not None and not folder.timed:
-        draft.taken(node.slot("directoryPath"), "source.s3.url")
-        return {"url": _ended(folder, draft), "manifest": manifest.render(draft.needs)}
-    before, _ = manifest.split() if manifest.timed else manifest.folder()
-    draft.open(
+    draft.taken_over(slot, "source.s3.manifest")
+    if folder is not None and not folder.has_run_time:
+        draft.taken_over(node.slot("directoryPath"), "source.s3.url")
+        return {"url": _ended(folder, draft), "manifest": manifest.render(draft.run_times)}
+    before, _ = manifest.split() if manifest.has_run_time else manifest.folder()
+    draft.to_do(
         slot,
         "every object that the manifest lists must be under `source.s3.url`, which is set to the manifest's own folder: correct it if "
         "necessary",
     )
-    return {"url": _ended(before, draft), "manifest": manifest.render(draft.needs)}
+    return {"url": _ended(before, draft), "manifest": manifest.render(draft.run_times)}
 
 
 def _timed(draft: Draft, text: Text, slot: Slot) -> dict[str, Any]:
@@ -125,28 +125,28 @@ def _timed(draft: Draft, text: Text, slot: Slot) -> dict[str, Any]:
             "for each bucket, and import again"
         )
         raise Refused(msg)
-    draft.taken(slot, "source.s3.url")
+    draft.taken_over(slot, "source.s3.url")
     pattern = key_time(rest)
     place: dict[str, Any] = {"url": _ended(before, draft)}
     if pattern:
         place["time"] = pattern
-        draft.taken(slot, "source.s3.time")
-    draft.unneeded(
+        draft.taken_over(slot, "source.s3.time")
+    draft.not_needed(
         slot,
         f"a run reads every object under `{before.plain}` that has not been read yet; `stream backfill --from --to` "
         "reads those of a time range" + ("" if pattern else ", by the time when they were last modified"),
     )
     names = _names_in(rest)
     if names:
-        draft.held = True
-        draft.open(
+        draft.suspended = True
+        draft.to_do(
             slot,
             f"a run would also read objects under `{before.plain}` without `{names}` in their keys: before the first run, give the "
             f"objects with `{names}` a prefix of their own, or list them in `source.s3.manifest`",
         )
-    moment = next(each.moment for each in rest.pieces if isinstance(each, Time))
+    moment = next(each.moment for each in rest.pieces if isinstance(each, RunTime))
     if moment.steps or moment.base == "end":
-        draft.unneeded(slot, "for a time range, the time in the key is used as it is, not counted from the time of the run")
+        draft.not_needed(slot, "for a time range, the time in the key is used as it is, not counted from the time of the run")
     return place
 
 
@@ -156,14 +156,14 @@ _NO_NAME: Final = re.compile(r"[\W_T]*(?:[A-Za-z_]+=)?|\.[A-Za-z0-9.]+")
 
 def _names_in(rest: Text) -> str:
     """The first name in the rest of a path by which its objects differ from others; empty if there is none."""
-    fixed = (each.value if isinstance(each, Given) else each for each in rest.pieces if not isinstance(each, Time))
-    times = (part for each in rest.pieces if isinstance(each, Time) for part in re.split(r"%-?[A-Za-z]", each.pattern))
+    fixed = (each.value if isinstance(each, ParameterValue) else each for each in rest.pieces if not isinstance(each, RunTime))
+    times = (part for each in rest.pieces if isinstance(each, RunTime) for part in re.split(r"%-?[A-Za-z]", each.pattern))
     return next((each.strip("/") for each in (*fixed, *times) if not _NO_NAME.fullmatch(each)), "")
 
 
 def key_time(rest: Text) -> str:
     """The pattern of `source.s3.time` for the rest of a path; empty if a key so made tells no time that it can read."""
-    written = "".join(each.pattern if isinstance(each, Time) else str(each).replace("%", "%%") for each in rest.pieces if each)
+    written = "".join(each.pattern if isinstance(each, RunTime) else str(each).replace("%", "%%") for each in rest.pieces if each)
     pattern = re.split(r"%(?![YmdHM%])|%%", written)[0]
     for mark in KEY_TIMES:  # each may stand there once: what follows a second one is left out
         first = pattern.find(mark)
@@ -173,7 +173,7 @@ def key_time(rest: Text) -> str:
     return pattern[:last] if "%Y" in pattern[:last] and "${" not in pattern[:last] else ""
 
 
-def _reading(draft: Draft, node: Thing, copy: list[str] | None) -> Reading:
+def _reading(draft: Draft, node: ResolvedObject, copy: list[str] | None) -> ReadFormat:
     """How the objects of ``node`` are read, by its data format, or by the options of COPY where it has none."""
     form = draft.definition.one(node.slot("dataFormat"))
     if form is None:
@@ -184,17 +184,17 @@ def _reading(draft: Draft, node: Thing, copy: list[str] | None) -> Reading:
             )
             raise Refused(msg)
         return copy_options(copy, PIPES).reading
-    draft.taken(node.slot("dataFormat"), "source.decode")
+    draft.taken_over(node.slot("dataFormat"), "source.decode")
     columns = tuple(columns_of(draft.plains(form, "column")))
     twice = sorted({each.name for each in columns if sum(one.name == each.name for one in columns) > 1})
     if twice:
         msg = f"`column` of `{form.id}` names {', '.join(twice)} twice; give each column its own name, and import again"
         raise Refused(msg)
     if columns:
-        draft.taken(form.slot("column"), "source.schema")
+        draft.taken_over(form.slot("column"), "source.schema")
     odd = [each.name for each in columns if not each.known]
     if odd:
-        draft.open(
+        draft.to_do(
             form.slot("column"), f"the type of {', '.join(odd)} has no counterpart, so it is read as string: convert it with a `cast` stage"
         )
     match form.type:
@@ -207,7 +207,7 @@ def _reading(draft: Draft, node: Thing, copy: list[str] | None) -> Reading:
         case "RegEx":
             return _lines(draft, form, columns)
         case _:
-            known = KINDS.get(form.type)
+            known = OBJECT_TYPES.get(form.type)
             cure = (
                 known.becomes.removeprefix("to do: ")
                 if known is not None and known.group == "data format"
@@ -219,10 +219,10 @@ def _reading(draft: Draft, node: Thing, copy: list[str] | None) -> Reading:
             )
             raise Refused(msg)
     _ends(draft, form)
-    return Reading("csv", reading.decode, columns)
+    return ReadFormat("csv", reading.decode, columns)
 
 
-def _separator(draft: Draft, form: Thing, default: str) -> str:
+def _separator(draft: Draft, form: ResolvedObject, default: str) -> str:
     text = draft.text(form, "columnSeparator")
     found = (text.plain if text is not None else default).replace("\\t", "\t")
     if len(found) != 1 or not found.isascii() or found in '\r\n\0"':
@@ -231,26 +231,26 @@ def _separator(draft: Draft, form: Thing, default: str) -> str:
             "files, and import again"
         )
         raise Refused(msg)
-    draft.taken(form.slot("columnSeparator"), "source.decode.csv.delimiter")
+    draft.taken_over(form.slot("columnSeparator"), "source.decode.csv.delimiter")
     return found
 
 
-def _ends(draft: Draft, form: Thing) -> None:
+def _ends(draft: Draft, form: ResolvedObject) -> None:
     """Separators of lines, and escapes."""
     ends = form.slot("recordSeparator")
     text = draft.text(form, "recordSeparator")
     if text is not None and text.plain.replace("\\n", "\n").replace("\\r", "\r") not in {"\n", "\r\n"}:
         msg = f"`recordSeparator` of `{form.id}` is {text.plain!r}; allowed: \\n and \\r\\n. Change the files, and import again"
         raise Refused(msg)
-    draft.unneeded(ends, "lines may end with \\n or \\r\\n")
-    draft.held = draft.held or form.has("escapeChar")
-    draft.open(
+    draft.not_needed(ends, "lines may end with \\n or \\r\\n")
+    draft.suspended = draft.suspended or form.has("escapeChar")
+    draft.to_do(
         form.slot("escapeChar"),
         "stream reads values in quotes, with quotes doubled (RFC 4180), but knows no escape character: write the files that way",
     )
 
 
-def _lines(draft: Draft, form: Thing, columns: tuple[Column, ...]) -> Reading:
+def _lines(draft: Draft, form: ResolvedObject, columns: tuple[Column, ...]) -> ReadFormat:
     expression, output = draft.text(form, "inputRegEx"), draft.plain(form, "outputFormat")
     named = with_names(expression.plain, output, columns) if expression is not None else None
     if named is None:
@@ -259,13 +259,13 @@ def _lines(draft: Draft, form: Thing, columns: tuple[Column, ...]) -> Reading:
             "letters, digits and _; correct them, and import again"
         )
         raise Refused(msg)
-    draft.taken(form.slot("inputRegEx"), "stages: parse.regex")
-    draft.taken(form.slot("outputFormat"), "stages: parse.regex")
-    draft.unneeded(form.slot("outputFormat"), "it only says which group belongs to which column")
+    draft.taken_over(form.slot("inputRegEx"), "stages: parse.regex")
+    draft.taken_over(form.slot("outputFormat"), "stages: parse.regex")
+    draft.not_needed(form.slot("outputFormat"), "it only says which group belongs to which column")
     return replace(_LINES, columns=columns, line=named)
 
 
-def write_to(draft: Draft, node: Thing) -> None:
+def write_to(draft: Draft, node: ResolvedObject) -> None:
     """Make ``node`` the draft's sink, in Parquet.
 
     Raises:
@@ -279,12 +279,12 @@ def write_to(draft: Draft, node: Thing) -> None:
         raise Refused(msg)
     options: dict[str, Any] = {"url": _written(draft, text, slot, single=path is not None)}
     options["format"] = "parquet"
-    times = [each for each in text.pieces if isinstance(each, Time)]
+    times = [each for each in text.pieces if isinstance(each, RunTime)]
     if times:
         unit = min((unit_of(each.pattern) for each in times), key=list(reversed(_PARTITIONS)).index)
         options["partition_by"] = [{unit.lower(): f"strftime(_arrival, '{_PARTITIONS[unit]}')"}]
-        draft.taken(slot, "sinks: s3.partition_by")
-        draft.open(
+        draft.taken_over(slot, "sinks: s3.partition_by")
+        draft.to_do(
             slot,
             f"folders are named `{unit.lower()}=...` after the time when the object that a row came from was last modified (`_arrival`), "
             "not after the time of the run: change the programs that read them",
@@ -292,15 +292,15 @@ def write_to(draft: Draft, node: Thing) -> None:
     packed = draft.plain_or_noted(node, "compression").lower()
     if packed in {"gzip", "none"}:
         options["compression"] = packed
-        draft.taken(node.slot("compression"), "sinks: s3.compression")
+        draft.taken_over(node.slot("compression"), "sinks: s3.compression")
     elif packed:
-        draft.open(
+        draft.to_do(
             node.slot("compression"), "Parquet files are compressed with zstd; `sinks: s3.compression` can also be gzip, snappy or none"
         )
     draft.sink = {"s3": options}
     form = draft.definition.one(node.slot("dataFormat"))
     if form is not None:
-        draft.open(
+        draft.to_do(
             node.slot("dataFormat"),
             "files are written as Parquet, or with `format: ndjson` as NDJSON, not as separated values: change the programs that read them",
         )
@@ -308,8 +308,8 @@ def write_to(draft: Draft, node: Thing) -> None:
 
 def _written(draft: Draft, text: Text, slot: Slot, *, single: bool) -> str:
     """The URL below which the sink writes its files."""
-    draft.taken(slot, "sinks: s3.url")
-    if text.timed:
+    draft.taken_over(slot, "sinks: s3.url")
+    if text.has_run_time:
         before, _ = text.split()
         if not before.pieces or before.plain.removeprefix("s3://").strip("/") == "":
             msg = (
@@ -321,7 +321,7 @@ def _written(draft: Draft, text: Text, slot: Slot, *, single: bool) -> str:
         before, name = text.folder() if single else (text, Text(()))
         stem = name.plain.partition(".")[0]
         if stem:
-            draft.open(
+            draft.to_do(
                 slot,
                 f"files are written below `{before.plain}{stem}/`, under names that stream chooses: change the programs that read them",
             )
@@ -330,7 +330,7 @@ def _written(draft: Draft, text: Text, slot: Slot, *, single: bool) -> str:
     return f"{url}{draft.application}/" if re.fullmatch(r"s3://[^/]+/", url) else url
 
 
-def shape(draft: Draft, reading: Reading) -> None:
+def shape(draft: Draft, reading: ReadFormat) -> None:
     """Give the source its schema, or the stages that take lines apart."""
     columns = reading.columns
     draft.columns = columns
@@ -350,7 +350,7 @@ def shape(draft: Draft, reading: Reading) -> None:
 def match_columns(draft: Draft, columns: tuple[Column, ...], slot: Slot, where: str) -> None:
     """Make stages that give the draft's columns, in their order, the names and types of ``columns``, those of the other side."""
     if len(columns) != len(draft.columns):
-        draft.open(
+        draft.to_do(
             slot,
             f"{where} has {len(columns)} columns, but the source has {len(draft.columns)}, and these are written: correct the shorter list",
         )
@@ -359,10 +359,10 @@ def match_columns(draft: Draft, columns: tuple[Column, ...], slot: Slot, where: 
     types = {want.name: want.type for have, want in zip(draft.columns, columns, strict=True) if have.type != want.type}
     if names:
         draft.stages.append({"rename": names})
-        draft.taken(slot, "stages: rename")
+        draft.taken_over(slot, "stages: rename")
     if types:
         draft.stages.append({"cast": types})
-        draft.taken(slot, "stages: cast")
+        draft.taken_over(slot, "stages: cast")
     if not names and not types:
-        draft.unneeded(slot, "the columns are the same as those of the source")
+        draft.not_needed(slot, "the columns are the same as those of the source")
     draft.columns = columns

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from stream.datapipeline.chart_values import run_by
+from stream.datapipeline.chart_values import set_schedule
 from stream.datapipeline.definition import parse
 from stream.datapipeline.draft import PIPELINE, VALUES, Draft, Refused, bucket_of
 from stream.datapipeline.evaluated_text import Untranslatable, shown
-from stream.datapipeline.fields import Fields, Row
-from stream.datapipeline.formats import Column, Reading, columns_of
-from stream.datapipeline.object_types import ACTIVITIES, KINDS
-from stream.datapipeline.preconditions import notify, wait_for
+from stream.datapipeline.fields import FieldNotes, FieldRow
+from stream.datapipeline.formats import Column, ReadFormat, columns_of
+from stream.datapipeline.object_types import ACTIVITIES, OBJECT_TYPES
+from stream.datapipeline.preconditions import add_requirements, notify
 from stream.datapipeline.redshift import load_into
-from stream.datapipeline.resolve import Definition, Slot, Thing, resolve
+from stream.datapipeline.resolve import Definition, ResolvedObject, Slot, resolve
 from stream.datapipeline.s3_nodes import match_columns, read_from, shape, write_to
-from stream.datapipeline.sql_tables import suggest
+from stream.datapipeline.sql_tables import suggest_enrich_stages
 from stream.datapipeline.verdicts import Fate
 from stream.datapipeline.yaml_files import pipeline_text, values_text
 
@@ -38,7 +38,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ActivityOutcome:
     """The result for an activity: the name of its pipeline, and what is left to do; or, without a name, why it has no pipeline."""
 
     activity: str
@@ -56,8 +56,8 @@ class Imported:
 
     definition: str
     files: Mapping[str, str]
-    rows: tuple[Row, ...]
-    outcomes: tuple[Outcome, ...]
+    rows: tuple[FieldRow, ...]
+    outcomes: tuple[ActivityOutcome, ...]
     links: tuple[Link, ...]
 
     def count(self, fate: Fate) -> int:
@@ -74,23 +74,23 @@ def import_definition(text: bytes, name: str, more: Iterable[tuple[str, bytes]],
     Raises:
         DefinitionError: it is no definition; every fault is named with its place and what to do.
     """
-    definition = resolve(parse(text, name, more), name, KINDS)
-    fields = Fields(definition)
-    work = _Work(definition, fields, name.rpartition("/")[2], state, check)
+    definition = resolve(parse(text, name, more), name, OBJECT_TYPES)
+    fields = FieldNotes(definition)
+    work = _Translation(definition, fields, name.rpartition("/")[2], state, check)
     for activity in _in_dependency_order(definition):
         work.take(activity)
-    suggest(definition, fields)
-    outcomes = tuple(work.outcomes[each] for each in definition.things if each in work.outcomes)
+    suggest_enrich_stages(definition, fields)
+    outcomes = tuple(work.outcomes[each] for each in definition.objects if each in work.outcomes)
     return Imported(work.name, work.files, tuple(fields.rows(work.used)), outcomes, tuple(_links(definition)))
 
 
-def _activities(definition: Definition) -> list[Thing]:
+def _activities(definition: Definition) -> list[ResolvedObject]:
     parents = {each for item in definition.items.values() for each in item.refs("parent")}
-    found = [each for each in definition.things.values() if each.type in ACTIVITIES]
+    found = [each for each in definition.objects.values() if each.type in ACTIVITIES]
     return [each for each in found if each.id not in parents or each.has("output")]
 
 
-def _in_dependency_order(definition: Definition) -> list[Thing]:
+def _in_dependency_order(definition: Definition) -> list[ResolvedObject]:
     """The activities, each after those that it depends on, except for circular dependencies."""
     waits: dict[str, set[str]] = {}
     for link in _links(definition):
@@ -121,14 +121,14 @@ def _links(definition: Definition) -> list[Link]:
 
 
 @dataclass(slots=True)
-class _Work:
+class _Translation:
     definition: Definition
-    fields: Fields
+    fields: FieldNotes
     name: str
     state: str
     check: Check
     files: dict[str, str] = field(default_factory=dict)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, ActivityOutcome] = field(default_factory=dict)
     written: dict[str, tuple[Column, ...]] = field(default_factory=dict)
     """Columns of the Parquet that pipelines write to nodes."""
     places: dict[str, str] = field(default_factory=dict)
@@ -136,10 +136,10 @@ class _Work:
     used: set[tuple[str, str]] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
 
-    def take(self, activity: Thing) -> None:
+    def take(self, activity: ResolvedObject) -> None:
         """Translate one activity, or note why there is no pipeline for it."""
         id_slot = Slot(activity.id, "id", (activity.id,))
-        kind = KINDS[activity.type]
+        kind = OBJECT_TYPES[activity.type]
         if kind.advice:
             self._refuse(activity, id_slot, kind.advice)
             return
@@ -153,21 +153,21 @@ class _Work:
             return
         for slot, verdict in draft.notes:
             self.fields.note(slot, verdict)
-        self.fields.taken(id_slot, f"`{draft.name}/{PIPELINE}`")
+        self.fields.taken_over(id_slot, f"`{draft.name}/{PIPELINE}`")
         self.used |= draft.used
         self.files |= {f"{draft.name}/{file}": text for file, text in texts.items()}
         for node in self.definition.of(activity.slot("output")):
             if "s3" in draft.sink:
                 self.written[node.id] = draft.columns
                 self.places.setdefault(_known(draft.sink["s3"]["url"]), activity.id)
-        window = draft.interval if draft.needs.times and "time" in draft.source["s3"] else None
-        self.outcomes[activity.id] = Outcome(
-            activity.id, activity.type, draft.name, tuple(draft.todo), shown(draft.needs.times, draft.interval), window
+        window = draft.interval if draft.run_times.times and "time" in draft.source["s3"] else None
+        self.outcomes[activity.id] = ActivityOutcome(
+            activity.id, activity.type, draft.name, tuple(draft.todo), shown(draft.run_times.times, draft.interval), window
         )
 
-    def _refuse(self, activity: Thing, slot: Slot, why: str) -> None:
-        self.fields.open(slot, f"no pipeline file: {why}")
-        self.outcomes[activity.id] = Outcome(activity.id, activity.type, "", (why,))
+    def _refuse(self, activity: ResolvedObject, slot: Slot, why: str) -> None:
+        self.fields.to_do(slot, f"no pipeline file: {why}")
+        self.outcomes[activity.id] = ActivityOutcome(activity.id, activity.type, "", (why,))
 
     def _application(self, name: str) -> str:
         file = _slug(self.name.rpartition(".")[0])
@@ -198,12 +198,12 @@ class _Work:
             )
             raise Refused(msg)
         _filter(draft)
-        wait_for(draft, nodes)
+        add_requirements(draft, nodes)
         notify(draft, nodes)
-        run_by(draft, nodes)
+        set_schedule(draft, nodes)
         self._keep_state(draft)
 
-    def _node(self, draft: Draft, name: str) -> Thing:
+    def _node(self, draft: Draft, name: str) -> ResolvedObject:
         slot = draft.activity.slot(name)
         found = self.definition.of(slot)
         if len(found) != 1:
@@ -212,10 +212,10 @@ class _Work:
                 "activities of it, and import again"
             )
             raise Refused(msg)
-        draft.taken(slot, "source" if name == "input" else "sinks")
+        draft.taken_over(slot, "source" if name == "input" else "sinks")
         return found[0]
 
-    def _copy(self, draft: Draft, target: Thing, reading: Reading) -> None:
+    def _copy(self, draft: Draft, target: ResolvedObject, reading: ReadFormat) -> None:
         form = self.definition.one(target.slot("dataFormat"))
         theirs = tuple(columns_of(draft.plains(form, "column"))) if form is not None else ()
         columns = reading.columns or theirs
@@ -230,7 +230,7 @@ class _Work:
             if reading.columns:
                 match_columns(draft, theirs, form.slot("column"), f"`{form.id}`")
             else:
-                draft.taken(form.slot("column"), "source.schema")
+                draft.taken_over(form.slot("column"), "source.schema")
         write_to(draft, target)
 
     def _keep_state(self, draft: Draft) -> None:
@@ -252,41 +252,41 @@ class _Work:
             root = draft.state.rstrip("/").rpartition("/")[0]
             draft.sink["redshift"]["staging"] = f"${{STAGING:-{root}/_staging/{draft.application}/}}"
         if sink and (sink.startswith(source) or source.startswith(sink)):
-            draft.open(
+            draft.to_do(
                 draft.activity.slot("output"),
                 f"the pipeline would read what it writes, since one of {sink} and {source} contains the other: choose separate prefixes",
             )
-            draft.held = True
+            draft.suspended = True
         for place, other in self.places.items():
             if sink and (sink.startswith(place) or place.startswith(sink)):
-                draft.open(
+                draft.to_do(
                     draft.activity.slot("output"),
                     f"`{other}` writes below {place}, too: give each its own prefix, so that `stream audit verify` can tell their files "
                     "apart",
                 )
-                draft.held = True
+                draft.suspended = True
 
     def _texts(self, draft: Draft) -> dict[str, str]:
         """The files of the pipeline. Stages that are not valid here are left out and noted."""
-        env = {name: _sample(time.pattern) for name, time in draft.needs.times.items()}
-        doubtful = list(draft.doubtful)
+        env = {name: _sample(time.pattern) for name, time in draft.run_times.times.items()}
+        unverified_stages = list(draft.unverified_stages)
         while True:
-            stages = [*draft.stages, *(each for _, each in doubtful)]
+            stages = [*draft.stages, *(each for _, each in unverified_stages)]
             text = pipeline_text(draft, self.name, stages)
             finding = self.check(text, env)
             if not finding:
                 break
-            if doubtful and "redshift" in draft.sink and draft.sink["redshift"].pop("types", None):
+            if unverified_stages and "redshift" in draft.sink and draft.sink["redshift"].pop("types", None):
                 continue  # a statement may give other columns than those of the table
-            if not doubtful:
+            if not unverified_stages:
                 msg = f"`stream check` finds an error in its pipeline file: {finding}; correct the definition, and import again"
                 raise Refused(msg)
-            slot, _ = doubtful.pop()
-            draft.open(slot, "stream cannot run this expression: write it as a stage, before the first run")
-            draft.held = True
-        for slot, stage in doubtful:
-            draft.taken(slot, f"stages: {next(iter(stage))}")
-            draft.open(slot, "it was written for another SQL dialect: check what it gives with `stream preview`")
+            slot, _ = unverified_stages.pop()
+            draft.to_do(slot, "stream cannot run this expression: write it as a stage, before the first run")
+            draft.suspended = True
+        for slot, stage in unverified_stages:
+            draft.taken_over(slot, f"stages: {next(iter(stage))}")
+            draft.to_do(slot, "it was written for another SQL dialect: check what it gives with `stream preview`")
         text = pipeline_text(draft, self.name, stages)
         return {PIPELINE: text, VALUES: values_text(draft), **draft.files}
 
@@ -316,6 +316,6 @@ def _filter(draft: Draft) -> None:
     condition = draft.plain_or_noted(draft.activity, "filterSql").strip().rstrip(";")
     if condition:
         in_sql = re.sub(r"\"([^\"]*)\"", lambda found: "'" + found[1].replace("'", "''") + "'", condition)
-        draft.doubtful.append((slot, {"filter": in_sql.replace("`", '"')}))
+        draft.unverified_stages.append((slot, {"filter": in_sql.replace("`", '"')}))
     else:
-        draft.held = True
+        draft.suspended = True

@@ -9,9 +9,9 @@ from enum import StrEnum
 class Fate(StrEnum):
     """What became of a field, in ascending severity."""
 
-    UNNEEDED = "not needed"
-    TAKEN = "taken over"
-    OPEN = "to do"
+    NOT_NEEDED = "not needed"
+    TAKEN_OVER = "taken over"
+    TO_DO = "to do"
 
 
 @dataclass(frozen=True, slots=True)

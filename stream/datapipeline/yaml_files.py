@@ -52,7 +52,7 @@ def pipeline_text(draft: Draft, definition: str, stages: list[Any]) -> str:
     ]
     head += [
         f"The environment variable {name} must be set for each run; in Airflow, to {template}."
-        for name, template in shown(draft.needs.times, draft.interval).items()
+        for name, template in shown(draft.run_times.times, draft.interval).items()
     ]
     if draft.todo:
         head += ["Before the first run:", *(f"- {each}" for each in draft.todo)]
@@ -72,7 +72,7 @@ def values_text(draft: Draft) -> str:
     what = "Values for the Helm chart in deploy/eks/chart, see docs/eks.md."
     head = [f"{what} Add `image`, and install the chart with --set-file pipeline.file=pipeline.yaml"]
     values = dict(draft.values)
-    if draft.held or draft.needs.times:
+    if draft.suspended or draft.run_times.times:
         head.append("`replicas: 0` suspends the schedule: start a run with `kubectl create job --from=cronjob/NAME`, or from Airflow.")
         values["replicas"] = 0
     return "\n".join(_comment(each) for each in head) + "\n" + _yaml(values)

@@ -52,8 +52,10 @@ def test_options_that_say_how_to_read():
     found = copy_options(["QUOTE AS '%'", "NULL AS '\\\\N' IGNOREHEADER 1 CSV BZIP2"], PIPES)
     assert found.reading.decode == {"csv": {"quote": "%", "null": ["", "\\N"], "header": True}}
     assert (found.reading.compression, found.reading.empty_is_null) == ("bz2", True)
-    assert found.open[0].startswith("NULL: `decode.csv.null`")
-    assert found.open[1] == "IGNOREHEADER: `decode.csv.header`: the first line must have the names of `schema`, in any order; mend these"
+    assert found.to_do[0].startswith("NULL: became `decode.csv.null`")
+    assert found.to_do[1].startswith(
+        "IGNOREHEADER: became `decode.csv.header`, for which the first line must have the names of the columns"
+    )
     assert copy_options([], PIPES).reading.decode == {"csv": {"delimiter": "|", "quote": "\x02"}}
     assert copy_options(["DELIMITER ';' REMOVEQUOTES EMPTYASNULL"], PIPES).reading == replace(
         CSV, decode={"csv": {"delimiter": ";", "quote": '"'}}, empty_is_null=True
@@ -74,37 +76,37 @@ def test_options_that_say_how_to_read():
 )
 def test_other_formats(text, form):
     found = copy_options([text, "TIMEFORMAT 'auto'"], CSV)
-    assert (found.reading.format, found.reading.decode, found.open) == (form, "json", [])
+    assert (found.reading.format, found.reading.decode, found.to_do) == (form, "json", [])
 
 
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        ("FORMAT AS JSON 's3://x/paths.json'", "JSON: paths"),
+        ("FORMAT AS JSON 's3://x/paths.json'", "JSON: a file of JSONPath expressions has no counterpart"),
         ("AVRO 'auto'", "FORMAT: avro"),
         ("IGNOREHEADER 2", "IGNOREHEADER"),
         ("ESCAPE", "ESCAPE"),
         ("MAXERROR 5", "MAXERROR"),
         ("ACCEPTINVCHARS '?'", "ACCEPTINVCHARS"),
         ("DATEFORMAT 'DD.MM.YYYY'", "DATEFORMAT"),
-        ("wat", "a word that is no option"),
+        ("wat", "it contains a word that is not an option"),
     ],
 )
 def test_options_without_a_counterpart_are_told(text, name):
-    (told,) = [each for each in copy_options([text], CSV).open if each.startswith(name)]
+    (told,) = [each for each in copy_options([text], CSV).to_do if each.startswith(name)]
     assert told
 
 
 def test_options_that_mean_nothing_here():
     found = copy_options(["EMPTYASNULL COMPUPDATE OFF STATUPDATE ON REGION 'eu-west-1' IGNOREBLANKLINES PARALLEL OFF"], CSV)
-    assert (len(found.fine), found.open, found.reading) == (6, [], replace(CSV, empty_is_null=True))
+    assert (len(found.handled), found.to_do, found.reading) == (6, [], replace(CSV, empty_is_null=True))
 
 
 def test_credentials_give_a_role_and_nothing_else():
     keys = copy_options(
         ["CREDENTIALS 'aws_access_key_id=canary;aws_secret_access_key=canary' ACCESS_KEY_ID 'canary' SECRET_ACCESS_KEY AS 'canary'"], CSV
     )
-    assert (keys.role, keys.open) == ("", [])
+    assert (keys.role, keys.to_do) == ("", [])
     assert "canary" not in repr(keys)
     loose = copy_options(["CREDENTIALS aws_access_key_id=canary canary 'canary'"], CSV)
     assert "canary" not in repr(loose)
