@@ -35,7 +35,8 @@ from stream.commit.naming import manifest_key
 from stream.concurrency import run_concurrently
 from stream.contracts import Checkpoint, Checkpoints, Clock, Emit, ObjectStore, Shard
 from stream.errors import DefinitionError, Halted, LeaseLost, Retryable, StreamError
-from stream.pipeline.model import Otlp, Pipeline
+from stream.pipeline.audit import Otlp
+from stream.pipeline.model import Pipeline
 from stream.pipeline.secrets import SecretReader, find_headers
 from stream.sink.rejects import NAME as REJECTS
 from stream.worker.auditing import Stores, link_of
