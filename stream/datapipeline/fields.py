@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from stream.datapipeline.common_fields import COMMON_FIELDS, IDENTITY_FIELDS
 from stream.datapipeline.definition import DEFAULT, Parameter, is_secret
-from stream.datapipeline.object_types import COMMON_FIELDS, IDENTITY_FIELDS, OBJECT_TYPES, ObjectType
+from stream.datapipeline.object_types import OBJECT_TYPES, ObjectType
 from stream.datapipeline.resolve import Definition, ResolvedObject, Slot
 from stream.datapipeline.verdicts import Fate, Verdict
 

@@ -10,17 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from stream.datapipeline.verdicts import Fate, Verdict
-
-
-def not_needed(text: str) -> Verdict:
-    """A field that is not needed here."""
-    return Verdict(Fate.NOT_NEEDED, text)
-
-
-def to_do(text: str) -> Verdict:
-    """A field that is left to the user."""
-    return Verdict(Fate.TO_DO, text)
+from stream.datapipeline.verdicts import Verdict, not_needed, to_do
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,52 +24,6 @@ class ObjectType:
     advice: str = ""
     """For an activity that is not translated: what to do instead."""
 
-
-IDENTITY_FIELDS: Final[Mapping[str, Verdict]] = {
-    "id": Verdict(Fate.TAKEN_OVER, "names the object in this report"),
-    "name": not_needed("only a label in the AWS console"),
-    "type": Verdict(Fate.TAKEN_OVER, "decides what becomes of the object"),
-    "parent": Verdict(Fate.TAKEN_OVER, "the object inherits the fields of its parent, as before"),
-}
-"""Fields that every object has."""
-
-_LATE: Final = (
-    "stream does not report late runs: alert on the age of the last successful Job (`kube_job_status_completion_time`), wait with "
-    "`stream complete --wait`, or set a deadline alert on the Airflow task"
-)
-_SUCCESS: Final = "to act on a success, use `on_success_callback` in Airflow, or alert on finished Jobs (`kube_job_status_succeeded`)"
-_RETRIES: Final = "only the whole run is repeated: see `schedule.attempts` in the chart's values"
-
-COMMON_FIELDS: Final[Mapping[str, Verdict]] = {
-    "attemptStatus": not_needed("AWS Data Pipeline set it at run time"),
-    "attemptTimeout": not_needed("only the whole run has a time limit: see `schedule.deadlineSeconds` in the chart's values"),
-    "dependsOn": to_do(
-        "a pipeline file cannot wait for another pipeline: let Airflow run the tasks in order, see `With Airflow` in this report"
-    ),
-    "failureAndRerunMode": not_needed(
-        "a run is one task; what happens to the tasks after a failed one is decided by Airflow's trigger rules"
-    ),
-    "lateAfterTimeout": to_do(_LATE),
-    "maxActiveInstances": not_needed("two runs of a pipeline never overlap, and the next run reads everything that is new"),
-    "maximumRetries": not_needed(_RETRIES),
-    "onFail": to_do("alert on failed Jobs (`kube_job_status_failed`), or use `on_failure_callback` in Airflow"),
-    "onLateAction": to_do(_LATE),
-    "onSuccess": to_do(_SUCCESS),
-    "pipelineLogUri": not_needed("logs go to standard output, where the log collector of the cluster finds them"),
-    "precondition": not_needed("no pipeline that was written waits for it"),
-    "reportProgressTimeout": not_needed("the chart's liveness probe ends a run that hangs"),
-    "resourceRole": not_needed("`stream iam` prints a role's policy with exactly the permissions that the pipeline needs"),
-    "retryDelay": not_needed(
-        "the Job waits 10 s before the second attempt, and twice as long before each further one, up to 6 minutes; in Airflow, set "
-        "`retry_delay`"
-    ),
-    "role": not_needed("`stream iam` prints a role's policy with exactly the permissions that the pipeline needs"),
-    "runsOn": not_needed("a run is a pod or an Airflow task, and needs no machine of its own"),
-    "schedule": not_needed("no pipeline that was written runs on this schedule"),
-    "scheduleType": not_needed("no pipeline that was written runs on this schedule"),
-    "workerGroup": not_needed("a run is a pod or an Airflow task, and needs no machine of its own"),
-}
-"""Fields that many types have; a type may have its own verdict, and whatever is translated has another."""
 
 _MACHINE: Final = not_needed("a run needs no machine of its own; `resources` in the chart's values sets the CPU and memory of the pod")
 _NETWORK: Final = not_needed(

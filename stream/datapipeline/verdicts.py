@@ -20,3 +20,13 @@ class Verdict:
 
     fate: Fate
     text: str
+
+
+def not_needed(text: str) -> Verdict:
+    """A field that is not needed here."""
+    return Verdict(Fate.NOT_NEEDED, text)
+
+
+def to_do(text: str) -> Verdict:
+    """A field that is left to the user."""
+    return Verdict(Fate.TO_DO, text)
